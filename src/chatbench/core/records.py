@@ -1,0 +1,224 @@
+"""The nouns of the system, as frozen records whose invariants hold from construction on.
+
+A `Study` is what people did: questions, chats with an assistant, answers alone and with the assistant, and how the
+assistants answer alone. Every reader yields one, every step consumes one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+LETTERS = ("A", "B", "C", "D")
+"""The answer letters of a question, in the order of its options."""
+
+Role = Literal["user", "assistant"]
+MessageRole = Literal["system", "user", "assistant"]
+AnswerKind = Literal["user-alone", "user-AI"]
+ExampleKind = Literal["first", "follow_up", "answer"]
+Part = Literal["train", "test"]
+Termination = Literal["answered", "forced", "no_answer", "failed"]
+"""How a simulated chat ended: the simulator answered by itself, only when forced, not even then, or a speaker failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A multiple-choice question with four options; `answer` is the letter of the right one."""
+
+    id: str
+    subset: str
+    text: str
+    options: tuple[str, str, str, str]
+    answer: str
+
+    def __post_init__(self) -> None:
+        if not self.id or not self.text.strip():
+            raise ValueError(f"question {self.id!r}: id and text must not be empty")
+        if len(self.options) != len(LETTERS):
+            raise ValueError(f"question {self.id!r}: {len(self.options)} options, expected {len(LETTERS)}")
+        if self.answer not in LETTERS:
+            raise ValueError(f"question {self.id!r}: answer {self.answer!r}, expected one of {', '.join(LETTERS)}")
+
+    @property
+    def full_text(self) -> str:
+        r"""`{Q}` of the protocol: the question, then one line per option (`\nA. ...`)."""
+        return self.text + "".join(f"\n{letter}. {option}" for letter, option in zip(LETTERS, self.options, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a chat between a person (`user`) and an AI (`assistant`)."""
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One person's chat about one question, and the letter chosen in the end.
+
+    The chat starts with the user, alternates and ends with the assistant; it has at least one user turn. `answer` is
+    None where the study recorded no choice: such a chat yields no answer example.
+    """
+
+    id: str
+    question_id: str
+    worker_id: str
+    assistant: str
+    condition: str
+    turns: tuple[Turn, ...]
+    answer: str | None
+
+    def __post_init__(self) -> None:
+        if not self.turns:
+            raise ValueError(f"conversation {self.id!r} is empty")
+        for index, turn in enumerate(self.turns):
+            expected = "user" if index % 2 == 0 else "assistant"
+            if turn.role != expected:
+                raise ValueError(f"conversation {self.id!r}: turn {index} is by {turn.role}, expected {expected}")
+        if self.turns[-1].role != "assistant":
+            raise ValueError(f"conversation {self.id!r} ends with the user, expected the assistant")
+        if self.answer is not None and self.answer not in LETTERS:
+            raise ValueError(f"conversation {self.id!r}: answer {self.answer!r}, expected one of {', '.join(LETTERS)}")
+
+    @property
+    def user_turns(self) -> int:
+        """How many messages the person wrote (k of the protocol)."""
+        return len(self.turns) // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One person's answer to one question, alone or with an assistant.
+
+    `correct` is what the study recorded (ChatBench's `acc`). `letter` is None where the study did not record it;
+    `assistant` is "" for an answer given alone by a person who was assigned no assistant. `conversation_id` is ""
+    where no chat belongs to it: a person may answer without asking anything.
+    """
+
+    question_id: str
+    worker_id: str
+    kind: AnswerKind
+    assistant: str
+    condition: str
+    letter: str | None
+    correct: bool
+    confidence: str = ""
+    conversation_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AiAloneScore:
+    """How often an assistant alone answers a question right by one method (`letter_only_zero_shot`, `free_text`...).
+
+    `accuracy` is a share in 0..1 of `count` samples, invalid ones counted wrong.
+    """
+
+    question_id: str
+    assistant: str
+    method: str
+    count: int
+    accuracy: float
+    invalid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """Everything that was recorded, and how many records were left out for which reason."""
+
+    name: str
+    questions: Mapping[str, Question]
+    conversations: tuple[Conversation, ...]
+    answers: tuple[Answer, ...]
+    ai_alone: tuple[AiAloneScore, ...] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def assistants(self) -> tuple[str, ...]:
+        """The assistants that people worked with, in alphabetical order."""
+        return tuple(sorted({a.assistant for a in self.answers if a.kind == "user-AI"}))
+
+    @property
+    def questions_per_subset(self) -> dict[str, int]:
+        """Number of questions per subset, in alphabetical order."""
+        return dict(sorted(Counter(question.subset for question in self.questions.values()).items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message as a model sees it."""
+
+    role: MessageRole
+    content: str
+
+    def as_dict(self) -> dict[str, str]:
+        return {"role": self.role, "content": self.content}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training example: the context and the human turn to predict (`target`)."""
+
+    question_id: str
+    conversation_id: str
+    kind: ExampleKind
+    system: str
+    user: str
+    target: str
+
+    @property
+    def messages(self) -> tuple[Message, Message, Message]:
+        return (Message("system", self.system), Message("user", self.user), Message("assistant", self.target))
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedConversation:
+    """One simulated chat: `index` tells the repetitions of one question and assistant apart.
+
+    `turns` hold neither the final answer nor `forced_text` (what a forced simulator said). `answer_text` is what
+    followed `Answer: `, valid or not; `letter` is None where it is invalid (counted wrong) or missing. `reason` says
+    why a chat failed; a `transient` failure is tried again by the next run.
+    """
+
+    id: str
+    question_id: str
+    assistant: str
+    index: int
+    turns: tuple[Turn, ...]
+    termination: Termination
+    reason: str = ""
+    answer_text: str | None = None
+    letter: str | None = None
+    forced_text: str | None = None
+    seed: int = 0
+    transient: bool = False
+
+    def __post_init__(self) -> None:
+        if self.letter is not None and self.letter not in LETTERS:
+            raise ValueError(f"chat {self.id!r}: letter {self.letter!r}, expected one of {', '.join(LETTERS)}")
+        if self.letter is not None and self.termination not in ("answered", "forced"):
+            raise ValueError(f"chat {self.id!r}: {self.termination}, yet it has the answer {self.letter!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One random division of a study's questions; `part` maps each question id to its side."""
+
+    id: str
+    seed: int
+    part: Mapping[str, Part]
+
+    def question_ids(self, part: Part) -> list[str]:
+        """Ids of the questions on one side, sorted."""
+        return sorted(question_id for question_id, side in self.part.items() if side == part)
+
+
+def first_prompts(conversations: Sequence[Conversation]) -> dict[str, list[str]]:
+    """First message of each conversation, grouped by question id, in the given order."""
+    prompts: dict[str, list[str]] = {}
+    for conversation in conversations:
+        prompts.setdefault(conversation.question_id, []).append(conversation.turns[0].text)
+    return prompts

@@ -1,0 +1,172 @@
+r"""How well simulated per-question accuracy agrees with human accuracy: correlation, absolute error, bias.
+
+One record per (question, assistant). A simulated conversation may end without a valid letter; both treatments are
+computed side by side: *counted wrong* (the protocol's accuracy) and *dropped* (accuracy among valid answers). A value
+that does not exist (the correlation of a constant) is `Undefined` with its reason, never a number and never NaN.
+
+Source: ChatBench (arXiv 2504.07114), evaluation of simulators: Pearson correlation and mean absolute error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Treatment = Literal["counted wrong", "dropped"]
+TREATMENTS: tuple[Treatment, ...] = ("counted wrong", "dropped")
+
+MIN_QUESTIONS = 3
+"""Two points always lie on a line: a correlation needs a third."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undefined:
+    """A value that does not exist, and why."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"undefined: {self.reason}"
+
+
+Value = float | Undefined
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """How the answers to one question with one assistant came out; `invalid` = no letter of A-D was given."""
+
+    right: int = 0
+    wrong: int = 0
+    invalid: int = 0
+
+    def __add__(self, other: Outcomes) -> Outcomes:
+        return Outcomes(self.right + other.right, self.wrong + other.wrong, self.invalid + other.invalid)
+
+    def count(self, treatment: Treatment) -> int:
+        """Answers in the denominator."""
+        return self.right + self.wrong + (self.invalid if treatment == "counted wrong" else 0)
+
+    def accuracy(self, treatment: Treatment) -> float | None:
+        """Share of right answers, 0..1; None where nothing is left to divide by.
+
+        >>> Outcomes(right=2, wrong=1, invalid=1).accuracy("counted wrong")
+        0.5
+        """
+        return self.right / self.count(treatment) if self.count(treatment) else None
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionAccuracy:
+    """Accuracy of people and of what is to predict it, for one question with one assistant (shares in 0..1)."""
+
+    question_id: str
+    assistant: str
+    human: float
+    simulated: float
+    n_human: int
+    n_simulated: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.human <= 1 and 0 <= self.simulated <= 1):
+            raise ValueError(
+                f"{self.question_id}, {self.assistant}: accuracies {self.human}, {self.simulated} not in 0..1"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """All figures over the same questions; errors and bias (simulated - human) are differences of shares."""
+
+    questions: int
+    pearson: Value
+    spearman: Value
+    mae: Value
+    rmse: Value
+    bias: Value
+
+
+def agreement(cells: Sequence[QuestionAccuracy]) -> Agreement:
+    """Agreement over cells, each weighing the same; cells of several assistants together are the pooled figure."""
+    human, simulated = [cell.human for cell in cells], [cell.simulated for cell in cells]
+    return Agreement(
+        questions=len(cells),
+        pearson=pearson(human, simulated),
+        spearman=spearman(human, simulated),
+        mae=mean_absolute_error(human, simulated),
+        rmse=root_mean_square_error(human, simulated),
+        bias=bias(human, simulated),
+    )
+
+
+def pearson(human: Sequence[float], simulated: Sequence[float]) -> Value:
+    """Pearson correlation, -1..1; undefined under 3 questions and where either side is constant.
+
+    >>> pearson([0.0, 0.5, 1.0], [0.2, 0.2, 0.2])
+    Undefined(reason='the prediction is the same for every question')
+    """
+    if len(human) < MIN_QUESTIONS:
+        return Undefined(f"{len(human)} questions, {MIN_QUESTIONS} are needed")
+    # Equality and not a zero variance: the mean of equal floats need not be exactly that float.
+    if len(set(simulated)) == 1:
+        return Undefined("the prediction is the same for every question")
+    if len(set(human)) == 1:
+        return Undefined("human accuracy is the same for every question")
+    x, y = _centred(human), _centred(simulated)
+    covariance = math.fsum(a * b for a, b in zip(x, y, strict=True))
+    r = covariance / math.sqrt(math.fsum(a * a for a in x)) / math.sqrt(math.fsum(b * b for b in y))
+    return max(-1.0, min(1.0, r))  # rounding can pass 1 by 1e-16
+
+
+def _centred(values: Sequence[float]) -> list[float]:
+    mean = math.fsum(values) / len(values)
+    return [value - mean for value in values]
+
+
+def spearman(human: Sequence[float], simulated: Sequence[float]) -> Value:
+    """Spearman correlation: Pearson's of the ranks, ties sharing their mean rank; undefined where Pearson's is."""
+    return pearson(_ranks(human), _ranks(simulated))
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    order = sorted(range(len(values)), key=values.__getitem__)
+    ranks = [0.0] * len(values)
+    start = 0
+    while start < len(order):
+        stop = start
+        while stop < len(order) and values[order[stop]] == values[order[start]]:
+            stop += 1
+        for place in order[start:stop]:
+            ranks[place] = (start + 1 + stop) / 2
+        start = stop
+    return ranks
+
+
+def mean_absolute_error(human: Sequence[float], simulated: Sequence[float]) -> Value:
+    """Mean of |simulated - human|, 0..1."""
+    return _mean([abs(s - h) for h, s in zip(human, simulated, strict=True)])
+
+
+def root_mean_square_error(human: Sequence[float], simulated: Sequence[float]) -> Value:
+    """Square root of the mean squared difference, 0..1."""
+    mean = _mean([(s - h) ** 2 for h, s in zip(human, simulated, strict=True)])
+    return mean if isinstance(mean, Undefined) else math.sqrt(mean)
+
+
+def bias(human: Sequence[float], simulated: Sequence[float]) -> Value:
+    """Mean of simulated - human, -1..1: positive where the simulator is too often right."""
+    return _mean([s - h for h, s in zip(human, simulated, strict=True)])
+
+
+def _mean(values: Sequence[float]) -> Value:
+    return math.fsum(values) / len(values) if values else Undefined("no question is left")
+
+
+def mean_value(values: Sequence[Value]) -> Value:
+    """Mean over assistants; undefined where one of them is, since a mean over the rest would be of something else."""
+    for value in values:
+        if isinstance(value, Undefined):
+            return value
+    return _mean([value for value in values if not isinstance(value, Undefined)])

@@ -1,0 +1,10 @@
+"""The only rooms with torch and with the network.
+
+Nothing is reported to anybody: the hub's telemetry is switched off before any library that has it is imported.
+"""
+
+import os
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # what a user must know is said by chatbench itself
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads and forked workers do not mix

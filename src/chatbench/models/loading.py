@@ -1,0 +1,350 @@
+"""Models and tokenizers from a recipe's base, the hub, or a folder; and what can be wrong with each.
+
+A *source* is a hub id, a folder (a whole model, or an adapter that names its base), `package:NAME` (a model that comes
+with the package) or `random:NAME` (that model's shape with random weights). Weights are read from safetensors only, and
+no code that comes with a model is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_json, sha256_of
+from chatbench.models.random_tiny import byte_level_tokenizer, random_model
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+FULL_PRECISION_BELOW = 1_000_000_000
+"""Models with fewer parameters are scored and sampled in float32 on a GPU too; larger ones in 16 bits."""
+
+FALLBACK_CONTEXT = 2048
+"""Context in tokens of a model whose configuration states none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model with its tokenizer, ready for use, and what identifies it.
+
+    `weights` names the exact weights: `ID@COMMIT` for a hub model, a SHA-256 for a folder, the seed for a random one.
+    `notes` are things the user should know ("8-bit weights need a CUDA GPU: ...").
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    source: str
+    weights: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tokenizer_hash(self) -> str:
+        return tokenizer_hash(self.tokenizer)
+
+
+def load(
+    source: str,
+    *,
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
+    seed: int = 0,
+    revision: str | None = None,
+) -> Loaded:
+    """A model for scoring and generation: in evaluation mode, on `device` (default: a GPU if there is one).
+
+    A folder may hold a whole model or an adapter; an adapter's base is loaded first. `seed` counts only for random
+    weights.
+
+    Raises:
+        ChatbenchError: no such model, no tokenizer, a damaged file, or the hub cannot be reached.
+    """
+    device = device or best_device()
+    folder = local_folder(source)
+    if folder is not None and (folder / "adapter_config.json").is_file():
+        loaded = _load_adapter(folder, device, dtype)
+    else:
+        loaded = load_base(source, dtype=dtype or inference_dtype(source, device), seed=seed, revision=revision)
+    model = loaded.model.to(device) if not _is_placed(loaded.model) else loaded.model  # type: ignore[arg-type]  # decorated method
+    return Loaded(cast(PreTrainedModel, model.eval()), loaded.tokenizer, source, loaded.weights, loaded.notes)
+
+
+def load_base(
+    source: str, *, dtype: torch.dtype, seed: int = 0, revision: str | None = None, in_8bit_on: str | None = None
+) -> Loaded:
+    """A whole model with its tokenizer; `in_8bit_on` is the CUDA device that holds 8-bit weights, None for plain ones.
+
+    Raises:
+        ChatbenchError: as `load`.
+    """
+    tokenizer = load_tokenizer(source, revision=revision)
+    kind, _, name = source.partition(":")
+    if kind == "random":
+        return Loaded(
+            random_model(_shape_folder(name), tokenizer, seed).to(dtype), tokenizer, source, f"{source}#{seed}"
+        )
+    folder = local_folder(source)
+    if folder is not None:
+        check_model_folder(folder)
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        "revision": revision,
+    }
+    if in_8bit_on is not None:
+        from transformers import BitsAndBytesConfig
+
+        options |= {"quantization_config": BitsAndBytesConfig(load_in_8bit=True), "device_map": {"": in_8bit_on}}
+    with _named_errors(source):
+        model = AutoModelForCausalLM.from_pretrained(str(folder or source), **options)
+    commit = getattr(model.config, "_commit_hash", None)
+    weights = weights_hash(folder) if folder is not None else f"{source}@{commit or 'unknown'}"
+    return Loaded(model, tokenizer, source, weights)
+
+
+def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a source; where it has no padding token, the end-of-sequence token is used.
+
+    Text is only ever text: `</s>` in a chat is encoded as five characters, not as the token that ends a sequence.
+
+    Raises:
+        ChatbenchError: the source has no tokenizer.
+    """
+    kind, _, name = source.partition(":")
+    folder = _shape_folder(name) if kind == "random" else local_folder(source)
+    if kind == "random" and folder is None:
+        return byte_level_tokenizer()
+    if folder is not None and not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        raise ChatbenchError(
+            f"{folder}: a model folder without a tokenizer",
+            expected=f"one of {', '.join(TOKENIZER_FILES)}",
+            fix="copy the tokenizer files of the model's base into the folder",
+        )
+    with _named_errors(source):
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder or source), trust_remote_code=False, use_fast=True, revision=revision
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    tokenizer.split_special_tokens = True
+    return cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def _load_adapter(folder: Path, device: str, dtype: torch.dtype | None) -> Loaded:
+    from peft import PeftModel
+
+    check_model_folder(folder)
+    config = cast(dict[str, Any], read_json(folder / "adapter_config.json", fix="train the model again"))
+    run = read_json(folder / "chatbench.json") if (folder / "chatbench.json").is_file() else {}
+    made = cast(dict[str, Any], run)
+    base = str(made.get("base") or config.get("base_model_name_or_path"))
+    revision = made.get("base_weights", "").partition("@")[2] or config.get("revision")
+    whole = load_base(
+        base,
+        dtype=dtype or inference_dtype(base, device),
+        seed=int(made.get("settings", {}).get("seed", 0)),
+        revision=None if revision == "unknown" else revision,
+    )
+    if made.get("base_weights") not in (None, whole.weights):
+        raise ChatbenchError(
+            f"{folder}: its adapter was trained on other weights than {base} has now",
+            expected=str(made["base_weights"]),
+            fix="restore the base, or fine-tune again",
+        )
+    with _named_errors(str(folder)):
+        model = PeftModel.from_pretrained(cast(Any, whole.model), str(folder), use_safetensors=True)
+    weights = f"{weights_hash(folder)} on {whole.weights}"
+    return Loaded(cast(PreTrainedModel, model), load_tokenizer(str(folder)), str(folder), weights)
+
+
+def context_length(model: PreTrainedModel) -> int:
+    """The longest input in tokens that the model's configuration allows (2,048 where it states none)."""
+    config = model.config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return FALLBACK_CONTEXT
+
+
+def parameter_count(source: str) -> int:
+    """Number of parameters of a model, read off its configuration without loading weights.
+
+    Raises:
+        ChatbenchError: there is no such model, or it is not a causal language model.
+    """
+    folder = local_folder(source)
+    with _named_errors(source):
+        config = AutoConfig.from_pretrained(str(folder or source), trust_remote_code=False)
+    with torch.device("meta"), _named_errors(source):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def best_device() -> str:
+    """`cuda`, `mps` or `cpu`: the fastest that is there."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def half_dtype() -> torch.dtype:
+    """The 16-bit type of this machine's GPU: bfloat16, or float16 where the card lacks it."""
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def inference_dtype(source: str, device: str) -> torch.dtype:
+    """float32, except for models of a billion parameters and more on a GPU."""
+    if not device.startswith("cuda") or source.startswith(("package:", "random:")):
+        return torch.float32
+    return torch.float32 if parameter_count(source) < FULL_PRECISION_BELOW else half_dtype()
+
+
+def local_folder(source: str) -> Path | None:
+    """The folder of a source, or None where it is a hub id or random weights.
+
+    Raises:
+        ChatbenchError: a packaged model that this installation does not have.
+    """
+    kind, _, name = source.partition(":")
+    if kind == "random":
+        return None
+    if kind == "package":
+        folder = _shape_folder(name)
+        if folder is None:
+            raise ChatbenchError(
+                f"the package has no model {name!r}", fix="install chatbench again, or use the recipe tiny-random"
+            )
+        return folder
+    path = Path(source).expanduser()
+    return path if path.is_dir() else None
+
+
+def _shape_folder(name: str) -> Path | None:
+    folder = Path(str(resources.files("chatbench") / name))
+    return folder if (folder / "config.json").is_file() else None
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over the weight files of a model folder, by name: `sha256:...`."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(f"{file.name}:{sha256_of(file)}\n".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 over what decides which ids a text gets: the backend's rules, or the vocabulary of a slow tokenizer."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    return "sha256:" + hashlib.sha256(f"{rules}\n{tokenizer.bos_token_id}".encode()).hexdigest()
+
+
+def check_model_folder(folder: Path) -> None:
+    """Refuses a folder that holds no model, or one whose weights are damaged or pickled.
+
+    Raises:
+        ChatbenchError: with the file and what is wrong with it.
+    """
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise ChatbenchError(f"{folder}: not a model folder", expected="config.json or adapter_config.json")
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickled = any(folder.glob("*.bin"))
+        raise ChatbenchError(
+            f"{folder}: {'weights as a pickle file only' if pickled else 'no weights'}",
+            expected="model.safetensors or adapter_model.safetensors",
+            fix="save the model with safe_serialization" if pickled else "train or copy the model again",
+        )
+    for index in folder.glob("*.safetensors.index.json"):
+        shards = cast(dict[str, Any], read_json(index))["weight_map"].values()
+        missing = sorted(set(shards) - {file.name for file in files})
+        if missing:
+            raise ChatbenchError(f"{folder}: {missing[0]} is missing", fix="copy or download the model again")
+    for file in files:
+        check_safetensors(file)
+
+
+def check_safetensors(file: Path) -> None:
+    """Refuses a weights file that is shorter than its own header says.
+
+    Raises:
+        ChatbenchError: the file is cut short or is not safetensors.
+    """
+    broken = ChatbenchError(f"{file}: half-written or damaged weights", fix="train, copy or download the model again")
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        head = opened.read(8)
+        header_size = struct.unpack("<Q", head)[0] if len(head) == 8 else size
+        if 8 + header_size > size:
+            raise broken
+        try:
+            header = json.loads(opened.read(header_size))
+        except (UnicodeDecodeError, json.JSONDecodeError):
+            raise broken from None
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    if 8 + header_size + max(ends, default=0) != size:
+        raise broken
+
+
+def _is_placed(model: PreTrainedModel) -> bool:
+    return getattr(model, "is_quantized", False) or bool(getattr(model, "hf_device_map", None))
+
+
+@contextmanager
+def _named_errors(source: str) -> Iterator[None]:
+    """Turns what transformers and the hub raise for a user's mistake into one clear error."""
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        raise _explained(source, error) from error
+
+
+def _explained(source: str, error: Exception) -> ChatbenchError:
+    from huggingface_hub import errors as hub
+
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    names = {type(cause).__name__ for cause in chain}
+    if any(isinstance(cause, hub.GatedRepoError) for cause in chain):
+        return ChatbenchError(
+            f"{source}: the hub gives this model only to those who accepted its licence",
+            fix=f"accept it at https://huggingface.co/{source} and put HF_TOKEN into .env",
+        )
+    if any(isinstance(cause, hub.RepositoryNotFoundError) for cause in chain):
+        return ChatbenchError(
+            f"{source}: no such model on the hub, or it is private",
+            expected="a recipe, a hub id or a local folder",
+            fix="check the name; for a private model put HF_TOKEN into .env",
+        )
+    offline = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ConnectionError"}
+    if names & offline or "couldn't connect" in str(error):
+        return ChatbenchError(
+            f"{source}: the hub cannot be reached and the model is not on this machine",
+            expected="a network connection, or a folder with the model",
+            fix="connect, or download the model elsewhere and give its folder as MODEL",
+        )
+    first_line = str(error).strip().split("\n")[0]
+    return ChatbenchError(
+        f"{source}: cannot be loaded: {first_line}", expected="a causal language model in safetensors"
+    )

@@ -1,0 +1,97 @@
+"""The prompt strings of the ChatBench protocol, word for word.
+
+A simulator that was fine-tuned with these strings only works with them, so they are constants and stand here alone.
+
+Source: Chang, Anderson, Hofman, "ChatBench: From Static Benchmarks to Human-AI Evaluation", ACL 2025 (arXiv
+2504.07114, CC BY 4.0); the IQA-EVAL strings: Li et al. 2024 as quoted there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from chatbench.core.records import Message, Turn
+
+SEPARATOR = "=" * 24
+
+SYSTEM = (
+    "You are a human user interacting with an AI system, and you are trying to answer the following question:\n\n{question}"
+)
+FIRST_TURN = (
+    "Generate the first prompt you would say to the system to get started with answering your question. "
+    "Remember to write exactly as a real user would."
+)
+FIRST_TURN_PROBLEM = (
+    "Generate the first prompt you would say to the system to get started with answering your question. "
+    "Include the problem statement in some form, and remember to write exactly as a real user would."
+)
+FIRST_TURN_HELP = "I'm trying to solve a math problem. Can you help me get started on the first step?"
+"""Not a prompt: with the *help* variant this is the user's first message itself."""
+
+CONVERSATION_HEAD = (
+    "Here is your conversation so far with the AI system:\n{separator}\n{conversation}\n{separator}\n"
+)
+NEXT_TURN = (
+    "If your question is answered by this conversation, return ONLY the answer in the format "
+    '"Answer: A, B, C, or D". If not, generate the next prompt you would say to the system to answer your question. '
+    "Remember to keep your writing style consistent."
+)
+FORCED_ANSWER = (
+    'Answer the question based on this conversation. Return ONLY the answer in the format "Answer: A, B, C, or D".'
+)
+ANSWER_PREFIX = "Answer: "
+
+ASSISTANT_SYSTEM = "You are a helpful AI assistant."
+
+IQA_EVAL = (
+    "You are mimicking a human. You are trying to choose the correct answer to the given question. "
+    "Please ask an assistant sub-questions for help approaching answers. "
+    "In each turn, please only ask one sub-question to interact with an assistant. "
+    "In the sub-questions, please include all necessary information, such as the question and options, "
+    "in the original question. If you know the answer, "
+    'please output "So, the answer is: A, B, C, or D."\n\n{question}'
+)
+IQA_EVAL_FORCED = (
+    "You are mimicking a human. You are trying to choose the correct answer to the given question. "
+    "Please choose the correct answer to the given question. "
+    'Please output "So, the answer is: A, B, C, or D."\n\n{question}'
+)
+IQA_EVAL_ANSWER = "So, the answer is: "
+
+PromptVariant = Literal["two-step", "two-step-problem", "two-step-help"]
+
+
+def conversation_text(turns: Sequence[Turn]) -> str:
+    r"""`{CONV}`: every turn as `YOU: ...` or `SYSTEM: ...`, joined by blank lines, nothing truncated.
+
+    >>> conversation_text([Turn("user", "What is 2+2?"), Turn("assistant", "4")])
+    'YOU: What is 2+2?\n\nSYSTEM: 4'
+    """
+    names = {"user": "YOU", "assistant": "SYSTEM"}
+    return "\n\n".join(f"{names[turn.role]}: {turn.text}" for turn in turns)
+
+
+def system_message(question: str) -> str:
+    """System message of both tasks; `question` is the question with its options (`Question.full_text`)."""
+    # Not str.format: a question may hold braces (LaTeX does).
+    return SYSTEM.replace("{question}", question)
+
+
+def first_turn_message(variant: PromptVariant = "two-step") -> str:
+    """User message of Task 1."""
+    return FIRST_TURN_PROBLEM if variant == "two-step-problem" else FIRST_TURN
+
+
+def next_turn_message(turns: Sequence[Turn], *, forced: bool = False) -> str:
+    """User message of Task 2 (next turn or answer), or of the forced answer at the turn limit."""
+    head, _, tail = CONVERSATION_HEAD.replace("{separator}", SEPARATOR).partition("{conversation}")
+    return head + conversation_text(turns) + tail + (FORCED_ANSWER if forced else NEXT_TURN)
+
+
+def simulator_messages(
+    question: str, turns: Sequence[Turn], *, forced: bool = False, variant: PromptVariant = "two-step"
+) -> tuple[Message, Message]:
+    """What a two-step simulator is asked after `turns` (Task 1 where there are none)."""
+    user = next_turn_message(turns, forced=forced) if turns else first_turn_message(variant)
+    return Message("system", system_message(question)), Message("user", user)

@@ -1,0 +1,155 @@
+"""The text on which the tiny base is pretrained: generated, and disjoint from every study.
+
+Three kinds of documents: dense copying (a sequence, a gap, the same again), dense look-ups (labelled values, then
+queries), and chats about word problems. The chats come from other people than a study's: their habits and phrases are
+other ones, the layout is not the protocol's, and the random seeds carry another name. So the base can copy, look up
+and follow a chat, but how the people of a study behave it has to learn from the study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from random import Random
+
+from chatbench.core.records import LETTERS
+from chatbench.studies.sample import worlds
+from chatbench.studies.sample.assistants import STRENGTHS
+from chatbench.studies.sample.people import Chat, Habits, Phrases, chat, draw_person
+from chatbench.studies.sample.problems import Problem, Template, all_templates, draw_problem
+
+PRETRAINING_HABITS = Habits(
+    styles=(0.2, 0.2, 0.2, 0.2, 0.2),
+    misses_catch=0.5,
+    misses_flagged_catch=0.5,
+    adds_catch=0.3,
+    checks=0.1,
+    gives_options=0.5,
+    trusts=0.97,
+    phrases=Phrases(
+        lead_ins=("", "hello, ", "I need this: ", "my homework says: ", "quick one: ", "who can tell me: "),
+        rephrase_join=("; ", " with ", ", then ", ". "),
+        rephrase=("given {facts}: {ask}", "I have {facts}. now {ask}", "so {facts} - {ask}?", "what I know is {facts}, and I wonder {ask}"),
+        terse_join=(" / ", "; ", " - "),
+        inform=("that would be {}", "oh, {}", "let me see: {}", "the text says {}"),
+        add_catch=("wait, {}", "it also says {}", "do not forget {}"),
+        check=("really?", "please do it once more", "is this right?"),
+        options=("the choices:\n{}", "I can pick from\n{}", "pick one of these:\n{}"),
+    ),
+)
+
+ROLES = (("Me", "Helper"), ("Student", "Tutor"), ("Q", "A"), ("Customer", "Agent"), ("Pupil", "Teacher"), ("Asker", "Bot"))
+CHOICES = ("I choose {}", "my pick is {}", "so it is option {}", "I take {}", "final choice: {}", "done: {}")
+TITLES = ("Task: ", "The exercise: ", "Problem sheet\n", "", "To solve: ", "Read this:\n")
+PROMPTS = ("What is said next?", "Write the next message.", "Continue.", "What would you say now?", "Your turn.")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of text and the weight of its tokens in the loss."""
+
+    text: str
+    weight: float
+
+
+Document = list[Segment]
+CONTEXT_WEIGHT = 0.15
+"""Loss weight of text that is not the user's: a little, so that the base knows the language of the problems."""
+
+
+def copy_document(vocabulary: list[str], rng: Random) -> Document:
+    """Random words, a gap, the same words again; only the repetition counts."""
+    words = " ".join(rng.choice(vocabulary) for _ in range(rng.randint(6, 34)))
+    gap = " ".join(rng.choice(vocabulary) for _ in range(rng.randint(0, 12)))
+    start = rng.choice(("", " ", "\n"))
+    return [Segment(words + "\n" + gap + "\n" + start, 0.0), Segment(words + "\n", 1.0)]
+
+
+def lookup_document(vocabulary: list[str], rng: Random) -> Document:
+    """Four labelled numbers, noise, and queries for the letter of a number or the number of a letter."""
+    numbers = [str(number) for number in rng.sample(range(1, 1000), 4)]
+    lines = [f"{letter}. {number}" for letter, number in zip(LETTERS, numbers, strict=True)]
+    noise = " ".join(rng.choice(vocabulary) for _ in range(rng.randint(0, 20)))
+    document = [Segment(rng.choice(("\n", " ")).join(lines) + "\n" + noise + "\n", 0.0)]
+    for _ in range(4):
+        index = rng.randrange(4)
+        if rng.random() < 0.75:
+            document += [Segment(f"{rng.choice(('it is ', 'answer ', 'so ', 'I see '))}{numbers[index]}. ", 0.0),
+                         Segment(f"{rng.choice(('', 'option '))}{LETTERS[index]}\n", 1.0)]  # fmt: skip
+        else:
+            document += [Segment(f"{LETTERS[index]}? ", 0.0), Segment(f"{numbers[index]}\n", 1.0)]
+    return document
+
+
+def labelled_document(rng: Random) -> Document:
+    """Numbers of things, then queries by the thing: "there are 12 boxes" ... "boxes? 12"."""
+    things = rng.sample([world["items"] for world in worlds.ITEMS] + [world["boxes"] for world in worlds.PACKED], 5)
+    numbers = rng.sample(range(2, 1000), 5)
+    told = [f"{number} {thing}" for number, thing in zip(numbers, things, strict=True)]
+    document = [Segment(rng.choice((", ", ". ", " and ")).join(told) + "\n", 0.0)]
+    for _ in range(4):
+        index = rng.randrange(5)
+        document += [Segment(f"how many {things[index]}? ", 0.0), Segment(rng.choice(("", "there are ")) + told[index] + "\n", 1.0)]
+    return document
+
+
+def _problem(template: Template, rng: Random) -> Problem:
+    return draw_problem(template, "pretraining", rng)
+
+
+def chat_document(template: Template, rng: Random) -> Document:
+    """A chat about a fresh problem, in a random layout; what the person says counts fully."""
+    problem = _problem(template, rng)
+    habits = replace(PRETRAINING_HABITS, misses_catch=rng.random(), misses_flagged_catch=rng.random())
+    talk = chat(draw_person("", habits, rng), problem, rng.choice(tuple(STRENGTHS)), habits, rng)
+    title = rng.choice(TITLES) + problem.question.full_text
+    return _asked(title, talk, rng) if rng.random() < 0.4 else _told(title, talk, rng)
+
+
+def _told(title: str, talk: Chat, rng: Random) -> Document:
+    """The whole chat in a row, as a script with roles."""
+    person, helper = rng.choice(ROLES)
+    document = [Segment(title, CONTEXT_WEIGHT)]
+    for turn in talk.turns:
+        if turn.role == "user":
+            document += [Segment(f"\n\n{person}: ", 0.0), Segment(turn.text, 1.0)]
+        else:
+            document.append(Segment(f"\n\n{helper}: {turn.text}", CONTEXT_WEIGHT))
+    return [*document, Segment(f"\n\n{person}: ", 0.0), Segment(rng.choice(CHOICES).format(talk.letter), 1.0)]
+
+
+def _asked(title: str, talk: Chat, rng: Random) -> Document:
+    """The chat up to some point, a prompt, and the person's next message or choice."""
+    person, helper = rng.choice(ROLES)
+    messages = [turn.text for turn in talk.turns if turn.role == "user"] + [rng.choice(CHOICES).format(talk.letter)]
+    point = rng.randrange(len(messages))
+    names = {"user": person, "assistant": helper}
+    so_far = "\n\n".join(f"{names[turn.role]}: {turn.text}" for turn in talk.turns[: 2 * point])
+    prompt = f"{title}\n\n{so_far}\n\n{rng.choice(PROMPTS)}\n\n> "
+    return [Segment(prompt, 0.0), Segment(messages[point], 1.0)]
+
+
+def plain_words() -> list[str]:
+    """The words of the generated worlds and some numbers: what copying is practised on."""
+    nouns = {word for group in (worlds.PACKED, worlds.ITEMS, worlds.ROWS, worlds.GOODS, worlds.JOBS, worlds.PLACES,
+             worlds.VEHICLES, worlds.TANKS, worlds.CLUBS, worlds.HELPERS) for world in group for word in world.values()}  # fmt: skip
+    verbs = ("has how many each for and at is in not more gives away total rows red blue green dollars meters hours long wide "
+             "liters minute kilometers an hour friends there are of them empty broken takes on Monday Tuesday fair pay").split()  # fmt: skip
+    return sorted(nouns) + verbs + list(worlds.NAMES) + [str(number) for number in range(1, 1000)]
+
+
+def documents(seed: int, practice: float) -> Iterator[Document]:
+    """Endless documents; `practice` is the share of copying and look-ups in 0..1."""
+    rng = Random(f"tiny base pretraining {seed}")
+    vocabulary, templates = plain_words(), list(all_templates())
+    while True:
+        if rng.random() >= practice:
+            yield chat_document(rng.choice(templates), rng)
+            continue
+        kind = rng.random()
+        if kind < 0.5:
+            yield copy_document(vocabulary, rng)
+        elif kind < 0.85:
+            yield lookup_document(vocabulary, rng)
+        else:
+            yield labelled_document(rng)

@@ -1,0 +1,79 @@
+"""Tiny random models of the three true architectures, as ordinary model folders, for the tests.
+
+The tokenizer is byte-level and trained on a few sentences, so that tokens span bytes as in real ones.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+Architecture = Literal["gpt2", "mistral", "llama"]
+ARCHITECTURES: tuple[Architecture, ...] = ("gpt2", "mistral", "llama")
+
+SENTENCES = (
+    "[SYSTEM] You are a human user interacting with an AI system, and you are trying to answer the following question:",
+    "What is 12 + 30? A. 42 B. 41 C. 7 D. 12 [USER] what is 12 plus 30 [END]",
+    "Generate the first prompt you would say to the system to get started with answering your question. Answer: A [END]",
+)
+
+
+def tiny_tokenizer(vocabulary: int = 320) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer trained on `SENTENCES`; it has an end token and, like GPT-2's, no padding token."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(SENTENCES, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>")
+
+
+def tiny_model(
+    architecture: Architecture, *, seed: int = 0, vocabulary: int = 320, context: int = 256
+) -> PreTrainedModel:
+    """Random weights, width 32, 2 layers, no dropout; Mistral has grouped heads and a window of half the context.
+
+    Weights are drawn wide (standard deviation 0.2), so that losses differ from token to token.
+    """
+    torch.manual_seed(seed)
+    if architecture == "gpt2":
+        return GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=4, n_positions=context, initializer_range=0.2,
+                resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+            )
+        )  # fmt: skip
+    shape = {
+        "vocab_size": vocabulary, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": context,
+        "initializer_range": 0.2, "bos_token_id": 0, "eos_token_id": 0,
+    }  # fmt: skip
+    if architecture == "mistral":
+        return MistralForCausalLM(MistralConfig(**shape, sliding_window=context // 2))
+    return LlamaForCausalLM(LlamaConfig(**shape, tie_word_embeddings=False))
+
+
+def save_tiny_model(folder: Path, architecture: Architecture = "llama", *, seed: int = 0, context: int = 256) -> Path:
+    """Saves model and tokenizer as an ordinary model folder; gives the folder back."""
+    tokenizer = tiny_tokenizer()
+    tiny_model(architecture, seed=seed, vocabulary=len(tokenizer), context=context).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
