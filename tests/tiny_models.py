@@ -27,7 +27,7 @@ ARCHITECTURES: tuple[Architecture, ...] = ("gpt2", "mistral", "llama")
 SENTENCES = (
     "[SYSTEM] You are a human user interacting with an AI system, and you are trying to answer the following question:",
     "What is 12 + 30? A. 42 B. 41 C. 7 D. 12 [USER] what is 12 plus 30 [END]",
-    "Generate the first prompt you would say to the system to get started with answering your question. Answer: A [END]",
+    "Generate the first prompt you would say to the system to get started with your question. Answer: A [END]",
 )
 
 

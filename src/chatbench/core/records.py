@@ -20,7 +20,7 @@ AnswerKind = Literal["user-alone", "user-AI"]
 ExampleKind = Literal["first", "follow_up", "answer"]
 Part = Literal["train", "test"]
 Termination = Literal["answered", "forced", "no_answer", "failed"]
-"""How a simulated chat ended: the simulator answered by itself, only when forced, not even then, or a speaker failed."""
+"""How a simulated chat ended: answered by itself, only when forced, not even then, or because a speaker failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,9 @@ class Question:
     @property
     def full_text(self) -> str:
         r"""`{Q}` of the protocol: the question, then one line per option (`\nA. ...`)."""
-        return self.text + "".join(f"\n{letter}. {option}" for letter, option in zip(LETTERS, self.options, strict=True))
+        return self.text + "".join(
+            f"\n{letter}. {option}" for letter, option in zip(LETTERS, self.options, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)

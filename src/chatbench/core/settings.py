@@ -228,7 +228,7 @@ def resolve_settings(
         ChatbenchError: unknown key, value of the wrong type or outside its range, or values that exclude each other.
     """
     recipe = recipe_of(model)
-    base = recipe.base if recipe else str(Path(model).expanduser()) if is_folder(model) else model
+    base = recipe.base if recipe else str(Path(model).expanduser().resolve()) if is_folder(model) else model
     values: dict[str, object] = {}
     origins = {field.name: "default" for field in fields(Settings)}
     if recipe:

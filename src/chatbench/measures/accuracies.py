@@ -126,13 +126,16 @@ def agreement_figures(
 def _agreement_values(
     human: Mapping[Cell, Prediction], predicted: Mapping[Cell, Prediction], cells: Sequence[Cell]
 ) -> dict[str, Value]:
-    pairs = [
-        QuestionAccuracy(
-            *cell, human[cell].accuracy, predicted[cell].accuracy, human[cell].count, predicted[cell].count
-        )
-        for cell in cells
-        if cell in predicted
-    ]
+    pairs = pair_up({cell: human[cell] for cell in cells}, predicted)
     scored = agreement(pairs)
     values: dict[str, Value] = {metric: getattr(scored, metric) for metric in AGREEMENT_METRICS}
     return {**values, "accuracy": mean_value([pair.simulated for pair in pairs])}
+
+
+def pair_up(human: Mapping[Cell, Prediction], predicted: Mapping[Cell, Prediction]) -> list[QuestionAccuracy]:
+    """Both accuracies of every cell that both sides have, in the order of `human`."""
+    return [
+        QuestionAccuracy(*cell, person.accuracy, predicted[cell].accuracy, person.count, predicted[cell].count)
+        for cell, person in human.items()
+        if cell in predicted
+    ]

@@ -25,7 +25,7 @@ def people_figures(conversations: Sequence[Conversation]) -> Iterator[Figure]:
 def chat_figures(chats: Sequence[SimulatedConversation], source: str) -> Iterator[Figure]:
     """Number of chats, share of each ending, mean user turns (of chats that did not fail), share of invalid answers."""
     for name, group in _by_assistant(chats, lambda chat: chat.assistant):
-        endings = Counter(chat.termination for chat in group)
+        endings: Counter[str] = Counter(chat.termination for chat in group)
         yield Figure(name, source, "conversations", float(len(group)))
         for ending in TERMINATIONS:
             yield Figure(name, source, f"{ending}_share", endings[ending] / len(group))

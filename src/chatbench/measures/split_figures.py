@@ -22,11 +22,12 @@ from chatbench.measures.accuracies import (
     complete_cells,
     constant_predictions,
     human_outcomes,
+    pair_up,
     predictions,
     simulated_outcomes,
     user_alone_predictions,
 )
-from chatbench.measures.agreement import TREATMENTS, mean_value
+from chatbench.measures.agreement import TREATMENTS, Outcomes, QuestionAccuracy, mean_value
 from chatbench.measures.figures import AI_ALONE, CONSTANT, DROPPED, EVERY_ASSISTANT, PEOPLE, USER_ALONE, Figure
 from chatbench.measures.first_prompts import number_figures, overlap_figures, simulated_first_prompts
 from chatbench.measures.habits import chat_figures, people_figures
@@ -72,22 +73,49 @@ def split_figures(
     return figures
 
 
+def first_chats(simulation: Simulation, conversations: int) -> Simulation:
+    """The simulation as if it had been stopped after `conversations` chats per cell.
+
+    An accuracy from few chats is noisy, which costs correlation and adds error: a simulator with many chats is to be
+    compared with one of few by its own first few.
+    """
+    kept = tuple(chat for chat in simulation.chats if chat.index < conversations)
+    noun = "chat" if conversations == 1 else "chats"
+    return Simulation(f"{simulation.source}, first {conversations} {noun}", kept, conversations)
+
+
 def scored_cells(study: Study, test: AbstractSet[str], simulation: Simulation) -> frozenset[Cell]:
     """Held-out cells with at least one human answer, all their chats, and at least one that did not break down."""
     complete = complete_cells(simulation.chats, simulation.conversations)
     return complete & simulated_outcomes(study, simulation.chats).keys() & human_outcomes(study, test).keys()
 
 
+def accuracy_pairs(study: Study, test: AbstractSet[str], simulation: Simulation) -> list[QuestionAccuracy]:
+    """Human and simulated accuracy of the scored cells, sorted; invalid answers are counted wrong."""
+    cells = sorted(scored_cells(study, test, simulation))
+    human = predictions(human_outcomes(study, test), "counted wrong")
+    simulated = predictions(simulated_outcomes(study, simulation.chats), "counted wrong")
+    return pair_up({cell: human[cell] for cell in cells}, simulated)
+
+
+def _complete_outcomes(study: Study, simulation: Simulation) -> dict[Cell, Outcomes]:
+    complete = complete_cells(simulation.chats, simulation.conversations)
+    return {cell: o for cell, o in simulated_outcomes(study, simulation.chats).items() if cell in complete}
+
+
 def _accuracy_figures(
     study: Study, train: AbstractSet[str], human: Mapping[Cell, Prediction], simulations: Sequence[Simulation]
 ) -> Iterator[Figure]:
     sources: dict[str, Mapping[Cell, Prediction]] = {}
-    for simulation in simulations:
-        complete = complete_cells(simulation.chats, simulation.conversations)
-        outcomes = {c: o for c, o in simulated_outcomes(study, simulation.chats).items() if c in complete}
+    scored, *others = simulations
+    fewer = sorted({other.conversations for other in others if other.conversations < scored.conversations})
+    for simulation in (scored, *others):
+        outcomes = _complete_outcomes(study, simulation)
         for treatment in TREATMENTS:
             ending = DROPPED if treatment == "dropped" else ""
             sources[simulation.source + ending] = predictions(outcomes, treatment)
+    for simulation in (first_chats(scored, conversations) for conversations in fewer):
+        sources[simulation.source] = predictions(_complete_outcomes(study, simulation), "counted wrong")
     sources[CONSTANT] = constant_predictions(study, train, human)
     sources[USER_ALONE] = user_alone_predictions(study, human)
     sources |= {AI_ALONE + method: cells for method, cells in ai_alone_predictions(study, human.keys()).items()}

@@ -3,8 +3,10 @@
 Nothing is reported to anybody: the hub's telemetry is switched off before any library that has it is imported.
 """
 
+import logging
 import os
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # what a user must know is said by chatbench itself
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads and forked workers do not mix
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns about a 4-bit kernel that nobody asked for

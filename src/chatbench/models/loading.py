@@ -26,6 +26,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, sha256_of
@@ -34,6 +35,8 @@ from chatbench.models.random_tiny import byte_level_tokenizer, random_model
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 FULL_PRECISION_BELOW = 1_000_000_000
 """Models with fewer parameters are scored and sampled in float32 on a GPU too; larger ones in 16 bits."""
+
+_NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version", "peft_version", "base_model_name_or_path", "use_cache")
 
 FALLBACK_CONTEXT = 2048
 """Context in tokens of a model whose configuration states none."""
@@ -92,12 +95,12 @@ def load_base(
     Raises:
         ChatbenchError: as `load`.
     """
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # that of reading and writing shards; untyped
     tokenizer = load_tokenizer(source, revision=revision)
     kind, _, name = source.partition(":")
     if kind == "random":
-        return Loaded(
-            random_model(_shape_folder(name), tokenizer, seed).to(dtype), tokenizer, source, f"{source}#{seed}"
-        )
+        drawn: Any = random_model(_shape_folder(name), tokenizer, seed)
+        return Loaded(drawn.to(dtype), tokenizer, source, f"{source}#{seed}")
     folder = local_folder(source)
     if folder is not None:
         check_model_folder(folder)
@@ -108,9 +111,7 @@ def load_base(
         "revision": revision,
     }
     if in_8bit_on is not None:
-        from transformers import BitsAndBytesConfig
-
-        options |= {"quantization_config": BitsAndBytesConfig(load_in_8bit=True), "device_map": {"": in_8bit_on}}
+        options |= {"quantization_config": _eight_bit(), "device_map": {"": in_8bit_on}}
     with _named_errors(source):
         model = AutoModelForCausalLM.from_pretrained(str(folder or source), **options)
     commit = getattr(model.config, "_commit_hash", None)
@@ -144,6 +145,12 @@ def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTok
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     tokenizer.split_special_tokens = True
     return cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def _eight_bit() -> object:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]  # transformers has no types here
 
 
 def _load_adapter(folder: Path, device: str, dtype: torch.dtype | None) -> Loaded:
@@ -193,7 +200,7 @@ def parameter_count(source: str) -> int:
     with _named_errors(source):
         config = AutoConfig.from_pretrained(str(folder or source), trust_remote_code=False)
     with torch.device("meta"), _named_errors(source):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]  # transformers
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -241,9 +248,23 @@ def _shape_folder(name: str) -> Path | None:
     return folder if (folder / "config.json").is_file() else None
 
 
+def known_weights(source: str, seed: int) -> str | None:
+    """What `Loaded.weights` will be, without loading; None for a hub model, whose commit only the hub knows."""
+    folder = local_folder(source)
+    if folder is not None:
+        return weights_hash(folder)
+    return f"{source}#{seed}" if source.startswith("random:") else None
+
+
 def weights_hash(folder: Path) -> str:
-    """SHA-256 over the weight files of a model folder, by name: `sha256:...`."""
+    """SHA-256 over the configuration and the weight files of a model folder: `sha256:...`."""
     digest = hashlib.sha256()
+    for file in (folder / "config.json", folder / "adapter_config.json"):
+        if file.is_file():
+            # The same weights are another model under another configuration; a path or a version is no part of it.
+            config = cast(dict[str, Any], read_json(file))
+            told = {name: value for name, value in config.items() if name not in _NOT_OF_THE_MODEL}
+            digest.update(f"{file.name}:{json.dumps(told, sort_keys=True)}\n".encode())
     for file in sorted(folder.glob("*.safetensors")):
         digest.update(f"{file.name}:{sha256_of(file)}\n".encode())
     return f"sha256:{digest.hexdigest()}"

@@ -21,7 +21,8 @@ def random_model(shape: Path | None, tokenizer: TokenizerBase, seed: int) -> Pre
     config = AutoConfig.from_pretrained(str(shape)) if shape else default_shape(len(tokenizer))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return cast(PreTrainedModel, AutoModelForCausalLM.from_config(config, dtype=torch.float32))
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]  # untyped
+        return cast(PreTrainedModel, model)
 
 
 def default_shape(vocabulary: int) -> LlamaConfig:
@@ -47,6 +48,6 @@ def byte_level_tokenizer() -> TokenizerBase:
     backend = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(alphabet)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers has no types here
         tokenizer_object=backend, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT, split_special_tokens=True
     )

@@ -26,12 +26,12 @@ class FinalAnswer:
 
 
 def clean_output(output: str) -> str:
-    r"""The message in a simulator's output.
+    r"""The message in a simulator's output; a double quote goes from either end, whether the other has one or not.
 
     >>> clean_output('  "YOU: what is 2+2?"\n')
     'what is 2+2?'
     >>> clean_output('YOU: "Answer: B"')
-    '"Answer: B"'
+    '"Answer: B'
     """
     return output.strip().strip('"').removeprefix(SPEAKER_PREFIX)
 

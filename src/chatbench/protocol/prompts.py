@@ -16,7 +16,8 @@ from chatbench.core.records import Message, Turn
 SEPARATOR = "=" * 24
 
 SYSTEM = (
-    "You are a human user interacting with an AI system, and you are trying to answer the following question:\n\n{question}"
+    "You are a human user interacting with an AI system, "
+    "and you are trying to answer the following question:\n\n{question}"
 )
 FIRST_TURN = (
     "Generate the first prompt you would say to the system to get started with answering your question. "
@@ -29,9 +30,7 @@ FIRST_TURN_PROBLEM = (
 FIRST_TURN_HELP = "I'm trying to solve a math problem. Can you help me get started on the first step?"
 """Not a prompt: with the *help* variant this is the user's first message itself."""
 
-CONVERSATION_HEAD = (
-    "Here is your conversation so far with the AI system:\n{separator}\n{conversation}\n{separator}\n"
-)
+CONVERSATION_HEAD = "Here is your conversation so far with the AI system:\n{separator}\n{conversation}\n{separator}\n"
 NEXT_TURN = (
     "If your question is answered by this conversation, return ONLY the answer in the format "
     '"Answer: A, B, C, or D". If not, generate the next prompt you would say to the system to answer your question. '

@@ -29,7 +29,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
-    """Token ids of one example; only `completion` carries loss. `prompt_cut` tokens were cut from the prompt's start."""
+    """Token ids of one example; only `completion` carries loss. `prompt_cut` tokens of the prompt's start are gone."""
 
     prompt: list[int]
     completion: list[int]

@@ -1,8 +1,9 @@
-"""Makes the tiny base that the `tiny` recipe fine-tunes: tokenizer, pretraining, and an ordinary Hugging Face folder."""
+"""Makes the base of the `tiny` recipe: tokenizer, pretraining, and an ordinary Hugging Face folder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from chatbench.core.files import write_json_whole
 from chatbench.models.tiny_base import TinyBaseSettings, pretrain, train_tokenizer
 from chatbench.protocol import prompts
 from chatbench.protocol.transcript import END
-from chatbench.studies.sample.pretraining import documents
+from chatbench.studies.sample.pretraining import Stage, documents
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -36,22 +37,24 @@ def protocol_phrases() -> list[str]:
     ]
 
 
-def _pieces(seed: int, practice: float) -> Iterator[list[tuple[str, float]]]:
-    for document in documents(seed, practice):
+def _pieces(seed: int, stage: Stage, progress: float) -> Iterator[list[tuple[str, float]]]:
+    for document in documents(seed, stage, progress):
         yield [(segment.text, segment.weight) for segment in document]
 
 
 def make_tokenizer(settings: TinyBaseSettings) -> PreTrainedTokenizerFast:
     """The tokenizer, trained on 6,000 generated documents and the words of the prompts."""
-    texts = ["".join(text for text, _ in document) for document in islice(_pieces(10**9 + settings.seed, 0.2), 6000)]
+    texts = [
+        "".join(text for text, _ in document) for document in islice(_pieces(10**9 + settings.seed, "chat", 0.0), 6000)
+    ]
     return train_tokenizer([*texts, *(protocol_phrases() * 20)], settings.vocabulary, protocol_phrases())
 
 
-def make_tiny_base(out: Path, settings: TinyBaseSettings, report: Callable[[str], None]) -> None:
+def make_tiny_base(out: Path, settings: TinyBaseSettings, *, threads: int, report: Callable[[str], None]) -> None:
     """Trains the base and writes it to `out` (bfloat16 safetensors, tokenizer, settings); continues a killed run."""
     import torch
-    from dataclasses import asdict
 
+    torch.set_num_threads(threads)
     tokenizer = make_tokenizer(settings)
     model = pretrain(settings, tokenizer, _pieces, out, report)
     model.to(torch.bfloat16).save_pretrained(out)

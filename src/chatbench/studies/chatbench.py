@@ -3,8 +3,8 @@
     questions.csv   ai_alone_answers.csv   full_study/{user_answers.csv, user_answers_filtered.csv, conversations.json}
     pilot_1_no_incentives/, pilot_2_w_incentives_math/   (the same shapes as full_study)
 
-The filtered answers are preferred where they are present, as in the paper: finished and approved, attention check right,
-first assignment only. Column names that are not published are read in several spellings.
+The filtered answers are preferred where they are present, as in the paper: finished and approved, attention check
+right, first assignment only. Column names that are not published are read in several spellings.
 
 Source: dataset card of microsoft/ChatBench; Chang, Anderson, Hofman, ACL 2025 (see docs/protocol.md).
 """
@@ -65,7 +65,9 @@ def _parts(folder: Path, include_pilots: bool) -> list[Path]:
     return [full_study if full_study.is_dir() else folder, *pilots]
 
 
-def _read_part(folder: Path, questions: Mapping[str, Question], intake: Intake) -> tuple[list[Answer], list[Conversation]]:
+def _read_part(
+    folder: Path, questions: Mapping[str, Question], intake: Intake
+) -> tuple[list[Answer], list[Conversation]]:
     """Answers and chats of the full study or of one pilot."""
     filtered, plain = folder / "user_answers_filtered.csv", folder / "user_answers.csv"
     if not filtered.exists() and not plain.exists():

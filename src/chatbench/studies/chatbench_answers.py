@@ -8,7 +8,16 @@ from pathlib import Path
 
 from chatbench.core.records import Answer, AnswerKind, Question
 from chatbench.studies.chatbench_questions import ATTENTION_CHECK_ID, MODEL_NAMES, QUESTION_ID_NAMES
-from chatbench.studies.fields import EXPECTED_KINDS, correct_of, holds_indices, is_blank, kind_of, letter_of, number_key, plain_name
+from chatbench.studies.fields import (
+    EXPECTED_KINDS,
+    correct_of,
+    holds_indices,
+    is_blank,
+    kind_of,
+    letter_of,
+    number_key,
+    plain_name,
+)
 from chatbench.studies.intake import ATTENTION_CHECK, DUPLICATE_ANSWER, BadRecord, Intake
 from chatbench.studies.tables import Row, Table, read_table
 
@@ -65,7 +74,9 @@ def read_answers(path: Path, questions: Mapping[str, Question], intake: Intake) 
                 intake.drop(ATTENTION_CHECK)
                 continue
             if "confiden" in plain_name(row.text(columns.kind)):
-                confidences.setdefault((question_id, worker_id), row.text(columns.selected) or row.text(columns.confidence))
+                confidences.setdefault(
+                    (question_id, worker_id), row.text(columns.selected) or row.text(columns.confidence)
+                )
                 continue
             answer = _answer(row, columns, questions, intake)
             if answer.kind == "user-AI" and columns.batch is not None and columns.position is not None:
@@ -95,7 +106,8 @@ def _columns(table: Table) -> _Columns:
         confidence=table.find(("confidence",)),
         batch=table.find(("batch",)),
         position=table.find(("position",)),
-        indices=selected is not None and holds_indices([t for t in table.texts(selected) if not t.endswith("confident")]),
+        indices=selected is not None
+        and holds_indices([t for t in table.texts(selected) if not t.endswith("confident")]),
     )
 
 
@@ -103,13 +115,21 @@ def _answer(row: Row, columns: _Columns, questions: Mapping[str, Question], inta
     question_id = row.needed(columns.question)
     question = questions.get(question_id)
     if question is None:
-        raise BadRecord("answer to an unknown question", f"{row.where(columns.question)}: {question_id!r}", expected="an id of questions.csv")
+        raise BadRecord(
+            "answer to an unknown question",
+            f"{row.where(columns.question)}: {question_id!r}",
+            expected="an id of questions.csv",
+        )
     kind = kind_of(row.text(columns.kind))
     if kind is None:
-        raise BadRecord("unknown kind of answer", f"{row.where(columns.kind)}: {row.cells[columns.kind]!r}", expected=EXPECTED_KINDS)
+        raise BadRecord(
+            "unknown kind of answer", f"{row.where(columns.kind)}: {row.cells[columns.kind]!r}", expected=EXPECTED_KINDS
+        )
     assistant = row.text(columns.model)
     if kind == "user-AI" and not assistant:
-        raise BadRecord("answer with no assistant named", f"{row.where(columns.model)}: no model", expected="the assistant's name")
+        raise BadRecord(
+            "answer with no assistant named", f"{row.where(columns.model)}: no model", expected="the assistant's name"
+        )
     letter = _letter(row, columns, question)
     correct = _correct(row, columns, question, letter)
     if letter is not None and (letter == question.answer) != correct:
@@ -135,7 +155,11 @@ def _letter(row: Row, columns: _Columns, question: Question) -> str | None:
         return None
     letter = letter_of(row.cells[columns.selected], question.options, indices=columns.indices)
     if letter is None:
-        raise BadRecord("letter outside A-D", f"{row.where(columns.selected)}: {row.cells[columns.selected]!r}", expected="A, B, C or D")
+        raise BadRecord(
+            "letter outside A-D",
+            f"{row.where(columns.selected)}: {row.cells[columns.selected]!r}",
+            expected="A, B, C or D",
+        )
     return letter
 
 
@@ -144,17 +168,29 @@ def _correct(row: Row, columns: _Columns, question: Question, letter: str | None
     if columns.correct is not None and row.text(columns.correct):
         correct = correct_of(row.text(columns.correct))
         if correct is None:
-            raise BadRecord("acc that is neither 0 nor 1", f"{row.where(columns.correct)}: {row.cells[columns.correct]!r}", expected="0 or 1")
+            raise BadRecord(
+                "acc that is neither 0 nor 1",
+                f"{row.where(columns.correct)}: {row.cells[columns.correct]!r}",
+                expected="0 or 1",
+            )
         return correct
     if letter is None:
-        raise BadRecord("answer without letter and acc", f"{row.where(columns.selected)}: blank, and no acc", expected="a letter or acc")
+        raise BadRecord(
+            "answer without letter and acc",
+            f"{row.where(columns.selected)}: blank, and no acc",
+            expected="a letter or acc",
+        )
     return letter == question.answer
 
 
-def _join_confidences(answers: dict[tuple[str, str, AnswerKind], Answer], confidences: Mapping[tuple[str, str], str]) -> None:
+def _join_confidences(
+    answers: dict[tuple[str, str, AnswerKind], Answer], confidences: Mapping[tuple[str, str], str]
+) -> None:
     """Gives each confidence to the answer it stands before: the one given alone, else the one given with the AI."""
     kinds: tuple[AnswerKind, AnswerKind] = ("user-alone", "user-AI")
     for (question_id, worker_id), confidence in confidences.items():
-        key = next(((question_id, worker_id, kind) for kind in kinds if (question_id, worker_id, kind) in answers), None)
+        key = next(
+            ((question_id, worker_id, kind) for kind in kinds if (question_id, worker_id, kind) in answers), None
+        )
         if key is not None and not answers[key].confidence:
             answers[key] = replace(answers[key], confidence=confidence)

@@ -12,7 +12,16 @@ from chatbench.core.files import read_json
 from chatbench.core.records import Answer, Conversation, Question, Turn
 from chatbench.studies.chatbench_answers import SELECTED_NAMES, AnswerTable
 from chatbench.studies.chatbench_questions import ATTENTION_CHECK_ID, MODEL_NAMES
-from chatbench.studies.fields import EXPECTED_ROLES, correct_of, holds_indices, is_blank, letter_of, number_key, plain_name, role_of
+from chatbench.studies.fields import (
+    EXPECTED_ROLES,
+    correct_of,
+    holds_indices,
+    is_blank,
+    letter_of,
+    number_key,
+    plain_name,
+    role_of,
+)
 from chatbench.studies.intake import ATTENTION_CHECK, DUPLICATE_CONVERSATION, BadRecord, Intake, conversation_id
 
 FILTERED_OUT = "conversation of an answer that user_answers_filtered.csv leaves out"
@@ -51,7 +60,9 @@ class Chats:
     answers: tuple[Answer, ...]
 
 
-def read_chats(path: Path, questions: Mapping[str, Question], table: AnswerTable, intake: Intake, *, filtered: bool) -> Chats:
+def read_chats(
+    path: Path, questions: Mapping[str, Question], table: AnswerTable, intake: Intake, *, filtered: bool
+) -> Chats:
     """Reads every chat. Where a record lacks the question, its place in the person's session tells it.
 
     Args:
@@ -70,8 +81,10 @@ def read_chats(path: Path, questions: Mapping[str, Question], table: AnswerTable
         with intake.record():
             worker_id = record.text(("worker_id",))
             if not worker_id:
-                raise BadRecord("conversation without a worker", f"{record.where('worker_id')}: missing", expected="the person's id")
-            question_id = _question_id(record, table)
+                raise BadRecord(
+                    "conversation without a worker", f"{record.where('worker_id')}: missing", expected="the person's id"
+                )
+            question_id = _question_id(record, table, may_be_filtered=filtered and bool(given))
             if question_id == ATTENTION_CHECK_ID:
                 intake.drop(ATTENTION_CHECK)
                 continue
@@ -92,22 +105,31 @@ def read_chats(path: Path, questions: Mapping[str, Question], table: AnswerTable
 def _records(path: Path, intake: Intake) -> list[ChatRecord]:
     content = read_json(path, fix="download the study again; the file is missing or half-written")
     if not isinstance(content, list):
-        raise ChatbenchError(f"{path}: a {type(content).__name__}", expected="a JSON list of conversations", fix="download the study again")
+        raise ChatbenchError(
+            f"{path}: a {type(content).__name__}",
+            expected="a JSON list of conversations",
+            fix="download the study again",
+        )
     records = []
     for number, item in enumerate(content, start=1):
         with intake.record():
             if not isinstance(item, dict):
-                raise BadRecord("not a record", f"{path}, record {number}: {type(item).__name__}", expected="a JSON object")
+                raise BadRecord(
+                    "not a record", f"{path}, record {number}: {type(item).__name__}", expected="a JSON object"
+                )
             records.append(ChatRecord(path, number, {plain_name(key): value for key, value in item.items()}))
     return records
 
 
-def _question_id(record: ChatRecord, table: AnswerTable) -> str:
+def _question_id(record: ChatRecord, table: AnswerTable, *, may_be_filtered: bool) -> str:
+    """The question's id, or "" for a chat that no answer of the filtered file belongs to."""
     question_id = record.text(_QUESTION_NAMES)
     if question_id:
         return question_id
     place = (record.text(("worker_id",)), number_key(record.value(("batch",))), number_key(record.value(("position",))))
     found = table.questions_at.get(place, set())
+    if not found and may_be_filtered:
+        return ""
     if len(found) != 1:
         problem = "no user-AI answer" if not found else f"{len(found)} questions"
         raise BadRecord(
@@ -119,14 +141,25 @@ def _question_id(record: ChatRecord, table: AnswerTable) -> str:
 
 
 def _conversation(
-    record: ChatRecord, question_id: str, questions: Mapping[str, Question], answer: Answer | None, indices: bool, intake: Intake
+    record: ChatRecord,
+    question_id: str,
+    questions: Mapping[str, Question],
+    answer: Answer | None,
+    indices: bool,
+    intake: Intake,
 ) -> Conversation:
     question = questions.get(question_id)
     if question is None:
-        raise BadRecord("conversation about an unknown question", f"{record.where('question_id')}: {question_id!r}", expected="an id of questions.csv")
+        raise BadRecord(
+            "conversation about an unknown question",
+            f"{record.where('question_id')}: {question_id!r}",
+            expected="an id of questions.csv",
+        )
     assistant = record.text(MODEL_NAMES) or (answer.assistant if answer else "")
     if not assistant:
-        raise BadRecord("conversation with no assistant named", f"{record.where('model')}: missing", expected="the assistant's name")
+        raise BadRecord(
+            "conversation with no assistant named", f"{record.where('model')}: missing", expected="the assistant's name"
+        )
     worker_id = record.text(("worker_id",))
     letter = _letter(record, question, answer, indices)
     if letter is None:
@@ -155,7 +188,9 @@ def _letter(record: ChatRecord, question: Question, answer: Answer | None, indic
     if selected:
         letter = letter_of(selected, question.options, indices=indices)
         if letter is None:
-            raise BadRecord("letter outside A-D", f"{record.where('selected_answer')}: {selected!r}", expected="A, B, C or D")
+            raise BadRecord(
+                "letter outside A-D", f"{record.where('selected_answer')}: {selected!r}", expected="A, B, C or D"
+            )
         return letter
     if answer is not None:
         return answer.letter
@@ -170,12 +205,20 @@ def _turns(record: ChatRecord, intake: Intake) -> tuple[Turn, ...]:
         except json.JSONDecodeError:
             history = None
     if not isinstance(history, list):
-        raise BadRecord("no chat history", f"{record.where('chat_history')}: {type(history).__name__}", expected="a list of {role, content}")
+        raise BadRecord(
+            "no chat history",
+            f"{record.where('chat_history')}: {type(history).__name__}",
+            expected="a list of {role, content}",
+        )
     if history and _role_name(history[0]) == "system":
         history = history[1:]
         intake.note("conversations led by a system message, which is no turn of the chat")
     if not history:
-        raise BadRecord("empty conversation", f"{record.where('chat_history')}: no message", expected="at least one message and its reply")
+        raise BadRecord(
+            "empty conversation",
+            f"{record.where('chat_history')}: no message",
+            expected="at least one message and its reply",
+        )
     return tuple(_turn(record, index, item, intake) for index, item in enumerate(history))
 
 
@@ -188,7 +231,9 @@ def _turn(record: ChatRecord, index: int, item: object, intake: Intake) -> Turn:
     role = role_of(_role_name(item))
     if role is None:
         raise BadRecord("unknown role", f"{where}: role {_role_name(item)!r}", expected=EXPECTED_ROLES)
-    content = next((item[k] for k in ("content", "text", "message") if k in item), None) if isinstance(item, dict) else None
+    content = (
+        next((item[k] for k in ("content", "text", "message") if k in item), None) if isinstance(item, dict) else None
+    )
     if not isinstance(content, str):
         raise BadRecord("message without text", f"{where}: content {content!r}", expected="text")
     if not content.strip():
@@ -208,7 +253,12 @@ def _answer_of(record: ChatRecord, conversation: Conversation, question: Questio
     right = conversation.answer == question.answer if correct is None else correct
     return [
         Answer(
-            conversation.question_id, conversation.worker_id, "user-AI", conversation.assistant, conversation.condition,
-            conversation.answer, right,
+            conversation.question_id,
+            conversation.worker_id,
+            "user-AI",
+            conversation.assistant,
+            conversation.condition,
+            conversation.answer,
+            right,
         )
     ]

@@ -42,10 +42,18 @@ def read_questions(path: Path, intake: Intake) -> dict[str, Question]:
                 intake.drop(ATTENTION_CHECK)
                 continue
             if question_id in questions:
-                raise BadRecord("duplicate question id", f"{row.where(id_column)}: {question_id!r} again", expected="ids that differ")
+                raise BadRecord(
+                    "duplicate question id",
+                    f"{row.where(id_column)}: {question_id!r} again",
+                    expected="ids that differ",
+                )
             options = _options(row, option_columns)
             questions[question_id] = Question(
-                question_id, _subset(row, table, question_id), row.needed(text_column), options, _gold(row, gold_column, options, indices)
+                question_id,
+                _subset(row, table, question_id),
+                row.needed(text_column),
+                options,
+                _gold(row, gold_column, options, indices),
             )
     if not questions:
         raise ChatbenchError(f"{path}: no question", expected="one row per question", fix="download the study again")
@@ -61,8 +69,7 @@ def _option_columns(table: Table) -> tuple[str, ...]:
         columns = [table.find([prefix + letter]) for letter in LETTERS]
         if all(columns):
             return tuple(column for column in columns if column is not None)
-    table.need("the options", ("choices", "choice_a ... choice_d", "option_a ... option_d", "A ... D"))
-    raise AssertionError("need() raises, because no column can have such a name")
+    raise table.lacks("the options", ("choices", "choice_a ... choice_d", "option_a ... option_d", "A ... D"))
 
 
 def _options(row: Row, columns: Sequence[str]) -> Options:
@@ -71,8 +78,10 @@ def _options(row: Row, columns: Sequence[str]) -> Options:
         values = literal_list(row.cells[columns[0]]) or []
     options = four_options(values)
     if options is None:
-        found = row.cells[columns[0]] if len(columns) == 1 else values
-        raise BadRecord("question without four options", f"{row.where(columns[0])}: {found!r}", expected="four options")
+        column = next((column for column in columns if not row.text(column)), columns[0])
+        raise BadRecord(
+            "question without four options", f"{row.where(column)}: {row.cells[column]!r}", expected="four options"
+        )
     return options
 
 
@@ -97,7 +106,11 @@ def _subset(row: Row, table: Table, question_id: str) -> str:
         return match.group(1)
     subject = row.text(table.find(("subject", "category", "topic")))
     if not subject:
-        raise BadRecord("question without a subset", f"{row.where()}: id {question_id!r}", expected="an id such as conceptual_physics-redux-7")
+        raise BadRecord(
+            "question without a subset",
+            f"{row.where()}: id {question_id!r}",
+            expected="an id such as conceptual_physics-redux-7",
+        )
     return subject
 
 
@@ -113,9 +126,13 @@ def read_ai_alone(path: Path, questions: Mapping[str, Question], intake: Intake)
     table = read_table(path, intake)
     id_column = table.need("the question's id", QUESTION_ID_NAMES)
     model_column = table.need("the assistant", MODEL_NAMES)
-    methods = [c.removesuffix("_count") for c in table.columns if c.endswith("_count") and f"{c.removesuffix('_count')}_acc" in table.columns]
-    if not methods:
-        table.need("a method", ("{method}_count with {method}_acc",))
+    methods = [
+        c.removesuffix("_count")
+        for c in table.columns
+        if c.endswith("_count") and f"{c.removesuffix('_count')}_acc" in table.columns
+    ]
+    if table.rows and not methods:
+        raise table.lacks("a method", ("{method}_count with {method}_acc",))
     scores: list[AiAloneScore] = []
     seen: set[tuple[str, str]] = set()
     for row in table.rows:
@@ -125,9 +142,17 @@ def read_ai_alone(path: Path, questions: Mapping[str, Question], intake: Intake)
                 intake.drop(ATTENTION_CHECK)
                 continue
             if question_id not in questions:
-                raise BadRecord("AI-alone row for an unknown question", f"{row.where(id_column)}: {question_id!r}", expected="an id of questions.csv")
+                raise BadRecord(
+                    "AI-alone row for an unknown question",
+                    f"{row.where(id_column)}: {question_id!r}",
+                    expected="an id of questions.csv",
+                )
             if (question_id, model) in seen:
-                raise BadRecord("duplicate AI-alone row", f"{row.where()}: {question_id!r} and {model!r} again", expected="one row each")
+                raise BadRecord(
+                    "duplicate AI-alone row",
+                    f"{row.where()}: {question_id!r} and {model!r} again",
+                    expected="one row each",
+                )
             scores.extend(_scores(row, question_id, model, methods))
             seen.add((question_id, model))
     return tuple(scores)
@@ -154,5 +179,7 @@ def _number(row: Row, column: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise BadRecord("not a number", f"{row.where(column)}: {row.cells[column]!r}", expected="a number of at least 0")
+        raise BadRecord(
+            "not a number", f"{row.where(column)}: {row.cells[column]!r}", expected="a number of at least 0"
+        )
     return value

@@ -47,7 +47,9 @@ def write_chatbench_folder(study: Study, folder: Path, *, subject_of: SubjectOf 
     answers = _csv(_ANSWER_COLUMNS, rows)
     write_text_whole(folder / "full_study" / "user_answers.csv", answers)
     write_text_whole(folder / "full_study" / "user_answers_filtered.csv", answers)
-    write_json_whole(folder / "full_study" / "conversations.json", _conversations(study, subject_of, batches, positions))
+    write_json_whole(
+        folder / "full_study" / "conversations.json", _conversations(study, subject_of, batches, positions)
+    )
     write_text_whole(folder / "ai_alone_answers.csv", _ai_alone(study))
     write_text_whole(folder / "questions.csv", _questions(study, subject_of))
 
@@ -85,7 +87,11 @@ def _positions(answers: Sequence[Answer]) -> dict[tuple[str, str], int]:
 
 
 def _answer_row(
-    answer: Answer, study: Study, subject_of: SubjectOf, batches: Mapping[str, int], positions: Mapping[tuple[str, str], int]
+    answer: Answer,
+    study: Study,
+    subject_of: SubjectOf,
+    batches: Mapping[str, int],
+    positions: Mapping[tuple[str, str], int],
 ) -> list[object]:
     return [
         answer.question_id,
@@ -144,13 +150,22 @@ def _ai_alone(study: Study) -> str:
 
 
 def _questions(study: Study, subject_of: SubjectOf) -> str:
-    header = ["question_id", "subject", "subset", "question", *(f"choice_{letter.lower()}" for letter in LETTERS), "answer"]
-    return _csv(header, [[q.id, subject_of(q), q.subset, q.text, *q.options, q.answer] for q in study.questions.values()])
+    header = [
+        "question_id",
+        "subject",
+        "subset",
+        "question",
+        *(f"choice_{letter.lower()}" for letter in LETTERS),
+        "answer",
+    ]
+    return _csv(
+        header, [[q.id, subject_of(q), q.subset, q.text, *q.options, q.answer] for q in study.questions.values()]
+    )
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)  # its "\r\n" makes it quote a lone "\r" inside a cell, too
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()

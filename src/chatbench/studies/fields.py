@@ -81,7 +81,7 @@ def holds_indices(values: Sequence[str]) -> bool:
 def letter_of(value: str, options: Options, *, indices: bool = False) -> str | None:
     """The letter that a recorded answer means, or None if it means none.
 
-    A letter in either case, an index from 0 (where `indices` says that the column holds them), or the text of one option.
+    A letter in either case, an index from 0 (where `indices` says that the column holds them), or an option's text.
 
     >>> letter_of("b", ("1", "2", "3", "4")), letter_of("3", ("1", "2", "3", "4"))
     ('B', 'C')

@@ -1,7 +1,7 @@
 """What happens to records that cannot be used: an error that says where and why, or a count under its reason.
 
 Nothing is left out silently. A record that breaks a study's rules raises `BadRecord`; with `skip_bad_records` the same
-record is left out and counted. Records that the protocol leaves out (the attention check, duplicates) are always counted.
+record is left out and counted. What the protocol leaves out (the attention check, duplicates) is always counted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DUPLICATE_ANSWER = "duplicate answer (same worker, question and kind; the first 
 DUPLICATE_CONVERSATION = "duplicate conversation (same worker and question; the first is kept)"
 
 
-class BadRecord(ChatbenchError):
+class BadRecord(ChatbenchError):  # noqa: N818  # a record, named as the option --skip-bad-records names it
     """One record that cannot be used; `reason` is the short name under which it is counted when left out."""
 
     def __init__(self, reason: str, found: str, *, expected: str = "", fix: str = SKIP_FIX) -> None:

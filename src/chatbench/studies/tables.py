@@ -67,12 +67,16 @@ class Table:
         """
         column = self.find(names)
         if column is None:
-            raise ChatbenchError(
-                f"{self.path}, row 1: no column for {meaning}; columns are {', '.join(self.columns)}",
-                expected=f"a column named {' or '.join(names)}",
-                fix="rename the column, or check that this is the right file",
-            )
+            raise self.lacks(meaning, names)
         return column
+
+    def lacks(self, meaning: str, names: Sequence[str]) -> ChatbenchError:
+        """The error for a table without a column for `meaning`."""
+        return ChatbenchError(
+            f"{self.path}, row 1: no column for {meaning}; columns are {', '.join(self.columns)}",
+            expected=f"a column named {' or '.join(names)}",
+            fix="rename the column, or check that this is the right file",
+        )
 
     def texts(self, column: str) -> list[str]:
         """All cells of a column."""
@@ -125,6 +129,8 @@ def read_records(path: Path, *, fix: str) -> list[list[str]]:
         raise ChatbenchError(f"{path}: not UTF-8 at byte {error.start}", expected="UTF-8 text", fix=fix) from error
     except csv.Error as error:
         raise ChatbenchError(
-            f"{path}, row {len(records) + 1}: {error}", expected="CSV with closed quotes; the file may be half-written", fix=fix
+            f"{path}, row {len(records) + 1}: {error}",
+            expected="CSV with closed quotes; the file may be half-written",
+            fix=fix,
         ) from error
     return records

@@ -95,7 +95,9 @@ def _all_patterns() -> tuple[_Patterns, ...]:
             facts=tuple(pair for clause in template.required for pair in _compiled(clause.facts, world)),
             asks=tuple((ask, re.compile(fill(ask.pattern, world), re.IGNORECASE)) for ask in template.schema.asks),
             catches=tuple(
-                (ask, catch, _compiled(catch.clause.facts, world)) for ask in template.schema.asks for catch in ask.catches
+                (ask, catch, _compiled(catch.clause.facts, world))
+                for ask in template.schema.asks
+                for catch in ask.catches
             ),
         )
     return tuple(entries.values())
@@ -165,7 +167,9 @@ def reply_to(name: str, user_messages: Sequence[str], rng: Random) -> AssistantT
     for clause in understanding.missing:
         if rng.random() >= strength.guesses:
             return AssistantTurn(fill(clause.missing, understanding.template.world), asks_for=clause)
-        facts |= {fact: rng.randint(*understanding.template.schema.ranges[fact]) for fact in clause.facts if fact not in facts}
+        facts |= {
+            fact: rng.randint(*understanding.template.schema.ranges[fact]) for fact in clause.facts if fact not in facts
+        }
     return _solve(understanding, facts, strength, options_in(text), rng)
 
 
@@ -215,7 +219,9 @@ def _put(value: int, steps: Sequence[str], strength: Strength, options: Mapping[
         answer = f"{value}, which is not among your options"
     else:
         answer = f"{value}"
-    return AssistantTurn(f"{shown}The answer is {answer}." if strength.explains else f"{shown}I think it is {answer}.", value)
+    return AssistantTurn(
+        f"{shown}The answer is {answer}." if strength.explains else f"{shown}I think it is {answer}.", value
+    )
 
 
 def scripted_reply(name: str, messages: Sequence[Message], seed: int) -> str:

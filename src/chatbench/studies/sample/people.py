@@ -66,7 +66,7 @@ STUDY_HABITS = Habits(
     phrases=Phrases(
         lead_ins=("", "", "", "please help me: ", "can you solve this? "),
         rephrase_join=(", ", " and "),
-        rephrase=("if there are {facts}, {ask}?", "{facts}. {ask}?"),
+        rephrase=("suppose {facts}, {ask}?", "{facts}. {ask}?"),
         terse_join=(" ", ", "),
         inform=("it is {}", "{}", "sorry, {}"),
         add_catch=("but {}", "I forgot: {}"),
@@ -130,7 +130,9 @@ class _Mind:
         return self.rng.choice(choices)
 
 
-def chat(person: Person, problem: Problem, assistant: str, habits: Habits, rng: Random, own_letter: str | None = None) -> Chat:
+def chat(
+    person: Person, problem: Problem, assistant: str, habits: Habits, rng: Random, own_letter: str | None = None
+) -> Chat:
     """A whole chat with a scripted assistant. `own_letter` is the person's earlier answer, drawn where None."""
     mind = _Mind(person, problem, habits, own_letter or answer_alone(person, problem, rng), rng)
     said = [_first_message(mind)]
@@ -191,7 +193,11 @@ def _next_message(mind: _Mind, said: Sequence[str], reply: AssistantTurn) -> str
     if not mind.checked and mind.rng.random() < mind.habits.checks:
         mind.checked = True
         return mind.say(phrases.check)
-    if problem.option_of(reply.value) is None and not options_in("\n".join(said)) and mind.rng.random() < mind.habits.gives_options:
+    if (
+        problem.option_of(reply.value) is None
+        and not options_in("\n".join(said))
+        and mind.rng.random() < mind.habits.gives_options
+    ):
         lines = problem.question.full_text.removeprefix(problem.question.text).strip()
         return mind.say(phrases.options).format(lines)
     return None

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Literal
 
 from chatbench.core.records import LETTERS
 from chatbench.studies.sample import worlds
@@ -29,7 +30,12 @@ PRETRAINING_HABITS = Habits(
     phrases=Phrases(
         lead_ins=("", "hello, ", "I need this: ", "my homework says: ", "quick one: ", "who can tell me: "),
         rephrase_join=("; ", " with ", ", then ", ". "),
-        rephrase=("given {facts}: {ask}", "I have {facts}. now {ask}", "so {facts} - {ask}?", "what I know is {facts}, and I wonder {ask}"),
+        rephrase=(
+            "given {facts}: {ask}",
+            "I have {facts}. now {ask}",
+            "so {facts} - {ask}?",
+            "what I know is {facts}, and I wonder {ask}",
+        ),
         terse_join=(" / ", "; ", " - "),
         inform=("that would be {}", "oh, {}", "let me see: {}", "the text says {}"),
         add_catch=("wait, {}", "it also says {}", "do not forget {}"),
@@ -38,9 +44,25 @@ PRETRAINING_HABITS = Habits(
     ),
 )
 
-ROLES = (("Me", "Helper"), ("Student", "Tutor"), ("Q", "A"), ("Customer", "Agent"), ("Pupil", "Teacher"), ("Asker", "Bot"))
+ROLES = (
+    ("Me", "Helper"),
+    ("Student", "Tutor"),
+    ("Q", "A"),
+    ("Customer", "Agent"),
+    ("Pupil", "Teacher"),
+    ("Asker", "Bot"),
+)
 CHOICES = ("I choose {}", "my pick is {}", "so it is option {}", "I take {}", "final choice: {}", "done: {}")
 TITLES = ("Task: ", "The exercise: ", "Problem sheet\n", "", "To solve: ", "Read this:\n")
+BEFORE_NUMBERS = "has holds at of for and are to over away are in costs takes = * + - / A. B. C. D. it".split()
+OTHER_WORDS = (
+    "has how many each for and at is in not more gives away total rows red blue green dollars meters hours long wide "
+    "liters minute kilometers an hour friends there are of them empty broken takes on Monday Tuesday fair pay"
+).split()
+_WORLDS = (
+    worlds.PACKED, worlds.ITEMS, worlds.ROWS, worlds.GOODS, worlds.JOBS, worlds.PLACES, worlds.VEHICLES, worlds.TANKS,
+    worlds.CLUBS, worlds.HELPERS,
+)  # fmt: skip
 PROMPTS = ("What is said next?", "Write the next message.", "Continue.", "What would you say now?", "Your turn.")
 
 
@@ -53,23 +75,32 @@ class Segment:
 
 
 Document = list[Segment]
+Stage = Literal["copy", "practice", "chat"]
 CONTEXT_WEIGHT = 0.15
 """Loss weight of text that is not the user's: a little, so that the base knows the language of the problems."""
 
 
-def copy_document(vocabulary: list[str], rng: Random) -> Document:
+def copy_document(vocabulary: list[str], rng: Random, longest: int) -> Document:
     """Random words, a gap, the same words again; only the repetition counts."""
-    words = " ".join(rng.choice(vocabulary) for _ in range(rng.randint(6, 34)))
-    gap = " ".join(rng.choice(vocabulary) for _ in range(rng.randint(0, 12)))
-    start = rng.choice(("", " ", "\n"))
-    return [Segment(words + "\n" + gap + "\n" + start, 0.0), Segment(words + "\n", 1.0)]
+    words = random_words(vocabulary, rng.randint(3, longest), rng)
+    gap = random_words(vocabulary, rng.randint(0, longest // 4), rng) + "\n" if longest > 12 else ""
+    return [Segment(words + "\n" + gap, 0.0), Segment(words + "\n", 1.0)]
+
+
+def random_words(vocabulary: list[str], count: int, rng: Random) -> str:
+    """`count` random words, a third of them a number behind a word that numbers follow ("has 12")."""
+    items = [
+        f"{rng.choice(BEFORE_NUMBERS)} {rng.randint(1, 999)}" if rng.random() < 0.33 else rng.choice(vocabulary)
+        for _ in range(count)
+    ]
+    return " ".join(items)
 
 
 def lookup_document(vocabulary: list[str], rng: Random) -> Document:
     """Four labelled numbers, noise, and queries for the letter of a number or the number of a letter."""
     numbers = [str(number) for number in rng.sample(range(1, 1000), 4)]
     lines = [f"{letter}. {number}" for letter, number in zip(LETTERS, numbers, strict=True)]
-    noise = " ".join(rng.choice(vocabulary) for _ in range(rng.randint(0, 20)))
+    noise = random_words(vocabulary, rng.randint(0, 14), rng)
     document = [Segment(rng.choice(("\n", " ")).join(lines) + "\n" + noise + "\n", 0.0)]
     for _ in range(4):
         index = rng.randrange(4)
@@ -89,7 +120,10 @@ def labelled_document(rng: Random) -> Document:
     document = [Segment(rng.choice((", ", ". ", " and ")).join(told) + "\n", 0.0)]
     for _ in range(4):
         index = rng.randrange(5)
-        document += [Segment(f"how many {things[index]}? ", 0.0), Segment(rng.choice(("", "there are ")) + told[index] + "\n", 1.0)]
+        document += [
+            Segment(f"how many {things[index]}? ", 0.0),
+            Segment(rng.choice(("", "there are ")) + told[index] + "\n", 1.0),
+        ]
     return document
 
 
@@ -130,26 +164,30 @@ def _asked(title: str, talk: Chat, rng: Random) -> Document:
 
 
 def plain_words() -> list[str]:
-    """The words of the generated worlds and some numbers: what copying is practised on."""
-    nouns = {word for group in (worlds.PACKED, worlds.ITEMS, worlds.ROWS, worlds.GOODS, worlds.JOBS, worlds.PLACES,
-             worlds.VEHICLES, worlds.TANKS, worlds.CLUBS, worlds.HELPERS) for world in group for word in world.values()}  # fmt: skip
-    verbs = ("has how many each for and at is in not more gives away total rows red blue green dollars meters hours long wide "
-             "liters minute kilometers an hour friends there are of them empty broken takes on Monday Tuesday fair pay").split()  # fmt: skip
-    return sorted(nouns) + verbs + list(worlds.NAMES) + [str(number) for number in range(1, 1000)]
+    """The words of the generated worlds and some more: what copying is practised on."""
+    nouns = {word for group in _WORLDS for world in group for word in world.values()}
+    return sorted(nouns) + OTHER_WORDS + list(worlds.NAMES)
 
 
-def documents(seed: int, practice: float) -> Iterator[Document]:
-    """Endless documents; `practice` is the share of copying and look-ups in 0..1."""
+def practice_document(vocabulary: list[str], rng: Random) -> Document:
+    """Copying (half of the time) or looking up."""
+    kind = rng.random()
+    if kind < 0.5:
+        return copy_document(vocabulary, rng, longest=26)
+    return lookup_document(vocabulary, rng) if kind < 0.85 else labelled_document(rng)
+
+
+def documents(seed: int, stage: Stage, progress: float) -> Iterator[Document]:
+    """Endless documents of a stage; `progress` in 0..1 says how far the stage has come.
+
+    The first stage copies short sequences that grow: a model that starts with long ones does not find out how to copy.
+    """
     rng = Random(f"tiny base pretraining {seed}")
     vocabulary, templates = plain_words(), list(all_templates())
     while True:
-        if rng.random() >= practice:
-            yield chat_document(rng.choice(templates), rng)
-            continue
-        kind = rng.random()
-        if kind < 0.5:
-            yield copy_document(vocabulary, rng)
-        elif kind < 0.85:
-            yield lookup_document(vocabulary, rng)
+        if stage == "copy":
+            yield copy_document(vocabulary, rng, longest=6 + round(20 * progress))
+        elif stage == "practice" or rng.random() < 0.12:
+            yield practice_document(vocabulary, rng)
         else:
-            yield labelled_document(rng)
+            yield chat_document(rng.choice(templates), rng)

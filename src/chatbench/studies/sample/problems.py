@@ -102,7 +102,9 @@ def _draw_facts(template: Template, large: bool, rng: Random) -> dict[str, int]:
     for name in names:
         low, high = template.schema.ranges[name]
         middle = low + (high - low) // 3
-        facts[name] = rng.randint(middle, high) if large and name != "c" else rng.randint(low, high if name == "c" else middle)
+        facts[name] = (
+            rng.randint(middle, high) if large and name != "c" else rng.randint(low, high if name == "c" else middle)
+        )
     return facts
 
 

@@ -10,7 +10,8 @@ World = dict[str, str]
 
 NAMES = (
     "Ada Amir Anna Bela Boris Carla Chen Clara Dana David Elena Emil Farah Felix Gina Hana Hugo Ines Ivan Jonas Julia "
-    "Kemal Kira Laila Leon Lucia Malik Maria Milan Nadia Nils Nora Olga Omar Paula Pedro Rosa Samir Sofia Tariq Theo Vera"
+    "Kemal Kira Laila Leon Lucia Malik Maria Milan Nadia Nils Nora Olga Omar Paula Pedro Rosa Samir Sofia Tariq Theo "
+    "Vera"
 ).split()
 
 
@@ -53,8 +54,8 @@ ITEMS = _worlds(
     "items",
     "\n".join(
         (
-            "pencils apples books eggs buttons bottles muffins stamps spoons candles shells cameras maps seeds potatoes "
-            "plates coins cookies bricks marbles balls helmets roses kites lamps cards tickets beads flags puzzles"
+            "pencils apples books eggs buttons bottles muffins stamps spoons candles shells cameras maps seeds "
+            "potatoes plates coins cookies bricks marbles balls helmets roses kites lamps cards tickets beads flags puzzles"
         ).split()
     ),
 )

@@ -1,0 +1,141 @@
+"""What a fine-tuning run is, written down before it starts, so that a later command can tell whether it is the same.
+
+The record is `chatbench.json` of the model's folder. A run trains in `FOLDER.unfinished`, which is renamed to `FOLDER`
+when all of it is written: a finished folder is whole, and only then there.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_json, write_json_whole
+from chatbench.core.settings import Resolved
+
+RECORD = "chatbench.json"
+
+Next = Literal["start", "resume", "finished"]
+
+_SAME_WHEN_RESUMED = ("base", "settings_hash", "train_sha256", "base_weights", "precision", "processes")
+
+
+def record_of(
+    resolved: Resolved, *, base_weights: str, tokenizer: str, train_sha256: str, precision: str, processes: int
+) -> dict[str, Any]:
+    """Everything that the result of a run depends on; no time, no path, no secret."""
+    return {
+        "model": resolved.model,
+        "recipe": resolved.recipe,
+        "base": resolved.base,
+        "base_weights": base_weights,
+        "tokenizer": tokenizer,
+        "train_sha256": train_sha256,
+        "settings_hash": resolved.hash,
+        "settings": {**asdict(resolved.settings), "lora_targets": list(resolved.settings.lora_targets)},
+        "origins": dict(resolved.origins),
+        "precision": precision,
+        "processes": processes,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the interpreter and of the packages that a number can depend on."""
+    names = ("chatbench", "torch", "transformers", "tokenizers", "peft", "accelerate", "bitsandbytes")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def unfinished(folder: Path) -> Path:
+    """Where a run works until it is done."""
+    return folder.with_name(folder.name + ".unfinished")
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of a folder, None where there is none."""
+    path = folder / RECORD
+    return cast(dict[str, Any], read_json(path)) if path.is_file() else None
+
+
+def finished_run(
+    folder: Path, resolved: Resolved, train_sha256: str, *, base_weights: str | None, overwrite: bool
+) -> dict[str, Any] | None:
+    """The record of this very run if it was finished before; None if it is to be trained.
+
+    `base_weights` is None where they are not known before loading: then they are not compared.
+
+    Raises:
+        ChatbenchError: another run's model stands there and `overwrite` is off.
+    """
+    found = read_record(folder)
+    if overwrite:
+        return None
+    if found is None:
+        if folder.exists() and any(folder.iterdir()):
+            raise ChatbenchError(f"{folder}: not empty, and no {RECORD} in it", fix="move it away, or add --overwrite")
+        return None
+    wanted = {"base": resolved.base, "settings_hash": resolved.hash, "train_sha256": train_sha256}
+    if base_weights is not None:
+        wanted["base_weights"] = base_weights
+    if any(found.get(name) != value for name, value in wanted.items()):
+        raise _differs(folder, found, {**wanted, "settings": asdict(resolved.settings)}, "holds a model trained")
+    return found
+
+
+def may_resume(folder: Path, record: Mapping[str, Any], *, overwrite: bool) -> bool:
+    """Whether the unfinished folder belongs to the same run; False if there is none, or it is to be written over.
+
+    Raises:
+        ChatbenchError: it belongs to another run and `overwrite` is off.
+    """
+    found = read_record(unfinished(folder))
+    if found is None:
+        return False
+    if all(found.get(name) == record[name] for name in _SAME_WHEN_RESUMED):
+        return True
+    if overwrite:
+        return False
+    raise _differs(unfinished(folder), found, record, "holds a run begun")
+
+
+def _differs(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> ChatbenchError:
+    return ChatbenchError(
+        f"{folder} {what} otherwise: {'; '.join(differences(found, wanted))}",
+        expected="the same settings, data and base as before, to continue or to keep it",
+        fix="add --overwrite to train again, or go back to those settings",
+    )
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """`name: old -> new` for all that differs, settings by their own names.
+
+    >>> differences({"settings": {"seed": 0}, "base": "gpt2"}, {"settings": {"seed": 1}, "base": "gpt2"})
+    ['seed: 0 -> 1']
+    """
+    lines = []
+    old, new = found.get("settings", {}), wanted.get("settings", {})
+    for name in new:
+        before, after = old.get(name), list(new[name]) if isinstance(new[name], tuple) else new[name]
+        if before != after:
+            lines.append(f"{name}: {before} -> {after}")
+    shown = {"train_sha256": "training data", "base": "base", "base_weights": "weights of the base"}
+    shown |= {"precision": "precision", "processes": "processes"}
+    for name, label in shown.items():
+        if name in wanted and found.get(name) != wanted[name]:
+            lines.append(f"{label}: {str(found.get(name))[:24]} -> {str(wanted[name])[:24]}")
+    return lines
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Writes the record, whole or not at all."""
+    write_json_whole(folder / RECORD, record)

@@ -1,0 +1,28 @@
+"""The demo: the whole pipeline on the sample study with the tiny model, sized for a laptop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from chatbench.steps.check_study import summarise, summary_text
+from chatbench.steps.results_table import print_tables
+from chatbench.steps.run_all import RunReport, RunSettings, run_all
+from chatbench.studies.sample.study import SampleSettings, write_sample
+
+MAX_TOKENS = 120
+"""A message of the sample study has at most 90 tokens; the untrained base would fill any room."""
+
+
+def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
+    """Study, splits, fine-tuning, perplexity, simulated chats and scores in `out`; run again, it continues."""
+    sample = write_sample(out / "study", SampleSettings())
+    say(summary_text(summarise(sample.study)))
+    settings = RunSettings(splits=splits, untrained_conversations=2, max_tokens=MAX_TOKENS)
+    report = run_all(
+        "tiny", study=out / "study", data=out / "data", results=out / "results", settings=settings, say=say
+    )
+    if report.table:
+        print_tables([report.table])
+    say("\n" + "\n".join(report.lines()))
+    return report

@@ -1,0 +1,134 @@
+"""The ChatBench metrics of one model: what was simulated against what people did, per split and over splits.
+
+Reads the study, the splits and the stored chats, computes, and writes `results/scores/<key>.{json,csv,md}`; nothing is
+generated, so it can be repeated at any time. A split whose simulation is unfinished is scored over the questions that
+are complete, and a note says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import write_text_whole
+from chatbench.core.records import Conversation, Study
+from chatbench.core.settings import model_key
+from chatbench.measures.figures import UNTRAINED
+from chatbench.measures.first_prompts import human_overlap
+from chatbench.measures.overlap import Overlap
+from chatbench.measures.split_figures import scored_cells, split_figures
+from chatbench.protocol.prepared_data import Manifest, load_manifest, read_split
+from chatbench.steps.perplexity_files import perplexity_figures, read_perplexity, refuse_other_weights
+from chatbench.steps.results_table import as_markdown
+from chatbench.steps.score_signature import signature
+from chatbench.steps.score_table import Score, ScoreTable, write_score_table
+from chatbench.steps.simulate import study_of
+from chatbench.steps.simulation_files import SplitChats, read_chats
+
+
+def eval_chatbench(model: str, *, data: Path, results: Path, splits: Sequence[str] | None = None) -> ScoreTable:
+    """Scores a model on the splits that have simulated chats (or on those named) and writes the scores' files.
+
+    Args:
+        model: recipe, hub id or folder.
+        data: folder of prepared splits.
+        splits: ids such as `split_0`; None takes every prepared split that has chats.
+
+    Raises:
+        ChatbenchError: no chats yet, chats of other data or of different settings, or a study that changed.
+    """
+    manifest = load_manifest(data)
+    study = study_of(manifest)
+    chosen, skipped = simulated_splits(model, manifest, results, splits)
+    chats = [read_chats(model, study, manifest, read_split(data, split_id), results) for split_id in chosen]
+    table = score_splits(model, study, manifest, chats, results, notes=skipped)
+    folder, key = results / "scores", model_key(model)
+    write_score_table(folder, key, table)
+    write_text_whole(folder / f"{key}.md", f"# Scores of {model}\n\n{as_markdown([table])}")
+    return table
+
+
+def simulated_splits(
+    model: str, manifest: Manifest, results: Path, splits: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    """Ids of the splits to score, and a note on each prepared split that has no chats yet.
+
+    Raises:
+        ChatbenchError: there are none.
+    """
+    if splits is not None:
+        return list(splits), []
+    folder = results / "simulations" / model_key(model)
+    found = [split_id for split_id in manifest.split_ids if (folder / split_id / "conversations.jsonl").exists()]
+    if not found:
+        raise ChatbenchError(
+            f"{folder}: no simulated chats of {model}",
+            expected="conversations.jsonl in a folder per split",
+            fix=f"simulate first: chatbench simulate {model} --assistant SPEC",
+        )
+    missing = [split_id for split_id in manifest.split_ids if split_id not in found]
+    command = f"chatbench simulate {model} --assistant SPEC"
+    return found, [f"{s}: not simulated yet, left out; {command} --split {s}" for s in missing]
+
+
+def score_splits(
+    model: str,
+    study: Study,
+    manifest: Manifest,
+    chats: Sequence[SplitChats],
+    results: Path,
+    *,
+    notes: Sequence[str] = (),
+) -> ScoreTable:
+    """The table of the given splits; writes nothing."""
+    by_question = _conversations_by_question(study)
+    overlaps: dict[str, Overlap | None] = {}  # people against people is the same in every split, so it is made once
+    scores: list[Score] = []
+    notes = list(notes)
+    for entry in chats:
+        train, test = (set(entry.split.question_ids(part)) for part in ("train", "test"))
+        for question_id in sorted(test - overlaps.keys()):
+            overlaps[question_id] = human_overlap(by_question.get(question_id, []))
+        figures = split_figures(study, train, test, entry.simulations, overlaps)
+        if (perplexity := read_perplexity(model, results, entry.split.id)) is not None:
+            refuse_other_weights(model, perplexity, entry.simulator)
+            figures += perplexity_figures(perplexity)
+        scores += [Score(entry.split.id, f.assistant, f.source, f.metric, f.value) for f in figures]
+        notes += _incomplete(model, study, entry, test)
+    sizes = {part: [len(entry.split.question_ids(part)) for entry in chats] for part in ("train", "test")}
+    return ScoreTable(
+        model=model,
+        splits=tuple(entry.split.id for entry in chats),
+        train_questions=sum(sizes["train"]) / len(chats),
+        test_questions=sum(sizes["test"]) / len(chats),
+        scores=tuple(scores),
+        signature=signature(model, manifest, chats),
+        notes=tuple(notes),
+    )
+
+
+def _conversations_by_question(study: Study) -> dict[str, list[Conversation]]:
+    groups: dict[str, list[Conversation]] = {}
+    for conversation in study.conversations:
+        groups.setdefault(conversation.question_id, []).append(conversation)
+    return groups
+
+
+def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> list[str]:
+    """Notes on what the scores of a split leave out: unfinished cells, and assistants that people did not work with."""
+    notes = []
+    known = set(study.assistants)
+    for simulation in entry.simulations:
+        asked = set(entry.assistants[simulation.source])
+        for name in sorted(asked - known):
+            notes.append(f"{entry.split.id}: people of this study did not work with {name}, so it has no accuracy here")
+        wanted, scored = len(test) * len(asked & known), len(scored_cells(study, test, simulation))
+        if scored < wanted:
+            untrained = " --untrained" if simulation.source == UNTRAINED else ""
+            notes.append(
+                f"{entry.split.id}: {scored} of {wanted} pairs (question, assistant) of the {simulation.source} "
+                f"simulator are complete and have human answers; to continue: "
+                f"chatbench simulate {model} --assistant SPEC --split {entry.split.id}{untrained}"
+            )
+    return notes

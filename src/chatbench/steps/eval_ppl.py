@@ -1,0 +1,234 @@
+"""Perplexity of a split's held-out human turns, for the fine-tuned model and, beside it, its base.
+
+One file a split, `results/ppl/MODEL/split_i.json`, with the signature of everything its numbers depend on; a file whose
+signature still holds is not computed again. `summary.json` has the means over the splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_json, sha256_of, write_json_whole
+from chatbench.core.settings import model_key, resolve_settings
+from chatbench.measures.perplexity import Perplexity, perplexity_by_kind, summarise
+from chatbench.measures.uncertainty import over_splits
+from chatbench.protocol.example_rows import ExampleRow
+from chatbench.protocol.prepared_data import load_manifest, read_split, split_examples, split_file
+from chatbench.steps.finetune import model_folder
+
+if TYPE_CHECKING:
+    from chatbench.models.loading import Loaded
+
+Say = Callable[[str], None]
+
+PROTOCOL = "plain text; completion tokens with the end marker; exp(sum nats / sum tokens)"
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPerplexity:
+    """Perplexity on one split; `by_kind` per kind of turn. `base` is the model before fine-tuning."""
+
+    split: str
+    finetuned: Perplexity
+    base: Perplexity
+    finetuned_by_kind: Mapping[str, Perplexity]
+    base_by_kind: Mapping[str, Perplexity]
+    signature: Mapping[str, object]
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "split": self.split,
+            "finetuned": self.finetuned.as_dict(),
+            "base": self.base.as_dict(),
+            "by_kind": {
+                kind: {"finetuned": self.finetuned_by_kind[kind].as_dict(), "base": self.base_by_kind[kind].as_dict()}
+                for kind in self.finetuned_by_kind
+            },
+            "signature": dict(self.signature),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> SplitPerplexity:
+        kinds = content["by_kind"]
+        return cls(
+            content["split"],
+            Perplexity(**content["finetuned"]),
+            Perplexity(**content["base"]),
+            {kind: Perplexity(**kinds[kind]["finetuned"]) for kind in kinds},
+            {kind: Perplexity(**kinds[kind]["base"]) for kind in kinds},
+            content["signature"],
+        )
+
+    def line(self) -> str:
+        """One line to print."""
+        kinds = ", ".join(f"{kind} {value.perplexity:.3f}" for kind, value in self.finetuned_by_kind.items())
+        return (
+            f"{self.split}: perplexity {self.finetuned.perplexity:.3f} (base {self.base.perplexity:.3f}); {kinds}; "
+            f"{self.finetuned.bits_per_byte:.3f} bits per byte (base {self.base.bits_per_byte:.3f}); "
+            f"{self.finetuned.tokens:,} tokens"
+        )
+
+
+def eval_ppl(
+    model: str, *, data: Path, results: Path, split: str | None = None, say: Say = print
+) -> list[SplitPerplexity]:
+    """Perplexities of the fine-tuned splits (`split` None: all that are trained), in the order of the splits.
+
+    Raises:
+        ChatbenchError: MODEL is not fine-tuned on that split, or on any; or it was, but on other data.
+    """
+    splits = [split] if split is not None else trained_splits(model, data, results)
+    scored = [_one_split(model, each, data, results, say) for each in splits]
+    summary = summary_of([_stored(path) for path in _files(model, results)], data)
+    write_json_whole(results / "ppl" / model_key(model) / "summary.json", {"model": model, **summary})
+    return scored
+
+
+def trained_splits(model: str, data: Path, results: Path) -> list[str]:
+    """The prepared splits that MODEL was fine-tuned on.
+
+    Raises:
+        ChatbenchError: there is none.
+    """
+    prepared = load_manifest(data).split_ids
+    trained = [each for each in prepared if model_folder(results, model, each).is_dir()]
+    if not trained:
+        raise ChatbenchError(
+            f"{results / 'models' / model_key(model)}: {model} is not fine-tuned yet",
+            fix=f"fine-tune first: SPLIT_ID={prepared[0]} chatbench finetune {model}",
+        )
+    return trained
+
+
+def _one_split(model: str, split: str, data: Path, results: Path, say: Say) -> SplitPerplexity:
+    test_file = split_file(data, split, "test.jsonl")
+    folder = model_folder(results, model, split)
+    record = _run_record(model, split, folder, split_file(data, split, "train.jsonl"))
+    path = results / "ppl" / model_key(model) / f"{split}.json"
+    rows = split_examples(data, split, "test")
+    signature = _signature(folder, record, rows, sha256_of(test_file))
+    if path.is_file():
+        stored = _stored(path)
+        if stored.signature == signature:
+            say(f"{stored.line()} (as before)")
+            return stored
+    tuned = _scores(str(folder), rows, 0)
+    resolved = resolve_settings(model)
+    base_seed = int(record["settings"]["seed"])
+    base = _scores(resolved.base, rows, base_seed, expected=record["base_weights"])
+    result = SplitPerplexity(split, *tuned[:1], *base[:1], tuned[1], base[1], signature)
+    write_json_whole(path, result.as_json())
+    say(result.line())
+    return result
+
+
+def _run_record(model: str, split: str, folder: Path, train_file: Path) -> dict[str, Any]:
+    """The training record of a folder, which must be of this split's data: other data could hold the test questions."""
+    again = f"SPLIT_ID={split} chatbench finetune {model}"
+    if not folder.is_dir():
+        raise ChatbenchError(f"{folder}: {model} is not fine-tuned on {split}", fix=f"fine-tune first: {again}")
+    record = cast(dict[str, Any], read_json(folder / "chatbench.json", fix=f"{again} --overwrite"))
+    if record["train_sha256"] != sha256_of(train_file):
+        raise ChatbenchError(
+            f"{folder}: trained on other data than {train_file} holds now",
+            expected="a model that has not seen the held-out questions",
+            fix=f"{again} --overwrite",
+        )
+    return record
+
+
+def _signature(
+    folder: Path, record: Mapping[str, Any], rows: Sequence[ExampleRow], test_sha256: str
+) -> dict[str, object]:
+    from chatbench.models.loading import best_device, inference_dtype, load_tokenizer, tokenizer_hash, weights_hash
+
+    base = record["base"] if (folder / "adapter_config.json").is_file() else str(folder)
+    return {
+        "protocol": PROTOCOL,
+        "test_sha256": test_sha256,
+        "examples": len(rows),
+        "weights": weights_hash(folder),
+        "base_weights": record["base_weights"],
+        "tokenizer": tokenizer_hash(load_tokenizer(str(folder))),
+        "dtype": str(inference_dtype(base, best_device())).removeprefix("torch."),
+        "version": metadata.version("chatbench"),
+    }
+
+
+def _scores(
+    source: str, rows: Sequence[ExampleRow], seed: int, expected: str = ""
+) -> tuple[Perplexity, dict[str, Perplexity]]:
+    """Perplexity of one model over all rows, and per kind; the model is let go before the next is loaded."""
+    from chatbench.models.loading import load
+    from chatbench.models.scoring import score_examples
+
+    loaded: Loaded = load(source, seed=seed, revision=_revision(expected))
+    if expected not in ("", loaded.weights) and not expected.endswith("@unknown"):
+        raise ChatbenchError(
+            f"{source}: its weights are not those that were fine-tuned", expected=expected, fix="fine-tune again"
+        )
+    losses = score_examples(loaded.model, loaded.tokenizer, rows)
+    pairs = zip((row.kind for row in rows), losses, strict=True)
+    return summarise(losses), perplexity_by_kind(pairs)
+
+
+def _revision(base_weights: str) -> str | None:
+    """The hub commit in `ID@COMMIT`, None for anything else."""
+    commit = base_weights.partition("@")[2]
+    return commit if commit not in ("", "unknown") else None
+
+
+def _files(model: str, results: Path) -> list[Path]:
+    folder = results / "ppl" / model_key(model)
+    return sorted(folder.glob("split_*.json"), key=lambda path: int(path.stem.rpartition("_")[2]))
+
+
+def _stored(path: Path) -> SplitPerplexity:
+    return SplitPerplexity.from_json(cast(dict[str, Any], read_json(path, fix=f"delete {path} and run again")))
+
+
+def summary_of(splits: Sequence[SplitPerplexity], data: Path) -> dict[str, object]:
+    """Means and standard errors over splits, of perplexity and bits per byte, for both sides, over all and per kind.
+
+    `corrected_error` allows for the overlap of random splits (Nadeau and Bengio 2003).
+    """
+    sizes = [_question_counts(data, each.split) for each in splits]
+    train, test = (sum(size[part] for size in sizes) / len(sizes) for part in (0, 1))
+
+    def mean(values: list[float]) -> dict[str, object]:
+        estimate = asdict(over_splits(values, train_questions=train, test_questions=test))
+        stored = {"standard_error": estimate["standard_error"], "corrected_error": estimate["corrected_error"]}
+        undefined = {name: None for name, value in stored.items() if not isinstance(value, float)}
+        return {"mean": estimate["mean"], **stored, **undefined, "splits": estimate["n"]}
+
+    def figures(groups: list[Perplexity]) -> dict[str, object]:
+        return {
+            "perplexity": mean([group.perplexity for group in groups]),
+            "bits_per_byte": mean([group.bits_per_byte for group in groups]),
+        }
+
+    kinds = dict.fromkeys(kind for each in splits for kind in each.finetuned_by_kind)
+    return {
+        "splits": [each.split for each in splits],
+        "finetuned": figures([each.finetuned for each in splits]),
+        "base": figures([each.base for each in splits]),
+        "by_kind": {
+            kind: {
+                "finetuned": figures(
+                    [each.finetuned_by_kind[kind] for each in splits if kind in each.finetuned_by_kind]
+                ),
+                "base": figures([each.base_by_kind[kind] for each in splits if kind in each.base_by_kind]),
+            }
+            for kind in kinds
+        },
+    }
+
+
+def _question_counts(data: Path, split: str) -> tuple[int, int]:
+    divided = read_split(data, split)
+    return len(divided.question_ids("train")), len(divided.question_ids("test"))

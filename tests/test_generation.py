@@ -1,0 +1,218 @@
+"""Local generation: a prompt's text depends on its own seed only, whatever it is batched with."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from tests.tiny_models import ARCHITECTURES, Architecture, tiny_model, tiny_tokenizer
+from transformers import LlamaForCausalLM
+
+from chatbench.core.records import Message
+from chatbench.models.generation import Decoding, LocalGenerator, draw, shared_starts
+from chatbench.models.loading import Loaded
+from chatbench.models.speakers import LocalAssistant, LocalSimulator, encode_chat, encode_plain_chat
+from chatbench.protocol.dialogue import Reply, Request
+from chatbench.protocol.transcript import encode_completion
+
+TOKENIZER = tiny_tokenizer()
+PROMPTS = [
+    TOKENIZER.encode(text)
+    for text in (
+        "[SYSTEM] What is 12 + 30? A. 42 [USER] ",
+        "[SYSTEM] What is 12 + 30? A. 42 [USER] ",
+        "[SYSTEM] What is 12 + 30? A. 42 B. 41 [USER] ",
+        "[SYSTEM] What is 12 + 30? A. 42 B. 41 C. 7 [USER] ",
+        "?",
+        "Generate the first prompt you would say to the system",
+    )
+]
+SEEDS = [11, 12, 13, 14, 15, 16]
+
+
+def generator(architecture: Architecture = "llama", *, context: int = 256, **decoding: object) -> LocalGenerator:
+    model = tiny_model(architecture, vocabulary=len(TOKENIZER), context=context).double()
+    return LocalGenerator(model, TOKENIZER, Decoding(**{"max_new_tokens": 24, **decoding}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_one_by_one_and_in_batches_of_any_order_the_text_is_the_same(
+    architecture: Architecture, temperature: float
+) -> None:
+    # Left padding without position ids, or one random stream for the whole batch, are the likely mistakes.
+    one = generator(architecture, temperature=temperature)
+
+    alone = [one.generate([prompt], [seed])[0] for prompt, seed in zip(PROMPTS, SEEDS, strict=True)]
+    together = one.generate(PROMPTS, SEEDS)
+    reversed_ = one.generate(PROMPTS[::-1], SEEDS[::-1])[::-1]
+    one.max_rows = 2
+    in_pairs = one.generate(PROMPTS, SEEDS)
+
+    assert alone == together == reversed_ == in_pairs
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_greedy_text_is_what_transformers_generates(architecture: Architecture) -> None:
+    one = generator(architecture, temperature=0.0)
+    expected = []
+    for prompt in PROMPTS:
+        ids = one.model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=24, pad_token_id=0)[0]  # type: ignore[operator]
+        expected.append(TOKENIZER.decode(ids[len(prompt) :], skip_special_tokens=True))
+
+    texts = [one.text for one in one.generate(PROMPTS, SEEDS)]
+
+    assert texts == [text.partition("[END]")[0] for text in expected]
+
+
+def test_an_adapter_on_its_base_generates_too() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = tiny_model("llama", vocabulary=len(TOKENIZER))
+    adapted = get_peft_model(base, LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    one = LocalGenerator(adapted, TOKENIZER, Decoding(0.0, 8))  # type: ignore[arg-type]  # it behaves like its base
+
+    with adapted.disable_adapter():
+        plain = one.generate(PROMPTS, SEEDS)
+
+    assert len(one.generate(PROMPTS, SEEDS)) == len(PROMPTS)
+    assert one.generate(PROMPTS, SEEDS) != plain
+
+
+def test_equal_prompts_with_other_seeds_get_other_texts() -> None:
+    texts = [one.text for one in generator().generate([PROMPTS[0]] * 8, list(range(8)))]
+
+    assert len(set(texts)) == 8
+
+
+class Reciting(LlamaForCausalLM):
+    """A model that writes `script` after any prompt, by looking at the position only."""
+
+    script: list[int]
+    prompt_tokens: int
+
+    def forward(self, **inputs: torch.Tensor) -> object:  # type: ignore[override]
+        output = super().forward(**inputs)  # type: ignore[misc,arg-type]
+        positions = inputs["position_ids"][:, -1] - self.prompt_tokens + 1
+        output.logits.fill_(0.0)
+        for row, position in enumerate(positions.tolist()):
+            output.logits[row, -1, self.script[min(max(position, 0), len(self.script) - 1)]] = 100.0
+        return output
+
+
+def reciting(script: list[int], prompt_tokens: int) -> Reciting:
+    model = tiny_model("llama", vocabulary=len(TOKENIZER))
+    model.__class__ = Reciting
+    assert isinstance(model, Reciting)
+    model.script, model.prompt_tokens = script, prompt_tokens
+    return model
+
+
+def test_the_end_marker_stops_the_row_though_it_is_several_tokens() -> None:
+    script = encode_completion(TOKENIZER, "is ] it 42 [END] and never this")
+    marker = encode_completion(TOKENIZER, "is ] it 42 [END]")
+    split_marker = [TOKENIZER.convert_tokens_to_ids(piece) for piece in "[END]"]
+    one_by_one = [*encode_completion(TOKENIZER, "yes "), *split_marker, *script]
+
+    for tokens, text, count in ((script, "is ] it 42 ", len(marker)), (one_by_one, "yes ", None)):
+        made = LocalGenerator(reciting(tokens, 3), TOKENIZER, Decoding(0.0, 60)).generate([[5, 6, 7]], [0])[0]
+
+        assert (made.text, made.stopped) == (text, True)
+        assert count is None or made.tokens == count
+
+
+def test_the_end_token_stops_and_the_limit_does_not_count_as_stopping() -> None:
+    script = [*encode_completion(TOKENIZER, "what is"), TOKENIZER.eos_token_id]
+
+    made = LocalGenerator(reciting(script, 1), TOKENIZER, Decoding(0.0, 60)).generate([[5]], [0])[0]
+    cut = LocalGenerator(reciting(script, 1), TOKENIZER, Decoding(0.0, len(script) - 1)).generate([[5]], [0])[0]
+
+    assert (made.text, made.stopped, made.tokens) == ("what is", True, len(script))
+    assert (cut.text, cut.stopped) == ("what is", False)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_prompt_that_is_too_long_loses_its_start_and_is_counted(architecture: Architecture) -> None:
+    # Mistral's window is half its context of 64; a quarter of what the model sees stays free for new tokens.
+    one = generator(architecture, context=64, temperature=0.0, max_new_tokens=1000)
+    room = one.context - one.context // 4
+    long = [*range(5, 205)]
+
+    made = one.generate([long, long[-room:], [7]], [1, 1, 1])
+
+    assert one.context == (32 if architecture == "mistral" else 64)
+    assert one.prompts_cut == 1
+    assert made[0] == made[1]
+    assert made[0].tokens <= one.context // 4 or made[0].stopped
+    assert made[2].tokens <= one.context - 1
+
+
+def test_inverse_transform_draws_each_token_as_often_as_it_is_likely() -> None:
+    # Probabilities 0.5, 0.25, 0.25 over 1,000 evenly spaced uniforms: exactly 500, 250, 250.
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]], dtype=torch.float64)).expand(1000, 3)
+    uniforms = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+
+    assert Counter(draw(logits, 1.0, uniforms).tolist()) == {0: 500, 1: 250, 2: 250}
+    # At temperature 0.5 probabilities are squared and normalised: 4/6, 1/6, 1/6.
+    assert Counter(draw(logits, 0.5, uniforms).tolist()) == {0: 667, 1: 166, 2: 167}
+    assert draw(logits[:1], 0.0, uniforms[:1]).tolist() == [0]
+
+
+def test_a_token_of_probability_zero_is_never_drawn() -> None:
+    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]])
+
+    assert draw(logits, 1.0, torch.tensor([0.0])).tolist() == [1]
+    assert draw(logits, 1.0, torch.tensor([1.0 - 1e-16])).tolist() == [1]
+
+
+def test_prompts_share_their_start_only_if_it_is_at_least_half_of_them() -> None:
+    assert shared_starts([(1, 2, 3, 9), (1, 5, 6, 7)]) == {(1, 2, 3, 9): 0, (1, 5, 6, 7): 0}
+    assert shared_starts([(1, 2), (1, 2, 3)]) == {(1, 2): 0, (1, 2, 3): 0}  # one token stays out: 1 of 3 is too few
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    with pytest.raises(ValueError, match="none may be empty"):
+        generator().generate([[]], [0])
+
+
+def request(*contents: str, speaker: str = "simulator") -> Request:
+    roles = ("system", "user", "assistant", "user")
+    messages = tuple(Message(role, text) for role, text in zip(roles, contents, strict=False))  # type: ignore[arg-type]
+    return Request(speaker, messages, "q", 5, "turn")  # type: ignore[arg-type]
+
+
+def test_a_local_simulator_reads_the_plain_text_form_and_states_its_weights() -> None:
+    loaded = Loaded(tiny_model("gpt2", vocabulary=len(TOKENIZER)), TOKENIZER, "/secret/path", "sha256:1")
+    simulator = LocalSimulator(loaded, "tiny split_0", temperature=1.0, max_tokens=8)
+
+    first, second = simulator.reply_all([request("What is 12 + 30?", "Generate")] * 2)
+
+    assert first == second
+    assert isinstance(first, Reply)
+    assert first.tokens <= 8
+    assert simulator.identity["weights"] == "sha256:1"
+    assert "/secret" not in str(simulator.identity)
+
+
+def test_an_assistant_without_a_chat_template_gets_plain_text() -> None:
+    loaded = Loaded(tiny_model("llama", vocabulary=len(TOKENIZER)), TOKENIZER, "x", "w")
+    assistant = LocalAssistant(loaded, "x", temperature=0.7, max_tokens=8)
+
+    assert isinstance(assistant.reply_all([request("S", "hi", speaker="assistant")])[0], Reply)
+    ids = encode_plain_chat(TOKENIZER, request("S", "hi", "yes?", "12").messages)
+    assert TOKENIZER.decode(ids) == "S\n\nUser: hi\n\nAssistant: yes?\n\nUser: 12\n\nAssistant:"
+
+
+def test_the_markers_of_a_chat_template_are_single_tokens_though_text_is_only_text() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.split_special_tokens = True  # as models are loaded here
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "{{ m.role }}: {{ m.content }}<|endoftext|>{% endfor %}assistant:"
+    )
+
+    ids = encode_chat(tokenizer, request("S", "hi").messages)
+
+    assert ids.count(tokenizer.eos_token_id) == 1
+    assert tokenizer.decode(ids) == "user: S\n\nhi<|endoftext|>assistant:"
