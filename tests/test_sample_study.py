@@ -188,7 +188,7 @@ def test_pretraining_shares_no_phrase_with_the_study_people() -> None:
     study, base = STUDY_HABITS.phrases, PRETRAINING_HABITS.phrases
     for name in ("rephrase", "terse_join", "inform", "add_catch", "check", "options"):
         assert not set(getattr(study, name)) & set(getattr(base, name)), name
-    stream = documents(0, 0.5)
+    stream = documents(0, "chat", 0.0)
     text = "".join(segment.text for _ in range(200) for segment in next(stream))
     assert "Answer:" not in text
     assert "[USER]" not in text

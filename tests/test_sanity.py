@@ -129,7 +129,10 @@ def table_of(**figures: tuple[float, float]) -> ScoreTable:
 
 
 def test_a_rival_is_beaten_in_error_and_in_correlation_or_it_is_named() -> None:
-    assert check_scores(table_of(tuned=(0.1, 0.8), ai=(0.2, 0.7))) == ("ok", "error 0.100, correlation 0.800; 1 rivals")
+    assert check_scores(table_of(tuned=(0.1, 0.8), ai=(0.2, 0.7))) == (
+        "ok",
+        "error 0.100, correlation 0.800; compared with 1 rival",
+    )
     assert "correlation 0.900, fine-tuned 0.800" in check_scores(table_of(tuned=(0.1, 0.8), ai=(0.2, 0.9)))[1]
     assert check_scores(table_of(tuned=(0.1, 0.8), ai=(0.1, 0.7)))[0] == "look"
     assert check_scores(table_of(ai=(0.1, 0.7))) == ("look", "no question could be scored")

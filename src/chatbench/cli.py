@@ -190,10 +190,7 @@ def finetune(
         "learning_rate": learning_rate, "num_train_epochs": num_train_epochs, "max_steps": max_steps,
         "per_device_train_batch_size": per_device_train_batch_size, "seed": seed,
     }  # fmt: skip
-    result = step(
-        model, data=data, results=results, split=split, config=config, flags=flags, overwrite=overwrite, say=_print
-    )
-    _print("\n".join(result.lines()))
+    step(model, data=data, results=results, split=split, config=config, flags=flags, overwrite=overwrite, say=_print)
 
 
 @app.command("eval-ppl")
@@ -287,6 +284,9 @@ def run(
     study: Annotated[Path | None, typer.Option(help="What to split; default: the splits that lie in --data.")] = None,
     steps: Annotated[str, typer.Option(help="Which of prepare,finetune,ppl,simulate,untrained,scores.")] = ALL_STEPS,
     splits: Annotated[int, typer.Option(help="Number of random splits by question.")] = 10,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this split, e.g. split_1: one job each on a cluster.")
+    ] = None,
     train_share: Annotated[float, typer.Option(help="Share of questions for training, in 0..1.")] = 0.6,
     assistant: Annotated[list[str] | None, typer.Option(help="As in simulate; default: those of the study.")] = None,
     conversations: Conversations = 10,
@@ -308,7 +308,7 @@ def run(
     from chatbench.steps.run_all import RunSettings, run_all
 
     settings = RunSettings(
-        splits=splits, train_share=train_share, seed=seed, skip_bad_records=skip_bad_records,
+        splits=splits, only=tuple(only or ()), train_share=train_share, seed=seed, skip_bad_records=skip_bad_records,
         include_pilots=include_pilots, assistants=tuple(assistant or ()), conversations=conversations,
         untrained_conversations=untrained_conversations, max_user_turns=max_user_turns, max_tokens=max_tokens,
         config=config,
@@ -389,6 +389,25 @@ def make_tiny_base(
     from chatbench.steps.make_tiny_base import make_tiny_base as step
 
     step(out, TinyBaseSettings(), threads=threads, report=_print)
+
+
+@app.command("make-scratch-base")
+def make_scratch_base(
+    shape: Annotated[str, typer.Argument(metavar="SHAPE", help="gpt2, mistral or llama.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
+    train: Annotated[Path, typer.Option(help="train.jsonl whose text the tokenizer is trained on.")],
+    vocabulary: Annotated[int, typer.Option(help="Size of the tokenizer's vocabulary.")] = 4000,
+    width: Annotated[int, typer.Option(help="Width of the model, a multiple of 32.")] = 128,
+    layers: Annotated[int, typer.Option(help="Number of layers.")] = 4,
+    seed: Seed = 0,
+) -> None:
+    """Writes a small base with random weights, to fine-tune from nothing where no pretrained one can be had.
+
+    Example: chatbench make-scratch-base mistral bases/split_0/mistral-small --train data/split_0/train.jsonl
+    """
+    from chatbench.steps.make_scratch_base import make_scratch_base as step
+
+    _print(step(shape, out, train=train, vocabulary=vocabulary, width=width, layers=layers, seed=seed))
 
 
 def _names(text: str) -> list[str]:

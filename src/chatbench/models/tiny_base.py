@@ -48,8 +48,8 @@ class TinyBaseSettings:
     row_tokens: int = 384
     practice_rows: int = 160
     copy_steps: int = 600
-    practice_steps: int = 500
-    chat_steps: int = 5000
+    practice_steps: int = 300
+    chat_steps: int = 4500
     learning_rate: float = 2e-3
     warmup_steps: int = 50
     weight_decay: float = 0.01

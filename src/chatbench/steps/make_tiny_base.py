@@ -57,6 +57,6 @@ def make_tiny_base(out: Path, settings: TinyBaseSettings, *, threads: int, repor
     torch.set_num_threads(threads)
     tokenizer = make_tokenizer(settings)
     model = pretrain(settings, tokenizer, _pieces, out, report)
-    model.to(torch.bfloat16).save_pretrained(out)
+    model.bfloat16().save_pretrained(out)
     tokenizer.save_pretrained(out)
     write_json_whole(out / "pretraining.json", asdict(settings))

@@ -36,13 +36,14 @@ STEPS: tuple[StepName, ...] = get_args(StepName)
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """What a run is told; `assistants` empty means those of the study (`default_assistants`).
+    """What a run is told; `assistants` empty means those of the study (`default_assistants`), `only` empty every split.
 
     `conversations` and `untrained_conversations` are chats per held-out question and assistant: the base model only
     stands beside the fine-tuned one, so it gets fewer. `flags` are settings of fine-tuning by name.
     """
 
     splits: int = 10
+    only: tuple[str, ...] = ()
     train_share: float = 0.6
     seed: int = 0
     row_format: RowFormat = "messages"
@@ -113,7 +114,7 @@ def run_all(
     if not assistants and asked & {"simulate", "untrained"}:
         assistants = default_assistants(study_of(manifest))
     run = SplitRun(model, data, results, told, assistants, clock)
-    for split_id in manifest.split_ids:
+    for split_id in _chosen(manifest, told.only):
         run.all_steps(split_id, asked)
     table = None
     if "scores" in asked:
@@ -193,6 +194,15 @@ def _known_steps(steps: Sequence[str]) -> frozenset[str]:
     if unknown or not steps:
         raise ChatbenchError(f"steps {', '.join(steps) or 'none'}", expected=f"some of {', '.join(STEPS)}")
     return frozenset(steps)
+
+
+def _chosen(manifest: Manifest, only: Sequence[str]) -> Sequence[str]:
+    unknown = [split_id for split_id in only if split_id not in manifest.split_ids]
+    if unknown:
+        raise ChatbenchError(
+            f"no such split: {', '.join(unknown)}", expected=f"some of {', '.join(manifest.split_ids)}"
+        )
+    return only or manifest.split_ids
 
 
 def _refuse_several_processes() -> None:

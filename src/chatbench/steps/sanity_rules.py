@@ -93,7 +93,9 @@ def check_scores(table: ScoreTable) -> tuple[State, str]:
     own = f"error {errors[FINE_TUNED]:.3f}"
     if FINE_TUNED in correlations:
         own += f", correlation {correlations[FINE_TUNED]:.3f}"
-    return ("look" if lost else "ok"), "; ".join([f"{own}; {len(rivals)} rivals", *lost])
+    return ("look" if lost else "ok"), "; ".join(
+        [f"{own}; compared with {len(rivals)} rival{'s' * (len(rivals) != 1)}", *lost]
+    )
 
 
 def _over_assistants(table: ScoreTable, metric: str) -> dict[str, float]:

@@ -52,12 +52,38 @@ PACKED = _worlds(
 
 ITEMS = _worlds(
     "items",
-    "\n".join(
-        (
-            "pencils apples books eggs buttons bottles muffins stamps spoons candles shells cameras maps seeds "
-            "potatoes plates coins cookies bricks marbles balls helmets roses kites lamps cards tickets beads flags puzzles"
-        ).split()
-    ),
+    """
+    pencils
+    apples
+    books
+    eggs
+    buttons
+    bottles
+    muffins
+    stamps
+    spoons
+    candles
+    shells
+    cameras
+    maps
+    seeds
+    potatoes
+    plates
+    coins
+    cookies
+    bricks
+    marbles
+    balls
+    helmets
+    roses
+    kites
+    lamps
+    cards
+    tickets
+    beads
+    flags
+    puzzles
+    """,
 )
 
 ROWS = _worlds(

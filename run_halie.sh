@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# The whole pipeline on HALIE (real people, 30 questions): ./run_halie.sh STUDY [OUT]
+# STUDY is event_blocks.csv or its folder (`chatbench download halie`). Four simulators: three architectures trained
+# from nothing, each with a tokenizer from the training side of its split, and the packaged tiny base.
+set -euo pipefail
+cd "$(dirname "$0")"
+PATH="$PWD/.venv/bin:$PATH"
+STUDY="${1:?usage: ./run_halie.sh STUDY [OUT]}"
+OUT="${2:-results/halie}"
+COMMON=(--data "$OUT/data" --results "$OUT/results")
+
+chatbench prepare-splits --study "$STUDY" --splits 5 --out "$OUT/data"
+for split in split_0 split_1 split_2 split_3 split_4; do
+  for shape in gpt2 mistral llama; do
+    model="$OUT/bases/$split/halie-$shape"
+    [ -d "$model" ] || chatbench make-scratch-base "$shape" "$model" --train "$OUT/data/$split/train.jsonl"
+    # 60 tokens hold nearly all of the people's messages; the untrained model, which never stops by itself, is the reason
+    # for a limit.
+    chatbench run "$model" --only "$split" --steps finetune,ppl,simulate,untrained --config configs/scratch.json \
+      --assistant replay:all --max-tokens 60 "${COMMON[@]}"
+  done
+done
+for shape in gpt2 mistral llama; do
+  chatbench eval-chatbench "$OUT/bases/split_0/halie-$shape" "${COMMON[@]}"
+done
+chatbench run tiny --steps finetune,ppl,simulate,untrained,scores --assistant replay:all --max-tokens 60 "${COMMON[@]}"
+chatbench table "$OUT"/bases/split_0/halie-{gpt2,mistral,llama} tiny --results "$OUT/results"
