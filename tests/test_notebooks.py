@@ -76,7 +76,8 @@ def run(name: str, kernel: str, folder: Path) -> str:
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     texts = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs]
     pictures = sum("image/png" in output.get("data", {}) for output in outputs)
-    return "\n".join([*texts, f"pictures: {pictures}"])
+    colours = re.compile(r"\x1b\[[0-9;]*m")
+    return colours.sub("", "\n".join([*texts, f"pictures: {pictures}"]))
 
 
 def test_the_notebook_of_the_data_preparation_runs(kernel: str, tmp_path: Path) -> None:
