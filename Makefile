@@ -19,7 +19,7 @@ demo: .venv/installed ## sample study -> 3 splits -> fine-tune -> perplexity -> 
 	$(BIN)/chatbench demo --out demo
 
 test: .venv/installed ## run the tests, documentation examples and notebooks included
-	$(BIN)/python -m pytest tests src -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests src -n $(JOBS)
 
 check: .venv/installed ## ruff (lint and format), mypy --strict, import-linter
 	$(BIN)/ruff check .

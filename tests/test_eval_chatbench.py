@@ -139,7 +139,7 @@ def test_splits_simulated_with_different_decoding_are_not_averaged(place: Worksp
 
 def write_perplexity(place: Workspace, weights: str) -> None:
     tuned, base = summarise([TokenLoss(2 * math.log(3), 2, 8)]), summarise([TokenLoss(math.log(50), 1, 8)])
-    scored = SplitPerplexity("split_0", tuned, base, {"first": tuned}, {"first": base}, {"weights": weights})
+    scored = SplitPerplexity("split_0", tuned, base, {"first": tuned}, {"first": base}, {"weights": weights}, 0)
     write_json_whole(place.results / "ppl" / "tiny" / "split_0.json", scored.as_json())
 
 

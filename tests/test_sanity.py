@@ -42,7 +42,7 @@ def write_model(place: Workspace, split_id: str = "split_0", log: list[dict[str,
 
 def write_perplexity(place: Workspace, tuned: float = 3.0, base: float = 50.0) -> None:
     sides = [summarise([TokenLoss(math.log(value), 1, 4)]) for value in (tuned, base)]
-    scored = SplitPerplexity("split_0", *sides, {}, {}, {"weights": "hash of split_0"})
+    scored = SplitPerplexity("split_0", *sides, {}, {}, {"weights": "hash of split_0"}, 0)
     write_json_whole(place.results / "ppl" / "tiny" / "split_0.json", scored.as_json())
 
 

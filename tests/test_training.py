@@ -243,6 +243,20 @@ def test_a_run_killed_while_it_writes_the_result_ends_as_an_undisturbed_one(
     assert (other / "chatbench.json").read_text() == (one / "chatbench.json").read_text()
 
 
+def test_without_resume_a_killed_run_starts_again_at_the_first_step(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "write_jsonl_whole", killed)
+        with pytest.raises(KilledError):
+            run(job(base, tmp_path))
+
+    assert training.train(job(base, tmp_path), resume=False, say=lambda _: None).status == "trained"
+
+
 def test_a_checkpoint_that_lost_bytes_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
     for step in (2, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()

@@ -176,6 +176,7 @@ def finetune(
     max_steps: Annotated[int | None, typer.Option(help="Overrides the recipe.")] = None,
     per_device_train_batch_size: Annotated[int | None, typer.Option(help="Overrides the recipe.")] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides the recipe.")] = None,
+    resume: Annotated[bool, typer.Option(help="Continue a killed run from its last checkpoint.")] = True,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start anew where another run's result stands.")
     ] = False,
@@ -190,7 +191,10 @@ def finetune(
         "learning_rate": learning_rate, "num_train_epochs": num_train_epochs, "max_steps": max_steps,
         "per_device_train_batch_size": per_device_train_batch_size, "seed": seed,
     }  # fmt: skip
-    step(model, data=data, results=results, split=split, config=config, flags=flags, overwrite=overwrite, say=_print)
+    step(
+        model, data=data, results=results, split=split, config=config, flags=flags, resume=resume, overwrite=overwrite,
+        say=_print,
+    )  # fmt: skip
 
 
 @app.command("eval-ppl")
@@ -234,10 +238,13 @@ def simulate(
 
     Example: chatbench simulate tiny --assistant scripted:all --conversations 10
     """
+    from chatbench.protocol.prepared_data import load_manifest
     from chatbench.steps.eval_ppl import trained_splits
     from chatbench.steps.simulate import simulate as step
 
-    for split_id in [split] if split else trained_splits(model, data, results):
+    # The base needs no training, so it can be simulated on every split that is prepared.
+    every = load_manifest(data).split_ids if untrained else trained_splits(model, data, results)
+    for split_id in [split] if split else every:
         result = step(
             model, assistants=assistant, data=data, results=results, split=split_id, conversations=conversations,
             untrained=untrained, seed=seed, max_user_turns=max_user_turns, simulator_temperature=simulator_temperature,

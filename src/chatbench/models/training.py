@@ -69,10 +69,11 @@ class TrainingOutcome:
     seconds: float = 0.0
 
 
-def train(job: TrainingJob, *, overwrite: bool = False, say: Say = print) -> TrainingOutcome:
+def train(job: TrainingJob, *, resume: bool = True, overwrite: bool = False, say: Say = print) -> TrainingOutcome:
     """Fine-tunes and writes the model's folder, whole or not at all; continues or skips where that was done before.
 
-    Started by torchrun or accelerate, every process calls this; the first one writes.
+    Started by torchrun or accelerate, every process calls this; the first one writes. Without `resume`, the checkpoints
+    of a killed run are dropped and training starts at step 0.
 
     Raises:
         ChatbenchError: no examples, no such model, another run in the way, or something this machine cannot do.
@@ -103,7 +104,7 @@ def train(job: TrainingJob, *, overwrite: bool = False, say: Say = print) -> Tra
         precision=resolve_precision(settings.precision, arguments.device.type),
         processes=arguments.world_size,
     )
-    resume_from = _on_main(arguments, lambda: _prepare_folder(job, record, overwrite, tell))
+    resume_from = _on_main(arguments, lambda: _prepare_folder(job, record, resume, overwrite, tell))
 
     trainer = _trainer(job, loaded, examples, encode_rows(loaded.tokenizer, job.validation, context), arguments, tell)
     if is_main:
@@ -285,10 +286,10 @@ def _tensorboard(folder: Path, resume_from: str | None) -> TensorBoardCallback:
     return cast(TensorBoardCallback, callback(SummaryWriter(str(folder), purge_step=purge)))
 
 
-def _prepare_folder(job: TrainingJob, record: Mapping[str, Any], overwrite: bool, say: Say) -> str | None:
+def _prepare_folder(job: TrainingJob, record: Mapping[str, Any], resume: bool, overwrite: bool, say: Say) -> str | None:
     """Makes the working folder ready; gives the checkpoint to resume from, None to start."""
     work = unfinished(job.folder)
-    if not may_resume(job.folder, record, overwrite=overwrite):
+    if not (may_resume(job.folder, record, overwrite=overwrite) and resume):
         shutil.rmtree(work, ignore_errors=True)
         shutil.rmtree(job.logs, ignore_errors=True)  # curves of another run
         work.mkdir(parents=True)

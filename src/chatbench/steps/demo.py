@@ -8,9 +8,13 @@ from pathlib import Path
 from chatbench.steps.check_study import summarise, summary_text
 from chatbench.steps.results_table import print_tables
 from chatbench.steps.run_all import RunReport, RunSettings, run_all
+from chatbench.steps.sample_truth import checks, tellings, truth_lines
 from chatbench.studies.sample.study import SampleSettings, write_sample
 
-MAX_TOKENS = 120
+UNTRAINED_CHATS = 1
+"""Chats per question and assistant with the base: it never stops by itself, so each takes as long as ten others."""
+
+MAX_TOKENS = 100
 """A message of the sample study has at most 90 tokens; the untrained base would fill any room."""
 
 
@@ -18,11 +22,13 @@ def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
     """Study, splits, fine-tuning, perplexity, simulated chats and scores in `out`; run again, it continues."""
     sample = write_sample(out / "study", SampleSettings())
     say(summary_text(summarise(sample.study)))
-    settings = RunSettings(splits=splits, untrained_conversations=2, max_tokens=MAX_TOKENS)
+    settings = RunSettings(splits=splits, untrained_conversations=UNTRAINED_CHATS, max_tokens=MAX_TOKENS)
     report = run_all(
         "tiny", study=out / "study", data=out / "data", results=out / "results", settings=settings, say=say
     )
     if report.table:
         print_tables([report.table])
+        told = tellings("tiny", sample.study, data=out / "data", results=out / "results")
+        say("\n".join(truth_lines(told, checks(report.table, told))))
     say("\n" + "\n".join(report.lines()))
     return report

@@ -31,7 +31,10 @@ PROTOCOL = "plain text; completion tokens with the end marker; exp(sum nats / su
 
 @dataclass(frozen=True, slots=True)
 class SplitPerplexity:
-    """Perplexity on one split; `by_kind` per kind of turn. `base` is the model before fine-tuning."""
+    """Perplexity on one split; `by_kind` per kind of turn. `base` is the model before fine-tuning.
+
+    `prompts_cut` counts the held-out prompts that did not fit the context and were cut from the left.
+    """
 
     split: str
     finetuned: Perplexity
@@ -39,10 +42,12 @@ class SplitPerplexity:
     finetuned_by_kind: Mapping[str, Perplexity]
     base_by_kind: Mapping[str, Perplexity]
     signature: Mapping[str, object]
+    prompts_cut: int
 
     def as_json(self) -> dict[str, object]:
         return {
             "split": self.split,
+            "prompts_cut": self.prompts_cut,
             "finetuned": self.finetuned.as_dict(),
             "base": self.base.as_dict(),
             "by_kind": {
@@ -62,6 +67,7 @@ class SplitPerplexity:
             {kind: Perplexity(**kinds[kind]["finetuned"]) for kind in kinds},
             {kind: Perplexity(**kinds[kind]["base"]) for kind in kinds},
             content["signature"],
+            content["prompts_cut"],
         )
 
     def line(self) -> str:
@@ -71,6 +77,7 @@ class SplitPerplexity:
             f"{self.split}: perplexity {self.finetuned.perplexity:.3f} (base {self.base.perplexity:.3f}); {kinds}; "
             f"{self.finetuned.bits_per_byte:.3f} bits per byte (base {self.base.bits_per_byte:.3f}); "
             f"{self.finetuned.tokens:,} tokens"
+            + (f"; {self.prompts_cut:,} prompts cut to the context" if self.prompts_cut else "")
         )
 
 
@@ -121,7 +128,9 @@ def _one_split(model: str, split: str, data: Path, results: Path, say: Say) -> S
     resolved = resolve_settings(model)
     base_seed = int(record["settings"]["seed"])
     base = _scores(resolved.base, rows, base_seed, expected=record["base_weights"])
-    result = SplitPerplexity(split, *tuned[:1], *base[:1], tuned[1], base[1], signature)
+    result = SplitPerplexity(
+        split, tuned.corpus, base.corpus, tuned.by_kind, base.by_kind, signature, tuned.prompts_cut
+    )
     write_json_whole(path, result.as_json())
     say(result.line())
     return result
@@ -160,11 +169,19 @@ def _signature(
     }
 
 
-def _scores(
-    source: str, rows: Sequence[ExampleRow], seed: int, expected: str = ""
-) -> tuple[Perplexity, dict[str, Perplexity]]:
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """One model's perplexity over all rows and per kind, and how many prompts were cut."""
+
+    corpus: Perplexity
+    by_kind: dict[str, Perplexity]
+    prompts_cut: int
+
+
+def _scores(source: str, rows: Sequence[ExampleRow], seed: int, expected: str = "") -> _Scored:
     """Perplexity of one model over all rows, and per kind; the model is let go before the next is loaded."""
-    from chatbench.models.loading import load
+    from chatbench.models.encoding import encode_rows
+    from chatbench.models.loading import context_length, load
     from chatbench.models.scoring import score_examples
 
     loaded: Loaded = load(source, seed=seed, revision=_revision(expected))
@@ -174,7 +191,8 @@ def _scores(
         )
     losses = score_examples(loaded.model, loaded.tokenizer, rows)
     pairs = zip((row.kind for row in rows), losses, strict=True)
-    return summarise(losses), perplexity_by_kind(pairs)
+    encoded = encode_rows(loaded.tokenizer, rows, context_length(loaded.model))
+    return _Scored(summarise(losses), perplexity_by_kind(pairs), sum(each.prompt_cut > 0 for each in encoded))
 
 
 def _revision(base_weights: str) -> str | None:

@@ -46,6 +46,7 @@ def finetune(
     split: str = "split_0",
     config: Path | None = None,
     flags: Mapping[str, object] | None = None,
+    resume: bool = True,
     overwrite: bool = False,
     say: Say = print,
 ) -> FinetuneResult:
@@ -75,7 +76,7 @@ def finetune(
         logs=results / "logs" / model_key(model) / split,
         split=split,
     )
-    result = FinetuneResult(model, split, job.folder, train(job, overwrite=overwrite, say=say))
+    result = FinetuneResult(model, split, job.folder, train(job, resume=resume, overwrite=overwrite, say=say))
     if is_main:
         for line in result.lines():
             say(line)

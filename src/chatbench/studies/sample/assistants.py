@@ -124,6 +124,8 @@ def understand(text: str) -> Understanding | None:
             continue
         reading, score = _read(entry, text)
         score += 0.01 * sum(noun in words for noun in entry.nouns)
+        # "square" is a place and stands in "square meters" too: between equals, the word that comes first decides.
+        score -= 0.005 * min(lowered.find(noun) for noun in entry.nouns if noun in words) / len(lowered)
         if score > best_score:
             best, best_score = reading, score
     return best
