@@ -17,11 +17,12 @@ for split in split_0 split_1 split_2 split_3 split_4; do
     # 60 tokens hold nearly all of the people's messages; the untrained model, which never stops by itself, is the reason
     # for a limit.
     chatbench run "$model" --only "$split" --steps finetune,ppl,simulate,untrained --config configs/scratch.json \
-      --assistant replay:all --max-tokens 60 "${COMMON[@]}"
+      --assistant replay:all --max-tokens 60 --untrained-conversations 1 "${COMMON[@]}"
   done
 done
 for shape in gpt2 mistral llama; do
   chatbench eval-chatbench "$OUT/bases/split_0/halie-$shape" "${COMMON[@]}"
 done
-chatbench run tiny --steps finetune,ppl,simulate,untrained,scores --assistant replay:all --max-tokens 60 "${COMMON[@]}"
+chatbench run tiny --steps finetune,ppl,simulate,untrained,scores --assistant replay:all --max-tokens 60 \
+  --untrained-conversations 1 "${COMMON[@]}"
 chatbench table "$OUT"/bases/split_0/halie-{gpt2,mistral,llama} tiny --results "$OUT/results"

@@ -7,11 +7,12 @@ this size does not learn to copy numbers in reasonable time (see docs/tiny-base.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -26,17 +27,18 @@ WORDS = r"\d{1,3}| ?[^\s\d]+ (?=\d)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+"
 So a number is the same single token wherever it stands, and no token stands between it and the word that it follows;
 with a token for the space alone, copying was not learned in 8 million tokens (docs/tiny-base.md).
 """
-Stage = Literal["copy", "practice", "chat"]
+Stage = Literal["copy", "practice", "chat", "ask"]
 Pieces = Sequence[tuple[str, float]]
 """A document: texts with the loss weight of their tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class TinyBaseSettings:
-    """Shape of the tiny base, and its training in three stages: copying, copying and looking up, chats.
+    """Shape of the tiny base, and its training in four stages: copying, copying and looking up, chats, and asking.
 
-    In the first two a step reads `practice_rows` documents, one a row; in the last, `rows` rows of `row_tokens` packed
-    with documents.
+    In the first two a step reads `practice_rows` documents, one a row; later, `rows` rows of `row_tokens` packed with
+    documents. The last stage, chats most of which end in a prompt for the person's next message, starts anew with half
+    of the learning rate.
     """
 
     width: int = 128
@@ -50,6 +52,7 @@ class TinyBaseSettings:
     copy_steps: int = 600
     practice_steps: int = 300
     chat_steps: int = 4500
+    ask_steps: int = 2400
     learning_rate: float = 2e-3
     warmup_steps: int = 50
     weight_decay: float = 0.01
@@ -57,6 +60,11 @@ class TinyBaseSettings:
 
     @property
     def steps(self) -> int:
+        return self.first_cycle + self.ask_steps
+
+    @property
+    def first_cycle(self) -> int:
+        """Steps of the first three stages, at whose end the learning rate is zero."""
         return self.copy_steps + self.practice_steps + self.chat_steps
 
     def stage_at(self, step: int) -> tuple[Stage, float]:
@@ -65,7 +73,9 @@ class TinyBaseSettings:
             return "copy", step / self.copy_steps
         if step < self.copy_steps + self.practice_steps:
             return "practice", (step - self.copy_steps) / self.practice_steps
-        return "chat", (step - self.copy_steps - self.practice_steps) / self.chat_steps
+        if step < self.first_cycle:
+            return "chat", (step - self.copy_steps - self.practice_steps) / self.chat_steps
+        return "ask", (step - self.first_cycle) / self.ask_steps
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, phrases: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -140,7 +150,7 @@ def batches(
     documents: Iterator[Pieces], tokenizer: PreTrainedTokenizerFast, settings: TinyBaseSettings, stage: Stage
 ) -> Iterator[list[Row]]:
     """Batches of rows of equal length: packed in the chat stage, else one document a row, padded without weight."""
-    if stage == "chat":
+    if stage in ("chat", "ask"):
         rows = packed_rows(documents, tokenizer, settings.row_tokens)
         while True:
             yield [next(rows) for _ in range(settings.rows)]
@@ -151,10 +161,12 @@ def batches(
 
 
 def learning_rate_at(step: int, settings: TinyBaseSettings) -> float:
-    """Linear warm-up, then constant, then linear decay to zero over the last third."""
-    warm = min(1.0, (step + 1) / settings.warmup_steps)
-    cool = min(1.0, 3 * (settings.steps - step) / settings.steps)
-    return settings.learning_rate * warm * cool
+    """Linear warm-up, then constant, then linear decay to zero over the last third; half of that in the last stage."""
+    last = step >= settings.first_cycle
+    done, cycle = (step - settings.first_cycle, settings.ask_steps) if last else (step, settings.first_cycle)
+    warm = min(1.0, (done + 1) / settings.warmup_steps)
+    cool = min(1.0, 3 * (cycle - done) / cycle)
+    return settings.learning_rate * warm * cool * (0.5 if last else 1.0)
 
 
 def pretrain(
@@ -163,8 +175,8 @@ def pretrain(
     documents: Callable[[int, Stage, float], Iterator[Pieces]],
     folder: Path,
     report: Callable[[str], None],
-) -> LlamaForCausalLM:
-    """Trains the base; a killed run goes on from its last checkpoint in `folder`.
+) -> tuple[LlamaForCausalLM, float]:
+    """Trains the base and tells the seconds that it took; a killed run goes on from its last checkpoint in `folder`.
 
     `documents(seed, stage, progress)` streams documents; each stretch of steps has its own seed, so a continued run
     sees the same text as an undisturbed one.
@@ -176,7 +188,8 @@ def pretrain(
         model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
     )
     checkpoint = folder / "checkpoint.pt"
-    for start in range(_restore(checkpoint, model, optimizer, settings), settings.steps, STRETCH):
+    first, seconds = _restore(checkpoint, model, optimizer, settings)
+    for start in range(first, settings.steps, STRETCH):
         stage, progress = settings.stage_at(start)
         stream = batches(documents(settings.seed * 1_000_003 + start, stage, progress), tokenizer, settings, stage)
         began, total, tokens = time.monotonic(), 0.0, 0
@@ -185,10 +198,18 @@ def pretrain(
             batch = next(stream)
             tokens += sum(len(ids) for ids, _ in batch)
             total += _step(model, optimizer, batch, learning_rate_at(step, settings))
-        rate = tokens / (time.monotonic() - began)
-        report(f"step {end}/{settings.steps}  {stage}  loss {total / (end - start):.4f}  {rate:,.0f} tokens/s")
-        _save(checkpoint, model, optimizer, settings, end)
-    return model
+        took = time.monotonic() - began
+        seconds += took
+        report(f"step {end}/{settings.steps}  {stage}  loss {total / (end - start):.4f}  {tokens / took:,.0f} tokens/s")
+        _save(checkpoint, model, optimizer, settings, Progress(end, seconds))
+    return model, seconds
+
+
+class Progress(NamedTuple):
+    """How far a run has come: steps, and the seconds that they took."""
+
+    step: int
+    seconds: float
 
 
 def _step(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: list[Row], rate: float) -> float:
@@ -212,7 +233,11 @@ def _step(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: list
 
 
 def _save(
-    path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, settings: TinyBaseSettings, step: int
+    path: Path,
+    model: LlamaForCausalLM,
+    optimizer: torch.optim.Optimizer,
+    settings: TinyBaseSettings,
+    progress: Progress,
 ) -> None:
     import torch
 
@@ -221,22 +246,51 @@ def _save(
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "step": step,
+        "step": progress.step,
+        "seconds": progress.seconds,
         "settings": json.dumps(asdict(settings)),
     }
     torch.save(state, part)
     part.replace(path)
 
 
-def _restore(path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, settings: TinyBaseSettings) -> int:
-    """Step to go on from: 0 where there is no checkpoint of these settings."""
+def _restore(
+    path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, settings: TinyBaseSettings
+) -> Progress:
+    """How far the run has come: nowhere if there is no checkpoint of these settings."""
     import torch
 
     if not path.exists():
-        return 0
+        return Progress(0, 0.0)
     state = torch.load(path, weights_only=True)
     if state["settings"] != json.dumps(asdict(settings)):
-        return 0
+        return Progress(0, 0.0)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+    return Progress(int(state["step"]), float(state["seconds"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """How a base does on fresh documents: share of the counted tokens that are its first guess, and perplexity."""
+
+    first_guess: float
+    perplexity: float
+
+
+def skill(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, documents: Sequence[Pieces]) -> Skill:
+    """The base's skill on the fully weighted tokens of `documents`, given what stands before them."""
+    import torch
+
+    right, nats, tokens = 0, 0.0, 0
+    for document in documents:
+        ids, weights = _encode(document, tokenizer)
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, :-1].float()
+        counted = torch.tensor(weights[1:]) == 1.0
+        counted[-1] = False  # the end of the text
+        targets = torch.tensor(ids[1:])[counted]
+        right += int((logits[counted].argmax(-1) == targets).sum())
+        nats += float(torch.nn.functional.cross_entropy(logits[counted], targets, reduction="sum"))
+        tokens += len(targets)
+    return Skill(right / tokens, math.exp(nats / tokens))

@@ -75,7 +75,7 @@ class Segment:
 
 
 Document = list[Segment]
-Stage = Literal["copy", "practice", "chat"]
+Stage = Literal["copy", "practice", "chat", "ask"]
 CONTEXT_WEIGHT = 0.15
 """Loss weight of text that is not the user's: a little, so that the base knows the language of the problems."""
 
@@ -131,13 +131,13 @@ def _problem(template: Template, rng: Random) -> Problem:
     return draw_problem(template, "pretraining", rng)
 
 
-def chat_document(template: Template, rng: Random) -> Document:
-    """A chat about a fresh problem, in a random layout; what the person says counts fully."""
+def chat_document(template: Template, rng: Random, asked: float) -> Document:
+    """A chat about a fresh problem; what the person says counts fully. `asked`: share that ends in a prompt for it."""
     problem = _problem(template, rng)
     habits = replace(PRETRAINING_HABITS, misses_catch=rng.random(), misses_flagged_catch=rng.random())
     talk = chat(draw_person("", habits, rng), problem, rng.choice(tuple(STRENGTHS)), habits, rng)
     title = rng.choice(TITLES) + problem.question.full_text
-    return _asked(title, talk, rng) if rng.random() < 0.4 else _told(title, talk, rng)
+    return _asked(title, talk, rng) if rng.random() < asked else _told(title, talk, rng)
 
 
 def _told(title: str, talk: Chat, rng: Random) -> Document:
@@ -190,4 +190,4 @@ def documents(seed: int, stage: Stage, progress: float) -> Iterator[Document]:
         elif stage == "practice" or rng.random() < 0.12:
             yield practice_document(vocabulary, rng)
         else:
-            yield chat_document(rng.choice(templates), rng)
+            yield chat_document(rng.choice(templates), rng, asked=0.7 if stage == "ask" else 0.4)
