@@ -13,11 +13,12 @@ chatbench prepare-splits --study "$STUDY" --splits 5 --out "$OUT/data"
 for split in split_0 split_1 split_2 split_3 split_4; do
   for shape in gpt2 mistral llama; do
     model="$OUT/bases/$split/halie-$shape"
-    [ -d "$model" ] || chatbench make-scratch-base "$shape" "$model" --train "$OUT/data/$split/train.jsonl"
-    # 60 tokens hold nearly all of the people's messages; the untrained model, which never stops by itself, is the reason
-    # for a limit.
-    chatbench run "$model" --only "$split" --steps finetune,ppl,simulate,untrained --config configs/scratch.json \
-      --assistant replay:all --max-tokens 60 --untrained-conversations 1 "${COMMON[@]}"
+    [ -d "$model" ] || chatbench make-scratch-base "$shape" "$model" --width 64 --layers 2 \
+      --train "$OUT/data/$split/train.jsonl"
+    # 60 tokens hold nearly all of the people's messages. Random weights have nothing to say, so they do not chat; their
+    # perplexity stands in the table.
+    chatbench run "$model" --only "$split" --steps finetune,ppl,simulate --config configs/scratch.json \
+      --assistant replay:all --max-tokens 60 "${COMMON[@]}"
   done
 done
 for shape in gpt2 mistral llama; do

@@ -104,7 +104,8 @@ It is the base of the `tiny` recipe, for demos and tests; it knows nothing else.
 ## How it was made
 `chatbench make-tiny-base OUT`: pretrained from random weights on text that the package generates, with seeds,
 people, phrases and layouts that no study of the package shares: {copy} steps of copying, {practice} of copying
-and looking up, {chat} of chats, {ask} of chats that ask for the next message. It took {minutes} minutes on {threads} CPU thread(s).
+and looking up, {chat} of chats, {ask} of chats that ask for the next message. It took {minutes} minutes on
+{threads} CPU thread(s).
 `pretraining.json` has every setting.
 
 ## How it scores
