@@ -188,7 +188,8 @@ def test_pretraining_shares_no_phrase_with_the_study_people() -> None:
     study, base = STUDY_HABITS.phrases, PRETRAINING_HABITS.phrases
     for name in ("rephrase", "terse_join", "inform", "add_catch", "check", "options"):
         assert not set(getattr(study, name)) & set(getattr(base, name)), name
-    stream = documents(0, "chat", 0.0)
-    text = "".join(segment.text for _ in range(200) for segment in next(stream))
-    assert "Answer:" not in text
-    assert "[USER]" not in text
+    for stage in ("copy", "practice", "chat", "ask", "prompt"):
+        stream = documents(0, stage, 0.0)
+        learned = "".join(segment.text for _ in range(200) for segment in next(stream) if segment.weight)
+        assert "Answer: " not in learned
+        assert "[END]" not in learned

@@ -14,6 +14,8 @@ from random import Random
 from typing import Literal
 
 from chatbench.core.records import LETTERS
+from chatbench.protocol.prompts import simulator_messages
+from chatbench.protocol.transcript import prompt_text
 from chatbench.studies.sample import worlds
 from chatbench.studies.sample.assistants import STRENGTHS
 from chatbench.studies.sample.people import Chat, Habits, Phrases, chat, draw_person
@@ -75,7 +77,10 @@ class Segment:
 
 
 Document = list[Segment]
-Stage = Literal["copy", "practice", "chat", "ask"]
+Stage = Literal["copy", "practice", "chat", "ask", "prompt"]
+CHAT_SHARES = {"chat": (0.4, 0.0), "ask": (0.7, 0.0), "prompt": (0.6, 0.6)}
+"""Shares of chats that end in a request for the next message: in some words (of those left), in the protocol's."""
+
 CONTEXT_WEIGHT = 0.15
 """Loss weight of text that is not the user's: a little, so that the base knows the language of the problems."""
 
@@ -85,6 +90,19 @@ def copy_document(vocabulary: list[str], rng: Random, longest: int) -> Document:
     words = random_words(vocabulary, rng.randint(3, longest), rng)
     gap = random_words(vocabulary, rng.randint(0, longest // 4), rng) + "\n" if longest > 12 else ""
     return [Segment(words + "\n" + gap, 0.0), Segment(words + "\n", 1.0)]
+
+
+def _prompted(problem: Problem, talk: Chat, rng: Random) -> Document:
+    """The chat up to some point as the protocol shows it, and the person's next message; no `Answer:`, no `[END]`."""
+    messages, point = _messages(talk, rng)
+    asked = simulator_messages(problem.question.full_text, talk.turns[: 2 * point])
+    return [Segment(prompt_text(asked), 0.0), Segment(messages[point], 1.0)]
+
+
+def _messages(talk: Chat, rng: Random) -> tuple[list[str], int]:
+    """All that the person says, their choice included, and the place of one of these messages."""
+    messages = [turn.text for turn in talk.turns if turn.role == "user"] + [rng.choice(CHOICES).format(talk.letter)]
+    return messages, rng.randrange(len(messages))
 
 
 def random_words(vocabulary: list[str], count: int, rng: Random) -> str:
@@ -131,11 +149,16 @@ def _problem(template: Template, rng: Random) -> Problem:
     return draw_problem(template, "pretraining", rng)
 
 
-def chat_document(template: Template, rng: Random, asked: float) -> Document:
-    """A chat about a fresh problem; what the person says counts fully. `asked`: share that ends in a prompt for it."""
+def chat_document(template: Template, rng: Random, asked: float, prompted: float = 0.0) -> Document:
+    """A chat about a fresh problem; what the person says counts fully.
+
+    `asked` and `prompted` are the shares that end in a request for it, in some words or in those of the protocol.
+    """
     problem = _problem(template, rng)
     habits = replace(PRETRAINING_HABITS, misses_catch=rng.random(), misses_flagged_catch=rng.random())
     talk = chat(draw_person("", habits, rng), problem, rng.choice(tuple(STRENGTHS)), habits, rng)
+    if prompted and rng.random() < prompted:
+        return _prompted(problem, talk, rng)
     title = rng.choice(TITLES) + problem.question.full_text
     return _asked(title, talk, rng) if rng.random() < asked else _told(title, talk, rng)
 
@@ -155,8 +178,7 @@ def _told(title: str, talk: Chat, rng: Random) -> Document:
 def _asked(title: str, talk: Chat, rng: Random) -> Document:
     """The chat up to some point, a prompt, and the person's next message or choice."""
     person, helper = rng.choice(ROLES)
-    messages = [turn.text for turn in talk.turns if turn.role == "user"] + [rng.choice(CHOICES).format(talk.letter)]
-    point = rng.randrange(len(messages))
+    messages, point = _messages(talk, rng)
     names = {"user": person, "assistant": helper}
     so_far = "\n\n".join(f"{names[turn.role]}: {turn.text}" for turn in talk.turns[: 2 * point])
     prompt = f"{title}\n\n{so_far}\n\n{rng.choice(PROMPTS)}\n\n> "
@@ -190,4 +212,5 @@ def documents(seed: int, stage: Stage, progress: float) -> Iterator[Document]:
         elif stage == "practice" or rng.random() < 0.12:
             yield practice_document(vocabulary, rng)
         else:
-            yield chat_document(rng.choice(templates), rng, asked=0.7 if stage == "ask" else 0.4)
+            asked, prompted = CHAT_SHARES[stage]
+            yield chat_document(rng.choice(templates), rng, asked, prompted)
