@@ -63,15 +63,16 @@ STUDY_HABITS = Habits(
     checks=0.20,
     gives_options=0.60,
     trusts=0.90,
+    # Words that the tiny base's tokenizer knows: spelt from pieces that the base never met, a message is easily garbled.
     phrases=Phrases(
-        lead_ins=("", "", "", "please help me: ", "can you solve this: "),
+        lead_ins=("", "", "", "I have a question: ", "answer this: "),
         rephrase_join=(", ", " and "),
-        rephrase=("suppose {facts}, {ask}?", "{facts}. {ask}?"),
+        rephrase=("in this problem {facts}, {ask}?", "{facts}. {ask}?"),
         terse_join=(" ", ", "),
-        inform=("it is {}", "{}", "sorry, {}"),
-        add_catch=("but {}", "I forgot: {}"),
-        check=("are you sure?", "can you check that again?"),
-        options=("which one is it?\n{}", "my options are\n{}"),
+        inform=("it is {}", "{}", "so {}"),
+        add_catch=("and {}", "it has also {}"),
+        check=("is that the answer?", "is that it?"),
+        options=("so which one is it?\n{}", "I have these options\n{}"),
     ),
 )
 
