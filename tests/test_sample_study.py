@@ -188,8 +188,8 @@ def test_pretraining_shares_no_phrase_with_the_study_people() -> None:
     study, base = STUDY_HABITS.phrases, PRETRAINING_HABITS.phrases
     for name in ("rephrase", "terse_join", "inform", "add_catch", "check", "options"):
         assert not set(getattr(study, name)) & set(getattr(base, name)), name
-    for stage in ("copy", "practice", "chat", "ask", "prompt"):
+    for stage in ("copy", "practice", "chat", "ask", "prompt", "end"):
         stream = documents(0, stage, 0.0)
         learned = "".join(segment.text for _ in range(200) for segment in next(stream) if segment.weight)
         assert "Answer: " not in learned
-        assert "[END]" not in learned
+        assert ("[END]" in learned) == (stage == "end")

@@ -27,18 +27,18 @@ WORDS = r"\d{1,3}| ?[^\s\d]+ (?=\d)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+"
 So a number is the same single token wherever it stands, and no token stands between it and the word that it follows;
 with a token for the space alone, copying was not learned in 8 million tokens (docs/tiny-base.md).
 """
-Stage = Literal["copy", "practice", "chat", "ask", "prompt"]
+Stage = Literal["copy", "practice", "chat", "ask", "prompt", "end"]
 Pieces = Sequence[tuple[str, float]]
 """A document: texts with the loss weight of their tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class TinyBaseSettings:
-    """Shape of the tiny base, and its training in five stages: copying, copying and looking up, and three of chats.
+    """Shape of the tiny base, and its training in six stages: copying, copying and looking up, and four of chats.
 
     In the first two a step reads `practice_rows` documents, one a row; later, `rows` rows of `row_tokens` packed with
-    documents. In the last two most chats end in a request for the person's next message, in the very last mostly in the
-    protocol's words; each of the two starts anew with half of the learning rate.
+    documents. In the last three most chats end in a request for the person's next message, in the last two mostly in the
+    protocol's words, in the very last with its end marker; each of the three starts anew with half the learning rate.
     """
 
     width: int = 128
@@ -54,6 +54,7 @@ class TinyBaseSettings:
     chat_steps: int = 4500
     ask_steps: int = 2400
     prompt_steps: int = 800
+    end_steps: int = 500
     learning_rate: float = 2e-3
     warmup_steps: int = 50
     weight_decay: float = 0.01
@@ -61,7 +62,7 @@ class TinyBaseSettings:
 
     @property
     def steps(self) -> int:
-        return self.first_cycle + self.ask_steps + self.prompt_steps
+        return self.first_cycle + self.ask_steps + self.prompt_steps + self.end_steps
 
     @property
     def first_cycle(self) -> int:
@@ -78,7 +79,8 @@ class TinyBaseSettings:
             return "chat", (step - self.copy_steps - self.practice_steps) / self.chat_steps
         if step < self.first_cycle + self.ask_steps:
             return "ask", (step - self.first_cycle) / self.ask_steps
-        return "prompt", (step - self.first_cycle - self.ask_steps) / self.prompt_steps
+        done = step - self.first_cycle - self.ask_steps
+        return ("prompt", done / self.prompt_steps) if done < self.prompt_steps else ("end", 0.0)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, phrases: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -153,7 +155,7 @@ def batches(
     documents: Iterator[Pieces], tokenizer: PreTrainedTokenizerFast, settings: TinyBaseSettings, stage: Stage
 ) -> Iterator[list[Row]]:
     """Batches of rows of equal length: packed in the chat stage, else one document a row, padded without weight."""
-    if stage in ("chat", "ask", "prompt"):
+    if stage not in ("copy", "practice"):
         rows = packed_rows(documents, tokenizer, settings.row_tokens)
         while True:
             yield [next(rows) for _ in range(settings.rows)]
@@ -164,9 +166,9 @@ def batches(
 
 
 def learning_rate_at(step: int, settings: TinyBaseSettings) -> float:
-    """Linear warm-up, constant, linear decay to zero over the last third; three such cycles, two of them halved."""
+    """Linear warm-up, constant, linear decay to zero over the last third; four such cycles, three of them halved."""
     done, cycle, share = step, settings.first_cycle, 1.0
-    for following in (settings.ask_steps, settings.prompt_steps):
+    for following in (settings.ask_steps, settings.prompt_steps, settings.end_steps):
         if done >= cycle:
             done, cycle, share = done - cycle, following, 0.5
     warm = min(1.0, (done + 1) / settings.warmup_steps)

@@ -84,12 +84,12 @@ def card(
     return CARD.format(
         parameters=f"{parameters:,}", layers=settings.layers, width=settings.width, context=f"{settings.context:,}",
         copy=settings.copy_steps, practice=settings.practice_steps, chat=settings.chat_steps,
-        ask=settings.ask_steps, prompt=settings.prompt_steps, minutes=f"{seconds / 60:.0f}", threads=threads,
-        scores="\n".join(lines),
+        ask=settings.ask_steps, prompt=settings.prompt_steps, end=settings.end_steps,
+        minutes=f"{seconds / 60:.0f}", threads=threads, scores="\n".join(lines),
     )  # fmt: skip
 
 
-STAGES: tuple[Stage, ...] = ("copy", "practice", "chat", "ask", "prompt")
+STAGES: tuple[Stage, ...] = ("copy", "practice", "chat", "ask", "prompt", "end")
 CARD = """\
 ---
 license: mit
@@ -105,9 +105,9 @@ It is the base of the `tiny` recipe, for demos and tests; it knows nothing else.
 ## How it was made
 `chatbench make-tiny-base OUT`: pretrained from random weights on text that the package generates, with seeds,
 people, phrases and layouts that no study of the package shares: {copy} steps of copying, {practice} of copying
-and looking up, {chat} of chats, {ask} of chats that ask for the
-next message, {prompt} of chats that mostly ask for it in the protocol's words. It took {minutes} minutes on
-{threads} CPU thread(s).
+and looking up, {chat} of chats, {ask} of chats that ask for the next message, {prompt} of chats that mostly ask
+for it in the protocol's words, {end} of the same with the end marker. It took {minutes} minutes on {threads} CPU
+thread(s).
 `pretraining.json` has every setting.
 
 ## How it scores

@@ -63,7 +63,7 @@ STUDY_HABITS = Habits(
     checks=0.20,
     gives_options=0.60,
     trusts=0.90,
-    # Words that the tiny base's tokenizer knows: spelt from pieces that the base never met, a message is easily garbled.
+    # Words that the tiny base's tokenizer knows: one spelt from pieces that the base never met is easily garbled.
     phrases=Phrases(
         lead_ins=("", "", "", "I have a question: ", "answer this: "),
         rephrase_join=(", ", " and "),

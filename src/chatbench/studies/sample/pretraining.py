@@ -15,7 +15,7 @@ from typing import Literal
 
 from chatbench.core.records import LETTERS
 from chatbench.protocol.prompts import simulator_messages
-from chatbench.protocol.transcript import prompt_text
+from chatbench.protocol.transcript import END, prompt_text
 from chatbench.studies.sample import worlds
 from chatbench.studies.sample.assistants import STRENGTHS
 from chatbench.studies.sample.people import Chat, Habits, Phrases, chat, draw_person
@@ -77,8 +77,8 @@ class Segment:
 
 
 Document = list[Segment]
-Stage = Literal["copy", "practice", "chat", "ask", "prompt"]
-CHAT_SHARES = {"chat": (0.4, 0.0), "ask": (0.7, 0.0), "prompt": (0.6, 0.6)}
+Stage = Literal["copy", "practice", "chat", "ask", "prompt", "end"]
+CHAT_SHARES = {"chat": (0.4, 0.0), "ask": (0.7, 0.0), "prompt": (0.6, 0.6), "end": (0.6, 0.8)}
 """Shares of chats that end in a request for the next message: in some words (of those left), in the protocol's."""
 
 CONTEXT_WEIGHT = 0.15
@@ -92,11 +92,11 @@ def copy_document(vocabulary: list[str], rng: Random, longest: int) -> Document:
     return [Segment(words + "\n" + gap, 0.0), Segment(words + "\n", 1.0)]
 
 
-def _prompted(problem: Problem, talk: Chat, rng: Random) -> Document:
-    """The chat up to some point as the protocol shows it, and the person's next message; no `Answer:`, no `[END]`."""
+def _prompted(problem: Problem, talk: Chat, end: str, rng: Random) -> Document:
+    """The chat up to some point as the protocol shows it, and the person's next message or choice, never `Answer: `."""
     messages, point = _messages(talk, rng)
     asked = simulator_messages(problem.question.full_text, talk.turns[: 2 * point])
-    return [Segment(prompt_text(asked), 0.0), Segment(messages[point], 1.0)]
+    return [Segment(prompt_text(asked), 0.0), Segment(messages[point] + end, 1.0)]
 
 
 def _messages(talk: Chat, rng: Random) -> tuple[list[str], int]:
@@ -149,16 +149,17 @@ def _problem(template: Template, rng: Random) -> Problem:
     return draw_problem(template, "pretraining", rng)
 
 
-def chat_document(template: Template, rng: Random, asked: float, prompted: float = 0.0) -> Document:
+def chat_document(template: Template, rng: Random, asked: float, prompted: float = 0.0, end: str = "") -> Document:
     """A chat about a fresh problem; what the person says counts fully.
 
-    `asked` and `prompted` are the shares that end in a request for it, in some words or in those of the protocol.
+    `asked` and `prompted` are the shares that end in a request for it, in some words or in those of the protocol; `end`
+    stands behind what is said on a request in the protocol's words.
     """
     problem = _problem(template, rng)
     habits = replace(PRETRAINING_HABITS, misses_catch=rng.random(), misses_flagged_catch=rng.random())
     talk = chat(draw_person("", habits, rng), problem, rng.choice(tuple(STRENGTHS)), habits, rng)
     if prompted and rng.random() < prompted:
-        return _prompted(problem, talk, rng)
+        return _prompted(problem, talk, end, rng)
     title = rng.choice(TITLES) + problem.question.full_text
     return _asked(title, talk, rng) if rng.random() < asked else _told(title, talk, rng)
 
@@ -213,4 +214,4 @@ def documents(seed: int, stage: Stage, progress: float) -> Iterator[Document]:
             yield practice_document(vocabulary, rng)
         else:
             asked, prompted = CHAT_SHARES[stage]
-            yield chat_document(rng.choice(templates), rng, asked, prompted)
+            yield chat_document(rng.choice(templates), rng, asked, prompted, END if stage == "end" else "")
