@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 
 import pytest
-import torch
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_jsonl_whole
 from chatbench.models import tiny_base
 from chatbench.models.loading import load
-from chatbench.models.tiny_base import TinyBaseSettings
+from chatbench.models.tiny_base import TinyBaseSettings, skill
 from chatbench.protocol.transcript import END
 from chatbench.steps.make_scratch_base import make_scratch_base
 from chatbench.steps.make_tiny_base import make_tiny_base, make_tokenizer, protocol_phrases
+from chatbench.studies.sample.pretraining import documents
 
 SMALL = TinyBaseSettings(
     width=32, layers=1, heads=1, rows=2, row_tokens=64, practice_rows=4, copy_steps=4, practice_steps=4, chat_steps=4
@@ -49,16 +50,9 @@ def test_the_packaged_tokenizer_is_the_one_that_the_code_makes(tokenizer) -> Non
 def test_the_packaged_base_copies_and_looks_up() -> None:
     # What it was pretrained for; random weights, or a tokenizer that does not belong to them, fail at once.
     loaded = load("package:tiny_base")
-    for prompt, completion in (
-        ("roses has 417 maps drums at 36 green = 808\n", "roses has 417 maps drums at 36 green = 808"),
-        ("A. 120 B. 17 C. 55 D. 302\n\nit is 55. ", "C"),
-    ):
-        ids = loaded.tokenizer.encode(prompt, add_special_tokens=False)
-        wanted = loaded.tokenizer.encode(completion, add_special_tokens=False)
-        with torch.no_grad():
-            logits = loaded.model(torch.tensor([ids + wanted])).logits[0, len(ids) - 1 : -1]
-        hits = [int(row.argmax()) == token for row, token in zip(logits, wanted, strict=True)]
-        assert sum(hits) >= len(hits) - 2, completion  # the first word of a copy is a guess
+    for stage in ("copy", "practice"):
+        fresh = [[(s.text, s.weight) for s in document] for document in islice(documents(1, stage, 0.5), 20)]
+        assert skill(loaded.model, loaded.tokenizer, fresh).first_guess > 0.85  # type: ignore[arg-type]
 
 
 def test_a_killed_pretraining_ends_in_the_weights_of_an_undisturbed_one(

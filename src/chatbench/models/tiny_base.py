@@ -37,8 +37,8 @@ class TinyBaseSettings:
     """Shape of the tiny base, and its training in six stages: copying, copying and looking up, and four of chats.
 
     In the first two a step reads `practice_rows` documents, one a row; later, `rows` rows of `row_tokens` packed with
-    documents. In the last three most chats end in a request for the person's next message, in the last two mostly in the
-    protocol's words, in the very last with its end marker; each of the three starts anew with half the learning rate.
+    documents. In the last three most chats end in a request for the person's next message, in the last two mostly in
+    the protocol's words, in the last with its end marker; each of the three starts anew with half the learning rate.
     """
 
     width: int = 128
