@@ -24,6 +24,6 @@ done
 for shape in gpt2 mistral llama; do
   chatbench eval-chatbench "$OUT/bases/split_0/halie-$shape" "${COMMON[@]}"
 done
-chatbench run tiny --steps finetune,ppl,simulate,untrained,scores --assistant replay:all --max-tokens 60 \
-  --untrained-conversations 1 "${COMMON[@]}"
+chatbench run tiny --steps finetune,ppl,simulate,scores --config configs/one_epoch.json --assistant replay:all \
+  --max-tokens 60 "${COMMON[@]}"
 chatbench table "$OUT"/bases/split_0/halie-{gpt2,mistral,llama} tiny --results "$OUT/results"

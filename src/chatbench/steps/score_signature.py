@@ -12,8 +12,8 @@ from chatbench.measures.overlap import BleuCounts, sacrebleu_score
 from chatbench.protocol.prepared_data import Manifest
 from chatbench.steps.simulation_files import SplitChats
 
-PER_SPLIT = ("weights", "name")
-"""Parts of a simulator's identity that belong to one split's weights."""
+PER_SPLIT = ("weights", "name", "tokenizer")
+"""Parts of a simulator's identity that may belong to one split; a model from nothing has its own tokenizer there."""
 PER_RUN = ("simulator", "held_out_sha256", "questions_sha256", "seed", "block_size")
 
 
@@ -80,11 +80,15 @@ def _refuse_difference(what: str, first: SplitChats, before: object, other: Spli
         )
 
 
+def _simulator(entry: SplitChats, source: str) -> Mapping[str, object]:
+    return cast(Mapping[str, object], entry.settings[source]["simulator"])
+
+
 def _of_split(entry: SplitChats) -> dict[str, object]:
     sources = {simulation.source: simulation for simulation in entry.simulations}
     return {
         source: {
-            "weights": cast(Mapping[str, object], entry.settings[source]["simulator"]).get("weights"),
+            **{name: _simulator(entry, source).get(name) for name in ("weights", "tokenizer")},
             "seed": entry.settings[source].get("seed"),
             "held_out_sha256": entry.settings[source]["held_out_sha256"],
             "chats": len(simulation.chats),
