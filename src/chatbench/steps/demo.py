@@ -20,11 +20,11 @@ MAX_TOKENS = 100
 
 def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
     """Study, splits, fine-tuning, perplexity, simulated chats and scores in `out`; run again, it continues."""
-    sample = write_sample(out / "study", SampleSettings())
+    sample = write_sample(out / "sample", SampleSettings())
     say(summary_text(summarise(sample.study)))
     settings = RunSettings(splits=splits, untrained_conversations=UNTRAINED_CHATS, max_tokens=MAX_TOKENS)
     report = run_all(
-        "tiny", study=out / "study", data=out / "data", results=out / "results", settings=settings, say=say
+        "tiny", study=out / "sample", data=out / "data", results=out / "results", settings=settings, say=say
     )
     if report.table:
         print_tables([report.table])
