@@ -25,7 +25,7 @@ WORDS = r"\d{1,3}| ?[^\s\d]+ (?=\d)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+"
 """How text is cut before byte-pair merging: the space before a number belongs to the word before it ("has |12| boxes").
 
 So a number is the same single token wherever it stands, and no token stands between it and the word that it follows;
-with a token for the space alone, copying was not learned in 8 million tokens (docs/tiny-base.md).
+a token for the space alone would hide the word from it (docs/tiny-base.md).
 """
 Stage = Literal["copy", "practice", "chat", "ask", "prompt", "end"]
 Pieces = Sequence[tuple[str, float]]
