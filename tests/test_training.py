@@ -15,7 +15,7 @@ import torch
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.settings import resolve_settings
 from chatbench.measures.perplexity import TokenLoss
-from chatbench.models import training, training_watch
+from chatbench.models import training, training_arguments, training_result, training_watch
 from chatbench.models.batch_order import epoch_order
 from chatbench.models.checkpoints import FILE_LIST, is_whole, latest_whole, seal
 from chatbench.models.completion_loss import padded_batch
@@ -23,7 +23,8 @@ from chatbench.models.encoding import encode_rows
 from chatbench.models.loading import load
 from chatbench.models.precision import resolve_precision
 from chatbench.models.scoring import score_examples
-from chatbench.models.training import TrainingJob, TrainingOutcome, train
+from chatbench.models.training import TrainingOutcome, train
+from chatbench.models.training_job import TrainingJob
 from chatbench.protocol.example_rows import ExampleRow
 from chatbench.protocol.transcript import EncodedExample, encode_example
 from chatbench.steps.finetune import finetune, spread
@@ -233,7 +234,7 @@ def test_a_run_killed_while_it_writes_the_result_ends_as_an_undisturbed_one(
         raise KilledError
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "write_jsonl_whole", killed)
+        patched.setattr(training_result, "write_jsonl_whole", killed)
         with pytest.raises(KilledError):
             run(job(base, tmp_path / "killed"))
     run(job(base, tmp_path / "killed"))
@@ -250,7 +251,7 @@ def test_without_resume_a_killed_run_starts_again_at_the_first_step(
         raise KilledError
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "write_jsonl_whole", killed)
+        patched.setattr(training_result, "write_jsonl_whole", killed)
         with pytest.raises(KilledError):
             run(job(base, tmp_path))
 
@@ -355,7 +356,7 @@ def test_no_examples_is_an_error(base: Path, tmp_path: Path) -> None:
 def test_eight_bit_weights_asked_for_by_the_user_need_a_gpu(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "best_device", lambda: "cpu")
+    monkeypatch.setattr(training_arguments, "best_device", lambda: "cpu")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU, so nothing is refused")
     with pytest.raises(ChatbenchError, match="without a CUDA GPU"):

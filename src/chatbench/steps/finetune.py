@@ -60,7 +60,8 @@ def finetune(
     """
     train_file = split_file(data, split, "train.jsonl")
     resolved = _resolved(model, config, flags or {})
-    from chatbench.models.training import TrainingJob, train
+    from chatbench.models.training import train
+    from chatbench.models.training_job import TrainingJob
 
     is_main = _process_rank() == 0
     if is_main:
