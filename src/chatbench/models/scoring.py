@@ -1,8 +1,8 @@
 """How surprised a model is by held-out human turns: one summed loss per example.
 
-The same tokens are scored as training learns from: the completion's, its end marker included. Examples are sorted by
-length and grouped by a token budget; sorting and grouping change the padding, never the numbers (beyond rounding in
-float32).
+The same tokens are scored as training learns from: the completion's, its end marker included. Examples are laid out as
+prefix trees within a token budget, so that what they share is computed once; how they are grouped never changes the
+numbers (beyond rounding in float32). A model that cannot read trees gets padded batches, of about equal lengths.
 """
 
 from __future__ import annotations
@@ -10,19 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
-from torch.nn import functional
+from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chatbench.measures.perplexity import TokenLoss
-from chatbench.models.completion_loss import padded_batch, scored_logits
-from chatbench.models.encoding import encode_rows
+from chatbench.models.completion_loss import completion_nats, padded_batch, scored_sequence, tree_batch
+from chatbench.models.encoding import PLAIN, EncodedRows, TextForm, encode_rows
 from chatbench.models.loading import context_length
+from chatbench.models.prefix_tree import prefix_trees
+from chatbench.models.tree_attention import attends_to_trees, why_not_trees
 from chatbench.protocol.example_rows import ExampleRow
 from chatbench.protocol.transcript import EncodedExample
 
 BATCH_TOKENS = 4096
-"""Tokens a batch, padding included; about what fills a cache or a small GPU."""
+"""Tokens of one forward pass; about what fills a cache or a small GPU."""
+
+Floats = NDArray[np.float64]
 
 
 def score_examples(
@@ -32,23 +37,36 @@ def score_examples(
     *,
     batch_tokens: int = BATCH_TOKENS,
     max_tokens: int = 0,
+    form: TextForm = PLAIN,
     progress: Callable[[int], None] | None = None,
 ) -> list[TokenLoss]:
-    """The loss of each row's completion given its prompt, in the rows' order.
-
-    A prompt that does not fit the context (`max_tokens`, 0 for the model's own) is cut from the left.
+    """The losses of the rows that fit the context (`max_tokens`, 0 for the model's own), in their order.
 
     Args:
         progress: told the number of examples after each batch.
 
     Raises:
-        ChatbenchError: a completion alone is longer than the context.
+        ChatbenchError: as `encode_rows`.
     """
     context = min(max_tokens or context_length(model), context_length(model))
-    nats = score_encoded(model, encode_rows(tokenizer, rows, context), batch_tokens=batch_tokens, progress=progress)
+    return score_rows(model, encode_rows(tokenizer, rows, context, form), batch_tokens=batch_tokens, progress=progress)
+
+
+def score_rows(
+    model: PreTrainedModel,
+    encoded: EncodedRows,
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+    progress: Callable[[int], None] | None = None,
+) -> list[TokenLoss]:
+    """The loss of each completion given its prompt, in the order of `encoded.rows`.
+
+    Bytes are those of the plain-text form whatever the template, so that bits per byte of the same rows compare.
+    """
+    nats = score_encoded(model, encoded.examples, batch_tokens=batch_tokens, progress=progress)
     return [
         TokenLoss(value, tokens, len(row.completion.encode("utf-8")))
-        for (value, tokens), row in zip(nats, rows, strict=True)
+        for (value, tokens), row in zip(nats, encoded.rows, strict=True)
     ]
 
 
@@ -60,30 +78,45 @@ def score_encoded(
     progress: Callable[[int], None] | None = None,
 ) -> list[tuple[float, int]]:
     """Pairs (nats, tokens) of encoded examples, in their order; the model's mode is left as it was."""
-    results = [(0.0, 0)] * len(examples)
     was_training = model.training
     model.eval()  # type: ignore[no-untyped-call]  # torch has no types here
     try:
-        for batch in batches_by_tokens([len(e.prompt) + len(e.completion) for e in examples], batch_tokens):
-            for index, nats in zip(batch, _batch_nats(model, [examples[i] for i in batch]), strict=True):
-                results[index] = (nats, len(examples[index].completion))
-            if progress is not None:
-                progress(len(batch))
+        with torch.inference_mode():
+            score = _in_rows if why_not_trees(model) else _in_trees
+            nats = score(model, examples, batch_tokens, progress or (lambda _count: None))
     finally:
         model.train(was_training)
-    return results
+    return [(float(total), len(example.completion)) for total, example in zip(nats, examples, strict=True)]
 
 
-@torch.inference_mode()
-def _batch_nats(model: PreTrainedModel, examples: Sequence[EncodedExample]) -> list[float]:
-    batch = padded_batch(examples, pad_id=0)  # any id: no real token sees the padding
-    device = model.device
-    logits, tokens = scored_logits(model, batch["input_ids"].to(device), batch["labels"].to(device))
-    # Sums in float64 (where the device has it): a token of near-certainty would drown in float32's rounding.
-    wide = torch.float32 if device.type == "mps" else torch.float64
-    nats = functional.cross_entropy(logits.to(wide), tokens, reduction="none")
-    counts = [len(example.completion) for example in examples]
-    return [float(part.sum()) for part in torch.split(nats.cpu().double(), counts)]
+def _in_trees(
+    model: PreTrainedModel, examples: Sequence[EncodedExample], batch_tokens: int, progress: Callable[[int], None]
+) -> Floats:
+    nats = np.zeros(len(examples))
+    with attends_to_trees(model):
+        for tree in prefix_trees([scored_sequence(example) for example in examples], batch_tokens).trees:
+            edges = completion_nats(model, tree_batch(tree, model.device), _wide(model.device))
+            np.add.at(nats, tree.edge_sequences, edges.cpu().double().numpy())
+            progress(len(np.unique(tree.edge_sequences)))
+    return nats
+
+
+def _in_rows(
+    model: PreTrainedModel, examples: Sequence[EncodedExample], batch_tokens: int, progress: Callable[[int], None]
+) -> Floats:
+    nats = np.zeros(len(examples))
+    for batch in batches_by_tokens([example.tokens for example in examples], batch_tokens):
+        padded = padded_batch([examples[index] for index in batch], pad_id=0).to(model.device)
+        edges = completion_nats(model, padded, _wide(model.device)).cpu().double()
+        counts = [len(examples[index].completion) for index in batch]
+        nats[batch] = [float(part.sum()) for part in torch.split(edges, counts)]
+        progress(len(batch))
+    return nats
+
+
+def _wide(device: torch.device) -> torch.dtype:
+    """float64 where the device has it: a token of near-certainty would drown in float32's rounding."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def batches_by_tokens(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
