@@ -6,13 +6,15 @@ from collections import Counter
 
 import pytest
 import torch
+from tests.chat_templates import chat_tokenizer
 from tests.tiny_models import ARCHITECTURES, Architecture, tiny_model, tiny_tokenizer
 from transformers import LlamaForCausalLM
 
 from chatbench.core.records import Message
+from chatbench.models.chat_form import ChatForm
 from chatbench.models.generation import Decoding, LocalGenerator, draw, shared_starts
 from chatbench.models.loading import Loaded
-from chatbench.models.speakers import LocalAssistant, LocalSimulator, encode_chat, encode_plain_chat
+from chatbench.models.speakers import LocalAssistant, LocalSimulator, encode_plain_chat
 from chatbench.protocol.dialogue import Reply, Request
 from chatbench.protocol.transcript import encode_completion
 
@@ -133,19 +135,17 @@ def test_the_end_token_stops_and_the_limit_does_not_count_as_stopping() -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_prompt_that_is_too_long_loses_its_start_and_is_counted(architecture: Architecture) -> None:
-    # Mistral's window is half its context of 64; a quarter of what the model sees stays free for new tokens.
+def test_a_quarter_of_the_context_stays_free_for_new_tokens_and_no_prompt_is_cut(architecture: Architecture) -> None:
+    # Mistral's window is half its context of 64.
     one = generator(architecture, context=64, temperature=0.0, max_new_tokens=1000)
-    room = one.context - one.context // 4
-    long = [*range(5, 205)]
 
-    made = one.generate([long, long[-room:], [7]], [1, 1, 1])
+    made = one.generate([[*range(5, 5 + one.room)], [7]], [1, 1])
 
-    assert one.context == (32 if architecture == "mistral" else 64)
-    assert one.prompts_cut == 1
-    assert made[0] == made[1]
+    assert (one.context, one.room) == ((32, 24) if architecture == "mistral" else (64, 48))
     assert made[0].tokens <= one.context // 4 or made[0].stopped
-    assert made[2].tokens <= one.context - 1
+    assert made[1].tokens <= one.context - 1
+    with pytest.raises(ValueError, match=f"of 1 to {one.room} tokens"):
+        one.generate([[*range(6 + one.room)]], [1])
 
 
 def test_inverse_transform_draws_each_token_as_often_as_it_is_likely() -> None:
@@ -172,7 +172,7 @@ def test_prompts_share_their_start_only_if_it_is_at_least_half_of_them() -> None
 
 
 def test_an_empty_prompt_is_refused() -> None:
-    with pytest.raises(ValueError, match="none may be empty"):
+    with pytest.raises(ValueError, match="of 1 to"):
         generator().generate([[]], [0])
 
 
@@ -204,15 +204,17 @@ def test_an_assistant_without_a_chat_template_gets_plain_text() -> None:
     assert TOKENIZER.decode(ids) == "S\n\nUser: hi\n\nAssistant: yes?\n\nUser: 12\n\nAssistant:"
 
 
-def test_the_markers_of_a_chat_template_are_single_tokens_though_text_is_only_text() -> None:
-    tokenizer = tiny_tokenizer()
-    tokenizer.split_special_tokens = True  # as models are loaded here
-    tokenizer.chat_template = (
-        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
-        "{{ m.role }}: {{ m.content }}<|endoftext|>{% endfor %}assistant:"
-    )
+def test_a_simulator_of_a_chat_template_ends_its_turn_at_the_templates_token_and_nowhere_else() -> None:
+    # "[END]" is only text here; the tokenizer's own end token is another than the one that ends a turn.
+    tokenizer = chat_tokenizer()
+    messages = request("What is 12 + 30?", "Generate").messages
+    script = [*encode_completion(tokenizer, "what is [END] 12"), *tokenizer.convert_tokens_to_ids(["<|im_end|>"]), 5, 6]
+    model = reciting(script, len(ChatForm(tokenizer).prompt_ids(messages)))
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
 
-    ids = encode_chat(tokenizer, request("S", "hi").messages)
+    simulator = LocalSimulator(Loaded(model, tokenizer, "x", "w"), "x", temperature=0.0, max_tokens=60, template="chat")
+    (reply,) = simulator.reply_all([request("What is 12 + 30?", "Generate")])
 
-    assert ids.count(tokenizer.eos_token_id) == 1
-    assert tokenizer.decode(ids) == "user: S\n\nhi<|endoftext|>assistant:"
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") != tokenizer.eos_token_id
+    assert reply == Reply("what is [END] 12", tokens=len(script) - 2, stopped=True)
+    assert str(simulator.identity["form"]).startswith("chat template ")

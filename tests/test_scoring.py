@@ -11,8 +11,9 @@ import torch
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.measures.perplexity import corpus_perplexity
-from chatbench.models.loading import check_safetensors, context_length, load, load_tokenizer, parameter_count
+from chatbench.models.loading import context_length, load, load_tokenizer, parameter_count
 from chatbench.models.scoring import score_examples
+from chatbench.models.weight_files import check_safetensors
 from chatbench.protocol.example_rows import ExampleRow
 from tiny_models import ARCHITECTURES, Architecture, save_tiny_model, tiny_model, tiny_tokenizer
 
@@ -85,21 +86,23 @@ def test_scoring_leaves_dropout_off_and_the_model_as_it_was() -> None:
     assert model.training
 
 
-def test_a_prompt_longer_than_the_context_is_scored_by_its_end() -> None:
-    tokenizer = tiny_tokenizer()
-    model = tiny_model("llama", context=32).eval()
-    long = "x" * 100
+def test_an_example_longer_than_the_context_is_not_scored_and_never_cut() -> None:
+    tokenizer, model = tiny_tokenizer(), tiny_model("llama", context=32).eval()
+    short, long = example("yz", "ab [END]"), example("x" * 100 + "yz", "ab [END]")
 
-    (loss,) = score_examples(model, tokenizer, [example(long + "yz", "ab [END]")])
+    losses = score_examples(model, tokenizer, [long, short, long])
 
-    completion = tokenizer.encode("ab [END]")
-    kept = tokenizer.encode(long + "yz")[-(32 - len(completion)) :]
-    assert loss.nats == pytest.approx(slow_nats(model, kept, completion), rel=1e-6)
+    expected = slow_nats(model, tokenizer.encode("yz"), tokenizer.encode("ab [END]"))
+    assert [loss.nats for loss in losses] == [pytest.approx(expected, rel=1e-6)]
 
 
-def test_a_completion_that_fits_no_context_names_its_conversation() -> None:
-    with pytest.raises(ChatbenchError, match="conversation c"):
-        score_examples(tiny_model("llama", context=4), tiny_tokenizer(), [example("p", "far too long for it [END]")])
+def test_a_context_that_no_example_fits_is_told_how_much_they_need() -> None:
+    row = example("p", "far too long for it [END]")
+    needed = len(tiny_tokenizer().encode(row.prompt)) + len(tiny_tokenizer().encode(row.completion))
+
+    with pytest.raises(ChatbenchError, match="none of 1 examples fits a context of 4 tokens") as refused:
+        score_examples(tiny_model("llama", context=4), tiny_tokenizer(), [row])
+    assert str(needed) in refused.value.expected
 
 
 def test_a_saved_folder_loads_and_says_what_it_is(tmp_path: Path) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
+from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message
 from chatbench.protocol.transcript import (
     completion_text,
-    encode_example,
+    encode_completion,
+    encode_prompt,
     prompt_text,
     read_completion,
+    wrapping,
 )
 from tiny_models import tiny_tokenizer
 
@@ -44,25 +49,45 @@ def test_prompt_and_completion_are_tokenised_apart() -> None:
     tokenizer = tiny_tokenizer()
     prompt, completion = "[USER] ", "what is 12 plus 30 [END]"
 
-    encoded = encode_example(tokenizer, prompt, completion, 100)
+    ids = encode_prompt(tokenizer, prompt), encode_completion(tokenizer, completion)
 
-    assert encoded.prompt + encoded.completion != tokenizer.encode(prompt + completion)
-    assert tokenizer.decode(encoded.prompt) == prompt
-    assert tokenizer.decode(encoded.completion) == completion
+    assert ids[0] + ids[1] != tokenizer.encode(prompt + completion)
+    assert tokenizer.decode(ids[0]) == prompt
+    assert tokenizer.decode(ids[1]) == completion
 
 
-def test_an_overlong_prompt_loses_its_start_and_never_the_completion() -> None:
+def wrapped_by(template: str) -> PreTrainedTokenizerFast:
+    """A tokenizer whose post-processor puts `<|endoftext|>` where the template says."""
     tokenizer = tiny_tokenizer()
-    whole = encode_example(tokenizer, "the question [USER] ", "answer [END]", 1000)
-    room = len(whole.completion) + 3
-
-    cut = encode_example(tokenizer, "the question [USER] ", "answer [END]", room)
-
-    assert cut.completion == whole.completion
-    assert cut.prompt == whole.prompt[-3:]
-    assert cut.prompt_cut == len(whole.prompt) - 3
+    end = ("<|endoftext|>", tokenizer.eos_token_id)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=[end])
+    return tokenizer
 
 
-def test_a_completion_longer_than_the_context_is_refused() -> None:
-    with pytest.raises(ValueError, match="does not fit a context of 4"):
-        encode_example(tiny_tokenizer(), "p", "a long completion [END]", 4)
+@pytest.mark.parametrize(
+    ("template", "before", "after"),
+    [
+        ("$A", [], []),
+        ("<|endoftext|> $A", [0], []),
+        ("$A <|endoftext|>", [], [0]),
+        ("<|endoftext|> $A <|endoftext|>", [0], [0]),
+    ],
+)
+def test_a_tokenizer_that_ends_texts_does_not_end_a_prompt(template: str, before: list[int], after: list[int]) -> None:
+    # The prompt as `encode(add_special_tokens=True)` gives it would end the text before the completion begins.
+    tokenizer = wrapped_by(template)
+
+    assert wrapping(tokenizer) == (before, after)
+    assert encode_prompt(tokenizer, "what is") == before + tiny_tokenizer().encode("what is")
+    assert encode_completion(tokenizer, "what is") == tiny_tokenizer().encode("what is")
+
+
+def test_a_tokenizer_that_begins_every_text_anew_is_refused() -> None:
+    class Stubborn:
+        bos_token_id, eos_token_id = 1, 2
+
+        def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:  # noqa: ARG002
+            return [1, *map(ord, text)]
+
+    with pytest.raises(ChatbenchError, match=r"\[1, 97\] without special tokens"):
+        encode_prompt(Stubborn(), "p")

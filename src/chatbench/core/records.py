@@ -182,7 +182,8 @@ class SimulatedConversation:
 
     `turns` hold neither the final answer nor `forced_text` (what a forced simulator said). `answer_text` is what
     followed `Answer: `, valid or not; `letter` is None where it is invalid (counted wrong) or missing. `reason` says
-    why a chat failed; a `transient` failure is tried again by the next run.
+    why a chat failed; a `transient` failure is tried again by the next run. `turns_dropped` counts the oldest turns
+    that a speaker did not see in the end, because the chat had outgrown its context.
     """
 
     id: str
@@ -197,6 +198,7 @@ class SimulatedConversation:
     forced_text: str | None = None
     seed: int = 0
     transient: bool = False
+    turns_dropped: int = 0
 
     def __post_init__(self) -> None:
         if self.letter is not None and self.letter not in LETTERS:

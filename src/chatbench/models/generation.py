@@ -55,9 +55,11 @@ class Decoding:
 class LocalGenerator:
     """Continues prompts with a causal language model.
 
-    A prompt that leaves too little room in the model's context is cut at its start (as in training) and counted in
-    `prompts_cut`: room for the new tokens is kept, but never more than a quarter of the context, so that a limit of
-    1,000 new tokens does not empty the prompts of a model with a context of 1,024.
+    A prompt has at most `room` tokens: some of the context is kept free for new ones, but never more than a quarter, so
+    that a limit of 1,000 new tokens does not leave a model with a context of 1,024 without a prompt.
+
+    Args:
+        end_ids: tokens that end a text, beside the tokenizer's and the model's own.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class LocalGenerator:
         tokenizer: PreTrainedTokenizerBase,
         decoding: Decoding,
         *,
+        end_ids: frozenset[int] = frozenset(),
         max_rows: int = 128,
     ) -> None:
         self.model = model.eval()  # type: ignore[no-untyped-call]  # transformers has no types here
@@ -74,34 +77,29 @@ class LocalGenerator:
         self.tokenizer = tokenizer
         self.decoding = decoding
         self.max_rows = max_rows
-        self.prompts_cut = 0
         self.context = context_tokens(model)
+        self.room = self.context - min(decoding.max_new_tokens, self.context // 4)
         self._layers = int(model.config.num_hidden_layers)
-        self._end_ids = end_token_ids(model, tokenizer)
+        self._end_ids = end_token_ids(model, tokenizer) | end_ids
         self._may_stop = tokens_that_may_stop(tokenizer, int(model.config.vocab_size), decoding.stop)
 
     def generate(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Generated]:
         """One text per prompt (token ids, not empty), in order; a prompt's text depends on its own seed only.
 
         Raises:
-            ValueError: a prompt is empty, or there are more or fewer seeds than prompts.
+            ValueError: a prompt is empty or longer than `room`, or there are more or fewer seeds than prompts.
         """
-        if len(prompts) != len(seeds) or not all(prompts):
-            raise ValueError(f"{len(prompts)} prompts (none may be empty) and {len(seeds)} seeds")
-        fitting = [self._cut(prompt) for prompt in prompts]
+        if len(prompts) != len(seeds) or not all(0 < len(prompt) <= self.room for prompt in prompts):
+            raise ValueError(f"{len(prompts)} prompts (of 1 to {self.room} tokens) and {len(seeds)} seeds")
+        given = [tuple(prompt) for prompt in prompts]
         # In the order of their ids prompts that start alike are neighbours, whatever order they came in.
-        order = sorted(range(len(fitting)), key=lambda row: (fitting[row], seeds[row]))
+        order = sorted(range(len(given)), key=lambda row: (given[row], seeds[row]))
         texts: dict[int, Generated] = {}
         with torch.inference_mode():
-            for batch in self._batches(order, fitting):
-                rows = self._generate_batch([fitting[row] for row in batch], [seeds[row] for row in batch])
+            for batch in self._batches(order, given):
+                rows = self._generate_batch([given[row] for row in batch], [seeds[row] for row in batch])
                 texts.update(zip(batch, rows, strict=True))
-        return [texts[row] for row in range(len(fitting))]
-
-    def _cut(self, prompt: Sequence[int]) -> tuple[int, ...]:
-        room = self.context - min(self.decoding.max_new_tokens, self.context // 4)
-        self.prompts_cut += len(prompt) > room
-        return tuple(prompt[-room:])
+        return [texts[row] for row in range(len(given))]
 
     def _batches(self, order: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
         """Neighbouring rows, as many as `max_rows` and the memory for keys and values allow."""

@@ -6,59 +6,90 @@ of somebody's machine. `reproducible` is false where the same request may be ans
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from chatbench.core.records import Message
+from chatbench.core.settings import Template
+from chatbench.models.chat_template import ChatTemplate
+from chatbench.models.encoding import encoder
 from chatbench.models.endpoint import ChatEndpoint
-from chatbench.models.generation import Decoding, LocalGenerator
+from chatbench.models.generation import Decoding, Generated, LocalGenerator
 from chatbench.models.loading import Loaded
 from chatbench.protocol.dialogue import Failure, Reply, Request
-from chatbench.protocol.transcript import encode_prompt, prompt_text
+from chatbench.protocol.history import TURNS_PER_EXCHANGE, read_history, shorter_messages
+from chatbench.protocol.transcript import encode_prompt
 
 PLAIN_NAMES = {"user": "User", "assistant": "Assistant"}
 PLAIN_STOP = "\nUser:"
 """What a base model writes when it goes on with the user's part."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids that fit a model's context; `turns_dropped` of the oldest turns are not among them."""
+
+    ids: list[int]
+    turns_dropped: int = 0
+
+
 class LocalSimulator:
-    """A language model, fine-tuned or not, in the user's place, in the plain-text form of its training."""
+    """A language model, fine-tuned or not, in the user's place, in the form of its training.
 
-    def __init__(self, loaded: Loaded, name: str, *, temperature: float, max_tokens: int) -> None:
-        decoding = Decoding(temperature, max_tokens)
-        self._generator = LocalGenerator(loaded.model, loaded.tokenizer, decoding)
-        self.identity: dict[str, object] = {**_identity(loaded, name, decoding), "form": "plain text"}
+    A prompt that is too long loses the oldest turns of the conversation in it, which the reply says; one that is too
+    long even without the conversation is a failure.
+    """
 
-    @property
-    def prompts_cut(self) -> int:
-        """How many prompts so far were too long for the model and lost their start."""
-        return self._generator.prompts_cut
+    def __init__(
+        self, loaded: Loaded, name: str, *, temperature: float, max_tokens: int, template: Template = "plain"
+    ) -> None:
+        self._form = encoder(loaded.tokenizer, template)
+        decoding = Decoding(temperature, max_tokens, stop=self._form.stop)
+        self._generator = LocalGenerator(loaded.model, loaded.tokenizer, decoding, end_ids=self._form.end_ids)
+        self.identity: dict[str, object] = {**_identity(loaded, name, decoding), "form": self._form.name}
 
     def reply_all(self, requests: Sequence[Request]) -> list[Reply | Failure]:
-        texts = [prompt_text(request.messages) for request in requests]
-        # Many people are asked the same: each text is tokenised once.
-        ids = {text: encode_prompt(self._generator.tokenizer, text) for text in set(texts)}
-        return _generate(self._generator, [ids[text] for text in texts], requests)
+        # Many people are asked the same: each prompt is tokenised once.
+        prompts = {messages: self._prompt(messages) for messages in {request.messages for request in requests}}
+        return _generate(self._generator, [prompts[request.messages] for request in requests], requests)
+
+    def _prompt(self, messages: Sequence[Message]) -> Prompt | Failure:
+        def without(count: int) -> list[int]:
+            return self._form.prompt_ids(shorter_messages(messages, count) if count else messages)
+
+        return fitting_prompt(without, len(read_history(messages[1].content).exchanges), self._generator.room)
 
 
 class LocalAssistant:
-    """A local language model as the assistant, through its chat template, or as plain text where it has none."""
+    """A local language model as the assistant, through its chat template, or as plain text where it has none.
+
+    A chat that is too long loses its oldest turns, which the reply says; one whose last message alone is too long is a
+    failure.
+    """
 
     def __init__(self, loaded: Loaded, name: str, *, temperature: float, max_tokens: int) -> None:
-        self._template = bool(loaded.tokenizer.chat_template)
+        tokenizer = loaded.tokenizer
+        self._template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
         decoding = Decoding(temperature, max_tokens, stop=() if self._template else (PLAIN_STOP,))
-        self._generator = LocalGenerator(loaded.model, loaded.tokenizer, decoding)
+        self._generator = LocalGenerator(loaded.model, tokenizer, decoding)
         self.identity: dict[str, object] = {
             **_identity(loaded, name, decoding),
             "form": "chat template" if self._template else "plain text",
         }
 
     def reply_all(self, requests: Sequence[Request]) -> list[Reply | Failure]:
-        encode = encode_chat if self._template else encode_plain_chat
-        prompts = [encode(self._generator.tokenizer, request.messages) for request in requests]
-        return _generate(self._generator, prompts, requests)
+        return _generate(self._generator, [self._prompt(request.messages) for request in requests], requests)
+
+    def _prompt(self, messages: Sequence[Message]) -> Prompt | Failure:
+        def without(count: int) -> list[int]:
+            kept = [messages[0], *messages[1 + TURNS_PER_EXCHANGE * count :]]
+            if self._template:
+                return self._template.prompt_ids(kept)
+            return encode_plain_chat(self._generator.tokenizer, kept)
+
+        return fitting_prompt(without, (len(messages) - 1) // TURNS_PER_EXCHANGE, self._generator.room)
 
 
 class EndpointAssistant:
@@ -91,26 +122,31 @@ def _identity(loaded: Loaded, name: str, decoding: Decoding) -> dict[str, object
     }
 
 
-def _generate(
-    generator: LocalGenerator, prompts: Sequence[list[int]], requests: Sequence[Request]
-) -> list[Reply | Failure]:
-    generated = generator.generate(prompts, [request.seed for request in requests])
-    return [Reply(one.text.strip(), one.tokens, one.stopped) for one in generated]
+def fitting_prompt(without: Callable[[int], list[int]], exchanges: int, room: int) -> Prompt | Failure:
+    """The prompt without as few of its oldest exchanges as make it fit `room` tokens; a failure where nothing does.
 
-
-def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a chat through the tokenizer's template, ready for the assistant's next turn.
-
-    A template that knows no system role gets the system message at the head of the first user message.
+    Args:
+        without: token ids of the prompt without that many of its `exchanges`.
     """
-    rows = [message.as_dict() for message in messages]
-    try:
-        text = tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=True)
-    except TemplateError:
-        merged = [{"role": "user", "content": f"{rows[0]['content']}\n\n{rows[1]['content']}"}, *rows[2:]]
-        text = tokenizer.apply_chat_template(merged, tokenize=False, add_generation_prompt=True)
-    # The template's own markers are special tokens, though in other text of a study the same characters are only text.
-    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"])
+    for count in range(exchanges + 1):
+        ids = without(count)
+        if len(ids) <= room:
+            return Prompt(ids, TURNS_PER_EXCHANGE * count)
+    return Failure(f"a prompt of {len(ids):,} tokens, earlier turns left out: the model has room for {room:,}")
+
+
+def _generate(
+    generator: LocalGenerator, prompts: Sequence[Prompt | Failure], requests: Sequence[Request]
+) -> list[Reply | Failure]:
+    """A reply to each request whose prompt fits, and the failure of each whose prompt does not."""
+    asked = list(zip(prompts, requests, strict=True))
+    fitting = [(prompt, request.seed) for prompt, request in asked if isinstance(prompt, Prompt)]
+    generated = iter(generator.generate([prompt.ids for prompt, _ in fitting], [seed for _, seed in fitting]))
+    return [prompt if isinstance(prompt, Failure) else _reply(prompt, next(generated)) for prompt in prompts]
+
+
+def _reply(prompt: Prompt, generated: Generated) -> Reply:
+    return Reply(generated.text.strip(), generated.tokens, generated.stopped, prompt.turns_dropped)
 
 
 def encode_plain_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:

@@ -43,11 +43,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A speaker's text; `stopped` is False where the token limit, not the speaker, ended it."""
+    """A speaker's text; `stopped` is False where the token limit, not the speaker, ended it.
+
+    `turns_dropped` of the oldest turns did not fit the speaker's context: it did not see them.
+    """
 
     text: str
     tokens: int = 0
     stopped: bool = True
+    turns_dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Outcome:
 
     `answer_text` is what followed `Answer: `, valid or not; `letter` is None where it is invalid or missing;
     `forced_text` is what the simulator said when it was forced to answer, None where it was not forced.
+    `turns_dropped` is the largest number of turns that a speaker did not see.
     """
 
     turns: tuple[Turn, ...]
@@ -75,6 +80,7 @@ class Outcome:
     forced_text: str | None = None
     simulator_tokens: int = 0
     assistant_tokens: int = 0
+    turns_dropped: int = 0
 
 
 class Speaker(Protocol):
@@ -117,6 +123,7 @@ class _State:
     turns: list[Turn] = field(default_factory=list)
     simulator_tokens: int = 0
     assistant_tokens: int = 0
+    turns_dropped: int = 0
 
     def request(self, speaker: SpeakerName, messages: Sequence[Message], purpose: Purpose) -> Request:
         seed = derive_seed(self.base_seed, self.conversation_id, len(self.turns) // 2, speaker)
@@ -140,6 +147,7 @@ class _State:
             forced_text=forced_text,
             simulator_tokens=self.simulator_tokens,
             assistant_tokens=self.assistant_tokens,
+            turns_dropped=self.turns_dropped,
         )
 
 
@@ -193,6 +201,7 @@ def _user(state: _State, variant: PromptVariant, *, forced: bool = False) -> _As
     if isinstance(reply, Failure):
         return reply
     state.simulator_tokens += reply.tokens
+    state.turns_dropped = max(state.turns_dropped, reply.turns_dropped)
     return clean_output(reply.text)
 
 
@@ -202,6 +211,7 @@ def _assistant(state: _State, said: str) -> _Asked:
     if isinstance(reply, Failure):
         return reply
     state.assistant_tokens += reply.tokens
+    state.turns_dropped = max(state.turns_dropped, reply.turns_dropped)
     return reply.text
 
 

@@ -14,26 +14,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message
 
+PROMPT_END = "\n\n[USER] "
 END = " [END]"
+_PROBE = "a"
 
 
 class Encoder(Protocol):
-    """The two calls of a tokenizer that this module needs (Hugging Face tokenizers have them)."""
+    """What this module needs of a tokenizer (Hugging Face tokenizers have it)."""
 
     bos_token_id: int | None
+    eos_token_id: int | None
 
     def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
-    """Token ids of one example; only `completion` carries loss. `prompt_cut` tokens of the prompt's start are gone."""
+    """Token ids of one example; only `completion` carries loss."""
 
     prompt: list[int]
     completion: list[int]
-    prompt_cut: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Length of prompt and completion together."""
+        return len(self.prompt) + len(self.completion)
 
 
 def prompt_text(messages: Sequence[Message]) -> str:
@@ -45,7 +53,7 @@ def prompt_text(messages: Sequence[Message]) -> str:
     system, user = messages[0], messages[1]
     if system.role != "system" or user.role != "user":
         raise ValueError(f"roles {system.role}, {user.role}; expected system, user")
-    return f"[SYSTEM] {system.content}\n\n{user.content}\n\n[USER] "
+    return f"[SYSTEM] {system.content}\n\n{user.content}{PROMPT_END}"
 
 
 def completion_text(target: str) -> str:
@@ -65,25 +73,32 @@ def read_completion(generated: str) -> tuple[str, bool]:
     return text.strip() if marker else generated.strip(), bool(marker)
 
 
+def wrapping(tokenizer: Encoder) -> tuple[list[int], list[int]]:
+    """The special tokens that a tokenizer puts before and after a text.
+
+    Those before (a beginning-of-sequence token, mostly) lead a prompt. Those after (an end-of-sequence token) are left
+    away: between prompt and completion they would say that the text is over.
+
+    Raises:
+        ChatbenchError: it changes the text as well, or adds tokens though it is told not to.
+    """
+    bare, wrapped = (tokenizer.encode(_PROBE, add_special_tokens=flag) for flag in (False, True))
+    starts = [start for start in range(len(wrapped)) if wrapped[start : start + len(bare)] == bare]
+    unasked = {tokenizer.bos_token_id, tokenizer.eos_token_id} & set(bare)
+    if not bare or not starts or unasked:
+        raise ChatbenchError(
+            f"the tokenizer encodes {_PROBE!r} as {bare} without special tokens and as {wrapped} with them",
+            expected="the same tokens, with special ones only before or after them and only where they are asked for",
+            fix="set its post-processor right, or choose another base",
+        )
+    return wrapped[: starts[0]], wrapped[starts[0] + len(bare) :]
+
+
 def encode_prompt(tokenizer: Encoder, text: str) -> list[int]:
-    """Token ids of a prompt, led by the tokenizer's beginning-of-sequence token where it has one that it uses."""
-    return tokenizer.encode(text, add_special_tokens=True)
+    """Token ids of a prompt, led by what the tokenizer puts before a text (see `wrapping`)."""
+    return wrapping(tokenizer)[0] + tokenizer.encode(text, add_special_tokens=False)
 
 
 def encode_completion(tokenizer: Encoder, text: str) -> list[int]:
     """Token ids of a completion, without special tokens."""
     return tokenizer.encode(text, add_special_tokens=False)
-
-
-def encode_example(tokenizer: Encoder, prompt: str, completion: str, max_tokens: int) -> EncodedExample:
-    """Encodes both parts and makes them fit `max_tokens` by cutting the *start* of the prompt, never the completion.
-
-    Raises:
-        ValueError: the completion alone does not fit.
-    """
-    prompt_ids, completion_ids = encode_prompt(tokenizer, prompt), encode_completion(tokenizer, completion)
-    room = max_tokens - len(completion_ids)
-    if room < 1:
-        raise ValueError(f"a completion of {len(completion_ids)} tokens does not fit a context of {max_tokens}")
-    cut = max(0, len(prompt_ids) - room)
-    return EncodedExample(prompt_ids[cut:], completion_ids, cut)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.settings import resolve_settings
+from chatbench.core.resolved_settings import resolve_settings
+from chatbench.core.settings import Template
 from chatbench.protocol.example_rows import read_examples
-from chatbench.protocol.transcript import encode_completion, encode_prompt
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -23,29 +23,38 @@ SCORED_STYLES = ("black on green", "black on bright_green")
 """Two shades in turn, so that the borders of tokens can be seen."""
 
 
-def show_mask(path: Path, row: int, model: str = "tiny") -> Text:
+def show_mask(path: Path, row: int, model: str = "tiny", template: Template | None = None) -> Text:
     """The example on line `row` (from 1, blank lines not counted) as MODEL's tokenizer sees it.
 
+    Args:
+        template: the form of the example; None takes the one that MODEL's recipe names.
+
     Raises:
-        ChatbenchError: no such file, line or model.
+        ChatbenchError: no such file, line or model, or a chat template that cannot be masked exactly.
     """
     rows = read_examples(path)
     if not 1 <= row <= len(rows):
         raise ChatbenchError(f"{path}: no row {row}", expected=f"1 to {len(rows)}")
     from rich.text import Text
 
+    from chatbench.models.encoding import encoder
     from chatbench.models.loading import load_tokenizer
 
-    tokenizer = load_tokenizer(resolve_settings(model).base)
+    resolved = resolve_settings(model)
+    tokenizer = load_tokenizer(resolved.base)
+    form = encoder(tokenizer, template or resolved.settings.template)
     example = rows[row - 1]
-    prompt, completion = encode_prompt(tokenizer, example.prompt), encode_completion(tokenizer, example.completion)
-    text = Text(visible(example.prompt), style="dim")
-    for index, piece in enumerate(token_texts(tokenizer, completion)):
+    (encoded,) = form.encode([example])
+    shown = str(tokenizer.decode(encoded.prompt, clean_up_tokenization_spaces=False))
+    text = Text(visible(shown), style="dim")
+    for index, piece in enumerate(token_texts(tokenizer, encoded.completion)):
         text.append(visible(piece), style=SCORED_STYLES[index % 2])
     text.append(
-        f"\n\n{path}, row {row}: {example.kind} turn of {visible(example.conversation_id)}; "
-        f"{len(prompt):,} tokens of prompt (dim, no loss), {len(completion):,} scored (coloured)"
+        f"\n\n{path}, row {row}: {example.kind} turn of {visible(example.conversation_id)}; {form.name}; "
+        f"{len(encoded.prompt):,} tokens of prompt (dim, no loss), {len(encoded.completion):,} scored (coloured)"
     )
+    for note in form.notes:
+        text.append(f"\n{note}")
     return text
 
 

@@ -17,13 +17,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import AppendOnlyLog
+from chatbench.core.model_names import model_key
 from chatbench.core.records import Question, SimulatedConversation, Study
-from chatbench.core.settings import model_key, resolve_settings
+from chatbench.core.resolved_settings import resolve_settings
 from chatbench.protocol.dialogue import MAX_USER_TURNS, Outcome, Speaker, dialogue, hold_together
 from chatbench.protocol.prepared_data import Manifest, load_manifest, read_split
 from chatbench.protocol.prompts import PromptVariant
@@ -40,6 +42,10 @@ from chatbench.studies.simulations import (
     settings_path,
 )
 
+if TYPE_CHECKING:
+    from chatbench.models.encoding import TextForm
+    from chatbench.models.loading import Loaded
+
 __all__ = ["SimulateResult", "read_conversations", "simulate"]
 
 BLOCK_SIZE = 256
@@ -51,8 +57,8 @@ ENDPOINT_BLOCK_SIZE = 32
 class SimulateResult:
     """What lies in the log after the run, and how this run went.
 
-    `terminations` counts the conversations of this run's plan; `simulated` of them are new; `prompts_cut` counts the
-    prompts that were too long for the simulator.
+    `terminations` counts the conversations of this run's plan; `simulated` of them are new. `conversations_shortened`
+    outgrew a speaker's context, which in the end did not see `turns_dropped` turns of theirs.
     """
 
     path: Path
@@ -60,7 +66,8 @@ class SimulateResult:
     conversations: int
     simulated: int
     seconds: float
-    prompts_cut: int
+    conversations_shortened: int = 0
+    turns_dropped: int = 0
 
     def lines(self) -> list[str]:
         """What to print: counts by termination, and conversations per second."""
@@ -70,8 +77,11 @@ class SimulateResult:
             f"{self.conversations} conversations: {counts}",
             f"{self.simulated} new in {self.seconds:.1f} s{rate} -> {self.path}",
         ]
-        if self.prompts_cut:
-            lines.append(f"{self.prompts_cut} prompts were too long for the simulator and lost their start")
+        if self.conversations_shortened:
+            lines.append(
+                f"{self.conversations_shortened} conversations outgrew a speaker's context: "
+                f"{self.turns_dropped} oldest turns were out of its sight"
+            )
         return lines
 
 
@@ -148,14 +158,16 @@ def simulate(
     plans = {name: plan(questions, name, conversations) for name in speakers}
     simulated = hold_plans(log, plans, simulator, speakers, loop, block_size, console or Console())
     planned = {one.id for each in plans.values() for one in each}
-    ends = Counter(one.termination for one in recorded_conversations(log) if one.id in planned)
+    recorded = [one for one in recorded_conversations(log) if one.id in planned]
+    ends = Counter(one.termination for one in recorded)
     return SimulateResult(
         path=log.path,
         terminations={name: ends[name] for name in ("answered", "forced", "no_answer", "failed")},
         conversations=sum(ends.values()),
         simulated=simulated,
         seconds=time.monotonic() - began,
-        prompts_cut=int(getattr(simulator, "prompts_cut", 0)),
+        conversations_shortened=sum(one.turns_dropped > 0 for one in recorded),
+        turns_dropped=sum(one.turns_dropped for one in recorded),
     )
 
 
@@ -181,28 +193,41 @@ def study_of(manifest: Manifest) -> Study:
 def open_simulator(
     model: str, results: Path, split: str, *, untrained: bool, temperature: float, max_tokens: int
 ) -> Speaker:
-    """The fine-tuned model of a split, or the base it starts from.
+    """The simulator of `load_simulator`, ready to speak."""
+    from chatbench.models.speakers import LocalSimulator
+
+    loaded, form = load_simulator(model, results, split, untrained=untrained)
+    name = f"{model_key(model)} untrained" if untrained else f"{model_key(model)} {split}"
+    return LocalSimulator(loaded, name, temperature=temperature, max_tokens=max_tokens, template=form.template)
+
+
+def load_simulator(model: str, results: Path, split: str, *, untrained: bool) -> tuple[Loaded, TextForm]:
+    """The fine-tuned model of a split, or the base it starts from, in the form of the fine-tuned one's training.
+
+    Before there is a fine-tuned model, the base speaks in the form that its recipe names.
 
     Raises:
         ChatbenchError: the model was not fine-tuned on this split, or cannot be loaded.
     """
-    key = model_key(model)
-    folder = results / "models" / key / split
+    folder = results / "models" / model_key(model) / split
     if not untrained and not folder.is_dir():
         raise ChatbenchError(
             f"{folder}: no model fine-tuned on {split}",
             fix=f"fine-tune first: SPLIT_ID={split} chatbench finetune {model}; or simulate the base with --untrained",
         )
+    from chatbench.models.encoding import TextForm, form_of
     from chatbench.models.loading import load
-    from chatbench.models.speakers import LocalSimulator
+    from chatbench.models.run_record import read_record
 
+    record = read_record(folder)
+    form = form_of(record or {})
     if untrained:
         resolved = resolve_settings(model)
         loaded = load(resolved.base, seed=resolved.settings.seed)
+        form = form if record else TextForm(resolved.settings.template)
     else:
         loaded = load(str(folder))
-    name = f"{key} untrained" if untrained else f"{key} {split}"
-    return LocalSimulator(loaded, name, temperature=temperature, max_tokens=max_tokens)
+    return loaded, form
 
 
 def plan(questions: Sequence[Question], assistant: str, conversations: int) -> list[Planned]:
@@ -284,6 +309,7 @@ def _record(planned: Planned, outcome: Outcome, seed: int) -> SimulatedConversat
         forced_text=outcome.forced_text,
         seed=seed,
         transient=outcome.transient,
+        turns_dropped=outcome.turns_dropped,
     )
 
 

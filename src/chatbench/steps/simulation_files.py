@@ -9,10 +9,10 @@ from typing import cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import AppendOnlyLog, read_json
+from chatbench.core.model_names import model_key
 from chatbench.core.records import Split, Study
-from chatbench.core.settings import model_key
 from chatbench.measures.figures import FINE_TUNED, UNTRAINED
-from chatbench.measures.split_figures import Simulation
+from chatbench.measures.split_cells import Simulation
 from chatbench.protocol.prepared_data import Manifest
 from chatbench.protocol.splits import question_set_sha256
 from chatbench.studies.simulations import log_path, recorded_conversations, settings_path

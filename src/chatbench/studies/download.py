@@ -164,6 +164,13 @@ def _files(folder: Path) -> list[Path]:
     ]
 
 
+def downloaded_from(study: Path) -> tuple[str, str]:
+    """Source and revision of a study that was downloaded here; two empty texts for any other study."""
+    content = read_json(study / RECORD) if (study / RECORD).is_file() else {}
+    record = content if isinstance(content, dict) else {}
+    return str(record.get("source", "")), str(record.get("revision", ""))
+
+
 def _recorded(out: Path) -> dict[str, str]:
     if not (out / RECORD).exists():
         return {}

@@ -37,6 +37,7 @@ def conversation_row(conversation: SimulatedConversation, **more: object) -> Row
         "letter": conversation.letter,
         "forced_text": conversation.forced_text,
         "seed": conversation.seed,
+        "turns_dropped": conversation.turns_dropped,
         **more,
     }
 
@@ -77,6 +78,7 @@ def _conversation(row: Row, where: str) -> SimulatedConversation:
             forced_text=cast("str | None", row.get("forced_text")),
             seed=int(cast(int, row.get("seed", 0))),
             transient=bool(row.get("transient", False)),
+            turns_dropped=int(cast(int, row.get("turns_dropped", 0))),
         )
     except KeyError as missing:
         raise ChatbenchError(f"{where}: no {missing}", expected="a simulated conversation", fix=_FIX) from None

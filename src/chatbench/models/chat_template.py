@@ -1,0 +1,187 @@
+"""A tokenizer's own chat template, applied so that the text of a message stays text.
+
+A template writes markers (`<|im_end|>`) around the messages, and those become single tokens. A message that holds the
+same characters must not: its author would end the turn, or speak as somebody else. So a marker inside a message is
+taken apart before the template sees it, and its parts are tokenised one by one; all other text is tokenised as one, as
+the tokenizer itself does it.
+
+The prompt is the same every day: a template that takes a date from the caller gets a fixed one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any, cast
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import Message
+
+PLAIN_FIX = "use the plain-text form: --template plain"
+FIXED_DATE = "26 Jul 2024"
+"""The date that Llama 3's templates fall back to where the caller's clock is not to be had."""
+PROBE = (Message("system", "Ssys"), Message("user", "Uusr"), Message("assistant", "Ttgt"))
+"""A chat by which a template is known."""
+
+_CUT = "\ufdd0"
+"""Marks where a message's text is tokenised in parts: a code point that Unicode keeps for use inside programs."""
+
+
+class ChatTemplate:
+    """The chat template of a tokenizer.
+
+    A template that knows no system role gets the system message at the head of the first user message
+    (`merges_system`). `thinking` is what the template is told as `enable_thinking`, None for nothing.
+
+    Raises:
+        ChatbenchError: the tokenizer has no template, or it cannot be applied to a system and a user message.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, thinking: bool | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.thinking = thinking
+        self.source = _source(tokenizer)
+        tokens = tokenizer.added_tokens_decoder
+        # White space that is a token of its own (Gemma) is in every template, and in every text.
+        markers = {
+            index: token.content
+            for index, token in tokens.items()
+            if token.special or (token.content in self.source and not token.content.isspace())
+        }
+        self.special_ids = frozenset(index for index, token in tokens.items() if token.special)
+        self._marker_ids = frozenset(markers) - _stand_ins(tokenizer)
+        longest_first = sorted(markers.values(), key=len, reverse=True)
+        self._marker = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")  # (?!) matches nothing
+        self.merges_system = False
+        self.merges_system = self._refuses_system()
+        self.text(PROBE[:2], ask=True)
+
+    @property
+    def name(self) -> str:
+        """A name of template and options that changes with them."""
+        text = f"{self.source}\n{self.thinking}\n{FIXED_DATE}"
+        return f"chat template {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about how the template is applied."""
+        notes = []
+        if self.merges_system:
+            notes.append("the chat template has no system role: the system message stands before the user's")
+        if self.thinking is False:
+            notes.append("the chat template is told enable_thinking=False")
+        return tuple(notes)
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a chat, ready for the assistant's next turn.
+
+        Raises:
+            ChatbenchError: the template refuses the messages.
+        """
+        return self.ids([self.text(messages, ask=True)])[0]
+
+    def text(self, messages: Sequence[Message], *, ask: bool) -> str:
+        """The chat as text, to be tokenised by `ids` only; with `ask` it ends where the assistant is to speak.
+
+        Raises:
+            ChatbenchError: the template refuses the messages.
+        """
+        try:
+            return self._rendered(messages, ask)
+        except TemplateError as error:
+            roles = ", ".join(message.role for message in messages)
+            raise ChatbenchError(
+                f"{tokenizer_name(self.tokenizer)}: its chat template refuses the roles {roles}: {error}", fix=PLAIN_FIX
+            ) from error
+
+    def held_text(self, text: str) -> str:
+        """A message's text as it stands in `text`: its markers taken apart."""
+        return self._marker.sub(_taken_apart, text.replace(_CUT, "\ufffd"))
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each of the texts that `text` gave, without any token that the template does not write.
+
+        Raises:
+            ChatbenchError: the tokenizer makes a marker of something that is none.
+        """
+        distinct = list(dict.fromkeys(texts))  # many people are asked the same
+        whole = [text for text in distinct if _CUT not in text]
+        ids = dict(zip(whole, self._encoded(whole), strict=True))
+        ids |= {text: self._in_parts(text) for text in distinct if _CUT in text}
+        for text, each in ids.items():
+            if sum(map(self._marker_ids.__contains__, each)) > len(self._marker.findall(text)):
+                raise ChatbenchError(
+                    f"the tokenizer makes special tokens of text that holds none: {text.replace(_CUT, '')[:200]!r}",
+                    fix=PLAIN_FIX,
+                )
+        return [ids[text] for text in texts]
+
+    def _rendered(self, messages: Sequence[Message], ask: bool) -> str:
+        rows = [{"role": message.role, "content": self.held_text(message.content)} for message in messages]
+        if self.merges_system and rows[0]["role"] == "system":
+            rows = [{"role": "user", "content": f"{rows[0]['content']}\n\n{rows[1]['content']}"}, *rows[2:]]
+        options: dict[str, Any] = {} if self.thinking is None else {"enable_thinking": self.thinking}
+        rendered = self.tokenizer.apply_chat_template(
+            rows, tokenize=False, add_generation_prompt=ask, date_string=FIXED_DATE, **options
+        )
+        return cast(str, rendered)
+
+    def _refuses_system(self) -> bool:
+        """Whether the template raises on a system message, or passes over it."""
+        try:
+            return PROBE[0].content not in self._rendered(PROBE[:2], ask=True)
+        except TemplateError:
+            return True
+
+    def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        # A chat template writes its own beginning-of-sequence token, where it has one.
+        batch = self.tokenizer(
+            list(texts), add_special_tokens=False, split_special_tokens=False, return_attention_mask=False,
+            return_token_type_ids=False, verbose=False,
+        )  # fmt: skip
+        return cast("list[list[int]]", batch["input_ids"])
+
+    def _in_parts(self, text: str) -> list[int]:
+        """Each part by itself, and each but the first behind a line feed, which then goes again.
+
+        Otherwise a SentencePiece tokenizer would put a space before it, as it does at the start of a text.
+        """
+        first, *parts = text.split(_CUT)
+        (feed, ids) = self._encoded(["\n", first]) if first else (self._encoded(["\n"])[0], [])
+        for part in filter(None, parts):
+            after_feed, alone = self._encoded(["\n" + part, part])
+            ids = ids + (after_feed[len(feed) :] if after_feed[: len(feed)] == feed else alone)
+        return ids
+
+
+def tokenizer_name(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What a message calls a tokenizer."""
+    return tokenizer.name_or_path or "the tokenizer"
+
+
+def _taken_apart(marker: re.Match[str]) -> str:
+    half = len(marker[0]) // 2
+    return f"{marker[0][:half]}{_CUT}{marker[0][half:]}{_CUT}"
+
+
+def _stand_ins(tokenizer: PreTrainedTokenizerBase) -> set[int | None]:
+    """The token for characters that the vocabulary lacks, where it is no other token too: any text may hold it."""
+    return {tokenizer.unk_token_id} - {tokenizer.bos_token_id, tokenizer.eos_token_id}
+
+
+def _source(tokenizer: PreTrainedTokenizerBase) -> str:
+    name = tokenizer_name(tokenizer)
+    if not tokenizer.chat_template:
+        raise ChatbenchError(f"{name}: its tokenizer has no chat template", fix=PLAIN_FIX)
+    try:
+        return tokenizer.get_chat_template()
+    except ValueError as error:
+        raise ChatbenchError(
+            f"{name}: its tokenizer has several chat templates and none called 'default'", fix=PLAIN_FIX
+        ) from error
