@@ -1,7 +1,8 @@
 """The one error that a user sees: where it is, what was found, what was expected, and how to fix it.
 
 Everything that a user can cause (a bad file, an unknown name, a missing model) raises `ChatbenchError`; `cli.main`
-catches it, prints it without a traceback and exits with code 2. Anything else that escapes is a bug of ours.
+catches it, prints it without a traceback and exits with code 2 (143 where a run was asked to stop, and has saved).
+Anything else that escapes is a bug of ours.
 """
 
 from __future__ import annotations
@@ -26,3 +27,7 @@ class ChatbenchError(Exception):
         if fix:
             lines.append(f"  fix: {fix}")
         super().__init__("\n".join(lines))
+
+
+class StoppedError(ChatbenchError):
+    """A run was asked to stop (SIGTERM), has written what it needs to continue, and has stopped."""

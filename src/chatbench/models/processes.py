@@ -1,0 +1,110 @@
+"""Several processes of one run: how many there really are, what all agree on, and whose error it is.
+
+A launch that starts fewer processes than were asked for is the worst mistake, because it trains and says nothing: the
+number is printed in any case, and what can be recognised is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from transformers import TrainingArguments
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.settings import Settings
+
+Result = TypeVar("Result")
+
+
+def describe(arguments: TrainingArguments, *, sharded: bool) -> str:
+    """How the run is spread, e.g. "2 processes on cpu, gloo, each with the whole model"."""
+    device = arguments.device.type
+    if arguments.world_size == 1:
+        return f"1 process on {device}"
+    machines = len(set(everyone(arguments, socket.gethostname)))
+    where = f" on {machines} machines" if machines > 1 else ""
+    model = "the model sharded over them (FSDP)" if sharded else "each with the whole model"
+    return f"{arguments.world_size} processes{where} on {device}, {torch.distributed.get_backend()}, {model}"
+
+
+def refuse_launch(settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
+    """Nothing, unless the way in which this process was started cannot give what it seems to.
+
+    `accelerate launch --cpu --num_processes 2` starts one process: it names a place to meet, and nobody to meet.
+
+    Raises:
+        ChatbenchError: fewer processes than asked for, or a model to shard (FSDP) that is quantised.
+    """
+    by_accelerate = "ACCELERATE_MIXED_PRECISION" in environment and "MASTER_ADDR" in environment
+    if by_accelerate and "WORLD_SIZE" not in environment:
+        raise ChatbenchError(
+            "accelerate launch was asked for several processes and started one",
+            expected="WORLD_SIZE in the environment of each process",
+            fix="on processors start with torchrun --nproc_per_node 2 -m chatbench finetune MODEL",
+        )
+    if fsdp_asked(environment) and (settings.load_in_8bit or settings.load_in_4bit):
+        raise ChatbenchError(
+            "FSDP with quantised weights, which it cannot shard",
+            expected="each process with a quantised base of its own (DDP), or 16-bit weights to shard",
+            fix="use configs/accelerate/ddp_4gpu.yaml, or set load_in_8bit and load_in_4bit to false",
+        )
+
+
+def check_sharded(sharded: bool, environment: Mapping[str, str] = os.environ) -> None:
+    """Nothing, unless FSDP was asked for and the model is not sharded: accelerate then copies it, and says nothing.
+
+    Raises:
+        ChatbenchError: so it is.
+    """
+    if fsdp_asked(environment) and not sharded:
+        raise ChatbenchError(
+            "FSDP was asked for, and accelerate does not shard here",
+            expected="several GPUs",
+            fix="start several processes with a GPU each, or leave FSDP out",
+        )
+
+
+def everyone(arguments: TrainingArguments, act: Callable[[], Result]) -> list[Result]:
+    """The result of `act` in each process, known to all; a `ChatbenchError` of one is raised by all."""
+    if arguments.world_size == 1:
+        return [act()]
+    own: list[Any] = [None, None]
+    try:
+        own[0] = act()
+    except ChatbenchError as error:
+        own[1] = error
+    told: list[Any] = [None] * arguments.world_size
+    torch.distributed.all_gather_object(told, own)
+    for _, failure in told:
+        if failure is not None:
+            raise failure
+    return [result for result, _ in told]
+
+
+def on_main(arguments: TrainingArguments, act: Callable[[], Result]) -> Result:
+    """The result of `act`, done by the first process alone and told to all; its error is everybody's."""
+    return everyone(arguments, lambda: act() if arguments.process_index == 0 else None)[0]  # type: ignore[return-value]  # the first is never None's
+
+
+def check_shared(folder: Path) -> None:
+    """Nothing, where this process sees what the first one has just written.
+
+    Raises:
+        ChatbenchError: it does not: the machines do not share the folder.
+    """
+    if not folder.exists():
+        raise ChatbenchError(
+            f"{socket.gethostname()} does not see {folder}, which the first process has made",
+            expected="a --results folder on a file system that all machines share",
+            fix="choose one with --results",
+        )
+
+
+def fsdp_asked(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the launch asked for the model to be sharded over the processes."""
+    return environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
