@@ -15,9 +15,12 @@ from typing import Any, Literal, cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json_whole
-from chatbench.core.settings import Resolved
+from chatbench.core.resolved_settings import Resolved
 
 RECORD = "chatbench.json"
+RESOLVED_SETTINGS = "resolved_settings.json"
+LOG = "trainer_log.jsonl"
+LOSS_CURVE = "loss_curve.png"
 
 Next = Literal["start", "resume", "finished"]
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from transformers import TrainingArguments
-from transformers.integrations.integration_utils import TensorBoardCallback
 
 from chatbench.core.settings import Settings
 from chatbench.models.loading import best_device
@@ -27,7 +26,7 @@ def training_arguments(settings: Settings, folder: Path) -> TrainingArguments:
         num_train_epochs=settings.num_train_epochs,
         max_steps=settings.max_steps or -1,
         per_device_train_batch_size=settings.per_device_train_batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        gradient_accumulation_steps=1,  # a step's batches are accumulated in CompletionTrainer.training_step
         lr_scheduler_type=settings.lr_scheduler_type,
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
@@ -42,12 +41,9 @@ def training_arguments(settings: Settings, folder: Path) -> TrainingArguments:
         logging_steps=settings.logging_steps,
         logging_nan_inf_filter=False,  # a loss that is not finite is an error, not something to hide
         eval_strategy="no",
-        report_to="none",  # TensorBoard is added by hand, to write where results/logs is
+        report_to="none",  # trackers are added by hand (trackers.py), to write where results/logs is
         disable_tqdm=True,
         remove_unused_columns=False,
-        label_names=["labels"],
-        dataloader_num_workers=0,
-        dataloader_pin_memory=device == "cuda",
         ddp_backend="gloo" if several and device == "cpu" else None,  # a single process with a backend crashes
         ddp_find_unused_parameters=False if several else None,
         log_level="error",
@@ -56,13 +52,5 @@ def training_arguments(settings: Settings, folder: Path) -> TrainingArguments:
     )
     # With several GPUs but one process, torch's DataParallel would split each batch; accelerate launch is the way.
     arguments._n_gpu = min(1, arguments.n_gpu)
+    arguments.mixed_precision = "no" if precision == "fp32" else precision  # else accelerate launch would decide it
     return arguments
-
-
-def tensorboard(folder: Path, resume_from: str | None) -> TensorBoardCallback:
-    from torch.utils.tensorboard import SummaryWriter
-
-    # What a killed run drew after its last checkpoint is drawn again.
-    purge = int(resume_from.rpartition("-")[2]) + 1 if resume_from else None
-    callback: Any = TensorBoardCallback
-    return cast(TensorBoardCallback, callback(SummaryWriter(str(folder), purge_step=purge)))
