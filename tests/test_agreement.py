@@ -11,6 +11,9 @@ from chatbench.measures.agreement import (
     QuestionAccuracy,
     Undefined,
     agreement,
+    bias,
+    calibration_error,
+    mean_absolute_error,
     mean_value,
     pearson,
     spearman,
@@ -96,3 +99,27 @@ def test_a_mean_over_assistants_is_undefined_where_one_of_them_is() -> None:
 def test_an_accuracy_outside_zero_to_one_is_refused() -> None:
     with pytest.raises(ValueError, match=r"not in 0\.\.1"):
         QuestionAccuracy("q", "gpt", human=55.0, simulated=0.5, n_human=1, n_simulated=1)
+
+
+def test_calibration_error_of_two_bins_worked_by_hand() -> None:
+    # Bin of 0.2 (three questions): mean simulated 0.2, human (0 + 0.4 + 0.5) / 3 = 0.3. Bin of 1 (one): 1 against 0.6.
+    # 3/4 * 0.1 + 1/4 * 0.4; the mean absolute error is (0.2 + 0.2 + 0.3 + 0.4) / 4, since nothing cancels there.
+    human, simulated = [0.0, 0.4, 0.5, 0.6], [0.2, 0.2, 0.2, 1.0]
+
+    assert calibration_error(human, simulated) == pytest.approx(0.175)
+    assert mean_absolute_error(human, simulated) == pytest.approx(0.275)
+
+
+def test_calibration_error_lies_between_bias_and_mean_absolute_error() -> None:
+    draw = random.Random(9)
+    for _ in range(100):
+        human, simulated = [draw.randint(0, 9) / 9 for _ in range(20)], [draw.randint(0, 10) / 10 for _ in range(20)]
+        values = abs(bias(human, simulated)), calibration_error(human, simulated), mean_absolute_error(human, simulated)  # type: ignore[arg-type]
+        assert values[0] - 1e-12 <= values[1] <= values[2] + 1e-12  # type: ignore[operator]
+
+
+def test_an_accuracy_on_the_border_of_two_bins_belongs_to_the_upper_one_and_1_to_the_last() -> None:
+    # 0.7 * 10 may come as 6.999...: [0.7, 0.8) would then lose it. In one bin 0.7 and 0.75 cancel: error 0.
+    assert calibration_error([0.75, 0.7], [0.7, 0.75]) == pytest.approx(0)
+    assert calibration_error([0.9, 1.0], [1.0, 0.9]) == pytest.approx(0)
+    assert calibration_error([], []) == Undefined("no question is left")

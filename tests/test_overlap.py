@@ -7,8 +7,17 @@ import random
 
 import numpy as np
 import pytest
+from benchmarks.overlap import largest_difference, made_up_prompts, pair_by_pair, shared
 
-from chatbench.measures.overlap import BleuCounts, bleu, overlap, sacrebleu_score, tokens_13a, tokens_rouge
+from chatbench.measures.overlap import (
+    BleuCounts,
+    bleu,
+    common_lengths,
+    overlap,
+    sacrebleu_score,
+    tokens_13a,
+    tokens_rouge,
+)
 
 PIECES = "the The of 3,000 it's 12.5 - a-b, (x) $5. cat 7- &amp; &quot;yes&quot; end. -\n \n what? é naïve 5. <skipped>"
 
@@ -143,3 +152,94 @@ def test_a_final_full_stop_after_a_digit_is_its_own_token() -> None:
 
 def test_rouge_words_drop_case_accents_and_punctuation() -> None:
     assert tokens_rouge("Naïve, it's 3.5!") == ("na", "ve", "it", "s", "3", "5")
+
+
+# Hypotheses, references, and the value of `bleu` of the `evaluate` package over all pairs: its metrics/bleu/bleu.py,
+# nmt_bleu.py and tokenizer_13a.py (huggingface/evaluate, commit 4ec931e), run once.
+OF_EVALUATE = [
+    (["the cat sat on the mat"], ["the cat sat on a mat"], 0.537284965911771),
+    (
+        ["If 3 boxes hold 14 pens each, how many pens are there? A. 17 B. 42", "how many pens in 3 boxes"],
+        [
+            "Sadly, 2 of the 3 boxes are empty. How many pens are there?",
+            "3 boxes hold 14 pens each, how many pens are there in all?",
+        ],
+        0.32323249660804226,
+    ),
+    (
+        ["It costs $5.", "", "it's 1,200.5 kg (net) &amp; that's all"],
+        ["It costs $5. it's 1,200.5 kg (net) & that's it", ""],
+        0.27440504577232283,
+    ),
+    (
+        ["Wie groß ist die Fläche von 3 × 4 m²?", "面积 是 多少 ? 请 告诉 我"],  # noqa: RUF001
+        ["Wie groß ist die Fläche von 5 × 4 m²?", "面积 是 多少 ? 请 说明"],  # noqa: RUF001
+        0.34538267100068293,
+    ),
+    (
+        ["a-\nb c d e 3-4 well-known", "a b c d e"],
+        ["ab c d e 3-4 well-known", "a b c d e f g h i j k l"],
+        0.36457247705,
+    ),
+    (["", ""], ["a b c d"], 0.0),
+    (["a b c d e"], [""], 0.0),
+]
+
+
+@pytest.mark.parametrize(("hypotheses", "references", "expected"), OF_EVALUATE)
+def test_bleu_has_the_values_of_the_evaluate_package(
+    hypotheses: list[str], references: list[str], expected: float
+) -> None:
+    assert overlap(hypotheses, references).bleu == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(("hypotheses", "references", "_expected"), OF_EVALUATE)
+def test_rouge_has_the_values_of_rouge_score_on_the_same_texts(
+    hypotheses: list[str], references: list[str], _expected: float
+) -> None:
+    # Not of a-z and 0-9: dropped by both. Empty on both sides: 0 and not 0/0.
+    from rouge_score.rouge_scorer import RougeScorer
+
+    names = ["rouge1", "rouge2", "rougeL"]
+    scorer = RougeScorer(names, use_stemmer=False)
+    theirs = [scorer.score(reference, text) for text in hypotheses for reference in references]
+    scored = overlap(hypotheses, references)
+
+    expected = [float(np.mean([pair[name].fmeasure for pair in theirs])) for name in names]
+    assert [scored.rouge1, scored.rouge2, scored.rouge_l] == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_longest_common_subsequence_of_long_texts_equals_a_table_filled_by_hand() -> None:
+    # All texts share one integer: a carry that ran into the next text would change its length. 70 and more tokens, so
+    # that no machine word holds a text; few words, so that there are many matches.
+    draw = random.Random(8)
+    texts = [tuple(draw.choices("abcd", k=draw.choice([0, 1, 5, 70, 130]))) for _ in range(12)]
+
+    def by_table(one: tuple[str, ...], two: tuple[str, ...]) -> int:
+        row = [0] * (len(two) + 1)
+        for token in one:
+            before = row
+            row = [0]
+            for place, other in enumerate(two):
+                row.append(before[place] + 1 if token == other else max(before[place + 1], row[place]))
+        return row[-1]
+
+    assert common_lengths(texts, texts[:7]).tolist() == [[by_table(one, two) for two in texts[:7]] for one in texts]
+
+
+def test_a_text_s_counts_do_not_depend_on_the_texts_beside_it() -> None:
+    # Numbers of n-grams are shared by all texts: an n-gram that ran over the end of one text into the next would count.
+    texts, others = random_texts(6, seed=11), random_texts(5, seed=12)
+    together = overlap(texts, others)
+    alone = [overlap([one], [two]) for one in texts for two in others]
+
+    assert sum((each.bleu_counts for each in alone), start=BleuCounts()) == together.bleu_counts
+    assert together.rouge2 == pytest.approx(float(np.mean([each.rouge2 for each in alone])), rel=1e-12)
+
+
+def test_the_benchmark_compares_like_with_like() -> None:
+    # It prints how much faster shared counting is; that means something only if both count the same.
+    prompts = made_up_prompts(questions=3, simulated=4, human=5, seed=2)
+
+    assert largest_difference(shared(prompts), pair_by_pair(prompts)) < 1e-9
+    assert {len(human) for _, human in prompts} == {5}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from chatbench.core.records import (
@@ -17,7 +19,8 @@ from chatbench.core.records import (
 from chatbench.measures.accuracies import SILENT_SIMULATOR
 from chatbench.measures.agreement import Undefined, Value
 from chatbench.measures.first_prompts import human_overlap
-from chatbench.measures.split_figures import Simulation, accuracy_pairs, split_figures
+from chatbench.measures.split_cells import Simulation, accuracy_pairs
+from chatbench.measures.split_figures import split_measures
 from chatbench.protocol.dialogue import EMPTY_TURN
 
 TRAIN, TEST = {"q0"}, {"q1", "q2", "q3"}
@@ -103,7 +106,7 @@ def full_simulation() -> Simulation:
 def figures(simulation: Simulation, *others: Simulation) -> dict[tuple[str, str, str], Value]:
     groups = {q: [c for c in STUDY.conversations if c.question_id == q] for q in TEST}
     overlaps = {q: human_overlap(chats) for q, chats in groups.items()}
-    found = split_figures(STUDY, TRAIN, TEST, [simulation, *others], overlaps)
+    found = [f for f in split_measures(STUDY, TRAIN, TEST, [simulation, *others], overlaps).figures if f.part == ""]
     assert len({(f.assistant, f.source, f.metric) for f in found}) == len(found)
     return {(f.assistant, f.source, f.metric): f.value for f in found}
 
@@ -208,6 +211,70 @@ def test_numbers_of_first_prompts_and_how_chats_went() -> None:
     assert rows["all", "fine-tuned", "answered_share"] == 1
     assert rows["all", "fine-tuned", "invalid_share"] == pytest.approx(1 / 12)
     assert rows["strong", "people", "user_turns"] == rows["weak", "fine-tuned", "user_turns"] == 1
+
+
+def test_the_gap_between_assistants_is_that_of_people_and_of_each_source_on_the_same_questions() -> None:
+    # People: (1 - .5 + .5 - 0 + .75 - .25) / 3 = .5; simulated: (1 - 0 + .5 - 0 + .5 - .5) / 3 = .5.
+    rows = figures(full_simulation())
+
+    assert rows["strong minus weak", "people", "gap"] == pytest.approx(0.5)
+    assert rows["strong minus weak", "fine-tuned", "gap"] == pytest.approx(0.5)
+    assert rows["strong minus weak", "fine-tuned", "gap_error"] == pytest.approx(0)
+    # Invalid dropped: q3 with strong is 1 instead of .5.
+    assert rows["strong minus weak", "fine-tuned, invalid dropped", "gap_error"] == pytest.approx(0.5 / 3)
+    assert ("strong minus weak", "AI alone, free_text", "gap") not in rows  # the study has none with weak
+
+
+def test_a_copied_question_is_a_reference_for_overlap() -> None:
+    # People wrote the text of q1 as it is; on q2 it shares no word with "help me".
+    assert figures(full_simulation())["all", "question copied", "rouge1"] == pytest.approx(0.5)
+
+
+def parts() -> dict[str, dict[tuple[str, str, str], Value]]:
+    """As `figures`, by part: two subsets, and two of the four answers to each question of another condition."""
+    answers = [
+        replace(one, condition="first" if index % 4 < 2 else "then") for index, one in enumerate(human_answers())
+    ]
+    questions = {**QUESTIONS, "q3": replace(QUESTIONS["q3"], subset="t")}
+    study = replace(STUDY, answers=tuple(answers), questions=questions)
+    found: dict[str, dict[tuple[str, str, str], Value]] = {}
+    for f in split_measures(study, TRAIN, TEST, [full_simulation()], {}).figures:
+        found.setdefault(f.part, {})[f.assistant, f.source, f.metric] = f.value
+    return found
+
+
+def test_a_condition_has_its_own_people_and_the_same_simulated_ones() -> None:
+    # q2 with strong: two of four right, both among the first: 1 in `first`, 0 in `then`. q1 4 of 4, q3 3 of 4.
+    found = parts()
+
+    assert found["condition first"]["strong", "people", "accuracy"] == pytest.approx(1)
+    assert found["condition then"]["strong", "people", "accuracy"] == pytest.approx((1 + 0 + 0.5) / 3)
+    assert found["condition then"]["strong", "fine-tuned", "bias"] == pytest.approx((0 + 0.5 + 0) / 3)
+    assert found["condition first"]["strong", "fine-tuned", "accuracy"] == found[""]["strong", "fine-tuned", "accuracy"]
+
+
+def test_a_subset_has_its_own_questions() -> None:
+    found = parts()
+
+    assert found["subset s"]["all", "fine-tuned", "questions"] == 4
+    assert found["subset t"]["all", "fine-tuned", "questions"] == 2
+    assert found["subset t"]["strong", "fine-tuned", "mae"] == pytest.approx(0.25)
+    assert isinstance(found["subset t"]["strong", "fine-tuned", "pearson"], Undefined)
+    assert set(found) == {"", "condition first", "condition then", "subset s", "subset t"}
+
+
+def test_there_are_no_parts_where_there_is_one_condition_and_one_subset() -> None:
+    assert split_measures(STUDY, TRAIN, TEST, [full_simulation()], {}).parts == {}
+
+
+def test_ceilings_are_there_for_every_number_of_chats() -> None:
+    untrained = Simulation("untrained", tuple(simulated("q1", "strong", "B")), conversations=1)
+    rows = figures(full_simulation(), untrained)
+
+    for name in ("ceiling, 2 chats", "ceiling, 1 chat", "ceiling, unlimited chats"):
+        assert ("mean of assistants", name, "mae") in rows
+    assert rows["all", "ceiling, unlimited chats", "rmse"] < rows["all", "ceiling, 2 chats", "rmse"]  # type: ignore[operator]
+    assert rows["all", "ceiling, 2 chats", "rmse"] < rows["all", "ceiling, 1 chat", "rmse"]  # type: ignore[operator]
 
 
 def test_one_person_writing_twice_is_not_a_pair_of_people() -> None:

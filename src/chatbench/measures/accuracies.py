@@ -1,4 +1,4 @@
-r"""Accuracy per cell (question, assistant) of people, of simulators and of the baselines that they must beat.
+r"""Accuracy per cell (question, assistant) of people and of simulators, and how well the two agree.
 
 A simulated chat without a valid letter is an invalid answer. A chat that broke down (an endpoint that was not there) is
 no answer at all, unless it was the simulator that had nothing to say.
@@ -6,7 +6,6 @@ no answer at all, unless it was the simulator that had nothing to say.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 
 from chatbench.core.records import SimulatedConversation, Study
 from chatbench.measures.agreement import Outcomes, QuestionAccuracy, Treatment, Value, agreement, mean_value
-from chatbench.measures.figures import AGREEMENT_METRICS, EVERY_ASSISTANT, MEAN_OF_ASSISTANTS, Figure
+from chatbench.measures.figures import AGREEMENT_METRICS, EVERY_ASSISTANT, MEAN_OF_ASSISTANTS, WHOLE, Figure
 
 SILENT_SIMULATOR = "the simulator said nothing"
 """Reason of a failed chat that is the simulator's own doing."""
@@ -30,11 +29,11 @@ class Prediction:
     count: int
 
 
-def human_outcomes(study: Study, questions: AbstractSet[str]) -> dict[Cell, Outcomes]:
-    """Right and wrong user-AI answers per cell, as the study recorded them."""
+def human_outcomes(study: Study, questions: AbstractSet[str], condition: str | None = None) -> dict[Cell, Outcomes]:
+    """Right and wrong user-AI answers per cell, as the study recorded them; of one condition, or of all."""
     outcomes: dict[Cell, Outcomes] = {}
     for answer in study.answers:
-        if answer.kind == "user-AI" and answer.question_id in questions:
+        if answer.kind == "user-AI" and answer.question_id in questions and condition in (None, answer.condition):
             cell = (answer.question_id, answer.assistant)
             outcomes[cell] = outcomes.get(cell, Outcomes()) + Outcomes(answer.correct, not answer.correct)
     return outcomes
@@ -73,39 +72,8 @@ def predictions(outcomes: Mapping[Cell, Outcomes], treatment: Treatment) -> dict
     }
 
 
-def constant_predictions(study: Study, train: AbstractSet[str], cells: Iterable[Cell]) -> dict[Cell, Prediction]:
-    """The same guess for every question: the mean human accuracy of the train questions with that assistant."""
-    by_assistant: dict[str, list[float]] = {}
-    for (_, assistant), prediction in predictions(human_outcomes(study, train), "counted wrong").items():
-        by_assistant.setdefault(assistant, []).append(prediction.accuracy)
-    guess = {assistant: math.fsum(values) / len(values) for assistant, values in by_assistant.items()}
-    counts = {assistant: len(values) for assistant, values in by_assistant.items()}
-    return {cell: Prediction(guess[cell[1]], counts[cell[1]]) for cell in cells if cell[1] in guess}
-
-
-def user_alone_predictions(study: Study, cells: Iterable[Cell]) -> dict[Cell, Prediction]:
-    """How often people are right alone, whichever assistant they were to work with later."""
-    outcomes: dict[str, Outcomes] = {}
-    for answer in study.answers:
-        if answer.kind == "user-alone":
-            known = outcomes.get(answer.question_id, Outcomes())
-            outcomes[answer.question_id] = known + Outcomes(answer.correct, not answer.correct)
-    by_cell = {cell: outcomes[cell[0]] for cell in cells if cell[0] in outcomes}
-    return predictions(by_cell, "counted wrong")
-
-
-def ai_alone_predictions(study: Study, cells: AbstractSet[Cell]) -> dict[str, dict[Cell, Prediction]]:
-    """Per method, how often the assistant alone is right (invalid answers are counted wrong by the study)."""
-    by_method: dict[str, dict[Cell, Prediction]] = {}
-    for score in study.ai_alone:
-        cell = (score.question_id, score.assistant)
-        if cell in cells and score.count > 0:
-            by_method.setdefault(score.method, {})[cell] = Prediction(score.accuracy, score.count)
-    return dict(sorted(by_method.items()))
-
-
 def agreement_figures(
-    human: Mapping[Cell, Prediction], predicted: Mapping[Cell, Prediction], source: str
+    human: Mapping[Cell, Prediction], predicted: Mapping[Cell, Prediction], source: str, part: str = WHOLE
 ) -> Iterator[Figure]:
     """Agreement per assistant, pooled, and as mean over assistants, over the cells that both sides have."""
     assistants = sorted({assistant for _, assistant in human})
@@ -120,7 +88,7 @@ def agreement_figures(
             for metric in (*AGREEMENT_METRICS[1:], "accuracy")
         }
     for name, values in rows.items():
-        yield from (Figure(name, source, metric, value) for metric, value in values.items())
+        yield from (Figure(name, source, metric, value, part) for metric, value in values.items())
 
 
 def _agreement_values(

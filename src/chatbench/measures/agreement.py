@@ -1,10 +1,12 @@
-r"""How well simulated per-question accuracy agrees with human accuracy: correlation, absolute error, bias.
+r"""How well simulated per-question accuracy agrees with human accuracy: correlation, error, bias, calibration.
 
 One record per (question, assistant). A simulated conversation may end without a valid letter; both treatments are
 computed side by side: *counted wrong* (the protocol's accuracy) and *dropped* (accuracy among valid answers). A value
 that does not exist (the correlation of a constant) is `Undefined` with its reason, never a number and never NaN.
 
-Source: ChatBench (arXiv 2504.07114), evaluation of simulators: Pearson correlation and mean absolute error.
+Source: ChatBench (arXiv 2504.07114), evaluation of simulators: Pearson correlation and mean absolute error; expected
+calibration error after Naeini, Cooper and Hauskrecht 2015, "Obtaining well calibrated probabilities using Bayesian
+binning".
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ TREATMENTS: tuple[Treatment, ...] = ("counted wrong", "dropped")
 
 MIN_QUESTIONS = 3
 """Two points always lie on a line: a correlation needs a third."""
+
+CALIBRATION_BINS = 10
+"""Equally wide bins of predicted accuracy: [0, 0.1), ..., [0.9, 1]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,7 @@ class Agreement:
     mae: Value
     rmse: Value
     bias: Value
+    ece: Value
 
 
 def agreement(cells: Sequence[QuestionAccuracy]) -> Agreement:
@@ -98,6 +104,7 @@ def agreement(cells: Sequence[QuestionAccuracy]) -> Agreement:
         mae=mean_absolute_error(human, simulated),
         rmse=root_mean_square_error(human, simulated),
         bias=bias(human, simulated),
+        ece=calibration_error(human, simulated),
     )
 
 
@@ -158,6 +165,31 @@ def root_mean_square_error(human: Sequence[float], simulated: Sequence[float]) -
 def bias(human: Sequence[float], simulated: Sequence[float]) -> Value:
     """Mean of simulated - human, -1..1: positive where the simulator is too often right."""
     return _mean([s - h for h, s in zip(human, simulated, strict=True)])
+
+
+def calibration_error(human: Sequence[float], simulated: Sequence[float]) -> Value:
+    r"""Expected calibration error: how far off simulated accuracy is on average, bin by bin, 0..1.
+
+    Sum over bins of (questions in bin / questions) * |mean simulated - mean human|; a question is binned by its
+    simulated accuracy, in `CALIBRATION_BINS` equally wide bins. Always |bias| <= ECE <= MAE. Its weaknesses: it depends
+    on the bins; errors of opposite sign in one bin cancel; with few questions in a bin it is too large, because chance
+    differences do not cancel; and it says nothing about telling questions apart (the constant mean of people has an ECE
+    near 0).
+
+    >>> calibration_error([1.0, 0.5, 0.0], [0.55, 0.55, 0.0])  # bins of two and one: (2 * |0.55 - 0.75| + 0) / 3
+    0.1333333333333333
+    """
+    bins: dict[int, list[float]] = {}
+    for person, predicted in zip(human, simulated, strict=True):
+        bins.setdefault(calibration_bin(predicted), []).append(predicted - person)
+    if not bins:
+        return Undefined("no question is left")
+    return math.fsum(abs(math.fsum(differences)) for differences in bins.values()) / len(human)
+
+
+def calibration_bin(predicted: float) -> int:
+    """Number of the bin of a predicted accuracy; the last one includes 1."""
+    return min(CALIBRATION_BINS - 1, int(predicted * CALIBRATION_BINS + 1e-9))  # 1e-9: 0.7 may come as 0.6999...
 
 
 def _mean(values: Sequence[float]) -> Value:

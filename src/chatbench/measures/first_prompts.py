@@ -38,22 +38,35 @@ def human_overlap(conversations: Sequence[Conversation]) -> Overlap | None:
     return overlap(prompts, prompts, allowed=different) if different.any() else None
 
 
-def overlap_figures(overlaps: Sequence[Overlap], source: str) -> Iterator[Figure]:
-    """Mean and standard deviation over questions, and sacrebleu over all pairs as one corpus."""
+def question_copied(study: Study, prompts: Mapping[str, Sequence[str]]) -> dict[str, Overlap]:
+    """Overlap of each question's own text with what people wrote: what a simulator reaches that just copies it."""
+    return {
+        question_id: overlap([study.questions[question_id].text], texts)
+        for question_id, texts in sorted(prompts.items())
+    }
+
+
+def overlap_values(overlaps: Mapping[str, Overlap]) -> dict[str, dict[str, float]]:
+    """Per metric, the value of each question."""
+    return {
+        "bleu": {question_id: scored.bleu for question_id, scored in overlaps.items()},
+        "rouge1": {question_id: scored.rouge1 for question_id, scored in overlaps.items()},
+        "rouge2": {question_id: scored.rouge2 for question_id, scored in overlaps.items()},
+        "rougeL": {question_id: scored.rouge_l for question_id, scored in overlaps.items()},
+    }
+
+
+def overlap_figures(overlaps: Mapping[str, Overlap], source: str) -> Iterator[Figure]:
+    """Mean and standard deviation over questions, and sacrebleu over all pairs as one corpus; by question id."""
     if not overlaps:
         return
-    columns: dict[str, list[float]] = {
-        "bleu": [scored.bleu for scored in overlaps],
-        "rouge1": [scored.rouge1 for scored in overlaps],
-        "rouge2": [scored.rouge2 for scored in overlaps],
-        "rougeL": [scored.rouge_l for scored in overlaps],
-    }
-    for metric, values in columns.items():
-        yield Figure(EVERY_ASSISTANT, source, metric, math.fsum(values) / len(values))
-        yield Figure(EVERY_ASSISTANT, source, f"{metric}_sd_over_questions", standard_deviation(values))
-    counts = sum((scored.bleu_counts for scored in overlaps), start=BleuCounts())
+    for metric, values in overlap_values(overlaps).items():
+        numbers = list(values.values())
+        yield Figure(EVERY_ASSISTANT, source, metric, math.fsum(numbers) / len(numbers))
+        yield Figure(EVERY_ASSISTANT, source, f"{metric}_sd_over_questions", standard_deviation(numbers))
+    counts = sum((scored.bleu_counts for scored in overlaps.values()), start=BleuCounts())
     yield Figure(EVERY_ASSISTANT, source, "sacrebleu", sacrebleu_score(counts)[0])
-    yield Figure(EVERY_ASSISTANT, source, "prompt_pairs", float(sum(scored.pairs for scored in overlaps)))
+    yield Figure(EVERY_ASSISTANT, source, "prompt_pairs", float(sum(scored.pairs for scored in overlaps.values())))
 
 
 def number_figures(study: Study, prompts: Mapping[str, Sequence[str]], source: str) -> Iterator[Figure]:

@@ -4,9 +4,8 @@ In ChatBench the hypotheses are a question's simulated first prompts and the ref
 text is tokenised and counted once; pairs are scored from the shared counts, as *statistics -> sum -> score*: the
 statistics of pairs add up to those of a question, and those of questions to those of a corpus.
 
-BLEU is on 0..1, unsmoothed, with mteval-v13a's tokenizer: the value of the `evaluate` package's `bleu`. ROUGE is the F
-of the `rouge-score` package without stemmer. Both packages' corner cases are kept, with one difference: where
-`evaluate` divides by zero (every hypothesis or every reference empty) BLEU is 0 here, since nothing matches.
+BLEU is on 0..1, unsmoothed, with mteval-v13a's tokenizer: the value of the `evaluate` package's `bleu`, which is 0
+where all hypotheses or all references are empty. ROUGE is the F of the `rouge-score` package without stemmer.
 
 Source: ChatBench (arXiv 2504.07114), evaluation of simulators; Papineni et al. 2002 (BLEU); Lin 2004 (ROUGE).
 """
@@ -15,9 +14,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +34,15 @@ _RULES_13A = (
 )
 _ROUGE_WORD = re.compile(r"[a-z0-9]+")
 
+CACHED_TEXTS = 1 << 15
+"""What people wrote about a question is compared in every split and with every simulator, but tokenised once."""
+
 Tokens = tuple[str, ...]
 Tokenizer = Callable[[str], Tokens]
-IntMatrix = NDArray[np.int64]
+IntArray = NDArray[np.int64]
 
 
+@lru_cache(CACHED_TEXTS)
 def tokens_13a(text: str) -> Tokens:
     """Tokens of mteval-v13a, case kept.
 
@@ -51,16 +55,17 @@ def tokens_13a(text: str) -> Tokens:
     line = f" {line} "  # so that the last full stop has a character after it
     for pattern, replacement in _RULES_13A:
         line = pattern.sub(replacement, line)
-    return tuple(line.split())
+    return tuple(map(sys.intern, line.split()))  # interned: a cached text then costs eight bytes a token
 
 
+@lru_cache(CACHED_TEXTS)
 def tokens_rouge(text: str) -> Tokens:
     """Lower-cased runs of a-z and 0-9, not stemmed.
 
     >>> tokens_rouge("It's 1,200.5 kg")
     ('it', 's', '1', '200', '5', 'kg')
     """
-    return tuple(_ROUGE_WORD.findall(text.lower()))
+    return tuple(map(sys.intern, _ROUGE_WORD.findall(text.lower())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,90 +158,106 @@ def overlap(
     pairs = np.ones((len(hypotheses), len(references)), dtype=bool) if allowed is None else allowed
     if not pairs.any():
         raise ValueError(f"no pair among {len(hypotheses)} hypotheses and {len(references)} references")
-    words, other_words = [tokens_rouge(text) for text in hypotheses], [tokens_rouge(text) for text in references]
+    left, right = [tokens_rouge(text) for text in hypotheses], [tokens_rouge(text) for text in references]
+    words = _Ngrams(left, right)
+    shared_words, shared_pairs = words.matches(1), words.matches(2)
     return Overlap(
         pairs=int(pairs.sum()),
         bleu_counts=_bleu_counts(hypotheses, references, pairs),
-        rouge1=_mean_f(_matches(words, other_words, 1), _totals(words, 1), _totals(other_words, 1), pairs),
-        rouge2=_mean_f(_matches(words, other_words, 2), _totals(words, 2), _totals(other_words, 2), pairs),
-        rouge_l=_mean_f(_subsequences(words, other_words), _totals(words, 1), _totals(other_words, 1), pairs),
+        rouge1=_mean_f(shared_words, *words.totals(1), pairs),
+        rouge2=_mean_f(shared_pairs, *words.totals(2), pairs),
+        rouge_l=_mean_f(common_lengths(left, right), *words.totals(1), pairs),
     )
 
 
 def _bleu_counts(hypotheses: Sequence[str], references: Sequence[str], pairs: NDArray[np.bool_]) -> BleuCounts:
-    left, right = [tokens_13a(text) for text in hypotheses], [tokens_13a(text) for text in references]
+    tokens = _Ngrams([tokens_13a(text) for text in hypotheses], [tokens_13a(text) for text in references])
     pairs_of_left, pairs_of_right = pairs.sum(axis=1), pairs.sum(axis=0)
-    matches = [int(_matches(left, right, order)[pairs].sum()) for order in range(1, MAX_ORDER + 1)]
-    possible = [int(_totals(left, order) @ pairs_of_left) for order in range(1, MAX_ORDER + 1)]
+    matches = [int(tokens.matches(order)[pairs].sum()) for order in range(1, MAX_ORDER + 1)]
+    possible = [int(tokens.totals(order)[0] @ pairs_of_left) for order in range(1, MAX_ORDER + 1)]
     return BleuCounts(
         (matches[0], matches[1], matches[2], matches[3]),
         (possible[0], possible[1], possible[2], possible[3]),
         possible[0],
-        int(_totals(right, 1) @ pairs_of_right),
+        int(tokens.totals(1)[1] @ pairs_of_right),
     )
 
 
-def _totals(texts: Sequence[Tokens], order: int) -> IntMatrix:
-    """Shape (texts,): number of n-grams of each text."""
-    return np.array([max(0, len(tokens) - order + 1) for tokens in texts], dtype=np.int64)
+class _Ngrams:
+    """The n-grams of two sets of texts, numbered, so that they are counted in tables and not in dictionaries.
+
+    Orders are asked for in rising order, 1, 2, ...: the numbers of each follow from those of the one before.
+    """
+
+    def __init__(self, left: Sequence[Tokens], right: Sequence[Tokens]) -> None:
+        texts = [*left, *right]
+        number: dict[str, int] = {}
+        self._tokens = np.array([number.setdefault(t, len(number)) for text in texts for t in text], dtype=np.int64)
+        self._sizes = np.array([len(text) for text in texts], dtype=np.int64)
+        self._text = np.repeat(np.arange(len(texts)), self._sizes)
+        self._left = len(left)
+        self._grams, self._order = self._tokens, 1
+
+    def totals(self, order: int) -> tuple[IntArray, IntArray]:
+        """Shapes (left,) and (right,): number of n-grams of each text."""
+        counts = np.maximum(self._sizes - order + 1, 0)
+        return counts[: self._left], counts[self._left :]
+
+    def matches(self, order: int) -> IntArray:
+        """Shape (left, right): sum over n-grams of the smaller of both counts (BLEU's clipped, ROUGE's shared)."""
+        while self._order < order:
+            self._extend()
+        same_text = self._text[order - 1 :] == self._text[: len(self._grams)]
+        kinds, gram = np.unique(self._grams[same_text], return_inverse=True)
+        flat = self._text[: len(self._grams)][same_text] * len(kinds) + gram
+        table = np.bincount(flat, minlength=len(self._sizes) * len(kinds)).reshape(len(self._sizes), len(kinds))
+        left, right = table[: self._left], table[self._left :]
+        shared = left.any(axis=0) & right.any(axis=0)
+        left, right = left[:, shared].astype(np.int32), right[:, shared].astype(np.int32)
+        # Row by row: the full (left, right, n-grams) block of a question with long prompts would not fit in cache.
+        rows = [np.minimum(row, right).sum(axis=1, dtype=np.int64) for row in left]
+        return np.array(rows, dtype=np.int64).reshape(len(left), len(right))
+
+    def _extend(self) -> None:
+        """One token more: the pair (number of the n-gram, next token) is numbered anew, so that numbers stay small."""
+        _, gram = np.unique(self._grams, return_inverse=True)
+        following = self._tokens[self._order :]
+        self._grams = gram[: len(following)] * (int(self._tokens.max(initial=0)) + 1) + following
+        self._order += 1
 
 
-def _matches(left: Sequence[Tokens], right: Sequence[Tokens], order: int) -> IntMatrix:
-    """Shape (left, right): sum over n-grams of the smaller of both counts (BLEU's clipped, ROUGE's shared n-grams)."""
-    left_counts, right_counts = (
-        [_ngrams(tokens, order) for tokens in left],
-        [_ngrams(tokens, order) for tokens in right],
-    )
-    shared = set().union(*left_counts) & set().union(*right_counts)
-    column = {ngram: index for index, ngram in enumerate(shared)}
-    table = _count_table(right_counts, column)
-    rows = _count_table(left_counts, column)
-    # Row by row: the full (left, right, n-grams) block of a question with long prompts would not fit in cache.
-    return np.stack([np.minimum(row, table).sum(axis=1, dtype=np.int64) for row in rows])
-
-
-def _ngrams(tokens: Tokens, order: int) -> Counter[Tokens]:
-    return Counter(tokens[start : start + order] for start in range(len(tokens) - order + 1))
-
-
-def _count_table(counts: Sequence[Counter[Tokens]], column: Mapping[Tokens, int]) -> NDArray[np.int32]:
-    table = np.zeros((len(counts), len(column)), dtype=np.int32)
-    for row, counter in enumerate(counts):
-        for ngram, count in counter.items():
-            if ngram in column:
-                table[row, column[ngram]] = count
-    return table
-
-
-def _mean_f(matches: IntMatrix, left: IntMatrix, right: IntMatrix, pairs: NDArray[np.bool_]) -> float:
+def _mean_f(matches: IntArray, left: IntArray, right: IntArray, pairs: NDArray[np.bool_]) -> float:
     """Mean over pairs of F = 2PR/(P+R) = 2 matches / (left + right); 0 where both sides have no n-gram."""
     f = 2 * matches / np.maximum(left[:, None] + right[None, :], 1)
     return float(f[pairs].mean())
 
 
-def _subsequences(left: Sequence[Tokens], right: Sequence[Tokens]) -> IntMatrix:
-    """Shape (left, right): length of the longest common subsequence of tokens."""
-    places = {tokens: _places(tokens) for tokens in set(left)}
-    length = {(one, two): _common_length(places[one], len(one), two) for one in places for two in set(right)}
-    return np.array([[length[one, two] for two in right] for one in left], dtype=np.int64)
+def common_lengths(left: Sequence[Tokens], right: Sequence[Tokens]) -> IntArray:
+    """Shape (left, right): length of the longest common subsequence of tokens.
 
+    Bit-parallel: one addition per token of the right text instead of a row of a table, and for all left texts at once.
+    Their bits stand side by side in one integer, each text followed by a bit that takes up the carry of its addition.
+    A zero bit is a step of the row.
 
-def _places(tokens: Tokens) -> dict[str, int]:
-    """Bit i of a token's mask is set where the token stands at place i."""
-    masks: dict[str, int] = {}
-    for place, token in enumerate(tokens):
-        masks[token] = masks.get(token, 0) | 1 << place
-    return masks
+    Source: Hyyrö 2004, "Bit-parallel LCS-length computation revisited".
 
-
-def _common_length(places: Mapping[str, int], length: int, other: Iterable[str]) -> int:
-    """Longest common subsequence by bit-parallel steps: one addition per token instead of a row of a table.
-
-    Source: Hyyrö 2004, "Bit-parallel LCS-length computation revisited". A zero bit of `row` is a step of the row.
+    >>> common_lengths([("a", "b", "c"), ("c",)], [("b", "c", "a")]).tolist()
+    [[2], [1]]
     """
-    full = (1 << length) - 1
-    row = full
-    for token in other:
-        hits = row & places.get(token, 0)
-        row = ((row + hits) | (row - hits)) & full
-    return length - row.bit_count()
+    starts, full, places = [0], 0, dict[str, int]()
+    for tokens in left:
+        for place, token in enumerate(tokens, start=starts[-1]):
+            places[token] = places.get(token, 0) | 1 << place
+        full |= ((1 << len(tokens)) - 1) << starts[-1]
+        starts.append(starts[-1] + len(tokens) + 1)
+    lengths = np.zeros((len(left), len(right)), dtype=np.int64)
+    for column, other in enumerate(right):
+        row = full
+        for token in other:
+            if token in places:
+                hits = row & places[token]
+                row = ((row + hits) | (row - hits)) & full
+        steps = full & ~row
+        for number, tokens in enumerate(left):
+            lengths[number, column] = (steps >> starts[number] & ((1 << len(tokens)) - 1)).bit_count()
+    return lengths

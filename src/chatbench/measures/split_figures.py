@@ -1,8 +1,7 @@
 r"""All figures of one split, from what people did and what was simulated on the same held-out questions.
 
-A *cell* is a (question, assistant). The scored cells are those with human answers and a full set of simulated chats;
-every baseline is computed on exactly these cells, so that all rows of a table speak of the same questions. Text
-measures and habits (turns, endings, numbers) use the chats themselves.
+Agreement is measured on the scored cells (`split_cells`), for every source alike. Text measures and habits (turns,
+endings, numbers) use the chats themselves.
 
 Source: ChatBench (arXiv 2504.07114), evaluation of simulators; docs/protocol.md section 9.
 """
@@ -13,115 +12,162 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from chatbench.core.records import SimulatedConversation, Study, first_prompts
-from chatbench.measures.accuracies import (
-    Cell,
-    Prediction,
-    agreement_figures,
-    ai_alone_predictions,
-    complete_cells,
-    constant_predictions,
-    human_outcomes,
-    pair_up,
-    predictions,
-    simulated_outcomes,
-    user_alone_predictions,
+from chatbench.core.records import Conversation, Study, first_prompts
+from chatbench.measures.accuracies import Cell, Prediction, agreement_figures, human_outcomes, predictions
+from chatbench.measures.agreement import Value, mean_value
+from chatbench.measures.ceilings import ceilings
+from chatbench.measures.figures import (
+    CONDITION,
+    CONSTANT,
+    DROPPED,
+    EVERY_ASSISTANT,
+    MEAN_OF_ASSISTANTS,
+    PEOPLE,
+    QUESTION_COPIED,
+    SUBSET,
+    WHOLE,
+    Figure,
+    Row,
+    ceiling_source,
 )
-from chatbench.measures.agreement import TREATMENTS, Outcomes, QuestionAccuracy, mean_value
-from chatbench.measures.figures import AI_ALONE, CONSTANT, DROPPED, EVERY_ASSISTANT, PEOPLE, USER_ALONE, Figure
-from chatbench.measures.first_prompts import number_figures, overlap_figures, simulated_first_prompts
+from chatbench.measures.first_prompts import (
+    number_figures,
+    overlap_figures,
+    overlap_values,
+    question_copied,
+    simulated_first_prompts,
+)
+from chatbench.measures.gaps import gap_values
 from chatbench.measures.habits import chat_figures, people_figures
 from chatbench.measures.overlap import Overlap, overlap
+from chatbench.measures.split_cells import Simulation, SplitCells, split_cells
 
 
 @dataclass(frozen=True, slots=True)
-class Simulation:
-    """The chats of one simulator on one split, and how many were asked for per cell."""
+class SplitMeasures:
+    """What was measured on one split: its figures, and what their uncertainty is computed from.
 
-    source: str
-    chats: tuple[SimulatedConversation, ...]
-    conversations: int
+    `parts` are the cells of each condition and subset. `question_values` are the values of each question of the figures
+    that are means over questions.
+    """
+
+    figures: tuple[Figure, ...]
+    cells: SplitCells
+    parts: Mapping[str, SplitCells]
+    question_values: Mapping[Row, Mapping[str, float]]
 
 
-def split_figures(
+def split_measures(
     study: Study,
     train: AbstractSet[str],
     test: AbstractSet[str],
     simulations: Sequence[Simulation],
     human_overlaps: Mapping[str, Overlap | None],
-) -> list[Figure]:
-    """Every figure of one split.
+) -> SplitMeasures:
+    """Everything about one split.
 
     Args:
         train, test: question ids of the two sides.
         simulations: the scored simulator first, then those to compare it with; each on the test questions only.
         human_overlaps: `human_overlap` of each test question (it does not depend on the split, so it is made once).
     """
-    cells = scored_cells(study, test, simulations[0])
-    human = {cell: p for cell, p in predictions(human_outcomes(study, test), "counted wrong").items() if cell in cells}
+    cells = split_cells(study, train, test, simulations)
+    parts = part_cells(study, test, cells)
+    chats = [simulation.conversations for simulation in simulations]
     real = [chat for chat in study.conversations if chat.question_id in test]
-    figures = [*_accuracy_figures(study, train, human, simulations), *people_figures(real)]
+    overlaps = _overlaps(study, real, simulations, {q: o for q in sorted(test) if (o := human_overlaps.get(q))})
+    gaps = dict(gap_values(cells))
+    figures = [
+        *(
+            figure
+            for source, predicted in cells.sources.items()
+            for figure in agreement_figures(cells.human, predicted, source)
+        ),
+        *_people_accuracy(cells.human, WHOLE),
+        *ceiling_figures(cells, chats, WHOLE),
+        *(Figure(*row, mean_value(list(values.values()))) for row, values in gaps.items()),
+        *(figure for source, found in overlaps.items() for figure in overlap_figures(found, source)),
+        *_chat_figures(study, real, simulations),
+        *(figure for part, of_part in parts.items() for figure in _part_figures(of_part, chats, simulations, part)),
+    ]
+    texts: dict[Row, Mapping[str, float]] = {
+        (EVERY_ASSISTANT, source, metric): values
+        for source, found in overlaps.items()
+        for metric, values in overlap_values(found).items()
+        if values
+    }
+    return SplitMeasures(tuple(figures), cells, parts, {**texts, **gaps})
+
+
+def part_cells(study: Study, test: AbstractSet[str], cells: SplitCells) -> dict[str, SplitCells]:
+    """The scored cells of each condition (its answers only) and each subset, where there are several."""
+    parts: dict[str, SplitCells] = {}
+    conditions = sorted({answer.condition for answer in study.answers if answer.kind == "user-AI"})
+    for condition in conditions if len(conditions) > 1 else []:
+        human = predictions(human_outcomes(study, test, condition), "counted wrong")
+        parts[CONDITION + condition] = cells.among(human)
+    subset_of = {question_id: study.questions[question_id].subset for question_id, _ in cells.human}
+    subsets = sorted(set(subset_of.values()))
+    for subset in subsets if len(subsets) > 1 else []:
+        parts[SUBSET + subset] = cells.among({c: p for c, p in cells.human.items() if subset_of[c[0]] == subset})
+    return {part: of_part for part, of_part in parts.items() if of_part.human}
+
+
+def ceiling_figures(cells: SplitCells, conversations: Sequence[int], part: str) -> Iterator[Figure]:
+    """The human noise ceiling per assistant, pooled, and as mean of assistants, by number of chats per cell."""
+    chats: list[int | None] = [*dict.fromkeys(conversations), None]
+    rows: dict[str, list[dict[str, Value]]] = {}
+    for name in (*cells.assistants, EVERY_ASSISTANT):
+        rows[name] = ceilings(_of(cells.human, name), chats, seed=0)
+    if len(cells.assistants) > 1:
+        rows[MEAN_OF_ASSISTANTS] = [
+            {metric: mean_value([rows[name][place][metric] for name in cells.assistants]) for metric in values}
+            for place, values in enumerate(rows[EVERY_ASSISTANT])
+        ]
+    for name, per_count in rows.items():
+        for count, values in zip(chats, per_count, strict=True):
+            yield from (Figure(name, ceiling_source(count), metric, value, part) for metric, value in values.items())
+
+
+def _of(human: Mapping[Cell, Prediction], assistant: str) -> dict[Cell, Prediction]:
+    return {cell: person for cell, person in human.items() if assistant in (EVERY_ASSISTANT, cell[1])}
+
+
+def _people_accuracy(human: Mapping[Cell, Prediction], part: str) -> Iterator[Figure]:
+    for name in (*sorted({assistant for _, assistant in human}), EVERY_ASSISTANT):
+        people = [person.accuracy for person in _of(human, name).values()]
+        yield Figure(name, PEOPLE, "accuracy", mean_value(list(people)), part)
+
+
+def _part_figures(
+    cells: SplitCells, chats: Sequence[int], simulations: Sequence[Simulation], part: str
+) -> Iterator[Figure]:
+    """Agreement on a part: of the simulators, of the constant, and the ceiling; all others only on the whole."""
+    for source in [*(s.source + ending for s in simulations for ending in ("", DROPPED)), CONSTANT]:
+        if source in cells.sources:
+            yield from agreement_figures(cells.human, cells.sources[source], source, part)
+    yield from _people_accuracy(cells.human, part)
+    yield from ceiling_figures(cells, chats, part)
+
+
+def _overlaps(
+    study: Study, real: Sequence[Conversation], simulations: Sequence[Simulation], people: Mapping[str, Overlap]
+) -> dict[str, dict[str, Overlap]]:
+    """Overlap of first prompts with people's, by source and question."""
     prompts = first_prompts(real)
-    figures += overlap_figures([o for q in sorted(test) if (o := human_overlaps.get(q))], PEOPLE)
-    figures += number_figures(study, prompts, PEOPLE)
+    found = {PEOPLE: dict(people), QUESTION_COPIED: question_copied(study, prompts)}
     for simulation in simulations:
         spoken = simulated_first_prompts(simulation.chats)
         both = sorted(spoken.keys() & prompts.keys())
-        figures += overlap_figures([overlap(spoken[q], prompts[q]) for q in both], simulation.source)
-        figures += number_figures(study, spoken, simulation.source)
-        figures += chat_figures(simulation.chats, simulation.source)
-    return figures
+        found[simulation.source] = {
+            question_id: overlap(spoken[question_id], prompts[question_id]) for question_id in both
+        }
+    return found
 
 
-def first_chats(simulation: Simulation, conversations: int) -> Simulation:
-    """The simulation as if it had been stopped after `conversations` chats per cell.
-
-    An accuracy from few chats is noisy, which costs correlation and adds error: a simulator with many chats is to be
-    compared with one of few by its own first few.
-    """
-    kept = tuple(chat for chat in simulation.chats if chat.index < conversations)
-    noun = "chat" if conversations == 1 else "chats"
-    return Simulation(f"{simulation.source}, first {conversations} {noun}", kept, conversations)
-
-
-def scored_cells(study: Study, test: AbstractSet[str], simulation: Simulation) -> frozenset[Cell]:
-    """Held-out cells with at least one human answer, all their chats, and at least one that did not break down."""
-    complete = complete_cells(simulation.chats, simulation.conversations)
-    return complete & simulated_outcomes(study, simulation.chats).keys() & human_outcomes(study, test).keys()
-
-
-def accuracy_pairs(study: Study, test: AbstractSet[str], simulation: Simulation) -> list[QuestionAccuracy]:
-    """Human and simulated accuracy of the scored cells, sorted; invalid answers are counted wrong."""
-    cells = sorted(scored_cells(study, test, simulation))
-    human = predictions(human_outcomes(study, test), "counted wrong")
-    simulated = predictions(simulated_outcomes(study, simulation.chats), "counted wrong")
-    return pair_up({cell: human[cell] for cell in cells}, simulated)
-
-
-def _complete_outcomes(study: Study, simulation: Simulation) -> dict[Cell, Outcomes]:
-    complete = complete_cells(simulation.chats, simulation.conversations)
-    return {cell: o for cell, o in simulated_outcomes(study, simulation.chats).items() if cell in complete}
-
-
-def _accuracy_figures(
-    study: Study, train: AbstractSet[str], human: Mapping[Cell, Prediction], simulations: Sequence[Simulation]
-) -> Iterator[Figure]:
-    sources: dict[str, Mapping[Cell, Prediction]] = {}
-    scored, *others = simulations
-    fewer = sorted({other.conversations for other in others if other.conversations < scored.conversations})
-    for simulation in (scored, *others):
-        outcomes = _complete_outcomes(study, simulation)
-        for treatment in TREATMENTS:
-            ending = DROPPED if treatment == "dropped" else ""
-            sources[simulation.source + ending] = predictions(outcomes, treatment)
-    for simulation in (first_chats(scored, conversations) for conversations in fewer):
-        sources[simulation.source] = predictions(_complete_outcomes(study, simulation), "counted wrong")
-    sources[CONSTANT] = constant_predictions(study, train, human)
-    sources[USER_ALONE] = user_alone_predictions(study, human)
-    sources |= {AI_ALONE + method: cells for method, cells in ai_alone_predictions(study, human.keys()).items()}
-    for source, predicted in sources.items():
-        if predicted:
-            yield from agreement_figures(human, predicted, source)
-    for name in (*sorted({assistant for _, assistant in human}), EVERY_ASSISTANT):
-        values = [p.accuracy for (_, assistant), p in human.items() if name in (assistant, EVERY_ASSISTANT)]
-        yield Figure(name, PEOPLE, "accuracy", mean_value(list(values)))
+def _chat_figures(study: Study, real: Sequence[Conversation], simulations: Sequence[Simulation]) -> Iterator[Figure]:
+    yield from people_figures(real)
+    yield from number_figures(study, first_prompts(real), PEOPLE)
+    for simulation in simulations:
+        yield from number_figures(study, simulated_first_prompts(simulation.chats), simulation.source)
+        yield from chat_figures(simulation.chats, simulation.source)

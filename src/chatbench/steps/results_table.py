@@ -1,4 +1,4 @@
-"""The final table, for the terminal and for Markdown: one set of grids of strings, drawn twice.
+"""The tables of scores, for the terminal and for Markdown: one set of grids, drawn twice.
 
 A cell is `mean ± standard error` over splits, without the error where there is one split, and in words where the value
 does not exist. Baselines that are the same for all models stand there once.
@@ -10,36 +10,30 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from chatbench.core.settings import model_key
+from chatbench.core.model_names import model_key
 from chatbench.measures.agreement import Undefined
 from chatbench.measures.figures import (
     EVERY_ASSISTANT,
     FINE_TUNED,
     MEAN_OF_ASSISTANTS,
     PEOPLE,
+    QUESTION_COPIED,
     UNTRAINED,
+    Row,
 )
 from chatbench.measures.published import published
 from chatbench.measures.uncertainty import Estimate
-from chatbench.steps.score_table import Row, ScoreTable, comparable, read_score_table, signature_line
+from chatbench.steps.detail_grids import bounds_grid, cause_grid, ceilings_note, gap_grid, part_grid
+from chatbench.steps.grids import EMPTY, Grid, markdown, print_grids, upright
+from chatbench.steps.score_files import read_score_table
+from chatbench.steps.score_table import ScoreTable, comparable, signature_line
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
-EMPTY = "–"  # noqa: RUF001  (a dash is what a table shows where a figure does not apply)
 Format = Callable[[float], str]
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """A titled table of strings; the first column names the row."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +94,24 @@ def results_table(models: Sequence[str], *, results: Path) -> list[ScoreTable]:
 
 
 def score_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
-    """All grids: correlation, error, first prompts, numbers, chats."""
+    """What is printed: correlation, error, floors and ceilings, gaps, first prompts, numbers, chats."""
     estimates = [table.estimates() for table in tables]
     labels = _labels(tables, estimates)
     grids = [
         _assistant_grid("Correlation with people's accuracy (Pearson, per question)", "pearson", estimates, labels),
         _assistant_grid("Mean absolute error of accuracy (per question)", "mae", estimates, labels),
+        *map(bounds_grid, tables),
+        *map(gap_grid, tables),
         _metric_grid("Perplexity of people's turns, and overlap of first prompts", PROMPT_COLUMNS, estimates, labels),
         _metric_grid("Numbers in first prompts", NUMBER_COLUMNS, estimates, labels),
         _metric_grid("How the chats went", CHAT_COLUMNS, estimates, labels),
     ]
+    return [grid for grid in grids if grid.rows]
+
+
+def detail_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
+    """What only the Markdown file has besides: conditions and subsets, and where the uncertainty comes from."""
+    grids = [grid for table in tables for grid in (part_grid(table), cause_grid(table))]
     return [grid for grid in grids if grid.rows]
 
 
@@ -148,22 +150,14 @@ def _assistant_grid(title: str, metric: str, estimates: Sequence[Estimates], lab
 def _metric_grid(
     title: str, columns: Sequence[Column], estimates: Sequence[Estimates], labels: Sequence[Label]
 ) -> Grid:
-    order = {PEOPLE: 0, FINE_TUNED: 1, UNTRAINED: 2}
+    order = {PEOPLE: 0, FINE_TUNED: 1, UNTRAINED: 2, QUESTION_COPIED: 3}
     rows = [
         (text, *(_cell(estimates[index].get((EVERY_ASSISTANT, source, c.metric)), c.show) for c in columns))
-        for text, index, source in sorted(labels, key=lambda label: order.get(label[2], 3))
+        for text, index, source in sorted(labels, key=lambda label: order.get(label[2], 4))
         if source in order
     ]
     filled = tuple(row for row in rows if set(row[1:]) != {EMPTY})
-    return _upright(Grid(title, ("", *(c.header for c in columns)), filled))
-
-
-def _upright(grid: Grid) -> Grid:
-    """The grid with rows and columns swapped where it is wider than high: a page has more lines than columns."""
-    if len(grid.rows) >= len(grid.header) - 1 or not grid.rows:
-        return grid
-    header, *rows = zip(grid.header, *grid.rows, strict=True)
-    return Grid(grid.title, tuple(header), tuple(tuple(row) for row in rows if set(row[1:]) != {EMPTY}))
+    return upright(Grid(title, ("", *(c.header for c in columns)), filled))
 
 
 def _cell(estimate: Estimate | None, show: Format) -> str:
@@ -200,7 +194,15 @@ def footnotes(table: ScoreTable) -> list[str]:
             sources.setdefault(estimate.mean.reason, {})[source] = None
     undefined = [f"undefined: {reason} ({'; '.join(having)})" for reason, having in sources.items()]
     signed = f"signature {table.signature_id} {signature_line(table.signature)}"
-    return [f"{table.model}: {_error_note(table)}", *undefined, *table.notes, signed]
+    ceilings = [ceilings_note(table)] if table.bounds() else []
+    return [f"{table.model}: {_error_note(table)}", *_interval_note(table), *ceilings, *undefined, *table.notes, signed]
+
+
+def _interval_note(table: ScoreTable) -> list[str]:
+    told = table.signature.get("resampling")
+    if not table.uncertainty.intervals:
+        return []
+    return [f"intervals: {told}; the trained simulators and the splits are taken as they are"]
 
 
 def _error_note(table: ScoreTable) -> str:
@@ -218,84 +220,14 @@ def _error_note(table: ScoreTable) -> str:
 
 def as_markdown(tables: Sequence[ScoreTable], *, with_published: bool = True) -> str:
     """All grids and footnotes as Markdown."""
-    grids = [*score_grids(tables), *([published_grid()] if with_published else [])]
+    grids = [*score_grids(tables), *detail_grids(tables), *([published_grid()] if with_published else [])]
     notes = [f"- {line}" for table in tables for line in footnotes(table)]
     if with_published:
         notes.append(f"- reference rows: {published().source}")
-    return "\n\n".join([*map(_markdown_grid, grids), "\n".join(notes)]) + "\n"
-
-
-def _markdown_grid(grid: Grid) -> str:
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in (grid.header, *grid.rows)]
-    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(grid.header))]
-    lines = [_markdown_line(row, widths) for row in cells]
-    rule = (
-        "|" + "|".join("-" * (width + 2) if i == 0 else "-" * (width + 1) + ":" for i, width in enumerate(widths)) + "|"
-    )
-    return "\n".join([f"**{grid.title}**", "", lines[0], rule, *lines[1:]])
-
-
-def _markdown_line(row: Sequence[str], widths: Sequence[int]) -> str:
-    padded = [
-        cell.ljust(width) if i == 0 else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "| " + " | ".join(padded) + " |"
+    return "\n\n".join([*map(markdown, grids), "\n".join(notes)]) + "\n"
 
 
 def print_tables(tables: Sequence[ScoreTable], console: Console | None = None, *, with_published: bool = False) -> None:
-    """Prints all grids and footnotes; one too wide for the terminal is printed in parts, so that nothing is cut."""
-    from rich.console import Console as RichConsole
-    from rich.text import Text
-
-    screen = console or RichConsole()
-    for grid in [*score_grids(tables), *([published_grid()] if with_published else [])]:
-        for part in parts(grid, screen.width):
-            screen.print(_drawn(part))
-    for line in (line for table in tables for line in footnotes(table)):
-        screen.print(Text(line), style="dim")
-
-
-MARGIN = 3
-"""Blanks that a drawn column needs beside its text."""
-
-
-def parts(grid: Grid, width: int) -> list[Grid]:
-    """The grid's columns in as many grids as it takes to stay within `width` characters; each has the row names."""
-    needed = [_column_width(grid, place) for place in range(len(grid.header))]
-    groups: list[list[int]] = [[]]
-    for place in range(1, len(needed)):
-        if groups[-1] and needed[0] + sum(needed[other] for other in groups[-1]) + needed[place] > width:
-            groups.append([])
-        groups[-1].append(place)
-    return [
-        Grid(
-            grid.title if number == 0 else f"{grid.title}, continued",
-            tuple(grid.header[place] for place in (0, *group)),
-            tuple(tuple(row[place] for place in (0, *group)) for row in grid.rows),
-        )
-        for number, group in enumerate(groups)
-    ]
-
-
-def _column_width(grid: Grid, place: int) -> int:
-    """Characters that a column cannot do without: figures stay in one piece, names and headers may wrap at blanks."""
-    wrapping = [grid.header[place], *(row[0] for row in grid.rows if place == 0)]
-    words = [len(word) for text in wrapping for word in text.split(" ")]
-    return max(*words, *(len(row[place]) for row in grid.rows if place > 0), 0) + MARGIN
-
-
-def _drawn(grid: Grid) -> Table:
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    drawn = RichTable(title=grid.title, title_justify="left", title_style="bold", box=box.SIMPLE)
-    for place, name in enumerate(grid.header):
-        justify: Literal["left", "right"] = "right" if place else "left"
-        header = Text(name.replace(" ", "\n") if place else name)
-        least = _column_width(grid, place) - MARGIN
-        drawn.add_column(header, justify=justify, min_width=least, no_wrap=place > 0, vertical="bottom")
-    for row in grid.rows:
-        drawn.add_row(*(Text(cell) for cell in row))  # Text: a name may hold [brackets], which rich would read
-    return drawn
+    """Prints all grids and footnotes."""
+    grids = [*score_grids(tables), *([published_grid()] if with_published else [])]
+    print_grids(grids, [line for table in tables for line in footnotes(table)], console)

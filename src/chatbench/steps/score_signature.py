@@ -7,8 +7,10 @@ from importlib import metadata
 from typing import cast
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.measures.agreement import CALIBRATION_BINS
 from chatbench.measures.figures import FINE_TUNED, UNTRAINED
 from chatbench.measures.overlap import BleuCounts, sacrebleu_score
+from chatbench.measures.resampling import Resampling
 from chatbench.protocol.prepared_data import Manifest
 from chatbench.steps.simulation_files import SplitChats
 
@@ -17,7 +19,7 @@ PER_SPLIT = ("weights", "name", "tokenizer")
 PER_RUN = ("simulator", "held_out_sha256", "questions_sha256", "seed", "block_size")
 
 
-def signature(model: str, manifest: Manifest, chats: Sequence[SplitChats]) -> dict[str, object]:
+def signature(model: str, manifest: Manifest, chats: Sequence[SplitChats], told: Resampling) -> dict[str, object]:
     """The signature of a table; the same in every split but for weights, seeds and counts, which it lists by split.
 
     Raises:
@@ -38,10 +40,25 @@ def signature(model: str, manifest: Manifest, chats: Sequence[SplitChats]) -> di
         "bleu": "evaluate, unsmoothed, 13a, 0..1",
         "rouge": "rouge-score, F, no stemmer",
         "sacrebleu": sacrebleu_score(BleuCounts())[1],
+        "ece": f"{CALIBRATION_BINS} equally wide bins",
+        "resampling": resampling_text(told),
         "assistants": _assistants(chats),
         "untrained": untrained,
         "by_split": {entry.split.id: _of_split(entry) for entry in chats},
     }
+
+
+def resampling_text(told: Resampling) -> str:
+    """How intervals were made, in words.
+
+    >>> resampling_text(Resampling(1000, 0.95, 0))
+    '95 % confidence, 1000 resamples of questions and people, seed 0'
+    """
+    if not told.replicates:
+        return "none"
+    return (
+        f"{100 * told.confidence:g} % confidence, {told.replicates} resamples of questions and people, seed {told.seed}"
+    )
 
 
 def _shared(source: str, chats: Sequence[SplitChats]) -> dict[str, object]:

@@ -1,0 +1,188 @@
+r"""How often the intervals of the scores hold the truth: simulated studies of simulated people, whose truth is known.
+
+A *world* has questions with a difficulty, two assistants, people with an ability who answer twelve questions each, and
+a simulator that knows part of the difficulty. A figure's truth is its value over a hundred thousand questions, with as
+many people and chats per cell as the small studies have. Each replication draws a world's study and its splits anew.
+
+    python benchmarks/coverage.py                               # 1,000 replications of the size of the demo
+    python benchmarks/coverage.py --questions 396 --splits 10   # the size of ChatBench
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatbench.core.records import Answer
+from chatbench.measures.accuracies import Cell, Prediction
+from chatbench.measures.agreement import Undefined
+from chatbench.measures.batch_agreement import METRICS, batch_agreement
+from chatbench.measures.figures import EVERY_ASSISTANT, FINE_TUNED, MEAN_OF_ASSISTANTS
+from chatbench.measures.intervals import Bound, source_intervals
+from chatbench.measures.paired import paired_cells, paired_differences
+from chatbench.measures.resampling import Draws, Resampling
+from chatbench.measures.split_cells import SplitCells
+
+ASSISTANTS = ("strong", "weak")
+QUESTIONS_PER_PERSON = 12
+RIVAL = "rival"
+"""A second simulator that knows as much as the first, of other things, so that the two truly differ by 0."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """How studies are drawn. Standard deviations are in logits; `knows` is how well the simulator knows difficulty."""
+
+    questions: int = 120
+    splits: int = 3
+    train_share: float = 0.6
+    people: int = 9
+    chats: int = 10
+    difficulty: float = 1.3
+    ability: float = 1.0
+    knows: float = 0.7
+    bias: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnStudy:
+    """The answers of people, and the cells of each split with both simulators."""
+
+    answers: tuple[Answer, ...]
+    splits: tuple[SplitCells, ...]
+
+
+def chance(logits: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-logits)))
+
+
+def draw_levels(world: World, count: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    """Logits, shape (questions, assistants): of people of average ability, and of both simulators."""
+    shared = rng.normal(0, world.difficulty, (count, 1))
+    real = 0.8 + shared + rng.normal(0, world.difficulty / 2, (count, len(ASSISTANTS))) - np.array([0.0, 0.5])
+    spread = world.difficulty * np.sqrt(1.25)
+    guessed = [
+        world.bias + 0.8 + world.knows * (real - 0.8) + np.sqrt(1 - world.knows**2) * rng.normal(0, spread, real.shape)
+        for _ in range(2)
+    ]
+    return real, guessed[0], guessed[1]
+
+
+def draw_study(world: World, rng: np.random.Generator) -> DrawnStudy:
+    """One study: with each assistant, `people` people answer every question, each of them twelve questions."""
+    real, *guessed = draw_levels(world, world.questions, rng)
+    answers: list[Answer] = []
+    right = np.zeros(real.shape)
+    for number, assistant in enumerate(ASSISTANTS):
+        for turn in range(world.people):
+            order = rng.permutation(world.questions)
+            batch = np.arange(world.questions) // QUESTIONS_PER_PERSON
+            ability = rng.normal(0, world.ability, batch[-1] + 1)[batch]
+            correct = rng.random(world.questions) < chance(real[order, number] + ability)
+            right[order, number] += correct
+            answers += [
+                Answer(f"q{q}", f"{assistant} {turn} {who}", "user-AI", assistant, "", None, bool(is_right))
+                for q, who, is_right in zip(order.tolist(), batch.tolist(), correct.tolist(), strict=True)
+            ]
+    splits = []
+    for _ in range(world.splits):
+        held_out = np.sort(rng.permutation(world.questions)[round(world.train_share * world.questions) :])
+        simulated = [rng.binomial(world.chats, chance(logits)) for logits in guessed]  # each split simulates anew
+        people = _cells(held_out, right, world.people)
+        sources = {
+            name: _cells(held_out, drawn, world.chats)
+            for name, drawn in zip((FINE_TUNED, RIVAL), simulated, strict=True)
+        }
+        splits.append(SplitCells(people, sources, {}))
+    return DrawnStudy(tuple(answers), tuple(splits))
+
+
+def _cells(
+    held_out: NDArray[np.int64], right: NDArray[np.float64] | NDArray[np.int64], count: int
+) -> dict[Cell, Prediction]:
+    return {
+        (f"q{q}", assistant): Prediction(float(right[q, number]) / count, count)
+        for q in held_out.tolist()
+        for number, assistant in enumerate(ASSISTANTS)
+    }
+
+
+def true_figures(world: World, rng: np.random.Generator, questions: int = 100_000) -> dict[tuple[str, str], float]:
+    """Every figure over so many questions that chance is below the third decimal; by (assistant, metric)."""
+    real, guessed, _ = draw_levels(world, questions, rng)
+    ability = rng.normal(0, world.ability, (world.people, *real.shape))
+    human = (rng.random(ability.shape) < chance(real + ability)).mean(axis=0)
+    simulated = rng.binomial(world.chats, chance(guessed)) / world.chats
+    ones = np.ones((1, questions))
+    per_assistant = [batch_agreement(human[None, :, n], simulated[None, :, n], ones) for n in range(len(ASSISTANTS))]
+    pooled = batch_agreement(human.reshape(1, -1), simulated.reshape(1, -1), np.ones((1, human.size)))
+    return {(MEAN_OF_ASSISTANTS, m): float(np.mean([each[m][0] for each in per_assistant])) for m in METRICS} | {
+        (EVERY_ASSISTANT, m): float(pooled[m][0]) for m in METRICS
+    }
+
+
+def study_intervals(study: DrawnStudy, told: Resampling) -> dict[tuple[str, str], Bound]:
+    """The intervals of the first simulator, as eval-chatbench makes them."""
+    draws = Draws(study.splits, study.answers, told)
+    cells = [draws.source_cells(split, FINE_TUNED) for split in study.splits]
+    return source_intervals(draws, cells, draws.accuracies_by_worker(), draws.accuracies_by_answer())
+
+
+def study_differences(study: DrawnStudy, told: Resampling) -> dict[tuple[str, str], tuple[Bound, float]]:
+    """Interval and p-value of every difference between the two simulators, whose true value is 0."""
+    splits = [paired_cells(split.human, split.sources[FINE_TUNED], split.sources[RIVAL]) for split in study.splits]
+    found = paired_differences(Draws(splits, study.answers, told), splits)
+    return {row: (each.interval, each.p) for row, each in found.items() if not isinstance(each.p, Undefined)}
+
+
+def coverage(world: World, replications: int, told: Resampling, seed: int, *, paired: bool) -> dict[str, Counter[str]]:
+    """Per figure, how many intervals there were, held the truth, and (paired) how many p-values were at most 0.05."""
+    rng = np.random.default_rng(seed)
+    truth = true_figures(world, rng)
+    counts: dict[str, Counter[str]] = {}
+    for _ in range(replications):
+        study = draw_study(world, rng)
+        for row, bound in study_intervals(study, told).items():
+            if row in truth:
+                _count(counts.setdefault(f"{row[1]}, {row[0]}", Counter()), bound, truth[row])
+        for row, (bound, p) in study_differences(study, told).items() if paired else ():
+            if row in truth:
+                counter = counts.setdefault(f"difference of {row[1]}, {row[0]}", Counter())
+                _count(counter, bound, 0.0)
+                counter["tests"] += 1
+                counter["p <= 0.05"] += p <= 0.05
+    return counts
+
+
+def _count(counter: Counter[str], bound: Bound, truth: float) -> None:
+    counter["intervals"] += not isinstance(bound, Undefined)
+    counter["hold"] += not isinstance(bound, Undefined) and bound.low <= truth <= bound.high
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    for name, default in (("replications", 1000), ("questions", 120), ("splits", 3), ("bootstrap", 500), ("seed", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--ability", type=float, default=1.0, help="sd of people's ability in logits")
+    parser.add_argument("--paired", action="store_true", help="differences between two equally good simulators too")
+    told = parser.parse_args()
+    world = World(questions=told.questions, splits=told.splits, ability=told.ability)
+    began = time.monotonic()
+    counts = coverage(world, told.replications, Resampling(told.bootstrap), told.seed, paired=told.paired)
+    print(f"{world}\n{told.replications} replications, {time.monotonic() - began:.0f} s\n")
+    print(f"{'figure':<45}{'intervals':>10}{'hold the truth':>16}{'p <= 0.05':>11}")
+    for name, counter in counts.items():
+        share = f"{100 * counter['hold'] / counter['intervals']:.1f} %" if counter["intervals"] else "none"
+        small = f"{100 * counter['p <= 0.05'] / counter['tests']:.1f} %" if counter["tests"] else ""
+        print(f"{name:<45}{counter['intervals']:>10}{share:>16}{small:>11}")
+
+
+if __name__ == "__main__":
+    main()
