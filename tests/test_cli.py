@@ -93,6 +93,8 @@ PIPELINE = (
     "simulate tiny-random --assistant scripted:all --conversations 2 --max-user-turns 2 --max-tokens 6",
     "simulate tiny-random --assistant scripted:all --conversations 1 --max-user-turns 2 --max-tokens 6 --untrained",
     "eval-chatbench tiny-random",
+    "realism tiny-random --termination",
+    "study study --json report.json",
     "table tiny-random --published",
     "doctor",
 )

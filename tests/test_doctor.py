@@ -21,7 +21,7 @@ def test_every_recipe_gets_a_verdict_and_no_secret_is_shown(tmp_path: Path, monk
     assert "hf_secret" not in screen
     by_subject = {finding.subject: finding for finding in findings}
     assert by_subject["HF_TOKEN"] == Finding("HF_TOKEN", "ok", "set")
-    for name in ("tiny", "tiny-random", "distilgpt2", "mistral-7b", "llama3-8b"):
+    for name in module.recipes():
         assert f"recipe {name}" in by_subject
     assert by_subject["recipe tiny-random"].state == "ok"
     assert not (tmp_path / "not").exists()
@@ -36,15 +36,23 @@ def test_without_a_token_the_gated_model_is_out_of_reach(monkeypatch: pytest.Mon
     assert module._recipe(llama, "cuda", 80, eight_bit, token=True).state == "note"
 
 
-def test_plain_weights_need_more_memory_than_eight_bit_ones() -> None:
+def test_a_processor_holds_what_is_not_quantised_in_more_bytes() -> None:
     mistral = module.recipes()["mistral-7b"]
 
     def state(device: str, memory: float) -> str:
         return module._recipe(mistral, device, memory, Finding("8-bit", "ok", ""), token=False).state
 
-    assert state("cuda", 24) != "no"
+    assert state("cuda", 16) != "no"
     assert state("cuda", 10) == "no"
-    assert state("cpu", 24) == "no"  # 7 billion weights of 4 bytes are 28 GB
+    assert state("cpu", 16) == "no"
+    assert state("cpu", 24) != "no"
+
+
+def test_a_recipe_that_quantises_needs_what_quantises() -> None:
+    # Without it, training would refuse; the doctor used to promise plain weights.
+    for name in ("mistral-7b", "qwen3-8b"):
+        finding = module._recipe(module.recipes()[name], "mps", 64, module._eight_bit("mps"), token=True)
+        assert (finding.state, "CUDA GPU" in finding.text) == ("no", True)
 
 
 def test_a_machine_without_bitsandbytes_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ from chatbench.measures.published import published
 from chatbench.steps.eval_chatbench import eval_chatbench
 from chatbench.steps.eval_ppl import SplitPerplexity
 from chatbench.steps.results_table import as_markdown, print_tables, results_table, score_grids
-from chatbench.steps.score_table import Score, ScoreTable, as_csv, comparable, read_score_table
+from chatbench.steps.score_files import as_csv, read_score_table
+from chatbench.steps.score_table import Score, ScoreTable, comparable
 from simulated_logs import Workspace, always_wrong, prepared, write_log
 
 

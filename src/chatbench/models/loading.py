@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -29,14 +27,22 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import read_json, sha256_of
-from chatbench.models.random_tiny import byte_level_tokenizer, random_model
+from chatbench.core.files import read_json
+from chatbench.models.fused_activations import fuse_activations
+from chatbench.models.loading_errors import named_errors
+from chatbench.models.quantisation import (
+    Bits,
+    hold_as_trained,
+    quantisation_config,
+    quantised_bits,
+    refuse_unless_possible,
+)
+from chatbench.models.random_tiny import byte_level_tokenizer, default_shape, random_model
+from chatbench.models.weight_files import check_model_folder, tensor_names, weights_hash
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 FULL_PRECISION_BELOW = 1_000_000_000
 """Models with fewer parameters are scored and sampled in float32 on a GPU too; larger ones in 16 bits."""
-
-_NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version", "peft_version", "base_model_name_or_path", "use_cache")
 
 FALLBACK_CONTEXT = 2048
 """Context in tokens of a model whose configuration states none."""
@@ -46,15 +52,14 @@ FALLBACK_CONTEXT = 2048
 class Loaded:
     """A model with its tokenizer, ready for use, and what identifies it.
 
-    `weights` names the exact weights: `ID@COMMIT` for a hub model, a SHA-256 for a folder, the seed for a random one.
-    `notes` are things the user should know ("8-bit weights need a CUDA GPU: ...").
+    `weights` names the exact weights: `ID@COMMIT` for a hub model, a SHA-256 for a folder, the seed for a random one;
+    for an adapter, its own and its base's, and in how many bits the base is held where it is quantised.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: str
     weights: str
-    notes: tuple[str, ...] = ()
 
     @property
     def tokenizer_hash(self) -> str:
@@ -68,11 +73,12 @@ def load(
     dtype: torch.dtype | None = None,
     seed: int = 0,
     revision: str | None = None,
+    quantise: bool = True,
 ) -> Loaded:
     """A model for scoring and generation: in evaluation mode, on `device` (default: a GPU if there is one).
 
-    A folder may hold a whole model or an adapter; an adapter's base is loaded first. `seed` counts only for random
-    weights.
+    A folder may hold a whole model or an adapter; an adapter's base is loaded first, quantised as it was in training
+    unless `quantise` is off. `seed` counts only for random weights.
 
     Raises:
         ChatbenchError: no such model, no tokenizer, a damaged file, or the hub cannot be reached.
@@ -80,27 +86,35 @@ def load(
     device = device or best_device()
     folder = local_folder(source)
     if folder is not None and (folder / "adapter_config.json").is_file():
-        loaded = _load_adapter(folder, device, dtype)
+        loaded = _load_adapter(folder, device, dtype, quantise=quantise)
     else:
         loaded = load_base(source, dtype=dtype or inference_dtype(source, device), seed=seed, revision=revision)
     model = loaded.model.to(device) if not _is_placed(loaded.model) else loaded.model  # type: ignore[arg-type]  # decorated method
-    return Loaded(cast(PreTrainedModel, model.eval()), loaded.tokenizer, source, loaded.weights, loaded.notes)
+    return Loaded(cast(PreTrainedModel, model.eval()), loaded.tokenizer, source, loaded.weights)
 
 
 def load_base(
-    source: str, *, dtype: torch.dtype, seed: int = 0, revision: str | None = None, in_8bit_on: str | None = None
+    source: str,
+    *,
+    dtype: torch.dtype,
+    seed: int = 0,
+    revision: str | None = None,
+    bits: Bits | None = None,
+    device: str = "cpu",
 ) -> Loaded:
-    """A whole model with its tokenizer; `in_8bit_on` is the CUDA device that holds 8-bit weights, None for plain ones.
+    """A whole model with its tokenizer; quantised to `bits` it lies on `device`, else on the processor.
 
     Raises:
-        ChatbenchError: as `load`.
+        ChatbenchError: as `load`; or these weights cannot be quantised on this device.
     """
+    if bits is not None:
+        refuse_unless_possible(bits, device, source)
     disable_progress_bar()  # type: ignore[no-untyped-call]  # that of reading and writing shards; untyped
     tokenizer = load_tokenizer(source, revision=revision)
     kind, _, name = source.partition(":")
     if kind == "random":
         drawn: Any = random_model(_shape_folder(name), tokenizer, seed)
-        return Loaded(drawn.to(dtype), tokenizer, source, f"{source}#{seed}")
+        return Loaded(fuse_activations(drawn.to(dtype)), tokenizer, source, f"{source}#{seed}")
     folder = local_folder(source)
     if folder is not None:
         check_model_folder(folder)
@@ -110,13 +124,15 @@ def load_base(
         "trust_remote_code": False,
         "revision": revision,
     }
-    if in_8bit_on is not None:
-        options |= {"quantization_config": _eight_bit(), "device_map": {"": in_8bit_on}}
-    with _named_errors(source):
+    if bits is not None:
+        options |= {"quantization_config": quantisation_config(bits, dtype), "device_map": {"": device}}
+    with named_errors(source):
         model = AutoModelForCausalLM.from_pretrained(str(folder or source), **options)
+    if bits is not None:
+        hold_as_trained(model)
     commit = getattr(model.config, "_commit_hash", None)
     weights = weights_hash(folder) if folder is not None else f"{source}@{commit or 'unknown'}"
-    return Loaded(model, tokenizer, source, weights)
+    return Loaded(fuse_activations(model), tokenizer, source, weights)
 
 
 def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -137,7 +153,7 @@ def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTok
             expected=f"one of {', '.join(TOKENIZER_FILES)}",
             fix="copy the tokenizer files of the model's base into the folder",
         )
-    with _named_errors(source):
+    with named_errors(source):
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder or source), trust_remote_code=False, use_fast=True, revision=revision
         )
@@ -147,14 +163,8 @@ def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTok
     return cast(PreTrainedTokenizerBase, tokenizer)
 
 
-def _eight_bit() -> object:
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]  # transformers has no types here
-
-
-def _load_adapter(folder: Path, device: str, dtype: torch.dtype | None) -> Loaded:
-    from peft import PeftModel
+def _load_adapter(folder: Path, device: str, dtype: torch.dtype | None, *, quantise: bool) -> Loaded:
+    from peft import PeftModel, get_peft_model_state_dict
 
     check_model_folder(folder)
     config = cast(dict[str, Any], read_json(folder / "adapter_config.json", fix="train the model again"))
@@ -162,11 +172,14 @@ def _load_adapter(folder: Path, device: str, dtype: torch.dtype | None) -> Loade
     made = cast(dict[str, Any], run)
     base = str(made.get("base") or config.get("base_model_name_or_path"))
     revision = made.get("base_weights", "").partition("@")[2] or config.get("revision")
+    bits = quantised_bits(made.get("settings", {})) if quantise else None
     whole = load_base(
         base,
         dtype=dtype or inference_dtype(base, device),
         seed=int(made.get("settings", {}).get("seed", 0)),
         revision=None if revision == "unknown" else revision,
+        bits=bits,
+        device=device,
     )
     if made.get("base_weights") not in (None, whole.weights):
         raise ChatbenchError(
@@ -174,10 +187,32 @@ def _load_adapter(folder: Path, device: str, dtype: torch.dtype | None) -> Loade
             expected=str(made["base_weights"]),
             fix="restore the base, or fine-tune again",
         )
-    with _named_errors(str(folder)):
-        model = PeftModel.from_pretrained(cast(Any, whole.model), str(folder), use_safetensors=True)
-    weights = f"{weights_hash(folder)} on {whole.weights}"
+    with named_errors(str(folder)), _fitting(folder, base):
+        model: Any = PeftModel.from_pretrained(cast(Any, whole.model), str(folder), use_safetensors=True)
+        _refuse_other_parts(folder, get_peft_model_state_dict(model).keys())
+    weights = f"{weights_hash(folder)} on {whole.weights}" + (f" in {bits} bits" if bits else "")
     return Loaded(cast(PreTrainedModel, model), load_tokenizer(str(folder)), str(folder), weights)
+
+
+@contextmanager
+def _fitting(folder: Path, base: str) -> Iterator[None]:
+    """Turns what peft raises, or only mentions, for an adapter of another model into a refusal."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # tensors of another shape, or modules that the base lacks
+        raise ChatbenchError(
+            f"{folder}: its adapter does not fit {base}: {str(error).strip().splitlines()[-1].strip()}",
+            expected="the base that it was trained on",
+            fix="correct base_model_name_or_path in its adapter_config.json",
+        ) from error
+
+
+def _refuse_other_parts(folder: Path, wanted: Iterable[str]) -> None:
+    """An adapter that lacks the parts for some layers of the base would be applied to the others alone."""
+    stored = {name for file in folder.glob("*.safetensors") for name in tensor_names(file)}
+    differing = sorted(stored ^ set(wanted))
+    if differing:
+        raise ValueError(f"{len(differing)} of its parts are missing or too many, among them {differing[0]}")
 
 
 def context_length(model: PreTrainedModel) -> int:
@@ -196,12 +231,24 @@ def parameter_count(source: str) -> int:
     Raises:
         ChatbenchError: there is no such model, or it is not a causal language model.
     """
-    folder = local_folder(source)
-    with _named_errors(source):
-        config = AutoConfig.from_pretrained(str(folder or source), trust_remote_code=False)
-    with torch.device("meta"), _named_errors(source):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]  # transformers
-    return sum(parameter.numel() for parameter in model.parameters())
+    return sum(parameter.numel() for parameter in empty_model(source).parameters())
+
+
+def empty_model(source: str) -> PreTrainedModel:
+    """The modules of a model without their weights (on the meta device), from its configuration alone.
+
+    Raises:
+        ChatbenchError: there is no such model, or it is not a causal language model.
+    """
+    kind, _, name = source.partition(":")
+    folder = _shape_folder(name) if kind == "random" else local_folder(source)
+    with named_errors(source):
+        if kind == "random" and folder is None:
+            config: Any = default_shape(len(byte_level_tokenizer()))
+        else:
+            config = AutoConfig.from_pretrained(str(folder or source), trust_remote_code=False)
+        with torch.device("meta"):
+            return cast(PreTrainedModel, AutoModelForCausalLM.from_config(config, trust_remote_code=False))  # type: ignore[no-untyped-call]  # transformers
 
 
 def best_device() -> str:
@@ -256,20 +303,6 @@ def known_weights(source: str, seed: int) -> str | None:
     return f"{source}#{seed}" if source.startswith("random:") else None
 
 
-def weights_hash(folder: Path) -> str:
-    """SHA-256 over the configuration and the weight files of a model folder: `sha256:...`."""
-    digest = hashlib.sha256()
-    for file in (folder / "config.json", folder / "adapter_config.json"):
-        if file.is_file():
-            # The same weights are another model under another configuration; a path or a version is no part of it.
-            config = cast(dict[str, Any], read_json(file))
-            told = {name: value for name, value in config.items() if name not in _NOT_OF_THE_MODEL}
-            digest.update(f"{file.name}:{json.dumps(told, sort_keys=True)}\n".encode())
-    for file in sorted(folder.glob("*.safetensors")):
-        digest.update(f"{file.name}:{sha256_of(file)}\n".encode())
-    return f"sha256:{digest.hexdigest()}"
-
-
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 over what decides which ids a text gets: the backend's rules, or the vocabulary of a slow tokenizer."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -277,95 +310,5 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return "sha256:" + hashlib.sha256(f"{rules}\n{tokenizer.bos_token_id}".encode()).hexdigest()
 
 
-def check_model_folder(folder: Path) -> None:
-    """Refuses a folder that holds no model, or one whose weights are damaged or pickled.
-
-    Raises:
-        ChatbenchError: with the file and what is wrong with it.
-    """
-    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise ChatbenchError(f"{folder}: not a model folder", expected="config.json or adapter_config.json")
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        pickled = any(folder.glob("*.bin"))
-        raise ChatbenchError(
-            f"{folder}: {'weights as a pickle file only' if pickled else 'no weights'}",
-            expected="model.safetensors or adapter_model.safetensors",
-            fix="save the model with safe_serialization" if pickled else "train or copy the model again",
-        )
-    for index in folder.glob("*.safetensors.index.json"):
-        shards = cast(dict[str, Any], read_json(index))["weight_map"].values()
-        missing = sorted(set(shards) - {file.name for file in files})
-        if missing:
-            raise ChatbenchError(f"{folder}: {missing[0]} is missing", fix="copy or download the model again")
-    for file in files:
-        check_safetensors(file)
-
-
-def check_safetensors(file: Path) -> None:
-    """Refuses a weights file that is shorter than its own header says.
-
-    Raises:
-        ChatbenchError: the file is cut short or is not safetensors.
-    """
-    broken = ChatbenchError(f"{file}: half-written or damaged weights", fix="train, copy or download the model again")
-    size = file.stat().st_size
-    with file.open("rb") as opened:
-        head = opened.read(8)
-        header_size = struct.unpack("<Q", head)[0] if len(head) == 8 else size
-        if 8 + header_size > size:
-            raise broken
-        try:
-            header = json.loads(opened.read(header_size))
-        except (UnicodeDecodeError, json.JSONDecodeError):
-            raise broken from None
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    if 8 + header_size + max(ends, default=0) != size:
-        raise broken
-
-
 def _is_placed(model: PreTrainedModel) -> bool:
     return getattr(model, "is_quantized", False) or bool(getattr(model, "hf_device_map", None))
-
-
-@contextmanager
-def _named_errors(source: str) -> Iterator[None]:
-    """Turns what transformers and the hub raise for a user's mistake into one clear error."""
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    try:
-        yield
-    except (OSError, ValueError, KeyError) as error:
-        raise _explained(source, error) from error
-
-
-def _explained(source: str, error: Exception) -> ChatbenchError:
-    from huggingface_hub import errors as hub
-
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    names = {type(cause).__name__ for cause in chain}
-    if any(isinstance(cause, hub.GatedRepoError) for cause in chain):
-        return ChatbenchError(
-            f"{source}: the hub gives this model only to those who accepted its licence",
-            fix=f"accept it at https://huggingface.co/{source} and put HF_TOKEN into .env",
-        )
-    if any(isinstance(cause, hub.RepositoryNotFoundError) for cause in chain):
-        return ChatbenchError(
-            f"{source}: no such model on the hub, or it is private",
-            expected="a recipe, a hub id or a local folder",
-            fix="check the name; for a private model put HF_TOKEN into .env",
-        )
-    offline = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ConnectionError"}
-    if names & offline or "couldn't connect" in str(error):
-        return ChatbenchError(
-            f"{source}: the hub cannot be reached and the model is not on this machine",
-            expected="a network connection, or a folder with the model",
-            fix="connect, or download the model elsewhere and give its folder as MODEL",
-        )
-    first_line = str(error).strip().split("\n")[0]
-    return ChatbenchError(
-        f"{source}: cannot be loaded: {first_line}", expected="a causal language model in safetensors"
-    )

@@ -7,29 +7,39 @@ processor), and does not repeat a finished one.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, TrainingArguments
 
-from chatbench.core.errors import ChatbenchError
+from chatbench.core.errors import ChatbenchError, StoppedError
 from chatbench.models.adapters import trainable_base
-from chatbench.models.batch_order import BatchOrder
 from chatbench.models.checkpoints import latest_whole, remove_torn
-from chatbench.models.completion_loss import completion_nats, padded_batch
-from chatbench.models.encoding import encode_rows
+from chatbench.models.completion_trainer import CompletionTrainer
+from chatbench.models.disk_space import check_space
+from chatbench.models.encoding import EncodedRows, TextForm, encode_rows
 from chatbench.models.loading import Loaded, context_length, known_weights
 from chatbench.models.precision import resolve_precision
+from chatbench.models.processes import check_sharded, check_shared, describe, everyone, on_main, refuse_launch
+from chatbench.models.recent_losses import RecentLosses
+from chatbench.models.run_lock import run_lock
+from chatbench.models.run_plan import memory_warning, pack_tokens
 from chatbench.models.run_record import finished_run, may_resume, record_of, unfinished, write_record
 from chatbench.models.scoring import score_encoded
-from chatbench.models.training_arguments import tensorboard, training_arguments
+from chatbench.models.stop_request import StopRequest
+from chatbench.models.trackers import refuse_missing_trackers, tracked
+from chatbench.models.training_arguments import training_arguments
 from chatbench.models.training_job import TrainingJob
 from chatbench.models.training_result import write_result
+from chatbench.models.training_steps import StepMaker, step_plan
 from chatbench.models.training_watch import Say, Watch
+from chatbench.models.tree_attention import attends_to_trees, refuse_unsuited
 from chatbench.protocol.transcript import EncodedExample
 
 Status = Literal["trained", "resumed", "already trained"]
@@ -37,14 +47,19 @@ Status = Literal["trained", "resumed", "already trained"]
 
 @dataclass(frozen=True, slots=True)
 class TrainingOutcome:
-    """What came of a run; losses are nats a token. `validation` holds (epoch, loss) pairs."""
+    """What came of a run; losses are nats a token. `validation` holds (epoch, loss) pairs.
+
+    `examples_left_out`, `examples_shortened` and `turns_dropped` say what the context did to the training examples.
+    """
 
     status: Status
     steps: int
     first_loss: float
     last_loss: float
     validation: tuple[tuple[float, float], ...]
-    prompts_cut: int
+    examples_left_out: int
+    examples_shortened: int
+    turns_dropped: int
     trained_tokens: int
     seconds: float = 0.0
 
@@ -56,10 +71,20 @@ def train(job: TrainingJob, *, resume: bool = True, overwrite: bool = False, say
     of a killed run are dropped and training starts at step 0.
 
     Raises:
-        ChatbenchError: no examples, no such model, another run in the way, or something this machine cannot do.
+        ChatbenchError: no examples, no such model, another run in the way, something this machine cannot do, or a loss
+            that is not finite.
+        StoppedError: SIGTERM came, and a checkpoint has been written.
     """
     if not job.train:
         raise ChatbenchError("no training examples", fix="prepare the splits again")
+    refuse_launch(job.resolved.settings)
+    refuse_missing_trackers(job.resolved.settings.report_to)
+    is_main = os.environ.get("RANK", "0") == "0"
+    with run_lock(job.folder) if is_main else nullcontext(), StopRequest() as stop:
+        return _train(job, resume, overwrite, say if is_main else _silent, stop)
+
+
+def _train(job: TrainingJob, resume: bool, overwrite: bool, tell: Say, stop: StopRequest) -> TrainingOutcome:
     settings = job.resolved.settings
     known = known_weights(job.resolved.base, settings.seed)
     done = finished_run(job.folder, job.resolved, job.train_sha256, base_weights=known, overwrite=overwrite)
@@ -67,15 +92,17 @@ def train(job: TrainingJob, *, resume: bool = True, overwrite: bool = False, say
         return _outcome("already trained", done["outcome"])
     began = time.monotonic()
     arguments = training_arguments(settings, unfinished(job.folder))
-    is_main = arguments.process_index == 0
-    tell: Say = say if is_main else _silent
     loaded = trainable_base(job.resolved, resolve_precision(settings.precision, arguments.device.type), arguments, tell)
+    if settings.packing != "none":
+        refuse_unsuited(loaded.model, settings.packed_attention)
     context = min(settings.max_tokens or context_length(loaded.model), context_length(loaded.model))
-    examples = encode_rows(loaded.tokenizer, job.train, context)
-    cut = sum(example.prompt_cut > 0 for example in examples)
-    tell(f"{len(examples):,} examples, {sum(map(_length, examples)):,} tokens an epoch, context {context:,}")
-    if cut:
-        tell(f"{cut:,} prompts are longer than the context and were cut from the left")
+    form = TextForm(settings.template, settings.long_examples)
+    encoded = encode_rows(loaded.tokenizer, job.train, context, form)
+    examples = encoded.examples
+    tokens = sum(example.tokens for example in examples)
+    tell(f"{len(examples):,} examples, {tokens:,} tokens an epoch, context {context:,}")
+    for line in encoded.lines() + memory_warning(job.resolved, encoded, arguments.device):
+        tell(line)
     record = record_of(
         job.resolved,
         base_weights=loaded.weights,
@@ -84,70 +111,61 @@ def train(job: TrainingJob, *, resume: bool = True, overwrite: bool = False, say
         precision=resolve_precision(settings.precision, arguments.device.type),
         processes=arguments.world_size,
     )
-    resume_from = _on_main(arguments, lambda: _prepare_folder(job, record, resume, overwrite, tell))
+    resume_from = on_main(arguments, lambda: _prepare_folder(job, record, resume, overwrite, tell))
+    everyone(arguments, lambda: check_shared(unfinished(job.folder)))
 
-    trainer = _trainer(job, loaded, examples, encode_rows(loaded.tokenizer, job.validation, context), arguments, tell)
-    if is_main:
-        trainer.add_callback(tensorboard(job.logs, resume_from))
-    trainer.train(resume_from_checkpoint=resume_from)
-    outcome = {**_losses(trainer.state.log_history), "steps": trainer.state.global_step, "prompts_cut": cut}
+    validation = encode_rows(loaded.tokenizer, job.validation, context, form).examples
+    trainer = _trainer(job, loaded, encoded, validation, arguments, tell, stop)
+    check_sharded(trainer.is_fsdp_enabled)
+    tell(describe(arguments, sharded=trainer.is_fsdp_enabled))
+    on_main(arguments, lambda: check_space(unfinished(job.folder), trainer.most_bytes()))
+    trees = attends_to_trees(loaded.model) if settings.packing != "none" else nullcontext()
+    with tracked(job, arguments, resume_from) as reports, trees:
+        for report in reports:
+            trainer.add_callback(report)
+        trainer.train(resume_from_checkpoint=resume_from)
+    if trainer.state.global_step < trainer.state.max_steps:
+        raise StoppedError(
+            f"stopped by SIGTERM after step {trainer.state.global_step} of {trainer.state.max_steps}, and saved",
+            fix="the same command continues",
+        )
+    outcome = {**_losses(trainer.state.log_history), "steps": trainer.state.global_step, **encoded.counts()}
     outcome["trained_tokens"] = sum(len(example.completion) for example in examples)
-    _on_main(arguments, lambda: write_result(job, trainer, loaded, {**record, "outcome": outcome}))
+    finished = {**record, "outcome": outcome}
+    everyone(arguments, lambda: trainer.written(job.folder, lambda: write_result(job, trainer, loaded, finished)))
     return replace(_outcome("resumed" if resume_from else "trained", outcome), seconds=time.monotonic() - began)
-
-
-class CompletionTrainer(Trainer):
-    """The Trainer with the loss of completions only, and with an order of examples that depends on the seed alone."""
-
-    def __init__(self, *, order: BatchOrder, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._order = order
-        self.model_accepts_loss_kwargs = True  # so that the Trainer counts the scored tokens of a whole step
-
-    def _get_train_sampler(self, _train_dataset: Any = None) -> BatchOrder:
-        # Said here as well as by the data loader, which forgets it when a run resumes in several processes.
-        self._order.set_epoch(int(self.state.epoch or 0))
-        return self._order
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        """Sum of -ln p over this batch's scored tokens, divided by the scored tokens of the whole step.
-
-        The step spans all accumulated batches and processes; processes are averaged, hence the factor.
-        """
-        nats = completion_nats(model, inputs["input_ids"], inputs["labels"])
-        loss = nats.sum() / cast(torch.Tensor, num_items_in_batch) * self.accelerator.num_processes
-        return (loss, {}) if return_outputs else loss
 
 
 def _trainer(
     job: TrainingJob,
     loaded: Loaded,
-    examples: list[EncodedExample],
+    encoded: EncodedRows,
     validation: list[EncodedExample],
     arguments: TrainingArguments,
     say: Say,
+    stop: StopRequest,
 ) -> CompletionTrainer:
     settings = job.resolved.settings
-    per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * arguments.world_size
-    order = BatchOrder(
-        [_length(example) for example in examples],
-        step_examples=per_step,
-        seed=settings.seed,
-        by_length=settings.train_sampling_strategy == "group_by_length",
+    losses = RecentLosses(encoded.rows, arguments.process_index)
+    plan = step_plan(settings, encoded, arguments.world_size)
+    make_step = StepMaker(
+        encoded.examples,
+        packing=settings.packing,
+        pack_tokens=pack_tokens(job.resolved, encoded, arguments.device),
+        batch_examples=settings.per_device_train_batch_size,
+        pad_id=int(cast(int, loaded.tokenizer.pad_token_id or 0)),
+        device=arguments.device,
+        kernel=settings.packed_attention,
+        rank=arguments.process_index,
+        processes=arguments.world_size,
     )
-    pad_id = int(cast(int, loaded.tokenizer.pad_token_id or 0))
     trainer = CompletionTrainer(
-        order=order,
+        plan=plan,
+        make_step=make_step,
+        losses=losses,
         model=loaded.model,
         args=arguments,
-        train_dataset=cast(Any, examples),
-        data_collator=lambda batch: padded_batch(batch, pad_id),
+        train_dataset=cast(Any, encoded.examples),
         processing_class=loaded.tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
@@ -157,7 +175,9 @@ def _trainer(
             scored = score_encoded(loaded.model, validation)
         return sum(nats for nats, _ in scored), sum(tokens for _, tokens in scored)
 
-    trainer.add_callback(Watch(say, trainer.log, validate if validation else None))
+    sharded = trainer.is_fsdp_enabled
+    watched = validate if validation else None
+    trainer.add_callback(Watch(say, trainer.log, watched, losses, stop, validate_everywhere=sharded))
     return trainer
 
 
@@ -187,27 +207,6 @@ def _losses(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _outcome(status: Status, stored: Mapping[str, Any]) -> TrainingOutcome:
     pairs = tuple((float(epoch), float(loss)) for epoch, loss in stored["validation"])
     return TrainingOutcome(status, **{**stored, "validation": pairs})
-
-
-def _on_main(arguments: TrainingArguments, act: Callable[[], Any]) -> Any:
-    """Result of `act`, done by the first process alone and told to all; its error is everybody's."""
-    if arguments.world_size == 1:
-        return act()
-    told: list[Any] = [None, None]
-    if arguments.process_index == 0:
-        try:
-            told[0] = act()
-        except ChatbenchError as error:
-            told[1] = (error.found, error.expected, error.fix)
-    torch.distributed.broadcast_object_list(told, src=0)
-    if told[1] is not None:
-        found, expected, fix = told[1]
-        raise ChatbenchError(found, expected=expected, fix=fix)
-    return told[0]
-
-
-def _length(example: EncodedExample) -> int:
-    return len(example.prompt) + len(example.completion)
 
 
 def _silent(_line: str) -> None:

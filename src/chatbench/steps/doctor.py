@@ -11,13 +11,16 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Literal
 
-from chatbench.core.settings import Recipe, recipes
+from chatbench.core.recipe_files import Recipe, recipes
 
 State = Literal["ok", "note", "no"]
 
 GIB = 2**30
-NEEDED = {"tiny": 0.5, "tiny-random": 0.5, "distilgpt2": 3.0, "mistral-7b": 14.0, "llama3-8b": 18.0}
-"""GiB of GPU memory (or of RAM without a GPU) for fine-tuning by each recipe; estimates from parameter counts."""
+NEEDED = {
+    "tiny": 0.5, "tiny-random": 0.5, "distilgpt2": 3.0, "mistral-7b": 14.0, "llama3-8b": 18.0, "gemma3-1b": 9.0,
+    "llama3.2-1b": 13.0, "qwen3-1.7b": 12.0, "qwen3-8b": 9.0,
+}  # fmt: skip
+"""GiB of GPU memory for fine-tuning by each recipe, unpacked; `chatbench finetune MODEL --dry-run` estimates a run."""
 
 PACKAGES = ("chatbench", "torch", "transformers", "tokenizers", "peft", "accelerate", "bitsandbytes", "openai")
 
@@ -36,7 +39,7 @@ def doctor(results: Path = Path("results")) -> list[Finding]:
     device, memory_gib, findings = _device()
     eight_bit = _eight_bit(device)
     token = has_token()
-    without = "not set: gated models (llama3-8b) and the full ChatBench data need it"
+    without = "not set: gated models (Llama, Gemma) and the full ChatBench data need it"
     findings += [
         eight_bit,
         Finding("HF_TOKEN", "ok", "set") if token else Finding("HF_TOKEN", "note", without),
@@ -109,9 +112,11 @@ def _cuda_device() -> tuple[str, float, list[Finding]]:
 
 def _eight_bit(device: str) -> Finding:
     if util.find_spec("bitsandbytes") is None:
-        return Finding("8-bit", "no", "bitsandbytes is not installed: pip install bitsandbytes")
+        return Finding("8-bit", "no", "needs bitsandbytes: pip install bitsandbytes")
     if device != "cuda":
-        return Finding("8-bit", "note", "needs a CUDA GPU: recipes that ask for it load plain weights here")
+        works = device == "cpu"
+        text = "works on a processor, slowly" if works else "needs a CUDA GPU or a processor: add --no-load-in-8bit"
+        return Finding("8-bit", "note" if works else "no", text)
     return Finding("8-bit", "ok", f"bitsandbytes {metadata.version('bitsandbytes')}")
 
 
@@ -125,16 +130,18 @@ def _recipe(recipe: Recipe, device: str, memory_gib: float, eight_bit: Finding, 
     subject = f"recipe {recipe.name}"
     if recipe.base.startswith("package:") and not _is_packaged(recipe.base):
         return Finding(subject, "no", "the tiny base is not in this installation")
-    needed = NEEDED.get(recipe.name, 0.0)
-    in_8bit = bool(recipe.values.get("load_in_8bit"))
-    if in_8bit and (device != "cuda" or eight_bit.state == "no"):
-        needed *= 2.5  # 4 bytes a weight in place of 1, and what training needs beside them
+    needed, adapted = NEEDED[recipe.name], recipe.values["method"] == "lora"
+    quantised = any(recipe.values.get(name) for name in ("load_in_8bit", "load_in_4bit"))
+    if quantised and eight_bit.state == "no":
+        return Finding(subject, "no", f"it quantises its base, and that {eight_bit.text}")
+    if adapted and device != "cuda":
+        needed *= 1.5  # what is frozen and not quantised takes 4 bytes a weight in place of 2
     if memory_gib < needed:
         return Finding(subject, "no", f"needs about {needed:.0f} GiB of memory, {memory_gib:.0f} are here")
     there = _is_here(recipe.base)
-    if not there and recipe.base.startswith("meta-llama/") and not token:
+    if not there and recipe.base.startswith(("meta-llama/", "google/gemma")) and not token:
         return Finding(subject, "no", "gated: accept its licence on the hub and put HF_TOKEN into .env")
-    slow = "; on a processor it takes days" if in_8bit and device != "cuda" else ""
+    slow = "; on a processor it takes days" if adapted and device != "cuda" else ""
     text = recipe.summary + ("" if there else "; the base is downloaded at first use") + slow
     return Finding(subject, "ok" if there and not slow else "note", text)
 

@@ -14,26 +14,30 @@ from typing import TYPE_CHECKING, Any, cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, sha256_of, write_json_whole
-from chatbench.core.settings import model_key, resolve_settings
+from chatbench.core.model_names import model_key
+from chatbench.core.resolved_settings import resolve_settings
 from chatbench.measures.perplexity import Perplexity, perplexity_by_kind, summarise
 from chatbench.measures.uncertainty import over_splits
+from chatbench.models.model_card import HeldOut, update_card
 from chatbench.protocol.example_rows import ExampleRow
 from chatbench.protocol.prepared_data import load_manifest, read_split, split_examples, split_file
 from chatbench.steps.finetune import model_folder
 
 if TYPE_CHECKING:
+    from chatbench.models.encoding import TextForm
     from chatbench.models.loading import Loaded
 
 Say = Callable[[str], None]
 
-PROTOCOL = "plain text; completion tokens with the end marker; exp(sum nats / sum tokens)"
+PROTOCOL = "completion tokens with the end marker; exp(sum nats / sum tokens)"
 
 
 @dataclass(frozen=True, slots=True)
 class SplitPerplexity:
     """Perplexity on one split; `by_kind` per kind of turn. `base` is the model before fine-tuning.
 
-    `prompts_cut` counts the held-out prompts that did not fit the context and were cut from the left.
+    `examples_left_out`, `examples_shortened` and `turns_dropped` say what the context did to the held-out examples; the
+    perplexity is of the others.
     """
 
     split: str
@@ -42,12 +46,16 @@ class SplitPerplexity:
     finetuned_by_kind: Mapping[str, Perplexity]
     base_by_kind: Mapping[str, Perplexity]
     signature: Mapping[str, object]
-    prompts_cut: int
+    examples_left_out: int = 0
+    examples_shortened: int = 0
+    turns_dropped: int = 0
 
     def as_json(self) -> dict[str, object]:
         return {
             "split": self.split,
-            "prompts_cut": self.prompts_cut,
+            "examples_left_out": self.examples_left_out,
+            "examples_shortened": self.examples_shortened,
+            "turns_dropped": self.turns_dropped,
             "finetuned": self.finetuned.as_dict(),
             "base": self.base.as_dict(),
             "by_kind": {
@@ -67,8 +75,13 @@ class SplitPerplexity:
             {kind: Perplexity(**kinds[kind]["finetuned"]) for kind in kinds},
             {kind: Perplexity(**kinds[kind]["base"]) for kind in kinds},
             content["signature"],
-            content["prompts_cut"],
+            *(content.get(name, 0) for name in ("examples_left_out", "examples_shortened", "turns_dropped")),
         )
+
+    def held_out(self) -> list[HeldOut]:
+        """What the model card tells: all turns, then each kind."""
+        kinds = [HeldOut(kind, tuned, self.base_by_kind[kind]) for kind, tuned in self.finetuned_by_kind.items()]
+        return [HeldOut("all", self.finetuned, self.base), *kinds]
 
     def line(self) -> str:
         """One line to print."""
@@ -77,7 +90,8 @@ class SplitPerplexity:
             f"{self.split}: perplexity {self.finetuned.perplexity:.3f} (base {self.base.perplexity:.3f}); {kinds}; "
             f"{self.finetuned.bits_per_byte:.3f} bits per byte (base {self.base.bits_per_byte:.3f}); "
             f"{self.finetuned.tokens:,} tokens"
-            + (f"; {self.prompts_cut:,} prompts cut to the context" if self.prompts_cut else "")
+            + (f"; {self.examples_left_out:,} examples too long, left out" if self.examples_left_out else "")
+            + (f"; {self.examples_shortened:,} examples without their oldest turns" if self.examples_shortened else "")
         )
 
 
@@ -122,16 +136,22 @@ def _one_split(model: str, split: str, data: Path, results: Path, say: Say) -> S
     if path.is_file():
         stored = _stored(path)
         if stored.signature == signature:
+            update_card(folder, stored.held_out())
             say(f"{stored.line()} (as before)")
             return stored
-    tuned = _scores(str(folder), rows, 0)
-    resolved = resolve_settings(model)
+    from chatbench.models.encoding import form_of
+
+    form = form_of(record)
+    tuned = _scores(str(folder), rows, 0, form)
+    # A merged model goes by a name of its own, which says nothing of its base.
+    base_source = str(record["base"]) if "merged" in record else resolve_settings(model).base
     base_seed = int(record["settings"]["seed"])
-    base = _scores(resolved.base, rows, base_seed, expected=record["base_weights"])
+    base = _scores(base_source, rows, base_seed, form, expected=record["base_weights"])
     result = SplitPerplexity(
-        split, tuned.corpus, base.corpus, tuned.by_kind, base.by_kind, signature, tuned.prompts_cut
+        split, tuned.corpus, base.corpus, tuned.by_kind, base.by_kind, signature, **tuned.context_counts
     )
     write_json_whole(path, result.as_json())
+    update_card(folder, result.held_out())
     say(result.line())
     return result
 
@@ -154,16 +174,20 @@ def _run_record(model: str, split: str, folder: Path, train_file: Path) -> dict[
 def _signature(
     folder: Path, record: Mapping[str, Any], rows: Sequence[ExampleRow], test_sha256: str
 ) -> dict[str, object]:
-    from chatbench.models.loading import best_device, inference_dtype, load_tokenizer, tokenizer_hash, weights_hash
+    from chatbench.models.encoding import form_of
+    from chatbench.models.loading import best_device, inference_dtype, load_tokenizer, tokenizer_hash
+    from chatbench.models.weight_files import weights_hash
 
     base = record["base"] if (folder / "adapter_config.json").is_file() else str(folder)
+    tokenizer = load_tokenizer(str(folder))
     return {
         "protocol": PROTOCOL,
+        "form": form_of(record).describe(tokenizer),
         "test_sha256": test_sha256,
         "examples": len(rows),
         "weights": weights_hash(folder),
         "base_weights": record["base_weights"],
-        "tokenizer": tokenizer_hash(load_tokenizer(str(folder))),
+        "tokenizer": tokenizer_hash(tokenizer),
         "dtype": str(inference_dtype(base, best_device())).removeprefix("torch."),
         "version": metadata.version("chatbench"),
     }
@@ -171,28 +195,28 @@ def _signature(
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """One model's perplexity over all rows and per kind, and how many prompts were cut."""
+    """One model's perplexity over the rows that fit its context and per kind, and the count of those that did not."""
 
     corpus: Perplexity
     by_kind: dict[str, Perplexity]
-    prompts_cut: int
+    context_counts: dict[str, int]
 
 
-def _scores(source: str, rows: Sequence[ExampleRow], seed: int, expected: str = "") -> _Scored:
+def _scores(source: str, rows: Sequence[ExampleRow], seed: int, form: TextForm, expected: str = "") -> _Scored:
     """Perplexity of one model over all rows, and per kind; the model is let go before the next is loaded."""
     from chatbench.models.encoding import encode_rows
     from chatbench.models.loading import context_length, load
-    from chatbench.models.scoring import score_examples
+    from chatbench.models.scoring import score_rows
 
     loaded: Loaded = load(source, seed=seed, revision=_revision(expected))
     if expected not in ("", loaded.weights) and not expected.endswith("@unknown"):
         raise ChatbenchError(
             f"{source}: its weights are not those that were fine-tuned", expected=expected, fix="fine-tune again"
         )
-    losses = score_examples(loaded.model, loaded.tokenizer, rows)
-    pairs = zip((row.kind for row in rows), losses, strict=True)
-    encoded = encode_rows(loaded.tokenizer, rows, context_length(loaded.model))
-    return _Scored(summarise(losses), perplexity_by_kind(pairs), sum(each.prompt_cut > 0 for each in encoded))
+    encoded = encode_rows(loaded.tokenizer, rows, context_length(loaded.model), form)
+    losses = score_rows(loaded.model, encoded)
+    pairs = zip((row.kind for row in encoded.rows), losses, strict=True)
+    return _Scored(summarise(losses), perplexity_by_kind(pairs), encoded.counts())
 
 
 def _revision(base_weights: str) -> str | None:

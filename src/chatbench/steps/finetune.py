@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import sha256_of
-from chatbench.core.settings import Resolved, model_key, recipe_of, resolve_settings
+from chatbench.core.model_names import model_key
+from chatbench.core.recipe_files import recipe_of
+from chatbench.core.resolved_settings import Resolved, resolve_settings
 from chatbench.protocol.example_rows import ExampleRow
 from chatbench.protocol.prepared_data import split_examples, split_file
+from chatbench.steps.data_origin import data_origin
 
 if TYPE_CHECKING:
+    from chatbench.models.run_plan import RunPlan
     from chatbench.models.training import TrainingOutcome
 
 Say = Callable[[str], None]
@@ -56,10 +62,11 @@ def finetune(
         flags: settings given on the command line, by name; None stands for "not given".
 
     Raises:
-        ChatbenchError: no such split or model, unknown or contradicting settings, another run in the way.
+        ChatbenchError: no such split or model, unknown or contradicting settings, another run in the way, or a device
+            that is too small.
     """
     train_file = split_file(data, split, "train.jsonl")
-    resolved = _resolved(model, config, flags or {})
+    resolved = resolved_for(model, config, flags or {})
     from chatbench.models.training import train
     from chatbench.models.training_job import TrainingJob
 
@@ -76,12 +83,42 @@ def finetune(
         folder=model_folder(results, model, split),
         logs=results / "logs" / model_key(model) / split,
         split=split,
+        data=data_origin(data, split),
     )
-    result = FinetuneResult(model, split, job.folder, train(job, resume=resume, overwrite=overwrite, say=say))
+    with _memory_advised(model):
+        outcome = train(job, resume=resume, overwrite=overwrite, say=say)
+    result = FinetuneResult(model, split, job.folder, outcome)
     if is_main:
         for line in result.lines():
             say(line)
     return result
+
+
+def plan_finetune(
+    model: str,
+    *,
+    data: Path,
+    split: str = "split_0",
+    config: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+    say: Say = print,
+) -> RunPlan:
+    """Says what `finetune` would do with the same arguments, and what it would cost; loads no weights.
+
+    Raises:
+        ChatbenchError: as `finetune`, but for what only shows when training.
+    """
+    resolved = resolved_for(model, config, flags or {})
+    train, test = (split_examples(data, split, side) for side in ("train", "test"))
+    from chatbench.models.run_plan import plan_run
+
+    say(f"plan of fine-tuning {model} on {split}")
+    for line in resolved.lines():
+        say(f"  {line}")
+    plan = plan_run(resolved, train, spread(test, resolved.settings.validation_examples))
+    for line in plan.lines():
+        say(line)
+    return plan
 
 
 def model_folder(results: Path, model: str, split: str) -> Path:
@@ -100,7 +137,7 @@ def spread(rows: Sequence[ExampleRow], count: int) -> list[ExampleRow]:
     return [rows[place * len(rows) // count] for place in range(count)]
 
 
-def _resolved(model: str, config: Path | None, flags: Mapping[str, object]) -> Resolved:
+def resolved_for(model: str, config: Path | None, flags: Mapping[str, object]) -> Resolved:
     """The settings; a model without a recipe is measured first, for its size decides between full and LoRA."""
     resolved = resolve_settings(model, config, flags)  # before the model is looked for: its errors are quick
     if recipe_of(model) is not None or "method" in resolved.explicit:
@@ -108,6 +145,21 @@ def _resolved(model: str, config: Path | None, flags: Mapping[str, object]) -> R
     from chatbench.models.loading import parameter_count
 
     return resolve_settings(model, config, flags, parameters=parameter_count(resolved.base))
+
+
+@contextmanager
+def _memory_advised(model: str) -> Iterator[None]:
+    """Turns a GPU that is out of memory into an error that says how to need less."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ChatbenchError(
+            f"out of memory: {str(error).splitlines()[0]}",
+            expected="room for the largest batch",
+            fix=f"chatbench finetune {model} --dry-run says what would fit",
+        ) from error
 
 
 def _process_rank() -> int:

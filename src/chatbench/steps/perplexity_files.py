@@ -8,7 +8,7 @@ from typing import cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json
-from chatbench.core.settings import model_key
+from chatbench.core.model_names import model_key
 from chatbench.measures.figures import EVERY_ASSISTANT, FINE_TUNED, UNTRAINED, Figure
 from chatbench.measures.perplexity import Perplexity
 from chatbench.steps.eval_ppl import SplitPerplexity

@@ -26,11 +26,13 @@ from chatbench.steps.eval_chatbench import eval_chatbench
 from chatbench.steps.eval_ppl import eval_ppl
 from chatbench.steps.finetune import finetune
 from chatbench.steps.prepare_splits import prepare_splits
+from chatbench.steps.realism import realism
+from chatbench.steps.realism_table import RealismTable
 from chatbench.steps.score_table import ScoreTable
 from chatbench.steps.simulate import simulate, study_of
 
 Say = Callable[[str], None]
-StepName = Literal["prepare", "finetune", "ppl", "simulate", "untrained", "scores"]
+StepName = Literal["prepare", "finetune", "ppl", "simulate", "untrained", "scores", "realism"]
 STEPS: tuple[StepName, ...] = get_args(StepName)
 
 
@@ -69,12 +71,13 @@ class StepTime:
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """How a run went, and its scores (None where that step was not asked for)."""
+    """How a run went, its scores and its realism (None where that step was not asked for)."""
 
     times: tuple[StepTime, ...]
     seconds: float
     peak_bytes: int
     table: ScoreTable | None
+    realism: RealismTable | None = None
 
     def lines(self) -> list[str]:
         """Seconds per step (summed over splits), total time and peak memory."""
@@ -120,7 +123,11 @@ def run_all(
     if "scores" in asked:
         with clock.step("scores"):
             table = eval_chatbench(model, data=data, results=results)
-    return RunReport(tuple(clock.times), clock.seconds(), peak_memory_bytes(), table)
+    compared = None
+    if "realism" in asked:
+        with clock.step("realism"):
+            compared = realism(model, data=data, results=results, say=say)
+    return RunReport(tuple(clock.times), clock.seconds(), peak_memory_bytes(), table, compared)
 
 
 @dataclass(frozen=True, slots=True)

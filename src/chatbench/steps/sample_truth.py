@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from chatbench.core.model_names import model_key
 from chatbench.core.records import Study, first_prompts
-from chatbench.core.settings import model_key
 from chatbench.measures.agreement import Undefined
 from chatbench.measures.figures import (
     AI_ALONE,

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import AppendOnlyLog, read_jsonl
+from chatbench.core.model_names import model_key
 from chatbench.core.records import SimulatedConversation
-from chatbench.core.settings import model_key
 from chatbench.protocol.prepared_data import MANIFEST, load_manifest, split_file
 from chatbench.steps.finetune import model_folder
 from chatbench.steps.perplexity_files import read_perplexity
@@ -26,7 +26,7 @@ from chatbench.steps.sanity_rules import (
     check_scores,
     sampled_prompts,
 )
-from chatbench.steps.score_table import read_score_table
+from chatbench.steps.score_files import read_score_table
 from chatbench.studies.simulations import log_path, recorded_conversations
 
 if TYPE_CHECKING:

@@ -1,0 +1,97 @@
+"""Commands that do everything, and the one that looks at the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chatbench.commands.options import (
+    ALL_STEPS,
+    Config,
+    Conversations,
+    Data,
+    MaxTokens,
+    MaxUserTurns,
+    Model,
+    Pilots,
+    Results,
+    Seed,
+    SkipBad,
+    names,
+    show,
+)
+
+commands = typer.Typer()
+
+
+@commands.command()
+def run(
+    model: Model,
+    study: Annotated[Path | None, typer.Option(help="What to split; default: the splits that lie in --data.")] = None,
+    steps: Annotated[str, typer.Option(help=f"Which of {ALL_STEPS}.")] = ALL_STEPS,
+    splits: Annotated[int, typer.Option(help="Number of random splits by question.")] = 10,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this split, e.g. split_1: one job each on a cluster.")
+    ] = None,
+    train_share: Annotated[float, typer.Option(help="Share of questions for training, in 0..1.")] = 0.6,
+    assistant: Annotated[list[str] | None, typer.Option(help="As in simulate; default: those of the study.")] = None,
+    conversations: Conversations = 10,
+    untrained_conversations: Annotated[int, typer.Option(help="The same for the base model; 0 leaves it out.")] = 3,
+    max_user_turns: MaxUserTurns = 10,
+    max_tokens: MaxTokens = 1000,
+    config: Config = None,
+    seed: Seed = 0,
+    data: Data = Path("data"),
+    results: Results = Path("results"),
+    skip_bad_records: SkipBad = False,
+    include_pilots: Pilots = False,
+) -> None:
+    """Everything, for all splits: prepare, fine-tune, perplexity, simulated chats, scores. Run again = continue.
+
+    Example: chatbench run tiny --study studies/sample --splits 3
+    """
+    from chatbench.steps.grids import print_grids
+    from chatbench.steps.realism_table import realism_footnotes, realism_grids
+    from chatbench.steps.results_table import print_tables
+    from chatbench.steps.run_all import RunSettings, run_all
+
+    settings = RunSettings(
+        splits=splits, only=tuple(only or ()), train_share=train_share, seed=seed, skip_bad_records=skip_bad_records,
+        include_pilots=include_pilots, assistants=tuple(assistant or ()), conversations=conversations,
+        untrained_conversations=untrained_conversations, max_user_turns=max_user_turns, max_tokens=max_tokens,
+        config=config,
+    )  # fmt: skip
+    report = run_all(model, study=study, data=data, results=results, settings=settings, steps=names(steps), say=show)
+    if report.table:
+        print_tables([report.table])
+    if report.realism:
+        print_grids(realism_grids(report.realism), realism_footnotes(report.realism))
+    show("\n" + "\n".join(report.lines()))
+
+
+@commands.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for study, data and results.")] = Path("demo"),
+    splits: Annotated[int, typer.Option(help="Number of splits.")] = 3,
+) -> None:
+    """The whole pipeline on the sample study with the tiny model, in a few minutes on a laptop.
+
+    Example: chatbench demo
+    """
+    from chatbench.steps.demo import demo as step
+
+    step(out, splits=splits, say=show)
+
+
+@commands.command()
+def doctor(results: Results = Path("results")) -> None:
+    """What will and will not work on this machine, and why: GPUs, precision, 8-bit, token, disk, versions.
+
+    Example: chatbench doctor
+    """
+    from chatbench.steps.doctor import doctor as step
+    from chatbench.steps.doctor import print_doctor
+
+    print_doctor(step(results))

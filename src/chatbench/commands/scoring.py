@@ -1,0 +1,187 @@
+"""Commands that try simulators out and score them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from chatbench.commands.options import (
+    Bootstrap,
+    Confidence,
+    Conversations,
+    Data,
+    MaxTokens,
+    MaxUserTurns,
+    Model,
+    OneOrAll,
+    Results,
+    Seed,
+    show,
+)
+
+commands = typer.Typer()
+
+
+@commands.command("eval-ppl")
+def eval_ppl(
+    model: Model,
+    split: OneOrAll = None,
+    data: Data = Path("data"),
+    results: Results = Path("results"),
+) -> None:
+    """Perplexity of the held-out human turns, before and after fine-tuning.
+
+    Example: chatbench eval-ppl tiny --split split_0
+    """
+    from chatbench.steps.eval_ppl import eval_ppl as step
+
+    step(model, data=data, results=results, split=split)
+
+
+@commands.command()
+def simulate(
+    model: Model,
+    assistant: Annotated[
+        list[str], typer.Option(help="[NAME=]KIND:ARG, e.g. scripted:all, replay:all, local:FOLDER, openai:gpt-4o.")
+    ],
+    split: OneOrAll = None,
+    conversations: Conversations = 10,
+    untrained: Annotated[bool, typer.Option("--untrained", help="Simulate with the base model instead.")] = False,
+    max_user_turns: MaxUserTurns = 10,
+    max_tokens: MaxTokens = 1000,
+    simulator_temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
+    assistant_temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
+    variant: Annotated[
+        Literal["two-step", "two-step-problem", "two-step-help"], typer.Option(help="Simulator prompt.")
+    ] = "two-step",
+    seed: Seed = 0,
+    data: Data = Path("data"),
+    results: Results = Path("results"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop the conversations of other settings.")] = False,
+) -> None:
+    """Lets the simulator chat with assistants about the held-out questions; continues where it stopped.
+
+    Example: chatbench simulate tiny --assistant scripted:all --conversations 10
+    """
+    from chatbench.protocol.prepared_data import load_manifest
+    from chatbench.steps.eval_ppl import trained_splits
+    from chatbench.steps.simulate import simulate as step
+
+    # The base needs no training, so it can be simulated on every split that is prepared.
+    every = load_manifest(data).split_ids if untrained else trained_splits(model, data, results)
+    for split_id in [split] if split else every:
+        result = step(
+            model, assistants=assistant, data=data, results=results, split=split_id, conversations=conversations,
+            untrained=untrained, seed=seed, max_user_turns=max_user_turns, simulator_temperature=simulator_temperature,
+            assistant_temperature=assistant_temperature, max_tokens=max_tokens, variant=variant, overwrite=overwrite,
+        )  # fmt: skip
+        show(f"{split_id}: " + "\n".join(result.lines()))
+
+
+@commands.command("eval-chatbench")
+def eval_chatbench(
+    model: Model,
+    split: OneOrAll = None,
+    bootstrap: Bootstrap = 1000,
+    confidence: Confidence = 0.95,
+    seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
+    data: Data = Path("data"),
+    results: Results = Path("results"),
+) -> None:
+    """BLEU, ROUGE, and agreement with people's accuracy, per split and over splits, between floor and ceiling.
+
+    Example: chatbench eval-chatbench tiny
+    """
+    from chatbench.measures.resampling import Resampling
+    from chatbench.steps.eval_chatbench import eval_chatbench as step
+    from chatbench.steps.results_table import print_tables
+
+    told = Resampling(bootstrap, confidence, seed)
+    print_tables([step(model, data=data, results=results, splits=[split] if split else None, resampling=told)])
+
+
+@commands.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="MODEL, FOLDER:MODEL or a scores file; with #untrained, its base."),
+    ],
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="A part of the signature that may differ, e.g. assistant_decoding.")
+    ] = None,
+    bootstrap: Bootstrap = 2000,
+    confidence: Confidence = 0.95,
+    seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write everything to this JSON file.")] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Simulators on the same questions: differences with intervals and p-values; refuses unlike signatures.
+
+    Example: chatbench compare tiny distilgpt2
+    """
+    from chatbench.measures.resampling import Resampling
+    from chatbench.steps.compare import compare as step
+    from chatbench.steps.comparison_table import print_comparison, write_comparison
+
+    told = Resampling(bootstrap, confidence, seed)
+    comparison = step(runs, results=results, ignore=ignore or (), told=told)
+    print_comparison(comparison)
+    if out:
+        write_comparison(out, comparison)
+
+
+@commands.command()
+def realism(
+    model: Model,
+    split: OneOrAll = None,
+    untrained: Annotated[bool, typer.Option("--untrained", help="Look at the base model's chats instead.")] = False,
+    termination: Annotated[
+        bool, typer.Option("--termination", help="Also ask the model where it would end people's chats.")
+    ] = False,
+    seed: Seed = 0,
+    data: Data = Path("data"),
+    results: Results = Path("results"),
+) -> None:
+    """How like people's chats the simulated ones are, each measure beside people against people.
+
+    Example: chatbench realism tiny --termination
+    """
+    from chatbench.steps.grids import print_grids
+    from chatbench.steps.realism import RealismSettings
+    from chatbench.steps.realism import realism as step
+    from chatbench.steps.realism_table import realism_footnotes, realism_grids
+
+    told = RealismSettings(untrained=untrained, termination=termination, seed=seed)
+    found = step(model, data=data, results=results, splits=[split] if split else None, told=told, say=show)
+    print_grids(realism_grids(found), realism_footnotes(found))
+
+
+@commands.command()
+def table(
+    models: Annotated[list[str], typer.Argument(help="Models that eval-chatbench has scored.")],
+    results: Results = Path("results"),
+    published: Annotated[bool, typer.Option("--published", help="Add the rows of the paper, marked as such.")] = False,
+) -> None:
+    """The table of scores of one or more models, from the files that eval-chatbench wrote.
+
+    Example: chatbench table tiny distilgpt2 --published
+    """
+    from chatbench.steps.results_table import print_tables, results_table
+
+    print_tables(results_table(models, results=results), with_published=published)
+
+
+@commands.command()
+def sanity(model: Model, data: Data = Path("data"), results: Results = Path("results")) -> None:
+    """One screen that tells whether a trained model is sane; exit code 1 if something wants a look.
+
+    Example: chatbench sanity tiny
+    """
+    from chatbench.steps.sanity import print_sanity
+    from chatbench.steps.sanity import sanity as step
+
+    report = step(model, data=data, results=results)
+    print_sanity(report)
+    raise typer.Exit(report.exit_code)

@@ -1,0 +1,112 @@
+"""Commands about studies: get one, look at it, split it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from chatbench.commands.options import Pilots, Seed, SkipBad, show
+
+commands = typer.Typer()
+
+
+@commands.command()
+def download(
+    name: Annotated[Literal["chatbench", "halie"], typer.Argument(help="Which study.")],
+    out: Annotated[Path | None, typer.Option(help="Folder; default studies/NAME.")] = None,
+    revision: Annotated[str, typer.Option(help="Commit or branch of the data set (chatbench only).")] = "main",
+    allow_other_checksum: Annotated[
+        bool, typer.Option("--allow-other-checksum", help="Take a file that is not the known one.")
+    ] = False,
+) -> None:
+    """Downloads a published study; continues a download that was cut off.
+
+    Example: chatbench download chatbench
+    """
+    from chatbench.steps.download import download as step
+
+    show(step(name, out or Path("studies") / name, revision=revision, allow_other_checksum=allow_other_checksum))
+
+
+@commands.command()
+def sample(
+    study: Annotated[Path, typer.Argument(help="Folder to write, in the ChatBench layout.")],
+    questions: Annotated[int, typer.Option(help="Number of questions.")] = 120,
+    chats: Annotated[int, typer.Option(help="Conversations per question and assistant.")] = 10,
+    seed: Seed = 0,
+) -> None:
+    """Writes the sample study: generated problems, people and assistants, whose truth is known.
+
+    Example: chatbench sample studies/sample --questions 120
+    """
+    from chatbench.steps.check_study import summarise, summary_text
+    from chatbench.studies.sample.study import SampleSettings, write_sample
+
+    show(summary_text(summarise(write_sample(study, SampleSettings(questions, chats, seed)).study)))
+
+
+@commands.command("check-study")
+def check_study(
+    study: Annotated[
+        Path, typer.Argument(help="A ChatBench folder, HALIE's event_blocks.csv, or chats as JSON Lines.")
+    ],
+    skip_bad_records: SkipBad = False,
+    include_pilots: Pilots = False,
+) -> None:
+    """Validates a study and summarises it.
+
+    Example: chatbench check-study my_chats.jsonl
+    """
+    from chatbench.steps.check_study import check_study as step
+    from chatbench.steps.check_study import summary_text
+
+    show(summary_text(step(study, skip_bad_records=skip_bad_records, include_pilots=include_pilots)))
+
+
+@commands.command()
+def study(
+    study: Annotated[
+        Path, typer.Argument(help="A ChatBench folder, HALIE's event_blocks.csv, or chats as JSON Lines.")
+    ],
+    json: Annotated[Path | None, typer.Option(help="File to write the same as JSON.")] = None,
+    skip_bad_records: SkipBad = False,
+    include_pilots: Pilots = False,
+) -> None:
+    """Recomputes what a study says: accuracies, gaps, correlations, mirror rate, advice, mixed-effects regression.
+
+    Example: chatbench study studies/sample --json results/study.json
+    """
+    from chatbench.steps.grids import print_grids
+    from chatbench.steps.study import study as step
+    from chatbench.steps.study import study_footnotes, study_grids
+
+    found = step(study, json=json, skip_bad_records=skip_bad_records, include_pilots=include_pilots)
+    print_grids(study_grids(found), study_footnotes(found))
+
+
+@commands.command("prepare-splits")
+def prepare_splits(
+    study: Annotated[Path, typer.Option(help="The study to split.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data"),
+    splits: Annotated[int, typer.Option(help="Number of random splits by question.")] = 10,
+    train_share: Annotated[float, typer.Option(help="Share of each subset's questions for training, in 0..1.")] = 0.6,
+    seed: Seed = 0,
+    format_: Annotated[
+        Literal["messages", "prompt-completion", "context"], typer.Option("--format", help="Shape of the examples.")
+    ] = "messages",
+    skip_bad_records: SkipBad = False,
+    include_pilots: Pilots = False,
+) -> None:
+    """Splits a study by question and turns its chats into training examples.
+
+    Example: chatbench prepare-splits --study studies/sample --splits 3
+    """
+    from chatbench.steps.prepare_splits import prepare_splits as step
+
+    prepared = step(
+        study, out, splits=splits, train_share=train_share, seed=seed, format=format_,
+        skip_bad_records=skip_bad_records, include_pilots=include_pilots,
+    )  # fmt: skip
+    show(prepared.audit)

@@ -1,0 +1,184 @@
+"""Commands that make simulators, and say what they learn from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from chatbench.commands.options import Config, Data, FinishedModel, Model, Results, Seed, Split, show
+
+commands = typer.Typer()
+
+
+@commands.command()
+def finetune(
+    model: Model,
+    split: Split = "split_0",
+    data: Data = Path("data"),
+    results: Results = Path("results"),
+    config: Config = None,
+    method: Annotated[Literal["full", "lora"] | None, typer.Option(help="All weights, or adapters.")] = None,
+    template: Annotated[
+        Literal["plain", "chat"] | None, typer.Option(help="Plain text, or the tokenizer's chat template.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="At its highest.")] = None,
+    num_train_epochs: Annotated[float | None, typer.Option(help="Passes over the examples.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="In place of epochs.")] = None,
+    per_device_train_batch_size: Annotated[int | None, typer.Option(help="Examples of a batch.")] = None,
+    gradient_accumulation_steps: Annotated[int | None, typer.Option(help="Batches of a step.")] = None,
+    examples_per_step: Annotated[int | None, typer.Option(help="However many GPUs there are.")] = None,
+    packing: Annotated[
+        Literal["none", "conversation", "question"] | None, typer.Option(help="What shares a prefix tree.")
+    ] = None,
+    pack_tokens: Annotated[int | None, typer.Option(help="Most tokens of a prefix tree; 0 chooses.")] = None,
+    long_examples: Annotated[
+        Literal["leave_out", "drop_oldest_turns"] | None, typer.Option(help="What becomes of those beyond the context.")
+    ] = None,
+    precision: Annotated[
+        Literal["auto", "bf16", "fp16", "fp32"] | None, typer.Option(help="Of matrix products.")
+    ] = None,
+    gradient_checkpointing: Annotated[bool | None, typer.Option(help="Less memory, a third more time.")] = None,
+    load_in_8bit: Annotated[
+        bool | None, typer.Option("--load-in-8bit/--no-load-in-8bit", help="Quantise the frozen base.")
+    ] = None,
+    load_in_4bit: Annotated[
+        bool | None, typer.Option("--load-in-4bit/--no-load-in-4bit", help="Quantise the frozen base (nf4).")
+    ] = None,
+    report_to: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb, trackio, or none.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do, and what it costs.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue a killed run from its last checkpoint.")] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start anew where another run's result stands.")
+    ] = False,
+) -> None:
+    """Fine-tunes a simulator on one split; continues a run that was killed. Settings replace those of the recipe.
+
+    Example: SPLIT_ID=split_1 chatbench finetune distilgpt2
+    """
+    from chatbench.steps.finetune import finetune as step
+    from chatbench.steps.finetune import plan_finetune
+
+    flags = {
+        "method": method, "template": template, "learning_rate": learning_rate, "num_train_epochs": num_train_epochs,
+        "max_steps": max_steps, "per_device_train_batch_size": per_device_train_batch_size,
+        "gradient_accumulation_steps": gradient_accumulation_steps, "examples_per_step": examples_per_step,
+        "packing": packing, "pack_tokens": pack_tokens, "long_examples": long_examples, "precision": precision,
+        "gradient_checkpointing": gradient_checkpointing, "load_in_8bit": load_in_8bit, "load_in_4bit": load_in_4bit,
+        "report_to": report_to or None, "seed": seed,
+    }  # fmt: skip
+    if dry_run:
+        plan_finetune(model, data=data, split=split, config=config, flags=flags, say=show)
+        return
+    step(
+        model, data=data, results=results, split=split, config=config, flags=flags, resume=resume, overwrite=overwrite,
+        say=show,
+    )  # fmt: skip
+
+
+@commands.command("show-mask")
+def show_mask(
+    file: Annotated[Path, typer.Argument(help="train.jsonl or test.jsonl of a split.")],
+    row: Annotated[int, typer.Option(help="Which example, from 1.")] = 1,
+    model: Annotated[str, typer.Option(help="Whose tokenizer.")] = "tiny",
+    template: Annotated[
+        Literal["plain", "chat"] | None, typer.Option(help="The form of the example; default: the recipe's.")
+    ] = None,
+) -> None:
+    """The exact text of an example, with the tokens that carry loss coloured.
+
+    Example: chatbench show-mask data/split_0/train.jsonl --row 3 --model Qwen/Qwen3-0.6B --template chat
+    """
+    from rich.console import Console
+
+    from chatbench.steps.show_mask import show_mask as step
+
+    Console().print(step(file, row, model, template), soft_wrap=True)
+
+
+@commands.command()
+def recipes() -> None:
+    """Lists the recipes: a base and the settings that suit it.
+
+    Example: chatbench recipes
+    """
+    from chatbench.steps.recipe_list import recipe_lines
+
+    show("\n".join(recipe_lines()))
+
+
+@commands.command()
+def merge(
+    model: FinishedModel,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; must not exist or be empty.")],
+    split: Split = "split_0",
+    results: Results = Path("results"),
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="Format of the weights; auto: as the base is stored."),
+    ] = "auto",
+) -> None:
+    """Makes one ordinary model folder of an adapter and its base, for vLLM and others.
+
+    Example: chatbench merge mistral-7b merged/mistral-7b --split split_0
+    """
+    from chatbench.steps.merge import merge as step
+
+    show(step(model, out, results=results, split=split, dtype=dtype))
+
+
+@commands.command()
+def publish(
+    model: FinishedModel,
+    to: Annotated[str, typer.Option(metavar="ORG/NAME", help="Repository on the Hugging Face hub.")],
+    split: Split = "split_0",
+    revision: Annotated[str, typer.Option(help="Branch to write, e.g. one a split.")] = "main",
+    private: Annotated[bool, typer.Option("--private/--public", help="Who may see a repository that is made.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent.")] = False,
+    results: Results = Path("results"),
+) -> None:
+    """Pushes a fine-tuned model or adapter, with its card, to the Hugging Face hub.
+
+    Example: chatbench publish distilgpt2 --to my-lab/user-simulator --dry-run
+    """
+    from chatbench.steps.publish import publish as step
+
+    step(
+        model, to=to, results=results, split=split, revision=revision, private=private, dry_run=dry_run, say=show,
+    )  # fmt: skip
+
+
+@commands.command("make-tiny-base")
+def make_tiny_base(
+    out: Annotated[Path, typer.Argument(help="Folder to write; also holds the checkpoint of a run that was killed.")],
+    threads: Annotated[int, typer.Option(help="CPU threads; the packaged base was made with one.")] = 1,
+) -> None:
+    """Pretrains the base of the tiny recipe from nothing, on generated text; about 45 minutes on one CPU core.
+
+    Example: chatbench make-tiny-base results/tiny_base
+    """
+    from chatbench.models.tiny_base import TinyBaseSettings
+    from chatbench.steps.make_tiny_base import make_tiny_base as step
+
+    step(out, TinyBaseSettings(), threads=threads, report=show)
+
+
+@commands.command("make-scratch-base")
+def make_scratch_base(
+    shape: Annotated[str, typer.Argument(metavar="SHAPE", help="gpt2, mistral or llama.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
+    train: Annotated[Path, typer.Option(help="train.jsonl whose text the tokenizer is trained on.")],
+    vocabulary: Annotated[int, typer.Option(help="Size of the tokenizer's vocabulary.")] = 4000,
+    width: Annotated[int, typer.Option(help="Width of the model, a multiple of 32.")] = 128,
+    layers: Annotated[int, typer.Option(help="Number of layers.")] = 4,
+    seed: Seed = 0,
+) -> None:
+    """Writes a small base with random weights, to fine-tune from nothing where no pretrained one can be had.
+
+    Example: chatbench make-scratch-base mistral bases/split_0/mistral-small --train data/split_0/train.jsonl
+    """
+    from chatbench.steps.make_scratch_base import make_scratch_base as step
+
+    show(step(shape, out, train=train, vocabulary=vocabulary, width=width, layers=layers, seed=seed))

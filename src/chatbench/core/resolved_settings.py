@@ -1,0 +1,175 @@
+"""The settings of one run, and where each value came from.
+
+A recipe, the overrides file (`configs/training_args.json`) and the command line replace the defaults in that order, and
+every value keeps its origin. Two values of one source that exclude each other are refused; a value of a later source
+puts its rivals of the earlier ones out of force.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_json
+from chatbench.core.model_names import is_folder, model_key
+from chatbench.core.recipe_files import recipe_of
+from chatbench.core.setting_values import typed_values
+from chatbench.core.settings import Settings
+
+LORA_FROM_PARAMETERS = 1_000_000_000
+"""Models without a recipe get LoRA from this size on: full fine-tuning needs 16 bytes a parameter."""
+
+_RIVALS: Mapping[str, tuple[str, str]] = {
+    "how long to train": ("max_steps", "num_train_epochs"),
+    "how many examples make a step": ("examples_per_step", "gradient_accumulation_steps"),
+    "how the base is quantised": ("load_in_8bit", "load_in_4bit"),
+}
+_ONLY_BOOKKEEPING = ("save_steps", "save_total_limit", "logging_steps", "validation_examples", "report_to")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The settings of one run: the base model, the values, and for each value who set it and why.
+
+    `base` is a hub id, a folder, `package:NAME` (a model that comes with the package) or `random:NAME` (its shape with
+    random weights). `explicit` names the values that the user set (file or flag), as against recipe and default.
+    """
+
+    model: str
+    base: str
+    recipe: str | None
+    settings: Settings
+    origins: Mapping[str, str]
+    explicit: frozenset[str]
+
+    @property
+    def key(self) -> str:
+        """Name of the folder of this model's results."""
+        return model_key(self.model)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of base and settings, in hexadecimal: equal exactly when the same training is asked for.
+
+        How often a line is printed or a checkpoint is written does not change the weights, so it is left out.
+        """
+        values = {name: value for name, value in asdict(self.settings).items() if name not in _ONLY_BOOKKEEPING}
+        text = json.dumps({"base": self.base, **values}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def lines(self) -> list[str]:
+        """One line per setting: name, value, origin."""
+        rows = [(f.name, _shown(getattr(self.settings, f.name)), self.origins[f.name]) for f in fields(Settings)]
+        return [f"{name:<28} {value:<18} {origin}" for name, value, origin in [("base", self.base, self.model), *rows]]
+
+    def as_json(self) -> dict[str, object]:
+        """The content of `resolved_settings.json`: model, base, recipe, and per setting its value and origin."""
+        settings = {
+            name: {"value": list(value) if isinstance(value, tuple) else value, "origin": self.origins[name]}
+            for name, value in asdict(self.settings).items()
+        }
+        return {"model": self.model, "base": self.base, "recipe": self.recipe, "settings": settings}
+
+
+def resolve_settings(
+    model: str,
+    overrides_file: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+    *,
+    parameters: int | None = None,
+) -> Resolved:
+    """The settings of a run for MODEL: default, then recipe, then overrides file, then command line.
+
+    Args:
+        model: recipe name, hub id or local folder. A model without a recipe gets LoRA from a billion parameters on.
+        flags: values of the command line by setting name; None stands for "not given".
+        parameters: size of a model without a recipe, where it is known.
+
+    Raises:
+        ChatbenchError: unknown key, value of the wrong type or outside its range, or values that exclude each other.
+    """
+    recipe = recipe_of(model)
+    base = recipe.base if recipe else str(Path(model).expanduser().resolve()) if is_folder(model) else model
+    values: dict[str, object] = {}
+    origins = {field.name: "default" for field in fields(Settings)}
+    if recipe:
+        values.update(recipe.values)
+        origins.update({name: f"recipe {recipe.name}: {source}" for name, source in recipe.sources.items()})
+    elif parameters is not None and parameters >= LORA_FROM_PARAMETERS:
+        values["method"] = "lora"
+        origins["method"] = f"default for {parameters / 1e9:.1f} billion parameters"
+
+    explicit: set[str] = set()
+    for source, layer in _layers(overrides_file, flags or {}):
+        typed = typed_values(layer, source)
+        _refuse_contradictions(typed, source)
+        for name, ruler in _out_of_force(typed, values, explicit).items():
+            del values[name]
+            explicit.discard(name)
+            origins[name] = f"default: {ruler} rules the earlier value out"
+        values.update(typed)
+        explicit.update(typed)
+        origins.update({name: source if source != "flag" else _flag(name, value) for name, value in typed.items()})
+    settings = Settings(**values)  # type: ignore[arg-type]  # each value was checked against its field's type
+    _refuse_unused(settings, explicit)
+    return Resolved(model, base, recipe.name if recipe else None, settings, origins, frozenset(explicit))
+
+
+def _layers(overrides_file: Path | None, flags: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:
+    layers: list[tuple[str, Mapping[str, object]]] = []
+    if overrides_file is not None:
+        content = read_json(overrides_file, fix="give a JSON file of training arguments, or leave --config out")
+        if not isinstance(content, dict):
+            raise ChatbenchError(f"{overrides_file}: {type(content).__name__}", expected="a JSON object of settings")
+        layers.append((str(overrides_file), content))
+    layers.append(("flag", {name: value for name, value in flags.items() if value is not None}))
+    return layers
+
+
+def _refuse_contradictions(layer: Mapping[str, object], source: str) -> None:
+    where = "command line" if source == "flag" else source
+    for subject, (one, other) in _RIVALS.items():
+        if layer.get(one) and layer.get(other):
+            raise ChatbenchError(f"{where}: both {one} and {other} say {subject}", fix="choose one")
+
+
+def _out_of_force(layer: Mapping[str, object], earlier: Mapping[str, object], explicit: set[str]) -> dict[str, str]:
+    """Earlier values that a later layer says the other way, by the setting that does.
+
+    Also a recipe's grouping by length where examples are to be packed, and its quantisation where all weights learn.
+    """
+    ruled = {}
+    for pair in _RIVALS.values():
+        for name, rival in (pair, pair[::-1]):
+            if layer.get(name) and rival not in layer and rival in earlier:
+                ruled[rival] = name
+    recipes_own = earlier.keys() - explicit - layer.keys()
+    if layer.get("packing", "none") != "none" and "train_sampling_strategy" in recipes_own:
+        ruled["train_sampling_strategy"] = "packing"
+    if layer.get("method") == "full":
+        ruled |= {name: "method 'full'" for name in ("load_in_8bit", "load_in_4bit") if name in recipes_own}
+    return ruled
+
+
+def _refuse_unused(settings: Settings, explicit: set[str]) -> None:
+    """Full fine-tuning has no adapters and needs the weights themselves, so LoRA's settings contradict it."""
+    if settings.method == "lora":
+        return
+    unused = [name for name in explicit if name.startswith("lora_")]
+    unused += [name for name in ("load_in_8bit", "load_in_4bit") if getattr(settings, name)]
+    if unused:
+        raise ChatbenchError(
+            f"{', '.join(sorted(unused))} with method 'full'", fix='choose one: leave it out, or set "method": "lora"'
+        )
+
+
+def _flag(name: str, value: object) -> str:
+    return ("--no-" if value is False else "--") + name.replace("_", "-")
+
+
+def _shown(value: object) -> str:
+    return ",".join(value) or "by architecture" if isinstance(value, tuple) else str(value)

@@ -1,0 +1,66 @@
+"""The benchmarks run, at tiny sizes, and what they compare is the same work."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def script(monkeypatch: pytest.MonkeyPatch, name: str) -> Any:
+    """A benchmark as a module: scripts in one folder, they import each other by bare names."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module(name)
+
+
+@pytest.mark.slow
+def test_every_variant_learns_from_the_same_tokens_and_trees_read_fewer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A variant that left examples out, or read them with their padding, would look faster or slower than it is.
+    script(monkeypatch, "prefix_tree").main(["--quick", "--out", str(tmp_path)])
+
+    rows = json.loads((tmp_path / "prefix_tree.json").read_text())
+    trained = {row["what"]["variant"]: row["result"] for row in rows if row["what"]["kind"] == "train"}
+    assert len({(each["examples"], each["supervised"]) for each in trained.values()}) == 1
+    assert trained["question"]["tokens"] < trained["conversation"]["tokens"] < trained["length-grouped"]["tokens"] / 2
+    assert trained["length-grouped"]["tokens"] <= trained["plain"]["tokens"]
+    scored = {row["what"]["variant"]: row["result"]["nats"] for row in rows if row["what"]["kind"] == "score"}
+    assert scored["trees"] == pytest.approx(scored["plain"], rel=1e-6)
+    table = (tmp_path / "prefix_tree.md").read_text()
+    assert all(f"| {variant} |" in table for variant in ("plain", "length-grouped", "none", "conversation", "question"))
+
+
+@pytest.mark.slow
+def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The second run would otherwise append rows, or time a machine in another state and mix both.
+    options = ["--quick", "--variants", "conversation", "--no-scoring", "--out", str(tmp_path)]
+    script(monkeypatch, "prefix_tree").main(options)
+    first = (tmp_path / "prefix_tree.json").read_text()
+    script(monkeypatch, "prefix_tree").main(options)
+
+    assert (tmp_path / "prefix_tree.json").read_text() == first
+
+
+@pytest.mark.slow
+def test_learning_curves_begin_at_the_same_model_and_a_run_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learning = script(monkeypatch, "learning")
+    learning.main(["--quick", "--out", str(tmp_path)])
+    curves = (tmp_path / "learning.csv").read_text()
+    starts = {line.split(",")[-1] for line in curves.splitlines()[1:] if line.split(",")[3] == "0"}
+    stored = sorted((tmp_path / "runs").iterdir())
+
+    assert len(starts) == 1
+    assert [file.name.split("-")[-2] for file in stored] == ["conversation", "none", "question"]
+    assert (tmp_path / "learning.png").stat().st_size > 10_000
+    for file in stored:  # a run that was read and not repeated shows the numbers that stand in its file
+        file.write_text(file.read_text().replace('"points": [[0, 0.0, ', '"points": [[0, 0.0, 9'))
+    learning.main(["--quick", "--out", str(tmp_path)])
+    assert (tmp_path / "learning.csv").read_text() != curves
