@@ -114,6 +114,9 @@ def resolve_settings(
         values.update(typed)
         explicit.update(typed)
         origins.update({name: source if source != "flag" else _flag(name, value) for name, value in typed.items()})
+    if values.get("train_sampling_strategy") == "group_by_length" and "packing" not in values:
+        values["packing"] = "none"
+        origins["packing"] = "default where examples are grouped by length"
     settings = Settings(**values)  # type: ignore[arg-type]  # each value was checked against its field's type
     _refuse_unused(settings, explicit)
     return Resolved(model, base, recipe.name if recipe else None, settings, origins, frozenset(explicit))

@@ -65,7 +65,7 @@ class Settings:
     per_device_train_batch_size: int = 4
     gradient_accumulation_steps: int = 1
     examples_per_step: int = 0
-    packing: Packing = "none"
+    packing: Packing = "conversation"
     pack_tokens: int = 0
     packed_attention: PackedAttention = "blocks"
     long_examples: LongExamples = "leave_out"
