@@ -30,18 +30,18 @@ from transformers.utils import logging
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.resolved_settings import resolve_settings
-from chatbench.models.adapters import trainable_base
 from chatbench.models.encoding import TextForm, encode_rows
 from chatbench.models.loading import context_length
 from chatbench.models.precision import resolve_precision
 from chatbench.models.scoring import score_encoded
-from chatbench.models.training_arguments import training_arguments
 from chatbench.models.tree_attention import attends_to_trees
 from chatbench.protocol.prepared_data import split_examples
 from chatbench.protocol.transcript import EncodedExample
 from chatbench.steps.finetune import spread
 from chatbench.steps.prepare_splits import prepare_splits
 from chatbench.studies.sample.study import SampleSettings, write_sample
+from chatbench.training.adapters import trainable_base
+from chatbench.training.arguments import training_arguments
 from learning_report import Run, plot, table
 from our_trainer import our_trainer
 

@@ -9,15 +9,15 @@ from typing import Any, cast
 from transformers import PreTrainedModel, PrinterCallback
 
 from chatbench.core.settings import Settings
-from chatbench.models.completion_trainer import CompletionTrainer
 from chatbench.models.encoding import EncodedRows
-from chatbench.models.recent_losses import RecentLosses
-from chatbench.models.training_arguments import training_arguments
-from chatbench.models.training_steps import StepMaker, default_pack_tokens, step_plan
+from chatbench.training.arguments import training_arguments
+from chatbench.training.completion_trainer import CompletionTrainer
+from chatbench.training.recent_losses import RecentLosses
+from chatbench.training.steps import StepMaker, default_pack_tokens, step_plan
 
 
 def our_trainer(model: PreTrainedModel, rows: EncodedRows, settings: Settings, *, pad_id: int = 0) -> CompletionTrainer:
-    """As `chatbench.models.training.train` makes it; nothing is printed or saved."""
+    """As `chatbench.training.run.train` makes it; nothing is printed or saved."""
     arguments = training_arguments(settings, Path(tempfile.mkdtemp(prefix="chatbench-benchmark-")))
     arguments.save_strategy = "no"
     trainer = CompletionTrainer(

@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from chatbench.core.files import write_text_whole
 from chatbench.core.resolved_settings import resolve_settings
-from chatbench.models.model_card import CARD, model_card
 from chatbench.models.run_record import record_of, write_record
 from chatbench.models.weight_files import weights_hash
+from chatbench.publishing.model_card import CARD, model_card
 
 DATA = {
     "study": "sums", "questions_sha256": "1" * 64, "train_questions": 12, "held_out_questions": 4,

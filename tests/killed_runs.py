@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import transformers.modeling_utils
 
-from chatbench.models.completion_trainer import CompletionTrainer
+from chatbench.training.completion_trainer import CompletionTrainer
 from tiny_runs import KILLED, run_tiny, tiny_job
 
 MOST_TRIES = 25

@@ -22,10 +22,10 @@ from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launch
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.core.settings import Settings
-from chatbench.models.checkpoints import is_whole
 from chatbench.models.loading import load
-from chatbench.models.processes import check_sharded, check_shared, refuse_launch
 from chatbench.models.scoring import score_examples
+from chatbench.training.checkpoints import is_whole
+from chatbench.training.processes import check_sharded, check_shared, refuse_launch
 from prepared_files import sums, write_prepared
 from tiny_models import save_tiny_model
 from tiny_runs import LORA, STANDSTILL, chats, log_of, run_tiny, tiny_job, weights_of

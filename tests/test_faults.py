@@ -22,13 +22,14 @@ import torch
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError, StoppedError
-from chatbench.models import disk_space, training
-from chatbench.models.checkpoints import SAMPLE_BYTES, is_whole, latest_whole, remove_torn, seal
-from chatbench.models.disk_space import check_space, run_bytes, write_errors_named
-from chatbench.models.recent_losses import RecentLosses
-from chatbench.models.run_lock import run_lock
-from chatbench.models.stop_request import StopRequest
-from chatbench.models.training import CompletionTrainer
+from chatbench.training import disk_space
+from chatbench.training import run as training
+from chatbench.training.checkpoints import SAMPLE_BYTES, is_whole, latest_whole, remove_torn, seal
+from chatbench.training.disk_space import check_space, run_bytes, write_errors_named
+from chatbench.training.recent_losses import RecentLosses
+from chatbench.training.run import CompletionTrainer
+from chatbench.training.run_lock import run_lock
+from chatbench.training.stop_request import StopRequest
 from prepared_files import sums, write_prepared
 from tiny_models import save_tiny_model
 from tiny_runs import KILLED, log_of, run_tiny, tiny_job, weights_of

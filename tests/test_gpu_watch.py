@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from chatbench.models import gpu_watch as module
-from chatbench.models.gpu_watch import GPU_FILE, GpuReading, gpu_watch, nvidia_reader, read_gpus
+from chatbench.training import gpu_watch as module
+from chatbench.training.gpu_watch import GPU_FILE, GpuReading, gpu_watch, nvidia_reader, read_gpus
 
 FIRST, SECOND = GpuReading(0, 91.0, 1024.04, 4096.0, 250.5, 61.0), GpuReading(1, 3.0, 512.0, 4096.0)
 

@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
-from chatbench.models import merging
 from chatbench.models.loading import load
-from chatbench.models.merging import merge_adapter
+from chatbench.publishing import merging
+from chatbench.publishing.merging import merge_adapter
 from chatbench.steps.eval_ppl import eval_ppl
 from chatbench.steps.finetune import finetune
 from chatbench.steps.finished_model import finished_model

@@ -16,14 +16,14 @@ from chat_templates import EXACT, save_chat_model
 from chatbench.measures.perplexity import Perplexity
 from chatbench.models.chat_form import ChatForm
 from chatbench.models.loading import load, load_tokenizer
-from chatbench.models.loss_curve import loss_curve
-from chatbench.models.model_card import HeldOut, model_card, update_card
 from chatbench.models.plain_form import PlainForm
-from chatbench.models.reload_snippet import FOLDER_LINE, QUESTION, with_folder
-from chatbench.models.training_result import chat_template_use
 from chatbench.protocol.prompts import simulator_messages
+from chatbench.publishing.model_card import HeldOut, model_card, update_card
+from chatbench.publishing.reload_snippet import FOLDER_LINE, QUESTION, with_folder
 from chatbench.steps.eval_ppl import eval_ppl
 from chatbench.steps.finetune import finetune
+from chatbench.training.loss_curve import loss_curve
+from chatbench.training.result import chat_template_use
 from finished_folders import DATA, run_record, save_adapter
 from prepared_files import write_prepared
 from tiny_models import save_tiny_model

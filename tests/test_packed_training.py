@@ -11,11 +11,11 @@ from transformers import PreTrainedModel
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.core.settings import Packing
-from chatbench.models import completion_trainer
 from chatbench.models.loading import load
-from chatbench.models.training import train
-from chatbench.models.training_job import TrainingJob
 from chatbench.protocol.example_rows import ExampleRow
+from chatbench.training import completion_trainer
+from chatbench.training.job import TrainingJob
+from chatbench.training.run import train
 from prepared_files import sums
 from tiny_models import ARCHITECTURES, Architecture, save_tiny_model
 

@@ -13,11 +13,11 @@ from huggingface_hub import HfApi
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_json_whole, write_text_whole
-from chatbench.models.hub_upload import upload
-from chatbench.models.model_card import model_card
-from chatbench.models.publication import publication
-from chatbench.models.published_text import refuse_leaks
 from chatbench.models.run_record import RESOLVED_SETTINGS, write_record
+from chatbench.publishing.hub_upload import upload
+from chatbench.publishing.model_card import model_card
+from chatbench.publishing.publication import publication
+from chatbench.publishing.published_text import refuse_leaks
 from chatbench.steps.publish import publish
 from finished_folders import run_record, save_adapter
 from loopback_hub import Hub, running_hub
@@ -192,7 +192,7 @@ def test_a_secret_of_the_environment_is_found_wherever_it_is_and_not_repeated(
 
 def test_a_secret_across_two_reads_of_a_large_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_TOKEN", "s3cr3t-value")
-    monkeypatch.setattr("chatbench.models.published_text._CHUNK_BYTES", 16)
+    monkeypatch.setattr("chatbench.publishing.published_text._CHUNK_BYTES", 16)
     (tmp_path / "model.safetensors").write_bytes(b"." * 10 + b"s3cr3t-value" + b"." * 50)
 
     with pytest.raises(ChatbenchError, match="SOME_TOKEN"):

@@ -13,16 +13,16 @@ from safetensors.torch import load_file, save_file
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.core.settings import Settings
-from chatbench.models import completion_trainer
-from chatbench.models.adapters import with_adapters
-from chatbench.models.checkpoints import seal
 from chatbench.models.completion_loss import completion_nats, padded_batch
 from chatbench.models.encoding import encode_rows
 from chatbench.models.loading import load, load_base
 from chatbench.models.quantisation import Bits, refuse_unless_possible
 from chatbench.models.scoring import score_examples
-from chatbench.models.training import TrainingOutcome, train
-from chatbench.models.training_job import TrainingJob
+from chatbench.training import completion_trainer
+from chatbench.training.adapters import with_adapters
+from chatbench.training.checkpoints import seal
+from chatbench.training.job import TrainingJob
+from chatbench.training.run import TrainingOutcome, train
 from prepared_files import sums
 from tiny_models import ARCHITECTURES, Architecture, save_tiny_model, tiny_model, tiny_tokenizer
 

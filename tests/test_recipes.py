@@ -16,7 +16,7 @@ from transformers import Gemma3TextConfig, LlamaConfig, Qwen3Config
 from chatbench.cli import main
 from chatbench.core.recipe_files import recipes
 from chatbench.core.resolved_settings import resolve_settings
-from chatbench.models.adapters import with_adapters
+from chatbench.training.adapters import with_adapters
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

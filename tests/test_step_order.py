@@ -9,9 +9,9 @@ import torch
 from chatbench.core.settings import Packing
 from chatbench.models.completion_loss import PaddedBatch, TreeBatch, scored_sequence
 from chatbench.models.prefix_tree import prefix_tree
-from chatbench.models.step_order import StepPlan, even_runs
-from chatbench.models.training_steps import StepMaker, TrainingStep
 from chatbench.protocol.transcript import EncodedExample
+from chatbench.training.step_order import StepPlan, even_runs
+from chatbench.training.steps import StepMaker, TrainingStep
 
 TURNS = [2, 3, 2, 4, 2, 2, 3, 2, 5, 2]
 """Examples of each conversation; ten conversations of each of three questions."""

@@ -10,10 +10,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import TrainingArguments
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.models import completion_trainer, trackers, training
-from chatbench.models.checkpoints import seal
-from chatbench.models.gpu_watch import GpuReading
-from chatbench.models.trackers import tracked
+from chatbench.training import completion_trainer, trackers
+from chatbench.training import run as training
+from chatbench.training.checkpoints import seal
+from chatbench.training.gpu_watch import GpuReading
+from chatbench.training.trackers import tracked
 from tiny_models import save_tiny_model
 from tiny_runs import run_tiny, tiny_job
 

@@ -11,18 +11,20 @@ import torch
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.measures.perplexity import TokenLoss
-from chatbench.models import completion_trainer, training, training_result
-from chatbench.models.checkpoints import FILE_LIST, is_whole, latest_whole, seal
 from chatbench.models.completion_loss import padded_batch
 from chatbench.models.encoding import encode_rows
 from chatbench.models.loading import load
 from chatbench.models.precision import resolve_precision
 from chatbench.models.scoring import score_examples
-from chatbench.models.training import TrainingOutcome, train
-from chatbench.models.training_job import TrainingJob
 from chatbench.protocol.example_rows import ExampleRow
 from chatbench.protocol.transcript import EncodedExample, encode_completion, encode_prompt
 from chatbench.steps.finetune import finetune, spread
+from chatbench.training import completion_trainer
+from chatbench.training import result as training_result
+from chatbench.training import run as training
+from chatbench.training.checkpoints import FILE_LIST, is_whole, latest_whole, seal
+from chatbench.training.job import TrainingJob
+from chatbench.training.run import TrainingOutcome, train
 from prepared_files import sums, write_prepared
 from tiny_models import save_tiny_model, tiny_model, tiny_tokenizer
 

@@ -13,21 +13,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.core.settings import Settings
-from chatbench.models import adapters, run_plan
-from chatbench.models.adapters import with_adapters
 from chatbench.models.completion_loss import LOGITS_AT_ONCE, completion_nats, padded_batch
-from chatbench.models.device_limits import DeviceMemory, device_memory, matrix_rate
 from chatbench.models.encoding import EncodedRows
-from chatbench.models.epoch_work import epoch_work
 from chatbench.models.fused_activations import fuse_activations
-from chatbench.models.memory_advice import ROOM, advice, cheaper_options, refuse_if_too_small, tokens_that_fit
-from chatbench.models.model_shape import ModelShape, model_shape
-from chatbench.models.run_plan import memory_warning, pack_tokens
-from chatbench.models.training_memory import GIB, ForwardPass, training_memory
-from chatbench.models.training_plan import Work, optimizer_steps, training_operations
-from chatbench.models.training_steps import PACK_TOKENS_CPU
 from chatbench.protocol.transcript import EncodedExample
 from chatbench.steps.finetune import finetune, plan_finetune
+from chatbench.training import adapters, run_plan
+from chatbench.training.adapters import with_adapters
+from chatbench.training.device_limits import DeviceMemory, device_memory, matrix_rate
+from chatbench.training.epoch_work import epoch_work
+from chatbench.training.memory import GIB, ForwardPass, training_memory
+from chatbench.training.memory_advice import ROOM, advice, cheaper_options, refuse_if_too_small, tokens_that_fit
+from chatbench.training.model_shape import ModelShape, model_shape
+from chatbench.training.plan import Work, optimizer_steps, training_operations
+from chatbench.training.run_plan import memory_warning, pack_tokens
+from chatbench.training.steps import PACK_TOKENS_CPU
 from prepared_files import sums, write_prepared
 from tiny_models import ARCHITECTURES, Architecture, save_tiny_model, tiny_model
 
@@ -169,7 +169,7 @@ def test_padding_is_read_and_a_tree_reads_what_is_shared_once() -> None:
     # Two examples with a prompt of 4 tokens in common: 4 + 2 and 4 + 3 tokens.
     examples = encoded(EncodedExample([1, 2, 3, 4], [5, 6]), EncodedExample([1, 2, 3, 4], [7, 8, 9]))
 
-    padded = epoch_work(Settings(per_device_train_batch_size=2), examples, pack_tokens=0)
+    padded = epoch_work(Settings(per_device_train_batch_size=2, packing="none"), examples, pack_tokens=0)
     assert (padded.steps, padded.passes) == (1, 1)
     assert padded.work == Work(tokens=2 * 7, scored_rows=5, attended_pairs=2 * (7 * 8 // 2))
     assert padded.largest == ForwardPass(14, 5)
@@ -251,7 +251,9 @@ def test_before_training_only_a_run_that_is_likely_not_to_fit_is_warned_about(
 
 
 def test_what_is_on_already_is_not_advised() -> None:
-    settings = replace(LORA, load_in_4bit=True, gradient_checkpointing=True, per_device_train_batch_size=1)
+    settings = replace(
+        LORA, packing="none", load_in_4bit=True, gradient_checkpointing=True, per_device_train_batch_size=1
+    )
 
     assert cheaper_options(LLAMA_3_8B, settings, ForwardPass(512, 50), precision="bf16", on_gpu=True) == []
 

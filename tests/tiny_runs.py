@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from chatbench.core.resolved_settings import resolve_settings
-from chatbench.models.training import TrainingOutcome, train
-from chatbench.models.training_job import TrainingJob
 from chatbench.protocol.example_rows import ExampleRow
+from chatbench.training.job import TrainingJob
+from chatbench.training.run import TrainingOutcome, train
 from prepared_files import sums
 
 SETTINGS: dict[str, object] = {

@@ -1,8 +1,7 @@
 """The command line: reads arguments, calls one step, prints one result.
 
-The commands are in `commands/`, each option once; the steps are plain functions. A `ChatbenchError` is printed without a
-traceback and ends with exit code 2, as a wrong option does. Heavy imports happen inside the commands, so that `--help`
-is quick.
+The commands are in `commands/`, each option once; the steps are plain functions. A `ChatbenchError` is printed without
+a traceback and ends with exit code 2, as a wrong option does. Heavy imports are inside the commands: `--help` is quick.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The only rooms with torch and with the network.
+"""Models: loading, loss, scoring, generation, endpoints. With `training` and `publishing` the only rooms with torch.
 
 Nothing is reported to anybody: the hub's telemetry is switched off before any library that has it is imported.
 """

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chatbench.models.training_job import DataOrigin
 from chatbench.protocol.prepared_data import load_manifest, read_split
 from chatbench.studies.download import CHATBENCH_DATASET, downloaded_from
+from chatbench.training.job import DataOrigin
 
 
 def data_origin(data: Path, split: str) -> DataOrigin:

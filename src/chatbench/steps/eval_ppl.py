@@ -18,9 +18,9 @@ from chatbench.core.model_names import model_key
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.measures.perplexity import Perplexity, perplexity_by_kind, summarise
 from chatbench.measures.uncertainty import over_splits
-from chatbench.models.model_card import HeldOut, update_card
 from chatbench.protocol.example_rows import ExampleRow
 from chatbench.protocol.prepared_data import load_manifest, read_split, split_examples, split_file
+from chatbench.publishing.model_card import HeldOut, update_card
 from chatbench.steps.finetune import model_folder
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from chatbench.protocol.prepared_data import split_examples, split_file
 from chatbench.steps.data_origin import data_origin
 
 if TYPE_CHECKING:
-    from chatbench.models.run_plan import RunPlan
-    from chatbench.models.training import TrainingOutcome
+    from chatbench.training.run import TrainingOutcome
+    from chatbench.training.run_plan import RunPlan
 
 Say = Callable[[str], None]
 
@@ -67,8 +67,8 @@ def finetune(
     """
     train_file = split_file(data, split, "train.jsonl")
     resolved = resolved_for(model, config, flags or {})
-    from chatbench.models.training import train
-    from chatbench.models.training_job import TrainingJob
+    from chatbench.training.job import TrainingJob
+    from chatbench.training.run import train
 
     is_main = _process_rank() == 0
     if is_main:
@@ -110,7 +110,7 @@ def plan_finetune(
     """
     resolved = resolved_for(model, config, flags or {})
     train, test = (split_examples(data, split, side) for side in ("train", "test"))
-    from chatbench.models.run_plan import plan_run
+    from chatbench.training.run_plan import plan_run
 
     say(f"plan of fine-tuning {model} on {split}")
     for line in resolved.lines():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from chatbench.steps.finished_model import finished_model
 
 if TYPE_CHECKING:
-    from chatbench.models.merging import MergeType
+    from chatbench.publishing.merging import MergeType
 
 
 def merge(model: str, out: Path, *, results: Path, split: str, dtype: MergeType = "auto") -> str:
@@ -18,7 +18,7 @@ def merge(model: str, out: Path, *, results: Path, split: str, dtype: MergeType 
         ChatbenchError: no such adapter, or it cannot be merged; see `models.merging`.
     """
     folder = finished_model(model, results=results, split=split)
-    from chatbench.models.merging import merge_adapter
+    from chatbench.publishing.merging import merge_adapter
 
     merged = merge_adapter(folder, out, dtype=dtype)
     return (

@@ -33,8 +33,8 @@ def publish(
     """
     from huggingface_hub import get_token
 
-    from chatbench.models.hub_upload import upload
-    from chatbench.models.publication import publication
+    from chatbench.publishing.hub_upload import upload
+    from chatbench.publishing.publication import publication
 
     folder = finished_model(model, results=results, split=split)
     planned = publication(folder, to, revision=revision, private=private)

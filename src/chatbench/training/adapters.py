@@ -16,14 +16,14 @@ from transformers import PreTrainedModel, TrainingArguments, set_seed
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.resolved_settings import Resolved
 from chatbench.core.settings import Settings
-from chatbench.models.device_limits import device_memory
 from chatbench.models.loading import Loaded, empty_model, half_dtype, load_base
-from chatbench.models.memory_advice import refuse_if_too_small
-from chatbench.models.model_shape import model_shape
 from chatbench.models.precision import Format
-from chatbench.models.processes import fsdp_asked
 from chatbench.models.quantisation import quantised_bits
-from chatbench.models.training_watch import Say
+from chatbench.training.device_limits import device_memory
+from chatbench.training.memory_advice import refuse_if_too_small
+from chatbench.training.model_shape import model_shape
+from chatbench.training.processes import fsdp_asked
+from chatbench.training.watch import Say
 
 
 def trainable_base(resolved: Resolved, precision: Format, arguments: TrainingArguments, say: Say) -> Loaded:

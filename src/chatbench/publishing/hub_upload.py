@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.models.publication import Publication, belongs
+from chatbench.publishing.publication import Publication, belongs
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

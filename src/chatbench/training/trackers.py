@@ -17,8 +17,8 @@ from typing import Any, cast
 from transformers import TrainerCallback, TrainingArguments
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.models.gpu_watch import Reader, gpu_watch, nvidia_reader
-from chatbench.models.training_job import TrainingJob
+from chatbench.training.gpu_watch import Reader, gpu_watch, nvidia_reader
+from chatbench.training.job import TrainingJob
 
 PROJECT = "chatbench"
 _OPTIONAL = ("wandb", "trackio")

@@ -20,7 +20,6 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_text_whole
 from chatbench.models.loading import Loaded, load, local_folder
 from chatbench.models.loading_errors import named_errors
-from chatbench.models.model_card import CARD, model_card
 from chatbench.models.run_record import (
     LOG,
     LOSS_CURVE,
@@ -30,6 +29,7 @@ from chatbench.models.run_record import (
     write_record,
 )
 from chatbench.models.weight_files import weights_hash
+from chatbench.publishing.model_card import CARD, model_card
 
 MergeType = Literal["auto", "float32", "bfloat16", "float16"]
 

@@ -8,19 +8,19 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from chatbench.core.resolved_settings import Resolved
-from chatbench.models.device_limits import TRAINING_SHARE, device_memory, matrix_rate
 from chatbench.models.encoding import EncodedRows, TextForm, encode_rows
-from chatbench.models.epoch_work import EpochWork, epoch_work
 from chatbench.models.loading import best_device, context_length, empty_model, load_tokenizer
-from chatbench.models.memory_advice import advice, tokens_that_fit
-from chatbench.models.model_shape import ModelShape, model_shape
 from chatbench.models.precision import Format, resolve_precision
-from chatbench.models.processes import fsdp_asked
 from chatbench.models.quantisation import quantised_bits, refuse_unless_possible
-from chatbench.models.training_memory import ForwardPass, Memory, training_memory
-from chatbench.models.training_plan import in_words, optimizer_steps, training_operations
-from chatbench.models.training_steps import default_pack_tokens
 from chatbench.protocol.example_rows import ExampleRow
+from chatbench.training.device_limits import TRAINING_SHARE, device_memory, matrix_rate
+from chatbench.training.epoch_work import EpochWork, epoch_work
+from chatbench.training.memory import ForwardPass, Memory, training_memory
+from chatbench.training.memory_advice import advice, tokens_that_fit
+from chatbench.training.model_shape import ModelShape, model_shape
+from chatbench.training.plan import in_words, optimizer_steps, training_operations
+from chatbench.training.processes import fsdp_asked
+from chatbench.training.steps import default_pack_tokens
 
 LEAST_PACK_TOKENS = 1024
 """Smaller packs share too little; if these do not fit, the warning before training says so."""

@@ -13,9 +13,9 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.models.processes import everyone
-from chatbench.models.recent_losses import RecentLosses
-from chatbench.models.stop_request import StopRequest
+from chatbench.training.processes import everyone
+from chatbench.training.recent_losses import RecentLosses
+from chatbench.training.stop_request import StopRequest
 
 Say = Callable[[str], None]
 

@@ -19,28 +19,28 @@ import torch
 from transformers import PrinterCallback, TrainingArguments
 
 from chatbench.core.errors import ChatbenchError, StoppedError
-from chatbench.models.adapters import trainable_base
-from chatbench.models.checkpoints import latest_whole, remove_torn
-from chatbench.models.completion_trainer import CompletionTrainer
-from chatbench.models.disk_space import check_space
 from chatbench.models.encoding import EncodedRows, TextForm, encode_rows
 from chatbench.models.loading import Loaded, context_length, known_weights
 from chatbench.models.precision import resolve_precision
-from chatbench.models.processes import check_sharded, check_shared, describe, everyone, on_main, refuse_launch
-from chatbench.models.recent_losses import RecentLosses
-from chatbench.models.run_lock import run_lock
-from chatbench.models.run_plan import memory_warning, pack_tokens
 from chatbench.models.run_record import finished_run, may_resume, record_of, unfinished, write_record
 from chatbench.models.scoring import score_encoded
-from chatbench.models.stop_request import StopRequest
-from chatbench.models.trackers import refuse_missing_trackers, tracked
-from chatbench.models.training_arguments import training_arguments
-from chatbench.models.training_job import TrainingJob
-from chatbench.models.training_result import write_result
-from chatbench.models.training_steps import StepMaker, step_plan
-from chatbench.models.training_watch import Say, Watch
 from chatbench.models.tree_attention import attends_to_trees, refuse_unsuited
 from chatbench.protocol.transcript import EncodedExample
+from chatbench.training.adapters import trainable_base
+from chatbench.training.arguments import training_arguments
+from chatbench.training.checkpoints import latest_whole, remove_torn
+from chatbench.training.completion_trainer import CompletionTrainer
+from chatbench.training.disk_space import check_space
+from chatbench.training.job import TrainingJob
+from chatbench.training.processes import check_sharded, check_shared, describe, everyone, on_main, refuse_launch
+from chatbench.training.recent_losses import RecentLosses
+from chatbench.training.result import write_result
+from chatbench.training.run_lock import run_lock
+from chatbench.training.run_plan import memory_warning, pack_tokens
+from chatbench.training.steps import StepMaker, step_plan
+from chatbench.training.stop_request import StopRequest
+from chatbench.training.trackers import refuse_missing_trackers, tracked
+from chatbench.training.watch import Say, Watch
 
 Status = Literal["trained", "resumed", "already trained"]
 

@@ -15,9 +15,9 @@ from chatbench.core.settings import Packing, Settings
 from chatbench.models.completion_loss import PaddedBatch, TreeBatch, padded_batch, scored_sequence, tree_batch
 from chatbench.models.encoding import EncodedRows
 from chatbench.models.prefix_tree import PrefixTree, prefix_trees
-from chatbench.models.step_order import StepPlan
 from chatbench.models.tree_attention import Kernel
 from chatbench.protocol.transcript import EncodedExample
+from chatbench.training.step_order import StepPlan
 
 PACK_TOKENS_CPU = 2048
 """Nodes of one forward pass on a processor: enough to fill it, and memory in bounds (benchmarks/prefix_tree.py)."""

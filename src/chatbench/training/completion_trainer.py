@@ -14,13 +14,13 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.models.checkpoints import seal
 from chatbench.models.completion_loss import completion_nats
-from chatbench.models.disk_space import checkpoint_bytes, run_bytes, write_errors_named
-from chatbench.models.processes import everyone, on_main
-from chatbench.models.recent_losses import RecentLosses
-from chatbench.models.step_order import StepOrder, StepPlan
-from chatbench.models.training_steps import StepMaker, TrainingStep
+from chatbench.training.checkpoints import seal
+from chatbench.training.disk_space import checkpoint_bytes, run_bytes, write_errors_named
+from chatbench.training.processes import everyone, on_main
+from chatbench.training.recent_losses import RecentLosses
+from chatbench.training.step_order import StepOrder, StepPlan
+from chatbench.training.steps import StepMaker, TrainingStep
 
 
 class CompletionTrainer(Trainer):

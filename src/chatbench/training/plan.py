@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass
 
 from chatbench.core.settings import Settings
-from chatbench.models.model_shape import ModelShape
+from chatbench.training.model_shape import ModelShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ def optimizer_steps(settings: Settings, steps_an_epoch: int) -> int:
 def in_words(seconds: float) -> str:
     """A duration to about two digits.
 
-    >>> [in_words(seconds) for seconds in (7, 110, 5000, 200_000)]
-    ['7 s', '2 min', '1 h 23 min', '56 h']
+    >>> [in_words(seconds) for seconds in (7, 110, 6000, 200_000)]
+    ['7 s', '2 min', '1 h 40 min', '56 h']
     """
     minutes = round(seconds / 60)
     if seconds < 90:

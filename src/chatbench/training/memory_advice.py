@@ -8,10 +8,10 @@ from typing import Any
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.settings import Settings
-from chatbench.models.device_limits import DeviceMemory
-from chatbench.models.model_shape import ModelShape
 from chatbench.models.precision import Format
-from chatbench.models.training_memory import GIB, ForwardPass, Memory, training_memory
+from chatbench.training.device_limits import DeviceMemory
+from chatbench.training.memory import GIB, ForwardPass, Memory, training_memory
+from chatbench.training.model_shape import ModelShape
 
 ROOM = 0.9
 """Share of the free memory that an estimate may take; the rest is for what the estimate does not know."""

@@ -11,10 +11,10 @@ from chatbench.core.settings import Settings
 from chatbench.models.completion_loss import scored_sequence
 from chatbench.models.encoding import EncodedRows
 from chatbench.models.prefix_tree import prefix_trees
-from chatbench.models.training_memory import ForwardPass
-from chatbench.models.training_plan import Work
-from chatbench.models.training_steps import step_plan
 from chatbench.protocol.transcript import EncodedExample
+from chatbench.training.memory import ForwardPass
+from chatbench.training.plan import Work
+from chatbench.training.steps import step_plan
 
 
 @dataclass(frozen=True, slots=True)

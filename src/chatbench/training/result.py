@@ -12,14 +12,14 @@ from typing import Any, cast
 from transformers import PretrainedConfig, PreTrainedTokenizerBase, Trainer
 
 from chatbench.core.files import write_bytes_whole, write_json_whole, write_jsonl_whole, write_text_whole
-from chatbench.models.base_names import base_name
 from chatbench.models.chat_form import ChatForm
 from chatbench.models.chat_template import FIXED_DATE
 from chatbench.models.loading import Loaded
-from chatbench.models.loss_curve import loss_curve
-from chatbench.models.model_card import CARD, model_card
 from chatbench.models.run_record import LOG, LOSS_CURVE, RESOLVED_SETTINGS, unfinished, write_record
-from chatbench.models.training_job import TrainingJob
+from chatbench.publishing.base_names import base_name
+from chatbench.publishing.model_card import CARD, model_card
+from chatbench.training.job import TrainingJob
+from chatbench.training.loss_curve import loss_curve
 
 
 def write_result(job: TrainingJob, trainer: Trainer, loaded: Loaded, record: Mapping[str, Any]) -> None:

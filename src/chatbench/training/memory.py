@@ -26,8 +26,8 @@ from dataclasses import dataclass
 
 from chatbench.core.settings import Settings
 from chatbench.models.completion_loss import LOGITS_AT_ONCE
-from chatbench.models.model_shape import ModelShape
 from chatbench.models.precision import Format
+from chatbench.training.model_shape import ModelShape
 
 GIB = 2**30
 NF4_BYTES = 0.5 + 0.127 / 8

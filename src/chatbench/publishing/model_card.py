@@ -15,8 +15,8 @@ from typing import Any
 
 from chatbench.core.files import write_text_whole
 from chatbench.measures.perplexity import Perplexity
-from chatbench.models.base_names import BaseName, base_name, is_local_path, last_name
-from chatbench.models.reload_snippet import reload_snippet
+from chatbench.publishing.base_names import BaseName, base_name, is_local_path, last_name
+from chatbench.publishing.reload_snippet import reload_snippet
 
 CARD = "README.md"
 

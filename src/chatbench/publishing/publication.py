@@ -16,12 +16,12 @@ from typing import Any, cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json
-from chatbench.models.base_names import base_name, is_local_path, last_name
-from chatbench.models.model_card import CARD
-from chatbench.models.published_text import refuse_leaks
-from chatbench.models.reload_snippet import with_folder
 from chatbench.models.run_record import LOG, LOSS_CURVE, RECORD, RESOLVED_SETTINGS, read_record
 from chatbench.models.weight_files import check_model_folder
+from chatbench.publishing.base_names import base_name, is_local_path, last_name
+from chatbench.publishing.model_card import CARD
+from chatbench.publishing.published_text import refuse_leaks
+from chatbench.publishing.reload_snippet import with_folder
 
 PUBLISHED = (
     CARD, RECORD, RESOLVED_SETTINGS, LOG, LOSS_CURVE,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from chatbench.models.base_names import base_name
 from chatbench.protocol.prompts import simulator_messages
 from chatbench.protocol.transcript import END, prompt_text
+from chatbench.publishing.base_names import base_name
 
 FOLDER_LINE = 'folder = "."  # the folder of this file; from elsewhere, the path to it'
 

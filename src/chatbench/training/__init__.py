@@ -1,0 +1,6 @@
+"""Fine-tuning: from a recipe and examples to a finished folder, on one process or many, through kills and faults.
+
+`run.train` is the one training function; the loss and the trees that it trains on are in `models`.
+"""
+
+import chatbench.models  # noqa: F401  (switches telemetry off before transformers is imported)
