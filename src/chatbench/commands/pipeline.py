@@ -52,8 +52,6 @@ def run(
 
     Example: chatbench run tiny --study studies/sample --splits 3
     """
-    from chatbench.steps.grids import print_grids
-    from chatbench.steps.realism_table import realism_footnotes, realism_grids
     from chatbench.steps.results_table import print_tables
     from chatbench.steps.run_all import RunSettings, run_all
 
@@ -67,7 +65,7 @@ def run(
     if report.table:
         print_tables([report.table])
     if report.realism:
-        print_grids(realism_grids(report.realism), realism_footnotes(report.realism))
+        show(f"\nHow like people's the chats are: chatbench realism {model} --data {data} --results {results}")
     show("\n" + "\n".join(report.lines()))
 
 

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from chatbench.steps.check_study import summarise, summary_text
-from chatbench.steps.grids import print_grids
-from chatbench.steps.realism_table import realism_footnotes, realism_grids
 from chatbench.steps.results_table import print_tables
 from chatbench.steps.run_all import RunReport, RunSettings, run_all
 from chatbench.steps.sample_truth import checks, tellings, truth_lines
@@ -32,7 +30,6 @@ def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
         print_tables([report.table])
         told = tellings("tiny", sample.study, data=out / "data", results=out / "results")
         say("\n".join(truth_lines(told, checks(report.table, told))))
-    if report.realism:
-        print_grids(realism_grids(report.realism), realism_footnotes(report.realism))
+    say(f"\nHow like people's its chats are: chatbench realism tiny --data {out / 'data'} --results {out / 'results'}")
     say("\n" + "\n".join(report.lines()))
     return report

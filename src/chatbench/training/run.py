@@ -100,7 +100,7 @@ def _train(job: TrainingJob, resume: bool, overwrite: bool, tell: Say, stop: Sto
     encoded = encode_rows(loaded.tokenizer, job.train, context, form)
     examples = encoded.examples
     tokens = sum(example.tokens for example in examples)
-    tell(f"{len(examples):,} examples, {tokens:,} tokens an epoch, context {context:,}")
+    tell(f"{len(examples):,} examples, {tokens:,} tokens one by one, context {context:,}")
     for line in encoded.lines() + memory_warning(job.resolved, encoded, arguments.device):
         tell(line)
     record = record_of(
