@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,8 +102,16 @@ def fill_disk(_trainer: CompletionTrainer, _model: Any) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    if RANK == 0:
-        torch.save = full
+    save = torch.save
+
+    def late(value: Any, file: Any, *rest: Any, **named: Any) -> None:
+        # The other process has failed long ago: were it to remove the folder at once, this one would crash.
+        until = time.monotonic() + 1
+        while Path(file).parent.is_dir() and time.monotonic() < until:
+            os.sched_yield()
+        save(value, file, *rest, **named)
+
+    torch.save = full if RANK == 0 else late
 
 
 def ended(folder: Path, name: str, act: Callable[[], object]) -> None:

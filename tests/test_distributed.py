@@ -49,7 +49,8 @@ def start(*command: str | Path) -> subprocess.Popen[str]:
 
 def finish(*started: subprocess.Popen[str]) -> list[str]:
     said = [process.communicate(timeout=300)[0] for process in started]
-    assert [process.returncode for process in started] == [0] * len(started), "\n".join(said)
+    failed = [text[-5000:] for process, text in zip(started, said, strict=True) if process.returncode]
+    assert not failed, "\n".join(failed)
     return said
 
 

@@ -87,14 +87,15 @@ class CompletionTrainer(Trainer):
         checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
 
         def write() -> None:
-            try:
-                self.written(checkpoint, lambda: Trainer._save_checkpoint(self, model, trial))
-            except ChatbenchError:
-                shutil.rmtree(checkpoint, ignore_errors=True)
-                raise
+            self.written(checkpoint, lambda: Trainer._save_checkpoint(self, model, trial))
 
         sharded = self.is_fsdp_enabled
-        if sharded:
-            write()  # parts are exchanged in between: a process that fails has to end, or the others wait for it
-        everyone(self.args, lambda: None if sharded else write())
+        try:
+            if sharded:
+                write()  # parts are exchanged in between: a process that fails has to end, or the others wait for it
+            everyone(self.args, lambda: None if sharded else write())
+        except ChatbenchError:
+            # Only now, when the others have ended their writing too: one would meet a folder that is gone.
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            raise
         on_main(self.args, lambda: self.written(checkpoint, lambda: seal(checkpoint)))
