@@ -17,8 +17,8 @@ from chatbench.protocol.dialogue import (
     Request,
     derive_seed,
     dialogue,
-    hold_together,
 )
+from chatbench.protocol.driving import hold_together
 from chatbench.protocol.prompts import PromptVariant
 
 QUESTION = Question("q1", "maths", "What is 2+2?", ("3", "4", "5", "6"), "B")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import typer
 
-from chatbench.commands import pipeline, scoring, studies, training
+from chatbench.commands import pages, pipeline, scoring, simulation, studies, training
 from chatbench.core.errors import ChatbenchError, StoppedError
 
 app = typer.Typer(
@@ -25,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: rich would double the time of --help
 )
 
-for part in (studies, training, scoring, pipeline):
+for part in (studies, training, simulation, scoring, pages, pipeline):
     app.add_typer(part.commands)
 
 

@@ -26,7 +26,8 @@ from chatbench.core.files import AppendOnlyLog
 from chatbench.core.model_names import model_key
 from chatbench.core.records import Question, SimulatedConversation, Study
 from chatbench.core.resolved_settings import resolve_settings
-from chatbench.protocol.dialogue import MAX_USER_TURNS, Outcome, Speaker, dialogue, hold_together
+from chatbench.protocol.dialogue import MAX_USER_TURNS, Outcome, Speaker, dialogue
+from chatbench.protocol.driving import hold_together
 from chatbench.protocol.prepared_data import Manifest, load_manifest, read_split
 from chatbench.protocol.prompts import PromptVariant
 from chatbench.protocol.splits import question_set_sha256
