@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 from rich.console import Console
 
-from chatbench.core.files import AppendOnlyLog
 from chatbench.core.records import Question
-from chatbench.protocol.dialogue import Failure, Reply, Request, Speaker
-from chatbench.steps.simulate import LoopSettings, hold_plans, plan
+from chatbench.protocol.dialogue import Failure, Reply, Request
+from chatbench.steps.progress import ConversationProgress
+from chatbench.steps.simulation_budget import Prices, Spending
+from chatbench.steps.simulation_plan import LoopSettings, plan
+from chatbench.steps.simulation_result import count_earlier
+from chatbench.steps.simulation_run import AnySpeaker, Run
+from chatbench.studies.simulations import ConversationLog
 
 QUESTIONS = [Question(f"q{n}", "maths", f"What is {n}+1?", ("1", "2", "3", "4"), "A") for n in range(7)]
-LOOP = LoopSettings(seed=0, max_user_turns=3, variant="two-step")
+LOOP = LoopSettings(seed=0, max_user_turns=3)
+ACTIVE = 4
 QUIET = Console(file=StringIO())
+
+
+def words_by_seed(request: Request, together: str) -> Reply:
+    draw = random.Random(request.seed)
+    if len(request.messages[1].content) > 200 and draw.random() < 0.6:
+        return Reply(f"Answer: {draw.choice('ABCDE')}")
+    return Reply(f"word {draw.randrange(10**6)} of {together}")
 
 
 class WordsBySeed:
@@ -28,23 +42,47 @@ class WordsBySeed:
 
     def reply_all(self, requests: Sequence[Request]) -> list[Reply | Failure]:
         self.asked += len(requests)
-        return [self._reply(request, len(requests)) for request in requests]
-
-    def _reply(self, request: Request, together: int) -> Reply:
-        draw = random.Random(request.seed)
-        if len(request.messages[1].content) > 200 and draw.random() < 0.6:
-            return Reply(f"Answer: {draw.choice('ABCDE')}")
-        return Reply(f"word {draw.randrange(10**6)} of {together}")
+        return [words_by_seed(request, str(len(requests))) for request in requests]
 
 
 def held(
     path: Path,
     *,
-    assistant: Speaker | None = None,
-    simulator: WordsBySeed | None = None,
-    block_size: int | None = 8,
+    assistant: AnySpeaker | None = None,
+    simulator: AnySpeaker | None = None,
+    block_size: int = 8,
     repetitions: int = 3,
+    spending: Spending | None = None,
+    progress: ConversationProgress | None = None,
 ) -> int:
-    plans = {"bot": plan(QUESTIONS, "bot", repetitions), "other": plan(QUESTIONS, "other", repetitions)}
-    speakers = {"bot": assistant or WordsBySeed(), "other": WordsBySeed()}
-    return hold_plans(AppendOnlyLog(path), plans, simulator or WordsBySeed(), speakers, LOOP, block_size, QUIET)
+    """Holds what is missing of the conversations about seven questions with two assistants; how many those were."""
+    plans = {name: plan(QUESTIONS, name, repetitions) for name in ("bot", "other")}
+    # A speaker that says how many it was asked with is reproducible in fixed blocks only.
+    alike = AloneBySeed if isinstance(simulator, AloneBySeed) else WordsBySeed
+    speakers: dict[str, AnySpeaker] = {"bot": assistant or alike(), "other": alike()}
+    log = ConversationLog(path)
+    log.begin({"seed": 0}, {name: speaker.identity for name, speaker in speakers.items()})
+    paid = spending or Spending(Prices())
+    count_earlier(paid, path)
+    with progress or ConversationProgress(QUIET, 42) as view:
+        return Run(log, simulator or WordsBySeed(), speakers, LOOP, view, paid, block_size, ACTIVE).hold(plans)
+
+
+class AloneBySeed:
+    """Asked by each conversation for itself, as an endpoint is; its words depend on the seed alone."""
+
+    def __init__(self, tokens: int = 0, wait: Callable[[int], None] = lambda _: None) -> None:
+        self.identity: dict[str, object] = {"kind": "fake", "name": "alone", "reproducible": False}
+        self.asked: list[Request] = []
+        self._tokens = tokens
+        self._wait = wait
+
+    async def reply(self, request: Request) -> Reply | Failure:
+        self.asked.append(request)
+        self._wait(len(self.asked))
+        await asyncio.sleep(0)  # others go on meanwhile
+        said = words_by_seed(request, "alone")
+        return replace(said, tokens=self._tokens, prompt_tokens=2 * self._tokens)
+
+    async def close(self) -> None:
+        pass

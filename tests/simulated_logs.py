@@ -6,13 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from chatbench.core.files import AppendOnlyLog, write_json_whole
+from chatbench.core.append_log import AppendOnlyLog, checked_line, read_log
+from chatbench.core.files import write_json_whole
 from chatbench.core.records import Answer, Conversation, Question, SimulatedConversation, Study, Turn
 from chatbench.protocol.prepared_data import read_split
 from chatbench.protocol.splits import question_set_sha256
+from chatbench.protocol.styles import TWO_STEP, prompts_sha256
 from chatbench.steps.prepare_splits import prepare_splits
 from chatbench.studies.chatbench import write_chatbench_folder
-from chatbench.studies.simulations import conversation_row, log_path, settings_path
+from chatbench.studies.conversation_rows import Recorded, recorded_row
+from chatbench.studies.simulations import log_path, settings_path
 
 ASSISTANTS = ("gpt-4o", "llama-3.1-8b")
 NOUNS = ("apples", "books", "chairs", "ducks", "eggs", "forks", "goats", "hats", "inks", "jars")
@@ -95,6 +98,8 @@ def write_log(
     """Writes a finished log of first prompts that copy the question; the last `leave_out` chats are missing."""
     by_id = {question.id: question for question in questions()}
     held_out = [by_id[question_id] for question_id in read_split(place.data, split_id).question_ids("test")]
+    simulator = {"kind": "local", "name": split_id, "weights": f"hash of {split_id}", "temperature": temperature}
+    prompts = prompts_sha256(TWO_STEP)
     rows = []
     for assistant in ASSISTANTS:
         for question in held_out:
@@ -109,20 +114,34 @@ def write_log(
                     termination="answered",
                     answer_text=chosen or "(B)",
                     letter=chosen,
+                    lenient_letter=None if chosen else "B",
+                    final_output=f"Answer: {chosen or '(B)'}",
                 )
-                rows.append(conversation_row(record, prompt_protocol="two-step"))
+                rows.append(recorded_row(Recorded(record, simulator, _identity(assistant), "two-step", prompts)))
     path = log_path(place.results, model, split_id, untrained=untrained)
     AppendOnlyLog(path).append(rows[: len(rows) - leave_out])
     settings = {
         "questions_sha256": question_set_sha256(by_id.values()),
         "held_out_sha256": question_set_sha256(held_out),
-        "simulator": {"kind": "local", "name": split_id, "weights": f"hash of {split_id}", "temperature": temperature},
+        "simulator": simulator,
         "conversations": conversations,
         "seed": 0,
         "max_user_turns": 10,
-        "prompt_protocol": "two-step",
+        "style": "two-step",
+        "prompts_sha256": prompts,
+        "end_on": [],
+        "expected_answers": False,
         "block_size": 256,
     }
-    identities = {name: {"kind": "scripted", "name": name} for name in ASSISTANTS}
+    identities = {name: _identity(name) for name in ASSISTANTS}
     write_json_whole(settings_path(path), {"settings": settings, "assistants": identities})
     return path
+
+
+def _identity(assistant: str) -> dict[str, object]:
+    return {"kind": "scripted", "name": assistant}
+
+
+def rewrite_log(path: Path, change: Callable[[dict[str, object]], dict[str, object]]) -> None:
+    """Changes every record of a log as if it had been written so."""
+    path.write_bytes(b"".join(checked_line(change(row)) for _, row in list(read_log(path))))

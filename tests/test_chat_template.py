@@ -25,7 +25,8 @@ from chatbench.steps.eval_ppl import eval_ppl
 from chatbench.steps.finetune import finetune
 from chatbench.steps.prepare_splits import prepare_splits
 from chatbench.steps.show_mask import SCORED_STYLES, show_mask
-from chatbench.steps.simulate import open_simulator, simulate
+from chatbench.steps.simulate import ChatSettings, simulate
+from chatbench.steps.simulators import TUNED, open_simulator
 from prepared_files import sums
 from study_files import tiny_folder
 from tiny_models import tiny_tokenizer
@@ -260,20 +261,21 @@ def test_a_model_trained_through_its_template_simulates_through_it_and_so_does_i
     root: Path, untrained: bool
 ) -> None:
     simulator = open_simulator(
-        str(root / "base"), root / "results", "split_0", untrained=untrained, temperature=1.0, max_tokens=8
+        TUNED, model=str(root / "base"), results=root / "results", split="split_0", untrained=untrained
     )
 
     assert str(simulator.identity["form"]).startswith("chat template ")
     result = simulate(
         str(root / "base"), assistants=["replay:all"], data=root / "data", results=root / "results", split="split_0",
-        conversations=1, max_user_turns=1, max_tokens=8, untrained=untrained, console=Console(file=StringIO()),
+        settings=ChatSettings(conversations=1, max_user_turns=1, max_tokens=8), untrained=untrained,
+        console=Console(file=StringIO()),
     )  # fmt: skip
     assert result.conversations == result.simulated > 0
 
 
 def test_a_base_that_is_not_fine_tuned_yet_speaks_as_its_recipe_says(root: Path) -> None:
     simulator = open_simulator(
-        str(root / "base"), root / "elsewhere", "split_0", untrained=True, temperature=1.0, max_tokens=8
+        TUNED, model=str(root / "base"), results=root / "elsewhere", split="split_0", untrained=True
     )
 
     assert simulator.identity["form"] == "plain text"

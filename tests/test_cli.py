@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from chatbench.cli import main
-from chatbench.models.endpoint import ChatEndpoint
+from chatbench.core.model_names import model_key
 from command_lines import COMMANDS, problem_with
 from tiny_models import save_tiny_model
 
@@ -96,6 +97,7 @@ PIPELINE = (
     "realism tiny-random --termination",
     "study study --json report.json",
     "table tiny-random --published",
+    "show tiny-random --published",
     "doctor",
 )
 
@@ -117,8 +119,6 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         patch.setenv("HF_TOKEN", TOKEN)
         patch.setenv("OPENAI_API_KEY", KEY)
         patch.delenv("SPLIT_ID", raising=False)
-        # Nobody listens at the address that a test below asks: without retries that is known at once.
-        patch.setitem(ChatEndpoint.__init__.__kwdefaults__, "max_retries", 0)
         Path("training_args.json").write_text('{"validation_examples": 2, "logging_steps": 1}')
         yield Pipeline(folder, {line: chatbench(line) for line in PIPELINE})
 
@@ -298,7 +298,7 @@ def test_chats_damaged_in_the_middle_are_named_and_left_as_they_are(pipeline: Pi
             ended = chatbench(line)
 
             assert ended.code == 2
-            assert "conversations.jsonl, line 1: not JSON" in ended.err
+            assert "conversations.jsonl, line 1: no checksum at its end" in ended.err
             assert log.read_bytes() == damaged
     finally:
         log.write_bytes(whole)
@@ -311,3 +311,20 @@ def test_the_key_is_not_shown_where_it_stands_in_place_of_its_name() -> None:
     assert ended.code == 2
     assert KEY not in ended.err + ended.out
     assert "never the key itself" in ended.err
+
+
+def test_a_terminal_without_a_character_shows_a_question_mark_and_no_traceback() -> None:
+    # An ASCII terminal (a log of a cluster job) met the dashes of every table with a UnicodeEncodeError.
+    code = "from chatbench import cli; cli.main = lambda _: print('0.3 \\N{EN DASH} 0.5') or 0; cli.entry()"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+
+    assert (ended.returncode, ended.stdout) == (0, "0.3 ? 0.5\n")
+
+
+def test_the_results_of_a_folder_lie_under_a_name_that_can_be_typed(tmp_path: Path) -> None:
+    folder = tmp_path / "my model (2)"
+    folder.mkdir()
+
+    assert model_key(str(folder)) == "my_model_2_"
+    assert model_key(model_key(str(folder))) == "my_model_2_"

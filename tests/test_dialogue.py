@@ -10,16 +10,19 @@ from chatbench.core.records import Question, Turn
 from chatbench.protocol import prompts
 from chatbench.protocol.dialogue import (
     EMPTY_TURN,
+    AnswerProbabilities,
     Failure,
     FunctionSpeaker,
     Outcome,
     Reply,
     Request,
+    Usage,
     derive_seed,
     dialogue,
 )
 from chatbench.protocol.driving import hold_together
-from chatbench.protocol.prompts import PromptVariant
+from chatbench.protocol.guards import Guard
+from chatbench.protocol.styles import STYLES, StyleName
 
 QUESTION = Question("q1", "maths", "What is 2+2?", ("3", "4", "5", "6"), "B")
 
@@ -29,7 +32,8 @@ def held(
     replies: Callable[[int], Reply | Failure] = lambda turn: Reply(f"reply {turn}"),
     *,
     max_user_turns: int = 10,
-    variant: PromptVariant = "two-step",
+    style: StyleName = "two-step",
+    end_on: frozenset[Guard] = frozenset(),
 ) -> tuple[Outcome, list[Request]]:
     """The outcome and all requests of one dialogue; speakers are told how often they were asked before."""
     requests: list[Request] = []
@@ -40,7 +44,7 @@ def held(
         return says(before) if request.speaker == "simulator" else replies(before)
 
     speaker = FunctionSpeaker(asked, {})
-    one = dialogue(QUESTION, "q1|bot|0", base_seed=0, max_user_turns=max_user_turns, variant=variant)
+    one = dialogue(QUESTION, "q1|bot|0", base_seed=0, max_user_turns=max_user_turns, style=STYLES[style], end_on=end_on)
     return hold_together([one], {"simulator": speaker, "assistant": speaker})[0], requests
 
 
@@ -63,8 +67,8 @@ def test_the_published_loop_word_for_word() -> None:
         termination="answered",
         answer_text="B",
         letter="B",
-        simulator_tokens=6,
-        assistant_tokens=5,
+        final_output="Answer: B",
+        usage=Usage(simulator_tokens=6, assistant_tokens=5),
     )
 
 
@@ -102,7 +106,7 @@ def test_no_answer_even_when_forced_keeps_what_was_said_outside_the_turns() -> N
 
 
 def test_the_help_variant_says_its_first_turn_without_asking_the_simulator() -> None:
-    outcome, requests = held(lambda _: Reply("Answer: A"), variant="two-step-help")
+    outcome, requests = held(lambda _: Reply("Answer: A"), style="two-step-help")
 
     assert requests[0].speaker == "assistant"
     assert outcome.turns[0].text == prompts.FIRST_TURN_HELP
@@ -110,7 +114,7 @@ def test_the_help_variant_says_its_first_turn_without_asking_the_simulator() -> 
 
 
 def test_the_problem_variant_asks_for_the_problem_statement() -> None:
-    _, requests = held(lambda turn: Reply(["hi", "Answer: A"][turn]), variant="two-step-problem")
+    _, requests = held(lambda turn: Reply(["hi", "Answer: A"][turn]), style="two-step-problem")
 
     assert requests[0].messages[1].content == prompts.FIRST_TURN_PROBLEM
 
@@ -166,3 +170,99 @@ def test_dialogues_held_together_are_asked_in_waves() -> None:
 def test_no_turn_at_all_is_refused() -> None:
     with pytest.raises(ValueError, match="expected at least 1"):
         next(dialogue(QUESTION, "id", base_seed=0, max_user_turns=0))
+
+
+# ---- beside the published loop: what is counted, and what may be asked of it ----
+
+GLUED = ["what is 2+2", "thanks, it is 4 then. Answer: B", "Answer: B", "Answer: C"]
+
+
+def test_guards_count_and_change_nothing() -> None:
+    outcome, requests = held(lambda turn: Reply(GLUED[turn]))
+
+    assert outcome.observed == {"glued_answer": 1}
+    assert [turn.text for turn in outcome.turns[::2]] == GLUED[:2]
+    assert [request.purpose for request in requests if request.speaker == "simulator"] == ["turn"] * 3
+    assert (outcome.termination, outcome.letter) == ("answered", "B")
+
+
+def test_a_guard_that_is_named_forces_the_answer_in_place_of_its_message() -> None:
+    outcome, requests = held(lambda turn: Reply(GLUED[turn]), end_on=frozenset({"glued_answer"}))
+
+    assert [turn.text for turn in outcome.turns] == ["what is 2+2", "reply 0"]
+    assert [request.purpose for request in requests if request.speaker == "simulator"] == ["turn", "turn", "forced"]
+    assert (outcome.termination, outcome.letter) == ("forced", "B")
+    # At the same point of the chat the simulator is asked twice: with one seed both would draw alike.
+    assert requests[-1].seed != requests[-2].seed
+
+
+def test_a_named_guard_ends_no_chat_before_there_is_one_nor_one_that_has_its_answer() -> None:
+    first, _ = held(
+        lambda turn: Reply(["SYSTEM: hi", "Answer: A"][turn]), end_on=frozenset({"role_flip", "glued_answer"})
+    )
+    answered, _ = held(lambda turn: Reply(["hi", "Answer: A. Why?"][turn]), end_on=frozenset({"glued_answer"}))
+
+    assert (first.termination, first.observed, len(first.turns)) == ("answered", {"role_flip": 1}, 2)
+    assert (answered.termination, answered.observed) == ("answered", {"glued_answer": 1})
+
+
+def test_silence_fails_the_chat_unless_it_is_named_to_end_it() -> None:
+    silent, _ = held(lambda turn: Reply(["hi", "", "Answer: B"][turn]))
+    forced, _ = held(lambda turn: Reply(["hi", "", "Answer: B"][turn]), end_on=frozenset({"empty_turn"}))
+
+    assert (silent.termination, silent.reason, silent.observed) == ("failed", EMPTY_TURN, {"empty_turn": 1})
+    assert (forced.termination, forced.letter, forced.observed) == ("forced", "B", {"empty_turn": 1})
+
+
+def test_the_lenient_letter_stands_beside_the_strict_one_and_never_for_it() -> None:
+    cases = {"Answer: (C)": (None, "C"), "Answer: B": ("B", None), "Answer: maybe": (None, None)}
+    for said, letters in cases.items():
+        outcome, _ = held(lambda turn, said=said: Reply(["hi", said][turn]))  # type: ignore[misc]  # bound in the loop
+        assert (outcome.letter, outcome.lenient_letter) == letters
+
+    forced, _ = held(lambda turn: Reply(["hi", "the answer is D"][turn]), max_user_turns=1)
+    assert (forced.termination, forced.letter, forced.lenient_letter) == ("no_answer", None, "D")
+    # A chat that goes on is not read: "5" is the third option, but also a message.
+    ongoing, _ = held(lambda turn: Reply(["hi", "5"][turn]), lambda turn: [Reply("4"), Failure("gone")][turn])
+    assert (ongoing.termination, ongoing.lenient_letter) == ("failed", None)
+
+
+def test_tokens_and_seconds_are_summed_by_side() -> None:
+    outcome, _ = held(
+        lambda turn: Reply(["hi", "Answer: A"][turn], tokens=2, prompt_tokens=10, seconds=0.5),
+        lambda _: Reply("4", tokens=3, prompt_tokens=7, seconds=0.25),
+    )
+
+    assert outcome.usage == Usage(20, 4, 7, 3)
+    assert outcome.seconds == 1.25
+
+
+def test_the_expected_score_is_the_right_letters_probability_where_the_chat_ended() -> None:
+    first = AnswerProbabilities(0.1, (0.7, 0.1, 0.1, 0.1))
+    last = AnswerProbabilities(0.9, (0.2, 0.5, 0.2, 0.1))  # B is right
+    answers = [None, first, last]
+
+    outcome, _ = held(lambda turn: Reply(["a", "b", "Answer: C"][turn], answer=answers[turn]))
+    gone, _ = held(
+        lambda turn: Reply(["a", "b"][turn], answer=answers[turn]), lambda turn: [Reply("x"), Failure("y")][turn]
+    )
+
+    assert outcome.answer_probabilities == (None, first, last)
+    assert outcome.expected_correct == 0.5
+    assert gone.expected_correct is None
+    assert gone.answer_probabilities == (None, first)
+
+
+def test_a_forced_simulator_that_gives_no_answer_has_no_expected_score() -> None:
+    # What it would have been worth, had it answered, is not what it was worth.
+    given = AnswerProbabilities(0.5, (0.0, 1.0, 0.0, 0.0))
+
+    outcome, _ = held(lambda _: Reply("no idea", answer=given), max_user_turns=1)
+
+    assert (outcome.termination, outcome.expected_correct) == ("no_answer", None)
+
+
+def test_requests_say_which_conversation_they_belong_to() -> None:
+    _, requests = held(lambda turn: Reply(["hi", "Answer: A"][turn]))
+
+    assert {request.conversation_id for request in requests} == {"q1|bot|0"}

@@ -17,19 +17,18 @@ from tests.fake_speakers import QUIET, WordsBySeed, held
 from tests.study_files import tiny_folder
 from tests.tiny_models import save_tiny_model
 
+from chatbench.core.append_log import checked_line
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import SimulatedConversation
+from chatbench.core.records import AnswerProbabilities, SimulatedConversation, Turn, Usage
 from chatbench.measures.accuracies import SILENT_SIMULATOR
 from chatbench.protocol.dialogue import EMPTY_TURN, Failure, FunctionSpeaker, Reply, Request
 from chatbench.steps.assistants import AssistantSpec, read_specs
 from chatbench.steps.prepare_splits import prepare_splits
-from chatbench.steps.simulate import (
-    SimulateResult,
-    open_simulator,
-    read_conversations,
-    simulate,
-)
-from chatbench.studies.simulations import agree_on_settings, conversation_row, log_path, settings_path
+from chatbench.steps.simulate import ChatSettings, simulate
+from chatbench.steps.simulation_result import SimulateResult
+from chatbench.steps.simulators import TUNED, open_simulator
+from chatbench.studies.conversation_rows import Recorded, conversation_row, recorded_row
+from chatbench.studies.simulations import ConversationLog, log_path, read_conversations, read_recorded, settings_path
 
 
 def replying(function: Callable[[Request], Reply | Failure], *, reproducible: bool = True) -> FunctionSpeaker:
@@ -151,19 +150,31 @@ def test_the_measures_know_a_silent_simulator_by_the_reason_that_is_written() ->
 def test_a_conversation_survives_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     held(path)
-    first = json.loads(path.read_text().splitlines()[0])
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
 
-    assert set(first) >= {
-        "simulator",
-        "assistant_identity",
-        "prompt_protocol",
-        "usage",
-        "seed",
-        "answer_text",
-        "letter",
-    }
-    one = read_conversations(path)[0]
-    assert conversation_row(one) == {name: first[name] for name in conversation_row(one)}
+    assert list(rows[0]) == [
+        "id", "question_id", "assistant", "index", "style", "prompts_sha256", "simulator", "assistant_identity", "seed",
+        "turns", "termination", "reason", "transient", "answer_text", "letter", "lenient_letter", "forced_text",
+        "final_output", "turns_dropped", "observed", "usage", "seconds", "answer_probabilities", "expected_correct",
+        "sha256",
+    ]  # fmt: skip
+    for row, (_, one) in zip(rows, read_recorded(path), strict=True):
+        assert {**recorded_row(one), "sha256": row["sha256"]} == row
+
+
+def test_everything_in_a_record_survives_the_file(tmp_path: Path) -> None:
+    chat = SimulatedConversation(
+        id="q|b|1", question_id="q", assistant="b", index=1, turns=(Turn("user", "hi\u2028"), Turn("assistant", "ho")),
+        termination="forced", answer_text="(B)", lenient_letter="B", forced_text="Answer: (B)",
+        final_output=' "Answer: (B)"', seed=7, turns_dropped=2, observed={"role_flip": 2}, usage=Usage(1, 2, 3, 4),
+        seconds=1.25, answer_probabilities=(None, AnswerProbabilities(0.5, (0.1, 0.2, 0.3, 0.4))), expected_correct=0.2,
+    )  # fmt: skip
+    one = Recorded(chat, {"name": "s"}, {"name": "a"}, "two-step", "abc")
+    log = begin(tmp_path / "a.jsonl", {}, {})
+    log.append([one])
+
+    assert [recorded for _, recorded in read_recorded(log.path)] == [one]
+    assert read_conversations(log.path) == [chat]
 
 
 @pytest.mark.parametrize(
@@ -177,17 +188,23 @@ def test_a_conversation_survives_the_file(tmp_path: Path) -> None:
 )
 def test_a_line_that_is_no_conversation_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
     row = conversation_row(SimulatedConversation("q|b|0", "q", "b", 0, (), "answered"))
-    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({**row, **change}) + "\n")
+    (tmp_path / "a.jsonl").write_bytes(checked_line(row) + checked_line({**row, **change}))
 
     with pytest.raises(ChatbenchError, match="line 2") as caught:
         read_conversations(tmp_path / "a.jsonl")
     assert message in str(caught.value)
 
 
+def begin(path: Path, settings: dict[str, object], assistants: dict[str, dict[str, object]]) -> ConversationLog:
+    log = ConversationLog(path)
+    log.begin(settings, assistants)
+    return log
+
+
 def test_other_settings_are_refused_and_another_assistant_is_welcome(tmp_path: Path) -> None:
     log = tmp_path / "conversations.jsonl"
-    agree_on_settings(log, {"seed": 0, "simulator": {"weights": "a"}}, {"bot": {"kind": "replay"}})
-    agree_on_settings(log, {"seed": 0, "simulator": {"weights": "a"}}, {"new": {"kind": "local"}})
+    begin(log, {"seed": 0, "simulator": {"weights": "a"}}, {"bot": {"kind": "replay"}})
+    begin(log, {"seed": 0, "simulator": {"weights": "a"}}, {"new": {"kind": "local"}})
 
     assert set(json.loads(settings_path(log).read_text())["assistants"]) == {"bot", "new"}
     for settings, assistants, found in (
@@ -196,15 +213,33 @@ def test_other_settings_are_refused_and_another_assistant_is_welcome(tmp_path: P
         ({"seed": 0, "simulator": {"weights": "a"}}, {"bot": {"kind": "openai"}}, "kind 'replay'"),
     ):
         with pytest.raises(ChatbenchError, match="--overwrite") as caught:
-            agree_on_settings(log, settings, assistants)
+            begin(log, settings, assistants)  # type: ignore[arg-type]
         assert found in str(caught.value)
+
+
+def test_settings_that_json_writes_otherwise_are_the_same_settings(tmp_path: Path) -> None:
+    begin(tmp_path / "a.jsonl", {"end_on": ("role_flip",)}, {})
+    begin(tmp_path / "a.jsonl", {"end_on": ("role_flip",)}, {})
+
+
+def test_a_run_whose_log_another_began_anew_writes_nothing_into_it(tmp_path: Path) -> None:
+    # It had seen no line yet, so nothing but the settings tells it.
+    path = tmp_path / "a.jsonl"
+    held(tmp_path / "b.jsonl")
+    (_, mine), *_ = read_recorded(tmp_path / "b.jsonl")
+    first = begin(path, {"seed": 0}, {})
+    ConversationLog(path).begin({"seed": 1}, {}, overwrite=True)
+
+    with pytest.raises(ChatbenchError, match="began it anew"):
+        first.append([mine])
+    assert path.read_bytes() == b""
 
 
 def test_a_log_without_its_settings_is_refused(tmp_path: Path) -> None:
     (tmp_path / "conversations.jsonl").write_text("{}\n")
 
     with pytest.raises(ChatbenchError, match="settings are missing"):
-        agree_on_settings(tmp_path / "conversations.jsonl", {}, {})
+        begin(tmp_path / "conversations.jsonl", {}, {})
 
 
 def test_specs_name_kind_argument_and_the_name_in_the_study() -> None:
@@ -248,12 +283,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(root: Path, *, results: str = "results", console: Console = QUIET, **settings: object) -> SimulateResult:
-    options: dict[str, object] = {
-        "assistants": ["replay:all"], "split": "split_0", "conversations": 2, "max_user_turns": 2, "max_tokens": 12,
-        "data": root / "data", "results": root / results, "console": console,
-    }  # fmt: skip
-    return simulate("tiny", **{**options, **settings})  # type: ignore[arg-type]
+def run(
+    root: Path, *, results: str = "results", console: Console = QUIET, overwrite: bool = False, **settings: object
+) -> SimulateResult:
+    chats: dict[str, object] = {"conversations": 2, "max_user_turns": 2, "max_tokens": 12, **settings}
+    return simulate(
+        "tiny", assistants=["replay:all"], split="split_0", data=root / "data", results=root / results,
+        console=console, overwrite=overwrite, settings=ChatSettings(**chats),  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
 def test_the_step_simulates_held_out_questions_only_and_says_how_they_ended(prepared: Path) -> None:
@@ -277,6 +314,22 @@ def test_the_step_simulates_held_out_questions_only_and_says_how_they_ended(prep
         run(prepared, seed=1)
     assert run(prepared, seed=1, overwrite=True).simulated == result.conversations
     assert result.path.read_bytes() != whole
+
+
+def test_greedy_conversations_are_the_same_one_by_one_in_blocks_and_resumed(prepared: Path) -> None:
+    found = {}
+    for results, size in (("one", 1), ("five", 5), ("all", 256), ("resumed", 5)):
+        (prepared / results).mkdir()
+        (prepared / results / "models").symlink_to(prepared / "results" / "models")
+        log = run(prepared, results=results, block_size=size, simulator_temperature=0.0).path
+        if results == "resumed":
+            whole = log.read_bytes()
+            log.write_bytes(whole[: len(whole) // 3])
+            assert run(prepared, results=results, block_size=size, simulator_temperature=0.0).simulated > 0
+        found[results] = read_conversations(log)
+
+    assert found["one"] == found["five"] == found["all"] == found["resumed"]
+    assert len(found["one"]) > 5
 
 
 def test_recorded_assistants_answer_with_recorded_words(prepared: Path) -> None:
@@ -316,7 +369,7 @@ def test_numbers_below_one_are_refused(prepared: Path, name: str) -> None:
 def test_the_untrained_simulator_is_the_base_of_the_recipe(tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path / "base")
 
-    simulator = open_simulator(str(folder), tmp_path, "split_0", untrained=True, temperature=1.0, max_tokens=4)
+    simulator = open_simulator(TUNED, model=str(folder), results=tmp_path, split="split_0", untrained=True)
 
     assert simulator.identity["name"] == "base untrained"
 

@@ -6,6 +6,7 @@ a traceback and ends with exit code 2, as a wrong option does. Heavy imports are
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import typer
 
-from chatbench.commands import pages, pipeline, scoring, simulation, studies, training
+from chatbench.commands import chatting, pages, pipeline, scoring, simulation, studies, training
 from chatbench.core.errors import ChatbenchError, StoppedError
 
 app = typer.Typer(
@@ -25,12 +26,15 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: rich would double the time of --help
 )
 
-for part in (studies, training, simulation, scoring, pages, pipeline):
+for part in (studies, training, simulation, chatting, scoring, pages, pipeline):
     app.add_typer(part.commands)
 
 
 def entry() -> None:
     """The installed command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without these characters shows "?", not a traceback
     raise SystemExit(main(sys.argv[1:]))
 
 

@@ -8,26 +8,42 @@ from typing import Annotated, Literal
 import typer
 
 from chatbench.commands.options import (
+    Bootstrap,
+    Confidence,
     Conversations,
     Data,
     MaxTokens,
     MaxUserTurns,
-    Model,
     OneOrAll,
     Results,
     Seed,
+    names,
     show,
 )
 
 commands = typer.Typer()
 
+Named = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="What was fine-tuned, as in finetune; with --simulator, any name for the results to lie under.",
+    ),
+]
+Dollars = Annotated[
+    str | None, typer.Option(metavar="IN/OUT", help="Dollars per million tokens read and written, such as 2.50/10.")
+]
+
 
 @commands.command()
 def simulate(
-    model: Model,
+    model: Named,
     assistant: Annotated[
         list[str], typer.Option(help="[NAME=]KIND:ARG, e.g. scripted:all, replay:all, local:FOLDER, openai:gpt-4o.")
     ],
+    simulator: Annotated[
+        str, typer.Option(metavar="SPEC", help="What plays the user; chatbench simulators lists the kinds.")
+    ] = "tuned",
     split: OneOrAll = None,
     conversations: Conversations = 10,
     untrained: Annotated[bool, typer.Option("--untrained", help="Simulate with the base model instead.")] = False,
@@ -35,28 +51,132 @@ def simulate(
     max_tokens: MaxTokens = 1000,
     simulator_temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
     assistant_temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
-    variant: Annotated[
-        Literal["two-step", "two-step-problem", "two-step-help"], typer.Option(help="Simulator prompt.")
-    ] = "two-step",
+    end_on: Annotated[
+        list[str] | None, typer.Option(metavar="GUARD", help="Force the answer once this guard sees something.")
+    ] = None,
+    expected_answers: Annotated[
+        bool, typer.Option("--expected-answers", help="Also read the probability of each answer.")
+    ] = False,
+    concurrency: Annotated[int, typer.Option(help="Requests that an endpoint gets at once.")] = 32,
+    timeout: Annotated[float, typer.Option(help="Seconds that one request to an endpoint may take.")] = 120.0,
+    patience: Annotated[float, typer.Option(help="Seconds to wait for an endpoint that does not answer.")] = 300.0,
+    budget_tokens: Annotated[int | None, typer.Option(help="Stop after so many tokens, read and written.")] = None,
+    budget_usd: Annotated[float | None, typer.Option(help="Stop after so many dollars.")] = None,
+    simulator_price: Dollars = None,
+    assistant_price: Dollars = None,
     seed: Seed = 0,
     data: Data = Path("data"),
     results: Results = Path("results"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop the conversations of other settings.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be held, and what it costs.")] = False,
 ) -> None:
     """Lets the simulator chat with assistants about the held-out questions; continues where it stopped.
 
     Example: chatbench simulate tiny --assistant scripted:all --conversations 10
     """
-    from chatbench.protocol.prepared_data import load_manifest
-    from chatbench.steps.eval_ppl import trained_splits
-    from chatbench.steps.simulate import simulate as step
+    from chatbench.models.endpoint import EndpointOptions
+    from chatbench.steps import simulate_splits as step
+    from chatbench.steps.simulate import ChatSettings
+    from chatbench.steps.simulation_budget import Spending, read_prices
+    from chatbench.steps.simulators import read_simulator_spec
 
-    # The base needs no training, so it can be simulated on every split that is prepared.
-    every = load_manifest(data).split_ids if untrained else trained_splits(model, data, results)
-    for split_id in [split] if split else every:
-        result = step(
-            model, assistants=assistant, data=data, results=results, split=split_id, conversations=conversations,
-            untrained=untrained, seed=seed, max_user_turns=max_user_turns, simulator_temperature=simulator_temperature,
-            assistant_temperature=assistant_temperature, max_tokens=max_tokens, variant=variant, overwrite=overwrite,
-        )  # fmt: skip
-        show(f"{split_id}: " + "\n".join(result.lines()))
+    settings = ChatSettings(
+        conversations=conversations, seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens,
+        simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
+        end_on=tuple(end_on or ()), expected_answers=expected_answers,
+    )  # fmt: skip
+    options = EndpointOptions(concurrency=concurrency, timeout_seconds=timeout, patience_seconds=patience)
+    spending = Spending(read_prices(simulator_price, assistant_price), max_tokens=budget_tokens, max_usd=budget_usd)
+    spec = read_simulator_spec(simulator)
+    asked = step.Simulations(model, assistant, data, results, settings, split, spec, untrained)
+    if dry_run:
+        step.dry_run(asked, spending, show)
+    else:
+        step.simulate_splits(asked, spending, show, options=options, overwrite=overwrite)
+
+
+@commands.command("ai-alone")
+def ai_alone(
+    study: Annotated[Path, typer.Option(help="The study whose questions are asked.")],
+    assistant: Annotated[str, typer.Option(help="[NAME=]KIND:ARG, as in simulate, but one.")],
+    method: Annotated[
+        Literal["letter-only-zero-shot", "letter-only-few-shot", "free-text"], typer.Option(help="How it is asked.")
+    ],
+    samples: Annotated[int, typer.Option(help="Answers per question.")] = 50,
+    questions: Annotated[str, typer.Option(metavar="ID,ID...", help="Only these; default: all.")] = "",
+    split: Annotated[str | None, typer.Option(help="Only those held out in this split of --data.")] = None,
+    extractor: Annotated[str | None, typer.Option(help="KIND:ARG of the model that reads free text.")] = None,
+    mmlu: Annotated[Path | None, typer.Option(help="Folder with MMLU's dev/, for few-shot examples.")] = None,
+    temperature: Annotated[float, typer.Option(help="Of the assistant; 0 is greedy.")] = 0.7,
+    concurrency: Annotated[int, typer.Option(help="Requests that an endpoint gets at once.")] = 32,
+    seed: Seed = 0,
+    data: Data = Path("data"),
+    results: Results = Path("results"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop the replies of other settings.")] = False,
+) -> None:
+    """How often an assistant alone answers right, beside which people with it are seen; continues where it stopped.
+
+    Example: chatbench ai-alone --study sample --assistant local:FOLDER --method letter-only-zero-shot
+    """
+    from chatbench.models.endpoint import EndpointOptions
+    from chatbench.steps import ai_alone as step
+    from chatbench.studies.reader import open_study
+
+    opened = open_study(study)
+    result = step.ai_alone(
+        assistant, step.AiAloneSettings(method, samples, temperature, seed), study=opened,
+        questions=step.questions_of(opened, ids=names(questions), split=split, data=data), results=results,
+        extractor=extractor, mmlu=mmlu, options=EndpointOptions(concurrency=concurrency), overwrite=overwrite, say=show,
+    )  # fmt: skip
+    show("\n".join(result.lines()))
+
+
+@commands.command()
+def rescore(
+    model: Named,
+    split: OneOrAll = None,
+    bootstrap: Bootstrap = 1000,
+    confidence: Confidence = 0.95,
+    seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
+    data: Data = Path("data"),
+    results: Results = Path("results"),
+) -> None:
+    """Verifies every record, reads each answer again, and computes the scores anew; nothing is generated.
+
+    Exit code 1 where a record does not read as it was recorded.
+
+    Example: chatbench rescore tiny
+    """
+    from chatbench.measures.resampling import Resampling
+    from chatbench.steps.rescore import rescore as step
+    from chatbench.steps.results_table import print_tables
+
+    told = Resampling(bootstrap, confidence, seed)
+    found = step(model, data=data, results=results, splits=[split] if split else None, resampling=told)
+    print_tables([found.table])
+    show("\n".join(found.lines()))
+    if found.verified.differences:
+        raise typer.Exit(1)
+
+
+@commands.command()
+def export(
+    model: Named,
+    to: Annotated[Path, typer.Option(help="FILE.csv or FILE.parquet.")],
+    split: OneOrAll = None,
+    turns: Annotated[bool, typer.Option("--turns", help="A row for each turn instead of each conversation.")] = False,
+    data: Data = Path("data"),
+    results: Results = Path("results"),
+) -> None:
+    """Writes the simulated conversations as a table, a row a conversation or a row a turn.
+
+    Example: chatbench export tiny --to chats.parquet
+    """
+    from chatbench.steps.export_chats import export_chats
+
+    rows = export_chats(model, data=data, results=results, to=to, splits=[split] if split else None, turns=turns)
+    show(f"{rows:,} rows -> {to}")
+    if to.suffix == ".csv":
+        show(
+            "texts that a spreadsheet would take for formulas, and texts in apostrophes, begin with one more apostrophe"
+        )

@@ -1,18 +1,16 @@
-"""Files that are whole or not there, and logs that only grow.
+"""Files that are whole or not there.
 
 A write goes to a temporary file in the same folder and replaces the target in one step, so a reader, or a run that was
-killed, never meets half a file. A log is only appended to, one flushed write per batch of records; the one thing that a
-kill can leave behind, a torn last line, is recognised and cut off when the log is opened again.
+killed, never meets half a file. Logs that only grow are in `append_log.py`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
@@ -102,42 +100,3 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class AppendOnlyLog:
-    """A JSON Lines file that is only appended to.
-
-    Opening it repairs the one damage that a kill can do: a last line without its line end is cut off.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._cut_torn_line()
-
-    def _cut_torn_line(self) -> None:
-        if not self.path.exists():
-            return
-        with self.path.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            content = file.read()
-            if content and not content.endswith(b"\n"):
-                file.truncate(content.rfind(b"\n") + 1)
-
-    def records(self) -> list[Row]:
-        """All records so far, oldest first.
-
-        Raises:
-            ChatbenchError: a line in the middle is not a record, so the file was edited or damaged.
-        """
-        if not self.path.exists():
-            return []
-        return [row for _, row in read_jsonl(self.path, fix="move the damaged file away and run the command again")]
-
-    def append(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Appends records in one write and forces them to disk; safe under two processes."""
-        with self.path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.write("".join(map(json_line, rows)).encode("utf-8"))
-            file.flush()
-            os.fsync(file.fileno())

@@ -21,7 +21,8 @@ def model_key(model: str) -> str:
     if model in recipes():
         return model
     if is_folder(model):
-        name = Path(model).expanduser().resolve().name
+        # A key names results again later (chatbench report), where no folder of that name has to be.
+        name = re.sub(r"[^\w.-]+", "_", Path(model).expanduser().resolve().name)
         return f"folder--{name}" if name in recipes() else name
     return model.replace("/", "--")
 

@@ -177,13 +177,42 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that one chat cost, by side: what each speaker read (prompts, summed over its replies) and wrote.
+
+    0 where a speaker does not count.
+    """
+
+    simulator_prompt_tokens: int = 0
+    simulator_tokens: int = 0
+    assistant_prompt_tokens: int = 0
+    assistant_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerProbabilities:
+    """How likely one turn of a simulator was to be an answer, and which one; all in 0..1.
+
+    `answering` is the probability that the turn begins with the answer's prefix; `letters` are those of A, B, C and D
+    given that it does. What they lack to 1 is the probability of an invalid answer.
+    """
+
+    answering: float
+    letters: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class SimulatedConversation:
     """One simulated chat: `index` tells the repetitions of one question and assistant apart.
 
     `turns` hold neither the final answer nor `forced_text` (what a forced simulator said). `answer_text` is what
-    followed `Answer: `, valid or not; `letter` is None where it is invalid (counted wrong) or missing. `reason` says
-    why a chat failed; a `transient` failure is tried again by the next run. `turns_dropped` counts the oldest turns
-    that a speaker did not see in the end, because the chat had outgrown its context.
+    followed `Answer: `, valid or not; `letter` is None where it is invalid (counted wrong) or missing; both were read
+    from `final_output`, the simulator's last words as they came (None where the chat failed).
+    `lenient_letter` is what a more forgiving reader makes of it. `reason` says why a chat failed; a `transient`
+    failure is tried again by the next run. `turns_dropped` counts the oldest turns that a speaker did not see in the
+    end, because the chat had outgrown its context. `observed` counts what the guards saw, by guard. `seconds` is the
+    sum of the replies' latencies. `answer_probabilities` has one entry per reply of the simulator, None where it gave
+    none; `expected_correct` is the probability of the right letter where the chat ended.
     """
 
     id: str
@@ -196,13 +225,23 @@ class SimulatedConversation:
     answer_text: str | None = None
     letter: str | None = None
     forced_text: str | None = None
+    final_output: str | None = None
     seed: int = 0
     transient: bool = False
     turns_dropped: int = 0
+    lenient_letter: str | None = None
+    observed: Mapping[str, int] = field(default_factory=dict)
+    usage: Usage = Usage()
+    seconds: float = 0.0
+    answer_probabilities: tuple[AnswerProbabilities | None, ...] = ()
+    expected_correct: float | None = None
 
     def __post_init__(self) -> None:
-        if self.letter is not None and self.letter not in LETTERS:
-            raise ValueError(f"chat {self.id!r}: letter {self.letter!r}, expected one of {', '.join(LETTERS)}")
+        for letter in (self.letter, self.lenient_letter):
+            if letter is not None and letter not in LETTERS:
+                raise ValueError(f"chat {self.id!r}: letter {letter!r}, expected one of {', '.join(LETTERS)}")
+        if self.expected_correct is not None and not 0 <= self.expected_correct <= 1:
+            raise ValueError(f"chat {self.id!r}: expected_correct {self.expected_correct!r}, expected 0..1")
         if self.letter is not None and self.termination not in ("answered", "forced"):
             raise ValueError(f"chat {self.id!r}: {self.termination}, yet it has the answer {self.letter!r}")
 

@@ -123,7 +123,8 @@ class ChatTemplate:
     def _rendered(self, messages: Sequence[Message], ask: bool) -> str:
         rows = [{"role": message.role, "content": self.held_text(message.content)} for message in messages]
         if self.merges_system and rows[0]["role"] == "system":
-            rows = [{"role": "user", "content": f"{rows[0]['content']}\n\n{rows[1]['content']}"}, *rows[2:]]
+            head = "\n\n".join(row["content"] for row in rows[:2])  # a system message may come alone (IQA-EVAL)
+            rows = [{"role": "user", "content": head}, *rows[2:]]
         options: dict[str, Any] = {} if self.thinking is None else {"enable_thinking": self.thinking}
         rendered = self.tokenizer.apply_chat_template(
             rows, tokenize=False, add_generation_prompt=ask, date_string=FIXED_DATE, **options

@@ -1,4 +1,4 @@
-"""Models as speakers of a dialogue: a local simulator, a local assistant, an assistant behind an endpoint.
+"""Models on this machine as speakers of a dialogue: a simulator, an assistant.
 
 A speaker's `identity` states what a result depends on (weights, tokenizer, decoding), and neither a secret nor a path
 of somebody's machine. `reproducible` is false where the same request may be answered differently next time.
@@ -7,19 +7,19 @@ of somebody's machine. `reproducible` is false where the same request may be ans
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
 from chatbench.core.records import Message
 from chatbench.core.settings import Template
+from chatbench.models.answer_probabilities import answer_reader
 from chatbench.models.chat_template import ChatTemplate
 from chatbench.models.encoding import encoder
-from chatbench.models.endpoint import ChatEndpoint
 from chatbench.models.generation import Decoding, Generated, LocalGenerator
 from chatbench.models.loading import Loaded
 from chatbench.protocol.dialogue import Failure, Reply, Request
-from chatbench.protocol.history import TURNS_PER_EXCHANGE, read_history, shorter_messages
+from chatbench.protocol.history import TURNS_PER_EXCHANGE, asked_without_oldest, exchanges_asked_with
 from chatbench.protocol.transcript import encode_prompt
 
 PLAIN_NAMES = {"user": "User", "assistant": "Assistant"}
@@ -40,26 +40,42 @@ class LocalSimulator:
 
     A prompt that is too long loses the oldest turns of the conversation in it, which the reply says; one that is too
     long even without the conversation is a failure.
+
+    Args:
+        expected_answers: also read how likely each turn after the first is to be an answer, and which one.
+
+    Raises:
+        ChatbenchError: the tokenizer does not go with the template, or answers cannot be read from it.
     """
 
     def __init__(
-        self, loaded: Loaded, name: str, *, temperature: float, max_tokens: int, template: Template = "plain"
+        self,
+        loaded: Loaded,
+        name: str,
+        *,
+        temperature: float,
+        max_tokens: int,
+        template: Template = "plain",
+        expected_answers: bool = False,
     ) -> None:
         self._form = encoder(loaded.tokenizer, template)
         decoding = Decoding(temperature, max_tokens, stop=self._form.stop)
-        self._generator = LocalGenerator(loaded.model, loaded.tokenizer, decoding, end_ids=self._form.end_ids)
-        self.identity: dict[str, object] = {**_identity(loaded, name, decoding), "form": self._form.name}
+        ends = self._form.end_ids
+        answers = answer_reader(loaded.model, loaded.tokenizer, self._form) if expected_answers else None
+        self._generator = LocalGenerator(loaded.model, loaded.tokenizer, decoding, end_ids=ends, answers=answers)
+        self.identity: dict[str, object] = {**local_identity(loaded, name, decoding), "form": self._form.name}
 
     def reply_all(self, requests: Sequence[Request]) -> list[Reply | Failure]:
         # Many people are asked the same: each prompt is tokenised once.
         prompts = {messages: self._prompt(messages) for messages in {request.messages for request in requests}}
-        return _generate(self._generator, [prompts[request.messages] for request in requests], requests)
+        replies = generate_replies(self._generator, [prompts[request.messages] for request in requests], requests)
+        return [_read_after_first(request, reply) for request, reply in zip(requests, replies, strict=True)]
 
     def _prompt(self, messages: Sequence[Message]) -> Prompt | Failure:
         def without(count: int) -> list[int]:
-            return self._form.prompt_ids(shorter_messages(messages, count) if count else messages)
+            return self._form.prompt_ids(asked_without_oldest(messages, count))
 
-        return fitting_prompt(without, len(read_history(messages[1].content).exchanges), self._generator.room)
+        return fitting_prompt(without, exchanges_asked_with(messages), self._generator.room)
 
 
 class LocalAssistant:
@@ -75,12 +91,12 @@ class LocalAssistant:
         decoding = Decoding(temperature, max_tokens, stop=() if self._template else (PLAIN_STOP,))
         self._generator = LocalGenerator(loaded.model, tokenizer, decoding)
         self.identity: dict[str, object] = {
-            **_identity(loaded, name, decoding),
+            **local_identity(loaded, name, decoding),
             "form": "chat template" if self._template else "plain text",
         }
 
     def reply_all(self, requests: Sequence[Request]) -> list[Reply | Failure]:
-        return _generate(self._generator, [self._prompt(request.messages) for request in requests], requests)
+        return generate_replies(self._generator, [self._prompt(request.messages) for request in requests], requests)
 
     def _prompt(self, messages: Sequence[Message]) -> Prompt | Failure:
         def without(count: int) -> list[int]:
@@ -92,25 +108,8 @@ class LocalAssistant:
         return fitting_prompt(without, (len(messages) - 1) // TURNS_PER_EXCHANGE, self._generator.room)
 
 
-class EndpointAssistant:
-    """A model behind an OpenAI-compatible endpoint as the assistant."""
-
-    def __init__(self, endpoint: ChatEndpoint) -> None:
-        self._endpoint = endpoint
-        self.identity: dict[str, object] = {
-            "kind": "openai",
-            "name": endpoint.address.model,
-            "base_url": endpoint.address.base_url,
-            "temperature": endpoint.temperature,
-            "max_tokens": endpoint.max_tokens,
-            "reproducible": False,
-        }
-
-    def reply_all(self, requests: Sequence[Request]) -> list[Reply | Failure]:
-        return self._endpoint.complete_all(requests)
-
-
-def _identity(loaded: Loaded, name: str, decoding: Decoding) -> dict[str, object]:
+def local_identity(loaded: Loaded, name: str, decoding: Decoding) -> dict[str, object]:
+    """What a result depends on where a model on this machine speaks."""
     return {
         "kind": "local",
         "name": name,
@@ -135,18 +134,35 @@ def fitting_prompt(without: Callable[[int], list[int]], exchanges: int, room: in
     return Failure(f"a prompt of {len(ids):,} tokens, earlier turns left out: the model has room for {room:,}")
 
 
-def _generate(
-    generator: LocalGenerator, prompts: Sequence[Prompt | Failure], requests: Sequence[Request]
+def generate_replies(
+    generator: LocalGenerator,
+    prompts: Sequence[Prompt | Failure],
+    requests: Sequence[Request],
+    text_of: Callable[[Generated], str] = lambda generated: generated.text.strip(),
 ) -> list[Reply | Failure]:
     """A reply to each request whose prompt fits, and the failure of each whose prompt does not."""
     asked = list(zip(prompts, requests, strict=True))
     fitting = [(prompt, request.seed) for prompt, request in asked if isinstance(prompt, Prompt)]
     generated = iter(generator.generate([prompt.ids for prompt, _ in fitting], [seed for _, seed in fitting]))
-    return [prompt if isinstance(prompt, Failure) else _reply(prompt, next(generated)) for prompt in prompts]
+    return [prompt if isinstance(prompt, Failure) else _reply(prompt, next(generated), text_of) for prompt in prompts]
 
 
-def _reply(prompt: Prompt, generated: Generated) -> Reply:
-    return Reply(generated.text.strip(), generated.tokens, generated.stopped, prompt.turns_dropped)
+def _reply(prompt: Prompt, generated: Generated, text_of: Callable[[Generated], str]) -> Reply:
+    return Reply(
+        text_of(generated),
+        generated.tokens,
+        generated.stopped,
+        prompt.turns_dropped,
+        prompt_tokens=len(prompt.ids),
+        answer=generated.answer,
+    )
+
+
+def _read_after_first(request: Request, reply: Reply | Failure) -> Reply | Failure:
+    """Without the probabilities of an answer before there is a conversation: there, `Answer: B` is a message."""
+    if isinstance(reply, Failure) or exchanges_asked_with(request.messages):
+        return reply
+    return replace(reply, answer=None)
 
 
 def encode_plain_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:

@@ -8,7 +8,7 @@ Source: Chang, Anderson, Hofman, ACL 2025 (arXiv 2504.07114), and the published 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from chatbench.core.records import LETTERS
 from chatbench.protocol.prompts import ANSWER_PREFIX, IQA_EVAL_ANSWER
@@ -19,10 +19,22 @@ SPEAKER_PREFIX = "YOU: "
 
 @dataclass(frozen=True, slots=True)
 class FinalAnswer:
-    """What followed `Answer: `: the text as it was, and its letter, None where the text is invalid (counted wrong)."""
+    """What followed `Answer: `: the text as it was, and its letter, None where the text is invalid (counted wrong).
+
+    `message` is the whole of what was said, its prefix and whatever stood before it included.
+    """
 
     text: str
     letter: str | None
+    message: str = field(default="", compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message to the assistant; a `last` one ends the chat once it is answered, or at once where it is empty."""
+
+    text: str
+    last: bool = False
 
 
 def clean_output(output: str) -> str:
@@ -50,7 +62,7 @@ def read_answer(message: str) -> FinalAnswer | None:
     """
     if not message.startswith(ANSWER_PREFIX):
         return None
-    return _answer(message.removeprefix(ANSWER_PREFIX))
+    return _answer(message.removeprefix(ANSWER_PREFIX), message)
 
 
 def read_iqa_answer(output: str) -> FinalAnswer | None:
@@ -60,8 +72,8 @@ def read_iqa_answer(output: str) -> FinalAnswer | None:
     FinalAnswer(text='D.', letter='D')
     """
     _, marker, text = output.partition(IQA_EVAL_ANSWER)
-    return _answer(text) if marker else None
+    return _answer(text, clean_output(output)) if marker else None
 
 
-def _answer(text: str) -> FinalAnswer:
-    return FinalAnswer(text, text[0] if text.startswith(LETTERS) else None)
+def _answer(text: str, message: str) -> FinalAnswer:
+    return FinalAnswer(text, text[0] if text.startswith(LETTERS) else None, message)

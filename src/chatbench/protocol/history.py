@@ -90,3 +90,34 @@ def shorter_messages(messages: Sequence[Message], count: int) -> tuple[Message, 
     """A simulator's messages without the `count` oldest exchanges of the conversation in the user message."""
     system, user, *rest = messages
     return system, Message(user.role, read_history(user.content).without_oldest(count)), *rest
+
+
+def exchanges_asked_with(messages: Sequence[Message]) -> int:
+    """How many exchanges the messages of an assistant, or of a simulator of any style, can do without."""
+    if len(messages) == 2:
+        return len(read_history(messages[1].content).exchanges)
+    if len(messages) == 1:
+        return len(_iqa_history(messages[0].content).exchanges)
+    return (len(messages) - 1) // TURNS_PER_EXCHANGE
+
+
+def asked_without_oldest(messages: Sequence[Message], count: int) -> tuple[Message, ...]:
+    """What an assistant, or a simulator of any style, is asked, without the `count` oldest exchanges.
+
+    Their messages have the shape of their style: a two-step simulator has the chat in its user message, an IQA-EVAL
+    one in its only message, and that of a UserLM or an assistant is made of messages.
+    """
+    if count == 0:
+        return tuple(messages)
+    if len(messages) == 2:
+        return shorter_messages(messages, count)
+    if len(messages) == 1:
+        return (Message(messages[0].role, _iqa_history(messages[0].content).without_oldest(count)),)
+    return messages[0], *messages[1 + TURNS_PER_EXCHANGE * count :]
+
+
+def _iqa_history(prompt: str) -> History:
+    head, joint, conversation = prompt.partition("\n\nYOU: ")
+    if not joint:
+        return History(prompt, (), "", "")
+    return History(f"{head}\n\n", _exchanges(f"YOU: {conversation}", "YOU: ", "ASSISTANT: ", "\n\n"), "\n\n", "")

@@ -3,7 +3,7 @@
 A simulator that was fine-tuned with these strings only works with them, so they are constants and stand here alone.
 
 Source: Chang, Anderson, Hofman, "ChatBench: From Static Benchmarks to Human-AI Evaluation", ACL 2025 (arXiv
-2504.07114, CC BY 4.0); the IQA-EVAL strings: Li et al. 2024 as quoted there.
+2504.07114, CC BY 4.0); the IQA-EVAL strings: Li et al. 2024 as quoted there. The intent of a UserLM is this project's.
 """
 
 from __future__ import annotations
@@ -58,16 +58,23 @@ IQA_EVAL_FORCED = (
 )
 IQA_EVAL_ANSWER = "So, the answer is: "
 
+USERLM_INTENT = "You are a user who is trying to answer the following question:\n\n{question}"
+"""This project's wording, in the manner of the card of microsoft/UserLM-8b ("You are a user who wants to ...")."""
+USERLM_END = "<|endconversation|>"
+"""The special token by which UserLM-8b says that the chat has run its course (arXiv 2510.06552)."""
+
 PromptVariant = Literal["two-step", "two-step-problem", "two-step-help"]
 
 
-def conversation_text(turns: Sequence[Turn]) -> str:
+def conversation_text(turns: Sequence[Turn], assistant: str = "SYSTEM") -> str:
     r"""`{CONV}`: every turn as `YOU: ...` or `SYSTEM: ...`, joined by blank lines, nothing truncated.
+
+    IQA-EVAL calls the assistant `ASSISTANT`.
 
     >>> conversation_text([Turn("user", "What is 2+2?"), Turn("assistant", "4")])
     'YOU: What is 2+2?\n\nSYSTEM: 4'
     """
-    names = {"user": "YOU", "assistant": "SYSTEM"}
+    names = {"user": "YOU", "assistant": assistant}
     return "\n\n".join(f"{names[turn.role]}: {turn.text}" for turn in turns)
 
 
@@ -94,3 +101,20 @@ def simulator_messages(
     """What a two-step simulator is asked after `turns` (Task 1 where there are none)."""
     user = next_turn_message(turns, forced=forced) if turns else first_turn_message(variant)
     return Message("system", system_message(question)), Message("user", user)
+
+
+LETTER_ONLY = "Answer with only a single letter.\n\n"
+LETTER_ONLY_FEW_SHOT = "The following are multiple choice questions (with answers) about {subset}.\n\n"
+LETTER_ONLY_QUESTION = "Question: {question}\nAnswer:"
+"""For an assistant alone; behind an example of the few-shot method stand its letter and a blank line."""
+
+EXTRACTION_SYSTEM = "You read answers to multiple-choice questions and report what was answered."
+EXTRACTION = (
+    "Question:\n{question}\n\nAnswer of a student:\n{separator}\n{answer}\n{separator}\n\n"
+    "Which option does the student settle on in the end? Judge only what the student says, not whether it is right. "
+    "Return ONLY a JSON object with three keys: "
+    '"attempted_answer" (true if the student commits to an answer, else false), '
+    '"answer_val" (the answer in the student\'s words, or null), '
+    '"answer_letter" ("A", "B", "C" or "D" if the answer is that option or means the same, else null).'
+)
+"""This project's wording: the paper's extraction prompt is not published; its three keys are."""

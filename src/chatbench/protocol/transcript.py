@@ -49,11 +49,16 @@ def prompt_text(messages: Sequence[Message]) -> str:
 
     >>> prompt_text([Message("system", "S"), Message("user", "U")])
     '[SYSTEM] S\n\nU\n\n[USER] '
+
+    A simulator that is asked in one system message (IQA-EVAL) goes on right after it.
+
+    >>> prompt_text([Message("system", "S")])
+    '[SYSTEM] S\n\n[USER] '
     """
-    system, user = messages[0], messages[1]
-    if system.role != "system" or user.role != "user":
-        raise ValueError(f"roles {system.role}, {user.role}; expected system, user")
-    return f"[SYSTEM] {system.content}\n\n{user.content}{PROMPT_END}"
+    roles = [message.role for message in messages[:2]]
+    if roles not in (["system"], ["system", "user"]):
+        raise ValueError(f"roles {', '.join(roles)}; expected system, user")
+    return "[SYSTEM] " + "\n\n".join(message.content for message in messages[:2]) + PROMPT_END
 
 
 def completion_text(target: str) -> str:

@@ -18,11 +18,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Study
 from chatbench.protocol.dialogue import FunctionSpeaker, Reply, Request, Speaker
+
+if TYPE_CHECKING:
+    from chatbench.models.endpoint import EndpointOptions
 
 Kind = Literal["scripted", "replay", "local", "openai"]
 SCRIPTED = ("scripted-strong", "scripted-weak")
@@ -78,8 +81,12 @@ def _specs(text: str, recorded: Sequence[str]) -> list[AssistantSpec]:
     return [AssistantSpec(name or chosen, kind, chosen)]
 
 
-def open_assistant(spec: AssistantSpec, study: Study, *, temperature: float, max_tokens: int) -> Speaker:
+def open_assistant(
+    spec: AssistantSpec, study: Study, *, temperature: float, max_tokens: int, options: EndpointOptions | None = None
+) -> Speaker:
     """The speaker of a spec, ready and checked: whatever would fail for all conversations fails here.
+
+    `options` say how an endpoint is asked. A model behind an endpoint is both a `Speaker` and a `ConcurrentSpeaker`.
 
     Raises:
         ChatbenchError: the model cannot be loaded, or the endpoint cannot be used.
@@ -96,12 +103,11 @@ def open_assistant(spec: AssistantSpec, study: Study, *, temperature: float, max
 
         name = Path(spec.argument).name
         return LocalAssistant(load(spec.argument), name, temperature=temperature, max_tokens=max_tokens)
-    from chatbench.models.endpoint import ChatEndpoint, read_address
-    from chatbench.models.speakers import EndpointAssistant
+    from chatbench.models.endpoint_speakers import open_endpoint_speaker
 
-    endpoint = ChatEndpoint(read_address(spec.argument), temperature=temperature, max_tokens=max_tokens)
-    endpoint.check()
-    return EndpointAssistant(endpoint)
+    return open_endpoint_speaker(
+        spec.argument, kind="chat", role="assistant", temperature=temperature, max_tokens=max_tokens, options=options
+    )
 
 
 def _scripted(name: str) -> FunctionSpeaker:

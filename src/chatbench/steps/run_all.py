@@ -29,7 +29,7 @@ from chatbench.steps.prepare_splits import prepare_splits
 from chatbench.steps.realism import realism
 from chatbench.steps.realism_table import RealismTable
 from chatbench.steps.score_table import ScoreTable
-from chatbench.steps.simulate import simulate, study_of
+from chatbench.steps.simulate import ChatSettings, simulate, study_of
 
 Say = Callable[[str], None]
 StepName = Literal["prepare", "finetune", "ppl", "simulate", "untrained", "scores", "realism"]
@@ -165,11 +165,13 @@ class SplitRun:
                 data=self.data,
                 results=self.results,
                 split=split_id,
-                conversations=conversations,
+                settings=ChatSettings(
+                    conversations=conversations,
+                    seed=self.told.seed,
+                    max_user_turns=self.told.max_user_turns,
+                    max_tokens=self.told.max_tokens,
+                ),
                 untrained=untrained,
-                seed=self.told.seed,
-                max_user_turns=self.told.max_user_turns,
-                max_tokens=self.told.max_tokens,
             )
         for line in result.lines():
             self.clock.say(line)

@@ -25,7 +25,7 @@ from chatbench.measures.figures import (
 from chatbench.protocol.prepared_data import load_manifest, read_split
 from chatbench.steps.score_table import ScoreTable
 from chatbench.studies.sample.truth import Telling, telling
-from chatbench.studies.simulations import log_path, read_conversations
+from chatbench.studies.simulations import has_chats, log_path, read_conversations
 
 Shares = Mapping[str, float]
 
@@ -48,7 +48,7 @@ def tellings(model: str, study: Study, *, data: Path, results: Path) -> dict[str
         per_split.setdefault(PEOPLE, []).append(_shares(study, first_prompts(chats)))
         for source, untrained in ((FINE_TUNED, False), (UNTRAINED, True)):
             path = log_path(results, model_key(model), split_id, untrained=untrained)
-            if path.exists():
+            if has_chats(path):
                 prompts: dict[str, list[str]] = {}
                 for chat in read_conversations(path):
                     if chat.turns:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import AppendOnlyLog, read_jsonl
+from chatbench.core.files import read_jsonl
 from chatbench.core.model_names import model_key
 from chatbench.core.records import SimulatedConversation
 from chatbench.protocol.prepared_data import MANIFEST, load_manifest, split_file
@@ -27,7 +27,7 @@ from chatbench.steps.sanity_rules import (
     sampled_prompts,
 )
 from chatbench.steps.score_files import read_score_table
-from chatbench.studies.simulations import log_path, recorded_conversations
+from chatbench.studies.simulations import has_chats, log_path, read_conversations
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,9 +85,9 @@ def sanity(model: str, *, data: Path, results: Path, prompts: int = 5, seed: int
 
     def endings(split_id: str) -> Found:
         path = log_path(results, key, split_id)
-        if not path.exists():
+        if not has_chats(path):
             return "missing", "not simulated"
-        chats.extend(found := recorded_conversations(AppendOnlyLog(path)))
+        chats.extend(found := read_conversations(path))
         return check_endings(found)
 
     train = f"chatbench finetune {model}"

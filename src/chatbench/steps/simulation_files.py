@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import cast
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import AppendOnlyLog, read_json
+from chatbench.core.files import read_json
 from chatbench.core.model_names import model_key
 from chatbench.core.records import Split, Study
 from chatbench.measures.figures import FINE_TUNED, UNTRAINED
 from chatbench.measures.split_cells import Simulation
 from chatbench.protocol.prepared_data import Manifest
 from chatbench.protocol.splits import question_set_sha256
-from chatbench.studies.simulations import log_path, recorded_conversations, settings_path
+from chatbench.studies.simulations import has_chats, log_path, read_conversations, settings_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,9 @@ def read_chats(model: str, study: Study, manifest: Manifest, split: Split, resul
         FINE_TUNED: log_path(results, model_key(model), split.id),
         UNTRAINED: log_path(results, model_key(model), split.id, untrained=True),
     }
-    if not paths[FINE_TUNED].exists():
+    if not has_chats(paths[FINE_TUNED]):
         raise ChatbenchError(
-            f"{paths[FINE_TUNED]}: no such file",
+            f"{paths[FINE_TUNED]}: nothing there",
             expected=f"simulated chats of {model} on {split.id}",
             fix=f"simulate first: chatbench simulate {model} --assistant SPEC --split {split.id}",
         )
@@ -56,11 +56,10 @@ def read_chats(model: str, study: Study, manifest: Manifest, split: Split, resul
     settings: dict[str, Mapping[str, object]] = {}
     assistants: dict[str, Mapping[str, object]] = {}
     for source, path in paths.items():
-        if path.exists():
+        if has_chats(path):
             settings[source], assistants[source] = _settings_of(path)
             _check_data(path, settings[source], study, manifest, split)
-            # Through the log, so that a line torn by a kill is recognised and cut off.
-            chats = tuple(recorded_conversations(AppendOnlyLog(path)))
+            chats = tuple(read_conversations(path))
             _check_questions(path, {chat.question_id for chat in chats}, split)
             simulations.append(Simulation(source, chats, int(cast(int, settings[source]["conversations"]))))
     return SplitChats(split, tuple(simulations), settings, assistants)

@@ -30,8 +30,8 @@ from chatbench.protocol.examples import seen_turns
 from chatbench.protocol.prompts import ANSWER_PREFIX, simulator_messages
 from chatbench.protocol.transcript import completion_text, prompt_text
 from chatbench.steps.plain_values import plain
-from chatbench.steps.simulate import load_simulator
 from chatbench.steps.simulation_files import SplitChats
+from chatbench.steps.simulators import load_simulator
 
 if TYPE_CHECKING:
     from chatbench.models.encoding import TextForm

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from chatbench.core.files import write_json_whole, write_text_whole
-from chatbench.core.records import LETTERS, Answer, Question, Study
+from chatbench.core.records import LETTERS, AiAloneScore, Answer, Question, Study
 
 QUESTIONS_PER_BATCH = 12
 _ANSWER_COLUMNS = (
@@ -50,7 +50,7 @@ def write_chatbench_folder(study: Study, folder: Path, *, subject_of: SubjectOf 
     write_json_whole(
         folder / "full_study" / "conversations.json", _conversations(study, subject_of, batches, positions)
     )
-    write_text_whole(folder / "ai_alone_answers.csv", _ai_alone(study))
+    write_text_whole(folder / "ai_alone_answers.csv", ai_alone_table(study.ai_alone))
     write_text_whole(folder / "questions.csv", _questions(study, subject_of))
 
 
@@ -130,12 +130,12 @@ def _conversations(
     ]
 
 
-def _ai_alone(study: Study) -> str:
-    """The wide table: one row per question and model, four columns per method."""
-    methods = list(dict.fromkeys(score.method for score in study.ai_alone))
-    cells = {(score.question_id, score.assistant, score.method): score for score in study.ai_alone}
+def ai_alone_table(scores: Sequence[AiAloneScore]) -> str:
+    """The wide table `ai_alone_answers.csv`: one row per question and model, four columns per method."""
+    methods = list(dict.fromkeys(score.method for score in scores))
+    cells = {(score.question_id, score.assistant, score.method): score for score in scores}
     rows = []
-    for question_id, model in dict.fromkeys((score.question_id, score.assistant) for score in study.ai_alone):
+    for question_id, model in dict.fromkeys((score.question_id, score.assistant) for score in scores):
         row: list[object] = [question_id, model]
         for method in methods:
             score = cells.get((question_id, model, method))

@@ -1,20 +1,30 @@
-"""Simulated conversations as lines of `conversations.jsonl`, and their settings in the file beside it.
+"""Logs of simulated conversations: where they lie, how they are read, and what two runs that write one must share.
 
-A conversation that failed and was simulated again has two lines: the last one per id counts. `NAME.run.json` beside
-`NAME.jsonl` holds what must not change between two runs that write the same file.
+A conversation that failed for a passing reason and was simulated again has two lines: the last one per id counts.
+`NAME.run.json` beside `NAME.jsonl` holds the settings and the assistants that the log was made with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast
 
+from chatbench.core.append_log import AppendOnlyLog, read_log
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import AppendOnlyLog, Row, read_json, read_jsonl, write_json_whole
-from chatbench.core.records import Role, SimulatedConversation, Termination, Turn
-
-_FIX = "simulate again with --overwrite"
+from chatbench.core.files import read_json, write_json_whole
+from chatbench.core.records import SimulatedConversation
+from chatbench.studies.conversation_rows import (
+    FIX,
+    Identity,
+    Recorded,
+    chat_in,
+    recorded_in,
+    recorded_row,
+    settles,
+)
 
 
 def log_path(results: Path, key: str, split_id: str, *, untrained: bool = False) -> Path:
@@ -22,98 +32,111 @@ def log_path(results: Path, key: str, split_id: str, *, untrained: bool = False)
     return results / "simulations" / key / split_id / f"conversations{'_untrained' if untrained else ''}.jsonl"
 
 
-def conversation_row(conversation: SimulatedConversation, **more: object) -> Row:
-    """The line of a conversation; `more` is written too, but not read back into the record."""
-    return {
-        "id": conversation.id,
-        "question_id": conversation.question_id,
-        "assistant": conversation.assistant,
-        "index": conversation.index,
-        "turns": [{"role": turn.role, "text": turn.text} for turn in conversation.turns],
-        "termination": conversation.termination,
-        "reason": conversation.reason,
-        "transient": conversation.transient,
-        "answer_text": conversation.answer_text,
-        "letter": conversation.letter,
-        "forced_text": conversation.forced_text,
-        "seed": conversation.seed,
-        "turns_dropped": conversation.turns_dropped,
-        **more,
-    }
-
-
-def read_conversations(path: Path) -> list[SimulatedConversation]:
-    """The simulated conversations of a file, the last line per id, in the order in which ids first appear.
-
-    Raises:
-        ChatbenchError: the file is missing, or a line is not a simulated conversation.
-    """
-    by_id: dict[str, SimulatedConversation] = {}
-    for number, row in read_jsonl(path, fix="simulate first: chatbench simulate MODEL --assistant SPEC"):
-        conversation = _conversation(row, f"{path}, line {number}")
-        by_id[conversation.id] = conversation
-    return list(by_id.values())
-
-
-def recorded_conversations(log: AppendOnlyLog) -> list[SimulatedConversation]:
-    """As `read_conversations`, of a log that may not exist yet."""
-    return read_conversations(log.path) if log.path.exists() else []
-
-
-def _conversation(row: Row, where: str) -> SimulatedConversation:
-    try:
-        if row["termination"] not in get_args(Termination):
-            raise ValueError(f"termination {row['termination']!r}, expected one of {', '.join(get_args(Termination))}")
-        turns = cast(list[dict[str, str]], row["turns"])
-        return SimulatedConversation(
-            id=str(row["id"]),
-            question_id=str(row["question_id"]),
-            assistant=str(row["assistant"]),
-            index=int(cast(int, row["index"])),
-            turns=tuple(Turn(cast(Role, turn["role"]), turn["text"]) for turn in turns),
-            termination=cast(Termination, row["termination"]),
-            reason=str(row.get("reason", "")),
-            answer_text=cast("str | None", row.get("answer_text")),
-            letter=cast("str | None", row.get("letter")),
-            forced_text=cast("str | None", row.get("forced_text")),
-            seed=int(cast(int, row.get("seed", 0))),
-            transient=bool(row.get("transient", False)),
-            turns_dropped=int(cast(int, row.get("turns_dropped", 0))),
-        )
-    except KeyError as missing:
-        raise ChatbenchError(f"{where}: no {missing}", expected="a simulated conversation", fix=_FIX) from None
-    except (TypeError, ValueError) as error:
-        raise ChatbenchError(f"{where}: {error}", expected="a simulated conversation", fix=_FIX) from None
-
-
 def settings_path(log: Path) -> Path:
     """Where the settings of a log of conversations lie."""
     return log.with_suffix(".run.json")
 
 
-def agree_on_settings(
-    log: Path, settings: Mapping[str, object], assistants: Mapping[str, Mapping[str, object]]
-) -> None:
-    """Writes the settings beside a new log, or makes sure that a log is only continued with the settings it has.
+def has_chats(log: Path) -> bool:
+    """Whether anything was recorded; a run that was stopped at its very beginning leaves an empty log."""
+    return log.exists() and log.stat().st_size > 0
 
-    Assistants may be added from run to run; one that is there must be the same.
+
+def read_conversations(path: Path) -> list[SimulatedConversation]:
+    """The simulated conversations of a log, the last line per id, in the order in which ids first appear.
 
     Raises:
-        ChatbenchError: the log was made with other settings, or without any.
+        ChatbenchError: the file is missing, or a line is not what was written.
     """
+    if not path.exists():
+        fix = "simulate first: chatbench simulate MODEL --assistant SPEC"
+        raise ChatbenchError(f"{path}: no such file", expected="simulated conversations", fix=fix)
+    by_id = {}
+    for number, row in read_log(path):
+        chat = chat_in(row, f"{path}, line {number}")
+        by_id[chat.id] = chat
+    return list(by_id.values())
+
+
+def read_recorded(path: Path) -> Iterator[tuple[int, Recorded]]:
+    """Pairs (line number, conversation with all that it depends on), every line, one at a time.
+
+    Raises:
+        ChatbenchError: a line is not what was written.
+    """
+    return ((number, recorded_in(row, f"{path}, line {number}")) for number, row in read_log(path))
+
+
+class ConversationLog:
+    """A log of conversations as one run sees it: it may grow by others, who must have the same settings."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._log = AppendOnlyLog(path, settles=settles)
+        self._settings: Identity = {}
+
+    def begin(self, settings: Identity, assistants: Mapping[str, Identity], *, overwrite: bool = False) -> None:
+        """Agrees on the settings with those who wrote or write the log, and reads what is there.
+
+        Assistants may be added from run to run; one that is there must be the same.
+
+        Raises:
+            ChatbenchError: the log was made with other settings, or without any, and shall not be overwritten.
+        """
+        if overwrite:
+            self._log.clear()  # first: a log without settings is refused, settings without a log are not
+            settings_path(self.path).unlink(missing_ok=True)
+        self._settings = _as_read_back(settings)
+        with self._log.lock():
+            _agree(self.path, self._settings, _as_read_back(assistants))
+        self._log.catch_up()
+
+    @property
+    def held(self) -> AbstractSet[str]:
+        """Ids of the conversations that need not be held (again), as of the last look."""
+        return self._log.settled
+
+    def catch_up(self) -> None:
+        """Looks for what other processes recorded meanwhile."""
+        self._log.catch_up()
+
+    def append(self, records: Sequence[Recorded]) -> int:
+        """Writes those that nobody recorded meanwhile; how many those were.
+
+        Raises:
+            ChatbenchError: the disk is full, or another run has begun the log anew.
+        """
+        return self._log.append([recorded_row(one) for one in records], check=self._still_agreed)
+
+    def _still_agreed(self) -> None:
+        path = settings_path(self.path)
+        there = cast(dict[str, object], read_json(path)).get("settings") if path.exists() else None
+        if there != self._settings:
+            raise ChatbenchError(
+                f"{self.path}: another run began it anew with other settings",
+                fix="let one of the two write elsewhere: choose another --results folder",
+            )
+
+
+def _as_read_back(values: Mapping[str, object]) -> dict[str, Any]:
+    """The values as they come out of a JSON file (lists for tuples), so that equal ones compare equal."""
+    return cast(dict[str, Any], json.loads(json.dumps(values)))
+
+
+def _agree(log: Path, settings: Identity, assistants: Mapping[str, Identity]) -> None:
     path = settings_path(log)
     found: dict[str, dict[str, object]] = {"settings": {}, "assistants": {}}
     if path.exists():
-        found = cast(dict[str, dict[str, object]], read_json(path, fix=_FIX))
+        found = cast(dict[str, dict[str, object]], read_json(path, fix=FIX))
         _refuse_difference(log, found.get("settings", {}), settings)
         known = {name: found.get("assistants", {}).get(name) for name in assistants}
         _refuse_difference(
             log, {n: v for n, v in known.items() if v}, {n: v for n, v in assistants.items() if known[n]}
         )
-    elif log.exists() and log.stat().st_size:
+    elif log.stat().st_size:
         raise ChatbenchError(f"{log}: its settings are missing ({path.name})", fix=_other_place(log))
     wanted = {"settings": dict(settings), "assistants": {**found.get("assistants", {}), **assistants}}
-    if wanted != found:
+    if wanted != found or not path.exists():
         write_json_whole(path, wanted)
 
 

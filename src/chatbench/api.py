@@ -1,0 +1,206 @@
+"""Simulations from Python: a simulator, an assistant, and a run of the one with the other.
+
+    from chatbench.api import assistant, run, simulator
+
+    records = run(simulator("iqa-eval:openai:gpt-4o"), assistant("openai:gpt-4o-mini"), "study", log="chats.jsonl")
+
+These are the functions of the command line's steps, so the conversations and their log are the same; docs/python-api.md
+has examples. A simulator or an assistant may also be a function of one's own: it is given a chat in the form in which
+chat models take it, `[{"role": ..., "content": ...}, ...]`, and returns what is said next.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import Question, SimulatedConversation, Study
+from chatbench.protocol.dialogue import MAX_USER_TURNS, FunctionSpeaker, Reply, Request
+from chatbench.protocol.splits import question_set_sha256
+from chatbench.protocol.styles import STYLES, StyleName, prompts_sha256
+from chatbench.steps.assistants import open_assistant, read_specs
+from chatbench.steps.progress import ConversationProgress
+from chatbench.steps.simulate import DEFAULT_ACTIVE, ChatSettings
+from chatbench.steps.simulation_budget import Prices, Spending
+from chatbench.steps.simulation_plan import LoopSettings, plan
+from chatbench.steps.simulation_run import AnySpeaker, Run
+from chatbench.steps.simulators import SimulatorSpec, open_simulator, read_simulator_spec
+from chatbench.studies.reader import open_study
+from chatbench.studies.simulations import ConversationLog, read_conversations
+
+if TYPE_CHECKING:
+    from chatbench.models.endpoint import EndpointOptions
+
+__all__ = ["Assistant", "Question", "SimulatedConversation", "Simulator", "assistant", "run", "simulator"]
+
+Says = Callable[[list[dict[str, str]]], str]
+"""What is said next in a chat of `{"role": ..., "content": ...}` messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Simulator:
+    """Somebody in the user's place, the style in which it is spoken to, and whether it gives probabilities."""
+
+    speaker: AnySpeaker
+    style: StyleName
+    expected_answers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Assistant:
+    """An assistant, under the name that it has in the records."""
+
+    name: str
+    speaker: AnySpeaker
+
+
+def simulator(
+    source: str | Path | Says,
+    *,
+    style: StyleName | None = None,
+    temperature: float = 1.0,
+    max_tokens: int = 1000,
+    expected_answers: bool = False,
+    options: EndpointOptions | None = None,
+) -> Simulator:
+    """A simulator, ready to speak.
+
+    Args:
+        source: the folder of a model, a spec as after `chatbench simulate --simulator`, or a function.
+        style: of a folder or a function, two-step where nothing is said; a spec names its own.
+        options: how an endpoint is asked.
+
+    Raises:
+        ChatbenchError: it cannot be read, loaded or reached.
+    """
+    if callable(source):
+        return Simulator(_spoken_by(source), style or "two-step")
+    if isinstance(source, Path) or Path(source).is_dir():
+        spec = SimulatorSpec(style or "two-step", "local", str(source))
+    elif ":" not in source and source != "tuned":
+        raise ChatbenchError(
+            f"simulator {source!r}: no such folder", expected="a model's folder, or STYLE:KIND:ARGUMENT"
+        )
+    else:
+        spec = read_simulator_spec(source)
+        if style not in (None, spec.style):
+            raise ChatbenchError(f"simulator {source!r} in the style {style}", fix=f"leave style={style!r} out")
+    if spec.trained_per_split:
+        raise ChatbenchError(f"simulator {source!r}", expected="the folder of one model: results/models/MODEL/split_0")
+    speaker = open_simulator(
+        spec, model="", results=Path(), split="", temperature=temperature, max_tokens=max_tokens,
+        expected_answers=expected_answers, options=options,
+    )  # fmt: skip
+    return Simulator(speaker, spec.style, expected_answers)
+
+
+def assistant(
+    source: str | Says,
+    *,
+    name: str | None = None,
+    study: Study | str | Path | None = None,
+    temperature: float = 0.7,
+    max_tokens: int = 1000,
+    options: EndpointOptions | None = None,
+) -> Assistant:
+    """An assistant, ready to speak.
+
+    Args:
+        source: a spec as after `chatbench simulate --assistant`, or a function.
+        name: what the records call it; else the spec's or the function's name.
+        study: whose recorded replies `replay:` repeats.
+
+    Raises:
+        ChatbenchError: it cannot be read, loaded or reached, or the spec names several.
+    """
+    if callable(source):
+        speaker = _spoken_by(source)
+        return Assistant(name or str(speaker.identity["name"]), speaker)
+    recorded = Study("", {}, (), ()) if study is None else _study(study)
+    specs = read_specs([source], sorted({chat.assistant for chat in recorded.conversations}))
+    if len(specs) > 1:
+        raise ChatbenchError(f"assistant {source!r} names {len(specs)}", expected="one", fix="open each by itself")
+    opened = open_assistant(specs[0], recorded, temperature=temperature, max_tokens=max_tokens, options=options)
+    return Assistant(name or specs[0].name, opened)
+
+
+def run(
+    user: Simulator,
+    assistants: Assistant | Sequence[Assistant],
+    questions: Study | str | Path | Sequence[Question],
+    *,
+    conversations: int = 10,
+    seed: int = 0,
+    max_user_turns: int = MAX_USER_TURNS,
+    end_on: Sequence[str] = (),
+    log: str | Path | None = None,
+    overwrite: bool = False,
+    active: int = DEFAULT_ACTIVE,
+    console: Console | None = None,
+) -> list[SimulatedConversation]:
+    """Holds `conversations` per question and assistant, and gives their records by assistant, question, repetition.
+
+    Args:
+        questions: a study or its path (all of its questions), or questions.
+        end_on: guards that end the free turns.
+        log: where the conversations are recorded; a run again with the same log holds only what is missing there.
+        active: most conversations under way at once where a speaker is not reproducible.
+        console: where progress is shown; nowhere by default.
+
+    Raises:
+        ChatbenchError: a number is out of range, a speaker cannot go on, or the log was made with other settings.
+    """
+    told = ChatSettings(conversations, seed, max_user_turns, end_on=tuple(end_on))
+    others = {one.name: one.speaker for one in ([assistants] if isinstance(assistants, Assistant) else assistants)}
+    asked = list(_study(questions).questions.values() if isinstance(questions, Study | str | Path) else questions)
+    with tempfile.TemporaryDirectory() as folder:
+        book = ConversationLog(Path(log or Path(folder) / "conversations.jsonl"))
+        identities = {name: speaker.identity for name, speaker in others.items()}
+        book.begin(_settings(user, asked, told), identities, overwrite=overwrite)
+        plans = {name: plan(asked, name, conversations) for name in others}
+        planned = [one.id for each in plans.values() for one in each]
+        loop = LoopSettings(seed, max_user_turns, STYLES[user.style], told.guards)
+        with ConversationProgress(console or Console(quiet=True), len(set(planned) - book.held)) as progress:
+            Run(book, user.speaker, others, loop, progress, Spending(Prices()), active=active).hold(plans)
+        records = {record.id: record for record in read_conversations(book.path)}
+    return [records[one] for one in planned]
+
+
+def _spoken_by(function: Says) -> FunctionSpeaker:
+    """A function as a speaker; whether it says the same next time is not known."""
+
+    name = getattr(function, "__name__", type(function).__name__)
+
+    def reply(request: Request) -> Reply:
+        said = function([message.as_dict() for message in request.messages])
+        if not isinstance(said, str):
+            raise ChatbenchError(f"{name} returned {said!r:.80}", expected="a text: what is said next")
+        return Reply(said)
+
+    return FunctionSpeaker(reply, {"kind": "python", "name": name, "reproducible": False})
+
+
+def _study(source: Study | str | Path) -> Study:
+    return source if isinstance(source, Study) else open_study(Path(source))
+
+
+def _settings(user: Simulator, questions: Sequence[Question], told: ChatSettings) -> dict[str, object]:
+    """What two runs that write the same log must have in common, beside the assistants."""
+    return {
+        "questions_sha256": question_set_sha256(questions),
+        "simulator": dict(user.speaker.identity),
+        "conversations": told.conversations,
+        "seed": told.seed,
+        "max_user_turns": told.max_user_turns,
+        "style": user.style,
+        "prompts_sha256": prompts_sha256(STYLES[user.style]),
+        "end_on": sorted(told.guards),
+        "expected_answers": user.expected_answers,
+        "block_size": told.block_size,
+    }

@@ -1,0 +1,145 @@
+"""What a simulation would hold and cost, before any model is loaded or any endpoint is asked.
+
+Tokens a conversation are the mean of what the log has recorded, where it has any; else they are guessed from people's
+own chats about the same questions, at four characters a token: as many turns, as long, each request with the whole chat
+so far. A simulator that talks more than people do costs more; once the first conversations are recorded, the next
+estimate knows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+
+from chatbench.core.records import Conversation, Question, Usage
+from chatbench.protocol.prompts import ANSWER_PREFIX, ASSISTANT_SYSTEM
+from chatbench.protocol.styles import STYLES, Style
+from chatbench.steps.simulate import ChatSettings, Task
+from chatbench.steps.simulation_budget import Prices, all_tokens
+from chatbench.steps.simulation_plan import Planned, blocks, plan
+from chatbench.steps.simulation_result import tally_of
+from chatbench.steps.simulators import SimulatorSpec
+from chatbench.studies.simulations import read_recorded
+
+CHARACTERS_PER_TOKEN = 4
+ENDPOINTS = ("openai", "completions")
+"""Kinds of speakers that are asked over the network; what they hold is not cut into blocks."""
+
+WITHOUT_TOKENS = ("scripted", "replay")
+"""Kinds of assistants that read and write no tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The conversations with one assistant: planned, in the log, and in how many blocks the rest is held.
+
+    `blocks` is None where they are held one by one.
+    """
+
+    assistant: str
+    planned: int
+    recorded: int
+    blocks: int | None
+
+    def line(self) -> str:
+        missing = self.planned - self.recorded
+        how = "one by one" if self.blocks is None else f"in {self.blocks} block{'s' * (self.blocks != 1)}"
+        held = f"{missing} to hold, {how}" if missing else "nothing to hold"
+        return f"{self.assistant}: {self.planned} conversations, {self.recorded} recorded, {held}"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run on one split would do; `usage` is for all that is missing, guessed from `basis`."""
+
+    task: Task
+    pending: tuple[Pending, ...]
+    usage: Usage
+    basis: str
+    prices: Prices
+
+    @property
+    def missing(self) -> int:
+        """Conversations to hold."""
+        return sum(one.planned - one.recorded for one in self.pending)
+
+    @property
+    def asks_endpoints(self) -> bool:
+        """Whether anything would be held one by one."""
+        return any(one.blocks is None for one in self.pending)
+
+    def lines(self) -> list[str]:
+        """What to print: per assistant, tokens, dollars, and where it would be written."""
+        return [*(one.line() for one in self.pending), *self.cost_lines(), f"to be written to {self.task.log}"]
+
+    def cost_lines(self) -> list[str]:
+        """Tokens and dollars; none where there is nothing to hold."""
+        if not self.missing:
+            return []
+        each = 1000 / self.missing
+        usage = self.usage
+        read = usage.simulator_prompt_tokens + usage.assistant_prompt_tokens
+        lines = [f"about {read:,} tokens read, {all_tokens(usage) - read:,} written (from {self.basis})"]
+        if self.prices.known:
+            usd = self.prices.usd(usage)
+            lines.append(f"about ${usd * each:,.2f} per 1,000 conversations, ${usd:,.2f} for these {self.missing:,}")
+        return lines
+
+
+def estimate(task: Task, told: ChatSettings, simulator: SimulatorSpec, prices: Prices) -> Estimate:
+    """What `simulate` would do with the same arguments.
+
+    Raises:
+        ChatbenchError: the log is damaged.
+    """
+    held = {recorded.chat.id for _, recorded in read_recorded(task.log) if not recorded.chat.transient}
+    pending = []
+    for spec in task.assistants:
+        planned = plan(task.questions, spec.name, told.conversations)
+        by_itself = not {simulator.kind, spec.kind}.isdisjoint(ENDPOINTS)
+        pending.append(_pending(spec.name, planned, held, None if by_itself else told.block_size))
+    each, basis = _usage_each(task, STYLES[simulator.style])
+    tokens: Counter[str] = Counter()
+    for spec, one in zip(task.assistants, pending, strict=True):
+        counted = {name for name in each if spec.kind not in WITHOUT_TOKENS or name.startswith("simulator")}
+        tokens.update({name: round((one.planned - one.recorded) * each[name]) for name in counted})
+    return Estimate(task, tuple(pending), Usage(**tokens), basis, prices)
+
+
+def _pending(name: str, planned: Sequence[Planned], held: Container[str], block_size: int | None) -> Pending:
+    recorded = sum(one.id in held for one in planned)
+    if block_size is None:
+        return Pending(name, len(planned), recorded, None)
+    unfinished = sum(any(one.id not in held for one in block) for block in blocks(planned, block_size))
+    return Pending(name, len(planned), recorded, unfinished)
+
+
+def _usage_each(task: Task, style: Style) -> tuple[dict[str, float], str]:
+    """Mean tokens of one conversation, by field of `Usage`, and what they were taken from."""
+    tally = tally_of(task.log)
+    if all_tokens(tally.usage):
+        means = {name: count / tally.lines for name, count in tally.tokens.items()}
+        return means, f"{tally.lines} recorded conversations"
+    asked = {question.id: question for question in task.questions}
+    chats = [chat for chat in task.study.conversations if chat.question_id in asked]
+    sums: Counter[str] = Counter()
+    for chat in chats:
+        sums.update(_characters(chat, asked[chat.question_id], style))
+    tokens = {name: count / CHARACTERS_PER_TOKEN / max(1, len(chats)) for name, count in sums.items()}
+    return tokens, f"{len(chats)} chats of people, at {CHARACTERS_PER_TOKEN} characters a token"
+
+
+def _characters(chat: Conversation, question: Question, style: Style) -> dict[str, int]:
+    """Characters that both sides would read and write if the simulator held this very chat, by field of `Usage`."""
+    turns = chat.turns
+    system = len(ASSISTANT_SYSTEM)
+    first = 2 if style.opening else 0
+    asked = [style.messages(question.full_text, turns[:end]) for end in range(first, len(turns) + 1, 2)]
+    heard = [system + sum(len(turn.text) for turn in turns[:end]) for end in range(1, len(turns), 2)]
+    return {
+        "simulator_prompt_tokens": sum(len(message.content) for messages in asked for message in messages),
+        "simulator_tokens": sum(len(turn.text) for turn in turns[first::2]) + len(ANSWER_PREFIX) + 1,
+        "assistant_prompt_tokens": sum(heard),
+        "assistant_tokens": sum(len(turn.text) for turn in turns[1::2]),
+    }

@@ -1,0 +1,97 @@
+"""Simulations from Python: what is refused, and what does not show in the examples of docs/python-api.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.study_files import tiny_folder
+
+from chatbench.api import Question, assistant, run, simulator
+from chatbench.core.errors import ChatbenchError
+from chatbench.studies.simulations import read_conversations
+from tiny_models import save_tiny_model
+
+QUESTIONS = [Question(f"q{n}", "maths", f"What is {n}+1?", ("1", "2", "3", "4"), "A") for n in range(3)]
+
+
+def user(messages: list[dict[str, str]]) -> str:
+    return "Answer: B" if "SYSTEM:" in messages[-1]["content"] else "hello"
+
+
+def polite(messages: list[dict[str, str]]) -> str:
+    assert messages[0] == {"role": "system", "content": "You are a helpful AI assistant."}
+    return "hi"
+
+
+def test_records_come_in_the_order_of_the_plan_whatever_order_they_ended_in() -> None:
+    def slow_about_the_first(messages: list[dict[str, str]]) -> str:
+        text = messages[-1]["content"]
+        return "go on" if "What is 0+1?" in messages[0]["content"] and text.count("SYSTEM:") < 3 else user(messages)
+
+    both = [assistant(polite), assistant(polite, name="b")]
+    records = run(simulator(slow_about_the_first), both, QUESTIONS, conversations=2)
+
+    wanted = [f"q{n}|{name}|{index}" for name in ("polite", "b") for n in range(3) for index in range(2)]
+    assert [record.id for record in records] == wanted
+
+
+def test_a_log_is_one_that_the_commands_read(tmp_path: Path) -> None:
+    records = run(simulator(user), assistant(polite), QUESTIONS, conversations=1, log=tmp_path / "a.jsonl")
+
+    assert {one.id: one for one in read_conversations(tmp_path / "a.jsonl")} == {one.id: one for one in records}
+    first = json.loads((tmp_path / "a.jsonl").read_text().splitlines()[0])
+    assert first["simulator"] == {"kind": "python", "name": "user", "reproducible": False}
+
+
+def test_a_study_stands_for_its_questions_and_its_assistants_can_be_replayed(tmp_path: Path) -> None:
+    study = tiny_folder(tmp_path / "study")
+
+    records = run(simulator(user), assistant("replay:gpt-4o", study=study), study, conversations=1, max_user_turns=1)
+
+    assert len({record.question_id for record in records}) == len(records) > 2
+    assert all(record.turns[1].text.startswith("reply ") for record in records if record.termination != "failed")
+
+
+def test_a_folder_is_a_simulator_and_greedy_runs_agree(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "m", context=1024)
+    one = simulator(folder, style="iqa-eval", temperature=0.0, max_tokens=4)
+
+    first, second = (
+        run(one, assistant("scripted:weak"), QUESTIONS, conversations=1, max_user_turns=2) for _ in range(2)
+    )
+
+    assert one.style == "iqa-eval"
+    assert [record.turns for record in first] == [record.turns for record in second]
+
+
+def test_an_error_of_ones_own_function_is_not_hidden() -> None:
+    def broken(messages: list[dict[str, str]]) -> str:
+        raise RuntimeError(f"mine: {len(messages)} messages")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        run(simulator(user), assistant(broken), QUESTIONS, conversations=1)
+
+
+def test_a_function_that_returns_no_text_is_told_so() -> None:
+    with pytest.raises(ChatbenchError, match="returned None"):
+        run(simulator(user), assistant(lambda _: None), QUESTIONS, conversations=1)  # type: ignore[arg-type,return-value]  # the mistake
+
+
+@pytest.mark.parametrize(
+    ("open_it", "said"),
+    [
+        (lambda: simulator("tuned"), "the folder of one model"),
+        (lambda: simulator("no/such/folder"), "no such folder"),
+        (lambda: simulator("two-step:openai:m", style="iqa-eval"), "in the style iqa-eval"),
+        (lambda: assistant("scripted:all"), "names 2"),
+        (lambda: assistant("replay:gpt-4o"), "no assistant 'gpt-4o'"),
+        (lambda: run(simulator(user), assistant(polite), QUESTIONS, conversations=0), "conversations is 0"),
+        (lambda: run(simulator(user), assistant(polite), QUESTIONS, end_on=["boredom"]), "no such guard"),
+    ],
+)
+def test_what_cannot_be_is_refused(open_it: object, said: str) -> None:
+    with pytest.raises(ChatbenchError) as caught:
+        open_it()  # type: ignore[operator]  # a lambda
+    assert said in str(caught.value)
