@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -64,3 +65,30 @@ def test_learning_curves_begin_at_the_same_model_and_a_run_is_not_repeated(
         file.write_text(file.read_text().replace('"points": [[0, 0.0, ', '"points": [[0, 0.0, 9'))
     learning.main(["--quick", "--out", str(tmp_path)])
     assert (tmp_path / "learning.csv").read_text() != curves
+
+
+@pytest.mark.slow
+def test_the_simulation_benchmark_holds_the_same_conversations_in_every_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A way that stopped turns earlier, or answered at once, would look faster than it is.
+    simulation = script(monkeypatch, "simulation")
+
+    simulation.main(["--conversations=6", "--alone=2", "--checked=2", "--rounds=1", "--max-tokens=10"])
+
+    said = capsys.readouterr().out
+    assert "greedy: 2 conversations, word for word the same in all three ways" in said
+    assert all(f"| {way} |" in said for way in ("engine", "one at a time", "transformers, one at a time"))
+
+
+@pytest.mark.slow
+def test_the_study_of_expected_answers_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    # By hand: two cells of two conversations; drawn 0, 1 and 1, 0; expected 0.5, 0.7 and 0.4, 0.4. Variances 0.5, 0.5
+    # and 0.02, 0; differences of the means +0.1 and -0.1, so their standard error is 0.1.
+    expected_answers = script(monkeypatch, "expected_answers")
+    values = np.array([[[0.0, 0.5, 0.2], [1.0, 0.7, 0.2]], [[1.0, 0.4, 0.2], [0.0, 0.4, 0.2]]])
+
+    rows = expected_answers.table(values).splitlines()
+
+    assert rows[3].startswith("| drawn letter | 0.5000 | +0.0000 ± 0.0000 | 0.5000 | 1.000 ")
+    assert rows[4].startswith("| p(right letter, given an answer) | 0.5000 | +0.0000 ± 0.1960 | 0.0100 | 0.020 ")

@@ -12,8 +12,9 @@ from transformers import LlamaForCausalLM
 
 from chatbench.core.records import Message
 from chatbench.models.chat_form import ChatForm
-from chatbench.models.generation import Decoding, LocalGenerator, draw, shared_starts
+from chatbench.models.generation import Decoding, LocalGenerator, draw
 from chatbench.models.loading import Loaded
+from chatbench.models.prefill import passes, shared_starts
 from chatbench.models.speakers import LocalAssistant, LocalSimulator, encode_plain_chat
 from chatbench.protocol.dialogue import Reply, Request
 from chatbench.protocol.transcript import encode_completion
@@ -166,9 +167,24 @@ def test_a_token_of_probability_zero_is_never_drawn() -> None:
     assert draw(logits, 1.0, torch.tensor([1.0 - 1e-16])).tolist() == [1]
 
 
-def test_prompts_share_their_start_only_if_it_is_at_least_half_of_them() -> None:
-    assert shared_starts([(1, 2, 3, 9), (1, 5, 6, 7)]) == {(1, 2, 3, 9): 0, (1, 5, 6, 7): 0}
-    assert shared_starts([(1, 2), (1, 2, 3)]) == {(1, 2): 0, (1, 2, 3): 0}  # one token stays out: 1 of 3 is too few
+def test_a_prompt_joins_the_ones_it_shares_more_with() -> None:
+    # Two questions with the same instruction (two tokens): one start for all would throw away what each question has.
+    first, second = [(1, 2, 3, 4, 5, end) for end in (6, 7)], [(1, 2, 8, 9, 10, end) for end in (6, 7)]
+
+    assert set(shared_starts([*first, *second], least=2).values()) == {5}
+    # A newcomer that shares less costs what the others save: 2 of 3 members times 3 tokens are 6, 2 x 3 are no less.
+    assert shared_starts([(1, 2, 3, 4, 5), (1, 2, 3, 4, 6), (1, 2, 3, 9)], least=2)[1, 2, 3, 9] == 3
+    assert shared_starts([(1, 2, 3, 4, 5), (1, 2, 3, 4, 6), (1, 9, 9, 9)], least=1)[1, 9, 9, 9] == 0
+    assert shared_starts([(1, 2), (1, 2, 3)], least=2) == {(1, 2): 0, (1, 2, 3): 0}  # one token stays out
+
+
+def test_passes_hold_every_row_once_within_their_tokens_and_waste_little_on_padding() -> None:
+    # One pass of all rows, as long as the longest, is the likely mistake: 4,000 columns in place of 1,390.
+    lengths = [1000] + [10] * 39
+
+    assert passes(lengths) == [[0], [*range(1, 40)]]
+    assert [len(each) for each in passes([3000, 3000, 3000])] == [1, 1, 1]
+    assert [len(each) for each in passes([10, 11, 12])] == [3]
 
 
 def test_an_empty_prompt_is_refused() -> None:
@@ -216,5 +232,6 @@ def test_a_simulator_of_a_chat_template_ends_its_turn_at_the_templates_token_and
     (reply,) = simulator.reply_all([request("What is 12 + 30?", "Generate")])
 
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") != tokenizer.eos_token_id
-    assert reply == Reply("what is [END] 12", tokens=len(script) - 2, stopped=True)
+    prompt_tokens = model.prompt_tokens
+    assert reply == Reply("what is [END] 12", tokens=len(script) - 2, stopped=True, prompt_tokens=prompt_tokens)
     assert str(simulator.identity["form"]).startswith("chat template ")

@@ -13,7 +13,7 @@ from chatbench.core.files import read_json, write_json_whole
 from chatbench.measures.termination import Termination
 from chatbench.steps.realism import RealismSettings, realism
 from chatbench.steps.realism_table import realism_footnotes, realism_grids
-from simulated_logs import ASSISTANTS, Workspace, always_wrong, prepared, write_log
+from simulated_logs import Workspace, always_wrong, prepared, rewrite_log, write_log
 
 
 @pytest.fixture
@@ -73,10 +73,7 @@ def test_without_chats_of_the_base_there_is_nothing_to_compare(place: Workspace)
 def test_assistants_that_people_did_not_work_with_leave_nothing_to_compare(place: Workspace) -> None:
     # Comparing them all the same would lay the assistant's difference to the simulator's charge.
     log = place.results / "simulations" / "tiny" / "split_0" / "conversations.jsonl"
-    text = log.read_text()
-    for name in ASSISTANTS:
-        text = text.replace(f'"assistant": "{name}"', f'"assistant": "other {name}"')
-    log.write_text(text)
+    rewrite_log(log, lambda row: {**row, "assistant": f"other {row['assistant']}"})
 
     with pytest.raises(ChatbenchError, match="no question on which both people and the fine-tuned simulator"):
         realism("tiny", data=place.data, results=place.results)

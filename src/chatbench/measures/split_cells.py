@@ -15,6 +15,7 @@ from chatbench.measures.accuracies import (
     Cell,
     Prediction,
     complete_cells,
+    expected_predictions,
     human_outcomes,
     pair_up,
     predictions,
@@ -22,7 +23,7 @@ from chatbench.measures.accuracies import (
 )
 from chatbench.measures.agreement import TREATMENTS, Outcomes, QuestionAccuracy
 from chatbench.measures.baselines import baseline_predictions
-from chatbench.measures.figures import DROPPED, first_chats_source
+from chatbench.measures.figures import DROPPED, EXPECTED, first_chats_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ def split_cells(
 ) -> SplitCells:
     """The scored cells of a split; the first simulation says which they are.
 
-    A simulator is there twice, with invalid answers counted wrong and dropped. Where a later one has fewer chats, the
+    A simulator is there twice, with invalid answers counted wrong and dropped, and once more where the probabilities of
+    its answers were recorded, by these. Where a later one has fewer chats, the
     first is there once more with its first few only, as the fair match.
     """
     scored, *others = simulations
@@ -74,6 +76,8 @@ def split_cells(
         for treatment in TREATMENTS:
             ending = DROPPED if treatment == "dropped" else ""
             sources[simulation.source + ending] = predictions(found, treatment)
+        if any(chat.expected_correct is not None for chat in simulation.chats):
+            sources[simulation.source + EXPECTED] = expected_predictions(simulation.chats, found.keys())
     fewer = sorted({other.conversations for other in others if other.conversations < scored.conversations})
     for simulation in (first_chats(scored, conversations) for conversations in fewer):
         sources[simulation.source] = predictions(_complete_outcomes(study, simulation), "counted wrong")

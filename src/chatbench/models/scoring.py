@@ -28,6 +28,8 @@ BATCH_TOKENS = 4096
 """Tokens of one forward pass; about what fills a cache or a small GPU."""
 
 Floats = NDArray[np.float64]
+TokenNats = Callable[[int, Floats], None]
+"""Told the place of an example and the nats of each token of its completion, in order; examples come in any order."""
 
 
 def score_examples(
@@ -58,12 +60,13 @@ def score_rows(
     *,
     batch_tokens: int = BATCH_TOKENS,
     progress: Callable[[int], None] | None = None,
+    each_token: TokenNats | None = None,
 ) -> list[TokenLoss]:
     """The loss of each completion given its prompt, in the order of `encoded.rows`.
 
     Bytes are those of the plain-text form whatever the template, so that bits per byte of the same rows compare.
     """
-    nats = score_encoded(model, encoded.examples, batch_tokens=batch_tokens, progress=progress)
+    nats = score_encoded(model, encoded.examples, batch_tokens=batch_tokens, progress=progress, each_token=each_token)
     return [
         TokenLoss(value, tokens, len(row.completion.encode("utf-8")))
         for (value, tokens), row in zip(nats, encoded.rows, strict=True)
@@ -76,6 +79,7 @@ def score_encoded(
     *,
     batch_tokens: int = BATCH_TOKENS,
     progress: Callable[[int], None] | None = None,
+    each_token: TokenNats | None = None,
 ) -> list[tuple[float, int]]:
     """Pairs (nats, tokens) of encoded examples, in their order; the model's mode is left as it was."""
     was_training = model.training
@@ -83,33 +87,48 @@ def score_encoded(
     try:
         with torch.inference_mode():
             score = _in_rows if why_not_trees(model) else _in_trees
-            nats = score(model, examples, batch_tokens, progress or (lambda _count: None))
+            nats = score(model, examples, batch_tokens, progress or (lambda _count: None), each_token)
     finally:
         model.train(was_training)
     return [(float(total), len(example.completion)) for total, example in zip(nats, examples, strict=True)]
 
 
 def _in_trees(
-    model: PreTrainedModel, examples: Sequence[EncodedExample], batch_tokens: int, progress: Callable[[int], None]
+    model: PreTrainedModel,
+    examples: Sequence[EncodedExample],
+    batch_tokens: int,
+    progress: Callable[[int], None],
+    each_token: TokenNats | None,
 ) -> Floats:
     nats = np.zeros(len(examples))
     with attends_to_trees(model):
         for tree in prefix_trees([scored_sequence(example) for example in examples], batch_tokens).trees:
-            edges = completion_nats(model, tree_batch(tree, model.device), _wide(model.device))
-            np.add.at(nats, tree.edge_sequences, edges.cpu().double().numpy())
+            edges = completion_nats(model, tree_batch(tree, model.device), _wide(model.device)).cpu().double().numpy()
+            np.add.at(nats, tree.edge_sequences, edges)
+            if each_token is not None:  # the edges of one sequence are together, in its order
+                borders = np.flatnonzero(np.diff(tree.edge_sequences)) + 1
+                for start, part in zip([0, *borders.tolist()], np.split(edges, borders), strict=True):
+                    each_token(int(tree.edge_sequences[start]), part)
             progress(len(np.unique(tree.edge_sequences)))
     return nats
 
 
 def _in_rows(
-    model: PreTrainedModel, examples: Sequence[EncodedExample], batch_tokens: int, progress: Callable[[int], None]
+    model: PreTrainedModel,
+    examples: Sequence[EncodedExample],
+    batch_tokens: int,
+    progress: Callable[[int], None],
+    each_token: TokenNats | None,
 ) -> Floats:
     nats = np.zeros(len(examples))
     for batch in batches_by_tokens([example.tokens for example in examples], batch_tokens):
         padded = padded_batch([examples[index] for index in batch], pad_id=0).to(model.device)
         edges = completion_nats(model, padded, _wide(model.device)).cpu().double()
-        counts = [len(examples[index].completion) for index in batch]
-        nats[batch] = [float(part.sum()) for part in torch.split(edges, counts)]
+        parts = torch.split(edges, [len(examples[index].completion) for index in batch])
+        nats[batch] = [float(part.sum()) for part in parts]
+        if each_token is not None:
+            for index, part in zip(batch, parts, strict=True):
+                each_token(index, part.numpy())
         progress(len(batch))
     return nats
 

@@ -7,13 +7,13 @@ are complete, and a note says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_text_whole
 from chatbench.core.model_names import model_key
-from chatbench.core.records import Conversation, Study
+from chatbench.core.records import Conversation, Split, Study
 from chatbench.measures.figures import UNTRAINED
 from chatbench.measures.first_prompts import human_overlap
 from chatbench.measures.overlap import Overlap
@@ -30,6 +30,10 @@ from chatbench.steps.score_signature import signature
 from chatbench.steps.score_table import Score, ScoreTable
 from chatbench.steps.simulate import study_of
 from chatbench.steps.simulation_files import SplitChats, read_chats
+from chatbench.studies.ai_alone_log import with_measured_here
+from chatbench.studies.simulations import has_chats, log_path
+
+ReadChats = Callable[[str, Study, Manifest, Split, Path], SplitChats]
 
 LEAST_REPLICATES = 100
 """Fewer resamples say little about the ends of an interval."""
@@ -42,6 +46,7 @@ def eval_chatbench(
     results: Path,
     splits: Sequence[str] | None = None,
     resampling: Resampling | None = None,
+    read: ReadChats = read_chats,
 ) -> ScoreTable:
     """Scores a model on the splits that have simulated chats (or on those named) and writes the scores' files.
 
@@ -50,17 +55,18 @@ def eval_chatbench(
         data: folder of prepared splits.
         splits: ids such as `split_0`; None takes every prepared split that has chats.
         resampling: how intervals are made; 0 replicates leaves them out.
+        read: how the chats of a split are read.
 
     Raises:
         ChatbenchError: no chats yet, chats of other data or of different settings, or a study that changed.
     """
     told = checked_resampling(resampling or Resampling())
     manifest = load_manifest(data)
-    study = study_of(manifest)
+    study, measured_here = with_measured_here(study_of(manifest), results, manifest.questions_sha256)
     chosen, skipped = simulated_splits(model, manifest, results, splits)
-    chats = [read_chats(model, study, manifest, read_split(data, split_id), results) for split_id in chosen]
+    chats = [read(model, study, manifest, read_split(data, split_id), results) for split_id in chosen]
     measures = measure_splits(study, chats)
-    table = score_splits(model, study, manifest, chats, measures, results, told, notes=skipped)
+    table = score_splits(model, study, manifest, chats, measures, results, told, notes=[*skipped, *measured_here])
     folder, key = results / "scores", model_key(model)
     write_score_table(folder, key, table)
     write_question_files(folder, key, study, measures, table.signature_id)
@@ -91,11 +97,10 @@ def simulated_splits(
     """
     if splits is not None:
         return list(splits), []
-    folder = results / "simulations" / model_key(model)
-    found = [split_id for split_id in manifest.split_ids if (folder / split_id / "conversations.jsonl").exists()]
+    found = [s for s in manifest.split_ids if has_chats(log_path(results, model_key(model), s))]
     if not found:
         raise ChatbenchError(
-            f"{folder}: no simulated chats of {model}",
+            f"{results / 'simulations' / model_key(model)}: no simulated chats of {model}",
             expected="conversations.jsonl in a folder per split",
             fix=f"simulate first: chatbench simulate {model} --assistant SPEC",
         )

@@ -1,0 +1,234 @@
+"""How many conversations a second the engine holds with a local model, against holding them one at a time.
+
+    python benchmarks/simulation.py                                        the packaged tiny model, about five minutes
+    python benchmarks/simulation.py --model results/models/tiny/split_0 --assistant local
+    python benchmarks/simulation.py --conversations 256 --alone 16 --rounds 1
+
+Three ways, in one process, in turns, round by round; the table shows medians:
+
+    engine          whole blocks of conversations in waves: batches, shared starts of prompts computed once
+    one at a time   the same code, one conversation after the other
+    transformers    one conversation after the other, each turn by the model's own `generate` (with its cache)
+
+The last two hold `--alone` of the conversations, spread over the questions. Before anything is timed, all three hold
+some conversations with greedy decoding, which must come out word for word the same.
+
+`--assistant local` lets the same model play the assistant too, with at most `--max-tokens` tokens a turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+
+from chatbench.core.records import Question
+from chatbench.models.encoding import PlainForm
+from chatbench.models.loading import Loaded, load
+from chatbench.models.speakers import LocalAssistant, LocalSimulator
+from chatbench.protocol.dialogue import Dialogue, Failure, FunctionSpeaker, Outcome, Reply, Request, Speaker, dialogue
+from chatbench.protocol.driving import hold_together
+from chatbench.protocol.transcript import END
+from chatbench.steps.simulation_plan import BLOCK_SIZE
+from chatbench.studies.sample.assistants import scripted_reply
+from chatbench.studies.sample.study import SampleSettings, make_sample
+
+PER_QUESTION = 10
+MARKER = END.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What one way of holding conversations took: seconds by the clock, and of the processor."""
+
+    conversations: int
+    simulator_tokens: int
+    seconds: float
+    processor_seconds: float
+
+    @property
+    def conversations_a_second(self) -> float:
+        return self.conversations / self.seconds
+
+    @property
+    def processor_seconds_each(self) -> float:
+        return self.processor_seconds / self.conversations
+
+    @property
+    def tokens_a_second(self) -> float:
+        return self.simulator_tokens / self.seconds
+
+
+class TransformersSimulator:
+    """The simulator by the model's own `generate`, one prompt at a time."""
+
+    def __init__(self, loaded: Loaded, *, temperature: float, max_tokens: int) -> None:
+        self.identity: dict[str, object] = {"kind": "local", "name": "transformers"}
+        self._model, self._tokenizer = loaded.model, loaded.tokenizer
+        self._form = PlainForm(loaded.tokenizer)
+        self._temperature, self._max_tokens = temperature, max_tokens
+
+    def reply_all(self, requests: Sequence[Request]) -> list[Reply | Failure]:
+        return [self._reply(request) for request in requests]
+
+    def _reply(self, request: Request) -> Reply:
+        ids = torch.tensor([self._form.prompt_ids(request.messages)])
+        torch.manual_seed(request.seed)
+        sampling = {"do_sample": True, "temperature": self._temperature, "top_k": 0} if self._temperature else {}
+        with torch.inference_mode():
+            found = self._model.generate(  # type: ignore[operator]  # transformers has no types here
+                ids,
+                attention_mask=torch.ones_like(ids),
+                pad_token_id=self._tokenizer.eos_token_id,
+                max_new_tokens=self._max_tokens,
+                stopping_criteria=StoppingCriteriaList([EndMarker(self._tokenizer)]),
+                **(sampling or {"do_sample": False}),
+            )[0, ids.shape[1] :]
+        text = str(self._tokenizer.decode(found, skip_special_tokens=True))
+        return Reply(text.partition(MARKER)[0].strip(), tokens=len(found))
+
+
+class EndMarker(StoppingCriteria):
+    """Stops where the end marker is written; `stop_strings` of transformers does the same, more slowly."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(self, input_ids: torch.Tensor, _scores: torch.Tensor, **_: object) -> torch.Tensor:
+        # A token is at least a byte; the prompt, which has no marker at its very end, may be seen.
+        done = [MARKER in self._tokenizer.decode(row[-len(MARKER) :]) for row in input_ids]
+        return torch.tensor(done, device=input_ids.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The speakers of the three ways at one temperature, and the questions."""
+
+    ours: Speaker
+    theirs: Speaker
+    assistant: Speaker
+    questions: Sequence[Question]
+
+    def dialogues(self, indices: Sequence[int], seed: int) -> list[Dialogue]:
+        return [dialogue(self.questions[index // PER_QUESTION], f"{seed}|{index}", base_seed=seed) for index in indices]
+
+    def in_blocks(self, indices: Sequence[int], seed: int) -> list[Outcome]:
+        both = {"simulator": self.ours, "assistant": self.assistant}
+        outcomes: list[Outcome] = []
+        for start in range(0, len(indices), BLOCK_SIZE):
+            outcomes += hold_together(self.dialogues(indices[start : start + BLOCK_SIZE], seed), both)  # type: ignore[arg-type]
+        return outcomes
+
+    def one_at_a_time(self, simulator: Speaker, indices: Sequence[int], seed: int) -> list[Outcome]:
+        both = {"simulator": simulator, "assistant": self.assistant}
+        return [hold_together([one], both)[0] for one in self.dialogues(indices, seed)]  # type: ignore[arg-type]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    loaded = load(options.model, device="cpu")
+    total = options.conversations
+    questions = list(make_sample(SampleSettings(questions=120, chats=1)).study.questions.values())
+    if total > PER_QUESTION * len(questions):
+        raise SystemExit(f"--conversations {total}: at most {PER_QUESTION * len(questions)}")
+    alone = [round(index * (total - 1) / max(options.alone - 1, 1)) for index in range(options.alone)]
+    check_greedy(_bench(loaded, questions, options, temperature=0.0), alone[: options.checked])
+    sampled = _bench(loaded, questions, options, temperature=1.0)
+    ways: dict[str, Callable[[int], list[Outcome]]] = {
+        "engine": lambda seed: sampled.in_blocks(range(total), seed),
+        "one at a time": lambda seed: sampled.one_at_a_time(sampled.ours, alone, seed),
+        "transformers, one at a time": lambda seed: sampled.one_at_a_time(sampled.theirs, alone, seed),
+    }
+    timings: dict[str, list[Timing]] = {name: [] for name in ways}
+    for number in range(options.rounds):
+        for name, hold in ways.items():
+            timings[name].append(_timed(hold, seed=number))
+            rate = timings[name][-1].conversations_a_second
+            print(f"round {number + 1}/{options.rounds}  {name}: {rate:.2f} conversations/s", flush=True)
+    print(table(timings))
+
+
+def check_greedy(bench: Bench, indices: Sequence[int]) -> None:
+    """Greedy conversations are the same in all three ways.
+
+    Raises:
+        SystemExit: they are not.
+    """
+    expected = [outcome.turns for outcome in bench.one_at_a_time(bench.theirs, indices, 0)]
+    for name, outcomes in {
+        "in blocks": bench.in_blocks(indices, 0),
+        "one at a time": bench.one_at_a_time(bench.ours, indices, 0),
+    }.items():
+        same = sum(outcome.turns == turns for outcome, turns in zip(outcomes, expected, strict=True))
+        if same != len(expected):
+            raise SystemExit(f"greedy {name}: {same} of {len(expected)} conversations are those of transformers")
+    print(f"greedy: {len(expected)} conversations, word for word the same in all three ways")
+
+
+def table(timings: dict[str, list[Timing]]) -> str:
+    """Medians over the rounds; a ratio is the median of the rounds' ratios."""
+    lines = [
+        "| way | conversations/s | simulator tokens/s | engine over it (range) | by processor time (range) |",
+        "|---|---|---|---|---|",
+    ]
+    for name, rounds in timings.items():
+        pairs = list(zip(timings["engine"], rounds, strict=True))
+        by_clock = [ours.conversations_a_second / theirs.conversations_a_second for ours, theirs in pairs]
+        of_processor = [theirs.processor_seconds_each / ours.processor_seconds_each for ours, theirs in pairs]
+        rates = median(one.conversations_a_second for one in rounds), median(one.tokens_a_second for one in rounds)
+        lines.append(f"| {name} | {rates[0]:.2f} | {rates[1]:,.0f} | {_spread(by_clock)} | {_spread(of_processor)} |")
+    return "\n".join(lines)
+
+
+def _spread(ratios: Sequence[float]) -> str:
+    return f"{median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
+
+
+def _timed(hold: Callable[[int], list[Outcome]], seed: int) -> Timing:
+    began, began_processor = time.perf_counter(), time.process_time()
+    outcomes = hold(seed)
+    seconds, processor_seconds = time.perf_counter() - began, time.process_time() - began_processor
+    tokens = sum(outcome.usage.simulator_tokens for outcome in outcomes)
+    return Timing(len(outcomes), tokens, seconds, processor_seconds)
+
+
+def _bench(loaded: Loaded, questions: Sequence[Question], options: argparse.Namespace, *, temperature: float) -> Bench:
+    limit = options.max_tokens
+    if options.assistant == "local":
+        assistant: Speaker = LocalAssistant(loaded, "same", temperature=0.7 * temperature, max_tokens=limit)
+    else:
+        assistant = FunctionSpeaker(_scripted, {"kind": "scripted"})
+    return Bench(
+        ours=LocalSimulator(loaded, "model", temperature=temperature, max_tokens=limit),
+        theirs=TransformersSimulator(loaded, temperature=temperature, max_tokens=limit),
+        assistant=assistant,
+        questions=questions,
+    )
+
+
+def _scripted(request: Request) -> Reply:
+    return Reply(scripted_reply("scripted-strong", request.messages, request.seed))
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="package:tiny_base", help="fine-tuned, in plain text form")
+    parser.add_argument("--assistant", choices=("scripted", "local"), default="scripted")
+    parser.add_argument("--conversations", type=int, default=1024, help="of the engine, ten to a question")
+    parser.add_argument("--alone", type=int, default=64, help="conversations held one at a time")
+    parser.add_argument("--checked", type=int, default=16, help="of those, compared with greedy decoding")
+    parser.add_argument("--max-tokens", type=int, default=200, help="tokens of a turn at most")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=0, help="0: as many as torch takes, like chatbench simulate")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

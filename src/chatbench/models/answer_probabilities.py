@@ -1,0 +1,173 @@
+r"""How likely a simulator's next turn is to be an answer, and which one, from its own next-token probabilities.
+
+A sampled letter is one draw; its probability is known before it is drawn. After each prompt the model is shown the
+tokens that begin an answer as it learnt them (`Answer:`), and its probabilities are read on the way:
+
+    answering   p("Answer") * p(":" after it) * p(the next token makes it an answer)
+    letters     p(the next token gives that letter) / p(the next token makes it an answer)
+
+Which tokens do, the protocol's own reader says of the text with each of them appended, so that `Answer: Because` is a B
+here as it is there. Where a token writes the space alone, one more token is looked at.
+
+Expected accuracy. Let a chat end at its step T with an answer, after the history H, and let Y be 1 where its letter
+is right. Then `p = P(Y = 1 | H, T, it answered)` is the probability of the right letter given an answer, and in
+whatever way chats come to their ends E[p] = E[Y] and Var[p] = Var[Y] - E[p (1 - p)]: the same mean, and less variance
+by what the last draw adds (Rao-Blackwell). Nothing else about a chat changes: sampled and expected come from one run.
+
+Why not add up p(answering) * p(right letter) over all steps that a chat reached? The sum has the same mean too, but is
+no conditional expectation of Y: the probabilities of answering along one chat do not add up to 1 (only their mean over
+chats does), and how far they are from it is noise that `p` does not have. With one p at every step and probability h of
+answering at each, p has no variance, the sum has p^2 (1 - h).
+
+What is neglected: other tokens for the same text ("An", "swer") and quotes before it, which a model that was fine-tuned
+on one spelling gives next to nothing; white space of more than one character; and a marker of the end that follows the
+space, where a tokenizer cuts it in pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import LETTERS, Message
+from chatbench.models.chat_form import ChatForm
+from chatbench.models.plain_form import PlainForm
+from chatbench.models.prefill import Prefill, end_token_ids
+from chatbench.protocol.answers import clean_output, read_answer
+from chatbench.protocol.dialogue import AnswerProbabilities
+from chatbench.protocol.example_rows import ExampleRow
+from chatbench.protocol.prompts import ANSWER_PREFIX
+from chatbench.protocol.transcript import completion_text, prompt_text
+
+_INVALID, _NO_ANSWER = len(LETTERS), len(LETTERS) + 1
+_CLASSES = len(LETTERS) + 2
+"""What a token makes of the text before it: the answers A to D, an invalid answer, no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerReader:
+    """Reads answer probabilities from a model whose tokenizer writes every answer with `path` before its letter.
+
+    `kinds` has, for each token after the path, the kind of turn that it makes, one-hot, of shape (vocabulary, kinds).
+    `space` is the token that writes only the white space before the letter, with the kinds of the tokens after it; None
+    where the path ends with it, or no token writes it alone.
+    """
+
+    path: tuple[int, ...]
+    kinds: torch.Tensor
+    space: tuple[int, torch.Tensor] | None
+
+    def read(
+        self, prefill: Prefill, cache: DynamicCache, padding: torch.Tensor, tokens: torch.Tensor, temperature: float
+    ) -> list[AnswerProbabilities]:
+        """Of each row of a cache that holds all of its prompt but the last of its tokens; the cache is left as it was.
+
+        Args:
+            padding: shape (rows,), slots of padding in the cache.
+            tokens: shape (rows,), the prompts' last tokens.
+        """
+        shown = torch.tensor([*self.path, *([self.space[0]] if self.space else [])], device=tokens.device)
+        columns = torch.cat([tokens[:, None], shown.expand(len(tokens), -1)], dim=1)
+        logits = prefill.columns(columns, padding, cache, logits=columns.shape[1])
+        cache.crop(-columns.shape[1])
+        return self.probabilities(logits, temperature)
+
+    def probabilities(self, logits: torch.Tensor, temperature: float) -> list[AnswerProbabilities]:
+        """From the logits after the prompt, after each token of the path, and after the space, if there is one.
+
+        Args:
+            logits: shape (rows, columns, vocabulary).
+        """
+        columns = list(logits.unbind(1))
+        before = torch.ones(len(logits), dtype=torch.float64, device="cpu")
+        for column, token in zip(columns, self.path, strict=False):
+            before *= _probabilities(column, temperature)[:, token].double().cpu()
+        after = _probabilities(columns[len(self.path)], temperature)
+        kinds = after @ self.kinds.to(after)
+        if self.space is not None:
+            token, following = self.space
+            behind_space = _probabilities(columns[-1], temperature)
+            kinds = kinds + after[:, [token]] * (behind_space @ following.to(behind_space))
+        kinds = kinds.double().cpu()
+        answer = kinds[:, :_NO_ANSWER].sum(1)
+        letters = torch.where(answer[:, None] > 0, kinds[:, : len(LETTERS)] / answer[:, None], 0.0)
+        rows = zip((before * answer).tolist(), letters.tolist(), strict=True)
+        return [AnswerProbabilities(min(answering, 1.0), (a, b, c, d)) for answering, (a, b, c, d) in rows]
+
+
+def answer_reader(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, form: PlainForm | ChatForm
+) -> AnswerReader:
+    """The reader for a simulator and the form in which it learnt its answers.
+
+    Raises:
+        ChatbenchError: the tokenizer writes the four answers without a common beginning.
+    """
+    vocabulary = int(model.config.vocab_size)  # the number of logits: some models have more than the tokenizer tokens
+    ends = end_token_ids(model, tokenizer) | form.end_ids
+    path = _path(form)
+    text = str(tokenizer.decode(list(path)))
+    if not path or not ANSWER_PREFIX.startswith(text):
+        raise ChatbenchError(
+            f"the tokenizer begins the four answers with {text!r}",
+            expected=f"a beginning of {ANSWER_PREFIX!r} that all four share",
+            fix="simulate without --expected-answers",
+        )
+
+    def texts_after(shown: Sequence[int]) -> list[str]:
+        # Decoded behind what is shown: some tokenizers drop a space that begins a text.
+        ids = [[*shown, token] for token in range(min(vocabulary, len(tokenizer)))]
+        return tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    following = texts_after(path)
+    kinds = _kinds(following, form.stop, ends, vocabulary)
+    bare = next((token for token, each in enumerate(following) if each == ANSWER_PREFIX and token not in ends), None)
+    if text == ANSWER_PREFIX or bare is None:
+        return AnswerReader(path, kinds, None)
+    return AnswerReader(path, kinds, (bare, _kinds(texts_after([*path, bare]), form.stop, ends, vocabulary)))
+
+
+def _path(form: PlainForm | ChatForm) -> tuple[int, ...]:
+    """The tokens with which the targets `Answer: A` to `Answer: D` all begin, as training encodes them."""
+    asked = (Message("system", "S"), Message("user", "U"))
+    targets = [ANSWER_PREFIX + letter for letter in LETTERS]
+    rows = [
+        ExampleRow(
+            prompt_text(asked), completion_text(target), (*asked, Message("assistant", target)), "", "", "answer"
+        )
+        for target in targets
+    ]
+    path: list[int] = []
+    for tokens in zip(*(example.completion for example in form.encode(rows)), strict=False):
+        if len(set(tokens)) > 1:
+            break
+        path.append(tokens[0])
+    return tuple(path)
+
+
+def _kinds(texts: Sequence[str], stop: Sequence[str], ends: frozenset[int], vocabulary: int) -> torch.Tensor:
+    """Shape (vocabulary, kinds), one-hot: the kind of the turn that is written when each token has been."""
+    kinds = [_NO_ANSWER if token in ends else _kind(text, stop) for token, text in enumerate(texts)]
+    kinds += [_NO_ANSWER] * (vocabulary - len(kinds))
+    return torch.nn.functional.one_hot(torch.tensor(kinds), _CLASSES).double()
+
+
+def _kind(text: str, stop: Sequence[str]) -> int:
+    for marker in stop:
+        text = text.partition(marker)[0]
+    answer = read_answer(clean_output(text))
+    if answer is None:
+        return _NO_ANSWER
+    return _INVALID if answer.letter is None else LETTERS.index(answer.letter)
+
+
+def _probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Those from which a token is drawn: shape (rows, vocabulary); with temperature 0 the likeliest has them all."""
+    precise = torch.float32 if logits.device.type == "mps" else torch.float64
+    if temperature == 0:
+        return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(precise)
+    return (logits.to(precise) / temperature).softmax(-1)
