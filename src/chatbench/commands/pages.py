@@ -2,6 +2,90 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
+from chatbench.commands.options import Results
+from chatbench.commands.options import show as say
+
 commands = typer.Typer()
+
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="[RESULTS|MODEL...]", help="A results folder, or models; default: all.")
+]
+SplitsFolder = Annotated[
+    Path | None, typer.Option("--data", help="Folder that prepare-splits wrote; default: data beside the results.")
+]
+
+
+@commands.command()
+def report(
+    names: Names = None,
+    out: Annotated[Path, typer.Option(help="The page; with --folder, a folder.")] = Path("report.html"),
+    folder: Annotated[
+        bool, typer.Option("--folder", help="Chats in files of their own beside the page, for very many.")
+    ] = False,
+    data: SplitsFolder = None,
+    results: Results = Path("results"),
+) -> None:
+    """Writes the page: scores, figures, questions and every chat, in one HTML file that needs no network.
+
+    Example: chatbench report results --out report.html
+    """
+    from chatbench.steps.report import report as step
+    from chatbench.steps.results_folder import shown_results
+
+    shown = shown_results(names or (), results=results, data=data)
+    written = step(shown.models, data=shown.data, results=shown.results, out=out, folder=folder)
+    for line in written.lines():
+        say(line)
+
+
+@commands.command()
+def view(
+    names: Names = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes any free one.", min=0, max=65535)] = 8417,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only serve the page, do not open it.")] = False,
+    data: SplitsFolder = None,
+    results: Results = Path("results"),
+) -> None:
+    """Opens the page on this machine, and loads it anew while a run goes on; Ctrl-C ends it.
+
+    Example: chatbench view results
+    """
+    from chatbench.steps.view import view as step
+
+    step(names or (), results=results, data=data, port=port, open_browser=not no_browser, say=say)
+
+
+@commands.command()
+def show(
+    names: Names = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything that is shown, as JSON, unrounded.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="The table's figures as CSV, one a line, unrounded.")] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="The table for a paper, with booktabs.")] = False,
+    published: Annotated[bool, typer.Option("--published", help="Add the rows of the paper, marked as such.")] = False,
+    data: SplitsFolder = None,
+    results: Results = Path("results"),
+) -> None:
+    """The main table and small plots in the terminal, or the same for papers and other programs.
+
+    Example: chatbench show tiny --latex
+    """
+    from chatbench.core.errors import ChatbenchError
+    from chatbench.steps import show_files
+    from chatbench.steps.results_folder import shown_results
+    from chatbench.steps.show import print_results
+    from chatbench.steps.show import show as step
+
+    asked = [form for form, chosen in (("json", as_json), ("csv", as_csv), ("latex", as_latex)) if chosen]
+    if len(asked) > 1:
+        raise ChatbenchError(f"--{' and --'.join(asked)}", expected="one form", fix=f"choose one: --{asked[0]}")
+    found = step(shown_results(names or (), results=results, data=data))
+    forms = {"json": show_files.as_json, "csv": show_files.as_csv, "latex": show_files.as_latex}
+    if asked:
+        print(forms[asked[0]](found, published=published), end="")
+    else:
+        print_results(found, published=published)

@@ -1,7 +1,8 @@
 """Perplexity of a split's held-out human turns, for the fine-tuned model and, beside it, its base.
 
 One file a split, `results/ppl/MODEL/split_i.json`, with the signature of everything its numbers depend on; a file whose
-signature still holds is not computed again. `summary.json` has the means over the splits.
+signature still holds is not computed again. `split_i.tokens.jsonl` beside it says what each token cost the fine-tuned
+model. `summary.json` has the means over the splits.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ from chatbench.protocol.example_rows import ExampleRow
 from chatbench.protocol.prepared_data import load_manifest, read_split, split_examples, split_file
 from chatbench.publishing.model_card import HeldOut, update_card
 from chatbench.steps.finetune import model_folder
+from chatbench.steps.scored_turns import scored_turns
+from chatbench.studies.scored_turns import holds_scored_turns, scored_turns_path, write_scored_turns
 
 if TYPE_CHECKING:
-    from chatbench.models.encoding import TextForm
+    from transformers import PreTrainedTokenizerBase
+
+    from chatbench.models.encoding import EncodedRows, TextForm
     from chatbench.models.loading import Loaded
 
 Say = Callable[[str], None]
@@ -133,7 +138,8 @@ def _one_split(model: str, split: str, data: Path, results: Path, say: Say) -> S
     path = results / "ppl" / model_key(model) / f"{split}.json"
     rows = split_examples(data, split, "test")
     signature = _signature(folder, record, rows, sha256_of(test_file))
-    if path.is_file():
+    tokens_path, origin = scored_turns_path(path), tokens_origin(signature)
+    if path.is_file() and holds_scored_turns(tokens_path, origin):
         stored = _stored(path)
         if stored.signature == signature:
             update_card(folder, stored.held_out())
@@ -150,10 +156,16 @@ def _one_split(model: str, split: str, data: Path, results: Path, say: Say) -> S
     result = SplitPerplexity(
         split, tuned.corpus, base.corpus, tuned.by_kind, base.by_kind, signature, **tuned.context_counts
     )
+    write_scored_turns(tokens_path, origin, scored_turns(rows, tuned.encoded, tuned.nats, tuned.tokenizer))
     write_json_whole(path, result.as_json())
     update_card(folder, result.held_out())
     say(result.line())
     return result
+
+
+def tokens_origin(signature: Mapping[str, object]) -> dict[str, object]:
+    """What the scored tokens of a split are of: the part of its signature that they depend on."""
+    return {name: signature[name] for name in ("weights", "test_sha256", "form")}
 
 
 def _run_record(model: str, split: str, folder: Path, train_file: Path) -> dict[str, Any]:
@@ -195,18 +207,24 @@ def _signature(
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """One model's perplexity over the rows that fit its context and per kind, and the count of those that did not."""
+    """One model's perplexity over the rows that fit its context and per kind, and the count of those that did not.
+
+    `nats` are those of each token of the row at that place in `encoded`.
+    """
 
     corpus: Perplexity
     by_kind: dict[str, Perplexity]
     context_counts: dict[str, int]
+    encoded: EncodedRows
+    nats: Mapping[int, Sequence[float]]
+    tokenizer: PreTrainedTokenizerBase
 
 
 def _scores(source: str, rows: Sequence[ExampleRow], seed: int, form: TextForm, expected: str = "") -> _Scored:
     """Perplexity of one model over all rows, and per kind; the model is let go before the next is loaded."""
     from chatbench.models.encoding import encode_rows
     from chatbench.models.loading import context_length, load
-    from chatbench.models.scoring import score_rows
+    from chatbench.models.scoring import Floats, score_rows
 
     loaded: Loaded = load(source, seed=seed, revision=_revision(expected))
     if expected not in ("", loaded.weights) and not expected.endswith("@unknown"):
@@ -214,9 +232,15 @@ def _scores(source: str, rows: Sequence[ExampleRow], seed: int, form: TextForm, 
             f"{source}: its weights are not those that were fine-tuned", expected=expected, fix="fine-tune again"
         )
     encoded = encode_rows(loaded.tokenizer, rows, context_length(loaded.model), form)
-    losses = score_rows(loaded.model, encoded)
+    nats: dict[int, Sequence[float]] = {}
+
+    def keep(place: int, tokens: Floats) -> None:
+        nats[place] = tokens.tolist()
+
+    losses = score_rows(loaded.model, encoded, each_token=keep)
     pairs = zip((row.kind for row in encoded.rows), losses, strict=True)
-    return _Scored(summarise(losses), perplexity_by_kind(pairs), encoded.counts())
+    by_kind = perplexity_by_kind(pairs)
+    return _Scored(summarise(losses), by_kind, encoded.counts(), encoded, nats, loaded.tokenizer)
 
 
 def _revision(base_weights: str) -> str | None:

@@ -45,7 +45,8 @@ class Column:
     show: Format
 
 
-def _decimals(digits: int) -> Format:
+def decimals(digits: int) -> Format:
+    """Shows a number with so many decimals."""
     return lambda value: f"{value:.{digits}f}"
 
 
@@ -53,18 +54,19 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def _perplexity(value: float) -> str:
+def perplexity_text(value: float) -> str:
+    """Two decimals where they say something."""
     return f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
 PROMPT_COLUMNS = (
-    Column("perplexity", "perplexity", _perplexity),
-    Column("bits per byte", "bits_per_byte", _decimals(3)),
-    Column("BLEU", "bleu", _decimals(3)),
-    Column("ROUGE-1", "rouge1", _decimals(3)),
-    Column("ROUGE-2", "rouge2", _decimals(3)),
-    Column("ROUGE-L", "rougeL", _decimals(3)),
-    Column("sacrebleu", "sacrebleu", _decimals(1)),
+    Column("perplexity", "perplexity", perplexity_text),
+    Column("bits per byte", "bits_per_byte", decimals(3)),
+    Column("BLEU", "bleu", decimals(3)),
+    Column("ROUGE-1", "rouge1", decimals(3)),
+    Column("ROUGE-2", "rouge2", decimals(3)),
+    Column("ROUGE-L", "rougeL", decimals(3)),
+    Column("sacrebleu", "sacrebleu", decimals(1)),
 )
 NUMBER_COLUMNS = (
     Column("restate the problem", "restatement_share", _percent),
@@ -72,8 +74,8 @@ NUMBER_COLUMNS = (
     Column("no foreign number", "no_foreign_number_share", _percent),
 )
 CHAT_COLUMNS = (
-    Column("chats a split", "conversations", _decimals(0)),
-    Column("user turns", "user_turns", _decimals(2)),
+    Column("chats a split", "conversations", decimals(0)),
+    Column("user turns", "user_turns", decimals(2)),
     Column("answered", "answered_share", _percent),
     Column("forced", "forced_share", _percent),
     Column("no answer", "no_answer_share", _percent),
@@ -96,7 +98,7 @@ def results_table(models: Sequence[str], *, results: Path) -> list[ScoreTable]:
 def score_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
     """What is printed: correlation, error, floors and ceilings, gaps, first prompts, numbers, chats."""
     estimates = [table.estimates() for table in tables]
-    labels = _labels(tables, estimates)
+    labels = row_labels(tables, estimates)
     grids = [
         _assistant_grid("Correlation with people's accuracy (Pearson, per question)", "pearson", estimates, labels),
         _assistant_grid("Mean absolute error of accuracy (per question)", "mae", estimates, labels),
@@ -120,7 +122,7 @@ Label = tuple[str, int, str]
 """(text, index of the table, source)."""
 
 
-def _labels(tables: Sequence[ScoreTable], estimates: Sequence[Estimates]) -> list[Label]:
+def row_labels(tables: Sequence[ScoreTable], estimates: Sequence[Estimates]) -> list[Label]:
     """One row name per source and model; a source that says the same for all models is named once."""
     labels: list[Label] = []
     for source in dict.fromkeys(row[1] for table in estimates for row in table):
@@ -139,7 +141,7 @@ def _assistant_grid(title: str, metric: str, estimates: Sequence[Estimates], lab
     special = [name for name in (MEAN_OF_ASSISTANTS, EVERY_ASSISTANT) if name in names and len(names) > 2]
     columns = [name for name in names if name not in (MEAN_OF_ASSISTANTS, EVERY_ASSISTANT)] + special
     rows = [
-        (text, *(_cell(estimates[index].get((name, source, metric)), _decimals(3)) for name in columns))
+        (text, *(cell_text(estimates[index].get((name, source, metric)), decimals(3)) for name in columns))
         for text, index, source in labels
     ]
     shown = {EVERY_ASSISTANT: "all pairs"}
@@ -152,7 +154,7 @@ def _metric_grid(
 ) -> Grid:
     order = {PEOPLE: 0, FINE_TUNED: 1, UNTRAINED: 2, QUESTION_COPIED: 3}
     rows = [
-        (text, *(_cell(estimates[index].get((EVERY_ASSISTANT, source, c.metric)), c.show) for c in columns))
+        (text, *(cell_text(estimates[index].get((EVERY_ASSISTANT, source, c.metric)), c.show) for c in columns))
         for text, index, source in sorted(labels, key=lambda label: order.get(label[2], 4))
         if source in order
     ]
@@ -160,7 +162,8 @@ def _metric_grid(
     return upright(Grid(title, ("", *(c.header for c in columns)), filled))
 
 
-def _cell(estimate: Estimate | None, show: Format) -> str:
+def cell_text(estimate: Estimate | None, show: Format) -> str:
+    """Mean ± standard error over splits, each shown by `show`."""
     if estimate is None:
         return EMPTY
     if isinstance(estimate.mean, Undefined):

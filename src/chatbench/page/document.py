@@ -1,0 +1,103 @@
+"""The page as HTML: one file that holds everything, or a small file with its parts in a folder beside it.
+
+Nothing that comes from data or models is markup or script here: it stands as JSON in elements that do not run, and our
+script shows it through `textContent`. The Content-Security-Policy allows what we wrote, by its hash, and nothing else:
+no network, no inline handlers, no frames, no forms.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+
+from chatbench.page.asset_files import VENDOR_SCRIPTS, asset, own_script, style
+from chatbench.page.content import PageContent
+from chatbench.page.script_text import script_json
+
+_PART_NAME = re.compile(r"[A-Za-z0-9-]+")
+FIGURE_STYLE = (
+    ":where(.plot-d6a7b5) {\n"
+    "  --plot-background: white;\n  display: block;\n  height: auto;\n  height: intrinsic;\n  max-width: 100%;\n}\n"
+    ":where(.plot-d6a7b5 text),\n:where(.plot-d6a7b5 tspan) {\n  white-space: pre;\n}"
+)
+"""What Observable Plot puts into each figure; it is the same for all, so that its hash can be allowed."""
+
+
+def content_hash(text: str) -> str:
+    """`'sha256-...'` of an inline script or style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"
+
+
+def render(content: PageContent, *, live: bool = False) -> str:
+    """The page as one file.
+
+    Args:
+        live: for a local server: the page asks the server it came from (and nobody else) whether there is a newer one.
+    """
+    parts = {_checked(name): script_json(value) for name, value in content.later.items()}
+    return _html(content, parts, beside=(), live=live)
+
+
+def render_folder(content: PageContent) -> dict[str, str]:
+    """The page as several files, by path: `parts/NAME.js`, each read when it is needed, and `index.html`, the last.
+
+    A part is a script that hands over JSON and does nothing else, for a page opened from a disk may read no others.
+    """
+    files = {
+        f"parts/{_checked(name)}.js": f'chatbenchPart("{name}",{script_json(value)});\n'
+        for name, value in content.later.items()
+    }
+    return {**files, "index.html": _html(content, {}, beside=tuple(content.later), live=False)}
+
+
+def _checked(name: str) -> str:
+    if not _PART_NAME.fullmatch(name):
+        raise ValueError(f"part {name!r}: letters, digits and hyphens only")
+    return name
+
+
+def _html(content: PageContent, parts: Mapping[str, str], *, beside: tuple[str, ...], live: bool) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # late: slow to import
+
+    scripts = [*map(asset, VENDOR_SCRIPTS), own_script()]
+    environment = Environment(
+        loader=PackageLoader("chatbench.page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("page.html.j2").render(
+        title=_as_utf8(content.title),
+        policy=policy(scripts, from_folder=bool(beside), live=live),
+        style=style(),
+        scripts=scripts,
+        first=script_json({**content.first, "beside": list(beside), "live": live}),
+        parts=parts,
+    )
+
+
+def _as_utf8(text: str) -> str:
+    """The text without what a file of HTML cannot hold: NUL and lone surrogates."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+def policy(scripts: Sequence[str], *, from_folder: bool, live: bool) -> str:
+    """The Content-Security-Policy of a page with these inline scripts.
+
+    With `trusted-types 'none'` the browser itself refuses to make markup of text (`innerHTML` and the like). A page in
+    a folder does without it, for it has to add script elements to read its parts.
+    """
+    allowed = [content_hash(script) for script in scripts] + (["'self'", "file:"] if from_folder else [])
+    own = "'self'" if live else "'none'"
+    text_stays_text = [] if from_folder else ["require-trusted-types-for 'script'", "trusted-types 'none'"]
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {' '.join(allowed)}",
+            f"style-src {content_hash(style())} {content_hash(FIGURE_STYLE)}",
+            "img-src data:",
+            f"connect-src {own}",
+            "base-uri 'none'",
+            "form-action 'none'",
+            *text_stays_text,
+        ]
+    )
