@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -33,7 +34,8 @@ def estimated(place: Workspace, *assistants: str, simulator: str = "tuned", bloc
 
 def test_what_is_missing_is_counted_per_assistant_in_blocks_or_one_by_one(place: Workspace) -> None:
     # Four held-out questions, five conversations each; the log lacks the last 7 of the second assistant.
-    write_log(place, "split_0", leave_out=7)
+    settings = write_log(place, "split_0", leave_out=7).with_suffix(".run.json")
+    settings.write_text(settings.read_text().replace('"block_size": 256', '"block_size": 5'))
 
     found = estimated(place, "replay:all", block_size=5)
 
@@ -45,8 +47,9 @@ def test_what_is_missing_is_counted_per_assistant_in_blocks_or_one_by_one(place:
     assert found.lines()[0] == "gpt-4o: 20 conversations, 20 recorded, nothing to hold"
     assert found.lines()[1] == "llama-3.1-8b: 20 conversations, 13 recorded, 7 to hold, in 2 blocks"
     assert found.lines()[-1].endswith("simulations/tiny/split_0/conversations.jsonl")
-    assert [one.blocks for one in estimated(place, ENDPOINT).pending] == [None]
-    assert [one.blocks for one in estimated(place, "replay:all", simulator="two-step:openai:m").pending] == [None, None]
+    assert [one.blocks for one in estimated(place, ENDPOINT, block_size=5).pending] == [None]
+    by_endpoint = estimated(place, "replay:all", simulator="two-step:openai:m", block_size=5)
+    assert [one.blocks for one in by_endpoint.pending] == [None, None]
 
 
 def test_before_anything_is_recorded_tokens_are_guessed_from_what_people_wrote(place: Workspace) -> None:
@@ -91,6 +94,20 @@ def test_the_command_says_it_all_and_touches_nothing(
     assert "per 1,000 conversations" in told
     assert "in all 20 conversations to hold, about $" in told
     assert sorted(place.data.parent.rglob("*")) == before
+
+
+def test_what_the_run_would_refuse_the_dry_run_refuses(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    # It once promised to hold what was missing of a log that was made with other settings.
+    log = write_log(place, "split_0", leave_out=7)
+    settings = log.with_suffix(".run.json")
+    settings.write_text(json.dumps({"settings": {"seed": 7}, "assistants": {}}))
+    folders = ["--data", str(place.data), "--results", str(place.results), "--conversations", "5", "--split", "split_0"]
+    asked = ["simulate", "tiny", "--simulator", "two-step:local:x", "--assistant", "replay:all", *folders, "--dry-run"]
+
+    assert main(asked) == 2
+    assert "made with seed 7" in capsys.readouterr().err
+    assert main([*asked, "--overwrite"]) == 0
+    assert "in all 40 conversations to hold" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

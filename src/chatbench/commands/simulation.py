@@ -90,7 +90,7 @@ def simulate(
     spec = read_simulator_spec(simulator)
     asked = step.Simulations(model, assistant, data, results, settings, split, spec, untrained)
     if dry_run:
-        step.dry_run(asked, spending, show)
+        step.dry_run(asked, spending, show, overwrite=overwrite)
     else:
         step.simulate_splits(asked, spending, show, options=options, overwrite=overwrite)
 

@@ -179,10 +179,14 @@ def run_settings(
     task: Task, told: ChatSettings, simulator: SimulatorSpec, identity: Mapping[str, object]
 ) -> dict[str, object]:
     """What two runs that write the same log must have in common, beside the assistants."""
+    return {**settings_known_before(task, told, simulator), "simulator": dict(identity)}
+
+
+def settings_known_before(task: Task, told: ChatSettings, simulator: SimulatorSpec) -> dict[str, object]:
+    """Those of `run_settings` that are known before any model is loaded."""
     return {
         "questions_sha256": task.manifest.questions_sha256,
         "held_out_sha256": question_set_sha256(task.questions),
-        "simulator": dict(identity),
         "conversations": told.conversations,
         "seed": told.seed,
         "max_user_turns": told.max_user_turns,

@@ -45,21 +45,22 @@ class Simulations:
             return trained_splits(self.model, self.data, self.results)
         return list(load_manifest(self.data).split_ids)
 
-    def estimate(self, split: str, spending: Spending) -> Estimate:
+    def estimate(self, split: str, spending: Spending, *, overwrite: bool = False) -> Estimate:
         """What one split would hold and cost; no model is loaded and no endpoint is asked."""
         task = task_of(
             self.model, self.assistants, data=self.data, results=self.results, split=split, untrained=self.untrained
         )
-        return estimate(task, self.settings, self.simulator, spending.prices)
+        return estimate(task, self.settings, self.simulator, spending.prices, overwrite=overwrite)
 
 
-def dry_run(asked: Simulations, spending: Spending, say: Say) -> None:
+def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool = False) -> None:
     """Says what `simulate_splits` would do.
 
     Raises:
-        ChatbenchError: nothing is prepared or trained, an assistant cannot be read, or a log is damaged.
+        ChatbenchError: nothing is prepared or trained, an assistant cannot be read, or a log is damaged or was made
+            with other settings.
     """
-    estimates = [(split, asked.estimate(split, spending)) for split in asked.splits()]
+    estimates = [(split, asked.estimate(split, spending, overwrite=overwrite)) for split in asked.splits()]
     for split, one in estimates:
         say(f"{split}: " + "\n".join(one.lines()))
     missing = sum(one.missing for _, one in estimates)
@@ -86,7 +87,7 @@ def simulate_splits(
             log = log_path(asked.results, model_key(asked.model), split, untrained=asked.untrained)
             count_earlier(spending, log)
     for split in splits:
-        before = asked.estimate(split, spending)
+        before = asked.estimate(split, spending, overwrite=overwrite)
         if spending.prices.known or before.asks_endpoints:
             for line in before.cost_lines():
                 say(f"{split}: {line}")

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from chatbench.core.records import Conversation, Question, Usage
 from chatbench.protocol.prompts import ANSWER_PREFIX, ASSISTANT_SYSTEM
 from chatbench.protocol.styles import STYLES, Style
-from chatbench.steps.simulate import ChatSettings, Task
+from chatbench.steps.simulate import ChatSettings, Task, settings_known_before
 from chatbench.steps.simulation_budget import Prices, all_tokens
 from chatbench.steps.simulation_plan import Planned, blocks, plan
 from chatbench.steps.simulation_result import tally_of
 from chatbench.steps.simulators import SimulatorSpec
-from chatbench.studies.simulations import read_recorded
+from chatbench.studies.simulations import read_recorded, refuse_other_settings
 
 CHARACTERS_PER_TOKEN = 4
 ENDPOINTS = ("openai", "completions")
@@ -87,13 +87,18 @@ class Estimate:
         return lines
 
 
-def estimate(task: Task, told: ChatSettings, simulator: SimulatorSpec, prices: Prices) -> Estimate:
+def estimate(
+    task: Task, told: ChatSettings, simulator: SimulatorSpec, prices: Prices, *, overwrite: bool = False
+) -> Estimate:
     """What `simulate` would do with the same arguments.
 
     Raises:
-        ChatbenchError: the log is damaged.
+        ChatbenchError: the log is damaged, or was made with other settings.
     """
-    held = {recorded.chat.id for _, recorded in read_recorded(task.log) if not recorded.chat.transient}
+    held: set[str] = set()
+    if not overwrite:
+        refuse_other_settings(task.log, settings_known_before(task, told, simulator))
+        held = {recorded.chat.id for _, recorded in read_recorded(task.log) if not recorded.chat.transient}
     pending = []
     for spec in task.assistants:
         planned = plan(task.questions, spec.name, told.conversations)

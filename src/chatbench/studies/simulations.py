@@ -123,6 +123,20 @@ def _as_read_back(values: Mapping[str, object]) -> dict[str, Any]:
     return cast(dict[str, Any], json.loads(json.dumps(values)))
 
 
+def refuse_other_settings(log: Path, settings: Identity) -> None:
+    """Nothing, unless a log was made with other settings than these, as far as both name them.
+
+    Raises:
+        ChatbenchError: so it is.
+    """
+    path = settings_path(log)
+    if path.exists():
+        found = cast(dict[str, dict[str, object]], read_json(path, fix=FIX)).get("settings", {})
+        both = found.keys() & settings.keys()
+        wanted = _as_read_back({name: settings[name] for name in both})
+        _refuse_difference(log, {name: found[name] for name in both}, wanted)
+
+
 def _agree(log: Path, settings: Identity, assistants: Mapping[str, Identity]) -> None:
     path = settings_path(log)
     found: dict[str, dict[str, object]] = {"settings": {}, "assistants": {}}
