@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from chatbench.steps.check_study import summarise, summary_text
+from chatbench.steps.report import report as write_page
 from chatbench.steps.results_table import print_tables
 from chatbench.steps.run_all import RunReport, RunSettings, run_all
 from chatbench.steps.sample_truth import checks, tellings, truth_lines
@@ -19,7 +20,7 @@ MAX_TOKENS = 100
 
 
 def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
-    """Study, splits, fine-tuning, perplexity, simulated chats and scores in `out`; run again, it continues."""
+    """Study, splits, fine-tuning, perplexity, simulated chats, scores and page in `out`; run again, it continues."""
     sample = write_sample(out / "sample", SampleSettings())
     say(summary_text(summarise(sample.study)))
     settings = RunSettings(splits=splits, untrained_conversations=UNTRAINED_CHATS, max_tokens=MAX_TOKENS)
@@ -32,4 +33,6 @@ def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
         say("\n".join(truth_lines(told, checks(report.table, told))))
     say(f"\nHow like people's its chats are: chatbench realism tiny --data {out / 'data'} --results {out / 'results'}")
     say("\n" + "\n".join(report.lines()))
+    page = write_page(["tiny"], data=out / "data", results=out / "results", out=out / "report.html")
+    say(f"\nThe scores, figures and all {page.chats:,} chats to look at: {page.path}")
     return report
