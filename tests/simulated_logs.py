@@ -127,6 +127,7 @@ def write_log(
         "conversations": conversations,
         "seed": 0,
         "max_user_turns": 10,
+        "simulator_kind": "tuned",
         "style": "two-step",
         "prompts_sha256": prompts,
         "end_on": [],

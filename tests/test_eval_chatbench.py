@@ -21,6 +21,7 @@ from chatbench.steps.eval_ppl import SplitPerplexity
 from chatbench.steps.results_table import as_markdown, print_tables, results_table, score_grids
 from chatbench.steps.score_files import as_csv, read_score_table
 from chatbench.steps.score_table import Score, ScoreTable, comparable
+from chatbench.studies.simulations import settings_path
 from simulated_logs import Workspace, always_wrong, prepared, write_log
 
 
@@ -79,6 +80,16 @@ def test_a_split_without_chats_is_left_out_and_said_so(place: Workspace) -> None
 
     assert table.splits == ("split_1",)
     assert "split_0: not simulated yet" in table.notes[0]
+
+
+def test_a_simulator_that_was_only_prompted_is_said_to_be_so(place: Workspace) -> None:
+    # Its rows bear the name of the fine-tuned simulator's place in the tables.
+    path = settings_path(write_log(place, "split_0"))
+    path.write_text(path.read_text().replace('"simulator_kind": "tuned"', '"simulator_kind": "openai"'))
+
+    notes = eval_chatbench("tiny", data=place.data, results=place.results).notes
+
+    assert any(note.startswith('rows "fine-tuned" are of a simulator two-step:openai;') for note in notes)
 
 
 def test_an_unfinished_simulation_is_scored_over_its_complete_cells(place: Workspace) -> None:

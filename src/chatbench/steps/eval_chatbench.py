@@ -14,7 +14,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_text_whole
 from chatbench.core.model_names import model_key
 from chatbench.core.records import Conversation, Split, Study
-from chatbench.measures.figures import UNTRAINED
+from chatbench.measures.figures import FINE_TUNED, UNTRAINED
 from chatbench.measures.first_prompts import human_overlap
 from chatbench.measures.overlap import Overlap
 from chatbench.measures.resampling import Resampling
@@ -143,6 +143,7 @@ def score_splits(
             figures += perplexity_figures(perplexity)
         scores += [Score(entry.split.id, f.assistant, f.source, f.metric, f.value, f.part) for f in figures]
         notes += _incomplete(model, study, entry, set(entry.split.question_ids("test")))
+    notes += sorted({note for entry in chats for note in _not_fine_tuned(entry)})
     sizes = {part: [len(entry.split.question_ids(part)) for entry in chats] for part in ("train", "test")}
     return ScoreTable(
         model=model,
@@ -161,6 +162,15 @@ def _conversations_by_question(study: Study) -> dict[str, list[Conversation]]:
     for conversation in study.conversations:
         groups.setdefault(conversation.question_id, []).append(conversation)
     return groups
+
+
+def _not_fine_tuned(entry: SplitChats) -> list[str]:
+    """A note where something other than the model that `finetune` made of the split has played the user."""
+    told = entry.settings[FINE_TUNED]
+    if told.get("simulator_kind", "tuned") == "tuned":
+        return []
+    kind = f"{told['style']}:{told['simulator_kind']}"
+    return [f'rows "{FINE_TUNED}" are of a simulator {kind}; whether it was trained on these splits is not known here']
 
 
 def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> list[str]:

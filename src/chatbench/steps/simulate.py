@@ -190,6 +190,7 @@ def settings_known_before(task: Task, told: ChatSettings, simulator: SimulatorSp
         "conversations": told.conversations,
         "seed": told.seed,
         "max_user_turns": told.max_user_turns,
+        "simulator_kind": simulator.kind,
         "style": simulator.style,
         "prompts_sha256": prompts_sha256(STYLES[simulator.style]),
         "end_on": sorted(told.guards),
