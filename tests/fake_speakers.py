@@ -58,8 +58,10 @@ def held(
     """Holds what is missing of the conversations about seven questions with two assistants; how many those were."""
     plans = {name: plan(QUESTIONS, name, repetitions) for name in ("bot", "other")}
     # A speaker that says how many it was asked with is reproducible in fixed blocks only.
-    alike = AloneBySeed if isinstance(simulator, AloneBySeed) else WordsBySeed
-    speakers: dict[str, AnySpeaker] = {"bot": assistant or alike(), "other": alike()}
+    bot, other = (
+        AloneBySeed(metered=False) if isinstance(simulator, AloneBySeed) else WordsBySeed() for _ in ("bot", "other")
+    )
+    speakers: dict[str, AnySpeaker] = {"bot": assistant or bot, "other": other}
     log = ConversationLog(path)
     log.begin({"seed": 0}, {name: speaker.identity for name, speaker in speakers.items()})
     paid = spending or Spending(Prices())
@@ -71,8 +73,8 @@ def held(
 class AloneBySeed:
     """Asked by each conversation for itself, as an endpoint is; its words depend on the seed alone."""
 
-    def __init__(self, tokens: int = 0, wait: Callable[[int], None] = lambda _: None) -> None:
-        self.identity: dict[str, object] = {"kind": "fake", "name": "alone", "reproducible": False}
+    def __init__(self, tokens: int = 0, wait: Callable[[int], None] = lambda _: None, *, metered: bool = True) -> None:
+        self.identity: dict[str, object] = {"kind": "fake", "name": "alone", "reproducible": not metered}
         self.asked: list[Request] = []
         self._tokens = tokens
         self._wait = wait

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -166,6 +169,34 @@ def test_a_refused_request_ends_its_dialogue_with_what_was_said_and_asks_nobody(
     assert (ended[0].termination, ended[0].reason, ended[0].transient) == ("failed", "spent", True)
     assert ended[0].usage.assistant_tokens == 3
     assert heard == ["simulator", "assistant"]
+
+
+def test_an_interrupt_in_a_notebook_stops_what_runs_in_the_other_thread() -> None:
+    # Leaving the thread's executor waits for it: without a word to it, until the whole run has ended.
+    stopped, notebook = [], threading.get_ident()
+
+    def waits_for_result() -> bool:
+        frame = sys._current_frames()[notebook]
+        return any(each.f_code.co_name == "result" for each, _ in traceback.walk_stack(frame))
+
+    async def interrupted() -> None:
+        while not waits_for_result():
+            await asyncio.sleep(0)
+        signal.pthread_kill(notebook, signal.SIGINT)
+        try:
+            await asyncio.wait_for(asyncio.Event().wait(), 10)
+        except asyncio.CancelledError:
+            stopped.append(True)
+            raise
+
+    async def in_a_notebook() -> None:
+        run_to_end(interrupted())
+
+    loop = asyncio.new_event_loop()  # unlike asyncio.run, a notebook's loop leaves the interrupt to Python
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(in_a_notebook())
+    loop.close()
+    assert stopped == [True]
 
 
 def test_it_works_where_an_event_loop_runs_already() -> None:

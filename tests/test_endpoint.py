@@ -439,6 +439,13 @@ def test_an_address_that_holds_a_key_or_no_model_is_refused_without_showing_it(t
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["http://localhost:80a0/v1", "http://localhost:99999/v1"])
+def test_an_address_with_a_port_that_is_none_is_refused(url: str) -> None:
+    # The client's own error for it is no error of a connection, and would end in a traceback.
+    with pytest.raises(ChatbenchError, match="unreadable base URL"):
+        read_address(f"m@{url}")
+
+
 def test_options_that_would_ask_nobody_are_refused() -> None:
     with pytest.raises(ChatbenchError, match="concurrency is 0"):
         EndpointOptions(concurrency=0)

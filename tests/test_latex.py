@@ -72,6 +72,11 @@ def test_two_hyphens_brackets_and_stars_print_as_such() -> None:
     assert escaped("\\") == r"\textbackslash{}"
 
 
+def test_dashes_stay_dashes_and_hyphens_hyphens() -> None:
+    # Written as -- and ---, dashes would be taken apart like the hyphens of a model's name.
+    assert escaped("1\u20132 \u2014 a--b") == r"1\textendash{}2 \textemdash{} a-{}-b"
+
+
 def test_rules_stand_between_kinds_and_figures_follow_unrounded_as_comments() -> None:
     rows = (("fine-tuned", "0.1"), ("baseline: a", "0.2"), ("baseline: b", "0.3"), ("ceiling, 10 chats", EMPTY))
     lines = latex_table(Grid("t", ("", "r"), rows), "tab:x", {"baseline: a": "r 0.20000000000000001\nevil"}).split("\n")

@@ -191,6 +191,16 @@ def test_hostile_texts_are_shown_as_the_text_that_they_are(one_file: Path, open_
     assert sideways_overflow(page) == 0
 
 
+def test_a_long_message_is_not_folded_inside_a_character(tmp_path: Path, open_page: OpenPage) -> None:
+    # Characters beyond U+FFFF are two code units; cut between them, the first is shown as U+D83E.
+    text = "x" * 2499 + "\U0001f986" * 20
+    path = write_page(tmp_path, [person("sums-1", 0, "B", text)], with_shades=False)
+    page = open_page(at(path, "chat/people/sums-1/gpt-4o/0"))
+    page.wait_for_selector(".reader .said")
+
+    assert "U+D83E" not in messages(page)[0]
+
+
 def test_real_and_simulated_chats_of_a_question_stand_side_by_side(one_file: Path, open_page: OpenPage) -> None:
     page = open_page(at(one_file, "chat/people/sums-1/gpt-4o/0?beside=1"))
     page.wait_for_selector("[aria-label=Simulated] .said")
@@ -262,6 +272,7 @@ def test_a_folder_reads_the_chats_that_are_opened_from_files_beside_it(tmp_path:
     page.wait_for_selector(".reader .said")
 
     assert messages(page)[0] == "hello there"
+    assert "The folder of this file holds everything" in page.inner_text("#bottom")
     page.fill("input[name=q]", "paris")
     wait_for_list(page, [ALL_IDS[4], ALL_IDS[6]])
 

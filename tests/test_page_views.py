@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,6 +120,24 @@ def test_a_question_shows_its_text_answer_and_who_was_right_how_often(two_runs: 
     people = page.get_by_role("row", name="people with the AI")
     assert people.locator("td").all_inner_texts() == ["40 %of 5", "20 %of 5"]  # worker 3: 3 // 2 + 1 and 3 // 2 of 5
     assert page.get_by_role("row", name="tiny, fine-tuned").count() == 1
+
+
+def test_the_list_of_questions_shows_a_run_that_was_scored_and_names_it(
+    finished: Workspace, tmp_path: Path, open_page: OpenPage
+) -> None:
+    # The first run's accuracies would be a column of dashes: it has no scores yet.
+    results = tmp_path / "results"
+    for kind in ("scores", "simulations"):
+        shutil.copytree(finished.results / kind, results / kind)
+    for path in (results / "scores").glob("distilgpt2.*"):
+        path.unlink()
+    report([], data=finished.data, results=results, out=tmp_path / "page.html")
+
+    page = open_page(at(tmp_path / "page.html", "#/questions"))
+    page.wait_for_selector("table.scores")
+
+    assert page.locator("thead th").last.inner_text() == "Simulated right (tiny)"
+    assert "%" in " ".join(page.locator("tbody td:last-child").all_inner_texts())
 
 
 def test_two_runs_stand_side_by_side_with_their_difference(

@@ -10,11 +10,12 @@ import pytest
 from scipy.stats import binomtest  # type: ignore[import-untyped]
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.model_names import model_key
 from chatbench.core.records import Answer, AnswerProbabilities, Conversation, SimulatedConversation, Turn
 from chatbench.measures.accuracies import Prediction
 from chatbench.measures.proportions import wilson_interval
 from chatbench.steps.question_files import QuestionScores
-from chatbench.steps.report import gather, report
+from chatbench.steps.report import gather, report, shown_name
 from chatbench.steps.report_figures import (
     MOST_TURNS,
     answer_probabilities,
@@ -189,3 +190,33 @@ def test_a_model_without_results_is_refused_with_those_that_have_some(finished: 
 
     assert "distilgpt2, tiny" in str(refused.value)
     assert not (tmp_path / "page.html").exists()
+
+
+def test_a_file_where_a_folder_should_be_and_the_other_way_round_are_refused(
+    finished: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "page.html").write_text("mine", encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+
+    for out, folder in (("page.html", True), ("folder", False)):
+        with pytest.raises(ChatbenchError, match="is in the way"):
+            report(["tiny"], data=finished.data, results=finished.results, out=tmp_path / out, folder=folder)
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_page_in_a_folder_removes_an_earlier_pages_parts_and_nothing_else(
+    finished: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "parts").mkdir()
+    for name in ("chats-999.js", "header.js"):
+        (tmp_path / "parts" / name).write_text("", encoding="utf-8")
+
+    report(["tiny"], data=finished.data, results=finished.results, out=tmp_path, folder=True)
+
+    assert not (tmp_path / "parts" / "chats-999.js").exists()
+    assert (tmp_path / "parts" / "header.js").exists()
+
+
+def test_the_name_that_is_shown_leads_back_to_the_results() -> None:
+    # A folder's name may hold two pairs of hyphens; as a/b/c it would be no name of a model.
+    assert [model_key(shown_name(key)) for key in ("a--b--c", "org--name", "tiny")] == ["a--b--c", "org--name", "tiny"]

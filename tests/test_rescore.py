@@ -189,6 +189,15 @@ def test_no_cell_of_a_csv_is_a_formula_and_all_texts_come_back(place: Workspace)
         assert back.removeprefix("'") == texts[4 + int(row["index"]) % 4]
 
 
+def test_a_bare_carriage_return_does_not_break_a_row_of_a_csv(place: Workspace) -> None:
+    # A writer whose lines end in "\\n" does not quote it, and readers take it for a line end.
+    rewrite_log(log_of(place), lambda row: {**row, "final_output": "one\rtwo"})
+
+    assert {row["final_output"] for row in as_csv(place, splits=["split_0"]) if row["source"] == "fine-tuned"} == {
+        "one\rtwo"
+    }
+
+
 def test_of_several_tries_the_last_is_exported(place: Workspace) -> None:
     log = log_of(place)
     whole = log.read_bytes()

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
+from chatbench.steps.grids import Grid, print_grids
 from chatbench.steps.main_table import main_figures
 from chatbench.steps.results_folder import shown_results
 from chatbench.steps.score_files import read_score_table
@@ -135,6 +136,18 @@ def test_the_scatter_has_simulated_users_to_the_right_and_people_upwards_as_the_
 
     assert {place for row in rows for place, sign in enumerate(row) if sign.isdigit() or sign == "+"} == {24}
     assert sum(row[24] not in " /" for row in rows) > 1
+
+
+def test_names_in_titles_cells_and_notes_neither_style_nor_steer_the_terminal() -> None:
+    # A title given as a plain string is read as markup: [/x] stops the command, [red] is swallowed.
+    written = io.StringIO()
+    grid = Grid("of [red]a[/x]", ("", "b\x1b[2J"), (("c\x9b\u202e", "1"),))
+
+    print_grids([grid], ["note \x1b]0;title\x07"], Console(file=written, width=80))
+
+    assert "of [red]a[/x]" in written.getvalue()
+    assert "note \ufffd]0;title\ufffd" in written.getvalue()
+    assert not set(written.getvalue()) & set("\x1b\x9b\x07\u202e")
 
 
 def test_long_chats_are_counted_together_and_shares_are_of_all_chats() -> None:

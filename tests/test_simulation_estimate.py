@@ -11,6 +11,7 @@ import pytest
 from tests.simulated_logs import Workspace, prepared, questions, rewrite_log, write_log
 
 from chatbench.cli import main
+from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Usage
 from chatbench.steps.simulate import ChatSettings, task_of
 from chatbench.steps.simulation_budget import Price, Prices
@@ -48,6 +49,7 @@ def test_what_is_missing_is_counted_per_assistant_in_blocks_or_one_by_one(place:
     assert found.lines()[1] == "llama-3.1-8b: 20 conversations, 13 recorded, 7 to hold, in 2 blocks"
     assert found.lines()[-1].endswith("simulations/tiny/split_0/conversations.jsonl")
     assert [one.blocks for one in estimated(place, ENDPOINT, block_size=5).pending] == [None]
+    settings.write_text(settings.read_text().replace('"simulator_kind": "tuned"', '"simulator_kind": "openai"'))
     by_endpoint = estimated(place, "replay:all", simulator="two-step:openai:m", block_size=5)
     assert [one.blocks for one in by_endpoint.pending] == [None, None]
 
@@ -110,6 +112,18 @@ def test_what_the_run_would_refuse_the_dry_run_refuses(place: Workspace, capsys:
     assert "in all 40 conversations to hold" in capsys.readouterr().out
 
 
+def test_a_log_that_is_overwritten_is_not_read(place: Workspace) -> None:
+    # Reading it for its mean tokens is the likely mistake: --overwrite is the way out for a damaged or older log.
+    log = write_log(place, "split_0")
+    log.write_bytes(log.read_bytes().replace(b"Let me see.", b"Let me sea."))
+    task = task_of("tiny", ["replay:all"], data=place.data, results=place.results, split="split_0")
+    asked = task, ChatSettings(conversations=5, block_size=256), read_simulator_spec("tuned"), PRICES
+
+    with pytest.raises(ChatbenchError, match="not as it was written"):
+        estimate(*asked)
+    assert "chats of people" in estimate(*asked, overwrite=True).basis
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -118,6 +132,7 @@ def test_what_the_run_would_refuse_the_dry_run_refuses(place: Workspace, capsys:
         (["--end-on", "boredom"], "no such guard"),
         (["--budget-tokens", "0"], "more than 0"),
         (["--concurrency", "0"], "concurrency is 0"),
+        (["--assistant-temperature", "-1"], "assistant_temperature is -1"),
         (["--simulator", "two-step"], "--simulator 'two-step'"),
     ],
 )

@@ -190,6 +190,18 @@ def test_a_budget_that_cannot_be_kept_is_refused() -> None:
     silent.heard(request, Failure("HTTP 503", transient=True))
 
 
+def test_with_a_budget_only_the_assistant_behind_an_endpoint_must_report_its_tokens(tmp_path: Path) -> None:
+    # Judging all assistants of a run together would stop it at the first reply of a scripted one beside the endpoint.
+    free, path = WordsBySeed(), tmp_path / "a.jsonl"
+
+    with pytest.raises(ChatbenchError, match="the assistant's endpoint does not say"):
+        held(path, simulator=WordsBySeed(), assistant=AloneBySeed(), spending=Spending(Prices(), max_tokens=10**6))
+    paid = AloneBySeed(tokens=1)
+    held(path, simulator=free, assistant=paid, spending=Spending(Prices(), max_tokens=10**6))
+
+    assert lines_in(path) == 42
+
+
 def test_room_is_judged_by_those_that_ended_not_by_parts_of_those_under_way() -> None:
     # By what was spent over what ended, 3 under way would look like 4 times the cost, and the run would stop early.
     spending = Spending(Prices(), max_tokens=1000)

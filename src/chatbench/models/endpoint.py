@@ -62,6 +62,7 @@ def read_address(text: str) -> EndpointAddress:
     try:
         parts = urlsplit(url)
         holds_secret = bool(parts.username or parts.password or parts.query)
+        _ = parts.port  # a ValueError where it is no port
     except ValueError:
         raise ChatbenchError("openai: unreadable base URL", expected="https://HOST/v1") from None
     if holds_secret:

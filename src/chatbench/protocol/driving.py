@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 from chatbench.protocol.dialogue import (
@@ -193,10 +194,31 @@ class _Desk:
 
 
 def run_to_end(coroutine: Coroutine[None, None, Result]) -> Result:
-    """Runs a coroutine from code that is not asynchronous, also where an event loop runs already (a notebook)."""
+    """Runs a coroutine from code that is not asynchronous, also where an event loop runs already (a notebook).
+
+    An interrupt of the waiting thread stops the coroutine, in whichever thread it runs.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(coroutine)
+    begun: Future[tuple[asyncio.AbstractEventLoop, Callable[[], object]]] = Future()
+
+    async def stoppable() -> Result:
+        running = asyncio.ensure_future(coroutine)
+        if begun.set_running_or_notify_cancel():
+            begun.set_result((asyncio.get_running_loop(), running.cancel))
+        else:
+            running.cancel()
+        return await running
+
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, coroutine).result()
+        try:
+            return thread.submit(asyncio.run, stoppable()).result()
+        except BaseException:
+            # Where this thread was interrupted, leaving the executor waits for the other one.
+            if not begun.cancel():
+                loop, cancel = begun.result()
+                with suppress(RuntimeError):  # the loop is closed: it has ended by itself
+                    loop.call_soon_threadsafe(cancel)
+            raise

@@ -141,7 +141,8 @@ def harmless(cell: Cell) -> Cell:
 def _write_csv(path: Path, columns: Columns, rows: Iterator[dict[str, Cell]]) -> int:
     count = 0
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        # Only a text with a character of the line end is quoted for its line breaks, and a text may hold a bare "\r".
+        writer = csv.writer(file, lineterminator="\r\n")
         writer.writerow(columns)
         for row in rows:
             writer.writerow([harmless(row[name]) for name in columns])

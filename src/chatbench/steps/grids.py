@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 EMPTY = "–"  # noqa: RUF001  (a dash is what a table shows where a figure does not apply)
 MARGIN = 3
@@ -54,14 +55,13 @@ def _markdown_line(row: Sequence[str], widths: Sequence[int]) -> str:
 def print_grids(grids: Sequence[Grid], footnotes: Sequence[str], console: Console | None = None) -> None:
     """Prints grids and footnotes; one too wide for the terminal is printed in parts, so that nothing is cut."""
     from rich.console import Console as RichConsole
-    from rich.text import Text
 
     screen = console or RichConsole()
     for grid in grids:
         for part in parts(grid, screen.width):
             screen.print(_drawn(part))
     for line in footnotes:
-        screen.print(Text(line), style="dim")
+        screen.print(_text(line), style="dim")
 
 
 def parts(grid: Grid, width: int) -> list[Grid]:
@@ -92,14 +92,22 @@ def _column_width(grid: Grid, place: int) -> int:
 def _drawn(grid: Grid) -> Table:
     from rich import box
     from rich.table import Table as RichTable
-    from rich.text import Text
 
-    drawn = RichTable(title=grid.title, title_justify="left", title_style="bold", box=box.SIMPLE)
+    drawn = RichTable(title=_text(grid.title), title_justify="left", title_style="bold", box=box.SIMPLE)
     for place, name in enumerate(grid.header):
         justify: Literal["left", "right"] = "right" if place else "left"
-        header = Text(name.replace(" ", "\n") if place else name)
+        header = _text(name.replace(" ", "\n") if place else name)
         least = _column_width(grid, place) - MARGIN
         drawn.add_column(header, justify=justify, min_width=least, no_wrap=place > 0, vertical="bottom")
     for row in grid.rows:
-        drawn.add_row(*(Text(cell) for cell in row))  # Text: a name may hold [brackets], which rich would read
+        drawn.add_row(*map(_text, row))
     return drawn
+
+
+def _text(text: str) -> Text:
+    """As it is: a name may hold [brackets], which rich would read, or characters that a terminal would act on."""
+    from rich.text import Text as RichText
+
+    from chatbench.steps.chat_view import plain_text
+
+    return RichText(plain_text(text))

@@ -32,8 +32,8 @@ _ESCAPED = {
     "*": "{*}",
     "±": r"$\pm$",
     "\u00d7": r"$\times$",
-    "\u2013": "--",
-    "\u2014": "---",
+    "\u2013": r"\textendash{}",  # not --: hyphens that stand together are kept apart below
+    "\u2014": r"\textemdash{}",
     "…": r"\dots{}",
 }
 LONGEST_NAME = 24

@@ -7,6 +7,7 @@ each other (scores of different data, chats of another study) are refused.
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -39,6 +40,8 @@ from chatbench.steps.score_table import ScoreTable, comparable
 from chatbench.steps.simulate import study_of
 
 Plain = dict[str, object]
+_PART_FILE = re.compile(r"(chats|shades)-(index|\d+)\.js")
+"""What a page in a folder writes beside it; a file of another name is somebody else's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +103,18 @@ def report(models: Sequence[str], *, data: Path, results: Path, out: Path, folde
         out: the HTML file; with `folder`, the folder that gets `index.html` and the chats in files of their own.
 
     Raises:
-        ChatbenchError: there are no results, or results of one model contradict each other or those of another.
+        ChatbenchError: there are no results, results of one model contradict each other or those of another, or `out`
+            is a folder that should be a file, or the other way round.
     """
     chosen = list(models) or found_models(results)
     gathered = gather(chosen, data=data, results=results)
     files = _folder_files(out, gathered.content) if folder else {out: render(gathered.content)}
-    for path, text in files.items():
-        write_text_whole(path, text)
+    try:
+        for path, text in files.items():
+            write_text_whole(path, text)
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        there, wanted = ("a file", "a folder") if folder else ("a folder", "a file")
+        raise ChatbenchError(f"{out}: {there} is in the way", expected=wanted, fix="--out with another name") from error
     size = sum(path.stat().st_size for path in files)
     shown = tuple(shown_name(model) for model in chosen)
     return ReportResult(list(files)[-1], len(files), size, shown, gathered.chats, gathered.missing)
@@ -116,7 +124,8 @@ def _folder_files(out: Path, content: PageContent) -> dict[Path, str]:
     """The files of a folder, once the parts that an earlier page left in it are gone."""
     files = {out / name: text for name, text in render_folder(content).items()}
     for left_over in set((out / "parts").glob("*.js")) - set(files):
-        left_over.unlink()
+        if _PART_FILE.fullmatch(left_over.name):
+            left_over.unlink()
     return files
 
 
@@ -127,7 +136,7 @@ def shown_name(model: str) -> str:
     'mistralai/Mistral-7B-v0.1'
     """
     key = model_key(model)
-    return key if key.startswith("folder--") else key.replace("--", "/")
+    return key if key.startswith("folder--") else key.replace("--", "/", 1)  # a folder's name may have more of them
 
 
 def gather(models: Sequence[str], *, data: Path, results: Path) -> Gathered:

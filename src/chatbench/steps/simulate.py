@@ -19,7 +19,7 @@ from rich.console import Console
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.model_names import model_key
 from chatbench.core.records import Question, Study
-from chatbench.protocol.dialogue import MAX_USER_TURNS, SpeakerName
+from chatbench.protocol.dialogue import MAX_USER_TURNS
 from chatbench.protocol.guards import GUARDS, Guard
 from chatbench.protocol.prepared_data import Manifest, load_manifest, read_split
 from chatbench.protocol.splits import question_set_sha256
@@ -27,7 +27,7 @@ from chatbench.protocol.styles import STYLES, prompts_sha256
 from chatbench.steps.assistants import AssistantSpec, open_assistant, read_specs
 from chatbench.steps.progress import ConversationProgress
 from chatbench.steps.simulation_budget import Prices, Spending
-from chatbench.steps.simulation_plan import BLOCK_SIZE, LoopSettings, Planned, is_reproducible, plan
+from chatbench.steps.simulation_plan import BLOCK_SIZE, LoopSettings, Planned, plan
 from chatbench.steps.simulation_result import SimulateResult, count_earlier, tally_of
 from chatbench.steps.simulation_run import AnySpeaker, Run
 from chatbench.steps.simulators import TUNED, SimulatorSpec, open_simulator
@@ -51,7 +51,7 @@ class ChatSettings:
     something; `expected_answers` asks the simulator for the probabilities of its answers.
 
     Raises:
-        ChatbenchError: a number below 1, or an unknown guard.
+        ChatbenchError: a number below 1, a temperature below 0, or an unknown guard.
     """
 
     conversations: int = 10
@@ -68,6 +68,9 @@ class ChatSettings:
         for name in ("conversations", "max_user_turns", "max_tokens", "block_size"):
             if getattr(self, name) < 1:
                 raise ChatbenchError(f"{name} is {getattr(self, name)}", expected="at least 1")
+        for name in ("simulator_temperature", "assistant_temperature"):
+            if not getattr(self, name) >= 0:
+                raise ChatbenchError(f"{name} is {getattr(self, name)}", expected="at least 0")
         if unknown := [name for name in self.end_on if name not in GUARDS]:
             raise ChatbenchError(f"--end-on {unknown[0]}: no such guard", expected=f"some of {', '.join(GUARDS)}")
 
@@ -132,7 +135,6 @@ def simulate(
     identities = {name: speaker.identity for name, speaker in speakers.items()}
     log.begin(run_settings(task, told, simulator, user.identity), identities, overwrite=overwrite)
     count_earlier(paid, task.log)
-    paid.metered = _metered(user, speakers)
     began = time.monotonic()
     plans = task.plans(told.conversations)
     planned = {one.id for each in plans.values() for one in each}
@@ -216,12 +218,3 @@ def study_of(manifest: Manifest) -> Study:
             fix=f"prepare again: chatbench prepare-splits --study {manifest.study}",
         )
     return study
-
-
-def _metered(simulator: AnySpeaker, assistants: Mapping[str, AnySpeaker]) -> frozenset[SpeakerName]:
-    """The sides that are paid by the token: those behind endpoints."""
-    sides: dict[SpeakerName, bool] = {
-        "simulator": is_reproducible(simulator.identity),
-        "assistant": is_reproducible(*(speaker.identity for speaker in assistants.values())),
-    }
-    return frozenset(side for side, reproducible in sides.items() if not reproducible)

@@ -88,7 +88,7 @@ class Spending:
     """What was spent in tokens and dollars, against at most so many of either.
 
     Raises:
-        ChatbenchError: a budget below 0, or one in dollars without a price.
+        ChatbenchError: a budget of 0 or less, or one in dollars without a price.
     """
 
     def __init__(self, prices: Prices, *, max_tokens: int | None = None, max_usd: float | None = None) -> None:

@@ -1,9 +1,9 @@
 """What a simulation would hold and cost, before any model is loaded or any endpoint is asked.
 
-Tokens a conversation are the mean of what the log has recorded, where it has any; else they are guessed from people's
-own chats about the same questions, at four characters a token: as many turns, as long, each request with the whole chat
-so far. A simulator that talks more than people do costs more; once the first conversations are recorded, the next
-estimate knows.
+Tokens a conversation are the mean of what the log has recorded, where it has any and keeps it; else they are guessed
+from people's own chats about the same questions, at four characters a token: as many turns, as long, each request with
+the whole chat so far. A simulator that talks more than people do costs more; once the first conversations are recorded,
+the next estimate knows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from chatbench.protocol.styles import STYLES, Style
 from chatbench.steps.simulate import ChatSettings, Task, settings_known_before
 from chatbench.steps.simulation_budget import Prices, all_tokens
 from chatbench.steps.simulation_plan import Planned, blocks, plan
-from chatbench.steps.simulation_result import tally_of
+from chatbench.steps.simulation_result import Tally, tally_of
 from chatbench.steps.simulators import SimulatorSpec
 from chatbench.studies.simulations import read_recorded, refuse_other_settings
 
@@ -104,7 +104,8 @@ def estimate(
         planned = plan(task.questions, spec.name, told.conversations)
         by_itself = not {simulator.kind, spec.kind}.isdisjoint(ENDPOINTS)
         pending.append(_pending(spec.name, planned, held, None if by_itself else told.block_size))
-    each, basis = _usage_each(task, STYLES[simulator.style])
+    # What is overwritten may be damaged, or of another version: it is not read.
+    each, basis = _usage_each(task, STYLES[simulator.style], Tally() if overwrite else tally_of(task.log))
     tokens: Counter[str] = Counter()
     for spec, one in zip(task.assistants, pending, strict=True):
         counted = {name for name in each if spec.kind not in WITHOUT_TOKENS or name.startswith("simulator")}
@@ -120,9 +121,8 @@ def _pending(name: str, planned: Sequence[Planned], held: Container[str], block_
     return Pending(name, len(planned), recorded, unfinished)
 
 
-def _usage_each(task: Task, style: Style) -> tuple[dict[str, float], str]:
+def _usage_each(task: Task, style: Style, tally: Tally) -> tuple[dict[str, float], str]:
     """Mean tokens of one conversation, by field of `Usage`, and what they were taken from."""
-    tally = tally_of(task.log)
     if all_tokens(tally.usage):
         means = {name: count / tally.lines for name, count in tally.tokens.items()}
         return means, f"{tally.lines} recorded conversations"

@@ -67,6 +67,7 @@ class Run:
         for name, planned in plans.items():
             self.progress.with_assistant(name)
             one, other = self.simulator, self.assistants[name]
+            self.spending.metered = _metered(one, other)
             if (
                 isinstance(one, ConcurrentSpeaker)
                 or isinstance(other, ConcurrentSpeaker)
@@ -169,6 +170,12 @@ class Run:
             style=self.loop.style.name,
             prompts_sha256=prompts_sha256(self.loop.style),
         )
+
+
+def _metered(simulator: AnySpeaker, assistant: AnySpeaker) -> frozenset[SpeakerName]:
+    """The sides that are paid by the token: those behind endpoints."""
+    sides: dict[SpeakerName, AnySpeaker] = {"simulator": simulator, "assistant": assistant}
+    return frozenset(side for side, speaker in sides.items() if not is_reproducible(speaker.identity))
 
 
 def conversation_of(planned: Planned, outcome: Outcome, seed: int) -> SimulatedConversation:

@@ -13,7 +13,7 @@ function messageText(text, query, costs) {
     block.append(shadedText(text, costs));
     return block;
   }
-  block.append(markedText(text.slice(0, FOLDED), query));
+  block.append(markedText(beginningOf(text, FOLDED), query));
   if (text.length > FOLDED) block.append(restOf(text, query, block));
   return block;
 }

@@ -22,7 +22,13 @@ function showNavigation(current) {
 
 function showFooter() {
   document.getElementById("bottom").append(
-    el("div", {class: "frame"}, `Made ${FIRST.made} by chatbench ${FIRST.version}. This file holds everything it shows and asks no network for anything.`));
+    el("div", {class: "frame"}, `Made ${FIRST.made} by chatbench ${FIRST.version}. ${whereItAllLies()}`));
+}
+
+function whereItAllLies() {
+  if (FIRST.live) return "It asks only the server on this machine that it came from.";
+  if (FIRST.beside.length) return "The folder of this file holds everything it shows; it asks no network for anything.";
+  return "This file holds everything it shows and asks no network for anything.";
 }
 
 showFooter();

@@ -35,9 +35,14 @@ function matchingQuestions(rows, {search, subset, order}) {
   return QUESTION_ORDERS[order] ? d3.sort(found, QUESTION_ORDERS[order]) : found;
 }
 
+// The run whose simulated accuracies the list shows: the first that was scored.
+function listedRun() {
+  return FIRST.runs.find((run) => run.scores);
+}
+
 // Each question with the mean accuracies over assistants.
 function questionRows() {
-  const run = FIRST.runs[0];
+  const run = listedRun();
   const columns = {people: cellsOf("people"), simulated: run ? cellsOf("fine-tuned", run.key) : new Map()};
   const names = assistants();
   const mean = (cells, number) => {
@@ -54,7 +59,8 @@ const SHOWN_QUESTIONS = 500;
 
 function questionTable(rows, all) {
   if (!rows.length) return emptyState("No question matches.");
-  const share = (key) => ({key, label: key === "people" ? "People right" : "Simulated right", text: (row) => percent(row[key])});
+  const simulated = FIRST.runs.length > 1 && listedRun() ? `Simulated right (${listedRun().name})` : "Simulated right";
+  const share = (key) => ({key, label: key === "people" ? "People right" : simulated, text: (row) => percent(row[key])});
   return el("div", {},
     recordTable(rows.slice(0, SHOWN_QUESTIONS), [
       {key: "question", label: "Question", words: true, text: (row) => el("a", {href: address("question", row.id)}, row.question)},

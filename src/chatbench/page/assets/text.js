@@ -54,11 +54,12 @@ function writtenText(text, limit = LONG_TEXT) {
     block.append(shown(text));
     return block;
   }
-  block.append(shown(text.slice(0, limit)));
-  const rest = text.length - limit;
+  const first = beginningOf(text, limit);
+  block.append(shown(first));
+  const rest = text.length - first.length;
   const more = el("button", {type: "button", class: "more", onclick: () => {
     more.remove();
-    block.append(shown(text.slice(limit)));
+    block.append(shown(text.slice(first.length)));
   }}, `Show ${count(rest)} more characters`);
   block.append(more);
   return block;
@@ -70,5 +71,10 @@ function words(name) {
 }
 
 function cut(text, length) {
-  return text.length <= length ? text : `${text.slice(0, length - 1).trimEnd()}…`;
+  return text.length <= length ? text : `${beginningOf(text, length - 1).trimEnd()}…`;
+}
+
+// At most so many code units, never half a character: half of one would be shown as unseen, U+D83D.
+function beginningOf(text, length) {
+  return text.slice(0, /[\ud800-\udbff]/.test(text[length - 1] ?? "") ? length - 1 : length);
 }
