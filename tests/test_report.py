@@ -220,3 +220,14 @@ def test_a_page_in_a_folder_removes_an_earlier_pages_parts_and_nothing_else(
 def test_the_name_that_is_shown_leads_back_to_the_results() -> None:
     # A folder's name may hold two pairs of hyphens; as a/b/c it would be no name of a model.
     assert [model_key(shown_name(key)) for key in ("a--b--c", "org--name", "tiny")] == ["a--b--c", "org--name", "tiny"]
+
+
+def test_other_splits_than_those_that_were_scored_are_refused(finished: Workspace, tmp_path: Path) -> None:
+    # The page once showed the chats of people about questions that these scores had not held out.
+    data = tmp_path / "data"
+    shutil.copytree(finished.data, data)
+    manifest = json.loads((data / "manifest.json").read_text())
+    (data / "manifest.json").write_text(json.dumps({**manifest, "seed": 7}))
+
+    with pytest.raises(ChatbenchError, match="prepared with split_seed 7"):
+        report(["tiny"], data=data, results=finished.results, out=tmp_path / "report.html")

@@ -50,9 +50,10 @@ class Patience:
             ChatbenchError: the endpoint is dead or out of order.
         """
         chance = random.Random(seed)
-        began, tries, pauses = self._clock(), 0, 0
+        began, tries, pauses = None, 0, 0
         while True:
             async with self._pace.place() as asked_at:
+                began = asked_at if began is None else began  # waiting for a place is no fault of the server's
                 found = await attempt()
             if isinstance(found, Reply) or found.kind not in PASSING:
                 self._answered(found)

@@ -96,7 +96,13 @@ def _turn_rows(ids: dict[str, Cell], recorded: Recorded) -> Iterator[dict[str, C
 
 
 def _conversation(recorded: Recorded, study: Study) -> dict[str, Cell]:
-    chat, question = recorded.chat, study.questions[recorded.chat.question_id]
+    chat, question = recorded.chat, study.questions.get(recorded.chat.question_id)
+    if question is None:
+        raise ChatbenchError(
+            f"chat {chat.id}: no question {chat.question_id!r} in study {study.name}",
+            expected="the study whose questions were simulated",
+            fix="give the --data that the chats were simulated with",
+        )
     return {
         "subset": question.subset,
         "right_letter": question.answer,

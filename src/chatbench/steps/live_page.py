@@ -61,7 +61,11 @@ class LivePage:
         began = self._clock()
         try:
             page = self._build(version)
-        except (ChatbenchError, OSError) as error:  # a run is renaming its folders, or results contradict each other
+        except (
+            ChatbenchError,
+            OSError,
+            ValueError,
+        ) as error:  # files on the move, results at odds
             page = _page_of_error(str(error))
         ended = self._clock()
         pause = max(LEAST_SECONDS, (ended - began) / BUILD_SHARE)

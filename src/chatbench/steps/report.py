@@ -150,6 +150,7 @@ def gather(models: Sequence[str], *, data: Path, results: Path) -> Gathered:
     runs = [_run(shown_name(model), results, missing) for model in models]
     if scored := [run.table for run in runs if run.table is not None]:
         comparable(scored)
+        _refuse_other_data(scored[0], manifest, data)
     held_out = _held_out(manifest, data, runs)
     questions = question_values({} if study is None else study.questions, held_out)
     of_runs = [each for run in runs for each in run.chats]
@@ -185,6 +186,28 @@ def _study(data: Path, missing: list[str]) -> tuple[Manifest | None, Study | Non
         missing.append(f"questions and people's chats: the study {manifest.study_name} is not where it was")
         return manifest, None
     return manifest, study_of(manifest)
+
+
+def _refuse_other_data(scored: ScoreTable, manifest: Manifest | None, data: Path) -> None:
+    """Nothing, unless the scores are of other splits than those that are prepared: their chats would be mixed up.
+
+    Raises:
+        ChatbenchError: so it is.
+    """
+    if manifest is None:
+        return
+    prepared = {
+        "question_set_sha256": manifest.questions_sha256,
+        "split_seed": manifest.seed,
+        "train_share": manifest.train_share,
+    }
+    for name, there in prepared.items():
+        if (found := scored.signature.get(name)) is not None and found != there:
+            raise ChatbenchError(
+                f"{data}: prepared with {name} {there}",
+                expected=f"{found}, as the scores of {scored.model} have it",
+                fix="give the --data that was scored, or score again: chatbench eval-chatbench MODEL",
+            )
 
 
 def _run(model: str, results: Path, missing: list[str]) -> Run:

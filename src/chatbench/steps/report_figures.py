@@ -67,9 +67,10 @@ def perplexities(model: str, results: Path) -> list[Plain]:
 
 
 def chat_distributions(people: Sequence[Conversation], simulated: ChatsBySource) -> Plain:
-    """Shares of chats by user turns, and of messages by words: people's beside each simulator's."""
+    """Shares of chats by user turns, and of messages by words: people's beside each simulator's; none that failed."""
     turns: dict[str, list[Sequence[str]]] = {PEOPLE: [_user_texts(chat) for chat in people]} if people else {}
-    turns |= {source: [_user_texts(chat) for chat in chats] for source, chats in simulated.items() if chats}
+    whole = {source: [chat for chat in chats if chat.termination != "failed"] for source, chats in simulated.items()}
+    turns |= {source: [_user_texts(chat) for chat in chats] for source, chats in whole.items() if chats}
     return {
         "turns": {source: _shares(min(len(chat), MOST_TURNS) for chat in chats) for source, chats in turns.items()},
         "mostTurns": MOST_TURNS,

@@ -91,7 +91,7 @@ def question_accuracies(scores: Path, key: str) -> tuple[list[QuestionAccuracy],
 
 
 def _people_turns(data: Path, splits: Sequence[str]) -> tuple[Counter[int], list[str]]:
-    """User turns of people's chats about held-out questions, counted once for each split that holds them out."""
+    """User turns of people's chats about questions that a split holds out, each chat once, as on the page."""
     if not is_prepared(data):
         return Counter(), [f"{data}: no prepared splits there, so no turns of people's chats; give --data"]
     manifest = load_manifest(data)
@@ -99,11 +99,8 @@ def _people_turns(data: Path, splits: Sequence[str]) -> tuple[Counter[int], list
         chats = study_of(manifest).conversations
     except ChatbenchError as error:
         return Counter(), [f"no turns of people's chats: {error.found}"]
-    counts: Counter[int] = Counter()
-    for split_id in splits:
-        held_out = set(read_split(data, split_id).question_ids("test"))
-        counts.update(chat.user_turns for chat in chats if chat.question_id in held_out)
-    return counts, []
+    held_out = {question_id for split_id in splits for question_id in read_split(data, split_id).question_ids("test")}
+    return Counter(chat.user_turns for chat in chats if chat.question_id in held_out), []
 
 
 def _simulated_turns(results: Path, key: str, splits: Sequence[str], *, untrained: bool) -> Counter[int]:

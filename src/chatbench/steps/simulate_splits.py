@@ -14,7 +14,7 @@ from chatbench.steps.simulate import ChatSettings, simulate, task_of
 from chatbench.steps.simulation_budget import Spending
 from chatbench.steps.simulation_estimate import Estimate, estimate
 from chatbench.steps.simulation_result import count_earlier
-from chatbench.steps.simulators import SPLIT_MARK, TUNED, SimulatorSpec
+from chatbench.steps.simulators import SPLIT_MARK, TUNED, SimulatorSpec, refuse_impossible
 from chatbench.studies.simulations import log_path
 
 Say = Callable[[str], None]
@@ -47,6 +47,8 @@ class Simulations:
 
     def estimate(self, split: str, spending: Spending, *, overwrite: bool = False) -> Estimate:
         """What one split would hold and cost; no model is loaded and no endpoint is asked."""
+        expected = self.settings.expected_answers
+        refuse_impossible(self.simulator, untrained=self.untrained, expected_answers=expected)
         task = task_of(
             self.model, self.assistants, data=self.data, results=self.results, split=split, untrained=self.untrained
         )

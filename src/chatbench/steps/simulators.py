@@ -119,7 +119,7 @@ def open_simulator(
         ChatbenchError: the model was not fine-tuned on this split, cannot be loaded, the endpoint cannot be used, or
             the simulator cannot give what is asked.
     """
-    _refuse_impossible(spec, untrained=untrained, expected_answers=expected_answers)
+    refuse_impossible(spec, untrained=untrained, expected_answers=expected_answers)
     argument = spec.argument.replace(SPLIT_MARK, split)
     if spec.kind in ("openai", "completions"):
         from chatbench.models.endpoint_speakers import open_endpoint_speaker
@@ -146,7 +146,12 @@ def open_simulator(
     )  # fmt: skip
 
 
-def _refuse_impossible(spec: SimulatorSpec, *, untrained: bool, expected_answers: bool) -> None:
+def refuse_impossible(spec: SimulatorSpec, *, untrained: bool, expected_answers: bool) -> None:
+    """Nothing, unless the options contradict each other.
+
+    Raises:
+        ChatbenchError: an untrained model without a tuned one, or probabilities that this simulator does not give.
+    """
     if untrained and spec.kind != "tuned":
         raise ChatbenchError(
             f"--untrained with --simulator {spec.text()}: only the tuned simulator has an untrained base",
