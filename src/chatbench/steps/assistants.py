@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Study
+from chatbench.models.endpoint import read_address
 from chatbench.protocol.dialogue import FunctionSpeaker, Reply, Request, Speaker
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def _specs(text: str, recorded: Sequence[str]) -> list[AssistantSpec]:
     if kind == "local":
         return [AssistantSpec(name or Path(argument).name, kind, argument)]
     if kind == "openai":
+        read_address(argument)  # now: what is wrong with it is told before anything else is looked at
         return [AssistantSpec(name or re.split("[@#]", argument)[0], kind, argument)]
     known = recorded if kind == "replay" else SCRIPTED
     if argument == "all" and name is None and known:
