@@ -19,14 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatbench.core.records import Answer
-from chatbench.measures.accuracies import Cell, Prediction
-from chatbench.measures.agreement import Undefined
-from chatbench.measures.batch_agreement import METRICS, batch_agreement
-from chatbench.measures.figures import EVERY_ASSISTANT, FINE_TUNED, MEAN_OF_ASSISTANTS
-from chatbench.measures.intervals import Bound, source_intervals
-from chatbench.measures.paired import paired_cells, paired_differences
-from chatbench.measures.resampling import Draws, Resampling
-from chatbench.measures.split_cells import SplitCells
+from chatbench.metrics.accuracies import Cell, Prediction
+from chatbench.metrics.agreement import METRICS, Undefined, batch_agreement
+from chatbench.metrics.cells import SplitCells
+from chatbench.metrics.intervals import Bound, source_intervals
+from chatbench.metrics.names import EVERY_ASSISTANT, FINE_TUNED, MEAN_OF_ASSISTANTS
+from chatbench.metrics.paired import paired_cells, paired_differences
+from chatbench.metrics.resampling import Draws, Resampling
 
 ASSISTANTS = ("strong", "weak")
 QUESTIONS_PER_PERSON = 12

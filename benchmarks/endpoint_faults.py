@@ -28,12 +28,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chatbench.core.records import Question, SimulatedConversation
+from chatbench.data.open_study import open_study
+from chatbench.data.prepared import load_manifest, read_split
 from chatbench.protocol.answers import clean_output, read_answer
-from chatbench.protocol.prepared_data import load_manifest, read_split
+from chatbench.protocol.plain_text import prompt_text
 from chatbench.protocol.prompts import ASSISTANT_SYSTEM, simulator_messages
-from chatbench.protocol.transcript import prompt_text
-from chatbench.studies.reader import open_study
-from chatbench.studies.simulations import log_path, read_recorded
+from chatbench.simulation.log import log_path, read_recorded
 from loopback_endpoint import said_to, simulated
 
 SERVER = Path(__file__).with_name("loopback_endpoint.py")

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 
 from chatbench.core.records import LETTERS, Question
 from chatbench.models.loading import load
-from chatbench.models.speakers import LocalSimulator
-from chatbench.protocol.dialogue import FunctionSpeaker, Outcome, Reply, Request, dialogue
-from chatbench.protocol.driving import hold_together
-from chatbench.steps.simulation_plan import BLOCK_SIZE
-from chatbench.studies.sample.assistants import STRENGTHS, scripted_reply
-from chatbench.studies.sample.study import SampleSettings, make_sample
+from chatbench.models.local_participants import LocalSimulator
+from chatbench.protocol.dialogue import FunctionParticipant, Outcome, Reply, Request, dialogue
+from chatbench.protocol.dialogue_runner import hold_together
+from chatbench.sample.assistants import STRENGTHS, scripted_reply
+from chatbench.sample.study import SampleSettings, make_sample
+from chatbench.simulation.run import BLOCK_SIZE
 
 Floats = NDArray[np.float64]
 ESTIMATES = ("drawn letter", "p(right letter, given an answer)", "sum of p(answering) p(right letter)")
@@ -88,7 +88,7 @@ def hold(simulator: LocalSimulator, questions: Sequence[Question], conversations
     found: dict[tuple[int, str, int], Outcome] = {}
     for name in STRENGTHS:
         planned = [(place, name, index) for place in range(len(questions)) for index in range(conversations)]
-        assistant = FunctionSpeaker(_scripted(name), {"kind": "scripted"})
+        assistant = FunctionParticipant(_scripted(name), {"kind": "scripted"})
         for start in range(0, len(planned), BLOCK_SIZE):
             block = planned[start : start + BLOCK_SIZE]
             dialogues = [

@@ -30,18 +30,17 @@ from transformers.utils import logging
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.resolved_settings import resolve_settings
+from chatbench.data.prepare_splits import prepare_splits
+from chatbench.data.prepared import split_examples
 from chatbench.models.encoding import TextForm, encode_rows
 from chatbench.models.loading import context_length
+from chatbench.models.loss import score_encoded
 from chatbench.models.precision import resolve_precision
-from chatbench.models.scoring import score_encoded
 from chatbench.models.tree_attention import attends_to_trees
-from chatbench.protocol.prepared_data import split_examples
-from chatbench.protocol.transcript import EncodedExample
-from chatbench.steps.finetune import spread
-from chatbench.steps.prepare_splits import prepare_splits
-from chatbench.studies.sample.study import SampleSettings, write_sample
-from chatbench.training.adapters import trainable_base
-from chatbench.training.arguments import training_arguments
+from chatbench.protocol.plain_text import EncodedExample
+from chatbench.sample.study import SampleSettings, write_sample
+from chatbench.training.finetune import spread
+from chatbench.training.run import trainable_base, training_arguments
 from learning_report import Run, plot, table
 from our_trainer import our_trainer
 

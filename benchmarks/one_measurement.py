@@ -24,13 +24,12 @@ from torch.nn import functional
 from transformers import PreTrainedModel, TrainerCallback, set_seed
 from transformers.utils import logging
 
-from chatbench.models.completion_loss import scored_sequence
 from chatbench.models.encoding import EncodedRows
-from chatbench.models.fused_activations import fuse_activations
+from chatbench.models.loss import score_encoded, scored_sequence
+from chatbench.models.precision import fuse_activations
 from chatbench.models.prefix_tree import prefix_trees
-from chatbench.models.scoring import score_encoded
 from chatbench.models.tree_attention import attends_to_trees
-from chatbench.training import steps as training_steps
+from chatbench.training import batches as training_steps
 from model_shapes import SHAPES, ShapeName, build, matmul_flops_per_second, tree_flops
 from study_like_chatbench import encoded, study_rows
 from training_variants import BATCH, Options, conversations_apart, labelled, make_trainer, padded

@@ -10,10 +10,9 @@ from transformers import PreTrainedModel, PrinterCallback
 
 from chatbench.core.settings import Settings
 from chatbench.models.encoding import EncodedRows
-from chatbench.training.arguments import training_arguments
-from chatbench.training.completion_trainer import CompletionTrainer
-from chatbench.training.recent_losses import RecentLosses
-from chatbench.training.steps import StepMaker, default_pack_tokens, step_plan
+from chatbench.training.batches import StepMaker, default_pack_tokens, step_plan
+from chatbench.training.run import training_arguments
+from chatbench.training.trainer import CompletionTrainer, RecentLosses
 
 
 def our_trainer(model: PreTrainedModel, rows: EncodedRows, settings: Settings, *, pad_id: int = 0) -> CompletionTrainer:

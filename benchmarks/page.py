@@ -25,19 +25,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chatbench.core.append_log import AppendOnlyLog
-from chatbench.core.files import write_json_whole
+from chatbench.core.files import write_json
 from chatbench.core.records import Answer, Conversation, Question, SimulatedConversation, Study, Turn
-from chatbench.measures.resampling import Resampling
-from chatbench.protocol.prepared_data import load_manifest, read_split
-from chatbench.protocol.splits import question_set_sha256
-from chatbench.steps.eval_chatbench import eval_chatbench
-from chatbench.steps.prepare_splits import prepare_splits
-from chatbench.steps.report import report
-from chatbench.steps.simulate import study_of
-from chatbench.studies.chatbench import write_chatbench_folder
-from chatbench.studies.conversation_rows import conversation_row
-from chatbench.studies.simulations import log_path, settings_path
+from chatbench.data.open_study import study_of
+from chatbench.data.prepare_splits import prepare_splits
+from chatbench.data.prepared import load_manifest, read_split
+from chatbench.data.splits import question_set_sha256
+from chatbench.metrics.resampling import Resampling
+from chatbench.report.report import report
+from chatbench.sample.study import write_chatbench_folder
+from chatbench.scoring.eval_chatbench import eval_chatbench
+from chatbench.simulation.log import AppendOnlyLog, conversation_row, log_path, settings_path
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -112,7 +110,7 @@ def simulate(writer: Writer, place: Path, chats: int) -> int:
         ][:chats]
         path = log_path(place / "results", MODEL, split_id)
         AppendOnlyLog(path).append(rows)
-        write_json_whole(settings_path(path), _settings(known, held_out, split_id))
+        write_json(settings_path(path), _settings(known, held_out, split_id))
         chats -= len(rows)
         if not chats:
             return number + 1

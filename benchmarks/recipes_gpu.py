@@ -8,7 +8,7 @@ Nothing is downloaded: a model folder of the true shape with random weights is w
 there on everything is the package's own: loading, quantising, adapters, steps, loss, optimizer. Examples have the
 lengths of ChatBench's (`study_like_chatbench.py`) or are those of a prepared folder; a token is a hash of a word.
 
-Model FLOPs utilisation is the operations that the steps need (`chatbench.training.plan`, without what gradient
+Model FLOPs utilisation is the operations that the steps need (`chatbench.training.dry_run`, without what gradient
 checkpointing computes again), over the seconds they took, over the card's peak for dense 16-bit products as its maker
 states it; beside it, over what a plain product of matrices reaches on the card. The rows are printed as Markdown.
 """
@@ -32,21 +32,26 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralC
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.resolved_settings import Resolved, resolve_settings
 from chatbench.core.settings import Settings
+from chatbench.data.examples import ExampleRow
+from chatbench.data.prepared import split_examples
 from chatbench.models.encoding import EncodedRows
 from chatbench.models.loading import best_device, context_length, empty_model
 from chatbench.models.precision import Format, resolve_precision
-from chatbench.models.random_tiny import byte_level_tokenizer
+from chatbench.models.random_models import byte_level_tokenizer
 from chatbench.models.tree_attention import attends_to_trees
-from chatbench.protocol.example_rows import ExampleRow
-from chatbench.protocol.prepared_data import split_examples
-from chatbench.training.adapters import trainable_base
-from chatbench.training.arguments import training_arguments
-from chatbench.training.device_limits import matrix_rate
-from chatbench.training.epoch_work import packed_passes, padded_passes
-from chatbench.training.memory import GIB, ForwardPass, training_memory
-from chatbench.training.model_shape import model_shape
-from chatbench.training.plan import Work, training_operations
-from chatbench.training.steps import default_pack_tokens, step_plan
+from chatbench.training.batches import default_pack_tokens, step_plan
+from chatbench.training.dry_run import (
+    GIB,
+    ForwardPass,
+    Work,
+    matrix_rate,
+    model_shape,
+    packed_passes,
+    padded_passes,
+    training_memory,
+    training_operations,
+)
+from chatbench.training.run import trainable_base, training_arguments
 from our_trainer import our_trainer
 from study_like_chatbench import QUESTIONS, encoded, study_rows
 

@@ -30,13 +30,22 @@ from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCrit
 from chatbench.core.records import Question
 from chatbench.models.encoding import PlainForm
 from chatbench.models.loading import Loaded, load
-from chatbench.models.speakers import LocalAssistant, LocalSimulator
-from chatbench.protocol.dialogue import Dialogue, Failure, FunctionSpeaker, Outcome, Reply, Request, Speaker, dialogue
-from chatbench.protocol.driving import hold_together
-from chatbench.protocol.transcript import END
-from chatbench.steps.simulation_plan import BLOCK_SIZE
-from chatbench.studies.sample.assistants import scripted_reply
-from chatbench.studies.sample.study import SampleSettings, make_sample
+from chatbench.models.local_participants import LocalAssistant, LocalSimulator
+from chatbench.protocol.dialogue import (
+    Dialogue,
+    Failure,
+    FunctionParticipant,
+    Outcome,
+    Participant,
+    Reply,
+    Request,
+    dialogue,
+)
+from chatbench.protocol.dialogue_runner import hold_together
+from chatbench.protocol.plain_text import END
+from chatbench.sample.assistants import scripted_reply
+from chatbench.sample.study import SampleSettings, make_sample
+from chatbench.simulation.run import BLOCK_SIZE
 
 PER_QUESTION = 10
 MARKER = END.strip()
@@ -107,11 +116,11 @@ class EndMarker(StoppingCriteria):
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The speakers of the three ways at one temperature, and the questions."""
+    """The participants of the three ways at one temperature, and the questions."""
 
-    ours: Speaker
-    theirs: Speaker
-    assistant: Speaker
+    ours: Participant
+    theirs: Participant
+    assistant: Participant
     questions: Sequence[Question]
 
     def dialogues(self, indices: Sequence[int], seed: int) -> list[Dialogue]:
@@ -124,7 +133,7 @@ class Bench:
             outcomes += hold_together(self.dialogues(indices[start : start + BLOCK_SIZE], seed), both)  # type: ignore[arg-type]
         return outcomes
 
-    def one_at_a_time(self, simulator: Speaker, indices: Sequence[int], seed: int) -> list[Outcome]:
+    def one_at_a_time(self, simulator: Participant, indices: Sequence[int], seed: int) -> list[Outcome]:
         both = {"simulator": simulator, "assistant": self.assistant}
         return [hold_together([one], both)[0] for one in self.dialogues(indices, seed)]  # type: ignore[arg-type]
 
@@ -202,9 +211,9 @@ def _timed(hold: Callable[[int], list[Outcome]], seed: int) -> Timing:
 def _bench(loaded: Loaded, questions: Sequence[Question], options: argparse.Namespace, *, temperature: float) -> Bench:
     limit = options.max_tokens
     if options.assistant == "local":
-        assistant: Speaker = LocalAssistant(loaded, "same", temperature=0.7 * temperature, max_tokens=limit)
+        assistant: Participant = LocalAssistant(loaded, "same", temperature=0.7 * temperature, max_tokens=limit)
     else:
-        assistant = FunctionSpeaker(_scripted, {"kind": "scripted"})
+        assistant = FunctionParticipant(_scripted, {"kind": "scripted"})
     return Bench(
         ours=LocalSimulator(loaded, "model", temperature=temperature, max_tokens=limit),
         theirs=TransformersSimulator(loaded, temperature=temperature, max_tokens=limit),

@@ -6,7 +6,7 @@ three ways hold conversations of the same kind, in this process, one way after t
 
 - one at a time: a loop over conversations, each request awaited before the next;
 - plain asyncio: what one would write by hand, `asyncio.gather` over conversations behind a semaphore, no retries;
-- chatbench: `hold_concurrently` with the endpoint speakers (pace, retries, time limits, usage), as `simulate` uses it.
+- chatbench: `hold_concurrently` with the endpoint participants (pace, retries, time limits, usage), as `simulate` uses it.
 
     python benchmarks/simulation_endpoint.py
     python benchmarks/simulation_endpoint.py --conversations 2000 --active 128 --scale 0.2
@@ -28,13 +28,13 @@ from pathlib import Path
 import openai
 
 from chatbench.core.records import Question, Turn
-from chatbench.models.endpoint import EndpointOptions
-from chatbench.models.endpoint_speakers import open_endpoint_speaker
+from chatbench.endpoints.address import EndpointOptions
+from chatbench.endpoints.participant import open_endpoint_participant
 from chatbench.protocol.answers import clean_output, read_answer
 from chatbench.protocol.dialogue import Dialogue, Outcome, dialogue
-from chatbench.protocol.driving import hold_concurrently
+from chatbench.protocol.dialogue_runner import hold_concurrently
+from chatbench.protocol.plain_text import prompt_text
 from chatbench.protocol.prompts import ASSISTANT_SYSTEM, simulator_messages
-from chatbench.protocol.transcript import prompt_text
 
 MEDIAN_SECONDS = 0.3
 MAX_TOKENS = 200
@@ -57,7 +57,9 @@ def chatbench_engine(url: str, conversations: int, active: int, first: int) -> i
     """Requests that chatbench needed for so many conversations."""
     options = EndpointOptions(concurrency=active)
     simulator, assistant = (
-        open_endpoint_speaker(f"m@{url}", kind=kind, role=role, temperature=1.0, max_tokens=MAX_TOKENS, options=options)
+        open_endpoint_participant(
+            f"m@{url}", kind=kind, role=role, temperature=1.0, max_tokens=MAX_TOKENS, options=options
+        )
         for kind, role in (("completions", "simulator"), ("chat", "assistant"))
     )
     requests = 0

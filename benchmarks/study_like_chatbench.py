@@ -22,12 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatbench.core.records import Conversation, Question, Turn
-from chatbench.models.completion_loss import scored_sequence
+from chatbench.data.examples import ExampleRow, examples_of
 from chatbench.models.encoding import EncodedRows
+from chatbench.models.loss import scored_sequence
 from chatbench.models.prefix_tree import ScoredSequence, prefix_trees
-from chatbench.protocol.example_rows import ExampleRow
-from chatbench.protocol.examples import examples_of
-from chatbench.protocol.transcript import EncodedExample, completion_text, prompt_text
+from chatbench.protocol.plain_text import EncodedExample, completion_text, prompt_text
 
 QUESTIONS = 200
 CHATS = 18

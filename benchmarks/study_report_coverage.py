@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from chatbench.measures.agreement import Undefined
-from chatbench.measures.figures import USER_ALONE
-from chatbench.measures.mixed_effects import MixedEffects, Spread, mixed_effects
-from chatbench.measures.study_accuracy import EVERY_SUBSET, accuracies, accuracy_rows
-from chatbench.studies.sample.study import SampleSettings, SampleStudy, make_sample
+from chatbench.human_study.accuracy import EVERY_SUBSET, accuracies, accuracy_rows
+from chatbench.human_study.regression import MixedEffects, Spread, mixed_effects
+from chatbench.metrics.agreement import Undefined
+from chatbench.metrics.names import USER_ALONE
+from chatbench.sample.study import SampleSettings, SampleStudy, make_sample
 
 NORMAL_95 = 1.959964
 

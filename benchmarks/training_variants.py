@@ -23,10 +23,10 @@ import torch
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
 from chatbench.core.settings import Packing, Settings
-from chatbench.models.completion_loss import IGNORED
 from chatbench.models.encoding import EncodedRows
-from chatbench.models.fused_activations import fuse_activations
-from chatbench.protocol.transcript import EncodedExample
+from chatbench.models.loss import IGNORED
+from chatbench.models.precision import fuse_activations
+from chatbench.protocol.plain_text import EncodedExample
 from our_trainer import our_trainer
 
 Variant = Literal["plain", "length-grouped", "trl", "none", "conversation", "question"]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-
-from browser import browser, open_page
+from tests.support.browser import browser, open_page
 
 if TYPE_CHECKING:
-    from simulated_logs import Workspace
+    from tests.support.simulated_logs import Workspace
 
 __all__ = ["browser", "finished", "open_page"]
 
@@ -17,6 +16,6 @@ __all__ = ["browser", "finished", "open_page"]
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A finished run of two models on two splits; tests must not write into it."""
-    from finished_results import finish  # late: most tests need none of it
+    from tests.support.finished_results import finish  # late: most tests need none of it
 
     return finish(tmp_path_factory.mktemp("finished"))

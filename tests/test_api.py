@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.study_files import tiny_folder
+from tests.support.study_files import tiny_folder
+from tests.support.tiny_models import save_tiny_model
 
 from chatbench.api import Question, assistant, run, simulator
 from chatbench.core.errors import ChatbenchError
-from chatbench.studies.simulations import read_conversations
-from tiny_models import save_tiny_model
+from chatbench.simulation.log import read_conversations
 
 QUESTIONS = [Question(f"q{n}", "maths", f"What is {n}+1?", ("1", "2", "3", "4"), "A") for n in range(3)]
 

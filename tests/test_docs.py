@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from command_lines import COMMANDS, REPOSITORY, problem_with
+from tests.support.command_lines import COMMANDS, REPOSITORY, problem_with
 
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
 NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
@@ -117,7 +116,7 @@ def test_every_python_example_gives_what_it_says(name: str) -> None:
 
 
 def test_the_example_of_an_own_study_is_one(tmp_path: Path) -> None:
-    from chatbench.steps.check_study import check_study
+    from chatbench.data.open_study import check_study
 
     examples = list(blocks(REPOSITORY / "docs" / "own-study.md", ("jsonl",)))
     (tmp_path / "own.jsonl").write_text(examples[0], encoding="utf-8")

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from tests.support.command_lines import COMMANDS, REPOSITORY, problem_with_chatbench
 
 from chatbench import cli
-from command_lines import COMMANDS, REPOSITORY, problem_with_chatbench
 
 DOORS = {
     "data/prepare_splits.py": ["prepare-splits"],
@@ -35,7 +35,7 @@ SCRIPTS = {
     ("run_all_train_ppl_distilgpt2.sh", "my/model"): ["run", "my/model", "--steps", "finetune,ppl"],
     ("run_all_train_ppl_mistral.sh",): ["run", "mistral-7b", "--steps", "finetune,ppl"],
     ("run_all_train_ppl_llama3.sh",): ["run", "llama3-8b", "--steps", "finetune,ppl"],
-    ("run_all_chatbench.sh", "tiny"): ["run", "tiny", "--steps", "simulate,untrained,scores"],
+    ("run_all_chatbench.sh", "tiny"): ["run", "tiny", "--steps", "simulate,base model,scores"],
     ("run_quick_sanity.sh", "tiny"): ["sanity", "tiny"],
 }
 
@@ -154,7 +154,7 @@ def test_a_script_without_its_argument_says_its_usage(script: str, tmp_path: Pat
 
 
 def test_the_steps_of_the_scripts_are_steps_of_run() -> None:
-    from chatbench.steps.run_all import STEPS
+    from chatbench.workflow.run_all import STEPS
 
     assert "run" in COMMANDS
     for called in SCRIPTS.values():

@@ -10,8 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
-
-from command_lines import REPOSITORY
+from tests.support.command_lines import REPOSITORY
 
 NOTEBOOKS = ("data/finetuning_experiments.ipynb", "notebooks/chatbench_end_to_end.ipynb")
 SMALL = {

@@ -21,21 +21,25 @@ from rich.console import Console
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Question, SimulatedConversation, Study
-from chatbench.protocol.dialogue import MAX_USER_TURNS, FunctionSpeaker, Reply, Request
-from chatbench.protocol.splits import question_set_sha256
-from chatbench.protocol.styles import STYLES, StyleName, prompts_sha256
-from chatbench.steps.assistants import open_assistant, read_specs
-from chatbench.steps.progress import ConversationProgress
-from chatbench.steps.simulate import DEFAULT_ACTIVE, ChatSettings
-from chatbench.steps.simulation_budget import Prices, Spending
-from chatbench.steps.simulation_plan import LoopSettings, plan
-from chatbench.steps.simulation_run import AnySpeaker, Run
-from chatbench.steps.simulators import SimulatorSpec, open_simulator, read_simulator_spec
-from chatbench.studies.reader import open_study
-from chatbench.studies.simulations import ConversationLog, read_conversations
+from chatbench.data.open_study import open_study
+from chatbench.data.splits import question_set_sha256
+from chatbench.protocol.dialogue import MAX_USER_TURNS, FunctionParticipant, Reply, Request
+from chatbench.protocol.prompt_styles import STYLES, StyleName, prompts_sha256
+from chatbench.simulation.budget import Prices, Spending
+from chatbench.simulation.log import ConversationLog, read_conversations
+from chatbench.simulation.participants import (
+    SimulatorSpec,
+    open_assistant,
+    open_simulator,
+    read_simulator_spec,
+    read_specs,
+)
+from chatbench.simulation.progress import ConversationProgress
+from chatbench.simulation.run import AnyParticipant, LoopSettings, Run, plan
+from chatbench.simulation.simulate import DEFAULT_ACTIVE, ChatSettings
 
 if TYPE_CHECKING:
-    from chatbench.models.endpoint import EndpointOptions
+    from chatbench.endpoints.address import EndpointOptions
 
 __all__ = ["Assistant", "Question", "SimulatedConversation", "Simulator", "assistant", "run", "simulator"]
 
@@ -47,7 +51,7 @@ Says = Callable[[list[dict[str, str]]], str]
 class Simulator:
     """Somebody in the user's place, the style in which it is spoken to, and whether it gives probabilities."""
 
-    speaker: AnySpeaker
+    participant: AnyParticipant
     style: StyleName
     expected_answers: bool = False
 
@@ -57,7 +61,7 @@ class Assistant:
     """An assistant, under the name that it has in the records."""
 
     name: str
-    speaker: AnySpeaker
+    participant: AnyParticipant
 
 
 def simulator(
@@ -93,11 +97,11 @@ def simulator(
             raise ChatbenchError(f"simulator {source!r} in the style {style}", fix=f"leave style={style!r} out")
     if spec.trained_per_split:
         raise ChatbenchError(f"simulator {source!r}", expected="the folder of one model: results/models/MODEL/split_0")
-    speaker = open_simulator(
+    participant = open_simulator(
         spec, model="", results=Path(), split="", temperature=temperature, max_tokens=max_tokens,
         expected_answers=expected_answers, options=options,
     )  # fmt: skip
-    return Simulator(speaker, spec.style, expected_answers)
+    return Simulator(participant, spec.style, expected_answers)
 
 
 def assistant(
@@ -120,8 +124,8 @@ def assistant(
         ChatbenchError: it cannot be read, loaded or reached, or the spec names several.
     """
     if callable(source):
-        speaker = _spoken_by(source)
-        return Assistant(name or str(speaker.identity["name"]), speaker)
+        participant = _spoken_by(source)
+        return Assistant(name or str(participant.identity["name"]), participant)
     recorded = Study("", {}, (), ()) if study is None else _study(study)
     specs = read_specs([source], sorted({chat.assistant for chat in recorded.conversations}))
     if len(specs) > 1:
@@ -150,30 +154,30 @@ def run(
         questions: a study or its path (all of its questions), or questions.
         end_on: guards that end the free turns.
         log: where the conversations are recorded; a run again with the same log holds only what is missing there.
-        active: most conversations under way at once where a speaker is not reproducible.
+        active: most conversations under way at once where a participant is not reproducible.
         console: where progress is shown; nowhere by default.
 
     Raises:
-        ChatbenchError: a number is out of range, a speaker cannot go on, or the log was made with other settings.
+        ChatbenchError: a number is out of range, a participant cannot go on, or the log was made with other settings.
     """
     told = ChatSettings(conversations, seed, max_user_turns, end_on=tuple(end_on))
-    others = {one.name: one.speaker for one in ([assistants] if isinstance(assistants, Assistant) else assistants)}
+    others = {one.name: one.participant for one in ([assistants] if isinstance(assistants, Assistant) else assistants)}
     asked = list(_study(questions).questions.values() if isinstance(questions, Study | str | Path) else questions)
     with tempfile.TemporaryDirectory() as folder:
         book = ConversationLog(Path(log or Path(folder) / "conversations.jsonl"))
-        identities = {name: speaker.identity for name, speaker in others.items()}
+        identities = {name: participant.identity for name, participant in others.items()}
         book.begin(_settings(user, asked, told), identities, overwrite=overwrite)
         plans = {name: plan(asked, name, conversations) for name in others}
         planned = [one.id for each in plans.values() for one in each]
         loop = LoopSettings(seed, max_user_turns, STYLES[user.style], told.guards)
         with ConversationProgress(console or Console(quiet=True), len(set(planned) - book.held)) as progress:
-            Run(book, user.speaker, others, loop, progress, Spending(Prices()), active=active).hold(plans)
+            Run(book, user.participant, others, loop, progress, Spending(Prices()), active=active).hold(plans)
         records = {record.id: record for record in read_conversations(book.path)}
     return [records[one] for one in planned]
 
 
-def _spoken_by(function: Says) -> FunctionSpeaker:
-    """A function as a speaker; whether it says the same next time is not known."""
+def _spoken_by(function: Says) -> FunctionParticipant:
+    """A function as a participant; whether it says the same next time is not known."""
 
     name = getattr(function, "__name__", type(function).__name__)
 
@@ -183,7 +187,7 @@ def _spoken_by(function: Says) -> FunctionSpeaker:
             raise ChatbenchError(f"{name} returned {said!r:.80}", expected="a text: what is said next")
         return Reply(said)
 
-    return FunctionSpeaker(reply, {"kind": "python", "name": name, "reproducible": False})
+    return FunctionParticipant(reply, {"kind": "python", "name": name, "reproducible": False})
 
 
 def _study(source: Study | str | Path) -> Study:
@@ -194,7 +198,7 @@ def _settings(user: Simulator, questions: Sequence[Question], told: ChatSettings
     """What two runs that write the same log must have in common, beside the assistants."""
     return {
         "questions_sha256": question_set_sha256(questions),
-        "simulator": dict(user.speaker.identity),
+        "simulator": dict(user.participant.identity),
         "conversations": told.conversations,
         "seed": told.seed,
         "max_user_turns": told.max_user_turns,

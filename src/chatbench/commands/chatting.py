@@ -18,7 +18,7 @@ def simulators() -> None:
 
     Example: chatbench simulators
     """
-    from chatbench.steps.simulator_list import simulator_lines
+    from chatbench.simulation.participants import simulator_lines
 
     show("\n".join(simulator_lines()))
 
@@ -34,7 +34,7 @@ def chat(
         str, typer.Option(metavar="SPEC", help="What plays the user; chatbench simulators lists the kinds.")
     ] = "tuned",
     split: Annotated[str | None, typer.Option(help="Default: a split that holds the question out.")] = None,
-    untrained: Annotated[bool, typer.Option("--untrained", help="Chat with the base model instead.")] = False,
+    base_model: Annotated[bool, typer.Option("--base", help="Chat with the base model instead.")] = False,
     save: Annotated[Path | None, typer.Option(help="Append the chat to this log.")] = None,
     end_on: Annotated[
         list[str] | None, typer.Option(metavar="GUARD", help="Force the answer once this guard sees something.")
@@ -51,9 +51,9 @@ def chat(
 
     Example: chatbench chat tiny --question sample_counting-redux-0 --assistant scripted:strong
     """
-    from chatbench.steps.chat import chat as step
-    from chatbench.steps.simulate import ChatSettings
-    from chatbench.steps.simulators import read_simulator_spec
+    from chatbench.simulation.participants import read_simulator_spec
+    from chatbench.simulation.simulate import ChatSettings
+    from chatbench.simulation.terminal_chat import chat as step
 
     settings = ChatSettings(
         seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens, end_on=tuple(end_on or ()),
@@ -61,5 +61,5 @@ def chat(
     )  # fmt: skip
     step(
         model, question, data=data, results=results, assistant=assistant, simulator=read_simulator_spec(simulator),
-        settings=settings, untrained=untrained, split=split, save=save,
+        settings=settings, base_model=base_model, split=split, save=save,
     )  # fmt: skip

@@ -28,7 +28,7 @@ MaxUserTurns = Annotated[int, typer.Option(help="Free user turns before the forc
 Bootstrap = Annotated[int, typer.Option(help="Resamples behind the intervals; 0 leaves them out.")]
 Confidence = Annotated[float, typer.Option(help="How sure the intervals are to be, in 0..1.")]
 MaxTokens = Annotated[int, typer.Option(help="Longest message, in tokens.")]
-ALL_STEPS = "prepare,finetune,ppl,simulate,untrained,scores,realism"
+ALL_STEPS = "prepare,finetune,ppl,simulate,base,scores,realism"
 Pilots = Annotated[bool, typer.Option("--include-pilots", help="Read the pilots of a ChatBench folder too.")]
 
 

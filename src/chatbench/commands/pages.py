@@ -34,8 +34,8 @@ def report(
 
     Example: chatbench report results --out report.html
     """
-    from chatbench.steps.report import report as step
-    from chatbench.steps.results_folder import shown_results
+    from chatbench.report.report import report as step
+    from chatbench.report.results_folder import shown_results
 
     shown = shown_results(names or (), results=results, data=data)
     written = step(shown.models, data=shown.data, results=shown.results, out=out, folder=folder)
@@ -55,7 +55,7 @@ def view(
 
     Example: chatbench view results
     """
-    from chatbench.steps.view import view as step
+    from chatbench.report.server import view as step
 
     step(names or (), results=results, data=data, port=port, open_browser=not no_browser, say=say)
 
@@ -75,10 +75,10 @@ def show(
     Example: chatbench show tiny --latex
     """
     from chatbench.core.errors import ChatbenchError
-    from chatbench.steps import show_files
-    from chatbench.steps.results_folder import shown_results
-    from chatbench.steps.show import print_results
-    from chatbench.steps.show import show as step
+    from chatbench.report import show as show_files
+    from chatbench.report.results_folder import shown_results
+    from chatbench.report.show import print_results
+    from chatbench.report.show import show as step
 
     asked = [form for form, chosen in (("json", as_json), ("csv", as_csv), ("latex", as_latex)) if chosen]
     if len(asked) > 1:

@@ -38,7 +38,7 @@ def run(
     train_share: Annotated[float, typer.Option(help="Share of questions for training, in 0..1.")] = 0.6,
     assistant: Annotated[list[str] | None, typer.Option(help="As in simulate; default: those of the study.")] = None,
     conversations: Conversations = 10,
-    untrained_conversations: Annotated[int, typer.Option(help="The same for the base model; 0 leaves it out.")] = 3,
+    base_conversations: Annotated[int, typer.Option(help="The same for the base model; 0 leaves it out.")] = 3,
     max_user_turns: MaxUserTurns = 10,
     max_tokens: MaxTokens = 1000,
     config: Config = None,
@@ -52,13 +52,13 @@ def run(
 
     Example: chatbench run tiny --study studies/sample --splits 3
     """
-    from chatbench.steps.results_table import print_tables
-    from chatbench.steps.run_all import RunSettings, run_all
+    from chatbench.report.tables import print_tables
+    from chatbench.workflow.run_all import RunSettings, run_all
 
     settings = RunSettings(
         splits=splits, only=tuple(only or ()), train_share=train_share, seed=seed, skip_bad_records=skip_bad_records,
         include_pilots=include_pilots, assistants=tuple(assistant or ()), conversations=conversations,
-        untrained_conversations=untrained_conversations, max_user_turns=max_user_turns, max_tokens=max_tokens,
+        base_conversations=base_conversations, max_user_turns=max_user_turns, max_tokens=max_tokens,
         config=config,
     )  # fmt: skip
     report = run_all(model, study=study, data=data, results=results, settings=settings, steps=names(steps), say=show)
@@ -78,7 +78,7 @@ def demo(
 
     Example: chatbench demo
     """
-    from chatbench.steps.demo import demo as step
+    from chatbench.workflow.demo import demo as step
 
     step(out, splits=splits, say=show)
 
@@ -89,7 +89,7 @@ def doctor(results: Results = Path("results")) -> None:
 
     Example: chatbench doctor
     """
-    from chatbench.steps.doctor import doctor as step
-    from chatbench.steps.doctor import print_doctor
+    from chatbench.workflow.doctor import doctor as step
+    from chatbench.workflow.doctor import print_doctor
 
     print_doctor(step(results))

@@ -7,16 +7,7 @@ from typing import Annotated
 
 import typer
 
-from chatbench.commands.options import (
-    Bootstrap,
-    Confidence,
-    Data,
-    Model,
-    OneOrAll,
-    Results,
-    Seed,
-    show,
-)
+from chatbench.commands.options import Bootstrap, Confidence, Data, Model, OneOrAll, Results, Seed, show
 
 commands = typer.Typer()
 
@@ -32,7 +23,7 @@ def eval_ppl(
 
     Example: chatbench eval-ppl tiny --split split_0
     """
-    from chatbench.steps.eval_ppl import eval_ppl as step
+    from chatbench.scoring.eval_ppl import eval_ppl as step
 
     step(model, data=data, results=results, split=split)
 
@@ -51,19 +42,21 @@ def eval_chatbench(
 
     Example: chatbench eval-chatbench tiny
     """
-    from chatbench.measures.resampling import Resampling
-    from chatbench.steps.eval_chatbench import eval_chatbench as step
-    from chatbench.steps.results_table import print_tables
+    from chatbench.metrics.resampling import Resampling
+    from chatbench.report.tables import print_tables, write_markdown
+    from chatbench.scoring.eval_chatbench import eval_chatbench as step
 
     told = Resampling(bootstrap, confidence, seed)
-    print_tables([step(model, data=data, results=results, splits=[split] if split else None, resampling=told)])
+    table = step(model, data=data, results=results, splits=[split] if split else None, resampling=told)
+    write_markdown(table, results)
+    print_tables([table])
 
 
 @commands.command()
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="MODEL, FOLDER:MODEL or a scores file; with #untrained, its base."),
+        typer.Argument(metavar="RUN...", help="MODEL, FOLDER:MODEL or a scores file; with #base, its base."),
     ],
     ignore: Annotated[
         list[str] | None, typer.Option(help="A part of the signature that may differ, e.g. assistant_decoding.")
@@ -78,9 +71,9 @@ def compare(
 
     Example: chatbench compare tiny distilgpt2
     """
-    from chatbench.measures.resampling import Resampling
-    from chatbench.steps.compare import compare as step
-    from chatbench.steps.comparison_table import print_comparison, write_comparison
+    from chatbench.metrics.resampling import Resampling
+    from chatbench.report.tables import print_comparison, write_comparison
+    from chatbench.scoring.compare import compare as step
 
     told = Resampling(bootstrap, confidence, seed)
     comparison = step(runs, results=results, ignore=ignore or (), told=told)
@@ -93,7 +86,7 @@ def compare(
 def realism(
     model: Model,
     split: OneOrAll = None,
-    untrained: Annotated[bool, typer.Option("--untrained", help="Look at the base model's chats instead.")] = False,
+    base_model: Annotated[bool, typer.Option("--base", help="Look at the base model's chats instead.")] = False,
     termination: Annotated[
         bool, typer.Option("--termination", help="Also ask the model where it would end people's chats.")
     ] = False,
@@ -105,12 +98,12 @@ def realism(
 
     Example: chatbench realism tiny --termination
     """
-    from chatbench.steps.grids import print_grids
-    from chatbench.steps.realism import RealismSettings
-    from chatbench.steps.realism import realism as step
-    from chatbench.steps.realism_table import realism_footnotes, realism_grids
+    from chatbench.realism.realism import RealismSettings
+    from chatbench.realism.realism import realism as step
+    from chatbench.realism.table import realism_footnotes, realism_grids
+    from chatbench.report.grids import print_grids
 
-    told = RealismSettings(untrained=untrained, termination=termination, seed=seed)
+    told = RealismSettings(base_model=base_model, termination=termination, seed=seed)
     found = step(model, data=data, results=results, splits=[split] if split else None, told=told, say=show)
     print_grids(realism_grids(found), realism_footnotes(found))
 
@@ -125,7 +118,7 @@ def table(
 
     Example: chatbench table tiny distilgpt2 --published
     """
-    from chatbench.steps.results_table import print_tables, results_table
+    from chatbench.report.tables import print_tables, results_table
 
     print_tables(results_table(models, results=results), with_published=published)
 
@@ -136,8 +129,8 @@ def sanity(model: Model, data: Data = Path("data"), results: Results = Path("res
 
     Example: chatbench sanity tiny
     """
-    from chatbench.steps.sanity import print_sanity
-    from chatbench.steps.sanity import sanity as step
+    from chatbench.workflow.sanity import print_sanity
+    from chatbench.workflow.sanity import sanity as step
 
     report = step(model, data=data, results=results)
     print_sanity(report)

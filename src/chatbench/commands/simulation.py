@@ -46,7 +46,7 @@ def simulate(
     ] = "tuned",
     split: OneOrAll = None,
     conversations: Conversations = 10,
-    untrained: Annotated[bool, typer.Option("--untrained", help="Simulate with the base model instead.")] = False,
+    base_model: Annotated[bool, typer.Option("--base", help="Simulate with the base model instead.")] = False,
     max_user_turns: MaxUserTurns = 10,
     max_tokens: MaxTokens = 1000,
     simulator_temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
@@ -74,11 +74,11 @@ def simulate(
 
     Example: chatbench simulate tiny --assistant scripted:all --conversations 10
     """
-    from chatbench.models.endpoint import EndpointOptions
-    from chatbench.steps import simulate_splits as step
-    from chatbench.steps.simulate import ChatSettings
-    from chatbench.steps.simulation_budget import Spending, read_prices
-    from chatbench.steps.simulators import read_simulator_spec
+    from chatbench.endpoints.address import EndpointOptions
+    from chatbench.simulation import simulate_splits as step
+    from chatbench.simulation.budget import Spending, read_prices
+    from chatbench.simulation.participants import read_simulator_spec
+    from chatbench.simulation.simulate import ChatSettings
 
     settings = ChatSettings(
         conversations=conversations, seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens,
@@ -88,7 +88,7 @@ def simulate(
     options = EndpointOptions(concurrency=concurrency, timeout_seconds=timeout, patience_seconds=patience)
     spending = Spending(read_prices(simulator_price, assistant_price), max_tokens=budget_tokens, max_usd=budget_usd)
     spec = read_simulator_spec(simulator)
-    asked = step.Simulations(model, assistant, data, results, settings, split, spec, untrained)
+    asked = step.Simulations(model, assistant, data, results, settings, split, spec, base_model)
     if dry_run:
         step.dry_run(asked, spending, show, overwrite=overwrite)
     else:
@@ -118,9 +118,9 @@ def ai_alone(
 
     Example: chatbench ai-alone --study sample --assistant local:FOLDER --method letter-only-zero-shot
     """
-    from chatbench.models.endpoint import EndpointOptions
-    from chatbench.steps import ai_alone as step
-    from chatbench.studies.reader import open_study
+    from chatbench.data.open_study import open_study
+    from chatbench.endpoints.address import EndpointOptions
+    from chatbench.simulation import ai_alone as step
 
     opened = open_study(study)
     result = step.ai_alone(
@@ -147,9 +147,9 @@ def rescore(
 
     Example: chatbench rescore tiny
     """
-    from chatbench.measures.resampling import Resampling
-    from chatbench.steps.rescore import rescore as step
-    from chatbench.steps.results_table import print_tables
+    from chatbench.metrics.resampling import Resampling
+    from chatbench.report.tables import print_tables
+    from chatbench.scoring.rescore import rescore as step
 
     told = Resampling(bootstrap, confidence, seed)
     found = step(model, data=data, results=results, splits=[split] if split else None, resampling=told)
@@ -172,7 +172,7 @@ def export(
 
     Example: chatbench export tiny --to chats.parquet
     """
-    from chatbench.steps.export_chats import export_chats
+    from chatbench.simulation.export import export_chats
 
     rows = export_chats(model, data=data, results=results, to=to, splits=[split] if split else None, turns=turns)
     show(f"{rows:,} rows -> {to}")

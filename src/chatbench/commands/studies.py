@@ -25,7 +25,7 @@ def download(
 
     Example: chatbench download chatbench
     """
-    from chatbench.steps.download import download as step
+    from chatbench.data.download import download as step
 
     show(step(name, out or Path("studies") / name, revision=revision, allow_other_checksum=allow_other_checksum))
 
@@ -41,8 +41,8 @@ def sample(
 
     Example: chatbench sample studies/sample --questions 120
     """
-    from chatbench.steps.check_study import summarise, summary_text
-    from chatbench.studies.sample.study import SampleSettings, write_sample
+    from chatbench.data.open_study import summarise, summary_text
+    from chatbench.sample.study import SampleSettings, write_sample
 
     show(summary_text(summarise(write_sample(study, SampleSettings(questions, chats, seed)).study)))
 
@@ -59,8 +59,8 @@ def check_study(
 
     Example: chatbench check-study my_chats.jsonl
     """
-    from chatbench.steps.check_study import check_study as step
-    from chatbench.steps.check_study import summary_text
+    from chatbench.data.open_study import check_study as step
+    from chatbench.data.open_study import summary_text
 
     show(summary_text(step(study, skip_bad_records=skip_bad_records, include_pilots=include_pilots)))
 
@@ -78,9 +78,9 @@ def study(
 
     Example: chatbench study studies/sample --json results/study.json
     """
-    from chatbench.steps.grids import print_grids
-    from chatbench.steps.study import study as step
-    from chatbench.steps.study import study_footnotes, study_grids
+    from chatbench.human_study.report import study as step
+    from chatbench.human_study.report import study_footnotes, study_grids
+    from chatbench.report.grids import print_grids
 
     found = step(study, json=json, skip_bad_records=skip_bad_records, include_pilots=include_pilots)
     print_grids(study_grids(found), study_footnotes(found))
@@ -103,7 +103,7 @@ def prepare_splits(
 
     Example: chatbench prepare-splits --study studies/sample --splits 3
     """
-    from chatbench.steps.prepare_splits import prepare_splits as step
+    from chatbench.data.prepare_splits import prepare_splits as step
 
     prepared = step(
         study, out, splits=splits, train_share=train_share, seed=seed, format=format_,

@@ -58,8 +58,8 @@ def finetune(
 
     Example: SPLIT_ID=split_1 chatbench finetune distilgpt2
     """
-    from chatbench.steps.finetune import finetune as step
-    from chatbench.steps.finetune import plan_finetune
+    from chatbench.training.finetune import finetune as step
+    from chatbench.training.finetune import plan_finetune
 
     flags = {
         "method": method, "template": template, "learning_rate": learning_rate, "num_train_epochs": num_train_epochs,
@@ -93,7 +93,7 @@ def show_mask(
     """
     from rich.console import Console
 
-    from chatbench.steps.show_mask import show_mask as step
+    from chatbench.training.show_mask import show_mask as step
 
     Console().print(step(file, row, model, template), soft_wrap=True)
 
@@ -104,7 +104,7 @@ def recipes() -> None:
 
     Example: chatbench recipes
     """
-    from chatbench.steps.recipe_list import recipe_lines
+    from chatbench.core.recipes import recipe_lines
 
     show("\n".join(recipe_lines()))
 
@@ -124,7 +124,7 @@ def merge(
 
     Example: chatbench merge mistral-7b merged/mistral-7b --split split_0
     """
-    from chatbench.steps.merge import merge as step
+    from chatbench.publishing.merge import merge as step
 
     show(step(model, out, results=results, split=split, dtype=dtype))
 
@@ -143,7 +143,7 @@ def publish(
 
     Example: chatbench publish distilgpt2 --to my-lab/user-simulator --dry-run
     """
-    from chatbench.steps.publish import publish as step
+    from chatbench.publishing.upload import publish as step
 
     step(
         model, to=to, results=results, split=split, revision=revision, private=private, dry_run=dry_run, say=show,
@@ -159,8 +159,8 @@ def make_tiny_base(
 
     Example: chatbench make-tiny-base results/tiny_base
     """
-    from chatbench.models.tiny_base import TinyBaseSettings
-    from chatbench.steps.make_tiny_base import make_tiny_base as step
+    from tools.tiny_base.make import TinyBaseSettings
+    from tools.tiny_base.make import make_tiny_base as step
 
     step(out, TinyBaseSettings(), threads=threads, report=show)
 
@@ -179,6 +179,6 @@ def make_scratch_base(
 
     Example: chatbench make-scratch-base mistral bases/split_0/mistral-small --train data/split_0/train.jsonl
     """
-    from chatbench.steps.make_scratch_base import make_scratch_base as step
+    from chatbench.models.random_models import make_scratch_base as step
 
     show(step(shape, out, train=train, vocabulary=vocabulary, width=width, layers=layers, seed=seed))

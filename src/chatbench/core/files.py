@@ -18,7 +18,7 @@ from chatbench.core.errors import ChatbenchError
 Row = dict[str, object]
 
 
-def write_bytes_whole(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Writes `content` to `path`, replacing what was there in one step; creates the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -34,14 +34,14 @@ def write_bytes_whole(path: Path, content: bytes) -> None:
         raise
 
 
-def write_text_whole(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text, whole or not at all."""
-    write_bytes_whole(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8"))
 
 
-def write_json_whole(path: Path, value: object) -> None:
+def write_json(path: Path, value: object) -> None:
     """Writes indented JSON, whole or not at all; NaN is refused because it is not JSON."""
-    write_text_whole(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def json_line(row: Mapping[str, object]) -> str:
@@ -49,9 +49,9 @@ def json_line(row: Mapping[str, object]) -> str:
     return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_jsonl_whole(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Writes JSON Lines, whole or not at all."""
-    write_text_whole(path, "".join(map(json_line, rows)))
+    write_text(path, "".join(map(json_line, rows)))
 
 
 def read_json(path: Path, *, fix: str = "") -> object:

@@ -20,7 +20,7 @@ AnswerKind = Literal["user-alone", "user-AI"]
 ExampleKind = Literal["first", "follow_up", "answer"]
 Part = Literal["train", "test"]
 Termination = Literal["answered", "forced", "no_answer", "failed"]
-"""How a simulated chat ended: answered by itself, only when forced, not even then, or because a speaker failed."""
+"""How a simulated chat ended: answered by itself, only when forced, not even then, or because a participant failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +178,9 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that one chat cost, by side: what each speaker read (prompts, summed over its replies) and wrote.
+    """Tokens that one chat cost, by side: what each participant read (prompts, summed over its replies) and wrote.
 
-    0 where a speaker does not count.
+    0 where a participant does not count.
     """
 
     simulator_prompt_tokens: int = 0
@@ -209,7 +209,7 @@ class SimulatedConversation:
     followed `Answer: `, valid or not; `letter` is None where it is invalid (counted wrong) or missing; both were read
     from `final_output`, the simulator's last words as they came (None where the chat failed).
     `lenient_letter` is what a more forgiving reader makes of it. `reason` says why a chat failed; a `transient`
-    failure is tried again by the next run. `turns_dropped` counts the oldest turns that a speaker did not see in the
+    failure is tried again by the next run. `turns_dropped` counts the oldest turns that a participant did not see in the
     end, because the chat had outgrown its context. `observed` counts what the guards saw, by guard. `seconds` is the
     sum of the replies' latencies. `answer_probabilities` has one entry per reply of the simulator, None where it gave
     none; `expected_correct` is the probability of the right letter where the chat ended.

@@ -15,10 +15,8 @@ from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json
-from chatbench.core.model_names import is_folder, model_key
-from chatbench.core.recipe_files import recipe_of
-from chatbench.core.setting_values import typed_values
-from chatbench.core.settings import Settings
+from chatbench.core.recipes import is_folder, model_key, recipe_of
+from chatbench.core.settings import Settings, typed_values
 
 LORA_FROM_PARAMETERS = 1_000_000_000
 """Models without a recipe get LoRA from this size on: full fine-tuning needs 16 bytes a parameter."""

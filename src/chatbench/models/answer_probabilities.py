@@ -33,15 +33,14 @@ import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import LETTERS, Message
-from chatbench.models.chat_form import ChatForm
-from chatbench.models.plain_form import PlainForm
-from chatbench.models.prefill import Prefill, end_token_ids
+from chatbench.core.records import LETTERS, AnswerProbabilities, Message
+from chatbench.data.examples import ExampleRow
+from chatbench.models.chat_template import ChatForm
+from chatbench.models.encoding import PlainForm
+from chatbench.models.kv_cache import Prefill, end_token_ids
 from chatbench.protocol.answers import clean_output, read_answer
-from chatbench.protocol.dialogue import AnswerProbabilities
-from chatbench.protocol.example_rows import ExampleRow
+from chatbench.protocol.plain_text import completion_text, prompt_text
 from chatbench.protocol.prompts import ANSWER_PREFIX
-from chatbench.protocol.transcript import completion_text, prompt_text
 
 _INVALID, _NO_ANSWER = len(LETTERS), len(LETTERS) + 1
 _CLASSES = len(LETTERS) + 2

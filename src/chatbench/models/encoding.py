@@ -3,23 +3,139 @@
 Nothing is cut silently: an example that is longer than the context is left out and counted, or, where that is asked
 for, loses the oldest turns of the conversation in its prompt until it fits. Training, validation and perplexity all
 encode here, so they see the same tokens.
+
+An example in the protocol's plain-text form, tokenised many at a time (see `protocol.transcript`).
+
+The text of each scored token, so that its probability can be shown where it stands.
+
+The pieces of a completion joined are its text. A character that takes several tokens (an emoji, a letter of a script
+that the tokenizer hardly knows) cannot be divided: its tokens are one piece, whose nats are their sum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import Message
 from chatbench.core.settings import LongExamples, Template
-from chatbench.models.chat_form import ChatForm
-from chatbench.models.plain_form import PlainForm
-from chatbench.protocol.example_rows import ExampleRow
-from chatbench.protocol.history import TURNS_PER_EXCHANGE, exchanges_in, without_oldest
-from chatbench.protocol.transcript import EncodedExample
+from chatbench.data.examples import ExampleRow
+from chatbench.data.truncation import TURNS_PER_EXCHANGE, exchanges_in, without_oldest
+from chatbench.models.chat_template import ChatForm
+from chatbench.protocol.plain_text import END, EncodedExample, encode_prompt, prompt_text, wrapping
+
+
+class PlainForm:
+    """Prompt and completion as text with the protocol's markers, each tokenised by itself.
+
+    A generated turn ends where one of `stop` is written, or a token of `end_ids`.
+
+    Raises:
+        ChatbenchError: the tokenizer adds tokens that cannot be told from the text's.
+    """
+
+    name = "plain text"
+    stop = (END.strip(),)
+    end_ids: frozenset[int] = frozenset()
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._before, self._after = wrapping(tokenizer)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about how the form is applied."""
+        if not self._after:
+            return ()
+        token = self._tokenizer.decode(self._after)
+        return (f"the tokenizer ends a text with {token}: left away between prompt and completion",)
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the prompt of a system and a user message."""
+        return encode_prompt(self._tokenizer, prompt_text(messages))
+
+    def encode(self, rows: Sequence[ExampleRow]) -> list[EncodedExample]:
+        """Token ids of each row."""
+        ids = self._ids([text for row in rows for text in (row.prompt, row.completion)])
+        return [EncodedExample(self._before + ids[row.prompt], ids[row.completion]) for row in rows]
+
+    def _ids(self, texts: Sequence[str]) -> dict[str, list[int]]:
+        """By text; a tokenizer is several times as fast on a list as one by one."""
+        distinct = list(dict.fromkeys(texts))
+        if not distinct:
+            return {}
+        batch = self._tokenizer(
+            distinct, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+        )
+        return dict(zip(distinct, cast("list[list[int]]", batch["input_ids"]), strict=True))
+
+
+_BROKEN = "\ufffd"
+"""What a tokenizer decodes part of a character to."""
+_MOST_BYTES = 4
+"""Of a character: what is not whole after as many tokens is a broken character that somebody wrote."""
+_ANCHOR = "a"
+"""Decoded before each token: at the start of a text some tokenizers leave the token's space away."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredText:
+    """`texts[i]` cost `nats[i]`; both of the same length, in the order of the completion."""
+
+    texts: tuple[str, ...]
+    nats: tuple[float, ...]
+
+
+class TokenPieces:
+    """Decodes the tokens of completions one by one; each token of the vocabulary is decoded once."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._anchor = tokenizer.encode(_ANCHOR, add_special_tokens=False)
+        self._anchor_length = len(self._decode(self._anchor))
+        self._known: dict[int, str] = {}
+
+    def scored(self, completion: Sequence[int], nats: Sequence[float], text: str) -> ScoredText:
+        """The pieces of a completion and what each cost.
+
+        Args:
+            completion: token ids.
+            nats: as many.
+            text: what was encoded; tells whether a leading space is the text's or the tokenizer's.
+        """
+        texts: list[str] = []
+        sums: list[float] = []
+        unfinished: list[int] = []  # tokens of a character that is not whole yet
+        for token, cost in zip(completion, nats, strict=True):
+            if unfinished:
+                unfinished.append(token)
+                texts[-1] = self._after_anchor(unfinished)
+                sums[-1] += cost
+            else:
+                unfinished = [token]
+                texts.append(self._text(token))
+                sums.append(cost)
+            if not texts[-1].endswith(_BROKEN) or len(unfinished) == _MOST_BYTES:
+                unfinished = []
+        if texts and not text.startswith(" "):
+            texts[0] = texts[0].removeprefix(" ")
+        return ScoredText(tuple(texts), tuple(sums))
+
+    def _text(self, token: int) -> str:
+        if token not in self._known:
+            self._known[token] = self._after_anchor([token])
+        return self._known[token]
+
+    def _after_anchor(self, tokens: Sequence[int]) -> str:
+        return self._decode([*self._anchor, *tokens])[self._anchor_length :]
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        # "Hello ." must not become "Hello.".
+        return str(self._tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from chatbench.core.records import AnswerProbabilities
 from chatbench.models.answer_probabilities import AnswerReader
-from chatbench.models.key_values import padded_cache
+from chatbench.models.kv_cache import Prefill, end_token_ids, padded_cache
 from chatbench.models.loading import context_length
-from chatbench.models.prefill import Prefill, end_token_ids
-from chatbench.protocol.dialogue import AnswerProbabilities
-from chatbench.protocol.transcript import END
+from chatbench.protocol.plain_text import END
 
 CACHE_BYTES = {"cpu": 1 << 29, "cuda": 1 << 32}
 """What the keys and values of one batch may take; a batch has fewer rows where the model is large."""

@@ -1,19 +1,75 @@
-"""What a simulated user's output means: its next message, or the answer that ends the conversation.
+r"""What a simulated user's output means: its next message, or the answer that ends the conversation.
 
 The published order matters and is kept: white space, then double quotes at both ends, then one leading `YOU: `, and
 only then the test for `Answer: `. A quoted answer behind `YOU: ` therefore is an ordinary message.
 
 Source: Chang, Anderson, Hofman, ACL 2025 (arXiv 2504.07114), and the published simulation loop (docs/protocol.md).
+
+A patient reader for answers that the protocol counts as invalid; what it finds stands beside the strict letter.
+
+The published rule takes the first character after `Answer: `, so "(A)", "d" and "the answer is B" have no letter and
+count as wrong. This reader says how many of them a person would have understood. It is never used in place of the
+strict rule: it answers how much of a simulator's error is a matter of form.
+
+It knows four ways of naming an option, and gives a letter only where all that it finds agree:
+
+    the letter by itself       (A)    d    **B**    "C"
+    the letter, then a mark    b) 42    D: because of ...
+    in a sentence              the answer is B    I would choose option (c)
+    the option's text          word for word, where it is the whole answer
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from chatbench.core.records import LETTERS
 from chatbench.protocol.prompts import ANSWER_PREFIX, IQA_EVAL_ANSWER
 
-SPEAKER_PREFIX = "YOU: "
+# White space is single spaces by then: runs of it would make these patterns slow.
+_WRAPPED = r"[ (\[{<\"'*_`$]*"
+_ALONE = re.compile(rf"{_WRAPPED}([A-Da-d])[ )\]}}>\"'*_`$.,:;!]*")
+_LEADING = re.compile(rf"{_WRAPPED}([A-Da-d])[\"'*_`]*[)\]}}.:]+(?= |$)")
+# A lower-case letter inside a sentence may be a word ("the answer is a number"), so a mark must hold or follow it.
+_NAMED = re.compile(
+    r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice|[Cc]hoose|[Pp]ick|[Ss]elect)(?: (?:is|would be|must be|should be|option))*"
+    r" ?:? ?(?:[(\[\"'*_`]+([A-Da-d])[)\]\"'*_`]|([A-D])\b(?!['\u2019])|([a-d])(?= ?(?:[.,;!)]|$)))"
+)
+_EITHER = re.compile(r"\b[A-D]\)?,? ?(?:or|and|/|&) ?\(?[A-D]\b")
+
+
+def lenient_letter(text: str, options: tuple[str, str, str, str]) -> str | None:
+    """The letter that a person would read in an answer, None where it is unclear or there is none.
+
+    >>> options = ("one", "two", "three", "four")
+    >>> [lenient_letter(text, options) for text in ("(A)", "d", "the answer is B", "Three.", "A or B", "a guess")]
+    ['A', 'D', 'B', 'C', None, None]
+    """
+    text = " ".join(text.split())
+    if _EITHER.search(text):
+        return None
+    found = set(_letters(text)) | {
+        letter for letter, option in zip(LETTERS, options, strict=True) if _bare(text) == _bare(option) != ""
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+def _letters(text: str) -> Iterator[str]:
+    for match in (_ALONE.fullmatch(text), _LEADING.match(text)):
+        if match:
+            yield match[1].upper()
+    for named in _NAMED.finditer(text):
+        yield (named[1] or named[2] or named[3]).upper()
+
+
+def _bare(text: str) -> str:
+    """A text without letter case, doubled white space, and marks around it."""
+    return " ".join(text.casefold().split()).strip(" .,:;!\"'*`$")
+
+
+PARTICIPANT_PREFIX = "YOU: "
 """How the prompt shows the user's own turns; models like to repeat it."""
 
 
@@ -45,7 +101,7 @@ def clean_output(output: str) -> str:
     >>> clean_output('YOU: "Answer: B"')
     '"Answer: B'
     """
-    return output.strip().strip('"').removeprefix(SPEAKER_PREFIX)
+    return output.strip().strip('"').removeprefix(PARTICIPANT_PREFIX)
 
 
 def read_answer(message: str) -> FinalAnswer | None:

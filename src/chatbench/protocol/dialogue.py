@@ -23,27 +23,24 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
-from chatbench.core.records import LETTERS, Message, Question, Termination, Turn
-from chatbench.core.records import AnswerProbabilities as AnswerProbabilities  # part of a record, so it lives there
-from chatbench.core.records import Usage as Usage
-from chatbench.protocol.answers import FinalAnswer, Said
-from chatbench.protocol.guards import Guard, observed_in
-from chatbench.protocol.lenient import lenient_letter
+from chatbench.core.records import LETTERS, AnswerProbabilities, Message, Question, Termination, Turn, Usage
+from chatbench.protocol.answers import FinalAnswer, Said, lenient_letter
+from chatbench.protocol.failure_modes import Guard, observed_in
+from chatbench.protocol.prompt_styles import TWO_STEP, Style
 from chatbench.protocol.prompts import ASSISTANT_SYSTEM
-from chatbench.protocol.styles import TWO_STEP, Style
 
 MAX_USER_TURNS = 10
 EMPTY_TURN = "the simulator said nothing"
 
-SpeakerName = Literal["simulator", "assistant"]
+ParticipantName = Literal["simulator", "assistant"]
 Purpose = Literal["turn", "forced", "reply"]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a conversation needs next: `speaker` continues `messages`; `seed` fixes its random choices."""
+    """What a conversation needs next: `participant` continues `messages`; `seed` fixes its random choices."""
 
-    speaker: SpeakerName
+    participant: ParticipantName
     messages: tuple[Message, ...]
     question_id: str
     seed: int
@@ -53,10 +50,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A speaker's text; `stopped` is False where the token limit, not the speaker, ended it.
+    """A participant's text; `stopped` is False where the token limit, not the participant, ended it.
 
-    `tokens` were written and `prompt_tokens` read, in `seconds` from request to reply; 0 where the speaker cannot tell.
-    `turns_dropped` of the oldest turns did not fit the speaker's context: it did not see them. `answer` is there where
+    `tokens` were written and `prompt_tokens` read, in `seconds` from request to reply; 0 where the participant cannot tell.
+    `turns_dropped` of the oldest turns did not fit the participant's context: it did not see them. `answer` is there where
     a simulator was asked for its probabilities.
     """
 
@@ -85,7 +82,7 @@ class Outcome:
     `forced_text` is what the simulator said when it was forced to answer, None where it was not forced.
     `final_output` is what the simulator's style read that from, as it came; None where the chat failed.
     `lenient_letter` is what a patient reader makes of an answer that has no letter; it never stands for `letter`.
-    `turns_dropped` is the largest number of turns that a speaker did not see; `seconds` is how long both speakers took,
+    `turns_dropped` is the largest number of turns that a participant did not see; `seconds` is how long both participants took,
     added up. `observed` counts what the guards saw, only what they saw. `answer_probabilities` are the simulator's, one
     per reply of its, in order, and none where it gave none; `expected_correct` is the probability that the answer it
     ended with was right, None where it gave no probability of it or did not end with an answer.
@@ -108,7 +105,7 @@ class Outcome:
     expected_correct: float | None = None
 
 
-class Speaker(Protocol):
+class Participant(Protocol):
     """Somebody who can continue conversations, several at once; the order of requests does not change a reply."""
 
     @property
@@ -122,12 +119,12 @@ class Speaker(Protocol):
 
 
 @runtime_checkable
-class ConcurrentSpeaker(Protocol):
+class ConcurrentParticipant(Protocol):
     """Somebody who is best asked by many conversations at once, each by itself: a model behind an endpoint."""
 
     @property
     def identity(self) -> dict[str, object]:
-        """As a `Speaker`'s."""
+        """As a `Participant`'s."""
         ...
 
     async def reply(self, request: Request) -> Reply | Failure:
@@ -140,8 +137,8 @@ class ConcurrentSpeaker(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class FunctionSpeaker:
-    """A speaker that is a function of one request: scripted assistants, recorded ones, and fakes in tests."""
+class FunctionParticipant:
+    """A participant that is a function of one request: scripted assistants, recorded ones, and fakes in tests."""
 
     function: Callable[[Request], Reply | Failure]
     identity: dict[str, object]
@@ -150,9 +147,9 @@ class FunctionSpeaker:
         return [self.function(request) for request in requests]
 
 
-def derive_seed(base_seed: int, conversation_id: str, turn: int, speaker: str) -> int:
+def derive_seed(base_seed: int, conversation_id: str, turn: int, participant: str) -> int:
     """A seed in 0..2^63-1 that only depends on its arguments, the same on any machine (first bytes of a SHA-256)."""
-    key = f"{base_seed}|{conversation_id}|{turn}|{speaker}".encode()
+    key = f"{base_seed}|{conversation_id}|{turn}|{participant}".encode()
     return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1
 
 
@@ -172,14 +169,16 @@ class _State:
     probabilities: list[AnswerProbabilities | None] = field(default_factory=list)
     last_output: str | None = None
 
-    def request(self, speaker: SpeakerName, messages: Sequence[Message], purpose: Purpose, draw: str = "") -> Request:
-        """`draw` tells two requests to one speaker at the same point of the chat apart."""
-        seed = derive_seed(self.base_seed, self.conversation_id, len(self.turns) // 2, speaker + draw)
-        return Request(speaker, tuple(messages), self.question.id, seed, purpose, self.conversation_id)
+    def request(
+        self, participant: ParticipantName, messages: Sequence[Message], purpose: Purpose, draw: str = ""
+    ) -> Request:
+        """`draw` tells two requests to one participant at the same point of the chat apart."""
+        seed = derive_seed(self.base_seed, self.conversation_id, len(self.turns) // 2, participant + draw)
+        return Request(participant, tuple(messages), self.question.id, seed, purpose, self.conversation_id)
 
-    def count(self, speaker: SpeakerName, reply: Reply) -> None:
-        self.tokens[f"{speaker}_tokens"] += reply.tokens
-        self.tokens[f"{speaker}_prompt_tokens"] += reply.prompt_tokens
+    def count(self, participant: ParticipantName, reply: Reply) -> None:
+        self.tokens[f"{participant}_tokens"] += reply.tokens
+        self.tokens[f"{participant}_prompt_tokens"] += reply.prompt_tokens
         self.seconds += reply.seconds
         self.turns_dropped = max(self.turns_dropped, reply.turns_dropped)
 

@@ -1,4 +1,7 @@
-"""What a fine-tuning run is asked to do."""
+"""What a fine-tuning run is asked to do.
+
+Which study and which questions a prepared split was made of, as the model card tells it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chatbench.core.resolved_settings import Resolved
-from chatbench.protocol.example_rows import ExampleRow
+from chatbench.data.download import CHATBENCH_DATASET, downloaded_from
+from chatbench.data.examples import ExampleRow
+from chatbench.data.prepared import load_manifest, read_split
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +47,22 @@ class TrainingJob:
     logs: Path
     split: str
     data: DataOrigin | None = None
+
+
+def data_origin(data: Path, split: str) -> DataOrigin:
+    """The origin of a split's data.
+
+    Raises:
+        ChatbenchError: no such split.
+    """
+    manifest, divided = load_manifest(data), read_split(data, split)
+    source, revision = downloaded_from(Path(manifest.study_resolved))
+    from_hub = source == CHATBENCH_DATASET  # the other source is a GitHub repository, which is no hub data set
+    return DataOrigin(
+        study=manifest.study_name,
+        questions_sha256=manifest.questions_sha256,
+        train_questions=len(divided.question_ids("train")),
+        held_out_questions=len(divided.question_ids("test")),
+        hub_dataset=source if from_hub else "",
+        revision=revision if from_hub else "",
+    )

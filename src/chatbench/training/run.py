@@ -3,6 +3,14 @@
 Only the completion carries loss, each of its tokens the same, whatever the batches. The same command continues a killed
 run from its last whole checkpoint, to the same weights bit by bit where arithmetic is deterministic (it is on a
 processor), and does not repeat a finished one.
+
+The base in the form in which it trains: whole in float32, or frozen (quantised where asked) with adapters.
+
+A frozen base is held in 16 bits on a GPU and in float32 on a processor, whatever is quantised in 8 or 4. Adapters are
+float32. Peft's `prepare_model_for_kbit_training` is not used: it would hold the output head and the embeddings in
+float32 (2 GB more for Llama 3 8B), and the model would then be scored in another form than it was trained in.
+
+The Trainer's arguments from our settings; what is fixed has its reason on its line.
 """
 
 from __future__ import annotations
@@ -12,35 +20,162 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from transformers import PrinterCallback, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, TrainingArguments, set_seed
 
 from chatbench.core.errors import ChatbenchError, StoppedError
+from chatbench.core.resolved_settings import Resolved
+from chatbench.core.settings import Settings
 from chatbench.models.encoding import EncodedRows, TextForm, encode_rows
-from chatbench.models.loading import Loaded, context_length, known_weights
-from chatbench.models.precision import resolve_precision
+from chatbench.models.loading import (
+    Loaded,
+    best_device,
+    context_length,
+    empty_model,
+    half_dtype,
+    known_weights,
+    load_base,
+)
+from chatbench.models.loss import score_encoded
+from chatbench.models.precision import Format, quantised_bits, resolve_precision
 from chatbench.models.run_record import finished_run, may_resume, record_of, unfinished, write_record
-from chatbench.models.scoring import score_encoded
 from chatbench.models.tree_attention import attends_to_trees, refuse_unsuited
-from chatbench.protocol.transcript import EncodedExample
-from chatbench.training.adapters import trainable_base
-from chatbench.training.arguments import training_arguments
-from chatbench.training.checkpoints import latest_whole, remove_torn
-from chatbench.training.completion_trainer import CompletionTrainer
-from chatbench.training.disk_space import check_space
+from chatbench.protocol.plain_text import EncodedExample
+from chatbench.training.batches import StepMaker, step_plan
+from chatbench.training.checkpoints import (
+    StopRequest,
+    check_space,
+    latest_complete,
+    remove_incomplete,
+    run_lock,
+    write_result,
+)
+from chatbench.training.distributed import (
+    check_sharded,
+    check_shared,
+    describe,
+    everyone,
+    fsdp_asked,
+    on_main,
+    refuse_launch,
+)
+from chatbench.training.dry_run import device_memory, memory_warning, model_shape, pack_tokens, refuse_if_too_small
 from chatbench.training.job import TrainingJob
-from chatbench.training.processes import check_sharded, check_shared, describe, everyone, on_main, refuse_launch
-from chatbench.training.recent_losses import RecentLosses
-from chatbench.training.result import write_result
-from chatbench.training.run_lock import run_lock
-from chatbench.training.run_plan import memory_warning, pack_tokens
-from chatbench.training.steps import StepMaker, step_plan
-from chatbench.training.stop_request import StopRequest
-from chatbench.training.trackers import refuse_missing_trackers, tracked
-from chatbench.training.watch import Say, Watch
+from chatbench.training.trainer import CompletionTrainer, RecentLosses, Say, Watch, refuse_missing_trackers, tracked
+
+
+def trainable_base(resolved: Resolved, precision: Format, arguments: TrainingArguments, say: Say) -> Loaded:
+    """The base in training form: whole in float32, or frozen with fresh adapters on it.
+
+    Raises:
+        ChatbenchError: no such model, more than the device can hold, weights that cannot be quantised here, or adapters
+            for modules that it has not.
+    """
+    settings = resolved.settings
+    bits = quantised_bits(asdict(settings))
+    on_cuda = arguments.device.type == "cuda"
+    if not fsdp_asked():  # a shard may fit where the whole does not
+        shape = model_shape(empty_model(resolved.base), settings)
+        room = device_memory(str(arguments.device))
+        refuse_if_too_small(shape, settings, room, precision=precision, on_gpu=on_cuda)
+    dtype = half_dtype() if settings.method == "lora" and on_cuda else torch.float32
+    set_seed(settings.seed)
+    loaded = load_base(resolved.base, dtype=dtype, seed=settings.seed, bits=bits, device=str(arguments.device))
+    if settings.method == "lora":
+        loaded = replace(loaded, model=with_adapters(loaded.model, settings))
+    cast(Any, loaded.model.config).use_cache = False
+    trainable, everything = _parameters(loaded.model)
+    held = f", the base in {bits} bits" if bits else ""
+    say(f"training {trainable:,} of {everything:,} parameters in {precision} on {arguments.device}{held}")
+    return loaded
+
+
+def with_adapters(model: PreTrainedModel, settings: Settings) -> PreTrainedModel:
+    """The model, frozen, with fresh float32 adapters on the modules that the settings name.
+
+    Raises:
+        ChatbenchError: it has no such modules.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=list(settings.lora_targets) or None,
+    )
+    if settings.gradient_checkpointing:
+        cast(Any, model).enable_input_require_grads()  # else nothing that is frozen is worth computing again
+    try:
+        return cast(PreTrainedModel, get_peft_model(model, config))
+    except ValueError as error:
+        linear = sorted(
+            {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+        )
+        raise ChatbenchError(
+            f"lora_targets = {list(settings.lora_targets) or 'by architecture'}: {str(error).split('.')[0]}",
+            expected=f"some of {', '.join(linear)}",
+            fix="set lora_targets in the overrides file",
+        ) from error
+
+
+def _parameters(model: PreTrainedModel) -> tuple[int, int]:
+    """How many parameters learn, and how many there are; two 4-bit weights that share a byte are two."""
+    count: Any = getattr(model, "get_nb_trainable_parameters", None)
+    if count is not None:
+        trainable, everything = count()
+        return int(trainable), int(everything)
+    numbers = [(parameter.requires_grad, parameter.numel()) for parameter in model.parameters()]
+    return sum(number for learns, number in numbers if learns), sum(number for _, number in numbers)
+
+
+def training_arguments(settings: Settings, folder: Path) -> TrainingArguments:
+    device = best_device()
+    precision = resolve_precision(settings.precision, device)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    rare: dict[str, Any] = {}
+    if settings.gradient_checkpointing:
+        rare["gradient_checkpointing"] = True  # its newer name, activation_checkpointing, is not in transformers 5.0
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        learning_rate=settings.learning_rate,
+        num_train_epochs=settings.num_train_epochs,
+        max_steps=settings.max_steps or -1,
+        per_device_train_batch_size=settings.per_device_train_batch_size,
+        gradient_accumulation_steps=1,  # a step's batches are accumulated in CompletionTrainer.training_step
+        lr_scheduler_type=settings.lr_scheduler_type,
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        seed=settings.seed,
+        optim="adamw_torch_fused",
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        save_total_limit=settings.save_total_limit,
+        logging_steps=settings.logging_steps,
+        logging_nan_inf_filter=False,  # a loss that is not finite is an error, not something to hide
+        eval_strategy="no",
+        report_to="none",  # trackers are added by hand (trackers.py), to write where results/logs is
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        ddp_backend="gloo" if several and device == "cpu" else None,  # a single process with a backend crashes
+        ddp_find_unused_parameters=False if several else None,
+        log_level="error",
+        use_cpu=device == "cpu",
+        **rare,
+    )
+    # With several GPUs but one process, torch's DataParallel would split each batch; accelerate launch is the way.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    arguments.mixed_precision = "no" if precision == "fp32" else precision  # else accelerate launch would decide it
+    return arguments
+
 
 Status = Literal["trained", "resumed", "already trained"]
 
@@ -190,10 +325,10 @@ def _prepare_folder(job: TrainingJob, record: Mapping[str, Any], resume: bool, o
         work.mkdir(parents=True)
         write_record(work, record)
         return None
-    torn = remove_torn(work)
+    torn = remove_incomplete(work)
     if torn:
         say(f"left out as torn: {', '.join(torn)}")
-    checkpoint = latest_whole(work)
+    checkpoint = latest_complete(work)
     say(f"continuing from {checkpoint.name}" if checkpoint else "starting again: there is no whole checkpoint yet")
     return str(checkpoint) if checkpoint else None
 

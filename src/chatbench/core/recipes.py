@@ -1,0 +1,98 @@
+"""Recipes: a base model and the settings that suit it, one TOML file each, with the source of every value.
+
+What the word MODEL can mean (a recipe, a hub id, a folder), and how its results are called.
+
+The list of recipes.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import cast
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.settings import typed_value
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A named base model with the settings that suit it; `sources` says where each value is from."""
+
+    name: str
+    base: str
+    summary: str
+    values: Mapping[str, object]
+    sources: Mapping[str, str]
+
+
+def recipes() -> dict[str, Recipe]:
+    """All recipes by name, in alphabetical order."""
+    folder = resources.files("chatbench.core") / "recipe_files"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda file: file.name)
+    return {recipe.name: recipe for recipe in (_read_recipe(f.name, f.read_text(encoding="utf-8")) for f in files)}
+
+
+def recipe_of(model: str) -> Recipe | None:
+    """The recipe that `model` names, by its own name or by the hub id of its base; None for any other model."""
+    known = recipes()
+    by_base = {recipe.base: recipe for recipe in known.values()}
+    return known.get(model) or by_base.get(model)
+
+
+def _read_recipe(file_name: str, text: str) -> Recipe:
+    content = tomllib.loads(text)
+    lines = cast(Mapping[str, Mapping[str, object]], content["settings"])
+    values = {name: typed_value(name, line["value"], file_name) for name, line in lines.items()}
+    sources = {name: str(line["source"]) for name, line in lines.items()}
+    return Recipe(file_name.removesuffix(".toml"), content["base"], content["summary"], values, sources)
+
+
+def model_key(model: str) -> str:
+    """Name of the results folder of a model: the recipe, the hub id with `/` as `--`, or the folder's name.
+
+    Raises:
+        ChatbenchError: `model` is none of these.
+
+    >>> model_key("mistralai/Mistral-7B-v0.1")
+    'mistralai--Mistral-7B-v0.1'
+    """
+    if model in recipes():
+        return model
+    if is_folder(model):
+        # A key names results again later (chatbench report), where no folder of that name has to be.
+        name = re.sub(r"[^\w.-]+", "_", Path(model).expanduser().resolve().name)
+        return f"folder--{name}" if name in recipes() else name
+    return model.replace("/", "--")
+
+
+def is_folder(model: str) -> bool:
+    """Whether MODEL means a local folder; a folder that exists wins over a hub id of the same name.
+
+    Raises:
+        ChatbenchError: it can only be a folder, and there is none.
+    """
+    if not model.strip():
+        raise ChatbenchError("MODEL is empty", expected=f"a recipe ({', '.join(recipes())}), a hub id or a folder")
+    if model in recipes():
+        return False
+    if Path(model).expanduser().is_dir():
+        return True
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", model):
+        return False
+    raise ChatbenchError(
+        f"{model}: no such folder, and neither a recipe nor a hub id",
+        expected=f"a recipe ({', '.join(recipes())}), a hub id such as mistralai/Mistral-7B-v0.1, or a folder",
+        fix="check the path",
+    )
+
+
+def recipe_lines() -> list[str]:
+    """A line for each recipe: its name, its base, and what it does; the columns aligned."""
+    rows = [(recipe.name, recipe.base, recipe.summary) for recipe in recipes().values()]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return [f"{name:<{widths[0]}}  {base:<{widths[1]}}  {summary}" for name, base, summary in rows]

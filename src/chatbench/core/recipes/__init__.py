@@ -1,1 +1,0 @@
-"""Recipes: one TOML file each, a value and its source a line."""

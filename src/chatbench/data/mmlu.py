@@ -1,0 +1,62 @@
+"""MMLU as CSV files without a header: `{dev,val,test}/{subset}_{part}.csv`, columns question, A, B, C, D, answer.
+
+The five rows of a subset's `dev` file are the examples of the few-shot letter-only method.
+
+Source: Hendrycks et al. 2021; repository hendrycks/test, MIT.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import LETTERS, Question
+from chatbench.data.tables import BadRecord, four_options, read_records
+
+MmluPart = Literal["dev", "val", "test"]
+_FIX = "check the folder; it should hold dev/, val/ and test/ as in the MMLU archive"
+
+
+def mmlu_subsets(folder: Path, part: MmluPart = "test") -> list[str]:
+    """Names of the subsets that have a file, in alphabetical order."""
+    return sorted(path.name.removesuffix(f"_{part}.csv") for path in (folder / part).glob(f"*_{part}.csv"))
+
+
+def read_mmlu(folder: Path, subset: str, part: MmluPart = "test") -> list[Question]:
+    """Questions of one file in order; ids are `{subset}-{part}-{i}`, i from 0.
+
+    Raises:
+        ChatbenchError: the file is missing or damaged; or a row has other than six cells or an answer outside A-D.
+    """
+    path = folder / part / f"{subset}_{part}.csv"
+    return [_question(path, subset, part, number, record) for number, record in enumerate(read_records(path, fix=_FIX))]
+
+
+def few_shot_examples(folder: Path, subset: str) -> list[Question]:
+    """The five examples of a subset.
+
+    Raises:
+        ChatbenchError: the dev file does not hold five questions.
+    """
+    examples = read_mmlu(folder, subset, "dev")
+    if len(examples) != 5:  # what the protocol's few-shot prompt shows
+        raise ChatbenchError(f"{folder / 'dev'}: {len(examples)} examples of {subset}", expected="5 examples", fix=_FIX)
+    return examples
+
+
+def _question(path: Path, subset: str, part: MmluPart, index: int, record: list[str]) -> Question:
+    where = f"{path}, row {index + 1}"
+    if len(record) != 2 + len(LETTERS):
+        raise BadRecord(
+            "row with too few or too many cells", f"{where}: {len(record)} cells", expected="6 cells", fix=_FIX
+        )
+    text, *choices, answer = (cell.strip() for cell in record)
+    options = four_options(choices)
+    if not text or options is None:
+        raise BadRecord(
+            "blank cell", f"{where}: a blank question or option", expected="a question and four options", fix=_FIX
+        )
+    if answer not in LETTERS:
+        raise BadRecord("right answer outside A-D", f"{where}, column 6: {answer!r}", expected="A, B, C or D", fix=_FIX)
+    return Question(f"{subset}-{part}-{index}", subset, text, options, answer)

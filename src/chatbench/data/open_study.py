@@ -1,0 +1,152 @@
+"""Opens a study of any known kind: one function for every step that begins with a study.
+
+The step that reads a study and says what is in it: what a user sees after any study was read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import Study
+from chatbench.data import chatbench_format as chatbench
+from chatbench.data import halie
+from chatbench.data.prepared import Manifest
+from chatbench.data.splits import question_set_sha256
+
+if TYPE_CHECKING:
+    pass
+
+_EXPECTED = "a folder with questions.csv (ChatBench layout), an event_blocks.csv (HALIE), or a .jsonl of your own chats"
+
+
+def open_study(path: Path, *, skip_bad_records: bool = False, include_pilots: bool = False) -> Study:
+    """The study at `path`, whose kind is told from its files.
+
+    Args:
+        skip_bad_records: leave bad records out and count them by reason in `Study.dropped`, instead of stopping.
+        include_pilots: also read the pilots of a ChatBench folder; other kinds have none.
+
+    Raises:
+        ChatbenchError: there is no such path, it is no study of a known kind, or its files are damaged.
+    """
+    if not path.exists():
+        raise ChatbenchError(
+            f"{path}: no such file or folder",
+            expected=_EXPECTED,
+            fix="check the path, or make a study with: chatbench sample STUDY",
+        )
+    if (path / chatbench.QUESTIONS).is_file():
+        return chatbench.read_chatbench_folder(path, skip_bad_records=skip_bad_records, include_pilots=include_pilots)
+    if path.name == halie.FILE_NAME or (path / halie.FILE_NAME).is_file():
+        return halie.read_halie(path, skip_bad_records=skip_bad_records)
+    if path.suffix == ".jsonl":
+        from chatbench.data.own_chats import read_chat_jsonl  # late, for pydantic
+
+        return read_chat_jsonl(path, skip_bad_records=skip_bad_records)
+    raise ChatbenchError(
+        f"{path}: no study of a known kind",
+        expected=_EXPECTED,
+        fix="check the path; docs/own-study.md describes your own format",
+    )
+
+
+_Key = TypeVar("_Key", str, tuple[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class StudySummary:
+    """Counts of a study. Conversations are counted by (assistant, condition), answers by kind, AI-alone by method."""
+
+    name: str
+    questions: Mapping[str, int]
+    conversations: Mapping[tuple[str, str], int]
+    user_turns_mean: float
+    user_turns_max: int
+    answers: Mapping[str, int]
+    ai_alone: Mapping[str, int]
+    dropped: Mapping[str, int]
+    notes: tuple[str, ...]
+
+
+def check_study(path: Path, *, skip_bad_records: bool = False, include_pilots: bool = False) -> StudySummary:
+    """Reads the whole study and counts what it holds.
+
+    Raises:
+        ChatbenchError: as `open_study`.
+    """
+    return summarise(open_study(path, skip_bad_records=skip_bad_records, include_pilots=include_pilots))
+
+
+def summarise(study: Study) -> StudySummary:
+    """The counts of a study that was read already."""
+    turns = [conversation.user_turns for conversation in study.conversations]
+    return StudySummary(
+        name=study.name,
+        questions=study.questions_per_subset,
+        conversations=_counted((c.assistant, c.condition) for c in study.conversations),
+        user_turns_mean=sum(turns) / len(turns) if turns else 0.0,
+        user_turns_max=max(turns, default=0),
+        answers=_counted(answer.kind for answer in study.answers),
+        ai_alone=_counted(score.method for score in study.ai_alone),
+        dropped=study.dropped,
+        notes=study.notes,
+    )
+
+
+def _counted(values: Iterable[_Key]) -> dict[_Key, int]:
+    return dict(sorted(Counter(values).items()))
+
+
+def summary_text(summary: StudySummary) -> str:
+    """The summary as a plain table, one fact a line."""
+    chats = {
+        f"{assistant}, {condition}" if condition else assistant: n
+        for (assistant, condition), n in summary.conversations.items()
+    }
+    sections: list[tuple[str, Sequence[tuple[str, str]]]] = [
+        ("questions", _lines(summary.questions)),
+        ("conversations", _lines(chats)),
+        ("user turns", [("mean", f"{summary.user_turns_mean:.2f}"), ("max", str(summary.user_turns_max))]),
+        ("answers", _lines(summary.answers)),
+        ("AI-alone scores", _lines(summary.ai_alone)),
+        ("left out", _lines(summary.dropped) if summary.dropped else [("nothing", "0")]),
+    ]
+    filled = [(title, lines) for title, lines in sections if lines]
+    label_width = max(len(label) for _, lines in filled for label, _ in lines)
+    value_width = max(len(value) for _, lines in filled for _, value in lines)
+    rows = [f"study {summary.name}"]
+    for title, lines in filled:
+        for index, (label, value) in enumerate(lines):
+            rows.append(f"  {title if index == 0 else '':<15}  {label:<{label_width}}  {value:>{value_width}}")
+    rows += [f"  note: {note}" for note in summary.notes]
+    return "\n".join(rows)
+
+
+def _lines(counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    """One line per count, led by the total where there are several."""
+    total = [("all", str(sum(counts.values())))] if len(counts) > 1 else []
+    return [*total, *((label, str(count)) for label, count in counts.items())]
+
+
+def study_of(manifest: Manifest) -> Study:
+    """The study that was prepared.
+
+    Raises:
+        ChatbenchError: it cannot be opened, or its questions are no longer those that were split.
+    """
+    study = open_study(
+        Path(manifest.study_resolved),
+        skip_bad_records=manifest.skip_bad_records,
+        include_pilots=manifest.include_pilots,
+    )
+    if question_set_sha256(study.questions.values()) != manifest.questions_sha256:
+        raise ChatbenchError(
+            f"{manifest.study_resolved}: its questions changed since the splits were made",
+            fix=f"prepare again: chatbench prepare-splits --study {manifest.study}",
+        )
+    return study

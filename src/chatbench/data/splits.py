@@ -1,0 +1,213 @@
+"""Random divisions of a study's questions into train and test, stratified by subset.
+
+Order comes from SHA-256 of seed, split and question, so the same seed gives the same splits on any machine and with any
+library version. Near duplicates stay on one side; the train share of each subset is still met as exactly as the groups'
+sizes allow.
+
+Source: 237 = 57 + 57 + 23 + 50 + 50 train questions of ChatBench's 396, which is 60 % of each subset, rounded
+(inferred; see docs/protocol.md, section 4).
+
+Which questions are so alike that they must stay on one side of a split.
+
+Two texts are compared by the runs of three tokens that they share, each run weighing the more the fewer questions hold
+it: w = ln((N + 1) / questions that hold it), similarity = weight shared / weight of either (weighted Jaccard, 0..1).
+Wording that a whole subset shares (the preamble of every moral_scenarios question) thus weighs next to nothing.
+
+Questions with the same numbers are near duplicates from 0.5 on. With other numbers they are other questions, made from
+one template or not, until the texts are all but the same: from 0.8 on. On the five MMLU test files of ChatBench's
+subsets (1,878 questions) this joins 16 pairs, all of them the same question to a reader except two of stock phrases
+("Which statement is true?") and one that asks for another number of the same event; "Write the prime factorization of
+77" and "... of 48" stay apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from decimal import ROUND_HALF_UP, Decimal
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import Part, Question, Split
+
+SAME_NUMBERS_THRESHOLD = 0.5
+OTHER_NUMBERS_THRESHOLD = 0.8
+RUN = 3
+FEWEST_QUESTIONS = 100
+"""N of the weights is at least this: among five questions, being shared by two says nothing about rarity."""
+
+_TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+|[^\w\s]")
+_NUMBER_WORDS = re.compile(
+    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(thir|four|fif|six|seven|eigh|nine)teen|"
+    "(twen|thir|for|fif|six|seven|eigh|nine)ty|hundred|thousand|million"
+)
+
+_Run = tuple[str, ...]
+
+
+def near_duplicate_groups(questions: Collection[Question]) -> list[tuple[str, ...]]:
+    """Groups of question ids, each sorted, in the order of their first id; a question like no other is its own group.
+
+    Likeness is passed on: where a is like b and b like c, the three are one group.
+    """
+    ordered = sorted(questions, key=lambda question: question.id)
+    parent = list(range(len(ordered)))
+    for left, right in _similar_pairs([question.text for question in ordered]):
+        low, high = sorted((_root(parent, left), _root(parent, right)))
+        parent[high] = low
+    groups: dict[int, list[str]] = {}
+    for index, question in enumerate(ordered):
+        groups.setdefault(_root(parent, index), []).append(question.id)
+    return [tuple(group) for group in groups.values()]
+
+
+def _root(parent: list[int], index: int) -> int:
+    while parent[index] != index:
+        parent[index] = parent[parent[index]]
+        index = parent[index]
+    return index
+
+
+def _similar_pairs(texts: list[str]) -> Iterator[tuple[int, int]]:
+    """Pairs of indices of near-duplicate texts.
+
+    Two texts of similarity t share a run among the rarest of either, those without which less than t of its weight is
+    left; only texts that share such a run are compared.
+    """
+    tokens = [_TOKEN.findall(text.lower()) for text in texts]
+    numbers = [
+        Counter(token for token in words if token[0].isdigit() or _NUMBER_WORDS.fullmatch(token)) for words in tokens
+    ]
+    runs = [_runs(words) for words in tokens]
+    holders = Counter(run for of_text in runs for run in of_text)
+    total = max(FEWEST_QUESTIONS, len(texts)) + 1
+    weights = {run: math.log(total / count) for run, count in holders.items()}
+    rarest_first = [sorted(of_text, key=lambda run: (holders[run], run)) for of_text in runs]
+    sums = [math.fsum(weights[run] for run in of_text) for of_text in rarest_first]
+    seen: dict[_Run, list[int]] = {}
+    for index, of_text in enumerate(rarest_first):
+        candidates: set[int] = set()
+        left = sums[index]
+        for run in of_text:
+            if left < SAME_NUMBERS_THRESHOLD * sums[index]:
+                break
+            candidates.update(seen.get(run, ()))
+            seen.setdefault(run, []).append(index)
+            left -= weights[run]
+        for other in sorted(candidates):
+            shared = math.fsum(weights[run] for run in runs[index] & runs[other])
+            threshold = SAME_NUMBERS_THRESHOLD if numbers[index] == numbers[other] else OTHER_NUMBERS_THRESHOLD
+            if shared >= threshold * (sums[index] + sums[other] - shared):
+                yield other, index
+
+
+def _runs(words: list[str]) -> set[_Run]:
+    """All runs of three tokens; a shorter text is one run."""
+    return {tuple(words[start : start + RUN]) for start in range(max(1, len(words) - RUN + 1))}
+
+
+Group = tuple[str, ...]
+
+
+def make_splits(
+    questions: Collection[Question], *, splits: int = 10, train_share: float = 0.6, seed: int = 0
+) -> list[Split]:
+    """`split_0`, `split_1`, ... of the questions.
+
+    Args:
+        train_share: share of each subset's questions on the train side, 0 < share < 1.
+
+    Raises:
+        ChatbenchError: a number is out of range, or one side of a split would be empty.
+    """
+    if splits < 1:
+        raise ChatbenchError(f"{splits} splits", expected="at least 1", fix="use --splits 10")
+    if not 0 < train_share < 1:
+        raise ChatbenchError(f"train share {train_share}", expected="between 0 and 1", fix="use --train-share 0.6")
+    subsets = {question.id: question.subset for question in questions}
+    groups = near_duplicate_groups(questions)
+    wanted = {subset: train_size(count, train_share) for subset, count in Counter(subsets.values()).items()}
+    made = [_split(f"split_{number}", seed, train_share, groups, subsets, wanted) for number in range(splits)]
+    for split in made:
+        if len(set(split.part.values())) < 2:
+            raise ChatbenchError(
+                f"{len(subsets)} questions in {len(groups)} groups leave one side of {split.id} empty",
+                expected="questions on both sides",
+                fix="use more questions, or another --train-share",
+            )
+    return made
+
+
+def train_size(count: int, train_share: float) -> int:
+    """Train questions of a subset: share x count, halves rounded up.
+
+    >>> [train_size(count, 0.6) for count in (95, 95, 38, 84, 84)]
+    [57, 57, 23, 50, 50]
+    """
+    return int((Decimal(str(train_share)) * count).to_integral_value(ROUND_HALF_UP))
+
+
+def question_set_sha256(questions: Collection[Question]) -> str:
+    """SHA-256 over ids, subsets, texts, options and answers, whatever the order of the questions."""
+    lines = sorted(json.dumps([q.id, q.subset, q.text, q.options, q.answer]) for q in questions)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _split(
+    split_id: str,
+    seed: int,
+    train_share: float,
+    groups: Sequence[Group],
+    subsets: Mapping[str, str],
+    wanted: Mapping[str, int],
+) -> Split:
+    order = sorted(groups, key=lambda group: _hash(seed, split_id, group))
+    within: dict[str, list[Group]] = {subset: [] for subset in sorted(wanted)}
+    left = dict(wanted)
+    train: set[str] = set()
+    for group in order:
+        sizes = Counter(subsets[question_id] for question_id in group)
+        if len(sizes) == 1:
+            within[subsets[group[0]]].append(group)
+        elif _falls_into_train(seed, split_id, group, train_share) and all(left[s] >= n for s, n in sizes.items()):
+            # A group across subsets is decided by itself, before the subsets are filled up to their sizes.
+            train.update(group)
+            left = {subset: left[subset] - sizes[subset] for subset in left}
+    for subset, members in within.items():
+        train.update(question_id for group in _first_of_size(members, left[subset]) for question_id in group)
+    part: dict[str, Part] = {
+        question_id: "train" if question_id in train else "test" for question_id in sorted(subsets)
+    }
+    return Split(split_id, seed, part)
+
+
+def _hash(seed: int, split_id: str, group: Group) -> str:
+    return hashlib.sha256(json.dumps([seed, split_id, group[0]]).encode()).hexdigest()
+
+
+def _falls_into_train(seed: int, split_id: str, group: Group, train_share: float) -> bool:
+    """Whether a number in 0..1 drawn for the group, other than the one that orders it, lies under the train share."""
+    digest = hashlib.sha256(json.dumps([seed, split_id, group[0], "side"]).encode()).digest()
+    return int.from_bytes(digest[:8], "big") < train_share * 2**64
+
+
+def _first_of_size(groups: Sequence[Group], size: int) -> list[Group]:
+    """Groups, taken in order wherever the rest still can be filled, whose sizes add up as near to `size` as they can.
+
+    Bit i of `reachable[k]` says whether groups from k on can add up to i. Of two sums equally near, the larger counts.
+    """
+    reachable = [1]
+    for group in reversed(groups):
+        reachable.append(reachable[-1] | reachable[-1] << len(group))
+    reachable.reverse()
+    sums = [total for total in range(reachable[0].bit_length()) if reachable[0] >> total & 1]
+    rest = min(sums, key=lambda total: (abs(total - size), -total))
+    taken = []
+    for index, group in enumerate(groups):
+        if rest >= len(group) and reachable[index + 1] >> (rest - len(group)) & 1:
+            taken.append(group)
+            rest -= len(group)
+    return taken

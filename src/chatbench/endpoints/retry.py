@@ -1,0 +1,172 @@
+"""How often a request is tried, how long an endpoint is waited for, and when the run stops.
+
+A request that is answered badly is tried again, with pauses that double, until `max_tries`; then it is its
+conversation's failure. An endpoint that is busy or does not answer at all is waited for, and that counts as no try:
+after `patience_seconds` without a single good answer to anybody the run stops. It stops as well where many requests in
+a row were given up: then it is the endpoint and not the conversations.
+
+How many requests an endpoint is asked at once: as many as it bears.
+
+The limit begins at the most that is allowed. It is halved when the endpoint is overloaded, once for all requests that
+were under way together, and grows by an eighth of the most for each round of good answers. Where the endpoint says how
+long to wait (Retry-After), nobody asks before.
+
+Source: additive increase and multiplicative decrease, as in TCP (Chiu and Jain 1989).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.endpoints.address import EndpointOptions
+from chatbench.endpoints.errors import PASSING, Fault
+from chatbench.protocol.dialogue import Reply
+
+GROWTH = 1 / 8
+"""Of the most, per round: one stray overload in a hundred answers then leaves about 40 of 64 places (the square root of
+2 x 8 / 0.01); growth by one place a round would leave 14."""
+
+
+class Pace:
+    """Places for the requests of one endpoint, taken in the order of asking; `limit` of `most` are open."""
+
+    def __init__(self, most: int, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]) -> None:
+        self.most = most
+        self.limit = float(most)
+        self._clock = clock
+        self._sleep = sleep
+        self._taken = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._open_at = self._halved_at = float("-inf")
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[float]:
+        """Holds a place, and gives the time at which it was taken (see `overloaded`)."""
+        await self._enter()
+        try:
+            while (pause := self._open_at - self._clock()) > 0:
+                await self._sleep(pause)
+            yield self._clock()
+        finally:
+            self._taken -= 1
+            self._admit()
+
+    async def _enter(self) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        self._admit()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it was given the place in the same moment
+                self._taken -= 1
+                self._admit()
+            raise
+
+    def _admit(self) -> None:
+        while self._waiting and self._taken < int(self.limit):
+            turn = self._waiting.popleft()
+            if not turn.cancelled():
+                turn.set_result(None)
+                self._taken += 1
+
+    def succeeded(self) -> None:
+        """A good answer came."""
+        self.limit = min(self.most, self.limit + max(1.0, self.most * GROWTH) / self.limit)
+        self._admit()
+
+    def overloaded(self, asked_at: float, retry_after: float | None = None) -> None:
+        """The endpoint could not keep up with a request whose place was taken at `asked_at`."""
+        if asked_at > self._halved_at:
+            self.limit = max(1.0, self.limit / 2)
+            self._halved_at = self._clock()
+        if retry_after:
+            self._open_at = max(self._open_at, self._clock() + retry_after)
+
+
+GIVEN_UP_IN_A_ROW = 8
+"""So many requests given up one after the other, none answered between, mean that the endpoint is out of order."""
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 20.0
+CONTINUES = "see whether the endpoint is up, then run the same command again: it continues"
+
+
+class Patience:
+    """Tries requests to one endpoint until they are answered or given up; shared by all of a participant's requests."""
+
+    def __init__(
+        self,
+        where: str,
+        options: EndpointOptions,
+        pace: Pace,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._where = where
+        self._options = options
+        self._pace = pace
+        self._clock = clock
+        self._sleep = sleep
+        self._failing_since: float | None = None
+        self._given_up = 0
+
+    async def answer(self, attempt: Callable[[], Awaitable[Reply | Fault]], seed: int) -> Reply | Fault:
+        """The reply, or the fault that the request was given up with; `seed` draws the pauses.
+
+        Raises:
+            ChatbenchError: the endpoint is dead or out of order.
+        """
+        chance = random.Random(seed)
+        began, tries, pauses = None, 0, 0
+        while True:
+            async with self._pace.place() as asked_at:
+                began = asked_at if began is None else began  # waiting for a place is no fault of the server's
+                found = await attempt()
+            if isinstance(found, Reply) or found.kind not in PASSING:
+                self._answered(found)
+                return found
+            self._failed(found, asked_at)
+            tries += found.kind in ("broken", "unreadable")
+            if tries >= self._options.max_tries or self._clock() - began >= self._options.patience_seconds:
+                self._give_up(found)
+                return found
+            longest = min(FIRST_PAUSE_SECONDS * 2**pauses, LONGEST_PAUSE_SECONDS)
+            await self._sleep(max(chance.uniform(0.5, 1.0) * longest, found.retry_after or 0.0))
+            pauses += 1
+
+    def _answered(self, found: Reply | Fault) -> None:
+        self._failing_since = None
+        if isinstance(found, Reply):
+            self._pace.succeeded()
+        if isinstance(found, Fault) and found.kind == "forbidden":
+            self._give_up(found)
+        else:
+            self._given_up = 0
+
+    def _failed(self, fault: Fault, asked_at: float) -> None:
+        if fault.kind in ("busy", "broken"):
+            self._pace.overloaded(asked_at, fault.retry_after)
+        now = self._clock()
+        if self._failing_since is None:
+            self._failing_since = now
+        patience = self._options.patience_seconds
+        if (fault.retry_after or 0.0) > patience:
+            raise ChatbenchError(
+                f"{self._where}: asks to wait {fault.retry_after:,.0f} s ({fault.reason})",
+                fix="run the same command again then: it continues",
+            )
+        if now - self._failing_since >= patience:
+            raise ChatbenchError(f"{self._where}: no good answer for {patience:g} s ({fault.reason})", fix=CONTINUES)
+
+    def _give_up(self, fault: Fault) -> None:
+        self._failing_since = None
+        self._given_up += 1
+        if self._given_up >= GIVEN_UP_IN_A_ROW:
+            raise ChatbenchError(
+                f"{self._where}: {self._given_up} requests in a row failed ({fault.reason})", fix=CONTINUES
+            )

@@ -1,0 +1,252 @@
+"""What a study's people and assistants reach: accuracy by method, assistant, condition and subset.
+
+All accuracies are shares in 0..1, means of per-question accuracies, each question weighing the same, with the standard
+error sd / sqrt(questions), as in the paper's tables (sd with n - 1).
+
+Source: ChatBench (arXiv 2504.07114), analysis of the user study; docs/protocol.md, section 9.
+
+How the accuracies of a study differ and agree: gaps to user-AI accuracy, gaps between assistants, correlations.
+
+Differences are taken question by question, over the questions that both sides have, so that what makes questions hard
+for both cancels. Units are shares in 0..1.
+
+Source: ChatBench (arXiv 2504.07114), analysis of the user study; docs/protocol.md, section 9.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from chatbench.core.records import Study
+from chatbench.metrics.agreement import Undefined, Value, mean_value, pearson
+from chatbench.metrics.estimates import standard_deviation
+from chatbench.metrics.names import AI_ALONE, EVERY_ASSISTANT, USER_ALONE
+
+USER_AI = "user-AI"
+EVERY_CONDITION = "all"
+EVERY_SUBSET = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Who answered: a method, with which assistant, in which condition (`all`: together; "": has none)."""
+
+    method: str
+    assistant: str
+    condition: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionAnswers:
+    """Accuracy in 0..1 from `count` answers or samples to one question."""
+
+    accuracy: float
+    count: int
+
+
+ByQuestion = Mapping[str, QuestionAnswers]
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean over `questions` questions and its standard error, in the unit of what is averaged."""
+
+    value: Value
+    standard_error: Value
+    questions: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyRow:
+    """Accuracy of a group on one subset of questions."""
+
+    group: Group
+    subset: str
+    accuracy: Mean
+    answers: int
+
+
+def mean_over_questions(values: Sequence[float]) -> Mean:
+    """Mean and sd / sqrt(n)."""
+    sd = standard_deviation(values)
+    error = sd if isinstance(sd, Undefined) else sd / math.sqrt(len(values))
+    return Mean(mean_value(list(values)), error, len(values))
+
+
+def accuracies(study: Study) -> dict[Group, ByQuestion]:
+    """Per-question accuracy of every group that the study has: user-AI and AI-alone per assistant, people alone.
+
+    User-AI stands there for each condition and, where there are several, for all together.
+    """
+    flags: dict[Group, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for answer in study.answers:
+        if answer.kind == "user-alone":
+            flags[Group(USER_ALONE, EVERY_ASSISTANT, EVERY_CONDITION)][answer.question_id].append(answer.correct)
+            continue
+        for condition in (EVERY_CONDITION, answer.condition):
+            flags[Group(USER_AI, answer.assistant, condition)][answer.question_id].append(answer.correct)
+    found: dict[Group, ByQuestion] = {
+        group: {q: QuestionAnswers(sum(right) / len(right), len(right)) for q, right in by_question.items()}
+        for group, by_question in flags.items()
+    }
+    alone: dict[Group, dict[str, QuestionAnswers]] = defaultdict(dict)
+    for score in study.ai_alone:
+        if score.count:
+            group = Group(AI_ALONE + score.method, score.assistant, "")
+            alone[group][score.question_id] = QuestionAnswers(score.accuracy, score.count)
+    several = len({group.condition for group in found if group.method == USER_AI} - {EVERY_CONDITION}) > 1
+    kept = {g: v for g, v in found.items() if several or g.method == USER_ALONE or g.condition == EVERY_CONDITION}
+    return {**kept, **alone}
+
+
+def accuracy_rows(study: Study, groups: Mapping[Group, ByQuestion]) -> Iterator[AccuracyRow]:
+    """Every group on all questions and on each subset."""
+    for group in sorted(groups, key=lambda g: (g.method, g.assistant, g.condition)):
+        by_subset: dict[str, list[QuestionAnswers]] = defaultdict(list)
+        for question_id, answers in groups[group].items():
+            by_subset[EVERY_SUBSET].append(answers)
+            by_subset[study.questions[question_id].subset].append(answers)
+        for subset in (EVERY_SUBSET, *sorted(by_subset.keys() - {EVERY_SUBSET})):
+            mean = mean_over_questions([answers.accuracy for answers in by_subset[subset]])
+            yield AccuracyRow(group, subset, mean, sum(answers.count for answers in by_subset[subset]))
+
+
+NORMAL_95 = 1.959964
+FEWEST_FOR_FISHER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class GapRow:
+    """How far a method's accuracy is from user-AI accuracy with the same assistant (method minus user-AI).
+
+    `difference`: mean over questions. `absolute`: mean of the absolute difference per question. `absolute_by_subset`:
+    the mean absolute difference between means of subsets, in which chance differences of single questions cancel.
+    """
+
+    method: str
+    assistant: str
+    condition: str
+    difference: Mean
+    absolute: Mean
+    absolute_by_subset: Value
+
+
+@dataclass(frozen=True, slots=True)
+class ModelGapRow:
+    """How much better people, or a method, do with `better` than with `worse`: mean difference over questions."""
+
+    method: str
+    condition: str
+    first: str
+    second: str
+    difference: Mean
+
+
+@dataclass(frozen=True, slots=True)
+class CorrelationRow:
+    """Pearson correlation over questions of a method's accuracy with user-AI accuracy, with Fisher's 95 % interval.
+
+    `cells` is the number of points: for all assistants together, pairs of question and assistant. The interval counts
+    questions, so there it is on the safe side.
+    """
+
+    method: str
+    assistant: str
+    condition: str
+    correlation: Value
+    interval: tuple[float, float] | Undefined
+    cells: int
+    questions: int
+
+
+def gap_rows(study: Study, groups: Mapping[Group, ByQuestion]) -> Iterator[GapRow]:
+    """Every other method against user-AI, per condition, for each assistant and all together."""
+    found: dict[tuple[str, str], dict[str, dict[str, float]]] = defaultdict(dict)
+    for people, other in _beside_user_ai(groups):
+        both = sorted(groups[people].keys() & groups[other].keys())
+        if both:
+            differences = {q: groups[other][q].accuracy - groups[people][q].accuracy for q in both}
+            found[other.method, people.condition][people.assistant] = differences
+    for (method, condition), by_assistant in found.items():
+        for assistant, differences in by_assistant.items():
+            yield _gap(study, method, assistant, condition, [differences])
+        if len(by_assistant) > 1:
+            yield _gap(study, method, EVERY_ASSISTANT, condition, list(by_assistant.values()))
+
+
+def _gap(
+    study: Study, method: str, assistant: str, condition: str, differences: Sequence[Mapping[str, float]]
+) -> GapRow:
+    """The gap over one or more assistants; a question's value is its mean over them: questions stay the unit."""
+    of_question: dict[str, list[float]] = defaultdict(list)
+    of_subset: dict[tuple[int, str], list[float]] = defaultdict(list)
+    for number, by_question in enumerate(differences):
+        for question_id, difference in by_question.items():
+            of_question[question_id].append(difference)
+            of_subset[number, study.questions[question_id].subset].append(difference)
+    return GapRow(
+        method,
+        assistant,
+        condition,
+        mean_over_questions([math.fsum(values) / len(values) for values in of_question.values()]),
+        mean_over_questions([math.fsum(map(abs, values)) / len(values) for values in of_question.values()]),
+        mean_value([abs(math.fsum(values) / len(values)) for values in of_subset.values()]),
+    )
+
+
+def _beside_user_ai(groups: Iterable[Group]) -> Iterator[tuple[Group, Group]]:
+    """Pairs of a user-AI group and another method with the same assistant (people alone have none)."""
+    every = sorted(groups, key=lambda g: (g.method, g.assistant, g.condition))
+    for other in every:
+        for people in every:
+            if other.method != USER_AI == people.method and other.assistant in (people.assistant, EVERY_ASSISTANT):
+                yield people, other
+
+
+def model_gap_rows(groups: Mapping[Group, ByQuestion]) -> Iterator[ModelGapRow]:
+    """The difference between every two assistants, alone and with users."""
+    kinds = sorted({(group.method, group.condition) for group in groups if group.method != USER_ALONE})
+    for method, condition in kinds:
+        names = sorted(g.assistant for g in groups if (g.method, g.condition) == (method, condition))
+        for first, second in combinations(names, 2):
+            one, other = (groups[Group(method, name, condition)] for name in (first, second))
+            both = sorted(one.keys() & other.keys())
+            if both:
+                differences = [one[q].accuracy - other[q].accuracy for q in both]
+                yield ModelGapRow(method, condition, first, second, mean_over_questions(differences))
+
+
+def correlation_rows(groups: Mapping[Group, ByQuestion]) -> Iterator[CorrelationRow]:
+    """Every other method against user-AI over questions, per condition, for each assistant and all together."""
+    pooled: dict[tuple[str, str], list[tuple[str, float, float]]] = defaultdict(list)
+    assistants = {group.assistant for group in groups if group.method == USER_AI}
+    for people, other in _beside_user_ai(groups):
+        both = sorted(groups[people].keys() & groups[other].keys())
+        points = [(q, groups[people][q].accuracy, groups[other][q].accuracy) for q in both]
+        pooled[other.method, people.condition] += points
+        yield _correlation(other.method, people.assistant, people.condition, points)
+    if len(assistants) > 1:
+        for (method, condition), points in pooled.items():
+            yield _correlation(method, EVERY_ASSISTANT, condition, points)
+
+
+def _correlation(
+    method: str, assistant: str, condition: str, points: Sequence[tuple[str, float, float]]
+) -> CorrelationRow:
+    questions = len({question_id for question_id, _, _ in points})
+    r = pearson([human for _, human, _ in points], [alone for _, _, alone in points])
+    interval = r if isinstance(r, Undefined) else _fisher_interval(r, questions)
+    return CorrelationRow(method, assistant, condition, r, interval, len(points), questions)
+
+
+def _fisher_interval(r: float, questions: int) -> tuple[float, float] | Undefined:
+    if questions < FEWEST_FOR_FISHER:
+        return Undefined(f"{questions} questions, {FEWEST_FOR_FISHER} are needed")
+    if abs(r) >= 1:
+        return Undefined("the correlation is exact")
+    half = NORMAL_95 / math.sqrt(questions - 3)
+    return math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)

@@ -1,0 +1,162 @@
+r"""How often an assistant corrects people, how often it misleads them, and how often a chat mirrors the benchmark.
+
+*Corrected*: of the answers that were wrong alone, the share that is right with the assistant. *Misled*: of those that
+were right alone, the share that is wrong with it. Both need the same person's answer to the same question from before
+the chat, so only the `answer-first` condition counts. The *mirror rate* is defined in `chat_traits`.
+
+Source: ChatBench (arXiv 2504.07114), analysis of the user study.
+
+A rate (a share of yes among cases) whose standard error respects that cases share questions and people.
+
+The error is the linearised one of a ratio, summed by clusters: V = sum over clusters of (sum of (case - rate))^2 / n^2,
+for questions, plus people, minus single cases, which both have counted; never below either of the two. With few
+clusters it is too small; each part has the factor clusters / (clusters - 1).
+
+Source: Cameron, Gelbach and Miller 2011, "Robust inference with multiway clustering".
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+from chatbench.core.records import Answer, Study
+from chatbench.metrics.agreement import Undefined, Value
+from chatbench.metrics.names import EVERY_ASSISTANT
+from chatbench.realism.chats import WORDINGS, ChatTraits, real_chats, traits_of
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One yes or no, with the question and the person that it belongs to."""
+
+    question_id: str
+    person: str
+    yes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """`yes` of `cases`, as a share in 0..1 with its standard error."""
+
+    yes: int
+    cases: int
+    value: Value
+    standard_error: Value
+
+
+def rate(cases: Sequence[Case], nothing: str) -> Rate:
+    """The rate; undefined, for the reason `nothing`, where there is no case.
+
+    >>> rate([Case("q1", "w1", True), Case("q2", "w2", False)], "no case").value
+    0.5
+    """
+    if not cases:
+        return Rate(0, 0, Undefined(nothing), Undefined(nothing))
+    yes = sum(case.yes for case in cases)
+    share = yes / len(cases)
+    by_question, by_person = (
+        _variance(cases, share, keys) for keys in ([c.question_id for c in cases], [c.person for c in cases])
+    )
+    if isinstance(by_question, Undefined) or isinstance(by_person, Undefined):
+        return Rate(yes, len(cases), share, Undefined("one question or one person only"))
+    single = _variance(cases, share, range(len(cases)))
+    both = by_question + by_person - (0.0 if isinstance(single, Undefined) else single)
+    return Rate(yes, len(cases), share, math.sqrt(max(both, by_question, by_person)))
+
+
+def _variance(cases: Sequence[Case], share: float, keys: Sequence[Hashable]) -> Value:
+    sums: dict[Hashable, float] = defaultdict(float)
+    for case, key in zip(cases, keys, strict=True):
+        sums[key] += case.yes - share
+    if len(sums) < 2:
+        return Undefined("one cluster")
+    return len(sums) / (len(sums) - 1) * math.fsum(total**2 for total in sums.values()) / len(cases) ** 2
+
+
+ANSWER_FIRST = "answer-first"
+"""The condition in which people answer a question alone before they chat about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdviceRow:
+    """Corrected and misled people with one assistant, or all."""
+
+    assistant: str
+    corrected: Rate
+    misled: Rate
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorRow:
+    """Mirrors of the benchmark among the chats with one assistant in one condition, or all.
+
+    `mirror_at_most` also counts the one-turn copies whose reply's answer could not be read. `wordings`: the share of
+    each kind of first message.
+    """
+
+    assistant: str
+    condition: str
+    mirror: Rate
+    mirror_at_most: Rate
+    wordings: dict[str, Rate]
+
+
+def advice_rows(study: Study) -> list[AdviceRow]:
+    """Per assistant and for all; empty where nobody answered a question alone before chatting about it."""
+    alone = {(a.worker_id, a.question_id): a for a in study.answers if a.kind == "user-alone"}
+    pairs = [
+        (before, answer)
+        for answer in study.answers
+        if answer.kind == "user-AI"
+        and answer.condition == ANSWER_FIRST
+        and (before := alone.get((answer.worker_id, answer.question_id))) is not None
+    ]
+    groups = {name: [pair for pair in pairs if pair[1].assistant == name] for name in study.assistants}
+    if len(groups) > 1:
+        groups[EVERY_ASSISTANT] = pairs
+    return [_advice(name, group) for name, group in groups.items() if group]
+
+
+def _advice(assistant: str, pairs: Sequence[tuple[Answer, Answer]]) -> AdviceRow:
+    def cases(*, right_before: bool) -> list[Case]:
+        return [
+            Case(after.question_id, after.worker_id, after.correct != right_before)
+            for before, after in pairs
+            if before.correct == right_before
+        ]
+
+    return AdviceRow(
+        assistant,
+        corrected=rate(cases(right_before=False), "nobody was wrong alone"),
+        misled=rate(cases(right_before=True), "nobody was right alone"),
+    )
+
+
+def mirror_rows(study: Study) -> Iterator[MirrorRow]:
+    """All chats, then each assistant and condition; nothing where the study has no chats."""
+    conditions = [chat.condition for chat in study.conversations]
+    traits = [traits_of(chat) for chat in real_chats(study.conversations, study.questions)]
+    if not traits:
+        return
+    yield _mirrors(EVERY_ASSISTANT, "all", traits)
+    kinds = sorted({(chat.cell[1], condition) for chat, condition in zip(traits, conditions, strict=True)})
+    for assistant, condition in kinds if len(kinds) > 1 else ():
+        group = [t for t, c in zip(traits, conditions, strict=True) if (t.cell[1], c) == (assistant, condition)]
+        yield _mirrors(assistant, condition, group)
+
+
+def _mirrors(assistant: str, condition: str, chats: Sequence[ChatTraits]) -> MirrorRow:
+    def of(flags: Sequence[bool]) -> Rate:
+        cases = [Case(chat.cell[0], chat.person, yes) for chat, yes in zip(chats, flags, strict=True)]
+        return rate(cases, "no chats")
+
+    return MirrorRow(
+        assistant,
+        condition,
+        mirror=of([chat.mirror for chat in chats]),
+        mirror_at_most=of([chat.may_mirror for chat in chats]),
+        wordings={name: of([chat.wording == name for chat in chats]) for name in WORDINGS},
+    )

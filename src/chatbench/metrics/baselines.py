@@ -1,0 +1,138 @@
+r"""Predictions of user-AI accuracy that need no simulator: what a simulator has to beat.
+
+None of them sees a user-AI answer to a held-out question. The constant and the regression are fitted on the training
+questions; user-alone and AI-alone accuracy are read off for the held-out questions themselves.
+
+Source: ChatBench (arXiv 2504.07114): AI-alone methods against user-AI accuracy; docs/protocol.md, sections 8 and 9.
+
+The published results, as reference rows for tables; they live in `published.toml` with their source.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import numpy as np
+
+from chatbench.core.records import Study
+from chatbench.metrics.accuracies import Cell, Prediction, human_outcomes, predictions
+from chatbench.metrics.agreement import Outcomes
+from chatbench.metrics.names import AI_ALONE, CONSTANT, REGRESSION, USER_ALONE
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRow:
+    """One method with its (Pearson correlation, mean absolute error) per assistant."""
+
+    method: str
+    figures: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """All reference rows and where they stand."""
+
+    source: str
+    assistants: tuple[str, ...]
+    rows: tuple[PublishedRow, ...]
+
+
+@cache
+def published() -> Published:
+    """The published table.
+
+    >>> published().rows[-1].figures["gpt-4o"]
+    (0.63, 0.15)
+    """
+    content = tomllib.loads(resources.files("chatbench.metrics").joinpath("published.toml").read_text("utf-8"))
+    assistants = tuple(content["assistants"])
+    rows = tuple(
+        PublishedRow(row["method"], dict(zip(assistants, zip(row["pearson"], row["mae"], strict=True), strict=True)))
+        for row in content["row"]
+    )
+    return Published(content["source"], assistants, rows)
+
+
+Predictions = dict[Cell, Prediction]
+
+SPARE_QUESTIONS = 3
+"""A regression needs at least so many training questions more than it has coefficients."""
+
+
+def baseline_predictions(study: Study, train: AbstractSet[str], cells: AbstractSet[Cell]) -> dict[str, Predictions]:
+    """Every baseline that the study allows, by the name of its source, for the given held-out cells."""
+    found = {
+        CONSTANT: constant_predictions(study, train, cells),
+        REGRESSION: regression_predictions(study, train, cells),
+        USER_ALONE: user_alone_predictions(study, cells),
+        **{AI_ALONE + method: guesses for method, guesses in ai_alone_predictions(study, cells).items()},
+    }
+    return {source: guesses for source, guesses in found.items() if guesses}
+
+
+def constant_predictions(study: Study, train: AbstractSet[str], cells: Iterable[Cell]) -> Predictions:
+    """The same guess for every question: the mean human accuracy of the train questions with that assistant."""
+    by_assistant: dict[str, list[float]] = {}
+    for (_, assistant), prediction in predictions(human_outcomes(study, train), "counted wrong").items():
+        by_assistant.setdefault(assistant, []).append(prediction.accuracy)
+    guess = {assistant: math.fsum(values) / len(values) for assistant, values in by_assistant.items()}
+    counts = {assistant: len(values) for assistant, values in by_assistant.items()}
+    return {cell: Prediction(guess[cell[1]], counts[cell[1]]) for cell in cells if cell[1] in guess}
+
+
+def user_alone_predictions(study: Study, cells: Iterable[Cell]) -> Predictions:
+    """How often people are right alone, whichever assistant they were to work with later."""
+    outcomes: dict[str, Outcomes] = {}
+    for answer in study.answers:
+        if answer.kind == "user-alone":
+            known = outcomes.get(answer.question_id, Outcomes())
+            outcomes[answer.question_id] = known + Outcomes(answer.correct, not answer.correct)
+    by_cell = {cell: outcomes[cell[0]] for cell in cells if cell[0] in outcomes}
+    return predictions(by_cell, "counted wrong")
+
+
+def ai_alone_predictions(study: Study, cells: AbstractSet[Cell]) -> dict[str, Predictions]:
+    """Per method, how often the assistant alone is right (invalid answers are counted wrong by the study)."""
+    by_method: dict[str, Predictions] = {}
+    for score in study.ai_alone:
+        cell = (score.question_id, score.assistant)
+        if cell in cells and score.count > 0:
+            by_method.setdefault(score.method, {})[cell] = Prediction(score.accuracy, score.count)
+    return dict(sorted(by_method.items()))
+
+
+def regression_predictions(study: Study, train: AbstractSet[str], cells: AbstractSet[Cell]) -> Predictions:
+    """User-AI accuracy from user-alone and AI-alone accuracy, by least squares on the training questions.
+
+    One regression per assistant: an intercept, user-alone accuracy, and AI-alone accuracy by each method; predictions
+    are cut to 0..1. It needs user-alone and AI-alone accuracy both: an assistant without the one or the other, or with
+    too few training questions, is left out. `count` is the number of training questions.
+    """
+    trained = predictions(human_outcomes(study, train), "counted wrong")
+    known = frozenset(trained) | cells
+    user_alone, ai_alone = user_alone_predictions(study, known), ai_alone_predictions(study, known)
+    found: Predictions = {}
+    for assistant in sorted({assistant for _, assistant in cells}):
+        methods = [each for each in ai_alone.values() if any(cell[1] == assistant for cell in each)]
+        if not (user_alone and methods):
+            continue
+        of_assistant = [user_alone, *methods]
+        fitted = [cell for cell in trained if cell[1] == assistant and all(cell in each for each in of_assistant)]
+        wanted = sorted(cell for cell in cells if cell[1] == assistant and all(cell in each for each in of_assistant))
+        if wanted and len(fitted) >= len(of_assistant) + 1 + SPARE_QUESTIONS:
+            target = np.array([trained[cell].accuracy for cell in fitted])
+            coefficients, *_ = np.linalg.lstsq(_design(fitted, of_assistant), target, rcond=None)
+            guesses = np.clip(_design(wanted, of_assistant) @ coefficients, 0.0, 1.0)
+            found |= {cell: Prediction(float(g), len(fitted)) for cell, g in zip(wanted, guesses, strict=True)}
+    return found
+
+
+def _design(cells: Sequence[Cell], features: Sequence[Mapping[Cell, Prediction]]) -> np.ndarray[tuple[int, int]]:
+    """Shape (cells, 1 + features): an intercept and the accuracies."""
+    return np.array([[1.0, *(each[cell].accuracy for each in features)] for cell in cells])

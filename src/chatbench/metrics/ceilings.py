@@ -1,0 +1,144 @@
+r"""The human noise ceiling: how well the best possible simulator could agree with so few people.
+
+Human accuracy per question is a mean over few people, so even a simulator that knew everybody's chances would not agree
+with it perfectly. How noisy it is shows when the people of each cell are split into two random halves: what one half
+says of the other. Halves are smaller than the whole, and a simulator has its own number of chats, hence corrections:
+
+* correlations: from r between halves, Spearman-Brown gives the reliability for any number of people,
+  rho(n) = k r / (1 + (k - 1) r) with k = n / (size of a half). A simulator that plays other people in c chats reaches
+  sqrt(rho(n) rho(c)); with unlimited chats, sqrt(rho(n)).
+* root mean square error: the difference of two means of a and a answers has variance p(1-p)(1/a + 1/a), that of n
+  people and c chats p(1-p)(1/n + 1/c). So each cell's difference between halves is shrunk by the root of the quotient;
+  with unlimited chats 1/c is 0.
+* absolute and calibration error do not scale like that: with few answers many differences are exactly 0. They are
+  simulated: chances from a Beta distribution with the mean of human accuracy, and its variance less the part that is
+  noise; then n people and c chats from each chance. The calibration error is the simulated one. The absolute error is
+  that between the real halves, times the simulated one of n people and c chats, over the simulated one of halves.
+
+Sizes differ from cell to cell; for the reliability their harmonic means stand for them. Cells of one person are left
+out.
+
+Source: Spearman 1910, Brown 1910; Lage-Castellanos et al. 2019, "Methods for computing the maximum performance of
+computational models" (the ceiling sqrt(rho)).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from chatbench.metrics.accuracies import Cell, Prediction
+from chatbench.metrics.agreement import MIN_QUESTIONS, Array, Undefined, Value, batch_agreement
+
+CEILING_METRICS = ("pearson", "spearman", "mae", "rmse", "ece")
+CORRELATIONS = ("pearson", "spearman")
+HALVINGS = 200
+"""Random halvings that a ceiling is averaged over; with 50 cells its own error is then below 0.005."""
+
+
+@dataclass(frozen=True, slots=True)
+class Halves:
+    """Random halvings of the people of some cells: accuracies of shape (halvings, cells), sizes of shape (cells,)."""
+
+    first: Array
+    second: Array
+    size: Array
+    people: Array
+
+
+def ceilings(human: Mapping[Cell, Prediction], chats: Sequence[int | None], seed: int) -> list[dict[str, Value]]:
+    """The ceiling of every metric in `CEILING_METRICS`, for each number of chats per cell (None: unlimited)."""
+    several = [person for person in human.values() if person.count > 1]
+    halves = halve(several, seed)
+    if halves is None:
+        reason = Undefined(f"fewer than {MIN_QUESTIONS} questions have answers of two people")
+        return [dict.fromkeys(CEILING_METRICS, reason) for _ in chats]
+    between = batch_agreement(halves.first, halves.second, np.ones_like(halves.first))
+    correlations = {metric: _mean_defined(between[metric]) for metric in CORRELATIONS}
+    return [
+        {
+            **{metric: correlation_ceiling(r, halves, count) for metric, r in correlations.items()},
+            **error_ceilings(several, halves, count, seed),
+        }
+        for count in chats
+    ]
+
+
+def halve(cells: Sequence[Prediction], seed: int) -> Halves | None:
+    """`HALVINGS` random halvings of each cell's answers; of an odd number one is left out. None under three cells."""
+    if len(cells) < MIN_QUESTIONS:
+        return None
+    rng = np.random.default_rng(seed)
+    people = np.array([cell.count for cell in cells])
+    right = np.array([round(cell.accuracy * cell.count) for cell in cells])
+    size = people // 2
+    shape = (HALVINGS, len(cells))
+    first = rng.hypergeometric(right, people - right, size, shape)
+    second = rng.hypergeometric(right - first, people - right - (size - first), size, shape)
+    return Halves(first / size, second / size, size.astype(np.float64), people.astype(np.float64))
+
+
+def _mean_defined(values: Array) -> Value:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else Undefined("people are alike in every question")
+
+
+def correlation_ceiling(r: Value, halves: Halves, chats: int | None) -> Value:
+    """sqrt(rho(people) rho(chats)) from the mean correlation `r` between halves; undefined where r is not positive."""
+    if isinstance(r, Undefined):
+        return r
+    if r <= 0:
+        return Undefined(f"people do not agree among themselves (correlation of halves {r:.2f})")
+    half = 1 / float(np.mean(1 / halves.size))
+    of_people = spearman_brown(r, 1 / float(np.mean(1 / halves.people)) / half)
+    of_chats = 1.0 if chats is None else spearman_brown(r, chats / half)
+    return math.sqrt(of_people * of_chats)
+
+
+def spearman_brown(r: float, factor: float) -> float:
+    """Reliability of a mean of `factor` times as many answers as those whose means correlate by r.
+
+    >>> spearman_brown(0.5, 2)
+    0.6666666666666666
+    """
+    return factor * r / (1 + (factor - 1) * r)
+
+
+def error_ceilings(cells: Sequence[Prediction], halves: Halves, chats: int | None, seed: int) -> dict[str, Value]:
+    """The smallest mean absolute, root mean square and calibration error that can be expected."""
+    difference = halves.second - halves.first
+    noise = 1 / halves.people + (0.0 if chats is None else 1 / chats)
+    shrunk = difference * np.sqrt(noise / (2 / halves.size))
+    rng = np.random.default_rng([seed, 1])
+    chance = draw_chances(cells, rng)
+    people = halves.people.astype(np.int64)
+    human = rng.binomial(people, chance) / people
+    simulated = chance if chats is None else rng.binomial(chats, chance) / chats
+    scored = batch_agreement(human, simulated, np.ones(chance.shape))
+    of_halves = [rng.binomial(people // 2, chance) / halves.size for _ in range(2)]
+    in_halves = float(np.abs(of_halves[0] - of_halves[1]).mean())
+    return {
+        "mae": float(np.abs(difference).mean()) * (float(scored["mae"].mean()) / in_halves if in_halves else 1.0),
+        "rmse": float(np.sqrt((shrunk**2).mean(axis=1)).mean()),
+        "ece": float(scored["ece"].mean()),
+    }
+
+
+def draw_chances(cells: Sequence[Prediction], rng: np.random.Generator) -> Array:
+    """Shape (`HALVINGS`, cells): chances of being right, from a Beta distribution that fits the cells by moments.
+
+    The spread of chances is that of human accuracy less the mean of h(1-h)/(n-1), the unbiased noise of n people.
+    """
+    people, accuracy = np.array([cell.count for cell in cells]), np.array([cell.accuracy for cell in cells])
+    mean, noise = float(accuracy.mean()), float((accuracy * (1 - accuracy) / (people - 1)).mean())
+    spread = float(accuracy.var(ddof=1)) - noise
+    shape = (HALVINGS, len(cells))
+    if spread <= 0:  # as far as can be told, every question has the same chance
+        return np.full(shape, mean)
+    if spread >= mean * (1 - mean):  # every question is answered by all or by nobody
+        return (rng.random(shape) < mean).astype(np.float64)
+    total = mean * (1 - mean) / spread - 1
+    return rng.beta(mean * total, (1 - mean) * total, shape)

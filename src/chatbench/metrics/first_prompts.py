@@ -1,0 +1,247 @@
+r"""Figures of first prompts: overlap with what people wrote, and whether the question's numbers came over.
+
+How chats go: how many user turns, how they end, how often the answer is no letter.
+
+Whether prompts carry the numbers of the question over: copied, left out, or made up.
+
+Numbers are compared by value (`1,200` = `1200` = `1200.0`), without sign, and once each however often they stand there.
+A prompt that asks about something else ("what is a prime?") need not hold them; one that *restates* the problem should.
+People leave facts out on purpose, so a simulator is read beside the human value and not against 100 %.
+
+The words of a text, and how many words of one text stand in another in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TypeVar
+
+import numpy as np
+
+from chatbench.core.records import Conversation, Question, SimulatedConversation, Study
+from chatbench.metrics.accuracies import is_lost
+from chatbench.metrics.agreement import Undefined
+from chatbench.metrics.estimates import standard_deviation
+from chatbench.metrics.names import EVERY_ASSISTANT, PEOPLE, TERMINATIONS, Figure, share
+from chatbench.metrics.overlap import BleuCounts, Overlap, overlap, sacrebleu_score
+
+Chat = TypeVar("Chat")
+
+
+def people_figures(conversations: Sequence[Conversation]) -> Iterator[Figure]:
+    """Number of real chats and mean number of user turns, per assistant and together."""
+    for name, group in _by_assistant(conversations, lambda chat: chat.assistant):
+        turns = [chat.user_turns for chat in group]
+        yield Figure(name, PEOPLE, "conversations", float(len(group)))
+        yield Figure(name, PEOPLE, "user_turns", sum(turns) / len(turns))
+
+
+def chat_figures(chats: Sequence[SimulatedConversation], source: str) -> Iterator[Figure]:
+    """Number of chats, share of each ending, mean user turns (of chats that did not fail), share of invalid answers."""
+    for name, group in _by_assistant(chats, lambda chat: chat.assistant):
+        endings: Counter[str] = Counter(chat.termination for chat in group)
+        yield Figure(name, source, "conversations", float(len(group)))
+        for ending in TERMINATIONS:
+            yield Figure(name, source, f"{ending}_share", endings[ending] / len(group))
+        turns = [sum(turn.role == "user" for turn in chat.turns) for chat in group if chat.termination != "failed"]
+        yield Figure(name, source, "user_turns", sum(turns) / len(turns) if turns else Undefined("every chat failed"))
+        kept = [chat for chat in group if not is_lost(chat)]
+        invalid = sum(chat.letter is None for chat in kept)
+        yield Figure(name, source, "invalid_share", share(invalid, len(kept), "every chat failed"))
+
+
+def _by_assistant(chats: Sequence[Chat], assistant_of: Callable[[Chat], str]) -> Iterator[tuple[str, Sequence[Chat]]]:
+    groups: dict[str, list[Chat]] = {}
+    for chat in chats:
+        groups.setdefault(assistant_of(chat), []).append(chat)
+    yield from sorted(groups.items())
+    if chats:
+        yield EVERY_ASSISTANT, chats
+
+
+_NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?", re.ASCII)
+_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
+_FUNCTION_WORDS_TEXT = """
+a about after all also an and any are as at be been before both but by can could did do does each either every for from
+get had has have he her hers him his how i if in into is it its just let me more most much many my no nor not now of off
+on one only or other our out over she should so some such than that the their them then there these they this those
+through to too under up us very was we were what when where which while who whom whose why will with would you your
+"""
+_FUNCTION_WORDS = frozenset(_FUNCTION_WORDS_TEXT.split())
+RESTATED_SHARE = 0.5
+"""From this share of its content words, or of its numbers, a question counts as restated."""
+
+
+def numbers(text: str) -> frozenset[Decimal]:
+    """The distinct numbers of a text, by value.
+
+    >>> sorted(map(str, numbers("1,200 pens, 3 boxes, 3.50 each, 3 left")))
+    ['1200', '3', '3.5']
+    """
+    values = (Decimal(match.replace(",", "")) for match in _NUMBER.findall(text))
+    # normalize() would turn 1200 into 1.2E+3, an equal but unreadable value.
+    return frozenset(v.quantize(Decimal(1)) if v == v.to_integral_value() else v.normalize() for v in values)
+
+
+def content_words(text: str) -> frozenset[str]:
+    """The distinct words of a text, lower-cased, without function words and numbers."""
+    return frozenset(_WORD.findall(text.lower())) - _FUNCTION_WORDS
+
+
+def restates(prompt: str, question: Question) -> bool:
+    """Whether a prompt tells the problem: it holds half of the question text's content words or half of its numbers."""
+    return _reaches(content_words(prompt), content_words(question.text)) or _reaches(
+        numbers(prompt), numbers(question.text)
+    )
+
+
+def _reaches(found: frozenset[object], wanted: frozenset[object]) -> bool:
+    return bool(wanted) and len(found & wanted) >= RESTATED_SHARE * len(wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class NumberCopy:
+    """Counts over prompts about questions whose text holds a number; counts add up.
+
+    `complete`: restatements that hold every number of the question text. `with_number`: prompts that hold a number at
+    all; `no_foreign`: those of them whose every number stands in the question (text or options).
+    """
+
+    prompts: int = 0
+    restatements: int = 0
+    complete: int = 0
+    with_number: int = 0
+    no_foreign: int = 0
+
+    def __add__(self, other: NumberCopy) -> NumberCopy:
+        return NumberCopy(
+            self.prompts + other.prompts,
+            self.restatements + other.restatements,
+            self.complete + other.complete,
+            self.with_number + other.with_number,
+            self.no_foreign + other.no_foreign,
+        )
+
+
+def number_copy(prompts: Iterable[str], question: Question) -> NumberCopy:
+    """Counts for one question's first prompts; all zero where the question text holds no number."""
+    wanted = numbers(question.text)
+    if not wanted:
+        return NumberCopy()
+    known = wanted | numbers(question.full_text)
+    total = NumberCopy()
+    for prompt in prompts:
+        found, restated = numbers(prompt), restates(prompt, question)
+        total += NumberCopy(1, restated, restated and wanted <= found, bool(found), bool(found) and found <= known)
+    return total
+
+
+_WORD_word_order = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*")  # noqa: RUF001  (people type both apostrophes)
+
+
+def words(text: str) -> list[str]:
+    """Words and numbers, lower-cased, in order; punctuation and white space do not count.
+
+    >>> words("What's 1,200 x 3.5?")
+    ["what's", '1,200', 'x', '3.5']
+    """
+    return [word.replace("’", "'") for word in _WORD_word_order.findall(text.lower())]  # noqa: RUF001  (as above)
+
+
+def words_in_order(first: Sequence[str], second: Sequence[str]) -> int:
+    """Length of the longest common subsequence of two lists of words.
+
+    One bit of an integer per word of `first`, so a whole column of the usual table is one addition.
+
+    Source: Crochemore, Iliopoulos, Pinzon, Reid 2001, "A fast and practical bit-vector algorithm for the longest common
+    subsequence problem".
+
+    >>> words_in_order("a b c d".split(), "b x d a".split())
+    2
+    """
+    places: dict[str, int] = {}
+    for index, word in enumerate(first):
+        places[word] = places.get(word, 0) | 1 << index
+    every = (1 << len(first)) - 1
+    unmatched = every
+    for word in second:
+        matches = unmatched & places.get(word, 0)
+        unmatched = ((unmatched + matches) | (unmatched - matches)) & every
+    return len(first) - unmatched.bit_count()
+
+
+def share_in_order(wanted: Sequence[str], found: Sequence[str]) -> float:
+    """Share of the words of `wanted` that `found` holds in the same order, 0..1; 0 where nothing is wanted."""
+    return words_in_order(wanted, found) / len(wanted) if wanted else 0.0
+
+
+def simulated_first_prompts(chats: Iterable[SimulatedConversation]) -> dict[str, list[str]]:
+    """First user message of each chat by question; a simulator that said nothing said "".
+
+    The first message is written before the assistant is heard, so chats with all assistants count together.
+    """
+    prompts: dict[str, list[str]] = {}
+    for chat in chats:
+        if chat.turns or not is_lost(chat):
+            prompts.setdefault(chat.question_id, []).append(chat.turns[0].text if chat.turns else "")
+    return prompts
+
+
+def human_overlap(conversations: Sequence[Conversation]) -> Overlap | None:
+    """Overlap of different people's first prompts about one question: what a perfect simulator could reach.
+
+    None where fewer than two people wrote.
+    """
+    workers = np.array([conversation.worker_id for conversation in conversations], dtype=object)
+    prompts = [conversation.turns[0].text for conversation in conversations]
+    different = np.asarray(workers[:, None] != workers[None, :], dtype=bool)
+    return overlap(prompts, prompts, allowed=different) if different.any() else None
+
+
+def question_copied(study: Study, prompts: Mapping[str, Sequence[str]]) -> dict[str, Overlap]:
+    """Overlap of each question's own text with what people wrote: what a simulator reaches that just copies it."""
+    return {
+        question_id: overlap([study.questions[question_id].text], texts)
+        for question_id, texts in sorted(prompts.items())
+    }
+
+
+def overlap_values(overlaps: Mapping[str, Overlap]) -> dict[str, dict[str, float]]:
+    """Per metric, the value of each question."""
+    return {
+        "bleu": {question_id: scored.bleu for question_id, scored in overlaps.items()},
+        "rouge1": {question_id: scored.rouge1 for question_id, scored in overlaps.items()},
+        "rouge2": {question_id: scored.rouge2 for question_id, scored in overlaps.items()},
+        "rougeL": {question_id: scored.rouge_l for question_id, scored in overlaps.items()},
+    }
+
+
+def overlap_figures(overlaps: Mapping[str, Overlap], source: str) -> Iterator[Figure]:
+    """Mean and standard deviation over questions, and sacrebleu over all pairs as one corpus; by question id."""
+    if not overlaps:
+        return
+    for metric, values in overlap_values(overlaps).items():
+        numbers = list(values.values())
+        yield Figure(EVERY_ASSISTANT, source, metric, math.fsum(numbers) / len(numbers))
+        yield Figure(EVERY_ASSISTANT, source, f"{metric}_sd_over_questions", standard_deviation(numbers))
+    counts = sum((scored.bleu_counts for scored in overlaps.values()), start=BleuCounts())
+    yield Figure(EVERY_ASSISTANT, source, "sacrebleu", sacrebleu_score(counts)[0])
+    yield Figure(EVERY_ASSISTANT, source, "prompt_pairs", float(sum(scored.pairs for scored in overlaps.values())))
+
+
+def number_figures(study: Study, prompts: Mapping[str, Sequence[str]], source: str) -> Iterator[Figure]:
+    """Shares of first prompts that restate the problem, and of those that carry its numbers over rightly."""
+    copies = [number_copy(texts, study.questions[question_id]) for question_id, texts in prompts.items()]
+    total = sum(copies, start=NumberCopy())
+    shares = {
+        "restatement_share": (total.restatements, total.prompts, "no question has a number in its text"),
+        "all_numbers_share": (total.complete, total.restatements, "no prompt restates its problem"),
+        "no_foreign_number_share": (total.no_foreign, total.with_number, "no prompt holds a number"),
+    }
+    for metric, (part, whole, reason) in shares.items():
+        yield Figure(EVERY_ASSISTANT, source, metric, share(part, whole, reason))

@@ -1,0 +1,199 @@
+r"""Confidence intervals for means over splits, by bootstrap over questions, widened for people who answered several.
+
+Everything that differs from question to question (the question itself, who happened to answer it, which chats were
+drawn) is in the spread over resampled questions; that also respects that splits share questions, since a question drawn
+twice counts twice in every split. A person who answered several questions ties them together, which resampled
+questions cannot show. For this the variance over resampled people is added and that over resampled single answers is
+taken off, as for two-way clusters: V = V(questions) + max(0, V(people) - V(answers)).
+
+The interval is estimate +- t * sqrt(V) with t of (questions - 1) degrees of freedom; V(questions) is multiplied by
+questions / (questions - 1), the bootstrap's small-sample factor. Correlations are computed on Fisher's scale
+(atanh), where their distribution is nearly normal. The calibration error has no interval: with few questions it is
+too large, and resampling makes it larger still. The trained simulators and the splits are taken as they are: what
+training on other questions would have changed is in the standard errors over splits, not here.
+
+Source: Cameron, Gelbach and Miller 2011, "Robust inference with multiway clustering"; Field and Welsh 2007,
+"Bootstrapping clustered data".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from chatbench.metrics.agreement import Array, Undefined
+from chatbench.metrics.resampling import Draws, Rows, SourceCells, mean_over_splits, replicate_rows
+
+CORRELATIONS = ("pearson", "spearman")
+WITHOUT_INTERVAL = {
+    "ece": Undefined("a calibration error is too large by an unknown amount where bins hold few questions")
+}
+"""Figures whose interval would hold the truth less often than it says; measured in benchmarks/coverage.py."""
+SIGNED = ("bias", "gap", "gap_error")
+DIFFERENCE = "difference"
+"""The metric under which differences of two figures are known; they have no bounds of their own."""
+MIN_QUESTIONS = 3
+LOST_SHARE = 0.05
+"""If more resamples than this share have no value, an interval from the others would be of something else."""
+NO_SPREAD = 1e-9
+CERTAIN = 1 - 1e-12
+"""A correlation is kept this far from 1 before atanh, which is infinite there."""
+
+IntervalRow = tuple[str, str, str]
+"""(assistant, source, metric)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A confidence interval, the standard error behind it (in the figure's unit), and the questions it rests on."""
+
+    low: float
+    high: float
+    standard_error: float
+    questions: int
+
+
+Bound = Interval | Undefined
+
+
+def source_intervals(
+    draws: Draws, splits: Sequence[SourceCells], by_worker: Array | None, by_answer: Array | None
+) -> dict[tuple[str, str], Bound]:
+    """The interval of every figure of one source, by (assistant, metric).
+
+    Args:
+        splits: the source's cells in each split.
+        by_worker, by_answer: accuracies where people, and single answers, were drawn again; None where nobody answered
+            twice, so that there is nothing to add.
+    """
+    questions = len(np.unique(np.concatenate([cells.question for cells in splits]))) if splits else 0
+    ones = replicate_rows(splits, lambda _, cells: (*_fixed(cells), np.ones((1, len(cells.cell)))))
+    drawn = replicate_rows(splits, lambda _, cells: (*_fixed(cells), draws.question_weights[:, cells.question]))
+    extra: Mapping[tuple[str, str], float] = {}
+    if by_worker is not None and by_answer is not None:
+        extra = person_variance(splits, by_worker, by_answer)
+    return {
+        row: WITHOUT_INTERVAL.get(row[1])
+        or interval(row[1], float(estimate[0]), drawn[row], questions, draws.told.confidence, extra.get(row, 0.0))
+        for row, estimate in ones.items()
+    }
+
+
+def _fixed(cells: SourceCells) -> tuple[Array, Array]:
+    return cells.human[None], cells.simulated[None]
+
+
+def person_variance(splits: Sequence[SourceCells], by_worker: Array, by_answer: Array) -> dict[tuple[str, str], float]:
+    """max(0, V(people) - V(answers)) of every figure: what one person does in several questions."""
+    people, answers = human_rows(splits, by_worker), human_rows(splits, by_answer)
+    return {row: excess(people[row], answers[row]) for row in people}
+
+
+def excess(people: Array, answers: Array) -> float:
+    """max(0, V(people) - V(answers)); NaN where either has no value."""
+    return float(np.maximum(0.0, variance(people) - variance(answers)))
+
+
+def human_rows(splits: Sequence[SourceCells], accuracies: Array) -> Rows:
+    """Every figure with human accuracies drawn again, shape (replicates, all cells); a cell that is NaN is left out."""
+
+    def redraw(_: int, cells: SourceCells) -> tuple[Array, Array, Array]:
+        human = accuracies[:, cells.cell]
+        there = ~np.isnan(human)
+        return np.where(there, human, 0.0), cells.simulated[None], there.astype(np.float64)
+
+    return replicate_rows(splits, redraw)
+
+
+def variance(values: Array) -> float:
+    """Variance of the replicates that have a value; NaN where none has."""
+    known = values[~np.isnan(values)]
+    return float(known.var()) if len(known) else math.nan
+
+
+def interval(
+    metric: str, estimate: float, replicates: Array, questions: int, confidence: float, extra_variance: float = 0.0
+) -> Bound:
+    """The interval of one figure.
+
+    Args:
+        estimate: the figure itself; NaN where it is undefined.
+        replicates: the figure on resampled questions.
+        questions: how many different questions there are.
+        extra_variance: to be added, in the figure's unit squared; NaN where it is unknown.
+    """
+    if math.isnan(estimate):
+        return Undefined("the figure is undefined")
+    if questions < MIN_QUESTIONS:
+        return Undefined(f"{questions} question{'s' * (questions != 1)}, {MIN_QUESTIONS} are needed")
+    known = replicates[~np.isnan(replicates)]
+    lost = len(replicates) - len(known)
+    if not len(replicates) or lost > LOST_SHARE * len(replicates):
+        return Undefined(f"{lost} of {len(replicates)} resamples have no value")
+    if math.isnan(extra_variance):
+        return Undefined("it has no value where other people are drawn")
+    on_scale, slope = _scaled(metric, known), _slope(metric, estimate)
+    spread = float(on_scale.std())
+    if spread < NO_SPREAD:
+        return Undefined("the figure is the same whichever questions are drawn")
+    factor = questions / (questions - 1)
+    error = math.sqrt(spread**2 * factor + extra_variance * slope**2)
+    half = quantile(confidence, questions) * error
+    centre = float(_scaled(metric, np.array([estimate]))[0])
+    low, high = (_unscaled(metric, centre + sign * half) for sign in (-1, 1))
+    return Interval(low, high, math.sqrt(float(known.var()) * factor + extra_variance), questions)
+
+
+def quantile(confidence: float, questions: int) -> float:
+    """The two-sided quantile of Student's t with (questions - 1) degrees of freedom."""
+    from scipy import special  # type: ignore[import-untyped]  # late: slow to import; has no types
+
+    return float(special.stdtrit(questions - 1, 0.5 + confidence / 2))
+
+
+def _scaled(metric: str, values: Array) -> Array:
+    return np.arctanh(np.clip(values, -CERTAIN, CERTAIN)) if metric in CORRELATIONS else values
+
+
+def _slope(metric: str, value: float) -> float:
+    """Derivative of the scale."""
+    return 1 / max(1 - value**2, 1 - CERTAIN) if metric in CORRELATIONS else 1.0
+
+
+def _unscaled(metric: str, value: float) -> float:
+    if metric in CORRELATIONS:
+        return math.tanh(value)
+    if metric == DIFFERENCE:
+        return value
+    return min(1.0, max(-1.0 if metric in SIGNED else 0.0, value))
+
+
+def mean_intervals(
+    draws: Draws, values: Mapping[IntervalRow, Sequence[Mapping[str, float]]]
+) -> dict[IntervalRow, Bound]:
+    """Intervals of figures that are means over questions.
+
+    Args:
+        values: per figure and split, the value of each question; all of them among the questions of `draws`.
+    """
+    place = {question_id: number for number, question_id in enumerate(draws.questions)}
+    found: dict[IntervalRow, Bound] = {}
+    for row, splits in values.items():
+        means: list[Array] = []
+        estimates: list[float] = []
+        for split in splits:
+            if not split:
+                continue
+            weights = draws.question_weights[:, [place[question_id] for question_id in split]]
+            numbers = np.array(list(split.values()))
+            with np.errstate(invalid="ignore"):
+                means.append(weights @ numbers / weights.sum(axis=1))
+            estimates.append(float(numbers.mean()))
+        questions = len({question_id for split in splits for question_id in split})
+        if means:
+            estimate = math.fsum(estimates) / len(estimates)
+            found[row] = interval(row[2], estimate, mean_over_splits(means), questions, draws.told.confidence)
+    return found

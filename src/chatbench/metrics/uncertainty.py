@@ -1,0 +1,244 @@
+r"""How sure the figures of a model are: intervals of all that rest on questions, and where the uncertainty comes from.
+
+All figures share one set of draws per part, so that equal data gives equal intervals, whatever else is in the table.
+
+Where the uncertainty of a mean over splits comes from: questions, people, splits, simulated chats.
+
+Model. Each split's figure is spread over its questions by the jackknife: y(q, s) = n f(s) - (n - 1) f(s without q),
+whose mean over q is f(s) (up to curvature). These values are taken as crossed random effects,
+
+    y(q, s) = mu + a(q) + b(s) + e(q, s),
+
+a: what is peculiar to a question in every split, b: to a split (its training set and seed), e: the rest. Their
+variances are estimated by the method of moments from the sums of squares within questions, within splits and over all,
+which is unbiased for any pattern of who is held out where. The variance of the mean over splits is then a sum of known
+multiples of them. Two parts are known better than that, from drawing answers and chats again within cells:
+
+    questions             a, less what is due to people
+    people                answers drawn again, plus what ties the answers of one person together
+    splits                b
+    questions x splits    e, less what is due to chats
+    chats                 simulated chats drawn again
+
+Of a single split, "splits" and "questions x splits" cannot be told from the questions and are left out. The parts add
+up to the total. They are unbiased estimates of variances and not bounds, so a small one may come out
+negative; it then says "too small to be told from 0". Splits train on overlapping questions, so b is too small, as the
+plain standard error over splits is.
+
+Source: Gao and Owen 2017, "Efficient moment calculations for variance components in large unbalanced crossed random
+effects models"; Efron and Stein 1981 (jackknife).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from chatbench.core.records import Answer
+from chatbench.metrics.agreement import Array, Undefined
+from chatbench.metrics.cells import SplitCells
+from chatbench.metrics.intervals import Bound, human_rows, mean_intervals, person_variance, source_intervals, variance
+from chatbench.metrics.names import (
+    BASE_MODEL,
+    CONDITION,
+    EVERY_ASSISTANT,
+    FINE_TUNED,
+    MEAN_OF_ASSISTANTS,
+    WHOLE,
+    MetricKey,
+)
+from chatbench.metrics.resampling import Draws, Indices, Resampling, SourceCells, replicate_rows
+from chatbench.metrics.split_metrics import SplitMeasures
+
+SplitValues = tuple[Indices, Array]
+"""Places of a split's questions, and the value that each contributes to a figure; both of shape (questions,)."""
+
+CAUSES = ("questions", "people", "splits", "questions x splits", "chats")
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Variance of a mean over splits by cause (of `CAUSES`), in the figure's unit squared; may be slightly negative."""
+
+    by_cause: Mapping[str, float]
+
+    @property
+    def total(self) -> float:
+        return sum(self.by_cause.values())
+
+
+def source_spreads(
+    draws: Draws, splits: Sequence[SourceCells], by_worker: Array | None, by_answer: Array | None
+) -> dict[tuple[str, str], Spread | Undefined]:
+    """The spread of every figure of one simulator, by (assistant, metric); arguments as in `source_intervals`."""
+    values = [jackknife_values(cells) for cells in splits]
+    people = human_rows(splits, draws.accuracies_of_people())
+    ties = person_variance(splits, by_worker, by_answer) if by_worker is not None and by_answer is not None else {}
+
+    def with_chats(number: int, cells: SourceCells) -> tuple[Array, Array, Array]:
+        again = draws.accuracies_of_chats(cells, number)
+        return cells.human[None], again, np.ones_like(again)
+
+    chats = replicate_rows(splits, with_chats)
+    return {
+        row: spread(
+            [split[row] for split in values if row in split],
+            people=variance(people[row]),
+            ties=ties.get(row, 0.0),
+            chats=variance(chats[row]),
+        )
+        for row in chats
+    }
+
+
+def jackknife_values(cells: SourceCells) -> dict[tuple[str, str], SplitValues]:
+    """n f - (n - 1) f(without q) of every figure of a split, over the n questions that it rests on."""
+    questions, place = np.unique(cells.question, return_inverse=True)
+    without = np.ones((len(questions), len(cells.cell)))
+    without[place, np.arange(len(cells.cell))] = 0.0
+    fixed = (cells.human[None], cells.simulated[None])
+    whole = replicate_rows([cells], lambda *_: (*fixed, np.ones((1, len(cells.cell)))))
+    less = replicate_rows([cells], lambda *_: (*fixed, without))
+    found = {}
+    for row, values in less.items():
+        together = row[0] in (EVERY_ASSISTANT, MEAN_OF_ASSISTANTS)
+        own = np.isin(questions, cells.question if together else cells.question[cells.assistant == row[0]])
+        count = int(own.sum())
+        found[row] = (questions[own], count * whole[row] - (count - 1) * values[own])
+    return found
+
+
+def spread(splits: Sequence[SplitValues], *, people: float, ties: float, chats: float) -> Spread | Undefined:
+    """The variance of the mean over splits by cause.
+
+    Args:
+        splits: per split, the values of its questions.
+        people: variance from drawing answers again within cells, `ties` what people who answered several questions add.
+        chats: variance from drawing chats again.
+    """
+    if any(np.isnan(values).any() for _, values in splits):
+        return Undefined("without some question the figure is undefined")
+    if np.isnan([people, ties, chats]).any():
+        return Undefined("it has no value where other people or chats are drawn")
+    if any(len(values) < 2 for _, values in splits):
+        return Undefined("a split with fewer than 2 questions")
+    if len(splits) == 1:
+        values = splits[0][1]
+        both = float(values.var(ddof=1)) / len(values)
+        return Spread({"questions": both - people - chats, "people": people + ties, "chats": chats})
+    components = variance_components(splits)
+    if isinstance(components, Undefined):
+        return components
+    of_questions, of_splits, rest = components
+    weight = [np.full(len(values), 1 / len(splits) / len(values)) for _, values in splits]
+    per_question = np.bincount(np.concatenate([places for places, _ in splits]), weights=np.concatenate(weight))
+    from_questions = of_questions * float((per_question**2).sum())
+    from_rest = rest * sum(float((each**2).sum()) for each in weight)
+    return Spread(
+        {
+            "questions": from_questions - people,
+            "people": people + ties,
+            "splits": of_splits / len(splits),
+            "questions x splits": from_rest - chats,
+            "chats": chats,
+        }
+    )
+
+
+def variance_components(splits: Sequence[SplitValues]) -> tuple[float, float, float] | Undefined:
+    """Unbiased variances of a (questions), b (splits) and e (rest) of the crossed random effects model.
+
+    Three sums of squares and their expectations, with N values, G questions held out n(q) times, K splits of n(s):
+    within questions (N - G)(b + e); within splits (N - K)(a + e); over all
+    (N - sum n(q)^2 / N) a + (N - sum n(s)^2 / N) b + (N - 1) e.
+    """
+    places = np.concatenate([places for places, _ in splits])
+    values = np.concatenate([values for _, values in splits])
+    sizes = np.array([len(each) for _, each in splits])
+    number = np.repeat(np.arange(len(splits)), sizes)
+    _, question, times = np.unique(places, return_inverse=True, return_counts=True)
+    count = len(values)
+    if count == len(times):
+        return Undefined("no question is held out in two splits, so splits cannot be told from questions")
+    sums = [
+        _within(values, question, times),
+        _within(values, number, sizes),
+        float(((values - values.mean()) ** 2).sum()),
+    ]
+    expected = [
+        [0, count - len(times), count - len(times)],
+        [count - len(sizes), 0, count - len(sizes)],
+        [count - (times**2).sum() / count, count - (sizes**2).sum() / count, count - 1],
+    ]
+    if np.linalg.matrix_rank(expected) < len(expected):
+        return Undefined("the splits hold out the same questions, so the causes cannot be told apart")
+    of_questions, of_splits, rest = np.linalg.solve(expected, sums).tolist()
+    return of_questions, of_splits, rest
+
+
+def _within(values: Array, group: Indices, sizes: Indices) -> float:
+    """Sum of squared distances from the mean of each value's group."""
+    means = np.bincount(group, weights=values) / sizes
+    return float(((values - means[group]) ** 2).sum())
+
+
+SIMULATORS = (FINE_TUNED, BASE_MODEL)
+
+
+@dataclass(frozen=True, slots=True)
+class Uncertainty:
+    """Intervals by part and row, and the causes of each simulator's uncertainty on the whole."""
+
+    intervals: Mapping[str, Mapping[MetricKey, Bound]] = field(default_factory=dict)
+    spreads: Mapping[MetricKey, Spread | Undefined] = field(default_factory=dict)
+
+
+def score_uncertainty(splits: Sequence[SplitMeasures], answers: Sequence[Answer], told: Resampling) -> Uncertainty:
+    """Intervals of every source on the whole and of the simulators on each part; spreads on the whole.
+
+    Args:
+        answers: of the study; those about other cells are passed over.
+    """
+    if told.replicates == 0:
+        return Uncertainty()
+    whole = [split.cells for split in splits]
+    with_texts = {question_id for split in splits for each in split.question_values.values() for question_id in each}
+    draws = Draws(whole, answers, told, with_texts)
+    sources = list(dict.fromkeys(source for cells in whole for source in cells.sources))
+    intervals, spreads = _of_sources(draws, whole, sources, SIMULATORS)
+    values: dict[MetricKey, list[Mapping[str, float]]] = {}
+    for split in splits:
+        for row, of_questions in split.question_values.items():
+            values.setdefault(row, []).append(of_questions)
+    intervals |= mean_intervals(draws, values)
+    found: dict[str, Mapping[MetricKey, Bound]] = {WHOLE: intervals}
+    for part in dict.fromkeys(part for split in splits for part in split.parts):
+        cells = [split.parts[part] for split in splits if part in split.parts]
+        draws = Draws(cells, _answers_of(part, answers), told)
+        found[part], _ = _of_sources(draws, cells, [s for s in SIMULATORS if s in sources], ())
+    return Uncertainty(found, spreads)
+
+
+def _answers_of(part: str, answers: Sequence[Answer]) -> Sequence[Answer]:
+    if not part.startswith(CONDITION):
+        return answers
+    return [answer for answer in answers if answer.condition == part.removeprefix(CONDITION)]
+
+
+def _of_sources(
+    draws: Draws, splits: Sequence[SplitCells], sources: Sequence[str], taken_apart: Sequence[str]
+) -> tuple[dict[MetricKey, Bound], dict[MetricKey, Spread | Undefined]]:
+    by_worker = draws.accuracies_by_worker() if draws.shares_people else None
+    by_answer = draws.accuracies_by_answer() if draws.shares_people else None
+    intervals: dict[MetricKey, Bound] = {}
+    spreads: dict[MetricKey, Spread | Undefined] = {}
+    for source in sources:
+        cells = [draws.source_cells(split, source) for split in splits if source in split.sources]
+        of_source = source_intervals(draws, cells, by_worker, by_answer)
+        intervals |= {(name, source, metric): bound for (name, metric), bound in of_source.items()}
+        if source in taken_apart:
+            found = source_spreads(draws, cells, by_worker, by_answer)
+            spreads |= {(name, source, metric): each for (name, metric), each in found.items()}
+    return intervals, spreads

@@ -1,1 +1,0 @@
-"""The HTML page: what a run found, drawn and told from plain values; nothing here reads results or computes scores."""

@@ -1,0 +1,226 @@
+"""Drives dialogues: asks the participants what the dialogues request, and hands the replies back.
+
+Two ways. `hold_together` goes in waves and is deterministic: for participants that are asked in batches (models on this
+machine, scripted ones). `hold_concurrently` lets every dialogue go at its own pace: for models behind endpoints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import TypeVar
+
+from chatbench.protocol.dialogue import (
+    ConcurrentParticipant,
+    Dialogue,
+    Failure,
+    Outcome,
+    Participant,
+    ParticipantName,
+    Reply,
+    Request,
+)
+
+Result = TypeVar("Result")
+Ask = Callable[[Request], Coroutine[None, None, Reply | Failure]]
+
+
+def hold_together(
+    dialogues: Sequence[Dialogue],
+    participants: Mapping[ParticipantName, Participant],
+    ended: Callable[[int], None] | None = None,
+    heard: Callable[[Request, Reply | Failure], None] = lambda _request, _reply: None,
+) -> list[Outcome]:
+    """Holds several dialogues in waves, so that each participant is asked once per wave for all who wait for it.
+
+    `ended` is told after each wave how many dialogues came to their end in it; `heard` is told each reply or failure.
+    """
+    outcomes: dict[int, Outcome] = {}
+    waiting: dict[int, Request] = {}
+
+    def advance(index: int, reply: Reply | Failure | None) -> None:
+        try:
+            # A generator is started by sending it None.
+            waiting[index] = dialogues[index].send(reply)  # type: ignore[arg-type]
+        except StopIteration as stop:
+            outcomes[index] = stop.value
+
+    for index in range(len(dialogues)):
+        advance(index, None)
+    while waiting:
+        asked, waiting = waiting, {}
+        before = len(outcomes)
+        for name, participant in participants.items():
+            indices = [index for index in asked if asked[index].participant == name]
+            replies = participant.reply_all([asked[index] for index in indices]) if indices else []
+            for index, reply in zip(indices, replies, strict=True):
+                heard(asked[index], reply)
+                advance(index, reply)
+        if ended:
+            ended(len(outcomes) - before)
+    return [outcomes[index] for index in range(len(dialogues))]
+
+
+def hold_concurrently(
+    dialogues: Iterable[tuple[str, Dialogue]],
+    participants: Mapping[ParticipantName, Participant | ConcurrentParticipant],
+    *,
+    active: int,
+    finished: Callable[[str, Outcome], None],
+    may_begin: Callable[[], bool] = lambda: True,
+    refused: Callable[[Request], Failure | None] = lambda _: None,
+    heard: Callable[[Request, Reply | Failure], None] = lambda _request, _reply: None,
+) -> int:
+    """Holds dialogues side by side, each at its own pace, and gives how many came to their end.
+
+    A `ConcurrentParticipant` is asked by each dialogue for itself. A `Participant` is asked in batches, in one worker thread:
+    while it answers, the requests of the other dialogues gather for its next batch, so a model on this machine keeps
+    full batches although the other side is an endpoint. All callbacks run in the calling thread (in a notebook, where
+    an event loop runs already, in one other thread), never two at once; none may block for long.
+
+    Args:
+        dialogues: id and dialogue; consumed lazily, so never more than `active` are in memory.
+        active: most dialogues under way at once.
+        finished: told id and outcome as soon as a dialogue ends, in order of completion. Write the record here.
+        may_begin: asked before each dialogue; each no closes one of the `active` places, and dialogues under way go to
+            their end. This is the clean stop (a signal, a budget).
+        refused: asked before each request; a `Failure` is handed to the dialogue in place of a reply, nobody is asked,
+            and the dialogue ends as failed with what it has cost so far. This is the quick stop.
+        heard: told each reply or failure of a participant: for a progress view, and for a budget.
+
+    Raises:
+        ChatbenchError: a participant cannot go on (the endpoint is dead, the key was withdrawn). Dialogues under way are
+            given up and not told; every one that had ended was told before. Whatever a callback raises does the same.
+        KeyboardInterrupt: as above.
+    """
+    if active < 1:
+        raise ValueError(f"active is {active}, expected at least 1")
+    held = 0
+
+    async def hold(ask: Mapping[ParticipantName, Ask], source: Iterator[tuple[str, Dialogue]]) -> None:
+        nonlocal held
+        while may_begin() and (following := next(source, None)):
+            name, dialogue = following
+            outcome = await _outcome(dialogue, ask, refused, heard)
+            held += 1
+            finished(name, outcome)
+
+    async def hold_all() -> None:
+        source = iter(dialogues)
+        desks = {name: _Desk(one) for name, one in participants.items() if not isinstance(one, ConcurrentParticipant)}
+        ask: dict[ParticipantName, Ask] = {name: desk.ask for name, desk in desks.items()}
+        ask |= {name: one.reply for name, one in participants.items() if isinstance(one, ConcurrentParticipant)}
+        try:
+            await _all_or_none([hold(ask, source) for _ in range(active)])
+        finally:
+            for desk in desks.values():
+                desk.close()
+            for one in participants.values():
+                if isinstance(one, ConcurrentParticipant):
+                    await one.close()
+
+    run_to_end(hold_all())
+    return held
+
+
+async def _outcome(
+    dialogue: Dialogue,
+    ask: Mapping[ParticipantName, Ask],
+    refused: Callable[[Request], Failure | None],
+    heard: Callable[[Request, Reply | Failure], None],
+) -> Outcome:
+    reply: Reply | Failure | None = None  # a generator is started by sending it None
+    while True:
+        try:
+            request = dialogue.send(reply)  # type: ignore[arg-type]
+        except StopIteration as stop:
+            outcome: Outcome = stop.value
+            return outcome
+        reply = refused(request)
+        if reply is None:
+            reply = await ask[request.participant](request)
+            heard(request, reply)
+
+
+async def _all_or_none(coroutines: Sequence[Coroutine[None, None, None]]) -> None:
+    """Runs them side by side; the first error stops the others and is raised as it is."""
+    tasks = [asyncio.ensure_future(one) for one in coroutines]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Desk:
+    """Where dialogues queue for a participant that is asked in batches, one batch at a time, in a thread of its own."""
+
+    def __init__(self, participant: Participant) -> None:
+        self._participant = participant
+        self._thread = ThreadPoolExecutor(1)
+        self._waiting: list[tuple[Request, asyncio.Future[Reply | Failure]]] = []
+        self._serving: asyncio.Task[None] | None = None
+
+    async def ask(self, request: Request) -> Reply | Failure:
+        place: asyncio.Future[Reply | Failure] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, place))
+        if self._serving is None:
+            self._serving = asyncio.create_task(self._serve())
+        return await place
+
+    async def _serve(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            asked = [request for request, _ in batch]
+            try:
+                replies = await asyncio.get_running_loop().run_in_executor(
+                    self._thread, self._participant.reply_all, asked
+                )
+            except Exception as error:  # whatever it is, it belongs to those who wait
+                for _, place in batch:
+                    if not place.done():
+                        place.set_exception(error)
+            else:
+                for (_, place), reply in zip(batch, replies, strict=True):
+                    if not place.done():  # it is where its dialogue was given up
+                        place.set_result(reply)
+        self._serving = None
+
+    def close(self) -> None:
+        if self._serving:
+            self._serving.cancel()
+        self._thread.shutdown()
+
+
+def run_to_end(coroutine: Coroutine[None, None, Result]) -> Result:
+    """Runs a coroutine from code that is not asynchronous, also where an event loop runs already (a notebook).
+
+    An interrupt of the waiting thread stops the coroutine, in whichever thread it runs.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    begun: Future[tuple[asyncio.AbstractEventLoop, Callable[[], object]]] = Future()
+
+    async def stoppable() -> Result:
+        running = asyncio.ensure_future(coroutine)
+        if begun.set_running_or_notify_cancel():
+            begun.set_result((asyncio.get_running_loop(), running.cancel))
+        else:
+            running.cancel()
+        return await running
+
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            return thread.submit(asyncio.run, stoppable()).result()
+        except BaseException:
+            # Where this thread was interrupted, leaving the executor waits for the other one.
+            if not begun.cancel():
+                loop, cancel = begun.result()
+                with suppress(RuntimeError):  # the loop is closed: it has ended by itself
+                    loop.call_soon_threadsafe(cancel)
+            raise

@@ -1,0 +1,154 @@
+"""The styles of simulators: what each is asked, and what its output means.
+
+A style is a small class with one method each way. `messages` says what the simulator is asked after some turns of the
+chat; `read` says what came out: a message to the assistant (`Said`), perhaps the last one, or the answer that ends the
+chat (`FinalAnswer`). The loop in `dialogue.py` and every participant serve all styles alike.
+
+    two-step            the paper's: Task 1 for the first turn, Task 2 from then on; ends where an output begins with
+                        `Answer: `, which means nothing in the first turn
+    two-step-problem    the same, asked to put the problem statement into the first prompt
+    two-step-help       the same, with a first message that is always the one of the paper
+    iqa-eval            one system message with the question and the chat so far; ends where `So, the answer is: `
+                        occurs, in the first turn too (Li et al. 2024)
+    userlm              UserLM-8b (arXiv 2510.06552) and models like it, which write the user's part of a chat: the
+                        intent as system message, the roles as in the chat; an end-of-conversation token ends it
+
+A UserLM only goes on with a chat and ends it; it picks no letter. When it has ended its chat, or has had its turns, it
+is asked once more with the protocol's words for a forced answer. They stand behind the intent, which is the one place
+where such a model takes instructions. So its conversations end as `forced` or `no_answer`, never as `answered`. The
+intent is this project's wording in the manner of the model's card: no intents for these questions were published.
+
+Source: Chang, Anderson, Hofman, ACL 2025 (arXiv 2504.07114); Naous et al. 2025 (arXiv 2510.06552) and the card of
+microsoft/UserLM-8b.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from chatbench.core.records import Message, Turn
+from chatbench.protocol.answers import FinalAnswer, Said, clean_output, read_answer, read_iqa_answer
+from chatbench.protocol.prompts import (
+    FIRST_TURN_HELP,
+    FORCED_ANSWER,
+    IQA_EVAL,
+    IQA_EVAL_FORCED,
+    USERLM_END,
+    USERLM_INTENT,
+    PromptVariant,
+    conversation_text,
+    simulator_messages,
+)
+
+StyleName = Literal["two-step", "two-step-problem", "two-step-help", "iqa-eval", "userlm"]
+
+
+class Style(Protocol):
+    """How a kind of simulator is spoken to; `opening` is its first message where it is not asked for one."""
+
+    @property
+    def name(self) -> StyleName: ...
+
+    @property
+    def opening(self) -> str | None: ...
+
+    def messages(self, question: str, turns: Sequence[Turn], *, forced: bool = False) -> tuple[Message, ...]:
+        """What the simulator is asked after `turns`; `question` is the question with its options."""
+        ...
+
+    def read(self, output: str, turns: Sequence[Turn], *, forced: bool = False) -> Said | FinalAnswer:
+        """What an output means after `turns`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TwoStep:
+    """The paper's simulator; its three variants differ in the first turn alone."""
+
+    name: PromptVariant = "two-step"
+
+    @property
+    def opening(self) -> str | None:
+        return FIRST_TURN_HELP if self.name == "two-step-help" else None
+
+    def messages(self, question: str, turns: Sequence[Turn], *, forced: bool = False) -> tuple[Message, ...]:
+        return simulator_messages(question, turns, forced=forced, variant=self.name)
+
+    def read(
+        self,
+        output: str,
+        turns: Sequence[Turn],
+        *,
+        forced: bool = False,  # noqa: ARG002  (a forced answer is read as a free one)
+    ) -> Said | FinalAnswer:
+        message = clean_output(output)
+        return (read_answer(message) if turns else None) or Said(message)
+
+
+@dataclass(frozen=True, slots=True)
+class IqaEval:
+    """The baseline of Li et al. 2024, which may answer without having asked anything."""
+
+    name: Literal["iqa-eval"] = "iqa-eval"
+    opening: None = None
+
+    def messages(self, question: str, turns: Sequence[Turn], *, forced: bool = False) -> tuple[Message, ...]:
+        # Not str.format: a question may hold braces (LaTeX does).
+        system = (IQA_EVAL_FORCED if forced else IQA_EVAL).replace("{question}", question)
+        return (Message("system", f"{system}\n\n{conversation_text(turns, 'ASSISTANT')}" if turns else system),)
+
+    def read(
+        self,
+        output: str,
+        turns: Sequence[Turn],  # noqa: ARG002  (the first turn may answer too)
+        *,
+        forced: bool = False,  # noqa: ARG002  (a forced answer is read as a free one)
+    ) -> Said | FinalAnswer:
+        return read_iqa_answer(output) or Said(clean_output(output))
+
+
+@dataclass(frozen=True, slots=True)
+class UserLm:
+    """A model of the user's part of a chat.
+
+    Words before the end-of-conversation token are sent as the last message: they were meant for the assistant. Silence
+    is an end too, for a server that leaves special tokens out sends nothing in their place.
+    """
+
+    name: Literal["userlm"] = "userlm"
+    opening: None = None
+
+    def messages(self, question: str, turns: Sequence[Turn], *, forced: bool = False) -> tuple[Message, ...]:
+        intent = USERLM_INTENT.replace("{question}", question)
+        system = f"{intent}\n\n{FORCED_ANSWER}" if forced else intent
+        return (Message("system", system), *(Message(turn.role, turn.text) for turn in turns))
+
+    def read(
+        self,
+        output: str,
+        turns: Sequence[Turn],  # noqa: ARG002  (all turns are read alike)
+        *,
+        forced: bool = False,
+    ) -> Said | FinalAnswer:
+        text, end, _ = output.partition(USERLM_END)
+        message = clean_output(text)
+        return (read_answer(message) if forced else None) or Said(message, last=bool(end) or not message)
+
+
+TWO_STEP = TwoStep()
+STYLES: dict[StyleName, Style] = {
+    style.name: style
+    for style in (TWO_STEP, TwoStep("two-step-problem"), TwoStep("two-step-help"), IqaEval(), UserLm())
+}
+
+
+def prompts_sha256(style: Style) -> str:
+    """SHA-256 of everything that a style says, filled in with a fixed question and chat: it changes with any word."""
+    chat = (Turn("user", "u1"), Turn("assistant", "a1"), Turn("user", "u2"), Turn("assistant", "a2"))
+    asked = [style.messages("Q", turns, forced=forced) for turns in ((), chat[:2], chat) for forced in (False, True)]
+    said = [[message.as_dict() for message in messages] for messages in asked]
+    return hashlib.sha256(json.dumps([style.opening, said]).encode()).hexdigest()

@@ -1,0 +1,191 @@
+"""An adapter and its base as one ordinary model folder, for programs that know no adapters.
+
+The adapter's change of each matrix is computed in float32, added to the base's weight and rounded once to the format in
+which the folder is stored. Before it is written, the merged model must give the logits of base and adapter together.
+
+The folder of a finished model, by its path or by the model and split that it was trained for.
+
+Merges a finished adapter into its base: a folder of its own, for vLLM and others.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, PreTrainedModel
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_json, write_text
+from chatbench.models.loading import Loaded, load, local_folder, named_errors, weights_hash
+from chatbench.models.run_record import (
+    LOG,
+    LOSS_CURVE,
+    RECORD,
+    RESOLVED_SETTINGS,
+    model_folder,
+    read_record,
+    unfinished,
+    write_record,
+)
+from chatbench.publishing.model_card import CARD, model_card
+
+
+def finished_model(model: str, *, results: Path, split: str) -> Path:
+    """`model` itself where it is the folder of a finished run or an adapter, else what was trained for it on `split`.
+
+    Raises:
+        ChatbenchError: there is none.
+    """
+    given = Path(model).expanduser()
+    if any((given / name).is_file() for name in (RECORD, "adapter_config.json")):
+        return given
+    folder = model_folder(results, model, split)
+    if not folder.is_dir():
+        raise ChatbenchError(
+            f"{folder}: {model} is not fine-tuned on {split}",
+            expected="a model that chatbench finetune has finished, or its folder",
+            fix=f"fine-tune first: SPLIT_ID={split} chatbench finetune {model}",
+        )
+    return folder
+
+
+def merge(model: str, out: Path, *, results: Path, split: str, dtype: MergeType = "auto") -> str:
+    """Writes the merged model to `out`; gives what to print.
+
+    Raises:
+        ChatbenchError: no such adapter, or it cannot be merged; see `models.merging`.
+    """
+    folder = finished_model(model, results=results, split=split)
+
+    merged = merge_adapter(folder, out, dtype=dtype)
+    return (
+        f"{folder} merged -> {merged.folder}, weights in {merged.dtype}; "
+        f"largest difference of a logit {merged.largest_difference:.1g}"
+    )
+
+
+MergeType = Literal["auto", "float32", "bfloat16", "float16"]
+
+PROBE = "You are a human user interacting with an AI system. What is 6 x 7? A. 36 B. 42 C. 48 D. 67"
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+"""Largest difference of logits, as a share of the largest logit; beyond it, it is no rounding any more."""
+
+_OF_THE_TRAINING = (RESOLVED_SETTINGS, LOG, LOSS_CURVE)
+"""Copied from the adapter's folder: the merged model was trained in the same run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The folder, the format of its weights, and the largest difference of a logit from base and adapter together."""
+
+    folder: Path
+    dtype: str
+    largest_difference: float
+
+
+def merge_adapter(folder: Path, out: Path, *, dtype: MergeType = "auto") -> Merged:
+    """Merges the adapter in `folder` into its (unquantised) base and writes `out`, whole or not at all.
+
+    Args:
+        dtype: format of the weights; `auto` is the one in which the base is stored.
+
+    Raises:
+        ChatbenchError: no adapter, not its base, a base that cannot be merged into, or something lies at `out`.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        raise ChatbenchError(
+            f"{folder}: no adapter", expected="a folder with adapter_config.json", fix="a whole model needs no merging"
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ChatbenchError(f"{out}: there is something already", fix="choose another OUT, or remove it")
+    record = read_record(folder)
+    stored = _stored_dtype(folder, record)
+    target = stored if dtype == "auto" else cast(torch.dtype, getattr(torch, dtype))
+    # Rounded to 16 bits only once: a base that is stored otherwise is merged into in float32 first.
+    loaded = load(str(folder), device="cpu", dtype=target if target == stored else torch.float32, quantise=False)
+    merged, difference = _merged_model(loaded, target, folder)
+    name = str(target).removeprefix("torch.")
+    told = {**record, "merged": {"adapter_weights": weights_hash(folder), "dtype": name}} if record else None
+    _write(replace(loaded, model=merged), out, folder, told)
+    return Merged(out, name, difference)
+
+
+def _stored_dtype(folder: Path, record: Mapping[str, Any] | None) -> torch.dtype:
+    config = cast(dict[str, Any], read_json(folder / "adapter_config.json"))
+    base = str((record or {}).get("base") or config["base_model_name_or_path"])
+    if base.startswith("random:"):
+        return torch.float32
+    with named_errors(base):
+        described = AutoConfig.from_pretrained(str(local_folder(base) or base), trust_remote_code=False)
+    if getattr(described, "quantization_config", None) is not None:
+        raise ChatbenchError(
+            f"{base}: its weights are stored quantised, so an adapter cannot be merged into them exactly",
+            fix="fine-tune from the unquantised model; load_in_8bit or load_in_4bit quantise it while it trains",
+        )
+    return described.dtype if isinstance(described.dtype, torch.dtype) else torch.float32
+
+
+@torch.inference_mode()
+def _merged_model(loaded: Loaded, target: torch.dtype, folder: Path) -> tuple[PreTrainedModel, float]:
+    ids = torch.tensor([loaded.tokenizer.encode(PROBE)])
+    adapted: Any = loaded.model
+    before = adapted(input_ids=ids).logits.float()
+    _untie_where_adapted(adapted.get_base_model())
+    # Not `safe_merge`, which rounds the change itself to 16 bits before it adds it; the check below finds NaN too.
+    model: Any = adapted.merge_and_unload().to(target)
+    after = model(input_ids=ids).logits.float()
+    difference = float((after - before).abs().max())
+    if not difference <= _TOLERANCE[target] * float(before.abs().max()):  # `not <=` also catches NaN
+        raise ChatbenchError(
+            f"{folder}: merged, the model gives logits that differ by {difference:.3g}",
+            expected="the logits of base and adapter together, up to rounding",
+            fix="merge with --dtype float32; if that is refused too, use the adapter as it is",
+        )
+    return cast(PreTrainedModel, model), difference
+
+
+def _untie_where_adapted(base: Any) -> None:
+    """Gives input and output embeddings weights of their own where an adapter changes one of a tied pair.
+
+    Merged into the one matrix that they share, the change would reach the other too.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())
+    if not any(isinstance(end, BaseTunerLayer) for end in ends):
+        return
+    inner, outer = (cast(Any, end.get_base_layer()) if isinstance(end, BaseTunerLayer) else end for end in ends)
+    if inner.weight is outer.weight:
+        outer.weight = torch.nn.Parameter(outer.weight.clone())
+        base.config.tie_word_embeddings = False
+
+
+def _write(merged: Loaded, out: Path, adapter: Path, record: Mapping[str, Any] | None) -> None:
+    work = unfinished(out)
+    shutil.rmtree(work, ignore_errors=True)
+    cast(Any, merged.model.config).use_cache = True
+    try:
+        work.mkdir(parents=True)
+        merged.model.save_pretrained(work)
+        merged.tokenizer.save_pretrained(work)
+        for name in _OF_THE_TRAINING:
+            if (adapter / name).is_file():
+                shutil.copyfile(adapter / name, work / name)
+        if record is not None:
+            write_record(work, record)
+            write_text(work / CARD, model_card(record, adapter=False))
+        if out.exists():
+            out.rmdir()  # empty, as was checked
+        work.rename(out)
+    except (OSError, SafetensorError) as error:
+        raise ChatbenchError(
+            f"{out} cannot be written: {error}", fix="free space there, or choose another OUT, and merge again"
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)  # gone already where all went well

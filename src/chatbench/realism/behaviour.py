@@ -1,0 +1,99 @@
+"""Classes of behaviour, found in people's training-side chats, and how often each side's chats fall into them.
+
+A chat is described by the numbers in `FEATURES`, each centred and scaled by the training-side people. k-means finds the
+classes there; held-out real and simulated chats are then put into the nearest class. A divergence says how unlike the
+two sides' frequencies are: *forward* (people || simulated) grows where the simulator lacks what people do, *backward*
+(simulated || people) where it does what people hardly do.
+
+Source: forward and backward divergence over behaviour clusters as in arXiv 2605.07847; the features are this project's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatbench.metrics.agreement import Undefined
+from chatbench.realism.chats import SHORT_MESSAGE, ChatTraits
+
+Rows = NDArray[np.float64]
+
+CLASSES = 8
+FEWEST_CHATS_PER_CLASS = 25
+"""Fewer classes are looked for where the training side has fewer chats than this for each."""
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+FEATURES: dict[str, Callable[[ChatTraits], float]] = {
+    "words in the first message (log2)": lambda chat: math.log2(1 + chat.first_words),
+    "question copied": lambda chat: chat.copied,
+    "numbers told at first": lambda chat: 1.0 if chat.at_first.numbers is None else chat.at_first.numbers,
+    "content words told at first": lambda chat: 1.0 if chat.at_first.words is None else chat.at_first.words,
+    "options told": lambda chat: float(chat.options_told),
+    "user turns (log2)": lambda chat: math.log2(1 + chat.turns),
+    "words per follow-up (log2)": lambda chat: math.log2(1 + sum(chat.follow_up_words) / max(1, chat.follow_ups)),
+    "short follow-ups": lambda chat: _share(sum(n <= SHORT_MESSAGE for n in chat.follow_up_words), chat.follow_ups),
+    "follow-ups that ask": lambda chat: _share(chat.asking, chat.follow_ups),
+    "follow-ups that repeat": lambda chat: _share(chat.repeats, chat.follow_ups),
+    "a number from nowhere": lambda chat: float(chat.foreign_numbers),
+    "polite words": lambda chat: float(chat.polite),
+}
+"""Interpretable numbers of one chat; shares and yes/no are in 0..1."""
+
+
+@dataclass(frozen=True, slots=True)
+class BehaviourClasses:
+    """Centres of the classes in scaled features, shape (classes, features); `centre` and `scale` of the raw ones."""
+
+    centres: Rows
+    centre: Rows
+    scale: Rows
+
+    def classes_of(self, chats: Sequence[ChatTraits]) -> list[int]:
+        """The class of each chat: that of the nearest centre."""
+        scaled = (feature_rows(chats) - self.centre) / self.scale
+        distances = ((scaled[:, None, :] - self.centres[None, :, :]) ** 2).sum(-1)
+        return [int(place) for place in distances.argmin(1)]
+
+    def names(self) -> list[str]:
+        """Each class by the two features in which it differs most from the average person, with their direction."""
+        features = list(FEATURES)
+        return [
+            ", ".join(
+                f"{'much' if centre[place] > 0 else 'little'}: {features[place]}"
+                for place in np.argsort(-np.abs(centre), kind="stable")[:2]
+            )
+            for centre in self.centres
+        ]
+
+
+def feature_rows(chats: Sequence[ChatTraits]) -> Rows:
+    """Shape (chats, features), in the order of `FEATURES`."""
+    rows = [[feature(chat) for feature in FEATURES.values()] for chat in chats]
+    return np.asarray(rows, dtype=np.float64).reshape(len(chats), len(FEATURES))
+
+
+def behaviour_classes(training: Sequence[ChatTraits], seed: int) -> BehaviourClasses | Undefined:
+    """Up to `CLASSES` classes of people's training-side chats, the largest first."""
+    rows = feature_rows(training)
+    distinct = len(np.unique(rows, axis=0))
+    classes = min(CLASSES, len(training) // FEWEST_CHATS_PER_CLASS, distinct)
+    if classes < 2:
+        return Undefined(
+            f"{len(training)} training-side chats of people, {2 * FEWEST_CHATS_PER_CLASS} unlike are needed"
+        )
+    from sklearn.cluster import KMeans  # type: ignore[import-untyped]  # late: it takes a second; has no types
+
+    centre, spread = rows.mean(0), rows.std(0)
+    scale = np.where(spread > 0, spread, 1.0)
+    found = KMeans(n_clusters=classes, n_init=10, random_state=seed).fit((rows - centre) / scale)
+    sizes = np.bincount(found.labels_, minlength=classes)
+    order = np.argsort(-sizes, kind="stable")
+    return BehaviourClasses(found.cluster_centers_[order], centre, scale)

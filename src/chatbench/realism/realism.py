@@ -1,0 +1,133 @@
+"""How like people the simulated users of a model are, per split and over splits.
+
+Reads the stored chats and the study, and writes `results/realism/<model>/split_i.json` and `summary.json`; nothing is
+generated, except with `termination`, which asks the model itself. The files of the base model end in
+`_base`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import write_json
+from chatbench.core.recipes import model_key
+from chatbench.core.records import Study
+from chatbench.data.open_study import study_of
+from chatbench.data.prepared import load_manifest, read_split
+from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
+from chatbench.metrics.resampling import Resampling
+from chatbench.realism.chats import ChatTraits, on_common_cells, real_chats, simulated_chats, traits_of
+from chatbench.realism.comparison import HALVINGS, Realism
+from chatbench.realism.comparison import realism as compare
+from chatbench.realism.table import RealismTable, as_json
+from chatbench.realism.termination import Termination, stored_termination, termination_of
+from chatbench.scoring.signature import signature
+from chatbench.simulation.split_chats import SplitChats, read_chats, simulated_splits
+
+Say = Callable[[str], None]
+
+OF_SCORES_ONLY = ("bleu", "rouge", "sacrebleu", "ece", "resampling")
+"""Parts of the scores' signature that realism does not depend on."""
+
+
+@dataclass(frozen=True, slots=True)
+class RealismSettings:
+    """`base model` looks at the base's chats instead; `termination` asks the model at every point of the real chats."""
+
+    base_model: bool = False
+    termination: bool = False
+    seed: int = 0
+
+    @property
+    def source(self) -> str:
+        return BASE_MODEL if self.base_model else FINE_TUNED
+
+
+def realism(
+    model: str,
+    *,
+    data: Path,
+    results: Path,
+    splits: Sequence[str] | None = None,
+    told: RealismSettings | None = None,
+    say: Say = print,
+) -> RealismTable:
+    """Compares the simulated chats of the given splits (None: all that have some) with people's, and writes the files.
+
+    Raises:
+        ChatbenchError: no chats, chats of other data, or none with an assistant that people worked with.
+    """
+    settings = told or RealismSettings()
+    manifest = load_manifest(data)
+    study = study_of(manifest)
+    chosen, notes = simulated_splits(model, manifest, results, splits)
+    chats = [read_chats(model, study, manifest, read_split(data, split_id), results) for split_id in chosen]
+    folder, ending = results / "realism" / model_key(model), "_base" if settings.base_model else ""
+    people = [traits_of(chat) for chat in real_chats(study.conversations, study.questions)]
+    found: dict[str, Realism] = {}
+    stops: dict[str, Termination] = {}
+    for entry in chats:
+        found[entry.split.id] = of_split(study, people, entry, settings)
+        stop = _termination(model, study, entry, results, settings, say)
+        if stop is not None:
+            stops[entry.split.id] = stop
+    sizes = {part: [len(entry.split.question_ids(part)) for entry in chats] for part in ("train", "test")}
+    table = RealismTable(
+        model=model,
+        source=settings.source,
+        splits=found,
+        termination=stops,
+        train_questions=sum(sizes["train"]) / len(chats),
+        test_questions=sum(sizes["test"]) / len(chats),
+        signature=_signature(signature(model, manifest, chats, Resampling(replicates=0)), settings),
+        notes=tuple(notes),
+    )
+    for name, content in as_json(table).items():
+        write_json(folder / f"{name}{ending}.json", content)
+    return table
+
+
+def _signature(of_scores: Mapping[str, object], settings: RealismSettings) -> dict[str, object]:
+    """The scores' signature without what only scores depend on, and what only realism depends on."""
+    shared = {name: value for name, value in of_scores.items() if name not in OF_SCORES_ONLY}
+    versions = {name: metadata.version(name) for name in ("scikit-learn", "scipy")}
+    return {**shared, "halvings": HALVINGS, "realism_seed": settings.seed, **versions}
+
+
+def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, settings: RealismSettings) -> Realism:
+    """The comparison on one split; `people` are the traits of all real chats.
+
+    Raises:
+        ChatbenchError: this source was not simulated, or only with assistants that people did not work with.
+    """
+    source = settings.source
+    simulation = next((one for one in entry.simulations if one.source == source), None)
+    if simulation is None:
+        raise ChatbenchError(
+            f"{entry.split.id}: no chats of the {source} simulator",
+            fix=f"chatbench simulate MODEL --assistant SPEC --split {entry.split.id} --base",
+        )
+    test = set(entry.split.question_ids("test"))
+    spoken = simulated_chats(simulation.chats, study.questions)
+    real, simulated = on_common_cells((chat for chat in people if chat.cell[0] in test), map(traits_of, spoken))
+    if not real:
+        raise ChatbenchError(
+            f"{entry.split.id}: no question on which both people and the {source} simulator chatted with one assistant",
+            expected=f"chats with {', '.join(study.assistants) or 'an assistant'}, as people had",
+            fix="simulate with these assistants",
+        )
+    return compare(real, simulated, [chat for chat in people if chat.cell[0] not in test], settings.seed)
+
+
+def _termination(
+    model: str, study: Study, entry: SplitChats, results: Path, settings: RealismSettings, say: Say
+) -> Termination | None:
+    """What was computed before for the same model and chats, or is computed now if that was asked for."""
+    stored = stored_termination(model, study, entry, results, base_model=settings.base_model)
+    if stored is not None or not settings.termination:
+        return stored
+    return termination_of(model, study, entry, results, base_model=settings.base_model, say=say)

@@ -1,0 +1,177 @@
+"""Realism of one model over splits: the files' content and the grids that are printed.
+
+A mean over splits stands with its standard error; random splits share questions, so the error corrected for that
+(Nadeau and Bengio 2003) is in the file beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from chatbench.metrics.agreement import Undefined, Value
+from chatbench.metrics.estimates import Estimate, over_splits
+from chatbench.realism.comparison import Comparison, Realism
+from chatbench.realism.detectability import Detection
+from chatbench.realism.termination import Termination
+from chatbench.report.grids import EMPTY, Grid, number, percent
+from chatbench.scoring.score_files import plain
+
+COLUMNS = ("simulated", "people", "apart", "people_apart")
+TERMINATION_NAMES = {
+    "f1": "F1 of ending",
+    "f1_always": "floor: always ends",
+    "f1_by_chance": "floor: by chance, as often as people after so many replies",
+    "precision": "precision",
+    "recall": "recall",
+    "predicted_share": "simulator ends",
+    "ended_share": "people end",
+    "brier": "Brier score of the probability of ending",
+    "brier_floor": "floor: people's share everywhere",
+    "calibration_error": "calibration error of that probability",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RealismTable:
+    """One simulator on its splits; the two counts of questions are means over splits."""
+
+    model: str
+    source: str
+    splits: Mapping[str, Realism]
+    termination: Mapping[str, Termination]
+    train_questions: float
+    test_questions: float
+    signature: Mapping[str, object]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def signature_id(self) -> str:
+        """First 12 hexadecimal digits of the SHA-256 of the signature."""
+        text = json.dumps(self.signature, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def mean(self, values: Sequence[Value]) -> Estimate:
+        """Mean and standard errors over splits."""
+        return over_splits(values, train_questions=self.train_questions, test_questions=self.test_questions)
+
+    def measures(self) -> dict[str, list[Comparison]]:
+        """The comparisons of each measure, one per split."""
+        found: dict[str, list[Comparison]] = {}
+        for realism in self.splits.values():
+            for comparison in realism.comparisons:
+                found.setdefault(comparison.measure, []).append(comparison)
+        return found
+
+
+def as_json(table: RealismTable) -> dict[str, dict[str, object]]:
+    """Content of each split's file and of `summary`, by name."""
+    head = {
+        "model": table.model,
+        "source": table.source,
+        "signature_id": table.signature_id,
+        "signature": dict(table.signature),
+    }
+    files = {split_id: {**head, "split": split_id, "realism": plain(one)} for split_id, one in table.splits.items()}
+    for split_id, scores in table.termination.items():
+        files[split_id]["termination"] = plain(scores)
+    measures = [
+        {"measure": name, "unit": found[0].unit, **_columns_json(table, found)}
+        for name, found in table.measures().items()
+    ]
+    stops = list(table.termination.values())
+    termination = {
+        name: _estimate_json(table.mean([getattr(scores, name) for scores in stops])) for name in TERMINATION_NAMES
+    }
+    summary = {**head, "splits": list(table.splits), "notes": list(table.notes), "measures": measures}
+    return {**files, "summary": {**summary, "termination": termination if stops else {}}}
+
+
+def _columns_json(table: RealismTable, found: Sequence[Comparison]) -> dict[str, object]:
+    columns = {name: [getattr(one, name) for one in found] for name in (*COLUMNS, "further")}
+    return {name: _estimate_json(table.mean(values)) for name, values in columns.items() if None not in values}
+
+
+def _estimate_json(estimate: Estimate) -> dict[str, object]:
+    return {
+        "mean": plain(estimate.mean),
+        "standard_error": plain(estimate.standard_error),
+        "corrected_standard_error": plain(estimate.corrected_error),
+        "splits": estimate.n,
+    }
+
+
+def realism_grids(table: RealismTable) -> list[Grid]:
+    """All measures; where people would stop, if that was asked; of the first split the classes and what tells."""
+    split_id, first = next(iter(table.splits.items()))
+    of_first = [_class_grid(first, split_id), _telling_grid(first, split_id)]
+    return [grid for grid in (_measure_grid(table), _termination_grid(table), *of_first) if grid.rows]
+
+
+def realism_footnotes(table: RealismTable) -> list[str]:
+    """What the table is of, how to read it, and what is missing."""
+    people, simulated, persons = (
+        sum(counts) / len(table.splits)
+        for counts in zip(*((one.chats, one.simulated_chats, one.people) for one in table.splits.values()), strict=True)
+    )
+    detected = next(iter(table.splits.values())).detected
+    missing = [f"classifier: {detected}"] if isinstance(detected, Undefined) else []
+    return [
+        f"splits: {len(table.splits)}; chats a split: {people:.0f} of {persons:.0f} people, {simulated:.0f} simulated",
+        "apart: distance of simulated chats to half of the people; people apart: of the other half to the same half, "
+        "by equally many chats; further: share of random halvings in which the simulated chats are further away",
+        *missing,
+        *table.notes,
+        f"signature {table.signature_id}",
+    ]
+
+
+def _measure_grid(table: RealismTable) -> Grid:
+    rows = []
+    for name, found in table.measures().items():
+        unit = found[0].unit
+        show = percent if unit == "share" else number
+        cells = [_cell(table, [getattr(one, column) for one in found], show) for column in COLUMNS]
+        further = [one.further for one in found if one.further is not None]
+        label = name if unit in ("share", "") else f"{name} ({unit})"
+        rows.append((label, *cells, percent(table.mean(further).mean) if further else EMPTY))
+    header = ("", "simulated", "people", "apart", "people apart", "further")
+    return Grid(f"Realism of {table.model}, {table.source}, on held-out questions", header, tuple(rows))
+
+
+def _cell(table: RealismTable, values: Sequence[Value | None], show: Callable[[Value | None], str]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return EMPTY
+    estimate = table.mean(known)
+    if isinstance(estimate.standard_error, Undefined) or isinstance(estimate.mean, Undefined):
+        return show(estimate.mean)
+    return f"{show(estimate.mean).removesuffix(' %')} ± {show(estimate.standard_error)}"
+
+
+def _termination_grid(table: RealismTable) -> Grid:
+    found = list(table.termination.values())
+    points = sum(scores.decisions for scores in found) / max(1, len(found))
+    rows = [
+        (title, _cell(table, [getattr(scores, name) for scores in found], number))
+        for name, title in TERMINATION_NAMES.items()
+    ]
+    title = f"Does it stop where people stop? ({points:.0f} points of real chats a split)"
+    return Grid(title, ("", table.source), tuple(rows) if found else ())
+
+
+def _class_grid(realism: Realism, split_id: str) -> Grid:
+    rows = tuple((one.name, percent(one.simulated), percent(one.people)) for one in realism.classes)
+    return Grid(f"Classes of behaviour, by what sets them apart ({split_id})", ("", "simulated", "people"), rows)
+
+
+def _telling_grid(realism: Realism, split_id: str) -> Grid:
+    found = realism.detected
+    if not isinstance(found, Detection):
+        return Grid("", (), ())
+    pairs = zip(found.telling_second, found.telling_first, strict=True)
+    rows = tuple((one.feature, f"{one.weight:+.2f}", other.feature, f"{other.weight:+.2f}") for one, other in pairs)
+    title = f"What the classifier goes by ({split_id}; permutation p {found.p_value:.3f})"
+    return Grid(title, ("speaks for simulated", "weight", "speaks for a person", "weight"), rows)

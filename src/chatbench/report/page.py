@@ -1,0 +1,236 @@
+"""The page as HTML: one file that holds everything, or a small file with its parts in a folder beside it.
+
+Nothing that comes from data or models is markup or script here: it stands as JSON in elements that do not run, and our
+script shows it through `textContent`. The Content-Security-Policy allows what we wrote, by its hash, and nothing else:
+no network, no inline handlers, no frames, no forms.
+
+The scripts and styles of the page, as they lie in `assets/`: our own ones, and those of others under `vendor/`.
+
+What a page shows, as plain values, so that who gathers them need not know how they are drawn.
+
+Large plain values as short text: JSON as gzip as base64, which a browser undoes itself (`DecompressionStream`).
+
+Plain values as JSON that may stand inside an HTML `<script>`, whatever text they hold.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+
+VENDOR_SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
+"""In the order in which they need each other."""
+OWN_SCRIPTS = (
+    "text.js",
+    "numbers.js",
+    "parts.js",
+    "tables.js",
+    "figure_card.js",
+    "cells.js",
+    "figures.js",
+    "figure_pairs.js",
+    "figure_agreement.js",
+    "figure_chats.js",
+    "figure_training.js",
+    "overview.js",
+    "question.js",
+    "comparison.js",
+    "chat_store.js",
+    "chat_messages.js",
+    "chat_reader.js",
+    "chat_list.js",
+    "chat_keys.js",
+    "chats.js",
+    "router.js",
+    "live.js",
+    "main.js",
+)
+"""All run inside one function, so that they see each other and leave nothing outside; `main.js` starts the page."""
+STYLES = ("page.css", "chats.css")
+
+
+@dataclass(frozen=True, slots=True)
+class Vendored:
+    """A file that others wrote: whence it came, under which licence, and the SHA-256 that it must have."""
+
+    file: str
+    package: str
+    version: str
+    licence: str
+    licence_file: str
+    sha256: str
+
+
+@cache
+def asset(name: str) -> str:
+    """The text of a file below `assets/`."""
+    return resources.files("chatbench.report").joinpath("assets", *name.split("/")).read_text("utf-8")
+
+
+@cache
+def vendored() -> tuple[Vendored, ...]:
+    """What `vendor/VENDORED.toml` lists."""
+    return tuple(Vendored(**entry) for entry in tomllib.loads(asset("vendor/VENDORED.toml"))["file"])
+
+
+def sha256_of_asset(name: str) -> str:
+    """Of its bytes, in hexadecimal."""
+    return hashlib.sha256(asset(name).encode("utf-8")).hexdigest()
+
+
+@cache
+def own_script() -> str:
+    """Our scripts as one."""
+    return "(() => {\n" + '"use strict";\n' + "\n".join(asset(name) for name in OWN_SCRIPTS) + "\n})();\n"
+
+
+@cache
+def style() -> str:
+    """Our styles as one."""
+    return "\n".join(asset(name) for name in STYLES)
+
+
+Plain = object
+"""What JSON can hold: text, finite numbers, booleans, None, lists, and mappings with text as keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageContent:
+    """One page.
+
+    `first` is read as the page opens, so it is kept small: what was run, scores, questions, figures. Each of `later`
+    is read when a view first asks for it (`part(NAME)` in `assets/parts.js`): the chats. Names are of letters, digits
+    and hyphens, for each becomes an element's id and, in a folder, a file.
+    """
+
+    title: str
+    first: Mapping[str, Plain]
+    later: Mapping[str, Plain] = field(default_factory=dict)
+
+
+def packed(value: object) -> str:
+    """The same value gives the same text, of letters, digits, `+`, `/` and `=`.
+
+    Raises:
+        ValueError: a number is not finite; JSON has no word for it.
+    """
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # ASCII, which holds even lone surrogates
+    return base64.b64encode(gzip.compress(text.encode("ascii"), compresslevel=6, mtime=0)).decode("ascii")
+
+
+def unpacked(text: str) -> object:
+    """What `packed` was given."""
+    value: object = json.loads(gzip.decompress(base64.b64decode(text)))
+    return value
+
+
+_MEANT_AS_MARKUP = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
+
+
+def script_json(value: object) -> str:
+    r"""JSON in ASCII without `<`, `>` and `&`: nothing in it can end the element, begin a comment or be an entity.
+
+    ASCII also keeps what is no text (lone surrogates, NUL, U+2028) out of the file, which stays valid UTF-8.
+
+    Raises:
+        ValueError: a number is not finite; JSON has no word for it.
+
+    >>> script_json({"said": "</script>\u2028\ud800"})
+    '{"said":"\\u003c/script\\u003e\\u2028\\ud800"}'
+    """
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).translate(_MEANT_AS_MARKUP)
+
+
+_PART_NAME = re.compile(r"[A-Za-z0-9-]+")
+FIGURE_STYLE = (
+    ":where(.plot-d6a7b5) {\n"
+    "  --plot-background: white;\n  display: block;\n  height: auto;\n  height: intrinsic;\n  max-width: 100%;\n}\n"
+    ":where(.plot-d6a7b5 text),\n:where(.plot-d6a7b5 tspan) {\n  white-space: pre;\n}"
+)
+"""What Observable Plot puts into each figure; it is the same for all, so that its hash can be allowed."""
+
+
+def content_hash(text: str) -> str:
+    """`'sha256-...'` of an inline script or style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"
+
+
+def render(content: PageContent, *, live: bool = False) -> str:
+    """The page as one file.
+
+    Args:
+        live: for a local server: the page asks the server it came from (and nobody else) whether there is a newer one.
+    """
+    parts = {_checked(name): script_json(value) for name, value in content.later.items()}
+    return _html(content, parts, beside=(), live=live)
+
+
+def render_folder(content: PageContent) -> dict[str, str]:
+    """The page as several files, by path: `parts/NAME.js`, each read when it is needed, and `index.html`, the last.
+
+    A part is a script that hands over JSON and does nothing else, for a page opened from a disk may read no others.
+    """
+    files = {
+        f"parts/{_checked(name)}.js": f'chatbenchPart("{name}",{script_json(value)});\n'
+        for name, value in content.later.items()
+    }
+    return {**files, "index.html": _html(content, {}, beside=tuple(content.later), live=False)}
+
+
+def _checked(name: str) -> str:
+    if not _PART_NAME.fullmatch(name):
+        raise ValueError(f"part {name!r}: letters, digits and hyphens only")
+    return name
+
+
+def _html(content: PageContent, parts: Mapping[str, str], *, beside: tuple[str, ...], live: bool) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # late: slow to import
+
+    scripts = [*map(asset, VENDOR_SCRIPTS), own_script()]
+    environment = Environment(
+        loader=PackageLoader("chatbench.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("page.html.j2").render(
+        title=_as_utf8(content.title),
+        policy=policy(scripts, from_folder=bool(beside), live=live),
+        style=style(),
+        scripts=scripts,
+        first=script_json({**content.first, "beside": list(beside), "live": live}),
+        parts=parts,
+    )
+
+
+def _as_utf8(text: str) -> str:
+    """The text without what a file of HTML cannot hold: NUL and lone surrogates."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+def policy(scripts: Sequence[str], *, from_folder: bool, live: bool) -> str:
+    """The Content-Security-Policy of a page with these inline scripts.
+
+    With `trusted-types 'none'` the browser itself refuses to make markup of text (`innerHTML` and the like). A page in
+    a folder does without it, for it has to add script elements to read its parts.
+    """
+    allowed = [content_hash(script) for script in scripts] + (["'self'", "file:"] if from_folder else [])
+    own = "'self'" if live else "'none'"
+    text_stays_text = [] if from_folder else ["require-trusted-types-for 'script'", "trusted-types 'none'"]
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {' '.join(allowed)}",
+            f"style-src {content_hash(style())} {content_hash(FIGURE_STYLE)}",
+            "img-src data:",
+            f"connect-src {own}",
+            "base-uri 'none'",
+            "form-action 'none'",
+            *text_stays_text,
+        ]
+    )

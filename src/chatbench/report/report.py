@@ -1,0 +1,270 @@
+"""Writes the page: gathers what lies in the results folder, and has it drawn into one file, or a folder.
+
+Whatever is not there yet is missing from the page too, which says in words how to get it; only results that contradict
+each other (scores of different data, chats of another study) are refused.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import write_text
+from chatbench.core.recipes import model_key
+from chatbench.core.records import SimulatedConversation, Study
+from chatbench.data.open_study import study_of
+from chatbench.data.prepared import MANIFEST, Manifest, load_manifest, read_split
+from chatbench.metrics.baselines import published
+from chatbench.metrics.resampling import Resampling
+from chatbench.report.page import PageContent, render, render_folder
+from chatbench.report.page_chats import RunChats, report_chats, run_chats
+from chatbench.report.page_data import (
+    RunScores,
+    answer_probabilities,
+    calibration_values,
+    cell_values,
+    chat_distributions,
+    comparison_values,
+    perplexities,
+    question_values,
+    run_scores,
+    terminations,
+    training_curves,
+)
+from chatbench.report.results_folder import found_models
+from chatbench.scoring.compare import compare
+from chatbench.scoring.score_files import read_question_files, read_score_table
+from chatbench.scoring.score_table import ScoreTable, comparable
+
+Plain = dict[str, object]
+_PART_FILE = re.compile(r"(chats|shades)-(index|\d+)\.js")
+"""What a page in a folder writes beside it; a file of another name is somebody else's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportResult:
+    """What was written, and what the page could not show because it is not there yet."""
+
+    path: Path
+    files: int
+    size: int
+    runs: tuple[str, ...]
+    chats: int
+    missing: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """What to print."""
+        more = f" and {self.files - 1} files of chats beside it" if self.files > 1 else ""
+        return [
+            f"{', '.join(self.runs)}: {self.chats} simulated chats -> {self.path}{more} ({self.size / 1e6:.1f} MB)",
+            *(f"not in the page: {text}" for text in self.missing),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What there is of one model; `scores` and `table` are None where it was not scored."""
+
+    model: str
+    table: ScoreTable | None
+    scores: RunScores | None
+    chats: tuple[RunChats, ...]
+
+    @property
+    def key(self) -> str:
+        return model_key(self.model)
+
+    def by_source(self) -> Mapping[str, Sequence[SimulatedConversation]]:
+        """The chats of all splits together, by simulator."""
+        found: dict[str, list[SimulatedConversation]] = {}
+        for each in self.chats:
+            found.setdefault(each.source, []).extend(each.chats)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A page's content, and what was looked for in vain."""
+
+    content: PageContent
+    chats: int
+    missing: tuple[str, ...]
+
+
+def report(models: Sequence[str], *, data: Path, results: Path, out: Path, folder: bool = False) -> ReportResult:
+    """Writes the page of one or more models.
+
+    Args:
+        models: recipes, hub ids or folders; none: every model of which there are results.
+        data: folder of prepared splits; where it is missing, the page shows neither questions nor people's chats.
+        out: the HTML file; with `folder`, the folder that gets `index.html` and the chats in files of their own.
+
+    Raises:
+        ChatbenchError: there are no results, results of one model contradict each other or those of another, or `out`
+            is a folder that should be a file, or the other way round.
+    """
+    chosen = list(models) or found_models(results)
+    gathered = gather(chosen, data=data, results=results)
+    files = _folder_files(out, gathered.content) if folder else {out: render(gathered.content)}
+    try:
+        for path, text in files.items():
+            write_text(path, text)
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        there, wanted = ("a file", "a folder") if folder else ("a folder", "a file")
+        raise ChatbenchError(f"{out}: {there} is in the way", expected=wanted, fix="--out with another name") from error
+    size = sum(path.stat().st_size for path in files)
+    shown = tuple(shown_name(model) for model in chosen)
+    return ReportResult(list(files)[-1], len(files), size, shown, gathered.chats, gathered.missing)
+
+
+def _folder_files(out: Path, content: PageContent) -> dict[Path, str]:
+    """The files of a folder, once the parts that an earlier page left in it are gone."""
+    files = {out / name: text for name, text in render_folder(content).items()}
+    for left_over in set((out / "parts").glob("*.js")) - set(files):
+        if _PART_FILE.fullmatch(left_over.name):
+            left_over.unlink()
+    return files
+
+
+def shown_name(model: str) -> str:
+    """How the page calls a model: without the path of a folder, for a page is mailed.
+
+    >>> shown_name("mistralai--Mistral-7B-v0.1")
+    'mistralai/Mistral-7B-v0.1'
+    """
+    key = model_key(model)
+    return key if key.startswith("folder--") else key.replace("--", "/", 1)  # a folder's name may have more of them
+
+
+def gather(models: Sequence[str], *, data: Path, results: Path) -> Gathered:
+    """The content of the page; writes nothing.
+
+    Raises:
+        ChatbenchError: as `report`.
+    """
+    missing: list[str] = []
+    manifest, study = _study(data, missing)
+    runs = [_run(shown_name(model), results, missing) for model in models]
+    if scored := [run.table for run in runs if run.table is not None]:
+        comparable(scored)
+        _refuse_other_data(scored[0], manifest, data)
+    held_out = _held_out(manifest, data, runs)
+    questions = question_values({} if study is None else study.questions, held_out)
+    of_runs = [each for run in runs for each in run.chats]
+    splits = None if manifest is None else data
+    chats = report_chats(of_runs, study=study, data=splits, models=models, results=results)
+    first: Plain = {
+        "title": f"chatbench: {', '.join(run.model for run in runs)}",
+        "study": "" if manifest is None else manifest.study_name,
+        "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "version": metadata.version("chatbench"),
+        "runs": [_run_values(run, study, set(held_out), results) for run in runs],
+        "questions": questions,
+        "cells": cell_values(
+            [run.scores for run in runs if run.scores is not None],
+            {question_id: number for number, question_id in enumerate(held_out)},
+        ),
+        "published": _published(),
+        "comparison": _comparison(runs, results),
+        "chats": dict(chats.first),
+        "missing": missing,
+    }
+    count = sum(len(each.chats) for run in runs for each in run.chats)
+    return Gathered(PageContent(str(first["title"]), first, chats.later), count, tuple(missing))
+
+
+def _study(data: Path, missing: list[str]) -> tuple[Manifest | None, Study | None]:
+    """The prepared study; a page of results that were copied from elsewhere does without it."""
+    if not (data / MANIFEST).exists():
+        missing.append(f"questions and people's chats: no prepared splits in {data.name} (--data FOLDER)")
+        return None, None
+    manifest = load_manifest(data)
+    if not Path(manifest.study_resolved).exists():
+        missing.append(f"questions and people's chats: the study {manifest.study_name} is not where it was")
+        return manifest, None
+    return manifest, study_of(manifest)
+
+
+def _refuse_other_data(scored: ScoreTable, manifest: Manifest | None, data: Path) -> None:
+    """Nothing, unless the scores are of other splits than those that are prepared: their chats would be mixed up.
+
+    Raises:
+        ChatbenchError: so it is.
+    """
+    if manifest is None:
+        return
+    prepared = {
+        "question_set_sha256": manifest.questions_sha256,
+        "split_seed": manifest.seed,
+        "train_share": manifest.train_share,
+    }
+    for name, there in prepared.items():
+        if (found := scored.signature.get(name)) is not None and found != there:
+            raise ChatbenchError(
+                f"{data}: prepared with {name} {there}",
+                expected=f"{found}, as the scores of {scored.model} have it",
+                fix="give the --data that was scored, or score again: chatbench eval-chatbench MODEL",
+            )
+
+
+def _run(model: str, results: Path, missing: list[str]) -> Run:
+    key = model_key(model)
+    if key not in (there := found_models(results)):
+        raise ChatbenchError(
+            f"{results}: nothing of {model}", expected=f"one of {', '.join(there)}", fix=f"chatbench finetune {model}"
+        )
+    table, scores = None, None
+    if (results / "scores" / f"{key}.json").exists():
+        table = read_score_table(results / "scores", key)
+        scores = RunScores(key, read_question_files(results / "scores", key, f"chatbench eval-chatbench {model}"))
+    else:
+        missing.append(f"scores of {model}: chatbench eval-chatbench {model}")
+    chats = tuple(run_chats(model, results))
+    if not chats:
+        missing.append(f"simulated chats of {model}: chatbench simulate {model} --assistant SPEC")
+    return Run(model, table, scores, chats)
+
+
+def _held_out(manifest: Manifest | None, data: Path, runs: Sequence[Run]) -> list[str]:
+    """Ids of the questions that the page is about: held out in a split with chats or scores, sorted."""
+    found = {chat.question_id for run in runs for each in run.chats for chat in each.chats}
+    for run in runs:
+        if run.scores is not None:
+            sources = (cells for each in run.scores.scores.accuracies.values() for cells in each.values())
+            found |= {question_id for cells in sources for question_id, _ in cells}
+    if not found and manifest is not None:
+        found = {question for split in manifest.split_ids for question in read_split(data, split).question_ids("test")}
+    return sorted(found)
+
+
+def _run_values(run: Run, study: Study | None, held_out: set[str], results: Path) -> Plain:
+    people = [] if study is None else [chat for chat in study.conversations if chat.question_id in held_out]
+    simulated = run.by_source()
+    return {
+        "key": run.key,
+        "name": run.model,
+        "scores": None if run.table is None else run_scores(run.table),
+        "calibration": {} if run.scores is None else calibration_values(run.scores.scores),
+        "perplexity": [] if run.table is not None else perplexities(run.model, results),
+        "curves": training_curves(run.model, results),
+        "distributions": chat_distributions(people, simulated) if simulated else None,
+        "terminations": terminations(simulated),
+        "probabilities": answer_probabilities(simulated),
+    }
+
+
+def _published() -> Plain:
+    table = published()
+    rows = [{"method": row.method, "figures": {k: list(v) for k, v in row.figures.items()}} for row in table.rows]
+    return {"source": table.source, "assistants": list(table.assistants), "rows": rows}
+
+
+def _comparison(runs: Sequence[Run], results: Path) -> Plain | None:
+    """Paired differences of the runs that were scored; None where there are not two."""
+    scored = [run.model for run in runs if run.table is not None]
+    return comparison_values(compare(scored, results=results, told=Resampling())) if len(scored) > 1 else None

@@ -1,0 +1,241 @@
+"""Opens the page of results on this machine, and follows the run that writes them.
+
+The page of results that may still grow: built anew when somebody asks for it after files have changed.
+
+A server for one page on this machine: nobody else's requests, two addresses, nothing from the disk.
+
+It listens on 127.0.0.1 alone. A request must name this server as its host: a page from elsewhere whose name was made to
+lead here (DNS rebinding) names its own, and is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import sys
+import threading
+import time
+import webbrowser
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.report.page import PageContent, render
+from chatbench.report.report import gather
+from chatbench.report.results_folder import shown_results
+
+FOLLOWED = ("scores", "ppl", "realism", "simulations")
+"""Folders of results of which every file is followed; of models, only the logs of training."""
+LEAST_SECONDS = 5.0
+"""Between two pages that are offered to a reader: a log grows with every chat, and nobody reads that fast."""
+BUILD_SHARE = 0.1
+"""At most this share of the time goes into building pages, so that the run that is watched keeps its processors."""
+
+Build = Callable[[str], str]
+"""The page of a version."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    version: str
+    page: bytes
+    next_at: float
+
+
+class LivePage:
+    """Hands out the page; asked by several threads at once, it builds once."""
+
+    def __init__(
+        self, build: Build, files_version: Callable[[], str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._build = build
+        self._files_version = files_version
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._built: _Built | None = None
+
+    def version(self) -> str:
+        """The version on offer: that of the last page until files have changed and it is time for a new one."""
+        built = self._built
+        if built is not None and self._clock() < built.next_at:
+            return built.version
+        return self._files_version()
+
+    def page(self) -> bytes:
+        """The page of the files as they are now."""
+        with self._lock:
+            version = self._files_version()
+            if self._built is None or self._built.version != version:
+                self._built = self._newly_built(version)
+            return self._built.page
+
+    def _newly_built(self, version: str) -> _Built:
+        began = self._clock()
+        try:
+            page = self._build(version)
+        except (
+            ChatbenchError,
+            OSError,
+            ValueError,
+        ) as error:  # files on the move, results at odds
+            page = _page_of_error(str(error))
+        ended = self._clock()
+        pause = max(LEAST_SECONDS, (ended - began) / BUILD_SHARE)
+        return _Built(version, page.encode("utf-8", "replace"), ended + pause)
+
+
+def _page_of_error(message: str) -> str:
+    """Says what is wrong, and asks again by itself."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
+        'content="light dark"><link rel="icon" href="data:,"><title>chatbench: no page yet</title></head><body><main>'
+        f"<h1>No page yet</h1><pre>{html.escape(message)}</pre><p>Tried again every five seconds.</p></main></body>"
+        "</html>"
+    )
+
+
+def files_version(results: Path) -> str:
+    """Sixteen hexadecimal digits that change when a file of the results does: names, sizes and times of change."""
+    found = hashlib.sha256()
+    for path in sorted(_followed(results)):
+        try:
+            state = path.stat()
+        except FileNotFoundError:  # a run has just moved it
+            continue
+        found.update(f"{path.relative_to(results)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode("utf-8", "replace"))
+    return found.hexdigest()[:16]
+
+
+def _followed(results: Path) -> Iterator[Path]:
+    for name in FOLLOWED:
+        yield from (path for path in (results / name).rglob("*") if path.is_file())
+    yield from results.glob("models/*/*/trainer_log.jsonl")
+
+
+LOOPBACK = "127.0.0.1"
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",  # a page in a frame could be made to look like something else
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+class PageServer(ThreadingHTTPServer):
+    """Serves `live` at `/`, and the version on offer at `/version`."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, live: LivePage, port: int) -> None:
+        """Listens; port 0 takes any free one.
+
+        Raises:
+            ChatbenchError: the port is taken, or not allowed.
+        """
+        self.live = live
+        try:
+            super().__init__((LOOPBACK, port), _Answers)
+        except (OSError, OverflowError) as error:
+            raise ChatbenchError(
+                f"port {port}: {error}", expected="a free port of this machine", fix="--port 0 takes any free one"
+            ) from error
+
+    @property
+    def address(self) -> str:
+        """Where the page is."""
+        return f"http://{LOOPBACK}:{self.server_port}/"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A reader who went away is no error."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # as socketserver passes them on
+
+
+class _Answers(BaseHTTPRequestHandler):
+    server: PageServer
+    protocol_version = "HTTP/1.1"
+    server_version = "chatbench"
+    sys_version = ""
+    timeout = 60  # seconds that an idle connection is kept
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        port = self.server.server_port
+        path = self.path.partition("?")[0]
+        if self.headers.get_all("Host") not in ([f"{LOOPBACK}:{port}"], [f"localhost:{port}"]):
+            self._send(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", b"another host\n")
+        elif path == "/":
+            self._send(HTTPStatus.OK, "text/html", self.server.live.page())
+        elif path == "/version":
+            self._send(HTTPStatus.OK, "text/plain", self.server.live.version().encode("ascii"))
+        else:
+            self._send(HTTPStatus.NOT_FOUND, "text/plain", b"no such page\n")
+
+    def _send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(content)))
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the name that http.server has)
+        """Says nothing: the terminal is the reader's."""
+
+
+Say = Callable[[str], None]
+Clock = Callable[[], float]
+"""Seconds."""
+
+
+def view(
+    names: Sequence[str], *, results: Path, data: Path | None, port: int, open_browser: bool, say: Say = print
+) -> None:
+    """Serves the page until Ctrl-C.
+
+    Args:
+        names: a results folder, or models; none: everything in `results`. Models that come later join a folder's page.
+        data: folder of prepared splits; None: `data` beside the results folder.
+        port: 0 takes any free one.
+
+    Raises:
+        ChatbenchError: there are no results, or the port is taken.
+    """
+    shown = shown_results(names, results=results, data=data)
+    live = live_page(names, results=results, data=data, place=shown.results)
+    with PageServer(live, port) as server:
+        try:
+            say(f"{', '.join(shown.models)}: {server.address} (only this machine; follows the run; Ctrl-C ends it)")
+            if open_browser:  # in a thread: a browser in the terminal would keep the server waiting
+                threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
+            server.serve_forever()
+        except KeyboardInterrupt:
+            say("stopped")
+
+
+def live_page(
+    names: Sequence[str], *, results: Path, data: Path | None, place: Path, clock: Clock = time.monotonic
+) -> LivePage:
+    """The page of these results, with the version that it was built from in `FIRST.built`; `place` is followed."""
+
+    def build(version: str) -> str:
+        shown = shown_results(names, results=results, data=data)
+        content = gather(shown.models, data=shown.data, results=shown.results).content
+        return render(PageContent(content.title, {**content.first, "built": version}, content.later), live=True)
+
+    return LivePage(build, lambda: files_version(place), clock)

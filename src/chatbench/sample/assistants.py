@@ -1,0 +1,237 @@
+"""Two scripted assistants that solve a problem from what the user wrote, and nothing else.
+
+They look for the numbers and the question in the user's messages. What the user left out costs accuracy: a missing
+fact is asked for (or, by the weak one, guessed), a missing catch goes unnoticed and leads to the trap. Both slip in
+calculations, the weak one more often, and it may overlook a catch or a negation even when it was told. An assistant
+that was given the options names the option at which it arrives.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from random import Random
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import LETTERS, Message
+from chatbench.sample.problems import Template, all_templates, fill
+from chatbench.sample.schemas import Ask, Catch, Clause, Working
+
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """Probabilities of an assistant's mistakes.
+
+    A calculation goes wrong with `slip` + `slip_per_step` for each step after the first + `slip_large` if a number
+    is above 150; a catch is overlooked with `overlooks_catch`, "not" with `overlooks_not`; a missing number is
+    guessed instead of asked for with `guesses`.
+    """
+
+    slip: float
+    slip_per_step: float
+    slip_large: float
+    overlooks_catch: float
+    overlooks_not: float
+    guesses: float
+    explains: bool
+
+
+STRENGTHS: Mapping[str, Strength] = {
+    "scripted-strong": Strength(0.02, 0.03, 0.10, 0.02, 0.05, 0.0, explains=True),
+    "scripted-weak": Strength(0.06, 0.05, 0.26, 0.06, 0.45, 0.4, explains=False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Understanding:
+    """What a text says about a problem: `facts` by name, the question, the catch if it was told."""
+
+    template: Template
+    facts: Mapping[str, int]
+    ask: Ask
+    catch: Catch | None
+
+    @property
+    def missing(self) -> tuple[Clause, ...]:
+        return tuple(clause for clause in self.template.required if not clause.facts.keys() <= self.facts.keys())
+
+
+@dataclass(frozen=True, slots=True)
+class AssistantTurn:
+    """A reply: its text, the value it arrives at, or the clause it asks for; neither if nothing was understood."""
+
+    text: str
+    value: int | None = None
+    asks_for: Clause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Patterns:
+    template: Template
+    nouns: tuple[str, ...]
+    facts: tuple[tuple[str, re.Pattern[str]], ...]
+    asks: tuple[tuple[Ask, re.Pattern[str]], ...]
+    catches: tuple[tuple[Ask, Catch, tuple[tuple[str, re.Pattern[str]], ...]], ...]
+
+
+def _compiled(facts: Mapping[str, str], slots: Mapping[str, str]) -> tuple[tuple[str, re.Pattern[str]], ...]:
+    return tuple((name, re.compile(fill(pattern, slots), re.IGNORECASE)) for name, pattern in facts.items())
+
+
+@cache
+def _all_patterns() -> tuple[_Patterns, ...]:
+    """One entry per schema and world: catches and questions are alternatives within it."""
+    entries: dict[tuple[str, int], _Patterns] = {}
+    for template in all_templates():
+        key = template.schema.name, id(template.world)
+        if key in entries:
+            continue
+        world = template.world
+        entries[key] = _Patterns(
+            template=template,
+            nouns=tuple(word.lower() for word in world.values()),
+            facts=tuple(pair for clause in template.required for pair in _compiled(clause.facts, world)),
+            asks=tuple((ask, re.compile(fill(ask.pattern, world), re.IGNORECASE)) for ask in template.schema.asks),
+            catches=tuple(
+                (ask, catch, _compiled(catch.clause.facts, world))
+                for ask in template.schema.asks
+                for catch in ask.catches
+            ),
+        )
+    return tuple(entries.values())
+
+
+def _found(patterns: Sequence[tuple[str, re.Pattern[str]]], text: str) -> dict[str, int]:
+    """The last number that fits each pattern: what a user says later corrects what was said before."""
+    found = {}
+    for name, pattern in patterns:
+        numbers = [int(number) for number in pattern.findall(text)]
+        if numbers and numbers[-1] <= 10**6:
+            found[name] = numbers[-1]
+    return found
+
+
+@lru_cache(maxsize=4096)
+def understand(text: str) -> Understanding | None:
+    """The best reading of a user's messages, None if no problem is recognised."""
+    lowered = text.lower()
+    words = set(re.findall(r"[a-z-]+", lowered))
+    best, best_score = None, 0.0
+    for entry in _all_patterns():
+        if words.isdisjoint(entry.nouns):
+            continue
+        reading, score = _read(entry, text)
+        score += 0.01 * sum(noun in words for noun in entry.nouns)
+        # "square" is a place and stands in "square meters" too: between equals, the word that comes first decides.
+        score -= 0.005 * min(lowered.find(noun) for noun in entry.nouns if noun in words) / len(lowered)
+        if score > best_score:
+            best, best_score = reading, score
+    return best
+
+
+def _read(entry: _Patterns, text: str) -> tuple[Understanding, float]:
+    facts = _found(entry.facts, text)
+    asked = [(ask, match.start()) for ask, pattern in entry.asks for match in pattern.finditer(text)]
+    ask = max(asked, key=lambda pair: pair[1])[0] if asked else entry.asks[0][0]
+    catch = None
+    for of_ask, candidate, patterns in entry.catches:
+        numbers = _found(patterns, text)
+        if of_ask is ask and numbers:
+            catch = candidate
+            facts |= numbers
+    needed = len(entry.facts)
+    held = sum(name in facts for name, _ in entry.facts)
+    score = held - 0.4 * (needed - held) + 0.6 * bool(asked) + 0.6 * (catch is not None)
+    return Understanding(entry.template, facts, ask, catch), score if held else 0.0
+
+
+def options_in(text: str) -> dict[int, str]:
+    """Options that a user listed, value -> letter: `A. 12`, `B) 15`, on lines or in a row."""
+    return {int(value): letter for letter, value in re.findall(r"\b([A-D])[.):]\s*(\d{1,6})\b", text)}
+
+
+def reply_to(name: str, user_messages: Sequence[str], rng: Random) -> AssistantTurn:
+    """The assistant's next turn after these user messages.
+
+    Raises:
+        ChatbenchError: no scripted assistant has this name.
+    """
+    strength = STRENGTHS.get(name)
+    if strength is None:
+        raise ChatbenchError(f"no scripted assistant {name!r}", expected=f"one of {', '.join(STRENGTHS)}")
+    text = "\n".join(user_messages)
+    understanding = understand(text)
+    if understanding is None:
+        return AssistantTurn("I do not understand the problem. What are the numbers, and what is the question?")
+    facts = dict(understanding.facts)
+    for clause in understanding.missing:
+        if rng.random() >= strength.guesses:
+            return AssistantTurn(fill(clause.missing, understanding.template.world), asks_for=clause)
+        facts |= {
+            fact: rng.randint(*understanding.template.schema.ranges[fact]) for fact in clause.facts if fact not in facts
+        }
+    return _solve(understanding, facts, strength, options_in(text), rng)
+
+
+def _solve(
+    understanding: Understanding, facts: Mapping[str, int], strength: Strength, options: Mapping[int, str], rng: Random
+) -> AssistantTurn:
+    ask, catch = understanding.ask, understanding.catch
+    if catch and rng.random() < strength.overlooks_catch:
+        catch = None
+    if ask.negated and rng.random() < strength.overlooks_not:
+        # "how many are NOT red" read as "how many are red"
+        named = "b" if "red" in ask.pattern else "d"
+        return _put(facts[named], [], strength, options)
+    solve = catch.solve if catch else ask.solve
+    steps = len(_worked(solve, facts, Working()).steps)
+    chance = strength.slip + strength.slip_per_step * (steps - 1) + strength.slip_large * (max(facts.values()) > 150)
+    working = Working()
+    if rng.random() < chance:
+        working = Working(slip_at=rng.randrange(max(1, steps)), slip=rng.choice((-10, -2, -1, 1, 2, 10)))
+    return _put_worked(solve, facts, working, strength, options)
+
+
+def _worked(solve: object, facts: Mapping[str, int], working: Working) -> Working:
+    try:
+        solve(facts, working)  # type: ignore[operator]  # a Solution; object keeps the helper's signature short
+    except ZeroDivisionError:
+        working.steps.append("nothing to divide by")
+    return working
+
+
+def _put_worked(
+    solve: object, facts: Mapping[str, int], working: Working, strength: Strength, options: Mapping[int, str]
+) -> AssistantTurn:
+    steps = _worked(solve, facts, working).steps
+    last = steps[-1].split()[-1]
+    if not last.lstrip("-").isdigit():
+        return AssistantTurn("These numbers do not fit together. Please check them.")
+    return _put(int(last), steps, strength, options)
+
+
+def _put(value: int, steps: Sequence[str], strength: Strength, options: Mapping[int, str]) -> AssistantTurn:
+    """The reply's words: the strong assistant shows its steps, both name the option if they know the options."""
+    shown = ", ".join(steps) + ". " if strength.explains and steps else ""
+    if options and value in options:
+        answer = f"{options[value]}. {value}"
+    elif options:
+        answer = f"{value}, which is not among your options"
+    else:
+        answer = f"{value}"
+    return AssistantTurn(
+        f"{shown}The answer is {answer}." if strength.explains else f"{shown}I think it is {answer}.", value
+    )
+
+
+def scripted_reply(name: str, messages: Sequence[Message], seed: int) -> str:
+    """What the scripted assistant `name` says next; only the user's messages count, and equal seeds reply equally."""
+    return reply_to(name, [message.content for message in messages if message.role == "user"], Random(seed)).text
+
+
+def letter_named(text: str) -> str | None:
+    """The option letter that a reply names (`The answer is B. 12.`), None if it names none."""
+    match = re.search(rf"(?:answer is|it is) ([{''.join(LETTERS)}])\. \d", text)
+    return match[1] if match else None

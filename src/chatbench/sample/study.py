@@ -1,0 +1,368 @@
+"""Puts the sample study together: problems, participants, chats, answers alone, and the assistants alone.
+
+The truth is known: given a problem, an assistant and the habits, every probability follows from `people` and
+`assistants`. `true_accuracy` computes the per-question accuracy that infinitely many people would reach.
+
+Writes a study in the ChatBench folder layout, so that what reads the published data reads it too.
+
+Every file is written whole or not at all, and `questions.csv`, by which a reader knows the folder, comes last. Reading
+the folder gives the same study again, provided that its conversation ids are those of `intake.conversation_id`, texts
+carry no surrounding white space, and the folder has the study's name.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import write_json, write_text
+from chatbench.core.records import LETTERS, AiAloneScore, Answer, Conversation, Question, Study
+from chatbench.data.tables import conversation_id
+from chatbench.sample.assistants import STRENGTHS, reply_to
+from chatbench.sample.people import STUDY_HABITS, Chat, Person, answer_alone, chance_alone, chat, draw_person
+from chatbench.sample.problems import Problem, Template, all_templates, draw_problem
+from chatbench.sample.schemas import SUBSETS
+
+QUESTIONS_PER_BATCH = 12
+_ANSWER_COLUMNS = (
+    "question_id", "worker_id", "model", "condition", "subject", "batch", "position", "phase", "answer_type",
+    "selected_answer", "acc", "confidence",
+)  # fmt: skip
+
+SubjectOf = Callable[[Question], str]
+
+
+def chatbench_subject(question: Question) -> str:
+    """`math`, `physics` or `moral`, as ChatBench groups the MMLU subsets; any other subset is its own subject."""
+    words = {"mathematics": "math", "physics": "physics", "moral": "moral"}
+    return next((subject for word, subject in words.items() if word in question.subset), question.subset)
+
+
+def write_chatbench_folder(study: Study, folder: Path, *, subject_of: SubjectOf = chatbench_subject) -> None:
+    """Writes questions, AI-alone table, answers (plain and filtered alike) and conversations.
+
+    A batch holds the questions of one subject by twelves, in the study's order; a position is an answer's rank in its
+    person's session, and an answer alone and one with the AI about one question share it.
+
+    Raises:
+        ValueError: two answers share worker, question and kind, or a conversation has no user-AI answer: such a study
+            would not be read back as it is.
+    """
+    _check(study)
+    batches, positions = _batches_chatbench_writer(study, subject_of), _positions(study.answers)
+    rows = [_answer_row(answer, study, subject_of, batches, positions) for answer in study.answers]
+    answers = _csv(_ANSWER_COLUMNS, rows)
+    write_text(folder / "full_study" / "user_answers.csv", answers)
+    write_text(folder / "full_study" / "user_answers_filtered.csv", answers)
+    write_json(folder / "full_study" / "conversations.json", _conversations(study, subject_of, batches, positions))
+    write_text(folder / "ai_alone_answers.csv", ai_alone_table(study.ai_alone))
+    write_text(folder / "questions.csv", _questions(study, subject_of))
+
+
+def _check(study: Study) -> None:
+    keys = Counter((answer.worker_id, answer.question_id, answer.kind) for answer in study.answers)
+    repeated = [key for key, count in keys.items() if count > 1]
+    if repeated:
+        raise ValueError(f"answers that share worker, question and kind: {repeated[:3]}")
+    lonely = [c.id for c in study.conversations if (c.worker_id, c.question_id, "user-AI") not in keys]
+    if lonely:
+        raise ValueError(f"conversations without a user-AI answer: {lonely[:3]}")
+
+
+def _batches_chatbench_writer(study: Study, subject_of: SubjectOf) -> dict[str, int]:
+    """Batch number of each question, counted within its subject."""
+    seen: Counter[str] = Counter()
+    batches = {}
+    for question in study.questions.values():
+        batches[question.id] = seen[subject_of(question)] // QUESTIONS_PER_BATCH
+        seen[subject_of(question)] += 1
+    return batches
+
+
+def _positions(answers: Sequence[Answer]) -> dict[tuple[str, str], int]:
+    """Rank of each question in a person's session, by (worker, question)."""
+    positions: dict[tuple[str, str], int] = {}
+    sessions: Counter[str] = Counter()
+    for answer in answers:
+        key = (answer.worker_id, answer.question_id)
+        if key not in positions:
+            positions[key] = sessions[answer.worker_id]
+            sessions[answer.worker_id] += 1
+    return positions
+
+
+def _answer_row(
+    answer: Answer,
+    study: Study,
+    subject_of: SubjectOf,
+    batches: Mapping[str, int],
+    positions: Mapping[tuple[str, str], int],
+) -> list[object]:
+    return [
+        answer.question_id,
+        answer.worker_id,
+        answer.assistant,
+        answer.condition,
+        subject_of(study.questions[answer.question_id]),
+        batches[answer.question_id],
+        positions[answer.worker_id, answer.question_id],
+        1 if answer.kind == "user-alone" else 2,
+        answer.kind,
+        answer.letter or "",
+        int(answer.correct),
+        answer.confidence,
+    ]
+
+
+def _conversations(
+    study: Study, subject_of: SubjectOf, batches: Mapping[str, int], positions: Mapping[tuple[str, str], int]
+) -> list[dict[str, object]]:
+    correct = {(a.worker_id, a.question_id): a.correct for a in study.answers if a.kind == "user-AI"}
+    return [
+        {
+            "worker_id": chat.worker_id,
+            "batch": batches[chat.question_id],
+            "position": positions[chat.worker_id, chat.question_id],
+            "subject": subject_of(study.questions[chat.question_id]),
+            "acc": int(correct[chat.worker_id, chat.question_id]),
+            "question_id": chat.question_id,
+            "model": chat.assistant,
+            "condition": chat.condition,
+            "selected_answer": chat.answer,
+            "chat_history": [{"role": turn.role, "content": turn.text} for turn in chat.turns],
+        }
+        for chat in study.conversations
+    ]
+
+
+def ai_alone_table(scores: Sequence[AiAloneScore]) -> str:
+    """The wide table `ai_alone_answers.csv`: one row per question and model, four columns per method."""
+    methods = list(dict.fromkeys(score.method for score in scores))
+    cells = {(score.question_id, score.assistant, score.method): score for score in scores}
+    rows = []
+    for question_id, model in dict.fromkeys((score.question_id, score.assistant) for score in scores):
+        row: list[object] = [question_id, model]
+        for method in methods:
+            score = cells.get((question_id, model, method))
+            if score is None:
+                row += ["", "", "", ""]
+                continue
+            valid = score.count - score.invalid
+            row += [score.count, score.accuracy, score.invalid, score.accuracy * score.count / valid if valid else ""]
+        rows.append(row)
+    suffixes = ("count", "acc", "invalid", "acc_valid")
+    return _csv(["question_id", "model", *(f"{method}_{suffix}" for method in methods for suffix in suffixes)], rows)
+
+
+def _questions(study: Study, subject_of: SubjectOf) -> str:
+    header = [
+        "question_id",
+        "subject",
+        "subset",
+        "question",
+        *(f"choice_{letter.lower()}" for letter in LETTERS),
+        "answer",
+    ]
+    return _csv(
+        header, [[q.id, subject_of(q), q.subset, q.text, *q.options, q.answer] for q in study.questions.values()]
+    )
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)  # its "\r\n" makes it quote a lone "\r" inside a cell, too
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+NAME = "sample"
+QUESTIONS_PER_PERSON = 12
+AI_ALONE_SAMPLES = 50
+SUBJECTS = {"sample_motion": "physics", "sample_fairness": "moral"}
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSettings:
+    """`chats` is the number of conversations per question and assistant (ChatBench has about nine)."""
+
+    questions: int = 120
+    chats: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 4 <= self.questions <= len(list(all_templates())):
+            raise ChatbenchError(
+                f"--questions {self.questions}", expected=f"4 to {len(list(all_templates()))}, one for each template",
+            )  # fmt: skip
+        if self.chats < 1:
+            raise ChatbenchError(f"--chats {self.chats}", expected="at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class SampleStudy:
+    """The study with the truth behind it: the problem of each question and the person of each worker id."""
+
+    study: Study
+    problems: Mapping[str, Problem]
+    people: Mapping[str, Person]
+
+
+def subject_of(question: Question) -> str:
+    """The ChatBench subject under which a sample question is filed."""
+    return SUBJECTS.get(question.subset, "math")
+
+
+def write_sample(folder: Path, settings: SampleSettings) -> SampleStudy:
+    """Generates the study and writes it in the ChatBench layout."""
+    sample = make_sample(settings)
+    write_chatbench_folder(sample.study, folder, subject_of=subject_of)
+    return sample
+
+
+def make_sample(settings: SampleSettings) -> SampleStudy:
+    """The study of these settings; equal settings give an equal study on any machine."""
+    problems = draw_problems(settings)
+    people: dict[str, Person] = {}
+    answers: list[Answer] = []
+    conversations: list[Conversation] = []
+    for assistant in STRENGTHS:
+        rng = Random(f"sample study {settings.seed} people of {assistant}")
+        for round_number in range(settings.chats):
+            condition = "answer-first" if round_number % 2 else "direct-to-AI"
+            for batch in _batches(problems, rng):
+                person = draw_person(_worker_id(rng), STUDY_HABITS, rng)
+                people[person.id] = person
+                session = _Session(person, assistant, condition, rng)
+                answers += session.work(batch, problems)
+                conversations += session.conversations
+    study = Study(
+        name=NAME,
+        questions={problem.question.id: problem.question for problem in problems},
+        conversations=tuple(conversations),
+        answers=tuple(answers),
+        ai_alone=tuple(_ai_alone(problems, settings)),
+    )
+    return SampleStudy(study, {problem.question.id: problem for problem in problems}, people)
+
+
+def draw_problems(settings: SampleSettings) -> list[Problem]:
+    """Problems from distinct templates, subsets equally large up to one."""
+    rng = Random(f"sample study {settings.seed} questions")
+    pools = {subset: _shuffled_templates(subset, rng) for subset in SUBSETS}
+    problems: list[Problem] = []
+    while len(problems) < settings.questions:
+        for subset in SUBSETS:
+            if pools[subset] and len(problems) < settings.questions:
+                number = sum(problem.question.subset == subset for problem in problems)
+                problems.append(draw_problem(pools[subset].pop(), f"{subset}-redux-{number}", rng))
+    return sorted(problems, key=lambda problem: SUBSETS.index(problem.question.subset))
+
+
+def _shuffled_templates(subset: str, rng: Random) -> list[Template]:
+    templates = [template for template in all_templates() if template.schema.subset == subset]
+    rng.shuffle(templates)
+    return templates
+
+
+def _batches(problems: Sequence[Problem], rng: Random) -> list[list[Problem]]:
+    order = list(problems)
+    rng.shuffle(order)
+    return [order[start : start + QUESTIONS_PER_PERSON] for start in range(0, len(order), QUESTIONS_PER_PERSON)]
+
+
+def _worker_id(rng: Random) -> str:
+    return "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", k=10))
+
+
+class _Session:
+    """One person's work: answers alone first where the condition says so, then chats."""
+
+    def __init__(self, person: Person, assistant: str, condition: str, rng: Random) -> None:
+        self.person, self.assistant, self.condition, self.rng = person, assistant, condition, rng
+        self.conversations: list[Conversation] = []
+
+    def work(self, batch: Sequence[Problem], problems: Sequence[Problem]) -> list[Answer]:
+        # Phase 1, alone: the same questions where the answer comes first, else a few that are not in the batch.
+        ids = {problem.question.id for problem in batch}
+        others = [problem for problem in problems if problem.question.id not in ids]
+        alone = batch if self.condition == "answer-first" else self.rng.sample(others, min(6, len(others)))
+        own = {problem.question.id: answer_alone(self.person, problem, self.rng) for problem in alone}
+        answers = [self._answer(problem, own[problem.question.id], alone=True) for problem in alone]
+        for problem in batch:
+            talk = chat(self.person, problem, self.assistant, STUDY_HABITS, self.rng, own.get(problem.question.id))
+            answers.append(self._answer(problem, talk.letter, alone=False))
+            self.conversations.append(self._conversation(problem, talk))
+        return answers
+
+    def _answer(self, problem: Problem, letter: str, *, alone: bool) -> Answer:
+        sure = chance_alone(self.person, problem) + self.rng.gauss(0.0, 0.2) + (0.0 if alone else 0.2)
+        return Answer(
+            question_id=problem.question.id,
+            worker_id=self.person.id,
+            kind="user-alone" if alone else "user-AI",
+            assistant=self.assistant,
+            condition=self.condition,
+            letter=letter,
+            correct=letter == problem.question.answer,
+            confidence=("not" if sure < 0.4 else "somewhat" if sure < 0.75 else "very") + "-confident",
+            conversation_id="" if alone else self._id(problem),
+        )
+
+    def _id(self, problem: Problem) -> str:
+        return conversation_id(problem.question.id, self.person.id)
+
+    def _conversation(self, problem: Problem, talk: Chat) -> Conversation:
+        return Conversation(
+            self._id(problem),
+            problem.question.id,
+            self.person.id,
+            self.assistant,
+            self.condition,
+            talk.turns,
+            talk.letter,
+        )
+
+
+def _ai_alone(problems: Sequence[Problem], settings: SampleSettings) -> list[AiAloneScore]:
+    rng = Random(f"sample study {settings.seed} assistants alone")
+    return [
+        AiAloneScore(problem.question.id, assistant, method, AI_ALONE_SAMPLES, correct / AI_ALONE_SAMPLES, invalid)
+        for problem in problems
+        for assistant in STRENGTHS
+        for method in ("letter_only_zero_shot", "letter_only_few_shot", "free_text")
+        for correct, invalid in [_samples(problem, assistant, method, rng)]
+    ]
+
+
+def letter_only_chance(problem: Problem, assistant: str, method: str) -> float:
+    """Probability of the right letter without working: falls with steps, size and negation; four shots add 0.06."""
+    strong = assistant == "scripted-strong"
+    chance = (0.82 if strong else 0.60) + (0.06 if method.endswith("few_shot") else 0.0)
+    chance -= 0.16 * (problem.steps - 1) + 0.18 * (problem.size > 100) + 0.15 * problem.template.ask.negated
+    return min(0.98, max(0.12, chance))
+
+
+def _samples(problem: Problem, assistant: str, method: str, rng: Random) -> tuple[int, int]:
+    """Right and invalid ones of `AI_ALONE_SAMPLES` samples; free text solves the problem's own words."""
+    if method == "free_text":
+        replies = [reply_to(assistant, [problem.question.full_text], rng) for _ in range(AI_ALONE_SAMPLES)]
+        return sum(reply.value == problem.value for reply in replies), 0
+    invalid = sum(rng.random() < 0.02 for _ in range(AI_ALONE_SAMPLES))
+    chance = letter_only_chance(problem, assistant, method)
+    return sum(rng.random() < chance for _ in range(AI_ALONE_SAMPLES - invalid)), invalid
+
+
+def true_accuracy(problem: Problem, assistant: str, *, people: int, rng: Random) -> float:
+    """User-AI accuracy of one question as the mean over `people` fresh people, in 0..1."""
+    correct = 0
+    for _ in range(people):
+        person = draw_person("", STUDY_HABITS, rng)
+        correct += chat(person, problem, assistant, STUDY_HABITS, rng).letter == problem.question.answer
+    return correct / people

@@ -1,0 +1,148 @@
+"""The ChatBench metrics of one model: what was simulated against what people did, per split and over splits.
+
+Reads the study, the splits and the stored chats, computes, and writes the files of `results/scores/`; nothing is
+generated, so it can be repeated at any time. A split whose simulation is unfinished is scored over the questions that
+are complete, and a note says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from chatbench.core.recipes import model_key
+from chatbench.core.records import Conversation, Split, Study
+from chatbench.data.open_study import study_of
+from chatbench.data.prepared import Manifest, load_manifest, read_split
+from chatbench.metrics.cells import scored_cells
+from chatbench.metrics.first_prompts import human_overlap
+from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
+from chatbench.metrics.overlap import Overlap
+from chatbench.metrics.resampling import Resampling, checked_resampling
+from chatbench.metrics.split_metrics import SplitMeasures, split_measures
+from chatbench.metrics.uncertainty import score_uncertainty
+from chatbench.scoring.eval_ppl import perplexity_figures, read_perplexity, refuse_other_weights
+from chatbench.scoring.score_files import write_question_files, write_score_table
+from chatbench.scoring.score_table import Score, ScoreTable
+from chatbench.scoring.signature import signature
+from chatbench.simulation.ai_alone import with_measured_here
+from chatbench.simulation.split_chats import SplitChats, read_chats, simulated_splits
+
+ReadChats = Callable[[str, Study, Manifest, Split, Path], SplitChats]
+
+
+def eval_chatbench(
+    model: str,
+    *,
+    data: Path,
+    results: Path,
+    splits: Sequence[str] | None = None,
+    resampling: Resampling | None = None,
+    read: ReadChats = read_chats,
+) -> ScoreTable:
+    """Scores a model on the splits that have simulated chats (or on those named) and writes the scores' files.
+
+    Args:
+        model: recipe, hub id or folder.
+        data: folder of prepared splits.
+        splits: ids such as `split_0`; None takes every prepared split that has chats.
+        resampling: how intervals are made; 0 replicates leaves them out.
+        read: how the chats of a split are read.
+
+    Raises:
+        ChatbenchError: no chats yet, chats of other data or of different settings, or a study that changed.
+    """
+    told = checked_resampling(resampling or Resampling())
+    manifest = load_manifest(data)
+    study, measured_here = with_measured_here(study_of(manifest), results, manifest.questions_sha256)
+    chosen, skipped = simulated_splits(model, manifest, results, splits)
+    chats = [read(model, study, manifest, read_split(data, split_id), results) for split_id in chosen]
+    measures = measure_splits(study, chats)
+    table = score_splits(model, study, manifest, chats, measures, results, told, notes=[*skipped, *measured_here])
+    folder, key = results / "scores", model_key(model)
+    write_score_table(folder, key, table)
+    write_question_files(folder, key, study, measures, table.signature_id)
+    return table
+
+
+def measure_splits(study: Study, chats: Sequence[SplitChats]) -> dict[str, SplitMeasures]:
+    """Everything about each split but its perplexity, by split id."""
+    by_question = _conversations_by_question(study)
+    overlaps: dict[str, Overlap | None] = {}  # people against people is the same in every split, so it is made once
+    measures = {}
+    for entry in chats:
+        train, test = (set(entry.split.question_ids(part)) for part in ("train", "test"))
+        for question_id in sorted(test - overlaps.keys()):
+            overlaps[question_id] = human_overlap(by_question.get(question_id, []))
+        measures[entry.split.id] = split_measures(study, train, test, entry.simulations, overlaps)
+    return measures
+
+
+def score_splits(
+    model: str,
+    study: Study,
+    manifest: Manifest,
+    chats: Sequence[SplitChats],
+    measures: Mapping[str, SplitMeasures],
+    results: Path,
+    told: Resampling,
+    *,
+    notes: Sequence[str] = (),
+) -> ScoreTable:
+    """The table of the given splits; writes nothing."""
+    scores: list[Score] = []
+    notes = list(notes)
+    for entry in chats:
+        figures = list(measures[entry.split.id].figures)
+        if (perplexity := read_perplexity(model, results, entry.split.id)) is not None:
+            refuse_other_weights(model, perplexity, entry.simulator)
+            figures += perplexity_figures(perplexity)
+        scores += [Score(entry.split.id, f.assistant, f.source, f.metric, f.value, f.part) for f in figures]
+        notes += _incomplete(model, study, entry, set(entry.split.question_ids("test")))
+    notes += sorted({note for entry in chats for note in _not_fine_tuned(entry)})
+    sizes = {part: [len(entry.split.question_ids(part)) for entry in chats] for part in ("train", "test")}
+    return ScoreTable(
+        model=model,
+        splits=tuple(entry.split.id for entry in chats),
+        train_questions=sum(sizes["train"]) / len(chats),
+        test_questions=sum(sizes["test"]) / len(chats),
+        scores=tuple(scores),
+        signature=signature(model, manifest, chats, told),
+        notes=tuple(notes),
+        uncertainty=score_uncertainty(list(measures.values()), study.answers, told),
+    )
+
+
+def _conversations_by_question(study: Study) -> dict[str, list[Conversation]]:
+    groups: dict[str, list[Conversation]] = {}
+    for conversation in study.conversations:
+        groups.setdefault(conversation.question_id, []).append(conversation)
+    return groups
+
+
+def _not_fine_tuned(entry: SplitChats) -> list[str]:
+    """A note where something other than the model that `finetune` made of the split has played the user."""
+    told = entry.settings[FINE_TUNED]
+    if told.get("simulator_kind", "tuned") == "tuned":
+        return []
+    kind = f"{told['style']}:{told['simulator_kind']}"
+    return [f'rows "{FINE_TUNED}" are of a simulator {kind}; whether it was trained on these splits is not known here']
+
+
+def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> list[str]:
+    """Notes on what the scores of a split leave out: unfinished cells, and assistants that people did not work with."""
+    notes = []
+    known = set(study.assistants)
+    for simulation in entry.simulations:
+        asked = set(entry.assistants[simulation.source])
+        for name in sorted(asked - known):
+            notes.append(f"{entry.split.id}: people of this study did not work with {name}, so it has no accuracy here")
+        wanted, scored = len(test) * len(asked & known), len(scored_cells(study, test, simulation))
+        if scored < wanted:
+            base_model = " --base" if simulation.source == BASE_MODEL else ""
+            notes.append(
+                f"{entry.split.id}: {scored} of {wanted} pairs (question, assistant) of the {simulation.source} "
+                f"simulator are complete and have human answers; to continue: "
+                f"chatbench simulate {model} --assistant SPEC --split {entry.split.id}{base_model}"
+            )
+    return notes

@@ -1,0 +1,285 @@
+"""The scores of one model on disk: `<key>.json` (everything) and `<key>.csv` (long form, one figure a line).
+
+Records as plain values for JSON: an undefined value becomes an object with its reason.
+
+What scores are made of, per question: `<key>.questions.csv` and `<key>.answers.csv`.
+
+Questions: one figure of one question and source in one split a line. A source's accuracy comes with the number of
+answers, chats or samples behind it; overlap of first prompts is of all assistants together. Answers: one human answer a
+line, about the cells that were scored; people are numbered, not named. With both, the scores of agreement can be
+recomputed, and two simulators compared, without the study.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import cast
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_json, write_json, write_text
+from chatbench.core.records import Answer, Study
+from chatbench.metrics.accuracies import Cell, Prediction
+from chatbench.metrics.agreement import Undefined, Value
+from chatbench.metrics.intervals import Bound, Interval
+from chatbench.metrics.names import EVERY_ASSISTANT, PEOPLE, TEXT_METRICS, WHOLE, MetricKey
+from chatbench.metrics.split_metrics import SplitMeasures
+from chatbench.metrics.uncertainty import Spread, Uncertainty
+from chatbench.scoring.score_table import Score, ScoreTable
+
+
+def plain(value: object) -> object:
+    """Dataclasses as objects, tuples as lists, `Undefined` as `{"undefined": reason}`; anything else as it is."""
+    if isinstance(value, Undefined):
+        return {"undefined": value.reason}
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+QUESTION_COLUMNS = (
+    "split", "question_id", "subset", "assistant", "source", "metric", "value", "count", "signature_id",
+)  # fmt: skip
+ANSWER_COLUMNS = ("question_id", "assistant", "person", "condition", "correct")
+ACCURACY = "accuracy"
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionScores:
+    """What was read back: accuracies by split, source and cell; overlap by split, (source, metric) and question."""
+
+    signature_id: str
+    accuracies: Mapping[str, Mapping[str, Mapping[Cell, Prediction]]]
+    texts: Mapping[str, Mapping[tuple[str, str], Mapping[str, float]]]
+    answers: tuple[Answer, ...]
+
+
+def write_question_files(
+    folder: Path, key: str, study: Study, measures: Mapping[str, SplitMeasures], signature_id: str
+) -> None:
+    """Writes both files; `measures` are by split."""
+    rows = [
+        [split, question_id, study.questions[question_id].subset, *rest, signature_id]
+        for split, measured in measures.items()
+        for question_id, rest in _question_rows(measured)
+    ]
+    write_text(folder / f"{key}.questions.csv", _csv(QUESTION_COLUMNS, rows))
+    cells = {cell for measured in measures.values() for cell in measured.cells.human}
+    write_text(folder / f"{key}.answers.csv", _csv(ANSWER_COLUMNS, _answer_rows(study.answers, cells)))
+
+
+def _question_rows(measured: SplitMeasures) -> Iterator[tuple[str, list[object]]]:
+    """Question id, and assistant, source, metric, value and count."""
+    for source, cells in {PEOPLE: measured.cells.human, **measured.cells.sources}.items():
+        for (question_id, assistant), accuracy in cells.items():
+            yield question_id, [assistant, source, ACCURACY, repr(accuracy.accuracy), accuracy.count]
+    for (assistant, source, metric), values in measured.question_values.items():
+        if metric in TEXT_METRICS:
+            for question_id, value in values.items():
+                yield question_id, [assistant, source, metric, repr(value), ""]
+
+
+def _answer_rows(answers: Sequence[Answer], cells: AbstractSet[Cell]) -> Iterator[list[object]]:
+    person: dict[str, int] = {}
+    for number, answer in enumerate(answers):
+        if answer.kind == "user-AI" and (answer.question_id, answer.assistant) in cells:
+            who = person.setdefault(answer.worker_id or f"nobody {number}", len(person))
+            yield [answer.question_id, answer.assistant, who, answer.condition, int(answer.correct)]
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def read_question_files(folder: Path, key: str, fix: str) -> QuestionScores:
+    """What `write_question_files` wrote.
+
+    Raises:
+        ChatbenchError: a file is missing or is not one of these; `fix` is the command that makes it.
+    """
+    path = folder / f"{key}.questions.csv"
+    accuracies: dict[str, dict[str, dict[Cell, Prediction]]] = {}
+    texts: dict[str, dict[tuple[str, str], dict[str, float]]] = {}
+    signature_id = ""
+    try:
+        for row in _read_csv(path, QUESTION_COLUMNS, fix):
+            split, question_id, _, assistant, source, metric, value, count, signature_id = row
+            if metric == ACCURACY:
+                of_source = accuracies.setdefault(split, {}).setdefault(source, {})
+                of_source[question_id, assistant] = Prediction(float(value), int(count))
+            elif assistant == EVERY_ASSISTANT:
+                texts.setdefault(split, {}).setdefault((source, metric), {})[question_id] = float(value)
+    except ValueError as error:
+        raise ChatbenchError(f"{path}: {error}", expected="numbers as values and counts", fix=fix) from error
+    answers = tuple(
+        Answer(question_id, person, "user-AI", assistant, condition, None, correct == "1")
+        for question_id, assistant, person, condition, correct in _read_csv(
+            folder / f"{key}.answers.csv", ANSWER_COLUMNS, fix
+        )
+    )
+    return QuestionScores(signature_id, accuracies, texts, answers)
+
+
+def _read_csv(path: Path, columns: Sequence[str], fix: str) -> list[list[str]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+    except FileNotFoundError:
+        raise ChatbenchError(f"{path}: no such file", fix=fix) from None
+    if not rows or tuple(rows[0]) != tuple(columns) or any(len(row) != len(columns) for row in rows):
+        raise ChatbenchError(f"{path}: other columns", expected=", ".join(columns), fix=fix)
+    return rows[1:]
+
+
+Json = Mapping[str, object]
+
+
+def write_score_table(folder: Path, key: str, table: ScoreTable) -> None:
+    """Writes `<key>.json` and `<key>.csv`."""
+    write_json(folder / f"{key}.json", _as_json(table))
+    write_text(folder / f"{key}.csv", as_csv(table))
+
+
+def _as_json(table: ScoreTable) -> dict[str, object]:
+    return {
+        "model": table.model,
+        "signature_id": table.signature_id,
+        "signature": dict(table.signature),
+        "notes": list(table.notes),
+        "splits": list(table.splits),
+        "train_questions": table.train_questions,
+        "test_questions": table.test_questions,
+        "figures": list(_figures(table, WHOLE)),
+        "parts": {part: list(_figures(table, part)) for part in table.parts if part != WHOLE},
+    }
+
+
+def _figures(table: ScoreTable, part: str) -> Iterator[dict[str, object]]:
+    """Each row of a part with all that is known about it; what it does not have is not mentioned."""
+    estimates, bounds = table.estimates(part), table.bounds(part)
+    intervals = table.uncertainty.intervals.get(part, {})
+    spreads = table.uncertainty.spreads if part == WHOLE else {}
+    for row, values in table.values(part).items():
+        figure: dict[str, object] = {
+            "assistant": row[0],
+            "source": row[1],
+            "metric": row[2],
+            "per_split": {split: value_as_json(value) for split, value in values.items()},
+            "mean": value_as_json(estimates[row].mean),
+            "standard_error": value_as_json(estimates[row].standard_error),
+            "corrected_standard_error": value_as_json(estimates[row].corrected_error),
+            "splits": estimates[row].n,
+        }
+        if row in intervals:
+            figure["interval"] = bound_as_json(intervals[row])
+        if row in spreads:
+            figure["variance_by_cause"] = _spread_as_json(spreads[row])
+        if row in bounds:
+            figure["floor"] = value_as_json(bounds[row].floor)
+            figure["floor_source"] = bounds[row].floor_source
+            figure["ceiling"] = value_as_json(bounds[row].ceiling)
+        yield figure
+
+
+def value_as_json(value: Value) -> object:
+    """A number as it is, an undefined value as an object with its reason."""
+    return {"undefined": value.reason} if isinstance(value, Undefined) else value
+
+
+def bound_as_json(bound: Bound) -> object:
+    """An interval with its standard error and number of questions, or why there is none."""
+    return {"undefined": bound.reason} if isinstance(bound, Undefined) else asdict(bound)
+
+
+def _spread_as_json(spread: Spread | Undefined) -> object:
+    return {"undefined": spread.reason} if isinstance(spread, Undefined) else dict(spread.by_cause)
+
+
+def as_csv(table: ScoreTable) -> str:
+    """Long form: split, assistant, source, metric, value (empty where undefined), why undefined, signature id, part."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["split", "assistant", "source", "metric", "value", "undefined_because", "signature_id", "part"])
+    for score in table.scores:
+        known = not isinstance(score.value, Undefined)
+        shown = [repr(score.value), ""] if known else ["", cast(Undefined, score.value).reason]
+        writer.writerow([score.split, *score.row, *shown, table.signature_id, score.part])
+    return text.getvalue()
+
+
+def read_score_table(folder: Path, key: str) -> ScoreTable:
+    """The table that `write_score_table` wrote.
+
+    Raises:
+        ChatbenchError: there is none, or it is not a scores file.
+    """
+    return read_score_file(folder / f"{key}.json", f"chatbench eval-chatbench {key}")
+
+
+def read_score_file(path: Path, fix: str) -> ScoreTable:
+    """As `read_score_table`, of a file that may lie anywhere; `fix` is the command that makes it."""
+    content = read_json(path, fix=fix)
+    try:
+        return _table_from_json(cast(Json, content))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ChatbenchError(f"{path}: {error!r}", expected="a scores file of this version", fix=fix) from error
+
+
+def _table_from_json(content: Json) -> ScoreTable:
+    parts = {WHOLE: content["figures"], **cast(Json, content["parts"])}
+    figures = {part: cast(list[Json], each) for part, each in parts.items()}
+    splits = tuple(cast(list[str], content["splits"]))
+    scores = tuple(
+        Score(split, *_row(figure), _value(cast(Json, figure["per_split"])[split]), part)
+        for split in splits
+        for part, each in figures.items()
+        for figure in each
+        if split in cast(Json, figure["per_split"])
+    )
+    intervals = {
+        part: {_row(figure): _bound(figure["interval"]) for figure in each if "interval" in figure}
+        for part, each in figures.items()
+    }
+    spreads = {
+        _row(figure): _spread(figure["variance_by_cause"]) for figure in figures[WHOLE] if "variance_by_cause" in figure
+    }
+    return ScoreTable(
+        model=str(content["model"]),
+        splits=splits,
+        train_questions=float(cast(float, content["train_questions"])),
+        test_questions=float(cast(float, content["test_questions"])),
+        scores=scores,
+        signature=cast(Json, content["signature"]),
+        notes=tuple(cast(list[str], content["notes"])),
+        uncertainty=Uncertainty({part: rows for part, rows in intervals.items() if rows}, spreads),
+    )
+
+
+def _row(figure: Json) -> MetricKey:
+    return str(figure["assistant"]), str(figure["source"]), str(figure["metric"])
+
+
+def _undefined(value: object) -> Undefined | None:
+    return Undefined(str(value["undefined"])) if isinstance(value, dict) and "undefined" in value else None
+
+
+def _value(value: object) -> Value:
+    return _undefined(value) or float(cast(float, value))
+
+
+def _bound(value: object) -> Bound:
+    return _undefined(value) or Interval(**cast(dict[str, float], value))  # type: ignore[arg-type]  # one field is int
+
+
+def _spread(value: object) -> Spread | Undefined:
+    return _undefined(value) or Spread({str(cause): float(v) for cause, v in cast(dict[str, float], value).items()})

@@ -1,0 +1,184 @@
+"""Simulated conversations as a table for other programs: CSV or Parquet, a row a conversation or a row a turn.
+
+Of an id that was tried several times the last try is exported. In CSV a text that a spreadsheet would take for a
+formula (it begins with =, +, -, @, a tab or a line break) gets an apostrophe before it, and so does a text that begins
+with an apostrophe: to have the texts back, take one apostrophe off where there is one. Parquet holds them as they are.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.recipes import model_key
+from chatbench.core.records import Study
+from chatbench.data.open_study import study_of
+from chatbench.data.prepared import load_manifest
+from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
+from chatbench.simulation.log import Recorded, log_path, read_recorded
+from chatbench.simulation.split_chats import simulated_splits
+
+Cell = str | int | float | bool | None
+Columns = Mapping[str, type]
+
+_IDS: Columns = {"split": str, "source": str, "id": str, "question_id": str, "assistant": str, "index": int}
+CONVERSATION: Columns = {
+    **_IDS, "subset": str, "right_letter": str, "termination": str, "reason": str, "transient": bool,
+    "answer_text": str, "letter": str, "lenient_letter": str, "correct": bool, "expected_correct": float,
+    "user_turns": int, "turns": str, "forced_text": str, "final_output": str, "turns_dropped": int, "observed": str,
+    "simulator_prompt_tokens": int, "simulator_tokens": int, "assistant_prompt_tokens": int, "assistant_tokens": int,
+    "seconds": float, "answer_probabilities": str, "seed": int, "style": str, "prompts_sha256": str, "simulator": str,
+    "assistant_identity": str,
+}  # fmt: skip
+"""What a row of a conversation holds; lists and objects are JSON texts."""
+TURN: Columns = {**_IDS, "turn": int, "role": str, "text": str}
+"""What a row of a turn holds; the final answer is not among the turns."""
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
+ROWS_AT_ONCE = 1000
+
+
+def export_chats(
+    model: str, *, data: Path, results: Path, to: Path, splits: Sequence[str] | None = None, turns: bool = False
+) -> int:
+    """Writes the recorded conversations of a model to `to`, whole or not at all; how many rows.
+
+    Args:
+        to: ends in .csv or .parquet, which says what it becomes.
+        splits: ids such as `split_0`; None takes every prepared split that has chats.
+        turns: a row for each turn instead of each conversation.
+
+    Raises:
+        ChatbenchError: another ending, no chats yet, or a record that is not as it was written.
+    """
+    write = {".csv": _write_csv, ".parquet": _write_parquet}.get(to.suffix)
+    if write is None:
+        raise ChatbenchError(f"--to {to}", expected="a name that ends in .csv or .parquet")
+    manifest = load_manifest(data)
+    study = study_of(manifest)
+    chosen, _ = simulated_splits(model, manifest, results, splits)
+    rows = (row for split in chosen for row in _rows(model, results, split, study, turns=turns))
+    with _whole(to) as temporary:
+        return write(temporary, TURN if turns else CONVERSATION, rows)
+
+
+def _rows(model: str, results: Path, split: str, study: Study, *, turns: bool) -> Iterator[dict[str, Cell]]:
+    for source, base_model in ((FINE_TUNED, False), (BASE_MODEL, True)):
+        log = log_path(results, model_key(model), split, base_model=base_model)
+        last = {recorded.chat.id: number for number, recorded in read_recorded(log)}
+        for number, recorded in read_recorded(log):
+            # A line that was appended since the first look belongs to the next export.
+            if last.get(recorded.chat.id) == number:
+                ids = _ids(split, source, recorded)
+                yield from _turn_rows(ids, recorded) if turns else [{**ids, **_conversation(recorded, study)}]
+
+
+def _ids(split: str, source: str, recorded: Recorded) -> dict[str, Cell]:
+    chat = recorded.chat
+    return {
+        "split": split, "source": source, "id": chat.id, "question_id": chat.question_id,
+        "assistant": chat.assistant, "index": chat.index,
+    }  # fmt: skip
+
+
+def _turn_rows(ids: dict[str, Cell], recorded: Recorded) -> Iterator[dict[str, Cell]]:
+    for number, turn in enumerate(recorded.chat.turns):
+        yield {**ids, "turn": number, "role": turn.role, "text": turn.text}
+
+
+def _conversation(recorded: Recorded, study: Study) -> dict[str, Cell]:
+    chat, question = recorded.chat, study.questions.get(recorded.chat.question_id)
+    if question is None:
+        raise ChatbenchError(
+            f"chat {chat.id}: no question {chat.question_id!r} in study {study.name}",
+            expected="the study whose questions were simulated",
+            fix="give the --data that the chats were simulated with",
+        )
+    return {
+        "subset": question.subset,
+        "right_letter": question.answer,
+        "termination": chat.termination,
+        "reason": chat.reason,
+        "transient": chat.transient,
+        "answer_text": chat.answer_text,
+        "letter": chat.letter,
+        "lenient_letter": chat.lenient_letter,
+        "correct": None if chat.termination == "failed" else chat.letter == question.answer,
+        "expected_correct": chat.expected_correct,
+        "user_turns": sum(turn.role == "user" for turn in chat.turns),
+        "turns": _json([asdict(turn) for turn in chat.turns]),
+        "forced_text": chat.forced_text,
+        "final_output": chat.final_output,
+        "turns_dropped": chat.turns_dropped,
+        "observed": _json(dict(chat.observed)),
+        **asdict(chat.usage),
+        "seconds": chat.seconds,
+        "answer_probabilities": _json([one and asdict(one) for one in chat.answer_probabilities]),
+        "seed": chat.seed,
+        "style": recorded.style,
+        "prompts_sha256": recorded.prompts_sha256,
+        "simulator": _json(recorded.simulator),
+        "assistant_identity": _json(recorded.assistant_identity),
+    }
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def harmless(cell: Cell) -> Cell:
+    """A cell that no spreadsheet takes for a formula.
+
+    >>> [harmless("=1+1"), harmless("hello"), harmless("'quoted'"), harmless(-1.5)]
+    ["'=1+1", 'hello', "''quoted'", -1.5]
+    """
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
+
+
+def _write_csv(path: Path, columns: Columns, rows: Iterator[dict[str, Cell]]) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8", newline="") as file:
+        # Only a text with a character of the line end is quoted for its line breaks, and a text may hold a bare "\r".
+        writer = csv.writer(file, lineterminator="\r\n")
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow([harmless(row[name]) for name in columns])
+            count += 1
+    return count
+
+
+def _write_parquet(path: Path, columns: Columns, rows: Iterator[dict[str, Cell]]) -> int:
+    import pyarrow  # type: ignore[import-untyped]  # it has no types
+    from pyarrow import parquet
+
+    types = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
+    schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
+    count = 0
+    with parquet.ParquetWriter(path, schema) as writer:
+        while some := list(islice(rows, ROWS_AT_ONCE)):
+            writer.write_table(pyarrow.Table.from_pylist(some, schema=schema))
+            count += len(some)
+    return count
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place in the end; nothing is left where that is not reached."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

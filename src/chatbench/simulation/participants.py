@@ -1,0 +1,367 @@
+"""The simulator of a run, from what stands on the command line.
+
+    tuned                        the model that was fine-tuned on the split, in the form of its training (the default)
+    STYLE:tuned                  the same, spoken to in another style, such as two-step-problem
+    STYLE:local:FOLDER           a model on this machine, or a hub id
+    STYLE:openai:ADDRESS         a chat model behind an OpenAI-compatible endpoint
+    STYLE:completions:ADDRESS    a model fine-tuned on the plain-text form, behind /v1/completions
+
+STYLE is one of protocol/styles.py; ADDRESS is MODEL[@BASE_URL][#NAME_OF_KEY_VARIABLE]. `{split}` in a folder or an
+address stands for the split's name, so that each split is simulated by the model, or the adapter, that never saw its
+questions. A local model that chatbench fine-tuned speaks in the form of its training; another through its chat
+template, or in the plain-text form where it has none.
+
+The assistants of a simulation, from what stands on the command line.
+
+    [NAME=]KIND:ARGUMENT
+
+    scripted:strong, scripted:weak, scripted:all     the scripted assistants of the sample study
+    replay:ASSISTANT, replay:all                     recorded responses of one of the study's assistants, or of each
+    local:FOLDER_OR_HUB_ID                           a language model on this machine
+    openai:MODEL[@BASE_URL][#NAME_OF_KEY_VARIABLE]   a model behind an OpenAI-compatible endpoint
+
+NAME is what the study calls that assistant, so that simulated and human accuracy stand side by side; it is needed only
+where it differs, as in `gpt-4o=openai:gpt-4o-2024-08-06`.
+
+The list of simulators: what each plays, what it needs, and how it is named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast, get_args
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.recipes import model_key
+from chatbench.core.records import Study
+from chatbench.core.resolved_settings import resolve_settings
+from chatbench.endpoints.address import read_address
+from chatbench.protocol.dialogue import ConcurrentParticipant, FunctionParticipant, Participant, Reply, Request
+from chatbench.protocol.prompt_styles import STYLES, StyleName
+
+if TYPE_CHECKING:
+    from chatbench.endpoints.address import EndpointOptions
+    from chatbench.models.encoding import TextForm
+    from chatbench.models.loading import Loaded
+
+Kind = Literal["scripted", "replay", "local", "openai"]
+SCRIPTED = ("scripted-strong", "scripted-weak")
+EXPECTED_ASSISTANT = (
+    "[NAME=]scripted:strong|weak|all, replay:ASSISTANT|all, local:FOLDER_OR_HUB_ID, or openai:MODEL[@URL][#KEY_NAME]"
+)
+_ASSISTANT_SPEC = re.compile(
+    r"(?:(?P<name>[^=:]+)=)?(?P<kind>scripted|replay|local|openai):(?P<argument>.+)", re.DOTALL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AssistantSpec:
+    """One assistant: `name` as the study calls it, and what plays it."""
+
+    name: str
+    kind: Kind
+    argument: str
+
+
+def read_specs(texts: Sequence[str], recorded: Sequence[str]) -> list[AssistantSpec]:
+    """One spec per assistant, `all` spelled out; `recorded` are the assistants that the study has chats with.
+
+    Raises:
+        ChatbenchError: no assistant, one that cannot be read, or two of the same name.
+    """
+    if not texts:
+        raise ChatbenchError("no assistant is given", expected=EXPECTED_ASSISTANT, fix="add --assistant scripted:all")
+    specs = [spec for text in texts for spec in _specs(text, recorded)]
+    twice = [name for name, count in Counter(spec.name for spec in specs).items() if count > 1]
+    if twice:
+        raise ChatbenchError(f"two assistants are called {twice[0]!r}", fix="name one of them: NAME=KIND:ARGUMENT")
+    return specs
+
+
+def _specs(text: str, recorded: Sequence[str]) -> list[AssistantSpec]:
+    match = _ASSISTANT_SPEC.fullmatch(text)
+    if match is None:
+        # What stands after # may be a key by mistake.
+        raise ChatbenchError(f"--assistant {text.partition('#')[0]!r} cannot be read", expected=EXPECTED_ASSISTANT)
+    name, argument, kind = match["name"], match["argument"], cast(Kind, match["kind"])
+    if kind == "local":
+        return [AssistantSpec(name or Path(argument).name, kind, argument)]
+    if kind == "openai":
+        read_address(argument)  # now: what is wrong with it is told before anything else is looked at
+        return [AssistantSpec(name or re.split("[@#]", argument)[0], kind, argument)]
+    known = recorded if kind == "replay" else SCRIPTED
+    if argument == "all" and name is None and known:
+        return [AssistantSpec(each, kind, each) for each in known]
+    chosen = argument if kind == "replay" else f"scripted-{argument}"
+    if chosen not in known:
+        has = "strong, weak or all" if kind == "scripted" else ", ".join(known) or "no recorded chats in this study"
+        raise ChatbenchError(
+            f"--assistant {text!r}: no assistant {argument!r} (NAME= goes with one only)", expected=has
+        )
+    return [AssistantSpec(name or chosen, kind, chosen)]
+
+
+def open_assistant(
+    spec: AssistantSpec, study: Study, *, temperature: float, max_tokens: int, options: EndpointOptions | None = None
+) -> Participant:
+    """The participant of a spec, ready and checked: whatever would fail for all conversations fails here.
+
+    `options` say how an endpoint is asked. A model behind an endpoint is both a `Participant` and a `ConcurrentParticipant`.
+
+    Raises:
+        ChatbenchError: the model cannot be loaded, or the endpoint cannot be used.
+    """
+    if spec.kind == "scripted":
+        return _scripted(spec.argument)
+    if spec.kind == "replay":
+        from chatbench.simulation.replay import replay_assistant
+
+        return replay_assistant(study.conversations, spec.argument)
+    if spec.kind == "local":
+        from chatbench.models.loading import load
+        from chatbench.models.local_participants import LocalAssistant
+
+        name = Path(spec.argument).name
+        return LocalAssistant(load(spec.argument), name, temperature=temperature, max_tokens=max_tokens)
+    from chatbench.endpoints.participant import open_endpoint_participant
+
+    return open_endpoint_participant(
+        spec.argument, kind="chat", role="assistant", temperature=temperature, max_tokens=max_tokens, options=options
+    )
+
+
+def _scripted(name: str) -> FunctionParticipant:
+    from chatbench.sample.assistants import scripted_reply
+
+    def reply(request: Request) -> Reply:
+        return Reply(scripted_reply(name, request.messages, request.seed))
+
+    return FunctionParticipant(reply, {"kind": "scripted", "name": name})
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSimulator:
+    """One way to have a simulator; `example` is a spec that can be read."""
+
+    what: str
+    needs: str
+    example: str
+
+
+SIMULATORS = (
+    ListedSimulator("the fine-tuned model of the split", "chatbench finetune", "tuned"),
+    ListedSimulator("... asked for the problem statement", "chatbench finetune", "two-step-problem:tuned"),
+    ListedSimulator("... with the paper's fixed first message", "chatbench finetune", "two-step-help:tuned"),
+    ListedSimulator("... of another folder, adapter or merged", "a model folder", "two-step:local:models/mine/{split}"),
+    ListedSimulator(
+        "... behind an endpoint, in the plain-text form", "/v1/completions", "two-step:completions:mine-{split}@URL"
+    ),
+    ListedSimulator("... behind an endpoint, as a chat", "/v1/chat/completions", "two-step:openai:mine-{split}@URL"),
+    ListedSimulator("a chat model, only prompted", "an endpoint and its key", "two-step:openai:gpt-4o"),
+    ListedSimulator("... on this machine", "a folder or a hub id", "two-step:local:FOLDER"),
+    ListedSimulator("the IQA-EVAL baseline", "an endpoint, or local:", "iqa-eval:openai:gpt-4o"),
+    ListedSimulator("UserLM-8b, or a model like it", "a folder or a hub id", "userlm:local:microsoft/UserLM-8b"),
+    ListedSimulator(
+        "... behind an endpoint", "a server with its chat template", "userlm:openai:microsoft/UserLM-8b@URL"
+    ),
+)
+
+
+def simulator_lines() -> list[str]:
+    """A line for each simulator, the columns aligned, under their heads; then what may stand for what."""
+    rows = [("simulator", "needs", "--simulator"), *((one.what, one.needs, one.example) for one in SIMULATORS)]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return [
+        *(f"{what:<{widths[0]}}  {needs:<{widths[1]}}  {example}" for what, needs, example in rows),
+        "",
+        f"--simulator is tuned or STYLE:KIND:ARGUMENT. Styles: {', '.join(STYLES)}.",
+        "Kinds: tuned, local:FOLDER_OR_HUB_ID, openai:ADDRESS, completions:ADDRESS. ADDRESS is MODEL[@URL][#KEY_NAME].",
+        "{split} is filled in with the name of each split.",
+    ]
+
+
+SimulatorKind = Literal["tuned", "local", "openai", "completions"]
+SPLIT_MARK = "{split}"
+EXPECTED_SIMULATOR = (
+    "tuned, or STYLE:KIND:ARGUMENT, e.g. two-step:openai:gpt-4o, iqa-eval:local:FOLDER (chatbench simulators)"
+)
+_SPEC = re.compile(r"(?P<style>[^:]+):(?P<kind>[^:]+)(?::(?P<argument>.+))?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatorSpec:
+    """One simulator: how it is spoken to, and what plays it; `argument` is "" for the tuned one."""
+
+    style: StyleName
+    kind: SimulatorKind
+    argument: str = ""
+
+    @property
+    def trained_per_split(self) -> bool:
+        """Whether there is one only for the splits that MODEL was fine-tuned on."""
+        return self.kind == "tuned"
+
+    def text(self) -> str:
+        """The spec as it is written on the command line; it holds the name of a key's variable, never a key."""
+        return ":".join(filter(None, (self.style, self.kind, self.argument)))
+
+
+TUNED = SimulatorSpec("two-step", "tuned")
+
+
+def read_simulator_spec(text: str) -> SimulatorSpec:
+    """Reads `tuned` or `STYLE:KIND[:ARGUMENT]`.
+
+    >>> read_simulator_spec("iqa-eval:openai:gpt-4o")
+    SimulatorSpec(style='iqa-eval', kind='openai', argument='gpt-4o')
+
+    Raises:
+        ChatbenchError: no such style or kind, or one that needs, or knows, no argument; or the two do not go together.
+    """
+    if text == "tuned":
+        return TUNED
+    shown = text.partition("#")[0]  # what stands after # may be a key by mistake
+    match = _SPEC.fullmatch(text)
+    if match is None or match["style"] not in STYLES or match["kind"] not in get_args(SimulatorKind):
+        raise ChatbenchError(
+            f"--simulator {shown!r} cannot be read", expected=_expected(match), fix="chatbench simulators"
+        )
+    spec = SimulatorSpec(
+        cast(StyleName, match["style"]), cast(SimulatorKind, match["kind"]), (match["argument"] or "").strip()
+    )
+    if (spec.kind == "tuned") == bool(spec.argument):
+        wanted = "nothing after tuned" if spec.kind == "tuned" else f"what to play it: {spec.style}:{spec.kind}:..."
+        raise ChatbenchError(f"--simulator {shown!r}", expected=wanted, fix="chatbench simulators")
+    if spec.style == "userlm" and spec.kind in ("tuned", "completions"):
+        raise ChatbenchError(
+            f"--simulator {shown!r}: a UserLM is prompted by its own chat template, not in the form of fine-tuning",
+            expected="userlm:local:FOLDER or userlm:openai:MODEL@URL",
+        )
+    return spec
+
+
+def _expected(match: re.Match[str] | None) -> str:
+    if match is None:
+        return EXPECTED_SIMULATOR
+    if match["style"] not in STYLES:
+        return f"one of the styles {', '.join(STYLES)}"
+    return f"one of the kinds {', '.join(get_args(SimulatorKind))}"
+
+
+def open_simulator(
+    spec: SimulatorSpec,
+    *,
+    model: str,
+    results: Path,
+    split: str,
+    base_model: bool = False,
+    temperature: float = 1.0,
+    max_tokens: int = 1000,
+    expected_answers: bool = False,
+    options: EndpointOptions | None = None,
+) -> Participant | ConcurrentParticipant:
+    """The participant of a spec for one split, ready and checked: whatever would fail for all conversations fails here.
+
+    Args:
+        model: whose fine-tuned model is the tuned one; the others do not look at it.
+        base model: the tuned one's base in its place.
+        expected_answers: the simulator also gives the probabilities of its answers.
+
+    Raises:
+        ChatbenchError: the model was not fine-tuned on this split, cannot be loaded, the endpoint cannot be used, or
+            the simulator cannot give what is asked.
+    """
+    refuse_impossible(spec, base_model=base_model, expected_answers=expected_answers)
+    argument = spec.argument.replace(SPLIT_MARK, split)
+    if spec.kind in ("openai", "completions"):
+        from chatbench.endpoints.participant import open_endpoint_participant
+
+        kind: Literal["chat", "completions"] = "chat" if spec.kind == "openai" else "completions"
+        return open_endpoint_participant(
+            argument, kind=kind, role="simulator", temperature=temperature, max_tokens=max_tokens, options=options
+        )
+    if spec.kind == "local":
+        loaded, form = load_local(argument)
+        name = Path(argument).name
+    else:
+        loaded, form = load_simulator(model, results, split, base_model=base_model)
+        name = f"{model_key(model)} base model" if base_model else f"{model_key(model)} {split}"
+    if spec.style == "userlm":
+        from chatbench.models.local_participants import LocalUserLm
+
+        return LocalUserLm(loaded, name, temperature=temperature, max_tokens=max_tokens)
+    from chatbench.models.local_participants import LocalSimulator
+
+    return LocalSimulator(
+        loaded, name, temperature=temperature, max_tokens=max_tokens, template=form.template,
+        expected_answers=expected_answers,
+    )  # fmt: skip
+
+
+def refuse_impossible(spec: SimulatorSpec, *, base_model: bool, expected_answers: bool) -> None:
+    """Nothing, unless the options contradict each other.
+
+    Raises:
+        ChatbenchError: a base model without a tuned one, or probabilities that this simulator does not give.
+    """
+    if base_model and spec.kind != "tuned":
+        raise ChatbenchError(
+            f"--base with --simulator {spec.text()}: only the tuned simulator has a base model",
+            fix="leave one of the two out",
+        )
+    if expected_answers and (spec.kind not in ("tuned", "local") or not spec.style.startswith("two-step")):
+        raise ChatbenchError(
+            f"expected answers with --simulator {spec.text()}",
+            expected="a two-step simulator on this machine: no other gives the probabilities of its answers",
+            fix="simulate without --expected-answers",
+        )
+
+
+def load_local(source: str) -> tuple[Loaded, TextForm]:
+    """A model of this machine or the hub, and its form: that of its training, else its chat template, else plain text.
+
+    Raises:
+        ChatbenchError: it cannot be loaded.
+    """
+    from chatbench.models.encoding import TextForm, form_of
+    from chatbench.models.loading import load
+    from chatbench.models.run_record import read_record
+
+    record = read_record(Path(source))
+    loaded = load(source)
+    if record:
+        return loaded, form_of(record)
+    return loaded, TextForm("chat" if loaded.tokenizer.chat_template else "plain")
+
+
+def load_simulator(model: str, results: Path, split: str, *, base_model: bool) -> tuple[Loaded, TextForm]:
+    """The fine-tuned model of a split, or the base it starts from, in the form of the fine-tuned one's training.
+
+    Before there is a fine-tuned model, the base speaks in the form that its recipe names.
+
+    Raises:
+        ChatbenchError: the model was not fine-tuned on this split, or cannot be loaded.
+    """
+    folder = results / "models" / model_key(model) / split
+    if not base_model and not folder.is_dir():
+        raise ChatbenchError(
+            f"{folder}: no model fine-tuned on {split}",
+            fix=f"fine-tune first: SPLIT_ID={split} chatbench finetune {model}; or simulate the base with --base",
+        )
+    from chatbench.models.encoding import TextForm, form_of
+    from chatbench.models.loading import load
+    from chatbench.models.run_record import read_record
+
+    record = read_record(folder)
+    form = form_of(record or {})
+    if base_model:
+        resolved = resolve_settings(model)
+        loaded = load(resolved.base, seed=resolved.settings.seed)
+        form = form if record else TextForm(resolved.settings.template)
+    else:
+        loaded = load(str(folder))
+    return loaded, form

@@ -1,0 +1,123 @@
+"""An assistant that only repeats what was recorded: a simulator can be scored against it without any model.
+
+To a simulated prompt it gives the recorded response whose recorded prompt, to the same assistant about the same
+question, is nearest: the cosine of the two prompts' words, weighted by TF-IDF over that question's recorded prompts, so
+that words which every prompt about the question has count little. Among equally near ones those at the same depth of
+the chat come first (a preference, not a condition: an early prompt may be repeated late). What is left is equal in
+words, as when ten people pasted the question, and one of them is drawn by the request's seed: always taking the first
+would show one of the assistant's recorded answers and hide how often it was right.
+
+It uses all recorded chats about the question, held out or not: they are the assistant's record, not the simulator's
+training text. It cannot answer what nobody asked: a question without a record ends the conversation as failed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from chatbench.core.records import Conversation
+from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request
+
+NO_RECORD = "no recorded reply"
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedReply:
+    """One recorded prompt and what the assistant answered; `depth` counts the user turns before it."""
+
+    prompt: str
+    response: str
+    depth: int
+
+
+class RecordedQuestion:
+    """Everything one assistant was recorded to answer about one question, with its prompts' word weights."""
+
+    def __init__(self, replies: Sequence[RecordedReply]) -> None:
+        self.replies = tuple(replies)
+        words = [word_counts(reply.prompt) for reply in replies]
+        spread = Counter(word for counts in words for word in counts)
+        # Smoothed: a word that every prompt has still weighs something, one that none has does not divide by zero.
+        self._rarity = {word: 1 + math.log((1 + len(words)) / (1 + count)) for word, count in spread.items()}
+        self._unseen = 1 + math.log(1 + len(words))
+        self._weights = [self._weighted(counts) for counts in words]
+
+    def nearest(self, prompt: str, depth: int, seed: int) -> RecordedReply:
+        """The recorded reply to the nearest prompt; `seed` draws among those that cannot be told apart."""
+        sought = self._weighted(word_counts(prompt))
+        # Rounded, so that equal word counts stay equal whatever order their products are summed in.
+        ranks = [
+            (round(cosine(sought, weights), 9), -abs(reply.depth - depth))
+            for reply, weights in zip(self.replies, self._weights, strict=True)
+        ]
+        best = max(ranks)
+        equal = [reply for reply, rank in zip(self.replies, ranks, strict=True) if rank == best]
+        return equal[seed % len(equal)]
+
+    def _weighted(self, counts: Mapping[str, int]) -> dict[str, float]:
+        return {word: count * self._rarity.get(word, self._unseen) for word, count in counts.items()}
+
+
+def replay_assistant(conversations: Sequence[Conversation], assistant: str) -> FunctionParticipant:
+    """A participant that answers for `assistant` from its recorded conversations, each user turn with what followed it."""
+    by_question: dict[str, list[RecordedReply]] = {}
+    for conversation in conversations:
+        if conversation.assistant == assistant:
+            by_question.setdefault(conversation.question_id, []).extend(recorded_replies(conversation))
+    record = {question_id: RecordedQuestion(replies) for question_id, replies in by_question.items()}
+
+    def reply(request: Request) -> Reply | Failure:
+        if request.question_id not in record:
+            return Failure(NO_RECORD)
+        depth = sum(message.role == "user" for message in request.messages) - 1
+        nearest = record[request.question_id].nearest(request.messages[-1].content, depth, request.seed)
+        return Reply(nearest.response)
+
+    return FunctionParticipant(
+        reply,
+        {
+            "kind": "replay",
+            "name": assistant,
+            "replies": sum(map(len, by_question.values())),
+            "record_sha256": _hash_of(by_question),
+            "choice": "nearest prompt by TF-IDF cosine, then depth, then seed",
+        },
+    )
+
+
+def recorded_replies(conversation: Conversation) -> list[RecordedReply]:
+    """Each user turn with the response that followed it."""
+    turns = conversation.turns
+    return [
+        RecordedReply(user.text, response.text, depth)
+        for depth, (user, response) in enumerate(zip(turns[::2], turns[1::2], strict=True))
+    ]
+
+
+def word_counts(text: str) -> Counter[str]:
+    """How often each word or punctuation mark occurs, letter case aside."""
+    return Counter(_WORD.findall(text.lower()))
+
+
+def cosine(first: Mapping[str, float], second: Mapping[str, float]) -> float:
+    """Cosine of two sparse vectors, 0 where one of them is empty.
+
+    >>> cosine({"a": 1.0, "b": 1.0}, {"a": 1.0})
+    0.7071067811865475
+    """
+    norm = math.hypot(*first.values()) * math.hypot(*second.values())
+    return sum(weight * second[word] for word, weight in first.items() if word in second) / norm if norm else 0.0
+
+
+def _hash_of(by_question: Mapping[str, Sequence[RecordedReply]]) -> str:
+    digest = hashlib.sha256()
+    for question_id in sorted(by_question):
+        for reply in by_question[question_id]:
+            digest.update(repr((question_id, reply.prompt, reply.response, reply.depth)).encode())
+    return digest.hexdigest()

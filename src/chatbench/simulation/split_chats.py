@@ -1,0 +1,125 @@
+"""The simulated chats of one split, as the scores need them: checked to belong to the prepared data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_json
+from chatbench.core.recipes import model_key
+from chatbench.core.records import Split, Study
+from chatbench.data.prepared import Manifest
+from chatbench.data.splits import question_set_sha256
+from chatbench.metrics.cells import Simulation
+from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
+from chatbench.simulation.log import has_chats, log_path, read_conversations, settings_path
+
+
+@dataclass(frozen=True, slots=True)
+class SplitChats:
+    """A split with its simulations, the fine-tuned simulator's first.
+
+    `settings` and `assistants` are by source: what the run was told, and the identity of each assistant by name.
+    """
+
+    split: Split
+    simulations: tuple[Simulation, ...]
+    settings: Mapping[str, Mapping[str, object]]
+    assistants: Mapping[str, Mapping[str, object]]
+
+    @property
+    def simulator(self) -> Mapping[str, object]:
+        """Identity of the fine-tuned simulator."""
+        return cast(Mapping[str, object], self.settings[FINE_TUNED]["simulator"])
+
+
+def read_chats(model: str, study: Study, manifest: Manifest, split: Split, results: Path) -> SplitChats:
+    """The chats of the fine-tuned simulator, and of the base model where there are any.
+
+    Raises:
+        ChatbenchError: the fine-tuned simulator's chats are missing, or chats belong to other data or another split.
+    """
+    paths = {
+        FINE_TUNED: log_path(results, model_key(model), split.id),
+        BASE_MODEL: log_path(results, model_key(model), split.id, base_model=True),
+    }
+    if not has_chats(paths[FINE_TUNED]):
+        raise ChatbenchError(
+            f"{paths[FINE_TUNED]}: nothing there",
+            expected=f"simulated chats of {model} on {split.id}",
+            fix=f"simulate first: chatbench simulate {model} --assistant SPEC --split {split.id}",
+        )
+    simulations = []
+    settings: dict[str, Mapping[str, object]] = {}
+    assistants: dict[str, Mapping[str, object]] = {}
+    for source, path in paths.items():
+        if has_chats(path):
+            settings[source], assistants[source] = _settings_of(path)
+            _check_data(path, settings[source], study, manifest, split)
+            chats = tuple(read_conversations(path))
+            _check_questions(path, {chat.question_id for chat in chats}, split)
+            simulations.append(Simulation(source, chats, int(cast(int, settings[source]["conversations"]))))
+    return SplitChats(split, tuple(simulations), settings, assistants)
+
+
+def _settings_of(log: Path) -> tuple[Mapping[str, object], Mapping[str, object]]:
+    path = settings_path(log)
+    found = read_json(path, fix="simulate again with --overwrite")
+    try:
+        content = cast(Mapping[str, Mapping[str, object]], found)
+        settings, assistants = content["settings"], content["assistants"]
+        for name in ("questions_sha256", "held_out_sha256", "conversations", "simulator"):
+            settings[name]
+    except (KeyError, TypeError) as error:
+        raise ChatbenchError(
+            f"{path}: {error!r}", expected="settings of a simulation", fix="simulate again with --overwrite"
+        ) from error
+    return settings, assistants
+
+
+def _check_data(log: Path, settings: Mapping[str, object], study: Study, manifest: Manifest, split: Split) -> None:
+    held_out = question_set_sha256([study.questions[question_id] for question_id in split.question_ids("test")])
+    expected = {"questions_sha256": manifest.questions_sha256, "held_out_sha256": held_out}
+    for name, value in expected.items():
+        if settings[name] != value:
+            what = "other questions" if name == "questions_sha256" else f"another {split.id}"
+            raise ChatbenchError(
+                f"{log}: simulated on {what} ({name} {str(settings[name])[:12]})",
+                expected=f"chats about the prepared data ({name} {value[:12]})",
+                fix="simulate again with --overwrite, or give the data folder that the chats were made with",
+            )
+
+
+def _check_questions(log: Path, found: set[str], split: Split) -> None:
+    foreign = sorted(found - set(split.question_ids("test")))
+    if foreign:
+        raise ChatbenchError(
+            f"{log}: {len(foreign)} questions are not held out in {split.id}, such as {foreign[0]}",
+            expected="chats about held-out questions only",
+            fix="simulate again with --overwrite",
+        )
+
+
+def simulated_splits(
+    model: str, manifest: Manifest, results: Path, splits: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    """Ids of the splits to score, and a note on each prepared split that has no chats yet.
+
+    Raises:
+        ChatbenchError: there are none.
+    """
+    if splits is not None:
+        return list(splits), []
+    found = [s for s in manifest.split_ids if has_chats(log_path(results, model_key(model), s))]
+    if not found:
+        raise ChatbenchError(
+            f"{results / 'simulations' / model_key(model)}: no simulated chats of {model}",
+            expected="conversations.jsonl in a folder per split",
+            fix=f"simulate first: chatbench simulate {model} --assistant SPEC",
+        )
+    missing = [split_id for split_id in manifest.split_ids if split_id not in found]
+    command = f"chatbench simulate {model} --assistant SPEC"
+    return found, [f"{s}: not simulated yet, left out; {command} --split {s}" for s in missing]

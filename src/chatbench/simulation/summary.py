@@ -1,0 +1,161 @@
+"""What lies in a log of simulated conversations, counted while it is read: endings, guards, tokens, dollars."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+from chatbench.core.records import SimulatedConversation, Termination, Usage
+from chatbench.simulation.budget import Prices, Spending, all_tokens
+from chatbench.simulation.log import read_recorded
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts over conversations; `usage` and `lines` are over every line, tries that failed and were repeated included.
+
+    `without_letter` ended with an answer that has no letter; in `lenient_letters` of those a patient reader finds one.
+    `shortened` outgrew a participant's context, which in the end did not see `turns_dropped` turns of theirs.
+    """
+
+    terminations: Counter[str] = field(default_factory=Counter)
+    observed: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
+    lines: int = 0
+    without_letter: int = 0
+    lenient_letters: int = 0
+    shortened: int = 0
+    turns_dropped: int = 0
+    _passing: dict[str, SimulatedConversation] = field(default_factory=dict)
+
+    def add(self, chat: SimulatedConversation) -> None:
+        """The next line of a log."""
+        self.lines += 1
+        for name in Usage.__slots__:
+            self.tokens[name] += getattr(chat.usage, name)
+        if chat.transient:
+            self._passing[chat.id] = chat
+        else:
+            self._passing.pop(chat.id, None)
+            self._count(chat)
+
+    def close(self) -> None:
+        """No line follows: failures that nobody repeated count."""
+        for chat in self._passing.values():
+            self._count(chat)
+        self._passing.clear()
+
+    def _count(self, chat: SimulatedConversation) -> None:
+        self.terminations[chat.termination] += 1
+        self.observed.update(chat.observed)
+        self.without_letter += chat.termination != "failed" and chat.letter is None
+        self.lenient_letters += chat.lenient_letter is not None
+        self.shortened += chat.turns_dropped > 0
+        self.turns_dropped += chat.turns_dropped
+
+    @property
+    def conversations(self) -> int:
+        return self.terminations.total()
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(**self.tokens)
+
+
+def count_earlier(spending: Spending, log: Path) -> None:
+    """Adds what a log's conversations cost to what was spent, unless that log was counted before."""
+    if log not in spending.counted:
+        spending.counted.add(log)
+        for _, recorded in read_recorded(log):
+            spending.recorded(recorded.chat.usage)
+
+
+def tally_of(log: Path, planned: Container[str] | None = None) -> Tally:
+    """Counts of a log, of the planned conversations or of all; a log that is not there has none.
+
+    Raises:
+        ChatbenchError: a line is not what was written.
+    """
+    tally = Tally()
+    for _, recorded in read_recorded(log):
+        if planned is None or recorded.chat.id in planned:
+            tally.add(recorded.chat)
+    tally.close()
+    return tally
+
+
+@dataclass(frozen=True, slots=True)
+class SimulateResult:
+    """What lies in the log after the run, and how this run went; `simulated` conversations are new.
+
+    `planned` is how many there were to be; fewer lie in the log where the budget was spent.
+    """
+
+    path: Path
+    tally: Tally
+    planned: int
+    simulated: int
+    seconds: float
+    prices: Prices
+
+    @property
+    def terminations(self) -> Mapping[str, int]:
+        """Conversations by termination, all four named."""
+        return {name: self.tally.terminations[name] for name in get_args(Termination)}
+
+    @property
+    def conversations(self) -> int:
+        """How many of the planned conversations lie in the log."""
+        return self.tally.conversations
+
+    def lines(self) -> list[str]:
+        """What to print: counts by termination, conversations per second, what went wrong, and what it cost."""
+        counts = ", ".join(f"{name} {count}" for name, count in self.terminations.items())
+        rate = f", {self.simulated / self.seconds:.1f} conversations/s" if self.simulated else ""
+        lines = [
+            f"{self.conversations} conversations: {counts}",
+            f"{self.simulated} new in {self.seconds:.1f} s{rate} -> {self.path}",
+            *_trouble(self.tally),
+            *_cost(self.tally, self.prices),
+        ]
+        if self.conversations < self.planned:
+            missing = self.planned - self.conversations
+            lines.append(f"{missing} of {self.planned} are still to hold: the budget is spent; a larger one continues")
+        return lines
+
+
+def _trouble(tally: Tally) -> list[str]:
+    lines = []
+    if tally.without_letter:
+        lines.append(
+            f"{tally.without_letter} ended without a letter (counted wrong); "
+            f"a lenient reader finds one in {tally.lenient_letters}"
+        )
+    if tally.observed:
+        seen = ", ".join(f"{name} {count}" for name, count in sorted(tally.observed.items()))
+        lines.append(f"messages that a guard saw: {seen}")
+    if tally.shortened:
+        lines.append(
+            f"{tally.shortened} conversations outgrew a participant's context: "
+            f"{tally.turns_dropped} oldest turns were out of its sight"
+        )
+    return lines
+
+
+def _cost(tally: Tally, prices: Prices) -> list[str]:
+    usage = tally.usage
+    if not all_tokens(usage):
+        return []
+    each = 1000 / tally.lines
+    read, written = (
+        usage.simulator_prompt_tokens + usage.assistant_prompt_tokens,
+        usage.simulator_tokens + usage.assistant_tokens,
+    )
+    lines = [f"tokens: {read:,} read, {written:,} written"]
+    if prices.known:
+        usd = prices.usd(usage)
+        lines.append(f"cost: ${usd:,.2f}, ${usd * each:,.2f} per 1,000 conversations")
+    return lines

@@ -1,0 +1,236 @@
+"""One optimiser step as batches: padded rectangles or prefix trees, dealt to the processes.
+
+Every process computes the same plan, so each knows how many tokens the whole step scores without asking the others, and
+all make the same number of forward passes: one that has none left makes a stand-in, which counts nothing.
+
+Which examples make up each optimiser step of an epoch: a function of settings, seed and epoch alone.
+
+That is what makes a resumed run equal an undisturbed one, and N processes equal one. What is shuffled is the *unit*, so
+that examples which share tokens share a step:
+
+    none            an example
+    conversation    the k+1 examples of a conversation
+    question        conversations about one question, as many as fill a step, dealt anew in each epoch
+
+An epoch holds every example once, in the same number of steps whatever the unit, as long as there are that many units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+from chatbench.core.settings import Packing, Settings
+from chatbench.models.encoding import EncodedRows
+from chatbench.models.loss import PaddedBatch, TreeBatch, padded_batch, scored_sequence, tree_batch
+from chatbench.models.prefix_tree import PrefixTree, prefix_trees
+from chatbench.models.tree_attention import Kernel
+from chatbench.protocol.plain_text import EncodedExample
+
+LENGTHS_SORTED_TOGETHER = 50
+"""Steps whose examples are sorted by length together: enough to save most padding, few enough to stay random."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """What the order depends on beside seed and epoch.
+
+    Attributes:
+        lengths: tokens of each example.
+        conversations, questions: ids of each example.
+        step_examples: examples of one optimiser step, over all processes.
+        by_length: sort stretches by length, so that a padded step pads little; only where nothing is packed.
+    """
+
+    lengths: Sequence[int]
+    conversations: Sequence[str]
+    questions: Sequence[str]
+    packing: Packing
+    step_examples: int
+    by_length: bool = False
+
+    def steps(self, seed: int, epoch: int) -> list[list[int]]:
+        """Indices of the examples of each step of one epoch; every index once."""
+        rng = np.random.default_rng((seed, epoch))
+        if self.packing == "none":
+            order = self._by_length(rng) if self.by_length else rng.permutation(len(self.lengths)).tolist()
+            return [order[start : start + self.step_examples] for start in range(0, len(order), self.step_examples)]
+        units = self._conversation_units() if self.packing == "conversation" else self._question_units(rng)
+        units = [units[place] for place in rng.permutation(len(units))]
+        count = min(math.ceil(len(self.lengths) / self.step_examples), len(units))
+        return [[index for unit in run for index in unit] for run in even_runs(units, count)]
+
+    def _conversation_units(self) -> list[list[int]]:
+        return _grouped(self.conversations, range(len(self.conversations)))
+
+    def _question_units(self, rng: np.random.Generator) -> list[list[int]]:
+        units = []
+        for of_question in _grouped(self.questions, range(len(self.questions))):
+            chats = _grouped(self.conversations, of_question)
+            chats = [chats[place] for place in rng.permutation(len(chats))]
+            count = min(math.ceil(len(of_question) / self.step_examples), len(chats))
+            units += [[index for chat in run for index in chat] for run in even_runs(chats, count)]
+        return units
+
+    def _by_length(self, rng: np.random.Generator) -> list[int]:
+        """Steps of about equal lengths in random order; an incomplete step comes last, so that others stay whole."""
+        shuffled: list[int] = rng.permutation(len(self.lengths)).tolist()
+        size = self.step_examples
+        whole = len(shuffled) - len(shuffled) % size
+        steps: list[list[int]] = []
+        for start in range(0, whole, size * LENGTHS_SORTED_TOGETHER):
+            stretch = shuffled[start : min(start + size * LENGTHS_SORTED_TOGETHER, whole)]
+            near = sorted(stretch, key=lambda index: -self.lengths[index])
+            steps += [near[i : i + size] for i in range(0, len(near), size)]
+        return [index for place in rng.permutation(len(steps)) for index in steps[place]] + shuffled[whole:]
+
+
+class StepOrder(Sampler[list[int]]):
+    """The steps of the current epoch, for a data loader; `epoch` tells which that is whenever iteration starts."""
+
+    def __init__(self, plan: StepPlan, seed: int, epoch: Callable[[], int]) -> None:
+        self._plan = plan
+        self._seed = seed
+        self._epoch = epoch
+        self._count = len(plan.steps(seed, 0))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._plan.steps(self._seed, self._epoch()))
+
+
+def even_runs(units: Sequence[list[int]], count: int) -> list[Sequence[list[int]]]:
+    """The units in order, as `count` runs of about equal numbers of examples, none empty.
+
+    >>> even_runs([[0], [1], [2, 3, 4], [5], [6]], 3)
+    [[[0], [1]], [[2, 3, 4]], [[5], [6]]]
+    """
+    before = np.cumsum([0, *map(len, units)])
+    borders = [0]
+    for run in range(1, count):
+        nearest = int(np.abs(before - before[-1] * run / count).argmin())
+        borders.append(min(max(nearest, borders[-1] + 1), len(units) - (count - run)))
+    return [units[start:end] for start, end in zip(borders, [*borders[1:], len(units)], strict=True)]
+
+
+def _grouped(names: Sequence[str], indices: Sequence[int]) -> list[list[int]]:
+    """The indices by name, in the order in which names first come."""
+    groups: dict[str, list[int]] = {}
+    for index in indices:
+        groups.setdefault(names[index], []).append(index)
+    return list(groups.values())
+
+
+PACK_TOKENS_CPU = 2048
+"""Nodes of one forward pass on a processor: enough to fill it, and memory in bounds (benchmarks/prefix_tree.py)."""
+
+PACK_TOKENS_GPU = 8192
+
+QUESTION_EXAMPLES = 20
+"""Examples of about six conversations."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStep:
+    """One process's share of a step.
+
+    Attributes:
+        batches: each one forward and backward pass.
+        counts: for each batch, whether its loss counts (a stand-in's does not).
+        scored_tokens: of the whole step, over all processes: what the summed loss is divided by.
+        examples: indices of the examples of the whole step.
+        forward_tokens: tokens that this process reads, padding included.
+    """
+
+    batches: tuple[PaddedBatch | TreeBatch, ...]
+    counts: tuple[bool, ...]
+    scored_tokens: int
+    examples: tuple[int, ...]
+    forward_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepMaker:
+    """Makes the share of process `rank` of `processes` in a step, from the indices of its examples."""
+
+    examples: Sequence[EncodedExample]
+    packing: Packing
+    pack_tokens: int
+    batch_examples: int
+    pad_id: int
+    device: torch.device
+    rank: int = 0
+    processes: int = 1
+    kernel: Kernel = "blocks"
+
+    def __call__(self, indices: Sequence[int]) -> TrainingStep:
+        chosen = [self.examples[index] for index in indices]
+        shares = self._padded(chosen) if self.packing == "none" else self._packed(chosen)
+        passes = max(map(len, shares))
+        own = shares[self.rank]
+        filled = own + [shares[0][0]] * (passes - len(own))
+        return TrainingStep(
+            batches=tuple(self._batch(each) for each in filled),
+            counts=tuple(place < len(own) for place in range(passes)),
+            scored_tokens=sum(len(example.completion) for example in chosen),
+            examples=tuple(indices),
+            forward_tokens=sum(map(_tokens_read, own)),
+        )
+
+    def _padded(self, chosen: list[EncodedExample]) -> list[list[PrefixTree | list[EncodedExample]]]:
+        """Batches of `batch_examples` in the step's order, dealt one by one."""
+        shares: list[list[PrefixTree | list[EncodedExample]]] = [[] for _ in range(self.processes)]
+        for place, start in enumerate(range(0, len(chosen), self.batch_examples)):
+            shares[place % self.processes].append(chosen[start : start + self.batch_examples])
+        return shares
+
+    def _packed(self, chosen: list[EncodedExample]) -> list[list[PrefixTree | list[EncodedExample]]]:
+        """Trees, the largest first, each to the process that has least; cut smaller where some would have none."""
+        sequences = [scored_sequence(example) for example in chosen]
+        packed = prefix_trees(sequences, self.pack_tokens)
+        if len(packed.trees) < self.processes:
+            packed = prefix_trees(sequences, max(1, min(self.pack_tokens, packed.nodes // self.processes)))
+        shares: list[list[PrefixTree | list[EncodedExample]]] = [[] for _ in range(self.processes)]
+        load = [0] * self.processes
+        for tree in sorted(packed.trees, key=len, reverse=True):
+            least = load.index(min(load))
+            shares[least].append(tree)
+            load[least] += len(tree)
+        return shares
+
+    def _batch(self, share: PrefixTree | list[EncodedExample]) -> PaddedBatch | TreeBatch:
+        if isinstance(share, PrefixTree):
+            return tree_batch(share, self.device, self.kernel)
+        return padded_batch(share, self.pad_id).to(self.device)
+
+
+def step_plan(settings: Settings, encoded: EncodedRows, processes: int) -> StepPlan:
+    """The order of a run; without `examples_per_step` a step holds what the batches hold, over all processes.
+
+    Where questions are packed it holds at least `QUESTION_EXAMPLES`: a question's chats share little with a small step.
+    """
+    of_batches = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * processes
+    least = QUESTION_EXAMPLES if settings.packing == "question" else 1
+    return StepPlan(
+        lengths=[example.tokens for example in encoded.examples],
+        conversations=[row.conversation_id for row in encoded.rows],
+        questions=[row.question_id for row in encoded.rows],
+        packing=settings.packing,
+        step_examples=settings.examples_per_step or max(of_batches, least),
+        by_length=settings.train_sampling_strategy == "group_by_length",
+    )
+
+
+def default_pack_tokens(device: torch.device) -> int:
+    return PACK_TOKENS_GPU if device.type == "cuda" else PACK_TOKENS_CPU
+
+
+def _tokens_read(share: PrefixTree | list[EncodedExample]) -> int:
+    return len(share) if isinstance(share, PrefixTree) else len(share) * max(example.tokens for example in share)

@@ -1,0 +1,95 @@
+"""The exact text of one training example, with the tokens that carry loss in colour.
+
+Text and mask are made by the same calls as in training, so what is shown is what is learned from. Control characters
+are drawn as symbols: a file cannot steer the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.resolved_settings import resolve_settings
+from chatbench.core.settings import Template
+from chatbench.data.examples import read_examples
+
+if TYPE_CHECKING:
+    from rich.text import Text
+    from transformers import PreTrainedTokenizerBase
+
+SCORED_STYLES = ("black on green", "black on bright_green")
+"""Two shades in turn, so that the borders of tokens can be seen."""
+
+
+def show_mask(path: Path, row: int, model: str = "tiny", template: Template | None = None) -> Text:
+    """The example on line `row` (from 1, blank lines not counted) as MODEL's tokenizer sees it.
+
+    Args:
+        template: the form of the example; None takes the one that MODEL's recipe names.
+
+    Raises:
+        ChatbenchError: no such file, line or model, or a chat template that cannot be masked exactly.
+    """
+    rows = read_examples(path)
+    if not 1 <= row <= len(rows):
+        raise ChatbenchError(f"{path}: no row {row}", expected=f"1 to {len(rows)}")
+    from rich.text import Text
+
+    from chatbench.models.encoding import encoder
+    from chatbench.models.loading import load_tokenizer
+
+    resolved = resolve_settings(model)
+    tokenizer = load_tokenizer(resolved.base)
+    form = encoder(tokenizer, template or resolved.settings.template)
+    example = rows[row - 1]
+    (encoded,) = form.encode([example])
+    shown = str(tokenizer.decode(encoded.prompt, clean_up_tokenization_spaces=False))
+    text = Text(visible(shown), style="dim")
+    for index, piece in enumerate(token_texts(tokenizer, encoded.completion)):
+        text.append(visible(piece), style=SCORED_STYLES[index % 2])
+    text.append(
+        f"\n\n{path}, row {row}: {example.kind} turn of {visible(example.conversation_id)}; {form.name}; "
+        f"{len(encoded.prompt):,} tokens of prompt (dim, no loss), {len(encoded.completion):,} scored (coloured)"
+    )
+    for note in form.notes:
+        text.append(f"\n{note}")
+    return text
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
+    """The piece of text that each token adds; a token that ends inside a character adds "", the next one all of it.
+
+    The pieces joined are the decoded text.
+    """
+    pieces, shown = [], ""
+    for end in range(1, len(ids) + 1):
+        text = str(tokenizer.decode(list(ids[:end]), clean_up_tokenization_spaces=False))
+        whole = text if end == len(ids) else text.rstrip("\ufffd")
+        pieces.append(whole[len(shown) :])
+        shown = whole
+    return pieces
+
+
+def visible(text: str) -> str:
+    r"""The text with white space marked and every control character drawn as a symbol.
+
+    >>> visible("two\nlines\x1b[31m\x00")
+    'two↵\nlines␛[31m␀'
+    """
+    return "".join(map(_visible_character, text))
+
+
+def _visible_character(character: str) -> str:
+    code = ord(character)
+    if character == "\n":
+        return "↵\n"
+    if character == "\t":
+        return "→\t"
+    if code < 0x20:
+        return chr(0x2400 + code)  # the block "Control Pictures"
+    if code == 0x7F:
+        return "␡"
+    # C1 controls, and the marks that turn the direction of text or separate lines; a plain space is printable.
+    return character if character.isprintable() else f"<U+{code:04X}>"

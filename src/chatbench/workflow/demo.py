@@ -1,0 +1,154 @@
+"""The demo: the whole pipeline on the sample study with the tiny model, sized for a laptop.
+
+What only the sample study allows: first prompts judged against the problem, and whether the simulator does its job.
+
+The checks are those that a good simulator of the sample study should pass; a check that is not passed is shown as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from chatbench.core.recipes import model_key
+from chatbench.core.records import Study, first_prompts
+from chatbench.data.open_study import summarise, summary_text
+from chatbench.data.prepared import load_manifest, read_split
+from chatbench.metrics.agreement import Undefined
+from chatbench.metrics.names import (
+    AI_ALONE,
+    BASE_MODEL,
+    CONSTANT,
+    EVERY_ASSISTANT,
+    FINE_TUNED,
+    MEAN_OF_ASSISTANTS,
+    PEOPLE,
+)
+from chatbench.report.report import report as write_page
+from chatbench.report.tables import print_tables
+from chatbench.sample.study import SampleSettings, write_sample
+from chatbench.sample.truth import Telling, telling
+from chatbench.scoring.score_table import ScoreTable
+from chatbench.simulation.log import has_chats, log_path, read_conversations
+from chatbench.workflow.run_all import RunReport, RunSettings, run_all
+
+Shares = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One requirement: what is asked, what was found, and whether that suffices."""
+
+    asked: str
+    found: str
+    passed: bool
+
+
+def tellings(model: str, study: Study, *, data: Path, results: Path) -> dict[str, Shares]:
+    """Shares of `Telling` for people, the fine-tuned and the base model: means over the simulated splits."""
+    per_split: dict[str, list[Shares]] = {}
+    for split_id in load_manifest(data).split_ids:
+        held_out = set(read_split(data, split_id).question_ids("test"))
+        chats = [chat for chat in study.conversations if chat.question_id in held_out]
+        per_split.setdefault(PEOPLE, []).append(_shares(study, first_prompts(chats)))
+        for source, base_model in ((FINE_TUNED, False), (BASE_MODEL, True)):
+            path = log_path(results, model_key(model), split_id, base_model=base_model)
+            if has_chats(path):
+                prompts: dict[str, list[str]] = {}
+                for chat in read_conversations(path):
+                    if chat.turns:
+                        prompts.setdefault(chat.question_id, []).append(chat.turns[0].text)
+                per_split.setdefault(source, []).append(_shares(study, prompts))
+    return {
+        source: {name: fmean(each.get(name, 0.0) for each in shares) for name in shares[0]}
+        for source, shares in per_split.items()
+        if shares
+    }
+
+
+def _shares(study: Study, prompts: Mapping[str, list[str]]) -> Shares:
+    counts = (telling(messages, study.questions[question_id]) for question_id, messages in prompts.items())
+    return sum(counts, Telling()).shares()
+
+
+def checks(table: ScoreTable, told: Mapping[str, Shares]) -> list[Check]:
+    """The checks of a fine-tuned simulator on the sample study, held out by question, means over splits."""
+    tuned, base = (
+        _mean(table, EVERY_ASSISTANT, FINE_TUNED, "perplexity"),
+        _mean(table, EVERY_ASSISTANT, BASE_MODEL, "perplexity"),
+    )
+    answered = _mean(table, EVERY_ASSISTANT, FINE_TUNED, "answered_share")
+    right = told.get(FINE_TUNED, {}).get("numbers right")
+    return [
+        Check(
+            "perplexity at most half of the base's",
+            f"{_shown(tuned)} and {_shown(base)}",
+            tuned is not None and base is not None and tuned <= base / 2,
+        ),
+        Check("at least 90 % of chats answered unforced", _shown(answered), answered is not None and answered >= 0.9),
+        Check("at least 90 % of first prompts with right numbers", _shown(right), right is not None and right >= 0.9),
+        _beats(table, "pearson", "correlation above every rival's", higher=True),
+        _beats(table, "mae", "mean absolute error below every rival's", higher=False),
+    ]
+
+
+def _beats(table: ScoreTable, metric: str, asked: str, *, higher: bool) -> Check:
+    """Rivals: the base model, the constant predictor, and the AI alone by each method."""
+    sources = {row[1] for row in table.estimates() if row[2] == metric}
+    rivals = [s for s in sources if s in (BASE_MODEL, CONSTANT) or s.startswith(AI_ALONE)]
+    values = {s: v for s in rivals if (v := _mean(table, MEAN_OF_ASSISTANTS, s, metric)) is not None}
+    own = _mean(table, MEAN_OF_ASSISTANTS, FINE_TUNED, metric)
+    if own is None or not values:
+        return Check(asked, "undefined", passed=False)
+    best = (max if higher else min)(values, key=lambda source: values[source])
+    passed = own > values[best] if higher else own < values[best]
+    return Check(asked, f"{own:.3f}; best rival {values[best]:.3f} ({best})", passed)
+
+
+def _mean(table: ScoreTable, assistant: str, source: str, metric: str) -> float | None:
+    estimate = table.estimates().get((assistant, source, metric))
+    return None if estimate is None or isinstance(estimate.mean, Undefined) else estimate.mean
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3g}"
+
+
+def truth_lines(told: Mapping[str, Shares], found: Iterable[Check]) -> list[str]:
+    """What to print: the shares of each source, then the checks."""
+    names = list(next(iter(told.values())))
+    lines = ["First prompts against the truth of the sample study", " " * 14 + "".join(f"{name:>16}" for name in names)]
+    lines += [
+        f"  {source:<12}" + "".join(f"{100 * shares[name]:>14.1f} %" for name in names)
+        for source, shares in told.items()
+    ]
+    lines += ["", "Is the simulator good enough? (held-out questions, means over splits)"]
+    return lines + [f"  {'yes' if check.passed else 'NO ':<4} {check.asked}: {check.found}" for check in found]
+
+
+BASE_MODEL_CHATS = 1
+"""Chats per question and assistant with the base: it never stops by itself, so each takes as long as ten others."""
+
+MAX_TOKENS = 100
+"""A message of the sample study has at most 90 tokens; the base model would fill any room."""
+
+
+def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
+    """Study, splits, fine-tuning, perplexity, simulated chats, scores and page in `out`; run again, it continues."""
+    sample = write_sample(out / "sample", SampleSettings())
+    say(summary_text(summarise(sample.study)))
+    settings = RunSettings(splits=splits, base_conversations=BASE_MODEL_CHATS, max_tokens=MAX_TOKENS)
+    report = run_all(
+        "tiny", study=out / "sample", data=out / "data", results=out / "results", settings=settings, say=say
+    )
+    if report.table:
+        print_tables([report.table])
+        told = tellings("tiny", sample.study, data=out / "data", results=out / "results")
+        say("\n".join(truth_lines(told, checks(report.table, told))))
+    say(f"\nHow like people's its chats are: chatbench realism tiny --data {out / 'data'} --results {out / 'results'}")
+    say("\n" + "\n".join(report.lines()))
+    page = write_page(["tiny"], data=out / "data", results=out / "results", out=out / "report.html")
+    say(f"\nThe scores, figures and all {page.chats:,} chats to look at: {page.path}")
+    return report

@@ -1,0 +1,330 @@
+"""The command line: help, one whole small pipeline, run twice, and what bad input does to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from tests.support.command_lines import COMMANDS, problem_with
+from tests.support.tiny_models import save_tiny_model
+
+from chatbench.cli import main
+from chatbench.core.recipes import model_key
+
+TOKEN, KEY = "hf_SecretOfThisTest0123456789", "sk-SecretOfThisTest9876543210"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def chatbench(line: str) -> Ended:
+    """Runs `chatbench LINE` in this process."""
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main(line.split())
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# Help
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from chatbench.cli import main; main(['--help']); main(['finetune', '--help']);"
+        "heavy = {'torch', 'transformers', 'peft', 'datasets', 'openai', 'matplotlib', 'scipy', 'numpy'};"
+        "sys.exit(' '.join(sorted(heavy & set(sys.modules))) or 0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 0, f"imported: {ended.stderr}"
+    assert "Usage: chatbench finetune" in ended.stdout
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_explains_itself_with_an_example_that_is_a_command(name: str) -> None:
+    ended = chatbench(f"{name} --help")
+    example = re.search(r"Example: ((?:[A-Z_]+=\S+ )?chatbench .*(?:\n +\S.*)*)", ended.out)
+
+    assert ended.code == 0
+    assert example, f"chatbench {name} --help shows no example"
+    line = " ".join(example.group(1).split())
+    assert f"chatbench {name}" in line
+    assert problem_with(line) is None
+
+
+def test_every_option_says_what_it_is() -> None:
+    silent = [
+        f"{name} {parameter.name}"
+        for name, command in COMMANDS.items()
+        for parameter in command.params
+        if not getattr(parameter, "help", None)
+    ]
+
+    assert silent == []
+
+
+# One small pipeline
+
+PIPELINE = (
+    "sample study --questions 8 --chats 1",
+    "check-study study",
+    "prepare-splits --study study --splits 1",
+    "show-mask data/split_0/train.jsonl --row 2 --model tiny-random",
+    "finetune tiny-random --max-steps 2 --per-device-train-batch-size 2 --config training_args.json",
+    "eval-ppl tiny-random",
+    "simulate tiny-random --assistant scripted:all --conversations 2 --max-user-turns 2 --max-tokens 6",
+    "simulate tiny-random --assistant scripted:all --conversations 1 --max-user-turns 2 --max-tokens 6 --base",
+    "eval-chatbench tiny-random",
+    "realism tiny-random --termination",
+    "study study --json report.json",
+    "table tiny-random --published",
+    "show tiny-random --published",
+    "doctor",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A folder in which every command ran, and how each ended."""
+
+    folder: Path
+    ended: dict[str, Ended]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """Runs the pipeline once, with secrets in the environment; stays in its folder until the last test of this file."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HF_TOKEN", TOKEN)
+        patch.setenv("OPENAI_API_KEY", KEY)
+        patch.delenv("SPLIT_ID", raising=False)
+        Path("training_args.json").write_text('{"validation_examples": 2, "logging_steps": 1}')
+        yield Pipeline(folder, {line: chatbench(line) for line in PIPELINE})
+
+
+@pytest.mark.parametrize("line", PIPELINE)
+def test_each_step_of_the_pipeline_ends_well(pipeline: Pipeline, line: str) -> None:
+    ended = pipeline.ended[line]
+
+    assert ended.code == 0, ended.err
+    assert ended.out.strip()
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_sanity_ends_with_1_where_something_wants_a_look() -> None:
+    ended = chatbench("sanity tiny-random")
+
+    assert ended.code == 1  # two steps from random weights teach nothing
+    assert re.search(r"^look +(losses|chats|scores)", ended.out, re.MULTILINE)
+
+
+def test_the_pipeline_run_again_continues_and_changes_no_byte(pipeline: Pipeline) -> None:
+    before = contents(pipeline.folder)
+    again = {line: chatbench(line) for line in PIPELINE}
+
+    assert contents(pipeline.folder) == before
+    assert {ended.code for ended in again.values()} == {0}
+    assert "already trained" in again[PIPELINE[4]].out
+    assert "(as before)" in again[PIPELINE[5]].out
+    assert "0 new in" in again[PIPELINE[6]].out
+
+
+def test_a_simulation_cut_off_in_the_middle_of_a_line_is_completed_to_the_same_bytes(pipeline: Pipeline) -> None:
+    log = pipeline.folder / "results/simulations/tiny-random/split_0/conversations.jsonl"
+    whole = log.read_bytes()
+    log.write_bytes(whole[: len(whole) * 2 // 3])
+
+    ended = chatbench(PIPELINE[6])
+
+    assert ended.code == 0
+    assert log.read_bytes() == whole
+
+
+def test_no_output_and_no_file_holds_a_secret(pipeline: Pipeline) -> None:
+    refused = chatbench("simulate tiny-random --base --assistant openai:x@http://127.0.0.1:1/v1#OPENAI_API_KEY")
+    texts = contents(pipeline.folder)
+    for line, ended in {**pipeline.ended, "refused": refused}.items():
+        texts[line] = (ended.out + ended.err).encode()
+
+    assert [name for name, text in texts.items() if TOKEN.encode() in text or KEY.encode() in text] == []
+
+
+# Bad input
+
+QUESTION = {"id": "q1", "subset": "s", "text": "What is 1 + 1?", "options": ["1", "2", "3", "4"], "answer": "B"}
+TURNS = [{"role": "user", "text": "hi"}, {"role": "assistant", "text": "2"}]
+GOOD = {"kind": "user-AI", "question": QUESTION, "worker_id": "w", "assistant": "bot", "turns": TURNS, "answer": "B"}
+
+
+def own_study(folder: Path, *records: dict[str, object]) -> str:
+    path = folder / "own.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def without_tokenizer(folder: Path) -> str:
+    save_tiny_model(folder / "bare")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / "bare" / name).unlink()
+    return f"finetune {folder / 'bare'} --max-steps 1"
+
+
+def renamed_column(folder: Path) -> str:
+    chatbench(f"sample {folder / 'study'} --questions 4 --chats 1")
+    table = folder / "study" / "questions.csv"
+    header, rest = table.read_text().split("\n", 1)
+    table.write_text(header.replace("answer", "solution") + "\n" + rest)
+    return f"prepare-splits --study {folder / 'study'}"
+
+
+def half_a_study(folder: Path) -> str:
+    chatbench(f"sample {folder / 'study'} --questions 4 --chats 1")
+    chats = folder / "study" / "full_study" / "conversations.json"
+    chats.write_bytes(chats.read_bytes()[:1000])
+    return f"prepare-splits --study {folder / 'study'}"
+
+
+def duplicated_question_ids(folder: Path) -> str:
+    chatbench(f"sample {folder / 'study'} --questions 4 --chats 1")
+    table = folder / "study" / "questions.csv"
+    table.write_text(table.read_text() + table.read_text().split("\n", 1)[1])
+    return f"prepare-splits --study {folder / 'study'}"
+
+
+def endpoint(spec: str) -> Callable[[Path], str]:
+    return lambda _: f"simulate tiny-random --base --split split_0 --results elsewhere --assistant {spec}"
+
+
+BAD: dict[str, tuple[Callable[[Path], str], str]] = {
+    "a study that is not there": (lambda _: "prepare-splits --study nowhere", "nowhere: no such file or folder"),
+    "a file that is not there": (lambda _: "show-mask data/split_0/valid.jsonl", "valid.jsonl: no such file"),
+    "no prepared data": (lambda _: "eval-ppl tiny-random --data empty", "empty/manifest.json: no such file"),
+    "no such split": (lambda _: "finetune tiny-random --split split_9", "no such split: split_9; data has split_0"),
+    "a split without a model": (lambda _: "simulate distilgpt2 --assistant scripted:all", "not fine-tuned yet"),
+    "no such model": (lambda _: "finetune ./nothing", "./nothing: no such folder"),
+    "a model folder without a tokenizer": (without_tokenizer, "a model folder without a tokenizer"),
+    "no such row": (lambda _: "show-mask data/split_0/train.jsonl --row 999 --model tiny-random", "no row 999"),
+    "another training over a finished one": (lambda _: "finetune tiny-random --max-steps 1", "max_steps: 2 -> 1"),
+    "other settings for the same chats": (
+        lambda _: "simulate tiny-random --assistant scripted:all --conversations 5",
+        "made with",
+    ),
+    "nobody at the endpoint": (endpoint("openai:x@http://127.0.0.1:1/v1#OPENAI_API_KEY"), "cannot connect"),
+    "no key for the endpoint": (endpoint("openai:x@http://127.0.0.1:1/v1#UNSET_KEY_NAME"), "UNSET_KEY_NAME is not set"),
+    "no such kind of assistant": (endpoint("oracle:x"), "'oracle:x' cannot be read"),
+    "wrong columns": (renamed_column, "questions.csv"),
+    "half a file": (half_a_study, "conversations.json"),
+    "duplicated question ids": (duplicated_question_ids, "again"),
+    "an id with two questions": (
+        lambda folder: (
+            "check-study "
+            + own_study(folder, GOOD, {**GOOD, "worker_id": "v", "question": {**QUESTION, "text": "What?"}})
+        ),
+        "'q1' with other content",
+    ),
+    "an unknown role": (
+        lambda folder: "check-study " + own_study(folder, {**GOOD, "turns": [{"role": "moderator", "text": "x"}]}),
+        "line 1, key 'turns.0.role': 'moderator'",
+    ),
+    "an empty conversation": (
+        lambda folder: "check-study " + own_study(folder, {**GOOD, "turns": []}),
+        "line 1, key 'turns': no message",
+    ),
+    "a letter outside A-D": (
+        lambda folder: "check-study " + own_study(folder, {**GOOD, "answer": "E"}),
+        "line 1, key 'answer': 'E'",
+    ),
+    "an unknown setting": (lambda _: "finetune tiny-random --config wrong.json", "unknown setting 'learning_rat'"),
+    "too few splits": (lambda _: "prepare-splits --study study --splits 0", "0 splits"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_ends_with_2_says_what_to_do_and_harms_nothing(pipeline: Pipeline, tmp_path: Path, case: str) -> None:
+    make, found = BAD[case]
+    (tmp_path / "wrong.json").write_text('{"learning_rat": 1}')
+    line = make(tmp_path).replace("wrong.json", str(tmp_path / "wrong.json"))
+    before = contents(pipeline.folder)
+
+    ended = chatbench(line)
+
+    assert ended.code == 2
+    assert ended.err.startswith("chatbench: ")
+    assert found in ended.err
+    assert re.search(r"^  (expected|fix): ", ended.err, re.MULTILINE)
+    assert "Traceback" not in ended.err
+    assert contents(pipeline.folder) == before
+
+
+@pytest.mark.parametrize(
+    "line", ["finetuning", "finetune", "finetune tiny --splits 3", "simulate tiny --conversations many"]
+)
+def test_wrong_usage_ends_with_2_and_shows_the_usage(line: str) -> None:
+    ended = chatbench(line)
+
+    assert ended.code == 2
+    assert "Usage: chatbench" in ended.err
+
+
+def test_chats_damaged_in_the_middle_are_named_and_left_as_they_are(pipeline: Pipeline) -> None:
+    log = pipeline.folder / "results/simulations/tiny-random/split_0/conversations.jsonl"
+    whole = log.read_bytes()
+    first, rest = whole.split(b"\n", 1)
+    damaged = first[:40] + b"\n" + rest
+    log.write_bytes(damaged)
+    try:
+        for line in (PIPELINE[6], "eval-chatbench tiny-random"):
+            ended = chatbench(line)
+
+            assert ended.code == 2
+            assert "conversations.jsonl, line 1: no checksum at its end" in ended.err
+            assert log.read_bytes() == damaged
+    finally:
+        log.write_bytes(whole)
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_the_key_is_not_shown_where_it_stands_in_place_of_its_name() -> None:
+    ended = chatbench(f"simulate tiny-random --base --assistant openai:x@http://127.0.0.1:1/v1#{KEY}")
+
+    assert ended.code == 2
+    assert KEY not in ended.err + ended.out
+    assert "never the key itself" in ended.err
+
+
+def test_a_terminal_without_a_character_shows_a_question_mark_and_no_traceback() -> None:
+    # An ASCII terminal (a log of a cluster job) met the dashes of every table with a UnicodeEncodeError.
+    code = "from chatbench import cli; cli.main = lambda _: print('0.3 \\N{EN DASH} 0.5') or 0; cli.entry()"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+
+    assert (ended.returncode, ended.stdout) == (0, "0.3 ? 0.5\n")
+
+
+def test_the_results_of_a_folder_lie_under_a_name_that_can_be_typed(tmp_path: Path) -> None:
+    folder = tmp_path / "my model (2)"
+    folder.mkdir()
+
+    assert model_key(str(folder)) == "my_model_2_"
+    assert model_key(model_key(str(folder))) == "my_model_2_"

@@ -1,0 +1,213 @@
+"""Where a setting comes from, and which ones are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.recipes import model_key, recipe_of
+from chatbench.core.resolved_settings import resolve_settings
+from chatbench.core.settings import Settings
+
+
+def overrides(tmp_path: Path, **values: object) -> Path:
+    path = tmp_path / "training_args.json"
+    path.write_text(json.dumps(values), encoding="utf-8")
+    return path
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) -> None:
+    path = overrides(tmp_path, learning_rate=1e-4, weight_decay=0.1)
+
+    resolved = resolve_settings("distilgpt2", path, {"weight_decay": 0.2, "seed": None})
+
+    assert (resolved.settings.learning_rate, resolved.settings.weight_decay) == (1e-4, 0.2)
+    assert resolved.settings.num_train_epochs == 2
+    assert resolved.origins["learning_rate"] == str(path)
+    assert resolved.origins["weight_decay"] == "--weight-decay"
+    assert resolved.origins["num_train_epochs"].startswith("recipe distilgpt2")
+    assert resolved.origins["seed"] == "default"  # None means: not given
+    assert resolved.explicit == {"learning_rate", "weight_decay"}
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("learning_rat", "learning_rate"),
+        ("per_device_batch_size", "per_device_train_batch_size"),
+        ("group_by_length", "train_sampling_strategy"),
+        ("lr", "learning_rate"),
+        ("load_in_4bits", "load_in_4bit"),
+        ("chat_template", "template"),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_the_nearest_known_one(tmp_path: Path, written: str, meant: str) -> None:
+    with pytest.raises(ChatbenchError, match=f"did you mean '{meant}'"):
+        resolve_settings("tiny", overrides(tmp_path, **{written: 1}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("learning_rate", "high", "a number"),
+        ("num_train_epochs", True, "a number"),  # bool is an int to Python
+        ("max_steps", 1.5, "a whole number"),
+        ("load_in_8bit", 1, "true or false"),
+        ("load_in_4bit", "yes", "true or false"),
+        ("template", "chatml", "one of plain, chat"),
+        ("packing", True, "a word"),
+        ("packing", "conversations", "one of none, conversation, question"),
+        ("long_examples", "cut", "one of leave_out, drop_oldest_turns"),
+        ("examples_per_step", -1, "0 or a number above 0"),
+        ("pack_tokens", -1, "0 or a number above 0"),
+        ("report_to", ["tensorbord"], "some of tensorboard, wandb, trackio, none"),
+        ("report_to", [], "some of tensorboard, wandb, trackio, none"),
+        ("lora_dropout", 1.0, "a share below 1"),
+        ("lora_targets", [1], "a list of names"),
+        ("learning_rate", -1, "above 0"),
+        ("method", "fulll", "one of full, lora"),
+        ("save_total_limit", 1, "2 or more"),
+    ],
+)
+def test_a_value_that_is_no_value_is_refused(tmp_path: Path, name: str, value: object, expected: str) -> None:
+    with pytest.raises(ChatbenchError, match=expected):
+        resolve_settings("mistral-7b", overrides(tmp_path, **{name: value}))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"bf16": True, "fp16": True},
+        {"bf16": True, "precision": "fp32"},
+        {"max_steps": 10, "num_train_epochs": 2},
+        {"lora_r": 4},  # distilgpt2 is trained whole
+        {"load_in_8bit": True},
+        {"load_in_4bit": True},
+        {"load_in_8bit": True, "load_in_4bit": True, "method": "lora"},
+        {"examples_per_step": 16, "gradient_accumulation_steps": 4},
+        {"report_to": ["none", "wandb"]},
+    ],
+)
+def test_values_that_exclude_each_other_are_refused(tmp_path: Path, values: dict[str, object]) -> None:
+    with pytest.raises(ChatbenchError, match="choose one"):
+        resolve_settings("distilgpt2", overrides(tmp_path, **values))
+
+
+def test_bf16_and_fp16_are_read_as_the_trainer_writes_them(tmp_path: Path) -> None:
+    assert resolve_settings("tiny", overrides(tmp_path, bf16=True)).settings.precision == "bf16"
+    assert resolve_settings("tiny", overrides(tmp_path, bf16=False)).settings.precision == "fp32"
+
+
+def test_a_flag_for_epochs_replaces_the_files_number_of_steps(tmp_path: Path) -> None:
+    resolved = resolve_settings("tiny", overrides(tmp_path, max_steps=5), {"num_train_epochs": 3.0})
+
+    assert (resolved.settings.max_steps, resolved.settings.num_train_epochs) == (0, 3.0)
+
+
+def test_what_a_recipe_says_gives_way_to_what_says_it_otherwise(tmp_path: Path) -> None:
+    # Refused as a contradiction, the likely mistake, no recipe could be changed but by naming what it says.
+    four_bits = resolve_settings("mistral-7b", overrides(tmp_path, load_in_8bit=True), {"load_in_4bit": True})
+    assert (four_bits.settings.load_in_8bit, four_bits.settings.load_in_4bit) == (False, True)
+    assert four_bits.origins["load_in_8bit"] == "default: load_in_4bit rules the earlier value out"
+    assert four_bits.explicit == {"load_in_4bit"}
+
+    whole = resolve_settings("mistral-7b", None, {"method": "full"})
+    assert not whole.settings.quantised
+    accumulated = resolve_settings("qwen3-8b", None, {"gradient_accumulation_steps": 2})
+    assert accumulated.settings.examples_per_step == 0
+    packed = resolve_settings("tiny", None, {"packing": "conversation"})
+    assert packed.settings.train_sampling_strategy == "random"
+
+
+def test_a_switch_that_is_off_rules_nothing_out_and_names_its_flag() -> None:
+    resolved = resolve_settings("mistral-7b", None, {"load_in_4bit": False})
+    assert resolved.settings.load_in_8bit
+    unquantised = resolve_settings("mistral-7b", None, {"load_in_8bit": False})
+    assert unquantised.origins["load_in_8bit"] == "--no-load-in-8bit"
+
+
+def test_full_training_does_not_silently_drop_what_the_user_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ChatbenchError, match="load_in_8bit with method 'full'"):
+        resolve_settings("mistral-7b", overrides(tmp_path, load_in_8bit=True), {"method": "full"})
+
+
+def test_one_name_may_stand_for_a_list_of_names(tmp_path: Path) -> None:
+    # As the Trainer takes it; read letter by letter it would be a list of eleven.
+    assert resolve_settings("tiny", overrides(tmp_path, report_to="tensorboard")).settings.report_to == ("tensorboard",)
+
+
+def test_a_broken_overrides_file_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "training_args.json"
+    path.write_text('{\n"learning_rate": 1e-4,\n}', encoding="utf-8")
+
+    with pytest.raises(ChatbenchError, match=r"training_args\.json, line 3"):
+        resolve_settings("tiny", path)
+
+
+def test_the_shipped_overrides_file_changes_nothing() -> None:
+    shipped = Path(__file__).parents[2] / "configs" / "training_args.json"
+
+    assert resolve_settings("tiny", shipped).settings == resolve_settings("tiny").settings
+
+
+def test_a_hub_id_that_is_a_recipes_base_gets_that_recipe_under_its_own_name() -> None:
+    recipe = recipe_of("mistralai/Mistral-7B-v0.1")
+
+    assert recipe is not None
+    assert recipe.name == "mistral-7b"
+    assert model_key("mistralai/Mistral-7B-v0.1") == "mistralai--Mistral-7B-v0.1"
+
+
+def test_models_without_a_recipe_get_adapters_from_a_billion_parameters_on() -> None:
+    assert resolve_settings("gpt2", parameters=124_000_000).settings.method == "full"
+    assert resolve_settings("big/model", parameters=3_000_000_000).settings.method == "lora"
+    assert resolve_settings("big/model", None, {"method": "full"}, parameters=3_000_000_000).settings.method == "full"
+    assert resolve_settings("un/known").settings.method == "full"
+
+
+def test_a_folder_is_known_by_its_name_even_where_a_recipe_has_it(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "tiny").mkdir()
+
+    assert model_key(str(tmp_path / "mine") + "/") == "mine"
+    assert model_key(str(tmp_path / "tiny")) == "folder--tiny"  # else it would share the recipe's results
+
+
+def test_a_path_that_leads_nowhere_is_neither_recipe_nor_hub_id() -> None:
+    with pytest.raises(ChatbenchError, match="no such folder"):
+        model_key("./nowhere/at/all")
+    with pytest.raises(ChatbenchError, match="MODEL is empty"):
+        model_key(" ")
+
+
+def test_the_hash_follows_what_is_learned_and_not_what_is_printed() -> None:
+    plain = resolve_settings("tiny").hash
+
+    assert resolve_settings("tiny", None, {"logging_steps": 1, "save_steps": 7, "report_to": ["none"]}).hash == plain
+    assert resolve_settings("tiny", None, {"seed": 1}).hash != plain
+    assert resolve_settings("tiny-random").hash != plain
+
+
+def test_every_setting_is_shown_with_its_origin() -> None:
+    lines = resolve_settings("tiny", None, {"seed": 7}).lines()
+
+    assert len(lines) == 1 + len(Settings.__dataclass_fields__)
+    assert any(line.split() == ["seed", "7", "--seed"] for line in lines)
+
+
+def test_the_stored_settings_have_each_value_with_its_origin() -> None:
+    stored = json.loads(json.dumps(resolve_settings("mistral-7b", None, {"seed": 7}).as_json()))
+
+    assert (stored["model"], stored["recipe"], stored["base"]) == (
+        "mistral-7b",
+        "mistral-7b",
+        "mistralai/Mistral-7B-v0.1",
+    )
+    assert stored["settings"].keys() == Settings.__dataclass_fields__.keys()
+    assert stored["settings"]["seed"] == {"value": 7, "origin": "--seed"}
+    assert stored["settings"]["lora_targets"]["value"] == ["q_proj", "v_proj"]
+    assert stored["settings"]["lora_r"]["origin"] == "recipe mistral-7b: model card"
+    assert stored["settings"]["weight_decay"] == {"value": 0.0, "origin": "default"}

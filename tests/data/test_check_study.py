@@ -1,0 +1,33 @@
+"""The summary that is printed after a study was read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.study_files import tiny_folder
+
+from chatbench.data.open_study import check_study, summary_text
+
+
+def test_the_summary_counts_what_the_study_holds(tmp_path: Path) -> None:
+    summary = check_study(tiny_folder(tmp_path / "tiny"))
+
+    assert summary.questions == {"college_mathematics": 5, "moral_scenarios": 5}
+    assert summary.conversations == {("gpt-4o", "answer-first"): 10}
+    assert summary.user_turns_mean == 1.9  # 1 2 3 1 2 3 1 2 3 1
+    assert summary.user_turns_max == 3
+    assert summary.answers == {"user-AI": 10, "user-alone": 10}
+    assert summary.dropped == {}
+
+
+def test_the_text_has_one_fact_a_line_and_says_what_was_left_out(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "tiny")
+    path = folder / "full_study" / "conversations.json"
+    path.write_text(path.read_text().replace('"role": "user"', '"role": "moderator"', 1))
+    lines = summary_text(check_study(folder, skip_bad_records=True)).splitlines()
+
+    assert lines[0] == "study tiny"
+    assert lines[1].split() == ["questions", "all", "10"]
+    assert lines[2].split() == ["college_mathematics", "5"]
+    assert [line.split() for line in lines if "moral" in line] == [["moral_scenarios", "5"]]
+    assert ["left", "out", "unknown", "role", "1"] in [line.split() for line in lines]

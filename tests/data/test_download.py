@@ -1,0 +1,261 @@
+"""Downloads, against a server on this machine that can cut a connection: nothing here touches the network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.data.download import HALIE_COMMIT, download, download_chatbench, download_halie, fetch
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+HALIE_URL = f"/stanford-crfm/halie/{HALIE_COMMIT}/data/std/question/event_blocks.csv"
+
+
+@dataclass
+class Server:
+    """Files by path; `cuts` says after how many bytes the next answers with content break off."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    cuts: list[int] = field(default_factory=list)
+    ranges: list[str | None] = field(default_factory=list)
+    tokens: set[str | None] = field(default_factory=set)
+    commit: str = COMMIT
+    status: int = 200
+    knows_ranges: bool = True
+    url: str = ""
+
+    def hub_answer(self, path: str) -> bytes | None:
+        """The hub's JSON: the commit of a branch, or the list of a data set's files."""
+        names = [p.split(f"/{self.commit}/")[1] for p in self.files if f"/{self.commit}/" in p]
+        if path.startswith("/api/datasets/microsoft/ChatBench/revision/"):
+            return json.dumps({"id": "microsoft/ChatBench", "sha": self.commit, "siblings": []}).encode()
+        if path.startswith(f"/api/datasets/microsoft/ChatBench/tree/{self.commit}"):
+            sizes = {
+                name: len(self.files[f"/datasets/microsoft/ChatBench/resolve/{self.commit}/{name}"]) for name in names
+            }
+            return json.dumps([{"type": "file", "path": n, "size": s, "oid": n} for n, s in sizes.items()]).encode()
+        return None
+
+
+def handler(server: Server) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:  # the name that http.server calls
+            self.answer(with_body=False)
+
+        def do_GET(self) -> None:  # the name that http.server calls
+            self.answer(with_body=True)
+
+        def answer(self, *, with_body: bool) -> None:
+            server.tokens.add(self.headers.get("Authorization"))
+            body = server.hub_answer(self.path) or server.files.get(self.path)
+            if body is None or server.status != 200:
+                self.send_error(404 if body is None else server.status)
+                return
+            wanted = self.headers.get("Range") if server.knows_ranges else None
+            start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+            if start >= len(body):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(body)}")
+                self.end_headers()
+                return
+            self.send_response(206 if wanted else 200)
+            if wanted:
+                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+            self.send_header("Content-Length", str(len(body) - start))
+            self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+            self.send_header("X-Repo-Commit", server.commit)
+            self.end_headers()
+            if with_body:
+                is_file = self.path in server.files
+                if is_file:
+                    server.ranges.append(wanted)
+                self.wfile.write(body[start : start + server.cuts.pop(0)] if is_file and server.cuts else body[start:])
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name
+            pass
+
+    return Handler
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    state = Server()
+    http = ThreadingHTTPServer(("127.0.0.1", 0), handler(state))
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    state.url = f"http://127.0.0.1:{http.server_port}"
+    yield state
+    http.shutdown()
+    thread.join()
+    http.server_close()
+
+
+@pytest.fixture(autouse=True)
+def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+
+
+def no_pause(_seconds: float) -> None:
+    pass
+
+
+CONTENT = bytes(range(256)) * 1000
+
+
+def test_a_cut_connection_is_continued_where_it_stopped(server: Server, tmp_path: Path) -> None:
+    server.files["/file"] = CONTENT
+    server.cuts = [1000, 5000]
+    fetch(f"{server.url}/file", tmp_path / "file", pause=no_pause)
+
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=1000-", "bytes=6000-"]
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_part_of_an_earlier_run_is_continued(server: Server, tmp_path: Path) -> None:
+    server.files["/file"] = CONTENT
+    (tmp_path / "file.part").write_bytes(CONTENT[:200_000])
+    fetch(f"{server.url}/file", tmp_path / "file", pause=no_pause)
+
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.ranges == ["bytes=200000-"]
+
+
+def test_a_server_that_knows_no_ranges_starts_again(server: Server, tmp_path: Path) -> None:
+    # Appending its full answer to the part would give a file that is too long: the likely mistake.
+    server.files["/file"] = CONTENT
+    server.knows_ranges = False
+    (tmp_path / "file.part").write_bytes(CONTENT[:1000])
+    fetch(f"{server.url}/file", tmp_path / "file", pause=no_pause)
+
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_part_that_is_whole_already_needs_no_byte_more(server: Server, tmp_path: Path) -> None:
+    server.files["/file"] = CONTENT
+    (tmp_path / "file.part").write_bytes(CONTENT)
+    fetch(f"{server.url}/file", tmp_path / "file", pause=no_pause)
+
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.ranges == []
+
+
+def test_after_five_attempts_without_a_byte_the_part_stays_and_the_error_says_what_to_do(
+    server: Server, tmp_path: Path
+) -> None:
+    server.files["/file"] = CONTENT
+    server.cuts = [1000, 0, 0, 0, 0, 0]
+    waits: list[float] = []
+    with pytest.raises(ChatbenchError, match="cut off after 1000 of 256000 bytes") as caught:
+        fetch(f"{server.url}/file", tmp_path / "file", pause=waits.append)
+
+    assert "run the same command again" in caught.value.fix
+    assert (tmp_path / "file.part").stat().st_size == 1000
+    assert not (tmp_path / "file").exists()
+    assert waits == [1, 2, 4, 8]
+
+
+def test_a_server_that_is_down_or_has_no_such_file_is_an_error_for_people(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(ChatbenchError, match="HTTP 404"):
+        fetch(f"{server.url}/nothing", tmp_path / "file", pause=no_pause)
+    with pytest.raises(ChatbenchError, match="URLError"):
+        fetch("http://127.0.0.1:9/file", tmp_path / "file", pause=no_pause)  # port 9, discard: nobody listens
+
+
+def test_halie_is_recorded_at_first_and_not_asked_for_again(server: Server, tmp_path: Path) -> None:
+    server.files[HALIE_URL] = CONTENT
+    got = download_halie(tmp_path / "halie", base_url=server.url, pause=no_pause)
+    again = download_halie(tmp_path / "halie", base_url=server.url, pause=no_pause)
+
+    assert got == again
+    assert len(server.ranges) == 1
+    assert got.files == {"event_blocks.csv": hashlib.sha256(CONTENT).hexdigest()}
+    assert sorted(p.name for p in (tmp_path / "halie").iterdir()) == ["download.json", "event_blocks.csv"]
+    assert HALIE_COMMIT in got.text
+
+
+def test_other_bytes_than_at_the_first_download_are_refused_unless_expected(server: Server, tmp_path: Path) -> None:
+    server.files[HALIE_URL] = CONTENT
+    download_halie(tmp_path, base_url=server.url, pause=no_pause)
+    (tmp_path / "event_blocks.csv").unlink()
+    server.files[HALIE_URL] = b"changed"
+
+    with pytest.raises(ChatbenchError, match="not what was downloaded before") as caught:
+        download_halie(tmp_path, base_url=server.url, pause=no_pause)
+    assert "--allow-other-checksum" in caught.value.fix
+    assert not (tmp_path / "event_blocks.csv").exists()
+    download_halie(tmp_path, base_url=server.url, pause=no_pause, allow_other_checksum=True)
+    assert (tmp_path / "event_blocks.csv").read_bytes() == b"changed"
+
+
+def test_a_file_that_was_damaged_on_disk_is_fetched_again(server: Server, tmp_path: Path) -> None:
+    server.files[HALIE_URL] = CONTENT
+    download_halie(tmp_path, base_url=server.url, pause=no_pause)
+    (tmp_path / "event_blocks.csv").write_bytes(b"half")
+    download_halie(tmp_path, base_url=server.url, pause=no_pause)
+
+    assert (tmp_path / "event_blocks.csv").read_bytes() == CONTENT
+
+
+def chatbench_files(server: Server) -> None:
+    for name in ("questions.csv", "full_study/conversations.json", ".gitattributes"):
+        server.files[f"/datasets/microsoft/ChatBench/resolve/{server.commit}/{name}"] = name.encode() * 50
+
+
+def test_chatbench_comes_from_the_hub_with_its_commit_recorded(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chatbench_files(server)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    got = download_chatbench(tmp_path, endpoint=server.url)
+    record = json.loads((tmp_path / "download.json").read_text())
+
+    assert (tmp_path / "full_study" / "conversations.json").read_bytes() == b"full_study/conversations.json" * 50
+    assert sorted(got.files) == ["full_study/conversations.json", "questions.csv"]
+    assert record["revision"] == COMMIT
+    assert record["sha256"] == got.files
+    assert server.tokens == {"Bearer hf_secret"}
+    assert "hf_secret" not in got.text + json.dumps(record)
+    assert not (tmp_path / ".incoming").exists()
+
+
+def test_a_silent_change_of_the_data_set_is_refused(server: Server, tmp_path: Path) -> None:
+    chatbench_files(server)
+    download_chatbench(tmp_path, endpoint=server.url)
+    server.files.clear()
+    server.commit = COMMIT[::-1]
+    chatbench_files(server)
+    server.files[f"/datasets/microsoft/ChatBench/resolve/{server.commit}/questions.csv"] = b"other questions"
+
+    with pytest.raises(ChatbenchError, match=r"questions.csv is not what was downloaded before"):
+        download_chatbench(tmp_path, endpoint=server.url)
+    assert (tmp_path / "questions.csv").read_bytes() == b"questions.csv" * 50
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refusal_of_the_hub_says_where_the_token_goes(server: Server, tmp_path: Path, status: int) -> None:
+    chatbench_files(server)
+    server.status = status
+
+    with pytest.raises(ChatbenchError) as caught:
+        download_chatbench(tmp_path, endpoint=server.url)
+    assert caught.value.fix
+    assert "microsoft/ChatBench" in str(caught.value)
+
+
+def test_a_hub_that_is_down_is_an_error_for_people(tmp_path: Path) -> None:
+    with pytest.raises(ChatbenchError, match=r"127\.0\.0\.1:9"):
+        download_chatbench(tmp_path, endpoint="http://127.0.0.1:9")
+
+
+def test_an_unknown_study_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ChatbenchError, match="no such study to download: mmlu"):
+        download("mmlu", tmp_path)

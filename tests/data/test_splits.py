@@ -1,0 +1,187 @@
+"""Splits: exact sizes per subset, the same on any machine, near duplicates together."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from tests.support.study_files import question, shared_data
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import Question
+from chatbench.data.mmlu import mmlu_subsets, read_mmlu
+from chatbench.data.splits import make_splits, near_duplicate_groups, question_set_sha256, train_size
+
+CHATBENCH_SIZES = {
+    "elementary_mathematics": 95,
+    "high_school_mathematics": 95,
+    "college_mathematics": 38,
+    "conceptual_physics": 84,
+    "moral_scenarios": 84,
+}
+
+
+def asked(number: int, text: str, subset: str = "s") -> Question:
+    return Question(f"{subset}-{number:02}", subset, text, ("1", "2", "3", "4"), "A")
+
+
+def together(*texts: str) -> bool:
+    return len(near_duplicate_groups([asked(n, text) for n, text in enumerate(texts)])) == 1
+
+
+def test_chatbench_sizes_give_237_train_questions() -> None:
+    # Rounding 0.6 x 396 = 237.6 as a whole would give 238: the likely mistake.
+    questions = [question(n, subset) for subset, size in CHATBENCH_SIZES.items() for n in range(size)]
+
+    for split in make_splits(questions):
+        train = Counter(question_id.split("-redux-")[0] for question_id in split.question_ids("train"))
+        assert list(map(train.get, CHATBENCH_SIZES)) == [57, 57, 23, 50, 50]
+        assert len(split.question_ids("test")) == 396 - 237
+
+
+def test_halves_are_rounded_up() -> None:
+    # Python's round() would give 2 for 2.5; 0.55 x 10 is 5.5 only in decimal arithmetic.
+    assert (train_size(5, 0.5), train_size(10, 0.55), train_size(1, 0.4)) == (3, 6, 0)
+
+
+def test_a_seed_gives_the_same_split_on_any_machine_and_in_any_order_of_questions() -> None:
+    # Written down from a first run; a library's random numbers, or hash(), would not keep them.
+    questions = [question(n) for n in range(10)]
+    split = make_splits(questions, splits=2, seed=7)[1]
+
+    assert split.question_ids("test") == [f"college_mathematics-redux-{n}" for n in PINNED_TEST]
+    assert make_splits(questions[::-1], splits=2, seed=7)[1] == split
+
+
+PINNED_TEST = (0, 4, 5, 9)
+
+
+def test_splits_and_seeds_differ() -> None:
+    questions = [question(n) for n in range(30)]
+    sides = [tuple(s.question_ids("train")) for seed in (0, 1) for s in make_splits(questions, splits=5, seed=seed)]
+
+    assert len(set(sides)) == 10
+
+
+def test_every_question_is_held_out_now_and_then() -> None:
+    # 40 splits at 0.6: the chance that a question is never held out is 0.6^40, one in a thousand million.
+    questions = [question(n) for n in range(20)]
+    held_out = Counter(q for s in make_splits(questions, splits=40) for q in s.question_ids("test"))
+
+    assert len(held_out) == 20
+    assert max(held_out.values()) <= 28  # 16 are expected; sd is 3.1
+
+
+def test_sizes_stay_exact_where_groups_allow_it() -> None:
+    # 3 + 3 + 2 + 1 + 1 copies: 6 of 10 can be reached (3+3, 3+2+1, ...), but not by taking groups until they overflow.
+    words = ["alpha beta gamma delta", "red green blue grey", "oak elm ash fir", "one fish swims by", "do re mi fa"]
+    texts = [words[group] for group, size in enumerate((3, 3, 2, 1, 1)) for _ in range(size)]
+    questions = [asked(n, text) for n, text in enumerate(texts)]
+
+    for split in make_splits(questions, splits=20):
+        sides = {text: {split.part[q.id] for q in questions if q.text == text} for text in words}
+        assert all(len(side) == 1 for side in sides.values())
+        assert len(split.question_ids("train")) == 6
+
+
+def test_a_group_across_subsets_stays_together_and_sizes_stay_exact() -> None:
+    questions = [asked(n, f"text {n} about thing {n} alone", subset) for subset in ("a", "b") for n in range(10, 20)]
+    questions += [asked(1, "the very same words here", "a"), asked(2, "the very same words here", "b")]
+    questions = [q for q in questions if q.id not in ("a-10", "b-10")]
+    splits = make_splits(
+        [
+            Question(q.id, q.subset, f"{q.text} {q.id}" if "very" not in q.text else q.text, q.options, "A")
+            for q in questions
+        ]
+    )
+
+    for split in splits:
+        assert split.part["a-01"] == split.part["b-02"]
+        assert Counter(q.split("-")[0] for q in split.question_ids("train")) == {"a": 6, "b": 6}
+    assert {split.part["a-01"] for split in splits} == {"train", "test"}
+
+
+def test_copies_and_light_edits_are_near_duplicates() -> None:
+    text = "A train leaves the station at 9 and travels for 3 hours at a steady 60 miles an hour. How far does it go?"
+
+    assert together(text, text)
+    assert together(text, text.replace("station", "depot"))
+    assert together(text, text.upper().replace("?", " ?"))
+    assert together("Polarization is a property of", "Polarization is a property of")
+
+
+def test_one_template_with_other_numbers_gives_other_questions() -> None:
+    # By words alone these share nearly everything: numbers have to count.
+    template = "Ann has {} apples and buys {} bags with {} apples each. How many apples does she have now?"
+
+    assert not together(template.format(3, 4, 5), template.format(7, 2, 9))
+    assert not together(template.format("three", "four", "five"), template.format("seven", "two", "nine"))
+    assert not together("What is 37 times 24?", "What is 37 times 25?")
+    factors = "Write the prime factorization of {}. Use exponents wherever it is possible to do so."
+    assert not together(
+        factors.format(77), factors.format(48)
+    )  # alike by 0.6: enough only if the numbers were the same
+
+
+def test_one_changed_number_in_a_long_text_is_still_the_same_question() -> None:
+    story = " ".join(f"sentence about matter {word} in a long story" for word in "abcdefghijkl")
+
+    assert together(f"{story} costs 12 dollars.", f"{story} costs 13 dollars.")
+
+
+def test_a_preamble_that_a_subset_shares_does_not_glue_it_together() -> None:
+    preamble = "For which of these two scenarios does the main character do something clearly morally wrong?"
+    scenes = [
+        "I fed the dog.",
+        "I stole a car.",
+        "I sang to my son.",
+        "I hid her keys.",
+        "I fixed the roof.",
+        "I lied in court.",
+    ]
+
+    groups = near_duplicate_groups(
+        [asked(n, f"{preamble} Scenario | {scene}") for n, scene in enumerate(scenes)] + many(preamble)
+    )
+    assert max(map(len, groups)) == 1
+
+
+def many(preamble: str) -> list[Question]:
+    return [asked(n, f"{preamble} Scenario | thing{n} is what I did to person{n}.", "m") for n in range(60)]
+
+
+def test_likeness_is_passed_on() -> None:
+    words = [f"word{letter}" for letter in "abcdefghijklmnopqrst"]
+    second, third = [*words], [*words]
+    second[3], third[3], third[16] = "cat", "cat", "young"
+
+    assert together(" ".join(words), " ".join(second), " ".join(third))
+
+
+def test_the_real_mmlu_questions_are_joined_in_16_pairs_and_no_moral_scenario_is() -> None:
+    # The pairs were read by eye; 14 are the same question, two are stock phrases ("Which statement is true?").
+    folder = shared_data("mmlu")
+    questions = [q for subset in mmlu_subsets(folder) for q in read_mmlu(folder, subset)]
+    joined = [group for group in near_duplicate_groups(questions) if len(group) > 1]
+
+    assert [len(group) for group in joined] == [2] * 16
+    assert ("high_school_mathematics-test-32", "high_school_mathematics-test-38") in joined
+    assert not any("moral" in question_id for group in joined for question_id in group)
+
+
+@pytest.mark.parametrize(("splits", "share"), [(0, 0.6), (10, 0.0), (10, 1.0), (10, 60.0)])
+def test_numbers_out_of_range_are_refused(splits: int, share: float) -> None:
+    with pytest.raises(ChatbenchError):
+        make_splits([question(n) for n in range(10)], splits=splits, train_share=share)
+
+
+def test_a_split_with_an_empty_side_is_refused() -> None:
+    with pytest.raises(ChatbenchError, match="leave one side of split_0 empty"):
+        make_splits([question(0)])
+
+
+def test_the_hash_of_a_question_set_depends_on_content_and_not_on_order() -> None:
+    questions = [question(n) for n in range(4)]
+
+    assert question_set_sha256(questions) == question_set_sha256(questions[::-1])
+    assert question_set_sha256(questions) != question_set_sha256([*questions[:3], question(3, answer="C")])

@@ -1,0 +1,450 @@
+"""Models behind endpoints, against a server on this machine: what is sent, and what each fault becomes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pytest
+from benchmarks.loopback_endpoint import Answer, LoopbackEndpoint, as_text, completion, error, running, said_to
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import Message, Turn
+from chatbench.endpoints.address import EndpointAddress, EndpointOptions, read_address
+from chatbench.endpoints.client import EndpointKind
+from chatbench.endpoints.participant import EndpointParticipant, open_endpoint_participant, refuse_missing_adapters
+from chatbench.protocol.dialogue import Failure, ParticipantName, Reply, Request
+from chatbench.protocol.plain_text import prompt_text
+from chatbench.protocol.prompts import simulator_messages
+
+KEY = "very-secret-0123456789"
+REQUEST = Request("assistant", (Message("system", "S"), Message("user", "hi")), "q", 2**40 + 7, "reply")
+TURNS = (Turn("user", "one two"), Turn("assistant", "three four"), Turn("user", "five"), Turn("assistant", "six"))
+ASKED = Request("simulator", simulator_messages("What is 2+2?", TURNS), "q", 1, "turn")
+QUICK = EndpointOptions(concurrency=8, timeout_seconds=5, max_tries=3, patience_seconds=60)
+
+
+class Clock:
+    """Time that passes only where somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackEndpoint]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("TEST_KEY", KEY)
+    one = LoopbackEndpoint(key=KEY)
+    with running(one):
+        yield one
+
+
+def opened(
+    server: LoopbackEndpoint, kind: EndpointKind = "chat", role: ParticipantName = "assistant", *, model: str = "m"
+) -> EndpointParticipant:
+    address = EndpointAddress(model, server.url, "TEST_KEY")
+    return open_endpoint_participant(address, kind=kind, role=role, temperature=0.7, max_tokens=50, options=QUICK)
+
+
+def unhurried(
+    server: LoopbackEndpoint, options: EndpointOptions = QUICK, **which: Any
+) -> tuple[EndpointParticipant, Clock]:
+    """A checked participant whose pauses take no time, and the clock that counts them."""
+    clock = Clock()
+    one = opened(server, **which)
+    server.asked.clear()
+    return EndpointParticipant(one._client, one._role, options, clock=clock, sleep=clock.sleep), clock
+
+
+def error_of(server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, **which: Any) -> str:
+    monkeypatch.setattr("chatbench.endpoints.participant.PAUSE_SECONDS", 0)
+    with pytest.raises(ChatbenchError) as caught:
+        opened(server, **which)
+    assert "secret" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_reply_carries_text_usage_time_and_whether_it_stopped_by_itself(server: LoopbackEndpoint) -> None:
+    participant, _ = unhurried(server)
+    server.will(completion("4 5 6", "length"), completion("5"))
+
+    cut, whole = participant.reply_all([REQUEST])[0], participant.reply_all([REQUEST])[0]
+
+    assert isinstance(cut, Reply)
+    assert isinstance(whole, Reply)
+    assert (cut.text, cut.tokens, cut.prompt_tokens, cut.stopped) == ("4 5 6", 3, 1, False)
+    assert (whole.text, whole.stopped) == ("5", True)
+    assert 0 < whole.seconds < 5
+    assert server.asked[0] == {
+        "path": "/v1/chat/completions",
+        "model": "m",
+        "messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "hi"}],
+        "temperature": 0.7,
+        "max_tokens": 50,
+        "seed": 7,
+    }
+    assert set(server.keys) == {f"Bearer {KEY}"}
+
+
+def test_a_fine_tuned_model_is_asked_for_the_text_of_its_training(server: LoopbackEndpoint) -> None:
+    # A prompt without its last space, or a chat request, would be a text that the model never saw.
+    participant, _ = unhurried(server, kind="completions", role="simulator")
+    server.will(completion(" what is it? [END] and more", chat=False))
+
+    reply = participant.reply_all([ASKED])[0]
+
+    assert isinstance(reply, Reply)
+    assert reply.text == "what is it?"
+    asked = server.asked[0]
+    assert asked["path"] == "/v1/completions"
+    assert asked["prompt"] == prompt_text(ASKED.messages)
+    assert asked["prompt"].endswith("\n\n[USER] ")
+    assert (asked["stop"], asked["max_tokens"], asked["seed"]) == (["[END]"], 50, 1)
+
+
+def test_a_simulator_that_says_nothing_has_said_nothing(server: LoopbackEndpoint) -> None:
+    # Trying again would get the same from a server that heeds the seed; the dialogue ends such a chat.
+    participant, _ = unhurried(server, kind="completions", role="simulator")
+    server.will(completion("", chat=False))
+
+    assert [reply.text for reply in participant.reply_all([ASKED]) if isinstance(reply, Reply)] == [""]
+    assert len(server.asked) == 1
+
+
+def test_busy_answers_and_lost_connections_are_tried_again_for_longer_than_bad_ones(server: LoopbackEndpoint) -> None:
+    participant, clock = unhurried(server)
+    server.will(*[error(429), error(503), Answer(act="reset"), Answer(act="cut")] * 2, completion("there"))
+
+    assert [reply.text for reply in participant.reply_all([REQUEST]) if isinstance(reply, Reply)] == ["there"]
+    assert len(server.asked) == 9  # max_tries is 3
+    assert all(later <= 20 for later in clock.slept)
+
+
+def test_the_pauses_double_and_are_the_same_for_the_same_seed(server: LoopbackEndpoint) -> None:
+    paused = []
+    for _ in range(2):
+        participant, clock = unhurried(server)
+        server.will(*[error(503)] * 5, completion())
+        participant.reply_all([REQUEST])
+        paused.append(clock.slept)
+
+    assert paused[0] == paused[1]
+    assert all(0.25 * 2**n <= seconds <= 0.5 * 2**n for n, seconds in enumerate(paused[0]))
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("Thu, 01 Jan 2099 00:00:00 GMT", None)])
+def test_retry_after_is_honoured_as_seconds_and_as_a_date(
+    server: LoopbackEndpoint, header: str, seconds: float | None
+) -> None:
+    participant, clock = unhurried(server)
+    server.will(error(429, headers={"retry-after": header}), completion())
+
+    if seconds is None:  # a date far away: longer than the patience, so the run stops and says so
+        with pytest.raises(ChatbenchError, match=r"asks to wait [\d,]{9,} s \(HTTP 429\)"):
+            participant.reply_all([REQUEST])
+    else:
+        assert isinstance(participant.reply_all([REQUEST])[0], Reply)
+        assert max(clock.slept) == seconds
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (error(500, "oops"), "endpoint: HTTP 500: oops"),
+        (completion(""), "endpoint: an empty text"),
+        (completion(None, "length"), "endpoint: an answer without a text"),
+        (Answer(body=b'{"choices": []}'), "endpoint: an answer without a choice"),
+        (Answer(body=b'{"choices": [7]}'), "endpoint: an answer without a text"),
+        (Answer(body=b"[]"), "endpoint: a web page or other text in place of a completion"),
+        (Answer(body=b"{"), "endpoint: unreadable answer"),
+        (Answer(body=b'"\xff\xfe'), "endpoint: unreadable answer"),
+        (Answer(body=b"<html>", kind="text/html"), "endpoint: a web page or other text in place of a completion"),
+    ],
+)  # fmt: skip
+def test_a_lasting_fault_is_a_failure_of_that_conversation_only(
+    server: LoopbackEndpoint, answer: Answer, reason: str
+) -> None:
+    participant, _ = unhurried(server)
+    server.will(*[answer] * 3, completion("next"))
+
+    assert participant.reply_all([REQUEST]) == [Failure(reason, transient=True)]
+    assert len(server.asked) == 3
+    assert [reply.text for reply in participant.reply_all([REQUEST]) if isinstance(reply, Reply)] == ["next"]
+
+
+@pytest.mark.parametrize("act", ["hang", "drip"])
+def test_a_slow_server_is_not_waited_for_for_ever(server: LoopbackEndpoint, act: Literal["hang", "drip"]) -> None:
+    # The HTTP client's own limit is per piece of an answer: one that drips never meets it.
+    participant, _ = unhurried(server)
+    participant._client.timeout_seconds = 1.0
+    server.will(Answer(act=act), completion("woke up"))
+
+    assert [reply.text for reply in participant.reply_all([REQUEST]) if isinstance(reply, Reply)] == ["woke up"]
+
+
+def test_a_request_that_the_server_refuses_is_not_tried_again_by_the_next_run(server: LoopbackEndpoint) -> None:
+    participant, _ = unhurried(server)
+    server.will(error(400, "content filter"))
+
+    assert participant.reply_all([REQUEST]) == [Failure("endpoint: HTTP 400: content filter", transient=False)]
+    assert len(server.asked) == 1
+
+
+def test_half_a_character_does_not_get_into_a_record(server: LoopbackEndpoint) -> None:
+    # JSON can spell a lone surrogate, and no UTF-8 file can hold it.
+    participant, _ = unhurried(server)
+    server.will(completion("a\ud83d"))
+
+    assert [reply.text for reply in participant.reply_all([REQUEST]) if isinstance(reply, Reply)] == ["a?"]
+
+
+def test_when_many_requests_in_a_row_are_given_up_the_run_stops(server: LoopbackEndpoint) -> None:
+    participant, _ = unhurried(server)
+    server.will(*[error(500, "oops")] * 100)
+
+    with pytest.raises(ChatbenchError, match=r"8 requests in a row failed \(HTTP 500: oops\)\n.*it continues"):
+        participant.reply_all([REQUEST] * 20)
+
+
+def test_a_server_that_dies_is_waited_for_and_a_dead_one_stops_the_run(server: LoopbackEndpoint) -> None:
+    participant, clock = unhurried(server)
+    other = LoopbackEndpoint()
+    with running(other) as run:
+        participant._client.address = EndpointAddress("m", other.url, "")
+        port = other.port
+        run(other.die())
+        returns_at = [40.0]
+
+        async def sleep(seconds: float) -> None:
+            await clock.sleep(seconds)
+            if returns_at and clock.now >= returns_at[0]:
+                returns_at.clear()
+                run(other.start(port))
+
+        participant._patience._sleep = sleep
+        assert isinstance(participant.reply_all([REQUEST])[0], Reply)
+        assert clock.now >= 40
+        run(other.die())
+        with pytest.raises(ChatbenchError, match=r"no good answer for 60 s \(cannot connect\)\n.*it continues"):
+            participant.reply_all([REQUEST] * 3)
+
+
+@pytest.mark.parametrize("path", ["chat", "completions"])
+def test_a_prompt_that_outgrew_the_context_loses_its_oldest_turns(server: LoopbackEndpoint, path: EndpointKind) -> None:
+    participant, _ = unhurried(server, kind=path, role="simulator")
+    whole = simulator_messages("What is 2+2?", TURNS)
+    sent = len((prompt_text(whole) if path == "completions" else as_text([m.as_dict() for m in whole])).split())
+    server.room = sent - 2
+
+    reply = participant.reply_all([ASKED])[0]
+
+    assert isinstance(reply, Reply)
+    assert reply.turns_dropped == 2
+    text = server.asked[-1]["prompt"] if path == "completions" else server.asked[-1]["messages"][1]["content"]
+    assert "YOU: one two" not in text
+    assert "YOU: five\n\nSYSTEM: six" in text
+
+
+def test_an_assistant_loses_its_oldest_turns_too_and_says_when_nothing_is_left_to_lose(
+    server: LoopbackEndpoint,
+) -> None:
+    participant, _ = unhurried(server)
+    chat = [Message("system", "S"), *(Message(turn.role, turn.text) for turn in TURNS), Message("user", "and now")]
+    request = Request("assistant", tuple(chat), "q", 1, "reply")
+    server.room = len(as_text([message.as_dict() for message in chat]).split()) - 1
+
+    first = participant.reply_all([request])[0]
+    server.room = 3
+    second = participant.reply_all([request])[0]
+
+    assert isinstance(first, Reply)
+    assert first.turns_dropped == 2
+    assert isinstance(second, Failure)
+    assert not second.transient
+    assert "maximum context length is 3 tokens" in second.reason
+
+
+def test_a_context_that_is_too_small_for_anything_is_told_with_its_numbers(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.room = 2
+
+    message = error_of(server, monkeypatch)
+
+    assert "maximum context length is 2 tokens" in message
+    assert "--max-tokens" in message
+
+
+def test_an_overflow_that_is_told_as_a_server_error_is_one_with_the_numbers_beside_the_message(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # llama.cpp's way; taken for a server out of order it would be tried again and again.
+    server.will(error(500, "it exceeds", type="exceed_context_size_error", n_prompt_tokens=1407, n_ctx=256))
+
+    assert "it exceeds (a prompt of 1407 tokens, room for 256)" in error_of(server, monkeypatch)
+    assert len(server.asked) == 1
+
+
+def test_a_wrong_key_is_named_by_its_variable_and_never_shown(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.key = "another"
+
+    assert "refuses the key in TEST_KEY (HTTP 401)" in error_of(server, monkeypatch)
+    assert len(server.asked) == 1
+
+
+def test_a_key_that_is_withdrawn_in_mid_run_stops_it(server: LoopbackEndpoint) -> None:
+    participant, _ = unhurried(server)
+    server.key = "another"
+
+    with pytest.raises(ChatbenchError, match="refuses the key in TEST_KEY"):
+        participant.reply_all([REQUEST] * 3)
+
+
+def test_an_account_without_credit_stops_the_run_although_it_is_told_as_busy(server: LoopbackEndpoint) -> None:
+    # It comes as HTTP 429, which otherwise is waited for.
+    participant, clock = unhurried(server)
+    server.will(error(429, "You exceeded your current quota", code="insufficient_quota"))
+
+    with pytest.raises(ChatbenchError, match="exceeded your current quota"):
+        participant.reply_all([REQUEST])
+    assert clock.slept == []
+
+
+def test_an_adapter_that_the_server_does_not_have_is_named_with_those_it_has(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.models = ("base", "tiny-split_0", "tiny-split_1")
+
+    message = error_of(server, monkeypatch, kind="completions", role="simulator", model="tiny-split_7")
+
+    assert "no model or adapter 'tiny-split_7'" in message
+    assert "one of base, tiny-split_0, tiny-split_1" in message
+
+
+def test_an_adapter_that_is_missing_for_a_later_split_is_told_before_the_first(server: LoopbackEndpoint) -> None:
+    # Else a run over ten splits would stop after the seventh, hours later.
+    addresses = [f"tiny-split_{n}@{server.url}#TEST_KEY" for n in range(3)]
+    server.models = ("base", "tiny-split_0", "tiny-split_1")
+
+    with pytest.raises(ChatbenchError, match=r"has not tiny-split_2\n.*it has base, tiny-split_0, tiny-split_1"):
+        refuse_missing_adapters(addresses)
+    server.models = ("whatever",)  # llama.cpp answers to any name, and lists its file
+    refuse_missing_adapters(addresses)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (Answer(body=b"<html>Welcome</html>", kind="text/html"), "a web page"),
+        (Answer(body=b"<html>"), "unreadable answer"),
+        (completion(""), "an empty text"),
+        (error(500, f"bad header Bearer {KEY}"), "bad header Bearer ***"),
+        (error(500, "of sk-somebody-else0123456"), "of ***"),
+    ],
+)
+def test_what_every_request_would_meet_is_told_before_the_run(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, answer: Answer, expected: str
+) -> None:
+    server.will(*[answer] * 9)
+
+    assert expected in error_of(server, monkeypatch)
+    assert len(server.asked) == 4
+
+
+def test_a_stray_fault_at_the_beginning_stops_nothing(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatbench.endpoints.participant.PAUSE_SECONDS", 0)
+    server.will(error(500), Answer(act="reset"), Answer(body=b"{"))
+
+    opened(server)
+
+
+def test_an_endpoint_that_is_down_is_said_to_be_at_once(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.port = 9  # the discard port: nobody listens
+
+    assert "cannot connect" in error_of(server, monkeypatch)
+
+
+def test_the_check_finds_the_dialect(server: LoopbackEndpoint) -> None:
+    server.will(error(400, "use max_completion_tokens"), error(400), completion())
+    one = opened(server)
+
+    one.reply_all([REQUEST])
+
+    assert set(server.asked[0]) == {"path", "model", "messages", "temperature", "max_tokens", "seed"}
+    assert set(server.asked[-1]) == {"path", "model", "messages", "temperature", "max_completion_tokens"}
+
+
+def test_requests_run_together_but_never_more_than_allowed(server: LoopbackEndpoint) -> None:
+    participant, _ = unhurried(server)
+    server.most_together, server.all_here = 0, 8  # each waits until eight have asked: fewer at once would never end
+
+    replies = participant.reply_all([REQUEST] * 30)
+
+    asked = [message.as_dict() for message in REQUEST.messages]
+    assert {reply.text for reply in replies if isinstance(reply, Reply)} == {said_to(asked)}
+    assert len(replies) == 30
+    assert server.most_together == 8
+
+
+def test_the_identity_of_an_endpoint_holds_no_secret(server: LoopbackEndpoint) -> None:
+    identity = opened(server).identity
+
+    assert identity["name"] == "m"
+    assert identity["reproducible"] is False
+    assert "secret" not in json.dumps(identity)
+    assert "TEST_KEY" not in json.dumps(identity)
+
+
+def test_a_key_that_is_not_set_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+    with pytest.raises(ChatbenchError, match="environment variable OPENAI_API_KEY is not set"):
+        read_address("gpt-4o").key()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("gpt-4o#MY_KEY", EndpointAddress("gpt-4o", "https://api.openai.com/v1", "MY_KEY")),
+        ("a/b@c@http://host:1/v1/#K", EndpointAddress("a/b@c", "http://host:1/v1", "K")),
+    ],
+)
+def test_an_address_is_model_then_url_then_name_of_the_key(text: str, expected: EndpointAddress) -> None:
+    assert read_address(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", [f"m#{KEY}", f"m@https://user:{KEY}@host/v1", f"m@https://host/v1?key={KEY}", "", "#KEY"]
+)
+def test_an_address_that_holds_a_key_or_no_model_is_refused_without_showing_it(text: str) -> None:
+    with pytest.raises(ChatbenchError) as caught:
+        read_address(text)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://localhost:80a0/v1", "http://localhost:99999/v1"])
+def test_an_address_with_a_port_that_is_none_is_refused(url: str) -> None:
+    # The client's own error for it is no error of a connection, and would end in a traceback.
+    with pytest.raises(ChatbenchError, match="unreadable base URL"):
+        read_address(f"m@{url}")
+
+
+def test_options_that_would_ask_nobody_are_refused() -> None:
+    with pytest.raises(ChatbenchError, match="concurrency is 0"):
+        EndpointOptions(concurrency=0)

@@ -1,0 +1,116 @@
+"""How many requests an endpoint is asked at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from chatbench.endpoints.retry import Pace
+
+
+class Clock:
+    """Time that passes only where somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def pace(most: int) -> tuple[Pace, Clock]:
+    clock = Clock()
+    return Pace(most, clock, clock.sleep), clock
+
+
+def test_the_limit_is_halved_once_for_all_requests_that_were_under_way_together() -> None:
+    # Halving for each of them would leave one place of 64 after six faults of the same moment.
+    one, clock = pace(64)
+    clock.now = 1.0
+
+    for asked_at in (0.1, 0.2, 0.9):
+        one.overloaded(asked_at)
+    assert one.limit == 32
+    clock.now = 2.0
+    one.overloaded(1.5)
+    assert one.limit == 16
+
+
+def test_a_round_of_good_answers_gives_an_eighth_back_and_never_more_than_the_most() -> None:
+    one, clock = pace(64)
+    clock.now = 1.0
+    one.overloaded(0.5)
+
+    for _ in range(32):
+        one.succeeded()
+    assert one.limit == pytest.approx(32 + 8, abs=1)
+    for _ in range(1000):
+        one.succeeded()
+    assert one.limit == 64
+
+
+def test_one_place_always_stays() -> None:
+    one, clock = pace(4)
+    for second in range(1, 10):
+        clock.now = float(second)
+        one.overloaded(second - 0.5)
+
+    assert one.limit == 1
+
+
+def test_nobody_asks_before_the_time_that_the_endpoint_named() -> None:
+    one, clock = pace(2)
+
+    async def asked() -> list[float]:
+        one.overloaded(0.0, retry_after=30.0)
+        async with one.place() as at:
+            return [at]
+
+    assert asyncio.run(asked()) == [30.0]
+    assert clock.now == 30.0
+
+
+def test_places_are_given_in_the_order_of_asking_and_a_cancelled_request_gives_its_own_back() -> None:
+    one, _ = pace(1)
+    order: list[int] = []
+
+    async def ask(number: int, free: asyncio.Event) -> None:
+        async with one.place():
+            order.append(number)
+            await free.wait()
+
+    async def all_ask() -> None:
+        free = asyncio.Event()
+        tasks = [asyncio.create_task(ask(number, free)) for number in range(5)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()  # it has the place
+        tasks[2].cancel()  # it waits for one
+        free.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(all_ask())
+
+    assert order == [0, 1, 3, 4]
+
+
+def test_a_request_that_is_cancelled_in_the_moment_it_gets_a_place_does_not_keep_it() -> None:
+    # The place would be lost for ever, and after as many such moments as there are places nobody could ask.
+    one, _ = pace(1)
+
+    async def take() -> None:
+        async with one.place():
+            await asyncio.sleep(0)
+
+    async def all_ask() -> None:
+        async with one.place():
+            second = asyncio.create_task(take())
+            await asyncio.sleep(0)
+        second.cancel()  # it was just handed the place, and has not run yet
+        await asyncio.gather(second, return_exceptions=True)
+        await asyncio.wait_for(take(), 5)
+
+    asyncio.run(all_ask())

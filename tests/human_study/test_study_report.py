@@ -1,0 +1,307 @@
+"""What a study says by itself: by hand, on the sample study whose truth is known, and on HALIE where it is."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from tests.support.study_files import REPOSITORY, question, shared_data, tiny_folder
+
+from chatbench.core.records import AiAloneScore, Answer, Conversation, Study, Turn
+from chatbench.data.open_study import open_study
+from chatbench.human_study.accuracy import AccuracyRow, Mean
+from chatbench.human_study.advice import Case, advice_rows, mirror_rows, rate
+from chatbench.human_study.regression import mixed_effects
+from chatbench.human_study.report import StudyReport, study_footnotes, study_grids, study_report
+from chatbench.human_study.report import study as step
+from chatbench.metrics.agreement import Undefined
+from chatbench.report.grids import markdown
+from chatbench.sample.people import STUDY_HABITS, answer_alone, draw_person
+from chatbench.sample.people import chat as hold_chat
+from chatbench.sample.study import SampleSettings, SampleStudy, letter_only_chance, make_sample
+
+QUESTIONS = [question(number) for number in range(4)]
+
+
+def answers(
+    number: int, right: str, *, kind: str = "user-AI", assistant: str = "strong", condition: str = "answer-first"
+) -> list[Answer]:
+    """One answer a person; `right` says with 1 and 0 who is right, the persons being w0, w1, ..."""
+    return [
+        Answer(QUESTIONS[number].id, f"w{person}", kind, assistant, condition, None, flag == "1")  # type: ignore[arg-type]
+        for person, flag in enumerate(right)
+    ]
+
+
+def study_of(given: list[list[Answer]], alone: list[AiAloneScore] | None = None) -> Study:
+    rows = tuple(answer for group in given for answer in group)
+    return Study("by hand", {q.id: q for q in QUESTIONS}, (), rows, tuple(alone or ()))
+
+
+def row_of(report: StudyReport, method: str, assistant: str, condition: str = "all") -> AccuracyRow:
+    return next(
+        row
+        for row in report.accuracies
+        if (row.group.method, row.group.assistant, row.group.condition, row.subset)
+        == (method, assistant, condition, "all")
+    )
+
+
+# By hand
+
+
+def test_each_question_weighs_the_same_and_the_error_is_over_questions() -> None:
+    # 1/4 and 1/1: over answers the accuracy would be 2/5, the likely mistake.
+    report = study_report(study_of([answers(0, "1000"), answers(1, "1")]))
+    row = row_of(report, "user-AI", "strong")
+
+    assert row.accuracy.value == pytest.approx(0.625)
+    assert row.accuracy.standard_error == pytest.approx(math.sqrt(2 * 0.375**2) / math.sqrt(2))
+    assert (row.accuracy.questions, row.answers) == (2, 5)
+
+
+def test_gaps_are_taken_question_by_question_over_those_that_both_have() -> None:
+    alone = [
+        AiAloneScore(QUESTIONS[n].id, "strong", "free_text", 50, accuracy) for n, accuracy in enumerate((1.0, 0.0))
+    ]
+    report = study_report(study_of([answers(0, "1000"), answers(1, "11"), answers(2, "00")], alone))
+    gap = report.gaps[0]
+
+    assert gap.difference == Mean(pytest.approx((0.75 - 1.0) / 2), pytest.approx(0.875), 2)
+    assert gap.absolute.value == pytest.approx(0.875)
+    assert gap.absolute_by_subset == pytest.approx(0.125)
+
+
+def test_the_gap_between_assistants_is_paired_by_question() -> None:
+    given = [answers(n, "10"[n] * 4, assistant="strong") for n in (0, 1)]
+    given += [answers(n, ("1110", "0000")[n], assistant="weak") for n in (0, 1)]
+    found = study_report(study_of(given)).model_gaps
+
+    assert [(row.first, row.second, row.method) for row in found] == [("strong", "weak", "user-AI")]
+    # Differences 1/4 and 0, though accuracies 1 and 0 lie far apart.
+    assert found[0].difference == Mean(pytest.approx(0.125), pytest.approx(0.125), 2)
+
+
+def test_corrected_and_misled_need_the_same_persons_answer_from_before() -> None:
+    before = answers(0, "0011", kind="user-alone")
+    elsewhere = answers(1, "00", kind="user-alone", condition="direct-to-AI")
+    after = [answers(0, "1001"), answers(1, "11", condition="direct-to-AI")]
+    (row,) = advice_rows(study_of([before, elsewhere, *after]))
+
+    assert (row.corrected.yes, row.corrected.cases) == (1, 2)
+    assert (row.misled.yes, row.misled.cases) == (1, 2)
+
+
+def test_a_rate_over_few_questions_is_less_sure_than_its_cases_suggest() -> None:
+    # Two questions, all yes and all no: as if there were two cases, not forty.
+    cases = [Case(f"q{n % 2}", f"w{n}", n % 2 == 0) for n in range(40)]
+    assert rate(cases, "").standard_error == pytest.approx(math.sqrt(2 * 2 * 10**2 / 40**2))
+    assert rate([], "nobody was wrong alone").value == Undefined("nobody was wrong alone")
+    assert isinstance(rate(cases[:1], "").standard_error, Undefined)
+
+
+def test_the_mirror_rate_is_of_chats_and_by_condition() -> None:
+    turns = (Turn("user", QUESTIONS[0].text), Turn("assistant", "The answer is B."))
+    chats = [
+        Conversation(f"c{n}", QUESTIONS[0].id, f"w{n}", "strong", condition, turns, letter)
+        for n, (condition, letter) in enumerate([("direct-to-AI", "B"), ("direct-to-AI", "C"), ("answer-first", "B")])
+    ]
+    study = Study("s", {q.id: q for q in QUESTIONS}, tuple(chats), ())
+    found = {(row.assistant, row.condition): row.mirror.value for row in mirror_rows(study)}
+
+    assert found == {("all", "all"): 2 / 3, ("strong", "answer-first"): 1.0, ("strong", "direct-to-AI"): 0.5}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "no answers with an assistant"),
+        ([answers(0, "1")], "no answers alone"),
+        ([answers(0, "1")], "no AI-alone scores"),
+        ([answers(0, "1")], "one condition only (answer-first)"),
+        ([answers(0, "1")], "no chats"),
+        ([answers(0, "1")], "one assistant only (strong)"),
+        ([answers(0, "1"), answers(0, "1", kind="user-alone", condition="direct-to-AI")], "no AI-alone scores"),
+        ([answers(0, "1", condition="direct-to-AI")], "nobody answered alone before chatting"),
+    ],
+)
+def test_what_a_study_lacks_is_said(given: list[list[Answer]], said: str) -> None:
+    report = study_report(study_of(given))
+
+    assert any(said in reason for reason in report.missing)
+    assert any(said in note for note in study_footnotes(report))
+
+
+def test_one_question_gives_no_error_and_no_correlation_but_reasons() -> None:
+    alone = [AiAloneScore(QUESTIONS[0].id, "strong", "free_text", 50, 0.5)]
+    report = study_report(study_of([answers(0, "10")], alone))
+
+    assert isinstance(row_of(report, "user-AI", "strong").accuracy.standard_error, Undefined)
+    assert isinstance(report.correlations[0].correlation, Undefined)
+    assert isinstance(report.correlations[0].interval, Undefined)
+    assert isinstance(report.regressions[0].fit, Undefined)
+    assert study_grids(report)
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([], "no answers"),
+        (answers(0, "1" * 9), "1 questions and 9 people"),
+        ([a for n in range(4) for a in answers(n, "1" * 9)], "4 questions"),
+    ],
+)
+def test_a_regression_that_cannot_be_is_not(rows: list[Answer], reason: str) -> None:
+    found = mixed_effects(rows)
+    assert isinstance(found, Undefined)
+    assert reason in found.reason
+
+
+def many(right: str) -> list[Answer]:
+    return [
+        Answer(f"q{q}", f"w{w}", "user-AI", "a", "c", None, right[(q + w) % len(right)] == "1")
+        for q in range(6)
+        for w in range(6)
+    ]
+
+
+def test_constant_outcomes_and_effects_that_are_one_are_undefined() -> None:
+    assert mixed_effects(many("1")) == Undefined("all answers are right")
+    assert mixed_effects(many("0")) == Undefined("all answers are wrong")
+    rows = many("10")
+    assert mixed_effects(rows, [("same", [1.0] * len(rows))]) == Undefined("the fixed effects cannot be told apart")
+
+
+# The sample study, whose truth is known
+
+SURE = 3.0
+"""Standard errors within which a true value must lie: with this many checks 1.96 would fail by chance."""
+
+
+@pytest.fixture(scope="module")
+def sample() -> SampleStudy:
+    return make_sample(SampleSettings(questions=80, chats=10))
+
+
+@pytest.fixture(scope="module")
+def report(sample: SampleStudy) -> StudyReport:
+    return study_report(sample.study)
+
+
+def expected_alone(sample: SampleStudy) -> float:
+    """Mean over questions of the chance alone, abilities being standard normal (Gauss-Hermite quadrature)."""
+    ability, weight = np.polynomial.hermite_e.hermegauss(40)
+    difficulty = np.array([problem.difficulty for problem in sample.problems.values()])
+    chance = 1 / (1 + np.exp(difficulty[:, None] - ability[None, :]))
+    return float((chance @ weight / weight.sum()).mean())
+
+
+@pytest.fixture(scope="module")
+def fresh(sample: SampleStudy) -> dict[str, list[list[bool]]]:
+    """Right or wrong, per assistant and question, of 60 fresh people who chat at once."""
+    rng = Random(7)
+    return {
+        assistant: [
+            [
+                hold_chat(draw_person("", STUDY_HABITS, rng), problem, assistant, STUDY_HABITS, rng).letter
+                == problem.question.answer
+                for _ in range(60)
+            ]
+            for problem in sample.problems.values()
+        ]
+        for assistant in sample.study.assistants
+    }
+
+
+def holds(mean: Mean, truth: float, error_of_truth: float = 0.0) -> bool:
+    assert isinstance(mean.value, float)
+    assert isinstance(mean.standard_error, float)
+    return abs(mean.value - truth) < SURE * math.hypot(mean.standard_error, error_of_truth)
+
+
+def test_accuracy_alone_is_recovered(sample: SampleStudy, report: StudyReport) -> None:
+    assert holds(row_of(report, "user alone", "all").accuracy, expected_alone(sample))
+
+
+def test_letter_only_accuracy_of_the_assistants_is_recovered(sample: SampleStudy, report: StudyReport) -> None:
+    for assistant in sample.study.assistants:
+        chances = [letter_only_chance(p, assistant, "letter_only_few_shot") for p in sample.problems.values()]
+        truth = 0.98 * sum(chances) / len(chances)  # 2 % of the replies are invalid
+        assert holds(row_of(report, "AI alone, letter_only_few_shot", assistant, "").accuracy, truth)
+
+
+def test_user_ai_accuracy_and_the_gap_between_assistants_are_recovered(
+    report: StudyReport, fresh: dict[str, list[list[bool]]]
+) -> None:
+    truth = {name: float(np.mean(right)) for name, right in fresh.items()}
+    for name, right in fresh.items():
+        error = math.sqrt(np.var(right, axis=1).mean() / np.size(right))
+        assert holds(row_of(report, "user-AI", name).accuracy, truth[name], error)
+    gap = next(row for row in report.model_gaps if (row.method, row.condition) == ("user-AI", "all"))
+    assert holds(gap.difference, truth[gap.first] - truth[gap.second], 0.01)
+
+
+def test_the_regression_of_answers_alone_recovers_difficulty_and_ability(
+    sample: SampleStudy, report: StudyReport
+) -> None:
+    # By construction log odds = ability - difficulty with abilities of standard deviation 1.
+    fit = next(one.fit for one in report.regressions if one.method == "user alone")
+    assert not isinstance(fit, Undefined)
+    difficulty = np.array([problem.difficulty for problem in sample.problems.values()])
+    truths = [(fit.question_spread, difficulty.std(ddof=1)), (fit.person_spread, 1.0)]
+
+    assert abs(fit.effects[0].estimate + difficulty.mean()) < 1.96 * fit.effects[0].standard_error
+    for spread, truth in truths:
+        assert not isinstance(spread.interval, Undefined)
+        assert spread.interval[0] < truth < spread.interval[1]
+    # Errors that treat effects as independent would be less than half of this.
+    assert fit.effects[0].standard_error > 0.1
+
+
+def test_corrected_and_misled_rates_are_recovered(sample: SampleStudy, report: StudyReport) -> None:
+    rng, counts = Random(3), {True: [0, 0], False: [0, 0]}
+    for problem in sample.problems.values():
+        for _ in range(40):
+            person = draw_person("", STUDY_HABITS, rng)
+            own = answer_alone(person, problem, rng)
+            after = hold_chat(person, problem, "scripted-strong", STUDY_HABITS, rng, own).letter
+            before_right = own == problem.question.answer
+            counts[before_right][0] += (after == problem.question.answer) != before_right
+            counts[before_right][1] += 1
+    row = next(row for row in report.advice if row.assistant == "scripted-strong")
+    for found, (yes, cases) in ((row.corrected, counts[False]), (row.misled, counts[True])):
+        assert isinstance(found.value, float)
+        assert isinstance(found.standard_error, float)
+        assert abs(found.value - yes / cases) < SURE * math.hypot(found.standard_error, 0.02)
+
+
+# Files
+
+
+def test_the_step_writes_what_it_prints(tmp_path: Path) -> None:
+    report = step(tiny_folder(tmp_path / "tiny"), json=tmp_path / "report.json")
+    content = json.loads((tmp_path / "report.json").read_text())
+
+    assert content["study"] == "tiny"
+    assert len(content["accuracies"]) == len(report.accuracies)
+    assert content["regressions"][0]["fit"] == {"undefined": report.regressions[0].fit.reason}  # type: ignore[union-attr]
+    assert "NaN" not in (tmp_path / "report.json").read_text()
+
+
+def test_the_page_shows_what_is_recomputed_from_halie() -> None:
+    report = study_report(open_study(shared_data("halie")))
+    found = {row.group.assistant: row.accuracy.value for row in report.accuracies if row.subset == "all"}
+
+    assert found.keys() == {"all", "Davinci", "InstructBabbage", "InstructDavinci", "Jumbo"}
+    assert found["InstructDavinci"] == max(found.values(), key=float)  # type: ignore[arg-type]
+    assert [reason.partition(":")[0] for reason in report.missing] == [
+        "no AI-alone scores",
+        "one condition only (direct-to-AI)",
+        "nobody answered alone before chatting (answer-first)",
+    ]
+    page = (REPOSITORY / "docs" / "study-report.md").read_text(encoding="utf-8")
+    assert [grid.title for grid in study_grids(report) if markdown(grid) not in page] == []

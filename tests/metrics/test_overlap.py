@@ -1,0 +1,245 @@
+"""BLEU and ROUGE of prompt pairs, against numbers worked by hand, sacrebleu and rouge-score."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+from benchmarks.overlap import largest_difference, made_up_prompts, pair_by_pair, shared
+
+from chatbench.metrics.overlap import (
+    BleuCounts,
+    bleu,
+    common_lengths,
+    overlap,
+    sacrebleu_score,
+    tokens_13a,
+    tokens_rouge,
+)
+
+PIECES = "the The of 3,000 it's 12.5 - a-b, (x) $5. cat 7- &amp; &quot;yes&quot; end. -\n \n what? é naïve 5. <skipped>"
+
+
+def random_texts(count: int, seed: int) -> list[str]:
+    """Short texts with everything that the tokenizers treat specially; some are empty.
+
+    Stripped, because sacrebleu strips before it tokenises and `evaluate` does not: "a-" and a line end differ.
+    """
+    draw = random.Random(seed)
+    return [" ".join(draw.choices(PIECES.split(" "), k=draw.randint(0, 25))).strip() for _ in range(count)]
+
+
+def test_bleu_of_one_pair_worked_by_hand() -> None:
+    # 5 of 6 words, 3 of 5 pairs, 2 of 4 triples, 1 of 3 fours; equal length, so no penalty.
+    scored = overlap(["the cat sat on the mat"], ["the cat sat on a mat"])
+
+    assert scored.bleu_counts == BleuCounts((5, 3, 2, 1), (6, 5, 4, 3), 6, 6)
+    assert scored.bleu == pytest.approx((5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25)
+
+
+def test_a_short_hypothesis_pays_the_brevity_penalty() -> None:
+    # All n-grams match, 4 tokens stand against 6: only exp(1 - 6/4) is left.
+    assert overlap(["the cat sat on"], ["the cat sat on a mat"]).bleu == pytest.approx(math.exp(-0.5))
+
+
+def test_a_long_hypothesis_pays_no_penalty_but_precision() -> None:
+    # 4/6, 3/5, 2/4, 1/3; a penalty with the ratio upside down would shrink it.
+    scored = overlap(["the cat sat on a mat"], ["the cat sat on"])
+
+    assert scored.bleu == pytest.approx((4 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25)
+
+
+def test_a_repeated_word_is_matched_no_more_often_than_the_reference_has_it() -> None:
+    # Without clipping all 7 would match.
+    assert overlap(["the the the the the the the"], ["the cat is on the mat"]).bleu_counts.matches == (2, 0, 0, 0)
+
+
+def test_bleu_without_a_matching_four_gram_is_zero_and_not_smoothed() -> None:
+    assert overlap(["a b c x"], ["a b c y"]).bleu == 0.0
+
+
+def test_pairs_of_a_question_are_one_corpus_and_not_a_mean_of_sentence_scores() -> None:
+    # One perfect pair (5 tokens) and one without any match: 5/10, 4/8, 3/6, 2/4 = 1/2. A mean of scores gives 1/2 too
+    # only if lengths are equal, so the second hypothesis is longer: 5/12, 4/10, 3/8, 2/6, lengths 12 against 10.
+    scored = overlap(["a b c d e", "p q r s t u v"], ["a b c d e"])
+
+    assert scored.pairs == 2
+    assert scored.bleu == pytest.approx((5 / 12 * 4 / 10 * 3 / 8 * 2 / 6) ** 0.25)
+
+
+def test_bleu_equals_sacrebleu_without_smoothing_on_any_text() -> None:
+    from sacrebleu.metrics.bleu import BLEU
+
+    hypotheses, references = random_texts(8, seed=1), random_texts(9, seed=2)
+    scored = overlap(hypotheses, references)
+    theirs = BLEU(smooth_method="none", tokenize="13a").corpus_score(
+        [text for text in hypotheses for _ in references], [[text for _ in hypotheses for text in references]]
+    )
+
+    assert 0 < scored.bleu < 1
+    assert 100 * scored.bleu == pytest.approx(theirs.score, rel=1e-12)
+
+
+def test_sacrebleu_figure_and_signature_are_those_of_the_package_called_on_the_texts() -> None:
+    from sacrebleu.metrics.bleu import BLEU
+
+    metric = BLEU()
+    theirs = metric.corpus_score(["the cat sat on the mat", "no match"], [["the cat sat on a mat", "at all here"]])
+    allowed = np.array([[True, False], [False, True]])
+    scored = overlap(["the cat sat on the mat", "no match"], ["the cat sat on a mat", "at all here"], allowed=allowed)
+
+    assert sacrebleu_score(scored.bleu_counts) == (pytest.approx(theirs.score), str(metric.get_signature()))
+
+
+def test_rouge_of_one_pair_worked_by_hand() -> None:
+    # 3 shared of 4 and 6 words: F = 6/10. 2 shared of 3 and 5 pairs: F = 4/8. In order: the same 3 words.
+    scored = overlap(["The cat sat down"], ["the cat sat on a mat"])
+
+    assert (scored.rouge1, scored.rouge2, scored.rouge_l) == pytest.approx((0.6, 0.5, 0.6))
+
+
+def test_rouge_l_follows_the_order_of_words() -> None:
+    # The same words reversed share one word in order: F = 1/3, though ROUGE-1 is 1.
+    scored = overlap(["c b a"], ["a b c"])
+
+    assert (scored.rouge1, scored.rouge_l) == pytest.approx((1, 1 / 3))
+
+
+def test_rouge_equals_the_rouge_score_package_on_any_text() -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    names = ["rouge1", "rouge2", "rougeL"]
+    scorer = RougeScorer(names, use_stemmer=False)
+    hypotheses, references = random_texts(12, seed=3), random_texts(10, seed=4)
+    theirs = [scorer.score(reference, text) for text in hypotheses for reference in references]
+    scored = overlap(hypotheses, references)
+
+    expected = [float(np.mean([pair[name].fmeasure for pair in theirs])) for name in names]
+    assert [scored.rouge1, scored.rouge2, scored.rouge_l] == pytest.approx(expected, rel=1e-12)
+
+
+def test_only_allowed_pairs_count() -> None:
+    # The human-human reference: nobody is compared with himself, so equal texts on the diagonal must not score.
+    texts = ["a b c d", "e f g h"]
+    scored = overlap(texts, texts, allowed=~np.eye(2, dtype=bool))
+
+    assert (scored.pairs, scored.bleu, scored.rouge1) == (2, 0.0, 0.0)
+
+
+def test_empty_texts_score_zero_and_no_pair_at_all_is_an_error() -> None:
+    scored = overlap(["", "a b c d"], ["", "a b c d"])
+
+    assert overlap([""], [""]).bleu == 0.0
+    assert (scored.rouge1, scored.rouge_l) == (0.25, 0.25)
+    assert scored.bleu == pytest.approx((4 / 8) ** 0.25 * (3 / 6) ** 0.25 * (2 / 4) ** 0.25 * (1 / 2) ** 0.25)
+    with pytest.raises(ValueError, match="no pair among 0 hypotheses"):
+        overlap([], ["a"])
+
+
+def test_counts_add_up_so_a_corpus_is_the_sum_of_its_questions() -> None:
+    one, two = overlap(["a b c d e"], ["a b c d x"]), overlap(["p q r s"], ["p q r s t"])
+
+    assert one.bleu_counts + two.bleu_counts == BleuCounts((8, 6, 4, 2), (9, 7, 5, 3), 9, 10)
+    assert bleu(one.bleu_counts + two.bleu_counts) != pytest.approx((one.bleu + two.bleu) / 2)
+
+
+def test_a_final_full_stop_after_a_digit_is_its_own_token() -> None:
+    assert tokens_13a("It costs $5.") == ("It", "costs", "$", "5", ".")
+    assert tokens_13a("1.5 in 2024-25, yes") == ("1.5", "in", "2024", "-", "25", ",", "yes")
+
+
+def test_rouge_words_drop_case_accents_and_punctuation() -> None:
+    assert tokens_rouge("Naïve, it's 3.5!") == ("na", "ve", "it", "s", "3", "5")
+
+
+# Hypotheses, references, and the value of `bleu` of the `evaluate` package over all pairs: its metrics/bleu/bleu.py,
+# nmt_bleu.py and tokenizer_13a.py (huggingface/evaluate, commit 4ec931e), run once.
+OF_EVALUATE = [
+    (["the cat sat on the mat"], ["the cat sat on a mat"], 0.537284965911771),
+    (
+        ["If 3 boxes hold 14 pens each, how many pens are there? A. 17 B. 42", "how many pens in 3 boxes"],
+        [
+            "Sadly, 2 of the 3 boxes are empty. How many pens are there?",
+            "3 boxes hold 14 pens each, how many pens are there in all?",
+        ],
+        0.32323249660804226,
+    ),
+    (
+        ["It costs $5.", "", "it's 1,200.5 kg (net) &amp; that's all"],
+        ["It costs $5. it's 1,200.5 kg (net) & that's it", ""],
+        0.27440504577232283,
+    ),
+    (
+        ["Wie groß ist die Fläche von 3 × 4 m²?", "面积 是 多少 ? 请 告诉 我"],  # noqa: RUF001
+        ["Wie groß ist die Fläche von 5 × 4 m²?", "面积 是 多少 ? 请 说明"],  # noqa: RUF001
+        0.34538267100068293,
+    ),
+    (
+        ["a-\nb c d e 3-4 well-known", "a b c d e"],
+        ["ab c d e 3-4 well-known", "a b c d e f g h i j k l"],
+        0.36457247705,
+    ),
+    (["", ""], ["a b c d"], 0.0),
+    (["a b c d e"], [""], 0.0),
+]
+
+
+@pytest.mark.parametrize(("hypotheses", "references", "expected"), OF_EVALUATE)
+def test_bleu_has_the_values_of_the_evaluate_package(
+    hypotheses: list[str], references: list[str], expected: float
+) -> None:
+    assert overlap(hypotheses, references).bleu == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(("hypotheses", "references", "_expected"), OF_EVALUATE)
+def test_rouge_has_the_values_of_rouge_score_on_the_same_texts(
+    hypotheses: list[str], references: list[str], _expected: float
+) -> None:
+    # Not of a-z and 0-9: dropped by both. Empty on both sides: 0 and not 0/0.
+    from rouge_score.rouge_scorer import RougeScorer
+
+    names = ["rouge1", "rouge2", "rougeL"]
+    scorer = RougeScorer(names, use_stemmer=False)
+    theirs = [scorer.score(reference, text) for text in hypotheses for reference in references]
+    scored = overlap(hypotheses, references)
+
+    expected = [float(np.mean([pair[name].fmeasure for pair in theirs])) for name in names]
+    assert [scored.rouge1, scored.rouge2, scored.rouge_l] == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_longest_common_subsequence_of_long_texts_equals_a_table_filled_by_hand() -> None:
+    # All texts share one integer: a carry that ran into the next text would change its length. 70 and more tokens, so
+    # that no machine word holds a text; few words, so that there are many matches.
+    draw = random.Random(8)
+    texts = [tuple(draw.choices("abcd", k=draw.choice([0, 1, 5, 70, 130]))) for _ in range(12)]
+
+    def by_table(one: tuple[str, ...], two: tuple[str, ...]) -> int:
+        row = [0] * (len(two) + 1)
+        for token in one:
+            before = row
+            row = [0]
+            for place, other in enumerate(two):
+                row.append(before[place] + 1 if token == other else max(before[place + 1], row[place]))
+        return row[-1]
+
+    assert common_lengths(texts, texts[:7]).tolist() == [[by_table(one, two) for two in texts[:7]] for one in texts]
+
+
+def test_a_text_s_counts_do_not_depend_on_the_texts_beside_it() -> None:
+    # Numbers of n-grams are shared by all texts: an n-gram that ran over the end of one text into the next would count.
+    texts, others = random_texts(6, seed=11), random_texts(5, seed=12)
+    together = overlap(texts, others)
+    alone = [overlap([one], [two]) for one in texts for two in others]
+
+    assert sum((each.bleu_counts for each in alone), start=BleuCounts()) == together.bleu_counts
+    assert together.rouge2 == pytest.approx(float(np.mean([each.rouge2 for each in alone])), rel=1e-12)
+
+
+def test_the_benchmark_compares_like_with_like() -> None:
+    # It prints how much faster shared counting is; that means something only if both count the same.
+    prompts = made_up_prompts(questions=3, simulated=4, human=5, seed=2)
+
+    assert largest_difference(shared(prompts), pair_by_pair(prompts)) < 1e-9
+    assert {len(human) for _, human in prompts} == {5}

@@ -1,0 +1,155 @@
+"""Two simulators on the same questions: differences, intervals and permutation p-values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from benchmarks.coverage import World, draw_study, study_differences
+
+from chatbench.metrics.accuracies import Cell, Prediction
+from chatbench.metrics.agreement import Undefined
+from chatbench.metrics.cells import SplitCells
+from chatbench.metrics.intervals import Interval
+from chatbench.metrics.paired import (
+    PairedDifference,
+    holm,
+    mean_differences,
+    paired_cells,
+    paired_differences,
+    permutation_p,
+)
+from chatbench.metrics.resampling import Draws, Resampling
+
+Accuracies = dict[Cell, Prediction]
+
+
+def accuracies(values: list[float], assistant: str = "gpt") -> Accuracies:
+    return {(f"q{i:02d}", assistant): Prediction(v, 10) for i, v in enumerate(values)}
+
+
+def differences(
+    human: list[float], first: list[float], second: list[float], replicates: int = 2000
+) -> dict[tuple[str, str], PairedDifference]:
+    splits = [paired_cells(accuracies(human), accuracies(first), accuracies(second))]
+    return paired_differences(Draws(splits, (), Resampling(replicates)), splits)
+
+
+def test_differences_are_first_minus_second_on_the_cells_of_both() -> None:
+    human, first = accuracies([0.2, 0.4, 0.9, 0.6]), accuracies([0.2, 0.5, 0.5, 0.6])
+    second = accuracies([0.5, 0.5, 0.5])  # lacks the last question
+    splits = [paired_cells(human, first, second)]
+    found = paired_differences(Draws(splits, (), Resampling(200)), splits)["gpt", "mae"]
+
+    assert found.first == pytest.approx(0.5 / 3)
+    assert found.second == pytest.approx(0.8 / 3)
+    assert found.difference == pytest.approx(-0.1)
+
+
+def test_a_simulator_does_not_differ_from_itself() -> None:
+    rng = np.random.default_rng(1)
+    human, same = rng.random(20).tolist(), rng.random(20).tolist()
+    found = differences(human, same, same)["gpt", "pearson"]
+
+    assert (found.difference, found.p) == (0.0, 1.0)
+    assert found.interval == Undefined("the figure is the same whichever questions are drawn")
+
+
+def test_what_is_hard_about_questions_cancels() -> None:
+    # Errors differ widely between questions, but the second is always 0.05 further off than the first, or 0.06.
+    rng = np.random.default_rng(2)
+    human = rng.uniform(0, 0.4, 30)
+    off = rng.uniform(0, 0.5, 30)
+    second = human + off + np.where(rng.random(30) < 0.5, 0.05, 0.06)
+    found = differences(human.tolist(), (human + off).tolist(), second.tolist())["gpt", "mae"]
+
+    assert isinstance(found.interval, Interval)
+    assert found.interval.high - found.interval.low < 0.01  # unpaired it would be about 0.15
+    assert found.p == pytest.approx(1 / 2001)
+
+
+def test_the_permutation_p_of_four_questions_is_that_of_all_exchanges() -> None:
+    # Differences of errors 1 2 3 10 (in 1/20): of 16 sign patterns those with |sum| >= 16 are two: 2/16.
+    human = [0.0] * 4
+    found = differences(human, [0.05, 0.10, 0.15, 0.50], [0.0] * 4, replicates=20_000)["gpt", "mae"]
+
+    assert found.p == pytest.approx(2 / 16, abs=0.01)
+    assert permutation_p(0.5, np.array([0.5, np.nan, -0.1])) == pytest.approx(2 / 3)
+
+
+def test_both_assistants_of_a_question_are_exchanged_together() -> None:
+    # With twins instead of a second sample the p-value stays; exchanged apart, 2/16 would become about 2/256.
+    first, second = [0.05, 0.10, 0.15, 0.50], [0.0] * 4
+    human, one, two = ({**accuracies(values), **accuracies(values, "twin")} for values in ([0.0] * 4, first, second))
+    splits = [paired_cells(human, one, two)] * 2
+    found = paired_differences(Draws(splits, (), Resampling(20_000)), splits)
+
+    assert found["all", "mae"].p == pytest.approx(2 / 16, abs=0.01)
+    assert found["mean of assistants", "mae"].p == pytest.approx(2 / 16, abs=0.01)
+
+
+def test_a_bias_neither_makes_nor_hides_a_difference_of_correlations() -> None:
+    # The second is 0.4 lower. Exchanged raw, mixtures of both would correlate with hardly anything, now this way and
+    # now that, and no difference would look large beside theirs.
+    rng = np.random.default_rng(3)
+    human = rng.uniform(0.45, 1, 60)
+    first, second, poor = (np.clip(human + rng.normal(0, sd, 60), 0.4, 1) for sd in (0.05, 0.05, 0.12))
+    equal = differences(human.tolist(), first.tolist(), (second - 0.4).tolist(), 500)
+    worse = differences(human.tolist(), first.tolist(), (poor - 0.4).tolist(), 500)
+
+    assert isinstance(equal["gpt", "pearson"].p, float)
+    assert equal["gpt", "pearson"].p > 0.05
+    assert equal["gpt", "mae"].p == pytest.approx(1 / 501)
+    assert isinstance(worse["gpt", "pearson"].p, float)
+    assert worse["gpt", "pearson"].p < 0.02
+    assert isinstance(worse["gpt", "spearman"].p, float)
+    assert worse["gpt", "spearman"].p < 0.02
+
+
+def test_equally_good_simulators_differ_significantly_no_more_often_than_they_should() -> None:
+    # 5 % of p-values below 0.05; of 40 studies 0 to 6 (99.5 %). 1,000 studies: benchmarks/coverage.py.
+    rng = np.random.default_rng(4)
+    ps, held = [], []
+    for _ in range(40):
+        found = study_differences(draw_study(World(questions=50), rng), Resampling(150))["all", "mae"]
+        ps.append(found[1])
+        held.append(isinstance(found[0], Interval) and found[0].low <= 0 <= found[0].high)
+
+    assert sum(p <= 0.05 for p in ps) <= 6
+    assert sum(p <= 0.5 for p in ps) >= 10  # and they are spread, not all near 1
+    assert sum(held) >= 33
+
+
+def test_a_figure_that_one_of_them_lacks_has_no_difference() -> None:
+    found = differences([0.1, 0.5, 0.9, 0.3], [0.5] * 4, [0.1, 0.6, 0.7, 0.2])
+
+    assert found["gpt", "pearson"].difference == Undefined("one of the two is undefined")
+    assert isinstance(found["gpt", "pearson"].p, Undefined)
+    assert isinstance(found["gpt", "mae"].difference, float)
+
+
+def test_means_over_questions_are_compared_by_the_questions_of_both() -> None:
+    draws = Draws([], (), Resampling(2000), held_out=[f"q{i}" for i in range(12)])
+    first = {f"q{i}": 0.5 + 0.01 * i for i in range(12)}
+    second = {f"q{i}": 0.4 + 0.01 * i + 0.02 * (i % 2) for i in range(10)}
+    found = mean_differences(draws, [(first, second)])
+
+    assert found.difference == pytest.approx(0.09)
+    assert found.p == pytest.approx(1 / 2001 + 2 / 1024, abs=0.004)
+    assert isinstance(found.interval, Interval)
+    assert isinstance(mean_differences(draws, [({}, second)]).difference, Undefined)
+
+
+def test_holm_multiplies_the_smallest_by_the_number_of_tests_and_never_sinks() -> None:
+    missing = Undefined("none")
+
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, missing, 0.9]) == [1.0, missing, 1.0]
+    assert holm([]) == []
+
+
+def test_pairs_keep_only_what_both_predict() -> None:
+    human = accuracies([0.1, 0.2, 0.3])
+    found = paired_cells(human, accuracies([0.5, 0.5, 0.5, 0.5]), accuracies([0.4]))
+
+    assert isinstance(found, SplitCells)
+    assert list(found.human) == [("q00", "gpt")]

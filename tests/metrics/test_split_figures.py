@@ -1,0 +1,281 @@
+"""All figures of one split, from a study of four questions and two assistants made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from chatbench.core.records import (
+    AiAloneScore,
+    Answer,
+    Conversation,
+    Question,
+    SimulatedConversation,
+    Study,
+    Termination,
+    Turn,
+)
+from chatbench.metrics.accuracies import SILENT_SIMULATOR
+from chatbench.metrics.agreement import Undefined, Value
+from chatbench.metrics.cells import Simulation, accuracy_pairs
+from chatbench.metrics.first_prompts import human_overlap
+from chatbench.metrics.split_metrics import split_measures
+from chatbench.protocol.dialogue import EMPTY_TURN
+
+TRAIN, TEST = {"q0"}, {"q1", "q2", "q3"}
+QUESTIONS = {
+    f"q{i}": Question(f"q{i}", "s", f"Ann has {i + 10} pens and buys {i + 20} pens.", ("1", "2", "3", "4"), "A")
+    for i in range(4)
+}
+RIGHT_OF_FOUR = {"strong": {"q0": 3, "q1": 4, "q2": 2, "q3": 3}, "weak": {"q0": 1, "q1": 2, "q2": 0, "q3": 1}}
+
+
+def answer(question_id: str, assistant: str, correct: bool, kind: str = "user-AI") -> Answer:
+    return Answer(question_id, "w", kind, assistant, "c", "A" if correct else "B", correct)  # type: ignore[arg-type]
+
+
+def human_answers() -> list[Answer]:
+    return [
+        answer(question_id, assistant, person < right)
+        for assistant, per_question in RIGHT_OF_FOUR.items()
+        for question_id, right in per_question.items()
+        for person in range(4)
+    ]
+
+
+def chat(question_id: str, worker: str, prompt: str) -> Conversation:
+    turns = (Turn("user", prompt), Turn("assistant", "1"))
+    return Conversation(f"{question_id}{worker}", question_id, worker, "strong", "c", turns, "A")
+
+
+STUDY = Study(
+    name="by hand",
+    questions=QUESTIONS,
+    conversations=(
+        chat("q1", "w1", "Ann has 11 pens and buys 21 pens."),
+        chat("q1", "w2", "Ann has 11 pens and buys 21 pens."),
+        chat("q2", "w1", "help me"),
+    ),
+    answers=(*human_answers(), *(answer(f"q{i}", "", i == 1, "user-alone") for i in range(4))),
+    ai_alone=tuple(AiAloneScore(f"q{i}", "strong", "free_text", 10, i / 10) for i in range(4)),
+)
+
+
+def simulated(
+    question_id: str,
+    assistant: str,
+    letters: str,
+    *,
+    prompt: str = "Ann has 11 pens and buys 21 pens.",
+    termination: Termination = "answered",
+    start: int = 0,
+) -> list[SimulatedConversation]:
+    """One chat per letter; `-` is an invalid answer."""
+    turns = (Turn("user", prompt), Turn("assistant", "1"))
+    return [
+        SimulatedConversation(
+            id=f"{question_id}|{assistant}|{index}",
+            question_id=question_id,
+            assistant=assistant,
+            index=index,
+            turns=turns,
+            termination=termination,
+            letter=None if letter == "-" else letter,
+        )
+        for index, letter in enumerate(letters, start)
+    ]
+
+
+def failed(question_id: str, assistant: str, index: int, reason: str) -> SimulatedConversation:
+    return SimulatedConversation("f", question_id, assistant, index, (), "failed", reason)
+
+
+def full_simulation() -> Simulation:
+    chats = [
+        *simulated("q1", "strong", "AA"),
+        *simulated("q2", "strong", "AB"),
+        *simulated("q3", "strong", "A-"),
+        *simulated("q1", "weak", "BB"),
+        *simulated("q2", "weak", "BB"),
+        *simulated("q3", "weak", "AB"),
+    ]
+    return Simulation("fine-tuned", tuple(chats), conversations=2)
+
+
+def figures(simulation: Simulation, *others: Simulation) -> dict[tuple[str, str, str], Value]:
+    groups = {q: [c for c in STUDY.conversations if c.question_id == q] for q in TEST}
+    overlaps = {q: human_overlap(chats) for q, chats in groups.items()}
+    found = [f for f in split_measures(STUDY, TRAIN, TEST, [simulation, *others], overlaps).figures if f.part == ""]
+    assert len({(f.assistant, f.source, f.metric) for f in found}) == len(found)
+    return {(f.assistant, f.source, f.metric): f.value for f in found}
+
+
+def test_agreement_per_assistant_pooled_and_as_mean_worked_by_hand() -> None:
+    # strong: human 1 .5 .75, simulated 1 .5 .5 (the invalid answer is wrong); weak: human .5 0 .25, simulated 0 0 .5.
+    rows = figures(full_simulation())
+
+    assert rows["strong", "fine-tuned", "mae"] == pytest.approx(0.25 / 3)
+    assert rows["weak", "fine-tuned", "mae"] == pytest.approx(0.75 / 3)
+    assert rows["mean of assistants", "fine-tuned", "mae"] == pytest.approx(1 / 6)
+    assert rows["all", "fine-tuned", "mae"] == pytest.approx(1 / 6)
+    assert rows["weak", "fine-tuned", "pearson"] == pytest.approx(0)
+    assert rows["strong", "fine-tuned", "bias"] == pytest.approx(-0.25 / 3)
+    assert (rows["strong", "fine-tuned", "questions"], rows["all", "fine-tuned", "questions"]) == (3, 6)
+
+
+def test_the_dropped_treatment_stands_beside_it_and_divides_by_valid_answers_only() -> None:
+    # q3 with strong: one valid answer, right: 1 instead of 1/2, so 1/4 too high instead of 1/4 too low.
+    rows = figures(full_simulation())
+
+    assert rows["strong", "fine-tuned, invalid dropped", "bias"] == pytest.approx(0.25 / 3)
+    assert rows["weak", "fine-tuned, invalid dropped", "mae"] == rows["weak", "fine-tuned", "mae"]
+
+
+def test_the_constant_is_the_train_questions_mean_and_has_no_correlation_within_an_assistant() -> None:
+    # Train question q0: 3 of 4 with strong. Held out 1 .5 .75: errors .25 .25 0. A mean over all questions would leak.
+    rows = figures(full_simulation())
+
+    assert rows["strong", "constant (train mean)", "mae"] == pytest.approx(0.5 / 3)
+    assert isinstance(rows["strong", "constant (train mean)", "pearson"], Undefined)
+    assert isinstance(rows["mean of assistants", "constant (train mean)", "pearson"], Undefined)
+    assert isinstance(rows["all", "constant (train mean)", "pearson"], float)  # two levels, one per assistant
+
+
+def test_baselines_use_the_cells_that_they_have() -> None:
+    rows = figures(full_simulation())
+
+    assert rows["strong", "AI alone, free_text", "mae"] == pytest.approx((0.9 + 0.3 + 0.45) / 3)
+    assert rows["weak", "AI alone, free_text", "questions"] == 0
+    assert rows["weak", "AI alone, free_text", "mae"] == Undefined("no question is left")
+    assert rows["weak", "user alone", "mae"] == pytest.approx((0.5 + 0 + 0.25) / 3)
+
+
+def test_only_cells_with_all_their_chats_are_scored_and_baselines_follow() -> None:
+    # One chat of two is missing for (q3, weak): the run was stopped there.
+    chats = tuple(c for c in full_simulation().chats if c.id != "q3|weak|1")
+    rows = figures(Simulation("fine-tuned", chats, conversations=2))
+
+    assert rows["weak", "fine-tuned", "questions"] == rows["weak", "user alone", "questions"] == 2
+    assert rows["weak", "people", "accuracy"] == pytest.approx(0.25)
+
+
+def test_a_broken_endpoint_is_no_answer_but_a_silent_simulator_is_an_invalid_one() -> None:
+    chats = [*simulated("q1", "strong", "A"), failed("q1", "strong", 1, "endpoint down")]
+    silent = [*simulated("q2", "strong", "A"), failed("q2", "strong", 1, SILENT_SIMULATOR)]
+    pairs = accuracy_pairs(STUDY, TEST, Simulation("fine-tuned", (*chats, *silent), conversations=2))
+
+    assert SILENT_SIMULATOR == EMPTY_TURN
+    assert [(p.question_id, p.simulated, p.n_simulated) for p in pairs] == [("q1", 1.0, 1), ("q2", 0.5, 2)]
+    assert [(p.human, p.n_human) for p in pairs] == [(1.0, 4), (0.5, 4)]
+
+
+def test_the_base_model_simulator_is_scored_on_the_same_cells_with_its_own_number_of_chats() -> None:
+    base_model = Simulation("base model", tuple(simulated("q1", "strong", "B", prompt="")), conversations=1)
+    rows = figures(full_simulation(), base_model)
+
+    assert rows["strong", "base model", "questions"] == 1
+    assert rows["strong", "base model", "mae"] == 1.0
+    assert rows["all", "base model", "bleu"] == 0.0
+
+
+def test_a_simulator_with_fewer_chats_is_to_be_compared_with_the_first_chats_of_the_other() -> None:
+    # First chats with strong: right, right, right against 1 .5 .75; all chats: 1 .5 .5.
+    base_model = Simulation("base model", tuple(simulated("q1", "strong", "B")), conversations=1)
+    rows = figures(full_simulation(), base_model)
+
+    assert rows["strong", "fine-tuned, first 1 chat", "mae"] == pytest.approx(0.75 / 3)
+    assert ("strong", "fine-tuned, first 1 chat", "pearson") in rows
+    assert not any("first" in source for _, source, _ in figures(full_simulation()))
+
+
+def test_overlap_is_a_mean_over_questions_with_a_human_reference() -> None:
+    # Simulated prompts equal people's on q1 (BLEU 1) and share no word on q2; q3 has no real prompt.
+    rows = figures(full_simulation())
+
+    assert rows["all", "fine-tuned", "bleu"] == pytest.approx(0.5)
+    assert rows["all", "fine-tuned", "bleu_sd_over_questions"] == pytest.approx(0.5**0.5)
+    assert rows["all", "fine-tuned", "prompt_pairs"] == 4 * 2 + 4
+    assert rows["all", "people", "bleu"] == pytest.approx(1)  # two people on q1; one person alone on q2 has no pair
+    assert rows["all", "people", "prompt_pairs"] == 2
+
+
+def test_numbers_of_first_prompts_and_how_chats_went() -> None:
+    # The prompt's numbers are q1's; all restate by their words, so 4 of 12 hold every number.
+    rows = figures(full_simulation())
+
+    assert rows["all", "fine-tuned", "restatement_share"] == 1
+    assert rows["all", "fine-tuned", "all_numbers_share"] == pytest.approx(4 / 12)
+    assert rows["all", "fine-tuned", "no_foreign_number_share"] == pytest.approx(4 / 12)
+    assert rows["all", "people", "restatement_share"] == pytest.approx(2 / 3)
+    assert rows["all", "fine-tuned", "answered_share"] == 1
+    assert rows["all", "fine-tuned", "invalid_share"] == pytest.approx(1 / 12)
+    assert rows["strong", "people", "user_turns"] == rows["weak", "fine-tuned", "user_turns"] == 1
+
+
+def test_the_gap_between_assistants_is_that_of_people_and_of_each_source_on_the_same_questions() -> None:
+    # People: (1 - .5 + .5 - 0 + .75 - .25) / 3 = .5; simulated: (1 - 0 + .5 - 0 + .5 - .5) / 3 = .5.
+    rows = figures(full_simulation())
+
+    assert rows["strong minus weak", "people", "gap"] == pytest.approx(0.5)
+    assert rows["strong minus weak", "fine-tuned", "gap"] == pytest.approx(0.5)
+    assert rows["strong minus weak", "fine-tuned", "gap_error"] == pytest.approx(0)
+    # Invalid dropped: q3 with strong is 1 instead of .5.
+    assert rows["strong minus weak", "fine-tuned, invalid dropped", "gap_error"] == pytest.approx(0.5 / 3)
+    assert ("strong minus weak", "AI alone, free_text", "gap") not in rows  # the study has none with weak
+
+
+def test_a_copied_question_is_a_reference_for_overlap() -> None:
+    # People wrote the text of q1 as it is; on q2 it shares no word with "help me".
+    assert figures(full_simulation())["all", "question copied", "rouge1"] == pytest.approx(0.5)
+
+
+def parts() -> dict[str, dict[tuple[str, str, str], Value]]:
+    """As `figures`, by part: two subsets, and two of the four answers to each question of another condition."""
+    answers = [
+        replace(one, condition="first" if index % 4 < 2 else "then") for index, one in enumerate(human_answers())
+    ]
+    questions = {**QUESTIONS, "q3": replace(QUESTIONS["q3"], subset="t")}
+    study = replace(STUDY, answers=tuple(answers), questions=questions)
+    found: dict[str, dict[tuple[str, str, str], Value]] = {}
+    for f in split_measures(study, TRAIN, TEST, [full_simulation()], {}).figures:
+        found.setdefault(f.part, {})[f.assistant, f.source, f.metric] = f.value
+    return found
+
+
+def test_a_condition_has_its_own_people_and_the_same_simulated_ones() -> None:
+    # q2 with strong: two of four right, both among the first: 1 in `first`, 0 in `then`. q1 4 of 4, q3 3 of 4.
+    found = parts()
+
+    assert found["condition first"]["strong", "people", "accuracy"] == pytest.approx(1)
+    assert found["condition then"]["strong", "people", "accuracy"] == pytest.approx((1 + 0 + 0.5) / 3)
+    assert found["condition then"]["strong", "fine-tuned", "bias"] == pytest.approx((0 + 0.5 + 0) / 3)
+    assert found["condition first"]["strong", "fine-tuned", "accuracy"] == found[""]["strong", "fine-tuned", "accuracy"]
+
+
+def test_a_subset_has_its_own_questions() -> None:
+    found = parts()
+
+    assert found["subset s"]["all", "fine-tuned", "questions"] == 4
+    assert found["subset t"]["all", "fine-tuned", "questions"] == 2
+    assert found["subset t"]["strong", "fine-tuned", "mae"] == pytest.approx(0.25)
+    assert isinstance(found["subset t"]["strong", "fine-tuned", "pearson"], Undefined)
+    assert set(found) == {"", "condition first", "condition then", "subset s", "subset t"}
+
+
+def test_there_are_no_parts_where_there_is_one_condition_and_one_subset() -> None:
+    assert split_measures(STUDY, TRAIN, TEST, [full_simulation()], {}).parts == {}
+
+
+def test_ceilings_are_there_for_every_number_of_chats() -> None:
+    base_model = Simulation("base model", tuple(simulated("q1", "strong", "B")), conversations=1)
+    rows = figures(full_simulation(), base_model)
+
+    for name in ("ceiling, 2 chats", "ceiling, 1 chat", "ceiling, unlimited chats"):
+        assert ("mean of assistants", name, "mae") in rows
+    assert rows["all", "ceiling, unlimited chats", "rmse"] < rows["all", "ceiling, 2 chats", "rmse"]  # type: ignore[operator]
+    assert rows["all", "ceiling, 2 chats", "rmse"] < rows["all", "ceiling, 1 chat", "rmse"]  # type: ignore[operator]
+
+
+def test_one_person_writing_twice_is_not_a_pair_of_people() -> None:
+    assert human_overlap([chat("q1", "w1", "a b c d"), chat("q1", "w1", "a b c d")]) is None

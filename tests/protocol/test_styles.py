@@ -1,0 +1,190 @@
+"""What each style of simulator is asked, and how its output is read."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from tests.protocol.test_dialogue import QUESTION
+
+from chatbench.core.records import Message, Turn
+from chatbench.data.truncation import asked_without_oldest, exchanges_asked_with
+from chatbench.protocol import prompts
+from chatbench.protocol.answers import FinalAnswer, Said
+from chatbench.protocol.dialogue import EMPTY_TURN, Failure, FunctionParticipant, Outcome, Reply, Request, dialogue
+from chatbench.protocol.dialogue_runner import hold_together
+from chatbench.protocol.prompt_styles import STYLES, TWO_STEP, StyleName, UserLm, prompts_sha256
+
+TURNS = (Turn("user", "first"), Turn("assistant", "reply"))
+LONGER = (*TURNS, Turn("user", "second"), Turn("assistant", "another"))
+
+
+def held(style: StyleName, *says: str, max_user_turns: int = 10) -> tuple[Outcome, list[Request]]:
+    """The outcome and the simulator's requests of a dialogue in which it says these one after the other."""
+    asked: list[Request] = []
+
+    def simulator(request: Request) -> Reply | Failure:
+        asked.append(request)
+        return Reply(says[len(asked) - 1])
+
+    participants = {"simulator": simulator, "assistant": lambda _: Reply("4")}
+    one = dialogue(QUESTION, "id", base_seed=0, max_user_turns=max_user_turns, style=STYLES[style])
+    (outcome,) = hold_together(
+        [one], {name: FunctionParticipant(function, {}) for name, function in participants.items()}
+    )  # type: ignore[misc]  # names are literals
+    return outcome, asked
+
+
+# ---- two-step ----
+
+
+@pytest.mark.parametrize(
+    ("output", "first", "later"),
+    [
+        ("Answer: B", Said("Answer: B"), FinalAnswer("B", "B")),
+        (' "YOU: Answer: B"\n', Said("Answer: B"), FinalAnswer("B", "B")),
+        # Quotes go before the participant's name, so those behind it stay and hide the prefix.
+        ('YOU: "Answer: B', Said('"Answer: B'), Said('"Answer: B')),
+        ("Answer: (A)", Said("Answer: (A)"), FinalAnswer("(A)", None)),
+        ("thanks. Answer: B", Said("thanks. Answer: B"), Said("thanks. Answer: B")),
+    ],
+)
+def test_a_two_step_output_is_read_in_the_published_order(output: str, first: Said, later: Said | FinalAnswer) -> None:
+    assert TWO_STEP.read(output, ()) == first
+    assert TWO_STEP.read(output, TURNS) == later
+
+
+def test_the_variants_differ_in_the_first_turn_alone() -> None:
+    names: tuple[StyleName, ...] = ("two-step", "two-step-problem", "two-step-help")
+    first = {STYLES[name].messages("Q", ())[1].content for name in names}
+    later = {STYLES[name].messages("Q", TURNS)[1].content for name in names}
+
+    assert first == {prompts.FIRST_TURN, prompts.FIRST_TURN_PROBLEM}
+    assert len(later) == 1
+    assert [STYLES[name].opening for name in names] == [None, None, prompts.FIRST_TURN_HELP]
+
+
+# ---- IQA-EVAL ----
+
+
+def test_iqa_eval_is_asked_in_one_system_message_word_for_word() -> None:
+    free, forced = (STYLES["iqa-eval"].messages("{Q} \\frac{1}{2}", TURNS, forced=flag) for flag in (False, True))
+
+    assert [message.role for message in (*free, *forced)] == ["system", "system"]
+    assert free[0].content == (
+        "You are mimicking a human. You are trying to choose the correct answer to the given question. Please ask an "
+        "assistant sub-questions for help approaching answers. In each turn, please only ask one sub-question to "
+        "interact with an assistant. In the sub-questions, please include all necessary information, such as the "
+        "question and options, in the original question. If you know the answer, please output "
+        '"So, the answer is: A, B, C, or D."\n\n{Q} \\frac{1}{2}\n\nYOU: first\n\nASSISTANT: reply'
+    )
+    assert forced[0].content == (
+        "You are mimicking a human. You are trying to choose the correct answer to the given question. Please choose "
+        'the correct answer to the given question. Please output "So, the answer is: A, B, C, or D."\n\n'
+        "{Q} \\frac{1}{2}\n\nYOU: first\n\nASSISTANT: reply"
+    )
+    assert STYLES["iqa-eval"].messages("Q", ())[0].content.endswith('or D."\n\nQ')
+
+
+def test_iqa_eval_may_answer_before_it_asked_anything() -> None:
+    # The two-step rule, by which the first turn is always a message, is the likely mistake.
+    outcome, _ = held("iqa-eval", "Easy. So, the answer is: B.")
+
+    assert (outcome.termination, outcome.letter, outcome.turns) == ("answered", "B", ())
+
+
+def test_iqa_eval_asks_then_answers_and_its_other_words_are_messages() -> None:
+    outcome, asked = held("iqa-eval", '"YOU: What is 2+2?"', "Answer: C", "I see. So, the answer is: (B)")
+
+    assert [turn.text for turn in outcome.turns] == ["What is 2+2?", "4", "Answer: C", "4"]
+    assert (outcome.termination, outcome.answer_text, outcome.letter) == ("answered", "(B)", None)
+    assert outcome.lenient_letter == "B"
+    assert len(asked) == 3
+
+
+def test_iqa_eval_that_only_asks_is_forced() -> None:
+    outcome, asked = held("iqa-eval", "a?", "b?", "So, the answer is: D", max_user_turns=2)
+
+    assert (outcome.termination, outcome.letter, outcome.forced_text) == ("forced", "D", "So, the answer is: D")
+    assert asked[-1].messages[0].content.startswith(prompts.IQA_EVAL_FORCED.partition("\n")[0])
+
+
+# ---- UserLM ----
+
+
+def test_a_userlm_sees_the_intent_and_the_chat_with_its_roles() -> None:
+    # Flipped roles, as a prompted assistant needs them, are the likely mistake.
+    assert STYLES["userlm"].messages("Q\nA. 1", TURNS) == (
+        Message("system", "You are a user who is trying to answer the following question:\n\nQ\nA. 1"),
+        Message("user", "first"),
+        Message("assistant", "reply"),
+    )
+
+
+def test_a_userlm_ends_its_chat_by_a_token_and_is_then_asked_for_the_letter() -> None:
+    outcome, asked = held("userlm", "what is 2+2", "<|endconversation|>", "Answer: B")
+
+    assert [request.purpose for request in asked] == ["turn", "turn", "forced"]
+    assert asked[2].messages[0].content.endswith(f"B. 4\nC. 5\nD. 6\n\n{prompts.FORCED_ANSWER}")
+    assert asked[2].messages[1:] == asked[1].messages[1:]
+    assert asked[2].seed != asked[1].seed
+    assert (outcome.termination, outcome.letter, len(outcome.turns)) == ("forced", "B", 2)
+
+
+def test_last_words_before_the_token_are_sent_and_answered_and_nothing_is_asked_after() -> None:
+    outcome, asked = held("userlm", "what is 2+2", "thanks!<|endconversation|>", "4 I think")
+
+    assert [turn.text for turn in outcome.turns] == ["what is 2+2", "4", "thanks!", "4"]
+    assert [request.purpose for request in asked] == ["turn", "turn", "forced"]
+    assert (outcome.termination, outcome.letter, outcome.forced_text) == ("no_answer", None, "4 I think")
+
+
+def test_silence_ends_a_userlms_chat_as_the_token_does() -> None:
+    # A server that leaves special tokens out of its texts sends nothing in the token's place.
+    outcome, _ = held("userlm", "what is 2+2", "", "Answer: B")
+
+    assert (outcome.termination, outcome.letter, outcome.observed) == ("forced", "B", {})
+
+
+def test_an_answer_in_a_userlms_chat_is_a_message_like_any_other() -> None:
+    outcome, _ = held("userlm", "hi", "Answer: B", "<|endconversation|>", "Answer: C<|endconversation|>")
+
+    assert outcome.turns[2] == Turn("user", "Answer: B")
+    assert (outcome.termination, outcome.letter) == ("forced", "C")
+
+
+def test_a_userlm_that_ends_before_it_began_said_nothing() -> None:
+    outcome, _ = held("userlm", "<|endconversation|>")
+
+    assert (outcome.termination, outcome.reason, outcome.observed) == ("failed", EMPTY_TURN, {})
+
+
+# ---- all ----
+
+
+@pytest.mark.parametrize("name", ["two-step", "iqa-eval", "userlm"])
+@pytest.mark.parametrize("forced", [False, True])
+def test_the_oldest_exchanges_leave_what_any_style_is_asked(name: StyleName, forced: bool) -> None:
+    style = STYLES[name]
+    question = "Is YOU: a word?\nA. 1"
+    asked = style.messages(question, LONGER, forced=forced)
+
+    assert exchanges_asked_with(asked) == 2
+    assert asked_without_oldest(asked, 0) == asked
+    assert asked_without_oldest(asked, 1) == style.messages(question, LONGER[2:], forced=forced)
+    assert "second" not in str(asked_without_oldest(asked, 2))
+    assert exchanges_asked_with(style.messages(question, ())) == 0
+
+
+def test_the_hash_of_the_prompts_tells_styles_and_words_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = {name: prompts_sha256(style) for name, style in STYLES.items()}
+    assert len(set(hashes.values())) == len(STYLES) == 5
+
+    monkeypatch.setattr(prompts, "FORCED_ANSWER", "Answer now.")
+    assert prompts_sha256(TWO_STEP) != hashes["two-step"]
+    assert prompts_sha256(STYLES["iqa-eval"]) == hashes["iqa-eval"]
+
+
+def test_styles_are_values() -> None:
+    assert UserLm() == STYLES["userlm"]
+    assert [dataclasses.asdict(style)["name"] for style in STYLES.values()] == list(STYLES)  # type: ignore[call-overload]  # all are

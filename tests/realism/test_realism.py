@@ -1,0 +1,113 @@
+"""The realism step on hand-made logs: its files, what it prints, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from tests.support.simulated_logs import Workspace, always_wrong, prepared, rewrite_log, write_log
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_json, write_json
+from chatbench.realism.realism import RealismSettings, realism
+from chatbench.realism.table import realism_footnotes, realism_grids
+from chatbench.realism.termination import Termination
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    workspace = prepared(tmp_path)
+    write_log(workspace, "split_0")
+    return workspace
+
+
+def measures(path: Path) -> dict[str, dict[str, object]]:
+    content = json.loads(path.read_text())
+    rows = content["realism"]["comparisons"] if "realism" in content else content["measures"]
+    return {row["measure"]: row for row in rows}
+
+
+def test_a_split_and_the_summary_hold_every_measure_with_its_reference(place: Workspace) -> None:
+    write_log(place, "split_1")
+    realism("tiny", data=place.data, results=place.results)
+    folder = place.results / "realism" / "tiny"
+    split, summary = measures(folder / "split_0.json"), measures(folder / "summary.json")
+
+    assert split["first message: copy"]["simulated"] == split["first message: copy"]["people"] == 1
+    assert split["user turns"]["people_apart"] == 0
+    assert split["length of a follow-up"]["apart"] == {"undefined": "nobody wrote a second message"}
+    assert summary.keys() == split.keys()
+    assert summary["user turns"]["simulated"] == {
+        "mean": 1.0, "standard_error": 0.0, "corrected_standard_error": 0.0, "splits": 2,
+    }  # fmt: skip
+    assert "people" not in summary["user turns, Wasserstein"]
+    assert json.loads((folder / "summary.json").read_text())["signature"]["halvings"] == 20
+
+
+def test_running_twice_writes_the_same_bytes(place: Workspace) -> None:
+    folder = place.results / "realism" / "tiny"
+    realism("tiny", data=place.data, results=place.results)
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    realism("tiny", data=place.data, results=place.results)
+
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+
+
+def test_the_base_models_chats_have_files_of_their_own(place: Workspace) -> None:
+    write_log(place, "split_0", always_wrong, base_model=True, conversations=2)
+    table = realism("tiny", data=place.data, results=place.results, told=RealismSettings(base_model=True))
+
+    assert table.source == "base model"
+    assert {path.name for path in (place.results / "realism" / "tiny").iterdir()} == {
+        "split_0_base.json", "summary_base.json",
+    }  # fmt: skip
+
+
+def test_without_chats_of_the_base_there_is_nothing_to_compare(place: Workspace) -> None:
+    with pytest.raises(ChatbenchError, match="no chats of the base model"):
+        realism("tiny", data=place.data, results=place.results, told=RealismSettings(base_model=True))
+
+
+def test_assistants_that_people_did_not_work_with_leave_nothing_to_compare(place: Workspace) -> None:
+    # Comparing them all the same would lay the assistant's difference to the simulator's charge.
+    log = place.results / "simulations" / "tiny" / "split_0" / "conversations.jsonl"
+    rewrite_log(log, lambda row: {**row, "assistant": f"other {row['assistant']}"})
+
+    with pytest.raises(ChatbenchError, match="no question on which both people and the fine-tuned simulator"):
+        realism("tiny", data=place.data, results=place.results)
+
+
+def test_what_is_printed_names_every_measure_and_what_is_missing(place: Workspace) -> None:
+    table = realism("tiny", data=place.data, results=place.results)
+    grids, notes = realism_grids(table), realism_footnotes(table)
+
+    assert len(grids[0].rows) == len(table.measures())
+    assert next(row for row in grids[0].rows if row[0] == "MATTR")[3] != "–"  # noqa: RUF001  (what a grid shows)
+    assert any("split_1: not simulated yet" in note for note in notes)
+    assert any(note.startswith("classifier: undefined: 4 questions") for note in notes)
+
+
+def test_termination_is_read_only_while_it_is_of_the_same_simulator(place: Workspace) -> None:
+    # Scores of a model that was trained anew since would stand beside chats that it never held.
+    log = write_log(place, "split_1")
+    path = place.results / "realism" / "tiny" / "split_1_termination.json"
+    settings = json.loads(log.with_suffix(".run.json").read_text())["settings"]
+    depends_on = {
+        "weights": settings["simulator"]["weights"], "form": None, "temperature": 1.0,
+        "questions_sha256": settings["questions_sha256"], "held_out_sha256": settings["held_out_sha256"],
+        "points": 40, "opening_tokens": 16,
+    }  # fmt: skip
+    names = [field.name for field in fields(Termination)]
+    scores: dict[str, object] = {**dict.fromkeys(names, 0.5), "calibration_error": {"undefined": "not asked"}}
+    write_json(path, {"depends_on": depends_on, "scores": scores})
+    table = realism("tiny", data=place.data, results=place.results, splits=["split_1"])
+    assert table.termination["split_1"].f1 == 0.5
+    assert [row for grid in realism_grids(table) for row in grid.rows if row[0] == "F1 of ending"] == [
+        ("F1 of ending", "0.500")
+    ]
+
+    write_json(path, {"depends_on": {**depends_on, "weights": "another"}, "scores": scores})
+    assert realism("tiny", data=place.data, results=place.results, splits=["split_1"]).termination == {}
+    assert read_json(path)

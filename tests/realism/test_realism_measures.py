@@ -1,0 +1,251 @@
+"""Distances, halves of the people, classes of behaviour, the classifier, and all of them together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+from tests.support.spoken import TRAINS, chat
+
+from chatbench.metrics.agreement import Undefined
+from chatbench.realism.behaviour import behaviour_classes
+from chatbench.realism.chats import ChatTraits, SpokenChat, on_common_cells, real_chats, traits_of
+from chatbench.realism.comparison import Comparison, halvings, realism
+from chatbench.realism.detectability import Detection, area_under_curve, detection, out_of_fold_scores
+from chatbench.realism.measures import TRAITS, counts_by_length, jensen_shannon, kullback_leibler, wasserstein
+from chatbench.sample.people import STUDY_HABITS, draw_person
+from chatbench.sample.people import chat as hold_chat
+from chatbench.sample.study import SampleSettings, SampleStudy, make_sample
+
+# Distances
+
+
+def test_wasserstein_is_the_mean_shift() -> None:
+    assert wasserstein([1, 1, 3], [2, 2, 4]) == pytest.approx(1)
+
+
+def test_jensen_shannon_is_a_divergence_in_bits_and_not_its_root() -> None:
+    # (3/4, 1/4) and (1/4, 3/4) around (1/2, 1/2): 1 - H(1/4) = 0.1887 bits; scipy's function gives its root, 0.434.
+    assert jensen_shannon([3, 1], [1, 3]) == pytest.approx(1 + 0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
+
+
+def test_kullback_leibler_is_smoothed_by_half_a_chat_and_has_a_direction() -> None:
+    # (4.5, 0.5) / 5 against (2.5, 2.5) / 5, and the other way round.
+    assert kullback_leibler([4, 0], [2, 2]) == pytest.approx(0.9 * math.log2(1.8) + 0.1 * math.log2(0.2))
+    assert kullback_leibler([2, 2], [4, 0]) == pytest.approx(0.5 * math.log2(0.5 / 0.9) + 0.5 * math.log2(5))
+
+
+def test_lengths_fall_into_doubling_classes() -> None:
+    assert counts_by_length([0, 1, 2, 3, 4, 7, 8, 255, 256, 9999]) == [1, 1, 2, 2, 1, 0, 0, 0, 1, 2]
+
+
+def test_a_side_without_chats_has_no_distance() -> None:
+    assert isinstance(wasserstein([], [1]), Undefined)
+    assert isinstance(jensen_shannon([0, 0], [1, 0]), Undefined)
+    assert isinstance(kullback_leibler([1], [0]), Undefined)
+
+
+# Halves
+
+
+def _halved(real: Sequence[ChatTraits], simulated: Sequence[ChatTraits], count: int = 20) -> list[object]:
+    rng = np.random.default_rng(0)
+    return list(halvings(real, simulated, person_of=lambda c: c.person, cell_of=lambda c: c.cell, rng=rng, count=count))
+
+
+def test_a_person_is_never_in_both_halves_and_sides_have_equally_many_chats_of_each_cell() -> None:
+    # Halving chats instead of people would compare people with themselves: the likely mistake.
+    questions = [replace(TRAINS, id=f"q{n}") for n in range(4)]
+    real = [chat(["hi"], question=q, person=f"w{p}") for p in range(10) for q in questions]
+    simulated = [chat(["yo"], question=q, person=f"s{q.id}{i}") for q in questions for i in range(3)]
+    halves = _halved(real, simulated)
+
+    assert len(halves) == 20
+    for half in halves:
+        people = [{c.person for c in side} for side in (half.first, half.second)]  # type: ignore[attr-defined]
+        assert people[0].isdisjoint(people[1])
+        assert len(people[1]) == 5
+        assert sorted(c.cell for c in half.first) == sorted(c.cell for c in half.simulated)  # type: ignore[attr-defined]
+        assert len(half.first) == 12  # three simulated chats of each of four cells, though five people wrote
+
+
+def test_people_of_each_assistant_are_spread_over_both_halves() -> None:
+    real = [chat(["hi"], person=f"{name}{p}", assistant=name) for name in "ab" for p in range(10)]
+    for half in _halved(real, real):
+        assert [sum(c.cell[1] == name for c in half.second) for name in "ab"] == [5, 5]  # type: ignore[attr-defined]
+
+
+def test_one_person_cannot_be_halved() -> None:
+    assert _halved([chat(["hi"]), chat(["ho"])], [chat(["yo"])]) == []
+
+
+# Classes of behaviour and the classifier
+
+
+@pytest.fixture(scope="module")
+def sample() -> SampleStudy:
+    return make_sample(SampleSettings(questions=40, chats=6))
+
+
+@pytest.fixture(scope="module")
+def people(sample: SampleStudy) -> list[ChatTraits]:
+    return [traits_of(one) for one in real_chats(sample.study.conversations, sample.study.questions)]
+
+
+@pytest.fixture(scope="module")
+def others(sample: SampleStudy) -> list[ChatTraits]:
+    """Chats of other people of the same population: the perfect simulator."""
+    rng, held = Random(1), []
+    for problem in sample.problems.values():
+        for assistant in sample.study.assistants:
+            for index in range(5):
+                one = hold_chat(draw_person("", STUDY_HABITS, rng), problem, assistant, STUDY_HABITS, rng)
+                said, heard = (tuple(turn.text for turn in one.turns[start::2]) for start in (0, 1))
+                person = f"{problem.question.id}|{assistant}|{index}"
+                held.append(traits_of(SpokenChat(problem.question, assistant, person, said, heard, one.letter)))
+    return held
+
+
+def lowered(chats: Sequence[ChatTraits]) -> list[ChatTraits]:
+    """The same chats typed without capital letters."""
+    return [traits_of(replace(c.chat, said=tuple(text.lower() for text in c.chat.said))) for c in chats]
+
+
+def test_classes_are_found_in_people_and_every_chat_falls_into_one(people: list[ChatTraits]) -> None:
+    classes = behaviour_classes(people, seed=0)
+    assert not isinstance(classes, Undefined)
+    found = classes.classes_of(people)
+
+    assert len(classes.centres) == 8 == len(classes.names())
+    assert len(set(found)) == 8
+    assert found.count(0) == max(found.count(place) for place in range(8))
+
+
+def test_too_few_chats_have_no_classes() -> None:
+    assert isinstance(behaviour_classes([chat(["hi"])] * 49, seed=0), Undefined)
+    assert isinstance(behaviour_classes([chat(["hi"])] * 100, seed=0), Undefined)  # all alike
+    assert isinstance(behaviour_classes([], seed=0), Undefined)
+
+
+def test_the_area_under_the_curve_counts_ties_as_half() -> None:
+    # Pairs (0.5 against 0.5, 0.1): one tie, one win.
+    assert area_under_curve(np.array([0, 0, 1]), np.array([0.5, 0.1, 0.5])) == pytest.approx(0.75)
+
+
+def test_a_classifier_sees_capital_letters_and_names_them(people: list[ChatTraits]) -> None:
+    found = detection(people[:240], lowered(people[240:]), seed=0)
+    assert isinstance(found, Detection)
+
+    assert found.auc > 0.7
+    assert found.p_value == pytest.approx(0.001)
+    assert any("I" in one.feature or "H" in one.feature for one in found.telling_first)
+
+
+def test_a_classifier_is_asked_about_questions_that_it_has_not_seen() -> None:
+    # Every side of every question has a feature of its own. Folds that part a question's chats would know them all.
+    questions, labels = np.repeat(np.arange(10), 8), np.tile([0, 0, 0, 0, 1, 1, 1, 1], 10)
+    rows = 10 * np.eye(20)[2 * questions + labels]
+    scores = out_of_fold_scores(rows, labels, questions)
+    assert scores is not None
+
+    assert np.ptp(scores) < 0.1
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_too_few_chats_are_not_classified(count: int) -> None:
+    assert isinstance(detection([chat(["hi"])] * count, [chat(["ho"])] * 3, seed=0), Undefined)
+
+
+# Everything
+
+
+def by_name(comparisons: Sequence[Comparison]) -> dict[str, Comparison]:
+    return {one.measure: one for one in comparisons}
+
+
+@pytest.fixture(scope="module")
+def held_out(sample: SampleStudy) -> set[str]:
+    return set(sorted(sample.problems)[::2])
+
+
+def of(chats: Sequence[ChatTraits], questions: set[str], *, inside: bool = True) -> list[ChatTraits]:
+    return [one for one in chats if (one.cell[0] in questions) == inside]
+
+
+def test_other_people_of_the_same_population_are_as_near_as_people_are_to_each_other(
+    people: list[ChatTraits], others: list[ChatTraits], held_out: set[str]
+) -> None:
+    found = realism(of(people, held_out), of(others, held_out), of(people, held_out, inside=False), seed=0)
+    further = [one.further for one in found.comparisons if isinstance(one.further, float)]
+    rows = by_name(found.comparisons)
+
+    assert 0.3 < sum(further) / len(further) < 0.65
+    accuracy = rows["real-or-simulated classifier, accuracy"]
+    assert isinstance(accuracy.apart, float)
+    assert abs(accuracy.apart - 0.5) < 0.1
+    assert all(isinstance(one.apart, float) for one in found.comparisons)
+
+
+def test_chats_cut_after_one_message_are_far_from_people(people: list[ChatTraits], held_out: set[str]) -> None:
+    short = [traits_of(replace(one.chat, said=one.chat.said[:1], replies=one.chat.replies[:1])) for one in people]
+    found = realism(of(people, held_out), of(short, held_out), of(people, held_out, inside=False), seed=0)
+    rows = by_name(found.comparisons)
+    turns = rows["user turns, Wasserstein"]
+
+    assert rows["chats that end after the first reply"].simulated == 1
+    assert turns.further == 1
+    assert isinstance(turns.apart, float)
+    assert isinstance(turns.people_apart, float)
+    assert turns.apart > 3 * turns.people_apart
+    assert rows["first-message length, Wasserstein"].further != 1
+    assert rows["length of a follow-up"].simulated == Undefined("nobody wrote a second message")
+    assert rows["behaviour, forward KL"].further == 1
+
+
+def test_a_measure_that_shrinks_with_size_is_taken_on_equally_many_chats(people: list[ChatTraits]) -> None:
+    # With all chats, ten times as many simulated ones would look ten times as repetitive.
+    real = [chat([f"message {n}"], person=f"w{n}") for n in range(8)]
+    simulated = [chat([f"message {n % 8}"], person=f"s{n}") for n in range(80)]
+    row = by_name(realism(real, simulated, people, seed=0).comparisons)["distinct first messages"]
+
+    assert row.people == 1
+    assert isinstance(row.simulated, float)
+    assert row.simulated > 0.6  # four of eight messages drawn at random; of all 80 it would be 0.1
+
+
+def test_a_single_person_gives_reasons_and_no_numbers() -> None:
+    found = realism([chat(["hi"])], [chat([])], [], seed=0)
+
+    assert {type(one.apart) for one in found.comparisons} == {Undefined}
+    assert by_name(found.comparisons)["user turns"].simulated == 0
+    assert isinstance(found.detected, Undefined)
+
+
+def test_traits_by_hand() -> None:
+    chats = [
+        chat([TRAINS.text, "are you sure?", "ok thanks"], person="w1"),
+        chat(["120 miles in 3 hours", "are you sure?"], person="w2"),
+        chat(["how far", "How far?", "how  far"], person="w3"),
+    ]
+    values = {trait.name: trait.of(chats) for trait in TRAITS}
+
+    assert values["user turns"] == pytest.approx(8 / 3)
+    assert values["length of a follow-up"] == pytest.approx((3 + 2 + 3 + 2 + 2) / 5)
+    assert values["follow-ups of at most 3 words"] == 1
+    assert values["chats with polite words"] == pytest.approx(1 / 3)
+    assert values["first message: copy"] == pytest.approx(1 / 3)
+    assert values["numbers told by the end"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert values["follow-ups that repeat the chat"] == pytest.approx(2 / 5)
+    assert values["follow-ups said in other chats"] == pytest.approx(2 / 5)
+    assert values["MATTR"] == Undefined("fewer than 50 words")
+
+
+def test_only_cells_of_both_sides_are_compared() -> None:
+    one = SpokenChat(TRAINS, "gpt-4o", "w", ("hi",), ("ho",), None)
+    other = replace(one, assistant="llama-3.1-8b")
+
+    assert on_common_cells([one, other], [one]) == ([one], [one])

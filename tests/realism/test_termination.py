@@ -1,0 +1,124 @@
+"""Where a simulator would stop in people's chats: the points, the scores, and the probability from a model."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from chatbench.core.records import Conversation, Question, Turn
+from chatbench.metrics.agreement import Undefined
+from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request
+from chatbench.protocol.prompts import simulator_messages
+from chatbench.realism.termination import (
+    Decision,
+    answer_probabilities,
+    end_shares_by_reply,
+    f1_score,
+    stopping_points,
+    termination,
+    would_stop,
+)
+
+QUESTION = Question("q", "s", "How many?", ("1", "2", "3", "4"), "B")
+TURNS = (Turn("user", " how many? "), Turn("assistant", "2"), Turn("user", "sure?"), Turn("assistant", "yes"))
+CHAT = Conversation("q|w", "q", "w", "gpt-4o", "answer-first", TURNS, "B")
+
+
+def decision(ended: bool, predicted: bool, probability: float | None = None, replies: int = 1) -> Decision:
+    return Decision("q", replies, ended, predicted, probability)
+
+
+def test_scores_by_hand() -> None:
+    # Three ends, of which two are seen; one end too many.
+    told = [(True, True, 0.9), (True, True, 0.7), (True, False, 0.2), (False, True, 0.6), (False, False, 0.1)]
+    scores = termination([decision(*one) for one in told], {1: 0.5})
+
+    assert scores.precision == pytest.approx(2 / 3)
+    assert scores.recall == pytest.approx(2 / 3)
+    assert scores.f1 == pytest.approx(2 / 3)
+    assert scores.f1_always == pytest.approx(2 * 3 / (5 + 3))
+    assert scores.f1_by_chance == pytest.approx(2 * 1.5 / (2.5 + 3))
+    assert scores.brier == pytest.approx((0.01 + 0.09 + 0.64 + 0.36 + 0.01) / 5)
+    assert scores.brier_floor == pytest.approx(0.6 * 0.4)
+    assert scores.calibration_error == pytest.approx((0.1 + 0.3 + 0.8 + 0.6 + 0.1) / 5)
+
+
+def test_f1_does_not_count_chats_that_rightly_go_on() -> None:
+    # Accuracy would be 0.98 here: the likely mistake.
+    decisions = [decision(True, False), decision(False, True), *[decision(False, False)] * 98]
+
+    assert termination(decisions, {}).f1 == 0
+
+
+def test_what_does_not_exist_has_a_reason() -> None:
+    scores = termination([decision(False, False)], {})
+
+    assert scores.precision == Undefined("the simulator never ends a chat")
+    assert scores.recall == Undefined("nobody ended a chat")
+    assert isinstance(scores.f1, Undefined)
+    assert isinstance(scores.brier, Undefined)
+    assert isinstance(termination([], {}).ended_share, Undefined)
+    assert isinstance(f1_score(0, 0, 0), Undefined)
+
+
+def test_chance_ends_as_people_do_after_as_many_replies() -> None:
+    assert end_shares_by_reply([1, 1, 2, 4]) == {1: 0.5, 2: 0.5, 4: 1.0}
+    # After three replies nobody of the training side was seen to stop or not: the share after two stands in.
+    late = termination([decision(True, True, replies=3)], end_shares_by_reply([1, 1, 2, 4]))
+    assert late.f1_by_chance == pytest.approx(2 * 0.5 / (0.5 + 1))
+
+
+def test_each_reply_of_a_chat_is_a_point_and_the_last_is_where_the_person_stopped() -> None:
+    first, last = stopping_points([CHAT], {"q": QUESTION})
+
+    assert [(first.replies, first.ended), (last.replies, last.ended)] == [(1, False), (2, True)]
+    assert first.messages == simulator_messages(QUESTION.full_text, (Turn("user", "how many?"), TURNS[1]))
+    assert last.messages[1].content.count("SYSTEM: ") == 2
+
+
+def test_an_output_stops_where_the_simulation_would_read_an_answer() -> None:
+    def answer(request: Request) -> Reply | Failure:
+        return Reply(' "YOU: Answer: (B)') if "sure?" in request.messages[1].content else Failure("too long")
+
+    points = stopping_points([CHAT], {"q": QUESTION})
+    assert would_stop(FunctionParticipant(answer, {}), points) == [False, True]
+
+
+def test_the_probability_of_an_answer_is_that_of_its_four_texts(tmp_path: Path) -> None:
+    import torch
+    from tests.support.tiny_models import save_tiny_model
+
+    from chatbench.models.encoding import PLAIN
+    from chatbench.models.loading import load
+    from chatbench.protocol.plain_text import completion_text, encode_completion, encode_prompt, prompt_text
+
+    loaded = load(str(save_tiny_model(tmp_path / "llama", context=2048)), device="cpu")
+    points = stopping_points([CHAT], {"q": QUESTION})
+    found = answer_probabilities(loaded, PLAIN, points)
+    prompt = encode_prompt(loaded.tokenizer, prompt_text(points[0].messages))
+    total = 0.0
+    for letter in "ABCD":
+        target = encode_completion(loaded.tokenizer, completion_text(f"Answer: {letter}"))
+        with torch.inference_mode():
+            logits = loaded.model(torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1]
+        chances = logits.double().log_softmax(-1)[range(len(target)), target]
+        total += math.exp(float(chances.sum()))
+
+    assert found[0] == pytest.approx(total, rel=1e-3)
+
+
+def test_a_chat_that_does_not_fit_the_context_has_no_probability(tmp_path: Path) -> None:
+    from tests.support.tiny_models import save_tiny_model
+
+    from chatbench.models.encoding import PLAIN
+    from chatbench.models.loading import context_length, load
+
+    loaded = load(str(save_tiny_model(tmp_path / "llama", context=2048)), device="cpu")
+    words = "word " * context_length(loaded.model)
+    endless = Conversation("q|v", "q", "v", "gpt-4o", "", (Turn("user", words), Turn("assistant", "ok")), "B")
+    found = answer_probabilities(loaded, PLAIN, stopping_points([CHAT, endless], {"q": QUESTION}))
+
+    assert found[2] is None
+    assert found[0] is not None

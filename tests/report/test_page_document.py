@@ -1,0 +1,227 @@
+"""The page as a file: nothing in it can act but what we wrote, whatever the chats say."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from importlib import resources
+from itertools import chain
+
+import pytest
+from tests.support.finished_results import HOSTILE
+
+from chatbench.report.page import (
+    OWN_SCRIPTS,
+    STYLES,
+    VENDOR_SCRIPTS,
+    PageContent,
+    asset,
+    content_hash,
+    own_script,
+    render,
+    render_folder,
+    script_json,
+    sha256_of_asset,
+    style,
+    vendored,
+)
+
+NASTY = ["</script><script>alert(1)</script>", "<!-- <script>", "]]>", "\u2028\u2029\0\ud800\u202e", HOSTILE, "&lt;"]
+
+
+class Elements(HTMLParser):
+    """Every element of a page with its attributes and the text directly inside it."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: list[tuple[str, dict[str, str | None], str]] = []
+        self._inside = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs), ""))
+        self._inside = True
+
+    def handle_endtag(self, tag: str) -> None:  # noqa: ARG002  # the parser calls it so
+        self._inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            tag, attributes, text = self.found[-1]
+            self.found[-1] = (tag, attributes, text + data)
+
+    def of(self, tag: str) -> list[tuple[dict[str, str | None], str]]:
+        return [(attributes, text) for each, attributes, text in self.found if each == tag]
+
+
+def content(text: str = "x") -> PageContent:
+    return PageContent(text, {"title": text, "runs": [], "said": NASTY}, {"chats-0": [text, *NASTY]})
+
+
+def policies(page: str) -> dict[str, list[str]]:
+    [metas] = [a for a, _ in Elements(page).of("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    return {name: rest for name, *rest in (part.split() for part in str(metas["content"]).split(";"))}
+
+
+def test_json_in_a_script_holds_nothing_that_ends_it_and_gives_back_every_character() -> None:
+    # json.dumps alone leaves </script> as it is, and HTML escaping would not be undone inside a script.
+    text = script_json(NASTY)
+
+    assert not set(text) & set("<>&")
+    assert text.isascii()
+    assert "\0" not in text
+    assert json.loads(text) == NASTY
+
+
+def test_a_number_that_json_has_no_word_for_is_refused() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        script_json({"loss": float("nan")})
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_hostile_text_adds_no_element_to_the_page(text: str) -> None:
+    # Titles go through the template, chats through JSON: escaping only one of the two is the likely mistake.
+    plain, hostile = (Elements(render(content(each))) for each in ("x", text))
+
+    assert [(tag, list(attributes)) for tag, attributes, _ in hostile.found] == [
+        (tag, list(attributes)) for tag, attributes, _ in plain.found
+    ]
+    assert render(content(text)).encode("utf-8")
+
+
+def test_the_policy_allows_our_scripts_and_styles_by_hash_and_no_network() -> None:
+    page = render(content())
+    running = [text for attributes, text in Elements(page).of("script") if attributes.get("type") != "application/json"]
+    allowed = policies(page)
+
+    assert allowed["script-src"] == [content_hash(script) for script in running]
+    assert len(running) == len(VENDOR_SCRIPTS) + 1
+    assert [content_hash(text) for _, text in Elements(page).of("style")] == allowed["style-src"][:1]
+    for name in ("default-src", "connect-src", "base-uri", "form-action"):
+        assert allowed[name] == ["'none'"], name
+    assert not [source for source in chain(*allowed.values()) if "unsafe" in source or "http" in source]
+    assert allowed["require-trusted-types-for"] == ["'script'"]
+
+
+def test_a_live_page_may_ask_its_own_server_and_nobody_else() -> None:
+    assert policies(render(content(), live=True))["connect-src"] == ["'self'"]
+
+
+def test_the_page_names_no_address_to_load_from() -> None:
+    # A style with @import or url(...), or a script with src, would make the page depend on a network.
+    elements = Elements(render(content()))
+
+    loading = [a[name] for _, a, _ in elements.found for name in ("src", "srcset", "action", "data") if name in a]
+    assert not loading
+    assert [a["href"] for a, _ in elements.of("link")] == ["data:,"]
+    assert not re.search(r"@import|url\(", style())
+
+
+def test_a_part_of_a_folder_is_a_call_with_json_and_nothing_more() -> None:
+    files = render_folder(content("</script>"))
+    assert sorted(files) == ["index.html", "parts/chats-0.js"]
+
+    name, value = re.fullmatch(r'chatbenchPart\("([\w-]+)",(.*)\);\n', files["parts/chats-0.js"]).groups()  # type: ignore[union-attr]
+    assert (name, json.loads(value)) == ("chats-0", ["</script>", *NASTY])
+    assert "chats-0" in json.loads(Elements(files["index.html"]).of("script")[0][1])["beside"]
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a b", "", 'x"'])
+def test_the_name_of_a_part_cannot_lead_elsewhere(name: str) -> None:
+    for make in (render, render_folder):
+        with pytest.raises(ValueError, match="letters, digits and hyphens"):
+            make(PageContent("t", {}, {name: 1}))
+
+
+def test_what_others_wrote_is_listed_with_its_licence_and_is_unchanged() -> None:
+    assert [each.file for each in vendored()] == list(VENDOR_SCRIPTS)
+    for each in vendored():
+        assert sha256_of_asset(each.file) == each.sha256, each.file
+        assert each.version in asset(each.file)[:200]
+        assert "Permission to use, copy, modify" in asset(each.licence_file)
+
+
+def names_of_assets(ending: str) -> set[str]:
+    folder = resources.files("chatbench.report").joinpath("assets")
+    return {entry.name for entry in folder.iterdir() if entry.name.endswith(ending)}
+
+
+def test_every_script_and_style_is_in_the_page() -> None:
+    # A file that is not listed would be shipped and never run.
+    assert set(OWN_SCRIPTS) == names_of_assets(".js")
+    assert set(STYLES) == names_of_assets(".css")
+    assert OWN_SCRIPTS[-1] == "main.js"
+
+
+def test_no_two_scripts_use_the_same_name() -> None:
+    # They share one scope: of two functions with one name the later silently replaces the earlier.
+    names = re.findall(r"^(?:async )?function\*? (\w+)|^(?:const|let) (\w+)", own_script(), flags=re.MULTILINE)
+    flat = [first or second for first, second in names]
+
+    assert sorted(name for name in set(flat) if flat.count(name) > 1) == []
+
+
+@pytest.mark.parametrize("name", OWN_SCRIPTS)
+def test_our_scripts_make_no_markup_of_text_and_run_no_text(name: str) -> None:
+    # The policy stops these too, but a page that relies on it breaks instead of showing the text.
+    text = asset(name)
+    assert "</script" not in text
+    assert "<!--" not in text
+    for forbidden in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function",
+                      'setAttribute("style"', "createContextualFragment"):  # fmt: skip
+        assert forbidden not in text, forbidden
+
+
+# ---- colours
+
+
+def variables(block: str) -> dict[str, str]:
+    return dict(re.findall(r"(--[\w-]+):\s*(#[0-9a-fA-F]{3,6})", block))
+
+
+def palettes() -> dict[str, dict[str, str]]:
+    """Colours by name: light, dark and print."""
+    blocks = re.findall(r":root \{(.*?)\}", asset("page.css"), flags=re.DOTALL)
+    light, dark, printed = map(variables, blocks)
+    return {"light": light, "dark": {**light, **dark}, "print": {**light, **printed}}
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance after WCAG 2.2."""
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    channels = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first: str, second: str) -> float:
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_contrast_is_measured_as_wcag_does() -> None:
+    assert contrast("#000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+@pytest.mark.parametrize("mode", ["light", "dark", "print"])
+def test_text_and_marks_stand_out_from_every_ground_they_stand_on(mode: str) -> None:
+    # axe looks at one page in one state; a colour used for a state that it does not see would go unnoticed.
+    colours = palettes()[mode]
+    for ground in ("--paper", "--card", "--sunken"):
+        for ink in ("--ink", "--muted", "--accent", "--good", "--bad"):
+            assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
+    for number in range(1, 7):
+        assert contrast(colours[f"--series-{number}"], colours["--card"]) >= 3, number
+
+
+def test_print_and_downloaded_figures_have_the_light_colours() -> None:
+    # In dark mode the page's own colours would come out of the printer, or into the paper, on white.
+    palette = palettes()
+    named = dict(re.findall(r'"(--[\w-]+)": "(#[0-9a-f]{6})"', asset("figure_card.js")))
+
+    assert {name: palette["light"].get(name, colour) for name, colour in named.items()} == named
+    series = [f"--series-{number}" for number in range(1, 7)]
+    assert [palette["print"][name] for name in series] == [palette["light"][name] for name in series]
+    assert set(series) <= set(named)

@@ -1,0 +1,176 @@
+"""Overview, figures, questions and comparison in a real browser: they show the stored figures, and give them away."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.support.browser import OpenPage
+from tests.support.finished_results import HOSTILE
+from tests.support.simulated_logs import Workspace
+
+from chatbench.report.page import PageContent, render
+from chatbench.report.report import gather, report
+from chatbench.scoring.score_files import read_score_table
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+
+@pytest.fixture(scope="module")
+def two_runs(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("views") / "report.html"
+    report(["tiny", "distilgpt2"], data=finished.data, results=finished.results, out=out)
+    return out
+
+
+def at(page: Path, address: str) -> str:
+    return f"{page.resolve().as_uri()}{address}"
+
+
+def row(page: Page, label: str) -> list[str]:
+    """The cells of the main table's row of that name."""
+    found = page.locator("table.main tbody tr").filter(has=page.get_by_role("rowheader", name=label, exact=True))
+    return [cell.inner_text().split("\n")[0] for cell in found.first.locator("td").all()]
+
+
+def test_the_main_table_shows_the_stored_scores_and_each_split_on_demand(
+    finished: Workspace, two_runs: Path, open_page: OpenPage
+) -> None:
+    table = read_score_table(finished.results / "scores", "tiny")
+    stored = table.estimates()
+    page = open_page(at(two_runs, "#/overview"))
+    page.wait_for_selector("table.main")
+
+    shown = row(page, "tiny, fine-tuned")
+    assert shown[0] == f"{stored['all', 'fine-tuned', 'perplexity'].mean:.2f}"
+    assert shown[2] == f"{stored['all', 'fine-tuned', 'bleu'].mean:.3f}"
+    assert shown[7] == f"{stored['mean of assistants', 'fine-tuned', 'mae'].mean:.3f}"
+
+    page.get_by_label("Correlation and error of").select_option("gpt-4o")
+    page.get_by_label("Each split").check()
+    assert row(page, "tiny, fine-tuned")[7] == f"{stored['gpt-4o', 'fine-tuned', 'mae'].mean:.3f}"
+    by_split = table.values()["gpt-4o", "fine-tuned", "mae"]
+    assert row(page, "split 1")[7] == f"{by_split['split_1']:.3f}"
+
+    page.reload()  # what was chosen is in the address
+    page.wait_for_selector("table.main")
+    assert row(page, "tiny, fine-tuned")[7] == f"{stored['gpt-4o', 'fine-tuned', 'mae'].mean:.3f}"
+
+
+def test_published_rows_are_marked_as_not_computed_here_and_baselines_as_such(
+    two_runs: Path, open_page: OpenPage
+) -> None:
+    page = open_page(at(two_runs, "#/overview"))
+    page.wait_for_selector("table.main")
+    groups = page.locator("table.main tr.group").all_inner_texts()
+
+    assert "not computed here" in groups[-1].lower()
+    assert "baselines" in groups[-2].lower()
+    after = page.locator("table.main tr.group").last.locator("xpath=following-sibling::tr")
+    assert after.count() == page.locator("tr.published").count() == 5
+
+
+def test_a_figure_is_given_as_svg_that_stands_alone_and_as_csv_with_its_data(
+    two_runs: Path, open_page: OpenPage, tmp_path: Path
+) -> None:
+    # Drawn with the page's variables and dark colours, the file would be black, or white on white, elsewhere.
+    page = open_page(at(two_runs, "#/figures"), scheme="dark")
+    page.wait_for_selector("svg.opens circle")
+    files = {}
+    for kind in ("SVG", "CSV"):
+        with page.expect_download() as coming:
+            page.locator("figure", has_text="Human and simulated accuracy").first.get_by_text(kind, exact=True).click()
+        coming.value.save_as(tmp_path / coming.value.suggested_filename)
+        files[kind] = (tmp_path / coming.value.suggested_filename).read_text("utf-8")
+
+    drawing = ElementTree.fromstring(files["SVG"])
+    assert drawing.tag.endswith("}svg")
+    assert "var(" not in files["SVG"]
+    assert "currentColor" not in files["SVG"]
+    assert "#0072b2" in files["SVG"]  # the light colour of the simulator
+    rows = list(csv.DictReader(files["CSV"].splitlines()))
+    marks = page.locator("svg.opens").first.locator('g[aria-label="dot"]').first.locator("circle").count()
+    assert len(rows) == marks > 0
+    assert {"question_id", "simulated", "people", "people_low"} <= set(rows[0])
+
+
+def test_a_control_of_a_figure_changes_what_it_shows_and_keeps_the_focus(two_runs: Path, open_page: OpenPage) -> None:
+    page = open_page(at(two_runs, "#/figures"))
+    select = page.locator('[data-control="source"] select').first
+    select.focus()
+    select.select_option("base model")
+
+    page.get_by_text("Right in simulated chats (base model)").wait_for()
+    assert page.evaluate("document.activeElement.value") == "base model"
+
+
+def test_a_question_shows_its_text_answer_and_who_was_right_how_often(two_runs: Path, open_page: OpenPage) -> None:
+    page = open_page(at(two_runs, "#/questions"))
+    page.get_by_label("Search").fill("ducks")
+    page.get_by_role("link", name="ducks").click()
+    page.wait_for_selector("table.accuracy")
+
+    assert "B" in page.locator("ol.asked li.right").inner_text()
+    people = page.get_by_role("row", name="people with the AI")
+    assert people.locator("td").all_inner_texts() == ["40 %of 5", "20 %of 5"]  # worker 3: 3 // 2 + 1 and 3 // 2 of 5
+    assert page.get_by_role("row", name="tiny, fine-tuned").count() == 1
+
+
+def test_the_list_of_questions_shows_a_run_that_was_scored_and_names_it(
+    finished: Workspace, tmp_path: Path, open_page: OpenPage
+) -> None:
+    # The first run's accuracies would be a column of dashes: it has no scores yet.
+    results = tmp_path / "results"
+    for kind in ("scores", "simulations"):
+        shutil.copytree(finished.results / kind, results / kind)
+    for path in (results / "scores").glob("distilgpt2.*"):
+        path.unlink()
+    report([], data=finished.data, results=results, out=tmp_path / "page.html")
+
+    page = open_page(at(tmp_path / "page.html", "#/questions"))
+    page.wait_for_selector("table.scores")
+
+    assert page.locator("thead th").last.inner_text() == "Simulated right (tiny)"
+    assert "%" in " ".join(page.locator("tbody td:last-child").all_inner_texts())
+
+
+def test_two_runs_stand_side_by_side_with_their_difference(
+    finished: Workspace, two_runs: Path, open_page: OpenPage
+) -> None:
+    one, two = (read_score_table(finished.results / "scores", key).estimates() for key in ("tiny", "distilgpt2"))
+    mean = [scores["mean of assistants", "fine-tuned", "mae"].mean for scores in (one, two)]
+    page = open_page(at(two_runs, "#/comparison"))
+    cells = page.get_by_role("row", name="Mean absolute error").first.locator("td").all_inner_texts()
+
+    shown = [float(cell.replace("\u2212", "-")) for cell in cells[1:4]]
+    assert shown == pytest.approx([*mean, mean[0] - mean[1]], abs=0.0006)  # type: ignore[operator]
+
+
+def test_hostile_names_are_shown_as_text_everywhere(finished: Workspace, tmp_path: Path, open_page: OpenPage) -> None:
+    # Questions, assistants and models have names too: text that is only escaped in chats is the likely mistake.
+    content = gather(["tiny"], data=finished.data, results=finished.results).content
+    first = dict(content.first)
+    first["questions"] = [{**q, "text": HOSTILE, "subset": HOSTILE} for q in first["questions"]]  # type: ignore[attr-defined]
+    first["cells"] = [{**c, "assistant": [HOSTILE for _ in c["assistant"]]} for c in first["cells"]]  # type: ignore[attr-defined]
+    [run] = first["runs"]  # type: ignore[misc]
+    first["runs"] = [
+        {**run, "name": HOSTILE, "terminations": [{**t, "assistant": HOSTILE} for t in run["terminations"]]}
+    ]
+    path = tmp_path / "hostile.html"
+    path.write_text(render(PageContent(HOSTILE, {**first, "title": HOSTILE}, content.later)), "utf-8")
+    page = open_page(path)
+
+    question = first["questions"][0]["id"]  # type: ignore[index]
+    for view in ("overview", "figures", "questions", f"question/{question}"):
+        page.goto(at(path, f"#/{view}"))
+        page.wait_for_selector("#content h1")
+        page.locator("#top").get_by_text("<script>").first.wait_for()
+        assert page.locator("img").count() == 0
+        assert page.title() != "taken"
+        assert "\u202e" not in page.locator("body").inner_text()
+    assert page.locator(".unseen", has_text="U+202E").first.is_visible()

@@ -1,0 +1,235 @@
+"""What the page is told: pooled accuracies, calibration, distributions, and words for what is not there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from scipy.stats import binomtest  # type: ignore[import-untyped]
+from tests.support.simulated_logs import Workspace
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.recipes import model_key
+from chatbench.core.records import Answer, AnswerProbabilities, Conversation, SimulatedConversation, Turn
+from chatbench.metrics.accuracies import Prediction
+from chatbench.metrics.estimates import wilson_interval
+from chatbench.report.page_data import (
+    MOST_TURNS,
+    RunScores,
+    answer_probabilities,
+    calibration_values,
+    cell_values,
+    chat_distributions,
+    pooled_accuracies,
+    terminations,
+    training_curves,
+)
+from chatbench.report.report import gather, report, shown_name
+from chatbench.scoring.score_files import QuestionScores, read_score_table
+
+
+def scores(answers: tuple[Answer, ...] = ()) -> QuestionScores:
+    """One question held out in two splits: 1 of 2, then 4 of 4 simulated chats right; people 3 of 4."""
+    cell = ("q", "ai")
+    people = {cell: Prediction(0.75, 4)}
+    return QuestionScores(
+        "id",
+        {
+            "split_0": {"people": people, "fine-tuned": {cell: Prediction(0.5, 2)}},
+            "split_1": {"people": people, "fine-tuned": {cell: Prediction(1.0, 4)}},
+        },
+        {},
+        answers,
+    )
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 5), (0.3, 10), (1.0, 1), (0.5, 400)])
+def test_the_interval_of_a_share_is_scipys_wilson_interval(share: float, count: int) -> None:
+    expected = binomtest(round(share * count), count).proportion_ci(0.95, method="wilson")
+
+    assert wilson_interval(share, count) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_chats_of_all_splits_are_pooled_and_people_are_counted_once() -> None:
+    # A mean of the two splits would give 0.75; people's answers added up would number 8.
+    pooled = pooled_accuracies(scores())
+
+    assert pooled["fine-tuned"]["q", "ai"] == Prediction(5 / 6, 6)
+    assert pooled["people"]["q", "ai"] == Prediction(0.75, 4)
+
+
+def test_cells_name_the_run_only_where_runs_differ_and_conditions_only_where_there_are_two() -> None:
+    answers = [Answer("q", str(n), "user-AI", "ai", condition, None, n > 0) for n, condition in enumerate("aab")]
+    groups = cell_values([RunScores("one", scores(tuple(answers))), RunScores("two", scores())], {"q": 0})
+
+    assert [(g["source"], g["run"], g["condition"]) for g in groups] == [
+        ("people", "", ""), ("fine-tuned", "one", ""), ("fine-tuned", "two", ""),
+        ("people", "", "a"), ("people", "", "b"),
+    ]  # fmt: skip
+    assert [g["accuracy"] for g in groups[3:]] == [[0.5], [1.0]]
+
+
+def test_calibration_sets_people_beside_what_was_predicted_bin_by_bin() -> None:
+    # Bins by people's accuracy instead of the predicted one would put all three cells into one bin.
+    people = {("a", "x"): Prediction(1.0, 4), ("b", "x"): Prediction(0.0, 4), ("c", "x"): Prediction(0.5, 4)}
+    told = {("a", "x"): Prediction(0.62, 1), ("b", "x"): Prediction(0.68, 1), ("c", "x"): Prediction(1.0, 1)}
+    found = calibration_values(QuestionScores("id", {"split_0": {"people": people, "fine-tuned": told}}, {}, ()))
+
+    two, one = found["fine-tuned"]  # type: ignore[misc]
+    assert (two["from"], two["predicted"], two["people"], two["cells"]) == (0.6, 0.65, 0.5, 2)
+    assert (two["low"], two["high"]) == (0.0, 1.0)  # standard error of {1, 0}: 0.5, times 1.96
+    assert (one["from"], one["to"], one["people"]) == (0.9, 1.0, 0.5)
+    assert "low" not in one  # one question has no spread
+
+
+def chat(*texts: str, letter: str | None = "A", probabilities: tuple[float, ...] = ()) -> SimulatedConversation:
+    turns = tuple(turn for text in texts for turn in (Turn("user", text), Turn("assistant", "yes")))
+    return SimulatedConversation(
+        id="q|ai|0", question_id="q", assistant="ai", index=0, turns=turns, letter=letter,
+        termination="answered" if letter else "no_answer",
+        answer_probabilities=tuple(AnswerProbabilities(p, (1.0, 0.0, 0.0, 0.0)) for p in probabilities),
+        expected_correct=probabilities[-1] if probabilities else None,
+    )  # fmt: skip
+
+
+def test_distributions_are_shares_of_chats_and_of_messages_per_source() -> None:
+    person = Conversation("c", "q", "w", "ai", "", (Turn("user", "one two"), Turn("assistant", "ok")), "A")
+    found = chat_distributions([person], {"fine-tuned": [chat("one"), chat("one", "two three"), chat(*["x"] * 40)]})
+
+    turns, first, later = found["turns"], found["firstWords"], found["laterWords"]
+    assert turns["fine-tuned"] == [[1, 0.33333], [2, 0.33333], [MOST_TURNS, 0.33333]]  # type: ignore[index]
+    assert (first["people"], first["fine-tuned"]) == ([[2, 1.0]], [[1, 1.0]])  # type: ignore[index]
+    assert later["people"] == []
+    assert later["fine-tuned"] == [[1, 0.975], [2, 0.025]]
+    assert found["chats"] == {"people": 1, "fine-tuned": 3}
+
+
+def test_endings_are_counted_per_simulator_and_assistant() -> None:
+    found = terminations({"fine-tuned": [chat("a"), chat("b"), chat("c", letter=None)]})
+
+    assert [(row["termination"], row["chats"]) for row in found] == [("answered", 2), ("no_answer", 1)]
+
+
+def test_probabilities_are_means_per_turn_over_the_chats_that_came_so_far() -> None:
+    chats = [chat("a", probabilities=(0.2, 0.9)), chat("b", probabilities=(0.4,))]
+    found = answer_probabilities({"fine-tuned": chats, "base model": [chat("c")]})["sources"]
+
+    assert list(found) == ["fine-tuned"]  # type: ignore[call-overload]  # who gave none is left out
+    assert found["fine-tuned"]["answering"] == [[1, 0.3, 2], [2, 0.9, 1]]  # type: ignore[index]
+    assert found["fine-tuned"]["right"] == [[8, 0.5], [18, 0.5]]  # type: ignore[index]  # of 20 bins
+    assert answer_probabilities({"base model": [chat("c")]}) == {}
+
+
+def test_a_curve_has_the_points_that_are_numbers_and_splits_stand_in_order(tmp_path: Path) -> None:
+    # In the order of the alphabet split_10 comes before split_2; NaN would not be JSON.
+    for split in ("split_2", "split_10"):
+        folder = tmp_path / "models" / "tiny" / split
+        folder.mkdir(parents=True)
+        lines = [
+            {"step": 5, "loss": 0.5, "epoch": 0.1},
+            {"step": 6, "loss": float("nan")},
+            {"step": 7, "eval_loss": 0.4},
+        ]
+        (folder / "trainer_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+
+    found = training_curves("tiny", tmp_path)
+
+    assert [curve["split"] for curve in found] == ["split_2", "split_10"]
+    assert found[0]["points"] == [{"step": 5, "epoch": 0.1, "loss": 0.5}, {"step": 7, "heldOutLoss": 0.4}]
+
+
+def test_the_page_is_told_the_figures_of_the_scores_and_their_bounds(finished: Workspace) -> None:
+    first = gather(["tiny"], data=finished.data, results=finished.results).content.first
+    table = read_score_table(finished.results / "scores", "tiny")
+    [run] = first["runs"]  # type: ignore[misc]
+    figures = {(f["assistant"], f["source"], f["metric"]): f for f in run["scores"]["figures"] if "part" not in f}
+
+    for row, estimate in table.estimates().items():
+        mean = figures[row]["mean"]
+        assert (mean is None and "why" in figures[row]) or mean == pytest.approx(estimate.mean, rel=1e-5)
+    for row, bound in table.bounds().items():
+        assert figures[row]["floorSource"] == bound.floor_source
+    assert first["comparison"] is None
+
+
+def test_two_runs_are_compared_and_a_page_needs_no_names(finished: Workspace, tmp_path: Path) -> None:
+    result = report([], data=finished.data, results=finished.results, out=tmp_path / "page.html")
+    first = gather(["tiny", "distilgpt2"], data=finished.data, results=finished.results).content.first
+
+    assert result.runs == ("distilgpt2", "tiny")
+    assert result.path.stat().st_size == result.size
+    pairs = {(f["first"], f["second"]) for f in first["comparison"]["figures"]}  # type: ignore[index]
+    assert pairs == {("tiny", "distilgpt2")}
+
+
+def test_results_without_their_study_make_a_page_that_says_what_is_missing(finished: Workspace, tmp_path: Path) -> None:
+    gathered = gather(["tiny"], data=tmp_path / "nowhere", results=finished.results)
+
+    assert [question["text"] for question in gathered.content.first["questions"]] == [""] * len(  # type: ignore[attr-defined]
+        gathered.content.first["questions"]  # type: ignore[arg-type]
+    )
+    assert [text for text in gathered.missing if "no prepared splits" in text]
+    assert str(tmp_path) not in json.dumps(gathered.content.first)  # a page is mailed: no paths of this machine
+
+
+def test_before_anything_was_simulated_the_commands_that_come_next_are_told(
+    finished: Workspace, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.results / "ppl", tmp_path / "ppl")
+    gathered = gather(["tiny"], data=finished.data, results=tmp_path)
+
+    assert [text for text in gathered.missing if "chatbench simulate tiny --assistant SPEC" in text]
+    [run] = gathered.content.first["runs"]  # type: ignore[misc]
+    assert run["scores"] is None
+    assert {row["source"] for row in run["perplexity"]} == {"fine-tuned", "base model"}
+
+
+def test_a_model_without_results_is_refused_with_those_that_have_some(finished: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(ChatbenchError, match="nothing of mistral") as refused:
+        report(["mistral"], data=finished.data, results=finished.results, out=tmp_path / "page.html")
+
+    assert "distilgpt2, tiny" in str(refused.value)
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_file_where_a_folder_should_be_and_the_other_way_round_are_refused(
+    finished: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "page.html").write_text("mine", encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+
+    for out, folder in (("page.html", True), ("folder", False)):
+        with pytest.raises(ChatbenchError, match="is in the way"):
+            report(["tiny"], data=finished.data, results=finished.results, out=tmp_path / out, folder=folder)
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_page_in_a_folder_removes_an_earlier_pages_parts_and_nothing_else(
+    finished: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "parts").mkdir()
+    for name in ("chats-999.js", "header.js"):
+        (tmp_path / "parts" / name).write_text("", encoding="utf-8")
+
+    report(["tiny"], data=finished.data, results=finished.results, out=tmp_path, folder=True)
+
+    assert not (tmp_path / "parts" / "chats-999.js").exists()
+    assert (tmp_path / "parts" / "header.js").exists()
+
+
+def test_the_name_that_is_shown_leads_back_to_the_results() -> None:
+    # A folder's name may hold two pairs of hyphens; as a/b/c it would be no name of a model.
+    assert [model_key(shown_name(key)) for key in ("a--b--c", "org--name", "tiny")] == ["a--b--c", "org--name", "tiny"]
+
+
+def test_other_splits_than_those_that_were_scored_are_refused(finished: Workspace, tmp_path: Path) -> None:
+    # The page once showed the chats of people about questions that these scores had not held out.
+    data = tmp_path / "data"
+    shutil.copytree(finished.data, data)
+    manifest = json.loads((data / "manifest.json").read_text())
+    (data / "manifest.json").write_text(json.dumps({**manifest, "seed": 7}))
+
+    with pytest.raises(ChatbenchError, match="prepared with split_seed 7"):
+        report(["tiny"], data=data, results=finished.results, out=tmp_path / "report.html")

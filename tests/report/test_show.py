@@ -1,0 +1,206 @@
+"""Results in the terminal and for papers: the same figures everywhere, and nothing wider than the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from tests.report.test_latex import compile_latex, document, refused_by_a_strict_reader
+from tests.support.simulated_logs import Workspace
+
+from chatbench.cli import main
+from chatbench.core.errors import ChatbenchError
+from chatbench.report.grids import Grid, print_grids
+from chatbench.report.plots import scatter_lines, turn_grid
+from chatbench.report.results_folder import shown_results
+from chatbench.report.show import ModelResults, as_csv, as_json, as_latex, print_results, show
+from chatbench.report.tables import main_figures
+from chatbench.scoring.score_files import read_score_table
+
+Names = Sequence[str]
+
+
+def results_of(place: Workspace, *names: str) -> list[ModelResults]:
+    return show(shown_results(names, results=place.results, data=place.data))
+
+
+def printed(found: Sequence[ModelResults], *, published: bool = False) -> str:
+    screen = Console(width=80, file=io.StringIO(), color_system=None)
+    print_results(found, screen, published=published)
+    assert isinstance(screen.file, io.StringIO)
+    return screen.file.getvalue()
+
+
+def test_the_terminal_shows_table_plots_and_signature_within_eighty_columns(finished: Workspace) -> None:
+    text = printed(results_of(finished), published=True)
+
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\x1b" not in text
+    for expected in (
+        "Agreement with people's accuracy", "baseline:", "ceiling", "Perplexity of people's turns",
+        "between floor and ceiling", "and of simulated users", "Fine-tuned on each split", "how the chats ended",
+        "user turns of a chat", "published, not computed here", "signature",
+    ):  # fmt: skip
+        assert expected in text, expected
+
+
+def test_json_csv_and_the_table_of_scores_hold_the_same_unrounded_numbers(finished: Workspace) -> None:
+    # The likely mistake: one of the forms is made from rounded cells.
+    found = results_of(finished)
+    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    figures = json.loads(as_json(found))["figures"]
+    stored = read_score_table(finished.results / "scores", "tiny").estimates()
+
+    assert [row["mean"] for row in rows] == [
+        repr(figure["mean"]) if isinstance(figure["mean"], float) else "" for figure in figures
+    ]
+    by_row = {(r["assistant"], r["source"], r["metric"]): r for r in rows if r["model"] == "tiny"}
+    for row in (("gpt-4o", "fine-tuned", "mae"), ("all", "fine-tuned", "perplexity"), ("all", "fine-tuned", "bleu")):
+        assert float(by_row[row]["mean"]) == stored[row].mean
+        assert float(by_row[row]["standard_error"]) == stored[row].standard_error
+
+
+def test_what_is_the_same_for_both_models_stands_there_once_and_belongs_to_neither(finished: Workspace) -> None:
+    figures = main_figures([model.table for model in results_of(finished)])
+    constant = [f for f in figures if f.source == "constant (train mean)" and (f.assistant, f.metric) == ("all", "mae")]
+
+    assert [(f.model, f.kind) for f in constant] == [("", "baseline")]
+    assert {f.model for f in figures if f.source == "fine-tuned"} == {"tiny", "distilgpt2"}
+
+
+def test_published_rows_are_marked_in_every_form_and_carry_no_signature(finished: Workspace) -> None:
+    found = results_of(finished, "tiny")
+    rows = [row for row in csv.DictReader(io.StringIO(as_csv(found, published=True))) if row["kind"] == "published"]
+
+    assert {(row["mean"], row["signature_id"], row["standard_error"]) for row in rows} >= {("0.63", "", "")}
+    assert not any(row["kind"] == "published" for row in csv.DictReader(io.StringIO(as_csv(found))))
+    assert any(figure["kind"] == "published" for figure in json.loads(as_json(found, published=True))["figures"])
+    assert "published, not computed here" in as_latex(found, published=True)
+
+
+def test_latex_passes_a_strict_reader_and_keeps_unrounded_figures_beside_the_rounded(finished: Workspace) -> None:
+    text = as_latex(results_of(finished), published=True)
+    mean = (
+        read_score_table(finished.results / "scores", "tiny")
+        .estimates()["mean of assistants", "fine-tuned", "mae"]
+        .mean
+    )
+
+    assert refused_by_a_strict_reader(text) == []
+    assert f"mean absolute error {mean!r}" in text
+    assert re.search(r"tiny, fine-tuned & \S+ \$\\pm\$ \S+ &", text)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: apt-get install texlive-latex-recommended")
+def test_latex_compiles_with_booktabs_and_nothing_else(finished: Workspace, tmp_path: Path) -> None:
+    log = compile_latex(document(as_latex(results_of(finished), published=True)), tmp_path)
+
+    assert "Overfull" not in log  # a paper's page is as wide
+
+
+def test_turns_are_those_of_people_about_held_out_questions_and_of_chats(finished: Workspace) -> None:
+    turns = results_of(finished, "tiny")[0].turns
+
+    # Two assistants, five people of whom one writes twice. Each chat counts once, as on the page, though the two splits
+    # (4 held-out questions each) hold out two questions both.
+    assert turns["people"] == {1: 6 * 2 * 4, 2: 6 * 2}
+    assert turns["fine-tuned"] == {1: 2 * 4 * 2 * 5}
+
+
+def test_without_the_study_the_rest_is_shown_and_what_is_missing_is_said(finished: Workspace) -> None:
+    found = show(shown_results(["tiny"], results=finished.results, data=finished.results / "nowhere"))
+
+    assert set(found[0].turns) == {"fine-tuned", "base model"}
+    assert "no turns of people's chats; give --data" in printed(found).replace("\n", " ")
+
+
+def test_a_scatter_counts_points_and_never_hides_one() -> None:
+    lines = scatter_lines([(0.0, 1.0)] * 12 + [(1.0, 1.0), (0.5, 0.0), (0.5, 0.02)])
+
+    assert lines[0] == "  1.0 │+" + " " * 39 + "1│"
+    assert lines[10] == "  0.0 │/" + " " * 19 + "2" + " " * 20 + "│"
+    assert lines[5] == "  0.5 │" + " " * 20 + "/" + " " * 20 + "│"
+
+
+def test_the_scatter_has_simulated_users_to_the_right_and_people_upwards_as_the_page_has(finished: Workspace) -> None:
+    # Simulated users of this model are right in three chats of five whatever the question: one column, at 0.6.
+    text = printed(results_of(finished, "distilgpt2"))
+    rows = [line.partition("│")[2] for line in text.splitlines() if re.match(r"  [01]\.\d │", line)]
+
+    assert {place for row in rows for place, sign in enumerate(row) if sign.isdigit() or sign == "+"} == {24}
+    assert sum(row[24] not in " /" for row in rows) > 1
+
+
+def test_names_in_titles_cells_and_notes_neither_style_nor_steer_the_terminal() -> None:
+    # A title given as a plain string is read as markup: [/x] stops the command, [red] is swallowed.
+    written = io.StringIO()
+    grid = Grid("of [red]a[/x]", ("", "b\x1b[2J"), (("c\x9b\u202e", "1"),))
+
+    print_grids([grid], ["note \x1b]0;title\x07"], Console(file=written, width=80))
+
+    assert "of [red]a[/x]" in written.getvalue()
+    assert "note \ufffd]0;title\ufffd" in written.getvalue()
+    assert not set(written.getvalue()) & set("\x1b\x9b\x07\u202e")
+
+
+def test_long_chats_are_counted_together_and_shares_are_of_all_chats() -> None:
+    rows = turn_grid("m", {"people": {1: 3, 12: 1}, "fine-tuned": {10: 1, 11: 1}}).rows
+
+    assert rows[0] == ("1", "█████████···  75.0 %", "············   0.0 %")
+    assert rows[-1] == ("10 or more", "███·········  25.0 %", "████████████ 100.0 %")
+
+
+# What RESULTS|MODEL means
+
+
+def test_a_results_folder_shows_every_model_and_finds_the_data_beside_it(finished: Workspace) -> None:
+    shown = shown_results([str(finished.results)], results=Path("elsewhere"), data=None)
+
+    assert shown.models == ("distilgpt2", "tiny")
+    assert shown.data == finished.data
+
+
+def test_a_folder_called_like_a_recipe_is_no_results_folder(
+    finished: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny" / "scores").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+
+    assert shown_results(["tiny"], results=finished.results, data=None).results == finished.results
+
+
+def test_two_folders_or_a_folder_without_results_are_refused(finished: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(ChatbenchError, match="one results folder, or models"):
+        shown_results([str(finished.results), "tiny"], results=finished.results, data=None)
+    with pytest.raises(ChatbenchError, match="no results"):
+        shown_results([], results=tmp_path, data=None)
+
+
+def test_models_without_scores_are_named_with_the_command_that_makes_them(finished: Workspace, tmp_path: Path) -> None:
+    copy = tmp_path / "results"
+    shutil.copytree(finished.results, copy)
+    (copy / "scores" / "tiny.json").unlink()
+
+    found = show(shown_results([str(copy)], results=copy, data=finished.data))
+    assert [model.key for model in found] == ["distilgpt2"]
+    assert "tiny: not scored yet; chatbench eval-chatbench tiny" in found[0].missing
+    with pytest.raises(ChatbenchError, match="no scores of tiny"):
+        show(shown_results(["tiny"], results=copy, data=finished.data))
+
+
+@pytest.mark.parametrize(("flag", "begins"), [("--json", "{\n"), ("--csv", "model,source,"), ("--latex", "% needs ")])
+def test_the_command_prints_one_form_and_refuses_two(
+    flag: str, begins: str, finished: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", str(finished.results), flag]) == 0
+    assert capsys.readouterr().out.startswith(begins)
+
+    assert main(["show", str(finished.results), flag, "--csv" if flag != "--csv" else "--json"]) == 2
+    assert "choose one" in capsys.readouterr().err

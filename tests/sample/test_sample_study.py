@@ -1,0 +1,195 @@
+"""The sample study: its problems can be solved from their words, and its numbers are those of its generating model."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from random import Random
+
+import pytest
+from tools.tiny_base.pretraining import PRETRAINING_HABITS, documents
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import LETTERS, Message
+from chatbench.data.open_study import open_study
+from chatbench.sample.assistants import STRENGTHS, reply_to, scripted_reply, understand
+from chatbench.sample.people import STUDY_HABITS, chat, conveys_everything, draw_person
+from chatbench.sample.problems import LARGEST, Problem, all_templates, draw_problem
+from chatbench.sample.study import SampleSettings, make_sample, true_accuracy, write_sample
+
+TEMPLATES = list(all_templates())
+
+
+def problem_of(schema: str, *, catch: bool, seed: int = 0) -> Problem:
+    template = next(t for t in TEMPLATES if t.schema.name == schema and (t.catch is not None) == catch)
+    return draw_problem(template, "q", Random(seed))
+
+
+def test_there_are_hundreds_of_templates_in_several_subsets() -> None:
+    assert len(TEMPLATES) > 500
+    assert len({template.schema.subset for template in TEMPLATES}) == 5
+
+
+def test_every_template_is_read_from_its_own_words_and_from_short_ones() -> None:
+    # A solver that looked the question up by id would pass any other test; here it only sees words.
+    rng = Random(1)
+    for template in TEMPLATES:
+        problem = draw_problem(template, "q", rng)
+        clauses = [*template.schema.clauses, *([template.catch.clause] if template.catch else [])]
+        short = (
+            ", ".join(problem.words(rng.choice(c.short)) for c in clauses) + ", " + problem.words(template.ask.short[0])
+        )
+        for text in (problem.question.full_text, short):
+            reading = understand(text)
+            assert reading is not None, text
+            assert dict(reading.facts) == dict(problem.facts), text
+            assert (reading.ask, reading.catch) == (template.ask, template.catch), text
+
+
+def test_options_are_four_distinct_numbers_with_the_right_one_at_the_answer() -> None:
+    rng = Random(2)
+    for template in TEMPLATES[::7]:
+        problem = draw_problem(template, "q", rng)
+        options = problem.question.options
+        assert len(set(options)) == 4
+        assert options[LETTERS.index(problem.question.answer)] == str(problem.value)
+        assert all(0 < int(option) <= LARGEST for option in options)
+        if template.catch:
+            assert str(problem.trap) in options
+
+
+def test_a_catch_that_the_user_leaves_out_leads_the_assistant_into_the_trap() -> None:
+    problem = problem_of("groups", catch=True)
+    a, b, c = (problem.facts[name] for name in "abc")
+    items, boxes = problem.template.world["items"], problem.template.world["boxes"]
+    told = f"{a} {boxes}, {b} {items} in each, how many {items} in all"
+
+    without = [reply_to("scripted-strong", [told], Random(i)).value for i in range(40)]
+    with_catch = [
+        reply_to("scripted-strong", [told + f", but {c} of them are empty"], Random(i)).value for i in range(40)
+    ]
+
+    assert statistics.mode(without) == a * b == problem.trap
+    assert statistics.mode(with_catch) == (a - c) * b == problem.value
+
+
+def test_a_missing_number_is_asked_for_and_a_later_message_supplies_it() -> None:
+    problem = problem_of("groups", catch=False)
+    world = problem.template.world
+    first = f"{problem.facts['b']} {world['items']} in each, total {world['items']}?"
+
+    asked = reply_to("scripted-strong", [first], Random(0))
+    told = [
+        reply_to("scripted-strong", [first, f"{problem.facts['a']} {world['boxes']}"], Random(i)).value
+        for i in range(20)
+    ]
+
+    assert asked.value is None
+    assert asked.text == f"How many {world['boxes']} are there?"
+    assert statistics.mode(told) == problem.value
+
+
+def test_the_option_is_named_only_to_those_who_told_the_options() -> None:
+    problem = problem_of("buy", catch=False)
+    replies = {
+        text: [scripted_reply("scripted-strong", [Message("user", text)], seed) for seed in range(30)]
+        for text in (problem.question.full_text, problem.question.text)
+    }
+    letter = problem.question.answer
+    assert statistics.mode(replies[problem.question.full_text]).endswith(f"The answer is {letter}. {problem.value}.")
+    assert statistics.mode(replies[problem.question.text]).endswith(f"The answer is {problem.value}.")
+
+
+def test_the_weak_assistant_is_weaker_and_nonsense_is_not_understood() -> None:
+    rng = Random(3)
+    problems = [draw_problem(template, "q", rng) for template in TEMPLATES[::3]]
+    right = {
+        name: statistics.mean(
+            reply_to(name, [p.question.full_text], rng).value == p.value for p in problems for _ in range(3)
+        )
+        for name in STRENGTHS
+    }
+    assert right["scripted-strong"] > right["scripted-weak"] + 0.05
+    assert right["scripted-weak"] > 0.5
+    assert "do not understand" in reply_to("scripted-weak", ["blah"], rng).text
+
+
+def test_an_unknown_assistant_is_named() -> None:
+    with pytest.raises(ChatbenchError, match="no scripted assistant 'gpt'"):
+        scripted_reply("gpt", [Message("user", "hi")], 0)
+
+
+def test_people_who_copy_convey_everything_and_others_often_do_not() -> None:
+    rng = Random(4)
+    conveyed: dict[str, list[bool]] = {}
+    for seed in range(300):
+        problem = draw_problem(TEMPLATES[seed * 2], "q", rng)
+        person = draw_person("w", STUDY_HABITS, rng)
+        first = chat(person, problem, "scripted-strong", STUDY_HABITS, rng).turns[0].text
+        copied = problem.question.text in first
+        conveyed.setdefault("copied" if copied else "told", []).append(conveys_everything(first, problem))
+    assert statistics.mean(conveyed["copied"]) == 1.0
+    assert 0.3 < statistics.mean(conveyed["told"]) < 0.8
+
+
+def test_equal_seeds_give_equal_bytes_and_other_seeds_other_questions(tmp_path: Path) -> None:
+    settings = SampleSettings(questions=12, chats=2, seed=5)
+    for name in ("one", "two"):
+        write_sample(tmp_path / name, settings)
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
+    assert [(tmp_path / "one" / f).read_bytes() for f in files] == [(tmp_path / "two" / f).read_bytes() for f in files]
+    other = make_sample(SampleSettings(questions=12, chats=2, seed=6)).study
+    written = open_study(tmp_path / "one")
+    assert not {q.text for q in other.questions.values()} & {q.text for q in written.questions.values()}
+
+
+def test_the_written_study_is_read_back_as_it_was_made(tmp_path: Path) -> None:
+    made = write_sample(tmp_path / "sample", SampleSettings(questions=12, chats=2))
+    read = open_study(tmp_path / "sample")
+    assert dict(read.questions) == dict(made.study.questions)
+    assert sorted(c.id for c in read.conversations) == sorted(c.id for c in made.study.conversations)
+    assert len(read.answers) == len(made.study.answers)
+    assert len(read.ai_alone) == 12 * 2 * 3
+
+
+def test_user_ai_accuracy_of_the_study_agrees_with_its_generating_model() -> None:
+    # 24 questions x 2 assistants x 20 chats: the standard error of the mean is below 0.02.
+    sample = make_sample(SampleSettings(questions=24, chats=20, seed=1))
+    rng = Random(0)
+    for assistant in STRENGTHS:
+        seen = statistics.mean(
+            a.correct for a in sample.study.answers if a.kind == "user-AI" and a.assistant == assistant
+        )
+        true = statistics.mean(true_accuracy(p, assistant, people=100, rng=rng) for p in sample.problems.values())
+        assert seen == pytest.approx(true, abs=0.06)
+
+
+def test_assistants_alone_predict_user_ai_accuracy_badly() -> None:
+    # What the study is for: if free text alone said how people fare, no simulator would be needed.
+    sample = make_sample(SampleSettings(questions=120, chats=10))
+    for assistant in STRENGTHS:
+        with_ai = [a for a in sample.study.answers if a.kind == "user-AI" and a.assistant == assistant]
+        human = {q: statistics.mean(a.correct for a in with_ai if a.question_id == q) for q in sample.problems}
+        alone = {
+            s.question_id: s.accuracy
+            for s in sample.study.ai_alone
+            if s.assistant == assistant and s.method == "free_text"
+        }
+        assert statistics.correlation([human[q] for q in human], [alone[q] for q in human]) < 0.5
+
+
+def test_too_many_questions_are_refused() -> None:
+    with pytest.raises(ChatbenchError, match="--questions 5000"):
+        SampleSettings(questions=5000)
+
+
+def test_pretraining_shares_no_phrase_with_the_study_people() -> None:
+    # The base must learn the study's people from the study, or its perplexity before fine-tuning would mean nothing.
+    study, base = STUDY_HABITS.phrases, PRETRAINING_HABITS.phrases
+    for name in ("rephrase", "terse_join", "inform", "add_catch", "check", "options"):
+        assert not set(getattr(study, name)) & set(getattr(base, name)), name
+    for stage in ("copy", "practice", "chat", "ask", "prompt", "end"):
+        stream = documents(0, stage, 0.0)
+        learned = "".join(segment.text for _ in range(200) for segment in next(stream) if segment.weight)
+        assert "Answer: " not in learned
+        assert ("[END]" in learned) == (stage == "end")

@@ -1,0 +1,226 @@
+"""`chatbench compare`: paired tables of scored runs, and the refusal of unlike ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.support.simulated_logs import Workspace, always_wrong, prepared, write_log
+
+from chatbench.cli import main
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_json, write_json
+from chatbench.core.records import Question
+from chatbench.metrics.intervals import Interval
+from chatbench.metrics.resampling import Resampling
+from chatbench.report.tables import comparison_grids, comparison_notes
+from chatbench.scoring.compare import Comparison, compare
+from chatbench.scoring.eval_chatbench import eval_chatbench
+from chatbench.scoring.signature import differences, named
+from chatbench.simulation.log import log_path, settings_path
+
+TOLD = Resampling(200)
+SPLITS = ("split_0", "split_1")
+
+
+def now_and_then(question: Question, assistant: str, index: int) -> str:
+    """Right in every second question, whatever people do."""
+    return "B" if int(question.id.rpartition("-")[2]) % 2 and index < 3 + (assistant == "gpt-4o") else "A"
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    place = prepared(tmp_path_factory.mktemp("scored"))
+    for split_id in SPLITS:
+        write_log(place, split_id)
+        write_log(place, split_id, now_and_then, model="distilgpt2")
+        write_log(place, split_id, always_wrong, base_model=True, conversations=2)
+    score(place, "tiny", "distilgpt2")
+    return place
+
+
+@pytest.fixture
+def place(scored: Workspace, tmp_path: Path) -> Workspace:
+    """Results of one's own to change."""
+    shutil.copytree(scored.results, tmp_path / "results")
+    return Workspace(scored.study, scored.data, tmp_path / "results")
+
+
+def score(place: Workspace, *models: str) -> None:
+    for model in models:
+        eval_chatbench(model, data=place.data, results=place.results, resampling=Resampling(100))
+
+
+def compared(place: Workspace, *runs: str, ignore: tuple[str, ...] = ()) -> Comparison:
+    return compare(runs, results=place.results, ignore=ignore, told=TOLD)
+
+
+def change_settings(place: Workspace, model: str, **assistant: object) -> None:
+    """Gives every assistant of a model's runs other settings, and scores it again."""
+    for split_id in SPLITS:
+        path = settings_path(log_path(place.results, model, split_id))
+        content = json.loads(path.read_text())
+        content["assistants"] = {name: {**found, **assistant} for name, found in content["assistants"].items()}
+        write_json(path, content)
+    score(place, model)
+
+
+def test_differences_are_those_of_the_scores_per_assistant_and_together(place: Workspace) -> None:
+    comparison = compared(place, "tiny", "distilgpt2")
+    found = {(figure.assistant, figure.metric): figure.found for figure in comparison.figures}
+    errors = found["gpt-4o", "mae"]
+
+    assert errors.first == pytest.approx(0)  # `people_like` is right as often as people
+    assert isinstance(errors.second, float)
+    assert errors.difference == pytest.approx(-errors.second)
+    assert errors.second > 0.1
+    assert isinstance(found["mean of assistants", "mae"].interval, Interval)
+    assert found["all", "bleu"].difference == pytest.approx(0)  # both copy the question
+    assert {assistant for assistant, metric in found if metric == "pearson"} == {
+        "gpt-4o", "llama-3.1-8b", "all", "mean of assistants",
+    }  # fmt: skip
+    assert (comparison.splits, comparison.pairs_per_split) == (SPLITS, 8)
+
+
+def test_three_runs_make_three_tables_with_corrected_p_values(place: Workspace) -> None:
+    for split_id in SPLITS:
+        write_log(place, split_id, always_wrong, model="gpt2")
+    score(place, "gpt2")
+    comparison = compared(place, "tiny", "distilgpt2", "gpt2")
+    grids = comparison_grids(comparison)
+
+    assert [grid.title for grid in grids] == [
+        "tiny (first) and distilgpt2 (second)",
+        "tiny (first) and gpt2 (second)",
+        "distilgpt2 (first) and gpt2 (second)",
+    ]
+    assert grids[0].header[-2:] == ("p", "p, Holm")
+    plain = [f.found.p for f in comparison.figures if (f.assistant, f.metric) == ("all", "mae")]
+    holm = [f.holm_p for f in comparison.figures if (f.assistant, f.metric) == ("all", "mae")]
+    assert len(plain) == 3
+    assert min(holm) == pytest.approx(min(1.0, 3 * min(plain)))  # type: ignore[type-var, arg-type, operator]
+
+
+def test_unlike_signatures_are_refused_with_the_option_that_lets_them_pass(place: Workspace) -> None:
+    change_settings(place, "distilgpt2", temperature=0.2)
+
+    with pytest.raises(ChatbenchError, match=r"differ in assistants\.gpt-4o\.temperature") as refused:
+        compared(place, "tiny", "distilgpt2")
+    assert "--ignore assistants.llama-3.1-8b.temperature" in str(refused.value)
+    with pytest.raises(ChatbenchError, match="temperature"):
+        compared(place, "tiny", "distilgpt2", ignore=("conversations",))  # another difference than the one there is
+
+
+def test_an_ignored_difference_is_said_in_the_table(place: Workspace) -> None:
+    change_settings(place, "distilgpt2", temperature=0.2)
+    for ignore in ("assistants.*.temperature", "assistants", "assistant_decoding"):
+        comparison = compared(place, "tiny", "distilgpt2", ignore=(ignore,))
+
+        assert "UNLIKE IN assistants.gpt-4o.temperature" in comparison_grids(comparison)[0].title
+        assert "IGNORED: tiny and distilgpt2 differ in assistants.gpt-4o.temperature: nothing and 0.2" in "\n".join(
+            comparison_notes(comparison)
+        )
+
+
+def test_a_misspelt_part_to_ignore_is_refused(place: Workspace) -> None:
+    with pytest.raises(ChatbenchError, match="--ignore temprature: no part of a signature"):
+        compared(place, "tiny", "distilgpt2", ignore=("temprature",))
+
+
+def test_only_what_all_runs_have_is_compared(place: Workspace) -> None:
+    # The second run lost its last chats: its cell is left out of the first one's figures too.
+    log_path(place.results, "distilgpt2", "split_0").unlink()
+    write_log(place, "split_0", now_and_then, model="distilgpt2", leave_out=3)
+    score(place, "distilgpt2")
+    comparison = compared(place, "tiny", "distilgpt2", ignore=("by_split",))
+
+    assert comparison.pairs_per_split == 7.5
+
+
+def test_runs_of_different_splits_are_refused_unless_told_to_take_the_common_ones(place: Workspace) -> None:
+    eval_chatbench("tiny", data=place.data, results=place.results, splits=["split_1"], resampling=Resampling(100))
+
+    with pytest.raises(ChatbenchError, match="differ in splits"):
+        compared(place, "tiny", "distilgpt2")
+    comparison = compared(place, "tiny", "distilgpt2", ignore=("splits", "by_split"))
+    assert comparison.splits == ("split_1",)
+
+
+def test_a_run_may_lie_in_another_folder_or_be_the_base_of_a_run(place: Workspace, tmp_path: Path) -> None:
+    place.results.rename(tmp_path / "elsewhere")
+    elsewhere = tmp_path / "elsewhere"
+    names = (f"{elsewhere}:tiny", str(elsewhere / "scores" / "distilgpt2.json"))
+    both = compare(names, results=place.results, told=TOLD)
+    base = compare(("tiny", "tiny#base"), results=elsewhere, ignore=("conversations",), told=TOLD)
+
+    assert both.runs == names
+    found = {(figure.assistant, figure.metric): figure.found for figure in base.figures}
+    assert found["all", "mae"].first == pytest.approx(0)
+    assert found["all", "mae"].second == found["all", "bias"].first - found["all", "bias"].second  # type: ignore[operator]
+    with pytest.raises(ChatbenchError, match="differ in conversations: 5 and 2"):
+        compare(("tiny", "tiny#base"), results=elsewhere, told=TOLD)
+    with pytest.raises(ChatbenchError, match="no base model was scored"):
+        compare(("tiny", "distilgpt2#base"), results=elsewhere, told=TOLD)
+
+
+def test_files_that_do_not_belong_together_are_refused(place: Workspace) -> None:
+    path = place.results / "scores" / "tiny.questions.csv"
+    path.write_text(path.read_text().replace(read_json(path.parent / "tiny.json")["signature_id"], "another"))  # type: ignore[index]
+
+    with pytest.raises(ChatbenchError, match="figures per question are of signature another"):
+        compared(place, "tiny", "distilgpt2")
+    path.write_text("a,b\n")
+    with pytest.raises(ChatbenchError, match="other columns"):
+        compared(place, "tiny", "distilgpt2")
+    path.unlink()
+    with pytest.raises(ChatbenchError, match="chatbench eval-chatbench tiny"):
+        compared(place, "tiny", "distilgpt2")
+
+
+def test_one_run_alone_or_twice_is_no_comparison(place: Workspace) -> None:
+    for runs in (("tiny",), ("tiny", "tiny")):
+        with pytest.raises(ChatbenchError, match="two or more different runs"):
+            compared(place, *runs)
+
+
+def test_the_command_prints_the_table_and_writes_everything(
+    place: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "comparison.json"
+    arguments = [
+        "compare",
+        "tiny",
+        "distilgpt2",
+        "--results",
+        str(place.results),
+        "--bootstrap",
+        "100",
+        "--out",
+        str(out),
+    ]
+    assert main(arguments) == 0
+    assert "tiny (first) and distilgpt2 (second)" in capsys.readouterr().out
+    written = json.loads(out.read_text())
+    assert {figure["metric"] for figure in written["figures"]} >= {"pearson", "mae", "bleu"}
+    assert main([*arguments, "--bootstrap", "5"]) == 2
+    assert main(["compare", "tiny", "nothing", "--results", str(place.results)]) == 2
+    assert "eval-chatbench nothing" in capsys.readouterr().err
+
+
+def test_what_belongs_to_the_simulator_may_differ_and_nothing_else() -> None:
+    first = {
+        "model": "a",
+        "study": "s",
+        "by_split": {"split_0": {"fine-tuned": {"weights": "x", "held_out_sha256": "1"}}},
+    }
+    second = {
+        "model": "b",
+        "study": "s",
+        "by_split": {"split_0": {"fine-tuned": {"weights": "y", "held_out_sha256": "2"}}},
+    }
+
+    assert [each.name for each in differences(first, second)] == ["by_split.split_0.fine-tuned.held_out_sha256"]
+    assert [each.name for each in differences({"a": 1}, {"b": 2})] == ["a", "b"]
+    assert not named("assistants.gpt.name", ["assistant_decoding", "assist", "model"])

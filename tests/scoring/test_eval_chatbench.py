@@ -1,0 +1,270 @@
+"""The scores step on a study and logs made by hand: files, signature, refusals, unfinished runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from tests.support.simulated_logs import Workspace, always_wrong, prepared, write_log
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import write_json
+from chatbench.metrics.agreement import Undefined
+from chatbench.metrics.baselines import published
+from chatbench.metrics.perplexity import TokenLoss, summarise
+from chatbench.report.tables import as_markdown, print_tables, results_table, score_grids, write_markdown
+from chatbench.scoring.eval_chatbench import eval_chatbench
+from chatbench.scoring.eval_ppl import SplitPerplexity
+from chatbench.scoring.score_files import as_csv, read_score_table
+from chatbench.scoring.score_table import Score, ScoreTable, comparable
+from chatbench.simulation.log import settings_path
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    return prepared(tmp_path)
+
+
+def test_a_simulator_that_answers_as_often_as_people_has_correlation_one_and_no_error(place: Workspace) -> None:
+    for split_id in ("split_0", "split_1"):
+        write_log(place, split_id)
+    rows = eval_chatbench("tiny", data=place.data, results=place.results).estimates()
+
+    assert rows["gpt-4o", "fine-tuned", "pearson"].mean == pytest.approx(1)
+    assert rows["all", "fine-tuned", "mae"].mean == pytest.approx(0)
+    assert rows["all", "fine-tuned", "bleu"].mean == pytest.approx(1)
+    assert rows["all", "fine-tuned", "questions"].mean == 8  # four held-out questions, two assistants
+
+
+def test_a_simulator_that_is_always_wrong_is_as_far_off_as_people_are_right(place: Workspace) -> None:
+    write_log(place, "split_0", always_wrong)
+    rows = eval_chatbench("tiny", data=place.data, results=place.results).estimates()
+
+    assert rows["all", "fine-tuned", "mae"].mean == pytest.approx(rows["all", "people", "accuracy"].mean)
+    assert isinstance(rows["gpt-4o", "fine-tuned", "pearson"].mean, Undefined)
+
+
+def test_the_files_hold_the_same_figures_and_every_line_names_the_signature(place: Workspace) -> None:
+    write_log(place, "split_0")
+    write_log(place, "split_1")
+    write_log(place, "split_0", always_wrong, base_model=True, conversations=2)
+    table = eval_chatbench("tiny", data=place.data, results=place.results)
+    write_markdown(table, place.results)
+    folder = place.results / "scores"
+    lines = list(csv.DictReader((folder / "tiny.csv").open()))
+
+    assert read_score_table(folder, "tiny").estimates() == table.estimates()
+    assert {line["signature_id"] for line in lines} == {table.signature_id}
+    assert len(lines) == len(table.scores)
+    assert next(line for line in lines if line["metric"] == "pearson" and not line["value"])["undefined_because"]
+    assert table.signature["base model"]["conversations"] == 2  # type: ignore[index]
+    assert "base model" in (folder / "tiny.md").read_text()
+
+
+def test_scoring_twice_writes_the_same_bytes(place: Workspace) -> None:
+    write_log(place, "split_0")
+    eval_chatbench("tiny", data=place.data, results=place.results)
+    first = {path.name: path.read_bytes() for path in (place.results / "scores").iterdir()}
+    eval_chatbench("tiny", data=place.data, results=place.results)
+
+    assert {path.name: path.read_bytes() for path in (place.results / "scores").iterdir()} == first
+
+
+def test_a_split_without_chats_is_left_out_and_said_so(place: Workspace) -> None:
+    write_log(place, "split_1")
+    table = eval_chatbench("tiny", data=place.data, results=place.results)
+
+    assert table.splits == ("split_1",)
+    assert "split_0: not simulated yet" in table.notes[0]
+
+
+def test_a_simulator_that_was_only_prompted_is_said_to_be_so(place: Workspace) -> None:
+    # Its rows bear the name of the fine-tuned simulator's place in the tables.
+    path = settings_path(write_log(place, "split_0"))
+    path.write_text(path.read_text().replace('"simulator_kind": "tuned"', '"simulator_kind": "openai"'))
+
+    notes = eval_chatbench("tiny", data=place.data, results=place.results).notes
+
+    assert any(note.startswith('rows "fine-tuned" are of a simulator two-step:openai;') for note in notes)
+
+
+def test_an_unfinished_simulation_is_scored_over_its_complete_cells(place: Workspace) -> None:
+    # 5 chats a cell; 7 are missing at the end: the last cell wholly, and two chats of the one before.
+    write_log(place, "split_0", leave_out=7)
+    table = eval_chatbench("tiny", data=place.data, results=place.results)
+
+    assert table.estimates()["all", "fine-tuned", "questions"].mean == 6
+    assert table.estimates()["all", "constant (train mean)", "questions"].mean == 6
+    assert any("6 of 8 pairs" in note and "--split split_0" in note for note in table.notes)
+
+
+def test_a_line_torn_by_a_kill_costs_only_that_chat(place: Workspace) -> None:
+    path = write_log(place, "split_0")
+    path.write_bytes(path.read_bytes()[:-20])
+
+    assert (
+        eval_chatbench("tiny", data=place.data, results=place.results)
+        .estimates()["all", "fine-tuned", "questions"]
+        .mean
+        == 7
+    )
+
+
+def test_without_chats_the_error_names_the_command(place: Workspace) -> None:
+    with pytest.raises(ChatbenchError, match="chatbench simulate tiny --assistant"):
+        eval_chatbench("tiny", data=place.data, results=place.results)
+    with pytest.raises(ChatbenchError, match="--split split_1"):
+        eval_chatbench("tiny", data=place.data, results=place.results, splits=["split_1"])
+
+
+def test_chats_of_other_splits_of_the_same_study_are_refused(tmp_path: Path) -> None:
+    # The question set is the same and only the seed differs: comparing the question set alone would let it pass.
+    place = prepared(tmp_path, seed=0)
+    write_log(place, "split_0")
+    prepared(tmp_path, seed=1)
+
+    with pytest.raises(ChatbenchError, match="simulated on another split_0"):
+        eval_chatbench("tiny", data=place.data, results=place.results)
+    assert not (place.results / "scores").exists()
+
+
+def test_a_study_that_changed_since_is_refused(place: Workspace) -> None:
+    write_log(place, "split_0")
+    file = place.study / "questions.csv"
+    file.write_text(file.read_text().replace("apples", "pears"))
+
+    with pytest.raises(ChatbenchError, match="questions changed since the splits were made"):
+        eval_chatbench("tiny", data=place.data, results=place.results)
+
+
+def test_splits_simulated_with_different_decoding_are_not_averaged(place: Workspace) -> None:
+    write_log(place, "split_0", temperature=1.0)
+    write_log(place, "split_1", temperature=0.5)
+
+    with pytest.raises(ChatbenchError, match=r"temperature differs: 1\.0 in split_0, 0\.5 in split_1"):
+        eval_chatbench("tiny", data=place.data, results=place.results)
+
+
+def write_perplexity(place: Workspace, weights: str) -> None:
+    tuned, base = summarise([TokenLoss(2 * math.log(3), 2, 8)]), summarise([TokenLoss(math.log(50), 1, 8)])
+    scored = SplitPerplexity("split_0", tuned, base, {"first": tuned}, {"first": base}, {"weights": weights}, 0)
+    write_json(place.results / "ppl" / "tiny" / "split_0.json", scored.as_json())
+
+
+def test_perplexities_join_the_table_where_they_were_computed(place: Workspace) -> None:
+    write_log(place, "split_0")
+    write_perplexity(place, "hash of split_0")
+    rows = eval_chatbench("tiny", data=place.data, results=place.results).estimates()
+
+    assert rows["all", "fine-tuned", "perplexity"].mean == pytest.approx(3)
+    assert rows["all", "base model", "perplexity_first"].mean == pytest.approx(50)
+    assert rows["all", "fine-tuned", "bits_per_byte"].mean == pytest.approx(2 * math.log2(3) / 8)
+
+
+def test_chats_of_a_model_that_was_trained_again_do_not_stand_beside_its_new_perplexity(place: Workspace) -> None:
+    write_log(place, "split_0")
+    write_perplexity(place, "hash after training again")
+
+    with pytest.raises(ChatbenchError, match="both of the same fine-tuned model"):
+        eval_chatbench("tiny", data=place.data, results=place.results)
+
+
+def two_models(place: Workspace) -> list[ScoreTable]:
+    for model in ("tiny", "distilgpt2"):
+        for split_id in ("split_0", "split_1"):
+            write_log(place, split_id, model=model)
+        eval_chatbench(model, data=place.data, results=place.results)
+    return results_table(["tiny", "distilgpt2"], results=place.results)
+
+
+def test_models_on_the_same_data_stand_in_one_table_with_their_baselines_once(place: Workspace) -> None:
+    grid = score_grids(two_models(place))[0]
+    names = [row[0] for row in grid.rows]
+
+    assert grid.header == ("", "gpt-4o", "llama-3.1-8b", "mean of assistants", "all pairs")
+    assert names.count("constant (train mean)") == 1
+    # Both simulated the same letters, so even their rows agree and are named once: nothing is shown twice.
+    assert "fine-tuned" in names
+
+
+def test_models_scored_on_different_splits_do_not_stand_in_one_table(place: Workspace) -> None:
+    first, second = two_models(place)
+    write_log(place, "split_0")
+    one_split = ScoreTable(second.model, ("split_0",), 6, 4, second.scores, second.signature)
+
+    with pytest.raises(ChatbenchError, match="differ in splits"):
+        comparable([first, one_split])
+
+
+def test_a_cell_shows_mean_and_error_over_splits_and_undefined_in_words() -> None:
+    scores = [
+        Score("split_0", "gpt", "fine-tuned", "pearson", 0.5),
+        Score("split_1", "gpt", "fine-tuned", "pearson", 0.7),
+        Score("split_0", "gpt", "constant (train mean)", "pearson", Undefined("the prediction is the same")),
+        Score("split_1", "gpt", "constant (train mean)", "pearson", Undefined("the prediction is the same")),
+        Score("split_0", "all", "fine-tuned", "all_numbers_share", 0.925),
+        Score("split_1", "all", "fine-tuned", "all_numbers_share", 0.975),
+    ]
+    text = as_markdown([ScoreTable("tiny", ("split_0", "split_1"), 60, 40, tuple(scores), {"study": "s"})])
+
+    assert "0.600 ± 0.100" in text
+    assert "95.0 ± 2.5 %" in text
+    assert "undefined |" in text
+    assert "undefined: the prediction is the same (constant (train mean))" in text
+    assert "every error is 1.53 times as large" in text  # sqrt(1 + 2 * 40/60)
+    assert "0.65 / 0.17" in text
+    assert published().source in text
+
+
+def test_markdown_columns_are_aligned(place: Workspace) -> None:
+    write_log(place, "split_0")
+    write_markdown(eval_chatbench("tiny", data=place.data, results=place.results), place.results)
+    blocks = (place.results / "scores" / "tiny.md").read_text().split("\n\n")
+
+    tables = [block.splitlines() for block in blocks if block.startswith("|")]
+    assert len(tables) >= 5
+    for table in tables:
+        assert len({len(line) for line in table}) == 1
+
+
+def test_the_terminal_shows_names_with_brackets_as_they_are() -> None:
+    score, output = Score("split_0", "gpt[bold]", "fine-tuned", "mae", 0.25), io.StringIO()
+    print_tables([ScoreTable("tiny", ("split_0",), 60, 40, (score,), {"study": "s"})], Console(width=120, file=output))
+
+    assert "gpt[bold]" in output.getvalue()
+    assert "0.250" in output.getvalue()
+    assert "1 split, so there are no standard errors" in output.getvalue()
+
+
+def test_a_grid_too_wide_for_the_terminal_comes_in_parts_and_nothing_is_cut() -> None:
+    names = [f"text-davinci-00{i}" for i in range(4)]
+    scores = [Score("split_0", name, "fine-tuned", "mae", i / 8) for i, name in enumerate(names)]
+    output = io.StringIO()
+    print_tables(
+        [ScoreTable("tiny", ("split_0",), 60, 40, tuple(scores), {"study": "s"})], Console(width=60, file=output)
+    )
+    shown = output.getvalue()
+
+    assert all(name in shown for name in names)
+    assert all(figure in shown for figure in ("0.000", "0.125", "0.250", "0.375"))
+    assert "continued" in shown
+    assert max(map(len, shown.splitlines())) <= 60
+
+
+def test_csv_leaves_an_undefined_value_empty_and_says_why() -> None:
+    score = Score("split_0", "gpt", "constant", "pearson", Undefined("too few"))
+    lines = as_csv(ScoreTable("tiny", ("split_0",), 6, 4, (score,), {})).splitlines()
+
+    assert lines[1].startswith("split_0,gpt,constant,pearson,,too few,")
+
+
+def test_a_scores_file_that_is_none_is_named_with_the_command(tmp_path: Path) -> None:
+    (tmp_path / "tiny.json").write_text(json.dumps({"figures": 3}))
+
+    with pytest.raises(ChatbenchError, match="chatbench eval-chatbench tiny"):
+        read_score_table(tmp_path, "tiny")

@@ -1,0 +1,108 @@
+"""Perplexity of fine-tuned splits beside their base: what is written, kept, and refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.support.prepared_files import write_prepared
+from tests.support.tiny_models import save_tiny_model
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.data.prepared import split_examples
+from chatbench.metrics.perplexity import corpus_perplexity
+from chatbench.models.loading import load
+from chatbench.models.loss import score_examples
+from chatbench.scoring.eval_ppl import eval_ppl
+from chatbench.training.finetune import finetune
+
+FLAGS = {"max_steps": 8, "precision": "fp32", "learning_rate": 5e-3, "validation_examples": 0}
+
+
+def quiet(_line: str) -> None:
+    """Says nothing."""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a base, data of two splits, and results of fine-tuning on both."""
+    root = tmp_path_factory.mktemp("ppl")
+    save_tiny_model(root / "small")
+    write_prepared(root / "data", splits=2)
+    for split in ("split_0", "split_1"):
+        finetune(str(root / "small"), data=root / "data", results=root / "results", split=split, flags=FLAGS, say=quiet)
+    return root
+
+
+@pytest.fixture
+def root(trained: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change; the base keeps its path."""
+    shutil.copytree(trained, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "results" / "ppl", ignore_errors=True)
+    return tmp_path / "copy"
+
+
+def test_the_file_holds_the_perplexity_of_both_models_and_of_each_kind(trained: Path) -> None:
+    scored = eval_ppl(str(trained / "small"), data=trained / "data", results=trained / "results", say=quiet)
+
+    assert [each.split for each in scored] == ["split_0", "split_1"]
+    rows = split_examples(trained / "data", "split_1", "test")
+    for source, found in (
+        (str(trained / "small"), scored[1].base),
+        (str(trained / "results/models/small/split_1"), scored[1].finetuned),
+    ):
+        loaded = load(source, device="cpu")
+        assert found.perplexity == pytest.approx(
+            corpus_perplexity(score_examples(loaded.model, loaded.tokenizer, rows))
+        )
+    assert scored[1].finetuned.perplexity < scored[1].base.perplexity
+    content = json.loads((trained / "results/ppl/small/split_1.json").read_text())
+    assert list(content["by_kind"]) == ["first", "follow_up", "answer"]
+    assert sum(kind["base"]["tokens"] for kind in content["by_kind"].values()) == content["base"]["tokens"]
+    summary = json.loads((trained / "results/ppl/small/summary.json").read_text())
+    first, second = (each.finetuned.perplexity for each in scored)
+    estimate = summary["finetuned"]["perplexity"]
+    assert estimate["mean"] == pytest.approx((first + second) / 2)
+    assert estimate["standard_error"] == pytest.approx(abs(first - second) / 2)  # sd / sqrt(2), with n - 1 below
+
+
+def test_one_split_has_a_mean_and_no_standard_error(root: Path) -> None:
+    eval_ppl(str(root / "small"), data=root / "data", results=root / "results", split="split_0", say=quiet)
+
+    estimate = json.loads((root / "results/ppl/small/summary.json").read_text())["base"]["perplexity"]
+    assert (estimate["splits"], estimate["standard_error"], estimate["corrected_error"]) == (1, None, None)
+
+
+def test_what_was_scored_is_not_scored_again_unless_something_it_depends_on_changed(root: Path) -> None:
+    said: list[str] = []
+
+    def run() -> str:
+        eval_ppl(str(root / "small"), data=root / "data", results=root / "results", split="split_0", say=said.append)
+        return said[-1]
+
+    assert "as before" not in run()
+    assert "as before" in run()
+    finetune(
+        str(root / "small"), data=root / "data", results=root / "results",
+        flags=FLAGS | {"seed": 1}, overwrite=True, say=quiet,
+    )  # fmt: skip
+    assert "as before" not in run()
+
+
+def test_a_model_that_is_not_fine_tuned_yet_is_told_the_command(trained: Path) -> None:
+    with pytest.raises(ChatbenchError) as nothing:
+        eval_ppl("tiny-random", data=trained / "data", results=trained / "results", say=quiet)
+    assert "SPLIT_ID=split_0 chatbench finetune tiny-random" in nothing.value.fix
+
+    with pytest.raises(ChatbenchError, match="no such split: split_9"):
+        eval_ppl(str(trained / "small"), data=trained / "data", results=trained / "results", split="split_9", say=quiet)
+
+
+def test_a_model_trained_on_other_data_is_not_scored(root: Path) -> None:
+    # Its training questions could be this split's held-out ones.
+    write_prepared(root / "data", splits=2, train=11)
+
+    with pytest.raises(ChatbenchError, match="trained on other data"):
+        eval_ppl(str(root / "small"), data=root / "data", results=root / "results", split="split_0", say=quiet)

@@ -1,0 +1,84 @@
+"""Agreement by the probabilities of the letters beside agreement by the sampled letters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.support.simulated_logs import prepared, rewrite_log, study, write_log
+
+from chatbench.core.files import read_json, write_json
+from chatbench.core.records import SimulatedConversation
+from chatbench.metrics.accuracies import Prediction, expected_predictions
+from chatbench.metrics.cells import Simulation, split_cells
+from chatbench.metrics.names import EVERY_ASSISTANT, EXPECTED, FINE_TUNED
+from chatbench.metrics.resampling import Resampling
+from chatbench.scoring.eval_chatbench import eval_chatbench
+from chatbench.simulation.log import settings_path
+
+CELL = ("elementary_mathematics-redux-4", "gpt-4o")
+
+
+def chat(index: int, termination: str, expected: float | None, reason: str = "") -> SimulatedConversation:
+    letter = "B" if termination in ("answered", "forced") else None
+    return SimulatedConversation(
+        f"{index}",
+        *CELL,
+        index,
+        (),
+        termination,
+        reason,
+        letter=letter,
+        expected_correct=expected,  # type: ignore[arg-type]
+    )
+
+
+def test_each_answer_counts_with_its_probability_and_a_chat_without_one_as_wrong() -> None:
+    # (0.5 + 0.9 + 0 + 0) / 4; the one that an endpoint broke off is no answer, as in the sampled accuracy.
+    chats = [
+        chat(0, "answered", 0.5),
+        chat(1, "forced", 0.9),
+        chat(2, "no_answer", None),
+        chat(3, "failed", None, "the simulator said nothing"),
+        chat(4, "failed", None, "HTTP 500"),
+    ]
+
+    assert expected_predictions(chats, {CELL}) == {CELL: Prediction(pytest.approx(0.35), 4)}
+    assert expected_predictions(chats, set()) == {}
+
+
+def test_a_cell_with_an_answer_of_unknown_probability_is_left_out() -> None:
+    # The mean of the others alone would be another quantity: the likely mistake.
+    assert expected_predictions([chat(0, "answered", 0.5), chat(1, "answered", None)], {CELL}) == {}
+
+
+def test_the_sampled_figures_stay_as_they_are_and_the_expected_ones_stand_beside_them() -> None:
+    chats = tuple(chat(index, "answered", 0.25) for index in range(2))
+    test = {CELL[0]}
+
+    cells = split_cells(study(), set(study().questions) - test, test, [Simulation(FINE_TUNED, chats, 2)])
+
+    assert cells.sources[FINE_TUNED][CELL].accuracy == 1.0
+    assert cells.sources[FINE_TUNED + EXPECTED][CELL] == Prediction(0.25, 2)
+    without = [Simulation(FINE_TUNED, tuple(chat(index, "answered", None) for index in range(2)), 2)]
+    assert FINE_TUNED + EXPECTED not in split_cells(study(), set(), test, without).sources
+
+
+def test_the_table_has_both_and_its_signature_says_so(tmp_path: Path) -> None:
+    place = prepared(tmp_path, splits=1)
+    log = write_log(place, "split_0")
+    rewrite_log(log, lambda row: {**row, "expected_correct": 0.6 if row["letter"] == "B" else 0.1})
+    settings = read_json(settings_path(log))
+    settings["settings"]["expected_answers"] = True  # type: ignore[index]
+    write_json(settings_path(log), settings)
+
+    table = eval_chatbench("tiny", data=place.data, results=place.results, resampling=Resampling(100, 0.95, 0))
+
+    values = {row: each["split_0"] for row, each in table.values().items()}
+    sampled, expected = (values[EVERY_ASSISTANT, source, "accuracy"] for source in (FINE_TUNED, FINE_TUNED + EXPECTED))
+    assert expected == pytest.approx(0.1 + 0.5 * sampled)
+    assert values[EVERY_ASSISTANT, FINE_TUNED + EXPECTED, "pearson"] == pytest.approx(
+        values[EVERY_ASSISTANT, FINE_TUNED, "pearson"]
+    )
+    assert table.signature["expected_answers"] is True
+    assert "fine-tuned, expected answers" in (place.results / "scores" / "tiny.md").read_text()

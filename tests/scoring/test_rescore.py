@@ -1,0 +1,254 @@
+"""Scores from records alone: ends read again, records verified, and chats as tables for other programs."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+from tests.support.fake_participants import QUESTIONS
+from tests.support.simulated_logs import Workspace, prepared, rewrite_log, write_log
+
+from chatbench.cli import main
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import AnswerProbabilities, Question
+from chatbench.metrics.resampling import Resampling
+from chatbench.protocol.dialogue import Failure, Reply, dialogue
+from chatbench.protocol.prompt_styles import STYLES, Style
+from chatbench.scoring.eval_chatbench import eval_chatbench
+from chatbench.scoring.rescore import reread, rescore
+from chatbench.simulation.export import CONVERSATION, TURN, export_chats
+from chatbench.simulation.run import Planned, conversation_of
+
+NO_INTERVALS = Resampling(0, 0.95, 0)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    place = prepared(tmp_path, splits=2)
+    for split in ("split_0", "split_1"):
+        write_log(place, split)
+    write_log(place, "split_0", base_model=True)
+    return place
+
+
+def log_of(place: Workspace, split: str = "split_0") -> Path:
+    return place.results / "simulations" / "tiny" / split / "conversations.jsonl"
+
+
+# ---- reading an end again ----
+
+SAID = st.sampled_from(
+    ["Answer: B", ' "Answer: C"', "Answer: (A)", "Answer: d", 'YOU: "Answer: B"', "So, the answer is: D.", "hello", ""]
+)
+PROBABILITIES = st.sampled_from([None, AnswerProbabilities(0.5, (0.1, 0.2, 0.3, 0.25))])
+
+
+@given(
+    style=st.sampled_from(list(STYLES.values())),
+    said=st.lists(st.tuples(SAID, PROBABILITIES), min_size=4, max_size=4),
+    lost=st.sampled_from([None, 1, 2]),
+)
+@settings(deadline=None, max_examples=300)
+def test_what_a_dialogue_recorded_is_what_its_last_words_say_again(
+    style: Style, said: list[tuple[str, AnswerProbabilities | None]], lost: int | None
+) -> None:
+    # Reading the cleaned text again would find the answer in 'YOU: "Answer: B"', which the first reading did not.
+    question = QUESTIONS[0]
+    running = dialogue(question, "id", base_seed=0, max_user_turns=3, style=style)
+    words, reply, replies = iter(said), None, 0
+    while True:
+        try:
+            request = running.send(reply)  # type: ignore[arg-type]
+        except StopIteration as stop:
+            outcome = stop.value
+            break
+        if request.participant == "simulator":
+            text, answer = next(words)
+            reply = Reply(text, answer=answer)
+        else:
+            replies += 1
+            reply = Failure("lost") if replies == lost else Reply("reply")  # type: ignore[assignment]
+    chat = conversation_of(Planned("id", question, "bot", 0), outcome, 0)
+
+    assert reread(chat, style, question) == chat
+
+
+# ---- scores ----
+
+
+def test_scores_from_records_are_those_of_the_evaluation(place: Workspace) -> None:
+    first = eval_chatbench("tiny", data=place.data, results=place.results, resampling=NO_INTERVALS)
+
+    again = rescore("tiny", data=place.data, results=place.results, resampling=NO_INTERVALS)
+
+    assert again.table.scores == first.scores
+    assert again.changed == 0
+    assert again.verified.differences == []
+    assert (
+        again.verified.records == sum(path.read_bytes().count(b"\n") for path in place.results.rglob("*.jsonl")) == 120
+    )
+
+
+def test_a_letter_that_the_text_does_not_say_is_told_and_the_text_is_scored(place: Workspace) -> None:
+    # Trusting the recorded letters is the likely mistake: then nothing is recomputed.
+    before = rescore("tiny", data=place.data, results=place.results, resampling=NO_INTERVALS)
+    rewrite_log(log_of(place), lambda row: {**row, "letter": "A", "answer_text": "A"} if row["index"] == 0 else row)
+
+    found = rescore("tiny", data=place.data, results=place.results, resampling=NO_INTERVALS)
+
+    assert found.table.scores == before.table.scores
+    assert found.changed == 0
+    told = found.verified.differences
+    assert len(told) == 2 * 8  # the letter and its text in one chat of each of 4 questions and 2 assistants
+    assert "conversations.jsonl, line 1: answer_text 'A', read again 'B'" in "\n".join(found.verified.lines())
+    assert found.verified.lines()[-1] == "  and 6 more"
+
+
+def test_scores_that_were_stored_otherwise_are_counted(place: Workspace) -> None:
+    rescore("tiny", data=place.data, results=place.results, resampling=NO_INTERVALS)
+    stored = place.results / "scores" / "tiny.csv"
+    lines = stored.read_text().splitlines()
+    cells = lines[1].split(",")
+    stored.write_text("\n".join([lines[0], ",".join([*cells[:4], "0.123", *cells[5:]]), *lines[2:]]))
+
+    found = rescore("tiny", data=place.data, results=place.results, resampling=NO_INTERVALS)
+
+    assert found.changed == 1
+    assert found.lines()[-1].endswith("1 not as they were stored")
+
+
+def test_a_damaged_record_and_one_of_another_participant_are_named(place: Workspace) -> None:
+    log = log_of(place)
+    whole = log.read_bytes()
+    log.write_bytes(whole.replace(b"Let me see.", b"Let me sea.", 1))
+    with pytest.raises(ChatbenchError, match=r"conversations.jsonl, line 1: it is not as it was written"):
+        rescore("tiny", data=place.data, results=place.results, resampling=NO_INTERVALS)
+    log.write_bytes(whole)
+    rewrite_log(log, lambda row: {**row, "simulator": {"kind": "local", "name": "another"}})
+    with pytest.raises(ChatbenchError, match=r"line 1: the simulator is .*another"):
+        rescore("tiny", data=place.data, results=place.results, resampling=NO_INTERVALS)
+
+
+# ---- tables ----
+
+
+def as_csv(place: Workspace, **options: object) -> list[dict[str, str]]:
+    to = place.results / "chats.csv"
+    export_chats("tiny", data=place.data, results=place.results, to=to, **options)  # type: ignore[arg-type]
+    with to.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_row_a_conversation_says_everything_in_csv_and_parquet(place: Workspace) -> None:
+    rows = as_csv(place)
+    to = place.results / "chats.parquet"
+    count = export_chats("tiny", data=place.data, results=place.results, to=to)
+    table = parquet.read_table(to).to_pylist()
+
+    assert len(rows) == count == len(table) == 120
+    assert list(rows[0]) == list(table[0]) == list(CONVERSATION)
+    assert {(row["split"], row["source"]) for row in rows} == {
+        ("split_0", "fine-tuned"), ("split_0", "base model"), ("split_1", "fine-tuned"),
+    }  # fmt: skip
+    for text, row in zip(rows, table, strict=True):
+        assert row["correct"] is (row["letter"] == row["right_letter"])
+        assert text["correct"] == str(row["correct"])
+        assert json.loads(text["turns"]) == json.loads(row["turns"])
+    assert [turn["role"] for turn in json.loads(table[0]["turns"])] == ["user", "assistant"]
+
+
+def test_a_row_a_turn(place: Workspace) -> None:
+    rows = as_csv(place, turns=True, splits=["split_1"])
+
+    assert list(rows[0]) == list(TURN)
+    assert [(row["turn"], row["role"]) for row in rows[:2]] == [("0", "user"), ("1", "assistant")]
+    assert len(rows) == 2 * 40
+
+
+def test_no_cell_of_a_csv_is_a_formula_and_all_texts_come_back(place: Workspace) -> None:
+    texts = ["=1+1", "+1", "-1", "@A1", "\tx", "'=1", 'plain, "quoted"\nline', "1-2"]
+
+    def put(row: dict[str, object]) -> dict[str, object]:
+        return {**row, "reason": texts[int(row["index"]) % 4], "final_output": texts[4 + int(row["index"]) % 4]}  # type: ignore[call-overload]
+
+    rewrite_log(log_of(place), put)
+    rows = as_csv(place, splits=["split_0"])
+
+    for row in rows[:4]:
+        assert row["reason"] == f"'{texts[int(row['index']) % 4]}"
+    for row in rows[:4]:
+        back = row["final_output"]
+        assert not back.startswith(("=", "+", "-", "@", "\t"))
+        assert back.removeprefix("'") == texts[4 + int(row["index"]) % 4]
+
+
+def test_a_bare_carriage_return_does_not_break_a_row_of_a_csv(place: Workspace) -> None:
+    # A writer whose lines end in "\\n" does not quote it, and readers take it for a line end.
+    rewrite_log(log_of(place), lambda row: {**row, "final_output": "one\rtwo"})
+
+    assert {row["final_output"] for row in as_csv(place, splits=["split_0"]) if row["source"] == "fine-tuned"} == {
+        "one\rtwo"
+    }
+
+
+def test_of_several_tries_the_last_is_exported(place: Workspace) -> None:
+    log = log_of(place)
+    whole = log.read_bytes()
+    rewrite_log(log, lambda row: {**row, "termination": "failed", "letter": None, "transient": True, "reason": "503"})
+    log.write_bytes(log.read_bytes() + whole)
+
+    assert {row["termination"] for row in as_csv(place, splits=["split_0"])} == {"answered"}
+
+
+@pytest.mark.parametrize("name", ["chats.xlsx", "chats"])
+def test_another_kind_of_file_is_refused_and_nothing_is_written(place: Workspace, name: str) -> None:
+    with pytest.raises(ChatbenchError, match=r"\.csv or \.parquet"):
+        export_chats("tiny", data=place.data, results=place.results, to=place.results / name)
+    assert not (place.results / name).exists()
+
+
+def test_an_export_that_breaks_leaves_what_was_there(place: Workspace) -> None:
+    to = place.results / "chats.csv"
+    to.write_text("before")
+    log = log_of(place)
+    log.write_bytes(log.read_bytes().replace(b"Let me see.", b"Let me sea."))
+
+    with pytest.raises(ChatbenchError):
+        export_chats("tiny", data=place.data, results=place.results, to=to)
+    assert to.read_text() == "before"
+    assert not list(place.results.glob(".*"))
+
+
+def test_a_question_is_all_that_an_end_is_judged_by() -> None:
+    # The lenient reader looks at the options' texts, so another question gives another letter.
+    question = Question("q", "s", "t", ("four", "five", "six", "seven"), "B")
+    running = dialogue(question, "id", base_seed=0, max_user_turns=1)
+    for reply in (None, Reply("hi"), Reply("ho")):
+        running.send(reply)  # type: ignore[arg-type]
+    with pytest.raises(StopIteration) as stop:
+        running.send(Reply("Answer: five"))
+    chat = conversation_of(Planned("id", question, "bot", 0), stop.value.value, 0)
+
+    assert (chat.letter, chat.lenient_letter) == (None, "B")
+    assert reread(chat, STYLES["two-step"], question) == chat
+
+
+def test_the_commands_say_what_they_found_and_end_with_1_where_a_record_differs(
+    place: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SPLIT_ID", raising=False)
+    folders = ["--data", str(place.data), "--results", str(place.results)]
+
+    assert main(["rescore", "tiny", "--bootstrap", "0", *folders]) == 0
+    assert "120 records verified: each is as it was written and reads as it was recorded" in capsys.readouterr().out
+    rewrite_log(log_of(place), lambda row: {**row, "letter": "A"})
+    assert main(["rescore", "tiny", "--bootstrap", "0", *folders]) == 1
+    assert "differences:" in capsys.readouterr().out
+    assert main(["export", "tiny", "--to", str(place.results / "chats.csv"), *folders]) == 0
+    assert "120 rows" in (told := capsys.readouterr().out)
+    assert "apostrophe" in told

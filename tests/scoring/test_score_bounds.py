@@ -1,0 +1,84 @@
+"""Floors and ceilings of scores."""
+
+from __future__ import annotations
+
+import pytest
+
+from chatbench.metrics.agreement import Undefined, Value
+from chatbench.metrics.estimates import Estimate
+from chatbench.metrics.names import AI_ALONE, BASE_MODEL, CONSTANT, DROPPED, FINE_TUNED, PEOPLE, USER_ALONE, MetricKey
+from chatbench.report.tables import way_text
+from chatbench.scoring.score_table import Bounds, bounds
+
+SIGNATURE = {"conversations": 10, "base_conversations": 1}
+
+
+def estimates(**of: dict[str, Value]) -> dict[MetricKey, Estimate]:
+    """Per metric the means by source, for one assistant; `_` in a metric's name stays."""
+    none = Undefined("one split")
+    return {
+        ("gpt", source, metric): Estimate(value, none, none, 1)
+        for metric, row in of.items()
+        for source, value in row.items()
+    }
+
+
+def test_the_floor_is_the_best_baseline_by_name_whichever_way_is_better() -> None:
+    free_text = AI_ALONE + "free text"
+    correlations: dict[str, Value] = {FINE_TUNED: 0.6, USER_ALONE: 0.3, free_text: 0.4, BASE_MODEL: 0.1}
+    errors: dict[str, Value] = {FINE_TUNED: 0.15, CONSTANT: 0.22, USER_ALONE: 0.25, free_text: 0.3, BASE_MODEL: 0.5}
+    found = bounds(estimates(pearson={**correlations, CONSTANT: Undefined("constant")}, mae=errors), SIGNATURE)
+    correlation, error = found["gpt", FINE_TUNED, "pearson"], found["gpt", FINE_TUNED, "mae"]
+
+    assert (correlation.floor, correlation.floor_source) == (0.4, free_text)
+    assert (error.floor, error.floor_source) == (0.22, CONSTANT)
+    assert ("gpt", CONSTANT, "mae") not in found  # a baseline is no score
+
+
+def test_a_simulator_is_held_against_the_ceiling_of_its_own_number_of_chats() -> None:
+    values: dict[str, Value] = {
+        FINE_TUNED: 0.15, FINE_TUNED + DROPPED: 0.14, "fine-tuned, first 1 chat": 0.3, BASE_MODEL: 0.5, CONSTANT: 0.22,
+        "ceiling, 10 chats": 0.12, "ceiling, 1 chat": 0.31, "ceiling, unlimited chats": 0.09,
+    }  # fmt: skip
+    found = bounds(estimates(mae=values), SIGNATURE)
+
+    assert {row[1]: each.ceiling for row, each in found.items()} == {
+        FINE_TUNED: 0.12, FINE_TUNED + DROPPED: 0.12, "fine-tuned, first 1 chat": 0.31, BASE_MODEL: 0.31,
+    }  # fmt: skip
+    assert found["gpt", BASE_MODEL, "mae"].floor_source == CONSTANT  # and not itself
+
+
+def test_overlap_lies_between_the_base_model_model_and_people_and_perplexity_has_no_ceiling() -> None:
+    found = bounds(
+        estimates(bleu={FINE_TUNED: 0.3, BASE_MODEL: 0.2, PEOPLE: 0.4}, perplexity={FINE_TUNED: 2.0, BASE_MODEL: 20.0}),
+        SIGNATURE,
+    )
+
+    assert found["gpt", FINE_TUNED, "bleu"] == Bounds(0.2, BASE_MODEL, 0.4, True)
+    assert found["gpt", FINE_TUNED, "bleu"].way(0.3) == pytest.approx(0.5)
+    assert found["gpt", FINE_TUNED, "perplexity"].floor == 20.0
+    assert isinstance(found["gpt", FINE_TUNED, "perplexity"].ceiling, Undefined)
+    assert isinstance(bounds(estimates(bleu={FINE_TUNED: 0.3}), SIGNATURE)["gpt", FINE_TUNED, "bleu"].floor, Undefined)
+    assert isinstance(
+        bounds(estimates(bleu={FINE_TUNED: 0.3}), SIGNATURE)["gpt", FINE_TUNED, "bleu"].ceiling, Undefined
+    )
+
+
+def test_the_way_from_floor_to_ceiling_runs_downwards_for_errors() -> None:
+    errors = Bounds(0.30, CONSTANT, 0.10, higher_is_better=False)
+
+    assert errors.way(0.15) == pytest.approx(0.75)
+    assert errors.way(0.40) == pytest.approx(-0.5)
+    assert isinstance(Bounds(0.10, CONSTANT, 0.30, False).way(0.2), Undefined)  # a floor better than the ceiling
+    assert isinstance(Bounds(0.3, CONSTANT, 0.3, True).way(0.2), Undefined)
+    assert isinstance(errors.way(Undefined("x")), Undefined)
+
+
+def test_the_bar_ends_where_the_percentage_does_not() -> None:
+    assert way_text(1.3) == "██████████ 130 %"
+    assert way_text(-0.3) == "·········· -30 %"
+    assert way_text(Undefined("x")) == "–"  # noqa: RUF001
+
+
+def test_without_numbers_of_chats_there_are_no_bounds() -> None:
+    assert bounds(estimates(mae={FINE_TUNED: 0.15}), {}) == {}

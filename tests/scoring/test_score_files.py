@@ -1,0 +1,140 @@
+"""What eval-chatbench leaves on disk beside the means: intervals, bounds, parts, figures per question, answers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from typing import Any
+
+import pytest
+from tests.support.simulated_logs import Workspace, always_wrong, people_like, prepared, write_log
+
+from chatbench.cli import main
+from chatbench.core.errors import ChatbenchError
+from chatbench.metrics.resampling import Resampling
+from chatbench.report.tables import as_markdown
+from chatbench.scoring.eval_chatbench import eval_chatbench
+from chatbench.scoring.score_files import read_question_files, read_score_table
+from chatbench.scoring.score_table import ScoreTable
+
+Rows = list[dict[str, str]]
+
+
+def nearly(question: Any, assistant: str, index: int) -> str | None:
+    """As people, but the first chat about every third question is wrong, and the last one is no answer."""
+    number = int(question.id.rpartition("-")[2])
+    if number % 3 == 0 and index == 0:
+        return "A"
+    return None if number % 4 == 1 and index == 4 else people_like(question, assistant, index)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, ScoreTable]:
+    place = prepared(tmp_path_factory.mktemp("scores"))
+    for split_id in ("split_0", "split_1"):
+        write_log(place, split_id, nearly)
+        write_log(place, split_id, always_wrong, base_model=True, conversations=2)
+    return place, eval_chatbench("tiny", data=place.data, results=place.results, resampling=Resampling(200))
+
+
+def rows(place: Workspace, name: str) -> Rows:
+    with (place.results / "scores" / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_json_file_has_all_that_is_known_about_a_score(scored: tuple[Workspace, ScoreTable]) -> None:
+    place, _ = scored
+    content = json.loads((place.results / "scores" / "tiny.json").read_text())
+    figures = {(f["assistant"], f["source"], f["metric"]): f for f in content["figures"]}
+    error = figures["mean of assistants", "fine-tuned", "mae"]
+
+    assert error["interval"]["low"] < error["mean"] < error["interval"]["high"]
+    assert error["interval"]["questions"] <= 8
+    assert error["floor_source"] == "constant (train mean)"
+    assert error["ceiling"] < error["floor"]
+    assert {"questions", "people", "chats"} <= set(error["variance_by_cause"])
+    assert "floor" not in figures["mean of assistants", "constant (train mean)", "mae"]
+    assert figures["gpt-4o", "constant (train mean)", "pearson"]["interval"] == {"undefined": "the figure is undefined"}
+    assert content["signature"]["resampling"].startswith("95 % confidence, 200 resamples")
+
+
+def test_what_is_read_back_is_what_was_written(scored: tuple[Workspace, ScoreTable]) -> None:
+    place, table = scored
+    again = read_score_table(place.results / "scores", "tiny")
+
+    assert again == table
+    assert again.bounds() == table.bounds()
+
+
+def test_the_figures_of_a_split_follow_from_its_questions(scored: tuple[Workspace, ScoreTable]) -> None:
+    # The page, and whoever checks us, must be able to recompute a score from this file alone.
+    place, table = scored
+    accuracy: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
+    for row in rows(place, "tiny.questions.csv"):
+        if row["metric"] == "accuracy" and row["split"] == "split_0":
+            accuracy[row["source"]][row["question_id"], row["assistant"]] = float(row["value"])
+            assert row["signature_id"] == table.signature_id
+    for source in ("fine-tuned", "fine-tuned, invalid dropped", "base model", "constant (train mean)"):
+        errors = [abs(accuracy[source][cell] - accuracy["people"][cell]) for cell in accuracy["people"]]
+        assert table.values()["all", source, "mae"]["split_0"] == pytest.approx(sum(errors) / len(errors))
+
+
+def test_counts_tell_invalid_answers(scored: tuple[Workspace, ScoreTable]) -> None:
+    counts = {
+        (row["question_id"], row["assistant"], row["source"]): row["count"]
+        for row in rows(scored[0], "tiny.questions.csv")
+        if row["split"] == "split_0" and row["metric"] == "accuracy"
+    }
+    one = next(q for q, a, s in counts if int(q.rpartition("-")[2]) % 4 == 1)
+
+    assert counts[one, "gpt-4o", "fine-tuned"] == "5"
+    assert counts[one, "gpt-4o", "fine-tuned, invalid dropped"] == "4"
+    assert counts[one, "gpt-4o", "people"] == "5"
+
+
+def test_people_are_numbered_and_their_answers_add_up_to_their_accuracy(scored: tuple[Workspace, ScoreTable]) -> None:
+    place, _ = scored
+    answers = rows(place, "tiny.answers.csv")
+    right: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for row in answers:
+        right[row["question_id"], row["assistant"]].append(int(row["correct"]))
+    people = {
+        (row["question_id"], row["assistant"]): float(row["value"])
+        for row in rows(place, "tiny.questions.csv")
+        if row["source"] == "people" and row["metric"] == "accuracy"
+    }
+
+    assert people == pytest.approx({cell: sum(each) / len(each) for cell, each in right.items()})
+    assert {row["person"] for row in answers} == {str(n) for n in range(len({row["person"] for row in answers}))}
+    found = read_question_files(place.results / "scores", "tiny", "")
+    assert len(found.answers) == len(answers)
+    assert found.texts["split_0"]["fine-tuned", "bleu"]
+
+
+def test_without_resamples_there_are_no_intervals_and_all_else_stays(scored: tuple[Workspace, ScoreTable]) -> None:
+    place, table = scored
+    quick = eval_chatbench("tiny", data=place.data, results=place.results, resampling=Resampling(0))
+
+    assert quick.estimates() == table.estimates()
+    assert (quick.uncertainty.intervals, quick.uncertainty.spreads) == ({}, {})
+    assert "intervals:" not in as_markdown([quick])
+    eval_chatbench("tiny", data=place.data, results=place.results, resampling=Resampling(200))
+
+
+def test_a_wider_confidence_gives_a_wider_interval_and_nonsense_is_refused(
+    scored: tuple[Workspace, ScoreTable], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, table = scored
+    options = ["eval-chatbench", "tiny", "--data", str(place.data), "--results", str(place.results)]
+    row = ("mean of assistants", "fine-tuned", "mae")
+    assert main([*options, "--bootstrap", "200", "--confidence", "0.5"]) == 0
+    narrow = read_score_table(place.results / "scores", "tiny").uncertainty.intervals[""][row]
+    wide = table.uncertainty.intervals[""][row]
+
+    assert narrow.high - narrow.low < 0.7 * (wide.high - wide.low)  # type: ignore[union-attr]
+    for wrong in (("--bootstrap", "7"), ("--confidence", "95")):
+        assert main([*options, *wrong]) == 2
+        assert wrong[0] in capsys.readouterr().err
+    with pytest.raises(ChatbenchError, match="--bootstrap -1"):
+        eval_chatbench("tiny", data=place.data, results=place.results, resampling=Resampling(-1))

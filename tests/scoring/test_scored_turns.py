@@ -1,0 +1,149 @@
+"""What each token of a held-out turn cost: the numbers, the texts they stand at, and the file they are kept in."""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tests.models.test_scoring import varied_examples
+from tests.support.chat_templates import chat_tokenizer
+from tests.support.prepared_files import sums, write_prepared
+from tests.support.tiny_models import ARCHITECTURES, Architecture, save_tiny_model, tiny_model, tiny_tokenizer
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_json
+from chatbench.data.examples import ExampleRow
+from chatbench.models.encoding import EncodedRows, TokenPieces, encode_rows
+from chatbench.models.loss import Floats, score_rows
+from chatbench.protocol.plain_text import EncodedExample
+from chatbench.scoring.eval_ppl import eval_ppl, tokens_origin
+from chatbench.scoring.scored_turns import read_scored_turns, scored_turns, scored_turns_path
+from chatbench.training.finetune import finetune
+
+TEXTS = ("what is 12 plus 30?", " two  spaces and\nlines", "é 数 🙂🙂 ok", "half \ufffd a character", "Answer: B", "a")
+
+
+def quiet(_line: str) -> None:
+    """Says nothing."""
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("trees", [True, False])
+def test_each_tokens_cost_is_that_of_a_slow_computation(
+    architecture: Architecture, trees: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A tree lays sequences out in another order than they came: costs of the wrong example are the likely mistake.
+    if not trees:
+        monkeypatch.setattr("chatbench.models.loss.why_not_trees", lambda _model: "asked")
+    model, rows = tiny_model(architecture).eval(), varied_examples(9)
+    encoded = encode_rows(tiny_tokenizer(), rows, 256)
+    told: dict[int, Floats] = {}
+
+    losses = score_rows(model, encoded, batch_tokens=300, each_token=told.__setitem__)
+
+    assert sorted(told) == list(range(len(rows)))
+    for place, example in enumerate(encoded.examples):
+        ids = torch.tensor([example.prompt + example.completion])
+        with torch.no_grad():
+            log_p = model(ids).logits[0].double().log_softmax(-1)
+        start = len(example.prompt)
+        slow = [-float(log_p[start + at - 1, token]) for at, token in enumerate(example.completion)]
+        assert told[place].tolist() == pytest.approx(slow, rel=1e-5)
+        assert math.fsum(told[place]) == pytest.approx(losses[place].nats, rel=1e-12)
+
+
+def test_the_perplexity_does_not_depend_on_whether_tokens_are_told() -> None:
+    model, encoded = tiny_model("gpt2"), encode_rows(tiny_tokenizer(), varied_examples(), 256)
+
+    assert score_rows(model, encoded, each_token=lambda _place, _nats: None) == score_rows(model, encoded)
+
+
+@pytest.mark.parametrize("sentencepiece", [False, True])
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_texts_of_the_tokens_joined_are_the_text(text: str, sentencepiece: bool) -> None:
+    # SentencePiece leaves the first space of whatever it decodes away: token by token all words would run together.
+    tokenizer = chat_tokenizer(sentencepiece=True) if sentencepiece else tiny_tokenizer()
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    nats = [random.Random(place).random() for place in range(len(ids))]
+
+    scored = TokenPieces(tokenizer).scored(ids, nats, text)
+
+    assert "".join(scored.texts) == text
+    assert len(scored.texts) > len(text) / 8
+    assert math.fsum(scored.nats) == pytest.approx(math.fsum(nats))
+
+
+def test_a_character_of_several_tokens_is_one_piece_that_costs_their_sum() -> None:
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer.encode("🙂a", add_special_tokens=False)
+    assert len(ids) == 5  # four bytes, and the letter
+
+    scored = TokenPieces(tokenizer).scored(ids, [1.0, 2.0, 3.0, 4.0, 0.5], "🙂a")
+
+    assert (scored.texts, scored.nats) == (("🙂", "a"), (10.0, 0.5))
+
+
+def test_a_turn_keeps_its_number_when_another_did_not_fit_the_context() -> None:
+    kinds = ("first", "follow_up", "answer")
+    rows = [ExampleRow("p", f"{kind} [END]", None, "q", "c", kind) for kind in kinds]  # type: ignore[arg-type]
+    tokenizer = tiny_tokenizer()
+    fitting = [rows[0], rows[2]]
+    examples = [EncodedExample([1], tokenizer.encode(row.completion)) for row in fitting]
+    nats = {place: [0.5] * len(example.completion) for place, example in enumerate(examples)}
+
+    turns = list(scored_turns(rows, EncodedRows(examples, fitting, 9), nats, tokenizer))
+
+    assert [(turn.turn, "".join(turn.texts)) for turn in turns] == [(0, "first [END]"), (2, "answer [END]")]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("tokens")
+    save_tiny_model(root / "small")
+    write_prepared(root / "data")
+    flags = {"max_steps": 2, "precision": "fp32", "validation_examples": 0}
+    finetune(str(root / "small"), data=root / "data", results=root / "results", split="split_0", flags=flags, say=quiet)
+    eval_ppl(str(root / "small"), data=root / "data", results=root / "results", say=quiet)
+    return root
+
+
+def test_eval_ppl_keeps_what_each_token_cost(trained: Path) -> None:
+    path = trained / "results/ppl/small/split_0.json"
+    stored = read_json(path)
+    assert isinstance(stored, dict)
+
+    turns = list(read_scored_turns(scored_turns_path(path), tokens_origin(stored["signature"]), fix=""))
+
+    assert ["".join(turn.texts) for turn in turns] == [row.completion for row in sums(6, 50)]
+    total = math.fsum(value for turn in turns for value in turn.nats)
+    assert total == pytest.approx(stored["finetuned"]["nats"], abs=0.0005 * stored["finetuned"]["tokens"])
+
+
+def test_token_costs_that_are_missing_are_made_by_running_eval_ppl_again(trained: Path, tmp_path: Path) -> None:
+    # Results of an earlier version have perplexities only, which still hold.
+    shutil.copytree(trained, tmp_path / "copy")
+    results = tmp_path / "copy" / "results"
+    tokens = results / "ppl/small/split_0.tokens.jsonl"
+    before, stored = tokens.read_text(), (results / "ppl/small/split_0.json").read_text()
+    tokens.unlink()
+    said: list[str] = []
+
+    def run() -> None:
+        eval_ppl(str(tmp_path / "copy/small"), data=tmp_path / "copy/data", results=results, say=said.append)
+
+    run()
+    assert tokens.read_text() == before
+    assert (results / "ppl/small/split_0.json").read_text() == stored
+    run()
+    assert ["as before" in line for line in said] == [False, True]
+
+
+def test_token_costs_of_another_model_are_refused(trained: Path) -> None:
+    path = scored_turns_path(trained / "results/ppl/small/split_0.json")
+
+    with pytest.raises(ChatbenchError, match="tokens"):
+        list(read_scored_turns(path, {"weights": "other"}, fix="chatbench eval-ppl small"))

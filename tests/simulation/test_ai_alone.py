@@ -1,0 +1,276 @@
+"""Assistants alone: what they are asked, how a reply is counted, and that nothing that was asked is asked twice."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.support.simulated_logs import prepared, write_log
+from tests.support.tiny_models import save_tiny_model
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import AiAloneScore, Question, Study
+from chatbench.data.chatbench_format import read_ai_alone
+from chatbench.data.open_study import study_of
+from chatbench.data.prepared import load_manifest
+from chatbench.data.tables import Intake
+from chatbench.metrics.agreement import Undefined
+from chatbench.metrics.resampling import Resampling
+from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request
+from chatbench.scoring.eval_chatbench import eval_chatbench
+from chatbench.simulation.ai_alone import (
+    AiAloneLog,
+    AiAloneSettings,
+    Method,
+    Sample,
+    ai_alone,
+    ask_missing,
+    extraction_messages,
+    question_messages,
+    questions_of,
+    read_extraction,
+    results_of,
+    scores_of,
+    with_measured_here,
+    write_table,
+)
+
+QUESTIONS = [
+    Question(
+        f"elementary_mathematics-redux-{n}", "elementary_mathematics", f"What is {n}+1?", ("1", "2", "3", "4"), "AB"[n]
+    )
+    for n in range(2)
+]
+STUDY = Study("s", {question.id: question for question in QUESTIONS}, (), ())
+EXAMPLES = [replace(QUESTIONS[0], id=f"e{n}", text=f"Example {n}?", answer="C") for n in range(2)]
+SAMPLES = [Sample(question, index) for question in QUESTIONS for index in range(3)]
+
+
+def participant(function: Callable[[Request], Reply | Failure]) -> FunctionParticipant:
+    return FunctionParticipant(function, {"kind": "fake"})
+
+
+def asked(
+    tmp_path: Path, method: Method, replies: Sequence[str], extractor: FunctionParticipant | None = None
+) -> AiAloneLog:
+    """A log in which the samples got these replies, in order."""
+    log = AiAloneLog(tmp_path, "bot", method)
+    log.begin({"questions_sha256": "s"})
+    in_order = iter(replies)
+    ask_missing(log, SAMPLES, participant(lambda _: Reply(next(in_order))), extractor, {}, seed=0)
+    return log
+
+
+def test_the_prompts_are_the_papers() -> None:
+    # Word for word: a blank line or a missing space makes another baseline.
+    full = "What is 0+1?\nA. 1\nB. 2\nC. 3\nD. 4"
+    zero = question_messages("letter-only-zero-shot", QUESTIONS[0])
+    few = question_messages("letter-only-few-shot", QUESTIONS[0], EXAMPLES)
+    free = question_messages("free-text", QUESTIONS[0])
+
+    assert {messages[0].content for messages in (zero, few, free)} == {"You are a helpful AI assistant."}
+    assert zero[1].content == f"Answer with only a single letter.\n\nQuestion: {full}\nAnswer:"
+    assert few[1].content == (
+        "Answer with only a single letter.\n\n"
+        "The following are multiple choice questions (with answers) about elementary mathematics.\n\n"
+        "Question: Example 0?\nA. 1\nB. 2\nC. 3\nD. 4\nAnswer: C\n\n"
+        "Question: Example 1?\nA. 1\nB. 2\nC. 3\nD. 4\nAnswer: C\n\n"
+        f"Question: {full}\nAnswer:"
+    )
+    assert free[1].content == full
+
+
+def test_a_reply_that_holds_a_marker_of_the_prompt_is_quoted_as_it_is() -> None:
+    assert "I say {question}" in extraction_messages(QUESTIONS[0], "I say {question}")[1].content
+
+
+def test_a_letter_counts_only_at_the_beginning_and_an_invalid_reply_is_wrong(tmp_path: Path) -> None:
+    # Likely mistakes: searching the reply for a letter, lower case, and dropping the invalid ones from the accuracy.
+    log = asked(tmp_path, "letter-only-zero-shot", ["A", " A.", "The answer is A", "b", "B", "(B)"])
+
+    first, second = scores_of(log, results_of(log, SAMPLES))
+
+    assert first == AiAloneScore(QUESTIONS[0].id, "bot", "letter_only_zero_shot", 3, pytest.approx(2 / 3), 1)
+    assert second == AiAloneScore(QUESTIONS[1].id, "bot", "letter_only_zero_shot", 3, pytest.approx(1 / 3), 2)
+
+
+@pytest.mark.parametrize(
+    ("output", "result"),
+    [
+        ('{"attempted_answer": true, "answer_val": "1", "answer_letter": "A"}', "right"),
+        ('```json\n{"attempted_answer": true, "answer_val": "1", "answer_letter": "A"}\n```', "right"),
+        ('{"attempted_answer": true, "answer_val": "2", "answer_letter": "B"}', "wrong"),
+        ('{"attempted_answer": true, "answer_val": "9", "answer_letter": null}', "wrong"),
+        ('{"attempted_answer": false, "answer_val": null, "answer_letter": "A"}', "wrong"),
+        ('{"attempted_answer": "yes", "answer_val": "1", "answer_letter": "A"}', "unknown"),
+        ('{"answer_val": "1", "answer_letter": "A"}', "unknown"),
+        ('["A"]', "unknown"),
+        ('{"attempted_answer": true, "answer_letter": "A"', "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_what_the_extractor_returns_is_read_by_the_papers_rules(output: str, result: str) -> None:
+    assert read_extraction(output, QUESTIONS[0]) == result
+
+
+def test_free_text_is_read_by_the_second_model_and_the_unknown_is_dropped(tmp_path: Path) -> None:
+    def extract(request: Request) -> Reply:
+        said = request.messages[1].content
+        letter = next(letter for letter in "ABX" if f"I take {letter}" in said)
+        return Reply(
+            "?" if letter == "X" else f'{{"attempted_answer": true, "answer_val": "", "answer_letter": "{letter}"}}'
+        )
+
+    log = asked(tmp_path, "free-text", [f"I take {letter}" for letter in "ABXXXX"], participant(extract))
+
+    (only,) = scores_of(log, results_of(log, SAMPLES))
+    assert only == AiAloneScore(QUESTIONS[0].id, "bot", "free_text", 2, 0.5, 0)
+
+
+def test_what_was_answered_is_not_asked_again_and_a_passing_failure_is(tmp_path: Path) -> None:
+    # Asking all again would cost twice; giving a failure up for good would lose a sample to a busy endpoint.
+    ids: list[str] = []
+
+    def fails_once(request: Request) -> Reply | Failure:
+        ids.append(request.conversation_id)
+        if request.conversation_id.endswith("|1|reply") and ids.count(request.conversation_id) == 1:
+            return Failure("busy", transient=True)
+        return Failure("refused") if request.conversation_id.endswith("|2|reply") else Reply("A")
+
+    for _ in range(3):
+        log = AiAloneLog(tmp_path, "bot", "letter-only-zero-shot")
+        log.begin({"questions_sha256": "s"})
+        ask_missing(log, SAMPLES, participant(fails_once), None, {}, seed=0)
+
+    assert sorted(ids) == sorted([*(sample.id("reply") for sample in SAMPLES), *(q.id + "|1|reply" for q in QUESTIONS)])
+    assert len(results_of(log, SAMPLES)) == 4
+
+
+def test_each_sample_has_a_seed_of_its_own_which_a_second_run_would_give_it_again(tmp_path: Path) -> None:
+    seeds: list[int] = []
+    for folder in ("one", "two"):
+        log = AiAloneLog(tmp_path / folder, "bot", "letter-only-zero-shot")
+        log.begin({"questions_sha256": "s"})
+        ask_missing(log, SAMPLES, participant(lambda request: Reply(str(seeds.append(request.seed)))), None, {}, seed=7)
+
+    assert seeds[:6] == seeds[6:]
+    assert len(set(seeds)) == 6
+
+
+def test_other_settings_are_refused_until_the_log_is_begun_anew(tmp_path: Path) -> None:
+    asked(tmp_path, "letter-only-zero-shot", ["A"] * 6)
+    log = AiAloneLog(tmp_path, "bot", "letter-only-zero-shot")
+
+    with pytest.raises(ChatbenchError, match="made with questions_sha256 's'"):
+        log.begin({"questions_sha256": "t"})
+    log.begin({"questions_sha256": "t"}, overwrite=True)
+    assert log.missing(SAMPLES, "reply") == SAMPLES
+
+
+def test_the_table_is_read_as_a_studys_own(tmp_path: Path) -> None:
+    log = asked(tmp_path, "letter-only-zero-shot", ["A", "A", "B", "B", "x", "A"])
+    scores = scores_of(log, results_of(log, SAMPLES))
+    write_table(log, scores)
+
+    assert list(read_ai_alone(log.table, STUDY.questions, Intake())) == scores
+    with log.table.open(newline="") as file:
+        assert next(csv.DictReader(file)) == {
+            "question_id": QUESTIONS[0].id, "model": "bot", "letter_only_zero_shot_count": "3",
+            "letter_only_zero_shot_acc": str(2 / 3), "letter_only_zero_shot_invalid": "0",
+            "letter_only_zero_shot_acc_valid": str(2 / 3),
+        }  # fmt: skip
+
+
+def test_measured_here_stands_beside_the_studys_scores_under_a_name_of_its_own(tmp_path: Path) -> None:
+    # One name for both would pool them in one row; both of one assistant would count it twice.
+    log = asked(tmp_path, "letter-only-zero-shot", ["A"] * 6)
+    write_table(log, scores_of(log, results_of(log, SAMPLES)))
+    own = AiAloneScore(QUESTIONS[0].id, "bot", "letter_only_zero_shot", 50, 0.5, 0)
+    others = replace(own, assistant="other")
+
+    beside, notes = with_measured_here(replace(STUDY, ai_alone=(others,)), tmp_path, "s")
+    kept, preferred = with_measured_here(replace(STUDY, ai_alone=(own,)), tmp_path, "s")
+    unlike, left_out = with_measured_here(STUDY, tmp_path, "another study")
+
+    assert [score.method for score in beside.ai_alone] == ["letter_only_zero_shot"] + 2 * [
+        "letter_only_zero_shot, measured here"
+    ]
+    assert "letter_only_zero_shot of bot: measured here on 2 questions, 3 to 3 samples each" in notes[0]
+    assert kept.ai_alone == (own,)
+    assert "the study has its own" in preferred[0]
+    assert unlike.ai_alone == ()
+    assert "other questions" in left_out[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "found"),
+    [
+        ("free-text", {}, "needs a second model"),
+        ("letter-only-zero-shot", {"extractor": "scripted:strong"}, "--extractor does nothing"),
+        ("letter-only-few-shot", {}, "needs the five examples"),
+        ("letter-only-zero-shot", {"mmlu": Path("x")}, "--mmlu does nothing"),
+    ],
+)
+def test_what_a_method_needs_or_has_no_use_for_is_said(
+    tmp_path: Path, method: Method, more: dict[str, object], found: str
+) -> None:
+    with pytest.raises(ChatbenchError, match=found):
+        ai_alone(
+            "scripted:strong", AiAloneSettings(method), study=STUDY, questions=QUESTIONS, results=tmp_path, **more  # type: ignore[arg-type]
+        )  # fmt: skip
+
+
+def test_questions_are_named_or_all(tmp_path: Path) -> None:
+    assert questions_of(STUDY, data=tmp_path) == QUESTIONS
+    assert questions_of(STUDY, ids=[QUESTIONS[1].id], data=tmp_path) == QUESTIONS[1:]
+    with pytest.raises(ChatbenchError, match="no such question"):
+        questions_of(STUDY, ids=["q"], data=tmp_path)
+
+
+def test_a_model_on_this_machine_is_asked_with_few_shots_and_asked_for_more_later(tmp_path: Path) -> None:
+    (tmp_path / "mmlu" / "dev").mkdir(parents=True)
+    rows = "".join(f"Example {n}?,1,2,3,4,C\n" for n in range(5))
+    (tmp_path / "mmlu" / "dev" / "elementary_mathematics_dev.csv").write_text(rows)
+    model = save_tiny_model(tmp_path / "bot", context=512)
+
+    def run(samples: int, questions: Sequence[Question]) -> list[str]:
+        settings = AiAloneSettings("letter-only-few-shot", samples)
+        return ai_alone(
+            f"local:{model}", settings, study=STUDY, questions=questions, results=tmp_path, mmlu=tmp_path / "mmlu"
+        ).lines()
+
+    first, more = run(2, QUESTIONS[:1]), run(3, QUESTIONS)
+
+    assert first[0].startswith("bot, letter-only-few-shot: 1 questions, 2 samples, ")
+    assert more[1].startswith("4 replies new -> ")
+    scores = read_ai_alone(tmp_path / "ai_alone" / "bot-letter_only_few_shot.csv", STUDY.questions, Intake())
+    assert [score.count for score in scores] == [3, 3]
+
+
+def test_what_was_measured_here_is_a_baseline_of_the_scores_and_a_note_says_so(tmp_path: Path) -> None:
+    # Questions by their number: people are right the more often the later the question, and so is this assistant.
+    place = prepared(tmp_path)
+    write_log(place, "split_0")
+    manifest = load_manifest(place.data)
+    opened = study_of(manifest)
+    log = AiAloneLog(place.results, "gpt-4o", "letter-only-zero-shot")
+    log.begin({"questions_sha256": manifest.questions_sha256})
+    samples = [Sample(question, index) for question in opened.questions.values() for index in range(10)]
+    ask_missing(log, samples, participant(sometimes_b), None, {}, seed=0)
+    write_table(log, scores_of(log, results_of(log, samples)))
+
+    found = eval_chatbench("tiny", data=place.data, results=place.results, resampling=Resampling(0))
+
+    source = "AI alone, letter_only_zero_shot, measured here"
+    assert found.estimates()["gpt-4o", source, "pearson"].mean > 0.9
+    assert isinstance(found.estimates()["llama-3.1-8b", source, "pearson"].mean, Undefined)
+    assert any("letter_only_zero_shot of gpt-4o: measured here on 10 questions" in note for note in found.notes)
+
+
+def sometimes_b(request: Request) -> Reply:
+    """Right (B) in as many samples of ten as the question's number."""
+    _, number = request.question_id.rsplit("-", 1)
+    return Reply("B" if int(request.conversation_id.split("|")[1]) < int(number) else "C")

@@ -1,0 +1,241 @@
+"""The simulators of the command line: their specs, what they refuse, and those that need no fine-tuning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.support.chat_templates import CHATML, NO_SYSTEM, chat_tokenizer
+from tests.support.tiny_models import save_tiny_model, tiny_model
+from transformers import GPT2LMHeadModel
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import Question, Turn
+from chatbench.models.loading import Loaded
+from chatbench.models.local_participants import LocalSimulator, LocalUserLm
+from chatbench.protocol.dialogue import Failure, Reply, Request
+from chatbench.protocol.plain_text import prompt_text
+from chatbench.protocol.prompt_styles import STYLES, StyleName
+from chatbench.protocol.prompts import USERLM_END
+from chatbench.simulation.participants import (
+    SIMULATORS,
+    TUNED,
+    SimulatorSpec,
+    open_simulator,
+    read_simulator_spec,
+    simulator_lines,
+)
+
+QUESTION = Question("q1", "maths", "What is 2+2?", ("3", "4", "5", "6"), "B")
+TURNS = (Turn("user", "what is 2+2"), Turn("assistant", "It is 4."))
+USERLM_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}<|im_start|>user"
+)
+"""As UserLM-8b's: whatever is asked for, it ends with the head of a user message."""
+
+
+def request(style: StyleName, turns: tuple[Turn, ...] = TURNS, *, forced: bool = False) -> Request:
+    messages = STYLES[style].messages(QUESTION.full_text, turns, forced=forced)
+    return Request("simulator", messages, QUESTION.id, 7, "forced" if forced else "turn")
+
+
+# ---- specs ----
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("tuned", TUNED),
+        ("two-step-problem:tuned", SimulatorSpec("two-step-problem", "tuned")),
+        ("two-step:openai:gpt-4o", SimulatorSpec("two-step", "openai", "gpt-4o")),
+        (
+            "iqa-eval:openai:m@http://localhost:8000/v1#MY_KEY",
+            SimulatorSpec("iqa-eval", "openai", "m@http://localhost:8000/v1#MY_KEY"),
+        ),
+        (
+            "two-step:completions:tiny-{split}@http://h:1/v1",
+            SimulatorSpec("two-step", "completions", "tiny-{split}@http://h:1/v1"),
+        ),
+        ("userlm:local:microsoft/UserLM-8b", SimulatorSpec("userlm", "local", "microsoft/UserLM-8b")),
+    ],
+)
+def test_a_spec_names_style_kind_and_argument(text: str, spec: SimulatorSpec) -> None:
+    assert read_simulator_spec(text) == spec
+    assert read_simulator_spec(spec.text()) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("gpt-4o", "STYLE:KIND:ARGUMENT"),
+        ("two-steps:openai:gpt-4o", "one of the styles two-step"),
+        ("two-step:azure:gpt-4o", "one of the kinds tuned, local, openai, completions"),
+        ("two-step:openai", "two-step:openai:..."),
+        ("two-step:openai: ", "two-step:openai:..."),
+        ("two-step:tuned:folder", "nothing after tuned"),
+        ("userlm:tuned", "its own chat template"),
+        ("userlm:completions:m@http://h/v1", "its own chat template"),
+    ],
+)
+def test_a_spec_that_cannot_be_read_says_what_could_be(text: str, said: str) -> None:
+    with pytest.raises(ChatbenchError) as caught:
+        read_simulator_spec(text)
+    assert said in str(caught.value)
+
+
+def test_a_key_in_a_spec_is_not_shown() -> None:
+    with pytest.raises(ChatbenchError) as caught:
+        read_simulator_spec("two-step:opnai:m#sk-secret")
+    assert "secret" not in str(caught.value)
+
+
+def test_only_the_tuned_simulator_is_bound_to_the_splits_it_was_trained_on() -> None:
+    assert TUNED.trained_per_split
+    assert not read_simulator_spec("two-step:openai:gpt-4o").trained_per_split
+
+
+def test_every_listed_simulator_can_be_named() -> None:
+    # A list that drifts from what is accepted is the likely mistake.
+    for one in SIMULATORS:
+        assert read_simulator_spec(one.example).text() in (one.example, f"two-step:{one.example}")
+        assert any(one.example in line and one.needs in line for line in simulator_lines())
+
+
+# ---- models on this machine ----
+
+
+def test_a_local_model_without_a_template_speaks_in_the_plain_form(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path / "mine" / "split_3", context=1024)
+
+    participant = opened("two-step:local:" + str(tmp_path / "mine" / "{split}"), split="split_3", max_tokens=4)
+
+    assert participant.identity["name"] == "split_3"
+    assert participant.identity["form"] == "plain text"
+    assert all(
+        isinstance(reply, Reply) for reply in participant.reply_all([request("two-step", ()), request("two-step")])
+    )
+
+
+@pytest.mark.parametrize("template", [CHATML, NO_SYSTEM])
+@pytest.mark.parametrize("style", ["two-step", "iqa-eval"])
+def test_a_prompted_chat_model_is_asked_through_its_template(tmp_path: Path, template: str, style: StyleName) -> None:
+    # A template without a system role takes IQA-EVAL's only message too.
+    tokenizer = chat_tokenizer(template)
+    tiny_model("gpt2", vocabulary=len(tokenizer), context=1024).save_pretrained(tmp_path / "m")
+    tokenizer.save_pretrained(tmp_path / "m")
+
+    participant = opened(f"{style}:local:{tmp_path / 'm'}", max_tokens=4)
+
+    assert str(participant.identity["form"]).startswith("chat template ")
+    assert all(isinstance(reply, Reply) for reply in participant.reply_all([request(style, ()), request(style)]))
+
+
+def test_an_iqa_prompt_in_the_plain_form_goes_on_after_the_system_message() -> None:
+    messages = request("iqa-eval").messages
+
+    assert prompt_text(messages) == f"[SYSTEM] {messages[0].content}\n\n[USER] "
+
+
+def test_a_prompt_of_iqa_eval_that_is_too_long_loses_its_oldest_turns() -> None:
+    tokenizer = chat_tokenizer(CHATML)
+    loaded = Loaded(tiny_model("gpt2", vocabulary=len(tokenizer), context=600), tokenizer, "m", "w")
+    participant = LocalSimulator(loaded, "m", temperature=0.0, max_tokens=4, template="chat")
+    long = (Turn("user", "word " * 60), Turn("assistant", "word " * 60), *TURNS)
+
+    (reply,) = participant.reply_all([request("iqa-eval", long)])
+
+    assert isinstance(reply, Reply)
+    assert reply.turns_dropped == 2
+
+
+def opened(spec: str, *, split: str = "split_0", max_tokens: int = 8) -> LocalSimulator | LocalUserLm:
+    participant = open_simulator(
+        read_simulator_spec(spec), model="tiny", results=Path("none"), split=split, temperature=1.0,
+        max_tokens=max_tokens,
+    )  # fmt: skip
+    assert isinstance(participant, LocalSimulator | LocalUserLm)
+    return participant
+
+
+# ---- UserLM ----
+
+
+def userlm(always: str, *, template: str = USERLM_TEMPLATE, with_end: bool = True) -> LocalUserLm:
+    """A model that writes one token over and over, in the manner of UserLM-8b."""
+    tokenizer = chat_tokenizer(template)
+    if with_end:
+        tokenizer.add_special_tokens({"additional_special_tokens": [USERLM_END]})
+    model = tiny_model("gpt2", vocabulary=len(tokenizer), context=512)
+    assert isinstance(model, GPT2LMHeadModel)
+    token = tokenizer.convert_tokens_to_ids(always)
+    with torch.no_grad():  # the last layer norm gives the same hidden state everywhere, which is nearest that token
+        model.transformer.ln_f.weight.zero_()
+        model.transformer.ln_f.bias.fill_(1.0)
+        model.transformer.wte.weight[token] = 10.0
+    return LocalUserLm(Loaded(model, tokenizer, "m", "w"), "userlm", temperature=0.0, max_tokens=5)
+
+
+def said(participant: LocalUserLm, turns: tuple[Turn, ...] = TURNS) -> Reply:
+    (reply,) = participant.reply_all([request("userlm", turns)])
+    assert isinstance(reply, Reply)
+    return reply
+
+
+def test_the_end_of_conversation_token_is_told_from_the_end_of_a_turn() -> None:
+    # Both end the text, and a decoder leaves special tokens out: reading the text alone is the likely mistake.
+    ends_chat, ends_turn, talks = said(userlm(USERLM_END)), said(userlm("<|im_end|>")), said(userlm("A"))
+
+    assert (ends_chat.text, ends_chat.stopped) == (USERLM_END, True)
+    assert (ends_turn.text, ends_turn.stopped) == ("", True)
+    assert (talks.text, talks.stopped) == ("AAAAA", False)
+
+
+def test_a_userlm_is_prompted_with_roles_as_they_are_and_a_user_turn_to_come() -> None:
+    participant = userlm("A")
+    ids = participant._template.prompt_ids(request("userlm").messages)
+
+    assert participant._template.tokenizer.decode(ids).endswith(
+        "D. 6<|im_end|><|im_start|>user\nwhat is 2+2<|im_end|><|im_start|>assistant\nIt is 4.<|im_end|><|im_start|>user"
+    )
+
+
+def test_a_userlm_without_the_token_writes_it_as_text_or_not_at_all() -> None:
+    assert said(userlm("A", with_end=False)).text == "AAAAA"
+
+
+def test_a_long_chat_loses_its_oldest_turns() -> None:
+    long = (Turn("user", "word " * 60), Turn("assistant", "word " * 60), *TURNS)
+
+    assert said(userlm("A"), long).turns_dropped == 2
+    assert said(userlm("A")).turns_dropped == 0
+    (reply,) = userlm("A").reply_all([request("userlm", (Turn("user", "word " * 500), TURNS[1]))])
+    assert isinstance(reply, Failure | Reply)
+
+
+def test_an_assistants_template_is_no_userlms() -> None:
+    with pytest.raises(ChatbenchError, match="does not ask for the user's next turn"):
+        userlm("A", template=CHATML)
+
+
+# ---- what is refused ----
+
+
+def test_expected_answers_need_a_two_step_simulator_on_this_machine() -> None:
+    for text in ("two-step:openai:gpt-4o", "iqa-eval:local:FOLDER", "two-step:completions:m@http://h/v1"):
+        with pytest.raises(ChatbenchError, match="without --expected-answers"):
+            open_simulator(
+                read_simulator_spec(text), model="m", results=Path("r"), split="split_0", expected_answers=True
+            )
+
+
+def test_an_base_model_base_is_the_tuned_simulators() -> None:
+    with pytest.raises(ChatbenchError, match="only the tuned simulator has a base model"):
+        open_simulator(
+            read_simulator_spec("two-step:openai:m"), model="m", results=Path("r"), split="split_0", base_model=True
+        )
+
+
+def test_a_model_that_was_not_fine_tuned_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ChatbenchError, match="no model fine-tuned on split_4"):
+        open_simulator(TUNED, model="tiny", results=tmp_path, split="split_4")

@@ -1,0 +1,71 @@
+"""A finished run in small, made without a model: study, splits, chats of two models, perplexities, logs of training."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+from tests.support.simulated_logs import Workspace, always_wrong, people_like, prepared, study, write_log
+
+from chatbench.core.files import write_json, write_jsonl
+from chatbench.core.records import Question, Study, Turn
+from chatbench.metrics.perplexity import TokenLoss, summarise
+from chatbench.metrics.resampling import Resampling
+from chatbench.sample.study import write_chatbench_folder
+from chatbench.scoring.eval_chatbench import eval_chatbench
+from chatbench.scoring.eval_ppl import SplitPerplexity
+
+HOSTILE = (
+    "<script>document.title = 'taken'</script></textarea></script><img src=x onerror=\"document.title = 'taken'\">"
+    "\u202egnp.exe\u202c \u2028 {{ 7 * 7 }} &amp; ]]> <!-- "
+)
+"""What a page must show as text."""
+MODELS = ("tiny", "distilgpt2")
+SPLITS = ("split_0", "split_1")
+
+
+def finish(folder: Path) -> Workspace:
+    """Writes study, data and results into a folder; takes about a second."""
+    write_chatbench_folder(with_hostile_chats(study()), folder / "study")
+    place = prepared(folder, splits=len(SPLITS))
+    for model in MODELS:
+        for split in SPLITS:
+            write_log(place, split, people_like if model == "tiny" else mostly_b, model=model)
+            write_log(place, split, always_wrong, model=model, base_model=True, conversations=1)
+            write_perplexity(place, split, model)
+            write_training_log(place, split, model)
+        eval_chatbench(model, data=place.data, results=place.results, resampling=Resampling(replicates=100))
+    return place
+
+
+def with_hostile_chats(original: Study) -> Study:
+    """One person per question says `HOSTILE` in a second turn."""
+    chats = [
+        dataclasses.replace(chat, turns=(*chat.turns, Turn("user", HOSTILE), Turn("assistant", f"No: {HOSTILE}")))
+        if chat.worker_id.endswith("4")
+        else chat
+        for chat in original.conversations
+    ]
+    return dataclasses.replace(original, conversations=tuple(chats))
+
+
+def mostly_b(_question: Question, _assistant: str, index: int) -> str | None:
+    """Right in three chats of five, wrong in one, silent in one."""
+    return ("B", "B", "B", "A", None)[index % 5]
+
+
+def write_perplexity(place: Workspace, split: str, model: str) -> None:
+    tuned, base = summarise([TokenLoss(2 * math.log(3), 2, 8)]), summarise([TokenLoss(math.log(50), 1, 8)])
+    signature = {"weights": f"hash of {split}", "test_sha256": "0" * 64, "form": "plain text"}
+    scored = SplitPerplexity(split, tuned, base, {"first": tuned}, {"first": base}, signature, 0)
+    write_json(place.results / "ppl" / model / f"{split}.json", scored.as_json())
+
+
+def write_training_log(place: Workspace, split: str, model: str) -> None:
+    """Ten steps of training with two looks at held-out examples."""
+    rows: list[dict[str, object]] = [
+        {"step": step, "epoch": step / 5, "loss": 4 / step, "learning_rate": 1e-4} for step in range(1, 11)
+    ]
+    rows += [{"step": s, "epoch": s / 5, "eval_loss": 5 / s, "eval_perplexity": math.exp(5 / s)} for s in (5, 10)]
+    write_jsonl(place.results / "models" / model / split / "trainer_log.jsonl", rows)

@@ -1,0 +1,154 @@
+"""A small study in the ChatBench layout with prepared splits and hand-made simulation logs, for the tests of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from chatbench.core.files import write_json
+from chatbench.core.records import Answer, Conversation, Question, SimulatedConversation, Study, Turn
+from chatbench.data.prepare_splits import prepare_splits
+from chatbench.data.prepared import read_split
+from chatbench.data.splits import question_set_sha256
+from chatbench.protocol.prompt_styles import TWO_STEP, prompts_sha256
+from chatbench.sample.study import write_chatbench_folder
+from chatbench.simulation.log import (
+    AppendOnlyLog,
+    Recorded,
+    checked_line,
+    log_path,
+    read_log,
+    recorded_row,
+    settings_path,
+)
+
+ASSISTANTS = ("gpt-4o", "llama-3.1-8b")
+NOUNS = ("apples", "books", "chairs", "ducks", "eggs", "forks", "goats", "hats", "inks", "jars")
+PLACES = ("market", "library", "school", "pond", "kitchen", "diner", "farm", "shop", "office", "cellar")
+
+
+def questions() -> list[Question]:
+    """Ten questions, right answer B, that share hardly a word."""
+    return [
+        Question(
+            f"elementary_mathematics-redux-{i}",
+            "elementary_mathematics",
+            f"{11 * (i + 1)} {NOUNS[i]} near the {PLACES[i]}; {13 * (i + 1)} more {NOUNS[i]} come. Total {NOUNS[i]}?",
+            (str(i), str(24 * (i + 1)), str(i + 100), str(i + 200)),
+            "B",
+        )
+        for i in range(10)
+    ]
+
+
+def study() -> Study:
+    """Per question and assistant five people, of whom 0..4 are right: more for later questions and for gpt-4o."""
+    answers, chats = [], []
+    for number, question in enumerate(questions()):
+        for assistant in ASSISTANTS:
+            right = min(4, number // 2 + (assistant == "gpt-4o"))
+            for person in range(5):
+                worker = f"w{number}{assistant[0]}{person}"
+                letter = "B" if person < right else "C"
+                chat_id = f"{question.id}|{worker}"
+                turns = (Turn("user", question.text), Turn("assistant", "Let me see."))
+                chats.append(Conversation(chat_id, question.id, worker, assistant, "direct-to-AI", turns, letter))
+                answers.append(
+                    Answer(
+                        question.id, worker, "user-AI", assistant, "direct-to-AI", letter, letter == "B", "", chat_id
+                    )
+                )
+    return Study("by-hand", {q.id: q for q in questions()}, tuple(chats), tuple(answers))
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Folders of a prepared study."""
+
+    study: Path
+    data: Path
+    results: Path
+
+
+def prepared(folder: Path, *, splits: int = 2, seed: int = 0) -> Workspace:
+    """Writes the study, and splits it 6 : 4."""
+    place = Workspace(folder / "study", folder / "data", folder / "results")
+    if not place.study.exists():
+        write_chatbench_folder(study(), place.study)
+    prepare_splits(place.study, place.data, splits=splits, seed=seed)
+    return place
+
+
+def people_like(question: Question, assistant: str, index: int) -> str | None:
+    """Letters of five chats that are right as often as people are."""
+    number = int(question.id.rpartition("-")[2])
+    return "B" if index < min(4, number // 2 + (assistant == "gpt-4o")) else "D"
+
+
+def always_wrong(_question: Question, _assistant: str, _index: int) -> str | None:
+    return "A"
+
+
+def write_log(
+    place: Workspace,
+    split_id: str,
+    letter: Callable[[Question, str, int], str | None] = people_like,
+    *,
+    model: str = "tiny",
+    conversations: int = 5,
+    leave_out: int = 0,
+    base_model: bool = False,
+    temperature: float = 1.0,
+) -> Path:
+    """Writes a finished log of first prompts that copy the question; the last `leave_out` chats are missing."""
+    by_id = {question.id: question for question in questions()}
+    held_out = [by_id[question_id] for question_id in read_split(place.data, split_id).question_ids("test")]
+    simulator = {"kind": "local", "name": split_id, "weights": f"hash of {split_id}", "temperature": temperature}
+    prompts = prompts_sha256(TWO_STEP)
+    rows = []
+    for assistant in ASSISTANTS:
+        for question in held_out:
+            for index in range(conversations):
+                chosen = letter(question, assistant, index)
+                record = SimulatedConversation(
+                    id=f"{question.id}|{assistant}|{index}",
+                    question_id=question.id,
+                    assistant=assistant,
+                    index=index,
+                    turns=(Turn("user", question.text), Turn("assistant", "Let me see.")),
+                    termination="answered",
+                    answer_text=chosen or "(B)",
+                    letter=chosen,
+                    lenient_letter=None if chosen else "B",
+                    final_output=f"Answer: {chosen or '(B)'}",
+                )
+                rows.append(recorded_row(Recorded(record, simulator, _identity(assistant), "two-step", prompts)))
+    path = log_path(place.results, model, split_id, base_model=base_model)
+    AppendOnlyLog(path).append(rows[: len(rows) - leave_out])
+    settings = {
+        "questions_sha256": question_set_sha256(by_id.values()),
+        "held_out_sha256": question_set_sha256(held_out),
+        "simulator": simulator,
+        "conversations": conversations,
+        "seed": 0,
+        "max_user_turns": 10,
+        "simulator_kind": "tuned",
+        "style": "two-step",
+        "prompts_sha256": prompts,
+        "end_on": [],
+        "expected_answers": False,
+        "block_size": 256,
+    }
+    identities = {name: _identity(name) for name in ASSISTANTS}
+    write_json(settings_path(path), {"settings": settings, "assistants": identities})
+    return path
+
+
+def _identity(assistant: str) -> dict[str, object]:
+    return {"kind": "scripted", "name": assistant}
+
+
+def rewrite_log(path: Path, change: Callable[[dict[str, object]], dict[str, object]]) -> None:
+    """Changes every record of a log as if it had been written so."""
+    path.write_bytes(b"".join(checked_line(change(row)) for _, row in list(read_log(path))))

@@ -1,0 +1,63 @@
+"""What is shown is what is scored, and a file cannot steer the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.support.prepared_files import as_line, sums
+from tests.support.tiny_models import save_tiny_model, tiny_tokenizer
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.training.show_mask import SCORED_STYLES, show_mask, token_texts, visible
+
+
+def write_rows(path: Path, **changes: str) -> Path:
+    path.write_text("".join(json.dumps(as_line(row) | changes) + "\n" for row in sums(3)), encoding="utf-8")
+    return path
+
+
+def test_the_completion_is_coloured_to_its_end_marker_and_the_prompt_is_not(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "m")
+
+    text = show_mask(write_rows(tmp_path / "train.jsonl"), 2, str(base))
+
+    coloured = "".join(text.plain[span.start : span.end] for span in text.spans if span.style in SCORED_STYLES)
+    assert coloured == "are you sure [END]"
+    assert text.plain.startswith(visible(sums(3)[1].prompt) + coloured)
+    assert "row 2: follow_up turn of c1" in text.plain
+
+
+def test_the_pieces_of_a_text_join_to_it_even_where_a_token_ends_inside_a_character() -> None:
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer.encode("é数 x")
+
+    pieces = token_texts(tokenizer, ids)
+
+    assert "".join(pieces) == "é数 x"
+    assert len(pieces) == len(ids)
+    assert "" in pieces  # é is two bytes, and here two tokens
+
+
+def test_control_characters_are_drawn_and_never_sent(tmp_path: Path) -> None:
+    assert visible("a\x00\x1b[2J\x07\r\x7f\x9b\u202e\u2028b") == "a␀␛[2J␇␍␡<U+009B><U+202E><U+2028>b"
+    base = save_tiny_model(tmp_path / "m")
+
+    path = write_rows(tmp_path / "train.jsonl", completion="\x1b]0;title\x07 \x00", conversation_id="\x1b[31m")
+    text = show_mask(path, 1, str(base))
+
+    assert not any(ord(character) < 32 and character != "\n" for character in text.plain)
+
+
+def test_rich_markup_in_a_chat_stays_text(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "train.jsonl", completion="[bold]x[/bold]")
+
+    assert "[bold]x[/bold]" in show_mask(path, 1, str(save_tiny_model(tmp_path / "m"))).plain
+
+
+@pytest.mark.parametrize("row", [0, 4, -1])
+def test_a_row_that_is_not_there_is_named_with_those_that_are(tmp_path: Path, row: int) -> None:
+    with pytest.raises(ChatbenchError, match=f"no row {row}") as refused:
+        show_mask(write_rows(tmp_path / "train.jsonl"), row)
+    assert refused.value.expected == "1 to 3"

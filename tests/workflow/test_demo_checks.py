@@ -1,0 +1,39 @@
+"""The checks at the end of the demo: passed only where the figures say so."""
+
+from __future__ import annotations
+
+from chatbench.metrics.agreement import Undefined
+from chatbench.metrics.names import AI_ALONE, BASE_MODEL, CONSTANT, EVERY_ASSISTANT, FINE_TUNED, MEAN_OF_ASSISTANTS
+from chatbench.scoring.score_table import Score, ScoreTable
+from chatbench.workflow.demo import checks, truth_lines
+
+
+def table(own_pearson: float, own_mae: float) -> ScoreTable:
+    rows = [
+        (EVERY_ASSISTANT, FINE_TUNED, "perplexity", 1.5),
+        (EVERY_ASSISTANT, BASE_MODEL, "perplexity", 2.9),
+        (EVERY_ASSISTANT, FINE_TUNED, "answered_share", 0.95),
+        (MEAN_OF_ASSISTANTS, FINE_TUNED, "pearson", own_pearson),
+        (MEAN_OF_ASSISTANTS, FINE_TUNED, "mae", own_mae),
+        (MEAN_OF_ASSISTANTS, AI_ALONE + "free text", "pearson", 0.5),
+        (MEAN_OF_ASSISTANTS, AI_ALONE + "free text", "mae", 0.25),
+        (MEAN_OF_ASSISTANTS, CONSTANT, "pearson", Undefined("constant")),
+        (MEAN_OF_ASSISTANTS, CONSTANT, "mae", 0.2),
+    ]
+    scores = tuple(Score("split_0", *row) for row in rows)
+    return ScoreTable("tiny", ("split_0",), 70, 50, scores, {})
+
+
+def test_a_simulator_must_beat_every_rival_not_the_average_one() -> None:
+    told = {FINE_TUNED: {"numbers right": 0.92}}
+
+    # 1.5 is more than half of 2.9; 0.6 beats 0.5; 0.22 beats the AI alone but not the constant.
+    assert [check.passed for check in checks(table(0.6, 0.22), told)] == [False, True, True, True, False]
+    assert [check.passed for check in checks(table(0.5, 0.19), told)] == [False, True, True, False, True]
+
+
+def test_what_is_not_there_is_undefined_and_not_passed() -> None:
+    found = checks(ScoreTable("tiny", (), 0, 0, (), {}), {})
+
+    assert not any(check.passed for check in found)
+    assert any("undefined" in line for line in truth_lines({FINE_TUNED: {"numbers right": 0.5}}, found))

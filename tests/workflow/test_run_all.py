@@ -1,0 +1,111 @@
+"""The whole pipeline on a hand-made study with a randomly initialised model: files, continuing, refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.support.simulated_logs import study
+from tests.support.study_files import tiny_study
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import Study
+from chatbench.sample.study import write_chatbench_folder
+from chatbench.workflow.run_all import RunReport, RunSettings, StepTime, default_assistants, run_all
+
+SMALL = RunSettings(
+    splits=2,
+    conversations=2,
+    base_conversations=1,
+    max_user_turns=2,
+    max_tokens=6,
+    flags={"max_steps": 2, "per_device_train_batch_size": 2, "validation_examples": 2},
+)
+
+
+def run(folder: Path, said: list[str] | None = None, **changes: object) -> RunReport:
+    if not (folder / "study").exists():
+        write_chatbench_folder(study(), folder / "study")
+    options = {"study": folder / "study", "settings": SMALL, **changes}
+    say = (said if said is not None else []).append
+    return run_all("tiny-random", data=folder / "data", results=folder / "results", say=say, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunReport]:
+    folder = tmp_path_factory.mktemp("run")
+    return folder, run(folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_every_step_of_every_split_leaves_its_files(finished: tuple[Path, RunReport]) -> None:
+    folder, report = finished
+    results = folder / "results"
+
+    for split_id in ("split_0", "split_1"):
+        assert (results / "models" / "tiny-random" / split_id / "chatbench.json").exists()
+        assert (results / "ppl" / "tiny-random" / f"{split_id}.json").exists()
+        lines = (results / "simulations" / "tiny-random" / split_id / "conversations.jsonl").read_text().splitlines()
+        assert len(lines) == 4 * 2 * 2  # held-out questions, assistants, conversations
+    assert {path.suffix for path in (results / "scores").iterdir()} == {".json", ".csv", ".md"}
+    assert report.table is not None
+    assert report.table.splits == ("split_0", "split_1")
+    assert ("all", "base", "mae") in report.table.estimates()
+
+
+def test_a_second_run_repeats_nothing_and_changes_no_byte(finished: tuple[Path, RunReport]) -> None:
+    folder, _ = finished
+    before, said = contents(folder), list[str]()
+    run(folder, said)
+
+    assert contents(folder) == before
+    assert sum("already trained" in line for line in said) == 2
+    assert sum("0 new in" in line for line in said) == 4
+
+
+def test_only_the_steps_that_are_asked_for_run(finished: tuple[Path, RunReport]) -> None:
+    folder, _ = finished
+    report = run(folder, study=None, steps=["ppl"])
+
+    assert {one.step for one in report.times} == {"ppl"}
+    assert report.table is None
+
+
+def test_other_splits_do_not_replace_those_that_results_belong_to(finished: tuple[Path, RunReport]) -> None:
+    folder, _ = finished
+
+    with pytest.raises(ChatbenchError, match="holds splits with seed 0"):
+        run(folder, settings=RunSettings(splits=2, seed=1))
+
+
+def test_an_unknown_step_and_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ChatbenchError, match="expected: some of prepare, finetune"):
+        run(tmp_path, steps=["train"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ChatbenchError, match="several processes"):
+        run(tmp_path)
+
+
+def test_assistants_are_scripted_where_the_studys_were_and_replayed_otherwise() -> None:
+    recorded = tiny_study()
+    names = ("scripted-weak", "scripted-strong")
+    scripted = replace(
+        recorded, conversations=tuple(replace(recorded.conversations[0], assistant=name) for name in names)
+    )
+
+    assert default_assistants(recorded) == ("replay:all",)
+    assert default_assistants(scripted) == ("scripted:strong", "scripted:weak")
+    with pytest.raises(ChatbenchError, match="no chats"):
+        default_assistants(Study("empty", {}, (), ()))
+
+
+def test_the_report_sums_seconds_over_splits() -> None:
+    times = (StepTime("finetune", "split_0", 2.0), StepTime("finetune", "split_1", 3.0), StepTime("scores", "", 0.5))
+    lines = RunReport(times, seconds=6.0, peak_bytes=1_500_000_000, table=None).lines()
+
+    assert lines[0].split() == ["finetune", "5.0", "s", "(2", "splits)"]
+    assert lines[-1].endswith("6.0 s, peak memory 1.50 GB")
