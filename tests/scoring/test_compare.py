@@ -161,7 +161,7 @@ def test_a_run_may_lie_in_another_folder_or_be_the_base_of_a_run(place: Workspac
     assert found["all", "mae"].second == found["all", "bias"].first - found["all", "bias"].second  # type: ignore[operator]
     with pytest.raises(ChatbenchError, match="differ in conversations: 5 and 2"):
         compare(("tiny", "tiny#base"), results=elsewhere, told=TOLD)
-    with pytest.raises(ChatbenchError, match="no base model was scored"):
+    with pytest.raises(ChatbenchError, match="no base model simulator was scored"):
         compare(("tiny", "distilgpt2#base"), results=elsewhere, told=TOLD)
 
 

@@ -13,6 +13,7 @@ from chatbench.metrics.accuracies import Prediction, expected_predictions
 from chatbench.metrics.cells import Simulation, split_cells
 from chatbench.metrics.names import EVERY_ASSISTANT, EXPECTED, FINE_TUNED
 from chatbench.metrics.resampling import Resampling
+from chatbench.report.tables import as_markdown
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.simulation.log import settings_path
 
@@ -81,4 +82,4 @@ def test_the_table_has_both_and_its_signature_says_so(tmp_path: Path) -> None:
         values[EVERY_ASSISTANT, FINE_TUNED, "pearson"]
     )
     assert table.signature["expected_answers"] is True
-    assert "fine-tuned, expected answers" in (place.results / "scores" / "tiny.md").read_text()
+    assert "fine-tuned, expected answers" in as_markdown([table])

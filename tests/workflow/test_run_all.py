@@ -54,7 +54,7 @@ def test_every_step_of_every_split_leaves_its_files(finished: tuple[Path, RunRep
     assert {path.suffix for path in (results / "scores").iterdir()} == {".json", ".csv", ".md"}
     assert report.table is not None
     assert report.table.splits == ("split_0", "split_1")
-    assert ("all", "base", "mae") in report.table.estimates()
+    assert ("all", "base model", "mae") in report.table.estimates()
 
 
 def test_a_second_run_repeats_nothing_and_changes_no_byte(finished: tuple[Path, RunReport]) -> None:
