@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 PATH="$PWD/.venv/bin:$PATH"
-chatbench run "${1:?usage: ./run_all_chatbench.sh MODEL}" --steps simulate,base model,scores "${@:2}"
+chatbench run "${1:?usage: ./run_all_chatbench.sh MODEL}" --steps simulate,base,scores "${@:2}"

@@ -35,7 +35,7 @@ SCRIPTS = {
     ("run_all_train_ppl_distilgpt2.sh", "my/model"): ["run", "my/model", "--steps", "finetune,ppl"],
     ("run_all_train_ppl_mistral.sh",): ["run", "mistral-7b", "--steps", "finetune,ppl"],
     ("run_all_train_ppl_llama3.sh",): ["run", "llama3-8b", "--steps", "finetune,ppl"],
-    ("run_all_chatbench.sh", "tiny"): ["run", "tiny", "--steps", "simulate,base model,scores"],
+    ("run_all_chatbench.sh", "tiny"): ["run", "tiny", "--steps", "simulate,base,scores"],
     ("run_quick_sanity.sh", "tiny"): ["sanity", "tiny"],
 }
 

@@ -1,7 +1,7 @@
 """The tiny base: a small Llama-shaped model that can copy, look up and follow a chat, made from nothing.
 
 Its embeddings are untied and its training starts with dense copying and looking up: with either left out, a model of
-this size does not learn to copy numbers in reasonable time (see docs/tiny-base.md for what was measured).
+this size does not learn to copy numbers in reasonable time (see docs/sample-study.md for what was measured).
 
 Makes the base of the `tiny` recipe: tokenizer, pretraining, and an ordinary Hugging Face folder.
 """
@@ -34,7 +34,7 @@ WORDS = r"\d{1,3}| ?[^\s\d]+ (?=\d)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+"
 """How text is cut before byte-pair merging: the space before a number belongs to the word before it ("has |12| boxes").
 
 So a number is the same single token wherever it stands, and no token stands between it and the word that it follows;
-a token for the space alone would hide the word from it (docs/tiny-base.md).
+a token for the space alone would hide the word from it (docs/sample-study.md).
 """
 Phase = Literal["copy", "practice", "chat", "ask", "prompt", "end"]
 Pieces = Sequence[tuple[str, float]]
