@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from chatbench.core.records import (
+    EMPTY_TURN,
     AiAloneScore,
     Answer,
     Conversation,
@@ -16,12 +17,10 @@ from chatbench.core.records import (
     Termination,
     Turn,
 )
-from chatbench.metrics.accuracies import SILENT_SIMULATOR
 from chatbench.metrics.agreement import Undefined, Value
 from chatbench.metrics.cells import Simulation, accuracy_pairs
 from chatbench.metrics.first_prompts import human_overlap
 from chatbench.metrics.split_metrics import split_measures
-from chatbench.protocol.dialogue import EMPTY_TURN
 
 TRAIN, TEST = {"q0"}, {"q1", "q2", "q3"}
 QUESTIONS = {
@@ -162,10 +161,9 @@ def test_only_cells_with_all_their_chats_are_scored_and_baselines_follow() -> No
 
 def test_a_broken_endpoint_is_no_answer_but_a_silent_simulator_is_an_invalid_one() -> None:
     chats = [*simulated("q1", "strong", "A"), failed("q1", "strong", 1, "endpoint down")]
-    silent = [*simulated("q2", "strong", "A"), failed("q2", "strong", 1, SILENT_SIMULATOR)]
+    silent = [*simulated("q2", "strong", "A"), failed("q2", "strong", 1, EMPTY_TURN)]
     pairs = accuracy_pairs(STUDY, TEST, Simulation("fine-tuned", (*chats, *silent), conversations=2))
 
-    assert SILENT_SIMULATOR == EMPTY_TURN
     assert [(p.question_id, p.simulated, p.n_simulated) for p in pairs] == [("q1", 1.0, 1), ("q2", 0.5, 2)]
     assert [(p.human, p.n_human) for p in pairs] == [(1.0, 4), (0.5, 4)]
 

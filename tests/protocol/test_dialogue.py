@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from chatbench.core.records import Question, Turn
+from chatbench.core.records import EMPTY_TURN, Question, Turn
 from chatbench.protocol import prompts
 from chatbench.protocol.dialogue import (
-    EMPTY_TURN,
     AnswerProbabilities,
     Failure,
     FunctionParticipant,

@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 from tests.protocol.test_dialogue import QUESTION
 
-from chatbench.core.records import Message, Turn
+from chatbench.core.records import EMPTY_TURN, Message, Turn
 from chatbench.data.truncation import asked_without_oldest, exchanges_asked_with
 from chatbench.protocol import prompts
 from chatbench.protocol.answers import FinalAnswer, Said
-from chatbench.protocol.dialogue import EMPTY_TURN, Failure, FunctionParticipant, Outcome, Reply, Request, dialogue
+from chatbench.protocol.dialogue import Failure, FunctionParticipant, Outcome, Reply, Request, dialogue
 from chatbench.protocol.dialogue_runner import hold_together
 from chatbench.protocol.prompt_styles import STYLES, TWO_STEP, StyleName, UserLm, prompts_sha256
 

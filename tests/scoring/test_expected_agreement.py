@@ -8,7 +8,7 @@ import pytest
 from tests.support.simulated_logs import prepared, rewrite_log, study, write_log
 
 from chatbench.core.files import read_json, write_json
-from chatbench.core.records import SimulatedConversation
+from chatbench.core.records import EMPTY_TURN, SimulatedConversation
 from chatbench.metrics.accuracies import Prediction, expected_predictions
 from chatbench.metrics.cells import Simulation, split_cells
 from chatbench.metrics.names import EVERY_ASSISTANT, EXPECTED, FINE_TUNED
@@ -40,7 +40,7 @@ def test_each_answer_counts_with_its_probability_and_a_chat_without_one_as_wrong
         chat(0, "answered", 0.5),
         chat(1, "forced", 0.9),
         chat(2, "no_answer", None),
-        chat(3, "failed", None, "the simulator said nothing"),
+        chat(3, "failed", None, EMPTY_TURN),
         chat(4, "failed", None, "HTTP 500"),
     ]
 

@@ -20,8 +20,7 @@ from tests.support.tiny_models import save_tiny_model
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import AnswerProbabilities, SimulatedConversation, Turn, Usage
 from chatbench.data.prepare_splits import prepare_splits
-from chatbench.metrics.accuracies import SILENT_SIMULATOR
-from chatbench.protocol.dialogue import EMPTY_TURN, Failure, FunctionParticipant, Reply, Request
+from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request
 from chatbench.simulation.log import (
     ConversationLog,
     Recorded,
@@ -147,11 +146,6 @@ def test_more_repetitions_of_a_seed_do_not_change_the_first_ones(tmp_path: Path)
 
     many = {one.id: one for one in read_conversations(tmp_path / "many.jsonl")}
     assert all(many[one.id] == one for one in read_conversations(tmp_path / "few.jsonl"))
-
-
-def test_the_measures_know_a_silent_simulator_by_the_reason_that_is_written() -> None:
-    # Measures do not import the protocol, so the words stand in two places.
-    assert SILENT_SIMULATOR == EMPTY_TURN
 
 
 def test_a_conversation_survives_the_file(tmp_path: Path) -> None:

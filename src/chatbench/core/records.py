@@ -21,6 +21,8 @@ ExampleKind = Literal["first", "follow_up", "answer"]
 Part = Literal["train", "test"]
 Termination = Literal["answered", "forced", "no_answer", "failed"]
 """How a simulated chat ended: answered by itself, only when forced, not even then, or because a participant failed."""
+EMPTY_TURN = "the simulator said nothing"
+"""Reason of a chat that failed because the simulator wrote an empty message: the simulator's own failure."""
 
 
 @dataclass(frozen=True, slots=True)

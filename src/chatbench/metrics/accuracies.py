@@ -11,12 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from chatbench.core.records import SimulatedConversation, Study
+from chatbench.core.records import EMPTY_TURN, SimulatedConversation, Study
 from chatbench.metrics.agreement import Outcomes, QuestionAccuracy, Treatment, Value, agreement, mean_value
 from chatbench.metrics.names import AGREEMENT_METRICS, EVERY_ASSISTANT, MEAN_OF_ASSISTANTS, WHOLE, Figure
-
-SILENT_SIMULATOR = "the simulator said nothing"
-"""Reason of a failed chat that is the simulator's own doing."""
 
 Cell = tuple[str, str]
 
@@ -72,8 +69,8 @@ def expected_predictions(chats: Iterable[SimulatedConversation], cells: Abstract
 
 
 def is_lost(chat: SimulatedConversation) -> bool:
-    """Whether a chat says nothing about the simulator: a participant broke down, and it was not the simulator's silence."""
-    return chat.termination == "failed" and chat.reason != SILENT_SIMULATOR
+    """Whether a chat says nothing about the simulator: it failed, and not because the simulator was silent."""
+    return chat.termination == "failed" and chat.reason != EMPTY_TURN
 
 
 def complete_cells(chats: Iterable[SimulatedConversation], conversations: int) -> frozenset[Cell]:

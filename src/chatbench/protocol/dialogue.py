@@ -23,14 +23,22 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
-from chatbench.core.records import LETTERS, AnswerProbabilities, Message, Question, Termination, Turn, Usage
+from chatbench.core.records import (
+    EMPTY_TURN,
+    LETTERS,
+    AnswerProbabilities,
+    Message,
+    Question,
+    Termination,
+    Turn,
+    Usage,
+)
 from chatbench.protocol.answers import FinalAnswer, Said, lenient_letter
 from chatbench.protocol.failure_modes import Guard, observed_in
 from chatbench.protocol.prompt_styles import TWO_STEP, Style
 from chatbench.protocol.prompts import ASSISTANT_SYSTEM
 
 MAX_USER_TURNS = 10
-EMPTY_TURN = "the simulator said nothing"
 
 ParticipantName = Literal["simulator", "assistant"]
 Purpose = Literal["turn", "forced", "reply"]
