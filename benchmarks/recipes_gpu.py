@@ -48,6 +48,7 @@ from chatbench.training.dry_run import (
     model_shape,
     packed_passes,
     padded_passes,
+    training_device,
     training_memory,
     training_operations,
 )
@@ -161,7 +162,7 @@ def measure(
     work = _together([each for of_step in passes[WARM_UP:] for each in of_step])
     largest = _largest([each for of_step in passes for each in of_step])
     shape = model_shape(empty_model(str(base)), settings)
-    estimate = training_memory(shape, settings, largest, precision=precision, on_gpu=device.type == "cuda")
+    estimate = training_memory(shape, settings, largest, training_device(str(device), settings))
     seconds, peak_bytes, error = _run(resolved, examples, precision)
     return Measurement(
         recipe=recipe,

@@ -25,11 +25,11 @@ from tests.support.tiny_runs import KILLED, log_of, run_tiny, tiny_job, weights_
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError, StoppedError
+from chatbench.core.stop import StopRequest
 from chatbench.training import checkpoints as disk_space
 from chatbench.training import run as training
 from chatbench.training.checkpoints import (
     SAMPLE_BYTES,
-    StopRequest,
     check_space,
     is_complete,
     latest_complete,

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from chatbench.core.errors import StoppedError
 from chatbench.core.records import Question, SimulatedConversation
+from chatbench.core.stop import StopRequest
 from chatbench.protocol.dialogue import (
     MAX_USER_TURNS,
     ConcurrentParticipant,
@@ -38,7 +39,6 @@ from chatbench.protocol.prompt_styles import TWO_STEP, Style, prompts_sha256
 from chatbench.simulation.budget import Spending
 from chatbench.simulation.log import ConversationLog, Recorded
 from chatbench.simulation.progress import ConversationProgress
-from chatbench.training.checkpoints import StopRequest
 
 BLOCK_SIZE = 512
 """Conversations that are held together where both participants are reproducible."""

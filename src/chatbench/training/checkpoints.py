@@ -23,11 +23,6 @@ One run at a time in a folder: the lock is the kernel's, so a killed run leaves 
 
 Two runs in the same working folder would write into each other's checkpoints. The second one is refused with the name
 of the first. Nothing has to be cleaned up after a kill: a lock file that nobody holds is taken over.
-
-SIGTERM as a wish: a cluster that takes a machine back sends it some seconds before it kills.
-
-The step under way is finished, a checkpoint is written, and the same command continues from there. A second SIGTERM
-kills at once. Ctrl-C is left as it is: it stops at once, and the run continues from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -41,14 +36,11 @@ import math
 import os
 import re
 import shutil
-import signal
 import socket
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any, cast
 
 from safetensors import SafetensorError
@@ -292,27 +284,6 @@ def _opened_and_locked(path: Path) -> int:
         if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
             return descriptor
         os.close(descriptor)  # its last holder removed it between opening and locking
-
-
-class StopRequest:
-    """Whether SIGTERM has come; use it as a context manager. Outside the main thread no signal is heard."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: Any = None
-
-    def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._hear)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def _hear(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 FILE_LIST = "chatbench_files.json"

@@ -1,25 +1,16 @@
-"""The plan of a fine-tuning run, made without loading weights: what `--dry-run` prints.
+"""What a fine-tuning run will do and cost, without loading weights: steps, tokens, memory, time (`--dry-run`).
 
-How much memory a device has, and how fast it multiplies matrices.
-
-The sizes of a model that decide what training it costs, read off its modules without weights.
-
-They are exact for decoders in the manner of GPT-2 and Llama; of another architecture, what is not found counts as 0, so
-that its estimates are low.
-
-How much memory a training run needs, from the shape of the model, before anything is loaded.
-
-In bytes, with P parameters, of which M in the layers' matrices and A in adapters; e = 4 in fp32, else 2:
+Memory, in bytes, with P parameters, of which M in the layers' matrices and A in adapters; e = 4 in fp32, else 2:
 
     whole          weights 4 P, gradients 4 P, AdamW 8 P
-    adapters       base b per parameter, b = 2 on a GPU and 4 on a processor, but 1 (8-bit) or 0.516 (4-bit: nf4 with
+    adapters       base b per parameter, b = 2 on a GPU and 4 on a CPU, but 1 (8-bit) or 0.516 (4-bit: nf4 with
                    double quantisation) for M; adapters 4 A, their gradients 4 A, AdamW 8 A
     copies         autocast keeps e bytes for each matrix parameter that is float32 and not quantised
     activations    tokens x layers x (4 n + e (2 q + 2 k + 3 m) + (e + d) a)     where the base is frozen
                    tokens x layers x (12 n + e (2 q + 2 k + 4 m))               where it learns
                    n: summed width of the layer's norms, q and k: widths of queries and keys, m: the MLP's width (2 m
                    less where it is not gated), a: summed input width of the adapted modules, d: what dropout keeps of
-                   an input, 1 on a GPU and 4 on a processor, 0 where there is none
+                   an input, 1 on a GPU and 4 on a CPU, 0 where there is none
                    with gradient checkpointing, tokens x layers x b width, and one layer as above
     logits         12 bytes (fp32) or 16 for each of scored rows x vocabulary, at most LOGITS_AT_ONCE of them at a time
     work           twice the largest matrix, where quantised ones are spread out for a product
@@ -28,10 +19,7 @@ The terms of the activations count what the backward pass keeps, as seen with to
 Llama, Qwen3 and Gemma 3; attention scores are never kept (fused kernels). `docs/benchmarks.md` has estimates beside
 what was measured.
 
-What a run will do and cost, in figures: steps, tokens, arithmetic, time. Plain arithmetic on plain numbers.
-
-Arithmetic, in operations (a multiplication and an addition are two), with M the parameters of the layers' matrices, A
-those of the adapters, H those of the output head:
+Arithmetic, in operations (a multiplication and an addition are two), with H the parameters of the output head:
 
     forward     2 M a token read, 2 H a scored row, 4 x query width x layers an attended pair (token, earlier token)
     backward    twice the forward where the base learns; where it is frozen, once (no gradients of its weights), but
@@ -40,10 +28,6 @@ those of the adapters, H those of the output head:
 
 This is the count that model FLOPs utilisation is stated in (PaLM, appendix B), but with the output head on scored rows
 only and with the pairs that causal attention needs, which is what this package computes.
-
-What the forward passes of one epoch read, counted without making a tensor.
-
-Whether a run fits a device, and what would make it fit.
 """
 
 from __future__ import annotations
@@ -54,15 +38,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.resolved_settings import Resolved
+from chatbench.core.recipes import Recipe
+from chatbench.core.resolved_settings import Resolved, resolve_settings
 from chatbench.core.settings import Settings
 from chatbench.data.examples import ExampleRow
 from chatbench.models.encoding import EncodedRows, TextForm, encode_rows
@@ -74,70 +59,76 @@ from chatbench.protocol.plain_text import EncodedExample
 from chatbench.training.batches import default_pack_tokens, step_plan
 from chatbench.training.distributed import fsdp_asked
 
+GIB = 2**30
+NF4_BYTES = 0.5 + 0.127 / 8
+"""Bytes of a 4-bit weight with its share of the doubly quantised scales (0.127 bits; QLoRA, section 3)."""
+
+ROOM = 0.9
+"""Share of the free memory that an estimate may take; the rest is for what the estimate does not know."""
+
 TRAINING_SHARE = 0.4
 """Share of the speed of plain matrix products that training is assumed to reach: customary for large models on GPUs."""
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_SIDE = {"cuda": 8192, "mps": 4096, "cpu": 1024}
+LEAST_PACK_TOKENS = 1024
+"""Smaller packs share too little; if these do not fit, the warning before training says so."""
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceMemory:
-    """Bytes of a GPU's own memory, or of the machine's where there is no GPU; `free` now."""
+class Device:
+    """What a run computes on, and the format of its matrix products.
+
+    Bytes are those of a GPU's own memory, or of the machine's where there is no GPU; `free` now.
+    """
 
     name: str
     total: int
     free: int
+    precision: Format
+    on_gpu: bool
 
 
-def device_memory(device: str) -> DeviceMemory:
-    """The memory of a torch device."""
+def training_device(device: str, settings: Settings) -> Device:
+    """A torch device as a run with these settings finds it.
+
+    Raises:
+        ChatbenchError: it cannot compute in the format that the settings ask for.
+    """
+    precision = resolve_precision(settings.precision, device)
     if device.startswith("cuda"):
         free, total = torch.cuda.mem_get_info(device)
-        return DeviceMemory(torch.cuda.get_device_name(device), total, free)
+        return Device(torch.cuda.get_device_name(device), total, free, precision, on_gpu=True)
     if device.startswith("mps"):
         total = torch.mps.recommended_max_memory()
-        return DeviceMemory("Apple GPU", total, total - torch.mps.driver_allocated_memory())
-    page = os.sysconf("SC_PAGE_SIZE")
-    total = page * os.sysconf("SC_PHYS_PAGES")
-    return DeviceMemory("the processor", total, _available(total))
-
-
-def _available(total: int) -> int:
-    """Linux tells what a new process could get; elsewhere all of it is assumed free."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return total
+        return Device("Apple GPU", total, total - torch.mps.driver_allocated_memory(), precision, on_gpu=False)
+    total = free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    meminfo = Path("/proc/meminfo")  # Linux tells what a new process could get; elsewhere all is assumed free
+    if meminfo.exists():
+        words = meminfo.read_text(encoding="ascii").split()
+        free = int(words[words.index("MemAvailable:") + 1]) * 1024
+    return Device("the CPU", total, free, precision, on_gpu=False)
 
 
 def matrix_rate(device: str, precision: Format, *, seconds: float = 0.3) -> float:
     """Operations per second of square matrix products in a format, the median of what fits into `seconds`."""
-    side = _SIDE[device.partition(":")[0]]
-    one, other = (torch.randn(side, side, device=device).to(_DTYPES[precision]) for _ in range(2))
-    one @ other  # the first product may set things up
-    _wait(device)
+    kind = device.partition(":")[0]
+    side = {"cuda": 8192, "mps": 4096, "cpu": 1024}[kind]
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     times: list[float] = []
-    while sum(times) < seconds or len(times) < 3:
+    while sum(times[1:]) < seconds or len(times) < 4:
         began = time.perf_counter()
         one @ other
-        _wait(device)
+        if kind != "cpu":  # a GPU answers before it has finished
+            torch.get_device_module(kind).synchronize()
         times.append(time.perf_counter() - began)
-    return float(2 * side**3 / sorted(times)[len(times) // 2])
-
-
-def _wait(device: str) -> None:
-    """A GPU answers before it has finished."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-    elif device.startswith("mps"):
-        torch.mps.synchronize()
+    return float(2 * side**3 / sorted(times[1:])[len(times[1:]) // 2])  # the first product may set things up
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
     """Counts of parameters, and widths (features a token) in one decoder layer.
+
+    Exact for decoders in the manner of GPT-2 and Llama; of another architecture, what is not found counts as 0.
 
     Attributes:
         parameters: all of them; embeddings that serve as the output head too count once.
@@ -172,76 +163,50 @@ class ModelShape:
 
 def model_shape(model: PreTrainedModel, settings: Settings) -> ModelShape:
     """The shape of a model, whose parameters may lie on the meta device, with the adapters of the settings."""
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_TARGETS
+
     config: Any = model.config.get_text_config()
     width, heads = int(config.hidden_size), int(getattr(config, "num_attention_heads", None) or 1)
     head_width = int(getattr(config, "head_dim", None) or width // heads)
     query, key = heads * head_width, int(getattr(config, "num_key_value_heads", None) or heads) * head_width
-    blocks = _decoder_layers(model)
+    mlp = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * width
+    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
+    blocks = max(lists, key=len, default=[model])
     inside = [matrix for block in blocks for matrix in _matrices(block)]
-    adapted = set(settings.lora_targets or _peft_targets(str(config.model_type)))
-    sizes = [matrix.inputs * matrix.outputs for matrix in inside]
+    in_block = list(_matrices(blocks[0]))
+    adapted = set(settings.lora_targets or PEFT_TARGETS.get(str(config.model_type), ()))
+    norm_widths = {"q_norm": query, "k_norm": key}
     return ModelShape(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        layer_matrices=sum(sizes),
-        largest_matrix=max(sizes, default=0),
+        layer_matrices=sum(inputs * outputs for _, inputs, outputs in inside),
+        largest_matrix=max((inputs * outputs for _, inputs, outputs in inside), default=0),
         layers=len(blocks),
         width=width,
         query_width=query,
         key_width=key,
-        mlp_width=_mlp_width(config, width),
-        gated=any("gate" in matrix.name for matrix in _matrices(blocks[0])),
-        norm_width=sum(_norm_widths(blocks[0], {"q_norm": query, "k_norm": key}, width)),
+        mlp_width=max(mlp) if isinstance(mlp, list | tuple) else int(mlp),
+        gated=any("gate" in name for name, _, _ in in_block),
+        norm_width=sum(
+            norm_widths.get(name.rpartition(".")[2], width)
+            for name, module in blocks[0].named_modules()
+            if "norm" in type(module).__name__.lower()
+        ),
         vocabulary=int(config.vocab_size),
-        adapters=sum(settings.lora_r * (m.inputs + m.outputs) for m in _matrices(model) if m.name in adapted),
-        adapted_width=sum(matrix.inputs for matrix in _matrices(blocks[0]) if matrix.name in adapted),
+        adapters=settings.lora_r
+        * sum(inputs + outputs for name, inputs, outputs in _matrices(model) if name in adapted),
+        adapted_width=sum(inputs for name, inputs, _ in in_block if name in adapted),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Matrix:
-    name: str
-    inputs: int
-    outputs: int
-
-
-def _matrices(module: nn.Module) -> Iterator[_Matrix]:
-    """Linear layers by the last part of their names, GPT-2's transposed ones (`Conv1D`) among them."""
+def _matrices(module: nn.Module) -> Iterator[tuple[str, int, int]]:
+    """(last part of the name, inputs, outputs) of linear layers, GPT-2's transposed ones (`Conv1D`) among them."""
     for name, each in module.named_modules():
         last = name.rpartition(".")[2]
         if isinstance(each, nn.Linear):
-            yield _Matrix(last, each.in_features, each.out_features)
+            yield last, each.in_features, each.out_features
         elif type(each).__name__ == "Conv1D":
-            weight: Any = each.weight
-            yield _Matrix(last, int(weight.shape[0]), int(weight.shape[1]))
-
-
-def _decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """The longest list of modules; the model itself where it has none."""
-    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=len, default=[model])
-
-
-def _mlp_width(config: Any, width: int) -> int:
-    told = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * width
-    return max(told) if isinstance(told, list | tuple) else int(told)
-
-
-def _norm_widths(block: nn.Module, of_heads: dict[str, int], width: int) -> Iterator[int]:
-    for name, module in block.named_modules():
-        if "norm" in type(module).__name__.lower():
-            yield of_heads.get(name.rpartition(".")[2], width)
-
-
-def _peft_targets(model_type: str) -> list[str]:
-    """The modules that peft adapts where none are named; none for an architecture that it does not know."""
-    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
-
-    return list(KNOWN.get(model_type, ()))
-
-
-GIB = 2**30
-NF4_BYTES = 0.5 + 0.127 / 8
-"""Bytes of a 4-bit weight with its share of the doubly quantised scales (0.127 bits; QLoRA, section 3)."""
+            inputs, outputs = cast(torch.Tensor, each.weight).shape
+            yield last, inputs, outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,47 +238,90 @@ class Memory:
         return self.state + self.copies + self.activations + self.logits + self.work
 
     def line(self) -> str:
-        """The parts that are not negligible, and their sum."""
-        parts = {name: getattr(self, name) / GIB for name in self.__slots__}
-        shown = " + ".join(f"{name} {gib:.2f}" for name, gib in parts.items() if gib >= 0.005)
+        """The summands that are not negligible, and their sum."""
+        summands = {name: getattr(self, name) / GIB for name in self.__slots__}
+        shown = " + ".join(f"{name} {gib:.2f}" for name, gib in summands.items() if gib >= 0.005)
         return f"{shown} = {self.total / GIB:.2f} GiB"
 
 
-def training_memory(
-    shape: ModelShape, settings: Settings, largest: ForwardPass, *, precision: Format, on_gpu: bool
-) -> Memory:
+def training_memory(shape: ModelShape, settings: Settings, largest: ForwardPass, device: Device) -> Memory:
     """Bytes that a run needs at its peak, beside what the libraries themselves take (about 0.5 GiB)."""
-    whole = settings.method == "full"
-    element = 4 if precision == "fp32" else 2
-    base = 2 if on_gpu and not whole else 4
-    learning = shape.parameters if whole else shape.adapters
+    full, on_gpu = settings.method == "full", device.on_gpu
+    element = 4 if device.precision == "fp32" else 2
+    base = 2 if on_gpu and not full else 4
+    trained = shape.parameters if full else shape.adapters
     in_float = shape.head + (0 if settings.quantised else shape.layer_matrices)
+    weights: float = 4 * trained
+    if not full:
+        per_matrix_parameter = 1.0 if settings.load_in_8bit else NF4_BYTES if settings.load_in_4bit else float(base)
+        weights += per_matrix_parameter * shape.layer_matrices + base * (shape.parameters - shape.layer_matrices)
+
+    heads = 2 * shape.query_width + 2 * shape.key_width
+    mlp = (4 if full else 3) - (0 if shape.gated else 2)
+    layer = (12 if full else 4) * shape.norm_width + element * (heads + mlp * shape.mlp_width)
+    if not full:
+        mask = (1 if on_gpu else 4) if settings.lora_dropout else 0
+        layer += (element + mask) * shape.adapted_width
+    per_token = shape.layers * layer
+    if settings.gradient_checkpointing:
+        per_token = shape.layers * base * shape.width + layer
     return Memory(
-        weights=4 * learning if whole else _frozen(shape, settings, base) + 4 * learning,
-        gradients=4 * learning,
-        optimizer=8 * learning,
+        weights=weights,
+        gradients=4 * trained,
+        optimizer=8 * trained,
         copies=element * in_float if element < base else 0,
-        activations=largest.tokens * _activations_a_token(shape, settings, element, base, 1 if on_gpu else 4),
+        activations=largest.tokens * per_token,
         logits=(12 if element == 4 else 16) * min(largest.scored_rows * shape.vocabulary, LOGITS_AT_ONCE),
         work=2 * base * shape.largest_matrix if settings.quantised else 0,
     )
 
 
-def _frozen(shape: ModelShape, settings: Settings, base: int) -> float:
-    a_matrix_parameter = 1.0 if settings.load_in_8bit else NF4_BYTES if settings.load_in_4bit else float(base)
-    return a_matrix_parameter * shape.layer_matrices + base * (shape.parameters - shape.layer_matrices)
+EXAMPLE_TOKENS, SCORED_TOKENS = 1000, 100
+"""Of a long example in ChatBench, for estimates without data."""
+
+_GQA_8B = {"hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8}
+_CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    "distilbert/distilgpt2": {"model_type": "gpt2", "n_layer": 6},
+    "mistralai/Mistral-7B-v0.1": {
+        "model_type": "mistral", "vocab_size": 32_000, "intermediate_size": 14_336, "num_hidden_layers": 32, **_GQA_8B,
+    },
+    "meta-llama/Meta-Llama-3-8B": {
+        "model_type": "llama", "vocab_size": 128_256, "intermediate_size": 14_336, "num_hidden_layers": 32, **_GQA_8B,
+    },
+    "meta-llama/Llama-3.2-1B": {
+        "model_type": "llama", "vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 8192,
+        "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": True,
+    },
+    "google/gemma-3-1b-pt": {
+        "model_type": "gemma3_text", "vocab_size": 262_144, "hidden_size": 1152, "intermediate_size": 6912,
+        "num_hidden_layers": 26, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256,
+    },
+    "Qwen/Qwen3-1.7B-Base": {
+        "model_type": "qwen3", "vocab_size": 151_936, "hidden_size": 2048, "intermediate_size": 6144,
+        "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
+        "tie_word_embeddings": True,
+    },
+    "Qwen/Qwen3-8B-Base": {
+        "model_type": "qwen3", "vocab_size": 151_936, "intermediate_size": 12_288, "num_hidden_layers": 36,
+        "head_dim": 128, **_GQA_8B,
+    },
+}  # fmt: skip
+"""What of a recipe's base decides its memory, as its config.json on the hub says, so that nothing is downloaded."""
 
 
-def _activations_a_token(shape: ModelShape, settings: Settings, element: int, base: int, mask: int) -> int:
-    heads = 2 * shape.query_width + 2 * shape.key_width
-    if settings.method == "full":
-        layer = 12 * shape.norm_width + element * (heads + (4 if shape.gated else 2) * shape.mlp_width)
+def estimated_bytes(recipe: Recipe, *, on_gpu: bool) -> float:
+    """Peak memory of fine-tuning by a recipe, unpacked, on batches of long examples; downloads nothing."""
+    settings = replace(resolve_settings(recipe.name).settings, packing="none")
+    if recipe.base in _CONFIGS:
+        config: Any = AutoConfig.for_model(**_CONFIGS[recipe.base])
+        with torch.device("meta"):
+            model = cast(PreTrainedModel, AutoModelForCausalLM.from_config(config))  # type: ignore[no-untyped-call]  # transformers
     else:
-        layer = 4 * shape.norm_width + element * (heads + (3 if shape.gated else 1) * shape.mlp_width)
-        layer += (element + (mask if settings.lora_dropout else 0)) * shape.adapted_width
-    if settings.gradient_checkpointing:
-        return shape.layers * base * shape.width + layer
-    return shape.layers * layer
+        model = empty_model(recipe.base)
+    examples = settings.per_device_train_batch_size
+    batch = ForwardPass(examples * EXAMPLE_TOKENS, examples * SCORED_TOKENS)
+    device = Device("", 0, 0, "bf16" if on_gpu else "fp32", on_gpu)
+    return training_memory(model_shape(model, settings), settings, batch, device).total
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,29 +345,6 @@ def training_operations(shape: ModelShape, settings: Settings, work: Work) -> fl
     return operations + (layers + attention if settings.gradient_checkpointing else 0)
 
 
-def optimizer_steps(settings: Settings, steps_an_epoch: int) -> int:
-    """Steps of the whole run: `max_steps`, or as many as the epochs hold.
-
-    >>> optimizer_steps(Settings(num_train_epochs=1.5), 101)
-    152
-    """
-    return settings.max_steps or math.ceil(settings.num_train_epochs * steps_an_epoch)
-
-
-def in_words(seconds: float) -> str:
-    """A duration to about two digits.
-
-    >>> [in_words(seconds) for seconds in (7, 110, 6000, 200_000)]
-    ['7 s', '2 min', '1 h 40 min', '56 h']
-    """
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes < 24 * 60 else f"{minutes / 60:.0f} h"
-
-
 @dataclass(frozen=True, slots=True)
 class EpochWork:
     """One epoch's optimizer steps and forward passes, the largest of them, and what they read together."""
@@ -378,15 +363,14 @@ def epoch_work(settings: Settings, encoded: EncodedRows, *, pack_tokens: int) ->
         chosen = [encoded.examples[index] for index in indices]
         batch = settings.per_device_train_batch_size
         passes += padded_passes(chosen, batch) if settings.packing == "none" else packed_passes(chosen, pack_tokens)
+    tokens, scored_rows, pairs = zip(
+        *((each.tokens, each.scored_rows, each.attended_pairs) for each in passes), strict=True
+    )
     return EpochWork(
         steps=len(steps),
         passes=len(passes),
-        largest=ForwardPass(max(each.tokens for each in passes), max(each.scored_rows for each in passes)),
-        work=Work(
-            tokens=sum(each.tokens for each in passes),
-            scored_rows=sum(each.scored_rows for each in passes),
-            attended_pairs=sum(each.attended_pairs for each in passes),
-        ),
+        largest=ForwardPass(max(tokens), max(scored_rows)),
+        work=Work(sum(tokens), sum(scored_rows), sum(pairs)),
     )
 
 
@@ -405,9 +389,6 @@ def packed_passes(examples: Sequence[EncodedExample], pack_tokens: int) -> Itera
         yield Work(len(tree), len(np.unique(tree.edge_parents)), int(tree.depths.sum()) + len(tree))
 
 
-ROOM = 0.9
-"""Share of the free memory that an estimate may take; the rest is for what the estimate does not know."""
-
 _METHOD = ("--method lora", {"method": "lora"})
 _CHECKPOINTING = ("--gradient-checkpointing", {"gradient_checkpointing": True})
 _EIGHT_BITS = ("--load-in-8bit", {"load_in_8bit": True, "load_in_4bit": False})
@@ -418,73 +399,54 @@ _TRIED = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A way to run, by the flags to add to what was asked for, and what it needs."""
-
-    flags: str
-    memory: Memory
-
-
 def cheaper_options(
-    shape: ModelShape, settings: Settings, largest: ForwardPass, *, precision: Format, on_gpu: bool
-) -> list[Option]:
-    """What needs less memory than what was asked for, the mildest change first."""
-
-    def option(flags: str, changed: Settings, passed: ForwardPass = largest) -> Option:
-        return Option(flags, training_memory(shape, changed, passed, precision=precision, on_gpu=on_gpu))
-
-    asked = option("", settings).memory.total
+    shape: ModelShape, settings: Settings, largest: ForwardPass, device: Device
+) -> list[tuple[str, Memory]]:
+    """Flags to add to what was asked for that need less memory, with what they need; the mildest change first."""
     half = ForwardPass(largest.tokens // 2, largest.scored_rows // 2)
     options = []
     if settings.packing != "none":
-        options.append(option(f"--pack-tokens {half.tokens}", settings, half))
+        options.append((f"--pack-tokens {half.tokens}", training_memory(shape, settings, half, device)))
     elif (examples := settings.per_device_train_batch_size // 2) > 0:
         flags = f"--per-device-train-batch-size {examples}"
         if not settings.examples_per_step:  # the step is to stay what it is
             flags += f" --gradient-accumulation-steps {2 * settings.gradient_accumulation_steps}"
-        options.append(option(flags, settings, half))
-    for parts in _TRIED:
-        new = [part for part in parts if any(getattr(settings, name) != value for name, value in part[1].items())]
-        values: Mapping[str, Any] = {name: value for part in new for name, value in part[1].items()}
-        options.append(option(" ".join(flag for flag, _ in new), replace(settings, **values)))
-    distinct = {each.flags: each for each in options if each.flags and each.memory.total < asked}
-    return list(distinct.values())
+        options.append((flags, training_memory(shape, settings, half, device)))
+    for changes in _TRIED:
+        new = [each for each in changes if any(getattr(settings, name) != value for name, value in each[1].items())]
+        values: Mapping[str, Any] = {name: value for each in new for name, value in each[1].items()}
+        memory = training_memory(shape, replace(settings, **values), largest, device)
+        options.append((" ".join(flag for flag, _ in new), memory))
+    asked = training_memory(shape, settings, largest, device).total
+    return list({flags: (flags, memory) for flags, memory in options if flags and memory.total < asked}.values())
 
 
-def tokens_that_fit(
-    shape: ModelShape, settings: Settings, device: DeviceMemory, *, precision: Format, on_gpu: bool, scored_share: float
-) -> int:
+def tokens_that_fit(shape: ModelShape, settings: Settings, device: Device, *, scored_share: float) -> int:
     """The largest batch, in tokens, whose estimate leaves some of the free memory free; 0 if there is none.
 
     `scored_share` is the share of tokens for which logits are computed.
     """
-
-    def needed(tokens: int) -> float:
-        batch = ForwardPass(tokens, round(tokens * scored_share))
-        return training_memory(shape, settings, batch, precision=precision, on_gpu=on_gpu).total
-
     fitting, too_many = 0, 1 << 20
     while too_many - fitting > 1:
         middle = (fitting + too_many) // 2
-        fitting, too_many = (middle, too_many) if needed(middle) <= ROOM * device.free else (fitting, middle)
+        batch = ForwardPass(middle, round(middle * scored_share))
+        fits = training_memory(shape, settings, batch, device).total <= ROOM * device.free
+        fitting, too_many = (middle, too_many) if fits else (fitting, middle)
     return fitting
 
 
-def refuse_if_too_small(
-    shape: ModelShape, settings: Settings, device: DeviceMemory, *, precision: Format, on_gpu: bool
-) -> None:
+def refuse_if_too_small(shape: ModelShape, settings: Settings, device: Device) -> None:
     """Stops a run whose weights, gradients and optimizer alone are more than all the memory of the device.
 
     Raises:
         ChatbenchError: with the estimate, and with what would fit.
     """
     nothing = ForwardPass(0, 0)
-    needed = training_memory(shape, settings, nothing, precision=precision, on_gpu=on_gpu).state
+    needed = training_memory(shape, settings, nothing, device).state
     if needed <= device.total:
         return
-    options = cheaper_options(shape, settings, nothing, precision=precision, on_gpu=on_gpu)
-    fitting = [f"{each.flags} ({_gib(each.memory.state)})" for each in options if each.memory.state <= device.total]
+    options = cheaper_options(shape, settings, nothing, device)
+    fitting = [f"{flags} ({_gib(memory.state)})" for flags, memory in options if memory.state <= device.total]
     larger = "use a larger GPU, several with FSDP, or a smaller model"
     raise ChatbenchError(
         f"weights, gradients and optimizer need {_gib(needed)}, and {device.name} has {_gib(device.total)}",
@@ -493,24 +455,15 @@ def refuse_if_too_small(
     )
 
 
-def advice(
-    shape: ModelShape,
-    settings: Settings,
-    largest: ForwardPass,
-    device: DeviceMemory,
-    *,
-    precision: Format,
-    on_gpu: bool,
-) -> list[str]:
+def advice(shape: ModelShape, settings: Settings, largest: ForwardPass, device: Device) -> list[str]:
     """One line that says whether the run fits; where it does not, one for each way to need less."""
-    needed = training_memory(shape, settings, largest, precision=precision, on_gpu=on_gpu).total
     has = f"{_gib(device.free)} of {_gib(device.total)} are free on {device.name}"
-    if needed <= ROOM * device.free:
+    if training_memory(shape, settings, largest, device).total <= ROOM * device.free:
         return [f"fits: {has}"]
     lines = [f"is likely not to fit: {has}"]
-    for each in cheaper_options(shape, settings, largest, precision=precision, on_gpu=on_gpu):
-        verdict = "fits" if each.memory.total <= ROOM * device.free else "does not fit either"
-        lines.append(f"{verdict} with {each.flags}: {_gib(each.memory.total)}")
+    for flags, memory in cheaper_options(shape, settings, largest, device):
+        verdict = "fits" if memory.total <= ROOM * device.free else "does not fit either"
+        lines.append(f"{verdict} with {flags}: {_gib(memory.total)}")
     return lines
 
 
@@ -518,14 +471,47 @@ def _gib(count: float) -> str:
     return f"{count / GIB:.1f} GiB"
 
 
-LEAST_PACK_TOKENS = 1024
-"""Smaller packs share too little; if these do not fit, the warning before training says so."""
+def pack_tokens(resolved: Resolved, encoded: EncodedRows, device: torch.device) -> int:
+    """Most tokens of a prefix tree: as asked for, or the usual number, or fewer where a GPU would not hold them.
 
-_HOW = {
-    "none": "padded",
-    "conversation": "as prefix trees of conversations",
-    "question": "as prefix trees of questions",
-}
+    The size of a pack changes what is read in one forward pass, not what is learned from.
+    """
+    settings, usual = resolved.settings, default_pack_tokens(device)
+    if settings.pack_tokens or settings.packing == "none" or device.type != "cuda" or fsdp_asked():
+        return settings.pack_tokens or usual
+    shape = model_shape(empty_model(resolved.base), settings)
+    fitting = tokens_that_fit(shape, settings, _empty(str(device), settings), scored_share=_scored_share(encoded))
+    return max(LEAST_PACK_TOKENS, min(usual, fitting))
+
+
+def memory_warning(resolved: Resolved, encoded: EncodedRows, device: torch.device) -> list[str]:
+    """What to say before training if the largest batch is likely not to fit all of the device; nothing if it is.
+
+    The largest batch is bounded, not looked for: as many tokens as a pack may hold, or the longest example throughout.
+    Nothing is said of a model that is sharded over several devices.
+    """
+    if fsdp_asked():
+        return []
+    settings = resolved.settings
+    longest = max(example.tokens for example in encoded.examples)
+    tokens = settings.per_device_train_batch_size * longest
+    if settings.packing != "none":
+        tokens = max(pack_tokens(resolved, encoded, device), longest)
+    largest = ForwardPass(tokens, round(tokens * _scored_share(encoded)))
+    shape = model_shape(empty_model(resolved.base), settings)
+    lines = advice(shape, settings, largest, _empty(str(device), settings))
+    return [f"memory: {line}" for line in lines] if len(lines) > 1 else []
+
+
+def _empty(device: str, settings: Settings) -> Device:
+    """The device with all of its memory free: what is free now would be another number in a resumed run."""
+    found = training_device(device, settings)
+    return replace(found, free=found.total)
+
+
+def _scored_share(encoded: EncodedRows) -> float:
+    scored = sum(len(example.completion) for example in encoded.examples)
+    return scored / sum(example.tokens for example in encoded.examples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -545,7 +531,9 @@ class RunPlan:
 
     @property
     def steps(self) -> int:
-        return optimizer_steps(self.resolved.settings, self.epoch.steps)
+        """Of the whole run: `max_steps`, or as many as the epochs hold; the Trainer rounds up."""
+        settings = self.resolved.settings
+        return settings.max_steps or math.ceil(settings.num_train_epochs * self.epoch.steps)
 
     @property
     def operations(self) -> float:
@@ -560,18 +548,25 @@ class RunPlan:
 
     def lines(self) -> list[str]:
         """What to print."""
-        work, encoded = self.epoch.work, self.encoded
+        work, encoded, shape, settings = self.epoch.work, self.encoded, self.shape, self.resolved.settings
         alone = sum(example.tokens for example in encoded.examples)
         scored = sum(len(example.completion) for example in encoded.examples)
-        how = _HOW[self.resolved.settings.packing]
+        how = {
+            "none": "padded",
+            "conversation": "as prefix trees of conversations",
+            "question": "as prefix trees of questions",
+        }[settings.packing]
         of_step = len(encoded.examples) / self.epoch.steps
+        adapters = shape.adapters if settings.method == "lora" else 0
+        bits = quantised_bits(asdict(settings))
+        in_bits = f", the base in {bits} bits" if bits else ""
         rows = [
             ("examples", f"{len(encoded.examples):,} to train on, {self.validation_examples:,} to validate"),
             *(("", line) for line in encoded.lines()),
-            ("tokens", f"{work.tokens:,} read an epoch, {how}; unpadded and alone {alone:,}; {scored:,} are learned"),
+            ("tokens", f"{work.tokens:,} read per epoch, {how}; unpadded and alone {alone:,}; {scored:,} scored"),
             ("steps", f"{self.steps:,}; an epoch has {self.epoch.steps:,} of {of_step:.1f} examples"),
             ("", f"and {self.epoch.passes:,} forward passes of at most {self.epoch.largest.tokens:,} tokens"),
-            ("parameters", self._parameters()),
+            ("parameters", f"{adapters or shape.parameters:,} trainable of {shape.parameters + adapters:,}{in_bits}"),
             ("memory", self.memory.line()),
             *(("", line) for line in self.memory_advice),
             ("time", f"about {in_words(self.seconds)}: {self.operations / 1e12:,.3g} TFLOP at {TRAINING_SHARE:.0%} of"),
@@ -579,12 +574,19 @@ class RunPlan:
         ]  # fmt: skip
         return [f"{name:<11} {text}" for name, text in rows]
 
-    def _parameters(self) -> str:
-        adapted = self.resolved.settings.method == "lora"
-        learning = self.shape.adapters if adapted else self.shape.parameters
-        bits = quantised_bits(asdict(self.resolved.settings))
-        held = f", the base in {bits} bits" if bits else ""
-        return f"{learning:,} learn, of {self.shape.parameters + adapted * self.shape.adapters:,}{held}"
+
+def in_words(seconds: float) -> str:
+    """A duration to about two digits.
+
+    >>> [in_words(seconds) for seconds in (7, 110, 6000, 200_000)]
+    ['7 s', '2 min', '1 h 40 min', '56 h']
+    """
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes < 24 * 60 else f"{minutes / 60:.0f} h"
 
 
 def plan_run(resolved: Resolved, train: Sequence[ExampleRow], validation: Sequence[ExampleRow]) -> RunPlan:
@@ -594,74 +596,26 @@ def plan_run(resolved: Resolved, train: Sequence[ExampleRow], validation: Sequen
         ChatbenchError: no such model, examples that do not go with it, a format or a quantisation that this machine
             cannot train in. Too little memory is no error here: the plan says what would fit.
     """
-    settings, device = resolved.settings, best_device()
-    precision = resolve_precision(settings.precision, device)
+    settings, name = resolved.settings, best_device()
+    device = training_device(name, settings)
     bits = quantised_bits(asdict(settings))
     if bits is not None:
-        refuse_unless_possible(bits, device, resolved.base)
+        refuse_unless_possible(bits, name, resolved.base)
     model = empty_model(resolved.base)
     shape = model_shape(model, settings)
-    room, on_gpu = device_memory(device), device == "cuda"
     context = min(settings.max_tokens or context_length(model), context_length(model))
     form = TextForm(settings.template, settings.long_examples)
     encoded = encode_rows(load_tokenizer(resolved.base), train, context, form)
-    epoch = epoch_work(settings, encoded, pack_tokens=pack_tokens(resolved, encoded, torch.device(device)))
+    epoch = epoch_work(settings, encoded, pack_tokens=pack_tokens(resolved, encoded, torch.device(name)))
     return RunPlan(
         resolved=resolved,
         shape=shape,
         encoded=encoded,
         validation_examples=len(validation),
         epoch=epoch,
-        device=device,
-        precision=precision,
-        memory=training_memory(shape, settings, epoch.largest, precision=precision, on_gpu=on_gpu),
-        memory_advice=advice(shape, settings, epoch.largest, room, precision=precision, on_gpu=on_gpu),
-        rate=matrix_rate(device, precision),
+        device=name,
+        precision=device.precision,
+        memory=training_memory(shape, settings, epoch.largest, device),
+        memory_advice=advice(shape, settings, epoch.largest, device),
+        rate=matrix_rate(name, device.precision),
     )
-
-
-def pack_tokens(resolved: Resolved, encoded: EncodedRows, device: torch.device) -> int:
-    """Most tokens of a prefix tree: as asked for, or the usual number, or fewer where a GPU would not hold them.
-
-    The size of a pack changes what is read in one forward pass, not what is learned from.
-    """
-    settings, usual = resolved.settings, default_pack_tokens(device)
-    if settings.pack_tokens or settings.packing == "none" or device.type != "cuda" or fsdp_asked():
-        return settings.pack_tokens or usual
-    shape, room = model_shape(empty_model(resolved.base), settings), device_memory(str(device))
-    fitting = tokens_that_fit(
-        shape,
-        settings,
-        replace(room, free=room.total),  # what is free now would be another number in a resumed run
-        precision=resolve_precision(settings.precision, device.type),
-        on_gpu=True,
-        scored_share=_scored_share(encoded),
-    )
-    return max(LEAST_PACK_TOKENS, min(usual, fitting))
-
-
-def memory_warning(resolved: Resolved, encoded: EncodedRows, device: torch.device) -> list[str]:
-    """What to say before training if the largest batch is likely not to fit all of the device; nothing if it is.
-
-    The largest batch is bounded, not looked for: as many tokens as a pack may hold, or the longest example throughout.
-    Nothing is said of a model that is sharded over several devices.
-    """
-    if fsdp_asked():
-        return []
-    settings = resolved.settings
-    longest = max(example.tokens for example in encoded.examples)
-    examples = settings.per_device_train_batch_size
-    tokens = examples * longest
-    if settings.packing != "none":
-        tokens = max(pack_tokens(resolved, encoded, device), longest)
-    rows = round(tokens * _scored_share(encoded))
-    shape, room = model_shape(empty_model(resolved.base), settings), device_memory(str(device))
-    whole = replace(room, free=room.total)
-    on_gpu, precision = device.type == "cuda", resolve_precision(settings.precision, device.type)
-    lines = advice(shape, settings, ForwardPass(tokens, rows), whole, precision=precision, on_gpu=on_gpu)
-    return [f"memory: {line}" for line in lines] if len(lines) > 1 else []
-
-
-def _scored_share(encoded: EncodedRows) -> float:
-    scored = sum(len(example.completion) for example in encoded.examples)
-    return scored / sum(example.tokens for example in encoded.examples)

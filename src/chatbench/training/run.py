@@ -30,6 +30,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainingArguments, se
 from chatbench.core.errors import ChatbenchError, StoppedError
 from chatbench.core.resolved_settings import Resolved
 from chatbench.core.settings import Settings
+from chatbench.core.stop import StopRequest
 from chatbench.models.encoding import EncodedRows, TextForm, encode_rows
 from chatbench.models.loading import (
     Loaded,
@@ -47,7 +48,6 @@ from chatbench.models.tree_attention import attends_to_trees, refuse_unsuited
 from chatbench.protocol.plain_text import EncodedExample
 from chatbench.training.batches import StepMaker, step_plan
 from chatbench.training.checkpoints import (
-    StopRequest,
     check_space,
     latest_complete,
     remove_incomplete,
@@ -63,7 +63,7 @@ from chatbench.training.distributed import (
     on_main,
     refuse_launch,
 )
-from chatbench.training.dry_run import device_memory, memory_warning, model_shape, pack_tokens, refuse_if_too_small
+from chatbench.training.dry_run import memory_warning, model_shape, pack_tokens, refuse_if_too_small, training_device
 from chatbench.training.job import TrainingJob
 from chatbench.training.trainer import CompletionTrainer, RecentLosses, Say, Watch, refuse_missing_trackers, tracked
 
@@ -80,8 +80,7 @@ def trainable_base(resolved: Resolved, precision: Format, arguments: TrainingArg
     on_cuda = arguments.device.type == "cuda"
     if not fsdp_asked():  # a shard may fit where the whole does not
         shape = model_shape(empty_model(resolved.base), settings)
-        room = device_memory(str(arguments.device))
-        refuse_if_too_small(shape, settings, room, precision=precision, on_gpu=on_cuda)
+        refuse_if_too_small(shape, settings, training_device(str(arguments.device), settings))
     dtype = half_dtype() if settings.method == "lora" and on_cuda else torch.float32
     set_seed(settings.seed)
     loaded = load_base(resolved.base, dtype=dtype, seed=settings.seed, bits=bits, device=str(arguments.device))

@@ -34,10 +34,11 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.stop import StopRequest
 from chatbench.data.examples import ExampleRow
 from chatbench.models.loss import completion_nats
 from chatbench.training.batches import StepMaker, StepOrder, StepPlan, TrainingStep
-from chatbench.training.checkpoints import StopRequest, checkpoint_bytes, run_bytes, seal, write_errors_named
+from chatbench.training.checkpoints import checkpoint_bytes, run_bytes, seal, write_errors_named
 from chatbench.training.distributed import everyone, on_main
 from chatbench.training.gpu_watch import Reader, gpu_watch, nvidia_reader
 from chatbench.training.job import TrainingJob
