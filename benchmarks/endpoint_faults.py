@@ -29,11 +29,12 @@ from pathlib import Path
 
 from chatbench.core.records import Question, SimulatedConversation
 from chatbench.data.open_study import open_study
-from chatbench.data.prepared import load_manifest, read_split
+from chatbench.data.prepared import load_manifest
+from chatbench.data.workspace import Workspace
 from chatbench.protocol.answers import clean_output, read_answer
 from chatbench.protocol.plain_text import prompt_text
 from chatbench.protocol.prompts import ASSISTANT_SYSTEM, simulator_messages
-from chatbench.simulation.log import log_path, read_recorded
+from chatbench.simulation.log import read_recorded
 from loopback_endpoint import said_to, simulated
 
 SERVER = Path(__file__).with_name("loopback_endpoint.py")
@@ -210,14 +211,14 @@ def measure(options: argparse.Namespace, folder: Path) -> Found:
         raise SystemExit(f"--conversations must be a multiple of {held_out}")
     prepare(folder, held_out)
     manifest = load_manifest(folder / "data")
-    if (there := len(read_split(folder / "data", "split_0").question_ids("test"))) != held_out:
+    if (there := len(Workspace(folder / "data").split("split_0").question_ids("test"))) != held_out:
         raise SystemExit(f"a split of the sample study has {there} held-out questions: give that as --held-out")
     questions = open_study(Path(manifest.study_resolved)).questions
     server = Server(["--faults", str(options.faults), "--latency-ms", str(options.latency_ms)])
     began = time.monotonic()
     try:
         server.start()
-        log = log_path(folder / "results", "faulty", "split_0")
+        log = Workspace(results=folder / "results").conversations("faulty", "split_0")
         run = Run(simulate_command(folder, server.url, repetitions, options), log, server)
         run.until_done(_plans(options), chance)
     finally:

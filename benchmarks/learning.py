@@ -31,7 +31,7 @@ from transformers.utils import logging
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.data.prepare_splits import prepare_splits
-from chatbench.data.prepared import split_examples
+from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import TextForm, encode_rows
 from chatbench.models.loading import context_length
 from chatbench.models.loss import score_encoded
@@ -165,8 +165,8 @@ def _trained(request: Request, data: Path, packing: str, seed: int) -> list[Poin
     arguments = training_arguments(settings, data)
     loaded = trainable_base(resolved, resolve_precision(settings.precision, "cpu"), arguments, lambda _line: None)
     context, form = context_length(loaded.model), TextForm(settings.template, settings.long_examples)
-    rows = encode_rows(loaded.tokenizer, split_examples(data, "split_0", "train"), context, form)
-    tested = spread(split_examples(data, "split_0", "test"), request.held_out)
+    rows = encode_rows(loaded.tokenizer, Workspace(data).examples("split_0", "train"), context, form)
+    tested = spread(Workspace(data).examples("split_0", "test"), request.held_out)
     held_out = encode_rows(loaded.tokenizer, tested, context, form).examples
     trainer = our_trainer(loaded.model, rows, settings, pad_id=int(loaded.tokenizer.pad_token_id or 0))
     scoring = HeldOut(loaded.model, held_out, request.points)

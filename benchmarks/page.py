@@ -27,15 +27,15 @@ import numpy as np
 
 from chatbench.core.files import write_json
 from chatbench.core.records import Answer, Conversation, Question, SimulatedConversation, Study, Turn
-from chatbench.data.open_study import study_of
 from chatbench.data.prepare_splits import prepare_splits
-from chatbench.data.prepared import load_manifest, read_split
+from chatbench.data.prepared import load_manifest
 from chatbench.data.splits import question_set_sha256
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.resampling import Resampling
 from chatbench.report.report import report
 from chatbench.sample.study import write_chatbench_folder
 from chatbench.scoring.eval_chatbench import eval_chatbench
-from chatbench.simulation.log import AppendOnlyLog, conversation_row, log_path, settings_path
+from chatbench.simulation.log import AppendOnlyLog, conversation_row, settings_path
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -99,16 +99,16 @@ def study(writer: Writer, people: int) -> Study:
 def simulate(writer: Writer, place: Path, chats: int) -> int:
     """Writes simulated chats split by split until there are `chats` of them; how many splits that took."""
     manifest = load_manifest(place / "data")
-    known = study_of(manifest).questions
+    known = Workspace(place / "data").study.questions
     for number, split_id in enumerate(manifest.split_ids):
-        held_out = [known[each] for each in read_split(place / "data", split_id).question_ids("test")]
+        held_out = [known[each] for each in Workspace(place / "data").split(split_id).question_ids("test")]
         rows = [
             conversation_row(_simulated(writer, question, assistant, index))
             for assistant in ASSISTANTS
             for question in held_out
             for index in range(REPETITIONS)
         ][:chats]
-        path = log_path(place / "results", MODEL, split_id)
+        path = Workspace(results=place / "results").conversations(MODEL, split_id)
         AppendOnlyLog(path).append(rows)
         write_json(settings_path(path), _settings(known, held_out, split_id))
         chats -= len(rows)
@@ -157,7 +157,9 @@ def make_results(place: Path, chats: int, *, scores: bool) -> None:
     splits = simulate(writer, place, chats - people)
     print(f"made {people:,} chats of people and {chats - people:,} simulated ones in {splits} splits", flush=True)
     if scores:
-        eval_chatbench(MODEL, data=place / "data", results=place / "results", resampling=Resampling(replicates=0))
+        eval_chatbench(
+            MODEL, workspace=Workspace(place / "data", place / "results"), resampling=Resampling(replicates=0)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,7 @@ class Built:
 def build(place: Path) -> Iterator[Built]:
     for name, out, folder in (("one file", place / "report.html", False), ("folder", place / "report", True)):
         began = time.perf_counter()
-        written = report([MODEL], data=place / "data", results=place / "results", out=out, folder=folder)
+        written = report([MODEL], workspace=Workspace(place / "data", place / "results"), out=out, folder=folder)
         yield Built(name, written.path, written.size, time.perf_counter() - began)
 
 

@@ -33,7 +33,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.resolved_settings import Resolved, resolve_settings
 from chatbench.core.settings import Settings
 from chatbench.data.examples import ExampleRow
-from chatbench.data.prepared import split_examples
+from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import EncodedRows
 from chatbench.models.loading import best_device, context_length, empty_model
 from chatbench.models.precision import Format, resolve_precision
@@ -258,7 +258,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     asked = arguments()
     made_up = range(4 if asked.tiny else QUESTIONS)
-    rows = split_examples(asked.data, "split_0", "train") if asked.data else study_rows(made_up)
+    rows = Workspace(asked.data).examples("split_0", "train") if asked.data else study_rows(made_up)
     flags = {"examples_per_step": asked.examples_per_step, "gradient_checkpointing": asked.gradient_checkpointing}
     measurements = []
     for recipe in asked.recipe:

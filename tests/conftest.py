@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 from tests.support.browser import browser, open_page
 
-if TYPE_CHECKING:
-    from tests.support.simulated_logs import Workspace
+from chatbench.data.workspace import Workspace
 
 __all__ = ["browser", "finished", "open_page"]
 

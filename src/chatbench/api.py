@@ -23,6 +23,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Question, SimulatedConversation, Study
 from chatbench.data.open_study import open_study
 from chatbench.data.splits import question_set_sha256
+from chatbench.data.workspace import Workspace
 from chatbench.protocol.dialogue import MAX_USER_TURNS, FunctionParticipant, Reply, Request
 from chatbench.protocol.prompt_styles import STYLES, StyleName, prompts_sha256
 from chatbench.simulation.budget import Prices, Spending
@@ -98,7 +99,7 @@ def simulator(
     if spec.trained_per_split:
         raise ChatbenchError(f"simulator {source!r}", expected="the folder of one model: results/models/MODEL/split_0")
     participant = open_simulator(
-        spec, model="", results=Path(), split="", temperature=temperature, max_tokens=max_tokens,
+        spec, model="", workspace=Workspace(), split="", temperature=temperature, max_tokens=max_tokens,
         expected_answers=expected_answers, options=options,
     )  # fmt: skip
     return Simulator(participant, spec.style, expected_answers)

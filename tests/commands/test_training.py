@@ -13,6 +13,7 @@ from tests.support.tiny_models import save_tiny_model, tiny_model, tiny_tokenize
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.data.examples import ExampleRow
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.perplexity import TokenLoss
 from chatbench.models.encoding import encode_rows
 from chatbench.models.loading import load
@@ -379,7 +380,10 @@ def test_the_step_reads_a_prepared_split_and_writes_where_the_others_look(base: 
     data, said = write_prepared(tmp_path / "data"), list[str]()
 
     result = finetune(
-        str(base), data=data, results=tmp_path / "results", flags={"max_steps": 2, "precision": "fp32"}, say=said.append
+        str(base),
+        workspace=Workspace(data, tmp_path / "results"),
+        flags={"max_steps": 2, "precision": "fp32"},
+        say=said.append,
     )
 
     assert result.folder == tmp_path / "results" / "models" / "small" / "split_0"
@@ -388,4 +392,4 @@ def test_the_step_reads_a_prepared_split_and_writes_where_the_others_look(base: 
     assert any("max_steps" in line and "--max-steps" in line for line in said)
     assert "trained 2 steps" in said[-1]
     with pytest.raises(ChatbenchError, match="no such split: split_7"):
-        finetune(str(base), data=data, results=tmp_path / "results", split="split_7")
+        finetune(str(base), workspace=Workspace(data, tmp_path / "results"), split="split_7")

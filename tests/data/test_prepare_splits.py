@@ -12,7 +12,8 @@ from tests.support.study_files import shared_data, tiny_folder
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.prepare_splits import prepare_splits
-from chatbench.data.prepared import load_manifest, read_split, split_examples, split_file
+from chatbench.data.prepared import load_manifest
+from chatbench.data.workspace import Workspace
 
 
 @pytest.fixture
@@ -45,11 +46,11 @@ def test_train_and_test_hold_all_examples_once_and_share_no_question(study: Path
     prepare_splits(study, out, splits=3)
 
     for split_id in load_manifest(out).split_ids:
-        train, test = split_examples(out, split_id, "train"), split_examples(out, split_id, "test")
+        train, test = Workspace(out).examples(split_id, "train"), Workspace(out).examples(split_id, "test")
         assert len(train) + len(test) == 29
         assert not {row.question_id for row in train} & {row.question_id for row in test}
-        assert {row.question_id for row in train} == set(read_split(out, split_id).question_ids("train"))
-        assert len(read_split(out, split_id).question_ids("train")) == 6
+        assert {row.question_id for row in train} == set(Workspace(out).split(split_id).question_ids("train"))
+        assert len(Workspace(out).split(split_id).question_ids("train")) == 6
 
 
 def test_a_line_of_split_jsonl_is_a_question(study: Path, tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_a_split_that_is_not_there_is_named_with_those_that_are(study: Path, tmp
     prepare_splits(study, tmp_path / "data", splits=5)
 
     with pytest.raises(ChatbenchError) as caught:
-        split_examples(tmp_path / "data", "split_7", "train")
+        Workspace(tmp_path / "data").examples("split_7", "train")
     assert "no such split: split_7" in str(caught.value)
     assert "split_0..split_4" in str(caught.value)
     assert "--splits" in caught.value.fix
@@ -138,13 +139,13 @@ def test_a_split_that_is_not_there_is_named_with_those_that_are(study: Path, tmp
 
 def test_data_that_was_never_prepared_or_was_changed_is_refused(study: Path, tmp_path: Path) -> None:
     with pytest.raises(ChatbenchError, match=r"manifest.json: no such file"):
-        split_file(tmp_path / "data", "split_0", "train.jsonl")
+        Workspace(tmp_path / "data").split_file("split_0", "train.jsonl")
     prepare_splits(study, tmp_path / "data", splits=1)
-    path = split_file(tmp_path / "data", "split_0", "train.jsonl")
+    path = Workspace(tmp_path / "data").split_file("split_0", "train.jsonl")
     path.write_text(path.read_text() + "\n")
 
     with pytest.raises(ChatbenchError, match="changed since it was prepared"):
-        split_examples(tmp_path / "data", "split_0", "train")
+        Workspace(tmp_path / "data").examples("split_0", "train")
 
 
 def test_a_bad_study_leaves_earlier_data_as_it_was(study: Path, tmp_path: Path) -> None:
@@ -162,6 +163,6 @@ def test_the_real_halie_study_is_split_20_to_10(tmp_path: Path) -> None:
     prepared = prepare_splits(shared_data("halie"), tmp_path / "data", splits=5)
 
     for split_id in prepared.manifest.split_ids:
-        assert len(read_split(tmp_path / "data", split_id).question_ids("train")) == 20
+        assert len(Workspace(tmp_path / "data").split(split_id).question_ids("train")) == 20
         kinds = [prepared.manifest.examples[f"{split_id}/{part}"] for part in ("train", "test")]
         assert sum(kind["answer"] for kind in kinds) == 1220

@@ -29,7 +29,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message
 from chatbench.data.examples import ExampleRow
 from chatbench.data.prepare_splits import prepare_splits
-from chatbench.data.prepared import split_examples
+from chatbench.data.workspace import Workspace
 from chatbench.models.chat_template import FIXED_DATE, ChatForm, ChatTemplate
 from chatbench.models.encoding import TextForm, encode_rows
 from chatbench.models.loading import load, load_tokenizer
@@ -235,7 +235,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("chat")
     prepare_splits(tiny_folder(root / "study"), root / "data", splits=1)
     base = save_chat_model(root / "base", context=640)
-    finetune(str(base), data=root / "data", results=root / "results", flags=FLAGS, say=lambda _: None)
+    finetune(str(base), workspace=Workspace(root / "data", root / "results"), flags=FLAGS, say=lambda _: None)
     return root
 
 
@@ -243,11 +243,11 @@ def test_a_model_trained_through_its_template_is_scored_through_it(root: Path) -
     base, folder = str(root / "base"), root / "results/models/base/split_0"
     assert json.loads((folder / "chatbench.json").read_text())["settings"]["template"] == "chat"
 
-    (scored,) = eval_ppl(base, data=root / "data", results=root / "results", say=lambda _: None)
+    (scored,) = eval_ppl(base, workspace=Workspace(root / "data", root / "results"), say=lambda _: None)
 
     for source, found in ((str(folder), scored.finetuned), (base, scored.base)):
         loaded = load(source, device="cpu")
-        rows = split_examples(root / "data", "split_0", "test")
+        rows = Workspace(root / "data").examples("split_0", "test")
         ends = [loaded.tokenizer.convert_tokens_to_ids("<|im_end|>")]
         nats, count = 0.0, 0
         for row in rows:  # one by one, with the ids of transformers itself
@@ -270,12 +270,16 @@ def test_a_model_trained_through_its_template_simulates_through_it_and_so_does_i
     root: Path, base_model: bool
 ) -> None:
     simulator = open_simulator(
-        TUNED, model=str(root / "base"), results=root / "results", split="split_0", base_model=base_model
+        TUNED,
+        model=str(root / "base"),
+        workspace=Workspace(results=root / "results"),
+        split="split_0",
+        base_model=base_model,
     )
 
     assert str(simulator.identity["form"]).startswith("chat template ")
     result = simulate(
-        str(root / "base"), assistants=["replay:all"], data=root / "data", results=root / "results", split="split_0",
+        str(root / "base"), assistants=["replay:all"], workspace=Workspace(root / "data", root / "results"), split="split_0",
         settings=ChatSettings(conversations=1, max_user_turns=1, max_tokens=8), base_model=base_model,
         console=Console(file=StringIO()),
     )  # fmt: skip
@@ -284,7 +288,11 @@ def test_a_model_trained_through_its_template_simulates_through_it_and_so_does_i
 
 def test_a_base_that_is_not_fine_tuned_yet_speaks_as_its_recipe_says(root: Path) -> None:
     simulator = open_simulator(
-        TUNED, model=str(root / "base"), results=root / "elsewhere", split="split_0", base_model=True
+        TUNED,
+        model=str(root / "base"),
+        workspace=Workspace(results=root / "elsewhere"),
+        split="split_0",
+        base_model=True,
     )
 
     assert simulator.identity["form"] == "plain text"
@@ -323,5 +331,5 @@ def test_examples_that_outgrow_the_context_are_counted_by_every_step(tmp_path: P
     assert scored.examples_shortened > 0
     assert "examples without their oldest turns" in scored.line()
     assert scored.finetuned.examples + scored.examples_left_out == len(
-        split_examples(places["data"], "split_0", "test")
+        Workspace(places["data"]).examples("split_0", "test")
     )

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
+from chatbench.data.workspace import Workspace
 from chatbench.models.loading import load
 from chatbench.publishing import merge as merging
 from chatbench.publishing.merge import finished_model, merge_adapter
@@ -130,14 +131,15 @@ def test_a_merged_model_among_the_results_is_scored_like_its_adapter(
     base, data = save_tiny_model(tmp_path / "small"), write_prepared(tmp_path / "data")
     flags: dict[str, object] = {"max_steps": 2, "precision": "fp32", "method": "lora", "learning_rate": 1e-2}
     results = tmp_path / "results"
-    adapter = finetune(str(base), data=data, results=results, flags=flags, say=lambda _: None).folder
+    workspace = Workspace(data, results)
+    adapter = finetune(str(base), workspace=workspace, flags=flags, say=lambda _: None).folder
 
     merge_adapter(adapter, results / "models" / "small-merged" / "split_0")
 
     for name in ("resolved_settings.json", "trainer_log.jsonl", "loss_curve.png"):
         assert (results / "models" / "small-merged" / "split_0" / name).read_bytes() == (adapter / name).read_bytes()
-    (one,) = eval_ppl(str(base), data=data, results=results, say=lambda _: None)
-    (other,) = eval_ppl("small-merged", data=data, results=results, say=lambda _: None)
+    (one,) = eval_ppl(str(base), workspace=workspace, say=lambda _: None)
+    (other,) = eval_ppl("small-merged", workspace=workspace, say=lambda _: None)
     assert other.finetuned.perplexity == pytest.approx(one.finetuned.perplexity, rel=1e-6)
     assert other.base == one.base
     assert other.base.perplexity != pytest.approx(other.finetuned.perplexity, rel=1e-3)
@@ -206,7 +208,7 @@ def test_what_cannot_be_merged_is_refused_and_nothing_is_written(tmp_path: Path)
     with pytest.raises(ChatbenchError, match="something already"):
         merge_adapter(adapter, tmp_path / "full")
     with pytest.raises(ChatbenchError, match="not fine-tuned"):
-        finished_model(str(base), results=tmp_path / "results", split="split_0")
+        finished_model(str(base), workspace=Workspace(results=tmp_path / "results"), split="split_0")
     save_tiny_model(base, seed=9)
     with pytest.raises(ChatbenchError, match="other weights"):
         merge_adapter(adapter, tmp_path / "merged")

@@ -16,6 +16,7 @@ from tests.support.finished_folders import DATA, run_record, save_adapter
 from tests.support.prepared_files import write_prepared
 from tests.support.tiny_models import save_tiny_model
 
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.perplexity import Perplexity
 from chatbench.models.chat_template import ChatForm
 from chatbench.models.encoding import PlainForm
@@ -67,8 +68,10 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("runs")
     data = write_prepared(place / "data")
     flags: dict[str, object] = {"max_steps": 2, "precision": "fp32", "logging_steps": 1}
-    finetune(str(base), data=data, results=place / "full", flags=flags, say=lambda _: None)
-    finetune(str(base), data=data, results=place / "lora", flags={**flags, "method": "lora"}, say=lambda _: None)
+    finetune(str(base), workspace=Workspace(data, place / "full"), flags=flags, say=lambda _: None)
+    finetune(
+        str(base), workspace=Workspace(data, place / "lora"), flags={**flags, "method": "lora"}, say=lambda _: None
+    )
     return place
 
 
@@ -231,13 +234,13 @@ def test_eval_ppl_puts_its_result_on_the_card_also_when_it_was_known_before(trai
     card = trained / "full" / "models" / "small" / "split_0" / "README.md"
     unmeasured = card.read_text()
 
-    (scored,) = eval_ppl(str(base), data=trained / "data", results=trained / "full", say=lambda _: None)
+    (scored,) = eval_ppl(str(base), workspace=Workspace(trained / "data", trained / "full"), say=lambda _: None)
     measured = card.read_text()
     assert f"| all | 6 | {scored.finetuned.tokens} | {scored.finetuned.perplexity:.3f} | " in measured
     assert f"| answer | 2 | {scored.finetuned_by_kind['answer'].tokens} | " in measured
 
     card.write_text(unmeasured)
-    eval_ppl(str(base), data=trained / "data", results=trained / "full", say=lambda _: None)
+    eval_ppl(str(base), workspace=Workspace(trained / "data", trained / "full"), say=lambda _: None)
     assert card.read_text() == measured
 
 

@@ -16,6 +16,7 @@ from tests.support.tiny_models import save_tiny_model
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_json, write_text
+from chatbench.data.workspace import Workspace
 from chatbench.models.run_record import RESOLVED_SETTINGS, write_record
 from chatbench.publishing.model_card import model_card
 from chatbench.publishing.upload import publication, publish, refuse_leaks, upload
@@ -150,7 +151,7 @@ def test_a_dry_run_lists_files_target_and_card_and_asks_for_neither_token_nor_ne
     said: list[str] = []
 
     publish(
-        "small", to="org/name", results=Path("results"), private=False, dry_run=True, say=said.append,
+        "small", to="org/name", workspace=Workspace(results=Path("results")), private=False, dry_run=True, say=said.append,
         api=HfApi(endpoint="http://127.0.0.1:9"),
     )  # fmt: skip
 

@@ -7,10 +7,11 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from tests.support.simulated_logs import Workspace, always_wrong, prepared, rewrite_log, write_log
+from tests.support.simulated_logs import always_wrong, prepared, rewrite_log, write_log
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json
+from chatbench.data.workspace import Workspace
 from chatbench.realism.realism import RealismSettings, realism
 from chatbench.realism.table import realism_footnotes, realism_grids
 from chatbench.realism.termination import Termination
@@ -31,7 +32,7 @@ def measures(path: Path) -> dict[str, dict[str, object]]:
 
 def test_a_split_and_the_summary_hold_every_measure_with_its_reference(place: Workspace) -> None:
     write_log(place, "split_1")
-    realism("tiny", data=place.data, results=place.results)
+    realism("tiny", workspace=place)
     folder = place.results / "realism" / "tiny"
     split, summary = measures(folder / "split_0.json"), measures(folder / "summary.json")
 
@@ -48,16 +49,16 @@ def test_a_split_and_the_summary_hold_every_measure_with_its_reference(place: Wo
 
 def test_running_twice_writes_the_same_bytes(place: Workspace) -> None:
     folder = place.results / "realism" / "tiny"
-    realism("tiny", data=place.data, results=place.results)
+    realism("tiny", workspace=place)
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
-    realism("tiny", data=place.data, results=place.results)
+    realism("tiny", workspace=place)
 
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
 
 
 def test_the_base_models_chats_have_files_of_their_own(place: Workspace) -> None:
     write_log(place, "split_0", always_wrong, base_model=True, conversations=2)
-    table = realism("tiny", data=place.data, results=place.results, told=RealismSettings(base_model=True))
+    table = realism("tiny", workspace=place, told=RealismSettings(base_model=True))
 
     assert table.source == "base model"
     assert {path.name for path in (place.results / "realism" / "tiny").iterdir()} == {
@@ -67,7 +68,7 @@ def test_the_base_models_chats_have_files_of_their_own(place: Workspace) -> None
 
 def test_without_chats_of_the_base_there_is_nothing_to_compare(place: Workspace) -> None:
     with pytest.raises(ChatbenchError, match="no chats of the base model"):
-        realism("tiny", data=place.data, results=place.results, told=RealismSettings(base_model=True))
+        realism("tiny", workspace=place, told=RealismSettings(base_model=True))
 
 
 def test_assistants_that_people_did_not_work_with_leave_nothing_to_compare(place: Workspace) -> None:
@@ -76,11 +77,11 @@ def test_assistants_that_people_did_not_work_with_leave_nothing_to_compare(place
     rewrite_log(log, lambda row: {**row, "assistant": f"other {row['assistant']}"})
 
     with pytest.raises(ChatbenchError, match="no question on which both people and the fine-tuned simulator"):
-        realism("tiny", data=place.data, results=place.results)
+        realism("tiny", workspace=place)
 
 
 def test_what_is_printed_names_every_measure_and_what_is_missing(place: Workspace) -> None:
-    table = realism("tiny", data=place.data, results=place.results)
+    table = realism("tiny", workspace=place)
     grids, notes = realism_grids(table), realism_footnotes(table)
 
     assert len(grids[0].rows) == len(table.measures())
@@ -102,12 +103,12 @@ def test_termination_is_read_only_while_it_is_of_the_same_simulator(place: Works
     names = [field.name for field in fields(Termination)]
     scores: dict[str, object] = {**dict.fromkeys(names, 0.5), "calibration_error": {"undefined": "not asked"}}
     write_json(path, {"depends_on": depends_on, "scores": scores})
-    table = realism("tiny", data=place.data, results=place.results, splits=["split_1"])
+    table = realism("tiny", workspace=place, splits=["split_1"])
     assert table.termination["split_1"].f1 == 0.5
     assert [row for grid in realism_grids(table) for row in grid.rows if row[0] == "F1 of ending"] == [
         ("F1 of ending", "0.500")
     ]
 
     write_json(path, {"depends_on": {**depends_on, "weights": "another"}, "scores": scores})
-    assert realism("tiny", data=place.data, results=place.results, splits=["split_1"]).termination == {}
+    assert realism("tiny", workspace=place, splits=["split_1"]).termination == {}
     assert read_json(path)

@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import pytest
 from tests.support.page_of_chats import HELD_OUT, QUESTIONS, chats, person, simulated
-from tests.support.simulated_logs import Workspace, prepared, write_log
+from tests.support.simulated_logs import prepared, write_log
 
 from chatbench.core.records import Study
 from chatbench.data.open_study import study_of
-from chatbench.data.prepared import load_manifest
+from chatbench.data.workspace import Workspace
 from chatbench.report import page_chats as page_chats_module
 from chatbench.report.page import packed, unpacked
 from chatbench.report.page_chats import (
@@ -24,6 +24,7 @@ from chatbench.report.page_chats import (
     Shades,
     TokenCosts,
     belongs_to,
+    held_out_splits,
     in_page_order,
     page_chats,
     report_chats,
@@ -136,12 +137,12 @@ def place(tmp_path: Path) -> Workspace:
 
 
 def study(place: Workspace) -> Study:
-    return study_of(load_manifest(place.data))
+    return study_of(place.manifest)
 
 
 def gathered(place: Workspace) -> PageChats:
-    runs = list(run_chats("tiny", place.results))
-    return report_chats(runs, study=study(place), data=place.data, models=["tiny"], results=place.results)
+    runs = list(run_chats("tiny", place))
+    return report_chats(runs, study=study(place), held_out=held_out_splits(place), models=["tiny"], workspace=place)
 
 
 def test_the_page_holds_peoples_chats_about_held_out_questions_and_all_simulated_ones(place: Workspace) -> None:
@@ -164,12 +165,12 @@ def test_the_page_holds_peoples_chats_about_held_out_questions_and_all_simulated
 
 
 def test_what_a_simulator_wrote_is_told_where_it_was_not_just_the_letter(place: Workspace) -> None:
-    plain = next(iter(run_chats("tiny", place.results))).chats[0]
+    plain = next(iter(run_chats("tiny", place))).chats[0]
     odd = replace(plain, letter=None, answer_text="(B)", final_output="Answer: (B)", lenient_letter="B")
     told = replace(plain, letter="B", answer_text="B", final_output="Answer: B", index=99)
     runs = [RunChats("tiny", "split_0", "fine-tuned", (odd, told))]
 
-    made = report_chats(runs, study=None, data=None, models=[], results=place.results)
+    made = report_chats(runs, study=None, held_out={}, models=[], workspace=place)
 
     first, second = cast(list[dict[str, Any]], unpacked(made.later["chats-0"]))
     assert (first["written"], first["lenient"]) == ("Answer: (B)", "B")
@@ -177,8 +178,8 @@ def test_what_a_simulator_wrote_is_told_where_it_was_not_just_the_letter(place: 
 
 
 def test_results_without_study_and_splits_still_show_what_was_simulated(place: Workspace) -> None:
-    runs = list(run_chats("tiny", place.results))
-    made = report_chats(runs, study=None, data=None, models=["tiny"], results=place.results)
+    runs = list(run_chats("tiny", place))
+    made = report_chats(runs, study=None, held_out={}, models=["tiny"], workspace=place)
 
     assert made.first == {"chats": 77, "people": 0, "simulated": 77, "shades": []}
 
@@ -191,11 +192,10 @@ def scored(place: Workspace, question_id: str) -> ScoredTurn:
 def write_perplexity(place: Workspace, origin_weights: str) -> str:
     """Stored perplexity of split_0, and the tokens of one chat; the id of its question."""
     from chatbench.core.files import write_json
-    from chatbench.data.prepared import read_split
     from chatbench.metrics.perplexity import Perplexity
     from chatbench.scoring.eval_ppl import SplitPerplexity, tokens_origin
 
-    question_id = read_split(place.data, "split_0").question_ids("test")[0]
+    question_id = place.split("split_0").question_ids("test")[0]
     value = Perplexity(2.0, 1.0, 10.0, 5, 20, 2)
     signature = {"weights": "sha256:1", "test_sha256": "2", "form": "plain text"}
     path = place.results / "ppl" / "tiny" / "split_0.json"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.support.browser import OpenPage
 from tests.support.finished_results import HOSTILE
-from tests.support.simulated_logs import Workspace
 
+from chatbench.data.workspace import Workspace
 from chatbench.report.page import PageContent, render
 from chatbench.report.report import gather, report
 from chatbench.scoring.score_files import read_score_table
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def two_runs(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("views") / "report.html"
-    report(["tiny", "distilgpt2"], data=finished.data, results=finished.results, out=out)
+    report(["tiny", "distilgpt2"], workspace=finished, out=out)
     return out
 
 
@@ -130,7 +130,7 @@ def test_the_list_of_questions_shows_a_run_that_was_scored_and_names_it(
         shutil.copytree(finished.results / kind, results / kind)
     for path in (results / "scores").glob("distilgpt2.*"):
         path.unlink()
-    report([], data=finished.data, results=results, out=tmp_path / "page.html")
+    report([], workspace=Workspace(finished.data, results), out=tmp_path / "page.html")
 
     page = open_page(at(tmp_path / "page.html", "#/questions"))
     page.wait_for_selector("table.scores")
@@ -153,7 +153,7 @@ def test_two_runs_stand_side_by_side_with_their_difference(
 
 def test_hostile_names_are_shown_as_text_everywhere(finished: Workspace, tmp_path: Path, open_page: OpenPage) -> None:
     # Questions, assistants and models have names too: text that is only escaped in chats is the likely mistake.
-    content = gather(["tiny"], data=finished.data, results=finished.results).content
+    content = gather(["tiny"], workspace=finished).content
     first = dict(content.first)
     first["questions"] = [{**q, "text": HOSTILE, "subset": HOSTILE} for q in first["questions"]]  # type: ignore[attr-defined]
     first["cells"] = [{**c, "assistant": [HOSTILE for _ in c["assistant"]]} for c in first["cells"]]  # type: ignore[attr-defined]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from scipy.stats import binomtest  # type: ignore[import-untyped]
-from tests.support.simulated_logs import Workspace
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.recipes import model_key
 from chatbench.core.records import Answer, AnswerProbabilities, Conversation, SimulatedConversation, Turn
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.accuracies import Prediction
 from chatbench.metrics.estimates import wilson_interval
 from chatbench.report.page_data import (
@@ -134,14 +134,14 @@ def test_a_curve_has_the_points_that_are_numbers_and_splits_stand_in_order(tmp_p
         ]
         (folder / "trainer_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
 
-    found = training_curves("tiny", tmp_path)
+    found = training_curves("tiny", Workspace(results=tmp_path))
 
     assert [curve["split"] for curve in found] == ["split_2", "split_10"]
     assert found[0]["points"] == [{"step": 5, "epoch": 0.1, "loss": 0.5}, {"step": 7, "heldOutLoss": 0.4}]
 
 
 def test_the_page_is_told_the_figures_of_the_scores_and_their_bounds(finished: Workspace) -> None:
-    first = gather(["tiny"], data=finished.data, results=finished.results).content.first
+    first = gather(["tiny"], workspace=finished).content.first
     table = read_score_table(finished.results / "scores", "tiny")
     [run] = first["runs"]  # type: ignore[misc]
     figures = {(f["assistant"], f["source"], f["metric"]): f for f in run["scores"]["figures"] if "part" not in f}
@@ -155,8 +155,8 @@ def test_the_page_is_told_the_figures_of_the_scores_and_their_bounds(finished: W
 
 
 def test_two_runs_are_compared_and_a_page_needs_no_names(finished: Workspace, tmp_path: Path) -> None:
-    result = report([], data=finished.data, results=finished.results, out=tmp_path / "page.html")
-    first = gather(["tiny", "distilgpt2"], data=finished.data, results=finished.results).content.first
+    result = report([], workspace=finished, out=tmp_path / "page.html")
+    first = gather(["tiny", "distilgpt2"], workspace=finished).content.first
 
     assert result.runs == ("distilgpt2", "tiny")
     assert result.path.stat().st_size == result.size
@@ -165,7 +165,7 @@ def test_two_runs_are_compared_and_a_page_needs_no_names(finished: Workspace, tm
 
 
 def test_results_without_their_study_make_a_page_that_says_what_is_missing(finished: Workspace, tmp_path: Path) -> None:
-    gathered = gather(["tiny"], data=tmp_path / "nowhere", results=finished.results)
+    gathered = gather(["tiny"], workspace=Workspace(tmp_path / "nowhere", finished.results))
 
     assert [question["text"] for question in gathered.content.first["questions"]] == [""] * len(  # type: ignore[attr-defined]
         gathered.content.first["questions"]  # type: ignore[arg-type]
@@ -178,7 +178,7 @@ def test_before_anything_was_simulated_the_commands_that_come_next_are_told(
     finished: Workspace, tmp_path: Path
 ) -> None:
     shutil.copytree(finished.results / "ppl", tmp_path / "ppl")
-    gathered = gather(["tiny"], data=finished.data, results=tmp_path)
+    gathered = gather(["tiny"], workspace=Workspace(finished.data, tmp_path))
 
     assert [text for text in gathered.missing if "chatbench simulate tiny --assistant SPEC" in text]
     [run] = gathered.content.first["runs"]  # type: ignore[misc]
@@ -188,7 +188,7 @@ def test_before_anything_was_simulated_the_commands_that_come_next_are_told(
 
 def test_a_model_without_results_is_refused_with_those_that_have_some(finished: Workspace, tmp_path: Path) -> None:
     with pytest.raises(ChatbenchError, match="nothing of mistral") as refused:
-        report(["mistral"], data=finished.data, results=finished.results, out=tmp_path / "page.html")
+        report(["mistral"], workspace=finished, out=tmp_path / "page.html")
 
     assert "distilgpt2, tiny" in str(refused.value)
     assert not (tmp_path / "page.html").exists()
@@ -202,7 +202,7 @@ def test_a_file_where_a_folder_should_be_and_the_other_way_round_are_refused(
 
     for out, folder in (("page.html", True), ("folder", False)):
         with pytest.raises(ChatbenchError, match="is in the way"):
-            report(["tiny"], data=finished.data, results=finished.results, out=tmp_path / out, folder=folder)
+            report(["tiny"], workspace=finished, out=tmp_path / out, folder=folder)
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == "mine"
 
 
@@ -213,7 +213,7 @@ def test_a_page_in_a_folder_removes_an_earlier_pages_parts_and_nothing_else(
     for name in ("chats-999.js", "header.js"):
         (tmp_path / "parts" / name).write_text("", encoding="utf-8")
 
-    report(["tiny"], data=finished.data, results=finished.results, out=tmp_path, folder=True)
+    report(["tiny"], workspace=finished, out=tmp_path, folder=True)
 
     assert not (tmp_path / "parts" / "chats-999.js").exists()
     assert (tmp_path / "parts" / "header.js").exists()
@@ -232,4 +232,4 @@ def test_other_splits_than_those_that_were_scored_are_refused(finished: Workspac
     (data / "manifest.json").write_text(json.dumps({**manifest, "seed": 7}))
 
     with pytest.raises(ChatbenchError, match="prepared with split_seed 7"):
-        report(["tiny"], data=data, results=finished.results, out=tmp_path / "report.html")
+        report(["tiny"], workspace=Workspace(data, finished.results), out=tmp_path / "report.html")

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from tests.report.test_latex import compile_latex, document, refused_by_a_strict_reader
-from tests.support.simulated_logs import Workspace
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
+from chatbench.data.workspace import Workspace
 from chatbench.report.grids import Grid, print_grids
 from chatbench.report.plots import scatter_lines, turn_grid
 from chatbench.report.results_folder import shown_results
@@ -173,7 +173,7 @@ def test_a_folder_called_like_a_recipe_is_no_results_folder(
     (tmp_path / "tiny" / "scores").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
 
-    assert shown_results(["tiny"], results=finished.results, data=None).results == finished.results
+    assert shown_results(["tiny"], results=finished.results, data=None).workspace.results == finished.results
 
 
 def test_two_folders_or_a_folder_without_results_are_refused(finished: Workspace, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 from tests.support.browser import OpenPage
-from tests.support.simulated_logs import Workspace
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.data.workspace import Workspace
 from chatbench.report.server import LivePage, PageServer, files_version, live_page
 
 

@@ -7,19 +7,20 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.support.simulated_logs import Workspace, always_wrong, prepared, write_log
+from tests.support.simulated_logs import always_wrong, prepared, write_log
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json
 from chatbench.core.records import Question
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.intervals import Interval
 from chatbench.metrics.resampling import Resampling
 from chatbench.report.tables import comparison_grids, comparison_notes
 from chatbench.scoring.compare import Comparison, compare
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.signature import differences, named
-from chatbench.simulation.log import log_path, settings_path
+from chatbench.simulation.log import settings_path
 
 TOLD = Resampling(200)
 SPLITS = ("split_0", "split_1")
@@ -45,22 +46,22 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def place(scored: Workspace, tmp_path: Path) -> Workspace:
     """Results of one's own to change."""
     shutil.copytree(scored.results, tmp_path / "results")
-    return Workspace(scored.study, scored.data, tmp_path / "results")
+    return Workspace(scored.data, tmp_path / "results")
 
 
 def score(place: Workspace, *models: str) -> None:
     for model in models:
-        eval_chatbench(model, data=place.data, results=place.results, resampling=Resampling(100))
+        eval_chatbench(model, workspace=place, resampling=Resampling(100))
 
 
 def compared(place: Workspace, *runs: str, ignore: tuple[str, ...] = ()) -> Comparison:
-    return compare(runs, results=place.results, ignore=ignore, told=TOLD)
+    return compare(runs, workspace=place, ignore=ignore, told=TOLD)
 
 
 def change_settings(place: Workspace, model: str, **assistant: object) -> None:
     """Gives every assistant of a model's runs other settings, and scores it again."""
     for split_id in SPLITS:
-        path = settings_path(log_path(place.results, model, split_id))
+        path = settings_path(place.conversations(model, split_id))
         content = json.loads(path.read_text())
         content["assistants"] = {name: {**found, **assistant} for name, found in content["assistants"].items()}
         write_json(path, content)
@@ -131,7 +132,7 @@ def test_a_misspelt_part_to_ignore_is_refused(place: Workspace) -> None:
 
 def test_only_what_all_runs_have_is_compared(place: Workspace) -> None:
     # The second run lost its last chats: its cell is left out of the first one's figures too.
-    log_path(place.results, "distilgpt2", "split_0").unlink()
+    place.conversations("distilgpt2", "split_0").unlink()
     write_log(place, "split_0", now_and_then, model="distilgpt2", leave_out=3)
     score(place, "distilgpt2")
     comparison = compared(place, "tiny", "distilgpt2", ignore=("by_split",))
@@ -140,7 +141,7 @@ def test_only_what_all_runs_have_is_compared(place: Workspace) -> None:
 
 
 def test_runs_of_different_splits_are_refused_unless_told_to_take_the_common_ones(place: Workspace) -> None:
-    eval_chatbench("tiny", data=place.data, results=place.results, splits=["split_1"], resampling=Resampling(100))
+    eval_chatbench("tiny", workspace=place, splits=["split_1"], resampling=Resampling(100))
 
     with pytest.raises(ChatbenchError, match="differ in splits"):
         compared(place, "tiny", "distilgpt2")
@@ -152,17 +153,17 @@ def test_a_run_may_lie_in_another_folder_or_be_the_base_of_a_run(place: Workspac
     place.results.rename(tmp_path / "elsewhere")
     elsewhere = tmp_path / "elsewhere"
     names = (f"{elsewhere}:tiny", str(elsewhere / "scores" / "distilgpt2.json"))
-    both = compare(names, results=place.results, told=TOLD)
-    base = compare(("tiny", "tiny#base"), results=elsewhere, ignore=("conversations",), told=TOLD)
+    both = compare(names, workspace=place, told=TOLD)
+    base = compare(("tiny", "tiny#base"), workspace=Workspace(results=elsewhere), ignore=("conversations",), told=TOLD)
 
     assert both.runs == names
     found = {(figure.assistant, figure.metric): figure.found for figure in base.figures}
     assert found["all", "mae"].first == pytest.approx(0)
     assert found["all", "mae"].second == found["all", "bias"].first - found["all", "bias"].second  # type: ignore[operator]
     with pytest.raises(ChatbenchError, match="differ in conversations: 5 and 2"):
-        compare(("tiny", "tiny#base"), results=elsewhere, told=TOLD)
+        compare(("tiny", "tiny#base"), workspace=Workspace(results=elsewhere), told=TOLD)
     with pytest.raises(ChatbenchError, match="no base model simulator was scored"):
-        compare(("tiny", "distilgpt2#base"), results=elsewhere, told=TOLD)
+        compare(("tiny", "distilgpt2#base"), workspace=Workspace(results=elsewhere), told=TOLD)
 
 
 def test_files_that_do_not_belong_together_are_refused(place: Workspace) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.support.simulated_logs import Workspace, always_wrong, prepared, write_log
+from tests.support.simulated_logs import always_wrong, prepared, study_folder, write_log
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_json
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.baselines import published
 from chatbench.metrics.perplexity import TokenLoss, summarise
@@ -33,7 +34,7 @@ def place(tmp_path: Path) -> Workspace:
 def test_a_simulator_that_answers_as_often_as_people_has_correlation_one_and_no_error(place: Workspace) -> None:
     for split_id in ("split_0", "split_1"):
         write_log(place, split_id)
-    rows = eval_chatbench("tiny", data=place.data, results=place.results).estimates()
+    rows = eval_chatbench("tiny", workspace=place).estimates()
 
     assert rows["gpt-4o", "fine-tuned", "pearson"].mean == pytest.approx(1)
     assert rows["all", "fine-tuned", "mae"].mean == pytest.approx(0)
@@ -43,7 +44,7 @@ def test_a_simulator_that_answers_as_often_as_people_has_correlation_one_and_no_
 
 def test_a_simulator_that_is_always_wrong_is_as_far_off_as_people_are_right(place: Workspace) -> None:
     write_log(place, "split_0", always_wrong)
-    rows = eval_chatbench("tiny", data=place.data, results=place.results).estimates()
+    rows = eval_chatbench("tiny", workspace=place).estimates()
 
     assert rows["all", "fine-tuned", "mae"].mean == pytest.approx(rows["all", "people", "accuracy"].mean)
     assert isinstance(rows["gpt-4o", "fine-tuned", "pearson"].mean, Undefined)
@@ -53,8 +54,8 @@ def test_the_files_hold_the_same_figures_and_every_line_names_the_signature(plac
     write_log(place, "split_0")
     write_log(place, "split_1")
     write_log(place, "split_0", always_wrong, base_model=True, conversations=2)
-    table = eval_chatbench("tiny", data=place.data, results=place.results)
-    write_markdown(table, place.results)
+    table = eval_chatbench("tiny", workspace=place)
+    write_markdown(table, place)
     folder = place.results / "scores"
     lines = list(csv.DictReader((folder / "tiny.csv").open()))
 
@@ -68,16 +69,16 @@ def test_the_files_hold_the_same_figures_and_every_line_names_the_signature(plac
 
 def test_scoring_twice_writes_the_same_bytes(place: Workspace) -> None:
     write_log(place, "split_0")
-    eval_chatbench("tiny", data=place.data, results=place.results)
+    eval_chatbench("tiny", workspace=place)
     first = {path.name: path.read_bytes() for path in (place.results / "scores").iterdir()}
-    eval_chatbench("tiny", data=place.data, results=place.results)
+    eval_chatbench("tiny", workspace=place)
 
     assert {path.name: path.read_bytes() for path in (place.results / "scores").iterdir()} == first
 
 
 def test_a_split_without_chats_is_left_out_and_said_so(place: Workspace) -> None:
     write_log(place, "split_1")
-    table = eval_chatbench("tiny", data=place.data, results=place.results)
+    table = eval_chatbench("tiny", workspace=place)
 
     assert table.splits == ("split_1",)
     assert "split_0: not simulated yet" in table.notes[0]
@@ -88,7 +89,7 @@ def test_a_simulator_that_was_only_prompted_is_said_to_be_so(place: Workspace) -
     path = settings_path(write_log(place, "split_0"))
     path.write_text(path.read_text().replace('"simulator_kind": "tuned"', '"simulator_kind": "openai"'))
 
-    notes = eval_chatbench("tiny", data=place.data, results=place.results).notes
+    notes = eval_chatbench("tiny", workspace=place).notes
 
     assert any(note.startswith('rows "fine-tuned" are of a simulator two-step:openai;') for note in notes)
 
@@ -96,7 +97,7 @@ def test_a_simulator_that_was_only_prompted_is_said_to_be_so(place: Workspace) -
 def test_an_unfinished_simulation_is_scored_over_its_complete_cells(place: Workspace) -> None:
     # 5 chats a cell; 7 are missing at the end: the last cell wholly, and two chats of the one before.
     write_log(place, "split_0", leave_out=7)
-    table = eval_chatbench("tiny", data=place.data, results=place.results)
+    table = eval_chatbench("tiny", workspace=place)
 
     assert table.estimates()["all", "fine-tuned", "questions"].mean == 6
     assert table.estimates()["all", "constant (train mean)", "questions"].mean == 6
@@ -107,19 +108,14 @@ def test_a_line_torn_by_a_kill_costs_only_that_chat(place: Workspace) -> None:
     path = write_log(place, "split_0")
     path.write_bytes(path.read_bytes()[:-20])
 
-    assert (
-        eval_chatbench("tiny", data=place.data, results=place.results)
-        .estimates()["all", "fine-tuned", "questions"]
-        .mean
-        == 7
-    )
+    assert eval_chatbench("tiny", workspace=place).estimates()["all", "fine-tuned", "questions"].mean == 7
 
 
 def test_without_chats_the_error_names_the_command(place: Workspace) -> None:
     with pytest.raises(ChatbenchError, match="chatbench simulate tiny --assistant"):
-        eval_chatbench("tiny", data=place.data, results=place.results)
+        eval_chatbench("tiny", workspace=place)
     with pytest.raises(ChatbenchError, match="--split split_1"):
-        eval_chatbench("tiny", data=place.data, results=place.results, splits=["split_1"])
+        eval_chatbench("tiny", workspace=place, splits=["split_1"])
 
 
 def test_chats_of_other_splits_of_the_same_study_are_refused(tmp_path: Path) -> None:
@@ -129,17 +125,17 @@ def test_chats_of_other_splits_of_the_same_study_are_refused(tmp_path: Path) -> 
     prepared(tmp_path, seed=1)
 
     with pytest.raises(ChatbenchError, match="simulated on another split_0"):
-        eval_chatbench("tiny", data=place.data, results=place.results)
+        eval_chatbench("tiny", workspace=place)
     assert not (place.results / "scores").exists()
 
 
 def test_a_study_that_changed_since_is_refused(place: Workspace) -> None:
     write_log(place, "split_0")
-    file = place.study / "questions.csv"
+    file = study_folder(place) / "questions.csv"
     file.write_text(file.read_text().replace("apples", "pears"))
 
     with pytest.raises(ChatbenchError, match="questions changed since the splits were made"):
-        eval_chatbench("tiny", data=place.data, results=place.results)
+        eval_chatbench("tiny", workspace=place)
 
 
 def test_splits_simulated_with_different_decoding_are_not_averaged(place: Workspace) -> None:
@@ -147,7 +143,7 @@ def test_splits_simulated_with_different_decoding_are_not_averaged(place: Worksp
     write_log(place, "split_1", temperature=0.5)
 
     with pytest.raises(ChatbenchError, match=r"temperature differs: 1\.0 in split_0, 0\.5 in split_1"):
-        eval_chatbench("tiny", data=place.data, results=place.results)
+        eval_chatbench("tiny", workspace=place)
 
 
 def write_perplexity(place: Workspace, weights: str) -> None:
@@ -159,7 +155,7 @@ def write_perplexity(place: Workspace, weights: str) -> None:
 def test_perplexities_join_the_table_where_they_were_computed(place: Workspace) -> None:
     write_log(place, "split_0")
     write_perplexity(place, "hash of split_0")
-    rows = eval_chatbench("tiny", data=place.data, results=place.results).estimates()
+    rows = eval_chatbench("tiny", workspace=place).estimates()
 
     assert rows["all", "fine-tuned", "perplexity"].mean == pytest.approx(3)
     assert rows["all", "base model", "perplexity_first"].mean == pytest.approx(50)
@@ -171,15 +167,15 @@ def test_chats_of_a_model_that_was_trained_again_do_not_stand_beside_its_new_per
     write_perplexity(place, "hash after training again")
 
     with pytest.raises(ChatbenchError, match="both of the same fine-tuned model"):
-        eval_chatbench("tiny", data=place.data, results=place.results)
+        eval_chatbench("tiny", workspace=place)
 
 
 def two_models(place: Workspace) -> list[ScoreTable]:
     for model in ("tiny", "distilgpt2"):
         for split_id in ("split_0", "split_1"):
             write_log(place, split_id, model=model)
-        eval_chatbench(model, data=place.data, results=place.results)
-    return results_table(["tiny", "distilgpt2"], results=place.results)
+        eval_chatbench(model, workspace=place)
+    return results_table(["tiny", "distilgpt2"], workspace=place)
 
 
 def test_models_on_the_same_data_stand_in_one_table_with_their_baselines_once(place: Workspace) -> None:
@@ -223,7 +219,7 @@ def test_a_cell_shows_mean_and_error_over_splits_and_undefined_in_words() -> Non
 
 def test_markdown_columns_are_aligned(place: Workspace) -> None:
     write_log(place, "split_0")
-    write_markdown(eval_chatbench("tiny", data=place.data, results=place.results), place.results)
+    write_markdown(eval_chatbench("tiny", workspace=place), place)
     blocks = (place.results / "scores" / "tiny.md").read_text().split("\n\n")
 
     tables = [block.splitlines() for block in blocks if block.startswith("|")]

@@ -11,7 +11,7 @@ from tests.support.prepared_files import write_prepared
 from tests.support.tiny_models import save_tiny_model
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.data.prepared import split_examples
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.perplexity import corpus_perplexity
 from chatbench.models.loading import load
 from chatbench.models.loss import score_examples
@@ -32,7 +32,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny_model(root / "small")
     write_prepared(root / "data", splits=2)
     for split in ("split_0", "split_1"):
-        finetune(str(root / "small"), data=root / "data", results=root / "results", split=split, flags=FLAGS, say=quiet)
+        finetune(
+            str(root / "small"),
+            workspace=Workspace(root / "data", root / "results"),
+            split=split,
+            flags=FLAGS,
+            say=quiet,
+        )
     return root
 
 
@@ -45,10 +51,10 @@ def root(trained: Path, tmp_path: Path) -> Path:
 
 
 def test_the_file_holds_the_perplexity_of_both_models_and_of_each_kind(trained: Path) -> None:
-    scored = eval_ppl(str(trained / "small"), data=trained / "data", results=trained / "results", say=quiet)
+    scored = eval_ppl(str(trained / "small"), workspace=Workspace(trained / "data", trained / "results"), say=quiet)
 
     assert [each.split for each in scored] == ["split_0", "split_1"]
-    rows = split_examples(trained / "data", "split_1", "test")
+    rows = Workspace(trained / "data").examples("split_1", "test")
     for source, found in (
         (str(trained / "small"), scored[1].base),
         (str(trained / "results/models/small/split_1"), scored[1].finetuned),
@@ -69,7 +75,7 @@ def test_the_file_holds_the_perplexity_of_both_models_and_of_each_kind(trained: 
 
 
 def test_one_split_has_a_mean_and_no_standard_error(root: Path) -> None:
-    eval_ppl(str(root / "small"), data=root / "data", results=root / "results", split="split_0", say=quiet)
+    eval_ppl(str(root / "small"), workspace=Workspace(root / "data", root / "results"), split="split_0", say=quiet)
 
     estimate = json.loads((root / "results/ppl/small/summary.json").read_text())["base"]["perplexity"]
     assert (estimate["splits"], estimate["standard_error"], estimate["corrected_error"]) == (1, None, None)
@@ -79,13 +85,15 @@ def test_what_was_scored_is_not_scored_again_unless_something_it_depends_on_chan
     said: list[str] = []
 
     def run() -> str:
-        eval_ppl(str(root / "small"), data=root / "data", results=root / "results", split="split_0", say=said.append)
+        eval_ppl(
+            str(root / "small"), workspace=Workspace(root / "data", root / "results"), split="split_0", say=said.append
+        )
         return said[-1]
 
     assert "as before" not in run()
     assert "as before" in run()
     finetune(
-        str(root / "small"), data=root / "data", results=root / "results",
+        str(root / "small"), workspace=Workspace(root / "data", root / "results"),
         flags=FLAGS | {"seed": 1}, overwrite=True, say=quiet,
     )  # fmt: skip
     assert "as before" not in run()
@@ -93,11 +101,16 @@ def test_what_was_scored_is_not_scored_again_unless_something_it_depends_on_chan
 
 def test_a_model_that_is_not_fine_tuned_yet_is_told_the_command(trained: Path) -> None:
     with pytest.raises(ChatbenchError) as nothing:
-        eval_ppl("tiny-random", data=trained / "data", results=trained / "results", say=quiet)
+        eval_ppl("tiny-random", workspace=Workspace(trained / "data", trained / "results"), say=quiet)
     assert "SPLIT_ID=split_0 chatbench finetune tiny-random" in nothing.value.fix
 
     with pytest.raises(ChatbenchError, match="no such split: split_9"):
-        eval_ppl(str(trained / "small"), data=trained / "data", results=trained / "results", split="split_9", say=quiet)
+        eval_ppl(
+            str(trained / "small"),
+            workspace=Workspace(trained / "data", trained / "results"),
+            split="split_9",
+            say=quiet,
+        )
 
 
 def test_a_model_trained_on_other_data_is_not_scored(root: Path) -> None:
@@ -105,4 +118,4 @@ def test_a_model_trained_on_other_data_is_not_scored(root: Path) -> None:
     write_prepared(root / "data", splits=2, train=11)
 
     with pytest.raises(ChatbenchError, match="trained on other data"):
-        eval_ppl(str(root / "small"), data=root / "data", results=root / "results", split="split_0", say=quiet)
+        eval_ppl(str(root / "small"), workspace=Workspace(root / "data", root / "results"), split="split_0", say=quiet)

@@ -73,7 +73,7 @@ def test_the_table_has_both_and_its_signature_says_so(tmp_path: Path) -> None:
     settings["settings"]["expected_answers"] = True  # type: ignore[index]
     write_json(settings_path(log), settings)
 
-    table = eval_chatbench("tiny", data=place.data, results=place.results, resampling=Resampling(100, 0.95, 0))
+    table = eval_chatbench("tiny", workspace=place, resampling=Resampling(100, 0.95, 0))
 
     values = {row: each["split_0"] for row, each in table.values().items()}
     sampled, expected = (values[EVERY_ASSISTANT, source, "accuracy"] for source in (FINE_TUNED, FINE_TUNED + EXPECTED))

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 from tests.support.fake_participants import QUESTIONS
-from tests.support.simulated_logs import Workspace, prepared, rewrite_log, write_log
+from tests.support.simulated_logs import prepared, rewrite_log, write_log
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import AnswerProbabilities, Question
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.resampling import Resampling
 from chatbench.protocol.dialogue import Failure, Reply, dialogue
 from chatbench.protocol.prompt_styles import STYLES, Style
@@ -82,9 +83,9 @@ def test_what_a_dialogue_recorded_is_what_its_last_words_say_again(
 
 
 def test_scores_from_records_are_those_of_the_evaluation(place: Workspace) -> None:
-    first = eval_chatbench("tiny", data=place.data, results=place.results, resampling=NO_INTERVALS)
+    first = eval_chatbench("tiny", workspace=place, resampling=NO_INTERVALS)
 
-    again = rescore("tiny", data=place.data, results=place.results, resampling=NO_INTERVALS)
+    again = rescore("tiny", workspace=place, resampling=NO_INTERVALS)
 
     assert again.table.scores == first.scores
     assert again.changed == 0
@@ -96,10 +97,10 @@ def test_scores_from_records_are_those_of_the_evaluation(place: Workspace) -> No
 
 def test_a_letter_that_the_text_does_not_say_is_told_and_the_text_is_scored(place: Workspace) -> None:
     # Trusting the recorded letters is the likely mistake: then nothing is recomputed.
-    before = rescore("tiny", data=place.data, results=place.results, resampling=NO_INTERVALS)
+    before = rescore("tiny", workspace=place, resampling=NO_INTERVALS)
     rewrite_log(log_of(place), lambda row: {**row, "letter": "A", "answer_text": "A"} if row["index"] == 0 else row)
 
-    found = rescore("tiny", data=place.data, results=place.results, resampling=NO_INTERVALS)
+    found = rescore("tiny", workspace=place, resampling=NO_INTERVALS)
 
     assert found.table.scores == before.table.scores
     assert found.changed == 0
@@ -110,13 +111,13 @@ def test_a_letter_that_the_text_does_not_say_is_told_and_the_text_is_scored(plac
 
 
 def test_scores_that_were_stored_otherwise_are_counted(place: Workspace) -> None:
-    rescore("tiny", data=place.data, results=place.results, resampling=NO_INTERVALS)
+    rescore("tiny", workspace=place, resampling=NO_INTERVALS)
     stored = place.results / "scores" / "tiny.csv"
     lines = stored.read_text().splitlines()
     cells = lines[1].split(",")
     stored.write_text("\n".join([lines[0], ",".join([*cells[:4], "0.123", *cells[5:]]), *lines[2:]]))
 
-    found = rescore("tiny", data=place.data, results=place.results, resampling=NO_INTERVALS)
+    found = rescore("tiny", workspace=place, resampling=NO_INTERVALS)
 
     assert found.changed == 1
     assert found.lines()[-1].endswith("1 not as they were stored")
@@ -127,11 +128,11 @@ def test_a_damaged_record_and_one_of_another_participant_are_named(place: Worksp
     whole = log.read_bytes()
     log.write_bytes(whole.replace(b"Let me see.", b"Let me sea.", 1))
     with pytest.raises(ChatbenchError, match=r"conversations.jsonl, line 1: it is not as it was written"):
-        rescore("tiny", data=place.data, results=place.results, resampling=NO_INTERVALS)
+        rescore("tiny", workspace=place, resampling=NO_INTERVALS)
     log.write_bytes(whole)
     rewrite_log(log, lambda row: {**row, "simulator": {"kind": "local", "name": "another"}})
     with pytest.raises(ChatbenchError, match=r"line 1: the simulator is .*another"):
-        rescore("tiny", data=place.data, results=place.results, resampling=NO_INTERVALS)
+        rescore("tiny", workspace=place, resampling=NO_INTERVALS)
 
 
 # ---- tables ----
@@ -139,7 +140,7 @@ def test_a_damaged_record_and_one_of_another_participant_are_named(place: Worksp
 
 def as_csv(place: Workspace, **options: object) -> list[dict[str, str]]:
     to = place.results / "chats.csv"
-    export_chats("tiny", data=place.data, results=place.results, to=to, **options)  # type: ignore[arg-type]
+    export_chats("tiny", workspace=place, to=to, **options)  # type: ignore[arg-type]
     with to.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
@@ -147,7 +148,7 @@ def as_csv(place: Workspace, **options: object) -> list[dict[str, str]]:
 def test_a_row_a_conversation_says_everything_in_csv_and_parquet(place: Workspace) -> None:
     rows = as_csv(place)
     to = place.results / "chats.parquet"
-    count = export_chats("tiny", data=place.data, results=place.results, to=to)
+    count = export_chats("tiny", workspace=place, to=to)
     table = parquet.read_table(to).to_pylist()
 
     assert len(rows) == count == len(table) == 120
@@ -208,7 +209,7 @@ def test_of_several_tries_the_last_is_exported(place: Workspace) -> None:
 @pytest.mark.parametrize("name", ["chats.xlsx", "chats"])
 def test_another_kind_of_file_is_refused_and_nothing_is_written(place: Workspace, name: str) -> None:
     with pytest.raises(ChatbenchError, match=r"\.csv or \.parquet"):
-        export_chats("tiny", data=place.data, results=place.results, to=place.results / name)
+        export_chats("tiny", workspace=place, to=place.results / name)
     assert not (place.results / name).exists()
 
 
@@ -219,7 +220,7 @@ def test_an_export_that_breaks_leaves_what_was_there(place: Workspace) -> None:
     log.write_bytes(log.read_bytes().replace(b"Let me see.", b"Let me sea."))
 
     with pytest.raises(ChatbenchError):
-        export_chats("tiny", data=place.data, results=place.results, to=to)
+        export_chats("tiny", workspace=place, to=to)
     assert to.read_text() == "before"
     assert not list(place.results.glob(".*"))
 

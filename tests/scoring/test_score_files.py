@@ -8,10 +8,11 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-from tests.support.simulated_logs import Workspace, always_wrong, people_like, prepared, write_log
+from tests.support.simulated_logs import always_wrong, people_like, prepared, write_log
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.resampling import Resampling
 from chatbench.report.tables import as_markdown
 from chatbench.scoring.eval_chatbench import eval_chatbench
@@ -35,7 +36,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, ScoreTa
     for split_id in ("split_0", "split_1"):
         write_log(place, split_id, nearly)
         write_log(place, split_id, always_wrong, base_model=True, conversations=2)
-    return place, eval_chatbench("tiny", data=place.data, results=place.results, resampling=Resampling(200))
+    return place, eval_chatbench("tiny", workspace=place, resampling=Resampling(200))
 
 
 def rows(place: Workspace, name: str) -> Rows:
@@ -114,12 +115,12 @@ def test_people_are_numbered_and_their_answers_add_up_to_their_accuracy(scored: 
 
 def test_without_resamples_there_are_no_intervals_and_all_else_stays(scored: tuple[Workspace, ScoreTable]) -> None:
     place, table = scored
-    quick = eval_chatbench("tiny", data=place.data, results=place.results, resampling=Resampling(0))
+    quick = eval_chatbench("tiny", workspace=place, resampling=Resampling(0))
 
     assert quick.estimates() == table.estimates()
     assert (quick.uncertainty.intervals, quick.uncertainty.spreads) == ({}, {})
     assert "intervals:" not in as_markdown([quick])
-    eval_chatbench("tiny", data=place.data, results=place.results, resampling=Resampling(200))
+    eval_chatbench("tiny", workspace=place, resampling=Resampling(200))
 
 
 def test_a_wider_confidence_gives_a_wider_interval_and_nonsense_is_refused(
@@ -137,4 +138,4 @@ def test_a_wider_confidence_gives_a_wider_interval_and_nonsense_is_refused(
         assert main([*options, *wrong]) == 2
         assert wrong[0] in capsys.readouterr().err
     with pytest.raises(ChatbenchError, match="--bootstrap -1"):
-        eval_chatbench("tiny", data=place.data, results=place.results, resampling=Resampling(-1))
+        eval_chatbench("tiny", workspace=place, resampling=Resampling(-1))

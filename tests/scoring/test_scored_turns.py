@@ -17,6 +17,7 @@ from tests.support.tiny_models import ARCHITECTURES, Architecture, save_tiny_mod
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json
 from chatbench.data.examples import ExampleRow
+from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import EncodedRows, TokenPieces, encode_rows
 from chatbench.models.loss import Floats, score_rows
 from chatbench.protocol.plain_text import EncodedExample
@@ -106,8 +107,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny_model(root / "small")
     write_prepared(root / "data")
     flags = {"max_steps": 2, "precision": "fp32", "validation_examples": 0}
-    finetune(str(root / "small"), data=root / "data", results=root / "results", split="split_0", flags=flags, say=quiet)
-    eval_ppl(str(root / "small"), data=root / "data", results=root / "results", say=quiet)
+    finetune(
+        str(root / "small"),
+        workspace=Workspace(root / "data", root / "results"),
+        split="split_0",
+        flags=flags,
+        say=quiet,
+    )
+    eval_ppl(str(root / "small"), workspace=Workspace(root / "data", root / "results"), say=quiet)
     return root
 
 
@@ -133,7 +140,7 @@ def test_token_costs_that_are_missing_are_made_by_running_eval_ppl_again(trained
     said: list[str] = []
 
     def run() -> None:
-        eval_ppl(str(tmp_path / "copy/small"), data=tmp_path / "copy/data", results=results, say=said.append)
+        eval_ppl(str(tmp_path / "copy/small"), workspace=Workspace(tmp_path / "copy/data", results), say=said.append)
 
     run()
     assert tokens.read_text() == before

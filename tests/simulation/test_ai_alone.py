@@ -14,9 +14,8 @@ from tests.support.tiny_models import save_tiny_model
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import AiAloneScore, Question, Study
 from chatbench.data.chatbench_format import read_ai_alone
-from chatbench.data.open_study import study_of
-from chatbench.data.prepared import load_manifest
 from chatbench.data.tables import Intake
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.resampling import Resampling
 from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request
@@ -57,7 +56,7 @@ def asked(
     tmp_path: Path, method: Method, replies: Sequence[str], extractor: FunctionParticipant | None = None
 ) -> AiAloneLog:
     """A log in which the samples got these replies, in order."""
-    log = AiAloneLog(tmp_path, "bot", method)
+    log = AiAloneLog(Workspace(workspace=Workspace(results=tmp_path)), "bot", method)
     log.begin({"questions_sha256": "s"})
     in_order = iter(replies)
     ask_missing(log, SAMPLES, participant(lambda _: Reply(next(in_order))), extractor, {}, seed=0)
@@ -141,7 +140,7 @@ def test_what_was_answered_is_not_asked_again_and_a_passing_failure_is(tmp_path:
         return Failure("refused") if request.conversation_id.endswith("|2|reply") else Reply("A")
 
     for _ in range(3):
-        log = AiAloneLog(tmp_path, "bot", "letter-only-zero-shot")
+        log = AiAloneLog(Workspace(workspace=Workspace(results=tmp_path)), "bot", "letter-only-zero-shot")
         log.begin({"questions_sha256": "s"})
         ask_missing(log, SAMPLES, participant(fails_once), None, {}, seed=0)
 
@@ -152,7 +151,7 @@ def test_what_was_answered_is_not_asked_again_and_a_passing_failure_is(tmp_path:
 def test_each_sample_has_a_seed_of_its_own_which_a_second_run_would_give_it_again(tmp_path: Path) -> None:
     seeds: list[int] = []
     for folder in ("one", "two"):
-        log = AiAloneLog(tmp_path / folder, "bot", "letter-only-zero-shot")
+        log = AiAloneLog(Workspace(workspace=Workspace(results=tmp_path) / folder), "bot", "letter-only-zero-shot")
         log.begin({"questions_sha256": "s"})
         ask_missing(log, SAMPLES, participant(lambda request: Reply(str(seeds.append(request.seed)))), None, {}, seed=7)
 
@@ -162,7 +161,7 @@ def test_each_sample_has_a_seed_of_its_own_which_a_second_run_would_give_it_agai
 
 def test_other_settings_are_refused_until_the_log_is_begun_anew(tmp_path: Path) -> None:
     asked(tmp_path, "letter-only-zero-shot", ["A"] * 6)
-    log = AiAloneLog(tmp_path, "bot", "letter-only-zero-shot")
+    log = AiAloneLog(Workspace(workspace=Workspace(results=tmp_path)), "bot", "letter-only-zero-shot")
 
     with pytest.raises(ChatbenchError, match="made with questions_sha256 's'"):
         log.begin({"questions_sha256": "t"})
@@ -191,9 +190,9 @@ def test_measured_here_stands_beside_the_studys_scores_under_a_name_of_its_own(t
     own = AiAloneScore(QUESTIONS[0].id, "bot", "letter_only_zero_shot", 50, 0.5, 0)
     others = replace(own, assistant="other")
 
-    beside, notes = with_measured_here(replace(STUDY, ai_alone=(others,)), tmp_path, "s")
-    kept, preferred = with_measured_here(replace(STUDY, ai_alone=(own,)), tmp_path, "s")
-    unlike, left_out = with_measured_here(STUDY, tmp_path, "another study")
+    beside, notes = with_measured_here(replace(STUDY, ai_alone=(others,)), Workspace(results=tmp_path), "s")
+    kept, preferred = with_measured_here(replace(STUDY, ai_alone=(own,)), Workspace(results=tmp_path), "s")
+    unlike, left_out = with_measured_here(STUDY, Workspace(results=tmp_path), "another study")
 
     assert [score.method for score in beside.ai_alone] == ["letter_only_zero_shot"] + 2 * [
         "letter_only_zero_shot, measured here"
@@ -219,15 +218,15 @@ def test_what_a_method_needs_or_has_no_use_for_is_said(
 ) -> None:
     with pytest.raises(ChatbenchError, match=found):
         ai_alone(
-            "scripted:strong", AiAloneSettings(method), study=STUDY, questions=QUESTIONS, results=tmp_path, **more  # type: ignore[arg-type]
+            "scripted:strong", AiAloneSettings(method), study=STUDY, questions=QUESTIONS, workspace=Workspace(results=tmp_path), **more  # type: ignore[arg-type]
         )  # fmt: skip
 
 
 def test_questions_are_named_or_all(tmp_path: Path) -> None:
-    assert questions_of(STUDY, data=tmp_path) == QUESTIONS
-    assert questions_of(STUDY, ids=[QUESTIONS[1].id], data=tmp_path) == QUESTIONS[1:]
+    assert questions_of(STUDY, workspace=Workspace(tmp_path)) == QUESTIONS
+    assert questions_of(STUDY, ids=[QUESTIONS[1].id], workspace=Workspace(tmp_path)) == QUESTIONS[1:]
     with pytest.raises(ChatbenchError, match="no such question"):
-        questions_of(STUDY, ids=["q"], data=tmp_path)
+        questions_of(STUDY, ids=["q"], workspace=Workspace(tmp_path))
 
 
 def test_a_model_on_this_machine_is_asked_with_few_shots_and_asked_for_more_later(tmp_path: Path) -> None:
@@ -239,7 +238,12 @@ def test_a_model_on_this_machine_is_asked_with_few_shots_and_asked_for_more_late
     def run(samples: int, questions: Sequence[Question]) -> list[str]:
         settings = AiAloneSettings("letter-only-few-shot", samples)
         return ai_alone(
-            f"local:{model}", settings, study=STUDY, questions=questions, results=tmp_path, mmlu=tmp_path / "mmlu"
+            f"local:{model}",
+            settings,
+            study=STUDY,
+            questions=questions,
+            workspace=Workspace(results=tmp_path),
+            mmlu=tmp_path / "mmlu",
         ).lines()
 
     first, more = run(2, QUESTIONS[:1]), run(3, QUESTIONS)
@@ -254,15 +258,15 @@ def test_what_was_measured_here_is_a_baseline_of_the_scores_and_a_note_says_so(t
     # Questions by their number: people are right the more often the later the question, and so is this assistant.
     place = prepared(tmp_path)
     write_log(place, "split_0")
-    manifest = load_manifest(place.data)
-    opened = study_of(manifest)
-    log = AiAloneLog(place.results, "gpt-4o", "letter-only-zero-shot")
+    manifest = place.manifest
+    opened = place.study
+    log = AiAloneLog(place, "gpt-4o", "letter-only-zero-shot")
     log.begin({"questions_sha256": manifest.questions_sha256})
     samples = [Sample(question, index) for question in opened.questions.values() for index in range(10)]
     ask_missing(log, samples, participant(sometimes_b), None, {}, seed=0)
     write_table(log, scores_of(log, results_of(log, samples)))
 
-    found = eval_chatbench("tiny", data=place.data, results=place.results, resampling=Resampling(0))
+    found = eval_chatbench("tiny", workspace=place, resampling=Resampling(0))
 
     source = "AI alone, letter_only_zero_shot, measured here"
     assert found.estimates()["gpt-4o", source, "pearson"].mean > 0.9

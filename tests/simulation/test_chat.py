@@ -15,7 +15,7 @@ from chatbench import cli
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Question, Turn
 from chatbench.data.prepare_splits import prepare_splits
-from chatbench.data.prepared import read_split
+from chatbench.data.workspace import Workspace
 from chatbench.protocol.dialogue import Failure, FunctionParticipant, Outcome, Reply, Request, dialogue
 from chatbench.protocol.dialogue_runner import hold_together
 from chatbench.simulation.log import read_conversations
@@ -129,7 +129,7 @@ def test_the_person_may_stop_at_any_time(
 
 
 def question_on(prepared: Path, side: str) -> str:
-    return read_split(prepared / "data", "split_1").question_ids(side)[0]  # type: ignore[arg-type]  # train or test
+    return Workspace(prepared / "data").split("split_1").question_ids(side)[0]  # type: ignore[arg-type]  # train or test
 
 
 @pytest.mark.parametrize("key", [EOFError, KeyboardInterrupt])
@@ -140,7 +140,7 @@ def test_a_chat_that_was_stopped_is_saved_as_far_as_it_went_and_the_next_one_beh
     for _ in range(2):
         typing(monkeypatch, then=key)
         outcome = chat(
-            "tiny", question, data=prepared / "data", results=prepared / "results", settings=SETTINGS,
+            "tiny", question, workspace=Workspace(prepared / "data", prepared / "results"), settings=SETTINGS,
             save=tmp_path / "chats.jsonl", console=screen,
         )  # fmt: skip
         assert outcome is None
@@ -156,7 +156,7 @@ def test_a_person_can_watch_two_models(prepared: Path, screen: Console) -> None:
     question = question_on(prepared, "test")
 
     outcome = chat(
-        "tiny", question, data=prepared / "data", results=prepared / "results", assistant="replay:gpt-4o",
+        "tiny", question, workspace=Workspace(prepared / "data", prepared / "results"), assistant="replay:gpt-4o",
         settings=SETTINGS, console=screen,
     )  # fmt: skip
 
@@ -170,7 +170,7 @@ def test_a_question_of_the_training_side_is_said_to_be_one(
     typing(monkeypatch)
 
     chat(
-        "tiny", question_on(prepared, "train"), data=prepared / "data", results=prepared / "results",
+        "tiny", question_on(prepared, "train"), workspace=Workspace(prepared / "data", prepared / "results"),
         settings=SETTINGS, console=screen,
     )  # fmt: skip
 
@@ -184,7 +184,7 @@ def test_a_question_of_the_training_side_is_said_to_be_one(
 def test_what_cannot_be_is_refused(prepared: Path, question: str, assistant: str | None, said: str) -> None:
     with pytest.raises(ChatbenchError, match=said):
         chat(
-            "tiny", question or question_on(prepared, "test"), data=prepared / "data", results=prepared / "results",
+            "tiny", question or question_on(prepared, "test"), workspace=Workspace(prepared / "data", prepared / "results"),
             assistant=assistant, settings=SETTINGS,
         )  # fmt: skip
 

@@ -11,6 +11,7 @@ from benchmarks.loopback_endpoint import LoopbackEndpoint, completion, running
 from chatbench.api import assistant, run, simulator
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Question, Turn
+from chatbench.data.workspace import Workspace
 from chatbench.endpoints.participant import EndpointParticipant
 from chatbench.protocol.dialogue import Reply, Request
 from chatbench.protocol.plain_text import prompt_text
@@ -32,7 +33,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackEndpoint]:
 
 def opened(server: LoopbackEndpoint, style: StyleName, kind: str, model: str = "m") -> EndpointParticipant:
     spec = read_simulator_spec(f"{style}:{kind}:{model}@{server.url}")
-    participant = open_simulator(spec, model="any", results=Path("none"), split="split_3", max_tokens=9)
+    participant = open_simulator(
+        spec, model="any", workspace=Workspace(results=Path("none")), split="split_3", max_tokens=9
+    )
     assert isinstance(participant, EndpointParticipant)
     server.asked.clear()
     return participant

@@ -10,8 +10,8 @@ from benchmarks.loopback_endpoint import LoopbackEndpoint, running
 from tests.support.study_files import tiny_folder
 
 from chatbench.cli import main
-from chatbench.data.prepared import read_split
-from chatbench.simulation.log import log_path, read_conversations
+from chatbench.data.workspace import Workspace
+from chatbench.simulation.log import read_conversations
 
 BOTH = ("split_0", "split_1")
 
@@ -37,8 +37,8 @@ def test_each_split_is_simulated_by_its_own_adapter(tmp_path: Path, server: Loop
     assert simulated(tmp_path, server) == 0
 
     for split in BOTH:
-        chats = read_conversations(log_path(tmp_path / "results", "mine", split))
-        held_out = read_split(tmp_path / "data", split).question_ids("test")
+        chats = read_conversations(Workspace(results=tmp_path / "results").conversations("mine", split))
+        held_out = Workspace(tmp_path / "data").split(split).question_ids("test")
         assert {chat.question_id for chat in chats} == set(held_out)
         assert len(chats) == 2 * len(held_out)
         assert all(chat.usage.simulator_prompt_tokens and chat.usage.assistant_tokens for chat in chats)

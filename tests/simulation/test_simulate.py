@@ -20,13 +20,13 @@ from tests.support.tiny_models import save_tiny_model
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import AnswerProbabilities, SimulatedConversation, Turn, Usage
 from chatbench.data.prepare_splits import prepare_splits
+from chatbench.data.workspace import Workspace
 from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request
 from chatbench.simulation.log import (
     ConversationLog,
     Recorded,
     checked_line,
     conversation_row,
-    log_path,
     read_conversations,
     read_recorded,
     recorded_row,
@@ -289,7 +289,7 @@ def run(
 ) -> SimulateResult:
     chats: dict[str, object] = {"conversations": 2, "max_user_turns": 2, "max_tokens": 12, **settings}
     return simulate(
-        "tiny", assistants=["replay:all"], split="split_0", data=root / "data", results=root / results,
+        "tiny", assistants=["replay:all"], split="split_0", workspace=Workspace(root / "data", root / results),
         console=console, overwrite=overwrite, settings=ChatSettings(**chats),  # type: ignore[arg-type]
     )  # fmt: skip
 
@@ -303,7 +303,7 @@ def test_the_step_simulates_held_out_questions_only_and_says_how_they_ended(prep
     assert {one.question_id for one in conversations} == held_out
     assert result.conversations == result.simulated == len(conversations) == 2 * len(held_out)
     assert sum(result.terminations.values()) == result.conversations
-    assert result.path == log_path(prepared / "results", "tiny", "split_0")
+    assert result.path == Workspace(results=prepared / "results").conversations("tiny", "split_0")
     assert f"{len(conversations)}/{len(conversations)} conversations, last with gpt-4o" in shown.getvalue()
     assert result.lines()[0].startswith(f"{len(conversations)} conversations: answered ")
     whole = result.path.read_bytes()
@@ -370,7 +370,9 @@ def test_numbers_below_one_are_refused(prepared: Path, name: str) -> None:
 def test_the_base_model_simulator_is_the_base_of_the_recipe(tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path / "base")
 
-    simulator = open_simulator(TUNED, model=str(folder), results=tmp_path, split="split_0", base_model=True)
+    simulator = open_simulator(
+        TUNED, model=str(folder), workspace=Workspace(results=tmp_path), split="split_0", base_model=True
+    )
 
     assert simulator.identity["name"] == "base base model"
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from tests.support.simulated_logs import Workspace, prepared, questions, rewrite_log, write_log
+from tests.support.simulated_logs import prepared, questions, rewrite_log, write_log
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Usage
+from chatbench.data.workspace import Workspace
 from chatbench.simulation.budget import Price, Prices
 from chatbench.simulation.participants import read_simulator_spec
 from chatbench.simulation.simulate import ChatSettings, task_of
@@ -28,7 +29,7 @@ def place(tmp_path: Path) -> Workspace:
 
 
 def estimated(place: Workspace, *assistants: str, simulator: str = "tuned", block_size: int = 256) -> Estimate:
-    task = task_of("tiny", assistants, data=place.data, results=place.results, split="split_0")
+    task = task_of("tiny", assistants, workspace=place, split="split_0")
     settings = ChatSettings(conversations=5, block_size=block_size)
     return estimate(task, settings, read_simulator_spec(simulator), PRICES)
 
@@ -116,7 +117,7 @@ def test_a_log_that_is_overwritten_is_not_read(place: Workspace) -> None:
     # Reading it for its mean tokens is the likely mistake: --overwrite is the way out for a damaged or older log.
     log = write_log(place, "split_0")
     log.write_bytes(log.read_bytes().replace(b"Let me see.", b"Let me sea."))
-    task = task_of("tiny", ["replay:all"], data=place.data, results=place.results, split="split_0")
+    task = task_of("tiny", ["replay:all"], workspace=place, split="split_0")
     asked = task, ChatSettings(conversations=5, block_size=256), read_simulator_spec("tuned"), PRICES
 
     with pytest.raises(ChatbenchError, match="not as it was written"):

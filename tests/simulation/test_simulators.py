@@ -12,6 +12,7 @@ from transformers import GPT2LMHeadModel
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Question, Turn
+from chatbench.data.workspace import Workspace
 from chatbench.models.loading import Loaded
 from chatbench.models.local_participants import LocalSimulator, LocalUserLm
 from chatbench.protocol.dialogue import Failure, Reply, Request
@@ -151,7 +152,7 @@ def test_a_prompt_of_iqa_eval_that_is_too_long_loses_its_oldest_turns() -> None:
 
 def opened(spec: str, *, split: str = "split_0", max_tokens: int = 8) -> LocalSimulator | LocalUserLm:
     participant = open_simulator(
-        read_simulator_spec(spec), model="tiny", results=Path("none"), split=split, temperature=1.0,
+        read_simulator_spec(spec), model="tiny", workspace=Workspace(results=Path("none")), split=split, temperature=1.0,
         max_tokens=max_tokens,
     )  # fmt: skip
     assert isinstance(participant, LocalSimulator | LocalUserLm)
@@ -225,17 +226,25 @@ def test_expected_answers_need_a_two_step_simulator_on_this_machine() -> None:
     for text in ("two-step:openai:gpt-4o", "iqa-eval:local:FOLDER", "two-step:completions:m@http://h/v1"):
         with pytest.raises(ChatbenchError, match="without --expected-answers"):
             open_simulator(
-                read_simulator_spec(text), model="m", results=Path("r"), split="split_0", expected_answers=True
+                read_simulator_spec(text),
+                model="m",
+                workspace=Workspace(results=Path("r")),
+                split="split_0",
+                expected_answers=True,
             )
 
 
 def test_an_base_model_base_is_the_tuned_simulators() -> None:
     with pytest.raises(ChatbenchError, match="only the tuned simulator has a base model"):
         open_simulator(
-            read_simulator_spec("two-step:openai:m"), model="m", results=Path("r"), split="split_0", base_model=True
+            read_simulator_spec("two-step:openai:m"),
+            model="m",
+            workspace=Workspace(results=Path("r")),
+            split="split_0",
+            base_model=True,
         )
 
 
 def test_a_model_that_was_not_fine_tuned_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ChatbenchError, match="no model fine-tuned on split_4"):
-        open_simulator(TUNED, model="tiny", results=tmp_path, split="split_4")
+        open_simulator(TUNED, model="tiny", workspace=Workspace(results=tmp_path), split="split_4")

@@ -6,10 +6,11 @@ import dataclasses
 import math
 from pathlib import Path
 
-from tests.support.simulated_logs import Workspace, always_wrong, people_like, prepared, study, write_log
+from tests.support.simulated_logs import always_wrong, people_like, prepared, study, write_log
 
 from chatbench.core.files import write_json, write_jsonl
 from chatbench.core.records import Question, Study, Turn
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.perplexity import TokenLoss, summarise
 from chatbench.metrics.resampling import Resampling
 from chatbench.sample.study import write_chatbench_folder
@@ -35,7 +36,7 @@ def finish(folder: Path) -> Workspace:
             write_log(place, split, always_wrong, model=model, base_model=True, conversations=1)
             write_perplexity(place, split, model)
             write_training_log(place, split, model)
-        eval_chatbench(model, data=place.data, results=place.results, resampling=Resampling(replicates=100))
+        eval_chatbench(model, workspace=place, resampling=Resampling(replicates=100))
     return place
 
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from chatbench.core.files import write_json
 from chatbench.core.records import Answer, Conversation, Question, SimulatedConversation, Study, Turn
 from chatbench.data.prepare_splits import prepare_splits
-from chatbench.data.prepared import read_split
 from chatbench.data.splits import question_set_sha256
+from chatbench.data.workspace import Workspace
 from chatbench.protocol.prompt_styles import TWO_STEP, prompts_sha256
 from chatbench.sample.study import write_chatbench_folder
 from chatbench.simulation.log import (
     AppendOnlyLog,
     Recorded,
     checked_line,
-    log_path,
     read_log,
     recorded_row,
     settings_path,
@@ -62,21 +60,17 @@ def study() -> Study:
     return Study("by-hand", {q.id: q for q in questions()}, tuple(chats), tuple(answers))
 
 
-@dataclass(frozen=True, slots=True)
-class Workspace:
-    """Folders of a prepared study."""
-
-    study: Path
-    data: Path
-    results: Path
+def study_folder(place: Workspace) -> Path:
+    """Where `prepared` wrote the study."""
+    return place.data.parent / "study"
 
 
 def prepared(folder: Path, *, splits: int = 2, seed: int = 0) -> Workspace:
     """Writes the study, and splits it 6 : 4."""
-    place = Workspace(folder / "study", folder / "data", folder / "results")
-    if not place.study.exists():
-        write_chatbench_folder(study(), place.study)
-    prepare_splits(place.study, place.data, splits=splits, seed=seed)
+    place = Workspace(folder / "data", folder / "results")
+    if not study_folder(place).exists():
+        write_chatbench_folder(study(), study_folder(place))
+    prepare_splits(study_folder(place), place.data, splits=splits, seed=seed)
     return place
 
 
@@ -103,7 +97,7 @@ def write_log(
 ) -> Path:
     """Writes a finished log of first prompts that copy the question; the last `leave_out` chats are missing."""
     by_id = {question.id: question for question in questions()}
-    held_out = [by_id[question_id] for question_id in read_split(place.data, split_id).question_ids("test")]
+    held_out = [by_id[question_id] for question_id in place.split(split_id).question_ids("test")]
     simulator = {"kind": "local", "name": split_id, "weights": f"hash of {split_id}", "temperature": temperature}
     prompts = prompts_sha256(TWO_STEP)
     rows = []
@@ -124,7 +118,7 @@ def write_log(
                     final_output=f"Answer: {chosen or '(B)'}",
                 )
                 rows.append(recorded_row(Recorded(record, simulator, _identity(assistant), "two-step", prompts)))
-    path = log_path(place.results, model, split_id, base_model=base_model)
+    path = place.conversations(model, split_id, base_model=base_model)
     AppendOnlyLog(path).append(rows[: len(rows) - leave_out])
     settings = {
         "questions_sha256": question_set_sha256(by_id.values()),

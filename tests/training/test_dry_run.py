@@ -16,6 +16,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.recipes import recipes
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.core.settings import Settings
+from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import EncodedRows
 from chatbench.models.loss import LOGITS_AT_ONCE, completion_nats, padded_batch
 from chatbench.models.precision import fuse_activations
@@ -279,7 +280,7 @@ def test_a_run_too_large_for_the_device_is_refused_before_anything_is_loaded(
     data = write_prepared(tmp_path / "data")
 
     with pytest.raises(ChatbenchError, match="a toy has"):
-        finetune(str(base), data=data, results=tmp_path / "results", say=lambda _line: None)
+        finetune(str(base), workspace=Workspace(data, tmp_path / "results"), say=lambda _line: None)
 
 
 def test_a_dry_run_says_what_a_run_would_do_and_reads_no_weights(tmp_path: Path) -> None:
@@ -288,7 +289,7 @@ def test_a_dry_run_says_what_a_run_would_do_and_reads_no_weights(tmp_path: Path)
     data, said = write_prepared(tmp_path / "data"), list[str]()
     flags = {"per_device_train_batch_size": 4, "num_train_epochs": 2.0, "precision": "fp32"}
 
-    plan = plan_finetune(str(base), data=data, flags=flags, say=said.append)
+    plan = plan_finetune(str(base), workspace=Workspace(data), flags=flags, say=said.append)
 
     screen = "\n".join(said)
     assert any(line.split() == ["num_train_epochs", "2.0", "--num-train-epochs"] for line in said)
@@ -308,7 +309,7 @@ def test_a_dry_run_says_how_many_examples_are_too_long(tmp_path: Path) -> None:
     base = save_tiny_model(tmp_path / "base", context=64)
     data, said = write_prepared(tmp_path / "data"), list[str]()
 
-    plan = plan_finetune(str(base), data=data, say=said.append)
+    plan = plan_finetune(str(base), workspace=Workspace(data), say=said.append)
 
     assert plan.encoded.examples_left_out > 0
     assert any(f"{plan.encoded.examples_left_out} left out" in line for line in said)

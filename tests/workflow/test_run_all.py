@@ -11,6 +11,7 @@ from tests.support.study_files import tiny_study
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Study
+from chatbench.data.workspace import Workspace
 from chatbench.sample.study import write_chatbench_folder
 from chatbench.workflow.run_all import RunReport, RunSettings, StepTime, default_assistants, run_all
 
@@ -29,7 +30,7 @@ def run(folder: Path, said: list[str] | None = None, **changes: object) -> RunRe
         write_chatbench_folder(study(), folder / "study")
     options = {"study": folder / "study", "settings": SMALL, **changes}
     say = (said if said is not None else []).append
-    return run_all("tiny-random", data=folder / "data", results=folder / "results", say=say, **options)  # type: ignore[arg-type]
+    return run_all("tiny-random", workspace=Workspace(folder / "data", folder / "results"), say=say, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

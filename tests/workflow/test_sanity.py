@@ -9,10 +9,11 @@ from typing import cast
 
 import pytest
 from rich.console import Console
-from tests.support.simulated_logs import Workspace, always_wrong, prepared, write_log
+from tests.support.simulated_logs import always_wrong, prepared, write_log
 
 from chatbench.core.files import write_json, write_jsonl, write_text
 from chatbench.core.records import SimulatedConversation, Termination, Turn
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import QuestionAccuracy, Undefined
 from chatbench.metrics.perplexity import TokenLoss, summarise
 from chatbench.report.plots import accuracy_scatter, loss_curves, scores_over_splits
@@ -59,7 +60,7 @@ def whole(place: Workspace) -> None:
     write_perplexity(place)
     write_log(place, "split_0")
     write_log(place, "split_0", always_wrong, base_model=True)
-    eval_chatbench("tiny", data=place.data, results=place.results)
+    eval_chatbench("tiny", workspace=place)
 
 
 def states(report: SanityReport) -> dict[str, str]:
@@ -67,7 +68,7 @@ def states(report: SanityReport) -> dict[str, str]:
 
 
 def look(place: Workspace) -> SanityReport:
-    return sanity("tiny", data=place.data, results=place.results)
+    return sanity("tiny", workspace=place)
 
 
 def test_a_whole_run_is_ok_though_the_other_split_is_not_trained(place: Workspace) -> None:
@@ -81,7 +82,7 @@ def test_a_whole_run_is_ok_though_the_other_split_is_not_trained(place: Workspac
 
 
 def test_an_empty_folder_lists_what_is_missing_with_its_commands(tmp_path: Path) -> None:
-    report = sanity("tiny", data=tmp_path / "data", results=tmp_path / "results")
+    report = sanity("tiny", workspace=Workspace(tmp_path / "data", tmp_path / "results"))
 
     assert set(states(report).values()) == {"missing"}
     assert report.exit_code == 1
@@ -119,7 +120,7 @@ def test_damaged_files_are_findings_and_stop_nothing(place: Workspace) -> None:
 def test_a_simulator_worse_than_a_baseline_is_to_be_looked_at(place: Workspace) -> None:
     write_model(place)
     write_log(place, "split_0", always_wrong)
-    eval_chatbench("tiny", data=place.data, results=place.results)
+    eval_chatbench("tiny", workspace=place)
 
     assert states(look(place))["scores"] == "look"
 

@@ -51,6 +51,7 @@ def chat(
 
     Example: chatbench chat tiny --question sample_counting-redux-0 --assistant scripted:strong
     """
+    from chatbench.data.workspace import Workspace
     from chatbench.simulation.participants import read_simulator_spec
     from chatbench.simulation.simulate import ChatSettings
     from chatbench.simulation.terminal_chat import chat as step
@@ -60,6 +61,6 @@ def chat(
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
     )  # fmt: skip
     step(
-        model, question, data=data, results=results, assistant=assistant, simulator=read_simulator_spec(simulator),
+        model, question, workspace=Workspace(data, results), assistant=assistant, simulator=read_simulator_spec(simulator),
         settings=settings, base_model=base_model, split=split, save=save,
     )  # fmt: skip

@@ -38,7 +38,7 @@ def report(
     from chatbench.report.results_folder import shown_results
 
     shown = shown_results(names or (), results=results, data=data)
-    written = step(shown.models, data=shown.data, results=shown.results, out=out, folder=folder)
+    written = step(shown.models, workspace=shown.workspace, out=out, folder=folder)
     for line in written.lines():
         say(line)
 

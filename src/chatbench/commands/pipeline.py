@@ -52,6 +52,7 @@ def run(
 
     Example: chatbench run tiny --study studies/sample --splits 3
     """
+    from chatbench.data.workspace import Workspace
     from chatbench.report.tables import print_tables
     from chatbench.workflow.run_all import RunSettings, run_all
 
@@ -61,7 +62,9 @@ def run(
         base_conversations=base_conversations, max_user_turns=max_user_turns, max_tokens=max_tokens,
         config=config,
     )  # fmt: skip
-    report = run_all(model, study=study, data=data, results=results, settings=settings, steps=names(steps), say=show)
+    report = run_all(
+        model, study=study, workspace=Workspace(data, results), settings=settings, steps=names(steps), say=show
+    )
     if report.table:
         print_tables([report.table])
     if report.realism:

@@ -23,9 +23,10 @@ def eval_ppl(
 
     Example: chatbench eval-ppl tiny --split split_0
     """
+    from chatbench.data.workspace import Workspace
     from chatbench.scoring.eval_ppl import eval_ppl as step
 
-    step(model, data=data, results=results, split=split)
+    step(model, workspace=Workspace(data, results), split=split)
 
 
 @commands.command("eval-chatbench")
@@ -42,13 +43,15 @@ def eval_chatbench(
 
     Example: chatbench eval-chatbench tiny
     """
+    from chatbench.data.workspace import Workspace
     from chatbench.metrics.resampling import Resampling
     from chatbench.report.tables import print_tables, write_markdown
     from chatbench.scoring.eval_chatbench import eval_chatbench as step
 
     told = Resampling(bootstrap, confidence, seed)
-    table = step(model, data=data, results=results, splits=[split] if split else None, resampling=told)
-    write_markdown(table, results)
+    workspace = Workspace(data, results)
+    table = step(model, workspace=workspace, splits=[split] if split else None, resampling=told)
+    write_markdown(table, workspace)
     print_tables([table])
 
 
@@ -71,12 +74,13 @@ def compare(
 
     Example: chatbench compare tiny distilgpt2
     """
+    from chatbench.data.workspace import Workspace
     from chatbench.metrics.resampling import Resampling
     from chatbench.report.tables import print_comparison, write_comparison
     from chatbench.scoring.compare import compare as step
 
     told = Resampling(bootstrap, confidence, seed)
-    comparison = step(runs, results=results, ignore=ignore or (), told=told)
+    comparison = step(runs, workspace=Workspace(results=results), ignore=ignore or (), told=told)
     print_comparison(comparison)
     if out:
         write_comparison(out, comparison)
@@ -98,13 +102,14 @@ def realism(
 
     Example: chatbench realism tiny --termination
     """
+    from chatbench.data.workspace import Workspace
     from chatbench.realism.realism import RealismSettings
     from chatbench.realism.realism import realism as step
     from chatbench.realism.table import realism_footnotes, realism_grids
     from chatbench.report.grids import print_grids
 
     told = RealismSettings(base_model=base_model, termination=termination, seed=seed)
-    found = step(model, data=data, results=results, splits=[split] if split else None, told=told, say=show)
+    found = step(model, workspace=Workspace(data, results), splits=[split] if split else None, told=told, say=show)
     print_grids(realism_grids(found), realism_footnotes(found))
 
 
@@ -118,9 +123,10 @@ def table(
 
     Example: chatbench table tiny distilgpt2 --published
     """
+    from chatbench.data.workspace import Workspace
     from chatbench.report.tables import print_tables, results_table
 
-    print_tables(results_table(models, results=results), with_published=published)
+    print_tables(results_table(models, workspace=Workspace(results=results)), with_published=published)
 
 
 @commands.command()
@@ -129,9 +135,10 @@ def sanity(model: Model, data: Data = Path("data"), results: Results = Path("res
 
     Example: chatbench sanity tiny
     """
+    from chatbench.data.workspace import Workspace
     from chatbench.workflow.sanity import print_sanity
     from chatbench.workflow.sanity import sanity as step
 
-    report = step(model, data=data, results=results)
+    report = step(model, workspace=Workspace(data, results))
     print_sanity(report)
     raise typer.Exit(report.exit_code)

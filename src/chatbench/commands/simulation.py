@@ -74,6 +74,7 @@ def simulate(
 
     Example: chatbench simulate tiny --assistant scripted:all --conversations 10
     """
+    from chatbench.data.workspace import Workspace
     from chatbench.endpoints.address import EndpointOptions
     from chatbench.simulation import simulate_splits as step
     from chatbench.simulation.budget import Spending, read_prices
@@ -88,7 +89,7 @@ def simulate(
     options = EndpointOptions(concurrency=concurrency, timeout_seconds=timeout, patience_seconds=patience)
     spending = Spending(read_prices(simulator_price, assistant_price), max_tokens=budget_tokens, max_usd=budget_usd)
     spec = read_simulator_spec(simulator)
-    asked = step.Simulations(model, assistant, data, results, settings, split, spec, base_model)
+    asked = step.Simulations(model, assistant, Workspace(data, results), settings, split, spec, base_model)
     if dry_run:
         step.dry_run(asked, spending, show, overwrite=overwrite)
     else:
@@ -119,13 +120,15 @@ def ai_alone(
     Example: chatbench ai-alone --study sample --assistant local:FOLDER --method letter-only-zero-shot
     """
     from chatbench.data.open_study import open_study
+    from chatbench.data.workspace import Workspace
     from chatbench.endpoints.address import EndpointOptions
     from chatbench.simulation import ai_alone as step
 
-    opened = open_study(study)
+    opened, workspace = open_study(study), Workspace(data, results)
     result = step.ai_alone(
         assistant, step.AiAloneSettings(method, samples, temperature, seed), study=opened,
-        questions=step.questions_of(opened, ids=names(questions), split=split, data=data), results=results,
+        questions=step.questions_of(opened, ids=names(questions), split=split, workspace=workspace),
+        workspace=workspace,
         extractor=extractor, mmlu=mmlu, options=EndpointOptions(concurrency=concurrency), overwrite=overwrite, say=show,
     )  # fmt: skip
     show("\n".join(result.lines()))
@@ -147,12 +150,13 @@ def rescore(
 
     Example: chatbench rescore tiny
     """
+    from chatbench.data.workspace import Workspace
     from chatbench.metrics.resampling import Resampling
     from chatbench.report.tables import print_tables
     from chatbench.scoring.rescore import rescore as step
 
     told = Resampling(bootstrap, confidence, seed)
-    found = step(model, data=data, results=results, splits=[split] if split else None, resampling=told)
+    found = step(model, workspace=Workspace(data, results), splits=[split] if split else None, resampling=told)
     print_tables([found.table])
     show("\n".join(found.lines()))
     if found.verified.differences:
@@ -172,9 +176,12 @@ def export(
 
     Example: chatbench export tiny --to chats.parquet
     """
+    from chatbench.data.workspace import Workspace
     from chatbench.simulation.export import export_chats
 
-    rows = export_chats(model, data=data, results=results, to=to, splits=[split] if split else None, turns=turns)
+    rows = export_chats(
+        model, workspace=Workspace(data, results), to=to, splits=[split] if split else None, turns=turns
+    )
     show(f"{rows:,} rows -> {to}")
     if to.suffix == ".csv":
         show(

@@ -58,6 +58,7 @@ def finetune(
 
     Example: SPLIT_ID=split_1 chatbench finetune distilgpt2
     """
+    from chatbench.data.workspace import Workspace
     from chatbench.training.finetune import finetune as step
     from chatbench.training.finetune import plan_finetune
 
@@ -70,10 +71,10 @@ def finetune(
         "report_to": report_to or None, "seed": seed,
     }  # fmt: skip
     if dry_run:
-        plan_finetune(model, data=data, split=split, config=config, flags=flags, say=show)
+        plan_finetune(model, workspace=Workspace(data), split=split, config=config, flags=flags, say=show)
         return
     step(
-        model, data=data, results=results, split=split, config=config, flags=flags, resume=resume, overwrite=overwrite,
+        model, workspace=Workspace(data, results), split=split, config=config, flags=flags, resume=resume, overwrite=overwrite,
         say=show,
     )  # fmt: skip
 
@@ -124,9 +125,10 @@ def merge(
 
     Example: chatbench merge mistral-7b merged/mistral-7b --split split_0
     """
+    from chatbench.data.workspace import Workspace
     from chatbench.publishing.merge import merge as step
 
-    show(step(model, out, results=results, split=split, dtype=dtype))
+    show(step(model, out, workspace=Workspace(results=results), split=split, dtype=dtype))
 
 
 @commands.command()
@@ -143,10 +145,11 @@ def publish(
 
     Example: chatbench publish distilgpt2 --to my-lab/user-simulator --dry-run
     """
+    from chatbench.data.workspace import Workspace
     from chatbench.publishing.upload import publish as step
 
     step(
-        model, to=to, results=results, split=split, revision=revision, private=private, dry_run=dry_run, say=show,
+        model, to=to, workspace=Workspace(results=results), split=split, revision=revision, private=private, dry_run=dry_run, say=show,
     )  # fmt: skip
 
 

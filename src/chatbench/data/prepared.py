@@ -16,7 +16,7 @@ from typing import cast
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import Row, read_json, read_jsonl, sha256_of
 from chatbench.core.records import Part, Split
-from chatbench.data.examples import PREPARE_FIX, ExampleRow, read_examples
+from chatbench.data.examples import PREPARE_FIX
 
 MANIFEST = "manifest.json"
 
@@ -72,13 +72,16 @@ def load_manifest(data_dir: Path) -> Manifest:
     return Manifest(**content)
 
 
-def split_file(data_dir: Path, split_id: str, name: str) -> Path:
+def prepared_file(
+    data_dir: Path, manifest: Manifest, split_id: str, name: str, verified: dict[Path, tuple[int, int, str]]
+) -> Path:
     """Path of `train.jsonl`, `test.jsonl` or `split.jsonl` of a split, checked against the manifest.
+
+    `verified` holds modification time (ns), size (bytes) and SHA-256 of what was hashed before, and is added to.
 
     Raises:
         ChatbenchError: no such split; or the file is missing or is not the one that was prepared.
     """
-    manifest = load_manifest(data_dir)
     path = data_dir / split_id / name
     if split_id not in manifest.split_ids:
         has = manifest.split_ids[0] if manifest.splits == 1 else f"{manifest.split_ids[0]}..{manifest.split_ids[-1]}"
@@ -88,7 +91,10 @@ def split_file(data_dir: Path, split_id: str, name: str) -> Path:
         )
     if not path.exists():
         raise ChatbenchError(f"{path}: no such file", expected="the file that the manifest lists", fix=PREPARE_FIX)
-    if sha256_of(path) != manifest.files.get(f"{split_id}/{name}"):
+    state = (path.stat().st_mtime_ns, path.stat().st_size)
+    if path not in verified or verified[path][:2] != state:
+        verified[path] = (*state, sha256_of(path))
+    if verified[path][2] != manifest.files.get(f"{split_id}/{name}"):
         raise ChatbenchError(
             f"{path}: changed since it was prepared, or the preparation was stopped",
             expected="the SHA-256 in the manifest",
@@ -97,22 +103,12 @@ def split_file(data_dir: Path, split_id: str, name: str) -> Path:
     return path
 
 
-def split_examples(data_dir: Path, split_id: str, part: Part) -> list[ExampleRow]:
-    """The examples of one side of a split.
+def split_in(path: Path, split_id: str, seed: int) -> Split:
+    """Which question is on which side, from a `split.jsonl`.
 
     Raises:
-        ChatbenchError: as `split_file` and `read_examples`.
+        ChatbenchError: a line is no question's.
     """
-    return read_examples(split_file(data_dir, split_id, f"{part}.jsonl"))
-
-
-def read_split(data_dir: Path, split_id: str) -> Split:
-    """Which question is on which side.
-
-    Raises:
-        ChatbenchError: as `split_file`; or a line is no question's.
-    """
-    path = split_file(data_dir, split_id, "split.jsonl")
     part: dict[str, Part] = {}
     for number, row in read_jsonl(path, fix=PREPARE_FIX):
         if row.get("part") not in ("train", "test"):
@@ -120,4 +116,4 @@ def read_split(data_dir: Path, split_id: str) -> Split:
                 f"{path}, line {number}, key 'part': {row.get('part')!r}", expected="train or test", fix=PREPARE_FIX
             )
         part[str(row["question_id"])] = cast(Part, row["part"])
-    return Split(split_id, load_manifest(data_dir).seed, part)
+    return Split(split_id, seed, part)

@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json
-from chatbench.core.recipes import model_key
 from chatbench.core.resolved_settings import Resolved
-from chatbench.data.prepared import load_manifest
 
 if TYPE_CHECKING:
     pass
@@ -147,24 +145,3 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Writes the record, whole or not at all."""
     write_json(folder / RECORD, record)
-
-
-def trained_splits(model: str, data: Path, results: Path) -> list[str]:
-    """The prepared splits that MODEL was fine-tuned on.
-
-    Raises:
-        ChatbenchError: there is none.
-    """
-    prepared = load_manifest(data).split_ids
-    trained = [each for each in prepared if model_folder(results, model, each).is_dir()]
-    if not trained:
-        raise ChatbenchError(
-            f"{results / 'models' / model_key(model)}: {model} is not fine-tuned yet",
-            fix=f"fine-tune first: SPLIT_ID={prepared[0]} chatbench finetune {model}",
-        )
-    return trained
-
-
-def model_folder(results: Path, model: str, split: str) -> Path:
-    """Where the model fine-tuned on a split lies."""
-    return results / "models" / model_key(model) / split

@@ -22,13 +22,13 @@ from transformers import AutoConfig, PreTrainedModel
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_text
+from chatbench.data.workspace import Workspace
 from chatbench.models.loading import Loaded, load, local_folder, named_errors, weights_hash
 from chatbench.models.run_record import (
     LOG,
     LOSS_CURVE,
     RECORD,
     RESOLVED_SETTINGS,
-    model_folder,
     read_record,
     unfinished,
     write_record,
@@ -36,7 +36,7 @@ from chatbench.models.run_record import (
 from chatbench.publishing.model_card import CARD, model_card
 
 
-def finished_model(model: str, *, results: Path, split: str) -> Path:
+def finished_model(model: str, *, workspace: Workspace, split: str) -> Path:
     """`model` itself where it is the folder of a finished run or an adapter, else what was trained for it on `split`.
 
     Raises:
@@ -45,7 +45,7 @@ def finished_model(model: str, *, results: Path, split: str) -> Path:
     given = Path(model).expanduser()
     if any((given / name).is_file() for name in (RECORD, "adapter_config.json")):
         return given
-    folder = model_folder(results, model, split)
+    folder = workspace.model_folder(model, split)
     if not folder.is_dir():
         raise ChatbenchError(
             f"{folder}: {model} is not fine-tuned on {split}",
@@ -55,13 +55,13 @@ def finished_model(model: str, *, results: Path, split: str) -> Path:
     return folder
 
 
-def merge(model: str, out: Path, *, results: Path, split: str, dtype: MergeType = "auto") -> str:
+def merge(model: str, out: Path, *, workspace: Workspace, split: str, dtype: MergeType = "auto") -> str:
     """Writes the merged model to `out`; gives what to print.
 
     Raises:
         ChatbenchError: no such adapter, or it cannot be merged; see `models.merging`.
     """
-    folder = finished_model(model, results=results, split=split)
+    folder = finished_model(model, workspace=workspace, split=split)
 
     merged = merge_adapter(folder, out, dtype=dtype)
     return (

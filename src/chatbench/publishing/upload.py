@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json
+from chatbench.data.workspace import Workspace
 from chatbench.models.loading import check_model_folder
 from chatbench.models.run_record import LOG, LOSS_CURVE, RECORD, RESOLVED_SETTINGS, read_record
 from chatbench.publishing.merge import finished_model
@@ -337,7 +338,7 @@ def publish(
     model: str,
     *,
     to: str,
-    results: Path,
+    workspace: Workspace,
     split: str = "split_0",
     revision: str = "main",
     private: bool = True,
@@ -352,7 +353,7 @@ def publish(
     """
     from huggingface_hub import get_token
 
-    folder = finished_model(model, results=results, split=split)
+    folder = finished_model(model, workspace=workspace, split=split)
     planned = publication(folder, to, revision=revision, private=private)
     for line in planned.lines():
         say(line)

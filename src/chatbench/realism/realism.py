@@ -10,14 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_json
-from chatbench.core.recipes import model_key
 from chatbench.core.records import Study
-from chatbench.data.open_study import study_of
-from chatbench.data.prepared import load_manifest, read_split
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
 from chatbench.metrics.resampling import Resampling
 from chatbench.realism.chats import ChatTraits, on_common_cells, real_chats, simulated_chats, traits_of
@@ -50,8 +47,7 @@ class RealismSettings:
 def realism(
     model: str,
     *,
-    data: Path,
-    results: Path,
+    workspace: Workspace,
     splits: Sequence[str] | None = None,
     told: RealismSettings | None = None,
     say: Say = print,
@@ -62,17 +58,16 @@ def realism(
         ChatbenchError: no chats, chats of other data, or none with an assistant that people worked with.
     """
     settings = told or RealismSettings()
-    manifest = load_manifest(data)
-    study = study_of(manifest)
-    chosen, notes = simulated_splits(model, manifest, results, splits)
-    chats = [read_chats(model, study, manifest, read_split(data, split_id), results) for split_id in chosen]
-    folder, ending = results / "realism" / model_key(model), "_base" if settings.base_model else ""
+    study = workspace.study
+    chosen, notes = simulated_splits(workspace, model, splits)
+    chats = [read_chats(workspace, model, split_id) for split_id in chosen]
+    folder, ending = workspace.realism(model), "_base" if settings.base_model else ""
     people = [traits_of(chat) for chat in real_chats(study.conversations, study.questions)]
     found: dict[str, Realism] = {}
     stops: dict[str, Termination] = {}
     for entry in chats:
         found[entry.split.id] = of_split(study, people, entry, settings)
-        stop = _termination(model, study, entry, results, settings, say)
+        stop = _termination(workspace, model, entry, settings, say)
         if stop is not None:
             stops[entry.split.id] = stop
     sizes = {part: [len(entry.split.question_ids(part)) for entry in chats] for part in ("train", "test")}
@@ -83,7 +78,7 @@ def realism(
         termination=stops,
         train_questions=sum(sizes["train"]) / len(chats),
         test_questions=sum(sizes["test"]) / len(chats),
-        signature=_signature(signature(model, manifest, chats, Resampling(replicates=0)), settings),
+        signature=_signature(signature(model, workspace.manifest, chats, Resampling(replicates=0)), settings),
         notes=tuple(notes),
     )
     for name, content in as_json(table).items():
@@ -124,10 +119,10 @@ def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, sett
 
 
 def _termination(
-    model: str, study: Study, entry: SplitChats, results: Path, settings: RealismSettings, say: Say
+    workspace: Workspace, model: str, entry: SplitChats, settings: RealismSettings, say: Say
 ) -> Termination | None:
     """What was computed before for the same model and chats, or is computed now if that was asked for."""
-    stored = stored_termination(model, study, entry, results, base_model=settings.base_model)
+    stored = stored_termination(workspace, model, entry, base_model=settings.base_model)
     if stored is not None or not settings.termination:
         return stored
-    return termination_of(model, study, entry, results, base_model=settings.base_model, say=say)
+    return termination_of(workspace, model, entry, base_model=settings.base_model, say=say)

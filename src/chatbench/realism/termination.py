@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING, cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json
-from chatbench.core.recipes import model_key
-from chatbench.core.records import LETTERS, Conversation, Message, Question, Study
+from chatbench.core.records import LETTERS, Conversation, Message, Question
 from chatbench.data.examples import ExampleRow, seen_turns
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined, Value, calibration_error
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, share
 from chatbench.protocol.answers import clean_output, read_answer
@@ -188,9 +188,7 @@ def stopping_points(chats: Iterable[Conversation], questions: Mapping[str, Quest
     ]
 
 
-def termination_of(
-    model: str, study: Study, entry: SplitChats, results: Path, *, base_model: bool, say: Say
-) -> Termination:
+def termination_of(workspace: Workspace, model: str, entry: SplitChats, *, base_model: bool, say: Say) -> Termination:
     """Asks the model of a split and stores the scores.
 
     Raises:
@@ -198,9 +196,9 @@ def termination_of(
     """
     from chatbench.models.local_participants import LocalSimulator
 
-    test = set(entry.split.question_ids("test"))
+    study, test = workspace.study, set(entry.split.question_ids("test"))
     points = stopping_points((chat for chat in study.conversations if chat.question_id in test), study.questions)
-    loaded, form = load_simulator(model, results, entry.split.id, base_model=base_model)
+    loaded, form = load_simulator(workspace, model, entry.split.id, base_model=base_model)
     depends_on = _depends_on(entry, base_model=base_model, points=len(points))
     if loaded.weights != depends_on["weights"]:
         raise ChatbenchError(
@@ -216,7 +214,7 @@ def termination_of(
     training = [chat.user_turns for chat in study.conversations if chat.question_id not in test]
     scores = termination(decisions, end_shares_by_reply(training))
     content = {"depends_on": depends_on, "scores": plain(scores)}
-    write_json(_path(model, entry, results, base_model=base_model), content)
+    write_json(_path(workspace, model, entry, base_model=base_model), content)
     return scores
 
 
@@ -272,15 +270,13 @@ def decisions_at(
     ]
 
 
-def stored_termination(
-    model: str, study: Study, entry: SplitChats, results: Path, *, base_model: bool
-) -> Termination | None:
+def stored_termination(workspace: Workspace, model: str, entry: SplitChats, *, base_model: bool) -> Termination | None:
     """The scores on disk if they are of this simulator and these chats."""
-    path = _path(model, entry, results, base_model=base_model)
+    path = _path(workspace, model, entry, base_model=base_model)
     if not path.exists():
         return None
     content = cast("dict[str, dict[str, object]]", read_json(path, fix=f"delete {path} and run again"))
-    test = set(entry.split.question_ids("test"))
+    study, test = workspace.study, set(entry.split.question_ids("test"))
     points = sum(chat.user_turns for chat in study.conversations if chat.question_id in test)
     if content.get("depends_on") != _depends_on(entry, base_model=base_model, points=points):
         return None
@@ -291,9 +287,9 @@ def _read(value: object) -> object:
     return Undefined(str(value["undefined"])) if isinstance(value, dict) else value
 
 
-def _path(model: str, entry: SplitChats, results: Path, *, base_model: bool) -> Path:
+def _path(workspace: Workspace, model: str, entry: SplitChats, *, base_model: bool) -> Path:
     ending = "_base" if base_model else ""
-    return results / "realism" / model_key(model) / f"{entry.split.id}_termination{ending}.json"
+    return workspace.realism(model) / f"{entry.split.id}_termination{ending}.json"
 
 
 def _source(base_model: bool) -> str:

@@ -25,17 +25,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Literal
 
 from chatbench.core.recipes import model_key
 from chatbench.core.records import AnswerProbabilities, Question, SimulatedConversation, Study, Turn
-from chatbench.data.prepared import load_manifest, read_split
+from chatbench.data.workspace import Workspace
 from chatbench.protocol.prompts import ANSWER_PREFIX
 from chatbench.report.page import packed
 from chatbench.scoring.eval_ppl import read_perplexity, tokens_origin
 from chatbench.scoring.scored_turns import ScoredTurn, holds_scored_turns, read_scored_turns, scored_turns_path
-from chatbench.simulation.log import log_path, read_conversations
+from chatbench.simulation.log import read_conversations
 
 Participant = Literal["people", "fine-tuned", "base model"]
 """Who was in the user's place."""
@@ -291,50 +290,54 @@ class RunChats:
 
 
 def report_chats(
-    runs: Sequence[RunChats], *, study: Study | None, data: Path | None, models: Sequence[str], results: Path
+    runs: Sequence[RunChats],
+    *,
+    study: Study | None,
+    held_out: Mapping[str, list[str]],
+    models: Sequence[str],
+    workspace: Workspace,
 ) -> PageChats:
     """The chats of some runs and people's, with what each token of people's messages cost where it is stored.
 
     Args:
         study: None where it cannot be opened: people's chats and the questions' texts are missing then.
-        data: the prepared splits, None where there are none.
-        models: whose costs of tokens are looked for in `results`.
+        held_out: the splits in which each question is held out.
+        models: whose costs of tokens are looked for in the results.
 
     Raises:
         ChatbenchError: a file is damaged, or is of other data.
     """
     questions = {} if study is None else study.questions
-    held_out = {} if data is None else held_out_splits(data)
     people = [] if study is None else list(_peoples_chats(study, held_out))
     simulated = (each for run in runs for each in _simulated(run, questions))
     rows = in_page_order([*(each.chat for each in people), *simulated])
     chats = page_chats(rows, questions, held_out)
     place = {chat.id: row for row, chat in enumerate(rows)}
     row_of = {each.conversation_id: place[each.chat.id] for each in people}
-    shades, parts = shade_parts(_shades(models, rows, row_of, results))
+    shades, parts = shade_parts(_shades(models, rows, row_of, workspace))
     return PageChats({**chats.first, "shades": shades}, {**chats.later, **parts})
 
 
-def run_chats(model: str, results: Path) -> Iterator[RunChats]:
+def run_chats(model: str, workspace: Workspace) -> Iterator[RunChats]:
     """The simulated chats of a model that lie in the results, by split and simulator.
 
     Raises:
         ChatbenchError: a log is damaged.
     """
     key = model_key(model)
-    folders = (results / "simulations" / key).glob("split_*")
+    folders = workspace.simulations(model).glob("split_*")
     for folder in sorted(folders, key=lambda path: (len(path.name), path.name)):  # split_10 after split_9
         for source in _BASE_MODEL:
-            path = log_path(results, key, folder.name, base_model=_BASE_MODEL[source])
+            path = workspace.conversations(model, folder.name, base_model=_BASE_MODEL[source])
             if path.exists():
                 yield RunChats(key, folder.name, source, tuple(read_conversations(path)))
 
 
-def held_out_splits(data: Path) -> dict[str, list[str]]:
+def held_out_splits(workspace: Workspace) -> dict[str, list[str]]:
     """The splits in which each question is held out; one that is in every training set is missing."""
     found: dict[str, list[str]] = {}
-    for split_id in load_manifest(data).split_ids:
-        for question_id in read_split(data, split_id).question_ids("test"):
+    for split_id in workspace.manifest.split_ids:
+        for question_id in workspace.split(split_id).question_ids("test"):
             found.setdefault(question_id, []).append(split_id)
     return found
 
@@ -423,12 +426,12 @@ def _told(more: Mapping[str, object]) -> dict[str, object]:
 
 
 def _shades(
-    models: Iterable[str], rows: Sequence[PageChat], row_of: Mapping[str, int], results: Path
+    models: Iterable[str], rows: Sequence[PageChat], row_of: Mapping[str, int], workspace: Workspace
 ) -> Iterator[Shades]:
     for model in models:
         key = model_key(model)
-        for path in sorted((results / "ppl" / key).glob("split_*.json")):
-            perplexity = read_perplexity(model, results, path.stem)
+        for path in sorted(workspace.perplexity_folder(model).glob("split_*.json")):
+            perplexity = read_perplexity(workspace, model, path.stem)
             origin = tokens_origin(perplexity.signature) if perplexity else {}
             if holds_scored_turns(scored_turns_path(path), origin):
                 fix = f"chatbench eval-ppl {model} --split {path.stem}"

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import cast
 
 from chatbench.core.files import read_jsonl
-from chatbench.core.recipes import model_key
 from chatbench.core.records import Conversation, Question, SimulatedConversation
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.accuracies import Cell, Prediction
 from chatbench.metrics.agreement import CALIBRATION_BINS, Undefined, Value, calibration_bin
 from chatbench.metrics.estimates import wilson_interval
@@ -52,9 +52,9 @@ Plain = dict[str, object]
 ChatsBySource = Mapping[str, Sequence[SimulatedConversation]]
 
 
-def training_curves(model: str, results: Path) -> list[Plain]:
+def training_curves(model: str, workspace: Workspace) -> list[Plain]:
     """The loss of each trained split, from its `trainer_log.jsonl`."""
-    folder = results / "models" / model_key(model)
+    folder = workspace.models(model)
     logs = sorted(folder.glob("split_*/trainer_log.jsonl"), key=lambda path: _number(path.parent.name))
     return [{"split": path.parent.name, "points": [*_points(path)]} for path in logs]
 
@@ -81,11 +81,11 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def perplexities(model: str, results: Path) -> list[Plain]:
+def perplexities(model: str, workspace: Workspace) -> list[Plain]:
     """Perplexity and bits per byte of each split, for runs that have no table of scores yet."""
-    folder = results / "ppl" / model_key(model)
+    folder = workspace.perplexity_folder(model)
     splits = sorted((path.stem for path in folder.glob("split_*.json")), key=_number)
-    found = [read_perplexity(model, results, split) for split in splits]
+    found = [read_perplexity(workspace, model, split) for split in splits]
     return [
         {"split": each.split, "source": source, "perplexity": side.perplexity, "bits_per_byte": side.bits_per_byte}
         for each in found

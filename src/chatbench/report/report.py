@@ -17,12 +17,12 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_text
 from chatbench.core.recipes import model_key
 from chatbench.core.records import SimulatedConversation, Study
-from chatbench.data.open_study import study_of
-from chatbench.data.prepared import MANIFEST, Manifest, load_manifest, read_split
+from chatbench.data.prepared import Manifest
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.baselines import published
 from chatbench.metrics.resampling import Resampling
 from chatbench.report.page import PageContent, render, render_folder
-from chatbench.report.page_chats import RunChats, report_chats, run_chats
+from chatbench.report.page_chats import RunChats, held_out_splits, report_chats, run_chats
 from chatbench.report.page_data import (
     RunScores,
     answer_probabilities,
@@ -36,7 +36,6 @@ from chatbench.report.page_data import (
     terminations,
     training_curves,
 )
-from chatbench.report.results_folder import found_models
 from chatbench.scoring.compare import compare
 from chatbench.scoring.score_files import read_question_files, read_score_table
 from chatbench.scoring.score_table import ScoreTable, comparable
@@ -96,20 +95,20 @@ class Gathered:
     missing: tuple[str, ...]
 
 
-def report(models: Sequence[str], *, data: Path, results: Path, out: Path, folder: bool = False) -> ReportResult:
+def report(models: Sequence[str], *, workspace: Workspace, out: Path, folder: bool = False) -> ReportResult:
     """Writes the page of one or more models.
 
     Args:
         models: recipes, hub ids or folders; none: every model of which there are results.
-        data: folder of prepared splits; where it is missing, the page shows neither questions nor people's chats.
+        workspace: where no splits are prepared in it, the page shows neither questions nor people's chats.
         out: the HTML file; with `folder`, the folder that gets `index.html` and the chats in files of their own.
 
     Raises:
         ChatbenchError: there are no results, results of one model contradict each other or those of another, or `out`
             is a folder that should be a file, or the other way round.
     """
-    chosen = list(models) or found_models(results)
-    gathered = gather(chosen, data=data, results=results)
+    chosen = list(models) or workspace.found_models()
+    gathered = gather(chosen, workspace=workspace)
     files = _folder_files(out, gathered.content) if folder else {out: render(gathered.content)}
     try:
         for path, text in files.items():
@@ -141,36 +140,36 @@ def shown_name(model: str) -> str:
     return key if key.startswith("folder--") else key.replace("--", "/", 1)  # a folder's name may have more of them
 
 
-def gather(models: Sequence[str], *, data: Path, results: Path) -> Gathered:
+def gather(models: Sequence[str], *, workspace: Workspace) -> Gathered:
     """The content of the page; writes nothing.
 
     Raises:
         ChatbenchError: as `report`.
     """
     missing: list[str] = []
-    manifest, study = _study(data, missing)
-    runs = [_run(shown_name(model), results, missing) for model in models]
+    manifest, study = _study(workspace, missing)
+    runs = [_run(shown_name(model), workspace, missing) for model in models]
     if scored := [run.table for run in runs if run.table is not None]:
         comparable(scored)
-        _refuse_other_data(scored[0], manifest, data)
-    held_out = _held_out(manifest, data, runs)
+        _refuse_other_data(scored[0], manifest, workspace)
+    held_out = _held_out(manifest, workspace, runs)
     questions = question_values({} if study is None else study.questions, held_out)
     of_runs = [each for run in runs for each in run.chats]
-    splits = None if manifest is None else data
-    chats = report_chats(of_runs, study=study, data=splits, models=models, results=results)
+    splits = {} if manifest is None else held_out_splits(workspace)
+    chats = report_chats(of_runs, study=study, held_out=splits, models=models, workspace=workspace)
     first: Plain = {
         "title": f"chatbench: {', '.join(run.model for run in runs)}",
         "study": "" if manifest is None else manifest.study_name,
         "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": metadata.version("chatbench"),
-        "runs": [_run_values(run, study, set(held_out), results) for run in runs],
+        "runs": [_run_values(run, study, set(held_out), workspace) for run in runs],
         "questions": questions,
         "cells": cell_values(
             [run.scores for run in runs if run.scores is not None],
             {question_id: number for number, question_id in enumerate(held_out)},
         ),
         "published": _published(),
-        "comparison": _comparison(runs, results),
+        "comparison": _comparison(runs, workspace),
         "chats": dict(chats.first),
         "missing": missing,
     }
@@ -178,19 +177,19 @@ def gather(models: Sequence[str], *, data: Path, results: Path) -> Gathered:
     return Gathered(PageContent(str(first["title"]), first, chats.later), count, tuple(missing))
 
 
-def _study(data: Path, missing: list[str]) -> tuple[Manifest | None, Study | None]:
+def _study(workspace: Workspace, missing: list[str]) -> tuple[Manifest | None, Study | None]:
     """The prepared study; a page of results that were copied from elsewhere does without it."""
-    if not (data / MANIFEST).exists():
-        missing.append(f"questions and people's chats: no prepared splits in {data.name} (--data FOLDER)")
+    if not workspace.is_prepared:
+        missing.append(f"questions and people's chats: no prepared splits in {workspace.data.name} (--data FOLDER)")
         return None, None
-    manifest = load_manifest(data)
+    manifest = workspace.manifest
     if not Path(manifest.study_resolved).exists():
         missing.append(f"questions and people's chats: the study {manifest.study_name} is not where it was")
         return manifest, None
-    return manifest, study_of(manifest)
+    return manifest, workspace.study
 
 
-def _refuse_other_data(scored: ScoreTable, manifest: Manifest | None, data: Path) -> None:
+def _refuse_other_data(scored: ScoreTable, manifest: Manifest | None, workspace: Workspace) -> None:
     """Nothing, unless the scores are of other splits than those that are prepared: their chats would be mixed up.
 
     Raises:
@@ -206,31 +205,33 @@ def _refuse_other_data(scored: ScoreTable, manifest: Manifest | None, data: Path
     for name, there in prepared.items():
         if (found := scored.signature.get(name)) is not None and found != there:
             raise ChatbenchError(
-                f"{data}: prepared with {name} {there}",
+                f"{workspace.data}: prepared with {name} {there}",
                 expected=f"{found}, as the scores of {scored.model} have it",
                 fix="give the --data that was scored, or score again: chatbench eval-chatbench MODEL",
             )
 
 
-def _run(model: str, results: Path, missing: list[str]) -> Run:
+def _run(model: str, workspace: Workspace, missing: list[str]) -> Run:
     key = model_key(model)
-    if key not in (there := found_models(results)):
+    if key not in (there := workspace.found_models()):
         raise ChatbenchError(
-            f"{results}: nothing of {model}", expected=f"one of {', '.join(there)}", fix=f"chatbench finetune {model}"
+            f"{workspace.results}: nothing of {model}",
+            expected=f"one of {', '.join(there)}",
+            fix=f"chatbench finetune {model}",
         )
     table, scores = None, None
-    if (results / "scores" / f"{key}.json").exists():
-        table = read_score_table(results / "scores", key)
-        scores = RunScores(key, read_question_files(results / "scores", key, f"chatbench eval-chatbench {model}"))
+    if (path := workspace.scores(model)).exists():
+        table = read_score_table(path.parent, key)
+        scores = RunScores(key, read_question_files(path.parent, key, f"chatbench eval-chatbench {model}"))
     else:
         missing.append(f"scores of {model}: chatbench eval-chatbench {model}")
-    chats = tuple(run_chats(model, results))
+    chats = tuple(run_chats(model, workspace))
     if not chats:
         missing.append(f"simulated chats of {model}: chatbench simulate {model} --assistant SPEC")
     return Run(model, table, scores, chats)
 
 
-def _held_out(manifest: Manifest | None, data: Path, runs: Sequence[Run]) -> list[str]:
+def _held_out(manifest: Manifest | None, workspace: Workspace, runs: Sequence[Run]) -> list[str]:
     """Ids of the questions that the page is about: held out in a split with chats or scores, sorted."""
     found = {chat.question_id for run in runs for each in run.chats for chat in each.chats}
     for run in runs:
@@ -238,11 +239,11 @@ def _held_out(manifest: Manifest | None, data: Path, runs: Sequence[Run]) -> lis
             sources = (cells for each in run.scores.scores.accuracies.values() for cells in each.values())
             found |= {question_id for cells in sources for question_id, _ in cells}
     if not found and manifest is not None:
-        found = {question for split in manifest.split_ids for question in read_split(data, split).question_ids("test")}
+        found = {question for split in manifest.split_ids for question in workspace.split(split).question_ids("test")}
     return sorted(found)
 
 
-def _run_values(run: Run, study: Study | None, held_out: set[str], results: Path) -> Plain:
+def _run_values(run: Run, study: Study | None, held_out: set[str], workspace: Workspace) -> Plain:
     people = [] if study is None else [chat for chat in study.conversations if chat.question_id in held_out]
     simulated = run.by_source()
     return {
@@ -250,8 +251,8 @@ def _run_values(run: Run, study: Study | None, held_out: set[str], results: Path
         "name": run.model,
         "scores": None if run.table is None else run_scores(run.table),
         "calibration": {} if run.scores is None else calibration_values(run.scores.scores),
-        "perplexity": [] if run.table is not None else perplexities(run.model, results),
-        "curves": training_curves(run.model, results),
+        "perplexity": [] if run.table is not None else perplexities(run.model, workspace),
+        "curves": training_curves(run.model, workspace),
         "distributions": chat_distributions(people, simulated) if simulated else None,
         "terminations": terminations(simulated),
         "probabilities": answer_probabilities(simulated),
@@ -264,7 +265,7 @@ def _published() -> Plain:
     return {"source": table.source, "assistants": list(table.assistants), "rows": rows}
 
 
-def _comparison(runs: Sequence[Run], results: Path) -> Plain | None:
+def _comparison(runs: Sequence[Run], workspace: Workspace) -> Plain | None:
     """Paired differences of the runs that were scored; None where there are not two."""
     scored = [run.model for run in runs if run.table is not None]
-    return comparison_values(compare(scored, results=results, told=Resampling())) if len(scored) > 1 else None
+    return comparison_values(compare(scored, workspace=workspace, told=Resampling())) if len(scored) > 1 else None

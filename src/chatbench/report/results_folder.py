@@ -1,7 +1,4 @@
-"""What `RESULTS|MODEL...` on a command line means: whose results are shown, and where they and the splits lie.
-
-The models of which a results folder holds anything.
-"""
+"""What `RESULTS|MODEL...` on a command line means: whose results are shown, and where they and the splits lie."""
 
 from __future__ import annotations
 
@@ -11,31 +8,7 @@ from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.recipes import model_key, recipes
-from chatbench.data.prepared import MANIFEST
-
-BY_MODEL = ("models", "ppl", "realism", "simulations")
-"""Folders of a results folder that have one folder per model."""
-
-
-def found_models(results: Path) -> list[str]:
-    """Keys of the models that have scores, chats or training of their own in the results folder, in order.
-
-    Raises:
-        ChatbenchError: there is none.
-    """
-    names = {path.stem for path in (results / "scores").glob("*.json")}
-    names |= {path.name for kind in BY_MODEL for path in (results / kind).glob("*") if path.is_dir()}
-    if not names:
-        raise ChatbenchError(
-            f"{results}: no results",
-            expected="a folder that chatbench wrote into",
-            fix="make some: chatbench demo; or name it: --results FOLDER",
-        )
-    return sorted(names)
-
-
-PARTS = ("models", "ppl", "realism", "scores", "simulations")
-"""What a results folder can have in it; one of them makes it one."""
+from chatbench.data.workspace import RESULT_FOLDERS, Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +16,7 @@ class Shown:
     """Models by their keys in a results folder, and the splits that these results are of."""
 
     models: tuple[str, ...]
-    results: Path
-    data: Path
+    workspace: Workspace
 
 
 def shown_results(names: Sequence[str], *, results: Path, data: Path | None) -> Shown:
@@ -65,8 +37,9 @@ def shown_results(names: Sequence[str], *, results: Path, data: Path | None) -> 
             fix=f"name the models alone: --results {folders[0]} MODEL MODEL",
         )
     place = Path(folders[0]) if folders else results
-    keys = dict.fromkeys(map(model_key, names)) if names and not folders else found_models(place)
-    return Shown(tuple(keys), place, data if data is not None else place.resolve().parent / "data")
+    workspace = Workspace(data if data is not None else place.resolve().parent / "data", place)
+    keys = dict.fromkeys(map(model_key, names)) if names and not folders else workspace.found_models()
+    return Shown(tuple(keys), workspace)
 
 
 def _is_results(name: str) -> bool:
@@ -74,9 +47,4 @@ def _is_results(name: str) -> bool:
     folder = Path(name).expanduser()
     if name in recipes() or not folder.is_dir() or (folder / "config.json").exists():
         return False
-    return any((folder / part).is_dir() for part in PARTS)
-
-
-def is_prepared(data: Path) -> bool:
-    """Whether splits lie in the folder."""
-    return (data / MANIFEST).exists()
+    return any((folder / part).is_dir() for part in RESULT_FOLDERS)

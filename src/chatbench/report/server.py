@@ -217,7 +217,7 @@ def view(
         ChatbenchError: there are no results, or the port is taken.
     """
     shown = shown_results(names, results=results, data=data)
-    live = live_page(names, results=results, data=data, place=shown.results)
+    live = live_page(names, results=results, data=data, place=shown.workspace.results)
     with PageServer(live, port) as server:
         try:
             say(f"{', '.join(shown.models)}: {server.address} (only this machine; follows the run; Ctrl-C ends it)")
@@ -235,7 +235,7 @@ def live_page(
 
     def build(version: str) -> str:
         shown = shown_results(names, results=results, data=data)
-        content = gather(shown.models, data=shown.data, results=shown.results).content
+        content = gather(shown.models, workspace=shown.workspace).content
         return render(PageContent(content.title, {**content.first, "built": version}, content.later), live=True)
 
     return LivePage(build, lambda: files_version(place), clock)

@@ -22,15 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.data.open_study import study_of
-from chatbench.data.prepared import load_manifest, read_split
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import QuestionAccuracy, Undefined, Value
 from chatbench.metrics.intervals import Interval
 from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, PEOPLE, TERMINATIONS
 from chatbench.report.grids import EMPTY, Grid, print_grids
 from chatbench.report.page_data import pooled_accuracies
 from chatbench.report.plots import TurnCounts, scatter_lines, split_grid, termination_grid, turn_grid
-from chatbench.report.results_folder import Shown, is_prepared
+from chatbench.report.results_folder import Shown
 from chatbench.report.tables import (
     AGREEMENT_COLUMNS,
     TEXT_COLUMNS,
@@ -45,7 +44,7 @@ from chatbench.report.tables import (
 )
 from chatbench.scoring.score_files import bound_as_json, read_question_files, read_score_table, value_as_json
 from chatbench.scoring.score_table import ScoreTable, comparable
-from chatbench.simulation.log import log_path, read_conversations
+from chatbench.simulation.log import read_conversations
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -179,14 +178,14 @@ def show(shown: Shown) -> list[ModelResults]:
     Raises:
         ChatbenchError: none is scored, or two are of different data, splits or protocol.
     """
-    scored = [key for key in shown.models if (shown.results / "scores" / f"{key}.json").exists()]
+    scored = [key for key in shown.models if shown.workspace.scores(key).exists()]
     if not scored:
         raise ChatbenchError(
-            f"{shown.results}: no scores of {', '.join(shown.models)}",
-            fix=f"chatbench eval-chatbench {shown.models[0]} --results {shown.results}",
+            f"{shown.workspace.results}: no scores of {', '.join(shown.models)}",
+            fix=f"chatbench eval-chatbench {shown.models[0]} --results {shown.workspace.results}",
         )
     left_out = [f"{key}: not scored yet; chatbench eval-chatbench {key}" for key in shown.models if key not in scored]
-    tables = [read_score_table(shown.results / "scores", key) for key in scored]
+    tables = [read_score_table(shown.workspace.scores(key).parent, key) for key in scored]
     comparable(tables)
     found = [_results_of(key, table, shown) for key, table in zip(scored, tables, strict=True)]
     first = found[0]
@@ -195,10 +194,10 @@ def show(shown: Shown) -> list[ModelResults]:
 
 
 def _results_of(key: str, table: ScoreTable, shown: Shown) -> ModelResults:
-    cells, missing = question_accuracies(shown.results / "scores", key)
-    people, no_people = _people_turns(shown.data, table.splits)
+    cells, missing = question_accuracies(shown.workspace.scores(key).parent, key)
+    people, no_people = _people_turns(shown.workspace, table.splits)
     simulated = {
-        source: _simulated_turns(shown.results, key, table.splits, base_model=source == BASE_MODEL)
+        source: _simulated_turns(shown.workspace, key, table.splits, base_model=source == BASE_MODEL)
         for source in (FINE_TUNED, BASE_MODEL)
     }
     turns: TurnCounts = {source: counts for source, counts in {PEOPLE: people, **simulated}.items() if counts}
@@ -223,22 +222,21 @@ def question_accuracies(scores: Path, key: str) -> tuple[list[QuestionAccuracy],
     ], []
 
 
-def _people_turns(data: Path, splits: Sequence[str]) -> tuple[Counter[int], list[str]]:
+def _people_turns(workspace: Workspace, splits: Sequence[str]) -> tuple[Counter[int], list[str]]:
     """User turns of people's chats about questions that a split holds out, each chat once, as on the page."""
-    if not is_prepared(data):
-        return Counter(), [f"{data}: no prepared splits there, so no turns of people's chats; give --data"]
-    manifest = load_manifest(data)
+    if not workspace.is_prepared:
+        return Counter(), [f"{workspace.data}: no prepared splits there, so no turns of people's chats; give --data"]
     try:
-        chats = study_of(manifest).conversations
+        chats = workspace.study.conversations
     except ChatbenchError as error:
         return Counter(), [f"no turns of people's chats: {error.found}"]
-    held_out = {question_id for split_id in splits for question_id in read_split(data, split_id).question_ids("test")}
+    held_out = {question_id for split_id in splits for question_id in workspace.split(split_id).question_ids("test")}
     return Counter(chat.user_turns for chat in chats if chat.question_id in held_out), []
 
 
-def _simulated_turns(results: Path, key: str, splits: Sequence[str], *, base_model: bool) -> Counter[int]:
+def _simulated_turns(workspace: Workspace, key: str, splits: Sequence[str], *, base_model: bool) -> Counter[int]:
     """User turns of simulated chats that did not fail, over all splits."""
-    paths = [log_path(results, key, split_id, base_model=base_model) for split_id in splits]
+    paths = [workspace.conversations(key, split_id, base_model=base_model) for split_id in splits]
     return Counter(
         sum(turn.role == "user" for turn in chat.turns)
         for path in paths

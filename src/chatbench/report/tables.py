@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from chatbench.core.files import Row, write_json, write_text
-from chatbench.core.recipes import model_key
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined, Value
 from chatbench.metrics.baselines import published
 from chatbench.metrics.estimates import Estimate
@@ -383,13 +383,13 @@ CHAT_COLUMNS = (
 )
 
 
-def results_table(models: Sequence[str], *, results: Path) -> list[ScoreTable]:
+def results_table(models: Sequence[str], *, workspace: Workspace) -> list[ScoreTable]:
     """The scores of several models, checked to be of the same data.
 
     Raises:
         ChatbenchError: a model was not scored, or two tables are of different data, splits or protocol.
     """
-    tables = [read_score_table(results / "scores", model_key(model)) for model in models]
+    tables = [read_score_table((path := workspace.scores(model)).parent, path.stem) for model in models]
     comparable(tables)
     return tables
 
@@ -529,10 +529,9 @@ def as_markdown(tables: Sequence[ScoreTable], *, with_published: bool = True) ->
     return "\n\n".join([*map(markdown, grids), "\n".join(notes)]) + "\n"
 
 
-def write_markdown(table: ScoreTable, results: Path) -> None:
+def write_markdown(table: ScoreTable, workspace: Workspace) -> None:
     """Writes the grids of one model's scores to `results/scores/MODEL.md`."""
-    text = f"# Scores of {table.model}\n\n{as_markdown([table])}"
-    write_text(results / "scores" / f"{model_key(table.model)}.md", text)
+    write_text(workspace.scores(table.model, ".md"), f"# Scores of {table.model}\n\n{as_markdown([table])}")
 
 
 def print_tables(tables: Sequence[ScoreTable], console: Console | None = None, *, with_published: bool = False) -> None:

@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.recipes import model_key
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.accuracies import Cell, Prediction
 from chatbench.metrics.agreement import Value
 from chatbench.metrics.cells import SplitCells
@@ -72,7 +72,7 @@ class Comparison:
     told: Resampling
 
 
-def compare(runs: Sequence[str], *, results: Path, ignore: Sequence[str] = (), told: Resampling) -> Comparison:
+def compare(runs: Sequence[str], *, workspace: Workspace, ignore: Sequence[str] = (), told: Resampling) -> Comparison:
     """Compares every two of the runs.
 
     Raises:
@@ -83,7 +83,7 @@ def compare(runs: Sequence[str], *, results: Path, ignore: Sequence[str] = (), t
         raise ChatbenchError("--bootstrap 0", expected="resamples: a comparison without them has no intervals")
     if len(set(runs)) < max(2, len(runs)):
         raise ChatbenchError(f"{', '.join(runs)}: to compare", expected="two or more different runs")
-    opened = [open_run(run, results) for run in runs]
+    opened = [open_run(run, workspace) for run in runs]
     ignored = {(one.name, two.name): ignored_differences(one, two, ignore) for one, two in combinations(opened, 2)}
     refuse_unknown_parts(opened, ignore)
     human, predicted = common_cells(opened)
@@ -102,14 +102,14 @@ def compare(runs: Sequence[str], *, results: Path, ignore: Sequence[str] = (), t
     )
 
 
-def open_run(run: str, results: Path) -> Run:
+def open_run(run: str, workspace: Workspace) -> Run:
     """The run of that name; see the module.
 
     Raises:
         ChatbenchError: there is none, or its files do not belong together.
     """
     spec, source = run.removesuffix(BASE_MODEL_ENDING), BASE_MODEL if run.endswith(BASE_MODEL_ENDING) else FINE_TUNED
-    path = _scores_path(spec, results)
+    path = _scores_path(spec, workspace)
     fix = f"chatbench eval-chatbench {path.stem}"
     table, scores = read_score_file(path, fix), read_question_files(path.parent, path.stem, fix)
     if scores.signature_id != table.signature_id:
@@ -123,11 +123,11 @@ def open_run(run: str, results: Path) -> Run:
     return Run(run, table, scores, source)
 
 
-def _scores_path(spec: str, results: Path) -> Path:
+def _scores_path(spec: str, workspace: Workspace) -> Path:
     if spec.endswith(".json"):
         return Path(spec)
     folder, colon, model = spec.rpartition(":")
-    return (Path(folder) if colon else results) / "scores" / f"{model_key(model)}.json"
+    return (Workspace(workspace.data, Path(folder)) if colon else workspace).scores(model)
 
 
 def ignored_differences(first: Run, second: Run, ignore: Sequence[str]) -> tuple[Difference, ...]:

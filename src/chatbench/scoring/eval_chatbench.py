@@ -8,12 +8,9 @@ are complete, and a note says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
-from chatbench.core.recipes import model_key
-from chatbench.core.records import Conversation, Split, Study
-from chatbench.data.open_study import study_of
-from chatbench.data.prepared import Manifest, load_manifest, read_split
+from chatbench.core.records import Conversation, Study
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.cells import scored_cells
 from chatbench.metrics.first_prompts import human_overlap
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
@@ -28,14 +25,13 @@ from chatbench.scoring.signature import signature
 from chatbench.simulation.ai_alone import with_measured_here
 from chatbench.simulation.split_chats import SplitChats, read_chats, simulated_splits
 
-ReadChats = Callable[[str, Study, Manifest, Split, Path], SplitChats]
+ReadChats = Callable[[Workspace, str, str], SplitChats]
 
 
 def eval_chatbench(
     model: str,
     *,
-    data: Path,
-    results: Path,
+    workspace: Workspace,
     splits: Sequence[str] | None = None,
     resampling: Resampling | None = None,
     read: ReadChats = read_chats,
@@ -44,7 +40,6 @@ def eval_chatbench(
 
     Args:
         model: recipe, hub id or folder.
-        data: folder of prepared splits.
         splits: ids such as `split_0`; None takes every prepared split that has chats.
         resampling: how intervals are made; 0 replicates leaves them out.
         read: how the chats of a split are read.
@@ -53,15 +48,14 @@ def eval_chatbench(
         ChatbenchError: no chats yet, chats of other data or of different settings, or a study that changed.
     """
     told = checked_resampling(resampling or Resampling())
-    manifest = load_manifest(data)
-    study, measured_here = with_measured_here(study_of(manifest), results, manifest.questions_sha256)
-    chosen, skipped = simulated_splits(model, manifest, results, splits)
-    chats = [read(model, study, manifest, read_split(data, split_id), results) for split_id in chosen]
+    study, measured_here = with_measured_here(workspace.study, workspace, workspace.manifest.questions_sha256)
+    chosen, skipped = simulated_splits(workspace, model, splits)
+    chats = [read(workspace, model, split_id) for split_id in chosen]
     measures = measure_splits(study, chats)
-    table = score_splits(model, study, manifest, chats, measures, results, told, notes=[*skipped, *measured_here])
-    folder, key = results / "scores", model_key(model)
-    write_score_table(folder, key, table)
-    write_question_files(folder, key, study, measures, table.signature_id)
+    table = score_splits(workspace, model, study, chats, measures, told, notes=[*skipped, *measured_here])
+    path = workspace.scores(model)
+    write_score_table(path.parent, path.stem, table)
+    write_question_files(path.parent, path.stem, study, measures, table.signature_id)
     return table
 
 
@@ -79,12 +73,11 @@ def measure_splits(study: Study, chats: Sequence[SplitChats]) -> dict[str, Split
 
 
 def score_splits(
+    workspace: Workspace,
     model: str,
     study: Study,
-    manifest: Manifest,
     chats: Sequence[SplitChats],
     measures: Mapping[str, SplitMeasures],
-    results: Path,
     told: Resampling,
     *,
     notes: Sequence[str] = (),
@@ -94,7 +87,7 @@ def score_splits(
     notes = list(notes)
     for entry in chats:
         figures = list(measures[entry.split.id].figures)
-        if (perplexity := read_perplexity(model, results, entry.split.id)) is not None:
+        if (perplexity := read_perplexity(workspace, model, entry.split.id)) is not None:
             refuse_other_weights(model, perplexity, entry.simulator)
             figures += perplexity_figures(perplexity)
         scores += [Score(entry.split.id, f.assistant, f.source, f.metric, f.value, f.part) for f in figures]
@@ -107,7 +100,7 @@ def score_splits(
         train_questions=sum(sizes["train"]) / len(chats),
         test_questions=sum(sizes["test"]) / len(chats),
         scores=tuple(scores),
-        signature=signature(model, manifest, chats, told),
+        signature=signature(model, workspace.manifest, chats, told),
         notes=tuple(notes),
         uncertainty=score_uncertainty(list(measures.values()), study.answers, told),
     )

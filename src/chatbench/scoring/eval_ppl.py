@@ -17,14 +17,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, sha256_of, write_json
-from chatbench.core.recipes import model_key
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.data.examples import ExampleRow
-from chatbench.data.prepared import read_split, split_examples, split_file
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.estimates import over_splits
 from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, Figure
 from chatbench.metrics.perplexity import Perplexity, perplexity_by_kind, summarise
-from chatbench.models.run_record import model_folder, trained_splits
 from chatbench.publishing.model_card import HeldOut, update_card
 from chatbench.scoring.scored_turns import holds_scored_turns, scored_turns, scored_turns_path, write_scored_turns
 
@@ -102,27 +100,25 @@ class SplitPerplexity:
         )
 
 
-def eval_ppl(
-    model: str, *, data: Path, results: Path, split: str | None = None, say: Say = print
-) -> list[SplitPerplexity]:
+def eval_ppl(model: str, *, workspace: Workspace, split: str | None = None, say: Say = print) -> list[SplitPerplexity]:
     """Perplexities of the fine-tuned splits (`split` None: all that are trained), in the order of the splits.
 
     Raises:
         ChatbenchError: MODEL is not fine-tuned on that split, or on any; or it was, but on other data.
     """
-    splits = [split] if split is not None else trained_splits(model, data, results)
-    scored = [_one_split(model, each, data, results, say) for each in splits]
-    summary = summary_of([_stored(path) for path in _files(model, results)], data)
-    write_json(results / "ppl" / model_key(model) / "summary.json", {"model": model, **summary})
+    splits = [split] if split is not None else workspace.trained_splits(model)
+    scored = [_one_split(model, each, workspace, say) for each in splits]
+    summary = summary_of([_stored(path) for path in _files(workspace, model)], workspace)
+    write_json(workspace.perplexity_folder(model) / "summary.json", {"model": model, **summary})
     return scored
 
 
-def _one_split(model: str, split: str, data: Path, results: Path, say: Say) -> SplitPerplexity:
-    test_file = split_file(data, split, "test.jsonl")
-    folder = model_folder(results, model, split)
-    record = _run_record(model, split, folder, split_file(data, split, "train.jsonl"))
-    path = results / "ppl" / model_key(model) / f"{split}.json"
-    rows = split_examples(data, split, "test")
+def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitPerplexity:
+    test_file = workspace.split_file(split, "test.jsonl")
+    folder = workspace.model_folder(model, split)
+    record = _run_record(model, split, folder, workspace.split_file(split, "train.jsonl"))
+    path = workspace.perplexity(model, split)
+    rows = workspace.examples(split, "test")
     signature = _signature(folder, record, rows, sha256_of(test_file))
     tokens_path, origin = scored_turns_path(path), tokens_origin(signature)
     if path.is_file() and holds_scored_turns(tokens_path, origin):
@@ -234,8 +230,8 @@ def _revision(base_weights: str) -> str | None:
     return commit if commit not in ("", "unknown") else None
 
 
-def _files(model: str, results: Path) -> list[Path]:
-    folder = results / "ppl" / model_key(model)
+def _files(workspace: Workspace, model: str) -> list[Path]:
+    folder = workspace.perplexity_folder(model)
     return sorted(folder.glob("split_*.json"), key=lambda path: int(path.stem.rpartition("_")[2]))
 
 
@@ -243,12 +239,12 @@ def _stored(path: Path) -> SplitPerplexity:
     return SplitPerplexity.from_json(cast(dict[str, Any], read_json(path, fix=f"delete {path} and run again")))
 
 
-def summary_of(splits: Sequence[SplitPerplexity], data: Path) -> dict[str, object]:
+def summary_of(splits: Sequence[SplitPerplexity], workspace: Workspace) -> dict[str, object]:
     """Means and standard errors over splits, of perplexity and bits per byte, for both sides, over all and per kind.
 
     `corrected_error` allows for the overlap of random splits (Nadeau and Bengio 2003).
     """
-    sizes = [_question_counts(data, each.split) for each in splits]
+    sizes = [_question_counts(workspace, each.split) for each in splits]
     train, test = (sum(size[part] for size in sizes) / len(sizes) for part in (0, 1))
 
     def mean(values: list[float]) -> dict[str, object]:
@@ -280,18 +276,18 @@ def summary_of(splits: Sequence[SplitPerplexity], data: Path) -> dict[str, objec
     }
 
 
-def _question_counts(data: Path, split: str) -> tuple[int, int]:
-    divided = read_split(data, split)
+def _question_counts(workspace: Workspace, split: str) -> tuple[int, int]:
+    divided = workspace.split(split)
     return len(divided.question_ids("train")), len(divided.question_ids("test"))
 
 
-def read_perplexity(model: str, results: Path, split_id: str) -> SplitPerplexity | None:
+def read_perplexity(workspace: Workspace, model: str, split_id: str) -> SplitPerplexity | None:
     """The stored perplexities of a split, None where they were not computed.
 
     Raises:
         ChatbenchError: the file is there but is not one of perplexities.
     """
-    path = results / "ppl" / model_key(model) / f"{split_id}.json"
+    path = workspace.perplexity(model, split_id)
     if not path.exists():
         return None
     fix = f"delete it, then: chatbench eval-ppl {model} --split {split_id}"

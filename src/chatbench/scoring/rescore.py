@@ -16,12 +16,10 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.recipes import model_key
-from chatbench.core.records import LETTERS, Question, SimulatedConversation, Split, Study
-from chatbench.data.prepared import Manifest
+from chatbench.core.records import LETTERS, Question, SimulatedConversation
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.cells import Simulation
 from chatbench.metrics.names import BASE_MODEL
 from chatbench.metrics.resampling import Resampling
@@ -30,7 +28,7 @@ from chatbench.protocol.prompt_styles import STYLES, Style
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.score_files import as_csv
 from chatbench.scoring.score_table import ScoreTable
-from chatbench.simulation.log import Recorded, log_path, read_recorded
+from chatbench.simulation.log import Recorded, read_recorded
 from chatbench.simulation.split_chats import SplitChats, read_chats
 
 READ_AGAIN = ("termination", "answer_text", "letter", "lenient_letter", "forced_text", "expected_correct")
@@ -111,8 +109,7 @@ class Rescored:
 def rescore(
     model: str,
     *,
-    data: Path,
-    results: Path,
+    workspace: Workspace,
     splits: Sequence[str] | None = None,
     resampling: Resampling | None = None,
 ) -> Rescored:
@@ -122,27 +119,27 @@ def rescore(
         ChatbenchError: a record is not as it was written, names another participant than its run or an unknown style, or
             as `eval_chatbench`.
     """
-    stored = results / "scores" / f"{model_key(model)}.csv"
+    stored = workspace.scores(model, ".csv")
     before = _figures(stored.read_text(encoding="utf-8")) if stored.exists() else None
     verified = Verified()
 
-    def read(model: str, study: Study, manifest: Manifest, split: Split, results: Path) -> SplitChats:
-        return _read_again(read_chats(model, study, manifest, split, results), model, study, results, verified)
+    def read(workspace: Workspace, model: str, split_id: str) -> SplitChats:
+        return _read_again(read_chats(workspace, model, split_id), workspace, model, verified)
 
-    table = eval_chatbench(model, data=data, results=results, splits=splits, resampling=resampling, read=read)
+    table = eval_chatbench(model, workspace=workspace, splits=splits, resampling=resampling, read=read)
     return Rescored(table, verified, None if before is None else _changed(before, _figures(as_csv(table))))
 
 
-def _read_again(chats: SplitChats, model: str, study: Study, results: Path, verified: Verified) -> SplitChats:
+def _read_again(chats: SplitChats, workspace: Workspace, model: str, verified: Verified) -> SplitChats:
     simulations = []
     for simulation in chats.simulations:
-        log = log_path(results, model_key(model), chats.split.id, base_model=simulation.source == BASE_MODEL)
+        log = workspace.conversations(model, chats.split.id, base_model=simulation.source == BASE_MODEL)
         settings, assistants = chats.settings[simulation.source], chats.assistants[simulation.source]
         by_id: dict[str, SimulatedConversation] = {}
         for number, recorded in read_recorded(log):
             where = f"{log}, line {number}"
             _refuse_strangers(recorded, settings, assistants, where)
-            now = reread(recorded.chat, _style(recorded, where), study.questions[recorded.chat.question_id])
+            now = reread(recorded.chat, _style(recorded, where), workspace.study.questions[recorded.chat.question_id])
             verified.records += 1
             verified.differences += _differences(recorded.chat, now, where)
             by_id[now.id] = now

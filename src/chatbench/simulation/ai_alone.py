@@ -40,9 +40,9 @@ from chatbench.core.files import Row, read_json, write_json, write_text
 from chatbench.core.records import LETTERS, AiAloneScore, Message, Question, Study
 from chatbench.data.chatbench_format import read_ai_alone
 from chatbench.data.mmlu import few_shot_examples
-from chatbench.data.prepared import read_split
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.tables import Intake
+from chatbench.data.workspace import Workspace
 from chatbench.protocol.dialogue import Failure, Participant, Reply, Request, derive_seed
 from chatbench.protocol.prompts import (
     ASSISTANT_SYSTEM,
@@ -185,9 +185,9 @@ class Said:
 class AiAloneLog:
     """The raw replies of one assistant by one method."""
 
-    def __init__(self, results: Path, assistant: str, method: Method) -> None:
+    def __init__(self, workspace: Workspace, assistant: str, method: Method) -> None:
         name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in assistant)
-        self.path = results / "ai_alone" / f"{name}-{column_name(method)}.jsonl"
+        self.path = workspace.ai_alone / f"{name}-{column_name(method)}.jsonl"
         self.assistant = assistant
         self.method = method
         self._log = AppendOnlyLog(self.path, settles=lambda row: not row["transient"])
@@ -267,7 +267,7 @@ def write_table(log: AiAloneLog, scores: Sequence[AiAloneScore]) -> None:
     write_text(log.table, ai_alone_table(scores))
 
 
-def with_measured_here(study: Study, results: Path, questions_sha256: str) -> tuple[Study, tuple[str, ...]]:
+def with_measured_here(study: Study, workspace: Workspace, questions_sha256: str) -> tuple[Study, tuple[str, ...]]:
     """The study with the scores that were measured here beside its own, and a note on each table.
 
     A method measured here has a name of its own, so that it never stands in one row with the study's. Where the study
@@ -280,7 +280,7 @@ def with_measured_here(study: Study, results: Path, questions_sha256: str) -> tu
     own = {(score.assistant, score.method) for score in study.ai_alone}
     scores: list[AiAloneScore] = []
     notes: list[str] = []
-    for path in sorted((results / "ai_alone").glob("*.csv")):
+    for path in sorted(workspace.ai_alone.glob("*.csv")):
         if _settings(path).get("questions_sha256") != questions_sha256:
             notes.append(f"{path}: measured on other questions than the study's, left out")
             continue
@@ -382,7 +382,7 @@ def ai_alone(
     *,
     study: Study,
     questions: Sequence[Question],
-    results: Path,
+    workspace: Workspace,
     extractor: str | None = None,
     mmlu: Path | None = None,
     options: EndpointOptions | None = None,
@@ -412,7 +412,7 @@ def ai_alone(
         if reader
         else None
     )
-    log = AiAloneLog(results, spec.name, settings.method)
+    log = AiAloneLog(workspace, spec.name, settings.method)
     log.begin(_run_settings(settings, study, participant, second, examples), overwrite=overwrite)
     samples = [Sample(question, index) for question in questions for index in range(settings.samples)]
     asked = ask_missing(log, samples, participant, second, examples, settings.seed, say)
@@ -429,7 +429,9 @@ def ai_alone(
     )
 
 
-def questions_of(study: Study, *, ids: Sequence[str] = (), split: str | None = None, data: Path) -> list[Question]:
+def questions_of(
+    study: Study, *, ids: Sequence[str] = (), split: str | None = None, workspace: Workspace
+) -> list[Question]:
     """The questions named, those held out in a split, or all of the study's.
 
     Raises:
@@ -437,7 +439,7 @@ def questions_of(study: Study, *, ids: Sequence[str] = (), split: str | None = N
     """
     if ids and split:
         raise ChatbenchError("--questions and --split both say which questions", fix="choose one")
-    chosen = list(ids) or (read_split(data, split).question_ids("test") if split else list(study.questions))
+    chosen = list(ids) or (workspace.split(split).question_ids("test") if split else list(study.questions))
     unknown = [each for each in chosen if each not in study.questions]
     if unknown:
         raise ChatbenchError(f"question {unknown[0]!r}: the study has no such question", expected="ids of --study")

@@ -18,12 +18,10 @@ from itertools import islice
 from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.recipes import model_key
 from chatbench.core.records import Study
-from chatbench.data.open_study import study_of
-from chatbench.data.prepared import load_manifest
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
-from chatbench.simulation.log import Recorded, log_path, read_recorded
+from chatbench.simulation.log import Recorded, read_recorded
 from chatbench.simulation.split_chats import simulated_splits
 
 Cell = str | int | float | bool | None
@@ -47,7 +45,7 @@ ROWS_AT_ONCE = 1000
 
 
 def export_chats(
-    model: str, *, data: Path, results: Path, to: Path, splits: Sequence[str] | None = None, turns: bool = False
+    model: str, *, workspace: Workspace, to: Path, splits: Sequence[str] | None = None, turns: bool = False
 ) -> int:
     """Writes the recorded conversations of a model to `to`, whole or not at all; how many rows.
 
@@ -62,23 +60,21 @@ def export_chats(
     write = {".csv": _write_csv, ".parquet": _write_parquet}.get(to.suffix)
     if write is None:
         raise ChatbenchError(f"--to {to}", expected="a name that ends in .csv or .parquet")
-    manifest = load_manifest(data)
-    study = study_of(manifest)
-    chosen, _ = simulated_splits(model, manifest, results, splits)
-    rows = (row for split in chosen for row in _rows(model, results, split, study, turns=turns))
+    chosen, _ = simulated_splits(workspace, model, splits)
+    rows = (row for split in chosen for row in _rows(workspace, model, split, turns=turns))
     with _whole(to) as temporary:
         return write(temporary, TURN if turns else CONVERSATION, rows)
 
 
-def _rows(model: str, results: Path, split: str, study: Study, *, turns: bool) -> Iterator[dict[str, Cell]]:
+def _rows(workspace: Workspace, model: str, split: str, *, turns: bool) -> Iterator[dict[str, Cell]]:
     for source, base_model in ((FINE_TUNED, False), (BASE_MODEL, True)):
-        log = log_path(results, model_key(model), split, base_model=base_model)
+        log = workspace.conversations(model, split, base_model=base_model)
         last = {recorded.chat.id: number for number, recorded in read_recorded(log)}
         for number, recorded in read_recorded(log):
             # A line that was appended since the first look belongs to the next export.
             if last.get(recorded.chat.id) == number:
                 ids = _ids(split, source, recorded)
-                yield from _turn_rows(ids, recorded) if turns else [{**ids, **_conversation(recorded, study)}]
+                yield from _turn_rows(ids, recorded) if turns else [{**ids, **_conversation(recorded, workspace.study)}]
 
 
 def _ids(split: str, source: str, recorded: Recorded) -> dict[str, Cell]:

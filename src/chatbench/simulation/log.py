@@ -402,11 +402,6 @@ def _probabilities(row: Mapping[str, object] | None) -> AnswerProbabilities | No
     return AnswerProbabilities(cast(float, row["answering"]), (first, second, third, fourth))
 
 
-def log_path(results: Path, key: str, split_id: str, *, base_model: bool = False) -> Path:
-    """Where the simulated conversations of a model on a split lie."""
-    return results / "simulations" / key / split_id / f"conversations{'_base' if base_model else ''}.jsonl"
-
-
 def settings_path(log: Path) -> Path:
     """Where the settings of a log of conversations lie."""
     return log.with_suffix(".run.json")

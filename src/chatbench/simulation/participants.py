@@ -39,6 +39,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.recipes import model_key
 from chatbench.core.records import Study
 from chatbench.core.resolved_settings import resolve_settings
+from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import read_address
 from chatbench.protocol.dialogue import ConcurrentParticipant, FunctionParticipant, Participant, Reply, Request
 from chatbench.protocol.prompt_styles import STYLES, StyleName
@@ -256,7 +257,7 @@ def open_simulator(
     spec: SimulatorSpec,
     *,
     model: str,
-    results: Path,
+    workspace: Workspace,
     split: str,
     base_model: bool = False,
     temperature: float = 1.0,
@@ -268,7 +269,7 @@ def open_simulator(
 
     Args:
         model: whose fine-tuned model is the tuned one; the others do not look at it.
-        base model: the tuned one's base in its place.
+        base_model: the tuned one's base in its place.
         expected_answers: the simulator also gives the probabilities of its answers.
 
     Raises:
@@ -288,7 +289,7 @@ def open_simulator(
         loaded, form = load_local(argument)
         name = Path(argument).name
     else:
-        loaded, form = load_simulator(model, results, split, base_model=base_model)
+        loaded, form = load_simulator(workspace, model, split, base_model=base_model)
         name = f"{model_key(model)} base model" if base_model else f"{model_key(model)} {split}"
     if spec.style == "userlm":
         from chatbench.models.local_participants import LocalUserLm
@@ -338,7 +339,7 @@ def load_local(source: str) -> tuple[Loaded, TextForm]:
     return loaded, TextForm("chat" if loaded.tokenizer.chat_template else "plain")
 
 
-def load_simulator(model: str, results: Path, split: str, *, base_model: bool) -> tuple[Loaded, TextForm]:
+def load_simulator(workspace: Workspace, model: str, split: str, *, base_model: bool) -> tuple[Loaded, TextForm]:
     """The fine-tuned model of a split, or the base it starts from, in the form of the fine-tuned one's training.
 
     Before there is a fine-tuned model, the base speaks in the form that its recipe names.
@@ -346,7 +347,7 @@ def load_simulator(model: str, results: Path, split: str, *, base_model: bool) -
     Raises:
         ChatbenchError: the model was not fine-tuned on this split, or cannot be loaded.
     """
-    folder = results / "models" / model_key(model) / split
+    folder = workspace.model_folder(model, split)
     if not base_model and not folder.is_dir():
         raise ChatbenchError(
             f"{folder}: no model fine-tuned on {split}",

@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.recipes import model_key
 from chatbench.core.records import Question, Study
-from chatbench.data.open_study import study_of
-from chatbench.data.prepared import Manifest, load_manifest, read_split
+from chatbench.data.prepared import Manifest
 from chatbench.data.splits import question_set_sha256
+from chatbench.data.workspace import Workspace
 from chatbench.protocol.dialogue import MAX_USER_TURNS
 from chatbench.protocol.failure_modes import GUARDS, Guard
 from chatbench.protocol.prompt_styles import STYLES, prompts_sha256
 from chatbench.simulation.budget import Prices, Spending
-from chatbench.simulation.log import ConversationLog, log_path
+from chatbench.simulation.log import ConversationLog
 from chatbench.simulation.participants import (
     TUNED,
     AssistantSpec,
@@ -104,8 +103,7 @@ def simulate(
     model: str,
     *,
     assistants: Sequence[str],
-    data: Path,
-    results: Path,
+    workspace: Workspace,
     split: str,
     settings: ChatSettings | None = None,
     simulator: SimulatorSpec = TUNED,
@@ -119,7 +117,7 @@ def simulate(
 
     Args:
         model: the name under which the results lie; with the tuned simulator, what was fine-tuned.
-        base model: the base model in the tuned one's place.
+        base_model: the base model in the tuned one's place.
         options: how endpoints are asked.
         spending: prices and the budget, shared by the runs on several splits.
         overwrite: drops what was recorded with other settings.
@@ -129,9 +127,9 @@ def simulate(
         StoppedError: SIGTERM came, and what was under way with an endpoint was brought to its end.
     """
     told, paid = settings or ChatSettings(), spending or Spending(Prices())
-    task = task_of(model, assistants, data=data, results=results, split=split, base_model=base_model)
+    task = task_of(model, assistants, workspace=workspace, split=split, base_model=base_model)
     user = open_simulator(
-        simulator, model=model, results=results, split=split, base_model=base_model,
+        simulator, model=model, workspace=workspace, split=split, base_model=base_model,
         temperature=told.simulator_temperature, max_tokens=told.max_tokens, expected_answers=told.expected_answers,
         options=options,
     )  # fmt: skip
@@ -162,23 +160,23 @@ def _open_assistants(task: Task, told: ChatSettings, options: EndpointOptions | 
 
 
 def task_of(
-    model: str, assistants: Sequence[str], *, data: Path, results: Path, split: str, base_model: bool = False
+    model: str, assistants: Sequence[str], *, workspace: Workspace, split: str, base_model: bool = False
 ) -> Task:
     """What a command asks for, read and checked as far as that goes without loading a model or asking an endpoint.
 
     Raises:
         ChatbenchError: nothing is prepared, the study changed, or an assistant cannot be read.
     """
-    manifest = load_manifest(data)
-    held_out = read_split(data, split).question_ids("test")
-    study = study_of(manifest)
+    manifest = workspace.manifest
+    held_out = workspace.split(split).question_ids("test")
+    study = workspace.study
     specs = read_specs(assistants, sorted({conversation.assistant for conversation in study.conversations}))
     return Task(
         manifest,
         study,
         tuple(study.questions[question_id] for question_id in held_out),
         tuple(specs),
-        log_path(results, model_key(model), split, base_model=base_model),
+        workspace.conversations(model, split, base_model=base_model),
     )
 
 

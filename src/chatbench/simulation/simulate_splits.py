@@ -13,17 +13,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from chatbench.core.recipes import model_key
 from chatbench.core.records import Conversation, Question, Usage
-from chatbench.data.prepared import load_manifest
+from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import EndpointOptions
-from chatbench.models.run_record import trained_splits
 from chatbench.protocol.prompt_styles import STYLES, Style
 from chatbench.protocol.prompts import ANSWER_PREFIX, ASSISTANT_SYSTEM
 from chatbench.simulation.budget import Prices, Spending, all_tokens
-from chatbench.simulation.log import log_path, read_recorded, refuse_other_settings
+from chatbench.simulation.log import read_recorded, refuse_other_settings
 from chatbench.simulation.participants import SPLIT_MARK, TUNED, SimulatorSpec, refuse_impossible
 from chatbench.simulation.run import Planned, blocks, plan
 from chatbench.simulation.simulate import ChatSettings, Task, settings_known_before, simulate, task_of
@@ -166,8 +163,7 @@ class Simulations:
 
     model: str
     assistants: Sequence[str]
-    data: Path
-    results: Path
+    workspace: Workspace
     settings: ChatSettings
     split: str | None = None
     simulator: SimulatorSpec = TUNED
@@ -182,16 +178,14 @@ class Simulations:
         if self.split:
             return [self.split]
         if self.simulator.trained_per_split and not self.base_model:
-            return trained_splits(self.model, self.data, self.results)
-        return list(load_manifest(self.data).split_ids)
+            return self.workspace.trained_splits(self.model)
+        return list(self.workspace.manifest.split_ids)
 
     def estimate(self, split: str, spending: Spending, *, overwrite: bool = False) -> Estimate:
         """What one split would hold and cost; no model is loaded and no endpoint is asked."""
         expected = self.settings.expected_answers
         refuse_impossible(self.simulator, base_model=self.base_model, expected_answers=expected)
-        task = task_of(
-            self.model, self.assistants, data=self.data, results=self.results, split=split, base_model=self.base_model
-        )
+        task = task_of(self.model, self.assistants, workspace=self.workspace, split=split, base_model=self.base_model)
         return estimate(task, self.settings, self.simulator, spending.prices, overwrite=overwrite)
 
 
@@ -226,7 +220,7 @@ def simulate_splits(
         refuse_missing_adapters([asked.simulator.argument.replace(SPLIT_MARK, split) for split in splits])
     if not overwrite:
         for split in splits:
-            log = log_path(asked.results, model_key(asked.model), split, base_model=asked.base_model)
+            log = asked.workspace.conversations(asked.model, split, base_model=asked.base_model)
             count_earlier(spending, log)
     for split in splits:
         before = asked.estimate(split, spending, overwrite=overwrite)
@@ -236,8 +230,7 @@ def simulate_splits(
         result = simulate(
             asked.model,
             assistants=asked.assistants,
-            data=asked.data,
-            results=asked.results,
+            workspace=asked.workspace,
             split=split,
             settings=asked.settings,
             simulator=asked.simulator,

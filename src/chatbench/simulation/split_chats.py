@@ -9,13 +9,13 @@ from typing import cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json
-from chatbench.core.recipes import model_key
 from chatbench.core.records import Split, Study
 from chatbench.data.prepared import Manifest
 from chatbench.data.splits import question_set_sha256
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.cells import Simulation
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
-from chatbench.simulation.log import has_chats, log_path, read_conversations, settings_path
+from chatbench.simulation.log import has_chats, read_conversations, settings_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +36,16 @@ class SplitChats:
         return cast(Mapping[str, object], self.settings[FINE_TUNED]["simulator"])
 
 
-def read_chats(model: str, study: Study, manifest: Manifest, split: Split, results: Path) -> SplitChats:
+def read_chats(workspace: Workspace, model: str, split_id: str) -> SplitChats:
     """The chats of the fine-tuned simulator, and of the base model where there are any.
 
     Raises:
         ChatbenchError: the fine-tuned simulator's chats are missing, or chats belong to other data or another split.
     """
+    split = workspace.split(split_id)
     paths = {
-        FINE_TUNED: log_path(results, model_key(model), split.id),
-        BASE_MODEL: log_path(results, model_key(model), split.id, base_model=True),
+        FINE_TUNED: workspace.conversations(model, split.id),
+        BASE_MODEL: workspace.conversations(model, split.id, base_model=True),
     }
     if not has_chats(paths[FINE_TUNED]):
         raise ChatbenchError(
@@ -58,7 +59,7 @@ def read_chats(model: str, study: Study, manifest: Manifest, split: Split, resul
     for source, path in paths.items():
         if has_chats(path):
             settings[source], assistants[source] = _settings_of(path)
-            _check_data(path, settings[source], study, manifest, split)
+            _check_data(path, settings[source], workspace.study, workspace.manifest, split)
             chats = tuple(read_conversations(path))
             _check_questions(path, {chat.question_id for chat in chats}, split)
             simulations.append(Simulation(source, chats, int(cast(int, settings[source]["conversations"]))))
@@ -103,9 +104,7 @@ def _check_questions(log: Path, found: set[str], split: Split) -> None:
         )
 
 
-def simulated_splits(
-    model: str, manifest: Manifest, results: Path, splits: Sequence[str] | None
-) -> tuple[list[str], list[str]]:
+def simulated_splits(workspace: Workspace, model: str, splits: Sequence[str] | None) -> tuple[list[str], list[str]]:
     """Ids of the splits to score, and a note on each prepared split that has no chats yet.
 
     Raises:
@@ -113,13 +112,14 @@ def simulated_splits(
     """
     if splits is not None:
         return list(splits), []
-    found = [s for s in manifest.split_ids if has_chats(log_path(results, model_key(model), s))]
+    prepared = workspace.manifest.split_ids
+    found = [s for s in prepared if has_chats(workspace.conversations(model, s))]
     if not found:
         raise ChatbenchError(
-            f"{results / 'simulations' / model_key(model)}: no simulated chats of {model}",
+            f"{workspace.simulations(model)}: no simulated chats of {model}",
             expected="conversations.jsonl in a folder per split",
             fix=f"simulate first: chatbench simulate {model} --assistant SPEC",
         )
-    missing = [split_id for split_id in manifest.split_ids if split_id not in found]
+    missing = [split_id for split_id in prepared if split_id not in found]
     command = f"chatbench simulate {model} --assistant SPEC"
     return found, [f"{s}: not simulated yet, left out; {command} --split {s}" for s in missing]

@@ -21,9 +21,7 @@ from rich.text import Text
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Question, Study, Turn
-from chatbench.data.open_study import study_of
-from chatbench.data.prepared import Manifest, load_manifest, read_split
-from chatbench.models.run_record import trained_splits
+from chatbench.data.workspace import Workspace
 from chatbench.protocol.dialogue import (
     ConcurrentParticipant,
     Dialogue,
@@ -163,8 +161,7 @@ def chat(
     model: str,
     question_id: str,
     *,
-    data: Path,
-    results: Path,
+    workspace: Workspace,
     assistant: str | None = None,
     simulator: SimulatorSpec = TUNED,
     settings: ChatSettings | None = None,
@@ -185,13 +182,12 @@ def chat(
         ChatbenchError: no such question or split, or a participant cannot be opened.
     """
     told = settings or ChatSettings()
-    manifest = load_manifest(data)
-    study = study_of(manifest)
+    study = workspace.study
     question = _question(study, question_id)
-    candidates = [split] if split else _splits(simulator, model, manifest, data, results, base_model=base_model)
-    split_id, held_out = _split_for(question_id, candidates, data)
+    candidates = [split] if split else _splits(simulator, model, workspace, base_model=base_model)
+    split_id, held_out = _split_for(question_id, candidates, workspace)
     user = open_simulator(
-        simulator, model=model, results=results, split=split_id, base_model=base_model,
+        simulator, model=model, workspace=workspace, split=split_id, base_model=base_model,
         temperature=told.simulator_temperature, max_tokens=told.max_tokens,
     )  # fmt: skip
     name, other = _assistant(assistant, told, study)
@@ -236,18 +232,16 @@ def _question(study: Study, question_id: str) -> Question:
     return study.questions[question_id]
 
 
-def _splits(
-    simulator: SimulatorSpec, model: str, manifest: Manifest, data: Path, results: Path, *, base_model: bool
-) -> Sequence[str]:
+def _splits(simulator: SimulatorSpec, model: str, workspace: Workspace, *, base_model: bool) -> Sequence[str]:
     """The splits whose simulator there is."""
     if simulator.trained_per_split and not base_model:
-        return trained_splits(model, data, results)
-    return manifest.split_ids
+        return workspace.trained_splits(model)
+    return workspace.manifest.split_ids
 
 
-def _split_for(question_id: str, candidates: Sequence[str], data: Path) -> tuple[str, bool]:
+def _split_for(question_id: str, candidates: Sequence[str], workspace: Workspace) -> tuple[str, bool]:
     """The first split from which the question was held out, else the first; and whether it was."""
-    held_out = [each for each in candidates if question_id in read_split(data, each).question_ids("test")]
+    held_out = [each for each in candidates if question_id in workspace.split(each).question_ids("test")]
     return (held_out or candidates)[0], bool(held_out)
 
 

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import sha256_of
-from chatbench.core.recipes import model_key, recipe_of
+from chatbench.core.recipes import recipe_of
 from chatbench.core.resolved_settings import Resolved, resolve_settings
 from chatbench.data.examples import ExampleRow
-from chatbench.data.prepared import split_examples, split_file
-from chatbench.models.run_record import model_folder
+from chatbench.data.workspace import Workspace
 from chatbench.training.job import data_origin
 
 if TYPE_CHECKING:
@@ -47,8 +46,7 @@ class FinetuneResult:
 def finetune(
     model: str,
     *,
-    data: Path,
-    results: Path,
+    workspace: Workspace,
     split: str = "split_0",
     config: Path | None = None,
     flags: Mapping[str, object] | None = None,
@@ -65,7 +63,7 @@ def finetune(
         ChatbenchError: no such split or model, unknown or contradicting settings, another run in the way, or a device
             that is too small.
     """
-    train_file = split_file(data, split, "train.jsonl")
+    train_file = workspace.split_file(split, "train.jsonl")
     resolved = resolved_for(model, config, flags or {})
     from chatbench.training.job import TrainingJob
     from chatbench.training.run import train
@@ -77,13 +75,13 @@ def finetune(
             say(f"  {line}")
     job = TrainingJob(
         resolved=resolved,
-        train=split_examples(data, split, "train"),
-        validation=spread(split_examples(data, split, "test"), resolved.settings.validation_examples),
+        train=workspace.examples(split, "train"),
+        validation=spread(workspace.examples(split, "test"), resolved.settings.validation_examples),
         train_sha256=sha256_of(train_file),
-        folder=model_folder(results, model, split),
-        logs=results / "logs" / model_key(model) / split,
+        folder=workspace.model_folder(model, split),
+        logs=workspace.training_logs(model, split),
         split=split,
-        data=data_origin(data, split),
+        data=data_origin(workspace, split),
     )
     with _memory_advised(model):
         outcome = train(job, resume=resume, overwrite=overwrite, say=say)
@@ -97,7 +95,7 @@ def finetune(
 def plan_finetune(
     model: str,
     *,
-    data: Path,
+    workspace: Workspace,
     split: str = "split_0",
     config: Path | None = None,
     flags: Mapping[str, object] | None = None,
@@ -109,7 +107,7 @@ def plan_finetune(
         ChatbenchError: as `finetune`, but for what only shows when training.
     """
     resolved = resolved_for(model, config, flags or {})
-    train, test = (split_examples(data, split, side) for side in ("train", "test"))
+    train, test = (workspace.examples(split, side) for side in ("train", "test"))
     from chatbench.training.dry_run import plan_run
 
     say(f"plan of fine-tuning {model} on {split}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from chatbench.core.resolved_settings import Resolved
 from chatbench.data.download import CHATBENCH_DATASET, downloaded_from
 from chatbench.data.examples import ExampleRow
-from chatbench.data.prepared import load_manifest, read_split
+from chatbench.data.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,13 @@ class TrainingJob:
     data: DataOrigin | None = None
 
 
-def data_origin(data: Path, split: str) -> DataOrigin:
+def data_origin(workspace: Workspace, split: str) -> DataOrigin:
     """The origin of a split's data.
 
     Raises:
         ChatbenchError: no such split.
     """
-    manifest, divided = load_manifest(data), read_split(data, split)
+    manifest, divided = workspace.manifest, workspace.split(split)
     source, revision = downloaded_from(Path(manifest.study_resolved))
     from_hub = source == CHATBENCH_DATASET  # the other source is a GitHub repository, which is no hub data set
     return DataOrigin(

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from chatbench.core.recipes import model_key
 from chatbench.core.records import Study, first_prompts
 from chatbench.data.open_study import summarise, summary_text
-from chatbench.data.prepared import load_manifest, read_split
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.names import (
     AI_ALONE,
@@ -31,7 +30,7 @@ from chatbench.report.tables import print_tables
 from chatbench.sample.study import SampleSettings, write_sample
 from chatbench.sample.truth import Telling, telling
 from chatbench.scoring.score_table import ScoreTable
-from chatbench.simulation.log import has_chats, log_path, read_conversations
+from chatbench.simulation.log import has_chats, read_conversations
 from chatbench.workflow.run_all import RunReport, RunSettings, run_all
 
 Shares = Mapping[str, float]
@@ -46,15 +45,15 @@ class Check:
     passed: bool
 
 
-def tellings(model: str, study: Study, *, data: Path, results: Path) -> dict[str, Shares]:
+def tellings(model: str, study: Study, *, workspace: Workspace) -> dict[str, Shares]:
     """Shares of `Telling` for people, the fine-tuned and the base model: means over the simulated splits."""
     per_split: dict[str, list[Shares]] = {}
-    for split_id in load_manifest(data).split_ids:
-        held_out = set(read_split(data, split_id).question_ids("test"))
+    for split_id in workspace.manifest.split_ids:
+        held_out = set(workspace.split(split_id).question_ids("test"))
         chats = [chat for chat in study.conversations if chat.question_id in held_out]
         per_split.setdefault(PEOPLE, []).append(_shares(study, first_prompts(chats)))
         for source, base_model in ((FINE_TUNED, False), (BASE_MODEL, True)):
-            path = log_path(results, model_key(model), split_id, base_model=base_model)
+            path = workspace.conversations(model, split_id, base_model=base_model)
             if has_chats(path):
                 prompts: dict[str, list[str]] = {}
                 for chat in read_conversations(path):
@@ -140,15 +139,16 @@ def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
     sample = write_sample(out / "sample", SampleSettings())
     say(summary_text(summarise(sample.study)))
     settings = RunSettings(splits=splits, base_conversations=BASE_MODEL_CHATS, max_tokens=MAX_TOKENS)
-    report = run_all(
-        "tiny", study=out / "sample", data=out / "data", results=out / "results", settings=settings, say=say
-    )
+    workspace = Workspace(out / "data", out / "results")
+    report = run_all("tiny", study=out / "sample", workspace=workspace, settings=settings, say=say)
     if report.table:
         print_tables([report.table])
-        told = tellings("tiny", sample.study, data=out / "data", results=out / "results")
+        told = tellings("tiny", sample.study, workspace=workspace)
         say("\n".join(truth_lines(told, checks(report.table, told))))
-    say(f"\nHow like people's its chats are: chatbench realism tiny --data {out / 'data'} --results {out / 'results'}")
+    say(
+        f"\nHow like people's its chats are: chatbench realism tiny --data {workspace.data} --results {workspace.results}"
+    )
     say("\n" + "\n".join(report.lines()))
-    page = write_page(["tiny"], data=out / "data", results=out / "results", out=out / "report.html")
+    page = write_page(["tiny"], workspace=workspace, out=out / "report.html")
     say(f"\nThe scores, figures and all {page.chats:,} chats to look at: {page.path}")
     return report

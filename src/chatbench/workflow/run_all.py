@@ -19,9 +19,9 @@ from typing import Literal, get_args
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Study
 from chatbench.data.examples import RowFormat
-from chatbench.data.open_study import study_of
 from chatbench.data.prepare_splits import prepare_splits
-from chatbench.data.prepared import MANIFEST, Manifest, load_manifest
+from chatbench.data.prepared import Manifest
+from chatbench.data.workspace import Workspace
 from chatbench.protocol.dialogue import MAX_USER_TURNS
 from chatbench.realism.realism import realism
 from chatbench.realism.table import RealismTable
@@ -96,8 +96,7 @@ def run_all(
     model: str,
     *,
     study: Path | None,
-    data: Path,
-    results: Path,
+    workspace: Workspace,
     settings: RunSettings | None = None,
     steps: Sequence[str] = STEPS,
     say: Say = print,
@@ -114,22 +113,22 @@ def run_all(
     asked, told = _known_steps(steps), settings or RunSettings()
     _refuse_several_processes()
     clock = Clock(say)
-    manifest = _prepared(study, data, told, clock, may_prepare="prepare" in asked)
+    manifest = _prepared(study, workspace, told, clock, may_prepare="prepare" in asked)
     assistants = told.assistants
     if not assistants and asked & {"simulate", "base"}:
-        assistants = default_assistants(study_of(manifest))
-    run = SplitRun(model, data, results, told, assistants, clock)
+        assistants = default_assistants(workspace.study)
+    run = SplitRun(model, workspace, told, assistants, clock)
     for split_id in _chosen(manifest, told.only):
         run.all_steps(split_id, asked)
     table = None
     if "scores" in asked:
         with clock.step("scores"):
-            table = eval_chatbench(model, data=data, results=results)
-            write_markdown(table, results)
+            table = eval_chatbench(model, workspace=workspace)
+            write_markdown(table, workspace)
     compared = None
     if "realism" in asked:
         with clock.step("realism"):
-            compared = realism(model, data=data, results=results, say=say)
+            compared = realism(model, workspace=workspace, say=say)
     return RunReport(tuple(clock.times), clock.seconds(), peak_memory_bytes(), table, compared)
 
 
@@ -138,23 +137,20 @@ class SplitRun:
     """What the steps of every split have in common."""
 
     model: str
-    data: Path
-    results: Path
+    workspace: Workspace
     told: RunSettings
     assistants: tuple[str, ...]
     clock: Clock
 
     def all_steps(self, split_id: str, asked: frozenset[str]) -> None:
         """The asked steps of one split, in the order of `STEPS`."""
-        model, data, results, told, say = self.model, self.data, self.results, self.told, self.clock.say
+        model, workspace, told, say = self.model, self.workspace, self.told, self.clock.say
         if "finetune" in asked:
             with self.clock.step("finetune", split_id):
-                finetune(
-                    model, data=data, results=results, split=split_id, config=told.config, flags=told.flags, say=say
-                )
+                finetune(model, workspace=workspace, split=split_id, config=told.config, flags=told.flags, say=say)
         if "ppl" in asked:
             with self.clock.step("ppl", split_id):
-                eval_ppl(model, data=data, results=results, split=split_id, say=say)
+                eval_ppl(model, workspace=workspace, split=split_id, say=say)
         if "simulate" in asked:
             self._simulate(split_id, told.conversations, base_model=False)
         if "base" in asked and told.base_conversations:
@@ -165,8 +161,7 @@ class SplitRun:
             result = simulate(
                 self.model,
                 assistants=self.assistants,
-                data=self.data,
-                results=self.results,
+                workspace=self.workspace,
                 split=split_id,
                 settings=ChatSettings(
                     conversations=conversations,
@@ -226,22 +221,23 @@ def _refuse_several_processes() -> None:
         )
 
 
-def _prepared(study: Path | None, data: Path, told: RunSettings, clock: Clock, *, may_prepare: bool) -> Manifest:
+def _prepared(
+    study: Path | None, workspace: Workspace, told: RunSettings, clock: Clock, *, may_prepare: bool
+) -> Manifest:
     """The manifest of the splits, which are made where there are none yet.
 
     Raises:
         ChatbenchError: `data` holds other splits than these settings make.
     """
-    there = (data / MANIFEST).exists()
-    if there or study is None or not may_prepare:
-        manifest = load_manifest(data)
-        _refuse_other_splits(manifest, study, data, told)
-        clock.say(f"splits of {manifest.study_name} in {data}: as before")
+    if workspace.is_prepared or study is None or not may_prepare:
+        manifest = workspace.manifest
+        _refuse_other_splits(manifest, study, workspace.data, told)
+        clock.say(f"splits of {manifest.study_name} in {workspace.data}: as before")
         return manifest
     with clock.step("prepare"):
         prepared = prepare_splits(
             study,
-            data,
+            workspace.data,
             splits=told.splits,
             train_share=told.train_share,
             seed=told.seed,

@@ -18,16 +18,14 @@ from typing import TYPE_CHECKING, Literal
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_jsonl
-from chatbench.core.recipes import model_key
 from chatbench.core.records import SimulatedConversation
-from chatbench.data.prepared import MANIFEST, load_manifest, split_file
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.names import AI_ALONE, BASE_MODEL, CONSTANT, EVERY_ASSISTANT, FINE_TUNED, MEAN_OF_ASSISTANTS
-from chatbench.models.run_record import model_folder
 from chatbench.scoring.eval_ppl import SplitPerplexity, read_perplexity
 from chatbench.scoring.score_files import read_score_table
 from chatbench.scoring.score_table import ScoreTable
-from chatbench.simulation.log import has_chats, log_path, read_conversations
+from chatbench.simulation.log import has_chats, read_conversations
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -170,27 +168,26 @@ class SanityReport:
         return 0 if all(check.state == "ok" for check in self.checks) else 1
 
 
-def sanity(model: str, *, data: Path, results: Path, prompts: int = 5, seed: int = 0) -> SanityReport:
+def sanity(model: str, *, workspace: Workspace, prompts: int = 5, seed: int = 0) -> SanityReport:
     """Looks at everything that lies there of a model; writes nothing.
 
     Raises:
         ChatbenchError: MODEL is no model's name. What is damaged or missing is a line of the report, not an error.
     """
-    key = model_key(model)
-    data_check, splits = _data(data)
-    trained = [split_id for split_id in splits if model_folder(results, model, split_id).is_dir()]
+    data_check, splits = _data(workspace)
+    trained = [split_id for split_id in splits if workspace.model_folder(model, split_id).is_dir()]
     chats: list[SimulatedConversation] = []
 
     def losses(split_id: str) -> Found:
-        path = model_folder(results, model, split_id) / "trainer_log.jsonl"
+        path = workspace.model_folder(model, split_id) / "trainer_log.jsonl"
         return check_losses([row for _, row in read_jsonl(path)]) if path.exists() else ("missing", f"no {path.name}")
 
     def perplexity(split_id: str) -> Found:
-        scored = read_perplexity(model, results, split_id)
+        scored = read_perplexity(workspace, model, split_id)
         return check_perplexity(scored) if scored else ("missing", "not computed")
 
     def endings(split_id: str) -> Found:
-        path = log_path(results, key, split_id)
+        path = workspace.conversations(model, split_id)
         if not has_chats(path):
             return "missing", "not simulated"
         chats.extend(found := read_conversations(path))
@@ -199,24 +196,24 @@ def sanity(model: str, *, data: Path, results: Path, prompts: int = 5, seed: int
     train = f"chatbench finetune {model}"
     checks = (
         data_check,
-        _over_splits("model", trained, lambda s: _model_files(model_folder(results, model, s)), train),
+        _over_splits("model", trained, lambda s: _model_files(workspace.model_folder(model, s)), train),
         _over_splits("losses", trained, losses, train),
         _over_splits("perplexity", trained, perplexity, f"chatbench eval-ppl {model}"),
         _over_splits("chats", trained, endings, f"chatbench simulate {model} --assistant SPEC"),
-        _scores(model, results),
+        _scores(model, workspace),
     )
     return SanityReport(model, checks, sampled_prompts(chats, prompts, seed))
 
 
-def _data(data: Path) -> tuple[Check, list[str]]:
+def _data(workspace: Workspace) -> tuple[Check, list[str]]:
     command = "chatbench prepare-splits --study STUDY"
     try:
-        manifest = load_manifest(data)
+        manifest = workspace.manifest
         for split_id in manifest.split_ids:
             for name in ("train.jsonl", "test.jsonl", "split.jsonl"):
-                split_file(data, split_id, name)
+                workspace.split_file(split_id, name)
     except ChatbenchError as error:
-        return Check("data", "look" if (data / MANIFEST).exists() else "missing", error.found, command), []
+        return Check("data", "look" if workspace.is_prepared else "missing", error.found, command), []
     counts = ", ".join(f"{number} {name}" for name, number in manifest.counts.items())
     return Check("data", "ok", f"{manifest.study_name}: {manifest.splits} splits of {counts}"), manifest.split_ids
 
@@ -254,13 +251,13 @@ def _model_files(folder: Path) -> Found:
     return "ok", f"{size / 1e6:.1f} MB"
 
 
-def _scores(model: str, results: Path) -> Check:
+def _scores(model: str, workspace: Workspace) -> Check:
     command = f"chatbench eval-chatbench {model}"
-    folder, key = results / "scores", model_key(model)
-    if not (folder / f"{key}.json").exists():
+    path = workspace.scores(model)
+    if not path.exists():
         return Check("scores", "missing", "not computed", command)
     try:
-        return Check("scores", *check_scores(read_score_table(folder, key)), command)
+        return Check("scores", *check_scores(read_score_table(path.parent, path.stem)), command)
     except ChatbenchError as error:
         return Check("scores", "look", error.found, command)
 

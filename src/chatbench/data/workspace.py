@@ -1,0 +1,169 @@
+"""Where everything lies: one object that knows every path below `data/` and `results/`.
+
+    data/manifest.json, data/split_i/{train,test,split}.jsonl       prepared by prepare-splits
+    results/models/MODEL/split_i/                                   a fine-tuned model
+    results/logs/MODEL/split_i/                                     its training curves
+    results/ppl/MODEL/split_i.json, split_i.tokens.jsonl, summary.json
+    results/simulations/MODEL/split_i/conversations[_base].jsonl
+    results/scores/MODEL.json, .csv, .md
+    results/realism/MODEL/
+    results/ai_alone/
+
+The manifest and the study are read once and kept while the manifest's file stays as it is; a prepared file is hashed
+once. MODEL is the key of a model (`core.recipes.model_key`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.recipes import model_key
+from chatbench.core.records import Part, Split, Study
+from chatbench.data.examples import ExampleRow, read_examples
+from chatbench.data.open_study import study_of
+from chatbench.data.prepared import MANIFEST, Manifest, load_manifest, prepared_file, split_in
+
+BY_MODEL = ("models", "ppl", "realism", "simulations")
+"""Folders of a results folder that have one folder per model."""
+RESULT_FOLDERS = (*BY_MODEL, "scores")
+"""What a results folder can have in it; one of them makes it one."""
+
+
+class Workspace:
+    """A folder of prepared splits and a folder of results; neither has to exist before something is written."""
+
+    def __init__(self, data: Path = Path("data"), results: Path = Path("results")) -> None:
+        self.data = data
+        self.results = results
+        self._manifest: tuple[tuple[int, int], Manifest] | None = None
+        self._study: tuple[Manifest, Study] | None = None
+        self._verified: dict[Path, tuple[int, int, str]] = {}
+
+    # ---- data/ ----
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether prepare-splits has finished here."""
+        return (self.data / MANIFEST).is_file()
+
+    @property
+    def manifest(self) -> Manifest:
+        """What was prepared.
+
+        Raises:
+            ChatbenchError: nothing was prepared, or the manifest is damaged.
+        """
+        path = self.data / MANIFEST
+        state = (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else (0, 0)
+        if self._manifest is None or self._manifest[0] != state:
+            self._manifest = state, load_manifest(self.data)
+        return self._manifest[1]
+
+    @property
+    def study(self) -> Study:
+        """The study that was prepared.
+
+        Raises:
+            ChatbenchError: it cannot be opened, or its questions are no longer those that were split.
+        """
+        manifest = self.manifest
+        if self._study is None or self._study[0] is not manifest:
+            self._study = manifest, study_of(manifest)
+        return self._study[1]
+
+    def split_file(self, split: str, name: str) -> Path:
+        """Path of `train.jsonl`, `test.jsonl` or `split.jsonl` of a split, checked against the manifest.
+
+        Raises:
+            ChatbenchError: no such split; or the file is missing or is not the one that was prepared.
+        """
+        return prepared_file(self.data, self.manifest, split, name, self._verified)
+
+    def examples(self, split: str, part: Part) -> list[ExampleRow]:
+        """The examples of one side of a split.
+
+        Raises:
+            ChatbenchError: as `split_file`; or a line is no example.
+        """
+        return read_examples(self.split_file(split, f"{part}.jsonl"))
+
+    def split(self, split: str) -> Split:
+        """Which question is on which side.
+
+        Raises:
+            ChatbenchError: as `split_file`; or a line is no question's.
+        """
+        return split_in(self.split_file(split, "split.jsonl"), split, self.manifest.seed)
+
+    # ---- results/ ----
+
+    def models(self, model: str) -> Path:
+        """The folder of a model's fine-tuned splits."""
+        return self.results / "models" / model_key(model)
+
+    def model_folder(self, model: str, split: str) -> Path:
+        """Where the model fine-tuned on a split lies."""
+        return self.models(model) / split
+
+    def training_logs(self, model: str, split: str) -> Path:
+        """Where the curves of a training run lie."""
+        return self.results / "logs" / model_key(model) / split
+
+    def perplexity_folder(self, model: str) -> Path:
+        return self.results / "ppl" / model_key(model)
+
+    def perplexity(self, model: str, split: str) -> Path:
+        """File of a split's perplexity."""
+        return self.perplexity_folder(model) / f"{split}.json"
+
+    def simulations(self, model: str) -> Path:
+        """The folder of a model's simulated chats, a folder per split."""
+        return self.results / "simulations" / model_key(model)
+
+    def conversations(self, model: str, split: str, *, base_model: bool = False) -> Path:
+        """The log of a simulator's chats on one split; `base_model`: of its base."""
+        return self.simulations(model) / split / f"conversations{'_base' if base_model else ''}.jsonl"
+
+    def scores(self, model: str, ending: str = ".json") -> Path:
+        """File of a model's scores."""
+        return self.results / "scores" / f"{model_key(model)}{ending}"
+
+    def realism(self, model: str) -> Path:
+        return self.results / "realism" / model_key(model)
+
+    @property
+    def ai_alone(self) -> Path:
+        """Folder of what assistants answered alone here."""
+        return self.results / "ai_alone"
+
+    def trained_splits(self, model: str) -> list[str]:
+        """The prepared splits that MODEL was fine-tuned on.
+
+        Raises:
+            ChatbenchError: there is none.
+        """
+        prepared = self.manifest.split_ids
+        trained = [split for split in prepared if self.model_folder(model, split).is_dir()]
+        if not trained:
+            raise ChatbenchError(
+                f"{self.models(model)}: {model} is not fine-tuned yet",
+                fix=f"fine-tune first: SPLIT_ID={prepared[0]} chatbench finetune {model}",
+            )
+        return trained
+
+    def found_models(self) -> list[str]:
+        """Keys of the models that have scores, chats or training of their own here, in order.
+
+        Raises:
+            ChatbenchError: there is none.
+        """
+        names = {path.stem for path in (self.results / "scores").glob("*.json")}
+        names |= {path.name for kind in BY_MODEL for path in (self.results / kind).glob("*") if path.is_dir()}
+        if not names:
+            raise ChatbenchError(
+                f"{self.results}: no results",
+                expected="a folder that chatbench wrote into",
+                fix="make some: chatbench demo; or name it: --results FOLDER",
+            )
+        return sorted(names)
