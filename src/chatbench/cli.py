@@ -11,14 +11,40 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from chatbench.commands import chatting, pages, pipeline, scoring, simulation, studies, training
+from chatbench.commands import pages, pipeline, scoring, simulation, studies, training
 from chatbench.core.errors import ChatbenchError, StoppedError
+
+GROUPS = {
+    "Study": studies.commands,
+    "Train": training.commands,
+    "Simulate": simulation.commands,
+    "Score": scoring.commands,
+    "Look": pages.commands,
+    "Everything": pipeline.commands,
+}
+"""The commands under each heading of `chatbench --help`."""
+
+
+class GroupedHelp(TyperGroup):
+    """Lists the commands of each group under its heading."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  # click gives it
+        for heading, group in GROUPS.items():
+            names = [str(one.name or one.callback.__name__) for one in group.registered_commands if one.callback]
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [(name, self.commands[name].get_short_help_str(formatter.width - 20)) for name in names]
+                )
+
 
 app = typer.Typer(
     name="chatbench",
+    cls=GroupedHelp,
     help="User simulators for human-AI evaluation: prepare chats, fine-tune, simulate, and compare with people.",
     no_args_is_help=True,
     add_completion=False,
@@ -26,8 +52,8 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: rich would double the time of --help
 )
 
-for part in (studies, training, simulation, chatting, scoring, pages, pipeline):
-    app.add_typer(part.commands)
+for commands in GROUPS.values():
+    app.add_typer(commands)
 
 
 def entry() -> None:

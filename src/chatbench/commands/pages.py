@@ -1,4 +1,4 @@
-"""Commands that show results."""
+"""Look: tables, plots and pages of results."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def view(
     data: SplitsFolder = None,
     results: Results = Path("results"),
 ) -> None:
-    """Opens the page on this machine, and loads it anew while a run goes on; Ctrl-C ends it.
+    """Opens the page on this machine, and loads it again while a run goes on; Ctrl-C ends it.
 
     Example: chatbench view results
     """

@@ -1,4 +1,4 @@
-"""Commands that do everything, and the one that looks at the machine."""
+"""Everything at once, and what this machine can do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that score simulators."""
+"""Score: perplexity, agreement with people, comparisons, realism, sanity."""
 
 from __future__ import annotations
 

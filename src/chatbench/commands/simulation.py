@@ -1,4 +1,4 @@
-"""Commands that let simulators chat with assistants."""
+"""Simulate: chats with assistants, assistants alone, one chat to watch, chats as a table."""
 
 from __future__ import annotations
 
@@ -35,6 +35,14 @@ Dollars = Annotated[
 ]
 
 
+def _list_simulators(asked: bool) -> None:
+    if asked:
+        from chatbench.simulation.participants import simulator_lines
+
+        show("\n".join(simulator_lines()))
+        raise typer.Exit()
+
+
 @commands.command()
 def simulate(
     model: Named,
@@ -42,7 +50,7 @@ def simulate(
         list[str], typer.Option(help="[NAME=]KIND:ARG, e.g. scripted:all, replay:all, local:FOLDER, openai:gpt-4o.")
     ],
     simulator: Annotated[
-        str, typer.Option(metavar="SPEC", help="What plays the user; chatbench simulators lists the kinds.")
+        str, typer.Option(metavar="SPEC", help="What plays the user; simulate --list-simulators lists the kinds.")
     ] = "tuned",
     split: OneOrAll = None,
     conversations: Conversations = 10,
@@ -52,7 +60,7 @@ def simulate(
     simulator_temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
     assistant_temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
     end_on: Annotated[
-        list[str] | None, typer.Option(metavar="GUARD", help="Force the answer once this guard sees something.")
+        list[str] | None, typer.Option(metavar="DETECTOR", help="Force the answer once this failure detector fires.")
     ] = None,
     expected_answers: Annotated[
         bool, typer.Option("--expected-answers", help="Also read the probability of each answer.")
@@ -68,7 +76,13 @@ def simulate(
     data: Data = Path("data"),
     results: Results = Path("results"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop the conversations of other settings.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be held, and what it costs.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be simulated, and its cost.")] = False,
+    list_simulators: Annotated[  # noqa: ARG001  # its callback prints, and ends the command
+        bool,
+        typer.Option(
+            "--list-simulators", is_eager=True, callback=_list_simulators, help="List what can play the user."
+        ),
+    ] = False,
 ) -> None:
     """Lets the simulator chat with assistants about the held-out questions; continues where it stopped.
 
@@ -161,6 +175,49 @@ def rescore(
     show("\n".join(found.lines()))
     if found.verified.differences:
         raise typer.Exit(1)
+
+
+@commands.command()
+def chat(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="What was fine-tuned, as in finetune.")],
+    question: Annotated[str, typer.Option(metavar="ID", help="Which question of the prepared study.")],
+    assistant: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="A model as the assistant; without it, that is you.")
+    ] = None,
+    simulator: Annotated[
+        str, typer.Option(metavar="SPEC", help="What plays the user; simulate --list-simulators lists the kinds.")
+    ] = "tuned",
+    split: Annotated[str | None, typer.Option(help="Default: a split that holds the question out.")] = None,
+    base_model: Annotated[bool, typer.Option("--base", help="Chat with the base model instead.")] = False,
+    save: Annotated[Path | None, typer.Option(help="Append the chat to this log.")] = None,
+    end_on: Annotated[
+        list[str] | None, typer.Option(metavar="DETECTOR", help="Force the answer once this failure detector fires.")
+    ] = None,
+    max_user_turns: MaxUserTurns = 10,
+    max_tokens: MaxTokens = 1000,
+    simulator_temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
+    assistant_temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
+    seed: Seed = 0,
+    data: Data = Path("data"),
+    results: Results = Path("results"),
+) -> None:
+    """One chat in the terminal: you are the assistant, or watch a model be it.
+
+    Example: chatbench chat tiny --question sample_counting-redux-0 --assistant scripted:strong
+    """
+    from chatbench.data.workspace import Workspace
+    from chatbench.simulation.participants import read_simulator_spec
+    from chatbench.simulation.simulate import ChatSettings
+    from chatbench.simulation.terminal_chat import chat as step
+
+    settings = ChatSettings(
+        seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens, end_on=tuple(end_on or ()),
+        simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
+    )  # fmt: skip
+    step(
+        model, question, workspace=Workspace(data, results), assistant=assistant,
+        simulator=read_simulator_spec(simulator), settings=settings, base_model=base_model, split=split, save=save,
+    )  # fmt: skip
 
 
 @commands.command()

@@ -1,4 +1,4 @@
-"""Commands about studies: get one, look at it, split it."""
+"""Study: get one, look at it, split it."""
 
 from __future__ import annotations
 

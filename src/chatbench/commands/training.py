@@ -1,4 +1,4 @@
-"""Commands that make simulators, and say what they learn from."""
+"""Train: make simulators, see what they learn from, publish them."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def finetune(
         plan_finetune(model, workspace=Workspace(data), split=split, config=config, flags=flags, say=show)
         return
     step(
-        model, workspace=Workspace(data, results), split=split, config=config, flags=flags, resume=resume, overwrite=overwrite,
-        say=show,
+        model, workspace=Workspace(data, results), split=split, config=config, flags=flags, resume=resume,
+        overwrite=overwrite, say=show,
     )  # fmt: skip
 
 
@@ -149,7 +149,8 @@ def publish(
     from chatbench.publishing.upload import publish as step
 
     step(
-        model, to=to, workspace=Workspace(results=results), split=split, revision=revision, private=private, dry_run=dry_run, say=show,
+        model, to=to, workspace=Workspace(results=results), split=split, revision=revision, private=private,
+        dry_run=dry_run, say=show,
     )  # fmt: skip
 
 

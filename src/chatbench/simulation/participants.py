@@ -187,9 +187,7 @@ def simulator_lines() -> list[str]:
 
 SimulatorKind = Literal["tuned", "local", "openai", "completions"]
 SPLIT_MARK = "{split}"
-EXPECTED_SIMULATOR = (
-    "tuned, or STYLE:KIND:ARGUMENT, e.g. two-step:openai:gpt-4o, iqa-eval:local:FOLDER (chatbench simulators)"
-)
+EXPECTED_SIMULATOR = "tuned, or STYLE:KIND:ARGUMENT, e.g. two-step:openai:gpt-4o, iqa-eval:local:FOLDER (chatbench simulate --list-simulators)"
 _SPEC = re.compile(r"(?P<style>[^:]+):(?P<kind>[^:]+)(?::(?P<argument>.+))?", re.DOTALL)
 
 
@@ -229,14 +227,16 @@ def read_simulator_spec(text: str) -> SimulatorSpec:
     match = _SPEC.fullmatch(text)
     if match is None or match["style"] not in STYLES or match["kind"] not in get_args(SimulatorKind):
         raise ChatbenchError(
-            f"--simulator {shown!r} cannot be read", expected=_expected(match), fix="chatbench simulators"
+            f"--simulator {shown!r} cannot be read",
+            expected=_expected(match),
+            fix="chatbench simulate --list-simulators",
         )
     spec = SimulatorSpec(
         cast(StyleName, match["style"]), cast(SimulatorKind, match["kind"]), (match["argument"] or "").strip()
     )
     if (spec.kind == "tuned") == bool(spec.argument):
         wanted = "nothing after tuned" if spec.kind == "tuned" else f"what to play it: {spec.style}:{spec.kind}:..."
-        raise ChatbenchError(f"--simulator {shown!r}", expected=wanted, fix="chatbench simulators")
+        raise ChatbenchError(f"--simulator {shown!r}", expected=wanted, fix="chatbench simulate --list-simulators")
     if spec.style == "userlm" and spec.kind in ("tuned", "completions"):
         raise ChatbenchError(
             f"--simulator {shown!r}: a UserLM is prompted by its own chat template, not in the form of fine-tuning",
