@@ -18,6 +18,7 @@ SHELL = ("console", "bash", "sh", "shell")
 _FENCE = re.compile(r"^```(?P<language>\S*)[^\n]*\n(?P<content>.*?)^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!\!)\[[^\]\n]*\]\((?P<target>[^)\s]+)\)")
 _INLINE = re.compile(r"`(?P<code>[^`\n]+)`")
+_GONE = re.compile(r"^### (?:Removed|Renamed)\n.*?(?=^##)", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"[\w./-]*[\w-]+/[\w.-]+\.(?:py|sh|ipynb|toml|md)|[\w-]+\.sh")
 
 
@@ -37,8 +38,8 @@ def command_lines(block: str) -> Iterator[str]:
 
 
 def prose(page: Path) -> str:
-    """A page without its fenced blocks."""
-    return _FENCE.sub("", page.read_text(encoding="utf-8"))
+    """A page without its fenced blocks, and without what a changelog says is gone."""
+    return _GONE.sub("", _FENCE.sub("", page.read_text(encoding="utf-8")))
 
 
 def anchors(page: Path) -> set[str]:
