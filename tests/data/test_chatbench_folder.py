@@ -348,15 +348,23 @@ def history(record: Record) -> list[dict[str, object]]:
 
 
 BAD_CHATS: list[tuple[Callable[[Record], object], str, str]] = [
-    (lambda r: history(r)[0].update(role="moderator"), "unknown role", "record 3, chat_history[0]: role 'moderator'"),
-    (lambda r: history(r).clear(), "empty conversation", "record 3, chat_history: no message"),
-    (lambda r: r.update(selected_answer="E"), "letter outside A-D", "record 3, selected_answer: 'E'"),
-    (lambda r: history(r).pop(), "turns out of order", "record 3, chat_history: "),
-    (lambda r: history(r).pop(0), "turns out of order", "record 3, chat_history: "),
-    (lambda r: history(r)[0].update(content="  "), "empty user message", "record 3, chat_history[0]: no text"),
-    (lambda r: history(r)[1].update(content=None), "message without text", "record 3, chat_history[1]: content None"),
-    (lambda r: r.pop("chat_history"), "no chat history", "record 3, chat_history: NoneType"),
-    (lambda r: r.pop("worker_id"), "conversation without a worker", "record 3, worker_id: missing"),
+    (
+        lambda r: history(r)[0].update(role="moderator"),
+        "unknown role",
+        "record 3, key 'chat_history[0]': role 'moderator'",
+    ),
+    (lambda r: history(r).clear(), "empty conversation", "record 3, key 'chat_history': no message"),
+    (lambda r: r.update(selected_answer="E"), "letter outside A-D", "record 3, key 'selected_answer': 'E'"),
+    (lambda r: history(r).pop(), "turns out of order", "record 3, key 'chat_history': "),
+    (lambda r: history(r).pop(0), "turns out of order", "record 3, key 'chat_history': "),
+    (lambda r: history(r)[0].update(content="  "), "empty user message", "record 3, key 'chat_history[0]': no text"),
+    (
+        lambda r: history(r)[1].update(content=None),
+        "message without text",
+        "record 3, key 'chat_history[1]': content None",
+    ),
+    (lambda r: r.pop("chat_history"), "no chat history", "record 3, key 'chat_history': NoneType"),
+    (lambda r: r.pop("worker_id"), "conversation without a worker", "record 3, key 'worker_id': missing"),
 ]
 
 
@@ -376,7 +384,7 @@ def test_a_chat_about_an_unknown_question_is_named_where_the_answers_are_not_fil
     (folder / "full_study" / "user_answers_filtered.csv").unlink()
     edit_chats(folder, lambda records: records[2].update(question_id="nobody-knows-1"))
 
-    assert "record 3, question_id: 'nobody-knows-1'" in message_of(folder)
+    assert "record 3, key 'question_id': 'nobody-knows-1'" in message_of(folder)
 
 
 def test_an_answer_is_given_its_chat_only_where_there_is_one(folder: Path) -> None:

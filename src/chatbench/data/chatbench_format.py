@@ -1,4 +1,4 @@
-"""The ChatBench folder layout: reading (here) and writing (`chatbench_writer`).
+"""Reads a study in the ChatBench folder layout (`sample.study` writes it).
 
     questions.csv   ai_alone_answers.csv   full_study/{user_answers.csv, user_answers_filtered.csv, conversations.json}
     pilot_1_no_incentives/, pilot_2_w_incentives_math/   (the same shapes as full_study)
@@ -7,640 +7,69 @@ The filtered answers are preferred where they are present, as in the paper: fini
 right, first assignment only. Column names that are not published are read in several spellings.
 
 Source: dataset card of microsoft/ChatBench; Chang, Anderson, Hofman, ACL 2025 (see docs/protocol.md).
-
-The two tables at the root of a ChatBench folder: the questions, and how the assistants answer them alone.
-
-The table of people's answers in a ChatBench folder (`user_answers.csv` or `user_answers_filtered.csv`).
-
-The chats of a ChatBench folder (`conversations.json`), joined with the people's answers.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json
 from chatbench.core.records import LETTERS, AiAloneScore, Answer, AnswerKind, Conversation, Question, Study, Turn
 from chatbench.data.tables import (
     ATTENTION_CHECK,
-    DUPLICATE_ANSWER,
-    DUPLICATE_CONVERSATION,
     EXPECTED_KINDS,
     EXPECTED_ROLES,
+    KIND_NAMES,
     BadRecord,
     Intake,
-    Options,
+    LeftOut,
     Row,
     Table,
-    conversation_id,
     correct_of,
+    find_column,
     four_options,
     holds_indices,
-    is_blank,
-    kind_of,
     letter_of,
     literal_list,
-    number_key,
     plain_name,
     read_table,
     role_of,
 )
 
-ATTENTION_CHECK_ID = "example-1"
-QUESTION_ID_NAMES = ("question_id", "questionID", "qid", "id")
-MODEL_NAMES = ("model", "assistant", "model_name")
-_TEXT_NAMES = ("question", "question_text", "text")
-_CHOICES_NAMES = ("choices", "options", "answer_choices")
-_CHOICE_PREFIXES = ("choice_", "option_", "answer_", "")
-_GOLD_NAMES = ("answer", "correct_answer", "gold", "gold_answer", "answer_letter", "correct_letter", "label")
-
-
-def read_questions(path: Path, intake: Intake) -> dict[str, Question]:
-    """Questions by id from `questions.csv`.
-
-    Raises:
-        ChatbenchError: the file or one of its columns is missing.
-        BadRecord: a row is not a question (blank cell, answer that is no option, an id that was used before).
-    """
-    table = read_table(path, intake)
-    id_column = table.need("the question's id", QUESTION_ID_NAMES)
-    text_column = table.need("the question's text", _TEXT_NAMES)
-    gold_column = table.need("the right answer", _GOLD_NAMES)
-    option_columns = _option_columns(table)
-    indices = holds_indices(table.texts(gold_column))
-    questions: dict[str, Question] = {}
-    for row in table.rows:
-        with intake.record():
-            question_id = row.needed(id_column)
-            if question_id == ATTENTION_CHECK_ID:
-                intake.drop(ATTENTION_CHECK)
-                continue
-            if question_id in questions:
-                raise BadRecord(
-                    "duplicate question id",
-                    f"{row.where(id_column)}: {question_id!r} again",
-                    expected="ids that differ",
-                )
-            options = _options(row, option_columns)
-            questions[question_id] = Question(
-                question_id,
-                _subset(row, table, question_id),
-                row.needed(text_column),
-                options,
-                _gold(row, gold_column, options, indices),
-            )
-    if not questions:
-        raise ChatbenchError(f"{path}: no question", expected="one row per question", fix="download the study again")
-    return questions
-
-
-def _option_columns(table: Table) -> tuple[str, ...]:
-    """One column with a list of options, or four columns with one each."""
-    choices = table.find(_CHOICES_NAMES)
-    if choices is not None:
-        return (choices,)
-    for prefix in _CHOICE_PREFIXES:
-        columns = [table.find([prefix + letter]) for letter in LETTERS]
-        if all(columns):
-            return tuple(column for column in columns if column is not None)
-    raise table.lacks("the options", ("choices", "choice_a ... choice_d", "option_a ... option_d", "A ... D"))
-
-
-def _options(row: Row, columns: Sequence[str]) -> Options:
-    values: Sequence[object] = [row.cells[column] for column in columns]
-    if len(columns) == 1:
-        values = literal_list(row.cells[columns[0]]) or []
-    options = four_options(values)
-    if options is None:
-        column = next((column for column in columns if not row.text(column)), columns[0])
-        raise BadRecord(
-            "question without four options", f"{row.where(column)}: {row.cells[column]!r}", expected="four options"
-        )
-    return options
-
-
-def _gold(row: Row, column: str, options: Options, indices: bool) -> str:
-    letter = letter_of(row.needed(column), options, indices=indices)
-    if letter is None:
-        raise BadRecord(
-            "right answer outside A-D",
-            f"{row.where(column)}: {row.cells[column]!r}",
-            expected="a letter A-D, an index 0-3, or the text of one option",
-        )
-    return letter
-
-
-def _subset(row: Row, table: Table, question_id: str) -> str:
-    """The question's subset: its own column, else the id before `-redux-{i}`, else the subject."""
-    subset = row.text(table.find(("subset", "mmlu_subset")))
-    if subset:
-        return subset
-    match = re.fullmatch(r"(.+?)(-redux)?-\d+", question_id)
-    if match:
-        return match.group(1)
-    subject = row.text(table.find(("subject", "category", "topic")))
-    if not subject:
-        raise BadRecord(
-            "question without a subset",
-            f"{row.where()}: id {question_id!r}",
-            expected="an id such as conceptual_physics-redux-7",
-        )
-    return subject
-
-
-def read_ai_alone(path: Path, questions: Mapping[str, Question], intake: Intake) -> tuple[AiAloneScore, ...]:
-    """Scores from the wide table `ai_alone_answers.csv`: `{method}_count`, `{method}_acc`, `{method}_invalid`.
-
-    A method whose cells are blank in a row was not measured there.
-
-    Raises:
-        ChatbenchError: the file or one of its columns is missing.
-        BadRecord: a row names an unknown question or holds something that is not a number.
-    """
-    table = read_table(path, intake)
-    id_column = table.need("the question's id", QUESTION_ID_NAMES)
-    model_column = table.need("the assistant", MODEL_NAMES)
-    methods = [
-        c.removesuffix("_count")
-        for c in table.columns
-        if c.endswith("_count") and f"{c.removesuffix('_count')}_acc" in table.columns
-    ]
-    if table.rows and not methods:
-        raise table.lacks("a method", ("{method}_count with {method}_acc",))
-    scores: list[AiAloneScore] = []
-    seen: set[tuple[str, str]] = set()
-    for row in table.rows:
-        with intake.record():
-            question_id, model = row.needed(id_column), row.needed(model_column)
-            if question_id == ATTENTION_CHECK_ID:
-                intake.drop(ATTENTION_CHECK)
-                continue
-            if question_id not in questions:
-                raise BadRecord(
-                    "AI-alone row for an unknown question",
-                    f"{row.where(id_column)}: {question_id!r}",
-                    expected="an id of questions.csv",
-                )
-            if (question_id, model) in seen:
-                raise BadRecord(
-                    "duplicate AI-alone row",
-                    f"{row.where()}: {question_id!r} and {model!r} again",
-                    expected="one row each",
-                )
-            scores.extend(_scores(row, question_id, model, methods))
-            seen.add((question_id, model))
-    return tuple(scores)
-
-
-def _scores(row: Row, question_id: str, model: str, methods: Sequence[str]) -> list[AiAloneScore]:
-    scores = []
-    for method in methods:
-        if not row.text(f"{method}_count") or not row.text(f"{method}_acc"):
-            continue
-        count, accuracy = _number(row, f"{method}_count"), _number(row, f"{method}_acc")
-        if accuracy > 1:
-            raise BadRecord("share above 1", f"{row.where(f'{method}_acc')}: {accuracy}", expected="a share in 0..1")
-        invalid_column = f"{method}_invalid"
-        invalid = _number(row, invalid_column) if row.cells.get(invalid_column, "").strip() else 0
-        scores.append(AiAloneScore(question_id, model, method, int(count), accuracy, int(invalid)))
-    return scores
-
-
-def _number(row: Row, column: str) -> float:
-    """A finite number that is not negative."""
-    try:
-        value = float(row.text(column) or "0")
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise BadRecord(
-            "not a number", f"{row.where(column)}: {row.cells[column]!r}", expected="a number of at least 0"
-        )
-    return value
-
-
-Place = tuple[str, str, str]
-"""Worker, batch and position: where in a person's session a question stood."""
-
-SELECTED_NAMES = ("selected_answer", "selectedAnswer", "answer", "user_answer", "letter")
-_KIND_NAMES = ("answer_type", "type", "kind", "phase")
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerTable:
-    """The answers in file order, and which question stood at which place of a session with the AI."""
-
-    answers: tuple[Answer, ...]
-    questions_at: dict[Place, set[str]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    """The names that this file uses; None where it has no such column."""
-
-    question: str
-    worker: str
-    kind: str
-    model: str | None
-    condition: str | None
-    selected: str | None
-    correct: str | None
-    confidence: str | None
-    batch: str | None
-    position: str | None
-    indices: bool
-
-
-def read_answers(path: Path, questions: Mapping[str, Question], intake: Intake) -> AnswerTable:
-    """Reads every answer; the attention check and repeated answers are left out and counted.
-
-    Rows of type `confidence` belong to the same person's answer to the same question and are joined to it.
-
-    Raises:
-        ChatbenchError: the file or one of its columns is missing.
-        BadRecord: a row is not an answer (unknown question or kind, a letter outside A-D, neither letter nor `acc`).
-    """
-    table = read_table(path, intake)
-    columns = _columns(table)
-    answers: dict[tuple[str, str, AnswerKind], Answer] = {}
-    confidences: dict[tuple[str, str], str] = {}
-    questions_at: dict[Place, set[str]] = {}
-    for row in table.rows:
-        with intake.record():
-            question_id, worker_id = row.needed(columns.question), row.needed(columns.worker)
-            if question_id == ATTENTION_CHECK_ID:
-                intake.drop(ATTENTION_CHECK)
-                continue
-            if "confiden" in plain_name(row.text(columns.kind)):
-                confidences.setdefault(
-                    (question_id, worker_id), row.text(columns.selected) or row.text(columns.confidence)
-                )
-                continue
-            answer = _answer(row, columns, questions, intake)
-            if answer.kind == "user-AI" and columns.batch is not None and columns.position is not None:
-                place = (worker_id, number_key(row.text(columns.batch)), number_key(row.text(columns.position)))
-                questions_at.setdefault(place, set()).add(question_id)
-            if (question_id, worker_id, answer.kind) in answers:
-                intake.drop(DUPLICATE_ANSWER)
-            else:
-                answers[question_id, worker_id, answer.kind] = answer
-    _join_confidences(answers, confidences)
-    return AnswerTable(tuple(answers.values()), questions_at)
-
-
-def _columns(table: Table) -> _Columns:
-    selected = table.find(SELECTED_NAMES)
-    correct = table.find(("acc", "correct", "is_correct"))
-    if correct is None:
-        selected = table.need("what was answered", (*SELECTED_NAMES, "acc"))
-    return _Columns(
-        question=table.need("the question's id", QUESTION_ID_NAMES),
-        worker=table.need("the person's id", ("worker_id", "worker", "participant_id", "user_id")),
-        kind=table.need("the kind of answer", _KIND_NAMES),
-        model=table.find(MODEL_NAMES),
-        condition=table.find(("condition",)),
-        selected=selected,
-        correct=correct,
-        confidence=table.find(("confidence",)),
-        batch=table.find(("batch",)),
-        position=table.find(("position",)),
-        indices=selected is not None
-        and holds_indices([t for t in table.texts(selected) if not t.endswith("confident")]),
-    )
-
-
-def _answer(row: Row, columns: _Columns, questions: Mapping[str, Question], intake: Intake) -> Answer:
-    question_id = row.needed(columns.question)
-    question = questions.get(question_id)
-    if question is None:
-        raise BadRecord(
-            "answer to an unknown question",
-            f"{row.where(columns.question)}: {question_id!r}",
-            expected="an id of questions.csv",
-        )
-    kind = kind_of(row.text(columns.kind))
-    if kind is None:
-        raise BadRecord(
-            "unknown kind of answer", f"{row.where(columns.kind)}: {row.cells[columns.kind]!r}", expected=EXPECTED_KINDS
-        )
-    assistant = row.text(columns.model)
-    if kind == "user-AI" and not assistant:
-        raise BadRecord(
-            "answer with no assistant named", f"{row.where(columns.model)}: no model", expected="the assistant's name"
-        )
-    letter = _letter(row, columns, question)
-    correct = _correct(row, columns, question, letter)
-    if letter is not None and (letter == question.answer) != correct:
-        intake.note("answers whose letter and acc disagree: acc was taken")
-    if letter is None and correct:
-        letter = question.answer
-    elif letter is None:
-        intake.note("wrong answers whose letter was not recorded")
-    return Answer(
-        question_id=question_id,
-        worker_id=row.needed(columns.worker),
-        kind=kind,
-        assistant=assistant,
-        condition=row.text(columns.condition),
-        letter=letter,
-        correct=correct,
-        confidence=row.text(columns.confidence),
-    )
-
-
-def _letter(row: Row, columns: _Columns, question: Question) -> str | None:
-    if columns.selected is None or is_blank(row.cells[columns.selected]):
-        return None
-    letter = letter_of(row.cells[columns.selected], question.options, indices=columns.indices)
-    if letter is None:
-        raise BadRecord(
-            "letter outside A-D",
-            f"{row.where(columns.selected)}: {row.cells[columns.selected]!r}",
-            expected="A, B, C or D",
-        )
-    return letter
-
-
-def _correct(row: Row, columns: _Columns, question: Question, letter: str | None) -> bool:
-    """What `acc` says; where it is blank, whether the letter is the right one."""
-    if columns.correct is not None and row.text(columns.correct):
-        correct = correct_of(row.text(columns.correct))
-        if correct is None:
-            raise BadRecord(
-                "acc that is neither 0 nor 1",
-                f"{row.where(columns.correct)}: {row.cells[columns.correct]!r}",
-                expected="0 or 1",
-            )
-        return correct
-    if letter is None:
-        raise BadRecord(
-            "answer without letter and acc",
-            f"{row.where(columns.selected)}: blank, and no acc",
-            expected="a letter or acc",
-        )
-    return letter == question.answer
-
-
-def _join_confidences(
-    answers: dict[tuple[str, str, AnswerKind], Answer], confidences: Mapping[tuple[str, str], str]
-) -> None:
-    """Gives each confidence to the answer it stands before: the one given alone, else the one given with the AI."""
-    kinds: tuple[AnswerKind, AnswerKind] = ("user-alone", "user-AI")
-    for (question_id, worker_id), confidence in confidences.items():
-        key = next(
-            ((question_id, worker_id, kind) for kind in kinds if (question_id, worker_id, kind) in answers), None
-        )
-        if key is not None and not answers[key].confidence:
-            answers[key] = replace(answers[key], confidence=confidence)
-
-
-FILTERED_OUT = "conversation of an answer that user_answers_filtered.csv leaves out"
-_QUESTION_NAMES = ("question_id", "questionID", "qid")  # not "id", which may be the chat's own
-_HISTORY_NAMES = ("chat_history", "chatHistory", "messages", "conversation")
-
-
-@dataclass(frozen=True, slots=True)
-class ChatRecord:
-    """One record of the list, its keys spelled plainly (`chatHistory` and `chat_history` are one)."""
-
-    file: Path
-    number: int
-    fields: Mapping[str, object]
-
-    def where(self, key: str = "") -> str:
-        """The place as an error names it; records count from 1."""
-        return f"{self.file}, record {self.number}" + (f", {key}" if key else "")
-
-    def value(self, names: Sequence[str]) -> object:
-        """The value of the first key with one of the names, or None."""
-        return next((self.fields[plain_name(n)] for n in names if self.fields.get(plain_name(n)) is not None), None)
-
-    def text(self, names: Sequence[str]) -> str:
-        """The same as text; "" where nothing was recorded."""
-        value = self.value(names)
-        text = "" if value is None else str(value).strip()
-        return "" if is_blank(text) else text
-
-
-@dataclass(frozen=True, slots=True)
-class Chats:
-    """The conversations in file order, and the answers that only the conversations record."""
-
-    conversations: tuple[Conversation, ...]
-    answers: tuple[Answer, ...]
-
-
-def read_chats(
-    path: Path, questions: Mapping[str, Question], table: AnswerTable, intake: Intake, *, filtered: bool
-) -> Chats:
-    """Reads every chat. Where a record lacks the question, its place in the person's session tells it.
-
-    Args:
-        filtered: the answers come from the filtered file, so a chat without an answer there is left out and counted.
-
-    Raises:
-        ChatbenchError: the file is missing, half-written, or not a list of records.
-        BadRecord: a record is not a chat (unknown role or question, empty, letter outside A-D).
-    """
-    records = _records(path, intake)
-    indices = holds_indices([record.text(SELECTED_NAMES) for record in records])
-    given = {(a.question_id, a.worker_id): a for a in table.answers if a.kind == "user-AI"}
-    conversations: dict[str, Conversation] = {}
-    extra: list[Answer] = []
-    for record in records:
-        with intake.record():
-            worker_id = record.text(("worker_id",))
-            if not worker_id:
-                raise BadRecord(
-                    "conversation without a worker", f"{record.where('worker_id')}: missing", expected="the person's id"
-                )
-            question_id = _question_id(record, table, may_be_filtered=filtered and bool(given))
-            if question_id == ATTENTION_CHECK_ID:
-                intake.drop(ATTENTION_CHECK)
-                continue
-            answer = given.get((question_id, worker_id))
-            if filtered and given and answer is None:
-                intake.drop(FILTERED_OUT)
-                continue
-            conversation = _conversation(record, question_id, questions, answer, indices, intake)
-            if conversation.id in conversations:
-                intake.drop(DUPLICATE_CONVERSATION)
-                continue
-            if answer is None:
-                extra.extend(_answer_of(record, conversation, questions[question_id], intake))
-            conversations[conversation.id] = conversation
-    return Chats(tuple(conversations.values()), tuple(extra))
-
-
-def _records(path: Path, intake: Intake) -> list[ChatRecord]:
-    content = read_json(path, fix="download the study again; the file is missing or half-written")
-    if not isinstance(content, list):
-        raise ChatbenchError(
-            f"{path}: a {type(content).__name__}",
-            expected="a JSON list of conversations",
-            fix="download the study again",
-        )
-    records = []
-    for number, item in enumerate(content, start=1):
-        with intake.record():
-            if not isinstance(item, dict):
-                raise BadRecord(
-                    "not a record", f"{path}, record {number}: {type(item).__name__}", expected="a JSON object"
-                )
-            records.append(ChatRecord(path, number, {plain_name(key): value for key, value in item.items()}))
-    return records
-
-
-def _question_id(record: ChatRecord, table: AnswerTable, *, may_be_filtered: bool) -> str:
-    """The question's id, or "" for a chat that no answer of the filtered file belongs to."""
-    question_id = record.text(_QUESTION_NAMES)
-    if question_id:
-        return question_id
-    place = (record.text(("worker_id",)), number_key(record.value(("batch",))), number_key(record.value(("position",))))
-    found = table.questions_at.get(place, set())
-    if not found and may_be_filtered:
-        return ""
-    if len(found) != 1:
-        problem = "no user-AI answer" if not found else f"{len(found)} questions"
-        raise BadRecord(
-            "conversation whose question is not known",
-            f"{record.where()}: no question_id, and {problem} at worker, batch, position {', '.join(place)}",
-            expected="a question_id, or one row of the answers with the same worker_id, batch and position",
-        )
-    return next(iter(found))
-
-
-def _conversation(
-    record: ChatRecord,
-    question_id: str,
-    questions: Mapping[str, Question],
-    answer: Answer | None,
-    indices: bool,
-    intake: Intake,
-) -> Conversation:
-    question = questions.get(question_id)
-    if question is None:
-        raise BadRecord(
-            "conversation about an unknown question",
-            f"{record.where('question_id')}: {question_id!r}",
-            expected="an id of questions.csv",
-        )
-    assistant = record.text(MODEL_NAMES) or (answer.assistant if answer else "")
-    if not assistant:
-        raise BadRecord(
-            "conversation with no assistant named", f"{record.where('model')}: missing", expected="the assistant's name"
-        )
-    worker_id = record.text(("worker_id",))
-    letter = _letter_chatbench_chats(record, question, answer, indices)
-    if letter is None:
-        intake.note("conversations whose final letter was not recorded: they yield no answer example")
-    try:
-        return Conversation(
-            id=conversation_id(question_id, worker_id),
-            question_id=question_id,
-            worker_id=worker_id,
-            assistant=assistant,
-            condition=record.text(("condition",)) or (answer.condition if answer else ""),
-            turns=_turns(record, intake),
-            answer=letter,
-        )
-    except ValueError as error:
-        raise BadRecord(
-            "turns out of order",
-            f"{record.where('chat_history')}: {error}",
-            expected="a chat that starts with the user, alternates and ends with the assistant",
-        ) from error
-
-
-def _letter_chatbench_chats(record: ChatRecord, question: Question, answer: Answer | None, indices: bool) -> str | None:
-    """The letter in the record, else in the answers, else the right one where `acc` is 1, else None."""
-    selected = record.text(SELECTED_NAMES)
-    if selected:
-        letter = letter_of(selected, question.options, indices=indices)
-        if letter is None:
-            raise BadRecord(
-                "letter outside A-D", f"{record.where('selected_answer')}: {selected!r}", expected="A, B, C or D"
-            )
-        return letter
-    if answer is not None:
-        return answer.letter
-    return question.answer if correct_of(record.text(("acc",))) else None
-
-
-def _turns(record: ChatRecord, intake: Intake) -> tuple[Turn, ...]:
-    history = record.value(_HISTORY_NAMES)
-    if isinstance(history, str):
-        try:
-            history = json.loads(history)
-        except json.JSONDecodeError:
-            history = None
-    if not isinstance(history, list):
-        raise BadRecord(
-            "no chat history",
-            f"{record.where('chat_history')}: {type(history).__name__}",
-            expected="a list of {role, content}",
-        )
-    if history and _role_name(history[0]) == "system":
-        history = history[1:]
-        intake.note("conversations led by a system message, which is no turn of the chat")
-    if not history:
-        raise BadRecord(
-            "empty conversation",
-            f"{record.where('chat_history')}: no message",
-            expected="at least one message and its reply",
-        )
-    return tuple(_turn(record, index, item, intake) for index, item in enumerate(history))
-
-
-def _role_name(item: object) -> str:
-    return str(item.get("role", "")) if isinstance(item, dict) else ""
-
-
-def _turn(record: ChatRecord, index: int, item: object, intake: Intake) -> Turn:
-    where = record.where(f"chat_history[{index}]")
-    role = role_of(_role_name(item))
-    if role is None:
-        raise BadRecord("unknown role", f"{where}: role {_role_name(item)!r}", expected=EXPECTED_ROLES)
-    content = (
-        next((item[k] for k in ("content", "text", "message") if k in item), None) if isinstance(item, dict) else None
-    )
-    if not isinstance(content, str):
-        raise BadRecord("message without text", f"{where}: content {content!r}", expected="text")
-    if not content.strip():
-        if role == "user":
-            raise BadRecord("empty user message", f"{where}: no text", expected="what the user wrote")
-        intake.note("empty assistant messages, kept as they were")
-    return Turn(role, content)
-
-
-def _answer_of(record: ChatRecord, conversation: Conversation, question: Question, intake: Intake) -> list[Answer]:
-    """The final answer as the chat's own record states it, for a chat that the answers' table does not hold."""
-    correct = correct_of(record.text(("acc",)))
-    if correct is None and conversation.answer is None:
-        intake.note("conversations without a recorded answer")
-        return []
-    intake.note("answers taken from conversations.json, because the answers' table has no row for them")
-    right = conversation.answer == question.answer if correct is None else correct
-    return [
-        Answer(
-            conversation.question_id,
-            conversation.worker_id,
-            "user-AI",
-            conversation.assistant,
-            conversation.condition,
-            conversation.answer,
-            right,
-        )
-    ]
-
-
 QUESTIONS = "questions.csv"
-_DOWNLOAD = "check the path, or get the files with: chatbench download chatbench"
+ATTENTION_CHECK_ID = "example-1"
+FILTERED_OUT = "conversation of an answer that user_answers_filtered.csv leaves out"
+
+_ID = ("question_id", "questionID", "qid")
+_MODEL = ("model", "assistant", "model_name")
+_QUESTION_COLUMNS: Mapping[str, Sequence[str]] = {
+    "question_id": (*_ID, "id"),
+    "question": ("question", "question_text", "text"),
+    "answer": ("answer", "correct_answer", "gold", "gold_answer", "answer_letter", "correct_letter", "label"),
+    "choices": ("choices", "options", "answer_choices"),
+    "subset": ("subset", "mmlu_subset"),
+    "subject": ("subject", "category", "topic"),
+}
+_CHOICE_PREFIXES = ("choice_", "option_", "answer_", "")
+_ANSWER_COLUMNS: Mapping[str, Sequence[str]] = {
+    "question_id": (*_ID, "id"),
+    "worker_id": ("worker_id", "worker", "participant_id", "user_id"),
+    "model": _MODEL,
+    "selected_answer": ("selected_answer", "selectedAnswer", "answer", "user_answer", "letter"),
+    "answer_type": ("answer_type", "type", "kind", "phase"),
+    "acc": ("acc", "correct", "is_correct"),
+    **{name: (name,) for name in ("condition", "confidence", "batch", "position")},
+}
+_CHAT_KEYS: Mapping[str, Sequence[str]] = {
+    **_ANSWER_COLUMNS,
+    "question_id": _ID,  # not "id", which may be the chat's own
+    "chat_history": ("chat_history", "chatHistory", "messages", "conversation"),
+}
 
 
 def read_chatbench_folder(folder: Path, *, skip_bad_records: bool = False, include_pilots: bool = False) -> Study:
@@ -653,62 +82,373 @@ def read_chatbench_folder(folder: Path, *, skip_bad_records: bool = False, inclu
         ChatbenchError: a file is missing, damaged or has other columns; or a record is bad and is not to be skipped.
     """
     intake = Intake(skip_bad_records=skip_bad_records)
-    questions = read_questions(folder / QUESTIONS, intake)
-    answers: list[Answer] = []
-    conversations: list[Conversation] = []
-    for part in _parts(folder, include_pilots):
-        part_answers, part_conversations = _read_part(part, questions, intake)
-        answers += part_answers
-        conversations += part_conversations
-    conversations = _first_conversations(conversations, intake)
-    known = {conversation.id for conversation in conversations}
-    return Study(
-        name=folder.resolve().name,
-        questions=questions,
-        conversations=tuple(conversations),
-        answers=tuple(_with_conversation(answer, known) for answer in _first_answers(answers, intake)),
-        ai_alone=read_ai_alone(folder / "ai_alone_answers.csv", questions, intake),
-        dropped=intake.dropped,
-        notes=intake.notes,
+    intake.questions = read_questions(folder / QUESTIONS, intake)
+    pilots = sorted(path for path in folder.glob("pilot*") if path.is_dir()) if include_pilots else []
+    full_study = folder / "full_study"
+    for part in (full_study if full_study.is_dir() else folder, *pilots):
+        filtered, plain = part / "user_answers_filtered.csv", part / "user_answers.csv"
+        if not filtered.exists() and not plain.exists():
+            raise ChatbenchError(
+                f"{part}: no answers",
+                expected=f"{filtered.name} or {plain.name}",
+                fix="check the path, or get the files with: chatbench download chatbench",
+            )
+        answers = _read_answers(filtered if filtered.exists() else plain, intake)
+        _read_chats(part / "conversations.json", answers, intake, filtered=filtered.exists())
+    ai_alone = read_ai_alone(folder / "ai_alone_answers.csv", intake.questions, intake)
+    return intake.study(folder.resolve().name, ai_alone)
+
+
+def read_questions(path: Path, intake: Intake) -> dict[str, Question]:
+    """Questions by id from `questions.csv`.
+
+    Raises:
+        ChatbenchError: the file or one of its columns is missing.
+        BadRecord: a row is not a question (blank cell, answer that is no option, an id that was used before).
+    """
+    table = read_table(path, intake, _QUESTION_COLUMNS)
+    table.require(question_id="the question's id", question="the question's text", answer="the right answer")
+    option_columns = _option_columns(table)
+    indices = holds_indices(table.texts("answer"))
+    questions: dict[str, Question] = {}
+    for row in table.rows:
+        with intake.record():
+            question_id = _question_id(row)
+            if question_id in questions:
+                raise row.bad(
+                    "duplicate question id", "question_id", found=f"{question_id!r} again", expected="ids that differ"
+                )
+            questions[question_id] = _question(row, option_columns, indices)
+    if not questions:
+        raise ChatbenchError(f"{path}: no question", expected="one row per question", fix="download the study again")
+    return questions
+
+
+def _question_id(row: Row) -> str:
+    question_id = row.needed("question_id")
+    if question_id == ATTENTION_CHECK_ID:
+        raise LeftOut(ATTENTION_CHECK)
+    return question_id
+
+
+def _option_columns(table: Table) -> Sequence[str]:
+    """One column with a list of options, or four columns with one each."""
+    if "choices" in table.names:
+        return ("choices",)
+    for prefix in _CHOICE_PREFIXES:
+        columns = [find_column(table.columns, [prefix + letter]) for letter in LETTERS]
+        if all(columns):
+            return [column for column in columns if column is not None]
+    raise table.lacks("the options", ("choices", "choice_a ... choice_d", "option_a ... option_d", "A ... D"))
+
+
+def _question(row: Row, option_columns: Sequence[str], indices: bool) -> Question:
+    values = [row.value(column) for column in option_columns]
+    options = four_options(values if len(values) > 1 else literal_list(str(values[0])) or [])
+    if options is None:
+        blank = next((column for column in option_columns if not row.text(column)), option_columns[0])
+        raise row.bad("question without four options", blank, expected="four options")
+    letter = letter_of(row.needed("answer"), options, indices=indices)
+    if letter is None:
+        expected = "a letter A-D, an index 0-3, or the text of one option"
+        raise row.bad("right answer outside A-D", "answer", expected=expected)
+    # The subset has a column of its own, or is the id before `-redux-{i}`, or is the subject.
+    question_id = row.needed("question_id")
+    before_number = re.fullmatch(r"(.+?)(-redux)?-\d+", question_id)
+    subset = row.text("subset") or (before_number[1] if before_number else row.text("subject"))
+    if not subset:
+        expected = "an id such as conceptual_physics-redux-7"
+        raise row.bad("question without a subset", found=f"id {question_id!r}", expected=expected)
+    return Question(question_id, subset, row.needed("question"), options, letter)
+
+
+def read_ai_alone(path: Path, questions: Mapping[str, Question], intake: Intake) -> tuple[AiAloneScore, ...]:
+    """Scores from the wide table `ai_alone_answers.csv`: `{method}_count`, `{method}_acc`, `{method}_invalid`.
+
+    A method whose cells are blank in a row was not measured there.
+
+    Raises:
+        ChatbenchError: the file or one of its columns is missing.
+        BadRecord: a row names an unknown question or holds something that is not a number.
+    """
+    table = read_table(path, intake, {"question_id": (*_ID, "id"), "model": _MODEL})
+    table.require(question_id="the question's id", model="the assistant")
+    counted = [column.removesuffix("_count") for column in table.columns if column.endswith("_count")]
+    methods = [method for method in counted if f"{method}_acc" in table.columns]
+    if table.rows and not methods:
+        raise table.lacks("a method", ("{method}_count with {method}_acc",))
+    scores: list[AiAloneScore] = []
+    seen: set[tuple[str, str]] = set()
+    for row in table.rows:
+        with intake.record():
+            question_id, model = _question_id(row), row.needed("model")
+            if question_id not in questions:
+                raise row.bad("AI-alone row for an unknown question", "question_id", expected="an id of questions.csv")
+            if (question_id, model) in seen:
+                raise row.bad(
+                    "duplicate AI-alone row", found=f"{question_id!r} and {model!r} again", expected="one row each"
+                )
+            scores += [
+                _ai_alone_score(row, question_id, model, method)
+                for method in methods
+                if row.text(f"{method}_count") and row.text(f"{method}_acc")
+            ]
+            seen.add((question_id, model))
+    return tuple(scores)
+
+
+def _ai_alone_score(row: Row, question_id: str, model: str, method: str) -> AiAloneScore:
+    numbers = []
+    for column in (f"{method}_count", f"{method}_acc", f"{method}_invalid"):
+        try:
+            numbers.append(float(row.text(column) or "0"))
+        except ValueError:
+            numbers.append(-1.0)
+        if not 0 <= numbers[-1] < float("inf"):
+            raise row.bad("not a number", column, expected="a number of at least 0")
+    count, accuracy, invalid = numbers
+    if accuracy > 1:
+        raise row.bad("share above 1", f"{method}_acc", found=str(accuracy), expected="a share in 0..1")
+    return AiAloneScore(question_id, model, method, int(count), accuracy, int(invalid))
+
+
+Place = tuple[str, str, str]
+"""Worker, batch and position: where in a person's session a question stood."""
+
+
+class _GivenAnswers(NamedTuple):
+    """Answers given with an assistant by (question, worker), and the questions at each place of a session."""
+
+    by_person: dict[tuple[str, str], Answer]
+    questions_at: dict[Place, set[str]]
+
+
+def _place(row: Row) -> Place:
+    batch, position = (row.text(name).removesuffix(".0") for name in ("batch", "position"))
+    return row.text("worker_id"), batch, position
+
+
+def _read_answers(path: Path, intake: Intake) -> _GivenAnswers:
+    """Keeps every answer; the attention check and repeated answers are left out and counted.
+
+    Rows of type `confidence` belong to the same person's answer to the same question and are joined to it: to the one
+    given alone, else to the one given with the AI.
+
+    Raises:
+        ChatbenchError: the file or one of its columns is missing.
+        BadRecord: a row is not an answer (unknown question or kind, a letter outside A-D, neither letter nor `acc`).
+    """
+    table = read_table(path, intake, _ANSWER_COLUMNS)
+    table.require(question_id="the question's id", worker_id="the person's id", answer_type="the kind of answer")
+    if "acc" not in table.names and "selected_answer" not in table.names:
+        raise table.lacks("what was answered", (*_ANSWER_COLUMNS["selected_answer"], "acc"))
+    indices = holds_indices([text for text in table.texts("selected_answer") if not text.endswith("confident")])
+    part = Intake(skip_bad_records=intake.skip_bad_records)
+    confidences: dict[tuple[str, str], str] = {}
+    questions_at: dict[Place, set[str]] = {}
+    for row in table.rows:
+        with intake.record():
+            question_id, worker_id = _question_id(row), row.needed("worker_id")
+            if "confiden" in plain_name(row.text("answer_type")):
+                confidence = row.text("selected_answer") or row.text("confidence")
+                confidences.setdefault((question_id, worker_id), confidence)
+                continue
+            answer = _answer(row, question_id, indices, intake)
+            if answer.kind == "user-AI":
+                questions_at.setdefault(_place(row), set()).add(question_id)
+            part.add_answer(answer)
+    for (question_id, worker_id), confidence in confidences.items():
+        kinds: tuple[AnswerKind, AnswerKind] = ("user-alone", "user-AI")
+        keys = [key for kind in kinds if (key := (worker_id, question_id, kind)) in part.answers]
+        if keys and not part.answers[keys[0]].confidence:
+            part.answers[keys[0]] = replace(part.answers[keys[0]], confidence=confidence)
+    for answer in part.answers.values():
+        with intake.record():
+            intake.add_answer(answer)
+    by_person = {(a.question_id, a.worker_id): a for a in part.answers.values() if a.kind == "user-AI"}
+    return _GivenAnswers(by_person, questions_at)
+
+
+def _answer(row: Row, question_id: str, indices: bool, intake: Intake) -> Answer:
+    question = intake.questions.get(question_id)
+    if question is None:
+        raise row.bad("answer to an unknown question", "question_id", expected="an id of questions.csv")
+    kind = KIND_NAMES.get(plain_name(row.text("answer_type")))
+    if kind is None:
+        raise row.bad("unknown kind of answer", "answer_type", expected=EXPECTED_KINDS)
+    assistant = row.text("model")
+    if kind == "user-AI" and not assistant:
+        raise row.bad("answer with no assistant named", "model", found="no model", expected="the assistant's name")
+    letter = _letter(row, question, indices)
+    correct = correct_of(row.text("acc"))
+    if correct is None and row.text("acc"):
+        raise row.bad("acc that is neither 0 nor 1", "acc", expected="0 or 1")
+    if correct is None:
+        if letter is None:
+            found, expected = "blank, and no acc", "a letter or acc"
+            raise row.bad("answer without letter and acc", "selected_answer", found=found, expected=expected)
+        correct = letter == question.answer
+    if letter is not None and (letter == question.answer) != correct:
+        intake.note("answers whose letter and acc disagree: acc was taken")
+    if letter is None and correct:
+        letter = question.answer
+    elif letter is None:
+        intake.note("wrong answers whose letter was not recorded")
+    condition, confidence = row.text("condition"), row.text("confidence")
+    return Answer(question_id, row.needed("worker_id"), kind, assistant, condition, letter, correct, confidence)
+
+
+def _letter(row: Row, question: Question, indices: bool) -> str | None:
+    """The chosen letter, or None where none was recorded."""
+    if not row.text("selected_answer"):
+        return None
+    letter = letter_of(row.text("selected_answer"), question.options, indices=indices)
+    if letter is None:
+        raise row.bad("letter outside A-D", "selected_answer", expected="A, B, C or D")
+    return letter
+
+
+def _read_chats(path: Path, given: _GivenAnswers, intake: Intake, *, filtered: bool) -> None:
+    """Keeps every chat of `conversations.json`, and the answers that only the chats record.
+
+    Where a record lacks the question, its place in the person's session tells it.
+
+    Args:
+        filtered: the answers come from the filtered file, so a chat without an answer there is left out and counted.
+
+    Raises:
+        ChatbenchError: the file is missing, half-written, or not a list of records.
+        BadRecord: a record is not a chat (unknown role or question, empty, letter outside A-D).
+    """
+    rows = _chat_rows(path, intake)
+    indices = holds_indices([row.text("selected_answer") for row in rows])
+    filtered = filtered and bool(given.by_person)
+    for row in rows:
+        with intake.record():
+            worker_id = row.text("worker_id")
+            if not worker_id:
+                expected = "the person's id"
+                raise row.bad("conversation without a worker", "worker_id", found="missing", expected=expected)
+            question_id = row.text("question_id") or _question_at_place(row, given, filtered)
+            if question_id == ATTENTION_CHECK_ID:
+                raise LeftOut(ATTENTION_CHECK)
+            answer = given.by_person.get((question_id, worker_id))
+            if filtered and answer is None:
+                raise LeftOut(FILTERED_OUT)
+            if question_id not in intake.questions:
+                raise row.bad(
+                    "conversation about an unknown question",
+                    "question_id",
+                    found=repr(question_id),
+                    expected="an id of questions.csv",
+                )
+            question = intake.questions[question_id]
+            conversation = _conversation(row, question, answer, indices, intake)
+            intake.add_conversation(conversation)
+            if answer is None:
+                _add_answer_of(row, conversation, question, intake)
+
+
+def _chat_rows(path: Path, intake: Intake) -> list[Row]:
+    content = read_json(path, fix="download the study again; the file is missing or half-written")
+    if not isinstance(content, list):
+        raise ChatbenchError(
+            f"{path}: a {type(content).__name__}",
+            expected="a JSON list of conversations",
+            fix="download the study again",
+        )
+    rows = []
+    for number, item in enumerate(content, start=1):
+        with intake.record():
+            place = f"{path}, record {number}"
+            if not isinstance(item, dict):
+                raise BadRecord("not a record", f"{place}: {type(item).__name__}", expected="a JSON object")
+            recorded = {plain_name(key): value for key, value in item.items() if value is not None}
+            names = {
+                name: key
+                for name, spellings in _CHAT_KEYS.items()
+                if (key := next((key for key in map(plain_name, spellings) if key in recorded), None))
+            }
+            rows.append(Row(place, {name: recorded[key] for name, key in names.items()}, unit="key"))
+    return rows
+
+
+def _question_at_place(row: Row, given: _GivenAnswers, filtered: bool) -> str:
+    """The question's id by its place in the session; "" for a chat of an answer that was filtered out."""
+    found = given.questions_at.get(_place(row), set()) if all(_place(row)) else set()
+    if not found and filtered:
+        return ""
+    if len(found) != 1:
+        problem = "no user-AI answer" if not found else f"{len(found)} questions"
+        raise row.bad(
+            "conversation whose question is not known",
+            found=f"no question_id, and {problem} at worker, batch, position {', '.join(_place(row))}",
+            expected="a question_id, or one row of the answers with the same worker_id, batch and position",
+        )
+    return next(iter(found))
+
+
+def _conversation(row: Row, question: Question, answer: Answer | None, indices: bool, intake: Intake) -> Conversation:
+    assistant = row.text("model") or (answer.assistant if answer else "")
+    if not assistant:
+        expected = "the assistant's name"
+        raise row.bad("conversation with no assistant named", "model", found="missing", expected=expected)
+    letter = _letter(row, question, indices)
+    if letter is None and answer is not None:
+        letter = answer.letter
+    elif letter is None and correct_of(row.text("acc")):
+        letter = question.answer
+    if letter is None:
+        intake.note("conversations whose final letter was not recorded: they yield no answer example")
+    return row.conversation(
+        _turns(row, intake),
+        "chat_history",
+        question=question,
+        worker_id=row.text("worker_id"),
+        assistant=assistant,
+        condition=row.text("condition") or (answer.condition if answer else ""),
+        answer=letter,
     )
 
 
-def _parts(folder: Path, include_pilots: bool) -> list[Path]:
-    pilots = sorted(path for path in folder.glob("pilot*") if path.is_dir()) if include_pilots else []
-    full_study = folder / "full_study"
-    return [full_study if full_study.is_dir() else folder, *pilots]
+def _turns(row: Row, intake: Intake) -> tuple[Turn, ...]:
+    history = row.value("chat_history")
+    if isinstance(history, str):
+        history = literal_list(history)
+    if not isinstance(history, list):
+        found, expected = type(history).__name__, "a list of {role, content}"
+        raise row.bad("no chat history", "chat_history", found=found, expected=expected)
+    messages = [item if isinstance(item, dict) else {} for item in history]
+    if messages and messages[0].get("role") == "system":
+        messages = messages[1:]
+        intake.note("conversations led by a system message, which is no turn of the chat")
+    if not messages:
+        expected = "at least one message and its reply"
+        raise row.bad("empty conversation", "chat_history", found="no message", expected=expected)
+    turns = []
+    for index, message in enumerate(messages):
+        name, role_name = f"chat_history[{index}]", str(message.get("role", ""))
+        role = role_of(role_name)
+        if role is None:
+            raise row.bad("unknown role", name, found=f"role {role_name!r}", expected=EXPECTED_ROLES)
+        content = next((message[key] for key in ("content", "text", "message") if key in message), None)
+        if not isinstance(content, str):
+            raise row.bad("message without text", name, found=f"content {content!r}", expected="text")
+        if role == "user" and not content.strip():
+            raise row.bad("empty user message", name, found="no text", expected="what the user wrote")
+        if not content.strip():
+            intake.note("empty assistant messages, kept as they were")
+        turns.append(Turn(role, content))
+    return tuple(turns)
 
 
-def _read_part(
-    folder: Path, questions: Mapping[str, Question], intake: Intake
-) -> tuple[list[Answer], list[Conversation]]:
-    """Answers and chats of the full study or of one pilot."""
-    filtered, plain = folder / "user_answers_filtered.csv", folder / "user_answers.csv"
-    if not filtered.exists() and not plain.exists():
-        raise ChatbenchError(f"{folder}: no answers", expected=f"{filtered.name} or {plain.name}", fix=_DOWNLOAD)
-    table = read_answers(filtered if filtered.exists() else plain, questions, intake)
-    chats = read_chats(folder / "conversations.json", questions, table, intake, filtered=filtered.exists())
-    return [*table.answers, *chats.answers], list(chats.conversations)
-
-
-def _first_answers(answers: Sequence[Answer], intake: Intake) -> list[Answer]:
-    """One answer per worker, question and kind, across the full study and the pilots: the first."""
-    kept: dict[tuple[str, str, str], Answer] = {}
-    for answer in answers:
-        if kept.setdefault((answer.worker_id, answer.question_id, answer.kind), answer) is not answer:
-            intake.drop(DUPLICATE_ANSWER)
-    return list(kept.values())
-
-
-def _first_conversations(conversations: Sequence[Conversation], intake: Intake) -> list[Conversation]:
-    kept: dict[str, Conversation] = {}
-    for conversation in conversations:
-        if kept.setdefault(conversation.id, conversation) is not conversation:
-            intake.drop(DUPLICATE_CONVERSATION)
-    return list(kept.values())
-
-
-def _with_conversation(answer: Answer, known: set[str]) -> Answer:
-    """The answer with the id of its chat, where there is one."""
-    chat = conversation_id(answer.question_id, answer.worker_id)
-    return replace(answer, conversation_id=chat) if answer.kind == "user-AI" and chat in known else answer
+def _add_answer_of(row: Row, chat: Conversation, question: Question, intake: Intake) -> None:
+    """Keeps the final answer that the chat's own record states, where the answers' table has no row for it."""
+    correct = correct_of(row.text("acc"))
+    if correct is None and chat.answer is None:
+        intake.note("conversations without a recorded answer")
+        return
+    intake.note("answers taken from conversations.json, because the answers' table has no row for them")
+    right = chat.answer == question.answer if correct is None else correct
+    assistant, condition = chat.assistant, chat.condition
+    intake.add_answer(Answer(question.id, chat.worker_id, "user-AI", assistant, condition, chat.answer, right))

@@ -12,7 +12,7 @@ from typing import Literal
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import LETTERS, Question
-from chatbench.data.tables import BadRecord, four_options, read_records
+from chatbench.data.tables import four_options, read_records
 
 MmluPart = Literal["dev", "val", "test"]
 _FIX = "check the folder; it should hold dev/, val/ and test/ as in the MMLU archive"
@@ -30,7 +30,21 @@ def read_mmlu(folder: Path, subset: str, part: MmluPart = "test") -> list[Questi
         ChatbenchError: the file is missing or damaged; or a row has other than six cells or an answer outside A-D.
     """
     path = folder / part / f"{subset}_{part}.csv"
-    return [_question(path, subset, part, number, record) for number, record in enumerate(read_records(path, fix=_FIX))]
+    questions = []
+    for index, record in enumerate(read_records(path, fix=_FIX)):
+        where = f"{path}, row {index + 1}"
+        if len(record) != 2 + len(LETTERS):
+            raise ChatbenchError(f"{where}: {len(record)} cells", expected="6 cells", fix=_FIX)
+        text, *choices, answer = (cell.strip() for cell in record)
+        options = four_options(choices)
+        if not text or options is None:
+            found, expected = f"{where}: a blank question or option", "a question and four options"
+            raise ChatbenchError(found, expected=expected, fix=_FIX)
+        if answer not in LETTERS:
+            found = f"{where}, column 6: {answer!r}"
+            raise ChatbenchError(found, expected="A, B, C or D", fix=_FIX)
+        questions.append(Question(f"{subset}-{part}-{index}", subset, text, options, answer))
+    return questions
 
 
 def few_shot_examples(folder: Path, subset: str) -> list[Question]:
@@ -43,20 +57,3 @@ def few_shot_examples(folder: Path, subset: str) -> list[Question]:
     if len(examples) != 5:  # what the protocol's few-shot prompt shows
         raise ChatbenchError(f"{folder / 'dev'}: {len(examples)} examples of {subset}", expected="5 examples", fix=_FIX)
     return examples
-
-
-def _question(path: Path, subset: str, part: MmluPart, index: int, record: list[str]) -> Question:
-    where = f"{path}, row {index + 1}"
-    if len(record) != 2 + len(LETTERS):
-        raise BadRecord(
-            "row with too few or too many cells", f"{where}: {len(record)} cells", expected="6 cells", fix=_FIX
-        )
-    text, *choices, answer = (cell.strip() for cell in record)
-    options = four_options(choices)
-    if not text or options is None:
-        raise BadRecord(
-            "blank cell", f"{where}: a blank question or option", expected="a question and four options", fix=_FIX
-        )
-    if answer not in LETTERS:
-        raise BadRecord("right answer outside A-D", f"{where}, column 6: {answer!r}", expected="A, B, C or D", fix=_FIX)
-    return Question(f"{subset}-{part}-{index}", subset, text, options, answer)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_jsonl
 from chatbench.core.records import AiAloneScore, Answer, Conversation, Question, Study, Turn
-from chatbench.data.tables import DUPLICATE_ANSWER, EXPECTED_ROLES, BadRecord, Intake, conversation_id, role_of
+from chatbench.data.tables import EXPECTED_ROLES, BadRecord, Intake, Row, role_of
 
 _Letter = Literal["A", "B", "C", "D"]
 _Text = Annotated[str, Field(min_length=1)]
@@ -80,16 +80,7 @@ class AiAloneRecord(_Record):
 
 ChatRecord = Annotated[UserAiRecord | UserAloneRecord | AiAloneRecord, Field(discriminator="kind")]
 _PARSER: TypeAdapter[UserAiRecord | UserAloneRecord | AiAloneRecord] = TypeAdapter(ChatRecord)
-
-
-class _Gathered:
-    """The study as far as it has been read."""
-
-    def __init__(self) -> None:
-        self.questions: dict[str, Question] = {}
-        self.conversations: list[Conversation] = []
-        self.answers: dict[tuple[str, str, str], Answer] = {}
-        self.ai_alone: dict[tuple[str, str, str], AiAloneScore] = {}
+_Scores = dict[tuple[str, str, str], AiAloneScore]
 
 
 def read_chat_jsonl(path: Path, *, skip_bad_records: bool = False) -> Study:
@@ -98,114 +89,85 @@ def read_chat_jsonl(path: Path, *, skip_bad_records: bool = False) -> Study:
     Raises:
         ChatbenchError: the file is missing or a line is not JSON; or a record is bad and is not to be skipped.
     """
-    intake = Intake(skip_bad_records=skip_bad_records)
-    gathered = _Gathered()
-    for number, row in read_jsonl(path, fix="correct the line; the schema is in docs/own-study.md"):
+    intake, scores = Intake(skip_bad_records=skip_bad_records), _Scores()
+    for number, content in read_jsonl(path, fix="correct the line; the schema is in docs/own-study.md"):
         with intake.record():
-            _read_record(f"{path}, line {number}", row, gathered, intake)
-    if not gathered.questions:
+            _read_record(Row(f"{path}, line {number}", content, unit="key"), intake, scores)
+    if not intake.questions:
         raise ChatbenchError(f"{path}: no record", expected="one record a line", fix="see docs/own-study.md")
-    return Study(
-        name=path.stem,
-        questions=gathered.questions,
-        conversations=tuple(gathered.conversations),
-        answers=tuple(gathered.answers.values()),
-        ai_alone=tuple(gathered.ai_alone.values()),
-        dropped=intake.dropped,
-        notes=intake.notes,
-    )
+    return intake.study(path.stem, tuple(scores.values()))
 
 
-def _read_record(where: str, row: dict[str, object], gathered: _Gathered, intake: Intake) -> None:
+def _read_record(row: Row, intake: Intake, scores: _Scores) -> None:
     try:
-        record = _PARSER.validate_python(row, strict=False)
+        record = _PARSER.validate_python(row.cells)
     except ValidationError as error:
-        raise _bad_record(where, error) from None
-    question = _question(where, record.question, gathered)
+        raise _first_problem(row, error) from None
+    question = _question(row, record.question, intake)
     if isinstance(record, AiAloneRecord):
         key = (question.id, record.assistant, record.method)
-        if key in gathered.ai_alone:
-            raise BadRecord(
-                "duplicate AI-alone record", f"{where}: {key} again", expected="one per question, assistant and method"
-            )
-        gathered.ai_alone[key] = AiAloneScore(*key, record.count, record.accuracy, record.invalid)
-    elif (record.worker_id, question.id, record.kind) in gathered.answers:
-        intake.drop(DUPLICATE_ANSWER)
-        return
+        if key in scores:
+            expected = "one per question, assistant and method"
+            raise row.bad("duplicate AI-alone record", found=f"{key} again", expected=expected)
+        scores[key] = AiAloneScore(*key, record.count, record.accuracy, record.invalid)
     else:
-        chat = _conversation(where, record, question, intake) if isinstance(record, UserAiRecord) else None
-        gathered.answers[record.worker_id, question.id, record.kind] = Answer(
-            question.id, record.worker_id, record.kind, record.assistant, record.condition, record.answer,
-            record.answer == question.answer, record.confidence, chat.id if chat else "",
-        )  # fmt: skip
-        if chat is not None:
-            gathered.conversations.append(chat)
-    gathered.questions[question.id] = question
+        right, confidence = record.answer == question.answer, record.confidence
+        who, letter, condition = record.worker_id, record.answer, record.condition
+        answer = Answer(question.id, who, record.kind, record.assistant, condition, letter, right, confidence)
+        if (who, question.id, record.kind) not in intake.answers and isinstance(record, UserAiRecord):
+            chat = _conversation(row, record, question, intake)
+            if chat is not None:
+                intake.add_conversation(chat)
+        intake.add_answer(answer)
+    intake.questions[question.id] = question
 
 
-def _bad_record(where: str, error: ValidationError) -> BadRecord:
-    """The first thing that is wrong with a record, with its key."""
+def _first_problem(row: Row, error: ValidationError) -> BadRecord:
     first = error.errors(include_url=False)[0]
-    key = ".".join(
-        str(part) for part in first["loc"] if part not in ("user-AI", "user-alone", "ai-alone", "QuestionRecord")
-    )
-    missing = first["type"] == "missing"
-    found = "missing" if missing else repr(first["input"])[:80]
-    return BadRecord(f"bad value of {key or 'kind'}", f"{where}, key {key or 'kind'!r}: {found}", expected=first["msg"])
+    branches = ("user-AI", "user-alone", "ai-alone", "QuestionRecord")  # of unions, which are no keys
+    key = ".".join(str(part) for part in first["loc"] if part not in branches) or "kind"
+    found = "missing" if first["type"] == "missing" else repr(first["input"])[:80]
+    return row.bad(f"bad value of {key}", key, found=found, expected=first["msg"])
 
 
-def _question(where: str, given: QuestionRecord | str, gathered: _Gathered) -> Question:
+def _question(row: Row, given: QuestionRecord | str, intake: Intake) -> Question:
     """The question in full, or the one that an earlier line gave under this id."""
     if isinstance(given, str):
-        if given not in gathered.questions:
-            raise BadRecord(
-                "record about an unknown question",
-                f"{where}, key 'question': {given!r}",
-                expected="the question in full, or the id of an earlier one",
-            )
-        return gathered.questions[given]
+        if given not in intake.questions:
+            expected = "the question in full, or the id of an earlier one"
+            raise row.bad("record about an unknown question", "question", expected=expected)
+        return intake.questions[given]
     if not given.text.strip():
-        raise BadRecord(
-            "bad value of question.text", f"{where}, key 'question.text': blank", expected="the question's text"
-        )
+        raise row.bad("bad value of question.text", "question.text", found="blank", expected="the question's text")
     question = Question(given.id, given.subset, given.text, given.options, given.answer)
-    if gathered.questions.get(given.id, question) != question:
-        raise BadRecord(
-            "duplicate question id",
-            f"{where}, key 'question.id': {given.id!r} with other content",
-            expected="one question per id",
-        )
+    if intake.questions.get(given.id, question) != question:
+        found = f"{given.id!r} with other content"
+        raise row.bad("duplicate question id", "question.id", found=found, expected="one question per id")
     return question
 
 
-def _conversation(where: str, record: UserAiRecord, question: Question, intake: Intake) -> Conversation | None:
+def _conversation(row: Row, record: UserAiRecord, question: Question, intake: Intake) -> Conversation | None:
     if record.turns is None:
         intake.note("user-AI answers without asking (turns is null)")
         return None
     if not record.turns:
-        raise BadRecord(
-            "empty conversation",
-            f"{where}, key 'turns': no message",
-            expected="messages, or null where nothing was asked",
-        )
-    turns = tuple(_turn(f"{where}, key 'turns.{index}", turn) for index, turn in enumerate(record.turns))
-    try:
-        return Conversation(
-            conversation_id(question.id, record.worker_id), question.id, record.worker_id, record.assistant,
-            record.condition, turns, record.answer,
-        )  # fmt: skip
-    except ValueError as error:
-        raise BadRecord(
-            "turns out of order",
-            f"{where}, key 'turns': {error}",
-            expected="a chat that starts with the user, alternates and ends with the assistant",
-        ) from error
-
-
-def _turn(where: str, record: TurnRecord) -> Turn:
-    role = role_of(record.role)
-    if role is None:
-        raise BadRecord("unknown role", f"{where}.role': {record.role!r}", expected=EXPECTED_ROLES)
-    if role == "user" and not record.text.strip():
-        raise BadRecord("empty user message", f"{where}.text': no text", expected="what the user wrote")
-    return Turn(role, record.text)
+        expected = "messages, or null where nothing was asked"
+        raise row.bad("empty conversation", "turns", found="no message", expected=expected)
+    turns = []
+    for index, turn in enumerate(record.turns):
+        role = role_of(turn.role)
+        if role is None:
+            raise row.bad("unknown role", f"turns.{index}.role", found=repr(turn.role), expected=EXPECTED_ROLES)
+        if role == "user" and not turn.text.strip():
+            name, expected = f"turns.{index}.text", "what the user wrote"
+            raise row.bad("empty user message", name, found="no text", expected=expected)
+        turns.append(Turn(role, turn.text))
+    return row.conversation(
+        tuple(turns),
+        "turns",
+        question=question,
+        worker_id=record.worker_id,
+        assistant=record.assistant,
+        condition=record.condition,
+        answer=record.answer,
+    )

@@ -1,17 +1,11 @@
-"""CSV tables in which every cell knows its place, so that an error can name file, row and column.
+"""What the readers of studies share: records that know their place, the spellings of values, and the gathered study.
 
-Rows are counted as a spreadsheet counts them: the header is row 1. A file that is damaged as a whole (missing, not
-UTF-8, an open quote) is always an error; a single row with too few cells is a bad record.
+A file that is damaged as a whole (missing, not UTF-8, an open quote) is always an error. A single record that breaks a
+study's rules raises `BadRecord`, which says where and why; with `skip_bad_records` the same record is left out and
+counted under its reason. What the protocol leaves out (the attention check, duplicates) is always counted.
 
-The spellings in which studies write roles, letters, options and kinds of answers, each read to one value.
-
-The names that the ChatBench files use are not all published, so the readers accept the variants listed here and refuse
-everything else: a value that is merely guessed would be worse than an error.
-
-What happens to records that cannot be used: an error that says where and why, or a count under its reason.
-
-Nothing is left out silently. A record that breaks a study's rules raises `BadRecord`; with `skip_bad_records` the same
-record is left out and counted. What the protocol leaves out (the attention check, duplicates) is always counted.
+The names that the ChatBench files use are not all published, so the readers accept the spellings listed here and in
+`chatbench_format` and refuse everything else: a guessed value would be worse than an error.
 """
 
 from __future__ import annotations
@@ -21,33 +15,30 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import LETTERS, AnswerKind, Role
+from chatbench.core.records import LETTERS, AiAloneScore, Answer, AnswerKind, Conversation, Question, Role, Study, Turn
 
 ROLE_NAMES: dict[str, Role] = {
-    "user": "user",
-    "you": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "bot": "assistant",
-    "ai": "assistant",
+    **dict.fromkeys(("user", "you", "human"), "user"),
+    **dict.fromkeys(("assistant", "bot", "ai"), "assistant"),
 }
 EXPECTED_ROLES = "one of user, You, assistant, Bot, AI"
-
 KIND_NAMES: dict[str, AnswerKind] = {
-    "useralone": "user-alone",
-    "user": "user-alone",
-    "alone": "user-alone",
-    "userai": "user-AI",
-    "withai": "user-AI",
-    "ai": "user-AI",
+    **dict.fromkeys(("useralone", "user", "alone"), "user-alone"),
+    **dict.fromkeys(("userai", "withai", "ai"), "user-AI"),
 }
 EXPECTED_KINDS = "user-alone or user-AI"
+
+SKIP_FIX = "correct the record, or run again with --skip-bad-records to leave it out and have it counted"
+ATTENTION_CHECK = "attention check"
+DUPLICATE_ANSWER = "duplicate answer (same worker, question and kind; the first is kept)"
+DUPLICATE_CONVERSATION = "duplicate conversation (same worker and question; the first is kept)"
 
 Options = tuple[str, str, str, str]
 
@@ -61,19 +52,9 @@ def plain_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def is_blank(value: str) -> bool:
-    """Whether a cell says that nothing was recorded (empty, or a data frame's `nan`)."""
-    return value.strip() in {"", "nan", "NaN", "None", "null"}
-
-
 def role_of(name: str) -> Role | None:
     """`user` or `assistant`, or None for an unknown role."""
     return ROLE_NAMES.get(plain_name(name))
-
-
-def kind_of(name: str) -> AnswerKind | None:
-    """`user-alone` or `user-AI`, or None for an unknown kind."""
-    return KIND_NAMES.get(plain_name(name))
 
 
 def correct_of(text: str) -> bool | None:
@@ -90,7 +71,7 @@ def holds_indices(values: Sequence[str]) -> bool:
 
     Decided for the whole column: in a mathematics study a single `2` may as well be the text of an option.
     """
-    filled = [value for value in values if not is_blank(value)]
+    filled = [value for value in values if value]
     return sum(value.removesuffix(".0") in {"0", "1", "2", "3"} for value in filled) > len(filled) / 2
 
 
@@ -136,16 +117,13 @@ def four_options(values: Sequence[object]) -> Options | None:
     return (texts[0], texts[1], texts[2], texts[3]) if len(texts) == len(LETTERS) and all(texts) else None
 
 
-def number_key(value: object) -> str:
-    """A batch or position as one spelling, whether it was read as `3`, `3.0` or 3."""
-    return str(value).strip().removesuffix(".0")
+def conversation_id(question_id: str, worker_id: str) -> str:
+    """The id of a person's chat about a question; a person has at most one.
 
-
-SKIP_FIX = "correct the record, or run again with --skip-bad-records to leave it out and have it counted"
-
-ATTENTION_CHECK = "attention check"
-DUPLICATE_ANSWER = "duplicate answer (same worker, question and kind; the first is kept)"
-DUPLICATE_CONVERSATION = "duplicate conversation (same worker and question; the first is kept)"
+    >>> conversation_id("college_mathematics-redux-3", "w7")
+    'college_mathematics-redux-3|w7'
+    """
+    return f"{question_id}|{worker_id}"
 
 
 class BadRecord(ChatbenchError):  # noqa: N818  # a record, named as the option --skip-bad-records names it
@@ -156,121 +134,187 @@ class BadRecord(ChatbenchError):  # noqa: N818  # a record, named as the option 
         super().__init__(found, expected=expected, fix=fix)
 
 
+class LeftOut(Exception):  # noqa: N818  # no error: what the protocol leaves out
+    """A record that is left out and counted under this reason, whether or not bad records are skipped."""
+
+
 class Intake:
-    """Counts what a reader leaves out (`dropped`) and what it wants to be known (`notes`)."""
+    """A study as far as it has been read, with what was left out (`dropped`) and what a user should know (`notes`)."""
 
     def __init__(self, *, skip_bad_records: bool = False) -> None:
         self.skip_bad_records = skip_bad_records
+        self.questions: dict[str, Question] = {}
+        self.conversations: dict[str, Conversation] = {}
+        self.answers: dict[tuple[str, str, AnswerKind], Answer] = {}
         self._dropped: Counter[str] = Counter()
         self._noted: Counter[str] = Counter()
 
     @contextmanager
     def record(self) -> Iterator[None]:
-        """Reads one record: a `BadRecord` raised inside is counted instead where bad records are to be skipped."""
+        """Reads one record: `LeftOut` and, where they are skipped, bad records raised inside are counted."""
         try:
             yield
+        except LeftOut as error:
+            self._dropped[str(error)] += 1
         except BadRecord as error:
             if not self.skip_bad_records:
                 raise
-            self.drop(error.reason)
-
-    def drop(self, reason: str) -> None:
-        """Counts a record that is left out."""
-        self._dropped[reason] += 1
+            self._dropped[error.reason] += 1
 
     def note(self, text: str) -> None:
         """Counts something about a record that is kept."""
         self._noted[text] += 1
 
-    @property
-    def dropped(self) -> dict[str, int]:
-        """Number of records left out, by reason, in alphabetical order."""
-        return dict(sorted(self._dropped.items()))
+    def add_answer(self, answer: Answer) -> None:
+        """Keeps an answer.
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """One line per noted fact, led by its count."""
-        return tuple(f"{count} x {text}" for text, count in sorted(self._noted.items()))
+        Raises:
+            LeftOut: the same person has answered the same question in the same way before.
+        """
+        if self.answers.setdefault((answer.worker_id, answer.question_id, answer.kind), answer) is not answer:
+            raise LeftOut(DUPLICATE_ANSWER)
 
+    def add_conversation(self, conversation: Conversation) -> None:
+        """Keeps a conversation.
 
-def conversation_id(question_id: str, worker_id: str) -> str:
-    """The id of a person's chat about a question; a person has at most one.
+        Raises:
+            LeftOut: the same person has chatted about the same question before.
+        """
+        if self.conversations.setdefault(conversation.id, conversation) is not conversation:
+            raise LeftOut(DUPLICATE_CONVERSATION)
 
-    >>> conversation_id("college_mathematics-redux-3", "w7")
-    'college_mathematics-redux-3|w7'
-    """
-    return f"{question_id}|{worker_id}"
+    def study(self, name: str, ai_alone: Sequence[AiAloneScore] = ()) -> Study:
+        """What was read; an answer given with an assistant gets the id of its conversation, where there is one."""
+        answers = []
+        for answer in self.answers.values():
+            chat = conversation_id(answer.question_id, answer.worker_id)
+            linked = answer.kind == "user-AI" and chat in self.conversations
+            answers.append(replace(answer, conversation_id=chat) if linked else answer)
+        return Study(
+            name=name,
+            questions=self.questions,
+            conversations=tuple(self.conversations.values()),
+            answers=tuple(answers),
+            ai_alone=tuple(ai_alone),
+            dropped=dict(sorted(self._dropped.items())),
+            notes=tuple(f"{count} x {text}" for text, count in sorted(self._noted.items())),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a table: column name -> text of the cell."""
+    """One record of a file, and where it stands.
 
-    file: Path
-    number: int
-    cells: dict[str, str]
+    `place` is such as `questions.csv, row 3` (as a spreadsheet counts: the header is row 1). `names` gives the file's
+    own name of a column or key that is asked for by another; `unit` is what errors call it.
+    """
 
-    def where(self, column: str | None = None) -> str:
-        """The place of a cell (or of the row) as an error names it."""
-        place = f"{self.file}, row {self.number}"
-        return place if column is None else f"{place}, column {column!r}"
+    place: str
+    cells: Mapping[str, object]
+    names: Mapping[str, str] = field(default_factory=dict)
+    unit: Literal["column", "key"] = "column"
 
-    def text(self, column: str | None) -> str:
-        """The cell's text without surrounding white space; "" for a missing column, a blank cell or `nan`."""
-        value = self.cells[column].strip() if column is not None else ""
-        return "" if is_blank(value) else value
+    def value(self, name: str) -> object:
+        """What the record holds under a name, or None."""
+        return self.cells.get(self.names.get(name, name))
 
-    def needed(self, column: str) -> str:
-        """The cell's text.
+    def text(self, name: str) -> str:
+        """The same without surrounding white space; "" where nothing was recorded (blank, or a data frame's `nan`)."""
+        value = self.value(name)
+        text = "" if value is None else str(value).strip()
+        return "" if text in {"nan", "NaN", "None", "null"} else text
+
+    def needed(self, name: str) -> str:
+        """The same.
 
         Raises:
             BadRecord: the cell is blank.
         """
-        value = self.text(column)
-        if not value:
-            raise BadRecord(f"blank {column}", f"{self.where(column)}: blank", expected=f"a {column}")
-        return value
+        column = self.names.get(name, name)
+        if not self.text(name):
+            raise self.bad(f"blank {column}", name, found="blank", expected=f"a {column}")
+        return self.text(name)
+
+    def bad(self, reason: str, name: str = "", *, expected: str, found: str = "") -> BadRecord:
+        """The error for this record, or for one cell of it; `found` is by default what the cell holds."""
+        place = f"{self.place}, {self.unit} {self.names.get(name, name)!r}" if name else self.place
+        return BadRecord(reason, f"{place}: {found or repr(self.value(name))[:80]}", expected=expected)
+
+    def conversation(
+        self,
+        turns: tuple[Turn, ...],
+        turns_name: str,
+        *,
+        question: Question,
+        worker_id: str,
+        assistant: str,
+        condition: str,
+        answer: str | None,
+    ) -> Conversation:
+        """The chat in this record, whose turns are under `turns_name`.
+
+        Raises:
+            BadRecord: the turns do not alternate from user to assistant.
+        """
+        chat_id = conversation_id(question.id, worker_id)
+        try:
+            return Conversation(chat_id, question.id, worker_id, assistant, condition, turns, answer)
+        except ValueError as error:
+            raise self.bad(
+                "turns out of order",
+                turns_name,
+                found=str(error),
+                expected="a chat that starts with the user, alternates and ends with the assistant",
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """All rows of a CSV file."""
+    """All rows of a CSV file; `names` gives the file's column for each of `spellings` that it has."""
 
     path: Path
     columns: tuple[str, ...]
+    spellings: Mapping[str, Sequence[str]]
+    names: Mapping[str, str]
     rows: tuple[Row, ...]
 
-    def find(self, names: Sequence[str]) -> str | None:
-        """The first column that has one of the names (case and punctuation do not matter), or None."""
-        known = {plain_name(column): column for column in reversed(self.columns)}
-        return next((known[plain_name(name)] for name in names if plain_name(name) in known), None)
-
-    def need(self, meaning: str, names: Sequence[str]) -> str:
-        """The column that holds `meaning`.
+    def require(self, **meanings: str) -> None:
+        """Checks that there is a column of each name; the meaning is what an error calls it.
 
         Raises:
             ChatbenchError: there is none.
         """
-        column = self.find(names)
-        if column is None:
-            raise self.lacks(meaning, names)
-        return column
+        for name, meaning in meanings.items():
+            if name not in self.names:
+                raise self.lacks(meaning, self.spellings[name])
 
-    def lacks(self, meaning: str, names: Sequence[str]) -> ChatbenchError:
+    def lacks(self, meaning: str, spellings: Sequence[str]) -> ChatbenchError:
         """The error for a table without a column for `meaning`."""
         return ChatbenchError(
             f"{self.path}, row 1: no column for {meaning}; columns are {', '.join(self.columns)}",
-            expected=f"a column named {' or '.join(names)}",
+            expected=f"a column named {' or '.join(spellings)}",
             fix="rename the column, or check that this is the right file",
         )
 
-    def texts(self, column: str) -> list[str]:
+    def texts(self, name: str) -> list[str]:
         """All cells of a column."""
-        return [row.text(column) for row in self.rows]
+        return [row.text(name) for row in self.rows]
 
 
-def read_table(path: Path, intake: Intake, *, fix: str = "check the path, or download the study again") -> Table:
-    """Reads a CSV file with a header.
+def find_column(columns: Sequence[str], spellings: Sequence[str]) -> str | None:
+    """The first column that has one of the names (case and punctuation do not matter), or None."""
+    known = {plain_name(column): column for column in reversed(columns)}
+    return next((known[name] for name in map(plain_name, spellings) if name in known), None)
+
+
+def read_table(
+    path: Path,
+    intake: Intake,
+    spellings: Mapping[str, Sequence[str]],
+    *,
+    fix: str = "check the path, or download the study again",
+) -> Table:
+    """Reads a CSV file with a header, whose columns may be spelled in several ways.
 
     Raises:
         ChatbenchError: the file is missing, empty, half-written inside a quoted cell, or not UTF-8.
@@ -279,24 +323,21 @@ def read_table(path: Path, intake: Intake, *, fix: str = "check the path, or dow
     records = read_records(path, fix=fix)
     if not records:
         raise ChatbenchError(f"{path}: empty file", expected="a header and rows", fix=fix)
-    header = records[0]
-    rows = []
+    header, rows = records[0], []
+    names = {name: column for name, accepted in spellings.items() if (column := find_column(header, accepted))}
     for number, record in enumerate(records[1:], start=2):
         if not record:
             continue
         with intake.record():
-            rows.append(Row(path, number, _cells(path, number, header, record)))
-    return Table(path, tuple(header), tuple(rows))
-
-
-def _cells(path: Path, number: int, header: list[str], record: list[str]) -> dict[str, str]:
-    if len(record) != len(header):
-        raise BadRecord(
-            "row with too few or too many cells",
-            f"{path}, row {number}: {len(record)} cells",
-            expected=f"{len(header)} cells, as in the header; the file may be half-written",
-        )
-    return dict(zip(header, record, strict=True))
+            row = Row(f"{path}, row {number}", dict(zip(header, record, strict=False)), names)
+            if len(record) != len(header):
+                raise row.bad(
+                    "row with too few or too many cells",
+                    found=f"{len(record)} cells",
+                    expected=f"{len(header)} cells, as in the header; the file may be half-written",
+                )
+            rows.append(row)
+    return Table(path, tuple(header), spellings, names, tuple(rows))
 
 
 def read_records(path: Path, *, fix: str) -> list[list[str]]:
