@@ -37,9 +37,7 @@ class GroupedHelp(TyperGroup):
         for heading, group in GROUPS.items():
             names = [str(one.name or one.callback.__name__) for one in group.registered_commands if one.callback]
             with formatter.section(heading):
-                formatter.write_dl(
-                    [(name, self.commands[name].get_short_help_str(formatter.width - 20)) for name in names]
-                )
+                formatter.write_dl([(f"{name:<17}", self.commands[name].get_short_help_str(150)) for name in names])
 
 
 app = typer.Typer(

@@ -30,7 +30,9 @@ def report(
     data: SplitsFolder = None,
     results: Results = Path("results"),
 ) -> None:
-    """Writes the page: scores, figures, questions and every chat, in one HTML file that needs no network.
+    """Write the results as one HTML page.
+
+    Scores, figures, questions and every chat; it needs no network.
 
     Example: chatbench report results --out report.html
     """
@@ -51,7 +53,9 @@ def view(
     data: SplitsFolder = None,
     results: Results = Path("results"),
 ) -> None:
-    """Opens the page on this machine, and loads it again while a run goes on; Ctrl-C ends it.
+    """Serve the page here while a run goes on.
+
+    It reloads by itself; Ctrl-C ends it.
 
     Example: chatbench view results
     """
@@ -70,7 +74,7 @@ def show(
     data: SplitsFolder = None,
     results: Results = Path("results"),
 ) -> None:
-    """The main table and small plots in the terminal, or the same for papers and other programs.
+    """Print tables and plots, or LaTeX, CSV, JSON.
 
     Example: chatbench show tiny --latex
     """

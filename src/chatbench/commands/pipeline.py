@@ -48,7 +48,9 @@ def run(
     skip_bad_records: SkipBad = False,
     include_pilots: Pilots = False,
 ) -> None:
-    """Everything, for all splits: prepare, fine-tune, perplexity, simulated chats, scores. Run again = continue.
+    """Run every step for all splits (resumes).
+
+    Prepare, fine-tune, perplexity, simulated chats, scores.
 
     Example: chatbench run tiny --study studies/sample --splits 3
     """
@@ -77,7 +79,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for study, data and results.")] = Path("demo"),
     splits: Annotated[int, typer.Option(help="Number of splits.")] = 3,
 ) -> None:
-    """The whole pipeline on the sample study with the tiny model, in a few minutes on a laptop.
+    """Run the whole pipeline on the sample study.
+
+    With the tiny model, in a few minutes on a laptop.
 
     Example: chatbench demo
     """
@@ -88,7 +92,9 @@ def demo(
 
 @commands.command()
 def doctor(results: Results = Path("results")) -> None:
-    """What will and will not work on this machine, and why: GPUs, precision, 8-bit, token, disk, versions.
+    """Report what this machine can and cannot do.
+
+    GPUs, precision, 8-bit, token, disk, versions.
 
     Example: chatbench doctor
     """

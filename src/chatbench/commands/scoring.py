@@ -19,7 +19,9 @@ def eval_ppl(
     data: Data = Path("data"),
     results: Results = Path("results"),
 ) -> None:
-    """Perplexity of the held-out human turns, before and after fine-tuning.
+    """Perplexity of held-out human turns.
+
+    Of the fine-tuned model and of its base.
 
     Example: chatbench eval-ppl tiny --split split_0
     """
@@ -39,7 +41,9 @@ def eval_chatbench(
     data: Data = Path("data"),
     results: Results = Path("results"),
 ) -> None:
-    """BLEU, ROUGE, and agreement with people's accuracy, per split and over splits, between floor and ceiling.
+    """Score a simulator: BLEU, ROUGE, agreement with people.
+
+    Per split and over splits, each score beside its floor and its ceiling.
 
     Example: chatbench eval-chatbench tiny
     """
@@ -70,7 +74,9 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Also write everything to this JSON file.")] = None,
     results: Results = Path("results"),
 ) -> None:
-    """Simulators on the same questions: differences with intervals and p-values; refuses unlike signatures.
+    """Compare simulators: differences, intervals, p-values.
+
+    On the same questions; incompatible configurations are refused.
 
     Example: chatbench compare tiny distilgpt2
     """
@@ -98,7 +104,9 @@ def realism(
     data: Data = Path("data"),
     results: Results = Path("results"),
 ) -> None:
-    """How like people's chats the simulated ones are, each measure beside people against people.
+    """Compare simulated chats with people's chats.
+
+    Each measure stands beside people compared with people.
 
     Example: chatbench realism tiny --termination
     """
@@ -131,7 +139,9 @@ def table(
 
 @commands.command()
 def sanity(model: Model, data: Data = Path("data"), results: Results = Path("results")) -> None:
-    """One screen that tells whether a trained model is sane; exit code 1 if something wants a look.
+    """Check a trained model on one screen.
+
+    Exit code 1 if there is a warning.
 
     Example: chatbench sanity tiny
     """

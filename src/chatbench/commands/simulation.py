@@ -84,7 +84,7 @@ def simulate(
         ),
     ] = False,
 ) -> None:
-    """Lets the simulator chat with assistants about the held-out questions; continues where it stopped.
+    """Simulate chats about held-out questions (resumes).
 
     Example: chatbench simulate tiny --assistant scripted:all --conversations 10
     """
@@ -129,7 +129,7 @@ def ai_alone(
     results: Results = Path("results"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop the replies of other settings.")] = False,
 ) -> None:
-    """How often an assistant alone answers right, beside which people with it are seen; continues where it stopped.
+    """Measure how often an assistant alone is right (resumes).
 
     Example: chatbench ai-alone --study sample --assistant local:FOLDER --method letter-only-zero-shot
     """
@@ -201,7 +201,9 @@ def chat(
     data: Data = Path("data"),
     results: Results = Path("results"),
 ) -> None:
-    """One chat in the terminal: you are the assistant, or watch a model be it.
+    """Take part in one chat, or watch it, in the terminal.
+
+    You are the assistant, or a model is.
 
     Example: chatbench chat tiny --question sample_counting-redux-0 --assistant scripted:strong
     """
@@ -229,7 +231,9 @@ def export(
     data: Data = Path("data"),
     results: Results = Path("results"),
 ) -> None:
-    """Writes the simulated conversations as a table, a row a conversation or a row a turn.
+    """Export simulated chats to CSV or Parquet.
+
+    A row per conversation, or per turn.
 
     Example: chatbench export tiny --to chats.parquet
     """

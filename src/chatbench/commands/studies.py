@@ -21,7 +21,7 @@ def download(
         bool, typer.Option("--allow-other-checksum", help="Take a file that is not the known one.")
     ] = False,
 ) -> None:
-    """Downloads a published study; continues a download that was cut off.
+    """Download a published study (resumes).
 
     Example: chatbench download chatbench
     """
@@ -37,7 +37,9 @@ def sample(
     chats: Annotated[int, typer.Option(help="Conversations per question and assistant.")] = 10,
     seed: Seed = 0,
 ) -> None:
-    """Writes the sample study: generated problems, people and assistants, whose truth is known.
+    """Generate the sample study, whose truth is known.
+
+    Problems, people and assistants are generated; docs/sample-study.md describes how.
 
     Example: chatbench sample studies/sample --questions 120
     """
@@ -55,7 +57,7 @@ def check_study(
     skip_bad_records: SkipBad = False,
     include_pilots: Pilots = False,
 ) -> None:
-    """Validates a study and summarises it.
+    """Validate a study and summarise it.
 
     Example: chatbench check-study my_chats.jsonl
     """
@@ -74,7 +76,9 @@ def study(
     skip_bad_records: SkipBad = False,
     include_pilots: Pilots = False,
 ) -> None:
-    """Recomputes what a study says: accuracies, gaps, correlations, mirror rate, advice, mixed-effects regression.
+    """Recompute the findings of a study.
+
+    Accuracies, gaps, correlations, mirror rate, advice, mixed-effects regression.
 
     Example: chatbench study studies/sample --json results/study.json
     """
@@ -99,7 +103,7 @@ def prepare_splits(
     skip_bad_records: SkipBad = False,
     include_pilots: Pilots = False,
 ) -> None:
-    """Splits a study by question and turns its chats into training examples.
+    """Split a study by question into training examples.
 
     Example: chatbench prepare-splits --study studies/sample --splits 3
     """

@@ -54,7 +54,9 @@ def finetune(
         bool, typer.Option("--overwrite", help="Start anew where another run's result stands.")
     ] = False,
 ) -> None:
-    """Fine-tunes a simulator on one split; continues a run that was killed. Settings replace those of the recipe.
+    """Fine-tune a simulator on one split (resumes).
+
+    Settings given here override those of the recipe.
 
     Example: SPLIT_ID=split_1 chatbench finetune distilgpt2
     """
@@ -88,7 +90,7 @@ def show_mask(
         Literal["plain", "chat"] | None, typer.Option(help="The form of the example; default: the recipe's.")
     ] = None,
 ) -> None:
-    """The exact text of an example, with the tokens that carry loss coloured.
+    """Print an example with the tokens that carry loss.
 
     Example: chatbench show-mask data/split_0/train.jsonl --row 3 --model Qwen/Qwen3-0.6B --template chat
     """
@@ -101,7 +103,7 @@ def show_mask(
 
 @commands.command()
 def recipes() -> None:
-    """Lists the recipes: a base and the settings that suit it.
+    """List the recipes: base models with their settings.
 
     Example: chatbench recipes
     """
@@ -121,7 +123,9 @@ def merge(
         typer.Option(help="Format of the weights; auto: as the base is stored."),
     ] = "auto",
 ) -> None:
-    """Makes one ordinary model folder of an adapter and its base, for vLLM and others.
+    """Merge an adapter and its base into one folder.
+
+    The result is an ordinary model, for vLLM and others.
 
     Example: chatbench merge mistral-7b merged/mistral-7b --split split_0
     """
@@ -141,7 +145,7 @@ def publish(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent.")] = False,
     results: Results = Path("results"),
 ) -> None:
-    """Pushes a fine-tuned model or adapter, with its card, to the Hugging Face hub.
+    """Push a fine-tuned model, with its card, to the hub.
 
     Example: chatbench publish distilgpt2 --to my-lab/user-simulator --dry-run
     """
@@ -179,7 +183,9 @@ def make_scratch_base(
     layers: Annotated[int, typer.Option(help="Number of layers.")] = 4,
     seed: Seed = 0,
 ) -> None:
-    """Writes a small base with random weights, to fine-tune from nothing where no pretrained one can be had.
+    """Write a small base model with random weights.
+
+    For fine-tuning from nothing where no pretrained base can be had.
 
     Example: chatbench make-scratch-base mistral bases/split_0/mistral-small --train data/split_0/train.jsonl
     """
