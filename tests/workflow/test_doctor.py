@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from chatbench.core.recipes import recipes
 from chatbench.workflow import doctor as module
 from chatbench.workflow.doctor import Finding, doctor, print_doctor
+
+WORKS = Finding("8-bit", "ok", "")
+
+
+def verdict(recipe: str, device: str, memory: float, eight_bit: Finding = WORKS, *, token: bool = True) -> Finding:
+    return module._recipe(recipes()[recipe], device, memory, eight_bit, token=token)
 
 
 def test_every_recipe_gets_a_verdict_and_no_secret_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,46 +24,37 @@ def test_every_recipe_gets_a_verdict_and_no_secret_is_shown(tmp_path: Path, monk
 
     lines: list[str] = []
     print_doctor(findings, lines.append)
-    screen = "\n".join(lines)
-    assert "hf_secret" not in screen
+    assert "hf_secret" not in "\n".join(lines)
     by_subject = {finding.subject: finding for finding in findings}
     assert by_subject["HF_TOKEN"] == Finding("HF_TOKEN", "ok", "set")
-    for name in module.recipes():
-        assert f"recipe {name}" in by_subject
+    assert {f"recipe {name}" for name in recipes()} <= set(by_subject)
     assert by_subject["recipe tiny-random"].state == "ok"
     assert not (tmp_path / "not").exists()
 
 
 def test_without_a_token_the_gated_model_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
-    llama = module.recipes()["llama3-8b"]
-    eight_bit = Finding("8-bit", "ok", "")
-    monkeypatch.setattr(module, "_is_here", lambda _base: False)
+    monkeypatch.setattr(module, "_is_downloaded", lambda _base: False)
 
-    assert module._recipe(llama, "cuda", 80, eight_bit, token=False).state == "no"
-    assert module._recipe(llama, "cuda", 80, eight_bit, token=True).state == "note"
+    assert verdict("llama3-8b", "cuda", 80, token=False).state == "no"
+    assert verdict("llama3-8b", "cuda", 80, token=True).state == "note"
 
 
-def test_a_processor_holds_what_is_not_quantised_in_more_bytes() -> None:
-    mistral = module.recipes()["mistral-7b"]
-
-    def state(device: str, memory: float) -> str:
-        return module._recipe(mistral, device, memory, Finding("8-bit", "ok", ""), token=False).state
-
-    assert state("cuda", 16) != "no"
-    assert state("cuda", 10) == "no"
-    assert state("cpu", 16) == "no"
-    assert state("cpu", 24) != "no"
+@pytest.mark.parametrize(
+    ("device", "memory", "fits"), [("cuda", 16, True), ("cuda", 10, False), ("cpu", 16, False), ("cpu", 24, True)]
+)
+def test_a_cpu_holds_what_is_not_quantised_in_more_bytes(device: str, memory: float, fits: bool) -> None:
+    assert (verdict("mistral-7b", device, memory).state != "no") is fits
 
 
-def test_a_recipe_that_quantises_needs_what_quantises() -> None:
+@pytest.mark.parametrize("name", ["mistral-7b", "qwen3-8b"])
+def test_a_recipe_that_quantises_needs_what_quantises(name: str) -> None:
     # Without it, training would refuse; the doctor used to promise plain weights.
-    for name in ("mistral-7b", "qwen3-8b"):
-        finding = module._recipe(module.recipes()[name], "mps", 64, module._eight_bit("mps"), token=True)
-        assert (finding.state, "CUDA GPU" in finding.text) == ("no", True)
+    finding = verdict(name, "mps", 64, module._eight_bit("mps"))
+
+    assert (finding.state, "CUDA GPU" in finding.text) == ("no", True)
 
 
 def test_a_machine_without_bitsandbytes_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.util, "find_spec", lambda _name: None)
 
-    assert module._eight_bit("cuda").state == "no"
-    assert "pip install bitsandbytes" in module._eight_bit("cuda").text
+    assert module._eight_bit("cuda") == Finding("8-bit", "no", "needs bitsandbytes: pip install bitsandbytes")

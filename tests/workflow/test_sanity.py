@@ -1,4 +1,4 @@
-"""The one-screen check, on files made by hand: what is ok, what to look at, what is missing and how to get it."""
+"""The one-screen check, on files made by hand: what is ok, what is a warning, what is missing and how to get it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def write_perplexity(place: Workspace, tuned: float = 3.0, base: float = 50.0) -
     write_json(place.results / "ppl" / "tiny" / "split_0.json", scored.as_json())
 
 
-def whole(place: Workspace) -> None:
+def complete(place: Workspace) -> None:
     write_model(place)
     write_perplexity(place)
     write_log(place, "split_0")
@@ -67,13 +67,13 @@ def states(report: SanityReport) -> dict[str, str]:
     return {check.name: check.state for check in report.checks}
 
 
-def look(place: Workspace) -> SanityReport:
+def checked(place: Workspace) -> SanityReport:
     return sanity("tiny", workspace=place)
 
 
-def test_a_whole_run_is_ok_though_the_other_split_is_not_trained(place: Workspace) -> None:
-    whole(place)
-    report = look(place)
+def test_a_complete_run_is_ok_though_the_other_split_is_not_trained(place: Workspace) -> None:
+    complete(place)
+    report = checked(place)
 
     assert set(states(report).values()) == {"ok"}
     assert report.exit_code == 0
@@ -90,44 +90,44 @@ def test_an_empty_folder_lists_what_is_missing_with_its_commands(tmp_path: Path)
     assert "-> chatbench finetune tiny" in screen(report)
 
 
-def test_each_thing_that_is_not_as_it_should_be_is_a_line_to_look_at(place: Workspace) -> None:
-    whole(place)
+def test_each_thing_that_is_not_as_it_should_be_is_a_warning(place: Workspace) -> None:
+    complete(place)
     write_model(place, log=[{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}])
     write_perplexity(place, tuned=60.0)
 
-    assert states(look(place)) == {
-        "data": "ok", "model": "ok", "losses": "look", "perplexity": "look", "chats": "ok", "scores": "ok",
+    assert states(checked(place)) == {
+        "data": "ok", "model": "ok", "losses": "warning", "perplexity": "warning", "chats": "ok", "scores": "ok",
     }  # fmt: skip
 
 
 def test_damaged_files_are_findings_and_stop_nothing(place: Workspace) -> None:
-    whole(place)
+    complete(place)
     folder = write_model(place)
     (folder / "trainer_log.jsonl").write_text("{broken\n")
     (folder / "tokenizer.json").unlink()
     (place.data / "split_1" / "train.jsonl").write_text("changed")
     (place.results / "scores" / "tiny.json").write_text("{")
-    report = look(place)
+    report = checked(place)
 
-    assert states(report)["data"] == "look"
-    assert states(report)["scores"] == "look"
+    assert states(report)["data"] == "warning"
+    assert states(report)["scores"] == "warning"
     place.data.joinpath("manifest.json").unlink()
     prepared(place.data.parent)
-    found = states(look(place))
-    assert (found["model"], found["losses"], found["chats"]) == ("missing", "look", "ok")
+    found = states(checked(place))
+    assert (found["model"], found["losses"], found["chats"]) == ("missing", "warning", "ok")
 
 
-def test_a_simulator_worse_than_a_baseline_is_to_be_looked_at(place: Workspace) -> None:
+def test_a_simulator_worse_than_a_baseline_is_a_warning(place: Workspace) -> None:
     write_model(place)
     write_log(place, "split_0", always_wrong)
     eval_chatbench("tiny", workspace=place)
 
-    assert states(look(place))["scores"] == "look"
+    assert states(checked(place))["scores"] == "warning"
 
 
 def table_of(**figures: tuple[float, float]) -> ScoreTable:
     """One assistant; per source (error, correlation). Python names stand for the sources' names."""
-    names = {"tuned": "fine-tuned", "few": "fine-tuned, first 3 chats", "base model": "base model", "ai": "AI alone, x"}
+    names = {"tuned": "fine-tuned", "few": "fine-tuned, first 3 chats", "base_model": "base model", "ai": "AI alone, x"}
     pairs = [
         (names[key], metric, value)
         for key, both in figures.items()
@@ -137,28 +137,28 @@ def table_of(**figures: tuple[float, float]) -> ScoreTable:
     return ScoreTable("tiny", ("split_0",), 6, 4, scores, {})
 
 
-def test_a_rival_is_beaten_in_error_and_in_correlation_or_it_is_named() -> None:
+def test_a_baseline_is_beaten_in_error_and_in_correlation_or_it_is_named() -> None:
     assert check_scores(table_of(tuned=(0.1, 0.8), ai=(0.2, 0.7))) == (
         "ok",
-        "error 0.100, correlation 0.800; compared with 1 rival",
+        "error 0.100, correlation 0.800; compared with 1 baseline",
     )
     assert "correlation 0.900, fine-tuned 0.800" in check_scores(table_of(tuned=(0.1, 0.8), ai=(0.2, 0.9)))[1]
-    assert check_scores(table_of(tuned=(0.1, 0.8), ai=(0.1, 0.7)))[0] == "look"
-    assert check_scores(table_of(ai=(0.1, 0.7))) == ("look", "no question could be scored")
+    assert check_scores(table_of(tuned=(0.1, 0.8), ai=(0.1, 0.7)))[0] == "warning"
+    assert check_scores(table_of(ai=(0.1, 0.7))) == ("warning", "no question could be scored")
 
 
 def test_the_base_model_simulator_is_compared_with_as_few_chats_of_the_trained_one() -> None:
     # With all its chats the trained one would win, with as few as the base model has it does not.
-    assert check_scores(table_of(tuned=(0.1, 0.8), few=(0.3, 0.8), base_model=(0.2, 0.1)))[0] == "look"
+    assert check_scores(table_of(tuned=(0.1, 0.8), few=(0.3, 0.8), base_model=(0.2, 0.1)))[0] == "warning"
 
 
 def test_losses_are_judged_by_their_first_and_last_tenth_and_by_the_held_out_loss() -> None:
     rising = [{"loss": 2.0}, {"loss": 1.0}, {"eval_loss": 1.0}, {"eval_loss": 1.5}]
 
     assert check_losses(FALLING) == ("ok", "loss 3.000 -> 2.100, held out 2.000 -> 2.000")
-    assert check_losses(rising)[0] == "look"  # training loss falls, held-out loss rises
-    assert check_losses([{"loss": 2.0}, {"loss": math.nan}]) == ("look", "a loss is not finite")
-    assert check_losses([{"loss": 2.0}])[0] == "look"
+    assert check_losses(rising)[0] == "warning"  # training loss falls, held-out loss rises
+    assert check_losses([{"loss": 2.0}, {"loss": math.nan}]) == ("warning", "a loss is not finite")
+    assert check_losses([{"loss": 2.0}])[0] == "warning"
 
 
 def chat(termination: Termination, prompt: str = "hi") -> SimulatedConversation:
@@ -167,8 +167,8 @@ def chat(termination: Termination, prompt: str = "hi") -> SimulatedConversation:
 
 def test_nine_of_ten_chats_must_end_by_themselves_and_none_may_fail() -> None:
     assert check_endings([chat("answered")] * 9 + [chat("forced")]) == ("ok", "10 chats: answered 9, forced 1")
-    assert check_endings([chat("answered")] * 8 + [chat("no_answer")] * 2)[0] == "look"
-    assert check_endings([chat("answered")] * 99 + [chat("failed")])[0] == "look"
+    assert check_endings([chat("answered")] * 8 + [chat("no_answer")] * 2)[0] == "warning"
+    assert check_endings([chat("answered")] * 99 + [chat("failed")])[0] == "warning"
     assert check_endings([])[0] == "missing"
 
 
@@ -176,7 +176,7 @@ def test_prompts_cannot_steer_the_terminal(place: Workspace) -> None:
     shown = sampled_prompts([chat("answered", "\x1b[2J[bold]hi\u202e\nthere")], 5)
 
     assert shown == (("q1", "\\x1b[2J[bold]hi\\u202e\\nthere"),)
-    assert "[bold]hi" in screen(SanityReport("tiny", look(place).checks, shown))
+    assert "[bold]hi" in screen(SanityReport("tiny", checked(place).checks, shown))
     assert len(printable("x" * 500)) == 160
 
 
@@ -186,7 +186,7 @@ def screen(report: SanityReport) -> str:
     return cast(io.StringIO, console.file).getvalue()
 
 
-def test_plots_are_whole_png_files(tmp_path: Path) -> None:
+def test_plots_are_complete_png_files(tmp_path: Path) -> None:
     values = [("split_0", 0.5), ("split_1", Undefined("constant"))]
     scores = tuple(Score(split, "all", "fine-tuned", "pearson", value) for split, value in values)
     table = ScoreTable("tiny", ("split_0", "split_1"), 6, 4, scores, {})

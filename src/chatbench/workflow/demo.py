@@ -1,8 +1,7 @@
 """The demo: the whole pipeline on the sample study with the tiny model, sized for a laptop.
 
-What only the sample study allows: first prompts judged against the problem, and whether the simulator does its job.
-
-The checks are those that a good simulator of the sample study should pass; a check that is not passed is shown as such.
+It ends with what only the sample study allows: first prompts judged against the problem, and the checks that a good
+simulator of this study should pass; a check that is not passed is shown as such.
 """
 
 from __future__ import annotations
@@ -35,6 +34,11 @@ from chatbench.workflow.run_all import RunReport, RunSettings, run_all
 
 Shares = Mapping[str, float]
 
+BASE_MODEL_CHATS = 1
+"""Chats per question and assistant with the base: it never stops by itself, so each takes as long as ten others."""
+MAX_TOKENS = 100
+"""A message of the sample study has at most 90 tokens; the base model would write up to any limit."""
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -45,39 +49,47 @@ class Check:
     passed: bool
 
 
-def tellings(model: str, study: Study, *, workspace: Workspace) -> dict[str, Shares]:
+def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
+    """Study, splits, fine-tuning, perplexity, simulated chats, scores and page in `out`; run again, it continues."""
+    workspace = Workspace(out / "data", out / "results")
+    sample = write_sample(out / "sample", SampleSettings())
+    say(summary_text(summarise(sample.study)))
+    settings = RunSettings(splits=splits, base_conversations=BASE_MODEL_CHATS, max_tokens=MAX_TOKENS)
+    report = run_all("tiny", study=out / "sample", workspace=workspace, settings=settings, say=say)
+    if report.table:
+        print_tables([report.table])
+        shares = shares_told("tiny", sample.study, workspace)
+        say("\n".join(truth_lines(shares, checks(report.table, shares))))
+    say(f"\nHow realistic its chats are: chatbench realism tiny --data {workspace.data} --results {workspace.results}")
+    say("\n" + "\n".join(report.lines()))
+    page = write_page(["tiny"], workspace=workspace, out=out / "report.html")
+    say(f"\nThe scores, figures and all {page.chats:,} chats to look at: {page.path}")
+    return report
+
+
+def shares_told(model: str, study: Study, workspace: Workspace) -> dict[str, Shares]:
     """Shares of `Telling` for people, the fine-tuned and the base model: means over the simulated splits."""
     per_split: dict[str, list[Shares]] = {}
     for split_id in workspace.manifest.split_ids:
         held_out = set(workspace.split(split_id).question_ids("test"))
-        chats = [chat for chat in study.conversations if chat.question_id in held_out]
-        per_split.setdefault(PEOPLE, []).append(_shares(study, first_prompts(chats)))
-        for source, base_model in ((FINE_TUNED, False), (BASE_MODEL, True)):
-            path = workspace.conversations(model, split_id, base_model=base_model)
-            if has_chats(path):
-                prompts: dict[str, list[str]] = {}
-                for chat in read_conversations(path):
-                    if chat.turns:
-                        prompts.setdefault(chat.question_id, []).append(chat.turns[0].text)
-                per_split.setdefault(source, []).append(_shares(study, prompts))
+        prompts = {PEOPLE: first_prompts([chat for chat in study.conversations if chat.question_id in held_out])}
+        for source in (FINE_TUNED, BASE_MODEL):
+            path = workspace.conversations(model, split_id, base_model=source == BASE_MODEL)
+            for chat in read_conversations(path) if has_chats(path) else ():
+                if chat.turns:
+                    prompts.setdefault(source, {}).setdefault(chat.question_id, []).append(chat.turns[0].text)
+        for source, by_question in prompts.items():
+            counts = (telling(messages, study.questions[question]) for question, messages in by_question.items())
+            per_split.setdefault(source, []).append(sum(counts, Telling()).shares())
     return {
         source: {name: fmean(each.get(name, 0.0) for each in shares) for name in shares[0]}
         for source, shares in per_split.items()
-        if shares
     }
-
-
-def _shares(study: Study, prompts: Mapping[str, list[str]]) -> Shares:
-    counts = (telling(messages, study.questions[question_id]) for question_id, messages in prompts.items())
-    return sum(counts, Telling()).shares()
 
 
 def checks(table: ScoreTable, told: Mapping[str, Shares]) -> list[Check]:
     """The checks of a fine-tuned simulator on the sample study, held out by question, means over splits."""
-    tuned, base = (
-        _mean(table, EVERY_ASSISTANT, FINE_TUNED, "perplexity"),
-        _mean(table, EVERY_ASSISTANT, BASE_MODEL, "perplexity"),
-    )
+    tuned, base = (_mean(table, EVERY_ASSISTANT, source, "perplexity") for source in (FINE_TUNED, BASE_MODEL))
     answered = _mean(table, EVERY_ASSISTANT, FINE_TUNED, "answered_share")
     right = told.get(FINE_TUNED, {}).get("numbers right")
     return [
@@ -88,22 +100,26 @@ def checks(table: ScoreTable, told: Mapping[str, Shares]) -> list[Check]:
         ),
         Check("at least 90 % of chats answered unforced", _shown(answered), answered is not None and answered >= 0.9),
         Check("at least 90 % of first prompts with right numbers", _shown(right), right is not None and right >= 0.9),
-        _beats(table, "pearson", "correlation above every rival's", higher=True),
-        _beats(table, "mae", "mean absolute error below every rival's", higher=False),
+        _beats(table, "pearson", "correlation above every baseline's", higher=True),
+        _beats(table, "mae", "mean absolute error below every baseline's", higher=False),
     ]
 
 
 def _beats(table: ScoreTable, metric: str, asked: str, *, higher: bool) -> Check:
-    """Rivals: the base model, the constant predictor, and the AI alone by each method."""
-    sources = {row[1] for row in table.estimates() if row[2] == metric}
-    rivals = [s for s in sources if s in (BASE_MODEL, CONSTANT) or s.startswith(AI_ALONE)]
-    values = {s: v for s in rivals if (v := _mean(table, MEAN_OF_ASSISTANTS, s, metric)) is not None}
+    """Baselines: the base model, the constant predictor, and the AI alone by each method."""
+    values = {
+        source: value
+        for assistant, source, of in table.estimates()
+        if (assistant, of) == (MEAN_OF_ASSISTANTS, metric)
+        and (source in (BASE_MODEL, CONSTANT) or source.startswith(AI_ALONE))
+        and (value := _mean(table, assistant, source, metric)) is not None
+    }
     own = _mean(table, MEAN_OF_ASSISTANTS, FINE_TUNED, metric)
     if own is None or not values:
         return Check(asked, "undefined", passed=False)
     best = (max if higher else min)(values, key=lambda source: values[source])
     passed = own > values[best] if higher else own < values[best]
-    return Check(asked, f"{own:.3f}; best rival {values[best]:.3f} ({best})", passed)
+    return Check(asked, f"{own:.3f}; best baseline {values[best]:.3f} ({best})", passed)
 
 
 def _mean(table: ScoreTable, assistant: str, source: str, metric: str) -> float | None:
@@ -125,30 +141,3 @@ def truth_lines(told: Mapping[str, Shares], found: Iterable[Check]) -> list[str]
     ]
     lines += ["", "Is the simulator good enough? (held-out questions, means over splits)"]
     return lines + [f"  {'yes' if check.passed else 'NO ':<4} {check.asked}: {check.found}" for check in found]
-
-
-BASE_MODEL_CHATS = 1
-"""Chats per question and assistant with the base: it never stops by itself, so each takes as long as ten others."""
-
-MAX_TOKENS = 100
-"""A message of the sample study has at most 90 tokens; the base model would fill any room."""
-
-
-def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
-    """Study, splits, fine-tuning, perplexity, simulated chats, scores and page in `out`; run again, it continues."""
-    sample = write_sample(out / "sample", SampleSettings())
-    say(summary_text(summarise(sample.study)))
-    settings = RunSettings(splits=splits, base_conversations=BASE_MODEL_CHATS, max_tokens=MAX_TOKENS)
-    workspace = Workspace(out / "data", out / "results")
-    report = run_all("tiny", study=out / "sample", workspace=workspace, settings=settings, say=say)
-    if report.table:
-        print_tables([report.table])
-        told = tellings("tiny", sample.study, workspace=workspace)
-        say("\n".join(truth_lines(told, checks(report.table, told))))
-    say(
-        f"\nHow like people's its chats are: chatbench realism tiny --data {workspace.data} --results {workspace.results}"
-    )
-    say("\n" + "\n".join(report.lines()))
-    page = write_page(["tiny"], workspace=workspace, out=out / "report.html")
-    say(f"\nThe scores, figures and all {page.chats:,} chats to look at: {page.path}")
-    return report

@@ -1,7 +1,7 @@
 """The whole pipeline for one model: splits; fine-tuning, perplexity and simulated chats of each split; scores.
 
 Every step continues or skips what it did before, so the same command, run again after a kill, finishes the rest. Steps
-are called in this process, one after another; time is told per step, memory as the peak of the whole run.
+run in this process, one after another; time is measured per step, memory as the peak of the whole run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ STEPS: tuple[StepName, ...] = get_args(StepName)
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """What a run is told; `assistants` empty means those of the study (`default_assistants`), `only` empty every split.
+    """Settings of a run; no `assistants` means those of the study (`default_assistants`), no `only` every split.
 
     `conversations` and `base_conversations` are chats per held-out question and assistant: the base model only
     stands beside the fine-tuned one, so it gets fewer. `flags` are settings of fine-tuning by name.
@@ -83,13 +83,30 @@ class RunReport:
 
     def lines(self) -> list[str]:
         """Seconds per step (summed over splits), total time and peak memory."""
-        names = [name for name in STEPS if any(one.step == name for one in self.times)]
-        sums = {name: [one.seconds for one in self.times if one.step == name] for name in names}
+        seconds = {name: [one.seconds for one in self.times if one.step == name] for name in STEPS}
         lines = [
-            f"{name:<10} {sum(seconds):8.1f} s" + (f"  ({len(seconds)} splits)" if len(seconds) > 1 else "")
-            for name, seconds in sums.items()
+            f"{name:<10} {sum(each):8.1f} s" + (f"  ({len(each)} splits)" if len(each) > 1 else "")
+            for name, each in seconds.items()
+            if each
         ]
         return [*lines, f"{'total':<10} {self.seconds:8.1f} s, peak memory {self.peak_bytes / 1e9:.2f} GB"]
+
+
+class Clock:
+    """Times steps and says which one runs."""
+
+    def __init__(self, say: Say) -> None:
+        self.say = say
+        self.times: list[StepTime] = []
+        self.began = time.monotonic()
+
+    @contextmanager
+    def step(self, step: StepName, split: str = "") -> Iterator[None]:
+        """Times what happens inside; a step that raises is not timed."""
+        began = time.monotonic()
+        self.say(f"== {step} {split}".rstrip())
+        yield
+        self.times.append(StepTime(step, split, time.monotonic() - began))
 
 
 def run_all(
@@ -101,175 +118,128 @@ def run_all(
     steps: Sequence[str] = STEPS,
     say: Say = print,
 ) -> RunReport:
-    """Runs the named steps for all splits; see the module.
+    """Runs the named steps for all splits.
 
     Args:
-        study: what to prepare; None takes the splits that lie in `data`.
+        study: what to prepare; None takes the splits that are prepared.
         steps: some of `STEPS`, in any order.
 
     Raises:
-        ChatbenchError: an unknown step, other splits in `data`, or whatever a step raises.
+        ChatbenchError: an unknown step or split, other splits than these, or whatever a step raises.
     """
-    asked, told = _known_steps(steps), settings or RunSettings()
-    _refuse_several_processes()
-    clock = Clock(say)
-    manifest = _prepared(study, workspace, told, clock, may_prepare="prepare" in asked)
-    assistants = told.assistants
-    if not assistants and asked & {"simulate", "base"}:
-        assistants = default_assistants(workspace.study)
-    run = SplitRun(model, workspace, told, assistants, clock)
-    for split_id in _chosen(manifest, told.only):
-        run.all_steps(split_id, asked)
-    table = None
-    if "scores" in asked:
-        with clock.step("scores"):
-            table = eval_chatbench(model, workspace=workspace)
-            write_markdown(table, workspace)
-    compared = None
-    if "realism" in asked:
-        with clock.step("realism"):
-            compared = realism(model, workspace=workspace, say=say)
-    return RunReport(tuple(clock.times), clock.seconds(), peak_memory_bytes(), table, compared)
-
-
-@dataclass(frozen=True, slots=True)
-class SplitRun:
-    """What the steps of every split have in common."""
-
-    model: str
-    workspace: Workspace
-    told: RunSettings
-    assistants: tuple[str, ...]
-    clock: Clock
-
-    def all_steps(self, split_id: str, asked: frozenset[str]) -> None:
-        """The asked steps of one split, in the order of `STEPS`."""
-        model, workspace, told, say = self.model, self.workspace, self.told, self.clock.say
-        if "finetune" in asked:
-            with self.clock.step("finetune", split_id):
-                finetune(model, workspace=workspace, split=split_id, config=told.config, flags=told.flags, say=say)
-        if "ppl" in asked:
-            with self.clock.step("ppl", split_id):
-                eval_ppl(model, workspace=workspace, split=split_id, say=say)
-        if "simulate" in asked:
-            self._simulate(split_id, told.conversations, base_model=False)
-        if "base" in asked and told.base_conversations:
-            self._simulate(split_id, told.base_conversations, base_model=True)
-
-    def _simulate(self, split_id: str, conversations: int, *, base_model: bool) -> None:
-        with self.clock.step("base" if base_model else "simulate", split_id):
-            result = simulate(
-                self.model,
-                assistants=self.assistants,
-                workspace=self.workspace,
-                split=split_id,
-                settings=ChatSettings(
-                    conversations=conversations,
-                    seed=self.told.seed,
-                    max_user_turns=self.told.max_user_turns,
-                    max_tokens=self.told.max_tokens,
-                ),
-                base_model=base_model,
-            )
-        for line in result.lines():
-            self.clock.say(line)
-
-
-class Clock:
-    """Times steps and says where the run is."""
-
-    def __init__(self, say: Say) -> None:
-        self.say = say
-        self.times: list[StepTime] = []
-        self._began = time.monotonic()
-
-    @contextmanager
-    def step(self, step: StepName, split: str = "") -> Iterator[None]:
-        """Times what happens inside; a step that raises is not timed."""
-        began = time.monotonic()
-        self.say(f"== {step} {split}".rstrip())
-        yield
-        self.times.append(StepTime(step, split, time.monotonic() - began))
-
-    def seconds(self) -> float:
-        """Seconds since the run began."""
-        return time.monotonic() - self._began
-
-
-def _known_steps(steps: Sequence[str]) -> frozenset[str]:
-    unknown = [name for name in steps if name not in STEPS]
-    if unknown or not steps:
+    settings, clock = settings or RunSettings(), Clock(say)
+    if not steps or not set(steps) <= set(STEPS):
         raise ChatbenchError(f"steps {', '.join(steps) or 'none'}", expected=f"some of {', '.join(STEPS)}")
-    return frozenset(steps)
-
-
-def _chosen(manifest: Manifest, only: Sequence[str]) -> Sequence[str]:
-    unknown = [split_id for split_id in only if split_id not in manifest.split_ids]
-    if unknown:
-        raise ChatbenchError(
-            f"no such split: {', '.join(unknown)}", expected=f"some of {', '.join(manifest.split_ids)}"
-        )
-    return only or manifest.split_ids
-
-
-def _refuse_several_processes() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ChatbenchError(
             "the whole pipeline in several processes",
             expected="one process; only fine-tuning is shared",
             fix="accelerate launch src/finetune.py MODEL for each split, then chatbench run without accelerate",
         )
+    manifest = _prepared(study, workspace, settings, clock, may_prepare="prepare" in steps)
+    if unknown := set(settings.only) - set(manifest.split_ids):
+        raise ChatbenchError(
+            f"no such split: {', '.join(sorted(unknown))}", expected=f"some of {', '.join(manifest.split_ids)}"
+        )
+    assistants = settings.assistants
+    if not assistants and {"simulate", "base"} & set(steps):
+        assistants = default_assistants(workspace.study)
+    for split_id in settings.only or manifest.split_ids:
+        _run_split(model, split_id, workspace, settings, assistants, steps, clock)
+    table, compared = None, None
+    if "scores" in steps:
+        with clock.step("scores"):
+            table = eval_chatbench(model, workspace=workspace)
+            write_markdown(table, workspace)
+    if "realism" in steps:
+        with clock.step("realism"):
+            compared = realism(model, workspace=workspace, say=say)
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    peak = unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return RunReport(tuple(clock.times), time.monotonic() - clock.began, peak, table, compared)
+
+
+def _run_split(
+    model: str,
+    split_id: str,
+    workspace: Workspace,
+    settings: RunSettings,
+    assistants: Sequence[str],
+    steps: Sequence[str],
+    clock: Clock,
+) -> None:
+    """The steps of one split, in the order of `STEPS`."""
+    if "finetune" in steps:
+        with clock.step("finetune", split_id):
+            finetune(
+                model, workspace=workspace, split=split_id, config=settings.config, flags=settings.flags, say=clock.say
+            )
+    if "ppl" in steps:
+        with clock.step("ppl", split_id):
+            eval_ppl(model, workspace=workspace, split=split_id, say=clock.say)
+    simulations: list[tuple[StepName, int]] = [("simulate", settings.conversations)]
+    if settings.base_conversations:
+        simulations.append(("base", settings.base_conversations))
+    for step, conversations in simulations:
+        if step not in steps:
+            continue
+        with clock.step(step, split_id):
+            chats = ChatSettings(conversations, settings.seed, settings.max_user_turns, max_tokens=settings.max_tokens)
+            result = simulate(
+                model,
+                assistants=assistants,
+                workspace=workspace,
+                split=split_id,
+                settings=chats,
+                base_model=step == "base",
+            )
+        for line in result.lines():
+            clock.say(line)
 
 
 def _prepared(
-    study: Path | None, workspace: Workspace, told: RunSettings, clock: Clock, *, may_prepare: bool
+    study: Path | None, workspace: Workspace, settings: RunSettings, clock: Clock, *, may_prepare: bool
 ) -> Manifest:
     """The manifest of the splits, which are made where there are none yet.
 
+    What was trained and simulated belongs to the splits that are there: others do not replace them unasked.
+
     Raises:
-        ChatbenchError: `data` holds other splits than these settings make.
+        ChatbenchError: the folder holds other splits than these settings make.
     """
     if workspace.is_prepared or study is None or not may_prepare:
         manifest = workspace.manifest
-        _refuse_other_splits(manifest, study, workspace.data, told)
+        wanted = {} if study is None else {
+            "study_resolved": str(study.resolve()),
+            "splits": settings.splits,
+            "train_share": settings.train_share,
+            "seed": settings.seed,
+            "format": settings.row_format,
+            "skip_bad_records": settings.skip_bad_records,
+            "include_pilots": settings.include_pilots,
+        }  # fmt: skip
+        for name, value in wanted.items():
+            if (found := getattr(manifest, name)) != value:
+                raise ChatbenchError(
+                    f"{workspace.data} holds splits with {name} {found}",
+                    expected=f"{name} {value}, as this run has it",
+                    fix="give another --data and --results, or make the splits again with: chatbench prepare-splits",
+                )
         clock.say(f"splits of {manifest.study_name} in {workspace.data}: as before")
         return manifest
     with clock.step("prepare"):
         prepared = prepare_splits(
             study,
             workspace.data,
-            splits=told.splits,
-            train_share=told.train_share,
-            seed=told.seed,
-            format=told.row_format,
-            skip_bad_records=told.skip_bad_records,
-            include_pilots=told.include_pilots,
+            splits=settings.splits,
+            train_share=settings.train_share,
+            seed=settings.seed,
+            format=settings.row_format,
+            skip_bad_records=settings.skip_bad_records,
+            include_pilots=settings.include_pilots,
         )
     clock.say(prepared.audit)
     return prepared.manifest
-
-
-def _refuse_other_splits(manifest: Manifest, study: Path | None, data: Path, told: RunSettings) -> None:
-    """What was trained and simulated belongs to the splits that are there: others do not replace them unasked."""
-    if study is None:
-        return
-    wanted = {
-        "study_resolved": str(study.resolve()),
-        "splits": told.splits,
-        "train_share": told.train_share,
-        "seed": told.seed,
-        "format": told.row_format,
-        "skip_bad_records": told.skip_bad_records,
-        "include_pilots": told.include_pilots,
-    }
-    for name, value in wanted.items():
-        found = getattr(manifest, name)
-        if found != value:
-            raise ChatbenchError(
-                f"{data} holds splits with {name} {found}",
-                expected=f"{name} {value}, as this run has it",
-                fix="give another --data and --results, or make the splits anew with: chatbench prepare-splits",
-            )
 
 
 def default_assistants(study: Study) -> tuple[str, ...]:
@@ -284,9 +254,3 @@ def default_assistants(study: Study) -> tuple[str, ...]:
     if set(names) <= set(SCRIPTED):
         return tuple(f"scripted:{name.removeprefix('scripted-')}" for name in names)
     return ("replay:all",)
-
-
-def peak_memory_bytes() -> int:
-    """Largest resident memory that this process, or one of its children, had so far."""
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

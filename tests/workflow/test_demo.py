@@ -24,7 +24,7 @@ def table(own_pearson: float, own_mae: float) -> ScoreTable:
     return ScoreTable("tiny", ("split_0",), 70, 50, scores, {})
 
 
-def test_a_simulator_must_beat_every_rival_not_the_average_one() -> None:
+def test_a_simulator_must_beat_every_baseline_not_the_average_one() -> None:
     told = {FINE_TUNED: {"numbers right": 0.92}}
 
     # 1.5 is more than half of 2.9; 0.6 beats 0.5; 0.22 beats the AI alone but not the constant.
