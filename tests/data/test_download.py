@@ -154,7 +154,7 @@ def test_after_five_attempts_without_a_byte_the_part_stays_and_the_error_says_wh
     server.files["/file"] = CONTENT
     server.cuts = [1000, 0, 0, 0, 0, 0]
     waits: list[float] = []
-    with pytest.raises(ChatbenchError, match="cut off after 1000 of 256000 bytes") as caught:
+    with pytest.raises(ChatbenchError, match="RemoteProtocolError after 1000 bytes") as caught:
         fetch(f"{server.url}/file", tmp_path / "file", pause=waits.append)
 
     assert "run the same command again" in caught.value.fix
@@ -166,7 +166,7 @@ def test_after_five_attempts_without_a_byte_the_part_stays_and_the_error_says_wh
 def test_a_server_that_is_down_or_has_no_such_file_is_an_error_for_people(server: Server, tmp_path: Path) -> None:
     with pytest.raises(ChatbenchError, match="HTTP 404"):
         fetch(f"{server.url}/nothing", tmp_path / "file", pause=no_pause)
-    with pytest.raises(ChatbenchError, match="URLError"):
+    with pytest.raises(ChatbenchError, match="ConnectError"):
         fetch("http://127.0.0.1:9/file", tmp_path / "file", pause=no_pause)  # port 9, discard: nobody listens
 
 

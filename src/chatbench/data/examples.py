@@ -1,15 +1,13 @@
-"""From a human conversation to training examples: k user turns give k+1 of them.
+r"""From a human conversation to training examples, and those as lines of `train.jsonl` and `test.jsonl`.
+
+k user turns give k+1 examples:
 
     1 x Task 1                                             -> the first message
     (k-1) x Task 2 with the conversation up to each reply  -> the next message
     1 x Task 2 with the whole conversation                 -> "Answer: {letter}", what the person chose, right or wrong
 
 A person's messages lose their surrounding white space, as target and as history alike, because the simulation strips
-what a simulator writes in the same way; the assistant's messages stay as they were.
-
-Source: Chang, Anderson, Hofman, ACL 2025, section on fine-tuning (see docs/protocol.md, sections 3 and 4).
-
-Training examples as lines of `train.jsonl` and `test.jsonl`, in the three published shapes.
+what a simulator writes in the same way; the assistant's messages stay as they were. A line has one of three shapes:
 
     messages            {"messages": [system, user, assistant], ids}         chat fine-tuning (Azure, OpenAI, templates)
     prompt-completion   {"prompt": "[SYSTEM] ... [USER] ", "completion": "... [END]", ids}    base models, plain text
@@ -18,11 +16,13 @@ Training examples as lines of `train.jsonl` and `test.jsonl`, in the three publi
 where ids are `question_id`, `conversation_id` and `kind`. The chat context is the system message, then one line
 `user: ...` or `assistant: ...` per turn. Whatever the shape, `read_examples` gives the plain text that a model is
 trained and scored on; a context's completion gains the end marker there, so that a model learns where it ends.
+
+Source: Chang, Anderson, Hofman, ACL 2025, section on fine-tuning (see docs/protocol.md, sections 3 and 4).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -32,6 +32,12 @@ from chatbench.core.files import Row, read_jsonl
 from chatbench.core.records import Conversation, Example, ExampleKind, Message, MessageRole, Question, Turn
 from chatbench.protocol.plain_text import completion_text, prompt_text
 from chatbench.protocol.prompts import ANSWER_PREFIX, simulator_messages
+
+RowFormat = Literal["messages", "prompt-completion", "context"]
+ROW_FORMATS: tuple[RowFormat, ...] = get_args(RowFormat)
+PREPARE_FIX = "make the file with: chatbench prepare-splits --study STUDY"
+_KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
+_EXPECTED = "messages (system, user, assistant), or prompt and completion"
 
 
 def examples_of(conversation: Conversation, question: Question) -> list[Example]:
@@ -64,13 +70,6 @@ def _example(
     return Example(question.id, conversation.id, kind, system.content, user.content, target)
 
 
-RowFormat = Literal["messages", "prompt-completion", "context"]
-ROW_FORMATS: tuple[RowFormat, ...] = get_args(RowFormat)
-PREPARE_FIX = "make the file with: chatbench prepare-splits --study STUDY"
-_KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
-_EXPECTED = "messages (system, user, assistant), or prompt and completion"
-
-
 @dataclass(frozen=True, slots=True)
 class ExampleRow:
     """One example as a model meets it: `prompt` is masked, only `completion` carries loss.
@@ -88,24 +87,16 @@ class ExampleRow:
 
 def example_rows(conversation: Conversation, question: Question, row_format: RowFormat = "messages") -> list[Row]:
     """The lines of one conversation, in the order of its turns."""
-    turns = seen_turns(conversation)
-    return [
-        {
-            **_content(example, turns[: 2 * index], row_format),
-            "question_id": example.question_id,
-            "conversation_id": example.conversation_id,
-            "kind": example.kind,
-        }
-        for index, example in enumerate(examples_of(conversation, question))
-    ]
-
-
-def _content(example: Example, history: Sequence[Turn], row_format: RowFormat) -> Row:
-    if row_format == "messages":
-        return {"messages": [message.as_dict() for message in example.messages]}
-    if row_format == "prompt-completion":
-        return {"prompt": prompt_text(example.messages), "completion": completion_text(example.target)}
-    return {"prompt": context_prompt(example.system, history), "completion": example.target}
+    turns, rows = seen_turns(conversation), []
+    for index, example in enumerate(examples_of(conversation, question)):
+        row: Row = {"messages": [message.as_dict() for message in example.messages]}
+        if row_format == "prompt-completion":
+            row = {"prompt": prompt_text(example.messages), "completion": completion_text(example.target)}
+        elif row_format == "context":
+            row = {"prompt": context_prompt(example.system, turns[: 2 * index]), "completion": example.target}
+        ids = {"question_id": example.question_id, "conversation_id": example.conversation_id, "kind": example.kind}
+        rows.append(row | ids)
+    return rows
 
 
 def context_prompt(system: str, history: Sequence[Turn]) -> str:
@@ -127,38 +118,30 @@ def read_examples(path: Path) -> list[ExampleRow]:
 
 
 def _read_row(where: str, row: Row) -> ExampleRow:
-    kind = _text(where, row, "kind")
+    kind, question_id, conversation_id = (_text(where, row, key) for key in ("kind", "question_id", "conversation_id"))
     if kind not in _KINDS:
         raise ChatbenchError(f"{where}, key 'kind': {kind!r}", expected=f"one of {', '.join(_KINDS)}", fix=PREPARE_FIX)
-    messages = _messages(where, row["messages"]) if "messages" in row else None
-    if messages is not None:
+    messages = None
+    if "messages" in row:
+        roles: tuple[MessageRole, ...] = ("system", "user", "assistant")
+        items = row["messages"] if isinstance(row["messages"], list) else []
+        found = [item.get("role") if isinstance(item, dict) else None for item in items]
+        if found != list(roles) or not all(isinstance(item.get("content"), str) for item in items):
+            expected = "system, user, assistant, each with a content"
+            raise ChatbenchError(f"{where}, key 'messages': roles {found}", expected=expected, fix=PREPARE_FIX)
+        messages = tuple(Message(role, item["content"]) for role, item in zip(roles, items, strict=True))
         prompt, completion = prompt_text(messages), completion_text(messages[2].content)
     else:
         prompt, completion = _text(where, row, "prompt"), _text(where, row, "completion")
         if not prompt.startswith("[SYSTEM] "):
             completion = completion_text(completion)
-    question_id, conversation_id = _text(where, row, "question_id"), _text(where, row, "conversation_id")
     return ExampleRow(prompt, completion, messages, question_id, conversation_id, kind)
 
 
-def _text(where: str, row: Mapping[str, object], key: str) -> str:
+def _text(where: str, row: Row, key: str) -> str:
     value = row.get(key)
     if not isinstance(value, str) or not value:
         found = "missing" if key not in row else repr(value)[:60]
-        raise ChatbenchError(
-            f"{where}, key {key!r}: {found}", expected=f"text; an example has {_EXPECTED}", fix=PREPARE_FIX
-        )
+        expected = f"text; an example has {_EXPECTED}"
+        raise ChatbenchError(f"{where}, key {key!r}: {found}", expected=expected, fix=PREPARE_FIX)
     return value
-
-
-def _messages(where: str, value: object) -> tuple[Message, ...]:
-    roles: tuple[MessageRole, ...] = ("system", "user", "assistant")
-    items = value if isinstance(value, list) else []
-    found = [item.get("role") if isinstance(item, dict) else None for item in items]
-    if found != list(roles) or not all(isinstance(item.get("content"), str) for item in items):
-        raise ChatbenchError(
-            f"{where}, key 'messages': roles {found}",
-            expected="system, user, assistant, each with a content",
-            fix=PREPARE_FIX,
-        )
-    return tuple(Message(role, item["content"]) for role, item in zip(roles, items, strict=True))

@@ -1,7 +1,4 @@
-"""Opens a study of any known kind: one function for every step that begins with a study.
-
-The step that reads a study and says what is in it: what a user sees after any study was read.
-"""
+"""Opens a study of any known kind, and says what is in it."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Study
@@ -17,9 +14,6 @@ from chatbench.data import chatbench_format as chatbench
 from chatbench.data import halie
 from chatbench.data.prepared import Manifest
 from chatbench.data.splits import question_set_sha256
-
-if TYPE_CHECKING:
-    pass
 
 _EXPECTED = "a folder with questions.csv (ChatBench layout), an event_blocks.csv (HALIE), or a .jsonl of your own chats"
 
@@ -35,11 +29,8 @@ def open_study(path: Path, *, skip_bad_records: bool = False, include_pilots: bo
         ChatbenchError: there is no such path, it is no study of a known kind, or its files are damaged.
     """
     if not path.exists():
-        raise ChatbenchError(
-            f"{path}: no such file or folder",
-            expected=_EXPECTED,
-            fix="check the path, or make a study with: chatbench sample STUDY",
-        )
+        fix = "check the path, or make a study with: chatbench sample STUDY"
+        raise ChatbenchError(f"{path}: no such file or folder", expected=_EXPECTED, fix=fix)
     if (path / chatbench.QUESTIONS).is_file():
         return chatbench.read_chatbench_folder(path, skip_bad_records=skip_bad_records, include_pilots=include_pilots)
     if path.name == halie.FILE_NAME or (path / halie.FILE_NAME).is_file():
@@ -48,11 +39,25 @@ def open_study(path: Path, *, skip_bad_records: bool = False, include_pilots: bo
         from chatbench.data.own_chats import read_chat_jsonl  # late, for pydantic
 
         return read_chat_jsonl(path, skip_bad_records=skip_bad_records)
-    raise ChatbenchError(
-        f"{path}: no study of a known kind",
-        expected=_EXPECTED,
-        fix="check the path; docs/own-study.md describes your own format",
-    )
+    fix = "check the path; docs/own-study.md describes your own format"
+    raise ChatbenchError(f"{path}: no study of a known kind", expected=_EXPECTED, fix=fix)
+
+
+def study_of(manifest: Manifest) -> Study:
+    """The study that was prepared.
+
+    Raises:
+        ChatbenchError: it cannot be opened, or its questions are no longer those that were split.
+    """
+    skip_bad_records, include_pilots = manifest.skip_bad_records, manifest.include_pilots
+    path = Path(manifest.study_resolved)
+    study = open_study(path, skip_bad_records=skip_bad_records, include_pilots=include_pilots)
+    if question_set_sha256(study.questions.values()) != manifest.questions_sha256:
+        raise ChatbenchError(
+            f"{path}: its questions changed since the splits were made",
+            fix=f"prepare again: chatbench prepare-splits --study {manifest.study}",
+        )
+    return study
 
 
 _Key = TypeVar("_Key", str, tuple[str, str])
@@ -131,22 +136,3 @@ def _lines(counts: Mapping[str, int]) -> list[tuple[str, str]]:
     """One line per count, led by the total where there are several."""
     total = [("all", str(sum(counts.values())))] if len(counts) > 1 else []
     return [*total, *((label, str(count)) for label, count in counts.items())]
-
-
-def study_of(manifest: Manifest) -> Study:
-    """The study that was prepared.
-
-    Raises:
-        ChatbenchError: it cannot be opened, or its questions are no longer those that were split.
-    """
-    study = open_study(
-        Path(manifest.study_resolved),
-        skip_bad_records=manifest.skip_bad_records,
-        include_pilots=manifest.include_pilots,
-    )
-    if question_set_sha256(study.questions.values()) != manifest.questions_sha256:
-        raise ChatbenchError(
-            f"{manifest.study_resolved}: its questions changed since the splits were made",
-            fix=f"prepare again: chatbench prepare-splits --study {manifest.study}",
-        )
-    return study

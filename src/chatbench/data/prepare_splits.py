@@ -1,14 +1,15 @@
-"""The step from a study to training data: N random splits by question, as files that every later step reads.
+"""From a study to training data: N random splits by question, as files that every later step reads.
 
-Files are written whole, the manifest last; where the manifest is going to change, the old one is removed first. A run
-that was stopped thus leaves either a whole folder or one that every later step refuses; running it again finishes it.
+Each file is written at once, the manifest last; where the manifest is going to change, the old one is removed first. A
+run that was stopped thus leaves either a complete folder or one that every later step refuses; running it again
+finishes it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -53,24 +54,31 @@ def prepare_splits(
         ChatbenchError: the study cannot be read, an option is out of range, or the study holds no conversation.
     """
     if format not in ROW_FORMATS:
-        raise ChatbenchError(
-            f"format {format!r}", expected=f"one of {', '.join(ROW_FORMATS)}", fix="use --format messages"
-        )
+        expected = f"one of {', '.join(ROW_FORMATS)}"
+        raise ChatbenchError(f"format {format!r}", expected=expected, fix="use --format messages")
     study = open_study(study_path, skip_bad_records=skip_bad_records, include_pilots=include_pilots)
     if not study.conversations:
-        raise ChatbenchError(
-            f"{study_path}: no conversation",
-            expected="chats to learn from",
-            fix="check the study: chatbench check-study",
-        )
+        fix = "check the study: chatbench check-study"
+        raise ChatbenchError(f"{study_path}: no conversation", expected="chats to learn from", fix=fix)
     made = make_splits(study.questions.values(), splits=splits, train_share=train_share, seed=seed)
     rows = {c.id: example_rows(c, study.questions[c.question_id], format) for c in study.conversations}
-    sides = {f"{split.id}/{part}": _rows_of(study, split, part, rows) for split in made for part in _PARTS}
+    sides = {
+        f"{split.id}/{part}": [
+            row for c in study.conversations if split.part[c.question_id] == part for row in rows[c.id]
+        ]
+        for split in made
+        for part in _PARTS
+    }
     groups = near_duplicate_groups(study.questions.values())
     for split in made:
         _check_leaks(split, sides, groups)
-    texts = {f"{name}.jsonl": _text(side) for name, side in sides.items()}
-    texts |= {f"{split.id}/split.jsonl": _text(_question_rows(study, split)) for split in made}
+    divisions: dict[str, list[Row]] = {
+        f"{split.id}/split": [
+            {"question_id": i, "subset": study.questions[i].subset, "part": part} for i, part in split.part.items()
+        ]
+        for split in made
+    }
+    texts = {f"{name}.jsonl": "".join(map(json_line, lines)) for name, lines in {**sides, **divisions}.items()}
     manifest = Manifest(
         study=str(study_path),
         study_resolved=str(study_path.resolve()),
@@ -95,19 +103,6 @@ def prepare_splits(
     return PreparedSplits(out, study, manifest, _audit(made, sides, groups))
 
 
-def _rows_of(study: Study, split: Split, part: Part, rows: Mapping[str, list[Row]]) -> list[Row]:
-    """The examples of one side, in the study's order."""
-    return [row for chat in study.conversations if split.part[chat.question_id] == part for row in rows[chat.id]]
-
-
-def _question_rows(study: Study, split: Split) -> list[Row]:
-    return [{"question_id": i, "subset": study.questions[i].subset, "part": part} for i, part in split.part.items()]
-
-
-def _text(rows: Iterable[Row]) -> str:
-    return "".join(map(json_line, rows))
-
-
 def _kinds(rows: Sequence[Row]) -> dict[str, int]:
     counted = Counter(str(row["kind"]) for row in rows)
     return {kind: counted[kind] for kind in _KINDS}
@@ -124,36 +119,29 @@ def _check_leaks(split: Split, sides: Mapping[str, Sequence[Row]], groups: Seque
         shared = {str(row[key]) for row in train} & {str(row[key]) for row in test}
         if shared:
             raise RuntimeError(f"{split.id}: {key} on both sides: {sorted(shared)[:3]}")
-    torn = [group for group in groups if len({split.part[question_id] for question_id in group}) > 1]
-    if torn:
-        raise RuntimeError(f"{split.id}: near duplicates on both sides: {torn[:3]}")
+    divided = [group for group in groups if len({split.part[question_id] for question_id in group}) > 1]
+    if divided:
+        raise RuntimeError(f"{split.id}: near duplicates on both sides: {divided[:3]}")
 
 
 def _write(out: Path, texts: Mapping[str, str], manifest: Manifest) -> None:
+    """Writes the files, and removes those of splits that an earlier run made and this one has not; others stay."""
     path = out / MANIFEST
-    if path.exists() and not _holds(path, manifest):
-        path.unlink()
+    try:
+        unchanged = path.exists() and read_json(path) == manifest.as_json()
+    except ChatbenchError:  # a damaged manifest is another one
+        unchanged = False
+    if not unchanged:
+        path.unlink(missing_ok=True)
     for name, text in sorted(texts.items()):
         write_text(out / name, text)
-    _remove_other_splits(out, manifest)
-    write_json(path, manifest.as_json())
-
-
-def _holds(path: Path, manifest: Manifest) -> bool:
-    try:
-        return read_json(path) == manifest.as_json()
-    except ChatbenchError:  # a damaged manifest is another one
-        return False
-
-
-def _remove_other_splits(out: Path, manifest: Manifest) -> None:
-    """Removes our files of splits that an earlier run made and this one has not; anything else stays."""
     for folder in out.glob("split_*"):
         if folder.name not in manifest.split_ids and folder.is_dir():
             for name in _FILES:
                 (folder / name).unlink(missing_ok=True)
             if not any(folder.iterdir()):
                 folder.rmdir()
+    write_json(path, manifest.as_json())
 
 
 def _audit(splits: Sequence[Split], sides: Mapping[str, Sequence[Row]], groups: Sequence[tuple[str, ...]]) -> str:

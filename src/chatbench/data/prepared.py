@@ -4,7 +4,7 @@
     split_i/{train,test}.jsonl        one example a line (`example_rows`)
     split_i/split.jsonl               one question a line: question_id, subset, part
 
-The manifest is written last: a folder without one is not whole.
+The manifest is written last: a folder without one is incomplete.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Manifest:
         return [f"split_{number}" for number in range(self.splits)]
 
     def as_json(self) -> Row:
+        """The content of `manifest.json`."""
         return asdict(self)
 
 
