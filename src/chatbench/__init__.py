@@ -1,0 +1,3 @@
+"""User simulators for human-AI evaluation."""
+
+__version__ = "0.1.0"

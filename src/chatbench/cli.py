@@ -11,11 +11,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from chatbench import __version__
 from chatbench.commands import pages, pipeline, scoring, simulation, studies, training
 from chatbench.core.errors import ChatbenchError, StoppedError
 
@@ -43,7 +44,6 @@ class GroupedHelp(TyperGroup):
 app = typer.Typer(
     name="chatbench",
     cls=GroupedHelp,
-    help="User simulators for human-AI evaluation: prepare chats, fine-tune, simulate, and compare with people.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -52,6 +52,21 @@ app = typer.Typer(
 
 for commands in GROUPS.values():
     app.add_typer(commands)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"chatbench {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[  # its callback prints, and ends the command
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """User simulators for human-AI evaluation: prepare chats, fine-tune, simulate, and compare with people."""
 
 
 def entry() -> None:

@@ -17,6 +17,7 @@ import pytest
 from tests.support.command_lines import COMMANDS, problem_with
 from tests.support.tiny_models import save_tiny_model
 
+import chatbench
 from chatbench.cli import main
 from chatbench.core.recipes import model_key
 
@@ -57,6 +58,16 @@ def test_help_imports_nothing_heavy() -> None:
 
     assert ended.returncode == 0, f"imported: {ended.stderr}"
     assert "Usage: chatbench finetune" in ended.stdout
+
+
+def test_help_groups_every_command_once_and_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.split("Study:")[1].splitlines() if line[:3].strip()]
+    grouped = [name for name in listed if not name.endswith(":")]
+
+    assert sorted(grouped) == sorted(COMMANDS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"chatbench {chatbench.__version__}\n"
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
