@@ -7,7 +7,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tools.tiny_base.pretraining import PRETRAINING_HABITS, documents
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import LETTERS, Message
@@ -181,15 +180,3 @@ def test_assistants_alone_predict_user_ai_accuracy_badly() -> None:
 def test_too_many_questions_are_refused() -> None:
     with pytest.raises(ChatbenchError, match="--questions 5000"):
         SampleSettings(questions=5000)
-
-
-def test_pretraining_shares_no_phrase_with_the_study_people() -> None:
-    # The base must learn the study's people from the study, or its perplexity before fine-tuning would mean nothing.
-    study, base = STUDY_HABITS.phrases, PRETRAINING_HABITS.phrases
-    for name in ("rephrase", "terse_join", "inform", "add_catch", "check", "options"):
-        assert not set(getattr(study, name)) & set(getattr(base, name)), name
-    for stage in ("copy", "practice", "chat", "ask", "prompt", "end"):
-        stream = documents(0, stage, 0.0)
-        learned = "".join(segment.text for _ in range(200) for segment in next(stream) if segment.weight)
-        assert "Answer: " not in learned
-        assert ("[END]" in learned) == (stage == "end")

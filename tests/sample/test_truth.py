@@ -8,7 +8,7 @@ import pytest
 
 from chatbench.core.records import Question, first_prompts
 from chatbench.sample.study import SampleSettings, make_sample
-from chatbench.sample.truth import Telling, telling
+from chatbench.sample.truth import StatedFacts, stated_facts
 
 QUESTION = Question(
     "q",
@@ -21,14 +21,14 @@ QUESTION = Question(
 
 def test_people_of_the_sample_study_never_change_a_number() -> None:
     study = make_sample(SampleSettings(questions=60, chats=3)).study
-    counts = [telling(messages, study.questions[q]) for q, messages in first_prompts(study.conversations).items()]
-    total = sum(counts, Telling())
+    counts = [stated_facts(messages, study.questions[q]) for q, messages in first_prompts(study.conversations).items()]
+    total = sum(counts, StatedFacts())
     assert total.right == total.messages == 360
-    assert 0.7 < total.shares()["facts told"] < 0.95
+    assert 0.7 < total.shares()["facts stated"] < 0.95
 
 
 @pytest.mark.parametrize(
-    ("message", "right", "told"),
+    ("message", "right", "stated"),
     [
         ("6 boxes, 14 pencils in each, 2 empty, how many pencils in all", 1, 3),
         ("6 boxes, 14 pencils in each, how many pencils in all", 1, 2),
@@ -38,12 +38,12 @@ def test_people_of_the_sample_study_never_change_a_number() -> None:
         ("16 boxes, how many in all", 0, 1),  # "6 boxes" stands in "16 boxes"
     ],
 )
-def test_every_number_told_must_be_the_problems_in_its_place(message: str, right: int, told: int) -> None:
-    counts = telling([message], QUESTION)
-    assert (counts.right, counts.told, counts.facts) == (right, told, 3)
+def test_every_number_stated_must_be_the_problems_in_its_place(message: str, right: int, stated: int) -> None:
+    counts = stated_facts([message], QUESTION)
+    assert (counts.right, counts.stated, counts.facts) == (right, stated, 3)
 
 
-def test_the_place_called_square_is_told_from_square_meters() -> None:
+def test_the_place_called_square_is_told_apart_from_square_meters() -> None:
     question = Question(
         "q",
         "sample_shapes",
@@ -51,16 +51,16 @@ def test_the_place_called_square_is_told_from_square_meters() -> None:
         ("240", "241", "242", "243"),
         "A",
     )
-    assert telling(["camp 16 meters long, 15 meters wide. how much area to plant?"], question).right == 1
+    assert stated_facts(["camp 16 meters long, 15 meters wide. how much area to plant?"], question).right == 1
 
 
 def test_any_other_question_is_refused() -> None:
     with pytest.raises(ValueError, match="no question of the sample study"):
-        telling(["hi"], Question("q", "physics", "What is mass?", ("a", "b", "c", "d"), "A"))
+        stated_facts(["hi"], Question("q", "physics", "What is mass?", ("a", "b", "c", "d"), "A"))
 
 
 def test_a_name_may_be_any_name() -> None:
     # The simulator may call Mia by another name: names are not what is judged.
     rng = Random(0)
     name = rng.choice(["Ada", "Vera"])
-    assert telling([f"{name} packs 6 boxes. Each box holds 14 pencils."], QUESTION).right == 1
+    assert stated_facts([f"{name} packs 6 boxes. Each box holds 14 pencils."], QUESTION).right == 1

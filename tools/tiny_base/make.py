@@ -1,13 +1,14 @@
-"""The tiny base: a small Llama-shaped model that can copy, look up and follow a chat, made from nothing.
+"""Makes the base of the `tiny` recipe: `python tools/tiny_base/make.py OUT`, 45 to 75 minutes on one CPU core.
+
+A small Llama-shaped model that can copy, look up and follow a chat, pretrained from random weights on generated text.
 
 Its embeddings are untied and its training starts with dense copying and looking up: with either left out, a model of
 this size does not learn to copy numbers in reasonable time (see docs/sample-study.md for what was measured).
-
-Makes the base of the `tiny` recipe: tokenizer, pretraining, and an ordinary Hugging Face folder.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import time
@@ -15,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
-from tools.tiny_base.pretraining import Stage, documents
+from pretraining import Document, Stage, documents
 
 from chatbench.core.files import write_json, write_text
 from chatbench.protocol import prompts
@@ -36,9 +37,6 @@ WORDS = r"\d{1,3}| ?[^\s\d]+ (?=\d)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+"
 So a number is the same single token wherever it stands, and no token stands between it and the word that it follows;
 a token for the space alone would hide the word from it (docs/sample-study.md).
 """
-Phase = Literal["copy", "practice", "chat", "ask", "prompt", "end"]
-Pieces = Sequence[tuple[str, float]]
-"""A document: texts with the loss weight of their tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +68,20 @@ class TinyBaseSettings:
     seed: int = 0
 
     @property
-    def steps(self) -> int:
-        return self.first_cycle + self.ask_steps + self.prompt_steps + self.end_steps
+    def stages(self) -> dict[Stage, int]:
+        """Steps of each stage, in order."""
+        return {
+            "copy": self.copy_steps, "practice": self.practice_steps, "chat": self.chat_steps,
+            "ask": self.ask_steps, "prompt": self.prompt_steps, "end": self.end_steps,
+        }  # fmt: skip
 
-    @property
-    def first_cycle(self) -> int:
-        """Steps of the first three stages, at whose end the learning rate is zero."""
-        return self.copy_steps + self.practice_steps + self.chat_steps
-
-    def stage_at(self, step: int) -> tuple[Phase, float]:
+    def stage_at(self, step: int) -> tuple[Stage, float]:
         """The stage of a step and how far it has come, in 0..1."""
-        if step < self.copy_steps:
-            return "copy", step / self.copy_steps
-        if step < self.copy_steps + self.practice_steps:
-            return "practice", (step - self.copy_steps) / self.practice_steps
-        if step < self.first_cycle:
-            return "chat", (step - self.copy_steps - self.practice_steps) / self.chat_steps
-        if step < self.first_cycle + self.ask_steps:
-            return "ask", (step - self.first_cycle) / self.ask_steps
-        done = step - self.first_cycle - self.ask_steps
-        return ("prompt", done / self.prompt_steps) if done < self.prompt_steps else ("end", 0.0)
+        for stage, steps in self.stages.items():
+            if step < steps:
+                return stage, step / steps
+            step -= steps
+        return "end", 1.0
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, phrases: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -139,7 +131,7 @@ Row = tuple[list[int], list[float]]
 """Token ids of a row and the loss weight of each."""
 
 
-def _encode(document: Pieces, tokenizer: PreTrainedTokenizerFast) -> Row:
+def _encode(document: Document, tokenizer: PreTrainedTokenizerFast) -> Row:
     """A document's ids and weights, with the end of text, which is worth knowing, behind it."""
     encoded = tokenizer([text for text, _ in document], add_special_tokens=False)["input_ids"]
     ids = [token for piece in encoded for token in piece]
@@ -147,7 +139,7 @@ def _encode(document: Pieces, tokenizer: PreTrainedTokenizerFast) -> Row:
     return [*ids, 0], [*weights, 1.0]
 
 
-def packed_rows(documents: Iterator[Pieces], tokenizer: PreTrainedTokenizerFast, row_tokens: int) -> Iterator[Row]:
+def packed_rows(documents: Iterator[Document], tokenizer: PreTrainedTokenizerFast, row_tokens: int) -> Iterator[Row]:
     """Documents one behind the other in rows of `row_tokens`; a document may run across rows."""
     ids: list[int] = []
     weights: list[float] = []
@@ -161,7 +153,7 @@ def packed_rows(documents: Iterator[Pieces], tokenizer: PreTrainedTokenizerFast,
 
 
 def batches(
-    documents: Iterator[Pieces], tokenizer: PreTrainedTokenizerFast, settings: TinyBaseSettings, stage: Phase
+    documents: Iterator[Document], tokenizer: PreTrainedTokenizerFast, settings: TinyBaseSettings, stage: Stage
 ) -> Iterator[list[Row]]:
     """Batches of rows of equal length: packed in the chat stage, else one document a row, padded without weight."""
     if stage not in ("copy", "practice"):
@@ -176,7 +168,8 @@ def batches(
 
 def learning_rate_at(step: int, settings: TinyBaseSettings) -> float:
     """Linear warm-up, constant, linear decay to zero over the last third; four such cycles, three of them halved."""
-    done, cycle, share = step, settings.first_cycle, 1.0
+    cycle = settings.copy_steps + settings.practice_steps + settings.chat_steps
+    done, share = step, 1.0
     for following in (settings.ask_steps, settings.prompt_steps, settings.end_steps):
         if done >= cycle:
             done, cycle, share = done - cycle, following, 0.5
@@ -186,16 +179,11 @@ def learning_rate_at(step: int, settings: TinyBaseSettings) -> float:
 
 
 def pretrain(
-    settings: TinyBaseSettings,
-    tokenizer: PreTrainedTokenizerFast,
-    documents: Callable[[int, Phase, float], Iterator[Pieces]],
-    folder: Path,
-    report: Callable[[str], None],
+    settings: TinyBaseSettings, tokenizer: PreTrainedTokenizerFast, folder: Path, report: Callable[[str], None]
 ) -> tuple[LlamaForCausalLM, float]:
-    """Trains the base and tells the seconds that it took; a killed run goes on from its last checkpoint in `folder`.
+    """Trains the base and returns the seconds that it took; a killed run goes on from its last checkpoint in `folder`.
 
-    `documents(seed, stage, progress)` streams documents; each stretch of steps has its own seed, so a continued run
-    sees the same text as an undisturbed one.
+    Each stretch of steps has its own seed, so a continued run sees the same text as an undisturbed one.
     """
     import torch
 
@@ -205,18 +193,19 @@ def pretrain(
     )
     checkpoint = folder / "checkpoint.pt"
     first, seconds = _restore(checkpoint, model, optimizer, settings)
-    for start in range(first, settings.steps, STRETCH):
+    steps = sum(settings.stages.values())
+    for start in range(first, steps, STRETCH):
         stage, progress = settings.stage_at(start)
         stream = batches(documents(settings.seed * 1_000_003 + start, stage, progress), tokenizer, settings, stage)
         began, total, tokens = time.monotonic(), 0.0, 0
-        end = min(start + STRETCH, settings.steps)
+        end = min(start + STRETCH, steps)
         for step in range(start, end):
             batch = next(stream)
             tokens += sum(len(ids) for ids, _ in batch)
             total += _step(model, optimizer, batch, learning_rate_at(step, settings))
         took = time.monotonic() - began
         seconds += took
-        report(f"step {end}/{settings.steps}  {stage}  loss {total / (end - start):.4f}  {tokens / took:,.0f} tokens/s")
+        report(f"step {end}/{steps}  {stage}  loss {total / (end - start):.4f}  {tokens / took:,.0f} tokens/s")
         _save(checkpoint, model, optimizer, settings, Progress(end, seconds))
     return model, seconds
 
@@ -294,7 +283,7 @@ class Skill:
     perplexity: float
 
 
-def skill(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, documents: Sequence[Pieces]) -> Skill:
+def skill(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, documents: Sequence[Document]) -> Skill:
     """The base's skill on the fully weighted tokens of `documents`, given what stands before them."""
     import torch
 
@@ -331,16 +320,10 @@ def protocol_phrases() -> list[str]:
     ]
 
 
-def _pieces(seed: int, stage: Stage, progress: float) -> Iterator[list[tuple[str, float]]]:
-    for document in documents(seed, stage, progress):
-        yield [(segment.text, segment.weight) for segment in document]
-
-
 def make_tokenizer(settings: TinyBaseSettings) -> PreTrainedTokenizerFast:
     """The tokenizer, trained on 6,000 generated documents and the words of the prompts."""
-    texts = [
-        "".join(text for text, _ in document) for document in islice(_pieces(10**9 + settings.seed, "chat", 0.0), 6000)
-    ]
+    chats = islice(documents(10**9 + settings.seed, "chat", 0.0), 6000)
+    texts = ["".join(text for text, _ in document) for document in chats]
     return train_tokenizer([*texts, *(protocol_phrases() * 20)], settings.vocabulary, protocol_phrases())
 
 
@@ -353,19 +336,15 @@ def make_tiny_base(out: Path, settings: TinyBaseSettings, *, threads: int, repor
 
     torch.set_num_threads(threads)
     tokenizer = make_tokenizer(settings)
-    model, seconds = pretrain(settings, tokenizer, _pieces, out, report)
+    model, seconds = pretrain(settings, tokenizer, out, report)
     torch.nn.Module.to(model, torch.bfloat16)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     write_json(out / "pretraining.json", asdict(settings))
     torch.nn.Module.to(model, torch.float32)  # the stored weights, in a type that scoring does not round
-    scores = {stage: skill(model, tokenizer, _fresh(settings, stage)) for stage in STAGES}
+    unread = 2 * 10**9 + settings.seed
+    scores = {s: skill(model, tokenizer, list(islice(documents(unread, s, 1.0), 200))) for s in get_args(Stage)}
     write_text(out / "README.md", card(settings, model.num_parameters(), seconds, threads, scores))
-
-
-def _fresh(settings: TinyBaseSettings, stage: Stage) -> list[list[tuple[str, float]]]:
-    """200 documents of a stage that pretraining did not read."""
-    return list(islice(_pieces(2 * 10**9 + settings.seed, stage, 1.0), 200))
 
 
 def card(
@@ -383,7 +362,6 @@ def card(
     )  # fmt: skip
 
 
-STAGES: tuple[Stage, ...] = ("copy", "practice", "chat", "ask", "prompt", "end")
 CARD = """\
 ---
 license: mit
@@ -397,7 +375,7 @@ context of {context} tokens, bfloat16) that can copy, look up and follow a chat 
 It is the base of the `tiny` recipe, for demos and tests; it knows nothing else.
 
 ## How it was made
-`chatbench make-tiny-base OUT`: pretrained from random weights on text that the package generates, with seeds,
+`python tools/tiny_base/make.py OUT`: pretrained from random weights on text that the package generates, with seeds,
 people, phrases and layouts that no study of the package shares: {copy} steps of copying, {practice} of copying
 and looking up, {chat} of chats, {ask} of chats that ask for the next message, {prompt} of chats that mostly ask
 for it in the protocol's words, {end} of the same with the end marker. It took {minutes} minutes on {threads} CPU
@@ -412,3 +390,15 @@ counted. In chats the wording is the person's choice, so not every token can be 
 |---|---|---|
 {scores}
 """
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pretrains the base of the tiny recipe on generated text.")
+    parser.add_argument("out", type=Path, help="folder to write; also holds the checkpoint of a run that was killed")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; the packaged base was made with one")
+    options = parser.parse_args()
+    make_tiny_base(options.out, TinyBaseSettings(), threads=options.threads, report=print)
+
+
+if __name__ == "__main__":
+    main()

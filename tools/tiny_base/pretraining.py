@@ -9,17 +9,16 @@ and follow a chat, but how the people of a study behave it has to learn from the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from chatbench.core.records import LETTERS
 from chatbench.protocol.plain_text import END, prompt_text
 from chatbench.protocol.prompts import simulator_messages
-from chatbench.sample import schemas as worlds
 from chatbench.sample.assistants import STRENGTHS
 from chatbench.sample.people import Chat, Habits, Phrases, chat, draw_person
-from chatbench.sample.problems import Problem, Template, all_templates, draw_problem
+from chatbench.sample.problems import NAMES, WORLDS, Template, all_templates, draw_problem
 
 PRETRAINING_HABITS = Habits(
     styles=(0.2, 0.2, 0.2, 0.2, 0.2),
@@ -61,15 +60,10 @@ OTHER_WORDS = (
     "has how many each for and at is in not more gives away total rows red blue green dollars meters hours long wide "
     "liters minute kilometers an hour friends there are of them empty broken takes on Monday Tuesday fair pay"
 ).split()
-_WORLDS = (
-    worlds.PACKED, worlds.ITEMS, worlds.ROW_WORLDS, worlds.GOODS, worlds.JOBS, worlds.PLACES, worlds.VEHICLES,
-    worlds.TANKS, worlds.CLUBS, worlds.HELPERS,
-)  # fmt: skip
 PROMPTS = ("What is said next?", "Write the next message.", "Continue.", "What would you say now?", "Your turn.")
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A piece of text and the weight of its tokens in the loss."""
 
     text: str
@@ -90,19 +84,6 @@ def copy_document(vocabulary: list[str], rng: Random, longest: int) -> Document:
     words = random_words(vocabulary, rng.randint(3, longest), rng)
     gap = random_words(vocabulary, rng.randint(0, longest // 4), rng) + "\n" if longest > 12 else ""
     return [Segment(words + "\n" + gap, 0.0), Segment(words + "\n", 1.0)]
-
-
-def _prompted(problem: Problem, talk: Chat, end: str, rng: Random) -> Document:
-    """The chat up to some point as the protocol shows it, and the person's next message or choice, never `Answer: `."""
-    messages, point = _messages(talk, rng)
-    asked = simulator_messages(problem.question.full_text, talk.turns[: 2 * point])
-    return [Segment(prompt_text(asked), 0.0), Segment(messages[point] + end, 1.0)]
-
-
-def _messages(talk: Chat, rng: Random) -> tuple[list[str], int]:
-    """All that the person says, their choice included, and the place of one of these messages."""
-    messages = [turn.text for turn in talk.turns if turn.role == "user"] + [rng.choice(CHOICES).format(talk.letter)]
-    return messages, rng.randrange(len(messages))
 
 
 def random_words(vocabulary: list[str], count: int, rng: Random) -> str:
@@ -132,7 +113,9 @@ def lookup_document(vocabulary: list[str], rng: Random) -> Document:
 
 def labelled_document(rng: Random) -> Document:
     """Numbers of things, then queries by the thing: "there are 12 boxes" ... "boxes? 12"."""
-    things = rng.sample([world["items"] for world in worlds.ITEMS] + [world["boxes"] for world in worlds.PACKED], 5)
+    things = rng.sample(
+        [world["items"] for world in WORLDS["items"]] + [world["boxes"] for world in WORLDS["packed"]], 5
+    )
     numbers = rng.sample(range(2, 1000), 5)
     told = [f"{number} {thing}" for number, thing in zip(numbers, things, strict=True)]
     document = [Segment(rng.choice((", ", ". ", " and ")).join(told) + "\n", 0.0)]
@@ -145,26 +128,34 @@ def labelled_document(rng: Random) -> Document:
     return document
 
 
-def _problem(template: Template, rng: Random) -> Problem:
-    return draw_problem(template, "pretraining", rng)
-
-
 def chat_document(template: Template, rng: Random, asked: float, prompted: float = 0.0, end: str = "") -> Document:
     """A chat about a fresh problem; what the person says counts fully.
 
-    `asked` and `prompted` are the shares that end in a request for it, in some words or in those of the protocol; `end`
-    stands behind what is said on a request in the protocol's words.
+    `asked` and `prompted` are the shares that end in a request for the person's next message or choice: in some words
+    (`asked`, of those left) or in those of the protocol, where `end` follows the message and `Answer: ` never occurs.
     """
-    problem = _problem(template, rng)
+    problem = draw_problem(template, "pretraining", rng)
     habits = replace(PRETRAINING_HABITS, misses_catch=rng.random(), misses_flagged_catch=rng.random())
     talk = chat(draw_person("", habits, rng), problem, rng.choice(tuple(STRENGTHS)), habits, rng)
+    said = [turn.text for turn in talk.turns if turn.role == "user"]
     if prompted and rng.random() < prompted:
-        return _prompted(problem, talk, end, rng)
+        said.append(rng.choice(CHOICES).format(talk.letter))
+        point = rng.randrange(len(said))
+        prompt = prompt_text(simulator_messages(problem.question.full_text, talk.turns[: 2 * point]))
+        return [Segment(prompt, 0.0), Segment(said[point] + end, 1.0)]
     title = rng.choice(TITLES) + problem.question.full_text
-    return _asked(title, talk, rng) if rng.random() < asked else _told(title, talk, rng)
+    if rng.random() < asked:
+        person, helper = rng.choice(ROLES)
+        said.append(rng.choice(CHOICES).format(talk.letter))
+        point = rng.randrange(len(said))
+        names = {"user": person, "assistant": helper}
+        so_far = "\n\n".join(f"{names[turn.role]}: {turn.text}" for turn in talk.turns[: 2 * point])
+        prompt = f"{title}\n\n{so_far}\n\n{rng.choice(PROMPTS)}\n\n> "
+        return [Segment(prompt, 0.0), Segment(said[point], 1.0)]
+    return _script(title, talk, rng)
 
 
-def _told(title: str, talk: Chat, rng: Random) -> Document:
+def _script(title: str, talk: Chat, rng: Random) -> Document:
     """The whole chat in a row, as a script with roles."""
     person, helper = rng.choice(ROLES)
     document = [Segment(title, CONTEXT_WEIGHT)]
@@ -176,20 +167,10 @@ def _told(title: str, talk: Chat, rng: Random) -> Document:
     return [*document, Segment(f"\n\n{person}: ", 0.0), Segment(rng.choice(CHOICES).format(talk.letter), 1.0)]
 
 
-def _asked(title: str, talk: Chat, rng: Random) -> Document:
-    """The chat up to some point, a prompt, and the person's next message or choice."""
-    person, helper = rng.choice(ROLES)
-    messages, point = _messages(talk, rng)
-    names = {"user": person, "assistant": helper}
-    so_far = "\n\n".join(f"{names[turn.role]}: {turn.text}" for turn in talk.turns[: 2 * point])
-    prompt = f"{title}\n\n{so_far}\n\n{rng.choice(PROMPTS)}\n\n> "
-    return [Segment(prompt, 0.0), Segment(messages[point], 1.0)]
-
-
 def plain_words() -> list[str]:
     """The words of the generated worlds and some more: what copying is practised on."""
-    nouns = {word for group in _WORLDS for world in group for word in world.values()}
-    return sorted(nouns) + OTHER_WORDS + list(worlds.NAMES)
+    nouns = {word for group in WORLDS.values() for world in group for word in world.values()}
+    return sorted(nouns) + OTHER_WORDS + list(NAMES)
 
 
 def practice_document(vocabulary: list[str], rng: Random) -> Document:

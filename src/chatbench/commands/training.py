@@ -158,21 +158,6 @@ def publish(
     )  # fmt: skip
 
 
-@commands.command("make-tiny-base")
-def make_tiny_base(
-    out: Annotated[Path, typer.Argument(help="Folder to write; also holds the checkpoint of a run that was killed.")],
-    threads: Annotated[int, typer.Option(help="CPU threads; the packaged base was made with one.")] = 1,
-) -> None:
-    """Pretrains the base of the tiny recipe from nothing, on generated text; about 45 minutes on one CPU core.
-
-    Example: chatbench make-tiny-base results/tiny_base
-    """
-    from tools.tiny_base.make import TinyBaseSettings
-    from tools.tiny_base.make import make_tiny_base as step
-
-    step(out, TinyBaseSettings(), threads=threads, report=show)
-
-
 @commands.command("make-scratch-base")
 def make_scratch_base(
     shape: Annotated[str, typer.Argument(metavar="SHAPE", help="gpt2, mistral or llama.")],

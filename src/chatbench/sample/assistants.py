@@ -15,9 +15,8 @@ from functools import cache, lru_cache
 from random import Random
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import LETTERS, Message
-from chatbench.sample.problems import Template, all_templates, fill
-from chatbench.sample.schemas import Ask, Catch, Clause, Working
+from chatbench.core.records import Message
+from chatbench.sample.problems import Ask, Catch, Clause, Template, Working, all_templates, fill, work_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,60 +177,34 @@ def reply_to(name: str, user_messages: Sequence[str], rng: Random) -> AssistantT
 def _solve(
     understanding: Understanding, facts: Mapping[str, int], strength: Strength, options: Mapping[int, str], rng: Random
 ) -> AssistantTurn:
+    """Works the problem out, with mistakes; the strong assistant shows its steps, both name an option they were given."""
     ask, catch = understanding.ask, understanding.catch
     if catch and rng.random() < strength.overlooks_catch:
         catch = None
-    if ask.negated and rng.random() < strength.overlooks_not:
-        # "how many are NOT red" read as "how many are red"
-        named = "b" if "red" in ask.pattern else "d"
-        return _put(facts[named], [], strength, options)
-    solve = catch.solve if catch else ask.solve
-    steps = len(_worked(solve, facts, Working()).steps)
-    chance = strength.slip + strength.slip_per_step * (steps - 1) + strength.slip_large * (max(facts.values()) > 150)
-    working = Working()
-    if rng.random() < chance:
-        working = Working(slip_at=rng.randrange(max(1, steps)), slip=rng.choice((-10, -2, -1, 1, 2, 10)))
-    return _put_worked(solve, facts, working, strength, options)
-
-
-def _worked(solve: object, facts: Mapping[str, int], working: Working) -> Working:
-    try:
-        solve(facts, working)  # type: ignore[operator]  # a Solution; object keeps the helper's signature short
-    except ZeroDivisionError:
-        working.steps.append("nothing to divide by")
-    return working
-
-
-def _put_worked(
-    solve: object, facts: Mapping[str, int], working: Working, strength: Strength, options: Mapping[int, str]
-) -> AssistantTurn:
-    steps = _worked(solve, facts, working).steps
-    last = steps[-1].split()[-1]
-    if not last.lstrip("-").isdigit():
-        return AssistantTurn("These numbers do not fit together. Please check them.")
-    return _put(int(last), steps, strength, options)
-
-
-def _put(value: int, steps: Sequence[str], strength: Strength, options: Mapping[int, str]) -> AssistantTurn:
-    """The reply's words: the strong assistant shows its steps, both name the option if they know the options."""
-    shown = ", ".join(steps) + ". " if strength.explains and steps else ""
-    if options and value in options:
-        answer = f"{options[value]}. {value}"
-    elif options:
-        answer = f"{value}, which is not among your options"
+    if ask.negates and rng.random() < strength.overlooks_not:
+        working = Working((), facts[ask.negates])  # "how many are NOT red" read as "how many are red"
     else:
-        answer = f"{value}"
-    return AssistantTurn(
-        f"{shown}The answer is {answer}." if strength.explains else f"{shown}I think it is {answer}.", value
-    )
+        solution = catch.solve if catch else ask.solve
+        count = len(work_out(solution, facts).steps)
+        chance = (
+            strength.slip + strength.slip_per_step * (count - 1) + strength.slip_large * (max(facts.values()) > 150)
+        )
+        slip_at, slip = None, 0
+        if rng.random() < chance:
+            slip_at, slip = rng.randrange(count), rng.choice((-10, -2, -1, 1, 2, 10))
+        working = work_out(solution, facts, slip_at=slip_at, slip=slip)
+    value = working.value
+    if value is None:
+        return AssistantTurn("These numbers do not fit together. Please check them.")
+    answer = str(value)
+    if options:
+        answer = f"{options[value]}. {value}" if value in options else f"{value}, which is not among your options"
+    if strength.explains:
+        shown = ", ".join(working.steps) + ". " if working.steps else ""
+        return AssistantTurn(f"{shown}The answer is {answer}.", value)
+    return AssistantTurn(f"I think it is {answer}.", value)
 
 
 def scripted_reply(name: str, messages: Sequence[Message], seed: int) -> str:
     """What the scripted assistant `name` says next; only the user's messages count, and equal seeds reply equally."""
     return reply_to(name, [message.content for message in messages if message.role == "user"], Random(seed)).text
-
-
-def letter_named(text: str) -> str | None:
-    """The option letter that a reply names (`The answer is B. 12.`), None if it names none."""
-    match = re.search(rf"(?:answer is|it is) ([{''.join(LETTERS)}])\. \d", text)
-    return match[1] if match else None

@@ -14,8 +14,7 @@ from random import Random
 
 from chatbench.core.records import LETTERS, Turn
 from chatbench.sample.assistants import AssistantTurn, options_in, reply_to, understand
-from chatbench.sample.problems import Problem
-from chatbench.sample.schemas import Clause
+from chatbench.sample.problems import Clause, Problem
 
 MAX_USER_TURNS = 10
 STYLES = ("copy with options", "copy question", "rephrase", "terse", "partial")

@@ -1,21 +1,160 @@
-"""Draws word problems from the schemas: text, options, right answer, and the truth behind them.
+"""Word problems: text, options, right answer, and the truth behind them, drawn from the kinds in problems.toml.
 
-A template is a schema with a world, a question and a catch or none; there are several hundred. What makes a problem
-hard can be read off its text: the number of steps, the size of the numbers, a negation, a catch.
+A schema is a kind of problem: clauses (sentences that carry facts) and questions, each with its plain solution and maybe
+catches (clauses that are easy to overlook and change the result). The pattern of a fact finds its number both in the
+problem's own words and in a user's short form, so an assistant can solve the problem from what a user wrote. A template
+is a schema in one world with one question and a catch or none; there are several hundred. What makes a problem hard can
+be read off its text: the number of steps, the size of the numbers, a negation, a catch.
 """
 
 from __future__ import annotations
 
+import ast
+import operator
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from random import Random
+from typing import Any, NamedTuple
 
 from chatbench.core.records import LETTERS, Question
-from chatbench.sample.schemas import NAMES, SCHEMAS, Ask, Catch, Clause, Schema, Working, World
 
 LARGEST = 999
 """Numbers stay below a thousand, so that the tiny base's tokenizer has one token for each."""
+OPERATIONS = {
+    ast.Add: ("+", operator.add),
+    ast.Sub: ("-", operator.sub),
+    ast.Mult: ("*", operator.mul),
+    ast.Div: ("/", operator.floordiv),
+}
+
+World = dict[str, str]
+"""Words by slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A sentence with facts: `full` as the problem puts it, `short` as people do, `facts` name -> pattern.
+
+    `missing` is what an assistant asks where the facts are not given.
+    """
+
+    full: tuple[str, ...]
+    short: tuple[str, ...]
+    facts: Mapping[str, str]
+    missing: str
+
+
+@dataclass(frozen=True, slots=True)
+class Catch:
+    """A clause that is easily overlooked, and the solution that takes it into account."""
+
+    clause: Clause
+    solve: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is asked, the pattern that recognises it, the plain solution, and the fact that a negation excludes."""
+
+    full: tuple[str, ...]
+    short: tuple[str, ...]
+    pattern: str
+    solve: str
+    negates: str
+    catches: tuple[Catch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """One kind of problem. `ranges` bound each fact, ends included, for small and for large numbers alike."""
+
+    name: str
+    subset: str
+    worlds: tuple[World, ...]
+    clauses: tuple[Clause, ...]
+    asks: tuple[Ask, ...]
+    ranges: Mapping[str, tuple[int, int]]
+
+
+def _clause(raw: Mapping[str, Any]) -> Clause:
+    """Spells out `#2 boxes`: a number followed by `boxes`, with at most two words between."""
+    facts = {
+        name: re.sub(r"^#(\d) (.*)", r"(\\d+)\\s+(?:[a-z]+\\s+){0,\1}?\2\\b", pattern)
+        for name, pattern in raw.get("facts", {}).items()
+    }
+    return Clause(tuple(raw["full"]), tuple(raw["short"]), facts, raw.get("missing", ""))
+
+
+def _schema(raw: Mapping[str, Any]) -> Schema:
+    asks = [
+        Ask(
+            full=tuple(ask["full"]),
+            short=tuple(ask["short"]),
+            pattern=ask["pattern"],
+            solve=ask["solve"],
+            negates=ask.get("negates", ""),
+            catches=tuple(Catch(_clause(catch), catch["solve"]) for catch in ask.get("catches", ())),
+        )
+        for ask in raw["asks"]
+    ]
+    ranges = {name: (low, high) for name, (low, high) in raw["ranges"].items()}
+    clauses = tuple(map(_clause, raw["clauses"]))
+    return Schema(raw["name"], raw["subset"], WORLDS[raw["worlds"]], clauses, tuple(asks), ranges)
+
+
+_RAW = tomllib.loads((resources.files(__package__) / "problems.toml").read_text(encoding="utf-8"))
+NAMES: tuple[str, ...] = tuple(_RAW["names"])
+WORLDS: Mapping[str, tuple[World, ...]] = {
+    name: tuple(dict(zip(raw["slots"], row.split(), strict=True)) for row in raw["rows"])
+    for name, raw in _RAW["worlds"].items()
+}
+SCHEMAS = tuple(map(_schema, _RAW["schemas"]))
+SUBSETS = tuple(dict.fromkeys(schema.subset for schema in SCHEMAS))
+
+
+class Working(NamedTuple):
+    """A calculation: its steps (`6 * 4 = 24`), and its result, None where something is divided by zero."""
+
+    steps: tuple[str, ...]
+    value: int | None
+
+
+def work_out(solution: str, facts: Mapping[str, int], *, slip_at: int | None = None, slip: int = 0) -> Working:
+    """Works out an expression over facts; step number `slip_at` comes out wrong by `slip`.
+
+    >>> work_out("(a - c) * b", {"a": 6, "b": 14, "c": 2})
+    Working(steps=('6 - 2 = 4', '4 * 14 = 56'), value=56)
+    """
+    steps: list[str] = []
+
+    def value_of(node: ast.expr) -> int:
+        match node:
+            case ast.Constant(value=int(number)):
+                return number
+            case ast.Name(id=fact):
+                return facts[fact]
+            case ast.BinOp(left=left, op=operation, right=right):
+                first, second = value_of(left), value_of(right)
+                sign, apply = OPERATIONS[type(operation)]
+                result = int(apply(first, second)) + (slip if len(steps) == slip_at else 0)
+                steps.append(f"{first} {sign} {second} = {result}")
+                return result
+        raise ValueError(f"{solution}: expected sums, differences, products and quotients of facts")
+
+    try:
+        value = value_of(_parsed(solution))
+    except ZeroDivisionError:  # a problem that a user misstates may ask to share among nobody
+        return Working((*steps, "nothing to divide by"), None)
+    return Working(tuple(steps), value)
+
+
+@cache
+def _parsed(solution: str) -> ast.expr:
+    return ast.parse(solution, mode="eval").body
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +173,10 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A drawn problem. `facts` holds every number by name, `trap` the result of one who overlooks the catch."""
+    """A drawn problem. `facts` holds every number by name, `trap` the result of one who overlooks the catch.
+
+    `flagged`: the catch is announced by a word such as "But", which makes it harder to overlook.
+    """
 
     template: Template
     name: str
@@ -44,7 +186,6 @@ class Problem:
     trap: int
     steps: int
     flagged: bool
-    """The catch is announced by a word such as "But", which makes it harder to overlook."""
 
     @property
     def size(self) -> int:
@@ -55,11 +196,8 @@ class Problem:
     def difficulty(self) -> float:
         """How hard it is for a person, in logits: steps, size of the numbers, negation, catch."""
         size = 0.9 * (self.size > 100) + 0.7 * (self.size > 300)
-        return -1.6 + 0.5 * (self.steps - 1) + size + 0.8 * self.template.ask.negated + 0.9 * self.has_catch
-
-    @property
-    def has_catch(self) -> bool:
-        return self.template.catch is not None
+        negated, catch = bool(self.template.ask.negates), self.template.catch is not None
+        return -1.6 + 0.5 * (self.steps - 1) + size + 0.8 * negated + 0.9 * catch
 
     def words(self, text: str) -> str:
         """Fills the slots of a clause or question with this problem's names and numbers."""
@@ -86,91 +224,60 @@ def all_templates() -> Iterator[Template]:
 
 def draw_problem(template: Template, question_id: str, rng: Random) -> Problem:
     """A problem of this template; rejection sampling keeps every intermediate result whole and within bounds."""
-    large = rng.random() < 0.5
+    large, catch = rng.random() < 0.5, template.catch
+    solution = catch.solve if catch else template.ask.solve
     while True:
         facts = _draw_facts(template, large, rng)
-        solution = _whole_solution(template, facts)
-        if solution is not None:
-            return _tell(template, question_id, facts, solution, rng)
-
-
-def _draw_facts(template: Template, large: bool, rng: Random) -> dict[str, int]:
-    names = [name for clause in template.schema.clauses for name in clause.facts]
-    names += template.catch.clause.facts if template.catch else []
-    facts = {}
-    for name in names:
-        low, high = template.schema.ranges[name]
-        middle = low + (high - low) // 3
-        facts[name] = (
-            rng.randint(middle, high) if large and name != "c" else rng.randint(low, high if name == "c" else middle)
-        )
-    return facts
-
-
-@dataclass(frozen=True, slots=True)
-class _Solution:
-    value: int
-    trap: int
-    steps: int
-
-
-def _whole_solution(template: Template, facts: Mapping[str, int]) -> _Solution | None:
-    """The result and the trap, None where a step is not whole, not positive or too large."""
-    if len(set(facts.values())) < len(facts):
-        return None  # equal numbers would hide which one was copied
-    values = []
-    steps = 0
-    for solve in (template.ask.solve, template.catch.solve if template.catch else template.ask.solve):
-        working = Working()
-        try:
-            values.append(solve(facts, working))
-        except ZeroDivisionError:
-            return None
-        steps = len(working.steps)
-        if not all(_step_is_sound(step) for step in working.steps):
-            return None
-    trap, value = values
-    if template.catch and trap == value:
-        return None
-    return _Solution(value, trap, steps)
-
-
-def _step_is_sound(step: str) -> bool:
-    left, sign, right, _, result = step.split()
-    if sign == "/" and int(left) % int(right) != 0:
-        return False
-    return 0 < int(result) <= LARGEST
-
-
-def _tell(template: Template, question_id: str, facts: dict[str, int], solution: _Solution, rng: Random) -> Problem:
+        trap, value = _sound_result(template.ask.solve, facts), _sound_result(solution, facts)
+        # Equal numbers would hide which one was copied.
+        if trap and value and len(set(facts.values())) == len(facts) and not (catch and trap == value):
+            break
     name = rng.choice(NAMES)
     flagged = rng.random() < 0.5
     slots = {**template.world, "P": name, **{key: str(number) for key, number in facts.items()}}
     sentences = [rng.choice(clause.full) for clause in template.schema.clauses]
-    if template.catch:
-        sentences.append(template.catch.clause.full[flagged])
+    if catch:
+        sentences.append(catch.clause.full[flagged])
     sentences.append(rng.choice(template.ask.full))
-    text = fill(" ".join(sentences), slots)
-    options = _options(solution, list(facts.values()), rng)
+    numbers = list(facts.values())
+    options = _options(value, trap, (trap + numbers[0], value + numbers[-1]), rng)
     question = Question(
         id=question_id,
         subset=template.schema.subset,
-        text=text,
+        text=fill(" ".join(sentences), slots),
         options=(options[0], options[1], options[2], options[3]),
-        answer=LETTERS[options.index(str(solution.value))],
+        answer=LETTERS[options.index(str(value))],
     )
-    return Problem(
-        template, name, facts, question, solution.value, solution.trap, solution.steps,
-        flagged=flagged and template.catch is not None,
-    )  # fmt: skip
+    steps = len(work_out(solution, facts).steps)
+    return Problem(template, name, facts, question, value, trap, steps, flagged=flagged and catch is not None)
 
 
-def _options(solution: _Solution, numbers: list[int], rng: Random) -> list[str]:
+def _draw_facts(template: Template, large: bool, rng: Random) -> dict[str, int]:
+    """Numbers of the clauses, from the lower third of their ranges or from the rest; a catch's is from all of its own."""
+    clauses = [*template.schema.clauses, *([template.catch.clause] if template.catch else [])]
+    facts = {}
+    for name in (name for clause in clauses for name in clause.facts):
+        low, high = template.schema.ranges[name]
+        middle = high if name == "c" else low + (high - low) // 3
+        facts[name] = rng.randint(middle, high) if large and name != "c" else rng.randint(low, middle)
+    return facts
+
+
+def _sound_result(solution: str, facts: Mapping[str, int]) -> int | None:
+    """The result (above 0); None where a quotient is not whole, or a result out of bounds."""
+    working = work_out(solution, facts)
+    for step in working.steps if working.value is not None else ():
+        left, sign, right, _, result = step.split()
+        if not 0 < int(result) <= LARGEST or (sign == "/" and int(left) % int(right)):
+            return None
+    return working.value
+
+
+def _options(value: int, trap: int, others: tuple[int, int], rng: Random) -> list[str]:
     """The right value, the trap, and near misses, in random order."""
-    chosen = list(dict.fromkeys((solution.value, solution.trap)))
-    near = [solution.value + sign * step for sign in (1, -1) for step in (1, 2, 3, 5, 10, 20)]
-    near += [solution.trap + numbers[0], solution.value + numbers[-1]]
-    candidates = sorted({value for value in near if 0 < value <= LARGEST} - set(chosen))
+    chosen = list(dict.fromkeys((value, trap)))
+    near = [value + sign * step for sign in (1, -1) for step in (1, 2, 3, 5, 10, 20)]
+    candidates = sorted({number for number in (*near, *others) if 0 < number <= LARGEST} - set(chosen))
     chosen += rng.sample(candidates, 4 - len(chosen))
     rng.shuffle(chosen)
-    return [str(value) for value in chosen]
+    return [str(number) for number in chosen]

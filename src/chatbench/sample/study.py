@@ -26,8 +26,7 @@ from chatbench.core.records import LETTERS, AiAloneScore, Answer, Conversation, 
 from chatbench.data.tables import conversation_id
 from chatbench.sample.assistants import STRENGTHS, reply_to
 from chatbench.sample.people import STUDY_HABITS, Chat, Person, answer_alone, chance_alone, chat, draw_person
-from chatbench.sample.problems import Problem, Template, all_templates, draw_problem
-from chatbench.sample.schemas import SUBSETS
+from chatbench.sample.problems import SUBSETS, Problem, Template, all_templates, draw_problem
 
 QUESTIONS_PER_BATCH = 12
 _ANSWER_COLUMNS = (
@@ -345,7 +344,7 @@ def letter_only_chance(problem: Problem, assistant: str, method: str) -> float:
     """Probability of the right letter without working: falls with steps, size and negation; four shots add 0.06."""
     strong = assistant == "scripted-strong"
     chance = (0.82 if strong else 0.60) + (0.06 if method.endswith("few_shot") else 0.0)
-    chance -= 0.16 * (problem.steps - 1) + 0.18 * (problem.size > 100) + 0.15 * problem.template.ask.negated
+    chance -= 0.16 * (problem.steps - 1) + 0.18 * (problem.size > 100) + 0.15 * bool(problem.template.ask.negates)
     return min(0.98, max(0.12, chance))
 
 

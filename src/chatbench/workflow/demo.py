@@ -27,7 +27,7 @@ from chatbench.metrics.names import (
 from chatbench.report.report import report as write_page
 from chatbench.report.tables import print_tables
 from chatbench.sample.study import SampleSettings, write_sample
-from chatbench.sample.truth import Telling, telling
+from chatbench.sample.truth import StatedFacts, stated_facts
 from chatbench.scoring.score_table import ScoreTable
 from chatbench.simulation.log import has_chats, read_conversations
 from chatbench.workflow.run_all import RunReport, RunSettings, run_all
@@ -58,7 +58,7 @@ def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
     report = run_all("tiny", study=out / "sample", workspace=workspace, settings=settings, say=say)
     if report.table:
         print_tables([report.table])
-        shares = shares_told("tiny", sample.study, workspace)
+        shares = shares_stated("tiny", sample.study, workspace)
         say("\n".join(truth_lines(shares, checks(report.table, shares))))
     say(f"\nHow realistic its chats are: chatbench realism tiny --data {workspace.data} --results {workspace.results}")
     say("\n" + "\n".join(report.lines()))
@@ -67,8 +67,8 @@ def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
     return report
 
 
-def shares_told(model: str, study: Study, workspace: Workspace) -> dict[str, Shares]:
-    """Shares of `Telling` for people, the fine-tuned and the base model: means over the simulated splits."""
+def shares_stated(model: str, study: Study, workspace: Workspace) -> dict[str, Shares]:
+    """Shares of `StatedFacts` for people, the fine-tuned and the base model: means over the simulated splits."""
     per_split: dict[str, list[Shares]] = {}
     for split_id in workspace.manifest.split_ids:
         held_out = set(workspace.split(split_id).question_ids("test"))
@@ -79,8 +79,8 @@ def shares_told(model: str, study: Study, workspace: Workspace) -> dict[str, Sha
                 if chat.turns:
                     prompts.setdefault(source, {}).setdefault(chat.question_id, []).append(chat.turns[0].text)
         for source, by_question in prompts.items():
-            counts = (telling(messages, study.questions[question]) for question, messages in by_question.items())
-            per_split.setdefault(source, []).append(sum(counts, Telling()).shares())
+            counts = (stated_facts(messages, study.questions[question]) for question, messages in by_question.items())
+            per_split.setdefault(source, []).append(sum(counts, StatedFacts()).shares())
     return {
         source: {name: fmean(each.get(name, 0.0) for each in shares) for name in shares[0]}
         for source, shares in per_split.items()

@@ -1,22 +1,23 @@
-"""Bases made from nothing: the tiny base's tokenizer and pretraining, and small models of the published shapes."""
+"""The tiny base: its tokenizer and pretraining, and the packaged folder."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from importlib import resources
 from itertools import islice
 from pathlib import Path
 
 import pytest
+from pretraining import PRETRAINING_HABITS, documents
+from tests.support.study_files import REPOSITORY
 from tools.tiny_base import make as tiny_base
 from tools.tiny_base.make import TinyBaseSettings, make_tiny_base, make_tokenizer, protocol_phrases, skill
-from tools.tiny_base.pretraining import documents
 
-from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import write_jsonl
 from chatbench.models.loading import load
-from chatbench.models.random_models import make_scratch_base
 from chatbench.protocol.plain_text import END
+from chatbench.sample.people import STUDY_HABITS
 
 SMALL = TinyBaseSettings(
     width=32, layers=1, heads=1, rows=2, row_tokens=64, practice_rows=4, copy_steps=4, practice_steps=4, chat_steps=4
@@ -50,7 +51,7 @@ def test_the_packaged_base_copies_and_looks_up() -> None:
     # What it was pretrained for; random weights, or a tokenizer that does not belong to them, fail at once.
     loaded = load("package:tiny_base")
     for stage in ("copy", "practice"):
-        fresh = [[(s.text, s.weight) for s in document] for document in islice(documents(1, stage, 0.5), 20)]
+        fresh = list(islice(documents(1, stage, 0.5), 20))
         assert skill(loaded.model, loaded.tokenizer, fresh).first_guess > 0.85  # type: ignore[arg-type]
 
 
@@ -81,24 +82,24 @@ def test_the_stages_follow_one_another() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("shape", ["gpt2", "mistral", "llama"])
-def test_a_scratch_base_is_an_ordinary_folder_of_that_architecture(shape: str, tmp_path: Path) -> None:
-    train = tmp_path / "train.jsonl"
-    row = {"prompt": "[SYSTEM] x\n\ny\n\n[USER] ", "completion": "what is heat [END]", "question_id": "q",
-           "conversation_id": "c", "kind": "first"}  # fmt: skip
-    write_jsonl(train, [row] * 3)
-    said = make_scratch_base(shape, tmp_path / shape, train=train, vocabulary=300, width=32, layers=1, seed=0)
-    loaded = load(str(tmp_path / shape))
-    assert loaded.model.config.model_type == shape
-    assert f"{shape} shape" in said
-
-
-def test_an_unknown_shape_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ChatbenchError, match="shape 'bert'"):
-        make_scratch_base("bert", tmp_path, train=tmp_path, vocabulary=300, width=32, layers=1, seed=0)
-
-
 def test_the_packaged_base_is_small_and_has_a_card() -> None:
     folder = resources.files("chatbench") / "tiny_base"
     assert sum(len(file.read_bytes()) for file in folder.iterdir() if file.is_file()) < 10_000_000
     assert "how it was made" in (folder / "README.md").read_text(encoding="utf-8").lower()
+
+
+def test_pretraining_shares_no_phrase_with_the_study_people() -> None:
+    # The base must learn the study's people from the study, or its perplexity before fine-tuning would mean nothing.
+    study, base = STUDY_HABITS.phrases, PRETRAINING_HABITS.phrases
+    for name in ("rephrase", "terse_join", "inform", "add_catch", "check", "options"):
+        assert not set(getattr(study, name)) & set(getattr(base, name)), name
+    for stage in ("copy", "practice", "chat", "ask", "prompt", "end"):
+        stream = documents(0, stage, 0.0)
+        learned = "".join(segment.text for _ in range(200) for segment in next(stream) if segment.weight)
+        assert "Answer: " not in learned
+        assert ("[END]" in learned) == (stage == "end")
+
+
+def test_the_script_runs_outside_the_tests() -> None:
+    script = [sys.executable, str(REPOSITORY / "tools" / "tiny_base" / "make.py"), "--help"]
+    assert "CPU threads" in subprocess.run(script, check=True, capture_output=True, text=True).stdout
