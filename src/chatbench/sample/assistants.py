@@ -177,7 +177,7 @@ def reply_to(name: str, user_messages: Sequence[str], rng: Random) -> AssistantT
 def _solve(
     understanding: Understanding, facts: Mapping[str, int], strength: Strength, options: Mapping[int, str], rng: Random
 ) -> AssistantTurn:
-    """Works the problem out, with mistakes; the strong assistant shows its steps, both name an option they were given."""
+    """Works the problem out, with mistakes; the strong one shows its steps, both name the option if given any."""
     ask, catch = understanding.ask, understanding.catch
     if catch and rng.random() < strength.overlooks_catch:
         catch = None

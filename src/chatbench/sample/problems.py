@@ -1,7 +1,7 @@
 """Word problems: text, options, right answer, and the truth behind them, drawn from the kinds in problems.toml.
 
-A schema is a kind of problem: clauses (sentences that carry facts) and questions, each with its plain solution and maybe
-catches (clauses that are easy to overlook and change the result). The pattern of a fact finds its number both in the
+A schema is a kind of problem: clauses (sentences that carry facts) and questions, each with its plain solution and
+maybe catches (clauses that are easy to overlook and change the result). The pattern of a fact finds its number both in the
 problem's own words and in a user's short form, so an assistant can solve the problem from what a user wrote. A template
 is a schema in one world with one question and a catch or none; there are several hundred. What makes a problem hard can
 be read off its text: the number of steps, the size of the numbers, a negation, a catch.
@@ -253,7 +253,7 @@ def draw_problem(template: Template, question_id: str, rng: Random) -> Problem:
 
 
 def _draw_facts(template: Template, large: bool, rng: Random) -> dict[str, int]:
-    """Numbers of the clauses, from the lower third of their ranges or from the rest; a catch's is from all of its own."""
+    """A number for each fact, from the lower third of its range or from the rest; a catch's from all of it."""
     clauses = [*template.schema.clauses, *([template.catch.clause] if template.catch else [])]
     facts = {}
     for name in (name for clause in clauses for name in clause.facts):

@@ -1,8 +1,8 @@
 """What a first message about a sample problem states, judged against the problem itself.
 
 A message *states* a clause if it holds one of the clause's wordings, whatever number stands in it; each number of a
-stated clause should then be the problem's. People of the sample study state some clauses and leave out others, but never
-change a number, so their share of right messages is 1 by construction.
+stated clause should then be the problem's. People of the sample study state some clauses and leave out others, but
+never change a number, so their share of right messages is 1 by construction.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"\d+")
 class StatedFacts:
     """Counts over messages; they add up.
 
-    `right`: messages that state at least one clause with numbers, and hold no number but the right ones in their places.
+    `right`: messages that state at least one clause, and hold no number but the right ones in their places.
     `facts`: clauses with numbers that the problem has, `stated`: those that were stated; `catches` and
     `stated_catches`: the same for catches alone.
     """
