@@ -25,8 +25,8 @@ from transformers import PreTrainedModel, TrainerCallback, set_seed
 from transformers.utils import logging
 
 from chatbench.models.encoding import EncodedRows
+from chatbench.models.loading import fuse_activations
 from chatbench.models.loss import score_encoded, scored_sequence
-from chatbench.models.precision import fuse_activations
 from chatbench.models.prefix_tree import prefix_trees
 from chatbench.models.tree_attention import attends_to_trees
 from chatbench.training import batches as training_steps
@@ -217,7 +217,7 @@ def _needed_flops(what: Measurement, rows: EncodedRows) -> float:
         for name in dict.fromkeys(names)
         for tree in prefix_trees(
             [scored_sequence(e) for e, of in zip(rows.examples, names, strict=True) if of == name], budget=1 << 30
-        ).trees
+        )
     )
 
 

@@ -154,4 +154,4 @@ def _in_trees(rows: EncodedRows, groups: list[str]) -> int:
     by_group: dict[str, list[ScoredSequence]] = {}
     for group, example in zip(groups, rows.examples, strict=True):
         by_group.setdefault(group, []).append(scored_sequence(example))
-    return sum(prefix_trees(sequences, budget=1 << 30).nodes for sequences in by_group.values())
+    return sum(len(tree) for sequences in by_group.values() for tree in prefix_trees(sequences, budget=1 << 30))

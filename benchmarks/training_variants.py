@@ -24,8 +24,8 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 
 from chatbench.core.settings import Packing, Settings
 from chatbench.models.encoding import EncodedRows
+from chatbench.models.loading import fuse_activations
 from chatbench.models.loss import IGNORED
-from chatbench.models.precision import fuse_activations
 from chatbench.protocol.plain_text import EncodedExample
 from our_trainer import our_trainer
 

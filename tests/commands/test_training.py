@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support.prepared_files import sums, write_prepared
-from tests.support.tiny_models import save_tiny_model, tiny_model, tiny_tokenizer
+from tests.support.tiny_models import save_tiny_model, score_examples, tiny_model, tiny_tokenizer
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.resolved_settings import resolve_settings
@@ -17,7 +17,7 @@ from chatbench.data.workspace import Workspace
 from chatbench.metrics.perplexity import TokenLoss
 from chatbench.models.encoding import encode_rows
 from chatbench.models.loading import load
-from chatbench.models.loss import padded_batch, score_examples
+from chatbench.models.loss import padded_batch
 from chatbench.models.precision import resolve_precision
 from chatbench.protocol.plain_text import EncodedExample, encode_completion, encode_prompt
 from chatbench.training import checkpoints as training_result

@@ -95,7 +95,9 @@ def test_a_template_of_a_thinking_model_has_its_empty_thoughts_in_the_prompt() -
 
     assert tokenizer.decode(example.prompt).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
     assert "think" not in tokenizer.decode(example.completion)
-    assert encode_rows(tokenizer, [chat_row()], 999, CHAT).notes == ("the chat template is told enable_thinking=False",)
+    assert encode_rows(tokenizer, [chat_row()], 999, CHAT).notes == (
+        "the chat template is called with enable_thinking=False",
+    )
 
 
 def test_a_template_without_a_system_role_gets_the_system_message_before_the_users_and_it_is_said() -> None:
@@ -265,7 +267,7 @@ def test_a_model_trained_through_its_template_is_scored_through_it(root: Path) -
     assert scored.finetuned.utf8_bytes == sum(len(row.completion.encode()) for row in rows)
 
 
-@pytest.mark.parametrize("base model", [False, True])
+@pytest.mark.parametrize("base_model", [False, True])
 def test_a_model_trained_through_its_template_simulates_through_it_and_so_does_its_base(
     root: Path, base_model: bool
 ) -> None:

@@ -11,9 +11,9 @@ from chatbench.models.prefix_tree import PrefixTree, ScoredSequence, prefix_tree
 from chatbench.models.tree_attention import attended_pairs, block_mask, tree_blocks
 
 
-def sequence(tokens: str, weight: float = 1.0) -> ScoredSequence:
+def sequence(tokens: str) -> ScoredSequence:
     """Letters as tokens; capitals and stops are scored."""
-    return ScoredSequence([ord(each) for each in tokens], [each.isupper() or each == "." for each in tokens], weight)
+    return ScoredSequence([ord(each) for each in tokens], [each.isupper() or each == "." for each in tokens])
 
 
 @st.composite
@@ -21,10 +21,8 @@ def scored_sequences(draw: st.DrawFn) -> list[ScoredSequence]:
     # Three tokens only, so that sequences share prefixes, branch, and repeat each other.
     tokens = draw(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=12))
     return [
-        ScoredSequence(
-            each, [False, *draw(st.lists(st.booleans(), min_size=len(each) - 1, max_size=len(each) - 1))], place + 1.0
-        )
-        for place, each in enumerate(tokens)
+        ScoredSequence(each, [False, *draw(st.lists(st.booleans(), min_size=len(each) - 1, max_size=len(each) - 1))])
+        for each in tokens
     ]
 
 
@@ -33,21 +31,19 @@ def path(tree: PrefixTree, node: int) -> list[int]:
     return [int(tree.tokens[j]) for j in range(node + 1) if node < tree.ends[j]]
 
 
-def edges_of(trees: list[PrefixTree]) -> list[tuple[int, tuple[int, ...], int, float]]:
-    """(sequence, what comes before, target, weight) of every edge."""
+def edges_of(trees: list[PrefixTree]) -> list[tuple[int, tuple[int, ...], int]]:
+    """(sequence, what comes before, target) of every edge."""
     return sorted(
-        (int(which), tuple(path(tree, int(parent))), int(target), float(weight))
+        (int(which), tuple(path(tree, int(parent))), int(target))
         for tree in trees
-        for which, parent, target, weight in zip(
-            tree.edge_sequences, tree.edge_parents, tree.edge_targets, tree.edge_weights, strict=True
-        )
+        for which, parent, target in zip(tree.edge_sequences, tree.edge_parents, tree.edge_targets, strict=True)
     )
 
 
-def expected_edges(sequences: list[ScoredSequence]) -> list[tuple[int, tuple[int, ...], int, float]]:
+def expected_edges(sequences: list[ScoredSequence]) -> list[tuple[int, tuple[int, ...], int]]:
     """The same, one sequence at a time."""
     return sorted(
-        (which, tuple(each.tokens[:place]), each.tokens[place], each.weight)
+        (which, tuple(each.tokens[:place]), each.tokens[place])
         for which, each in enumerate(sequences)
         for place, scored in enumerate(each.scored)
         if scored
@@ -96,13 +92,10 @@ def test_every_distinct_prefix_is_one_node(sequences: list[ScoredSequence]) -> N
 
 @given(scored_sequences(), st.integers(1, 12))
 def test_a_budget_cuts_but_loses_nothing(sequences: list[ScoredSequence], budget: int) -> None:
-    cut = prefix_trees(sequences, budget)
+    trees = prefix_trees(sequences, budget)
 
-    assert edges_of(list(cut.trees)) == expected_edges(sequences)
-    assert cut.nodes == len(prefix_tree(sequences)) + cut.repeated
-    assert cut.cuts == max(0, len(cut.trees) - 1)
-    for tree in cut.trees:
-        assert len(tree) <= budget or len(set(tree.edge_sequences.tolist())) >= 1
+    assert edges_of(trees) == expected_edges(sequences)
+    for tree in trees:
         longest = max(len(inputs_of(sequences[which])) for which in set(tree.edge_sequences.tolist()))
         assert len(tree) <= max(budget, longest)
 
@@ -112,20 +105,15 @@ def test_the_cut_is_where_the_least_is_repeated() -> None:
     apart = sequence("qX")
     family = [sequence(f"abcdefgh{each}X") for each in "ijk"]
 
-    cut = prefix_trees([*family, apart], budget=11)
-
-    assert (cut.cuts, cut.repeated) == (1, 0)
-    assert sorted(map(len, cut.trees)) == [1, 11]
+    assert sorted(map(len, prefix_trees([*family, apart], budget=11))) == [1, 11]
 
 
 def test_a_sequence_longer_than_the_budget_is_a_tree_of_its_own() -> None:
-    cut = prefix_trees([sequence("abcdefX"), sequence("aY")], budget=3)
-
-    assert sorted(map(len, cut.trees)) == [1, 6]
+    assert sorted(map(len, prefix_trees([sequence("abcdefX"), sequence("aY")], budget=3))) == [1, 6]
 
 
 def test_sequences_without_a_scored_token_need_no_nodes() -> None:
-    assert prefix_trees([sequence("abc")], budget=5).trees == ()
+    assert prefix_trees([sequence("abc")], budget=5) == []
     assert len(prefix_tree([sequence("abc")])) == 0
 
 

@@ -58,7 +58,7 @@ def one_by_one(model: nn.Module, examples: list[EncodedExample]) -> Tensor:
 
 def packed(model: nn.Module, examples: list[EncodedExample], budget: int, kernel: Kernel = "blocks") -> Tensor:
     total = torch.zeros((), dtype=torch.float64)
-    for tree in prefix_trees([scored_sequence(example) for example in examples], budget).trees:
+    for tree in prefix_trees([scored_sequence(example) for example in examples], budget):
         total = total + completion_nats(model, tree_batch(tree, CPU, kernel)).sum().double()
     return total
 

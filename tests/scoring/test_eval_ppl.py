@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 from tests.support.prepared_files import write_prepared
-from tests.support.tiny_models import save_tiny_model
+from tests.support.tiny_models import save_tiny_model, score_examples
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.perplexity import corpus_perplexity
 from chatbench.models.loading import load
-from chatbench.models.loss import score_examples
 from chatbench.scoring.eval_ppl import eval_ppl
 from chatbench.training.finetune import finetune
 

@@ -5,6 +5,7 @@ The tokenizer is byte-level and trained on a few sentences, so that tokens span 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +19,15 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+
+from chatbench.data.examples import ExampleRow
+from chatbench.metrics.perplexity import TokenLoss
+from chatbench.models.encoding import encode_rows
+from chatbench.models.loading import context_length
+from chatbench.models.loss import score_rows
 
 Architecture = Literal["gpt2", "mistral", "llama"]
 ARCHITECTURES: tuple[Architecture, ...] = ("gpt2", "mistral", "llama")
@@ -77,3 +85,13 @@ def save_tiny_model(folder: Path, architecture: Architecture = "llama", *, seed:
     tiny_model(architecture, seed=seed, vocabulary=len(tokenizer), context=context).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def score_examples(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[ExampleRow],
+    batch_tokens: int = 4096,
+) -> list[TokenLoss]:
+    """The losses of the rows that fit the model's context, in plain text, in their order."""
+    return score_rows(model, encode_rows(tokenizer, rows, context_length(model)), batch_tokens=batch_tokens)

@@ -19,14 +19,13 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
 from tests.support.prepared_files import sums, write_prepared
-from tests.support.tiny_models import save_tiny_model
+from tests.support.tiny_models import save_tiny_model, score_examples
 from tests.support.tiny_runs import LORA, STANDSTILL, chats, log_of, run_tiny, tiny_job, weights_of
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.core.settings import Settings
 from chatbench.models.loading import load
-from chatbench.models.loss import score_examples
 from chatbench.training.checkpoints import is_complete
 from chatbench.training.distributed import check_sharded, check_shared, refuse_launch
 

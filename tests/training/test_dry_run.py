@@ -18,8 +18,8 @@ from chatbench.core.resolved_settings import resolve_settings
 from chatbench.core.settings import Settings
 from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import EncodedRows
+from chatbench.models.loading import fuse_activations
 from chatbench.models.loss import LOGITS_AT_ONCE, completion_nats, padded_batch
-from chatbench.models.precision import fuse_activations
 from chatbench.protocol.plain_text import EncodedExample
 from chatbench.training import dry_run, run
 from chatbench.training.batches import PACK_TOKENS_CPU

@@ -10,14 +10,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.support.prepared_files import sums
-from tests.support.tiny_models import ARCHITECTURES, Architecture, save_tiny_model, tiny_model, tiny_tokenizer
+from tests.support.tiny_models import (
+    ARCHITECTURES,
+    Architecture,
+    save_tiny_model,
+    score_examples,
+    tiny_model,
+    tiny_tokenizer,
+)
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.core.settings import Settings
 from chatbench.models.encoding import encode_rows
 from chatbench.models.loading import load, load_base
-from chatbench.models.loss import completion_nats, padded_batch, score_examples
+from chatbench.models.loss import completion_nats, padded_batch
 from chatbench.models.precision import Bits, refuse_unless_possible
 from chatbench.training import trainer as completion_trainer
 from chatbench.training.checkpoints import seal

@@ -1,21 +1,20 @@
-"""A tokenizer's own chat template, applied so that the text of a message stays text.
+"""A tokenizer's own chat template: text stays text, and loss falls on exactly what the person wrote.
 
-A template writes markers (`<|im_end|>`) around the messages, and those become single tokens. A message that holds the
-same characters must not: its author would end the turn, or speak as somebody else. So a marker inside a message is
-taken apart before the template sees it, and its parts are tokenised one by one; all other text is tokenised as one, as
-the tokenizer itself does it.
+`ChatTemplate` applies it. A template writes markers (`<|im_end|>`) around the messages, and those become single tokens.
+A message that holds the same characters must not: its author would end the turn, or speak as somebody else. So a marker
+inside a message is taken apart before the template sees it, and its parts are tokenised one by one; all other text is
+tokenised as one, as the tokenizer itself does it. A template that takes a date from the caller gets a fixed one, so the
+prompt is the same every day.
 
-The prompt is the same every day: a template that takes a date from the caller gets a fixed one.
-
-An example through the tokenizer's chat template, with loss on exactly what the person wrote.
+`ChatForm` makes examples with it:
 
     prompt       template(system, user), ending where the assistant is to speak
     completion   the target and the special token that ends the turn: what the model must write, and nothing else
 
 A template that cannot be masked exactly is refused: the chat with the target must begin with the prompt, as text and
 as tokens, go on with the target as it is, and end the turn with a special token. What a template writes after that
-token (a line feed, mostly) is left away: generation stops at the token, so the model is never asked for it. A template
-that writes today's date is refused too, for its prompt would be another one tomorrow.
+token (a line feed, mostly) is omitted: generation stops at the token, so the model is never asked for it. A template
+that writes today's date is refused too: its prompt would be different tomorrow.
 """
 
 from __future__ import annotations
@@ -43,13 +42,14 @@ PROBE = (Message("system", "Ssys"), Message("user", "Uusr"), Message("assistant"
 
 _CUT = "\ufdd0"
 """Marks where a message's text is tokenised in parts: a code point that Unicode keeps for use inside programs."""
+_DATE_FORMAT = re.compile(r"""strftime_now\(\s*['"]([^'"]+)['"]""")
 
 
 class ChatTemplate:
     """The chat template of a tokenizer.
 
     A template that knows no system role gets the system message at the head of the first user message
-    (`merges_system`). `thinking` is what the template is told as `enable_thinking`, None for nothing.
+    (`merges_system`). `thinking` is the template's option `enable_thinking`, None to leave it unset.
 
     Raises:
         ChatbenchError: the tokenizer has no template, or it cannot be applied to a system and a user message.
@@ -58,7 +58,15 @@ class ChatTemplate:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, thinking: bool | None = None) -> None:
         self.tokenizer = tokenizer
         self.thinking = thinking
-        self.source = _source(tokenizer)
+        if not tokenizer.chat_template:
+            raise ChatbenchError(f"{tokenizer_name(tokenizer)}: its tokenizer has no chat template", fix=PLAIN_FIX)
+        try:
+            self.source = tokenizer.get_chat_template()
+        except ValueError as error:
+            raise ChatbenchError(
+                f"{tokenizer_name(tokenizer)}: its tokenizer has several chat templates and none called 'default'",
+                fix=PLAIN_FIX,
+            ) from error
         tokens = tokenizer.added_tokens_decoder
         # White space that is a token of its own (Gemma) is in every template, and in every text.
         markers = {
@@ -67,11 +75,16 @@ class ChatTemplate:
             if token.special or (token.content in self.source and not token.content.isspace())
         }
         self.special_ids = frozenset(index for index, token in tokens.items() if token.special)
-        self._marker_ids = frozenset(markers) - _stand_ins(tokenizer)
+        # Any text may hold the token for characters that the vocabulary lacks, where it is no other token too.
+        unknown = {tokenizer.unk_token_id} - {tokenizer.bos_token_id, tokenizer.eos_token_id}
+        self._marker_ids = frozenset(markers) - unknown
         longest_first = sorted(markers.values(), key=len, reverse=True)
         self._marker = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")  # (?!) matches nothing
         self.merges_system = False
-        self.merges_system = self._refuses_system()
+        try:
+            self.merges_system = PROBE[0].content not in self._rendered(PROBE[:2], ask=True)  # it passes over it
+        except TemplateError:
+            self.merges_system = True
         self.text(PROBE[:2], ask=True)
 
     @property
@@ -87,7 +100,7 @@ class ChatTemplate:
         if self.merges_system:
             notes.append("the chat template has no system role: the system message stands before the user's")
         if self.thinking is False:
-            notes.append("the chat template is told enable_thinking=False")
+            notes.append("the chat template is called with enable_thinking=False")
         return tuple(notes)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
@@ -112,9 +125,14 @@ class ChatTemplate:
                 f"{tokenizer_name(self.tokenizer)}: its chat template refuses the roles {roles}: {error}", fix=PLAIN_FIX
             ) from error
 
-    def held_text(self, text: str) -> str:
-        """A message's text as it stands in `text`: its markers taken apart."""
-        return self._marker.sub(_taken_apart, text.replace(_CUT, "\ufffd"))
+    def escaped(self, message: str) -> str:
+        """A message's text as `text` has it: its markers taken apart."""
+
+        def apart(marker: re.Match[str]) -> str:
+            half = len(marker[0]) // 2
+            return f"{marker[0][:half]}{_CUT}{marker[0][half:]}{_CUT}"
+
+        return self._marker.sub(apart, message.replace(_CUT, "\ufffd"))
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each of the texts that `text` gave, without any token that the template does not write.
@@ -135,7 +153,7 @@ class ChatTemplate:
         return [ids[text] for text in texts]
 
     def _rendered(self, messages: Sequence[Message], ask: bool) -> str:
-        rows = [{"role": message.role, "content": self.held_text(message.content)} for message in messages]
+        rows = [{"role": message.role, "content": self.escaped(message.content)} for message in messages]
         if self.merges_system and rows[0]["role"] == "system":
             head = "\n\n".join(row["content"] for row in rows[:2])  # a system message may come alone (IQA-EVAL)
             rows = [{"role": "user", "content": head}, *rows[2:]]
@@ -144,13 +162,6 @@ class ChatTemplate:
             rows, tokenize=False, add_generation_prompt=ask, date_string=FIXED_DATE, **options
         )
         return cast(str, rendered)
-
-    def _refuses_system(self) -> bool:
-        """Whether the template raises on a system message, or passes over it."""
-        try:
-            return PROBE[0].content not in self._rendered(PROBE[:2], ask=True)
-        except TemplateError:
-            return True
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
@@ -180,35 +191,12 @@ def tokenizer_name(tokenizer: PreTrainedTokenizerBase) -> str:
     return tokenizer.name_or_path or "the tokenizer"
 
 
-def _taken_apart(marker: re.Match[str]) -> str:
-    half = len(marker[0]) // 2
-    return f"{marker[0][:half]}{_CUT}{marker[0][half:]}{_CUT}"
-
-
-def _stand_ins(tokenizer: PreTrainedTokenizerBase) -> set[int | None]:
-    """The token for characters that the vocabulary lacks, where it is no other token too: any text may hold it."""
-    return {tokenizer.unk_token_id} - {tokenizer.bos_token_id, tokenizer.eos_token_id}
-
-
-def _source(tokenizer: PreTrainedTokenizerBase) -> str:
-    name = tokenizer_name(tokenizer)
-    if not tokenizer.chat_template:
-        raise ChatbenchError(f"{name}: its tokenizer has no chat template", fix=PLAIN_FIX)
-    try:
-        return tokenizer.get_chat_template()
-    except ValueError as error:
-        raise ChatbenchError(
-            f"{name}: its tokenizer has several chat templates and none called 'default'", fix=PLAIN_FIX
-        ) from error
-
-
-_DATE_FORMAT = re.compile(r"""strftime_now\(\s*['"]([^'"]+)['"]""")
-
-
 class ChatForm:
     """The chat template of a tokenizer, checked to mask exactly.
 
-    A generated turn ends with a token of `end_ids`, whatever text (`stop`) is in it.
+    A generated turn ends with the one token of `end_ids`, whatever text (`stop`) is in it; `name` changes with the
+    template, `notes` are what a user should know about how it is applied, `prompt_ids` encodes a system and a user
+    message.
 
     Templates of thinking models are tried as they are, then with `enable_thinking=False`: they put an empty block of
     thoughts before the last reply, and with this option before the prompt's end too, where it belongs to the prompt.
@@ -223,31 +211,15 @@ class ChatForm:
         reasons = []
         for thinking in (None, False):
             self.template = ChatTemplate(tokenizer, thinking=thinking)
+            self.name, self.notes, self.prompt_ids = self.template.name, self.template.notes, self.template.prompt_ids
             try:
                 self._end_id = self._found_end_id()
-                return
             except _InexactError as error:
                 reasons.append(str(error))
+            else:
+                self.end_ids = frozenset({self._end_id})
+                return
         raise _refused(tokenizer_name(tokenizer), reasons[0])
-
-    @property
-    def end_ids(self) -> frozenset[int]:
-        """The token that ends a turn."""
-        return frozenset({self._end_id})
-
-    @property
-    def name(self) -> str:
-        """A name of the form that changes with the template."""
-        return self.template.name
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a user should know about how the template is applied."""
-        return self.template.notes
-
-    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of the prompt of a system and a user message."""
-        return self.template.prompt_ids(messages)
 
     def encode(self, rows: Sequence[ExampleRow]) -> list[EncodedExample]:
         """Token ids of each row.
@@ -257,8 +229,16 @@ class ChatForm:
         """
         texts: list[str] = []
         for row in rows:
+            if row.messages is None:
+                raise ChatbenchError(
+                    f"example of conversation {row.conversation_id}: plain text, where a chat template needs messages",
+                    expected="messages (system, user, assistant)",
+                    fix=f"prepare the splits with --format messages, or {PLAIN_FIX}",
+                )
+            system, user, assistant = row.messages
+            # A person's message has no white space around it (see data.examples), and many templates strip it anyway.
             with _refusing(row):
-                texts += self._texts(_messages(row))
+                texts += self._texts((system, user, Message("assistant", assistant.content.strip())))
         ids = self.template.ids(texts)
         encoded = []
         for row, prompt, whole in zip(rows, ids[::2], ids[1::2], strict=True):
@@ -267,27 +247,24 @@ class ChatForm:
         return encoded
 
     def _found_end_id(self) -> int:
-        pair = self._texts(PROBE)
-        self._check_prompt(pair[0])
-        prompt, whole = self.template.ids(pair)
+        asked, chat = self._texts(PROBE)
+        wrong = [message.role for message in PROBE[:2] if asked.count(message.content) != 1]
+        if wrong:
+            raise _InexactError(f"it does not write the {wrong[0]} message once: {asked!r}")
+        today = [datetime.now().strftime(each) for each in _DATE_FORMAT.findall(self.template.source)]
+        if any(date in asked for date in today):
+            raise _InexactError(f"it writes today's date: {asked!r}")
+        prompt, whole = self.template.ids([asked, chat])
         special = [token for token in whole[len(prompt) :] if token in self.template.special_ids]
         if not special:
-            raise _InexactError(f"it ends the reply with no special token: {pair[1]!r}")
+            raise _InexactError(f"it ends the reply with no special token: {chat!r}")
         self._split(prompt, whole, special[0])
         return special[0]
-
-    def _check_prompt(self, prompt: str) -> None:
-        wrong = [message.role for message in PROBE[:2] if prompt.count(message.content) != 1]
-        if wrong:
-            raise _InexactError(f"it does not write the {wrong[0]} message once: {prompt!r}")
-        today = [datetime.now().strftime(each) for each in _DATE_FORMAT.findall(self.template.source)]
-        if any(date in prompt for date in today):
-            raise _InexactError(f"it writes today's date: {prompt!r}")
 
     def _texts(self, messages: Sequence[Message]) -> tuple[str, str]:
         """Prompt and whole chat as text."""
         prompt, whole = self.template.text(messages[:2], ask=True), self.template.text(messages, ask=False)
-        target = self.template.held_text(messages[2].content)
+        target = self.template.escaped(messages[2].content)
         if not whole.startswith(prompt):
             raise _InexactError(f"the chat with the reply, {whole!r}, does not begin with the prompt, {prompt!r}")
         if not whole[len(prompt) :].startswith(target):
@@ -323,15 +300,3 @@ def _refused(where: str, reason: str) -> ChatbenchError:
         expected="always the same prompt, then the reply as it is, then a special token that ends it",
         fix=PLAIN_FIX,
     )
-
-
-def _messages(row: ExampleRow) -> tuple[Message, ...]:
-    if row.messages is None:
-        raise ChatbenchError(
-            f"example of conversation {row.conversation_id}: plain text, where a chat template needs messages",
-            expected="messages (system, user, assistant)",
-            fix=f"prepare the splits with --format messages, or {PLAIN_FIX}",
-        )
-    system, user, assistant = row.messages
-    # A person's message has no white space around it (see protocol.examples), and many templates strip it anyway.
-    return system, user, Message("assistant", assistant.content.strip())

@@ -2,14 +2,7 @@
 
 Nothing is cut silently: an example that is longer than the context is left out and counted, or, where that is asked
 for, loses the oldest turns of the conversation in its prompt until it fits. Training, validation and perplexity all
-encode here, so they see the same tokens.
-
-An example in the protocol's plain-text form, tokenised many at a time (see `protocol.transcript`).
-
-The text of each scored token, so that its probability can be shown where it stands.
-
-The pieces of a completion joined are its text. A character that takes several tokens (an emoji, a letter of a script
-that the tokenizer hardly knows) cannot be divided: its tokens are one piece, whose nats are their sum.
+encode here, so they see the same tokens. `TokenPieces` is the way back: the text of each scored token.
 """
 
 from __future__ import annotations
@@ -52,7 +45,7 @@ class PlainForm:
         if not self._after:
             return ()
         token = self._tokenizer.decode(self._after)
-        return (f"the tokenizer ends a text with {token}: left away between prompt and completion",)
+        return (f"the tokenizer ends a text with {token}: omitted between prompt and completion",)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the prompt of a system and a user message."""
@@ -60,82 +53,15 @@ class PlainForm:
 
     def encode(self, rows: Sequence[ExampleRow]) -> list[EncodedExample]:
         """Token ids of each row."""
-        ids = self._ids([text for row in rows for text in (row.prompt, row.completion)])
-        return [EncodedExample(self._before + ids[row.prompt], ids[row.completion]) for row in rows]
-
-    def _ids(self, texts: Sequence[str]) -> dict[str, list[int]]:
-        """By text; a tokenizer is several times as fast on a list as one by one."""
-        distinct = list(dict.fromkeys(texts))
+        # A tokenizer is several times as fast on a list as one by one.
+        distinct = list(dict.fromkeys(text for row in rows for text in (row.prompt, row.completion)))
         if not distinct:
-            return {}
+            return []
         batch = self._tokenizer(
             distinct, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
         )
-        return dict(zip(distinct, cast("list[list[int]]", batch["input_ids"]), strict=True))
-
-
-_BROKEN = "\ufffd"
-"""What a tokenizer decodes part of a character to."""
-_MOST_BYTES = 4
-"""Of a character: what is not whole after as many tokens is a broken character that somebody wrote."""
-_ANCHOR = "a"
-"""Decoded before each token: at the start of a text some tokenizers leave the token's space away."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredText:
-    """`texts[i]` cost `nats[i]`; both of the same length, in the order of the completion."""
-
-    texts: tuple[str, ...]
-    nats: tuple[float, ...]
-
-
-class TokenPieces:
-    """Decodes the tokens of completions one by one; each token of the vocabulary is decoded once."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-        self._anchor = tokenizer.encode(_ANCHOR, add_special_tokens=False)
-        self._anchor_length = len(self._decode(self._anchor))
-        self._known: dict[int, str] = {}
-
-    def scored(self, completion: Sequence[int], nats: Sequence[float], text: str) -> ScoredText:
-        """The pieces of a completion and what each cost.
-
-        Args:
-            completion: token ids.
-            nats: as many.
-            text: what was encoded; tells whether a leading space is the text's or the tokenizer's.
-        """
-        texts: list[str] = []
-        sums: list[float] = []
-        unfinished: list[int] = []  # tokens of a character that is not whole yet
-        for token, cost in zip(completion, nats, strict=True):
-            if unfinished:
-                unfinished.append(token)
-                texts[-1] = self._after_anchor(unfinished)
-                sums[-1] += cost
-            else:
-                unfinished = [token]
-                texts.append(self._text(token))
-                sums.append(cost)
-            if not texts[-1].endswith(_BROKEN) or len(unfinished) == _MOST_BYTES:
-                unfinished = []
-        if texts and not text.startswith(" "):
-            texts[0] = texts[0].removeprefix(" ")
-        return ScoredText(tuple(texts), tuple(sums))
-
-    def _text(self, token: int) -> str:
-        if token not in self._known:
-            self._known[token] = self._after_anchor([token])
-        return self._known[token]
-
-    def _after_anchor(self, tokens: Sequence[int]) -> str:
-        return self._decode([*self._anchor, *tokens])[self._anchor_length :]
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        # "Hello ." must not become "Hello.".
-        return str(self._tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+        ids = dict(zip(distinct, cast("list[list[int]]", batch["input_ids"]), strict=True))
+        return [EncodedExample(self._before + ids[row.prompt], ids[row.completion]) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +104,7 @@ class EncodedRows:
 
     def counts(self) -> dict[str, int]:
         """What the context did to the examples, by name, for a record."""
-        return {
-            "examples_left_out": self.examples_left_out,
-            "examples_shortened": self.examples_shortened,
-            "turns_dropped": self.turns_dropped,
-        }
+        return {name: getattr(self, name) for name in ("examples_left_out", "examples_shortened", "turns_dropped")}
 
     def lines(self) -> list[str]:
         """The notes, and what did not fit; nothing where there is nothing to say."""
@@ -222,10 +144,15 @@ def encode_rows(
             fitting.append((row, example))
             continue
         longest = max(longest, example.tokens)
-        if form.long_examples == "drop_oldest_turns" and (shorter := _shortened(chosen, row, max_tokens)):
-            fitting.append(shorter[:2])
-            shortened += 1
-            dropped += shorter[2]
+        most = exchanges_in(row) if form.long_examples == "drop_oldest_turns" else 0
+        for count in range(1, most + 1):  # as few as make it fit
+            shorter = without_oldest(row, count)
+            (example,) = chosen.encode([shorter])
+            if example.tokens <= max_tokens:
+                fitting.append((shorter, example))
+                shortened += 1
+                dropped += TURNS_PER_EXCHANGE * count
+                break
     if rows and not fitting:
         raise ChatbenchError(
             f"none of {len(rows):,} examples fits a context of {max_tokens:,} tokens",
@@ -244,13 +171,66 @@ def encode_rows(
     )
 
 
-def _shortened(
-    chosen: PlainForm | ChatForm, row: ExampleRow, max_tokens: int
-) -> tuple[ExampleRow, EncodedExample, int] | None:
-    """The row without as few of its oldest turns as make it fit, and their number; None if nothing makes it fit."""
-    for count in range(1, exchanges_in(row) + 1):
-        shorter = without_oldest(row, count)
-        (example,) = chosen.encode([shorter])
-        if example.tokens <= max_tokens:
-            return shorter, example, TURNS_PER_EXCHANGE * count
-    return None
+_BROKEN = "\ufffd"
+"""What a tokenizer decodes part of a character to."""
+_MOST_BYTES = 4
+"""Of a character: what is not whole after as many tokens is a broken character that somebody wrote."""
+_ANCHOR = "a"
+"""Decoded before each token: at the start of a text some tokenizers drop the token's space."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredText:
+    """`texts[i]` cost `nats[i]`; both of the same length, in the order of the completion."""
+
+    texts: tuple[str, ...]
+    nats: tuple[float, ...]
+
+
+class TokenPieces:
+    """Decodes the tokens of completions one by one; each token of the vocabulary is decoded once.
+
+    The pieces of a completion joined are its text. A character that takes several tokens (an emoji, a letter of a
+    script that the tokenizer hardly knows) cannot be divided: its tokens are one piece, whose nats are their sum.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._anchor = tokenizer.encode(_ANCHOR, add_special_tokens=False)
+        self._anchor_length = len(self._decode(self._anchor))
+        self._known: dict[int, str] = {}
+
+    def scored(self, completion: Sequence[int], nats: Sequence[float], text: str) -> ScoredText:
+        """The pieces of a completion and what each cost.
+
+        Args:
+            completion: token ids.
+            nats: as many.
+            text: what was encoded; tells whether a leading space is the text's or the tokenizer's.
+        """
+        texts: list[str] = []
+        sums: list[float] = []
+        unfinished: list[int] = []  # tokens of a character that is not whole yet
+        for token, cost in zip(completion, nats, strict=True):
+            if unfinished:
+                unfinished.append(token)
+                texts[-1] = self._after_anchor(unfinished)
+                sums[-1] += cost
+            else:
+                unfinished = [token]
+                if token not in self._known:
+                    self._known[token] = self._after_anchor([token])
+                texts.append(self._known[token])
+                sums.append(cost)
+            if not texts[-1].endswith(_BROKEN) or len(unfinished) == _MOST_BYTES:
+                unfinished = []
+        if texts and not text.startswith(" "):
+            texts[0] = texts[0].removeprefix(" ")
+        return ScoredText(tuple(texts), tuple(sums))
+
+    def _after_anchor(self, tokens: Sequence[int]) -> str:
+        return self._decode([*self._anchor, *tokens])[self._anchor_length :]
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        # "Hello ." must not become "Hello.".
+        return str(self._tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))

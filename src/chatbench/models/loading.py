@@ -1,12 +1,9 @@
-"""Models and tokenizers from a recipe's base, the hub, or a folder; and what can be wrong with each.
+"""Models and tokenizers from a recipe's base, the hub or a folder; their identity, and what can be wrong with each.
 
-A *source* is a hub id, a folder (a whole model, or an adapter that names its base), `package:NAME` (a model that comes
-with the package) or `random:NAME` (that model's shape with random weights). Weights are read from safetensors only, and
-no code that comes with a model is ever run.
-
-What transformers and the hub raise for a user's mistake, as one clear error each.
-
-What a model folder holds: whether its weights are whole, and which weights they are.
+A *source* is a hub id, a folder (a model, or an adapter that names its base), `package:NAME` (a model that comes with
+the package) or `random:NAME` (that model's shape with random weights). Weights are read from safetensors only, and no
+code that comes with a model is ever run. What transformers and the hub raise for a user's mistake becomes one clear
+error.
 """
 
 from __future__ import annotations
@@ -14,8 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -23,148 +19,31 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.activations import NewGELUActivation
 from transformers.utils.logging import disable_progress_bar
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, sha256_of
 from chatbench.models.precision import (
     Bits,
-    fuse_activations,
     hold_as_trained,
     quantisation_config,
     quantised_bits,
     refuse_unless_possible,
 )
 from chatbench.models.random_models import byte_level_tokenizer, default_shape, random_model
-
-
-@contextmanager
-def named_errors(source: str) -> Iterator[None]:
-    """Turns what transformers and the hub raise for a user's mistake into one clear error."""
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    try:
-        yield
-    except (OSError, ValueError, KeyError) as error:
-        raise _explained(source, error) from error
-
-
-def _explained(source: str, error: Exception) -> ChatbenchError:
-    from huggingface_hub import errors as hub
-
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    names = {type(cause).__name__ for cause in chain}
-    if any(isinstance(cause, hub.GatedRepoError) for cause in chain):
-        return ChatbenchError(
-            f"{source}: the hub gives this model only to those who accepted its licence",
-            fix=f"accept it at https://huggingface.co/{source} and put HF_TOKEN into .env",
-        )
-    if any(isinstance(cause, hub.RepositoryNotFoundError) for cause in chain):
-        return ChatbenchError(
-            f"{source}: no such model on the hub, or it is private",
-            expected="a recipe, a hub id or a local folder",
-            fix="check the name; for a private model put HF_TOKEN into .env",
-        )
-    offline = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ConnectionError"}
-    if names & offline or "couldn't connect" in str(error):
-        return ChatbenchError(
-            f"{source}: the hub cannot be reached and the model is not on this machine",
-            expected="a network connection, or a folder with the model",
-            fix="connect, or download the model elsewhere and give its folder as MODEL",
-        )
-    first_line = str(error).strip().split("\n")[0]
-    return ChatbenchError(
-        f"{source}: cannot be loaded: {first_line}", expected="a causal language model in safetensors"
-    )
-
-
-_NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version", "peft_version", "base_model_name_or_path", "use_cache")
-
-
-def weights_hash(folder: Path) -> str:
-    """SHA-256 over the configuration and the weight files of a model folder: `sha256:...`."""
-    digest = hashlib.sha256()
-    for file in (folder / "config.json", folder / "adapter_config.json"):
-        if file.is_file():
-            # The same weights are another model under another configuration; a path or a version is no part of it.
-            config = cast(dict[str, Any], read_json(file))
-            told = {name: value for name, value in config.items() if name not in _NOT_OF_THE_MODEL}
-            digest.update(f"{file.name}:{json.dumps(told, sort_keys=True)}\n".encode())
-    for file in sorted(folder.glob("*.safetensors")):
-        digest.update(f"{file.name}:{sha256_of(file)}\n".encode())
-    return f"sha256:{digest.hexdigest()}"
-
-
-def check_model_folder(folder: Path) -> None:
-    """Refuses a folder that holds no model, or one whose weights are damaged or pickled.
-
-    Raises:
-        ChatbenchError: with the file and what is wrong with it.
-    """
-    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise ChatbenchError(f"{folder}: not a model folder", expected="config.json or adapter_config.json")
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        pickled = any(folder.glob("*.bin"))
-        raise ChatbenchError(
-            f"{folder}: {'weights as a pickle file only' if pickled else 'no weights'}",
-            expected="model.safetensors or adapter_model.safetensors",
-            fix="save the model with safe_serialization" if pickled else "train or copy the model again",
-        )
-    for index in folder.glob("*.safetensors.index.json"):
-        shards = cast(dict[str, Any], read_json(index))["weight_map"].values()
-        missing = sorted(set(shards) - {file.name for file in files})
-        if missing:
-            raise ChatbenchError(f"{folder}: {missing[0]} is missing", fix="copy or download the model again")
-    for file in files:
-        check_safetensors(file)
-
-
-def check_safetensors(file: Path) -> None:
-    """Refuses a weights file that is shorter than its own header says.
-
-    Raises:
-        ChatbenchError: the file is cut short or is not safetensors.
-    """
-    header, header_bytes = _header(file)
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    if header_bytes + max(ends, default=0) != file.stat().st_size:
-        raise _broken(file)
-
-
-def tensor_names(file: Path) -> list[str]:
-    """Names of the tensors of a safetensors file, from its header alone."""
-    return [name for name in _header(file)[0] if name != "__metadata__"]
-
-
-def _header(file: Path) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file, and how many bytes it takes with its length in front."""
-    size = file.stat().st_size
-    with file.open("rb") as opened:
-        head = opened.read(8)
-        header_size = struct.unpack("<Q", head)[0] if len(head) == 8 else size
-        if 8 + header_size > size:
-            raise _broken(file)
-        try:
-            return cast(dict[str, Any], json.loads(opened.read(header_size))), 8 + header_size
-        except (UnicodeDecodeError, json.JSONDecodeError):
-            raise _broken(file) from None
-
-
-def _broken(file: Path) -> ChatbenchError:
-    return ChatbenchError(f"{file}: half-written or damaged weights", fix="train, copy or download the model again")
-
+from chatbench.models.run_record import read_record
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 FULL_PRECISION_BELOW = 1_000_000_000
 """Models with fewer parameters are scored and sampled in float32 on a GPU too; larger ones in 16 bits."""
-
 FALLBACK_CONTEXT = 2048
 """Context in tokens of a model whose configuration states none."""
+_NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version", "peft_version", "base_model_name_or_path", "use_cache")
+_OFFLINE = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ConnectionError"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +51,7 @@ class Loaded:
     """A model with its tokenizer, ready for use, and what identifies it.
 
     `weights` names the exact weights: `ID@COMMIT` for a hub model, a SHA-256 for a folder, the seed for a random one;
-    for an adapter, its own and its base's, and in how many bits the base is held where it is quantised.
+    for an adapter, its own and its base's, and the base's bits where it is quantised.
     """
 
     model: PreTrainedModel
@@ -196,8 +75,8 @@ def load(
 ) -> Loaded:
     """A model for scoring and generation: in evaluation mode, on `device` (default: a GPU if there is one).
 
-    A folder may hold a whole model or an adapter; an adapter's base is loaded first, quantised as it was in training
-    unless `quantise` is off. `seed` counts only for random weights.
+    An adapter's base is loaded first, quantised as it was in training unless `quantise` is off. `seed` counts only for
+    random weights.
 
     Raises:
         ChatbenchError: no such model, no tokenizer, a damaged file, or the hub cannot be reached.
@@ -208,8 +87,10 @@ def load(
         loaded = _load_adapter(folder, device, dtype, quantise=quantise)
     else:
         loaded = load_base(source, dtype=dtype or inference_dtype(source, device), seed=seed, revision=revision)
-    model = loaded.model.to(device) if not _is_placed(loaded.model) else loaded.model  # type: ignore[arg-type]  # decorated method
-    return Loaded(cast(PreTrainedModel, model.eval()), loaded.tokenizer, source, loaded.weights)
+    model: Any = loaded.model
+    if not (getattr(model, "is_quantized", False) or getattr(model, "hf_device_map", None)):
+        model = model.to(device)
+    return Loaded(model.eval(), loaded.tokenizer, source, loaded.weights)
 
 
 def load_base(
@@ -221,32 +102,26 @@ def load_base(
     bits: Bits | None = None,
     device: str = "cpu",
 ) -> Loaded:
-    """A whole model with its tokenizer; quantised to `bits` it lies on `device`, else on the processor.
+    """A model that is no adapter, with its tokenizer; quantised to `bits` it is on `device`, else on the CPU.
 
     Raises:
         ChatbenchError: as `load`; or these weights cannot be quantised on this device.
     """
     if bits is not None:
         refuse_unless_possible(bits, device, source)
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # that of reading and writing shards; untyped
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # of shards; untyped
     tokenizer = load_tokenizer(source, revision=revision)
-    kind, _, name = source.partition(":")
-    if kind == "random":
-        drawn: Any = random_model(_shape_folder(name), tokenizer, seed)
+    if source.startswith("random:"):
+        drawn: Any = random_model(_configured_in(source), tokenizer, seed)
         return Loaded(fuse_activations(drawn.to(dtype)), tokenizer, source, f"{source}#{seed}")
     folder = local_folder(source)
     if folder is not None:
         check_model_folder(folder)
-    options: dict[str, Any] = {
-        "dtype": dtype,
-        "use_safetensors": True,
-        "trust_remote_code": False,
-        "revision": revision,
-    }
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     if bits is not None:
         options |= {"quantization_config": quantisation_config(bits, dtype), "device_map": {"": device}}
     with named_errors(source):
-        model = AutoModelForCausalLM.from_pretrained(str(folder or source), **options)
+        model = AutoModelForCausalLM.from_pretrained(str(folder or source), revision=revision, **options)
     if bits is not None:
         hold_as_trained(model)
     commit = getattr(model.config, "_commit_hash", None)
@@ -262,9 +137,8 @@ def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTok
     Raises:
         ChatbenchError: the source has no tokenizer.
     """
-    kind, _, name = source.partition(":")
-    folder = _shape_folder(name) if kind == "random" else local_folder(source)
-    if kind == "random" and folder is None:
+    folder = _configured_in(source)
+    if folder is None and source.startswith("random:"):
         return byte_level_tokenizer()
     if folder is not None and not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise ChatbenchError(
@@ -273,9 +147,8 @@ def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTok
             fix="copy the tokenizer files of the model's base into the folder",
         )
     with named_errors(source):
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(folder or source), trust_remote_code=False, use_fast=True, revision=revision
-        )
+        path = str(folder or source)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, use_fast=True, revision=revision)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     tokenizer.split_special_tokens = True
@@ -287,51 +160,54 @@ def _load_adapter(folder: Path, device: str, dtype: torch.dtype | None, *, quant
 
     check_model_folder(folder)
     config = cast(dict[str, Any], read_json(folder / "adapter_config.json", fix="train the model again"))
-    run = read_json(folder / "chatbench.json") if (folder / "chatbench.json").is_file() else {}
-    made = cast(dict[str, Any], run)
-    base = str(made.get("base") or config.get("base_model_name_or_path"))
-    revision = made.get("base_weights", "").partition("@")[2] or config.get("revision")
-    bits = quantised_bits(made.get("settings", {})) if quantise else None
-    whole = load_base(
-        base,
-        dtype=dtype or inference_dtype(base, device),
-        seed=int(made.get("settings", {}).get("seed", 0)),
+    run = read_record(folder) or {}
+    settings = run.get("settings", {})
+    name = str(run.get("base") or config.get("base_model_name_or_path"))
+    revision = run.get("base_weights", "").partition("@")[2] or config.get("revision")
+    bits = quantised_bits(settings) if quantise else None
+    base = load_base(
+        name,
+        dtype=dtype or inference_dtype(name, device),
+        seed=int(settings.get("seed", 0)),
         revision=None if revision == "unknown" else revision,
         bits=bits,
         device=device,
     )
-    if made.get("base_weights") not in (None, whole.weights):
+    if run.get("base_weights") not in (None, base.weights):
         raise ChatbenchError(
-            f"{folder}: its adapter was trained on other weights than {base} has now",
-            expected=str(made["base_weights"]),
+            f"{folder}: its adapter was trained on other weights than {name} has now",
+            expected=str(run["base_weights"]),
             fix="restore the base, or fine-tune again",
         )
-    with named_errors(str(folder)), _fitting(folder, base):
-        model: Any = PeftModel.from_pretrained(cast(Any, whole.model), str(folder), use_safetensors=True)
-        _refuse_other_parts(folder, get_peft_model_state_dict(model).keys())
-    weights = f"{weights_hash(folder)} on {whole.weights}" + (f" in {bits} bits" if bits else "")
+    with named_errors(str(folder)):
+        try:
+            model: Any = PeftModel.from_pretrained(cast(Any, base.model), str(folder), use_safetensors=True)
+            stored = {tensor for file in folder.glob("*.safetensors") for tensor in _checked_tensor_names(file)}
+            differing = sorted(stored ^ set(get_peft_model_state_dict(model)))
+            if differing:  # peft only mentions it, and applies the adapter to the other layers alone
+                raise ValueError(f"{len(differing)} tensors are missing or too many, among them {differing[0]}")
+        except (RuntimeError, ValueError) as error:  # tensors of another shape, or modules that the base lacks
+            raise ChatbenchError(
+                f"{folder}: its adapter does not fit {name}: {str(error).strip().splitlines()[-1].strip()}",
+                expected="the base that it was trained on",
+                fix="correct base_model_name_or_path in its adapter_config.json",
+            ) from error
+    weights = f"{weights_hash(folder)} on {base.weights}" + (f" in {bits} bits" if bits else "")
     return Loaded(cast(PreTrainedModel, model), load_tokenizer(str(folder)), str(folder), weights)
 
 
-@contextmanager
-def _fitting(folder: Path, base: str) -> Iterator[None]:
-    """Turns what peft raises, or only mentions, for an adapter of another model into a refusal."""
-    try:
-        yield
-    except (RuntimeError, ValueError) as error:  # tensors of another shape, or modules that the base lacks
-        raise ChatbenchError(
-            f"{folder}: its adapter does not fit {base}: {str(error).strip().splitlines()[-1].strip()}",
-            expected="the base that it was trained on",
-            fix="correct base_model_name_or_path in its adapter_config.json",
-        ) from error
+def fuse_activations(model: PreTrainedModel) -> PreTrainedModel:
+    """The model itself, its `gelu_new` activations replaced by torch's tanh form of GELU.
 
-
-def _refuse_other_parts(folder: Path, wanted: Iterable[str]) -> None:
-    """An adapter that lacks the parts for some layers of the base would be applied to the others alone."""
-    stored = {name for file in folder.glob("*.safetensors") for name in tensor_names(file)}
-    differing = sorted(stored ^ set(wanted))
-    if differing:
-        raise ValueError(f"{len(differing)} of its parts are missing or too many, among them {differing[0]}")
+    transformers computes `gelu_new` (GPT-2) in seven steps, each of which reads and writes the widest tensor of the
+    layer; torch has the same function as one kernel. Rounding apart (1e-7 in float32) nothing changes, and since
+    activations have no weights, neither does what is saved.
+    """
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
+    return model
 
 
 def context_length(model: PreTrainedModel) -> int:
@@ -345,11 +221,7 @@ def context_length(model: PreTrainedModel) -> int:
 
 
 def parameter_count(source: str) -> int:
-    """Number of parameters of a model, read off its configuration without loading weights.
-
-    Raises:
-        ChatbenchError: there is no such model, or it is not a causal language model.
-    """
+    """Number of parameters, as `empty_model` has them."""
     return sum(parameter.numel() for parameter in empty_model(source).parameters())
 
 
@@ -359,10 +231,9 @@ def empty_model(source: str) -> PreTrainedModel:
     Raises:
         ChatbenchError: there is no such model, or it is not a causal language model.
     """
-    kind, _, name = source.partition(":")
-    folder = _shape_folder(name) if kind == "random" else local_folder(source)
+    folder = _configured_in(source)
     with named_errors(source):
-        if kind == "random" and folder is None:
+        if folder is None and source.startswith("random:"):
             config: Any = default_shape(len(byte_level_tokenizer()))
         else:
             config = AutoConfig.from_pretrained(str(folder or source), trust_remote_code=False)
@@ -395,23 +266,23 @@ def local_folder(source: str) -> Path | None:
     Raises:
         ChatbenchError: a packaged model that this installation does not have.
     """
+    return None if source.startswith("random:") else _configured_in(source)
+
+
+def _configured_in(source: str) -> Path | None:
+    """As `local_folder`, but for random weights the packaged folder with their shape and tokenizer, if there is one."""
     kind, _, name = source.partition(":")
-    if kind == "random":
-        return None
-    if kind == "package":
-        folder = _shape_folder(name)
-        if folder is None:
-            raise ChatbenchError(
-                f"the package has no model {name!r}", fix="install chatbench again, or use the recipe tiny-random"
-            )
-        return folder
-    path = Path(source).expanduser()
-    return path if path.is_dir() else None
-
-
-def _shape_folder(name: str) -> Path | None:
+    if kind not in ("package", "random"):
+        path = Path(source).expanduser()
+        return path if path.is_dir() else None
     folder = Path(str(resources.files("chatbench") / name))
-    return folder if (folder / "config.json").is_file() else None
+    if (folder / "config.json").is_file():
+        return folder
+    if kind == "package":
+        raise ChatbenchError(
+            f"the package has no model {name!r}", fix="install chatbench again, or use the recipe tiny-random"
+        )
+    return None
 
 
 def known_weights(source: str, seed: int) -> str | None:
@@ -429,5 +300,91 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return "sha256:" + hashlib.sha256(f"{rules}\n{tokenizer.bos_token_id}".encode()).hexdigest()
 
 
-def _is_placed(model: PreTrainedModel) -> bool:
-    return getattr(model, "is_quantized", False) or bool(getattr(model, "hf_device_map", None))
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over the configuration and the weight files of a model folder: `sha256:...`."""
+    digest = hashlib.sha256()
+    for file in (folder / "config.json", folder / "adapter_config.json"):
+        if file.is_file():
+            # The same weights are another model under another configuration; a path or a version is no part of it.
+            config = cast(dict[str, Any], read_json(file))
+            own = {name: value for name, value in config.items() if name not in _NOT_OF_THE_MODEL}
+            digest.update(f"{file.name}:{json.dumps(own, sort_keys=True)}\n".encode())
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(f"{file.name}:{sha256_of(file)}\n".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def check_model_folder(folder: Path) -> None:
+    """Refuses a folder that holds no model, or one whose weights are damaged or pickled.
+
+    Raises:
+        ChatbenchError: with the file and what is wrong with it.
+    """
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise ChatbenchError(f"{folder}: not a model folder", expected="config.json or adapter_config.json")
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickled = any(folder.glob("*.bin"))
+        raise ChatbenchError(
+            f"{folder}: {'weights as a pickle file only' if pickled else 'no weights'}",
+            expected="model.safetensors or adapter_model.safetensors",
+            fix="save the model with safe_serialization" if pickled else "train or copy the model again",
+        )
+    for index in folder.glob("*.safetensors.index.json"):
+        shards = cast(dict[str, Any], read_json(index))["weight_map"].values()
+        missing = sorted(set(shards) - {file.name for file in files})
+        if missing:
+            raise ChatbenchError(f"{folder}: {missing[0]} is missing", fix="copy or download the model again")
+    for file in files:
+        _checked_tensor_names(file)
+
+
+def _checked_tensor_names(file: Path) -> list[str]:
+    """Names of the tensors of a safetensors file, which is as long as its header says, or refused."""
+    try:
+        with safe_open(str(file), framework="pt") as opened:
+            return list(opened.keys())
+    except SafetensorError as error:
+        raise ChatbenchError(
+            f"{file}: half-written or damaged weights", fix="train, copy or download the model again"
+        ) from error
+
+
+@contextmanager
+def named_errors(source: str) -> Iterator[None]:
+    """Turns what transformers and the hub raise for a user's mistake into one clear error."""
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        raise _explained(source, error) from error
+
+
+def _explained(source: str, error: Exception) -> ChatbenchError:
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    names = {type(cause).__name__ for cause in chain}
+    if "GatedRepoError" in names:
+        return ChatbenchError(
+            f"{source}: the hub gives this model only to those who accepted its licence",
+            fix=f"accept it at https://huggingface.co/{source} and put HF_TOKEN into .env",
+        )
+    if "RepositoryNotFoundError" in names:
+        return ChatbenchError(
+            f"{source}: no such model on the hub, or it is private",
+            expected="a recipe, a hub id or a local folder",
+            fix="check the name; for a private model put HF_TOKEN into .env",
+        )
+    if names & _OFFLINE or "couldn't connect" in str(error):
+        return ChatbenchError(
+            f"{source}: the hub cannot be reached and the model is not on this machine",
+            expected="a network connection, or a folder with the model",
+            fix="connect, or download the model elsewhere and give its folder as MODEL",
+        )
+    first_line = str(error).strip().split("\n")[0]
+    return ChatbenchError(
+        f"{source}: cannot be loaded: {first_line}", expected="a causal language model in safetensors"
+    )

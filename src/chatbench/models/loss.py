@@ -1,22 +1,20 @@
-"""The loss of completions: one place for the mask, for training and scoring alike.
+"""The loss of completions: one mask for training and scoring, so both count the same tokens.
 
 Two forms of a batch, one number: `PaddedBatch` is a rectangle padded on the right (no attention mask is passed: with
 causal attention a real token cannot see the padding after it, and without a mask the fast kernels apply); `TreeBatch`
-is a prefix tree. Either way vocabulary logits are computed only where a scored token is predicted: a hook hands the
-output head those rows and no others, whatever the architecture. Where even these are too many for a large vocabulary,
-they are taken in parts, and computed again in the backward pass.
+is a prefix tree. Either way logits are computed only where a scored token is predicted: a hook hands the output head
+those rows and no others, whatever the architecture. Where even these are too many for a large vocabulary, they are
+taken in chunks, and computed again in the backward pass.
 
-How surprised a model is by held-out human turns: one summed loss per example.
-
-The same tokens are scored as training learns from: the completion's, its end marker included. Examples are laid out as
-prefix trees within a token budget, so that what they share is computed once; how they are grouped never changes the
-numbers (beyond rounding in float32). A model that cannot read trees gets padded batches, of about equal lengths.
+`score_encoded` sums the loss of each example. What examples share is computed once (prefix trees within a token
+budget; padded batches of about equal lengths for a model that cannot read trees); how they are grouped never changes
+the numbers, beyond rounding in float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -27,13 +25,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from chatbench.data.examples import ExampleRow
 from chatbench.metrics.perplexity import TokenLoss
-from chatbench.models.encoding import PLAIN, EncodedRows, TextForm, encode_rows
-from chatbench.models.loading import context_length
-from chatbench.models.prefix_tree import PrefixTree, ScoredSequence, prefix_trees
+from chatbench.models.encoding import EncodedRows
+from chatbench.models.prefix_tree import Integers, PrefixTree, ScoredSequence, prefix_trees
 from chatbench.models.tree_attention import BLOCK_NODES, Kernel, TreePlan, attends_to_trees, why_not_trees
 from chatbench.protocol.plain_text import EncodedExample
 
@@ -42,6 +38,13 @@ IGNORED = -100
 
 LOGITS_AT_ONCE = 1 << 26
 """Most logits held at a time (256 MiB in float32; the backward pass needs about three times that)."""
+
+BATCH_TOKENS = 4096
+"""Tokens of one forward pass in scoring; about what fills a cache or a small GPU."""
+
+Floats = NDArray[np.float64]
+TokenNats = Callable[[int, Floats], None]
+"""Called with an example's index and the nats of each token of its completion, in order; examples come in any order."""
 
 
 class PaddedBatch(NamedTuple):
@@ -67,7 +70,7 @@ class TreeBatch(NamedTuple):
 
 
 def padded_batch(examples: Sequence[EncodedExample], pad_id: int) -> PaddedBatch:
-    """The rectangle of some examples; any `pad_id` does, since no real token sees it."""
+    """The examples as a rectangle; any `pad_id` does, since no real token sees it."""
     longest = max(example.tokens for example in examples)
     ids = torch.full((len(examples), longest), pad_id, dtype=torch.long)
     labels = torch.full((len(examples), longest), IGNORED, dtype=torch.long)
@@ -99,18 +102,15 @@ def completion_nats(model: nn.Module, batch: PaddedBatch | TreeBatch, dtype: tor
     In the order of a padded batch's rows, or of a tree's edges. Logits are converted to `dtype` (and never from float64
     to less) before the softmax.
     """
+    inputs: dict[str, Any]
     if isinstance(batch, TreeBatch):
         inputs = {"input_ids": batch.plan.tokens, "position_ids": batch.plan.depths, "tree_plan": batch.plan}
-        return _nats(model, inputs, batch.rows, batch.edge_rows, batch.targets, dtype)
-    following = batch.labels[:, 1:]  # position t predicts token t + 1
-    rows = functional.pad(following != IGNORED, (0, 1)).flatten().nonzero().squeeze(1)
-    targets = following[following != IGNORED]
-    return _nats(model, {"input_ids": batch.ids}, rows, torch.arange(len(rows), device=rows.device), targets, dtype)
-
-
-def _nats(
-    model: nn.Module, inputs: dict[str, Any], rows: Tensor, edge_rows: Tensor, targets: Tensor, dtype: torch.dtype
-) -> Tensor:
+        rows, edge_rows, targets = batch.rows, batch.edge_rows, batch.targets
+    else:
+        inputs = {"input_ids": batch.ids}
+        following = batch.labels[:, 1:]  # position t predicts token t + 1
+        rows = functional.pad(following != IGNORED, (0, 1)).flatten().nonzero().squeeze(1)
+        edge_rows, targets = torch.arange(len(rows), device=rows.device), following[following != IGNORED]
     head: Any = _head(model)
     vocabulary = int(getattr(head, "out_features", 0) or head.weight.shape[0])
     if len(rows) * vocabulary > LOGITS_AT_ONCE and _logits_are_the_heads_output(model):
@@ -118,7 +118,7 @@ def _nats(
             model(**inputs, use_cache=False)
         hidden, precision = kept[0]
         with precision:
-            return _nats_in_parts(head, hidden, edge_rows, targets, dtype, max(1, LOGITS_AT_ONCE // vocabulary))
+            return _nats_in_chunks(head, hidden, edge_rows, targets, dtype, max(1, LOGITS_AT_ONCE // vocabulary))
     with _head_sees(head, rows):
         logits: Tensor = model(**inputs, use_cache=False).logits
     return _edge_nats(logits.flatten(0, 1), edge_rows, targets, dtype)
@@ -133,22 +133,22 @@ def _edge_nats(logits: Tensor, edge_rows: Tensor, targets: Tensor, dtype: torch.
     return wide.logsumexp(dim=-1)[edge_rows] - wide[edge_rows, targets]
 
 
-def _nats_in_parts(
-    head: nn.Module, hidden: Tensor, edge_rows: Tensor, targets: Tensor, dtype: torch.dtype, part_rows: int
+def _nats_in_chunks(
+    head: nn.Module, hidden: Tensor, edge_rows: Tensor, targets: Tensor, dtype: torch.dtype, chunk_rows: int
 ) -> Tensor:
-    """The same from the head's inputs, a part of the rows at a time; logits live only as long as their part."""
+    """The same from the head's inputs, a chunk of the rows at a time; logits live only as long as their chunk."""
     nats = []
     order = edge_rows.argsort(stable=True)
-    firsts = range(0, len(hidden), part_rows)
+    firsts = range(0, len(hidden), chunk_rows)
     borders = torch.searchsorted(edge_rows[order], torch.tensor([*firsts, len(hidden)], device=hidden.device)).tolist()
 
-    def part_nats(part: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
-        return _edge_nats(head(part), rows, wanted, dtype)
+    def chunk_nats(chunk: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
+        return _edge_nats(head(chunk), rows, wanted, dtype)
 
     for first, start, end in zip(firsts, borders, borders[1:], strict=False):
         edges = order[start:end]
-        part = hidden[first : first + part_rows]
-        nats.append(checkpoint(part_nats, part, edge_rows[edges] - first, targets[edges], use_reentrant=False))
+        chunk = hidden[first : first + chunk_rows]
+        nats.append(checkpoint(chunk_nats, chunk, edge_rows[edges] - first, targets[edges], use_reentrant=False))
     return torch.cat(nats)[order.argsort()]
 
 
@@ -192,7 +192,8 @@ _plain_heads: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def _logits_are_the_heads_output(model: nn.Module) -> bool:
     """Whether nothing (a cap, a scale) comes after the head, and it can be called alone; tried out once per model."""
     head = _head(model)
-    if _is_sharded(model):
+    # FullyShardedDataParallel holds a weight whole only during the forward pass of the module that owns it.
+    if any("FSDP" in type(module).__name__ or "FullySharded" in type(module).__name__ for module in model.modules()):
         return False
     if head not in _plain_heads:
         seen: list[Tensor] = []
@@ -209,54 +210,18 @@ def _logits_are_the_heads_output(model: nn.Module) -> bool:
     return _plain_heads[head]
 
 
-def _is_sharded(model: nn.Module) -> bool:
-    """FullyShardedDataParallel holds a weight whole only during the forward pass of the module that owns it."""
-    return any("FSDP" in type(module).__name__ or "FullySharded" in type(module).__name__ for module in model.modules())
-
-
-BATCH_TOKENS = 4096
-"""Tokens of one forward pass; about what fills a cache or a small GPU."""
-
-Floats = NDArray[np.float64]
-TokenNats = Callable[[int, Floats], None]
-"""Told the place of an example and the nats of each token of its completion, in order; examples come in any order."""
-
-
-def score_examples(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[ExampleRow],
-    *,
-    batch_tokens: int = BATCH_TOKENS,
-    max_tokens: int = 0,
-    form: TextForm = PLAIN,
-    progress: Callable[[int], None] | None = None,
-) -> list[TokenLoss]:
-    """The losses of the rows that fit the context (`max_tokens`, 0 for the model's own), in their order.
-
-    Args:
-        progress: told the number of examples after each batch.
-
-    Raises:
-        ChatbenchError: as `encode_rows`.
-    """
-    context = min(max_tokens or context_length(model), context_length(model))
-    return score_rows(model, encode_rows(tokenizer, rows, context, form), batch_tokens=batch_tokens, progress=progress)
-
-
 def score_rows(
     model: PreTrainedModel,
     encoded: EncodedRows,
     *,
     batch_tokens: int = BATCH_TOKENS,
-    progress: Callable[[int], None] | None = None,
     each_token: TokenNats | None = None,
 ) -> list[TokenLoss]:
     """The loss of each completion given its prompt, in the order of `encoded.rows`.
 
     Bytes are those of the plain-text form whatever the template, so that bits per byte of the same rows compare.
     """
-    nats = score_encoded(model, encoded.examples, batch_tokens=batch_tokens, progress=progress, each_token=each_token)
+    nats = score_encoded(model, encoded.examples, batch_tokens=batch_tokens, each_token=each_token)
     return [
         TokenLoss(value, tokens, len(row.completion.encode("utf-8")))
         for (value, tokens), row in zip(nats, encoded.rows, strict=True)
@@ -268,64 +233,41 @@ def score_encoded(
     examples: Sequence[EncodedExample],
     *,
     batch_tokens: int = BATCH_TOKENS,
-    progress: Callable[[int], None] | None = None,
     each_token: TokenNats | None = None,
 ) -> list[tuple[float, int]]:
     """Pairs (nats, tokens) of encoded examples, in their order; the model's mode is left as it was."""
+    nats = np.zeros(len(examples))
+    trees = not why_not_trees(model)
     was_training = model.training
     model.eval()  # type: ignore[no-untyped-call]  # torch has no types here
     try:
-        with torch.inference_mode():
-            score = _in_rows if why_not_trees(model) else _in_trees
-            nats = score(model, examples, batch_tokens, progress or (lambda _count: None), each_token)
+        with torch.inference_mode(), attends_to_trees(model) if trees else nullcontext():
+            for indices, edges in _batch_nats(model, examples, batch_tokens, trees):
+                np.add.at(nats, indices, edges)
+                if each_token is not None:  # the tokens of one example are together, in its order
+                    borders = np.flatnonzero(np.diff(indices)) + 1
+                    for start, of_tokens in zip([0, *borders.tolist()], np.split(edges, borders), strict=True):
+                        each_token(int(indices[start]), of_tokens)
     finally:
         model.train(was_training)
     return [(float(total), len(example.completion)) for total, example in zip(nats, examples, strict=True)]
 
 
-def _in_trees(
-    model: PreTrainedModel,
-    examples: Sequence[EncodedExample],
-    batch_tokens: int,
-    progress: Callable[[int], None],
-    each_token: TokenNats | None,
-) -> Floats:
-    nats = np.zeros(len(examples))
-    with attends_to_trees(model):
-        for tree in prefix_trees([scored_sequence(example) for example in examples], batch_tokens).trees:
-            edges = completion_nats(model, tree_batch(tree, model.device), _wide(model.device)).cpu().double().numpy()
-            np.add.at(nats, tree.edge_sequences, edges)
-            if each_token is not None:  # the edges of one sequence are together, in its order
-                borders = np.flatnonzero(np.diff(tree.edge_sequences)) + 1
-                for start, part in zip([0, *borders.tolist()], np.split(edges, borders), strict=True):
-                    each_token(int(tree.edge_sequences[start]), part)
-            progress(len(np.unique(tree.edge_sequences)))
-    return nats
-
-
-def _in_rows(
-    model: PreTrainedModel,
-    examples: Sequence[EncodedExample],
-    batch_tokens: int,
-    progress: Callable[[int], None],
-    each_token: TokenNats | None,
-) -> Floats:
-    nats = np.zeros(len(examples))
+def _batch_nats(
+    model: PreTrainedModel, examples: Sequence[EncodedExample], batch_tokens: int, trees: bool
+) -> Iterator[tuple[Integers, Floats]]:
+    """Of each batch, for all scored tokens: the index of the token's example, and the token's nats."""
+    # A token of near-certainty would drown in float32's rounding; MPS has no float64.
+    dtype = torch.float32 if model.device.type == "mps" else torch.float64
+    if trees:
+        for tree in prefix_trees([scored_sequence(example) for example in examples], batch_tokens):
+            edges = completion_nats(model, tree_batch(tree, model.device), dtype)
+            yield tree.edge_sequences, edges.cpu().double().numpy()
+        return
     for batch in batches_by_tokens([example.tokens for example in examples], batch_tokens):
         padded = padded_batch([examples[index] for index in batch], pad_id=0).to(model.device)
-        edges = completion_nats(model, padded, _wide(model.device)).cpu().double()
-        parts = torch.split(edges, [len(examples[index].completion) for index in batch])
-        nats[batch] = [float(part.sum()) for part in parts]
-        if each_token is not None:
-            for index, part in zip(batch, parts, strict=True):
-                each_token(index, part.numpy())
-        progress(len(batch))
-    return nats
-
-
-def _wide(device: torch.device) -> torch.dtype:
-    """float64 where the device has it: a token of near-certainty would drown in float32's rounding."""
-    return torch.float32 if device.type == "mps" else torch.float64
+        edges = completion_nats(model, padded, dtype)
+        yield np.repeat(batch, [len(examples[index].completion) for index in batch]), edges.cpu().double().numpy()
 
 
 def batches_by_tokens(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

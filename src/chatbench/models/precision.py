@@ -1,16 +1,9 @@
-"""Which number format this machine computes in, and why another one is refused.
+"""Number formats: which one this machine computes in, and base weights in 8 or 4 bits; why another one is refused.
 
-The same functions in fewer passes over memory.
-
-GPT-2's activation (`gelu_new`) is computed by transformers in seven steps, each of which reads and writes the widest
-tensor of the layer; torch has the same function as one kernel. Rounding apart (1e-7 in float32) nothing changes, and
-since activations have no weights, neither does what is saved.
-
-Base weights in 8 or 4 bits, by bitsandbytes: what a run asks for, and where it works.
-
-8 bits is LLM.int8() (Dettmers et al. 2022), 4 bits is nf4 with double quantisation (QLoRA, Dettmers et al. 2023).
-Quantised weights are frozen: adapters learn on top of them, and an adapter is scored and sampled on the weights that it
-was trained on, quantised the same way. Linear layers are quantised; embeddings, norms and the output head are not.
+8 bits is LLM.int8() (Dettmers et al. 2022), 4 bits is nf4 with double quantisation (QLoRA, Dettmers et al. 2023), both
+by bitsandbytes. Quantised weights are frozen: adapters learn on top of them, and an adapter is scored and sampled on
+the weights that it was trained on, quantised the same way. Linear layers are quantised; embeddings, norms and the
+output head are not.
 """
 
 from __future__ import annotations
@@ -20,24 +13,12 @@ from importlib import util
 from typing import Any, Literal
 
 import torch
-from torch import nn
-from transformers import PreTrainedModel
-from transformers.activations import NewGELUActivation
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.settings import Precision
 
-
-def fuse_activations(model: PreTrainedModel) -> PreTrainedModel:
-    """The model itself, its `gelu_new` activations replaced by torch's tanh form of GELU."""
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, NewGELUActivation):
-                setattr(module, name, nn.GELU(approximate="tanh"))
-    return model
-
-
 Bits = Literal[8, 4]
+Format = Literal["bf16", "fp16", "fp32"]
 
 
 def quantised_bits(settings: Mapping[str, Any]) -> Bits | None:
@@ -48,14 +29,14 @@ def quantised_bits(settings: Mapping[str, Any]) -> Bits | None:
 
 
 def refuse_unless_possible(bits: Bits, device: str, source: str) -> None:
-    """Checks that weights of `source` can be quantised on `device`: CUDA GPUs and processors can, nothing else here.
+    """Checks that weights of `source` can be quantised on `device`: CUDA GPUs and CPUs can, nothing else here.
 
     Raises:
         ChatbenchError: they cannot.
     """
     without = f"leave it out (--no-load-in-{bits}bit)"
     if not device.startswith(("cuda", "cpu")):
-        raise ChatbenchError(f"load_in_{bits}bit on {device}", expected="a CUDA GPU or a processor", fix=without)
+        raise ChatbenchError(f"load_in_{bits}bit on {device}", expected="a CUDA GPU or a CPU", fix=without)
     if source.startswith("random:"):
         raise ChatbenchError(
             f"load_in_{bits}bit with random weights", expected="weights that lie in a folder or on the hub", fix=without
@@ -65,7 +46,7 @@ def refuse_unless_possible(bits: Bits, device: str, source: str) -> None:
 
 
 def quantisation_config(bits: Bits, dtype: torch.dtype) -> object:
-    """What transformers is told; `dtype` is that of the products of 4-bit weights."""
+    """The configuration for transformers; `dtype` is that of the products of 4-bit weights."""
     from transformers import BitsAndBytesConfig
 
     made: Any = BitsAndBytesConfig
@@ -77,23 +58,20 @@ def quantisation_config(bits: Bits, dtype: torch.dtype) -> object:
 
 
 def hold_as_trained(model: torch.nn.Module) -> None:
-    """Keeps bitsandbytes from rearranging 4-bit weights on a processor when they are first used without gradients.
+    """Keeps bitsandbytes from rearranging 4-bit weights on a CPU when they are first used without gradients.
 
-    Its arrangement rounds the scales to bf16, so the weights would be others from the first validation on, and others
-    on another processor; and it fails where a width is no multiple of 64.
+    Its arrangement rounds the scales to bf16, so the weights would change at the first validation, and differ from one
+    CPU to another; and it fails where a width is no multiple of 64.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # a module's attribute to mypy
 
 
-Format = Literal["bf16", "fp16", "fp32"]
-
-
 def resolve_precision(wanted: Precision, device: str) -> Format:
     """The format of matrix products in training; weights and sums stay in float32.
 
-    `auto` is bf16 where the hardware has it, else fp16 on a GPU and float32 on a processor.
+    `auto` is bf16 where the hardware has it, else fp16 on a GPU and float32 on a CPU.
 
     Raises:
         ChatbenchError: the format does not work on this device.
@@ -113,6 +91,6 @@ def resolve_precision(wanted: Precision, device: str) -> Format:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bf16 itself; where it does not, bf16 works but is slower than float32."""
+    """Whether the CPU multiplies bf16 itself; where it does not, bf16 works but is slower than float32."""
     checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(check() for check in checks if check is not None)

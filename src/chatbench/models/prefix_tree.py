@@ -15,7 +15,7 @@ question. Here three examples, scored tokens in capitals (`X` and `Y` are two an
 Node i descends from node j, or is j, exactly when `j <= i < ends[j]`; that is whom i attends to. A node's depth is
 its position. The loss sits on *edges*: each scored token is predicted from its parent's hidden state, so a branch point
 (`c` above) predicts one target for every branch, and a scored token that nothing follows (`.`, `W`) needs no node at
-all. The sum over edges of `weight * -ln p(target | path to parent)` is the sum over the sequences one by one.
+all. The sum over edges of `-ln p(target | path to parent)` is the sum over the sequences one by one.
 
 This module is arithmetic on integers (numpy, no torch). `prefix_trees` cuts what exceeds a budget of nodes into several
 trees, where the fewest tokens are repeated.
@@ -36,7 +36,7 @@ _NONE: Integers = np.empty(0, dtype=np.int64)
 
 @dataclass(frozen=True, slots=True)
 class ScoredSequence:
-    """Token ids, which of them carry loss (same length), and what each of those counts.
+    """Token ids, and which of them carry loss (same length).
 
     Raises:
         ValueError: the lengths differ, or the first token is scored: nothing predicts it.
@@ -44,7 +44,6 @@ class ScoredSequence:
 
     tokens: Sequence[int]
     scored: Sequence[bool]
-    weight: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.tokens) != len(self.scored):
@@ -63,7 +62,6 @@ class PrefixTree:
         ends: shape (nodes,), one past the node's last descendant.
         edge_parents: shape (edges,), the node whose hidden state predicts.
         edge_targets: shape (edges,), the token it should predict.
-        edge_weights: shape (edges,), what the edge's loss counts.
         edge_sequences: shape (edges,), index of the sequence that it came from. Edges of one sequence are together, in
             its order; sequences in the order in which they were laid out.
     """
@@ -73,24 +71,10 @@ class PrefixTree:
     ends: Integers
     edge_parents: Integers
     edge_targets: Integers
-    edge_weights: NDArray[np.float64]
     edge_sequences: Integers
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class Trees:
-    """All trees of a list of sequences; `cuts` places where the budget cut, `repeated` nodes laid out again there."""
-
-    trees: tuple[PrefixTree, ...]
-    cuts: int
-    repeated: int
-
-    @property
-    def nodes(self) -> int:
-        return sum(map(len, self.trees))
 
 
 def prefix_tree(sequences: Sequence[ScoredSequence]) -> PrefixTree:
@@ -105,7 +89,7 @@ def prefix_tree(sequences: Sequence[ScoredSequence]) -> PrefixTree:
     return _laid_out(_sorted(sequences))
 
 
-def prefix_trees(sequences: Sequence[ScoredSequence], budget: int) -> Trees:
+def prefix_trees(sequences: Sequence[ScoredSequence], budget: int) -> list[PrefixTree]:
     """Trees of at most `budget` nodes each, cut where the least is repeated.
 
     A single sequence longer than the budget is a tree of its own; one without a scored token is left out.
@@ -117,12 +101,11 @@ def prefix_trees(sequences: Sequence[ScoredSequence], budget: int) -> Trees:
         raise ValueError(f"a budget of {budget} nodes")
     entries = [entry for entry in _sorted(sequences) if len(entry.inputs)]
     if not entries:
-        return Trees((), 0, 0)
+        return []
     starts = _cuts(np.array([len(e.inputs) for e in entries]), np.array([e.shared for e in entries]), budget)
-    trees = []
-    for start, end in zip(starts, [*starts[1:], len(entries)], strict=True):
-        trees.append(_laid_out([_Entry(entries[start].index, entries[start].sequence, 0), *entries[start + 1 : end]]))
-    return Trees(tuple(trees), len(starts) - 1, sum(entries[start].shared for start in starts[1:]))
+    for start in starts:
+        entries[start].shared = 0  # laid out again from the root
+    return [_laid_out(entries[start:end]) for start, end in pairwise([*starts, len(entries)])]
 
 
 class _Entry:
@@ -130,8 +113,8 @@ class _Entry:
 
     __slots__ = ("index", "inputs", "scored", "sequence", "shared")
 
-    def __init__(self, index: int, sequence: ScoredSequence, shared: int) -> None:
-        self.index, self.sequence, self.shared = index, sequence, shared
+    def __init__(self, index: int, sequence: ScoredSequence) -> None:
+        self.index, self.sequence, self.shared = index, sequence, 0
         self.scored: Integers = np.flatnonzero(np.asarray(sequence.scored, dtype=bool))
         last = int(self.scored[-1]) if len(self.scored) else 0
         self.inputs: Integers = np.asarray(sequence.tokens[:last], dtype=np.int64)
@@ -139,17 +122,13 @@ class _Entry:
 
 def _sorted(sequences: Sequence[ScoredSequence]) -> list[_Entry]:
     """Sorted by their inputs, so that each shares its longest prefix with the one before, whose length is noted."""
-    entries = [_Entry(index, sequence, 0) for index, sequence in enumerate(sequences)]
+    entries = [_Entry(index, sequence) for index, sequence in enumerate(sequences)]
     entries.sort(key=lambda entry: (entry.inputs.tolist(), entry.index))
     for before, entry in pairwise(entries):
-        entry.shared = _common(before.inputs, entry.inputs)
+        size = min(len(before.inputs), len(entry.inputs))
+        differ = np.flatnonzero(before.inputs[:size] != entry.inputs[:size])
+        entry.shared = int(differ[0]) if len(differ) else size
     return entries
-
-
-def _common(one: Integers, other: Integers) -> int:
-    size = min(len(one), len(other))
-    differ = np.flatnonzero(one[:size] != other[:size])
-    return int(differ[0]) if len(differ) else size
 
 
 def _laid_out(entries: Sequence[_Entry]) -> PrefixTree:
@@ -174,7 +153,6 @@ def _laid_out(entries: Sequence[_Entry]) -> PrefixTree:
         ends,
         np.concatenate([_NONE, *parents]),
         np.concatenate([_NONE, *(np.asarray(e.sequence.tokens, dtype=np.int64)[e.scored] for e in entries)]),
-        np.concatenate([np.empty(0), *(np.full(len(e.scored), e.sequence.weight) for e in entries)]),
         np.concatenate([_NONE, *(np.full(len(e.scored), e.index) for e in entries)]),
     )
 

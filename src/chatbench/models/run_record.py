@@ -11,21 +11,16 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json
 from chatbench.core.resolved_settings import Resolved
 
-if TYPE_CHECKING:
-    pass
-
 RECORD = "chatbench.json"
 RESOLVED_SETTINGS = "resolved_settings.json"
 LOG = "trainer_log.jsonl"
 LOSS_CURVE = "loss_curve.png"
-
-Next = Literal["start", "resume", "finished"]
 
 _SAME_WHEN_RESUMED = ("base", "settings_hash", "train_sha256", "base_weights", "precision", "processes")
 

@@ -195,11 +195,11 @@ class StepMaker:
         """Trees, the largest first, each to the process that has least; cut smaller where some would have none."""
         sequences = [scored_sequence(example) for example in chosen]
         packed = prefix_trees(sequences, self.pack_tokens)
-        if len(packed.trees) < self.processes:
-            packed = prefix_trees(sequences, max(1, min(self.pack_tokens, packed.nodes // self.processes)))
+        if len(packed) < self.processes:
+            packed = prefix_trees(sequences, max(1, min(self.pack_tokens, sum(map(len, packed)) // self.processes)))
         shares: list[list[PrefixTree | list[EncodedExample]]] = [[] for _ in range(self.processes)]
         load = [0] * self.processes
-        for tree in sorted(packed.trees, key=len, reverse=True):
+        for tree in sorted(packed, key=len, reverse=True):
             least = load.index(min(load))
             shares[least].append(tree)
             load[least] += len(tree)

@@ -385,7 +385,7 @@ def padded_passes(examples: Sequence[EncodedExample], batch: int) -> Iterator[Wo
 
 def packed_passes(examples: Sequence[EncodedExample], pack_tokens: int) -> Iterator[Work]:
     """Prefix trees of at most `pack_tokens` tokens; a token attends to those on its path."""
-    for tree in prefix_trees([scored_sequence(example) for example in examples], pack_tokens).trees:
+    for tree in prefix_trees([scored_sequence(example) for example in examples], pack_tokens):
         yield Work(len(tree), len(np.unique(tree.edge_parents)), int(tree.depths.sum()) + len(tree))
 
 
