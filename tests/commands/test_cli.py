@@ -17,7 +17,7 @@ import pytest
 from tests.support.command_lines import COMMANDS, problem_with
 from tests.support.tiny_models import save_tiny_model
 
-import chatbench
+from chatbench import __version__
 from chatbench.cli import main
 from chatbench.core.recipes import model_key
 
@@ -67,7 +67,7 @@ def test_help_groups_every_command_once_and_the_version_is_the_package_s(capsys:
 
     assert sorted(grouped) == sorted(COMMANDS)
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"chatbench {chatbench.__version__}\n"
+    assert capsys.readouterr().out == f"chatbench {__version__}\n"
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
