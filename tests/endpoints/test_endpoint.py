@@ -291,7 +291,7 @@ def test_an_overflow_that_is_told_as_a_server_error_is_one_with_the_numbers_besi
     # llama.cpp's way; taken for a server out of order it would be tried again and again.
     server.will(error(500, "it exceeds", type="exceed_context_size_error", n_prompt_tokens=1407, n_ctx=256))
 
-    assert "it exceeds (a prompt of 1407 tokens, room for 256)" in error_of(server, monkeypatch)
+    assert "it exceeds (a prompt of 1407 tokens in a context of 256)" in error_of(server, monkeypatch)
     assert len(server.asked) == 1
 
 

@@ -1,6 +1,6 @@
 """Which model behind an OpenAI-compatible endpoint: a provider, Azure, vLLM, llama.cpp, Ollama.
 
-The key is read from an environment variable, told by its name; it is in no message and no result.
+Of the key only the name of its environment variable is given; the key itself is in no message and no result.
 """
 
 from __future__ import annotations
@@ -28,14 +28,8 @@ class EndpointAddress:
     key_name: str
 
     def key(self) -> str:
-        """The key itself.
-
-        Raises:
-            ChatbenchError: the variable is not set.
-        """
-        if not self.key_name:
-            return "none"
-        value = os.environ.get(self.key_name, "").strip()
+        """The key itself; a `ChatbenchError` where the variable is not set."""
+        value = os.environ.get(self.key_name, "").strip() if self.key_name else "none"
         if not value:
             raise ChatbenchError(
                 f"no key for {self.base_url}: the environment variable {self.key_name} is not set",
@@ -62,7 +56,7 @@ def read_address(text: str) -> EndpointAddress:
     try:
         parts = urlsplit(url)
         holds_secret = bool(parts.username or parts.password or parts.query)
-        _ = parts.port  # a ValueError where it is no port
+        _ = parts.port  # raises ValueError where it is not a port
     except ValueError:
         raise ChatbenchError("openai: unreadable base URL", expected="https://HOST/v1") from None
     if holds_secret:
@@ -84,7 +78,7 @@ def read_address(text: str) -> EndpointAddress:
 class EndpointOptions:
     """How an endpoint is asked: not part of any result.
 
-    At most `concurrency` requests are under way at once. One takes at most `timeout_seconds`, and is tried `max_tries`
+    At most `concurrency` requests are under way at once. Each takes at most `timeout_seconds`, and is tried `max_tries`
     times where the endpoint answers badly. An endpoint that does not answer at all is waited for `patience_seconds`.
     """
 

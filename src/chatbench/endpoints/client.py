@@ -1,6 +1,6 @@
 """One request to an OpenAI-compatible endpoint: a chat completion, or the completion of a plain text.
 
-The plain text is the form of protocol/transcript.py: a model that was fine-tuned with it and stands behind
+The plain text is the form of protocol/plain_text.py: a model that was fine-tuned with it and stands behind
 `/v1/completions` is asked for exactly the text of its training. The server tokenises the prompt by itself, apart from
 the completion and led by the tokenizer's first special token, which is what training does.
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import openai
@@ -29,31 +30,32 @@ _SEEDS = 2**31
 """Some servers keep the seed in 32 bits."""
 
 
+@dataclass
 class EndpointClient:
     """One model behind one address, with its decoding. `dialect` is found out by `check_endpoint`."""
 
-    def __init__(
-        self,
-        address: EndpointAddress,
-        kind: EndpointKind,
-        *,
-        temperature: float,
-        max_tokens: int,
-        timeout_seconds: float,
-    ) -> None:
-        self.address = address
-        self.kind = kind
-        self.temperature = temperature
-        self.max_tokens = max_tokens
-        self.timeout_seconds = timeout_seconds
-        self.dialect = DIALECTS[0]
-        self._key = address.key()
+    address: EndpointAddress
+    kind: EndpointKind
+    temperature: float
+    max_tokens: int
+    timeout_seconds: float
+    dialect: tuple[str, bool] = DIALECTS[0]
+
+    def __post_init__(self) -> None:
+        self._key = self.address.key()
         self._client: openai.AsyncOpenAI | None = None
 
     async def complete(self, messages: Sequence[Message], seed: int, *, may_be_empty: bool) -> Reply | Fault:
-        """The reply to one request, or what went wrong; without `may_be_empty` a reply without a text is a fault."""
+        """The reply to one request, or what went wrong; without `may_be_empty` a reply without text is a fault."""
+        # The body is made here: the client's typed methods take twice as long for each request and check nothing.
+        limit_name, takes_seed = self.dialect
+        body = {"model": self.address.model, "temperature": self.temperature, limit_name: self.max_tokens}
+        body |= {"seed": seed % _SEEDS} if takes_seed else {}
+        if self.kind == "chat":
+            path, body = "/chat/completions", body | {"messages": [message.as_dict() for message in messages]}
+        else:
+            path, body = "/completions", body | {"prompt": prompt_text(messages), "stop": [END.strip()]}
         began = time.monotonic()
-        path, body = self._request(messages, seed)
         try:
             async with asyncio.timeout(self.timeout_seconds):  # the client's own limits the wait for each piece only
                 answer = await self._opened().post(path, body=body, cast_to=object)
@@ -75,10 +77,10 @@ class EndpointClient:
         """Names of the models that the endpoint lists; empty where it lists none."""
         try:
             async with asyncio.timeout(self.timeout_seconds):
-                listed = _part(await self._opened().get("/models", cast_to=object), "data")
+                listed = _item(await self._opened().get("/models", cast_to=object), "data")
         except (openai.OpenAIError, TimeoutError, ValueError):
             return ()
-        names = [_part(model, "id") for model in listed] if isinstance(listed, list) else []
+        names = [_item(model, "id") for model in listed] if isinstance(listed, list) else []
         return tuple(name for name in names if isinstance(name, str))
 
     async def close(self) -> None:
@@ -94,17 +96,6 @@ class EndpointClient:
             )
         return self._client
 
-    def _request(self, messages: Sequence[Message], seed: int) -> tuple[str, dict[str, object]]:
-        # The body is made here: the client's typed methods take twice as long for each request and check nothing.
-        limit_name, takes_seed = self.dialect
-        body: dict[str, object] = {"model": self.address.model, "temperature": self.temperature}
-        body[limit_name] = self.max_tokens
-        if takes_seed:
-            body["seed"] = seed % _SEEDS
-        if self.kind == "chat":
-            return "/chat/completions", body | {"messages": [message.as_dict() for message in messages]}
-        return "/completions", body | {"prompt": prompt_text(messages), "stop": [END.strip()]}
-
     def _read(self, answer: object) -> tuple[str, bool]:
         """The text, and whether it ended by itself. A server may send anything, so nothing is taken for granted."""
         if not isinstance(answer, dict):  # the client hands a web page over as text
@@ -113,16 +104,16 @@ class EndpointClient:
         if not isinstance(choices, list) or not choices:
             raise NoAnswerError("an answer without a choice")
         choice = choices[0]
-        text = _part(_part(choice, "message"), "content") if self.kind == "chat" else _part(choice, "text")
+        text = _item(_item(choice, "message"), "content") if self.kind == "chat" else _item(choice, "text")
         if not isinstance(text, str):
             raise NoAnswerError("an answer without a text")
-        return text if self.kind == "chat" else read_completion(text)[0], _part(choice, "finish_reason") != "length"
+        return text if self.kind == "chat" else read_completion(text)[0], _item(choice, "finish_reason") != "length"
 
 
-def _part(whole: object, name: str) -> object:
-    return whole.get(name) if isinstance(whole, dict) else None
+def _item(content: object, name: str) -> object:
+    return content.get(name) if isinstance(content, dict) else None
 
 
 def _count(answer: object, name: str) -> int:
-    tokens = _part(_part(answer, "usage"), name)
+    tokens = _item(_item(answer, "usage"), name)
     return tokens if isinstance(tokens, int) and tokens > 0 else 0

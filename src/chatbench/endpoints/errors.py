@@ -1,17 +1,6 @@
-"""What went wrong between us and an endpoint, sorted by what is to be done about it.
+"""What went wrong between us and an endpoint, classified in one place (`fault_of`) by what is to be done about it.
 
-| kind | found as | what is done |
-|---|---|---|
-| busy | HTTP 429, 503, 529 | wait, ask less at once, try again |
-| down | no connection, a reset | wait, try again |
-| broken | no answer in time, HTTP 408, 409, 5xx | ask less at once, try again a few times |
-| unreadable | not JSON, a web page, no choice, an empty text | try again a few times |
-| overflow | the prompt does not fit the model's context | drop the oldest turns, or fail that conversation |
-| refused | HTTP 400, 413, 422 and the like | fail that conversation |
-| forbidden | HTTP 403 | fail that conversation; in mid-run it may be a filter, at the beginning it is the key |
-| unusable | HTTP 401, 404, no credit left | stop the run |
-
-Words of the server are quoted without the key and cut short.
+A server's message is quoted without the key, and truncated.
 """
 
 from __future__ import annotations
@@ -20,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import openai
 
@@ -28,15 +17,41 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.endpoints.address import EndpointAddress
 
 FaultKind = Literal["busy", "down", "broken", "unreadable", "overflow", "refused", "forbidden", "unusable"]
-PASSING: frozenset[FaultKind] = frozenset({"busy", "down", "broken", "unreadable"})
-"""Kinds that may be gone at the next try."""
 
-CANNOT_CONNECT = "cannot connect"
-_BUSY = (429, 503, 529)
-_BROKEN = (408, 409)
-_REFUSED = (400, 413, 422)
-_NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
-_OVERFLOW_CODES = ("context_length_exceeded", "exceed_context_size_error")
+
+class Policy(NamedTuple):
+    """Whether a request is tried again, whether that counts as one of its tries, whether to ask less at once."""
+
+    retry: bool = False
+    counts: bool = False
+    overloaded: bool = False
+
+
+POLICIES: Mapping[FaultKind, Policy] = {
+    "busy": Policy(retry=True, overloaded=True),
+    "down": Policy(retry=True),  # no connection, or a lost one
+    "broken": Policy(retry=True, counts=True, overloaded=True),  # also: no answer in time
+    "unreadable": Policy(retry=True, counts=True),  # not JSON, a web page, no choice, an empty text
+    "overflow": Policy(),  # the oldest turns are dropped; where there are none, the conversation fails
+    "refused": Policy(),  # the conversation fails
+    "forbidden": Policy(),  # the conversation fails: mid-run it may be a filter, at the beginning it is the key
+    "unusable": Policy(),  # the run stops
+}
+
+_BY_STATUS: Mapping[int, FaultKind] = {
+    401: "unusable", 403: "forbidden", 404: "unusable", 408: "broken", 409: "broken",
+    429: "busy", 503: "busy", 529: "busy",
+}  # fmt: skip
+"""Other statuses: "broken" from 500 on, else "refused"."""
+_BY_CODE: Mapping[str, FaultKind] = {
+    "insufficient_quota": "unusable",
+    "billing_hard_limit_reached": "unusable",
+    "context_length_exceeded": "overflow",
+    "exceed_context_size_error": "overflow",
+}
+"""By an error's `code` or `type`, whatever its status: no credit comes as 429, an overflow of llama.cpp as 500."""
+_MAY_OVERFLOW = (400, 413, 422)
+"""Statuses of which only the message says that it is an overflow."""
 _OVERFLOW_WORDS = re.compile(
     r"context (?:length|size|window)|max(?:imum)? (?:input|model|sequence) length|prompt is too long|"
     r"max_new_tokens`? must be",
@@ -45,6 +60,7 @@ _OVERFLOW_WORDS = re.compile(
 _SECRET = re.compile(r"\b(?:sk|org|proj)[-_][\w*.-]{6,}")
 """What providers' keys and account names look like; servers like to repeat them."""
 _MOST_QUOTED = 300
+CANNOT_CONNECT = "cannot connect"
 
 
 class NoAnswerError(Exception):
@@ -60,6 +76,10 @@ class Fault:
     retry_after: float | None = None
     status: int | None = None
 
+    @property
+    def policy(self) -> Policy:
+        return POLICIES[self.kind]
+
 
 def fault_of(error: Exception, *, timeout_seconds: float, key: str, now: float) -> Fault:
     """The fault that an exception of the client stands for; `now` is the time since the epoch, for dates in headers."""
@@ -68,46 +88,31 @@ def fault_of(error: Exception, *, timeout_seconds: float, key: str, now: float) 
     if isinstance(error, openai.APIConnectionError):
         # By name: the client's HTTP library is httpx or httpx2, depending on its version.
         return Fault("down", CANNOT_CONNECT if type(error.__cause__).__name__ == "ConnectError" else "connection lost")
-    if isinstance(error, openai.APIStatusError):
-        return _status_fault(error, key, now)
-    return Fault("unreadable", str(error) if isinstance(error, NoAnswerError) else "unreadable answer")
+    if not isinstance(error, openai.APIStatusError):
+        return Fault("unreadable", str(error) if isinstance(error, NoAnswerError) else "unreadable answer")
+    status, message = error.status_code, _message(error.body, key)
+    kind = _BY_CODE.get(str(error.code)) or _BY_CODE.get(str(error.type)) or _BY_STATUS.get(status)
+    if kind is None and status in _MAY_OVERFLOW and _OVERFLOW_WORDS.search(message):
+        kind = "overflow"
+    kind = kind or ("broken" if status >= 500 else "refused")
+    reason = f"HTTP {status}"
+    if kind == "overflow":
+        reason = message or reason
+        if isinstance(error.body, dict) and "n_prompt_tokens" in error.body:  # llama.cpp says it beside its message
+            reason += f" (a prompt of {error.body['n_prompt_tokens']} tokens in a context of {error.body.get('n_ctx')})"
+    elif message and kind not in ("busy", "forbidden"):
+        reason += f": {message}"
+    wait = retry_after(error.response.headers, now) if POLICIES[kind].retry else None
+    return Fault(kind, reason, wait, status)
 
 
-def _status_fault(error: openai.APIStatusError, key: str, now: float) -> Fault:
-    status, said = error.status_code, quoted(_words(error.body), key)
-    reason = f"HTTP {status}: {said}" if said else f"HTTP {status}"
-    known = (error.code or "", error.type or "")
-    if status == 401 or status == 404 or any(word in _NO_CREDIT for word in known):
-        return Fault("unusable", reason, status=status)
-    if status == 403:
-        return Fault("forbidden", f"HTTP {status}", status=status)
-    # Some servers tell of an overflow as an error of their own, and another try would find the same.
-    if any(word in _OVERFLOW_CODES for word in known) or (status in _REFUSED and _OVERFLOW_WORDS.search(said)):
-        return Fault("overflow", (said or reason) + _numbers(error.body), status=status)
-    if status in _BUSY:
-        return Fault("busy", f"HTTP {status}", retry_after(error.response.headers, now), status)
-    if status in _BROKEN or status >= 500:
-        return Fault("broken", reason, retry_after(error.response.headers, now), status)
-    return Fault("refused", reason, status=status)
-
-
-def _numbers(body: object) -> str:
-    """What llama.cpp says beside its message."""
-    prompt, room = (body.get(name) if isinstance(body, dict) else None for name in ("n_prompt_tokens", "n_ctx"))
-    return f" (a prompt of {prompt} tokens, room for {room})" if isinstance(prompt, int) else ""
-
-
-def _words(body: object) -> str:
-    """The message in an error's body: servers nest it in different ways."""
+def _message(body: object, key: str) -> str:
+    """The message in an error's body, however nested: one line, without what looks like a key; "" for a web page."""
     while isinstance(body, dict):
         body = body.get("message") or body.get("error") or body.get("detail")
-    return body if isinstance(body, str) else ""
-
-
-def quoted(message: str, key: str) -> str:
-    """What a server said, on one line, without the key or what looks like one, and cut short; "" for a web page."""
-    said = re.sub(r"\s+", " ", _SECRET.sub("***", message.replace(key, "***"))).strip()
-    return "" if said.startswith("<") else said[:_MOST_QUOTED]
+    text = _SECRET.sub("***", body.replace(key, "***")) if isinstance(body, str) else ""
+    text = " ".join(text.split())
+    return "" if text.startswith("<") else text[:_MOST_QUOTED]
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -130,40 +135,49 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return None
 
 
+_EXPLANATIONS: Mapping[FaultKind | int, tuple[str, str, str]] = {
+    401: (
+        "{where} refuses {key} (HTTP {status})",
+        "",
+        "put a valid key into .env; name its variable with openai:MODEL@URL#NAME",
+    ),
+    404: (
+        "{where}: no model or adapter {model!r}, or no such service at this address (HTTP 404)",
+        "a model of the endpoint, and a base URL that ends in /v1 mostly",
+        "look at the list: curl {where}/models",
+    ),
+    "unusable": ("{where}: {reason}", "", "add credit to the account; the same command continues"),
+    "unreadable": ("{where}: {reason}", "a completion with a text", "check the base URL (often it ends in /v1)"),
+    "overflow": (
+        "{where}: {model!r} has too small a context: {reason}",
+        "",
+        "ask for fewer tokens with --max-tokens, or serve the model with a larger context",
+    ),
+    "down": ("{where}: {reason}", "", "start the endpoint, or check the address"),
+    "refused": (
+        "{where}: {reason} for {model!r}",
+        "",
+        "see whether the endpoint is up, try again later, or another model",
+    ),
+}
+"""By status or kind: what was found, what was expected, and the fix."""
+
+
 def explained(fault: Fault, address: EndpointAddress, *, served: tuple[str, ...] = ()) -> ChatbenchError:
     """What is wrong with the endpoint, and what to do, in the user's words; `served` are the models it lists."""
-    where, model = address.base_url, address.model
-    if fault.status in (401, 403):
-        key = f"the key in {address.key_name}" if address.key_name else "a request without a key"
-        return ChatbenchError(
-            f"{where} refuses {key} (HTTP {fault.status})",
-            fix="put a valid key into .env; name its variable with openai:MODEL@URL#NAME",
+    status = 401 if fault.status == 403 else fault.status
+    texts = _EXPLANATIONS.get(status or 0) or _EXPLANATIONS.get(fault.kind, _EXPLANATIONS["refused"])
+    found, expected, fix = (
+        text.format(
+            where=address.base_url,
+            model=address.model,
+            reason=fault.reason,
+            status=fault.status,
+            key=f"the key in {address.key_name}" if address.key_name else "a request without a key",
         )
-    if fault.status == 404:
-        names = ", ".join(served[:20]) + (", ..." if len(served) > 20 else "")
-        return ChatbenchError(
-            f"{where}: no model or adapter {model!r}, or no such service at this address (HTTP 404)",
-            expected=f"one of {names}" if served else "a model of the endpoint, and a base URL that ends in /v1 mostly",
-            fix="serve it (an adapter: vllm serve BASE --enable-lora --lora-modules NAME=FOLDER), or name another"
-            if served
-            else f"look at the list: curl {where}/models",
-        )
-    if fault.kind == "unusable":
-        return ChatbenchError(f"{where}: {fault.reason}", fix="add credit to the account; the same command continues")
-    if fault.kind == "unreadable":
-        return ChatbenchError(
-            f"{where}: {fault.reason}",
-            expected="a completion with a text",
-            fix="check the base URL (often it ends in /v1)",
-        )
-    if fault.kind == "overflow":
-        return ChatbenchError(
-            f"{where}: {model!r} has too small a context: {fault.reason}",
-            fix="ask for fewer tokens with --max-tokens, or serve the model with a larger context",
-        )
-    if fault.kind == "down":
-        return ChatbenchError(f"{where}: {fault.reason}", fix="start the endpoint, or check the address")
-    return ChatbenchError(
-        f"{where}: {fault.reason} for {model!r}",
-        fix="see whether the endpoint is up, try again later, or another model",
+        for text in texts
     )
+    if served and status == 404:
+        expected = f"one of {', '.join(served[:20])}{', ...' if len(served) > 20 else ''}"
+        fix = "serve it (an adapter: vllm serve BASE --enable-lora --lora-modules NAME=FOLDER), or name another"
+    return ChatbenchError(found, expected=expected, fix=fix)

@@ -1,15 +1,11 @@
-"""How often a request is tried, how long an endpoint is waited for, and when the run stops.
+"""How often a request is tried, how long an endpoint is waited for, and how many requests it is asked at once.
 
-A request that is answered badly is tried again, with pauses that double, until `max_tries`; then it is its
-conversation's failure. An endpoint that is busy or does not answer at all is waited for, and that counts as no try:
-after `patience_seconds` without a single good answer to anybody the run stops. It stops as well where many requests in
-a row were given up: then it is the endpoint and not the conversations.
+A request that is answered badly is tried again, with pauses that double, until `max_tries`; then its conversation fails.
+An endpoint that is busy or does not answer at all is waited for, which counts as no try (`errors.POLICIES`): after
+`patience_seconds` without a good answer to anybody the run stops, as it does where many requests in a row were given up.
 
-How many requests an endpoint is asked at once: as many as it bears.
-
-The limit begins at the most that is allowed. It is halved when the endpoint is overloaded, once for all requests that
-were under way together, and grows by an eighth of the most for each round of good answers. Where the endpoint says how
-long to wait (Retry-After), nobody asks before.
+The number of requests at once is halved when the endpoint is overloaded, once for all that were under way together, and
+grows by an eighth of the most for each round of good answers. Nobody asks before the time that a Retry-After names.
 
 Source: additive increase and multiplicative decrease, as in TCP (Chiu and Jain 1989).
 """
@@ -24,8 +20,11 @@ from contextlib import asynccontextmanager
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.endpoints.address import EndpointOptions
-from chatbench.endpoints.errors import PASSING, Fault
+from chatbench.endpoints.errors import Fault
 from chatbench.protocol.dialogue import Reply
+
+Clock = Callable[[], float]
+Sleep = Callable[[float], Awaitable[None]]
 
 GROWTH = 1 / 8
 """Of the most, per round: one stray overload in a hundred answers then leaves about 40 of 64 places (the square root of
@@ -35,7 +34,7 @@ GROWTH = 1 / 8
 class Pace:
     """Places for the requests of one endpoint, taken in the order of asking; `limit` of `most` are open."""
 
-    def __init__(self, most: int, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]) -> None:
+    def __init__(self, most: int, clock: Clock, sleep: Sleep) -> None:
         self.most = most
         self.limit = float(most)
         self._clock = clock
@@ -47,26 +46,19 @@ class Pace:
     @asynccontextmanager
     async def place(self) -> AsyncIterator[float]:
         """Holds a place, and gives the time at which it was taken (see `overloaded`)."""
-        await self._enter()
-        try:
-            while (pause := self._open_at - self._clock()) > 0:
-                await self._sleep(pause)
-            yield self._clock()
-        finally:
-            self._taken -= 1
-            self._admit()
-
-    async def _enter(self) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         self._admit()
         try:
             await turn
-        except asyncio.CancelledError:
-            if not turn.cancelled():  # it was given the place in the same moment
+            while (pause := self._open_at - self._clock()) > 0:
+                await self._sleep(pause)
+            yield self._clock()
+        finally:
+            # Not for one that was cancelled while it waited; but for one that was cancelled as it was given the place.
+            if turn.done() and not turn.cancelled():
                 self._taken -= 1
                 self._admit()
-            raise
 
     def _admit(self) -> None:
         while self._waiting and self._taken < int(self.limit):
@@ -99,14 +91,7 @@ CONTINUES = "see whether the endpoint is up, then run the same command again: it
 class Patience:
     """Tries requests to one endpoint until they are answered or given up; shared by all of a participant's requests."""
 
-    def __init__(
-        self,
-        where: str,
-        options: EndpointOptions,
-        pace: Pace,
-        clock: Callable[[], float],
-        sleep: Callable[[float], Awaitable[None]],
-    ) -> None:
+    def __init__(self, where: str, options: EndpointOptions, pace: Pace, clock: Clock, sleep: Sleep) -> None:
         self._where = where
         self._options = options
         self._pace = pace
@@ -127,11 +112,18 @@ class Patience:
             async with self._pace.place() as asked_at:
                 began = asked_at if began is None else began  # waiting for a place is no fault of the server's
                 found = await attempt()
-            if isinstance(found, Reply) or found.kind not in PASSING:
-                self._answered(found)
+            if isinstance(found, Reply):
+                self._pace.succeeded()
+            if isinstance(found, Reply) or not found.policy.retry:
+                self._failing_since = None
+                # A key that is refused for one request may be refused for all.
+                if isinstance(found, Fault) and found.kind == "forbidden":
+                    self._give_up(found)
+                else:
+                    self._given_up = 0
                 return found
-            self._failed(found, asked_at)
-            tries += found.kind in ("broken", "unreadable")
+            self._wait_on(found, asked_at)
+            tries += found.policy.counts
             if tries >= self._options.max_tries or self._clock() - began >= self._options.patience_seconds:
                 self._give_up(found)
                 return found
@@ -139,22 +131,13 @@ class Patience:
             await self._sleep(max(chance.uniform(0.5, 1.0) * longest, found.retry_after or 0.0))
             pauses += 1
 
-    def _answered(self, found: Reply | Fault) -> None:
-        self._failing_since = None
-        if isinstance(found, Reply):
-            self._pace.succeeded()
-        if isinstance(found, Fault) and found.kind == "forbidden":
-            self._give_up(found)
-        else:
-            self._given_up = 0
-
-    def _failed(self, fault: Fault, asked_at: float) -> None:
-        if fault.kind in ("busy", "broken"):
+    def _wait_on(self, fault: Fault, asked_at: float) -> None:
+        """Notes a fault that may pass; stops the run where it has lasted, or is to last, longer than the patience."""
+        if fault.policy.overloaded:
             self._pace.overloaded(asked_at, fault.retry_after)
-        now = self._clock()
+        now, patience = self._clock(), self._options.patience_seconds
         if self._failing_since is None:
             self._failing_since = now
-        patience = self._options.patience_seconds
         if (fault.retry_after or 0.0) > patience:
             raise ChatbenchError(
                 f"{self._where}: asks to wait {fault.retry_after:,.0f} s ({fault.reason})",

@@ -1,10 +1,10 @@
 """Word problems: text, options, right answer, and the truth behind them, drawn from the kinds in problems.toml.
 
 A schema is a kind of problem: clauses (sentences that carry facts) and questions, each with its plain solution and
-maybe catches (clauses that are easy to overlook and change the result). The pattern of a fact finds its number both in the
-problem's own words and in a user's short form, so an assistant can solve the problem from what a user wrote. A template
-is a schema in one world with one question and a catch or none; there are several hundred. What makes a problem hard can
-be read off its text: the number of steps, the size of the numbers, a negation, a catch.
+maybe catches (clauses that are easy to overlook and change the result). The pattern of a fact finds its number both in
+the problem's own words and in a user's short form, so an assistant can solve the problem from what a user wrote. A
+template is a schema in one world with one question and a catch or none; there are several hundred. What makes a problem
+hard can be read off its text: the number of steps, the size of the numbers, a negation, a catch.
 """
 
 from __future__ import annotations
