@@ -26,4 +26,4 @@ for shape in gpt2 mistral llama; do
 done
 chatbench run tiny --steps finetune,ppl,simulate,scores --config configs/one_epoch.json --assistant replay:all \
   --max-tokens 60 "${COMMON[@]}"
-chatbench table "$OUT"/bases/split_0/halie-{gpt2,mistral,llama} tiny --results "$OUT/results"
+chatbench show "$OUT"/bases/split_0/halie-{gpt2,mistral,llama} tiny --details --results "$OUT/results"

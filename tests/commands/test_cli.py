@@ -107,7 +107,7 @@ PIPELINE = (
     "eval-chatbench tiny-random",
     "realism tiny-random --termination",
     "study study --json report.json",
-    "table tiny-random --published",
+    "show tiny-random --details --published",
     "show tiny-random --published",
     "doctor",
 )

@@ -30,5 +30,5 @@ def test_published_rows_stand_in_a_table_of_their_own_that_says_so() -> None:
 
     assert published_grid().header[0] == "published, not computed here"
     assert not any("IQA-EVAL" in row[0] for grid in score_grids([own]) for row in grid.rows)
-    assert text.index("fine-tuned") < text.index("Reference: published figures") < text.index("IQA-EVAL")
+    assert text.index("fine-tuned") < text.index("Reference: published scores") < text.index("IQA-EVAL")
     assert "IQA-EVAL" not in as_markdown([own], with_published=False)

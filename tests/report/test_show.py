@@ -21,7 +21,7 @@ from chatbench.report.grids import Grid, print_grids
 from chatbench.report.plots import scatter_lines, turn_grid
 from chatbench.report.results_folder import shown_results
 from chatbench.report.show import ModelResults, as_csv, as_json, as_latex, print_results, show
-from chatbench.report.tables import main_figures
+from chatbench.report.tables import main_scores
 from chatbench.scoring.score_files import read_score_table
 
 Names = Sequence[str]
@@ -68,7 +68,7 @@ def test_json_csv_and_the_table_of_scores_hold_the_same_unrounded_numbers(finish
 
 
 def test_what_is_the_same_for_both_models_stands_there_once_and_belongs_to_neither(finished: Workspace) -> None:
-    figures = main_figures([model.table for model in results_of(finished)])
+    figures = main_scores([model.table for model in results_of(finished)])
     constant = [f for f in figures if f.source == "constant (train mean)" and (f.assistant, f.metric) == ("all", "mae")]
 
     assert [(f.model, f.kind) for f in constant] == [("", "baseline")]
@@ -164,7 +164,7 @@ def test_a_results_folder_shows_every_model_and_finds_the_data_beside_it(finishe
     shown = shown_results([str(finished.results)], results=Path("elsewhere"), data=None)
 
     assert shown.models == ("distilgpt2", "tiny")
-    assert shown.data == finished.data
+    assert shown.workspace.data == finished.data
 
 
 def test_a_folder_called_like_a_recipe_is_no_results_folder(

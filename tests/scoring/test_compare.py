@@ -119,7 +119,7 @@ def test_an_ignored_difference_is_said_in_the_table(place: Workspace) -> None:
     for ignore in ("assistants.*.temperature", "assistants", "assistant_decoding"):
         comparison = compared(place, "tiny", "distilgpt2", ignore=(ignore,))
 
-        assert "UNLIKE IN assistants.gpt-4o.temperature" in comparison_grids(comparison)[0].title
+        assert "DIFFERS IN assistants.gpt-4o.temperature" in comparison_grids(comparison)[0].title
         assert "IGNORED: tiny and distilgpt2 differ in assistants.gpt-4o.temperature: nothing and 0.2" in "\n".join(
             comparison_notes(comparison)
         )

@@ -18,7 +18,7 @@ from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.baselines import published
 from chatbench.metrics.perplexity import TokenLoss, summarise
-from chatbench.report.tables import as_markdown, print_tables, results_table, score_grids, write_markdown
+from chatbench.report.tables import as_markdown, print_tables, score_grids, write_markdown
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.eval_ppl import SplitPerplexity
 from chatbench.scoring.score_files import as_csv, read_score_table
@@ -171,11 +171,12 @@ def test_chats_of_a_model_that_was_trained_again_do_not_stand_beside_its_new_per
 
 
 def two_models(place: Workspace) -> list[ScoreTable]:
+    tables = []
     for model in ("tiny", "distilgpt2"):
         for split_id in ("split_0", "split_1"):
             write_log(place, split_id, model=model)
-        eval_chatbench(model, workspace=place)
-    return results_table(["tiny", "distilgpt2"], workspace=place)
+        tables.append(eval_chatbench(model, workspace=place))
+    return tables
 
 
 def test_models_on_the_same_data_stand_in_one_table_with_their_baselines_once(place: Workspace) -> None:

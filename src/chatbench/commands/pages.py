@@ -68,8 +68,11 @@ def view(
 def show(
     names: Names = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything that is shown, as JSON, unrounded.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="The table's figures as CSV, one a line, unrounded.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="The table's scores as CSV, one per line, unrounded.")] = False,
     as_latex: Annotated[bool, typer.Option("--latex", help="The table for a paper, with booktabs.")] = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Print each assistant, condition, subset and cause of uncertainty.")
+    ] = False,
     published: Annotated[bool, typer.Option("--published", help="Add the rows of the paper, marked as such.")] = False,
     data: SplitsFolder = None,
     results: Results = Path("results"),
@@ -84,12 +87,13 @@ def show(
     from chatbench.report.show import print_results
     from chatbench.report.show import show as step
 
-    asked = [form for form, chosen in (("json", as_json), ("csv", as_csv), ("latex", as_latex)) if chosen]
+    forms = {"json": show_files.as_json, "csv": show_files.as_csv, "latex": show_files.as_latex}
+    chosen = {"json": as_json, "csv": as_csv, "latex": as_latex, "details": details}
+    asked = [form for form, wanted in chosen.items() if wanted]
     if len(asked) > 1:
         raise ChatbenchError(f"--{' and --'.join(asked)}", expected="one form", fix=f"choose one: --{asked[0]}")
     found = step(shown_results(names or (), results=results, data=data))
-    forms = {"json": show_files.as_json, "csv": show_files.as_csv, "latex": show_files.as_latex}
-    if asked:
+    if asked and not details:
         print(forms[asked[0]](found, published=published), end="")
     else:
-        print_results(found, published=published)
+        print_results(found, published=published, details=details)

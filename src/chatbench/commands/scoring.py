@@ -122,22 +122,6 @@ def realism(
 
 
 @commands.command()
-def table(
-    models: Annotated[list[str], typer.Argument(help="Models that eval-chatbench has scored.")],
-    results: Results = Path("results"),
-    published: Annotated[bool, typer.Option("--published", help="Add the rows of the paper, marked as such.")] = False,
-) -> None:
-    """The table of scores of one or more models, from the files that eval-chatbench wrote.
-
-    Example: chatbench table tiny distilgpt2 --published
-    """
-    from chatbench.data.workspace import Workspace
-    from chatbench.report.tables import print_tables, results_table
-
-    print_tables(results_table(models, workspace=Workspace(results=results)), with_published=published)
-
-
-@commands.command()
 def sanity(model: Model, data: Data = Path("data"), results: Results = Path("results")) -> None:
     """Check a trained model on one screen.
 

@@ -1,24 +1,22 @@
-"""Tables of strings, drawn for the terminal and as Markdown; what stands in them is for others to say.
-
-A value as it stands in a table: a number, a percentage, `undefined`, or a dash where there is none.
-"""
+"""Tables of strings: one builder of rows and columns, printed on the terminal or written as Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, TypeVar
 
 from chatbench.metrics.agreement import Undefined, Value
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-EMPTY = "–"  # noqa: RUF001  (a dash is what a table shows where a figure does not apply)
+EMPTY = "–"  # noqa: RUF001  (a dash is what a table shows where a metric does not apply)
 MARGIN = 3
-"""Blanks that a drawn column needs beside its text."""
+"""Blanks that a printed column needs beside its text."""
+R = TypeVar("R")
+C = TypeVar("C")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,46 +28,65 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
 
 
+def build(
+    title: str,
+    rows: Sequence[tuple[str, R]],
+    columns: Sequence[tuple[str, C]],
+    cell: Callable[[R, C], str],
+    *,
+    corner: str = "",
+) -> Grid:
+    """The table with a cell for every named row and column; a row in which no cell is filled is omitted."""
+    lines = ((name, *(cell(row, column) for _, column in columns)) for name, row in rows)
+    filled = tuple(line for line in lines if set(line[1:]) != {EMPTY})
+    return Grid(title, (corner, *(name for name, _ in columns)), filled)
+
+
 def upright(grid: Grid) -> Grid:
     """The grid with rows and columns swapped where it is wider than high: a page has more lines than columns."""
     if len(grid.rows) >= len(grid.header) - 1 or not grid.rows:
         return grid
     header, *rows = zip(grid.header, *grid.rows, strict=True)
-    return Grid(grid.title, tuple(header), tuple(tuple(row) for row in rows if set(row[1:]) != {EMPTY}))
+    return Grid(grid.title, header, tuple(row for row in rows if set(row[1:]) != {EMPTY}))
 
 
 def markdown(grid: Grid) -> str:
     """The grid under its title, columns aligned."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in (grid.header, *grid.rows)]
-    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(grid.header))]
-    lines = [_markdown_line(row, widths) for row in cells]
-    rule = (
-        "|" + "|".join("-" * (width + 2) if i == 0 else "-" * (width + 1) + ":" for i, width in enumerate(widths)) + "|"
-    )
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for name, *others in cells:
+        padded = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append(f"| {' | '.join([name.ljust(widths[0]), *padded])} |")
+    rule = "|".join(["", "-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:]), ""])
     return "\n".join([f"**{grid.title}**", "", lines[0], rule, *lines[1:]])
 
 
-def _markdown_line(row: Sequence[str], widths: Sequence[int]) -> str:
-    padded = [
-        cell.ljust(width) if i == 0 else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "| " + " | ".join(padded) + " |"
-
-
 def print_grids(grids: Sequence[Grid], footnotes: Sequence[str], console: Console | None = None) -> None:
-    """Prints grids and footnotes; one too wide for the terminal is printed in parts, so that nothing is cut."""
+    """Prints grids and footnotes; a grid too wide for the terminal is printed in pieces, so that nothing is cut."""
+    from rich import box
     from rich.console import Console as RichConsole
+    from rich.table import Table
 
     screen = console or RichConsole()
-    for grid in grids:
-        for part in parts(grid, screen.width):
-            screen.print(_drawn(part))
+    for grid in (piece for each in grids for piece in pieces(each, screen.width)):
+        drawn = Table(title=_text(grid.title), title_justify="left", title_style="bold", box=box.SIMPLE)
+        for place, name in enumerate(grid.header):
+            drawn.add_column(
+                _text(name.replace(" ", "\n") if place else name),
+                justify="right" if place else "left",
+                min_width=_column_width(grid, place) - MARGIN,
+                no_wrap=place > 0,
+                vertical="bottom",
+            )
+        for row in grid.rows:
+            drawn.add_row(*map(_text, row))
+        screen.print(drawn)
     for line in footnotes:
         screen.print(_text(line), style="dim")
 
 
-def parts(grid: Grid, width: int) -> list[Grid]:
+def pieces(grid: Grid, width: int) -> list[Grid]:
     """The grid's columns in as many grids as it takes to stay within `width` characters; each has the row names."""
     needed = [_column_width(grid, place) for place in range(len(grid.header))]
     groups: list[list[int]] = [[]]
@@ -88,25 +105,10 @@ def parts(grid: Grid, width: int) -> list[Grid]:
 
 
 def _column_width(grid: Grid, place: int) -> int:
-    """Characters that a column cannot do without: figures stay in one piece, names and headers may wrap at blanks."""
+    """Characters that a column cannot do without: numbers stay in one piece, names and headers may wrap at blanks."""
     wrapping = [grid.header[place], *(row[0] for row in grid.rows if place == 0)]
     words = [len(word) for text in wrapping for word in text.split(" ")]
     return max(*words, *(len(row[place]) for row in grid.rows if place > 0), 0) + MARGIN
-
-
-def _drawn(grid: Grid) -> Table:
-    from rich import box
-    from rich.table import Table as RichTable
-
-    drawn = RichTable(title=_text(grid.title), title_justify="left", title_style="bold", box=box.SIMPLE)
-    for place, name in enumerate(grid.header):
-        justify: Literal["left", "right"] = "right" if place else "left"
-        header = _text(name.replace(" ", "\n") if place else name)
-        least = _column_width(grid, place) - MARGIN
-        drawn.add_column(header, justify=justify, min_width=least, no_wrap=place > 0, vertical="bottom")
-    for row in grid.rows:
-        drawn.add_row(*map(_text, row))
-    return drawn
 
 
 def _text(text: str) -> Text:
@@ -119,7 +121,7 @@ def _text(text: str) -> Text:
 
 
 def number(value: Value | None, digits: int = 3) -> str:
-    """A value with so many decimals."""
+    """A value with so many decimals, `undefined`, or a dash where there is none."""
     if value is None:
         return EMPTY
     return "undefined" if isinstance(value, Undefined) else f"{value:.{digits}f}"

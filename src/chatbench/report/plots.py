@@ -1,8 +1,6 @@
-"""Figures as PNG files: human against simulated accuracy, loss curves, scores over splits.
+"""Figures: PNG files drawn with Matplotlib without pyplot, so nothing global changes, and plots of characters.
 
-Drawn on figure objects of their own, without pyplot, so nothing is shown, and nothing global is changed.
-
-Small plots of characters: bars in the cells of a table, and a scatter whose digits count points.
+Plots of characters are bars in the cells of a table, and a scatter whose digits count points.
 """
 
 from __future__ import annotations
@@ -14,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chatbench.core.files import write_bytes
-from chatbench.metrics.agreement import QuestionAccuracy, Undefined
+from chatbench.metrics.agreement import QuestionAccuracy, Undefined, Value
 from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, PEOPLE, TERMINATIONS
-from chatbench.report.grids import EMPTY, Grid
-from chatbench.report.tables import AGREEMENT_COLUMNS, PROMPT_COLUMNS, Column, together
+from chatbench.report.grids import EMPTY, Grid, build
+from chatbench.report.tables import AGREEMENT_COLUMNS, TEXT_COLUMNS, Column, together
 from chatbench.scoring.score_table import ScoreTable
 
 if TYPE_CHECKING:
@@ -59,79 +57,75 @@ def scatter_lines(points: Sequence[tuple[float, float]]) -> list[str]:
     at = Counter((round(y * (SCATTER_ROWS - 1)), round(x * (SCATTER_COLUMNS - 1))) for x, y in points)
     lines = []
     for row in reversed(range(SCATTER_ROWS)):
-        shown = [_place(at[row, column], row, column) for column in range(SCATTER_COLUMNS)]
-        lines.append(f"  {row / (SCATTER_ROWS - 1):.1f} │{''.join(shown)}│")
+        drawn = [
+            "/" if row * (SCATTER_COLUMNS - 1) == column * (SCATTER_ROWS - 1) else " "
+            for column in range(SCATTER_COLUMNS)
+        ]
+        for column in range(SCATTER_COLUMNS):
+            if found := at[row, column]:
+                drawn[column] = "+" if found > 9 else str(found)
+        lines.append(f"  {row / (SCATTER_ROWS - 1):.1f} │{''.join(drawn)}│")
     lines.append(f"      └{'─' * SCATTER_COLUMNS}┘")
     half = SCATTER_COLUMNS // 2
     lines.append(" " * 6 + "0.0".ljust(half) + "0.5".ljust(half - 1) + "1.0  simulated")
     return lines
 
 
-def _place(points: int, row: int, column: int) -> str:
-    if points:
-        return "+" if points > 9 else str(points)
-    return "/" if row * (SCATTER_COLUMNS - 1) == column * (SCATTER_ROWS - 1) else " "
-
-
 def split_grid(tables: Sequence[ScoreTable]) -> Grid:
     """Correlation, error and perplexity of the fine-tuned simulator on every split."""
-    columns = [(together(tables[0]), column) for column in AGREEMENT_COLUMNS]
-    columns += [(EVERY_ASSISTANT, column) for column in PROMPT_COLUMNS if column.metric == "perplexity"]
-    tops = [_top(tables, assistant, column) for assistant, column in columns]
-    rows = []
-    for table in tables:
-        for split in table.splits:
-            cells = [
-                _bar_cell(table, split, assistant, column, top)
-                for (assistant, column), top in zip(columns, tops, strict=True)
-            ]
-            rows.append((f"{table.model}, {split}" if len(tables) > 1 else split, *cells))
-    header = ("", *(column.header for _, column in columns))
+    columns = [(column.header, (together(tables[0]), column)) for column in AGREEMENT_COLUMNS]
+    columns += [(column.header, (EVERY_ASSISTANT, column)) for column in TEXT_COLUMNS if column.metric == "perplexity"]
+    rows = [
+        (f"{table.model}, {split}" if len(tables) > 1 else split, (table, split))
+        for table in tables
+        for split in table.splits
+    ]
+
+    def values(table: ScoreTable, assistant: str, metric: str) -> Mapping[str, Value]:
+        return table.values().get((assistant, FINE_TUNED, metric), {})
+
+    def cell(row: tuple[ScoreTable, str], of: tuple[str, Column]) -> str:
+        (table, split), (assistant, column) = row, of
+        value = values(table, assistant, column.metric).get(split)
+        if value is None or isinstance(value, Undefined):
+            return EMPTY if value is None else "undefined"
+        every = [each for one in tables for each in values(one, assistant, column.metric).values()]
+        largest = max(each for each in every if not isinstance(each, Undefined))
+        return f"{bar(value, 1.0 if column.metric == 'pearson' else largest)} {column.show(value)}"
+
     title = "Fine-tuned on each split (a bar is full at a correlation of 1, else at the largest)"
-    return Grid(title, header, tuple(row for row in rows if set(row[1:]) != {EMPTY}))
-
-
-def _top(tables: Sequence[ScoreTable], assistant: str, column: Column) -> float:
-    """Where bars are full: 1 for a correlation, else the largest value."""
-    if column.metric == "pearson":
-        return 1.0
-    values = [v for t in tables for v in t.values().get((assistant, FINE_TUNED, column.metric), {}).values()]
-    return max((value for value in values if not isinstance(value, Undefined)), default=1.0)
-
-
-def _bar_cell(table: ScoreTable, split: str, assistant: str, column: Column, top: float) -> str:
-    value = table.values().get((assistant, FINE_TUNED, column.metric), {}).get(split)
-    if value is None:
-        return EMPTY
-    return "undefined" if isinstance(value, Undefined) else f"{bar(value, top)} {column.show(value)}"
+    return build(title, rows, columns, cell)
 
 
 def termination_grid(table: ScoreTable) -> Grid:
     """How the chats of each simulator ended: shares of all of them."""
     estimates = table.estimates()
     sources = [s for s in (FINE_TUNED, BASE_MODEL) if (EVERY_ASSISTANT, s, "answered_share") in estimates]
-    rows = []
-    for ending in TERMINATIONS:
-        means = [estimates[EVERY_ASSISTANT, source, f"{ending}_share"].mean for source in sources]
-        cells = [EMPTY if isinstance(m, Undefined) else f"{bar(m)} {100 * m:5.1f} %" for m in means]
-        rows.append((ending.replace("_", " "), *cells))
-    return Grid(f"{table.model}: how the chats ended", ("", *sources), tuple(rows) if sources else ())
+
+    def cell(ending: str, source: str) -> str:
+        mean = estimates[EVERY_ASSISTANT, source, f"{ending}_share"].mean
+        return EMPTY if isinstance(mean, Undefined) else _bar_share(mean)
+
+    rows = [(ending.replace("_", " "), ending) for ending in TERMINATIONS] if sources else []
+    return build(f"{table.model}: how the chats ended", rows, [(source, source) for source in sources], cell)
 
 
 def turn_grid(model: str, counts: TurnCounts) -> Grid:
     """Shares of chats by number of user turns, people's beside simulated ones."""
-    sources = [source for source in (PEOPLE, FINE_TUNED, BASE_MODEL) if counts.get(source)]
-    most = max((turns for source in sources for turns in counts[source]), default=0)
-    rows = []
-    for turns in range(1, min(most, MOST_TURNS) + 1):
-        name = f"{turns} or more" if turns == MOST_TURNS < most else str(turns)
-        last = most if turns == MOST_TURNS else turns
-        shares = [
-            sum(counts[source].get(n, 0) for n in range(turns, last + 1)) / sum(counts[source].values())
-            for source in sources
-        ]
-        rows.append((name, *(f"{bar(share)} {100 * share:5.1f} %" for share in shares)))
-    return Grid(f"{model}: user turns of a chat", ("turns", *sources), tuple(rows))
+    columns = [(source, counts[source]) for source in (PEOPLE, FINE_TUNED, BASE_MODEL) if counts.get(source)]
+    most = max((turns for _, each in columns for turns in each), default=0)
+    rows = [(str(turns), range(turns, turns + 1)) for turns in range(1, min(most, MOST_TURNS) + 1)]
+    if most > MOST_TURNS:
+        rows[-1] = (f"{MOST_TURNS} or more", range(MOST_TURNS, most + 1))
+
+    def cell(turns: range, chats: Mapping[int, int]) -> str:
+        return _bar_share(sum(chats.get(n, 0) for n in turns) / sum(chats.values()))
+
+    return build(f"{model}: user turns of a chat", rows, columns, cell, corner="turns")
+
+
+def _bar_share(share: float) -> str:
+    return f"{bar(share)} {100 * share:5.1f} %"
 
 
 INCHES = (6.0, 4.0)
@@ -159,16 +153,11 @@ def loss_curves(logs: Mapping[str, Sequence[Mapping[str, object]]], path: Path) 
     figure, axes = _figure()
     for index, (split, lines) in enumerate(logs.items()):
         colour = f"C{index % 10}"
-        axes.plot(*_series(lines, "loss"), color=colour, linewidth=1.2, label=split)
-        axes.plot(*_series(lines, "eval_loss"), color=colour, marker="o", linestyle="none")
+        for name, style in (("loss", {"linewidth": 1.2, "label": split}), ("eval_loss", {"marker": "o", "ls": "none"})):
+            points = [(line["step"], line[name]) for line in lines if name in line and "step" in line]
+            axes.plot([x for x, _ in points], [y for _, y in points], color=colour, **style)  # type: ignore[arg-type]
     axes.set(xlabel="step", ylabel="loss (nats per scored token); points: held out")
     return _saved(figure, axes, path)
-
-
-def _series(lines: Sequence[Mapping[str, object]], name: str) -> tuple[list[float], list[float]]:
-    points = [(line["step"], line[name]) for line in lines if name in line and "step" in line]
-    kept = [(float(x), float(y)) for x, y in points if isinstance(x, int | float) and isinstance(y, int | float)]
-    return [x for x, _ in kept], [y for _, y in kept]
 
 
 def scores_over_splits(

@@ -1,24 +1,18 @@
-r"""Results in the terminal: the main table and small plots, all from files that are there; nothing is computed anew.
+r"""`chatbench show`: the main table and small plots in the terminal, and the same as JSON, CSV and LaTeX.
 
-Tables for papers: grids as booktabs tables that compile, whatever text stands in their cells.
-
-pdflatex with its default fonts is the measure: a character that it does not have is written as `[U+4E2D]`. Unrounded
-figures follow their row as a comment.
-
-What `chatbench show` shows, for other programs and for papers: JSON, CSV and LaTeX with unrounded figures.
+Everything is read from files that are there; nothing is computed again. LaTeX tables need booktabs and compile whatever
+text stands in their cells: pdflatex with its default fonts is the measure, so a character that it does not have is
+written as `[U+4E2D]`. JSON, CSV and the comments of LaTeX hold unrounded numbers.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from chatbench.core.errors import ChatbenchError
@@ -33,13 +27,15 @@ from chatbench.report.results_folder import Shown
 from chatbench.report.tables import (
     AGREEMENT_COLUMNS,
     TEXT_COLUMNS,
-    MainFigure,
+    MainScore,
     bounds_grid,
+    detail_grids,
     footnotes,
-    main_figures,
     main_grids,
+    main_scores,
     published_grid,
     row_name,
+    score_grids,
     together,
 )
 from chatbench.scoring.score_files import bound_as_json, read_question_files, read_score_table, value_as_json
@@ -48,6 +44,211 @@ from chatbench.simulation.log import read_conversations
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResults:
+    """What is shown of one model; `missing` says what could not be found, and why."""
+
+    key: str
+    table: ScoreTable
+    pairs: tuple[QuestionAccuracy, ...]
+    turns: TurnCounts
+    missing: tuple[str, ...] = ()
+
+
+def show(shown: Shown) -> list[ModelResults]:
+    """The results of the models that are scored.
+
+    Raises:
+        ChatbenchError: none is scored, or two are of different data, splits or protocol.
+    """
+    workspace = shown.workspace
+    scored = [key for key in shown.models if workspace.scores(key).exists()]
+    if not scored:
+        raise ChatbenchError(
+            f"{workspace.results}: no scores of {', '.join(shown.models)}",
+            fix=f"chatbench eval-chatbench {shown.models[0]} --results {workspace.results}",
+        )
+    tables = [read_score_table(workspace.scores(key).parent, key) for key in scored]
+    comparable(tables)
+    found = [_results_of(key, table, workspace) for key, table in zip(scored, tables, strict=True)]
+    unscored = [f"{key}: not scored yet; chatbench eval-chatbench {key}" for key in shown.models if key not in scored]
+    return [replace(found[0], missing=(*found[0].missing, *unscored)), *found[1:]]
+
+
+def _results_of(key: str, table: ScoreTable, workspace: Workspace) -> ModelResults:
+    """Turns are of people's chats about held-out questions, each chat once, and of simulated ones that did not fail."""
+    pairs, missing = question_accuracies(workspace, key)
+    turns: dict[str, Counter[int]] = {}
+    if not workspace.is_prepared:
+        missing.append(f"{workspace.data}: no prepared splits there, so no turns of people's chats; give --data")
+    else:
+        try:
+            chats = workspace.study.conversations
+        except ChatbenchError as error:
+            missing.append(f"no turns of people's chats: {error.found}")
+        else:
+            held_out = {question for split in table.splits for question in workspace.split(split).question_ids("test")}
+            turns[PEOPLE] = Counter(chat.user_turns for chat in chats if chat.question_id in held_out)
+    for source in (FINE_TUNED, BASE_MODEL):
+        paths = [workspace.conversations(key, split, base_model=source == BASE_MODEL) for split in table.splits]
+        turns[source] = Counter(
+            sum(turn.role == "user" for turn in chat.turns)
+            for path in paths
+            if path.exists()
+            for chat in read_conversations(path)
+            if chat.termination != "failed"
+        )
+    counts: TurnCounts = {source: each for source, each in turns.items() if each}
+    return ModelResults(key, table, tuple(pairs), counts, tuple(missing))
+
+
+def question_accuracies(workspace: Workspace, key: str) -> tuple[list[QuestionAccuracy], list[str]]:
+    """The fine-tuned simulator's accuracy beside people's, per question and assistant, and what is missing.
+
+    A question that several splits hold out is one point, with the chats of all of them.
+    """
+    path = workspace.scores(key, ".questions.csv")
+    if not path.exists():
+        return [], [f"{key}: no {path.name}, so no plot of single questions; chatbench eval-chatbench {key}"]
+    pooled = pooled_accuracies(read_question_files(path.parent, key, f"chatbench eval-chatbench {key}"))
+    people, simulated = pooled.get(PEOPLE, {}), pooled.get(FINE_TUNED, {})
+    return [
+        QuestionAccuracy(*pair, people[pair].accuracy, found.accuracy, people[pair].count, found.count)
+        for pair, found in simulated.items()
+        if pair in people
+    ], []
+
+
+def print_results(
+    found: Sequence[ModelResults], console: Console | None = None, *, published: bool = False, details: bool = False
+) -> None:
+    """Prints the main table, bounds, plots and footnotes, within the width of the terminal.
+
+    Args:
+        details: every assistant, condition, subset and cause of uncertainty in place of the main table and the plots.
+    """
+    from rich.console import Console as RichConsole
+    from rich.text import Text
+
+    screen, tables = console or RichConsole(), [model.table for model in found]
+    reference = [published_grid()] if published else []
+    notes = [line for model in found for line in (*model.missing, *footnotes(model.table))]
+    if details:
+        print_grids([*score_grids(tables), *detail_grids(tables), *reference], notes, screen)
+        return
+    # Without their last column, which says whose the floors are and is too wide for most terminals.
+    bounds = [
+        Grid(each.title, each.header[:-1], tuple(row[:-1] for row in each.rows)) for each in map(bounds_grid, tables)
+    ]
+    print_grids([*main_grids(tables), *bounds], (), screen)
+    for model in (each for each in found if each.pairs):
+        title = f"{model.table.model}: accuracy of people (upwards) and of simulated users (to the right)"
+        screen.print(Text(title, style="bold"))
+        for line in scatter_lines([(pair.simulated, pair.human) for pair in model.pairs]):
+            screen.print(Text(line))
+        note = "  digits count questions, once per assistant; + ten and more; / both agree"
+        screen.print(Text(note, style="dim"), end="\n\n")
+    plots = [split_grid(tables)]
+    for model in found:
+        plots += [termination_grid(model.table), turn_grid(model.table.model, model.turns)]
+    floor = "floor: the best baseline of each score, or the base model; chatbench show --details names it"
+    print_grids([grid for grid in (*plots, *reference) if grid.rows], [floor, *notes], screen)
+
+
+# JSON and CSV
+
+
+CSV_COLUMNS = (
+    "model", "source", "kind", "assistant", "metric", "mean", "standard_error", "corrected_standard_error", "splits",
+    "low", "high", "floor", "ceiling", "undefined_because", "signature_id",
+)  # fmt: skip
+
+
+def as_json(found: Sequence[ModelResults], *, published: bool = False) -> str:
+    """Everything that is shown: scores with their values per split, questions, endings, turns, notes."""
+    content = {
+        "figures": [
+            _score_json(score) for score in main_scores([model.table for model in found], with_published=published)
+        ],
+        "models": [
+            {
+                "model": model.table.model,
+                "signature_id": model.table.signature_id,
+                "signature": dict(model.table.signature),
+                "splits": list(model.table.splits),
+                "questions": [asdict(pair) for pair in model.pairs],
+                "endings": _endings(model.table),
+                "user_turns": {s: {str(n): c for n, c in sorted(each.items())} for s, each in model.turns.items()},
+                "notes": [*model.missing, *footnotes(model.table)],
+            }
+            for model in found
+        ],
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _score_json(score: MainScore) -> dict[str, object]:
+    written: dict[str, object] = {
+        "model": score.model,
+        "source": score.source,
+        "kind": score.kind,
+        "assistant": score.assistant,
+        "metric": score.metric,
+        "mean": value_as_json(score.estimate.mean),
+        "standard_error": value_as_json(score.estimate.standard_error),
+        "corrected_standard_error": value_as_json(score.estimate.corrected_error),
+        "per_split": {split: value_as_json(value) for split, value in score.by_split.items()},
+    }
+    if score.interval is not None:
+        written["interval"] = bound_as_json(score.interval)
+    if score.bounds is not None:
+        written["floor"] = value_as_json(score.bounds.floor)
+        written["floor_source"] = score.bounds.floor_source
+        written["ceiling"] = value_as_json(score.bounds.ceiling)
+    return written
+
+
+def _endings(table: ScoreTable) -> dict[str, dict[str, object]]:
+    """Mean shares over splits, by source."""
+    found: dict[str, dict[str, object]] = {}
+    for (assistant, source, metric), estimate in table.estimates().items():
+        ending = metric.removesuffix("_share")
+        if assistant == EVERY_ASSISTANT and source in (FINE_TUNED, BASE_MODEL) and ending in TERMINATIONS:
+            found.setdefault(source, {})[ending] = value_as_json(estimate.mean)
+    return found
+
+
+def as_csv(found: Sequence[ModelResults], *, published: bool = False) -> str:
+    """One score a line; a field is empty where a value does not exist or does not apply."""
+    import pandas as pd  # type: ignore[import-untyped]  # late: takes a second
+
+    signatures = {model.table.model: model.table.signature_id for model in found}
+    shared = found[0].table.signature_id if len(found) == 1 else ""
+    rows = []
+    for score in main_scores([model.table for model in found], with_published=published):
+        ours = score.kind != "published"
+        estimate, interval, bounds = score.estimate, score.interval, score.bounds
+        ends = (interval.low, interval.high) if isinstance(interval, Interval) else (None, None)
+        limits = (bounds.floor, bounds.ceiling) if bounds else (None, None)
+        why = estimate.mean.reason if isinstance(estimate.mean, Undefined) else ""
+        rows.append(
+            [score.model, score.source, score.kind, score.assistant, score.metric,
+             *map(_exact, (estimate.mean, estimate.standard_error, estimate.corrected_error)),
+             estimate.n if ours else "", *map(_exact, (*ends, *limits)), why,
+             signatures.get(score.model, shared) if ours else ""]
+        )  # fmt: skip
+    return str(pd.DataFrame(rows, columns=CSV_COLUMNS, dtype=object).to_csv(index=False, lineterminator="\n"))
+
+
+def _exact(value: Value | None) -> str:
+    """All digits, so that it reads back as the same number."""
+    return "" if value is None or isinstance(value, Undefined) else repr(value)
+
+
+# LaTeX
+
 
 _ESCAPED = {
     "\\": r"\textbackslash{}",
@@ -104,42 +305,41 @@ def _escaped_character(character: str) -> str:
 
 
 def latex_table(grid: Grid, label: str, exact: Mapping[str, str] | None = None) -> str:
-    """One `table` environment, which needs `\\usepackage{booktabs}`; a rule stands where the kind of rows changes.
+    """One `table*` environment; a rule stands where the kind of rows changes.
 
     Args:
         label: what `\\ref` calls it; letters, digits, colons and hyphens.
-        exact: by row name, its figures unrounded; each goes into a comment behind its row.
+        exact: by row name, its scores unrounded; each goes into a comment behind its row.
     """
-    widest = max((len(row[0]) for row in grid.rows), default=0)
-    broken = widest > LONGEST_NAME
-    columns = (r"p{0.27\linewidth}" if broken else "l") + "r" * (len(grid.header) - 1)
-    lines = [
-        r"\begin{table*}",
-        r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
-        rf"\caption{{{escaped(grid.title)}.}}",
-        rf"\label{{{label}}}",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        " & ".join([escaped(grid.header[0]), *map(_header, grid.header[1:])]) + r" \\",
-        r"\midrule",
-    ]
+    import pandas as pd
+
+    broken = max((len(row[0]) for row in grid.rows), default=0) > LONGEST_NAME
+    first = r"p{0.27\linewidth}" if broken else "l"
+    rows = [["--" if cell == EMPTY else re.sub(r"^-(?=\d)", "$-$", escaped(cell)) for cell in row] for row in grid.rows]
+    names = [escaped(grid.header[0]), *map(_header, grid.header[1:])]
+    layout = first + "r" * (len(names) - 1)
+    frame = pd.DataFrame(rows, columns=names)
+    text = frame.to_latex(
+        index=False, escape=False, caption=f"{escaped(grid.title)}.", label=label, column_format=layout
+    )
+    lines = text.splitlines()
+    begin = lines.index(r"\midrule") + 1
+    table = [line.replace("{table}", "{table*}") for line in lines[:begin]]
+    table.insert(1, r"\centering\footnotesize\setlength{\tabcolsep}{3pt}")
     kind = _kind(grid.rows[0][0]) if grid.rows else ""
-    for row in grid.rows:
-        if _kind(row[0]) != kind:
-            kind = _kind(row[0])
-            lines.append(r"\midrule")
-        lines.append(r"\raggedright " * broken + _line(row))
-        lines += [f"% {_one_line(exact[row[0]])}"] if exact and row[0] in exact else []
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table*}"])
+    for (name, *_), line in zip(grid.rows, lines[begin:], strict=False):
+        if _kind(name) != kind:
+            kind = _kind(name)
+            table.append(r"\midrule")
+        table.append(r"\raggedright " * broken + line)
+        if exact and name in exact:  # a comment ends where its line does, whichever character ends it
+            table.append("% " + "".join(c if c.isprintable() and c.isascii() else "?" for c in exact[name]))
+    return "\n".join([*table, r"\bottomrule", r"\end{tabular}", r"\end{table*}"])
 
 
 def _kind(name: str) -> str:
     """`baseline` of `baseline: user alone`, `ceiling` of `ceiling, 10 chats`; all others are one kind."""
     return name.partition(":")[0] if name.startswith("baseline: ") else "ceiling" * name.startswith("ceiling, ")
-
-
-def _line(cells: Sequence[str]) -> str:
-    return " & ".join("--" if cell == EMPTY else _numbers(escaped(cell)) for cell in cells) + r" \\"
 
 
 def _header(name: str) -> str:
@@ -151,265 +351,28 @@ def _header(name: str) -> str:
     return rf"\shortstack[r]{{{escaped(name[:middle])}\\{escaped(name[middle + 1 :])}}}"
 
 
-def _numbers(cell: str) -> str:
-    """A cell that begins with a minus sign gets one, not a hyphen."""
-    return re.sub(r"^-(?=\d)", "$-$", cell)
-
-
-def _one_line(text: str) -> str:
-    """A comment ends where its line does, whichever character ends it."""
-    return "".join(character if character.isprintable() and character.isascii() else "?" for character in text)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelResults:
-    """What is shown of one model; `missing` says what could not be found, and why."""
-
-    key: str
-    table: ScoreTable
-    cells: tuple[QuestionAccuracy, ...]
-    turns: TurnCounts
-    missing: tuple[str, ...] = ()
-
-
-def show(shown: Shown) -> list[ModelResults]:
-    """The results of the models that are scored.
-
-    Raises:
-        ChatbenchError: none is scored, or two are of different data, splits or protocol.
-    """
-    scored = [key for key in shown.models if shown.workspace.scores(key).exists()]
-    if not scored:
-        raise ChatbenchError(
-            f"{shown.workspace.results}: no scores of {', '.join(shown.models)}",
-            fix=f"chatbench eval-chatbench {shown.models[0]} --results {shown.workspace.results}",
-        )
-    left_out = [f"{key}: not scored yet; chatbench eval-chatbench {key}" for key in shown.models if key not in scored]
-    tables = [read_score_table(shown.workspace.scores(key).parent, key) for key in scored]
-    comparable(tables)
-    found = [_results_of(key, table, shown) for key, table in zip(scored, tables, strict=True)]
-    first = found[0]
-    found[0] = ModelResults(first.key, first.table, first.cells, first.turns, (*first.missing, *left_out))
-    return found
-
-
-def _results_of(key: str, table: ScoreTable, shown: Shown) -> ModelResults:
-    cells, missing = question_accuracies(shown.workspace.scores(key).parent, key)
-    people, no_people = _people_turns(shown.workspace, table.splits)
-    simulated = {
-        source: _simulated_turns(shown.workspace, key, table.splits, base_model=source == BASE_MODEL)
-        for source in (FINE_TUNED, BASE_MODEL)
-    }
-    turns: TurnCounts = {source: counts for source, counts in {PEOPLE: people, **simulated}.items() if counts}
-    return ModelResults(key, table, tuple(cells), turns, (*missing, *no_people))
-
-
-def question_accuracies(scores: Path, key: str) -> tuple[list[QuestionAccuracy], list[str]]:
-    """The fine-tuned simulator's accuracy beside people's, per question and assistant, and what is missing.
-
-    A question that several splits hold out is one point, with the chats of all of them.
-    """
-    if not (scores / f"{key}.questions.csv").exists():
-        return [], [f"{key}: no {key}.questions.csv, so no figure of single questions; chatbench eval-chatbench {key}"]
-    pooled = pooled_accuracies(read_question_files(scores, key, f"chatbench eval-chatbench {key}"))
-    people, simulated = pooled.get(PEOPLE, {}), pooled.get(FINE_TUNED, {})
-    cells = [cell for cell in simulated if cell in people]
-    return [
-        QuestionAccuracy(
-            *cell, people[cell].accuracy, simulated[cell].accuracy, people[cell].count, simulated[cell].count
-        )
-        for cell in cells
-    ], []
-
-
-def _people_turns(workspace: Workspace, splits: Sequence[str]) -> tuple[Counter[int], list[str]]:
-    """User turns of people's chats about questions that a split holds out, each chat once, as on the page."""
-    if not workspace.is_prepared:
-        return Counter(), [f"{workspace.data}: no prepared splits there, so no turns of people's chats; give --data"]
-    try:
-        chats = workspace.study.conversations
-    except ChatbenchError as error:
-        return Counter(), [f"no turns of people's chats: {error.found}"]
-    held_out = {question_id for split_id in splits for question_id in workspace.split(split_id).question_ids("test")}
-    return Counter(chat.user_turns for chat in chats if chat.question_id in held_out), []
-
-
-def _simulated_turns(workspace: Workspace, key: str, splits: Sequence[str], *, base_model: bool) -> Counter[int]:
-    """User turns of simulated chats that did not fail, over all splits."""
-    paths = [workspace.conversations(key, split_id, base_model=base_model) for split_id in splits]
-    return Counter(
-        sum(turn.role == "user" for turn in chat.turns)
-        for path in paths
-        if path.exists()
-        for chat in read_conversations(path)
-        if chat.termination != "failed"
-    )
-
-
-def print_results(found: Sequence[ModelResults], console: Console | None = None, *, published: bool = False) -> None:
-    """Prints main table, bounds, plots and footnotes, within the width of the terminal."""
-    from rich.console import Console as RichConsole
-
-    screen = console or RichConsole()
-    tables = [model.table for model in found]
-    print_grids([*main_grids(tables), *map(_bounds, tables)], (), screen)
-    for model in found:
-        _print_scatter(model, screen)
-    plots: list[Grid] = [split_grid(tables)]
-    for model in found:
-        plots += [termination_grid(model.table), turn_grid(model.table.model, model.turns)]
-    if published:
-        plots.append(published_grid())
-    notes = ["floor: the best baseline of each score, or the base model; chatbench table names it"]
-    notes += [line for model in found for line in (*model.missing, *footnotes(model.table))]
-    print_grids([grid for grid in plots if grid.rows], notes, screen)
-
-
-def _bounds(table: ScoreTable) -> Grid:
-    """Without its last column, which says whose the floors are and is too wide for most terminals."""
-    grid = bounds_grid(table)
-    return Grid(grid.title, grid.header[:-1], tuple(row[:-1] for row in grid.rows))
-
-
-def _print_scatter(model: ModelResults, screen: Console) -> None:
-    from rich.text import Text
-
-    if not model.cells:
-        return
-    title = f"{model.table.model}: accuracy of people (upwards) and of simulated users (to the right)"
-    screen.print(Text(title, style="bold"))
-    for line in scatter_lines([(cell.simulated, cell.human) for cell in model.cells]):
-        screen.print(Text(line))
-    note = "  digits count questions, once per assistant; + ten and more; / both agree"
-    screen.print(Text(note, style="dim"), end="\n\n")
-
-
-CSV_COLUMNS = (
-    "model", "source", "kind", "assistant", "metric", "mean", "standard_error", "corrected_standard_error", "splits",
-    "low", "high", "floor", "ceiling", "undefined_because", "signature_id",
-)  # fmt: skip
-
-
-def as_json(found: Sequence[ModelResults], *, published: bool = False) -> str:
-    """Everything that is shown: figures with their values per split, questions, endings, turns, notes."""
-    tables = [model.table for model in found]
-    content = {
-        "figures": [_figure(figure) for figure in main_figures(tables, with_published=published)],
-        "models": [
-            {
-                "model": model.table.model,
-                "signature_id": model.table.signature_id,
-                "signature": dict(model.table.signature),
-                "splits": list(model.table.splits),
-                "questions": [asdict(cell) for cell in model.cells],
-                "endings": _endings(model),
-                "user_turns": {s: {str(n): c for n, c in sorted(each.items())} for s, each in model.turns.items()},
-                "notes": [*model.missing, *footnotes(model.table)],
-            }
-            for model in found
-        ],
-    }
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _figure(figure: MainFigure) -> dict[str, object]:
-    written: dict[str, object] = {
-        "model": figure.model,
-        "source": figure.source,
-        "kind": figure.kind,
-        "assistant": figure.assistant,
-        "metric": figure.metric,
-        "mean": value_as_json(figure.estimate.mean),
-        "standard_error": value_as_json(figure.estimate.standard_error),
-        "corrected_standard_error": value_as_json(figure.estimate.corrected_error),
-        "per_split": {split: value_as_json(value) for split, value in figure.by_split.items()},
-    }
-    if figure.interval is not None:
-        written["interval"] = bound_as_json(figure.interval)
-    if figure.bounds is not None:
-        written["floor"] = value_as_json(figure.bounds.floor)
-        written["floor_source"] = figure.bounds.floor_source
-        written["ceiling"] = value_as_json(figure.bounds.ceiling)
-    return written
-
-
-def _endings(model: ModelResults) -> dict[str, dict[str, object]]:
-    """Mean shares over splits, by source."""
-    estimates = model.table.estimates()
-    found: dict[str, dict[str, object]] = {}
-    for source in (FINE_TUNED, BASE_MODEL):
-        for ending in TERMINATIONS:
-            estimate = estimates.get((EVERY_ASSISTANT, source, f"{ending}_share"))
-            if estimate is not None:
-                found.setdefault(source, {})[ending] = value_as_json(estimate.mean)
-    return found
-
-
-def as_csv(found: Sequence[ModelResults], *, published: bool = False) -> str:
-    """One figure a line; a cell is empty where a value does not exist or does not apply."""
-    signatures = {model.table.model: model.table.signature_id for model in found}
-    every = signatures[found[0].table.model] if len(found) == 1 else ""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for figure in main_figures([model.table for model in found], with_published=published):
-        of_ours = figure.kind != "published"
-        estimate, interval, bounds = figure.estimate, figure.interval, figure.bounds
-        ends = (interval.low, interval.high) if isinstance(interval, Interval) else (None, None)
-        limits = (bounds.floor, bounds.ceiling) if bounds else (None, None)
-        values = [estimate.mean, estimate.standard_error, estimate.corrected_error]
-        why = estimate.mean.reason if isinstance(estimate.mean, Undefined) else ""
-        writer.writerow(
-            [figure.model, figure.source, figure.kind, figure.assistant, figure.metric, *map(_exact, values),
-             estimate.n if of_ours else "", *map(_exact, (*ends, *limits)), why,
-             signatures.get(figure.model, every) if of_ours else ""]
-        )  # fmt: skip
-    return text.getvalue()
-
-
-def _exact(value: Value | None) -> str:
-    """All digits, so that it reads back as the same number."""
-    return "" if value is None or isinstance(value, Undefined) else repr(value)
-
-
 def as_latex(found: Sequence[ModelResults], *, published: bool = False) -> str:
     """The main table as two booktabs tables, agreement and texts, and the published rows as a third."""
     tables = [model.table for model in found]
-    figures = main_figures(tables)
-    grids = [*main_grids(tables, with_errors=True), *([published_grid()] if published else [])]
+    exact: dict[str, list[str]] = {}
+    names = {column.metric: column.header for column in (*AGREEMENT_COLUMNS, *TEXT_COLUMNS)}
+    agreement, assistant = {column.metric for column in AGREEMENT_COLUMNS}, together(tables[0])
+    for score in main_scores(tables):
+        mean, name = _exact(score.estimate.mean) or "undefined", names[score.metric]
+        if score.metric in agreement and score.assistant == assistant:
+            exact.setdefault(f"agreement {row_name(score)}", []).append(f"{name} {mean}")
+        elif score.metric not in agreement and score.assistant == EVERY_ASSISTANT:
+            exact.setdefault(f"texts {score.label}", []).append(f"{name} {mean}")
+            exact.setdefault(f"texts {name}", []).append(f"{score.label} {mean}")  # where metrics are the rows
     lines = [r"% needs \usepackage{booktabs}; errors are standard errors over splits"]
     lines += [f"% signature {table.signature_id}" for table in tables]
-    for number, grid in enumerate(grids, start=1):
-        is_agreement = set(grid.header) & {column.header for column in AGREEMENT_COLUMNS}
-        exact = _exact_agreement(figures, together(tables[0])) if is_agreement else _exact_texts(figures)
-        lines.append(latex_table(_short_headers(grid), f"tab:chatbench-{number}", exact))
+    for number, grid in enumerate(
+        [*main_grids(tables, with_errors=True), *([published_grid()] if published else [])], 1
+    ):
+        kind = "agreement" if "mean absolute error" in grid.header else "texts"
+        short = tuple(
+            "MAE" if name == "mean absolute error" else name for name in grid.header
+        )  # a paper's column is narrow
+        of_rows = {row: ", ".join(exact[f"{kind} {row}"]) for row, *_ in grid.rows if f"{kind} {row}" in exact}
+        lines.append(latex_table(Grid(grid.title, short, grid.rows), f"tab:chatbench-{number}", of_rows))
     return "\n".join([*lines, ""])
-
-
-def _short_headers(grid: Grid) -> Grid:
-    """A paper's column is narrow, and its readers know the abbreviation."""
-    return Grid(grid.title, tuple("MAE" if name == "mean absolute error" else name for name in grid.header), grid.rows)
-
-
-def _exact_agreement(figures: Sequence[MainFigure], assistant: str) -> dict[str, str]:
-    """By row of the table of agreement, its figures unrounded."""
-    names = {column.metric: column.header for column in AGREEMENT_COLUMNS}
-    rows: dict[str, list[str]] = {}
-    for figure in figures:
-        if figure.assistant == assistant and figure.metric in names:
-            rows.setdefault(row_name(figure), []).append(
-                f"{names[figure.metric]} {_exact(figure.estimate.mean) or 'undefined'}"
-            )
-    return {row: ", ".join(texts) for row, texts in rows.items()}
-
-
-def _exact_texts(figures: Sequence[MainFigure]) -> dict[str, str]:
-    """By row of the table of texts, whichever way round it stands, its figures unrounded."""
-    names = {column.metric: column.header for column in TEXT_COLUMNS}
-    rows: dict[str, list[str]] = {}
-    for figure in figures:
-        if figure.assistant == EVERY_ASSISTANT and figure.metric in names:
-            mean = _exact(figure.estimate.mean) or "undefined"
-            rows.setdefault(names[figure.metric], []).append(f"{figure.label} {mean}")
-            rows.setdefault(figure.label, []).append(f"{names[figure.metric]} {mean}")
-    return {row: ", ".join(texts) for row, texts in rows.items()}

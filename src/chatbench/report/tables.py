@@ -1,12 +1,4 @@
-"""The main table: perplexity, overlap and agreement of simulators beside people, baselines, ceilings, published rows.
-
-`main_figures` gives its figures unrounded; the terminal, the page, CSV, JSON and LaTeX all show these.
-
-Tables that take a score apart: between floor and ceiling, gaps between assistants, parts, causes of uncertainty.
-
-A comparison as tables for the terminal and as JSON.
-
-The tables of scores, for the terminal and for Markdown: one set of grids, drawn twice.
+"""The tables of scores: their rows and columns, for the terminal, Markdown, CSV, JSON and LaTeX alike.
 
 A cell is `mean ± standard error` over splits, without the error where there is one split, and in words where the value
 does not exist. Baselines that are the same for all models stand there once.
@@ -15,8 +7,8 @@ does not exist. Baselines that are the same for all models stand there once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,7 +17,7 @@ from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined, Value
 from chatbench.metrics.baselines import published
 from chatbench.metrics.estimates import Estimate
-from chatbench.metrics.intervals import Bound
+from chatbench.metrics.intervals import Bound, Interval
 from chatbench.metrics.names import (
     BASE_MODEL,
     CEILING,
@@ -38,44 +30,105 @@ from chatbench.metrics.names import (
     QUESTION_COPIED,
     SUBSET,
     TEXT_METRICS,
-    UNLIMITED,
     WHOLE,
     MetricKey,
     ceiling_source,
 )
-from chatbench.metrics.uncertainty import CAUSES, Spread
-from chatbench.report.grids import EMPTY, Grid, markdown, print_grids, upright
+from chatbench.metrics.uncertainty import CAUSES
+from chatbench.report.grids import EMPTY, Grid, build, markdown, number, percent, print_grids, upright
 from chatbench.scoring.compare import ComparedFigure, Comparison
-from chatbench.scoring.score_files import bound_as_json, read_score_table, value_as_json
-from chatbench.scoring.score_table import Bounds, ScoreTable, comparable, signature_line
+from chatbench.scoring.score_files import bound_as_json, value_as_json
+from chatbench.scoring.score_table import Bounds, ScoreTable, signature_line
 from chatbench.scoring.signature import resampling_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Format = Callable[[float], str]
+Kind = Literal["people", "simulator", "baseline", "ceiling", "published"]
+Estimates = Mapping[MetricKey, Estimate]
 
 AGREEMENT = {"pearson": "correlation", "spearman": "rank correlation", "mae": "mean absolute error",
              "rmse": "root mean square error", "ece": "calibration error"}  # fmt: skip
 TEXTS = {"bleu": "BLEU", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L",
          "perplexity": "perplexity", "bits_per_byte": "bits per byte"}  # fmt: skip
+NAMES = {**AGREEMENT, "bias": "bias", **TEXTS}
 BAR = 10
 
 
-def value_text(value: Value, digits: int = 3) -> str:
-    """A number, or that it is undefined."""
-    return "undefined" if isinstance(value, Undefined) else f"{value:.{digits}f}"
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column that shows one metric of one assistant, or of all together."""
+
+    header: str
+    metric: str
+    show: Format
+    assistant: str = EVERY_ASSISTANT
+
+
+def decimals(digits: int) -> Format:
+    """Shows a number with so many decimals."""
+    return lambda value: f"{value:.{digits}f}"
+
+
+def perplexity_text(value: float) -> str:
+    """Two decimals where they say something."""
+    return f"{value:.2f}" if value < 100 else f"{value:.0f}"
+
+
+AGREEMENT_COLUMNS = (
+    Column("correlation", "pearson", decimals(3)),
+    Column("mean absolute error", "mae", decimals(3)),
+)
+TEXT_COLUMNS = (
+    Column("perplexity", "perplexity", perplexity_text),
+    *(Column(TEXTS[metric], metric, decimals(3)) for metric in ("bits_per_byte", *TEXT_METRICS)),
+)
+NUMBER_COLUMNS = (
+    Column("restate the problem", "restatement_share", percent),
+    Column("of these: every number", "all_numbers_share", percent),
+    Column("no foreign number", "no_foreign_number_share", percent),
+)
+CHAT_COLUMNS = (
+    Column("chats per split", "conversations", decimals(0)),
+    Column("user turns", "user_turns", decimals(2)),
+    Column("answered", "answered_share", percent),
+    Column("forced", "forced_share", percent),
+    Column("no answer", "no_answer_share", percent),
+    Column("failed", "failed_share", percent),
+    Column("invalid or none", "invalid_share", percent),
+)
+
+
+# Cells
+
+
+def cell_text(estimate: Estimate | None, show: Format) -> str:
+    """Mean ± standard error over splits, each shown by `show`."""
+    if estimate is None:
+        return EMPTY
+    if isinstance(estimate.mean, Undefined):
+        return "undefined"
+    text = show(estimate.mean)
+    if not isinstance(estimate.standard_error, Undefined):
+        mean, blank, unit = text.partition(" ")
+        text = f"{mean} ± {show(estimate.standard_error).partition(' ')[0]}{blank}{unit}"
+    return f"{text} ({estimate.n} splits)" if estimate.undefined else text
 
 
 def interval_text(bound: Bound | None, digits: int = 3) -> str:
     """`0.412 to 0.655`."""
-    return (
-        EMPTY if bound is None or isinstance(bound, Undefined) else f"{bound.low:.{digits}f} to {bound.high:.{digits}f}"
-    )
+    return f"{bound.low:.{digits}f} to {bound.high:.{digits}f}" if isinstance(bound, Interval) else EMPTY
+
+
+def with_interval(value: Value, bound: Bound | None) -> str:
+    """`0.512 (0.412 to 0.655)`."""
+    interval = interval_text(bound)
+    return number(value) if interval == EMPTY else f"{number(value)} ({interval})"
 
 
 def way_text(way: Value) -> str:
-    """How far a score is from floor to ceiling: a bar, which ends at both, and the percentage, which may not.
+    """A normalised score (0 at the floor, 1 at the ceiling): a bar, which ends at both, and the percentage.
 
     >>> way_text(0.42), way_text(-0.3)
     ('████······ 42 %', '·········· -30 %')
@@ -86,112 +139,6 @@ def way_text(way: Value) -> str:
     return f"{'█' * full}{'·' * (BAR - full)} {100 * way:.0f} %"
 
 
-def together(table: ScoreTable, part: str = WHOLE) -> str:
-    """The row of all assistants: their mean where there are several, so that their difference is not scored."""
-    several = any(score.assistant == MEAN_OF_ASSISTANTS and score.part == part for score in table.scores)
-    return MEAN_OF_ASSISTANTS if several else EVERY_ASSISTANT
-
-
-def bounds_grid(table: ScoreTable, source: str = FINE_TUNED) -> Grid:
-    """Every score of a simulator between its floor and its ceiling."""
-    assistant = together(table)
-    rows = [((assistant, source, metric), shown) for metric, shown in AGREEMENT.items()]
-    rows += [((EVERY_ASSISTANT, source, metric), shown) for metric, shown in TEXTS.items()]
-    estimates, bounds = table.estimates(), table.bounds()
-    intervals = table.uncertainty.intervals.get(WHOLE, {})
-    lines = [
-        (
-            shown,
-            value_text(estimates[row].mean),
-            interval_text(intervals.get(row)),
-            value_text(bounds[row].floor),
-            value_text(bounds[row].ceiling),
-            way_text(bounds[row].way(estimates[row].mean)),
-            bounds[row].floor_source.replace("_", " ") or EMPTY,
-        )
-        for row, shown in rows
-        if row in bounds
-    ]
-    whose = f" ({assistant})" if assistant == MEAN_OF_ASSISTANTS else ""
-    return Grid(
-        f"{table.model}, {source}: scores between floor and ceiling{whose}",
-        ("", "score", "interval", "floor", "ceiling", "from floor to ceiling", "the floor is"),
-        tuple(lines),
-    )
-
-
-def gap_grid(table: ScoreTable) -> Grid:
-    """How much more often people are right with one assistant than with another, and how much simulated ones are."""
-    estimates, intervals = table.estimates(), table.uncertainty.intervals.get(WHOLE, {})
-    pairs = list(dict.fromkeys(row[0] for row in estimates if row[2] == "gap"))
-    sources = list(dict.fromkeys(row[1] for row in estimates if row[2] == "gap"))
-    lines = []
-    for source in (s for s in sources if s in (PEOPLE, FINE_TUNED, BASE_MODEL)):
-        cells = []
-        for pair in pairs:
-            row = (pair, source, "gap")
-            bound = intervals.get(row)
-            shown = value_text(estimates[row].mean) if row in estimates else EMPTY
-            cells.append(
-                shown if bound is None or isinstance(bound, Undefined) else f"{shown} ({interval_text(bound)})"
-            )
-        lines.append((source, *cells))
-    return Grid(f"{table.model}: gap in accuracy between assistants", ("", *pairs), tuple(lines))
-
-
-def part_grid(table: ScoreTable) -> Grid:
-    """Agreement of the fine-tuned simulator on each condition and subset."""
-    return Grid(
-        f"{table.model}, {FINE_TUNED}: agreement by condition and subset",
-        ("", "pairs", "people", "simulated", "mean absolute error", "ceiling", "correlation", "ceiling"),
-        tuple(_part_rows(table)),
-    )
-
-
-def _part_rows(table: ScoreTable) -> Iterator[tuple[str, ...]]:
-    for part in table.parts:
-        estimates, bounds = table.estimates(part), table.bounds(part)
-        intervals = table.uncertainty.intervals.get(part, {})
-        assistant = together(table, part)
-
-        def shown(metric: str, source: str = FINE_TUNED, digits: int = 3, name: str = EVERY_ASSISTANT) -> str:
-            found = estimates.get((name, source, metric))  # noqa: B023  (called in this turn of the loop only)
-            return EMPTY if found is None else value_text(found.mean, digits)
-
-        cells = []
-        for metric in ("mae", "pearson"):
-            row = (assistant, FINE_TUNED, metric)
-            bound = interval_text(intervals.get(row))
-            score = shown(metric, name=assistant)
-            cells.append(score if bound == EMPTY else f"{score} ({bound})")
-            cells.append(value_text(bounds[row].ceiling) if row in bounds else EMPTY)
-        name = part.removeprefix(CONDITION).removeprefix(SUBSET).replace("_", " ") or "everything"
-        yield (name, shown("questions", digits=0), shown("accuracy", PEOPLE), shown("accuracy"), *cells)
-
-
-def cause_grid(table: ScoreTable) -> Grid:
-    """Standard errors of the fine-tuned simulator's scores, and how much of them is due to what."""
-    assistant = together(table)
-    estimates, intervals = table.estimates(), table.uncertainty.intervals.get(WHOLE, {})
-    lines = []
-    for metric, shown in {**AGREEMENT, "bias": "bias"}.items():
-        row = (assistant, FINE_TUNED, metric)
-        spread = table.uncertainty.spreads.get(row)
-        if spread is None or isinstance(spread, Undefined) or row not in estimates:
-            continue
-        bound = intervals.get(row)
-        over_questions = EMPTY if bound is None or isinstance(bound, Undefined) else f"{bound.standard_error:.4f}"
-        lines.append((shown, *_causes(spread), over_questions, *_over_splits(estimates[row])))
-    header = ("", *CAUSES, "all", "bootstrap over questions", "over splits", "over splits, corrected")
-    return Grid(f"{table.model}, {FINE_TUNED}: standard errors by cause", header, tuple(lines))
-
-
-def _causes(spread: Spread) -> Iterator[str]:
-    for cause in CAUSES:
-        yield deviation_text(spread.by_cause[cause]) if cause in spread.by_cause else EMPTY
-    yield deviation_text(spread.total)
-
-
 def deviation_text(variance: float) -> str:
     """The standard deviation of an estimated variance, which may have come out negative.
 
@@ -199,66 +146,6 @@ def deviation_text(variance: float) -> str:
     ('0.0200', 'not above 0')
     """
     return f"{math.sqrt(variance):.4f}" if variance >= 0 else "not above 0"
-
-
-def _over_splits(estimate: Estimate) -> Sequence[str]:
-    return value_text(estimate.standard_error, 4), value_text(estimate.corrected_error, 4)
-
-
-def ceilings_note(table: ScoreTable) -> str:
-    """What the ceilings are."""
-    chats = table.signature.get("conversations")
-    count = chats if isinstance(chats, int) else None
-    return (
-        f"{ceiling_source(count)}: as well as other people, {count} chats per question and assistant, would agree with "
-        "the people of the study; no simulator can be expected to do better"
-    )
-
-
-NAMES = {**AGREEMENT, "bias": "bias", **TEXTS}
-
-
-def comparison_grids(comparison: Comparison) -> list[Grid]:
-    """One grid per pair of runs: each figure of both, the difference, its interval and p-value."""
-    several = len({(figure.first, figure.second) for figure in comparison.figures}) > 1
-    header = ("", "of", "first", "second", "difference", "interval", "p", *(("p, Holm",) if several else ()))
-    pairs = dict.fromkeys((figure.first, figure.second) for figure in comparison.figures)
-    return [
-        Grid(
-            _title(comparison, pair),
-            header,
-            tuple(_line(figure, several) for figure in _ordered(comparison, pair)),
-        )
-        for pair in pairs
-    ]
-
-
-def _title(comparison: Comparison, pair: tuple[str, str]) -> str:
-    ignored = comparison.ignored.get(pair, ())
-    warning = f" (UNLIKE IN {', '.join(each.name for each in ignored)})" if ignored else ""
-    return f"{pair[0]} (first) and {pair[1]} (second){warning}"
-
-
-def _ordered(comparison: Comparison, pair: tuple[str, str]) -> list[ComparedFigure]:
-    of_pair = [figure for figure in comparison.figures if (figure.first, figure.second) == pair]
-    return sorted(of_pair, key=lambda figure: list(NAMES).index(figure.metric))
-
-
-def _line(figure: ComparedFigure, several: bool) -> tuple[str, ...]:
-    found = figure.found
-    shown = (
-        "all pairs" if figure.assistant == EVERY_ASSISTANT and figure.metric not in TEXT_METRICS else figure.assistant
-    )
-    return (
-        NAMES[figure.metric],
-        shown,
-        value_text(found.first),
-        value_text(found.second),
-        value_text(found.difference),
-        interval_text(found.interval),
-        p_text(found.p),
-        *((p_text(figure.holm_p),) if several else ()),
-    )
 
 
 def p_text(p: Value) -> str:
@@ -272,24 +159,399 @@ def p_text(p: Value) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+# Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A row: its name, and the table (by number) and the source that it shows."""
+
+    text: str
+    table: int
+    source: str
+
+
+def row_labels(tables: Sequence[ScoreTable], estimates: Sequence[Estimates]) -> list[Label]:
+    """One row per source and model; a source that says the same for all models is named once."""
+    labels: list[Label] = []
+    for source in dict.fromkeys(row[1] for table in estimates for row in table):
+        of_source = {
+            index: found
+            for index, table in enumerate(estimates)
+            if (found := {row: estimate for row, estimate in table.items() if row[1] == source})
+        }
+        shown, (first, *others) = source.replace("_", " "), of_source
+        shared = len(of_source) == len(tables) and all(of_source[index] == of_source[first] for index in others)
+        if shared:
+            labels.append(Label(shown, first, source))
+        else:
+            labels += [Label(f"{tables[index].model}, {shown}", index, source) for index in of_source]
+    return labels
+
+
+def together(table: ScoreTable, part: str = WHOLE) -> str:
+    """The row of all assistants: their mean where there are several, so that their difference is not scored."""
+    several = any(score.assistant == MEAN_OF_ASSISTANTS and score.part == part for score in table.scores)
+    return MEAN_OF_ASSISTANTS if several else EVERY_ASSISTANT
+
+
+def kind_of(source: str) -> Kind:
+    """What sort of row a source is.
+
+    >>> kind_of("fine-tuned, invalid dropped"), kind_of("user alone"), kind_of("ceiling, 10 chats")
+    ('simulator', 'baseline', 'ceiling')
+    """
+    if source == PEOPLE:
+        return "people"
+    if source.startswith((FINE_TUNED, BASE_MODEL)):
+        return "simulator"
+    return "ceiling" if source.startswith(CEILING) else "baseline"
+
+
+# Tables of everything that was scored
+
+
+def score_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
+    """What eval-chatbench prints: agreement by assistant, floors and ceilings, gaps, first prompts, numbers, chats."""
+    estimates = [table.estimates() for table in tables]
+    labels = row_labels(tables, estimates)
+    order = {PEOPLE: 0, FINE_TUNED: 1, BASE_MODEL: 2, QUESTION_COPIED: 3}
+    of_chats = sorted((label for label in labels if label.source in order), key=lambda label: order[label.source])
+
+    def cell(label: Label, column: Column) -> str:
+        key = (column.assistant, label.source, column.metric)
+        return cell_text(estimates[label.table].get(key), column.show)
+
+    def scores(title: str, rows: Sequence[Label], columns: Sequence[Column]) -> Grid:
+        return build(title, [(row.text, row) for row in rows], [(one.header, one) for one in columns], cell)
+
+    def by_assistant(title: str, metric: str) -> Grid:
+        names = sorted({row[0] for table in estimates for row in table if row[2] == metric})
+        single = [name for name in names if name not in (MEAN_OF_ASSISTANTS, EVERY_ASSISTANT)]
+        combined = [name for name in (MEAN_OF_ASSISTANTS, EVERY_ASSISTANT) if name in names and len(names) > 2]
+        columns = [
+            Column("all pairs" if name == EVERY_ASSISTANT else name, metric, decimals(3), name)
+            for name in single + combined
+        ]
+        return scores(title, labels, columns)
+
+    sacrebleu = Column("sacrebleu", "sacrebleu", decimals(1))
+    grids = [
+        by_assistant("Correlation with people's accuracy (Pearson, per question)", "pearson"),
+        by_assistant("Mean absolute error of accuracy (per question)", "mae"),
+        *map(bounds_grid, tables),
+        *map(gap_grid, tables),
+        upright(
+            scores("Perplexity of people's turns, and overlap of first prompts", of_chats, (*TEXT_COLUMNS, sacrebleu))
+        ),
+        upright(scores("Numbers in first prompts", of_chats, NUMBER_COLUMNS)),
+        upright(scores("How the chats went", of_chats, CHAT_COLUMNS)),
+    ]
+    return [grid for grid in grids if grid.rows]
+
+
+def bounds_grid(table: ScoreTable, source: str = FINE_TUNED) -> Grid:
+    """Every score of a simulator between its floor and its ceiling."""
+    assistant, estimates, bounds = together(table), table.estimates(), table.bounds()
+    intervals = table.uncertainty.intervals.get(WHOLE, {})
+    rows = [(shown, (assistant, source, metric)) for metric, shown in AGREEMENT.items()]
+    rows += [(shown, (EVERY_ASSISTANT, source, metric)) for metric, shown in TEXTS.items()]
+    columns: list[tuple[str, Callable[[MetricKey], str]]] = [
+        ("score", lambda row: number(estimates[row].mean)),
+        ("interval", lambda row: interval_text(intervals.get(row))),
+        ("floor", lambda row: number(bounds[row].floor)),
+        ("ceiling", lambda row: number(bounds[row].ceiling)),
+        ("normalised score", lambda row: way_text(bounds[row].way(estimates[row].mean))),
+        ("the floor is", lambda row: bounds[row].floor_source.replace("_", " ") or EMPTY),
+    ]
+    whose = f" ({assistant})" if assistant == MEAN_OF_ASSISTANTS else ""
+    title = f"{table.model}, {source}: scores between floor and ceiling{whose}"
+    return build(title, [(name, row) for name, row in rows if row in bounds], columns, lambda row, show: show(row))
+
+
+def gap_grid(table: ScoreTable) -> Grid:
+    """How much more often people are right with one assistant than with another, and how much simulated ones are."""
+    intervals = table.uncertainty.intervals.get(WHOLE, {})
+    gaps = {
+        (row[1], row[0]): (estimate.mean, intervals.get(row))
+        for row, estimate in table.estimates().items()
+        if row[2] == "gap"
+    }
+    sources = [source for source in dict.fromkeys(key[0] for key in gaps) if source in (PEOPLE, FINE_TUNED, BASE_MODEL)]
+    pairs = [(pair, pair) for pair in dict.fromkeys(key[1] for key in gaps)]
+    title = f"{table.model}: gap in accuracy between assistants"
+    return build(title, [(source, source) for source in sources], pairs,
+                 lambda *key: with_interval(*gaps[key]) if key in gaps else EMPTY)  # fmt: skip
+
+
+def detail_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
+    """What only Markdown and `show --details` have: conditions and subsets, and where the uncertainty comes from."""
+    grids = [grid for table in tables for grid in (part_grid(table), cause_grid(table))]
+    return [grid for grid in grids if grid.rows]
+
+
+def part_grid(table: ScoreTable) -> Grid:
+    """Agreement of the fine-tuned simulator on each condition and subset."""
+
+    def shown(part: str, source: str, metric: str) -> str:
+        found = table.estimates(part).get((EVERY_ASSISTANT, source, metric))
+        return EMPTY if found is None else number(found.mean, 0 if metric == "questions" else 3)
+
+    def score(part: str, metric: str) -> str:
+        row = (together(table, part), FINE_TUNED, metric)
+        found = table.estimates(part).get(row)
+        return with_interval(found.mean, table.uncertainty.intervals.get(part, {}).get(row)) if found else EMPTY
+
+    def ceiling(part: str, metric: str) -> str:
+        bounds = table.bounds(part).get((together(table, part), FINE_TUNED, metric))
+        return number(bounds.ceiling if bounds else None)
+
+    columns: list[tuple[str, Callable[[str], str]]] = [
+        ("pairs", lambda part: shown(part, FINE_TUNED, "questions")),
+        ("people", lambda part: shown(part, PEOPLE, "accuracy")),
+        ("simulated", lambda part: shown(part, FINE_TUNED, "accuracy")),
+        ("mean absolute error", lambda part: score(part, "mae")),
+        ("ceiling", lambda part: ceiling(part, "mae")),
+        ("correlation", lambda part: score(part, "pearson")),
+        ("ceiling", lambda part: ceiling(part, "pearson")),
+    ]
+    rows = [
+        (part.removeprefix(CONDITION).removeprefix(SUBSET).replace("_", " ") or "everything", part)
+        for part in table.parts
+    ]
+    title = f"{table.model}, {FINE_TUNED}: agreement by condition and subset"
+    return build(title, rows, columns, lambda part, show: show(part))
+
+
+def cause_grid(table: ScoreTable) -> Grid:
+    """Standard errors of the fine-tuned simulator's scores, and how much of them is due to what."""
+    assistant, estimates = together(table), table.estimates()
+    intervals = table.uncertainty.intervals.get(WHOLE, {})
+    header = ("", *CAUSES, "all", "bootstrap over questions", "over splits", "over splits, corrected")
+    lines = []
+    for metric, shown in {**AGREEMENT, "bias": "bias"}.items():
+        row = (assistant, FINE_TUNED, metric)
+        spread, bound = table.uncertainty.spreads.get(row), intervals.get(row)
+        if spread is None or isinstance(spread, Undefined) or row not in estimates:
+            continue
+        causes = [deviation_text(spread.by_cause[each]) if each in spread.by_cause else EMPTY for each in CAUSES]
+        lines.append((
+            shown,
+            *causes,
+            deviation_text(spread.total),
+            number(bound.standard_error if isinstance(bound, Interval) else None, 4),
+            number(estimates[row].standard_error, 4),
+            number(estimates[row].corrected_error, 4),
+        ))  # fmt: skip
+    return Grid(f"{table.model}, {FINE_TUNED}: standard errors by cause", header, tuple(lines))
+
+
+def published_grid() -> Grid:
+    """The published results as reference rows, marked as not computed here."""
+    table = published()
+    return build(
+        "Reference: published scores on ChatBench",
+        [(row.method, row.figures) for row in table.rows],
+        [(f"{name}: r / MAE", name) for name in table.assistants],
+        lambda scores, name: f"{scores[name][0]:.2f} / {scores[name][1]:.2f}",
+        corner="published, not computed here",
+    )
+
+
+def footnotes(table: ScoreTable) -> list[str]:
+    """What a reader must know beside the scores: splits, errors, undefined values, notes, signature."""
+    count, intervals, ceilings = len(table.splits), [], []
+    errors = f"mean ± standard error over {count} splits" if count > 1 else "1 split, so there are no standard errors"
+    if count > 1 and table.train_questions > 0:
+        factor = math.sqrt(1 + count * table.test_questions / table.train_questions)
+        errors += (
+            f"; splits share questions: corrected for that (Nadeau-Bengio) every error is {factor:.2f} times as large"
+        )
+    if table.uncertainty.intervals:
+        resampling = table.signature.get("resampling")
+        intervals = [f"intervals: {resampling}; the trained simulators and the splits are taken as they are"]
+    if table.bounds():
+        chats = table.signature.get("conversations")
+        ceilings = [
+            f"{ceiling_source(chats if isinstance(chats, int) else None)}: as well as other people, {chats} chats per "
+            "question and assistant, would agree with the people of the study; no simulator is expected to do better"
+        ]
+    sources: dict[str, dict[str, None]] = {}
+    for (_, source, metric), estimate in table.estimates().items():
+        if metric in ("pearson", "mae") and isinstance(estimate.mean, Undefined):
+            sources.setdefault(estimate.mean.reason, {})[source] = None
+    undefined = [f"undefined: {reason} ({'; '.join(having)})" for reason, having in sources.items()]
+    signed = f"signature {table.signature_id} {signature_line(table.signature)}"
+    return [f"{table.model}: {errors}", *intervals, *ceilings, *undefined, *table.notes, signed]
+
+
+def as_markdown(tables: Sequence[ScoreTable], *, with_published: bool = True) -> str:
+    """All grids and footnotes as Markdown."""
+    grids = [*score_grids(tables), *detail_grids(tables), *([published_grid()] if with_published else [])]
+    notes = [f"- {line}" for table in tables for line in footnotes(table)]
+    if with_published:
+        notes.append(f"- reference rows: {published().source}")
+    return "\n\n".join([*map(markdown, grids), "\n".join(notes)]) + "\n"
+
+
+def write_markdown(table: ScoreTable, workspace: Workspace) -> None:
+    """Writes the grids of one model's scores to `results/scores/MODEL.md`."""
+    write_text(workspace.scores(table.model, ".md"), f"# Scores of {table.model}\n\n{as_markdown([table])}")
+
+
+def print_tables(tables: Sequence[ScoreTable], console: Console | None = None, *, with_published: bool = False) -> None:
+    """Prints all score grids and footnotes."""
+    grids = [*score_grids(tables), *([published_grid()] if with_published else [])]
+    print_grids(grids, [line for table in tables for line in footnotes(table)], console)
+
+
+# The main table
+
+
+@dataclass(frozen=True, slots=True)
+class MainScore:
+    """One number of the main table, unrounded: `label` names its row, `model` is empty where it is every model's."""
+
+    model: str
+    label: str
+    source: str
+    kind: Kind
+    assistant: str
+    metric: str
+    estimate: Estimate
+    interval: Bound | None = None
+    bounds: Bounds | None = None
+    by_split: Mapping[str, Value] = field(default_factory=dict)
+
+
+def main_scores(tables: Sequence[ScoreTable], *, with_published: bool = False) -> list[MainScore]:
+    """Every score of the main metrics, sources in the order of `score_grids`, published ones last."""
+    estimates = [table.estimates() for table in tables]
+    bounds, values = [table.bounds() for table in tables], [table.values() for table in tables]
+    metrics = {column.metric for column in (*TEXT_COLUMNS, *AGREEMENT_COLUMNS)}
+    found = []
+    for label in row_labels(tables, estimates):
+        at, source = label.table, label.source
+        model = tables[at].model if label.text != source.replace("_", " ") or len(tables) == 1 else ""
+        intervals = tables[at].uncertainty.intervals.get(WHOLE, {})
+        found += [
+            MainScore(
+                model, label.text, source, kind_of(source), row[0], row[2], estimate,
+                intervals.get(row), bounds[at].get(row), values[at][row],
+            )
+            for row, estimate in estimates[at].items()
+            if row[1] == source and row[2] in metrics
+        ]  # fmt: skip
+    if with_published:
+        none = Undefined("published without one")
+        found += [
+            MainScore("", row.method, row.method, "published", assistant, metric, Estimate(value, none, none, 0))
+            for row in published().rows
+            for assistant, both in row.figures.items()
+            for metric, value in zip(("pearson", "mae"), both, strict=True)
+        ]
+    return found
+
+
+def main_grids(tables: Sequence[ScoreTable], *, with_errors: bool = False) -> list[Grid]:
+    """The main table as two grids, agreement and texts: in one they would be wider than a terminal, or a page.
+
+    Agreement comes with its intervals, and on demand with its standard errors, for which a terminal is too narrow.
+
+    Omitted, but in `show --details` and in CSV and JSON: single assistants, invalid answers dropped, simulators of
+    which only the first chats are taken, and ceilings of other numbers of chats.
+    """
+    chats = {str(table.signature.get("conversations")) for table in tables}
+    main = [
+        score
+        for score in main_scores(tables)
+        if not (score.source.endswith(DROPPED) or ", first " in score.source)
+        and (score.kind != "ceiling" or score.source.removeprefix(CEILING).partition(" ")[0] in chats)
+    ]
+    assistant = together(tables[0])
+    agreement = {(row_name(score), score.metric): score for score in main if score.assistant == assistant}
+    texts = {(score.label, score.metric): score for score in main if score.assistant == EVERY_ASSISTANT}
+
+    def agreement_cell(row: str, column: tuple[str, bool]) -> str:
+        score = agreement.get((row, column[0]))
+        if score is None:
+            return EMPTY
+        if column[1]:
+            return interval_text(score.interval)
+        return cell_text(score.estimate, decimals(3)) if with_errors else number(score.estimate.mean)
+
+    def text_cell(row: str, column: Column) -> str:
+        score = texts.get((row, column.metric))
+        return cell_text(score.estimate if score else None, column.show)
+
+    whose = " (mean of assistants)" if assistant == MEAN_OF_ASSISTANTS else ""
+    halves = [(c.header, (c.metric, False)) for c in AGREEMENT_COLUMNS]
+    columns = [each for half in halves for each in (half, ("interval", (half[1][0], True)))]
+    names = dict.fromkeys(row for row, _ in agreement)
+    grids = [
+        build(f"Agreement with people's accuracy per question{whose}", [(n, n) for n in names], columns,
+              agreement_cell),
+        upright(build("Perplexity of people's turns, and overlap of first prompts",
+                      [(row, row) for row in dict.fromkeys(row for row, _ in texts)],
+                      [(column.header, column) for column in TEXT_COLUMNS], text_cell)),
+    ]  # fmt: skip
+    return [grid for grid in grids if grid.rows]
+
+
+def row_name(score: MainScore) -> str:
+    """The name of a row of agreement, where a baseline is marked as one."""
+    return f"baseline: {score.label}" if score.kind == "baseline" else score.label
+
+
+# Comparison of runs
+
+
+def comparison_grids(comparison: Comparison) -> list[Grid]:
+    """One grid per pair of runs: each metric of both, the difference, its interval and p-value."""
+    pairs = dict.fromkeys((each.first, each.second) for each in comparison.figures)
+    columns: list[tuple[str, Callable[[ComparedFigure], str]]] = [
+        (
+            "of",
+            lambda each: (
+                "all pairs" if each.assistant == EVERY_ASSISTANT and each.metric not in TEXT_METRICS else each.assistant
+            ),
+        ),
+        ("first", lambda each: number(each.found.first)),
+        ("second", lambda each: number(each.found.second)),
+        ("difference", lambda each: number(each.found.difference)),
+        ("interval", lambda each: interval_text(each.found.interval)),
+        ("p", lambda each: p_text(each.found.p)),
+    ]
+    if len(pairs) > 1:
+        columns.append(("p, Holm", lambda each: p_text(each.holm_p)))
+    grids = []
+    for first, second in pairs:
+        of_pair = [each for each in comparison.figures if (each.first, each.second) == (first, second)]
+        rows = [(NAMES[each.metric], each) for each in sorted(of_pair, key=lambda each: list(NAMES).index(each.metric))]
+        ignored = ", ".join(each.name for each in comparison.ignored.get((first, second), ()))
+        title = f"{first} (first) and {second} (second)" + (f" (DIFFERS IN {ignored})" if ignored else "")
+        grids.append(build(title, rows, columns, lambda each, show: show(each)))
+    return grids
+
+
 def comparison_notes(comparison: Comparison) -> list[str]:
-    """What a reader must know beside the figures; what was ignored comes first."""
+    """What a reader must know beside the numbers; what was ignored comes first."""
     ignored = [
         f"IGNORED: {first} and {second} differ in {difference}"
         for (first, second), differences in comparison.ignored.items()
         for difference in differences
     ]
     undefined = {
-        f"undefined: {figure.found.difference.reason}: {NAMES[figure.metric]}, {figure.assistant}"
-        for figure in comparison.figures
-        if isinstance(figure.found.difference, Undefined)
+        f"undefined: {each.found.difference.reason}: {NAMES[each.metric]}, {each.assistant}"
+        for each in comparison.figures
+        if isinstance(each.found.difference, Undefined)
     }
     return [
         *ignored,
-        f"{comparison.questions} questions, {comparison.pairs_per_split:.0f} pairs of question and assistant a split, "
+        f"{comparison.questions} questions, {comparison.pairs_per_split:.0f} (question, assistant) pairs per split, "
         f"{len(comparison.splits)} splits; differences are first - second, means over splits",
         f"intervals: {resampling_text(comparison.told)}; p: exchanges of the two simulators by question",
-        f"{MEAN_OF_ASSISTANTS}: each assistant's figure weighs the same; all pairs: pooled",
+        f"{MEAN_OF_ASSISTANTS}: each assistant weighs the same; all pairs: pooled",
         *sorted(undefined),
         *(f"signature of {run}: {signature_id}" for run, signature_id in comparison.signature_ids.items()),
     ]
@@ -319,353 +581,17 @@ def comparison_json(comparison: Comparison) -> Row:
         ],
         "figures": [
             {
-                "first": figure.first,
-                "second": figure.second,
-                "assistant": figure.assistant,
-                "metric": figure.metric,
-                "first_value": value_as_json(figure.found.first),
-                "second_value": value_as_json(figure.found.second),
-                "difference": value_as_json(figure.found.difference),
-                "interval": bound_as_json(figure.found.interval),
-                "p": value_as_json(figure.found.p),
-                "p_holm": value_as_json(figure.holm_p),
+                "first": each.first,
+                "second": each.second,
+                "assistant": each.assistant,
+                "metric": each.metric,
+                "first_value": value_as_json(each.found.first),
+                "second_value": value_as_json(each.found.second),
+                "difference": value_as_json(each.found.difference),
+                "interval": bound_as_json(each.found.interval),
+                "p": value_as_json(each.found.p),
+                "p_holm": value_as_json(each.holm_p),
             }
-            for figure in comparison.figures
+            for each in comparison.figures
         ],
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column that shows one metric of all assistants together."""
-
-    header: str
-    metric: str
-    show: Format
-
-
-def decimals(digits: int) -> Format:
-    """Shows a number with so many decimals."""
-    return lambda value: f"{value:.{digits}f}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def perplexity_text(value: float) -> str:
-    """Two decimals where they say something."""
-    return f"{value:.2f}" if value < 100 else f"{value:.0f}"
-
-
-PROMPT_COLUMNS = (
-    Column("perplexity", "perplexity", perplexity_text),
-    Column("bits per byte", "bits_per_byte", decimals(3)),
-    Column("BLEU", "bleu", decimals(3)),
-    Column("ROUGE-1", "rouge1", decimals(3)),
-    Column("ROUGE-2", "rouge2", decimals(3)),
-    Column("ROUGE-L", "rougeL", decimals(3)),
-    Column("sacrebleu", "sacrebleu", decimals(1)),
-)
-NUMBER_COLUMNS = (
-    Column("restate the problem", "restatement_share", _percent),
-    Column("of these: every number", "all_numbers_share", _percent),
-    Column("no foreign number", "no_foreign_number_share", _percent),
-)
-CHAT_COLUMNS = (
-    Column("chats a split", "conversations", decimals(0)),
-    Column("user turns", "user_turns", decimals(2)),
-    Column("answered", "answered_share", _percent),
-    Column("forced", "forced_share", _percent),
-    Column("no answer", "no_answer_share", _percent),
-    Column("failed", "failed_share", _percent),
-    Column("invalid or none", "invalid_share", _percent),
-)
-
-
-def results_table(models: Sequence[str], *, workspace: Workspace) -> list[ScoreTable]:
-    """The scores of several models, checked to be of the same data.
-
-    Raises:
-        ChatbenchError: a model was not scored, or two tables are of different data, splits or protocol.
-    """
-    tables = [read_score_table((path := workspace.scores(model)).parent, path.stem) for model in models]
-    comparable(tables)
-    return tables
-
-
-def score_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
-    """What is printed: correlation, error, floors and ceilings, gaps, first prompts, numbers, chats."""
-    estimates = [table.estimates() for table in tables]
-    labels = row_labels(tables, estimates)
-    grids = [
-        _assistant_grid("Correlation with people's accuracy (Pearson, per question)", "pearson", estimates, labels),
-        _assistant_grid("Mean absolute error of accuracy (per question)", "mae", estimates, labels),
-        *map(bounds_grid, tables),
-        *map(gap_grid, tables),
-        _metric_grid("Perplexity of people's turns, and overlap of first prompts", PROMPT_COLUMNS, estimates, labels),
-        _metric_grid("Numbers in first prompts", NUMBER_COLUMNS, estimates, labels),
-        _metric_grid("How the chats went", CHAT_COLUMNS, estimates, labels),
-    ]
-    return [grid for grid in grids if grid.rows]
-
-
-def detail_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
-    """What only the Markdown file has besides: conditions and subsets, and where the uncertainty comes from."""
-    grids = [grid for table in tables for grid in (part_grid(table), cause_grid(table))]
-    return [grid for grid in grids if grid.rows]
-
-
-Estimates = dict[MetricKey, Estimate]
-Label = tuple[str, int, str]
-"""(text, index of the table, source)."""
-
-
-def row_labels(tables: Sequence[ScoreTable], estimates: Sequence[Estimates]) -> list[Label]:
-    """One row name per source and model; a source that says the same for all models is named once."""
-    labels: list[Label] = []
-    for source in dict.fromkeys(row[1] for table in estimates for row in table):
-        shown = source.replace("_", " ")
-        having = [index for index, table in enumerate(estimates) if any(row[1] == source for row in table)]
-        of_source = [{row: e for row, e in estimates[index].items() if row[1] == source} for index in having]
-        if len(tables) == 1 or (len(having) == len(tables) and all(rows == of_source[0] for rows in of_source)):
-            labels.append((shown, having[0], source))
-        else:
-            labels += [(f"{tables[index].model}, {shown}", index, source) for index in having]
-    return labels
-
-
-def _assistant_grid(title: str, metric: str, estimates: Sequence[Estimates], labels: Sequence[Label]) -> Grid:
-    names = sorted({row[0] for table in estimates for row in table if row[2] == metric})
-    special = [name for name in (MEAN_OF_ASSISTANTS, EVERY_ASSISTANT) if name in names and len(names) > 2]
-    columns = [name for name in names if name not in (MEAN_OF_ASSISTANTS, EVERY_ASSISTANT)] + special
-    rows = [
-        (text, *(cell_text(estimates[index].get((name, source, metric)), decimals(3)) for name in columns))
-        for text, index, source in labels
-    ]
-    shown = {EVERY_ASSISTANT: "all pairs"}
-    header = ("", *(shown.get(name, name) for name in columns))
-    return Grid(title, header, tuple(row for row in rows if set(row[1:]) != {EMPTY}))
-
-
-def _metric_grid(
-    title: str, columns: Sequence[Column], estimates: Sequence[Estimates], labels: Sequence[Label]
-) -> Grid:
-    order = {PEOPLE: 0, FINE_TUNED: 1, BASE_MODEL: 2, QUESTION_COPIED: 3}
-    rows = [
-        (text, *(cell_text(estimates[index].get((EVERY_ASSISTANT, source, c.metric)), c.show) for c in columns))
-        for text, index, source in sorted(labels, key=lambda label: order.get(label[2], 4))
-        if source in order
-    ]
-    filled = tuple(row for row in rows if set(row[1:]) != {EMPTY})
-    return upright(Grid(title, ("", *(c.header for c in columns)), filled))
-
-
-def cell_text(estimate: Estimate | None, show: Format) -> str:
-    """Mean ± standard error over splits, each shown by `show`."""
-    if estimate is None:
-        return EMPTY
-    if isinstance(estimate.mean, Undefined):
-        return "undefined"
-    error = estimate.standard_error
-    text = show(estimate.mean) if isinstance(error, Undefined) else _with_error(estimate.mean, error, show)
-    return f"{text} ({estimate.n} splits)" if estimate.undefined else text
-
-
-def _with_error(mean: float, error: float, show: Format) -> str:
-    number, blank, unit = show(mean).partition(" ")
-    return f"{number} ± {show(error).partition(' ')[0]}{blank}{unit}"
-
-
-def published_grid() -> Grid:
-    """The published results as reference rows, marked as not computed here."""
-    table = published()
-    header = ("published, not computed here", *(f"{name}: r / MAE" for name in table.assistants))
-    rows = tuple(
-        (row.method, *(f"{row.figures[name][0]:.2f} / {row.figures[name][1]:.2f}" for name in table.assistants))
-        for row in table.rows
-    )
-    return Grid("Reference: published figures on ChatBench", header, rows)
-
-
-def footnotes(table: ScoreTable) -> list[str]:
-    """What a reader must know beside the figures: splits, errors, undefined values, notes, signature."""
-    sources: dict[str, dict[str, None]] = {}
-    for (_, source, metric), estimate in table.estimates().items():
-        if metric in ("pearson", "mae") and isinstance(estimate.mean, Undefined):
-            sources.setdefault(estimate.mean.reason, {})[source] = None
-    undefined = [f"undefined: {reason} ({'; '.join(having)})" for reason, having in sources.items()]
-    signed = f"signature {table.signature_id} {signature_line(table.signature)}"
-    ceilings = [ceilings_note(table)] if table.bounds() else []
-    return [f"{table.model}: {_error_note(table)}", *_interval_note(table), *ceilings, *undefined, *table.notes, signed]
-
-
-def _interval_note(table: ScoreTable) -> list[str]:
-    told = table.signature.get("resampling")
-    if not table.uncertainty.intervals:
-        return []
-    return [f"intervals: {told}; the trained simulators and the splits are taken as they are"]
-
-
-def _error_note(table: ScoreTable) -> str:
-    count = len(table.splits)
-    if count < 2:
-        return f"{count} split, so there are no standard errors"
-    note = f"mean ± standard error over {count} splits"
-    if table.train_questions <= 0:
-        return note
-    factor = math.sqrt(1 + count * table.test_questions / table.train_questions)
-    return (
-        f"{note}; splits share questions: corrected for that (Nadeau-Bengio) every error is {factor:.2f} times as large"
-    )
-
-
-def as_markdown(tables: Sequence[ScoreTable], *, with_published: bool = True) -> str:
-    """All grids and footnotes as Markdown."""
-    grids = [*score_grids(tables), *detail_grids(tables), *([published_grid()] if with_published else [])]
-    notes = [f"- {line}" for table in tables for line in footnotes(table)]
-    if with_published:
-        notes.append(f"- reference rows: {published().source}")
-    return "\n\n".join([*map(markdown, grids), "\n".join(notes)]) + "\n"
-
-
-def write_markdown(table: ScoreTable, workspace: Workspace) -> None:
-    """Writes the grids of one model's scores to `results/scores/MODEL.md`."""
-    write_text(workspace.scores(table.model, ".md"), f"# Scores of {table.model}\n\n{as_markdown([table])}")
-
-
-def print_tables(tables: Sequence[ScoreTable], console: Console | None = None, *, with_published: bool = False) -> None:
-    """Prints all grids and footnotes."""
-    grids = [*score_grids(tables), *([published_grid()] if with_published else [])]
-    print_grids(grids, [line for table in tables for line in footnotes(table)], console)
-
-
-Kind = Literal["people", "simulator", "baseline", "ceiling", "published"]
-
-AGREEMENT_COLUMNS = (
-    Column("correlation", "pearson", decimals(3)),
-    Column("mean absolute error", "mae", decimals(3)),
-)
-TEXT_COLUMNS = tuple(column for column in PROMPT_COLUMNS if column.metric != "sacrebleu")
-MAIN_METRICS = tuple(column.metric for column in (*TEXT_COLUMNS, *AGREEMENT_COLUMNS))
-
-
-@dataclass(frozen=True, slots=True)
-class MainFigure:
-    """One figure: `label` is its row's name, `model` is empty where it is the same for every model of the table."""
-
-    model: str
-    label: str
-    source: str
-    kind: Kind
-    assistant: str
-    metric: str
-    estimate: Estimate
-    interval: Bound | None
-    bounds: Bounds | None
-    by_split: Mapping[str, Value]
-
-
-def main_figures(tables: Sequence[ScoreTable], *, with_published: bool = False) -> list[MainFigure]:
-    """Every figure of the main metrics, sources in the order of `chatbench table`, published ones last."""
-    estimates = [table.estimates() for table in tables]
-    bounds, values = [table.bounds() for table in tables], [table.values() for table in tables]
-    intervals = [table.uncertainty.intervals.get(WHOLE, {}) for table in tables]
-    found = [
-        MainFigure(
-            model=tables[place].model if label != source.replace("_", " ") or len(tables) == 1 else "",
-            label=label,
-            source=source,
-            kind=kind_of(source),
-            assistant=row[0],
-            metric=row[2],
-            estimate=estimate,
-            interval=intervals[place].get(row),
-            bounds=bounds[place].get(row),
-            by_split=values[place][row],
-        )
-        for label, place, source in row_labels(tables, estimates)
-        for row, estimate in estimates[place].items()
-        if row[1] == source and row[2] in MAIN_METRICS
-    ]
-    return found + (published_figures() if with_published else [])
-
-
-def kind_of(source: str) -> Kind:
-    """What sort of row a source is.
-
-    >>> kind_of("fine-tuned, invalid dropped"), kind_of("user alone"), kind_of("ceiling, 10 chats")
-    ('simulator', 'baseline', 'ceiling')
-    """
-    if source == PEOPLE:
-        return "people"
-    if source.startswith((FINE_TUNED, BASE_MODEL)):
-        return "simulator"
-    return "ceiling" if source.startswith(CEILING) else "baseline"
-
-
-def published_figures() -> list[MainFigure]:
-    """The paper's figures, per assistant, without errors: they were not computed here."""
-    none = Undefined("published without one")
-    return [
-        MainFigure("", row.method, row.method, "published", assistant, metric, Estimate(value, none, none, 0), None,
-                   None, {})
-        for row in published().rows
-        for assistant, figures in row.figures.items()
-        for metric, value in zip(("pearson", "mae"), figures, strict=True)
-    ]  # fmt: skip
-
-
-def main_grids(tables: Sequence[ScoreTable], *, with_errors: bool = False) -> list[Grid]:
-    """The main table as two grids, agreement and texts: in one they would be wider than a terminal, or a page.
-
-    Agreement comes with its intervals, and on demand with its standard errors, for which a terminal is too narrow.
-
-    Left out, but in `chatbench table` and in CSV and JSON: single assistants, invalid answers dropped, simulators of
-    which only the first chats are looked at, and ceilings of other numbers of chats.
-    """
-    figures = [figure for figure in main_figures(tables) if not _is_variant(figure.source, tables)]
-    return [grid for grid in (_agreement_grid(figures, tables, with_errors), _text_grid(figures)) if grid.rows]
-
-
-def _is_variant(source: str, tables: Sequence[ScoreTable]) -> bool:
-    if source.startswith(CEILING):
-        counts = {str(table.signature.get("conversations")) for table in tables}
-        return UNLIMITED in source or source.removeprefix(CEILING).partition(" ")[0] not in counts
-    return source.endswith(DROPPED) or ", first " in source
-
-
-def _agreement_grid(figures: Sequence[MainFigure], tables: Sequence[ScoreTable], with_errors: bool) -> Grid:
-    assistant = together(tables[0])
-    cells = {(f.label, f.metric): f for f in figures if f.assistant == assistant}
-    names = {f.label: row_name(f) for f in cells.values() if f.metric in ("pearson", "mae")}
-    rows = []
-    for label in names:
-        row = [names[label]]
-        for column in AGREEMENT_COLUMNS:
-            figure = cells.get((label, column.metric))
-            row += _agreement_cells(figure, column, with_errors) if figure else (EMPTY, EMPTY)
-        rows.append(tuple(row))
-    whose = " (mean of assistants)" if assistant == MEAN_OF_ASSISTANTS else ""
-    header = ("", *(name for column in AGREEMENT_COLUMNS for name in (column.header, "interval")))
-    return Grid(f"Agreement with people's accuracy per question{whose}", header, tuple(rows))
-
-
-def row_name(figure: MainFigure) -> str:
-    """The name of a figure's row of agreement, where a baseline is marked as one."""
-    return f"baseline: {figure.label}" if figure.kind == "baseline" else figure.label
-
-
-def _agreement_cells(figure: MainFigure, column: Column, with_errors: bool) -> tuple[str, str]:
-    mean = figure.estimate.mean
-    shown = cell_text(figure.estimate, column.show) if with_errors else value_text(mean)
-    return shown, interval_text(figure.interval)
-
-
-def _text_grid(figures: Sequence[MainFigure]) -> Grid:
-    cells = {(f.label, f.metric): f.estimate for f in figures if f.assistant == EVERY_ASSISTANT}
-    labels = dict.fromkeys(f.label for f in figures if any((f.label, c.metric) in cells for c in TEXT_COLUMNS))
-    rows = [(label, *(cell_text(cells.get((label, c.metric)), c.show) for c in TEXT_COLUMNS)) for label in labels]
-    filled = tuple(row for row in rows if set(row[1:]) != {EMPTY})
-    header = ("", *(column.header for column in TEXT_COLUMNS))
-    return upright(Grid("Perplexity of people's turns, and overlap of first prompts", header, filled))

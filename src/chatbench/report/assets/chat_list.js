@@ -10,7 +10,10 @@ function filtersOf(store) {
   const participants = (row) => `${index.participants[rows.participant[row]]} ${index.models[rows.model[row]]}`;
   return [
     {name: "by", label: "User", values: (row) => [participants(row)],
-      word: (value) => (value.startsWith("people") ? "people" : participantWords({participant: value.split(" ")[0], model: value.slice(value.indexOf(" ") + 1)}))},
+      word: (value) => {
+        const participant = index.participants.find((each) => value.startsWith(`${each} `)); // "base model" is two words
+        return participant === "people" ? "people" : participantWords({participant, model: value.slice(participant.length + 1)});
+      }},
     {name: "assistant", label: "Assistant", values: (row) => [index.assistants[rows.assistant[row]]]},
     {name: "subset", label: "Subset", values: (row) => [index.questions[rows.question[row]].subset], word: words},
     {name: "question", label: "Question", values: (row) => [index.questions[rows.question[row]].id]},
