@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.spoken import CELLS, TRAINS, chat
+from tests.support.realism_chats import CELLS, TRAINS, chat
 
 from chatbench.core.records import Question
 from chatbench.metrics.first_prompts import share_in_order, words, words_in_order

@@ -9,12 +9,12 @@ from random import Random
 
 import numpy as np
 import pytest
-from tests.support.spoken import TRAINS, chat
+from tests.support.realism_chats import TRAINS, chat
 
 from chatbench.metrics.agreement import Undefined
 from chatbench.realism.behaviour import behaviour_classes
-from chatbench.realism.chats import ChatTraits, SpokenChat, on_common_cells, real_chats, traits_of
-from chatbench.realism.comparison import Comparison, halvings, realism
+from chatbench.realism.chats import ChatTraits, UserChat, on_common_cells, real_chats, traits_of
+from chatbench.realism.comparison import Comparison, Halving, halvings, realism
 from chatbench.realism.detectability import Detection, area_under_curve, detection, out_of_fold_scores
 from chatbench.realism.measures import TRAITS, counts_by_length, jensen_shannon, kullback_leibler, wasserstein
 from chatbench.sample.people import STUDY_HABITS, draw_person
@@ -52,9 +52,8 @@ def test_a_side_without_chats_has_no_distance() -> None:
 # Halves
 
 
-def _halved(real: Sequence[ChatTraits], simulated: Sequence[ChatTraits], count: int = 20) -> list[object]:
-    rng = np.random.default_rng(0)
-    return list(halvings(real, simulated, person_of=lambda c: c.person, cell_of=lambda c: c.cell, rng=rng, count=count))
+def _halved(real: Sequence[ChatTraits], simulated: Sequence[ChatTraits]) -> list[Halving]:
+    return list(halvings(real, simulated, np.random.default_rng(0)))
 
 
 def test_a_person_is_never_in_both_halves_and_sides_have_equally_many_chats_of_each_cell() -> None:
@@ -66,17 +65,17 @@ def test_a_person_is_never_in_both_halves_and_sides_have_equally_many_chats_of_e
 
     assert len(halves) == 20
     for half in halves:
-        people = [{c.person for c in side} for side in (half.first, half.second)]  # type: ignore[attr-defined]
+        people = [{c.person for c in side} for side in (half.first, half.second)]
         assert people[0].isdisjoint(people[1])
         assert len(people[1]) == 5
-        assert sorted(c.cell for c in half.first) == sorted(c.cell for c in half.simulated)  # type: ignore[attr-defined]
+        assert sorted(c.cell for c in half.first) == sorted(c.cell for c in half.simulated)
         assert len(half.first) == 12  # three simulated chats of each of four cells, though five people wrote
 
 
 def test_people_of_each_assistant_are_spread_over_both_halves() -> None:
     real = [chat(["hi"], person=f"{name}{p}", assistant=name) for name in "ab" for p in range(10)]
     for half in _halved(real, real):
-        assert [sum(c.cell[1] == name for c in half.second) for name in "ab"] == [5, 5]  # type: ignore[attr-defined]
+        assert [sum(c.cell[1] == name for c in half.second) for name in "ab"] == [5, 5]
 
 
 def test_one_person_cannot_be_halved() -> None:
@@ -106,13 +105,13 @@ def others(sample: SampleStudy) -> list[ChatTraits]:
                 one = hold_chat(draw_person("", STUDY_HABITS, rng), problem, assistant, STUDY_HABITS, rng)
                 said, heard = (tuple(turn.text for turn in one.turns[start::2]) for start in (0, 1))
                 person = f"{problem.question.id}|{assistant}|{index}"
-                held.append(traits_of(SpokenChat(problem.question, assistant, person, said, heard, one.letter)))
+                held.append(traits_of(UserChat(problem.question, assistant, person, said, heard, one.letter)))
     return held
 
 
 def lowered(chats: Sequence[ChatTraits]) -> list[ChatTraits]:
     """The same chats typed without capital letters."""
-    return [traits_of(replace(c.chat, said=tuple(text.lower() for text in c.chat.said))) for c in chats]
+    return [traits_of(replace(c.chat, messages=tuple(text.lower() for text in c.chat.messages))) for c in chats]
 
 
 def test_classes_are_found_in_people_and_every_chat_falls_into_one(people: list[ChatTraits]) -> None:
@@ -191,7 +190,9 @@ def test_other_people_of_the_same_population_are_as_near_as_people_are_to_each_o
 
 
 def test_chats_cut_after_one_message_are_far_from_people(people: list[ChatTraits], held_out: set[str]) -> None:
-    short = [traits_of(replace(one.chat, said=one.chat.said[:1], replies=one.chat.replies[:1])) for one in people]
+    short = [
+        traits_of(replace(one.chat, messages=one.chat.messages[:1], replies=one.chat.replies[:1])) for one in people
+    ]
     found = realism(of(people, held_out), of(short, held_out), of(people, held_out, inside=False), seed=0)
     rows = by_name(found.comparisons)
     turns = rows["user turns, Wasserstein"]
@@ -245,7 +246,6 @@ def test_traits_by_hand() -> None:
 
 
 def test_only_cells_of_both_sides_are_compared() -> None:
-    one = SpokenChat(TRAINS, "gpt-4o", "w", ("hi",), ("ho",), None)
-    other = replace(one, assistant="llama-3.1-8b")
+    one, other = chat(["hi"]), chat(["hi"], assistant="llama-3.1-8b")
 
     assert on_common_cells([one, other], [one]) == ([one], [one])

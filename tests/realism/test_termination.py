@@ -27,7 +27,7 @@ CHAT = Conversation("q|w", "q", "w", "gpt-4o", "answer-first", TURNS, "B")
 
 
 def decision(ended: bool, predicted: bool, probability: float | None = None, replies: int = 1) -> Decision:
-    return Decision("q", replies, ended, predicted, probability)
+    return Decision(replies, ended, predicted, probability)
 
 
 def test_scores_by_hand() -> None:

@@ -1,9 +1,8 @@
-"""Classes of behaviour, found in people's training-side chats, and how often each side's chats fall into them.
+"""Classes of behaviour in people's training-side chats; held-out real and simulated chats fall into the nearest one.
 
-A chat is described by the numbers in `FEATURES`, each centred and scaled by the training-side people. k-means finds the
-classes there; held-out real and simulated chats are then put into the nearest class. A divergence says how unlike the
-two sides' frequencies are: *forward* (people || simulated) grows where the simulator lacks what people do, *backward*
-(simulated || people) where it does what people hardly do.
+A chat is described by the numbers in `FEATURES`, centred and scaled by the training-side people, and k-means finds the
+classes. A divergence says how much the two sides' frequencies differ: *forward* (people || simulated) grows where the
+simulator lacks what people do, *backward* (simulated || people) where it does what people hardly do.
 
 Source: forward and backward divergence over behaviour clusters as in arXiv 2605.07847; the features are this project's.
 """
@@ -27,8 +26,8 @@ FEWEST_CHATS_PER_CLASS = 25
 """Fewer classes are looked for where the training side has fewer chats than this for each."""
 
 
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
+def _of_follow_ups(count: int, chat: ChatTraits) -> float:
+    return count / max(1, chat.follow_ups)
 
 
 FEATURES: dict[str, Callable[[ChatTraits], float]] = {
@@ -38,10 +37,10 @@ FEATURES: dict[str, Callable[[ChatTraits], float]] = {
     "content words told at first": lambda chat: 1.0 if chat.at_first.words is None else chat.at_first.words,
     "options told": lambda chat: float(chat.options_told),
     "user turns (log2)": lambda chat: math.log2(1 + chat.turns),
-    "words per follow-up (log2)": lambda chat: math.log2(1 + sum(chat.follow_up_words) / max(1, chat.follow_ups)),
-    "short follow-ups": lambda chat: _share(sum(n <= SHORT_MESSAGE for n in chat.follow_up_words), chat.follow_ups),
-    "follow-ups that ask": lambda chat: _share(chat.asking, chat.follow_ups),
-    "follow-ups that repeat": lambda chat: _share(chat.repeats, chat.follow_ups),
+    "words per follow-up (log2)": lambda chat: math.log2(1 + _of_follow_ups(sum(chat.follow_up_words), chat)),
+    "short follow-ups": lambda chat: _of_follow_ups(sum(n <= SHORT_MESSAGE for n in chat.follow_up_words), chat),
+    "follow-ups that ask": lambda chat: _of_follow_ups(chat.asking, chat),
+    "follow-ups that repeat": lambda chat: _of_follow_ups(chat.repeats, chat),
     "a number from nowhere": lambda chat: float(chat.foreign_numbers),
     "polite words": lambda chat: float(chat.polite),
 }
@@ -87,7 +86,7 @@ def behaviour_classes(training: Sequence[ChatTraits], seed: int) -> BehaviourCla
     classes = min(CLASSES, len(training) // FEWEST_CHATS_PER_CLASS, distinct)
     if classes < 2:
         return Undefined(
-            f"{len(training)} training-side chats of people, {2 * FEWEST_CHATS_PER_CLASS} unlike are needed"
+            f"{len(training)} training-side chats of people, {2 * FEWEST_CHATS_PER_CLASS} that differ are needed"
         )
     from sklearn.cluster import KMeans  # type: ignore[import-untyped]  # late: it takes a second; has no types
 

@@ -1,41 +1,26 @@
-r"""What is measured once on each chat; the measures of a group of chats are means and distributions of these.
+r"""What is measured once on each chat, real or simulated; measures of a group are means and distributions of these.
 
-The *mirror* of a benchmark, after the paper, is a chat whose first message is a near-exact copy of the question, with
-one reply, whose answer the user adopts. Where the reply's answer cannot be read, adoption is unknown: such a chat may
-be a mirror, and is none for certain.
-
-How a person puts a question to an assistant: copied, rephrased, told in part, or not told at all.
-
-Every first message is one of four, tried in this order (words and numbers count, letter case and punctuation do not):
+A first message is one of four, tried in this order (words and numbers count, letter case and punctuation do not):
 
     copy      at least 90 % of the words of the question's text stand in it, in the question's order
     rephrase  it restates the question (half of its content words or numbers) and misses none of its numbers
     partial   it holds at least one number or content word of the question
     other     none of these ("can you help me?")
 
-The published annotation of first prompts has no stated threshold, so these are this project's own; they are applied to
-people and simulators alike.
-
-Which parts of a question a user has conveyed: its numbers, its content words.
-
-Numbers count by value and once each; words are those of `content_words`. A share is of the question's text without
-its options: whether the options were told is counted apart (`copying.tells_options`).
-
-The option at which an assistant's reply arrives, read off its text; None where the reply does not say.
-
-In this order, the later place in the reply winning within each:
+The published annotation of first prompts has no stated threshold, so these are this project's own. The *mirror* of a
+benchmark, after the paper, is a chat whose first message is a copy, with one reply, whose answer the user adopts. The
+answer of a reply is read off its text, in this order, the later place in the reply winning within each:
 
     1. a letter that is called the answer ("The answer is B", "**C**", "\boxed{D}", "option A is correct"),
        or with which the reply begins ("B. 12")
     2. the one option whose text stands in the last sentence that names any option; where all options are numbers, in
        the last sentence with a number ("8 * 7 = 54. The answer is 54." does not answer 8)
 
-A sentence that names several options decides nothing. What cannot be read is unknown, not wrong.
+A sentence that names several options decides nothing. What cannot be read is unknown, not wrong; whether such a chat is
+a mirror is unknown too.
 
-Real and simulated chats in one form, so that every measure is computed in the same way on both.
-
-Compared are the chats of the *cells* (question, assistant) on which both sides have some: what people say depends on
-the question and, from the second message on, on the assistant. Lost chats (an endpoint that broke down) are left out.
+Compared are chats of the (question, assistant) pairs on which both sides have some: what people say depends on the
+question and, from the second message on, on the assistant. Chats lost to an endpoint that broke down are left out.
 """
 
 from __future__ import annotations
@@ -43,7 +28,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar, get_args
+from typing import Literal, get_args
 
 from chatbench.core.records import LETTERS, Conversation, Question, SimulatedConversation
 from chatbench.metrics.accuracies import Cell, is_lost
@@ -67,8 +52,8 @@ def wording_of(message: str, question: Question) -> Wording:
         return "copy"
     if restates(message, question) and numbers(question.text) <= numbers(message):
         return "rephrase"
-    told = (numbers(message) & numbers(question.text)) | (content_words(message) & content_words(question.text))
-    return "partial" if told else "other"
+    share = coverage([message], question)
+    return "partial" if share.numbers or share.words else "other"
 
 
 def tells_options(message: str, question: Question) -> bool:
@@ -78,7 +63,10 @@ def tells_options(message: str, question: Question) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Shares in 0..1 of a question's numbers and content words; None where the question has none."""
+    """Shares in 0..1 of the numbers and content words of a question's text; None where it has none.
+
+    Numbers count by value and once each; options are counted apart (`tells_options`).
+    """
 
     numbers: float | None
     words: float | None
@@ -86,9 +74,9 @@ class Coverage:
 
 def coverage(messages: Iterable[str], question: Question) -> Coverage:
     """What the messages together convey."""
-    said = "\n".join(messages)
+    text = "\n".join(messages)
     return Coverage(
-        _share(numbers(question.text), numbers(said)), _share(content_words(question.text), content_words(said))
+        _share(numbers(question.text), numbers(text)), _share(content_words(question.text), content_words(text))
     )
 
 
@@ -116,98 +104,51 @@ def answer_in_reply(reply: str, question: Question) -> str | None:
         return called[-1]
     if first := _FIRST.match(reply):
         return str(first[1])
-    only_numbers = all(_is_number(option) for option in question.options)
+    is_number = [len(words(option)) == 1 and len(numbers(option)) == 1 for option in question.options]
     for sentence in reversed(_SENTENCE.split(reply)):
-        named = _named(sentence, question)
-        if named or (only_numbers and numbers(sentence)):
+        found, text = numbers(sentence), f" {' '.join(words(sentence))} "
+        named = []  # options whose text stands in the sentence: a number by its value, else the words, article aside
+        for letter, option, number in zip(LETTERS, question.options, is_number, strict=True):
+            option_words = _ARTICLE.sub("", " ".join(words(option)))
+            if option_words and (numbers(option) <= found if number else f" {option_words} " in text):
+                named.append(letter)
+        if named or (all(is_number) and found):
             return named[0] if len(named) == 1 else None
     return None
 
 
-def _named(sentence: str, question: Question) -> list[str]:
-    """Letters of the options whose text stands in a sentence: a number by its value, else the words, article aside."""
-    found, said = numbers(sentence), f" {' '.join(words(sentence))} "
-    named = []
-    for letter, option in zip(LETTERS, question.options, strict=True):
-        option_words = _ARTICLE.sub("", " ".join(words(option)))
-        stands = numbers(option) <= found if _is_number(option) else f" {option_words} " in said
-        if option_words and stands:
-            named.append(letter)
-    return named
-
-
-def _is_number(option: str) -> bool:
-    return len(words(option)) == 1 and len(numbers(option)) == 1
-
-
-class OfCell(Protocol):
-    """A chat, or what was measured on one."""
-
-    @property
-    def cell(self) -> Cell:
-        """Question id and assistant."""
-        ...
-
-
-Chat = TypeVar("Chat", bound=OfCell)
-
-
 @dataclass(frozen=True, slots=True)
-class SpokenChat:
+class UserChat:
     """A chat about `question`: the user's messages without surrounding white space, the replies, the chosen letter.
 
-    `person` tells the people of a study apart; each simulated chat is a person of its own. `said` is empty where a
+    `person` tells the people of a study apart; each simulated chat is a person of its own. `messages` is empty where a
     simulator had nothing to say.
     """
 
     question: Question
     assistant: str
     person: str
-    said: tuple[str, ...]
+    messages: tuple[str, ...]
     replies: tuple[str, ...]
     answer: str | None
 
-    @property
-    def cell(self) -> Cell:
-        return self.question.id, self.assistant
 
-
-def real_chats(conversations: Iterable[Conversation], questions: Mapping[str, Question]) -> list[SpokenChat]:
+def real_chats(conversations: Iterable[Conversation], questions: Mapping[str, Question]) -> list[UserChat]:
     """People's chats; where a study has no worker ids, each chat counts as a person of its own."""
-    return [
-        SpokenChat(
-            questions[chat.question_id],
-            chat.assistant,
-            chat.worker_id or chat.id,
-            tuple(turn.text.strip() for turn in chat.turns if turn.role == "user"),
-            tuple(turn.text for turn in chat.turns if turn.role == "assistant"),
-            chat.answer,
-        )
-        for chat in conversations
-    ]
+    return [_user_chat(chat, questions, chat.worker_id or chat.id, chat.answer) for chat in conversations]
 
 
-def simulated_chats(chats: Iterable[SimulatedConversation], questions: Mapping[str, Question]) -> list[SpokenChat]:
+def simulated_chats(chats: Iterable[SimulatedConversation], questions: Mapping[str, Question]) -> list[UserChat]:
     """Simulated chats that are not lost."""
-    return [
-        SpokenChat(
-            questions[chat.question_id],
-            chat.assistant,
-            chat.id,
-            tuple(turn.text.strip() for turn in chat.turns if turn.role == "user"),
-            tuple(turn.text for turn in chat.turns if turn.role == "assistant"),
-            chat.letter,
-        )
-        for chat in chats
-        if not is_lost(chat)
-    ]
+    return [_user_chat(chat, questions, chat.id, chat.letter) for chat in chats if not is_lost(chat)]
 
 
-def on_common_cells(real: Iterable[Chat], simulated: Iterable[Chat]) -> tuple[list[Chat], list[Chat]]:
-    """Both sides, reduced to the cells that both have."""
-    people, simulators = list(real), list(simulated)
-    common = {chat.cell for chat in people} & {chat.cell for chat in simulators}
-    return [chat for chat in people if chat.cell in common], [chat for chat in simulators if chat.cell in common]
+def _user_chat(
+    chat: Conversation | SimulatedConversation, questions: Mapping[str, Question], person: str, answer: str | None
+) -> UserChat:
+    messages = tuple(turn.text.strip() for turn in chat.turns if turn.role == "user")
+    replies = tuple(turn.text for turn in chat.turns if turn.role == "assistant")
+    return UserChat(questions[chat.question_id], chat.assistant, person, messages, replies, answer)
 
 
 REPEAT_SHARE = 0.8
@@ -226,7 +167,7 @@ class ChatTraits:
     repeat an earlier message, `asking` those that end in a question mark.
     """
 
-    chat: SpokenChat
+    chat: UserChat
     words: tuple[tuple[str, ...], ...]
     wording: Wording
     copied: float
@@ -242,7 +183,8 @@ class ChatTraits:
 
     @property
     def cell(self) -> Cell:
-        return self.chat.cell
+        """Question id and assistant."""
+        return self.chat.question.id, self.chat.assistant
 
     @property
     def person(self) -> str:
@@ -266,34 +208,39 @@ class ChatTraits:
         return max(0, len(self.words) - 1)
 
 
-def traits_of(chat: SpokenChat) -> ChatTraits:
+def traits_of(chat: UserChat) -> ChatTraits:
     """Measures one chat."""
-    first, everything = chat.said[0] if chat.said else "", "\n".join(chat.said)
-    spoken = tuple(tuple(words(message)) for message in chat.said)
+    first, everything = chat.messages[0] if chat.messages else "", "\n".join(chat.messages)
+    split = tuple(tuple(words(message)) for message in chat.messages)
     wording = wording_of(first, chat.question)
     copied_once = wording == "copy" and len(chat.replies) == 1
     adopted = answer_in_reply(chat.replies[0], chat.question) if copied_once else None
     return ChatTraits(
         chat=chat,
-        words=spoken,
+        words=split,
         wording=wording,
         copied=copied_share(first, chat.question.text),
         at_first=coverage([first], chat.question),
-        at_end=coverage(chat.said, chat.question),
+        at_end=coverage(chat.messages, chat.question),
         options_told=tells_options(everything, chat.question),
-        foreign_numbers=not numbers(everything) <= numbers(chat.question.full_text + "\n" + "\n".join(chat.replies)),
+        foreign_numbers=not numbers(everything) <= numbers("\n".join([chat.question.full_text, *chat.replies])),
         mirror=copied_once and adopted is not None and adopted == chat.answer,
         may_mirror=copied_once and (adopted is None or adopted == chat.answer),
-        repeats=sum(_repeats_earlier(spoken, place) for place in range(1, len(spoken))),
-        asking=sum(message.endswith("?") for message in chat.said[1:]),
+        repeats=sum(any(_alike(earlier, split[n]) for earlier in split[:n]) for n in range(1, len(split))),
+        asking=sum(message.endswith("?") for message in chat.messages[1:]),
         polite=bool(_POLITE.search(everything)),
     )
-
-
-def _repeats_earlier(spoken: tuple[tuple[str, ...], ...], place: int) -> bool:
-    return any(_alike(spoken[earlier], spoken[place]) for earlier in range(place))
 
 
 def _alike(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
     longest = max(len(first), len(second))
     return longest > 0 and words_in_order(first, second) >= REPEAT_SHARE * longest
+
+
+def on_common_cells(
+    real: Iterable[ChatTraits], simulated: Iterable[ChatTraits]
+) -> tuple[list[ChatTraits], list[ChatTraits]]:
+    """Both sides, reduced to the (question, assistant) pairs that both have."""
+    people, simulators = list(real), list(simulated)
+    common = {chat.cell for chat in people} & {chat.cell for chat in simulators}
+    return [chat for chat in people if chat.cell in common], [chat for chat in simulators if chat.cell in common]

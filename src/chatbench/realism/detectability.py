@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from chatbench.metrics.agreement import Undefined
 from chatbench.realism.behaviour import FEATURES, feature_rows
 from chatbench.realism.chats import ChatTraits
+from chatbench.realism.measures import NOTHING_TO_COMPARE
 
 FOLDS = 5
 FEWEST_QUESTIONS = 5
@@ -73,18 +74,22 @@ def detection(first: Sequence[ChatTraits], second: Sequence[ChatTraits], seed: i
     labels = np.repeat([0, 1], [len(first), len(second)])
     _, questions = np.unique([chat.cell[0] for chat in chats], return_inverse=True)
     if not len(first) or not len(second):
-        return Undefined("one side has nothing to compare")
+        return NOTHING_TO_COMPARE
     if questions.max() + 1 < FEWEST_QUESTIONS or len(chats) < FEWEST_CHATS:
-        return Undefined(
-            f"{questions.max() + 1} questions and {len(chats)} chats; "
-            f"{FEWEST_QUESTIONS} questions and {FEWEST_CHATS} chats are needed"
-        )
+        needed = f"{FEWEST_QUESTIONS} questions and {FEWEST_CHATS} chats are needed"
+        return Undefined(f"{questions.max() + 1} questions and {len(chats)} chats; {needed}")
     names, rows = _features(chats, questions)
     scores = out_of_fold_scores(rows, labels, questions)
     if scores is None:
         return Undefined("one side has chats on too few questions")
     rng = np.random.default_rng(seed)
-    accuracies, areas = _resampled(labels, scores, questions, rng)
+    of_question = [np.flatnonzero(questions == question) for question in range(int(questions.max()) + 1)]
+    accuracies, areas = [], []
+    for _ in range(RESAMPLES):
+        draw = rng.integers(len(of_question), size=len(of_question))
+        drawn = np.concatenate([of_question[question] for question in draw])
+        accuracies.append(_accuracy(labels[drawn], scores[drawn]))
+        areas.append(area_under_curve(labels[drawn], scores[drawn]))
     weights = _classifier().fit(rows, labels).coef_[0]
     order = np.argsort(weights, kind="stable")
     return Detection(
@@ -94,8 +99,8 @@ def detection(first: Sequence[ChatTraits], second: Sequence[ChatTraits], seed: i
         auc=area_under_curve(labels, scores),
         auc_interval=_interval(areas),
         p_value=_permutation_p(labels, scores, questions, rng),
-        telling_first=tuple(Telling(names[place], float(weights[place])) for place in order[:TELLING]),
-        telling_second=tuple(Telling(names[place], float(weights[place])) for place in order[::-1][:TELLING]),
+        telling_first=tuple(Telling(names[n], float(weights[n])) for n in order[:TELLING]),
+        telling_second=tuple(Telling(names[n], float(weights[n])) for n in order[::-1][:TELLING]),
     )
 
 
@@ -119,7 +124,7 @@ def _features(chats: Sequence[ChatTraits], questions: NDArray[np.int64]) -> tupl
     from scipy.sparse import csr_matrix, hstack  # type: ignore[import-untyped]  # late, and has no types
     from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]  # late, no types
 
-    texts = [re.sub(r"\d", "0", "\n".join(chat.chat.said)) for chat in chats]
+    texts = [re.sub(r"\d", "0", "\n".join(chat.chat.messages)) for chat in chats]
     shared = {"min_df": LEAST_CHATS_PER_GRAM, "max_features": MOST_GRAMS, "sublinear_tf": True}
     kinds = {
         "word": TfidfVectorizer(token_pattern=r"\S+", ngram_range=(1, 2), **shared),
@@ -158,19 +163,6 @@ def out_of_fold_scores(rows: Any, labels: NDArray[np.int64], questions: NDArray[
 
 def _accuracy(labels: NDArray[np.int64], scores: Floats) -> float:
     return float(((scores > 0) == (labels == 1)).mean())
-
-
-def _resampled(
-    labels: NDArray[np.int64], scores: Floats, questions: NDArray[np.int64], rng: np.random.Generator
-) -> tuple[list[float], list[float]]:
-    """Accuracies and areas of `RESAMPLES` draws of questions with replacement."""
-    places = [np.flatnonzero(questions == question) for question in range(int(questions.max()) + 1)]
-    accuracies, areas = [], []
-    for _ in range(RESAMPLES):
-        drawn = np.concatenate([places[question] for question in rng.integers(len(places), size=len(places))])
-        accuracies.append(_accuracy(labels[drawn], scores[drawn]))
-        areas.append(area_under_curve(labels[drawn], scores[drawn]))
-    return accuracies, areas
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:

@@ -1,19 +1,13 @@
-r"""The list of what is compared: traits of a group of chats, and distances between two groups.
+r"""What is compared: traits of a group of chats, and distances between two groups.
 
 A *trait* is one number of a group (a mean, a share), so two groups are as far apart as their numbers. A *distance* is
 taken between two groups as wholes (their distributions). Lexical measures are taken on all that is said about one
-question and then averaged over questions: how varied different people are about the same thing.
-
-How far apart two samples or two sets of frequencies are.
+question and then averaged over questions: how varied different people are about the same thing. They do not simply fall
+as a text grows, and are computed here because all measures of a table must split words in the same way; the tests
+compare with `lexicalrichness` 0.5.1.
 
 Divergences are in bits. Jensen-Shannon is symmetric, at most 1, and needs no smoothing; Kullback-Leibler is infinite
 where the second side never does what the first does, so `SMOOTHING` chats are added to every class before it.
-
-How varied language is: measures that do not simply fall as a text grows.
-
-All take a list of words. They are computed here and not by a package: of those for Python, `lexicalrichness` calls
-itself pre-alpha and brings textblob, pandas and matplotlib, `lexical-diversity` is from 2020, and each splits words in
-its own way, which must be the same for all measures of a table. The tests compare with `lexicalrichness` 0.5.1.
 """
 
 from __future__ import annotations
@@ -22,16 +16,21 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from chatbench.metrics.agreement import Undefined, Value
-from chatbench.realism.chats import SHORT_MESSAGE, WORDINGS, ChatTraits, Wording
+from chatbench.realism.chats import SHORT_MESSAGE, WORDINGS, ChatTraits
 
-Frequencies = NDArray[np.float64]
+Chats = Sequence[ChatTraits]
 
+NOTHING_TO_COMPARE = Undefined("one side has nothing to compare")
+NO_CHATS, NO_FOLLOW_UPS = "no chats", "nobody wrote a second message"
+NUMBERLESS, WORDLESS = "no question has a number in its text", "no question has a content word"
+WINDOW = 50
+"""Words per window of the moving average; a shorter text has no MATTR."""
+DRAW = 42
+"""Words per draw of HD-D, the customary number; a shorter text has no HD-D."""
 SMOOTHING = 0.5
 """Added to the count of every class before a Kullback-Leibler divergence (the prior of Jeffreys)."""
 LENGTH_EDGES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -41,7 +40,7 @@ LENGTH_EDGES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 def wasserstein(first: Sequence[float], second: Sequence[float]) -> Value:
     """Earth mover's distance between two samples, in their own unit: the mean shift that turns one into the other."""
     if not first or not second:
-        return Undefined("one side has nothing to compare")
+        return NOTHING_TO_COMPARE
     from scipy.stats import wasserstein_distance  # type: ignore[import-untyped]  # late: it takes most of a second; no types
 
     return float(wasserstein_distance(first, second))
@@ -56,7 +55,7 @@ def jensen_shannon(first: Sequence[int], second: Sequence[int]) -> Value:
     1.0
     """
     if not sum(first) or not sum(second):
-        return Undefined("one side has nothing to compare")
+        return NOTHING_TO_COMPARE
     from scipy.spatial.distance import jensenshannon  # type: ignore[import-untyped]  # late, and has no types
 
     return float(jensenshannon(first, second, base=2)) ** 2  # scipy's distance is the root of the divergence
@@ -65,15 +64,10 @@ def jensen_shannon(first: Sequence[int], second: Sequence[int]) -> Value:
 def kullback_leibler(first: Sequence[int], second: Sequence[int]) -> Value:
     """Bits lost by expecting the classes as `second` has them where they come as in `first`; both smoothed."""
     if not sum(first) or not sum(second):
-        return Undefined("one side has nothing to compare")
-    p, q = smoothed(first), smoothed(second)
+        return NOTHING_TO_COMPARE
+    raised = [np.asarray(counts, dtype=np.float64) + SMOOTHING for counts in (first, second)]
+    p, q = (counts / counts.sum() for counts in raised)
     return float(np.sum(p * np.log2(p / q)))
-
-
-def smoothed(counts: Sequence[int]) -> Frequencies:
-    """Frequencies of classes after adding `SMOOTHING` to each count; they sum to 1."""
-    raised = np.asarray(counts, dtype=np.float64) + SMOOTHING
-    return np.asarray(raised / raised.sum())
 
 
 def counts_by_length(lengths: Sequence[int]) -> list[int]:
@@ -86,12 +80,6 @@ def counts_by_length(lengths: Sequence[int]) -> list[int]:
     return [int(count) for count in np.bincount(places, minlength=len(LENGTH_EDGES))]
 
 
-WINDOW = 50
-"""Words per window of the moving average; a shorter text has no MATTR."""
-DRAW = 42
-"""Words per draw of HD-D, the customary number; a shorter text has no HD-D."""
-
-
 def moving_average_ttr(words: Sequence[str], window: int = WINDOW) -> Value:
     """MATTR: mean share of distinct words in all windows of `window` neighbouring words, 0..1.
 
@@ -102,13 +90,13 @@ def moving_average_ttr(words: Sequence[str], window: int = WINDOW) -> Value:
     """
     if len(words) < window:
         return Undefined(f"fewer than {window} words")
-    held = Counter(words[:window])
-    distinct = total = len(held)
+    counts = Counter(words[:window])
+    distinct = total = len(counts)
     for leaving, entering in zip(words, words[window:], strict=False):
-        held[entering] += 1
-        distinct += held[entering] == 1
-        held[leaving] -= 1
-        distinct -= held[leaving] == 0
+        counts[entering] += 1
+        distinct += counts[entering] == 1
+        counts[leaving] -= 1
+        distinct -= counts[leaving] == 0
         total += distinct
     return total / (len(words) - window + 1) / window
 
@@ -161,9 +149,6 @@ def distinct_ngrams(texts: Sequence[Sequence[str]], n: int) -> Value:
     return len(set(runs)) / len(runs) if runs else Undefined(f"no text has {n} words")
 
 
-Chats = Sequence[ChatTraits]
-
-
 @dataclass(frozen=True, slots=True)
 class Trait:
     """One number of a group of chats; `shrinks` where it depends on how many chats the group has."""
@@ -183,115 +168,116 @@ class Distance:
     between: Callable[[Chats, Chats], Value]
 
 
-def mean(values: Iterable[float | None], reason: str) -> Value:
+def _mean(values: Iterable[float | None], reason: str) -> Value:
     """Mean of the values that exist; undefined, for this reason, where none does."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else Undefined(reason)
 
 
-NO_CHATS = "no chats"
-NO_FOLLOW_UPS = "nobody wrote a second message"
-
-
-def _per_follow_up(count: Callable[[ChatTraits], int], chats: Chats) -> Value:
-    total = sum(chat.follow_ups for chat in chats)
-    return sum(map(count, chats)) / total if total else Undefined(NO_FOLLOW_UPS)
-
-
-def _per_question(measure: Callable[[list[ChatTraits]], Value], chats: Chats) -> Value:
-    """Mean over the questions on which the measure exists."""
-    groups: dict[str, list[ChatTraits]] = defaultdict(list)
-    for chat in chats:
-        groups[chat.cell[0]].append(chat)
-    values = [measure(group) for group in groups.values()]
-    reason = next((value.reason for value in values if isinstance(value, Undefined)), NO_CHATS)
-    return mean((None if isinstance(value, Undefined) else value for value in values), reason)
-
-
-def _of_all_words(measure: Callable[[Sequence[str]], Value], chats: Chats) -> Value:
-    return _per_question(lambda group: measure([w for chat in group for text in chat.words for w in text]), chats)
-
-
-def _distinct_first_messages(group: Chats) -> Value:
-    return len({chat.words[:1] for chat in group}) / len(group)
-
-
-def _distinct_pairs(group: Chats) -> Value:
-    return distinct_ngrams([text for chat in group for text in chat.words], 2)
-
-
-def _said_by_others(chats: Chats) -> Value:
-    """Share of follow-ups that stand word for word in another chat about the same question."""
-    holders: Counter[tuple[str, tuple[str, ...]]] = Counter(
-        (chat.cell[0], message) for chat in chats for message in set(chat.words[1:])
-    )
-    return _per_follow_up(lambda chat: sum(holders[chat.cell[0], m] > 1 for m in chat.words[1:]), chats)
-
-
-def _mean_of(of: Callable[[ChatTraits], float | None], reason: str = NO_CHATS) -> Callable[[Chats], Value]:
+def _per_chat(
+    name: str, of: Callable[[ChatTraits], float | None], unit: str = "share", reason: str = NO_CHATS
+) -> Trait:
     """The mean of a number of each chat, over the chats that have it."""
-    return lambda chats: mean(map(of, chats), reason)
+    return Trait(name, unit, lambda chats: _mean(map(of, chats), reason))
 
 
-def _worded(name: Wording) -> Trait:
-    return Trait(f"first message: {name}", "share", _mean_of(lambda chat: float(chat.wording == name)))
+def _per_follow_up(name: str, count: Callable[[ChatTraits], int], unit: str = "share") -> Trait:
+    def of(chats: Chats) -> Value:
+        total = sum(chat.follow_ups for chat in chats)
+        return sum(map(count, chats)) / total if total else Undefined(NO_FOLLOW_UPS)
+
+    return Trait(name, unit, of)
 
 
-NUMBERLESS, WORDLESS = "no question has a number in its text", "no question has a content word"
+def _per_question(
+    name: str, measure: Callable[[list[ChatTraits]], Value], unit: str = "share", *, shrinks: bool = False
+) -> Trait:
+    """Mean over the questions on which the measure exists."""
+
+    def of(chats: Chats) -> Value:
+        groups: dict[str, list[ChatTraits]] = defaultdict(list)
+        for chat in chats:
+            groups[chat.cell[0]].append(chat)
+        values = [measure(group) for group in groups.values()]
+        reason = next((value.reason for value in values if isinstance(value, Undefined)), NO_CHATS)
+        return _mean((None if isinstance(value, Undefined) else value for value in values), reason)
+
+    return Trait(name, unit, of, shrinks)
+
+
+def _lexical(name: str, measure: Callable[[Sequence[str]], Value], unit: str = "share") -> Trait:
+    return _per_question(name, lambda group: measure([w for chat in group for text in chat.words for w in text]), unit)
+
+
+def _worded_as(wording: str) -> Trait:
+    return _per_chat(f"first message: {wording}", lambda chat: float(chat.wording == wording))
+
+
+def _copied_follow_ups(chats: Chats) -> Value:
+    """Share of follow-ups that stand word for word in another chat about the same question."""
+    holders = Counter((chat.cell[0], message) for chat in chats for message in set(chat.words[1:]))
+    trait = _per_follow_up("", lambda chat: sum(holders[chat.cell[0], message] > 1 for message in chat.words[1:]))
+    return trait.of(chats)
+
+
 TRAITS: tuple[Trait, ...] = (
-    Trait("user turns", "turns", _mean_of(lambda chat: float(chat.turns))),
-    Trait("chats that end after the first reply", "share", _mean_of(lambda chat: float(chat.turns == 1))),
-    Trait("length of the first message", "words", _mean_of(lambda chat: float(chat.first_words))),
-    Trait("length of a follow-up", "words", partial(_per_follow_up, lambda chat: sum(chat.follow_up_words))),
-    Trait(
+    _per_chat("user turns", lambda chat: float(chat.turns), "turns"),
+    _per_chat("chats that end after the first reply", lambda chat: float(chat.turns == 1)),
+    _per_chat("length of the first message", lambda chat: float(chat.first_words), "words"),
+    _per_follow_up("length of a follow-up", lambda chat: sum(chat.follow_up_words), "words"),
+    _per_follow_up(
         f"follow-ups of at most {SHORT_MESSAGE} words",
-        "share",
-        partial(_per_follow_up, lambda chat: sum(length <= SHORT_MESSAGE for length in chat.follow_up_words)),
+        lambda chat: sum(length <= SHORT_MESSAGE for length in chat.follow_up_words),
     ),
-    Trait("chats with polite words", "share", _mean_of(lambda chat: float(chat.polite))),
-    *map(_worded, WORDINGS),
-    Trait("mirrors of the benchmark", "share", _mean_of(lambda chat: float(chat.mirror))),
-    Trait("mirrors, unread replies included", "share", _mean_of(lambda chat: float(chat.may_mirror))),
-    Trait("chats that tell the options", "share", _mean_of(lambda chat: float(chat.options_told))),
-    Trait("chats with a number from nowhere", "share", _mean_of(lambda chat: float(chat.foreign_numbers))),
-    Trait("numbers told at first", "share", _mean_of(lambda chat: chat.at_first.numbers, NUMBERLESS)),
-    Trait("numbers told by the end", "share", _mean_of(lambda chat: chat.at_end.numbers, NUMBERLESS)),
-    Trait("content words told at first", "share", _mean_of(lambda chat: chat.at_first.words, WORDLESS)),
-    Trait("content words told by the end", "share", _mean_of(lambda chat: chat.at_end.words, WORDLESS)),
-    Trait("MATTR", "share", partial(_of_all_words, moving_average_ttr)),
-    Trait("HD-D", "share", partial(_of_all_words, hypergeometric_diversity)),
-    Trait("Yule's K", "", partial(_of_all_words, yules_k)),
-    Trait("distinct first messages", "share", partial(_per_question, _distinct_first_messages), shrinks=True),
-    Trait("distinct word pairs", "share", partial(_per_question, _distinct_pairs), shrinks=True),
-    Trait("follow-ups that repeat the chat", "share", partial(_per_follow_up, lambda chat: chat.repeats)),
-    Trait("follow-ups said in other chats", "share", _said_by_others, shrinks=True),
+    _per_chat("chats with polite words", lambda chat: float(chat.polite)),
+    *map(_worded_as, WORDINGS),
+    _per_chat("mirrors of the benchmark", lambda chat: float(chat.mirror)),
+    _per_chat("mirrors, unread replies included", lambda chat: float(chat.may_mirror)),
+    _per_chat("chats that tell the options", lambda chat: float(chat.options_told)),
+    _per_chat("chats with a number from nowhere", lambda chat: float(chat.foreign_numbers)),
+    _per_chat("numbers told at first", lambda chat: chat.at_first.numbers, reason=NUMBERLESS),
+    _per_chat("numbers told by the end", lambda chat: chat.at_end.numbers, reason=NUMBERLESS),
+    _per_chat("content words told at first", lambda chat: chat.at_first.words, reason=WORDLESS),
+    _per_chat("content words told by the end", lambda chat: chat.at_end.words, reason=WORDLESS),
+    _lexical("MATTR", moving_average_ttr),
+    _lexical("HD-D", hypergeometric_diversity),
+    _lexical("Yule's K", yules_k, ""),
+    _per_question(
+        "distinct first messages", lambda group: len({chat.words[:1] for chat in group}) / len(group), shrinks=True
+    ),
+    _per_question(
+        "distinct word pairs",
+        lambda group: distinct_ngrams([text for chat in group for text in chat.words], 2),
+        shrinks=True,
+    ),
+    _per_follow_up("follow-ups that repeat the chat", lambda chat: chat.repeats),
+    Trait("follow-ups said in other chats", "share", _copied_follow_ups, shrinks=True),
 )
 
 
-def _lengths(name: str, unit: str, of: Callable[[Chats], list[int]], *, by_class: bool) -> list[Distance]:
+def _lengths(name: str, unit: str, of: Callable[[ChatTraits], Iterable[int]], *, by_class: bool) -> list[Distance]:
     """Wasserstein and Jensen-Shannon between two distributions of a count."""
 
+    def counts(chats: Chats) -> list[int]:
+        return [count for chat in chats for count in of(chat)]
+
     def divergence(first: Chats, second: Chats) -> Value:
-        one, other = of(first), of(second)
+        one, other = counts(first), counts(second)
         if by_class:
             return jensen_shannon(counts_by_length(one), counts_by_length(other))
         highest = max([*one, *other], default=0)
         return jensen_shannon(*([lengths.count(n) for n in range(highest + 1)] for lengths in (one, other)))
 
     return [
-        Distance(f"{name}, Wasserstein", unit, lambda first, second: wasserstein(of(first), of(second))),
+        Distance(f"{name}, Wasserstein", unit, lambda first, second: wasserstein(counts(first), counts(second))),
         Distance(f"{name}, Jensen-Shannon", "bits", divergence),
     ]
 
 
-def _follow_up_lengths(chats: Chats) -> list[int]:
-    return [length for chat in chats for length in chat.follow_up_words]
-
-
 LENGTH_DISTANCES: tuple[Distance, ...] = (
-    *_lengths("user turns", "turns", lambda chats: [chat.turns for chat in chats], by_class=False),
-    *_lengths("first-message length", "words", lambda chats: [chat.first_words for chat in chats], by_class=True),
-    *_lengths("follow-up length", "words", _follow_up_lengths, by_class=True),
+    *_lengths("user turns", "turns", lambda chat: [chat.turns], by_class=False),
+    *_lengths("first-message length", "words", lambda chat: [chat.first_words], by_class=True),
+    *_lengths("follow-up length", "words", lambda chat: chat.follow_up_words, by_class=True),
 )
 
 

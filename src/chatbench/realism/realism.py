@@ -1,13 +1,12 @@
 """How like people the simulated users of a model are, per split and over splits.
 
 Reads the stored chats and the study, and writes `results/realism/<model>/split_i.json` and `summary.json`; nothing is
-generated, except with `termination`, which asks the model itself. The files of the base model end in
-`_base`.
+generated, except with `termination`, which asks the model itself. The files of the base model end in `_base`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -33,7 +32,7 @@ OF_SCORES_ONLY = ("bleu", "rouge", "sacrebleu", "ece", "resampling")
 
 @dataclass(frozen=True, slots=True)
 class RealismSettings:
-    """`base model` looks at the base's chats instead; `termination` asks the model at every point of the real chats."""
+    """`base_model` compares the base's chats instead; `termination` asks the model at every point of the real chats."""
 
     base_model: bool = False
     termination: bool = False
@@ -67,9 +66,13 @@ def realism(
     stops: dict[str, Termination] = {}
     for entry in chats:
         found[entry.split.id] = of_split(study, people, entry, settings)
-        stop = _termination(workspace, model, entry, settings, say)
+        base_model = settings.base_model
+        stop = stored_termination(workspace, model, entry, base_model=base_model)
+        if stop is None and settings.termination:
+            stop = termination_of(workspace, model, entry, base_model=base_model, say=say)
         if stop is not None:
             stops[entry.split.id] = stop
+    of_scores = signature(model, workspace.manifest, chats, Resampling(replicates=0))
     sizes = {part: [len(entry.split.question_ids(part)) for entry in chats] for part in ("train", "test")}
     table = RealismTable(
         model=model,
@@ -78,19 +81,17 @@ def realism(
         termination=stops,
         train_questions=sum(sizes["train"]) / len(chats),
         test_questions=sum(sizes["test"]) / len(chats),
-        signature=_signature(signature(model, workspace.manifest, chats, Resampling(replicates=0)), settings),
+        signature={
+            **{name: value for name, value in of_scores.items() if name not in OF_SCORES_ONLY},
+            "halvings": HALVINGS,
+            "realism_seed": settings.seed,
+            **{name: metadata.version(name) for name in ("scikit-learn", "scipy")},
+        },
         notes=tuple(notes),
     )
     for name, content in as_json(table).items():
         write_json(folder / f"{name}{ending}.json", content)
     return table
-
-
-def _signature(of_scores: Mapping[str, object], settings: RealismSettings) -> dict[str, object]:
-    """The scores' signature without what only scores depend on, and what only realism depends on."""
-    shared = {name: value for name, value in of_scores.items() if name not in OF_SCORES_ONLY}
-    versions = {name: metadata.version(name) for name in ("scikit-learn", "scipy")}
-    return {**shared, "halvings": HALVINGS, "realism_seed": settings.seed, **versions}
 
 
 def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, settings: RealismSettings) -> Realism:
@@ -102,13 +103,11 @@ def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, sett
     source = settings.source
     simulation = next((one for one in entry.simulations if one.source == source), None)
     if simulation is None:
-        raise ChatbenchError(
-            f"{entry.split.id}: no chats of the {source} simulator",
-            fix=f"chatbench simulate MODEL --assistant SPEC --split {entry.split.id} --base",
-        )
+        fix = f"chatbench simulate MODEL --assistant SPEC --split {entry.split.id} --base"
+        raise ChatbenchError(f"{entry.split.id}: no chats of the {source} simulator", fix=fix)
     test = set(entry.split.question_ids("test"))
-    spoken = simulated_chats(simulation.chats, study.questions)
-    real, simulated = on_common_cells((chat for chat in people if chat.cell[0] in test), map(traits_of, spoken))
+    of_simulator = map(traits_of, simulated_chats(simulation.chats, study.questions))
+    real, simulated = on_common_cells((chat for chat in people if chat.cell[0] in test), of_simulator)
     if not real:
         raise ChatbenchError(
             f"{entry.split.id}: no question on which both people and the {source} simulator chatted with one assistant",
@@ -116,13 +115,3 @@ def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, sett
             fix="simulate with these assistants",
         )
     return compare(real, simulated, [chat for chat in people if chat.cell[0] not in test], settings.seed)
-
-
-def _termination(
-    workspace: Workspace, model: str, entry: SplitChats, settings: RealismSettings, say: Say
-) -> Termination | None:
-    """What was computed before for the same model and chats, or is computed now if that was asked for."""
-    stored = stored_termination(workspace, model, entry, base_model=settings.base_model)
-    if stored is not None or not settings.termination:
-        return stored
-    return termination_of(workspace, model, entry, base_model=settings.base_model, say=say)

@@ -77,21 +77,19 @@ def as_json(table: RealismTable) -> dict[str, dict[str, object]]:
     files = {split_id: {**head, "split": split_id, "realism": plain(one)} for split_id, one in table.splits.items()}
     for split_id, scores in table.termination.items():
         files[split_id]["termination"] = plain(scores)
-    measures = [
-        {"measure": name, "unit": found[0].unit, **_columns_json(table, found)}
-        for name, found in table.measures().items()
-    ]
+    measures: list[dict[str, object]] = []
+    for name, found in table.measures().items():
+        columns = {column: [getattr(one, column) for one in found] for column in (*COLUMNS, "further")}
+        estimates = {
+            column: _estimate_json(table.mean(values)) for column, values in columns.items() if None not in values
+        }
+        measures.append({"measure": name, "unit": found[0].unit, **estimates})
     stops = list(table.termination.values())
     termination = {
         name: _estimate_json(table.mean([getattr(scores, name) for scores in stops])) for name in TERMINATION_NAMES
     }
     summary = {**head, "splits": list(table.splits), "notes": list(table.notes), "measures": measures}
     return {**files, "summary": {**summary, "termination": termination if stops else {}}}
-
-
-def _columns_json(table: RealismTable, found: Sequence[Comparison]) -> dict[str, object]:
-    columns = {name: [getattr(one, name) for one in found] for name in (*COLUMNS, "further")}
-    return {name: _estimate_json(table.mean(values)) for name, values in columns.items() if None not in values}
 
 
 def _estimate_json(estimate: Estimate) -> dict[str, object]:
@@ -105,9 +103,48 @@ def _estimate_json(estimate: Estimate) -> dict[str, object]:
 
 def realism_grids(table: RealismTable) -> list[Grid]:
     """All measures; where people would stop, if that was asked; of the first split the classes and what tells."""
+    rows = []
+    for name, found in table.measures().items():
+        unit = found[0].unit
+        show = percent if unit == "share" else number
+        columns = [_value(table, [getattr(one, column) for one in found], show) for column in COLUMNS]
+        further = [one.further for one in found if one.further is not None]
+        label = name if unit in ("share", "") else f"{name} ({unit})"
+        rows.append((label, *columns, percent(table.mean(further).mean) if further else EMPTY))
+    header = ("", "simulated", "people", "apart", "people apart", "further")
+    grids = [Grid(f"Realism of {table.model}, {table.source}, on held-out questions", header, tuple(rows))]
+    if table.termination:
+        scores = list(table.termination.values())
+        points = sum(one.decisions for one in scores) / len(scores)
+        title = f"Does it stop where people stop? ({points:.0f} points of real chats per split)"
+        named = [
+            (label, _value(table, [getattr(one, name) for one in scores], number))
+            for name, label in TERMINATION_NAMES.items()
+        ]
+        grids.append(Grid(title, ("", table.source), tuple(named)))
     split_id, first = next(iter(table.splits.items()))
-    of_first = [_class_grid(first, split_id), _telling_grid(first, split_id)]
-    return [grid for grid in (_measure_grid(table), _termination_grid(table), *of_first) if grid.rows]
+    if first.classes:
+        classes = tuple((one.name, percent(one.simulated), percent(one.people)) for one in first.classes)
+        title = f"Classes of behaviour, by what sets them apart ({split_id})"
+        grids.append(Grid(title, ("", "simulated", "people"), classes))
+    if isinstance(first.detected, Detection):
+        pairs = zip(first.detected.telling_second, first.detected.telling_first, strict=True)
+        weights = tuple(
+            (one.feature, f"{one.weight:+.2f}", other.feature, f"{other.weight:+.2f}") for one, other in pairs
+        )
+        title = f"What the classifier goes by ({split_id}; permutation p {first.detected.p_value:.3f})"
+        grids.append(Grid(title, ("speaks for simulated", "weight", "speaks for a person", "weight"), weights))
+    return grids
+
+
+def _value(table: RealismTable, values: Sequence[Value | None], show: Callable[[Value | None], str]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return EMPTY
+    estimate = table.mean(known)
+    if isinstance(estimate.standard_error, Undefined) or isinstance(estimate.mean, Undefined):
+        return show(estimate.mean)
+    return f"{show(estimate.mean).removesuffix(' %')} ± {show(estimate.standard_error)}"
 
 
 def realism_footnotes(table: RealismTable) -> list[str]:
@@ -118,60 +155,12 @@ def realism_footnotes(table: RealismTable) -> list[str]:
     )
     detected = next(iter(table.splits.values())).detected
     missing = [f"classifier: {detected}"] if isinstance(detected, Undefined) else []
+    chats = f"{people:.0f} of {persons:.0f} people, {simulated:.0f} simulated"
     return [
-        f"splits: {len(table.splits)}; chats a split: {people:.0f} of {persons:.0f} people, {simulated:.0f} simulated",
+        f"splits: {len(table.splits)}; chats per split: {chats}",
         "apart: distance of simulated chats to half of the people; people apart: of the other half to the same half, "
         "by equally many chats; further: share of random halvings in which the simulated chats are further away",
         *missing,
         *table.notes,
         f"signature {table.signature_id}",
     ]
-
-
-def _measure_grid(table: RealismTable) -> Grid:
-    rows = []
-    for name, found in table.measures().items():
-        unit = found[0].unit
-        show = percent if unit == "share" else number
-        cells = [_cell(table, [getattr(one, column) for one in found], show) for column in COLUMNS]
-        further = [one.further for one in found if one.further is not None]
-        label = name if unit in ("share", "") else f"{name} ({unit})"
-        rows.append((label, *cells, percent(table.mean(further).mean) if further else EMPTY))
-    header = ("", "simulated", "people", "apart", "people apart", "further")
-    return Grid(f"Realism of {table.model}, {table.source}, on held-out questions", header, tuple(rows))
-
-
-def _cell(table: RealismTable, values: Sequence[Value | None], show: Callable[[Value | None], str]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return EMPTY
-    estimate = table.mean(known)
-    if isinstance(estimate.standard_error, Undefined) or isinstance(estimate.mean, Undefined):
-        return show(estimate.mean)
-    return f"{show(estimate.mean).removesuffix(' %')} ± {show(estimate.standard_error)}"
-
-
-def _termination_grid(table: RealismTable) -> Grid:
-    found = list(table.termination.values())
-    points = sum(scores.decisions for scores in found) / max(1, len(found))
-    rows = [
-        (title, _cell(table, [getattr(scores, name) for scores in found], number))
-        for name, title in TERMINATION_NAMES.items()
-    ]
-    title = f"Does it stop where people stop? ({points:.0f} points of real chats a split)"
-    return Grid(title, ("", table.source), tuple(rows) if found else ())
-
-
-def _class_grid(realism: Realism, split_id: str) -> Grid:
-    rows = tuple((one.name, percent(one.simulated), percent(one.people)) for one in realism.classes)
-    return Grid(f"Classes of behaviour, by what sets them apart ({split_id})", ("", "simulated", "people"), rows)
-
-
-def _telling_grid(realism: Realism, split_id: str) -> Grid:
-    found = realism.detected
-    if not isinstance(found, Detection):
-        return Grid("", (), ())
-    pairs = zip(found.telling_second, found.telling_first, strict=True)
-    rows = tuple((one.feature, f"{one.weight:+.2f}", other.feature, f"{other.weight:+.2f}") for one, other in pairs)
-    title = f"What the classifier goes by ({split_id}; permutation p {found.p_value:.3f})"
-    return Grid(title, ("speaks for simulated", "weight", "speaks for a person", "weight"), rows)

@@ -1,21 +1,16 @@
-r"""Asks a simulator, at every point of the real held-out chats at which a person could stop, whether it would.
-
-Two things are taken at each point: one output, drawn as in a simulation but cut after `OPENING_TOKENS` tokens, since an
-answer shows in its first words; and the probability of `Answer: A` ... `Answer: D` together, each with its end marker,
-as the product of its tokens' probabilities. The probability is of whole valid answers, so it is a little below that of
-an output that merely begins like one.
-
-Stored as `results/realism/<model>/split_i_termination.json` with what it depends on; computed once.
-
-Whether a simulator stops where people stop, asked at every point of real chats at which a person could stop.
+r"""Whether a simulator stops where people stop, asked at every point of real held-out chats where a person could stop.
 
 A *decision* comes after each reply of the assistant in a person's chat: the person either ended the chat and answered,
-or went on. The simulator is shown the same chat up to that reply and writes one output; an answer means that it would
-have ended. So people and simulator decide at the same points, which simulated chats of their own cannot give: there the
-points differ. From records alone only the distribution of user turns can be compared.
+or went on. The simulator is shown the same chat up to that reply, so people and simulator decide at the same points;
+in simulated chats of its own the points would differ. Two things are taken at each point: one output, drawn as in a
+simulation but cut after `OPENING_TOKENS` tokens, which means to end where it is an answer; and the probability of
+`Answer: A` ... `Answer: D` together, each with its end marker, as the product of its tokens' probabilities. The
+probability is of complete valid answers, so it is a little below that of an output that merely begins like one.
 
 F1 takes ending as the positive class. It has no human ceiling, since no second person was asked at the same point; its
 floors are to end always, and to end by chance as often as people of the training side do after so many replies.
+
+Stored as `results/realism/<model>/split_i_termination.json` with what it depends on; computed once.
 
 Source: turn-level termination F1 as in UserLM (arXiv 2510.06552), there with an end-of-conversation token.
 """
@@ -48,19 +43,22 @@ if TYPE_CHECKING:
     from chatbench.models.encoding import TextForm
     from chatbench.models.loading import Loaded
 
-NO_DECISIONS = "no decisions"
+Say = Callable[[str], None]
+
+OPENING_TOKENS = 16
+"""Enough for white space, a quotation mark, `YOU: ` and `Answer: ` even where each character is a token of its own."""
+NO_DECISIONS, NO_PROBABILITIES = "no decisions", "probabilities were not computed"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """One point at which a person could stop.
 
-    `replies`: how many the person had heard, from 1. `ended`: the person stopped here. `predicted`: the simulator's
+    `replies`: how many the person had got, from 1. `ended`: the person stopped here. `predicted`: the simulator's
     output was an answer. `probability`: the simulator's probability of answering A, B, C or D here, 0..1; None where it
     was not computed.
     """
 
-    question_id: str
     replies: int
     ended: bool
     predicted: bool
@@ -69,9 +67,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Termination:
-    """Scores over decisions, shares in 0..1; `brier` and `calibration_error` are of the probability.
+    """Scores over decisions, shares in 0..1.
 
-    `brier_floor` is the score of giving people's overall share of endings as the probability everywhere.
+    `brier` (mean squared difference of probability and outcome, 0 is certain and right) and `calibration_error` are of
+    the probability; `brier_floor` is the score of giving people's overall share of endings as probability everywhere.
     """
 
     decisions: int
@@ -97,8 +96,11 @@ def termination(decisions: Sequence[Decision], end_shares: Mapping[int, float]) 
     ended = sum(decision.ended for decision in decisions)
     predicted = sum(decision.predicted for decision in decisions)
     both = sum(decision.ended and decision.predicted for decision in decisions)
-    chance = [_chance(end_shares, decision.replies) for decision in decisions]
+    # By chance: the share after so many replies; where the training side has none, that of the nearest smaller number.
+    nearest = [max((n for n in end_shares if n <= decision.replies), default=0) for decision in decisions]
+    chance = [end_shares.get(replies, 0.0) for replies in nearest]
     known = [(one.probability, float(one.ended)) for one in decisions if one.probability is not None]
+    outcomes, probabilities = [ended for _, ended in known], [probability for probability, _ in known]
     base = share(ended, total, NO_DECISIONS)
     return Termination(
         decisions=total,
@@ -113,11 +115,11 @@ def termination(decisions: Sequence[Decision], end_shares: Mapping[int, float]) 
             math.fsum(chance),
             ended,
         ),
-        brier=_brier(known),
-        brier_floor=base if isinstance(base, Undefined) else base * (1 - base),
-        calibration_error=calibration_error([ended for _, ended in known], [p for p, _ in known])
+        brier=math.fsum((probability - ended) ** 2 for probability, ended in known) / len(known)
         if known
-        else Undefined("probabilities were not computed"),
+        else Undefined(NO_PROBABILITIES),
+        brier_floor=base if isinstance(base, Undefined) else base * (1 - base),
+        calibration_error=calibration_error(outcomes, probabilities) if known else Undefined(NO_PROBABILITIES),
     )
 
 
@@ -127,8 +129,8 @@ def f1_score(both: float, predicted: float, actual: float) -> Value:
     >>> f1_score(both=2, predicted=3, actual=5)  # precision 2/3, recall 2/5
     0.5
     """
-    whole = predicted + actual
-    return 2 * both / whole if whole else Undefined("nobody ended a chat, and the simulator never would")
+    total = predicted + actual
+    return 2 * both / total if total else Undefined("nobody ended a chat, and the simulator never would")
 
 
 def end_shares_by_reply(user_turns: Iterable[int]) -> dict[int, float]:
@@ -141,25 +143,6 @@ def end_shares_by_reply(user_turns: Iterable[int]) -> dict[int, float]:
     return {
         turns: ends[turns] / sum(count for other, count in ends.items() if other >= turns) for turns in sorted(ends)
     }
-
-
-def _chance(end_shares: Mapping[int, float], replies: int) -> float:
-    """The share after so many replies; where the training side has none, that of the nearest smaller number."""
-    known = [number for number in end_shares if number <= replies]
-    return end_shares[max(known)] if known else 0.0
-
-
-def _brier(known: Sequence[tuple[float, float]]) -> Value:
-    """Mean squared difference of probability and outcome, 0 (certain and right) to 1."""
-    if not known:
-        return Undefined("probabilities were not computed")
-    return math.fsum((probability - ended) ** 2 for probability, ended in known) / len(known)
-
-
-Say = Callable[[str], None]
-
-OPENING_TOKENS = 16
-"""Enough for white space, a quotation mark, `YOU: ` and `Answer: ` even where each character is a token of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,10 +190,16 @@ def termination_of(workspace: Workspace, model: str, entry: SplitChats, *, base_
             fix="simulate again with --overwrite",
         )
     say(f"{entry.split.id}: asking {model} at {len(points):,} points of real chats whether to stop")
+    recorded = depends_on["temperature"]
+    temperature = 1.0 if recorded is None else float(cast(float, recorded))
     participant = LocalSimulator(
-        loaded, model, temperature=_temperature(entry, base_model), max_tokens=OPENING_TOKENS, template=form.template
+        loaded, model, temperature=temperature, max_tokens=OPENING_TOKENS, template=form.template
     )
-    decisions = decisions_at(points, would_stop(participant, points), answer_probabilities(loaded, form, points))
+    stops, probabilities = would_stop(participant, points), answer_probabilities(loaded, form, points)
+    decisions = [
+        Decision(point.replies, point.ended, stop, probability)
+        for point, stop, probability in zip(points, stops, probabilities, strict=True)
+    ]
     training = [chat.user_turns for chat in study.conversations if chat.question_id not in test]
     scores = termination(decisions, end_shares_by_reply(training))
     content = {"depends_on": depends_on, "scores": plain(scores)}
@@ -220,16 +209,10 @@ def termination_of(workspace: Workspace, model: str, entry: SplitChats, *, base_
 
 def would_stop(participant: Participant, points: Sequence[StoppingPoint]) -> list[bool]:
     """Whether one output of the simulator at each point is an answer; silence and failures are none."""
-    requests = [
-        Request(
-            "simulator",
-            point.messages,
-            point.question_id,
-            derive_seed(0, point.conversation_id, point.replies, "termination"),
-            "turn",
-        )
-        for point in points
-    ]
+    requests = []
+    for point in points:
+        seed = derive_seed(0, point.conversation_id, point.replies, "termination")
+        requests.append(Request("simulator", point.messages, point.question_id, seed, "turn"))
     return [
         not isinstance(reply, Failure) and read_answer(clean_output(reply.text)) is not None
         for reply in participant.reply_all(requests)
@@ -242,7 +225,12 @@ def answer_probabilities(loaded: Loaded, form: TextForm, points: Sequence[Stoppi
     from chatbench.models.loading import context_length
     from chatbench.models.loss import score_rows
 
-    rows = [_answer_row(point, place, letter) for place, point in enumerate(points) for letter in LETTERS]
+    rows = []
+    for place, point in enumerate(points):
+        for answer in (ANSWER_PREFIX + letter for letter in LETTERS):
+            messages = (*point.messages, Message("assistant", answer))
+            prompt, completion = prompt_text(messages), completion_text(answer)
+            rows.append(ExampleRow(prompt, completion, messages, point.question_id, str(place), "answer"))
     encoded = encode_rows(loaded.tokenizer, rows, context_length(loaded.model), form)
     found: dict[int, list[float]] = {}
     for row, loss in zip(encoded.rows, score_rows(loaded.model, encoded), strict=True):
@@ -250,23 +238,6 @@ def answer_probabilities(loaded: Loaded, form: TextForm, points: Sequence[Stoppi
     return [
         min(1.0, math.fsum(found[place])) if len(found.get(place, ())) == len(LETTERS) else None
         for place in range(len(points))
-    ]
-
-
-def _answer_row(point: StoppingPoint, place: int, letter: str) -> ExampleRow:
-    """The example in which a person ends the chat here with this letter; its id says at which point."""
-    answer = ANSWER_PREFIX + letter
-    messages = (*point.messages, Message("assistant", answer))
-    return ExampleRow(prompt_text(messages), completion_text(answer), messages, point.question_id, str(place), "answer")
-
-
-def decisions_at(
-    points: Sequence[StoppingPoint], stops: Sequence[bool], probabilities: Sequence[float | None]
-) -> list[Decision]:
-    """What people and simulator did at each point."""
-    return [
-        Decision(point.question_id, point.replies, point.ended, stop, probability)
-        for point, stop, probability in zip(points, stops, probabilities, strict=True)
     ]
 
 
@@ -280,11 +251,11 @@ def stored_termination(workspace: Workspace, model: str, entry: SplitChats, *, b
     points = sum(chat.user_turns for chat in study.conversations if chat.question_id in test)
     if content.get("depends_on") != _depends_on(entry, base_model=base_model, points=points):
         return None
-    return Termination(**{name: _read(value) for name, value in content["scores"].items()})  # type: ignore[arg-type]  # as written
-
-
-def _read(value: object) -> object:
-    return Undefined(str(value["undefined"])) if isinstance(value, dict) else value
+    scores = {
+        name: Undefined(str(value["undefined"])) if isinstance(value, dict) else value
+        for name, value in content["scores"].items()
+    }
+    return Termination(**scores)  # type: ignore[arg-type]  # as written
 
 
 def _path(workspace: Workspace, model: str, entry: SplitChats, *, base_model: bool) -> Path:
@@ -292,24 +263,12 @@ def _path(workspace: Workspace, model: str, entry: SplitChats, *, base_model: bo
     return workspace.realism(model) / f"{entry.split.id}_termination{ending}.json"
 
 
-def _source(base_model: bool) -> str:
-    return BASE_MODEL if base_model else FINE_TUNED
-
-
-def _temperature(entry: SplitChats, base_model: bool) -> float:
-    simulator = cast("Mapping[str, object]", entry.settings[_source(base_model)]["simulator"])
-    return float(cast(float, simulator.get("temperature", 1.0)))
-
-
 def _depends_on(entry: SplitChats, *, base_model: bool, points: int) -> dict[str, object]:
-    settings = entry.settings[_source(base_model)]
+    settings = entry.settings[BASE_MODEL if base_model else FINE_TUNED]
     simulator = cast("Mapping[str, object]", settings["simulator"])
     return {
-        "weights": simulator.get("weights"),
-        "form": simulator.get("form"),
-        "temperature": simulator.get("temperature"),
-        "questions_sha256": settings["questions_sha256"],
-        "held_out_sha256": settings["held_out_sha256"],
+        **{name: simulator.get(name) for name in ("weights", "form", "temperature")},
+        **{name: settings[name] for name in ("questions_sha256", "held_out_sha256")},
         "points": points,
         "opening_tokens": OPENING_TOKENS,
     }

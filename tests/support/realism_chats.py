@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from chatbench.core.records import Question
-from chatbench.realism.chats import ChatTraits, SpokenChat, traits_of
+from chatbench.realism.chats import ChatTraits, UserChat, traits_of
 
 TRAINS = Question(
     "trains",
@@ -24,7 +24,7 @@ CELLS = Question(
 
 
 def chat(
-    said: Sequence[str],
+    messages: Sequence[str],
     *,
     replies: Sequence[str] = (),
     question: Question = TRAINS,
@@ -33,5 +33,5 @@ def chat(
     answer: str | None = "B",
 ) -> ChatTraits:
     """The traits of a chat; a missing reply is `I see.`."""
-    heard = [*replies, *["I see."] * (len(said) - len(replies))]
-    return traits_of(SpokenChat(question, assistant, person, tuple(said), tuple(heard), answer))
+    all_replies = [*replies, *["I see."] * (len(messages) - len(replies))]
+    return traits_of(UserChat(question, assistant, person, tuple(messages), tuple(all_replies), answer))
