@@ -20,13 +20,12 @@ from chatbench.models.loading import load
 from chatbench.models.loss import padded_batch
 from chatbench.models.precision import resolve_precision
 from chatbench.protocol.plain_text import EncodedExample, encode_completion, encode_prompt
-from chatbench.training import checkpoints as training_result
+from chatbench.training import result as training_result
 from chatbench.training import run as training
 from chatbench.training import trainer as completion_trainer
-from chatbench.training.checkpoints import FILE_LIST, is_complete, latest_complete, seal
+from chatbench.training.checkpoints import FILE_LIST, add_checksums, is_complete, latest_complete
 from chatbench.training.finetune import finetune, spread
-from chatbench.training.job import TrainingJob
-from chatbench.training.run import TrainingOutcome, train
+from chatbench.training.run import TrainingJob, TrainingOutcome, train
 
 TESTS = Path(__file__).parents[1]
 LORA = {"method": "lora", "lora_dropout": 0.1, "learning_rate": 1e-2}
@@ -202,14 +201,14 @@ def test_a_run_killed_while_it_writes_a_checkpoint_ends_as_an_undisturbed_one(
     run(job(base, tmp_path / "undisturbed", **flags))
     checkpoints = []
 
-    def killing_seal(checkpoint: Path) -> None:
+    def killing(checkpoint: Path) -> None:
         checkpoints.append(checkpoint)
         if len(checkpoints) == kill_at:
             raise KilledError
-        seal(checkpoint)
+        add_checksums(checkpoint)
 
     with monkeypatch.context() as patched:
-        patched.setattr(completion_trainer, "seal", killing_seal)
+        patched.setattr(completion_trainer, "add_checksums", killing)
         with pytest.raises(KilledError):
             run(job(base, tmp_path / "killed", **flags))
     assert not (tmp_path / "killed" / "split_0").exists()
@@ -261,7 +260,7 @@ def test_a_checkpoint_that_lost_bytes_is_passed_over_for_the_one_before(tmp_path
     for step in (2, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "model.safetensors").write_bytes(b"12345")
-        seal(tmp_path / f"checkpoint-{step}")
+        add_checksums(tmp_path / f"checkpoint-{step}")
     assert latest_complete(tmp_path) == tmp_path / "checkpoint-10"  # 10 > 2, though "10" < "2" as text
 
     (tmp_path / "checkpoint-10" / "model.safetensors").write_bytes(b"1234")
@@ -320,7 +319,7 @@ def test_a_killed_run_is_not_continued_with_other_settings(
         raise KilledError
 
     with monkeypatch.context() as patched:
-        patched.setattr(completion_trainer, "seal", killed)
+        patched.setattr(completion_trainer, "add_checksums", killed)
         with pytest.raises(KilledError):
             run(job(base, tmp_path))
 

@@ -151,8 +151,8 @@ def test_a_dry_run_lists_files_target_and_card_and_asks_for_neither_token_nor_ne
     said: list[str] = []
 
     publish(
-        "small", to="org/name", workspace=Workspace(results=Path("results")), private=False, dry_run=True, say=said.append,
-        api=HfApi(endpoint="http://127.0.0.1:9"),
+        "small", to="org/name", workspace=Workspace(results=Path("results")), private=False, dry_run=True,
+        say=said.append, api=HfApi(endpoint="http://127.0.0.1:9"),
     )  # fmt: skip
 
     assert said[0].endswith("-> org/name (public), revision main")

@@ -1,6 +1,6 @@
-"""The runs of tests/test_distributed.py: started by torchrun or accelerate, does one suite in each of the processes.
+"""The runs of tests/training/test_distributed.py: torchrun or accelerate starts a suite in each process.
 
-    torchrun --nproc_per_node 2 tests/distributed_runs.py SUITE BASE FOLDER
+    torchrun --nproc_per_node 2 tests/support/distributed_runs.py SUITE BASE FOLDER
 
 One start for many runs, because importing takes longer than training here. An error is written to FOLDER/NAME_RANK.txt.
 """

@@ -1,6 +1,6 @@
-"""The runs of tests/test_faults.py that are killed outright, again and again, until one gets through.
+"""The runs of tests/training/test_run.py that are killed outright, again and again, until one gets through.
 
-    python tests/killed_runs.py BASE FOLDER
+    python tests/support/killed_runs.py BASE FOLDER
 
 Each try is a fork of this process, which has imported everything and computed nothing, and sends itself SIGKILL at a
 drawn moment: when a step begins, a file is flushed, a tensor file is written or a folder is renamed.

@@ -1,16 +1,19 @@
-"""Fine-tuning runs of a few steps on a tiny model, for the tests of faults and of several processes."""
+"""Fine-tuning runs of a few steps on a tiny model, for the tests of training."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from tests.support.prepared_files import sums
 
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.data.examples import ExampleRow
-from chatbench.training.job import TrainingJob
-from chatbench.training.run import TrainingOutcome, train
+from chatbench.training import trainer
+from chatbench.training.run import TrainingJob, TrainingOutcome, train
 
 SETTINGS: dict[str, object] = {
     "per_device_train_batch_size": 4, "num_train_epochs": 2.0, "learning_rate": 1e-3, "logging_steps": 1,
@@ -28,6 +31,28 @@ KILLED: dict[str, dict[str, object]] = {
     "bf16": {"precision": "bf16", "train_sampling_strategy": "group_by_length"},
 }
 """The runs that are killed at any moment."""
+
+
+class KilledError(BaseException):
+    """Stands for a kill: nothing that training does afterwards runs."""
+
+
+@contextmanager
+def killed_at_checkpoint(number: int) -> Iterator[None]:
+    """Inside, a run ends before the checksums of its `number`-th checkpoint are written, as if it were killed."""
+    written: list[Path] = []
+    add_checksums = trainer.add_checksums
+
+    def kill(checkpoint: Path) -> None:
+        written.append(checkpoint)
+        if len(written) == number:
+            raise KilledError
+        add_checksums(checkpoint)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "add_checksums", kill)
+        with pytest.raises(KilledError):
+            yield
 
 
 def chats(count: int) -> list[ExampleRow]:

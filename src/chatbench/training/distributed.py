@@ -21,6 +21,11 @@ from chatbench.core.settings import Settings
 Result = TypeVar("Result")
 
 
+def process_rank() -> int:
+    """This process's number where torchrun or accelerate started several, else 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def describe(arguments: TrainingArguments, *, sharded: bool) -> str:
     """How the run is spread, e.g. "2 processes on cpu, gloo, each with the whole model"."""
     device = arguments.device.type
@@ -45,7 +50,7 @@ def refuse_launch(settings: Settings, environment: Mapping[str, str] = os.enviro
         raise ChatbenchError(
             "accelerate launch was asked for several processes and started one",
             expected="WORLD_SIZE in the environment of each process",
-            fix="on processors start with torchrun --nproc_per_node 2 -m chatbench finetune MODEL",
+            fix="on CPUs start with torchrun --nproc_per_node 2 -m chatbench finetune MODEL",
         )
     if fsdp_asked(environment) and (settings.load_in_8bit or settings.load_in_4bit):
         raise ChatbenchError(
@@ -73,21 +78,21 @@ def everyone(arguments: TrainingArguments, act: Callable[[], Result]) -> list[Re
     """The result of `act` in each process, known to all; a `ChatbenchError` of one is raised by all."""
     if arguments.world_size == 1:
         return [act()]
-    own: list[Any] = [None, None]
+    own: tuple[Any, ChatbenchError | None]
     try:
-        own[0] = act()
+        own = act(), None
     except ChatbenchError as error:
-        own[1] = error
-    told: list[Any] = [None] * arguments.world_size
-    torch.distributed.all_gather_object(told, own)
-    for _, failure in told:
+        own = None, error
+    gathered: list[Any] = [None] * arguments.world_size
+    torch.distributed.all_gather_object(gathered, own)
+    for _, failure in gathered:
         if failure is not None:
             raise failure
-    return [result for result, _ in told]
+    return [result for result, _ in gathered]
 
 
 def on_main(arguments: TrainingArguments, act: Callable[[], Result]) -> Result:
-    """The result of `act`, done by the first process alone and told to all; its error is everybody's."""
+    """The result of `act`, of the first process alone, known to all; its error is raised by all."""
     return everyone(arguments, lambda: act() if arguments.process_index == 0 else None)[0]  # type: ignore[return-value]  # the first is never None's
 
 

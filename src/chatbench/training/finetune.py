@@ -1,9 +1,8 @@
-"""Fine-tunes a simulator on one split: settings, data and folders in, a model folder out."""
+"""Fine-tunes a simulator on one split: settings and a workspace in, a model folder out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +11,13 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import sha256_of
 from chatbench.core.recipes import recipe_of
 from chatbench.core.resolved_settings import Resolved, resolve_settings
+from chatbench.data.download import CHATBENCH_DATASET, downloaded_from
 from chatbench.data.examples import ExampleRow
 from chatbench.data.workspace import Workspace
-from chatbench.training.job import data_origin
 
 if TYPE_CHECKING:
     from chatbench.training.dry_run import RunPlan
-    from chatbench.training.run import TrainingOutcome
+    from chatbench.training.run import DataOrigin, TrainingOutcome
 
 Say = Callable[[str], None]
 
@@ -39,7 +38,7 @@ class FinetuneResult:
             return [f"{self.folder}: already trained with these settings; --overwrite trains again"]
         losses = f"loss {done.first_loss:.3f} -> {done.last_loss:.3f}"
         if done.validation:
-            losses += f", held out {done.validation[-1][1]:.3f} nats a token"
+            losses += f", held out {done.validation[-1][1]:.3f} nats per token"
         return [f"{done.status} {done.steps:,} steps in {done.seconds:.0f} s, {losses} -> {self.folder}"]
 
 
@@ -64,15 +63,17 @@ def finetune(
             that is too small.
     """
     train_file = workspace.split_file(split, "train.jsonl")
-    resolved = resolved_for(model, config, flags or {})
-    from chatbench.training.job import TrainingJob
-    from chatbench.training.run import train
+    resolved = _resolved(model, config, flags or {})
+    import torch
 
-    is_main = _process_rank() == 0
-    if is_main:
-        say(f"fine-tuning {model} on {split}")
-        for line in resolved.lines():
-            say(f"  {line}")
+    from chatbench.training.distributed import process_rank
+    from chatbench.training.run import TrainingJob, train
+
+    if process_rank() != 0:
+        say = _say_nothing
+    say(f"fine-tuning {model} on {split}")
+    for line in resolved.lines():
+        say(f"  {line}")
     job = TrainingJob(
         resolved=resolved,
         train=workspace.examples(split, "train"),
@@ -81,14 +82,19 @@ def finetune(
         folder=workspace.model_folder(model, split),
         logs=workspace.training_logs(model, split),
         split=split,
-        data=data_origin(workspace, split),
+        data=_data_origin(workspace, split),
     )
-    with _memory_advised(model):
+    try:
         outcome = train(job, resume=resume, overwrite=overwrite, say=say)
+    except torch.OutOfMemoryError as error:
+        raise ChatbenchError(
+            f"out of memory: {str(error).splitlines()[0]}",
+            expected="memory for the largest batch",
+            fix=f"chatbench finetune {model} --dry-run says what would fit",
+        ) from error
     result = FinetuneResult(model, split, job.folder, outcome)
-    if is_main:
-        for line in result.lines():
-            say(line)
+    for line in result.lines():
+        say(line)
     return result
 
 
@@ -106,7 +112,7 @@ def plan_finetune(
     Raises:
         ChatbenchError: as `finetune`, but for what only shows when training.
     """
-    resolved = resolved_for(model, config, flags or {})
+    resolved = _resolved(model, config, flags or {})
     train, test = (workspace.examples(split, side) for side in ("train", "test"))
     from chatbench.training.dry_run import plan_run
 
@@ -130,7 +136,7 @@ def spread(rows: Sequence[ExampleRow], count: int) -> list[ExampleRow]:
     return [rows[place * len(rows) // count] for place in range(count)]
 
 
-def resolved_for(model: str, config: Path | None, flags: Mapping[str, object]) -> Resolved:
+def _resolved(model: str, config: Path | None, flags: Mapping[str, object]) -> Resolved:
     """The settings; a model without a recipe is measured first, for its size decides between full and LoRA."""
     resolved = resolve_settings(model, config, flags)  # before the model is looked for: its errors are quick
     if recipe_of(model) is not None or "method" in resolved.explicit:
@@ -140,23 +146,21 @@ def resolved_for(model: str, config: Path | None, flags: Mapping[str, object]) -
     return resolve_settings(model, config, flags, parameters=parameter_count(resolved.base))
 
 
-@contextmanager
-def _memory_advised(model: str) -> Iterator[None]:
-    """Turns a GPU that is out of memory into an error that says how to need less."""
-    import torch
+def _data_origin(workspace: Workspace, split: str) -> DataOrigin:
+    from chatbench.training.run import DataOrigin
 
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise ChatbenchError(
-            f"out of memory: {str(error).splitlines()[0]}",
-            expected="room for the largest batch",
-            fix=f"chatbench finetune {model} --dry-run says what would fit",
-        ) from error
+    manifest, divided = workspace.manifest, workspace.split(split)
+    source, revision = downloaded_from(Path(manifest.study_resolved))
+    from_hub = source == CHATBENCH_DATASET  # the other source is a GitHub repository, which is no hub data set
+    return DataOrigin(
+        study=manifest.study_name,
+        questions_sha256=manifest.questions_sha256,
+        train_questions=len(divided.question_ids("train")),
+        held_out_questions=len(divided.question_ids("test")),
+        hub_dataset=source if from_hub else "",
+        revision=revision if from_hub else "",
+    )
 
 
-def _process_rank() -> int:
-    """This process's number where torchrun or accelerate started several, else 0."""
-    import os
-
-    return int(os.environ.get("RANK", "0"))
+def _say_nothing(_line: str) -> None:
+    """For all processes but the first."""

@@ -1,16 +1,12 @@
 """Fine-tuning: one function, on transformers' Trainer, for whole models and LoRA adapters alike.
 
 Only the completion carries loss, each of its tokens the same, whatever the batches. The same command continues a killed
-run from its last whole checkpoint, to the same weights bit by bit where arithmetic is deterministic (it is on a
-processor), and does not repeat a finished one.
+run from its last complete checkpoint, to the same weights bit by bit where arithmetic is deterministic (it is on a
+CPU), and does not repeat a finished one.
 
-The base in the form in which it trains: whole in float32, or frozen (quantised where asked) with adapters.
-
-A frozen base is held in 16 bits on a GPU and in float32 on a processor, whatever is quantised in 8 or 4. Adapters are
+A frozen base is held in 16 bits on a GPU and in float32 on a CPU, whatever is quantised in 8 or 4. Adapters are
 float32. Peft's `prepare_model_for_kbit_training` is not used: it would hold the output head and the embeddings in
 float32 (2 GB more for Llama 3 8B), and the model would then be scored in another form than it was trained in.
-
-The Trainer's arguments from our settings; what is fixed has its reason on its line.
 """
 
 from __future__ import annotations
@@ -21,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -31,6 +28,7 @@ from chatbench.core.errors import ChatbenchError, StoppedError
 from chatbench.core.resolved_settings import Resolved
 from chatbench.core.settings import Settings
 from chatbench.core.stop import StopRequest
+from chatbench.data.examples import ExampleRow
 from chatbench.models.encoding import EncodedRows, TextForm, encode_rows
 from chatbench.models.loading import (
     Loaded,
@@ -47,13 +45,7 @@ from chatbench.models.run_record import finished_run, may_resume, record_of, unf
 from chatbench.models.tree_attention import attends_to_trees, refuse_unsuited
 from chatbench.protocol.plain_text import EncodedExample
 from chatbench.training.batches import StepMaker, step_plan
-from chatbench.training.checkpoints import (
-    check_space,
-    latest_complete,
-    remove_incomplete,
-    run_lock,
-    write_result,
-)
+from chatbench.training.checkpoints import check_space, latest_complete, remove_incomplete, run_lock
 from chatbench.training.distributed import (
     check_sharded,
     check_shared,
@@ -61,11 +53,226 @@ from chatbench.training.distributed import (
     everyone,
     fsdp_asked,
     on_main,
+    process_rank,
     refuse_launch,
 )
 from chatbench.training.dry_run import memory_warning, model_shape, pack_tokens, refuse_if_too_small, training_device
-from chatbench.training.job import TrainingJob
-from chatbench.training.trainer import CompletionTrainer, RecentLosses, Say, Watch, refuse_missing_trackers, tracked
+from chatbench.training.result import write_result
+from chatbench.training.trainer import (
+    PROJECT,
+    CompletionTrainer,
+    RecentLosses,
+    Say,
+    Watch,
+    refuse_missing_trackers,
+    trackers,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DataOrigin:
+    """The study and the questions behind a split, for the model card.
+
+    `hub_dataset` is the id of the published data set that the study was downloaded from, at `revision`; both are empty
+    for any other study.
+    """
+
+    study: str
+    questions_sha256: str
+    train_questions: int
+    held_out_questions: int
+    hub_dataset: str = ""
+    revision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """What to train on, and where to.
+
+    `folder` gets the finished model, `logs` the TensorBoard events. `validation` is only printed: nothing is chosen by
+    it. `train_sha256` identifies the training file; `data` is None where the rows come from no prepared split.
+    """
+
+    resolved: Resolved
+    train: Sequence[ExampleRow]
+    validation: Sequence[ExampleRow]
+    train_sha256: str
+    folder: Path
+    logs: Path
+    split: str
+    data: DataOrigin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOutcome:
+    """What came of a run; losses are nats per token. `validation` holds (epoch, loss) pairs.
+
+    `examples_left_out`, `examples_shortened` and `turns_dropped` say what the context did to the training examples.
+    """
+
+    status: Literal["trained", "resumed", "already trained"]
+    steps: int
+    first_loss: float
+    last_loss: float
+    validation: tuple[tuple[float, float], ...]
+    examples_left_out: int
+    examples_shortened: int
+    turns_dropped: int
+    trained_tokens: int
+    seconds: float = 0.0
+
+
+def train(job: TrainingJob, *, resume: bool = True, overwrite: bool = False, say: Say = print) -> TrainingOutcome:
+    """Fine-tunes and writes the model's folder in one step; continues or skips where that was done before.
+
+    Started by torchrun or accelerate, every process calls this; the first one writes. Without `resume`, the checkpoints
+    of a killed run are dropped and training starts at step 0.
+
+    Raises:
+        ChatbenchError: no examples, no such model, another run in the way, something this machine cannot do, or a loss
+            that is not finite.
+        StoppedError: SIGTERM came, and a checkpoint has been written.
+    """
+    if not job.train:
+        raise ChatbenchError("no training examples", fix="prepare the splits again")
+    refuse_launch(job.resolved.settings)
+    refuse_missing_trackers(job.resolved.settings.report_to)
+    is_main = process_rank() == 0
+    with run_lock(job.folder) if is_main else nullcontext(), StopRequest() as stop:
+        return _train(job, resume, overwrite, say if is_main else lambda _line: None, stop)
+
+
+def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: StopRequest) -> TrainingOutcome:
+    resolved, settings, work = job.resolved, job.resolved.settings, unfinished(job.folder)
+    known = known_weights(resolved.base, settings.seed)
+    done = finished_run(job.folder, resolved, job.train_sha256, base_weights=known, overwrite=overwrite)
+    if done is not None:
+        return TrainingOutcome("already trained", **{**done["outcome"], "validation": _pairs(done["outcome"])})
+    began = time.monotonic()
+    # trackio goes on with any run of the same name, so a run of other settings must be called otherwise.
+    arguments = training_arguments(settings, work, run_name=f"{resolved.key}/{job.split} {resolved.hash[:8]}")
+    precision = resolve_precision(settings.precision, arguments.device.type)
+    loaded = trainable_base(resolved, precision, arguments, say)
+    if settings.packing != "none":
+        refuse_unsuited(loaded.model, settings.packed_attention)
+    context = min(settings.max_tokens or context_length(loaded.model), context_length(loaded.model))
+    form = TextForm(settings.template, settings.long_examples)
+    encoded = encode_rows(loaded.tokenizer, job.train, context, form)
+    tokens = sum(example.tokens for example in encoded.examples)
+    say(f"{len(encoded.examples):,} examples, {tokens:,} tokens one by one, context {context:,}")
+    for line in encoded.lines() + memory_warning(resolved, encoded, arguments.device):
+        say(line)
+    record = record_of(
+        resolved,
+        base_weights=loaded.weights,
+        tokenizer=loaded.tokenizer_hash,
+        train_sha256=job.train_sha256,
+        precision=precision,
+        processes=arguments.world_size,
+    )
+    resume_from = on_main(arguments, lambda: _prepare_folder(job, record, resume, overwrite, say))
+    everyone(arguments, lambda: check_shared(work))
+
+    validation = encode_rows(loaded.tokenizer, job.validation, context, form).examples
+    trainer = _trainer(resolved, loaded, encoded, validation, arguments, say, stop)
+    check_sharded(trainer.is_fsdp_enabled)
+    say(describe(arguments, sharded=trainer.is_fsdp_enabled))
+    on_main(arguments, lambda: check_space(work, trainer.most_bytes()))
+    report_to = settings.report_to if arguments.process_index == 0 else ()
+    trees = attends_to_trees(loaded.model) if settings.packing != "none" else nullcontext()
+    with trackers(report_to, job.logs, resolved.key, resume_from) as callbacks, trees:
+        for callback in callbacks:
+            trainer.add_callback(callback)
+        trainer.train(resume_from_checkpoint=resume_from)
+    if trainer.state.global_step < trainer.state.max_steps:
+        raise StoppedError(
+            f"stopped by SIGTERM after step {trainer.state.global_step} of {trainer.state.max_steps}, and saved",
+            fix="the same command continues",
+        )
+    history = trainer.state.log_history
+    losses = [float(row["loss"]) for row in history if "loss" in row] or [float("nan")]
+    outcome: dict[str, Any] = {
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "validation": [[float(row["epoch"]), float(row["eval_loss"])] for row in history if "eval_loss" in row],
+        "steps": trainer.state.global_step,
+        **encoded.counts(),
+        "trained_tokens": sum(len(example.completion) for example in encoded.examples),
+    }
+    record |= {"outcome": outcome, "split": job.split, "examples": len(job.train)}
+    if job.data is not None:
+        record["data"] = asdict(job.data)
+    result = partial(write_result, job.folder, resolved, trainer, loaded, record)
+    everyone(arguments, lambda: trainer.written(job.folder, result))
+    status: Literal["trained", "resumed"] = "resumed" if resume_from else "trained"
+    return TrainingOutcome(status, **{**outcome, "validation": _pairs(outcome)}, seconds=time.monotonic() - began)
+
+
+def _pairs(outcome: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
+    return tuple((float(epoch), float(loss)) for epoch, loss in outcome["validation"])
+
+
+def _prepare_folder(job: TrainingJob, record: Mapping[str, Any], resume: bool, overwrite: bool, say: Say) -> str | None:
+    """Makes the working folder ready; gives the checkpoint to resume from, None to start."""
+    work = unfinished(job.folder)
+    if not (may_resume(job.folder, record, overwrite=overwrite) and resume):
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(job.logs, ignore_errors=True)  # curves of another run
+        work.mkdir(parents=True)
+        write_record(work, record)
+        return None
+    incomplete = remove_incomplete(work)
+    if incomplete:
+        say(f"deleted as incomplete: {', '.join(incomplete)}")
+    checkpoint = latest_complete(work)
+    say(f"continuing from {checkpoint.name}" if checkpoint else "starting again: there is no complete checkpoint yet")
+    return str(checkpoint) if checkpoint else None
+
+
+def training_arguments(settings: Settings, folder: Path, *, run_name: str | None = None) -> TrainingArguments:
+    """The Trainer's arguments from our settings; what is fixed has its reason on its line."""
+    device = best_device()
+    precision = resolve_precision(settings.precision, device)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    rare: dict[str, Any] = {}
+    if settings.gradient_checkpointing:
+        rare["gradient_checkpointing"] = True  # its newer name, activation_checkpointing, is not in transformers 5.0
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        learning_rate=settings.learning_rate,
+        num_train_epochs=settings.num_train_epochs,
+        max_steps=settings.max_steps or -1,
+        per_device_train_batch_size=settings.per_device_train_batch_size,
+        gradient_accumulation_steps=1,  # a step's batches are accumulated in CompletionTrainer.training_step
+        lr_scheduler_type=settings.lr_scheduler_type,
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        seed=settings.seed,
+        optim="adamw_torch_fused",
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        save_total_limit=settings.save_total_limit,
+        logging_steps=settings.logging_steps,
+        logging_nan_inf_filter=False,  # a loss that is not finite is an error, not something to hide
+        eval_strategy="no",
+        report_to=[name for name in settings.report_to if name in ("wandb", "trackio")] or "none",  # and `trackers`
+        run_name=run_name,
+        project=PROJECT,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        ddp_backend="gloo" if several and device == "cpu" else None,  # a single process with a backend crashes
+        ddp_find_unused_parameters=False if several else None,
+        log_level="error",
+        use_cpu=device == "cpu",
+        **rare,
+    )
+    # With several GPUs but one process, torch's DataParallel would split each batch; accelerate launch is the way.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    arguments.mixed_precision = "no" if precision == "fp32" else precision  # else accelerate launch would decide it
+    return arguments
 
 
 def trainable_base(resolved: Resolved, precision: Format, arguments: TrainingArguments, say: Say) -> Loaded:
@@ -75,21 +282,22 @@ def trainable_base(resolved: Resolved, precision: Format, arguments: TrainingArg
         ChatbenchError: no such model, more than the device can hold, weights that cannot be quantised here, or adapters
             for modules that it has not.
     """
-    settings = resolved.settings
+    settings, device = resolved.settings, arguments.device
     bits = quantised_bits(asdict(settings))
-    on_cuda = arguments.device.type == "cuda"
     if not fsdp_asked():  # a shard may fit where the whole does not
         shape = model_shape(empty_model(resolved.base), settings)
-        refuse_if_too_small(shape, settings, training_device(str(arguments.device), settings))
-    dtype = half_dtype() if settings.method == "lora" and on_cuda else torch.float32
+        refuse_if_too_small(shape, settings, training_device(str(device), settings))
+    dtype = half_dtype() if settings.method == "lora" and device.type == "cuda" else torch.float32
     set_seed(settings.seed)
-    loaded = load_base(resolved.base, dtype=dtype, seed=settings.seed, bits=bits, device=str(arguments.device))
+    loaded = load_base(resolved.base, dtype=dtype, seed=settings.seed, bits=bits, device=str(device))
     if settings.method == "lora":
         loaded = replace(loaded, model=with_adapters(loaded.model, settings))
+        trainable, total = cast(Any, loaded.model).get_nb_trainable_parameters()  # counts two 4-bit weights of a byte
+    else:
+        trainable = total = sum(parameter.numel() for parameter in loaded.model.parameters())
     cast(Any, loaded.model.config).use_cache = False
-    trainable, everything = _parameters(loaded.model)
-    held = f", the base in {bits} bits" if bits else ""
-    say(f"training {trainable:,} of {everything:,} parameters in {precision} on {arguments.device}{held}")
+    in_bits = f", the base in {bits} bits" if bits else ""
+    say(f"training {trainable:,} of {total:,} parameters in {precision} on {device}{in_bits}")
     return loaded
 
 
@@ -123,155 +331,8 @@ def with_adapters(model: PreTrainedModel, settings: Settings) -> PreTrainedModel
         ) from error
 
 
-def _parameters(model: PreTrainedModel) -> tuple[int, int]:
-    """How many parameters learn, and how many there are; two 4-bit weights that share a byte are two."""
-    count: Any = getattr(model, "get_nb_trainable_parameters", None)
-    if count is not None:
-        trainable, everything = count()
-        return int(trainable), int(everything)
-    numbers = [(parameter.requires_grad, parameter.numel()) for parameter in model.parameters()]
-    return sum(number for learns, number in numbers if learns), sum(number for _, number in numbers)
-
-
-def training_arguments(settings: Settings, folder: Path) -> TrainingArguments:
-    device = best_device()
-    precision = resolve_precision(settings.precision, device)
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    rare: dict[str, Any] = {}
-    if settings.gradient_checkpointing:
-        rare["gradient_checkpointing"] = True  # its newer name, activation_checkpointing, is not in transformers 5.0
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        learning_rate=settings.learning_rate,
-        num_train_epochs=settings.num_train_epochs,
-        max_steps=settings.max_steps or -1,
-        per_device_train_batch_size=settings.per_device_train_batch_size,
-        gradient_accumulation_steps=1,  # a step's batches are accumulated in CompletionTrainer.training_step
-        lr_scheduler_type=settings.lr_scheduler_type,
-        warmup_steps=settings.warmup_steps,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-        seed=settings.seed,
-        optim="adamw_torch_fused",
-        save_strategy="steps",
-        save_steps=settings.save_steps,
-        save_total_limit=settings.save_total_limit,
-        logging_steps=settings.logging_steps,
-        logging_nan_inf_filter=False,  # a loss that is not finite is an error, not something to hide
-        eval_strategy="no",
-        report_to="none",  # trackers are added by hand (trackers.py), to write where results/logs is
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        ddp_backend="gloo" if several and device == "cpu" else None,  # a single process with a backend crashes
-        ddp_find_unused_parameters=False if several else None,
-        log_level="error",
-        use_cpu=device == "cpu",
-        **rare,
-    )
-    # With several GPUs but one process, torch's DataParallel would split each batch; accelerate launch is the way.
-    arguments._n_gpu = min(1, arguments.n_gpu)
-    arguments.mixed_precision = "no" if precision == "fp32" else precision  # else accelerate launch would decide it
-    return arguments
-
-
-Status = Literal["trained", "resumed", "already trained"]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingOutcome:
-    """What came of a run; losses are nats a token. `validation` holds (epoch, loss) pairs.
-
-    `examples_left_out`, `examples_shortened` and `turns_dropped` say what the context did to the training examples.
-    """
-
-    status: Status
-    steps: int
-    first_loss: float
-    last_loss: float
-    validation: tuple[tuple[float, float], ...]
-    examples_left_out: int
-    examples_shortened: int
-    turns_dropped: int
-    trained_tokens: int
-    seconds: float = 0.0
-
-
-def train(job: TrainingJob, *, resume: bool = True, overwrite: bool = False, say: Say = print) -> TrainingOutcome:
-    """Fine-tunes and writes the model's folder, whole or not at all; continues or skips where that was done before.
-
-    Started by torchrun or accelerate, every process calls this; the first one writes. Without `resume`, the checkpoints
-    of a killed run are dropped and training starts at step 0.
-
-    Raises:
-        ChatbenchError: no examples, no such model, another run in the way, something this machine cannot do, or a loss
-            that is not finite.
-        StoppedError: SIGTERM came, and a checkpoint has been written.
-    """
-    if not job.train:
-        raise ChatbenchError("no training examples", fix="prepare the splits again")
-    refuse_launch(job.resolved.settings)
-    refuse_missing_trackers(job.resolved.settings.report_to)
-    is_main = os.environ.get("RANK", "0") == "0"
-    with run_lock(job.folder) if is_main else nullcontext(), StopRequest() as stop:
-        return _train(job, resume, overwrite, say if is_main else _silent, stop)
-
-
-def _train(job: TrainingJob, resume: bool, overwrite: bool, tell: Say, stop: StopRequest) -> TrainingOutcome:
-    settings = job.resolved.settings
-    known = known_weights(job.resolved.base, settings.seed)
-    done = finished_run(job.folder, job.resolved, job.train_sha256, base_weights=known, overwrite=overwrite)
-    if done is not None:
-        return _outcome("already trained", done["outcome"])
-    began = time.monotonic()
-    arguments = training_arguments(settings, unfinished(job.folder))
-    loaded = trainable_base(job.resolved, resolve_precision(settings.precision, arguments.device.type), arguments, tell)
-    if settings.packing != "none":
-        refuse_unsuited(loaded.model, settings.packed_attention)
-    context = min(settings.max_tokens or context_length(loaded.model), context_length(loaded.model))
-    form = TextForm(settings.template, settings.long_examples)
-    encoded = encode_rows(loaded.tokenizer, job.train, context, form)
-    examples = encoded.examples
-    tokens = sum(example.tokens for example in examples)
-    tell(f"{len(examples):,} examples, {tokens:,} tokens one by one, context {context:,}")
-    for line in encoded.lines() + memory_warning(job.resolved, encoded, arguments.device):
-        tell(line)
-    record = record_of(
-        job.resolved,
-        base_weights=loaded.weights,
-        tokenizer=loaded.tokenizer_hash,
-        train_sha256=job.train_sha256,
-        precision=resolve_precision(settings.precision, arguments.device.type),
-        processes=arguments.world_size,
-    )
-    resume_from = on_main(arguments, lambda: _prepare_folder(job, record, resume, overwrite, tell))
-    everyone(arguments, lambda: check_shared(unfinished(job.folder)))
-
-    validation = encode_rows(loaded.tokenizer, job.validation, context, form).examples
-    trainer = _trainer(job, loaded, encoded, validation, arguments, tell, stop)
-    check_sharded(trainer.is_fsdp_enabled)
-    tell(describe(arguments, sharded=trainer.is_fsdp_enabled))
-    on_main(arguments, lambda: check_space(unfinished(job.folder), trainer.most_bytes()))
-    trees = attends_to_trees(loaded.model) if settings.packing != "none" else nullcontext()
-    with tracked(job, arguments, resume_from) as reports, trees:
-        for report in reports:
-            trainer.add_callback(report)
-        trainer.train(resume_from_checkpoint=resume_from)
-    if trainer.state.global_step < trainer.state.max_steps:
-        raise StoppedError(
-            f"stopped by SIGTERM after step {trainer.state.global_step} of {trainer.state.max_steps}, and saved",
-            fix="the same command continues",
-        )
-    outcome = {**_losses(trainer.state.log_history), "steps": trainer.state.global_step, **encoded.counts()}
-    outcome["trained_tokens"] = sum(len(example.completion) for example in examples)
-    finished = {**record, "outcome": outcome}
-    everyone(arguments, lambda: trainer.written(job.folder, lambda: write_result(job, trainer, loaded, finished)))
-    return replace(_outcome("resumed" if resume_from else "trained", outcome), seconds=time.monotonic() - began)
-
-
 def _trainer(
-    job: TrainingJob,
+    resolved: Resolved,
     loaded: Loaded,
     encoded: EncodedRows,
     validation: list[EncodedExample],
@@ -279,13 +340,12 @@ def _trainer(
     say: Say,
     stop: StopRequest,
 ) -> CompletionTrainer:
-    settings = job.resolved.settings
+    settings = resolved.settings
     losses = RecentLosses(encoded.rows, arguments.process_index)
-    plan = step_plan(settings, encoded, arguments.world_size)
     make_step = StepMaker(
         encoded.examples,
         packing=settings.packing,
-        pack_tokens=pack_tokens(job.resolved, encoded, arguments.device),
+        pack_tokens=pack_tokens(resolved, encoded, arguments.device),
         batch_examples=settings.per_device_train_batch_size,
         pad_id=int(cast(int, loaded.tokenizer.pad_token_id or 0)),
         device=arguments.device,
@@ -294,7 +354,7 @@ def _trainer(
         processes=arguments.world_size,
     )
     trainer = CompletionTrainer(
-        plan=plan,
+        plan=step_plan(settings, encoded, arguments.world_size),
         make_step=make_step,
         losses=losses,
         model=loaded.model,
@@ -313,35 +373,3 @@ def _trainer(
     watched = validate if validation else None
     trainer.add_callback(Watch(say, trainer.log, watched, losses, stop, validate_everywhere=sharded))
     return trainer
-
-
-def _prepare_folder(job: TrainingJob, record: Mapping[str, Any], resume: bool, overwrite: bool, say: Say) -> str | None:
-    """Makes the working folder ready; gives the checkpoint to resume from, None to start."""
-    work = unfinished(job.folder)
-    if not (may_resume(job.folder, record, overwrite=overwrite) and resume):
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(job.logs, ignore_errors=True)  # curves of another run
-        work.mkdir(parents=True)
-        write_record(work, record)
-        return None
-    torn = remove_incomplete(work)
-    if torn:
-        say(f"left out as torn: {', '.join(torn)}")
-    checkpoint = latest_complete(work)
-    say(f"continuing from {checkpoint.name}" if checkpoint else "starting again: there is no whole checkpoint yet")
-    return str(checkpoint) if checkpoint else None
-
-
-def _losses(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    losses = [float(row["loss"]) for row in history if "loss" in row] or [float("nan")]
-    validation = [[float(row["epoch"]), float(row["eval_loss"])] for row in history if "eval_loss" in row]
-    return {"first_loss": losses[0], "last_loss": losses[-1], "validation": validation}
-
-
-def _outcome(status: Status, stored: Mapping[str, Any]) -> TrainingOutcome:
-    pairs = tuple((float(epoch), float(loss)) for epoch, loss in stored["validation"])
-    return TrainingOutcome(status, **{**stored, "validation": pairs})
-
-
-def _silent(_line: str) -> None:
-    """Says nothing: only the first process speaks."""

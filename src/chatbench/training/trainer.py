@@ -1,18 +1,10 @@
-"""The Trainer with our steps, our loss and sealed checkpoints; everything else about training is the Trainer's.
+"""The Trainer with our steps, our loss and checksummed checkpoints; everything else about training is the Trainer's.
 
-The losses of the last steps with the examples behind them, so that one that is not finite can be named.
-
-Reading a loss waits for the GPU. So the losses stay on the device and are looked at where the run waits anyway: when a
-line is logged, and always before a checkpoint is written, which therefore never holds weights that are not finite.
-
-Where a run's curves go while it trains: TensorBoard, Weights & Biases, trackio, or nowhere.
-
-The setting `report_to` names them. A run is called `MODEL/SPLIT` in the project `chatbench`; a tracker's own variables
-(WANDB_PROJECT, WANDB_MODE, TRACKIO_SPACE_ID...) keep their meaning. Only the first process reports. What a tracker
-begins is ended here, so that the next split of the same process gets a run of its own.
-
-What a run tells while it trains (losses, a progress bar, validation after each epoch), and when it stops early.
+Beside it, what a run reports while it trains (a progress bar, lines, validation after each epoch), where its curves go
+(`report_to`), and when it stops early.
 """
+
+# ruff: noqa: ARG002  (a callback gets everything by the Trainer's names, used or not)
 
 from __future__ import annotations
 
@@ -23,8 +15,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
-from importlib import import_module, util
+from dataclasses import dataclass, field
+from importlib import util
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,10 +30,10 @@ from chatbench.core.stop import StopRequest
 from chatbench.data.examples import ExampleRow
 from chatbench.models.loss import completion_nats
 from chatbench.training.batches import StepMaker, StepOrder, StepPlan, TrainingStep
-from chatbench.training.checkpoints import checkpoint_bytes, run_bytes, seal, write_errors_named
+from chatbench.training.checkpoints import add_checksums, checkpoint_bytes, run_bytes, write_errors_named
 from chatbench.training.distributed import everyone, on_main
-from chatbench.training.gpu_watch import Reader, gpu_watch, nvidia_reader
-from chatbench.training.job import TrainingJob
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -62,7 +54,11 @@ class BadStep:
 
 
 class RecentLosses:
-    """Losses of one process since the last look; `rows[i]` is the example with index i."""
+    """Losses of one process since the last look; `rows[i]` is the example with index i.
+
+    Reading a loss waits for the GPU. So losses stay on the device and are looked at where the run waits anyway: when a
+    line is logged, and before a checkpoint is written, which therefore never holds weights that are not finite.
+    """
 
     def __init__(self, rows: Sequence[ExampleRow], process: int) -> None:
         self._rows = rows
@@ -76,31 +72,25 @@ class RecentLosses:
     def look(self) -> BadStep | None:
         """The first step whose loss is not finite, if there is one; the others are forgotten."""
         seen, self._seen = self._seen, []
-        if not seen:
-            return None
-        finite = torch.stack([loss for _, loss, _ in seen]).isfinite().tolist()
+        finite = torch.stack([loss for _, loss, _ in seen]).isfinite().tolist() if seen else []
         for (step, _, examples), is_finite in zip(seen, finite, strict=True):
             if not is_finite:
-                return BadStep(step, self._process, tuple(self._name(index) for index in examples))
+                rows = (self._rows[index] for index in examples)
+                return BadStep(step, self._process, tuple(f"{row.conversation_id} ({row.kind})" for row in rows))
         return None
-
-    def _name(self, index: int) -> str:
-        row = self._rows[index]
-        return f"{row.conversation_id} ({row.kind})"
 
 
 PROJECT = "chatbench"
-_OPTIONAL = ("wandb", "trackio")
 
 
 def refuse_missing_trackers(report_to: Sequence[str]) -> None:
-    """Checks that each tracker is installed.
+    """Checks that each tracker is installed, before anything is loaded.
 
     Raises:
         ChatbenchError: one is not.
     """
-    for name in _OPTIONAL:
-        if name in report_to and util.find_spec(name) is None:
+    for name in {"wandb", "trackio"}.intersection(report_to):
+        if util.find_spec(name) is None:
             raise ChatbenchError(
                 f"report_to has {name}, which is not installed",
                 fix=f"pip install {name}, or leave it out of report_to",
@@ -108,128 +98,69 @@ def refuse_missing_trackers(report_to: Sequence[str]) -> None:
 
 
 @contextmanager
-def tracked(
-    job: TrainingJob, arguments: TrainingArguments, resume_from: str | None, *, read_gpus: Reader | None = None
-) -> Iterator[list[TrainerCallback]]:
-    """The callbacks that report a run, for the time of the block; and the GPUs are watched in it.
+def trackers(report_to: Sequence[str], logs: Path, group: str, resume_from: str | None) -> Iterator[list[Any]]:
+    """What the Trainer's `report_to` lacks: callbacks to add in the block, and an end of what a tracker began in it.
 
-    That the trackers are installed is checked before, by `refuse_missing_trackers`.
-
-    Args:
-        arguments: tell which process this is; trackio reads the run's name in them.
-        resume_from: the checkpoint that the run continues from, None for a new one.
-        read_gpus: asked for GPU readings in place of the driver.
+    TensorBoard writes into `logs`, and forgets what a killed run drew after the checkpoint that is resumed from.
+    Weights & Biases goes on with a run that is open, so the next split of the same process would be drawn into it.
 
     Raises:
-        ChatbenchError: a tracker refuses the run.
+        ChatbenchError: Weights & Biases refuses the run.
     """
-    names = job.resolved.settings.report_to
-    if arguments.process_index != 0 or "none" in names:
-        yield []
-        return
-    run_name = f"{job.resolved.key}/{job.split}"
+    variables = {
+        "WANDB_PROJECT": PROJECT, "WANDB_DIR": str(logs), "WANDB_RUN_GROUP": group,
+        "WANDB_ERROR_REPORTING": "false",  # nothing is told to anybody who was not asked to listen
+    }  # fmt: skip
+    added = {name: value for name, value in variables.items() if name not in os.environ}
     with ExitStack() as ended:
-        callbacks: list[TrainerCallback] = []
-        if "tensorboard" in names:
-            callbacks.append(_tensorboard(job.logs, resume_from, ended))
-        if "wandb" in names:
-            callbacks.append(_wandb(job, run_name, ended))
-        if "trackio" in names:
-            # It goes on with any run of the same name, so that of other settings must be called otherwise.
-            arguments.run_name, arguments.project = f"{run_name} {job.resolved.hash[:8]}", PROJECT
-            callbacks.append(_trackio(ended))
-        read = read_gpus or nvidia_reader()
-        # Curves of their own: their steps are readings, which a resumed run's purge must not take for training steps.
-        curves = _summary_writer(job.logs / "gpu", None, ended) if read and "tensorboard" in names else None
-        ended.enter_context(gpu_watch(job.logs, read, scalar=curves and curves.add_scalar))
-        yield callbacks
+        callbacks: list[Any] = []
+        if "tensorboard" in report_to:
+            from torch.utils.tensorboard import SummaryWriter
+            from transformers.integrations.integration_utils import TensorBoardCallback
+
+            writer: Any = cast(Any, SummaryWriter)(
+                str(logs), purge_step=int(resume_from.rpartition("-")[2]) + 1 if resume_from else None
+            )
+            ended.callback(writer.close)
+            callbacks.append(cast(Any, TensorBoardCallback)(writer))
+        if "wandb" in report_to:
+            logs.mkdir(parents=True, exist_ok=True)
+            os.environ.update(added)
+            ended.callback(lambda: [os.environ.pop(name, None) for name in added])
+        try:
+            yield callbacks
+        except Exception as error:
+            if type(error).__module__.startswith("wandb."):
+                raise ChatbenchError(
+                    f"wandb: {str(error).splitlines()[0]}",
+                    fix="wandb login, or WANDB_API_KEY in .env, or WANDB_MODE=offline, or leave it out of report_to",
+                ) from error
+            raise
+        finally:
+            failed = int(sys.exc_info()[0] is not None)
+            wandb, trackio = (cast(Any, sys.modules.get(name)) for name in ("wandb", "trackio"))
+            if "wandb" in report_to and wandb is not None and wandb.run is not None:
+                wandb.finish(exit_code=failed)
+            if "trackio" in report_to and trackio is not None and trackio.context_vars.current_run.get() is not None:
+                trackio.finish()
 
 
-def _tensorboard(folder: Path, resume_from: str | None, ended: ExitStack) -> TrainerCallback:
-    from transformers.integrations.integration_utils import TensorBoardCallback
-
-    # What a killed run drew after its last checkpoint is drawn again.
-    purge = int(resume_from.rpartition("-")[2]) + 1 if resume_from else None
-    callback: Any = TensorBoardCallback
-    return cast(TrainerCallback, callback(_summary_writer(folder, purge, ended)))
-
-
-def _summary_writer(folder: Path, purge_step: int | None, ended: ExitStack) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    made: Any = SummaryWriter
-    writer = made(str(folder), purge_step=purge_step)
-    ended.callback(writer.close)
-    return writer
-
-
-def _wandb(job: TrainingJob, run_name: str, ended: ExitStack) -> TrainerCallback:
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # nothing is told to anybody who was not asked to listen
-    wandb: Any = import_module("wandb")
-    from transformers.integrations.integration_utils import WandbCallback
-
-    job.logs.mkdir(parents=True, exist_ok=True)
-    try:
-        run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT),
-            name=run_name,
-            group=job.resolved.key,
-            dir=os.environ.get("WANDB_DIR", str(job.logs)),
-        )
-    except wandb.errors.Error as error:
-        raise ChatbenchError(
-            f"wandb: {str(error).splitlines()[0]}",
-            fix="wandb login, or WANDB_API_KEY in .env, or WANDB_MODE=offline, or leave it out of report_to",
-        ) from error
-    ended.push(lambda kind, *_: run.finish(exit_code=1 if kind else 0) and None)
-    made: Any = WandbCallback
-    return cast(TrainerCallback, made())  # goes on with the run that there is
-
-
-def _trackio(ended: ExitStack) -> TrainerCallback:
-    trackio: Any = import_module("trackio")
-    from transformers.integrations.integration_utils import TrackioCallback
-
-    @ended.callback
-    def finish() -> None:
-        if trackio.context_vars.current_run.get() is not None:  # a run that failed; others the callback has finished
-            trackio.finish()
-
-    made: Any = TrackioCallback
-    return cast(TrainerCallback, made())
-
-
-# ruff: noqa: ARG002  (a callback gets everything by the Trainer's names, used or not)
-
-
-Say = Callable[[str], None]
-
-
+@dataclass(eq=False)
 class Watch(TrainerCallback):
     """Callbacks of one run. `validation` gives (nats, tokens), and is run when an epoch ends.
 
     It runs on the main process alone, or, with `validate_everywhere`, on all: a sharded model needs them all.
     """
 
-    def __init__(
-        self,
-        say: Say,
-        log: Callable[[dict[str, float]], None],
-        validation: Callable[[], tuple[float, int]] | None,
-        losses: RecentLosses,
-        stop: StopRequest,
-        *,
-        validate_everywhere: bool = False,
-    ) -> None:
-        self._say = say
-        self._log = log
-        self._validation = validation
-        self._losses = losses
-        self._stop = stop
-        self._validate_everywhere = validate_everywhere
-        self._bar: Any = None
-        self._task: Any = None
-        self._started = (0.0, 0)
+    say: Say
+    log: Callable[[dict[str, float]], None]
+    validation: Callable[[], tuple[float, int]] | None
+    losses: RecentLosses
+    stop: StopRequest
+    validate_everywhere: bool = False
+    _bar: Any = field(default=None, init=False)
+    _task: Any = field(default=None, init=False)
+    _started: tuple[float, int] = field(default=(0.0, 0), init=False)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._started = (time.monotonic(), state.global_step)
@@ -247,21 +178,21 @@ class Watch(TrainerCallback):
             self._bar.update(self._task, completed=state.global_step)
         epoch_ends = state.epoch == int(state.epoch or 0) or state.global_step >= state.max_steps
         log_now = control.should_log or control.should_save
-        if log_now or epoch_ends or (self._stop.asked and args.world_size == 1):
+        if log_now or epoch_ends or (self.stop.asked and args.world_size == 1):
             log_now = self._agree(args, control) or log_now
         # Before the checkpoint of this step is written, or a run resumed from it would miss the validation.
-        if epoch_ends and self._validation and (state.is_world_process_zero or self._validate_everywhere):
-            nats, tokens = self._validation()
-            self._log({"eval_loss": nats / tokens, "eval_perplexity": math.exp(min(nats / tokens, 700))})
+        if epoch_ends and self.validation and (state.is_world_process_zero or self.validate_everywhere):
+            nats, tokens = self.validation()
+            self.log({"eval_loss": nats / tokens, "eval_perplexity": math.exp(min(nats / tokens, 700))})
         # The loss since the last line is not part of a checkpoint: log it now, so that a resumed run logs the same.
         control.should_log = log_now  # set last: the log of the validation has cleared it
 
     def _agree(self, args: TrainingArguments, control: TrainerControl) -> bool:
         """Whether any process was asked to stop; then all save and stop. A loss that is not finite ends them all."""
-        looked = everyone(args, lambda: (self._losses.look(), self._stop.asked))
+        looked = everyone(args, lambda: (self.losses.look(), self.stop.asked))
         bad = [step for step, _ in looked if step is not None]
         if bad:
-            self.close()
+            self._close()
             raise min(bad).error(args.world_size, args.learning_rate)
         stop = any(asked for _, asked in looked)
         if stop:
@@ -270,19 +201,17 @@ class Watch(TrainerCallback):
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **said: Any) -> None:
         logs: dict[str, float] = said["logs"]
-        if not logs.keys() & {"loss", "eval_loss"}:
-            return
         if not math.isfinite(logs.get("eval_loss", 0.0)):
-            self.close()
+            self._close()
             raise ChatbenchError(
                 f"the validation loss is not finite at step {state.global_step}",
                 fix=f"lower learning_rate ({args.learning_rate}) and train again with --overwrite",
             )
-        if not state.is_world_process_zero:
+        if not state.is_world_process_zero or not logs.keys() & {"loss", "eval_loss"}:
             return
         if "eval_loss" in logs:
             line = (
-                f"epoch {state.epoch:.2f}: validation loss {logs['eval_loss']:.4f} nats a token, "
+                f"epoch {state.epoch:.2f}: validation loss {logs['eval_loss']:.4f} nats per token, "
                 f"perplexity {logs['eval_perplexity']:.3f}"
             )
         else:
@@ -293,13 +222,12 @@ class Watch(TrainerCallback):
                 f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  "
                 f"lr {logs['learning_rate']:.2e}  {1 / seconds:.2f} steps/s  {left:.0f} s left"
             )
-        (self._bar.console.print if self._bar is not None else self._say)(line)
+        (self._bar.console.print if self._bar is not None else self.say)(line)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.close()
+        self._close()
 
-    def close(self) -> None:
-        """Takes the progress bar off the terminal."""
+    def _close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -319,21 +247,17 @@ class CompletionTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """One item is one optimiser step: this process's share of it."""
-        order = StepOrder(self._plan, self.args.seed, lambda: int(self.state.epoch or 0))
         make_step = self._make_step
         return DataLoader(
             cast(Any, range(len(self._plan.lengths))),
-            batch_sampler=order,
+            batch_sampler=StepOrder(self._plan, self.args.seed, lambda: int(self.state.epoch or 0)),
             collate_fn=lambda indices: {"step": make_step(indices)},
         )
 
     def training_step(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor:
-        """Backward through every batch; gives this process's part of the loss, in nats per scored token of the step.
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Backward through every batch; gives this process's share of the loss, in nats per scored token of the step.
 
         The step spans all processes; gradients and losses are averaged over them, hence the factor.
         """
@@ -352,7 +276,7 @@ class CompletionTrainer(Trainer):
         return total
 
     def most_bytes(self) -> int:
-        """Room that the run's folder takes at most."""
+        """Disk space that the run's folder takes at most."""
         steps = self.args.max_steps
         if steps <= 0:
             steps = math.ceil(len(self.get_train_dataloader()) * self.args.num_train_epochs)
@@ -360,12 +284,12 @@ class CompletionTrainer(Trainer):
         return run_bytes(self._checkpoint_bytes, steps, int(self.args.save_steps), kept)
 
     def written(self, target: Path, write: Callable[[], None]) -> None:
-        """Writes; a disk that is full is said in our words."""
+        """Writes; that the disk is full is said in our words."""
         with write_errors_named(target, self._checkpoint_bytes):
             write()
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """The Trainer's checkpoint, sealed once every process has written its part; none at all if one cannot."""
+        """The Trainer's, with checksums once every process has written its files; none at all if one cannot."""
         checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
 
         def write() -> None:
@@ -374,10 +298,10 @@ class CompletionTrainer(Trainer):
         sharded = self.is_fsdp_enabled
         try:
             if sharded:
-                write()  # parts are exchanged in between: a process that fails has to end, or the others wait for it
+                write()  # tensors are exchanged in between: a process that fails has to end, or the others wait for it
             everyone(self.args, lambda: None if sharded else write())
         except ChatbenchError:
             # Only now, when the others have ended their writing too: one would meet a folder that is gone.
             shutil.rmtree(checkpoint, ignore_errors=True)
             raise
-        on_main(self.args, lambda: self.written(checkpoint, lambda: seal(checkpoint)))
+        on_main(self.args, lambda: self.written(checkpoint, lambda: add_checksums(checkpoint)))

@@ -1,27 +1,20 @@
-"""Trackers: TensorBoard's curves are whole after a kill, `none` writes nothing, and a missing one is named in time."""
+"""Callbacks: curves are complete after a kill, a missing tracker is named in time, bad losses are found."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.support.prepared_files import sums
 from tests.support.tiny_models import save_tiny_model
-from tests.support.tiny_runs import run_tiny, tiny_job
-from transformers import TrainingArguments
+from tests.support.tiny_runs import killed_at_checkpoint, log_of, run_tiny, tiny_job
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.training import run as training
-from chatbench.training import trainer as completion_trainer
-from chatbench.training import trainer as trackers
-from chatbench.training.checkpoints import seal
-from chatbench.training.gpu_watch import GpuReading
-from chatbench.training.trainer import tracked
-
-
-class KilledError(Exception):
-    """Stands for a kill: nothing that training does afterwards runs."""
+from chatbench.training import trainer
+from chatbench.training.trainer import RecentLosses
 
 
 @pytest.fixture(scope="module")
@@ -35,31 +28,19 @@ def curve(logs: Path, name: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events.Scalars(name)]
 
 
-def test_tensorboard_shows_each_step_once_after_a_kill(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Steps 3 and 4 are trained twice: the second checkpoint is torn, so the run goes on from step 2.
-    sealed = []
-
-    def killing_seal(checkpoint: Path) -> None:
-        sealed.append(checkpoint)
-        if len(sealed) == 2:
-            raise KilledError
-        seal(checkpoint)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(completion_trainer, "seal", killing_seal)
-        with pytest.raises(KilledError):
-            run_tiny(tiny_job(base, tmp_path))
+def test_tensorboard_shows_each_step_once_after_a_kill(base: Path, tmp_path: Path) -> None:
+    # Steps 3 and 4 are trained twice: the second checkpoint is incomplete, so the run goes on from step 2.
+    with killed_at_checkpoint(2):
+        run_tiny(tiny_job(base, tmp_path))
     assert [step for step, _ in curve(tmp_path / "logs", "train/loss")] == [1, 2, 3, 4]
 
     run_tiny(tiny_job(base, tmp_path))
 
     shown = curve(tmp_path / "logs", "train/loss")
-    log = [json.loads(line) for line in (tmp_path / "split_0" / "trainer_log.jsonl").read_text().splitlines()]
-    losses = {row["step"]: row["loss"] for row in log if "loss" in row}
+    losses = {row["step"]: row["loss"] for row in log_of(tmp_path) if "loss" in row}
     assert [step for step, _ in shown] == [1, 2, 3, 4, 5, 6]
     assert [value for _, value in shown] == pytest.approx([losses[step] for step, _ in shown], rel=1e-6)
+    assert not [path.name for path in (tmp_path / "logs").iterdir() if not path.name.startswith("events.")]
 
 
 def test_none_leaves_no_logs(base: Path, tmp_path: Path) -> None:
@@ -74,32 +55,13 @@ def test_a_tracker_that_is_not_installed_is_refused_with_its_command_before_anyt
     def must_not_be_loaded(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(trackers.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(trainer.util, "find_spec", lambda _name: None)
     monkeypatch.setattr(training, "trainable_base", must_not_be_loaded)
 
     with pytest.raises(ChatbenchError, match="wandb, which is not installed") as refused:
         run_tiny(tiny_job(base, tmp_path, report_to=["tensorboard", "wandb"]))
     assert refused.value.fix.startswith("pip install wandb")
     assert not (tmp_path / "split_0.unfinished").exists()
-
-
-def test_gpu_readings_are_curves_of_their_own_beside_the_training_curves(base: Path, tmp_path: Path) -> None:
-    each = tiny_job(base, tmp_path)
-    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
-
-    with tracked(each, arguments, None, read_gpus=lambda: [GpuReading(0, 91.0)]) as callbacks:
-        assert len(callbacks) == 1
-
-    assert curve(each.logs / "gpu", "gpu0/utilisation_percent")[0] == (0, 91.0)
-    assert (each.logs / "gpu.csv").is_file()
-
-
-def test_a_machine_without_gpus_gets_no_gpu_files(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trackers, "nvidia_reader", lambda: None)
-
-    run_tiny(tiny_job(base, tmp_path, num_train_epochs=0.3))
-
-    assert [path.name for path in (tmp_path / "logs").iterdir() if not path.name.startswith("events.")] == []
 
 
 def test_two_splits_of_one_process_are_two_runs_of_wandb(
@@ -130,3 +92,18 @@ def test_runs_of_other_settings_are_other_runs_of_trackio(
     names = {each.name for each in trackio.Api().runs("chatbench")}
     assert len(names) == 2
     assert all(name.startswith("small/split_0 ") for name in names)
+
+
+def test_losses_are_forgotten_once_they_have_been_looked_at() -> None:
+    losses = RecentLosses(sums(3), process=0)
+    assert losses.look() is None
+    losses.add(1, torch.tensor(2.0), [0])
+    assert losses.look() is None
+    losses.add(2, torch.tensor(float("inf")), [1, 2])
+    losses.add(3, torch.tensor(float("nan")), [0])
+
+    bad = losses.look()
+
+    assert bad is not None
+    assert (bad.step, bad.examples) == (2, ("c1 (follow_up)", "c2 (answer)"))
+    assert losses.look() is None
