@@ -57,18 +57,18 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_one(tmp_path: Path
         ("max_steps", 1.5, "a whole number"),
         ("load_in_8bit", 1, "true or false"),
         ("load_in_4bit", "yes", "true or false"),
-        ("template", "chatml", "one of plain, chat"),
-        ("packing", True, "a word"),
-        ("packing", "conversations", "one of none, conversation, question"),
-        ("long_examples", "cut", "one of leave_out, drop_oldest_turns"),
-        ("examples_per_step", -1, "0 or a number above 0"),
-        ("pack_tokens", -1, "0 or a number above 0"),
-        ("report_to", ["tensorbord"], "some of tensorboard, wandb, trackio, none"),
-        ("report_to", [], "some of tensorboard, wandb, trackio, none"),
-        ("lora_dropout", 1.0, "a share below 1"),
+        ("template", "chatml", "one of 'plain' or 'chat'"),
+        ("packing", True, "one of 'none', 'conversation' or 'question'"),
+        ("packing", "conversations", "one of 'none', 'conversation' or 'question'"),
+        ("long_examples", "cut", "one of 'leave_out' or 'drop_oldest_turns'"),
+        ("examples_per_step", -1, "0 or more"),
+        ("pack_tokens", -1, "0 or more"),
+        ("report_to", ["tensorbord"], "one of 'tensorboard', 'wandb', 'trackio' or 'none'"),
+        ("report_to", [], "at least 1 name"),
+        ("lora_dropout", 1.0, "a number below 1"),
         ("lora_targets", [1], "a list of names"),
         ("learning_rate", -1, "above 0"),
-        ("method", "fulll", "one of full, lora"),
+        ("method", "fulll", "one of 'full' or 'lora'"),
         ("save_total_limit", 1, "2 or more"),
     ],
 )
@@ -111,7 +111,7 @@ def test_what_a_recipe_says_gives_way_to_what_says_it_otherwise(tmp_path: Path) 
     # Refused as a contradiction, the likely mistake, no recipe could be changed but by naming what it says.
     four_bits = resolve_settings("mistral-7b", overrides(tmp_path, load_in_8bit=True), {"load_in_4bit": True})
     assert (four_bits.settings.load_in_8bit, four_bits.settings.load_in_4bit) == (False, True)
-    assert four_bits.origins["load_in_8bit"] == "default: load_in_4bit rules the earlier value out"
+    assert four_bits.origins["load_in_8bit"] == "default: load_in_4bit overrides the earlier value"
     assert four_bits.explicit == {"load_in_4bit"}
 
     whole = resolve_settings("mistral-7b", None, {"method": "full"})

@@ -1,7 +1,7 @@
-"""Files that are whole or not there.
+"""Files that are complete or not there.
 
 A write goes to a temporary file in the same folder and replaces the target in one step, so a reader, or a run that was
-killed, never meets half a file. Logs that only grow are in `append_log.py`.
+killed, never meets half a file.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text, whole or not at all."""
+    """Writes UTF-8 text as `write_bytes` does."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes indented JSON, whole or not at all; NaN is refused because it is not JSON."""
+    """Writes indented JSON; NaN is refused because it is not JSON."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -50,7 +50,7 @@ def json_line(row: Mapping[str, object]) -> str:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Writes JSON Lines, whole or not at all."""
+    """Writes JSON Lines."""
     write_text(path, "".join(map(json_line, rows)))
 
 

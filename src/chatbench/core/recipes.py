@@ -1,8 +1,6 @@
-"""Recipes: a base model and the settings that suit it, one TOML file each, with the source of every value.
+"""What the word MODEL can mean (a recipe, a hub id, a folder), and what its results are called.
 
-What the word MODEL can mean (a recipe, a hub id, a folder), and how its results are called.
-
-The list of recipes.
+A recipe is a base model and the settings that suit it, one TOML file each, with the source of every value.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.settings import typed_value
@@ -34,7 +31,15 @@ def recipes() -> dict[str, Recipe]:
     """All recipes by name, in alphabetical order."""
     folder = resources.files("chatbench.core") / "recipe_files"
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda file: file.name)
-    return {recipe.name: recipe for recipe in (_read_recipe(f.name, f.read_text(encoding="utf-8")) for f in files)}
+    found = {}
+    for file in files:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        lines: Mapping[str, Mapping[str, object]] = content["settings"]
+        values = {name: typed_value(name, line["value"], file.name) for name, line in lines.items()}
+        sources = {name: str(line["source"]) for name, line in lines.items()}
+        name = file.name.removesuffix(".toml")
+        found[name] = Recipe(name, content["base"], content["summary"], values, sources)
+    return found
 
 
 def recipe_of(model: str) -> Recipe | None:
@@ -42,14 +47,6 @@ def recipe_of(model: str) -> Recipe | None:
     known = recipes()
     by_base = {recipe.base: recipe for recipe in known.values()}
     return known.get(model) or by_base.get(model)
-
-
-def _read_recipe(file_name: str, text: str) -> Recipe:
-    content = tomllib.loads(text)
-    lines = cast(Mapping[str, Mapping[str, object]], content["settings"])
-    values = {name: typed_value(name, line["value"], file_name) for name, line in lines.items()}
-    sources = {name: str(line["source"]) for name, line in lines.items()}
-    return Recipe(file_name.removesuffix(".toml"), content["base"], content["summary"], values, sources)
 
 
 def model_key(model: str) -> str:

@@ -1,8 +1,8 @@
 """The settings of one run, and where each value came from.
 
 A recipe, the overrides file (`configs/training_args.json`) and the command line replace the defaults in that order, and
-every value keeps its origin. Two values of one source that exclude each other are refused; a value of a later source
-puts its rivals of the earlier ones out of force.
+every value keeps its origin. Two values of one source that exclude each other are refused; between sources, the later
+one overrides.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from chatbench.core.settings import Settings, typed_values
 LORA_FROM_PARAMETERS = 1_000_000_000
 """Models without a recipe get LoRA from this size on: full fine-tuning needs 16 bytes a parameter."""
 
-_RIVALS: Mapping[str, tuple[str, str]] = {
+_EXCLUSIVE: Mapping[str, tuple[str, str]] = {
     "how long to train": ("max_steps", "num_train_epochs"),
     "how many examples make a step": ("examples_per_step", "gradient_accumulation_steps"),
     "how the base is quantised": ("load_in_8bit", "load_in_4bit"),
@@ -61,8 +61,11 @@ class Resolved:
 
     def lines(self) -> list[str]:
         """One line per setting: name, value, origin."""
-        rows = [(f.name, _shown(getattr(self.settings, f.name)), self.origins[f.name]) for f in fields(Settings)]
-        return [f"{name:<28} {value:<18} {origin}" for name, value, origin in [("base", self.base, self.model), *rows]]
+        rows = [("base", self.base, self.model)]
+        for name, value in asdict(self.settings).items():
+            shown = (",".join(value) or "by architecture") if isinstance(value, tuple) else str(value)
+            rows.append((name, shown, self.origins[name]))
+        return [f"{name:<28} {value:<18} {origin}" for name, value, origin in rows]
 
     def as_json(self) -> dict[str, object]:
         """The content of `resolved_settings.json`: model, base, recipe, and per setting its value and origin."""
@@ -104,73 +107,57 @@ def resolve_settings(
     explicit: set[str] = set()
     for source, layer in _layers(overrides_file, flags or {}):
         typed = typed_values(layer, source)
-        _refuse_contradictions(typed, source)
-        for name, ruler in _out_of_force(typed, values, explicit).items():
+        for name, later in _overridden(typed, values, explicit).items():
             del values[name]
             explicit.discard(name)
-            origins[name] = f"default: {ruler} rules the earlier value out"
+            origins[name] = f"default: {later} overrides the earlier value"
         values.update(typed)
         explicit.update(typed)
-        origins.update({name: source if source != "flag" else _flag(name, value) for name, value in typed.items()})
+        for name, value in typed.items():
+            flag = ("--no-" if value is False else "--") + name.replace("_", "-")
+            origins[name] = flag if source == "command line" else source
     if values.get("train_sampling_strategy") == "group_by_length" and "packing" not in values:
         values["packing"] = "none"
         origins["packing"] = "default where examples are grouped by length"
     settings = Settings(**values)  # type: ignore[arg-type]  # each value was checked against its field's type
-    _refuse_unused(settings, explicit)
+    # Full fine-tuning has no adapters and needs the weights themselves, so LoRA's settings contradict it.
+    unused = [name for name in explicit if name.startswith("lora_")]
+    unused += [name for name in ("load_in_8bit", "load_in_4bit") if getattr(settings, name)]
+    if settings.method == "full" and unused:
+        fix = 'choose one: omit it, or set "method": "lora"'
+        raise ChatbenchError(f"{', '.join(sorted(unused))} with method 'full'", fix=fix)
     return Resolved(model, base, recipe.name if recipe else None, settings, origins, frozenset(explicit))
 
 
 def _layers(overrides_file: Path | None, flags: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:
     layers: list[tuple[str, Mapping[str, object]]] = []
     if overrides_file is not None:
-        content = read_json(overrides_file, fix="give a JSON file of training arguments, or leave --config out")
+        content = read_json(overrides_file, fix="give a JSON file of training arguments, or omit --config")
         if not isinstance(content, dict):
             raise ChatbenchError(f"{overrides_file}: {type(content).__name__}", expected="a JSON object of settings")
         layers.append((str(overrides_file), content))
-    layers.append(("flag", {name: value for name, value in flags.items() if value is not None}))
+    layers.append(("command line", {name: value for name, value in flags.items() if value is not None}))
+    for source, layer in layers:
+        for subject, (one, other) in _EXCLUSIVE.items():
+            if layer.get(one) and layer.get(other):
+                raise ChatbenchError(f"{source}: both {one} and {other} say {subject}", fix="choose one")
     return layers
 
 
-def _refuse_contradictions(layer: Mapping[str, object], source: str) -> None:
-    where = "command line" if source == "flag" else source
-    for subject, (one, other) in _RIVALS.items():
-        if layer.get(one) and layer.get(other):
-            raise ChatbenchError(f"{where}: both {one} and {other} say {subject}", fix="choose one")
+def _overridden(layer: Mapping[str, object], earlier: Mapping[str, object], explicit: set[str]) -> dict[str, str]:
+    """Earlier values that a later layer excludes, by the setting that does.
 
-
-def _out_of_force(layer: Mapping[str, object], earlier: Mapping[str, object], explicit: set[str]) -> dict[str, str]:
-    """Earlier values that a later layer says the other way, by the setting that does.
-
-    Also a recipe's grouping by length where examples are to be packed, and its quantisation where all weights learn.
+    Also a recipe's grouping by length where examples are to be packed, and its quantisation where all weights are
+    trained.
     """
-    ruled = {}
-    for pair in _RIVALS.values():
-        for name, rival in (pair, pair[::-1]):
-            if layer.get(name) and rival not in layer and rival in earlier:
-                ruled[rival] = name
+    overridden = {}
+    for pair in _EXCLUSIVE.values():
+        for name, other in (pair, pair[::-1]):
+            if layer.get(name) and other not in layer and other in earlier:
+                overridden[other] = name
     recipes_own = earlier.keys() - explicit - layer.keys()
     if layer.get("packing", "none") != "none" and "train_sampling_strategy" in recipes_own:
-        ruled["train_sampling_strategy"] = "packing"
+        overridden["train_sampling_strategy"] = "packing"
     if layer.get("method") == "full":
-        ruled |= {name: "method 'full'" for name in ("load_in_8bit", "load_in_4bit") if name in recipes_own}
-    return ruled
-
-
-def _refuse_unused(settings: Settings, explicit: set[str]) -> None:
-    """Full fine-tuning has no adapters and needs the weights themselves, so LoRA's settings contradict it."""
-    if settings.method == "lora":
-        return
-    unused = [name for name in explicit if name.startswith("lora_")]
-    unused += [name for name in ("load_in_8bit", "load_in_4bit") if getattr(settings, name)]
-    if unused:
-        raise ChatbenchError(
-            f"{', '.join(sorted(unused))} with method 'full'", fix='choose one: leave it out, or set "method": "lora"'
-        )
-
-
-def _flag(name: str, value: object) -> str:
-    return ("--no-" if value is False else "--") + name.replace("_", "-")
-
-
-def _shown(value: object) -> str:
-    return ",".join(value) or "by architecture" if isinstance(value, tuple) else str(value)
+        overridden |= {name: "method 'full'" for name in ("load_in_8bit", "load_in_4bit") if name in recipes_own}
+    return overridden

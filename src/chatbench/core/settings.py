@@ -1,18 +1,18 @@
-"""Every setting of a fine-tuning run, with one default each; a value outside its range is refused.
+"""Every setting of a fine-tuning run, with one default each, and its type and range, which pydantic checks.
 
-Where the values come from (recipe, overrides file, command line) is the matter of `resolved_settings`.
-
-Settings as people write them, in a file or on the command line, turned into values of the right type.
-
-A key that does not exist is refused with the nearest one that does.
+Where the values come from (recipe, overrides file, command line) is the matter of `resolved_settings`. A key that does
+not exist is refused with the nearest one that does.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Literal, cast
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Literal, get_type_hints
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from chatbench.core.errors import ChatbenchError
 
@@ -22,27 +22,17 @@ Template = Literal["plain", "chat"]
 LongExamples = Literal["leave_out", "drop_oldest_turns"]
 Packing = Literal["none", "conversation", "question"]
 PackedAttention = Literal["blocks", "flex"]
+Tracker = Literal["tensorboard", "wandb", "trackio", "none"]
+Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
+SamplingStrategy = Literal["random", "group_by_length"]
 
-TRACKERS = ("tensorboard", "wandb", "trackio", "none")
-
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "method": ("full", "lora"),
-    "precision": ("auto", "bf16", "fp16", "fp32"),
-    "template": ("plain", "chat"),
-    "long_examples": ("leave_out", "drop_oldest_turns"),
-    "packing": ("none", "conversation", "question"),
-    "packed_attention": ("blocks", "flex"),
-    "train_sampling_strategy": ("random", "group_by_length"),
-    "lr_scheduler_type": ("linear", "cosine", "constant", "constant_with_warmup"),
-}
-_POSITIVE = (
-    "learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "save_steps",
-    "logging_steps", "lora_r", "lora_alpha",
-)  # fmt: skip
-_NOT_NEGATIVE = (
-    "max_steps", "examples_per_step", "pack_tokens", "weight_decay", "warmup_steps", "max_grad_norm", "seed",
-    "max_tokens", "validation_examples", "lora_dropout",
-)  # fmt: skip
+_NumberAbove0 = Annotated[float, Field(gt=0)]
+_Number = Annotated[float, Field(ge=0)]
+_CountAbove0 = Annotated[int, Field(gt=0)]
+_Count = Annotated[int, Field(ge=0)]
+_OneOrMany = BeforeValidator(
+    lambda value: (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,56 +54,40 @@ class Settings:
 
     method: Method = "full"
     template: Template = "plain"
-    learning_rate: float = 5e-5
-    num_train_epochs: float = 2.0
-    max_steps: int = 0
-    per_device_train_batch_size: int = 4
-    gradient_accumulation_steps: int = 1
-    examples_per_step: int = 0
+    learning_rate: _NumberAbove0 = 5e-5
+    num_train_epochs: _NumberAbove0 = 2.0
+    max_steps: _Count = 0
+    per_device_train_batch_size: _CountAbove0 = 4
+    gradient_accumulation_steps: _CountAbove0 = 1
+    examples_per_step: _Count = 0
     packing: Packing = "conversation"
-    pack_tokens: int = 0
+    pack_tokens: _Count = 0
     packed_attention: PackedAttention = "blocks"
     long_examples: LongExamples = "leave_out"
-    lr_scheduler_type: str = "linear"
-    warmup_steps: float = 0.0
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
+    lr_scheduler_type: Scheduler = "linear"
+    warmup_steps: _Number = 0.0
+    weight_decay: _Number = 0.0
+    max_grad_norm: _Number = 1.0
     precision: Precision = "auto"
     gradient_checkpointing: bool = False
-    train_sampling_strategy: str = "random"
-    seed: int = 0
-    max_tokens: int = 0
-    validation_examples: int = 200
-    save_steps: int = 50
-    save_total_limit: int = 2
-    logging_steps: int = 10
-    report_to: tuple[str, ...] = ("tensorboard",)
-    lora_r: int = 8
-    lora_alpha: int = 32
-    lora_dropout: float = 0.05
-    lora_targets: tuple[str, ...] = ()
+    train_sampling_strategy: SamplingStrategy = "random"
+    seed: _Count = 0
+    max_tokens: _Count = 0
+    validation_examples: _Count = 200
+    save_steps: _CountAbove0 = 50
+    save_total_limit: Annotated[int, Field(ge=2)] = 2  # with one, a kill while it is being replaced would leave none
+    logging_steps: _CountAbove0 = 10
+    report_to: Annotated[tuple[Tracker, ...], _OneOrMany, Field(min_length=1)] = ("tensorboard",)
+    lora_r: _CountAbove0 = 8
+    lora_alpha: _CountAbove0 = 32
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    lora_targets: Annotated[tuple[str, ...], _OneOrMany] = ()
     load_in_8bit: bool = False
     load_in_4bit: bool = False
 
     def __post_init__(self) -> None:
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ChatbenchError(f"{name} = {getattr(self, name)!r}", expected=f"one of {', '.join(allowed)}")
-        for name in _POSITIVE:
-            if not getattr(self, name) > 0:
-                raise ChatbenchError(f"{name} = {getattr(self, name)}", expected="a number above 0")
-        for name in _NOT_NEGATIVE:
-            if not getattr(self, name) >= 0:
-                raise ChatbenchError(f"{name} = {getattr(self, name)}", expected="0 or a number above 0")
-        if self.lora_dropout >= 1:
-            raise ChatbenchError(f"lora_dropout = {self.lora_dropout}", expected="a share below 1")
-        if self.save_total_limit < 2:
-            # With one, a kill while it is being replaced would leave none.
-            raise ChatbenchError(f"save_total_limit = {self.save_total_limit}", expected="2 or more")
-        self._refuse_rivals()
-        self._check_report_to()
-
-    def _refuse_rivals(self) -> None:
+        for name in _types():
+            typed_value(name, getattr(self, name))
         if self.packing != "none" and self.train_sampling_strategy == "group_by_length":
             raise ChatbenchError(
                 f"packing = {self.packing!r} and train_sampling_strategy = 'group_by_length'",
@@ -121,11 +95,6 @@ class Settings:
             )
         if self.load_in_8bit and self.load_in_4bit:
             raise ChatbenchError("both load_in_8bit and load_in_4bit", fix="choose one")
-
-    def _check_report_to(self) -> None:
-        unknown = [name for name in self.report_to if name not in TRACKERS]
-        if unknown or not self.report_to:
-            raise ChatbenchError(f"report_to = {list(self.report_to)}", expected=f"some of {', '.join(TRACKERS)}")
         if "none" in self.report_to and len(self.report_to) > 1:
             raise ChatbenchError(f"report_to = {list(self.report_to)}", fix="choose one: none, or the trackers")
 
@@ -133,6 +102,13 @@ class Settings:
     def quantised(self) -> bool:
         """Whether the base's weights are held in 8 or 4 bits."""
         return self.load_in_8bit or self.load_in_4bit
+
+
+@cache
+def _types() -> dict[str, TypeAdapter[object]]:
+    """The check of each setting; strict, so that neither text nor true stands for a number."""
+    hints = get_type_hints(Settings, include_extras=True)
+    return {name: TypeAdapter(hint, config=ConfigDict(strict=True)) for name, hint in hints.items()}
 
 
 RENAMED = {
@@ -151,7 +127,19 @@ RENAMED = {
 }
 """Names that people know from elsewhere and that spelling alone would not lead to."""
 
-_KIND = {bool: "true or false", tuple: "a list of names", float: "a number", int: "a whole number", str: "a word"}
+_EXPECTED = {
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "string_type": "a list of names",
+    "tuple_type": "a list of names",
+    "too_short": "at least {min_length} name",
+    "literal_error": "one of {expected}",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "a number below {lt}",
+}
+"""What was expected, by pydantic's type of error."""
 
 
 def typed_values(layer: Mapping[str, object], source: str) -> dict[str, object]:
@@ -161,49 +149,32 @@ def typed_values(layer: Mapping[str, object], source: str) -> dict[str, object]:
         ChatbenchError: unknown key, value of the wrong type, or bf16, fp16 and precision contradict each other.
     """
     values = dict(layer)
-    switches = [name for name in ("bf16", "fp16") if name in values]
-    on = [name for name in switches if values[name] is True]
+    switches = {name: values.pop(name) for name in ("bf16", "fp16") if name in values}
+    on = [name for name, value in switches.items() if value is True]
     if len(on) == 2 or (on and "precision" in values):
-        raise ChatbenchError(
-            f"{source}: {' and '.join([*on, *(['precision'] * ('precision' in values))])}", fix="choose one"
-        )
-    for name in switches:
-        if not isinstance(values.pop(name), bool):
-            raise ChatbenchError(f"{source}: {name} is not true or false", expected="true or false")
+        raise ChatbenchError(f"{source}: {' and '.join(on if len(on) == 2 else [*on, 'precision'])}", fix="choose one")
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise ChatbenchError(f"{source}: {name} = {value!r}", expected="true or false")
     if switches:
         values.setdefault("precision", on[0] if on else "fp32")
     return {name: typed_value(name, value, source) for name, value in values.items()}
 
 
-def typed_value(name: str, value: object, source: str) -> object:
+def typed_value(name: str, value: object, source: str = "") -> object:
     """One value, of its setting's type: a whole number may stand for a number, one name for a list of names.
 
     Raises:
-        ChatbenchError: there is no such setting, or the value is of another type.
+        ChatbenchError: there is no such setting, or the value is of another type or outside its range.
     """
-    known = {field.name: getattr(Settings(), field.name) for field in fields(Settings)}
+    where, known = f"{source}: " if source else "", _types()
     if name not in known:
-        raise ChatbenchError(
-            f"{source}: unknown setting {name!r}",
-            expected="a setting of chatbench",
-            fix=_nearest_fix(name, list(known)),
-        )
-    default = known[name]
-    if isinstance(default, bool) or isinstance(value, bool):
-        fits = isinstance(default, bool) and isinstance(value, bool)
-    elif isinstance(default, tuple):
-        value = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else value
-        fits = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
-    elif isinstance(default, float):
-        fits = isinstance(value, int | float)
-        value = float(cast(float, value)) if fits else value
-    else:
-        fits = isinstance(value, type(default))
-    if not fits:
-        raise ChatbenchError(f"{source}: {name} = {value!r}", expected=_KIND[type(default)])
-    return value
-
-
-def _nearest_fix(name: str, known: list[str]) -> str:
-    nearest = [RENAMED[name]] if name in RENAMED else difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"did you mean {nearest[0]!r}?" if nearest and nearest[0] in known else f"choose from {', '.join(known)}"
+        nearest = [RENAMED[name]] if name in RENAMED else difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        fix = f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(known)}"
+        raise ChatbenchError(f"{where}unknown setting {name!r}", expected="a setting of chatbench", fix=fix)
+    try:
+        return known[name].validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        expected = _EXPECTED.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
+        raise ChatbenchError(f"{where}{name} = {value!r}", expected=expected) from None
