@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,10 +189,9 @@ def test_a_secret_of_the_environment_is_found_wherever_it_is_and_not_repeated(
     assert "s3cr3t-value" not in str(refused.value)
 
 
-def test_a_secret_across_two_reads_of_a_large_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_across_two_pages_of_a_large_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_TOKEN", "s3cr3t-value")
-    monkeypatch.setattr("chatbench.publishing.upload._CHUNK_BYTES", 16)
-    (tmp_path / "model.safetensors").write_bytes(b"." * 10 + b"s3cr3t-value" + b"." * 50)
+    (tmp_path / "model.safetensors").write_bytes(b"." * (mmap.PAGESIZE - 6) + b"s3cr3t-value" + b"." * 50)
 
     with pytest.raises(ChatbenchError, match="SOME_TOKEN"):
         refuse_leaks("model.safetensors", tmp_path / "model.safetensors", tmp_path)

@@ -1,11 +1,7 @@
-"""An adapter and its base as one ordinary model folder, for programs that know no adapters.
+"""An adapter and its base as one ordinary model folder, for vLLM and other programs that know no adapters.
 
 The adapter's change of each matrix is computed in float32, added to the base's weight and rounded once to the format in
 which the folder is stored. Before it is written, the merged model must give the logits of base and adapter together.
-
-The folder of a finished model, by its path or by the model and split that it was trained for.
-
-Merges a finished adapter into its base: a folder of its own, for vLLM and others.
 """
 
 from __future__ import annotations
@@ -59,10 +55,9 @@ def merge(model: str, out: Path, *, workspace: Workspace, split: str, dtype: Mer
     """Writes the merged model to `out`; gives what to print.
 
     Raises:
-        ChatbenchError: no such adapter, or it cannot be merged; see `models.merging`.
+        ChatbenchError: no such adapter, or it cannot be merged; see `merge_adapter`.
     """
     folder = finished_model(model, workspace=workspace, split=split)
-
     merged = merge_adapter(folder, out, dtype=dtype)
     return (
         f"{folder} merged -> {merged.folder}, weights in {merged.dtype}; "
@@ -74,10 +69,7 @@ MergeType = Literal["auto", "float32", "bfloat16", "float16"]
 
 PROBE = "You are a human user interacting with an AI system. What is 6 x 7? A. 36 B. 42 C. 48 D. 67"
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
-"""Largest difference of logits, as a share of the largest logit; beyond it, it is no rounding any more."""
-
-_OF_THE_TRAINING = (RESOLVED_SETTINGS, LOG, LOSS_CURVE)
-"""Copied from the adapter's folder: the merged model was trained in the same run."""
+"""Largest difference of logits, as a share of the largest logit; beyond it, it is more than rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +82,7 @@ class Merged:
 
 
 def merge_adapter(folder: Path, out: Path, *, dtype: MergeType = "auto") -> Merged:
-    """Merges the adapter in `folder` into its (unquantised) base and writes `out`, whole or not at all.
+    """Merges the adapter in `folder` into its (unquantised) base and writes `out`, completely or not at all.
 
     Args:
         dtype: format of the weights; `auto` is the one in which the base is stored.
@@ -111,8 +103,8 @@ def merge_adapter(folder: Path, out: Path, *, dtype: MergeType = "auto") -> Merg
     loaded = load(str(folder), device="cpu", dtype=target if target == stored else torch.float32, quantise=False)
     merged, difference = _merged_model(loaded, target, folder)
     name = str(target).removeprefix("torch.")
-    told = {**record, "merged": {"adapter_weights": weights_hash(folder), "dtype": name}} if record else None
-    _write(replace(loaded, model=merged), out, folder, told)
+    extended = {**record, "merged": {"adapter_weights": weights_hash(folder), "dtype": name}} if record else None
+    _write(replace(loaded, model=merged), out, folder, extended)
     return Merged(out, name, difference)
 
 
@@ -174,7 +166,7 @@ def _write(merged: Loaded, out: Path, adapter: Path, record: Mapping[str, Any] |
         work.mkdir(parents=True)
         merged.model.save_pretrained(work)
         merged.tokenizer.save_pretrained(work)
-        for name in _OF_THE_TRAINING:
+        for name in (RESOLVED_SETTINGS, LOG, LOSS_CURVE):  # the merged model was trained in the same run
             if (adapter / name).is_file():
                 shutil.copyfile(adapter / name, work / name)
         if record is not None:

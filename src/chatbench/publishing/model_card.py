@@ -4,18 +4,14 @@ A card is made of the run's record (`chatbench.json`) alone. It holds no path of
 others chose (a folder, a study) stand as code, where Markdown and HTML mean nothing. A person may edit a card: later
 changes touch one marked section or one line of it, and nothing where these are gone.
 
-How the base of a run is called where others read it: a hub id as it is, a folder by its last name only.
-
-The Python text of a model card that loads the model and lets it say a first turn; a test runs it.
-
-It needs nothing of chatbench, except where the base comes with chatbench. The folder stands alone on a line of its own,
-so that publishing can put the hub id in its place.
+Its Python loads the model and lets it say a first turn, and needs nothing of chatbench, except where the base comes
+with chatbench. The folder stands alone on a line, so that publishing can put the hub id in its place; a test runs it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
@@ -93,10 +89,8 @@ QUESTION = "What is 6 x 7?\nA. 36\nB. 42\nC. 48\nD. 67"
 def reload_snippet(record: Mapping[str, Any], *, adapter: bool) -> str:
     """Python for a model folder with this record; `adapter` says whether it holds an adapter only."""
     chat = record["settings"].get("template") == "chat"
-    return (
-        "\n".join([*_loading(record, adapter), "", *(_chat_turn(record["chat_template"]) if chat else _plain_turn())])
-        + "\n"
-    )
+    turn = _first_turn(record["chat_template"] if chat else None)
+    return "\n".join([*_loading(record, adapter), "", *turn]) + "\n"
 
 
 def with_folder(text: str, repo_id: str, revision: str = "main") -> str:
@@ -154,41 +148,34 @@ def _loading(record: Mapping[str, Any], adapter: bool) -> list[str]:
     ]
 
 
-def _plain_turn() -> list[str]:
-    prompt = prompt_text(simulator_messages(QUESTION, ()))
-    return [
-        f"prompt = {prompt!r}",
-        'inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to(model.device)',
-        "output = model.generate(",
-        "    **inputs, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=200,",
-        f"    stop_strings=[{END.strip()!r}], tokenizer=tokenizer,",
-        ")",
-        'said = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)',
-        f"print(said.partition({END.strip()!r})[0].strip())",
-    ]
-
-
-def _chat_turn(use: Mapping[str, Any]) -> list[str]:
-    """`use` as `training_result` writes it down: how chatbench applies this tokenizer's template."""
+def _first_turn(use: Mapping[str, Any] | None) -> list[str]:
+    """`use` is how chatbench applies this tokenizer's chat template (the record's `chat_template`), None for none."""
     system, user = simulator_messages(QUESTION, ())
-    rows = [system.as_dict(), user.as_dict()]
-    if use["merges_system"]:
-        rows = [{"role": "user", "content": f"{system.content}\n\n{user.content}"}]
-    options = "".join(f", {name}={value!r}" for name, value in use["options"].items())
-    return [
-        "messages = [",
-        *(f"    {row!r}," for row in rows),
-        "]",
-        "inputs = tokenizer.apply_chat_template(",
-        f'    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"{options}',
-        ").to(model.device)",
-        "output = model.generate(",
-        "    **inputs, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=200,",
-        f"    eos_token_id=tokenizer.convert_tokens_to_ids({use['end']!r}),",
-        ")",
-        'said = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)',
-        "print(said.strip())",
-    ]
+    said = 'said = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)'
+    if use is None:
+        inputs = [
+            f"prompt = {prompt_text([system, user])!r}",
+            'inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to(model.device)',
+        ]
+        stop = f"stop_strings=[{END.strip()!r}], tokenizer=tokenizer"
+        turn = f"said.partition({END.strip()!r})[0].strip()"
+    else:
+        rows = [system.as_dict(), user.as_dict()]
+        if use["merges_system"]:
+            rows = [{"role": "user", "content": f"{system.content}\n\n{user.content}"}]
+        options = "".join(f", {name}={value!r}" for name, value in use["options"].items())
+        inputs = [
+            "messages = [",
+            *(f"    {row!r}," for row in rows),
+            "]",
+            "inputs = tokenizer.apply_chat_template(",
+            f'    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"{options}',
+            ").to(model.device)",
+        ]
+        stop = f"eos_token_id=tokenizer.convert_tokens_to_ids({use['end']!r})"
+        turn = "said.strip()"
+    sampling = "    **inputs, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=200,"
+    return [*inputs, "output = model.generate(", sampling, f"    {stop},", ")", said, f"print({turn})"]
 
 
 CARD = "README.md"
@@ -241,12 +228,25 @@ def model_card(record: Mapping[str, Any], *, adapter: bool) -> str:
         record: content of the folder's `chatbench.json`.
         adapter: whether the folder holds an adapter, not a whole model.
     """
+    from huggingface_hub import ModelCardData  # late: takes a second
+
     base, settings = base_name(record), record["settings"]
     chat = settings.get("template") == "chat"
+    comes = {"hub": "", "chatbench": " (comes with chatbench)", "folder": " (a folder of the machine that trained)"}
+    revision = f" at revision {code(base.revision)}" if base.revision else ""
+    dataset = record.get("data", {}).get("hub_dataset")
+    # No licence: that of the base is not known here, and the hub shows what is missing.
+    metadata = ModelCardData(
+        base_model=base.name if base.kind == "hub" else None,
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="text-generation",
+        tags=["chatbench", "user-simulator", *(["lora"] if adapter else [])],
+        datasets=[dataset] if dataset else None,
+    ).to_yaml()
     return _CARD.format(
-        metadata=_metadata(record, base, adapter),
+        metadata=metadata,
         title=", ".join(code(text) for text in (_public(str(record["model"])), record.get("split", "")) if text),
-        base=_described(base),
+        base=f"{code(base.name)}{revision}{comes[base.kind]}",
         method="a LoRA adapter" if settings["method"] == "lora" else "all weights",
         form="through its chat template" if chat else r"in their plain-text form (`[SYSTEM] ... [USER] ... [END]`)",
         notes="".join(f"\n{note}\n" for note in _notes(record, adapter)),
@@ -269,14 +269,25 @@ class HeldOut:
 
 
 def update_card(folder: Path, measured: Sequence[HeldOut]) -> bool:
-    """Writes held-out perplexities into a folder's card, whole or not at all; False where it has no place for them."""
+    """Writes held-out perplexities into a folder's card, in one step; False where it has no place for them."""
     path = folder / CARD
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
     before, begin, rest = old.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not (begin and end):
         return False
-    new = f"{before}{begin}\n{_perplexity_table(measured)}\n{end}{after}"
+    lines = [
+        "| turns | examples | scored tokens | perplexity per token | of the base | bits per byte | of the base |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| {each.turns} | {each.tuned.examples:,} | {each.tuned.tokens:,} | {each.tuned.perplexity:.3f} "
+            f"| {each.base.perplexity:.3f} | {each.tuned.bits_per_byte:.4f} | {each.base.bits_per_byte:.4f} |"
+            for each in measured
+        ),
+        "",
+        "Values per token compare only between models of one tokenizer.",
+    ]
+    new = "\n".join([before + begin, *lines, end + after])
     if new != old:
         write_text(path, new)
     return True
@@ -292,26 +303,6 @@ def code(text: str) -> str:
     ticks = "`" * (1 + max((len(run) for run in re.findall("`+", flat)), default=0))
     pad = " " if not flat or flat.startswith("`") or flat.endswith("`") else ""
     return f"{ticks}{pad}{flat}{pad}{ticks}"
-
-
-def _metadata(record: Mapping[str, Any], base: BaseName, adapter: bool) -> str:
-    from huggingface_hub import ModelCardData  # late: takes a second
-
-    # No licence: that of the base is not known here, and the hub shows what is missing.
-    dataset = record.get("data", {}).get("hub_dataset")
-    return ModelCardData(
-        base_model=base.name if base.kind == "hub" else None,
-        library_name="peft" if adapter else "transformers",
-        pipeline_tag="text-generation",
-        tags=["chatbench", "user-simulator", *(["lora"] if adapter else [])],
-        datasets=[dataset] if dataset else None,
-    ).to_yaml()
-
-
-def _described(base: BaseName) -> str:
-    comes = {"hub": "", "chatbench": " (comes with chatbench)", "folder": " (a folder of the machine that trained)"}
-    revision = f" at revision {code(base.revision)}" if base.revision else ""
-    return f"{code(base.name)}{revision}{comes[base.kind]}"
 
 
 def _notes(record: Mapping[str, Any], adapter: bool) -> list[str]:
@@ -367,42 +358,19 @@ def _training(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _setting_rows(record: Mapping[str, Any]) -> list[str]:
-    origins = record.get("origins", {})
-    rows = [(name, code(_shown(value)), _origin(str(origins[name]))) for name, value in record["settings"].items()]
-    # A bar divides cells even inside code.
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-
-
-def _shown(value: object) -> str:
-    return ", ".join(map(str, value)) or "by architecture" if isinstance(value, list | tuple) else str(value)
-
-
-def _origin(origin: str) -> str:
-    """Who set a value, without the name of a file of somebody's machine."""
-    if origin.startswith("recipe "):
-        return code(origin)
-    if origin.startswith("--"):
-        return "command line"
-    return "default" if origin.startswith("default") else "overrides file"
+def _setting_rows(record: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in record["settings"].items():
+        origin = str(record.get("origins", {})[name])
+        if origin.startswith("recipe "):
+            set_by = code(origin)
+        elif origin.startswith("--"):
+            set_by = "command line"
+        else:  # without the name of a file of somebody's machine
+            set_by = "default" if origin.startswith("default") else "overrides file"
+        shown = ", ".join(map(str, value)) or "by architecture" if isinstance(value, list | tuple) else str(value)
+        # A bar divides cells even inside code.
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in (name, code(shown), set_by)) + " |"
 
 
 def _public(name: str) -> str:
     return last_name(name) if is_local_path(name) else name
-
-
-def _perplexity_table(measured: Sequence[HeldOut]) -> str:
-    rows = [
-        f"| {each.turns} | {each.tuned.examples:,} | {each.tuned.tokens:,} | {each.tuned.perplexity:.3f} "
-        f"| {each.base.perplexity:.3f} | {each.tuned.bits_per_byte:.4f} | {each.base.bits_per_byte:.4f} |"
-        for each in measured
-    ]
-    return "\n".join(
-        [
-            "| turns | examples | scored tokens | perplexity per token | of the base | bits per byte | of the base |",
-            "|---|---|---|---|---|---|---|",
-            *rows,
-            "",
-            "Values per token compare only between models of one tokenizer.",
-        ]
-    )

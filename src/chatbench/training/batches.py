@@ -1,18 +1,16 @@
-"""One optimiser step as batches: padded rectangles or prefix trees, dealt to the processes.
+"""Which examples make up each optimiser step, and a step as batches: padded rectangles or prefix trees.
 
-Every process computes the same plan, so each knows how many tokens the whole step scores without asking the others, and
-all make the same number of forward passes: one that has none left makes a stand-in, which counts nothing.
-
-Which examples make up each optimiser step of an epoch: a function of settings, seed and epoch alone.
-
-That is what makes a resumed run equal an undisturbed one, and N processes equal one. What is shuffled is the *unit*, so
-that examples which share tokens share a step:
+The order is a function of settings, seed and epoch alone. That is what makes a resumed run equal an undisturbed one,
+and N processes equal one. What is shuffled is the *unit*, so that examples which share tokens share a step:
 
     none            an example
     conversation    the k+1 examples of a conversation
-    question        conversations about one question, as many as fill a step, dealt anew in each epoch
+    question        conversations about one question, as many as fill a step, dealt again in each epoch
 
 An epoch holds every example once, in the same number of steps whatever the unit, as long as there are that many units.
+
+Every process computes the same plan, so each knows how many tokens the whole step scores without asking the others, and
+all make the same number of forward passes: one that has none left makes a stand-in, which counts nothing.
 """
 
 from __future__ import annotations
@@ -60,13 +58,13 @@ class StepPlan:
         if self.packing == "none":
             order = self._by_length(rng) if self.by_length else rng.permutation(len(self.lengths)).tolist()
             return [order[start : start + self.step_examples] for start in range(0, len(order), self.step_examples)]
-        units = self._conversation_units() if self.packing == "conversation" else self._question_units(rng)
+        if self.packing == "conversation":
+            units = _grouped(self.conversations, range(len(self.conversations)))
+        else:
+            units = self._question_units(rng)
         units = [units[place] for place in rng.permutation(len(units))]
         count = min(math.ceil(len(self.lengths) / self.step_examples), len(units))
         return [[index for unit in run for index in unit] for run in even_runs(units, count)]
-
-    def _conversation_units(self) -> list[list[int]]:
-        return _grouped(self.conversations, range(len(self.conversations)))
 
     def _question_units(self, rng: np.random.Generator) -> list[list[int]]:
         units = []
@@ -128,11 +126,10 @@ def _grouped(names: Sequence[str], indices: Sequence[int]) -> list[list[int]]:
     return list(groups.values())
 
 
-PACK_TOKENS_CPU = 2048
-"""Nodes of one forward pass on a processor: enough to fill it, and memory in bounds (benchmarks/prefix_tree.py)."""
+PACK_TOKENS_CPU, PACK_TOKENS_GPU = 2048, 8192
+"""Nodes of one forward pass: enough to fill the device, and memory in bounds (benchmarks/prefix_tree.py)."""
 
-PACK_TOKENS_GPU = 8192
-
+Share = PrefixTree | list[EncodedExample]
 QUESTION_EXAMPLES = 20
 """Examples of about six conversations."""
 
@@ -184,20 +181,20 @@ class StepMaker:
             forward_tokens=sum(map(_tokens_read, own)),
         )
 
-    def _padded(self, chosen: list[EncodedExample]) -> list[list[PrefixTree | list[EncodedExample]]]:
+    def _padded(self, chosen: list[EncodedExample]) -> list[list[Share]]:
         """Batches of `batch_examples` in the step's order, dealt one by one."""
-        shares: list[list[PrefixTree | list[EncodedExample]]] = [[] for _ in range(self.processes)]
+        shares: list[list[Share]] = [[] for _ in range(self.processes)]
         for place, start in enumerate(range(0, len(chosen), self.batch_examples)):
             shares[place % self.processes].append(chosen[start : start + self.batch_examples])
         return shares
 
-    def _packed(self, chosen: list[EncodedExample]) -> list[list[PrefixTree | list[EncodedExample]]]:
+    def _packed(self, chosen: list[EncodedExample]) -> list[list[Share]]:
         """Trees, the largest first, each to the process that has least; cut smaller where some would have none."""
         sequences = [scored_sequence(example) for example in chosen]
         packed = prefix_trees(sequences, self.pack_tokens)
         if len(packed) < self.processes:
             packed = prefix_trees(sequences, max(1, min(self.pack_tokens, sum(map(len, packed)) // self.processes)))
-        shares: list[list[PrefixTree | list[EncodedExample]]] = [[] for _ in range(self.processes)]
+        shares: list[list[Share]] = [[] for _ in range(self.processes)]
         load = [0] * self.processes
         for tree in sorted(packed, key=len, reverse=True):
             least = load.index(min(load))
@@ -205,7 +202,7 @@ class StepMaker:
             load[least] += len(tree)
         return shares
 
-    def _batch(self, share: PrefixTree | list[EncodedExample]) -> PaddedBatch | TreeBatch:
+    def _batch(self, share: Share) -> PaddedBatch | TreeBatch:
         if isinstance(share, PrefixTree):
             return tree_batch(share, self.device, self.kernel)
         return padded_batch(share, self.pad_id).to(self.device)
@@ -232,5 +229,5 @@ def default_pack_tokens(device: torch.device) -> int:
     return PACK_TOKENS_GPU if device.type == "cuda" else PACK_TOKENS_CPU
 
 
-def _tokens_read(share: PrefixTree | list[EncodedExample]) -> int:
+def _tokens_read(share: Share) -> int:
     return len(share) if isinstance(share, PrefixTree) else len(share) * max(example.tokens for example in share)

@@ -38,7 +38,7 @@ def describe(arguments: TrainingArguments, *, sharded: bool) -> str:
 
 
 def refuse_launch(settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
-    """Nothing, unless the way in which this process was started cannot give what it seems to.
+    """Stops a run whose launcher cannot give what it seems to.
 
     `accelerate launch --cpu --num_processes 2` starts one process: it names a place to meet, and nobody to meet.
 

@@ -479,8 +479,8 @@ def pack_tokens(resolved: Resolved, encoded: EncodedRows, device: torch.device) 
     settings, usual = resolved.settings, default_pack_tokens(device)
     if settings.pack_tokens or settings.packing == "none" or device.type != "cuda" or fsdp_asked():
         return settings.pack_tokens or usual
-    shape = model_shape(empty_model(resolved.base), settings)
-    fitting = tokens_that_fit(shape, settings, _empty(str(device), settings), scored_share=_scored_share(encoded))
+    shape, emptied = _emptied(resolved, device)
+    fitting = tokens_that_fit(shape, settings, emptied, scored_share=_scored_share(encoded))
     return max(LEAST_PACK_TOKENS, min(usual, fitting))
 
 
@@ -498,15 +498,15 @@ def memory_warning(resolved: Resolved, encoded: EncodedRows, device: torch.devic
     if settings.packing != "none":
         tokens = max(pack_tokens(resolved, encoded, device), longest)
     largest = ForwardPass(tokens, round(tokens * _scored_share(encoded)))
-    shape = model_shape(empty_model(resolved.base), settings)
-    lines = advice(shape, settings, largest, _empty(str(device), settings))
+    shape, emptied = _emptied(resolved, device)
+    lines = advice(shape, settings, largest, emptied)
     return [f"memory: {line}" for line in lines] if len(lines) > 1 else []
 
 
-def _empty(device: str, settings: Settings) -> Device:
-    """The device with all of its memory free: what is free now would be another number in a resumed run."""
-    found = training_device(device, settings)
-    return replace(found, free=found.total)
+def _emptied(resolved: Resolved, device: torch.device) -> tuple[ModelShape, Device]:
+    """The base, and the device with all memory free: what is free now would be another number in a resumed run."""
+    found = training_device(str(device), resolved.settings)
+    return model_shape(empty_model(resolved.base), resolved.settings), replace(found, free=found.total)
 
 
 def _scored_share(encoded: EncodedRows) -> float:
@@ -523,10 +523,8 @@ class RunPlan:
     encoded: EncodedRows
     validation_examples: int
     epoch: EpochWork
-    device: str
-    precision: Format
-    memory: Memory
-    memory_advice: Sequence[str]
+    kind: str
+    device: Device
     rate: float
 
     @property
@@ -560,6 +558,7 @@ class RunPlan:
         adapters = shape.adapters if settings.method == "lora" else 0
         bits = quantised_bits(asdict(settings))
         in_bits = f", the base in {bits} bits" if bits else ""
+        speed = f"the {self.rate / 1e12:,.3g} TFLOP/s that {self.device.precision} matrix products reach on {self.kind}"
         rows = [
             ("examples", f"{len(encoded.examples):,} to train on, {self.validation_examples:,} to validate"),
             *(("", line) for line in encoded.lines()),
@@ -567,10 +566,10 @@ class RunPlan:
             ("steps", f"{self.steps:,}; an epoch has {self.epoch.steps:,} of {of_step:.1f} examples"),
             ("", f"and {self.epoch.passes:,} forward passes of at most {self.epoch.largest.tokens:,} tokens"),
             ("parameters", f"{adapters or shape.parameters:,} trainable of {shape.parameters + adapters:,}{in_bits}"),
-            ("memory", self.memory.line()),
-            *(("", line) for line in self.memory_advice),
+            ("memory", training_memory(shape, settings, self.epoch.largest, self.device).line()),
+            *(("", line) for line in advice(shape, settings, self.epoch.largest, self.device)),
             ("time", f"about {in_words(self.seconds)}: {self.operations / 1e12:,.3g} TFLOP at {TRAINING_SHARE:.0%} of"),
-            ("", f"the {self.rate / 1e12:,.3g} TFLOP/s that {self.precision} matrix products reach on {self.device}"),
+            ("", speed),
         ]  # fmt: skip
         return [f"{name:<11} {text}" for name, text in rows]
 
@@ -596,26 +595,15 @@ def plan_run(resolved: Resolved, train: Sequence[ExampleRow], validation: Sequen
         ChatbenchError: no such model, examples that do not go with it, a format or a quantisation that this machine
             cannot train in. Too little memory is no error here: the plan says what would fit.
     """
-    settings, name = resolved.settings, best_device()
-    device = training_device(name, settings)
+    settings, kind = resolved.settings, best_device()
+    device = training_device(kind, settings)
     bits = quantised_bits(asdict(settings))
     if bits is not None:
-        refuse_unless_possible(bits, name, resolved.base)
+        refuse_unless_possible(bits, kind, resolved.base)
     model = empty_model(resolved.base)
-    shape = model_shape(model, settings)
     context = min(settings.max_tokens or context_length(model), context_length(model))
     form = TextForm(settings.template, settings.long_examples)
     encoded = encode_rows(load_tokenizer(resolved.base), train, context, form)
-    epoch = epoch_work(settings, encoded, pack_tokens=pack_tokens(resolved, encoded, torch.device(name)))
-    return RunPlan(
-        resolved=resolved,
-        shape=shape,
-        encoded=encoded,
-        validation_examples=len(validation),
-        epoch=epoch,
-        device=name,
-        precision=device.precision,
-        memory=training_memory(shape, settings, epoch.largest, device),
-        memory_advice=advice(shape, settings, epoch.largest, device),
-        rate=matrix_rate(name, device.precision),
-    )
+    epoch = epoch_work(settings, encoded, pack_tokens=pack_tokens(resolved, encoded, torch.device(kind)))
+    rate = matrix_rate(kind, device.precision)
+    return RunPlan(resolved, model_shape(model, settings), encoded, len(validation), epoch, kind, device, rate)

@@ -69,8 +69,7 @@ def finetune(
     from chatbench.training.distributed import process_rank
     from chatbench.training.run import TrainingJob, train
 
-    if process_rank() != 0:
-        say = _say_nothing
+    say = say if process_rank() == 0 else lambda _line: None
     say(f"fine-tuning {model} on {split}")
     for line in resolved.lines():
         say(f"  {line}")
@@ -160,7 +159,3 @@ def _data_origin(workspace: Workspace, split: str) -> DataOrigin:
         hub_dataset=source if from_hub else "",
         revision=revision if from_hub else "",
     )
-
-
-def _say_nothing(_line: str) -> None:
-    """For all processes but the first."""

@@ -78,18 +78,8 @@ def visible(text: str) -> str:
     >>> visible("two\nlines\x1b[31m\x00")
     'two↵\nlines␛[31m␀'
     """
-    return "".join(map(_visible_character, text))
-
-
-def _visible_character(character: str) -> str:
-    code = ord(character)
-    if character == "\n":
-        return "↵\n"
-    if character == "\t":
-        return "→\t"
-    if code < 0x20:
-        return chr(0x2400 + code)  # the block "Control Pictures"
-    if code == 0x7F:
-        return "␡"
+    symbols = {code: chr(0x2400 + code) for code in range(0x20)}  # the block "Control Pictures"
+    symbols |= {ord("\n"): "↵\n", ord("\t"): "→\t", 0x7F: "␡"}
     # C1 controls, and the marks that turn the direction of text or separate lines; a plain space is printable.
-    return character if character.isprintable() else f"<U+{code:04X}>"
+    hidden = {ord(each): f"<U+{ord(each):04X}>" for each in text if not each.isprintable()}
+    return text.translate(hidden | symbols)
