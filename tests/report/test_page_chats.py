@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -16,7 +19,7 @@ from chatbench.core.records import Study
 from chatbench.data.open_study import study_of
 from chatbench.data.workspace import Workspace
 from chatbench.report import page_chats as page_chats_module
-from chatbench.report.page import packed, unpacked
+from chatbench.report.page import packed
 from chatbench.report.page_chats import (
     CHATS_PER_PART,
     PageChats,
@@ -32,6 +35,12 @@ from chatbench.report.page_chats import (
     shade_parts,
 )
 from chatbench.scoring.scored_turns import ScoredTurn, scored_turns_path, write_scored_turns
+
+
+def unpacked(text: str) -> object:
+    """What `packed` was given."""
+    value: object = json.loads(gzip.decompress(base64.b64decode(text)))
+    return value
 
 
 def index_of(later: Any) -> dict[str, Any]:
@@ -75,7 +84,7 @@ def test_the_index_says_of_each_chat_what_it_is() -> None:
     }  # fmt: skip
     assert index["participants"][rows["participant"][place]] == "fine-tuned"
     assert index["terminations"][rows["termination"][place]] == "no_answer"
-    assert [index["guards"][guard] for guard in rows["observed"][place]] == ["role_flip"]
+    assert [index["failures"][failure] for failure in rows["observed"][place]] == ["role_flip"]
     assert (rows["letter"][place], rows["correct"][place], rows["turns"][place]) == ("", -1, 1)
     assert rows["correct"][rows["id"].index("people/sums-1/gpt-4o/1")] == 0
     assert all(len(column) == 7 for column in rows.values())

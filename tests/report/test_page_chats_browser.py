@@ -55,7 +55,7 @@ def messages(page: Page) -> list[str]:
         ("answer", "right", ["people/sums-1/gpt-4o/0", ALL_IDS[3], ALL_IDS[6]]),
         ("answer", "none", ["people/cats-1/gpt-4o/0", ALL_IDS[4]]),
         ("ended", "no_answer", [ALL_IDS[4]]),
-        ("guard", "role_flip", [ALL_IDS[4]]),
+        ("failure", "role_flip", [ALL_IDS[4]]),
         # People's chats belong to every split in which their question is held out.
         ("split", "split_1", ALL_IDS[:3]),
     ],
@@ -89,7 +89,7 @@ def test_search_finds_what_anybody_said_whatever_its_case_within_the_filters(
 
     page.fill("input[name=q]", "nowhere said")
     wait_for_list(page, [])
-    assert page.inner_text(".told") == "Nothing found."
+    assert page.inner_text(".status") == "Nothing found."
 
 
 def test_a_link_opens_the_chat_that_it_was_copied_from(one_file: Path, open_page: OpenPage) -> None:

@@ -156,7 +156,7 @@ def test_hostile_names_are_shown_as_text_everywhere(finished: Workspace, tmp_pat
     content = gather(["tiny"], workspace=finished).content
     first = dict(content.first)
     first["questions"] = [{**q, "text": HOSTILE, "subset": HOSTILE} for q in first["questions"]]  # type: ignore[attr-defined]
-    first["cells"] = [{**c, "assistant": [HOSTILE for _ in c["assistant"]]} for c in first["cells"]]  # type: ignore[attr-defined]
+    first["accuracies"] = [{**c, "assistant": [HOSTILE for _ in c["assistant"]]} for c in first["accuracies"]]  # type: ignore[attr-defined]
     [run] = first["runs"]  # type: ignore[misc]
     first["runs"] = [
         {**run, "name": HOSTILE, "terminations": [{**t, "assistant": HOSTILE} for t in run["terminations"]]}

@@ -17,17 +17,16 @@ from chatbench.metrics.accuracies import Prediction
 from chatbench.metrics.estimates import wilson_interval
 from chatbench.report.page_data import (
     MOST_TURNS,
-    RunScores,
+    accuracy_values,
     answer_probabilities,
     calibration_values,
-    cell_values,
     chat_distributions,
     pooled_accuracies,
     terminations,
     training_curves,
 )
 from chatbench.report.report import gather, report, shown_name
-from chatbench.scoring.score_files import QuestionScores, read_score_table
+from chatbench.scoring.score_files import QuestionScores
 
 
 def scores(answers: tuple[Answer, ...] = ()) -> QuestionScores:
@@ -62,9 +61,9 @@ def test_chats_of_all_splits_are_pooled_and_people_are_counted_once() -> None:
 
 def test_cells_name_the_run_only_where_runs_differ_and_conditions_only_where_there_are_two() -> None:
     answers = [Answer("q", str(n), "user-AI", "ai", condition, None, n > 0) for n, condition in enumerate("aab")]
-    groups = cell_values([RunScores("one", scores(tuple(answers))), RunScores("two", scores())], {"q": 0})
+    groups = accuracy_values({"one": scores(tuple(answers)), "two": scores()}, {"q": 0})
 
-    assert [(g["source"], g["run"], g["condition"]) for g in groups] == [
+    assert [(g["predictor"], g["run"], g["condition"]) for g in groups] == [
         ("people", "", ""), ("fine-tuned", "one", ""), ("fine-tuned", "two", ""),
         ("people", "", "a"), ("people", "", "b"),
     ]  # fmt: skip
@@ -72,13 +71,13 @@ def test_cells_name_the_run_only_where_runs_differ_and_conditions_only_where_the
 
 
 def test_calibration_sets_people_beside_what_was_predicted_bin_by_bin() -> None:
-    # Bins by people's accuracy instead of the predicted one would put all three cells into one bin.
+    # Bins by people's accuracy instead of the predicted one would put all three pairs into one bin.
     people = {("a", "x"): Prediction(1.0, 4), ("b", "x"): Prediction(0.0, 4), ("c", "x"): Prediction(0.5, 4)}
     told = {("a", "x"): Prediction(0.62, 1), ("b", "x"): Prediction(0.68, 1), ("c", "x"): Prediction(1.0, 1)}
     found = calibration_values(QuestionScores("id", {"split_0": {"people": people, "fine-tuned": told}}, {}, ()))
 
     two, one = found["fine-tuned"]  # type: ignore[misc]
-    assert (two["from"], two["predicted"], two["people"], two["cells"]) == (0.6, 0.65, 0.5, 2)
+    assert (two["from"], two["predicted"], two["people"], two["pairs"]) == (0.6, 0.65, 0.5, 2)
     assert (two["low"], two["high"]) == (0.0, 1.0)  # standard error of {1, 0}: 0.5, times 1.96
     assert (one["from"], one["to"], one["people"]) == (0.9, 1.0, 0.5)
     assert "low" not in one  # one question has no spread
@@ -114,7 +113,7 @@ def test_endings_are_counted_per_simulator_and_assistant() -> None:
 
 def test_probabilities_are_means_per_turn_over_the_chats_that_came_so_far() -> None:
     chats = [chat("a", probabilities=(0.2, 0.9)), chat("b", probabilities=(0.4,))]
-    found = answer_probabilities({"fine-tuned": chats, "base model": [chat("c")]})["sources"]
+    found = answer_probabilities({"fine-tuned": chats, "base model": [chat("c")]})["predictors"]
 
     assert list(found) == ["fine-tuned"]  # type: ignore[call-overload]  # who gave none is left out
     assert found["fine-tuned"]["answering"] == [[1, 0.3, 2], [2, 0.9, 1]]  # type: ignore[index]
@@ -137,20 +136,18 @@ def test_a_curve_has_the_points_that_are_numbers_and_splits_stand_in_order(tmp_p
     found = training_curves("tiny", Workspace(results=tmp_path))
 
     assert [curve["split"] for curve in found] == ["split_2", "split_10"]
-    assert found[0]["points"] == [{"step": 5, "epoch": 0.1, "loss": 0.5}, {"step": 7, "heldOutLoss": 0.4}]
+    assert found[0]["points"] == [{"step": 5, "epoch": 0.1, "loss": 0.5}, {"step": 7, "eval_loss": 0.4}]
 
 
-def test_the_page_is_told_the_figures_of_the_scores_and_their_bounds(finished: Workspace) -> None:
+def test_the_page_holds_the_rows_of_the_scores_file_and_nothing_of_the_signature_but_words(finished: Workspace) -> None:
     first = gather(["tiny"], workspace=finished).content.first
-    table = read_score_table(finished.results / "scores", "tiny")
+    stored = json.loads(finished.scores("tiny").read_text("utf-8"))
     [run] = first["runs"]  # type: ignore[misc]
-    figures = {(f["assistant"], f["source"], f["metric"]): f for f in run["scores"]["figures"] if "part" not in f}
 
-    for row, estimate in table.estimates().items():
-        mean = figures[row]["mean"]
-        assert (mean is None and "why" in figures[row]) or mean == pytest.approx(estimate.mean, rel=1e-5)
-    for row, bound in table.bounds().items():
-        assert figures[row]["floorSource"] == bound.floor_source
+    assert run["scores"]["rows"] == stored["figures"]
+    assert set(run["scores"]["strata"]) == set(stored["parts"])
+    assert {row["metric"] for rows in run["scores"]["strata"].values() for row in rows} >= {"pearson", "accuracy"}
+    assert not set(stored["signature"]) & set(run["scores"])
     assert first["comparison"] is None
 
 
@@ -183,7 +180,7 @@ def test_before_anything_was_simulated_the_commands_that_come_next_are_told(
     assert [text for text in gathered.missing if "chatbench simulate tiny --assistant SPEC" in text]
     [run] = gathered.content.first["runs"]  # type: ignore[misc]
     assert run["scores"] is None
-    assert {row["source"] for row in run["perplexity"]} == {"fine-tuned", "base model"}
+    assert {row["predictor"] for row in run["perplexity"]} == {"fine-tuned", "base model"}
 
 
 def test_a_model_without_results_is_refused_with_those_that_have_some(finished: Workspace, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def content(rows: Sequence[PageChat], *, with_shades: bool = True) -> PageConten
         "version": "0",
         "runs": runs,
         "questions": [],
-        "cells": [],
+        "accuracies": [],
         "missing": [],
     }
     return PageContent("chats", {**first, "chats": {**made.first, "shades": known}}, {**made.later, **parts})

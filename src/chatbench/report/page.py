@@ -2,15 +2,7 @@
 
 Nothing that comes from data or models is markup or script here: it stands as JSON in elements that do not run, and our
 script shows it through `textContent`. The Content-Security-Policy allows what we wrote, by its hash, and nothing else:
-no network, no inline handlers, no frames, no forms.
-
-The scripts and styles of the page, as they lie in `assets/`: our own ones, and those of others under `vendor/`.
-
-What a page shows, as plain values, so that who gathers them need not know how they are drawn.
-
-Large plain values as short text: JSON as gzip as base64, which a browser undoes itself (`DecompressionStream`).
-
-Plain values as JSON that may stand inside an HTML `<script>`, whatever text they hold.
+no network, no inline handlers, no frames, no forms. Scripts and styles lie in `assets/`, those of others in `vendor/`.
 """
 
 from __future__ import annotations
@@ -20,7 +12,6 @@ import gzip
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -34,7 +25,8 @@ OWN_SCRIPTS = (
     "parts.js",
     "tables.js",
     "figure_card.js",
-    "cells.js",
+    "accuracies.js",
+    "scores.js",
     "figures.js",
     "figure_pairs.js",
     "figure_agreement.js",
@@ -57,33 +49,10 @@ OWN_SCRIPTS = (
 STYLES = ("page.css", "chats.css")
 
 
-@dataclass(frozen=True, slots=True)
-class Vendored:
-    """A file that others wrote: whence it came, under which licence, and the SHA-256 that it must have."""
-
-    file: str
-    package: str
-    version: str
-    licence: str
-    licence_file: str
-    sha256: str
-
-
 @cache
 def asset(name: str) -> str:
     """The text of a file below `assets/`."""
     return resources.files("chatbench.report").joinpath("assets", *name.split("/")).read_text("utf-8")
-
-
-@cache
-def vendored() -> tuple[Vendored, ...]:
-    """What `vendor/VENDORED.toml` lists."""
-    return tuple(Vendored(**entry) for entry in tomllib.loads(asset("vendor/VENDORED.toml"))["file"])
-
-
-def sha256_of_asset(name: str) -> str:
-    """Of its bytes, in hexadecimal."""
-    return hashlib.sha256(asset(name).encode("utf-8")).hexdigest()
 
 
 @cache
@@ -124,12 +93,6 @@ def packed(value: object) -> str:
     """
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # ASCII, which holds even lone surrogates
     return base64.b64encode(gzip.compress(text.encode("ascii"), compresslevel=6, mtime=0)).decode("ascii")
-
-
-def unpacked(text: str) -> object:
-    """What `packed` was given."""
-    value: object = json.loads(gzip.decompress(base64.b64decode(text)))
-    return value
 
 
 _MEANT_AS_MARKUP = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})

@@ -154,11 +154,11 @@ def _index(
             [row.split for row in rows], also=[split for each in asked for split in held_out.get(each, ())]
         ),
         "terminations": _table([row.termination for row in rows]),
-        "guards": _table([], also=[guard for row in rows for guard in row.observed]),
+        "failures": _table([], also=[failure for row in rows for failure in row.observed]),
     }
     names = {name: table for name, (table, _) in tables.items()}
     place = {question_id: number for number, question_id in enumerate(asked)}
-    guard = {name: number for number, name in enumerate(names["guards"])}
+    failure = {name: number for number, name in enumerate(names["failures"])}
     return {
         **names,
         "questions": [_question(each, questions.get(each), held_out.get(each, ())) for each in asked],
@@ -172,7 +172,7 @@ def _index(
             "termination": tables["terminations"][1],
             "letter": [row.letter or "" for row in rows],
             "correct": [-1 if row.correct is None else int(row.correct) for row in rows],
-            "observed": [[guard[name] for name in row.observed] for row in rows],
+            "observed": [[failure[name] for name in row.observed] for row in rows],
             "turns": [sum(turn.role == "user" for turn in row.turns) for row in rows],
             "characters": [sum(len(turn.text) for turn in row.turns) for row in rows],
             "snippet": [_snippet(row) for row in rows],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_text
 from chatbench.core.recipes import model_key
-from chatbench.core.records import SimulatedConversation, Study
+from chatbench.core.records import Conversation, SimulatedConversation, Study
 from chatbench.data.prepared import Manifest
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.baselines import published
@@ -24,20 +24,19 @@ from chatbench.metrics.resampling import Resampling
 from chatbench.report.page import PageContent, render, render_folder
 from chatbench.report.page_chats import RunChats, held_out_splits, report_chats, run_chats
 from chatbench.report.page_data import (
-    RunScores,
+    accuracy_values,
     answer_probabilities,
     calibration_values,
-    cell_values,
     chat_distributions,
-    comparison_values,
     perplexities,
     question_values,
     run_scores,
     terminations,
     training_curves,
 )
+from chatbench.report.tables import comparison_json, comparison_notes
 from chatbench.scoring.compare import compare
-from chatbench.scoring.score_files import read_question_files, read_score_table
+from chatbench.scoring.score_files import QuestionScores, read_question_files, read_score_table
 from chatbench.scoring.score_table import ScoreTable, comparable
 
 Plain = dict[str, object]
@@ -71,19 +70,8 @@ class Run:
 
     model: str
     table: ScoreTable | None
-    scores: RunScores | None
+    scores: QuestionScores | None
     chats: tuple[RunChats, ...]
-
-    @property
-    def key(self) -> str:
-        return model_key(self.model)
-
-    def by_source(self) -> Mapping[str, Sequence[SimulatedConversation]]:
-        """The chats of all splits together, by simulator."""
-        found: dict[str, list[SimulatedConversation]] = {}
-        for each in self.chats:
-            found.setdefault(each.source, []).extend(each.chats)
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +97,13 @@ def report(models: Sequence[str], *, workspace: Workspace, out: Path, folder: bo
     """
     chosen = list(models) or workspace.found_models()
     gathered = gather(chosen, workspace=workspace)
-    files = _folder_files(out, gathered.content) if folder else {out: render(gathered.content)}
+    if folder:
+        files = {out / name: text for name, text in render_folder(gathered.content).items()}
+        for earlier in set((out / "parts").glob("*.js")) - set(files):
+            if _PART_FILE.fullmatch(earlier.name):
+                earlier.unlink()
+    else:
+        files = {out: render(gathered.content)}
     try:
         for path, text in files.items():
             write_text(path, text)
@@ -119,15 +113,6 @@ def report(models: Sequence[str], *, workspace: Workspace, out: Path, folder: bo
     size = sum(path.stat().st_size for path in files)
     shown = tuple(shown_name(model) for model in chosen)
     return ReportResult(list(files)[-1], len(files), size, shown, gathered.chats, gathered.missing)
-
-
-def _folder_files(out: Path, content: PageContent) -> dict[Path, str]:
-    """The files of a folder, once the parts that an earlier page left in it are gone."""
-    files = {out / name: text for name, text in render_folder(content).items()}
-    for left_over in set((out / "parts").glob("*.js")) - set(files):
-        if _PART_FILE.fullmatch(left_over.name):
-            left_over.unlink()
-    return files
 
 
 def shown_name(model: str) -> str:
@@ -153,27 +138,39 @@ def gather(models: Sequence[str], *, workspace: Workspace) -> Gathered:
         comparable(scored)
         _refuse_other_data(scored[0], manifest, workspace)
     held_out = _held_out(manifest, workspace, runs)
-    questions = question_values({} if study is None else study.questions, held_out)
+    known = {} if study is None else study.questions
+    people = [] if study is None else [chat for chat in study.conversations if chat.question_id in set(held_out)]
     of_runs = [each for run in runs for each in run.chats]
     splits = {} if manifest is None else held_out_splits(workspace)
     chats = report_chats(of_runs, study=study, held_out=splits, models=models, workspace=workspace)
+    compared = None
+    if len(scored) > 1:
+        comparison = compare([run.model for run in runs if run.table], workspace=workspace, told=Resampling())
+        compared = {**comparison_json(comparison), "notes": comparison_notes(comparison)}
+    reference = published()
     first: Plain = {
         "title": f"chatbench: {', '.join(run.model for run in runs)}",
         "study": "" if manifest is None else manifest.study_name,
         "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": metadata.version("chatbench"),
-        "runs": [_run_values(run, study, set(held_out), workspace) for run in runs],
-        "questions": questions,
-        "cells": cell_values(
-            [run.scores for run in runs if run.scores is not None],
+        "runs": [_run_values(run, people, workspace) for run in runs],
+        "questions": [question_values(question_id, known.get(question_id)) for question_id in held_out],
+        "accuracies": accuracy_values(
+            {model_key(run.model): run.scores for run in runs if run.scores is not None},
             {question_id: number for number, question_id in enumerate(held_out)},
         ),
-        "published": _published(),
-        "comparison": _comparison(runs, workspace),
+        "published": {
+            "source": reference.source,
+            "assistants": list(reference.assistants),
+            "rows": [
+                {"method": row.method, "scores": {k: list(v) for k, v in row.figures.items()}} for row in reference.rows
+            ],
+        },
+        "comparison": compared,
         "chats": dict(chats.first),
         "missing": missing,
     }
-    count = sum(len(each.chats) for run in runs for each in run.chats)
+    count = sum(len(each.chats) for each in of_runs)
     return Gathered(PageContent(str(first["title"]), first, chats.later), count, tuple(missing))
 
 
@@ -222,7 +219,7 @@ def _run(model: str, workspace: Workspace, missing: list[str]) -> Run:
     table, scores = None, None
     if (path := workspace.scores(model)).exists():
         table = read_score_table(path.parent, key)
-        scores = RunScores(key, read_question_files(path.parent, key, f"chatbench eval-chatbench {model}"))
+        scores = read_question_files(path.parent, key, f"chatbench eval-chatbench {model}")
     else:
         missing.append(f"scores of {model}: chatbench eval-chatbench {model}")
     chats = tuple(run_chats(model, workspace))
@@ -235,37 +232,25 @@ def _held_out(manifest: Manifest | None, workspace: Workspace, runs: Sequence[Ru
     """Ids of the questions that the page is about: held out in a split with chats or scores, sorted."""
     found = {chat.question_id for run in runs for each in run.chats for chat in each.chats}
     for run in runs:
-        if run.scores is not None:
-            sources = (cells for each in run.scores.scores.accuracies.values() for cells in each.values())
-            found |= {question_id for cells in sources for question_id, _ in cells}
+        for predictors in run.scores.accuracies.values() if run.scores else ():
+            found |= {question_id for pairs in predictors.values() for question_id, _ in pairs}
     if not found and manifest is not None:
         found = {question for split in manifest.split_ids for question in workspace.split(split).question_ids("test")}
     return sorted(found)
 
 
-def _run_values(run: Run, study: Study | None, held_out: set[str], workspace: Workspace) -> Plain:
-    people = [] if study is None else [chat for chat in study.conversations if chat.question_id in held_out]
-    simulated = run.by_source()
+def _run_values(run: Run, people: Sequence[Conversation], workspace: Workspace) -> Plain:
+    simulated: dict[str, list[SimulatedConversation]] = {}  # of all splits together, by simulator
+    for each in run.chats:
+        simulated.setdefault(each.source, []).extend(each.chats)
     return {
-        "key": run.key,
+        "key": model_key(run.model),
         "name": run.model,
-        "scores": None if run.table is None else run_scores(run.table),
-        "calibration": {} if run.scores is None else calibration_values(run.scores.scores),
+        "scores": None if run.table is None else run_scores(run.table, workspace.scores(run.model)),
+        "calibration": {} if run.scores is None else calibration_values(run.scores),
         "perplexity": [] if run.table is not None else perplexities(run.model, workspace),
         "curves": training_curves(run.model, workspace),
         "distributions": chat_distributions(people, simulated) if simulated else None,
         "terminations": terminations(simulated),
         "probabilities": answer_probabilities(simulated),
     }
-
-
-def _published() -> Plain:
-    table = published()
-    rows = [{"method": row.method, "figures": {k: list(v) for k, v in row.figures.items()}} for row in table.rows]
-    return {"source": table.source, "assistants": list(table.assistants), "rows": rows}
-
-
-def _comparison(runs: Sequence[Run], workspace: Workspace) -> Plain | None:
-    """Paired differences of the runs that were scored; None where there are not two."""
-    scored = [run.model for run in runs if run.table is not None]
-    return comparison_values(compare(scored, workspace=workspace, told=Resampling())) if len(scored) > 1 else None

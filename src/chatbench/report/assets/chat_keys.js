@@ -1,4 +1,4 @@
-// The keys of the chats' room, what lists them, and the copying of a link.
+// The keys of the chats' view, what lists them, and the copying of a link.
 
 const KEYS = [
   ["j, ↓", "next chat"], ["k, ↑", "chat before"], ["Enter", "read it"], ["Esc", "back to the list"], ["/", "search"],
@@ -6,7 +6,7 @@ const KEYS = [
   ["?", "these keys"],
 ];
 
-// The keys of the room, wherever the focus is, but in a field. `escape(inReader)` leads back to the list.
+// The keys of the view, wherever the focus is, but in a field. `escape(inReader)` leads back to the list.
 function listenToKeys({element, reader, search, list, keys, isReading, step, escape}) {
   document.addEventListener("keydown", (event) => {
     if (!element.isConnected || event.ctrlKey || event.metaKey || event.altKey || keys.open) return;

@@ -23,7 +23,7 @@ function filtersOf(store) {
       word: (value) => ENDINGS[value] ?? words(value)},
     {name: "split", label: "Split", word: words, values: (row) =>
       (index.splits[rows.split[row]] ? [index.splits[rows.split[row]]] : index.questions[rows.question[row]].splits)},
-    {name: "guard", label: "Guard", word: words, values: (row) => rows.observed[row].map((guard) => index.guards[guard])},
+    {name: "failure", label: "Detected failure", word: words, values: (row) => rows.observed[row].map((failure) => index.failures[failure])},
   ];
 }
 
@@ -38,7 +38,7 @@ function filterForm(store, changed) {
   const fields = filtersOf(store).map((filter) => {
     const values = new Set(store.allRows().flatMap(filter.values));
     values.delete("");
-    if (values.size < (filter.name === "guard" ? 1 : 2)) return null; // it would not tell chats apart
+    if (values.size < (filter.name === "failure" ? 1 : 2)) return null; // it would not tell chats apart
     const select = el("select", {name: filter.name, "aria-label": filter.label, onchange: () => changed(filter.name, select.value)},
       el("option", {value: ""}, `${filter.label}: all`),
       [...values].sort(byNumberInName).map((value) => el("option", {value}, (filter.word ?? String)(value))));

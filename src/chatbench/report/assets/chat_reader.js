@@ -45,18 +45,18 @@ function conversation(chat, text, query = "", shade = null) {
 function ending(chat, text, costs, chances) {
   const rows = [
     ["Answer", el("strong", {class: `answer-${chat.correct}`}, answerWords(chat)), chat.question.answer && chat.correct !== 1 ? ` (right: ${chat.question.answer})` : null],
-    costs && chat.letter ? ["Told as", el("span", {class: "written"}, shadedText(`Answer: ${chat.letter}`, costs))] : null,
+    costs && chat.letter ? ["Scored as", el("span", {class: "written"}, shadedText(`Answer: ${chat.letter}`, costs))] : null,
     chat.termination ? ["Ended", ENDINGS[chat.termination] ?? words(chat.termination)] : null,
     text.written ? ["Written as", messageText(text.written, "", null)] : null,
     text.forced ? ["When asked", messageText(text.forced, "", null)] : null,
     text.reason ? ["Reason", text.reason] : null,
-    text.lenient ? ["Read leniently", text.lenient] : null,
+    text.lenient ? ["Lenient reading", text.lenient] : null,
     chances ? ["Letters", letterBars(chances, chat.question.answer)] : null,
     text.expected !== undefined ? ["Probability of the right letter", number(text.expected, 2)] : null,
-    chat.observed.length ? ["Guards", chat.observed.map((guard) => `${words(guard)} × ${text.observed?.[guard] ?? 1}`).join(", ")] : null,
+    chat.observed.length ? ["Detected failures", chat.observed.map((failure) => `${words(failure)} × ${text.observed?.[failure] ?? 1}`).join(", ")] : null,
     text.condition ? ["Condition", text.condition] : null,
     text.confidence ? ["Confidence", words(text.confidence)] : null,
-    text.dropped ? ["Left out", `${plural(text.dropped, "oldest turn")} that no longer fitted the context`] : null,
+    text.dropped ? ["Omitted", `${plural(text.dropped, "oldest turn")} that no longer fitted the context`] : null,
     text.tokens && sum(text.tokens.simulator) + sum(text.tokens.assistant) ? ["Tokens", tokensText(text.tokens)] : null,
     text.seconds ? ["Time", `${number(text.seconds, 1)} s`] : null,
   ];

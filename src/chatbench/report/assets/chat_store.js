@@ -1,7 +1,7 @@
 // The chats of the page: the index of all, read when first needed, and their texts, read a part at a time.
 
 const NO_INDEX = {
-  assistants: [], participants: [], models: [], splits: [], terminations: [], guards: [], questions: [], starts: [],
+  assistants: [], participants: [], models: [], splits: [], terminations: [], failures: [], questions: [], starts: [],
   rows: {id: [], question: [], assistant: [], participant: [], model: [], split: [], termination: [], letter: [], correct: [],
     observed: [], turns: [], characters: [], snippet: []},
 };
@@ -117,7 +117,7 @@ const chatStore = once(async () => {
       termination: index.terminations[columns.termination[row]],
       letter: columns.letter[row],
       correct: columns.correct[row],
-      observed: columns.observed[row].map((guard) => index.guards[guard]),
+      observed: columns.observed[row].map((failure) => index.failures[failure]),
       turns: columns.turns[row],
       characters: columns.characters[row],
       snippet: columns.snippet[row],

@@ -1,19 +1,19 @@
-// The room of the chats: list and reader beside each other, or one at a time on a narrow screen.
+// The view of the chats: list and reader beside each other, or one at a time on a narrow screen.
 
 // #/chats?...: the list with its filters.
 async function chatsView(argument, parameters) {
   if (!FIRST.chats?.chats) return noChats();
-  const room = await chatsRoom();
-  await room.visit(null, parameters);
-  return room.element;
+  const layout = await chatsLayout();
+  await layout.visit(null, parameters);
+  return layout.element;
 }
 
 // #/chat/ID: one chat.
 async function chatView(argument, parameters) {
   if (!FIRST.chats?.chats) return noChats();
-  const room = await chatsRoom();
-  await room.visit(argument, parameters);
-  return room.element;
+  const layout = await chatsLayout();
+  await layout.visit(argument, parameters);
+  return layout.element;
 }
 
 function noChats() {
@@ -30,7 +30,7 @@ async function chatsOfQuestion(questionId) {
     chatColumn(store, "People", people, people[0], ""), chatColumn(store, "Simulated", simulated, simulated[0], ""));
 }
 
-const chatsRoom = once(async () => {
+const chatsLayout = once(async () => {
   const store = await chatStore();
   let parameters = new URLSearchParams();
   let current = null; // row of the chat that is read
@@ -40,7 +40,7 @@ const chatsRoom = once(async () => {
   const form = filterForm(store, (name, value) => change({[name]: value}));
   const search = el("input", {type: "search", name: "q", placeholder: "Search all messages", "aria-label": "Search all messages",
     autocomplete: "off", spellcheck: "false", oninput: later(() => change({q: search.value}), 180)});
-  const told = el("p", {class: "note told", role: "status"});
+  const status = el("p", {class: "note status", role: "status"});
   const clear = el("button", {type: "button", class: "quiet", onclick: () => {
     search.value = "";
     go(current, new URLSearchParams());
@@ -51,12 +51,12 @@ const chatsRoom = once(async () => {
   const list = chatListbox(store, (row, byPointer) => open(row, byPointer));
   const reader = el("section", {class: "reader", tabindex: "-1", "aria-label": "Chat"});
   const keys = keysDialog();
-  const element = el("div", {class: "room"},
+  const element = el("div", {class: "chats-view"},
     el("div", {class: "list-side"},
       title,
       el("div", {class: "search"}, search, el("button", {type: "button", class: "quiet", "aria-label": "Keys", onclick: () => keys.showModal()}, "?")),
       filters,
-      el("div", {class: "told-line"}, told, clear),
+      el("div", {class: "status-line"}, status, clear),
       list.element),
     reader, keys);
   list.element.addEventListener("scroll", () => {
@@ -97,19 +97,19 @@ const chatsRoom = once(async () => {
     restore = 0;
     if (!query) {
       list.setRows(rows);
-      told.textContent = rows.length ? `${count(rows.length)} of ${plural(FIRST.chats.chats, "chat")}` : "No chat passes these filters.";
+      status.textContent = rows.length ? `${count(rows.length)} of ${plural(FIRST.chats.chats, "chat")}` : "No chat passes these filters.";
       return;
     }
-    told.textContent = "Searching…";
+    status.textContent = "Searching…";
     let shownBefore = false;
     const found = await store.search(query, rows, () => mine !== searching, (hits, share) => {
       list.setRows(hits, shownBefore);
       shownBefore = true;
-      told.textContent = `${count(hits.length)} found; searched ${percent(share)}…`;
+      status.textContent = `${count(hits.length)} found; searched ${percent(share)}…`;
     });
     if (mine !== searching) return;
     list.setRows(found, shownBefore);
-    told.textContent = found.length ? `${count(found.length)} of ${plural(rows.length, "chat")}` : "Nothing found.";
+    status.textContent = found.length ? `${count(found.length)} of ${plural(rows.length, "chat")}` : "Nothing found.";
   }
 
   async function read(row) {
@@ -122,7 +122,7 @@ const chatsRoom = once(async () => {
     if (row !== current) return;
     const pressed = reader.contains(document.activeElement) ? document.activeElement.dataset.act : undefined;
     reader.replaceChildren(readerHead(chat, shades), ...readerBody(chat, text, shade, costs).filter(Boolean));
-    reader.querySelector(`[data-act="${pressed}"]`)?.focus(); // the button that was pressed is there anew
+    reader.querySelector(`[data-act="${pressed}"]`)?.focus(); // the button that was pressed is there again
     reader.scrollTop = 0;
     document.title = shownPlain(`Chat about ${chat.question.id} – ${FIRST.title}`);
   }
@@ -215,7 +215,7 @@ const chatsRoom = once(async () => {
     return row === null ? address("chats", "", entries) : chatAddress(store.chat(row).id, entries);
   }
 
-  // Another place in the room, with an entry in the history; the page is not drawn anew.
+  // Another place in the view, with an entry in the history; the page is not drawn again.
   function go(row, of) {
     history.pushState(null, "", addressOf(row, of));
     return visit(row === null ? null : store.chat(row).id, of);

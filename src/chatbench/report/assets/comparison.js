@@ -1,4 +1,4 @@
-// Two or more runs: each figure of both, the paired difference, its interval and p-value.
+// Two or more runs: each metric of both, the paired difference, its interval and p-value.
 
 function comparisonView(argument, parameters) {
   const found = FIRST.comparison;
@@ -13,7 +13,8 @@ function comparisonView(argument, parameters) {
   const go = (changes) => { location.hash = address("comparison", "", {pair, assistant: whose, ...changes}); };
   const [first, second] = pairs[pair];
   const records = found.figures.filter((f) => f.first === first && f.second === second && f.assistant === (TEXT_COLUMNS.includes(f.metric) ? ALL : whose))
-    .map((f) => ({metric: METRICS[f.metric]?.label ?? f.metric, key: f.metric, first: f.values[0], second: f.values[1], difference: f.difference, low: f.low, high: f.high, p: f.p, holm: f.holm}));
+    .map((f) => ({metric: METRICS[f.metric]?.label ?? f.metric, key: f.metric, first: known(f.first_value), second: known(f.second_value), difference: known(f.difference),
+      low: known(f.interval.low), high: known(f.interval.high), p: known(f.p), holm: known(f.p_holm)}));
   return el("div", {}, head,
     el("div", {class: "controls"},
       pairs.length > 1 ? selectOf("Runs", choices, String(pair), (value) => go({pair: value}), (at) => pairs[at].join(" and ")) : null,

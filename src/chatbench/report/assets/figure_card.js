@@ -1,7 +1,7 @@
 // A figure with its title, what it says, a legend, its data as a table, and both as files.
 
-// Sources always have the same colour and the same sign, so that no figure depends on colour alone.
-const SOURCE_LOOKS = {
+// Predictors always have the same colour and the same sign, so that no figure depends on colour alone.
+const PREDICTOR_LOOKS = {
   people: {colour: "--series-6", symbol: "square"},
   "fine-tuned": {colour: "--series-1", symbol: "circle"},
   "base model": {colour: "--series-2", symbol: "triangle"},
@@ -9,11 +9,11 @@ const SOURCE_LOOKS = {
 const OTHER_COLOURS = ["--series-3", "--series-4", "--series-5", "--series-6"];
 const SYMBOLS = ["circle", "triangle", "square", "diamond", "cross", "star"];
 
-function sourceColour(source) {
-  return `var(${SOURCE_LOOKS[source]?.colour ?? "--series-3"})`;
+function predictorColour(predictor) {
+  return `var(${PREDICTOR_LOOKS[predictor]?.colour ?? "--series-3"})`;
 }
 
-// Nth colour of a series that is not a source.
+// Nth colour of a series that is not a predictor.
 function seriesColour(at) {
   return `var(--series-${(at % 6) + 1})`;
 }

@@ -1,41 +1,41 @@
 // Figures of the chats: how long, how they ended, and where the simulator's probability sat.
 
-function distributionSources(run) {
-  return ["people", "fine-tuned", "base model"].filter((source) => run.distributions.turns[source]);
+function distributionPredictors(run) {
+  return ["people", "fine-tuned", "base model"].filter((predictor) => run.distributions.turns[predictor]);
 }
 
-// Bars per bin, one colour per source; `label(bin)` names a bin.
+// Bars per bin, one colour per predictor; `label(bin)` names a bin.
 function distributionFigure(run, {field, title, says, file, label, axis, noun}) {
   const shares = run.distributions[field];
-  const sources = distributionSources(run).filter((source) => shares[source]?.length);
-  if (!sources.length) return null;
-  const last = Math.max(...sources.flatMap((source) => shares[source].map(([bin]) => bin)));
-  const first = Math.min(...sources.flatMap((source) => shares[source].map(([bin]) => bin)));
+  const predictors = distributionPredictors(run).filter((predictor) => shares[predictor]?.length);
+  if (!predictors.length) return null;
+  const last = Math.max(...predictors.flatMap((predictor) => shares[predictor].map(([bin]) => bin)));
+  const first = Math.min(...predictors.flatMap((predictor) => shares[predictor].map(([bin]) => bin)));
   const bins = d3.range(first, last + 1);
-  const records = sources.flatMap((source) => {
-    const found = new Map(shares[source]);
-    return bins.map((bin) => ({source, bin, [noun]: label(bin), share: found.get(bin) ?? 0}));
+  const records = predictors.flatMap((predictor) => {
+    const found = new Map(shares[predictor]);
+    return bins.map((bin) => ({predictor, bin, [noun]: label(bin), share: found.get(bin) ?? 0}));
   });
   return figureCard({
     title, says, file: `${run.key}-${file}`, records,
-    columns: ["source", noun, "share"].map((key) => ({key, words: key !== "share"})),
-    legend: sources.map((source) => ({label: `${words(source)} (${plural(run.distributions.chats[source], "chat")})`, colour: sourceColour(source), fill: true})),
-    draw: (width) => drawDistribution(records, bins, sources, width, {label, axis}),
+    columns: ["predictor", noun, "share"].map((key) => ({key, words: key !== "share"})),
+    legend: predictors.map((predictor) => ({label: `${words(predictor)} (${plural(run.distributions.chats[predictor], "chat")})`, colour: predictorColour(predictor), fill: true})),
+    draw: (width) => drawDistribution(records, bins, predictors, width, {label, axis}),
   });
 }
 
-function drawDistribution(records, bins, sources, width, {label, axis}) {
+function drawDistribution(records, bins, predictors, width, {label, axis}) {
   const every = Math.ceil(bins.length / Math.max(4, Math.floor(width / 46)));
   return plot(width, {
     height: 280, marginLeft: 46, marginBottom: 40,
     fx: {domain: bins, label: axis, labelAnchor: "center", axis: "bottom", padding: 0, tickSize: 0, tickFormat: (bin) => (bins.indexOf(bin) % every ? "" : label(bin))},
-    x: {domain: sources, axis: null, paddingInner: 0.04, paddingOuter: 0.45},
+    x: {domain: predictors, axis: null, paddingInner: 0.04, paddingOuter: 0.45},
     y: {label: "Share", labelArrow: "none", tickFormat: (v) => percent(v), ticks: 5, nice: true},
     marks: [
       ...gridMarks({y: true}),
-      Plot.barY(records, {fx: "bin", x: "source", y: "share", fill: (r) => sourceColour(r.source)}),
+      Plot.barY(records, {fx: "bin", x: "predictor", y: "share", fill: (r) => predictorColour(r.predictor)}),
       Plot.ruleY([0], {stroke: "var(--muted)"}),
-      Plot.tip(records, Plot.pointerX({fx: "bin", x: "source", y: "share", title: (r) => `${words(r.source)}\n${label(r.bin)} ${axis.toLowerCase()}\n${percent(r.share, 1)}`, ...tip()})),
+      Plot.tip(records, Plot.pointerX({fx: "bin", x: "predictor", y: "share", title: (r) => `${words(r.predictor)}\n${label(r.bin)} ${axis.toLowerCase()}\n${percent(r.share, 1)}`, ...tip()})),
     ],
   });
 }
@@ -63,8 +63,8 @@ const ENDS = {answered: {label: "answered", colour: "--series-1"}, forced: {labe
   no_answer: {label: "no answer, though forced", colour: "--series-2"}, failed: {label: "failed", colour: "--series-6"}};
 
 function terminationFigure(run) {
-  const totals = d3.rollup(run.terminations, (rows) => d3.sum(rows, (r) => r.chats), (r) => `${r.source}, ${r.assistant}`);
-  const records = run.terminations.map((r) => ({...r, who: `${r.source}, ${r.assistant}`, share: r.chats / totals.get(`${r.source}, ${r.assistant}`)}));
+  const totals = d3.rollup(run.terminations, (rows) => d3.sum(rows, (r) => r.chats), (r) => `${r.predictor}, ${r.assistant}`);
+  const records = run.terminations.map((r) => ({...r, who: `${r.predictor}, ${r.assistant}`, share: r.chats / totals.get(`${r.predictor}, ${r.assistant}`)}));
   const kinds = Object.keys(ENDS).filter((end) => records.some((r) => r.termination === end));
   const rows = [...totals.keys()];
   return figureCard({
@@ -72,7 +72,7 @@ function terminationFigure(run) {
     says: "Of each simulator with each assistant.",
     file: `${run.key}-endings`,
     records,
-    columns: ["source", "assistant", "termination", "chats", "share"].map((key) => ({key, words: ["source", "assistant", "termination"].includes(key)})),
+    columns: ["predictor", "assistant", "termination", "chats", "share"].map((key) => ({key, words: ["predictor", "assistant", "termination"].includes(key)})),
     legend: kinds.map((end) => ({label: ENDS[end].label, colour: `var(${ENDS[end].colour})`, fill: true})),
     draw: (width) => plot(width, {
       height: rows.length * 58 + 50, marginLeft: 14, marginRight: 24, marginBottom: 34, marginTop: 8,
@@ -89,25 +89,25 @@ function terminationFigure(run) {
 }
 
 function answeringFigure(run) {
-  const sources = run.probabilities.sources ?? {};
-  const records = Object.entries(sources).flatMap(([source, found]) => found.answering.map(([turn, probability, chats]) => ({source, turn, probability, chats})));
+  const predictors = run.probabilities.predictors ?? {};
+  const records = Object.entries(predictors).flatMap(([predictor, found]) => found.answering.map(([turn, probability, chats]) => ({predictor, turn, probability, chats})));
   if (!records.length) return null;
   return figureCard({
     title: "Probability of answering",
     says: "What the simulator gave to answering now instead of asking more, by its turn; mean over the chats that came so far.",
     file: `${run.key}-answering`,
     records,
-    columns: ["source", "turn", "probability", "chats"].map((key) => ({key, words: key === "source"})),
-    legend: Object.keys(sources).map((source) => ({label: words(source), colour: sourceColour(source), symbol: SOURCE_LOOKS[source]?.symbol ?? "circle"})),
+    columns: ["predictor", "turn", "probability", "chats"].map((key) => ({key, words: key === "predictor"})),
+    legend: Object.keys(predictors).map((predictor) => ({label: words(predictor), colour: predictorColour(predictor), symbol: PREDICTOR_LOOKS[predictor]?.symbol ?? "circle"})),
     draw: (width) => plot(width, {
       height: 280, marginLeft: 50, marginBottom: 40,
       x: {label: "Turn of the simulator", labelAnchor: "center", labelArrow: "none", ticks: d3.range(1, d3.max(records, (r) => r.turn) + 1), tickFormat: "d"},
       y: {...SHARE_AXIS, label: "Probability of an answer", labelArrow: "none"},
       marks: [
         ...gridMarks({y: true}),
-        Plot.line(records, {x: "turn", y: "probability", z: "source", stroke: (r) => sourceColour(r.source), strokeWidth: 2}),
-        Plot.dot(records, {x: "turn", y: "probability", fill: (r) => sourceColour(r.source), stroke: "var(--card)", r: (r) => Math.max(2.5, Math.min(8, Math.sqrt(r.chats) / 5))}),
-        Plot.tip(records, Plot.pointer({x: "turn", y: "probability", title: (r) => `${words(r.source)}, turn ${r.turn}\n${percent(r.probability, 1)}\n${plural(r.chats, "chat")}`, ...tip()})),
+        Plot.line(records, {x: "turn", y: "probability", z: "predictor", stroke: (r) => predictorColour(r.predictor), strokeWidth: 2}),
+        Plot.dot(records, {x: "turn", y: "probability", fill: (r) => predictorColour(r.predictor), stroke: "var(--card)", r: (r) => Math.max(2.5, Math.min(8, Math.sqrt(r.chats) / 5))}),
+        Plot.tip(records, Plot.pointer({x: "turn", y: "probability", title: (r) => `${words(r.predictor)}, turn ${r.turn}\n${percent(r.probability, 1)}\n${plural(r.chats, "chat")}`, ...tip()})),
       ],
     }),
   });
@@ -115,26 +115,26 @@ function answeringFigure(run) {
 
 function rightFigure(run) {
   const bins = run.probabilities.bins;
-  const records = Object.entries(run.probabilities.sources ?? {}).flatMap(([source, found]) =>
-    found.right.map(([bin, share]) => ({source, from: bin / bins, to: (bin + 1) / bins, share, chats: found.chats})));
+  const records = Object.entries(run.probabilities.predictors ?? {}).flatMap(([predictor, found]) =>
+    found.right.map(([bin, share]) => ({predictor, from: bin / bins, to: (bin + 1) / bins, share, chats: found.chats})));
   if (!records.length) return null;
-  const sources = [...new Set(records.map((r) => r.source))];
+  const predictors = [...new Set(records.map((r) => r.predictor))];
   return figureCard({
     title: "Probability of the right letter",
     says: "Where each chat ended: what the simulator gave to the right letter, given that it answers. Mass in the middle is chance that the drawn answers add.",
     file: `${run.key}-right-letter`,
     records,
-    columns: ["source", "from", "to", "share", "chats"].map((key) => ({key, words: key === "source"})),
-    legend: sources.map((source) => ({label: `${words(source)} (${plural(records.find((r) => r.source === source).chats, "chat")})`, colour: sourceColour(source), fill: true})),
+    columns: ["predictor", "from", "to", "share", "chats"].map((key) => ({key, words: key === "predictor"})),
+    legend: predictors.map((predictor) => ({label: `${words(predictor)} (${plural(records.find((r) => r.predictor === predictor).chats, "chat")})`, colour: predictorColour(predictor), fill: true})),
     draw: (width) => plot(width, {
-      height: 120 + 160 * sources.length, marginLeft: 50, marginBottom: 40,
+      height: 120 + 160 * predictors.length, marginLeft: 50, marginBottom: 40,
       x: {...SHARE_AXIS, label: "Probability of the right letter", labelAnchor: "center", labelArrow: "none"},
       y: {label: "Share of chats", labelArrow: "none", tickFormat: (v) => percent(v), ticks: 5}, fy: {label: null, axis: null},
       marks: [
         ...gridMarks({y: true}),
-        Plot.rectY(records, {fy: "source", x1: "from", x2: "to", y: "share", fill: (r) => sourceColour(r.source), inset: 0.5}),
+        Plot.rectY(records, {fy: "predictor", x1: "from", x2: "to", y: "share", fill: (r) => predictorColour(r.predictor), inset: 0.5}),
         Plot.ruleY([0], {stroke: "var(--muted)"}),
-        Plot.tip(records, Plot.pointerX({fy: "source", x1: "from", x2: "to", y: "share", title: (r) => `${words(r.source)}\n${percent(r.from)} to ${percent(r.to)}\n${percent(r.share, 1)} of chats`, ...tip()})),
+        Plot.tip(records, Plot.pointerX({fy: "predictor", x1: "from", x2: "to", y: "share", title: (r) => `${words(r.predictor)}\n${percent(r.from)} to ${percent(r.to)}\n${percent(r.share, 1)} of chats`, ...tip()})),
       ],
     }),
   });

@@ -6,31 +6,31 @@ const SHARE_AXIS = {domain: [0, 1], ticks: QUARTERS, tickFormat: (v) => percent(
 const EVERY = "all";
 
 function accuracyFigure(run, parameters) {
-  const sources = ["fine-tuned", "base model"].filter((source) => cellsOf(source, run.key).size);
-  if (!sources.length) return null;
-  const state = {source: sources[0], subset: chosen(parameters, "subset", [EVERY, ...subsets()])};
+  const predictors = ["fine-tuned", "base model"].filter((predictor) => accuraciesOf(predictor, run.key).size);
+  if (!predictors.length) return null;
+  const state = {predictor: predictors[0], subset: chosen(parameters, "subset", [EVERY, ...subsets()])};
   return changeable(state, (now, set) => {
-    const records = pairRecords(pairsOf(cellsOf(now.source, run.key), cellsOf("people")), now.subset, "simulated", "people");
+    const records = pairRecords(pairsOf(accuraciesOf(now.predictor, run.key), accuraciesOf("people")), now.subset, "simulated", "people");
     return figureCard({
       title: "Human and simulated accuracy per question",
       says: "Each mark is a question with one assistant: how often simulated users were right, and how often people were. On the line both agree. Thin lines are 95 % intervals from the number of chats and of answers.",
       file: `${run.key}-accuracy`,
       wide: true,
       controls: el("div", {class: "controls"},
-        sources.length > 1 ? control("source", selectOf("Simulator", sources, now.source, set("source"), words)) : null,
+        predictors.length > 1 ? control("predictor", selectOf("Simulator", predictors, now.predictor, set("predictor"), words)) : null,
         subsets().length > 1 ? control("subset", selectOf("Subset", [EVERY, ...subsets()], now.subset, set("subset"), words)) : null),
       records,
       columns: pairColumns("simulated", "people"),
-      draw: (width) => drawPairs(records, width, {x: "simulated", y: "people", xLabel: `Right in simulated chats (${now.source})`, yLabel: "People right with the AI", colour: sourceColour(now.source)}),
+      draw: (width) => drawPairs(records, width, {x: "simulated", y: "people", xLabel: `Right in simulated chats (${now.predictor})`, yLabel: "People right with the AI", colour: predictorColour(now.predictor)}),
     });
   });
 }
 
 function aloneFigure(run) {
-  const methods = sourcesLike("AI alone, ");
+  const methods = predictorsLike("AI alone, ");
   if (!methods.length) return null;
   return changeable({method: methods[0]}, (now, set) => {
-    const records = pairRecords(pairsOf(cellsOf(now.method), cellsOf("people")), EVERY, "ai_alone", "people");
+    const records = pairRecords(pairsOf(accuraciesOf(now.method), accuraciesOf("people")), EVERY, "ai_alone", "people");
     return figureCard({
       title: "AI alone and people with the AI",
       says: "The same questions, with the accuracy of the AI alone in the place of the simulator’s: what a benchmark without users says.",
@@ -109,7 +109,7 @@ function rowName(r, letters) {
 const FURTHEST = 12;
 
 function furthestFigure(run) {
-  const all = pairRecords(pairsOf(cellsOf("fine-tuned", run.key), cellsOf("people")), EVERY, "simulated", "people");
+  const all = pairRecords(pairsOf(accuraciesOf("fine-tuned", run.key), accuraciesOf("people")), EVERY, "simulated", "people");
   const records = all.map((r) => ({...r, apart: r.simulated - r.people, row: `${r.question_id}|${r.assistant}`}))
     .sort((a, b) => Math.abs(b.apart) - Math.abs(a.apart)).slice(0, FURTHEST);
   if (!records.length) return null;
@@ -120,7 +120,7 @@ function furthestFigure(run) {
     file: `${run.key}-furthest`,
     records,
     columns: [...pairColumns("simulated", "people"), {key: "apart"}],
-    legend: ["people", "fine-tuned"].map((source) => ({label: source, colour: sourceColour(source), symbol: SOURCE_LOOKS[source].symbol})),
+    legend: ["people", "fine-tuned"].map((predictor) => ({label: predictor, colour: predictorColour(predictor), symbol: PREDICTOR_LOOKS[predictor].symbol})),
     draw: (width) => {
       const svg = plot(width, {
         height: records.length * 38 + 50, marginLeft: 14, marginRight: 22, marginBottom: 34, marginTop: 12,
@@ -129,8 +129,8 @@ function furthestFigure(run) {
           ...gridMarks({x: true, ticks: QUARTERS}),
           Plot.text(records, {x: 0, y: "row", text: (r) => rowName(r, Math.floor(width / 6.6)), textAnchor: "start", dy: -9, fontSize: 11, fill: "var(--muted)"}),
           Plot.ruleY(records, {y: "row", x1: "people", x2: "simulated", stroke: "var(--line)", strokeWidth: 3, dy: 6}),
-          Plot.dot(records, {y: "row", x: "people", symbol: "square", fill: sourceColour("people"), r: 4.5, dy: 6}),
-          Plot.dot(records, {y: "row", x: "simulated", fill: sourceColour("fine-tuned"), r: 5, dy: 6}),
+          Plot.dot(records, {y: "row", x: "people", symbol: "square", fill: predictorColour("people"), r: 4.5, dy: 6}),
+          Plot.dot(records, {y: "row", x: "simulated", fill: predictorColour("fine-tuned"), r: 5, dy: 6}),
           Plot.tip(records, Plot.pointerY({x: "simulated", y: "row", title: (r) => shownPlain(`${label(r.row)}\n${r.assistant}\npeople: ${percent(r.people)} of ${r.people_count}\nsimulated: ${percent(r.simulated)} of ${r.simulated_count}`), ...tip()})),
         ],
       });

@@ -3,8 +3,8 @@
 function curveRecords(run) {
   return run.curves.flatMap(({split, points}) => points.flatMap((point) => [
     isNumber(point.loss) ? {split, step: point.step, epoch: point.epoch, kind: "training", loss: point.loss, perplexity: Math.exp(point.loss)} : null,
-    isNumber(point.heldOutLoss) ? {split, step: point.step, epoch: point.epoch, kind: "held out", loss: point.heldOutLoss,
-      perplexity: point.heldOutPerplexity ?? Math.exp(point.heldOutLoss)} : null,
+    isNumber(point.eval_loss) ? {split, step: point.step, epoch: point.epoch, kind: "held out", loss: point.eval_loss,
+      perplexity: point.eval_perplexity ?? Math.exp(point.eval_loss)} : null,
   ].filter(Boolean)));
 }
 

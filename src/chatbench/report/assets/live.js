@@ -1,4 +1,4 @@
-// The page on a local server (`chatbench view`): when the results have changed, it loads itself anew, where it was.
+// The page on a local server (`chatbench view`): when the results have changed, it reloads, and scrolls to where it was.
 
 const POLL_MILLISECONDS = 2000;
 

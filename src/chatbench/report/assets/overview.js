@@ -23,7 +23,7 @@ function overviewHead() {
   const scored = FIRST.runs.find((run) => run.scores);
   const splits = scored?.scores.splits.length;
   const says = scored
-    ? `How well ${names} ${FIRST.runs.length === 1 ? "plays" : "play"} the user: simulated chats held against what people did on ${plural(FIRST.questions.length, "held-out question")}, over ${plural(splits, "split")}.`
+    ? `How well ${names} ${FIRST.runs.length === 1 ? "plays" : "play"} the user: simulated chats compared with what people did on ${plural(FIRST.questions.length, "held-out question")}, over ${plural(splits, "split")}.`
     : `How well ${names} ${FIRST.runs.length === 1 ? "plays" : "play"} the user. There are no scores yet.`;
   return el("div", {class: "head"}, el("h1", {}, FIRST.study ? `${names} on ${FIRST.study}` : names), el("p", {class: "lead"}, says));
 }
@@ -33,18 +33,18 @@ function unscoredRun(run) {
   return el("section", {class: "card"}, el("h2", {}, run.name),
     chats ? emptyState("Its chats have not been scored yet:", `chatbench eval-chatbench ${run.name}`)
       : emptyState("No simulated chats yet:", `chatbench simulate ${run.name} --assistant SPEC`),
-    run.perplexity.length ? recordTable(run.perplexity, [{key: "split", words: true, text: (r) => words(r.split)}, {key: "source", words: true},
+    run.perplexity.length ? recordTable(run.perplexity, [{key: "split", words: true, text: (r) => words(r.split)}, {key: "predictor", words: true},
       ...["perplexity", "bits_per_byte"].map((metric) => ({key: metric, label: METRICS[metric].label, text: (r) => metricText(r[metric], metric)}))], "Perplexity") : null,
     run.curves.length ? el("p", {class: "note"}, "Its loss curves are under ", el("a", {href: address("figures")}, "Figures"), ".") : null);
 }
 
-// The figures of a run's whole, by (assistant, source, metric).
-function figureOf(run, assistant, source, metric) {
-  return run.scores.figures.find((f) => !f.part && f.assistant === assistant && f.source === source && f.metric === metric);
+// The figures of a run's whole, by (assistant, predictor, metric).
+function figureOf(run, assistant, predictor, metric) {
+  return run.scores.figures.find((f) => !f.stratum && f.assistant === assistant && f.predictor === predictor && f.metric === metric);
 }
 
 function assistantsOf(run) {
-  const names = [...new Set(run.scores.figures.filter((f) => f.metric === "mae" && !f.part).map((f) => f.assistant))];
+  const names = [...new Set(run.scores.figures.filter((f) => f.metric === "mae" && !f.stratum).map((f) => f.assistant))];
   const single = names.filter((name) => name !== ALL && name !== MEAN).sort();
   return names.includes(MEAN) ? [MEAN, ...single, ALL] : [...single, ALL].slice(0, single.length > 1 ? undefined : 1);
 }
@@ -110,22 +110,22 @@ function groupRow(title, span) {
 function tableRows(runs, kind, state) {
   const owners = kind === "simulator" ? runs : runs.slice(0, 1);
   return owners.flatMap((run) => {
-    const sources = [...new Set(run.scores.figures.filter((f) => f.kind === kind && !f.part).map((f) => f.source))];
-    return sources.filter((source) => state.every || !isVariant(run, source)).map((source) => ({
+    const predictors = [...new Set(run.scores.figures.filter((f) => f.kind === kind && !f.stratum).map((f) => f.predictor))];
+    return predictors.filter((predictor) => state.every || !isVariant(run, predictor)).map((predictor) => ({
       run,
-      source,
-      label: kind === "simulator" && runs.length > 1 ? `${run.name}, ${words(source)}` : words(source),
-      ours: source === "fine-tuned",
-      cells: [...TEXT_COLUMNS.map((metric) => figureOf(run, ALL, source, metric)),
-        ...AGREEMENT_COLUMNS.map((metric) => figureOf(run, state.assistant, source, metric))],
+      predictor,
+      label: kind === "simulator" && runs.length > 1 ? `${run.name}, ${words(predictor)}` : words(predictor),
+      ours: predictor === "fine-tuned",
+      cells: [...TEXT_COLUMNS.map((metric) => figureOf(run, ALL, predictor, metric)),
+        ...AGREEMENT_COLUMNS.map((metric) => figureOf(run, state.assistant, predictor, metric))],
     }));
   });
 }
 
 // Rows beside the point: invalid answers dropped, only the first chats, ceilings of other numbers of chats.
-function isVariant(run, source) {
-  if (source.startsWith("ceiling, ")) return source !== `ceiling, ${run.scores.chats === 1 ? "1 chat" : `${run.scores.chats} chats`}`;
-  return source.endsWith(", invalid dropped") || source.includes(", first ");
+function isVariant(run, predictor) {
+  if (predictor.startsWith("ceiling, ")) return predictor !== `ceiling, ${run.scores.chats === 1 ? "1 chat" : `${run.scores.chats} chats`}`;
+  return predictor.endsWith(", invalid dropped") || predictor.includes(", first ");
 }
 
 function rowElements(row, state, runs) {
@@ -145,16 +145,16 @@ function scoreCell(figure) {
 
 function publishedRows(span) {
   const {assistants, rows} = FIRST.published;
-  const pair = (row, at) => assistants.map((name) => number(row.figures[name][at], 2)).join(" / ");
+  const pair = (row, at) => assistants.map((name) => number(row.scores[name][at], 2)).join(" / ");
   return [groupRow(`Published on ChatBench, not computed here (${assistants.join(" / ")})`, span),
     ...rows.map((row) => el("tr", {class: "published"}, el("th", {scope: "row"}, row.method),
       TEXT_COLUMNS.map(() => el("td", {class: "missing"}, "–")), el("td", {}, pair(row, 0)), el("td", {}, pair(row, 1))))];
 }
 
 function scoresCsv(runs) {
-  const columns = ["run", "assistant", "source", "kind", "metric", "mean", "low", "high", "standard_error", "floor", "ceiling", "undefined_because"].map((key) => ({key}));
-  const records = runs.flatMap((run) => run.scores.figures.filter((f) => !f.part).map((f) => ({run: run.name, assistant: f.assistant,
-    source: f.source, kind: f.kind, metric: f.metric, mean: f.mean, low: f.low, high: f.high, standard_error: f.error,
+  const columns = ["run", "assistant", "predictor", "kind", "metric", "mean", "low", "high", "standard_error", "floor", "ceiling", "undefined_because"].map((key) => ({key}));
+  const records = runs.flatMap((run) => run.scores.figures.filter((f) => !f.stratum).map((f) => ({run: run.name, assistant: f.assistant,
+    predictor: f.predictor, kind: f.kind, metric: f.metric, mean: f.mean, low: f.low, high: f.high, standard_error: f.error,
     floor: f.floor, ceiling: f.ceiling, undefined_because: f.why})));
   return csvText(records, columns);
 }
@@ -167,21 +167,21 @@ function boundsFigure(run) {
   const records = BOUNDED.flatMap((metric) => {
     const assistant = TEXT_COLUMNS.includes(metric) ? ALL : assistantsOf(run)[0];
     const figure = figureOf(run, assistant, "fine-tuned", metric);
-    if (!figure || !isNumber(figure.mean) || !isNumber(figure.way)) return [];
-    const way = (value) => (value - figure.floor) / (figure.ceiling - figure.floor);
-    const ends = isNumber(figure.low) ? [way(figure.low), way(figure.high)].sort((a, b) => a - b) : [null, null];
+    const score = figure ? normalised(figure.mean, figure) : null;
+    if (score === null) return [];
+    const ends = isNumber(figure.low) ? [normalised(figure.low, figure), normalised(figure.high, figure)].sort((a, b) => a - b) : [null, null];
     return [{metric: METRICS[metric].label, score: figure.mean, low: figure.low, high: figure.high, floor: figure.floor,
-      floor_of: words(figure.floorSource), ceiling: figure.ceiling, way: figure.way, way_low: ends[0], way_high: ends[1], key: metric}];
+      floor_of: words(figure.floorPredictor), ceiling: figure.ceiling, normalised: score, normalised_low: ends[0], normalised_high: ends[1], key: metric}];
   });
   if (!records.length) return null;
   return figureCard({
-    title: FIRST.runs.length > 1 ? `${run.name}: from floor to human ceiling` : "From floor to human ceiling",
-    says: "Each score of the fine-tuned simulator on the way from its floor (the best that needs no simulator, or the base model) to the ceiling (as well as other people agree with these people). The bar is the 95 % interval; an arrowhead stands for a score beyond the scale. Perplexity has no ceiling, for nobody knows how predictable people are.",
+    title: FIRST.runs.length > 1 ? `${run.name}: normalised scores` : "Normalised scores",
+    says: "Each score of the fine-tuned simulator between its floor (the best baseline, or the base model) and the human ceiling (as well as other people agree with these people). The bar is the 95 % interval; an arrowhead stands for a score beyond the scale. Perplexity has no ceiling, for nobody knows how predictable people are.",
     file: `${run.key}-floor-to-ceiling`,
     wide: true,
     records,
-    columns: ["metric", "score", "low", "high", "floor", "floor_of", "ceiling", "way"].map((key) => ({key, words: key === "metric" || key === "floor_of",
-      text: key === "way" ? (r) => percent(r.way) : undefined})),
+    columns: ["metric", "score", "low", "high", "floor", "floor_of", "ceiling", "normalised"].map((key) => ({key, words: key === "metric" || key === "floor_of",
+      text: key === "normalised" ? (r) => percent(r.normalised) : undefined})),
     draw: (width) => drawBounds(records, width),
   });
 }
@@ -201,10 +201,10 @@ function drawBounds(records, width) {
     marks: [
       Plot.ruleY(records, {y: "metric", x1: 0, x2: 1, stroke: "var(--line)", strokeWidth: 1.5}),
       Plot.ruleX([0, 1], {stroke: "var(--muted)", strokeDasharray: "2,3"}),
-      Plot.ruleY(records.filter((r) => r.way_low !== null), {y: "metric", x1: (r) => edge(r.way_low), x2: (r) => edge(r.way_high), stroke: "var(--series-1)", strokeOpacity: 0.4, strokeWidth: 6}),
-      Plot.dot(records.filter((r) => edge(r.way) === r.way), {y: "metric", x: "way", r: 6, fill: "var(--series-1)", stroke: "var(--card)", strokeWidth: 1.5}),
-      Plot.dot(records.filter((r) => edge(r.way) !== r.way), {y: "metric", x: (r) => edge(r.way), symbol: "triangle", rotate: (r) => (r.way < 0 ? -90 : 90), r: 6, fill: "var(--series-1)"}),
-      Plot.text(records, {y: "metric", x: (r) => edge(r.way), text: (r) => metricText(r.score, r.key), dy: -14, fontWeight: 650, fill: "var(--ink)", stroke: "var(--card)", strokeWidth: 4}),
+      Plot.ruleY(records.filter((r) => r.normalised_low !== null), {y: "metric", x1: (r) => edge(r.normalised_low), x2: (r) => edge(r.normalised_high), stroke: "var(--series-1)", strokeOpacity: 0.4, strokeWidth: 6}),
+      Plot.dot(records.filter((r) => edge(r.normalised) === r.normalised), {y: "metric", x: "normalised", r: 6, fill: "var(--series-1)", stroke: "var(--card)", strokeWidth: 1.5}),
+      Plot.dot(records.filter((r) => edge(r.normalised) !== r.normalised), {y: "metric", x: (r) => edge(r.normalised), symbol: "triangle", rotate: (r) => (r.normalised < 0 ? -90 : 90), r: 6, fill: "var(--series-1)"}),
+      Plot.text(records, {y: "metric", x: (r) => edge(r.normalised), text: (r) => metricText(r.score, r.key), dy: -14, fontWeight: 650, fill: "var(--ink)", stroke: "var(--card)", strokeWidth: 4}),
       narrow ? Plot.text(records, {y: "metric", x: -0.56, text: "metric", textAnchor: "start", dy: -29, fill: "var(--muted)"}) : null,
       Plot.text(records, {y: "metric", x: 0, text: (r) => metricText(r.floor, r.key), dy: 14, fill: "var(--muted)", stroke: "var(--card)", strokeWidth: 4, fontSize: 11}),
       Plot.text(records, {y: "metric", x: 1, text: (r) => metricText(r.ceiling, r.key), dy: 14, fill: "var(--muted)", stroke: "var(--card)", strokeWidth: 4, fontSize: 11}),

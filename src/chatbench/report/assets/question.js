@@ -43,7 +43,7 @@ function listedRun() {
 // Each question with the mean accuracies over assistants.
 function questionRows() {
   const run = listedRun();
-  const columns = {people: cellsOf("people"), simulated: run ? cellsOf("fine-tuned", run.key) : new Map()};
+  const columns = {people: accuraciesOf("people"), simulated: run ? accuraciesOf("fine-tuned", run.key) : new Map()};
   const names = assistants();
   const mean = (cells, number) => {
     const known = names.map((name) => cells.get(`${number}|${name}`)).filter(Boolean);
@@ -99,7 +99,7 @@ function askedCard(question) {
     })));
 }
 
-// Who was right how often, one row per source, a pair of columns per assistant.
+// Who was right how often, one row per predictor, a pair of columns per assistant.
 function accuracyCard(number) {
   const names = assistants();
   const rows = accuracyRows().map(([label, cells, className]) => [label, names.map((name) => cells.get(`${number}|${name}`)), className])
@@ -114,14 +114,14 @@ function accuracyCard(number) {
 }
 
 function accuracyRows() {
-  const simulators = FIRST.runs.flatMap((run) => ["fine-tuned", "base model"].map((source) =>
-    [FIRST.runs.length > 1 ? `${run.name}, ${source}` : `simulated, ${source}`, cellsOf(source, run.key), source === "fine-tuned" ? "ours" : null]));
+  const simulators = FIRST.runs.flatMap((run) => ["fine-tuned", "base model"].map((predictor) =>
+    [FIRST.runs.length > 1 ? `${run.name}, ${predictor}` : `simulated, ${predictor}`, accuraciesOf(predictor, run.key), predictor === "fine-tuned" ? "ours" : null]));
   return [
-    ["people with the AI", cellsOf("people"), "ours"],
-    ...conditions().map((condition) => [words(condition), cellsOf("people", "", condition), "sub"]),
+    ["people with the AI", accuraciesOf("people"), "ours"],
+    ...conditions().map((condition) => [words(condition), accuraciesOf("people", "", condition), "sub"]),
     ...simulators,
-    ["people alone", cellsOf("user alone"), null],
-    ...sourcesLike("AI alone, ").map((source) => [words(source), cellsOf(source), null]),
+    ["people alone", accuraciesOf("user alone"), null],
+    ...predictorsLike("AI alone, ").map((predictor) => [words(predictor), accuraciesOf(predictor), null]),
   ];
 }
 

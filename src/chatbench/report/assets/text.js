@@ -65,7 +65,7 @@ function writtenText(text, limit = LONG_TEXT) {
   return block;
 }
 
-// A source's or a subset's name as words.
+// A predictor's or a subset's name as words.
 function words(name) {
   return name.replaceAll("_", " ");
 }
