@@ -101,7 +101,7 @@ def test_a_figure_is_given_as_svg_that_stands_alone_and_as_csv_with_its_data(
 
 def test_a_control_of_a_figure_changes_what_it_shows_and_keeps_the_focus(two_runs: Path, open_page: OpenPage) -> None:
     page = open_page(at(two_runs, "#/figures"))
-    select = page.locator('[data-control="source"] select').first
+    select = page.locator('[data-control="predictor"] select').first
     select.focus()
     select.select_option("base model")
 

@@ -22,11 +22,13 @@ from chatbench.report.page_data import (
     calibration_values,
     chat_distributions,
     pooled_accuracies,
+    run_scores,
     terminations,
     training_curves,
 )
 from chatbench.report.report import gather, report, shown_name
-from chatbench.scoring.score_files import QuestionScores
+from chatbench.scoring.score_files import QuestionScores, write_score_table
+from chatbench.scoring.score_table import Score, ScoreTable
 
 
 def scores(answers: tuple[Answer, ...] = ()) -> QuestionScores:
@@ -146,9 +148,16 @@ def test_the_page_holds_the_rows_of_the_scores_file_and_nothing_of_the_signature
 
     assert run["scores"]["rows"] == stored["figures"]
     assert set(run["scores"]["strata"]) == set(stored["parts"])
-    assert {row["metric"] for rows in run["scores"]["strata"].values() for row in rows} >= {"pearson", "accuracy"}
     assert not set(stored["signature"]) & set(run["scores"])
     assert first["comparison"] is None
+
+
+def test_of_single_conditions_and_subsets_the_page_holds_agreement_only(tmp_path: Path) -> None:
+    scores = tuple(Score("split_0", "all", "fine-tuned", metric, 0.5, "subset a") for metric in ("mae", "bleu"))
+    table = ScoreTable("tiny", ("split_0",), 6, 4, scores, {})
+    write_score_table(tmp_path, "tiny", table)
+
+    assert [row["metric"] for row in run_scores(table, tmp_path / "tiny.json")["strata"]["subset a"]] == ["mae"]  # type: ignore[index]
 
 
 def test_two_runs_are_compared_and_a_page_needs_no_names(finished: Workspace, tmp_path: Path) -> None:

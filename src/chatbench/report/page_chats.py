@@ -1,22 +1,14 @@
 """The chats of a page: people's about held-out questions, and every simulated one of the runs that it shows.
 
 People are numbered within a question, not named. A simulated chat keeps its number, so that a link to it holds as long
-as its simulation does.
+as its simulation does. A list of 20,000 chats needs one line of each and the text of none, so a short index and the
+texts lie apart. Chats stand by question, people's first, so that what is read together lies together.
 
-The chats of a page as plain values: a short index of all of them, and their texts in parts that are read on demand.
-
-A list of 20,000 chats needs one line of each and the text of none, so index and texts lie apart. Chats stand by
-question, people's first, so that what is read together lies together, and what repeats is near and compresses well.
-
-    chats-index         a column per property, in the order of the rows, and the tables that numbers point into
-    chats-0, chats-1    the texts of some consecutive rows each; `starts` of the index says from which row on
-
-The probabilities of scored tokens as parts of a page: what each token of a person's message cost a model.
-
-A part holds some consecutive chats of one model and split, by row of the index of chats: per message, the lengths of
-its tokens' texts in UTF-16 code units (as a browser counts) and their nats in hundredths.
-
-    shades-0, shades-1    {"row": [[lengths, hundredths], [lengths, hundredths], ...], ...}; the answer's comes last
+    chats-index           a column per property, in the order of the rows, and the tables that numbers point into
+    chats-0, chats-1      the texts of some consecutive rows each; `starts` of the index says from which row on
+    shades-0, shades-1    what each token of people's messages cost one model in one split: {"row": [turn, ...]}, the
+                          answer last; a turn is the lengths of its tokens' texts in UTF-16 code units (as a browser
+                          counts) and their nats in hundredths
 """
 
 from __future__ import annotations
@@ -28,12 +20,13 @@ from itertools import pairwise
 from typing import Literal
 
 from chatbench.core.recipes import model_key
-from chatbench.core.records import AnswerProbabilities, Question, SimulatedConversation, Study, Turn
+from chatbench.core.records import Question, SimulatedConversation, Study, Turn
 from chatbench.data.workspace import Workspace
 from chatbench.protocol.prompts import ANSWER_PREFIX
 from chatbench.report.page import packed
+from chatbench.report.page_data import question_values
 from chatbench.scoring.eval_ppl import read_perplexity, tokens_origin
-from chatbench.scoring.scored_turns import ScoredTurn, holds_scored_turns, read_scored_turns, scored_turns_path
+from chatbench.scoring.scored_turns import holds_scored_turns, read_scored_turns, scored_turns_path
 from chatbench.simulation.log import read_conversations
 
 Participant = Literal["people", "fine-tuned", "base model"]
@@ -112,7 +105,12 @@ def page_chats(
         return PageChats({"chats": 0, "people": 0, "simulated": 0}, {})
     starts = _starts([sum(len(turn.text) for turn in chat.turns) for chat in rows])
     parts = {
-        f"chats-{number}": packed([_text(chat) for chat in rows[start:end]])
+        f"chats-{number}": packed(
+            [
+                {"roles": "".join(t.role[0] for t in chat.turns), "turns": [t.text for t in chat.turns], **chat.more}
+                for chat in rows[start:end]
+            ]
+        )
         for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(rows)], strict=True))
     }
     people = sum(chat.participant == "people" for chat in rows)
@@ -137,74 +135,39 @@ def _starts(sizes: Sequence[int]) -> list[int]:
     return starts
 
 
-def _text(chat: PageChat) -> dict[str, object]:
-    roles = "".join(turn.role[0] for turn in chat.turns)  # "uaua"
-    return {"roles": roles, "turns": [turn.text for turn in chat.turns], **chat.more}
-
-
 def _index(
     rows: Sequence[PageChat], questions: Mapping[str, Question], held_out: Mapping[str, Sequence[str]]
 ) -> dict[str, object]:
     asked = list(dict.fromkeys(row.question_id for row in rows))
-    tables: dict[str, tuple[list[str], list[int]]] = {
-        "assistants": _table([row.assistant for row in rows]),
-        "participants": _table([row.participant for row in rows]),
-        "models": _table([row.model for row in rows]),
-        "splits": _table(
-            [row.split for row in rows], also=[split for each in asked for split in held_out.get(each, ())]
-        ),
-        "terminations": _table([row.termination for row in rows]),
-        "failures": _table([], also=[failure for row in rows for failure in row.observed]),
+    splits = [split for each in asked for split in held_out.get(each, ())]
+    values = {
+        name: [str(getattr(row, name)) for row in rows]
+        for name in ("assistant", "participant", "model", "split", "termination")
     }
-    names = {name: table for name, (table, _) in tables.items()}
-    place = {question_id: number for number, question_id in enumerate(asked)}
-    failure = {name: number for number, name in enumerate(names["failures"])}
+    names = {f"{name}s": sorted({*each, *(splits if name == "split" else ())}) for name, each in values.items()}
+    names["failures"] = sorted({failure for row in rows for failure in row.observed})
+    place = {name: {value: number for number, value in enumerate(each)} for name, each in names.items()}
+    question = {question_id: number for number, question_id in enumerate(asked)}
     return {
         **names,
-        "questions": [_question(each, questions.get(each), held_out.get(each, ())) for each in asked],
+        "questions": [
+            {**question_values(each, questions.get(each)), "splits": list(held_out.get(each, ()))} for each in asked
+        ],
         "rows": {
             "id": [row.id for row in rows],
-            "question": [place[row.question_id] for row in rows],
-            "assistant": tables["assistants"][1],
-            "participant": tables["participants"][1],
-            "model": tables["models"][1],
-            "split": tables["splits"][1],
-            "termination": tables["terminations"][1],
+            "question": [question[row.question_id] for row in rows],
+            **{name: [place[f"{name}s"][value] for value in each] for name, each in values.items()},
             "letter": [row.letter or "" for row in rows],
             "correct": [-1 if row.correct is None else int(row.correct) for row in rows],
-            "observed": [[failure[name] for name in row.observed] for row in rows],
+            "observed": [[place["failures"][name] for name in row.observed] for row in rows],
             "turns": [sum(turn.role == "user" for turn in row.turns) for row in rows],
             "characters": [sum(len(turn.text) for turn in row.turns) for row in rows],
-            "snippet": [_snippet(row) for row in rows],
+            "snippet": [  # how the chat begins, on one line
+                " ".join(row.turns[0].text[: 4 * SNIPPET_CHARACTERS].split())[:SNIPPET_CHARACTERS] if row.turns else ""
+                for row in rows
+            ],
         },
     }
-
-
-def _question(question_id: str, question: Question | None, splits: Sequence[str]) -> dict[str, object]:
-    return {
-        "id": question_id,
-        "subset": question.subset if question else "",
-        "text": question.text if question else "",
-        "options": list(question.options) if question else [],
-        "answer": question.answer if question else "",
-        "splits": list(splits),
-    }
-
-
-def _table(values: Sequence[str], also: Iterable[str] = ()) -> tuple[list[str], list[int]]:
-    """The distinct values, sorted, and the place of each value among them.
-
-    >>> _table(["b", "a", "b"], also=["c"])
-    (['a', 'b', 'c'], [1, 0, 1])
-    """
-    names = sorted({*values, *also})
-    place = {name: number for number, name in enumerate(names)}
-    return names, [place[value] for value in values]
-
-
-def _snippet(chat: PageChat) -> str:
-    """How the chat begins, on one line."""
-    return " ".join(chat.turns[0].text[: 4 * SNIPPET_CHARACTERS].split())[:SNIPPET_CHARACTERS] if chat.turns else ""
 
 
 CHATS_PER_PART = 400
@@ -247,22 +210,20 @@ def shade_parts(shades: Iterable[Shades]) -> tuple[list[dict[str, object]], dict
             }
         )
         for start in starts:
-            some = {str(row): _turns(each.rows[row]) for row in rows[start : start + CHATS_PER_PART]}
+            some = {
+                str(row): [_costs(each.rows[row].get(turn)) for turn in range(max(each.rows[row]) + 1)]
+                for row in rows[start : start + CHATS_PER_PART]
+            }
             parts[f"shades-{len(parts)}"] = packed(some)
     return known, parts
 
 
-def _turns(turns: Mapping[int, TokenCosts]) -> list[object]:
-    """By turn; None where one was not scored, for example because it was longer than the model's context."""
-    return [_costs_token_shades(turns[turn]) if turn in turns else None for turn in range(max(turns) + 1)]
-
-
-def _costs_token_shades(costs: TokenCosts) -> list[list[int]]:
-    return [[_units(text) for text in costs.texts], [round(HUNDREDTHS * nats) for nats in costs.nats]]
-
-
-def _units(text: str) -> int:
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+def _costs(costs: TokenCosts | None) -> list[list[int]] | None:
+    """None where a turn was not scored, for example because it was longer than the model's context."""
+    if costs is None:
+        return None
+    lengths = [len(text.encode("utf-16-le", "surrogatepass")) // 2 for text in costs.texts]
+    return [lengths, [round(HUNDREDTHS * nats) for nats in costs.nats]]
 
 
 def belongs_to(costs: TokenCosts, chat: PageChat, turn: int) -> bool:
@@ -308,12 +269,12 @@ def report_chats(
         ChatbenchError: a file is damaged, or is of other data.
     """
     questions = {} if study is None else study.questions
-    people = [] if study is None else list(_peoples_chats(study, held_out))
-    simulated = (each for run in runs for each in _simulated(run, questions))
-    rows = in_page_order([*(each.chat for each in people), *simulated])
+    people = {} if study is None else _peoples_chats(study, held_out)
+    simulated = (_simulated(run, chat, questions.get(chat.question_id)) for run in runs for chat in run.chats)
+    rows = in_page_order([*people.values(), *simulated])
     chats = page_chats(rows, questions, held_out)
     place = {chat.id: row for row, chat in enumerate(rows)}
-    row_of = {each.conversation_id: place[each.chat.id] for each in people}
+    row_of = {conversation_id: place[chat.id] for conversation_id, chat in people.items()}
     shades, parts = shade_parts(_shades(models, rows, row_of, workspace))
     return PageChats({**chats.first, "shades": shades}, {**chats.later, **parts})
 
@@ -342,63 +303,38 @@ def held_out_splits(workspace: Workspace) -> dict[str, list[str]]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _PersonsChat:
-    conversation_id: str
-    chat: PageChat
-
-
-def _peoples_chats(study: Study, held_out: Mapping[str, Sequence[str]]) -> Iterator[_PersonsChat]:
+def _peoples_chats(study: Study, held_out: Mapping[str, Sequence[str]]) -> dict[str, PageChat]:
+    """By id of the conversation, which the page does not hold."""
     answers = {answer.conversation_id: answer for answer in study.answers if answer.conversation_id}
     seen: Counter[tuple[str, str]] = Counter()
-    for conversation in study.conversations:
-        if conversation.question_id not in held_out:
+    found = {}
+    for chat in study.conversations:
+        if chat.question_id not in held_out:
             continue
-        answer = answers.get(conversation.id)
-        key = (conversation.question_id, conversation.assistant)
-        chat = PageChat(
-            question_id=conversation.question_id,
-            assistant=conversation.assistant,
+        answer, key = answers.get(chat.id), (chat.question_id, chat.assistant)
+        found[chat.id] = PageChat(
+            question_id=chat.question_id,
+            assistant=chat.assistant,
             participant="people",
             model="",
             split="",
             number=seen[key],
-            turns=conversation.turns,
-            letter=conversation.answer,
-            correct=answer.correct
-            if answer
-            else _is_right(conversation.answer, study.questions.get(conversation.question_id)),
-            more=_told({"condition": conversation.condition, "confidence": answer.confidence if answer else ""}),
+            turns=chat.turns,
+            letter=chat.answer,
+            correct=answer.correct if answer else _is_right(chat.answer, study.questions.get(chat.question_id)),
+            more=_saying({"condition": chat.condition, "confidence": answer.confidence if answer else ""}),
         )
         seen[key] += 1
-        yield _PersonsChat(conversation.id, chat)
+    return found
 
 
 def _is_right(letter: str | None, question: Question | None) -> bool | None:
     return None if letter is None or question is None else letter == question.answer
 
 
-def _simulated(run: RunChats, questions: Mapping[str, Question]) -> Iterator[PageChat]:
-    for each in run.chats:
-        yield PageChat(
-            question_id=each.question_id,
-            assistant=each.assistant,
-            participant=run.source,
-            model=run.key,
-            split=run.split,
-            number=each.index,
-            turns=each.turns,
-            letter=each.letter,
-            correct=_is_right(each.letter, questions.get(each.question_id)),
-            termination=each.termination,
-            observed=each.observed,
-            more=_told(_more(each)),
-        )
-
-
-def _more(chat: SimulatedConversation) -> dict[str, object]:
-    """What the reader shows below a simulated chat."""
-    return {
+def _simulated(run: RunChats, chat: SimulatedConversation, question: Question | None) -> PageChat:
+    usage = chat.usage
+    below = {  # what the reader shows below the chat
         "written": None if chat.final_output == f"{ANSWER_PREFIX}{chat.letter}" else chat.final_output,
         "forced": None if chat.forced_text == chat.final_output else chat.forced_text,
         "reason": chat.reason,
@@ -407,20 +343,32 @@ def _more(chat: SimulatedConversation) -> dict[str, object]:
         "seconds": round(chat.seconds, 2),
         "observed": dict(chat.observed),
         "tokens": {
-            "simulator": [chat.usage.simulator_prompt_tokens, chat.usage.simulator_tokens],
-            "assistant": [chat.usage.assistant_prompt_tokens, chat.usage.assistant_tokens],
+            "simulator": [usage.simulator_prompt_tokens, usage.simulator_tokens],
+            "assistant": [usage.assistant_prompt_tokens, usage.assistant_tokens],
         },
         "expected": None if chat.expected_correct is None else round(chat.expected_correct, DIGITS),
-        "probabilities": [_probabilities(each) for each in chat.answer_probabilities],
+        "probabilities": [  # of an answer, then of each letter given one
+            None if each is None else [round(p, DIGITS) for p in (each.answering, *each.letters)]
+            for each in chat.answer_probabilities
+        ],
     }
+    return PageChat(
+        question_id=chat.question_id,
+        assistant=chat.assistant,
+        participant=run.source,
+        model=run.key,
+        split=run.split,
+        number=chat.index,
+        turns=chat.turns,
+        letter=chat.letter,
+        correct=_is_right(chat.letter, question),
+        termination=chat.termination,
+        observed=chat.observed,
+        more=_saying(below),
+    )
 
 
-def _probabilities(of: AnswerProbabilities | None) -> list[float] | None:
-    """Of an answer, then of each letter given one."""
-    return None if of is None else [round(p, DIGITS) for p in (of.answering, *of.letters)]
-
-
-def _told(more: Mapping[str, object]) -> dict[str, object]:
+def _saying(more: Mapping[str, object]) -> dict[str, object]:
     """Without what says nothing; a probability of 0 does say something."""
     return {name: value for name, value in more.items() if value or (value == 0 and name == "expected")}
 
@@ -428,24 +376,17 @@ def _told(more: Mapping[str, object]) -> dict[str, object]:
 def _shades(
     models: Iterable[str], rows: Sequence[PageChat], row_of: Mapping[str, int], workspace: Workspace
 ) -> Iterator[Shades]:
+    """Turns of chats that the page does not show, or that are not what was scored, are omitted."""
     for model in models:
-        key = model_key(model)
         for path in sorted(workspace.perplexity_folder(model).glob("split_*.json")):
             perplexity = read_perplexity(workspace, model, path.stem)
             origin = tokens_origin(perplexity.signature) if perplexity else {}
-            if holds_scored_turns(scored_turns_path(path), origin):
-                fix = f"chatbench eval-ppl {model} --split {path.stem}"
-                turns = read_scored_turns(scored_turns_path(path), origin, fix)
-                yield Shades(key, path.stem, _costs(turns, rows, row_of))
-
-
-def _costs(
-    turns: Iterable[ScoredTurn], rows: Sequence[PageChat], row_of: Mapping[str, int]
-) -> dict[int, dict[int, TokenCosts]]:
-    """By row and turn; turns of chats that the page does not show, or that are not what was scored, are left out."""
-    costs: dict[int, dict[int, TokenCosts]] = {}
-    for turn in turns:
-        row, of_turn = row_of.get(turn.conversation_id), TokenCosts(turn.texts, turn.nats)
-        if row is not None and belongs_to(of_turn, rows[row], turn.turn):
-            costs.setdefault(row, {})[turn.turn] = of_turn
-    return costs
+            if not holds_scored_turns(scored_turns_path(path), origin):
+                continue
+            costs: dict[int, dict[int, TokenCosts]] = {}
+            fix = f"chatbench eval-ppl {model} --split {path.stem}"
+            for turn in read_scored_turns(scored_turns_path(path), origin, fix):
+                row, of_turn = row_of.get(turn.conversation_id), TokenCosts(turn.texts, turn.nats)
+                if row is not None and belongs_to(of_turn, rows[row], turn.turn):
+                    costs.setdefault(row, {})[turn.turn] = of_turn
+            yield Shades(model_key(model), path.stem, costs)
