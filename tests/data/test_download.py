@@ -120,32 +120,24 @@ def test_a_cut_connection_is_continued_where_it_stopped(server: Server, tmp_path
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_part_of_an_earlier_run_is_continued(server: Server, tmp_path: Path) -> None:
-    server.files["/file"] = CONTENT
-    (tmp_path / "file.part").write_bytes(CONTENT[:200_000])
+@pytest.mark.parametrize(
+    ("have", "knows_ranges", "ranges"),
+    [
+        (200_000, True, ["bytes=200000-"]),
+        # Appending the full answer to the part would give a file that is too long: the likely mistake.
+        (1000, False, [None]),
+        (len(CONTENT), True, []),  # complete already
+    ],
+)
+def test_a_part_of_an_earlier_run_is_continued(
+    server: Server, tmp_path: Path, have: int, knows_ranges: bool, ranges: list[str | None]
+) -> None:
+    server.files["/file"], server.knows_ranges = CONTENT, knows_ranges
+    (tmp_path / "file.part").write_bytes(CONTENT[:have])
     fetch(f"{server.url}/file", tmp_path / "file", pause=no_pause)
 
     assert (tmp_path / "file").read_bytes() == CONTENT
-    assert server.ranges == ["bytes=200000-"]
-
-
-def test_a_server_that_knows_no_ranges_starts_again(server: Server, tmp_path: Path) -> None:
-    # Appending its full answer to the part would give a file that is too long: the likely mistake.
-    server.files["/file"] = CONTENT
-    server.knows_ranges = False
-    (tmp_path / "file.part").write_bytes(CONTENT[:1000])
-    fetch(f"{server.url}/file", tmp_path / "file", pause=no_pause)
-
-    assert (tmp_path / "file").read_bytes() == CONTENT
-
-
-def test_a_part_that_is_whole_already_needs_no_byte_more(server: Server, tmp_path: Path) -> None:
-    server.files["/file"] = CONTENT
-    (tmp_path / "file.part").write_bytes(CONTENT)
-    fetch(f"{server.url}/file", tmp_path / "file", pause=no_pause)
-
-    assert (tmp_path / "file").read_bytes() == CONTENT
-    assert server.ranges == []
+    assert server.ranges == ranges
 
 
 def test_after_five_attempts_without_a_byte_the_part_stays_and_the_error_says_what_to_do(
@@ -180,6 +172,9 @@ def test_halie_is_recorded_at_first_and_not_asked_for_again(server: Server, tmp_
     assert got.files == {"event_blocks.csv": hashlib.sha256(CONTENT).hexdigest()}
     assert sorted(p.name for p in (tmp_path / "halie").iterdir()) == ["download.json", "event_blocks.csv"]
     assert HALIE_COMMIT in got.text
+    (tmp_path / "halie" / "event_blocks.csv").write_bytes(b"half")  # damaged on disk: fetched again
+    download_halie(tmp_path / "halie", base_url=server.url, pause=no_pause)
+    assert (tmp_path / "halie" / "event_blocks.csv").read_bytes() == CONTENT
 
 
 def test_other_bytes_than_at_the_first_download_are_refused_unless_expected(server: Server, tmp_path: Path) -> None:
@@ -194,15 +189,6 @@ def test_other_bytes_than_at_the_first_download_are_refused_unless_expected(serv
     assert not (tmp_path / "event_blocks.csv").exists()
     download_halie(tmp_path, base_url=server.url, pause=no_pause, allow_other_checksum=True)
     assert (tmp_path / "event_blocks.csv").read_bytes() == b"changed"
-
-
-def test_a_file_that_was_damaged_on_disk_is_fetched_again(server: Server, tmp_path: Path) -> None:
-    server.files[HALIE_URL] = CONTENT
-    download_halie(tmp_path, base_url=server.url, pause=no_pause)
-    (tmp_path / "event_blocks.csv").write_bytes(b"half")
-    download_halie(tmp_path, base_url=server.url, pause=no_pause)
-
-    assert (tmp_path / "event_blocks.csv").read_bytes() == CONTENT
 
 
 def chatbench_files(server: Server) -> None:

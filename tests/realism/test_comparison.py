@@ -1,8 +1,7 @@
-"""Distances, halves of the people, classes of behaviour, the classifier, and all of them together."""
+"""Halves of the people, classes of behaviour, the classifier, and all comparisons together."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
@@ -13,43 +12,12 @@ from tests.support.realism_chats import TRAINS, chat
 
 from chatbench.metrics.agreement import Undefined
 from chatbench.realism.behaviour import behaviour_classes
-from chatbench.realism.chats import ChatTraits, UserChat, on_common_cells, real_chats, traits_of
+from chatbench.realism.chats import ChatTraits, UserChat, real_chats, traits_of
 from chatbench.realism.comparison import Comparison, Halving, halvings, realism
 from chatbench.realism.detectability import Detection, area_under_curve, detection, out_of_fold_scores
-from chatbench.realism.measures import TRAITS, counts_by_length, jensen_shannon, kullback_leibler, wasserstein
 from chatbench.sample.people import STUDY_HABITS, draw_person
 from chatbench.sample.people import chat as hold_chat
 from chatbench.sample.study import SampleSettings, SampleStudy, make_sample
-
-# Distances
-
-
-def test_wasserstein_is_the_mean_shift() -> None:
-    assert wasserstein([1, 1, 3], [2, 2, 4]) == pytest.approx(1)
-
-
-def test_jensen_shannon_is_a_divergence_in_bits_and_not_its_root() -> None:
-    # (3/4, 1/4) and (1/4, 3/4) around (1/2, 1/2): 1 - H(1/4) = 0.1887 bits; scipy's function gives its root, 0.434.
-    assert jensen_shannon([3, 1], [1, 3]) == pytest.approx(1 + 0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
-
-
-def test_kullback_leibler_is_smoothed_by_half_a_chat_and_has_a_direction() -> None:
-    # (4.5, 0.5) / 5 against (2.5, 2.5) / 5, and the other way round.
-    assert kullback_leibler([4, 0], [2, 2]) == pytest.approx(0.9 * math.log2(1.8) + 0.1 * math.log2(0.2))
-    assert kullback_leibler([2, 2], [4, 0]) == pytest.approx(0.5 * math.log2(0.5 / 0.9) + 0.5 * math.log2(5))
-
-
-def test_lengths_fall_into_doubling_classes() -> None:
-    assert counts_by_length([0, 1, 2, 3, 4, 7, 8, 255, 256, 9999]) == [1, 1, 2, 2, 1, 0, 0, 0, 1, 2]
-
-
-def test_a_side_without_chats_has_no_distance() -> None:
-    assert isinstance(wasserstein([], [1]), Undefined)
-    assert isinstance(jensen_shannon([0, 0], [1, 0]), Undefined)
-    assert isinstance(kullback_leibler([1], [0]), Undefined)
-
-
-# Halves
 
 
 def _halved(real: Sequence[ChatTraits], simulated: Sequence[ChatTraits]) -> list[Halving]:
@@ -80,9 +48,6 @@ def test_people_of_each_assistant_are_spread_over_both_halves() -> None:
 
 def test_one_person_cannot_be_halved() -> None:
     assert _halved([chat(["hi"]), chat(["ho"])], [chat(["yo"])]) == []
-
-
-# Classes of behaviour and the classifier
 
 
 @pytest.fixture(scope="module")
@@ -159,9 +124,6 @@ def test_too_few_chats_are_not_classified(count: int) -> None:
     assert isinstance(detection([chat(["hi"])] * count, [chat(["ho"])] * 3, seed=0), Undefined)
 
 
-# Everything
-
-
 def by_name(comparisons: Sequence[Comparison]) -> dict[str, Comparison]:
     return {one.measure: one for one in comparisons}
 
@@ -224,28 +186,3 @@ def test_a_single_person_gives_reasons_and_no_numbers() -> None:
     assert {type(one.apart) for one in found.comparisons} == {Undefined}
     assert by_name(found.comparisons)["user turns"].simulated == 0
     assert isinstance(found.detected, Undefined)
-
-
-def test_traits_by_hand() -> None:
-    chats = [
-        chat([TRAINS.text, "are you sure?", "ok thanks"], person="w1"),
-        chat(["120 miles in 3 hours", "are you sure?"], person="w2"),
-        chat(["how far", "How far?", "how  far"], person="w3"),
-    ]
-    values = {trait.name: trait.of(chats) for trait in TRAITS}
-
-    assert values["user turns"] == pytest.approx(8 / 3)
-    assert values["length of a follow-up"] == pytest.approx((3 + 2 + 3 + 2 + 2) / 5)
-    assert values["follow-ups of at most 3 words"] == 1
-    assert values["chats with polite words"] == pytest.approx(1 / 3)
-    assert values["first message: copy"] == pytest.approx(1 / 3)
-    assert values["numbers told by the end"] == pytest.approx((1 + 2 / 3 + 0) / 3)
-    assert values["follow-ups that repeat the chat"] == pytest.approx(2 / 5)
-    assert values["follow-ups said in other chats"] == pytest.approx(2 / 5)
-    assert values["MATTR"] == Undefined("fewer than 50 words")
-
-
-def test_only_cells_of_both_sides_are_compared() -> None:
-    one, other = chat(["hi"]), chat(["hi"], assistant="llama-3.1-8b")
-
-    assert on_common_cells([one, other], [one]) == ([one], [one])

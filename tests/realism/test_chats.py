@@ -9,7 +9,7 @@ from tests.support.realism_chats import CELLS, TRAINS, chat
 
 from chatbench.core.records import Question
 from chatbench.metrics.first_prompts import share_in_order, words, words_in_order
-from chatbench.realism.chats import Coverage, answer_in_reply, coverage, tells_options, wording_of
+from chatbench.realism.chats import Coverage, answer_in_reply, coverage, on_common_cells, tells_options, wording_of
 from chatbench.sample.people import STUDY_HABITS
 from chatbench.sample.study import SampleSettings, make_sample
 
@@ -118,3 +118,9 @@ def test_a_question_without_words_or_numbers_breaks_nothing() -> None:
     empty = Question("q", "s", "???", ("a", "b", "c", "d"), "A")
     assert chat(["what?"], question=empty).wording == "other"
     assert chat([], question=empty).at_end == Coverage(None, None)
+
+
+def test_only_cells_of_both_sides_are_compared() -> None:
+    one, other = chat(["hi"]), chat(["hi"], assistant="llama-3.1-8b")
+
+    assert on_common_cells([one, other], [one]) == ([one], [one])

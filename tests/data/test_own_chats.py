@@ -1,4 +1,4 @@
-"""A user's own chats as JSON Lines, with the documented example as the first input; and which reader opens what."""
+"""A user's own chats as JSON Lines, with the documented example as the first input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.support.study_files import REPOSITORY, tiny_folder
+from tests.support.study_files import REPOSITORY
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import AiAloneScore, Turn
@@ -110,11 +110,3 @@ def test_a_half_written_line_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ChatbenchError, match=r"mine.jsonl, line 2: not JSON"):
         read_chat_jsonl(path)
-
-
-def test_the_kind_of_a_study_is_told_from_its_files(tmp_path: Path) -> None:
-    assert open_study(tiny_folder(tmp_path / "tiny")).name == "tiny"
-    for path, problem in ((tmp_path / "nowhere", "no such file or folder"), (tmp_path, "no study of a known kind")):
-        with pytest.raises(ChatbenchError, match=problem) as caught:
-            open_study(path)
-        assert "ChatBench layout" in caught.value.expected

@@ -98,22 +98,22 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+LETTERED = {f"choice_{letter}": f"option_{letter}" for letter in "abcd"}
+
+
 @pytest.mark.parametrize(
-    "names",
+    ("file", "names"),
     [
-        {"question_id": "questionID", "question": "question_text", "answer": "correct_answer"},
-        {"question_id": "id", "choice_a": "A", "choice_b": "B", "choice_c": "C", "choice_d": "D"},
-        {
-            "choice_a": "option_a",
-            "choice_b": "option_b",
-            "choice_c": "option_c",
-            "choice_d": "option_d",
-            "answer": "gold",
-        },
+        ("questions.csv", {"question_id": "questionID", "question": "question_text", "answer": "correct_answer"}),
+        ("questions.csv", {"question_id": "id", **{f"choice_{letter}": letter.upper() for letter in "abcd"}}),
+        ("questions.csv", {**LETTERED, "answer": "gold"}),
+        ("answers", {"answer_type": "type", "selected_answer": "answer", "question_id": "questionID"}),
+        ("answers", {"answer_type": "kind", "selected_answer": "selectedAnswer", "acc": "correct"}),
     ],
 )
-def test_column_names_of_questions_may_vary(folder: Path, names: dict[str, str]) -> None:
-    rename(folder / "questions.csv", names)
+def test_column_names_may_vary(folder: Path, file: str, names: dict[str, str]) -> None:
+    for path in both_answer_files(folder) if file == "answers" else [folder / file]:
+        rename(path, names)
 
     assert read_chatbench_folder(folder) == tiny_study()
 
@@ -143,20 +143,6 @@ def test_an_answer_given_as_text_names_its_option_and_not_an_index(folder: Path)
     questions = read_chatbench_folder(folder).questions
 
     assert [q.answer for q in questions.values()] == ["D", *"BBBBBBBBB"]
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        {"answer_type": "type", "selected_answer": "answer", "question_id": "questionID"},
-        {"answer_type": "kind", "selected_answer": "selectedAnswer", "acc": "correct"},
-    ],
-)
-def test_column_names_of_answers_may_vary(folder: Path, names: dict[str, str]) -> None:
-    for path in both_answer_files(folder):
-        rename(path, names)
-
-    assert read_chatbench_folder(folder) == tiny_study()
 
 
 def test_the_kind_of_answer_may_stand_under_phase(folder: Path) -> None:

@@ -1,12 +1,14 @@
-"""The summary that is printed after a study was read."""
+"""Which reader opens what, and the summary that is printed after a study was read."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from tests.support.study_files import tiny_folder
 
-from chatbench.data.open_study import check_study, summary_text
+from chatbench.core.errors import ChatbenchError
+from chatbench.data.open_study import check_study, open_study, summary_text
 
 
 def test_the_summary_counts_what_the_study_holds(tmp_path: Path) -> None:
@@ -31,3 +33,11 @@ def test_the_text_has_one_fact_a_line_and_says_what_was_left_out(tmp_path: Path)
     assert lines[2].split() == ["college_mathematics", "5"]
     assert [line.split() for line in lines if "moral" in line] == [["moral_scenarios", "5"]]
     assert ["left", "out", "unknown", "role", "1"] in [line.split() for line in lines]
+
+
+def test_the_kind_of_a_study_is_told_from_its_files(tmp_path: Path) -> None:
+    assert open_study(tiny_folder(tmp_path / "tiny")).name == "tiny"
+    for path, problem in ((tmp_path / "nowhere", "no such file or folder"), (tmp_path, "no study of a known kind")):
+        with pytest.raises(ChatbenchError, match=problem) as caught:
+            open_study(path)
+        assert "ChatBench layout" in caught.value.expected
