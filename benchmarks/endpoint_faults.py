@@ -192,8 +192,7 @@ def found_in(log: Path, planned: Callable[[str], Question], conversations: int) 
     """Records, duplicates, corrupted and failed ones; a failure that passes and its repetition are one record."""
     lines: Counter[str] = Counter()
     final: dict[str, SimulatedConversation] = {}
-    for _, recorded in read_recorded(log):  # raises where a line is not what was written
-        chat = recorded.chat
+    for _, chat in read_recorded(log):  # raises where a line is not what was written
         lines[chat.id] += not chat.transient
         final[chat.id] = chat
     duplicates = sum(count - 1 for count in lines.values() if count > 1)

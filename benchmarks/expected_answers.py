@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from chatbench.core.records import LETTERS, Question
+from chatbench.core.records import LETTERS, Question, SimulatedConversation
 from chatbench.models.loading import load
 from chatbench.models.local_participants import LocalSimulator
-from chatbench.protocol.dialogue import FunctionParticipant, Outcome, Reply, Request, dialogue
-from chatbench.protocol.dialogue_runner import hold_together
+from chatbench.protocol.dialogue import FunctionParticipant, Reply, Request, dialogue
+from chatbench.protocol.dialogue_runner import run_in_waves
 from chatbench.sample.assistants import STRENGTHS, scripted_reply
 from chatbench.sample.study import SampleSettings, make_sample
 from chatbench.simulation.run import BLOCK_SIZE
@@ -42,7 +42,7 @@ REPLICATES = 2000
 class Held:
     """Conversations, and the seconds that all took: by the clock, and of the processor."""
 
-    outcomes: list[Outcome]
+    outcomes: list[SimulatedConversation]
     seconds: float
     processor_seconds: float
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     reading, plain = simulator(read=True), simulator(read=False)
     took: dict[bool, list[Held]] = {True: [], False: []}
-    outcomes: list[Outcome] = []
+    outcomes: list[SimulatedConversation] = []
     for number in range(options.rounds):
         for read, one in ((True, reading), (False, plain)):
             held = hold(one, questions, options.conversations, seed=number)
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def hold(simulator: LocalSimulator, questions: Sequence[Question], conversations: int, *, seed: int) -> Held:
     """All conversations of all cells, in the order of questions, assistants and repetitions."""
     began, began_processor = time.perf_counter(), time.process_time()
-    found: dict[tuple[int, str, int], Outcome] = {}
+    found: dict[tuple[int, str, int], SimulatedConversation] = {}
     for name in STRENGTHS:
         planned = [(place, name, index) for place in range(len(questions)) for index in range(conversations)]
         assistant = FunctionParticipant(_scripted(name), {"kind": "scripted"})
@@ -95,13 +95,13 @@ def hold(simulator: LocalSimulator, questions: Sequence[Question], conversations
                 dialogue(questions[place], f"{questions[place].id}|{name}|{index}", base_seed=seed)
                 for place, name, index in block
             ]
-            ended = hold_together(dialogues, {"simulator": simulator, "assistant": assistant})
+            ended = run_in_waves(dialogues, {"simulator": simulator, "assistant": assistant})
             found.update(zip(block, ended, strict=True))
     outcomes = [found[key] for key in sorted(found)]
     return Held(outcomes, time.perf_counter() - began, time.process_time() - began_processor)
 
 
-def estimates(outcome: Outcome, answer: str) -> tuple[float, float, float]:
+def estimates(outcome: SimulatedConversation, answer: str) -> tuple[float, float, float]:
     """The three estimates of one conversation; without an answer the first two are 0: counted wrong."""
     right = LETTERS.index(answer)
     summed = sum(one.answering * one.letters[right] for one in outcome.answer_probabilities if one is not None)

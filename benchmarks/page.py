@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ from chatbench.metrics.resampling import Resampling
 from chatbench.report.report import report
 from chatbench.sample.study import write_chatbench_folder
 from chatbench.scoring.eval_chatbench import eval_chatbench
-from chatbench.simulation.log import AppendOnlyLog, conversation_row, settings_path
+from chatbench.simulation.log import open_log, settings_path
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -103,13 +103,14 @@ def simulate(writer: Writer, place: Path, chats: int) -> int:
     for number, split_id in enumerate(manifest.split_ids):
         held_out = [known[each] for each in Workspace(place / "data").split(split_id).question_ids("test")]
         rows = [
-            conversation_row(_simulated(writer, question, assistant, index))
+            asdict(_simulated(writer, question, assistant, index))
             for assistant in ASSISTANTS
             for question in held_out
             for index in range(REPETITIONS)
         ][:chats]
         path = Workspace(results=place / "results").conversations(MODEL, split_id)
-        AppendOnlyLog(path).append(rows)
+        with open_log(path) as log:
+            log.append(rows)
         write_json(settings_path(path), _settings(known, held_out, split_id))
         chats -= len(rows)
         if not chats:

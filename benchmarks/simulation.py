@@ -27,7 +27,7 @@ from statistics import median
 import torch
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
-from chatbench.core.records import Question
+from chatbench.core.records import Question, SimulatedConversation
 from chatbench.models.encoding import PlainForm
 from chatbench.models.loading import Loaded, load
 from chatbench.models.local_participants import LocalAssistant, LocalSimulator
@@ -35,13 +35,12 @@ from chatbench.protocol.dialogue import (
     Dialogue,
     Failure,
     FunctionParticipant,
-    Outcome,
     Participant,
     Reply,
     Request,
     dialogue,
 )
-from chatbench.protocol.dialogue_runner import hold_together
+from chatbench.protocol.dialogue_runner import run_in_waves
 from chatbench.protocol.plain_text import END
 from chatbench.sample.assistants import scripted_reply
 from chatbench.sample.study import SampleSettings, make_sample
@@ -126,16 +125,16 @@ class Bench:
     def dialogues(self, indices: Sequence[int], seed: int) -> list[Dialogue]:
         return [dialogue(self.questions[index // PER_QUESTION], f"{seed}|{index}", base_seed=seed) for index in indices]
 
-    def in_blocks(self, indices: Sequence[int], seed: int) -> list[Outcome]:
+    def in_blocks(self, indices: Sequence[int], seed: int) -> list[SimulatedConversation]:
         both = {"simulator": self.ours, "assistant": self.assistant}
-        outcomes: list[Outcome] = []
+        outcomes: list[SimulatedConversation] = []
         for start in range(0, len(indices), BLOCK_SIZE):
-            outcomes += hold_together(self.dialogues(indices[start : start + BLOCK_SIZE], seed), both)  # type: ignore[arg-type]
+            outcomes += run_in_waves(self.dialogues(indices[start : start + BLOCK_SIZE], seed), both)  # type: ignore[arg-type]
         return outcomes
 
-    def one_at_a_time(self, simulator: Participant, indices: Sequence[int], seed: int) -> list[Outcome]:
+    def one_at_a_time(self, simulator: Participant, indices: Sequence[int], seed: int) -> list[SimulatedConversation]:
         both = {"simulator": simulator, "assistant": self.assistant}
-        return [hold_together([one], both)[0] for one in self.dialogues(indices, seed)]  # type: ignore[arg-type]
+        return [run_in_waves([one], both)[0] for one in self.dialogues(indices, seed)]  # type: ignore[arg-type]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -150,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     alone = [round(index * (total - 1) / max(options.alone - 1, 1)) for index in range(options.alone)]
     check_greedy(_bench(loaded, questions, options, temperature=0.0), alone[: options.checked])
     sampled = _bench(loaded, questions, options, temperature=1.0)
-    ways: dict[str, Callable[[int], list[Outcome]]] = {
+    ways: dict[str, Callable[[int], list[SimulatedConversation]]] = {
         "engine": lambda seed: sampled.in_blocks(range(total), seed),
         "one at a time": lambda seed: sampled.one_at_a_time(sampled.ours, alone, seed),
         "transformers, one at a time": lambda seed: sampled.one_at_a_time(sampled.theirs, alone, seed),
@@ -200,7 +199,7 @@ def _spread(ratios: Sequence[float]) -> str:
     return f"{median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
 
 
-def _timed(hold: Callable[[int], list[Outcome]], seed: int) -> Timing:
+def _timed(hold: Callable[[int], list[SimulatedConversation]], seed: int) -> Timing:
     began, began_processor = time.perf_counter(), time.process_time()
     outcomes = hold(seed)
     seconds, processor_seconds = time.perf_counter() - began, time.process_time() - began_processor

@@ -6,7 +6,7 @@ three ways hold conversations of the same kind, in this process, one way after t
 
 - one at a time: a loop over conversations, each request awaited before the next;
 - plain asyncio: what one would write by hand, `asyncio.gather` over conversations behind a semaphore, no retries;
-- chatbench: `hold_concurrently` with the endpoint participants (pace, retries, time limits, usage), as `simulate` uses it.
+- chatbench: `run_concurrently` with the endpoint participants (pace, retries, time limits, usage), as in `simulate`.
 
     python benchmarks/simulation_endpoint.py
     python benchmarks/simulation_endpoint.py --conversations 2000 --active 128 --scale 0.2
@@ -27,12 +27,12 @@ from pathlib import Path
 
 import openai
 
-from chatbench.core.records import Question, Turn
+from chatbench.core.records import Question, SimulatedConversation, Turn
 from chatbench.endpoints.address import EndpointOptions
 from chatbench.endpoints.participant import open_endpoint_participant
 from chatbench.protocol.answers import clean_output, read_answer
-from chatbench.protocol.dialogue import Dialogue, Outcome, dialogue
-from chatbench.protocol.dialogue_runner import hold_concurrently
+from chatbench.protocol.dialogue import Dialogue, dialogue
+from chatbench.protocol.dialogue_runner import run_concurrently
 from chatbench.protocol.plain_text import prompt_text
 from chatbench.protocol.prompts import ASSISTANT_SYSTEM, simulator_messages
 
@@ -64,19 +64,19 @@ def chatbench_engine(url: str, conversations: int, active: int, first: int) -> i
     )
     requests = 0
 
-    def dialogues() -> Iterator[tuple[str, Dialogue]]:
+    def dialogues() -> Iterator[Dialogue]:
         for number in range(first, first + conversations):
-            yield str(number), dialogue(asked(number), str(number), base_seed=0)
+            yield dialogue(asked(number), str(number), base_seed=0)
 
-    def heard(*_: object) -> None:
+    def replied(*_: object) -> None:
         nonlocal requests
         requests += 1
 
-    def finished(_: str, outcome: Outcome) -> None:
-        assert outcome.termination != "failed", outcome.reason
+    def finished(chat: SimulatedConversation) -> None:
+        assert chat.termination != "failed", chat.reason
 
-    hold_concurrently(
-        dialogues(), {"simulator": simulator, "assistant": assistant}, active=active, finished=finished, heard=heard
+    run_concurrently(
+        dialogues(), {"simulator": simulator, "assistant": assistant}, active=active, finished=finished, replied=replied
     )
     return requests
 

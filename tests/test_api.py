@@ -88,7 +88,7 @@ def test_a_function_that_returns_no_text_is_told_so() -> None:
         (lambda: assistant("scripted:all"), "names 2"),
         (lambda: assistant("replay:gpt-4o"), "no assistant 'gpt-4o'"),
         (lambda: run(simulator(user), assistant(polite), QUESTIONS, conversations=0), "conversations is 0"),
-        (lambda: run(simulator(user), assistant(polite), QUESTIONS, end_on=["boredom"]), "no such guard"),
+        (lambda: run(simulator(user), assistant(polite), QUESTIONS, end_on=["boredom"]), "no such failure detector"),
     ],
 )
 def test_what_cannot_be_is_refused(open_it: object, said: str) -> None:

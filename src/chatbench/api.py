@@ -24,10 +24,10 @@ from chatbench.core.records import Question, SimulatedConversation, Study
 from chatbench.data.open_study import open_study
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
-from chatbench.protocol.dialogue import MAX_USER_TURNS, FunctionParticipant, Reply, Request
+from chatbench.protocol.dialogue import MAX_USER_TURNS, AnyParticipant, FunctionParticipant, Reply, Request
 from chatbench.protocol.prompt_styles import STYLES, StyleName, prompts_sha256
 from chatbench.simulation.budget import Prices, Spending
-from chatbench.simulation.log import ConversationLog, read_conversations
+from chatbench.simulation.log import open_log, read_conversations
 from chatbench.simulation.participants import (
     SimulatorSpec,
     open_assistant,
@@ -36,7 +36,7 @@ from chatbench.simulation.participants import (
     read_specs,
 )
 from chatbench.simulation.progress import ConversationProgress
-from chatbench.simulation.run import AnyParticipant, LoopSettings, Run, plan
+from chatbench.simulation.run import LoopSettings, Run, plan
 from chatbench.simulation.simulate import DEFAULT_ACTIVE, ChatSettings
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ Says = Callable[[list[dict[str, str]]], str]
 
 @dataclass(frozen=True, slots=True)
 class Simulator:
-    """Somebody in the user's place, the style in which it is spoken to, and whether it gives probabilities."""
+    """Somebody in the user's place, the style in which it is prompted, and whether it gives probabilities."""
 
     participant: AnyParticipant
     style: StyleName
@@ -149,31 +149,35 @@ def run(
     active: int = DEFAULT_ACTIVE,
     console: Console | None = None,
 ) -> list[SimulatedConversation]:
-    """Holds `conversations` per question and assistant, and gives their records by assistant, question, repetition.
+    """Simulates `conversations` per question and assistant; their records by assistant, question, repetition.
 
     Args:
         questions: a study or its path (all of its questions), or questions.
-        end_on: guards that end the free turns.
-        log: where the conversations are recorded; a run again with the same log holds only what is missing there.
+        end_on: failure modes that end the free turns when they are detected.
+        log: where the conversations are recorded; a run again with the same log simulates only what is missing there.
         active: most conversations under way at once where a participant is not reproducible.
         console: where progress is shown; nowhere by default.
 
     Raises:
-        ChatbenchError: a number is out of range, a participant cannot go on, or the log was made with other settings.
+        ChatbenchError: a number is out of range, a participant cannot go on, another process writes the log, or it was
+            made with other settings.
     """
-    told = ChatSettings(conversations, seed, max_user_turns, end_on=tuple(end_on))
+    settings = ChatSettings(conversations, seed, max_user_turns, end_on=tuple(end_on))
     others = {one.name: one.participant for one in ([assistants] if isinstance(assistants, Assistant) else assistants)}
     asked = list(_study(questions).questions.values() if isinstance(questions, Study | str | Path) else questions)
     with tempfile.TemporaryDirectory() as folder:
-        book = ConversationLog(Path(log or Path(folder) / "conversations.jsonl"))
+        path = Path(log or Path(folder) / "conversations.jsonl")
         identities = {name: participant.identity for name, participant in others.items()}
-        book.begin(_settings(user, asked, told), identities, overwrite=overwrite)
+        agreed = {"settings": _settings(user, asked, settings), "assistants": identities}
         plans = {name: plan(asked, name, conversations) for name in others}
         planned = [one.id for each in plans.values() for one in each]
-        loop = LoopSettings(seed, max_user_turns, STYLES[user.style], told.guards)
-        with ConversationProgress(console or Console(quiet=True), len(set(planned) - book.held)) as progress:
-            Run(book, user.participant, others, loop, progress, Spending(Prices()), active=active).hold(plans)
-        records = {record.id: record for record in read_conversations(book.path)}
+        loop = LoopSettings(seed, max_user_turns, STYLES[user.style], settings.failure_modes)
+        with (
+            open_log(path, agreed, overwrite=overwrite) as book,
+            ConversationProgress(console or Console(quiet=True), len(set(planned) - book.recorded)) as progress,
+        ):
+            Run(book, user.participant, others, loop, progress, Spending(Prices()), active=active).simulate(plans)
+        records = {record.id: record for record in read_conversations(path)}
     return [records[one] for one in planned]
 
 
@@ -195,17 +199,17 @@ def _study(source: Study | str | Path) -> Study:
     return source if isinstance(source, Study) else open_study(Path(source))
 
 
-def _settings(user: Simulator, questions: Sequence[Question], told: ChatSettings) -> dict[str, object]:
+def _settings(user: Simulator, questions: Sequence[Question], settings: ChatSettings) -> dict[str, object]:
     """What two runs that write the same log must have in common, beside the assistants."""
     return {
         "questions_sha256": question_set_sha256(questions),
         "simulator": dict(user.participant.identity),
-        "conversations": told.conversations,
-        "seed": told.seed,
-        "max_user_turns": told.max_user_turns,
+        "conversations": settings.conversations,
+        "seed": settings.seed,
+        "max_user_turns": settings.max_user_turns,
         "style": user.style,
         "prompts_sha256": prompts_sha256(STYLES[user.style]),
-        "end_on": sorted(told.guards),
+        "end_on": sorted(settings.failure_modes),
         "expected_answers": user.expected_answers,
-        "block_size": told.block_size,
+        "block_size": settings.block_size,
     }

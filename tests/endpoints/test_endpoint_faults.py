@@ -52,7 +52,7 @@ def test_words_of_another_conversation_are_found_out(faults: Any) -> None:
 
     def chat(reply: str) -> SimulatedConversation:
         turns = (Turn("user", said[0]), Turn("assistant", reply))
-        return SimulatedConversation("q|bot|0", "q", "bot", 0, turns, "forced", "", "B", "B", "Answer: B")
+        return SimulatedConversation("q|bot|0", "q", "bot", 0, turns, "forced", letter="B", forced_text="Answer: B")
 
     assert not faults.corrupted(chat(faults.said_to(asked)), QUESTION)
     assert faults.corrupted(chat(faults.said_to([*asked, asked[1]])), QUESTION)

@@ -1,10 +1,10 @@
-"""Reading a simulator's output in the published order."""
+"""Reading a simulator's output in the published order, and what lenient extraction finds beside it."""
 
 from __future__ import annotations
 
 import pytest
 
-from chatbench.protocol.answers import FinalAnswer, clean_output, read_answer, read_iqa_answer
+from chatbench.protocol.answers import FinalAnswer, clean_output, lenient_letter, read_answer, read_iqa_answer
 
 
 def test_cleaning_goes_from_white_space_over_quotes_to_the_participant_and_stops_there() -> None:
@@ -37,3 +37,56 @@ def test_iqa_eval_finds_its_answer_anywhere() -> None:
     assert read_iqa_answer("Thanks. So, the answer is: C.") == FinalAnswer("C.", "C")
     assert read_iqa_answer("So, the answer is: none of them") == FinalAnswer("none of them", None)
     assert read_iqa_answer("Answer: C") is None
+
+
+# ---- lenient answer extraction ----
+
+OPTIONS = ("90 km/h", "60 km/h", "100 km/h", "None of these")
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("(A)", "A"),
+        ("d", "D"),
+        (" B", "B"),
+        ('"C"', "C"),
+        ("**B**", "B"),
+        ("b) 60 km/h", "B"),
+        ("(d) None of these", "D"),
+        ("[C]. 100 km/h", "C"),
+        ("the answer is B", "B"),
+        ("The answer is (b), because 60.", "B"),
+        ("I would choose option C", "C"),
+        ("The correct answer is: D.", "D"),
+        ("the answer is b", "B"),
+        ("90 km/h", "A"),
+        ("none of these.", "D"),
+        ("100  KM/H", "C"),
+    ],
+)
+def test_it_reads_what_a_person_would(text: str, letter: str) -> None:
+    assert lenient_letter(text, OPTIONS) == letter
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "E", "I don't know", "the answer is a mystery", "a train goes 60 km", "(A) or (B)", "the answer is A or B",
+        "the answer is A. No, the answer is B", "60", "Can you help?", "b 60 km/h or so", "option A is wrong, choose B",
+        "AB", "Dunno", "Bob said so",
+    ],
+)  # fmt: skip
+def test_it_gives_no_letter_where_a_person_would_not(text: str) -> None:
+    # Taking the first of A to D anywhere in the text would read most of these: the likely mistake.
+    assert lenient_letter(text, OPTIONS) is None
+
+
+def test_a_letter_that_is_another_options_text_is_unclear() -> None:
+    assert lenient_letter("d", ("b", "d", "a", "c")) is None
+    assert lenient_letter("(A)", ("b", "d", "a", "c")) == "A"  # only a label stands in brackets
+    assert lenient_letter("d", ("a", "b", "c", "d")) == "D"
+
+
+def test_two_options_of_the_same_text_are_unclear() -> None:
+    assert lenient_letter("same", ("same", "same", "other", "fourth")) is None

@@ -6,34 +6,33 @@ from collections.abc import Callable
 
 import pytest
 
-from chatbench.core.records import EMPTY_TURN, Question, Turn
+from chatbench.core.records import EMPTY_TURN, Question, SimulatedConversation, Turn
 from chatbench.protocol import prompts
 from chatbench.protocol.dialogue import (
     AnswerProbabilities,
     Failure,
     FunctionParticipant,
-    Outcome,
     Reply,
     Request,
     Usage,
     derive_seed,
     dialogue,
 )
-from chatbench.protocol.dialogue_runner import hold_together
-from chatbench.protocol.failure_modes import Guard
+from chatbench.protocol.dialogue_runner import run_in_waves
+from chatbench.protocol.failure_modes import FailureMode
 from chatbench.protocol.prompt_styles import STYLES, StyleName
 
 QUESTION = Question("q1", "maths", "What is 2+2?", ("3", "4", "5", "6"), "B")
 
 
-def held(
+def simulated(
     says: Callable[[int], Reply | Failure],
     replies: Callable[[int], Reply | Failure] = lambda turn: Reply(f"reply {turn}"),
     *,
     max_user_turns: int = 10,
     style: StyleName = "two-step",
-    end_on: frozenset[Guard] = frozenset(),
-) -> tuple[Outcome, list[Request]]:
+    end_on: frozenset[FailureMode] = frozenset(),
+) -> tuple[SimulatedConversation, list[Request]]:
     """The outcome and all requests of one dialogue; participants are told how often they were asked before."""
     requests: list[Request] = []
 
@@ -44,11 +43,13 @@ def held(
 
     participant = FunctionParticipant(asked, {})
     one = dialogue(QUESTION, "q1|bot|0", base_seed=0, max_user_turns=max_user_turns, style=STYLES[style], end_on=end_on)
-    return hold_together([one], {"simulator": participant, "assistant": participant})[0], requests
+    return run_in_waves([one], {"simulator": participant, "assistant": participant})[0], requests
 
 
 def test_the_published_loop_word_for_word() -> None:
-    outcome, requests = held(lambda turn: Reply(['"YOU: what is 2+2"', "Answer: B"][turn], 3), lambda _: Reply("4", 5))
+    outcome, requests = simulated(
+        lambda turn: Reply(['"YOU: what is 2+2"', "Answer: B"][turn], 3), lambda _: Reply("4", 5)
+    )
 
     system = prompts.system_message("What is 2+2?\nA. 3\nB. 4\nC. 5\nD. 6")
     assert [message.content for message in requests[0].messages] == [system, prompts.FIRST_TURN]
@@ -61,7 +62,12 @@ def test_the_published_loop_word_for_word() -> None:
             "YOU: what is 2+2\n\nSYSTEM: 4\n========================\nIf your question is answered"
         )
     )
-    assert outcome == Outcome(
+    assert outcome == SimulatedConversation(
+        id="q1|bot|0",
+        question_id="q1",
+        assistant="",
+        index=0,
+        style="two-step",
         turns=(Turn("user", "what is 2+2"), Turn("assistant", "4")),
         termination="answered",
         answer_text="B",
@@ -72,21 +78,21 @@ def test_the_published_loop_word_for_word() -> None:
 
 
 def test_an_answer_in_the_first_turn_is_an_ordinary_message() -> None:
-    outcome, _ = held(lambda _: Reply("Answer: B"))
+    outcome, _ = simulated(lambda _: Reply("Answer: B"))
 
     assert outcome.turns == (Turn("user", "Answer: B"), Turn("assistant", "reply 0"))
     assert outcome.termination == "answered"
 
 
 def test_an_invalid_answer_ends_the_chat_and_is_kept_as_it_was() -> None:
-    outcome, _ = held(lambda turn: Reply(["hi", "Answer: (A)"][turn]))
+    outcome, _ = simulated(lambda turn: Reply(["hi", "Answer: (A)"][turn]))
 
     assert (outcome.termination, outcome.answer_text, outcome.letter) == ("answered", "(A)", None)
 
 
 def test_after_ten_free_turns_the_eleventh_request_forces_the_answer() -> None:
     # Forcing the tenth turn, or asking freely once more before, are the likely mistakes.
-    outcome, requests = held(lambda turn: Reply("Answer: C" if turn == 10 else f"more {turn}"))
+    outcome, requests = simulated(lambda turn: Reply("Answer: C" if turn == 10 else f"more {turn}"))
 
     purposes = [request.purpose for request in requests if request.participant == "simulator"]
     assert purposes == ["turn"] * 10 + ["forced"]
@@ -96,7 +102,7 @@ def test_after_ten_free_turns_the_eleventh_request_forces_the_answer() -> None:
 
 
 def test_no_answer_even_when_forced_keeps_what_was_said_outside_the_turns() -> None:
-    outcome, requests = held(lambda _: Reply("I do not know"), max_user_turns=2)
+    outcome, requests = simulated(lambda _: Reply("I do not know"), max_user_turns=2)
 
     assert (outcome.termination, outcome.answer_text, outcome.letter) == ("no_answer", None, None)
     assert outcome.forced_text == "I do not know"
@@ -105,7 +111,7 @@ def test_no_answer_even_when_forced_keeps_what_was_said_outside_the_turns() -> N
 
 
 def test_the_help_variant_says_its_first_turn_without_asking_the_simulator() -> None:
-    outcome, requests = held(lambda _: Reply("Answer: A"), style="two-step-help")
+    outcome, requests = simulated(lambda _: Reply("Answer: A"), style="two-step-help")
 
     assert requests[0].participant == "assistant"
     assert outcome.turns[0].text == prompts.FIRST_TURN_HELP
@@ -113,14 +119,14 @@ def test_the_help_variant_says_its_first_turn_without_asking_the_simulator() -> 
 
 
 def test_the_problem_variant_asks_for_the_problem_statement() -> None:
-    _, requests = held(lambda turn: Reply(["hi", "Answer: A"][turn]), style="two-step-problem")
+    _, requests = simulated(lambda turn: Reply(["hi", "Answer: A"][turn]), style="two-step-problem")
 
     assert requests[0].messages[1].content == prompts.FIRST_TURN_PROBLEM
 
 
 @pytest.mark.parametrize("nothing", ["", "  \n", '""', "YOU: "])
 def test_a_simulator_that_says_nothing_fails_for_good(nothing: str) -> None:
-    outcome, requests = held(lambda _: Reply(nothing))
+    outcome, requests = simulated(lambda _: Reply(nothing))
 
     # "YOU: " loses its space to the cleaning of white space first, so it is the message "YOU:".
     if nothing.strip() == "YOU:":
@@ -131,14 +137,14 @@ def test_a_simulator_that_says_nothing_fails_for_good(nothing: str) -> None:
 
 
 def test_a_failing_assistant_ends_its_own_conversation_and_keeps_the_unanswered_message() -> None:
-    outcome, _ = held(lambda _: Reply("hi"), lambda _: Failure("HTTP 503", transient=True))
+    outcome, _ = simulated(lambda _: Reply("hi"), lambda _: Failure("HTTP 503", transient=True))
 
     assert (outcome.termination, outcome.reason, outcome.transient) == ("failed", "HTTP 503", True)
     assert outcome.turns == (Turn("user", "hi"),)
 
 
 def test_seeds_differ_by_participant_turn_and_conversation_and_are_the_same_everywhere() -> None:
-    _, requests = held(lambda turn: Reply(["a", "b", "Answer: A"][turn]))
+    _, requests = simulated(lambda turn: Reply(["a", "b", "Answer: A"][turn]))
 
     assert len({request.seed for request in requests}) == len(requests) == 5
     assert derive_seed(0, "q1|bot|0", 0, "simulator") == requests[0].seed
@@ -159,7 +165,7 @@ def test_dialogues_held_together_are_asked_in_waves() -> None:
 
     ended: list[int] = []
     dialogues = [dialogue(QUESTION, f"q1|bot|{index}", base_seed=0) for index in range(5)]
-    outcomes = hold_together(dialogues, {"simulator": Counting(), "assistant": Counting()}, ended.append)
+    outcomes = run_in_waves(dialogues, {"simulator": Counting(), "assistant": Counting()}, ended.append)
 
     assert rounds == [5, 5, 5]
     assert sum(ended) == 5
@@ -176,8 +182,8 @@ def test_no_turn_at_all_is_refused() -> None:
 GLUED = ["what is 2+2", "thanks, it is 4 then. Answer: B", "Answer: B", "Answer: C"]
 
 
-def test_guards_count_and_change_nothing() -> None:
-    outcome, requests = held(lambda turn: Reply(GLUED[turn]))
+def test_failures_are_counted_and_change_nothing() -> None:
+    outcome, requests = simulated(lambda turn: Reply(GLUED[turn]))
 
     assert outcome.observed == {"glued_answer": 1}
     assert [turn.text for turn in outcome.turns[::2]] == GLUED[:2]
@@ -185,8 +191,8 @@ def test_guards_count_and_change_nothing() -> None:
     assert (outcome.termination, outcome.letter) == ("answered", "B")
 
 
-def test_a_guard_that_is_named_forces_the_answer_in_place_of_its_message() -> None:
-    outcome, requests = held(lambda turn: Reply(GLUED[turn]), end_on=frozenset({"glued_answer"}))
+def test_a_failure_mode_that_is_named_forces_the_answer_in_place_of_its_message() -> None:
+    outcome, requests = simulated(lambda turn: Reply(GLUED[turn]), end_on=frozenset({"glued_answer"}))
 
     assert [turn.text for turn in outcome.turns] == ["what is 2+2", "reply 0"]
     assert [request.purpose for request in requests if request.participant == "simulator"] == ["turn", "turn", "forced"]
@@ -195,19 +201,19 @@ def test_a_guard_that_is_named_forces_the_answer_in_place_of_its_message() -> No
     assert requests[-1].seed != requests[-2].seed
 
 
-def test_a_named_guard_ends_no_chat_before_there_is_one_nor_one_that_has_its_answer() -> None:
-    first, _ = held(
+def test_a_named_failure_mode_ends_no_chat_before_there_is_one_nor_one_that_has_its_answer() -> None:
+    first, _ = simulated(
         lambda turn: Reply(["SYSTEM: hi", "Answer: A"][turn]), end_on=frozenset({"role_flip", "glued_answer"})
     )
-    answered, _ = held(lambda turn: Reply(["hi", "Answer: A. Why?"][turn]), end_on=frozenset({"glued_answer"}))
+    answered, _ = simulated(lambda turn: Reply(["hi", "Answer: A. Why?"][turn]), end_on=frozenset({"glued_answer"}))
 
     assert (first.termination, first.observed, len(first.turns)) == ("answered", {"role_flip": 1}, 2)
     assert (answered.termination, answered.observed) == ("answered", {"glued_answer": 1})
 
 
 def test_silence_fails_the_chat_unless_it_is_named_to_end_it() -> None:
-    silent, _ = held(lambda turn: Reply(["hi", "", "Answer: B"][turn]))
-    forced, _ = held(lambda turn: Reply(["hi", "", "Answer: B"][turn]), end_on=frozenset({"empty_turn"}))
+    silent, _ = simulated(lambda turn: Reply(["hi", "", "Answer: B"][turn]))
+    forced, _ = simulated(lambda turn: Reply(["hi", "", "Answer: B"][turn]), end_on=frozenset({"empty_turn"}))
 
     assert (silent.termination, silent.reason, silent.observed) == ("failed", EMPTY_TURN, {"empty_turn": 1})
     assert (forced.termination, forced.letter, forced.observed) == ("forced", "B", {"empty_turn": 1})
@@ -216,18 +222,18 @@ def test_silence_fails_the_chat_unless_it_is_named_to_end_it() -> None:
 def test_the_lenient_letter_stands_beside_the_strict_one_and_never_for_it() -> None:
     cases = {"Answer: (C)": (None, "C"), "Answer: B": ("B", None), "Answer: maybe": (None, None)}
     for said, letters in cases.items():
-        outcome, _ = held(lambda turn, said=said: Reply(["hi", said][turn]))  # type: ignore[misc]  # bound in the loop
+        outcome, _ = simulated(lambda turn, said=said: Reply(["hi", said][turn]))  # type: ignore[misc]  # bound in the loop
         assert (outcome.letter, outcome.lenient_letter) == letters
 
-    forced, _ = held(lambda turn: Reply(["hi", "the answer is D"][turn]), max_user_turns=1)
+    forced, _ = simulated(lambda turn: Reply(["hi", "the answer is D"][turn]), max_user_turns=1)
     assert (forced.termination, forced.letter, forced.lenient_letter) == ("no_answer", None, "D")
     # A chat that goes on is not read: "5" is the third option, but also a message.
-    ongoing, _ = held(lambda turn: Reply(["hi", "5"][turn]), lambda turn: [Reply("4"), Failure("gone")][turn])
+    ongoing, _ = simulated(lambda turn: Reply(["hi", "5"][turn]), lambda turn: [Reply("4"), Failure("gone")][turn])
     assert (ongoing.termination, ongoing.lenient_letter) == ("failed", None)
 
 
 def test_tokens_and_seconds_are_summed_by_side() -> None:
-    outcome, _ = held(
+    outcome, _ = simulated(
         lambda turn: Reply(["hi", "Answer: A"][turn], tokens=2, prompt_tokens=10, seconds=0.5),
         lambda _: Reply("4", tokens=3, prompt_tokens=7, seconds=0.25),
     )
@@ -241,8 +247,8 @@ def test_the_expected_score_is_the_right_letters_probability_where_the_chat_ende
     last = AnswerProbabilities(0.9, (0.2, 0.5, 0.2, 0.1))  # B is right
     answers = [None, first, last]
 
-    outcome, _ = held(lambda turn: Reply(["a", "b", "Answer: C"][turn], answer=answers[turn]))
-    gone, _ = held(
+    outcome, _ = simulated(lambda turn: Reply(["a", "b", "Answer: C"][turn], answer=answers[turn]))
+    gone, _ = simulated(
         lambda turn: Reply(["a", "b"][turn], answer=answers[turn]), lambda turn: [Reply("x"), Failure("y")][turn]
     )
 
@@ -256,12 +262,12 @@ def test_a_forced_simulator_that_gives_no_answer_has_no_expected_score() -> None
     # What it would have been worth, had it answered, is not what it was worth.
     given = AnswerProbabilities(0.5, (0.0, 1.0, 0.0, 0.0))
 
-    outcome, _ = held(lambda _: Reply("no idea", answer=given), max_user_turns=1)
+    outcome, _ = simulated(lambda _: Reply("no idea", answer=given), max_user_turns=1)
 
     assert (outcome.termination, outcome.expected_correct) == ("no_answer", None)
 
 
 def test_requests_say_which_conversation_they_belong_to() -> None:
-    _, requests = held(lambda turn: Reply(["hi", "Answer: A"][turn]))
+    _, requests = simulated(lambda turn: Reply(["hi", "Answer: A"][turn]))
 
     assert {request.conversation_id for request in requests} == {"q1|bot|0"}

@@ -23,7 +23,7 @@ from chatbench.protocol.prompt_styles import STYLES, Style
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.rescore import reread, rescore
 from chatbench.simulation.export import CONVERSATION, TURN, export_chats
-from chatbench.simulation.run import Planned, conversation_of
+from chatbench.simulation.run import Planned, finished
 
 NO_INTERVALS = Resampling(0, 0.95, 0)
 
@@ -74,7 +74,7 @@ def test_what_a_dialogue_recorded_is_what_its_last_words_say_again(
         else:
             replies += 1
             reply = Failure("lost") if replies == lost else Reply("reply")  # type: ignore[assignment]
-    chat = conversation_of(Planned("id", question, "bot", 0), outcome, 0)
+    chat = finished(outcome, Planned("id", question, "bot", 0), {}, {}, style)
 
     assert reread(chat, style, question) == chat
 
@@ -233,7 +233,7 @@ def test_a_question_is_all_that_an_end_is_judged_by() -> None:
         running.send(reply)  # type: ignore[arg-type]
     with pytest.raises(StopIteration) as stop:
         running.send(Reply("Answer: five"))
-    chat = conversation_of(Planned("id", question, "bot", 0), stop.value.value, 0)
+    chat = finished(stop.value.value, Planned("id", question, "bot", 0), {}, {}, STYLES["two-step"])
 
     assert (chat.letter, chat.lenient_letter) == (None, "B")
     assert reread(chat, STYLES["two-step"], question) == chat

@@ -31,11 +31,9 @@ from chatbench.simulation.ai_alone import (
     question_messages,
     questions_of,
     read_extraction,
-    results_of,
-    scores_of,
     with_measured_here,
-    write_table,
 )
+from chatbench.simulation.log import open_log
 
 QUESTIONS = [
     Question(
@@ -56,11 +54,23 @@ def asked(
     tmp_path: Path, method: Method, replies: Sequence[str], extractor: FunctionParticipant | None = None
 ) -> AiAloneLog:
     """A log in which the samples got these replies, in order."""
-    log = AiAloneLog(Workspace(workspace=Workspace(results=tmp_path)), "bot", method)
-    log.begin({"questions_sha256": "s"})
+    log = AiAloneLog(Workspace(results=tmp_path), "bot", method)
     in_order = iter(replies)
-    ask_missing(log, SAMPLES, participant(lambda _: Reply(next(in_order))), extractor, {}, seed=0)
+    record(log, SAMPLES, lambda _: Reply(next(in_order)), extractor)
     return log
+
+
+def record(
+    log: AiAloneLog,
+    samples: Sequence[Sample],
+    says: Callable[[Request], Reply | Failure],
+    extractor: FunctionParticipant | None = None,
+    *,
+    seed: int = 0,
+    questions: str = "s",
+) -> None:
+    with open_log(log.path, {"questions_sha256": questions}) as writer:
+        ask_missing(log, writer, samples, participant(says), extractor, {}, seed)
 
 
 def test_the_prompts_are_the_papers() -> None:
@@ -90,7 +100,7 @@ def test_a_letter_counts_only_at_the_beginning_and_an_invalid_reply_is_wrong(tmp
     # Likely mistakes: searching the reply for a letter, lower case, and dropping the invalid ones from the accuracy.
     log = asked(tmp_path, "letter-only-zero-shot", ["A", " A.", "The answer is A", "b", "B", "(B)"])
 
-    first, second = scores_of(log, results_of(log, SAMPLES))
+    first, second = log.scores(STUDY.questions)
 
     assert first == AiAloneScore(QUESTIONS[0].id, "bot", "letter_only_zero_shot", 3, pytest.approx(2 / 3), 1)
     assert second == AiAloneScore(QUESTIONS[1].id, "bot", "letter_only_zero_shot", 3, pytest.approx(1 / 3), 2)
@@ -125,7 +135,7 @@ def test_free_text_is_read_by_the_second_model_and_the_unknown_is_dropped(tmp_pa
 
     log = asked(tmp_path, "free-text", [f"I take {letter}" for letter in "ABXXXX"], participant(extract))
 
-    (only,) = scores_of(log, results_of(log, SAMPLES))
+    (only,) = log.scores(STUDY.questions)
     assert only == AiAloneScore(QUESTIONS[0].id, "bot", "free_text", 2, 0.5, 0)
 
 
@@ -140,42 +150,30 @@ def test_what_was_answered_is_not_asked_again_and_a_passing_failure_is(tmp_path:
         return Failure("refused") if request.conversation_id.endswith("|2|reply") else Reply("A")
 
     for _ in range(3):
-        log = AiAloneLog(Workspace(workspace=Workspace(results=tmp_path)), "bot", "letter-only-zero-shot")
-        log.begin({"questions_sha256": "s"})
-        ask_missing(log, SAMPLES, participant(fails_once), None, {}, seed=0)
+        log = AiAloneLog(Workspace(results=tmp_path), "bot", "letter-only-zero-shot")
+        record(log, SAMPLES, fails_once)
 
     assert sorted(ids) == sorted([*(sample.id("reply") for sample in SAMPLES), *(q.id + "|1|reply" for q in QUESTIONS)])
-    assert len(results_of(log, SAMPLES)) == 4
+    assert len(log.results(SAMPLES)) == 4
 
 
 def test_each_sample_has_a_seed_of_its_own_which_a_second_run_would_give_it_again(tmp_path: Path) -> None:
     seeds: list[int] = []
     for folder in ("one", "two"):
-        log = AiAloneLog(Workspace(workspace=Workspace(results=tmp_path) / folder), "bot", "letter-only-zero-shot")
-        log.begin({"questions_sha256": "s"})
-        ask_missing(log, SAMPLES, participant(lambda request: Reply(str(seeds.append(request.seed)))), None, {}, seed=7)
+        log = AiAloneLog(Workspace(results=tmp_path / folder), "bot", "letter-only-zero-shot")
+        record(log, SAMPLES, lambda request: Reply(str(seeds.append(request.seed))), seed=7)
 
     assert seeds[:6] == seeds[6:]
     assert len(set(seeds)) == 6
 
 
-def test_other_settings_are_refused_until_the_log_is_begun_anew(tmp_path: Path) -> None:
-    asked(tmp_path, "letter-only-zero-shot", ["A"] * 6)
-    log = AiAloneLog(Workspace(workspace=Workspace(results=tmp_path)), "bot", "letter-only-zero-shot")
-
-    with pytest.raises(ChatbenchError, match="made with questions_sha256 's'"):
-        log.begin({"questions_sha256": "t"})
-    log.begin({"questions_sha256": "t"}, overwrite=True)
-    assert log.missing(SAMPLES, "reply") == SAMPLES
-
-
 def test_the_table_is_read_as_a_studys_own(tmp_path: Path) -> None:
     log = asked(tmp_path, "letter-only-zero-shot", ["A", "A", "B", "B", "x", "A"])
-    scores = scores_of(log, results_of(log, SAMPLES))
-    write_table(log, scores)
+    scores = log.scores(STUDY.questions)
+    table = log.write_table(STUDY.questions)
 
-    assert list(read_ai_alone(log.table, STUDY.questions, Intake())) == scores
-    with log.table.open(newline="") as file:
+    assert list(read_ai_alone(table, STUDY.questions, Intake())) == scores
+    with table.open(newline="") as file:
         assert next(csv.DictReader(file)) == {
             "question_id": QUESTIONS[0].id, "model": "bot", "letter_only_zero_shot_count": "3",
             "letter_only_zero_shot_acc": str(2 / 3), "letter_only_zero_shot_invalid": "0",
@@ -186,7 +184,7 @@ def test_the_table_is_read_as_a_studys_own(tmp_path: Path) -> None:
 def test_measured_here_stands_beside_the_studys_scores_under_a_name_of_its_own(tmp_path: Path) -> None:
     # One name for both would pool them in one row; both of one assistant would count it twice.
     log = asked(tmp_path, "letter-only-zero-shot", ["A"] * 6)
-    write_table(log, scores_of(log, results_of(log, SAMPLES)))
+    log.write_table(STUDY.questions)
     own = AiAloneScore(QUESTIONS[0].id, "bot", "letter_only_zero_shot", 50, 0.5, 0)
     others = replace(own, assistant="other")
 
@@ -218,7 +216,8 @@ def test_what_a_method_needs_or_has_no_use_for_is_said(
 ) -> None:
     with pytest.raises(ChatbenchError, match=found):
         ai_alone(
-            "scripted:strong", AiAloneSettings(method), study=STUDY, questions=QUESTIONS, workspace=Workspace(results=tmp_path), **more  # type: ignore[arg-type]
+            "scripted:strong", AiAloneSettings(method), study=STUDY, questions=QUESTIONS,
+            workspace=Workspace(results=tmp_path), **more,  # type: ignore[arg-type]
         )  # fmt: skip
 
 
@@ -261,10 +260,9 @@ def test_what_was_measured_here_is_a_baseline_of_the_scores_and_a_note_says_so(t
     manifest = place.manifest
     opened = place.study
     log = AiAloneLog(place, "gpt-4o", "letter-only-zero-shot")
-    log.begin({"questions_sha256": manifest.questions_sha256})
     samples = [Sample(question, index) for question in opened.questions.values() for index in range(10)]
-    ask_missing(log, samples, participant(sometimes_b), None, {}, seed=0)
-    write_table(log, scores_of(log, results_of(log, samples)))
+    record(log, samples, sometimes_b, questions=manifest.questions_sha256)
+    log.write_table(opened.questions)
 
     found = eval_chatbench("tiny", workspace=place, resampling=Resampling(0))
 

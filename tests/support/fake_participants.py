@@ -12,11 +12,11 @@ from pathlib import Path
 from rich.console import Console
 
 from chatbench.core.records import Question
-from chatbench.protocol.dialogue import Failure, Reply, Request
+from chatbench.protocol.dialogue import AnyParticipant, Failure, Reply, Request
 from chatbench.simulation.budget import Prices, Spending
-from chatbench.simulation.log import ConversationLog
+from chatbench.simulation.log import open_log
 from chatbench.simulation.progress import ConversationProgress
-from chatbench.simulation.run import AnyParticipant, LoopSettings, Run, plan
+from chatbench.simulation.run import LoopSettings, Run, plan
 from chatbench.simulation.summary import count_earlier
 
 QUESTIONS = [Question(f"q{n}", "maths", f"What is {n}+1?", ("1", "2", "3", "4"), "A") for n in range(7)]
@@ -44,7 +44,7 @@ class WordsBySeed:
         return [words_by_seed(request, str(len(requests))) for request in requests]
 
 
-def held(
+def simulated(
     path: Path,
     *,
     assistant: AnyParticipant | None = None,
@@ -54,19 +54,19 @@ def held(
     spending: Spending | None = None,
     progress: ConversationProgress | None = None,
 ) -> int:
-    """Holds what is missing of the conversations about seven questions with two assistants; how many those were."""
+    """Simulates what is missing of the conversations about seven questions with two assistants; how many those were."""
     plans = {name: plan(QUESTIONS, name, repetitions) for name in ("bot", "other")}
     # A participant that says how many it was asked with is reproducible in fixed blocks only.
     bot, other = (
         AloneBySeed(metered=False) if isinstance(simulator, AloneBySeed) else WordsBySeed() for _ in ("bot", "other")
     )
     participants: dict[str, AnyParticipant] = {"bot": assistant or bot, "other": other}
-    log = ConversationLog(path)
-    log.begin({"seed": 0}, {name: participant.identity for name, participant in participants.items()})
+    agreed = {"settings": {"seed": 0}, "assistants": {name: one.identity for name, one in participants.items()}}
     paid = spending or Spending(Prices())
-    count_earlier(paid, path)
-    with progress or ConversationProgress(QUIET, 42) as view:
-        return Run(log, simulator or WordsBySeed(), participants, LOOP, view, paid, block_size, ACTIVE).hold(plans)
+    with open_log(path, agreed) as log, progress or ConversationProgress(QUIET, 42) as view:
+        count_earlier(paid, path)
+        run = Run(log, simulator or WordsBySeed(), participants, LOOP, view, paid, block_size, ACTIVE)
+        return run.simulate(plans)
 
 
 class AloneBySeed:

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
-from chatbench.core.files import write_json
 from chatbench.core.records import Answer, Conversation, Question, SimulatedConversation, Study, Turn
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
 from chatbench.protocol.prompt_styles import TWO_STEP, prompts_sha256
 from chatbench.sample.study import write_chatbench_folder
-from chatbench.simulation.log import (
-    AppendOnlyLog,
-    Recorded,
-    checked_line,
-    read_log,
-    recorded_row,
-    settings_path,
-)
+from chatbench.simulation.log import checksummed_line, open_log, read_log
 
 ASSISTANTS = ("gpt-4o", "llama-3.1-8b")
 NOUNS = ("apples", "books", "chairs", "ducks", "eggs", "forks", "goats", "hats", "inks", "jars")
@@ -110,6 +103,10 @@ def write_log(
                     question_id=question.id,
                     assistant=assistant,
                     index=index,
+                    style="two-step",
+                    prompts_sha256=prompts,
+                    simulator=simulator,
+                    assistant_identity=_identity(assistant),
                     turns=(Turn("user", question.text), Turn("assistant", "Let me see.")),
                     termination="answered",
                     answer_text=chosen or "(B)",
@@ -117,9 +114,8 @@ def write_log(
                     lenient_letter=None if chosen else "B",
                     final_output=f"Answer: {chosen or '(B)'}",
                 )
-                rows.append(recorded_row(Recorded(record, simulator, _identity(assistant), "two-step", prompts)))
+                rows.append(asdict(record))
     path = place.conversations(model, split_id, base_model=base_model)
-    AppendOnlyLog(path).append(rows[: len(rows) - leave_out])
     settings = {
         "questions_sha256": question_set_sha256(by_id.values()),
         "held_out_sha256": question_set_sha256(held_out),
@@ -135,7 +131,8 @@ def write_log(
         "block_size": 256,
     }
     identities = {name: _identity(name) for name in ASSISTANTS}
-    write_json(settings_path(path), {"settings": settings, "assistants": identities})
+    with open_log(path, {"settings": settings, "assistants": identities}, overwrite=True) as log:
+        log.append(rows[: len(rows) - leave_out])
     return path
 
 
@@ -145,4 +142,4 @@ def _identity(assistant: str) -> dict[str, object]:
 
 def rewrite_log(path: Path, change: Callable[[dict[str, object]], dict[str, object]]) -> None:
     """Changes every record of a log as if it had been written so."""
-    path.write_bytes(b"".join(checked_line(change(row)) for _, row in list(read_log(path))))
+    path.write_bytes(b"".join(checksummed_line(change(row)) for _, row in list(read_log(path))))

@@ -205,33 +205,39 @@ class AnswerProbabilities:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedConversation:
-    """One simulated chat: `index` tells the repetitions of one question and assistant apart.
+    """One simulated chat; the fields, in their order, are the keys of its line in a log (docs/files.md).
 
-    `turns` hold neither the final answer nor `forced_text` (what a forced simulator said). `answer_text` is what
-    followed `Answer: `, valid or not; `letter` is None where it is invalid (counted wrong) or missing; both were read
-    from `final_output`, the simulator's last words as they came (None where the chat failed).
-    `lenient_letter` is what a more forgiving reader makes of it. `reason` says why a chat failed; a `transient`
-    failure is tried again by the next run. `turns_dropped` counts the oldest turns that a participant did not see in the
-    end, because the chat had outgrown its context. `observed` counts what the guards saw, by guard. `seconds` is the
-    sum of the replies' latencies. `answer_probabilities` has one entry per reply of the simulator, None where it gave
-    none; `expected_correct` is the probability of the right letter where the chat ended.
+    `index` tells the repetitions of one question and assistant apart. `simulator` and `assistant_identity` say what
+    played the two sides (weights, decoding; no secret), `style` and `prompts_sha256` how the simulator was prompted.
+    `turns` hold neither the final answer nor `forced_text` (the simulator's reply when it was forced to answer).
+    `reason` says why a chat failed; a `transient` failure is tried again by the next run. `answer_text` is what
+    followed `Answer: `, valid or not; `letter` is None where that is invalid (counted wrong) or missing, and
+    `lenient_letter` is what lenient answer extraction finds then. All were read from `final_output`, the simulator's
+    last output (None where the chat failed). `turns_dropped` of the oldest turns did not fit a participant's context in
+    the end. `observed` counts what the failure detectors saw. `seconds` is the sum of the replies' latencies.
+    `answer_probabilities` has one entry per reply of the simulator, None where it gave none, and is empty where it gave
+    none at all; `expected_correct` is the probability of the right letter where the chat ended with an answer.
     """
 
     id: str
     question_id: str
     assistant: str
     index: int
+    style: str = field(default="", kw_only=True)
+    prompts_sha256: str = field(default="", kw_only=True)
+    simulator: Mapping[str, object] = field(default_factory=dict, kw_only=True)
+    assistant_identity: Mapping[str, object] = field(default_factory=dict, kw_only=True)
+    seed: int = field(default=0, kw_only=True)
     turns: tuple[Turn, ...]
     termination: Termination
     reason: str = ""
+    transient: bool = False
     answer_text: str | None = None
     letter: str | None = None
+    lenient_letter: str | None = None
     forced_text: str | None = None
     final_output: str | None = None
-    seed: int = 0
-    transient: bool = False
     turns_dropped: int = 0
-    lenient_letter: str | None = None
     observed: Mapping[str, int] = field(default_factory=dict)
     usage: Usage = Usage()
     seconds: float = 0.0

@@ -5,13 +5,11 @@ only then the test for `Answer: `. A quoted answer behind `YOU: ` therefore is a
 
 Source: Chang, Anderson, Hofman, ACL 2025 (arXiv 2504.07114), and the published simulation loop (docs/protocol.md).
 
-A patient reader for answers that the protocol counts as invalid; what it finds stands beside the strict letter.
-
-The published rule takes the first character after `Answer: `, so "(A)", "d" and "the answer is B" have no letter and
-count as wrong. This reader says how many of them a person would have understood. It is never used in place of the
-strict rule: it answers how much of a simulator's error is a matter of form.
-
-It knows four ways of naming an option, and gives a letter only where all that it finds agree:
+Lenient answer extraction is for answers that the protocol counts as invalid. The published rule takes the first
+character after `Answer: `, so "(A)", "d" and "the answer is B" have no letter and count as wrong; the lenient letter
+says how many of them a person would have understood. It is never used in place of the strict one: it answers how much
+of a simulator's error is a matter of form. It knows four ways of naming an option, and gives a letter only where all
+that it finds agree:
 
     the letter by itself       (A)    d    **B**    "C"
     the letter, then a mark    b) 42    D: because of ...
@@ -22,7 +20,6 @@ It knows four ways of naming an option, and gives a letter only where all that i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from chatbench.core.records import LETTERS
@@ -50,18 +47,10 @@ def lenient_letter(text: str, options: tuple[str, str, str, str]) -> str | None:
     text = " ".join(text.split())
     if _EITHER.search(text):
         return None
-    found = set(_letters(text)) | {
-        letter for letter, option in zip(LETTERS, options, strict=True) if _bare(text) == _bare(option) != ""
-    }
+    found = {match[1].upper() for match in (_ALONE.fullmatch(text), _LEADING.match(text)) if match}
+    found |= {(named[1] or named[2] or named[3]).upper() for named in _NAMED.finditer(text)}
+    found |= {letter for letter, option in zip(LETTERS, options, strict=True) if _bare(text) == _bare(option) != ""}
     return found.pop() if len(found) == 1 else None
-
-
-def _letters(text: str) -> Iterator[str]:
-    for match in (_ALONE.fullmatch(text), _LEADING.match(text)):
-        if match:
-            yield match[1].upper()
-    for named in _NAMED.finditer(text):
-        yield (named[1] or named[2] or named[3]).upper()
 
 
 def _bare(text: str) -> str:
@@ -116,9 +105,8 @@ def read_answer(message: str) -> FinalAnswer | None:
     >>> read_answer("the Answer: B") is None
     True
     """
-    if not message.startswith(ANSWER_PREFIX):
-        return None
-    return _answer(message.removeprefix(ANSWER_PREFIX), message)
+    text = message.removeprefix(ANSWER_PREFIX)
+    return _answer(text, message) if message.startswith(ANSWER_PREFIX) else None
 
 
 def read_iqa_answer(output: str) -> FinalAnswer | None:

@@ -1,16 +1,16 @@
 """The two-step loop between a simulated user and an assistant, as a pure generator of requests.
 
-`dialogue` says what it needs next (a `Request`) and is sent what came back (a `Reply` or a `Failure`); it calls no
+`dialogue` yields what it needs next (a `Request`) and is sent what came back (a `Reply` or a `Failure`); it calls no
 model itself, so one loop serves one chat, a batch of local chats, or many concurrent requests to an endpoint. In the
-end it returns an `Outcome`. Up to `max_user_turns` free user turns, each answered by the assistant, then one forced
-answer; a first turn that reads "Answer: B" is an ordinary message.
+end it returns the chat's record. Up to `max_user_turns` free user turns, each answered by the assistant, then one
+forced answer; a first turn that reads "Answer: B" is an ordinary message. What the simulator is asked, and how its
+output is read, is its style's matter (`prompt_styles.py`).
 
-What the simulator is asked, and how its output is read, is its style's matter (`styles.py`).
-
-Where the published loop is silent: a simulator that says nothing ends the conversation as `failed` with the reason
+Where the published loop is silent: a simulator that writes nothing ends the conversation as `failed` with the reason
 `EMPTY_TURN`, because many assistants refuse an empty message, and one that accepts it would answer a question that
-nobody asked. What else goes wrong in simulators is counted (`guards.py`) and changes nothing, unless `end_on` names it:
-then that message is not sent, and the answer is forced at once. Before there is a chat to answer from, nothing ends it.
+nobody asked. What else goes wrong in simulators is counted (`failure_modes.py`) and changes nothing, unless `end_on`
+names it: then that message is not sent, and the answer is forced at once. Before there is a chat to answer from,
+nothing ends it.
 
 Source: Chang, Anderson, Hofman, ACL 2025 (arXiv 2504.07114), simulation with the two-step simulator.
 """
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -29,12 +29,13 @@ from chatbench.core.records import (
     AnswerProbabilities,
     Message,
     Question,
+    SimulatedConversation,
     Termination,
     Turn,
     Usage,
 )
 from chatbench.protocol.answers import FinalAnswer, Said, lenient_letter
-from chatbench.protocol.failure_modes import Guard, observed_in
+from chatbench.protocol.failure_modes import FailureMode, observed_in
 from chatbench.protocol.prompt_styles import TWO_STEP, Style
 from chatbench.protocol.prompts import ASSISTANT_SYSTEM
 
@@ -60,9 +61,9 @@ class Request:
 class Reply:
     """A participant's text; `stopped` is False where the token limit, not the participant, ended it.
 
-    `tokens` were written and `prompt_tokens` read, in `seconds` from request to reply; 0 where the participant cannot tell.
-    `turns_dropped` of the oldest turns did not fit the participant's context: it did not see them. `answer` is there where
-    a simulator was asked for its probabilities.
+    `tokens` were written and `prompt_tokens` read, in `seconds` from request to reply; 0 where that is not known.
+    `turns_dropped` of the oldest turns did not fit the participant's context. `answer` is there where a simulator was
+    asked for its probabilities.
     """
 
     text: str
@@ -82,39 +83,8 @@ class Failure:
     transient: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A finished conversation: `turns` alternate from the user; the final answer is given outside them.
-
-    `answer_text` is what followed `Answer: `, valid or not; `letter` is None where it is invalid or missing;
-    `forced_text` is what the simulator said when it was forced to answer, None where it was not forced.
-    `final_output` is what the simulator's style read that from, as it came; None where the chat failed.
-    `lenient_letter` is what a patient reader makes of an answer that has no letter; it never stands for `letter`.
-    `turns_dropped` is the largest number of turns that a participant did not see; `seconds` is how long both participants took,
-    added up. `observed` counts what the guards saw, only what they saw. `answer_probabilities` are the simulator's, one
-    per reply of its, in order, and none where it gave none; `expected_correct` is the probability that the answer it
-    ended with was right, None where it gave no probability of it or did not end with an answer.
-    """
-
-    turns: tuple[Turn, ...]
-    termination: Termination
-    reason: str = ""
-    transient: bool = False
-    answer_text: str | None = None
-    letter: str | None = None
-    forced_text: str | None = None
-    final_output: str | None = None
-    lenient_letter: str | None = None
-    usage: Usage = field(default_factory=Usage)
-    seconds: float = 0.0
-    turns_dropped: int = 0
-    observed: Mapping[str, int] = field(default_factory=dict)
-    answer_probabilities: tuple[AnswerProbabilities | None, ...] = ()
-    expected_correct: float | None = None
-
-
 class Participant(Protocol):
-    """Somebody who can continue conversations, several at once; the order of requests does not change a reply."""
+    """Continues conversations, several at once; the order of requests does not change a reply."""
 
     @property
     def identity(self) -> dict[str, object]:
@@ -128,7 +98,7 @@ class Participant(Protocol):
 
 @runtime_checkable
 class ConcurrentParticipant(Protocol):
-    """Somebody who is best asked by many conversations at once, each by itself: a model behind an endpoint."""
+    """Is best asked by many conversations at once, each by itself: a model behind an endpoint."""
 
     @property
     def identity(self) -> dict[str, object]:
@@ -142,6 +112,9 @@ class ConcurrentParticipant(Protocol):
     async def close(self) -> None:
         """Lets go of what belongs to the running event loop (connections); it can be asked again in another."""
         ...
+
+
+AnyParticipant = Participant | ConcurrentParticipant
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,35 +170,37 @@ class _State:
         failure: Failure | None = None,
         answer: FinalAnswer | None = None,
         forced_text: str | None = None,
-    ) -> Outcome:
+    ) -> SimulatedConversation:
         text = answer.text if answer else forced_text
-        strict = answer.letter if answer else None
-        return Outcome(
+        letter = answer.letter if answer else None
+        last = self.probabilities[-1] if answer else None
+        return SimulatedConversation(
+            id=self.conversation_id,
+            question_id=self.question.id,
+            assistant="",
+            index=0,
+            style=self.style.name,
+            seed=self.base_seed,
             turns=tuple(self.turns),
             termination=termination,
             reason=failure.reason if failure else "",
             transient=failure.transient if failure else False,
             answer_text=answer.text if answer else None,
-            letter=strict,
+            letter=letter,
+            lenient_letter=lenient_letter(text, self.question.options) if text and letter is None else None,
             forced_text=forced_text,
             final_output=None if failure else self.last_output,
-            lenient_letter=lenient_letter(text, self.question.options) if text and strict is None else None,
-            usage=Usage(**self.tokens),
-            seconds=self.seconds,
             turns_dropped=self.turns_dropped,
             observed=dict(self.observed),
+            usage=Usage(**self.tokens),
+            seconds=round(self.seconds, 3),
             answer_probabilities=tuple(self.probabilities) if any(self.probabilities) else (),
-            expected_correct=self._expected_correct() if answer else None,
+            expected_correct=last.letters[LETTERS.index(self.question.answer)] if last else None,
         )
 
-    def _expected_correct(self) -> float | None:
-        last = self.probabilities[-1]
-        return None if last is None else last.letters[LETTERS.index(self.question.answer)]
 
-
-Dialogue = Generator[Request, Reply | Failure, Outcome]
+Dialogue = Generator[Request, Reply | Failure, SimulatedConversation]
 _Read = Generator[Request, Reply | Failure, Said | FinalAnswer | Failure]
-_Asked = Generator[Request, Reply | Failure, str | Failure]
 
 
 def dialogue(
@@ -235,12 +210,12 @@ def dialogue(
     base_seed: int,
     max_user_turns: int = MAX_USER_TURNS,
     style: Style = TWO_STEP,
-    end_on: frozenset[Guard] = frozenset(),
+    end_on: frozenset[FailureMode] = frozenset(),
 ) -> Dialogue:
-    """Yields requests, is sent a reply or a failure for each, returns the `Outcome`.
+    """Yields requests, is sent a reply or a failure for each, returns the record; who took part is for the caller.
 
     Args:
-        end_on: what, once a guard sees it in a message from the second on, ends the free turns.
+        end_on: what, once it is detected in a message from the second on, ends the free turns.
 
     Raises:
         ValueError: `max_user_turns` is below 1.
@@ -256,22 +231,24 @@ def dialogue(
         if isinstance(said, FinalAnswer):
             return state.end("answered", answer=said)
         if turn > 0 and (end_on & (state.observed - before).keys() or (said.last and not said.text.strip())):
-            return (yield from _forced_answer(state, early=True))
+            # The simulator was asked freely at this very point before: another draw.
+            return (yield from _forced_answer(state, draw=" forced"))
         if not said.text.strip():
             return state.end("failed", failure=Failure(EMPTY_TURN))
-        replied = yield from _assistant(state, said.text)
-        if isinstance(replied, Failure):
-            state.turns.append(Turn("user", said.text))
-            return state.end("failed", failure=replied)
-        state.turns += [Turn("user", said.text), Turn("assistant", replied)]
+        chat = [Message(each.role, each.text) for each in (*state.turns, Turn("user", said.text))]
+        reply = yield state.request("assistant", (Message("system", ASSISTANT_SYSTEM), *chat), "reply")
+        state.turns.append(Turn("user", said.text))
+        if isinstance(reply, Failure):
+            return state.end("failed", failure=reply)
+        state.count("assistant", reply)
+        state.turns.append(Turn("assistant", reply.text))
         if said.last:
             break
     return (yield from _forced_answer(state))
 
 
-def _forced_answer(state: _State, *, early: bool = False) -> Dialogue:
-    """`early` where the simulator was asked freely at this very point before."""
-    said = yield from _user(state, forced=True, draw=" forced" if early else "")
+def _forced_answer(state: _State, *, draw: str = "") -> Dialogue:
+    said = yield from _user(state, forced=True, draw=draw)
     if isinstance(said, Failure):
         return state.end("failed", failure=said)
     if isinstance(said, FinalAnswer):
@@ -290,12 +267,3 @@ def _user(state: _State, *, forced: bool = False, draw: str = "") -> _Read:
     said = state.style.read(reply.text, state.turns, forced=forced)
     state.observed.update(observed_in(said, state.turns, state.question, forced=forced))
     return said
-
-
-def _assistant(state: _State, said: str) -> _Asked:
-    history = [Message(turn.role, turn.text) for turn in (*state.turns, Turn("user", said))]
-    reply = yield state.request("assistant", (Message("system", ASSISTANT_SYSTEM), *history), "reply")
-    if isinstance(reply, Failure):
-        return reply
-    state.count("assistant", reply)
-    return reply.text

@@ -1,7 +1,7 @@
-"""Drives dialogues: asks the participants what the dialogues request, and hands the replies back.
+"""Runs dialogues: asks the participants what the dialogues request, and hands the replies back.
 
-Two ways. `hold_together` goes in waves and is deterministic: for participants that are asked in batches (models on this
-machine, scripted ones). `hold_concurrently` lets every dialogue go at its own pace: for models behind endpoints.
+`run_in_waves` is deterministic: for participants that are asked in batches (models on this machine, scripted ones).
+`run_concurrently` lets every dialogue go at its own pace: for models behind endpoints.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
+from chatbench.core.records import SimulatedConversation
 from chatbench.protocol.dialogue import (
+    AnyParticipant,
     ConcurrentParticipant,
     Dialogue,
     Failure,
-    Outcome,
     Participant,
     ParticipantName,
     Reply,
@@ -25,19 +26,20 @@ from chatbench.protocol.dialogue import (
 
 Result = TypeVar("Result")
 Ask = Callable[[Request], Coroutine[None, None, Reply | Failure]]
+Replied = Callable[[Request, Reply | Failure], None]
 
 
-def hold_together(
+def run_in_waves(
     dialogues: Sequence[Dialogue],
     participants: Mapping[ParticipantName, Participant],
-    ended: Callable[[int], None] | None = None,
-    heard: Callable[[Request, Reply | Failure], None] = lambda _request, _reply: None,
-) -> list[Outcome]:
-    """Holds several dialogues in waves, so that each participant is asked once per wave for all who wait for it.
+    ended: Callable[[int], None] = lambda _count: None,
+    replied: Replied = lambda _request, _reply: None,
+) -> list[SimulatedConversation]:
+    """Runs several dialogues in waves: each participant is asked once per wave, for all dialogues that wait for it.
 
-    `ended` is told after each wave how many dialogues came to their end in it; `heard` is told each reply or failure.
+    `ended` is called after each wave with how many dialogues ended in it, `replied` with each reply or failure.
     """
-    outcomes: dict[int, Outcome] = {}
+    chats: dict[int, SimulatedConversation] = {}
     waiting: dict[int, Request] = {}
 
     def advance(index: int, reply: Reply | Failure | None) -> None:
@@ -45,118 +47,113 @@ def hold_together(
             # A generator is started by sending it None.
             waiting[index] = dialogues[index].send(reply)  # type: ignore[arg-type]
         except StopIteration as stop:
-            outcomes[index] = stop.value
+            chats[index] = stop.value
 
     for index in range(len(dialogues)):
         advance(index, None)
     while waiting:
         asked, waiting = waiting, {}
-        before = len(outcomes)
+        before = len(chats)
         for name, participant in participants.items():
             indices = [index for index in asked if asked[index].participant == name]
             replies = participant.reply_all([asked[index] for index in indices]) if indices else []
             for index, reply in zip(indices, replies, strict=True):
-                heard(asked[index], reply)
+                replied(asked[index], reply)
                 advance(index, reply)
-        if ended:
-            ended(len(outcomes) - before)
-    return [outcomes[index] for index in range(len(dialogues))]
+        ended(len(chats) - before)
+    return [chats[index] for index in range(len(dialogues))]
 
 
-def hold_concurrently(
-    dialogues: Iterable[tuple[str, Dialogue]],
-    participants: Mapping[ParticipantName, Participant | ConcurrentParticipant],
+def run_concurrently(
+    dialogues: Iterable[Dialogue],
+    participants: Mapping[ParticipantName, AnyParticipant],
     *,
     active: int,
-    finished: Callable[[str, Outcome], None],
+    finished: Callable[[SimulatedConversation], None],
     may_begin: Callable[[], bool] = lambda: True,
     refused: Callable[[Request], Failure | None] = lambda _: None,
-    heard: Callable[[Request, Reply | Failure], None] = lambda _request, _reply: None,
+    replied: Replied = lambda _request, _reply: None,
 ) -> int:
-    """Holds dialogues side by side, each at its own pace, and gives how many came to their end.
+    """Runs dialogues side by side, each at its own pace; how many ended.
 
-    A `ConcurrentParticipant` is asked by each dialogue for itself. A `Participant` is asked in batches, in one worker thread:
-    while it answers, the requests of the other dialogues gather for its next batch, so a model on this machine keeps
-    full batches although the other side is an endpoint. All callbacks run in the calling thread (in a notebook, where
-    an event loop runs already, in one other thread), never two at once; none may block for long.
+    A `ConcurrentParticipant` is asked by each dialogue for itself. A `Participant` is asked in batches, in one worker
+    thread: while it answers, the requests of the other dialogues gather for its next batch, so a model on this machine
+    keeps full batches although the other side is an endpoint. All callbacks run in the calling thread (in a notebook,
+    where an event loop runs already, in one other thread), never two at once; none may block for long.
 
     Args:
-        dialogues: id and dialogue; consumed lazily, so never more than `active` are in memory.
+        dialogues: consumed lazily, so never more than `active` are in memory.
         active: most dialogues under way at once.
-        finished: told id and outcome as soon as a dialogue ends, in order of completion. Write the record here.
+        finished: called with each record as soon as its dialogue ends, in order of completion. Write it here.
         may_begin: asked before each dialogue; each no closes one of the `active` places, and dialogues under way go to
             their end. This is the clean stop (a signal, a budget).
         refused: asked before each request; a `Failure` is handed to the dialogue in place of a reply, nobody is asked,
             and the dialogue ends as failed with what it has cost so far. This is the quick stop.
-        heard: told each reply or failure of a participant: for a progress view, and for a budget.
+        replied: called with each reply or failure of a participant: for a progress view, and for a budget.
 
     Raises:
-        ChatbenchError: a participant cannot go on (the endpoint is dead, the key was withdrawn). Dialogues under way are
-            given up and not told; every one that had ended was told before. Whatever a callback raises does the same.
+        ChatbenchError: a participant cannot go on (the endpoint is dead, the key was withdrawn). Dialogues under way
+            are dropped; `finished` was called for all that had ended. Whatever a callback raises does the same.
         KeyboardInterrupt: as above.
     """
     if active < 1:
         raise ValueError(f"active is {active}, expected at least 1")
-    held = 0
+    count = 0
 
-    async def hold(ask: Mapping[ParticipantName, Ask], source: Iterator[tuple[str, Dialogue]]) -> None:
-        nonlocal held
+    async def run_some(ask: Mapping[ParticipantName, Ask], source: Iterator[Dialogue]) -> None:
+        nonlocal count
         while may_begin() and (following := next(source, None)):
-            name, dialogue = following
-            outcome = await _outcome(dialogue, ask, refused, heard)
-            held += 1
-            finished(name, outcome)
+            chat = await _run_one(following, ask, refused, replied)
+            count += 1
+            finished(chat)
 
-    async def hold_all() -> None:
+    async def run_all() -> None:
         source = iter(dialogues)
-        desks = {name: _Desk(one) for name, one in participants.items() if not isinstance(one, ConcurrentParticipant)}
-        ask: dict[ParticipantName, Ask] = {name: desk.ask for name, desk in desks.items()}
+        batching = {
+            name: _Batching(one) for name, one in participants.items() if not isinstance(one, ConcurrentParticipant)
+        }
+        ask: dict[ParticipantName, Ask] = {name: one.reply for name, one in batching.items()}
         ask |= {name: one.reply for name, one in participants.items() if isinstance(one, ConcurrentParticipant)}
+        tasks = [asyncio.ensure_future(run_some(ask, source)) for _ in range(active)]
         try:
-            await _all_or_none([hold(ask, source) for _ in range(active)])
+            try:
+                await asyncio.gather(*tasks)
+            finally:  # the first error stops the others and is raised as it is
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
         finally:
-            for desk in desks.values():
-                desk.close()
+            for each in batching.values():
+                each.close()
             for one in participants.values():
                 if isinstance(one, ConcurrentParticipant):
                     await one.close()
 
-    run_to_end(hold_all())
-    return held
+    run_to_end(run_all())
+    return count
 
 
-async def _outcome(
+async def _run_one(
     dialogue: Dialogue,
     ask: Mapping[ParticipantName, Ask],
     refused: Callable[[Request], Failure | None],
-    heard: Callable[[Request, Reply | Failure], None],
-) -> Outcome:
+    replied: Replied,
+) -> SimulatedConversation:
     reply: Reply | Failure | None = None  # a generator is started by sending it None
     while True:
         try:
             request = dialogue.send(reply)  # type: ignore[arg-type]
         except StopIteration as stop:
-            outcome: Outcome = stop.value
-            return outcome
+            chat: SimulatedConversation = stop.value
+            return chat
         reply = refused(request)
         if reply is None:
             reply = await ask[request.participant](request)
-            heard(request, reply)
+            replied(request, reply)
 
 
-async def _all_or_none(coroutines: Sequence[Coroutine[None, None, None]]) -> None:
-    """Runs them side by side; the first error stops the others and is raised as it is."""
-    tasks = [asyncio.ensure_future(one) for one in coroutines]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class _Desk:
-    """Where dialogues queue for a participant that is asked in batches, one batch at a time, in a thread of its own."""
+class _Batching:
+    """Queues dialogues for a participant that is asked in batches, one batch at a time, in a thread of its own."""
 
     def __init__(self, participant: Participant) -> None:
         self._participant = participant
@@ -164,7 +161,7 @@ class _Desk:
         self._waiting: list[tuple[Request, asyncio.Future[Reply | Failure]]] = []
         self._serving: asyncio.Task[None] | None = None
 
-    async def ask(self, request: Request) -> Reply | Failure:
+    async def reply(self, request: Request) -> Reply | Failure:
         place: asyncio.Future[Reply | Failure] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, place))
         if self._serving is None:
@@ -185,7 +182,7 @@ class _Desk:
                         place.set_exception(error)
             else:
                 for (_, place), reply in zip(batch, replies, strict=True):
-                    if not place.done():  # it is where its dialogue was given up
+                    if not place.done():  # it is done where its dialogue was dropped
                         place.set_result(reply)
         self._serving = None
 

@@ -1,13 +1,13 @@
-r"""What goes wrong in simulators, seen in one message at a time, and counted: nothing here changes a conversation.
+r"""Failure detectors: what goes wrong in simulators, detected in one message at a time; nothing here changes a chat.
 
-    two_openings      the second message says the first again, as if the chat had not begun
+    two_openings      the second message repeats the first, as if the chat had not begun
     role_flip         speaks as the assistant, or writes both sides of the chat
-    glued_answer      an answer with other text around it, which a strict reader takes for a message or cuts away
-    empty_turn        says nothing
-    endless_thanks    only thanks or says good-bye, and has done so before
+    glued_answer      an answer with other text around it, which strict reading takes for a message or cuts away
+    empty_turn        an empty message
+    endless_thanks    only thanks or a good-bye, and not for the first time
     assistant_work    solves or explains, or talks like an assistant, in place of asking
 
-The tests are of the words alone and lean towards silence: each would rather miss a case than count what a person may
+The detectors look at the words alone and favour precision: each would rather miss a case than count what a person may
 well write. So a count is a lower bound, for comparing simulators and for finding the chats worth reading. People do
 some of this too (a real user may paste a question twice): the rate that matters is the one beyond theirs.
 """
@@ -22,13 +22,13 @@ from typing import Literal, get_args
 from chatbench.core.records import LETTERS, Question, Turn
 from chatbench.protocol.answers import FinalAnswer, Said
 
-Guard = Literal["two_openings", "role_flip", "glued_answer", "empty_turn", "endless_thanks", "assistant_work"]
-GUARDS: tuple[Guard, ...] = get_args(Guard)
+FailureMode = Literal["two_openings", "role_flip", "glued_answer", "empty_turn", "endless_thanks", "assistant_work"]
+FAILURE_MODES: tuple[FailureMode, ...] = get_args(FailureMode)
 
 SAME_WORDS = 0.8
 """Share of words in common: a rewording of a sentence of ten words keeps about half of them."""
 FEWEST_WORDS = 4
-"""An opening of a few words ("help", "hi there", "is it A") may be said twice by anybody."""
+"""Anybody may write an opening of a few words ("help", "hi there", "is it A") twice."""
 EXPLANATION_WORDS = 30
 """People's messages after the first are short (a dozen words); what goes on this long without a question explains."""
 EXPLANATION_MARKS = 2
@@ -69,10 +69,10 @@ _WORKED = tuple(
 
 def observed_in(
     said: Said | FinalAnswer, turns: Sequence[Turn], question: Question, *, forced: bool = False
-) -> frozenset[Guard]:
-    """What the guards see in what a simulator said after `turns`; a forced answer is not expected to be a question."""
+) -> frozenset[FailureMode]:
+    """What is detected in a simulator's output after `turns`; a forced answer is not expected to be a question."""
     message = said.message if isinstance(said, FinalAnswer) else said.text
-    seen: dict[Guard, bool] = {
+    seen: dict[FailureMode, bool] = {
         "role_flip": flips_role(message, question),
         "glued_answer": glues_answer(said, question),
         "empty_turn": isinstance(said, Said) and not said.last and not message.strip(),
@@ -87,7 +87,7 @@ def observed_in(
 
 
 def repeats(message: str, opening: str) -> bool:
-    """Whether a message says the opening again, up to a few words; another number makes it another question.
+    """Whether a message repeats the opening, up to a few words; another number makes it another question.
 
     Twice the words that both have (each as often as both have it), over all words of both, is at least `SAME_WORDS`:
     in any order, because alignment takes minutes for the endless repetitions of a broken simulator.
@@ -98,7 +98,8 @@ def repeats(message: str, opening: str) -> bool:
     False
     """
     ours, theirs = Counter(_words(message)), Counter(_words(opening))
-    if min(ours.total(), theirs.total()) < FEWEST_WORDS or _numbers(ours) != _numbers(theirs):
+    numbers = [{word: count for word, count in words.items() if word[0].isdigit()} for words in (ours, theirs)]
+    if min(ours.total(), theirs.total()) < FEWEST_WORDS or numbers[0] != numbers[1]:
         return False
     return 2 * (ours & theirs).total() / (ours.total() + theirs.total()) >= SAME_WORDS
 
@@ -139,10 +140,6 @@ def does_assistants_work(message: str, question: Question) -> bool:
         return False
     marks = sum(bool(mark.search(message)) and not mark.search(question.full_text) for mark in _WORKED)
     return marks >= EXPLANATION_MARKS
-
-
-def _numbers(words: Counter[str]) -> dict[str, int]:
-    return {word: count for word, count in words.items() if word[0].isdigit()}
 
 
 def _words(text: str) -> list[str]:

@@ -81,8 +81,8 @@ def read_completion(generated: str) -> tuple[str, bool]:
 def wrapping(tokenizer: Encoder) -> tuple[list[int], list[int]]:
     """The special tokens that a tokenizer puts before and after a text.
 
-    Those before (a beginning-of-sequence token, mostly) lead a prompt. Those after (an end-of-sequence token) are left
-    away: between prompt and completion they would say that the text is over.
+    Those before (a beginning-of-sequence token, mostly) lead a prompt. Those after (an end-of-sequence token) are
+    omitted: between prompt and completion they would say that the text is over.
 
     Raises:
         ChatbenchError: it changes the text as well, or adds tokens though it is told not to.

@@ -2,7 +2,7 @@
 
 A style is a small class with one method each way. `messages` says what the simulator is asked after some turns of the
 chat; `read` says what came out: a message to the assistant (`Said`), perhaps the last one, or the answer that ends the
-chat (`FinalAnswer`). The loop in `dialogue.py` and every participant serve all styles alike.
+chat (`FinalAnswer`). The loop in `dialogue.py` and every participant serve all styles the same way.
 
     two-step            the paper's: Task 1 for the first turn, Task 2 from then on; ends where an output begins with
                         `Answer: `, which means nothing in the first turn
@@ -48,7 +48,7 @@ StyleName = Literal["two-step", "two-step-problem", "two-step-help", "iqa-eval",
 
 
 class Style(Protocol):
-    """How a kind of simulator is spoken to; `opening` is its first message where it is not asked for one."""
+    """How a kind of simulator is prompted; `opening` is its first message where it is not asked for one."""
 
     @property
     def name(self) -> StyleName: ...

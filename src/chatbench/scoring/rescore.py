@@ -28,7 +28,7 @@ from chatbench.protocol.prompt_styles import STYLES, Style
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.score_files import as_csv
 from chatbench.scoring.score_table import ScoreTable
-from chatbench.simulation.log import Recorded, read_recorded
+from chatbench.simulation.log import read_recorded
 from chatbench.simulation.split_chats import SplitChats, read_chats
 
 READ_AGAIN = ("termination", "answer_text", "letter", "lenient_letter", "forced_text", "expected_correct")
@@ -139,18 +139,18 @@ def _read_again(chats: SplitChats, workspace: Workspace, model: str, verified: V
         for number, recorded in read_recorded(log):
             where = f"{log}, line {number}"
             _refuse_strangers(recorded, settings, assistants, where)
-            now = reread(recorded.chat, _style(recorded, where), workspace.study.questions[recorded.chat.question_id])
+            now = reread(recorded, _style(recorded, where), workspace.study.questions[recorded.question_id])
             verified.records += 1
-            verified.differences += _differences(recorded.chat, now, where)
+            verified.differences += _differences(recorded, now, where)
             by_id[now.id] = now
         simulations.append(Simulation(simulation.source, tuple(by_id.values()), simulation.conversations))
     return replace(chats, simulations=tuple(simulations))
 
 
 def _refuse_strangers(
-    recorded: Recorded, settings: Mapping[str, object], assistants: Mapping[str, object], where: str
+    recorded: SimulatedConversation, settings: Mapping[str, object], assistants: Mapping[str, object], where: str
 ) -> None:
-    name = recorded.chat.assistant
+    name = recorded.assistant
     pairs = {
         "the simulator": (recorded.simulator, settings["simulator"]),
         f"the assistant {name}": (recorded.assistant_identity, assistants.get(name)),
@@ -166,7 +166,7 @@ def _refuse_strangers(
             )
 
 
-def _style(recorded: Recorded, where: str) -> Style:
+def _style(recorded: SimulatedConversation, where: str) -> Style:
     style = next((style for style in STYLES.values() if style.name == recorded.style), None)
     if style is None:
         raise ChatbenchError(f"{where}: style {recorded.style!r}", expected=f"one of {', '.join(STYLES)}")

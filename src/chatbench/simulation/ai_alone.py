@@ -1,28 +1,23 @@
 """Measures how often an assistant alone answers a study's questions right, by one method.
 
-Samples are asked in blocks; what came back is appended to the log after each block, replies before the extractor is
-asked about them. A run that was stopped continues: only what is missing is asked. More samples may be asked for later.
-
-An assistant that answers a question alone: what it is asked by each method, and what its reply means.
-
     letter-only-zero-shot   the question, to be answered with a single letter
     letter-only-few-shot    the same behind five examples of the question's subset (MMLU's dev questions)
     free-text               the question as it is; a second model, the extractor, says which option the reply settles on
 
-A letter-only reply counts by its first character, white space before it set aside: A to D, else it is invalid, which
-counts as wrong. A free-text reply is right where the extractor names the right letter, and wrong where it names another
-or none, or no attempt was made. Where the extractor does not return the JSON that it was asked for, the outcome is
-unknown: the sample is dropped, and counted.
-
-Source: Chang, Anderson, Hofman, ACL 2025 (arXiv 2504.07114); docs/protocol.md, AI-alone baselines.
-
-What assistants answered alone, as it was measured here: the raw replies, the table made of them, and who reads it.
+A letter-only reply counts by its first character after any white space: A to D, else it is invalid, which counts as
+wrong. A free-text reply is right where the extractor names the right letter, and wrong where it names another or none,
+or no attempt was made. Where the extractor does not return the JSON that it was asked for, the outcome is unknown: the
+sample is dropped, and counted.
 
     results/ai_alone/NAME-METHOD.jsonl      every raw reply, and what the extractor returned about it (append-only)
     results/ai_alone/NAME-METHOD.run.json   what two runs that write the same log must have in common
     results/ai_alone/NAME-METHOD.csv        the scores, in the columns of ChatBench's ai_alone_answers.csv
 
-The log is all that counts: the table is made of it again by every run.
+Samples are asked in blocks, appended to the log after each block, replies before the extractor is asked about them. A
+run that was stopped continues: only what is missing is asked. More samples may be asked for later. The log is all that
+counts: every run makes the table of it again.
+
+Source: Chang, Anderson, Hofman, ACL 2025 (arXiv 2504.07114); docs/protocol.md, AI-alone baselines.
 """
 
 from __future__ import annotations
@@ -32,11 +27,10 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import Row, read_json, write_json, write_text
+from chatbench.core.files import read_json, write_text
 from chatbench.core.records import LETTERS, AiAloneScore, Message, Question, Study
 from chatbench.data.chatbench_format import read_ai_alone
 from chatbench.data.mmlu import few_shot_examples
@@ -54,19 +48,29 @@ from chatbench.protocol.prompts import (
     SEPARATOR,
 )
 from chatbench.sample.study import ai_alone_table
-from chatbench.simulation.log import AppendOnlyLog, read_log
+from chatbench.simulation.log import AppendOnlyLog, open_log, other_place, read_log, settings_path
 from chatbench.simulation.participants import AssistantSpec, open_assistant, read_specs
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from chatbench.endpoints.address import EndpointOptions
 
 Method = Literal["letter-only-zero-shot", "letter-only-few-shot", "free-text"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Result = Literal["right", "wrong", "invalid", "unknown"]
 """`invalid`: a letter-only reply without a letter, counted wrong. `unknown`: dropped."""
+Stage = Literal["reply", "extraction"]
+Asked = Callable[["Sample"], tuple[Message, Message]]
+Examples = Mapping[str, Sequence[Question]]
+"""Few-shot examples by subset."""
 
 MAX_TOKENS: dict[Method, int] = {"letter-only-zero-shot": 10, "letter-only-few-shot": 10, "free-text": 1000}
 EXTRACTION_MAX_TOKENS = 300
+BLOCK = 256
+"""Samples asked together; at most so many replies are asked for again after a kill."""
+MEASURED_HERE = ", measured here"
+"""Ending of the name of a method that is not the study's own."""
 
 
 def column_name(method: Method) -> str:
@@ -91,12 +95,9 @@ def question_messages(method: Method, question: Question, examples: Sequence[Que
     text = LETTER_ONLY
     if examples:
         text += LETTER_ONLY_FEW_SHOT.replace("{subset}", question.subset.replace("_", " "))
-    text += "".join(f"{_asked(example)} {example.answer}\n\n" for example in examples)
-    return Message("system", ASSISTANT_SYSTEM), Message("user", text + _asked(question))
-
-
-def _asked(question: Question) -> str:
-    return LETTER_ONLY_QUESTION.replace("{question}", question.full_text)
+    asked = [LETTER_ONLY_QUESTION.replace("{question}", each.full_text) for each in (*examples, question)]
+    answered = "".join(f"{each} {example.answer}\n\n" for each, example in zip(asked, examples, strict=False))
+    return Message("system", ASSISTANT_SYSTEM), Message("user", text + answered + asked[-1])
 
 
 def extraction_messages(question: Question, reply: str) -> tuple[Message, Message]:
@@ -157,11 +158,6 @@ def method_sha256(method: Method) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
-Stage = Literal["reply", "extraction"]
-MEASURED_HERE = ", measured here"
-"""Ending of the name of a method that is not the study's own."""
-
-
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One question asked once."""
@@ -174,14 +170,6 @@ class Sample:
         return f"{self.question.id}|{self.index}|{stage}"
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a model said about a sample; `reason` is why it said nothing, "" where it did."""
-
-    text: str
-    reason: str = ""
-
-
 class AiAloneLog:
     """The raw replies of one assistant by one method."""
 
@@ -190,88 +178,53 @@ class AiAloneLog:
         self.path = workspace.ai_alone / f"{name}-{column_name(method)}.jsonl"
         self.assistant = assistant
         self.method = method
-        self._log = AppendOnlyLog(self.path, settles=lambda row: not row["transient"])
 
-    @property
-    def table(self) -> Path:
-        return self.path.with_suffix(".csv")
-
-    def begin(self, settings: Mapping[str, object], *, overwrite: bool = False) -> None:
-        """Agrees on the settings with the run that began the log.
-
-        Raises:
-            ChatbenchError: it was begun with other settings, or its settings are missing.
-        """
-        path = _settings_path(self.path)
-        if overwrite:
-            self._log.clear()
-            path.unlink(missing_ok=True)
-        wanted = cast(dict[str, Any], json.loads(json.dumps(settings)))
-        with self._log.lock():
-            if not path.exists() and not self.path.stat().st_size:
-                write_json(path, wanted)
-            _refuse_difference(self.path, _settings(self.path), wanted)
-        self._log.catch_up()
-
-    def missing(self, samples: Sequence[Sample], stage: Stage) -> list[Sample]:
-        """Those of which nothing was recorded at that stage, or a failure that may pass."""
-        return [sample for sample in samples if sample.id(stage) not in self._log.settled]
-
-    def append(self, samples: Sequence[Sample], stage: Stage, replies: Sequence[Reply | Failure]) -> None:
-        """Records what was said about each sample."""
-        self._log.append([_row(one, stage, reply) for one, reply in zip(samples, replies, strict=True)])
-
-    def said(self, stage: Stage) -> dict[str, Said]:
-        """What was said, by the record's id."""
-        found: dict[str, Said] = {}
+    def texts(self, stage: Stage) -> dict[str, str]:
+        """What was said at that stage, by the record's id; not where nothing was."""
+        found: dict[str, str | None] = {}
         for _, row in read_log(self.path):
             if row["stage"] == stage:
-                found[str(row["id"])] = Said(str(row["text"]), str(row["reason"]))
-        return found
+                found[str(row["id"])] = None if row["reason"] else str(row["text"])
+        return {name: text for name, text in found.items() if text is not None}
 
+    def results(self, samples: Sequence[Sample]) -> dict[Sample, Result]:
+        """What each sample came to; those that failed, or are not asked yet, have none."""
+        stage: Stage = "extraction" if self.method == "free-text" else "reply"
+        read = read_extraction if self.method == "free-text" else read_letter_reply
+        texts = self.texts(stage)
+        return {
+            sample: read(texts[sample.id(stage)], sample.question) for sample in samples if sample.id(stage) in texts
+        }
 
-def _row(sample: Sample, stage: Stage, reply: Reply | Failure) -> Row:
-    row: Row = {"id": sample.id(stage), "question_id": sample.question.id, "index": sample.index, "stage": stage}
-    if isinstance(reply, Failure):
-        return {**row, "text": "", "reason": reply.reason, "transient": reply.transient}
-    usage = {"tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens, "seconds": round(reply.seconds, 3)}
-    return {**row, "text": reply.text, "reason": "", "transient": False, **usage}
+    def scores(self, questions: Mapping[str, Question]) -> list[AiAloneScore]:
+        """One score per question, by question id, of all samples in the log; unknown results are not counted."""
+        recorded = {str(row["id"]).rpartition("|")[0] for _, row in read_log(self.path)}
+        samples = [
+            Sample(questions[question_id], int(index))
+            for question_id, _, index in (each.rpartition("|") for each in recorded)
+        ]
+        by_question: dict[str, Counter[Result]] = {}
+        for sample, result in self.results(samples).items():
+            if result != "unknown":
+                by_question.setdefault(sample.question.id, Counter())[result] += 1
+        method = column_name(self.method)
+        return [
+            AiAloneScore(name, self.assistant, method, found.total(), found["right"] / found.total(), found["invalid"])
+            for name, found in sorted(by_question.items())
+        ]
 
-
-def results_of(log: AiAloneLog, samples: Sequence[Sample]) -> dict[Sample, Result]:
-    """What each sample came to; those that failed, or are not asked yet, have none."""
-    stage: Stage = "extraction" if log.method == "free-text" else "reply"
-    read = read_extraction if log.method == "free-text" else read_letter_reply
-    said = log.said(stage)
-    found = {sample: said[sample.id(stage)] for sample in samples if sample.id(stage) in said}
-    return {sample: read(one.text, sample.question) for sample, one in found.items() if not one.reason}
-
-
-def scores_of(log: AiAloneLog, results: Mapping[Sample, Result]) -> list[AiAloneScore]:
-    """One score per question, by question id; unknown results are left out of its count."""
-    by_question: dict[str, list[Result]] = {}
-    for sample, result in results.items():
-        if result != "unknown":
-            by_question.setdefault(sample.question.id, []).append(result)
-    return [
-        AiAloneScore(
-            question_id, log.assistant, column_name(log.method), len(found), found.count("right") / len(found),
-            found.count("invalid"),
-        )
-        for question_id, found in sorted(by_question.items())
-    ]  # fmt: skip
-
-
-def write_table(log: AiAloneLog, scores: Sequence[AiAloneScore]) -> None:
-    """Writes the table beside the log."""
-    write_text(log.table, ai_alone_table(scores))
+    def write_table(self, questions: Mapping[str, Question]) -> Path:
+        """Writes the scores beside the log."""
+        path = self.path.with_suffix(".csv")
+        write_text(path, ai_alone_table(self.scores(questions)))
+        return path
 
 
 def with_measured_here(study: Study, workspace: Workspace, questions_sha256: str) -> tuple[Study, tuple[str, ...]]:
     """The study with the scores that were measured here beside its own, and a note on each table.
 
     A method measured here has a name of its own, so that it never stands in one row with the study's. Where the study
-    has the same assistant and method, its own scores are taken and the others left out; left out is also a table of
+    has the same assistant and method, its own scores are taken and the others omitted; omitted is also a table of
     other questions.
 
     Raises:
@@ -281,7 +234,10 @@ def with_measured_here(study: Study, workspace: Workspace, questions_sha256: str
     scores: list[AiAloneScore] = []
     notes: list[str] = []
     for path in sorted(workspace.ai_alone.glob("*.csv")):
-        if _settings(path).get("questions_sha256") != questions_sha256:
+        settings = settings_path(path)
+        if not settings.exists():
+            raise ChatbenchError(f"{path}: its settings are missing ({settings.name})", fix=other_place(path))
+        if cast(dict[str, Any], read_json(settings)).get("questions_sha256") != questions_sha256:
             notes.append(f"{path}: measured on other questions than the study's, left out")
             continue
         found = read_ai_alone(path, study.questions, Intake())
@@ -297,38 +253,6 @@ def with_measured_here(study: Study, workspace: Workspace, questions_sha256: str
         elif found:
             notes.append(f"{path}: the study has its own {which}, which was taken")
     return replace(study, ai_alone=(*study.ai_alone, *scores)), tuple(notes)
-
-
-def _settings_path(log: Path) -> Path:
-    return log.with_suffix(".run.json")
-
-
-def _settings(log: Path) -> dict[str, Any]:
-    path = _settings_path(log)
-    if not path.exists():
-        raise ChatbenchError(f"{log}: its settings are missing ({path.name})", fix=_other_place(log))
-    return cast(dict[str, Any], read_json(path))
-
-
-def _refuse_difference(log: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for name in sorted({*found, *wanted}):
-        if found.get(name) != wanted.get(name):
-            raise ChatbenchError(
-                f"{log}: made with {name} {found.get(name)!r}",
-                expected=f"{wanted.get(name)!r}, as this run has it",
-                fix=_other_place(log),
-            )
-
-
-def _other_place(log: Path) -> str:
-    return f"add --overwrite to begin {log.name} anew, or choose another --results folder"
-
-
-BLOCK = 256
-"""Samples asked together; at most so many replies are asked for again after a kill."""
-
-Examples = Mapping[str, Sequence[Question]]
-"""Few-shot examples by subset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,33 +323,45 @@ def ai_alone(
         overwrite: drops what was recorded with other settings.
 
     Raises:
-        ChatbenchError: a participant or the examples cannot be had, or the log has other settings.
+        ChatbenchError: a participant or the examples cannot be had, another process writes the log, or it has other
+            settings.
     """
+    method = settings.method
+    _refuse_unneeded(method, extractor, mmlu)
     spec = _one(assistant, "--assistant", study)
-    reader = _extractor_spec(settings.method, extractor, study)
-    examples = _examples(settings.method, mmlu, study)
-    participant = open_assistant(
-        spec, study, temperature=settings.temperature, max_tokens=MAX_TOKENS[settings.method], options=options
-    )
+    reader = _one(extractor, "--extractor", study) if extractor is not None else None
+    # Of all subsets, whichever are asked about, so that a log of some questions can be continued with others.
+    examples = {subset: few_shot_examples(mmlu, subset) for subset in study.questions_per_subset} if mmlu else {}
+    shown = [question for each in examples.values() for question in each]
+    temperature, max_tokens = settings.temperature, MAX_TOKENS[method]
+    participant = open_assistant(spec, study, temperature=temperature, max_tokens=max_tokens, options=options)
     second = (
         open_assistant(reader, study, temperature=0.0, max_tokens=EXTRACTION_MAX_TOKENS, options=options)
         if reader
         else None
     )
-    log = AiAloneLog(workspace, spec.name, settings.method)
-    log.begin(_run_settings(settings, study, participant, second, examples), overwrite=overwrite)
+    agreed = {
+        "questions_sha256": question_set_sha256(study.questions.values()),
+        "method_sha256": method_sha256(method),
+        "assistant": dict(participant.identity),
+        "extractor": dict(second.identity) if second else None,
+        "examples_sha256": question_set_sha256(shown) if shown else None,
+        "seed": settings.seed,
+    }
+    log = AiAloneLog(workspace, spec.name, method)
     samples = [Sample(question, index) for question in questions for index in range(settings.samples)]
-    asked = ask_missing(log, samples, participant, second, examples, settings.seed, say)
-    came_to = results_of(log, samples)
-    write_table(log, scores_of(log, _every_result(log, study)))
+    with open_log(log.path, agreed, overwrite=overwrite) as writer:
+        asked = ask_missing(log, writer, samples, participant, second, examples, settings.seed, say)
+        table = log.write_table(study.questions)
+    results = log.results(samples)
     return AiAloneResult(
         assistant=spec.name,
-        method=settings.method,
+        method=method,
         questions=len(questions),
-        counts=Counter(came_to.values()),
-        failed=len(samples) - len(came_to),
+        counts=Counter(results.values()),
+        failed=len(samples) - len(results),
         asked=asked,
-        table=log.table,
+        table=table,
     )
 
 
@@ -448,6 +384,7 @@ def questions_of(
 
 def ask_missing(
     log: AiAloneLog,
+    writer: AppendOnlyLog,
     samples: Sequence[Sample],
     participant: Participant,
     extractor: Participant | None,
@@ -457,47 +394,45 @@ def ask_missing(
 ) -> int:
     """Asks for what the log lacks, block by block, and records it; how many replies of the assistant are new."""
 
-    def asked(sample: Sample) -> Request:
-        shown = examples.get(sample.question.subset, ())
-        return _request(sample, "reply", seed, question_messages(log.method, sample.question, shown))
+    def ask(stage: Stage, missing: Sequence[Sample], one: Participant, messages: Asked, what: str) -> None:
+        for start in range(0, len(missing), BLOCK):
+            block = missing[start : start + BLOCK]
+            requests = [
+                Request(
+                    "assistant", messages(sample), sample.question.id,
+                    derive_seed(seed, sample.id(stage), 0, "assistant"), "reply", sample.id(stage),
+                )
+                for sample in block
+            ]  # fmt: skip
+            writer.append(
+                [_row(each, stage, reply) for each, reply in zip(block, one.reply_all(requests), strict=True)]
+            )
+            say(f"ai-alone: {start + len(block)}/{len(missing)} {what}")
 
-    missing = log.missing(samples, "reply")
-    for start in range(0, len(missing), BLOCK):
-        block = missing[start : start + BLOCK]
-        log.append(block, "reply", participant.reply_all([asked(sample) for sample in block]))
-        say(f"ai-alone: {start + len(block)}/{len(missing)} replies of {log.assistant}")
-    if extractor is None:
-        return len(missing)
-    said = log.said("reply")
-    unread = [
-        sample
-        for sample in log.missing(samples, "extraction")
-        if sample.id("reply") in said and not said[sample.id("reply")].reason
-    ]
-    for start in range(0, len(unread), BLOCK):
-        block = unread[start : start + BLOCK]
-        requests = [
-            _request(one, "extraction", seed, extraction_messages(one.question, said[one.id("reply")].text))
-            for one in block
+    missing = [sample for sample in samples if sample.id("reply") not in writer.recorded]
+    ask(
+        "reply", missing, participant,
+        lambda sample: question_messages(log.method, sample.question, examples.get(sample.question.subset, ())),
+        f"replies of {log.assistant}",
+    )  # fmt: skip
+    if extractor:
+        texts = log.texts("reply")
+        unread = [
+            each for each in samples if each.id("extraction") not in writer.recorded and each.id("reply") in texts
         ]
-        log.append(block, "extraction", extractor.reply_all(requests))
-        say(f"ai-alone: {start + len(block)}/{len(unread)} replies read")
+        ask(
+            "extraction", unread, extractor,
+            lambda sample: extraction_messages(sample.question, texts[sample.id("reply")]), "replies read",
+        )  # fmt: skip
     return len(missing)
 
 
-def _request(sample: Sample, stage: Stage, seed: int, messages: tuple[Message, Message]) -> Request:
-    name = sample.id(stage)
-    return Request("assistant", messages, sample.question.id, derive_seed(seed, name, 0, "assistant"), "reply", name)
-
-
-def _every_result(log: AiAloneLog, study: Study) -> dict[Sample, Result]:
-    """Of all samples in the log, of earlier runs on other questions too."""
-    stage: Stage = "extraction" if log.method == "free-text" else "reply"
-    samples = []
-    for name in log.said(stage):
-        question_id, index, _ = name.rsplit("|", 2)
-        samples.append(Sample(study.questions[question_id], int(index)))
-    return results_of(log, samples)
+def _row(sample: Sample, stage: Stage, reply: Reply | Failure) -> dict[str, object]:
+    row = {"id": sample.id(stage), "question_id": sample.question.id, "index": sample.index, "stage": stage}
+    if isinstance(reply, Failure):
+        return {**row, "text": "", "reason": reply.reason, "transient": reply.transient}
+    usage = {"tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens, "seconds": round(reply.seconds, 3)}
+    return {**row, "text": reply.text, "reason": "", "transient": False, **usage}
 
 
 def _one(text: str, option: str, study: Study) -> AssistantSpec:
@@ -509,37 +444,17 @@ def _one(text: str, option: str, study: Study) -> AssistantSpec:
     return specs[0]
 
 
-def _extractor_spec(method: Method, extractor: str | None, study: Study) -> AssistantSpec | None:
+def _refuse_unneeded(method: Method, extractor: str | None, mmlu: Path | None) -> None:
     if method == "free-text" and extractor is None:
         raise ChatbenchError(
             "free-text needs a second model that reads the replies", fix="add --extractor SPEC, e.g. openai:gpt-4o"
         )
     if method != "free-text" and extractor is not None:
-        raise ChatbenchError(f"--extractor does nothing with {method}", fix="leave it out")
-    return None if extractor is None else _one(extractor, "--extractor", study)
-
-
-def _examples(method: Method, mmlu: Path | None, study: Study) -> dict[str, list[Question]]:
-    """Of all subsets, whichever are asked about, so that a log of some questions can be continued with others."""
+        raise ChatbenchError(f"--extractor does nothing with {method}", fix="omit it")
     if method == "letter-only-few-shot" and mmlu is None:
         raise ChatbenchError(
             "letter-only-few-shot needs the five examples of each subset",
             fix="add --mmlu FOLDER, which holds dev/ as in the MMLU archive (github.com/hendrycks/test)",
         )
     if method != "letter-only-few-shot" and mmlu is not None:
-        raise ChatbenchError(f"--mmlu does nothing with {method}", fix="leave it out")
-    return {subset: few_shot_examples(mmlu, subset) for subset in study.questions_per_subset} if mmlu else {}
-
-
-def _run_settings(
-    settings: AiAloneSettings, study: Study, participant: Participant, extractor: Participant | None, examples: Examples
-) -> dict[str, object]:
-    shown = [question for each in examples.values() for question in each]
-    return {
-        "questions_sha256": question_set_sha256(study.questions.values()),
-        "method_sha256": method_sha256(settings.method),
-        "assistant": dict(participant.identity),
-        "extractor": dict(extractor.identity) if extractor else None,
-        "examples_sha256": question_set_sha256(shown) if shown else None,
-        "seed": settings.seed,
-    }
+        raise ChatbenchError(f"--mmlu does nothing with {method}", fix="omit it")

@@ -1,14 +1,14 @@
-"""What a simulation costs, and when it has cost enough: prices per million tokens, and a budget in tokens or dollars.
+"""What a simulation costs: prices per million tokens, and a budget in tokens or dollars.
 
 A budget is one for all runs of a command: what earlier runs recorded counts. No conversation begins that would, at
 the mean cost so far, end beyond it; once it is spent no further request is made, and what is under way ends as a
-failure that passes, so that a run with a larger budget takes it up again.
+transient failure, so that a run with a larger budget tries it again.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
@@ -66,11 +66,7 @@ class Prices:
 
 
 def read_prices(simulator: str | None, assistant: str | None) -> Prices:
-    """The prices in the texts of two options; None where an option is not given.
-
-    Raises:
-        ChatbenchError: one cannot be read.
-    """
+    """The prices in the texts of two options; see `read_price`."""
     return Prices(
         read_price("--simulator-price", simulator) if simulator else None,
         read_price("--assistant-price", assistant) if assistant else None,
@@ -79,9 +75,7 @@ def read_prices(simulator: str | None, assistant: str | None) -> Prices:
 
 def all_tokens(usage: Usage) -> int:
     """Tokens read and written by both sides."""
-    return (
-        usage.simulator_prompt_tokens + usage.simulator_tokens + usage.assistant_prompt_tokens + usage.assistant_tokens
-    )
+    return sum(asdict(usage).values())
 
 
 class Spending:
@@ -122,7 +116,7 @@ class Spending:
         self._ended += 1
         self._share_of_ended += self._share(all_tokens(usage), self.prices.usd(usage))
 
-    def heard(self, request: Request, reply: Reply | Failure) -> None:
+    def replied(self, request: Request, reply: Reply | Failure) -> None:
         """A participant replied.
 
         Raises:
@@ -133,16 +127,17 @@ class Spending:
         if self.is_limited and request.participant in self.metered and not reply.tokens + reply.prompt_tokens:
             raise ChatbenchError(
                 f"the {request.participant}'s endpoint does not say how many tokens it used (no usage in its answers)",
-                fix="leave the budget away, or use an endpoint that reports usage",
+                fix="omit the budget, or use an endpoint that reports usage",
             )
-        self._add(_usage(request.participant, reply))
+        read, written = f"{request.participant}_prompt_tokens", f"{request.participant}_tokens"
+        self._add(Usage(**{read: reply.prompt_tokens, written: reply.tokens}))
 
     def began(self, count: int = 1) -> None:
         """So many conversations begin."""
         self._under_way += count
 
     def ended(self, usage: Usage) -> None:
-        """A conversation that began came to its end and cost so much; its replies were told before."""
+        """A conversation that began ended and cost so much; its replies were counted before."""
         self._under_way -= 1
         self._ended += 1
         self._share_of_ended += self._share(all_tokens(usage), self.prices.usd(usage))
@@ -168,9 +163,3 @@ class Spending:
     def _add(self, usage: Usage) -> None:
         self.tokens += all_tokens(usage)
         self.usd += self.prices.usd(usage)
-
-
-def _usage(participant: ParticipantName, reply: Reply) -> Usage:
-    if participant == "simulator":
-        return Usage(simulator_prompt_tokens=reply.prompt_tokens, simulator_tokens=reply.tokens)
-    return Usage(assistant_prompt_tokens=reply.prompt_tokens, assistant_tokens=reply.tokens)

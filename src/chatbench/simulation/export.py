@@ -1,8 +1,9 @@
-"""Simulated conversations as a table for other programs: CSV or Parquet, a row a conversation or a row a turn.
+"""Simulated conversations as a table for other programs: CSV or Parquet, a row per conversation or per turn.
 
-Of an id that was tried several times the last try is exported. In CSV a text that a spreadsheet would take for a
-formula (it begins with =, +, -, @, a tab or a line break) gets an apostrophe before it, and so does a text that begins
-with an apostrophe: to have the texts back, take one apostrophe off where there is one. Parquet holds them as they are.
+A row is the log's record with what the study says about its question; lists and objects are JSON texts. Of an id that
+was tried several times the last try is exported. In CSV a text that a spreadsheet would take for a formula (it begins
+with =, +, -, @, a tab or a line break) gets an apostrophe before it, and so does a text that begins with an apostrophe:
+to have the texts back, take one apostrophe off where there is one. Parquet holds them as they are.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import Study
+from chatbench.core.records import SimulatedConversation, Study
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
-from chatbench.simulation.log import Recorded, read_recorded
+from chatbench.simulation.log import read_recorded
 from chatbench.simulation.split_chats import simulated_splits
 
 Cell = str | int | float | bool | None
@@ -36,9 +38,9 @@ CONVERSATION: Columns = {
     "seconds": float, "answer_probabilities": str, "seed": int, "style": str, "prompts_sha256": str, "simulator": str,
     "assistant_identity": str,
 }  # fmt: skip
-"""What a row of a conversation holds; lists and objects are JSON texts."""
+"""Columns of a row per conversation."""
 TURN: Columns = {**_IDS, "turn": int, "role": str, "text": str}
-"""What a row of a turn holds; the final answer is not among the turns."""
+"""Columns of a row per turn; the final answer is not among the turns."""
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 ROWS_AT_ONCE = 1000
@@ -62,72 +64,55 @@ def export_chats(
         raise ChatbenchError(f"--to {to}", expected="a name that ends in .csv or .parquet")
     chosen, _ = simulated_splits(workspace, model, splits)
     rows = (row for split in chosen for row in _rows(workspace, model, split, turns=turns))
-    with _whole(to) as temporary:
+    with _complete(to) as temporary:
         return write(temporary, TURN if turns else CONVERSATION, rows)
 
 
 def _rows(workspace: Workspace, model: str, split: str, *, turns: bool) -> Iterator[dict[str, Cell]]:
     for source, base_model in ((FINE_TUNED, False), (BASE_MODEL, True)):
         log = workspace.conversations(model, split, base_model=base_model)
-        last = {recorded.chat.id: number for number, recorded in read_recorded(log)}
-        for number, recorded in read_recorded(log):
+        last = {chat.id: number for number, chat in read_recorded(log)}
+        for number, chat in read_recorded(log):
             # A line that was appended since the first look belongs to the next export.
-            if last.get(recorded.chat.id) == number:
-                ids = _ids(split, source, recorded)
-                yield from _turn_rows(ids, recorded) if turns else [{**ids, **_conversation(recorded, workspace.study)}]
+            if last.get(chat.id) != number:
+                continue
+            row = _conversation_row(chat, workspace.study, split, source)
+            if not turns:
+                yield row
+                continue
+            for place, turn in enumerate(chat.turns):
+                yield {**{name: row[name] for name in _IDS}, "turn": place, "role": turn.role, "text": turn.text}
 
 
-def _ids(split: str, source: str, recorded: Recorded) -> dict[str, Cell]:
-    chat = recorded.chat
-    return {
-        "split": split, "source": source, "id": chat.id, "question_id": chat.question_id,
-        "assistant": chat.assistant, "index": chat.index,
-    }  # fmt: skip
-
-
-def _turn_rows(ids: dict[str, Cell], recorded: Recorded) -> Iterator[dict[str, Cell]]:
-    for number, turn in enumerate(recorded.chat.turns):
-        yield {**ids, "turn": number, "role": turn.role, "text": turn.text}
-
-
-def _conversation(recorded: Recorded, study: Study) -> dict[str, Cell]:
-    chat, question = recorded.chat, study.questions.get(recorded.chat.question_id)
+def _conversation_row(chat: SimulatedConversation, study: Study, split: str, source: str) -> dict[str, Cell]:
+    question = study.questions.get(chat.question_id)
     if question is None:
         raise ChatbenchError(
             f"chat {chat.id}: no question {chat.question_id!r} in study {study.name}",
             expected="the study whose questions were simulated",
             fix="give the --data that the chats were simulated with",
         )
-    return {
-        "subset": question.subset,
-        "right_letter": question.answer,
-        "termination": chat.termination,
-        "reason": chat.reason,
-        "transient": chat.transient,
-        "answer_text": chat.answer_text,
-        "letter": chat.letter,
-        "lenient_letter": chat.lenient_letter,
-        "correct": None if chat.termination == "failed" else chat.letter == question.answer,
-        "expected_correct": chat.expected_correct,
-        "user_turns": sum(turn.role == "user" for turn in chat.turns),
-        "turns": _json([asdict(turn) for turn in chat.turns]),
-        "forced_text": chat.forced_text,
-        "final_output": chat.final_output,
-        "turns_dropped": chat.turns_dropped,
-        "observed": _json(dict(chat.observed)),
-        **asdict(chat.usage),
-        "seconds": chat.seconds,
-        "answer_probabilities": _json([one and asdict(one) for one in chat.answer_probabilities]),
-        "seed": chat.seed,
-        "style": recorded.style,
-        "prompts_sha256": recorded.prompts_sha256,
-        "simulator": _json(recorded.simulator),
-        "assistant_identity": _json(recorded.assistant_identity),
+    record = asdict(chat)
+    usage = record.pop("usage")
+    texts = {
+        name: json.dumps(value, ensure_ascii=False)
+        for name, value in record.items()
+        if isinstance(value, list | tuple | dict)
     }
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return cast(
+        dict[str, Cell],
+        {
+            **record,
+            **texts,
+            **usage,
+            "split": split,
+            "source": source,
+            "subset": question.subset,
+            "right_letter": question.answer,
+            "correct": None if chat.termination == "failed" else chat.letter == question.answer,
+            "user_turns": sum(turn.role == "user" for turn in chat.turns),
+        },
+    )
 
 
 def harmless(cell: Cell) -> Cell:
@@ -166,7 +151,7 @@ def _write_parquet(path: Path, columns: Columns, rows: Iterator[dict[str, Cell]]
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def _complete(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place in the end; nothing is left where that is not reached."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")

@@ -1,19 +1,19 @@
-"""The simulator of a run, from what stands on the command line.
+"""Who takes part in a simulation, from what stands on the command line: the simulator, and the assistants.
+
+The simulator:
 
     tuned                        the model that was fine-tuned on the split, in the form of its training (the default)
-    STYLE:tuned                  the same, spoken to in another style, such as two-step-problem
+    STYLE:tuned                  the same, prompted in another style, such as two-step-problem
     STYLE:local:FOLDER           a model on this machine, or a hub id
     STYLE:openai:ADDRESS         a chat model behind an OpenAI-compatible endpoint
     STYLE:completions:ADDRESS    a model fine-tuned on the plain-text form, behind /v1/completions
 
-STYLE is one of protocol/styles.py; ADDRESS is MODEL[@BASE_URL][#NAME_OF_KEY_VARIABLE]. `{split}` in a folder or an
-address stands for the split's name, so that each split is simulated by the model, or the adapter, that never saw its
+STYLE is one of protocol/prompt_styles.py; ADDRESS is MODEL[@BASE_URL][#NAME_OF_KEY_VARIABLE]. `{split}` in a folder or
+an address stands for the split's name, so that each split is simulated by the model, or the adapter, that never saw its
 questions. A local model that chatbench fine-tuned speaks in the form of its training; another through its chat
 template, or in the plain-text form where it has none.
 
-The assistants of a simulation, from what stands on the command line.
-
-    [NAME=]KIND:ARGUMENT
+The assistants, each as [NAME=]KIND:ARGUMENT:
 
     scripted:strong, scripted:weak, scripted:all     the scripted assistants of the sample study
     replay:ASSISTANT, replay:all                     recorded responses of one of the study's assistants, or of each
@@ -22,8 +22,6 @@ The assistants of a simulation, from what stands on the command line.
 
 NAME is what the study calls that assistant, so that simulated and human accuracy stand side by side; it is needed only
 where it differs, as in `gpt-4o=openai:gpt-4o-2024-08-06`.
-
-The list of simulators: what each plays, what it needs, and how it is named.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ from chatbench.core.records import Study
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import read_address
-from chatbench.protocol.dialogue import ConcurrentParticipant, FunctionParticipant, Participant, Reply, Request
+from chatbench.protocol.dialogue import AnyParticipant, FunctionParticipant, Participant, Reply, Request
 from chatbench.protocol.prompt_styles import STYLES, StyleName
 
 if TYPE_CHECKING:
@@ -77,8 +75,7 @@ def read_specs(texts: Sequence[str], recorded: Sequence[str]) -> list[AssistantS
     if not texts:
         raise ChatbenchError("no assistant is given", expected=EXPECTED_ASSISTANT, fix="add --assistant scripted:all")
     specs = [spec for text in texts for spec in _specs(text, recorded)]
-    twice = [name for name, count in Counter(spec.name for spec in specs).items() if count > 1]
-    if twice:
+    if twice := [name for name, count in Counter(spec.name for spec in specs).items() if count > 1]:
         raise ChatbenchError(f"two assistants are called {twice[0]!r}", fix="name one of them: NAME=KIND:ARGUMENT")
     return specs
 
@@ -111,13 +108,18 @@ def open_assistant(
 ) -> Participant:
     """The participant of a spec, ready and checked: whatever would fail for all conversations fails here.
 
-    `options` say how an endpoint is asked. A model behind an endpoint is both a `Participant` and a `ConcurrentParticipant`.
+    `options` say how an endpoint is asked. A model behind an endpoint is a `ConcurrentParticipant` too.
 
     Raises:
         ChatbenchError: the model cannot be loaded, or the endpoint cannot be used.
     """
     if spec.kind == "scripted":
-        return _scripted(spec.argument)
+        from chatbench.sample.assistants import scripted_reply
+
+        def reply(request: Request) -> Reply:
+            return Reply(scripted_reply(spec.argument, request.messages, request.seed))
+
+        return FunctionParticipant(reply, {"kind": "scripted", "name": spec.argument})
     if spec.kind == "replay":
         from chatbench.simulation.replay import replay_assistant
 
@@ -133,15 +135,6 @@ def open_assistant(
     return open_endpoint_participant(
         spec.argument, kind="chat", role="assistant", temperature=temperature, max_tokens=max_tokens, options=options
     )
-
-
-def _scripted(name: str) -> FunctionParticipant:
-    from chatbench.sample.assistants import scripted_reply
-
-    def reply(request: Request) -> Reply:
-        return Reply(scripted_reply(name, request.messages, request.seed))
-
-    return FunctionParticipant(reply, {"kind": "scripted", "name": name})
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +180,13 @@ def simulator_lines() -> list[str]:
 
 SimulatorKind = Literal["tuned", "local", "openai", "completions"]
 SPLIT_MARK = "{split}"
-EXPECTED_SIMULATOR = "tuned, or STYLE:KIND:ARGUMENT, e.g. two-step:openai:gpt-4o, iqa-eval:local:FOLDER (chatbench simulate --list-simulators)"
+EXPECTED_SIMULATOR = "tuned, or STYLE:KIND:ARGUMENT, e.g. two-step:openai:gpt-4o, iqa-eval:local:FOLDER"
 _SPEC = re.compile(r"(?P<style>[^:]+):(?P<kind>[^:]+)(?::(?P<argument>.+))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatorSpec:
-    """One simulator: how it is spoken to, and what plays it; `argument` is "" for the tuned one."""
+    """One simulator: how it is prompted, and what plays it; `argument` is "" for the tuned one."""
 
     style: StyleName
     kind: SimulatorKind
@@ -225,12 +218,16 @@ def read_simulator_spec(text: str) -> SimulatorSpec:
         return TUNED
     shown = text.partition("#")[0]  # what stands after # may be a key by mistake
     match = _SPEC.fullmatch(text)
-    if match is None or match["style"] not in STYLES or match["kind"] not in get_args(SimulatorKind):
-        raise ChatbenchError(
-            f"--simulator {shown!r} cannot be read",
-            expected=_expected(match),
-            fix="chatbench simulate --list-simulators",
-        )
+    expected = ""
+    if match is None:
+        expected = EXPECTED_SIMULATOR
+    elif match["style"] not in STYLES:
+        expected = f"one of the styles {', '.join(STYLES)}"
+    elif match["kind"] not in get_args(SimulatorKind):
+        expected = f"one of the kinds {', '.join(get_args(SimulatorKind))}"
+    if match is None or expected:
+        fix = "chatbench simulate --list-simulators"
+        raise ChatbenchError(f"--simulator {shown!r} cannot be read", expected=expected, fix=fix)
     spec = SimulatorSpec(
         cast(StyleName, match["style"]), cast(SimulatorKind, match["kind"]), (match["argument"] or "").strip()
     )
@@ -245,14 +242,6 @@ def read_simulator_spec(text: str) -> SimulatorSpec:
     return spec
 
 
-def _expected(match: re.Match[str] | None) -> str:
-    if match is None:
-        return EXPECTED_SIMULATOR
-    if match["style"] not in STYLES:
-        return f"one of the styles {', '.join(STYLES)}"
-    return f"one of the kinds {', '.join(get_args(SimulatorKind))}"
-
-
 def open_simulator(
     spec: SimulatorSpec,
     *,
@@ -264,7 +253,7 @@ def open_simulator(
     max_tokens: int = 1000,
     expected_answers: bool = False,
     options: EndpointOptions | None = None,
-) -> Participant | ConcurrentParticipant:
+) -> AnyParticipant:
     """The participant of a spec for one split, ready and checked: whatever would fail for all conversations fails here.
 
     Args:
@@ -291,12 +280,10 @@ def open_simulator(
     else:
         loaded, form = load_simulator(workspace, model, split, base_model=base_model)
         name = f"{model_key(model)} base model" if base_model else f"{model_key(model)} {split}"
+    from chatbench.models.local_participants import LocalSimulator, LocalUserLm
+
     if spec.style == "userlm":
-        from chatbench.models.local_participants import LocalUserLm
-
         return LocalUserLm(loaded, name, temperature=temperature, max_tokens=max_tokens)
-    from chatbench.models.local_participants import LocalSimulator
-
     return LocalSimulator(
         loaded, name, temperature=temperature, max_tokens=max_tokens, template=form.template,
         expected_answers=expected_answers,
@@ -312,7 +299,7 @@ def refuse_impossible(spec: SimulatorSpec, *, base_model: bool, expected_answers
     if base_model and spec.kind != "tuned":
         raise ChatbenchError(
             f"--base with --simulator {spec.text()}: only the tuned simulator has a base model",
-            fix="leave one of the two out",
+            fix="omit one of the two",
         )
     if expected_answers and (spec.kind not in ("tuned", "local") or not spec.style.startswith("two-step")):
         raise ChatbenchError(

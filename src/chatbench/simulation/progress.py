@@ -1,4 +1,4 @@
-"""How far a simulation is: a line that changes on a terminal, a plain line now and then elsewhere.
+"""Progress of a simulation: a bar on a terminal, elsewhere a plain line now and then.
 
 simulating ━━━━━━━━━╸──────── 512/1600  64 active  3 failed  2,310 tokens/s  $1.24  0:04:10 left
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -15,14 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from chatbench.protocol.dialogue import Failure, Reply, Request
 
 PLAIN_EVERY_SECONDS = 30.0
-"""Elsewhere than on a terminal: not more than one line in so many seconds, but for the last one of an assistant."""
+"""Where there is no terminal: at most one line in so many seconds, but for the last one of an assistant."""
 
 
 class ConversationProgress:
-    """Counts what the drivers of dialogues tell; use it as a context manager.
+    """Counts conversations, replies and tokens as they come; use it as a context manager.
 
     Args:
-        total: conversations that this run is to hold.
+        total: conversations that this run is to simulate.
         dollars: what was spent so far; None where there is no price.
         clock: seconds, ever growing.
     """
@@ -41,12 +40,8 @@ class ConversationProgress:
         self._began = self._last_line = clock()
         self._assistant = ""
         self._done = self._active = self._failed = self._tokens = 0
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[more]}"),
-        )
+        more = TextColumn("{task.fields[more]}")
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), more)
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task("simulating", total=total, more="")
 
@@ -54,9 +49,7 @@ class ConversationProgress:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     def with_assistant(self, name: str) -> None:
@@ -68,25 +61,24 @@ class ConversationProgress:
         self._active += count
         self._show()
 
-    def heard(self, _request: Request, reply: Reply | Failure) -> None:
+    def replied(self, _request: Request, reply: Reply | Failure) -> None:
         """A participant replied."""
         if isinstance(reply, Reply):
             self._tokens += reply.tokens
         self._show()
 
     def ended(self, count: int = 1, *, failed: int = 0) -> None:
-        """So many came to their end, `failed` of them without an answer."""
+        """So many ended, `failed` of them without an answer.
+
+        Of a block that is simulated again some are in the log already: not more are counted than had begun.
+        """
+        count = min(count, self._active)
         self._active -= count
         self._done += count
         self._failed += failed
         self._show()
         if self._clock() - self._last_line >= PLAIN_EVERY_SECONDS:
             self.say()
-
-    def elsewhere(self, count: int) -> None:
-        """So many need not be held any more: another process recorded them."""
-        self._total -= count
-        self._bar.update(self._task, total=self._total)
 
     def say(self) -> None:
         """The plain line, where there is no bar."""

@@ -65,11 +65,17 @@ class RecordedQuestion:
 
 
 def replay_assistant(conversations: Sequence[Conversation], assistant: str) -> FunctionParticipant:
-    """A participant that answers for `assistant` from its recorded conversations, each user turn with what followed it."""
+    """A participant that answers for `assistant` from its recorded conversations."""
     by_question: dict[str, list[RecordedReply]] = {}
     for conversation in conversations:
         if conversation.assistant == assistant:
-            by_question.setdefault(conversation.question_id, []).extend(recorded_replies(conversation))
+            replies = by_question.setdefault(conversation.question_id, [])
+            turns = zip(conversation.turns[::2], conversation.turns[1::2], strict=True)
+            replies += [RecordedReply(user.text, answer.text, depth) for depth, (user, answer) in enumerate(turns)]
+    digest = hashlib.sha256()
+    for question_id in sorted(by_question):
+        for each in by_question[question_id]:
+            digest.update(repr((question_id, each.prompt, each.response, each.depth)).encode())
     record = {question_id: RecordedQuestion(replies) for question_id, replies in by_question.items()}
 
     def reply(request: Request) -> Reply | Failure:
@@ -85,19 +91,10 @@ def replay_assistant(conversations: Sequence[Conversation], assistant: str) -> F
             "kind": "replay",
             "name": assistant,
             "replies": sum(map(len, by_question.values())),
-            "record_sha256": _hash_of(by_question),
+            "record_sha256": digest.hexdigest(),
             "choice": "nearest prompt by TF-IDF cosine, then depth, then seed",
         },
     )
-
-
-def recorded_replies(conversation: Conversation) -> list[RecordedReply]:
-    """Each user turn with the response that followed it."""
-    turns = conversation.turns
-    return [
-        RecordedReply(user.text, response.text, depth)
-        for depth, (user, response) in enumerate(zip(turns[::2], turns[1::2], strict=True))
-    ]
 
 
 def word_counts(text: str) -> Counter[str]:
@@ -113,11 +110,3 @@ def cosine(first: Mapping[str, float], second: Mapping[str, float]) -> float:
     """
     norm = math.hypot(*first.values()) * math.hypot(*second.values())
     return sum(weight * second[word] for word, weight in first.items() if word in second) / norm if norm else 0.0
-
-
-def _hash_of(by_question: Mapping[str, Sequence[RecordedReply]]) -> str:
-    digest = hashlib.sha256()
-    for question_id in sorted(by_question):
-        for reply in by_question[question_id]:
-            digest.update(repr((question_id, reply.prompt, reply.response, reply.depth)).encode())
-    return digest.hexdigest()

@@ -1,9 +1,8 @@
 """Simulates conversations, a simulator in the user's place, about the held-out questions of a split.
 
-The plan (`simulation_plan.py`: assistants in the order given, questions by id, repetitions) is held and recorded by
-`simulation_run.py`; a run that was killed continues. What lies in the log in the end is counted by
-`simulation_result.py`. A conversation that failed for a passing reason is tried again by the next run; one that failed
-for good is not.
+The plan (assistants in the order given, questions by id, repetitions) is simulated and recorded by `run.py`; a run that
+was killed continues. What lies in the log in the end is counted by `summary.py`. A conversation that failed for a
+passing reason is tried again by the next run; one that failed for good is not.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from chatbench.data.prepared import Manifest
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
 from chatbench.protocol.dialogue import MAX_USER_TURNS
-from chatbench.protocol.failure_modes import GUARDS, Guard
+from chatbench.protocol.failure_modes import FAILURE_MODES, FailureMode
 from chatbench.protocol.prompt_styles import STYLES, prompts_sha256
 from chatbench.simulation.budget import Prices, Spending
-from chatbench.simulation.log import ConversationLog
+from chatbench.simulation.log import open_log
 from chatbench.simulation.participants import (
     TUNED,
     AssistantSpec,
@@ -35,7 +34,7 @@ from chatbench.simulation.participants import (
     read_specs,
 )
 from chatbench.simulation.progress import ConversationProgress
-from chatbench.simulation.run import BLOCK_SIZE, AnyParticipant, LoopSettings, Planned, Run, plan
+from chatbench.simulation.run import BLOCK_SIZE, LoopSettings, Planned, Run, plan
 from chatbench.simulation.summary import SimulateResult, count_earlier, tally_of
 
 if TYPE_CHECKING:
@@ -51,11 +50,11 @@ the other side busy."""
 class ChatSettings:
     """What the conversations of a log have in common, whoever plays the simulator and the assistant.
 
-    `conversations` are held per question and assistant; `end_on` are guards that end the free turns when they see
-    something; `expected_answers` asks the simulator for the probabilities of its answers.
+    `conversations` are simulated per question and assistant; `end_on` are failure modes that end the free turns when
+    they are detected; `expected_answers` asks the simulator for the probabilities of its answers.
 
     Raises:
-        ChatbenchError: a number below 1, a temperature below 0, or an unknown guard.
+        ChatbenchError: a number below 1, a temperature below 0, or an unknown failure mode.
     """
 
     conversations: int = 10
@@ -75,13 +74,15 @@ class ChatSettings:
         for name in ("simulator_temperature", "assistant_temperature"):
             if not getattr(self, name) >= 0:
                 raise ChatbenchError(f"{name} is {getattr(self, name)}", expected="at least 0")
-        if unknown := [name for name in self.end_on if name not in GUARDS]:
-            raise ChatbenchError(f"--end-on {unknown[0]}: no such guard", expected=f"some of {', '.join(GUARDS)}")
+        if unknown := [name for name in self.end_on if name not in FAILURE_MODES]:
+            raise ChatbenchError(
+                f"--end-on {unknown[0]}: no such failure detector", expected=f"some of {', '.join(FAILURE_MODES)}"
+            )
 
     @property
-    def guards(self) -> frozenset[Guard]:
-        """The guards of `end_on`."""
-        return frozenset(guard for guard in GUARDS if guard in self.end_on)
+    def failure_modes(self) -> frozenset[FailureMode]:
+        """Those of `end_on`."""
+        return frozenset(mode for mode in FAILURE_MODES if mode in self.end_on)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Task:
     log: Path
 
     def plans(self, conversations: int) -> dict[str, list[Planned]]:
-        """The conversations to hold, by assistant."""
+        """The conversations to simulate, by assistant."""
         return {spec.name: plan(self.questions, spec.name, conversations) for spec in self.assistants}
 
 
@@ -123,40 +124,44 @@ def simulate(
         overwrite: drops what was recorded with other settings.
 
     Raises:
-        ChatbenchError: nothing is prepared or trained, a participant cannot be used, or the log has other settings.
+        ChatbenchError: nothing is prepared or trained, a participant cannot be used, another process writes the log, or
+            it has other settings.
         StoppedError: SIGTERM came, and what was under way with an endpoint was brought to its end.
     """
-    told, paid = settings or ChatSettings(), spending or Spending(Prices())
+    settings, spending = settings or ChatSettings(), spending or Spending(Prices())
     task = task_of(model, assistants, workspace=workspace, split=split, base_model=base_model)
     user = open_simulator(
         simulator, model=model, workspace=workspace, split=split, base_model=base_model,
-        temperature=told.simulator_temperature, max_tokens=told.max_tokens, expected_answers=told.expected_answers,
-        options=options,
+        temperature=settings.simulator_temperature, max_tokens=settings.max_tokens,
+        expected_answers=settings.expected_answers, options=options,
     )  # fmt: skip
-    participants = _open_assistants(task, told, options)
-    log = ConversationLog(task.log)
-    identities = {name: participant.identity for name, participant in participants.items()}
-    log.begin(run_settings(task, told, simulator, user.identity), identities, overwrite=overwrite)
-    count_earlier(paid, task.log)
-    began = time.monotonic()
-    plans = task.plans(told.conversations)
-    planned = {one.id for each in plans.values() for one in each}
-    loop = LoopSettings(told.seed, told.max_user_turns, STYLES[simulator.style], told.guards)
-    active = PER_PLACE * options.concurrency if options else DEFAULT_ACTIVE
-    dollars = (lambda: paid.usd) if paid.prices.known else None
-    with ConversationProgress(console or Console(), len(planned - log.held), dollars) as progress:
-        simulated = Run(log, user, participants, loop, progress, paid, told.block_size, active).hold(plans)
-    seconds = time.monotonic() - began
-    return SimulateResult(task.log, tally_of(task.log, planned), len(planned), simulated, seconds, paid.prices)
-
-
-def _open_assistants(task: Task, told: ChatSettings, options: EndpointOptions | None) -> dict[str, AnyParticipant]:
-    return {
+    participants = {
         spec.name: open_assistant(
-            spec, task.study, temperature=told.assistant_temperature, max_tokens=told.max_tokens, options=options
+            spec,
+            task.study,
+            temperature=settings.assistant_temperature,
+            max_tokens=settings.max_tokens,
+            options=options,
         )
         for spec in task.assistants
     }
+    agreed = {
+        "settings": {**settings_known_before(task, settings, simulator), "simulator": dict(user.identity)},
+        "assistants": {name: participant.identity for name, participant in participants.items()},
+    }
+    plans = task.plans(settings.conversations)
+    planned = {one.id for each in plans.values() for one in each}
+    loop = LoopSettings(settings.seed, settings.max_user_turns, STYLES[simulator.style], settings.failure_modes)
+    active = PER_PLACE * options.concurrency if options else DEFAULT_ACTIVE
+    dollars = (lambda: spending.usd) if spending.prices.known else None
+    with open_log(task.log, agreed, overwrite=overwrite) as log:
+        count_earlier(spending, task.log)
+        began = time.monotonic()
+        with ConversationProgress(console or Console(), len(planned - log.recorded), dollars) as progress:
+            run = Run(log, user, participants, loop, progress, spending, settings.block_size, active)
+            simulated = run.simulate(plans)
+        seconds = time.monotonic() - began
+    return SimulateResult(task.log, tally_of(task.log, planned), len(planned), simulated, seconds, spending.prices)
 
 
 def task_of(
@@ -167,12 +172,10 @@ def task_of(
     Raises:
         ChatbenchError: nothing is prepared, the study changed, or an assistant cannot be read.
     """
-    manifest = workspace.manifest
-    held_out = workspace.split(split).question_ids("test")
-    study = workspace.study
+    held_out, study = workspace.split(split).question_ids("test"), workspace.study
     specs = read_specs(assistants, sorted({conversation.assistant for conversation in study.conversations}))
     return Task(
-        manifest,
+        workspace.manifest,
         study,
         tuple(study.questions[question_id] for question_id in held_out),
         tuple(specs),
@@ -180,25 +183,18 @@ def task_of(
     )
 
 
-def run_settings(
-    task: Task, told: ChatSettings, simulator: SimulatorSpec, identity: Mapping[str, object]
-) -> dict[str, object]:
-    """What two runs that write the same log must have in common, beside the assistants."""
-    return {**settings_known_before(task, told, simulator), "simulator": dict(identity)}
-
-
-def settings_known_before(task: Task, told: ChatSettings, simulator: SimulatorSpec) -> dict[str, object]:
-    """Those of `run_settings` that are known before any model is loaded."""
+def settings_known_before(task: Task, settings: ChatSettings, simulator: SimulatorSpec) -> Mapping[str, object]:
+    """What two runs that write the same log must have in common, as far as it is known before a model is loaded."""
     return {
         "questions_sha256": task.manifest.questions_sha256,
         "held_out_sha256": question_set_sha256(task.questions),
-        "conversations": told.conversations,
-        "seed": told.seed,
-        "max_user_turns": told.max_user_turns,
+        "conversations": settings.conversations,
+        "seed": settings.seed,
+        "max_user_turns": settings.max_user_turns,
         "simulator_kind": simulator.kind,
         "style": simulator.style,
         "prompts_sha256": prompts_sha256(STYLES[simulator.style]),
-        "end_on": sorted(told.guards),
-        "expected_answers": told.expected_answers,
-        "block_size": told.block_size,
+        "end_on": sorted(settings.failure_modes),
+        "expected_answers": settings.expected_answers,
+        "block_size": settings.block_size,
     }

@@ -22,7 +22,7 @@ from chatbench.simulation.log import has_chats, read_conversations, settings_pat
 class SplitChats:
     """A split with its simulations, the fine-tuned simulator's first.
 
-    `settings` and `assistants` are by source: what the run was told, and the identity of each assistant by name.
+    `settings` and `assistants` are by predictor: the settings of the run, and the identity of each assistant by name.
     """
 
     split: Split

@@ -1,10 +1,10 @@
-"""What lies in a log of simulated conversations, counted while it is read: endings, guards, tokens, dollars."""
+"""What lies in a log of simulated conversations, counted as it is read: endings, failure modes, tokens, dollars."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import get_args
 
@@ -17,7 +17,7 @@ from chatbench.simulation.log import read_recorded
 class Tally:
     """Counts over conversations; `usage` and `lines` are over every line, tries that failed and were repeated included.
 
-    `without_letter` ended with an answer that has no letter; in `lenient_letters` of those a patient reader finds one.
+    `without_letter` ended without a letter; in `lenient_letters` of those lenient answer extraction finds one.
     `shortened` outgrew a participant's context, which in the end did not see `turns_dropped` turns of theirs.
     """
 
@@ -29,26 +29,14 @@ class Tally:
     lenient_letters: int = 0
     shortened: int = 0
     turns_dropped: int = 0
-    _passing: dict[str, SimulatedConversation] = field(default_factory=dict)
 
-    def add(self, chat: SimulatedConversation) -> None:
-        """The next line of a log."""
+    def add_usage(self, chat: SimulatedConversation) -> None:
+        """Counts the tokens of a line of the log."""
         self.lines += 1
-        for name in Usage.__slots__:
-            self.tokens[name] += getattr(chat.usage, name)
-        if chat.transient:
-            self._passing[chat.id] = chat
-        else:
-            self._passing.pop(chat.id, None)
-            self._count(chat)
+        self.tokens.update(asdict(chat.usage))
 
-    def close(self) -> None:
-        """No line follows: failures that nobody repeated count."""
-        for chat in self._passing.values():
-            self._count(chat)
-        self._passing.clear()
-
-    def _count(self, chat: SimulatedConversation) -> None:
+    def add_ending(self, chat: SimulatedConversation) -> None:
+        """Counts how a conversation ended."""
         self.terminations[chat.termination] += 1
         self.observed.update(chat.observed)
         self.without_letter += chat.termination != "failed" and chat.letter is None
@@ -69,8 +57,8 @@ def count_earlier(spending: Spending, log: Path) -> None:
     """Adds what a log's conversations cost to what was spent, unless that log was counted before."""
     if log not in spending.counted:
         spending.counted.add(log)
-        for _, recorded in read_recorded(log):
-            spending.recorded(recorded.chat.usage)
+        for _, chat in read_recorded(log):
+            spending.recorded(chat.usage)
 
 
 def tally_of(log: Path, planned: Container[str] | None = None) -> Tally:
@@ -80,10 +68,18 @@ def tally_of(log: Path, planned: Container[str] | None = None) -> Tally:
         ChatbenchError: a line is not what was written.
     """
     tally = Tally()
-    for _, recorded in read_recorded(log):
-        if planned is None or recorded.chat.id in planned:
-            tally.add(recorded.chat)
-    tally.close()
+    transient: dict[str, SimulatedConversation] = {}
+    for _, chat in read_recorded(log):
+        if planned is not None and chat.id not in planned:
+            continue
+        tally.add_usage(chat)
+        if chat.transient:
+            transient[chat.id] = chat
+        else:
+            transient.pop(chat.id, None)
+            tally.add_ending(chat)
+    for chat in transient.values():  # failures that nobody tried again count
+        tally.add_ending(chat)
     return tally
 
 
@@ -118,44 +114,38 @@ class SimulateResult:
         lines = [
             f"{self.conversations} conversations: {counts}",
             f"{self.simulated} new in {self.seconds:.1f} s{rate} -> {self.path}",
-            *_trouble(self.tally),
-            *_cost(self.tally, self.prices),
+            *self._trouble(),
+            *self._cost(),
         ]
         if self.conversations < self.planned:
             missing = self.planned - self.conversations
-            lines.append(f"{missing} of {self.planned} are still to hold: the budget is spent; a larger one continues")
+            lines.append(f"{missing} of {self.planned} are missing: the budget is spent; a larger one continues")
         return lines
 
+    def _trouble(self) -> list[str]:
+        tally, lines = self.tally, []
+        if tally.without_letter:
+            lines.append(
+                f"{tally.without_letter} ended without a letter (counted wrong); "
+                f"lenient answer extraction finds one in {tally.lenient_letters}"
+            )
+        if tally.observed:
+            seen = ", ".join(f"{name} {count}" for name, count in sorted(tally.observed.items()))
+            lines.append(f"messages in which a failure was detected: {seen}")
+        if tally.shortened:
+            lines.append(
+                f"{tally.shortened} conversations outgrew a participant's context, "
+                f"which did not see {tally.turns_dropped} of their oldest turns"
+            )
+        return lines
 
-def _trouble(tally: Tally) -> list[str]:
-    lines = []
-    if tally.without_letter:
-        lines.append(
-            f"{tally.without_letter} ended without a letter (counted wrong); "
-            f"a lenient reader finds one in {tally.lenient_letters}"
-        )
-    if tally.observed:
-        seen = ", ".join(f"{name} {count}" for name, count in sorted(tally.observed.items()))
-        lines.append(f"messages that a guard saw: {seen}")
-    if tally.shortened:
-        lines.append(
-            f"{tally.shortened} conversations outgrew a participant's context: "
-            f"{tally.turns_dropped} oldest turns were out of its sight"
-        )
-    return lines
-
-
-def _cost(tally: Tally, prices: Prices) -> list[str]:
-    usage = tally.usage
-    if not all_tokens(usage):
-        return []
-    each = 1000 / tally.lines
-    read, written = (
-        usage.simulator_prompt_tokens + usage.assistant_prompt_tokens,
-        usage.simulator_tokens + usage.assistant_tokens,
-    )
-    lines = [f"tokens: {read:,} read, {written:,} written"]
-    if prices.known:
-        usd = prices.usd(usage)
-        lines.append(f"cost: ${usd:,.2f}, ${usd * each:,.2f} per 1,000 conversations")
-    return lines
+    def _cost(self) -> list[str]:
+        usage, prices = self.tally.usage, self.prices
+        if not all_tokens(usage):
+            return []
+        read = usage.simulator_prompt_tokens + usage.assistant_prompt_tokens
+        lines = [f"tokens: {read:,} read, {all_tokens(usage) - read:,} written"]
+        if prices.known:
+            usd = prices.usd(usage)
+            lines.append(f"cost: ${usd:,.2f}, ${usd * 1000 / self.tally.lines:,.2f} per 1,000 conversations")
+        return lines

@@ -2,16 +2,14 @@
 
 The loop, the prompts and the record are those of a simulation. The simulator was fine-tuned on a split, so a split is
 taken in which the question was held out, if there is one. A chat that the person ends (Ctrl-D, Ctrl-C) is saved as
-failed with that reason.
-
-A chat as it is shown in the terminal, turn by turn, and what the person types into it.
-
-What a model wrote is shown as text: no markup, and no control characters, which could rewrite what is on the screen.
+failed with that reason. What a model wrote is shown as text: no markup, and no control characters, which could rewrite
+what is on the screen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
 from unicodedata import category
@@ -20,27 +18,25 @@ from rich.console import Console
 from rich.text import Text
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import Question, Study, Turn
+from chatbench.core.records import Question, SimulatedConversation, Study, Turn
 from chatbench.data.workspace import Workspace
 from chatbench.protocol.dialogue import (
+    AnyParticipant,
     ConcurrentParticipant,
-    Dialogue,
     Failure,
     FunctionParticipant,
-    Outcome,
-    Participant,
-    ParticipantName,
     Reply,
     Request,
 )
-from chatbench.protocol.dialogue_runner import hold_together, run_to_end
-from chatbench.protocol.prompt_styles import STYLES, prompts_sha256
-from chatbench.simulation.log import AppendOnlyLog, Recorded, read_log, recorded_row
+from chatbench.protocol.dialogue_runner import run_in_waves, run_to_end
+from chatbench.protocol.prompt_styles import STYLES
+from chatbench.simulation.log import open_log, read_log
 from chatbench.simulation.participants import TUNED, SimulatorSpec, open_assistant, open_simulator, read_specs
-from chatbench.simulation.run import AnyParticipant, LoopSettings, Planned, conversation_of
+from chatbench.simulation.run import LoopSettings, Planned, finished
 from chatbench.simulation.simulate import ChatSettings
 
 PERSON = "person"
+STOPPED = "stopped by the person"
 _MORE = "\\"
 _ACTS = ("Cc", "Cf")
 """Unicode's control and format characters: escape sequences begin with the first, the second can reverse a line."""
@@ -54,14 +50,14 @@ class StoppedByPersonError(Exception):
 class ChatView:
     """Shows one chat about a question; where there is no model for the assistant, the person is asked."""
 
-    def __init__(self, console: Console, question: Question, model: Participant | ConcurrentParticipant | None) -> None:
+    def __init__(self, console: Console, question: Question, model: AnyParticipant | None) -> None:
         self._console = console
         self._question = question
         self._model = model
         self.turns: list[Turn] = []
 
     def begin(self, simulator: str, assistant: str, *, seen: bool) -> None:
-        """Who speaks, and the user's question; `seen` where the simulator was fine-tuned on chats about it."""
+        """Who takes part, and the user's question; `seen` where the simulator was fine-tuned on chats about it."""
         self.say(f"user: {simulator}    assistant: {assistant}")
         if seen:
             self.say("note: the simulator was fine-tuned on people's chats about this question")
@@ -69,25 +65,28 @@ class ChatView:
         if self._model is None:
             self.say(_HELP)
 
-    def end(self, outcome: Outcome | None) -> None:
-        """How the chat ended, and what the guards saw."""
-        if outcome is None:
+    def end(self, ended: SimulatedConversation | None) -> None:
+        """How the chat ended, and what the failure detectors saw."""
+        if ended is None:
             self.say("\nended by you")
             return
-        if outcome.termination == "failed":
-            self._show("failed", outcome.reason, "red")
-        elif outcome.termination == "no_answer":
-            self._show("no answer even when forced", outcome.forced_text or "", "red")
+        if ended.termination == "failed":
+            self._show("failed", ended.reason, "red")
+        elif ended.termination == "no_answer":
+            self._show("no answer even when forced", ended.forced_text or "", "red")
         else:
-            verdict = "right" if outcome.letter == self._question.answer else f"wrong, it is {self._question.answer}"
-            head = "answer" if outcome.termination == "answered" else "answer when forced"
-            self._show(f"{head} ({verdict})", outcome.answer_text or "", "magenta")
-        if outcome.lenient_letter:
-            self.say(f"a lenient reader takes that for {outcome.lenient_letter}")
-        if outcome.observed:
-            self.say("guards saw: " + ", ".join(f"{name} {count}" for name, count in sorted(outcome.observed.items())))
+            verdict = "right" if ended.letter == self._question.answer else f"wrong, it is {self._question.answer}"
+            head = "answer" if ended.termination == "answered" else "answer when forced"
+            self._show(f"{head} ({verdict})", ended.answer_text or "", "magenta")
+        if ended.lenient_letter:
+            self.say(f"lenient answer extraction reads that as {ended.lenient_letter}")
+        if ended.observed:
+            self.say(
+                "failure detectors saw: "
+                + ", ".join(f"{name} {count}" for name, count in sorted(ended.observed.items()))
+            )
 
-    def simulator(self, participant: Participant | ConcurrentParticipant) -> FunctionParticipant:
+    def simulator(self, participant: AnyParticipant) -> FunctionParticipant:
         """The simulator, one request at a time."""
         return FunctionParticipant(lambda request: self._asked(participant, request), participant.identity)
 
@@ -111,12 +110,19 @@ class ChatView:
                 self._show("assistant", reply.text, "green")
         return reply
 
-    def _asked(self, participant: Participant | ConcurrentParticipant, request: Request) -> Reply | Failure:
+    def _asked(self, participant: AnyParticipant, request: Request) -> Reply | Failure:
         """One request to one participant of either kind; until it is answered a terminal shows who writes."""
         with self._console.status(f"the {'user' if request.participant == 'simulator' else 'assistant'} is writing"):
             if not isinstance(participant, ConcurrentParticipant):
                 return participant.reply_all([request])[0]
-            return run_to_end(_reply_and_close(participant, request))
+
+            async def reply_and_close() -> Reply | Failure:
+                try:
+                    return await participant.reply(request)
+                finally:
+                    await participant.close()
+
+            return run_to_end(reply_and_close())
 
     def _show(self, participant: str, text: str, colour: str) -> None:
         self._console.print(Text(f"\n{participant}", style=f"bold {colour}"))
@@ -147,16 +153,6 @@ def plain_text(text: str) -> str:
     return "".join("\ufffd" if category(each) in _ACTS and each not in "\n\t" else each for each in text)
 
 
-async def _reply_and_close(participant: ConcurrentParticipant, request: Request) -> Reply | Failure:
-    try:
-        return await participant.reply(request)
-    finally:
-        await participant.close()
-
-
-STOPPED = "stopped by the person"
-
-
 def chat(
     model: str,
     question_id: str,
@@ -169,83 +165,56 @@ def chat(
     split: str | None = None,
     save: Path | None = None,
     console: Console | None = None,
-) -> Outcome | None:
-    """Holds the chat and shows it; None where the person ended it.
+) -> SimulatedConversation | None:
+    """Runs the chat and shows it; None where the person ended it.
 
     Args:
         assistant: the spec of a model, None for the person.
-        simulator: who plays the user; `base model` and `split` say which of the tuned ones.
-        settings: seed, turns, temperatures, guards and the longest message; what goes for many chats is not looked at.
+        simulator: what plays the user; `base_model` and `split` say which of the tuned ones.
+        settings: seed, turns, temperatures, failure modes and the longest message; what is for many chats is ignored.
         save: a log, to which the chat is appended.
 
     Raises:
         ChatbenchError: no such question or split, or a participant cannot be opened.
     """
-    told = settings or ChatSettings()
-    study = workspace.study
-    question = _question(study, question_id)
-    candidates = [split] if split else _splits(simulator, model, workspace, base_model=base_model)
-    split_id, held_out = _split_for(question_id, candidates, workspace)
-    user = open_simulator(
-        simulator, model=model, workspace=workspace, split=split_id, base_model=base_model,
-        temperature=told.simulator_temperature, max_tokens=told.max_tokens,
-    )  # fmt: skip
-    name, other = _assistant(assistant, told, study)
-    view = ChatView(console or Console(), question, other)
-    view.begin(
-        str(user.identity.get("name", model)),
-        name,
-        seen=not held_out and simulator.trained_per_split and not base_model,
-    )
-    loop = LoopSettings(told.seed, told.max_user_turns, STYLES[simulator.style], told.guards)
-    index = sum(1 for _ in read_log(save)) if save else 0
-    planned = Planned(f"{question.id}|{name}|{index}", question, name, index)
-    outcome = _held(loop.begin(planned), view, user)
-    view.end(outcome)
-    if save:
-        ended = conversation_of(planned, outcome or Outcome(tuple(view.turns), "failed", STOPPED), told.seed)
-        record = Recorded(ended, user.identity, view.assistant().identity, loop.style.name, prompts_sha256(loop.style))
-        AppendOnlyLog(save).append([recorded_row(record)])
-        view.say(f"saved: {save}")
-    return outcome
-
-
-def _held(dialogue: Dialogue, view: ChatView, user: AnyParticipant) -> Outcome | None:
-    participants: dict[ParticipantName, Participant] = {
-        "simulator": view.simulator(user),
-        "assistant": view.assistant(),
-    }
-    try:
-        (outcome,) = hold_together([dialogue], participants)
-    except (StoppedByPersonError, KeyboardInterrupt):  # the second while a model writes
-        return None
-    return outcome
-
-
-def _question(study: Study, question_id: str) -> Question:
+    settings, study = settings or ChatSettings(), workspace.study
     if question_id not in study.questions:
         near = get_close_matches(question_id, study.questions, n=3) or sorted(study.questions)[:3]
         raise ChatbenchError(
             f"no question {question_id!r} in the study that was prepared",
             expected=f"one of its {len(study.questions)}, such as {', '.join(near)}",
         )
-    return study.questions[question_id]
-
-
-def _splits(simulator: SimulatorSpec, model: str, workspace: Workspace, *, base_model: bool) -> Sequence[str]:
-    """The splits whose simulator there is."""
-    if simulator.trained_per_split and not base_model:
-        return workspace.trained_splits(model)
-    return workspace.manifest.split_ids
-
-
-def _split_for(question_id: str, candidates: Sequence[str], workspace: Workspace) -> tuple[str, bool]:
-    """The first split from which the question was held out, else the first; and whether it was."""
+    question = study.questions[question_id]
+    per_split = simulator.trained_per_split and not base_model
+    candidates = [split] if split else workspace.trained_splits(model) if per_split else workspace.manifest.split_ids
     held_out = [each for each in candidates if question_id in workspace.split(each).question_ids("test")]
-    return (held_out or candidates)[0], bool(held_out)
+    user = open_simulator(
+        simulator, model=model, workspace=workspace, split=(held_out or candidates)[0], base_model=base_model,
+        temperature=settings.simulator_temperature, max_tokens=settings.max_tokens,
+    )  # fmt: skip
+    name, other = _assistant(assistant, settings, study)
+    view = ChatView(console or Console(), question, other)
+    view.begin(str(user.identity.get("name", model)), name, seen=per_split and not held_out)
+    loop = LoopSettings(settings.seed, settings.max_user_turns, STYLES[simulator.style], settings.failure_modes)
+    index = sum(1 for _ in read_log(save)) if save else 0
+    planned = Planned(f"{question.id}|{name}|{index}", question, name, index)
+    user_side, other_side = view.simulator(user), view.assistant()
+    ended: SimulatedConversation | None = None
+    with suppress(StoppedByPersonError, KeyboardInterrupt):  # the second while a model writes
+        (ended,) = run_in_waves([loop.begin(planned)], {"simulator": user_side, "assistant": other_side})
+    view.end(ended)
+    if save:
+        record = ended or SimulatedConversation(
+            planned.id, question.id, name, index, tuple(view.turns), "failed", STOPPED, style=simulator.style,
+            seed=settings.seed,
+        )  # fmt: skip
+        with open_log(save) as log:
+            log.append([asdict(finished(record, planned, user.identity, other_side.identity, loop.style))])
+        view.say(f"saved: {save}")
+    return ended
 
 
-def _assistant(spec: str | None, told: ChatSettings, study: Study) -> tuple[str, AnyParticipant | None]:
+def _assistant(spec: str | None, settings: ChatSettings, study: Study) -> tuple[str, AnyParticipant | None]:
     """Name and participant of the assistant; no participant for the person."""
     if spec is None:
         return PERSON, None
@@ -254,5 +223,5 @@ def _assistant(spec: str | None, told: ChatSettings, study: Study) -> tuple[str,
         raise ChatbenchError(
             f"--assistant {spec}: a chat has one assistant", expected=f"one, such as {specs[0].kind}:{specs[0].name}"
         )
-    participant = open_assistant(specs[0], study, temperature=told.assistant_temperature, max_tokens=told.max_tokens)
-    return specs[0].name, participant
+    temperature, max_tokens = settings.assistant_temperature, settings.max_tokens
+    return specs[0].name, open_assistant(specs[0], study, temperature=temperature, max_tokens=max_tokens)

@@ -7,19 +7,19 @@ import dataclasses
 import pytest
 from tests.protocol.test_dialogue import QUESTION
 
-from chatbench.core.records import EMPTY_TURN, Message, Turn
+from chatbench.core.records import EMPTY_TURN, Message, SimulatedConversation, Turn
 from chatbench.data.truncation import asked_without_oldest, exchanges_asked_with
 from chatbench.protocol import prompts
 from chatbench.protocol.answers import FinalAnswer, Said
-from chatbench.protocol.dialogue import Failure, FunctionParticipant, Outcome, Reply, Request, dialogue
-from chatbench.protocol.dialogue_runner import hold_together
+from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request, dialogue
+from chatbench.protocol.dialogue_runner import run_in_waves
 from chatbench.protocol.prompt_styles import STYLES, TWO_STEP, StyleName, UserLm, prompts_sha256
 
 TURNS = (Turn("user", "first"), Turn("assistant", "reply"))
 LONGER = (*TURNS, Turn("user", "second"), Turn("assistant", "another"))
 
 
-def held(style: StyleName, *says: str, max_user_turns: int = 10) -> tuple[Outcome, list[Request]]:
+def simulated(style: StyleName, *says: str, max_user_turns: int = 10) -> tuple[SimulatedConversation, list[Request]]:
     """The outcome and the simulator's requests of a dialogue in which it says these one after the other."""
     asked: list[Request] = []
 
@@ -29,7 +29,7 @@ def held(style: StyleName, *says: str, max_user_turns: int = 10) -> tuple[Outcom
 
     participants = {"simulator": simulator, "assistant": lambda _: Reply("4")}
     one = dialogue(QUESTION, "id", base_seed=0, max_user_turns=max_user_turns, style=STYLES[style])
-    (outcome,) = hold_together(
+    (outcome,) = run_in_waves(
         [one], {name: FunctionParticipant(function, {}) for name, function in participants.items()}
     )  # type: ignore[misc]  # names are literals
     return outcome, asked
@@ -88,13 +88,13 @@ def test_iqa_eval_is_asked_in_one_system_message_word_for_word() -> None:
 
 def test_iqa_eval_may_answer_before_it_asked_anything() -> None:
     # The two-step rule, by which the first turn is always a message, is the likely mistake.
-    outcome, _ = held("iqa-eval", "Easy. So, the answer is: B.")
+    outcome, _ = simulated("iqa-eval", "Easy. So, the answer is: B.")
 
     assert (outcome.termination, outcome.letter, outcome.turns) == ("answered", "B", ())
 
 
 def test_iqa_eval_asks_then_answers_and_its_other_words_are_messages() -> None:
-    outcome, asked = held("iqa-eval", '"YOU: What is 2+2?"', "Answer: C", "I see. So, the answer is: (B)")
+    outcome, asked = simulated("iqa-eval", '"YOU: What is 2+2?"', "Answer: C", "I see. So, the answer is: (B)")
 
     assert [turn.text for turn in outcome.turns] == ["What is 2+2?", "4", "Answer: C", "4"]
     assert (outcome.termination, outcome.answer_text, outcome.letter) == ("answered", "(B)", None)
@@ -103,7 +103,7 @@ def test_iqa_eval_asks_then_answers_and_its_other_words_are_messages() -> None:
 
 
 def test_iqa_eval_that_only_asks_is_forced() -> None:
-    outcome, asked = held("iqa-eval", "a?", "b?", "So, the answer is: D", max_user_turns=2)
+    outcome, asked = simulated("iqa-eval", "a?", "b?", "So, the answer is: D", max_user_turns=2)
 
     assert (outcome.termination, outcome.letter, outcome.forced_text) == ("forced", "D", "So, the answer is: D")
     assert asked[-1].messages[0].content.startswith(prompts.IQA_EVAL_FORCED.partition("\n")[0])
@@ -122,7 +122,7 @@ def test_a_userlm_sees_the_intent_and_the_chat_with_its_roles() -> None:
 
 
 def test_a_userlm_ends_its_chat_by_a_token_and_is_then_asked_for_the_letter() -> None:
-    outcome, asked = held("userlm", "what is 2+2", "<|endconversation|>", "Answer: B")
+    outcome, asked = simulated("userlm", "what is 2+2", "<|endconversation|>", "Answer: B")
 
     assert [request.purpose for request in asked] == ["turn", "turn", "forced"]
     assert asked[2].messages[0].content.endswith(f"B. 4\nC. 5\nD. 6\n\n{prompts.FORCED_ANSWER}")
@@ -132,7 +132,7 @@ def test_a_userlm_ends_its_chat_by_a_token_and_is_then_asked_for_the_letter() ->
 
 
 def test_last_words_before_the_token_are_sent_and_answered_and_nothing_is_asked_after() -> None:
-    outcome, asked = held("userlm", "what is 2+2", "thanks!<|endconversation|>", "4 I think")
+    outcome, asked = simulated("userlm", "what is 2+2", "thanks!<|endconversation|>", "4 I think")
 
     assert [turn.text for turn in outcome.turns] == ["what is 2+2", "4", "thanks!", "4"]
     assert [request.purpose for request in asked] == ["turn", "turn", "forced"]
@@ -141,20 +141,20 @@ def test_last_words_before_the_token_are_sent_and_answered_and_nothing_is_asked_
 
 def test_silence_ends_a_userlms_chat_as_the_token_does() -> None:
     # A server that leaves special tokens out of its texts sends nothing in the token's place.
-    outcome, _ = held("userlm", "what is 2+2", "", "Answer: B")
+    outcome, _ = simulated("userlm", "what is 2+2", "", "Answer: B")
 
     assert (outcome.termination, outcome.letter, outcome.observed) == ("forced", "B", {})
 
 
 def test_an_answer_in_a_userlms_chat_is_a_message_like_any_other() -> None:
-    outcome, _ = held("userlm", "hi", "Answer: B", "<|endconversation|>", "Answer: C<|endconversation|>")
+    outcome, _ = simulated("userlm", "hi", "Answer: B", "<|endconversation|>", "Answer: C<|endconversation|>")
 
     assert outcome.turns[2] == Turn("user", "Answer: B")
     assert (outcome.termination, outcome.letter) == ("forced", "C")
 
 
 def test_a_userlm_that_ends_before_it_began_said_nothing() -> None:
-    outcome, _ = held("userlm", "<|endconversation|>")
+    outcome, _ = simulated("userlm", "<|endconversation|>")
 
     assert (outcome.termination, outcome.reason, outcome.observed) == ("failed", EMPTY_TURN, {})
 

@@ -6,7 +6,7 @@ import pytest
 
 from chatbench.core.records import Question, Turn
 from chatbench.protocol.answers import FinalAnswer, Said, read_answer
-from chatbench.protocol.failure_modes import Guard, observed_in
+from chatbench.protocol.failure_modes import FailureMode, observed_in
 
 TRAIN = Question(
     "q1",
@@ -24,12 +24,12 @@ PROOF = (
 )
 
 
-def seen(message: str, turns: tuple[Turn, ...] = CHAT, question: Question = TRAIN) -> set[Guard]:
+def seen(message: str, turns: tuple[Turn, ...] = CHAT, question: Question = TRAIN) -> set[FailureMode]:
     return set(observed_in(read_answer(message) or Said(message), turns, question))
 
 
 @pytest.mark.parametrize(
-    ("message", "turns", "guard"),
+    ("message", "turns", "mode"),
     [
         (OPENING.capitalize() + "?", CHAT, "two_openings"),
         ("so how fast is a train that goes 60 km in 40 minutes on average", CHAT, "two_openings"),
@@ -49,8 +49,8 @@ def seen(message: str, turns: tuple[Turn, ...] = CHAT, question: Question = TRAI
         ("I'd be happy to help you with that!", CHAT, "assistant_work"),
     ],
 )
-def test_each_guard_sees_its_fault(message: str, turns: tuple[Turn, ...], guard: Guard) -> None:
-    assert guard in seen(message, turns)
+def test_each_failure_is_detected(message: str, turns: tuple[Turn, ...], mode: FailureMode) -> None:
+    assert mode in seen(message, turns)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_each_guard_sees_its_fault(message: str, turns: tuple[Turn, ...], guard:
     ],
 )
 def test_what_people_write_is_not_counted(message: str, turns: tuple[Turn, ...]) -> None:
-    # A guard for any "Answer:", any thanks, or any long message would fire here: the likely mistakes.
+    # A detector for any "Answer:", any thanks, or any long message would fire here: the likely mistakes.
     assert seen(message, turns) == set()
 
 

@@ -1,18 +1,23 @@
-"""The simulators of the command line: their specs, what they refuse, and those that need no fine-tuning."""
+"""Who takes part: specs of simulators and assistants, models on this machine and behind endpoints, what is refused."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.loopback_endpoint import LoopbackEndpoint, completion, running
 from tests.support.chat_templates import CHATML, NO_SYSTEM, chat_tokenizer
 from tests.support.tiny_models import save_tiny_model, tiny_model
 from transformers import GPT2LMHeadModel
 
+from chatbench.api import assistant, run, simulator
+from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Question, Turn
 from chatbench.data.workspace import Workspace
+from chatbench.endpoints.participant import EndpointParticipant
 from chatbench.models.loading import Loaded
 from chatbench.models.local_participants import LocalSimulator, LocalUserLm
 from chatbench.protocol.dialogue import Failure, Reply, Request
@@ -22,9 +27,11 @@ from chatbench.protocol.prompts import USERLM_END
 from chatbench.simulation.participants import (
     SIMULATORS,
     TUNED,
+    AssistantSpec,
     SimulatorSpec,
     open_simulator,
     read_simulator_spec,
+    read_specs,
     simulator_lines,
 )
 
@@ -85,9 +92,10 @@ def test_a_spec_that_cannot_be_read_says_what_could_be(text: str, said: str) -> 
     assert said in str(caught.value)
 
 
-def test_a_key_in_a_spec_is_not_shown() -> None:
+@pytest.mark.parametrize("read", [read_simulator_spec, lambda text: read_specs([text], [])])
+def test_a_key_in_a_spec_is_not_shown(read: Callable[[str], object]) -> None:
     with pytest.raises(ChatbenchError) as caught:
-        read_simulator_spec("two-step:opnai:m#sk-secret")
+        read("two-step:opnai:m#sk-secret")
     assert "secret" not in str(caught.value)
 
 
@@ -101,6 +109,34 @@ def test_every_listed_simulator_can_be_named() -> None:
     for one in SIMULATORS:
         assert read_simulator_spec(one.example).text() in (one.example, f"two-step:{one.example}")
         assert any(one.example in line and one.needs in line for line in simulator_lines())
+
+
+def test_an_assistants_spec_names_kind_argument_and_the_name_in_the_study() -> None:
+    texts = ["scripted:all", "replay:gpt-4o", "llama-3.1-8b=local:models/llama", "openai:m@http://h/v1#K"]
+
+    assert read_specs(texts, ["gpt-4o"]) == [
+        AssistantSpec("scripted-strong", "scripted", "scripted-strong"),
+        AssistantSpec("scripted-weak", "scripted", "scripted-weak"),
+        AssistantSpec("gpt-4o", "replay", "gpt-4o"),
+        AssistantSpec("llama-3.1-8b", "local", "models/llama"),
+        AssistantSpec("m", "openai", "m@http://h/v1#K"),
+    ]
+    assert [spec.name for spec in read_specs(["replay:all"], ["a", "b"])] == ["a", "b"]
+    assert read_specs(["gpt-4o=scripted:weak"], [])[0].name == "gpt-4o"
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [[], ["gpt-4o"], ["replay:nobody"], ["x=replay:all"], ["scripted:clever"], ["scripted:weak", "scripted:all"]],
+)
+def test_an_assistant_that_cannot_be_used_is_refused(texts: list[str]) -> None:
+    with pytest.raises(ChatbenchError):
+        read_specs(texts, ["gpt-4o"])
+
+
+def test_the_command_lists_simulators(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--list-simulators"]) == 0
+    assert "userlm:local:microsoft/UserLM-8b" in capsys.readouterr().out
 
 
 # ---- models on this machine ----
@@ -152,8 +188,8 @@ def test_a_prompt_of_iqa_eval_that_is_too_long_loses_its_oldest_turns() -> None:
 
 def opened(spec: str, *, split: str = "split_0", max_tokens: int = 8) -> LocalSimulator | LocalUserLm:
     participant = open_simulator(
-        read_simulator_spec(spec), model="tiny", workspace=Workspace(results=Path("none")), split=split, temperature=1.0,
-        max_tokens=max_tokens,
+        read_simulator_spec(spec), model="tiny", workspace=Workspace(results=Path("none")), split=split,
+        temperature=1.0, max_tokens=max_tokens,
     )  # fmt: skip
     assert isinstance(participant, LocalSimulator | LocalUserLm)
     return participant
@@ -219,6 +255,77 @@ def test_an_assistants_template_is_no_userlms() -> None:
         userlm("A", template=CHATML)
 
 
+# ---- behind endpoints ----
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackEndpoint]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    one = LoopbackEndpoint(models=("m", "tiny-split_0", "tiny-split_3"))
+    with running(one):
+        yield one
+
+
+def opened_behind(server: LoopbackEndpoint, style: StyleName, kind: str, model: str = "m") -> EndpointParticipant:
+    spec = read_simulator_spec(f"{style}:{kind}:{model}@{server.url}")
+    participant = open_simulator(
+        spec, model="any", workspace=Workspace(results=Path("none")), split="split_3", max_tokens=9
+    )
+    assert isinstance(participant, EndpointParticipant)
+    server.asked.clear()
+    return participant
+
+
+def asked(participant: EndpointParticipant, style: StyleName) -> Reply:
+    messages = STYLES[style].messages(QUESTION.full_text, TURNS)
+    (reply,) = participant.reply_all([Request("simulator", messages, QUESTION.id, 1, "turn")])
+    assert isinstance(reply, Reply)
+    return reply
+
+
+@pytest.mark.parametrize("style", ["two-step", "iqa-eval"])
+def test_each_split_is_simulated_by_its_own_adapter_in_the_form_of_training(
+    server: LoopbackEndpoint, style: StyleName
+) -> None:
+    asked(opened_behind(server, style, "completions", "tiny-{split}"), style)
+
+    (body,) = server.asked
+    assert body["model"] == "tiny-split_3"
+    assert body["prompt"] == prompt_text(STYLES[style].messages(QUESTION.full_text, TURNS))
+    assert body["stop"] == ["[END]"]
+
+
+@pytest.mark.parametrize(
+    ("style", "roles"),
+    [("two-step", ["system", "user"]), ("iqa-eval", ["system"]), ("userlm", ["system", "user", "assistant"])],
+)
+def test_a_chat_endpoint_gets_the_messages_of_the_style(
+    server: LoopbackEndpoint, style: StyleName, roles: list[str]
+) -> None:
+    asked(opened_behind(server, style, "openai"), style)
+
+    (body,) = server.asked
+    assert [message["role"] for message in body["messages"]] == roles
+
+
+def test_an_adapter_that_the_server_does_not_have_is_told_before_the_run(server: LoopbackEndpoint) -> None:
+    with pytest.raises(ChatbenchError, match="other-split_3"):
+        opened_behind(server, "two-step", "completions", "other-{split}")
+
+
+@pytest.mark.parametrize("end", [USERLM_END, ""])
+def test_a_userlm_behind_a_server_ends_its_chat_whether_or_not_the_token_is_written(
+    server: LoopbackEndpoint, end: str
+) -> None:
+    user = simulator(f"userlm:openai:m@{server.url}")
+    server.script = [completion("what is 2+2"), completion(end), completion("Answer: B")]
+
+    (record,) = run(user, assistant("scripted:strong"), [QUESTION], conversations=1)
+
+    assert (record.termination, record.letter, len(record.turns)) == ("forced", "B", 2)
+    assert record.usage.simulator_tokens > 0
+
+
 # ---- what is refused ----
 
 
@@ -234,7 +341,7 @@ def test_expected_answers_need_a_two_step_simulator_on_this_machine() -> None:
             )
 
 
-def test_an_base_model_base_is_the_tuned_simulators() -> None:
+def test_only_the_tuned_simulator_has_a_base_model() -> None:
     with pytest.raises(ChatbenchError, match="only the tuned simulator has a base model"):
         open_simulator(
             read_simulator_spec("two-step:openai:m"),
@@ -248,3 +355,13 @@ def test_an_base_model_base_is_the_tuned_simulators() -> None:
 def test_a_model_that_was_not_fine_tuned_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ChatbenchError, match="no model fine-tuned on split_4"):
         open_simulator(TUNED, model="tiny", workspace=Workspace(results=tmp_path), split="split_4")
+
+
+def test_the_base_model_simulator_is_the_base_of_the_recipe(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "base")
+
+    simulator = open_simulator(
+        TUNED, model=str(folder), workspace=Workspace(results=tmp_path), split="split_0", base_model=True
+    )
+
+    assert simulator.identity["name"] == "base base model"

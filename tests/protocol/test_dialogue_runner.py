@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import Question
-from chatbench.protocol.dialogue import Dialogue, Failure, FunctionParticipant, Outcome, Reply, Request, dialogue
-from chatbench.protocol.dialogue_runner import hold_concurrently, run_to_end
+from chatbench.core.records import Question, SimulatedConversation
+from chatbench.protocol.dialogue import Dialogue, Failure, FunctionParticipant, Reply, Request, dialogue
+from chatbench.protocol.dialogue_runner import run_concurrently, run_to_end
 
 QUESTION = Question("q", "maths", "What is 1+1?", ("1", "2", "3", "4"), "B")
 
@@ -55,21 +55,21 @@ class Echo:
         self.closed += 1
 
 
-def dialogues(count: int) -> Iterator[tuple[str, Dialogue]]:
+def dialogues(count: int) -> Iterator[Dialogue]:
     for number in range(count):
-        yield f"c{number}", dialogue(QUESTION, f"c{number}", base_seed=0)
+        yield dialogue(QUESTION, f"c{number}", base_seed=0)
 
 
 def test_every_dialogue_ends_as_it_would_alone() -> None:
-    ended: dict[str, Outcome] = {}
+    ended: list[SimulatedConversation] = []
 
-    held = hold_concurrently(
-        dialogues(20), {"simulator": SIMULATOR, "assistant": Echo()}, active=7, finished=ended.__setitem__
+    count = run_concurrently(
+        dialogues(20), {"simulator": SIMULATOR, "assistant": Echo()}, active=7, finished=ended.append
     )
 
-    assert held == len(ended) == 20
-    assert all(outcome.turns[1].text == f"you said hi in {name}" for name, outcome in ended.items())
-    assert {outcome.letter for outcome in ended.values()} == {"B"}
+    assert count == len({chat.id for chat in ended}) == len(ended) == 20
+    assert all(chat.turns[1].text == f"you said hi in {chat.id}" for chat in ended)
+    assert {chat.letter for chat in ended} == {"B"}
 
 
 def test_not_more_dialogues_are_begun_than_may_be_under_way() -> None:
@@ -78,7 +78,7 @@ def test_not_more_dialogues_are_begun_than_may_be_under_way() -> None:
     ended: list[str] = []
     most = []
 
-    def counted() -> Iterator[tuple[str, Dialogue]]:
+    def counted() -> Iterator[Dialogue]:
         nonlocal begun
         for one in dialogues(30):
             begun += 1
@@ -86,8 +86,8 @@ def test_not_more_dialogues_are_begun_than_may_be_under_way() -> None:
             yield one
 
     echo = Echo(together=5)
-    hold_concurrently(
-        counted(), {"simulator": SIMULATOR, "assistant": echo}, active=5, finished=lambda name, _: ended.append(name)
+    run_concurrently(
+        counted(), {"simulator": SIMULATOR, "assistant": echo}, active=5, finished=lambda chat: ended.append(chat.id)
     )
 
     assert max(most) == 5
@@ -107,8 +107,8 @@ def test_a_participant_in_batches_is_asked_for_all_who_wait_in_one_other_thread(
             threads.add(threading.current_thread().name)
             return [simulated(request) for request in requests]
 
-    hold_concurrently(
-        dialogues(12), {"simulator": Batched(), "assistant": Echo(together=12)}, active=12, finished=lambda *_: None
+    run_concurrently(
+        dialogues(12), {"simulator": Batched(), "assistant": Echo(together=12)}, active=12, finished=lambda _: None
     )
 
     assert batches == [12, 12]
@@ -116,14 +116,14 @@ def test_a_participant_in_batches_is_asked_for_all_who_wait_in_one_other_thread(
     assert threading.current_thread().name not in threads
 
 
-def test_a_dead_participant_stops_the_run_after_those_that_ended_were_told() -> None:
+def test_a_dead_participant_stops_the_run_after_those_that_ended_were_handed_over() -> None:
     echo = Echo(dies_at=6)
     ended: list[str] = []
 
     with pytest.raises(ChatbenchError, match="the endpoint is dead"):
-        hold_concurrently(
+        run_concurrently(
             dialogues(10), {"simulator": SIMULATOR, "assistant": echo}, active=1,
-            finished=lambda name, _: ended.append(name),
+            finished=lambda chat: ended.append(chat.id),
         )  # fmt: skip
 
     assert ended == ["c0", "c1", "c2", "c3", "c4"]
@@ -135,40 +135,40 @@ def test_an_error_of_a_participant_in_batches_is_raised_too() -> None:
         raise ChatbenchError("out of memory")
 
     with pytest.raises(ChatbenchError, match="out of memory"):
-        hold_concurrently(
+        run_concurrently(
             dialogues(10),
             {"simulator": FunctionParticipant(broken, {}), "assistant": Echo()},
             active=4,
-            finished=lambda *_: None,
+            finished=lambda _: None,
         )
 
 
 def test_after_a_request_to_stop_those_under_way_are_brought_to_their_end() -> None:
     ended: list[str] = []
 
-    held = hold_concurrently(
+    count = run_concurrently(
         dialogues(10), {"simulator": SIMULATOR, "assistant": Echo()}, active=3,
-        finished=lambda name, _: ended.append(name), may_begin=lambda: not ended,
+        finished=lambda chat: ended.append(chat.id), may_begin=lambda: not ended,
     )  # fmt: skip
 
-    assert held == len(ended) == 3
+    assert count == len(ended) == 3
 
 
 def test_a_refused_request_ends_its_dialogue_with_what_was_said_and_asks_nobody() -> None:
     echo = Echo()
-    heard: list[str] = []
-    ended: list[Outcome] = []
+    asked: list[str] = []
+    ended: list[SimulatedConversation] = []
 
-    hold_concurrently(
+    run_concurrently(
         dialogues(1), {"simulator": SIMULATOR, "assistant": echo}, active=1,
-        finished=lambda _, outcome: ended.append(outcome),
+        finished=ended.append,
         refused=lambda request: Failure("spent", transient=True) if len(request.messages[1].content) > 150 else None,
-        heard=lambda request, _: heard.append(request.participant),
+        replied=lambda request, _: asked.append(request.participant),
     )  # fmt: skip
 
     assert (ended[0].termination, ended[0].reason, ended[0].transient) == ("failed", "spent", True)
     assert ended[0].usage.assistant_tokens == 3
-    assert heard == ["simulator", "assistant"]
+    assert asked == ["simulator", "assistant"]
 
 
 def test_an_interrupt_in_a_notebook_stops_what_runs_in_the_other_thread() -> None:
@@ -202,8 +202,8 @@ def test_an_interrupt_in_a_notebook_stops_what_runs_in_the_other_thread() -> Non
 def test_it_works_where_an_event_loop_runs_already() -> None:
     # In a notebook `asyncio.run` is refused.
     async def in_a_notebook() -> int:
-        return hold_concurrently(
-            dialogues(2), {"simulator": SIMULATOR, "assistant": Echo()}, active=2, finished=lambda *_: None
+        return run_concurrently(
+            dialogues(2), {"simulator": SIMULATOR, "assistant": Echo()}, active=2, finished=lambda _: None
         )
 
     assert run_to_end(in_a_notebook()) == 2

@@ -1,20 +1,24 @@
-"""The dry run: what would be held, where, and what it would cost, with nothing loaded, asked or written."""
+"""Several splits, each by its own adapter, and the dry run: what would be simulated, and what it would cost."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
 import pytest
+from benchmarks.loopback_endpoint import LoopbackEndpoint, running
 from tests.support.simulated_logs import prepared, questions, rewrite_log, write_log
+from tests.support.study_files import tiny_folder
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Usage
 from chatbench.data.workspace import Workspace
 from chatbench.simulation.budget import Price, Prices
+from chatbench.simulation.log import read_conversations
 from chatbench.simulation.participants import read_simulator_spec
 from chatbench.simulation.simulate import ChatSettings, task_of
 from chatbench.simulation.simulate_splits import Estimate, estimate
@@ -46,8 +50,8 @@ def test_what_is_missing_is_counted_per_assistant_in_blocks_or_one_by_one(place:
         ("llama-3.1-8b", 20, 13, 2),
     ]
     assert found.missing == 7
-    assert found.lines()[0] == "gpt-4o: 20 conversations, 20 recorded, nothing to hold"
-    assert found.lines()[1] == "llama-3.1-8b: 20 conversations, 13 recorded, 7 to hold, in 2 blocks"
+    assert found.lines()[0] == "gpt-4o: 20 conversations, 20 recorded, nothing to simulate"
+    assert found.lines()[1] == "llama-3.1-8b: 20 conversations, 13 recorded, 7 to simulate, in 2 blocks"
     assert found.lines()[-1].endswith("simulations/tiny/split_0/conversations.jsonl")
     assert [one.blocks for one in estimated(place, ENDPOINT, block_size=5).pending] == [None]
     settings.write_text(settings.read_text().replace('"simulator_kind": "tuned"', '"simulator_kind": "openai"'))
@@ -92,15 +96,15 @@ def test_the_command_says_it_all_and_touches_nothing(
 
     assert main(["simulate", "any-name", *chats, *options, "--dry-run"]) == 0
 
-    told = capsys.readouterr().out
-    assert "split_0: gpt-4o: 20 conversations, 0 recorded, 20 to hold, one by one" in told
-    assert "per 1,000 conversations" in told
-    assert "in all 20 conversations to hold, about $" in told
+    shown = capsys.readouterr().out
+    assert "split_0: gpt-4o: 20 conversations, 0 recorded, 20 to simulate, one by one" in shown
+    assert "per 1,000 conversations" in shown
+    assert "in all 20 conversations to simulate, about $" in shown
     assert sorted(place.data.parent.rglob("*")) == before
 
 
 def test_what_the_run_would_refuse_the_dry_run_refuses(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    # It once promised to hold what was missing of a log that was made with other settings.
+    # It once promised to simulate what was missing of a log that was made with other settings.
     log = write_log(place, "split_0", leave_out=7)
     settings = log.with_suffix(".run.json")
     settings.write_text(json.dumps({"settings": {"seed": 7}, "assistants": {}}))
@@ -110,7 +114,7 @@ def test_what_the_run_would_refuse_the_dry_run_refuses(place: Workspace, capsys:
     assert main(asked) == 2
     assert "made with seed 7" in capsys.readouterr().err
     assert main([*asked, "--overwrite"]) == 0
-    assert "in all 40 conversations to hold" in capsys.readouterr().out
+    assert "in all 40 conversations to simulate" in capsys.readouterr().out
 
 
 def test_a_log_that_is_overwritten_is_not_read(place: Workspace) -> None:
@@ -130,7 +134,7 @@ def test_a_log_that_is_overwritten_is_not_read(place: Workspace) -> None:
     [
         (["--budget-usd", "5"], "without a price"),
         (["--simulator-price", "cheap"], "--simulator-price 'cheap'"),
-        (["--end-on", "boredom"], "no such guard"),
+        (["--end-on", "boredom"], "no such failure detector"),
         (["--budget-tokens", "0"], "more than 0"),
         (["--concurrency", "0"], "concurrency is 0"),
         (["--assistant-temperature", "-1"], "assistant_temperature is -1"),
@@ -145,3 +149,49 @@ def test_an_option_that_makes_no_sense_is_told(
     assert main(["simulate", "tiny", "--assistant", "replay:all", *folders, "--dry-run", *option]) == 2
 
     assert message in capsys.readouterr().err
+
+
+# ---- one server, an adapter per split ----
+
+BOTH = ("split_0", "split_1")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackEndpoint]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    one = LoopbackEndpoint(models=("m", *(f"mine-{split}" for split in BOTH)))
+    with running(one):
+        yield one
+
+
+def simulated(folder: Path, server: LoopbackEndpoint) -> int:
+    """Exit code of the command."""
+    study, data = tiny_folder(folder / "study"), folder / "data"
+    assert main(["prepare-splits", "--study", str(study), "--out", str(data), "--splits", "2"]) == 0
+    who = f"--simulator two-step:completions:mine-{{split}}@{server.url} --assistant gpt-4o=openai:m@{server.url}"
+    where = ["--data", str(data), "--results", str(folder / "results")]
+    return main(["simulate", "mine", *who.split(), "--conversations", "2", *where])
+
+
+def test_each_split_is_simulated_by_its_own_adapter(tmp_path: Path, server: LoopbackEndpoint) -> None:
+    assert simulated(tmp_path, server) == 0
+
+    for split in BOTH:
+        chats = read_conversations(Workspace(results=tmp_path / "results").conversations("mine", split))
+        held_out = Workspace(tmp_path / "data").split(split).question_ids("test")
+        assert {chat.question_id for chat in chats} == set(held_out)
+        assert len(chats) == 2 * len(held_out)
+        assert all(chat.usage.simulator_prompt_tokens and chat.usage.assistant_tokens for chat in chats)
+    order = [each["model"] for each in server.asked if "prompt" in each]
+    assert order == sorted(order)  # all of split_0's adapter, then all of split_1's
+    assert set(order) == {f"mine-{split}" for split in BOTH}
+
+
+def test_an_adapter_that_is_missing_is_told_before_anything_is_simulated(
+    tmp_path: Path, server: LoopbackEndpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.models = ("m", "mine-split_0")
+
+    assert simulated(tmp_path, server) == 2
+    assert "has not mine-split_1" in capsys.readouterr().err
+    assert server.asked == []

@@ -1,0 +1,49 @@
+"""Prices and budgets worked by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import Usage
+from chatbench.protocol.dialogue import Failure, Reply, Request
+from chatbench.simulation.budget import Price, Prices, Spending, read_price
+
+
+def test_dollars_are_tokens_times_prices_of_their_side() -> None:
+    # Per side, and read and written apart: 3 x 2 + 5 x 10 for the simulator, 7 x 1 + 11 x 4 for the assistant.
+    prices = Prices(read_price("--simulator-price", "2/10"), Price(1, 4))
+
+    assert prices.usd(Usage(3, 5, 7, 11)) == pytest.approx(107e-6)
+    assert Prices(None, Price(1, 4)).usd(Usage(3, 5, 7, 11)) == pytest.approx(51e-6)
+
+
+@pytest.mark.parametrize("text", ["10", "2.5/", "a/b", "-1/2", "1/2/3", ""])
+def test_a_price_that_cannot_be_read_is_told(text: str) -> None:
+    with pytest.raises(ChatbenchError, match="--assistant-price"):
+        read_price("--assistant-price", text)
+
+
+def test_a_budget_that_cannot_be_kept_is_refused() -> None:
+    with pytest.raises(ChatbenchError, match="without a price"):
+        Spending(Prices(), max_usd=5)
+    with pytest.raises(ChatbenchError, match="more than 0"):
+        Spending(Prices(), max_tokens=0)
+    silent = Spending(Prices(), max_tokens=100)
+    silent.metered = frozenset({"assistant"})
+    request = Request("assistant", (), "q", 0, "reply")
+    with pytest.raises(ChatbenchError, match="does not say how many tokens"):
+        silent.replied(request, Reply("hello"))
+    silent.replied(request, Failure("HTTP 503", transient=True))
+
+
+def test_room_is_judged_by_those_that_ended_not_by_parts_of_those_under_way() -> None:
+    # By what was spent over what ended, 3 under way would look like 4 times the cost, and the run would stop early.
+    spending = Spending(Prices(), max_tokens=1000)
+    spending.began(4)
+    for _ in range(4):
+        spending.replied(Request("simulator", (), "q", 0, "turn"), Reply("", tokens=100))
+    spending.ended(Usage(simulator_tokens=100))
+
+    assert spending.leaves_room(6)
+    assert not spending.leaves_room(7)

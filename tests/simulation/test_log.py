@@ -1,0 +1,262 @@
+"""Logs: what a kill leaves, who may write, what is refused, and that a record survives the file."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import AnswerProbabilities, SimulatedConversation, Turn, Usage
+from chatbench.simulation.log import (
+    checksummed_line,
+    open_log,
+    read_conversations,
+    read_log,
+    read_recorded,
+    settings_path,
+)
+
+ROWS = [
+    {"id": f"r{n}", "text": text}
+    for n, text in enumerate(['quote " here', "line\u2028end", "é\n", "", '"}\n, "sha256"'])
+]
+CHAT = SimulatedConversation(
+    id="q|b|1", question_id="q", assistant="b", index=1, style="two-step", prompts_sha256="abc",
+    simulator={"name": "s"}, assistant_identity={"name": "a"}, seed=7,
+    turns=(Turn("user", "hi\u2028"), Turn("assistant", "ho")), termination="forced", answer_text="(B)",
+    lenient_letter="B", forced_text="Answer: (B)", final_output=' "Answer: (B)"', turns_dropped=2,
+    observed={"role_flip": 2}, usage=Usage(1, 2, 3, 4), seconds=1.25,
+    answer_probabilities=(None, AnswerProbabilities(0.5, (0.1, 0.2, 0.3, 0.4))), expected_correct=0.2,
+)  # fmt: skip
+
+
+def rows_in(path: Path) -> list[dict[str, object]]:
+    return [row for _, row in read_log(path)]
+
+
+def append(path: Path, rows: Sequence[dict[str, object]]) -> int:
+    with open_log(path) as log:
+        return log.append(rows)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "log.jsonl"
+
+
+# ---- lines ----
+
+
+def test_cut_at_every_byte_the_log_goes_on_with_every_complete_line(path: Path) -> None:
+    # Appending behind an incomplete line would glue two records into one: the likely mistake.
+    append(path, ROWS)
+    complete = path.read_bytes()
+
+    for length in range(len(complete)):
+        path.write_bytes(complete[:length])
+        kept = complete[:length].count(b"\n")
+        assert rows_in(path) == ROWS[:kept]
+        assert path.stat().st_size == length  # a reader repairs nothing
+        assert append(path, ROWS) == len(ROWS) - kept
+        assert path.read_bytes() == complete
+
+
+def test_a_long_incomplete_line_is_cut_off(path: Path) -> None:
+    append(path, ROWS[:1])
+    with path.open("ab") as file:
+        file.write(b"x" * 150_000)
+
+    assert append(path, ROWS) == len(ROWS) - 1
+    assert path.read_bytes() == b"".join(map(checksummed_line, ROWS))  # writing over it would leave its rest
+
+
+def test_only_a_transient_record_is_followed_by_another_of_its_id(path: Path) -> None:
+    transient, final = {"id": "a", "transient": True}, {"id": "a", "transient": False}
+
+    with open_log(path) as log:
+        assert [log.append([row]) for row in (transient, transient, final, transient, final)] == [1, 1, 1, 0, 0]
+        assert log.append([*ROWS, *ROWS]) == len(ROWS)
+    with open_log(path) as log:
+        assert log.recorded == {"a", *(row["id"] for row in ROWS)}
+
+
+@given(line=st.integers(0, len(ROWS) - 1), share=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
+@examples(deadline=None, max_examples=200)
+def test_a_line_with_any_other_byte_is_named(
+    tmp_path_factory: pytest.TempPathFactory, line: int, share: float, byte: int
+) -> None:
+    lines = [checksummed_line(row) for row in ROWS]
+    place = int(share * (len(lines[line]) - 1))  # not the line end
+    if lines[line][place] == byte or byte == ord("\n"):
+        return
+    lines[line] = lines[line][:place] + bytes([byte]) + lines[line][place + 1 :]
+    path = tmp_path_factory.mktemp("damaged") / "log.jsonl"
+    path.write_bytes(b"".join(lines))
+
+    with pytest.raises(ChatbenchError, match=f"log.jsonl, line {line + 1}: .*\n.*\n.*fix: "):
+        rows_in(path)
+    with pytest.raises(ChatbenchError, match=f"line {line + 1}:"):
+        append(path, ROWS)
+
+
+def test_a_line_without_a_checksum_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"id": "a"}\n')
+
+    with pytest.raises(ChatbenchError, match="line 1: no checksum"):
+        rows_in(tmp_path / "log.jsonl")
+
+
+def test_half_a_character_is_recorded_as_a_question_mark(path: Path) -> None:
+    append(path, [{"id": "a", "text": "\ud83d and \U0001f600"}])
+
+    assert rows_in(path) == [{"id": "a", "text": "? and \U0001f600"}]
+
+
+def test_a_full_disk_is_told_and_leaves_a_log_that_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.pwrite
+
+    def half(descriptor: int, content: bytes, position: int) -> int:
+        real(descriptor, content[: len(content) // 2], position)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with open_log(path) as log:
+        monkeypatch.setattr(os, "pwrite", half)
+        with pytest.raises(ChatbenchError, match=r"log\.jsonl: No space left"):
+            log.append(ROWS)
+        monkeypatch.undo()
+        log.append(ROWS[1:])
+
+    assert rows_in(path) == ROWS[1:]
+
+
+# ---- the one writer ----
+
+
+def test_a_second_writer_is_refused_and_told_who_writes_until_the_first_has_ended(path: Path) -> None:
+    with open_log(path) as log:
+        log.append(ROWS[:1])
+        for overwrite in (False, True):
+            with (
+                pytest.raises(ChatbenchError, match=rf"log\.jsonl: process {os.getpid()} on .* is writing it"),
+                open_log(path, overwrite=overwrite),
+            ):
+                pass
+        log.append(ROWS[1:])
+
+    assert rows_in(path) == ROWS  # the refused writer has emptied nothing
+    assert append(path, ROWS) == 0
+    assert [each.name for each in path.parent.iterdir()] == ["log.jsonl"]
+
+
+def test_a_lock_that_a_killed_process_left_behind_stops_nobody(path: Path) -> None:
+    path.parent.mkdir()
+    path.with_name("log.jsonl.lock").write_text("process 1 on here")
+
+    assert append(path, ROWS) == len(ROWS)
+
+
+def test_where_the_file_system_knows_no_locks_the_log_is_written_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(FileLock, "acquire", no_locks)
+
+    assert append(path, ROWS) == len(ROWS)
+
+
+# ---- settings ----
+
+
+def agree(path: Path, settings: dict[str, object], assistants: dict[str, object] | None = None) -> None:
+    with open_log(path, {"settings": settings, "assistants": assistants or {}}):
+        pass
+
+
+def test_other_settings_are_refused_and_another_assistant_is_welcome(path: Path) -> None:
+    same = {"seed": 0, "simulator": {"weights": "a"}}
+    agree(path, same, {"bot": {"kind": "replay"}})
+    agree(path, same, {"new": {"kind": "local"}})
+
+    assert set(json.loads(settings_path(path).read_text())["assistants"]) == {"bot", "new"}
+    for settings, assistants, found in (
+        ({**same, "seed": 1}, {}, "seed 0"),
+        ({**same, "simulator": {"weights": "b"}}, {}, "weights 'a'"),
+        ({"seed": 0}, {}, "simulator {'weights': 'a'}"),
+        (same, {"bot": {"kind": "openai"}}, "kind 'replay'"),
+    ):
+        with pytest.raises(ChatbenchError, match="--overwrite") as caught:
+            agree(path, settings, assistants)  # type: ignore[arg-type]
+        assert found in str(caught.value)
+    with open_log(path, {"settings": {"seed": 1}}, overwrite=True):
+        assert json.loads(settings_path(path).read_text()) == {"settings": {"seed": 1}}
+
+
+def test_settings_that_json_writes_otherwise_are_the_same_settings(path: Path) -> None:
+    agree(path, {"end_on": ("role_flip",)})
+    agree(path, {"end_on": ("role_flip",)})
+
+
+def test_a_log_without_its_settings_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "conversations.jsonl").write_text("{}\n")
+
+    with pytest.raises(ChatbenchError, match="settings are missing"):
+        agree(tmp_path / "conversations.jsonl", {})
+
+
+# ---- the record ----
+
+
+def test_everything_in_a_record_survives_the_file_under_its_documented_keys(path: Path) -> None:
+    append(path, [asdict(CHAT)])
+
+    assert list(json.loads(path.read_text())) == [
+        "id", "question_id", "assistant", "index", "style", "prompts_sha256", "simulator", "assistant_identity", "seed",
+        "turns", "termination", "reason", "transient", "answer_text", "letter", "lenient_letter", "forced_text",
+        "final_output", "turns_dropped", "observed", "usage", "seconds", "answer_probabilities", "expected_correct",
+        "sha256",
+    ]  # fmt: skip
+    assert list(read_recorded(path)) == [(1, CHAT)]
+    assert read_conversations(path) == [CHAT]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"termination": "bored"}, "termination 'bored'"),
+        ({"letter": "E"}, "letter 'E', expected one of A, B, C, D"),
+        ({"turns": [{"role": "user"}]}, "turns.0.text"),
+        ({"turns": [{"role": "system", "text": "hi"}]}, "turns.0.role 'system'"),
+        ({"termination": "no_answer", "letter": "A"}, "yet it has the answer"),
+        ({"expected_correct": 1.5}, "expected 0..1"),
+    ],
+)
+def test_a_line_that_is_no_conversation_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    row = asdict(CHAT)
+    (tmp_path / "a.jsonl").write_bytes(checksummed_line(row) + checksummed_line({**row, **change}))
+
+    with pytest.raises(ChatbenchError, match="line 2") as caught:
+        read_conversations(tmp_path / "a.jsonl")
+    assert message in str(caught.value)
+    assert "simulate again with --overwrite" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["turns", "style", "expected_correct"])
+def test_a_line_of_another_version_that_lacks_a_key_is_named(tmp_path: Path, name: str) -> None:
+    # Taking the default in its place is the likely mistake.
+    row = {key: value for key, value in asdict(CHAT).items() if key != name}
+    (tmp_path / "a.jsonl").write_bytes(checksummed_line(row))
+
+    with pytest.raises(ChatbenchError, match=f"line 1: no '{name}'"):
+        read_conversations(tmp_path / "a.jsonl")

@@ -1,0 +1,258 @@
+"""A plan simulated: what is recorded and in which order, kills and resumed runs, a budget, and a stop."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from tests.support.fake_participants import ACTIVE, LOOP, QUESTIONS, AloneBySeed, WordsBySeed, simulated
+
+from chatbench.core.errors import ChatbenchError, StoppedError
+from chatbench.core.records import SimulatedConversation
+from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request
+from chatbench.simulation.budget import Prices, Spending
+from chatbench.simulation.log import read_conversations
+from chatbench.simulation.progress import ConversationProgress
+from chatbench.simulation.run import plan
+from chatbench.simulation.summary import tally_of
+
+ROOT = Path(__file__).parents[2]
+
+
+def by_id(path: Path) -> dict[str, SimulatedConversation]:
+    return {one.id: one for one in read_conversations(path)}
+
+
+def lines_in(path: Path) -> int:
+    return path.read_bytes().count(b"\n")
+
+
+def replying(function: Callable[[Request], Reply | Failure], *, reproducible: bool = True) -> FunctionParticipant:
+    return FunctionParticipant(function, {"kind": "fake", "name": "f", "reproducible": reproducible})
+
+
+# ---- what is recorded ----
+
+
+def test_the_log_holds_the_plan_in_its_order(tmp_path: Path) -> None:
+    assert simulated(tmp_path / "a.jsonl") == 42
+
+    conversations = read_conversations(tmp_path / "a.jsonl")
+
+    assert [one.id for one in conversations[:4]] == ["q0|bot|0", "q0|bot|1", "q0|bot|2", "q1|bot|0"]
+    assert len({one.id for one in conversations}) == 42
+    assert {one.termination for one in conversations} <= {"answered", "forced", "no_answer"}
+
+
+def test_a_finished_run_run_again_adds_nothing(tmp_path: Path) -> None:
+    simulated(tmp_path / "a.jsonl")
+    before = (tmp_path / "a.jsonl").read_bytes()
+    simulator = WordsBySeed()
+
+    assert simulated(tmp_path / "a.jsonl", simulator=simulator) == 0
+    assert simulator.asked == 0
+    assert (tmp_path / "a.jsonl").read_bytes() == before
+
+
+def test_each_conversation_is_recorded_as_soon_as_it_ends(tmp_path: Path) -> None:
+    # Writing when all are held would lose everything that an endpoint was paid for.
+    path = tmp_path / "a.jsonl"
+    recorded = []
+    simulated(path, simulator=AloneBySeed(wait=lambda _: recorded.append(lines_in(path) if path.exists() else 0)))
+
+    assert recorded == sorted(recorded)
+    assert len(set(recorded)) > 20
+
+
+def test_a_passing_failure_is_tried_again_and_the_last_line_counts(tmp_path: Path) -> None:
+    def flaky(request: Request) -> Reply | Failure:
+        return Failure("HTTP 503", transient=True) if request.question_id == "q3" else Reply("fine")
+
+    simulator = WordsBySeed()
+    simulated(tmp_path / "a.jsonl", assistant=replying(flaky, reproducible=False))
+    again = simulated(
+        tmp_path / "a.jsonl", assistant=replying(lambda _: Reply("fine"), reproducible=False), simulator=simulator
+    )
+
+    conversations = read_conversations(tmp_path / "a.jsonl")
+    assert again == 3
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 45  # the failed lines stay
+    assert len(conversations) == 42
+    assert not [one for one in conversations if one.termination == "failed"]
+    # Only the three were asked for again, not their whole block: each reply of an endpoint is paid for.
+    assert simulator.asked <= 3 * 4
+
+
+def test_a_failure_for_good_stays_and_a_run_again_adds_nothing(tmp_path: Path) -> None:
+    silent = replying(lambda _: Failure("no recorded reply"))
+
+    simulated(tmp_path / "a.jsonl", assistant=silent)
+
+    assert simulated(tmp_path / "a.jsonl", assistant=silent) == 0
+    failed = [one for one in read_conversations(tmp_path / "a.jsonl") if one.termination == "failed"]
+    assert len(failed) == 21
+    assert failed[0].reason == "no recorded reply"
+    assert [turn.role for turn in failed[0].turns] == ["user"]
+
+
+def test_more_repetitions_of_a_seed_do_not_change_the_first_ones(tmp_path: Path) -> None:
+    simulated(tmp_path / "few.jsonl", repetitions=2, block_size=1)
+    simulated(tmp_path / "many.jsonl", repetitions=3, block_size=1)
+
+    many = {one.id: one for one in read_conversations(tmp_path / "many.jsonl")}
+    assert all(many[one.id] == one for one in read_conversations(tmp_path / "few.jsonl"))
+
+
+def test_the_plan_is_the_same_for_any_number_of_repetitions() -> None:
+    few, many = plan(QUESTIONS, "bot", 2), plan(QUESTIONS, "bot", 3)
+
+    assert {one.id for one in few} < {one.id for one in many}
+    assert LOOP.begin(few[0]).send(None).conversation_id == "q0|bot|0"  # type: ignore[arg-type]
+
+
+def test_a_run_ends_with_nothing_active_and_everything_done(tmp_path: Path) -> None:
+    for number, simulator in enumerate((AloneBySeed(), WordsBySeed())):
+        shown = StringIO()
+        simulated(
+            tmp_path / f"{number}.jsonl", simulator=simulator, progress=ConversationProgress(Console(file=shown), 42)
+        )
+
+        assert shown.getvalue().splitlines()[-1].startswith("simulate: 42/42 conversations, last with other, 0 active")
+
+
+# ---- kills ----
+
+
+@pytest.mark.parametrize("part", [0.0, 0.001, 0.1, 0.37, 0.5, 0.77, 0.999])
+def test_cut_at_any_byte_and_continued_the_file_is_the_same(tmp_path: Path, part: float) -> None:
+    # The words say how many rows were asked together, so a smaller block on resume would show: the likely mistake.
+    path = tmp_path / "a.jsonl"
+    simulated(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(part * len(whole))])
+
+    simulated(path)
+
+    assert path.read_bytes() == whole
+
+
+PROCESS = """
+import os, signal, sys
+from pathlib import Path
+from tests.support.fake_participants import AloneBySeed, WordsBySeed, simulated
+path, how, bytes_left = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+real = os.pwrite
+def write_until_killed(descriptor, content, position):
+    global bytes_left
+    written = real(descriptor, content[:bytes_left], position)
+    bytes_left -= written
+    if not bytes_left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return written
+os.pwrite = write_until_killed
+simulated(path, simulator=AloneBySeed() if how == "alone" else WordsBySeed())
+"""
+
+
+def process(path: Path, how: str, killed_after: int) -> subprocess.Popen[bytes]:
+    """Holds all conversations, or is killed after so many bytes of records."""
+    command = [sys.executable, "-c", PROCESS, str(path), how, str(killed_after)]
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"})
+
+
+@pytest.mark.parametrize("how", ["alone", "together"])
+def test_killed_at_any_byte_and_continued_the_records_are_those_of_an_undisturbed_run(tmp_path: Path, how: str) -> None:
+    simulated(tmp_path / "whole.jsonl", simulator=AloneBySeed() if how == "alone" else WordsBySeed())
+    path, draw = tmp_path / "killed.jsonl", random.Random(0)
+
+    for _ in range(4):
+        assert process(path, how, draw.randrange(1, 9000)).wait() == -signal.SIGKILL
+    simulated(path, simulator=AloneBySeed() if how == "alone" else WordsBySeed())
+
+    assert by_id(path) == by_id(tmp_path / "whole.jsonl")
+    assert lines_in(path) == 42
+    if how == "together":
+        assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_log_that_another_process_writes_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
+    # Two runs of one plan would pay for each reply twice.
+    path = tmp_path / "a.jsonl"
+    refused: list[str] = []
+    second = WordsBySeed()
+
+    def begin_another(asked: int) -> None:
+        if asked == 6:
+            with pytest.raises(ChatbenchError, match=f"process {os.getpid()} on") as caught:
+                simulated(path, simulator=second)
+            refused.append(str(caught.value))
+
+    assert simulated(path, simulator=AloneBySeed(wait=begin_another)) == 42
+    assert len(refused) == 1
+    assert second.asked == 0
+
+
+# ---- stop and budget ----
+
+
+def test_sigterm_lets_those_under_way_end_and_begins_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    stop_at = AloneBySeed(wait=lambda asked: os.kill(os.getpid(), signal.SIGTERM) if asked == 5 else None)
+
+    with pytest.raises(StoppedError, match="continues"):
+        simulated(path, simulator=stop_at)
+
+    begun = {request.conversation_id for request in stop_at.asked}
+    assert 0 < len(begun) <= 5 + ACTIVE
+    assert by_id(path).keys() == begun
+    assert all(one.termination != "failed" for one in read_conversations(path))
+
+
+def test_a_budget_ends_the_run_and_a_larger_one_continues_it(tmp_path: Path) -> None:
+    simulated(tmp_path / "whole.jsonl", simulator=AloneBySeed(tokens=10))
+    whole = tally_of(tmp_path / "whole.jsonl")
+    spent = whole.usage.simulator_tokens + whole.usage.simulator_prompt_tokens
+    path = tmp_path / "a.jsonl"
+
+    simulated(path, simulator=AloneBySeed(tokens=10), spending=Spending(Prices(), max_tokens=spent // 2))
+
+    there = tally_of(path)
+    assert 10 < there.conversations < 42
+    # The last requests under way may go beyond it, by one each.
+    assert there.usage.simulator_tokens * 3 <= spent // 2 + ACTIVE * 30
+    again = AloneBySeed(tokens=10)
+    assert simulated(path, simulator=again, spending=Spending(Prices(), max_tokens=spent // 2)) == 0
+    assert not again.asked  # what earlier runs recorded counts
+    simulated(path, simulator=again, spending=Spending(Prices(), max_tokens=2 * spent))
+    assert by_id(path) == by_id(tmp_path / "whole.jsonl")
+
+
+def test_a_spent_budget_fails_what_is_under_way_for_a_reason_that_passes(tmp_path: Path) -> None:
+    # One token is less than any conversation: all that begin at once are over it in the middle.
+    path = tmp_path / "a.jsonl"
+
+    simulated(path, simulator=AloneBySeed(tokens=10), spending=Spending(Prices(), max_tokens=1))
+
+    ended = read_conversations(path)
+    assert {(one.termination, one.reason, one.transient) for one in ended} == {("failed", "the budget is spent", True)}
+    assert len(ended) <= ACTIVE
+
+
+def test_with_a_budget_only_the_assistant_behind_an_endpoint_must_report_its_tokens(tmp_path: Path) -> None:
+    # Judging all assistants of a run together would stop it at the first reply of a scripted one beside the endpoint.
+    free, path = WordsBySeed(), tmp_path / "a.jsonl"
+
+    with pytest.raises(ChatbenchError, match="the assistant's endpoint does not say"):
+        simulated(path, simulator=WordsBySeed(), assistant=AloneBySeed(), spending=Spending(Prices(), max_tokens=10**6))
+    paid = AloneBySeed(tokens=1)
+    simulated(path, simulator=free, assistant=paid, spending=Spending(Prices(), max_tokens=10**6))
+
+    assert lines_in(path) == 42
