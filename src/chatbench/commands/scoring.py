@@ -80,16 +80,18 @@ def compare(
 
     Example: chatbench compare tiny distilgpt2
     """
+    from chatbench.core.files import write_json
     from chatbench.data.workspace import Workspace
     from chatbench.metrics.resampling import Resampling
-    from chatbench.report.tables import print_comparison, write_comparison
+    from chatbench.report.grids import print_grids
+    from chatbench.report.tables import comparison_grids, comparison_json, comparison_notes
     from chatbench.scoring.compare import compare as step
 
     told = Resampling(bootstrap, confidence, seed)
     comparison = step(runs, workspace=Workspace(results=results), ignore=ignore or (), told=told)
-    print_comparison(comparison)
+    print_grids(comparison_grids(comparison), comparison_notes(comparison))
     if out:
-        write_comparison(out, comparison)
+        write_json(out, comparison_json(comparison))
 
 
 @commands.command()

@@ -1,11 +1,8 @@
-"""Opens the page of results on this machine, and follows the run that writes them.
+"""Serves the page of results on this machine, and builds it again when somebody asks after files have changed.
 
-The page of results that may still grow: built anew when somebody asks for it after files have changed.
-
-A server for one page on this machine: nobody else's requests, two addresses, nothing from the disk.
-
-It listens on 127.0.0.1 alone. A request must name this server as its host: a page from elsewhere whose name was made to
-lead here (DNS rebinding) names its own, and is refused.
+The server listens on 127.0.0.1 alone, knows two addresses, and reads nothing from the disk for a request. A request
+must name this server as its host: a page from elsewhere whose name was made to lead here (DNS rebinding) names its own,
+and is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ import sys
 import threading
 import time
 import webbrowser
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,7 +29,7 @@ FOLLOWED = ("scores", "ppl", "realism", "simulations")
 LEAST_SECONDS = 5.0
 """Between two pages that are offered to a reader: a log grows with every chat, and nobody reads that fast."""
 BUILD_SHARE = 0.1
-"""At most this share of the time goes into building pages, so that the run that is watched keeps its processors."""
+"""At most this share of the time goes into building pages, so that the run that is watched keeps its CPU."""
 
 Build = Callable[[str], str]
 """The page of a version."""
@@ -69,22 +66,15 @@ class LivePage:
         with self._lock:
             version = self._files_version()
             if self._built is None or self._built.version != version:
-                self._built = self._newly_built(version)
+                began = self._clock()
+                try:
+                    page = self._build(version)
+                except (ChatbenchError, OSError, ValueError) as error:  # files on the move, results at odds
+                    page = _page_of_error(str(error))
+                ended = self._clock()
+                pause = max(LEAST_SECONDS, (ended - began) / BUILD_SHARE)
+                self._built = _Built(version, page.encode("utf-8", "replace"), ended + pause)
             return self._built.page
-
-    def _newly_built(self, version: str) -> _Built:
-        began = self._clock()
-        try:
-            page = self._build(version)
-        except (
-            ChatbenchError,
-            OSError,
-            ValueError,
-        ) as error:  # files on the move, results at odds
-            page = _page_of_error(str(error))
-        ended = self._clock()
-        pause = max(LEAST_SECONDS, (ended - began) / BUILD_SHARE)
-        return _Built(version, page.encode("utf-8", "replace"), ended + pause)
 
 
 def _page_of_error(message: str) -> str:
@@ -102,19 +92,14 @@ def _page_of_error(message: str) -> str:
 def files_version(results: Path) -> str:
     """Sixteen hexadecimal digits that change when a file of the results does: names, sizes and times of change."""
     found = hashlib.sha256()
-    for path in sorted(_followed(results)):
+    followed = [path for name in FOLLOWED for path in (results / name).rglob("*") if path.is_file()]
+    for path in sorted([*followed, *results.glob("models/*/*/trainer_log.jsonl")]):
         try:
             state = path.stat()
         except FileNotFoundError:  # a run has just moved it
             continue
         found.update(f"{path.relative_to(results)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode("utf-8", "replace"))
     return found.hexdigest()[:16]
-
-
-def _followed(results: Path) -> Iterator[Path]:
-    for name in FOLLOWED:
-        yield from (path for path in (results / name).rglob("*") if path.is_file())
-    yield from results.glob("models/*/*/trainer_log.jsonl")
 
 
 LOOPBACK = "127.0.0.1"
@@ -167,12 +152,6 @@ class _Answers(BaseHTTPRequestHandler):
     timeout = 60  # seconds that an idle connection is kept
 
     def do_GET(self) -> None:
-        self._answer()
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
         port = self.server.server_port
         path = self.path.partition("?")[0]
         if self.headers.get_all("Host") not in ([f"{LOOPBACK}:{port}"], [f"localhost:{port}"]):
@@ -183,6 +162,8 @@ class _Answers(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, "text/plain", self.server.live.version().encode("ascii"))
         else:
             self._send(HTTPStatus.NOT_FOUND, "text/plain", b"no such page\n")
+
+    do_HEAD = do_GET  # noqa: N815  (the name that http.server has)
 
     def _send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
         self.send_response(status)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from chatbench.core.files import Row, write_json, write_text
+from chatbench.core.files import Row, write_text
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined, Value
 from chatbench.metrics.baselines import published
@@ -58,7 +57,7 @@ BAR = 10
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column that shows one metric of one assistant, or of all together."""
+    """A column of one metric, of one assistant or of all together."""
 
     header: str
     metric: str
@@ -555,16 +554,6 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         *sorted(undefined),
         *(f"signature of {run}: {signature_id}" for run, signature_id in comparison.signature_ids.items()),
     ]
-
-
-def print_comparison(comparison: Comparison) -> None:
-    """Prints all pairs and the notes."""
-    print_grids(comparison_grids(comparison), comparison_notes(comparison))
-
-
-def write_comparison(path: Path, comparison: Comparison) -> None:
-    """Writes `comparison_json`."""
-    write_json(path, comparison_json(comparison))
 
 
 def comparison_json(comparison: Comparison) -> Row:
