@@ -400,15 +400,11 @@ def _conversation(row: Row, question: Question, answer: Answer | None, indices: 
         letter = question.answer
     if letter is None:
         intake.note("conversations whose final letter was not recorded: they yield no answer example")
-    return row.conversation(
-        _turns(row, intake),
-        "chat_history",
-        question=question,
-        worker_id=row.text("worker_id"),
-        assistant=assistant,
-        condition=row.text("condition") or (answer.condition if answer else ""),
-        answer=letter,
+    condition = row.text("condition") or (answer.condition if answer else "")
+    given = Answer(
+        question.id, row.text("worker_id"), "user-AI", assistant, condition, letter, letter == question.answer
     )
+    return row.conversation("chat_history", _turns(row, intake), given)
 
 
 def _turns(row: Row, intake: Intake) -> tuple[Turn, ...]:

@@ -74,19 +74,11 @@ def _read_row(row: Row, intake: Intake) -> None:
         intake.note("answers with lm_used=1 but no query: no conversation")
     elif kind == "user-AI" and not turns:
         intake.note("user-AI answers without asking (lm_used=0)")
-    intake.add_answer(Answer(question_id, worker_id, kind, assistant, CONDITION, letter, correct))
+    answer = Answer(question_id, worker_id, kind, assistant, CONDITION, letter, correct)
+    intake.add_answer(answer)
     intake.questions[question_id] = question
     if kind == "user-AI" and turns:
-        chat = row.conversation(
-            turns,
-            "user_queries",
-            question=question,
-            worker_id=worker_id,
-            assistant=assistant,
-            condition=CONDITION,
-            answer=letter,
-        )
-        intake.add_conversation(chat)
+        intake.add_conversation(row.conversation("user_queries", turns, answer))
 
 
 def _letter(row: Row, column: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_jsonl
-from chatbench.core.records import AiAloneScore, Answer, Conversation, Question, Study, Turn
+from chatbench.core.records import AiAloneScore, Answer, Question, Study, Turn
 from chatbench.data.tables import EXPECTED_ROLES, BadRecord, Intake, Row, role_of
 
 _Letter = Literal["A", "B", "C", "D"]
@@ -115,9 +115,9 @@ def _read_record(row: Row, intake: Intake, scores: _Scores) -> None:
         who, letter, condition = record.worker_id, record.answer, record.condition
         answer = Answer(question.id, who, record.kind, record.assistant, condition, letter, right, confidence)
         if (who, question.id, record.kind) not in intake.answers and isinstance(record, UserAiRecord):
-            chat = _conversation(row, record, question, intake)
-            if chat is not None:
-                intake.add_conversation(chat)
+            turns = _turns(row, record, intake)
+            if turns is not None:
+                intake.add_conversation(row.conversation("turns", turns, answer))
         intake.add_answer(answer)
     intake.questions[question.id] = question
 
@@ -146,7 +146,7 @@ def _question(row: Row, given: QuestionRecord | str, intake: Intake) -> Question
     return question
 
 
-def _conversation(row: Row, record: UserAiRecord, question: Question, intake: Intake) -> Conversation | None:
+def _turns(row: Row, record: UserAiRecord, intake: Intake) -> tuple[Turn, ...] | None:
     if record.turns is None:
         intake.note("user-AI answers without asking (turns is null)")
         return None
@@ -162,12 +162,4 @@ def _conversation(row: Row, record: UserAiRecord, question: Question, intake: In
             name, expected = f"turns.{index}.text", "what the user wrote"
             raise row.bad("empty user message", name, found="no text", expected=expected)
         turns.append(Turn(role, turn.text))
-    return row.conversation(
-        tuple(turns),
-        "turns",
-        question=question,
-        worker_id=record.worker_id,
-        assistant=record.assistant,
-        condition=record.condition,
-        answer=record.answer,
-    )
+    return tuple(turns)

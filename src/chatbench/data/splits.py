@@ -1,4 +1,4 @@
-"""Random divisions of a study's questions into train and test, stratified by subset.
+"""Random divisions of a study's questions into train and test, stratified by subset, near duplicates on one side.
 
 Order comes from SHA-256 of seed, split and question, so the same seed gives the same splits on any machine and with any
 library version. Near duplicates stay on one side; the train share of each subset is still met as exactly as the groups'
@@ -7,11 +7,10 @@ sizes allow.
 Source: 237 = 57 + 57 + 23 + 50 + 50 train questions of ChatBench's 396, which is 60 % of each subset, rounded
 (inferred; see docs/protocol.md, section 4).
 
-Which questions are so alike that they must stay on one side of a split.
-
-Two texts are compared by the runs of three tokens that they share, each run weighing the more the fewer questions hold
-it: w = ln((N + 1) / questions that hold it), similarity = weight shared / weight of either (weighted Jaccard, 0..1).
-Wording that a whole subset shares (the preamble of every moral_scenarios question) thus weighs next to nothing.
+Near duplicates: two texts are compared by the runs of three tokens that they share, each run weighing the more the
+fewer questions hold it: w = ln((N + 1) / questions that hold it), similarity = weight shared / weight of either
+(weighted Jaccard, 0..1). Wording that a whole subset shares (the preamble of every moral_scenarios question) thus
+weighs next to nothing.
 
 Questions with the same numbers are near duplicates from 0.5 on. With other numbers they are other questions, made from
 one template or not, until the texts are all but the same: from 0.8 on. On the five MMLU test files of ChatBench's
@@ -45,6 +44,8 @@ _NUMBER_WORDS = re.compile(
     "(twen|thir|for|fif|six|seven|eigh|nine)ty|hundred|thousand|million"
 )
 
+Group = tuple[str, ...]
+"""Ids of questions that must stay together."""
 _Run = tuple[str, ...]
 
 
@@ -81,7 +82,8 @@ def _similar_pairs(texts: list[str]) -> Iterator[tuple[int, int]]:
     numbers = [
         Counter(token for token in words if token[0].isdigit() or _NUMBER_WORDS.fullmatch(token)) for words in tokens
     ]
-    runs = [_runs(words) for words in tokens]
+    # All runs of three tokens; a shorter text is one run.
+    runs = [{tuple(words[start : start + RUN]) for start in range(max(1, len(words) - RUN + 1))} for words in tokens]
     holders = Counter(run for of_text in runs for run in of_text)
     total = max(FEWEST_QUESTIONS, len(texts)) + 1
     weights = {run: math.log(total / count) for run, count in holders.items()}
@@ -102,14 +104,6 @@ def _similar_pairs(texts: list[str]) -> Iterator[tuple[int, int]]:
             threshold = SAME_NUMBERS_THRESHOLD if numbers[index] == numbers[other] else OTHER_NUMBERS_THRESHOLD
             if shared >= threshold * (sums[index] + sums[other] - shared):
                 yield other, index
-
-
-def _runs(words: list[str]) -> set[_Run]:
-    """All runs of three tokens; a shorter text is one run."""
-    return {tuple(words[start : start + RUN]) for start in range(max(1, len(words) - RUN + 1))}
-
-
-Group = tuple[str, ...]
 
 
 def make_splits(
@@ -164,16 +158,21 @@ def _split(
     subsets: Mapping[str, str],
     wanted: Mapping[str, int],
 ) -> Split:
-    order = sorted(groups, key=lambda group: _hash(seed, split_id, group))
+    def digest(group: Group, *purpose: str) -> bytes:
+        return hashlib.sha256(json.dumps([seed, split_id, group[0], *purpose]).encode()).digest()
+
     within: dict[str, list[Group]] = {subset: [] for subset in sorted(wanted)}
     left = dict(wanted)
     train: set[str] = set()
-    for group in order:
+    for group in sorted(groups, key=digest):
         sizes = Counter(subsets[question_id] for question_id in group)
         if len(sizes) == 1:
             within[subsets[group[0]]].append(group)
-        elif _falls_into_train(seed, split_id, group, train_share) and all(left[s] >= n for s, n in sizes.items()):
-            # A group across subsets is decided by itself, before the subsets are filled up to their sizes.
+            continue
+        # A group across subsets is decided by itself, by a number other than the one that orders it, before the
+        # subsets are filled up to their sizes.
+        draw = int.from_bytes(digest(group, "side")[:8], "big")
+        if draw < train_share * 2**64 and all(left[subset] >= size for subset, size in sizes.items()):
             train.update(group)
             left = {subset: left[subset] - sizes[subset] for subset in left}
     for subset, members in within.items():
@@ -182,16 +181,6 @@ def _split(
         question_id: "train" if question_id in train else "test" for question_id in sorted(subsets)
     }
     return Split(split_id, seed, part)
-
-
-def _hash(seed: int, split_id: str, group: Group) -> str:
-    return hashlib.sha256(json.dumps([seed, split_id, group[0]]).encode()).hexdigest()
-
-
-def _falls_into_train(seed: int, split_id: str, group: Group, train_share: float) -> bool:
-    """Whether a number in 0..1 drawn for the group, other than the one that orders it, lies under the train share."""
-    digest = hashlib.sha256(json.dumps([seed, split_id, group[0], "side"]).encode()).digest()
-    return int.from_bytes(digest[:8], "big") < train_share * 2**64
 
 
 def _first_of_size(groups: Sequence[Group], size: int) -> list[Group]:

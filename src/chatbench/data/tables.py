@@ -240,32 +240,19 @@ class Row:
         place = f"{self.place}, {self.unit} {self.names.get(name, name)!r}" if name else self.place
         return BadRecord(reason, f"{place}: {found or repr(self.value(name))[:80]}", expected=expected)
 
-    def conversation(
-        self,
-        turns: tuple[Turn, ...],
-        turns_name: str,
-        *,
-        question: Question,
-        worker_id: str,
-        assistant: str,
-        condition: str,
-        answer: str | None,
-    ) -> Conversation:
-        """The chat in this record, whose turns are under `turns_name`.
+    def conversation(self, name: str, turns: tuple[Turn, ...], answer: Answer) -> Conversation:
+        """The chat that led to an answer; its turns are under `name` in this record.
 
         Raises:
             BadRecord: the turns do not alternate from user to assistant.
         """
-        chat_id = conversation_id(question.id, worker_id)
+        chat = conversation_id(answer.question_id, answer.worker_id)
+        who = answer.question_id, answer.worker_id, answer.assistant, answer.condition
         try:
-            return Conversation(chat_id, question.id, worker_id, assistant, condition, turns, answer)
+            return Conversation(chat, *who, turns, answer.letter)
         except ValueError as error:
-            raise self.bad(
-                "turns out of order",
-                turns_name,
-                found=str(error),
-                expected="a chat that starts with the user, alternates and ends with the assistant",
-            ) from error
+            expected = "a chat that starts with the user, alternates and ends with the assistant"
+            raise self.bad("turns out of order", name, found=str(error), expected=expected) from error
 
 
 @dataclass(frozen=True, slots=True)
