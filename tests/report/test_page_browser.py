@@ -92,6 +92,19 @@ def test_an_address_that_names_nothing_says_so_and_breaks_nothing(page_file: Pat
         page.wait_for_selector("#content h1")
 
 
+def test_the_filter_by_user_names_the_base_model_and_keeps_its_chats(page_file: Path, open_page: OpenPage) -> None:
+    # "base model" is two words: cut at the first blank, its chats would be those of a model called "model tiny".
+    page = open_page(f"{page_file.as_uri()}#/chats")
+    page.locator(".chat-row").first.wait_for()
+    names = page.locator("select[name=by] option").all_inner_texts()
+
+    page.select_option("select[name=by]", label="tiny, base model")
+
+    assert set(names) == {"User: all", "people", "tiny", "distilgpt2", "tiny, base model", "distilgpt2, base model"}
+    page.locator(".status", has_text="16 of 252 chats").wait_for()
+    assert set(page.locator(".chat-row .chip").all_inner_texts()) == {"tiny, base model"}
+
+
 def test_the_keyboard_reaches_the_content_and_every_view(page_file: Path, open_page: OpenPage) -> None:
     page = open_page(page_file)
     page.wait_for_selector("#content h1")
