@@ -111,7 +111,7 @@ def test_splits_of_an_earlier_run_go_and_other_files_stay(study: Path, tmp_path:
     out = tmp_path / "data"
     prepare_splits(study, out, splits=3)
     (out / "split_2" / "notes.txt").write_text("mine")
-    (out / "prepare_splits.py").write_text("a door")
+    (out / "prepare_splits.py").write_text("an entry point")
     prepare_splits(study, out, splits=1)
 
     assert sorted(contents(out)) == [

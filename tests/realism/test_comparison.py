@@ -63,15 +63,16 @@ def people(sample: SampleStudy) -> list[ChatTraits]:
 @pytest.fixture(scope="module")
 def others(sample: SampleStudy) -> list[ChatTraits]:
     """Chats of other people of the same population: the perfect simulator."""
-    rng, held = Random(1), []
+    rng, chats = Random(1), []
     for problem in sample.problems.values():
         for assistant in sample.study.assistants:
             for index in range(5):
                 one = hold_chat(draw_person("", STUDY_HABITS, rng), problem, assistant, STUDY_HABITS, rng)
-                said, heard = (tuple(turn.text for turn in one.turns[start::2]) for start in (0, 1))
+                messages, replies = (tuple(turn.text for turn in one.turns[start::2]) for start in (0, 1))
                 person = f"{problem.question.id}|{assistant}|{index}"
-                held.append(traits_of(UserChat(problem.question, assistant, person, said, heard, one.letter)))
-    return held
+                of_person = UserChat(problem.question, assistant, person, messages, replies, one.letter)
+                chats.append(traits_of(of_person))
+    return chats
 
 
 def lowered(chats: Sequence[ChatTraits]) -> list[ChatTraits]:

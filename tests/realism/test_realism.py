@@ -91,7 +91,7 @@ def test_what_is_printed_names_every_measure_and_what_is_missing(place: Workspac
 
 
 def test_termination_is_read_only_while_it_is_of_the_same_simulator(place: Workspace) -> None:
-    # Scores of a model that was trained anew since would stand beside chats that it never held.
+    # Scores of a model that was trained again since would stand beside chats that it never simulated.
     log = write_log(place, "split_1")
     path = place.results / "realism" / "tiny" / "split_1_termination.json"
     settings = json.loads(log.with_suffix(".run.json").read_text())["settings"]

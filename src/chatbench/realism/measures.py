@@ -114,9 +114,9 @@ def hypergeometric_diversity(words: Sequence[str], draw: int = DRAW) -> Value:
     total = len(words)
     if total < draw:
         return Undefined(f"fewer than {draw} words")
-    whole = math.comb(total, draw)
+    draws = math.comb(total, draw)
     words_by_count = Counter(Counter(words).values())
-    return math.fsum(m * (1 - math.comb(total - n, draw) / whole) for n, m in words_by_count.items()) / draw
+    return math.fsum(m * (1 - math.comb(total - n, draw) / draws) for n, m in words_by_count.items()) / draw
 
 
 def yules_k(words: Sequence[str]) -> Value:
