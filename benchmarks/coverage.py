@@ -19,17 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatbench.core.records import Answer
-from chatbench.metrics.accuracies import Cell, Prediction
 from chatbench.metrics.agreement import METRICS, Undefined, batch_agreement
-from chatbench.metrics.cells import SplitCells
-from chatbench.metrics.intervals import Bound, source_intervals
-from chatbench.metrics.names import EVERY_ASSISTANT, FINE_TUNED, MEAN_OF_ASSISTANTS
-from chatbench.metrics.paired import paired_cells, paired_differences
+from chatbench.metrics.intervals import Bound, predictor_intervals
+from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, MEAN_OF_ASSISTANTS
+from chatbench.metrics.paired import paired_differences, paired_split
+from chatbench.metrics.pairs import Pair, Prediction, SplitPairs
 from chatbench.metrics.resampling import Draws, Resampling
 
 ASSISTANTS = ("strong", "weak")
 QUESTIONS_PER_PERSON = 12
-RIVAL = "rival"
+
 """A second simulator that knows as much as the first, of other things, so that the two truly differ by 0."""
 
 Array = NDArray[np.float64]
@@ -55,7 +54,7 @@ class DrawnStudy:
     """The answers of people, and the cells of each split with both simulators."""
 
     answers: tuple[Answer, ...]
-    splits: tuple[SplitCells, ...]
+    splits: tuple[SplitPairs, ...]
 
 
 def chance(logits: Array) -> Array:
@@ -97,15 +96,15 @@ def draw_study(world: World, rng: np.random.Generator) -> DrawnStudy:
         people = _cells(held_out, right, world.people)
         sources = {
             name: _cells(held_out, drawn, world.chats)
-            for name, drawn in zip((FINE_TUNED, RIVAL), simulated, strict=True)
+            for name, drawn in zip((FINE_TUNED, BASE_MODEL), simulated, strict=True)
         }
-        splits.append(SplitCells(people, sources, {}))
+        splits.append(SplitPairs(people, sources))
     return DrawnStudy(tuple(answers), tuple(splits))
 
 
 def _cells(
     held_out: NDArray[np.int64], right: NDArray[np.float64] | NDArray[np.int64], count: int
-) -> dict[Cell, Prediction]:
+) -> dict[Pair, Prediction]:
     return {
         (f"q{q}", assistant): Prediction(float(right[q, number]) / count, count)
         for q in held_out.tolist()
@@ -129,15 +128,18 @@ def true_figures(world: World, rng: np.random.Generator, questions: int = 100_00
 
 def study_intervals(study: DrawnStudy, told: Resampling) -> dict[tuple[str, str], Bound]:
     """The intervals of the first simulator, as eval-chatbench makes them."""
-    draws = Draws(study.splits, study.answers, told)
-    cells = [draws.source_cells(split, FINE_TUNED) for split in study.splits]
-    return source_intervals(draws, cells, draws.accuracies_by_worker(), draws.accuracies_by_answer())
+    draws = Draws((pair for split in study.splits for pair in split.human), study.answers, told)
+    pairs = [draws.predictor_pairs(split.human, split.predictors[FINE_TUNED]) for split in study.splits]
+    return predictor_intervals(draws, pairs)
 
 
 def study_differences(study: DrawnStudy, told: Resampling) -> dict[tuple[str, str], tuple[Bound, float]]:
     """Interval and p-value of every difference between the two simulators, whose true value is 0."""
-    splits = [paired_cells(split.human, split.sources[FINE_TUNED], split.sources[RIVAL]) for split in study.splits]
-    found = paired_differences(Draws(splits, study.answers, told), splits)
+    splits = [
+        paired_split(split.human, split.predictors[FINE_TUNED], split.predictors[BASE_MODEL]) for split in study.splits
+    ]
+    draws = Draws((pair for split in splits for pair in split.human), study.answers, told)
+    found = paired_differences(draws, splits)
     return {row: (each.interval, each.p) for row, each in found.items() if not isinstance(each.p, Undefined)}
 
 

@@ -1,39 +1,41 @@
-"""Correlation, error and bias of per-question accuracy, and what is undefined."""
+"""Correlation, error, bias and calibration of per-question accuracy, what is undefined, and many replicates at once."""
 
 from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from chatbench.metrics.agreement import (
+    METRICS,
+    Array,
     Outcomes,
     QuestionAccuracy,
     Undefined,
+    Value,
     agreement,
-    bias,
+    batch_agreement,
     calibration_error,
-    mean_absolute_error,
     mean_value,
     pearson,
-    spearman,
 )
 
 
-def cells(human: list[float], simulated: list[float]) -> list[QuestionAccuracy]:
+def scores(human: list[float], simulated: list[float]) -> dict[str, Value]:
     pairs = enumerate(zip(human, simulated, strict=True))
-    return [QuestionAccuracy(f"q{i}", "gpt", h, s, n_human=10, n_simulated=10) for i, (h, s) in pairs]
+    return agreement([QuestionAccuracy(f"q{i}", "gpt", h, s, n_human=10, n_simulated=10) for i, (h, s) in pairs])
 
 
-def test_figures_of_four_questions_worked_by_hand() -> None:
+def test_metrics_of_four_questions_worked_by_hand() -> None:
     # Deviations: human -.3 -.1 .1 .3, simulated -.25 .25 -.25 .25: r = .1 / sqrt(.2 * .25). Differences 0 .3 -.4 -.1.
-    scored = agreement(cells([0.2, 0.4, 0.6, 0.8], [0.2, 0.7, 0.2, 0.7]))
+    found = scores([0.2, 0.4, 0.6, 0.8], [0.2, 0.7, 0.2, 0.7])
 
-    assert scored.questions == 4
-    assert scored.pearson == pytest.approx(0.1 / (0.2 * 0.25) ** 0.5)
-    assert scored.mae == pytest.approx(0.8 / 4)
-    assert scored.rmse == pytest.approx((0.26 / 4) ** 0.5)
-    assert scored.bias == pytest.approx(-0.05)
+    assert found["pearson"] == pytest.approx(0.1 / (0.2 * 0.25) ** 0.5)
+    assert found["mae"] == pytest.approx(0.8 / 4)
+    assert found["rmse"] == pytest.approx((0.26 / 4) ** 0.5)
+    assert found["bias"] == pytest.approx(-0.05)
+    assert found["accuracy"] == pytest.approx(0.45)
 
 
 def test_correlations_equal_scipys_with_ties() -> None:
@@ -42,33 +44,33 @@ def test_correlations_equal_scipys_with_ties() -> None:
     draw = random.Random(5)
     human = [draw.randint(0, 9) / 9 for _ in range(60)]
     simulated = [draw.randint(0, 10) / 10 for _ in range(60)]
+    found = scores(human, simulated)
 
-    assert pearson(human, simulated) == pytest.approx(float(stats.pearsonr(human, simulated).statistic))
-    assert spearman(human, simulated) == pytest.approx(float(stats.spearmanr(human, simulated).statistic))
+    assert found["pearson"] == pytest.approx(float(stats.pearsonr(human, simulated).statistic))
+    assert found["spearman"] == pytest.approx(float(stats.spearmanr(human, simulated).statistic))
+    assert pearson(human, simulated) == found["pearson"]
 
 
-def test_a_constant_prediction_has_no_correlation_but_an_error() -> None:
+def test_a_constant_side_has_no_correlation_but_an_error() -> None:
     # 0.1 is not exact in binary: a test for zero variance would divide noise by noise here.
-    scored = agreement(cells([0.2, 0.4, 0.9], [0.1, 0.1, 0.1]))
+    found = scores([0.2, 0.4, 0.9], [0.1, 0.1, 0.1])
 
-    assert scored.pearson == Undefined("the prediction is the same for every question")
-    assert scored.spearman == scored.pearson
-    assert scored.mae == pytest.approx(0.4)
-
-
-def test_constant_people_have_no_correlation_either() -> None:
+    assert found["pearson"] == found["spearman"] == Undefined("the prediction is the same for every question")
+    assert found["mae"] == pytest.approx(0.4)
     assert pearson([1.0, 1.0, 1.0], [0.1, 0.2, 0.3]) == Undefined("human accuracy is the same for every question")
 
 
 def test_two_questions_always_lie_on_a_line_so_their_correlation_is_undefined() -> None:
+    assert scores([0.1, 0.2], [0.5, 0.9])["spearman"] == pearson([0.1, 0.2], [0.5, 0.9])
     assert pearson([0.1, 0.2], [0.5, 0.9]) == Undefined("2 questions, 3 are needed")
 
 
 def test_no_question_gives_reasons_and_no_number() -> None:
-    scored = agreement([])
+    found = scores([], [])
 
-    assert (scored.questions, scored.mae, scored.rmse) == (0, scored.bias, scored.bias)
-    assert scored.bias == Undefined("no question is left")
+    assert set(found) == set(METRICS)
+    assert found["pearson"] == Undefined("0 questions, 3 are needed")
+    assert {str(found[metric]) for metric in METRICS[2:]} == {"undefined: no question is left"}
 
 
 def test_a_perfect_line_gives_one_and_rounding_never_passes_it() -> None:
@@ -105,17 +107,17 @@ def test_calibration_error_of_two_bins_worked_by_hand() -> None:
     # Bin of 0.2 (three questions): mean simulated 0.2, human (0 + 0.4 + 0.5) / 3 = 0.3. Bin of 1 (one): 1 against 0.6.
     # 3/4 * 0.1 + 1/4 * 0.4; the mean absolute error is (0.2 + 0.2 + 0.3 + 0.4) / 4, since nothing cancels there.
     human, simulated = [0.0, 0.4, 0.5, 0.6], [0.2, 0.2, 0.2, 1.0]
+    found = scores(human, simulated)
 
-    assert calibration_error(human, simulated) == pytest.approx(0.175)
-    assert mean_absolute_error(human, simulated) == pytest.approx(0.275)
+    assert found["ece"] == calibration_error(human, simulated) == pytest.approx(0.175)
+    assert found["mae"] == pytest.approx(0.275)
 
 
 def test_calibration_error_lies_between_bias_and_mean_absolute_error() -> None:
     draw = random.Random(9)
     for _ in range(100):
-        human, simulated = [draw.randint(0, 9) / 9 for _ in range(20)], [draw.randint(0, 10) / 10 for _ in range(20)]
-        values = abs(bias(human, simulated)), calibration_error(human, simulated), mean_absolute_error(human, simulated)  # type: ignore[arg-type]
-        assert values[0] - 1e-12 <= values[1] <= values[2] + 1e-12  # type: ignore[operator]
+        found = scores([draw.randint(0, 9) / 9 for _ in range(20)], [draw.randint(0, 10) / 10 for _ in range(20)])
+        assert abs(found["bias"]) - 1e-12 <= found["ece"] <= found["mae"] + 1e-12  # type: ignore[arg-type, operator]
 
 
 def test_an_accuracy_on_the_border_of_two_bins_belongs_to_the_upper_one_and_1_to_the_last() -> None:
@@ -123,3 +125,40 @@ def test_an_accuracy_on_the_border_of_two_bins_belongs_to_the_upper_one_and_1_to
     assert calibration_error([0.75, 0.7], [0.7, 0.75]) == pytest.approx(0)
     assert calibration_error([0.9, 1.0], [1.0, 0.9]) == pytest.approx(0)
     assert calibration_error([], []) == Undefined("no question is left")
+
+
+def one_by_one(human: Array, simulated: Array, weights: Array) -> dict[str, Value]:
+    """A replicate written out, each pair as often as it was drawn; correlations are scipy's."""
+    from scipy import stats
+
+    drawn = np.repeat(np.arange(len(human)), weights.astype(int))
+    h, s = human[drawn], simulated[drawn]
+    found = scores(h.tolist(), s.tolist())
+    correlations = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}
+    return found | {m: float(r(h, s).statistic) for m, r in correlations.items() if isinstance(found[m], float)}
+
+
+@pytest.mark.parametrize("resampled", ["nothing", "people", "people and chats"])
+def test_every_row_equals_the_metrics_of_the_pairs_that_it_stands_for(resampled: str) -> None:
+    # Accuracies on a grid of six values: many ties, whose mean ranks depend on the weights.
+    rng = np.random.default_rng(3)
+    rows, pairs = 25, 14
+    human = rng.integers(0, 6, (rows if resampled != "nothing" else 1, pairs)) / 5
+    simulated = rng.integers(0, 6, (rows if "chats" in resampled else 1, pairs)) / 5
+    weights = rng.multinomial(pairs, np.full(pairs, 1 / pairs), size=rows).astype(float)
+    found = batch_agreement(human, simulated, weights)
+
+    for row in range(rows):
+        expected = one_by_one(human[row % len(human)], simulated[row % len(simulated)], weights[row])
+        assert {metric: found[metric][row] for metric in METRICS} == pytest.approx(expected, abs=1e-12)
+
+
+def test_what_is_undefined_for_a_row_is_nan_there_and_nowhere_else() -> None:
+    # Row 0 draws only pairs with the same prediction; row 1 all pairs; row 2 no cell at all.
+    human, simulated = np.array([[0.1, 0.5, 0.9, 0.4]]), np.array([[0.3, 0.3, 0.3, 0.8]])
+    weights = np.array([[1.0, 1, 2, 0], [1, 1, 1, 1], [0, 0, 0, 0]])
+    found = batch_agreement(human, simulated, weights)
+
+    assert np.isnan(found["pearson"]).tolist() == np.isnan(found["spearman"]).tolist() == [True, False, True]
+    assert np.isnan(found["mae"]).tolist() == [False, False, True]
+    assert isinstance(one_by_one(human[0], simulated[0], weights[0])["pearson"], Undefined)

@@ -7,7 +7,7 @@ import pytest
 
 from chatbench.core.records import AiAloneScore, Answer, Question, Study
 from chatbench.metrics.baselines import baseline_predictions, regression_predictions
-from chatbench.metrics.names import AI_ALONE, CONSTANT, REGRESSION, USER_ALONE
+from chatbench.metrics.names import CONSTANT, REGRESSION, USER_ALONE, ai_alone
 
 PEOPLE = 20
 
@@ -78,5 +78,5 @@ def test_without_one_of_the_two_or_enough_questions_there_is_no_regression() -> 
     assert regression_predictions(whole, {"q0", "q1", "q2", "q3", "q4"}, HELD_OUT) == {}
     assert set(baseline_predictions(no_ai, TRAIN, HELD_OUT)) == {CONSTANT, USER_ALONE}
     assert set(baseline_predictions(whole, TRAIN, HELD_OUT)) == {
-        CONSTANT, REGRESSION, USER_ALONE, AI_ALONE + "free_text",
+        CONSTANT, REGRESSION, USER_ALONE, ai_alone("free_text"),
     }  # fmt: skip

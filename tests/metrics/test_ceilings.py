@@ -7,12 +7,12 @@ from random import Random
 import numpy as np
 import pytest
 
-from chatbench.metrics.accuracies import Cell, Prediction, human_outcomes, predictions
 from chatbench.metrics.agreement import Undefined, Value, batch_agreement
 from chatbench.metrics.ceilings import CEILING_METRICS, ceilings, halve, spearman_brown
+from chatbench.metrics.pairs import Pair, Prediction, human_outcomes, predictions
 from chatbench.sample.study import SampleSettings, make_sample, true_accuracy
 
-Human = dict[Cell, Prediction]
+Human = dict[Pair, Prediction]
 
 
 def cells(right: list[int], people: int) -> Human:
@@ -72,7 +72,7 @@ def test_the_ceilings_of_simulated_people_are_what_perfect_simulators_reach() ->
 def test_the_ceiling_of_the_sample_study_is_right() -> None:
     # The truth: accuracy of fresh people, as many as chats, against those of the study, over its 60 questions.
     sample = make_sample(SampleSettings(questions=60, chats=10, seed=2))
-    human = predictions(human_outcomes(sample.study, sample.study.questions.keys()), "counted wrong")
+    human = predictions(human_outcomes(sample.study, sample.study.questions.keys()))
     limited, unlimited = ceilings(human, [10, None], seed=0)
     rng = Random(5)
     chance = np.array([[true_accuracy(sample.problems[q], a, people=70, rng=rng) for q, a in human]])

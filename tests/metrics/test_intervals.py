@@ -9,27 +9,32 @@ import pytest
 from benchmarks.coverage import World, coverage, draw_study, study_intervals
 
 from chatbench.core.records import Answer
-from chatbench.metrics.accuracies import Prediction
 from chatbench.metrics.agreement import Undefined
-from chatbench.metrics.cells import SplitCells
-from chatbench.metrics.intervals import Bound, Interval, interval, mean_intervals, quantile, source_intervals
-from chatbench.metrics.resampling import Draws, Resampling
+from chatbench.metrics.intervals import Bound, Interval, interval, mean_intervals, predictor_intervals, quantile
+from chatbench.metrics.names import FINE_TUNED
+from chatbench.metrics.pairs import Pair, Prediction, SplitPairs
+from chatbench.metrics.resampling import Draws, PredictorPairs, Resampling
 
-SOURCE = "fine-tuned"
+
+def all_pairs(splits: list[SplitPairs]) -> list[Pair]:
+    return [pair for split in splits for pair in split.human]
 
 
-def cells(human: list[float], simulated: list[float], people: int = 10, start: int = 0) -> SplitCells:
+def pairs_of(draws: Draws, splits: list[SplitPairs]) -> list[PredictorPairs]:
+    return [draws.predictor_pairs(split.human, split.predictors[FINE_TUNED]) for split in splits]
+
+
+def cells(human: list[float], simulated: list[float], people: int = 10, start: int = 0) -> SplitPairs:
     names = [(f"q{start + i:03d}", "gpt") for i in range(len(human))]
-    return SplitCells(
+    return SplitPairs(
         {cell: Prediction(h, people) for cell, h in zip(names, human, strict=True)},
-        {SOURCE: {cell: Prediction(s, 10) for cell, s in zip(names, simulated, strict=True)}},
-        {},
+        {FINE_TUNED: {cell: Prediction(s, 10) for cell, s in zip(names, simulated, strict=True)}},
     )
 
 
-def intervals_of(splits: list[SplitCells], told: Resampling | None = None) -> dict[tuple[str, str], Bound]:
-    draws = Draws(splits, (), told or Resampling(2000))
-    return source_intervals(draws, [draws.source_cells(split, SOURCE) for split in splits], None, None)
+def intervals_of(splits: list[SplitPairs], told: Resampling | None = None) -> dict[tuple[str, str], Bound]:
+    draws = Draws(all_pairs(splits), (), told or Resampling(2000))
+    return predictor_intervals(draws, pairs_of(draws, splits))
 
 
 def known(bound: Bound) -> Interval:
@@ -68,8 +73,8 @@ def test_both_assistants_of_a_question_are_drawn_together() -> None:
     rng = np.random.default_rng(3)
     one = cells(rng.random(40).tolist(), rng.random(40).tolist())
     twin = {(q, "twin"): value for (q, _), value in one.human.items()}
-    twin_guess = {(q, "twin"): value for (q, _), value in one.sources[SOURCE].items()}
-    both = SplitCells({**one.human, **twin}, {SOURCE: {**one.sources[SOURCE], **twin_guess}}, {})
+    twin_guess = {(q, "twin"): value for (q, _), value in one.predictors[FINE_TUNED].items()}
+    both = SplitPairs({**one.human, **twin}, {FINE_TUNED: {**one.predictors[FINE_TUNED], **twin_guess}})
 
     pooled = known(intervals_of([both])["all", "mae"])
     assert pooled.standard_error == pytest.approx(known(intervals_of([one])["gpt", "mae"]).standard_error, rel=1e-9)
@@ -102,12 +107,9 @@ def test_people_who_answer_many_questions_widen_the_interval() -> None:
     answers = workers_answers(np.array([[1] * 40] * 3 + [[0] * 40] * 3))
     simulated = np.random.default_rng(5).random(40)
     split = cells([0.5] * 40, simulated.tolist(), people=6)
-    draws = Draws([split], answers, Resampling(1000))
-    parts = [draws.source_cells(split, SOURCE)]
-    alone = known(source_intervals(draws, parts, None, None)["gpt", "bias"])
-    clustered = known(
-        source_intervals(draws, parts, draws.accuracies_by_worker(), draws.accuracies_by_answer())["gpt", "bias"]
-    )
+    draws = Draws(split.human, answers, Resampling(1000))
+    alone = known(intervals_of([split], Resampling(1000))["gpt", "bias"])
+    clustered = known(predictor_intervals(draws, pairs_of(draws, [split]))["gpt", "bias"])
 
     assert draws.shares_people
     assert alone.standard_error < 0.06
@@ -119,8 +121,8 @@ def test_people_who_answer_once_each_are_not_clustered() -> None:
     answers = [Answer(f"q{i // 2:03d}", f"w{i}", "user-AI", "gpt", "", None, i != 0) for i in range(4)]
     nameless = [Answer(a.question_id, "", "user-AI", "gpt", "", None, a.correct) for a in answers]
 
-    assert not Draws([split], answers, Resampling(100)).shares_people
-    assert not Draws([split], nameless, Resampling(100)).shares_people  # no id: not all one person
+    assert not Draws(split.human, answers, Resampling(100)).shares_people
+    assert not Draws(split.human, nameless, Resampling(100)).shares_people  # no id: not all one person
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
@@ -140,10 +142,10 @@ def test_what_has_no_interval_says_why() -> None:
     equal = intervals_of([cells(human, human)])
     few = intervals_of([cells(human[:2], [0.1, 0.2])])
 
-    assert constant["gpt", "pearson"] == Undefined("the figure is undefined")
+    assert constant["gpt", "pearson"] == Undefined("the metric is undefined")
     assert isinstance(constant["gpt", "mae"], Interval)
-    assert equal["gpt", "mae"] == Undefined("the figure is the same whichever questions are drawn")
-    assert equal["gpt", "pearson"] == Undefined("the figure is the same whichever questions are drawn")
+    assert equal["gpt", "mae"] == Undefined("the metric is the same whichever questions are drawn")
+    assert equal["gpt", "pearson"] == Undefined("the metric is the same whichever questions are drawn")
     assert few["gpt", "mae"] == Undefined("2 questions, 3 are needed")
     assert isinstance(constant["gpt", "ece"], Undefined)
     assert intervals_of([]) == {}
@@ -154,10 +156,10 @@ def test_a_source_that_lacks_an_assistant_has_no_interval_for_the_mean_of_assist
     rng = np.random.default_rng(9)
     one = cells(rng.random(10).tolist(), rng.random(10).tolist())
     human = {**one.human, **{(q, "other"): value for (q, _), value in one.human.items()}}
-    found = intervals_of([SplitCells(human, one.sources, {})])
+    found = intervals_of([SplitPairs(human, one.predictors)])
 
-    assert found["mean of assistants", "mae"] == Undefined("the figure is undefined")
-    assert found["other", "mae"] == Undefined("the figure is undefined")
+    assert found["mean of assistants", "mae"] == Undefined("the metric is undefined")
+    assert found["other", "mae"] == Undefined("the metric is undefined")
     assert isinstance(found["gpt", "mae"], Interval)
 
 
@@ -171,10 +173,10 @@ def test_a_mean_over_questions_has_the_interval_of_its_questions() -> None:
     rng = np.random.default_rng(7)
     values = {f"q{i:03d}": float(v) for i, v in enumerate(rng.random(40))}
     draws = Draws([], (), Resampling(5000), held_out=list(values))
-    found = known(mean_intervals(draws, {("all", SOURCE, "bleu"): [values]})["all", SOURCE, "bleu"])
+    found = known(mean_intervals(draws, {("all", FINE_TUNED, "bleu"): [values]})["all", FINE_TUNED, "bleu"])
 
     assert found.standard_error == pytest.approx(float(np.std(list(values.values()), ddof=1)) / math.sqrt(40), rel=0.05)
-    assert mean_intervals(draws, {("all", SOURCE, "bleu"): [{}]}) == {}
+    assert mean_intervals(draws, {("all", FINE_TUNED, "bleu"): [{}]}) == {}
 
 
 def test_equal_seeds_give_equal_intervals() -> None:

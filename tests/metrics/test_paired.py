@@ -6,21 +6,20 @@ import numpy as np
 import pytest
 from benchmarks.coverage import World, draw_study, study_differences
 
-from chatbench.metrics.accuracies import Cell, Prediction
 from chatbench.metrics.agreement import Undefined
-from chatbench.metrics.cells import SplitCells
 from chatbench.metrics.intervals import Interval
 from chatbench.metrics.paired import (
     PairedDifference,
     holm,
     mean_differences,
-    paired_cells,
     paired_differences,
+    paired_split,
     permutation_p,
 )
+from chatbench.metrics.pairs import Pair, Prediction
 from chatbench.metrics.resampling import Draws, Resampling
 
-Accuracies = dict[Cell, Prediction]
+Accuracies = dict[Pair, Prediction]
 
 
 def accuracies(values: list[float], assistant: str = "gpt") -> Accuracies:
@@ -30,15 +29,15 @@ def accuracies(values: list[float], assistant: str = "gpt") -> Accuracies:
 def differences(
     human: list[float], first: list[float], second: list[float], replicates: int = 2000
 ) -> dict[tuple[str, str], PairedDifference]:
-    splits = [paired_cells(accuracies(human), accuracies(first), accuracies(second))]
-    return paired_differences(Draws(splits, (), Resampling(replicates)), splits)
+    splits = [paired_split(accuracies(human), accuracies(first), accuracies(second))]
+    return paired_differences(Draws(splits[0].human, (), Resampling(replicates)), splits)
 
 
 def test_differences_are_first_minus_second_on_the_cells_of_both() -> None:
     human, first = accuracies([0.2, 0.4, 0.9, 0.6]), accuracies([0.2, 0.5, 0.5, 0.6])
     second = accuracies([0.5, 0.5, 0.5])  # lacks the last question
-    splits = [paired_cells(human, first, second)]
-    found = paired_differences(Draws(splits, (), Resampling(200)), splits)["gpt", "mae"]
+    splits = [paired_split(human, first, second)]
+    found = paired_differences(Draws(splits[0].human, (), Resampling(200)), splits)["gpt", "mae"]
 
     assert found.first == pytest.approx(0.5 / 3)
     assert found.second == pytest.approx(0.8 / 3)
@@ -51,7 +50,7 @@ def test_a_simulator_does_not_differ_from_itself() -> None:
     found = differences(human, same, same)["gpt", "pearson"]
 
     assert (found.difference, found.p) == (0.0, 1.0)
-    assert found.interval == Undefined("the figure is the same whichever questions are drawn")
+    assert found.interval == Undefined("the metric is the same whichever questions are drawn")
 
 
 def test_what_is_hard_about_questions_cancels() -> None:
@@ -80,8 +79,8 @@ def test_both_assistants_of_a_question_are_exchanged_together() -> None:
     # With twins instead of a second sample the p-value stays; exchanged apart, 2/16 would become about 2/256.
     first, second = [0.05, 0.10, 0.15, 0.50], [0.0] * 4
     human, one, two = ({**accuracies(values), **accuracies(values, "twin")} for values in ([0.0] * 4, first, second))
-    splits = [paired_cells(human, one, two)] * 2
-    found = paired_differences(Draws(splits, (), Resampling(20_000)), splits)
+    splits = [paired_split(human, one, two)] * 2
+    found = paired_differences(Draws(splits[0].human, (), Resampling(20_000)), splits)
 
     assert found["all", "mae"].p == pytest.approx(2 / 16, abs=0.01)
     assert found["mean of assistants", "mae"].p == pytest.approx(2 / 16, abs=0.01)
@@ -149,7 +148,6 @@ def test_holm_multiplies_the_smallest_by_the_number_of_tests_and_never_sinks() -
 
 def test_pairs_keep_only_what_both_predict() -> None:
     human = accuracies([0.1, 0.2, 0.3])
-    found = paired_cells(human, accuracies([0.5, 0.5, 0.5, 0.5]), accuracies([0.4]))
+    found = paired_split(human, accuracies([0.5, 0.5, 0.5, 0.5]), accuracies([0.4]))
 
-    assert isinstance(found, SplitCells)
     assert list(found.human) == [("q00", "gpt")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chatbench.metrics.baselines import published
+from chatbench.metrics.names import FINE_TUNED
 from chatbench.report.tables import as_markdown, published_grid, score_grids
 from chatbench.scoring.score_table import Score, ScoreTable
 
@@ -20,12 +21,12 @@ def test_the_shipped_figures_are_those_of_the_paper_and_name_it() -> None:
     table = published()
 
     assert table.assistants == ("gpt-4o", "llama-3.1-8b")
-    assert {row.method: tuple(row.figures[name] for name in table.assistants) for row in table.rows} == OF_THE_PAPER
+    assert {row.method: tuple(row.metrics[name] for name in table.assistants) for row in table.rows} == OF_THE_PAPER
     assert "2504.07114" in table.source
 
 
 def test_published_rows_stand_in_a_table_of_their_own_that_says_so() -> None:
-    own = ScoreTable("tiny", ("split_0",), 6, 4, (Score("split_0", "gpt-4o", "fine-tuned", "mae", 0.25),), {})
+    own = ScoreTable("tiny", ("split_0",), 6, 4, (Score("split_0", "gpt-4o", FINE_TUNED, "mae", 0.25),), {})
     text = as_markdown([own])
 
     assert published_grid().header[0] == "published, not computed here"

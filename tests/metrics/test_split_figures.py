@@ -18,9 +18,10 @@ from chatbench.core.records import (
     Turn,
 )
 from chatbench.metrics.agreement import Undefined, Value
-from chatbench.metrics.cells import Simulation, accuracy_pairs
 from chatbench.metrics.first_prompts import human_overlap
-from chatbench.metrics.split_metrics import split_measures
+from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
+from chatbench.metrics.pairs import Simulation, accuracy_pairs
+from chatbench.metrics.split_metrics import split_metrics
 
 TRAIN, TEST = {"q0"}, {"q1", "q2", "q3"}
 QUESTIONS = {
@@ -99,15 +100,15 @@ def full_simulation() -> Simulation:
         *simulated("q2", "weak", "BB"),
         *simulated("q3", "weak", "AB"),
     ]
-    return Simulation("fine-tuned", tuple(chats), conversations=2)
+    return Simulation(FINE_TUNED, tuple(chats), conversations=2)
 
 
 def figures(simulation: Simulation, *others: Simulation) -> dict[tuple[str, str, str], Value]:
     groups = {q: [c for c in STUDY.conversations if c.question_id == q] for q in TEST}
     overlaps = {q: human_overlap(chats) for q, chats in groups.items()}
-    found = [f for f in split_measures(STUDY, TRAIN, TEST, [simulation, *others], overlaps).figures if f.part == ""]
-    assert len({(f.assistant, f.source, f.metric) for f in found}) == len(found)
-    return {(f.assistant, f.source, f.metric): f.value for f in found}
+    found = [f for f in split_metrics(STUDY, TRAIN, TEST, [simulation, *others], overlaps).metrics if f.stratum == ""]
+    assert len({(f.assistant, str(f.predictor), f.metric) for f in found}) == len(found)
+    return {(f.assistant, str(f.predictor), f.metric): f.value for f in found}
 
 
 def test_agreement_per_assistant_pooled_and_as_mean_worked_by_hand() -> None:
@@ -153,7 +154,7 @@ def test_baselines_use_the_cells_that_they_have() -> None:
 def test_only_cells_with_all_their_chats_are_scored_and_baselines_follow() -> None:
     # One chat of two is missing for (q3, weak): the run was stopped there.
     chats = tuple(c for c in full_simulation().chats if c.id != "q3|weak|1")
-    rows = figures(Simulation("fine-tuned", chats, conversations=2))
+    rows = figures(Simulation(FINE_TUNED, chats, conversations=2))
 
     assert rows["weak", "fine-tuned", "questions"] == rows["weak", "user alone", "questions"] == 2
     assert rows["weak", "people", "accuracy"] == pytest.approx(0.25)
@@ -162,14 +163,14 @@ def test_only_cells_with_all_their_chats_are_scored_and_baselines_follow() -> No
 def test_a_broken_endpoint_is_no_answer_but_a_silent_simulator_is_an_invalid_one() -> None:
     chats = [*simulated("q1", "strong", "A"), failed("q1", "strong", 1, "endpoint down")]
     silent = [*simulated("q2", "strong", "A"), failed("q2", "strong", 1, EMPTY_TURN)]
-    pairs = accuracy_pairs(STUDY, TEST, Simulation("fine-tuned", (*chats, *silent), conversations=2))
+    pairs = accuracy_pairs(STUDY, TEST, Simulation(FINE_TUNED, (*chats, *silent), conversations=2))
 
     assert [(p.question_id, p.simulated, p.n_simulated) for p in pairs] == [("q1", 1.0, 1), ("q2", 0.5, 2)]
     assert [(p.human, p.n_human) for p in pairs] == [(1.0, 4), (0.5, 4)]
 
 
 def test_the_base_model_simulator_is_scored_on_the_same_cells_with_its_own_number_of_chats() -> None:
-    base_model = Simulation("base model", tuple(simulated("q1", "strong", "B", prompt="")), conversations=1)
+    base_model = Simulation(BASE_MODEL, tuple(simulated("q1", "strong", "B", prompt="")), conversations=1)
     rows = figures(full_simulation(), base_model)
 
     assert rows["strong", "base model", "questions"] == 1
@@ -179,7 +180,7 @@ def test_the_base_model_simulator_is_scored_on_the_same_cells_with_its_own_numbe
 
 def test_a_simulator_with_fewer_chats_is_to_be_compared_with_the_first_chats_of_the_other() -> None:
     # First chats with strong: right, right, right against 1 .5 .75; all chats: 1 .5 .5.
-    base_model = Simulation("base model", tuple(simulated("q1", "strong", "B")), conversations=1)
+    base_model = Simulation(BASE_MODEL, tuple(simulated("q1", "strong", "B")), conversations=1)
     rows = figures(full_simulation(), base_model)
 
     assert rows["strong", "fine-tuned, first 1 chat", "mae"] == pytest.approx(0.75 / 3)
@@ -236,8 +237,8 @@ def parts() -> dict[str, dict[tuple[str, str, str], Value]]:
     questions = {**QUESTIONS, "q3": replace(QUESTIONS["q3"], subset="t")}
     study = replace(STUDY, answers=tuple(answers), questions=questions)
     found: dict[str, dict[tuple[str, str, str], Value]] = {}
-    for f in split_measures(study, TRAIN, TEST, [full_simulation()], {}).figures:
-        found.setdefault(f.part, {})[f.assistant, f.source, f.metric] = f.value
+    for f in split_metrics(study, TRAIN, TEST, [full_simulation()], {}).metrics:
+        found.setdefault(f.stratum, {})[f.assistant, str(f.predictor), f.metric] = f.value
     return found
 
 
@@ -262,11 +263,11 @@ def test_a_subset_has_its_own_questions() -> None:
 
 
 def test_there_are_no_parts_where_there_is_one_condition_and_one_subset() -> None:
-    assert split_measures(STUDY, TRAIN, TEST, [full_simulation()], {}).parts == {}
+    assert split_metrics(STUDY, TRAIN, TEST, [full_simulation()], {}).strata == {}
 
 
 def test_ceilings_are_there_for_every_number_of_chats() -> None:
-    base_model = Simulation("base model", tuple(simulated("q1", "strong", "B")), conversations=1)
+    base_model = Simulation(BASE_MODEL, tuple(simulated("q1", "strong", "B")), conversations=1)
     rows = figures(full_simulation(), base_model)
 
     for name in ("ceiling, 2 chats", "ceiling, 1 chat", "ceiling, unlimited chats"):

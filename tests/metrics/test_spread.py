@@ -8,21 +8,27 @@ import numpy as np
 import pytest
 
 from chatbench.core.records import Answer
-from chatbench.metrics.accuracies import Prediction
 from chatbench.metrics.agreement import Undefined
-from chatbench.metrics.cells import SplitCells
-from chatbench.metrics.resampling import Draws, Resampling
+from chatbench.metrics.names import FINE_TUNED
+from chatbench.metrics.pairs import Pair, Prediction, SplitPairs
+from chatbench.metrics.resampling import Draws, PredictorPairs, Resampling
 from chatbench.metrics.uncertainty import (
     CAUSES,
     SplitValues,
     Spread,
     jackknife_values,
-    source_spreads,
+    predictor_spreads,
     spread,
     variance_components,
 )
 
-SOURCE = "fine-tuned"
+
+def all_pairs(splits: list[SplitPairs]) -> list[Pair]:
+    return [pair for split in splits for pair in split.human]
+
+
+def pairs_of(draws: Draws, splits: list[SplitPairs]) -> list[PredictorPairs]:
+    return [draws.predictor_pairs(split.human, split.predictors[FINE_TUNED]) for split in splits]
 
 
 def values_of(held_out: list[list[int]], numbers: list[list[float]]) -> list[SplitValues]:
@@ -72,7 +78,7 @@ def test_the_causes_add_up_to_the_variance_of_the_mean_over_splits() -> None:
     assert np.mean(totals) == pytest.approx(np.var(means), rel=0.06)
 
 
-def world(rng: np.random.Generator, question_sd: float, split_sd: float) -> tuple[list[SplitCells], list[Answer]]:
+def world(rng: np.random.Generator, question_sd: float, split_sd: float) -> tuple[list[SplitPairs], list[Answer]]:
     """80 questions, 3 splits of 40, 6 people and 8 chats a question; everybody answers once."""
     chance = np.clip(rng.normal(0.5, question_sd, 80), 0.05, 0.95)
     right = rng.binomial(6, 0.5, 80)
@@ -85,10 +91,9 @@ def world(rng: np.random.Generator, question_sd: float, split_sd: float) -> tupl
         guess = rng.binomial(8, np.clip(chance[held_out] + rng.normal(0, split_sd), 0, 1)) / 8
         names = [(f"q{q:02d}", "gpt") for q in held_out]
         splits.append(
-            SplitCells(
+            SplitPairs(
                 {cell: Prediction(float(right[q]) / 6, 6) for cell, q in zip(names, held_out, strict=True)},
-                {SOURCE: {cell: Prediction(float(g), 8) for cell, g in zip(names, guess, strict=True)}},
-                {},
+                {FINE_TUNED: {cell: Prediction(float(g), 8) for cell, g in zip(names, guess, strict=True)}},
             )
         )
     return splits, answers
@@ -102,8 +107,8 @@ def test_people_and_chats_are_told_apart_from_questions_and_splits() -> None:
     weights = []
     for number in range(60):
         splits, answers = world(rng, question_sd=0.1, split_sd=0.05)
-        draws = Draws(splits, answers, Resampling(150, seed=number))
-        found = source_spreads(draws, [draws.source_cells(split, SOURCE) for split in splits], None, None)
+        draws = Draws(all_pairs(splits), answers, Resampling(150, seed=number))
+        found = predictor_spreads(draws, pairs_of(draws, splits))
         bias = found["gpt", "bias"]
         assert isinstance(bias, Spread)
         for cause in CAUSES:
@@ -122,9 +127,9 @@ def test_people_and_chats_are_told_apart_from_questions_and_splits() -> None:
 
 def test_one_split_tells_people_and_chats_from_the_rest_and_no_more() -> None:
     splits, answers = world(np.random.default_rng(4), 0.2, 0.0)
-    draws = Draws(splits, answers, Resampling(150))
-    parts = [draws.source_cells(splits[0], SOURCE)]
-    found = source_spreads(draws, parts, None, None)["gpt", "mae"]
+    draws = Draws(all_pairs(splits), answers, Resampling(150))
+    parts = pairs_of(draws, splits[:1])
+    found = predictor_spreads(draws, parts)["gpt", "mae"]
 
     assert isinstance(found, Spread)
     assert set(found.by_cause) == {"questions", "people", "chats"}
@@ -134,8 +139,8 @@ def test_one_split_tells_people_and_chats_from_the_rest_and_no_more() -> None:
 
 def test_jackknife_values_of_a_mean_are_the_questions_own() -> None:
     splits, answers = world(np.random.default_rng(5), 0.2, 0.0)
-    draws = Draws(splits, answers, Resampling(100))
-    cells = draws.source_cells(splits[0], SOURCE)
+    draws = Draws(all_pairs(splits), answers, Resampling(100))
+    [cells] = pairs_of(draws, splits[:1])
     _, values = jackknife_values(cells)["gpt", "mae"]
 
     assert values == pytest.approx(np.abs(cells.simulated - cells.human))

@@ -76,7 +76,7 @@ def test_assistants_that_people_did_not_work_with_leave_nothing_to_compare(place
     log = place.results / "simulations" / "tiny" / "split_0" / "conversations.jsonl"
     rewrite_log(log, lambda row: {**row, "assistant": f"other {row['assistant']}"})
 
-    with pytest.raises(ChatbenchError, match="no question on which both people and the fine-tuned simulator"):
+    with pytest.raises(ChatbenchError, match="no question on which people and the fine-tuned simulator"):
         realism("tiny", workspace=place)
 
 

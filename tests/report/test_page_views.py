@@ -13,6 +13,7 @@ from tests.support.browser import OpenPage
 from tests.support.finished_results import HOSTILE
 
 from chatbench.data.workspace import Workspace
+from chatbench.metrics.names import FINE_TUNED
 from chatbench.report.page import PageContent, render
 from chatbench.report.report import gather, report
 from chatbench.scoring.score_files import read_score_table
@@ -54,7 +55,7 @@ def test_the_main_table_shows_the_stored_scores_and_each_split_on_demand(
     page.get_by_label("Correlation and error of").select_option("gpt-4o")
     page.get_by_label("Each split").check()
     assert row(page, "tiny, fine-tuned")[7] == f"{stored['gpt-4o', 'fine-tuned', 'mae'].mean:.3f}"
-    by_split = table.values()["gpt-4o", "fine-tuned", "mae"]
+    by_split = table.values()["gpt-4o", FINE_TUNED, "mae"]
     assert row(page, "split 1")[7] == f"{by_split['split_1']:.3f}"
 
     page.reload()  # what was chosen is in the address
@@ -143,7 +144,7 @@ def test_two_runs_stand_side_by_side_with_their_difference(
     finished: Workspace, two_runs: Path, open_page: OpenPage
 ) -> None:
     one, two = (read_score_table(finished.results / "scores", key).estimates() for key in ("tiny", "distilgpt2"))
-    mean = [scores["mean of assistants", "fine-tuned", "mae"].mean for scores in (one, two)]
+    mean = [scores["mean of assistants", FINE_TUNED, "mae"].mean for scores in (one, two)]
     page = open_page(at(two_runs, "#/comparison"))
     cells = page.get_by_role("row", name="Mean absolute error").first.locator("td").all_inner_texts()
 

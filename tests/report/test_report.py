@@ -13,8 +13,9 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.recipes import model_key
 from chatbench.core.records import Answer, AnswerProbabilities, Conversation, SimulatedConversation, Turn
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.accuracies import Prediction
 from chatbench.metrics.estimates import wilson_interval
+from chatbench.metrics.names import FINE_TUNED, PEOPLE
+from chatbench.metrics.pairs import Prediction
 from chatbench.report.page_data import (
     MOST_TURNS,
     accuracy_values,
@@ -38,8 +39,8 @@ def scores(answers: tuple[Answer, ...] = ()) -> QuestionScores:
     return QuestionScores(
         "id",
         {
-            "split_0": {"people": people, "fine-tuned": {cell: Prediction(0.5, 2)}},
-            "split_1": {"people": people, "fine-tuned": {cell: Prediction(1.0, 4)}},
+            "split_0": {PEOPLE: people, FINE_TUNED: {cell: Prediction(0.5, 2)}},
+            "split_1": {PEOPLE: people, FINE_TUNED: {cell: Prediction(1.0, 4)}},
         },
         {},
         answers,
@@ -57,8 +58,8 @@ def test_chats_of_all_splits_are_pooled_and_people_are_counted_once() -> None:
     # A mean of the two splits would give 0.75; people's answers added up would number 8.
     pooled = pooled_accuracies(scores())
 
-    assert pooled["fine-tuned"]["q", "ai"] == Prediction(5 / 6, 6)
-    assert pooled["people"]["q", "ai"] == Prediction(0.75, 4)
+    assert pooled[FINE_TUNED]["q", "ai"] == Prediction(5 / 6, 6)
+    assert pooled[PEOPLE]["q", "ai"] == Prediction(0.75, 4)
 
 
 def test_cells_name_the_run_only_where_runs_differ_and_conditions_only_where_there_are_two() -> None:
@@ -76,7 +77,7 @@ def test_calibration_sets_people_beside_what_was_predicted_bin_by_bin() -> None:
     # Bins by people's accuracy instead of the predicted one would put all three pairs into one bin.
     people = {("a", "x"): Prediction(1.0, 4), ("b", "x"): Prediction(0.0, 4), ("c", "x"): Prediction(0.5, 4)}
     told = {("a", "x"): Prediction(0.62, 1), ("b", "x"): Prediction(0.68, 1), ("c", "x"): Prediction(1.0, 1)}
-    found = calibration_values(QuestionScores("id", {"split_0": {"people": people, "fine-tuned": told}}, {}, ()))
+    found = calibration_values(QuestionScores("id", {"split_0": {PEOPLE: people, FINE_TUNED: told}}, {}, ()))
 
     two, one = found["fine-tuned"]  # type: ignore[misc]
     assert (two["from"], two["predicted"], two["people"], two["pairs"]) == (0.6, 0.65, 0.5, 2)
@@ -153,7 +154,7 @@ def test_the_page_holds_the_rows_of_the_scores_file_and_nothing_of_the_signature
 
 
 def test_of_single_conditions_and_subsets_the_page_holds_agreement_only(tmp_path: Path) -> None:
-    scores = tuple(Score("split_0", "all", "fine-tuned", metric, 0.5, "subset a") for metric in ("mae", "bleu"))
+    scores = tuple(Score("split_0", "all", FINE_TUNED, metric, 0.5, "subset a") for metric in ("mae", "bleu"))
     table = ScoreTable("tiny", ("split_0",), 6, 4, scores, {})
     write_score_table(tmp_path, "tiny", table)
 

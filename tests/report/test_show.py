@@ -17,6 +17,7 @@ from rich.console import Console
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.workspace import Workspace
+from chatbench.metrics.names import FINE_TUNED
 from chatbench.report.grids import EMPTY, Grid, print_grids
 from chatbench.report.plots import scatter_lines, turn_grid
 from chatbench.report.results_folder import shown_results
@@ -62,17 +63,17 @@ def test_json_csv_and_the_table_of_scores_hold_the_same_unrounded_numbers(finish
         repr(figure["mean"]) if isinstance(figure["mean"], float) else "" for figure in figures
     ]
     by_row = {(r["assistant"], r["source"], r["metric"]): r for r in rows if r["model"] == "tiny"}
-    for row in (("gpt-4o", "fine-tuned", "mae"), ("all", "fine-tuned", "perplexity"), ("all", "fine-tuned", "bleu")):
-        assert float(by_row[row]["mean"]) == stored[row].mean
-        assert float(by_row[row]["standard_error"]) == stored[row].standard_error
+    for row in (("gpt-4o", FINE_TUNED, "mae"), ("all", FINE_TUNED, "perplexity"), ("all", FINE_TUNED, "bleu")):
+        assert float(by_row[row[0], str(row[1]), row[2]]["mean"]) == stored[row].mean
+        assert float(by_row[row[0], str(row[1]), row[2]]["standard_error"]) == stored[row].standard_error
 
 
 def test_what_is_the_same_for_both_models_stands_there_once_and_belongs_to_neither(finished: Workspace) -> None:
     figures = main_scores([model.table for model in results_of(finished)])
-    constant = [f for f in figures if f.source == "constant (train mean)" and (f.assistant, f.metric) == ("all", "mae")]
+    constant = [f for f in figures if f.name == "constant (train mean)" and (f.assistant, f.metric) == ("all", "mae")]
 
     assert [(f.model, f.kind) for f in constant] == [("", "baseline")]
-    assert {f.model for f in figures if f.source == "fine-tuned"} == {"tiny", "distilgpt2"}
+    assert {f.model for f in figures if f.name == "fine-tuned"} == {"tiny", "distilgpt2"}
 
 
 def test_published_rows_are_marked_in_every_form_and_carry_no_signature(finished: Workspace) -> None:
@@ -88,9 +89,7 @@ def test_published_rows_are_marked_in_every_form_and_carry_no_signature(finished
 def test_latex_passes_a_strict_reader_and_keeps_unrounded_figures_beside_the_rounded(finished: Workspace) -> None:
     text = as_latex(results_of(finished), published=True)
     mean = (
-        read_score_table(finished.results / "scores", "tiny")
-        .estimates()["mean of assistants", "fine-tuned", "mae"]
-        .mean
+        read_score_table(finished.results / "scores", "tiny").estimates()["mean of assistants", FINE_TUNED, "mae"].mean
     )
 
     assert refused_by_a_strict_reader(text) == []

@@ -19,7 +19,7 @@ from chatbench.metrics.resampling import Resampling
 from chatbench.report.tables import comparison_grids, comparison_notes
 from chatbench.scoring.compare import Comparison, compare
 from chatbench.scoring.eval_chatbench import eval_chatbench
-from chatbench.scoring.signature import differences, named
+from chatbench.scoring.signature import ignorable, incompatible
 from chatbench.simulation.log import settings_path
 
 TOLD = Resampling(200)
@@ -55,7 +55,7 @@ def score(place: Workspace, *models: str) -> None:
 
 
 def compared(place: Workspace, *runs: str, ignore: tuple[str, ...] = ()) -> Comparison:
-    return compare(runs, workspace=place, ignore=ignore, told=TOLD)
+    return compare(runs, workspace=place, ignore=ignore, resampling=TOLD)
 
 
 def change_settings(place: Workspace, model: str, **assistant: object) -> None:
@@ -70,7 +70,7 @@ def change_settings(place: Workspace, model: str, **assistant: object) -> None:
 
 def test_differences_are_those_of_the_scores_per_assistant_and_together(place: Workspace) -> None:
     comparison = compared(place, "tiny", "distilgpt2")
-    found = {(figure.assistant, figure.metric): figure.found for figure in comparison.figures}
+    found = {(figure.assistant, figure.metric): figure.found for figure in comparison.metrics}
     errors = found["gpt-4o", "mae"]
 
     assert errors.first == pytest.approx(0)  # `people_like` is right as often as people
@@ -98,8 +98,8 @@ def test_three_runs_make_three_tables_with_corrected_p_values(place: Workspace) 
         "distilgpt2 (first) and gpt2 (second)",
     ]
     assert grids[0].header[-2:] == ("p", "p, Holm")
-    plain = [f.found.p for f in comparison.figures if (f.assistant, f.metric) == ("all", "mae")]
-    holm = [f.holm_p for f in comparison.figures if (f.assistant, f.metric) == ("all", "mae")]
+    plain = [f.found.p for f in comparison.metrics if (f.assistant, f.metric) == ("all", "mae")]
+    holm = [f.holm_p for f in comparison.metrics if (f.assistant, f.metric) == ("all", "mae")]
     assert len(plain) == 3
     assert min(holm) == pytest.approx(min(1.0, 3 * min(plain)))  # type: ignore[type-var, arg-type, operator]
 
@@ -153,24 +153,26 @@ def test_a_run_may_lie_in_another_folder_or_be_the_base_of_a_run(place: Workspac
     place.results.rename(tmp_path / "elsewhere")
     elsewhere = tmp_path / "elsewhere"
     names = (f"{elsewhere}:tiny", str(elsewhere / "scores" / "distilgpt2.json"))
-    both = compare(names, workspace=place, told=TOLD)
-    base = compare(("tiny", "tiny#base"), workspace=Workspace(results=elsewhere), ignore=("conversations",), told=TOLD)
+    both = compare(names, workspace=place, resampling=TOLD)
+    base = compare(
+        ("tiny", "tiny#base"), workspace=Workspace(results=elsewhere), ignore=("conversations",), resampling=TOLD
+    )
 
     assert both.runs == names
-    found = {(figure.assistant, figure.metric): figure.found for figure in base.figures}
+    found = {(figure.assistant, figure.metric): figure.found for figure in base.metrics}
     assert found["all", "mae"].first == pytest.approx(0)
     assert found["all", "mae"].second == found["all", "bias"].first - found["all", "bias"].second  # type: ignore[operator]
     with pytest.raises(ChatbenchError, match="differ in conversations: 5 and 2"):
-        compare(("tiny", "tiny#base"), workspace=Workspace(results=elsewhere), told=TOLD)
+        compare(("tiny", "tiny#base"), workspace=Workspace(results=elsewhere), resampling=TOLD)
     with pytest.raises(ChatbenchError, match="no base model simulator was scored"):
-        compare(("tiny", "distilgpt2#base"), workspace=Workspace(results=elsewhere), told=TOLD)
+        compare(("tiny", "distilgpt2#base"), workspace=Workspace(results=elsewhere), resampling=TOLD)
 
 
 def test_files_that_do_not_belong_together_are_refused(place: Workspace) -> None:
     path = place.results / "scores" / "tiny.questions.csv"
     path.write_text(path.read_text().replace(read_json(path.parent / "tiny.json")["signature_id"], "another"))  # type: ignore[index]
 
-    with pytest.raises(ChatbenchError, match="figures per question are of signature another"):
+    with pytest.raises(ChatbenchError, match="metrics per question are of signature another"):
         compared(place, "tiny", "distilgpt2")
     path.write_text("a,b\n")
     with pytest.raises(ChatbenchError, match="other columns"):
@@ -222,6 +224,6 @@ def test_what_belongs_to_the_simulator_may_differ_and_nothing_else() -> None:
         "by_split": {"split_0": {"fine-tuned": {"weights": "y", "held_out_sha256": "2"}}},
     }
 
-    assert [each.name for each in differences(first, second)] == ["by_split.split_0.fine-tuned.held_out_sha256"]
-    assert [each.name for each in differences({"a": 1}, {"b": 2})] == ["a", "b"]
-    assert not named("assistants.gpt.name", ["assistant_decoding", "assist", "model"])
+    assert [each.name for each in incompatible(first, second)] == ["by_split.split_0.fine-tuned.held_out_sha256"]
+    assert [each.name for each in incompatible({"a": 1}, {"b": 2})] == ["a", "b"]
+    assert not ignorable("assistants.gpt.name", ["assistant_decoding", "assist", "model"])

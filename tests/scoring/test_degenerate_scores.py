@@ -15,9 +15,10 @@ from tests.support.simulated_logs import ASSISTANTS, questions, study
 from chatbench.core.files import read_json
 from chatbench.core.records import Answer, Question, SimulatedConversation, Study
 from chatbench.metrics.agreement import Undefined
-from chatbench.metrics.cells import Simulation
+from chatbench.metrics.names import FINE_TUNED, PEOPLE, Predictor
+from chatbench.metrics.pairs import Simulation
 from chatbench.metrics.resampling import Resampling
-from chatbench.metrics.split_metrics import SplitMeasures, split_measures
+from chatbench.metrics.split_metrics import SplitMetrics, split_metrics
 from chatbench.metrics.uncertainty import score_uncertainty
 from chatbench.report.tables import as_markdown
 from chatbench.scoring.score_files import read_score_table, write_score_table
@@ -52,16 +53,16 @@ def mixed(number: int, index: int) -> str:
     return "B" if (number + index) % 3 else "A"
 
 
-def measured(whole: Study, held_out: list[Question], chats: Chats) -> list[SplitMeasures]:
+def measured(whole: Study, held_out: list[Question], chats: Chats) -> list[SplitMetrics]:
     test = {question.id for question in held_out}
-    return [split_measures(whole, set(whole.questions) - test, test, [Simulation("fine-tuned", chats, 5)], {})] * 2
+    return [split_metrics(whole, set(whole.questions) - test, test, [Simulation(FINE_TUNED, chats, 5)], {})] * 2
 
 
-def table(splits: list[SplitMeasures], whole: Study) -> ScoreTable:
+def table(splits: list[SplitMetrics], whole: Study) -> ScoreTable:
     scores = [
-        Score(f"split_{number}", figure.assistant, figure.source, figure.metric, figure.value, figure.part)
+        Score(f"split_{number}", figure.assistant, figure.predictor, figure.metric, figure.value, figure.stratum)
         for number, split in enumerate(splits)
-        for figure in split.figures
+        for figure in split.metrics
     ]
     uncertainty = score_uncertainty(splits, whole.answers, Resampling(100))
     return ScoreTable("tiny", ("split_0", "split_1"), 6, 4, tuple(scores), {"conversations": 5}, (), uncertainty)
@@ -133,29 +134,33 @@ def test_a_correlation_that_does_not_exist_is_not_zero(case: str) -> None:
     metric, reason = UNDEFINED[case]
     scored = table(measured(whole, held_out, chats), whole)
 
-    assert scored.estimates()["gpt-4o", "fine-tuned", metric].mean == Undefined(reason)
-    assert isinstance(scored.uncertainty.intervals[""]["gpt-4o", "fine-tuned", metric], Undefined)
+    assert scored.estimates()["gpt-4o", FINE_TUNED, metric].mean == Undefined(reason)
+    assert isinstance(scored.uncertainty.intervals[""]["gpt-4o", FINE_TUNED, metric], Undefined)
 
 
 def test_failed_chats_are_no_wrong_answers_and_leave_no_accuracy() -> None:
     whole, held_out, chats = CASES["every chat failed"]
     rows = table(measured(whole, held_out, chats), whole).estimates()
 
-    assert ("all", "fine-tuned", "mae") not in rows
-    assert rows["all", "fine-tuned", "failed_share"].mean == 1
-    assert isinstance(rows["all", "people", "accuracy"].mean, Undefined)
+    assert ("all", FINE_TUNED, "mae") not in rows
+    assert rows["all", FINE_TUNED, "failed_share"].mean == 1
+    assert isinstance(rows["all", PEOPLE, "accuracy"].mean, Undefined)
 
 
 def test_invalid_answers_are_wrong_or_dropped_and_dropped_leaves_nothing() -> None:
     whole, held_out, chats = CASES["every answer invalid"]
     rows = table(measured(whole, held_out, chats), whole).estimates()
 
-    assert rows["all", "fine-tuned", "accuracy"].mean == 0.0
-    assert ("all", "fine-tuned, invalid dropped", "accuracy") not in rows
+    assert rows["all", FINE_TUNED, "accuracy"].mean == 0.0
+    assert ("all", Predictor.parse("fine-tuned, invalid dropped"), "accuracy") not in rows
 
 
 def test_people_who_answered_alone_have_no_ceiling() -> None:
     whole, held_out, chats = CASES["one person a question"]
-    found = table(measured(whole, held_out, chats), whole).estimates()["all", "ceiling, 5 chats", "pearson"].mean
+    found = (
+        table(measured(whole, held_out, chats), whole)
+        .estimates()["all", Predictor.parse("ceiling, 5 chats"), "pearson"]
+        .mean
+    )
 
     assert found == Undefined("fewer than 3 questions have answers of two people")

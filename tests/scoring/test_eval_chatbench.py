@@ -17,6 +17,7 @@ from chatbench.core.files import write_json
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.baselines import published
+from chatbench.metrics.names import BASE_MODEL, CONSTANT, FINE_TUNED, PEOPLE
 from chatbench.metrics.perplexity import TokenLoss, summarise
 from chatbench.report.tables import as_markdown, print_tables, score_grids, write_markdown
 from chatbench.scoring.eval_chatbench import eval_chatbench
@@ -36,18 +37,18 @@ def test_a_simulator_that_answers_as_often_as_people_has_correlation_one_and_no_
         write_log(place, split_id)
     rows = eval_chatbench("tiny", workspace=place).estimates()
 
-    assert rows["gpt-4o", "fine-tuned", "pearson"].mean == pytest.approx(1)
-    assert rows["all", "fine-tuned", "mae"].mean == pytest.approx(0)
-    assert rows["all", "fine-tuned", "bleu"].mean == pytest.approx(1)
-    assert rows["all", "fine-tuned", "questions"].mean == 8  # four held-out questions, two assistants
+    assert rows["gpt-4o", FINE_TUNED, "pearson"].mean == pytest.approx(1)
+    assert rows["all", FINE_TUNED, "mae"].mean == pytest.approx(0)
+    assert rows["all", FINE_TUNED, "bleu"].mean == pytest.approx(1)
+    assert rows["all", FINE_TUNED, "questions"].mean == 8  # four held-out questions, two assistants
 
 
 def test_a_simulator_that_is_always_wrong_is_as_far_off_as_people_are_right(place: Workspace) -> None:
     write_log(place, "split_0", always_wrong)
     rows = eval_chatbench("tiny", workspace=place).estimates()
 
-    assert rows["all", "fine-tuned", "mae"].mean == pytest.approx(rows["all", "people", "accuracy"].mean)
-    assert isinstance(rows["gpt-4o", "fine-tuned", "pearson"].mean, Undefined)
+    assert rows["all", FINE_TUNED, "mae"].mean == pytest.approx(rows["all", PEOPLE, "accuracy"].mean)
+    assert isinstance(rows["gpt-4o", FINE_TUNED, "pearson"].mean, Undefined)
 
 
 def test_the_files_hold_the_same_figures_and_every_line_names_the_signature(place: Workspace) -> None:
@@ -99,8 +100,8 @@ def test_an_unfinished_simulation_is_scored_over_its_complete_cells(place: Works
     write_log(place, "split_0", leave_out=7)
     table = eval_chatbench("tiny", workspace=place)
 
-    assert table.estimates()["all", "fine-tuned", "questions"].mean == 6
-    assert table.estimates()["all", "constant (train mean)", "questions"].mean == 6
+    assert table.estimates()["all", FINE_TUNED, "questions"].mean == 6
+    assert table.estimates()["all", CONSTANT, "questions"].mean == 6
     assert any("6 of 8 pairs" in note and "--split split_0" in note for note in table.notes)
 
 
@@ -108,7 +109,7 @@ def test_a_line_torn_by_a_kill_costs_only_that_chat(place: Workspace) -> None:
     path = write_log(place, "split_0")
     path.write_bytes(path.read_bytes()[:-20])
 
-    assert eval_chatbench("tiny", workspace=place).estimates()["all", "fine-tuned", "questions"].mean == 7
+    assert eval_chatbench("tiny", workspace=place).estimates()["all", FINE_TUNED, "questions"].mean == 7
 
 
 def test_without_chats_the_error_names_the_command(place: Workspace) -> None:
@@ -157,9 +158,9 @@ def test_perplexities_join_the_table_where_they_were_computed(place: Workspace) 
     write_perplexity(place, "hash of split_0")
     rows = eval_chatbench("tiny", workspace=place).estimates()
 
-    assert rows["all", "fine-tuned", "perplexity"].mean == pytest.approx(3)
-    assert rows["all", "base model", "perplexity_first"].mean == pytest.approx(50)
-    assert rows["all", "fine-tuned", "bits_per_byte"].mean == pytest.approx(2 * math.log2(3) / 8)
+    assert rows["all", FINE_TUNED, "perplexity"].mean == pytest.approx(3)
+    assert rows["all", BASE_MODEL, "perplexity_first"].mean == pytest.approx(50)
+    assert rows["all", FINE_TUNED, "bits_per_byte"].mean == pytest.approx(2 * math.log2(3) / 8)
 
 
 def test_chats_of_a_model_that_was_trained_again_do_not_stand_beside_its_new_perplexity(place: Workspace) -> None:
@@ -200,12 +201,12 @@ def test_models_scored_on_different_splits_do_not_stand_in_one_table(place: Work
 
 def test_a_cell_shows_mean_and_error_over_splits_and_undefined_in_words() -> None:
     scores = [
-        Score("split_0", "gpt", "fine-tuned", "pearson", 0.5),
-        Score("split_1", "gpt", "fine-tuned", "pearson", 0.7),
-        Score("split_0", "gpt", "constant (train mean)", "pearson", Undefined("the prediction is the same")),
-        Score("split_1", "gpt", "constant (train mean)", "pearson", Undefined("the prediction is the same")),
-        Score("split_0", "all", "fine-tuned", "all_numbers_share", 0.925),
-        Score("split_1", "all", "fine-tuned", "all_numbers_share", 0.975),
+        Score("split_0", "gpt", FINE_TUNED, "pearson", 0.5),
+        Score("split_1", "gpt", FINE_TUNED, "pearson", 0.7),
+        Score("split_0", "gpt", CONSTANT, "pearson", Undefined("the prediction is the same")),
+        Score("split_1", "gpt", CONSTANT, "pearson", Undefined("the prediction is the same")),
+        Score("split_0", "all", FINE_TUNED, "all_numbers_share", 0.925),
+        Score("split_1", "all", FINE_TUNED, "all_numbers_share", 0.975),
     ]
     text = as_markdown([ScoreTable("tiny", ("split_0", "split_1"), 60, 40, tuple(scores), {"study": "s"})])
 
@@ -230,7 +231,7 @@ def test_markdown_columns_are_aligned(place: Workspace) -> None:
 
 
 def test_the_terminal_shows_names_with_brackets_as_they_are() -> None:
-    score, output = Score("split_0", "gpt[bold]", "fine-tuned", "mae", 0.25), io.StringIO()
+    score, output = Score("split_0", "gpt[bold]", FINE_TUNED, "mae", 0.25), io.StringIO()
     print_tables([ScoreTable("tiny", ("split_0",), 60, 40, (score,), {"study": "s"})], Console(width=120, file=output))
 
     assert "gpt[bold]" in output.getvalue()
@@ -240,7 +241,7 @@ def test_the_terminal_shows_names_with_brackets_as_they_are() -> None:
 
 def test_a_grid_too_wide_for_the_terminal_comes_in_parts_and_nothing_is_cut() -> None:
     names = [f"text-davinci-00{i}" for i in range(4)]
-    scores = [Score("split_0", name, "fine-tuned", "mae", i / 8) for i, name in enumerate(names)]
+    scores = [Score("split_0", name, FINE_TUNED, "mae", i / 8) for i, name in enumerate(names)]
     output = io.StringIO()
     print_tables(
         [ScoreTable("tiny", ("split_0",), 60, 40, tuple(scores), {"study": "s"})], Console(width=60, file=output)
@@ -254,10 +255,10 @@ def test_a_grid_too_wide_for_the_terminal_comes_in_parts_and_nothing_is_cut() ->
 
 
 def test_csv_leaves_an_undefined_value_empty_and_says_why() -> None:
-    score = Score("split_0", "gpt", "constant", "pearson", Undefined("too few"))
+    score = Score("split_0", "gpt", CONSTANT, "pearson", Undefined("too few"))
     lines = as_csv(ScoreTable("tiny", ("split_0",), 6, 4, (score,), {})).splitlines()
 
-    assert lines[1].startswith("split_0,gpt,constant,pearson,,too few,")
+    assert lines[1].startswith("split_0,gpt,constant (train mean),pearson,,too few,")
 
 
 def test_a_scores_file_that_is_none_is_named_with_the_command(tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ from tests.support.simulated_logs import prepared, rewrite_log, study, write_log
 
 from chatbench.core.files import read_json, write_json
 from chatbench.core.records import EMPTY_TURN, SimulatedConversation
-from chatbench.metrics.accuracies import Prediction, expected_predictions
-from chatbench.metrics.cells import Simulation, split_cells
-from chatbench.metrics.names import EVERY_ASSISTANT, EXPECTED, FINE_TUNED
+from chatbench.metrics.names import EVERY_ASSISTANT, FINE_TUNED, Predictor
+from chatbench.metrics.pairs import Prediction, Simulation, expected_predictions
 from chatbench.metrics.resampling import Resampling
+from chatbench.metrics.split_metrics import split_pairs
 from chatbench.report.tables import as_markdown
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.simulation.log import settings_path
 
+EXPECTED = Predictor("fine-tuned", expected=True)
 CELL = ("elementary_mathematics-redux-4", "gpt-4o")
 
 
@@ -57,12 +58,12 @@ def test_the_sampled_figures_stay_as_they_are_and_the_expected_ones_stand_beside
     chats = tuple(chat(index, "answered", 0.25) for index in range(2))
     test = {CELL[0]}
 
-    cells = split_cells(study(), set(study().questions) - test, test, [Simulation(FINE_TUNED, chats, 2)])
+    cells = split_pairs(study(), set(study().questions) - test, test, [Simulation(FINE_TUNED, chats, 2)])
 
-    assert cells.sources[FINE_TUNED][CELL].accuracy == 1.0
-    assert cells.sources[FINE_TUNED + EXPECTED][CELL] == Prediction(0.25, 2)
+    assert cells.predictors[FINE_TUNED][CELL].accuracy == 1.0
+    assert cells.predictors[EXPECTED][CELL] == Prediction(0.25, 2)
     without = [Simulation(FINE_TUNED, tuple(chat(index, "answered", None) for index in range(2)), 2)]
-    assert FINE_TUNED + EXPECTED not in split_cells(study(), set(), test, without).sources
+    assert EXPECTED not in split_pairs(study(), set(), test, without).predictors
 
 
 def test_the_table_has_both_and_its_signature_says_so(tmp_path: Path) -> None:
@@ -76,10 +77,8 @@ def test_the_table_has_both_and_its_signature_says_so(tmp_path: Path) -> None:
     table = eval_chatbench("tiny", workspace=place, resampling=Resampling(100, 0.95, 0))
 
     values = {row: each["split_0"] for row, each in table.values().items()}
-    sampled, expected = (values[EVERY_ASSISTANT, source, "accuracy"] for source in (FINE_TUNED, FINE_TUNED + EXPECTED))
+    sampled, expected = (values[EVERY_ASSISTANT, source, "accuracy"] for source in (FINE_TUNED, EXPECTED))
     assert expected == pytest.approx(0.1 + 0.5 * sampled)
-    assert values[EVERY_ASSISTANT, FINE_TUNED + EXPECTED, "pearson"] == pytest.approx(
-        values[EVERY_ASSISTANT, FINE_TUNED, "pearson"]
-    )
+    assert values[EVERY_ASSISTANT, EXPECTED, "pearson"] == pytest.approx(values[EVERY_ASSISTANT, FINE_TUNED, "pearson"])
     assert table.signature["expected_answers"] is True
     assert "fine-tuned, expected answers" in as_markdown([table])

@@ -6,14 +6,25 @@ import pytest
 
 from chatbench.metrics.agreement import Undefined, Value
 from chatbench.metrics.estimates import Estimate
-from chatbench.metrics.names import AI_ALONE, BASE_MODEL, CONSTANT, DROPPED, FINE_TUNED, PEOPLE, USER_ALONE, MetricKey
+from chatbench.metrics.names import (
+    BASE_MODEL,
+    CONSTANT,
+    FINE_TUNED,
+    PEOPLE,
+    USER_ALONE,
+    MetricKey,
+    Predictor,
+    ai_alone,
+    ceiling,
+)
 from chatbench.report.tables import way_text
 from chatbench.scoring.score_table import Bounds, bounds
 
+DROPPED, FIRST = Predictor("fine-tuned", invalid="dropped"), Predictor("fine-tuned", chats=1)
 SIGNATURE = {"conversations": 10, "base_conversations": 1}
 
 
-def estimates(**of: dict[str, Value]) -> dict[MetricKey, Estimate]:
+def estimates(**of: dict[Predictor, Value]) -> dict[MetricKey, Estimate]:
     """Per metric the means by source, for one assistant; `_` in a metric's name stays."""
     none = Undefined("one split")
     return {
@@ -24,28 +35,34 @@ def estimates(**of: dict[str, Value]) -> dict[MetricKey, Estimate]:
 
 
 def test_the_floor_is_the_best_baseline_by_name_whichever_way_is_better() -> None:
-    free_text = AI_ALONE + "free text"
-    correlations: dict[str, Value] = {FINE_TUNED: 0.6, USER_ALONE: 0.3, free_text: 0.4, BASE_MODEL: 0.1}
-    errors: dict[str, Value] = {FINE_TUNED: 0.15, CONSTANT: 0.22, USER_ALONE: 0.25, free_text: 0.3, BASE_MODEL: 0.5}
+    free_text = ai_alone("free text")
+    correlations: dict[Predictor, Value] = {FINE_TUNED: 0.6, USER_ALONE: 0.3, free_text: 0.4, BASE_MODEL: 0.1}
+    errors: dict[Predictor, Value] = {
+        FINE_TUNED: 0.15,
+        CONSTANT: 0.22,
+        USER_ALONE: 0.25,
+        free_text: 0.3,
+        BASE_MODEL: 0.5,
+    }
     found = bounds(estimates(pearson={**correlations, CONSTANT: Undefined("constant")}, mae=errors), SIGNATURE)
     correlation, error = found["gpt", FINE_TUNED, "pearson"], found["gpt", FINE_TUNED, "mae"]
 
-    assert (correlation.floor, correlation.floor_source) == (0.4, free_text)
-    assert (error.floor, error.floor_source) == (0.22, CONSTANT)
+    assert (correlation.floor, correlation.floor_predictor) == (0.4, free_text)
+    assert (error.floor, error.floor_predictor) == (0.22, CONSTANT)
     assert ("gpt", CONSTANT, "mae") not in found  # a baseline is no score
 
 
 def test_a_simulator_is_held_against_the_ceiling_of_its_own_number_of_chats() -> None:
-    values: dict[str, Value] = {
-        FINE_TUNED: 0.15, FINE_TUNED + DROPPED: 0.14, "fine-tuned, first 1 chat": 0.3, BASE_MODEL: 0.5, CONSTANT: 0.22,
-        "ceiling, 10 chats": 0.12, "ceiling, 1 chat": 0.31, "ceiling, unlimited chats": 0.09,
+    values: dict[Predictor, Value] = {
+        FINE_TUNED: 0.15, DROPPED: 0.14, FIRST: 0.3, BASE_MODEL: 0.5, CONSTANT: 0.22,
+        ceiling(10): 0.12, ceiling(1): 0.31, ceiling(None): 0.09,
     }  # fmt: skip
     found = bounds(estimates(mae=values), SIGNATURE)
 
     assert {row[1]: each.ceiling for row, each in found.items()} == {
-        FINE_TUNED: 0.12, FINE_TUNED + DROPPED: 0.12, "fine-tuned, first 1 chat": 0.31, BASE_MODEL: 0.31,
+        FINE_TUNED: 0.12, DROPPED: 0.12, FIRST: 0.31, BASE_MODEL: 0.31,
     }  # fmt: skip
-    assert found["gpt", BASE_MODEL, "mae"].floor_source == CONSTANT  # and not itself
+    assert found["gpt", BASE_MODEL, "mae"].floor_predictor == CONSTANT  # and not itself
 
 
 def test_overlap_lies_between_the_base_model_model_and_people_and_perplexity_has_no_ceiling() -> None:

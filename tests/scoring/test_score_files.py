@@ -13,6 +13,7 @@ from tests.support.simulated_logs import always_wrong, people_like, prepared, wr
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.workspace import Workspace
+from chatbench.metrics.names import FINE_TUNED, Predictor
 from chatbench.metrics.resampling import Resampling
 from chatbench.report.tables import as_markdown
 from chatbench.scoring.eval_chatbench import eval_chatbench
@@ -56,7 +57,7 @@ def test_the_json_file_has_all_that_is_known_about_a_score(scored: tuple[Workspa
     assert error["ceiling"] < error["floor"]
     assert {"questions", "people", "chats"} <= set(error["variance_by_cause"])
     assert "floor" not in figures["mean of assistants", "constant (train mean)", "mae"]
-    assert figures["gpt-4o", "constant (train mean)", "pearson"]["interval"] == {"undefined": "the figure is undefined"}
+    assert figures["gpt-4o", "constant (train mean)", "pearson"]["interval"] == {"undefined": "the metric is undefined"}
     assert content["signature"]["resampling"].startswith("95 % confidence, 200 resamples")
 
 
@@ -78,7 +79,9 @@ def test_the_figures_of_a_split_follow_from_its_questions(scored: tuple[Workspac
             assert row["signature_id"] == table.signature_id
     for source in ("fine-tuned", "fine-tuned, invalid dropped", "base model", "constant (train mean)"):
         errors = [abs(accuracy[source][cell] - accuracy["people"][cell]) for cell in accuracy["people"]]
-        assert table.values()["all", source, "mae"]["split_0"] == pytest.approx(sum(errors) / len(errors))
+        assert table.values()["all", Predictor.parse(source), "mae"]["split_0"] == pytest.approx(
+            sum(errors) / len(errors)
+        )
 
 
 def test_counts_tell_invalid_answers(scored: tuple[Workspace, ScoreTable]) -> None:
@@ -110,7 +113,7 @@ def test_people_are_numbered_and_their_answers_add_up_to_their_accuracy(scored: 
     assert {row["person"] for row in answers} == {str(n) for n in range(len({row["person"] for row in answers}))}
     found = read_question_files(place.results / "scores", "tiny", "")
     assert len(found.answers) == len(answers)
-    assert found.texts["split_0"]["fine-tuned", "bleu"]
+    assert found.texts["split_0"][FINE_TUNED, "bleu"]
 
 
 def test_without_resamples_there_are_no_intervals_and_all_else_stays(scored: tuple[Workspace, ScoreTable]) -> None:
@@ -128,7 +131,7 @@ def test_a_wider_confidence_gives_a_wider_interval_and_nonsense_is_refused(
 ) -> None:
     place, table = scored
     options = ["eval-chatbench", "tiny", "--data", str(place.data), "--results", str(place.results)]
-    row = ("mean of assistants", "fine-tuned", "mae")
+    row = ("mean of assistants", FINE_TUNED, "mae")
     assert main([*options, "--bootstrap", "200", "--confidence", "0.5"]) == 0
     narrow = read_score_table(place.results / "scores", "tiny").uncertainty.intervals[""][row]
     wide = table.uncertainty.intervals[""][row]

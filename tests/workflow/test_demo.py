@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chatbench.metrics.agreement import Undefined
-from chatbench.metrics.names import AI_ALONE, BASE_MODEL, CONSTANT, EVERY_ASSISTANT, FINE_TUNED, MEAN_OF_ASSISTANTS
+from chatbench.metrics.names import BASE_MODEL, CONSTANT, EVERY_ASSISTANT, FINE_TUNED, MEAN_OF_ASSISTANTS, ai_alone
 from chatbench.scoring.score_table import Score, ScoreTable
 from chatbench.workflow.demo import checks, truth_lines
 
@@ -15,8 +15,8 @@ def table(own_pearson: float, own_mae: float) -> ScoreTable:
         (EVERY_ASSISTANT, FINE_TUNED, "answered_share", 0.95),
         (MEAN_OF_ASSISTANTS, FINE_TUNED, "pearson", own_pearson),
         (MEAN_OF_ASSISTANTS, FINE_TUNED, "mae", own_mae),
-        (MEAN_OF_ASSISTANTS, AI_ALONE + "free text", "pearson", 0.5),
-        (MEAN_OF_ASSISTANTS, AI_ALONE + "free text", "mae", 0.25),
+        (MEAN_OF_ASSISTANTS, ai_alone("free text"), "pearson", 0.5),
+        (MEAN_OF_ASSISTANTS, ai_alone("free text"), "mae", 0.25),
         (MEAN_OF_ASSISTANTS, CONSTANT, "pearson", Undefined("constant")),
         (MEAN_OF_ASSISTANTS, CONSTANT, "mae", 0.2),
     ]

@@ -12,6 +12,7 @@ from tests.support.study_files import tiny_study
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Study
 from chatbench.data.workspace import Workspace
+from chatbench.metrics.names import BASE_MODEL
 from chatbench.sample.study import write_chatbench_folder
 from chatbench.workflow.run_all import RunReport, RunSettings, StepTime, default_assistants, run_all
 
@@ -55,7 +56,7 @@ def test_every_step_of_every_split_leaves_its_files(finished: tuple[Path, RunRep
     assert {path.suffix for path in (results / "scores").iterdir()} == {".json", ".csv", ".md"}
     assert report.table is not None
     assert report.table.splits == ("split_0", "split_1")
-    assert ("all", "base model", "mae") in report.table.estimates()
+    assert ("all", BASE_MODEL, "mae") in report.table.estimates()
 
 
 def test_a_second_run_repeats_nothing_and_changes_no_byte(finished: tuple[Path, RunReport]) -> None:

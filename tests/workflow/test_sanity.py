@@ -15,6 +15,7 @@ from chatbench.core.files import write_json, write_jsonl, write_text
 from chatbench.core.records import SimulatedConversation, Termination, Turn
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import QuestionAccuracy, Undefined
+from chatbench.metrics.names import FINE_TUNED, Predictor
 from chatbench.metrics.perplexity import TokenLoss, summarise
 from chatbench.report.plots import accuracy_scatter, loss_curves, scores_over_splits
 from chatbench.scoring.eval_chatbench import eval_chatbench
@@ -133,7 +134,7 @@ def table_of(**figures: tuple[float, float]) -> ScoreTable:
         for key, both in figures.items()
         for metric, value in zip(METRICS, both, strict=True)
     ]
-    scores = tuple(Score("split_0", "all", source, metric, value) for source, metric, value in pairs)
+    scores = tuple(Score("split_0", "all", Predictor.parse(name), metric, value) for name, metric, value in pairs)
     return ScoreTable("tiny", ("split_0",), 6, 4, scores, {})
 
 
@@ -188,7 +189,7 @@ def screen(report: SanityReport) -> str:
 
 def test_plots_are_complete_png_files(tmp_path: Path) -> None:
     values = [("split_0", 0.5), ("split_1", Undefined("constant"))]
-    scores = tuple(Score(split, "all", "fine-tuned", "pearson", value) for split, value in values)
+    scores = tuple(Score(split, "all", FINE_TUNED, "pearson", value) for split, value in values)
     table = ScoreTable("tiny", ("split_0", "split_1"), 6, 4, scores, {})
     paths = [
         accuracy_scatter([QuestionAccuracy("q", "gpt", 0.5, 0.4, 5, 5)], tmp_path / "a.png"),

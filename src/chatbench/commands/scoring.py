@@ -88,7 +88,7 @@ def compare(
     from chatbench.scoring.compare import compare as step
 
     told = Resampling(bootstrap, confidence, seed)
-    comparison = step(runs, workspace=Workspace(results=results), ignore=ignore or (), told=told)
+    comparison = step(runs, workspace=Workspace(results=results), ignore=ignore or (), resampling=told)
     print_grids(comparison_grids(comparison), comparison_notes(comparison))
     if out:
         write_json(out, comparison_json(comparison))

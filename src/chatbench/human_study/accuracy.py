@@ -24,7 +24,7 @@ from itertools import combinations
 from chatbench.core.records import Study
 from chatbench.metrics.agreement import Undefined, Value, mean_value, pearson
 from chatbench.metrics.estimates import standard_deviation
-from chatbench.metrics.names import AI_ALONE, EVERY_ASSISTANT, USER_ALONE
+from chatbench.metrics.names import EVERY_ASSISTANT, USER_ALONE, ai_alone
 
 USER_AI = "user-AI"
 EVERY_CONDITION = "all"
@@ -85,7 +85,7 @@ def accuracies(study: Study) -> dict[Group, ByQuestion]:
     flags: dict[Group, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for answer in study.answers:
         if answer.kind == "user-alone":
-            flags[Group(USER_ALONE, EVERY_ASSISTANT, EVERY_CONDITION)][answer.question_id].append(answer.correct)
+            flags[Group(USER_ALONE.label, EVERY_ASSISTANT, EVERY_CONDITION)][answer.question_id].append(answer.correct)
             continue
         for condition in (EVERY_CONDITION, answer.condition):
             flags[Group(USER_AI, answer.assistant, condition)][answer.question_id].append(answer.correct)
@@ -96,10 +96,10 @@ def accuracies(study: Study) -> dict[Group, ByQuestion]:
     alone: dict[Group, dict[str, QuestionAnswers]] = defaultdict(dict)
     for score in study.ai_alone:
         if score.count:
-            group = Group(AI_ALONE + score.method, score.assistant, "")
+            group = Group(ai_alone(score.method).label, score.assistant, "")
             alone[group][score.question_id] = QuestionAnswers(score.accuracy, score.count)
     several = len({group.condition for group in found if group.method == USER_AI} - {EVERY_CONDITION}) > 1
-    kept = {g: v for g, v in found.items() if several or g.method == USER_ALONE or g.condition == EVERY_CONDITION}
+    kept = {g: v for g, v in found.items() if several or g.method == USER_ALONE.label or g.condition == EVERY_CONDITION}
     return {**kept, **alone}
 
 
@@ -209,7 +209,7 @@ def _beside_user_ai(groups: Iterable[Group]) -> Iterator[tuple[Group, Group]]:
 
 def model_gap_rows(groups: Mapping[Group, ByQuestion]) -> Iterator[ModelGapRow]:
     """The difference between every two assistants, alone and with users."""
-    kinds = sorted({(group.method, group.condition) for group in groups if group.method != USER_ALONE})
+    kinds = sorted({(group.method, group.condition) for group in groups if group.method != USER_ALONE.label})
     for method, condition in kinds:
         names = sorted(g.assistant for g in groups if (g.method, g.condition) == (method, condition))
         for first, second in combinations(names, 2):

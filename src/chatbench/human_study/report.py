@@ -87,7 +87,7 @@ def _regressions(study: Study) -> Iterator[Regression]:
         columns = [*_columns(together, lambda a: a.assistant), *_columns(together, lambda a: a.condition)]
         yield Regression(USER_AI, mixed_effects(together, columns))
     if alone:
-        yield Regression(USER_ALONE, mixed_effects(alone))
+        yield Regression(USER_ALONE.label, mixed_effects(alone))
 
 
 def _columns(answers: Sequence[Answer], of: Callable[[Answer], str]) -> list[tuple[str, list[float]]]:

@@ -1,18 +1,25 @@
 r"""How well simulated per-question accuracy agrees with human accuracy: correlation, error, bias, calibration.
 
-One record per (question, assistant). A simulated conversation may end without a valid letter; both treatments are
-computed side by side: *counted wrong* (the protocol's accuracy) and *dropped* (accuracy among valid answers). A value
-that does not exist (the correlation of a constant) is `Undefined` with its reason, never a number and never NaN.
+A simulated conversation may end without a valid letter; both treatments are computed side by side: *counted wrong* (the
+protocol's accuracy) and *dropped* (accuracy among valid answers). A value that does not exist (the correlation of a
+constant) is `Undefined` with its reason, never a number and never NaN.
+
+| metric | of the accuracies h of people and s simulated, over pairs (question, assistant), each weighing the same |
+|---|---|
+| `pearson` | correlation of h and s, -1..1; undefined under 3 pairs and where either side is constant |
+| `spearman` | Pearson's of the ranks, ties sharing their mean rank |
+| `mae`, `rmse` | mean of abs(s - h), root of the mean of (s - h)^2, 0..1 |
+| `bias` | mean of s - h, -1..1: positive where the simulator is too often right |
+| `ece` | expected calibration error, 0..1 (`calibration_error`) |
+| `accuracy` | mean of s |
+
+`batch_agreement` computes them for many replicates at once. A replicate is a row of weights over the same pairs, and
+maybe of resampled accuracies: a pair that was drawn twice has weight 2, one that was not drawn weight 0. There NaN
+stands for what is undefined.
 
 Source: ChatBench (arXiv 2504.07114), evaluation of simulators: Pearson correlation and mean absolute error; expected
 calibration error after Naeini, Cooper and Hauskrecht 2015, "Obtaining well calibrated probabilities using Bayesian
 binning".
-
-The agreement of many replicates at once: `agreement`'s figures for rows of resampled cells, with weights.
-
-A replicate is a row of weights over the same cells, and maybe of resampled accuracies: a cell drawn twice has weight 2,
-one that was not drawn has weight 0. Every figure equals that of `agreement` on the cells written out as often as their
-weights say. What is undefined for a row is NaN here; whoever reports it says why.
 """
 
 from __future__ import annotations
@@ -25,6 +32,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+Array = NDArray[np.float64]
+METRICS = ("pearson", "spearman", "mae", "rmse", "bias", "ece", "accuracy")
+CORRELATIONS = ("pearson", "spearman")
+
 Treatment = Literal["counted wrong", "dropped"]
 TREATMENTS: tuple[Treatment, ...] = ("counted wrong", "dropped")
 
@@ -33,6 +44,9 @@ MIN_QUESTIONS = 3
 
 CALIBRATION_BINS = 10
 """Equally wide bins of predicted accuracy: [0, 0.1), ..., [0.9, 1]."""
+
+CONSTANT_BELOW = 1e-12
+"""A variance of accuracies below this is rounding: two accuracies from a thousand answers differ by more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +60,7 @@ class Undefined:
 
 
 Value = float | Undefined
+NO_QUESTION = Undefined("no question is left")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,31 +105,14 @@ class QuestionAccuracy:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """All figures over the same questions; errors and bias (simulated - human) are differences of shares."""
-
-    questions: int
-    pearson: Value
-    spearman: Value
-    mae: Value
-    rmse: Value
-    bias: Value
-    ece: Value
-
-
-def agreement(cells: Sequence[QuestionAccuracy]) -> Agreement:
-    """Agreement over cells, each weighing the same; cells of several assistants together are the pooled figure."""
-    human, simulated = [cell.human for cell in cells], [cell.simulated for cell in cells]
-    return Agreement(
-        questions=len(cells),
-        pearson=pearson(human, simulated),
-        spearman=spearman(human, simulated),
-        mae=mean_absolute_error(human, simulated),
-        rmse=root_mean_square_error(human, simulated),
-        bias=bias(human, simulated),
-        ece=calibration_error(human, simulated),
-    )
+def agreement(pairs: Sequence[QuestionAccuracy]) -> dict[str, Value]:
+    """Every metric over the pairs, by name (`METRICS`); pairs of several assistants together give the pooled metric."""
+    if not pairs:
+        return {**dict.fromkeys(METRICS, NO_QUESTION), **dict.fromkeys(CORRELATIONS, pearson([], []))}
+    human, simulated = [pair.human for pair in pairs], [pair.simulated for pair in pairs]
+    found = batch_agreement(np.array([human]), np.array([simulated]), np.ones((1, len(pairs))))
+    values: dict[str, Value] = {metric: float(row[0]) for metric, row in found.items()}
+    return values | {metric: _correlation(float(found[metric][0]), human, simulated) for metric in CORRELATIONS}
 
 
 def pearson(human: Sequence[float], simulated: Sequence[float]) -> Value:
@@ -123,57 +121,20 @@ def pearson(human: Sequence[float], simulated: Sequence[float]) -> Value:
     >>> pearson([0.0, 0.5, 1.0], [0.2, 0.2, 0.2])
     Undefined(reason='the prediction is the same for every question')
     """
+    ones = np.ones((1, len(human)))
+    return _correlation(
+        float(weighted_correlation(np.array([human]), np.array([simulated]), ones)[0]), human, simulated
+    )
+
+
+def _correlation(r: float, human: Sequence[float], simulated: Sequence[float]) -> Value:
+    """A correlation, or why it does not exist."""
     if len(human) < MIN_QUESTIONS:
         return Undefined(f"{len(human)} questions, {MIN_QUESTIONS} are needed")
-    # Equality and not a zero variance: the mean of equal floats need not be exactly that float.
-    if len(set(simulated)) == 1:
-        return Undefined("the prediction is the same for every question")
-    if len(set(human)) == 1:
-        return Undefined("human accuracy is the same for every question")
-    x, y = _centred(human), _centred(simulated)
-    covariance = math.fsum(a * b for a, b in zip(x, y, strict=True))
-    r = covariance / math.sqrt(math.fsum(a * a for a in x)) / math.sqrt(math.fsum(b * b for b in y))
-    return max(-1.0, min(1.0, r))  # rounding can pass 1 by 1e-16
-
-
-def _centred(values: Sequence[float]) -> list[float]:
-    mean = math.fsum(values) / len(values)
-    return [value - mean for value in values]
-
-
-def spearman(human: Sequence[float], simulated: Sequence[float]) -> Value:
-    """Spearman correlation: Pearson's of the ranks, ties sharing their mean rank; undefined where Pearson's is."""
-    return pearson(_ranks(human), _ranks(simulated))
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    order = sorted(range(len(values)), key=values.__getitem__)
-    ranks = [0.0] * len(values)
-    start = 0
-    while start < len(order):
-        stop = start
-        while stop < len(order) and values[order[stop]] == values[order[start]]:
-            stop += 1
-        for place in order[start:stop]:
-            ranks[place] = (start + 1 + stop) / 2
-        start = stop
-    return ranks
-
-
-def mean_absolute_error(human: Sequence[float], simulated: Sequence[float]) -> Value:
-    """Mean of |simulated - human|, 0..1."""
-    return _mean([abs(s - h) for h, s in zip(human, simulated, strict=True)])
-
-
-def root_mean_square_error(human: Sequence[float], simulated: Sequence[float]) -> Value:
-    """Square root of the mean squared difference, 0..1."""
-    mean = _mean([(s - h) ** 2 for h, s in zip(human, simulated, strict=True)])
-    return mean if isinstance(mean, Undefined) else math.sqrt(mean)
-
-
-def bias(human: Sequence[float], simulated: Sequence[float]) -> Value:
-    """Mean of simulated - human, -1..1: positive where the simulator is too often right."""
-    return _mean([s - h for h, s in zip(human, simulated, strict=True)])
+    if not math.isnan(r):
+        return r
+    constant = "the prediction" if np.var(simulated) <= CONSTANT_BELOW else "human accuracy"
+    return Undefined(f"{constant} is the same for every question")
 
 
 def calibration_error(human: Sequence[float], simulated: Sequence[float]) -> Value:
@@ -185,24 +146,19 @@ def calibration_error(human: Sequence[float], simulated: Sequence[float]) -> Val
     differences do not cancel; and it says nothing about telling questions apart (the constant mean of people has an ECE
     near 0).
 
-    >>> calibration_error([1.0, 0.5, 0.0], [0.55, 0.55, 0.0])  # bins of two and one: (2 * |0.55 - 0.75| + 0) / 3
-    0.1333333333333333
+    >>> round(calibration_error([1.0, 0.5, 0.0], [0.55, 0.55, 0.0]), 3)  # two bins: (2 * |0.55 - 0.75| + 0) / 3
+    0.133
     """
-    bins: dict[int, list[float]] = {}
-    for person, predicted in zip(human, simulated, strict=True):
-        bins.setdefault(calibration_bin(predicted), []).append(predicted - person)
-    if not bins:
-        return Undefined("no question is left")
-    return math.fsum(abs(math.fsum(differences)) for differences in bins.values()) / len(human)
+    if not len(human):
+        return NO_QUESTION
+    h, s = np.array([human]), np.array([simulated])
+    return float(_calibration_sums(s - h, s, np.ones_like(h))[0]) / len(human)
 
 
-def calibration_bin(predicted: float) -> int:
-    """Number of the bin of a predicted accuracy; the last one includes 1."""
-    return min(CALIBRATION_BINS - 1, int(predicted * CALIBRATION_BINS + 1e-9))  # 1e-9: 0.7 may come as 0.6999...
-
-
-def _mean(values: Sequence[float]) -> Value:
-    return math.fsum(values) / len(values) if values else Undefined("no question is left")
+def calibration_bin(predicted: Array | float) -> NDArray[np.int64]:
+    """Number of the bin of each predicted accuracy; the last one includes 1."""
+    place = (np.asarray(predicted) * CALIBRATION_BINS + 1e-9).astype(np.int64)  # 1e-9: 0.7 may come as 0.6999...
+    return np.minimum(CALIBRATION_BINS - 1, place)
 
 
 def mean_value(values: Sequence[Value]) -> Value:
@@ -210,24 +166,18 @@ def mean_value(values: Sequence[Value]) -> Value:
     for value in values:
         if isinstance(value, Undefined):
             return value
-    return _mean([value for value in values if not isinstance(value, Undefined)])
-
-
-Array = NDArray[np.float64]
-
-METRICS = ("pearson", "spearman", "mae", "rmse", "bias", "ece", "accuracy")
-CONSTANT_BELOW = 1e-12
-"""A variance of accuracies below this is rounding: two accuracies from a thousand answers differ by more."""
+    known = [value for value in values if not isinstance(value, Undefined)]
+    return math.fsum(known) / len(known) if known else NO_QUESTION
 
 
 def batch_agreement(human: Array, simulated: Array, weights: Array) -> dict[str, Array]:
-    """The figures of each replicate, by name (`METRICS`), each of shape (replicates,); `accuracy` is the simulated one.
+    """The metrics of each replicate, by name (`METRICS`), each of shape (replicates,).
 
     Args:
-        human, simulated: shape (replicates, cells), or (1, cells) where they are the same in all; shares in 0..1.
-        weights: shape (replicates, cells), not negative.
+        human, simulated: shape (replicates, pairs), or (1, pairs) where they are the same in all; shares in 0..1.
+        weights: shape (replicates, pairs), not negative.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):  # a replicate that drew no cell is 0/0 = NaN
+    with np.errstate(invalid="ignore", divide="ignore"):  # a replicate that drew no pair is 0/0 = NaN
         total = weights.sum(axis=1)
         difference = simulated - human
         return {
@@ -238,7 +188,7 @@ def batch_agreement(human: Array, simulated: Array, weights: Array) -> dict[str,
             "mae": (weights * np.abs(difference)).sum(axis=1) / total,
             "rmse": np.sqrt((weights * difference**2).sum(axis=1) / total),
             "bias": (weights * difference).sum(axis=1) / total,
-            "ece": _calibration_errors(difference, simulated, weights) / total,
+            "ece": _calibration_sums(difference, simulated, weights) / total,
             "accuracy": (weights * simulated).sum(axis=1) / total,
         }
 
@@ -255,8 +205,8 @@ def weighted_correlation(x: Array, y: Array, weights: Array) -> Array:
 
 
 def weighted_ranks(values: Array, weights: Array) -> Array:
-    """Shape (replicates, cells): rank of each cell among the cells written out by weight, ties sharing their mean."""
-    replicates, cells = weights.shape
+    """Shape (replicates, pairs): rank of each pair among the pairs written out by weight, ties sharing their mean."""
+    replicates, pairs = weights.shape
     if len(values) == 1:  # the same values in every replicate: their order is found once
         _, group = np.unique(values[0], return_inverse=True)
         one_hot = np.eye(group.max(initial=0) + 1)[group]
@@ -264,10 +214,10 @@ def weighted_ranks(values: Array, weights: Array) -> Array:
         return np.asarray(_middle(in_group)[:, group])
     order = np.argsort(values, axis=1)
     ordered = np.take_along_axis(values, order, axis=1)
-    groups = np.zeros((replicates, cells), dtype=np.int64)
+    groups = np.zeros((replicates, pairs), dtype=np.int64)
     np.cumsum(ordered[:, 1:] != ordered[:, :-1], axis=1, out=groups[:, 1:])
-    in_group = _row_sums(groups, np.take_along_axis(weights, order, axis=1), cells)
-    ranks = np.empty((replicates, cells))
+    in_group = _row_sums(groups, np.take_along_axis(weights, order, axis=1), pairs)
+    ranks = np.empty((replicates, pairs))
     np.put_along_axis(ranks, order, np.take_along_axis(_middle(in_group), groups, axis=1), axis=1)
     return ranks
 
@@ -277,11 +227,11 @@ def _middle(in_group: Array) -> Array:
     return np.asarray(np.cumsum(in_group, axis=1) - in_group + (in_group + 1) / 2)
 
 
-def _calibration_errors(difference: Array, simulated: Array, weights: Array) -> Array:
+def _calibration_sums(difference: Array, simulated: Array, weights: Array) -> Array:
     """Shape (replicates,): sum over bins of |weighted sum of simulated - human|."""
-    bins = np.minimum(CALIBRATION_BINS - 1, (simulated * CALIBRATION_BINS + 1e-9).astype(np.int64))
     weighted = weights * difference
-    return np.asarray(np.abs(_row_sums(np.broadcast_to(bins, weighted.shape), weighted, CALIBRATION_BINS)).sum(axis=1))
+    bins = np.broadcast_to(calibration_bin(simulated), weighted.shape)
+    return np.asarray(np.abs(_row_sums(bins, weighted, CALIBRATION_BINS)).sum(axis=1))
 
 
 def _row_sums(labels: NDArray[Any], values: Array, count: int) -> Array:

@@ -21,9 +21,9 @@ from importlib import resources
 import numpy as np
 
 from chatbench.core.records import Study
-from chatbench.metrics.accuracies import Cell, Prediction, human_outcomes, predictions
 from chatbench.metrics.agreement import Outcomes
-from chatbench.metrics.names import AI_ALONE, CONSTANT, REGRESSION, USER_ALONE
+from chatbench.metrics.names import CONSTANT, REGRESSION, USER_ALONE, Predictor, ai_alone
+from chatbench.metrics.pairs import Pair, Prediction, human_outcomes, predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class PublishedRow:
     """One method with its (Pearson correlation, mean absolute error) per assistant."""
 
     method: str
-    figures: dict[str, tuple[float, float]]
+    metrics: dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Published:
 def published() -> Published:
     """The published table.
 
-    >>> published().rows[-1].figures["gpt-4o"]
+    >>> published().rows[-1].metrics["gpt-4o"]
     (0.63, 0.15)
     """
     content = tomllib.loads(resources.files("chatbench.metrics").joinpath("published.toml").read_text("utf-8"))
@@ -59,80 +59,80 @@ def published() -> Published:
     return Published(content["source"], assistants, rows)
 
 
-Predictions = dict[Cell, Prediction]
+Guesses = dict[Pair, Prediction]
 
 SPARE_QUESTIONS = 3
 """A regression needs at least so many training questions more than it has coefficients."""
 
 
-def baseline_predictions(study: Study, train: AbstractSet[str], cells: AbstractSet[Cell]) -> dict[str, Predictions]:
-    """Every baseline that the study allows, by the name of its source, for the given held-out cells."""
+def baseline_predictions(study: Study, train: AbstractSet[str], pairs: AbstractSet[Pair]) -> dict[Predictor, Guesses]:
+    """Every baseline that the study allows, for the given held-out pairs."""
     found = {
-        CONSTANT: constant_predictions(study, train, cells),
-        REGRESSION: regression_predictions(study, train, cells),
-        USER_ALONE: user_alone_predictions(study, cells),
-        **{AI_ALONE + method: guesses for method, guesses in ai_alone_predictions(study, cells).items()},
+        CONSTANT: constant_predictions(study, train, pairs),
+        REGRESSION: regression_predictions(study, train, pairs),
+        USER_ALONE: user_alone_predictions(study, pairs),
+        **{ai_alone(method): guesses for method, guesses in ai_alone_predictions(study, pairs).items()},
     }
-    return {source: guesses for source, guesses in found.items() if guesses}
+    return {predictor: guesses for predictor, guesses in found.items() if guesses}
 
 
-def constant_predictions(study: Study, train: AbstractSet[str], cells: Iterable[Cell]) -> Predictions:
+def constant_predictions(study: Study, train: AbstractSet[str], pairs: Iterable[Pair]) -> Guesses:
     """The same guess for every question: the mean human accuracy of the train questions with that assistant."""
     by_assistant: dict[str, list[float]] = {}
-    for (_, assistant), prediction in predictions(human_outcomes(study, train), "counted wrong").items():
+    for (_, assistant), prediction in predictions(human_outcomes(study, train)).items():
         by_assistant.setdefault(assistant, []).append(prediction.accuracy)
     guess = {assistant: math.fsum(values) / len(values) for assistant, values in by_assistant.items()}
     counts = {assistant: len(values) for assistant, values in by_assistant.items()}
-    return {cell: Prediction(guess[cell[1]], counts[cell[1]]) for cell in cells if cell[1] in guess}
+    return {pair: Prediction(guess[pair[1]], counts[pair[1]]) for pair in pairs if pair[1] in guess}
 
 
-def user_alone_predictions(study: Study, cells: Iterable[Cell]) -> Predictions:
+def user_alone_predictions(study: Study, pairs: Iterable[Pair]) -> Guesses:
     """How often people are right alone, whichever assistant they were to work with later."""
     outcomes: dict[str, Outcomes] = {}
     for answer in study.answers:
         if answer.kind == "user-alone":
             known = outcomes.get(answer.question_id, Outcomes())
             outcomes[answer.question_id] = known + Outcomes(answer.correct, not answer.correct)
-    by_cell = {cell: outcomes[cell[0]] for cell in cells if cell[0] in outcomes}
-    return predictions(by_cell, "counted wrong")
+    by_pair = {pair: outcomes[pair[0]] for pair in pairs if pair[0] in outcomes}
+    return predictions(by_pair)
 
 
-def ai_alone_predictions(study: Study, cells: AbstractSet[Cell]) -> dict[str, Predictions]:
+def ai_alone_predictions(study: Study, pairs: AbstractSet[Pair]) -> dict[str, Guesses]:
     """Per method, how often the assistant alone is right (invalid answers are counted wrong by the study)."""
-    by_method: dict[str, Predictions] = {}
+    by_method: dict[str, Guesses] = {}
     for score in study.ai_alone:
-        cell = (score.question_id, score.assistant)
-        if cell in cells and score.count > 0:
-            by_method.setdefault(score.method, {})[cell] = Prediction(score.accuracy, score.count)
+        pair = (score.question_id, score.assistant)
+        if pair in pairs and score.count > 0:
+            by_method.setdefault(score.method, {})[pair] = Prediction(score.accuracy, score.count)
     return dict(sorted(by_method.items()))
 
 
-def regression_predictions(study: Study, train: AbstractSet[str], cells: AbstractSet[Cell]) -> Predictions:
+def regression_predictions(study: Study, train: AbstractSet[str], pairs: AbstractSet[Pair]) -> Guesses:
     """User-AI accuracy from user-alone and AI-alone accuracy, by least squares on the training questions.
 
     One regression per assistant: an intercept, user-alone accuracy, and AI-alone accuracy by each method; predictions
     are cut to 0..1. It needs user-alone and AI-alone accuracy both: an assistant without the one or the other, or with
     too few training questions, is left out. `count` is the number of training questions.
     """
-    trained = predictions(human_outcomes(study, train), "counted wrong")
-    known = frozenset(trained) | cells
+    trained = predictions(human_outcomes(study, train))
+    known = frozenset(trained) | pairs
     user_alone, ai_alone = user_alone_predictions(study, known), ai_alone_predictions(study, known)
-    found: Predictions = {}
-    for assistant in sorted({assistant for _, assistant in cells}):
-        methods = [each for each in ai_alone.values() if any(cell[1] == assistant for cell in each)]
+    found: Guesses = {}
+    for assistant in sorted({assistant for _, assistant in pairs}):
+        methods = [each for each in ai_alone.values() if any(pair[1] == assistant for pair in each)]
         if not (user_alone and methods):
             continue
         of_assistant = [user_alone, *methods]
-        fitted = [cell for cell in trained if cell[1] == assistant and all(cell in each for each in of_assistant)]
-        wanted = sorted(cell for cell in cells if cell[1] == assistant and all(cell in each for each in of_assistant))
+        fitted = [pair for pair in trained if pair[1] == assistant and all(pair in each for each in of_assistant)]
+        wanted = sorted(pair for pair in pairs if pair[1] == assistant and all(pair in each for each in of_assistant))
         if wanted and len(fitted) >= len(of_assistant) + 1 + SPARE_QUESTIONS:
-            target = np.array([trained[cell].accuracy for cell in fitted])
+            target = np.array([trained[pair].accuracy for pair in fitted])
             coefficients, *_ = np.linalg.lstsq(_design(fitted, of_assistant), target, rcond=None)
             guesses = np.clip(_design(wanted, of_assistant) @ coefficients, 0.0, 1.0)
-            found |= {cell: Prediction(float(g), len(fitted)) for cell, g in zip(wanted, guesses, strict=True)}
+            found |= {pair: Prediction(float(g), len(fitted)) for pair, g in zip(wanted, guesses, strict=True)}
     return found
 
 
-def _design(cells: Sequence[Cell], features: Sequence[Mapping[Cell, Prediction]]) -> np.ndarray[tuple[int, int]]:
-    """Shape (cells, 1 + features): an intercept and the accuracies."""
-    return np.array([[1.0, *(each[cell].accuracy for each in features)] for cell in cells])
+def _design(pairs: Sequence[Pair], features: Sequence[Mapping[Pair, Prediction]]) -> np.ndarray[tuple[int, int]]:
+    """Shape (pairs, 1 + features): an intercept and the accuracies."""
+    return np.array([[1.0, *(each[pair].accuracy for each in features)] for pair in pairs])

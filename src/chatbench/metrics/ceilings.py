@@ -1,21 +1,21 @@
 r"""The human noise ceiling: how well the best possible simulator could agree with so few people.
 
 Human accuracy per question is a mean over few people, so even a simulator that knew everybody's chances would not agree
-with it perfectly. How noisy it is shows when the people of each cell are split into two random halves: what one half
+with it perfectly. How noisy it is shows when the people of each pair are split into two random halves: what one half
 says of the other. Halves are smaller than the whole, and a simulator has its own number of chats, hence corrections:
 
 * correlations: from r between halves, Spearman-Brown gives the reliability for any number of people,
   rho(n) = k r / (1 + (k - 1) r) with k = n / (size of a half). A simulator that plays other people in c chats reaches
   sqrt(rho(n) rho(c)); with unlimited chats, sqrt(rho(n)).
 * root mean square error: the difference of two means of a and a answers has variance p(1-p)(1/a + 1/a), that of n
-  people and c chats p(1-p)(1/n + 1/c). So each cell's difference between halves is shrunk by the root of the quotient;
+  people and c chats p(1-p)(1/n + 1/c). So each pair's difference between halves is shrunk by the root of the quotient;
   with unlimited chats 1/c is 0.
 * absolute and calibration error do not scale like that: with few answers many differences are exactly 0. They are
   simulated: chances from a Beta distribution with the mean of human accuracy, and its variance less the part that is
   noise; then n people and c chats from each chance. The calibration error is the simulated one. The absolute error is
   that between the real halves, times the simulated one of n people and c chats, over the simulated one of halves.
 
-Sizes differ from cell to cell; for the reliability their harmonic means stand for them. Cells of one person are left
+Sizes differ from pair to pair; for the reliability their harmonic means stand for them. Pairs of one person are left
 out.
 
 Source: Spearman 1910, Brown 1910; Lage-Castellanos et al. 2019, "Methods for computing the maximum performance of
@@ -30,18 +30,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chatbench.metrics.accuracies import Cell, Prediction
-from chatbench.metrics.agreement import MIN_QUESTIONS, Array, Undefined, Value, batch_agreement
+from chatbench.metrics.agreement import CORRELATIONS, MIN_QUESTIONS, Array, Undefined, Value, batch_agreement
+from chatbench.metrics.pairs import Pair, Prediction
 
 CEILING_METRICS = ("pearson", "spearman", "mae", "rmse", "ece")
-CORRELATIONS = ("pearson", "spearman")
 HALVINGS = 200
-"""Random halvings that a ceiling is averaged over; with 50 cells its own error is then below 0.005."""
+"""Random halvings that a ceiling is averaged over; with 50 pairs its own error is then below 0.005."""
 
 
 @dataclass(frozen=True, slots=True)
 class Halves:
-    """Random halvings of the people of some cells: accuracies of shape (halvings, cells), sizes of shape (cells,)."""
+    """Random halvings of the people of some pairs: accuracies of shape (halvings, pairs), sizes of shape (pairs,)."""
 
     first: Array
     second: Array
@@ -49,8 +48,8 @@ class Halves:
     people: Array
 
 
-def ceilings(human: Mapping[Cell, Prediction], chats: Sequence[int | None], seed: int) -> list[dict[str, Value]]:
-    """The ceiling of every metric in `CEILING_METRICS`, for each number of chats per cell (None: unlimited)."""
+def ceilings(human: Mapping[Pair, Prediction], chats: Sequence[int | None], seed: int) -> list[dict[str, Value]]:
+    """The ceiling of every metric in `CEILING_METRICS`, for each number of chats per pair (None: unlimited)."""
     several = [person for person in human.values() if person.count > 1]
     halves = halve(several, seed)
     if halves is None:
@@ -67,15 +66,15 @@ def ceilings(human: Mapping[Cell, Prediction], chats: Sequence[int | None], seed
     ]
 
 
-def halve(cells: Sequence[Prediction], seed: int) -> Halves | None:
-    """`HALVINGS` random halvings of each cell's answers; of an odd number one is left out. None under three cells."""
-    if len(cells) < MIN_QUESTIONS:
+def halve(pairs: Sequence[Prediction], seed: int) -> Halves | None:
+    """`HALVINGS` random halvings of each pair's answers; of an odd number one is left out. None under three pairs."""
+    if len(pairs) < MIN_QUESTIONS:
         return None
     rng = np.random.default_rng(seed)
-    people = np.array([cell.count for cell in cells])
-    right = np.array([round(cell.accuracy * cell.count) for cell in cells])
+    people = np.array([pair.count for pair in pairs])
+    right = np.array([round(pair.accuracy * pair.count) for pair in pairs])
     size = people // 2
-    shape = (HALVINGS, len(cells))
+    shape = (HALVINGS, len(pairs))
     first = rng.hypergeometric(right, people - right, size, shape)
     second = rng.hypergeometric(right - first, people - right - (size - first), size, shape)
     return Halves(first / size, second / size, size.astype(np.float64), people.astype(np.float64))
@@ -107,13 +106,13 @@ def spearman_brown(r: float, factor: float) -> float:
     return factor * r / (1 + (factor - 1) * r)
 
 
-def error_ceilings(cells: Sequence[Prediction], halves: Halves, chats: int | None, seed: int) -> dict[str, Value]:
+def error_ceilings(pairs: Sequence[Prediction], halves: Halves, chats: int | None, seed: int) -> dict[str, Value]:
     """The smallest mean absolute, root mean square and calibration error that can be expected."""
     difference = halves.second - halves.first
     noise = 1 / halves.people + (0.0 if chats is None else 1 / chats)
     shrunk = difference * np.sqrt(noise / (2 / halves.size))
     rng = np.random.default_rng([seed, 1])
-    chance = draw_chances(cells, rng)
+    chance = draw_chances(pairs, rng)
     people = halves.people.astype(np.int64)
     human = rng.binomial(people, chance) / people
     simulated = chance if chats is None else rng.binomial(chats, chance) / chats
@@ -127,15 +126,15 @@ def error_ceilings(cells: Sequence[Prediction], halves: Halves, chats: int | Non
     }
 
 
-def draw_chances(cells: Sequence[Prediction], rng: np.random.Generator) -> Array:
-    """Shape (`HALVINGS`, cells): chances of being right, from a Beta distribution that fits the cells by moments.
+def draw_chances(pairs: Sequence[Prediction], rng: np.random.Generator) -> Array:
+    """Shape (`HALVINGS`, pairs): chances of being right, from a Beta distribution that fits the pairs by moments.
 
     The spread of chances is that of human accuracy less the mean of h(1-h)/(n-1), the unbiased noise of n people.
     """
-    people, accuracy = np.array([cell.count for cell in cells]), np.array([cell.accuracy for cell in cells])
+    people, accuracy = np.array([pair.count for pair in pairs]), np.array([pair.accuracy for pair in pairs])
     mean, noise = float(accuracy.mean()), float((accuracy * (1 - accuracy) / (people - 1)).mean())
     spread = float(accuracy.var(ddof=1)) - noise
-    shape = (HALVINGS, len(cells))
+    shape = (HALVINGS, len(pairs))
     if spread <= 0:  # as far as can be told, every question has the same chance
         return np.full(shape, mean)
     if spread >= mean * (1 - mean):  # every question is answered by all or by nobody

@@ -24,35 +24,37 @@ from typing import TypeVar
 import numpy as np
 
 from chatbench.core.records import Conversation, Question, SimulatedConversation, Study
-from chatbench.metrics.accuracies import is_lost
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.estimates import standard_deviation
-from chatbench.metrics.names import EVERY_ASSISTANT, PEOPLE, TERMINATIONS, Figure, share
+from chatbench.metrics.names import EVERY_ASSISTANT, PEOPLE, TERMINATIONS, MetricValue, Predictor, share
 from chatbench.metrics.overlap import BleuCounts, Overlap, overlap, sacrebleu_score
+from chatbench.metrics.pairs import is_lost
 
 Chat = TypeVar("Chat")
 
 
-def people_figures(conversations: Sequence[Conversation]) -> Iterator[Figure]:
+def people_metrics(conversations: Sequence[Conversation]) -> Iterator[MetricValue]:
     """Number of real chats and mean number of user turns, per assistant and together."""
     for name, group in _by_assistant(conversations, lambda chat: chat.assistant):
         turns = [chat.user_turns for chat in group]
-        yield Figure(name, PEOPLE, "conversations", float(len(group)))
-        yield Figure(name, PEOPLE, "user_turns", sum(turns) / len(turns))
+        yield MetricValue(name, PEOPLE, "conversations", float(len(group)))
+        yield MetricValue(name, PEOPLE, "user_turns", sum(turns) / len(turns))
 
 
-def chat_figures(chats: Sequence[SimulatedConversation], source: str) -> Iterator[Figure]:
+def chat_metrics(chats: Sequence[SimulatedConversation], predictor: Predictor) -> Iterator[MetricValue]:
     """Number of chats, share of each ending, mean user turns (of chats that did not fail), share of invalid answers."""
     for name, group in _by_assistant(chats, lambda chat: chat.assistant):
         endings: Counter[str] = Counter(chat.termination for chat in group)
-        yield Figure(name, source, "conversations", float(len(group)))
+        yield MetricValue(name, predictor, "conversations", float(len(group)))
         for ending in TERMINATIONS:
-            yield Figure(name, source, f"{ending}_share", endings[ending] / len(group))
+            yield MetricValue(name, predictor, f"{ending}_share", endings[ending] / len(group))
         turns = [sum(turn.role == "user" for turn in chat.turns) for chat in group if chat.termination != "failed"]
-        yield Figure(name, source, "user_turns", sum(turns) / len(turns) if turns else Undefined("every chat failed"))
+        yield MetricValue(
+            name, predictor, "user_turns", sum(turns) / len(turns) if turns else Undefined("every chat failed")
+        )
         kept = [chat for chat in group if not is_lost(chat)]
         invalid = sum(chat.letter is None for chat in kept)
-        yield Figure(name, source, "invalid_share", share(invalid, len(kept), "every chat failed"))
+        yield MetricValue(name, predictor, "invalid_share", share(invalid, len(kept), "every chat failed"))
 
 
 def _by_assistant(chats: Sequence[Chat], assistant_of: Callable[[Chat], str]) -> Iterator[tuple[str, Sequence[Chat]]]:
@@ -221,20 +223,22 @@ def overlap_values(overlaps: Mapping[str, Overlap]) -> dict[str, dict[str, float
     }
 
 
-def overlap_figures(overlaps: Mapping[str, Overlap], source: str) -> Iterator[Figure]:
+def overlap_metrics(overlaps: Mapping[str, Overlap], predictor: Predictor) -> Iterator[MetricValue]:
     """Mean and standard deviation over questions, and sacrebleu over all pairs as one corpus; by question id."""
     if not overlaps:
         return
     for metric, values in overlap_values(overlaps).items():
         numbers = list(values.values())
-        yield Figure(EVERY_ASSISTANT, source, metric, math.fsum(numbers) / len(numbers))
-        yield Figure(EVERY_ASSISTANT, source, f"{metric}_sd_over_questions", standard_deviation(numbers))
+        yield MetricValue(EVERY_ASSISTANT, predictor, metric, math.fsum(numbers) / len(numbers))
+        yield MetricValue(EVERY_ASSISTANT, predictor, f"{metric}_sd_over_questions", standard_deviation(numbers))
     counts = sum((scored.bleu_counts for scored in overlaps.values()), start=BleuCounts())
-    yield Figure(EVERY_ASSISTANT, source, "sacrebleu", sacrebleu_score(counts)[0])
-    yield Figure(EVERY_ASSISTANT, source, "prompt_pairs", float(sum(scored.pairs for scored in overlaps.values())))
+    yield MetricValue(EVERY_ASSISTANT, predictor, "sacrebleu", sacrebleu_score(counts)[0])
+    yield MetricValue(
+        EVERY_ASSISTANT, predictor, "prompt_pairs", float(sum(scored.pairs for scored in overlaps.values()))
+    )
 
 
-def number_figures(study: Study, prompts: Mapping[str, Sequence[str]], source: str) -> Iterator[Figure]:
+def number_metrics(study: Study, prompts: Mapping[str, Sequence[str]], predictor: Predictor) -> Iterator[MetricValue]:
     """Shares of first prompts that restate the problem, and of those that carry its numbers over rightly."""
     copies = [number_copy(texts, study.questions[question_id]) for question_id, texts in prompts.items()]
     total = sum(copies, start=NumberCopy())
@@ -244,4 +248,4 @@ def number_figures(study: Study, prompts: Mapping[str, Sequence[str]], source: s
         "no_foreign_number_share": (total.no_foreign, total.with_number, "no prompt holds a number"),
     }
     for metric, (part, whole, reason) in shares.items():
-        yield Figure(EVERY_ASSISTANT, source, metric, share(part, whole, reason))
+        yield MetricValue(EVERY_ASSISTANT, predictor, metric, share(part, whole, reason))

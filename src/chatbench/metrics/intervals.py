@@ -21,34 +21,31 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from chatbench.metrics.agreement import Array, Undefined
-from chatbench.metrics.resampling import Draws, Rows, SourceCells, mean_over_splits, replicate_rows
+from chatbench.metrics.agreement import CORRELATIONS, MIN_QUESTIONS, Array, Undefined
+from chatbench.metrics.names import MetricKey
+from chatbench.metrics.resampling import Drawn, Draws, PredictorPairs, Rows, mean_over_splits, replicate_rows
 
-CORRELATIONS = ("pearson", "spearman")
 WITHOUT_INTERVAL = {
     "ece": Undefined("a calibration error is too large by an unknown amount where bins hold few questions")
 }
 """Figures whose interval would hold the truth less often than it says; measured in benchmarks/coverage.py."""
 SIGNED = ("bias", "gap", "gap_error")
 DIFFERENCE = "difference"
-"""The metric under which differences of two figures are known; they have no bounds of their own."""
-MIN_QUESTIONS = 3
+"""The metric under which differences of two metrics are known; they have no bounds of their own."""
 LOST_SHARE = 0.05
 """If more resamples than this share have no value, an interval from the others would be of something else."""
 NO_SPREAD = 1e-9
 CERTAIN = 1 - 1e-12
 """A correlation is kept this far from 1 before atanh, which is infinite there."""
 
-IntervalRow = tuple[str, str, str]
-"""(assistant, source, metric)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A confidence interval, the standard error behind it (in the figure's unit), and the questions it rests on."""
+    """A confidence interval, the standard error behind it (in the metric's unit), and the questions it rests on."""
 
     low: float
     high: float
@@ -59,36 +56,36 @@ class Interval:
 Bound = Interval | Undefined
 
 
-def source_intervals(
-    draws: Draws, splits: Sequence[SourceCells], by_worker: Array | None, by_answer: Array | None
-) -> dict[tuple[str, str], Bound]:
-    """The interval of every figure of one source, by (assistant, metric).
-
-    Args:
-        splits: the source's cells in each split.
-        by_worker, by_answer: accuracies where people, and single answers, were drawn again; None where nobody answered
-            twice, so that there is nothing to add.
-    """
-    questions = len(np.unique(np.concatenate([cells.question for cells in splits]))) if splits else 0
-    ones = replicate_rows(splits, lambda _, cells: (*_fixed(cells), np.ones((1, len(cells.cell)))))
-    drawn = replicate_rows(splits, lambda _, cells: (*_fixed(cells), draws.question_weights[:, cells.question]))
-    extra: Mapping[tuple[str, str], float] = {}
-    if by_worker is not None and by_answer is not None:
-        extra = person_variance(splits, by_worker, by_answer)
+def predictor_intervals(draws: Draws, splits: Sequence[PredictorPairs]) -> dict[tuple[str, str], Bound]:
+    """The interval of every metric of one predictor, by (assistant, metric), from its pairs in each split."""
+    questions = len(np.unique(np.concatenate([pairs.question for pairs in splits]))) if splits else 0
+    drawn = replicate_rows(splits, partial(questions_drawn, draws))
+    extra = person_variance(draws, splits)
     return {
         row: WITHOUT_INTERVAL.get(row[1])
-        or interval(row[1], float(estimate[0]), drawn[row], questions, draws.told.confidence, extra.get(row, 0.0))
-        for row, estimate in ones.items()
+        or interval(row[1], float(estimate[0]), drawn[row], questions, draws.resampling.confidence, extra.get(row, 0.0))
+        for row, estimate in replicate_rows(splits, as_observed).items()
     }
 
 
-def _fixed(cells: SourceCells) -> tuple[Array, Array]:
-    return cells.human[None], cells.simulated[None]
+def as_observed(_split: int, pairs: PredictorPairs) -> Drawn:
+    """One replicate, in which every pair is there once."""
+    return pairs.human[None], pairs.simulated[None], np.ones((1, len(pairs.pair)))
 
 
-def person_variance(splits: Sequence[SourceCells], by_worker: Array, by_answer: Array) -> dict[tuple[str, str], float]:
-    """max(0, V(people) - V(answers)) of every figure: what one person does in several questions."""
-    people, answers = human_rows(splits, by_worker), human_rows(splits, by_answer)
+def questions_drawn(draws: Draws, _split: int, pairs: PredictorPairs) -> Drawn:
+    """Replicates in which questions were drawn again."""
+    return pairs.human[None], pairs.simulated[None], draws.question_weights[:, pairs.question]
+
+
+def person_variance(draws: Draws, splits: Sequence[PredictorPairs]) -> dict[tuple[str, str], float]:
+    """max(0, V(people) - V(answers)) of every metric: what one person does in several questions.
+
+    Nothing where nobody answered twice.
+    """
+    if not draws.shares_people:
+        return {}
+    people, answers = human_rows(splits, draws.accuracies_by_worker), human_rows(splits, draws.accuracies_by_answer)
     return {row: excess(people[row], answers[row]) for row in people}
 
 
@@ -97,13 +94,13 @@ def excess(people: Array, answers: Array) -> float:
     return float(np.maximum(0.0, variance(people) - variance(answers)))
 
 
-def human_rows(splits: Sequence[SourceCells], accuracies: Array) -> Rows:
-    """Every figure with human accuracies drawn again, shape (replicates, all cells); a cell that is NaN is left out."""
+def human_rows(splits: Sequence[PredictorPairs], accuracies: Array) -> Rows:
+    """Every metric with human accuracies drawn again, shape (replicates, all pairs); a pair that is NaN is left out."""
 
-    def redraw(_: int, cells: SourceCells) -> tuple[Array, Array, Array]:
-        human = accuracies[:, cells.cell]
+    def redraw(_: int, pairs: PredictorPairs) -> tuple[Array, Array, Array]:
+        human = accuracies[:, pairs.pair]
         there = ~np.isnan(human)
-        return np.where(there, human, 0.0), cells.simulated[None], there.astype(np.float64)
+        return np.where(there, human, 0.0), pairs.simulated[None], there.astype(np.float64)
 
     return replicate_rows(splits, redraw)
 
@@ -117,16 +114,16 @@ def variance(values: Array) -> float:
 def interval(
     metric: str, estimate: float, replicates: Array, questions: int, confidence: float, extra_variance: float = 0.0
 ) -> Bound:
-    """The interval of one figure.
+    """The interval of one metric.
 
     Args:
-        estimate: the figure itself; NaN where it is undefined.
-        replicates: the figure on resampled questions.
+        estimate: the metric itself; NaN where it is undefined.
+        replicates: the metric on resampled questions.
         questions: how many different questions there are.
-        extra_variance: to be added, in the figure's unit squared; NaN where it is unknown.
+        extra_variance: to be added, in the metric's unit squared; NaN where it is unknown.
     """
     if math.isnan(estimate):
-        return Undefined("the figure is undefined")
+        return Undefined("the metric is undefined")
     if questions < MIN_QUESTIONS:
         return Undefined(f"{questions} question{'s' * (questions != 1)}, {MIN_QUESTIONS} are needed")
     known = replicates[~np.isnan(replicates)]
@@ -135,11 +132,12 @@ def interval(
         return Undefined(f"{lost} of {len(replicates)} resamples have no value")
     if math.isnan(extra_variance):
         return Undefined("it has no value where other people are drawn")
-    on_scale, slope = _scaled(metric, known), _slope(metric, estimate)
+    on_scale = _scaled(metric, known)
     spread = float(on_scale.std())
     if spread < NO_SPREAD:
-        return Undefined("the figure is the same whichever questions are drawn")
+        return Undefined("the metric is the same whichever questions are drawn")
     factor = questions / (questions - 1)
+    slope = 1 / max(1 - estimate**2, 1 - CERTAIN) if metric in CORRELATIONS else 1.0
     error = math.sqrt(spread**2 * factor + extra_variance * slope**2)
     half = quantile(confidence, questions) * error
     centre = float(_scaled(metric, np.array([estimate]))[0])
@@ -158,11 +156,6 @@ def _scaled(metric: str, values: Array) -> Array:
     return np.arctanh(np.clip(values, -CERTAIN, CERTAIN)) if metric in CORRELATIONS else values
 
 
-def _slope(metric: str, value: float) -> float:
-    """Derivative of the scale."""
-    return 1 / max(1 - value**2, 1 - CERTAIN) if metric in CORRELATIONS else 1.0
-
-
 def _unscaled(metric: str, value: float) -> float:
     if metric in CORRELATIONS:
         return math.tanh(value)
@@ -171,23 +164,20 @@ def _unscaled(metric: str, value: float) -> float:
     return min(1.0, max(-1.0 if metric in SIGNED else 0.0, value))
 
 
-def mean_intervals(
-    draws: Draws, values: Mapping[IntervalRow, Sequence[Mapping[str, float]]]
-) -> dict[IntervalRow, Bound]:
-    """Intervals of figures that are means over questions.
+def mean_intervals(draws: Draws, values: Mapping[MetricKey, Sequence[Mapping[str, float]]]) -> dict[MetricKey, Bound]:
+    """Intervals of metrics that are means over questions.
 
     Args:
-        values: per figure and split, the value of each question; all of them among the questions of `draws`.
+        values: per metric and split, the value of each question; all of them among the questions of `draws`.
     """
-    place = {question_id: number for number, question_id in enumerate(draws.questions)}
-    found: dict[IntervalRow, Bound] = {}
+    found: dict[MetricKey, Bound] = {}
     for row, splits in values.items():
         means: list[Array] = []
         estimates: list[float] = []
         for split in splits:
             if not split:
                 continue
-            weights = draws.question_weights[:, [place[question_id] for question_id in split]]
+            weights = draws.question_weights[:, [draws.place[question_id] for question_id in split]]
             numbers = np.array(list(split.values()))
             with np.errstate(invalid="ignore"):
                 means.append(weights @ numbers / weights.sum(axis=1))
@@ -195,5 +185,5 @@ def mean_intervals(
         questions = len({question_id for split in splits for question_id in split})
         if means:
             estimate = math.fsum(estimates) / len(estimates)
-            found[row] = interval(row[2], estimate, mean_over_splits(means), questions, draws.told.confidence)
+            found[row] = interval(row[2], estimate, mean_over_splits(means), questions, draws.resampling.confidence)
     return found

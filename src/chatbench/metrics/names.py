@@ -1,61 +1,117 @@
-"""A figure and the names that its row can have, the same in every table and file of scores.
+"""What a metric is of: the predictor, and the names that tables and files of scores have in common.
 
-A row is (assistant, source, metric); a *part* is a condition or a subset of which alone a figure speaks.
+A row of scores is (assistant, predictor, metric). A *stratum* is a condition or a subset of the questions, of which
+alone a value speaks.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-from chatbench.metrics.agreement import Undefined, Value
+from chatbench.metrics.agreement import Treatment, Undefined, Value
 
 EVERY_ASSISTANT = "all"
-"""Row of all assistants' cells or chats together (pooled)."""
+"""Row of all assistants' pairs or chats together (pooled)."""
 MEAN_OF_ASSISTANTS = "mean of assistants"
 
-PEOPLE = "people"
-FINE_TUNED = "fine-tuned"
-BASE_MODEL = "base model"
-DROPPED = ", invalid dropped"
-"""Ending of a source's name where invalid answers were dropped; without it they are counted wrong."""
-EXPECTED = ", expected answers"
-"""Ending of a source's name where the probability of the right letter stands for the sampled letter."""
-CONSTANT = "constant (train mean)"
-REGRESSION = "regression on user alone and AI alone"
-USER_ALONE = "user alone"
-AI_ALONE = "AI alone, "
-"""Beginning of a source's name; the method follows."""
-QUESTION_COPIED = "question copied"
-"""The question's text, word for word, as the first prompt."""
-CEILING = "ceiling, "
-"""Beginning of a source's name; `ceiling_source` says what follows."""
-UNLIMITED = "unlimited chats"
-
-AGREEMENT_METRICS = ("questions", "pearson", "spearman", "mae", "rmse", "bias", "ece")
-TEXT_METRICS = ("bleu", "rouge1", "rouge2", "rougeL")
-NUMBER_METRICS = ("restatement_share", "all_numbers_share", "no_foreign_number_share")
-TERMINATIONS = ("answered", "forced", "no_answer", "failed")
-
-
-WHOLE = ""
-"""The part that is everything."""
-CONDITION = "condition "
-SUBSET = "subset "
-"""Beginnings of a part's name."""
-
-MetricKey = tuple[str, str, str]
-"""(assistant, source, metric)."""
+Kind = Literal[
+    "people",
+    "fine-tuned",
+    "base model",
+    "question copied",
+    "constant (train mean)",
+    "regression on user alone and AI alone",
+    "user alone",
+    "AI alone",
+    "ceiling",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """One number of one split: `metric` of `source`, for one assistant or all, on the whole split or a part of it."""
+class Predictor:
+    """Whose accuracy or first prompts a metric is about: people, a simulator, a baseline, or the human ceiling.
 
-    assistant: str
-    source: str
-    metric: str
-    value: Value
-    part: str = WHOLE
+    `method` is how AI alone was asked. `chats` is of a simulator how many of each pair's first chats are looked at
+    (None: all), of a ceiling for how many chats per pair it is (None: unlimited). `invalid` says what became of a
+    simulator's invalid answers; `expected` that the probability of the right letter stands for the sampled one.
+
+    >>> str(Predictor("fine-tuned", chats=3)), Predictor.parse("ceiling, 10 chats").chats
+    ('fine-tuned, first 3 chats', 10)
+    """
+
+    kind: Kind
+    method: str = ""
+    chats: int | None = None
+    invalid: Treatment = "counted wrong"
+    expected: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name in tables and files; `parse` reads it."""
+        parts: list[str] = [self.kind]
+        if self.kind == "AI alone":
+            parts.append(self.method)
+        elif self.kind == "ceiling":
+            parts.append("unlimited chats" if self.chats is None else chats_text(self.chats))
+        elif self.chats is not None:
+            parts.append(f"first {chats_text(self.chats)}")
+        parts += ["invalid dropped"] * (self.invalid == "dropped") + ["expected answers"] * self.expected
+        return ", ".join(parts)
+
+    def __str__(self) -> str:
+        return self.label
+
+    @classmethod
+    def parse(cls, label: str) -> Predictor:
+        """The predictor of a label.
+
+        Raises:
+            ValueError: no predictor is called so.
+        """
+        name, comma, rest = label.partition(", ")
+        kind = next((kind for kind in get_args(Kind) if kind == name), None)
+        if kind == "AI alone" and comma:
+            return cls("AI alone", method=rest)
+        if kind is not None:
+            words = rest.split(", ")
+            count = next((int(number) for word in words for number in word.split() if number.isdigit()), None)
+            dropped: Treatment = "dropped" if "invalid dropped" in words else "counted wrong"
+            found = cls(kind, "", count, dropped, "expected answers" in words)
+            if found.label == label:
+                return found
+        raise ValueError(f"predictor {label!r}, expected a label such as {FINE_TUNED} or {ceiling(10)}")
+
+    @property
+    def is_simulator(self) -> bool:
+        """Whether it is a simulator in any variant: with its first chats, with invalid answers dropped ..."""
+        return self.kind in (FINE_TUNED.kind, BASE_MODEL.kind)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it predicts accuracy without a simulator."""
+        return self.kind in (CONSTANT.kind, REGRESSION.kind, USER_ALONE.kind, "AI alone")
+
+
+PEOPLE = Predictor("people")
+FINE_TUNED = Predictor("fine-tuned")
+BASE_MODEL = Predictor("base model")
+SIMULATORS = (FINE_TUNED, BASE_MODEL)
+QUESTION_COPIED = Predictor("question copied")
+"""The question's text, word for word, as the first prompt."""
+CONSTANT = Predictor("constant (train mean)")
+REGRESSION = Predictor("regression on user alone and AI alone")
+USER_ALONE = Predictor("user alone")
+
+
+def ai_alone(method: str) -> Predictor:
+    """The assistant without people, asked by that method."""
+    return Predictor("AI alone", method=method)
+
+
+def ceiling(chats: int | None) -> Predictor:
+    """The best that a simulator with so many chats per pair can reach; None: with any number."""
+    return Predictor("ceiling", chats=chats)
 
 
 def chats_text(conversations: int) -> str:
@@ -63,16 +119,31 @@ def chats_text(conversations: int) -> str:
     return f"{conversations} chat{'s' * (conversations != 1)}"
 
 
-def first_chats_source(source: str, conversations: int) -> str:
-    """Name of a simulator of which only the first few chats per cell are looked at."""
-    return f"{source}, first {chats_text(conversations)}"
+AGREEMENT_METRICS = ("questions", "pearson", "spearman", "mae", "rmse", "bias", "ece")
+TEXT_METRICS = ("bleu", "rouge1", "rouge2", "rougeL")
+TERMINATIONS = ("answered", "forced", "no_answer", "failed")
+
+WHOLE = ""
+"""The stratum that is everything."""
+CONDITION = "condition "
+SUBSET = "subset "
+"""Beginnings of a stratum's name."""
+
+MetricKey = tuple[str, Predictor, str]
+"""(assistant, predictor, metric)."""
 
 
-def ceiling_source(conversations: int | None) -> str:
-    """Name of the ceiling of a simulator with so many chats per cell; None: with as many as one likes."""
-    return CEILING + (UNLIMITED if conversations is None else chats_text(conversations))
+@dataclass(frozen=True, slots=True)
+class MetricValue:
+    """One metric of one split: of a predictor, for one assistant or all, on the whole split or a stratum of it."""
+
+    assistant: str
+    predictor: Predictor
+    metric: str
+    value: Value
+    stratum: str = WHOLE
 
 
-def share(part: int, whole: int, reason: str) -> Value:
-    """part / whole, or why it does not exist."""
-    return part / whole if whole else Undefined(reason)
+def share(count: int, total: int, reason: str) -> Value:
+    """count / total, or why it does not exist."""
+    return count / total if total else Undefined(reason)

@@ -1,6 +1,6 @@
-r"""Two simulators on the same questions: the difference of every figure, its interval, and how likely chance makes it.
+r"""Two simulators on the same questions: the difference of every metric, its interval, and how likely chance makes it.
 
-Both answer the same cells, so what is hard about a question or peculiar about the people who answered it meets both and
+Both answer the same pairs, so what is hard about a question or peculiar about the people who answered it meets both and
 cancels. The interval is that of `intervals`, of differences over one and the same draws.
 
 The p-value is of a permutation test clustered by question: if it did not matter which simulator is which, the two could
@@ -21,26 +21,42 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chatbench.metrics.accuracies import Cell, Prediction
 from chatbench.metrics.agreement import Array, Undefined, Value, batch_agreement, weighted_correlation, weighted_ranks
-from chatbench.metrics.cells import SplitCells
-from chatbench.metrics.intervals import DIFFERENCE, WITHOUT_INTERVAL, Bound, excess, human_rows, interval
-from chatbench.metrics.resampling import Draws, Rows, SourceCells, mean_over_splits, replicate_rows, rows_by_assistant
+from chatbench.metrics.intervals import (
+    DIFFERENCE,
+    WITHOUT_INTERVAL,
+    Bound,
+    as_observed,
+    excess,
+    human_rows,
+    interval,
+    questions_drawn,
+)
+from chatbench.metrics.pairs import Predictions
+from chatbench.metrics.resampling import (
+    Draws,
+    PredictorPairs,
+    Rows,
+    mean_over_splits,
+    replicate_rows,
+    rows_by_assistant,
+    rows_over_splits,
+)
 
 Mask = NDArray[np.bool_]
 
-FIRST, SECOND = "first", "second"
 TIE = 1e-12
 """Exchanges that give the same difference up to rounding count as at least as large."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """`first` - `second` with its interval and permutation p-value; undefined where one of the two figures is."""
+    """`first` - `second` with its interval and permutation p-value; undefined where one of the two metrics is."""
 
     first: Value
     second: Value
@@ -49,71 +65,59 @@ class PairedDifference:
     p: Value
 
 
-def paired_cells(
-    human: Mapping[Cell, Prediction], first: Mapping[Cell, Prediction], second: Mapping[Cell, Prediction]
-) -> SplitCells:
-    """The cells of one split that people and both simulators have."""
-    both = {cell: person for cell, person in sorted(human.items()) if cell in first and cell in second}
-    return SplitCells(both, {FIRST: first, SECOND: second}, {})
+class PairedSplit(NamedTuple):
+    """The accuracies of people and of both simulators in one split, over the pairs that all three have."""
+
+    human: Predictions
+    first: Predictions
+    second: Predictions
 
 
-def paired_differences(draws: Draws, splits: Sequence[SplitCells]) -> dict[tuple[str, str], PairedDifference]:
-    """Every figure of agreement, by (assistant, metric), on splits made by `paired_cells`."""
-    both = [[draws.source_cells(split, source) for split in splits] for source in (FIRST, SECOND)]
-    found = [replicate_rows(cells, _unchanged) for cells in both]
-    resampled = _minus(*(replicate_rows(cells, lambda _, c: _with_weights(draws, c)) for cells in both))
+def paired_split(human: Predictions, first: Predictions, second: Predictions) -> PairedSplit:
+    """A split, once people's pairs that one of the simulators lacks are left out."""
+    both = {pair: person for pair, person in sorted(human.items()) if pair in first and pair in second}
+    return PairedSplit(both, first, second)
+
+
+def paired_differences(draws: Draws, splits: Sequence[PairedSplit]) -> dict[tuple[str, str], PairedDifference]:
+    """Every metric of agreement, by (assistant, metric), on splits made by `paired_split`."""
+    first = [draws.predictor_pairs(split.human, split.first) for split in splits]
+    second = [draws.predictor_pairs(split.human, split.second) for split in splits]
+    of_first, of_second = replicate_rows(first, as_observed), replicate_rows(second, as_observed)
+    resampled = _minus(*(replicate_rows(pairs, partial(questions_drawn, draws)) for pairs in (first, second)))
     extra: dict[tuple[str, str], float] = {}
     if draws.shares_people:
         people, answers = (
-            _minus(*(human_rows(cells, accuracies) for cells in both))
-            for accuracies in (draws.accuracies_by_worker(), draws.accuracies_by_answer())
+            _minus(human_rows(first, accuracies), human_rows(second, accuracies))
+            for accuracies in (draws.accuracies_by_worker, draws.accuracies_by_answer)
         )
         extra = {row: excess(people[row], answers[row]) for row in people}
-    exchanged = _exchanged_rows(draws, *both)
-    questions = len({int(q) for cells in both[0] for q in cells.question})
+    exchanged = rows_over_splits(
+        [
+            rows_by_assistant(one, partial(_differences, one, two, draws.exchanges[:, one.question]))
+            for one, two in zip(first, second, strict=True)
+        ]
+    )
+    questions = len({int(question) for pairs in first for question in pairs.question})
     return {
         row: _paired(
-            row[1],
-            (float(found[0][row][0]), float(found[1][row][0])),
-            resampled[row],
-            exchanged[row],
-            questions,
-            draws.told.confidence,
+            draws, row[1], float(value[0]), float(of_second[row][0]), resampled[row], exchanged[row], questions,
             extra.get(row, 0.0),
         )
-        for row in found[0]
-    }
-
-
-def _unchanged(_: int, cells: SourceCells) -> tuple[Array, Array, Array]:
-    return cells.human[None], cells.simulated[None], np.ones((1, len(cells.cell)))
-
-
-def _with_weights(draws: Draws, cells: SourceCells) -> tuple[Array, Array, Array]:
-    return cells.human[None], cells.simulated[None], draws.question_weights[:, cells.question]
+        for row, value in of_first.items()
+    }  # fmt: skip
 
 
 def _minus(first: Rows, second: Rows) -> Rows:
     return {row: first[row] - second[row] for row in first}
 
 
-def _exchanged_rows(draws: Draws, first: Sequence[SourceCells], second: Sequence[SourceCells]) -> Rows:
-    """Every difference under every random exchange, shape (replicates,)."""
-    exchange = draws.exchanges()
-    per_split = [
-        rows_by_assistant(one, partial(_differences, one, two, exchange[:, one.question]))
-        for one, two in zip(first, second, strict=True)
-    ]
-    names = dict.fromkeys(row for rows in per_split for row in rows)
-    return {name: mean_over_splits([rows[name] for rows in per_split if name in rows]) for name in names}
-
-
-def _differences(first: SourceCells, second: SourceCells, swapped: Mask, kept: Mask) -> dict[str, Array]:
+def _differences(first: PredictorPairs, second: PredictorPairs, swapped: Mask, kept: Mask) -> dict[str, Array]:
     """Differences of one split and assistant, by metric.
 
     Args:
-        swapped: shape (replicates, cells).
-        kept: shape (cells,), the assistant's cells.
+        swapped: shape (replicates, pairs).
+        kept: shape (pairs,), the assistant's pairs.
     """
     swap, human = swapped[:, kept], first.human[None, kept]
     one, two = first.simulated[None, kept], second.simulated[None, kept]
@@ -138,25 +142,24 @@ def _standardised(values: Array) -> Array:
 
 
 def _paired(
+    draws: Draws,
     metric: str,
-    figures: tuple[float, float],
+    first: float,
+    second: float,
     resampled: Array,
     exchanged: Array,
     questions: int,
-    confidence: float,
-    extra: float,
+    extra: float = 0.0,
 ) -> PairedDifference:
-    first, second = (_value(figure) for figure in figures)
-    difference = figures[0] - figures[1]
+    one, two = (Undefined("it has no value on these questions") if math.isnan(v) else v for v in (first, second))
+    difference = first - second
     if math.isnan(difference):
         reason = Undefined("one of the two is undefined")
-        return PairedDifference(first, second, reason, reason, reason)
-    bound = WITHOUT_INTERVAL.get(metric) or interval(DIFFERENCE, difference, resampled, questions, confidence, extra)
-    return PairedDifference(first, second, difference, bound, permutation_p(difference, exchanged))
-
-
-def _value(figure: float) -> Value:
-    return Undefined("it has no value on these questions") if math.isnan(figure) else figure
+        return PairedDifference(one, two, reason, reason, reason)
+    bound = WITHOUT_INTERVAL.get(metric) or interval(
+        DIFFERENCE, difference, resampled, questions, draws.resampling.confidence, extra
+    )
+    return PairedDifference(one, two, difference, bound, permutation_p(difference, exchanged))
 
 
 def permutation_p(difference: float, exchanged: Array) -> Value:
@@ -174,49 +177,41 @@ def permutation_p(difference: float, exchanged: Array) -> Value:
 def mean_differences(
     draws: Draws, splits: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]
 ) -> PairedDifference:
-    """The difference of a figure that is a mean over questions, from both sides' values per split and question."""
-    place = {question_id: number for number, question_id in enumerate(draws.questions)}
+    """The difference of a metric that is a mean over questions, from both sides' values per split and question."""
     means: list[tuple[float, float]] = []
     resampled: list[Array] = []
     exchanged: list[Array] = []
     used: set[str] = set()
     for first, second in splits:
-        both = sorted(first.keys() & second.keys() & place.keys())
+        both = sorted(first.keys() & second.keys() & draws.place.keys())
         if not both:
             continue
         used |= set(both)
         one, two = (np.array([side[question_id] for question_id in both]) for side in (first, second))
-        places = [place[question_id] for question_id in both]
+        places = [draws.place[question_id] for question_id in both]
         weights = draws.question_weights[:, places]
         means.append((float(one.mean()), float(two.mean())))
         with np.errstate(invalid="ignore"):
             resampled.append(weights @ (one - two) / weights.sum(axis=1))
-        exchanged.append(np.where(draws.exchanges()[:, places], -1, 1) @ (one - two) / len(both))
+        exchanged.append(np.where(draws.exchanges[:, places], -1, 1) @ (one - two) / len(both))
     if not means:
         reason = Undefined("no question has both")
         return PairedDifference(reason, reason, reason, reason, reason)
-    figures = (float(np.mean([one for one, _ in means])), float(np.mean([two for _, two in means])))
-    return _paired(
-        DIFFERENCE,
-        figures,
-        mean_over_splits(resampled),
-        mean_over_splits(exchanged),
-        len(used),
-        draws.told.confidence,
-        0.0,
-    )
+    mean_of_first, mean_of_second = np.mean(means, axis=0).tolist()
+    over_splits = mean_over_splits(resampled), mean_over_splits(exchanged)
+    return _paired(draws, DIFFERENCE, mean_of_first, mean_of_second, *over_splits, len(used))
 
 
 def holm(p_values: Sequence[Value]) -> list[Value]:
     """Holm's adjusted p-values, in the given order; undefined ones stay so and do not count as tests.
 
-    >>> holm([0.01, 0.04, 0.03])
+    >>> [round(p, 4) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
     """
-    known = sorted((p, place) for place, p in enumerate(p_values) if not isinstance(p, Undefined))
-    adjusted = list(p_values)
-    largest = 0.0
-    for rank, (p, place) in enumerate(known):
-        largest = max(largest, min(1.0, p * (len(known) - rank)))
-        adjusted[place] = largest
-    return adjusted
+    known = [p for p in p_values if not isinstance(p, Undefined)]
+    if not known:
+        return list(p_values)
+    from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]  # late: slow; has no types
+
+    adjusted = iter(multipletests(known, method="holm")[1].tolist())
+    return [p if isinstance(p, Undefined) else next(adjusted) for p in p_values]

@@ -1,15 +1,15 @@
 r"""Resampled accuracies: questions, people, single answers and simulated chats drawn again.
 
-The same draws serve every source and every split, so whatever is computed from them is paired: a question that is drawn
-twice counts twice in each split that holds it out, for people, simulators and baselines alike.
+The same draws serve every predictor and every split, so whatever is computed from them is paired: a question that is
+drawn twice counts twice in each split that holds it out, for people, simulators and baselines alike.
 
 | draw | what is drawn again | what its spread holds |
 |---|---|---|
 | `questions` | whole questions, with all their answers and chats | everything that differs from question to question |
 | `workers` | people, with all their answers; questions stay | people, with what one person does in several questions |
 | `answers` | single answers; questions stay | people, as if every answer were another person's |
-| `people` | answers within each cell, n-1 of n | the same, without the small-sample bias of `answers` |
-| `chats` | simulated chats within each cell, n-1 of n | chance in the simulation |
+| `people` | answers within each pair, n-1 of n | the same, without the small-sample bias of `answers` |
+| `chats` | simulated chats within each pair, n-1 of n | chance in the simulation |
 
 Drawing n-1 of n with replacement makes the variance of a mean unbiased (Rao and Wu 1988); the first three draw n of n.
 """
@@ -18,22 +18,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Answer
-from chatbench.metrics.accuracies import Cell
 from chatbench.metrics.agreement import Array, batch_agreement
-from chatbench.metrics.cells import SplitCells
 from chatbench.metrics.names import EVERY_ASSISTANT, MEAN_OF_ASSISTANTS
+from chatbench.metrics.pairs import Pair, Predictions, assistants_of
 
 Indices = NDArray[np.int64]
 Rows = dict[tuple[str, str], Array]
 """Replicates, shape (replicates,), by (assistant, metric)."""
 
 
+LEAST_REPLICATES = 100
+"""Fewer resamples say little about the ends of an interval."""
 MOST_WITHIN = 400
 """People, answers and chats are drawn again for a variance alone, a part of the whole one: that takes fewer draws."""
 
@@ -49,18 +51,30 @@ class Resampling:
     confidence: float = 0.95
     seed: int = 0
 
+    def checked(self) -> Resampling:
+        """The same, once it is sure that it makes sense.
+
+        Raises:
+            ChatbenchError: it does not.
+        """
+        if self.replicates < 0 or 0 < self.replicates < LEAST_REPLICATES:
+            raise ChatbenchError(f"--bootstrap {self.replicates}", expected=f"0, or {LEAST_REPLICATES} and more")
+        if not 0 < self.confidence < 1:
+            raise ChatbenchError(f"--confidence {self.confidence}", expected="a share between 0 and 1, such as 0.95")
+        return self
+
 
 @dataclass(frozen=True, slots=True)
-class SourceCells:
-    """What one source says of one split's cells, as arrays of shape (cells,).
+class PredictorPairs:
+    """What one predictor says of one split's pairs, as arrays of shape (pairs,).
 
-    `assistants` are all of the split's, also those of which the source says nothing. `question` and `cell` are places
-    in the lists of all questions and all cells.
+    `assistants` are all of the split's, also those of which the predictor says nothing. `question` and `pair` are
+    places in the lists of all questions and all pairs.
     """
 
     assistants: tuple[str, ...]
     question: Indices
-    cell: Indices
+    pair: Indices
     assistant: NDArray[np.str_]
     human: Array
     simulated: Array
@@ -68,38 +82,41 @@ class SourceCells:
 
 
 class Draws:
-    """All random draws over some splits, and the cells that they are drawn for."""
+    """All random draws over some splits, and the pairs that they are drawn for.
+
+    Args:
+        pairs: the scored pairs of all splits; one may occur several times.
+        answers: of the study; those about other pairs are ignored.
+        held_out: further questions to draw from, beyond those of the scored pairs.
+    """
 
     def __init__(
-        self,
-        splits: Sequence[SplitCells],
-        answers: Iterable[Answer],
-        told: Resampling,
-        held_out: Iterable[str] = (),
+        self, pairs: Iterable[Pair], answers: Iterable[Answer], resampling: Resampling, held_out: Iterable[str] = ()
     ) -> None:
-        """`held_out`: further questions to draw from, beyond those of the scored cells."""
-        self.cells = tuple(sorted({cell for split in splits for cell in split.human}))
-        self.questions = tuple(sorted({question_id for question_id, _ in self.cells} | set(held_out)))
-        self.told = told
-        self._within = min(told.replicates, MOST_WITHIN)
-        self._cell_place = {cell: place for place, cell in enumerate(self.cells)}
-        self._question_place = {question_id: place for place, question_id in enumerate(self.questions)}
-        self._answers = _answer_arrays(answers, self._cell_place)
-        self.question_weights = self._question_weights()
+        self.pairs = tuple(sorted(set(pairs)))
+        self.questions = tuple(sorted({question_id for question_id, _ in self.pairs} | set(held_out)))
+        self.resampling = resampling
+        self.place = {question_id: place for place, question_id in enumerate(self.questions)}
+        self._within = min(resampling.replicates, MOST_WITHIN)
+        self._pair_place = {pair: place for place, pair in enumerate(self.pairs)}
+        self._answers = _answer_arrays(answers, self._pair_place)
 
-    def _question_weights(self) -> Array:
+    @cached_property
+    def question_weights(self) -> Array:
+        """Shape (replicates, questions): how often each question was drawn."""
         count = len(self.questions)
         if not count:
-            return np.zeros((self.told.replicates, 0))
-        drawn = self._rng(QUESTIONS).multinomial(count, np.full(count, 1 / count), size=self.told.replicates)
+            return np.zeros((self.resampling.replicates, 0))
+        drawn = self._rng(QUESTIONS).multinomial(count, np.full(count, 1 / count), size=self.resampling.replicates)
         return np.asarray(drawn, dtype=np.float64)
 
     def _rng(self, number: int) -> np.random.Generator:
-        return np.random.default_rng([self.told.seed, number])
+        return np.random.default_rng([self.resampling.seed, number])
 
+    @cached_property
     def exchanges(self) -> NDArray[np.bool_]:
         """Shape (replicates, questions): whether two simulators change places in a question; a fair coin each."""
-        return self._rng(EXCHANGES).random((self.told.replicates, len(self.questions))) < 0.5
+        return self._rng(EXCHANGES).random((self.resampling.replicates, len(self.questions))) < 0.5
 
     @property
     def shares_people(self) -> bool:
@@ -107,58 +124,62 @@ class Draws:
         workers, _, _ = self._answers
         return len(np.unique(workers)) < len(workers)
 
-    def source_cells(self, split: SplitCells, source: str) -> SourceCells:
-        """The cells of a split that both people and the source have."""
-        predicted = split.sources.get(source, {})
-        both = [cell for cell in split.human if cell in predicted]
-        return SourceCells(
-            assistants=tuple(split.assistants),
-            question=np.array([self._question_place[question_id] for question_id, _ in both], dtype=np.int64),
-            cell=np.array([self._cell_place[cell] for cell in both], dtype=np.int64),
+    def predictor_pairs(self, human: Predictions, predicted: Predictions) -> PredictorPairs:
+        """The pairs of a split that both people and the predictor have."""
+        both = [pair for pair in human if pair in predicted]
+        return PredictorPairs(
+            assistants=tuple(assistants_of(human)),
+            question=np.array([self.place[question_id] for question_id, _ in both], dtype=np.int64),
+            pair=np.array([self._pair_place[pair] for pair in both], dtype=np.int64),
             assistant=np.array([assistant for _, assistant in both], dtype=np.str_),
-            human=np.array([split.human[cell].accuracy for cell in both]),
-            simulated=np.array([predicted[cell].accuracy for cell in both]),
-            chats=np.array([predicted[cell].count for cell in both], dtype=np.float64),
+            human=np.array([human[pair].accuracy for pair in both]),
+            simulated=np.array([predicted[pair].accuracy for pair in both]),
+            chats=np.array([predicted[pair].count for pair in both], dtype=np.float64),
         )
 
+    @cached_property
     def accuracies_by_worker(self) -> Array:
-        """Shape (replicates, cells): human accuracy where people were drawn again; NaN in a cell that drew nobody."""
-        workers, cells, correct = self._answers
+        """Shape (replicates, pairs): human accuracy where people were drawn again; NaN in a pair that drew nobody."""
+        workers, pairs, correct = self._answers
         _, worker = np.unique(workers, return_inverse=True)
         count = worker.max(initial=-1) + 1
         if not count:
-            return np.full((self._within, len(self.cells)), np.nan)
-        given, right = np.zeros((count, len(self.cells))), np.zeros((count, len(self.cells)))
-        np.add.at(given, (worker, cells), 1)
-        np.add.at(right, (worker, cells), correct)
+            return np.full((self._within, len(self.pairs)), np.nan)
+        given, right = np.zeros((count, len(self.pairs))), np.zeros((count, len(self.pairs)))
+        np.add.at(given, (worker, pairs), 1)
+        np.add.at(right, (worker, pairs), correct)
         weights = self._rng(WORKERS).multinomial(count, np.full(count, 1 / count), size=self._within)
         with np.errstate(invalid="ignore"):
             return np.asarray((weights @ right) / (weights @ given))
 
+    @cached_property
     def accuracies_by_answer(self) -> Array:
         """The same with every answer drawn by itself: Poisson counts, to which those of workers tend too."""
-        _, cells, correct = self._answers
-        right = np.bincount(cells, weights=correct, minlength=len(self.cells))
-        wrong = np.bincount(cells, minlength=len(self.cells)) - right
-        rng, size = self._rng(ANSWERS), (self._within, len(self.cells))
-        drawn_right, drawn_wrong = rng.poisson(right, size), rng.poisson(wrong, size)
+        count, right = self._answer_counts()
+        rng, size = self._rng(ANSWERS), (self._within, len(self.pairs))
+        drawn_right, drawn_wrong = rng.poisson(right, size), rng.poisson(count - right, size)
         with np.errstate(invalid="ignore"):
             return np.asarray(drawn_right / (drawn_right + drawn_wrong))
 
+    @cached_property
     def accuracies_of_people(self) -> Array:
-        """Shape (replicates, cells): human accuracy of n-1 answers drawn from the n of each cell."""
-        _, cells, correct = self._answers
-        count = np.bincount(cells, minlength=len(self.cells)).astype(np.float64)
-        right = np.bincount(cells, weights=correct, minlength=len(self.cells))
+        """Shape (replicates, pairs): human accuracy of n-1 answers drawn from the n of each pair."""
+        count, right = self._answer_counts()
         return _one_less(right / np.maximum(count, 1), count, self._within, self._rng(PEOPLE))
 
-    def accuracies_of_chats(self, cells: SourceCells, split: int) -> Array:
-        """Shape (replicates, cells of the source): simulated accuracy of n-1 chats drawn from the n of each cell."""
-        return _one_less(cells.simulated, cells.chats, self._within, self._rng(CHATS + split))
+    def _answer_counts(self) -> tuple[Array, Array]:
+        """Answers, and right answers, of each pair."""
+        _, pairs, correct = self._answers
+        count = np.bincount(pairs, minlength=len(self.pairs)).astype(np.float64)
+        return count, np.bincount(pairs, weights=correct, minlength=len(self.pairs)).astype(np.float64)
+
+    def accuracies_of_chats(self, pairs: PredictorPairs, split: int) -> Array:
+        """Shape (replicates, pairs of the predictor): simulated accuracy of n-1 chats drawn from each pair's n."""
+        return _one_less(pairs.simulated, pairs.chats, self._within, self._rng(CHATS + split))
 
 
-def _answer_arrays(answers: Iterable[Answer], places: Mapping[Cell, int]) -> tuple[NDArray[np.str_], Indices, Array]:
-    """Worker, cell and right (1) or wrong (0) of every user-AI answer about a scored cell.
+def _answer_arrays(answers: Iterable[Answer], places: Mapping[Pair, int]) -> tuple[NDArray[np.str_], Indices, Array]:
+    """Worker, pair and right (1) or wrong (0) of every user-AI answer about a scored pair.
 
     A person without an id is somebody else every time.
     """
@@ -181,39 +202,42 @@ def _one_less(accuracy: Array, count: Array, replicates: int, rng: np.random.Gen
     return np.where(count > 1, again, accuracy)
 
 
-Redraw = Callable[[int, SourceCells], tuple[Array, Array, Array]]
-"""(number of the split, its cells) -> human, simulated and weights, as `batch_agreement` takes them."""
+Drawn = tuple[Array, Array, Array]
+"""Human accuracies, simulated ones and weights, as `batch_agreement` takes them."""
 
 
-def replicate_rows(splits: Sequence[SourceCells], redraw: Redraw) -> Rows:
-    """Every figure of every replicate: per assistant, pooled, and as mean of assistants, as mean over the splits.
+def replicate_rows(splits: Sequence[PredictorPairs], redraw: Callable[[int, PredictorPairs], Drawn]) -> Rows:
+    """Every metric of every replicate: per assistant, pooled, and as mean of assistants, as mean over the splits.
 
-    A split in which a figure is undefined is left out of that replicate's mean; NaN where no split has it.
+    Args:
+        redraw: what was drawn of a split, from its number and pairs.
     """
-    per_split: list[Rows] = []
-    for number, cells in enumerate(splits):
-        drawn = redraw(number, cells)
-        per_split.append(_rows_of_split(cells, drawn))
-    names = dict.fromkeys(row for rows in per_split for row in rows)
-    return {name: mean_over_splits([rows[name] for rows in per_split if name in rows]) for name in names}
+
+    def rows_of_split(number: int, pairs: PredictorPairs) -> Rows:
+        drawn = redraw(number, pairs)
+        return rows_by_assistant(pairs, lambda kept: batch_agreement(*(values[:, kept] for values in drawn)))
+
+    return rows_over_splits([rows_of_split(number, pairs) for number, pairs in enumerate(splits)])
 
 
-def _rows_of_split(cells: SourceCells, drawn: tuple[Array, Array, Array]) -> Rows:
-    return rows_by_assistant(cells, lambda kept: batch_agreement(*(values[:, kept] for values in drawn)))
+def rows_over_splits(splits: Sequence[Rows]) -> Rows:
+    """The mean of each row over the splits that have it."""
+    names = dict.fromkeys(row for rows in splits for row in rows)
+    return {name: mean_over_splits([rows[name] for rows in splits if name in rows]) for name in names}
 
 
-def rows_by_assistant(cells: SourceCells, score: Callable[[NDArray[np.bool_]], Mapping[str, Array]]) -> Rows:
-    """What `score` gives for each assistant's cells, for all of them, and the mean of assistants.
+def rows_by_assistant(pairs: PredictorPairs, score: Callable[[NDArray[np.bool_]], Mapping[str, Array]]) -> Rows:
+    """What `score` gives for each assistant's pairs, for all of them, and the mean of assistants.
 
     A mean is NaN where one of them is, since a mean over the rest would be of something else.
     """
     rows: Rows = {}
-    for name in [*cells.assistants, EVERY_ASSISTANT]:
-        kept = np.ones(len(cells.cell), dtype=bool) if name == EVERY_ASSISTANT else cells.assistant == name
+    for name in [*pairs.assistants, EVERY_ASSISTANT]:
+        kept = np.ones(len(pairs.pair), dtype=bool) if name == EVERY_ASSISTANT else pairs.assistant == name
         rows |= {(name, metric): values for metric, values in score(kept).items()}
-    if len(cells.assistants) > 1:
+    if len(pairs.assistants) > 1:
         for metric in dict.fromkeys(metric for _, metric in rows):
-            rows[MEAN_OF_ASSISTANTS, metric] = np.asarray(np.mean([rows[n, metric] for n in cells.assistants], axis=0))
+            rows[MEAN_OF_ASSISTANTS, metric] = np.asarray(np.mean([rows[n, metric] for n in pairs.assistants], axis=0))
     return rows
 
 
@@ -223,20 +247,3 @@ def mean_over_splits(values: Sequence[Array]) -> Array:
     known = ~np.isnan(stacked)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(known, stacked, 0).sum(axis=0) / known.sum(axis=0))
-
-
-def checked_resampling(told: Resampling) -> Resampling:
-    """The same, once it is sure that it makes sense.
-
-    Raises:
-        ChatbenchError: it does not.
-    """
-    if told.replicates < 0 or 0 < told.replicates < LEAST_REPLICATES:
-        raise ChatbenchError(f"--bootstrap {told.replicates}", expected=f"0, or {LEAST_REPLICATES} and more")
-    if not 0 < told.confidence < 1:
-        raise ChatbenchError(f"--confidence {told.confidence}", expected="a share between 0 and 1, such as 0.95")
-    return told
-
-
-LEAST_REPLICATES = 100
-"""Fewer resamples say little about the ends of an interval."""

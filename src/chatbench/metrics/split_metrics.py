@@ -1,69 +1,90 @@
-r"""All figures of one split, from what people did and what was simulated on the same held-out questions.
+r"""All metrics of one split, from what people did and what was simulated on the same held-out questions.
 
-Agreement is measured on the scored cells (`split_cells`), for every source alike. Text measures and habits (turns,
-endings, numbers) use the chats themselves.
+Agreement is measured on the scored pairs (question, assistant): those with human answers and a full set of simulated
+chats. Every baseline is asked about exactly these, so that all rows of a table speak of the same questions. Overlap of
+texts and habits (turns, endings, numbers) use the chats themselves.
+
+A *gap* is how much more often people are right with one assistant than with another. A benchmark is read for such gaps,
+so a simulator should preserve them: the mean difference of accuracy over the questions for which both assistants' pairs
+are there, with people and with the predictor; its error is the predictor's gap minus that of people.
 
 Source: ChatBench (arXiv 2504.07114), evaluation of simulators; docs/protocol.md section 9.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 
-from chatbench.core.records import Conversation, Study, first_prompts
-from chatbench.metrics.accuracies import Cell, Prediction, agreement_figures, human_outcomes, predictions
-from chatbench.metrics.agreement import Value, mean_value
+from chatbench.core.records import Study, first_prompts
+from chatbench.metrics.agreement import METRICS, TREATMENTS, Outcomes, Value, agreement, mean_value
+from chatbench.metrics.baselines import baseline_predictions
 from chatbench.metrics.ceilings import ceilings
-from chatbench.metrics.cells import Simulation, SplitCells, gap_values, split_cells
 from chatbench.metrics.first_prompts import (
-    chat_figures,
-    number_figures,
-    overlap_figures,
+    chat_metrics,
+    number_metrics,
+    overlap_metrics,
     overlap_values,
-    people_figures,
+    people_metrics,
     question_copied,
     simulated_first_prompts,
 )
 from chatbench.metrics.names import (
     CONDITION,
     CONSTANT,
-    DROPPED,
     EVERY_ASSISTANT,
     MEAN_OF_ASSISTANTS,
     PEOPLE,
     QUESTION_COPIED,
     SUBSET,
     WHOLE,
-    Figure,
     MetricKey,
-    ceiling_source,
+    MetricValue,
+    Predictor,
+    ceiling,
 )
 from chatbench.metrics.overlap import Overlap, overlap
+from chatbench.metrics.pairs import (
+    Pair,
+    Prediction,
+    Predictions,
+    Simulation,
+    SplitPairs,
+    assistants_of,
+    expected_predictions,
+    human_outcomes,
+    pair_up,
+    predictions,
+    scored_pairs,
+)
+
+QuestionValues = Mapping[str, float]
+"""A value per question id."""
 
 
 @dataclass(frozen=True, slots=True)
-class SplitMeasures:
-    """What was measured on one split: its figures, and what their uncertainty is computed from.
+class SplitMetrics:
+    """What was measured on one split, and what its uncertainty is computed from.
 
-    `parts` are the cells of each condition and subset. `question_values` are the values of each question of the figures
-    that are means over questions.
+    `strata` are the pairs of each condition and subset. `question_values` are the values of each question of the
+    metrics that are means over questions.
     """
 
-    figures: tuple[Figure, ...]
-    cells: SplitCells
-    parts: Mapping[str, SplitCells]
-    question_values: Mapping[MetricKey, Mapping[str, float]]
+    metrics: tuple[MetricValue, ...]
+    pairs: SplitPairs
+    strata: Mapping[str, SplitPairs]
+    question_values: Mapping[MetricKey, QuestionValues]
 
 
-def split_measures(
+def split_metrics(
     study: Study,
     train: AbstractSet[str],
     test: AbstractSet[str],
     simulations: Sequence[Simulation],
     human_overlaps: Mapping[str, Overlap | None],
-) -> SplitMeasures:
+) -> SplitMetrics:
     """Everything about one split.
 
     Args:
@@ -71,103 +92,153 @@ def split_measures(
         simulations: the scored simulator first, then those to compare it with; each on the test questions only.
         human_overlaps: `human_overlap` of each test question (it does not depend on the split, so it is made once).
     """
-    cells = split_cells(study, train, test, simulations)
-    parts = part_cells(study, test, cells)
+    pairs = split_pairs(study, train, test, simulations)
+    strata = stratum_pairs(study, test, pairs)
     chats = [simulation.conversations for simulation in simulations]
     real = [chat for chat in study.conversations if chat.question_id in test]
-    overlaps = _overlaps(study, real, simulations, {q: o for q in sorted(test) if (o := human_overlaps.get(q))})
-    gaps = dict(gap_values(cells))
-    figures = [
-        *(
-            figure
-            for source, predicted in cells.sources.items()
-            for figure in agreement_figures(cells.human, predicted, source)
-        ),
-        *_people_accuracy(cells.human, WHOLE),
-        *ceiling_figures(cells, chats, WHOLE),
-        *(Figure(*row, mean_value(list(values.values()))) for row, values in gaps.items()),
-        *(figure for source, found in overlaps.items() for figure in overlap_figures(found, source)),
-        *_chat_figures(study, real, simulations),
-        *(figure for part, of_part in parts.items() for figure in _part_figures(of_part, chats, simulations, part)),
+    prompts = first_prompts(real)
+    simulated = {each.predictor: simulated_first_prompts(each.chats) for each in simulations}
+    overlaps: dict[Predictor, dict[str, Overlap]] = {
+        PEOPLE: {q: known for q in sorted(test) if (known := human_overlaps.get(q))},
+        QUESTION_COPIED: question_copied(study, prompts),
+    }
+    for predictor, spoken in simulated.items():
+        both = sorted(spoken.keys() & prompts.keys())
+        overlaps[predictor] = {question_id: overlap(spoken[question_id], prompts[question_id]) for question_id in both}
+    gaps = dict(gap_values(pairs))
+    metrics = [
+        *(each for p, predicted in pairs.predictors.items() for each in agreement_metrics(pairs.human, predicted, p)),
+        *_people_accuracy(pairs.human, WHOLE),
+        *ceiling_metrics(pairs, chats, WHOLE),
+        *(MetricValue(*key, mean_value(list(values.values()))) for key, values in gaps.items()),
+        *(each for predictor, found in overlaps.items() for each in overlap_metrics(found, predictor)),
+        *people_metrics(real),
+        *number_metrics(study, prompts, PEOPLE),
     ]
-    texts: dict[MetricKey, Mapping[str, float]] = {
-        (EVERY_ASSISTANT, source, metric): values
-        for source, found in overlaps.items()
+    for simulation in simulations:
+        metrics += number_metrics(study, simulated[simulation.predictor], simulation.predictor)
+        metrics += chat_metrics(simulation.chats, simulation.predictor)
+    # On a stratum only the simulators, the constant and the ceiling are scored.
+    simulators = [p for s in simulations for p in (s.predictor, replace(s.predictor, invalid="dropped"))]
+    for stratum, within in strata.items():
+        for predictor in (each for each in (*simulators, CONSTANT) if each in within.predictors):
+            metrics += agreement_metrics(within.human, within.predictors[predictor], predictor, stratum)
+        metrics += [*_people_accuracy(within.human, stratum), *ceiling_metrics(within, chats, stratum)]
+    texts: dict[MetricKey, QuestionValues] = {
+        (EVERY_ASSISTANT, predictor, metric): values
+        for predictor, found in overlaps.items()
         for metric, values in overlap_values(found).items()
         if values
     }
-    return SplitMeasures(tuple(figures), cells, parts, {**texts, **gaps})
+    return SplitMetrics(tuple(metrics), pairs, strata, {**texts, **gaps})
 
 
-def part_cells(study: Study, test: AbstractSet[str], cells: SplitCells) -> dict[str, SplitCells]:
-    """The scored cells of each condition (its answers only) and each subset, where there are several."""
-    parts: dict[str, SplitCells] = {}
+def split_pairs(
+    study: Study, train: AbstractSet[str], test: AbstractSet[str], simulations: Sequence[Simulation]
+) -> SplitPairs:
+    """The scored pairs of a split; the first simulation says which they are.
+
+    A simulator is there twice, with invalid answers counted wrong and dropped, and once more by the probabilities of
+    its answers where these were recorded. Where a later one has fewer chats, the first is there once more with its
+    first few only, as the fair match.
+    """
+    scored, *others = simulations
+    people = predictions(human_outcomes(study, test))
+    human = {pair: people[pair] for pair in sorted(scored_pairs(study, test, scored))}
+    predictors: dict[Predictor, Predictions] = {}
+    for simulation in simulations:
+        outcomes = _complete_outcomes(study, simulation)
+        for treatment in TREATMENTS:
+            predictors[replace(simulation.predictor, invalid=treatment)] = predictions(outcomes, treatment)
+        if any(chat.expected_correct is not None for chat in simulation.chats):
+            by_probability = expected_predictions(simulation.chats, outcomes.keys())
+            predictors[replace(simulation.predictor, expected=True)] = by_probability
+    for conversations in sorted({o.conversations for o in others if o.conversations < scored.conversations}):
+        first = scored.first_chats(conversations)
+        predictors[first.predictor] = predictions(_complete_outcomes(study, first))
+    predictors |= baseline_predictions(study, train, human.keys())
+    return SplitPairs(human, {predictor: found for predictor, found in predictors.items() if found})
+
+
+def _complete_outcomes(study: Study, simulation: Simulation) -> dict[Pair, Outcomes]:
+    complete = simulation.complete_pairs()
+    return {pair: outcomes for pair, outcomes in simulation.outcomes(study).items() if pair in complete}
+
+
+def stratum_pairs(study: Study, test: AbstractSet[str], pairs: SplitPairs) -> dict[str, SplitPairs]:
+    """The scored pairs of each condition (its answers only) and each subset, where there are several."""
+    strata: dict[str, SplitPairs] = {}
     conditions = sorted({answer.condition for answer in study.answers if answer.kind == "user-AI"})
     for condition in conditions if len(conditions) > 1 else []:
-        human = predictions(human_outcomes(study, test, condition), "counted wrong")
-        parts[CONDITION + condition] = cells.among(human)
-    subset_of = {question_id: study.questions[question_id].subset for question_id, _ in cells.human}
+        strata[CONDITION + condition] = pairs.among(predictions(human_outcomes(study, test, condition)))
+    subset_of = {question_id: study.questions[question_id].subset for question_id, _ in pairs.human}
     subsets = sorted(set(subset_of.values()))
     for subset in subsets if len(subsets) > 1 else []:
-        parts[SUBSET + subset] = cells.among({c: p for c, p in cells.human.items() if subset_of[c[0]] == subset})
-    return {part: of_part for part, of_part in parts.items() if of_part.human}
+        strata[SUBSET + subset] = pairs.among({c: p for c, p in pairs.human.items() if subset_of[c[0]] == subset})
+    return {stratum: within for stratum, within in strata.items() if within.human}
 
 
-def ceiling_figures(cells: SplitCells, conversations: Sequence[int], part: str) -> Iterator[Figure]:
-    """The human noise ceiling per assistant, pooled, and as mean of assistants, by number of chats per cell."""
+def agreement_metrics(
+    human: Predictions, predicted: Predictions, predictor: Predictor, stratum: str = WHOLE
+) -> Iterator[MetricValue]:
+    """Agreement per assistant, pooled, and as mean over assistants, over the pairs that both sides have."""
+    rows: dict[str, dict[str, Value]] = {}
+    for name in (*assistants_of(human), EVERY_ASSISTANT):
+        both = pair_up(_with(human, name), predicted)
+        rows[name] = {"questions": float(len(both)), **agreement(both)}
+    yield from _metric_values(rows, predictor, stratum, METRICS)
+
+
+def ceiling_metrics(pairs: SplitPairs, conversations: Sequence[int], stratum: str) -> Iterator[MetricValue]:
+    """The human noise ceiling per assistant, pooled, and as mean of assistants, by number of chats per pair."""
     chats: list[int | None] = [*dict.fromkeys(conversations), None]
-    rows: dict[str, list[dict[str, Value]]] = {}
-    for name in (*cells.assistants, EVERY_ASSISTANT):
-        rows[name] = ceilings(_of(cells.human, name), chats, seed=0)
-    if len(cells.assistants) > 1:
-        rows[MEAN_OF_ASSISTANTS] = [
-            {metric: mean_value([rows[name][place][metric] for name in cells.assistants]) for metric in values}
-            for place, values in enumerate(rows[EVERY_ASSISTANT])
-        ]
-    for name, per_count in rows.items():
-        for count, values in zip(chats, per_count, strict=True):
-            yield from (Figure(name, ceiling_source(count), metric, value, part) for metric, value in values.items())
+    by_assistant = {
+        name: ceilings(_with(pairs.human, name), chats, seed=0) for name in (*pairs.assistants, EVERY_ASSISTANT)
+    }
+    for place, count in enumerate(chats):
+        rows = {name: found[place] for name, found in by_assistant.items()}
+        yield from _metric_values(rows, ceiling(count), stratum, rows[EVERY_ASSISTANT])
 
 
-def _of(human: Mapping[Cell, Prediction], assistant: str) -> dict[Cell, Prediction]:
-    return {cell: person for cell, person in human.items() if assistant in (EVERY_ASSISTANT, cell[1])}
+def _metric_values(
+    rows: dict[str, dict[str, Value]], predictor: Predictor, stratum: str, averaged: Iterable[str]
+) -> Iterator[MetricValue]:
+    """The values of each assistant and of all together (`rows`), and where there are several assistants their mean."""
+    assistants = [name for name in rows if name != EVERY_ASSISTANT]
+    if len(assistants) > 1:
+        mean = {metric: mean_value([rows[name][metric] for name in assistants]) for metric in averaged}
+        rows = {**rows, MEAN_OF_ASSISTANTS: mean}
+    for name, values in rows.items():
+        yield from (MetricValue(name, predictor, metric, value, stratum) for metric, value in values.items())
 
 
-def _people_accuracy(human: Mapping[Cell, Prediction], part: str) -> Iterator[Figure]:
-    for name in (*sorted({assistant for _, assistant in human}), EVERY_ASSISTANT):
-        people = [person.accuracy for person in _of(human, name).values()]
-        yield Figure(name, PEOPLE, "accuracy", mean_value(list(people)), part)
+def _with(human: Predictions, assistant: str) -> dict[Pair, Prediction]:
+    return {pair: person for pair, person in human.items() if assistant in (EVERY_ASSISTANT, pair[1])}
 
 
-def _part_figures(
-    cells: SplitCells, chats: Sequence[int], simulations: Sequence[Simulation], part: str
-) -> Iterator[Figure]:
-    """Agreement on a part: of the simulators, of the constant, and the ceiling; all others only on the whole."""
-    for source in [*(s.source + ending for s in simulations for ending in ("", DROPPED)), CONSTANT]:
-        if source in cells.sources:
-            yield from agreement_figures(cells.human, cells.sources[source], source, part)
-    yield from _people_accuracy(cells.human, part)
-    yield from ceiling_figures(cells, chats, part)
+def _people_accuracy(human: Predictions, stratum: str) -> Iterator[MetricValue]:
+    for name in (*assistants_of(human), EVERY_ASSISTANT):
+        people: list[Value] = [person.accuracy for person in _with(human, name).values()]
+        yield MetricValue(name, PEOPLE, "accuracy", mean_value(people), stratum)
 
 
-def _overlaps(
-    study: Study, real: Sequence[Conversation], simulations: Sequence[Simulation], people: Mapping[str, Overlap]
-) -> dict[str, dict[str, Overlap]]:
-    """Overlap of first prompts with people's, by source and question."""
-    prompts = first_prompts(real)
-    found = {PEOPLE: dict(people), QUESTION_COPIED: question_copied(study, prompts)}
-    for simulation in simulations:
-        spoken = simulated_first_prompts(simulation.chats)
-        both = sorted(spoken.keys() & prompts.keys())
-        found[simulation.source] = {
-            question_id: overlap(spoken[question_id], prompts[question_id]) for question_id in both
-        }
-    return found
+def gap_values(pairs: SplitPairs) -> Iterator[tuple[MetricKey, QuestionValues]]:
+    """(key, value per question) of gaps and their errors, for every two assistants that share a question."""
+    for first, second in combinations(pairs.assistants, 2):
+        name = f"{first} minus {second}"
+        people = _differences(pairs.human, first, second)
+        if people:
+            yield (name, PEOPLE, "gap"), people
+        for predictor, predicted in pairs.predictors.items():
+            found = {q: value for q, value in _differences(predicted, first, second).items() if q in people}
+            if found:
+                yield (name, predictor, "gap"), found
+                yield (name, predictor, "gap_error"), {q: value - people[q] for q, value in found.items()}
 
 
-def _chat_figures(study: Study, real: Sequence[Conversation], simulations: Sequence[Simulation]) -> Iterator[Figure]:
-    yield from people_figures(real)
-    yield from number_figures(study, first_prompts(real), PEOPLE)
-    for simulation in simulations:
-        yield from number_figures(study, simulated_first_prompts(simulation.chats), simulation.source)
-        yield from chat_figures(simulation.chats, simulation.source)
+def _differences(accuracies: Predictions, first: str, second: str) -> QuestionValues:
+    return {
+        question_id: accuracies[question_id, first].accuracy - accuracies[question_id, second].accuracy
+        for question_id, assistant in accuracies
+        if assistant == first and (question_id, second) in accuracies
+    }

@@ -1,10 +1,10 @@
-r"""How sure the figures of a model are: intervals of all that rest on questions, and where the uncertainty comes from.
+r"""How sure the metrics of a model are: intervals of all that rest on questions, and where the uncertainty comes from.
 
-All figures share one set of draws per part, so that equal data gives equal intervals, whatever else is in the table.
+All metrics share one set of draws per stratum, so that equal data gives equal intervals, whatever else is in the table.
 
 Where the uncertainty of a mean over splits comes from: questions, people, splits, simulated chats.
 
-Model. Each split's figure is spread over its questions by the jackknife: y(q, s) = n f(s) - (n - 1) f(s without q),
+Model. Each split's metric is spread over its questions by the jackknife: y(q, s) = n f(s) - (n - 1) f(s without q),
 whose mean over q is f(s) (up to curvature). These values are taken as crossed random effects,
 
     y(q, s) = mu + a(q) + b(s) + e(q, s),
@@ -12,7 +12,7 @@ whose mean over q is f(s) (up to curvature). These values are taken as crossed r
 a: what is peculiar to a question in every split, b: to a split (its training set and seed), e: the rest. Their
 variances are estimated by the method of moments from the sums of squares within questions, within splits and over all,
 which is unbiased for any pattern of who is held out where. The variance of the mean over splits is then a sum of known
-multiples of them. Two parts are known better than that, from drawing answers and chats again within cells:
+multiples of them. Two parts are known better than that, from drawing answers and chats again within pairs:
 
     questions             a, less what is due to people
     people                answers drawn again, plus what ties the answers of one person together
@@ -20,10 +20,10 @@ multiples of them. Two parts are known better than that, from drawing answers an
     questions x splits    e, less what is due to chats
     chats                 simulated chats drawn again
 
-Of a single split, "splits" and "questions x splits" cannot be told from the questions and are left out. The parts add
-up to the total. They are unbiased estimates of variances and not bounds, so a small one may come out
-negative; it then says "too small to be told from 0". Splits train on overlapping questions, so b is too small, as the
-plain standard error over splits is.
+Of a single split, "splits" and "questions x splits" cannot be told from the questions and are omitted. The parts add up
+to the total. They are unbiased estimates of variances and not bounds, so a small one may come out negative: it is too
+small to be told from 0. Splits train on overlapping questions, so b is too small, as the plain standard error over
+splits is.
 
 Source: Gao and Owen 2017, "Efficient moment calculations for variance components in large unbalanced crossed random
 effects models"; Efron and Stein 1981 (jackknife).
@@ -33,34 +33,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from chatbench.core.records import Answer
 from chatbench.metrics.agreement import Array, Undefined
-from chatbench.metrics.cells import SplitCells
-from chatbench.metrics.intervals import Bound, human_rows, mean_intervals, person_variance, source_intervals, variance
+from chatbench.metrics.intervals import (
+    Bound,
+    as_observed,
+    human_rows,
+    mean_intervals,
+    person_variance,
+    predictor_intervals,
+    variance,
+)
 from chatbench.metrics.names import (
-    BASE_MODEL,
     CONDITION,
     EVERY_ASSISTANT,
-    FINE_TUNED,
     MEAN_OF_ASSISTANTS,
+    SIMULATORS,
     WHOLE,
     MetricKey,
+    Predictor,
 )
-from chatbench.metrics.resampling import Draws, Indices, Resampling, SourceCells, replicate_rows
-from chatbench.metrics.split_metrics import SplitMeasures
+from chatbench.metrics.pairs import Pair, SplitPairs
+from chatbench.metrics.resampling import Drawn, Draws, Indices, PredictorPairs, Resampling, replicate_rows
+from chatbench.metrics.split_metrics import SplitMetrics
 
+T = TypeVar("T")
 SplitValues = tuple[Indices, Array]
-"""Places of a split's questions, and the value that each contributes to a figure; both of shape (questions,)."""
+"""Places of a split's questions, and the value that each contributes to a metric; both of shape (questions,)."""
 
 CAUSES = ("questions", "people", "splits", "questions x splits", "chats")
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Variance of a mean over splits by cause (of `CAUSES`), in the figure's unit squared; may be slightly negative."""
+    """Variance of a mean over splits by cause (of `CAUSES`), in the metric's unit squared; may be slightly negative."""
 
     by_cause: Mapping[str, float]
 
@@ -69,42 +79,37 @@ class Spread:
         return sum(self.by_cause.values())
 
 
-def source_spreads(
-    draws: Draws, splits: Sequence[SourceCells], by_worker: Array | None, by_answer: Array | None
-) -> dict[tuple[str, str], Spread | Undefined]:
-    """The spread of every figure of one simulator, by (assistant, metric); arguments as in `source_intervals`."""
-    values = [jackknife_values(cells) for cells in splits]
-    people = human_rows(splits, draws.accuracies_of_people())
-    ties = person_variance(splits, by_worker, by_answer) if by_worker is not None and by_answer is not None else {}
+def predictor_spreads(draws: Draws, splits: Sequence[PredictorPairs]) -> dict[tuple[str, str], Spread | Undefined]:
+    """The spread of every metric of one simulator, by (assistant, metric), from its pairs in each split."""
 
-    def with_chats(number: int, cells: SourceCells) -> tuple[Array, Array, Array]:
-        again = draws.accuracies_of_chats(cells, number)
-        return cells.human[None], again, np.ones_like(again)
+    def chats_drawn(split: int, pairs: PredictorPairs) -> Drawn:
+        again = draws.accuracies_of_chats(pairs, split)
+        return pairs.human[None], again, np.ones_like(again)
 
-    chats = replicate_rows(splits, with_chats)
+    values = [jackknife_values(pairs) for pairs in splits]
+    people, ties = human_rows(splits, draws.accuracies_of_people), person_variance(draws, splits)
     return {
         row: spread(
             [split[row] for split in values if row in split],
             people=variance(people[row]),
             ties=ties.get(row, 0.0),
-            chats=variance(chats[row]),
+            chats=variance(chats),
         )
-        for row in chats
+        for row, chats in replicate_rows(splits, chats_drawn).items()
     }
 
 
-def jackknife_values(cells: SourceCells) -> dict[tuple[str, str], SplitValues]:
-    """n f - (n - 1) f(without q) of every figure of a split, over the n questions that it rests on."""
-    questions, place = np.unique(cells.question, return_inverse=True)
-    without = np.ones((len(questions), len(cells.cell)))
-    without[place, np.arange(len(cells.cell))] = 0.0
-    fixed = (cells.human[None], cells.simulated[None])
-    whole = replicate_rows([cells], lambda *_: (*fixed, np.ones((1, len(cells.cell)))))
-    less = replicate_rows([cells], lambda *_: (*fixed, without))
+def jackknife_values(pairs: PredictorPairs) -> dict[tuple[str, str], SplitValues]:
+    """n f - (n - 1) f(without q) of every metric of a split, over the n questions that it rests on."""
+    questions, place = np.unique(pairs.question, return_inverse=True)
+    without = np.ones((len(questions), len(pairs.pair)))
+    without[place, np.arange(len(pairs.pair))] = 0.0
+    whole = replicate_rows([pairs], as_observed)
+    less = replicate_rows([pairs], lambda *_: (pairs.human[None], pairs.simulated[None], without))
     found = {}
     for row, values in less.items():
         together = row[0] in (EVERY_ASSISTANT, MEAN_OF_ASSISTANTS)
-        own = np.isin(questions, cells.question if together else cells.question[cells.assistant == row[0]])
+        own = np.isin(questions, pairs.question if together else pairs.question[pairs.assistant == row[0]])
         count = int(own.sum())
         found[row] = (questions[own], count * whole[row] - (count - 1) * values[own])
     return found
@@ -115,11 +120,11 @@ def spread(splits: Sequence[SplitValues], *, people: float, ties: float, chats: 
 
     Args:
         splits: per split, the values of its questions.
-        people: variance from drawing answers again within cells, `ties` what people who answered several questions add.
+        people: variance from drawing answers again within pairs, `ties` what people who answered several questions add.
         chats: variance from drawing chats again.
     """
     if any(np.isnan(values).any() for _, values in splits):
-        return Undefined("without some question the figure is undefined")
+        return Undefined("without some question the metric is undefined")
     if np.isnan([people, ties, chats]).any():
         return Undefined("it has no value where other people or chats are drawn")
     if any(len(values) < 2 for _, values in splits):
@@ -184,61 +189,65 @@ def _within(values: Array, group: Indices, sizes: Indices) -> float:
     return float(((values - means[group]) ** 2).sum())
 
 
-SIMULATORS = (FINE_TUNED, BASE_MODEL)
-
-
 @dataclass(frozen=True, slots=True)
 class Uncertainty:
-    """Intervals by part and row, and the causes of each simulator's uncertainty on the whole."""
+    """Intervals by stratum and row, and the causes of each simulator's uncertainty on the whole."""
 
     intervals: Mapping[str, Mapping[MetricKey, Bound]] = field(default_factory=dict)
     spreads: Mapping[MetricKey, Spread | Undefined] = field(default_factory=dict)
 
 
-def score_uncertainty(splits: Sequence[SplitMeasures], answers: Sequence[Answer], told: Resampling) -> Uncertainty:
-    """Intervals of every source on the whole and of the simulators on each part; spreads on the whole.
+def score_uncertainty(splits: Sequence[SplitMetrics], answers: Sequence[Answer], resampling: Resampling) -> Uncertainty:
+    """Intervals of every predictor on the whole and of the simulators on each stratum; spreads on the whole.
 
     Args:
-        answers: of the study; those about other cells are passed over.
+        answers: of the study; those about other pairs are ignored.
     """
-    if told.replicates == 0:
+    if resampling.replicates == 0:
         return Uncertainty()
-    whole = [split.cells for split in splits]
+    whole = [split.pairs for split in splits]
     with_texts = {question_id for split in splits for each in split.question_values.values() for question_id in each}
-    draws = Draws(whole, answers, told, with_texts)
-    sources = list(dict.fromkeys(source for cells in whole for source in cells.sources))
-    intervals, spreads = _of_sources(draws, whole, sources, SIMULATORS)
-    values: dict[MetricKey, list[Mapping[str, float]]] = {}
-    for split in splits:
-        for row, of_questions in split.question_values.items():
-            values.setdefault(row, []).append(of_questions)
-    intervals |= mean_intervals(draws, values)
-    found: dict[str, Mapping[MetricKey, Bound]] = {WHOLE: intervals}
-    for part in dict.fromkeys(part for split in splits for part in split.parts):
-        cells = [split.parts[part] for split in splits if part in split.parts]
-        draws = Draws(cells, _answers_of(part, answers), told)
-        found[part], _ = _of_sources(draws, cells, [s for s in SIMULATORS if s in sources], ())
-    return Uncertainty(found, spreads)
-
-
-def _answers_of(part: str, answers: Sequence[Answer]) -> Sequence[Answer]:
-    if not part.startswith(CONDITION):
-        return answers
-    return [answer for answer in answers if answer.condition == part.removeprefix(CONDITION)]
-
-
-def _of_sources(
-    draws: Draws, splits: Sequence[SplitCells], sources: Sequence[str], taken_apart: Sequence[str]
-) -> tuple[dict[MetricKey, Bound], dict[MetricKey, Spread | Undefined]]:
-    by_worker = draws.accuracies_by_worker() if draws.shares_people else None
-    by_answer = draws.accuracies_by_answer() if draws.shares_people else None
+    draws = Draws(_all_pairs(whole), answers, resampling, with_texts)
     intervals: dict[MetricKey, Bound] = {}
     spreads: dict[MetricKey, Spread | Undefined] = {}
-    for source in sources:
-        cells = [draws.source_cells(split, source) for split in splits if source in split.sources]
-        of_source = source_intervals(draws, cells, by_worker, by_answer)
-        intervals |= {(name, source, metric): bound for (name, metric), bound in of_source.items()}
-        if source in taken_apart:
-            found = source_spreads(draws, cells, by_worker, by_answer)
-            spreads |= {(name, source, metric): each for (name, metric), each in found.items()}
-    return intervals, spreads
+    for predictor in dict.fromkeys(predictor for pairs in whole for predictor in pairs.predictors):
+        found = _of_predictor(draws, whole, predictor)
+        intervals |= _keyed(predictor, predictor_intervals(draws, found))
+        if predictor in SIMULATORS:
+            spreads |= _keyed(predictor, predictor_spreads(draws, found))
+    values: dict[MetricKey, list[Mapping[str, float]]] = {}
+    for split in splits:
+        for key, of_questions in split.question_values.items():
+            values.setdefault(key, []).append(of_questions)
+    by_stratum = {WHOLE: intervals | mean_intervals(draws, values)}
+    for stratum in dict.fromkeys(stratum for split in splits for stratum in split.strata):
+        within = [split.strata[stratum] for split in splits if stratum in split.strata]
+        draws = Draws(_all_pairs(within), _answers_of(stratum, answers), resampling)
+        by_stratum[stratum] = {}
+        for predictor in (each for each in SIMULATORS if any(each in pairs.predictors for pairs in whole)):
+            found = _of_predictor(draws, within, predictor)
+            by_stratum[stratum] |= _keyed(predictor, predictor_intervals(draws, found))
+    return Uncertainty(by_stratum, spreads)
+
+
+def _all_pairs(splits: Sequence[SplitPairs]) -> list[Pair]:
+    return [pair for split in splits for pair in split.human]
+
+
+def _answers_of(stratum: str, answers: Sequence[Answer]) -> Sequence[Answer]:
+    if not stratum.startswith(CONDITION):
+        return answers
+    return [answer for answer in answers if answer.condition == stratum.removeprefix(CONDITION)]
+
+
+def _of_predictor(draws: Draws, splits: Sequence[SplitPairs], predictor: Predictor) -> list[PredictorPairs]:
+    """Its pairs in each split that has it."""
+    return [
+        draws.predictor_pairs(pairs.human, pairs.predictors[predictor])
+        for pairs in splits
+        if predictor in pairs.predictors
+    ]
+
+
+def _keyed(predictor: Predictor, rows: Mapping[tuple[str, str], T]) -> dict[MetricKey, T]:
+    return {(assistant, predictor, metric): value for (assistant, metric), value in rows.items()}

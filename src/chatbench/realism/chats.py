@@ -31,8 +31,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from chatbench.core.records import LETTERS, Conversation, Question, SimulatedConversation
-from chatbench.metrics.accuracies import Cell, is_lost
 from chatbench.metrics.first_prompts import content_words, numbers, restates, share_in_order, words, words_in_order
+from chatbench.metrics.pairs import Pair, is_lost
 
 Wording = Literal["copy", "rephrase", "partial", "other"]
 WORDINGS: tuple[Wording, ...] = get_args(Wording)
@@ -182,7 +182,7 @@ class ChatTraits:
     polite: bool
 
     @property
-    def cell(self) -> Cell:
+    def cell(self) -> Pair:
         """Question id and assistant."""
         return self.chat.question.id, self.chat.assistant
 

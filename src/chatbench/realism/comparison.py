@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chatbench.metrics.accuracies import Cell
 from chatbench.metrics.agreement import Undefined, Value, mean_value
+from chatbench.metrics.pairs import Pair
 from chatbench.realism.behaviour import behaviour_classes
 from chatbench.realism.chats import ChatTraits
 from chatbench.realism.detectability import Detection, detection
@@ -69,8 +69,8 @@ def halvings(real: Chats, simulated: Chats, rng: np.random.Generator, count: int
         yield Halving(first, drawn, [chat for chat in real if chat.person not in in_first])
 
 
-def _by_cell(chats: Chats) -> dict[Cell, list[ChatTraits]]:
-    cells: dict[Cell, list[ChatTraits]] = defaultdict(list)
+def _by_cell(chats: Chats) -> dict[Pair, list[ChatTraits]]:
+    cells: dict[Pair, list[ChatTraits]] = defaultdict(list)
     for chat in chats:
         cells[chat.cell].append(chat)
     return cells

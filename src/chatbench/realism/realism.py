@@ -14,7 +14,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_json
 from chatbench.core.records import Study
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
+from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, Predictor
 from chatbench.metrics.resampling import Resampling
 from chatbench.realism.chats import ChatTraits, on_common_cells, real_chats, simulated_chats, traits_of
 from chatbench.realism.comparison import HALVINGS, Realism
@@ -39,7 +39,7 @@ class RealismSettings:
     seed: int = 0
 
     @property
-    def source(self) -> str:
+    def predictor(self) -> Predictor:
         return BASE_MODEL if self.base_model else FINE_TUNED
 
 
@@ -76,7 +76,7 @@ def realism(
     sizes = {part: [len(entry.split.question_ids(part)) for entry in chats] for part in ("train", "test")}
     table = RealismTable(
         model=model,
-        source=settings.source,
+        source=settings.predictor.label,
         splits=found,
         termination=stops,
         train_questions=sum(sizes["train"]) / len(chats),
@@ -98,19 +98,19 @@ def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, sett
     """The comparison on one split; `people` are the traits of all real chats.
 
     Raises:
-        ChatbenchError: this source was not simulated, or only with assistants that people did not work with.
+        ChatbenchError: this simulator has no chats, or only with assistants that people did not work with.
     """
-    source = settings.source
-    simulation = next((one for one in entry.simulations if one.source == source), None)
+    predictor = settings.predictor
+    simulation = next((one for one in entry.simulations if one.predictor == predictor), None)
     if simulation is None:
         fix = f"chatbench simulate MODEL --assistant SPEC --split {entry.split.id} --base"
-        raise ChatbenchError(f"{entry.split.id}: no chats of the {source} simulator", fix=fix)
+        raise ChatbenchError(f"{entry.split.id}: no chats of the {predictor} simulator", fix=fix)
     test = set(entry.split.question_ids("test"))
     of_simulator = map(traits_of, simulated_chats(simulation.chats, study.questions))
     real, simulated = on_common_cells((chat for chat in people if chat.cell[0] in test), of_simulator)
     if not real:
         raise ChatbenchError(
-            f"{entry.split.id}: no question on which both people and the {source} simulator chatted with one assistant",
+            f"{entry.split.id}: no question on which people and the {predictor} simulator chatted with one assistant",
             expected=f"chats with {', '.join(study.assistants) or 'an assistant'}, as people had",
             fix="simulate with these assistants",
         )

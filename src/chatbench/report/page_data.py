@@ -16,11 +16,11 @@ from typing import Any, cast
 from chatbench.core.files import read_json, read_jsonl
 from chatbench.core.records import Conversation, Question, SimulatedConversation
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.accuracies import Cell, Prediction
 from chatbench.metrics.agreement import CALIBRATION_BINS, calibration_bin
 from chatbench.metrics.estimates import wilson_interval
 from chatbench.metrics.first_prompts import words
-from chatbench.metrics.names import AI_ALONE, BASE_MODEL, FINE_TUNED, PEOPLE, REGRESSION, USER_ALONE
+from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, PEOPLE, REGRESSION, SIMULATORS, USER_ALONE, Predictor
+from chatbench.metrics.pairs import Pair, Prediction
 from chatbench.report.tables import footnotes
 from chatbench.scoring.eval_ppl import read_perplexity
 from chatbench.scoring.score_files import QuestionScores
@@ -31,7 +31,6 @@ WORD_BINS = (0, 1, 2, 5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 480)
 MOST_TURNS = 15
 """Chats with more user turns are counted in the last bin."""
 PROBABILITY_BINS = 20
-SIMULATORS = (FINE_TUNED, BASE_MODEL)
 SHARED = (PEOPLE, USER_ALONE, REGRESSION)
 """Predictors that do not depend on the run; of these, and of AI alone, only the first run's are shown."""
 ACCURACY_DIGITS = 4
@@ -48,8 +47,9 @@ ChatsByPredictor = Mapping[str, Sequence[SimulatedConversation]]
 def run_scores(table: ScoreTable, path: Path) -> Plain:
     """The rows of a scores file, and its signature and notes in words; nothing else of it, for a page is mailed."""
     content = cast(dict[str, Any], read_json(path))
+    shown = [predictor.label for predictor in (PEOPLE, *SIMULATORS)]
     strata = {
-        name: [row for row in rows if row["metric"] in STRATUM_METRICS and row["source"] in (PEOPLE, *SIMULATORS)]
+        name: [row for row in rows if row["metric"] in STRATUM_METRICS and row["source"] in shown]
         for name, rows in content["parts"].items()
     }
     return {
@@ -103,10 +103,10 @@ def perplexities(model: str, workspace: Workspace) -> list[Plain]:
     splits = sorted((path.stem for path in folder.glob("split_*.json")), key=_split_number)
     found = [read_perplexity(workspace, model, split) for split in splits]
     return [
-        {"split": each.split, "predictor": name, "perplexity": side.perplexity, "bits_per_byte": side.bits_per_byte}
+        {"split": each.split, "predictor": p.label, "perplexity": side.perplexity, "bits_per_byte": side.bits_per_byte}
         for each in found
         if each is not None
-        for name, side in ((FINE_TUNED, each.finetuned), (BASE_MODEL, each.base))
+        for p, side in ((FINE_TUNED, each.finetuned), (BASE_MODEL, each.base))
     ]
 
 
@@ -142,7 +142,7 @@ def accuracy_values(runs: Mapping[str, QuestionScores], place: Mapping[str, int]
     for number, (key, scores) in enumerate(runs.items()):
         for predictor, pooled in pooled_accuracies(scores).items():
             own = predictor in SIMULATORS
-            if own or (number == 0 and (predictor in SHARED or predictor.startswith(AI_ALONE))):
+            if own or (number == 0 and (predictor in SHARED or predictor.kind == "AI alone")):
                 groups.append(_columns(predictor, key if own else "", "", pooled, place))
     for scores in list(runs.values())[:1]:
         groups += [_columns(PEOPLE, "", condition, each, place) for condition, each in _conditions(scores).items()]
@@ -150,12 +150,12 @@ def accuracy_values(runs: Mapping[str, QuestionScores], place: Mapping[str, int]
 
 
 def _columns(
-    predictor: str, run: str, condition: str, pairs: Mapping[Cell, Prediction], place: Mapping[str, int]
+    predictor: Predictor, run: str, condition: str, pairs: Mapping[Pair, Prediction], place: Mapping[str, int]
 ) -> Plain:
     known = {pair: found for pair, found in pairs.items() if pair[0] in place}
     ends = [wilson_interval(found.accuracy, found.count) if found.count else (0.0, 1.0) for found in known.values()]
     return {
-        "predictor": predictor,
+        "predictor": predictor.label,
         "run": run,
         "condition": condition,
         "question": [place[question_id] for question_id, _ in known],
@@ -167,13 +167,13 @@ def _columns(
     }
 
 
-def pooled_accuracies(scores: QuestionScores) -> dict[str, dict[Cell, Prediction]]:
+def pooled_accuracies(scores: QuestionScores) -> dict[Predictor, dict[Pair, Prediction]]:
     """Accuracy per predictor and (question, assistant) pair over all splits.
 
     People, their answers alone and AI alone are the same in every split and are not added up; a simulator is another
     model in each split, and its chats are.
     """
-    pooled: dict[str, dict[Cell, Prediction]] = {}
+    pooled: dict[Predictor, dict[Pair, Prediction]] = {}
     for predictors in scores.accuracies.values():
         for predictor, pairs in predictors.items():
             of_predictor = pooled.setdefault(predictor, {})
@@ -186,9 +186,9 @@ def pooled_accuracies(scores: QuestionScores) -> dict[str, dict[Cell, Prediction
     return pooled
 
 
-def _conditions(scores: QuestionScores) -> dict[str, dict[Cell, Prediction]]:
+def _conditions(scores: QuestionScores) -> dict[str, dict[Pair, Prediction]]:
     """People's accuracy per condition; nothing where all were in the same one."""
-    right: dict[str, dict[Cell, list[bool]]] = {}
+    right: dict[str, dict[Pair, list[bool]]] = {}
     for answer in scores.answers:
         pair = (answer.question_id, answer.assistant)
         right.setdefault(answer.condition, {}).setdefault(pair, []).append(answer.correct)
@@ -206,17 +206,19 @@ def calibration_values(scores: QuestionScores) -> Plain:
     A pair counts once per split in which it is held out. The interval of a bin is of its mean over questions, the
     spread between them being the larger part: mean +- 1.96 standard errors, none where a bin has one question.
     """
-    bins: dict[str, dict[int, list[tuple[str, float, float]]]] = {}
+    bins: dict[Predictor, dict[int, list[tuple[str, float, float]]]] = {}
     for predictors in scores.accuracies.values():
         people = predictors.get(PEOPLE, {})
         for predictor, pairs in predictors.items():
-            if predictor in (*SIMULATORS, REGRESSION) or predictor.startswith(AI_ALONE):
+            if predictor in (*SIMULATORS, REGRESSION) or predictor.kind == "AI alone":
                 for pair, found in pairs.items():
                     if pair in people:
                         point = (pair[0], found.accuracy, people[pair].accuracy)
-                        bins.setdefault(predictor, {}).setdefault(calibration_bin(found.accuracy), []).append(point)
+                        bins.setdefault(predictor, {}).setdefault(int(calibration_bin(found.accuracy)), []).append(
+                            point
+                        )
     return {
-        predictor: [_calibration_bin(number, points) for number, points in sorted(found.items())]
+        predictor.label: [_calibration_bin(number, points) for number, points in sorted(found.items())]
         for predictor, found in bins.items()
     }
 
@@ -263,7 +265,7 @@ def training_curves(model: str, workspace: Workspace) -> list[Plain]:
 
 def chat_distributions(people: Sequence[Conversation], simulated: ChatsByPredictor) -> Plain:
     """Shares of chats by user turns, and of messages by words: people's beside each simulator's; none that failed."""
-    turns: dict[str, list[Sequence[str]]] = {PEOPLE: [_user_texts(chat) for chat in people]} if people else {}
+    turns: dict[str, list[Sequence[str]]] = {PEOPLE.label: [_user_texts(chat) for chat in people]} if people else {}
     completed = {
         predictor: [chat for chat in chats if chat.termination != "failed"] for predictor, chats in simulated.items()
     }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from chatbench.core.files import write_bytes
 from chatbench.metrics.agreement import QuestionAccuracy, Undefined, Value
-from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, PEOPLE, TERMINATIONS
+from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, PEOPLE, TERMINATIONS, Predictor
 from chatbench.report.grids import EMPTY, Grid, build
 from chatbench.report.tables import AGREEMENT_COLUMNS, TEXT_COLUMNS, Column, together
 from chatbench.scoring.score_table import ScoreTable
@@ -102,17 +102,17 @@ def termination_grid(table: ScoreTable) -> Grid:
     estimates = table.estimates()
     sources = [s for s in (FINE_TUNED, BASE_MODEL) if (EVERY_ASSISTANT, s, "answered_share") in estimates]
 
-    def cell(ending: str, source: str) -> str:
+    def cell(ending: str, source: Predictor) -> str:
         mean = estimates[EVERY_ASSISTANT, source, f"{ending}_share"].mean
         return EMPTY if isinstance(mean, Undefined) else _bar_share(mean)
 
     rows = [(ending.replace("_", " "), ending) for ending in TERMINATIONS] if sources else []
-    return build(f"{table.model}: how the chats ended", rows, [(source, source) for source in sources], cell)
+    return build(f"{table.model}: how the chats ended", rows, [(source.label, source) for source in sources], cell)
 
 
 def turn_grid(model: str, counts: TurnCounts) -> Grid:
     """Shares of chats by number of user turns, people's beside simulated ones."""
-    columns = [(source, counts[source]) for source in (PEOPLE, FINE_TUNED, BASE_MODEL) if counts.get(source)]
+    columns = [(p.label, counts[p.label]) for p in (PEOPLE, FINE_TUNED, BASE_MODEL) if counts.get(p.label)]
     most = max((turns for _, each in columns for turns in each), default=0)
     rows = [(str(turns), range(turns, turns + 1)) for turns in range(1, min(most, MOST_TURNS) + 1)]
     if most > MOST_TURNS:
@@ -166,10 +166,10 @@ def scores_over_splits(
     """One metric over the splits, a line per source (all sources that have it, or those named)."""
     figure, axes = _figure()
     for (name, source, measured), values in table.values().items():
-        if (name, measured) != (assistant, metric) or (sources and source not in sources):
+        if (name, measured) != (assistant, metric) or (sources and source.label not in sources):
             continue
         points = [(split, value) for split, value in values.items() if not isinstance(value, Undefined)]
-        axes.plot([split for split, _ in points], [value for _, value in points], marker="o", label=source)
+        axes.plot([split for split, _ in points], [value for _, value in points], marker="o", label=source.label)
     axes.set(xlabel="split", ylabel=f"{metric}, {assistant}")
     return _saved(figure, axes, path)
 

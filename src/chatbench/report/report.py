@@ -145,7 +145,7 @@ def gather(models: Sequence[str], *, workspace: Workspace) -> Gathered:
     chats = report_chats(of_runs, study=study, held_out=splits, models=models, workspace=workspace)
     compared = None
     if len(scored) > 1:
-        comparison = compare([run.model for run in runs if run.table], workspace=workspace, told=Resampling())
+        comparison = compare([run.model for run in runs if run.table], workspace=workspace, resampling=Resampling())
         compared = {**comparison_json(comparison), "notes": comparison_notes(comparison)}
     reference = published()
     first: Plain = {
@@ -163,7 +163,7 @@ def gather(models: Sequence[str], *, workspace: Workspace) -> Gathered:
             "source": reference.source,
             "assistants": list(reference.assistants),
             "rows": [
-                {"method": row.method, "scores": {k: list(v) for k, v in row.figures.items()}} for row in reference.rows
+                {"method": row.method, "scores": {k: list(v) for k, v in row.metrics.items()}} for row in reference.rows
             ],
         },
         "comparison": compared,

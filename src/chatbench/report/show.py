@@ -90,10 +90,10 @@ def _results_of(key: str, table: ScoreTable, workspace: Workspace) -> ModelResul
             missing.append(f"no turns of people's chats: {error.found}")
         else:
             held_out = {question for split in table.splits for question in workspace.split(split).question_ids("test")}
-            turns[PEOPLE] = Counter(chat.user_turns for chat in chats if chat.question_id in held_out)
+            turns[PEOPLE.label] = Counter(chat.user_turns for chat in chats if chat.question_id in held_out)
     for source in (FINE_TUNED, BASE_MODEL):
         paths = [workspace.conversations(key, split, base_model=source == BASE_MODEL) for split in table.splits]
-        turns[source] = Counter(
+        turns[source.label] = Counter(
             sum(turn.role == "user" for turn in chat.turns)
             for path in paths
             if path.exists()
@@ -192,7 +192,7 @@ def as_json(found: Sequence[ModelResults], *, published: bool = False) -> str:
 def _score_json(score: MainScore) -> dict[str, object]:
     written: dict[str, object] = {
         "model": score.model,
-        "source": score.source,
+        "source": score.name,
         "kind": score.kind,
         "assistant": score.assistant,
         "metric": score.metric,
@@ -205,7 +205,7 @@ def _score_json(score: MainScore) -> dict[str, object]:
         written["interval"] = bound_as_json(score.interval)
     if score.bounds is not None:
         written["floor"] = value_as_json(score.bounds.floor)
-        written["floor_source"] = score.bounds.floor_source
+        written["floor_source"] = score.bounds.floor_label
         written["ceiling"] = value_as_json(score.bounds.ceiling)
     return written
 
@@ -216,7 +216,7 @@ def _endings(table: ScoreTable) -> dict[str, dict[str, object]]:
     for (assistant, source, metric), estimate in table.estimates().items():
         ending = metric.removesuffix("_share")
         if assistant == EVERY_ASSISTANT and source in (FINE_TUNED, BASE_MODEL) and ending in TERMINATIONS:
-            found.setdefault(source, {})[ending] = value_as_json(estimate.mean)
+            found.setdefault(source.label, {})[ending] = value_as_json(estimate.mean)
     return found
 
 
@@ -234,7 +234,7 @@ def as_csv(found: Sequence[ModelResults], *, published: bool = False) -> str:
         limits = (bounds.floor, bounds.ceiling) if bounds else (None, None)
         why = estimate.mean.reason if isinstance(estimate.mean, Undefined) else ""
         rows.append(
-            [score.model, score.source, score.kind, score.assistant, score.metric,
+            [score.model, score.name, score.kind, score.assistant, score.metric,
              *map(_exact, (estimate.mean, estimate.standard_error, estimate.corrected_error)),
              estimate.n if ours else "", *map(_exact, (*ends, *limits)), why,
              signatures.get(score.model, shared) if ours else ""]

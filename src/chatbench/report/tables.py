@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from chatbench.core.files import Row, write_text
@@ -19,9 +19,7 @@ from chatbench.metrics.estimates import Estimate
 from chatbench.metrics.intervals import Bound, Interval
 from chatbench.metrics.names import (
     BASE_MODEL,
-    CEILING,
     CONDITION,
-    DROPPED,
     EVERY_ASSISTANT,
     FINE_TUNED,
     MEAN_OF_ASSISTANTS,
@@ -31,11 +29,12 @@ from chatbench.metrics.names import (
     TEXT_METRICS,
     WHOLE,
     MetricKey,
-    ceiling_source,
+    Predictor,
+    ceiling,
 )
 from chatbench.metrics.uncertainty import CAUSES
 from chatbench.report.grids import EMPTY, Grid, build, markdown, number, percent, print_grids, upright
-from chatbench.scoring.compare import ComparedFigure, Comparison
+from chatbench.scoring.compare import ComparedMetric, Comparison
 from chatbench.scoring.score_files import bound_as_json, value_as_json
 from chatbench.scoring.score_table import Bounds, ScoreTable, signature_line
 from chatbench.scoring.signature import resampling_text
@@ -167,7 +166,7 @@ class Label:
 
     text: str
     table: int
-    source: str
+    source: Predictor
 
 
 def row_labels(tables: Sequence[ScoreTable], estimates: Sequence[Estimates]) -> list[Label]:
@@ -179,7 +178,7 @@ def row_labels(tables: Sequence[ScoreTable], estimates: Sequence[Estimates]) -> 
             for index, table in enumerate(estimates)
             if (found := {row: estimate for row, estimate in table.items() if row[1] == source})
         }
-        shown, (first, *others) = source.replace("_", " "), of_source
+        shown, (first, *others) = source.label.replace("_", " "), of_source
         shared = len(of_source) == len(tables) and all(of_source[index] == of_source[first] for index in others)
         if shared:
             labels.append(Label(shown, first, source))
@@ -190,21 +189,19 @@ def row_labels(tables: Sequence[ScoreTable], estimates: Sequence[Estimates]) -> 
 
 def together(table: ScoreTable, part: str = WHOLE) -> str:
     """The row of all assistants: their mean where there are several, so that their difference is not scored."""
-    several = any(score.assistant == MEAN_OF_ASSISTANTS and score.part == part for score in table.scores)
+    several = any(score.assistant == MEAN_OF_ASSISTANTS and score.stratum == part for score in table.scores)
     return MEAN_OF_ASSISTANTS if several else EVERY_ASSISTANT
 
 
-def kind_of(source: str) -> Kind:
-    """What sort of row a source is.
+def kind_of(predictor: Predictor) -> Kind:
+    """What sort of row a predictor is.
 
-    >>> kind_of("fine-tuned, invalid dropped"), kind_of("user alone"), kind_of("ceiling, 10 chats")
-    ('simulator', 'baseline', 'ceiling')
+    >>> kind_of(Predictor("base model", invalid="dropped")), kind_of(Predictor("user alone"))
+    ('simulator', 'baseline')
     """
-    if source == PEOPLE:
-        return "people"
-    if source.startswith((FINE_TUNED, BASE_MODEL)):
+    if predictor.is_simulator:
         return "simulator"
-    return "ceiling" if source.startswith(CEILING) else "baseline"
+    return predictor.kind if predictor.kind in ("people", "ceiling") else "baseline"
 
 
 # Tables of everything that was scored
@@ -249,7 +246,7 @@ def score_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
     return [grid for grid in grids if grid.rows]
 
 
-def bounds_grid(table: ScoreTable, source: str = FINE_TUNED) -> Grid:
+def bounds_grid(table: ScoreTable, source: Predictor = FINE_TUNED) -> Grid:
     """Every score of a simulator between its floor and its ceiling."""
     assistant, estimates, bounds = together(table), table.estimates(), table.bounds()
     intervals = table.uncertainty.intervals.get(WHOLE, {})
@@ -261,7 +258,7 @@ def bounds_grid(table: ScoreTable, source: str = FINE_TUNED) -> Grid:
         ("floor", lambda row: number(bounds[row].floor)),
         ("ceiling", lambda row: number(bounds[row].ceiling)),
         ("normalised score", lambda row: way_text(bounds[row].way(estimates[row].mean))),
-        ("the floor is", lambda row: bounds[row].floor_source.replace("_", " ") or EMPTY),
+        ("the floor is", lambda row: bounds[row].floor_label.replace("_", " ") or EMPTY),
     ]
     whose = f" ({assistant})" if assistant == MEAN_OF_ASSISTANTS else ""
     title = f"{table.model}, {source}: scores between floor and ceiling{whose}"
@@ -279,7 +276,7 @@ def gap_grid(table: ScoreTable) -> Grid:
     sources = [source for source in dict.fromkeys(key[0] for key in gaps) if source in (PEOPLE, FINE_TUNED, BASE_MODEL)]
     pairs = [(pair, pair) for pair in dict.fromkeys(key[1] for key in gaps)]
     title = f"{table.model}: gap in accuracy between assistants"
-    return build(title, [(source, source) for source in sources], pairs,
+    return build(title, [(source.label, source) for source in sources], pairs,
                  lambda *key: with_interval(*gaps[key]) if key in gaps else EMPTY)  # fmt: skip
 
 
@@ -292,7 +289,7 @@ def detail_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
 def part_grid(table: ScoreTable) -> Grid:
     """Agreement of the fine-tuned simulator on each condition and subset."""
 
-    def shown(part: str, source: str, metric: str) -> str:
+    def shown(part: str, source: Predictor, metric: str) -> str:
         found = table.estimates(part).get((EVERY_ASSISTANT, source, metric))
         return EMPTY if found is None else number(found.mean, 0 if metric == "questions" else 3)
 
@@ -301,7 +298,7 @@ def part_grid(table: ScoreTable) -> Grid:
         found = table.estimates(part).get(row)
         return with_interval(found.mean, table.uncertainty.intervals.get(part, {}).get(row)) if found else EMPTY
 
-    def ceiling(part: str, metric: str) -> str:
+    def top(part: str, metric: str) -> str:
         bounds = table.bounds(part).get((together(table, part), FINE_TUNED, metric))
         return number(bounds.ceiling if bounds else None)
 
@@ -310,13 +307,13 @@ def part_grid(table: ScoreTable) -> Grid:
         ("people", lambda part: shown(part, PEOPLE, "accuracy")),
         ("simulated", lambda part: shown(part, FINE_TUNED, "accuracy")),
         ("mean absolute error", lambda part: score(part, "mae")),
-        ("ceiling", lambda part: ceiling(part, "mae")),
+        ("ceiling", lambda part: top(part, "mae")),
         ("correlation", lambda part: score(part, "pearson")),
-        ("ceiling", lambda part: ceiling(part, "pearson")),
+        ("ceiling", lambda part: top(part, "pearson")),
     ]
     rows = [
         (part.removeprefix(CONDITION).removeprefix(SUBSET).replace("_", " ") or "everything", part)
-        for part in table.parts
+        for part in table.strata
     ]
     title = f"{table.model}, {FINE_TUNED}: agreement by condition and subset"
     return build(title, rows, columns, lambda part, show: show(part))
@@ -350,7 +347,7 @@ def published_grid() -> Grid:
     table = published()
     return build(
         "Reference: published scores on ChatBench",
-        [(row.method, row.figures) for row in table.rows],
+        [(row.method, row.metrics) for row in table.rows],
         [(f"{name}: r / MAE", name) for name in table.assistants],
         lambda scores, name: f"{scores[name][0]:.2f} / {scores[name][1]:.2f}",
         corner="published, not computed here",
@@ -372,14 +369,14 @@ def footnotes(table: ScoreTable) -> list[str]:
     if table.bounds():
         chats = table.signature.get("conversations")
         ceilings = [
-            f"{ceiling_source(chats if isinstance(chats, int) else None)}: as well as other people, {chats} chats per "
+            f"{ceiling(chats if isinstance(chats, int) else None)}: as well as other people, {chats} chats per "
             "question and assistant, would agree with the people of the study; no simulator is expected to do better"
         ]
-    sources: dict[str, dict[str, None]] = {}
+    sources: dict[str, dict[Predictor, None]] = {}
     for (_, source, metric), estimate in table.estimates().items():
         if metric in ("pearson", "mae") and isinstance(estimate.mean, Undefined):
             sources.setdefault(estimate.mean.reason, {})[source] = None
-    undefined = [f"undefined: {reason} ({'; '.join(having)})" for reason, having in sources.items()]
+    undefined = [f"undefined: {reason} ({'; '.join(map(str, having))})" for reason, having in sources.items()]
     signed = f"signature {table.signature_id} {signature_line(table.signature)}"
     return [f"{table.model}: {errors}", *intervals, *ceilings, *undefined, *table.notes, signed]
 
@@ -413,7 +410,7 @@ class MainScore:
 
     model: str
     label: str
-    source: str
+    predictor: Predictor | None
     kind: Kind
     assistant: str
     metric: str
@@ -421,6 +418,11 @@ class MainScore:
     interval: Bound | None = None
     bounds: Bounds | None = None
     by_split: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The predictor's label, or a published method, which is no predictor of ours."""
+        return self.predictor.label if self.predictor else self.label
 
 
 def main_scores(tables: Sequence[ScoreTable], *, with_published: bool = False) -> list[MainScore]:
@@ -431,7 +433,7 @@ def main_scores(tables: Sequence[ScoreTable], *, with_published: bool = False) -
     found = []
     for label in row_labels(tables, estimates):
         at, source = label.table, label.source
-        model = tables[at].model if label.text != source.replace("_", " ") or len(tables) == 1 else ""
+        model = tables[at].model if label.text != source.label.replace("_", " ") or len(tables) == 1 else ""
         intervals = tables[at].uncertainty.intervals.get(WHOLE, {})
         found += [
             MainScore(
@@ -444,9 +446,9 @@ def main_scores(tables: Sequence[ScoreTable], *, with_published: bool = False) -
     if with_published:
         none = Undefined("published without one")
         found += [
-            MainScore("", row.method, row.method, "published", assistant, metric, Estimate(value, none, none, 0))
+            MainScore("", row.method, None, "published", assistant, metric, Estimate(value, none, none, 0))
             for row in published().rows
-            for assistant, both in row.figures.items()
+            for assistant, both in row.metrics.items()
             for metric, value in zip(("pearson", "mae"), both, strict=True)
         ]
     return found
@@ -460,12 +462,13 @@ def main_grids(tables: Sequence[ScoreTable], *, with_errors: bool = False) -> li
     Omitted, but in `show --details` and in CSV and JSON: single assistants, invalid answers dropped, simulators of
     which only the first chats are taken, and ceilings of other numbers of chats.
     """
-    chats = {str(table.signature.get("conversations")) for table in tables}
+    chats = {table.signature.get("conversations") for table in tables} - {None}
+    shown = (FINE_TUNED, BASE_MODEL, replace(FINE_TUNED, expected=True), replace(BASE_MODEL, expected=True))
     main = [
         score
         for score in main_scores(tables)
-        if not (score.source.endswith(DROPPED) or ", first " in score.source)
-        and (score.kind != "ceiling" or score.source.removeprefix(CEILING).partition(" ")[0] in chats)
+        if (score.kind != "simulator" or score.predictor in shown)
+        and (score.kind != "ceiling" or (score.predictor and score.predictor.chats in chats))
     ]
     assistant = together(tables[0])
     agreement = {(row_name(score), score.metric): score for score in main if score.assistant == assistant}
@@ -507,8 +510,8 @@ def row_name(score: MainScore) -> str:
 
 def comparison_grids(comparison: Comparison) -> list[Grid]:
     """One grid per pair of runs: each metric of both, the difference, its interval and p-value."""
-    pairs = dict.fromkeys((each.first, each.second) for each in comparison.figures)
-    columns: list[tuple[str, Callable[[ComparedFigure], str]]] = [
+    pairs = dict.fromkeys((each.first, each.second) for each in comparison.metrics)
+    columns: list[tuple[str, Callable[[ComparedMetric], str]]] = [
         (
             "of",
             lambda each: (
@@ -525,7 +528,7 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
         columns.append(("p, Holm", lambda each: p_text(each.holm_p)))
     grids = []
     for first, second in pairs:
-        of_pair = [each for each in comparison.figures if (each.first, each.second) == (first, second)]
+        of_pair = [each for each in comparison.metrics if (each.first, each.second) == (first, second)]
         rows = [(NAMES[each.metric], each) for each in sorted(of_pair, key=lambda each: list(NAMES).index(each.metric))]
         ignored = ", ".join(each.name for each in comparison.ignored.get((first, second), ()))
         title = f"{first} (first) and {second} (second)" + (f" (DIFFERS IN {ignored})" if ignored else "")
@@ -542,14 +545,14 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     ]
     undefined = {
         f"undefined: {each.found.difference.reason}: {NAMES[each.metric]}, {each.assistant}"
-        for each in comparison.figures
+        for each in comparison.metrics
         if isinstance(each.found.difference, Undefined)
     }
     return [
         *ignored,
         f"{comparison.questions} questions, {comparison.pairs_per_split:.0f} (question, assistant) pairs per split, "
         f"{len(comparison.splits)} splits; differences are first - second, means over splits",
-        f"intervals: {resampling_text(comparison.told)}; p: exchanges of the two simulators by question",
+        f"intervals: {resampling_text(comparison.resampling)}; p: exchanges of the two simulators by question",
         f"{MEAN_OF_ASSISTANTS}: each assistant weighs the same; all pairs: pooled",
         *sorted(undefined),
         *(f"signature of {run}: {signature_id}" for run, signature_id in comparison.signature_ids.items()),
@@ -562,9 +565,9 @@ def comparison_json(comparison: Comparison) -> Row:
         "runs": [{"run": run, "signature_id": comparison.signature_ids[run]} for run in comparison.runs],
         "splits": list(comparison.splits),
         "questions": comparison.questions,
-        "resampling": resampling_text(comparison.told),
+        "resampling": resampling_text(comparison.resampling),
         "ignored": [
-            {"first": pair[0], "second": pair[1], "part": each.name, "values": [each.first, each.second]}
+            {"first": pair[0], "second": pair[1], "part": each.name, "values": [each.one, each.other]}
             for pair, differences in comparison.ignored.items()
             for each in differences
         ],
@@ -581,6 +584,6 @@ def comparison_json(comparison: Comparison) -> Row:
                 "p": value_as_json(each.found.p),
                 "p_holm": value_as_json(each.holm_p),
             }
-            for each in comparison.figures
+            for each in comparison.metrics
         ],
     }

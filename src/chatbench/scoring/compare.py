@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+from chatbench.core.configurations import Difference, leaves
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.accuracies import Cell, Prediction
 from chatbench.metrics.agreement import Value
-from chatbench.metrics.cells import SplitCells
-from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, PEOPLE, TEXT_METRICS
-from chatbench.metrics.paired import PairedDifference, holm, mean_differences, paired_cells, paired_differences
-from chatbench.metrics.resampling import Draws, Resampling, checked_resampling
+from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, PEOPLE, TEXT_METRICS, Predictor
+from chatbench.metrics.paired import PairedDifference, holm, mean_differences, paired_differences, paired_split
+from chatbench.metrics.pairs import Predictions
+from chatbench.metrics.resampling import Draws, Resampling
 from chatbench.scoring.score_files import QuestionScores, read_question_files, read_score_file
 from chatbench.scoring.score_table import ScoreTable
-from chatbench.scoring.signature import Difference, differences, leaves, named
+from chatbench.scoring.signature import ignorable, incompatible
 
 COMPARED_METRICS = ("pearson", "spearman", "mae", "rmse", "bias", "ece", *TEXT_METRICS)
 BASE_MODEL_ENDING = "#base"
@@ -30,25 +30,25 @@ BASE_MODEL_ENDING = "#base"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A simulator that was scored: its table, its figures per question, and which of its two simulators is meant."""
+    """A simulator that was scored: its table, its metrics per question, and which of its two simulators is meant."""
 
     name: str
     table: ScoreTable
     scores: QuestionScores
-    source: str
+    predictor: Predictor
 
     @property
     def signature(self) -> dict[str, object]:
         """The signature as that of a single simulator, with the splits that were scored."""
         signature = {"splits": list(self.table.splits), **self.table.signature}
-        if self.source == BASE_MODEL:
+        if self.predictor == BASE_MODEL:
             signature["conversations"] = signature.get("base_conversations")
         return signature
 
 
 @dataclass(frozen=True, slots=True)
-class ComparedFigure:
-    """One figure of a pair of runs; `holm_p` is corrected for the number of pairs."""
+class ComparedMetric:
+    """One metric of a pair of runs; `holm_p` is corrected for the number of pairs."""
 
     first: str
     second: str
@@ -63,42 +63,45 @@ class Comparison:
     """All pairs; `ignored` are the differences between signatures that were let pass, by pair."""
 
     runs: tuple[str, ...]
-    figures: tuple[ComparedFigure, ...]
+    metrics: tuple[ComparedMetric, ...]
     splits: tuple[str, ...]
     questions: int
     pairs_per_split: float
     ignored: Mapping[tuple[str, str], tuple[Difference, ...]]
     signature_ids: Mapping[str, str]
-    told: Resampling
+    resampling: Resampling
 
 
-def compare(runs: Sequence[str], *, workspace: Workspace, ignore: Sequence[str] = (), told: Resampling) -> Comparison:
+def compare(
+    runs: Sequence[str], *, workspace: Workspace, ignore: Sequence[str] = (), resampling: Resampling
+) -> Comparison:
     """Compares every two of the runs.
 
     Raises:
         ChatbenchError: fewer than two runs, one that was not scored, signatures unlike, or no question in common.
     """
-    told = checked_resampling(told)
-    if not told.replicates:
+    resampling = resampling.checked()
+    if not resampling.replicates:
         raise ChatbenchError("--bootstrap 0", expected="resamples: a comparison without them has no intervals")
     if len(set(runs)) < max(2, len(runs)):
         raise ChatbenchError(f"{', '.join(runs)}: to compare", expected="two or more different runs")
     opened = [open_run(run, workspace) for run in runs]
     ignored = {(one.name, two.name): ignored_differences(one, two, ignore) for one, two in combinations(opened, 2)}
     refuse_unknown_parts(opened, ignore)
-    human, predicted = common_cells(opened)
+    human, predicted = common_pairs(opened)
     pairs = {
-        (one.name, two.name): _compare_pair(one, two, human, predicted, told) for one, two in combinations(opened, 2)
+        (one.name, two.name): _compare_pair(one, two, human, predicted, resampling)
+        for one, two in combinations(opened, 2)
     }
     return Comparison(
         runs=tuple(run.name for run in opened),
-        figures=tuple(with_holm(pairs)),
+        metrics=tuple(with_holm(pairs)),
         splits=tuple(human),
-        questions=len({question_id for cells in human.values() for question_id, _ in cells}),
+        questions=len({question_id for accuracies in human.values() for question_id, _ in accuracies}),
         pairs_per_split=sum(map(len, human.values())) / len(human),
         ignored={pair: found for pair, found in ignored.items() if found},
         signature_ids={run.name: run.table.signature_id for run in opened},
-        told=told,
+        resampling=resampling,
     )
 
 
@@ -108,19 +111,19 @@ def open_run(run: str, workspace: Workspace) -> Run:
     Raises:
         ChatbenchError: there is none, or its files do not belong together.
     """
-    spec, source = run.removesuffix(BASE_MODEL_ENDING), BASE_MODEL if run.endswith(BASE_MODEL_ENDING) else FINE_TUNED
+    spec, predictor = run.removesuffix(BASE_MODEL_ENDING), BASE_MODEL if run.endswith(BASE_MODEL_ENDING) else FINE_TUNED
     path = _scores_path(spec, workspace)
     fix = f"chatbench eval-chatbench {path.stem}"
     table, scores = read_score_file(path, fix), read_question_files(path.parent, path.stem, fix)
     if scores.signature_id != table.signature_id:
         raise ChatbenchError(
-            f"{path}: its figures per question are of signature {scores.signature_id}",
+            f"{path}: its metrics per question are of signature {scores.signature_id}",
             expected=f"signature {table.signature_id}, as the scores have it",
             fix=fix,
         )
-    if not any(source in sources for sources in scores.accuracies.values()):
-        raise ChatbenchError(f"{path}: no {source} simulator was scored", fix=fix)
-    return Run(run, table, scores, source)
+    if not any(predictor in predictors for predictors in scores.accuracies.values()):
+        raise ChatbenchError(f"{path}: no {predictor} simulator was scored", fix=fix)
+    return Run(run, table, scores, predictor)
 
 
 def _scores_path(spec: str, workspace: Workspace) -> Path:
@@ -136,8 +139,8 @@ def ignored_differences(first: Run, second: Run, ignore: Sequence[str]) -> tuple
     Raises:
         ChatbenchError: one was not.
     """
-    found = differences(first.signature, second.signature)
-    refused = [each for each in found if not named(each.name, ignore)]
+    found = incompatible(first.signature, second.signature)
+    refused = [each for each in found if not ignorable(each.name, ignore)]
     if refused:
         raise ChatbenchError(
             f"{first.name} and {second.name} differ in {'; '.join(map(str, refused))}",
@@ -156,41 +159,40 @@ def refuse_unknown_parts(runs: Sequence[Run], ignore: Sequence[str]) -> None:
     """
     known = {leaf for run in runs for leaf, _ in leaves(run.signature)}
     for name in ignore:
-        if not any(named(leaf, [name]) for leaf in known):
+        if not any(ignorable(leaf, [name]) for leaf in known):
             raise ChatbenchError(
                 f"--ignore {name}: no part of a signature is called so",
                 expected=f"one of {', '.join(sorted({leaf.partition('.')[0] for leaf in known}))}, or a part below",
             )
 
 
-Human = Mapping[str, Mapping[Cell, Prediction]]
-Predicted = Mapping[str, Mapping[str, Mapping[Cell, Prediction]]]
+BySplit = Mapping[str, Predictions]
 
 
-def common_cells(runs: Sequence[Run]) -> tuple[dict[str, Mapping[Cell, Prediction]], dict[str, Human]]:
-    """Human accuracy per split and cell that all runs have, and the accuracies of each run by its name and split.
+def common_pairs(runs: Sequence[Run]) -> tuple[dict[str, Predictions], dict[str, BySplit]]:
+    """BySplit accuracy per split and pair that all runs have, and the accuracies of each run by its name and split.
 
     Raises:
-        ChatbenchError: there is no such cell, or the runs do not agree on what people did.
+        ChatbenchError: there is no such pair, or the runs do not agree on what people did.
     """
-    human: dict[str, Mapping[Cell, Prediction]] = {}
-    predicted: dict[str, Human] = {
-        run.name: {split: sources.get(run.source, {}) for split, sources in run.scores.accuracies.items()}
+    human: dict[str, Predictions] = {}
+    predicted: dict[str, BySplit] = {
+        run.name: {split: predictors.get(run.predictor, {}) for split, predictors in run.scores.accuracies.items()}
         for run in runs
     }
     first = runs[0]
-    for split, sources in first.scores.accuracies.items():
-        shared = set(sources.get(PEOPLE, {})).intersection(*(predicted[run.name].get(split, {}) for run in runs))
+    for split, predictors in first.scores.accuracies.items():
+        shared = set(predictors.get(PEOPLE, {})).intersection(*(predicted[run.name].get(split, {}) for run in runs))
         if shared:
-            human[split] = {cell: sources[PEOPLE][cell] for cell in sorted(shared)}
+            human[split] = {pair: predictors[PEOPLE][pair] for pair in sorted(shared)}
     if not human:
         raise ChatbenchError(
             f"{', '.join(run.name for run in runs)}: no question and assistant in common",
             expected="runs that simulated the same held-out questions",
         )
     for run in runs[1:]:
-        for split, cells in human.items():
-            if any(run.scores.accuracies[split][PEOPLE].get(cell) != person for cell, person in cells.items()):
+        for split, accuracies in human.items():
+            if any(run.scores.accuracies[split][PEOPLE].get(pair) != person for pair, person in accuracies.items()):
                 raise ChatbenchError(
                     f"{first.name} and {run.name}: people were not equally often right in {split}",
                     expected="scores of the same study",
@@ -200,14 +202,15 @@ def common_cells(runs: Sequence[Run]) -> tuple[dict[str, Mapping[Cell, Predictio
 
 
 def _compare_pair(
-    one: Run, two: Run, human: Human, predicted: Mapping[str, Human], told: Resampling
+    one: Run, two: Run, human: BySplit, predicted: Mapping[str, BySplit], resampling: Resampling
 ) -> dict[tuple[str, str], PairedDifference]:
-    splits: list[SplitCells] = [
-        paired_cells(cells, predicted[one.name][split], predicted[two.name][split]) for split, cells in human.items()
+    splits = [
+        paired_split(accuracies, predicted[one.name][split], predicted[two.name][split])
+        for split, accuracies in human.items()
     ]
     texts = {metric: [_text_values(run, metric, list(human)) for run in (one, two)] for metric in TEXT_METRICS}
     held_out = {q for sides in texts.values() for side in sides for values in side for q in values}
-    draws = Draws(splits, one.scores.answers, told, held_out)
+    draws = Draws((pair for split in splits for pair in split.human), one.scores.answers, resampling, held_out)
     found = {row: each for row, each in paired_differences(draws, splits).items() if row[1] in COMPARED_METRICS}
     for metric, (first, second) in texts.items():
         if any(first) and any(second):
@@ -216,14 +219,14 @@ def _compare_pair(
 
 
 def _text_values(run: Run, metric: str, splits: Sequence[str]) -> list[Mapping[str, float]]:
-    return [run.scores.texts.get(split, {}).get((run.source, metric), {}) for split in splits]
+    return [run.scores.texts.get(split, {}).get((run.predictor, metric), {}) for split in splits]
 
 
-def with_holm(pairs: Mapping[tuple[str, str], Mapping[tuple[str, str], PairedDifference]]) -> list[ComparedFigure]:
-    """All figures, each figure's p-values corrected for the number of pairs."""
-    figures = []
+def with_holm(pairs: Mapping[tuple[str, str], Mapping[tuple[str, str], PairedDifference]]) -> list[ComparedMetric]:
+    """All metrics, each metric's p-values corrected for the number of pairs."""
+    metrics = []
     for row in dict.fromkeys(row for found in pairs.values() for row in found):
         having = [(pair, found[row]) for pair, found in pairs.items() if row in found]
         corrected = holm([each.p for _, each in having])
-        figures += [ComparedFigure(*pair, *row, each, p) for (pair, each), p in zip(having, corrected, strict=True)]
-    return figures
+        metrics += [ComparedMetric(*pair, *row, each, p) for (pair, each), p in zip(having, corrected, strict=True)]
+    return metrics

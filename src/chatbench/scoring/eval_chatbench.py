@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from chatbench.core.records import Conversation, Study
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.cells import scored_cells
 from chatbench.metrics.first_prompts import human_overlap
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
 from chatbench.metrics.overlap import Overlap
-from chatbench.metrics.resampling import Resampling, checked_resampling
-from chatbench.metrics.split_metrics import SplitMeasures, split_measures
+from chatbench.metrics.pairs import scored_pairs
+from chatbench.metrics.resampling import Resampling
+from chatbench.metrics.split_metrics import SplitMetrics, split_metrics
 from chatbench.metrics.uncertainty import score_uncertainty
-from chatbench.scoring.eval_ppl import perplexity_figures, read_perplexity, refuse_other_weights
+from chatbench.scoring.eval_ppl import perplexity_metrics, read_perplexity, refuse_other_weights
 from chatbench.scoring.score_files import write_question_files, write_score_table
 from chatbench.scoring.score_table import Score, ScoreTable
 from chatbench.scoring.signature import signature
@@ -47,19 +47,19 @@ def eval_chatbench(
     Raises:
         ChatbenchError: no chats yet, chats of other data or of different settings, or a study that changed.
     """
-    told = checked_resampling(resampling or Resampling())
+    resampling = (resampling or Resampling()).checked()
     study, measured_here = with_measured_here(workspace.study, workspace, workspace.manifest.questions_sha256)
     chosen, skipped = simulated_splits(workspace, model, splits)
     chats = [read(workspace, model, split_id) for split_id in chosen]
-    measures = measure_splits(study, chats)
-    table = score_splits(workspace, model, study, chats, measures, told, notes=[*skipped, *measured_here])
+    measures = metrics_of_splits(study, chats)
+    table = score_splits(workspace, model, study, chats, measures, resampling, notes=[*skipped, *measured_here])
     path = workspace.scores(model)
     write_score_table(path.parent, path.stem, table)
     write_question_files(path.parent, path.stem, study, measures, table.signature_id)
     return table
 
 
-def measure_splits(study: Study, chats: Sequence[SplitChats]) -> dict[str, SplitMeasures]:
+def metrics_of_splits(study: Study, chats: Sequence[SplitChats]) -> dict[str, SplitMetrics]:
     """Everything about each split but its perplexity, by split id."""
     by_question = _conversations_by_question(study)
     overlaps: dict[str, Overlap | None] = {}  # people against people is the same in every split, so it is made once
@@ -68,7 +68,7 @@ def measure_splits(study: Study, chats: Sequence[SplitChats]) -> dict[str, Split
         train, test = (set(entry.split.question_ids(part)) for part in ("train", "test"))
         for question_id in sorted(test - overlaps.keys()):
             overlaps[question_id] = human_overlap(by_question.get(question_id, []))
-        measures[entry.split.id] = split_measures(study, train, test, entry.simulations, overlaps)
+        measures[entry.split.id] = split_metrics(study, train, test, entry.simulations, overlaps)
     return measures
 
 
@@ -77,8 +77,8 @@ def score_splits(
     model: str,
     study: Study,
     chats: Sequence[SplitChats],
-    measures: Mapping[str, SplitMeasures],
-    told: Resampling,
+    measures: Mapping[str, SplitMetrics],
+    resampling: Resampling,
     *,
     notes: Sequence[str] = (),
 ) -> ScoreTable:
@@ -86,11 +86,11 @@ def score_splits(
     scores: list[Score] = []
     notes = list(notes)
     for entry in chats:
-        figures = list(measures[entry.split.id].figures)
+        metrics = list(measures[entry.split.id].metrics)
         if (perplexity := read_perplexity(workspace, model, entry.split.id)) is not None:
             refuse_other_weights(model, perplexity, entry.simulator)
-            figures += perplexity_figures(perplexity)
-        scores += [Score(entry.split.id, f.assistant, f.source, f.metric, f.value, f.part) for f in figures]
+            metrics += perplexity_metrics(perplexity)
+        scores += [Score(entry.split.id, f.assistant, f.predictor, f.metric, f.value, f.stratum) for f in metrics]
         notes += _incomplete(model, study, entry, set(entry.split.question_ids("test")))
     notes += sorted({note for entry in chats for note in _not_fine_tuned(entry)})
     sizes = {part: [len(entry.split.question_ids(part)) for entry in chats] for part in ("train", "test")}
@@ -100,9 +100,9 @@ def score_splits(
         train_questions=sum(sizes["train"]) / len(chats),
         test_questions=sum(sizes["test"]) / len(chats),
         scores=tuple(scores),
-        signature=signature(model, workspace.manifest, chats, told),
+        signature=signature(model, workspace.manifest, chats, resampling),
         notes=tuple(notes),
-        uncertainty=score_uncertainty(list(measures.values()), study.answers, told),
+        uncertainty=score_uncertainty(list(measures.values()), study.answers, resampling),
     )
 
 
@@ -127,14 +127,14 @@ def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> 
     notes = []
     known = set(study.assistants)
     for simulation in entry.simulations:
-        asked = set(entry.assistants[simulation.source])
+        asked = set(entry.assistants[simulation.predictor])
         for name in sorted(asked - known):
             notes.append(f"{entry.split.id}: people of this study did not work with {name}, so it has no accuracy here")
-        wanted, scored = len(test) * len(asked & known), len(scored_cells(study, test, simulation))
+        wanted, scored = len(test) * len(asked & known), len(scored_pairs(study, test, simulation))
         if scored < wanted:
-            base_model = " --base" if simulation.source == BASE_MODEL else ""
+            base_model = " --base" if simulation.predictor == BASE_MODEL else ""
             notes.append(
-                f"{entry.split.id}: {scored} of {wanted} pairs (question, assistant) of the {simulation.source} "
+                f"{entry.split.id}: {scored} of {wanted} pairs (question, assistant) of the {simulation.predictor} "
                 f"simulator are complete and have human answers; to continue: "
                 f"chatbench simulate {model} --assistant SPEC --split {entry.split.id}{base_model}"
             )

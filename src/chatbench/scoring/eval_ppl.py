@@ -4,7 +4,7 @@ One file a split, `results/ppl/MODEL/split_i.json`, with the signature of everyt
 signature still holds is not computed again. `split_i.tokens.jsonl` beside it says what each token cost the fine-tuned
 model. `summary.json` has the means over the splits.
 
-Perplexity of one split, as `eval_ppl` stored it, as figures of the scores table.
+Perplexity of one split, as `eval_ppl` stored it, as metrics of the scores table.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from chatbench.core.resolved_settings import resolve_settings
 from chatbench.data.examples import ExampleRow
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.estimates import over_splits
-from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, Figure
+from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, MetricValue
 from chatbench.metrics.perplexity import Perplexity, perplexity_by_kind, summarise
 from chatbench.publishing.model_card import HeldOut, update_card
 from chatbench.scoring.scored_turns import holds_scored_turns, scored_turns, scored_turns_path, write_scored_turns
@@ -253,7 +253,7 @@ def summary_of(splits: Sequence[SplitPerplexity], workspace: Workspace) -> dict[
         undefined = {name: None for name, value in stored.items() if not isinstance(value, float)}
         return {"mean": estimate["mean"], **stored, **undefined, "splits": estimate["n"]}
 
-    def figures(groups: list[Perplexity]) -> dict[str, object]:
+    def metrics(groups: list[Perplexity]) -> dict[str, object]:
         return {
             "perplexity": mean([group.perplexity for group in groups]),
             "bits_per_byte": mean([group.bits_per_byte for group in groups]),
@@ -262,14 +262,14 @@ def summary_of(splits: Sequence[SplitPerplexity], workspace: Workspace) -> dict[
     kinds = dict.fromkeys(kind for each in splits for kind in each.finetuned_by_kind)
     return {
         "splits": [each.split for each in splits],
-        "finetuned": figures([each.finetuned for each in splits]),
-        "base": figures([each.base for each in splits]),
+        "finetuned": metrics([each.finetuned for each in splits]),
+        "base": metrics([each.base for each in splits]),
         "by_kind": {
             kind: {
-                "finetuned": figures(
+                "finetuned": metrics(
                     [each.finetuned_by_kind[kind] for each in splits if kind in each.finetuned_by_kind]
                 ),
-                "base": figures([each.base_by_kind[kind] for each in splits if kind in each.base_by_kind]),
+                "base": metrics([each.base_by_kind[kind] for each in splits if kind in each.base_by_kind]),
             }
             for kind in kinds
         },
@@ -298,21 +298,16 @@ def read_perplexity(workspace: Workspace, model: str, split_id: str) -> SplitPer
         raise ChatbenchError(f"{path}: {error!r}", expected="perplexities of this version", fix=fix) from error
 
 
-def perplexity_figures(scored: SplitPerplexity) -> Iterator[Figure]:
+def perplexity_metrics(scored: SplitPerplexity) -> Iterator[MetricValue]:
     """Perplexity and bits per byte, over all turns and per kind (`perplexity_first`...), of the model and its base."""
     sides = {
         FINE_TUNED: (scored.finetuned, scored.finetuned_by_kind),
         BASE_MODEL: (scored.base, scored.base_by_kind),
     }
-    for source, (corpus, by_kind) in sides.items():
-        yield from _figures(source, corpus, "")
-        for kind, part in by_kind.items():
-            yield from _figures(source, part, f"_{kind}")
-
-
-def _figures(source: str, scored: Perplexity, ending: str) -> Iterator[Figure]:
-    yield Figure(EVERY_ASSISTANT, source, f"perplexity{ending}", scored.perplexity)
-    yield Figure(EVERY_ASSISTANT, source, f"bits_per_byte{ending}", scored.bits_per_byte)
+    for predictor, (corpus, by_kind) in sides.items():
+        for ending, group in {"": corpus, **{f"_{kind}": each for kind, each in by_kind.items()}}.items():
+            yield MetricValue(EVERY_ASSISTANT, predictor, f"perplexity{ending}", group.perplexity)
+            yield MetricValue(EVERY_ASSISTANT, predictor, f"bits_per_byte{ending}", group.bits_per_byte)
 
 
 def refuse_other_weights(model: str, scored: SplitPerplexity, simulator: Mapping[str, object]) -> None:

@@ -1,8 +1,8 @@
 """Scores from the records and the study alone: each record verified, each end read again, nothing generated.
 
-Verified is that a line is as it was written (its checksum), that its participants are those of the run's settings, and that
-its last words, read again, give the termination and the letters that were recorded. Where they do not, what was read
-now is scored, and the difference is told.
+Verified is that a line is as it was written (its checksum), that its participants are those of the run's settings, and
+that its last words, read again, give the termination and the letters that were recorded. Where they do not, what was
+read now is scored, and the difference is told.
 
 Reads a recorded conversation's end again, from the simulator's last words as they came.
 
@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import LETTERS, Question, SimulatedConversation
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.cells import Simulation
 from chatbench.metrics.names import BASE_MODEL
+from chatbench.metrics.pairs import Simulation
 from chatbench.metrics.resampling import Resampling
 from chatbench.protocol.answers import FinalAnswer, lenient_letter
 from chatbench.protocol.prompt_styles import STYLES, Style
@@ -116,8 +116,8 @@ def rescore(
     """Verifies the records of a model, scores them again, and writes the scores' files.
 
     Raises:
-        ChatbenchError: a record is not as it was written, names another participant than its run or an unknown style, or
-            as `eval_chatbench`.
+        ChatbenchError: a record is not as it was written, names another participant than its run or an unknown style,
+            or as `eval_chatbench`.
     """
     stored = workspace.scores(model, ".csv")
     before = _figures(stored.read_text(encoding="utf-8")) if stored.exists() else None
@@ -133,8 +133,8 @@ def rescore(
 def _read_again(chats: SplitChats, workspace: Workspace, model: str, verified: Verified) -> SplitChats:
     simulations = []
     for simulation in chats.simulations:
-        log = workspace.conversations(model, chats.split.id, base_model=simulation.source == BASE_MODEL)
-        settings, assistants = chats.settings[simulation.source], chats.assistants[simulation.source]
+        log = workspace.conversations(model, chats.split.id, base_model=simulation.predictor == BASE_MODEL)
+        settings, assistants = chats.settings[simulation.predictor], chats.assistants[simulation.predictor]
         by_id: dict[str, SimulatedConversation] = {}
         for number, recorded in read_recorded(log):
             where = f"{log}, line {number}"
@@ -143,7 +143,7 @@ def _read_again(chats: SplitChats, workspace: Workspace, model: str, verified: V
             verified.records += 1
             verified.differences += _differences(recorded, now, where)
             by_id[now.id] = now
-        simulations.append(Simulation(simulation.source, tuple(by_id.values()), simulation.conversations))
+        simulations.append(Simulation(simulation.predictor, tuple(by_id.values()), simulation.conversations))
     return replace(chats, simulations=tuple(simulations))
 
 

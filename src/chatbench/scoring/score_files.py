@@ -23,11 +23,11 @@ from typing import cast
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json, write_text
 from chatbench.core.records import Answer, Study
-from chatbench.metrics.accuracies import Cell, Prediction
 from chatbench.metrics.agreement import Undefined, Value
 from chatbench.metrics.intervals import Bound, Interval
-from chatbench.metrics.names import EVERY_ASSISTANT, PEOPLE, TEXT_METRICS, WHOLE, MetricKey
-from chatbench.metrics.split_metrics import SplitMeasures
+from chatbench.metrics.names import EVERY_ASSISTANT, PEOPLE, TEXT_METRICS, WHOLE, MetricKey, Predictor
+from chatbench.metrics.pairs import Pair, Prediction, Predictions
+from chatbench.metrics.split_metrics import SplitMetrics
 from chatbench.metrics.uncertainty import Spread, Uncertainty
 from chatbench.scoring.score_table import Score, ScoreTable
 
@@ -55,13 +55,13 @@ class QuestionScores:
     """What was read back: accuracies by split, source and cell; overlap by split, (source, metric) and question."""
 
     signature_id: str
-    accuracies: Mapping[str, Mapping[str, Mapping[Cell, Prediction]]]
-    texts: Mapping[str, Mapping[tuple[str, str], Mapping[str, float]]]
+    accuracies: Mapping[str, Mapping[Predictor, Predictions]]
+    texts: Mapping[str, Mapping[tuple[Predictor, str], Mapping[str, float]]]
     answers: tuple[Answer, ...]
 
 
 def write_question_files(
-    folder: Path, key: str, study: Study, measures: Mapping[str, SplitMeasures], signature_id: str
+    folder: Path, key: str, study: Study, measures: Mapping[str, SplitMetrics], signature_id: str
 ) -> None:
     """Writes both files; `measures` are by split."""
     rows = [
@@ -70,25 +70,25 @@ def write_question_files(
         for question_id, rest in _question_rows(measured)
     ]
     write_text(folder / f"{key}.questions.csv", _csv(QUESTION_COLUMNS, rows))
-    cells = {cell for measured in measures.values() for cell in measured.cells.human}
-    write_text(folder / f"{key}.answers.csv", _csv(ANSWER_COLUMNS, _answer_rows(study.answers, cells)))
+    pairs = {pair for measured in measures.values() for pair in measured.pairs.human}
+    write_text(folder / f"{key}.answers.csv", _csv(ANSWER_COLUMNS, _answer_rows(study.answers, pairs)))
 
 
-def _question_rows(measured: SplitMeasures) -> Iterator[tuple[str, list[object]]]:
+def _question_rows(measured: SplitMetrics) -> Iterator[tuple[str, list[object]]]:
     """Question id, and assistant, source, metric, value and count."""
-    for source, cells in {PEOPLE: measured.cells.human, **measured.cells.sources}.items():
-        for (question_id, assistant), accuracy in cells.items():
-            yield question_id, [assistant, source, ACCURACY, repr(accuracy.accuracy), accuracy.count]
-    for (assistant, source, metric), values in measured.question_values.items():
+    for predictor, pairs in {PEOPLE: measured.pairs.human, **measured.pairs.predictors}.items():
+        for (question_id, assistant), accuracy in pairs.items():
+            yield question_id, [assistant, predictor.label, ACCURACY, repr(accuracy.accuracy), accuracy.count]
+    for (assistant, predictor, metric), values in measured.question_values.items():
         if metric in TEXT_METRICS:
             for question_id, value in values.items():
-                yield question_id, [assistant, source, metric, repr(value), ""]
+                yield question_id, [assistant, predictor.label, metric, repr(value), ""]
 
 
-def _answer_rows(answers: Sequence[Answer], cells: AbstractSet[Cell]) -> Iterator[list[object]]:
+def _answer_rows(answers: Sequence[Answer], pairs: AbstractSet[Pair]) -> Iterator[list[object]]:
     person: dict[str, int] = {}
     for number, answer in enumerate(answers):
-        if answer.kind == "user-AI" and (answer.question_id, answer.assistant) in cells:
+        if answer.kind == "user-AI" and (answer.question_id, answer.assistant) in pairs:
             who = person.setdefault(answer.worker_id or f"nobody {number}", len(person))
             yield [answer.question_id, answer.assistant, who, answer.condition, int(answer.correct)]
 
@@ -108,17 +108,18 @@ def read_question_files(folder: Path, key: str, fix: str) -> QuestionScores:
         ChatbenchError: a file is missing or is not one of these; `fix` is the command that makes it.
     """
     path = folder / f"{key}.questions.csv"
-    accuracies: dict[str, dict[str, dict[Cell, Prediction]]] = {}
-    texts: dict[str, dict[tuple[str, str], dict[str, float]]] = {}
+    accuracies: dict[str, dict[Predictor, dict[Pair, Prediction]]] = {}
+    texts: dict[str, dict[tuple[Predictor, str], dict[str, float]]] = {}
     signature_id = ""
     try:
         for row in _read_csv(path, QUESTION_COLUMNS, fix):
-            split, question_id, _, assistant, source, metric, value, count, signature_id = row
+            split, question_id, _, assistant, label, metric, value, count, signature_id = row
+            predictor = Predictor.parse(label)
             if metric == ACCURACY:
-                of_source = accuracies.setdefault(split, {}).setdefault(source, {})
-                of_source[question_id, assistant] = Prediction(float(value), int(count))
+                of_predictor = accuracies.setdefault(split, {}).setdefault(predictor, {})
+                of_predictor[question_id, assistant] = Prediction(float(value), int(count))
             elif assistant == EVERY_ASSISTANT:
-                texts.setdefault(split, {}).setdefault((source, metric), {})[question_id] = float(value)
+                texts.setdefault(split, {}).setdefault((predictor, metric), {})[question_id] = float(value)
     except ValueError as error:
         raise ChatbenchError(f"{path}: {error}", expected="numbers as values and counts", fix=fix) from error
     answers = tuple(
@@ -160,7 +161,7 @@ def _as_json(table: ScoreTable) -> dict[str, object]:
         "train_questions": table.train_questions,
         "test_questions": table.test_questions,
         "figures": list(_figures(table, WHOLE)),
-        "parts": {part: list(_figures(table, part)) for part in table.parts if part != WHOLE},
+        "parts": {part: list(_figures(table, part)) for part in table.strata if part != WHOLE},
     }
 
 
@@ -172,7 +173,7 @@ def _figures(table: ScoreTable, part: str) -> Iterator[dict[str, object]]:
     for row, values in table.values(part).items():
         figure: dict[str, object] = {
             "assistant": row[0],
-            "source": row[1],
+            "source": row[1].label,
             "metric": row[2],
             "per_split": {split: value_as_json(value) for split, value in values.items()},
             "mean": value_as_json(estimates[row].mean),
@@ -186,7 +187,7 @@ def _figures(table: ScoreTable, part: str) -> Iterator[dict[str, object]]:
             figure["variance_by_cause"] = _spread_as_json(spreads[row])
         if row in bounds:
             figure["floor"] = value_as_json(bounds[row].floor)
-            figure["floor_source"] = bounds[row].floor_source
+            figure["floor_source"] = bounds[row].floor_label
             figure["ceiling"] = value_as_json(bounds[row].ceiling)
         yield figure
 
@@ -213,7 +214,17 @@ def as_csv(table: ScoreTable) -> str:
     for score in table.scores:
         known = not isinstance(score.value, Undefined)
         shown = [repr(score.value), ""] if known else ["", cast(Undefined, score.value).reason]
-        writer.writerow([score.split, *score.row, *shown, table.signature_id, score.part])
+        writer.writerow(
+            [
+                score.split,
+                score.assistant,
+                score.predictor.label,
+                score.metric,
+                *shown,
+                table.signature_id,
+                score.stratum,
+            ]
+        )
     return text.getvalue()
 
 
@@ -231,7 +242,7 @@ def read_score_file(path: Path, fix: str) -> ScoreTable:
     content = read_json(path, fix=fix)
     try:
         return _table_from_json(cast(Json, content))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ChatbenchError(f"{path}: {error!r}", expected="a scores file of this version", fix=fix) from error
 
 
@@ -266,7 +277,7 @@ def _table_from_json(content: Json) -> ScoreTable:
 
 
 def _row(figure: Json) -> MetricKey:
-    return str(figure["assistant"]), str(figure["source"]), str(figure["metric"])
+    return str(figure["assistant"]), Predictor.parse(str(figure["source"])), str(figure["metric"])
 
 
 def _undefined(value: object) -> Undefined | None:

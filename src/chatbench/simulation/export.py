@@ -76,7 +76,7 @@ def _rows(workspace: Workspace, model: str, split: str, *, turns: bool) -> Itera
             # A line that was appended since the first look belongs to the next export.
             if last.get(chat.id) != number:
                 continue
-            row = _conversation_row(chat, workspace.study, split, source)
+            row = _conversation_row(chat, workspace.study, split, source.label)
             if not turns:
                 yield row
                 continue

@@ -13,8 +13,8 @@ from chatbench.core.records import Split, Study
 from chatbench.data.prepared import Manifest
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.cells import Simulation
-from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
+from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, Predictor
+from chatbench.metrics.pairs import Simulation
 from chatbench.simulation.log import has_chats, read_conversations, settings_path
 
 
@@ -27,8 +27,8 @@ class SplitChats:
 
     split: Split
     simulations: tuple[Simulation, ...]
-    settings: Mapping[str, Mapping[str, object]]
-    assistants: Mapping[str, Mapping[str, object]]
+    settings: Mapping[Predictor, Mapping[str, object]]
+    assistants: Mapping[Predictor, Mapping[str, object]]
 
     @property
     def simulator(self) -> Mapping[str, object]:
@@ -54,15 +54,15 @@ def read_chats(workspace: Workspace, model: str, split_id: str) -> SplitChats:
             fix=f"simulate first: chatbench simulate {model} --assistant SPEC --split {split.id}",
         )
     simulations = []
-    settings: dict[str, Mapping[str, object]] = {}
-    assistants: dict[str, Mapping[str, object]] = {}
-    for source, path in paths.items():
+    settings: dict[Predictor, Mapping[str, object]] = {}
+    assistants: dict[Predictor, Mapping[str, object]] = {}
+    for predictor, path in paths.items():
         if has_chats(path):
-            settings[source], assistants[source] = _settings_of(path)
-            _check_data(path, settings[source], workspace.study, workspace.manifest, split)
+            settings[predictor], assistants[predictor] = _settings_of(path)
+            _check_data(path, settings[predictor], workspace.study, workspace.manifest, split)
             chats = tuple(read_conversations(path))
             _check_questions(path, {chat.question_id for chat in chats}, split)
-            simulations.append(Simulation(source, chats, int(cast(int, settings[source]["conversations"]))))
+            simulations.append(Simulation(predictor, chats, int(cast(int, settings[predictor]["conversations"]))))
     return SplitChats(split, tuple(simulations), settings, assistants)
 
 

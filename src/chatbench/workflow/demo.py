@@ -16,13 +16,13 @@ from chatbench.data.open_study import summarise, summary_text
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.names import (
-    AI_ALONE,
     BASE_MODEL,
     CONSTANT,
     EVERY_ASSISTANT,
     FINE_TUNED,
     MEAN_OF_ASSISTANTS,
     PEOPLE,
+    Predictor,
 )
 from chatbench.report.report import report as write_page
 from chatbench.report.tables import print_tables
@@ -67,9 +67,9 @@ def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
     return report
 
 
-def shares_stated(model: str, study: Study, workspace: Workspace) -> dict[str, Shares]:
+def shares_stated(model: str, study: Study, workspace: Workspace) -> dict[Predictor, Shares]:
     """Shares of `StatedFacts` for people, the fine-tuned and the base model: means over the simulated splits."""
-    per_split: dict[str, list[Shares]] = {}
+    per_split: dict[Predictor, list[Shares]] = {}
     for split_id in workspace.manifest.split_ids:
         held_out = set(workspace.split(split_id).question_ids("test"))
         prompts = {PEOPLE: first_prompts([chat for chat in study.conversations if chat.question_id in held_out])}
@@ -87,7 +87,7 @@ def shares_stated(model: str, study: Study, workspace: Workspace) -> dict[str, S
     }
 
 
-def checks(table: ScoreTable, told: Mapping[str, Shares]) -> list[Check]:
+def checks(table: ScoreTable, told: Mapping[Predictor, Shares]) -> list[Check]:
     """The checks of a fine-tuned simulator on the sample study, held out by question, means over splits."""
     tuned, base = (_mean(table, EVERY_ASSISTANT, source, "perplexity") for source in (FINE_TUNED, BASE_MODEL))
     answered = _mean(table, EVERY_ASSISTANT, FINE_TUNED, "answered_share")
@@ -111,7 +111,7 @@ def _beats(table: ScoreTable, metric: str, asked: str, *, higher: bool) -> Check
         source: value
         for assistant, source, of in table.estimates()
         if (assistant, of) == (MEAN_OF_ASSISTANTS, metric)
-        and (source in (BASE_MODEL, CONSTANT) or source.startswith(AI_ALONE))
+        and (source in (BASE_MODEL, CONSTANT) or source.kind == "AI alone")
         and (value := _mean(table, assistant, source, metric)) is not None
     }
     own = _mean(table, MEAN_OF_ASSISTANTS, FINE_TUNED, metric)
@@ -122,7 +122,7 @@ def _beats(table: ScoreTable, metric: str, asked: str, *, higher: bool) -> Check
     return Check(asked, f"{own:.3f}; best baseline {values[best]:.3f} ({best})", passed)
 
 
-def _mean(table: ScoreTable, assistant: str, source: str, metric: str) -> float | None:
+def _mean(table: ScoreTable, assistant: str, source: Predictor, metric: str) -> float | None:
     estimate = table.estimates().get((assistant, source, metric))
     return None if estimate is None or isinstance(estimate.mean, Undefined) else estimate.mean
 
@@ -131,12 +131,12 @@ def _shown(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3g}"
 
 
-def truth_lines(told: Mapping[str, Shares], found: Iterable[Check]) -> list[str]:
+def truth_lines(told: Mapping[Predictor, Shares], found: Iterable[Check]) -> list[str]:
     """What to print: the shares of each source, then the checks."""
     names = list(next(iter(told.values())))
     lines = ["First prompts against the truth of the sample study", " " * 14 + "".join(f"{name:>16}" for name in names)]
     lines += [
-        f"  {source:<12}" + "".join(f"{100 * shares[name]:>14.1f} %" for name in names)
+        f"  {source.label:<12}" + "".join(f"{100 * shares[name]:>14.1f} %" for name in names)
         for source, shares in told.items()
     ]
     lines += ["", "Is the simulator good enough? (held-out questions, means over splits)"]

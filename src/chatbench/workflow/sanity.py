@@ -21,7 +21,13 @@ from chatbench.core.files import read_jsonl
 from chatbench.core.records import SimulatedConversation
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
-from chatbench.metrics.names import AI_ALONE, BASE_MODEL, CONSTANT, EVERY_ASSISTANT, FINE_TUNED, MEAN_OF_ASSISTANTS
+from chatbench.metrics.names import (
+    BASE_MODEL,
+    CONSTANT,
+    EVERY_ASSISTANT,
+    FINE_TUNED,
+    MEAN_OF_ASSISTANTS,
+)
 from chatbench.scoring.eval_ppl import SplitPerplexity, read_perplexity
 from chatbench.scoring.score_files import read_score_table
 from chatbench.scoring.score_table import ScoreTable
@@ -210,8 +216,8 @@ def check_scores(table: ScoreTable) -> Found:
     )
     if FINE_TUNED not in errors:
         return "warning", "no question could be scored"
-    few = next((source for source in errors if source.startswith(f"{FINE_TUNED}, first ")), FINE_TUNED)
-    baselines = [source for source in errors if source in (CONSTANT, BASE_MODEL) or source.startswith(AI_ALONE)]
+    few = next((p for p in errors if p.kind == FINE_TUNED.kind and p.chats is not None), FINE_TUNED)
+    baselines = [p for p in errors if p in (CONSTANT, BASE_MODEL) or p.kind == "AI alone"]
     lost = []
     for baseline in baselines:
         mine = few if baseline == BASE_MODEL else FINE_TUNED

@@ -1,0 +1,63 @@
+"""The one comparison of configurations: what differs between two trees of settings, by dotted name.
+
+Whether a log may be continued, a model is the one that was trained, splits may be averaged, or two scores stand in one
+table: each is a question about the differences of two configurations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+SHOWN = 24
+"""Longer values, such as hashes, are shortened in messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A setting, such as `assistants.gpt-4o.temperature`, that differs; None where one configuration lacks it."""
+
+    name: str
+    one: object
+    other: object
+
+    def __str__(self) -> str:
+        return f"{self.name}: {_shown(self.one)} and {_shown(self.other)}"
+
+
+def _shown(value: object) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= SHOWN else f"{text[:12]}..."
+
+
+def differences(one: Mapping[str, object], other: Mapping[str, object]) -> list[Difference]:
+    """Every leaf that differs, in the order of the first configuration; a tuple equals the list it becomes in JSON.
+
+    >>> [str(each) for each in differences({"seed": 0, "x": {"y": 1}}, {"seed": 0, "x": {}})]
+    ['x.y: 1 and nothing']
+    """
+    mine, theirs = dict(leaves(one)), dict(leaves(other))
+    return [
+        Difference(name, mine.get(name), theirs.get(name))
+        for name in dict.fromkeys((*mine, *theirs))
+        if mine.get(name) != theirs.get(name)
+    ]
+
+
+def leaves(configuration: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
+    """(dotted name, value) of every setting that has no settings of its own."""
+    for name, value in configuration.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{above}{name}.")
+        else:
+            yield above + name, list(value) if isinstance(value, tuple) else value
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a dotted name is one of those named: itself, something above it, or a pattern of either.
+
+    >>> matches("assistants.gpt.temperature", ["assistants"]), matches("assistants.gpt.name", ["assistants.*.seed"])
+    (True, False)
+    """
+    return any(fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*") for pattern in patterns)
