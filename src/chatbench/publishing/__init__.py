@@ -1,3 +1,3 @@
-"""What is told and sent of a finished model: its card, its merged form, its copy on the hub."""
+"""What is published of a finished model: its card, its merged form, its copy on the hub."""
 
 import chatbench.models  # noqa: F401  (switches telemetry off before transformers is imported)

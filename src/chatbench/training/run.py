@@ -150,7 +150,8 @@ def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: Stop
         return TrainingOutcome("already trained", **{**done["outcome"], "validation": _pairs(done["outcome"])})
     began = time.monotonic()
     # trackio goes on with any run of the same name, so a run of other settings must be called otherwise.
-    arguments = training_arguments(settings, work, run_name=f"{resolved.key}/{job.split} {resolved.hash[:8]}")
+    run_name = f"{resolved.key}/{job.split} {resolved.hash[:8]}"
+    arguments = training_arguments(settings, work, run_name=run_name)
     precision = resolve_precision(settings.precision, arguments.device.type)
     loaded = trainable_base(resolved, precision, arguments, say)
     if settings.packing != "none":
@@ -180,7 +181,7 @@ def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: Stop
     on_main(arguments, lambda: check_space(work, trainer.most_bytes()))
     report_to = settings.report_to if arguments.process_index == 0 else ()
     trees = attends_to_trees(loaded.model) if settings.packing != "none" else nullcontext()
-    with trackers(report_to, job.logs, resolved.key, resume_from) as callbacks, trees:
+    with trackers(report_to, job.logs, run_name, resolved.key, resume_from) as callbacks, trees:
         for callback in callbacks:
             trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=resume_from)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from importlib import util
+from importlib import import_module, util
 from pathlib import Path
 from typing import Any, cast
 
@@ -81,6 +81,7 @@ class RecentLosses:
 
 
 PROJECT = "chatbench"
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # errors are reported to nobody unasked; read when imported
 
 
 def refuse_missing_trackers(report_to: Sequence[str]) -> None:
@@ -98,51 +99,49 @@ def refuse_missing_trackers(report_to: Sequence[str]) -> None:
 
 
 @contextmanager
-def trackers(report_to: Sequence[str], logs: Path, group: str, resume_from: str | None) -> Iterator[list[Any]]:
+def trackers(
+    report_to: Sequence[str], logs: Path, run_name: str, group: str, resume_from: str | None
+) -> Iterator[list[Any]]:
     """What the Trainer's `report_to` lacks: callbacks to add in the block, and an end of what a tracker began in it.
 
     TensorBoard writes into `logs`, and forgets what a killed run drew after the checkpoint that is resumed from.
-    Weights & Biases goes on with a run that is open, so the next split of the same process would be drawn into it.
+    Weights & Biases goes on with a run that is open, so the next split of the same process would be drawn into it, and
+    reads its folder from the environment only once a process: its runs are opened and closed here.
 
     Raises:
         ChatbenchError: Weights & Biases refuses the run.
     """
-    variables = {
-        "WANDB_PROJECT": PROJECT, "WANDB_DIR": str(logs), "WANDB_RUN_GROUP": group,
-        "WANDB_ERROR_REPORTING": "false",  # nothing is told to anybody who was not asked to listen
-    }  # fmt: skip
-    added = {name: value for name, value in variables.items() if name not in os.environ}
     with ExitStack() as ended:
         callbacks: list[Any] = []
         if "tensorboard" in report_to:
             from torch.utils.tensorboard import SummaryWriter
             from transformers.integrations.integration_utils import TensorBoardCallback
 
-            writer: Any = cast(Any, SummaryWriter)(
-                str(logs), purge_step=int(resume_from.rpartition("-")[2]) + 1 if resume_from else None
-            )
+            purge_step = int(resume_from.rpartition("-")[2]) + 1 if resume_from else None
+            writer = cast(Any, SummaryWriter)(str(logs), purge_step=purge_step)
             ended.callback(writer.close)
             callbacks.append(cast(Any, TensorBoardCallback)(writer))
         if "wandb" in report_to:
+            wandb: Any = import_module("wandb")
             logs.mkdir(parents=True, exist_ok=True)
-            os.environ.update(added)
-            ended.callback(lambda: [os.environ.pop(name, None) for name in added])
-        try:
-            yield callbacks
-        except Exception as error:
-            if type(error).__module__.startswith("wandb."):
+            folder, project = os.environ.get("WANDB_DIR", str(logs)), os.environ.get("WANDB_PROJECT", PROJECT)
+            try:
+                run = wandb.init(project=project, name=run_name, group=group, dir=folder)
+            except wandb.errors.Error as error:
                 raise ChatbenchError(
                     f"wandb: {str(error).splitlines()[0]}",
                     fix="wandb login, or WANDB_API_KEY in .env, or WANDB_MODE=offline, or leave it out of report_to",
                 ) from error
-            raise
-        finally:
-            failed = int(sys.exc_info()[0] is not None)
-            wandb, trackio = (cast(Any, sys.modules.get(name)) for name in ("wandb", "trackio"))
-            if "wandb" in report_to and wandb is not None and wandb.run is not None:
-                wandb.finish(exit_code=failed)
-            if "trackio" in report_to and trackio is not None and trackio.context_vars.current_run.get() is not None:
-                trackio.finish()
+            ended.push(lambda kind, *_: run.finish(exit_code=1 if kind else 0) and None)
+        if "trackio" in report_to:
+            trackio: Any = import_module("trackio")
+
+            @ended.callback
+            def finish() -> None:
+                if trackio.context_vars.current_run.get() is not None:  # failed; else the Trainer's callback ends it
+                    trackio.finish()
+
+        yield callbacks
 
 
 @dataclass(eq=False)
