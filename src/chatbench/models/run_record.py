@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
+from chatbench.core import configurations
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json
 from chatbench.core.resolved_settings import Resolved
@@ -123,12 +124,8 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     >>> differences({"settings": {"seed": 0}, "base": "gpt2"}, {"settings": {"seed": 1}, "base": "gpt2"})
     ['seed: 0 -> 1']
     """
-    lines = []
     old, new = found.get("settings", {}), wanted.get("settings", {})
-    for name in new:
-        before, after = old.get(name), list(new[name]) if isinstance(new[name], tuple) else new[name]
-        if before != after:
-            lines.append(f"{name}: {before} -> {after}")
+    lines = [f"{d.name}: {d.one} -> {d.other}" for d in configurations.differences(old, new) if d.name in new]
     shown = {"train_sha256": "training data", "base": "base", "base_weights": "weights of the base"}
     shown |= {"precision": "precision", "processes": "processes"}
     for name, label in shown.items():
