@@ -1,8 +1,9 @@
 """How often a request is tried, how long an endpoint is waited for, and how many requests it is asked at once.
 
-A request that is answered badly is tried again, with pauses that double, until `max_tries`; then its conversation fails.
-An endpoint that is busy or does not answer at all is waited for, which counts as no try (`errors.POLICIES`): after
-`patience_seconds` without a good answer to anybody the run stops, as it does where many requests in a row were given up.
+A request that is answered badly is tried again, with pauses that double, until `max_tries`; then its conversation
+fails. An endpoint that is busy or does not answer at all is waited for, which counts as no try (`errors.POLICIES`):
+after `patience_seconds` without a good answer to anybody the run stops, as it does where many requests in a row were
+given up.
 
 The number of requests at once is halved when the endpoint is overloaded, once for all that were under way together, and
 grows by an eighth of the most for each round of good answers. Nobody asks before the time that a Retry-After names.

@@ -1,14 +1,8 @@
-"""What a study's people and assistants reach: accuracy by method, assistant, condition and subset.
+"""What a study's people and assistants reach, and how that differs: accuracies, gaps, correlations.
 
 All accuracies are shares in 0..1, means of per-question accuracies, each question weighing the same, with the standard
-error sd / sqrt(questions), as in the paper's tables (sd with n - 1).
-
-Source: ChatBench (arXiv 2504.07114), analysis of the user study; docs/protocol.md, section 9.
-
-How the accuracies of a study differ and agree: gaps to user-AI accuracy, gaps between assistants, correlations.
-
-Differences are taken question by question, over the questions that both sides have, so that what makes questions hard
-for both cancels. Units are shares in 0..1.
+error sd / sqrt(questions), as in the paper's tables (sd with n - 1). Differences are taken question by question, over
+the questions that both sides have, so that what makes questions hard for both cancels.
 
 Source: ChatBench (arXiv 2504.07114), analysis of the user study; docs/protocol.md, section 9.
 """
@@ -23,9 +17,10 @@ from itertools import combinations
 
 from chatbench.core.records import Study
 from chatbench.metrics.agreement import Undefined, Value, mean_value, pearson
-from chatbench.metrics.estimates import standard_deviation
+from chatbench.metrics.estimates import NORMAL_95, standard_deviation
 from chatbench.metrics.names import EVERY_ASSISTANT, USER_ALONE, ai_alone
 
+FEWEST_FOR_FISHER = 4
 USER_AI = "user-AI"
 EVERY_CONDITION = "all"
 EVERY_SUBSET = "all"
@@ -115,10 +110,6 @@ def accuracy_rows(study: Study, groups: Mapping[Group, ByQuestion]) -> Iterator[
             yield AccuracyRow(group, subset, mean, sum(answers.count for answers in by_subset[subset]))
 
 
-NORMAL_95 = 1.959964
-FEWEST_FOR_FISHER = 4
-
-
 @dataclass(frozen=True, slots=True)
 class GapRow:
     """How far a method's accuracy is from user-AI accuracy with the same assistant (method minus user-AI).
@@ -167,35 +158,32 @@ def gap_rows(study: Study, groups: Mapping[Group, ByQuestion]) -> Iterator[GapRo
     """Every other method against user-AI, per condition, for each assistant and all together."""
     found: dict[tuple[str, str], dict[str, dict[str, float]]] = defaultdict(dict)
     for people, other in _beside_user_ai(groups):
-        both = sorted(groups[people].keys() & groups[other].keys())
-        if both:
-            differences = {q: groups[other][q].accuracy - groups[people][q].accuracy for q in both}
+        differences = {q: groups[other][q].accuracy - groups[people][q].accuracy for q in _both(groups, people, other)}
+        if differences:
             found[other.method, people.condition][people.assistant] = differences
     for (method, condition), by_assistant in found.items():
-        for assistant, differences in by_assistant.items():
-            yield _gap(study, method, assistant, condition, [differences])
-        if len(by_assistant) > 1:
-            yield _gap(study, method, EVERY_ASSISTANT, condition, list(by_assistant.values()))
+        pooled = {EVERY_ASSISTANT: list(by_assistant.values())} if len(by_assistant) > 1 else {}
+        for assistant, of in ({name: [one] for name, one in by_assistant.items()} | pooled).items():
+            yield GapRow(method, assistant, condition, *_gap(study, of))
 
 
-def _gap(
-    study: Study, method: str, assistant: str, condition: str, differences: Sequence[Mapping[str, float]]
-) -> GapRow:
-    """The gap over one or more assistants; a question's value is its mean over them: questions stay the unit."""
+def _gap(study: Study, differences: Sequence[Mapping[str, float]]) -> tuple[Mean, Mean, Value]:
+    """The gaps over one or more assistants; a question's value is its mean over them: questions stay the unit."""
     of_question: dict[str, list[float]] = defaultdict(list)
     of_subset: dict[tuple[int, str], list[float]] = defaultdict(list)
-    for number, by_question in enumerate(differences):
+    for place, by_question in enumerate(differences):
         for question_id, difference in by_question.items():
             of_question[question_id].append(difference)
-            of_subset[number, study.questions[question_id].subset].append(difference)
-    return GapRow(
-        method,
-        assistant,
-        condition,
+            of_subset[place, study.questions[question_id].subset].append(difference)
+    return (
         mean_over_questions([math.fsum(values) / len(values) for values in of_question.values()]),
         mean_over_questions([math.fsum(map(abs, values)) / len(values) for values in of_question.values()]),
         mean_value([abs(math.fsum(values) / len(values)) for values in of_subset.values()]),
     )
+
+
+def _both(groups: Mapping[Group, ByQuestion], first: Group, second: Group) -> list[str]:
+    return sorted(groups[first].keys() & groups[second].keys())
 
 
 def _beside_user_ai(groups: Iterable[Group]) -> Iterator[tuple[Group, Group]]:
@@ -213,23 +201,22 @@ def model_gap_rows(groups: Mapping[Group, ByQuestion]) -> Iterator[ModelGapRow]:
     for method, condition in kinds:
         names = sorted(g.assistant for g in groups if (g.method, g.condition) == (method, condition))
         for first, second in combinations(names, 2):
-            one, other = (groups[Group(method, name, condition)] for name in (first, second))
-            both = sorted(one.keys() & other.keys())
+            one, other = Group(method, first, condition), Group(method, second, condition)
+            both = _both(groups, one, other)
             if both:
-                differences = [one[q].accuracy - other[q].accuracy for q in both]
+                differences = [groups[one][q].accuracy - groups[other][q].accuracy for q in both]
                 yield ModelGapRow(method, condition, first, second, mean_over_questions(differences))
 
 
 def correlation_rows(groups: Mapping[Group, ByQuestion]) -> Iterator[CorrelationRow]:
     """Every other method against user-AI over questions, per condition, for each assistant and all together."""
     pooled: dict[tuple[str, str], list[tuple[str, float, float]]] = defaultdict(list)
-    assistants = {group.assistant for group in groups if group.method == USER_AI}
     for people, other in _beside_user_ai(groups):
-        both = sorted(groups[people].keys() & groups[other].keys())
+        both = _both(groups, people, other)
         points = [(q, groups[people][q].accuracy, groups[other][q].accuracy) for q in both]
         pooled[other.method, people.condition] += points
         yield _correlation(other.method, people.assistant, people.condition, points)
-    if len(assistants) > 1:
+    if len({group.assistant for group in groups if group.method == USER_AI}) > 1:
         for (method, condition), points in pooled.items():
             yield _correlation(method, EVERY_ASSISTANT, condition, points)
 
@@ -239,14 +226,14 @@ def _correlation(
 ) -> CorrelationRow:
     questions = len({question_id for question_id, _, _ in points})
     r = pearson([human for _, human, _ in points], [alone for _, _, alone in points])
-    interval = r if isinstance(r, Undefined) else _fisher_interval(r, questions)
+    interval: tuple[float, float] | Undefined
+    if isinstance(r, Undefined):
+        interval = r
+    elif questions < FEWEST_FOR_FISHER:
+        interval = Undefined(f"{questions} questions, {FEWEST_FOR_FISHER} are needed")
+    elif abs(r) >= 1:
+        interval = Undefined("the correlation is exact")
+    else:
+        half = NORMAL_95 / math.sqrt(questions - 3)
+        interval = math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
     return CorrelationRow(method, assistant, condition, r, interval, len(points), questions)
-
-
-def _fisher_interval(r: float, questions: int) -> tuple[float, float] | Undefined:
-    if questions < FEWEST_FOR_FISHER:
-        return Undefined(f"{questions} questions, {FEWEST_FOR_FISHER} are needed")
-    if abs(r) >= 1:
-        return Undefined("the correlation is exact")
-    half = NORMAL_95 / math.sqrt(questions - 3)
-    return math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)

@@ -1,18 +1,15 @@
-r"""How often an assistant corrects people, how often it misleads them, and how often a chat mirrors the benchmark.
+"""How often an assistant corrects people, how often it misleads them, and how often a chat mirrors the benchmark.
 
 *Corrected*: of the answers that were wrong alone, the share that is right with the assistant. *Misled*: of those that
 were right alone, the share that is wrong with it. Both need the same person's answer to the same question from before
-the chat, so only the `answer-first` condition counts. The *mirror rate* is defined in `chat_traits`.
+the chat, so only the `answer-first` condition counts. The *mirror rate* is defined in realism/chats.py.
 
-Source: ChatBench (arXiv 2504.07114), analysis of the user study.
+The standard error of a rate respects that cases share questions and people: V = sum over clusters of (sum of (case -
+rate))^2 / n^2, for questions, plus people, minus single cases, which both have counted; never below either of the two.
+With few clusters it is too small; each term has the factor clusters / (clusters - 1).
 
-A rate (a share of yes among cases) whose standard error respects that cases share questions and people.
-
-The error is the linearised one of a ratio, summed by clusters: V = sum over clusters of (sum of (case - rate))^2 / n^2,
-for questions, plus people, minus single cases, which both have counted; never below either of the two. With few
-clusters it is too small; each part has the factor clusters / (clusters - 1).
-
-Source: Cameron, Gelbach and Miller 2011, "Robust inference with multiway clustering".
+Source: ChatBench (arXiv 2504.07114), analysis of the user study; Cameron, Gelbach and Miller 2011, "Robust inference
+with multiway clustering".
 """
 
 from __future__ import annotations
@@ -26,6 +23,9 @@ from chatbench.core.records import Answer, Study
 from chatbench.metrics.agreement import Undefined, Value
 from chatbench.metrics.names import EVERY_ASSISTANT
 from chatbench.realism.chats import WORDINGS, ChatTraits, real_chats, traits_of
+
+ANSWER_FIRST = "answer-first"
+"""The condition in which people answer a question alone before they chat about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +76,6 @@ def _variance(cases: Sequence[Case], share: float, keys: Sequence[Hashable]) -> 
     return len(sums) / (len(sums) - 1) * math.fsum(total**2 for total in sums.values()) / len(cases) ** 2
 
 
-ANSWER_FIRST = "answer-first"
-"""The condition in which people answer a question alone before they chat about it."""
-
-
 @dataclass(frozen=True, slots=True)
 class AdviceRow:
     """Corrected and misled people with one assistant, or all."""
@@ -117,22 +113,24 @@ def advice_rows(study: Study) -> list[AdviceRow]:
     groups = {name: [pair for pair in pairs if pair[1].assistant == name] for name in study.assistants}
     if len(groups) > 1:
         groups[EVERY_ASSISTANT] = pairs
-    return [_advice(name, group) for name, group in groups.items() if group]
+    return [
+        AdviceRow(
+            name,
+            corrected=rate(_changed(group, right_before=False), "nobody was wrong alone"),
+            misled=rate(_changed(group, right_before=True), "nobody was right alone"),
+        )
+        for name, group in groups.items()
+        if group
+    ]
 
 
-def _advice(assistant: str, pairs: Sequence[tuple[Answer, Answer]]) -> AdviceRow:
-    def cases(*, right_before: bool) -> list[Case]:
-        return [
-            Case(after.question_id, after.worker_id, after.correct != right_before)
-            for before, after in pairs
-            if before.correct == right_before
-        ]
-
-    return AdviceRow(
-        assistant,
-        corrected=rate(cases(right_before=False), "nobody was wrong alone"),
-        misled=rate(cases(right_before=True), "nobody was right alone"),
-    )
+def _changed(pairs: Sequence[tuple[Answer, Answer]], *, right_before: bool) -> list[Case]:
+    """Whether the answers that were right (wrong) before are wrong (right) after."""
+    return [
+        Case(after.question_id, after.worker_id, after.correct != right_before)
+        for before, after in pairs
+        if before.correct == right_before
+    ]
 
 
 def mirror_rows(study: Study) -> Iterator[MirrorRow]:

@@ -1,8 +1,6 @@
-"""The step that recomputes what a study says by itself, prints it, and writes it as JSON where that is asked for.
+"""What a study says by itself, recomputed from its records: accuracies, gaps, correlations, chats, advice, regression.
 
-What a study says by itself, recomputed from its records: accuracies, gaps, correlations, chats, advice, regression.
-
-Whatever a study lacks (answers alone, conditions, chats, AI-alone scores) is said in `missing` and left out; nothing is
+What a study lacks (answers alone, conditions, chats, AI-alone scores) is listed in `missing` and omitted; nothing is
 put in its place.
 """
 
@@ -31,9 +29,9 @@ from chatbench.human_study.accuracy import (
     model_gap_rows,
 )
 from chatbench.human_study.advice import ANSWER_FIRST, AdviceRow, MirrorRow, Rate, advice_rows, mirror_rows
-from chatbench.human_study.regression import Effect, MixedEffects, Spread, mixed_effects
+from chatbench.human_study.regression import MixedEffects, mixed_effects
 from chatbench.metrics.agreement import Undefined, Value
-from chatbench.metrics.names import USER_ALONE
+from chatbench.metrics.names import EVERY_ASSISTANT, USER_ALONE
 from chatbench.realism.chats import WORDINGS
 from chatbench.report.grids import EMPTY, Grid, number, percent
 from chatbench.scoring.score_files import plain
@@ -63,9 +61,14 @@ class StudyReport:
 
 
 def study_report(study: Study) -> StudyReport:
-    """All parts that the study's records allow."""
+    """Everything that the study's records allow."""
     groups = accuracies(study)
     advice = tuple(advice_rows(study))
+    together = [answer for answer in study.answers if answer.kind == "user-AI"]
+    alone = [answer for answer in study.answers if answer.kind == "user-alone"]
+    columns = [*_columns(together, lambda a: a.assistant), *_columns(together, lambda a: a.condition)]
+    regressions = [Regression(USER_AI, mixed_effects(together, columns))] if together else []
+    regressions += [Regression(USER_ALONE.label, mixed_effects(alone))] if alone else []
     return StudyReport(
         study=study.name,
         accuracies=tuple(accuracy_rows(study, groups)),
@@ -74,26 +77,17 @@ def study_report(study: Study) -> StudyReport:
         correlations=tuple(correlation_rows(groups)),
         mirrors=tuple(mirror_rows(study)),
         advice=advice,
-        regressions=tuple(_regressions(study)),
+        regressions=tuple(regressions),
         missing=tuple(_missing(study, advice)),
     )
 
 
-def _regressions(study: Study) -> Iterator[Regression]:
-    """User-AI answers on assistant and condition, and answers alone; each only where there are any."""
-    together = [answer for answer in study.answers if answer.kind == "user-AI"]
-    alone = [answer for answer in study.answers if answer.kind == "user-alone"]
-    if together:
-        columns = [*_columns(together, lambda a: a.assistant), *_columns(together, lambda a: a.condition)]
-        yield Regression(USER_AI, mixed_effects(together, columns))
-    if alone:
-        yield Regression(USER_ALONE.label, mixed_effects(alone))
-
-
 def _columns(answers: Sequence[Answer], of: Callable[[Answer], str]) -> list[tuple[str, list[float]]]:
     """One column per level but the first in alphabetical order, which the others are set against."""
-    first, *others = sorted({of(answer) for answer in answers})
-    return [(f"{level}, against {first}", [float(of(answer) == level) for answer in answers]) for level in others]
+    levels = sorted({of(answer) for answer in answers})
+    return [
+        (f"{level}, against {levels[0]}", [float(of(answer) == level) for answer in answers]) for level in levels[1:]
+    ]
 
 
 def _missing(study: Study, advice: Sequence[AdviceRow]) -> Iterator[str]:
@@ -131,8 +125,78 @@ def study(
 
 def study_grids(report: StudyReport) -> list[Grid]:
     """The report as tables; percentages and percentage points, ± one standard error."""
-    parts = (_accuracies, _gaps, _model_gaps, _correlations, _mirrors, _advice)
-    grids = [*(part(report) for part in parts), *map(_regression, report.regressions)]
+    grids = [
+        _accuracy_grid(report.accuracies),
+        Grid(
+            "Gap to user-AI accuracy (percentage points)",
+            ("", "minus user-AI", "|difference| per question", "per subset", "questions"),
+            tuple(
+                (
+                    _label(row.method, row.assistant, condition=row.condition),
+                    _with_error(row.difference, _points),
+                    _with_error(row.absolute, _distance),
+                    _distance(row.absolute_by_subset),
+                    str(row.difference.questions),
+                )
+                for row in report.gaps
+            ),
+        ),
+        Grid(
+            "Gap between assistants (percentage points)",
+            ("", "difference", "questions"),
+            tuple(
+                (
+                    f"{row.first} - {row.second}: {_label(row.method, condition=row.condition)}",
+                    _with_error(row.difference, _points),
+                    str(row.difference.questions),
+                )
+                for row in report.model_gaps
+            ),
+        ),
+        Grid(
+            "Correlation with user-AI accuracy over questions (Pearson)",
+            ("", "correlation", "95 % interval", "points"),
+            tuple(
+                (
+                    _label(row.method, row.assistant, condition=row.condition),
+                    number(row.correlation, 2),
+                    _interval(row.interval),
+                    str(row.cells),
+                )
+                for row in report.correlations
+            ),
+        ),
+        Grid(
+            "Mirrors of the benchmark, and how first messages put the question",
+            ("chats with", "mirror", "at most", *(f"first: {name}" for name in WORDINGS), "chats"),
+            tuple(
+                (
+                    _label(row.assistant, condition=row.condition),
+                    _with_error(row.mirror, percent),
+                    percent(row.mirror_at_most.value),
+                    *(percent(row.wordings[name].value) for name in WORDINGS),
+                    str(row.mirror.cases),
+                )
+                for row in report.mirrors
+            ),
+        ),
+        Grid(
+            "Corrected and misled people (answer-first)",
+            ("", "corrected", "of wrong alone", "misled", "of right alone"),
+            tuple(
+                (
+                    row.assistant,
+                    *(
+                        text
+                        for rate in (row.corrected, row.misled)
+                        for text in (_with_error(rate, percent), str(rate.cases))
+                    ),
+                )
+                for row in report.advice
+            ),
+        ),
+        *(_regression_grid(one.method, one.fit) for one in report.regressions if not isinstance(one.fit, Undefined)),
+    ]
     return [grid for grid in grids if grid.rows]
 
 
@@ -146,121 +210,43 @@ def study_footnotes(report: StudyReport) -> list[str]:
     return [f"study {report.study}", *undefined, *(f"not in this study: {reason}" for reason in report.missing)]
 
 
-def _accuracies(report: StudyReport) -> Grid:
+def _accuracy_grid(rows: Sequence[AccuracyRow]) -> Grid:
     """One line per group; columns are all questions and each subset."""
-    subsets = list(dict.fromkeys(row.subset for row in report.accuracies))
-    subsets = [EVERY_SUBSET, *sorted(set(subsets) - {EVERY_SUBSET})]
-    groups = list(dict.fromkeys(row.group for row in report.accuracies))
-    cells = {(row.group, row.subset): row for row in report.accuracies}
-    rows = []
-    for group in groups:
-        of_group = [cells.get((group, subset)) for subset in subsets]
-        label = ", ".join(part for part in (group.method, *_whose(group.assistant, group.condition)) if part)
-        rows.append((label, *(_mean(row.accuracy, percent) if row else EMPTY for row in of_group)))
-    return Grid("Accuracy (mean over questions ± standard error)", ("", *subsets), tuple(rows))
+    subsets = [EVERY_SUBSET, *sorted({row.subset for row in rows} - {EVERY_SUBSET})]
+    found = {(row.group, row.subset): _with_error(row.accuracy, percent) for row in rows}
+    lines = []
+    for group in dict.fromkeys(row.group for row in rows):
+        assistant = [group.assistant] if group.assistant != EVERY_ASSISTANT else []
+        label = _label(group.method, *assistant, condition=group.condition)
+        lines.append((label, *(found.get((group, subset), EMPTY) for subset in subsets)))
+    return Grid("Accuracy (mean over questions ± standard error)", ("", *subsets), tuple(lines))
 
 
-def _whose(assistant: str, condition: str) -> Iterator[str]:
-    if assistant != "all":
-        yield assistant
-    if condition not in ("", EVERY_CONDITION):
-        yield condition
-
-
-def _gaps(report: StudyReport) -> Grid:
-    rows = [
-        (
-            ", ".join([row.method, row.assistant, *_whose("all", row.condition)]),
-            _mean(row.difference, _points),
-            _mean(row.absolute, _distance),
-            _distance(row.absolute_by_subset),
-            str(row.difference.questions),
-        )
-        for row in report.gaps
-    ]
-    header = ("", "minus user-AI", "|difference| per question", "per subset", "questions")
-    return Grid("Gap to user-AI accuracy (percentage points)", header, tuple(rows))
-
-
-def _model_gaps(report: StudyReport) -> Grid:
-    rows = [
-        (
-            f"{row.first} - {row.second}: " + ", ".join([row.method, *_whose("all", row.condition)]),
-            _mean(row.difference, _points),
-            str(row.difference.questions),
-        )
-        for row in report.model_gaps
-    ]
-    return Grid("Gap between assistants (percentage points)", ("", "difference", "questions"), tuple(rows))
-
-
-def _correlations(report: StudyReport) -> Grid:
-    rows = [
-        (
-            ", ".join([row.method, row.assistant, *_whose("all", row.condition)]),
-            number(row.correlation, 2),
-            _interval(row.interval),
-            str(row.cells),
-        )
-        for row in report.correlations
-    ]
-    header = ("", "correlation", "95 % interval", "points")
-    return Grid("Correlation with user-AI accuracy over questions (Pearson)", header, tuple(rows))
-
-
-def _mirrors(report: StudyReport) -> Grid:
-    rows = [
-        (
-            ", ".join([row.assistant, *_whose("all", row.condition)]),
-            _rate(row.mirror),
-            percent(row.mirror_at_most.value),
-            *(percent(row.wordings[name].value) for name in WORDINGS),
-            str(row.mirror.cases),
-        )
-        for row in report.mirrors
-    ]
-    header = ("chats with", "mirror", "at most", *(f"first: {name}" for name in WORDINGS), "chats")
-    return Grid("Mirrors of the benchmark, and how first messages put the question", header, tuple(rows))
-
-
-def _advice(report: StudyReport) -> Grid:
-    rows = [
-        (row.assistant, _rate(row.corrected), str(row.corrected.cases), _rate(row.misled), str(row.misled.cases))
-        for row in report.advice
-    ]
-    header = ("", "corrected", "of wrong alone", "misled", "of right alone")
-    return Grid("Corrected and misled people (answer-first)", header, tuple(rows))
-
-
-def _regression(regression: Regression) -> Grid:
-    title = f"Mixed-effects logistic regression of being right, {regression.method} (log odds)"
-    fit = regression.fit
-    if isinstance(fit, Undefined):
-        return Grid(title, (), ())
-    rows = [_effect(effect) for effect in fit.effects]
-    rows += [_spread("sd over questions", fit.question_spread), _spread("sd over people", fit.person_spread)]
+def _regression_grid(method: str, fit: MixedEffects) -> Grid:
     counts = f"{fit.answers:,} answers, {fit.questions:,} questions, {fit.people:,} people"
-    return Grid(f"{title}; {counts}", ("", "estimate", "standard error", "95 % interval"), tuple(rows))
+    effects = [
+        (effect.name, f"{effect.estimate:+.2f}", f"{effect.standard_error:.2f}", _interval(effect.interval))
+        for effect in fit.effects
+    ]
+    spreads = [
+        (f"sd over {name}", f"{spread.estimate:.2f}", EMPTY, _interval(spread.interval))
+        for name, spread in (("questions", fit.question_spread), ("people", fit.person_spread))
+    ]
+    return Grid(
+        f"Mixed-effects logistic regression of being right, {method} (log odds); {counts}",
+        ("", "estimate", "standard error", "95 % interval"),
+        (*effects, *spreads),
+    )
 
 
-def _effect(effect: Effect) -> tuple[str, str, str, str]:
-    return effect.name, f"{effect.estimate:+.2f}", f"{effect.standard_error:.2f}", _interval(effect.interval)
+def _label(*names: str, condition: str) -> str:
+    return ", ".join([*names, *([condition] if condition not in ("", EVERY_CONDITION) else [])])
 
 
-def _spread(name: str, spread: Spread) -> tuple[str, str, str, str]:
-    return name, f"{spread.estimate:.2f}", EMPTY, _interval(spread.interval)
-
-
-def _mean(mean: Mean, show: Callable[[Value], str]) -> str:
-    if isinstance(mean.value, Undefined) or isinstance(mean.standard_error, Undefined):
-        return show(mean.value)
-    return f"{show(mean.value)} ± {100 * mean.standard_error:.1f}"
-
-
-def _rate(rate: Rate) -> str:
-    if isinstance(rate.value, Undefined) or isinstance(rate.standard_error, Undefined):
-        return percent(rate.value)
-    return f"{percent(rate.value)} ± {100 * rate.standard_error:.1f}"
+def _with_error(estimate: Mean | Rate, show: Callable[[Value], str]) -> str:
+    if isinstance(estimate.value, Undefined) or isinstance(estimate.standard_error, Undefined):
+        return show(estimate.value)
+    return f"{show(estimate.value)} ± {100 * estimate.standard_error:.1f}"
 
 
 def _points(value: Value) -> str:
