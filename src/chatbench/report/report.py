@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_text
 from chatbench.core.recipes import model_key
@@ -199,13 +200,13 @@ def _refuse_other_data(scored: ScoreTable, manifest: Manifest | None, workspace:
         "split_seed": manifest.seed,
         "train_share": manifest.train_share,
     }
-    for name, there in prepared.items():
-        if (found := scored.signature.get(name)) is not None and found != there:
-            raise ChatbenchError(
-                f"{workspace.data}: prepared with {name} {there}",
-                expected=f"{found}, as the scores of {scored.model} have it",
-                fix="give the --data that was scored, or score again: chatbench eval-chatbench MODEL",
-            )
+    scores = {name: found for name in prepared if (found := scored.signature.get(name)) is not None}
+    for each in differences(scores, {name: prepared[name] for name in scores}):
+        raise ChatbenchError(
+            f"{workspace.data}: prepared with {each.name} {each.other}",
+            expected=f"{each.one}, as the scores of {scored.model} have it",
+            fix="give the --data that was scored, or score again: chatbench eval-chatbench MODEL",
+        )
 
 
 def _run(model: str, workspace: Workspace, missing: list[str]) -> Run:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Study
 from chatbench.data.examples import RowFormat
@@ -218,13 +219,12 @@ def _prepared(
             "skip_bad_records": settings.skip_bad_records,
             "include_pilots": settings.include_pilots,
         }  # fmt: skip
-        for name, value in wanted.items():
-            if (found := getattr(manifest, name)) != value:
-                raise ChatbenchError(
-                    f"{workspace.data} holds splits with {name} {found}",
-                    expected=f"{name} {value}, as this run has it",
-                    fix="give another --data and --results, or make the splits again with: chatbench prepare-splits",
-                )
+        for each in differences({name: getattr(manifest, name) for name in wanted}, wanted):
+            raise ChatbenchError(
+                f"{workspace.data} holds splits with {each.name} {each.one}",
+                expected=f"{each.name} {each.other}, as this run has it",
+                fix="give another --data and --results, or make the splits again with: chatbench prepare-splits",
+            )
         clock.say(f"splits of {manifest.study_name} in {workspace.data}: as before")
         return manifest
     with clock.step("prepare"):
