@@ -35,9 +35,8 @@ from chatbench.core.settings import Settings
 from chatbench.data.examples import ExampleRow
 from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import EncodedRows
-from chatbench.models.loading import best_device, context_length, empty_model
+from chatbench.models.loading import best_device, context_length, empty_model, load_tokenizer
 from chatbench.models.precision import Format, resolve_precision
-from chatbench.models.random_models import byte_level_tokenizer
 from chatbench.models.tree_attention import attends_to_trees
 from chatbench.training.batches import default_pack_tokens, step_plan
 from chatbench.training.dry_run import (
@@ -143,7 +142,7 @@ def write_base(recipe: str, folder: Path, *, tiny: bool) -> Path:
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
-    byte_level_tokenizer().save_pretrained(folder)
+    load_tokenizer("package:tiny_base").save_pretrained(folder)
     return folder
 
 

@@ -7,21 +7,17 @@ from collections import Counter
 import pytest
 import torch
 from tests.support.chat_templates import chat_tokenizer
-from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.tiny_models import tiny_model
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import Turn
+from chatbench.core.records import AnswerProbabilities
 from chatbench.models.answer_probabilities import answer_reader
 from chatbench.models.encoding import encoder
 from chatbench.models.generation import Decoding, LocalGenerator
-from chatbench.models.loading import Loaded
-from chatbench.models.local_participants import LocalSimulator
-from chatbench.protocol.answers import FinalAnswer, clean_output, read_answer
-from chatbench.protocol.dialogue import AnswerProbabilities, Reply, Request
+from chatbench.protocol.answers import clean_output, read_answer
 from chatbench.protocol.plain_text import read_completion
-from chatbench.protocol.prompts import simulator_messages
 
 WORDS = ("<end>", "<unk>", "Answer", ":", " A", " B", " C", " D", " ", "B", "C", " Because", " (A)", " [END]", "hm")
 PROMPTS = [(1,), (1, 9, 3), (14, 14), (2, 3, 5)]
@@ -82,7 +78,8 @@ def enumerated(model: LlamaForCausalLM, prompt: tuple[int, ...], temperature: fl
         for row, prefix in enumerate(prefixes):
             for token, word in enumerate(WORDS):
                 if token == 0 or "[END]" in word or length == tokens - 1:
-                    outcome = read([*prefix, token]) if [*prefix, token][0] == WORDS.index("Answer") else "message"
+                    text, _ = read_completion("".join(WORDS[each] for each in (*prefix, token) if each > 1))
+                    outcome = outcome_of(text) if (*prefix, token)[0] == WORDS.index("Answer") else "message"
                     found[outcome] = found.get(outcome, 0.0) + float(chances[row, token])
                 else:
                     going_on.append((*prefix, token))
@@ -91,12 +88,8 @@ def enumerated(model: LlamaForCausalLM, prompt: tuple[int, ...], temperature: fl
     return found
 
 
-def read(tokens: list[int]) -> str:
-    text, _ = read_completion("".join(WORDS[token] for token in tokens if token > 1))
-    return outcome_of(read_answer(clean_output(text)))
-
-
-def outcome_of(answer: FinalAnswer | None) -> str:
+def outcome_of(text: str) -> str:
+    answer = read_answer(clean_output(text))
     return "message" if answer is None else answer.letter or "invalid"
 
 
@@ -124,7 +117,7 @@ def test_answers_come_as_often_as_they_are_said_to() -> None:
 
     said = made[0].answer
     assert said is not None
-    seen = Counter(outcome_of(read_answer(clean_output(text.text.strip()))) for text in made)
+    seen = Counter(outcome_of(text.text.strip()) for text in made)
     for letter, chance in zip("ABCD", said.letters, strict=True):
         expected = said.answering * chance
         assert seen[letter] / count == pytest.approx(expected, abs=4 * (expected * (1 - expected) / count) ** 0.5)
@@ -143,14 +136,12 @@ def test_reading_changes_no_text() -> None:
 
 
 def test_greedy_decoding_is_certain() -> None:
-    one = generator(temperature=0.0, max_tokens=5)
-
-    for made in one.generate(PROMPTS, [0] * len(PROMPTS)):
-        answer = read_answer(clean_output(made.text.strip()))
+    for made in generator(temperature=0.0, max_tokens=5).generate(PROMPTS, [0] * len(PROMPTS)):
+        outcome = outcome_of(made.text.strip())
         assert made.answer is not None
-        assert made.answer.answering == (answer is not None)
-        if answer is not None and answer.letter:
-            assert made.answer.letters["ABCD".index(answer.letter)] == 1.0
+        assert made.answer.answering == (outcome != "message")
+        if outcome in "ABCD":
+            assert made.answer.letters["ABCD".index(outcome)] == 1.0
 
 
 def test_one_prompt_alone_and_among_others_is_read_the_same() -> None:
@@ -164,29 +155,6 @@ def test_one_prompt_alone_and_among_others_is_read_the_same() -> None:
         assert isinstance(batched, AnswerProbabilities)
         assert single.answering == pytest.approx(batched.answering, rel=1e-9)
         assert single.letters == pytest.approx(batched.letters, rel=1e-9)
-
-
-def request(turns: list[Turn]) -> Request:
-    return Request(
-        "simulator", simulator_messages("What is 12 + 30?\nA. 42\nB. 41\nC. 7\nD. 12", turns), "q", 5, "turn"
-    )
-
-
-def test_a_first_turn_has_no_answer_and_later_ones_are_read_only_when_asked() -> None:
-    tokenizer = tiny_tokenizer()
-    loaded = Loaded(tiny_model("llama", vocabulary=len(tokenizer), context=512), tokenizer, "x", "w")
-    asked = LocalSimulator(loaded, "x", temperature=1.0, max_tokens=8, expected_answers=True)
-    not_asked = LocalSimulator(loaded, "x", temperature=1.0, max_tokens=8)
-    requests = [request([]), request([Turn("user", "what is 12 + 30"), Turn("assistant", "42")])]
-
-    first, later = asked.reply_all(requests)
-
-    assert isinstance(first, Reply)
-    assert isinstance(later, Reply)
-    assert first.answer is None
-    assert later.answer is not None
-    assert sum(later.answer.letters) <= 1 + 1e-9
-    assert [each.answer for each in not_asked.reply_all(requests) if isinstance(each, Reply)] == [None, None]
 
 
 def test_with_a_chat_template_the_answer_ends_at_the_templates_token() -> None:

@@ -6,17 +6,9 @@ from collections import Counter
 
 import pytest
 import torch
-from tests.support.chat_templates import chat_tokenizer
-from tests.support.tiny_models import ARCHITECTURES, Architecture, tiny_model, tiny_tokenizer
-from transformers import LlamaForCausalLM
+from tests.support.tiny_models import ARCHITECTURES, Architecture, reciting, tiny_model, tiny_tokenizer
 
-from chatbench.core.records import Message
-from chatbench.models.chat_template import ChatForm
 from chatbench.models.generation import Decoding, LocalGenerator, draw
-from chatbench.models.kv_cache import passes, shared_starts
-from chatbench.models.loading import Loaded
-from chatbench.models.local_participants import LocalAssistant, LocalSimulator, encode_plain_chat
-from chatbench.protocol.dialogue import Reply, Request
 from chatbench.protocol.plain_text import encode_completion
 
 TOKENIZER = tiny_tokenizer()
@@ -89,29 +81,6 @@ def test_equal_prompts_with_other_seeds_get_other_texts() -> None:
     assert len(set(texts)) == 8
 
 
-class Reciting(LlamaForCausalLM):
-    """A model that writes `script` after any prompt, by looking at the position only."""
-
-    script: list[int]
-    prompt_tokens: int
-
-    def forward(self, **inputs: torch.Tensor) -> object:  # type: ignore[override]
-        output = super().forward(**inputs)  # type: ignore[misc,arg-type]
-        positions = inputs["position_ids"][:, -1] - self.prompt_tokens + 1
-        output.logits.fill_(0.0)
-        for row, position in enumerate(positions.tolist()):
-            output.logits[row, -1, self.script[min(max(position, 0), len(self.script) - 1)]] = 100.0
-        return output
-
-
-def reciting(script: list[int], prompt_tokens: int) -> Reciting:
-    model = tiny_model("llama", vocabulary=len(TOKENIZER))
-    model.__class__ = Reciting
-    assert isinstance(model, Reciting)
-    model.script, model.prompt_tokens = script, prompt_tokens
-    return model
-
-
 def test_the_end_marker_stops_the_row_though_it_is_several_tokens() -> None:
     script = encode_completion(TOKENIZER, "is ] it 42 [END] and never this")
     marker = encode_completion(TOKENIZER, "is ] it 42 [END]")
@@ -145,8 +114,9 @@ def test_a_quarter_of_the_context_stays_free_for_new_tokens_and_no_prompt_is_cut
     assert (one.context, one.room) == ((32, 24) if architecture == "mistral" else (64, 48))
     assert made[0].tokens <= one.context // 4 or made[0].stopped
     assert made[1].tokens <= one.context - 1
-    with pytest.raises(ValueError, match=f"of 1 to {one.room} tokens"):
-        one.generate([[*range(6 + one.room)]], [1])
+    for prompt in ([*range(6 + one.room)], []):
+        with pytest.raises(ValueError, match=f"of 1 to {one.room} tokens"):
+            one.generate([prompt], [1])
 
 
 def test_inverse_transform_draws_each_token_as_often_as_it_is_likely() -> None:
@@ -165,73 +135,3 @@ def test_a_token_of_probability_zero_is_never_drawn() -> None:
 
     assert draw(logits, 1.0, torch.tensor([0.0])).tolist() == [1]
     assert draw(logits, 1.0, torch.tensor([1.0 - 1e-16])).tolist() == [1]
-
-
-def test_a_prompt_joins_the_ones_it_shares_more_with() -> None:
-    # Two questions with the same instruction (two tokens): one start for all would throw away what each question has.
-    first, second = [(1, 2, 3, 4, 5, end) for end in (6, 7)], [(1, 2, 8, 9, 10, end) for end in (6, 7)]
-
-    assert set(shared_starts([*first, *second], least=2).values()) == {5}
-    # A newcomer that shares less costs what the others save: 2 of 3 members times 3 tokens are 6, 2 x 3 are no less.
-    assert shared_starts([(1, 2, 3, 4, 5), (1, 2, 3, 4, 6), (1, 2, 3, 9)], least=2)[1, 2, 3, 9] == 3
-    assert shared_starts([(1, 2, 3, 4, 5), (1, 2, 3, 4, 6), (1, 9, 9, 9)], least=1)[1, 9, 9, 9] == 0
-    assert shared_starts([(1, 2), (1, 2, 3)], least=2) == {(1, 2): 0, (1, 2, 3): 0}  # one token stays out
-
-
-def test_passes_hold_every_row_once_within_their_tokens_and_waste_little_on_padding() -> None:
-    # One pass of all rows, as long as the longest, is the likely mistake: 4,000 columns in place of 1,390.
-    lengths = [1000] + [10] * 39
-
-    assert passes(lengths) == [[0], [*range(1, 40)]]
-    assert [len(each) for each in passes([3000, 3000, 3000])] == [1, 1, 1]
-    assert [len(each) for each in passes([10, 11, 12])] == [3]
-
-
-def test_an_empty_prompt_is_refused() -> None:
-    with pytest.raises(ValueError, match="of 1 to"):
-        generator().generate([[]], [0])
-
-
-def request(*contents: str, participant: str = "simulator") -> Request:
-    roles = ("system", "user", "assistant", "user")
-    messages = tuple(Message(role, text) for role, text in zip(roles, contents, strict=False))  # type: ignore[arg-type]
-    return Request(participant, messages, "q", 5, "turn")  # type: ignore[arg-type]
-
-
-def test_a_local_simulator_reads_the_plain_text_form_and_states_its_weights() -> None:
-    loaded = Loaded(tiny_model("gpt2", vocabulary=len(TOKENIZER)), TOKENIZER, "/secret/path", "sha256:1")
-    simulator = LocalSimulator(loaded, "tiny split_0", temperature=1.0, max_tokens=8)
-
-    first, second = simulator.reply_all([request("What is 12 + 30?", "Generate")] * 2)
-
-    assert first == second
-    assert isinstance(first, Reply)
-    assert first.tokens <= 8
-    assert simulator.identity["weights"] == "sha256:1"
-    assert "/secret" not in str(simulator.identity)
-
-
-def test_an_assistant_without_a_chat_template_gets_plain_text() -> None:
-    loaded = Loaded(tiny_model("llama", vocabulary=len(TOKENIZER)), TOKENIZER, "x", "w")
-    assistant = LocalAssistant(loaded, "x", temperature=0.7, max_tokens=8)
-
-    assert isinstance(assistant.reply_all([request("S", "hi", participant="assistant")])[0], Reply)
-    ids = encode_plain_chat(TOKENIZER, request("S", "hi", "yes?", "12").messages)
-    assert TOKENIZER.decode(ids) == "S\n\nUser: hi\n\nAssistant: yes?\n\nUser: 12\n\nAssistant:"
-
-
-def test_a_simulator_of_a_chat_template_ends_its_turn_at_the_templates_token_and_nowhere_else() -> None:
-    # "[END]" is only text here; the tokenizer's own end token is another than the one that ends a turn.
-    tokenizer = chat_tokenizer()
-    messages = request("What is 12 + 30?", "Generate").messages
-    script = [*encode_completion(tokenizer, "what is [END] 12"), *tokenizer.convert_tokens_to_ids(["<|im_end|>"]), 5, 6]
-    model = reciting(script, len(ChatForm(tokenizer).prompt_ids(messages)))
-    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-
-    simulator = LocalSimulator(Loaded(model, tokenizer, "x", "w"), "x", temperature=0.0, max_tokens=60, template="chat")
-    (reply,) = simulator.reply_all([request("What is 12 + 30?", "Generate")])
-
-    assert tokenizer.convert_tokens_to_ids("<|im_end|>") != tokenizer.eos_token_id
-    prompt_tokens = model.prompt_tokens
-    assert reply == Reply("what is [END] 12", tokens=len(script) - 2, stopped=True, prompt_tokens=prompt_tokens)
-    assert str(simulator.identity["form"]).startswith("chat template ")

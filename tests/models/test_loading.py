@@ -1,4 +1,4 @@
-"""Quantised bases and adapters are loaded as they were trained, or refused."""
+"""Models and tokenizers from folders: what identifies them, what is refused, and bases that were quantised in training."""
 
 from __future__ import annotations
 
@@ -9,13 +9,89 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support.tiny_models import save_tiny_model, tiny_model, tiny_tokenizer
+from tests.support.tiny_models import ARCHITECTURES, save_tiny_model, tiny_model, tiny_tokenizer
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.settings import Settings
-from chatbench.models.loading import load, load_base
+from chatbench.models.loading import context_length, load, load_base, load_tokenizer, parameter_count
 from chatbench.models.precision import Bits, refuse_unless_possible
 from chatbench.training.run import with_adapters
+
+
+def test_a_saved_folder_loads_and_says_what_it_is(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "m", "gpt2")
+
+    loaded = load(str(folder), device="cpu")
+
+    assert context_length(loaded.model) == 256
+    assert parameter_count(str(folder)) == sum(p.numel() for p in loaded.model.parameters())
+    assert loaded.weights.startswith("sha256:")
+    assert loaded.tokenizer.pad_token == loaded.tokenizer.eos_token  # GPT-2 has no padding token
+
+
+def test_special_tokens_written_in_a_chat_are_only_text(tmp_path: Path) -> None:
+    # As a special token it would end the sequence in the middle of what a person wrote.
+    tokenizer = load_tokenizer(str(save_tiny_model(tmp_path / "m")))
+
+    assert len(tokenizer.encode("<|endoftext|>")) > 1
+    assert tokenizer.decode(tokenizer.encode("<|endoftext|>")) == "<|endoftext|>"
+
+
+def test_the_same_weights_under_another_configuration_are_another_model(tmp_path: Path) -> None:
+    # Llama and Mistral of one seed have equal tensors; the sliding window makes them two models.
+    llama, mistral = (load(str(save_tiny_model(tmp_path / name, name)), device="cpu") for name in ARCHITECTURES[1:])
+
+    assert llama.weights != mistral.weights
+
+
+def test_random_weights_depend_on_the_seed_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first = load("random:tiny_base", seed=3, device="cpu")
+    torch.rand(7)
+    second, other = load("random:tiny_base", seed=3, device="cpu"), load("random:tiny_base", seed=4, device="cpu")
+
+    weights = [next(each.model.parameters()) for each in (first, second, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    torch.manual_seed(5)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("file", "renamed", "reason"),
+    [
+        ("tokenizer.json", "other.json", "without a tokenizer"),
+        ("model.safetensors", "pytorch_model.bin", "pickle"),
+        ("model.safetensors", "other", "no weights"),
+        ("config.json", "other.json", "not a model folder"),
+    ],
+)
+def test_a_folder_that_lacks_a_file_is_refused_with_what_it_lacks(
+    file: str, renamed: str, reason: str, tmp_path: Path
+) -> None:
+    folder = save_tiny_model(tmp_path / "m")
+    (folder / file).rename(folder / renamed)
+
+    with pytest.raises(ChatbenchError, match=reason):
+        load(str(folder))
+
+
+def test_half_written_weights_are_refused(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "m")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    for damaged in (b"", whole[:5], whole[:100], whole[:-1], whole[: len(whole) // 2], whole + b"0"):
+        weights.write_bytes(damaged)
+        with pytest.raises(ChatbenchError, match="half-written"):
+            load(str(folder))
+
+
+def test_a_hub_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    with pytest.raises(ChatbenchError, match="hub cannot be reached"):
+        load("nobody/has-this-model")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +145,7 @@ def test_an_adapter_that_lacks_a_layer_of_the_base_is_refused(tmp_path: Path) ->
     stored = load_file(adapter / "adapter_model.safetensors")
     save_file({n: t for n, t in stored.items() if ".layers.0." in n}, adapter / "adapter_model.safetensors")
 
-    with pytest.raises(ChatbenchError, match="4 of its parts are missing"):
+    with pytest.raises(ChatbenchError, match="4 tensors are missing"):
         load(str(adapter), device="cpu")
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbench.models.prefix_tree import PrefixTree, ScoredSequence, prefix_tree, prefix_trees
-from chatbench.models.tree_attention import attended_pairs, block_mask, tree_blocks
+from chatbench.models.tree_attention import block_mask, tree_blocks
 
 
 def sequence(tokens: str) -> ScoredSequence:
@@ -62,16 +62,9 @@ def test_the_drawn_example_is_laid_out_as_drawn() -> None:
     assert "".join(map(chr, tree.tokens)) == "abcXYZd"
     assert tree.depths.tolist() == [0, 1, 2, 3, 3, 4, 2]
     assert tree.ends.tolist() == [7, 7, 6, 4, 6, 6, 7]
+    # A branch point has a target for every branch: a row of shifted labels would lose one of X and Y.
     edges = zip(tree.edge_parents.tolist(), map(chr, tree.edge_targets), strict=True)
     assert list(edges) == [(2, "X"), (3, "."), (2, "Y"), (4, "Z"), (5, "."), (6, "W")]
-
-
-def test_a_branch_point_predicts_one_target_for_every_branch() -> None:
-    # A row of shifted labels has one label for each token, so folding by rows loses one of the two.
-    tree = prefix_tree([sequence("abX"), sequence("abY")])
-
-    assert tree.tokens.tolist() == [ord("a"), ord("b")]
-    assert sorted(zip(tree.edge_parents.tolist(), map(chr, tree.edge_targets), strict=True)) == [(1, "X"), (1, "Y")]
 
 
 @given(scored_sequences())
@@ -106,9 +99,7 @@ def test_the_cut_is_where_the_least_is_repeated() -> None:
     family = [sequence(f"abcdefgh{each}X") for each in "ijk"]
 
     assert sorted(map(len, prefix_trees([*family, apart], budget=11))) == [1, 11]
-
-
-def test_a_sequence_longer_than_the_budget_is_a_tree_of_its_own() -> None:
+    # A sequence longer than the budget is a tree of its own.
     assert sorted(map(len, prefix_trees([sequence("abcdefX"), sequence("aY")], budget=3))) == [1, 6]
 
 
@@ -151,4 +142,6 @@ def test_blocks_cost_what_the_tree_needs_and_not_the_square_of_its_nodes() -> No
     needed = 100 * 101 // 2 + 10 * (50 * 100 + 50 * 51 // 2)
 
     assert len(tree) == 600
-    assert needed <= attended_pairs(tree_blocks(tree, 64)) < 1.3 * needed < 0.25 * 600 * 600
+    blocks = tree_blocks(tree, 64)
+    products = sum(len(block) * (len(block) + sum(len(blocks[i]) for i in block.context)) for block in blocks)
+    assert needed <= products < 1.3 * needed < 0.25 * 600 * 600

@@ -140,19 +140,16 @@ def test_other_architectures_read_trees_too() -> None:
         assert_equal(model, 2e-5)
 
 
-def test_a_model_that_caps_its_attention_is_refused_with_the_reason() -> None:
+def test_what_cannot_be_trained_on_trees_is_refused_with_the_reason() -> None:
     with pytest.raises(ChatbenchError, match="caps its attention scores"):
         refuse_unsuited(Gemma2ForCausalLM(Gemma2Config(**SMALL)), "blocks")
-
-
-def test_flex_attention_is_refused_where_it_cannot_train() -> None:
     with pytest.raises(ChatbenchError, match="packed_attention = 'flex' on cpu"):
         refuse_unsuited(tiny_model("llama"), "flex")
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_flex_attention_sees_the_same(architecture: Architecture) -> None:
-    # On a processor FlexAttention has no backward pass; its mask is what is tested.
+    # On a CPU FlexAttention has no backward pass; its mask is what is tested.
     model = tiny_model(architecture, context=64 if architecture == "mistral" else 256).eval()
     examples = conversation_like()
 

@@ -95,3 +95,26 @@ def score_examples(
 ) -> list[TokenLoss]:
     """The losses of the rows that fit the model's context, in plain text, in their order."""
     return score_rows(model, encode_rows(tokenizer, rows, context_length(model)), batch_tokens=batch_tokens)
+
+
+class Reciting(LlamaForCausalLM):
+    """A model that writes `script` after any prompt, by looking at the position only."""
+
+    script: list[int]
+    prompt_tokens: int
+
+    def forward(self, **inputs: torch.Tensor) -> object:  # type: ignore[override]
+        output = super().forward(**inputs)  # type: ignore[misc,arg-type]
+        positions = inputs["position_ids"][:, -1] - self.prompt_tokens + 1
+        output.logits.fill_(0.0)
+        for row, position in enumerate(positions.tolist()):
+            output.logits[row, -1, self.script[min(max(position, 0), len(self.script) - 1)]] = 100.0
+        return output
+
+
+def reciting(script: list[int], prompt_tokens: int) -> Reciting:
+    model = tiny_model("llama", vocabulary=len(tiny_tokenizer()))
+    model.__class__ = Reciting
+    assert isinstance(model, Reciting)
+    model.script, model.prompt_tokens = script, prompt_tokens
+    return model

@@ -1,6 +1,6 @@
-"""Models: loading, loss, scoring, generation, endpoints. With `training` and `publishing` the only rooms with torch.
+"""Models on this machine: loading, prefix trees, loss, generation, participants. Below training, all that imports torch.
 
-Nothing is reported to anybody: the hub's telemetry is switched off before any library that has it is imported.
+The hub's telemetry is switched off before any library that has it is imported: nothing is reported to anybody.
 """
 
 import logging

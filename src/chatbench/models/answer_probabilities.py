@@ -1,7 +1,7 @@
 r"""How likely a simulator's next turn is to be an answer, and which one, from its own next-token probabilities.
 
-A sampled letter is one draw; its probability is known before it is drawn. After each prompt the model is shown the
-tokens that begin an answer as it learnt them (`Answer:`), and its probabilities are read on the way:
+After each prompt the model is shown the tokens that begin an answer as it learnt them (`Answer:`), and its
+probabilities are read on the way:
 
     answering   p("Answer") * p(":" after it) * p(the next token makes it an answer)
     letters     p(the next token gives that letter) / p(the next token makes it an answer)
@@ -14,10 +14,9 @@ is right. Then `p = P(Y = 1 | H, T, it answered)` is the probability of the righ
 whatever way chats come to their ends E[p] = E[Y] and Var[p] = Var[Y] - E[p (1 - p)]: the same mean, and less variance
 by what the last draw adds (Rao-Blackwell). Nothing else about a chat changes: sampled and expected come from one run.
 
-Why not add up p(answering) * p(right letter) over all steps that a chat reached? The sum has the same mean too, but is
-no conditional expectation of Y: the probabilities of answering along one chat do not add up to 1 (only their mean over
-chats does), and how far they are from it is noise that `p` does not have. With one p at every step and probability h of
-answering at each, p has no variance, the sum has p^2 (1 - h).
+The sum of p(answering) * p(right letter) over all steps that a chat reached has the same mean, but more variance: the
+probabilities of answering along one chat add up to 1 only in their mean over chats. With one p at every step and
+probability h of answering at each, p has no variance, the sum has p^2 (1 - h).
 
 What is neglected: other tokens for the same text ("An", "swer") and quotes before it, which a model that was fine-tuned
 on one spelling gives next to nothing; white space of more than one character; and a marker of the end that follows the
@@ -70,19 +69,11 @@ class AnswerReader:
             tokens: shape (rows,), the prompts' last tokens.
         """
         shown = torch.tensor([*self.path, *([self.space[0]] if self.space else [])], device=tokens.device)
-        columns = torch.cat([tokens[:, None], shown.expand(len(tokens), -1)], dim=1)
-        logits = prefill.columns(columns, padding, cache, logits=columns.shape[1])
-        cache.crop(-columns.shape[1])
-        return self.probabilities(logits, temperature)
-
-    def probabilities(self, logits: torch.Tensor, temperature: float) -> list[AnswerProbabilities]:
-        """From the logits after the prompt, after each token of the path, and after the space, if there is one.
-
-        Args:
-            logits: shape (rows, columns, vocabulary).
-        """
-        columns = list(logits.unbind(1))
-        before = torch.ones(len(logits), dtype=torch.float64, device="cpu")
+        inputs = torch.cat([tokens[:, None], shown.expand(len(tokens), -1)], dim=1)
+        # After the prompt, after each token of the path, and after the space, if there is one.
+        columns = prefill.columns(inputs, padding, cache, logits=inputs.shape[1]).unbind(1)
+        cache.crop(-inputs.shape[1])
+        before = torch.ones(len(tokens), dtype=torch.float64, device="cpu")
         for column, token in zip(columns, self.path, strict=False):
             before *= _probabilities(column, temperature)[:, token].double().cpu()
         after = _probabilities(columns[len(self.path)], temperature)
@@ -150,18 +141,14 @@ def _path(form: PlainForm | ChatForm) -> tuple[int, ...]:
 
 def _kinds(texts: Sequence[str], stop: Sequence[str], ends: frozenset[int], vocabulary: int) -> torch.Tensor:
     """Shape (vocabulary, kinds), one-hot: the kind of the turn that is written when each token has been."""
-    kinds = [_NO_ANSWER if token in ends else _kind(text, stop) for token, text in enumerate(texts)]
-    kinds += [_NO_ANSWER] * (vocabulary - len(kinds))
+    kinds = [_NO_ANSWER] * vocabulary
+    for token, text in enumerate(texts):
+        for marker in stop:
+            text = text.partition(marker)[0]
+        answer = read_answer(clean_output(text))
+        if answer is not None and token not in ends:
+            kinds[token] = _INVALID if answer.letter is None else LETTERS.index(answer.letter)
     return torch.nn.functional.one_hot(torch.tensor(kinds), _CLASSES).double()
-
-
-def _kind(text: str, stop: Sequence[str]) -> int:
-    for marker in stop:
-        text = text.partition(marker)[0]
-    answer = read_answer(clean_output(text))
-    if answer is None:
-        return _NO_ANSWER
-    return _INVALID if answer.letter is None else LETTERS.index(answer.letter)
 
 
 def _probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -1,15 +1,13 @@
-"""Prompts into attention keys and values, what they share computed once.
-
-Prompts that start alike (one question, many simulated people) are computed once: equal prompts wholly, similar ones up
-to where they part. Every forward pass has the past of its rows padded on the left and their new tokens on the right,
-so that each row's own slots are adjacent.
-
-Attention keys and values of single sequences, and the padded cache that a batch of them needs.
+"""Attention keys and values of prompts: what prompts share is computed once, and a batch gets them in one cache.
 
 A `Past` holds one sequence's keys and values without padding; every sequence that starts with the same tokens can share
 it. `padded_cache` copies several behind left padding into the cache object that a transformers model takes, once:
-copies and fresh memory, not arithmetic, are what a small model waits for. For decoders whose layers all keep their
-whole past (GPT-2, Llama, Mistral within its window).
+copies and fresh memory, not arithmetic, are what a small model waits for.
+
+`Prefill` computes prompts that start alike (one question, many simulated people) once: equal prompts wholly, similar
+ones up to where they part. Every forward pass has the past of its rows padded on the left and their new tokens on the
+right, so that each row's own slots are adjacent. For decoders whose layers all keep their whole past (GPT-2, Llama,
+Mistral within its window).
 """
 
 from __future__ import annotations
@@ -24,7 +22,13 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
 SPARE_TOKENS = 32
-"""Room that a cache layer makes at once: a copy of the whole cache per 32 tokens in place of one per token."""
+"""Memory that a cache layer reserves at once: a copy of the whole cache per 32 tokens in place of one per token."""
+PREFILL_TOKENS = 4096
+"""Prompt tokens per forward pass: more only falls out of the CPU's cache."""
+PASS_TOKENS = 128
+"""A forward pass costs about as much as so many tokens, before it computes any (measured on the packaged model)."""
+LEAST_SHARED = 8
+"""A start of fewer tokens is not worth a pass of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +44,14 @@ class Past:
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers has no types here
-    """A cache layer that writes new tokens into spare room in place of copying itself for each."""
+    """A cache layer that writes new tokens into spare memory in place of copying itself for each."""
 
     keys: torch.Tensor
     values: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
-        self._room: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._reserved: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: object, **_kwargs: object
@@ -56,45 +60,41 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transforme
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
-        if self._room is None or self._room[0].shape[-2] < end:
-            self._room = (_roomier(self.keys, key_states, end), _roomier(self.values, value_states, end))
-        self._room[0][:, :, start:end] = key_states
-        self._room[1][:, :, start:end] = value_states
-        self._show(end)
+        if self._reserved is None or self._reserved[0].shape[-2] < end:
+            self._reserved = (_grown(self.keys, key_states, end), _grown(self.values, value_states, end))
+        self._reserved[0][:, :, start:end] = key_states
+        self._reserved[1][:, :, start:end] = value_states
+        self.keys, self.values = (states[:, :, :end] for states in self._reserved)
         return self.keys, self.values
 
     def fill(self, keys: Sequence[torch.Tensor | None], values: Sequence[torch.Tensor | None], width: int) -> None:
         """Takes one row per entry, each of shape (heads, tokens <= width, head width), padded on the left."""
         some = next(row for row in keys if row is not None)
         self.lazy_initialization(some, some)
-        self._room = (_padded(keys, some, width), _padded(values, some, width))
-        self._show(width)
+        self._reserved = (_padded(keys, some, width), _padded(values, some, width))
+        self.keys, self.values = (states[:, :, :width] for states in self._reserved)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         super().batch_select_indices(indices)
-        self._room = None
-
-    def _show(self, end: int) -> None:
-        assert self._room is not None  # for the type checker: both callers have just set it
-        self.keys, self.values = self._room[0][:, :, :end], self._room[1][:, :, :end]
+        self._reserved = None
 
 
-def _roomier(old: torch.Tensor, new: torch.Tensor, end: int) -> torch.Tensor:
+def _grown(old: torch.Tensor, new: torch.Tensor, end: int) -> torch.Tensor:
     rows, heads, _, width = new.shape
-    room = new.new_empty(rows, heads, end + SPARE_TOKENS, width)
+    grown = new.new_empty(rows, heads, end + SPARE_TOKENS, width)
     if old.numel():
-        room[:, :, : old.shape[-2]] = old
-    return room
+        grown[:, :, : old.shape[-2]] = old
+    return grown
 
 
 def _padded(rows: Sequence[torch.Tensor | None], some: torch.Tensor, width: int) -> torch.Tensor:
-    room = some.new_empty(len(rows), some.shape[0], width + SPARE_TOKENS, some.shape[2])
-    for place, row in zip(room, rows, strict=True):
+    padded = some.new_empty(len(rows), some.shape[0], width + SPARE_TOKENS, some.shape[2])
+    for place, row in zip(padded, rows, strict=True):
         start = width - (0 if row is None else row.shape[1])
         place[:, :start] = 0  # padding is masked, but what is there by chance may be NaN, and 0 times NaN is NaN
         if row is not None:
             place[:, start:width] = row
-    return room
+    return padded
 
 
 def padded_cache(layers: int, pasts: Sequence[Past | None]) -> tuple[DynamicCache, list[int]]:
@@ -109,26 +109,6 @@ def padded_cache(layers: int, pasts: Sequence[Past | None]) -> tuple[DynamicCach
             keys = [past.keys[index] if past else None for past in pasts]
             layer.fill(keys, [past.values[index] if past else None for past in pasts], width)
     return cache, [width - length for length in lengths]
-
-
-def unpadded_rows(cache: DynamicCache, starts: Sequence[int], ends: Sequence[int]) -> list[Past]:
-    """Each row's slots `starts[row]:ends[row]`, as views: they keep the cache's memory alive."""
-    layers = cast("list[GrowingLayer]", cache.layers)
-    return [
-        Past(
-            tuple(layer.keys[row, :, start:end] for layer in layers),
-            tuple(layer.values[row, :, start:end] for layer in layers),
-        )
-        for row, (start, end) in enumerate(zip(starts, ends, strict=True))
-    ]
-
-
-PREFILL_TOKENS = 4096
-"""Prompt tokens per forward pass: more only falls out of the processor's cache."""
-PASS_TOKENS = 128
-"""A forward pass costs about as much as so many tokens, before it computes any (measured on the packaged model)."""
-LEAST_SHARED = 8
-"""A start of fewer tokens is not worth a pass of its own."""
 
 
 class Prefill:
@@ -158,15 +138,17 @@ class Prefill:
         """Keys and values of each past followed by its sequence."""
         extended: dict[int, Past] = {}
         for rows in passes([len(sequence) for sequence in sequences]):
-            extended.update(zip(rows, self._pass([pasts[r] for r in rows], [sequences[r] for r in rows]), strict=True))
+            batch = [sequences[row] for row in rows]
+            cache, padding = padded_cache(self.layers, [pasts[row] for row in rows])
+            past_slots, width = cache.get_seq_length(), max(map(len, batch))
+            tokens = torch.tensor([[*ids, *[ids[-1]] * (width - len(ids))] for ids in batch], device=self.model.device)
+            self.columns(tokens, torch.tensor(padding, device=self.model.device), cache)
+            layers = cast("list[GrowingLayer]", cache.layers)
+            for place, (row, start, ids) in enumerate(zip(rows, padding, batch, strict=True)):
+                slots = slice(start, past_slots + len(ids))  # views: they keep the cache's memory alive
+                keys = tuple(layer.keys[place, :, slots] for layer in layers)
+                extended[row] = Past(keys, tuple(layer.values[place, :, slots] for layer in layers))
         return [extended[row] for row in range(len(sequences))]
-
-    def _pass(self, pasts: Sequence[Past | None], sequences: Sequence[tuple[int, ...]]) -> list[Past]:
-        cache, padding = padded_cache(self.layers, pasts)
-        past_slots, width = cache.get_seq_length(), max(map(len, sequences))
-        tokens = torch.tensor([[*ids, *[ids[-1]] * (width - len(ids))] for ids in sequences], device=self.model.device)
-        self.columns(tokens, torch.tensor(padding, device=self.model.device), cache)
-        return unpadded_rows(cache, padding, [past_slots + len(ids) for ids in sequences])
 
     def columns(
         self, tokens: torch.Tensor, padding: torch.Tensor, cache: DynamicCache, *, logits: int = 1

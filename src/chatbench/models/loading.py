@@ -34,7 +34,7 @@ from chatbench.models.precision import (
     quantised_bits,
     refuse_unless_possible,
 )
-from chatbench.models.random_models import byte_level_tokenizer, default_shape, random_model
+from chatbench.models.random_models import random_model
 from chatbench.models.run_record import read_record
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
@@ -48,9 +48,9 @@ _OFFLINE = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model with its tokenizer, ready for use, and what identifies it.
+    """A model with its tokenizer, ready for use.
 
-    `weights` names the exact weights: `ID@COMMIT` for a hub model, a SHA-256 for a folder, the seed for a random one;
+    `weights` identifies the weights: `ID@COMMIT` for a hub model, a SHA-256 for a folder, the seed for a random one;
     for an adapter, its own and its base's, and the base's bits where it is quantised.
     """
 
@@ -58,10 +58,6 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
     source: str
     weights: str
-
-    @property
-    def tokenizer_hash(self) -> str:
-        return tokenizer_hash(self.tokenizer)
 
 
 def load(
@@ -112,7 +108,7 @@ def load_base(
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of shards; untyped
     tokenizer = load_tokenizer(source, revision=revision)
     if source.startswith("random:"):
-        drawn: Any = random_model(_configured_in(source), tokenizer, seed)
+        drawn: Any = random_model(cast(Path, _configured_in(source)), seed)
         return Loaded(fuse_activations(drawn.to(dtype)), tokenizer, source, f"{source}#{seed}")
     folder = local_folder(source)
     if folder is not None:
@@ -124,8 +120,8 @@ def load_base(
         model = AutoModelForCausalLM.from_pretrained(str(folder or source), revision=revision, **options)
     if bits is not None:
         hold_as_trained(model)
-    commit = getattr(model.config, "_commit_hash", None)
-    weights = weights_hash(folder) if folder is not None else f"{source}@{commit or 'unknown'}"
+    commit = getattr(model.config, "_commit_hash", None) or "unknown"
+    weights = f"{source}@{commit}" if folder is None else weights_hash(folder)
     return Loaded(fuse_activations(model), tokenizer, source, weights)
 
 
@@ -138,8 +134,6 @@ def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTok
         ChatbenchError: the source has no tokenizer.
     """
     folder = _configured_in(source)
-    if folder is None and source.startswith("random:"):
-        return byte_level_tokenizer()
     if folder is not None and not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise ChatbenchError(
             f"{folder}: a model folder without a tokenizer",
@@ -231,12 +225,8 @@ def empty_model(source: str) -> PreTrainedModel:
     Raises:
         ChatbenchError: there is no such model, or it is not a causal language model.
     """
-    folder = _configured_in(source)
     with named_errors(source):
-        if folder is None and source.startswith("random:"):
-            config: Any = default_shape(len(byte_level_tokenizer()))
-        else:
-            config = AutoConfig.from_pretrained(str(folder or source), trust_remote_code=False)
+        config = AutoConfig.from_pretrained(str(_configured_in(source) or source), trust_remote_code=False)
         with torch.device("meta"):
             return cast(PreTrainedModel, AutoModelForCausalLM.from_config(config, trust_remote_code=False))  # type: ignore[no-untyped-call]  # transformers
 
@@ -270,27 +260,23 @@ def local_folder(source: str) -> Path | None:
 
 
 def _configured_in(source: str) -> Path | None:
-    """As `local_folder`, but for random weights the packaged folder with their shape and tokenizer, if there is one."""
+    """As `local_folder`, but for random weights the packaged folder with their shape and tokenizer."""
     kind, _, name = source.partition(":")
     if kind not in ("package", "random"):
         path = Path(source).expanduser()
         return path if path.is_dir() else None
     folder = Path(str(resources.files("chatbench") / name))
-    if (folder / "config.json").is_file():
-        return folder
-    if kind == "package":
-        raise ChatbenchError(
-            f"the package has no model {name!r}", fix="install chatbench again, or use the recipe tiny-random"
-        )
-    return None
+    if not (folder / "config.json").is_file():
+        raise ChatbenchError(f"the package has no model {name!r}", fix="install chatbench again")
+    return folder
 
 
 def known_weights(source: str, seed: int) -> str | None:
     """What `Loaded.weights` will be, without loading; None for a hub model, whose commit only the hub knows."""
+    if source.startswith("random:"):
+        return f"{source}#{seed}"
     folder = local_folder(source)
-    if folder is not None:
-        return weights_hash(folder)
-    return f"{source}#{seed}" if source.startswith("random:") else None
+    return None if folder is None else weights_hash(folder)
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:

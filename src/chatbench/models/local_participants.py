@@ -22,7 +22,7 @@ from chatbench.models.answer_probabilities import AnswerReader, answer_reader
 from chatbench.models.chat_template import PROBE, ChatTemplate, tokenizer_name
 from chatbench.models.encoding import encoder
 from chatbench.models.generation import Decoding, Generated, LocalGenerator
-from chatbench.models.loading import Loaded
+from chatbench.models.loading import Loaded, tokenizer_hash
 from chatbench.protocol.dialogue import Failure, Reply, Request
 from chatbench.protocol.plain_text import encode_prompt
 from chatbench.protocol.prompts import USERLM_END
@@ -56,7 +56,7 @@ class _LocalParticipant:
             "kind": "local",
             "name": name,
             "weights": loaded.weights,
-            "tokenizer": loaded.tokenizer_hash,
+            "tokenizer": tokenizer_hash(loaded.tokenizer),
             "dtype": str(loaded.model.dtype).removeprefix("torch."),
             "temperature": decoding.temperature,
             "max_tokens": decoding.max_new_tokens,

@@ -2,7 +2,7 @@
 
 Random weights depend on the seed alone, not on what was drawn before, and leave the global generators untouched.
 
-`random_model` has the packaged tiny base's shape, or a default. `make_scratch_base` writes one of the three published
+`random_model` has the shape of a packaged model. `make_scratch_base` writes one of the three published
 architectures, with a tokenizer from a split's training side only, where no pretrained base can be had: what such a
 model shows after fine-tuning, it learned from the study's chats alone.
 """
@@ -21,7 +21,6 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
@@ -31,8 +30,6 @@ from chatbench.data.examples import read_examples
 Shape = Literal["gpt2", "mistral", "llama"]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 END_OF_TEXT = "<|end|>"
-_ENDS: dict[str, Any] = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0, "tie_word_embeddings": False}
-"""Embeddings are untied: tied ones do not learn to copy at this size."""
 
 
 def make_scratch_base(
@@ -70,22 +67,24 @@ def make_scratch_base(
 def _scratch_config(shape: str, vocabulary: int, width: int, layers: int) -> Any:
     """Heads of 32, a context of 1,024 tokens, no dropout; in Mistral and Llama two heads share keys and values."""
     heads, context = width // 32, 1024
+    # Tied embeddings do not learn to copy at this size.
+    ends: dict[str, Any] = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0, "tie_word_embeddings": False}
     if shape == "gpt2":
         return GPT2Config(
             vocab_size=vocabulary, n_embd=width, n_layer=layers, n_head=heads, n_positions=context, resid_pdrop=0.0,
-            embd_pdrop=0.0, attn_pdrop=0.0, **_ENDS,
+            embd_pdrop=0.0, attn_pdrop=0.0, **ends,
         )  # fmt: skip
     common = {
         "vocab_size": vocabulary, "hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": layers,
         "num_attention_heads": heads, "num_key_value_heads": max(1, heads // 2), "max_position_embeddings": context,
-        **_ENDS,
+        **ends,
     }  # fmt: skip
     return MistralConfig(**common, sliding_window=context) if shape == "mistral" else LlamaConfig(**common)
 
 
-def random_model(shape: Path | None, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    """A model with random weights; `shape` is a folder with a config.json, None for a default of 1 million weights."""
-    return _drawn(AutoConfig.from_pretrained(str(shape)) if shape else default_shape(len(tokenizer)), seed)
+def random_model(shape: Path, seed: int) -> PreTrainedModel:
+    """A model with random weights; `shape` is a folder with its config.json."""
+    return _drawn(AutoConfig.from_pretrained(str(shape)), seed)
 
 
 def _drawn(config: Any, seed: int) -> PreTrainedModel:
@@ -93,22 +92,3 @@ def _drawn(config: Any, seed: int) -> PreTrainedModel:
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]  # untyped
         return cast(PreTrainedModel, model)
-
-
-def default_shape(vocabulary: int) -> LlamaConfig:
-    """Llama shape, width 128, 4 layers, untied embeddings."""
-    return LlamaConfig(
-        vocab_size=vocabulary, hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=4096, **_ENDS,
-    )  # fmt: skip
-
-
-def byte_level_tokenizer() -> PreTrainedTokenizerBase:
-    """A tokenizer of 256 bytes and one end token: any text passes, one token a byte."""
-    alphabet = [END_OF_TEXT, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    backend = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(alphabet)}, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers has no types here
-        tokenizer_object=backend, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT, split_special_tokens=True
-    )

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
-from chatbench.core import configurations
+from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json
 from chatbench.core.resolved_settings import Resolved
@@ -23,13 +23,23 @@ RESOLVED_SETTINGS = "resolved_settings.json"
 LOG = "trainer_log.jsonl"
 LOSS_CURVE = "loss_curve.png"
 
-_SAME_WHEN_RESUMED = ("base", "settings_hash", "train_sha256", "base_weights", "precision", "processes")
+_LABELS = {
+    "train_sha256": "training data", "base": "base", "base_weights": "weights of the base", "precision": "precision",
+    "processes": "processes",
+}  # fmt: skip
+"""Beside the settings, what a run that is continued must share with the one before."""
 
 
 def record_of(
     resolved: Resolved, *, base_weights: str, tokenizer: str, train_sha256: str, precision: str, processes: int
 ) -> dict[str, Any]:
     """Everything that the result of a run depends on; no time, no path, no secret."""
+    versions = {"python": platform.python_version()}
+    for name in ("chatbench", "torch", "transformers", "tokenizers", "peft", "accelerate", "bitsandbytes"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
     return {
         "model": resolved.model,
         "recipe": resolved.recipe,
@@ -42,20 +52,8 @@ def record_of(
         "origins": dict(resolved.origins),
         "precision": precision,
         "processes": processes,
-        "versions": versions(),
+        "versions": versions,
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of the interpreter and of the packages that a number can depend on."""
-    names = ("chatbench", "torch", "transformers", "tokenizers", "peft", "accelerate", "bitsandbytes")
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def unfinished(folder: Path) -> Path:
@@ -79,9 +77,9 @@ def finished_run(
     Raises:
         ChatbenchError: another run's model stands there and `overwrite` is off.
     """
-    found = read_record(folder)
     if overwrite:
         return None
+    found = read_record(folder)
     if found is None:
         if folder.exists() and any(folder.iterdir()):
             raise ChatbenchError(f"{folder}: not empty, and no {RECORD} in it", fix="move it away, or add --overwrite")
@@ -103,7 +101,7 @@ def may_resume(folder: Path, record: Mapping[str, Any], *, overwrite: bool) -> b
     found = read_record(unfinished(folder))
     if found is None:
         return False
-    if all(found.get(name) == record[name] for name in _SAME_WHEN_RESUMED):
+    if all(found.get(name) == record[name] for name in ("settings_hash", *_LABELS)):
         return True
     if overwrite:
         return False
@@ -111,29 +109,18 @@ def may_resume(folder: Path, record: Mapping[str, Any], *, overwrite: bool) -> b
 
 
 def _differs(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> ChatbenchError:
+    old, new = found.get("settings", {}), wanted.get("settings", {})
+    lines = [f"{d.name}: {d.one} -> {d.other}" for d in differences(old, new) if d.name in new]
+    for name, label in _LABELS.items():
+        if name in wanted and found.get(name) != wanted[name]:
+            lines.append(f"{label}: {str(found.get(name))[:24]} -> {str(wanted[name])[:24]}")
     return ChatbenchError(
-        f"{folder} {what} otherwise: {'; '.join(differences(found, wanted))}",
+        f"{folder} {what} otherwise: {'; '.join(lines)}",
         expected="the same settings, data and base as before, to continue or to keep it",
         fix="add --overwrite to train again, or go back to those settings",
     )
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """`name: old -> new` for all that differs, settings by their own names.
-
-    >>> differences({"settings": {"seed": 0}, "base": "gpt2"}, {"settings": {"seed": 1}, "base": "gpt2"})
-    ['seed: 0 -> 1']
-    """
-    old, new = found.get("settings", {}), wanted.get("settings", {})
-    lines = [f"{d.name}: {d.one} -> {d.other}" for d in configurations.differences(old, new) if d.name in new]
-    shown = {"train_sha256": "training data", "base": "base", "base_weights": "weights of the base"}
-    shown |= {"precision": "precision", "processes": "processes"}
-    for name, label in shown.items():
-        if name in wanted and found.get(name) != wanted[name]:
-            lines.append(f"{label}: {str(found.get(name))[:24]} -> {str(wanted[name])[:24]}")
-    return lines
-
-
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Writes the record, whole or not at all."""
+    """Writes the record, completely or not at all."""
     write_json(folder / RECORD, record)

@@ -3,13 +3,9 @@
 transformers lets a model call another attention function by name. Ours, `chatbench_tree`, finds the tree among the
 keyword arguments that every layer hands on, and computes the attention in one of two ways:
 
-    blocks   scaled dot-product attention block by block (`tree_blocks`), on any device, in any precision; what a block
-             does not need is never computed
+    blocks   scaled dot-product attention block by block, on any device, in any precision; what a block does not need is
+             never computed, so that attention costs what the tree needs and not the square of its nodes
     flex     FlexAttention with the tree as its mask function, on CUDA; compiled once for each padded length
-
-A sliding window counts positions on the path. Without a tree among its arguments it is ordinary causal attention.
-
-Blocks of a prefix tree, so that attention costs what the tree needs and not the square of its nodes.
 
 A block is a run of nodes in pre-order whose ancestors outside the block are all of some earlier blocks, its *context*.
 Inside a block, and only there, a mask says who descends from whom. A long unbranched stretch is cut into blocks of at
@@ -19,6 +15,8 @@ most `limit` nodes, a small subtree is one block, and small neighbours under the
                +-- subtree 2        stem        -
                `-- subtree 3        1 and 2     stem
                                     3           stem
+
+A sliding window counts positions on the path. Without a tree among its arguments it is ordinary causal attention.
 """
 
 from __future__ import annotations
@@ -38,7 +36,14 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.settings import PackedAttention
-from chatbench.models.prefix_tree import Integers, PrefixTree
+from chatbench.models.prefix_tree import PrefixTree
+
+Kernel = PackedAttention
+NAME = "chatbench_tree"
+BLOCK_NODES = 256
+"""Nodes of a block. Smaller ones skip more of the square but are more calls (benchmarks/prefix_tree.py --blocks)."""
+FLEX_LENGTHS = 512
+"""Trees are padded to a multiple of this for FlexAttention, so that few shapes are compiled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +73,16 @@ def tree_blocks(tree: PrefixTree, limit: int) -> list[Block]:
         start, stop, context = waiting.pop()
         if start == stop:
             continue
-        taken = _siblings_within(ends, start, stop, limit)
+        taken = start  # end of the whole subtrees that begin at `start` and together fit
+        while taken < stop and int(ends[taken]) - start <= limit:
+            taken = int(ends[taken])
         if taken > start:
             blocks.append(Block(start, taken, context))
             waiting.append((taken, stop, context))
             continue
-        stem = _stem(ends, start, limit)
+        stem = start + 1  # one past the unbranched stretch that begins at `start`
+        while stem < ends[start] and stem - start < limit and ends[stem] == ends[start]:
+            stem += 1
         waiting.append((int(ends[start]), stop, context))
         waiting.append((stem, int(ends[start]), (*context, len(blocks))))
         blocks.append(Block(start, stem, context))
@@ -94,37 +103,6 @@ def block_mask(tree: PrefixTree, blocks: list[Block], index: int, window: int | 
     if window is not None:
         allowed &= tree.depths[rows][:, None] - tree.depths[columns] < window
     return allowed
-
-
-def attended_pairs(blocks: list[Block]) -> int:
-    """Query-key products that the blocks compute, of one head and layer."""
-    return sum(len(block) * (len(block) + sum(len(blocks[each]) for each in block.context)) for block in blocks)
-
-
-def _siblings_within(ends: Integers, start: int, stop: int, limit: int) -> int:
-    """End of the whole subtrees that begin at `start` and together have at most `limit` nodes; `start` if none has."""
-    taken = start
-    while taken < stop and int(ends[taken]) - start <= limit:
-        taken = int(ends[taken])
-    return taken
-
-
-def _stem(ends: Integers, start: int, limit: int) -> int:
-    """One past the unbranched stretch that begins at `start`, at most `limit` nodes on."""
-    stem = start + 1
-    while stem < ends[start] and stem - start < limit and ends[stem] == ends[start]:
-        stem += 1
-    return stem
-
-
-Kernel = PackedAttention
-
-NAME = "chatbench_tree"
-BLOCK_NODES = 256
-"""Nodes of a block. Smaller ones skip more of the square but are more calls (benchmarks/prefix_tree.py --blocks)."""
-
-FLEX_LENGTHS = 512
-"""Trees are padded to a multiple of this for FlexAttention, so that few shapes are compiled."""
 
 
 class TreePlan:
@@ -160,8 +138,13 @@ class TreePlan:
         within = window if window is not None and window < self._longest else None
         if self.kernel == "flex":
             return self._flex(query, key, value, scale, within)
+        masks = self._masks.setdefault((within, query.dtype), [])
+        if not masks:
+            for index in range(len(self._blocks)):
+                allowed = torch.from_numpy(block_mask(self._tree, self._blocks, index, within))
+                mask = torch.zeros(allowed.shape, dtype=query.dtype).masked_fill_(~allowed, float("-inf"))
+                masks.append(mask.to(self._device)[None, None])
         keys, values = torch.split(key, self._sizes, dim=2), torch.split(value, self._sizes, dim=2)
-        masks = self._block_masks(within, query.dtype)
         outputs = []
         # `split` and not slices: the backward of a slice writes a zero tensor of the full size for each of them.
         for index, part in enumerate(torch.split(query, self._sizes, dim=2)):
@@ -179,25 +162,29 @@ class TreePlan:
             outputs.append(output)
         return torch.cat(outputs, dim=1)
 
-    def _block_masks(self, window: int | None, dtype: torch.dtype) -> list[Tensor]:
-        found = self._masks.get((window, dtype))
-        if found is None:
-            found = self._masks[window, dtype] = [
-                self._additive(index, window, dtype) for index in range(len(self._blocks))
-            ]
-        return found
-
-    def _additive(self, index: int, window: int | None, dtype: torch.dtype) -> Tensor:
-        allowed = torch.from_numpy(block_mask(self._tree, self._blocks, index, window))
-        mask = torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, float("-inf"))
-        return mask.to(self._device)[None, None]
-
     def _flex(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None) -> Tensor:
+        from torch.nn.attention.flex_attention import create_block_mask
+
         if window not in self._flex_masks:
-            self._flex_masks[window] = _flex_mask(self._ends, self.depths[0], window)
-        attention = _compiled_flex() if query.is_cuda else _flex_attention()
+            ends, depths, length = self._ends, self.depths[0], len(self._ends)
+
+            def descends(_batch: Tensor, _head: Tensor, node: Tensor, other: Tensor) -> Tensor:
+                seen = (other <= node) & (node < ends[other])
+                return seen if window is None else seen & (depths[node] - depths[other] < window)
+
+            self._flex_masks[window] = create_block_mask(
+                descends, B=None, H=None, Q_LEN=length, KV_LEN=length, device=str(ends.device)
+            )
+        attention = _flex_attention(compiled=query.is_cuda)
         output = attention(query, key, value, block_mask=self._flex_masks[window], scale=scale, enable_gqa=True)
         return cast(Tensor, output).transpose(1, 2)
+
+
+@cache
+def _flex_attention(*, compiled: bool) -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False) if compiled else flex_attention
 
 
 def tree_attention(
@@ -213,13 +200,13 @@ def tree_attention(
     tree_plan: TreePlan | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in each layer; see the module's text."""
-    if tree_plan is None:
-        output, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
-        )
-        return output, None
-    return tree_plan.attend(module, query, key, value, scaling, dropout, sliding_window), None
+    """What transformers calls in each layer, with or without a tree."""
+    if tree_plan is not None:
+        return tree_plan.attend(module, query, key, value, scaling, dropout, sliding_window), None
+    output, _ = sdpa_attention_forward(
+        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
+    )
+    return output, None
 
 
 AttentionInterface.register(NAME, tree_attention)
@@ -283,25 +270,3 @@ def _transformers_model(model: nn.Module) -> PreTrainedModel:
     inner: Any = getattr(model, "module", model)
     inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
     return cast(PreTrainedModel, inner)
-
-
-def _flex_attention() -> Any:
-    from torch.nn.attention.flex_attention import flex_attention
-
-    return flex_attention
-
-
-@cache
-def _compiled_flex() -> Any:
-    return torch.compile(_flex_attention(), dynamic=False)
-
-
-def _flex_mask(ends: Tensor, depths: Tensor, window: int | None) -> Any:
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    def descends(_batch: Tensor, _head: Tensor, node: Tensor, other: Tensor) -> Tensor:
-        seen = (other <= node) & (node < ends[other])
-        return seen if window is None else seen & (depths[node] - depths[other] < window)
-
-    length = len(ends)
-    return create_block_mask(descends, B=None, H=None, Q_LEN=length, KV_LEN=length, device=str(ends.device))

@@ -38,6 +38,7 @@ from chatbench.models.loading import (
     half_dtype,
     known_weights,
     load_base,
+    tokenizer_hash,
 )
 from chatbench.models.loss import score_encoded
 from chatbench.models.precision import Format, quantised_bits, resolve_precision
@@ -166,7 +167,7 @@ def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: Stop
     record = record_of(
         resolved,
         base_weights=loaded.weights,
-        tokenizer=loaded.tokenizer_hash,
+        tokenizer=tokenizer_hash(loaded.tokenizer),
         train_sha256=job.train_sha256,
         precision=precision,
         processes=arguments.world_size,

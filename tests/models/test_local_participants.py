@@ -1,0 +1,121 @@
+"""Models on this machine in a dialogue: their prompts, what they state of themselves, and chats that outgrow them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.chat_templates import chat_tokenizer
+from tests.support.tiny_models import reciting, tiny_model, tiny_tokenizer
+
+from chatbench.core.records import Message, Turn
+from chatbench.models.chat_template import ChatForm
+from chatbench.models.loading import Loaded
+from chatbench.models.local_participants import LocalAssistant, LocalSimulator, encode_plain_chat
+from chatbench.protocol.dialogue import Failure, Reply, Request
+from chatbench.protocol.plain_text import encode_completion, prompt_text
+from chatbench.protocol.prompts import simulator_messages
+
+TOKENIZER = tiny_tokenizer()
+LONG = [Turn("assistant" if place % 2 else "user", f"turn {place}") for place in range(6)]
+
+
+def loaded(context: int = 512) -> Loaded:
+    return Loaded(tiny_model("llama", vocabulary=len(TOKENIZER), context=context), TOKENIZER, "/secret", "sha256:1")
+
+
+def simulator(context: int = 512, **options: Any) -> LocalSimulator:
+    return LocalSimulator(loaded(context), "tiny split_0", temperature=1.0, max_tokens=8, **options)
+
+
+def asked(turns: list[Turn], question: str = "What is 12 + 30?\nA. 42\nB. 41\nC. 7\nD. 12") -> Request:
+    return Request("simulator", simulator_messages(question, turns), "q", 5, "turn")
+
+
+def to_assistant(*texts: str) -> Request:
+    """A system message and the turns after it."""
+    roles = ["system", *(["user", "assistant"] * len(texts))]
+    messages = tuple(Message(role, text) for role, text in zip(roles, texts, strict=False))  # type: ignore[arg-type]
+    return Request("assistant", messages, "q", 5, "reply")
+
+
+def test_a_local_simulator_repeats_itself_and_states_its_weights_without_a_path() -> None:
+    one = simulator()
+
+    first, second = one.reply_all([asked([])] * 2)
+
+    assert first == second
+    assert isinstance(first, Reply)
+    assert first.tokens <= 8
+    assert one.identity["weights"] == "sha256:1"
+    assert "/secret" not in str(one.identity)
+
+
+def test_a_first_turn_has_no_answer_and_later_ones_are_read_only_when_asked() -> None:
+    requests = [asked([]), asked([Turn("user", "what is 12 + 30"), Turn("assistant", "42")])]
+
+    first, later = simulator(expected_answers=True).reply_all(requests)
+
+    assert isinstance(first, Reply)
+    assert isinstance(later, Reply)
+    assert first.answer is None
+    assert later.answer is not None
+    assert sum(later.answer.letters) <= 1 + 1e-9
+    assert [each.answer for each in simulator().reply_all(requests) if isinstance(each, Reply)] == [None, None]
+
+
+def test_an_assistant_without_a_chat_template_gets_plain_text() -> None:
+    assistant = LocalAssistant(loaded(), "x", temperature=0.7, max_tokens=8)
+
+    assert isinstance(assistant.reply_all([to_assistant("S", "hi")])[0], Reply)
+    ids = encode_plain_chat(TOKENIZER, to_assistant("S", "hi", "yes?", "12").messages)
+    assert TOKENIZER.decode(ids) == "S\n\nUser: hi\n\nAssistant: yes?\n\nUser: 12\n\nAssistant:"
+
+
+def test_a_simulator_of_a_chat_template_ends_its_turn_at_the_templates_token_and_nowhere_else() -> None:
+    # "[END]" is only text here; the tokenizer's own end token is another than the one that ends a turn.
+    tokenizer = chat_tokenizer()
+    script = [*encode_completion(tokenizer, "what is [END] 12"), *tokenizer.convert_tokens_to_ids(["<|im_end|>"]), 5, 6]
+    model = reciting(script, len(ChatForm(tokenizer).prompt_ids(asked([]).messages)))
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+
+    one = LocalSimulator(Loaded(model, tokenizer, "x", "w"), "x", temperature=0.0, max_tokens=60, template="chat")
+    (reply,) = one.reply_all([asked([])])
+
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") != tokenizer.eos_token_id
+    assert reply == Reply("what is [END] 12", tokens=len(script) - 2, stopped=True, prompt_tokens=model.prompt_tokens)
+    assert str(one.identity["form"]).startswith("chat template ")
+
+
+def test_a_simulator_whose_chat_outgrows_its_context_loses_the_oldest_turns_and_says_how_many() -> None:
+    # It must not cut from the left, which would take the question away first.
+    room = len(TOKENIZER.encode(prompt_text(asked(LONG[2:]).messages)))
+
+    replies = simulator(room + 8).reply_all([asked(LONG), asked(LONG[2:]), asked(LONG)])
+
+    assert [reply.turns_dropped for reply in replies if isinstance(reply, Reply)] == [2, 0, 2]
+    assert replies[0].text == replies[1].text  # type: ignore[union-attr]  # the same prompt, the same seed
+
+
+def test_a_question_that_fits_no_context_fails_its_own_chat_only() -> None:
+    room = len(TOKENIZER.encode(prompt_text(asked([]).messages)))
+
+    failed, replied = simulator(room + 8).reply_all([asked(LONG, "What? " * 200), asked([])])
+
+    assert isinstance(failed, Failure)
+    assert not failed.transient
+    assert f"room for {room}" in failed.reason
+    assert isinstance(replied, Reply)
+
+
+def test_an_assistant_forgets_the_oldest_turns_and_keeps_its_instructions() -> None:
+    turns = [*(turn.text for turn in LONG), "turn 6"]
+    room = len(TOKENIZER.encode("S\n\nUser: turn 4\n\nAssistant: turn 5\n\nUser: turn 6\n\nAssistant:"))
+    assistant = LocalAssistant(loaded(room + 8), "x", temperature=1.0, max_tokens=8)
+
+    whole, shorter = assistant.reply_all([to_assistant("S", *turns), to_assistant("S", *turns[4:])])
+
+    assert isinstance(whole, Reply)
+    assert isinstance(shorter, Reply)
+    assert (whole.turns_dropped, shorter.turns_dropped) == (4, 0)
+    assert whole.text == shorter.text
+    assert isinstance(assistant.reply_all([to_assistant("S", "word " * 99)])[0], Failure)
