@@ -1,4 +1,4 @@
-"""Models and tokenizers from folders: what identifies them, what is refused, and bases that were quantised in training."""
+"""Models from folders: what identifies them, what is refused, and bases that were quantised in training."""
 
 from __future__ import annotations
 

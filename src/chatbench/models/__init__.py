@@ -1,4 +1,4 @@
-"""Models on this machine: loading, prefix trees, loss, generation, participants. Below training, all that imports torch.
+"""Models on this machine: loading, prefix trees, loss, generation, participants.
 
 The hub's telemetry is switched off before any library that has it is imported: nothing is reported to anybody.
 """
