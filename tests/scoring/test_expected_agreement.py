@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.simulated_logs import prepared, rewrite_log, study, write_log
@@ -69,7 +70,13 @@ def test_the_sampled_figures_stay_as_they_are_and_the_expected_ones_stand_beside
 def test_the_table_has_both_and_its_signature_says_so(tmp_path: Path) -> None:
     place = prepared(tmp_path, splits=1)
     log = write_log(place, "split_0")
-    rewrite_log(log, lambda row: {**row, "expected_correct": 0.6 if row["letter"] == "B" else 0.1})
+
+    def with_probabilities(row: dict[str, Any]) -> dict[str, Any]:
+        right = 0.6 if row["letter"] == "B" else 0.1
+        read = {"answering": 1.0, "letters": [0.1, right, 0.1, 0.1]}
+        return {**row, "expected_correct": right, "answer_probabilities": [read]}
+
+    rewrite_log(log, with_probabilities)
     settings = read_json(settings_path(log))
     settings["settings"]["expected_answers"] = True  # type: ignore[index]
     write_json(settings_path(log), settings)

@@ -43,7 +43,8 @@ def eval_chatbench(
 ) -> None:
     """Score a simulator: BLEU, ROUGE, agreement with people.
 
-    Per split and over splits, each score beside its floor and its ceiling.
+    Per split and over splits, each score beside its floor and its ceiling. Every chat is verified first: exit code 1
+    where one does not read as it was recorded.
 
     Example: chatbench eval-chatbench tiny
     """
@@ -51,12 +52,17 @@ def eval_chatbench(
     from chatbench.metrics.resampling import Resampling
     from chatbench.report.tables import print_tables, write_markdown
     from chatbench.scoring.eval_chatbench import eval_chatbench as step
+    from chatbench.scoring.verification import Verified
 
-    told = Resampling(bootstrap, confidence, seed)
-    workspace = Workspace(data, results)
-    table = step(model, workspace=workspace, splits=[split] if split else None, resampling=told)
+    workspace, verified = Workspace(data, results), Verified()
+    resampling = Resampling(bootstrap, confidence, seed)
+    splits = [split] if split else None
+    table = step(model, workspace=workspace, splits=splits, resampling=resampling, verified=verified)
     write_markdown(table, workspace)
     print_tables([table])
+    show("\n".join(verified.lines()))
+    if verified.differences:
+        raise typer.Exit(1)
 
 
 @commands.command()

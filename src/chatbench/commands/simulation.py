@@ -8,8 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from chatbench.commands.options import (
-    Bootstrap,
-    Confidence,
     Conversations,
     Data,
     MaxTokens,
@@ -146,35 +144,6 @@ def ai_alone(
         extractor=extractor, mmlu=mmlu, options=EndpointOptions(concurrency=concurrency), overwrite=overwrite, say=show,
     )  # fmt: skip
     show("\n".join(result.lines()))
-
-
-@commands.command()
-def rescore(
-    model: Named,
-    split: OneOrAll = None,
-    bootstrap: Bootstrap = 1000,
-    confidence: Confidence = 0.95,
-    seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
-    data: Data = Path("data"),
-    results: Results = Path("results"),
-) -> None:
-    """Verifies every record, reads each answer again, and computes the scores anew; nothing is generated.
-
-    Exit code 1 where a record does not read as it was recorded.
-
-    Example: chatbench rescore tiny
-    """
-    from chatbench.data.workspace import Workspace
-    from chatbench.metrics.resampling import Resampling
-    from chatbench.report.tables import print_tables
-    from chatbench.scoring.rescore import rescore as step
-
-    told = Resampling(bootstrap, confidence, seed)
-    found = step(model, workspace=Workspace(data, results), splits=[split] if split else None, resampling=told)
-    print_tables([found.table])
-    show("\n".join(found.lines()))
-    if found.verified.differences:
-        raise typer.Exit(1)
 
 
 @commands.command()

@@ -1,13 +1,13 @@
 """The ChatBench metrics of one model: what was simulated against what people did, per split and over splits.
 
-Reads the study, the splits and the stored chats, computes, and writes the files of `results/scores/`; nothing is
-generated, so it can be repeated at any time. A split whose simulation is unfinished is scored over the questions that
-are complete, and a note says so.
+Reads the study, the splits and the stored chats, verifies each chat (`verification`), computes, and writes the files of
+`results/scores/`; nothing is generated, so it can be repeated at any time. A split whose simulation is unfinished is
+scored over the questions that are complete, and a note says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from chatbench.core.records import Conversation, Study
 from chatbench.data.workspace import Workspace
@@ -22,10 +22,9 @@ from chatbench.scoring.eval_ppl import perplexity_metrics, read_perplexity, refu
 from chatbench.scoring.score_files import write_question_files, write_score_table
 from chatbench.scoring.score_table import Score, ScoreTable
 from chatbench.scoring.signature import signature
+from chatbench.scoring.verification import Verified, verified_chats
 from chatbench.simulation.ai_alone import with_measured_here
 from chatbench.simulation.split_chats import SplitChats, read_chats, simulated_splits
-
-ReadChats = Callable[[Workspace, str, str], SplitChats]
 
 
 def eval_chatbench(
@@ -34,7 +33,7 @@ def eval_chatbench(
     workspace: Workspace,
     splits: Sequence[str] | None = None,
     resampling: Resampling | None = None,
-    read: ReadChats = read_chats,
+    verified: Verified | None = None,
 ) -> ScoreTable:
     """Scores a model on the splits that have simulated chats (or on those named) and writes the scores' files.
 
@@ -42,17 +41,20 @@ def eval_chatbench(
         model: recipe, hub id or folder.
         splits: ids such as `split_0`; None takes every prepared split that has chats.
         resampling: how intervals are made; 0 replicates leaves them out.
-        read: how the chats of a split are read.
+        verified: is told how many chats were verified, and which do not read as they were recorded.
 
     Raises:
-        ChatbenchError: no chats yet, chats of other data or of different settings, or a study that changed.
+        ChatbenchError: no chats yet, chats of other data, participants or settings, or a study that changed.
     """
     resampling = (resampling or Resampling()).checked()
     study, measured_here = with_measured_here(workspace.study, workspace, workspace.manifest.questions_sha256)
     chosen, skipped = simulated_splits(workspace, model, splits)
-    chats = [read(workspace, model, split_id) for split_id in chosen]
+    verified = verified or Verified()
+    chats = [verified_chats(read_chats(workspace, model, each), study.questions, verified) for each in chosen]
     measures = metrics_of_splits(study, chats)
-    table = score_splits(workspace, model, study, chats, measures, resampling, notes=[*skipped, *measured_here])
+    table = score_splits(
+        workspace, model, study, chats, measures, resampling, notes=[*skipped, *measured_here, *verified.notes()]
+    )
     path = workspace.scores(model)
     write_score_table(path.parent, path.stem, table)
     write_question_files(path.parent, path.stem, study, measures, table.signature_id)
@@ -115,15 +117,15 @@ def _conversations_by_question(study: Study) -> dict[str, list[Conversation]]:
 
 def _not_fine_tuned(entry: SplitChats) -> list[str]:
     """A note where something other than the model that `finetune` made of the split has played the user."""
-    told = entry.settings[FINE_TUNED]
-    if told.get("simulator_kind", "tuned") == "tuned":
+    settings = entry.settings[FINE_TUNED]
+    if settings.get("simulator_kind", "tuned") == "tuned":
         return []
-    kind = f"{told['style']}:{told['simulator_kind']}"
+    kind = f"{settings['style']}:{settings['simulator_kind']}"
     return [f'rows "{FINE_TUNED}" are of a simulator {kind}; whether it was trained on these splits is not known here']
 
 
 def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> list[str]:
-    """Notes on what the scores of a split leave out: unfinished cells, and assistants that people did not work with."""
+    """Notes on what the scores of a split leave out: unfinished pairs, and assistants that people did not work with."""
     notes = []
     known = set(study.assistants)
     for simulation in entry.simulations:

@@ -1,4 +1,4 @@
-"""Scores from records alone: ends read again, records verified, and chats as tables for other programs."""
+"""Chats verified before they are scored, their ends read again; and chats as tables for other programs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from chatbench.metrics.resampling import Resampling
 from chatbench.protocol.dialogue import Failure, Reply, dialogue
 from chatbench.protocol.prompt_styles import STYLES, Style
 from chatbench.scoring.eval_chatbench import eval_chatbench
-from chatbench.scoring.rescore import reread, rescore
+from chatbench.scoring.score_table import ScoreTable
+from chatbench.scoring.verification import Verified, reread
 from chatbench.simulation.export import CONVERSATION, TURN, export_chats
 from chatbench.simulation.run import Planned, finished
 
@@ -82,57 +83,42 @@ def test_what_a_dialogue_recorded_is_what_its_last_words_say_again(
 # ---- scores ----
 
 
-def test_scores_from_records_are_those_of_the_evaluation(place: Workspace) -> None:
-    first = eval_chatbench("tiny", workspace=place, resampling=NO_INTERVALS)
-
-    again = rescore("tiny", workspace=place, resampling=NO_INTERVALS)
-
-    assert again.table.scores == first.scores
-    assert again.changed == 0
-    assert again.verified.differences == []
-    assert (
-        again.verified.records == sum(path.read_bytes().count(b"\n") for path in place.results.rglob("*.jsonl")) == 120
-    )
+def scored(place: Workspace) -> tuple[ScoreTable, Verified]:
+    verified = Verified()
+    return eval_chatbench("tiny", workspace=place, resampling=NO_INTERVALS, verified=verified), verified
 
 
-def test_a_letter_that_the_text_does_not_say_is_told_and_the_text_is_scored(place: Workspace) -> None:
+def test_every_chat_that_is_scored_is_verified(place: Workspace) -> None:
+    _, verified = scored(place)
+
+    assert verified.differences == []
+    assert verified.chats == sum(path.read_bytes().count(b"\n") for path in place.results.rglob("*.jsonl")) == 120
+
+
+def test_a_letter_that_the_text_does_not_say_is_reported_and_the_text_is_scored(place: Workspace) -> None:
     # Trusting the recorded letters is the likely mistake: then nothing is recomputed.
-    before = rescore("tiny", workspace=place, resampling=NO_INTERVALS)
+    before, _ = scored(place)
     rewrite_log(log_of(place), lambda row: {**row, "letter": "A", "answer_text": "A"} if row["index"] == 0 else row)
 
-    found = rescore("tiny", workspace=place, resampling=NO_INTERVALS)
+    after, verified = scored(place)
 
-    assert found.table.scores == before.table.scores
-    assert found.changed == 0
-    told = found.verified.differences
-    assert len(told) == 2 * 8  # the letter and its text in one chat of each of 4 questions and 2 assistants
-    assert "conversations.jsonl, line 1: answer_text 'A', read again 'B'" in "\n".join(found.verified.lines())
-    assert found.verified.lines()[-1] == "  and 6 more"
-
-
-def test_scores_that_were_stored_otherwise_are_counted(place: Workspace) -> None:
-    rescore("tiny", workspace=place, resampling=NO_INTERVALS)
-    stored = place.results / "scores" / "tiny.csv"
-    lines = stored.read_text().splitlines()
-    cells = lines[1].split(",")
-    stored.write_text("\n".join([lines[0], ",".join([*cells[:4], "0.123", *cells[5:]]), *lines[2:]]))
-
-    found = rescore("tiny", workspace=place, resampling=NO_INTERVALS)
-
-    assert found.changed == 1
-    assert found.lines()[-1].endswith("1 not as they were stored")
+    assert after.scores == before.scores
+    assert after.notes[-1].startswith("16 values read otherwise than recorded")
+    assert len(verified.differences) == 2 * 8  # the letter and its text in one chat of 4 questions and 2 assistants
+    assert "answer_text 'A', read again 'B'" in "\n".join(verified.lines())
+    assert verified.lines()[-1] == "  and 6 more"
 
 
 def test_a_damaged_record_and_one_of_another_participant_are_named(place: Workspace) -> None:
     log = log_of(place)
-    whole = log.read_bytes()
-    log.write_bytes(whole.replace(b"Let me see.", b"Let me sea.", 1))
+    complete = log.read_bytes()
+    log.write_bytes(complete.replace(b"Let me see.", b"Let me sea.", 1))
     with pytest.raises(ChatbenchError, match=r"conversations.jsonl, line 1: it is not as it was written"):
-        rescore("tiny", workspace=place, resampling=NO_INTERVALS)
-    log.write_bytes(whole)
+        scored(place)
+    log.write_bytes(complete)
     rewrite_log(log, lambda row: {**row, "simulator": {"kind": "local", "name": "another"}})
-    with pytest.raises(ChatbenchError, match=r"line 1: the simulator is .*another"):
-        rescore("tiny", workspace=place, resampling=NO_INTERVALS)
+    with pytest.raises(ChatbenchError, match=r"split_0, fine-tuned, chat .*: the simulator is .*another"):
+        scored(place)
 
 
 # ---- tables ----
@@ -245,11 +231,11 @@ def test_the_commands_say_what_they_found_and_end_with_1_where_a_record_differs(
     monkeypatch.delenv("SPLIT_ID", raising=False)
     folders = ["--data", str(place.data), "--results", str(place.results)]
 
-    assert main(["rescore", "tiny", "--bootstrap", "0", *folders]) == 0
-    assert "120 records verified: each is as it was written and reads as it was recorded" in capsys.readouterr().out
+    assert main(["eval-chatbench", "tiny", "--bootstrap", "0", *folders]) == 0
+    assert "120 chats verified: each reads as it was recorded" in capsys.readouterr().out
     rewrite_log(log_of(place), lambda row: {**row, "letter": "A"})
-    assert main(["rescore", "tiny", "--bootstrap", "0", *folders]) == 1
-    assert "differences:" in capsys.readouterr().out
+    assert main(["eval-chatbench", "tiny", "--bootstrap", "0", *folders]) == 1
+    assert "differences; what was read now is scored:" in capsys.readouterr().out
     assert main(["export", "tiny", "--to", str(place.results / "chats.csv"), *folders]) == 0
     assert "120 rows" in (told := capsys.readouterr().out)
     assert "apostrophe" in told

@@ -1,0 +1,109 @@
+"""Verification of simulated chats before they are scored: nothing is generated, and nothing is believed unread.
+
+A chat is verified when its participants are those of the run's settings, and its last words, read again, give the
+termination and the letters that were recorded. Where they do not, what was read now is scored, and the difference is
+reported. (That a line is as it was written, its checksum says when it is read.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import LETTERS, Question, SimulatedConversation
+from chatbench.protocol.answers import FinalAnswer, lenient_letter
+from chatbench.protocol.prompt_styles import STYLES, Style
+from chatbench.simulation.split_chats import SplitChats
+
+READ_AGAIN = ("termination", "answer_text", "letter", "lenient_letter", "forced_text", "expected_correct")
+"""What of a record follows from its texts, its probabilities and the question."""
+
+
+def reread(chat: SimulatedConversation, style: Style, question: Question) -> SimulatedConversation:
+    """The conversation with everything in `READ_AGAIN` as its last words say; a failed one has none, and stays."""
+    if chat.termination == "failed":
+        return chat
+    forced = chat.forced_text is not None
+    said = style.read(chat.final_output or "", chat.turns, forced=forced)
+    answer = said if isinstance(said, FinalAnswer) else None
+    message = answer.message if answer else said.text if not isinstance(said, FinalAnswer) else ""
+    letter = answer.letter if answer else None
+    last = chat.answer_probabilities[-1] if chat.answer_probabilities else None
+    lenient_from = answer.text if answer else message
+    return replace(
+        chat,
+        termination=("forced" if forced else "answered") if answer else "no_answer",
+        answer_text=answer.text if answer else None,
+        letter=letter,
+        lenient_letter=lenient_letter(lenient_from, question.options) if lenient_from and letter is None else None,
+        forced_text=message if forced else None,
+        expected_correct=last.letters[LETTERS.index(question.answer)] if answer and last else None,
+    )
+
+
+SHOWN = 10
+
+
+@dataclass(slots=True)
+class Verified:
+    """How many chats were verified, and what differs from what was recorded."""
+
+    chats: int = 0
+    differences: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """What to print."""
+        if not self.differences:
+            return [f"{self.chats:,} chats verified: each reads as it was recorded"]
+        more = len(self.differences) - SHOWN
+        return [
+            f"{self.chats:,} chats verified, {len(self.differences)} differences; what was read now is scored:",
+            *(f"  {difference}" for difference in self.differences[:SHOWN]),
+            *([f"  and {more} more"] if more > 0 else []),
+        ]
+
+    def notes(self) -> list[str]:
+        """What the table of scores has to say: nothing where all is as it was recorded."""
+        count = len(self.differences)
+        return [f"{count} values read otherwise than recorded; eval-chatbench lists them"] if count else []
+
+
+def verified_chats(chats: SplitChats, questions: Mapping[str, Question], verified: Verified) -> SplitChats:
+    """The chats as their last words say; what differs from the record is added to `verified`.
+
+    Raises:
+        ChatbenchError: a chat names another participant than its run, or an unknown style.
+    """
+    styles = {style.name: style for style in STYLES.values()}
+    simulations = []
+    for simulation in chats.simulations:
+        settings, assistants = chats.settings[simulation.predictor], chats.assistants[simulation.predictor]
+        again = []
+        for chat in simulation.chats:
+            where = f"{chats.split.id}, {simulation.predictor}, chat {chat.id}"
+            pairs = {
+                "the simulator": (chat.simulator, settings["simulator"]),
+                f"the assistant {chat.assistant}": (chat.assistant_identity, assistants.get(chat.assistant)),
+                "the style": (chat.style, settings.get("style")),
+                "the prompts' hash": (chat.prompts_sha256, settings.get("prompts_sha256")),
+            }
+            for what, (found, expected) in pairs.items():
+                if found != expected:
+                    raise ChatbenchError(
+                        f"{where}: {what} is {found!r}",
+                        expected=f"{expected!r}, as the run's settings say",
+                        fix="remove the line from the log, and simulate again what is then missing",
+                    )
+            if chat.style not in styles:
+                raise ChatbenchError(f"{where}: style {chat.style!r}", expected=f"one of {', '.join(styles)}")
+            now = reread(chat, styles[chat.style], questions[chat.question_id])
+            verified.differences += [
+                f"{where}: {name} {getattr(chat, name)!r}, read again {getattr(now, name)!r}"
+                for name in READ_AGAIN
+                if getattr(chat, name) != getattr(now, name)
+            ]
+            again.append(now)
+        verified.chats += len(again)
+        simulations.append(replace(simulation, chats=tuple(again)))
+    return replace(chats, simulations=tuple(simulations))
