@@ -143,11 +143,11 @@ def test_each_step_of_the_pipeline_ends_well(pipeline: Pipeline, line: str) -> N
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_sanity_ends_with_1_where_something_wants_a_look() -> None:
+def test_sanity_ends_with_1_where_there_is_a_warning() -> None:
     ended = chatbench("sanity tiny-random")
 
     assert ended.code == 1  # two steps from random weights teach nothing
-    assert re.search(r"^look +(losses|chats|scores)", ended.out, re.MULTILINE)
+    assert re.search(r"^warning +(losses|chats|scores)", ended.out, re.MULTILINE)
 
 
 def test_the_pipeline_run_again_continues_and_changes_no_byte(pipeline: Pipeline) -> None:
