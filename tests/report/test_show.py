@@ -20,7 +20,7 @@ from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import FINE_TUNED
 from chatbench.report.grids import EMPTY, Grid, print_grids
 from chatbench.report.plots import scatter_lines, turn_grid
-from chatbench.report.results_folder import shown_results
+from chatbench.report.report import shown_results
 from chatbench.report.show import ModelResults, as_csv, as_json, as_latex, escaped, latex_table, print_results, show
 from chatbench.report.tables import main_scores
 from chatbench.scoring.score_files import read_score_table

@@ -37,7 +37,7 @@ def report(
     Example: chatbench report results --out report.html
     """
     from chatbench.report.report import report as step
-    from chatbench.report.results_folder import shown_results
+    from chatbench.report.report import shown_results
 
     shown = shown_results(names or (), results=results, data=data)
     written = step(shown.models, workspace=shown.workspace, out=out, folder=folder)
@@ -83,7 +83,7 @@ def show(
     """
     from chatbench.core.errors import ChatbenchError
     from chatbench.report import show as show_files
-    from chatbench.report.results_folder import shown_results
+    from chatbench.report.report import shown_results
     from chatbench.report.show import print_results
     from chatbench.report.show import show as step
 

@@ -70,7 +70,7 @@ def run(
     if report.table:
         print_tables([report.table])
     if report.realism:
-        show(f"\nHow like people's the chats are: chatbench realism {model} --data {data} --results {results}")
+        show(f"\nHow realistic its chats are: chatbench realism {model} --data {data} --results {results}")
     show("\n" + "\n".join(report.lines()))
 
 

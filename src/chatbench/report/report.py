@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_text
-from chatbench.core.recipes import model_key
+from chatbench.core.recipes import model_key, recipes
 from chatbench.core.records import Conversation, SimulatedConversation, Study
 from chatbench.data.prepared import Manifest
-from chatbench.data.workspace import Workspace
+from chatbench.data.workspace import RESULT_FOLDERS, Workspace
 from chatbench.metrics.baselines import published
 from chatbench.metrics.resampling import Resampling
 from chatbench.report.page import PageContent, render, render_folder
@@ -43,6 +44,43 @@ from chatbench.scoring.score_table import ScoreTable, comparable
 Plain = dict[str, object]
 _PART_FILE = re.compile(r"(chats|shades)-(index|\d+)\.js")
 """What a page in a folder writes beside it; a file of another name is somebody else's."""
+
+
+class Shown(NamedTuple):
+    """Models by their keys in a results folder, and the splits that these results are of."""
+
+    models: tuple[str, ...]
+    workspace: Workspace
+
+
+def shown_results(names: Sequence[str], *, results: Path, data: Path | None) -> Shown:
+    """Takes one results folder (all models in it), or models whose results lie in `results`.
+
+    Args:
+        names: a results folder, or models; none: everything in `results`.
+        data: folder of prepared splits; None: `data` beside the results folder.
+
+    Raises:
+        ChatbenchError: a results folder among other names, no folder, or nothing in it.
+    """
+    folders = [name for name in names if _is_results(name)]
+    if folders and len(names) > 1:
+        raise ChatbenchError(
+            f"{folders[0]} is a results folder, and {len(names) - 1} more were named",
+            expected="one results folder, or models",
+            fix=f"name the models alone: --results {folders[0]} MODEL MODEL",
+        )
+    place = Path(folders[0]) if folders else results
+    workspace = Workspace(data if data is not None else place.resolve().parent / "data", place)
+    keys = dict.fromkeys(map(model_key, names)) if names and not folders else workspace.found_models()
+    return Shown(tuple(keys), workspace)
+
+
+def _is_results(name: str) -> bool:
+    """Whether a name means a results folder; a recipe, and a folder with a model in it, do not."""
+    folder = Path(name).expanduser()
+    is_model = name in recipes() or (folder / "config.json").exists()
+    return not is_model and any((folder / part).is_dir() for part in RESULT_FOLDERS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,7 @@ from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.report.page import PageContent, render
-from chatbench.report.report import gather
-from chatbench.report.results_folder import shown_results
+from chatbench.report.report import gather, shown_results
 
 FOLLOWED = ("scores", "ppl", "realism", "simulations")
 """Folders of results of which every file is followed; of models, only the logs of training."""

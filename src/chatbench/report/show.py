@@ -23,7 +23,7 @@ from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, PEO
 from chatbench.report.grids import EMPTY, Grid, print_grids
 from chatbench.report.page_data import pooled_accuracies
 from chatbench.report.plots import TurnCounts, scatter_lines, split_grid, termination_grid, turn_grid
-from chatbench.report.results_folder import Shown
+from chatbench.report.report import Shown
 from chatbench.report.tables import (
     AGREEMENT_COLUMNS,
     TEXT_COLUMNS,

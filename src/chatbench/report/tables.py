@@ -193,17 +193,6 @@ def together(table: ScoreTable, part: str = WHOLE) -> str:
     return MEAN_OF_ASSISTANTS if several else EVERY_ASSISTANT
 
 
-def kind_of(predictor: Predictor) -> Kind:
-    """What sort of row a predictor is.
-
-    >>> kind_of(Predictor("base model", invalid="dropped")), kind_of(Predictor("user alone"))
-    ('simulator', 'baseline')
-    """
-    if predictor.is_simulator:
-        return "simulator"
-    return predictor.kind if predictor.kind in ("people", "ceiling") else "baseline"
-
-
 # Tables of everything that was scored
 
 
@@ -288,35 +277,23 @@ def detail_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
 
 def part_grid(table: ScoreTable) -> Grid:
     """Agreement of the fine-tuned simulator on each condition and subset."""
-
-    def shown(part: str, source: Predictor, metric: str) -> str:
-        found = table.estimates(part).get((EVERY_ASSISTANT, source, metric))
-        return EMPTY if found is None else number(found.mean, 0 if metric == "questions" else 3)
-
-    def score(part: str, metric: str) -> str:
-        row = (together(table, part), FINE_TUNED, metric)
-        found = table.estimates(part).get(row)
-        return with_interval(found.mean, table.uncertainty.intervals.get(part, {}).get(row)) if found else EMPTY
-
-    def top(part: str, metric: str) -> str:
-        bounds = table.bounds(part).get((together(table, part), FINE_TUNED, metric))
-        return number(bounds.ceiling if bounds else None)
-
-    columns: list[tuple[str, Callable[[str], str]]] = [
-        ("pairs", lambda part: shown(part, FINE_TUNED, "questions")),
-        ("people", lambda part: shown(part, PEOPLE, "accuracy")),
-        ("simulated", lambda part: shown(part, FINE_TUNED, "accuracy")),
-        ("mean absolute error", lambda part: score(part, "mae")),
-        ("ceiling", lambda part: top(part, "mae")),
-        ("correlation", lambda part: score(part, "pearson")),
-        ("ceiling", lambda part: top(part, "pearson")),
-    ]
-    rows = [
-        (part.removeprefix(CONDITION).removeprefix(SUBSET).replace("_", " ") or "everything", part)
-        for part in table.strata
-    ]
+    header = ("pairs", "people", "simulated", "mean absolute error", "ceiling", "correlation", "ceiling")
+    rows = []
+    for part in table.strata:
+        estimates, bounds = table.estimates(part), table.bounds(part)
+        intervals = table.uncertainty.intervals.get(part, {})
+        line = []
+        for source, metric in ((FINE_TUNED, "questions"), (PEOPLE, "accuracy"), (FINE_TUNED, "accuracy")):
+            found = estimates.get((EVERY_ASSISTANT, source, metric))
+            line.append(number(found.mean if found else None, 0 if metric == "questions" else 3))
+        for metric in ("mae", "pearson"):
+            row = (together(table, part), FINE_TUNED, metric)
+            line.append(with_interval(estimates[row].mean, intervals.get(row)) if row in estimates else EMPTY)
+            line.append(number(bounds[row].ceiling if row in bounds else None))
+        name = part.removeprefix(CONDITION).removeprefix(SUBSET).replace("_", " ") or "everything"
+        rows.append((name, line))
     title = f"{table.model}, {FINE_TUNED}: agreement by condition and subset"
-    return build(title, rows, columns, lambda part, show: show(part))
+    return build(title, rows, [(name, at) for at, name in enumerate(header)], lambda line, at: line[at])
 
 
 def cause_grid(table: ScoreTable) -> Grid:
@@ -411,7 +388,6 @@ class MainScore:
     model: str
     label: str
     predictor: Predictor | None
-    kind: Kind
     assistant: str
     metric: str
     estimate: Estimate
@@ -423,6 +399,15 @@ class MainScore:
     def name(self) -> str:
         """The predictor's label, or a published method, which is no predictor of ours."""
         return self.predictor.label if self.predictor else self.label
+
+    @property
+    def kind(self) -> Kind:
+        """What sort of row it is in."""
+        if self.predictor is None:
+            return "published"
+        if self.predictor.is_simulator:
+            return "simulator"
+        return self.predictor.kind if self.predictor.kind in ("people", "ceiling") else "baseline"
 
 
 def main_scores(tables: Sequence[ScoreTable], *, with_published: bool = False) -> list[MainScore]:
@@ -437,7 +422,7 @@ def main_scores(tables: Sequence[ScoreTable], *, with_published: bool = False) -
         intervals = tables[at].uncertainty.intervals.get(WHOLE, {})
         found += [
             MainScore(
-                model, label.text, source, kind_of(source), row[0], row[2], estimate,
+                model, label.text, source, row[0], row[2], estimate,
                 intervals.get(row), bounds[at].get(row), values[at][row],
             )
             for row, estimate in estimates[at].items()
@@ -446,7 +431,7 @@ def main_scores(tables: Sequence[ScoreTable], *, with_published: bool = False) -
     if with_published:
         none = Undefined("published without one")
         found += [
-            MainScore("", row.method, None, "published", assistant, metric, Estimate(value, none, none, 0))
+            MainScore("", row.method, None, assistant, metric, Estimate(value, none, none, 0))
             for row in published().rows
             for assistant, both in row.metrics.items()
             for metric, value in zip(("pearson", "mae"), both, strict=True)
@@ -464,39 +449,39 @@ def main_grids(tables: Sequence[ScoreTable], *, with_errors: bool = False) -> li
     """
     chats = {table.signature.get("conversations") for table in tables} - {None}
     shown = (FINE_TUNED, BASE_MODEL, replace(FINE_TUNED, expected=True), replace(BASE_MODEL, expected=True))
-    main = [
-        score
-        for score in main_scores(tables)
-        if (score.kind != "simulator" or score.predictor in shown)
-        and (score.kind != "ceiling" or (score.predictor and score.predictor.chats in chats))
-    ]
     assistant = together(tables[0])
-    agreement = {(row_name(score), score.metric): score for score in main if score.assistant == assistant}
-    texts = {(score.label, score.metric): score for score in main if score.assistant == EVERY_ASSISTANT}
+    agreement: dict[str, dict[str, MainScore]] = {}
+    texts: dict[str, dict[str, MainScore]] = {}
+    for score in main_scores(tables):
+        if score.kind == "simulator" and score.predictor not in shown:
+            continue
+        if score.kind == "ceiling" and score.predictor and score.predictor.chats not in chats:
+            continue
+        if score.assistant == assistant:
+            agreement.setdefault(row_name(score), {})[score.metric] = score
+        if score.assistant == EVERY_ASSISTANT:
+            texts.setdefault(score.label, {})[score.metric] = score
 
-    def agreement_cell(row: str, column: tuple[str, bool]) -> str:
-        score = agreement.get((row, column[0]))
-        if score is None:
-            return EMPTY
-        if column[1]:
-            return interval_text(score.interval)
-        return cell_text(score.estimate, decimals(3)) if with_errors else number(score.estimate.mean)
+    def value(row: Mapping[str, MainScore], column: Column) -> str:
+        estimate = row[column.metric].estimate if column.metric in row else None
+        if with_errors or column in TEXT_COLUMNS:
+            return cell_text(estimate, column.show)
+        return number(estimate.mean if estimate else None)
 
-    def text_cell(row: str, column: Column) -> str:
-        score = texts.get((row, column.metric))
-        return cell_text(score.estimate if score else None, column.show)
+    def agreement_cell(row: Mapping[str, MainScore], place: tuple[str, Column]) -> str:
+        kind, column = place
+        if kind == "interval":
+            return interval_text(row[column.metric].interval if column.metric in row else None)
+        return value(row, column)
 
     whose = " (mean of assistants)" if assistant == MEAN_OF_ASSISTANTS else ""
-    halves = [(c.header, (c.metric, False)) for c in AGREEMENT_COLUMNS]
-    columns = [each for half in halves for each in (half, ("interval", (half[1][0], True)))]
-    names = dict.fromkeys(row for row, _ in agreement)
+    columns = [(name, (name, each)) for each in AGREEMENT_COLUMNS for name in (each.header, "interval")]
+    text_columns = [(column.header, column) for column in TEXT_COLUMNS]
+    overlap = build("Perplexity of people's turns, and overlap of first prompts", [*texts.items()], text_columns, value)
     grids = [
-        build(f"Agreement with people's accuracy per question{whose}", [(n, n) for n in names], columns,
-              agreement_cell),
-        upright(build("Perplexity of people's turns, and overlap of first prompts",
-                      [(row, row) for row in dict.fromkeys(row for row, _ in texts)],
-                      [(column.header, column) for column in TEXT_COLUMNS], text_cell)),
-    ]  # fmt: skip
+        build(f"Agreement with people's accuracy per question{whose}", [*agreement.items()], columns, agreement_cell),
+        upright(overlap),
+    ]
     return [grid for grid in grids if grid.rows]
 
 
@@ -511,13 +496,13 @@ def row_name(score: MainScore) -> str:
 def comparison_grids(comparison: Comparison) -> list[Grid]:
     """One grid per pair of runs: each metric of both, the difference, its interval and p-value."""
     pairs = dict.fromkeys((each.first, each.second) for each in comparison.metrics)
+
+    def assistant(each: ComparedMetric) -> str:
+        pooled = each.assistant == EVERY_ASSISTANT and each.metric not in TEXT_METRICS
+        return "all pairs" if pooled else each.assistant
+
     columns: list[tuple[str, Callable[[ComparedMetric], str]]] = [
-        (
-            "of",
-            lambda each: (
-                "all pairs" if each.assistant == EVERY_ASSISTANT and each.metric not in TEXT_METRICS else each.assistant
-            ),
-        ),
+        ("of", assistant),
         ("first", lambda each: number(each.found.first)),
         ("second", lambda each: number(each.found.second)),
         ("difference", lambda each: number(each.found.difference)),
