@@ -116,6 +116,13 @@ def test_every_python_example_gives_what_it_says(name: str) -> None:
     assert result.failed == 0
 
 
+def test_the_index_names_every_command() -> None:
+    index = (REPOSITORY / "docs" / "README.md").read_text(encoding="utf-8")
+
+    assert set(re.findall(r"`chatbench ([a-z-]+)`", index)) == set(COMMANDS)
+    assert f"## The {len(COMMANDS)} commands" in index
+
+
 def test_the_example_of_an_own_study_is_one(tmp_path: Path) -> None:
     from chatbench.data.open_study import check_study
 
