@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.models.test_scoring import varied_examples
+from tests.models.test_loss import varied_examples
 from tests.support.chat_templates import chat_tokenizer
 from tests.support.prepared_files import sums, write_prepared
 from tests.support.tiny_models import ARCHITECTURES, Architecture, save_tiny_model, tiny_model, tiny_tokenizer
