@@ -96,7 +96,7 @@ def simulator(
         spec = read_simulator_spec(source)
         if style not in (None, spec.style):
             raise ChatbenchError(f"simulator {source!r} in the style {style}", fix=f"leave style={style!r} out")
-    if spec.trained_per_split:
+    if spec.kind == "tuned":
         raise ChatbenchError(f"simulator {source!r}", expected="the folder of one model: results/models/MODEL/split_0")
     participant = open_simulator(
         spec, model="", workspace=Workspace(), split="", temperature=temperature, max_tokens=max_tokens,

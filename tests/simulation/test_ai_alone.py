@@ -17,6 +17,7 @@ from chatbench.data.chatbench_format import read_ai_alone
 from chatbench.data.tables import Intake
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
+from chatbench.metrics.names import Predictor
 from chatbench.metrics.resampling import Resampling
 from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request
 from chatbench.scoring.eval_chatbench import eval_chatbench
@@ -266,9 +267,9 @@ def test_what_was_measured_here_is_a_baseline_of_the_scores_and_a_note_says_so(t
 
     found = eval_chatbench("tiny", workspace=place, resampling=Resampling(0))
 
-    source = "AI alone, letter_only_zero_shot, measured here"
-    assert found.estimates()["gpt-4o", source, "pearson"].mean > 0.9
-    assert isinstance(found.estimates()["llama-3.1-8b", source, "pearson"].mean, Undefined)
+    predictor = Predictor("AI alone", method="letter_only_zero_shot, measured here")
+    assert found.estimates()["gpt-4o", predictor, "pearson"].mean > 0.9
+    assert isinstance(found.estimates()["llama-3.1-8b", predictor, "pearson"].mean, Undefined)
     assert any("letter_only_zero_shot of gpt-4o: measured here on 10 questions" in note for note in found.notes)
 
 

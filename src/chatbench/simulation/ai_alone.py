@@ -104,10 +104,8 @@ def extraction_messages(question: Question, reply: str) -> tuple[Message, Messag
     """What the extractor is asked about a free-text reply."""
     # Cut at the markers and not replaced one after the other: a reply may hold a marker's name.
     head, _, tail = EXTRACTION.replace("{separator}", SEPARATOR).partition("{answer}")
-    return (
-        Message("system", EXTRACTION_SYSTEM),
-        Message("user", head.replace("{question}", question.full_text) + reply + tail),
-    )
+    text = head.replace("{question}", question.full_text) + reply + tail
+    return Message("system", EXTRACTION_SYSTEM), Message("user", text)
 
 
 def read_letter_reply(reply: str, question: Question) -> Result:
@@ -130,8 +128,6 @@ def read_extraction(output: str, question: Question) -> Result:
     >>> question = Question("q", "s", "2+2?", ("3", "4", "5", "6"), "B")
     >>> read_extraction('{"attempted_answer": true, "answer_val": "4", "answer_letter": "B"}', question)
     'right'
-    >>> read_extraction('{"attempted_answer": true, "answer_val": "7", "answer_letter": null}', question)
-    'wrong'
     >>> read_extraction("The student answers B.", question)
     'unknown'
     """
@@ -139,14 +135,11 @@ def read_extraction(output: str, question: Question) -> Result:
         found = json.loads(output[output.find("{") : output.rfind("}") + 1])
     except (json.JSONDecodeError, RecursionError):
         return "unknown"
-    if (
-        not isinstance(found, dict)
-        or not isinstance(found.get("attempted_answer"), bool)
-        or "answer_letter" not in found
-    ):
+    attempted = found.get("attempted_answer") if isinstance(found, dict) and "answer_letter" in found else None
+    if not isinstance(attempted, bool):
         return "unknown"
     letter = found["answer_letter"]
-    right = found["attempted_answer"] and isinstance(letter, str) and letter.strip().upper() == question.answer
+    right = attempted and isinstance(letter, str) and letter.strip().upper() == question.answer
     return "right" if right else "wrong"
 
 
@@ -198,11 +191,8 @@ class AiAloneLog:
 
     def scores(self, questions: Mapping[str, Question]) -> list[AiAloneScore]:
         """One score per question, by question id, of all samples in the log; unknown results are not counted."""
-        recorded = {str(row["id"]).rpartition("|")[0] for _, row in read_log(self.path)}
-        samples = [
-            Sample(questions[question_id], int(index))
-            for question_id, _, index in (each.rpartition("|") for each in recorded)
-        ]
+        recorded = {str(row["id"]).rpartition("|")[0].rpartition("|") for _, row in read_log(self.path)}
+        samples = [Sample(questions[question_id], int(index)) for question_id, _, index in recorded]
         by_question: dict[str, Counter[Result]] = {}
         for sample, result in self.results(samples).items():
             if result != "unknown":
@@ -335,11 +325,9 @@ def ai_alone(
     shown = [question for each in examples.values() for question in each]
     temperature, max_tokens = settings.temperature, MAX_TOKENS[method]
     participant = open_assistant(spec, study, temperature=temperature, max_tokens=max_tokens, options=options)
-    second = (
-        open_assistant(reader, study, temperature=0.0, max_tokens=EXTRACTION_MAX_TOKENS, options=options)
-        if reader
-        else None
-    )
+    second = None
+    if reader:
+        second = open_assistant(reader, study, temperature=0.0, max_tokens=EXTRACTION_MAX_TOKENS, options=options)
     agreed = {
         "questions_sha256": question_set_sha256(study.questions.values()),
         "method_sha256": method_sha256(method),
@@ -354,15 +342,8 @@ def ai_alone(
         asked = ask_missing(log, writer, samples, participant, second, examples, settings.seed, say)
         table = log.write_table(study.questions)
     results = log.results(samples)
-    return AiAloneResult(
-        assistant=spec.name,
-        method=method,
-        questions=len(questions),
-        counts=Counter(results.values()),
-        failed=len(samples) - len(results),
-        asked=asked,
-        table=table,
-    )
+    counts, failed = Counter(results.values()), len(samples) - len(results)
+    return AiAloneResult(spec.name, method, len(questions), counts, failed, asked, table)
 
 
 def questions_of(

@@ -106,15 +106,11 @@ class Spending:
         self._share_of_ended = 0.0
         self._under_way = 0
 
-    @property
-    def is_limited(self) -> bool:
-        return self.max_tokens is not None or self.max_usd is not None
-
     def recorded(self, usage: Usage) -> None:
         """An earlier run recorded a conversation that cost so much."""
         self._add(usage)
-        self._ended += 1
-        self._share_of_ended += self._share(all_tokens(usage), self.prices.usd(usage))
+        self.began()
+        self.ended(usage)
 
     def replied(self, request: Request, reply: Reply | Failure) -> None:
         """A participant replied.
@@ -124,7 +120,8 @@ class Spending:
         """
         if isinstance(reply, Failure):
             return
-        if self.is_limited and request.participant in self.metered and not reply.tokens + reply.prompt_tokens:
+        limited = self.max_tokens is not None or self.max_usd is not None
+        if limited and request.participant in self.metered and not reply.tokens + reply.prompt_tokens:
             raise ChatbenchError(
                 f"the {request.participant}'s endpoint does not say how many tokens it used (no usage in its answers)",
                 fix="omit the budget, or use an endpoint that reports usage",

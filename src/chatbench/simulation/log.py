@@ -29,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
@@ -92,12 +92,13 @@ def _read_line(line: bytes, where: str) -> Row:
     return row
 
 
-def _complete_lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines that were complete when the reading began; what is appended meanwhile is not read."""
-    left = os.fstat(file.fileno()).st_size
-    while left and (line := file.readline(left)).endswith(b"\n"):
-        left -= len(line)
-        yield line
+def _complete_lines(path: Path) -> Iterator[tuple[int, Row, bytes]]:
+    """(number from 1, record, line) of what was complete when the reading began, not of what is appended meanwhile."""
+    with path.open("rb") as file:
+        left, number = os.fstat(file.fileno()).st_size, 0
+        while left and (line := file.readline(left)).endswith(b"\n"):
+            left, number = left - len(line), number + 1
+            yield number, _read_line(line, f"{path}, line {number}"), line
 
 
 def read_log(path: Path) -> Iterator[tuple[int, Row]]:
@@ -107,9 +108,7 @@ def read_log(path: Path) -> Iterator[tuple[int, Row]]:
         ChatbenchError: a line has no checksum, or is not as it was written.
     """
     if path.exists():
-        with path.open("rb") as file:
-            for number, line in enumerate(_complete_lines(file), start=1):
-                yield number, _read_line(line, f"{path}, line {number}")
+        yield from ((number, row) for number, row, _ in _complete_lines(path))
 
 
 def read_recorded(path: Path) -> Iterator[tuple[int, SimulatedConversation]]:
@@ -178,9 +177,8 @@ class AppendOnlyLog:
         self._descriptor = descriptor
         self._end = 0
         self._synced_at = float("-inf")
-        with path.open("rb") as file:
-            for number, line in enumerate(_complete_lines(file), start=1):
-                self._note(_read_line(line, f"{path}, line {number}"), line)
+        for _, row, line in _complete_lines(path):
+            self._note(row, line)
 
     def append(self, rows: Sequence[Mapping[str, object]]) -> int:
         """Appends the records whose id is not recorded yet; how many those were.

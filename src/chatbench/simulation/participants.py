@@ -137,37 +137,25 @@ def open_assistant(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class ListedSimulator:
-    """One way to have a simulator; `example` is a spec that can be read."""
-
-    what: str
-    needs: str
-    example: str
-
-
 SIMULATORS = (
-    ListedSimulator("the fine-tuned model of the split", "chatbench finetune", "tuned"),
-    ListedSimulator("... asked for the problem statement", "chatbench finetune", "two-step-problem:tuned"),
-    ListedSimulator("... with the paper's fixed first message", "chatbench finetune", "two-step-help:tuned"),
-    ListedSimulator("... of another folder, adapter or merged", "a model folder", "two-step:local:models/mine/{split}"),
-    ListedSimulator(
-        "... behind an endpoint, in the plain-text form", "/v1/completions", "two-step:completions:mine-{split}@URL"
-    ),
-    ListedSimulator("... behind an endpoint, as a chat", "/v1/chat/completions", "two-step:openai:mine-{split}@URL"),
-    ListedSimulator("a chat model, only prompted", "an endpoint and its key", "two-step:openai:gpt-4o"),
-    ListedSimulator("... on this machine", "a folder or a hub id", "two-step:local:FOLDER"),
-    ListedSimulator("the IQA-EVAL baseline", "an endpoint, or local:", "iqa-eval:openai:gpt-4o"),
-    ListedSimulator("UserLM-8b, or a model like it", "a folder or a hub id", "userlm:local:microsoft/UserLM-8b"),
-    ListedSimulator(
-        "... behind an endpoint", "a server with its chat template", "userlm:openai:microsoft/UserLM-8b@URL"
-    ),
+    ("the fine-tuned model of the split", "chatbench finetune", "tuned"),
+    ("... asked for the problem statement", "chatbench finetune", "two-step-problem:tuned"),
+    ("... with the paper's fixed first message", "chatbench finetune", "two-step-help:tuned"),
+    ("... of another folder, adapter or merged", "a model folder", "two-step:local:models/mine/{split}"),
+    ("... behind an endpoint, in the plain-text form", "/v1/completions", "two-step:completions:mine-{split}@URL"),
+    ("... behind an endpoint, as a chat", "/v1/chat/completions", "two-step:openai:mine-{split}@URL"),
+    ("a chat model, only prompted", "an endpoint and its key", "two-step:openai:gpt-4o"),
+    ("... on this machine", "a folder or a hub id", "two-step:local:FOLDER"),
+    ("the IQA-EVAL baseline", "an endpoint, or local:", "iqa-eval:openai:gpt-4o"),
+    ("UserLM-8b, or a model like it", "a folder or a hub id", "userlm:local:microsoft/UserLM-8b"),
+    ("... behind an endpoint", "a server with its chat template", "userlm:openai:microsoft/UserLM-8b@URL"),
 )
+"""What a simulator is, what it needs, and a spec of it that can be read."""
 
 
 def simulator_lines() -> list[str]:
     """A line for each simulator, the columns aligned, under their heads; then what may stand for what."""
-    rows = [("simulator", "needs", "--simulator"), *((one.what, one.needs, one.example) for one in SIMULATORS)]
+    rows = [("simulator", "needs", "--simulator"), *SIMULATORS]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return [
         *(f"{what:<{widths[0]}}  {needs:<{widths[1]}}  {example}" for what, needs, example in rows),
@@ -191,11 +179,6 @@ class SimulatorSpec:
     style: StyleName
     kind: SimulatorKind
     argument: str = ""
-
-    @property
-    def trained_per_split(self) -> bool:
-        """Whether there is one only for the splits that MODEL was fine-tuned on."""
-        return self.kind == "tuned"
 
     def text(self) -> str:
         """The spec as it is written on the command line; it holds the name of a key's variable, never a key."""
@@ -274,14 +257,18 @@ def open_simulator(
         return open_endpoint_participant(
             argument, kind=kind, role="simulator", temperature=temperature, max_tokens=max_tokens, options=options
         )
+    from chatbench.models.encoding import TextForm, form_of
+    from chatbench.models.loading import load
+    from chatbench.models.local_participants import LocalSimulator, LocalUserLm
+    from chatbench.models.run_record import read_record
+
     if spec.kind == "local":
-        loaded, form = load_local(argument)
+        record, loaded = read_record(Path(argument)), load(argument)
+        form = form_of(record) if record else TextForm("chat" if loaded.tokenizer.chat_template else "plain")
         name = Path(argument).name
     else:
         loaded, form = load_simulator(workspace, model, split, base_model=base_model)
         name = f"{model_key(model)} base model" if base_model else f"{model_key(model)} {split}"
-    from chatbench.models.local_participants import LocalSimulator, LocalUserLm
-
     if spec.style == "userlm":
         return LocalUserLm(loaded, name, temperature=temperature, max_tokens=max_tokens)
     return LocalSimulator(
@@ -307,23 +294,6 @@ def refuse_impossible(spec: SimulatorSpec, *, base_model: bool, expected_answers
             expected="a two-step simulator on this machine: no other gives the probabilities of its answers",
             fix="simulate without --expected-answers",
         )
-
-
-def load_local(source: str) -> tuple[Loaded, TextForm]:
-    """A model of this machine or the hub, and its form: that of its training, else its chat template, else plain text.
-
-    Raises:
-        ChatbenchError: it cannot be loaded.
-    """
-    from chatbench.models.encoding import TextForm, form_of
-    from chatbench.models.loading import load
-    from chatbench.models.run_record import read_record
-
-    record = read_record(Path(source))
-    loaded = load(source)
-    if record:
-        return loaded, form_of(record)
-    return loaded, TextForm("chat" if loaded.tokenizer.chat_template else "plain")
 
 
 def load_simulator(workspace: Workspace, model: str, split: str, *, base_model: bool) -> tuple[Loaded, TextForm]:

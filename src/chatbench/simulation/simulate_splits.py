@@ -154,7 +154,7 @@ class Simulations:
         """
         if self.split:
             return [self.split]
-        if self.simulator.trained_per_split and not self.base_model:
+        if self.simulator.kind == "tuned" and not self.base_model:
             return self.workspace.trained_splits(self.model)
         return list(self.workspace.manifest.split_ids)
 

@@ -9,13 +9,12 @@ from typing import cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json
-from chatbench.core.records import Split, Study
-from chatbench.data.prepared import Manifest
+from chatbench.core.records import Split
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, Predictor
 from chatbench.metrics.pairs import Simulation
-from chatbench.simulation.log import has_chats, read_conversations, settings_path
+from chatbench.simulation.log import FIX, has_chats, read_conversations, settings_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,49 +58,42 @@ def read_chats(workspace: Workspace, model: str, split_id: str) -> SplitChats:
     for predictor, path in paths.items():
         if has_chats(path):
             settings[predictor], assistants[predictor] = _settings_of(path)
-            _check_data(path, settings[predictor], workspace.study, workspace.manifest, split)
+            _check_data(path, settings[predictor], workspace, split)
             chats = tuple(read_conversations(path))
-            _check_questions(path, {chat.question_id for chat in chats}, split)
+            if foreign := sorted({chat.question_id for chat in chats} - set(split.question_ids("test"))):
+                raise ChatbenchError(
+                    f"{path}: {len(foreign)} questions are not held out in {split.id}, such as {foreign[0]}",
+                    expected="chats about held-out questions only",
+                    fix=FIX,
+                )
             simulations.append(Simulation(predictor, chats, int(cast(int, settings[predictor]["conversations"]))))
     return SplitChats(split, tuple(simulations), settings, assistants)
 
 
 def _settings_of(log: Path) -> tuple[Mapping[str, object], Mapping[str, object]]:
     path = settings_path(log)
-    found = read_json(path, fix="simulate again with --overwrite")
+    found = read_json(path, fix=FIX)
     try:
         content = cast(Mapping[str, Mapping[str, object]], found)
         settings, assistants = content["settings"], content["assistants"]
         for name in ("questions_sha256", "held_out_sha256", "conversations", "simulator"):
             settings[name]
     except (KeyError, TypeError) as error:
-        raise ChatbenchError(
-            f"{path}: {error!r}", expected="settings of a simulation", fix="simulate again with --overwrite"
-        ) from error
+        raise ChatbenchError(f"{path}: {error!r}", expected="settings of a simulation", fix=FIX) from error
     return settings, assistants
 
 
-def _check_data(log: Path, settings: Mapping[str, object], study: Study, manifest: Manifest, split: Split) -> None:
-    held_out = question_set_sha256([study.questions[question_id] for question_id in split.question_ids("test")])
-    expected = {"questions_sha256": manifest.questions_sha256, "held_out_sha256": held_out}
+def _check_data(log: Path, settings: Mapping[str, object], workspace: Workspace, split: Split) -> None:
+    held_out = question_set_sha256([workspace.study.questions[each] for each in split.question_ids("test")])
+    expected = {"questions_sha256": workspace.manifest.questions_sha256, "held_out_sha256": held_out}
     for name, value in expected.items():
         if settings[name] != value:
             what = "other questions" if name == "questions_sha256" else f"another {split.id}"
             raise ChatbenchError(
                 f"{log}: simulated on {what} ({name} {str(settings[name])[:12]})",
                 expected=f"chats about the prepared data ({name} {value[:12]})",
-                fix="simulate again with --overwrite, or give the data folder that the chats were made with",
+                fix=f"{FIX}, or give the data folder that the chats were made with",
             )
-
-
-def _check_questions(log: Path, found: set[str], split: Split) -> None:
-    foreign = sorted(found - set(split.question_ids("test")))
-    if foreign:
-        raise ChatbenchError(
-            f"{log}: {len(foreign)} questions are not held out in {split.id}, such as {foreign[0]}",
-            expected="chats about held-out questions only",
-            fix="simulate again with --overwrite",
-        )
 
 
 def simulated_splits(workspace: Workspace, model: str, splits: Sequence[str] | None) -> tuple[list[str], list[str]]:

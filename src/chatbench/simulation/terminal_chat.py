@@ -185,7 +185,7 @@ def chat(
             expected=f"one of its {len(study.questions)}, such as {', '.join(near)}",
         )
     question = study.questions[question_id]
-    per_split = simulator.trained_per_split and not base_model
+    per_split = simulator.kind == "tuned" and not base_model
     candidates = [split] if split else workspace.trained_splits(model) if per_split else workspace.manifest.split_ids
     held_out = [each for each in candidates if question_id in workspace.split(each).question_ids("test")]
     user = open_simulator(
