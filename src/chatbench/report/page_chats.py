@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 from chatbench.core.recipes import model_key
 from chatbench.core.records import Question, SimulatedConversation, Study, Turn
@@ -36,7 +36,7 @@ PART_CHARACTERS = 400_000
 """Of a part of texts, before compression: one chat is opened in milliseconds, and all are read in a hundred parts."""
 SNIPPET_CHARACTERS = 90
 """Of the first message, for the list."""
-_PARTICIPANTS: tuple[Participant, ...] = ("people", "fine-tuned", "base model")
+_PARTICIPANTS: tuple[Participant, ...] = get_args(Participant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +103,13 @@ def page_chats(
     """
     if not rows:
         return PageChats({"chats": 0, "people": 0, "simulated": 0}, {})
+    texts = [
+        {"roles": "".join(t.role[0] for t in chat.turns), "turns": [t.text for t in chat.turns], **chat.more}
+        for chat in rows
+    ]
     starts = _starts([sum(len(turn.text) for turn in chat.turns) for chat in rows])
-    parts = {
-        f"chats-{number}": packed(
-            [
-                {"roles": "".join(t.role[0] for t in chat.turns), "turns": [t.text for t in chat.turns], **chat.more}
-                for chat in rows[start:end]
-            ]
-        )
-        for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(rows)], strict=True))
-    }
+    bounds = enumerate(pairwise([*starts, len(rows)]))
+    parts = {f"chats-{number}": packed(texts[start:end]) for number, (start, end) in bounds}
     people = sum(chat.participant == "people" for chat in rows)
     first = {"chats": len(rows), "people": people, "simulated": len(rows) - people}
     index = {**_index(rows, questions, held_out), "starts": starts}
@@ -201,14 +198,8 @@ def shade_parts(shades: Iterable[Shades]) -> tuple[list[dict[str, object]], dict
     for each in shades:
         rows = sorted(each.rows)
         starts = range(0, len(rows), CHATS_PER_PART)
-        known.append(
-            {
-                "model": each.model,
-                "split": each.split,
-                "first_part": len(parts),
-                "starts": [rows[start] for start in starts],
-            }
-        )
+        first_rows = [rows[start] for start in starts]
+        known.append({"model": each.model, "split": each.split, "first_part": len(parts), "starts": first_rows})
         for start in starts:
             some = {
                 str(row): [_costs(each.rows[row].get(turn)) for turn in range(max(each.rows[row]) + 1)]
@@ -219,8 +210,7 @@ def shade_parts(shades: Iterable[Shades]) -> tuple[list[dict[str, object]], dict
 
 
 def _costs(costs: TokenCosts | None) -> list[list[int]] | None:
-    """None where a turn was not scored, for example because it was longer than the model's context."""
-    if costs is None:
+    if costs is None:  # not scored, for example because it was longer than the model's context
         return None
     lengths = [len(text.encode("utf-16-le", "surrogatepass")) // 2 for text in costs.texts]
     return [lengths, [round(HUNDREDTHS * nats) for nats in costs.nats]]
@@ -237,7 +227,6 @@ def belongs_to(costs: TokenCosts, chat: PageChat, turn: int) -> bool:
 
 DIGITS = 4
 """Of probabilities."""
-_BASE_MODEL: Mapping[Participant, bool] = {"fine-tuned": False, "base model": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,8 +277,8 @@ def run_chats(model: str, workspace: Workspace) -> Iterator[RunChats]:
     key = model_key(model)
     folders = workspace.simulations(model).glob("split_*")
     for folder in sorted(folders, key=lambda path: (len(path.name), path.name)):  # split_10 after split_9
-        for source in _BASE_MODEL:
-            path = workspace.conversations(model, folder.name, base_model=_BASE_MODEL[source])
+        for source in _PARTICIPANTS[1:]:
+            path = workspace.conversations(model, folder.name, base_model=source == "base model")
             if path.exists():
                 yield RunChats(key, folder.name, source, tuple(read_conversations(path)))
 
@@ -312,18 +301,9 @@ def _peoples_chats(study: Study, held_out: Mapping[str, Sequence[str]]) -> dict[
         if chat.question_id not in held_out:
             continue
         answer, key = answers.get(chat.id), (chat.question_id, chat.assistant)
-        found[chat.id] = PageChat(
-            question_id=chat.question_id,
-            assistant=chat.assistant,
-            participant="people",
-            model="",
-            split="",
-            number=seen[key],
-            turns=chat.turns,
-            letter=chat.answer,
-            correct=answer.correct if answer else _is_right(chat.answer, study.questions.get(chat.question_id)),
-            more=_saying({"condition": chat.condition, "confidence": answer.confidence if answer else ""}),
-        )
+        correct = answer.correct if answer else _is_right(chat.answer, study.questions.get(chat.question_id))
+        more = _saying({"condition": chat.condition, "confidence": answer.confidence if answer else ""})
+        found[chat.id] = PageChat(*key, "people", "", "", seen[key], chat.turns, chat.answer, correct, more=more)
         seen[key] += 1
     return found
 
@@ -352,20 +332,11 @@ def _simulated(run: RunChats, chat: SimulatedConversation, question: Question | 
             for each in chat.answer_probabilities
         ],
     }
+    correct = _is_right(chat.letter, question)
     return PageChat(
-        question_id=chat.question_id,
-        assistant=chat.assistant,
-        participant=run.source,
-        model=run.key,
-        split=run.split,
-        number=chat.index,
-        turns=chat.turns,
-        letter=chat.letter,
-        correct=_is_right(chat.letter, question),
-        termination=chat.termination,
-        observed=chat.observed,
-        more=_saying(below),
-    )
+        chat.question_id, chat.assistant, run.source, run.key, run.split, chat.index, chat.turns, chat.letter, correct,
+        chat.termination, chat.observed, _saying(below),
+    )  # fmt: skip
 
 
 def _saying(more: Mapping[str, object]) -> dict[str, object]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -75,10 +76,7 @@ def signature_words(table: ScoreTable) -> Iterator[tuple[str, str]]:
         f"{splits} random split{'s' * (splits != 1)} of the questions, {trained}"
         f"{table.test_questions:g} held out on average (seed {signed.get('split_seed')})",
     )
-    simulator = [
-        str(signed.get("model")),
-        *(str(signed[each]) for each in ("kind", "dtype", "form") if signed.get(each)),
-    ]
+    simulator = [str(signed.get("model")), *(str(signed[k]) for k in ("kind", "dtype", "form") if signed.get(k))]
     if isinstance(temperature := signed.get("temperature"), int | float):
         simulator.append(f"temperature {temperature:g}")
     yield "Simulator", ", ".join(simulator)
@@ -122,13 +120,7 @@ def question_values(question_id: str, question: Question | None) -> Plain:
     """A question; one that the study does not have is known by its id only."""
     if question is None:
         return {"id": question_id, "subset": "", "text": "", "options": [], "answer": ""}
-    return {
-        "id": question.id,
-        "subset": question.subset,
-        "text": question.text,
-        "options": list(question.options),
-        "answer": question.answer,
-    }
+    return {**asdict(question), "options": list(question.options)}
 
 
 def accuracy_values(runs: Mapping[str, QuestionScores], place: Mapping[str, int]) -> list[Plain]:
@@ -210,13 +202,12 @@ def calibration_values(scores: QuestionScores) -> Plain:
     for predictors in scores.accuracies.values():
         people = predictors.get(PEOPLE, {})
         for predictor, pairs in predictors.items():
-            if predictor in (*SIMULATORS, REGRESSION) or predictor.kind == "AI alone":
-                for pair, found in pairs.items():
-                    if pair in people:
-                        point = (pair[0], found.accuracy, people[pair].accuracy)
-                        bins.setdefault(predictor, {}).setdefault(int(calibration_bin(found.accuracy)), []).append(
-                            point
-                        )
+            if predictor not in (*SIMULATORS, REGRESSION) and predictor.kind != "AI alone":
+                continue
+            for pair in (each for each in pairs if each in people):
+                predicted = pairs[pair].accuracy
+                points = bins.setdefault(predictor, {}).setdefault(int(calibration_bin(predicted)), [])
+                points.append((pair[0], predicted, people[pair].accuracy))
     return {
         predictor.label: [_calibration_bin(number, points) for number, points in sorted(found.items())]
         for predictor, found in bins.items()
@@ -265,15 +256,12 @@ def training_curves(model: str, workspace: Workspace) -> list[Plain]:
 
 def chat_distributions(people: Sequence[Conversation], simulated: ChatsByPredictor) -> Plain:
     """Shares of chats by user turns, and of messages by words: people's beside each simulator's; none that failed."""
-    turns: dict[str, list[Sequence[str]]] = {PEOPLE.label: [_user_texts(chat) for chat in people]} if people else {}
-    completed = {
-        predictor: [chat for chat in chats if chat.termination != "failed"] for predictor, chats in simulated.items()
-    }
-    turns |= {predictor: [_user_texts(chat) for chat in chats] for predictor, chats in completed.items() if chats}
+    texts = {PEOPLE.label: [_user_texts(chat) for chat in people]}
+    for predictor, chats in simulated.items():
+        texts[predictor] = [_user_texts(chat) for chat in chats if chat.termination != "failed"]
+    turns = {predictor: chats for predictor, chats in texts.items() if chats}
     return {
-        "turns": {
-            predictor: _shares(min(len(chat), MOST_TURNS) for chat in chats) for predictor, chats in turns.items()
-        },
+        "turns": {name: _shares(min(len(chat), MOST_TURNS) for chat in chats) for name, chats in turns.items()},
         "mostTurns": MOST_TURNS,
         "firstWords": {predictor: _word_shares(chat[:1] for chat in chats) for predictor, chats in turns.items()},
         "laterWords": {predictor: _word_shares(chat[1:] for chat in chats) for predictor, chats in turns.items()},

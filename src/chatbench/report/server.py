@@ -14,10 +14,10 @@ import threading
 import time
 import webbrowser
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NamedTuple
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.report.page import PageContent, render
@@ -34,8 +34,7 @@ Build = Callable[[str], str]
 """The page of a version."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Built:
+class _Built(NamedTuple):
     version: str
     page: bytes
     next_at: float

@@ -139,9 +139,7 @@ def print_results(
         print_grids([*score_grids(tables), *detail_grids(tables), *reference], notes, screen)
         return
     # Without their last column, which says whose the floors are and is too wide for most terminals.
-    bounds = [
-        Grid(each.title, each.header[:-1], tuple(row[:-1] for row in each.rows)) for each in map(bounds_grid, tables)
-    ]
+    bounds = [Grid(b.title, b.header[:-1], tuple(row[:-1] for row in b.rows)) for b in map(bounds_grid, tables)]
     print_grids([*main_grids(tables), *bounds], (), screen)
     for model in (each for each in found if each.pairs):
         title = f"{model.table.model}: accuracy of people (upwards) and of simulated users (to the right)"
@@ -168,10 +166,9 @@ CSV_COLUMNS = (
 
 def as_json(found: Sequence[ModelResults], *, published: bool = False) -> str:
     """Everything that is shown: scores with their values per split, questions, endings, turns, notes."""
+    scores = main_scores([model.table for model in found], with_published=published)
     content = {
-        "figures": [
-            _score_json(score) for score in main_scores([model.table for model in found], with_published=published)
-        ],
+        "figures": [_score_json(score) for score in scores],
         "models": [
             {
                 "model": model.table.model,
@@ -295,13 +292,10 @@ def escaped(text: str) -> str:
 
 
 def _escaped_character(character: str) -> str:
-    if character in _ESCAPED:
-        return _ESCAPED[character]
     if character.isspace():
         return " "
-    if " " < character <= "~" or character in _LATIN:
-        return character
-    return f"{{[}}U+{ord(character):04X}]"
+    printed = " " < character <= "~" or character in _LATIN
+    return _ESCAPED.get(character) or (character if printed else f"{{[}}U+{ord(character):04X}]")
 
 
 def latex_table(grid: Grid, label: str, exact: Mapping[str, str] | None = None) -> str:
@@ -317,12 +311,9 @@ def latex_table(grid: Grid, label: str, exact: Mapping[str, str] | None = None) 
     first = r"p{0.27\linewidth}" if broken else "l"
     rows = [["--" if cell == EMPTY else re.sub(r"^-(?=\d)", "$-$", escaped(cell)) for cell in row] for row in grid.rows]
     names = [escaped(grid.header[0]), *map(_header, grid.header[1:])]
-    layout = first + "r" * (len(names) - 1)
+    layout, caption = first + "r" * (len(names) - 1), f"{escaped(grid.title)}."
     frame = pd.DataFrame(rows, columns=names)
-    text = frame.to_latex(
-        index=False, escape=False, caption=f"{escaped(grid.title)}.", label=label, column_format=layout
-    )
-    lines = text.splitlines()
+    lines = frame.to_latex(index=False, escape=False, caption=caption, label=label, column_format=layout).splitlines()
     begin = lines.index(r"\midrule") + 1
     table = [line.replace("{table}", "{table*}") for line in lines[:begin]]
     table.insert(1, r"\centering\footnotesize\setlength{\tabcolsep}{3pt}")
@@ -366,13 +357,11 @@ def as_latex(found: Sequence[ModelResults], *, published: bool = False) -> str:
             exact.setdefault(f"texts {name}", []).append(f"{score.label} {mean}")  # where metrics are the rows
     lines = [r"% needs \usepackage{booktabs}; errors are standard errors over splits"]
     lines += [f"% signature {table.signature_id}" for table in tables]
-    for number, grid in enumerate(
-        [*main_grids(tables, with_errors=True), *([published_grid()] if published else [])], 1
-    ):
+    grids = [*main_grids(tables, with_errors=True), *([published_grid()] if published else [])]
+    for number, grid in enumerate(grids, 1):
         kind = "agreement" if "mean absolute error" in grid.header else "texts"
-        short = tuple(
-            "MAE" if name == "mean absolute error" else name for name in grid.header
-        )  # a paper's column is narrow
+        # A paper's column is narrow.
+        short = tuple(name.replace("mean absolute error", "MAE") for name in grid.header)
         of_rows = {row: ", ".join(exact[f"{kind} {row}"]) for row, *_ in grid.rows if f"{kind} {row}" in exact}
         lines.append(latex_table(Grid(grid.title, short, grid.rows), f"tab:chatbench-{number}", of_rows))
     return "\n".join([*lines, ""])
