@@ -72,9 +72,6 @@ def test_json_in_a_script_holds_nothing_that_ends_it_and_gives_back_every_charac
     assert text.isascii()
     assert "\0" not in text
     assert json.loads(text) == NASTY
-
-
-def test_a_number_that_json_has_no_word_for_is_refused() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         script_json({"loss": float("nan")})
 
@@ -102,10 +99,7 @@ def test_the_policy_allows_our_scripts_and_styles_by_hash_and_no_network() -> No
         assert allowed[name] == ["'none'"], name
     assert not [source for source in chain(*allowed.values()) if "unsafe" in source or "http" in source]
     assert allowed["require-trusted-types-for"] == ["'script'"]
-
-
-def test_a_live_page_may_ask_its_own_server_and_nobody_else() -> None:
-    assert policies(render(content(), live=True))["connect-src"] == ["'self'"]
+    assert policies(render(content(), live=True))["connect-src"] == ["'self'"]  # its own server, and nobody else
 
 
 def test_the_page_names_no_address_to_load_from() -> None:
@@ -158,10 +152,10 @@ def test_every_script_and_style_is_in_the_page() -> None:
 
 def test_no_two_scripts_use_the_same_name() -> None:
     # They share one scope: of two functions with one name the later silently replaces the earlier.
-    names = re.findall(r"^(?:async )?function\*? (\w+)|^(?:const|let) (\w+)", own_script(), flags=re.MULTILINE)
-    flat = [first or second for first, second in names]
+    names = re.findall(r"^(?:(?:async )?function\*?|const|let) (\w+)", own_script(), flags=re.MULTILINE)
 
-    assert sorted(name for name in set(flat) if flat.count(name) > 1) == []
+    assert len(names) > 100
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []
 
 
 @pytest.mark.parametrize("name", OWN_SCRIPTS)

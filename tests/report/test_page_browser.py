@@ -81,14 +81,8 @@ def test_an_address_opens_what_it_names_and_the_way_back_works(page_file: Path, 
 
 
 def test_an_address_that_names_nothing_says_so_and_breaks_nothing(page_file: Path, open_page: OpenPage) -> None:
-    for address in (
-        "#/nothing",
-        "#/question/none",
-        "#/chat/%E0%A4%A",
-        "#/questions?order=x&subset=y",
-        "#/figures?run=z",
-    ):
-        page = open_page(f"{page_file.as_uri()}{address}")
+    for address in ("nothing", "question/none", "chat/%E0%A4%A", "questions?order=x&subset=y", "figures?run=z"):
+        page = open_page(f"{page_file.as_uri()}#/{address}")
         page.wait_for_selector("#content h1")
 
 

@@ -15,9 +15,9 @@ import pytest
 from tests.support.page_of_chats import HELD_OUT, QUESTIONS, chats, person, simulated
 from tests.support.simulated_logs import prepared, write_log
 
-from chatbench.core.records import Study
-from chatbench.data.open_study import study_of
+from chatbench.core.files import write_json
 from chatbench.data.workspace import Workspace
+from chatbench.metrics.perplexity import Perplexity
 from chatbench.report import page_chats as page_chats_module
 from chatbench.report.page import packed
 from chatbench.report.page_chats import (
@@ -34,6 +34,7 @@ from chatbench.report.page_chats import (
     run_chats,
     shade_parts,
 )
+from chatbench.scoring.eval_ppl import SplitPerplexity, tokens_origin
 from chatbench.scoring.scored_turns import ScoredTurn, scored_turns_path, write_scored_turns
 
 
@@ -101,9 +102,7 @@ def test_the_list_shows_how_a_chat_begins_on_one_line_and_no_more() -> None:
 
 def test_two_chats_of_one_link_are_refused() -> None:
     with pytest.raises(ValueError, match="people/sums-1/gpt-4o/3"):
-        in_page_order(
-            [person("sums-1", 3, "B", "a", "b"), simulated("sums-1", 0, "B", "a"), person("sums-1", 3, "C", "a", "b")]
-        )
+        in_page_order([person("sums-1", 3, "B", "a"), simulated("sums-1", 0, "B", "a"), person("sums-1", 3, "C", "a")])
 
 
 def test_costs_are_told_in_lengths_as_a_browser_counts_and_in_hundredths() -> None:
@@ -119,9 +118,8 @@ def test_costs_are_told_in_lengths_as_a_browser_counts_and_in_hundredths() -> No
 def test_costs_of_many_chats_are_read_a_part_at_a_time() -> None:
     costs = {3 * row: {0: TokenCosts(["x"], [0.5])} for row in range(CHATS_PER_PART + 1)}
 
-    known, parts = shade_parts(
-        [Shades("a", "split_0", costs), Shades("a", "split_1", {4: {0: TokenCosts(["y"], [1])}})]
-    )
+    other = Shades("a", "split_1", {4: {0: TokenCosts(["y"], [1])}})
+    known, parts = shade_parts([Shades("a", "split_0", costs), other])
 
     assert [each["starts"] for each in known] == [[0, 3 * CHATS_PER_PART], [4]]
     assert [each["first_part"] for each in known] == [0, 2]
@@ -145,28 +143,19 @@ def place(tmp_path: Path) -> Workspace:
     return place
 
 
-def study(place: Workspace) -> Study:
-    return study_of(place.manifest)
-
-
 def gathered(place: Workspace) -> PageChats:
     runs = list(run_chats("tiny", place))
-    return report_chats(runs, study=study(place), held_out=held_out_splits(place), models=["tiny"], workspace=place)
+    return report_chats(runs, study=place.study, held_out=held_out_splits(place), models=["tiny"], workspace=place)
 
 
 def test_the_page_holds_peoples_chats_about_held_out_questions_and_all_simulated_ones(place: Workspace) -> None:
-    opened = study(place)
-
     made = gathered(place)
 
     rows = index_of(made.later)["rows"]
     participants = [index_of(made.later)["participants"][each] for each in rows["participant"]]
-    assert {each: participants.count(each) for each in ("fine-tuned", "base model")} == {
-        "fine-tuned": 40,
-        "base model": 37,
-    }
+    assert [participants.count(each) for each in ("fine-tuned", "base model")] == [40, 37]
     held_out = {each["id"] for each in index_of(made.later)["questions"] if each["splits"]}
-    about = [chat for chat in opened.conversations if chat.question_id in held_out]
+    about = [chat for chat in place.study.conversations if chat.question_id in held_out]
     assert participants.count("people") == len(about)
     # Worker ids name people: a page that is mailed must not hold them.
     everything = str([unpacked(part) for part in made.later.values()])
@@ -193,24 +182,17 @@ def test_results_without_study_and_splits_still_show_what_was_simulated(place: W
     assert made.first == {"chats": 77, "people": 0, "simulated": 77, "shades": []}
 
 
-def scored(place: Workspace, question_id: str) -> ScoredTurn:
-    chat = next(chat for chat in study(place).conversations if chat.question_id == question_id)
-    return ScoredTurn(chat.id, 0, (chat.turns[0].text, " [END]"), (1.5, 0.25))
-
-
 def write_perplexity(place: Workspace, origin_weights: str) -> str:
     """Stored perplexity of split_0, and the tokens of one chat; the id of its question."""
-    from chatbench.core.files import write_json
-    from chatbench.metrics.perplexity import Perplexity
-    from chatbench.scoring.eval_ppl import SplitPerplexity, tokens_origin
-
     question_id = place.split("split_0").question_ids("test")[0]
     value = Perplexity(2.0, 1.0, 10.0, 5, 20, 2)
     signature = {"weights": "sha256:1", "test_sha256": "2", "form": "plain text"}
     path = place.results / "ppl" / "tiny" / "split_0.json"
     write_json(path, SplitPerplexity("split_0", value, value, {}, {}, signature).as_json())
     origin = tokens_origin({**signature, "weights": origin_weights})
-    write_scored_turns(scored_turns_path(path), origin, [scored(place, question_id)])
+    chat = next(chat for chat in place.study.conversations if chat.question_id == question_id)
+    turn = ScoredTurn(chat.id, 0, (chat.turns[0].text, " [END]"), (1.5, 0.25))
+    write_scored_turns(scored_turns_path(path), origin, [turn])
     return question_id
 
 
@@ -229,6 +211,4 @@ def test_what_tokens_cost_stands_at_the_row_of_its_chat(place: Workspace) -> Non
 def test_token_costs_of_a_model_that_was_trained_again_are_not_shown(place: Workspace) -> None:
     write_perplexity(place, "sha256:other")
 
-    made = gathered(place)
-
-    assert made.first["shades"] == []
+    assert gathered(place).first["shades"] == []

@@ -48,19 +48,19 @@ def test_the_main_table_shows_the_stored_scores_and_each_split_on_demand(
     page.wait_for_selector("table.main")
 
     shown = row(page, "tiny, fine-tuned")
-    assert shown[0] == f"{stored['all', 'fine-tuned', 'perplexity'].mean:.2f}"
-    assert shown[2] == f"{stored['all', 'fine-tuned', 'bleu'].mean:.3f}"
-    assert shown[7] == f"{stored['mean of assistants', 'fine-tuned', 'mae'].mean:.3f}"
+    assert shown[0] == f"{stored['all', FINE_TUNED, 'perplexity'].mean:.2f}"
+    assert shown[2] == f"{stored['all', FINE_TUNED, 'bleu'].mean:.3f}"
+    assert shown[7] == f"{stored['mean of assistants', FINE_TUNED, 'mae'].mean:.3f}"
 
     page.get_by_label("Correlation and error of").select_option("gpt-4o")
     page.get_by_label("Each split").check()
-    assert row(page, "tiny, fine-tuned")[7] == f"{stored['gpt-4o', 'fine-tuned', 'mae'].mean:.3f}"
+    assert row(page, "tiny, fine-tuned")[7] == f"{stored['gpt-4o', FINE_TUNED, 'mae'].mean:.3f}"
     by_split = table.values()["gpt-4o", FINE_TUNED, "mae"]
     assert row(page, "split 1")[7] == f"{by_split['split_1']:.3f}"
 
     page.reload()  # what was chosen is in the address
     page.wait_for_selector("table.main")
-    assert row(page, "tiny, fine-tuned")[7] == f"{stored['gpt-4o', 'fine-tuned', 'mae'].mean:.3f}"
+    assert row(page, "tiny, fine-tuned")[7] == f"{stored['gpt-4o', FINE_TUNED, 'mae'].mean:.3f}"
 
 
 def test_published_rows_are_marked_as_not_computed_here_and_baselines_as_such(

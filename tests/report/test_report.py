@@ -34,17 +34,12 @@ from chatbench.scoring.score_table import Score, ScoreTable
 
 def scores(answers: tuple[Answer, ...] = ()) -> QuestionScores:
     """One question held out in two splits: 1 of 2, then 4 of 4 simulated chats right; people 3 of 4."""
-    cell = ("q", "ai")
-    people = {cell: Prediction(0.75, 4)}
-    return QuestionScores(
-        "id",
-        {
-            "split_0": {PEOPLE: people, FINE_TUNED: {cell: Prediction(0.5, 2)}},
-            "split_1": {PEOPLE: people, FINE_TUNED: {cell: Prediction(1.0, 4)}},
-        },
-        {},
-        answers,
-    )
+    pair = ("q", "ai")
+    accuracies = {
+        split: {PEOPLE: {pair: Prediction(0.75, 4)}, FINE_TUNED: {pair: found}}
+        for split, found in (("split_0", Prediction(0.5, 2)), ("split_1", Prediction(1.0, 4)))
+    }
+    return QuestionScores("id", accuracies, {}, answers)
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.0, 5), (0.3, 10), (1.0, 1), (0.5, 400)])
@@ -129,11 +124,8 @@ def test_a_curve_has_the_points_that_are_numbers_and_splits_stand_in_order(tmp_p
     for split in ("split_2", "split_10"):
         folder = tmp_path / "models" / "tiny" / split
         folder.mkdir(parents=True)
-        lines = [
-            {"step": 5, "loss": 0.5, "epoch": 0.1},
-            {"step": 6, "loss": float("nan")},
-            {"step": 7, "eval_loss": 0.4},
-        ]
+        nan = float("nan")
+        lines = [{"step": 5, "loss": 0.5, "epoch": 0.1}, {"step": 6, "loss": nan}, {"step": 7, "eval_loss": 0.4}]
         (folder / "trainer_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
 
     found = training_curves("tiny", Workspace(results=tmp_path))
@@ -174,9 +166,7 @@ def test_two_runs_are_compared_and_a_page_needs_no_names(finished: Workspace, tm
 def test_results_without_their_study_make_a_page_that_says_what_is_missing(finished: Workspace, tmp_path: Path) -> None:
     gathered = gather(["tiny"], workspace=Workspace(tmp_path / "nowhere", finished.results))
 
-    assert [question["text"] for question in gathered.content.first["questions"]] == [""] * len(  # type: ignore[attr-defined]
-        gathered.content.first["questions"]  # type: ignore[arg-type]
-    )
+    assert {question["text"] for question in gathered.content.first["questions"]} == {""}  # type: ignore[attr-defined]
     assert [text for text in gathered.missing if "no prepared splits" in text]
     assert str(tmp_path) not in json.dumps(gathered.content.first)  # a page is mailed: no paths of this machine
 

@@ -51,7 +51,7 @@ def still(page: str = "page") -> LivePage:
 # Who is answered
 
 
-def test_only_the_page_and_its_version_are_there() -> None:
+def test_only_the_page_and_its_version_are_there_and_a_taken_port_is_refused() -> None:
     with serving(still()) as server:
         assert ask(server, "/") == (200, b"page v1")
         assert ask(server, "/?x=1") == (200, b"page v1")
@@ -60,6 +60,9 @@ def test_only_the_page_and_its_version_are_there() -> None:
         for path in ("/../../etc/passwd", "//etc/passwd", "/%2e%2e/x", "/version/", "/report.html", "http://x/version"):
             assert ask(server, path)[0] == 404, path
         assert ask(server, "/", method="POST")[0] == 501
+        assert server.server_address[0] == "127.0.0.1"  # this machine alone
+        with pytest.raises(ChatbenchError, match="--port 0"):
+            PageServer(still(), server.server_port)
 
 
 @pytest.mark.parametrize(
@@ -72,23 +75,14 @@ def test_a_request_that_names_another_host_is_refused(host: str) -> None:
         assert ask(server, "/", host=f"localhost:{server.server_port}")[0] == 200
 
 
-def test_it_listens_on_this_machine_alone_and_says_when_its_port_is_taken() -> None:
-    with serving(still()) as server:
-        assert server.server_address[0] == "127.0.0.1"
-        with pytest.raises(ChatbenchError, match="--port 0"):
-            PageServer(still(), server.server_port)
-
-
 def test_answers_may_be_neither_framed_nor_kept_nor_read_by_other_pages() -> None:
     with serving(still()) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
         connection.request("GET", "/")
         headers = connection.getresponse().headers
 
-    assert headers["Cache-Control"] == "no-store"
-    assert headers["X-Frame-Options"] == "DENY"
-    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
-    assert headers["X-Content-Type-Options"] == "nosniff"
+    names = ("Cache-Control", "X-Frame-Options", "Cross-Origin-Resource-Policy", "X-Content-Type-Options")
+    assert [headers[name] for name in names] == ["no-store", "DENY", "same-origin", "nosniff"]
     assert "Python" not in headers["Server"]
 
 

@@ -25,8 +25,6 @@ from chatbench.report.show import ModelResults, as_csv, as_json, as_latex, escap
 from chatbench.report.tables import main_scores
 from chatbench.scoring.score_files import read_score_table
 
-Names = Sequence[str]
-
 
 def results_of(place: Workspace, *names: str) -> list[ModelResults]:
     return show(shown_results(names, results=place.results, data=place.data))
@@ -88,9 +86,8 @@ def test_published_rows_are_marked_in_every_form_and_carry_no_signature(finished
 
 def test_latex_passes_a_strict_reader_and_keeps_unrounded_figures_beside_the_rounded(finished: Workspace) -> None:
     text = as_latex(results_of(finished), published=True)
-    mean = (
-        read_score_table(finished.results / "scores", "tiny").estimates()["mean of assistants", FINE_TUNED, "mae"].mean
-    )
+    estimates = read_score_table(finished.results / "scores", "tiny").estimates()
+    mean = estimates["mean of assistants", FINE_TUNED, "mae"].mean
 
     assert refused_by_a_strict_reader(text) == []
     assert f"mean absolute error {mean!r}" in text
@@ -211,15 +208,10 @@ def test_whatever_stands_in_a_cell_makes_no_command_and_leaves_no_special_charac
     assert refused_by_a_strict_reader("\\begin{tabular}{lr}\na_b & 1 & 2 \\\\\n\\end{tabular}") != []
 
 
-def test_two_hyphens_brackets_and_stars_print_as_such() -> None:
-    # -- would be a dash, and behind \\ a bracket is a distance and a star part of the command.
-    assert escaped("mistralai--Mistral-7B") == "mistralai-{}-Mistral-7B"
-    assert escaped("[2cm]*") == "{[}2cm]{*}"
-    assert escaped("\\") == r"\textbackslash{}"
-
-
-def test_dashes_stay_dashes_and_hyphens_hyphens() -> None:
-    # Written as -- and ---, dashes would be taken apart like the hyphens of a model's name.
+def test_hyphens_dashes_brackets_and_stars_print_as_such() -> None:
+    # -- would be a dash, and behind \\ a bracket is a distance and a star part of the command. Written as -- and ---,
+    # dashes would be taken apart like the hyphens of a model's name.
+    assert escaped("[2cm]*\\") == r"{[}2cm]{*}\textbackslash{}"
     assert escaped("1\u20132 \u2014 a--b") == r"1\textendash{}2 \textemdash{} a-{}-b"
 
 

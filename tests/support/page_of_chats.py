@@ -69,17 +69,11 @@ def content(rows: Sequence[PageChat], *, with_shades: bool = True) -> PageConten
     """The content of a page that holds these chats and nothing else."""
     made: PageChats = page_chats(rows, QUESTIONS, HELD_OUT)
     known, parts = shade_parts([shades(rows)] if with_shades else [])
-    runs = [{"key": "tiny", "name": "tiny", "scores": None}]
     first = {
-        "title": "chats",
-        "made": "today",
-        "version": "0",
-        "runs": runs,
-        "questions": [],
-        "accuracies": [],
-        "missing": [],
-    }
-    return PageContent("chats", {**first, "chats": {**made.first, "shades": known}}, {**made.later, **parts})
+        "title": "chats", "made": "today", "version": "0", "questions": [], "accuracies": [], "missing": [],
+        "runs": [{"key": "tiny", "name": "tiny", "scores": None}], "chats": {**made.first, "shades": known},
+    }  # fmt: skip
+    return PageContent("chats", first, {**made.later, **parts})
 
 
 def write_page(folder: Path, rows: Sequence[PageChat], *, with_shades: bool = True) -> Path:

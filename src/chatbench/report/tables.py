@@ -74,10 +74,7 @@ def perplexity_text(value: float) -> str:
     return f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
-AGREEMENT_COLUMNS = (
-    Column("correlation", "pearson", decimals(3)),
-    Column("mean absolute error", "mae", decimals(3)),
-)
+AGREEMENT_COLUMNS = (Column("correlation", "pearson", decimals(3)), Column("mean absolute error", "mae", decimals(3)))
 TEXT_COLUMNS = (
     Column("perplexity", "perplexity", perplexity_text),
     *(Column(TEXTS[metric], metric, decimals(3)) for metric in ("bits_per_byte", *TEXT_METRICS)),

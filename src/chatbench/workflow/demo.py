@@ -92,12 +92,9 @@ def checks(table: ScoreTable, told: Mapping[Predictor, Shares]) -> list[Check]:
     tuned, base = (_mean(table, EVERY_ASSISTANT, source, "perplexity") for source in (FINE_TUNED, BASE_MODEL))
     answered = _mean(table, EVERY_ASSISTANT, FINE_TUNED, "answered_share")
     right = told.get(FINE_TUNED, {}).get("numbers right")
+    halved = tuned is not None and base is not None and tuned <= base / 2
     return [
-        Check(
-            "perplexity at most half of the base's",
-            f"{_shown(tuned)} and {_shown(base)}",
-            tuned is not None and base is not None and tuned <= base / 2,
-        ),
+        Check("perplexity at most half of the base's", f"{_shown(tuned)} and {_shown(base)}", halved),
         Check("at least 90 % of chats answered unforced", _shown(answered), answered is not None and answered >= 0.9),
         Check("at least 90 % of first prompts with right numbers", _shown(right), right is not None and right >= 0.9),
         _beats(table, "pearson", "correlation above every baseline's", higher=True),

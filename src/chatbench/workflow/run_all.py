@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
@@ -172,9 +172,8 @@ def _run_split(
     """The steps of one split, in the order of `STEPS`."""
     if "finetune" in steps:
         with clock.step("finetune", split_id):
-            finetune(
-                model, workspace=workspace, split=split_id, config=settings.config, flags=settings.flags, say=clock.say
-            )
+            flags = settings.flags
+            finetune(model, workspace=workspace, split=split_id, config=settings.config, flags=flags, say=clock.say)
     if "ppl" in steps:
         with clock.step("ppl", split_id):
             eval_ppl(model, workspace=workspace, split=split_id, say=clock.say)
@@ -187,13 +186,9 @@ def _run_split(
         with clock.step(step, split_id):
             chats = ChatSettings(conversations, settings.seed, settings.max_user_turns, max_tokens=settings.max_tokens)
             result = simulate(
-                model,
-                assistants=assistants,
-                workspace=workspace,
-                split=split_id,
-                settings=chats,
+                model, assistants=assistants, workspace=workspace, split=split_id, settings=chats,
                 base_model=step == "base",
-            )
+            )  # fmt: skip
         for line in result.lines():
             clock.say(line)
 
@@ -208,17 +203,17 @@ def _prepared(
     Raises:
         ChatbenchError: the folder holds other splits than these settings make.
     """
+    chosen: dict[str, Any] = {
+        "splits": settings.splits,
+        "train_share": settings.train_share,
+        "seed": settings.seed,
+        "format": settings.row_format,
+        "skip_bad_records": settings.skip_bad_records,
+        "include_pilots": settings.include_pilots,
+    }
     if workspace.is_prepared or study is None or not may_prepare:
         manifest = workspace.manifest
-        wanted = {} if study is None else {
-            "study_resolved": str(study.resolve()),
-            "splits": settings.splits,
-            "train_share": settings.train_share,
-            "seed": settings.seed,
-            "format": settings.row_format,
-            "skip_bad_records": settings.skip_bad_records,
-            "include_pilots": settings.include_pilots,
-        }  # fmt: skip
+        wanted = {} if study is None else {"study_resolved": str(study.resolve()), **chosen}
         for each in differences({name: getattr(manifest, name) for name in wanted}, wanted):
             raise ChatbenchError(
                 f"{workspace.data} holds splits with {each.name} {each.one}",
@@ -228,16 +223,7 @@ def _prepared(
         clock.say(f"splits of {manifest.study_name} in {workspace.data}: as before")
         return manifest
     with clock.step("prepare"):
-        prepared = prepare_splits(
-            study,
-            workspace.data,
-            splits=settings.splits,
-            train_share=settings.train_share,
-            seed=settings.seed,
-            format=settings.row_format,
-            skip_bad_records=settings.skip_bad_records,
-            include_pilots=settings.include_pilots,
-        )
+        prepared = prepare_splits(study, workspace.data, **chosen)
     clock.say(prepared.audit)
     return prepared.manifest
 

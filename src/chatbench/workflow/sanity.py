@@ -21,13 +21,7 @@ from chatbench.core.files import read_jsonl
 from chatbench.core.records import SimulatedConversation
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
-from chatbench.metrics.names import (
-    BASE_MODEL,
-    CONSTANT,
-    EVERY_ASSISTANT,
-    FINE_TUNED,
-    MEAN_OF_ASSISTANTS,
-)
+from chatbench.metrics.names import BASE_MODEL, CONSTANT, EVERY_ASSISTANT, FINE_TUNED, MEAN_OF_ASSISTANTS
 from chatbench.scoring.eval_ppl import SplitPerplexity, read_perplexity
 from chatbench.scoring.score_files import read_score_table
 from chatbench.scoring.score_table import ScoreTable
@@ -103,8 +97,7 @@ def sanity(model: str, *, workspace: Workspace, prompts: int = 5, seed: int = 0)
 
     def scores(_: str) -> Found:
         path = workspace.scores(model)
-        exists = path.exists()
-        return check_scores(read_score_table(path.parent, path.stem)) if exists else ("missing", "not computed")
+        return check_scores(read_score_table(path.parent, path.stem)) if path.exists() else ("missing", "not computed")
 
     train, score = f"chatbench finetune {model}", f"chatbench eval-chatbench {model}"
     checks = (
