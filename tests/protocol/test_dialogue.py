@@ -118,22 +118,12 @@ def test_the_help_variant_says_its_first_turn_without_asking_the_simulator() -> 
     assert outcome.termination == "answered"
 
 
-def test_the_problem_variant_asks_for_the_problem_statement() -> None:
-    _, requests = simulated(lambda turn: Reply(["hi", "Answer: A"][turn]), style="two-step-problem")
-
-    assert requests[0].messages[1].content == prompts.FIRST_TURN_PROBLEM
-
-
-@pytest.mark.parametrize("nothing", ["", "  \n", '""', "YOU: "])
+@pytest.mark.parametrize("nothing", ["", "  \n", '""'])
 def test_a_simulator_that_says_nothing_fails_for_good(nothing: str) -> None:
     outcome, requests = simulated(lambda _: Reply(nothing))
 
-    # "YOU: " loses its space to the cleaning of white space first, so it is the message "YOU:".
-    if nothing.strip() == "YOU:":
-        assert outcome.turns[0].text == "YOU:"
-    else:
-        assert (outcome.termination, outcome.reason, outcome.transient) == ("failed", EMPTY_TURN, False)
-        assert len(requests) == 1
+    assert (outcome.termination, outcome.reason, outcome.transient) == ("failed", EMPTY_TURN, False)
+    assert len(requests) == 1
 
 
 def test_a_failing_assistant_ends_its_own_conversation_and_keeps_the_unanswered_message() -> None:
@@ -146,6 +136,7 @@ def test_a_failing_assistant_ends_its_own_conversation_and_keeps_the_unanswered_
 def test_seeds_differ_by_participant_turn_and_conversation_and_are_the_same_everywhere() -> None:
     _, requests = simulated(lambda turn: Reply(["a", "b", "Answer: A"][turn]))
 
+    assert {request.conversation_id for request in requests} == {"q1|bot|0"}
     assert len({request.seed for request in requests}) == len(requests) == 5
     assert derive_seed(0, "q1|bot|0", 0, "simulator") == requests[0].seed
     # printf '0|q|0|simulator' | sha256sum: the number is its first 8 bytes, halved.
@@ -265,9 +256,3 @@ def test_a_forced_simulator_that_gives_no_answer_has_no_expected_score() -> None
     outcome, _ = simulated(lambda _: Reply("no idea", answer=given), max_user_turns=1)
 
     assert (outcome.termination, outcome.expected_correct) == ("no_answer", None)
-
-
-def test_requests_say_which_conversation_they_belong_to() -> None:
-    _, requests = simulated(lambda turn: Reply(["hi", "Answer: A"][turn]))
-
-    assert {request.conversation_id for request in requests} == {"q1|bot|0"}

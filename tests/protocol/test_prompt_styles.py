@@ -45,6 +45,8 @@ def simulated(style: StyleName, *says: str, max_user_turns: int = 10) -> tuple[S
         (' "YOU: Answer: B"\n', Said("Answer: B"), FinalAnswer("B", "B")),
         # Quotes go before the participant's name, so those behind it stay and hide the prefix.
         ('YOU: "Answer: B', Said('"Answer: B'), Said('"Answer: B')),
+        # White space goes before the participant's name, which is then no longer followed by any.
+        ("YOU: ", Said("YOU:"), Said("YOU:")),
         ("Answer: (A)", Said("Answer: (A)"), FinalAnswer("(A)", None)),
         ("thanks. Answer: B", Said("thanks. Answer: B"), Said("thanks. Answer: B")),
     ],
@@ -56,10 +58,10 @@ def test_a_two_step_output_is_read_in_the_published_order(output: str, first: Sa
 
 def test_the_variants_differ_in_the_first_turn_alone() -> None:
     names: tuple[StyleName, ...] = ("two-step", "two-step-problem", "two-step-help")
-    first = {STYLES[name].messages("Q", ())[1].content for name in names}
+    first = [STYLES[name].messages("Q", ())[1].content for name in names[:2]]
     later = {STYLES[name].messages("Q", TURNS)[1].content for name in names}
 
-    assert first == {prompts.FIRST_TURN, prompts.FIRST_TURN_PROBLEM}
+    assert first == [prompts.FIRST_TURN, prompts.FIRST_TURN_PROBLEM]
     assert len(later) == 1
     assert [STYLES[name].opening for name in names] == [None, None, prompts.FIRST_TURN_HELP]
 

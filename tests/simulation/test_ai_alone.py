@@ -237,14 +237,11 @@ def test_a_model_on_this_machine_is_asked_with_few_shots_and_asked_for_more_late
 
     def run(samples: int, questions: Sequence[Question]) -> list[str]:
         settings = AiAloneSettings("letter-only-few-shot", samples)
-        return ai_alone(
-            f"local:{model}",
-            settings,
-            study=STUDY,
-            questions=questions,
-            workspace=Workspace(results=tmp_path),
-            mmlu=tmp_path / "mmlu",
-        ).lines()
+        place = Workspace(results=tmp_path)
+        found = ai_alone(
+            f"local:{model}", settings, study=STUDY, questions=questions, workspace=place, mmlu=tmp_path / "mmlu"
+        )
+        return found.lines()
 
     first, more = run(2, QUESTIONS[:1]), run(3, QUESTIONS)
 
@@ -258,12 +255,11 @@ def test_what_was_measured_here_is_a_baseline_of_the_scores_and_a_note_says_so(t
     # Questions by their number: people are right the more often the later the question, and so is this assistant.
     place = prepared(tmp_path)
     write_log(place, "split_0")
-    manifest = place.manifest
-    opened = place.study
+    questions = place.study.questions
     log = AiAloneLog(place, "gpt-4o", "letter-only-zero-shot")
-    samples = [Sample(question, index) for question in opened.questions.values() for index in range(10)]
-    record(log, samples, sometimes_b, questions=manifest.questions_sha256)
-    log.write_table(opened.questions)
+    samples = [Sample(question, index) for question in questions.values() for index in range(10)]
+    record(log, samples, sometimes_b, questions=place.manifest.questions_sha256)
+    log.write_table(questions)
 
     found = eval_chatbench("tiny", workspace=place, resampling=Resampling(0))
 

@@ -272,8 +272,7 @@ def opened_behind(server: LoopbackEndpoint, style: StyleName, kind: str, model: 
 
 
 def asked(participant: EndpointParticipant, style: StyleName) -> Reply:
-    messages = STYLES[style].messages(QUESTION.full_text, TURNS)
-    (reply,) = participant.reply_all([Request("simulator", messages, QUESTION.id, 1, "turn")])
+    (reply,) = participant.reply_all([request(style)])
     assert isinstance(reply, Reply)
     return reply
 
@@ -324,27 +323,21 @@ def test_a_userlm_behind_a_server_ends_its_chat_whether_or_not_the_token_is_writ
 # ---- what is refused ----
 
 
-def test_expected_answers_need_a_two_step_simulator_on_this_machine() -> None:
-    for text in ("two-step:openai:gpt-4o", "iqa-eval:local:FOLDER", "two-step:completions:m@http://h/v1"):
-        with pytest.raises(ChatbenchError, match="without --expected-answers"):
-            open_simulator(
-                read_simulator_spec(text),
-                model="m",
-                workspace=Workspace(results=Path("r")),
-                split="split_0",
-                expected_answers=True,
-            )
-
-
-def test_only_the_tuned_simulator_has_a_base_model() -> None:
-    with pytest.raises(ChatbenchError, match="only the tuned simulator has a base model"):
+@pytest.mark.parametrize(
+    ("text", "base_model", "found"),
+    [
+        ("two-step:openai:gpt-4o", False, "without --expected-answers"),
+        ("iqa-eval:local:FOLDER", False, "without --expected-answers"),
+        ("two-step:completions:m@http://h/v1", False, "without --expected-answers"),
+        ("two-step:openai:m", True, "only the tuned simulator has a base model"),
+    ],
+)
+def test_what_a_simulator_cannot_give_is_refused(text: str, base_model: bool, found: str) -> None:
+    with pytest.raises(ChatbenchError, match=found):
         open_simulator(
-            read_simulator_spec("two-step:openai:m"),
-            model="m",
-            workspace=Workspace(results=Path("r")),
-            split="split_0",
-            base_model=True,
-        )
+            read_simulator_spec(text), model="m", workspace=Workspace(results=Path("r")), split="split_0",
+            base_model=base_model, expected_answers=not base_model,
+        )  # fmt: skip
 
 
 def test_a_model_that_was_not_fine_tuned_is_refused(tmp_path: Path) -> None:

@@ -78,13 +78,7 @@ class TwoStep:
     def messages(self, question: str, turns: Sequence[Turn], *, forced: bool = False) -> tuple[Message, ...]:
         return simulator_messages(question, turns, forced=forced, variant=self.name)
 
-    def read(
-        self,
-        output: str,
-        turns: Sequence[Turn],
-        *,
-        forced: bool = False,  # noqa: ARG002  (a forced answer is read as a free one)
-    ) -> Said | FinalAnswer:
+    def read(self, output: str, turns: Sequence[Turn], *, forced: bool = False) -> Said | FinalAnswer:  # noqa: ARG002  (a forced answer is read as a free one)
         message = clean_output(output)
         return (read_answer(message) if turns else None) or Said(message)
 
@@ -101,13 +95,7 @@ class IqaEval:
         system = (IQA_EVAL_FORCED if forced else IQA_EVAL).replace("{question}", question)
         return (Message("system", f"{system}\n\n{conversation_text(turns, 'ASSISTANT')}" if turns else system),)
 
-    def read(
-        self,
-        output: str,
-        turns: Sequence[Turn],  # noqa: ARG002  (the first turn may answer too)
-        *,
-        forced: bool = False,  # noqa: ARG002  (a forced answer is read as a free one)
-    ) -> Said | FinalAnswer:
+    def read(self, output: str, turns: Sequence[Turn], *, forced: bool = False) -> Said | FinalAnswer:  # noqa: ARG002  (all turns are read alike)
         return read_iqa_answer(output) or Said(clean_output(output))
 
 
@@ -127,13 +115,7 @@ class UserLm:
         system = f"{intent}\n\n{FORCED_ANSWER}" if forced else intent
         return (Message("system", system), *(Message(turn.role, turn.text) for turn in turns))
 
-    def read(
-        self,
-        output: str,
-        turns: Sequence[Turn],  # noqa: ARG002  (all turns are read alike)
-        *,
-        forced: bool = False,
-    ) -> Said | FinalAnswer:
+    def read(self, output: str, turns: Sequence[Turn], *, forced: bool = False) -> Said | FinalAnswer:  # noqa: ARG002  (all turns are read alike)
         text, end, _ = output.partition(USERLM_END)
         message = clean_output(text)
         return (read_answer(message) if forced else None) or Said(message, last=bool(end) or not message)
