@@ -95,9 +95,8 @@ def test_an_unknown_step_and_several_processes_are_refused(tmp_path: Path, monke
 def test_assistants_are_scripted_where_the_studys_were_and_replayed_otherwise() -> None:
     recorded = tiny_study()
     names = ("scripted-weak", "scripted-strong")
-    scripted = replace(
-        recorded, conversations=tuple(replace(recorded.conversations[0], assistant=name) for name in names)
-    )
+    chats = tuple(replace(recorded.conversations[0], assistant=name) for name in names)
+    scripted = replace(recorded, conversations=chats)
 
     assert default_assistants(recorded) == ("replay:all",)
     assert default_assistants(scripted) == ("scripted:strong", "scripted:weak")

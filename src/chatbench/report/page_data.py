@@ -98,7 +98,7 @@ def signature_words(table: ScoreTable) -> Iterator[tuple[str, str]]:
 def perplexities(model: str, workspace: Workspace) -> list[Plain]:
     """Perplexity and bits per byte of each split, for runs that have no table of scores yet."""
     folder = workspace.perplexity_folder(model)
-    splits = sorted((path.stem for path in folder.glob("split_*.json")), key=_split_number)
+    splits = sorted((path.stem for path in folder.glob("split_*.json")), key=lambda split: (len(split), split))
     found = [read_perplexity(workspace, model, split) for split in splits]
     return [
         {"split": each.split, "predictor": p.label, "perplexity": side.perplexity, "bits_per_byte": side.bits_per_byte}
@@ -106,11 +106,6 @@ def perplexities(model: str, workspace: Workspace) -> list[Plain]:
         if each is not None
         for p, side in ((FINE_TUNED, each.finetuned), (BASE_MODEL, each.base))
     ]
-
-
-def _split_number(split_id: str) -> int:
-    ending = split_id.rpartition("_")[2]
-    return int(ending) if ending.isdigit() else 0
 
 
 # Questions, and how often who was right about each
@@ -243,7 +238,7 @@ def training_curves(model: str, workspace: Workspace) -> list[Plain]:
     """The loss of each trained split, from its `trainer_log.jsonl`; only numbers, which NaN is not in JSON."""
     logs = workspace.models(model).glob("split_*/trainer_log.jsonl")
     curves: list[Plain] = []
-    for path in sorted(logs, key=lambda path: _split_number(path.parent.name)):
+    for path in sorted(logs, key=lambda path: (len(path.parent.name), path)):  # split_10 after split_9
         points = []
         for _, row in read_jsonl(path, fix="fine-tune again"):
             names = ("step", "epoch", "loss", "eval_loss", "eval_perplexity")

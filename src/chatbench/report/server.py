@@ -30,8 +30,9 @@ LEAST_SECONDS = 5.0
 BUILD_SHARE = 0.1
 """At most this share of the time goes into building pages, so that the run that is watched keeps its CPU."""
 
-Build = Callable[[str], str]
-"""The page of a version."""
+
+Clock = Callable[[], float]
+"""Seconds."""
 
 
 class _Built(NamedTuple):
@@ -41,10 +42,10 @@ class _Built(NamedTuple):
 
 
 class LivePage:
-    """Hands out the page; asked by several threads at once, it builds once."""
+    """Hands out the page, which `build` makes of a version; asked by several threads at once, it builds once."""
 
     def __init__(
-        self, build: Build, files_version: Callable[[], str], clock: Callable[[], float] = time.monotonic
+        self, build: Callable[[str], str], files_version: Callable[[], str], clock: Clock = time.monotonic
     ) -> None:
         self._build = build
         self._files_version = files_version
@@ -177,14 +178,10 @@ class _Answers(BaseHTTPRequestHandler):
         """Says nothing: the terminal is the reader's."""
 
 
-Say = Callable[[str], None]
-Clock = Callable[[], float]
-"""Seconds."""
-
-
 def view(
-    names: Sequence[str], *, results: Path, data: Path | None, port: int, open_browser: bool, say: Say = print
-) -> None:
+    names: Sequence[str], *, results: Path, data: Path | None, port: int, open_browser: bool,
+    say: Callable[[str], None] = print,
+) -> None:  # fmt: skip
     """Serves the page until Ctrl-C.
 
     Args:

@@ -187,17 +187,15 @@ def as_json(found: Sequence[ModelResults], *, published: bool = False) -> str:
 
 
 def _score_json(score: MainScore) -> dict[str, object]:
+    estimate = score.estimate
     written: dict[str, object] = {
-        "model": score.model,
-        "source": score.name,
-        "kind": score.kind,
-        "assistant": score.assistant,
+        "model": score.model, "source": score.name, "kind": score.kind, "assistant": score.assistant,
         "metric": score.metric,
-        "mean": value_as_json(score.estimate.mean),
-        "standard_error": value_as_json(score.estimate.standard_error),
-        "corrected_standard_error": value_as_json(score.estimate.corrected_error),
+        "mean": value_as_json(estimate.mean),
+        "standard_error": value_as_json(estimate.standard_error),
+        "corrected_standard_error": value_as_json(estimate.corrected_error),
         "per_split": {split: value_as_json(value) for split, value in score.by_split.items()},
-    }
+    }  # fmt: skip
     if score.interval is not None:
         written["interval"] = bound_as_json(score.interval)
     if score.bounds is not None:
