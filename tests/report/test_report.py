@@ -91,7 +91,7 @@ def chat(*texts: str, letter: str | None = "A", probabilities: tuple[float, ...]
     )  # fmt: skip
 
 
-def test_distributions_are_shares_of_chats_and_of_messages_per_source() -> None:
+def test_distributions_are_shares_of_chats_and_of_messages_and_endings_are_counted() -> None:
     person = Conversation("c", "q", "w", "ai", "", (Turn("user", "one two"), Turn("assistant", "ok")), "A")
     found = chat_distributions([person], {"fine-tuned": [chat("one"), chat("one", "two three"), chat(*["x"] * 40)]})
 
@@ -101,12 +101,8 @@ def test_distributions_are_shares_of_chats_and_of_messages_per_source() -> None:
     assert later["people"] == []
     assert later["fine-tuned"] == [[1, 0.975], [2, 0.025]]
     assert found["chats"] == {"people": 1, "fine-tuned": 3}
-
-
-def test_endings_are_counted_per_simulator_and_assistant() -> None:
-    found = terminations({"fine-tuned": [chat("a"), chat("b"), chat("c", letter=None)]})
-
-    assert [(row["termination"], row["chats"]) for row in found] == [("answered", 2), ("no_answer", 1)]
+    endings = terminations({"fine-tuned": [chat("a"), chat("b"), chat("c", letter=None)]})
+    assert [(row["termination"], row["chats"]) for row in endings] == [("answered", 2), ("no_answer", 1)]
 
 
 def test_probabilities_are_means_per_turn_over_the_chats_that_came_so_far() -> None:

@@ -47,14 +47,10 @@ def test_a_cpu_holds_what_is_not_quantised_in_more_bytes(device: str, memory: fl
 
 
 @pytest.mark.parametrize("name", ["mistral-7b", "qwen3-8b"])
-def test_a_recipe_that_quantises_needs_what_quantises(name: str) -> None:
+def test_a_recipe_that_quantises_needs_what_quantises(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Without it, training would refuse; the doctor used to promise plain weights.
     finding = verdict(name, "mps", 64, module._eight_bit("mps"))
-
     assert (finding.state, "CUDA GPU" in finding.text) == ("no", True)
 
-
-def test_a_machine_without_bitsandbytes_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.util, "find_spec", lambda _name: None)
-
     assert module._eight_bit("cuda") == Finding("8-bit", "no", "needs bitsandbytes: pip install bitsandbytes")
