@@ -225,7 +225,7 @@ def test_a_budget_ends_the_run_and_a_larger_one_continues_it(tmp_path: Path) -> 
     simulated(path, simulator=AloneBySeed(tokens=10), spending=Spending(Prices(), max_tokens=spent // 2))
 
     there = tally_of(path)
-    assert 10 < there.conversations < 42
+    assert 10 < there.terminations.total() < 42
     # The last requests under way may go beyond it, by one each.
     assert there.usage.simulator_tokens * 3 <= spent // 2 + ACTIVE * 30
     again = AloneBySeed(tokens=10)

@@ -168,7 +168,6 @@ def simulator_lines() -> list[str]:
 
 SimulatorKind = Literal["tuned", "local", "openai", "completions"]
 SPLIT_MARK = "{split}"
-EXPECTED_SIMULATOR = "tuned, or STYLE:KIND:ARGUMENT, e.g. two-step:openai:gpt-4o, iqa-eval:local:FOLDER"
 _SPEC = re.compile(r"(?P<style>[^:]+):(?P<kind>[^:]+)(?::(?P<argument>.+))?", re.DOTALL)
 
 
@@ -203,7 +202,7 @@ def read_simulator_spec(text: str) -> SimulatorSpec:
     match = _SPEC.fullmatch(text)
     expected = ""
     if match is None:
-        expected = EXPECTED_SIMULATOR
+        expected = "tuned, or STYLE:KIND:ARGUMENT, e.g. two-step:openai:gpt-4o, iqa-eval:local:FOLDER"
     elif match["style"] not in STYLES:
         expected = f"one of the styles {', '.join(STYLES)}"
     elif match["kind"] not in get_args(SimulatorKind):

@@ -135,14 +135,9 @@ def simulate(
         temperature=settings.simulator_temperature, max_tokens=settings.max_tokens,
         expected_answers=settings.expected_answers, options=options,
     )  # fmt: skip
+    temperature, max_tokens = settings.assistant_temperature, settings.max_tokens
     participants = {
-        spec.name: open_assistant(
-            spec,
-            task.study,
-            temperature=settings.assistant_temperature,
-            max_tokens=settings.max_tokens,
-            options=options,
-        )
+        spec.name: open_assistant(spec, task.study, temperature=temperature, max_tokens=max_tokens, options=options)
         for spec in task.assistants
     }
     agreed = {

@@ -30,11 +30,6 @@ class Tally:
     shortened: int = 0
     turns_dropped: int = 0
 
-    def add_usage(self, chat: SimulatedConversation) -> None:
-        """Counts the tokens of a line of the log."""
-        self.lines += 1
-        self.tokens.update(asdict(chat.usage))
-
     def add_ending(self, chat: SimulatedConversation) -> None:
         """Counts how a conversation ended."""
         self.terminations[chat.termination] += 1
@@ -43,10 +38,6 @@ class Tally:
         self.lenient_letters += chat.lenient_letter is not None
         self.shortened += chat.turns_dropped > 0
         self.turns_dropped += chat.turns_dropped
-
-    @property
-    def conversations(self) -> int:
-        return self.terminations.total()
 
     @property
     def usage(self) -> Usage:
@@ -72,7 +63,8 @@ def tally_of(log: Path, planned: Container[str] | None = None) -> Tally:
     for _, chat in read_recorded(log):
         if planned is not None and chat.id not in planned:
             continue
-        tally.add_usage(chat)
+        tally.lines += 1
+        tally.tokens.update(asdict(chat.usage))
         if chat.transient:
             transient[chat.id] = chat
         else:
@@ -105,7 +97,7 @@ class SimulateResult:
     @property
     def conversations(self) -> int:
         """How many of the planned conversations lie in the log."""
-        return self.tally.conversations
+        return self.tally.terminations.total()
 
     def lines(self) -> list[str]:
         """What to print: counts by termination, conversations per second, what went wrong, and what it cost."""
