@@ -58,7 +58,7 @@ def test_running_twice_writes_the_same_bytes(place: Workspace) -> None:
 
 def test_the_base_models_chats_have_files_of_their_own(place: Workspace) -> None:
     write_log(place, "split_0", always_wrong, base_model=True, conversations=2)
-    table = realism("tiny", workspace=place, told=RealismSettings(base_model=True))
+    table = realism("tiny", workspace=place, settings=RealismSettings(base_model=True))
 
     assert table.source == "base model"
     assert {path.name for path in (place.results / "realism" / "tiny").iterdir()} == {
@@ -68,7 +68,7 @@ def test_the_base_models_chats_have_files_of_their_own(place: Workspace) -> None
 
 def test_without_chats_of_the_base_there_is_nothing_to_compare(place: Workspace) -> None:
     with pytest.raises(ChatbenchError, match="no chats of the base model"):
-        realism("tiny", workspace=place, told=RealismSettings(base_model=True))
+        realism("tiny", workspace=place, settings=RealismSettings(base_model=True))
 
 
 def test_assistants_that_people_did_not_work_with_leave_nothing_to_compare(place: Workspace) -> None:

@@ -93,8 +93,8 @@ def compare(
     from chatbench.report.tables import comparison_grids, comparison_json, comparison_notes
     from chatbench.scoring.compare import compare as step
 
-    told = Resampling(bootstrap, confidence, seed)
-    comparison = step(runs, workspace=Workspace(results=results), ignore=ignore or (), resampling=told)
+    resampling = Resampling(bootstrap, confidence, seed)
+    comparison = step(runs, workspace=Workspace(results=results), ignore=ignore or (), resampling=resampling)
     print_grids(comparison_grids(comparison), comparison_notes(comparison))
     if out:
         write_json(out, comparison_json(comparison))
@@ -124,8 +124,10 @@ def realism(
     from chatbench.realism.table import realism_footnotes, realism_grids
     from chatbench.report.grids import print_grids
 
-    told = RealismSettings(base_model=base_model, termination=termination, seed=seed)
-    found = step(model, workspace=Workspace(data, results), splits=[split] if split else None, told=told, say=show)
+    settings = RealismSettings(base_model=base_model, termination=termination, seed=seed)
+    found = step(
+        model, workspace=Workspace(data, results), splits=[split] if split else None, settings=settings, say=show
+    )
     print_grids(realism_grids(found), realism_footnotes(found))
 
 

@@ -51,7 +51,7 @@ def finetune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do, and what it costs.")] = False,
     resume: Annotated[bool, typer.Option(help="Continue a killed run from its last checkpoint.")] = True,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start anew where another run's result stands.")
+        bool, typer.Option("--overwrite", help="Start again where another run's result stands.")
     ] = False,
 ) -> None:
     """Fine-tune a simulator on one split (resumes).

@@ -143,7 +143,7 @@ def number_copy(prompts: Iterable[str], question: Question) -> NumberCopy:
     return total
 
 
-_WORD_word_order = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*")  # noqa: RUF001  (people type both apostrophes)
+_TYPED_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*")  # noqa: RUF001  (people type both apostrophes)
 
 
 def words(text: str) -> list[str]:
@@ -152,7 +152,7 @@ def words(text: str) -> list[str]:
     >>> words("What's 1,200 x 3.5?")
     ["what's", '1,200', 'x', '3.5']
     """
-    return [word.replace("’", "'") for word in _WORD_word_order.findall(text.lower())]  # noqa: RUF001  (as above)
+    return [word.replace("’", "'") for word in _TYPED_WORD.findall(text.lower())]  # noqa: RUF001  (as above)
 
 
 def words_in_order(first: Sequence[str], second: Sequence[str]) -> int:
@@ -185,7 +185,7 @@ def share_in_order(wanted: Sequence[str], found: Sequence[str]) -> float:
 def simulated_first_prompts(chats: Iterable[SimulatedConversation]) -> dict[str, list[str]]:
     """First user message of each chat by question; a simulator that said nothing said "".
 
-    The first message is written before the assistant is heard, so chats with all assistants count together.
+    The first message is written before the assistant replies, so chats with all assistants count together.
     """
     prompts: dict[str, list[str]] = {}
     for chat in chats:

@@ -219,7 +219,7 @@ class _Ngrams:
         return np.array(rows, dtype=np.int64).reshape(len(left), len(right))
 
     def _extend(self) -> None:
-        """One token more: the pair (number of the n-gram, next token) is numbered anew, so that numbers stay small."""
+        """One token more: the pair (number of the n-gram, next token) is numbered again, so that numbers stay small."""
         _, gram = np.unique(self._grams, return_inverse=True)
         following = self._tokens[self._order :]
         self._grams = gram[: len(following)] * (int(self._tokens.max(initial=0)) + 1) + following

@@ -102,9 +102,11 @@ def split_metrics(
         PEOPLE: {q: known for q in sorted(test) if (known := human_overlaps.get(q))},
         QUESTION_COPIED: question_copied(study, prompts),
     }
-    for predictor, spoken in simulated.items():
-        both = sorted(spoken.keys() & prompts.keys())
-        overlaps[predictor] = {question_id: overlap(spoken[question_id], prompts[question_id]) for question_id in both}
+    for predictor, prompted in simulated.items():
+        both = sorted(prompted.keys() & prompts.keys())
+        overlaps[predictor] = {
+            question_id: overlap(prompted[question_id], prompts[question_id]) for question_id in both
+        }
     gaps = dict(gap_values(pairs))
     metrics = [
         *(each for p, predicted in pairs.predictors.items() for each in agreement_metrics(pairs.human, predicted, p)),

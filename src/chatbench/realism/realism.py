@@ -48,7 +48,7 @@ def realism(
     *,
     workspace: Workspace,
     splits: Sequence[str] | None = None,
-    told: RealismSettings | None = None,
+    settings: RealismSettings | None = None,
     say: Say = print,
 ) -> RealismTable:
     """Compares the simulated chats of the given splits (None: all that have some) with people's, and writes the files.
@@ -56,7 +56,7 @@ def realism(
     Raises:
         ChatbenchError: no chats, chats of other data, or none with an assistant that people worked with.
     """
-    settings = told or RealismSettings()
+    settings = settings or RealismSettings()
     study = workspace.study
     chosen, notes = simulated_splits(workspace, model, splits)
     chats = [read_chats(workspace, model, split_id) for split_id in chosen]

@@ -54,7 +54,7 @@ def write_chatbench_folder(study: Study, folder: Path, *, subject_of: SubjectOf 
             would not be read back as it is.
     """
     _check(study)
-    batches, positions = _batches_chatbench_writer(study, subject_of), _positions(study.answers)
+    batches, positions = _question_batches(study, subject_of), _positions(study.answers)
     rows = [_answer_row(answer, study, subject_of, batches, positions) for answer in study.answers]
     answers = _csv(_ANSWER_COLUMNS, rows)
     write_text(folder / "full_study" / "user_answers.csv", answers)
@@ -74,7 +74,7 @@ def _check(study: Study) -> None:
         raise ValueError(f"conversations without a user-AI answer: {lonely[:3]}")
 
 
-def _batches_chatbench_writer(study: Study, subject_of: SubjectOf) -> dict[str, int]:
+def _question_batches(study: Study, subject_of: SubjectOf) -> dict[str, int]:
     """Batch number of each question, counted within its subject."""
     seen: Counter[str] = Counter()
     batches = {}

@@ -87,11 +87,11 @@ def shares_stated(model: str, study: Study, workspace: Workspace) -> dict[Predic
     }
 
 
-def checks(table: ScoreTable, told: Mapping[Predictor, Shares]) -> list[Check]:
+def checks(table: ScoreTable, stated: Mapping[Predictor, Shares]) -> list[Check]:
     """The checks of a fine-tuned simulator on the sample study, held out by question, means over splits."""
     tuned, base = (_mean(table, EVERY_ASSISTANT, source, "perplexity") for source in (FINE_TUNED, BASE_MODEL))
     answered = _mean(table, EVERY_ASSISTANT, FINE_TUNED, "answered_share")
-    right = told.get(FINE_TUNED, {}).get("numbers right")
+    right = stated.get(FINE_TUNED, {}).get("numbers right")
     halved = tuned is not None and base is not None and tuned <= base / 2
     return [
         Check("perplexity at most half of the base's", f"{_shown(tuned)} and {_shown(base)}", halved),
@@ -128,13 +128,13 @@ def _shown(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3g}"
 
 
-def truth_lines(told: Mapping[Predictor, Shares], found: Iterable[Check]) -> list[str]:
+def truth_lines(stated: Mapping[Predictor, Shares], found: Iterable[Check]) -> list[str]:
     """What to print: the shares of each source, then the checks."""
-    names = list(next(iter(told.values())))
+    names = list(next(iter(stated.values())))
     lines = ["First prompts against the truth of the sample study", " " * 14 + "".join(f"{name:>16}" for name in names)]
     lines += [
         f"  {source.label:<12}" + "".join(f"{100 * shares[name]:>14.1f} %" for name in names)
-        for source, shares in told.items()
+        for source, shares in stated.items()
     ]
     lines += ["", "Is the simulator good enough? (held-out questions, means over splits)"]
     return lines + [f"  {'yes' if check.passed else 'NO ':<4} {check.asked}: {check.found}" for check in found]
