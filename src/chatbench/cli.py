@@ -82,7 +82,10 @@ def main(arguments: Sequence[str]) -> int:
 
     0 done, 1 a check did not pass, 2 wrong input, 130 interrupted (Ctrl-C), 143 stopped by SIGTERM after saving.
     """
-    _keep_quiet()
+    if Path(".env").is_file():  # tokens and keys, before any library reads the environment
+        from dotenv import load_dotenv
+
+        load_dotenv(Path(".env"))
     try:
         return app(list(arguments), standalone_mode=False, prog_name="chatbench") or 0
     except ChatbenchError as error:
@@ -104,17 +107,6 @@ def _process() -> str:
     """Which of several processes speaks, where there are several."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     return f" (process {os.environ.get('RANK', '0')} of {count})" if count > 1 else ""
-
-
-def _keep_quiet() -> None:
-    """Telemetry off and tokens from .env in, before any library reads the environment."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if Path(".env").is_file():
-        from dotenv import load_dotenv
-
-        load_dotenv(Path(".env"))
 
 
 if __name__ == "__main__":

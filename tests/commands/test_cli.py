@@ -48,6 +48,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 # Help
 
 
+def test_telemetry_is_off_whatever_is_imported() -> None:
+    # Set where only the command line passed, a notebook would report to the hub.
+    code = "import os, chatbench; print(os.environ)"
+    clean = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name and name != "DO_NOT_TRACK"}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean)
+
+    assert "'HF_HUB_DISABLE_TELEMETRY': '1'" in ended.stdout
+    assert "'DO_NOT_TRACK': '1'" in ended.stdout
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from chatbench.cli import main; main(['--help']); main(['finetune', '--help']);"

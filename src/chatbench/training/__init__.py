@@ -2,5 +2,3 @@
 
 `run.train` is the one training function; the loss and the trees that it trains on are in `models`.
 """
-
-import chatbench.models  # noqa: F401  (switches telemetry off before transformers is imported)
