@@ -192,8 +192,8 @@ def test_other_settings_are_refused_and_another_assistant_is_welcome(path: Path)
     assert set(json.loads(settings_path(path).read_text())["assistants"]) == {"bot", "new"}
     for settings, assistants, found in (
         ({**same, "seed": 1}, {}, "seed 0"),
-        ({**same, "simulator": {"weights": "b"}}, {}, "weights 'a'"),
-        ({"seed": 0, "end_on": same["end_on"]}, {}, "simulator {'weights': 'a'}"),
+        ({**same, "simulator": {"weights": "b"}}, {}, "simulator.weights 'a'"),
+        ({"seed": 0, "end_on": same["end_on"]}, {}, "simulator.weights 'a'"),
         (same, {"bot": {"kind": "openai"}}, "kind 'replay'"),
     ):
         with pytest.raises(ChatbenchError, match="--overwrite") as caught:

@@ -34,6 +34,7 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
+from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import Row, json_line, read_json, write_json
 from chatbench.core.records import SimulatedConversation
@@ -298,14 +299,15 @@ def _agree(log: Path, wanted: dict[str, Any]) -> None:
 def _refuse_difference(
     log: Path, found: Mapping[str, object], wanted: Mapping[str, object], *, in_both: bool = False
 ) -> None:
-    for name in sorted(found.keys() & wanted.keys() if in_both else found.keys() | wanted.keys()):
-        before, now = found.get(name), wanted.get(name)
-        if isinstance(before, dict) and isinstance(now, dict):
-            _refuse_difference(log, before, now)
-        elif before != now:
-            raise ChatbenchError(
-                f"{log}: made with {name} {before!r}", expected=f"{now!r}, as this run has it", fix=other_place(log)
-            )
+    """Of `in_both`, only what both configurations name is compared."""
+    names = found.keys() & wanted.keys() if in_both else found.keys() | wanted.keys()
+    before, now = ({name: value for name, value in each.items() if name in names} for each in (found, wanted))
+    for each in differences(before, now):
+        raise ChatbenchError(
+            f"{log}: made with {each.name.removeprefix('settings.')} {each.one!r}",
+            expected=f"{each.other!r}, as this run has it",
+            fix=other_place(log),
+        )
 
 
 def other_place(log: Path) -> str:
