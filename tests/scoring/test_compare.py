@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.support.simulated_logs import always_wrong, prepared, write_log
+from tests.support.simulated_logs import always_wrong, prepared, rewrite_log, write_log
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
@@ -65,6 +65,10 @@ def change_settings(place: Workspace, model: str, **assistant: object) -> None:
         content = json.loads(path.read_text())
         content["assistants"] = {name: {**found, **assistant} for name, found in content["assistants"].items()}
         write_json(path, content)
+        rewrite_log(
+            place.conversations(model, split_id),
+            lambda row: {**row, "assistant_identity": {**row["assistant_identity"], **assistant}},  # type: ignore[dict-item]
+        )
     score(place, model)
 
 
