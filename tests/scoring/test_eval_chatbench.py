@@ -63,6 +63,9 @@ def test_the_files_hold_the_same_figures_and_every_line_names_the_signature(plac
     assert read_score_table(folder, "tiny").estimates() == table.estimates()
     assert {line["signature_id"] for line in lines} == {table.signature_id}
     assert len(lines) == len(table.scores)
+    counts = {line["value"] for line in lines if line["metric"] == "questions" and line["value"]}
+    assert counts
+    assert all(count.isdigit() for count in counts)  # 4, not 4.0
     assert next(line for line in lines if line["metric"] == "pearson" and not line["value"])["undefined_because"]
     assert table.signature["base model"]["conversations"] == 2  # type: ignore[index]
     assert "base model" in (folder / "tiny.md").read_text()

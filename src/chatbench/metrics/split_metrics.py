@@ -187,7 +187,7 @@ def agreement_metrics(
     rows: dict[str, dict[str, Value]] = {}
     for name in (*assistants_of(human), EVERY_ASSISTANT):
         both = pair_up(_with(human, name), predicted)
-        rows[name] = {"questions": float(len(both)), **agreement(both)}
+        rows[name] = {"questions": len(both), **agreement(both)}
     yield from _metric_values(rows, predictor, stratum, METRICS)
 
 
