@@ -36,7 +36,7 @@ def wait_for_list(page: Page, ids: Sequence[str]) -> None:
     rows = ",".join(str(ALL_IDS.index(each)) for each in ids)
     script = "rows => [...document.querySelectorAll('.chat-row')].map(row => row.dataset.row).join() === rows"
     try:
-        page.wait_for_function(script, arg=rows, timeout=3000)
+        page.wait_for_function(script, arg=rows, timeout=60_000)
     except Exception:
         assert listed(page) == list(ids)
         raise

@@ -35,7 +35,7 @@ def serving(live: LivePage) -> Iterator[PageServer]:
 
 
 def ask(server: PageServer, path: str, *, method: str = "GET", host: str | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
     connection.putrequest(method, path, skip_host=True)
     if host != "":
         connection.putheader("Host", host or f"127.0.0.1:{server.server_port}")
@@ -77,7 +77,7 @@ def test_a_request_that_names_another_host_is_refused(host: str) -> None:
 
 def test_answers_may_be_neither_framed_nor_kept_nor_read_by_other_pages() -> None:
     with serving(still()) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
         connection.request("GET", "/")
         headers = connection.getresponse().headers
 
@@ -185,7 +185,7 @@ def test_the_reader_sees_a_new_model_without_doing_anything(
 
         shutil.copytree(finished.results, results, dirs_exist_ok=True)
         clock.now = 1e6
-        page.wait_for_function("() => document.title.includes('distilgpt2')", timeout=20_000)
+        page.wait_for_function("() => document.title.includes('distilgpt2')", timeout=120_000)
         assert page.evaluate("location.hash") == "#/chats"
         page.goto("about:blank")
 
@@ -196,7 +196,7 @@ def test_ctrl_c_ends_the_server_with_exit_code_0(finished: Workspace) -> None:
         assert running.stdout is not None
         said = running.stdout.readline()
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=30)
+        out, err = running.communicate(timeout=120)
 
     assert re.search(r"http://127\.0\.0\.1:\d+/", said)
     assert (running.returncode, out, err) == (0, "stopped\n", "")

@@ -76,7 +76,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
         contexts.append(context)
         context.route(leaves, lambda route: route.abort())
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(60_000)  # other tests may run beside this one
         listen(page, complaints.append)
         page.goto(target.resolve().as_uri() if isinstance(target, Path) else target, wait_until="load")
         return page

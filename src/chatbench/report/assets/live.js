@@ -9,10 +9,10 @@ function startLive() {
   if (kept > 0) window.scrollTo(0, kept);
   const status = el("p", {class: "live", role: "status"}, "Live: follows the run.");
   document.querySelector("#bottom .frame")?.append(status);
-  setInterval(() => askForVersion(status), POLL_MILLISECONDS);
+  const poll = setInterval(() => askForVersion(status, poll), POLL_MILLISECONDS);
 }
 
-async function askForVersion(status) {
+async function askForVersion(status, poll) {
   try {
     const answer = await fetch("version", {cache: "no-store"});
     if (!answer.ok) throw new Error(answer.statusText);
@@ -23,6 +23,7 @@ async function askForVersion(status) {
       status.textContent = "Live: newer results are there; shown when you leave the field or the selection.";
       return;
     }
+    clearInterval(poll); // while the server builds the page: a second reload would begin the wait again
     sessionStorage.setItem("scrolled", String(window.scrollY));
     location.reload();
   } catch {
