@@ -36,7 +36,7 @@ from chatbench.models.encoding import TextForm, encode_rows
 from chatbench.models.loading import context_length
 from chatbench.models.loss import score_encoded
 from chatbench.models.precision import resolve_precision
-from chatbench.models.tree_attention import attends_to_trees
+from chatbench.models.prefix_tree import attends_to_trees
 from chatbench.protocol.plain_text import EncodedExample
 from chatbench.sample.study import SampleSettings, write_sample
 from chatbench.training.finetune import spread

@@ -27,8 +27,7 @@ from transformers.utils import logging
 from chatbench.models.encoding import EncodedRows
 from chatbench.models.loading import fuse_activations
 from chatbench.models.loss import score_encoded, scored_sequence
-from chatbench.models.prefix_tree import prefix_trees
-from chatbench.models.tree_attention import attends_to_trees
+from chatbench.models.prefix_tree import attends_to_trees, prefix_trees
 from chatbench.training import batches as training_steps
 from model_shapes import SHAPES, ShapeName, build, matmul_flops_per_second, tree_flops
 from study_like_chatbench import encoded, study_rows

@@ -37,16 +37,14 @@ from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import EncodedRows
 from chatbench.models.loading import best_device, context_length, empty_model, load_tokenizer
 from chatbench.models.precision import Format, resolve_precision
-from chatbench.models.tree_attention import attends_to_trees
+from chatbench.models.prefix_tree import attends_to_trees
 from chatbench.training.batches import default_pack_tokens, step_plan
 from chatbench.training.dry_run import (
     GIB,
-    ForwardPass,
     Work,
+    forward_passes,
     matrix_rate,
     model_shape,
-    packed_passes,
-    padded_passes,
     training_device,
     training_memory,
     training_operations,
@@ -86,7 +84,7 @@ class Measurement:
     settings: Settings
     precision: Format
     work: Work
-    largest: ForwardPass
+    largest: Work
     examples: int
     seconds: float
     peak_bytes: int
@@ -209,15 +207,13 @@ def _together(passes: Sequence[Work]) -> Work:
     return Work(*(sum(getattr(each, name) for each in passes) for name in ("tokens", "scored_rows", "attended_pairs")))
 
 
-def _largest(passes: Sequence[Work]) -> ForwardPass:
-    return ForwardPass(max(each.tokens for each in passes), max(each.scored_rows for each in passes))
+def _largest(passes: Sequence[Work]) -> Work:
+    return Work(max(each.tokens for each in passes), max(each.scored_rows for each in passes))
 
 
 def _passes(settings: Settings, examples: EncodedRows, indices: Sequence[int], device: torch.device) -> Iterator[Work]:
     chosen = [examples.examples[index] for index in indices]
-    if settings.packing == "none":
-        return padded_passes(chosen, settings.per_device_train_batch_size)
-    return packed_passes(chosen, settings.pack_tokens or default_pack_tokens(device))
+    return forward_passes(chosen, settings, settings.pack_tokens or default_pack_tokens(device))
 
 
 def _format(settings: Settings, precision: Format) -> str:

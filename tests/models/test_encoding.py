@@ -10,7 +10,13 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message, Turn
 from chatbench.data.examples import ExampleRow
 from chatbench.models.encoding import TextForm, encode_rows
-from chatbench.protocol.plain_text import completion_text, prompt_text
+from chatbench.protocol.plain_text import (
+    EncodedExample,
+    completion_text,
+    encode_completion,
+    encode_prompt,
+    prompt_text,
+)
 from chatbench.protocol.prompts import simulator_messages
 
 TOKENIZER = tiny_tokenizer()
@@ -34,7 +40,8 @@ def test_examples_that_are_too_long_are_left_out_and_counted_with_the_longest() 
     encoded = encode_rows(TOKENIZER, rows, tokens(rows[1]))
 
     assert encoded.rows == [rows[1]]  # exactly as long as the context: it fits
-    assert encoded.examples == encode_rows(TOKENIZER, [rows[1]], 10_000).examples
+    alone = EncodedExample(encode_prompt(TOKENIZER, rows[1].prompt), encode_completion(TOKENIZER, rows[1].completion))
+    assert encoded.examples == [alone]  # all at once gives the ids of one by one
     assert encoded.counts() == {"examples_left_out": 2, "examples_shortened": 0, "turns_dropped": 0}
     assert f"the longest has {tokens(rows[0]):,}" in encoded.lines()[0]
     assert encode_rows(TOKENIZER, rows, 10_000).lines() == []

@@ -14,7 +14,7 @@ from tests.support.tiny_models import ARCHITECTURES, save_tiny_model, tiny_model
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.settings import Settings
 from chatbench.models.loading import context_length, load, load_base, load_tokenizer, parameter_count
-from chatbench.models.precision import Bits, refuse_unless_possible
+from chatbench.models.precision import Bits, refuse_unless_possible, resolve_precision
 from chatbench.training.run import with_adapters
 
 
@@ -107,6 +107,13 @@ def test_what_cannot_be_quantised_is_refused_before_it_is_loaded(
 ) -> None:
     with pytest.raises(ChatbenchError, match=said):
         load_base(source, dtype=torch.float32, bits=bits, device=device)
+
+
+def test_half_precision_that_a_processor_cannot_train_in_is_refused() -> None:
+    assert resolve_precision("bf16", "cpu") == "bf16"
+    assert resolve_precision("auto", "mps") == "fp32"
+    with pytest.raises(ChatbenchError, match="fp16"):
+        resolve_precision("fp16", "cpu")
 
 
 def test_without_bitsandbytes_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

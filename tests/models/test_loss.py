@@ -17,6 +17,8 @@ from tests.support.tiny_models import (
 
 from chatbench.data.examples import ExampleRow
 from chatbench.metrics.perplexity import corpus_perplexity
+from chatbench.models.loss import padded_batch
+from chatbench.protocol.plain_text import EncodedExample
 
 
 def example(prompt: str, completion: str, kind: str = "first") -> ExampleRow:
@@ -95,3 +97,10 @@ def test_an_example_longer_than_the_context_is_not_scored_and_never_cut() -> Non
 
     expected = slow_nats(model, tokenizer.encode("yz"), tokenizer.encode("ab [END]"))
     assert [loss.nats for loss in losses] == [pytest.approx(expected, rel=1e-6)]
+
+
+def test_labels_cover_the_completion_exactly() -> None:
+    batch = padded_batch([EncodedExample([5, 6, 7], [8, 9]), EncodedExample([5], [8])], pad_id=1)
+
+    assert batch.ids.tolist() == [[5, 6, 7, 8, 9], [5, 8, 1, 1, 1]]
+    assert batch.labels.tolist() == [[-100, -100, -100, 8, 9], [-100, 8, -100, -100, -100]]

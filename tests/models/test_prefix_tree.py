@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbench.models.prefix_tree import PrefixTree, ScoredSequence, prefix_tree, prefix_trees
-from chatbench.models.tree_attention import block_mask, tree_blocks
+from chatbench.models.prefix_tree import PrefixTree, ScoredSequence, block_mask, prefix_tree, prefix_trees, tree_blocks
 
 
 def sequence(tokens: str) -> ScoredSequence:

@@ -22,8 +22,7 @@ from transformers import (
 from chatbench.core.errors import ChatbenchError
 from chatbench.models import loss as completion_loss
 from chatbench.models.loss import completion_nats, padded_batch, scored_sequence, tree_batch
-from chatbench.models.prefix_tree import prefix_tree, prefix_trees
-from chatbench.models.tree_attention import Kernel, attends_to_trees, refuse_unsuited
+from chatbench.models.prefix_tree import Kernel, attends_to_trees, prefix_tree, prefix_trees, refuse_unsuited
 from chatbench.protocol.plain_text import EncodedExample
 
 CPU = torch.device("cpu")

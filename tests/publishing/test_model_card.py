@@ -24,8 +24,8 @@ from chatbench.models.loading import load, load_tokenizer
 from chatbench.protocol.prompts import simulator_messages
 from chatbench.publishing.model_card import FOLDER_LINE, QUESTION, HeldOut, model_card, update_card, with_folder
 from chatbench.scoring.eval_ppl import eval_ppl
+from chatbench.training.checkpoints import chat_template_use, loss_curve
 from chatbench.training.finetune import finetune
-from chatbench.training.result import chat_template_use, loss_curve
 
 MESSAGES = simulator_messages(QUESTION, ())
 TUNED, BASE = Perplexity(3.25, 0.75, 40.0, 34, 77, 6), Perplexity(9.5, 1.5, 80.0, 34, 77, 6)

@@ -73,8 +73,11 @@ def chats(count: int) -> list[ExampleRow]:
 
 def tiny_job(base: Path, folder: Path, rows: list[ExampleRow] | None = None, **settings: object) -> TrainingJob:
     """A run of 6 steps, 3 an epoch, unless `settings` say otherwise."""
+    usual = {
+        name: value for name, value in SETTINGS.items() if name != "num_train_epochs" or "max_steps" not in settings
+    }
     return TrainingJob(
-        resolved=resolve_settings(str(base), None, {**SETTINGS, **settings}),
+        resolved=resolve_settings(str(base), None, {**usual, **settings}),
         train=sums(12) if rows is None else rows,
         validation=sums(4, 50),
         train_sha256="0" * 64,

@@ -9,17 +9,8 @@ from pathlib import Path
 import pytest
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.training.checkpoints import (
-    SAMPLE_BYTES,
-    add_checksums,
-    check_space,
-    is_complete,
-    latest_complete,
-    remove_incomplete,
-    run_bytes,
-    run_lock,
-    write_errors_named,
-)
+from chatbench.models.run_record import FILE_LIST, SAMPLE_BYTES, add_checksums, differing_file, run_lock
+from chatbench.training.checkpoints import check_space, complete_checkpoint, run_bytes, write_errors_named
 
 
 def checksummed(folder: Path, step: int, content: bytes) -> Path:
@@ -37,33 +28,27 @@ def overwrite(checkpoint: Path, place: int, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 3, 40 * SAMPLE_BYTES - 1])
-def test_a_checkpoint_whose_bytes_changed_in_place_is_passed_over_for_the_one_before(
-    tmp_path: Path, place: int
-) -> None:
-    # Its files have their sizes, so a list of sizes alone would let it through.
-    before, after = (checksummed(tmp_path, step, bytes(range(256)) * (40 * SAMPLE_BYTES // 256)) for step in (2, 4))
-    assert latest_complete(tmp_path) == after
+def test_a_checkpoint_whose_bytes_changed_in_place_is_deleted_for_the_one_before(tmp_path: Path, place: int) -> None:
+    # Its files have their sizes, so a list of sizes alone would let it through; and 10 > 2, though "10" < "2" as text.
+    before, after = (checksummed(tmp_path, step, bytes(range(256)) * (40 * SAMPLE_BYTES // 256)) for step in (2, 10))
+    (after / "rng_state_1.pth").write_bytes(b"state")  # of another machine, seen after the list was written
+    assert complete_checkpoint(tmp_path) == (after, [])
 
     overwrite(after, place, b"\xaa")
+    assert complete_checkpoint(tmp_path) == (before, ["checkpoint-10"])
+    assert not after.exists()
 
-    assert latest_complete(tmp_path) == before
-    assert remove_incomplete(tmp_path) == ["checkpoint-4"]
-
-
-def test_a_lost_stretch_in_the_middle_of_a_large_file_is_noticed(tmp_path: Path) -> None:
-    checkpoint = checksummed(tmp_path, 2, b"\x01" * 40 * SAMPLE_BYTES)
-
-    overwrite(checkpoint, 19 * SAMPLE_BYTES, b"\x00" * 3 * SAMPLE_BYTES)
-
-    assert not is_complete(checkpoint)
+    (before / FILE_LIST).write_text('{"model.saf')
+    assert complete_checkpoint(tmp_path) == (None, ["checkpoint-2"])
 
 
-def test_a_file_that_appears_later_does_not_make_a_checkpoint_incomplete(tmp_path: Path) -> None:
-    # On a network file system another machine's file can become visible after the list was written.
-    checkpoint = checksummed(tmp_path, 2, b"weights")
-    (checkpoint / "rng_state_1.pth").write_bytes(b"state")
+def test_lost_bytes_and_a_lost_stretch_in_the_middle_of_a_large_file_are_noticed(tmp_path: Path) -> None:
+    short, large = checksummed(tmp_path, 1, b"12345"), checksummed(tmp_path, 2, b"\x01" * 40 * SAMPLE_BYTES)
 
-    assert is_complete(checkpoint)
+    (short / "model.safetensors").write_bytes(b"1234")
+    overwrite(large, 19 * SAMPLE_BYTES, b"\x00" * 3 * SAMPLE_BYTES)
+
+    assert [differing_file(each) for each in (short, large)] == ["model.safetensors"] * 2
 
 
 def test_space_is_counted_for_the_checkpoints_that_lie_there_at_a_time(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.core.settings import Settings
 from chatbench.models.loading import load
-from chatbench.training.checkpoints import is_complete
+from chatbench.models.run_record import differing_file
 from chatbench.training.distributed import check_sharded, check_shared, refuse_launch
 
 TESTS = Path(__file__).parents[1]
@@ -98,7 +98,7 @@ def test_two_processes_learn_what_one_with_twice_the_batch_learns(
     record = json.loads((folder / "split_0" / "chatbench.json").read_text())
 
     assert record["processes"] == 2
-    assert is_complete(folder / "split_0" / "checkpoint-6")
+    assert differing_file(folder / "split_0" / "checkpoint-6") is None
     assert (folder / "split_0" / "checkpoint-6" / "rng_state_1.pth").is_file()
     assert_same_run(folder, folders["one"] / name)
 

@@ -27,7 +27,6 @@ from chatbench.training.dry_run import (
     GIB,
     ROOM,
     Device,
-    ForwardPass,
     ModelShape,
     Work,
     advice,
@@ -54,7 +53,7 @@ LLAMA_3_8B = ModelShape(
     adapters=32 * 8 * (8192 + 5120), adapted_width=2 * 4096,
 )  # fmt: skip
 """By its configuration; adapters with r = 8 on q_proj (4096 to 4096) and v_proj (4096 to 1024) of 32 layers."""
-NOTHING = ForwardPass(0, 0)
+NOTHING = Work(0, 0)
 
 
 def card(gib: int, free: int | None = None) -> Device:
@@ -108,7 +107,7 @@ def test_adapters_leave_the_base_in_few_bytes_on_a_gpu(
 
 def test_activations_grow_with_tokens_and_shrink_with_checkpointing() -> None:
     def activations(settings: Settings) -> float:
-        return training_memory(LLAMA_3_8B, settings, ForwardPass(1000, 100), card(80)).activations
+        return training_memory(LLAMA_3_8B, settings, Work(1000, 100), card(80)).activations
 
     layer = 4 * 8192 + 2 * (2 * 4096 + 2 * 1024 + 3 * 14336) + 3 * 8192  # dropout keeps a byte
     assert activations(LORA) == 1000 * 32 * layer
@@ -116,7 +115,7 @@ def test_activations_grow_with_tokens_and_shrink_with_checkpointing() -> None:
 
 
 def test_logits_are_held_for_scored_rows_only_and_never_too_many_at_a_time() -> None:
-    few, many = (training_memory(LLAMA_3_8B, LORA, ForwardPass(9000, rows), card(80)).logits for rows in (100, 9000))
+    few, many = (training_memory(LLAMA_3_8B, LORA, Work(9000, rows), card(80)).logits for rows in (100, 9000))
 
     assert few == 16 * 100 * 128_256
     assert many == 16 * LOGITS_AT_ONCE
@@ -145,7 +144,7 @@ def test_the_activations_estimated_are_about_those_that_autograd_keeps(
     measured = sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in own)
     on_cpu = Device("the CPU", GIB, GIB, "fp32", on_gpu=False)
     assert hidden is not None
-    assert training_memory(shape, settings, ForwardPass(101, 0), on_cpu).activations == pytest.approx(measured, rel=0.2)
+    assert training_memory(shape, settings, Work(101, 0), on_cpu).activations == pytest.approx(measured, rel=0.2)
 
 
 def test_what_a_recipe_takes_is_estimated_without_its_base() -> None:
@@ -194,7 +193,7 @@ def test_padding_is_read_and_a_tree_reads_what_is_shared_once() -> None:
     padded = epoch_work(Settings(per_device_train_batch_size=2, packing="none"), examples, pack_tokens=0)
     assert (padded.steps, padded.passes) == (1, 1)
     assert padded.work == Work(tokens=2 * 7, scored_rows=5, attended_pairs=2 * (7 * 8 // 2))
-    assert padded.largest == ForwardPass(14, 5)
+    assert padded.largest == padded.work  # the only one
 
     # The tree: 1 2 3 4 and then 5, or 7 8. The last token is only ever a target. Token 4 predicts two, so 4 rows.
     packed = epoch_work(Settings(per_device_train_batch_size=2, packing="conversation"), examples, pack_tokens=100)
@@ -213,7 +212,7 @@ def test_a_device_that_cannot_hold_the_weights_is_refused_with_what_it_can_hold(
 
 
 def test_advice_names_the_mildest_changes_first_and_says_which_fit() -> None:
-    batch, packed = ForwardPass(8192, 800), replace(LORA, packing="conversation")
+    batch, packed = Work(8192, 800), replace(LORA, packing="conversation")
 
     lines = advice(LLAMA_3_8B, packed, batch, card(16))
 
@@ -232,7 +231,7 @@ def test_what_is_on_already_is_not_advised() -> None:
         LORA, packing="none", load_in_4bit=True, gradient_checkpointing=True, per_device_train_batch_size=1
     )
 
-    assert cheaper_options(LLAMA_3_8B, settings, ForwardPass(512, 50), card(16)) == []
+    assert cheaper_options(LLAMA_3_8B, settings, Work(512, 50), card(16)) == []
 
 
 def test_packs_are_as_large_as_the_card_holds_with_some_room() -> None:
@@ -241,7 +240,7 @@ def test_packs_are_as_large_as_the_card_holds_with_some_room() -> None:
     tokens = tokens_that_fit(LLAMA_3_8B, settings, card(24), scored_share=0.1)
 
     def needed(count: int) -> float:
-        return training_memory(LLAMA_3_8B, settings, ForwardPass(count, round(count * 0.1)), card(24)).total
+        return training_memory(LLAMA_3_8B, settings, Work(count, round(count * 0.1)), card(24)).total
 
     assert 2000 < tokens < 3000
     assert needed(tokens) <= ROOM * 24 * GIB < needed(tokens + 2)

@@ -1,4 +1,4 @@
-"""Training: packed or not, on a base in few bits, and through everything that can go wrong while a run trains.
+"""Training: what it learns from and writes, packed or not, in few bits, and through all that can go wrong meanwhile.
 
 It is killed, stopped, interrupted; the disk is full; a loss is not a number. Whatever it is, the user reads one clear
 error, a complete checkpoint stays, and the same command ends with the weights of an undisturbed run.
@@ -6,13 +6,16 @@ error, a complete checkpoint stays, and the same command ends with the weights o
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.support.prepared_files import sums, write_prepared
-from tests.support.tiny_models import ARCHITECTURES, Architecture, save_tiny_model, score_examples, tiny_tokenizer
+from tests.support.tiny_models import (
+    ARCHITECTURES,
+    Architecture,
+    save_tiny_model,
+    score_examples,
+    tiny_model,
+    tiny_tokenizer,
+)
 from tests.support.tiny_runs import (
     KILLED,
     LORA,
+    KilledError,
     chats,
     killed_at_checkpoint,
     log_of,
@@ -34,17 +45,23 @@ from tests.support.tiny_runs import (
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError, StoppedError
-from chatbench.core.settings import Packing, Settings
+from chatbench.core.settings import Settings
+from chatbench.data.examples import ExampleRow
+from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import encode_rows
 from chatbench.models.loading import load, load_base
 from chatbench.models.loss import completion_nats, padded_batch
 from chatbench.models.precision import Bits
 from chatbench.training import checkpoints as checkpoints_module
 from chatbench.training import run as training
-from chatbench.training.run import with_adapters
+from chatbench.training import trainer as trainer_module
+from chatbench.training.finetune import finetune
+from chatbench.training.run import TrainingOutcome, train, with_adapters
 from chatbench.training.trainer import CompletionTrainer, RecentLosses
 
 TESTS = Path(__file__).parents[1]
+SELDOM: dict[str, object] = {"logging_steps": 10}
+"""Lines come with checkpoints only, so that a run that stops between two has a loss that is not logged yet."""
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +76,29 @@ def base(bases: dict[str, Path]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    run_tiny(tiny_job(base, folder))
-    return folder
+def finished(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[TrainingOutcome, Path]]:
+    """Undisturbed runs of all weights and of adapters; nothing may be written into their folders."""
+    folder = tmp_path_factory.mktemp("finished")
+    kinds: dict[str, dict[str, object]] = {"full": SELDOM, "lora": {**SELDOM, **LORA, "lora_dropout": 0.1}}
+    return {name: (run_tiny(tiny_job(base, folder / name, **flags)), folder / name) for name, flags in kinds.items()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: dict[str, tuple[TrainingOutcome, Path]]) -> Path:
+    return finished["full"][1]
+
+
+@contextmanager
+def killed_before_the_result() -> Iterator[None]:
+    """Inside, a run ends after its last checkpoint, as if it were killed."""
+
+    def killed(*_: object) -> None:
+        raise KilledError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "write_result", killed)
+        with pytest.raises(KilledError):
+            yield
 
 
 def checkpoints(folder: Path) -> list[str]:
@@ -103,7 +139,7 @@ def test_runs_killed_at_any_moment_again_and_again_end_as_undisturbed_ones(base:
         assert log_of(tmp_path / "killed" / name) == log_of(tmp_path / "undisturbed" / name), name
 
 
-@pytest.mark.parametrize("step", [1, 4])
+@pytest.mark.parametrize("step", [1, 3])
 def test_sigterm_saves_and_stops_and_the_same_command_continues(
     base: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
@@ -111,13 +147,14 @@ def test_sigterm_saves_and_stops_and_the_same_command_continues(
         at_step(monkeypatch, step, lambda _: os.kill(os.getpid(), signal.SIGTERM)),
         pytest.raises(StoppedError, match=f"after step {step} of 6, and saved") as stopped,
     ):
-        run_tiny(tiny_job(base, tmp_path, logging_steps=10))
+        run_tiny(tiny_job(base, tmp_path, **SELDOM))
 
     assert stopped.value.fix == "the same command continues"
     assert checkpoints(tmp_path)[-1] == f"checkpoint-{step}"
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert run_tiny(tiny_job(base, tmp_path, logging_steps=10)).status == "resumed"
+    assert run_tiny(tiny_job(base, tmp_path, **SELDOM)).status == "resumed"
     assert weights_of(tmp_path) == weights_of(undisturbed)
+    assert log_of(tmp_path) == log_of(undisturbed)
 
 
 def test_sigterm_at_the_last_step_lets_the_run_finish(
@@ -205,11 +242,37 @@ def test_a_disk_that_fills_up_at_the_very_end_keeps_the_trained_model(
     with monkeypatch.context() as patched:
         patched.setattr(training, "write_result", when_full)
         with pytest.raises(ChatbenchError, match="split_0 cannot be written"):
-            run_tiny(tiny_job(base, tmp_path))
+            run_tiny(tiny_job(base, tmp_path / "one", **SELDOM))
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
 
-    assert "checkpoint-6" in checkpoints(tmp_path)
-    assert run_tiny(tiny_job(base, tmp_path)).status == "resumed"
-    assert weights_of(tmp_path) == weights_of(undisturbed)
+    assert "checkpoint-6" in checkpoints(tmp_path / "one")
+    assert run_tiny(tiny_job(base, tmp_path / "one", **SELDOM)).status == "resumed"
+    assert train(tiny_job(base, tmp_path / "other", **SELDOM), resume=False, say=lambda _: None).status == "trained"
+    for folder in (tmp_path / "one", tmp_path / "other"):
+        assert weights_of(folder) == weights_of(undisturbed)
+        for name in ("chatbench.json", "trainer_log.jsonl"):
+            assert (folder / "split_0" / name).read_bytes() == (undisturbed / "split_0" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "length", [{"max_steps": 4, "lr_scheduler_type": "constant"}, {"num_train_epochs": 1.4}], ids=["steps", "epochs"]
+)
+def test_a_run_killed_after_its_last_checkpoint_takes_no_further_step(
+    base: Path, tmp_path: Path, length: dict[str, object]
+) -> None:
+    # Inside an epoch the Trainer goes on with the next batch and only then counts; each kill would add a step.
+    run_tiny(tiny_job(base, tmp_path / "undisturbed", **length))
+    for _ in range(2):
+        with killed_before_the_result():
+            run_tiny(tiny_job(base, tmp_path / "killed", **length))
+
+    said: list[str] = []
+    outcome = train(tiny_job(base, tmp_path / "killed", **length), say=said.append)
+
+    assert (outcome.status, outcome.steps) == ("resumed", 4 if "max_steps" in length else 5)
+    assert not any(line.startswith("step ") for line in said)
+    assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "undisturbed")
+    assert log_of(tmp_path / "killed") == log_of(tmp_path / "undisturbed")
 
 
 def test_a_run_whose_checkpoints_do_not_fit_the_disk_is_refused_before_its_first_step(
@@ -237,7 +300,7 @@ def spoil(trainer: CompletionTrainer) -> None:
 def test_the_first_step_whose_loss_is_not_finite_is_named_with_its_examples(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A line is logged every 10 steps, so the loss is read two steps later than it came up.
+    # The loss is read with the checkpoint of step 4, a step later than it came up.
     seen: list[tuple[int, ...]] = []
     add = RecentLosses.add
     monkeypatch.setattr(
@@ -245,23 +308,14 @@ def test_the_first_step_whose_loss_is_not_finite_is_named_with_its_examples(
         "add",
         lambda self, step, loss, examples: (seen.append(tuple(examples)), add(self, step, loss, examples)),
     )
-    with at_step(monkeypatch, 2, spoil), pytest.raises(ChatbenchError) as stopped:
-        run_tiny(tiny_job(base, tmp_path, logging_steps=10, save_steps=1000))
+    with at_step(monkeypatch, 3, spoil), pytest.raises(ChatbenchError) as stopped:
+        run_tiny(tiny_job(base, tmp_path, logging_steps=1000))
 
     rows = sums(12)
-    named = ", ".join(f"{rows[index].conversation_id} ({rows[index].kind})" for index in seen[1])
-    assert stopped.value.found == f"the loss is not finite at step 2; its examples: {named}"
+    named = ", ".join(f"{rows[index].conversation_id} ({rows[index].kind})" for index in seen[2])
+    assert stopped.value.found == f"the loss is not finite at step 3; its examples: {named}"
     assert "learning_rate" in stopped.value.fix
-
-
-def test_no_checkpoint_is_written_after_a_loss_that_is_not_finite(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Else the next run would continue from weights that are not numbers.
-    with at_step(monkeypatch, 3, spoil), pytest.raises(ChatbenchError, match="not finite at step 3"):
-        run_tiny(tiny_job(base, tmp_path, logging_steps=1000, save_steps=2))
-
-    assert checkpoints(tmp_path) == ["checkpoint-2"]
+    assert checkpoints(tmp_path) == ["checkpoint-2"]  # else the next run would go on from weights that are no numbers
 
 
 def test_a_second_run_in_the_same_folder_is_refused_and_harms_nothing(
@@ -277,7 +331,7 @@ def test_a_second_run_in_the_same_folder_is_refused_and_harms_nothing(
     with at_step(monkeypatch, 4, start_another):
         run_tiny(tiny_job(base, tmp_path))
 
-    assert refused == [f"{tmp_path / 'split_0'}: process {os.getpid()} on {os.uname().nodename} is training there now"]
+    assert refused == [f"{tmp_path / 'split_0'}: process {os.getpid()} on {os.uname().nodename} is writing there now"]
     assert weights_of(tmp_path) == weights_of(undisturbed)
     assert not list(tmp_path.glob("*.lock"))
 
@@ -305,31 +359,37 @@ def test_steps_of_the_same_examples_give_the_same_weights_packed_or_not(
     assert (logits(bases[architecture]) - plain).abs().max() > 0.03
 
 
-@pytest.mark.parametrize("packing", ["conversation", "question"])
-def test_a_packed_run_killed_in_mid_epoch_ends_with_the_weights_of_an_undisturbed_one(
-    base: Path, packing: Packing, tmp_path: Path
+PACKED: dict[str, object] = {**LORA, "lora_dropout": 0.1, "num_train_epochs": 3.0, "examples_per_step": 4}
+
+
+@pytest.mark.parametrize(
+    ("kill_at", "flags"),
+    [
+        (2, {}),  # at step 4: goes on from 2, inside an epoch
+        (3, {"train_sampling_strategy": "group_by_length"}),
+        (3, {**LORA, "lora_dropout": 0.1}),
+        (4, {**PACKED, "packing": "conversation"}),  # step 8, in the second of three epochs of five steps
+        (4, {**PACKED, "packing": "question"}),
+        (2, {**LORA, "lora_dropout": 0.1, "load_in_8bit": True, "validation_examples": 0}),
+        (2, {**LORA, "lora_dropout": 0.1, "load_in_4bit": True, "validation_examples": 0}),
+    ],
+)
+def test_a_run_killed_while_it_writes_a_checkpoint_ends_as_an_undisturbed_one(
+    base: Path, tmp_path: Path, kill_at: int, flags: dict[str, object]
 ) -> None:
-    settings: dict[str, object] = {
-        "packing": packing, "examples_per_step": 4, "method": "lora", "lora_dropout": 0.1, "num_train_epochs": 3.0,
-    }  # fmt: skip
-    run_tiny(tiny_job(base, tmp_path / "one", chats(6), **settings))
+    rows = chats(6) if "packing" in flags else sums(12)
+    run_tiny(tiny_job(base, tmp_path / "undisturbed", rows, **flags))
+    with killed_at_checkpoint(kill_at):
+        run_tiny(tiny_job(base, tmp_path / "killed", rows, **flags))
+    assert not (tmp_path / "killed" / "split_0").exists()
 
-    with killed_at_checkpoint(4):  # step 8, in the second of three epochs of five steps
-        run_tiny(tiny_job(base, tmp_path / "two", chats(6), **settings))
-    run_tiny(tiny_job(base, tmp_path / "two", chats(6), **settings))
+    assert run_tiny(tiny_job(base, tmp_path / "killed", rows, **flags)).status == "resumed"
 
-    assert weights_of(tmp_path / "two") == weights_of(tmp_path / "one")
-
-
-def test_grouping_by_length_and_packing_exclude_each_other(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(ChatbenchError, match="choose one"):
-        tiny_job(base, tmp_path, packing="conversation", train_sampling_strategy="group_by_length")
-
-
-def held_out_nats(folder: Path, *, quantise: bool = True) -> float:
-    loaded = load(str(folder), device="cpu", quantise=quantise)
-    losses = score_examples(loaded.model, loaded.tokenizer, sums(4, 50))
-    return sum(loss.nats for loss in losses) / sum(loss.tokens for loss in losses)
+    assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "undisturbed")
+    one, other = tmp_path / "undisturbed" / "split_0", tmp_path / "killed" / "split_0"
+    for name in ("trainer_log.jsonl", "chatbench.json"):
+        assert (other / name).read_text() == (one / name).read_text()
+    assert {path.name for path in other.iterdir()} == {path.name for path in one.iterdir()}
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -348,31 +408,19 @@ def test_an_adapter_learns_on_quantised_weights_and_is_scored_on_the_same(
     assert kinds == {torch.float32, torch.int8 if bits == 8 else torch.uint8}
     assert loaded.weights.endswith(f"in {bits} bits")
     trained_loss = outcome.validation[-1][1]
-    assert held_out_nats(folder) == pytest.approx(trained_loss, rel=1e-5)
-    assert held_out_nats(folder, quantise=False) != pytest.approx(trained_loss, rel=1e-5)
+    assert nats_per_token(folder, sums(4, 50)) == pytest.approx(trained_loss, rel=1e-5)
+    assert nats_per_token(folder, sums(4, 50), quantise=False) != pytest.approx(trained_loss, rel=1e-5)
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-def test_a_killed_run_on_quantised_weights_ends_in_the_weights_of_an_undisturbed_one(
-    base: Path, tmp_path: Path, bits: Bits
+@pytest.mark.parametrize("flags", [{}, {**LORA, "load_in_4bit": True, "gradient_checkpointing": True}])
+def test_bf16_autocast_trains_and_saves_float32_weights(
+    bases: dict[str, Path], tmp_path: Path, flags: dict[str, object]
 ) -> None:
-    flags = {**LORA, "lora_dropout": 0.1, f"load_in_{bits}bit": True, "validation_examples": 0}
-    run_tiny(tiny_job(base, tmp_path / "undisturbed", **flags))
-
-    with killed_at_checkpoint(2):
-        run_tiny(tiny_job(base, tmp_path / "killed", **flags))
-
-    assert run_tiny(tiny_job(base, tmp_path / "killed", **flags)).status == "resumed"
-    assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "undisturbed")
-
-
-def test_bf16_autocast_trains_float32_adapters_on_quantised_weights(bases: dict[str, Path], tmp_path: Path) -> None:
-    flags = {**LORA, "load_in_4bit": True, "precision": "bf16", "gradient_checkpointing": True}
-    outcome = run_tiny(tiny_job(bases["mistral"], tmp_path, **flags))
+    outcome = run_tiny(tiny_job(bases["mistral"], tmp_path, precision="bf16", **flags))
 
     assert outcome.last_loss < outcome.first_loss
-    stored = load_file(tmp_path / "split_0" / "adapter_model.safetensors")
-    assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
+    (file,) = (tmp_path / "split_0").glob("*.safetensors")
+    assert {tensor.dtype for tensor in load_file(file).values()} == {torch.float32}
 
 
 def gradients(base: Path, settings: Settings, bits: Bits | None) -> tuple[float, dict[str, torch.Tensor], int]:
@@ -411,3 +459,174 @@ def test_gradient_checkpointing_changes_neither_loss_nor_gradients(
         assert torch.allclose(checkpointed[1][name], gradient, rtol=1e-5, atol=1e-7), name
         assert gradient.abs().max() > 0, name
     assert checkpointed[2] < plain[2] / 2  # else it was not on
+
+
+def nats_per_token(folder: Path, rows: list[ExampleRow], *, quantise: bool = True) -> float:
+    loaded = load(str(folder), device="cpu", quantise=quantise)
+    losses = score_examples(loaded.model, loaded.tokenizer, rows)
+    return sum(loss.nats for loss in losses) / sum(loss.tokens for loss in losses)
+
+
+def test_every_scored_token_of_a_step_weighs_the_same_however_it_is_cut_into_batches(
+    base: Path, tmp_path: Path
+) -> None:
+    # The loss of step 1 is that of the base, so it is known from scoring. The mean over batches of their means, the
+    # likely mistake, differs because answers are shorter than questions.
+    loaded = load(str(base), device="cpu")
+    losses = score_examples(loaded.model, loaded.tokenizer, sums(12))
+    by_token = sum(loss.nats for loss in losses) / sum(loss.tokens for loss in losses)
+    assert abs(by_token - sum(loss.nats / loss.tokens for loss in losses) / 12) > 1e-3
+
+    first_steps = []
+    for batch in (12, 4, 1):
+        flags = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": 12 // batch, "max_steps": 1}
+        run_tiny(tiny_job(base, tmp_path / str(batch), **flags))
+        first_steps.append(next(row for row in log_of(tmp_path / str(batch)) if "loss" in row))
+
+    assert [row["loss"] for row in first_steps] == pytest.approx([by_token] * 3, rel=1e-6)
+    assert [row["grad_norm"] for row in first_steps] == pytest.approx([first_steps[0]["grad_norm"]] * 3, rel=1e-5)
+
+
+def test_only_the_completion_is_learned(base: Path, tmp_path: Path) -> None:
+    # The same completions after other prompts: a loss on prompts would fall for what the prompts say.
+    outcome = run_tiny(tiny_job(base, tmp_path, num_train_epochs=10.0, learning_rate=1e-2, save_steps=1000))
+    prompts = [replace(row, prompt="[SYSTEM]", completion=row.prompt) for row in sums(12)]
+    trained = tmp_path / "split_0"
+
+    assert outcome.last_loss < 0.5 * outcome.first_loss
+    assert nats_per_token(trained, sums(12)) < 0.5 * nats_per_token(base, sums(12))
+    assert nats_per_token(trained, prompts) > 0.7 * nats_per_token(base, prompts)
+
+
+@pytest.mark.parametrize(
+    ("kind", "weights"),
+    [("full", {"model.safetensors"}), ("lora", {"adapter_model.safetensors", "adapter_config.json"})],
+)
+def test_a_result_holds_all_that_loads_and_explains_it_and_its_loss_is_that_of_the_reloaded_model(
+    finished: dict[str, tuple[TrainingOutcome, Path]], base: Path, kind: str, weights: set[str]
+) -> None:
+    outcome, place = finished[kind]
+    folder = place / "split_0"
+    names = {path.name for path in folder.iterdir()}
+
+    assert names >= weights | {
+        "config.json", "tokenizer.json", "training_args.bin", "README.md", "chatbench.json", "trainer_log.jsonl",
+        "checkpoint-4", "checkpoint-6",
+    }  # fmt: skip
+    assert ("model.safetensors" in names) == (kind == "full")
+    assert "checkpoint-2" not in names  # two are kept
+    assert not [*place.glob("*.unfinished"), *place.glob("*.old")]
+    assert list((place / "logs").glob("events.*"))
+    record = json.loads((folder / "chatbench.json").read_text())
+    assert record["settings"]["learning_rate"] == (1e-3 if kind == "full" else 1e-2)
+    assert record["origins"]["learning_rate"] == "--learning-rate"
+    assert record["base_weights"] == load(str(base), device="cpu").weights
+    assert ("on sha256:" in load(str(folder), device="cpu").weights) == (kind == "lora")
+    assert (outcome.status, outcome.steps) == ("trained", 6)
+    assert [epoch for epoch, _ in outcome.validation] == [1.0, 2.0]
+    assert outcome.validation[-1][1] == pytest.approx(nats_per_token(folder, sums(4, 50)), rel=1e-6)
+
+
+def test_adapters_for_modules_that_are_not_there_name_those_that_are(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ChatbenchError, match="q_proj"):
+        run_tiny(tiny_job(base, tmp_path, **LORA, lora_targets=["c_attn"]))
+
+
+def test_a_finished_run_is_not_repeated_unless_it_differs_or_is_damaged_and_overwriting_is_asked_for(
+    base: Path, tmp_path: Path
+) -> None:
+    first = run_tiny(tiny_job(base, tmp_path, max_steps=1))
+    weights = tmp_path / "split_0" / "model.safetensors"
+    kept, written = weights.read_bytes(), weights.stat().st_mtime_ns
+
+    second = run_tiny(tiny_job(base, tmp_path, max_steps=1))
+    assert (second.status, second.last_loss, weights.stat().st_mtime_ns) == (
+        "already trained",
+        first.last_loss,
+        written,
+    )
+    with pytest.raises(ChatbenchError, match=r"learning_rate: 0\.001 -> 0\.01") as refused:
+        run_tiny(tiny_job(base, tmp_path, max_steps=1, learning_rate=1e-2))
+    assert "--overwrite" in refused.value.fix
+    assert weights.read_bytes() == kept
+
+    weights.write_bytes(kept[:-4] + b"0000")  # as long as before
+    (tmp_path / "split_0" / "README.md").write_text("mine")  # may change
+    with pytest.raises(ChatbenchError, match=r"model\.safetensors is not as training left it"):
+        run_tiny(tiny_job(base, tmp_path, max_steps=1))
+    assert train(tiny_job(base, tmp_path, max_steps=1), overwrite=True, say=lambda _: None).status == "trained"
+    assert weights.read_bytes() == kept
+
+
+def test_a_base_that_has_changed_is_neither_the_same_run_nor_the_base_of_its_adapter(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "small")
+    run_tiny(tiny_job(base, tmp_path, max_steps=1, **LORA))
+    tiny_model("llama", seed=9).save_pretrained(base)
+
+    with pytest.raises(ChatbenchError, match="weights of the base"):
+        run_tiny(tiny_job(base, tmp_path, max_steps=1, **LORA))
+    with pytest.raises(ChatbenchError, match="trained on other weights"):
+        load(str(tmp_path / "split_0"), device="cpu")
+
+
+def test_a_killed_run_is_not_continued_with_other_settings(base: Path, tmp_path: Path) -> None:
+    with killed_at_checkpoint(1):
+        run_tiny(tiny_job(base, tmp_path))
+
+    with pytest.raises(ChatbenchError, match="seed: 0 -> 1"):
+        run_tiny(tiny_job(base, tmp_path, seed=1))
+    assert train(tiny_job(base, tmp_path, seed=1), overwrite=True, say=lambda _: None).status == "trained"
+
+
+def test_what_cannot_be_trained_is_refused_and_what_is_there_left_alone(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "split_0").mkdir()
+    (tmp_path / "split_0" / "notes.txt").write_text("mine")
+
+    with pytest.raises(ChatbenchError, match="not empty"):
+        run_tiny(tiny_job(base, tmp_path))
+    with pytest.raises(ChatbenchError, match="no training examples"):
+        run_tiny(tiny_job(base, tmp_path, []))
+    assert (tmp_path / "split_0" / "notes.txt").read_text() == "mine"
+
+
+def test_examples_longer_than_the_context_are_left_out_counted_and_said(base: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    outcome = train(tiny_job(base, tmp_path, max_steps=1, max_tokens=50), say=said.append)
+
+    lengths = [len(tiny_tokenizer().encode(r.prompt)) + len(tiny_tokenizer().encode(r.completion)) for r in sums(12)]
+    assert 12 > outcome.examples_left_out == sum(length > 50 for length in lengths) > 0
+    assert any(f"{outcome.examples_left_out} left out" in line for line in said)
+    record = json.loads((tmp_path / "split_0" / "chatbench.json").read_text())
+    assert record["outcome"]["examples_left_out"] == outcome.examples_left_out
+
+
+def test_the_first_step_is_said_whatever_the_logging_and_losses_as_the_trainer_says_them(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(trainer_module, "SILENT_SECONDS", 0)
+
+    train(tiny_job(base, tmp_path, logging_steps=1000, save_steps=1000), say=said.append)
+
+    steps = [line for line in said if line.startswith("step ")]
+    assert steps[0].startswith("step 1/6: 1 forward and backward passes took")
+    assert any(line.startswith("{'eval_loss': '") and "'epoch': '1'" in line for line in said)
+    monkeypatch.setattr(trainer_module, "SILENT_SECONDS", 1000)
+    said.clear()
+    train(tiny_job(base, tmp_path / "quick", logging_steps=1000, save_steps=1000), say=said.append)
+    assert [line.split()[1] for line in said if line.startswith("step ")] == ["1/6", "6/6"]
+
+
+def test_finetune_reads_a_prepared_split_and_writes_where_the_others_look(base: Path, tmp_path: Path) -> None:
+    workspace, said = Workspace(write_prepared(tmp_path / "data"), tmp_path / "results"), list[str]()
+
+    result = finetune(str(base), workspace=workspace, flags={"max_steps": 2, "precision": "fp32"}, say=said.append)
+
+    assert result.folder == tmp_path / "results" / "models" / "llama" / "split_0"
+    assert (result.folder / "chatbench.json").is_file()
+    assert list((tmp_path / "results" / "logs" / "llama" / "split_0").glob("events.*"))
+    assert any("max_steps" in line and "--max-steps" in line for line in said)
+    assert "trained 2 steps" in said[-1]
+    with pytest.raises(ChatbenchError, match="no such split: split_7"):
+        finetune(str(base), workspace=workspace, split="split_7")

@@ -130,9 +130,10 @@ def merge(
     Example: chatbench merge mistral-7b merged/mistral-7b --split split_0
     """
     from chatbench.data.workspace import Workspace
-    from chatbench.publishing.merge import merge as step
+    from chatbench.publishing.merge import finished_model, merge_adapter
 
-    show(step(model, out, workspace=Workspace(results=results), split=split, dtype=dtype))
+    folder = finished_model(model, workspace=Workspace(results=results), split=split)
+    show(merge_adapter(folder, out, dtype=dtype).line())
 
 
 @commands.command()

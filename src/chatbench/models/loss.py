@@ -29,8 +29,17 @@ from transformers import PreTrainedModel
 
 from chatbench.metrics.perplexity import TokenLoss
 from chatbench.models.encoding import EncodedRows
-from chatbench.models.prefix_tree import Integers, PrefixTree, ScoredSequence, prefix_trees
-from chatbench.models.tree_attention import BLOCK_NODES, Kernel, TreePlan, attends_to_trees, why_not_trees
+from chatbench.models.prefix_tree import (
+    BLOCK_NODES,
+    Integers,
+    Kernel,
+    PrefixTree,
+    ScoredSequence,
+    TreePlan,
+    attends_to_trees,
+    prefix_trees,
+    why_not_trees,
+)
 from chatbench.protocol.plain_text import EncodedExample
 
 IGNORED = -100

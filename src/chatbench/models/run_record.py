@@ -1,17 +1,29 @@
 """What a fine-tuning run is, written down before it starts, so that a later command can tell whether it is the same.
 
 The record is `chatbench.json` of the model's folder. A run trains in `FOLDER.unfinished`, which is renamed to `FOLDER`
-when all of it is written: a finished folder is whole, and only then there.
+when all of it is written: a finished folder is whole, and only then there. One process at a time writes it.
+
+When all of a folder is on the disk, a list of its files is added, in one step: sizes, and a hash of samples. A kill
+leaves no list, and a power cut files that have their size and lack their bytes. The samples are 16 pieces of 1 MiB
+spread over a file: smaller files are covered completely, so is any loss of blocks that is not tiny against the file,
+and 80 GB take no longer than 1 GB. A single flipped bit of a large file can be missed.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
 import platform
-from collections.abc import Mapping
+import socket
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
+
+from filelock import FileLock, Timeout
 
 from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
@@ -22,6 +34,9 @@ RECORD = "chatbench.json"
 RESOLVED_SETTINGS = "resolved_settings.json"
 LOG = "trainer_log.jsonl"
 LOSS_CURVE = "loss_curve.png"
+FILE_LIST = "chatbench_files.json"
+SAMPLES = 16
+SAMPLE_BYTES = 1 << 20
 
 _LABELS = {
     "train_sha256": "training data", "base": "base", "base_weights": "weights of the base", "precision": "precision",
@@ -75,7 +90,7 @@ def finished_run(
     `base_weights` is None where they are not known before loading: then they are not compared.
 
     Raises:
-        ChatbenchError: another run's model stands there and `overwrite` is off.
+        ChatbenchError: another run's model stands there, or this one's is damaged, and `overwrite` is off.
     """
     if overwrite:
         return None
@@ -89,6 +104,12 @@ def finished_run(
         wanted["base_weights"] = base_weights
     if any(found.get(name) != value for name, value in wanted.items()):
         raise _differs(folder, found, {**wanted, "settings": asdict(resolved.settings)}, "holds a model trained")
+    if (file := differing_file(folder)) is not None:
+        raise ChatbenchError(
+            f"{folder}: trained with these settings, but {file} is not as training left it",
+            expected=f"the files that {FILE_LIST} lists",
+            fix="restore it, or train again with --overwrite",
+        )
     return found
 
 
@@ -124,3 +145,77 @@ def _differs(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Writes the record, completely or not at all."""
     write_json(folder / RECORD, record)
+
+
+def add_checksums(folder: Path, *, ignored: Collection[str] = ()) -> None:
+    """Brings a folder's files to the disk and writes down what they hold: from now on it counts as complete.
+
+    Args:
+        ignored: names in the folder that may change or go later.
+    """
+    # Not the hidden files: a killed write may have left its temporary one.
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+    for file in files:
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+    names = {str(file.relative_to(folder)): file for file in files if file.relative_to(folder).parts[0] not in ignored}
+    write_json(folder / FILE_LIST, {name: _content(file) for name, file in names.items() if name != FILE_LIST})
+
+
+def differing_file(folder: Path) -> str | None:
+    """The first file of a folder that is not what its list says, or the list where it cannot be read; None for none."""
+    try:
+        listed = read_json(folder / FILE_LIST)
+    except ChatbenchError:
+        return FILE_LIST
+    if not isinstance(listed, Mapping):
+        return FILE_LIST
+    there = ((name, folder / name, content) for name, content in listed.items())
+    return next((name for name, file, content in there if not file.is_file() or _content(file) != content), None)
+
+
+def _content(file: Path) -> dict[str, object]:
+    """Size and SHA-256 of a file's samples."""
+    size = file.stat().st_size
+    hashed = hashlib.sha256()
+    with file.open("rb") as opened:
+        if size <= SAMPLES * SAMPLE_BYTES:
+            hashed.update(opened.read())
+        else:
+            for sample in range(SAMPLES):
+                opened.seek((size - SAMPLE_BYTES) * sample // (SAMPLES - 1))
+                hashed.update(opened.read(SAMPLE_BYTES))
+    return {"bytes": size, "sha256_of_samples": hashed.hexdigest()}
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Inside, no other process on this machine (on NFS: on any) enters for the same folder.
+
+    The lock is the kernel's, so a killed run leaves none behind. Some network file systems know no locks; there the run
+    goes on without one.
+
+    Raises:
+        ChatbenchError: another process is inside.
+    """
+    path = folder.with_name(folder.name + ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        holder = path.read_text(encoding="utf-8") if path.exists() else ""
+        raise ChatbenchError(
+            f"{folder}: {holder or 'another process'} is writing there now",
+            expected="one process at a time that writes a folder",
+            fix="wait for it or stop it; the processes of one run are started by accelerate launch or torchrun",
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
+            raise
+    try:
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: whoever waits for it sees that it is another file now
+        lock.release()

@@ -25,7 +25,9 @@ from chatbench.models.run_record import (
     LOSS_CURVE,
     RECORD,
     RESOLVED_SETTINGS,
+    add_checksums,
     read_record,
+    run_lock,
     unfinished,
     write_record,
 )
@@ -51,20 +53,6 @@ def finished_model(model: str, *, workspace: Workspace, split: str) -> Path:
     return folder
 
 
-def merge(model: str, out: Path, *, workspace: Workspace, split: str, dtype: MergeType = "auto") -> str:
-    """Writes the merged model to `out`; gives what to print.
-
-    Raises:
-        ChatbenchError: no such adapter, or it cannot be merged; see `merge_adapter`.
-    """
-    folder = finished_model(model, workspace=workspace, split=split)
-    merged = merge_adapter(folder, out, dtype=dtype)
-    return (
-        f"{folder} merged -> {merged.folder}, weights in {merged.dtype}; "
-        f"largest difference of a logit {merged.largest_difference:.1g}"
-    )
-
-
 MergeType = Literal["auto", "float32", "bfloat16", "float16"]
 
 PROBE = "You are a human user interacting with an AI system. What is 6 x 7? A. 36 B. 42 C. 48 D. 67"
@@ -74,11 +62,19 @@ _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The folder, the format of its weights, and the largest difference of a logit from base and adapter together."""
+    """The adapter's folder and the new one, the format of its weights, and the largest difference of a logit."""
 
+    adapter: Path
     folder: Path
     dtype: str
     largest_difference: float
+
+    def line(self) -> str:
+        """What to print."""
+        return (
+            f"{self.adapter} merged -> {self.folder}, weights in {self.dtype}; "
+            f"largest difference of a logit {self.largest_difference:.1g}"
+        )
 
 
 def merge_adapter(folder: Path, out: Path, *, dtype: MergeType = "auto") -> Merged:
@@ -88,24 +84,26 @@ def merge_adapter(folder: Path, out: Path, *, dtype: MergeType = "auto") -> Merg
         dtype: format of the weights; `auto` is the one in which the base is stored.
 
     Raises:
-        ChatbenchError: no adapter, not its base, a base that cannot be merged into, or something lies at `out`.
+        ChatbenchError: no adapter, not its base, a base that cannot be merged into, something lies at `out`, or another
+            process writes there.
     """
     if not (folder / "adapter_config.json").is_file():
         raise ChatbenchError(
             f"{folder}: no adapter", expected="a folder with adapter_config.json", fix="a whole model needs no merging"
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ChatbenchError(f"{out}: there is something already", fix="choose another OUT, or remove it")
-    record = read_record(folder)
-    stored = _stored_dtype(folder, record)
-    target = stored if dtype == "auto" else cast(torch.dtype, getattr(torch, dtype))
-    # Rounded to 16 bits only once: a base that is stored otherwise is merged into in float32 first.
-    loaded = load(str(folder), device="cpu", dtype=target if target == stored else torch.float32, quantise=False)
-    merged, difference = _merged_model(loaded, target, folder)
-    name = str(target).removeprefix("torch.")
-    extended = {**record, "merged": {"adapter_weights": weights_hash(folder), "dtype": name}} if record else None
-    _write(replace(loaded, model=merged), out, folder, extended)
-    return Merged(out, name, difference)
+    with run_lock(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ChatbenchError(f"{out}: there is something already", fix="choose another OUT, or remove it")
+        record = read_record(folder)
+        stored = _stored_dtype(folder, record)
+        target = stored if dtype == "auto" else cast(torch.dtype, getattr(torch, dtype))
+        # Rounded to 16 bits only once: a base that is stored otherwise is merged into in float32 first.
+        loaded = load(str(folder), device="cpu", dtype=target if target == stored else torch.float32, quantise=False)
+        model, difference = _merged_model(loaded, target, folder)
+        name = str(target).removeprefix("torch.")
+        extended = {**record, "merged": {"adapter_weights": weights_hash(folder), "dtype": name}} if record else None
+        _write(replace(loaded, model=model), out, folder, extended)
+    return Merged(folder, out, name, difference)
 
 
 def _stored_dtype(folder: Path, record: Mapping[str, Any] | None) -> torch.dtype:
@@ -172,6 +170,7 @@ def _write(merged: Loaded, out: Path, adapter: Path, record: Mapping[str, Any] |
         if record is not None:
             write_record(work, record)
             write_text(work / CARD, model_card(record, adapter=False))
+        add_checksums(work, ignored=[CARD])
         if out.exists():
             out.rmdir()  # empty, as was checked
         work.rename(out)

@@ -85,12 +85,89 @@ _QUANTISED = {
 QUESTION = "What is 6 x 7?\nA. 36\nB. 42\nC. 48\nD. 67"
 """The question of the example."""
 
+CARD = "README.md"
+_LACKING: Mapping[str, object] = {
+    "split": "",
+    "data": {},
+    "examples": None,
+    "outcome": {},
+    "merged": None,
+    "recipe": None,
+    "processes": 1,
+}
+"""What a record has once a run has ended, for one that lacks it."""
+_BEGIN, _END = "<!-- held-out perplexity -->", "<!-- end of held-out perplexity -->"
 
-def reload_snippet(record: Mapping[str, Any], *, adapter: bool) -> str:
-    """Python for a model folder with this record; `adapter` says whether it holds an adapter only."""
-    chat = record["settings"].get("template") == "chat"
-    turn = _first_turn(record["chat_template"] if chat else None)
-    return "\n".join([*_loading(record, adapter), "", *turn]) + "\n"
+
+def model_card(record: Mapping[str, Any], *, adapter: bool) -> str:
+    """The card in Markdown (`model_card.md.j2`), with the metadata header that the hub reads.
+
+    Args:
+        record: content of the folder's `chatbench.json`.
+        adapter: whether the folder holds an adapter, not a whole model.
+    """
+    from huggingface_hub import ModelCardData  # late: takes a second
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    base, settings = base_name(record), record["settings"]
+    dataset = record.get("data", {}).get("hub_dataset")
+    # No licence: that of the base is not known here, and the hub shows what is missing.
+    metadata = ModelCardData(
+        base_model=base.name if base.kind == "hub" else None,
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="text-generation",
+        tags=["chatbench", "user-simulator", *(["lora"] if adapter else [])],
+        datasets=[dataset] if dataset else None,
+    ).to_yaml()
+    comes = {"hub": "", "chatbench": " (comes with chatbench)", "folder": " (a folder of the machine that trained)"}
+    system, user = simulator_messages(QUESTION, ())
+    asked = [system.as_dict(), user.as_dict()]
+    if record.get("chat_template", {}).get("merges_system"):
+        asked = [{"role": "user", "content": f"{system.content}\n\n{user.content}"}]
+    model, weights = (
+        last_name(text) if is_local_path(text) else text for text in (str(record["model"]), str(record["base_weights"]))
+    )
+    quantised = next((made for name, made in _QUANTISED.items() if settings.get(name)), "")
+    environment = Environment(
+        loader=PackageLoader("chatbench.publishing", "."), trim_blocks=True, keep_trailing_newline=True,
+        undefined=StrictUndefined, autoescape=False,
+    )  # fmt: skip
+    return environment.get_template("model_card.md.j2").render(
+        {**_LACKING, **record},
+        metadata=metadata,
+        title=", ".join(code(text) for text in (model, record.get("split", "")) if text),
+        base=base,
+        base_text=code(base.name) + (f" at revision {code(base.revision)}" if base.revision else "") + comes[base.kind],
+        base_weights=weights,
+        adapter=adapter,
+        bits="8-bit" if settings.get("load_in_8bit") else "4-bit" if settings.get("load_in_4bit") else "",
+        quantised=f", quantization_config={quantised}" if quantised else "",
+        chat=settings.get("template") == "chat",
+        messages=asked,
+        prompt=prompt_text([system, user]),
+        versions=", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items()),
+        setting_rows=list(_setting_rows(record)),
+        folder_line=FOLDER_LINE,
+        marks=(_BEGIN, _END),
+        end=END.strip(),
+        code=code,
+        repr=repr,
+    )
+
+
+def _setting_rows(record: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Name, value and origin of each setting, as cells of a table."""
+    for name, value in record["settings"].items():
+        origin = str(record.get("origins", {})[name])
+        if origin.startswith("recipe "):
+            set_by = code(origin)
+        elif origin.startswith("--"):
+            set_by = "command line"
+        else:  # without the name of a file of somebody's machine
+            set_by = "default" if origin.startswith("default") else "overrides file"
+        shown = ", ".join(map(str, value)) or "by architecture" if isinstance(value, list | tuple) else str(value)
+        # A bar divides cells even inside code.
+        yield tuple(cell.replace("|", "\\|") for cell in (name, code(shown), set_by))
 
 
 def with_folder(text: str, repo_id: str, revision: str = "main") -> str:
@@ -102,161 +179,6 @@ def with_folder(text: str, repo_id: str, revision: str = "main") -> str:
             f"folder = snapshot_download({repo_id!r}, revision={revision!r})",
         ]
     return text.replace(FOLDER_LINE, "\n".join(lines))
-
-
-def _loading(record: Mapping[str, Any], adapter: bool) -> list[str]:
-    tokenizer = "tokenizer = AutoTokenizer.from_pretrained(folder)"
-    base = base_name(record)
-    quantised = next((made for name, made in _QUANTISED.items() if record["settings"].get(name)), None)
-    option = f", quantization_config={quantised}" if quantised else ""
-    names = "AutoModelForCausalLM, AutoTokenizer" + (", BitsAndBytesConfig" if quantised else "")
-    if not adapter:
-        return [
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            "",
-            FOLDER_LINE,
-            tokenizer,
-            "model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)",
-        ]
-    if base.kind == "chatbench":
-        return [
-            f"from chatbench.models.loading import load  # the base, {base.name}, comes with chatbench",
-            "",
-            FOLDER_LINE,
-            "loaded = load(folder)",
-            "tokenizer, model = loaded.tokenizer, loaded.model",
-        ]
-    if base.kind == "folder":
-        return [
-            "from peft import AutoPeftModelForCausalLM",
-            f"from transformers import {names.removeprefix('AutoModelForCausalLM, ')}",
-            "",
-            FOLDER_LINE,
-            tokenizer,
-            "# The base is a folder of the machine that trained; adapter_config.json says where it lies.",
-            f"model = AutoPeftModelForCausalLM.from_pretrained(folder, use_safetensors=True{option})",
-        ]
-    option += f", revision={base.revision!r}" if base.revision else ""
-    return [
-        "from peft import PeftModel",
-        f"from transformers import {names}",
-        "",
-        FOLDER_LINE,
-        tokenizer,
-        f"base = AutoModelForCausalLM.from_pretrained({base.name!r}, use_safetensors=True{option})",
-        "model = PeftModel.from_pretrained(base, folder)",
-    ]
-
-
-def _first_turn(use: Mapping[str, Any] | None) -> list[str]:
-    """`use` is how chatbench applies this tokenizer's chat template (the record's `chat_template`), None for none."""
-    system, user = simulator_messages(QUESTION, ())
-    said = 'said = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)'
-    if use is None:
-        inputs = [
-            f"prompt = {prompt_text([system, user])!r}",
-            'inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to(model.device)',
-        ]
-        stop = f"stop_strings=[{END.strip()!r}], tokenizer=tokenizer"
-        turn = f"said.partition({END.strip()!r})[0].strip()"
-    else:
-        rows = [system.as_dict(), user.as_dict()]
-        if use["merges_system"]:
-            rows = [{"role": "user", "content": f"{system.content}\n\n{user.content}"}]
-        options = "".join(f", {name}={value!r}" for name, value in use["options"].items())
-        inputs = [
-            "messages = [",
-            *(f"    {row!r}," for row in rows),
-            "]",
-            "inputs = tokenizer.apply_chat_template(",
-            f'    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"{options}',
-            ").to(model.device)",
-        ]
-        stop = f"eos_token_id=tokenizer.convert_tokens_to_ids({use['end']!r})"
-        turn = "said.strip()"
-    sampling = "    **inputs, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=200,"
-    return [*inputs, "output = model.generate(", sampling, f"    {stop},", ")", said, f"print({turn})"]
-
-
-CARD = "README.md"
-
-_BEGIN, _END = "<!-- held-out perplexity -->", "<!-- end of held-out perplexity -->"
-
-_CARD = """\
----
-{metadata}
----
-# User simulator {title}
-
-{base}, fine-tuned ({method}) to write what a person writes to an AI assistant while solving a multiple-choice question:
-the first message, each message after a reply, and in the end the answer.
-It only works with the prompts of the ChatBench protocol, {form}.
-{notes}
-## Load it again
-```python
-{snippet}```
-In chatbench, the folder belongs at {place}; then `chatbench simulate` and `chatbench eval-ppl` find it.
-
-## Data
-{data}
-
-## Training
-{training}
-
-| setting | value | set by |
-|---|---|---|
-{settings}
-
-## Held-out perplexity
-{perplexity}
-
-## Use and limits
-For research on how people use AI assistants: a stand-in for people like those of the study, on questions like its
-questions. It imitates their mistakes too, and knows nothing of other people, tasks or languages. Do not pass its text
-off as a person's, and do not judge a person by it.
-
-## Licence
-No licence is stated here. That of the base ({base}) goes with every model that is made from it, and the study's
-conditions apply to what was learned from it: look at both before passing this model on.
-"""
-
-
-def model_card(record: Mapping[str, Any], *, adapter: bool) -> str:
-    """The card in Markdown, with the metadata header that the hub reads.
-
-    Args:
-        record: content of the folder's `chatbench.json`.
-        adapter: whether the folder holds an adapter, not a whole model.
-    """
-    from huggingface_hub import ModelCardData  # late: takes a second
-
-    base, settings = base_name(record), record["settings"]
-    chat = settings.get("template") == "chat"
-    comes = {"hub": "", "chatbench": " (comes with chatbench)", "folder": " (a folder of the machine that trained)"}
-    revision = f" at revision {code(base.revision)}" if base.revision else ""
-    dataset = record.get("data", {}).get("hub_dataset")
-    # No licence: that of the base is not known here, and the hub shows what is missing.
-    metadata = ModelCardData(
-        base_model=base.name if base.kind == "hub" else None,
-        library_name="peft" if adapter else "transformers",
-        pipeline_tag="text-generation",
-        tags=["chatbench", "user-simulator", *(["lora"] if adapter else [])],
-        datasets=[dataset] if dataset else None,
-    ).to_yaml()
-    return _CARD.format(
-        metadata=metadata,
-        title=", ".join(code(text) for text in (_public(str(record["model"])), record.get("split", "")) if text),
-        base=f"{code(base.name)}{revision}{comes[base.kind]}",
-        method="a LoRA adapter" if settings["method"] == "lora" else "all weights",
-        form="through its chat template" if chat else r"in their plain-text form (`[SYSTEM] ... [USER] ... [END]`)",
-        notes="".join(f"\n{note}\n" for note in _notes(record, adapter)),
-        snippet=reload_snippet(record, adapter=adapter),
-        place=code(f"results/models/NAME/{record.get('split', 'split_0')}"),
-        data=_data(record),
-        training=_training(record),
-        settings="\n".join(_setting_rows(record)),
-        perplexity=f"{_BEGIN}\nNot measured yet; `chatbench eval-ppl` measures it and writes it here.\n{_END}",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,74 +225,3 @@ def code(text: str) -> str:
     ticks = "`" * (1 + max((len(run) for run in re.findall("`+", flat)), default=0))
     pad = " " if not flat or flat.startswith("`") or flat.endswith("`") else ""
     return f"{ticks}{pad}{flat}{pad}{ticks}"
-
-
-def _notes(record: Mapping[str, Any], adapter: bool) -> list[str]:
-    settings, merged = record["settings"], record.get("merged")
-    bits = "8-bit" if settings.get("load_in_8bit") else "4-bit" if settings.get("load_in_4bit") else ""
-    notes = []
-    if merged:
-        notes.append(f"The adapter is merged into the base's weights, which are stored in {code(merged['dtype'])}.")
-    trained = f"The adapter was trained on a base held in {bits} weights."
-    if bits and merged:
-        notes.append(f"{trained} Here the base is unquantised, so this model differs a little from adapter and base.")
-    elif bits and adapter:
-        notes.append(f"{trained} The lines below load it so again; on the unquantised base the model differs a little.")
-    return notes
-
-
-def _data(record: Mapping[str, Any]) -> str:
-    data = record.get("data")
-    lines = [f"- Split {code(str(record.get('split', 'unknown')))}; people's conversations, cut into examples"]
-    if data:
-        source = (
-            f", downloaded from {code(data['hub_dataset'])} at {code(data['revision'])}" if data["hub_dataset"] else ""
-        )
-        lines += [
-            f"- Study {code(data['study'])}{source}",
-            f"- Questions: {data['train_questions']:,} for training, {data['held_out_questions']:,} held out",
-            f"- SHA-256 of the set of questions {code(data['questions_sha256'])}",
-        ]
-    if "examples" in record:
-        left_out = record.get("outcome", {}).get("examples_left_out", 0)
-        too_long = f", of which {left_out:,} are longer than the context and were left out" if left_out else ""
-        lines.append(f"- Training examples: {record['examples']:,}{too_long}")
-    lines.append(f"- SHA-256 of the training file {code(record['train_sha256'])}")
-    return "\n".join(lines)
-
-
-def _training(record: Mapping[str, Any]) -> str:
-    outcome = record.get("outcome", {})
-    recipe = f"Recipe {code(record['recipe'])}" if record.get("recipe") else "No recipe"
-    lines = [
-        f"- {recipe}; base weights {code(_public(str(record['base_weights'])))}",
-        f"- {record.get('processes', 1)} process(es), arithmetic in {code(str(record.get('precision')))}",
-    ]
-    if "steps" in outcome:
-        lines.append(
-            f"- {outcome['steps']:,} steps; training loss {outcome['first_loss']:.4f} at first, "
-            f"{outcome['last_loss']:.4f} at last, in nats per scored token (`trainer_log.jsonl`, `loss_curve.png`)"
-        )
-    versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
-    lines.append(
-        f"- Made with {code(versions)}; everything above is in `chatbench.json` and `resolved_settings.json` too"
-    )
-    return "\n".join(lines)
-
-
-def _setting_rows(record: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in record["settings"].items():
-        origin = str(record.get("origins", {})[name])
-        if origin.startswith("recipe "):
-            set_by = code(origin)
-        elif origin.startswith("--"):
-            set_by = "command line"
-        else:  # without the name of a file of somebody's machine
-            set_by = "default" if origin.startswith("default") else "overrides file"
-        shown = ", ".join(map(str, value)) or "by architecture" if isinstance(value, list | tuple) else str(value)
-        # A bar divides cells even inside code.
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in (name, code(shown), set_by)) + " |"
-
-
-def _public(name: str) -> str:
-    return last_name(name) if is_local_path(name) else name

@@ -26,8 +26,7 @@ from torch.utils.data import Sampler
 from chatbench.core.settings import Packing, Settings
 from chatbench.models.encoding import EncodedRows
 from chatbench.models.loss import PaddedBatch, TreeBatch, padded_batch, scored_sequence, tree_batch
-from chatbench.models.prefix_tree import PrefixTree, prefix_trees
-from chatbench.models.tree_attention import Kernel
+from chatbench.models.prefix_tree import Kernel, PrefixTree, prefix_trees
 from chatbench.protocol.plain_text import EncodedExample
 
 LENGTHS_SORTED_TOGETHER = 50

@@ -1,12 +1,7 @@
-"""Checkpoints that are known to be complete, and one run at a time that writes them.
+"""What a run leaves on the disk: checkpoints that are known to be complete, and the finished folder.
 
-The Trainer writes a checkpoint file by file, so a kill leaves an incomplete one, and a power cut one whose files have
-their size and lack their bytes. When all of it is on the disk, a list of its files is added, in one step: sizes, and a
-hash of samples. A checkpoint without that list, or whose files differ from it, is not resumed from.
-
-The samples are 16 pieces of 1 MiB spread over a file: smaller files are covered completely, so is any loss of blocks
-that is not tiny against the file, and a checkpoint of 80 GB takes no longer than one of 1 GB. A single flipped bit of a
-large file can be missed.
+The Trainer writes a checkpoint file by file; one without a list of its files, or whose files differ from it
+(`models/run_record.py`), is not resumed from.
 
 A checkpoint holds the trained weights and two averages per weight (AdamW), all in float32: 12 bytes a trained
 parameter. A new one is written before the oldest is deleted, so one more than `save_total_limit` lie there for a while.
@@ -14,83 +9,55 @@ parameter. A new one is written before the oldest is deleted, so one more than `
 
 from __future__ import annotations
 
+import copy
 import errno
-import hashlib
+import io
 import math
 import os
 import re
 import shutil
-import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
+from transformers import PretrainedConfig, PreTrainedTokenizerBase, Trainer
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import read_json, write_json
+from chatbench.core.files import write_bytes, write_json, write_jsonl, write_text
+from chatbench.core.resolved_settings import Resolved
+from chatbench.models.chat_template import FIXED_DATE, ChatForm
+from chatbench.models.loading import Loaded
+from chatbench.models.run_record import (
+    LOG,
+    LOSS_CURVE,
+    RESOLVED_SETTINGS,
+    add_checksums,
+    differing_file,
+    unfinished,
+    write_record,
+)  # fmt: skip
+from chatbench.publishing.model_card import CARD, base_name, model_card
 
-FILE_LIST = "chatbench_files.json"
-SAMPLES = 16
-SAMPLE_BYTES = 1 << 20
 SHARDED_CHECKPOINT_BYTES = 16
 """Under FSDP the Trainer writes the weights twice: as the model's folder, and in the form it resumes from."""
 
 
-def add_checksums(checkpoint: Path) -> None:
-    """Brings a checkpoint's files to the disk and writes down what they hold: from now on it counts as complete."""
-    # Not the hidden files: a killed write may have left its temporary one.
-    files = [file for file in sorted(checkpoint.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-    for file in files:
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
-    listed = {str(file.relative_to(checkpoint)): _content(file) for file in files if file.name != FILE_LIST}
-    write_json(checkpoint / FILE_LIST, listed)
-
-
-def is_complete(checkpoint: Path) -> bool:
-    """Whether every file of a checkpoint is there with its content."""
-    try:
-        expected = read_json(checkpoint / FILE_LIST)
-    except ChatbenchError:
-        return False
-    return isinstance(expected, Mapping) and all(
-        (checkpoint / name).is_file() and _content(checkpoint / name) == content for name, content in expected.items()
-    )
-
-
-def latest_complete(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run, None where there is none."""
-    return next(filter(is_complete, reversed(_checkpoints(folder))), None)
-
-
-def remove_incomplete(folder: Path) -> list[str]:
-    """Deletes the incomplete checkpoints; gives their names."""
-    incomplete = [checkpoint for checkpoint in _checkpoints(folder) if not is_complete(checkpoint)]
+def complete_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest complete checkpoint of a run, None where there is none, and the names of the incomplete: deleted."""
+    found = checkpoints(folder)
+    incomplete = [checkpoint for checkpoint in found if differing_file(checkpoint) is not None]
     for checkpoint in incomplete:
         shutil.rmtree(checkpoint)
-    return [checkpoint.name for checkpoint in incomplete]
+    complete = [checkpoint for checkpoint in found if checkpoint not in incomplete]
+    return complete[-1] if complete else None, [checkpoint.name for checkpoint in incomplete]
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    """In the order of their steps."""
+def checkpoints(folder: Path) -> list[Path]:
+    """Those of a run, complete or not, in the order of their steps."""
     found = (path for path in folder.glob("checkpoint-*") if re.search(r"-\d+$", path.name))
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
-
-
-def _content(file: Path) -> dict[str, object]:
-    """Size and SHA-256 of a file's samples."""
-    size = file.stat().st_size
-    hashed = hashlib.sha256()
-    with file.open("rb") as opened:
-        if size <= SAMPLES * SAMPLE_BYTES:
-            hashed.update(opened.read())
-        else:
-            for sample in range(SAMPLES):
-                opened.seek((size - SAMPLE_BYTES) * sample // (SAMPLES - 1))
-                hashed.update(opened.read(SAMPLE_BYTES))
-    return {"bytes": size, "sha256_of_samples": hashed.hexdigest()}
 
 
 def checkpoint_bytes(trained_parameters: int, *, sharded: bool = False) -> int:
@@ -161,34 +128,86 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-@contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Inside, no other process on this machine (on NFS: on any) enters for the same folder.
+def write_result(folder: Path, resolved: Resolved, trainer: Trainer, loaded: Loaded, record: Mapping[str, Any]) -> None:
+    """Completes the working folder of `folder` and puts it there."""
+    work, model = unfinished(folder), cast(Any, loaded.model)
+    if resolved.settings.template == "chat":
+        record = {**record, "chat_template": chat_template_use(loaded.tokenizer)}
+    model.config.use_cache = True
+    for adapter in getattr(model, "peft_config", {}).values():
+        adapter.revision = base_name(record).revision or None  # else the adapter would go with any later base
+    trainer.save_model(str(work))
+    if not trainer.is_world_process_zero():
+        return  # the others were needed where the model is sharded over them
+    is_adapter = resolved.settings.method == "lora"
+    if is_adapter:
+        config = copy.deepcopy(cast(PretrainedConfig, model.config))
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config  # that of this run, not of the base
+        config.save_pretrained(work)
+    # Without the last row, which tells run times; keys sorted, as a checkpoint gives them back.
+    history = trainer.state.log_history
+    log = [dict(sorted(row.items())) for row in history if row.keys() & {"loss", "eval_loss"}]
+    write_jsonl(work / LOG, log)
+    if (curve := loss_curve(log, f"{resolved.key}, {record['split']}")) is not None:
+        write_bytes(work / LOSS_CURVE, curve)
+    write_json(work / RESOLVED_SETTINGS, resolved.as_json())
+    write_text(work / CARD, model_card(record, adapter=is_adapter))
+    write_record(work, record)
+    add_checksums(work, ignored=[CARD, *(checkpoint.name for checkpoint in checkpoints(work))])
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    work.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
-    The lock is the kernel's, so a killed run leaves none behind. Some network file systems know no locks; there the run
-    goes on without one.
 
-    Raises:
-        ChatbenchError: another process is inside.
+def chat_template_use(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """How the tokenizer's chat template is applied, for others to apply it alike: options, and what ends a turn."""
+    form = ChatForm(tokenizer)
+    options: dict[str, object] = {"date_string": FIXED_DATE} if "date_string" in form.template.source else {}
+    if form.template.thinking is not None:
+        options["enable_thinking"] = form.template.thinking
+    (end_id,) = form.end_ids
+    end = tokenizer.convert_ids_to_tokens(end_id)
+    return {"merges_system": form.template.merges_system, "options": options, "end": end}
+
+
+def loss_curve(log: Sequence[Mapping[str, object]], title: str) -> bytes | None:
+    """Training and held-out loss against steps as PNG, the same bytes for the same log; None without a loss.
+
+    Args:
+        log: lines of `trainer_log.jsonl`: `step` with `loss` or `eval_loss`, in nats per scored token.
+        title: text above the curve, taken literally.
     """
-    path = folder.with_name(folder.name + ".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        holder = path.read_text(encoding="utf-8") if path.exists() else ""
-        raise ChatbenchError(
-            f"{folder}: {holder or 'another process'} is training there now",
-            expected="one run at a time in a folder",
-            fix="wait for it or stop it; the processes of one run are started by accelerate launch or torchrun",
-        ) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
-            raise
-    try:
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-        yield
-    finally:
-        path.unlink(missing_ok=True)  # while it is held: whoever waits for it sees that it is another file now
-        lock.release()
+    series = {
+        label: [
+            (row["step"], float(loss))
+            for row in log
+            if isinstance(loss := row.get(name), int | float)
+            and isinstance(row.get("step"), int)
+            and math.isfinite(loss)
+        ]
+        for label, name in (("training", "loss"), ("held out", "eval_loss"))
+    }
+    if not any(series.values()):
+        return None
+    from matplotlib.figure import Figure  # late: takes half a second
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(6.0, 4.0), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for label, points in series.items():
+        if points:
+            held_out = label == "held out"
+            few = held_out or len(points) < 3  # a line through one point shows nothing
+            axes.plot(*zip(*points, strict=True), label=label, marker="o" if few else None, zorder=3 if held_out else 2)
+    axes.set(xlabel="step", ylabel="loss (nats per scored token)")
+    axes.set_title(title, parse_math=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})  # else matplotlib's version is in it
+    return content.getvalue()

@@ -32,11 +32,13 @@ only and with the pairs that causal attention needs, which is what this package 
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
@@ -52,7 +54,7 @@ from chatbench.core.settings import Settings
 from chatbench.data.examples import ExampleRow
 from chatbench.models.encoding import EncodedRows, TextForm, encode_rows
 from chatbench.models.loading import best_device, context_length, empty_model, load_tokenizer
-from chatbench.models.loss import LOGITS_AT_ONCE, scored_sequence
+from chatbench.models.loss import BATCH_TOKENS, LOGITS_AT_ONCE, scored_sequence
 from chatbench.models.precision import Format, quantised_bits, refuse_unless_possible, resolve_precision
 from chatbench.models.prefix_tree import prefix_trees
 from chatbench.protocol.plain_text import EncodedExample
@@ -210,11 +212,12 @@ def _matrices(module: nn.Module) -> Iterator[tuple[str, int, int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class ForwardPass:
-    """One batch: the tokens that it reads, padding included, and the rows for which logits are computed."""
+class Work:
+    """What one or more forward passes read: tokens, padding included; rows with logits; attended pairs of tokens."""
 
     tokens: int
     scored_rows: int
+    attended_pairs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +247,7 @@ class Memory:
         return f"{shown} = {self.total / GIB:.2f} GiB"
 
 
-def training_memory(shape: ModelShape, settings: Settings, largest: ForwardPass, device: Device) -> Memory:
+def training_memory(shape: ModelShape, settings: Settings, largest: Work, device: Device) -> Memory:
     """Bytes that a run needs at its peak, beside what the libraries themselves take (about 0.5 GiB)."""
     full, on_gpu = settings.method == "full", device.on_gpu
     element = 4 if device.precision == "fp32" else 2
@@ -279,33 +282,9 @@ def training_memory(shape: ModelShape, settings: Settings, largest: ForwardPass,
 EXAMPLE_TOKENS, SCORED_TOKENS = 1000, 100
 """Of a long example in ChatBench, for estimates without data."""
 
-_GQA_8B = {"hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8}
-_CONFIGS: Mapping[str, Mapping[str, Any]] = {
-    "distilbert/distilgpt2": {"model_type": "gpt2", "n_layer": 6},
-    "mistralai/Mistral-7B-v0.1": {
-        "model_type": "mistral", "vocab_size": 32_000, "intermediate_size": 14_336, "num_hidden_layers": 32, **_GQA_8B,
-    },
-    "meta-llama/Meta-Llama-3-8B": {
-        "model_type": "llama", "vocab_size": 128_256, "intermediate_size": 14_336, "num_hidden_layers": 32, **_GQA_8B,
-    },
-    "meta-llama/Llama-3.2-1B": {
-        "model_type": "llama", "vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 8192,
-        "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": True,
-    },
-    "google/gemma-3-1b-pt": {
-        "model_type": "gemma3_text", "vocab_size": 262_144, "hidden_size": 1152, "intermediate_size": 6912,
-        "num_hidden_layers": 26, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256,
-    },
-    "Qwen/Qwen3-1.7B-Base": {
-        "model_type": "qwen3", "vocab_size": 151_936, "hidden_size": 2048, "intermediate_size": 6144,
-        "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
-        "tie_word_embeddings": True,
-    },
-    "Qwen/Qwen3-8B-Base": {
-        "model_type": "qwen3", "vocab_size": 151_936, "intermediate_size": 12_288, "num_hidden_layers": 36,
-        "head_dim": 128, **_GQA_8B,
-    },
-}  # fmt: skip
+_CONFIGS: Mapping[str, Mapping[str, Any]] = json.loads(
+    (resources.files("chatbench.training") / "base_configs.json").read_text("utf-8")
+)
 """What of a recipe's base decides its memory, as its config.json on the hub says, so that nothing is downloaded."""
 
 
@@ -319,25 +298,14 @@ def estimated_bytes(recipe: Recipe, *, on_gpu: bool) -> float:
     else:
         model = empty_model(recipe.base)
     examples = settings.per_device_train_batch_size
-    batch = ForwardPass(examples * EXAMPLE_TOKENS, examples * SCORED_TOKENS)
+    batch = Work(examples * EXAMPLE_TOKENS, examples * SCORED_TOKENS)
     device = Device("", 0, 0, "bf16" if on_gpu else "fp32", on_gpu)
     return training_memory(model_shape(model, settings), settings, batch, device).total
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What some forward passes read: tokens (padding included), rows with logits, and attended pairs of tokens."""
-
-    tokens: int
-    scored_rows: int
-    attended_pairs: int
-
-
 def training_operations(shape: ModelShape, settings: Settings, work: Work) -> float:
     """Operations of the forward and backward passes over `work`."""
-    layers = 2.0 * shape.layer_matrices * work.tokens
-    attention = 4.0 * shape.query_width * shape.layers * work.attended_pairs
-    head = 2.0 * shape.head * work.scored_rows
+    layers, attention, head = forward_operations(shape, work)
     if settings.method == "full":
         operations = 3 * (layers + attention + head)
     else:
@@ -345,13 +313,22 @@ def training_operations(shape: ModelShape, settings: Settings, work: Work) -> fl
     return operations + (layers + attention if settings.gradient_checkpointing else 0)
 
 
+def forward_operations(shape: ModelShape, work: Work) -> tuple[float, float, float]:
+    """Operations of the forward passes over `work`: of the layers' matrices, of attention, of the output head."""
+    return (
+        2.0 * shape.layer_matrices * work.tokens,
+        4.0 * shape.query_width * shape.layers * work.attended_pairs,
+        2.0 * shape.head * work.scored_rows,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class EpochWork:
-    """One epoch's optimizer steps and forward passes, the largest of them, and what they read together."""
+    """One epoch's optimizer steps and forward passes, the most that one of these reads, and what all read together."""
 
     steps: int
     passes: int
-    largest: ForwardPass
+    largest: Work
     work: Work
 
 
@@ -361,32 +338,26 @@ def epoch_work(settings: Settings, encoded: EncodedRows, *, pack_tokens: int) ->
     passes: list[Work] = []
     for indices in steps:
         chosen = [encoded.examples[index] for index in indices]
-        batch = settings.per_device_train_batch_size
-        passes += padded_passes(chosen, batch) if settings.packing == "none" else packed_passes(chosen, pack_tokens)
-    tokens, scored_rows, pairs = zip(
-        *((each.tokens, each.scored_rows, each.attended_pairs) for each in passes), strict=True
-    )
-    return EpochWork(
-        steps=len(steps),
-        passes=len(passes),
-        largest=ForwardPass(max(tokens), max(scored_rows)),
-        work=Work(sum(tokens), sum(scored_rows), sum(pairs)),
-    )
+        passes += forward_passes(chosen, settings, pack_tokens)
+    counts = np.array([astuple(each) for each in passes])
+    return EpochWork(len(steps), len(passes), Work(*counts.max(0).tolist()), Work(*counts.sum(0).tolist()))
 
 
-def padded_passes(examples: Sequence[EncodedExample], batch: int) -> Iterator[Work]:
-    """Rectangles of `batch` examples; padding is read and attended to like any token."""
-    for start in range(0, len(examples), batch):
-        rows = examples[start : start + batch]
+def forward_passes(examples: Sequence[EncodedExample], settings: Settings, pack_tokens: int) -> Iterator[Work]:
+    """What each pass of a step reads.
+
+    Packed, prefix trees of at most `pack_tokens` tokens, where a token attends to those on its path; else rectangles,
+    whose padding is read and attended to like any token.
+    """
+    if settings.packing != "none":
+        for tree in prefix_trees([scored_sequence(example) for example in examples], pack_tokens):
+            yield Work(len(tree), len(np.unique(tree.edge_parents)), int(tree.depths.sum()) + len(tree))
+        return
+    for start in range(0, len(examples), settings.per_device_train_batch_size):
+        rows = examples[start : start + settings.per_device_train_batch_size]
         longest = max(example.tokens for example in rows)
         scored = sum(len(example.completion) for example in rows)
         yield Work(len(rows) * longest, scored, len(rows) * longest * (longest + 1) // 2)
-
-
-def packed_passes(examples: Sequence[EncodedExample], pack_tokens: int) -> Iterator[Work]:
-    """Prefix trees of at most `pack_tokens` tokens; a token attends to those on its path."""
-    for tree in prefix_trees([scored_sequence(example) for example in examples], pack_tokens):
-        yield Work(len(tree), len(np.unique(tree.edge_parents)), int(tree.depths.sum()) + len(tree))
 
 
 _METHOD = ("--method lora", {"method": "lora"})
@@ -399,11 +370,9 @@ _TRIED = (
 )  # fmt: skip
 
 
-def cheaper_options(
-    shape: ModelShape, settings: Settings, largest: ForwardPass, device: Device
-) -> list[tuple[str, Memory]]:
+def cheaper_options(shape: ModelShape, settings: Settings, largest: Work, device: Device) -> list[tuple[str, Memory]]:
     """Flags to add to what was asked for that need less memory, with what they need; the mildest change first."""
-    half = ForwardPass(largest.tokens // 2, largest.scored_rows // 2)
+    half = Work(largest.tokens // 2, largest.scored_rows // 2)
     options = []
     if settings.packing != "none":
         options.append((f"--pack-tokens {half.tokens}", training_memory(shape, settings, half, device)))
@@ -429,7 +398,7 @@ def tokens_that_fit(shape: ModelShape, settings: Settings, device: Device, *, sc
     fitting, too_many = 0, 1 << 20
     while too_many - fitting > 1:
         middle = (fitting + too_many) // 2
-        batch = ForwardPass(middle, round(middle * scored_share))
+        batch = Work(middle, round(middle * scored_share))
         fits = training_memory(shape, settings, batch, device).total <= ROOM * device.free
         fitting, too_many = (middle, too_many) if fits else (fitting, middle)
     return fitting
@@ -441,7 +410,7 @@ def refuse_if_too_small(shape: ModelShape, settings: Settings, device: Device) -
     Raises:
         ChatbenchError: with the estimate, and with what would fit.
     """
-    nothing = ForwardPass(0, 0)
+    nothing = Work(0, 0)
     needed = training_memory(shape, settings, nothing, device).state
     if needed <= device.total:
         return
@@ -455,7 +424,7 @@ def refuse_if_too_small(shape: ModelShape, settings: Settings, device: Device) -
     )
 
 
-def advice(shape: ModelShape, settings: Settings, largest: ForwardPass, device: Device) -> list[str]:
+def advice(shape: ModelShape, settings: Settings, largest: Work, device: Device) -> list[str]:
     """One line that says whether the run fits; where it does not, one for each way to need less."""
     has = f"{_gib(device.free)} of {_gib(device.total)} are free on {device.name}"
     if training_memory(shape, settings, largest, device).total <= ROOM * device.free:
@@ -497,7 +466,7 @@ def memory_warning(resolved: Resolved, encoded: EncodedRows, device: torch.devic
     tokens = settings.per_device_train_batch_size * longest
     if settings.packing != "none":
         tokens = max(pack_tokens(resolved, encoded, device), longest)
-    largest = ForwardPass(tokens, round(tokens * _scored_share(encoded)))
+    largest = Work(tokens, round(tokens * _scored_share(encoded)))
     shape, emptied = _emptied(resolved, device)
     lines = advice(shape, settings, largest, emptied)
     return [f"memory: {line}" for line in lines] if len(lines) > 1 else []
@@ -516,12 +485,16 @@ def _scored_share(encoded: EncodedRows) -> float:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What a run in one process would do. `rate` is the measured speed of matrix products, in operations a second."""
+    """What a run in one process would do. `rate` is the measured speed of matrix products, in operations a second.
+
+    `validation` is what one validation reads, in prefix trees; there is one at the end of each epoch.
+    """
 
     resolved: Resolved
     shape: ModelShape
     encoded: EncodedRows
     validation_examples: int
+    validation: Work
     epoch: EpochWork
     kind: str
     device: Device
@@ -534,14 +507,19 @@ class RunPlan:
         return settings.max_steps or math.ceil(settings.num_train_epochs * self.epoch.steps)
 
     @property
+    def validations(self) -> int:
+        return math.ceil(self.steps / self.epoch.steps) if self.validation_examples else 0
+
+    @property
     def operations(self) -> float:
-        """Of the whole run."""
+        """Of the whole run, its validations among them."""
         of_epoch = training_operations(self.shape, self.resolved.settings, self.epoch.work)
-        return of_epoch * self.steps / self.epoch.steps
+        of_validation = sum(forward_operations(self.shape, self.validation))
+        return of_epoch * self.steps / self.epoch.steps + of_validation * self.validations
 
     @property
     def seconds(self) -> float:
-        """A rough estimate: without start, validation and checkpoints; quantised weights are slower."""
+        """A rough estimate: without start and checkpoints; quantised weights are slower."""
         return self.operations / (TRAINING_SHARE * self.rate)
 
     def lines(self) -> list[str]:
@@ -565,6 +543,7 @@ class RunPlan:
             ("tokens", f"{work.tokens:,} read per epoch, {how}; unpadded and alone {alone:,}; {scored:,} scored"),
             ("steps", f"{self.steps:,}; an epoch has {self.epoch.steps:,} of {of_step:.1f} examples"),
             ("", f"and {self.epoch.passes:,} forward passes of at most {self.epoch.largest.tokens:,} tokens"),
+            ("validation", f"{self.validations:,} times, {self.validation.tokens:,} tokens read each time"),
             ("parameters", f"{adapters or shape.parameters:,} trainable of {shape.parameters + adapters:,}{in_bits}"),
             ("memory", training_memory(shape, settings, self.epoch.largest, self.device).line()),
             *(("", line) for line in advice(shape, settings, self.epoch.largest, self.device)),
@@ -602,8 +581,17 @@ def plan_run(resolved: Resolved, train: Sequence[ExampleRow], validation: Sequen
         refuse_unless_possible(bits, kind, resolved.base)
     model = empty_model(resolved.base)
     context = min(settings.max_tokens or context_length(model), context_length(model))
-    form = TextForm(settings.template, settings.long_examples)
-    encoded = encode_rows(load_tokenizer(resolved.base), train, context, form)
-    epoch = epoch_work(settings, encoded, pack_tokens=pack_tokens(resolved, encoded, torch.device(kind)))
-    rate = matrix_rate(kind, device.precision)
-    return RunPlan(resolved, model_shape(model, settings), encoded, len(validation), epoch, kind, device, rate)
+    form, tokenizer = TextForm(settings.template, settings.long_examples), load_tokenizer(resolved.base)
+    encoded, held_out = encode_rows(tokenizer, train, context, form), encode_rows(tokenizer, validation, context, form)
+    validating = forward_passes(held_out.examples, replace(settings, packing="conversation"), BATCH_TOKENS)
+    return RunPlan(
+        resolved=resolved,
+        shape=model_shape(model, settings),
+        encoded=encoded,
+        validation_examples=len(held_out.examples),
+        validation=Work(*np.array([(0, 0, 0), *map(astuple, validating)]).sum(0).tolist()),
+        epoch=epoch_work(settings, encoded, pack_tokens=pack_tokens(resolved, encoded, torch.device(kind))),
+        kind=kind,
+        device=device,
+        rate=matrix_rate(kind, device.precision),
+    )

@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,11 +42,11 @@ from chatbench.models.loading import (
 )
 from chatbench.models.loss import score_encoded
 from chatbench.models.precision import Format, quantised_bits, resolve_precision
-from chatbench.models.run_record import finished_run, may_resume, record_of, unfinished, write_record
-from chatbench.models.tree_attention import attends_to_trees, refuse_unsuited
+from chatbench.models.prefix_tree import attends_to_trees, refuse_unsuited
+from chatbench.models.run_record import finished_run, may_resume, record_of, run_lock, unfinished, write_record
 from chatbench.protocol.plain_text import EncodedExample
 from chatbench.training.batches import StepMaker, step_plan
-from chatbench.training.checkpoints import check_space, latest_complete, remove_incomplete, run_lock
+from chatbench.training.checkpoints import check_space, complete_checkpoint, write_result
 from chatbench.training.distributed import (
     check_sharded,
     check_shared,
@@ -58,10 +58,10 @@ from chatbench.training.distributed import (
     refuse_launch,
 )
 from chatbench.training.dry_run import memory_warning, model_shape, pack_tokens, refuse_if_too_small, training_device
-from chatbench.training.result import write_result
 from chatbench.training.trainer import (
     PROJECT,
     CompletionTrainer,
+    NothingLeft,
     RecentLosses,
     Say,
     Watch,
@@ -176,7 +176,7 @@ def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: Stop
     everyone(arguments, lambda: check_shared(work))
 
     validation = encode_rows(loaded.tokenizer, job.validation, context, form).examples
-    trainer = _trainer(resolved, loaded, encoded, validation, arguments, say, stop)
+    trainer = _trainer(resolved, loaded, encoded, validation, arguments, say, stop, resume_from)
     check_sharded(trainer.is_fsdp_enabled)
     say(describe(arguments, sharded=trainer.is_fsdp_enabled))
     on_main(arguments, lambda: check_space(work, trainer.most_bytes()))
@@ -185,7 +185,8 @@ def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: Stop
     with trackers(report_to, job.logs, run_name, resolved.key, resume_from) as callbacks, trees:
         for callback in callbacks:
             trainer.add_callback(callback)
-        trainer.train(resume_from_checkpoint=resume_from)
+        with suppress(NothingLeft):
+            trainer.train(resume_from_checkpoint=resume_from)
     if trainer.state.global_step < trainer.state.max_steps:
         raise StoppedError(
             f"stopped by SIGTERM after step {trainer.state.global_step} of {trainer.state.max_steps}, and saved",
@@ -223,10 +224,9 @@ def _prepare_folder(job: TrainingJob, record: Mapping[str, Any], resume: bool, o
         work.mkdir(parents=True)
         write_record(work, record)
         return None
-    incomplete = remove_incomplete(work)
+    checkpoint, incomplete = complete_checkpoint(work)
     if incomplete:
         say(f"deleted as incomplete: {', '.join(incomplete)}")
-    checkpoint = latest_complete(work)
     say(f"continuing from {checkpoint.name}" if checkpoint else "starting again: there is no complete checkpoint yet")
     return str(checkpoint) if checkpoint else None
 
@@ -341,9 +341,9 @@ def _trainer(
     arguments: TrainingArguments,
     say: Say,
     stop: StopRequest,
+    resume_from: str | None,
 ) -> CompletionTrainer:
     settings = resolved.settings
-    losses = RecentLosses(encoded.rows, arguments.process_index)
     make_step = StepMaker(
         encoded.examples,
         packing=settings.packing,
@@ -358,7 +358,7 @@ def _trainer(
     trainer = CompletionTrainer(
         plan=step_plan(settings, encoded, arguments.world_size),
         make_step=make_step,
-        losses=losses,
+        losses=RecentLosses(encoded.rows, arguments.process_index),
         model=loaded.model,
         args=arguments,
         train_dataset=cast(Any, encoded.examples),
@@ -371,7 +371,5 @@ def _trainer(
             scored = score_encoded(loaded.model, validation)
         return sum(nats for nats, _ in scored), sum(tokens for _, tokens in scored)
 
-    sharded = trainer.is_fsdp_enabled
-    watched = validate if validation else None
-    trainer.add_callback(Watch(say, trainer.log, watched, losses, stop, validate_everywhere=sharded))
+    trainer.add_callback(Watch(trainer, say, validate if validation else None, stop, resume_from))
     return trainer

@@ -26,11 +26,13 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_json, write_json
 from chatbench.core.stop import StopRequest
 from chatbench.data.examples import ExampleRow
 from chatbench.models.loss import completion_nats
+from chatbench.models.run_record import add_checksums
 from chatbench.training.batches import StepMaker, StepOrder, StepPlan, TrainingStep
-from chatbench.training.checkpoints import add_checksums, checkpoint_bytes, run_bytes, write_errors_named
+from chatbench.training.checkpoints import checkpoint_bytes, run_bytes, write_errors_named
 from chatbench.training.distributed import everyone, on_main
 
 Say = Callable[[str], None]
@@ -81,6 +83,8 @@ class RecentLosses:
 
 
 PROJECT = "chatbench"
+SILENT_SECONDS = 20
+"""After so long without a line, a first step says how far it is."""
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # errors are reported to nobody unasked; read when imported
 
 
@@ -144,24 +148,31 @@ def trackers(
         yield callbacks
 
 
+class NothingLeft(Exception):  # noqa: N818  (it is no error)
+    """The checkpoint that a run goes on from is of its last step: the Trainer would take another one."""
+
+
 @dataclass(eq=False)
 class Watch(TrainerCallback):
-    """Callbacks of one run. `validation` gives (nats, tokens), and is run when an epoch ends.
+    """Callbacks of one run. `validate` gives (nats, tokens), and is called when an epoch ends; None for no validation.
 
-    It runs on the main process alone, or, with `validate_everywhere`, on all: a sharded model needs them all.
+    It runs on the main process alone, or on all where the model is sharded over them.
     """
 
+    trainer: CompletionTrainer
     say: Say
-    log: Callable[[dict[str, float]], None]
-    validation: Callable[[], tuple[float, int]] | None
-    losses: RecentLosses
+    validate: Callable[[], tuple[float, int]] | None
     stop: StopRequest
-    validate_everywhere: bool = False
+    resume_from: str | None
     _bar: Any = field(default=None, init=False)
     _task: Any = field(default=None, init=False)
     _started: tuple[float, int] = field(default=(0.0, 0), init=False)
+    _passes: int = field(default=0, init=False)
+    _said: bool = field(default=False, init=False)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.resume_from is not None:
+            self.trainer.restore_unlogged(Path(self.resume_from))
         self._started = (time.monotonic(), state.global_step)
         if state.is_world_process_zero and sys.stderr.isatty():
             from rich.console import Console
@@ -172,31 +183,43 @@ class Watch(TrainerCallback):
             self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step)
             self._bar.start()
 
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step >= state.max_steps:
+            self._close()
+            raise NothingLeft
+
+    def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """After each forward and backward pass: says once how far a first step is that takes long."""
+        self._passes += 1
+        seconds = time.monotonic() - self._started[0]
+        if not self._said and seconds > SILENT_SECONDS:
+            step = f"step {state.global_step + 1}/{state.max_steps}"
+            self._print(state, f"{step}: {self._passes} forward and backward passes took {seconds:.0f} s")
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=state.global_step)
-        epoch_ends = state.epoch == int(state.epoch or 0) or state.global_step >= state.max_steps
         log_now = control.should_log or control.should_save
+        epoch_ends = state.epoch == int(state.epoch or 0) or state.global_step >= state.max_steps
+        if not self._said and not log_now:
+            self._print(state, f"step {state.global_step}/{state.max_steps}  {self._speed(state)}")
         if log_now or epoch_ends or (self.stop.asked and args.world_size == 1):
-            log_now = self._agree(args, control) or log_now
+            self._agree(args, control)
         # Before the checkpoint of this step is written, or a run resumed from it would miss the validation.
-        if epoch_ends and self.validation and (state.is_world_process_zero or self.validate_everywhere):
-            nats, tokens = self.validation()
-            self.log({"eval_loss": nats / tokens, "eval_perplexity": math.exp(min(nats / tokens, 700))})
-        # The loss since the last line is not part of a checkpoint: log it now, so that a resumed run logs the same.
+        if epoch_ends and self.validate and (state.is_world_process_zero or self.trainer.is_fsdp_enabled):
+            nats, tokens = self.validate()
+            self.trainer.log({"eval_loss": nats / tokens, "eval_perplexity": math.exp(min(nats / tokens, 700))})
         control.should_log = log_now  # set last: the log of the validation has cleared it
 
-    def _agree(self, args: TrainingArguments, control: TrainerControl) -> bool:
+    def _agree(self, args: TrainingArguments, control: TrainerControl) -> None:
         """Whether any process was asked to stop; then all save and stop. A loss that is not finite ends them all."""
-        looked = everyone(args, lambda: (self.losses.look(), self.stop.asked))
+        looked = everyone(args, lambda: (self.trainer.losses.look(), self.stop.asked))
         bad = [step for step, _ in looked if step is not None]
         if bad:
             self._close()
             raise min(bad).error(args.world_size, args.learning_rate)
-        stop = any(asked for _, asked in looked)
-        if stop:
+        if any(asked for _, asked in looked):
             control.should_save = control.should_training_stop = True
-        return stop
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **said: Any) -> None:
         logs: dict[str, float] = said["logs"]
@@ -206,22 +229,26 @@ class Watch(TrainerCallback):
                 f"the validation loss is not finite at step {state.global_step}",
                 fix=f"lower learning_rate ({args.learning_rate}) and train again with --overwrite",
             )
-        if not state.is_world_process_zero or not logs.keys() & {"loss", "eval_loss"}:
-            return
         if "eval_loss" in logs:
-            line = (
+            self._print(state, str({name: f"{value:.4g}" for name, value in logs.items()}))  # as the Trainer prints it
+            self._print(
+                state,
                 f"epoch {state.epoch:.2f}: validation loss {logs['eval_loss']:.4f} nats per token, "
-                f"perplexity {logs['eval_perplexity']:.3f}"
+                f"perplexity {logs['eval_perplexity']:.3f}",
             )
-        else:
-            began, first = self._started
-            seconds = (time.monotonic() - began) / max(1, state.global_step - first)
-            left = (state.max_steps - state.global_step) * seconds
-            line = (
-                f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  "
-                f"lr {logs['learning_rate']:.2e}  {1 / seconds:.2f} steps/s  {left:.0f} s left"
-            )
-        (self._bar.console.print if self._bar is not None else self.say)(line)
+        elif "loss" in logs:
+            learning = f"loss {logs['loss']:.4f}  lr {logs['learning_rate']:.2e}"
+            self._print(state, f"step {state.global_step}/{state.max_steps}  {learning}  {self._speed(state)}")
+
+    def _speed(self, state: TrainerState) -> str:
+        began, first = self._started
+        seconds = (time.monotonic() - began) / max(1, state.global_step - first)
+        return f"{1 / seconds:.2f} steps/s  {(state.max_steps - state.global_step) * seconds:.0f} s left"
+
+    def _print(self, state: TrainerState, line: str) -> None:
+        self._said = True
+        if state.is_world_process_zero:
+            (self._bar.console.print if self._bar is not None else self.say)(line)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._close()
@@ -239,7 +266,7 @@ class CompletionTrainer(Trainer):
         super().__init__(**arguments)
         self._plan = plan
         self._make_step = make_step
-        self._losses = losses
+        self.losses = losses
         model = cast(torch.nn.Module, self.model)
         trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         self._checkpoint_bytes = checkpoint_bytes(trained, sharded=self.is_fsdp_enabled)
@@ -271,7 +298,8 @@ class CompletionTrainer(Trainer):
                     loss = completion_nats(model, batch).sum() * (share * counts)
                 self.accelerator.backward(loss)
             total += loss.detach()
-        self._losses.add(self.state.global_step + 1, total, step.examples)
+            self.control = self.callback_handler.on_substep_end(self.args, self.state, self.control)
+        self.losses.add(self.state.global_step + 1, total, step.examples)
         return total
 
     def most_bytes(self) -> int:
@@ -293,6 +321,8 @@ class CompletionTrainer(Trainer):
 
         def write() -> None:
             self.written(checkpoint, lambda: Trainer._save_checkpoint(self, model, trial))
+            unlogged = {"loss": float(self._tr_loss), "since_step": self._globalstep_last_logged}
+            self.written(checkpoint, lambda: write_json(checkpoint / self._unlogged_file(), unlogged))
 
         sharded = self.is_fsdp_enabled
         try:
@@ -304,3 +334,12 @@ class CompletionTrainer(Trainer):
             shutil.rmtree(checkpoint, ignore_errors=True)
             raise
         on_main(self.args, lambda: self.written(checkpoint, lambda: add_checksums(checkpoint)))
+
+    def restore_unlogged(self, checkpoint: Path) -> None:
+        """Takes up the loss since the last logged line, so that the next one says what it would have said."""
+        unlogged = cast(dict[str, Any], read_json(checkpoint / self._unlogged_file()))
+        self._tr_loss += unlogged["loss"]
+        self._globalstep_last_logged = unlogged["since_step"]
+
+    def _unlogged_file(self) -> str:
+        return f"unlogged_loss_{self.args.process_index}.json"
