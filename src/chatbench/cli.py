@@ -1,7 +1,8 @@
 """The command line: reads arguments, calls one step, prints one result.
 
-The commands are in `commands/`, each option once; the steps are plain functions. A `ChatbenchError` is printed without
-a traceback and ends with exit code 2, as a wrong option does. Heavy imports are inside the commands: `--help` is quick.
+The commands are in `commands/`, each option once; the steps are plain functions. A `ChatbenchError`, and what the
+system says about a file, is printed without a traceback and ends with exit code 2, as a wrong option does. Heavy
+imports are inside the commands: `--help` is quick.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typer.core import TyperGroup
 from chatbench import __version__
 from chatbench.commands import pages, pipeline, scoring, simulation, studies, training
 from chatbench.core.errors import ChatbenchError, StoppedError
+from chatbench.core.files import file_error, read_text
+from chatbench.core.texts import printable
 
 GROUPS = {
     "Study": studies.commands,
@@ -80,17 +83,24 @@ def entry() -> None:
 def main(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit code.
 
-    0 done, 1 a check did not pass, 2 wrong input, 130 interrupted (Ctrl-C), 143 stopped by SIGTERM after saving.
+    0 done, 1 a check did not pass, 2 wrong input or a file that cannot be written, 130 interrupted (Ctrl-C), 141 the
+    reader of the output has left, 143 stopped by SIGTERM after saving.
     """
-    if Path(".env").is_file():  # tokens and keys, before any library reads the environment
-        from dotenv import load_dotenv
-
-        load_dotenv(Path(".env"))
     try:
+        if Path(".env").is_file():  # tokens and keys, before any library reads the environment
+            from dotenv import load_dotenv
+
+            load_dotenv(stream=io.StringIO(read_text(Path(".env"))))
         return app(list(arguments), standalone_mode=False, prog_name="chatbench") or 0
     except ChatbenchError as error:
-        print(f"chatbench{_process()}: {error}", file=sys.stderr, flush=True)
-        return 143 if isinstance(error, StoppedError) else 2
+        return _told(error)
+    except BrokenPipeError:  # whoever reads our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if error.errno is None:
+            raise  # not about a file
+        return _told(file_error(error))
     except typer.Exit as done:
         return int(done.exit_code)
     except KeyboardInterrupt:
@@ -101,6 +111,11 @@ def main(arguments: Sequence[str]) -> int:
             raise  # not a usage error: a bug of ours, whose traceback is wanted
         show()
         return int(getattr(error, "exit_code", 2))
+
+
+def _told(error: ChatbenchError) -> int:
+    print(f"chatbench{_process()}: {printable(str(error))}", file=sys.stderr, flush=True)
+    return 143 if isinstance(error, StoppedError) else 2
 
 
 def _process() -> str:

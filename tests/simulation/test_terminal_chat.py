@@ -20,7 +20,7 @@ from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Req
 from chatbench.protocol.dialogue_runner import run_in_waves
 from chatbench.simulation.log import read_conversations
 from chatbench.simulation.simulate import ChatSettings
-from chatbench.simulation.terminal_chat import STOPPED, ChatView, StoppedByPersonError, chat, plain_text
+from chatbench.simulation.terminal_chat import STOPPED, ChatView, StoppedByPersonError, chat, printable
 
 QUESTION = Question("q1", "maths", "What is 2+2?", ("3", "4", "5", "6"), "B")
 SETTINGS = ChatSettings(max_tokens=8, max_user_turns=2)
@@ -94,7 +94,7 @@ def test_what_models_write_is_shown_as_text(screen: Console) -> None:
     assert shown(screen).count("[bold]hi[/] \ufffd[2J\ufffd\ufffdtxt") == 2
     assert "\x1b" not in shown(screen)
     assert "answer (wrong, it is B)" in shown(screen)
-    assert plain_text("naïve 1\u00a0000 数 \n\t") == "naïve 1\u00a0000 数 \n\t"
+    assert printable("naïve 1\u00a0000 数 \n\t") == "naïve 1\u00a0000 数 \n\t"
 
 
 def test_the_end_says_what_was_detected_and_the_lenient_answer(screen: Console) -> None:
@@ -163,7 +163,7 @@ def test_a_person_can_watch_two_models(prepared: Path, screen: Console) -> None:
     )  # fmt: skip
 
     assert outcome is not None
-    assert all(plain_text(turn.text) in shown(screen) for turn in outcome.turns)
+    assert all(printable(turn.text) in shown(screen) for turn in outcome.turns)
 
 
 def test_a_question_of_the_training_side_is_said_to_be_one(

@@ -1,42 +1,141 @@
-"""Files that are complete or not there.
+"""Files that are complete or not there, and what can be wrong with them, told once.
 
 A write goes to a temporary file in the same folder and replaces the target in one step, so a reader, or a run that was
-killed, never meets half a file.
+killed, never meets half a file. A device or a pipe is written to, not replaced; a link is followed. Files that come
+from outside are read within bounds: other encodings than UTF-8, nesting and numbers without end are errors with a
+place, and half a character (a lone surrogate, which cannot be written again) becomes U+FFFD.
 """
 
 from __future__ import annotations
 
+import csv
+import errno
 import hashlib
+import io
 import json
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import re
+import socket
+import stat
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
+from typing import Any
 
 from chatbench.core.errors import ChatbenchError
 
 Row = dict[str, object]
 
+MOST_DIGITS = 40
+MOST_NESTED = 100
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+_ELSEWHERE = "name another place"
+_PROBLEMS: Mapping[int, tuple[str, str]] = {
+    errno.EACCES: ("no permission", f"change its owner or mode, or {_ELSEWHERE}"),
+    errno.EPERM: ("no permission", f"change its owner or mode, or {_ELSEWHERE}"),
+    errno.EROFS: ("the file system is read-only", _ELSEWHERE),
+    errno.ENOSPC: ("the disk is full", f"free some space and run the same command again, or {_ELSEWHERE}"),
+    errno.EDQUOT: ("your share of the disk is used up", f"free some space and run again, or {_ELSEWHERE}"),
+    errno.EFBIG: ("larger than this disk allows a file to be", _ELSEWHERE),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter name"),
+    errno.EISDIR: ("a folder, where a file is needed", "name a file"),
+    errno.ENOTDIR: ("a file, where a folder is needed", f"remove the file, or {_ELSEWHERE}"),
+    errno.EEXIST: ("a file, where a folder is needed", f"remove the file, or {_ELSEWHERE}"),
+    errno.ENOENT: ("no such file or folder", "check the path"),
+    errno.ELOOP: ("a link that leads back to itself", "correct the link"),
+    errno.EIO: ("the disk does not answer", f"check the disk, or {_ELSEWHERE}"),
+    errno.EMFILE: ("too many open files", "allow more: ulimit -n 4096"),
+}
+
+
+def file_error(error: OSError, path: Path | None = None) -> ChatbenchError:
+    """What a system error about a file (`path`, or the one that it names) means, and what to do."""
+    problem, fix = _PROBLEMS.get(error.errno or 0, (error.strerror or str(error), f"check the path, or {_ELSEWHERE}"))
+    place = path or error.filename2 or error.filename or "a file"
+    return ChatbenchError(f"{place}: {problem}", expected="a path that can be read and written", fix=fix)
+
+
+# ---- Writing ----
+
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes `content` to `path`, replacing what was there in one step; creates the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
+    """Writes `content` to `path`, replacing what was there in one step; creates the folder.
+
+    Raises:
+        ChatbenchError: the system refuses.
+    """
+    if (descriptor := _STREAMS.get(str(path))) is not None:
+        sys.stdout.flush()
+        with os.fdopen(os.dup(descriptor), "wb") as stream:
+            stream.write(content)
+        return
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp makes files that only their owner can read
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, which takes its place in the end; nothing is left where that is not reached.
+
+    It has the permissions of the file that it replaces, else those that the umask leaves. What is neither a file nor
+    missing (a device, a pipe) is given back itself. Temporary files of runs that were killed are removed.
+
+    Raises:
+        ChatbenchError: the system refuses; also an `OSError` inside the block, told about `path`.
+    """
+    temporary: Path | None = None
+    try:
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        mode = path.stat().st_mode if path.exists() else None
+        if mode is not None and not stat.S_ISREG(mode):
+            if stat.S_ISDIR(mode):
+                raise IsADirectoryError(errno.EISDIR, "", str(path))
+            yield path
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        name = target.name[:100]
+        _remove_abandoned(target.parent, name)
+        temporary = target.with_name(f".{name}.{_HOST}-{os.getpid()}-{threading.get_ident()}.part")
+        temporary.unlink(missing_ok=True)
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        if mode is not None:
+            temporary.chmod(stat.S_IMODE(mode))
+        yield temporary
+        temporary.replace(target)
+    except OSError as error:
+        raise file_error(error, path) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(folder: Path, name: str) -> None:
+    """Removes temporary files of this target that processes of this machine left, which no longer run."""
+    for left in folder.glob(f".{escape(name)}.{_HOST}-*.part"):
+        process = left.name.rpartition(f"{_HOST}-")[2].partition("-")[0]
+        try:
+            os.kill(int(process), 0)
+        except (ProcessLookupError, ValueError, OverflowError):
+            left.unlink(missing_ok=True)
+        except PermissionError:  # it runs, for another user
+            continue
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text as `write_bytes` does."""
-    write_bytes(path, text.encode("utf-8"))
+    try:
+        content = text.encode("utf-8")
+    except UnicodeEncodeError as error:  # of a file's name: what is read from files has none
+        found = ascii(text[max(0, error.start - 20) : error.end + 20])
+        raise ChatbenchError(f"{path}: {found} cannot be written as UTF-8", fix="rename the file in it") from None
+    write_bytes(path, content)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -54,46 +153,159 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     write_text(path, "".join(map(json_line, rows)))
 
 
-def read_json(path: Path, *, fix: str = "") -> object:
-    """The value in a JSON file; `fix` says which command makes the file.
+# ---- Reading ----
+
+
+class JsonTextError(ValueError):
+    """A text that is not JSON, or that no honest file holds; `line` counts from 1."""
+
+    def __init__(self, problem: str, line: int = 1) -> None:
+        super().__init__(problem)
+        self.line = line
+
+
+def parse_json(text: str, replaced: Callable[[int], None] = lambda _: None) -> Any:
+    r"""The value of a JSON text; every JSON that comes from outside is read by this.
+
+    Args:
+        replaced: is told how many halves of characters (lone surrogates) were replaced by U+FFFD, where there are any.
+
+    Raises:
+        JsonTextError: it is not JSON; or it is nested too deeply, or holds a number that no machine number holds.
+
+    >>> parse_json('["a\\ud83d", 1e3]')
+    ['a\ufffd', 1000.0]
+    """
+    try:
+        value = json.loads(text, parse_int=_whole_number, parse_float=_number)
+    except json.JSONDecodeError as error:
+        raise JsonTextError(error.msg, error.lineno) from None
+    except RecursionError:
+        raise JsonTextError(f"nested more than {MOST_NESTED} deep") from None
+    if text.count("[") + text.count("{") > MOST_NESTED:
+        level = [value]
+        for _ in range(MOST_NESTED + 1):
+            level = [child for each in level if isinstance(each, dict | list) for child in _children(each)]
+        if level:
+            raise JsonTextError(f"nested more than {MOST_NESTED} deep")
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        clean, count = re.subn("[\ud800-\udfff]", "\ufffd", json.dumps(value, ensure_ascii=False))
+        if count:
+            replaced(count)
+            value = json.loads(clean)
+    return value
+
+
+def _children(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise JsonTextError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if abs(number := float(text)) == float("inf"):
+        raise JsonTextError(f"the number {text[:MOST_DIGITS]} is out of range")
+    return number
+
+
+def read_json(path: Path, *, fix: str = "", replaced: Callable[[int], None] = lambda _: None) -> Any:
+    """The value in a JSON file; `fix` says which command makes the file, `replaced` is that of `parse_json`.
 
     Raises:
         ChatbenchError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(_read_text(path, fix))
-    except json.JSONDecodeError as error:
-        raise ChatbenchError(f"{path}, line {error.lineno}: {error.msg}", expected="JSON", fix=fix) from error
+        return parse_json(read_text(path, fix), replaced)
+    except JsonTextError as error:
+        raise ChatbenchError(f"{path}, line {error.line}: {error}", expected="JSON", fix=fix) from error
 
 
-def read_jsonl(path: Path, *, fix: str = "") -> Iterator[tuple[int, Row]]:
+def read_object(path: Path, *, fix: str = "") -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ChatbenchError: as `read_json`; or it holds something else.
+    """
+    content = read_json(path, fix=fix)
+    if not isinstance(content, dict):
+        raise ChatbenchError(f"{path}: {type(content).__name__}", expected="a JSON object", fix=fix)
+    return content
+
+
+def read_jsonl(
+    path: Path, *, fix: str = "", replaced: Callable[[int], None] = lambda _: None
+) -> Iterator[tuple[int, Row]]:
     """Pairs (line number from 1, record) of a JSON Lines file; blank lines are passed over.
 
     Raises:
         ChatbenchError: the file is missing, or a line is not a JSON object.
     """
     # Not splitlines(): U+2028 and its like may stand inside a JSON string.
-    for number, line in enumerate(_read_text(path, fix).split("\n"), start=1):
+    for number, line in enumerate(read_text(path, fix).split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = parse_json(line, replaced)
+        except JsonTextError as error:
             raise ChatbenchError(
-                f"{path}, line {number}: not JSON ({error.msg})", expected="one JSON object a line", fix=fix
+                f"{path}, line {number}: not JSON ({error})", expected="one JSON object a line", fix=fix
             ) from error
         if not isinstance(row, dict):
             raise ChatbenchError(f"{path}, line {number}: {type(row).__name__}", expected="a JSON object", fix=fix)
         yield number, row
 
 
-def _read_text(path: Path, fix: str) -> str:
+def read_csv(path: Path, *, fix: str = "") -> list[list[str]]:
+    """All records of a CSV file, without meaning; cells may be separated by semicolons or tabs, as spreadsheets do.
+
+    Raises:
+        ChatbenchError: the file is missing, is not UTF-8, or ends inside a quoted cell.
+    """
+    text = read_text(path, fix)
+    csv.field_size_limit(2**31 - 1)
+    separator = ","
+    if named := re.match(r'"?sep=(.)"?\r?\n', text):  # a line that a spreadsheet reads, and does not show
+        separator, text = named[1], text[named.end() :]
+    records: list[list[str]] = []
     try:
-        return path.read_text(encoding="utf-8")
+        widths = {each: len(next(csv.reader(io.StringIO(text, newline=""), delimiter=each), [])) for each in ",;\t"}
+        if widths.get(separator) == 1:
+            separator = max(widths, key=lambda each: widths[each])
+        records.extend(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
+    except csv.Error as error:
+        raise ChatbenchError(
+            f"{path}, row {len(records) + 1}: {error}",
+            expected="CSV with closed quotes; the file may be half-written",
+            fix=fix,
+        ) from error
+    return records
+
+
+def read_text(path: Path, fix: str = "") -> str:
+    """The text of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        ChatbenchError: the file is missing, cannot be read, or is in another encoding.
+    """
+    try:
+        content = path.read_bytes()
     except FileNotFoundError:
         raise ChatbenchError(f"{path}: no such file", fix=fix or "check the path") from None
+    except OSError as error:
+        raise file_error(error, path) from error
+    save = "save it as UTF-8; a spreadsheet calls that 'CSV UTF-8'"
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content[:2]:
+        raise ChatbenchError(f"{path}: UTF-16", expected="UTF-8 text", fix=save)
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ChatbenchError(f"{path}: not UTF-8 at byte {error.start}", expected="UTF-8 text", fix=fix) from error
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+        found = f"{path}, line {line}: not UTF-8 (byte 0x{byte:02X}, as in Windows-1252)"
+        raise ChatbenchError(found, expected="UTF-8 text", fix=save) from error
 
 
 def sha256_of(path: Path) -> str:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_csv
 from chatbench.core.records import LETTERS, Question
-from chatbench.data.tables import four_options, read_records
+from chatbench.data.tables import four_options
 
 MmluPart = Literal["dev", "val", "test"]
 _FIX = "check the folder; it should hold dev/, val/ and test/ as in the MMLU archive"
@@ -31,7 +32,7 @@ def read_mmlu(folder: Path, subset: str, part: MmluPart = "test") -> list[Questi
     """
     path = folder / part / f"{subset}_{part}.csv"
     questions = []
-    for index, record in enumerate(read_records(path, fix=_FIX)):
+    for index, record in enumerate(read_csv(path, fix=_FIX)):
         where = f"{path}, row {index + 1}"
         if len(record) != 2 + len(LETTERS):
             raise ChatbenchError(f"{where}: {len(record)} cells", expected="6 cells", fix=_FIX)

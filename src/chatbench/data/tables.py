@@ -11,8 +11,6 @@ The names that the ChatBench files use are not all published, so the readers acc
 from __future__ import annotations
 
 import ast
-import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import JsonTextError, parse_json, read_csv
 from chatbench.core.records import LETTERS, AiAloneScore, Answer, AnswerKind, Conversation, Question, Role, Study, Turn
 
 ROLE_NAMES: dict[str, Role] = {
@@ -102,11 +101,11 @@ def literal_list(text: str) -> list[object] | None:
     True
     """
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
+        value = parse_json(text)
+    except JsonTextError:
         try:
             value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             return None
     return value if isinstance(value, list) else None
 
@@ -307,13 +306,13 @@ def read_table(
         ChatbenchError: the file is missing, empty, half-written inside a quoted cell, or not UTF-8.
         BadRecord: a row has more or fewer cells than the header (unless `intake` skips bad records).
     """
-    records = read_records(path, fix=fix)
+    records = read_csv(path, fix=fix)
     if not records:
         raise ChatbenchError(f"{path}: empty file", expected="a header and rows", fix=fix)
     header, rows = records[0], []
     names = {name: column for name, accepted in spellings.items() if (column := find_column(header, accepted))}
     for number, record in enumerate(records[1:], start=2):
-        if not record:
+        if not any(map(str.strip, record)):  # spreadsheets leave rows of empty cells below
             continue
         with intake.record():
             row = Row(f"{path}, row {number}", dict(zip(header, record, strict=False)), names)
@@ -325,26 +324,3 @@ def read_table(
                 )
             rows.append(row)
     return Table(path, tuple(header), spellings, names, tuple(rows))
-
-
-def read_records(path: Path, *, fix: str) -> list[list[str]]:
-    """All records of a CSV file, without meaning (MMLU files have no header).
-
-    Raises:
-        ChatbenchError: the file is missing, is not UTF-8, or ends inside a quoted cell.
-    """
-    records: list[list[str]] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            records.extend(csv.reader(file, strict=True))
-    except FileNotFoundError:
-        raise ChatbenchError(f"{path}: no such file", fix=fix) from None
-    except UnicodeDecodeError as error:
-        raise ChatbenchError(f"{path}: not UTF-8 at byte {error.start}", expected="UTF-8 text", fix=fix) from error
-    except csv.Error as error:
-        raise ChatbenchError(
-            f"{path}, row {len(records) + 1}: {error}",
-            expected="CSV with closed quotes; the file may be half-written",
-            fix=fix,
-        ) from error
-    return records

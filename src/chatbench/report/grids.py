@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from chatbench.core.texts import printable
 from chatbench.metrics.agreement import Undefined, Value
 
 if TYPE_CHECKING:
@@ -115,9 +116,7 @@ def _text(text: str) -> Text:
     """As it is: a name may hold [brackets], which rich would read, or characters that a terminal would act on."""
     from rich.text import Text as RichText
 
-    from chatbench.simulation.terminal_chat import plain_text
-
-    return RichText(plain_text(text))
+    return RichText(printable(text))
 
 
 def number(value: Value | None, digits: int = 3) -> str:

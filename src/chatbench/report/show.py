@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.texts import csv_text
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import QuestionAccuracy, Undefined, Value
 from chatbench.metrics.intervals import Interval
@@ -217,8 +218,6 @@ def _endings(table: ScoreTable) -> dict[str, dict[str, object]]:
 
 def as_csv(found: Sequence[ModelResults], *, published: bool = False) -> str:
     """One score a line; a field is empty where a value does not exist or does not apply."""
-    import pandas as pd  # type: ignore[import-untyped]  # late: takes a second
-
     signatures = {model.table.model: model.table.signature_id for model in found}
     shared = found[0].table.signature_id if len(found) == 1 else ""
     rows = []
@@ -230,11 +229,15 @@ def as_csv(found: Sequence[ModelResults], *, published: bool = False) -> str:
         why = estimate.mean.reason if isinstance(estimate.mean, Undefined) else ""
         rows.append(
             [score.model, score.name, score.kind, score.assistant, score.metric,
-             *map(_exact, (estimate.mean, estimate.standard_error, estimate.corrected_error)),
-             estimate.n if ours else "", *map(_exact, (*ends, *limits)), why,
+             *map(_known, (estimate.mean, estimate.standard_error, estimate.corrected_error)),
+             estimate.n if ours else "", *map(_known, (*ends, *limits)), why,
              signatures.get(score.model, shared) if ours else ""]
         )  # fmt: skip
-    return str(pd.DataFrame(rows, columns=CSV_COLUMNS, dtype=object).to_csv(index=False, lineterminator="\n"))
+    return csv_text(CSV_COLUMNS, rows)
+
+
+def _known(value: Value | None) -> float | str:
+    return "" if value is None or isinstance(value, Undefined) else value
 
 
 def _exact(value: Value | None) -> str:
@@ -303,7 +306,7 @@ def latex_table(grid: Grid, label: str, exact: Mapping[str, str] | None = None) 
         label: what `\\ref` calls it; letters, digits, colons and hyphens.
         exact: by row name, its scores unrounded; each goes into a comment behind its row.
     """
-    import pandas as pd
+    import pandas as pd  # type: ignore[import-untyped]  # late: takes a second
 
     broken = max((len(row[0]) for row in grid.rows), default=0) > LONGEST_NAME
     first = r"p{0.27\linewidth}" if broken else "l"

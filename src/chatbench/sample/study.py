@@ -12,10 +12,8 @@ carry no surrounding white space, and the folder has the study's name.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -23,6 +21,7 @@ from random import Random
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_json, write_text
 from chatbench.core.records import LETTERS, AiAloneScore, Answer, Conversation, Question, Study
+from chatbench.core.texts import csv_text
 from chatbench.data.tables import conversation_id
 from chatbench.sample.assistants import STRENGTHS, reply_to
 from chatbench.sample.people import STUDY_HABITS, Chat, Person, answer_alone, chance_alone, chat, draw_person
@@ -56,7 +55,7 @@ def write_chatbench_folder(study: Study, folder: Path, *, subject_of: SubjectOf 
     _check(study)
     batches, positions = _question_batches(study, subject_of), _positions(study.answers)
     rows = [_answer_row(answer, study, subject_of, batches, positions) for answer in study.answers]
-    answers = _csv(_ANSWER_COLUMNS, rows)
+    answers = csv_text(_ANSWER_COLUMNS, rows)
     write_text(folder / "full_study" / "user_answers.csv", answers)
     write_text(folder / "full_study" / "user_answers_filtered.csv", answers)
     write_json(folder / "full_study" / "conversations.json", _conversations(study, subject_of, batches, positions))
@@ -155,30 +154,14 @@ def ai_alone_table(scores: Sequence[AiAloneScore]) -> str:
             valid = score.count - score.invalid
             row += [score.count, score.accuracy, score.invalid, score.accuracy * score.count / valid if valid else ""]
         rows.append(row)
-    suffixes = ("count", "acc", "invalid", "acc_valid")
-    return _csv(["question_id", "model", *(f"{method}_{suffix}" for method in methods for suffix in suffixes)], rows)
+    columns = [f"{method}_{suffix}" for method in methods for suffix in ("count", "acc", "invalid", "acc_valid")]
+    return csv_text(["question_id", "model", *columns], rows)
 
 
 def _questions(study: Study, subject_of: SubjectOf) -> str:
-    header = [
-        "question_id",
-        "subject",
-        "subset",
-        "question",
-        *(f"choice_{letter.lower()}" for letter in LETTERS),
-        "answer",
-    ]
-    return _csv(
-        header, [[q.id, subject_of(q), q.subset, q.text, *q.options, q.answer] for q in study.questions.values()]
-    )
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text)  # its "\r\n" makes it quote a lone "\r" inside a cell, too
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+    choices = [f"choice_{letter.lower()}" for letter in LETTERS]
+    rows = [[q.id, subject_of(q), q.subset, q.text, *q.options, q.answer] for q in study.questions.values()]
+    return csv_text(["question_id", "subject", "subset", "question", *choices, "answer"], rows)
 
 
 NAME = "sample"

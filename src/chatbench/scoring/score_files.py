@@ -12,17 +12,16 @@ recomputed, and two simulators compared, without the study.
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import cast
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import read_json, write_json, write_text
+from chatbench.core.files import read_csv, read_json, write_json, write_text
 from chatbench.core.records import Answer, Study
+from chatbench.core.texts import as_it_was, csv_text
 from chatbench.metrics.agreement import Undefined, Value
 from chatbench.metrics.intervals import Bound, Interval
 from chatbench.metrics.names import EVERY_ASSISTANT, PEOPLE, TEXT_METRICS, WHOLE, MetricKey, Predictor
@@ -69,20 +68,20 @@ def write_question_files(
         for split, measured in measures.items()
         for question_id, rest in _question_rows(measured)
     ]
-    write_text(folder / f"{key}.questions.csv", _csv(QUESTION_COLUMNS, rows))
+    write_text(folder / f"{key}.questions.csv", csv_text(QUESTION_COLUMNS, rows))
     pairs = {pair for measured in measures.values() for pair in measured.pairs.human}
-    write_text(folder / f"{key}.answers.csv", _csv(ANSWER_COLUMNS, _answer_rows(study.answers, pairs)))
+    write_text(folder / f"{key}.answers.csv", csv_text(ANSWER_COLUMNS, _answer_rows(study.answers, pairs)))
 
 
 def _question_rows(measured: SplitMetrics) -> Iterator[tuple[str, list[object]]]:
     """Question id, and assistant, source, metric, value and count."""
     for predictor, pairs in {PEOPLE: measured.pairs.human, **measured.pairs.predictors}.items():
         for (question_id, assistant), accuracy in pairs.items():
-            yield question_id, [assistant, predictor.label, ACCURACY, repr(accuracy.accuracy), accuracy.count]
+            yield question_id, [assistant, predictor.label, ACCURACY, accuracy.accuracy, accuracy.count]
     for (assistant, predictor, metric), values in measured.question_values.items():
         if metric in TEXT_METRICS:
             for question_id, value in values.items():
-                yield question_id, [assistant, predictor.label, metric, repr(value), ""]
+                yield question_id, [assistant, predictor.label, metric, value, ""]
 
 
 def _answer_rows(answers: Sequence[Answer], pairs: AbstractSet[Pair]) -> Iterator[list[object]]:
@@ -91,14 +90,6 @@ def _answer_rows(answers: Sequence[Answer], pairs: AbstractSet[Pair]) -> Iterato
         if answer.kind == "user-AI" and (answer.question_id, answer.assistant) in pairs:
             who = person.setdefault(answer.worker_id or f"nobody {number}", len(person))
             yield [answer.question_id, answer.assistant, who, answer.condition, int(answer.correct)]
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def read_question_files(folder: Path, key: str, fix: str) -> QuestionScores:
@@ -132,14 +123,10 @@ def read_question_files(folder: Path, key: str, fix: str) -> QuestionScores:
 
 
 def _read_csv(path: Path, columns: Sequence[str], fix: str) -> list[list[str]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
-    except FileNotFoundError:
-        raise ChatbenchError(f"{path}: no such file", fix=fix) from None
+    rows = read_csv(path, fix=fix)
     if not rows or tuple(rows[0]) != tuple(columns) or any(len(row) != len(columns) for row in rows):
         raise ChatbenchError(f"{path}: other columns", expected=", ".join(columns), fix=fix)
-    return rows[1:]
+    return [[as_it_was(cell) for cell in row] for row in rows[1:]]
 
 
 Json = Mapping[str, object]
@@ -208,24 +195,14 @@ def _spread_as_json(spread: Spread | Undefined) -> object:
 
 def as_csv(table: ScoreTable) -> str:
     """Long form: split, assistant, source, metric, value (empty where undefined), why undefined, signature id, part."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["split", "assistant", "source", "metric", "value", "undefined_because", "signature_id", "part"])
-    for score in table.scores:
-        known = not isinstance(score.value, Undefined)
-        shown = [repr(score.value), ""] if known else ["", cast(Undefined, score.value).reason]
-        writer.writerow(
-            [
-                score.split,
-                score.assistant,
-                score.predictor.label,
-                score.metric,
-                *shown,
-                table.signature_id,
-                score.stratum,
-            ]
-        )
-    return text.getvalue()
+    rows = [
+        [score.split, score.assistant, score.predictor.label, score.metric,
+         *(("", score.value.reason) if isinstance(score.value, Undefined) else (score.value, "")),
+         table.signature_id, score.stratum]
+        for score in table.scores
+    ]  # fmt: skip
+    header = ("split", "assistant", "source", "metric", "value", "undefined_because", "signature_id", "part")
+    return csv_text(header, rows)
 
 
 def read_score_table(folder: Path, key: str) -> ScoreTable:

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import cast
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import replacing
 from chatbench.core.records import SimulatedConversation, Study
+from chatbench.core.texts import harmless
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
 from chatbench.simulation.log import read_recorded
@@ -42,7 +41,6 @@ CONVERSATION: Columns = {
 TURN: Columns = {**_IDS, "turn": int, "role": str, "text": str}
 """Columns of a row per turn; the final answer is not among the turns."""
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 ROWS_AT_ONCE = 1000
 
 
@@ -64,7 +62,7 @@ def export_chats(
         raise ChatbenchError(f"--to {to}", expected="a name that ends in .csv or .parquet")
     chosen, _ = simulated_splits(workspace, model, splits)
     rows = (row for split in chosen for row in _rows(workspace, model, split, turns=turns))
-    with _complete(to) as temporary:
+    with replacing(to) as temporary:
         return write(temporary, TURN if turns else CONVERSATION, rows)
 
 
@@ -115,15 +113,6 @@ def _conversation_row(chat: SimulatedConversation, study: Study, split: str, sou
     )
 
 
-def harmless(cell: Cell) -> Cell:
-    """A cell that no spreadsheet takes for a formula.
-
-    >>> [harmless("=1+1"), harmless("hello"), harmless("'quoted'"), harmless(-1.5)]
-    ["'=1+1", 'hello', "''quoted'", -1.5]
-    """
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
-
-
 def _write_csv(path: Path, columns: Columns, rows: Iterator[dict[str, Cell]]) -> int:
     count = 0
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -148,18 +137,3 @@ def _write_parquet(path: Path, columns: Columns, rows: Iterator[dict[str, Cell]]
             writer.write_table(pyarrow.Table.from_pylist(some, schema=schema))
             count += len(some)
     return count
-
-
-@contextmanager
-def _complete(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place in the end; nothing is left where that is not reached."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

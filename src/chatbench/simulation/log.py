@@ -231,7 +231,7 @@ def open_log(
             a line is not as it was written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _owned(path), os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0) as file:
+    with _owned(path), os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0) as file:
         if overwrite:
             file.truncate(0)  # first: a log without settings is refused, settings without a log are not
             settings_path(path).unlink(missing_ok=True)

@@ -12,13 +12,13 @@ from contextlib import suppress
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
-from unicodedata import category
 
 from rich.console import Console
 from rich.text import Text
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Question, SimulatedConversation, Study, Turn
+from chatbench.core.texts import printable
 from chatbench.data.workspace import Workspace
 from chatbench.protocol.dialogue import (
     AnyParticipant,
@@ -38,8 +38,6 @@ from chatbench.simulation.simulate import ChatSettings
 PERSON = "person"
 STOPPED = "stopped by the person"
 _MORE = "\\"
-_ACTS = ("Cc", "Cf")
-"""Unicode's control and format characters: escape sequences begin with the first, the second can reverse a line."""
 _HELP = f"You are the assistant. End a line with {_MORE} to go on in the next one; Ctrl-D ends the chat."
 
 
@@ -97,7 +95,7 @@ class ChatView:
 
     def say(self, line: str) -> None:
         """A line of our own."""
-        self._console.print(Text(plain_text(line)), soft_wrap=True)
+        self._console.print(Text(printable(line)), soft_wrap=True)
 
     def _replied(self, request: Request) -> Reply | Failure:
         said = request.messages[-1].content
@@ -126,7 +124,7 @@ class ChatView:
 
     def _show(self, participant: str, text: str, colour: str) -> None:
         self._console.print(Text(f"\n{participant}", style=f"bold {colour}"))
-        self._console.print(Text(plain_text(text)), soft_wrap=True)
+        self._console.print(Text(printable(text)), soft_wrap=True)
 
     def _typed(self) -> str:
         """What the person types: at least one word."""
@@ -142,15 +140,6 @@ class ChatView:
                     lines.clear()
         except (EOFError, KeyboardInterrupt):
             raise StoppedByPersonError from None
-
-
-def plain_text(text: str) -> str:
-    r"""A text without characters that a terminal acts on.
-
-    >>> plain_text("red: \x1b[31m, back: \r, line\nand tab\t")
-    'red: \ufffd[31m, back: \ufffd, line\nand tab\t'
-    """
-    return "".join("\ufffd" if category(each) in _ACTS and each not in "\n\t" else each for each in text)
 
 
 def chat(
