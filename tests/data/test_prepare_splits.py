@@ -5,15 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.support.study_files import shared_data, tiny_folder
+from tests.support.study_files import shared_data, tiny_folder, tiny_study
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import Study
+from chatbench.data import prepare_splits as module
+from chatbench.data.open_study import open_study
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.prepared import load_manifest
+from chatbench.data.splits import splits_of
 from chatbench.data.workspace import Workspace
+from chatbench.sample.study import write_chatbench_folder
 
 
 @pytest.fixture
@@ -161,3 +167,66 @@ def test_the_real_halie_study_is_split_20_to_10(tmp_path: Path) -> None:
         assert len(Workspace(tmp_path / "data").split(split_id).question_ids("train")) == 20
         kinds = [prepared.manifest.examples[f"{split_id}/{part}"] for part in ("train", "test")]
         assert sum(kind["answer"] for kind in kinds) == 1220
+
+
+def two_assistants(folder: Path) -> Path:
+    """The tiny study once more with another assistant and other people."""
+    study = tiny_study(folder.name)
+    more = {
+        name: tuple(replace(one, assistant="llama", worker_id=f"{one.worker_id}x") for one in getattr(study, name))
+        for name in ("conversations", "answers")
+    }
+    chats = [replace(c, id=f"{c.id}x") for c in more["conversations"]]
+    doubled = replace(study, conversations=(*study.conversations, *chats), answers=(*study.answers, *more["answers"]))
+    write_chatbench_folder(doubled, folder)
+    return folder
+
+
+@pytest.mark.parametrize(("also_questions", "questions"), [(False, 10), (True, 4)])
+def test_by_assistant_training_holds_no_chat_with_the_held_out_one(
+    tmp_path: Path, also_questions: bool, questions: int
+) -> None:
+    study = two_assistants(tmp_path / "study")
+    prepared = prepare_splits(study, tmp_path / "data", by="assistant", also_questions=also_questions)
+    assistants = {chat.id: chat.assistant for chat in prepared.study.conversations}
+
+    assert prepared.manifest.held_out == {"split_0": ["gpt-4o"], "split_1": ["llama"]}
+    assert (prepared.manifest.by, prepared.manifest.also_questions) == ("assistant", also_questions)
+    place = Workspace(tmp_path / "data")
+    for split_id, (held_out,) in prepared.manifest.held_out.items():
+        train, test = place.examples(split_id, "train"), place.examples(split_id, "test")
+        assert held_out not in {assistants[row.conversation_id] for row in train}
+        assert {assistants[row.conversation_id] for row in test} == {held_out}
+        assert len({row.question_id for row in test}) == len(place.split(split_id).question_ids("test")) == questions
+        assert not also_questions or not {r.question_id for r in train} & {r.question_id for r in test}
+        held = place.split(split_id).held_out_records(place.study)
+        assert {a.assistant for a in held.answers if a.kind == "user-AI"} == {held_out}
+    assert "; held out: gpt-4o" in prepared.audit
+    assert prepared.audit.splitlines()[-1].startswith(
+        "leak check: no question, no conversation, no near duplicate and no assistant" if also_questions
+        else "leak check: no conversation and no assistant on both sides"
+    )  # fmt: skip
+
+
+def test_a_leak_of_what_is_held_out_is_found_in_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_side(study: Study, *_args: object, **_options: object) -> list[object]:
+        return [replace(split, held_out=frozenset()) for split in splits_of(study, "person", splits=1)]
+
+    folder = two_assistants(tmp_path / "study")
+    monkeypatch.setattr(module, "splits_of", one_side)
+    with pytest.raises(ChatbenchError, match="one side has no chat"):
+        prepare_splits(folder, tmp_path / "data", by="person")
+    chats = {chat.id: chat for chat in open_study(folder).conversations}
+    split = splits_of(open_study(folder), "assistant")[0]
+    rows = [{"conversation_id": chat.id, "question_id": chat.question_id} for chat in chats.values()]
+    with pytest.raises(RuntimeError, match="assistant on the wrong side"):
+        module._check_leaks(split, {"split_0/train": rows[:1], "split_0/test": rows[-1:]}, [], chats)
+
+
+def test_a_manifest_from_before_these_options_is_of_questions(study: Path, tmp_path: Path) -> None:
+    prepare_splits(study, tmp_path / "data", splits=1)
+    path = tmp_path / "data" / "manifest.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in content.items() if k not in ("by", "also_questions", "held_out")}))
+
+    assert load_manifest(tmp_path / "data").by == "question"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from typing import Any
 
 import pytest
-from tests.support.study_files import question, shared_data
+from tests.support.study_files import chat, question, shared_data, tiny_study
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import Question
+from chatbench.core.records import Question, Unit
 from chatbench.data.mmlu import mmlu_subsets, read_mmlu
-from chatbench.data.splits import make_splits, near_duplicate_groups, question_set_sha256, train_size
+from chatbench.data.splits import make_splits, near_duplicate_groups, question_set_sha256, splits_of, train_size
 
 CHATBENCH_SIZES = {
     "elementary_mathematics": 95,
@@ -185,3 +187,54 @@ def test_the_hash_of_a_question_set_depends_on_content_and_not_on_order() -> Non
 
     assert question_set_sha256(questions) == question_set_sha256(questions[::-1])
     assert question_set_sha256(questions) != question_set_sha256([*questions[:3], question(3, answer="C")])
+
+
+def test_by_assistant_each_is_held_out_in_turn_and_by_subset_its_questions_and_their_likes() -> None:
+    study = tiny_study()
+    other = replace(study, conversations=(*study.conversations, chat(question(0), "x", assistant="llama")))
+    twin = replace(question(0), id="twin", subset="moral_scenarios")
+    with_twin = replace(study, questions={**study.questions, "twin": twin})
+
+    by_assistant = splits_of(other, "assistant")
+    assert [sorted(split.held_out) for split in by_assistant] == [["gpt-4o"], ["llama"]]
+    assert set(by_assistant[0].part.values()) == {"both"}
+    assert [by_assistant[1].part_of(c) for c in other.conversations] == ["train"] * 10 + ["test"]
+    mathematics, moral = splits_of(with_twin, "subset")
+    assert len(mathematics.question_ids("test")) == 5
+    assert "twin" not in mathematics.part  # a near duplicate of a held-out question is not trained on
+    assert {moral.part[q] for q in ("twin", "college_mathematics-redux-1")} == {"test", "train"}
+    assert "college_mathematics-redux-0" not in moral.part
+
+
+def test_also_questions_leaves_out_what_is_on_neither_side() -> None:
+    study = tiny_study()
+    chats = [replace(c, assistant=a, id=f"{c.id}{a}") for a in ("one", "two") for c in study.conversations]
+
+    for split in splits_of(replace(study, conversations=tuple(chats)), "assistant", also_questions=True):
+        sides = Counter((c.assistant in split.held_out, split.part[c.question_id], split.part_of(c)) for c in chats)
+        assert sides == {
+            (False, "train", "train"): 6, (False, "test", None): 4, (True, "train", None): 6, (True, "test", "test"): 4
+        }  # fmt: skip
+
+
+def test_people_are_divided_at_random_by_the_train_share() -> None:
+    first, second = splits_of(tiny_study(), "person", splits=2, train_share=0.7)
+
+    assert len(first.held_out) == len(second.held_out) == 3
+    assert first.held_out != second.held_out
+    assert splits_of(tiny_study(), "person", splits=2, train_share=0.7)[0] == first
+
+
+@pytest.mark.parametrize(
+    ("by", "options", "said"),
+    [
+        ("assistant", {}, "1 assistant in the study"),
+        ("subset", {"splits": 3}, "one for each: 2"),
+        ("subset", {"also_questions": True}, "--also-questions with --by subset"),
+        ("person", {"train_share": 1.0}, "train share 1.0"),
+    ],
+)
+def test_splits_that_cannot_be_are_refused(by: Unit, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ChatbenchError) as caught:
+        splits_of(tiny_study(), by, **options)
+    assert said in str(caught.value)

@@ -94,8 +94,18 @@ def study(
 def prepare_splits(
     study: Annotated[Path, typer.Option(help="The study to split.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data"),
-    splits: Annotated[int, typer.Option(help="Number of random splits by question.")] = 10,
-    train_share: Annotated[float, typer.Option(help="Share of each subset's questions for training, in 0..1.")] = 0.6,
+    by: Annotated[
+        Literal["question", "assistant", "subset", "person"], typer.Option(help="What a split holds out.")
+    ] = "question",
+    also_questions: Annotated[
+        bool, typer.Option("--also-questions", help="By assistant or person: hold questions out too.")
+    ] = False,
+    splits: Annotated[
+        int | None, typer.Option(help="How many; default 10, by assistant or subset one for each.")
+    ] = None,
+    train_share: Annotated[
+        float, typer.Option(help="Share of each subset's questions (or of people) for training, in 0..1.")
+    ] = 0.6,
     seed: Seed = 0,
     format_: Annotated[
         Literal["messages", "prompt-completion", "context"], typer.Option("--format", help="Shape of the examples.")
@@ -103,14 +113,16 @@ def prepare_splits(
     skip_bad_records: SkipBad = False,
     include_pilots: Pilots = False,
 ) -> None:
-    """Split a study by question into training examples.
+    """Split a study into training examples: by question, assistant, subset or person.
 
-    Example: chatbench prepare-splits --study studies/sample --splits 3
+    By question is what was published. By assistant is what an estimate for a new assistant needs (chatbench estimate).
+
+    Example: chatbench prepare-splits --study studies/sample --by assistant
     """
     from chatbench.data.prepare_splits import prepare_splits as step
 
     prepared = step(
-        study, out, splits=splits, train_share=train_share, seed=seed, format=format_,
-        skip_bad_records=skip_bad_records, include_pilots=include_pilots,
+        study, out, by=by, also_questions=also_questions, splits=splits, train_share=train_share, seed=seed,
+        format=format_, skip_bad_records=skip_bad_records, include_pilots=include_pilots,
     )  # fmt: skip
     show(prepared.audit)

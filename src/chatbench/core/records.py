@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 LETTERS = ("A", "B", "C", "D")
@@ -19,6 +19,9 @@ MessageRole = Literal["system", "user", "assistant"]
 AnswerKind = Literal["user-alone", "user-AI"]
 ExampleKind = Literal["first", "follow_up", "answer"]
 Part = Literal["train", "test"]
+Side = Literal["train", "test", "both"]
+Unit = Literal["question", "assistant", "subset", "person"]
+"""What a split holds out."""
 Termination = Literal["answered", "forced", "no_answer", "failed"]
 """How a simulated chat ended: answered by itself, only when forced, not even then, or because a participant failed."""
 EMPTY_TURN = "the simulator said nothing"
@@ -256,15 +259,42 @@ class SimulatedConversation:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One random division of a study's questions; `part` maps each question id to its side."""
+    """One division of a study; `part` maps each question id to its side, `both` where assistants or people are divided.
+
+    `held_out` are the assistants (`by` is assistant), subsets or people that only the test side has.
+    """
 
     id: str
     seed: int
-    part: Mapping[str, Part]
+    part: Mapping[str, Side]
+    by: Unit = "question"
+    held_out: frozenset[str] = frozenset()
 
     def question_ids(self, part: Part) -> list[str]:
         """Ids of the questions on one side, sorted."""
-        return sorted(question_id for question_id, side in self.part.items() if side == part)
+        return sorted(question_id for question_id, side in self.part.items() if side in (part, "both"))
+
+    def part_of(self, record: Conversation | Answer) -> Part | None:
+        """The side of a chat or an answer; None where it is on neither."""
+        side = self.part.get(record.question_id)
+        if self.by in ("question", "subset"):
+            return side if side != "both" else None
+        unit = record.assistant if self.by == "assistant" else record.worker_id
+        wanted: Part = "test" if unit in self.held_out else "train"
+        return wanted if side in (wanted, "both") else None
+
+    def held_out_records(self, study: Study) -> Study:
+        """The study with the chats and answers of the test side alone; a split by question or subset needs no more.
+
+        Answers alone stay: nobody trains on them.
+        """
+        if self.by in ("question", "subset"):
+            return study
+        return replace(
+            study,
+            conversations=tuple(chat for chat in study.conversations if self.part_of(chat) == "test"),
+            answers=tuple(a for a in study.answers if a.kind == "user-alone" or self.part_of(a) == "test"),
+        )
 
 
 def first_prompts(conversations: Sequence[Conversation]) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""From a study to training data: N random splits by question, as files that every later step reads.
+"""From a study to training data: splits by question, assistant, subset or person, as files that later steps read.
 
 Each file is written at once, the manifest last; where the manifest is going to change, the old one is removed first. A
 run that was stopped thus leaves either a complete folder or one that every later step refuses; running it again
@@ -16,11 +16,11 @@ from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import Row, json_line, read_json, write_json, write_text
-from chatbench.core.records import Part, Split, Study
+from chatbench.core.records import Conversation, Part, Split, Study, Unit
 from chatbench.data.examples import ROW_FORMATS, RowFormat, example_rows
 from chatbench.data.open_study import open_study
 from chatbench.data.prepared import MANIFEST, Manifest
-from chatbench.data.splits import make_splits, near_duplicate_groups, question_set_sha256
+from chatbench.data.splits import near_duplicate_groups, question_set_sha256, splits_of
 
 _PARTS: tuple[Part, Part] = ("train", "test")
 _KINDS = ("first", "follow_up", "answer")
@@ -41,17 +41,20 @@ def prepare_splits(
     study_path: Path,
     out: Path,
     *,
-    splits: int = 10,
+    by: Unit = "question",
+    also_questions: bool = False,
+    splits: int | None = None,
     train_share: float = 0.6,
     seed: int = 0,
     format: RowFormat = "messages",  # noqa: A002  # the name of the option
     skip_bad_records: bool = False,
     include_pilots: bool = False,
 ) -> PreparedSplits:
-    """Writes `manifest.json` and `split_i/{train,test,split}.jsonl` into `out`.
+    """Writes `manifest.json` and `split_i/{train,test,split}.jsonl` into `out`; the options of `splits_of`.
 
     Raises:
-        ChatbenchError: the study cannot be read, an option is out of range, or the study holds no conversation.
+        ChatbenchError: the study cannot be read, an option is out of range, the study holds no conversation, or one
+            side of a split has none.
     """
     if format not in ROW_FORMATS:
         expected = f"one of {', '.join(ROW_FORMATS)}"
@@ -60,18 +63,23 @@ def prepare_splits(
     if not study.conversations:
         fix = "check the study: chatbench check-study"
         raise ChatbenchError(f"{study_path}: no conversation", expected="chats to learn from", fix=fix)
-    made = make_splits(study.questions.values(), splits=splits, train_share=train_share, seed=seed)
+    made = splits_of(study, by, splits=splits, train_share=train_share, seed=seed, also_questions=also_questions)
     rows = {c.id: example_rows(c, study.questions[c.question_id], format) for c in study.conversations}
     sides = {
-        f"{split.id}/{part}": [
-            row for c in study.conversations if split.part[c.question_id] == part for row in rows[c.id]
-        ]
+        f"{split.id}/{part}": [row for c in study.conversations if split.part_of(c) == part for row in rows[c.id]]
         for split in made
         for part in _PARTS
     }
     groups = near_duplicate_groups(study.questions.values())
+    chats = {c.id: c for c in study.conversations}
     for split in made:
-        _check_leaks(split, sides, groups)
+        if by != "question" and not all(sides[f"{split.id}/{part}"] for part in _PARTS):
+            raise ChatbenchError(
+                f"{split.id} holds out {', '.join(sorted(split.held_out)[:3])}: one side has no chat",
+                expected="chats on both sides",
+                fix="use another --by, or omit --also-questions",
+            )
+        _check_leaks(split, sides, groups, chats)
     divisions: dict[str, list[Row]] = {
         f"{split.id}/split": [
             {"question_id": i, "subset": study.questions[i].subset, "part": part} for i, part in split.part.items()
@@ -86,7 +94,7 @@ def prepare_splits(
         skip_bad_records=skip_bad_records,
         include_pilots=include_pilots,
         seed=seed,
-        splits=splits,
+        splits=len(made),
         train_share=train_share,
         format=format,
         questions_sha256=question_set_sha256(study.questions.values()),
@@ -98,6 +106,9 @@ def prepare_splits(
         examples={name: _kinds(side) for name, side in sides.items()},
         files={name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(texts.items())},
         package_version=version("chatbench"),
+        by=by,
+        also_questions=also_questions,
+        held_out={split.id: sorted(split.held_out) for split in made if split.held_out},
     )
     _write(out, texts, manifest)
     return PreparedSplits(out, study, manifest, _audit(made, sides, groups))
@@ -108,20 +119,39 @@ def _kinds(rows: Sequence[Row]) -> dict[str, int]:
     return {kind: counted[kind] for kind in _KINDS}
 
 
-def _check_leaks(split: Split, sides: Mapping[str, Sequence[Row]], groups: Sequence[tuple[str, ...]]) -> None:
-    """Looks at the rows themselves: no question, no conversation and no group of near duplicates on both sides.
+def _check_leaks(
+    split: Split,
+    sides: Mapping[str, Sequence[Row]],
+    groups: Sequence[tuple[str, ...]],
+    chats: Mapping[str, Conversation],
+) -> None:
+    """Looks at the rows themselves: no conversation on both sides, and nothing of what is held out on the train side.
+
+    That is, unless questions are on both sides by intent, no question and no group of near duplicates on both; and no
+    chat with a held-out assistant, or of a held-out person, on the train side, and no other on the test side.
 
     Raises:
         RuntimeError: there is one, which is a fault of ours and not of the study.
     """
     train, test = (sides[f"{split.id}/{part}"] for part in _PARTS)
-    for key in ("question_id", "conversation_id"):
+    divides_questions = "both" not in split.part.values()
+    for key in ("question_id", "conversation_id") if divides_questions else ("conversation_id",):
         shared = {str(row[key]) for row in train} & {str(row[key]) for row in test}
         if shared:
             raise RuntimeError(f"{split.id}: {key} on both sides: {sorted(shared)[:3]}")
-    divided = [group for group in groups if len({split.part[question_id] for question_id in group}) > 1]
-    if divided:
+    sides_of_groups = [{split.part[each] for each in group if each in split.part} for group in groups]
+    if divided := [group for group, found in zip(groups, sides_of_groups, strict=True) if len(found) > 1]:
         raise RuntimeError(f"{split.id}: near duplicates on both sides: {divided[:3]}")
+    if split.by in ("assistant", "person"):
+        units = [
+            {
+                chat.assistant if split.by == "assistant" else chat.worker_id
+                for chat in (chats[str(r["conversation_id"])] for r in rows)
+            }
+            for rows in (train, test)
+        ]
+        if wrong := (units[0] & split.held_out) | (units[1] - split.held_out):
+            raise RuntimeError(f"{split.id}: {split.by} on the wrong side: {sorted(wrong)[:3]}")
 
 
 def _write(out: Path, texts: Mapping[str, str], manifest: Manifest) -> None:
@@ -156,9 +186,15 @@ def _audit(splits: Sequence[Split], sides: Mapping[str, Sequence[Row]], groups: 
                 f"{split.id} {part:<5}  {len(split.question_ids(part))} questions, {chats} conversations, {len(rows)} "
                 f"examples: {kinds['first']} first, {kinds['follow_up']} follow-up, {kinds['answer']} answer"
             )
+        if split.by in ("assistant", "subset"):
+            lines[-1] += f"; held out: {', '.join(sorted(split.held_out))}"
     together = sum(len(group) for group in groups if len(group) > 1)
+    checked = ["no question"] * ("both" not in splits[0].part.values()) + ["no conversation", "no near duplicate"]
+    checked += [f"no {splits[0].by}"] * (splits[0].by in ("assistant", "person"))
+    if "both" in splits[0].part.values():
+        checked.remove("no near duplicate")
     lines.append(
-        "leak check: no question, no conversation and no near duplicate on both sides of a split"
+        f"leak check: {', '.join(checked[:-1])} and {checked[-1]} on both sides of a split"
         f" ({together} questions have a near duplicate and are kept with it)"
     )
     return "\n".join(lines)

@@ -9,16 +9,18 @@ The manifest is written last: a folder without one is incomplete.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import Row, read_json, read_jsonl, sha256_of
-from chatbench.core.records import Part, Split
+from chatbench.core.records import Side, Split, Unit
 from chatbench.data.examples import PREPARE_FIX
 
 MANIFEST = "manifest.json"
+OF_UNITS = {"by", "also_questions", "held_out"}
+"""Fields that a manifest of questions may lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ class Manifest:
     """What was prepared, with everything needed to open the same study again.
 
     `counts` holds totals of the study; `examples` the examples of each kind by `split_i/part`; `files` the SHA-256 of
-    each file by its path below the folder.
+    each file by its path below the folder. `by` says what the splits hold out, `held_out` which of it by split (nothing
+    where that are questions), `also_questions` that the questions of the test side are unseen too.
     """
 
     study: str
@@ -43,6 +46,9 @@ class Manifest:
     examples: dict[str, dict[str, int]]
     files: dict[str, str]
     package_version: str
+    by: Unit = "question"
+    also_questions: bool = False
+    held_out: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def split_ids(self) -> list[str]:
@@ -64,9 +70,9 @@ def load_manifest(data_dir: Path) -> Manifest:
     if not path.exists():
         raise ChatbenchError(f"{path}: no such file", expected="splits that were prepared to the end", fix=PREPARE_FIX)
     content = read_json(path, fix=PREPARE_FIX)
-    fields = set(Manifest.__dataclass_fields__)
-    if not isinstance(content, dict) or set(content) != fields:
-        different = sorted(fields ^ set(content)) if isinstance(content, dict) else type(content).__name__
+    known = set(Manifest.__dataclass_fields__)
+    if not isinstance(content, dict) or not known - OF_UNITS <= set(content) <= known:
+        different = sorted((known - OF_UNITS) ^ set(content)) if isinstance(content, dict) else type(content).__name__
         raise ChatbenchError(
             f"{path}: unexpected content ({different})", expected="a manifest of this version", fix=PREPARE_FIX
         )
@@ -104,17 +110,19 @@ def prepared_file(
     return path
 
 
-def split_in(path: Path, split_id: str, seed: int) -> Split:
+def split_in(path: Path, split_id: str, manifest: Manifest) -> Split:
     """Which question is on which side, from a `split.jsonl`.
 
     Raises:
         ChatbenchError: a line is no question's.
     """
-    part: dict[str, Part] = {}
+    part: dict[str, Side] = {}
     for number, row in read_jsonl(path, fix=PREPARE_FIX):
-        if row.get("part") not in ("train", "test"):
+        if row.get("part") not in ("train", "test", "both"):
             raise ChatbenchError(
-                f"{path}, line {number}, key 'part': {row.get('part')!r}", expected="train or test", fix=PREPARE_FIX
+                f"{path}, line {number}, key 'part': {row.get('part')!r}",
+                expected="train, test or both",
+                fix=PREPARE_FIX,
             )
-        part[str(row["question_id"])] = cast(Part, row["part"])
-    return Split(split_id, seed, part)
+        part[str(row["question_id"])] = cast(Side, row["part"])
+    return Split(split_id, manifest.seed, part, manifest.by, frozenset(manifest.held_out.get(split_id, ())))

@@ -1,4 +1,9 @@
-"""Random divisions of a study's questions into train and test, stratified by subset, near duplicates on one side.
+"""Divisions of a study into train and test: by question, at random and stratified; by assistant, subset or person.
+
+By question is what was published, and says how far a simulator goes on questions that it has not met. By assistant and
+by subset each of them is held out in turn; by person people are, at random. With `also_questions` the chats of the test
+side are about unseen questions too, and chats that are on neither side are left out. By subset, a question elsewhere
+that is a near duplicate of a held-out one is left out. The following is about questions.
 
 Order comes from SHA-256 of seed, split and question, so the same seed gives the same splits on any machine and with any
 library version. Near duplicates stay on one side; the train share of each subset is still met as exactly as the groups'
@@ -30,7 +35,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import Part, Question, Split
+from chatbench.core.records import Part, Question, Side, Split, Study, Unit
 
 SAME_NUMBERS_THRESHOLD = 0.5
 OTHER_NUMBERS_THRESHOLD = 0.8
@@ -133,6 +138,77 @@ def make_splits(
                 fix="use more questions, or another --train-share",
             )
     return made
+
+
+DEFAULT_SPLITS = 10
+
+
+def splits_of(
+    study: Study,
+    by: Unit = "question",
+    *,
+    splits: int | None = None,
+    train_share: float = 0.6,
+    seed: int = 0,
+    also_questions: bool = False,
+) -> list[Split]:
+    """The splits of a study that hold out questions, assistants, subsets or people.
+
+    Args:
+        splits: how many; ten where nothing is said. By assistant and subset there is one for each, in their order.
+        train_share: of questions, and by person of people, on the train side.
+        also_questions: by assistant and person: the questions of the test side are unseen too.
+
+    Raises:
+        ChatbenchError: as `make_splits`, or fewer than two of what is to be held out, or options that exclude another.
+    """
+    if also_questions and by in ("question", "subset"):
+        raise ChatbenchError(f"--also-questions with --by {by}", expected="--by assistant or person")
+    questions = study.questions.values()
+    if by == "question":
+        count = DEFAULT_SPLITS if splits is None else splits
+        return make_splits(questions, splits=count, train_share=train_share, seed=seed)
+    units = sorted(
+        study.questions_per_subset
+        if by == "subset"
+        else {chat.assistant if by == "assistant" else chat.worker_id for chat in study.conversations}
+    )
+    if len(units) < 2:
+        raise ChatbenchError(
+            f"{len(units)} {by} in the study", expected="at least 2: one is held out", fix="--by question"
+        )
+    if by != "person" and splits not in (None, len(units)):
+        raise ChatbenchError(
+            f"--splits {splits} --by {by}", expected=f"one for each: {len(units)}", fix="omit --splits"
+        )
+    count = splits if splits is not None else DEFAULT_SPLITS if by == "person" else len(units)
+    both: Mapping[str, Side] = dict.fromkeys(sorted(study.questions), "both")
+    parts = [both] * count
+    if by == "person" or also_questions:  # makes sure of both numbers, too
+        divided = make_splits(questions, splits=count, train_share=train_share, seed=seed)
+        parts = [split.part for split in divided] if also_questions else parts
+    made = []
+    for number in range(count):
+        split_id = f"split_{number}"
+        held_out = frozenset(units[number : number + 1])
+        if by == "person":
+            order = {each: hashlib.sha256(json.dumps([seed, split_id, each]).encode()).digest() for each in units}
+            trained = min(len(units) - 1, max(1, train_size(len(units), train_share)))
+            held_out = frozenset(sorted(units, key=order.__getitem__)[trained:])
+        part = _parts_by_subset(study, held_out) if by == "subset" else parts[number]
+        made.append(Split(split_id, seed, part, by, held_out))
+    return made
+
+
+def _parts_by_subset(study: Study, held_out: frozenset[str]) -> Mapping[str, Side]:
+    subset = {question.id: question.subset for question in study.questions.values()}
+    part: dict[str, Side] = {}
+    for group in near_duplicate_groups(study.questions.values()):
+        apart = any(subset[question_id] in held_out for question_id in group)
+        for question_id in group:
+            if subset[question_id] in held_out or not apart:
+                part[question_id] = "test" if apart else "train"
+    return dict(sorted(part.items()))
 
 
 def train_size(count: int, train_share: float) -> int:

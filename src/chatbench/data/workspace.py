@@ -94,7 +94,7 @@ class Workspace:
         Raises:
             ChatbenchError: as `split_file`; or a line is no question's.
         """
-        return split_in(self.split_file(split, "split.jsonl"), split, self.manifest.seed)
+        return split_in(self.split_file(split, "split.jsonl"), split, self.manifest)
 
     # ---- results/ ----
 

@@ -66,8 +66,12 @@ def metrics_of_splits(study: Study, chats: Sequence[SplitChats]) -> dict[str, Sp
     by_question = _conversations_by_question(study)
     overlaps: dict[str, Overlap | None] = {}  # people against people is the same in every split, so it is made once
     measures = {}
+    whole = study
     for entry in chats:
         train, test = (set(entry.split.question_ids(part)) for part in ("train", "test"))
+        study = entry.split.held_out_records(whole)
+        if study is not whole:  # the people of this split alone; on the train side nobody is like them
+            train, overlaps, by_question = set(), {}, _conversations_by_question(study)
         for question_id in sorted(test - overlaps.keys()):
             overlaps[question_id] = human_overlap(by_question.get(question_id, []))
         measures[entry.split.id] = split_metrics(study, train, test, entry.simulations, overlaps)
@@ -128,11 +132,13 @@ def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> 
     """Notes on what the scores of a split leave out: unfinished pairs, and assistants that people did not work with."""
     notes = []
     known = set(study.assistants)
+    study = entry.split.held_out_records(study)
+    held_out = set(study.assistants)
     for simulation in entry.simulations:
         asked = set(entry.assistants[simulation.predictor])
         for name in sorted(asked - known):
             notes.append(f"{entry.split.id}: people of this study did not work with {name}, so it has no accuracy here")
-        wanted, scored = len(test) * len(asked & known), len(scored_pairs(study, test, simulation))
+        wanted, scored = len(test) * len(asked & held_out), len(scored_pairs(study, test, simulation))
         if scored < wanted:
             base_model = " --base" if simulation.predictor == BASE_MODEL else ""
             notes.append(

@@ -68,6 +68,7 @@ def signature(model: str, manifest: Manifest, chats: Sequence[SplitChats], resam
         "chatbench": metadata.version("chatbench"),
         "study": manifest.study_name,
         "question_set_sha256": manifest.questions_sha256,
+        "split_by": manifest.by + (", also questions" if manifest.also_questions else ""),
         "split_seed": manifest.seed,
         "train_share": manifest.train_share,
         "model": model,

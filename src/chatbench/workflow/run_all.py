@@ -204,6 +204,7 @@ def _prepared(
         ChatbenchError: the folder holds other splits than these settings make.
     """
     chosen: dict[str, Any] = {
+        "by": "question",
         "splits": settings.splits,
         "train_share": settings.train_share,
         "seed": settings.seed,
