@@ -208,10 +208,9 @@ def holm(p_values: Sequence[Value]) -> list[Value]:
     >>> [round(p, 4) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
     """
-    known = [p for p in p_values if not isinstance(p, Undefined)]
-    if not known:
-        return list(p_values)
-    from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]  # late: slow; has no types
-
-    adjusted = iter(multipletests(known, method="holm")[1].tolist())
-    return [p if isinstance(p, Undefined) else next(adjusted) for p in p_values]
+    adjusted: list[Value] = list(p_values)
+    known = sorted((p, place) for place, p in enumerate(p_values) if not isinstance(p, Undefined))
+    highest = 0.0
+    for rank, (p, place) in enumerate(known):  # by hand: statsmodels takes seconds to load, and again for each call
+        adjusted[place] = highest = max(highest, min(1.0, (len(known) - rank) * p))
+    return adjusted
