@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 from tests.support.chat_templates import (
+    BLANK_BEFORE_REPLY,
     CHATML,
     DATED,
     EXACT,
@@ -22,7 +23,7 @@ from tests.support.chat_templates import (
 )
 from tests.support.prepared_files import sums
 from tests.support.study_files import tiny_folder
-from tests.support.tiny_models import tiny_tokenizer
+from tests.support.tiny_models import tiny_model, tiny_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from chatbench.core.errors import ChatbenchError
@@ -30,6 +31,7 @@ from chatbench.core.records import Message
 from chatbench.data.examples import ExampleRow
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
+from chatbench.models.answer_probabilities import answer_reader
 from chatbench.models.chat_template import FIXED_DATE, ChatForm, ChatTemplate
 from chatbench.models.encoding import TextForm, encode_rows
 from chatbench.models.loading import load, load_tokenizer
@@ -131,20 +133,34 @@ def test_a_template_that_cannot_be_masked_exactly_is_refused_with_the_reason(rea
     assert "--template plain" in refused.value.fix
 
 
-@pytest.mark.parametrize(
-    ("template", "reason"),
-    [
-        # Cut at the prompt's length, the first scored token would hold the prompt's last space: off by one.
-        (SPACED, "joins the prompt's last characters"),
-        (
-            CHATML.replace("{{ m.content }}", "{{ m.content | replace('12', 'twelve') }}"),
-            "where the reply is 'what is 12",
-        ),
-    ],
-)
-def test_a_reply_that_cannot_be_told_from_the_prompt_names_its_conversation(template: str, reason: str) -> None:
+def test_a_reply_that_cannot_be_told_from_the_prompt_names_its_conversation() -> None:
+    template = CHATML.replace("{{ m.content }}", "{{ m.content | replace('12', 'twelve') }}")
     assert encoded(chat_tokenizer(template), chat_row(target="zebra")).completion
-    with pytest.raises(ChatbenchError, match=f"conversation c1: .* {reason}"):
+    with pytest.raises(ChatbenchError, match=r"conversation c1: .* where the reply is 'what is 12"):
+        encoded(chat_tokenizer(template), chat_row())
+
+
+@pytest.mark.parametrize("sentencepiece", [False, True])
+@pytest.mark.parametrize("template", [SPACED, BLANK_BEFORE_REPLY])
+def test_white_space_between_prompt_and_reply_belongs_to_the_completion(template: str, sentencepiece: bool) -> None:
+    # Cut at the prompt's length, the first scored token would hold the prompt's last space: off by one.
+    tokenizer, row = chat_tokenizer(template, sentencepiece=sentencepiece), chat_row()
+    assert row.messages is not None
+
+    example = encoded(tokenizer, row)
+
+    assert example.prompt == ChatForm(tokenizer).prompt_ids(row.messages[:2])
+    assert tokenizer.decode([example.prompt[-1]])[-1:] in (":", ">")
+    whole = reference(tokenizer, row, ask=False)
+    assert whole[: example.tokens] == example.prompt + example.completion
+    assert tokenizer.decode(example.prompt + example.completion).endswith(" what is 12 plus 30<|im_end|>")
+    reader = answer_reader(tiny_model("llama", vocabulary=len(tokenizer)), tokenizer, ChatForm(tokenizer))
+    assert tokenizer.decode(list(reader.path)).strip() == "Answer:"
+
+
+def test_white_space_that_is_not_the_same_before_every_reply_is_refused() -> None:
+    template = CHATML.replace("{{ m.content }}", "{{ '  ' if m.content.startswith('what') }}{{ m.content }}")
+    with pytest.raises(ChatbenchError, match=r"conversation c1: .* before the reply it writes '  what"):
         encoded(chat_tokenizer(template), chat_row())
 
 

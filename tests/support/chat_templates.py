@@ -44,7 +44,16 @@ DATED = (
 SPACED = CHATML.replace("assistant\n", "assistant: ").replace("{{ m.role }}\n", "{{ m.role }}: ")
 """Its prompt ends with a space, which a byte-pair tokenizer joins with the word after it."""
 
-EXACT = {"chatml": CHATML, "thinking": THINKING, "no system": NO_SYSTEM, "dated": DATED}
+BLANK_BEFORE_REPLY = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}{{ ' ' + m.content }}<|im_end|>{% else %}"
+    "<|im_start|>{{ m.content }}</i>{% endif %}{% endfor %}"
+)
+"""As Mistral's v0.2 and v0.3: the prompt ends without a blank, and one stands before the reply."""
+
+EXACT = {
+    "chatml": CHATML, "thinking": THINKING, "no system": NO_SYSTEM, "dated": DATED, "spaced": SPACED,
+    "blank before reply": BLANK_BEFORE_REPLY,
+}  # fmt: skip
 
 REFUSED = {
     "does not begin with the prompt": CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{% endif"),

@@ -100,7 +100,7 @@ def answer_reader(
     vocabulary = int(model.config.vocab_size)  # the number of logits: some models have more than the tokenizer tokens
     ends = end_token_ids(model, tokenizer) | form.end_ids
     path = _path(form)
-    text = str(tokenizer.decode(list(path)))
+    text = str(tokenizer.decode(list(path))).lstrip()  # a template may put white space before the answer
     if not path or not ANSWER_PREFIX.startswith(text):
         raise ChatbenchError(
             f"the tokenizer begins the four answers with {text!r}",
@@ -115,7 +115,9 @@ def answer_reader(
 
     following = texts_after(path)
     kinds = _kinds(following, form.stop, ends, vocabulary)
-    bare = next((token for token, each in enumerate(following) if each == ANSWER_PREFIX and token not in ends), None)
+    bare = next(
+        (token for token, each in enumerate(following) if each.lstrip() == ANSWER_PREFIX and token not in ends), None
+    )
     if text == ANSWER_PREFIX or bare is None:
         return AnswerReader(path, kinds, None)
     return AnswerReader(path, kinds, (bare, _kinds(texts_after([*path, bare]), form.stop, ends, vocabulary)))

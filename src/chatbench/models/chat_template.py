@@ -8,13 +8,16 @@ prompt is the same every day.
 
 `ChatForm` makes examples with it:
 
-    prompt       template(system, user), ending where the assistant is to speak
+    prompt       template(system, user), ending where the assistant is to speak, without blanks at its end
     completion   the target and the special token that ends the turn: what the model must write, and nothing else
 
+White space that the template puts between the two belongs to the completion: a tokenizer joins it with the target's
+first word, so the model writes both, and who reads the turn strips it.
+
 A template that cannot be masked exactly is refused: the chat with the target must begin with the prompt, as text and
-as tokens, go on with the target as it is, and end the turn with a special token. What a template writes after that
-token (a line feed, mostly) is omitted: generation stops at the token, so the model is never asked for it. A template
-that writes today's date is refused too: its prompt would be different tomorrow.
+as tokens, go on with the same white space, then the target as it is, and end the turn with a special token. What a
+template writes after that token (a line feed, mostly) is omitted: generation stops at the token, so the model is never
+asked for it. A template that writes today's date is refused too: its prompt would be different tomorrow.
 """
 
 from __future__ import annotations
@@ -198,8 +201,8 @@ class ChatForm:
     template, `notes` are what a user should know about how it is applied, `prompt_ids` encodes a system and a user
     message.
 
-    Templates of thinking models are tried as they are, then with `enable_thinking=False`: they put an empty block of
-    thoughts before the last reply, and with this option before the prompt's end too, where it belongs to the prompt.
+    Templates of thinking models are called with `enable_thinking=False`: a person's turn has no thoughts. They put an
+    empty block of thoughts before the last reply, and with this option before the prompt's end too, where it belongs.
 
     Raises:
         ChatbenchError: there is no template, or it cannot be masked exactly.
@@ -209,9 +212,9 @@ class ChatForm:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         reasons = []
-        for thinking in (None, False):
+        for thinking in (False, None) if "enable_thinking" in str(tokenizer.chat_template) else (None,):
             self.template = ChatTemplate(tokenizer, thinking=thinking)
-            self.name, self.notes, self.prompt_ids = self.template.name, self.template.notes, self.template.prompt_ids
+            self.name, self.notes = self.template.name, self.template.notes
             try:
                 self._end_id = self._found_end_id()
             except _InexactError as error:
@@ -220,6 +223,14 @@ class ChatForm:
                 self.end_ids = frozenset({self._end_id})
                 return
         raise _refused(tokenizer_name(tokenizer), reasons[0])
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the prompt of a system and a user message.
+
+        Raises:
+            ChatbenchError: the template refuses the messages.
+        """
+        return self.template.ids([self.template.text(messages, ask=True).rstrip(" ")])[0]
 
     def encode(self, rows: Sequence[ExampleRow]) -> list[EncodedExample]:
         """Token ids of each row.
@@ -263,12 +274,17 @@ class ChatForm:
 
     def _texts(self, messages: Sequence[Message]) -> tuple[str, str]:
         """Prompt and whole chat as text."""
-        prompt, whole = self.template.text(messages[:2], ask=True), self.template.text(messages, ask=False)
+        prompt, whole = self.template.text(messages[:2], ask=True).rstrip(" "), self.template.text(messages, ask=False)
         target = self.template.escaped(messages[2].content)
         if not whole.startswith(prompt):
             raise _InexactError(f"the chat with the reply, {whole!r}, does not begin with the prompt, {prompt!r}")
-        if not whole[len(prompt) :].startswith(target):
-            raise _InexactError(f"after the prompt it writes {whole[len(prompt) :]!r} where the reply is {target!r}")
+        rest = whole[len(prompt) :]
+        if not rest.lstrip().startswith(target):
+            raise _InexactError(f"after the prompt it writes {rest!r} where the reply is {target!r}")
+        if messages == PROBE:
+            self._blank = rest[: -len(rest.lstrip())]
+        elif not rest.startswith(self._blank + target):
+            raise _InexactError(f"before the reply it writes {rest[:20]!r}, in other chats {self._blank!r}")
         return prompt, whole
 
     @staticmethod
@@ -297,6 +313,6 @@ def _refusing(row: ExampleRow) -> Iterator[None]:
 def _refused(where: str, reason: str) -> ChatbenchError:
     return ChatbenchError(
         f"{where}: the chat template cannot be masked exactly: {reason}",
-        expected="always the same prompt, then the reply as it is, then a special token that ends it",
+        expected="always the same prompt and white space, then the reply as it is, then a special token that ends it",
         fix=PLAIN_FIX,
     )
