@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from io import StringIO
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from chatbench.core.records import Message
 from chatbench.data.examples import ExampleRow
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
+from chatbench.models import chat_template as chat_template_module
 from chatbench.models.answer_probabilities import answer_reader
 from chatbench.models.chat_template import FIXED_DATE, ChatForm, ChatTemplate
 from chatbench.models.encoding import TextForm, encode_rows
@@ -167,6 +169,30 @@ def test_white_space_that_is_not_the_same_before_every_reply_is_refused() -> Non
 def test_a_template_that_refuses_everything_is_refused_with_its_own_words() -> None:
     with pytest.raises(ChatbenchError, match="only tools may speak"):
         ChatForm(chat_tokenizer("{{ raise_exception('only tools may speak') }}"))
+
+
+LOOP = "{% for i in range(9999) %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (f"{LOOP}{LOOP}{LOOP}{{% endfor %}}{{% endfor %}}{{% endfor %}}", "took more than 0 s"),
+        (f"{LOOP}{LOOP}{{{{ 'x' }}}}{{% endfor %}}{{% endfor %}}", "writes 99,980,001 characters|took more than"),
+        ("{{ 'x' * 10 ** 9 * 10 ** 9 }}", "fails: (MemoryError|OverflowError)"),
+        ("{{ 1 // 0 }}", "fails: ZeroDivisionError"),
+        ("{{ messages[0].content + 1 }}", "fails: TypeError"),
+        ("x" * (1 << 18) + "y", "has 262,145 characters"),
+    ],
+)
+def test_a_template_that_is_a_hostile_program_is_one_error(
+    template: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_template_module, "TEMPLATE_SECONDS", 0.4)
+    with pytest.raises(ChatbenchError, match=reason) as refused:
+        ChatForm(chat_tokenizer(template))
+    assert "--template plain" in refused.value.fix
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(

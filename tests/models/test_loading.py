@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ from tests.support.tiny_models import ARCHITECTURES, save_tiny_model, tiny_model
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.settings import Settings
-from chatbench.models.loading import context_length, load, load_base, load_tokenizer, parameter_count
+from chatbench.models.loading import (
+    context_length,
+    empty_model,
+    known_weights,
+    load,
+    load_base,
+    load_tokenizer,
+    parameter_count,
+)  # fmt: skip
 from chatbench.models.precision import Bits, refuse_unless_possible, resolve_precision
 from chatbench.training.run import with_adapters
 
@@ -161,3 +170,85 @@ def test_an_adapter_on_another_architecture_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ChatbenchError, match="does not fit"):
         load(str(adapter), device="cpu")
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_a_token_beyond_the_embeddings_is_refused_unless_nothing_writes_it(tmp_path: Path, special: bool) -> None:
+    # A model is trained with such a padding token, which no real token sees, and then can never be loaded.
+    folder = save_tiny_model(tmp_path / "m")
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})  # as Gemma 3's: nothing writes it
+    tokenizer.save_pretrained(folder)
+    assert load(str(folder), device="cpu").tokenizer.convert_tokens_to_ids("<image>") == 320
+
+    if special:
+        tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    else:
+        tokenizer.add_tokens(["<pad>"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ChatbenchError, match=r"token 321, '<pad>', .* beyond the 320 embeddings") as refused:
+        load(str(folder), device="cpu")
+    assert str(folder) in refused.value.found
+    assert "resize_token_embeddings" in refused.value.fix
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", "[]"),
+        ("config.json", DEEP),
+        ("config.json", '{"model_type": ["llama"]}'),
+        ("config.json", '{"model_type": "llama", "hidden_size": -1}'),
+        ("config.json", '{"model_type": "llama", "hidden_size": "wide", "vocab_size": null}'),
+        ("config.json", '{"model_type": "llama", "num_hidden_layers": 1e400}'),
+        ("config.json", '{"model_type": "llama", "rope_scaling": 7, "num_attention_heads": 0}'),
+        ("config.json", '{"model_type": "bert"}'),
+        ("tokenizer.json", "{}"),
+        ("tokenizer.json", DEEP),
+        ("tokenizer.json", '{"model": {"type": "BPE", "vocab": {"a": -1}, "merges": [["b", "c"]]}}'),
+        ("tokenizer_config.json", "[1, 2]"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"x": 1}, "chat_template": 5}'),
+        ("generation_config.json", '{"eos_token_id": {"a": 1}, "max_length": "x"}'),
+        ("model.safetensors.index.json", "[]"),
+        ("model.safetensors.index.json", '{"weight_map": 5}'),
+        ("adapter_config.json", "[]"),
+        ("adapter_config.json", '{"peft_type": "NOTHING", "base_model_name_or_path": "BASE"}'),
+        ("adapter_config.json", '{"peft_type": "LORA", "base_model_name_or_path": "BASE", "r": "x"}'),
+        ("adapter_config.json", '{"peft_type": "LORA", "base_model_name_or_path": "BASE", "megatron_config": {"a": 1}, '
+         '"megatron_core": "os.path", "target_modules": ["q_proj"]}'),
+        ("chatbench.json", "[]"),
+    ],
+)  # fmt: skip
+def test_whatever_is_wrong_with_a_folder_is_one_error_with_its_name_or_harmless(
+    tmp_path: Path, file: str, content: str
+) -> None:
+    folder = save_tiny_model(tmp_path / "m")
+    (folder / file).write_text(content.replace("BASE", str(save_tiny_model(tmp_path / "base"))))
+    harmless = file in ("generation_config.json", "tokenizer_config.json", "chatbench.json")
+
+    said = error_of(lambda: load(str(folder), device="cpu"))
+
+    assert str(folder) in said or (harmless and not said)
+    weights = error_of(lambda: known_weights(str(folder), 0))  # reads less, so less can be wrong
+    assert not weights or str(folder) in weights
+
+
+def error_of(act: Callable[[], object]) -> str:
+    try:
+        act()
+    except ChatbenchError as error:
+        return str(error)
+    return ""
+
+
+def test_attention_code_from_the_hub_is_refused(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"attn_implementation": "somebody/attention"}))
+
+    for act in (load, empty_model):
+        with pytest.raises(ChatbenchError, match="attention code from the hub: 'somebody/attention'"):
+            act(str(folder))

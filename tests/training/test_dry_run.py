@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from tests.support.chat_templates import save_chat_model
 from tests.support.prepared_files import sums, write_prepared
-from tests.support.tiny_models import ARCHITECTURES, Architecture, save_tiny_model, tiny_model
+from tests.support.tiny_models import ARCHITECTURES, Architecture, save_tiny_model, tiny_model, tiny_tokenizer
 from torch.utils.flop_counter import FlopCounterMode
 
 from chatbench.core.errors import ChatbenchError
@@ -17,9 +18,10 @@ from chatbench.core.recipes import recipes
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.core.settings import Settings
 from chatbench.data.workspace import Workspace
-from chatbench.models.encoding import EncodedRows
+from chatbench.models.encoding import EncodedRows, encode_rows
 from chatbench.models.loading import fuse_activations
-from chatbench.models.loss import LOGITS_AT_ONCE, completion_nats, padded_batch
+from chatbench.models.loss import LOGITS_AT_ONCE, completion_nats, padded_batch, scored_sequence
+from chatbench.models.prefix_tree import prefix_tree
 from chatbench.protocol.plain_text import EncodedExample
 from chatbench.training import dry_run, run
 from chatbench.training.batches import PACK_TOKENS_CPU
@@ -293,6 +295,10 @@ def test_a_dry_run_says_what_a_run_would_do_and_reads_no_weights(tmp_path: Path)
     screen = "\n".join(said)
     assert any(line.split() == ["num_train_epochs", "2.0", "--num-train-epochs"] for line in said)
     assert "12 to train on, 6 to validate" in screen
+    assert f"2 times, {plan.validation.tokens} tokens read each time" in screen
+    held_out = encode_rows(tiny_tokenizer(), Workspace(data).examples("split_0", "test"), 256).examples
+    assert plan.validation.tokens == len(prefix_tree([scored_sequence(example) for example in held_out]))
+    assert plan.operations > training_operations(plan.shape, plan.resolved.settings, plan.epoch.work) * 2
     assert plan.steps == 6
     assert "6; an epoch has 3 of 4.0 examples" in screen
     assert f"{plan.shape.parameters:,} trainable of {plan.shape.parameters:,}" in screen
@@ -302,6 +308,21 @@ def test_a_dry_run_says_what_a_run_would_do_and_reads_no_weights(tmp_path: Path)
     settings = replace(plan.resolved.settings, num_train_epochs=0.35)
     assert replace(plan, resolved=replace(plan.resolved, settings=settings)).steps == 2  # the Trainer rounds up
     assert replace(plan, resolved=replace(plan.resolved, settings=replace(settings, max_steps=7))).steps == 7
+
+
+@pytest.mark.parametrize(("flags", "said_once"), [({}, 1), ({"template": "plain"}, 0)])
+def test_an_instruct_model_in_plain_text_says_once_that_its_template_can_be_used(
+    tmp_path: Path, flags: dict[str, object], said_once: int
+) -> None:
+    base, said = save_chat_model(tmp_path / "base"), list[str]()
+    workspace = Workspace(write_prepared(tmp_path / "data"), tmp_path / "results")
+
+    plan_finetune(str(base), workspace=workspace, flags=flags, say=said.append)
+    assert sum("--template chat" in line for line in said) == said_once
+
+    said.clear()
+    finetune(str(base), workspace=workspace, flags={**flags, "max_steps": 1, "precision": "fp32"}, say=said.append)
+    assert sum("--template chat" in line for line in said) == said_once
 
 
 def test_a_dry_run_says_how_many_examples_are_too_long(tmp_path: Path) -> None:

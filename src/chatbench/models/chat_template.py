@@ -24,10 +24,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -42,6 +44,10 @@ FIXED_DATE = "26 Jul 2024"
 """The date that Llama 3's templates fall back to where the caller's clock is not to be had."""
 PROBE = (Message("system", "Ssys"), Message("user", "Uusr"), Message("assistant", "Ttgt"))
 """A chat by which a template is known."""
+
+TEMPLATE_SECONDS = 10.0
+TEMPLATE_CHARACTERS, CHAT_CHARACTERS = 1 << 18, 1 << 24
+"""Most of a template's source, and of what it writes: a template is a program of somebody else's."""
 
 _CUT = "\ufdd0"
 """Marks where a message's text is tokenised in parts: a code point that Unicode keeps for use inside programs."""
@@ -70,6 +76,8 @@ class ChatTemplate:
                 f"{tokenizer_name(tokenizer)}: its tokenizer has several chat templates and none called 'default'",
                 fix=PLAIN_FIX,
             ) from error
+        if len(self.source) > TEMPLATE_CHARACTERS:
+            self._refuse(f"has {len(self.source):,} characters")
         tokens = tokenizer.added_tokens_decoder
         # White space that is a token of its own (Gemma) is in every template, and in every text.
         markers = {
@@ -161,10 +169,23 @@ class ChatTemplate:
             head = "\n\n".join(row["content"] for row in rows[:2])  # a system message may come alone (IQA-EVAL)
             rows = [{"role": "user", "content": head}, *rows[2:]]
         options: dict[str, Any] = {} if self.thinking is None else {"enable_thinking": self.thinking}
-        rendered = self.tokenizer.apply_chat_template(
-            rows, tokenize=False, add_generation_prompt=ask, date_string=FIXED_DATE, **options
-        )
+        try:
+            with _time_limit(TEMPLATE_SECONDS):
+                rendered = self.tokenizer.apply_chat_template(
+                    rows, tokenize=False, add_generation_prompt=ask, date_string=FIXED_DATE, **options
+                )
+        except TemplateError:
+            raise
+        except TimeoutError:
+            self._refuse(f"took more than {TEMPLATE_SECONDS:.0f} s")
+        except Exception as error:  # it is a program, which can fail in any way
+            self._refuse(f"fails: {type(error).__name__}: {str(error)[:200]}")
+        if len(rendered) > CHAT_CHARACTERS:
+            self._refuse(f"writes {len(rendered):,} characters")
         return cast(str, rendered)
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise ChatbenchError(f"{tokenizer_name(self.tokenizer)}: its chat template {what}", fix=PLAIN_FIX)
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
@@ -187,6 +208,25 @@ class ChatTemplate:
             after_feed, alone = self._encoded(["\n" + part, part])
             ids = ids + (after_feed[len(feed) :] if after_feed[: len(feed)] == feed else alone)
         return ids
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Inside, `TimeoutError` is raised after so long; only in the main thread, where a template is first tried out."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def tokenizer_name(tokenizer: PreTrainedTokenizerBase) -> str:

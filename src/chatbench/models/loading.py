@@ -2,8 +2,8 @@
 
 A *source* is a hub id, a folder (a model, or an adapter that names its base), `package:NAME` (a model that comes with
 the package) or `random:NAME` (that model's shape with random weights). Weights are read from safetensors only, and no
-code that comes with a model is ever run. What transformers and the hub raise for a user's mistake becomes one clear
-error.
+code that comes with a model is ever run. Whatever transformers, peft, safetensors and the hub raise, for a user's
+mistake or on a damaged or hostile folder, becomes one clear error with the source's name (`named_errors`).
 """
 
 from __future__ import annotations
@@ -11,17 +11,25 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from importlib import resources
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)  # fmt: skip
 from transformers.activations import NewGELUActivation
 from transformers.utils.logging import disable_progress_bar
 
@@ -42,6 +50,8 @@ FULL_PRECISION_BELOW = 1_000_000_000
 """Models with fewer parameters are scored and sampled in float32 on a GPU too; larger ones in 16 bits."""
 FALLBACK_CONTEXT = 2048
 """Context in tokens of a model whose configuration states none."""
+Options = ParamSpec("Options")
+Result = TypeVar("Result")
 _NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version", "peft_version", "base_model_name_or_path", "use_cache")
 _OFFLINE = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ConnectionError"}
 
@@ -60,6 +70,66 @@ class Loaded:
     weights: str
 
 
+@contextmanager
+def named_errors(source: str) -> Iterator[None]:
+    """Turns whatever is raised inside into one clear error; what says itself what to do is left as it is."""
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        yield
+    except (ChatbenchError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a damaged folder makes these libraries raise anything at all
+        raise _explained(source, error) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of Rust, in tokenizers and safetensors; no Exception
+            raise
+        raise _explained(source, error) from error
+
+
+def _errors_named(act: Callable[Options, Result]) -> Callable[Options, Result]:
+    """The function, inside `named_errors` of its first argument: a source or a folder."""
+
+    @wraps(act)
+    def named(*arguments: Options.args, **options: Options.kwargs) -> Result:
+        with named_errors(str(arguments[0])):
+            return act(*arguments, **options)
+
+    return named
+
+
+def _explained(source: str, error: BaseException) -> ChatbenchError:
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    names = {type(cause).__name__ for cause in chain}
+    if "GatedRepoError" in names:
+        return ChatbenchError(
+            f"{source}: the hub gives this model only to those who accepted its licence",
+            fix=f"accept it at https://huggingface.co/{source} and put HF_TOKEN into .env",
+        )
+    if "RepositoryNotFoundError" in names:
+        return ChatbenchError(
+            f"{source}: no such model on the hub, or it is private",
+            expected="a recipe, a hub id or a local folder",
+            fix="check the name; for a private model put HF_TOKEN into .env",
+        )
+    if names & _OFFLINE or "couldn't connect" in str(error):
+        return ChatbenchError(
+            f"{source}: the hub cannot be reached and the model is not on this machine",
+            expected="a network connection, or a folder with the model",
+            fix="connect, or download the model elsewhere and give its folder as MODEL",
+        )
+    first_line = f"{type(error).__name__}: {error}".strip().split("\n")[0][:300]
+    return ChatbenchError(
+        f"{source}: cannot be loaded: {first_line}",
+        expected="a causal language model in safetensors, with its tokenizer, as it was published",
+        fix="copy or download it again",
+    )
+
+
+@_errors_named
 def load(
     source: str,
     *,
@@ -89,6 +159,7 @@ def load(
     return Loaded(model.eval(), loaded.tokenizer, source, loaded.weights)
 
 
+@_errors_named
 def load_base(
     source: str,
     *,
@@ -113,11 +184,20 @@ def load_base(
     folder = local_folder(source)
     if folder is not None:
         check_model_folder(folder)
-    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
+    config = configuration(source, revision=revision)
+    options: dict[str, Any] = {"config": config, "dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     if bits is not None:
         options |= {"quantization_config": quantisation_config(bits, dtype), "device_map": {"": device}}
-    with named_errors(source):
-        model = AutoModelForCausalLM.from_pretrained(str(folder or source), revision=revision, **options)
+    options["output_loading_info"] = True
+    found: Any = AutoModelForCausalLM.from_pretrained(str(folder or source), revision=revision, **options)
+    model, info = found
+    if lacking := sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]])):  # they would be random
+        raise ChatbenchError(
+            f"{source}: {len(lacking)} tensors are missing in its weights or of another shape, among them {lacking[0]}",
+            expected="the weights that its config.json describes",
+            fix="copy or download the model again",
+        )
+    check_vocabulary(model, tokenizer, source)
     if bits is not None:
         hold_as_trained(model)
     commit = getattr(model.config, "_commit_hash", None) or "unknown"
@@ -125,6 +205,7 @@ def load_base(
     return Loaded(fuse_activations(model), tokenizer, source, weights)
 
 
+@_errors_named
 def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a source; where it has no padding token, the end-of-sequence token is used.
 
@@ -140,9 +221,8 @@ def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTok
             expected=f"one of {', '.join(TOKENIZER_FILES)}",
             fix="copy the tokenizer files of the model's base into the folder",
         )
-    with named_errors(source):
-        path = str(folder or source)
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, use_fast=True, revision=revision)
+    path = str(folder or source)
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, use_fast=True, revision=revision)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     tokenizer.split_special_tokens = True
@@ -173,21 +253,22 @@ def _load_adapter(folder: Path, device: str, dtype: torch.dtype | None, *, quant
             expected=str(run["base_weights"]),
             fix="restore the base, or fine-tune again",
         )
-    with named_errors(str(folder)):
-        try:
-            model: Any = PeftModel.from_pretrained(cast(Any, base.model), str(folder), use_safetensors=True)
-            stored = {tensor for file in folder.glob("*.safetensors") for tensor in _checked_tensor_names(file)}
-            differing = sorted(stored ^ set(get_peft_model_state_dict(model)))
-            if differing:  # peft only mentions it, and applies the adapter to the other layers alone
-                raise ValueError(f"{len(differing)} tensors are missing or too many, among them {differing[0]}")
-        except (RuntimeError, ValueError) as error:  # tensors of another shape, or modules that the base lacks
-            raise ChatbenchError(
-                f"{folder}: its adapter does not fit {name}: {str(error).strip().splitlines()[-1].strip()}",
-                expected="the base that it was trained on",
-                fix="correct base_model_name_or_path in its adapter_config.json",
-            ) from error
+    try:
+        model: Any = PeftModel.from_pretrained(cast(Any, base.model), str(folder), use_safetensors=True)
+        stored = {tensor for file in folder.glob("*.safetensors") for tensor in _checked_tensor_names(file)}
+        differing = sorted(stored ^ set(get_peft_model_state_dict(model)))
+        if differing:  # peft only mentions it, and applies the adapter to the other layers alone
+            raise ValueError(f"{len(differing)} tensors are missing or too many, among them {differing[0]}")
+    except (RuntimeError, ValueError) as error:  # tensors of another shape, or modules that the base lacks
+        raise ChatbenchError(
+            f"{folder}: its adapter does not fit {name}: {str(error).strip().splitlines()[-1].strip()}",
+            expected="the base that it was trained on",
+            fix="correct base_model_name_or_path in its adapter_config.json",
+        ) from error
     weights = f"{weights_hash(folder)} on {base.weights}" + (f" in {bits} bits" if bits else "")
-    return Loaded(cast(PreTrainedModel, model), load_tokenizer(str(folder)), str(folder), weights)
+    tokenizer = load_tokenizer(str(folder))
+    check_vocabulary(base.model, tokenizer, str(folder))
+    return Loaded(cast(PreTrainedModel, model), tokenizer, str(folder), weights)
 
 
 def fuse_activations(model: PreTrainedModel) -> PreTrainedModel:
@@ -219,16 +300,58 @@ def parameter_count(source: str) -> int:
     return sum(parameter.numel() for parameter in empty_model(source).parameters())
 
 
+@_errors_named
 def empty_model(source: str) -> PreTrainedModel:
     """The modules of a model without their weights (on the meta device), from its configuration alone.
 
     Raises:
         ChatbenchError: there is no such model, or it is not a causal language model.
     """
-    with named_errors(source):
-        config = AutoConfig.from_pretrained(str(_configured_in(source) or source), trust_remote_code=False)
-        with torch.device("meta"):
-            return cast(PreTrainedModel, AutoModelForCausalLM.from_config(config, trust_remote_code=False))  # type: ignore[no-untyped-call]  # transformers
+    with torch.device("meta"):
+        config = configuration(source)
+        return cast(PreTrainedModel, AutoModelForCausalLM.from_config(config, trust_remote_code=False))  # type: ignore[no-untyped-call]  # transformers
+
+
+@_errors_named
+def configuration(source: str, *, revision: str | None = None) -> PretrainedConfig:
+    """The configuration of a model that is no adapter.
+
+    Raises:
+        ChatbenchError: no such model, or one that asks for attention code of somebody's, which transformers would fetch
+            from the hub and run.
+    """
+    path = str(_configured_in(source) or source)
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False, revision=revision)
+    for part in {id(part): part for part in (config, config.get_text_config())}.values():
+        asked = str(getattr(part, "_attn_implementation", None) or "")
+        if "/" in asked:
+            raise ChatbenchError(
+                f"{source}: its config.json names attention code from the hub: {asked[:100]!r}",
+                expected="attention that transformers has itself",
+                fix="remove attn_implementation from its config.json",
+            )
+    return cast(PretrainedConfig, config)
+
+
+def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Nothing, where the model has an embedding for every token that a text, a template or padding can need.
+
+    Special tokens that nothing writes may lie beyond, as that for images in Gemma 3's tokenizer does.
+
+    Raises:
+        ChatbenchError: one is missing: training would fail, or give a model that cannot be loaded again.
+    """
+    size = int(cast(Any, model.get_input_embeddings()).weight.shape[0])
+    template, special = str(tokenizer.chat_template or ""), tokenizer.added_tokens_decoder
+    needed = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id}
+    for token, index in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
+        unused = index in special and special[index].special and index not in needed and token not in template
+        if index >= size and not unused:
+            raise ChatbenchError(
+                f"{source}: token {index}, {token!r}, of its tokenizer is beyond the {size:,} embeddings of its model",
+                expected=f"embeddings for all {len(tokenizer):,} tokens",
+                fix="model.resize_token_embeddings(len(tokenizer)) in Python and save it, or remove the added token",
+            )
 
 
 def best_device() -> str:
@@ -271,6 +394,7 @@ def _configured_in(source: str) -> Path | None:
     return folder
 
 
+@_errors_named
 def known_weights(source: str, seed: int) -> str | None:
     """What `Loaded.weights` will be, without loading; None for a hub model, whose commit only the hub knows."""
     if source.startswith("random:"):
@@ -286,6 +410,7 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return "sha256:" + hashlib.sha256(f"{rules}\n{tokenizer.bos_token_id}".encode()).hexdigest()
 
 
+@_errors_named
 def weights_hash(folder: Path) -> str:
     """SHA-256 over the configuration and the weight files of a model folder: `sha256:...`."""
     digest = hashlib.sha256()
@@ -300,6 +425,7 @@ def weights_hash(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+@_errors_named
 def check_model_folder(folder: Path) -> None:
     """Refuses a folder that holds no model, or one whose weights are damaged or pickled.
 
@@ -334,43 +460,3 @@ def _checked_tensor_names(file: Path) -> list[str]:
         raise ChatbenchError(
             f"{file}: half-written or damaged weights", fix="train, copy or download the model again"
         ) from error
-
-
-@contextmanager
-def named_errors(source: str) -> Iterator[None]:
-    """Turns what transformers and the hub raise for a user's mistake into one clear error."""
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    try:
-        yield
-    except (OSError, ValueError, KeyError) as error:
-        raise _explained(source, error) from error
-
-
-def _explained(source: str, error: Exception) -> ChatbenchError:
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    names = {type(cause).__name__ for cause in chain}
-    if "GatedRepoError" in names:
-        return ChatbenchError(
-            f"{source}: the hub gives this model only to those who accepted its licence",
-            fix=f"accept it at https://huggingface.co/{source} and put HF_TOKEN into .env",
-        )
-    if "RepositoryNotFoundError" in names:
-        return ChatbenchError(
-            f"{source}: no such model on the hub, or it is private",
-            expected="a recipe, a hub id or a local folder",
-            fix="check the name; for a private model put HF_TOKEN into .env",
-        )
-    if names & _OFFLINE or "couldn't connect" in str(error):
-        return ChatbenchError(
-            f"{source}: the hub cannot be reached and the model is not on this machine",
-            expected="a network connection, or a folder with the model",
-            fix="connect, or download the model elsewhere and give its folder as MODEL",
-        )
-    first_line = str(error).strip().split("\n")[0]
-    return ChatbenchError(
-        f"{source}: cannot be loaded: {first_line}", expected="a causal language model in safetensors"
-    )

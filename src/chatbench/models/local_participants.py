@@ -133,12 +133,21 @@ class LocalSimulator(_LocalParticipant):
 
 
 class LocalAssistant(_LocalParticipant):
-    """A local language model as the assistant, through its chat template, or as plain text where it has none."""
+    """A local language model as the assistant, through its chat template, or as plain text where it has none.
 
-    def __init__(self, loaded: Loaded, name: str, *, temperature: float, max_tokens: int) -> None:
+    Args:
+        thinking: where the template has the option, let the model think first; the reply is what comes after.
+    """
+
+    def __init__(
+        self, loaded: Loaded, name: str, *, temperature: float, max_tokens: int, thinking: bool = False
+    ) -> None:
         if loaded.tokenizer.chat_template:
             decoding = Decoding(temperature, max_tokens, stop=())
-            super().__init__(loaded, name, decoding, "chat template", ChatTemplate(loaded.tokenizer).prompt_ids)
+            has_option = "enable_thinking" in str(loaded.tokenizer.chat_template)
+            template = ChatTemplate(loaded.tokenizer, thinking=thinking if has_option else None)
+            form = "chat template, thinking" if has_option and thinking else "chat template"
+            super().__init__(loaded, name, decoding, form, template.prompt_ids)
         else:
             decoding = Decoding(temperature, max_tokens, stop=(PLAIN_STOP,))
             super().__init__(loaded, name, decoding, "plain text", partial(encode_plain_chat, loaded.tokenizer))

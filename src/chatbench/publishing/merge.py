@@ -14,12 +14,12 @@ from typing import Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_text
 from chatbench.data.workspace import Workspace
-from chatbench.models.loading import Loaded, load, local_folder, named_errors, weights_hash
+from chatbench.models.loading import Loaded, configuration, load, weights_hash
 from chatbench.models.run_record import (
     LOG,
     LOSS_CURVE,
@@ -111,8 +111,7 @@ def _stored_dtype(folder: Path, record: Mapping[str, Any] | None) -> torch.dtype
     base = str((record or {}).get("base") or config["base_model_name_or_path"])
     if base.startswith("random:"):
         return torch.float32
-    with named_errors(base):
-        described = AutoConfig.from_pretrained(str(local_folder(base) or base), trust_remote_code=False)
+    described = configuration(base)
     if getattr(described, "quantization_config", None) is not None:
         raise ChatbenchError(
             f"{base}: its weights are stored quantised, so an adapter cannot be merged into them exactly",

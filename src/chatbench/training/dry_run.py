@@ -45,7 +45,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.recipes import Recipe
@@ -53,7 +53,7 @@ from chatbench.core.resolved_settings import Resolved, resolve_settings
 from chatbench.core.settings import Settings
 from chatbench.data.examples import ExampleRow
 from chatbench.models.encoding import EncodedRows, TextForm, encode_rows
-from chatbench.models.loading import best_device, context_length, empty_model, load_tokenizer
+from chatbench.models.loading import best_device, check_vocabulary, context_length, empty_model, load_tokenizer
 from chatbench.models.loss import BATCH_TOKENS, LOGITS_AT_ONCE, scored_sequence
 from chatbench.models.precision import Format, quantised_bits, refuse_unless_possible, resolve_precision
 from chatbench.models.prefix_tree import prefix_trees
@@ -472,6 +472,13 @@ def memory_warning(resolved: Resolved, encoded: EncodedRows, device: torch.devic
     return [f"memory: {line}" for line in lines] if len(lines) > 1 else []
 
 
+def template_hint(resolved: Resolved, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """A line where an instruct model's own template is neither used nor declined."""
+    if not tokenizer.chat_template or resolved.origins["template"] != "default":
+        return []
+    return ["this trains in plain text, and the tokenizer has a chat template: --template chat trains in that form"]
+
+
 def _emptied(resolved: Resolved, device: torch.device) -> tuple[ModelShape, Device]:
     """The base, and the device with all memory free: what is free now would be another number in a resumed run."""
     found = training_device(str(device), resolved.settings)
@@ -493,6 +500,7 @@ class RunPlan:
     resolved: Resolved
     shape: ModelShape
     encoded: EncodedRows
+    hints: Sequence[str]
     validation_examples: int
     validation: Work
     epoch: EpochWork
@@ -539,7 +547,7 @@ class RunPlan:
         speed = f"the {self.rate / 1e12:,.3g} TFLOP/s that {self.device.precision} matrix products reach on {self.kind}"
         rows = [
             ("examples", f"{len(encoded.examples):,} to train on, {self.validation_examples:,} to validate"),
-            *(("", line) for line in encoded.lines()),
+            *(("", line) for line in (*self.hints, *encoded.lines())),
             ("tokens", f"{work.tokens:,} read per epoch, {how}; unpadded and alone {alone:,}; {scored:,} scored"),
             ("steps", f"{self.steps:,}; an epoch has {self.epoch.steps:,} of {of_step:.1f} examples"),
             ("", f"and {self.epoch.passes:,} forward passes of at most {self.epoch.largest.tokens:,} tokens"),
@@ -579,15 +587,17 @@ def plan_run(resolved: Resolved, train: Sequence[ExampleRow], validation: Sequen
     bits = quantised_bits(asdict(settings))
     if bits is not None:
         refuse_unless_possible(bits, kind, resolved.base)
-    model = empty_model(resolved.base)
+    model, tokenizer = empty_model(resolved.base), load_tokenizer(resolved.base)
+    check_vocabulary(model, tokenizer, resolved.base)
     context = min(settings.max_tokens or context_length(model), context_length(model))
-    form, tokenizer = TextForm(settings.template, settings.long_examples), load_tokenizer(resolved.base)
+    form = TextForm(settings.template, settings.long_examples)
     encoded, held_out = encode_rows(tokenizer, train, context, form), encode_rows(tokenizer, validation, context, form)
     validating = forward_passes(held_out.examples, replace(settings, packing="conversation"), BATCH_TOKENS)
     return RunPlan(
         resolved=resolved,
         shape=model_shape(model, settings),
         encoded=encoded,
+        hints=template_hint(resolved, tokenizer),
         validation_examples=len(held_out.examples),
         validation=Work(*np.array([(0, 0, 0), *map(astuple, validating)]).sum(0).tolist()),
         epoch=epoch_work(settings, encoded, pack_tokens=pack_tokens(resolved, encoded, torch.device(kind))),

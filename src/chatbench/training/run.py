@@ -57,7 +57,14 @@ from chatbench.training.distributed import (
     process_rank,
     refuse_launch,
 )
-from chatbench.training.dry_run import memory_warning, model_shape, pack_tokens, refuse_if_too_small, training_device
+from chatbench.training.dry_run import (
+    memory_warning,
+    model_shape,
+    pack_tokens,
+    refuse_if_too_small,
+    template_hint,
+    training_device,
+)  # fmt: skip
 from chatbench.training.trainer import (
     PROJECT,
     CompletionTrainer,
@@ -162,7 +169,8 @@ def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: Stop
     encoded = encode_rows(loaded.tokenizer, job.train, context, form)
     tokens = sum(example.tokens for example in encoded.examples)
     say(f"{len(encoded.examples):,} examples, {tokens:,} tokens one by one, context {context:,}")
-    for line in encoded.lines() + memory_warning(resolved, encoded, arguments.device):
+    hints = template_hint(resolved, loaded.tokenizer)
+    for line in (*hints, *encoded.lines(), *memory_warning(resolved, encoded, arguments.device)):
         say(line)
     record = record_of(
         resolved,
