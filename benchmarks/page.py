@@ -32,7 +32,7 @@ from chatbench.data.prepared import load_manifest
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.resampling import Resampling
-from chatbench.report.report import report
+from chatbench.report.report import Shown, report
 from chatbench.sample.study import write_chatbench_folder
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.simulation.log import open_log, settings_path
@@ -176,7 +176,7 @@ class Built:
 def build(place: Path) -> Iterator[Built]:
     for name, out, folder in (("one file", place / "report.html", False), ("folder", place / "report", True)):
         began = time.perf_counter()
-        written = report([MODEL], workspace=Workspace(place / "data", place / "results"), out=out, folder=folder)
+        written = report(Shown(Workspace(place / "data", place / "results"), (MODEL,)), out, folder=folder)
         yield Built(name, written.path, written.size, time.perf_counter() - began)
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.support.browser import OpenPage, Scheme, assert_accessible, sideways_overflow
 
 from chatbench.data.workspace import Workspace
-from chatbench.report.report import report
+from chatbench.report.report import Shown, report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -23,7 +23,7 @@ VIEWS = ("overview", "figures", "questions", "chats", "comparison")
 def page_file(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of the finished run."""
     out = tmp_path_factory.mktemp("page") / "report.html"
-    report(["tiny", "distilgpt2"], workspace=finished, out=out)
+    report(Shown(finished, ("tiny", "distilgpt2")), out)
     return out
 
 
@@ -121,7 +121,7 @@ def test_a_page_of_a_run_that_has_only_begun_says_what_to_do_next(
     finished: Workspace, tmp_path: Path, open_page: OpenPage
 ) -> None:
     shutil.copytree(finished.results / "models" / "tiny", tmp_path / "results" / "models" / "tiny")
-    report(["tiny"], workspace=Workspace(finished.data, tmp_path / "results"), out=tmp_path / "report.html")
+    report(Shown(Workspace(finished.data, tmp_path / "results")), tmp_path / "report.html")
     page = open_page(tmp_path / "report.html")
 
     for view in ("overview", "figures"):
@@ -134,7 +134,7 @@ def test_a_folder_of_files_opens_from_the_disk_and_reads_its_chats(
     finished: Workspace, tmp_path: Path, open_page: OpenPage
 ) -> None:
     # Browsers refuse to read JSON beside a page opened from a disk: parts that are fetched would never come.
-    report(["tiny"], workspace=finished, out=tmp_path / "page", folder=True)
+    report(Shown(finished, ("tiny",)), tmp_path / "page", folder=True)
     page = open_page(tmp_path / "page" / "index.html")
     go(page, "#/chats")
 

@@ -15,7 +15,7 @@ from tests.support.finished_results import HOSTILE
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import FINE_TUNED
 from chatbench.report.page import PageContent, render
-from chatbench.report.report import gather, report
+from chatbench.report.report import Shown, gather, report
 from chatbench.scoring.score_files import read_score_table
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def two_runs(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("views") / "report.html"
-    report(["tiny", "distilgpt2"], workspace=finished, out=out)
+    report(Shown(finished, ("tiny", "distilgpt2")), out)
     return out
 
 
@@ -131,7 +131,7 @@ def test_the_list_of_questions_shows_a_run_that_was_scored_and_names_it(
         shutil.copytree(finished.results / kind, results / kind)
     for path in (results / "scores").glob("distilgpt2.*"):
         path.unlink()
-    report([], workspace=Workspace(finished.data, results), out=tmp_path / "page.html")
+    report(Shown(Workspace(finished.data, results)), tmp_path / "page.html")
 
     page = open_page(at(tmp_path / "page.html", "#/questions"))
     page.wait_for_selector("table.scores")
@@ -154,7 +154,7 @@ def test_two_runs_stand_side_by_side_with_their_difference(
 
 def test_hostile_names_are_shown_as_text_everywhere(finished: Workspace, tmp_path: Path, open_page: OpenPage) -> None:
     # Questions, assistants and models have names too: text that is only escaped in chats is the likely mistake.
-    content = gather(["tiny"], workspace=finished).content
+    content = gather(Shown(finished, ("tiny",)))
     first = dict(content.first)
     first["questions"] = [{**q, "text": HOSTILE, "subset": HOSTILE} for q in first["questions"]]  # type: ignore[attr-defined]
     first["accuracies"] = [{**c, "assistant": [HOSTILE for _ in c["assistant"]]} for c in first["accuracies"]]  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy.stats import binomtest  # type: ignore[import-untyped]
@@ -27,7 +28,7 @@ from chatbench.report.page_data import (
     terminations,
     training_curves,
 )
-from chatbench.report.report import gather, report, shown_name
+from chatbench.report.report import Shown, gather, report, shown_name
 from chatbench.scoring.score_files import QuestionScores, write_score_table
 from chatbench.scoring.score_table import Score, ScoreTable
 
@@ -131,7 +132,7 @@ def test_a_curve_has_the_points_that_are_numbers_and_splits_stand_in_order(tmp_p
 
 
 def test_the_page_holds_the_rows_of_the_scores_file_and_nothing_of_the_signature_but_words(finished: Workspace) -> None:
-    first = gather(["tiny"], workspace=finished).content.first
+    first = gather(Shown(finished, ("tiny",))).first
     stored = json.loads(finished.scores("tiny").read_text("utf-8"))
     [run] = first["runs"]  # type: ignore[misc]
 
@@ -150,8 +151,8 @@ def test_of_single_conditions_and_subsets_the_page_holds_agreement_only(tmp_path
 
 
 def test_two_runs_are_compared_and_a_page_needs_no_names(finished: Workspace, tmp_path: Path) -> None:
-    result = report([], workspace=finished, out=tmp_path / "page.html")
-    first = gather(["tiny", "distilgpt2"], workspace=finished).content.first
+    result = report(Shown(finished), tmp_path / "page.html")
+    first = gather(Shown(finished, ("tiny", "distilgpt2"))).first
 
     assert result.runs == ("distilgpt2", "tiny")
     assert result.path.stat().st_size == result.size
@@ -160,28 +161,28 @@ def test_two_runs_are_compared_and_a_page_needs_no_names(finished: Workspace, tm
 
 
 def test_results_without_their_study_make_a_page_that_says_what_is_missing(finished: Workspace, tmp_path: Path) -> None:
-    gathered = gather(["tiny"], workspace=Workspace(tmp_path / "nowhere", finished.results))
+    first: dict[str, Any] = dict(gather(Shown(Workspace(tmp_path / "nowhere", finished.results), ("tiny",))).first)
 
-    assert {question["text"] for question in gathered.content.first["questions"]} == {""}  # type: ignore[attr-defined]
-    assert [text for text in gathered.missing if "no prepared splits" in text]
-    assert str(tmp_path) not in json.dumps(gathered.content.first)  # a page is mailed: no paths of this machine
+    assert {question["text"] for question in first["questions"]} == {""}
+    assert [text for text in first["missing"] if "no prepared splits" in text]
+    assert str(tmp_path) not in json.dumps(first)  # a page is mailed: no paths of this machine
 
 
 def test_before_anything_was_simulated_the_commands_that_come_next_are_told(
     finished: Workspace, tmp_path: Path
 ) -> None:
     shutil.copytree(finished.results / "ppl", tmp_path / "ppl")
-    gathered = gather(["tiny"], workspace=Workspace(finished.data, tmp_path))
+    first: dict[str, Any] = dict(gather(Shown(Workspace(finished.data, tmp_path), ("tiny",))).first)
 
-    assert [text for text in gathered.missing if "chatbench simulate tiny --assistant SPEC" in text]
-    [run] = gathered.content.first["runs"]  # type: ignore[misc]
+    assert [text for text in first["missing"] if "chatbench simulate tiny --assistant SPEC" in text]
+    [run] = first["runs"]
     assert run["scores"] is None
     assert {row["predictor"] for row in run["perplexity"]} == {"fine-tuned", "base model"}
 
 
 def test_a_model_without_results_is_refused_with_those_that_have_some(finished: Workspace, tmp_path: Path) -> None:
     with pytest.raises(ChatbenchError, match="nothing of mistral") as refused:
-        report(["mistral"], workspace=finished, out=tmp_path / "page.html")
+        report(Shown(finished, ("mistral",)), tmp_path / "page.html")
 
     assert "distilgpt2, tiny" in str(refused.value)
     assert not (tmp_path / "page.html").exists()
@@ -194,8 +195,8 @@ def test_a_file_where_a_folder_should_be_and_the_other_way_round_are_refused(
     (tmp_path / "folder").mkdir()
 
     for out, folder in (("page.html", True), ("folder", False)):
-        with pytest.raises(ChatbenchError, match="is in the way"):
-            report(["tiny"], workspace=finished, out=tmp_path / out, folder=folder)
+        with pytest.raises(ChatbenchError, match=r"where a (file|folder) is needed"):
+            report(Shown(finished, ("tiny",)), tmp_path / out, folder=folder)
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == "mine"
 
 
@@ -206,7 +207,7 @@ def test_a_page_in_a_folder_removes_an_earlier_pages_parts_and_nothing_else(
     for name in ("chats-999.js", "header.js"):
         (tmp_path / "parts" / name).write_text("", encoding="utf-8")
 
-    report(["tiny"], workspace=finished, out=tmp_path, folder=True)
+    report(Shown(finished, ("tiny",)), tmp_path, folder=True)
 
     assert not (tmp_path / "parts" / "chats-999.js").exists()
     assert (tmp_path / "parts" / "header.js").exists()
@@ -225,4 +226,4 @@ def test_other_splits_than_those_that_were_scored_are_refused(finished: Workspac
     (data / "manifest.json").write_text(json.dumps({**manifest, "seed": 7}))
 
     with pytest.raises(ChatbenchError, match="prepared with split_seed 7"):
-        report(["tiny"], workspace=Workspace(data, finished.results), out=tmp_path / "report.html")
+        report(Shown(Workspace(data, finished.results), ("tiny",)), tmp_path / "report.html")

@@ -18,6 +18,7 @@ from tests.support.browser import OpenPage
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.workspace import Workspace
+from chatbench.report.report import Shown
 from chatbench.report.server import LivePage, PageServer, files_version, live_page
 
 
@@ -177,7 +178,7 @@ def test_the_reader_sees_a_new_model_without_doing_anything(
     results = tmp_path / "results"
     shutil.copytree(finished.results, results, ignore=shutil.ignore_patterns("distilgpt2*"))
     clock = Clock()
-    live = live_page([str(results)], results=results, data=finished.data, place=results, clock=clock)
+    live = live_page(Shown(Workspace(finished.data, results)), clock)
     with serving(live) as server:
         page = open_page(f"{server.address}#/chats")
         assert "distilgpt2" not in page.title()

@@ -273,7 +273,7 @@ def test_two_folders_or_a_folder_without_results_are_refused(finished: Workspace
     with pytest.raises(ChatbenchError, match="one results folder, or models"):
         shown_results([str(finished.results), "tiny"], results=finished.results, data=None)
     with pytest.raises(ChatbenchError, match="no results"):
-        shown_results([], results=tmp_path, data=None)
+        show(shown_results([], results=tmp_path, data=None))
 
 
 def test_models_without_scores_are_named_with_the_command_that_makes_them(finished: Workspace, tmp_path: Path) -> None:

@@ -39,9 +39,7 @@ def report(
     from chatbench.report.report import report as step
     from chatbench.report.report import shown_results
 
-    shown = shown_results(names or (), results=results, data=data)
-    written = step(shown.models, workspace=shown.workspace, out=out, folder=folder)
-    for line in written.lines():
+    for line in step(shown_results(names or (), results=results, data=data), out, folder=folder).lines():
         say(line)
 
 
@@ -59,9 +57,10 @@ def view(
 
     Example: chatbench view results
     """
+    from chatbench.report.report import shown_results
     from chatbench.report.server import view as step
 
-    step(names or (), results=results, data=data, port=port, open_browser=not no_browser, say=say)
+    step(shown_results(names or (), results=results, data=data), port=port, open_browser=not no_browser, say=say)
 
 
 @commands.command()

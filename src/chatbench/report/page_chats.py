@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, get_args
 
-from chatbench.core.recipes import model_key
 from chatbench.core.records import Question, SimulatedConversation, Study, Turn
 from chatbench.data.workspace import Workspace
 from chatbench.protocol.prompts import ANSWER_PREFIX
@@ -252,7 +251,7 @@ def report_chats(
     Args:
         study: None where it cannot be opened: people's chats and the questions' texts are missing then.
         held_out: the splits in which each question is held out.
-        models: whose costs of tokens are looked for in the results.
+        models: keys of those whose costs of tokens are looked for in the results.
 
     Raises:
         ChatbenchError: a file is damaged, or is of other data.
@@ -268,17 +267,16 @@ def report_chats(
     return PageChats({**chats.first, "shades": shades}, {**chats.later, **parts})
 
 
-def run_chats(model: str, workspace: Workspace) -> Iterator[RunChats]:
-    """The simulated chats of a model that lie in the results, by split and simulator.
+def run_chats(key: str, workspace: Workspace) -> Iterator[RunChats]:
+    """The simulated chats of a model (by its key) that lie in the results, by split and simulator.
 
     Raises:
         ChatbenchError: a log is damaged.
     """
-    key = model_key(model)
-    folders = workspace.simulations(model).glob("split_*")
+    folders = workspace.simulations(key).glob("split_*")
     for folder in sorted(folders, key=lambda path: (len(path.name), path.name)):  # split_10 after split_9
         for source in _PARTICIPANTS[1:]:
-            path = workspace.conversations(model, folder.name, base_model=source == "base model")
+            path = workspace.conversations(key, folder.name, base_model=source == "base model")
             if path.exists():
                 yield RunChats(key, folder.name, source, tuple(read_conversations(path)))
 
@@ -360,4 +358,4 @@ def _shades(
                 row, of_turn = row_of.get(turn.conversation_id), TokenCosts(turn.texts, turn.nats)
                 if row is not None and belongs_to(of_turn, rows[row], turn.turn):
                     costs.setdefault(row, {})[turn.turn] = of_turn
-            yield Shades(model_key(model), path.stem, costs)
+            yield Shades(model, path.stem, costs)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import cast
 
 from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
@@ -46,11 +46,21 @@ _PART_FILE = re.compile(r"(chats|shades)-(index|\d+)\.js")
 """What a page in a folder writes beside it; a file of another name is somebody else's."""
 
 
-class Shown(NamedTuple):
-    """Models by their keys in a results folder, and the splits that these results are of."""
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is shown: some models of a workspace, by their keys, or every model of which it has results."""
 
-    models: tuple[str, ...]
     workspace: Workspace
+    keys: tuple[str, ...] = ()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Keys of the models, as they are now.
+
+        Raises:
+            ChatbenchError: there are no results.
+        """
+        return self.keys or tuple(self.workspace.found_models())
 
 
 def shown_results(names: Sequence[str], *, results: Path, data: Path | None) -> Shown:
@@ -61,7 +71,7 @@ def shown_results(names: Sequence[str], *, results: Path, data: Path | None) -> 
         data: folder of prepared splits; None: `data` beside the results folder.
 
     Raises:
-        ChatbenchError: a results folder among other names, no folder, or nothing in it.
+        ChatbenchError: a results folder among other names.
     """
     folders = [name for name in names if _is_results(name)]
     if folders and len(names) > 1:
@@ -72,8 +82,7 @@ def shown_results(names: Sequence[str], *, results: Path, data: Path | None) -> 
         )
     place = Path(folders[0]) if folders else results
     workspace = Workspace(data if data is not None else place.resolve().parent / "data", place)
-    keys = dict.fromkeys(map(model_key, names)) if names and not folders else workspace.found_models()
-    return Shown(tuple(keys), workspace)
+    return Shown(workspace, () if folders else tuple(dict.fromkeys(map(model_key, names))))
 
 
 def _is_results(name: str) -> bool:
@@ -105,97 +114,91 @@ class ReportResult:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What there is of one model; `scores` and `table` are None where it was not scored."""
+    """What there is of one model, by its key; `scores` and `table` are None where it was not scored."""
 
-    model: str
+    key: str
     table: ScoreTable | None
     scores: QuestionScores | None
     chats: tuple[RunChats, ...]
 
-
-@dataclass(frozen=True, slots=True)
-class Gathered:
-    """A page's content, and what was looked for in vain."""
-
-    content: PageContent
-    chats: int
-    missing: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """How the page calls it."""
+        return shown_name(self.key)
 
 
-def report(models: Sequence[str], *, workspace: Workspace, out: Path, folder: bool = False) -> ReportResult:
+def report(shown: Shown, out: Path, *, folder: bool = False) -> ReportResult:
     """Writes the page of one or more models.
 
     Args:
-        models: recipes, hub ids or folders; none: every model of which there are results.
-        workspace: where no splits are prepared in it, the page shows neither questions nor people's chats.
+        shown: where no splits are prepared, the page shows neither questions nor people's chats.
         out: the HTML file; with `folder`, the folder that gets `index.html` and the chats in files of their own.
 
     Raises:
         ChatbenchError: there are no results, results of one model contradict each other or those of another, or `out`
             is a folder that should be a file, or the other way round.
     """
-    chosen = list(models) or workspace.found_models()
-    gathered = gather(chosen, workspace=workspace)
+    content = gather(shown)
     if folder:
-        files = {out / name: text for name, text in render_folder(gathered.content).items()}
+        files = {out / name: text for name, text in render_folder(content).items()}
         for earlier in set((out / "parts").glob("*.js")) - set(files):
             if _PART_FILE.fullmatch(earlier.name):
                 earlier.unlink()
     else:
-        files = {out: render(gathered.content)}
-    try:
-        for path, text in files.items():
-            write_text(path, text)
-    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-        there, wanted = ("a file", "a folder") if folder else ("a folder", "a file")
-        raise ChatbenchError(f"{out}: {there} is in the way", expected=wanted, fix="--out with another name") from error
-    size = sum(path.stat().st_size for path in files)
-    shown = tuple(shown_name(model) for model in chosen)
-    return ReportResult(list(files)[-1], len(files), size, shown, gathered.chats, gathered.missing)
+        files = {out: render(content)}
+    for path, text in files.items():
+        write_text(path, text)
+    size, names = sum(len(text.encode()) for text in files.values()), tuple(map(shown_name, shown.models))
+    counts, missing = cast(Mapping[str, int], content.first["chats"]), cast(list[str], content.first["missing"])
+    return ReportResult(list(files)[-1], len(files), size, names, counts["simulated"], tuple(missing))
 
 
-def shown_name(model: str) -> str:
+def shown_name(key: str) -> str:
     """How the page calls a model: without the path of a folder, for a page is mailed.
 
     >>> shown_name("mistralai--Mistral-7B-v0.1")
     'mistralai/Mistral-7B-v0.1'
     """
-    key = model_key(model)
     return key if key.startswith("folder--") else key.replace("--", "/", 1)  # a folder's name may have more of them
 
 
-def gather(models: Sequence[str], *, workspace: Workspace) -> Gathered:
-    """The content of the page; writes nothing.
+def gather(shown: Shown) -> PageContent:
+    """The content of the page, and in `first["missing"]` what was looked for in vain; writes nothing.
 
     Raises:
         ChatbenchError: as `report`.
     """
     missing: list[str] = []
+    workspace = shown.workspace
     manifest, study = _study(workspace, missing)
-    runs = [_run(shown_name(model), workspace, missing) for model in models]
+    runs = [_run(key, workspace, missing) for key in shown.models]
     if scored := [run.table for run in runs if run.table is not None]:
         comparable(scored)
         _refuse_other_data(scored[0], manifest, workspace)
     held_out = _held_out(manifest, workspace, runs)
     known = {} if study is None else study.questions
     people = [] if study is None else [chat for chat in study.conversations if chat.question_id in set(held_out)]
-    of_runs = [each for run in runs for each in run.chats]
-    splits = {} if manifest is None else held_out_splits(workspace)
-    chats = report_chats(of_runs, study=study, held_out=splits, models=models, workspace=workspace)
+    chats = report_chats(
+        [each for run in runs for each in run.chats],
+        study=study,
+        held_out={} if manifest is None else held_out_splits(workspace),
+        models=shown.models,
+        workspace=workspace,
+    )
     compared = None
     if len(scored) > 1:
-        comparison = compare([run.model for run in runs if run.table], workspace=workspace, resampling=Resampling())
+        comparison = compare([run.name for run in runs if run.table], workspace=workspace, resampling=Resampling())
         compared = {**comparison_json(comparison), "notes": comparison_notes(comparison)}
     reference = published()
     first: Plain = {
-        "title": f"chatbench: {', '.join(run.model for run in runs)}",
+        "title": f"chatbench: {', '.join(run.name for run in runs)}",
         "study": "" if manifest is None else manifest.study_name,
         "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": metadata.version("chatbench"),
         "runs": [_run_values(run, people, workspace) for run in runs],
         "questions": [question_values(question_id, known.get(question_id)) for question_id in held_out],
         "accuracies": accuracy_values(
-            {model_key(run.model): run.scores for run in runs if run.scores is not None},
+            {run.key: run.scores for run in runs if run.scores is not None},
             {question_id: number for number, question_id in enumerate(held_out)},
         ),
         "published": {
@@ -209,8 +212,7 @@ def gather(models: Sequence[str], *, workspace: Workspace) -> Gathered:
         "chats": dict(chats.first),
         "missing": missing,
     }
-    count = sum(len(each.chats) for each in of_runs)
-    return Gathered(PageContent(str(first["title"]), first, chats.later), count, tuple(missing))
+    return PageContent(str(first["title"]), first, chats.later)
 
 
 def _study(workspace: Workspace, missing: list[str]) -> tuple[Manifest | None, Study | None]:
@@ -247,24 +249,24 @@ def _refuse_other_data(scored: ScoreTable, manifest: Manifest | None, workspace:
         )
 
 
-def _run(model: str, workspace: Workspace, missing: list[str]) -> Run:
-    key = model_key(model)
+def _run(key: str, workspace: Workspace, missing: list[str]) -> Run:
+    name = shown_name(key)
     if key not in (there := workspace.found_models()):
         raise ChatbenchError(
-            f"{workspace.results}: nothing of {model}",
+            f"{workspace.results}: nothing of {name}",
             expected=f"one of {', '.join(there)}",
-            fix=f"chatbench finetune {model}",
+            fix=f"chatbench finetune {name}",
         )
     table, scores = None, None
-    if (path := workspace.scores(model)).exists():
+    if (path := workspace.scores(key)).exists():
         table = read_score_table(path.parent, key)
-        scores = read_question_files(path.parent, key, f"chatbench eval-chatbench {model}")
+        scores = read_question_files(path.parent, key, f"chatbench eval-chatbench {name}")
     else:
-        missing.append(f"scores of {model}: chatbench eval-chatbench {model}")
-    chats = tuple(run_chats(model, workspace))
+        missing.append(f"scores of {name}: chatbench eval-chatbench {name}")
+    chats = tuple(run_chats(key, workspace))
     if not chats:
-        missing.append(f"simulated chats of {model}: chatbench simulate {model} --assistant SPEC")
-    return Run(model, table, scores, chats)
+        missing.append(f"simulated chats of {name}: chatbench simulate {name} --assistant SPEC")
+    return Run(key, table, scores, chats)
 
 
 def _held_out(manifest: Manifest | None, workspace: Workspace, runs: Sequence[Run]) -> list[str]:
@@ -283,12 +285,12 @@ def _run_values(run: Run, people: Sequence[Conversation], workspace: Workspace) 
     for each in run.chats:
         simulated.setdefault(each.source, []).extend(each.chats)
     return {
-        "key": model_key(run.model),
-        "name": run.model,
-        "scores": None if run.table is None else run_scores(run.table, workspace.scores(run.model)),
+        "key": run.key,
+        "name": run.name,
+        "scores": None if run.table is None else run_scores(run.table, workspace.scores(run.key)),
         "calibration": {} if run.scores is None else calibration_values(run.scores),
-        "perplexity": [] if run.table is not None else perplexities(run.model, workspace),
-        "curves": training_curves(run.model, workspace),
+        "perplexity": [] if run.table is not None else perplexities(run.key, workspace),
+        "curves": training_curves(run.key, workspace),
         "distributions": chat_distributions(people, simulated) if simulated else None,
         "terminations": terminations(simulated),
         "probabilities": answer_probabilities(simulated),

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.report.page import PageContent, render
-from chatbench.report.report import gather, shown_results
+from chatbench.report.report import Shown, gather
 
 FOLLOWED = ("scores", "ppl", "realism", "simulations")
 """Folders of results of which every file is followed; of models, only the logs of training."""
@@ -178,25 +178,19 @@ class _Answers(BaseHTTPRequestHandler):
         """Says nothing: the terminal is the reader's."""
 
 
-def view(
-    names: Sequence[str], *, results: Path, data: Path | None, port: int, open_browser: bool,
-    say: Callable[[str], None] = print,
-) -> None:  # fmt: skip
-    """Serves the page until Ctrl-C.
+def view(shown: Shown, *, port: int, open_browser: bool, say: Callable[[str], None] = print) -> None:
+    """Serves the page until Ctrl-C; where no model is named, those that come later join it.
 
     Args:
-        names: a results folder, or models; none: everything in `results`. Models that come later join a folder's page.
-        data: folder of prepared splits; None: `data` beside the results folder.
         port: 0 takes any free one.
 
     Raises:
         ChatbenchError: there are no results, or the port is taken.
     """
-    shown = shown_results(names, results=results, data=data)
-    live = live_page(names, results=results, data=data, place=shown.workspace.results)
-    with PageServer(live, port) as server:
+    models = ", ".join(shown.models)
+    with PageServer(live_page(shown), port) as server:
         try:
-            say(f"{', '.join(shown.models)}: {server.address} (only this machine; follows the run; Ctrl-C ends it)")
+            say(f"{models}: {server.address} (only this machine; follows the run; Ctrl-C ends it)")
             if open_browser:  # in a thread: a browser in the terminal would keep the server waiting
                 threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
             server.serve_forever()
@@ -204,14 +198,11 @@ def view(
             say("stopped")
 
 
-def live_page(
-    names: Sequence[str], *, results: Path, data: Path | None, place: Path, clock: Clock = time.monotonic
-) -> LivePage:
-    """The page of these results, with the version that it was built from in `FIRST.built`; `place` is followed."""
+def live_page(shown: Shown, clock: Clock = time.monotonic) -> LivePage:
+    """The page of these results, with the version that it was built from in `FIRST.built`."""
 
     def build(version: str) -> str:
-        shown = shown_results(names, results=results, data=data)
-        content = gather(shown.models, workspace=shown.workspace).content
+        content = gather(shown)
         return render(PageContent(content.title, {**content.first, "built": version}, content.later), live=True)
 
-    return LivePage(build, lambda: files_version(place), clock)
+    return LivePage(build, lambda: files_version(shown.workspace.results), clock)

@@ -65,16 +65,17 @@ def show(shown: Shown) -> list[ModelResults]:
         ChatbenchError: none is scored, or two are of different data, splits or protocol.
     """
     workspace = shown.workspace
-    scored = [key for key in shown.models if workspace.scores(key).exists()]
+    models = shown.models
+    scored = [key for key in models if workspace.scores(key).exists()]
     if not scored:
         raise ChatbenchError(
-            f"{workspace.results}: no scores of {', '.join(shown.models)}",
-            fix=f"chatbench eval-chatbench {shown.models[0]} --results {workspace.results}",
+            f"{workspace.results}: no scores of {', '.join(models)}",
+            fix=f"chatbench eval-chatbench {models[0]} --results {workspace.results}",
         )
     tables = [read_score_table(workspace.scores(key).parent, key) for key in scored]
     comparable(tables)
     found = [_results_of(key, table, workspace) for key, table in zip(scored, tables, strict=True)]
-    unscored = [f"{key}: not scored yet; chatbench eval-chatbench {key}" for key in shown.models if key not in scored]
+    unscored = [f"{key}: not scored yet; chatbench eval-chatbench {key}" for key in models if key not in scored]
     return [replace(found[0], missing=(*found[0].missing, *unscored)), *found[1:]]
 
 

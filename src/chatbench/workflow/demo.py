@@ -24,6 +24,7 @@ from chatbench.metrics.names import (
     PEOPLE,
     Predictor,
 )
+from chatbench.report.report import Shown
 from chatbench.report.report import report as write_page
 from chatbench.report.tables import print_tables
 from chatbench.sample.study import SampleSettings, write_sample
@@ -62,7 +63,7 @@ def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
         say("\n".join(truth_lines(shares, checks(report.table, shares))))
     say(f"\nHow realistic its chats are: chatbench realism tiny --data {workspace.data} --results {workspace.results}")
     say("\n" + "\n".join(report.lines()))
-    page = write_page(["tiny"], workspace=workspace, out=out / "report.html")
+    page = write_page(Shown(workspace, ("tiny",)), out / "report.html")
     say(f"\nThe scores, figures and all {page.chats:,} chats to look at: {page.path}")
     return report
 
