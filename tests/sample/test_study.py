@@ -11,7 +11,7 @@ import pytest
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import LETTERS, Message
 from chatbench.data.open_study import open_study
-from chatbench.sample.assistants import STRENGTHS, reply_to, scripted_reply, understand
+from chatbench.sample.assistants import STRENGTHS, reply_to, scripted_reply, strength_of, understand
 from chatbench.sample.people import STUDY_HABITS, chat, conveys_everything, draw_person
 from chatbench.sample.problems import LARGEST, Problem, all_templates, draw_problem
 from chatbench.sample.study import SampleSettings, make_sample, true_accuracy, write_sample
@@ -180,3 +180,23 @@ def test_assistants_alone_predict_user_ai_accuracy_badly() -> None:
 def test_too_many_questions_are_refused() -> None:
     with pytest.raises(ChatbenchError, match="--questions 5000"):
         SampleSettings(questions=5000)
+
+
+def test_assistants_of_stated_strength_lie_between_weak_and_strong_and_leave_the_others_alone() -> None:
+    names = ("scripted-weak", "scripted-0.4", "scripted-strong")
+    sample = make_sample(SampleSettings(questions=24, chats=4, seed=1, assistants=names)).study
+    usual = make_sample(SampleSettings(questions=24, chats=4, seed=1)).study
+    of_weak = [[c for c in study.conversations if c.assistant == "scripted-weak"] for study in (sample, usual)]
+
+    assert sample.assistants == tuple(sorted(names))
+    assert of_weak[0] == of_weak[1]
+    assert strength_of("scripted-1.0") == STRENGTHS["scripted-strong"]
+    assert strength_of("scripted-0.4").overlooks_not == pytest.approx(0.45 - 0.4 * 0.40)
+    replies = [scripted_reply("scripted-0.4", [Message("user", "hello")], seed) for seed in (1, 2)]
+    assert replies[0] == replies[1]  # it asks: nothing was understood
+
+
+@pytest.mark.parametrize("names", [(), ("scripted-2",), ("scripted-good",), ("scripted-0.5", "scripted-0.5")])
+def test_assistants_that_cannot_be_generated_are_refused(names: tuple[str, ...]) -> None:
+    with pytest.raises(ChatbenchError):
+        SampleSettings(assistants=names)

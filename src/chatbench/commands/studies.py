@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from chatbench.commands.options import Pilots, Seed, SkipBad, show
+from chatbench.commands.options import Pilots, Seed, SkipBad, names, show
 
 commands = typer.Typer()
 
@@ -35,6 +35,9 @@ def sample(
     study: Annotated[Path, typer.Argument(help="Folder to write, in the ChatBench layout.")],
     questions: Annotated[int, typer.Option(help="Number of questions.")] = 120,
     chats: Annotated[int, typer.Option(help="Conversations per question and assistant.")] = 10,
+    assistants: Annotated[
+        str, typer.Option(metavar="NAME,NAME...", help="strong, weak, or 0..1 between weak and strong, e.g. 0.5.")
+    ] = "strong,weak",
     seed: Seed = 0,
 ) -> None:
     """Generate the sample study, whose truth is known.
@@ -46,7 +49,8 @@ def sample(
     from chatbench.data.open_study import summarise, summary_text
     from chatbench.sample.study import SampleSettings, write_sample
 
-    show(summary_text(summarise(write_sample(study, SampleSettings(questions, chats, seed)).study)))
+    scripted = tuple(f"scripted-{name}" for name in names(assistants))
+    show(summary_text(summarise(write_sample(study, SampleSettings(questions, chats, seed, scripted)).study)))
 
 
 @commands.command("check-study")

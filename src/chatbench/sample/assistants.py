@@ -1,4 +1,4 @@
-"""Two scripted assistants that solve a problem from what the user wrote, and nothing else.
+"""Scripted assistants that solve a problem from what the user wrote, and nothing else: strong, weak, or in between.
 
 They look for the numbers and the question in the user's messages. What the user left out costs accuracy: a missing
 fact is asked for (or, by the weak one, guessed), a missing catch goes unnoticed and leads to the trap. Both slip in
@@ -8,11 +8,13 @@ that was given the options names the option at which it arrives.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache, lru_cache
 from random import Random
+from typing import Any
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message
@@ -41,6 +43,41 @@ STRENGTHS: Mapping[str, Strength] = {
     "scripted-strong": Strength(0.02, 0.03, 0.10, 0.02, 0.05, 0.0, explains=True),
     "scripted-weak": Strength(0.06, 0.05, 0.26, 0.06, 0.45, 0.4, explains=False),
 }
+
+
+def strength_of(name: str) -> Strength:
+    """Of `scripted-strong`, `scripted-weak`, or `scripted-X`, X in 0..1 of the way from weak (0) to strong (1).
+
+    >>> round(strength_of("scripted-0.5").slip, 9)
+    0.04
+
+    Raises:
+        ChatbenchError: no scripted assistant has this name.
+    """
+    if name in STRENGTHS:
+        return STRENGTHS[name]
+    share = share_of(name)
+    weak, strong = astuple(STRENGTHS["scripted-weak"]), astuple(STRENGTHS["scripted-strong"])
+    between = [(1 - share) * low + share * high for low, high in zip(weak[:-1], strong[:-1], strict=True)]
+    values: list[Any] = [*between, share >= 0.5]
+    return Strength(*values)
+
+
+def share_of(name: str) -> float:
+    """How far an assistant is from weak (0) to strong (1).
+
+    Raises:
+        ChatbenchError: no scripted assistant has this name.
+    """
+    try:
+        share = {"scripted-weak": 0.0, "scripted-strong": 1.0}.get(name)
+        share = float(name.removeprefix("scripted-")) if share is None else share
+    except ValueError:
+        share = math.nan
+    if not (name.startswith("scripted-") and 0 <= share <= 1):
+        expected = f"{', '.join(STRENGTHS)}, or scripted-X with X in 0..1, such as scripted-0.5"
+        raise ChatbenchError(f"no scripted assistant {name!r}", expected=expected)
+    return share
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +194,7 @@ def reply_to(name: str, user_messages: Sequence[str], rng: Random) -> AssistantT
     Raises:
         ChatbenchError: no scripted assistant has this name.
     """
-    strength = STRENGTHS.get(name)
-    if strength is None:
-        raise ChatbenchError(f"no scripted assistant {name!r}", expected=f"one of {', '.join(STRENGTHS)}")
+    strength = strength_of(name)
     text = "\n".join(user_messages)
     understanding = understand(text)
     if understanding is None:

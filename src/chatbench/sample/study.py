@@ -23,7 +23,7 @@ from chatbench.core.files import write_json, write_text
 from chatbench.core.records import LETTERS, AiAloneScore, Answer, Conversation, Question, Study
 from chatbench.core.texts import csv_text
 from chatbench.data.tables import conversation_id
-from chatbench.sample.assistants import STRENGTHS, reply_to
+from chatbench.sample.assistants import STRENGTHS, reply_to, share_of
 from chatbench.sample.people import STUDY_HABITS, Chat, Person, answer_alone, chance_alone, chat, draw_person
 from chatbench.sample.problems import SUBSETS, Problem, Template, all_templates, draw_problem
 
@@ -177,6 +177,7 @@ class SampleSettings:
     questions: int = 120
     chats: int = 10
     seed: int = 0
+    assistants: tuple[str, ...] = tuple(STRENGTHS)
 
     def __post_init__(self) -> None:
         if not 4 <= self.questions <= len(list(all_templates())):
@@ -185,6 +186,10 @@ class SampleSettings:
             )  # fmt: skip
         if self.chats < 1:
             raise ChatbenchError(f"--chats {self.chats}", expected="at least 1")
+        if not self.assistants or len(set(self.assistants)) < len(self.assistants):
+            raise ChatbenchError(f"--assistants {', '.join(self.assistants)}", expected="different assistants")
+        for name in self.assistants:
+            share_of(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +219,7 @@ def make_sample(settings: SampleSettings) -> SampleStudy:
     people: dict[str, Person] = {}
     answers: list[Answer] = []
     conversations: list[Conversation] = []
-    for assistant in STRENGTHS:
+    for assistant in settings.assistants:
         rng = Random(f"sample study {settings.seed} people of {assistant}")
         for round_number in range(settings.chats):
             condition = "answer-first" if round_number % 2 else "direct-to-AI"
@@ -317,7 +322,7 @@ def _ai_alone(problems: Sequence[Problem], settings: SampleSettings) -> list[AiA
     return [
         AiAloneScore(problem.question.id, assistant, method, AI_ALONE_SAMPLES, correct / AI_ALONE_SAMPLES, invalid)
         for problem in problems
-        for assistant in STRENGTHS
+        for assistant in settings.assistants
         for method in ("letter_only_zero_shot", "letter_only_few_shot", "free_text")
         for correct, invalid in [_samples(problem, assistant, method, rng)]
     ]
@@ -325,8 +330,8 @@ def _ai_alone(problems: Sequence[Problem], settings: SampleSettings) -> list[AiA
 
 def letter_only_chance(problem: Problem, assistant: str, method: str) -> float:
     """Probability of the right letter without working: falls with steps, size and negation; four shots add 0.06."""
-    strong = assistant == "scripted-strong"
-    chance = (0.82 if strong else 0.60) + (0.06 if method.endswith("few_shot") else 0.0)
+    share = share_of(assistant)
+    chance = 0.82 * share + 0.60 * (1 - share) + (0.06 if method.endswith("few_shot") else 0.0)
     chance -= 0.16 * (problem.steps - 1) + 0.18 * (problem.size > 100) + 0.15 * bool(problem.template.ask.negates)
     return min(0.98, max(0.12, chance))
 

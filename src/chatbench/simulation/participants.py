@@ -16,6 +16,7 @@ template, or in the plain-text form where it has none.
 The assistants, each as [NAME=]KIND:ARGUMENT:
 
     scripted:strong, scripted:weak, scripted:all     the scripted assistants of the sample study
+    scripted:X                                       one in between, 0 (weak) to 1 (strong)
     replay:ASSISTANT, replay:all                     recorded responses of one of the study's assistants, or of each
     local:FOLDER_OR_HUB_ID                           a language model on this machine
     openai:MODEL[@BASE_URL][#NAME_OF_KEY_VARIABLE]   a model behind an OpenAI-compatible endpoint
@@ -95,12 +96,27 @@ def _specs(text: str, recorded: Sequence[str]) -> list[AssistantSpec]:
     if argument == "all" and name is None and known:
         return [AssistantSpec(each, kind, each) for each in known]
     chosen = argument if kind == "replay" else f"scripted-{argument}"
-    if chosen not in known:
-        has = "strong, weak or all" if kind == "scripted" else ", ".join(known) or "no recorded chats in this study"
+    if chosen not in known and not (kind == "scripted" and is_scripted(chosen)):
+        has = (
+            "strong, weak, all, or a number in 0..1"
+            if kind == "scripted"
+            else ", ".join(known) or "no recorded chats in this study"
+        )
         raise ChatbenchError(
             f"--assistant {text!r}: no assistant {argument!r} (NAME= goes with one only)", expected=has
         )
     return [AssistantSpec(name or chosen, kind, chosen)]
+
+
+def is_scripted(name: str) -> bool:
+    """Whether a scripted assistant has this name."""
+    from chatbench.sample.assistants import share_of
+
+    try:
+        share_of(name)
+    except ChatbenchError:
+        return False
+    return True
 
 
 def open_assistant(

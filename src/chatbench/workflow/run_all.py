@@ -30,7 +30,7 @@ from chatbench.report.tables import write_markdown
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.eval_ppl import eval_ppl
 from chatbench.scoring.score_table import ScoreTable
-from chatbench.simulation.participants import SCRIPTED
+from chatbench.simulation.participants import is_scripted
 from chatbench.simulation.simulate import ChatSettings, simulate
 from chatbench.training.finetune import finetune
 
@@ -238,6 +238,6 @@ def default_assistants(study: Study) -> tuple[str, ...]:
     names = sorted({conversation.assistant for conversation in study.conversations})
     if not names:
         raise ChatbenchError(f"study {study.name}: no chats", fix="name an assistant: --assistant SPEC")
-    if set(names) <= set(SCRIPTED):
+    if all(map(is_scripted, names)):
         return tuple(f"scripted:{name.removeprefix('scripted-')}" for name in names)
     return ("replay:all",)

@@ -1,0 +1,184 @@
+r"""How large a study has to be: people, questions and answers a person, without a simulator and with one.
+
+Single answers (1 right, 0 wrong) vary by question, by person and by chance, y = mu + a(q) + b(p) + e. With n people who
+answer m random ones of Q questions, which the simulator simulates all, the variance of the estimate is
+
+    V(n) = P/n + E/(n m) + A (1/(n m) + 1/Q) - R/(n m),      R = rho^2 (A + P + E),
+
+A, P, E the variances by question, by person and of the rest, rho the simulator's PPI correlation (0 without one): it
+knows of questions only, so R is at most A, and it cannot help with people, nor with which Q questions there are. Two
+assistants whose people answer random ones of the same questions: V(difference) = 2 (V(n) - A/Q).
+
+Half-width: z V^(1/2); power to tell two assistants d apart: Phi(d / V^(1/2) - z). n is large enough for the normal.
+
+People who answered can train the simulator or correct it, not both. The more it was trained on, the more it knows: R
+grows as R(t) = A t / (t + h) with t people, h from the measured correlation and the people behind it (one person more
+matters less and less, and nobody knows more of a question than its accuracy). That is an assumption, not a finding.
+
+Sources: Broska, Howes and van Loon 2025 (power of mixed-subjects designs); arXiv 2510.11408 (dividing people between
+training and correction); Gao and Owen 2017 (moment estimates of crossed effects).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import Answer, Study
+from chatbench.metrics.agreement import Undefined
+from chatbench.metrics.estimates import NORMAL_95
+from chatbench.metrics.uncertainty import variance_components
+
+MOST_PEOPLE = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Components:
+    """Variances of single answers by question, by person, and of the rest."""
+
+    question: float
+    person: float
+    rest: float
+
+    def __post_init__(self) -> None:
+        if min(self.question, self.person, self.rest) < 0 or self.total <= 0:
+            stated = f"{self.question:g},{self.person:g},{self.rest:g}"
+            raise ChatbenchError(f"--components {stated}", expected="variances of 0 or more, such as 0.04,0.01,0.17")
+
+    @property
+    def total(self) -> float:
+        return self.question + self.person + self.rest
+
+
+def components_of(study: Study) -> Components | Undefined:
+    """Of the study's user-AI answers, within assistants, averaged by answers; negative estimates count as 0."""
+    found: list[tuple[int, tuple[float, float, float]]] = []
+    reason = Undefined("the study has no answers with an assistant")
+    for assistant in study.assistants:
+        answers = [a for a in study.answers if a.kind == "user-AI" and a.assistant == assistant]
+        components = variance_components(_by_person(answers))
+        if isinstance(components, Undefined):
+            reason = Undefined(f"{assistant}: nobody answered twice, or no question was answered twice")
+        else:
+            found.append((len(answers), components))
+    if not found:
+        return reason
+    weights = [count for count, _ in found]
+    question, person, rest = np.average([each for _, each in found], axis=0, weights=weights)
+    return Components(max(0.0, float(question)), max(0.0, float(person)), max(0.0, float(rest)))
+
+
+def _by_person(answers: Sequence[Answer]) -> list[tuple[np.ndarray, np.ndarray]]:
+    place = {question: at for at, question in enumerate(sorted({answer.question_id for answer in answers}))}
+    people: dict[str, list[Answer]] = {}
+    for number, answer in enumerate(answers):
+        people.setdefault(answer.worker_id or f"nobody {number}", []).append(answer)
+    return [
+        (np.array([place[a.question_id] for a in each], dtype=np.int64), np.array([float(a.correct) for a in each]))
+        for each in people.values()
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """What a study is like beside its number of people; `correlation` is the PPI correlation of its simulator, or 0."""
+
+    components: Components
+    questions: int
+    answers_per_person: int = 5
+    correlation: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("questions", 2), ("answers_per_person", 1)):
+            if getattr(self, name) < least:
+                raise ChatbenchError(f"--{name.replace('_', '-')} {getattr(self, name)}", expected=f"at least {least}")
+        if self.answers_per_person > self.questions:
+            raise ChatbenchError(
+                f"{self.answers_per_person} answers a person of {self.questions} questions",
+                expected="no more answers than questions",
+            )
+        if not 0 <= self.correlation <= 1:
+            raise ChatbenchError(f"--correlation {self.correlation}", expected="0..1, as chatbench estimate prints it")
+
+    @property
+    def known(self) -> float:
+        """R: the variance of single answers that the simulator explains."""
+        return min(self.correlation**2 * self.components.total, self.components.question)
+
+    def variance(self, people: float, *, difference: bool = False) -> float:
+        """Of the estimate for one assistant, or of the difference of two with so many people each."""
+        c, answers = self.components, people * self.answers_per_person
+        chance = c.person / people + (c.rest + c.question - self.known) / answers
+        return 2 * chance if difference else chance + c.question / self.questions
+
+    def half_width(self, people: float) -> float:
+        """Of the 95 % interval for one assistant."""
+        return NORMAL_95 * math.sqrt(self.variance(people))
+
+    def power(self, people: float, difference: float) -> float:
+        """Chance that the 95 % interval of the difference excludes 0."""
+        from scipy.stats import norm  # type: ignore[import-untyped]  # late, and has no types
+
+        apart = abs(difference) / math.sqrt(self.variance(people, difference=True))
+        return float(norm.cdf(apart - NORMAL_95) + norm.cdf(-apart - NORMAL_95))
+
+    def people_for_half_width(self, wanted: float) -> int | Undefined:
+        """Fewest people for a half-width; none suffices where the questions are too few."""
+        if not 0 < wanted < 1:
+            raise ChatbenchError(f"--half-width {wanted}", expected="a share between 0 and 1, such as 0.05")
+        least = NORMAL_95**2 * self.components.question / wanted**2
+        if self.questions <= least:
+            return Undefined(
+                f"{self.questions} questions are too few for ±{wanted:g}: more than {least:.0f} are needed"
+            )
+        return self._fewest(wanted**2 / NORMAL_95**2 - self.components.question / self.questions)
+
+    def people_for_power(self, difference: float, power: float) -> int:
+        """Fewest people per assistant to tell two that are `difference` apart."""
+        from scipy.stats import norm
+
+        if not 0 < difference < 1 or not 0.05 < power < 1:
+            raise ChatbenchError(f"--difference {difference} --power {power}", expected="shares, such as 0.1 and 0.8")
+        return self._fewest((difference / (NORMAL_95 + float(norm.ppf(power)))) ** 2 / 2)
+
+    def _fewest(self, chance: float) -> int:
+        one = self.variance(1, difference=True) / 2
+        return max(2, math.ceil(one / chance - 1e-9))
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """So many people train the simulator and so many correct it; `half_width` is what they reach together."""
+
+    training: int
+    correction: int
+    half_width: float
+
+
+def divide(design: Design, people: int, trained_on: int) -> tuple[Division, Division]:
+    """The best division of new people between training and correction, and all of them in correction.
+
+    Args:
+        trained_on: people behind the measured correlation; the new ones come on top.
+    """
+    if people < 2 or trained_on < 1 or design.correlation <= 0:
+        raise ChatbenchError(
+            f"--people {people} --trained-on {trained_on} --correlation {design.correlation:g} to divide",
+            expected="at least 2 people, and a measured simulator: its correlation, and on how many it was trained",
+        )
+    most = design.components.question
+    half = trained_on * (most / design.known - 1) if most > 0 else 0.0
+
+    def division(training: int) -> Division:
+        known = most * (trained_on + training) / (trained_on + training + half) if most > 0 else 0.0
+        then = Design(
+            design.components, design.questions, design.answers_per_person,
+            min(1.0, math.sqrt(known / design.components.total)),
+        )  # fmt: skip
+        return Division(training, people - training, then.half_width(people - training))
+
+    return min(map(division, range(people - 1)), key=lambda each: each.half_width), division(0)
