@@ -49,7 +49,7 @@ def made_up_prompts(questions: int, simulated: int, human: int, seed: int) -> Pr
 def shared(prompts: Prompts) -> list[list[float]]:
     """BLEU, ROUGE-1, ROUGE-2 and ROUGE-L of each question, as eval-chatbench computes them."""
     scored = [overlap(simulated, human) for simulated, human in prompts]
-    return [[each.bleu, each.rouge1, each.rouge2, each.rouge_l] for each in scored]
+    return [[each.bleu, each.rouge1, each.rouge2, each.rougeL] for each in scored]
 
 
 def pair_by_pair(prompts: Prompts) -> list[list[float]]:

@@ -16,20 +16,21 @@ from chatbench.metrics.agreement import (
     Value,
     agreement,
     batch_agreement,
-    calibration_error,
     mean_value,
-    pearson,
 )
 
 
-def scores(human: list[float], simulated: list[float]) -> dict[str, Value]:
-    pairs = enumerate(zip(human, simulated, strict=True))
-    return agreement([QuestionAccuracy(f"q{i}", "gpt", h, s, n_human=10, n_simulated=10) for i, (h, s) in pairs])
+def pearson(human: list[float], simulated: list[float]) -> Value:
+    return agreement(human, simulated)["pearson"]
+
+
+def calibration_error(human: list[float], simulated: list[float]) -> Value:
+    return agreement(human, simulated)["ece"]
 
 
 def test_metrics_of_four_questions_worked_by_hand() -> None:
     # Deviations: human -.3 -.1 .1 .3, simulated -.25 .25 -.25 .25: r = .1 / sqrt(.2 * .25). Differences 0 .3 -.4 -.1.
-    found = scores([0.2, 0.4, 0.6, 0.8], [0.2, 0.7, 0.2, 0.7])
+    found = agreement([0.2, 0.4, 0.6, 0.8], [0.2, 0.7, 0.2, 0.7])
 
     assert found["pearson"] == pytest.approx(0.1 / (0.2 * 0.25) ** 0.5)
     assert found["mae"] == pytest.approx(0.8 / 4)
@@ -44,16 +45,15 @@ def test_correlations_equal_scipys_with_ties() -> None:
     draw = random.Random(5)
     human = [draw.randint(0, 9) / 9 for _ in range(60)]
     simulated = [draw.randint(0, 10) / 10 for _ in range(60)]
-    found = scores(human, simulated)
+    found = agreement(human, simulated)
 
     assert found["pearson"] == pytest.approx(float(stats.pearsonr(human, simulated).statistic))
     assert found["spearman"] == pytest.approx(float(stats.spearmanr(human, simulated).statistic))
-    assert pearson(human, simulated) == found["pearson"]
 
 
 def test_a_constant_side_has_no_correlation_but_an_error() -> None:
     # 0.1 is not exact in binary: a test for zero variance would divide noise by noise here.
-    found = scores([0.2, 0.4, 0.9], [0.1, 0.1, 0.1])
+    found = agreement([0.2, 0.4, 0.9], [0.1, 0.1, 0.1])
 
     assert found["pearson"] == found["spearman"] == Undefined("the prediction is the same for every question")
     assert found["mae"] == pytest.approx(0.4)
@@ -61,12 +61,13 @@ def test_a_constant_side_has_no_correlation_but_an_error() -> None:
 
 
 def test_two_questions_always_lie_on_a_line_so_their_correlation_is_undefined() -> None:
-    assert scores([0.1, 0.2], [0.5, 0.9])["spearman"] == pearson([0.1, 0.2], [0.5, 0.9])
-    assert pearson([0.1, 0.2], [0.5, 0.9]) == Undefined("2 questions, 3 are needed")
+    found = agreement([0.1, 0.2], [0.5, 0.9])
+
+    assert found["pearson"] == found["spearman"] == Undefined("2 questions, 3 are needed")
 
 
 def test_no_question_gives_reasons_and_no_number() -> None:
-    found = scores([], [])
+    found = agreement([], [])
 
     assert set(found) == set(METRICS)
     assert found["pearson"] == Undefined("0 questions, 3 are needed")
@@ -107,16 +108,16 @@ def test_calibration_error_of_two_bins_worked_by_hand() -> None:
     # Bin of 0.2 (three questions): mean simulated 0.2, human (0 + 0.4 + 0.5) / 3 = 0.3. Bin of 1 (one): 1 against 0.6.
     # 3/4 * 0.1 + 1/4 * 0.4; the mean absolute error is (0.2 + 0.2 + 0.3 + 0.4) / 4, since nothing cancels there.
     human, simulated = [0.0, 0.4, 0.5, 0.6], [0.2, 0.2, 0.2, 1.0]
-    found = scores(human, simulated)
+    found = agreement(human, simulated)
 
-    assert found["ece"] == calibration_error(human, simulated) == pytest.approx(0.175)
+    assert found["ece"] == pytest.approx(0.175)
     assert found["mae"] == pytest.approx(0.275)
 
 
 def test_calibration_error_lies_between_bias_and_mean_absolute_error() -> None:
     draw = random.Random(9)
     for _ in range(100):
-        found = scores([draw.randint(0, 9) / 9 for _ in range(20)], [draw.randint(0, 10) / 10 for _ in range(20)])
+        found = agreement([draw.randint(0, 9) / 9 for _ in range(20)], [draw.randint(0, 10) / 10 for _ in range(20)])
         assert abs(found["bias"]) - 1e-12 <= found["ece"] <= found["mae"] + 1e-12  # type: ignore[arg-type, operator]
 
 
@@ -133,7 +134,7 @@ def one_by_one(human: Array, simulated: Array, weights: Array) -> dict[str, Valu
 
     drawn = np.repeat(np.arange(len(human)), weights.astype(int))
     h, s = human[drawn], simulated[drawn]
-    found = scores(h.tolist(), s.tolist())
+    found = agreement(h.tolist(), s.tolist())
     correlations = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}
     return found | {m: float(r(h, s).statistic) for m, r in correlations.items() if isinstance(found[m], float)}
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from decimal import Decimal
 
 import pytest
 
 from chatbench.core.records import Question
-from chatbench.metrics.first_prompts import NumberCopy, content_words, number_copy, numbers, restates
+from chatbench.metrics.first_prompts import content_words, number_copy, numbers, restates
 
 PENS = Question(
     id="q1",
@@ -55,14 +56,14 @@ def test_counts_of_a_copy_an_omission_an_invention_and_a_greeting() -> None:
         "hi, can you help?",
     ]
 
-    assert number_copy(prompts, PENS) == NumberCopy(prompts=4, restatements=3, complete=1, with_number=3, no_foreign=2)
+    assert number_copy(prompts, PENS) == Counter(prompts=4, restatements=3, complete=1, with_number=3, no_foreign=2)
 
 
 def test_numbers_of_the_options_are_not_foreign() -> None:
-    assert number_copy(["is it 24 or 60"], PENS).no_foreign == 1
+    assert number_copy(["is it 24 or 60"], PENS)["no_foreign"] == 1
 
 
 def test_a_question_without_numbers_says_nothing_about_copying() -> None:
     moral = Question("q2", "s", "Is it wrong to lie?", ("1", "2", "3", "4"), "A")
 
-    assert number_copy(["Is it wrong to lie?"], moral) == NumberCopy()
+    assert number_copy(["Is it wrong to lie?"], moral) == Counter()

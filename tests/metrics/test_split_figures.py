@@ -20,7 +20,7 @@ from chatbench.core.records import (
 from chatbench.metrics.agreement import Undefined, Value
 from chatbench.metrics.first_prompts import human_overlap
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
-from chatbench.metrics.pairs import Simulation, accuracy_pairs
+from chatbench.metrics.pairs import Simulation, human_outcomes, pair_up, predictions, scored_pairs
 from chatbench.metrics.split_metrics import split_metrics
 
 TRAIN, TEST = {"q0"}, {"q1", "q2", "q3"}
@@ -163,7 +163,10 @@ def test_only_cells_with_all_their_chats_are_scored_and_baselines_follow() -> No
 def test_a_broken_endpoint_is_no_answer_but_a_silent_simulator_is_an_invalid_one() -> None:
     chats = [*simulated("q1", "strong", "A"), failed("q1", "strong", 1, "endpoint down")]
     silent = [*simulated("q2", "strong", "A"), failed("q2", "strong", 1, EMPTY_TURN)]
-    pairs = accuracy_pairs(STUDY, TEST, Simulation(FINE_TUNED, (*chats, *silent), conversations=2))
+    simulation = Simulation(FINE_TUNED, (*chats, *silent), conversations=2)
+    human = predictions(human_outcomes(STUDY, TEST))
+    scored = {pair: human[pair] for pair in sorted(scored_pairs(STUDY, TEST, simulation))}
+    pairs = pair_up(scored, predictions(simulation.outcomes(STUDY)))
 
     assert [(p.question_id, p.simulated, p.n_simulated) for p in pairs] == [("q1", 1.0, 1), ("q2", 0.5, 2)]
     assert [(p.human, p.n_human) for p in pairs] == [(1.0, 4), (0.5, 4)]

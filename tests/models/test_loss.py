@@ -16,7 +16,7 @@ from tests.support.tiny_models import (
 )
 
 from chatbench.data.examples import ExampleRow
-from chatbench.metrics.perplexity import corpus_perplexity
+from chatbench.metrics.perplexity import summarise
 from chatbench.models.loss import padded_batch
 from chatbench.protocol.plain_text import EncodedExample
 
@@ -60,7 +60,7 @@ def test_losses_equal_a_slow_computation_token_by_token(architecture: Architectu
     assert [loss.nats for loss in losses] == pytest.approx(slow, rel=1e-6)
     tokens = sum(len(tokenizer.encode(row.completion)) for row in rows)
     assert sum(loss.tokens for loss in losses) == tokens
-    assert corpus_perplexity(losses) == pytest.approx(math.exp(sum(slow) / tokens), rel=1e-6)
+    assert summarise(losses).perplexity == pytest.approx(math.exp(sum(slow) / tokens), rel=1e-6)
     assert [loss.utf8_bytes for loss in losses] == [len(row.completion.encode()) for row in rows]
 
 

@@ -12,7 +12,7 @@ from tests.support.tiny_models import save_tiny_model, score_examples
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.perplexity import corpus_perplexity
+from chatbench.metrics.perplexity import summarise
 from chatbench.models.loading import load
 from chatbench.scoring.eval_ppl import eval_ppl
 from chatbench.training.finetune import finetune
@@ -60,7 +60,7 @@ def test_the_file_holds_the_perplexity_of_both_models_and_of_each_kind(trained: 
     ):
         loaded = load(source, device="cpu")
         assert found.perplexity == pytest.approx(
-            corpus_perplexity(score_examples(loaded.model, loaded.tokenizer, rows))
+            summarise(score_examples(loaded.model, loaded.tokenizer, rows)).perplexity
         )
     assert scored[1].finetuned.perplexity < scored[1].base.perplexity
     content = json.loads((trained / "results/ppl/small/split_1.json").read_text())

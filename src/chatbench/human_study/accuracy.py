@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from chatbench.core.records import Study
-from chatbench.metrics.agreement import Undefined, Value, mean_value, pearson
+from chatbench.metrics.agreement import Undefined, Value, agreement, mean_value
 from chatbench.metrics.estimates import NORMAL_95, standard_deviation
 from chatbench.metrics.names import EVERY_ASSISTANT, USER_ALONE, ai_alone
 
@@ -225,7 +225,7 @@ def _correlation(
     method: str, assistant: str, condition: str, points: Sequence[tuple[str, float, float]]
 ) -> CorrelationRow:
     questions = len({question_id for question_id, _, _ in points})
-    r = pearson([human for _, human, _ in points], [alone for _, _, alone in points])
+    r = agreement([human for _, human, _ in points], [alone for _, _, alone in points])["pearson"]
     interval: tuple[float, float] | Undefined
     if isinstance(r, Undefined):
         interval = r

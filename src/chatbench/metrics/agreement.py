@@ -10,8 +10,14 @@ constant) is `Undefined` with its reason, never a number and never NaN.
 | `spearman` | Pearson's of the ranks, ties sharing their mean rank |
 | `mae`, `rmse` | mean of abs(s - h), root of the mean of (s - h)^2, 0..1 |
 | `bias` | mean of s - h, -1..1: positive where the simulator is too often right |
-| `ece` | expected calibration error, 0..1 (`calibration_error`) |
+| `ece` | expected calibration error, 0..1: how far off simulated accuracy is on average, bin by bin |
 | `accuracy` | mean of s |
+
+The calibration error is the sum over bins of (pairs in bin / pairs) * abs(mean simulated - mean human); a pair is put
+into a bin by its simulated accuracy, in `CALIBRATION_BINS` equally wide bins. Always abs(bias) <= ECE <= MAE. It
+depends on the bins; errors of opposite sign in one bin cancel; with few pairs in a bin it is too large, because chance
+differences do not cancel; and it says nothing about telling questions apart (the constant mean of people has an ECE
+near 0).
 
 `batch_agreement` computes them for many replicates at once. A replicate is a row of weights over the same pairs, and
 maybe of resampled accuracies: a pair that was drawn twice has weight 2, one that was not drawn weight 0. There NaN
@@ -105,54 +111,26 @@ class QuestionAccuracy:
             )
 
 
-def agreement(pairs: Sequence[QuestionAccuracy]) -> dict[str, Value]:
-    """Every metric over the pairs, by name (`METRICS`); pairs of several assistants together give the pooled metric."""
-    if not pairs:
-        return {**dict.fromkeys(METRICS, NO_QUESTION), **dict.fromkeys(CORRELATIONS, pearson([], []))}
-    human, simulated = [pair.human for pair in pairs], [pair.simulated for pair in pairs]
-    found = batch_agreement(np.array([human]), np.array([simulated]), np.ones((1, len(pairs))))
-    values: dict[str, Value] = {metric: float(row[0]) for metric, row in found.items()}
-    return values | {metric: _correlation(float(found[metric][0]), human, simulated) for metric in CORRELATIONS}
+def agreement(human: Sequence[float], simulated: Sequence[float]) -> dict[str, Value]:
+    """Every metric over the pairs, by name (`METRICS`); pairs of several assistants together give the pooled metric.
 
-
-def pearson(human: Sequence[float], simulated: Sequence[float]) -> Value:
-    """Pearson correlation, -1..1; undefined under 3 questions and where either side is constant.
-
-    >>> pearson([0.0, 0.5, 1.0], [0.2, 0.2, 0.2])
+    >>> agreement([0.0, 0.5, 1.0], [0.2, 0.2, 0.2])["pearson"]
     Undefined(reason='the prediction is the same for every question')
-    """
-    ones = np.ones((1, len(human)))
-    return _correlation(
-        float(weighted_correlation(np.array([human]), np.array([simulated]), ones)[0]), human, simulated
-    )
-
-
-def _correlation(r: float, human: Sequence[float], simulated: Sequence[float]) -> Value:
-    """A correlation, or why it does not exist."""
-    if len(human) < MIN_QUESTIONS:
-        return Undefined(f"{len(human)} questions, {MIN_QUESTIONS} are needed")
-    if not math.isnan(r):
-        return r
-    constant = "the prediction" if np.var(simulated) <= CONSTANT_BELOW else "human accuracy"
-    return Undefined(f"{constant} is the same for every question")
-
-
-def calibration_error(human: Sequence[float], simulated: Sequence[float]) -> Value:
-    r"""Expected calibration error: how far off simulated accuracy is on average, bin by bin, 0..1.
-
-    Sum over bins of (questions in bin / questions) * |mean simulated - mean human|; a question is binned by its
-    simulated accuracy, in `CALIBRATION_BINS` equally wide bins. Always |bias| <= ECE <= MAE. Its weaknesses: it depends
-    on the bins; errors of opposite sign in one bin cancel; with few questions in a bin it is too large, because chance
-    differences do not cancel; and it says nothing about telling questions apart (the constant mean of people has an ECE
-    near 0).
-
-    >>> round(calibration_error([1.0, 0.5, 0.0], [0.55, 0.55, 0.0]), 3)  # two bins: (2 * |0.55 - 0.75| + 0) / 3
+    >>> round(agreement([1.0, 0.5, 0.0], [0.55, 0.55, 0.0])["ece"], 3)  # two bins: (2 * |0.55 - 0.75| + 0) / 3
     0.133
     """
+    few = Undefined(f"{len(human)} questions, {MIN_QUESTIONS} are needed")
     if not len(human):
-        return NO_QUESTION
-    h, s = np.array([human]), np.array([simulated])
-    return float(_calibration_sums(s - h, s, np.ones_like(h))[0]) / len(human)
+        return {**dict.fromkeys(METRICS, NO_QUESTION), **dict.fromkeys(CORRELATIONS, few)}
+    found = batch_agreement(np.array([human]), np.array([simulated]), np.ones((1, len(human))))
+    values: dict[str, Value] = {metric: float(row[0]) for metric, row in found.items()}
+    for metric in CORRELATIONS:
+        if len(human) < MIN_QUESTIONS:
+            values[metric] = few
+        elif math.isnan(found[metric][0]):
+            constant = "the prediction" if np.var(simulated) <= CONSTANT_BELOW else "human accuracy"
+            values[metric] = Undefined(f"{constant} is the same for every question")
+    return values
 
 
 def calibration_bin(predicted: Array | float) -> NDArray[np.int64]:
@@ -180,6 +158,8 @@ def batch_agreement(human: Array, simulated: Array, weights: Array) -> dict[str,
     with np.errstate(invalid="ignore", divide="ignore"):  # a replicate that drew no pair is 0/0 = NaN
         total = weights.sum(axis=1)
         difference = simulated - human
+        weighted = weights * difference
+        bins = np.broadcast_to(calibration_bin(simulated), weighted.shape)
         return {
             "pearson": weighted_correlation(human, simulated, weights),
             "spearman": weighted_correlation(
@@ -187,8 +167,8 @@ def batch_agreement(human: Array, simulated: Array, weights: Array) -> dict[str,
             ),
             "mae": (weights * np.abs(difference)).sum(axis=1) / total,
             "rmse": np.sqrt((weights * difference**2).sum(axis=1) / total),
-            "bias": (weights * difference).sum(axis=1) / total,
-            "ece": _calibration_sums(difference, simulated, weights) / total,
+            "bias": weighted.sum(axis=1) / total,
+            "ece": np.abs(_row_sums(bins, weighted, CALIBRATION_BINS)).sum(axis=1) / total,
             "accuracy": (weights * simulated).sum(axis=1) / total,
         }
 
@@ -225,13 +205,6 @@ def weighted_ranks(values: Array, weights: Array) -> Array:
 def _middle(in_group: Array) -> Array:
     """Mean rank within groups that follow each other, from the weight in each."""
     return np.asarray(np.cumsum(in_group, axis=1) - in_group + (in_group + 1) / 2)
-
-
-def _calibration_sums(difference: Array, simulated: Array, weights: Array) -> Array:
-    """Shape (replicates,): sum over bins of |weighted sum of simulated - human|."""
-    weighted = weights * difference
-    bins = np.broadcast_to(calibration_bin(simulated), weighted.shape)
-    return np.asarray(np.abs(_row_sums(bins, weighted, CALIBRATION_BINS)).sum(axis=1))
 
 
 def _row_sums(labels: NDArray[Any], values: Array, count: int) -> Array:

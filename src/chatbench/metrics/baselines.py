@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +23,7 @@ import numpy as np
 from chatbench.core.records import Study
 from chatbench.metrics.agreement import Outcomes
 from chatbench.metrics.names import CONSTANT, REGRESSION, USER_ALONE, Predictor, ai_alone
-from chatbench.metrics.pairs import Pair, Prediction, human_outcomes, predictions
+from chatbench.metrics.pairs import Pair, Prediction, add_up, assistants_of, human_outcomes, predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +81,15 @@ def constant_predictions(study: Study, train: AbstractSet[str], pairs: Iterable[
     by_assistant: dict[str, list[float]] = {}
     for (_, assistant), prediction in predictions(human_outcomes(study, train)).items():
         by_assistant.setdefault(assistant, []).append(prediction.accuracy)
-    guess = {assistant: math.fsum(values) / len(values) for assistant, values in by_assistant.items()}
-    counts = {assistant: len(values) for assistant, values in by_assistant.items()}
-    return {pair: Prediction(guess[pair[1]], counts[pair[1]]) for pair in pairs if pair[1] in guess}
+    guess = {name: Prediction(math.fsum(values) / len(values), len(values)) for name, values in by_assistant.items()}
+    return {pair: guess[pair[1]] for pair in pairs if pair[1] in guess}
 
 
 def user_alone_predictions(study: Study, pairs: Iterable[Pair]) -> Guesses:
     """How often people are right alone, whichever assistant they were to work with later."""
-    outcomes: dict[str, Outcomes] = {}
-    for answer in study.answers:
-        if answer.kind == "user-alone":
-            known = outcomes.get(answer.question_id, Outcomes())
-            outcomes[answer.question_id] = known + Outcomes(answer.correct, not answer.correct)
-    by_pair = {pair: outcomes[pair[0]] for pair in pairs if pair[0] in outcomes}
-    return predictions(by_pair)
+    alone = (answer for answer in study.answers if answer.kind == "user-alone")
+    outcomes = add_up((answer.question_id, Outcomes(answer.correct, not answer.correct)) for answer in alone)
+    return predictions({pair: outcomes[pair[0]] for pair in pairs if pair[0] in outcomes})
 
 
 def ai_alone_predictions(study: Study, pairs: AbstractSet[Pair]) -> dict[str, Guesses]:
@@ -116,23 +111,23 @@ def regression_predictions(study: Study, train: AbstractSet[str], pairs: Abstrac
     """
     trained = predictions(human_outcomes(study, train))
     known = frozenset(trained) | pairs
-    user_alone, ai_alone = user_alone_predictions(study, known), ai_alone_predictions(study, known)
+    user_alone, by_method = user_alone_predictions(study, known), ai_alone_predictions(study, known)
     found: Guesses = {}
-    for assistant in sorted({assistant for _, assistant in pairs}):
-        methods = [each for each in ai_alone.values() if any(pair[1] == assistant for pair in each)]
+    for assistant in assistants_of(pairs):
+        methods = [each for each in by_method.values() if any(pair[1] == assistant for pair in each)]
+        features = [user_alone, *methods]
         if not (user_alone and methods):
             continue
-        of_assistant = [user_alone, *methods]
-        fitted = [pair for pair in trained if pair[1] == assistant and all(pair in each for each in of_assistant)]
-        wanted = sorted(pair for pair in pairs if pair[1] == assistant and all(pair in each for each in of_assistant))
-        if wanted and len(fitted) >= len(of_assistant) + 1 + SPARE_QUESTIONS:
-            target = np.array([trained[pair].accuracy for pair in fitted])
-            coefficients, *_ = np.linalg.lstsq(_design(fitted, of_assistant), target, rcond=None)
-            guesses = np.clip(_design(wanted, of_assistant) @ coefficients, 0.0, 1.0)
+        # An intercept and the accuracies, of each pair that has them all.
+        rows = {
+            pair: [1.0, *(each[pair].accuracy for each in features)]
+            for pair in sorted(known)
+            if pair[1] == assistant and all(pair in each for each in features)
+        }
+        fitted, wanted = [pair for pair in trained if pair in rows], [pair for pair in rows if pair in pairs]
+        if wanted and len(fitted) >= len(features) + 1 + SPARE_QUESTIONS:
+            design, target = ([rows[pair] for pair in fitted], [trained[pair].accuracy for pair in fitted])
+            coefficients, *_ = np.linalg.lstsq(np.array(design), np.array(target), rcond=None)
+            guesses = np.clip(np.array([rows[pair] for pair in wanted]) @ coefficients, 0.0, 1.0)
             found |= {pair: Prediction(float(g), len(fitted)) for pair, g in zip(wanted, guesses, strict=True)}
     return found
-
-
-def _design(pairs: Sequence[Pair], features: Sequence[Mapping[Pair, Prediction]]) -> np.ndarray[tuple[int, int]]:
-    """Shape (pairs, 1 + features): an intercept and the accuracies."""
-    return np.array([[1.0, *(each[pair].accuracy for each in features)] for pair in pairs])

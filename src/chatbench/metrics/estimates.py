@@ -8,8 +8,7 @@ Source: Nadeau and Bengio 2003, "Inference for the generalization error", sectio
 
 The interval of a share of right answers, which few answers tell only roughly.
 
-Wilson's: the shares p for which the observed share is within z standard errors sqrt(p (1 - p) / n) of p. Unlike
-share +- z * error it stays within 0..1 and has a width where all answers are alike.
+Wilson's stays within 0..1, unlike share +- z * error, and has a width where all answers are alike.
 
 Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
 """
@@ -27,7 +26,7 @@ NORMAL_95 = 1.959963984540054
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """95 % interval of a share (0..1) of `count` answers.
+    """95 % interval of a share (0..1) of `count` answers; by hand, since statsmodels takes two seconds to import.
 
     Raises:
         ValueError: there are no answers, or the share is none.
@@ -82,7 +81,9 @@ def over_splits(values: Sequence[Value], *, train_questions: float, test_questio
     if isinstance(sd, Undefined):
         reason = Undefined(f"{len(kept)} split, {MIN_SPLITS} are needed")
         return Estimate(mean, reason, reason, len(kept), lost)
-    corrected = corrected_error(sd, len(kept), train_questions, test_questions)
+    corrected: Value = Undefined("no training question")
+    if train_questions > 0:
+        corrected = sd * math.sqrt(1 / len(kept) + test_questions / train_questions)
     return Estimate(mean, sd / math.sqrt(len(kept)), corrected, len(kept), lost)
 
 
@@ -92,10 +93,3 @@ def standard_deviation(values: Sequence[float]) -> Value:
         return Undefined(f"{len(values)} value, {MIN_SPLITS} are needed")
     mean = math.fsum(values) / len(values)
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-
-
-def corrected_error(sd: float, splits: int, train_questions: float, test_questions: float) -> Value:
-    """Nadeau-Bengio standard error; undefined where nothing was trained on."""
-    if train_questions <= 0:
-        return Undefined("no training question")
-    return sd * math.sqrt(1 / splits + test_questions / train_questions)

@@ -17,7 +17,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeVar
 
@@ -26,8 +25,8 @@ import numpy as np
 from chatbench.core.records import Conversation, Question, SimulatedConversation, Study
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.estimates import standard_deviation
-from chatbench.metrics.names import EVERY_ASSISTANT, PEOPLE, TERMINATIONS, MetricValue, Predictor, share
-from chatbench.metrics.overlap import BleuCounts, Overlap, overlap, sacrebleu_score
+from chatbench.metrics.names import EVERY_ASSISTANT, PEOPLE, TERMINATIONS, TEXT_METRICS, MetricValue, Predictor, share
+from chatbench.metrics.overlap import BleuCounts, Overlap, common_lengths, overlap, sacrebleu_score
 from chatbench.metrics.pairs import is_lost
 
 Chat = TypeVar("Chat")
@@ -97,50 +96,28 @@ def content_words(text: str) -> frozenset[str]:
 
 def restates(prompt: str, question: Question) -> bool:
     """Whether a prompt tells the problem: it holds half of the question text's content words or half of its numbers."""
-    return _reaches(content_words(prompt), content_words(question.text)) or _reaches(
-        numbers(prompt), numbers(question.text)
-    )
+    kinds: tuple[Callable[[str], frozenset[object]], ...] = (content_words, numbers)
+    both = ((wanted, part_of(prompt)) for part_of in kinds if (wanted := part_of(question.text)))
+    return any(len(wanted & found) >= RESTATED_SHARE * len(wanted) for wanted, found in both)
 
 
-def _reaches(found: frozenset[object], wanted: frozenset[object]) -> bool:
-    return bool(wanted) and len(found & wanted) >= RESTATED_SHARE * len(wanted)
-
-
-@dataclass(frozen=True, slots=True)
-class NumberCopy:
-    """Counts over prompts about questions whose text holds a number; counts add up.
+def number_copy(prompts: Iterable[str], question: Question) -> Counter[str]:
+    """Counts over one question's first prompts; none where the question text holds no number.
 
     `complete`: restatements that hold every number of the question text. `with_number`: prompts that hold a number at
     all; `no_foreign`: those of them whose every number stands in the question (text or options).
     """
-
-    prompts: int = 0
-    restatements: int = 0
-    complete: int = 0
-    with_number: int = 0
-    no_foreign: int = 0
-
-    def __add__(self, other: NumberCopy) -> NumberCopy:
-        return NumberCopy(
-            self.prompts + other.prompts,
-            self.restatements + other.restatements,
-            self.complete + other.complete,
-            self.with_number + other.with_number,
-            self.no_foreign + other.no_foreign,
-        )
-
-
-def number_copy(prompts: Iterable[str], question: Question) -> NumberCopy:
-    """Counts for one question's first prompts; all zero where the question text holds no number."""
-    wanted = numbers(question.text)
-    if not wanted:
-        return NumberCopy()
-    known = wanted | numbers(question.full_text)
-    total = NumberCopy()
-    for prompt in prompts:
-        found, restated = numbers(prompt), restates(prompt, question)
-        total += NumberCopy(1, restated, restated and wanted <= found, bool(found), bool(found) and found <= known)
-    return total
+    counts: Counter[str] = Counter()
+    if wanted := numbers(question.text):
+        known = wanted | numbers(question.full_text)
+        for prompt in prompts:
+            found, restated = numbers(prompt), restates(prompt, question)
+            counts["prompts"] += 1
+            counts["restatements"] += restated
+            counts["complete"] += restated and wanted <= found
+            counts["with_number"] += bool(found)
+            counts["no_foreign"] += bool(found) and found <= known
+    return counts
 
 
 _TYPED_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*")  # noqa: RUF001  (people type both apostrophes)
@@ -158,23 +135,10 @@ def words(text: str) -> list[str]:
 def words_in_order(first: Sequence[str], second: Sequence[str]) -> int:
     """Length of the longest common subsequence of two lists of words.
 
-    One bit of an integer per word of `first`, so a whole column of the usual table is one addition.
-
-    Source: Crochemore, Iliopoulos, Pinzon, Reid 2001, "A fast and practical bit-vector algorithm for the longest common
-    subsequence problem".
-
     >>> words_in_order("a b c d".split(), "b x d a".split())
     2
     """
-    places: dict[str, int] = {}
-    for index, word in enumerate(first):
-        places[word] = places.get(word, 0) | 1 << index
-    every = (1 << len(first)) - 1
-    unmatched = every
-    for word in second:
-        matches = unmatched & places.get(word, 0)
-        unmatched = ((unmatched + matches) | (unmatched - matches)) & every
-    return len(first) - unmatched.bit_count()
+    return int(common_lengths([first], [second])[0, 0])
 
 
 def share_in_order(wanted: Sequence[str], found: Sequence[str]) -> float:
@@ -216,10 +180,8 @@ def question_copied(study: Study, prompts: Mapping[str, Sequence[str]]) -> dict[
 def overlap_values(overlaps: Mapping[str, Overlap]) -> dict[str, dict[str, float]]:
     """Per metric, the value of each question."""
     return {
-        "bleu": {question_id: scored.bleu for question_id, scored in overlaps.items()},
-        "rouge1": {question_id: scored.rouge1 for question_id, scored in overlaps.items()},
-        "rouge2": {question_id: scored.rouge2 for question_id, scored in overlaps.items()},
-        "rougeL": {question_id: scored.rouge_l for question_id, scored in overlaps.items()},
+        metric: {question_id: scored.value(metric) for question_id, scored in overlaps.items()}
+        for metric in TEXT_METRICS
     }
 
 
@@ -240,12 +202,12 @@ def overlap_metrics(overlaps: Mapping[str, Overlap], predictor: Predictor) -> It
 
 def number_metrics(study: Study, prompts: Mapping[str, Sequence[str]], predictor: Predictor) -> Iterator[MetricValue]:
     """Shares of first prompts that restate the problem, and of those that carry its numbers over rightly."""
-    copies = [number_copy(texts, study.questions[question_id]) for question_id, texts in prompts.items()]
-    total = sum(copies, start=NumberCopy())
-    shares = {
-        "restatement_share": (total.restatements, total.prompts, "no question has a number in its text"),
-        "all_numbers_share": (total.complete, total.restatements, "no prompt restates its problem"),
-        "no_foreign_number_share": (total.no_foreign, total.with_number, "no prompt holds a number"),
-    }
-    for metric, (part, whole, reason) in shares.items():
-        yield MetricValue(EVERY_ASSISTANT, predictor, metric, share(part, whole, reason))
+    total: Counter[str] = Counter()
+    for question_id, texts in prompts.items():
+        total += number_copy(texts, study.questions[question_id])
+    for metric, part, whole, reason in (
+        ("restatement_share", "restatements", "prompts", "no question has a number in its text"),
+        ("all_numbers_share", "complete", "restatements", "no prompt restates its problem"),
+        ("no_foreign_number_share", "no_foreign", "with_number", "no prompt holds a number"),
+    ):
+        yield MetricValue(EVERY_ASSISTANT, predictor, metric, share(total[part], total[whole], reason))

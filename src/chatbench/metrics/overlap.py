@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ _ROUGE_WORD = re.compile(r"[a-z0-9]+")
 CACHED_TEXTS = 1 << 15
 """What people wrote about a question is compared in every split and with every simulator, but tokenised once."""
 
-Tokens = tuple[str, ...]
+Tokens = Sequence[str]
 Tokenizer = Callable[[str], Tokens]
 IntArray = NDArray[np.int64]
 
@@ -72,25 +73,19 @@ def tokens_rouge(text: str) -> Tokens:
 class BleuCounts:
     """What BLEU needs of any number of pairs; counts of pairs and of questions add up.
 
-    `matches[n-1]` are clipped n-gram matches, `possible[n-1]` the n-grams of the hypotheses.
+    `matches[n-1]` are clipped n-gram matches, `possible[n-1]` the n-grams of the hypotheses (of order 1: their tokens).
     """
 
-    matches: tuple[int, int, int, int] = (0, 0, 0, 0)
-    possible: tuple[int, int, int, int] = (0, 0, 0, 0)
-    hypothesis_tokens: int = 0
+    matches: tuple[int, ...] = (0,) * MAX_ORDER
+    possible: tuple[int, ...] = (0,) * MAX_ORDER
     reference_tokens: int = 0
 
     def __add__(self, other: BleuCounts) -> BleuCounts:
         return BleuCounts(
-            _add(self.matches, other.matches),
-            _add(self.possible, other.possible),
-            self.hypothesis_tokens + other.hypothesis_tokens,
+            tuple(map(add, self.matches, other.matches)),
+            tuple(map(add, self.possible, other.possible)),
             self.reference_tokens + other.reference_tokens,
         )
-
-
-def _add(left: tuple[int, int, int, int], right: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    return left[0] + right[0], left[1] + right[1], left[2] + right[2], left[3] + right[3]
 
 
 def bleu(counts: BleuCounts) -> float:
@@ -100,13 +95,13 @@ def bleu(counts: BleuCounts) -> float:
     lengths in tokens summed over pairs. It is 0 where no n-gram of some order matches, so also for texts of fewer than
     four tokens and for empty ones. Equals `evaluate`'s `bleu`.
 
-    >>> bleu(BleuCounts((4, 2, 1, 1), (4, 4, 2, 2), 4, 4))  # (1 * 1/2 * 1/2 * 1/2)^(1/4)
+    >>> bleu(BleuCounts((4, 2, 1, 1), (4, 4, 2, 2), 4))  # (1 * 1/2 * 1/2 * 1/2)^(1/4)
     0.5946035575013605
     """
     if not all(counts.matches):
         return 0.0
     log_precisions = (math.log(hit / of) for hit, of in zip(counts.matches, counts.possible, strict=True))
-    ratio = counts.hypothesis_tokens / counts.reference_tokens
+    ratio = counts.possible[0] / counts.reference_tokens
     penalty = 1.0 if ratio > 1 else math.exp(1 - 1 / ratio)
     return penalty * math.exp(math.fsum(log_precisions) / MAX_ORDER)
 
@@ -119,7 +114,7 @@ def sacrebleu_score(counts: BleuCounts) -> tuple[float, str]:
     from sacrebleu.metrics.bleu import BLEU  # late: not every run needs it
 
     score = BLEU.compute_bleu(
-        list(counts.matches), list(counts.possible), counts.hypothesis_tokens, counts.reference_tokens, "exp"
+        list(counts.matches), list(counts.possible), counts.possible[0], counts.reference_tokens, "exp"
     ).score
     metric = BLEU(tokenize="13a", smooth_method="exp")
     metric.num_refs = 1
@@ -134,12 +129,16 @@ class Overlap:
     bleu_counts: BleuCounts
     rouge1: float
     rouge2: float
-    rouge_l: float
+    rougeL: float  # noqa: N815  (its name in files and tables)
 
     @property
     def bleu(self) -> float:
         """BLEU of the question's pairs taken as one corpus."""
         return bleu(self.bleu_counts)
+
+    def value(self, metric: str) -> float:
+        """The value of a metric by its name in files and tables."""
+        return float(getattr(self, metric))
 
 
 def overlap(
@@ -166,19 +165,16 @@ def overlap(
         bleu_counts=_bleu_counts(hypotheses, references, pairs),
         rouge1=_mean_f(shared_words, *words.totals(1), pairs),
         rouge2=_mean_f(shared_pairs, *words.totals(2), pairs),
-        rouge_l=_mean_f(common_lengths(left, right), *words.totals(1), pairs),
+        rougeL=_mean_f(common_lengths(left, right), *words.totals(1), pairs),
     )
 
 
 def _bleu_counts(hypotheses: Sequence[str], references: Sequence[str], pairs: NDArray[np.bool_]) -> BleuCounts:
     tokens = _Ngrams([tokens_13a(text) for text in hypotheses], [tokens_13a(text) for text in references])
     pairs_of_left, pairs_of_right = pairs.sum(axis=1), pairs.sum(axis=0)
-    matches = [int(tokens.matches(order)[pairs].sum()) for order in range(1, MAX_ORDER + 1)]
-    possible = [int(tokens.totals(order)[0] @ pairs_of_left) for order in range(1, MAX_ORDER + 1)]
     return BleuCounts(
-        (matches[0], matches[1], matches[2], matches[3]),
-        (possible[0], possible[1], possible[2], possible[3]),
-        possible[0],
+        tuple(int(tokens.matches(order)[pairs].sum()) for order in range(1, MAX_ORDER + 1)),
+        tuple(int(tokens.totals(order)[0] @ pairs_of_left) for order in range(1, MAX_ORDER + 1)),
         int(tokens.totals(1)[1] @ pairs_of_right),
     )
 

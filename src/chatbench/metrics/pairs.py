@@ -6,15 +6,18 @@ no answer at all, unless it was the simulator that had nothing to say.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import TypeVar
 
 from chatbench.core.records import EMPTY_TURN, SimulatedConversation, Study
 from chatbench.metrics.agreement import Outcomes, QuestionAccuracy, Treatment
 from chatbench.metrics.names import Predictor
 
+Key = TypeVar("Key")
 Pair = tuple[str, str]
 """(question id, assistant)."""
 
@@ -54,14 +57,13 @@ class Simulation:
 
     def outcomes(self, study: Study) -> dict[Pair, Outcomes]:
         """Right, wrong and invalid answers per pair; a chat that failed through no fault of the simulator is none."""
-        outcomes: dict[Pair, Outcomes] = {}
-        for chat in self.chats:
-            if is_lost(chat):
-                continue
+
+        def outcome(chat: SimulatedConversation) -> Outcomes:
             right, invalid = chat.letter == study.questions[chat.question_id].answer, chat.letter is None
-            pair = (chat.question_id, chat.assistant)
-            outcomes[pair] = outcomes.get(pair, Outcomes()) + Outcomes(right, not right and not invalid, invalid)
-        return outcomes
+            return Outcomes(right, not right and not invalid, invalid)
+
+        kept = (chat for chat in self.chats if not is_lost(chat))
+        return add_up(((chat.question_id, chat.assistant), outcome(chat)) for chat in kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,14 @@ class SplitPairs:
         return SplitPairs({pair: human[pair] for pair in self.human if pair in human}, self.predictors)
 
 
+def add_up(outcomes: Iterable[tuple[Key, Outcomes]]) -> dict[Key, Outcomes]:
+    """The sum of the outcomes of each key."""
+    sums: dict[Key, Outcomes] = {}
+    for key, outcome in outcomes:
+        sums[key] = sums.get(key, Outcomes()) + outcome
+    return sums
+
+
 def assistants_of(pairs: Iterable[Pair]) -> list[str]:
     """The assistants of some pairs, in alphabetical order."""
     return sorted({assistant for _, assistant in pairs})
@@ -88,12 +98,11 @@ def assistants_of(pairs: Iterable[Pair]) -> list[str]:
 
 def human_outcomes(study: Study, questions: AbstractSet[str], condition: str | None = None) -> dict[Pair, Outcomes]:
     """Right and wrong user-AI answers per pair, as the study recorded them; of one condition, or of all."""
-    outcomes: dict[Pair, Outcomes] = {}
-    for answer in study.answers:
-        if answer.kind == "user-AI" and answer.question_id in questions and condition in (None, answer.condition):
-            pair = (answer.question_id, answer.assistant)
-            outcomes[pair] = outcomes.get(pair, Outcomes()) + Outcomes(answer.correct, not answer.correct)
-    return outcomes
+    return add_up(
+        ((answer.question_id, answer.assistant), Outcomes(answer.correct, not answer.correct))
+        for answer in study.answers
+        if answer.kind == "user-AI" and answer.question_id in questions and condition in (None, answer.condition)
+    )
 
 
 def expected_predictions(chats: Iterable[SimulatedConversation], pairs: AbstractSet[Pair]) -> dict[Pair, Prediction]:
@@ -102,17 +111,13 @@ def expected_predictions(chats: Iterable[SimulatedConversation], pairs: Abstract
     The same mean as the sampled accuracy, and less noise (models/answer_probabilities.py). A chat that ended without an
     answer counts as wrong, as there; a pair in which an answer came without its probabilities is left out.
     """
-    shares: dict[Pair, list[float | None]] = {}
+    shares: dict[Pair, list[float]] = {}
     for chat in chats:
         if not is_lost(chat) and (pair := (chat.question_id, chat.assistant)) in pairs:
-            answered = chat.termination in ("answered", "forced")
-            shares.setdefault(pair, []).append(chat.expected_correct if answered else 0.0)
-    known = {pair: [share for share in found if share is not None] for pair, found in shares.items()}
-    return {
-        pair: Prediction(sum(found) / len(found), len(found))
-        for pair, found in known.items()
-        if len(found) == len(shares[pair])
-    }
+            share = chat.expected_correct if chat.termination in ("answered", "forced") else 0.0
+            shares.setdefault(pair, []).append(math.nan if share is None else share)
+    means = {pair: Prediction(sum(found) / len(found), len(found)) for pair, found in shares.items()}
+    return {pair: mean for pair, mean in means.items() if not math.isnan(mean.accuracy)}
 
 
 def is_lost(chat: SimulatedConversation) -> bool:
@@ -132,13 +137,6 @@ def predictions(outcomes: Mapping[Pair, Outcomes], treatment: Treatment = "count
 def scored_pairs(study: Study, test: AbstractSet[str], simulation: Simulation) -> frozenset[Pair]:
     """Held-out pairs with at least one human answer, all their chats, and at least one that did not break down."""
     return simulation.complete_pairs() & simulation.outcomes(study).keys() & human_outcomes(study, test).keys()
-
-
-def accuracy_pairs(study: Study, test: AbstractSet[str], simulation: Simulation) -> list[QuestionAccuracy]:
-    """Human and simulated accuracy of the scored pairs, sorted; invalid answers are counted wrong."""
-    human = predictions(human_outcomes(study, test))
-    scored = {pair: human[pair] for pair in sorted(scored_pairs(study, test, simulation))}
-    return pair_up(scored, predictions(simulation.outcomes(study)))
 
 
 def pair_up(human: Predictions, predicted: Predictions) -> list[QuestionAccuracy]:

@@ -43,69 +43,26 @@ class Perplexity:
     utf8_bytes: int
     examples: int
 
-    def as_dict(self) -> dict[str, float | int]:
-        return {
-            "perplexity": self.perplexity,
-            "bits_per_byte": self.bits_per_byte,
-            "nats": self.nats,
-            "tokens": self.tokens,
-            "utf8_bytes": self.utf8_bytes,
-            "examples": self.examples,
-        }
-
-
-def corpus_perplexity(losses: Sequence[TokenLoss]) -> float:
-    r"""Perplexity per scored token, each token weighing the same: exp(sum nats / sum tokens).
-
-    A long turn therefore counts more than a short one, and two models compare only if they share a tokenizer.
-
-    Args:
-        losses: shape (n_examples,), any order.
-
-    Raises:
-        ValueError: no token is scored, so the quotient is 0/0.
-
-    >>> corpus_perplexity([TokenLoss(nats=2 * math.log(4), tokens=2)])
-    4.0
-    """
-    tokens = sum(loss.tokens for loss in losses)
-    if tokens == 0:
-        raise ValueError("no token is scored, so there is no perplexity")
-    # fsum: exactly rounded, so the order of the examples cannot show in the last digit.
-    return math.exp(math.fsum(loss.nats for loss in losses) / tokens)
-
-
-def bits_per_byte(losses: Sequence[TokenLoss]) -> float:
-    r"""Bits that the model needs per byte of scored text: sum nats / (ln 2 * sum bytes); lower is better.
-
-    Unlike perplexity it compares models with different tokenizers.
-
-    Raises:
-        ValueError: the scored text is empty.
-
-    >>> bits_per_byte([TokenLoss(nats=8 * math.log(2), tokens=1, utf8_bytes=4)])
-    2.0
-    """
-    size = sum(loss.utf8_bytes for loss in losses)
-    if size == 0:
-        raise ValueError("the scored text has no bytes, so there are no bits per byte")
-    return math.fsum(loss.nats for loss in losses) / math.log(2) / size
-
 
 def summarise(losses: Sequence[TokenLoss]) -> Perplexity:
-    """Perplexity and bits per byte of a group of examples.
+    r"""Perplexity per scored token and bits per byte of a group of examples, in any order.
+
+    Perplexity is exp(sum nats / sum tokens), each token weighing the same: a long turn counts more than a short one,
+    and two models compare only if they share a tokenizer. Bits per byte, sum nats / (ln 2 * sum bytes), lower is
+    better, compare models with different tokenizers.
 
     Raises:
-        ValueError: the group is empty.
+        ValueError: nothing is scored, so the quotients are 0/0.
+
+    >>> found = summarise([TokenLoss(nats=2 * math.log(4), tokens=2, utf8_bytes=8)])
+    >>> found.perplexity, found.bits_per_byte
+    (4.0, 0.5)
     """
-    return Perplexity(
-        perplexity=corpus_perplexity(losses),
-        bits_per_byte=bits_per_byte(losses),
-        nats=math.fsum(loss.nats for loss in losses),
-        tokens=sum(loss.tokens for loss in losses),
-        utf8_bytes=sum(loss.utf8_bytes for loss in losses),
-        examples=len(losses),
-    )
+    tokens, size = sum(loss.tokens for loss in losses), sum(loss.utf8_bytes for loss in losses)
+    if not tokens or not size:
+        raise ValueError(f"{tokens} tokens of {size} bytes are scored, so there is no perplexity")
+    nats = math.fsum(loss.nats for loss in losses)  # exactly rounded: the order of the examples cannot show
+    return Perplexity(math.exp(nats / tokens), nats / math.log(2) / size, nats, tokens, size, len(losses))
 
 
 def perplexity_by_kind(losses: Iterable[tuple[str, TokenLoss]]) -> dict[str, Perplexity]:

@@ -187,7 +187,8 @@ def agreement_metrics(
     rows: dict[str, dict[str, Value]] = {}
     for name in (*assistants_of(human), EVERY_ASSISTANT):
         both = pair_up(_with(human, name), predicted)
-        rows[name] = {"questions": len(both), **agreement(both)}
+        scores = agreement([pair.human for pair in both], [pair.simulated for pair in both])
+        rows[name] = {"questions": len(both), **scores}
     yield from _metric_values(rows, predictor, stratum, METRICS)
 
 

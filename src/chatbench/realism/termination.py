@@ -29,7 +29,7 @@ from chatbench.core.files import read_json, write_json
 from chatbench.core.records import LETTERS, Conversation, Message, Question
 from chatbench.data.examples import ExampleRow, seen_turns
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.agreement import Undefined, Value, calibration_error
+from chatbench.metrics.agreement import Undefined, Value, agreement
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, share
 from chatbench.protocol.answers import clean_output, read_answer
 from chatbench.protocol.dialogue import Failure, Participant, Request, derive_seed
@@ -119,7 +119,7 @@ def termination(decisions: Sequence[Decision], end_shares: Mapping[int, float]) 
         if known
         else Undefined(NO_PROBABILITIES),
         brier_floor=base if isinstance(base, Undefined) else base * (1 - base),
-        calibration_error=calibration_error(outcomes, probabilities) if known else Undefined(NO_PROBABILITIES),
+        calibration_error=agreement(outcomes, probabilities)["ece"] if known else Undefined(NO_PROBABILITIES),
     )
 
 

@@ -61,10 +61,10 @@ class SplitPerplexity:
             "examples_left_out": self.examples_left_out,
             "examples_shortened": self.examples_shortened,
             "turns_dropped": self.turns_dropped,
-            "finetuned": self.finetuned.as_dict(),
-            "base": self.base.as_dict(),
+            "finetuned": asdict(self.finetuned),
+            "base": asdict(self.base),
             "by_kind": {
-                kind: {"finetuned": self.finetuned_by_kind[kind].as_dict(), "base": self.base_by_kind[kind].as_dict()}
+                kind: {"finetuned": asdict(self.finetuned_by_kind[kind]), "base": asdict(self.base_by_kind[kind])}
                 for kind in self.finetuned_by_kind
             },
             "signature": dict(self.signature),
