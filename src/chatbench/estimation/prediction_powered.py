@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chatbench.metrics.agreement import Array, Undefined, Value, pearson
+from chatbench.metrics.agreement import Array, Undefined, Value, agreement
 from chatbench.metrics.resampling import Indices
 
 FEWEST_CLUSTERS = 4
@@ -150,7 +150,7 @@ def rectified(real: RealAnswers, simulated: Array) -> Rectified | Undefined:
         alone=estimate_of(mean, (alone, degrees)),
         rectified=of_both,
         weight=used,
-        correlation=pearson(real.correct.tolist(), about.tolist()),
+        correlation=agreement(real.correct.tolist(), about.tolist())["pearson"],
         effective_answers=len(real.correct) * (1.0 if loses or tuned <= 0 else alone / tuned),
         loses=loses,
     )
