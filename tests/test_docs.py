@@ -124,11 +124,11 @@ def test_the_index_names_every_command() -> None:
 
 
 def test_the_example_of_an_own_study_is_one(tmp_path: Path) -> None:
-    from chatbench.data.open_study import check_study
+    from chatbench.data.open_study import open_study, summarise
 
     examples = list(blocks(REPOSITORY / "docs" / "own-study.md", ("jsonl",)))
     (tmp_path / "own.jsonl").write_text(examples[0], encoding="utf-8")
-    summary = check_study(tmp_path / "own.jsonl")
+    summary = summarise(open_study(tmp_path / "own.jsonl"))
 
     assert sum(summary.answers.values()) == sum("user" in json.loads(line)["kind"] for line in examples[0].splitlines())
     assert summary.dropped == {}

@@ -266,7 +266,7 @@ BAD: dict[str, tuple[Callable[[Path], str], str]] = {
     ),
     "an unknown role": (
         lambda folder: "check-study " + own_study(folder, {**GOOD, "turns": [{"role": "moderator", "text": "x"}]}),
-        "line 1, key 'turns.0.role': 'moderator'",
+        "line 1, key 'turns.0.role': role 'moderator'",
     ),
     "an empty conversation": (
         lambda folder: "check-study " + own_study(folder, {**GOOD, "turns": []}),

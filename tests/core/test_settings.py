@@ -64,7 +64,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_one(tmp_path: Path
         ("examples_per_step", -1, "0 or more"),
         ("pack_tokens", -1, "0 or more"),
         ("report_to", ["tensorbord"], "one of 'tensorboard', 'wandb', 'trackio' or 'none'"),
-        ("report_to", [], "at least 1 name"),
+        ("report_to", [], "a list of names"),
         ("lora_dropout", 1.0, "a number below 1"),
         ("lora_targets", [1], "a list of names"),
         ("learning_rate", -1, "above 0"),

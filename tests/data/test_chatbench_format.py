@@ -119,11 +119,10 @@ def test_column_names_may_vary(folder: Path, file: str, names: dict[str, str]) -
 
 
 @pytest.mark.parametrize("as_list", [json.dumps, repr])
-def test_options_may_be_one_list_and_answers_an_index(folder: Path, as_list: Callable[[list[str]], str]) -> None:
+def test_options_may_be_one_list(folder: Path, as_list: Callable[[list[str]], str]) -> None:
     def change(rows: list[dict[str, str]]) -> list[dict[str, str]]:
         for row in rows:
             row["choices"] = as_list([row.pop(f"choice_{letter}") for letter in "abcd"])
-            row["answer"] = str("ABCD".index(row["answer"]))
         return rows
 
     edit_table(folder / "questions.csv", change)
@@ -131,18 +130,209 @@ def test_options_may_be_one_list_and_answers_an_index(folder: Path, as_list: Cal
     assert read_chatbench_folder(folder).questions == tiny_study().questions
 
 
-def test_an_answer_given_as_text_names_its_option_and_not_an_index(folder: Path) -> None:
-    # The column holds texts, so the lone "2" is the option that reads 2 (D), not the third option.
+def set_keys(folder: Path, keys: str, options: tuple[str, ...] | None = None) -> None:
+    """Answers of questions.csv, one character a question from the first on, "B" where there is none."""
+
     def change(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-        for row in rows:
-            row |= {"choice_a": "17", "choice_b": "30", "choice_c": "41", "choice_d": "2", "answer": "30"}
-        rows[0]["answer"] = "2"
+        for row, key in zip(rows, keys.split() if " " in keys else keys.ljust(len(rows), keys[-1]), strict=False):
+            row["answer"] = key
+            row |= dict(zip(("choice_a", "choice_b", "choice_c", "choice_d"), options or (), strict=False))
         return rows
 
     edit_table(folder / "questions.csv", change)
-    questions = read_chatbench_folder(folder).questions
 
-    assert [q.answer for q in questions.values()] == ["D", *"BBBBBBBBB"]
+
+@pytest.mark.parametrize(
+    ("keys", "options", "letters"),
+    [
+        ("0123012301", None, "ABCDABCDAB"),
+        ("1234123412", None, "ABCDABCDAB"),
+        ("1.0 2.0 3.0 4.0 1.0 2.0 3.0 4.0 1.0 2.0", None, "ABCDABCDAB"),
+        ("2 30 30 30 30 30 30 30 30 30", ("17", "30", "41", "2"), "DBBBBBBBBB"),  # texts of options
+        ("1234123412", ("1", "2", "3", "4"), "ABCDABCDAB"),  # text and number give the same letters
+        ("abcdABCDab", None, "ABCDABCDAB"),
+    ],
+)
+def test_what_numbers_mean_is_told_by_the_whole_column(
+    folder: Path, keys: str, options: tuple[str, ...] | None, letters: str
+) -> None:
+    set_keys(folder, keys, options)
+    study = read_chatbench_folder(folder)
+
+    assert "".join(question.answer for question in study.questions.values()) == letters
+    assert any("counted from 1 (1 is A)" in note for note in study.notes) == (keys[0] == "1" and options is None)
+
+
+@pytest.mark.parametrize(
+    ("keys", "options"),
+    [
+        ("1231231231", None),  # from 0 or from 1
+        ("0123401234", None),  # neither
+        ("1321321321", ("2", "1", "3", "4")),  # a place, or the text of an option
+        ("1239", None),  # a bad cell makes nothing clear
+    ],
+)
+def test_numbers_that_could_mean_two_things_are_refused_whatever_is_skipped(
+    folder: Path, keys: str, options: tuple[str, ...] | None
+) -> None:
+    set_keys(folder, keys, options)
+
+    with pytest.raises(ChatbenchError, match=r"questions\.csv, column 'answer': numbers .* it holds \d+ x '"):
+        read_chatbench_folder(folder, skip_bad_records=True)
+    maps = [f"answer.{number}={letter}" for number, letter in zip("123", "ABC", strict=True)]
+    if keys == "1231231231":
+        questions = read_chatbench_folder(folder, maps=maps).questions
+        assert "".join(question.answer for question in questions.values()) == "ABCABCABCA"
+
+
+def test_a_number_beyond_the_options_is_a_bad_record_of_a_clear_column(folder: Path) -> None:
+    set_keys(folder, "0123012309")
+
+    assert "row 11, column 'answer': '9'" in message_of(folder)
+    kept = read_chatbench_folder(folder, skip_bad_records=True).questions
+    assert "".join(question.answer for question in kept.values()) == "ABCDABCDA"
+
+
+def test_chosen_answers_that_are_numbers_are_read_as_carefully(folder: Path) -> None:
+    def number(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        return [{**row, "selected_answer": str("ABCD".index(row["selected_answer"]) + 1)} for row in rows]
+
+    for path in both_answer_files(folder):
+        edit_table(path, number)
+    assert read_chatbench_folder(folder).answers == tiny_study().answers
+    edit_chats(folder, lambda records: [record.update(selected_answer=2) for record in records])
+
+    assert "conversations.json, key 'selected_answer': numbers that could mean more than one" in message_of(folder)
+
+
+def test_the_words_of_the_authors_own_files_are_understood(folder: Path) -> None:
+    kinds = {"user-alone": "userAnswer", "user-AI": "userAIAnswer"}
+
+    def internal(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        return [
+            {
+                **{key: value for key, value in row.items() if key not in ("answer_type", "question_id", "position")},
+                "questionID": row["question_id"],
+                "question_position": row["position"],
+                "event": f"pretest_{place}_{kinds[row['answer_type']]}_answer",
+                "condition": "answerFirst_allowCopy",
+            }
+            for place, row in enumerate(rows)
+        ]
+
+    for path in both_answer_files(folder):
+        edit_table(path, internal)
+    edit_chats(folder, lambda records: [record.update(condition="answerFirst") for record in records])
+    alone = {
+        f"{method}_{new}": f"{method}_{old}"
+        for method in ("letter_only_zero_shot", "free_text")
+        for new, old in (("mean", "acc"), ("count", "count"))
+    }
+    edit_table(
+        folder / "ai_alone_answers.csv",
+        lambda rows: [
+            {"questionID": row["question_id"], "model": row["model"], "dataset": "x"}
+            | {new.replace("free_text", "copy_and_paste"): row[old] for new, old in alone.items()}
+            for row in rows
+        ],
+    )
+    study, tiny = read_chatbench_folder(folder), tiny_study()
+
+    assert (study.answers, study.conversations) == (tiny.answers, tiny.conversations)
+    assert [(s.method, s.accuracy, s.count) for s in study.ai_alone] == [
+        (s.method, s.accuracy, s.count) for s in tiny.ai_alone
+    ]
+    assert "20 x rows of condition 'answerFirst_allowCopy', which is answer-first" in study.notes
+    edit_chats(folder, lambda records: [record.update(condition="onlyAI_allowCopy") for record in records])
+    assert {chat.condition for chat in read_chatbench_folder(folder).conversations} == {"direct-to-AI"}
+
+
+def test_an_unknown_word_is_shown_with_all_words_of_its_column_and_settled_by_map(folder: Path) -> None:
+    for path in both_answer_files(folder):
+        edit_table(
+            path, lambda rows: [{**row, "answer_type": row["answer_type"].replace("user-AI", "mit KI")} for row in rows]
+        )
+    message = message_of(folder)
+
+    assert "row 3, column 'answer_type': 'mit KI'; the column holds 10 x 'user-alone', 10 x 'mit KI'" in message
+    assert "--map 'answer_type.mit KI=" in message
+    maps = ["answer_type.mit KI=user-AI"]
+    assert read_chatbench_folder(folder, maps=maps) == tiny_study()
+    edit_chats(folder, lambda records: [history(record)[1].update(role="Llama") for record in records])
+    with pytest.raises(ChatbenchError, match=r"record 1, key 'chat_history\[1\]': role 'Llama'.* 10 x 'Llama'"):
+        read_chatbench_folder(folder, maps=maps)
+    assert read_chatbench_folder(folder, maps=[*maps, "role.Llama=assistant"]) == tiny_study()
+
+
+@pytest.mark.parametrize("text", ["answer_type.guess=user-AI", "answer_type", "x=y"])
+def test_a_map_that_maps_nothing_is_refused(folder: Path, text: str) -> None:
+    with pytest.raises(ChatbenchError, match="--map"):
+        read_chatbench_folder(folder, maps=[text])
+
+
+def test_ids_may_hold_and_differ_in_anything(folder: Path) -> None:
+    # Joined by "|" without a care, ("a|b", "c") and ("a", "b|c") would be one chat; é is written in two ways.
+    ids = iter(
+        [("a|b", "c"), ("a", "b|c"), ("a\\|b", "c"), ("é", "W"), ("e\u0301", "w"), ("é", "w"), ("É" * 300, "/../x")]
+    )
+    study = tiny_study()
+    chats = [(old, next(ids, None)) for old in study.conversations]
+    renamed = {old.question_id: new[0] for old, new in chats if new}
+    people = {old.worker_id: new[1] for old, new in chats if new}
+    del renamed[study.conversations[5].question_id]
+    for path in (folder / "questions.csv", folder / "ai_alone_answers.csv", *both_answer_files(folder)):
+
+        def change(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+            for row in rows:
+                row["question_id"] = renamed.get(row["question_id"], row["question_id"])
+                if "worker_id" in row:
+                    row["worker_id"] = people.get(row["worker_id"], row["worker_id"])
+            return rows
+
+        edit_table(path, change)
+    edit_chats(
+        folder,
+        lambda records: [
+            record.update(
+                question_id=renamed.get(str(record["question_id"]), record["question_id"]),
+                worker_id=people.get(str(record["worker_id"]), record["worker_id"]),
+            )
+            for record in records
+        ],
+    )
+    read = read_chatbench_folder(folder)
+
+    assert (
+        len({chat.id for chat in read.conversations})
+        == len({answer.conversation_id for answer in read.answers}) - 1
+        == 10
+    )
+    assert not read.dropped
+
+
+def test_half_a_character_is_replaced_and_noted(folder: Path) -> None:
+    edit_chats(folder, lambda records: history(records[0])[0].update(content="hm \ud83d"))
+    study = read_chatbench_folder(folder)
+
+    assert study.conversations[0].turns[0].text == "hm \ufffd"
+    assert study.notes == ("1 x half characters (lone surrogates), replaced by U+FFFD",)
+
+
+def test_what_spreadsheets_make_of_a_table_is_read(folder: Path) -> None:
+    for path in (folder / "questions.csv", *both_answer_files(folder)):
+        with path.open(newline="") as file:
+            rows = list(csv.reader(file))
+        with path.open("w", newline="", encoding="utf-8-sig") as file:
+            csv.writer(file, delimiter=";").writerows([*rows, [""] * len(rows[0]), [" "] * len(rows[0])])
+
+    assert read_chatbench_folder(folder) == tiny_study()
+
+
+def test_two_columns_of_one_name_are_refused(folder: Path) -> None:
+    text = (folder / "questions.csv").read_text()
+    (folder / "questions.csv").write_text(text.replace("subject,subset", "Answer,subset", 1))
+
+    assert "row 1: more than one column 'answer'" in message_of(folder).replace("'Answer'", "'answer'")
 
 
 def test_the_kind_of_answer_may_stand_under_phase(folder: Path) -> None:

@@ -8,11 +8,11 @@ import pytest
 from tests.support.study_files import tiny_folder
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.data.open_study import check_study, open_study, summary_text
+from chatbench.data.open_study import open_study, summarise, summary_text
 
 
 def test_the_summary_counts_what_the_study_holds(tmp_path: Path) -> None:
-    summary = check_study(tiny_folder(tmp_path / "tiny"))
+    summary = summarise(open_study(tiny_folder(tmp_path / "tiny")))
 
     assert summary.questions == {"college_mathematics": 5, "moral_scenarios": 5}
     assert summary.conversations == {("gpt-4o", "answer-first"): 10}
@@ -26,7 +26,7 @@ def test_the_text_has_one_fact_a_line_and_says_what_was_left_out(tmp_path: Path)
     folder = tiny_folder(tmp_path / "tiny")
     path = folder / "full_study" / "conversations.json"
     path.write_text(path.read_text().replace('"role": "user"', '"role": "moderator"', 1))
-    lines = summary_text(check_study(folder, skip_bad_records=True)).splitlines()
+    lines = summary_text(summarise(open_study(folder, skip_bad_records=True))).splitlines()
 
     assert lines[0] == "study tiny"
     assert lines[1].split() == ["questions", "all", "10"]

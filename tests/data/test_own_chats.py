@@ -12,6 +12,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import AiAloneScore, Turn
 from chatbench.data.open_study import open_study
 from chatbench.data.own_chats import read_chat_jsonl
+from chatbench.data.prepare_splits import prepare_splits
 
 Record = dict[str, object]
 QUESTION: Record = {"id": "q1", "subset": "s", "text": "What?", "options": ["a", "b", "c", "d"], "answer": "C"}
@@ -74,7 +75,7 @@ BAD = [
     ({"worker_id": ""}, "key 'worker_id'", "bad value of worker_id"),
     ({"turns": []}, "key 'turns': no message", "empty conversation"),
     ({"turns": NO_REPLY}, "key 'turns': conversation", "turns out of order"),
-    ({"turns": [{"role": "moderator", "text": "hi"}]}, "key 'turns.0.role': 'moderator'", "unknown role"),
+    ({"turns": [{"role": "moderator", "text": "hi"}]}, "key 'turns.0.role': role 'moderator'", "unknown role"),
     ({"turns": [{"role": "user", "text": " "}]}, "key 'turns.0.text': no text", "empty user message"),
     ({"question": "q9"}, "key 'question': 'q9'", "record about an unknown question"),
     ({"question": {**QUESTION, "text": "Which?"}}, "key 'question.id': 'q1' with other", "duplicate question id"),
@@ -102,6 +103,52 @@ def test_a_bad_record_is_named_with_line_and_key_or_left_out_and_counted(
     assert f"mine.jsonl, line 2, {place}" in str(caught.value)
     assert "--skip-bad-records" in caught.value.fix
     assert read_chat_jsonl(path, skip_bad_records=True).dropped == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kind": "chat"}, "key 'kind': 'chat'\n  expected: user-AI, user-alone or ai-alone"),
+        ({"kind": None}, "key 'kind': None\n  expected: user-AI"),
+        ({"question": 7}, "key 'question': 7\n  expected: the question in full"),
+        ({"question": {**QUESTION, "options": [*"abcde"]}}, "expected: a list of four texts"),
+        ({"turns": "hi"}, "key 'turns': 'hi'\n  expected: a list of messages"),
+        ({"turns": [{"role": "user"}]}, "key 'turns.0.text': missing\n  expected: a value"),
+        ({"wroker": "w"}, "key 'wroker': an unknown key\n  expected: only the keys"),
+        ({"answer": 1}, "key 'answer': 1\n  expected: one of 'A', 'B', 'C' or 'D'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words_of_the_schema_and_not_of_a_library(
+    tmp_path: Path, change: Record, said: str
+) -> None:
+    with pytest.raises(ChatbenchError) as caught:
+        read_chat_jsonl(write(tmp_path, {**CHAT, **change}))
+    assert said in str(caught.value)
+    assert not [
+        word for word in ("Input should", "Field required", "tag", "discriminator") if word in str(caught.value)
+    ]
+
+
+def test_half_a_character_is_replaced_and_can_be_prepared(tmp_path: Path) -> None:
+    turns = [{"role": "user", "text": "hi \ud83d"}, {"role": "assistant", "text": "yes"}]
+    others = [
+        {**CHAT, "question": {**QUESTION, "id": f"q{n}", "text": f"What is {n}?"}, "turns": turns} for n in range(4)
+    ]
+    study = read_chat_jsonl(write(tmp_path, *others))
+
+    assert study.conversations[0].turns[0].text == "hi \ufffd"
+    assert study.notes == ("4 x half characters (lone surrogates), replaced by U+FFFD",)
+    assert prepare_splits(tmp_path / "mine.jsonl", tmp_path / "data", splits=1).manifest.counts["questions"] == 4
+
+
+def test_roles_of_any_name_are_settled_by_map(tmp_path: Path) -> None:
+    turns = [{"role": "Ada", "text": "hi"}, {"role": "ELIZA", "text": "yes"}]
+    path = write(tmp_path, {**CHAT, "turns": turns})
+
+    with pytest.raises(ChatbenchError, match=r"role 'Ada'; the chats hold 1 x 'Ada', 1 x 'ELIZA'") as caught:
+        open_study(path)
+    assert "--map role.Ada=" in caught.value.fix
+    assert open_study(path, maps=["role.Ada=user", "role.ELIZA=assistant"]).conversations[0].turns[1].text == "yes"
 
 
 def test_a_half_written_line_is_named(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.support.study_files import shared_data, tiny_folder, tiny_study
+from tests.support.study_files import chat, question, shared_data, tiny_folder, tiny_study
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import write_jsonl
 from chatbench.core.records import Study
 from chatbench.data import prepare_splits as module
+from chatbench.data.examples import example_rows
 from chatbench.data.open_study import open_study
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.prepared import load_manifest
@@ -157,6 +159,90 @@ def test_a_bad_study_leaves_earlier_data_as_it_was(study: Path, tmp_path: Path) 
     with pytest.raises(ChatbenchError, match="empty file"):
         prepare_splits(study, tmp_path / "data", splits=1)
     assert contents(tmp_path / "data") == before
+
+
+def lines_of_examples(form: str, questions: int = 5) -> list[dict[str, object]]:
+    """Two chats of three examples about each question, as the original project writes them: without ids."""
+    rows: list[dict[str, object]] = []
+    for number in range(questions):
+        of, two = question(number), [chat(question(number), w, user_turns=2, answer="C") for w in ("w1", "w2")]
+        lines = [row for each in two for row in example_rows(each, of, form)]  # type: ignore[arg-type]  # one of three
+        rows += [{key: row[key] for key in ("messages", "prompt", "completion") if key in row} for row in lines]
+    return rows
+
+
+@pytest.mark.parametrize("form", ["messages", "prompt-completion", "context"])
+def test_a_file_of_examples_is_split_by_the_questions_in_its_prompts(tmp_path: Path, form: str) -> None:
+    # Split by line, the likely mistake, every question would be on both sides.
+    rows = lines_of_examples(form)
+    write_jsonl(tmp_path / "mmlu_interactive_full.jsonl", rows)
+    manifest = prepare_splits(tmp_path / "mmlu_interactive_full.jsonl", tmp_path / "data", splits=2).manifest
+    place = Workspace(tmp_path / "data")
+    train, test = place.examples("split_0", "train"), place.examples("split_0", "test")
+
+    assert manifest.counts == {"questions": 5}
+    assert (len({row.question_id for row in train}), len({row.question_id for row in test})) == (3, 2)
+    assert not {row.question_id for row in train} & {row.question_id for row in test}
+    assert [row.kind for row in (*train, *test)] == ["first", "follow_up", "answer"] * 10
+    assert len({row.conversation_id for row in (*train, *test)}) == 10
+    assert sorted(row.completion for row in (*train, *test)) == sorted(
+        ["ask 0 [END]", "ask 1 [END]", "Answer: C [END]"] * 10
+    )
+    assert set(place.split("split_0").question_ids("test")) == {row.question_id for row in test}
+    with pytest.raises(ChatbenchError, match="training examples, without people's answers"):
+        place.study  # noqa: B018  # a property that reads files
+
+
+def test_a_prompt_without_a_question_is_refused_with_its_line(tmp_path: Path) -> None:
+    write_jsonl(
+        tmp_path / "x.jsonl", [*lines_of_examples("context", 1), {"prompt": "user: hi\nuser:", "completion": "a"}]
+    )
+
+    with pytest.raises(ChatbenchError, match=r"x\.jsonl, line 7: no question in the prompt"):
+        prepare_splits(tmp_path / "x.jsonl", tmp_path / "data")
+
+
+@pytest.mark.parametrize("form", ["messages", "prompt-completion", "context"])
+def test_splits_made_by_hand_are_adopted_once(tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = lines_of_examples(form)
+    for split, border in (("split_0", 18), ("split_1", 15)):  # the second divides a question
+        write_jsonl(tmp_path / split / "train.jsonl", rows[:border])
+        write_jsonl(tmp_path / split / "test.jsonl", rows[border:])
+    place = Workspace(tmp_path)
+    before = contents(tmp_path)
+
+    assert place.manifest.adopted
+    assert (place.manifest.splits, place.manifest.counts) == (2, {"questions": 5})
+    assert len(place.examples("split_0", "test")) == 12
+    assert len(place.split("split_0").question_ids("test")) == 2
+    assert "split_1: 1 questions are on both sides" in capsys.readouterr().err
+    assert {name: contents(tmp_path)[name] for name in before} == before  # the user's files stay as they were
+    with pytest.raises(ChatbenchError, match="made by hand"):
+        place.study  # noqa: B018  # a property that reads files
+    write_jsonl(tmp_path / "split_0" / "test.jsonl", rows[:3])
+    with pytest.raises(ChatbenchError, match="changed since"):
+        place.examples("split_0", "test")
+
+
+@pytest.mark.parametrize("value", [2**63, 0, -1, "3", 1.5, None])
+def test_a_manifest_that_holds_what_it_cannot_is_refused_at_once(study: Path, tmp_path: Path, value: object) -> None:
+    prepare_splits(study, tmp_path / "data", splits=1)
+    path = tmp_path / "data" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "splits": value}))
+
+    with pytest.raises(ChatbenchError, match=r"manifest\.json: .*splits") as caught:
+        load_manifest(tmp_path / "data")
+    assert "Input should" not in str(caught.value)
+    with pytest.raises(ChatbenchError, match="splits"):
+        prepare_splits(study, tmp_path / "data", splits=2**63)
+
+
+def test_what_values_mean_is_kept_for_later_steps(study: Path, tmp_path: Path) -> None:
+    for path in (study / "full_study").glob("*.csv"):
+        path.write_text(path.read_text().replace("user-AI", "together"))
+    prepare_splits(study, tmp_path / "data", splits=1, maps=["answer_type.together=user-AI"])
+
+    assert len(Workspace(tmp_path / "data").study.answers) == 20
 
 
 def test_the_real_halie_study_is_split_20_to_10(tmp_path: Path) -> None:

@@ -177,9 +177,15 @@ def test_numbers_out_of_range_are_refused(splits: int, share: float) -> None:
         make_splits([question(n) for n in range(10)], splits=splits, train_share=share)
 
 
-def test_a_split_with_an_empty_side_is_refused() -> None:
-    with pytest.raises(ChatbenchError, match="leave one side of split_0 empty"):
-        make_splits([question(0)])
+@pytest.mark.parametrize(("share", "side"), [(0.6, "test"), (0.4, "train")])
+def test_a_split_with_an_empty_side_says_that_subsets_are_the_cause(share: float, side: str) -> None:
+    # Four questions would do, were they not one a subset.
+    with pytest.raises(
+        ChatbenchError, match=f"{side} side of split_0: 4 questions, in 4 subsets of at most 1"
+    ) as caught:
+        make_splits([question(n, f"subset{n}") for n in range(4)], train_share=share)
+    assert "fewer, larger subsets" in caught.value.fix
+    assert make_splits([question(n) for n in range(4)], train_share=share)
 
 
 def test_the_hash_of_a_question_set_depends_on_content_and_not_on_order() -> None:

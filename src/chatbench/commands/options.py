@@ -29,6 +29,10 @@ Bootstrap = Annotated[int, typer.Option(help="Resamples behind the intervals; 0 
 Confidence = Annotated[float, typer.Option(help="How sure the intervals are to be, in 0..1.")]
 MaxTokens = Annotated[int, typer.Option(help="Longest message, in tokens.")]
 ALL_STEPS = "prepare,finetune,ppl,simulate,base,scores,realism"
+Maps = Annotated[
+    list[str] | None,
+    typer.Option("--map", help="What a value means, as in answer_type.userAnswer=user-alone; may be repeated."),
+]
 Pilots = Annotated[bool, typer.Option("--include-pilots", help="Read the pilots of a ChatBench folder too.")]
 
 

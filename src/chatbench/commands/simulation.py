@@ -10,6 +10,7 @@ import typer
 from chatbench.commands.options import (
     Conversations,
     Data,
+    Maps,
     MaxTokens,
     MaxUserTurns,
     OneOrAll,
@@ -126,6 +127,7 @@ def ai_alone(
     data: Data = Path("data"),
     results: Results = Path("results"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop the replies of other settings.")] = False,
+    maps: Maps = None,
 ) -> None:
     """Measure how often an assistant alone is right (resumes).
 
@@ -136,7 +138,7 @@ def ai_alone(
     from chatbench.endpoints.address import EndpointOptions
     from chatbench.simulation import ai_alone as step
 
-    opened, workspace = open_study(study), Workspace(data, results)
+    opened, workspace = open_study(study, maps=maps or ()), Workspace(data, results)
     result = step.ai_alone(
         assistant, step.AiAloneSettings(method, samples, temperature, seed), study=opened,
         questions=step.questions_of(opened, ids=names(questions), split=split, workspace=workspace),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from chatbench.commands.options import Pilots, Seed, SkipBad, names, show
+from chatbench.commands.options import Maps, Pilots, Seed, SkipBad, names, show
 
 commands = typer.Typer()
 
@@ -60,15 +60,16 @@ def check_study(
     ],
     skip_bad_records: SkipBad = False,
     include_pilots: Pilots = False,
+    maps: Maps = None,
 ) -> None:
     """Validate a study and summarise it.
 
     Example: chatbench check-study my_chats.jsonl
     """
-    from chatbench.data.open_study import check_study as step
-    from chatbench.data.open_study import summary_text
+    from chatbench.data.open_study import open_study, summarise, summary_text
 
-    show(summary_text(step(study, skip_bad_records=skip_bad_records, include_pilots=include_pilots)))
+    opened = open_study(study, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps or ())
+    show(summary_text(summarise(opened)))
 
 
 @commands.command()
@@ -79,6 +80,7 @@ def study(
     json: Annotated[Path | None, typer.Option(help="File to write the same as JSON.")] = None,
     skip_bad_records: SkipBad = False,
     include_pilots: Pilots = False,
+    maps: Maps = None,
 ) -> None:
     """Recompute the findings of a study.
 
@@ -90,7 +92,7 @@ def study(
     from chatbench.human_study.report import study_footnotes, study_grids
     from chatbench.report.grids import print_grids
 
-    found = step(study, json=json, skip_bad_records=skip_bad_records, include_pilots=include_pilots)
+    found = step(study, json=json, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps or ())
     print_grids(study_grids(found), study_footnotes(found))
 
 
@@ -116,6 +118,7 @@ def prepare_splits(
     ] = "messages",
     skip_bad_records: SkipBad = False,
     include_pilots: Pilots = False,
+    maps: Maps = None,
 ) -> None:
     """Split a study into training examples: by question, assistant, subset or person.
 
@@ -127,6 +130,6 @@ def prepare_splits(
 
     prepared = step(
         study, out, by=by, also_questions=also_questions, splits=splits, train_share=train_share, seed=seed,
-        format=format_, skip_bad_records=skip_bad_records, include_pilots=include_pilots,
+        format=format_, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps or (),
     )  # fmt: skip
     show(prepared.audit)

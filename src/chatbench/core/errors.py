@@ -7,6 +7,9 @@ Anything else that escapes is a bug of ours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class ChatbenchError(Exception):
     """An error with its cause and its cure.
@@ -31,3 +34,39 @@ class ChatbenchError(Exception):
 
 class StoppedError(ChatbenchError):
     """A run was asked to stop (SIGTERM), has written what it needs to continue, and has stopped."""
+
+
+_EXPECTED = {
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a number that is not infinite",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_too_short": "text that is not empty",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "too_short": "at least {min_length} in the list",
+    "too_long": "at most {max_length} in the list",
+    "literal_error": "one of {expected}",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "{le} or less",
+    "missing": "a value",
+    "extra_forbidden": "only the keys that the documentation names",
+}
+"""What was expected, by pydantic's type of error."""
+
+
+def expected_by(error: Mapping[str, Any]) -> str:
+    """What pydantic expected, in our words: one of `ValidationError.errors()`.
+
+    >>> expected_by({"type": "greater_than", "ctx": {"gt": 0}})
+    'a number above 0'
+    """
+    return _EXPECTED.get(error["type"], "another value").format(**error.get("ctx", {}))

@@ -297,6 +297,15 @@ class Split:
         )
 
 
+def joined_id(*parts: object) -> str:
+    r"""An id made of several, which no other parts give: a `|` or backslash inside of one has a backslash before it.
+
+    >>> joined_id("q1", "w7"), joined_id("q|1", 7)
+    ('q1|w7', 'q\\|1|7')
+    """
+    return "|".join(str(part).replace("\\", "\\\\").replace("|", "\\|") for part in parts)
+
+
 def first_prompts(conversations: Sequence[Conversation]) -> dict[str, list[str]]:
     """First message of each conversation, grouped by question id, in the given order."""
     prompts: dict[str, list[str]] = {}

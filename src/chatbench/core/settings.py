@@ -14,7 +14,7 @@ from typing import Annotated, Literal, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from chatbench.core.errors import ChatbenchError
+from chatbench.core.errors import ChatbenchError, expected_by
 
 Method = Literal["full", "lora"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
@@ -108,7 +108,9 @@ class Settings:
 def _types() -> dict[str, TypeAdapter[object]]:
     """The check of each setting; strict, so that neither text nor true stands for a number."""
     hints = get_type_hints(Settings, include_extras=True)
-    return {name: TypeAdapter(hint, config=ConfigDict(strict=True)) for name, hint in hints.items()}
+    return {
+        name: TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=False)) for name, hint in hints.items()
+    }
 
 
 RENAMED = {
@@ -126,20 +128,6 @@ RENAMED = {
     "activation_checkpointing": "gradient_checkpointing",
 }
 """Names that people know from elsewhere and that spelling alone would not lead to."""
-
-_EXPECTED = {
-    "float_type": "a number",
-    "int_type": "a whole number",
-    "bool_type": "true or false",
-    "string_type": "a list of names",
-    "tuple_type": "a list of names",
-    "too_short": "at least {min_length} name",
-    "literal_error": "one of {expected}",
-    "greater_than": "a number above {gt}",
-    "greater_than_equal": "{ge} or more",
-    "less_than": "a number below {lt}",
-}
-"""What was expected, by pydantic's type of error."""
 
 
 def typed_values(layer: Mapping[str, object], source: str) -> dict[str, object]:
@@ -175,6 +163,6 @@ def typed_value(name: str, value: object, source: str = "") -> object:
     try:
         return known[name].validate_python(value)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        expected = _EXPECTED.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
-        raise ChatbenchError(f"{where}{name} = {value!r}", expected=expected) from None
+        expected = expected_by(error.errors(include_url=False)[0])
+        lists = name in ("report_to", "lora_targets") and not expected.startswith("one of")
+        raise ChatbenchError(f"{where}{name} = {value!r}", expected="a list of names" if lists else expected) from None

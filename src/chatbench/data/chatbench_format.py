@@ -23,17 +23,17 @@ from chatbench.core.records import LETTERS, AiAloneScore, Answer, AnswerKind, Co
 from chatbench.data.tables import (
     ATTENTION_CHECK,
     EXPECTED_KINDS,
-    EXPECTED_ROLES,
     KIND_NAMES,
     BadRecord,
     Intake,
     LeftOut,
+    Options,
+    Reading,
     Row,
     Table,
     correct_of,
     find_column,
     four_options,
-    holds_indices,
     letter_of,
     literal_list,
     plain_name,
@@ -52,7 +52,7 @@ _QUESTION_COLUMNS: Mapping[str, Sequence[str]] = {
     "question": ("question", "question_text", "text"),
     "answer": ("answer", "correct_answer", "gold", "gold_answer", "answer_letter", "correct_letter", "label"),
     "choices": ("choices", "options", "answer_choices"),
-    "subset": ("subset", "mmlu_subset"),
+    "subset": ("subset", "mmlu_subset", "ds", "dataset"),
     "subject": ("subject", "category", "topic"),
 }
 _CHOICE_PREFIXES = ("choice_", "option_", "answer_", "")
@@ -61,10 +61,13 @@ _ANSWER_COLUMNS: Mapping[str, Sequence[str]] = {
     "worker_id": ("worker_id", "worker", "participant_id", "user_id"),
     "model": _MODEL,
     "selected_answer": ("selected_answer", "selectedAnswer", "answer", "user_answer", "letter"),
-    "answer_type": ("answer_type", "type", "kind", "phase"),
+    "answer_type": ("answer_type", "type", "kind", "event", "phase"),
     "acc": ("acc", "correct", "is_correct"),
-    **{name: (name,) for name in ("condition", "confidence", "batch", "position")},
+    "position": ("position", "question_position"),
+    **{name: (name,) for name in ("condition", "confidence", "batch")},
 }
+_CONDITIONS = {"onlyai": "direct-to-AI", "answerfirst": "answer-first"}
+"""The data card's words for the conditions, by how those of the authors' internal files begin."""
 _CHAT_KEYS: Mapping[str, Sequence[str]] = {
     **_ANSWER_COLUMNS,
     "question_id": _ID,  # not "id", which may be the chat's own
@@ -72,7 +75,9 @@ _CHAT_KEYS: Mapping[str, Sequence[str]] = {
 }
 
 
-def read_chatbench_folder(folder: Path, *, skip_bad_records: bool = False, include_pilots: bool = False) -> Study:
+def read_chatbench_folder(
+    folder: Path, *, skip_bad_records: bool = False, include_pilots: bool = False, maps: Sequence[str] = ()
+) -> Study:
     """The study in a folder of the ChatBench layout; its name is the folder's name.
 
     Args:
@@ -81,7 +86,7 @@ def read_chatbench_folder(folder: Path, *, skip_bad_records: bool = False, inclu
     Raises:
         ChatbenchError: a file is missing, damaged or has other columns; or a record is bad and is not to be skipped.
     """
-    intake = Intake(skip_bad_records=skip_bad_records)
+    intake = Intake(skip_bad_records=skip_bad_records, maps=maps)
     intake.questions = read_questions(folder / QUESTIONS, intake)
     pilots = sorted(path for path in folder.glob("pilot*") if path.is_dir()) if include_pilots else []
     full_study = folder / "full_study"
@@ -108,8 +113,8 @@ def read_questions(path: Path, intake: Intake) -> dict[str, Question]:
     """
     table = read_table(path, intake, _QUESTION_COLUMNS)
     table.require(question_id="the question's id", question="the question's text", answer="the right answer")
-    option_columns = _option_columns(table)
-    indices = holds_indices(table.texts("answer"))
+    columns = _option_columns(table)
+    reading = intake.reading("answer", table.rows, lambda row: _options(row, columns))
     questions: dict[str, Question] = {}
     for row in table.rows:
         with intake.record():
@@ -118,7 +123,7 @@ def read_questions(path: Path, intake: Intake) -> dict[str, Question]:
                 raise row.bad(
                     "duplicate question id", "question_id", found=f"{question_id!r} again", expected="ids that differ"
                 )
-            questions[question_id] = _question(row, option_columns, indices)
+            questions[question_id] = _question(row, columns, reading)
     if not questions:
         raise ChatbenchError(f"{path}: no question", expected="one row per question", fix="download the study again")
     return questions
@@ -142,15 +147,19 @@ def _option_columns(table: Table) -> Sequence[str]:
     raise table.lacks("the options", ("choices", "choice_a ... choice_d", "option_a ... option_d", "A ... D"))
 
 
-def _question(row: Row, option_columns: Sequence[str], indices: bool) -> Question:
-    values = [row.value(column) for column in option_columns]
-    options = four_options(values if len(values) > 1 else literal_list(str(values[0])) or [])
+def _options(row: Row, columns: Sequence[str]) -> Options | None:
+    values = [row.value(column) for column in columns]
+    return four_options(values if len(values) > 1 else literal_list(str(values[0])) or [])
+
+
+def _question(row: Row, option_columns: Sequence[str], reading: Reading) -> Question:
+    options = _options(row, option_columns)
     if options is None:
         blank = next((column for column in option_columns if not row.text(column)), option_columns[0])
         raise row.bad("question without four options", blank, expected="four options")
-    letter = letter_of(row.needed("answer"), options, indices=indices)
+    letter = letter_of(row.needed("answer"), options, reading)
     if letter is None:
-        expected = "a letter A-D, an index 0-3, or the text of one option"
+        expected = "a letter A-D, the text of one option" + ("" if "texts" in reading else f", or numbers {reading}")
         raise row.bad("right answer outside A-D", "answer", expected=expected)
     # The subset has a column of its own, or is the id before `-redux-{i}`, or is the subject.
     question_id = row.needed("question_id")
@@ -165,7 +174,8 @@ def _question(row: Row, option_columns: Sequence[str], indices: bool) -> Questio
 def read_ai_alone(path: Path, questions: Mapping[str, Question], intake: Intake) -> tuple[AiAloneScore, ...]:
     """Scores from the wide table `ai_alone_answers.csv`: `{method}_count`, `{method}_acc`, `{method}_invalid`.
 
-    A method whose cells are blank in a row was not measured there.
+    The authors' `{method}_mean` is `{method}_acc`, and their `copy_and_paste` is `free_text`. A method whose cells are
+    blank in a row was not measured there.
 
     Raises:
         ChatbenchError: the file or one of its columns is missing.
@@ -174,9 +184,17 @@ def read_ai_alone(path: Path, questions: Mapping[str, Question], intake: Intake)
     table = read_table(path, intake, {"question_id": (*_ID, "id"), "model": _MODEL})
     table.require(question_id="the question's id", model="the assistant")
     counted = [column.removesuffix("_count") for column in table.columns if column.endswith("_count")]
-    methods = [method for method in counted if f"{method}_acc" in table.columns]
-    if table.rows and not methods:
-        raise table.lacks("a method", ("{method}_count with {method}_acc",))
+    accuracy_of = {
+        method: column
+        for method in counted
+        for column in (f"{method}_mean", f"{method}_acc")  # where both are there, the second is taken
+        if column in table.columns
+    }
+    if table.rows and not accuracy_of:
+        raise table.lacks("a method", ("{method}_count with {method}_acc", "{method}_mean"))
+    if {"copy_and_paste", "free_text"} <= accuracy_of.keys():
+        found, fix = f"{path}, row 1: both copy_and_paste and free_text", "remove the columns of one"
+        raise ChatbenchError(found, expected="one of them: they are two names of one method", fix=fix)
     scores: list[AiAloneScore] = []
     seen: set[tuple[str, str]] = set()
     for row in table.rows:
@@ -189,17 +207,17 @@ def read_ai_alone(path: Path, questions: Mapping[str, Question], intake: Intake)
                     "duplicate AI-alone row", found=f"{question_id!r} and {model!r} again", expected="one row each"
                 )
             scores += [
-                _ai_alone_score(row, question_id, model, method)
-                for method in methods
-                if row.text(f"{method}_count") and row.text(f"{method}_acc")
+                _ai_alone_score(row, question_id, model, method, accuracy)
+                for method, accuracy in accuracy_of.items()
+                if row.text(f"{method}_count") and row.text(accuracy)
             ]
             seen.add((question_id, model))
     return tuple(scores)
 
 
-def _ai_alone_score(row: Row, question_id: str, model: str, method: str) -> AiAloneScore:
+def _ai_alone_score(row: Row, question_id: str, model: str, method: str, accuracy_column: str) -> AiAloneScore:
     numbers = []
-    for column in (f"{method}_count", f"{method}_acc", f"{method}_invalid"):
+    for column in (f"{method}_count", accuracy_column, f"{method}_invalid"):
         try:
             numbers.append(float(row.text(column) or "0"))
         except ValueError:
@@ -208,8 +226,9 @@ def _ai_alone_score(row: Row, question_id: str, model: str, method: str) -> AiAl
             raise row.bad("not a number", column, expected="a number of at least 0")
     count, accuracy, invalid = numbers
     if accuracy > 1:
-        raise row.bad("share above 1", f"{method}_acc", found=str(accuracy), expected="a share in 0..1")
-    return AiAloneScore(question_id, model, method, int(count), accuracy, int(invalid))
+        raise row.bad("share above 1", accuracy_column, found=str(accuracy), expected="a share in 0..1")
+    name = "free_text" if method == "copy_and_paste" else method
+    return AiAloneScore(question_id, model, name, int(count), accuracy, int(invalid))
 
 
 Place = tuple[str, str, str]
@@ -242,7 +261,8 @@ def _read_answers(path: Path, intake: Intake) -> _GivenAnswers:
     table.require(question_id="the question's id", worker_id="the person's id", answer_type="the kind of answer")
     if "acc" not in table.names and "selected_answer" not in table.names:
         raise table.lacks("what was answered", (*_ANSWER_COLUMNS["selected_answer"], "acc"))
-    indices = holds_indices([text for text in table.texts("selected_answer") if not text.endswith("confident")])
+    of_questions = [row for row in table.rows if "confiden" not in plain_name(row.text("answer_type"))]
+    reading = intake.reading("selected_answer", of_questions, lambda row: _options_asked(row, intake))
     part = Intake(skip_bad_records=intake.skip_bad_records)
     confidences: dict[tuple[str, str], str] = {}
     questions_at: dict[Place, set[str]] = {}
@@ -253,7 +273,7 @@ def _read_answers(path: Path, intake: Intake) -> _GivenAnswers:
                 confidence = row.text("selected_answer") or row.text("confidence")
                 confidences.setdefault((question_id, worker_id), confidence)
                 continue
-            answer = _answer(row, question_id, indices, intake)
+            answer = _answer(row, question_id, reading, intake)
             if answer.kind == "user-AI":
                 questions_at.setdefault(_place(row), set()).add(question_id)
             part.add_answer(answer)
@@ -269,17 +289,19 @@ def _read_answers(path: Path, intake: Intake) -> _GivenAnswers:
     return _GivenAnswers(by_person, questions_at)
 
 
-def _answer(row: Row, question_id: str, indices: bool, intake: Intake) -> Answer:
+def _answer(row: Row, question_id: str, reading: Reading, intake: Intake) -> Answer:
     question = intake.questions.get(question_id)
     if question is None:
         raise row.bad("answer to an unknown question", "question_id", expected="an id of questions.csv")
-    kind = KIND_NAMES.get(plain_name(row.text("answer_type")))
+    # An event's name, such as pretest_3_userAnswer_answer, holds the kind.
+    event = re.search(r"_(userAnswer|userAIAnswer)(_|$)", row.text("answer_type"))
+    kind = KIND_NAMES.get(plain_name(event[1] if event else row.text("answer_type")))
     if kind is None:
-        raise row.bad("unknown kind of answer", "answer_type", expected=EXPECTED_KINDS)
+        raise row.unknown("unknown kind of answer", "answer_type", "user-alone", expected=EXPECTED_KINDS)
     assistant = row.text("model")
     if kind == "user-AI" and not assistant:
         raise row.bad("answer with no assistant named", "model", found="no model", expected="the assistant's name")
-    letter = _letter(row, question, indices)
+    letter = _letter(row, question, reading)
     correct = correct_of(row.text("acc"))
     if correct is None and row.text("acc"):
         raise row.bad("acc that is neither 0 nor 1", "acc", expected="0 or 1")
@@ -294,15 +316,29 @@ def _answer(row: Row, question_id: str, indices: bool, intake: Intake) -> Answer
         letter = question.answer
     elif letter is None:
         intake.note("wrong answers whose letter was not recorded")
-    condition, confidence = row.text("condition"), row.text("confidence")
+    condition, confidence = _condition(row, intake), row.text("confidence")
     return Answer(question_id, row.needed("worker_id"), kind, assistant, condition, letter, correct, confidence)
 
 
-def _letter(row: Row, question: Question, indices: bool) -> str | None:
+def _condition(row: Row, intake: Intake) -> str:
+    """The condition, in the data card's word where the row has the one of the authors' internal files."""
+    written = row.text("condition")
+    word = next((word for start, word in _CONDITIONS.items() if plain_name(written).startswith(start)), written)
+    if word != written:
+        intake.note(f"rows of condition {written!r}, which is {word}")
+    return word
+
+
+def _options_asked(row: Row, intake: Intake) -> Options | None:
+    question = intake.questions.get(row.text("question_id"))
+    return question.options if question else None
+
+
+def _letter(row: Row, question: Question, reading: Reading) -> str | None:
     """The chosen letter, or None where none was recorded."""
     if not row.text("selected_answer"):
         return None
-    letter = letter_of(row.text("selected_answer"), question.options, indices=indices)
+    letter = letter_of(row.text("selected_answer"), question.options, reading)
     if letter is None:
         raise row.bad("letter outside A-D", "selected_answer", expected="A, B, C or D")
     return letter
@@ -321,7 +357,7 @@ def _read_chats(path: Path, given: _GivenAnswers, intake: Intake, *, filtered: b
         BadRecord: a record is not a chat (unknown role or question, empty, letter outside A-D).
     """
     rows = _chat_rows(path, intake)
-    indices = holds_indices([row.text("selected_answer") for row in rows])
+    reading = intake.reading("selected_answer", rows, lambda row: _options_asked(row, intake))
     filtered = filtered and bool(given.by_person)
     for row in rows:
         with intake.record():
@@ -343,21 +379,22 @@ def _read_chats(path: Path, given: _GivenAnswers, intake: Intake, *, filtered: b
                     expected="an id of questions.csv",
                 )
             question = intake.questions[question_id]
-            conversation = _conversation(row, question, answer, indices, intake)
+            conversation = _conversation(row, question, answer, reading, intake)
             intake.add_conversation(conversation)
             if answer is None:
                 _add_answer_of(row, conversation, question, intake)
 
 
 def _chat_rows(path: Path, intake: Intake) -> list[Row]:
-    content = read_json(path, fix="download the study again; the file is missing or half-written")
+    fix = "download the study again; the file is missing or half-written"
+    content = read_json(path, fix=fix, replaced=intake.half_characters)
     if not isinstance(content, list):
         raise ChatbenchError(
             f"{path}: a {type(content).__name__}",
             expected="a JSON list of conversations",
             fix="download the study again",
         )
-    rows = []
+    rows: list[Row] = []
     for number, item in enumerate(content, start=1):
         with intake.record():
             place = f"{path}, record {number}"
@@ -369,7 +406,8 @@ def _chat_rows(path: Path, intake: Intake) -> list[Row]:
                 for name, spellings in _CHAT_KEYS.items()
                 if (key := next((key for key in map(plain_name, spellings) if key in recorded), None))
             }
-            rows.append(Row(place, {name: recorded[key] for name, key in names.items()}, unit="key"))
+            cells = {name: recorded[key] for name, key in names.items()}
+            rows.append(intake.row(place, cells, {}, unit="key", others=rows))
     return rows
 
 
@@ -388,19 +426,21 @@ def _question_at_place(row: Row, given: _GivenAnswers, filtered: bool) -> str:
     return next(iter(found))
 
 
-def _conversation(row: Row, question: Question, answer: Answer | None, indices: bool, intake: Intake) -> Conversation:
+def _conversation(
+    row: Row, question: Question, answer: Answer | None, reading: Reading, intake: Intake
+) -> Conversation:
     assistant = row.text("model") or (answer.assistant if answer else "")
     if not assistant:
         expected = "the assistant's name"
         raise row.bad("conversation with no assistant named", "model", found="missing", expected=expected)
-    letter = _letter(row, question, indices)
+    letter = _letter(row, question, reading)
     if letter is None and answer is not None:
         letter = answer.letter
     elif letter is None and correct_of(row.text("acc")):
         letter = question.answer
     if letter is None:
         intake.note("conversations whose final letter was not recorded: they yield no answer example")
-    condition = row.text("condition") or (answer.condition if answer else "")
+    condition = _condition(row, intake) or (answer.condition if answer else "")
     given = Answer(
         question.id, row.text("worker_id"), "user-AI", assistant, condition, letter, letter == question.answer
     )
@@ -423,10 +463,10 @@ def _turns(row: Row, intake: Intake) -> tuple[Turn, ...]:
         raise row.bad("empty conversation", "chat_history", found="no message", expected=expected)
     turns = []
     for index, message in enumerate(messages):
-        name, role_name = f"chat_history[{index}]", str(message.get("role", ""))
+        name, role_name = f"chat_history[{index}]", str(intake.mapped("role", message.get("role", "")))
         role = role_of(role_name)
         if role is None:
-            raise row.bad("unknown role", name, found=f"role {role_name!r}", expected=EXPECTED_ROLES)
+            raise row.unknown_role(role_name, name, (_roles(other) for other in row.others))
         content = next((message[key] for key in ("content", "text", "message") if key in message), None)
         if not isinstance(content, str):
             raise row.bad("message without text", name, found=f"content {content!r}", expected="text")
@@ -436,6 +476,13 @@ def _turns(row: Row, intake: Intake) -> tuple[Turn, ...]:
             intake.note("empty assistant messages, kept as they were")
         turns.append(Turn(role, content))
     return tuple(turns)
+
+
+def _roles(row: Row) -> list[str]:
+    history = row.value("chat_history")
+    return [
+        str(item.get("role", "")) for item in (history if isinstance(history, list) else []) if isinstance(item, dict)
+    ]
 
 
 def _add_answer_of(row: Row, chat: Conversation, question: Question, intake: Intake) -> None:

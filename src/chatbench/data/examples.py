@@ -22,21 +22,27 @@ Source: Chang, Anderson, Hofman, ACL 2025, section on fine-tuning (see docs/prot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import Row, read_jsonl
-from chatbench.core.records import Conversation, Example, ExampleKind, Message, MessageRole, Question, Turn
-from chatbench.protocol.plain_text import completion_text, prompt_text
-from chatbench.protocol.prompts import ANSWER_PREFIX, simulator_messages
+from chatbench.core.records import Conversation, Example, ExampleKind, Message, MessageRole, Question, Turn, joined_id
+from chatbench.protocol.plain_text import PROMPT_END, completion_text, prompt_text
+from chatbench.protocol.prompts import ANSWER_PREFIX, CONVERSATION_HEAD, FIRST_TURN, SYSTEM, simulator_messages
 
 RowFormat = Literal["messages", "prompt-completion", "context"]
 ROW_FORMATS: tuple[RowFormat, ...] = get_args(RowFormat)
 PREPARE_FIX = "make the file with: chatbench prepare-splits --study STUDY"
-_KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
+KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
+_QUESTION_HEAD = SYSTEM.partition("{question}")[0][-len("following question:\n\n") :]
+_HISTORY_MARKS = (CONVERSATION_HEAD.partition("\n")[0], "\nassistant: ")
+"""What only a prompt with a conversation holds."""
+_QUESTION_ENDS = (f"\n\n{FIRST_TURN[:30]}", f"\n\n{_HISTORY_MARKS[0]}", "\nuser:", PROMPT_END)
 _EXPECTED = "messages (system, user, assistant), or prompt and completion"
 
 
@@ -109,18 +115,63 @@ def context_prompt(system: str, history: Sequence[Turn]) -> str:
 
 
 def read_examples(path: Path) -> list[ExampleRow]:
-    """All examples of a file, whatever its shape.
+    """All examples of a file, whatever its shape, also of one that a user made without our ids.
 
     Raises:
         ChatbenchError: the file is missing or damaged, or a line is no example.
     """
-    return [_read_row(f"{path}, line {number}", row) for number, row in read_jsonl(path, fix=PREPARE_FIX)]
+    return [example for example, _ in numbered_examples(path)]
+
+
+def numbered_examples(path: Path) -> Iterator[tuple[ExampleRow, Row]]:
+    """The examples with the lines that they were read from.
+
+    A line without ids gets them from its text: the question's id is a hash of the question in its system message, the
+    kind follows from what is asked and answered, and each first turn begins a conversation.
+
+    Raises:
+        ChatbenchError: as `read_examples`.
+    """
+    chats: Counter[str] = Counter()
+    for number, row in read_jsonl(path, fix=PREPARE_FIX):
+        where = f"{path}, line {number}"
+        if not {"kind", "question_id", "conversation_id"} & row.keys():
+            question, kind = _question_and_kind(where, row)
+            question_id = f"question-{hashlib.sha256(question.encode()).hexdigest()[:16]}"
+            chats[question_id] += kind == "first"
+            ids = {"question_id": question_id, "conversation_id": joined_id(question_id, chats[question_id])}
+            row = {**row, **ids, "kind": kind}  # the same line, with what it lacks
+        yield _read_row(where, row), row
+
+
+def question_in(row: ExampleRow) -> str:
+    """The question with its options, as it stands in an example's prompt; "" where none does."""
+    text = row.messages[0].content if row.messages else row.prompt
+    before, head, rest = text.partition(_QUESTION_HEAD)
+    if row.messages:
+        return rest if head else before
+    text = rest if head else before
+    ends = [text.find(end) for end in _QUESTION_ENDS if end in text]
+    return text[: min(ends)] if ends and not text.startswith("user:") else ""
+
+
+def _question_and_kind(where: str, row: Row) -> tuple[str, ExampleKind]:
+    example = _read_row(where, {**row, "kind": "first", "question_id": "?", "conversation_id": "?"})
+    if not (question := question_in(example).strip()):
+        expected = f"a prompt with the question after {_QUESTION_HEAD.strip()[-40:]!r}, or the keys of docs/files.md"
+        raise ChatbenchError(
+            f"{where}: no question in the prompt", expected=expected, fix="add question_id to each line"
+        )
+    if example.completion.startswith(ANSWER_PREFIX):
+        return question, "answer"
+    asked = example.messages[1].content if example.messages else example.prompt
+    return question, "follow_up" if any(mark in asked for mark in _HISTORY_MARKS) else "first"
 
 
 def _read_row(where: str, row: Row) -> ExampleRow:
     kind, question_id, conversation_id = (_text(where, row, key) for key in ("kind", "question_id", "conversation_id"))
-    if kind not in _KINDS:
-        raise ChatbenchError(f"{where}, key 'kind': {kind!r}", expected=f"one of {', '.join(_KINDS)}", fix=PREPARE_FIX)
+    if kind not in KINDS:
+        raise ChatbenchError(f"{where}, key 'kind': {kind!r}", expected=f"one of {', '.join(KINDS)}", fix=PREPARE_FIX)
     messages = None
     if "messages" in row:
         roles: tuple[MessageRole, ...] = ("system", "user", "assistant")

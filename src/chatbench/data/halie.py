@@ -14,6 +14,7 @@ Source: Lee et al. 2022, arXiv 2212.09746; repository stanford-crfm/halie, `data
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
@@ -30,14 +31,14 @@ _COLUMNS = (
 _KINDS: dict[str, AnswerKind] = {"ctrl": "user-alone", "lm": "user-AI"}
 
 
-def read_halie(path: Path, *, skip_bad_records: bool = False) -> Study:
+def read_halie(path: Path, *, skip_bad_records: bool = False, maps: Sequence[str] = ()) -> Study:
     """The study in `event_blocks.csv` (or in the folder that holds it).
 
     Raises:
         ChatbenchError: the file is missing, damaged or has other columns; or a row is bad and is not to be skipped.
     """
     file = path / FILE_NAME if path.is_dir() else path
-    intake = Intake(skip_bad_records=skip_bad_records)
+    intake = Intake(skip_bad_records=skip_bad_records, maps=maps)
     spellings = {column: (column,) for column in _COLUMNS}
     table = read_table(file, intake, spellings, fix="get the file with: chatbench download halie")
     table.require(**{column: column.replace("_", " ") for column in _COLUMNS})
@@ -54,7 +55,7 @@ def _read_row(row: Row, intake: Intake) -> None:
     if kind_name == "attn":
         raise LeftOut(ATTENTION_CHECK)
     if kind_name not in _KINDS:
-        raise row.bad("unknown kind of answer", "question_type", expected="ctrl, lm or attn")
+        raise row.unknown("unknown kind of answer", "question_type", "ctrl", expected="ctrl, lm or attn")
     kind = _KINDS[kind_name]
     subset = re.sub(r"[^a-z0-9]+", "_", row.needed("question_category").lower()).strip("_")
     a, b, c, d = (row.needed(f"choice_{letter}") for letter in "abcd")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_jsonl
 from chatbench.core.records import Study
 from chatbench.data import chatbench_format as chatbench
 from chatbench.data import halie
@@ -18,12 +19,15 @@ from chatbench.data.splits import question_set_sha256
 _EXPECTED = "a folder with questions.csv (ChatBench layout), an event_blocks.csv (HALIE), or a .jsonl of your own chats"
 
 
-def open_study(path: Path, *, skip_bad_records: bool = False, include_pilots: bool = False) -> Study:
+def open_study(
+    path: Path, *, skip_bad_records: bool = False, include_pilots: bool = False, maps: Sequence[str] = ()
+) -> Study:
     """The study at `path`, whose kind is told from its files.
 
     Args:
         skip_bad_records: leave bad records out and count them by reason in `Study.dropped`, instead of stopping.
         include_pilots: also read the pilots of a ChatBench folder; other kinds have none.
+        maps: what values mean, as in `answer_type.userAnswer=user-alone`: column, value, meaning.
 
     Raises:
         ChatbenchError: there is no such path, it is no study of a known kind, or its files are damaged.
@@ -32,15 +36,26 @@ def open_study(path: Path, *, skip_bad_records: bool = False, include_pilots: bo
         fix = "check the path, or make a study with: chatbench sample STUDY"
         raise ChatbenchError(f"{path}: no such file or folder", expected=_EXPECTED, fix=fix)
     if (path / chatbench.QUESTIONS).is_file():
-        return chatbench.read_chatbench_folder(path, skip_bad_records=skip_bad_records, include_pilots=include_pilots)
+        return chatbench.read_chatbench_folder(
+            path, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps
+        )
     if path.name == halie.FILE_NAME or (path / halie.FILE_NAME).is_file():
-        return halie.read_halie(path, skip_bad_records=skip_bad_records)
+        return halie.read_halie(path, skip_bad_records=skip_bad_records, maps=maps)
+    if holds_examples(path):
+        fix = "split them with: chatbench prepare-splits; finetune and eval-ppl need no more than that"
+        raise ChatbenchError(f"{path}: training examples, without people's answers", expected=_EXPECTED, fix=fix)
     if path.suffix == ".jsonl":
         from chatbench.data.own_chats import read_chat_jsonl  # late, for pydantic
 
-        return read_chat_jsonl(path, skip_bad_records=skip_bad_records)
+        return read_chat_jsonl(path, skip_bad_records=skip_bad_records, maps=maps)
     fix = "check the path; docs/own-study.md describes your own format"
     raise ChatbenchError(f"{path}: no study of a known kind", expected=_EXPECTED, fix=fix)
+
+
+def holds_examples(path: Path) -> bool:
+    """Whether a file holds training examples, not records of a study."""
+    first = next(read_jsonl(path), (0, {})) if path.suffix == ".jsonl" and path.is_file() else (0, {})
+    return bool({"messages", "prompt"} & first[1].keys())
 
 
 def study_of(manifest: Manifest) -> Study:
@@ -49,9 +64,14 @@ def study_of(manifest: Manifest) -> Study:
     Raises:
         ChatbenchError: it cannot be opened, or its questions are no longer those that were split.
     """
+    if manifest.adopted:
+        fix = "prepare splits of a study: chatbench prepare-splits --study STUDY"
+        raise ChatbenchError(
+            f"{manifest.study}: splits that were made by hand", expected="the study behind them", fix=fix
+        )
     skip_bad_records, include_pilots = manifest.skip_bad_records, manifest.include_pilots
     path = Path(manifest.study_resolved)
-    study = open_study(path, skip_bad_records=skip_bad_records, include_pilots=include_pilots)
+    study = open_study(path, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=manifest.maps)
     if question_set_sha256(study.questions.values()) != manifest.questions_sha256:
         raise ChatbenchError(
             f"{path}: its questions changed since the splits were made",
@@ -76,15 +96,6 @@ class StudySummary:
     ai_alone: Mapping[str, int]
     dropped: Mapping[str, int]
     notes: tuple[str, ...]
-
-
-def check_study(path: Path, *, skip_bad_records: bool = False, include_pilots: bool = False) -> StudySummary:
-    """Reads the whole study and counts what it holds.
-
-    Raises:
-        ChatbenchError: as `open_study`.
-    """
-    return summarise(open_study(path, skip_bad_records=skip_bad_records, include_pilots=include_pilots))
 
 
 def summarise(study: Study) -> StudySummary:

@@ -6,15 +6,16 @@ is named instead of being passed over.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from chatbench.core.errors import ChatbenchError
+from chatbench.core.errors import ChatbenchError, expected_by
 from chatbench.core.files import read_jsonl
 from chatbench.core.records import AiAloneScore, Answer, Question, Study, Turn
-from chatbench.data.tables import EXPECTED_ROLES, BadRecord, Intake, Row, role_of
+from chatbench.data.tables import BadRecord, Intake, Row, role_of
 
 _Letter = Literal["A", "B", "C", "D"]
 _Text = Annotated[str, Field(min_length=1)]
@@ -80,19 +81,26 @@ class AiAloneRecord(_Record):
 
 ChatRecord = Annotated[UserAiRecord | UserAloneRecord | AiAloneRecord, Field(discriminator="kind")]
 _PARSER: TypeAdapter[UserAiRecord | UserAloneRecord | AiAloneRecord] = TypeAdapter(ChatRecord)
+_MEANINGS = {
+    "question": "the question in full (id, subset, text, options, answer), or the id of an earlier one",
+    "question.options": "a list of four texts",
+    "turns": "a list of messages (role, text), or null where nothing was asked",
+}
+"""What is expected where the type alone does not say it."""
 _Scores = dict[tuple[str, str, str], AiAloneScore]
 
 
-def read_chat_jsonl(path: Path, *, skip_bad_records: bool = False) -> Study:
+def read_chat_jsonl(path: Path, *, skip_bad_records: bool = False, maps: Sequence[str] = ()) -> Study:
     """The study in a JSON Lines file; its name is the file's name without the ending.
 
     Raises:
         ChatbenchError: the file is missing or a line is not JSON; or a record is bad and is not to be skipped.
     """
-    intake, scores = Intake(skip_bad_records=skip_bad_records), _Scores()
-    for number, content in read_jsonl(path, fix="correct the line; the schema is in docs/own-study.md"):
+    intake, scores = Intake(skip_bad_records=skip_bad_records, maps=maps), _Scores()
+    fix = "correct the line; the schema is in docs/own-study.md"
+    for number, content in read_jsonl(path, fix=fix, replaced=intake.half_characters):
         with intake.record():
-            _read_record(Row(f"{path}, line {number}", content, unit="key"), intake, scores)
+            _read_record(intake.row(f"{path}, line {number}", content, {}, unit="key"), intake, scores)
     if not intake.questions:
         raise ChatbenchError(f"{path}: no record", expected="one record a line", fix="see docs/own-study.md")
     return intake.study(path.stem, tuple(scores.values()))
@@ -126,8 +134,14 @@ def _first_problem(row: Row, error: ValidationError) -> BadRecord:
     first = error.errors(include_url=False)[0]
     branches = ("user-AI", "user-alone", "ai-alone", "QuestionRecord")  # of unions, which are no keys
     key = ".".join(str(part) for part in first["loc"] if part not in branches) or "kind"
+    if "discriminator" in first.get("ctx", {}):
+        found, expected = repr(row.value("kind")), "user-AI, user-alone or ai-alone"
+        return row.bad("bad value of kind", key, found=found if "kind" in row.cells else "missing", expected=expected)
     found = "missing" if first["type"] == "missing" else repr(first["input"])[:80]
-    return row.bad(f"bad value of {key}", key, found=found, expected=first["msg"])
+    if first["type"] == "extra_forbidden":
+        found = "an unknown key"
+    expected = _MEANINGS.get(key, "") or expected_by(first)
+    return row.bad(f"bad value of {key}", key, found=found, expected=expected)
 
 
 def _question(row: Row, given: QuestionRecord | str, intake: Intake) -> Question:
@@ -155,9 +169,9 @@ def _turns(row: Row, record: UserAiRecord, intake: Intake) -> tuple[Turn, ...] |
         raise row.bad("empty conversation", "turns", found="no message", expected=expected)
     turns = []
     for index, turn in enumerate(record.turns):
-        role = role_of(turn.role)
+        role = role_of(str(intake.mapped("role", turn.role)))
         if role is None:
-            raise row.bad("unknown role", f"turns.{index}.role", found=repr(turn.role), expected=EXPECTED_ROLES)
+            raise row.unknown_role(turn.role, f"turns.{index}.role", [[turn.role for turn in record.turns]])
         if role == "user" and not turn.text.strip():
             name, expected = f"turns.{index}.text", "what the user wrote"
             raise row.bad("empty user message", name, found="no text", expected=expected)

@@ -13,26 +13,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import Row, json_line, read_json, write_json, write_text
 from chatbench.core.records import Conversation, Part, Split, Study, Unit
-from chatbench.data.examples import ROW_FORMATS, RowFormat, example_rows
-from chatbench.data.open_study import open_study
+from chatbench.data.examples import KINDS, ROW_FORMATS, RowFormat, example_rows, numbered_examples, question_in
+from chatbench.data.open_study import holds_examples, open_study
 from chatbench.data.prepared import MANIFEST, Manifest
-from chatbench.data.splits import near_duplicate_groups, question_set_sha256, splits_of
+from chatbench.data.splits import (
+    DEFAULT_SPLITS,
+    Asked,
+    make_splits,
+    near_duplicate_groups,
+    question_set_sha256,
+    splits_of,
+)
 
 _PARTS: tuple[Part, Part] = ("train", "test")
-_KINDS = ("first", "follow_up", "answer")
 _FILES = ("train.jsonl", "test.jsonl", "split.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedSplits:
-    """What was written, and the audit to print."""
+    """What was written, and the audit to print; there is no `study` where a file of examples was split."""
 
     out: Path
-    study: Study
+    study: Study | None
     manifest: Manifest
     audit: str
 
@@ -49,8 +56,12 @@ def prepare_splits(
     format: RowFormat = "messages",  # noqa: A002  # the name of the option
     skip_bad_records: bool = False,
     include_pilots: bool = False,
+    maps: Sequence[str] = (),
 ) -> PreparedSplits:
     """Writes `manifest.json` and `split_i/{train,test,split}.jsonl` into `out`; the options of `splits_of`.
+
+    A file of examples (`messages`, or `prompt` and `completion`) is split as it is: its lines keep their shape, and
+    the questions are those of their system messages.
 
     Raises:
         ChatbenchError: the study cannot be read, an option is out of range, the study holds no conversation, or one
@@ -59,19 +70,32 @@ def prepare_splits(
     if format not in ROW_FORMATS:
         expected = f"one of {', '.join(ROW_FORMATS)}"
         raise ChatbenchError(f"format {format!r}", expected=expected, fix="use --format messages")
-    study = open_study(study_path, skip_bad_records=skip_bad_records, include_pilots=include_pilots)
-    if not study.conversations:
-        fix = "check the study: chatbench check-study"
-        raise ChatbenchError(f"{study_path}: no conversation", expected="chats to learn from", fix=fix)
-    made = splits_of(study, by, splits=splits, train_share=train_share, seed=seed, also_questions=also_questions)
-    rows = {c.id: example_rows(c, study.questions[c.question_id], format) for c in study.conversations}
-    sides = {
-        f"{split.id}/{part}": [row for c in study.conversations if split.part_of(c) == part for row in rows[c.id]]
-        for split in made
-        for part in _PARTS
-    }
-    groups = near_duplicate_groups(study.questions.values())
-    chats = {c.id: c for c in study.conversations}
+    study, questions, rows, chats = None, list[Asked](), list[Row](), dict[str, Conversation]()
+    if holds_examples(study_path):
+        if by != "question":
+            raise ChatbenchError(f"--by {by}: {study_path} holds examples, not who wrote them", fix="--by question")
+        questions, rows = _questions_of_examples(study_path)
+        sha256 = hashlib.sha256("\n".join(sorted(question.id for question in questions)).encode()).hexdigest()
+        count = DEFAULT_SPLITS if splits is None else splits
+        made = make_splits(questions, splits=count, train_share=train_share, seed=seed)
+    else:
+        study = open_study(study_path, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps)
+        if not study.conversations:
+            fix = "check the study: chatbench check-study"
+            raise ChatbenchError(f"{study_path}: no conversation", expected="chats to learn from", fix=fix)
+        questions, sha256 = list(study.questions.values()), question_set_sha256(study.questions.values())
+        made = splits_of(study, by, splits=splits, train_share=train_share, seed=seed, also_questions=also_questions)
+        rows = [row for c in study.conversations for row in example_rows(c, study.questions[c.question_id], format)]
+        chats = {c.id: c for c in study.conversations}
+    subsets = {question.id: question.subset for question in questions}
+    sides: dict[str, list[Row]] = {f"{split.id}/{part}": [] for split in made for part in _PARTS}
+    for split in made:
+        part_of = {chat_id: split.part_of(chat) for chat_id, chat in chats.items()}
+        for row in rows:
+            part = part_of[str(row["conversation_id"])] if chats else split.part[str(row["question_id"])]
+            if part is not None:
+                sides[f"{split.id}/{part}"].append(row)
+    groups = near_duplicate_groups(questions)
     for split in made:
         if by != "question" and not all(sides[f"{split.id}/{part}"] for part in _PARTS):
             raise ChatbenchError(
@@ -81,42 +105,55 @@ def prepare_splits(
             )
         _check_leaks(split, sides, groups, chats)
     divisions: dict[str, list[Row]] = {
-        f"{split.id}/split": [
-            {"question_id": i, "subset": study.questions[i].subset, "part": part} for i, part in split.part.items()
-        ]
+        f"{split.id}/split": [{"question_id": i, "subset": subsets[i], "part": part} for i, part in split.part.items()]
         for split in made
     }
     texts = {f"{name}.jsonl": "".join(map(json_line, lines)) for name, lines in {**sides, **divisions}.items()}
     manifest = Manifest(
         study=str(study_path),
         study_resolved=str(study_path.resolve()),
-        study_name=study.name,
+        study_name=study.name if study else study_path.stem,
         skip_bad_records=skip_bad_records,
         include_pilots=include_pilots,
         seed=seed,
         splits=len(made),
         train_share=train_share,
         format=format,
-        questions_sha256=question_set_sha256(study.questions.values()),
-        counts={
-            "questions": len(study.questions),
-            "conversations": len(study.conversations),
-            "answers": len(study.answers),
-        },
+        questions_sha256=sha256,
+        counts={"questions": len(questions)}
+        | ({"conversations": len(study.conversations), "answers": len(study.answers)} if study else {}),
         examples={name: _kinds(side) for name, side in sides.items()},
         files={name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(texts.items())},
         package_version=version("chatbench"),
         by=by,
         also_questions=also_questions,
         held_out={split.id: sorted(split.held_out) for split in made if split.held_out},
+        maps=list(maps),
     )
     _write(out, texts, manifest)
     return PreparedSplits(out, study, manifest, _audit(made, sides, groups))
 
 
+class _Question(NamedTuple):
+    id: str
+    subset: str
+    text: str
+
+
+def _questions_of_examples(path: Path) -> tuple[list[Asked], list[Row]]:
+    """The questions of a file of examples, and its lines with the ids that they need."""
+    questions: dict[str, Asked] = {}
+    rows = []
+    for example, row in numbered_examples(path):
+        text = question_in(example) or example.question_id
+        questions.setdefault(example.question_id, _Question(example.question_id, "all", text))
+        rows.append(row)
+    return list(questions.values()), rows
+
+
 def _kinds(rows: Sequence[Row]) -> dict[str, int]:
     counted = Counter(str(row["kind"]) for row in rows)
-    return {kind: counted[kind] for kind in _KINDS}
+    return {kind: counted[kind] for kind in KINDS}
 
 
 def _check_leaks(

@@ -9,18 +9,23 @@ The manifest is written last: a folder without one is incomplete.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
-from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import Row, read_json, read_jsonl, sha256_of
+from chatbench.core.errors import ChatbenchError, expected_by
+from chatbench.core.files import Row, read_json, read_jsonl, sha256_of, write_json, write_jsonl
 from chatbench.core.records import Side, Split, Unit
-from chatbench.data.examples import PREPARE_FIX
+from chatbench.data.examples import KINDS, PREPARE_FIX, ExampleRow, read_examples
+from chatbench.data.splits import MOST_SPLITS
 
 MANIFEST = "manifest.json"
-OF_UNITS = {"by", "also_questions", "held_out"}
-"""Fields that a manifest of questions may lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,8 @@ class Manifest:
 
     `counts` holds totals of the study; `examples` the examples of each kind by `split_i/part`; `files` the SHA-256 of
     each file by its path below the folder. `by` says what the splits hold out, `held_out` which of it by split (nothing
-    where that are questions), `also_questions` that the questions of the test side are unseen too.
+    where that are questions), `also_questions` that the questions of the test side are unseen too. `maps` are the --map
+    options of the study; `adopted` says that the splits were made by hand (`adopt`).
     """
 
     study: str
@@ -49,6 +55,8 @@ class Manifest:
     by: Unit = "question"
     also_questions: bool = False
     held_out: dict[str, list[str]] = field(default_factory=dict)
+    maps: list[str] = field(default_factory=list)
+    adopted: bool = False
 
     @property
     def split_ids(self) -> list[str]:
@@ -67,16 +75,69 @@ def load_manifest(data_dir: Path) -> Manifest:
         ChatbenchError: there is none (nothing was prepared, or the preparation was stopped), or it is damaged.
     """
     path = data_dir / MANIFEST
-    if not path.exists():
+    if not path.exists() and not adopt(data_dir):
         raise ChatbenchError(f"{path}: no such file", expected="splits that were prepared to the end", fix=PREPARE_FIX)
+    from pydantic import TypeAdapter, ValidationError  # late: takes a while
+
     content = read_json(path, fix=PREPARE_FIX)
-    known = set(Manifest.__dataclass_fields__)
-    if not isinstance(content, dict) or not known - OF_UNITS <= set(content) <= known:
-        different = sorted((known - OF_UNITS) ^ set(content)) if isinstance(content, dict) else type(content).__name__
-        raise ChatbenchError(
-            f"{path}: unexpected content ({different})", expected="a manifest of this version", fix=PREPARE_FIX
-        )
-    return Manifest(**content)
+    try:
+        manifest = TypeAdapter(Manifest).validate_json(json.dumps(content), strict=True, extra="forbid")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        found = f"{'.'.join(map(str, first['loc'])) or 'content'} {first['input']!r:.60}"
+        expected = f"a manifest of this version, with {expected_by(first)} there"
+        raise ChatbenchError(f"{path}: unexpected {found}", expected=expected, fix=PREPARE_FIX) from None
+    if not 1 <= manifest.splits <= MOST_SPLITS:
+        raise ChatbenchError(f"{path}: {manifest.splits} splits", expected=f"1 to {MOST_SPLITS}", fix=PREPARE_FIX)
+    return manifest
+
+
+def adopt(data_dir: Path) -> bool:
+    """Writes a manifest, marked as adopted, for splits that a user made by hand; whether there are any.
+
+    `split_0`, `split_1`, ... each hold `train.jsonl` and `test.jsonl` with lines of `messages`, or of `prompt` and
+    `completion`. What prepare-splits has written names its conversations, and is never taken for made by hand: without
+    a manifest it is incomplete.
+
+    Raises:
+        ChatbenchError: a line is no example, or a split lacks a side.
+    """
+    first = data_dir / "split_0" / "train.jsonl"
+    line = next(read_jsonl(first), None) if first.is_file() else None
+    if line is None or "conversation_id" in line[1]:
+        return False
+    files: dict[str, str] = {}
+    examples: dict[str, dict[str, int]] = {}
+    asked: set[str] = set()
+    number = 0
+    while (folder := data_dir / f"split_{number}").is_dir():
+        sides = {part: read_examples(folder / f"{part}.jsonl") for part in ("train", "test")}
+        questions = {part: {row.question_id for row in rows} for part, rows in sides.items()}
+        if both := questions["train"] & questions["test"]:
+            note = f"{len(both)} questions are on both sides: held-out scores will be too good"
+            print(f"chatbench: {folder}: {note}", file=sys.stderr)
+        lines: list[Row] = [{"question_id": q, "subset": "", "part": p} for p in sides for q in sorted(questions[p])]
+        write_jsonl(folder / "split.jsonl", lines)
+        for name in ("train.jsonl", "test.jsonl", "split.jsonl"):
+            files[f"{folder.name}/{name}"] = sha256_of(folder / name)
+        examples |= {f"{folder.name}/{part}": kinds_of(rows) for part, rows in sides.items()}
+        asked |= questions["train"] | questions["test"]
+        number += 1
+    manifest = Manifest(
+        study=str(data_dir), study_resolved=str(data_dir.resolve()), study_name=data_dir.resolve().name,
+        skip_bad_records=False, include_pilots=False, seed=0, splits=number, train_share=0.0, format="messages",
+        questions_sha256=hashlib.sha256("\n".join(sorted(asked)).encode()).hexdigest(),
+        counts={"questions": len(asked)}, examples=examples, files=files, package_version=version("chatbench"),
+        adopted=True,
+    )  # fmt: skip
+    write_json(data_dir / MANIFEST, manifest.as_json())
+    return True
+
+
+def kinds_of(rows: Iterable[ExampleRow]) -> dict[str, int]:
+    """How many examples there are of each kind."""
+    counted = Counter(row.kind for row in rows)
+    return {kind: counted[kind] for kind in KINDS}
 
 
 def prepared_file(

@@ -33,6 +33,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
+from typing import Protocol
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Part, Question, Side, Split, Study, Unit
@@ -49,12 +50,25 @@ _NUMBER_WORDS = re.compile(
     "(twen|thir|for|fif|six|seven|eigh|nine)ty|hundred|thousand|million"
 )
 
+MOST_SPLITS = 1000
+
 Group = tuple[str, ...]
 """Ids of questions that must stay together."""
 _Run = tuple[str, ...]
 
 
-def near_duplicate_groups(questions: Collection[Question]) -> list[tuple[str, ...]]:
+class Asked(Protocol):
+    """What of a question decides on its side."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def subset(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+
+
+def near_duplicate_groups(questions: Collection[Asked]) -> list[tuple[str, ...]]:
     """Groups of question ids, each sorted, in the order of their first id; a question like no other is its own group.
 
     Likeness is passed on: where a is like b and b like c, the three are one group.
@@ -112,7 +126,7 @@ def _similar_pairs(texts: list[str]) -> Iterator[tuple[int, int]]:
 
 
 def make_splits(
-    questions: Collection[Question], *, splits: int = 10, train_share: float = 0.6, seed: int = 0
+    questions: Collection[Asked], *, splits: int = 10, train_share: float = 0.6, seed: int = 0
 ) -> list[Split]:
     """`split_0`, `split_1`, ... of the questions.
 
@@ -122,8 +136,8 @@ def make_splits(
     Raises:
         ChatbenchError: a number is out of range, or one side of a split would be empty.
     """
-    if splits < 1:
-        raise ChatbenchError(f"{splits} splits", expected="at least 1", fix="use --splits 10")
+    if not 1 <= splits <= MOST_SPLITS:
+        raise ChatbenchError(f"{splits} splits", expected=f"1 to {MOST_SPLITS}", fix="use --splits 10")
     if not 0 < train_share < 1:
         raise ChatbenchError(f"train share {train_share}", expected="between 0 and 1", fix="use --train-share 0.6")
     subsets = {question.id: question.subset for question in questions}
@@ -132,10 +146,17 @@ def make_splits(
     made = [_split(f"split_{number}", seed, train_share, groups, subsets, wanted) for number in range(splits)]
     for split in made:
         if len(set(split.part.values())) < 2:
+            side = "test" if "train" in split.part.values() else "train"
+            sizes = Counter(subsets.values())
+            largest = max(sizes.values(), default=0)
+            together = f", {len(groups)} without near duplicates" if len(groups) < len(subsets) else ""
             raise ChatbenchError(
-                f"{len(subsets)} questions in {len(groups)} groups leave one side of {split.id} empty",
-                expected="questions on both sides",
-                fix="use more questions, or another --train-share",
+                f"no question is left for the {side} side of {split.id}: {len(subsets)} questions{together}, in "
+                f"{len(sizes)} subsets of at most {largest}, are split subset by subset, a share of {train_share:g} of "
+                "each to train",
+                expected="a subset whose share, rounded, leaves questions on both sides",
+                fix="give the questions fewer, larger subsets (such as one for all), use more of them, or another "
+                "--train-share",
             )
     return made
 

@@ -12,16 +12,28 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import JsonTextError, parse_json, read_csv
-from chatbench.core.records import LETTERS, AiAloneScore, Answer, AnswerKind, Conversation, Question, Role, Study, Turn
+from chatbench.core.records import (
+    LETTERS,
+    AiAloneScore,
+    Answer,
+    AnswerKind,
+    Conversation,
+    Question,
+    Role,
+    Study,
+    Turn,
+    joined_id,
+)
 
 ROLE_NAMES: dict[str, Role] = {
     **dict.fromkeys(("user", "you", "human"), "user"),
@@ -29,14 +41,18 @@ ROLE_NAMES: dict[str, Role] = {
 }
 EXPECTED_ROLES = "one of user, You, assistant, Bot, AI"
 KIND_NAMES: dict[str, AnswerKind] = {
-    **dict.fromkeys(("useralone", "user", "alone"), "user-alone"),
-    **dict.fromkeys(("userai", "withai", "ai"), "user-AI"),
+    **dict.fromkeys(("useralone", "user", "alone", "useranswer"), "user-alone"),
+    **dict.fromkeys(("userai", "withai", "ai", "useraianswer"), "user-AI"),
 }
 EXPECTED_KINDS = "user-alone or user-AI"
+MOST_SHOWN = 12
+"""Distinct values of a column that an error lists."""
 
 SKIP_FIX = "correct the record, or run again with --skip-bad-records to leave it out and have it counted"
+MAP_EXAMPLE = "--map answer_type.userAnswer=user-alone"
 ATTENTION_CHECK = "attention check"
 DUPLICATE_ANSWER = "duplicate answer (same worker, question and kind; the first is kept)"
+HALF_CHARACTERS = "half characters (lone surrogates), replaced by U+FFFD"
 DUPLICATE_CONVERSATION = "duplicate conversation (same worker and question; the first is kept)"
 
 Options = tuple[str, str, str, str]
@@ -65,31 +81,55 @@ def correct_of(text: str) -> bool | None:
     return {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}.get(text.strip().lower())
 
 
-def holds_indices(values: Sequence[str]) -> bool:
-    """Whether a column of answers counts options from 0 to 3 instead of naming letters or texts.
+Reading = Literal["letters and texts", "counted from 0", "counted from 1"]
+"""What the cells of a column of answers mean."""
 
-    Decided for the whole column: in a mathematics study a single `2` may as well be the text of an option.
+
+def reading_of(cells: Sequence[tuple[str, Options | None]]) -> Reading | None:
+    """The one way in which all numbers of a column of answers can be read; None where there is not exactly one.
+
+    A number may count options, from 0 or from 1, or be the text of an option. That is decided for the whole column,
+    from all its cells and the options of their questions: a single `2` may be any of the three. Two ways that give the
+    same letters are one. Cells that fit no way are left to `letter_of`.
+
+    >>> options = ("red", "green", "blue", "grey")
+    >>> [reading_of([(cell, options) for cell in column]) for column in ("0123", "1234", "123", "ABC")]
+    ['counted from 0', 'counted from 1', None, 'letters and texts']
     """
-    filled = [value for value in values if value]
-    return sum(value.removesuffix(".0") in {"0", "1", "2", "3"} for value in filled) > len(filled) / 2
+    numbers = [(_whole(value), options) for value, options in cells if _whole(value)]
+    small = {value for value, _ in numbers} & set("01234")
+    named = [letter_of(value, options) for value, options in numbers if options]
+    in_words = any(value.upper() in LETTERS for value, _ in cells)
+    in_words |= any(letter_of(v, options) for v, options in numbers if options and v not in small)
+    if in_words or not small:
+        return "letters and texts"
+    fits: list[Reading] = ["letters and texts"] if named and all(named) else []
+    fits += ["counted from 0"] if "4" not in small else []
+    fits += ["counted from 1"] if "0" not in small else []
+    letters = {tuple(letter_of(v, options, way) for v, options in numbers if options) for way in fits}
+    return fits[0] if len(letters) == 1 else None
 
 
-def letter_of(value: str, options: Options, *, indices: bool = False) -> str | None:
+def _whole(value: str) -> str:
+    return value.removesuffix(".0") if re.fullmatch(r"\d+(\.0)?", value) else ""
+
+
+def letter_of(value: str, options: Options, reading: Reading = "letters and texts") -> str | None:
     """The letter that a recorded answer means, or None if it means none.
 
-    A letter in either case, an index from 0 (where `indices` says that the column holds them), or an option's text.
+    A letter in either case, an option's text, or a number of an option where the column is read so (`reading_of`).
 
     >>> letter_of("b", ("1", "2", "3", "4")), letter_of("3", ("1", "2", "3", "4"))
     ('B', 'C')
-    >>> letter_of("3", ("1", "2", "3", "4"), indices=True)
+    >>> letter_of("3", ("1", "2", "3", "4"), "counted from 0")
     'D'
     """
     value = value.strip()
     if value.upper() in LETTERS:
         return value.upper()
-    if indices:
-        index = value.removesuffix(".0")
-        return LETTERS[int(index)] if index in {"0", "1", "2", "3"} else None
+    if reading != "letters and texts":
+        first = "0123" if reading == "counted from 0" else "1234"
+        return dict(zip(first, LETTERS, strict=True)).get(_whole(value))
     matches = [letter for letter, option in zip(LETTERS, options, strict=True) if option.strip() == value]
     return matches[0] if len(matches) == 1 else None
 
@@ -122,7 +162,7 @@ def conversation_id(question_id: str, worker_id: str) -> str:
     >>> conversation_id("college_mathematics-redux-3", "w7")
     'college_mathematics-redux-3|w7'
     """
-    return f"{question_id}|{worker_id}"
+    return joined_id(question_id, worker_id)
 
 
 class BadRecord(ChatbenchError):  # noqa: N818  # a record, named as the option --skip-bad-records names it
@@ -140,13 +180,41 @@ class LeftOut(Exception):  # noqa: N818  # no error: what the protocol leaves ou
 class Intake:
     """A study as far as it has been read, with what was left out (`dropped`) and what a user should know (`notes`)."""
 
-    def __init__(self, *, skip_bad_records: bool = False) -> None:
+    def __init__(self, *, skip_bad_records: bool = False, maps: Sequence[str] = ()) -> None:
         self.skip_bad_records = skip_bad_records
         self.questions: dict[str, Question] = {}
-        self.conversations: dict[str, Conversation] = {}
+        self.conversations: dict[tuple[str, str], Conversation] = {}
         self.answers: dict[tuple[str, str, AnswerKind], Answer] = {}
         self._dropped: Counter[str] = Counter()
         self._noted: Counter[str] = Counter()
+        self._maps: dict[tuple[str, str], str] = {}
+        self._mapped: set[tuple[str, str]] = set()
+        for text in maps:
+            name, equals, meaning = text.partition("=")
+            column, dot, value = name.partition(".")
+            if not (column and dot and equals):
+                raise ChatbenchError(f"--map {text}", expected="COLUMN.VALUE=MEANING", fix=f"such as {MAP_EXAMPLE}")
+            self._maps[plain_name(column), value.strip()] = meaning.strip()
+
+    def mapped(self, column: str, value: object) -> object:
+        """What --map says that a value of a column means; the value itself where it says nothing."""
+        key = plain_name(column), str(value).strip()
+        if key not in self._maps:
+            return value
+        self._mapped.add(key)
+        return self._maps[key]
+
+    def row(self, place: str, cells: Mapping[str, object], names: Mapping[str, str], **more: Any) -> Row:
+        """A record, its cells as --map has them; a cell's column may be named as in the file or as it is asked for."""
+        if self._maps:
+            asked = {column: name for name, column in names.items()}
+            cells = {
+                column: self.mapped(asked.get(column, column), self.mapped(column, value))
+                if isinstance(value, str | int | float)
+                else value
+                for column, value in cells.items()
+            }
+        return Row(place, cells, names, **more)
 
     @contextmanager
     def record(self) -> Iterator[None]:
@@ -160,9 +228,35 @@ class Intake:
                 raise
             self._dropped[error.reason] += 1
 
-    def note(self, text: str) -> None:
-        """Counts something about a record that is kept."""
-        self._noted[text] += 1
+    def note(self, text: str, count: int = 1) -> None:
+        """Counts something about what is kept."""
+        self._noted[text] += count
+
+    def half_characters(self, count: int) -> None:
+        """Counts halves of characters that were replaced in what was read."""
+        self.note(HALF_CHARACTERS, count)
+
+    def reading(self, name: str, rows: Sequence[Row], options_of: Callable[[Row], Options | None]) -> Reading:
+        """How the answers under a name are to be read in all rows; noted where they are numbers.
+
+        Raises:
+            ChatbenchError: numbers stand there that can be read in more than one way, or in none.
+        """
+        filled = [(row.text(name), options_of(row)) for row in rows if row.text(name)]
+        reading = reading_of(filled)
+        if reading is None:
+            column = rows[0].names.get(name, name)
+            values = Counter(value for value, _ in filled)
+            raise ChatbenchError(
+                f"{rows[0].place.rpartition(',')[0]}, {rows[0].unit} {column!r}: numbers that could mean more than one "
+                f"option; it holds {listed(values)}",
+                expected="letters; or numbers that can only count from 0 (a 0, no 4) or only from 1 (a 4, no 0)",
+                fix=f"write letters, or say what they mean: --map {column}.1=A --map {column}.2=B ...",
+            )
+        if reading != "letters and texts":
+            first = "0 is A" if reading == "counted from 0" else "1 is A"
+            self.note(f"{name.replace('_', ' ')}s that are numbers, {reading} ({first})", len(filled))
+        return reading
 
     def add_answer(self, answer: Answer) -> None:
         """Keeps an answer.
@@ -179,16 +273,24 @@ class Intake:
         Raises:
             LeftOut: the same person has chatted about the same question before.
         """
-        if self.conversations.setdefault(conversation.id, conversation) is not conversation:
+        key = conversation.question_id, conversation.worker_id
+        if self.conversations.setdefault(key, conversation) is not conversation:
             raise LeftOut(DUPLICATE_CONVERSATION)
 
     def study(self, name: str, ai_alone: Sequence[AiAloneScore] = ()) -> Study:
-        """What was read; an answer given with an assistant gets the id of its conversation, where there is one."""
+        """What was read; an answer given with an assistant gets the id of its conversation, where there is one.
+
+        Raises:
+            ChatbenchError: a --map names a value that the study does not hold.
+        """
+        for column, value in self._maps.keys() - self._mapped:
+            found = f"--map {column}.{value}: the study {name} has no such value in a column of this name"
+            raise ChatbenchError(found, fix="correct it, or omit it")
         answers = []
         for answer in self.answers.values():
-            chat = conversation_id(answer.question_id, answer.worker_id)
-            linked = answer.kind == "user-AI" and chat in self.conversations
-            answers.append(replace(answer, conversation_id=chat) if linked else answer)
+            chat = self.conversations.get((answer.question_id, answer.worker_id))
+            linked = chat is not None and answer.kind == "user-AI"
+            answers.append(replace(answer, conversation_id=chat.id) if chat and linked else answer)
         return Study(
             name=name,
             questions=self.questions,
@@ -205,13 +307,15 @@ class Row:
     """One record of a file, and where it stands.
 
     `place` is such as `questions.csv, row 3` (as a spreadsheet counts: the header is row 1). `names` gives the file's
-    own name of a column or key that is asked for by another; `unit` is what errors call it.
+    own name of a column or key that is asked for by another; `unit` is what errors call it; `others` are all records of
+    the file.
     """
 
     place: str
     cells: Mapping[str, object]
     names: Mapping[str, str] = field(default_factory=dict)
     unit: Literal["column", "key"] = "column"
+    others: Sequence[Row] = field(default=(), repr=False, compare=False)
 
     def value(self, name: str) -> object:
         """What the record holds under a name, or None."""
@@ -238,6 +342,23 @@ class Row:
         """The error for this record, or for one cell of it; `found` is by default what the cell holds."""
         place = f"{self.place}, {self.unit} {self.names.get(name, name)!r}" if name else self.place
         return BadRecord(reason, f"{place}: {found or repr(self.value(name))[:80]}", expected=expected)
+
+    def unknown(self, reason: str, name: str, meaning: str, *, expected: str) -> BadRecord:
+        """The error for a value that stands for one of a few, and is none of those known.
+
+        It lists all values of the column, which a user has to know to give them a `meaning` by --map.
+        """
+        column, values = self.names.get(name, name), Counter(row.text(name) for row in self.others)
+        error = self.bad(
+            reason, name, found=f"{self.text(name)!r}; the {self.unit} holds {listed(values)}", expected=""
+        )
+        return BadRecord(reason, error.found, expected=expected, fix=_map_fix(column, self.text(name), meaning))
+
+    def unknown_role(self, role: str, name: str, roles: Iterable[Iterable[str]]) -> BadRecord:
+        """The same for the role of a message at `name`; `roles` are those of every chat."""
+        values = Counter(each for chat in roles for each in chat)
+        error = self.bad("", name, found=f"role {role!r}; the chats hold {listed(values)}", expected="")
+        return BadRecord("unknown role", error.found, expected=EXPECTED_ROLES, fix=_map_fix("role", role, "assistant"))
 
     def conversation(self, name: str, turns: tuple[Turn, ...], answer: Answer) -> Conversation:
         """The chat that led to an answer; its turns are under `name` in this record.
@@ -282,9 +403,19 @@ class Table:
             fix="rename the column, or check that this is the right file",
         )
 
-    def texts(self, name: str) -> list[str]:
-        """All cells of a column."""
-        return [row.text(name) for row in self.rows]
+
+def _map_fix(column: str, value: str, meaning: str) -> str:
+    return f"say what it means: --map {shlex.quote(f'{column}.{value}={meaning}')}; or {SKIP_FIX}"
+
+
+def listed(values: Counter[str]) -> str:
+    """Distinct values with their counts, the most frequent first.
+
+    >>> listed(Counter("aab"))
+    "2 x 'a', 1 x 'b'"
+    """
+    shown = ", ".join(f"{count} x {value[:40]!r}" for value, count in values.most_common(MOST_SHOWN))
+    return shown + (f" and {len(values) - MOST_SHOWN} other values" if len(values) > MOST_SHOWN else "")
 
 
 def find_column(columns: Sequence[str], spellings: Sequence[str]) -> str | None:
@@ -309,13 +440,18 @@ def read_table(
     records = read_csv(path, fix=fix)
     if not records:
         raise ChatbenchError(f"{path}: empty file", expected="a header and rows", fix=fix)
-    header, rows = records[0], []
+    header, rows = records[0], list[Row]()
+    known = Counter(plain_name(column) for column in header)
     names = {name: column for name, accepted in spellings.items() if (column := find_column(header, accepted))}
+    if repeated := [column for column in names.values() if known[plain_name(column)] > 1]:
+        found, expected = f"{path}, row 1: more than one column {repeated[0]!r}", "columns whose names differ"
+        raise ChatbenchError(found, expected=expected, fix="rename or remove one")
     for number, record in enumerate(records[1:], start=2):
         if not any(map(str.strip, record)):  # spreadsheets leave rows of empty cells below
             continue
         with intake.record():
-            row = Row(f"{path}, row {number}", dict(zip(header, record, strict=False)), names)
+            cells = dict(zip(header, record, strict=False))
+            row = intake.row(f"{path}, row {number}", cells, names, others=rows)
             if len(record) != len(header):
                 raise row.bad(
                     "row with too few or too many cells",

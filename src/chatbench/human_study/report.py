@@ -110,14 +110,20 @@ def _missing(study: Study, advice: Sequence[AdviceRow]) -> Iterator[str]:
 
 
 def study(
-    path: Path, *, json: Path | None = None, skip_bad_records: bool = False, include_pilots: bool = False
+    path: Path,
+    *,
+    json: Path | None = None,
+    skip_bad_records: bool = False,
+    include_pilots: bool = False,
+    maps: Sequence[str] = (),
 ) -> StudyReport:
     """Everything that can be recomputed of the study at `path`; also written to `json`.
 
     Raises:
         ChatbenchError: as `open_study`.
     """
-    report = study_report(open_study(path, skip_bad_records=skip_bad_records, include_pilots=include_pilots))
+    opened = open_study(path, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps)
+    report = study_report(opened)
     if json is not None:
         write_json(json, plain(report))
     return report

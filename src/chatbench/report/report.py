@@ -81,7 +81,7 @@ def shown_results(names: Sequence[str], *, results: Path, data: Path | None) -> 
             fix=f"name the models alone: --results {folders[0]} MODEL MODEL",
         )
     place = Path(folders[0]) if folders else results
-    workspace = Workspace(data if data is not None else place.resolve().parent / "data", place)
+    workspace = Workspace(data if data is not None else place.absolute().parent / "data", place)
     return Shown(workspace, () if folders else tuple(dict.fromkeys(map(model_key, names))))
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from chatbench.core.errors import StoppedError
-from chatbench.core.records import Question, SimulatedConversation
+from chatbench.core.records import Question, SimulatedConversation, joined_id
 from chatbench.core.stop import StopRequest
 from chatbench.protocol.dialogue import (
     MAX_USER_TURNS,
@@ -74,7 +74,7 @@ class LoopSettings:
 def plan(questions: Sequence[Question], assistant: str, conversations: int) -> list[Planned]:
     """All conversations with one assistant, by question, then by repetition."""
     return [
-        Planned(f"{question.id}|{assistant}|{index}", question, assistant, index)
+        Planned(joined_id(question.id, assistant, index), question, assistant, index)
         for question in questions
         for index in range(conversations)
     ]

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import Question, SimulatedConversation, Study, Turn
+from chatbench.core.records import Question, SimulatedConversation, Study, Turn, joined_id
 from chatbench.core.texts import printable
 from chatbench.data.workspace import Workspace
 from chatbench.protocol.dialogue import (
@@ -186,7 +186,7 @@ def chat(
     view.begin(str(user.identity.get("name", model)), name, seen=per_split and not held_out)
     loop = LoopSettings(settings.seed, settings.max_user_turns, STYLES[simulator.style], settings.failure_modes)
     index = sum(1 for _ in read_log(save)) if save else 0
-    planned = Planned(f"{question.id}|{name}|{index}", question, name, index)
+    planned = Planned(joined_id(question.id, name, index), question, name, index)
     user_side, other_side = view.simulator(user), view.assistant()
     ended: SimulatedConversation | None = None
     with suppress(StoppedByPersonError, KeyboardInterrupt):  # the second while a model writes
