@@ -8,7 +8,7 @@ import pytest
 from tests.support.study_files import tiny_folder
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.data.open_study import open_study, summarise, summary_text
+from chatbench.data.open_study import find_study, open_study, summarise, summary_text
 
 
 def test_the_summary_counts_what_the_study_holds(tmp_path: Path) -> None:
@@ -41,3 +41,28 @@ def test_the_kind_of_a_study_is_told_from_its_files(tmp_path: Path) -> None:
         with pytest.raises(ChatbenchError, match=problem) as caught:
             open_study(path)
         assert "ChatBench layout" in caught.value.expected
+
+
+def test_the_one_study_that_is_there_is_found(tmp_path: Path) -> None:
+    with pytest.raises(ChatbenchError, match="no study in") as caught:
+        find_study(tmp_path)
+    assert "chatbench download chatbench" in caught.value.fix
+    (tmp_path / "data" / "split_0").mkdir(parents=True)
+    (tmp_path / "data" / "prepare_splits.py").touch()
+    (tmp_path / "data" / "notes.jsonl").write_text("{}")
+    examples = tmp_path / "data" / "mmlu_interactive_full.jsonl"
+    examples.write_text('{"messages": []}\n')
+    assert find_study(tmp_path) == examples
+    folder = tiny_folder(tmp_path / "studies" / "tiny")
+    with pytest.raises(ChatbenchError, match="2 studies") as caught:
+        find_study(tmp_path)
+    assert str(folder) in caught.value.found
+    examples.unlink()
+    assert find_study(tmp_path) == folder
+
+
+def test_a_folder_called_data_that_is_a_study_is_one_study(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "event_blocks.csv").touch()
+
+    assert find_study(tmp_path) == tmp_path / "data"

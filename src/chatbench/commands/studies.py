@@ -98,7 +98,10 @@ def study(
 
 @commands.command("prepare-splits")
 def prepare_splits(
-    study: Annotated[Path, typer.Option(help="The study to split.")],
+    study: Annotated[
+        Path | None,
+        typer.Option(help="The study, or a file of examples, to split; default: the one in data/ or studies/."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data"),
     by: Annotated[
         Literal["question", "assistant", "subset", "person"], typer.Option(help="What a split holds out.")
@@ -126,10 +129,12 @@ def prepare_splits(
 
     Example: chatbench prepare-splits --study studies/sample --by assistant
     """
+    from chatbench.data.open_study import find_study
     from chatbench.data.prepare_splits import prepare_splits as step
 
     prepared = step(
-        study, out, by=by, also_questions=also_questions, splits=splits, train_share=train_share, seed=seed,
-        format=format_, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps or (),
+        study or find_study(Path()), out, by=by, also_questions=also_questions, splits=splits,
+        train_share=train_share, seed=seed, format=format_, skip_bad_records=skip_bad_records,
+        include_pilots=include_pilots, maps=maps or (),
     )  # fmt: skip
     show(prepared.audit)

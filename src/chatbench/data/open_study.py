@@ -52,6 +52,36 @@ def open_study(
     raise ChatbenchError(f"{path}: no study of a known kind", expected=_EXPECTED, fix=fix)
 
 
+def find_study(folder: Path) -> Path:
+    """The one study in a folder's `data/` or `studies/`: either itself, or something in it.
+
+    Raises:
+        ChatbenchError: there is none, or more than one.
+    """
+    places = [folder / name for name in ("data", "studies")]
+    found = [each for place in places for each in (place, *sorted(place.glob("*"))) if _is_study(each)]
+    found = [each for each in found if each.parent not in found]  # the file in a folder that is a study by it
+    if len(found) == 1:
+        return found[0]
+    if found:
+        shown = ", ".join(str(path) for path in found)
+        raise ChatbenchError(f"{len(found)} studies: {shown}", expected="one", fix="name it: --study STUDY")
+    raise ChatbenchError(
+        f"no study in {places[0]} or {places[1]}",
+        expected=_EXPECTED,
+        fix="get one: chatbench download chatbench (or: chatbench sample studies/sample); or name yours: --study STUDY",
+    )
+
+
+def _is_study(path: Path) -> bool:
+    if path.suffix == ".jsonl" and path.is_file():
+        first = next(read_jsonl(path), (0, {}))[1]
+        return bool({"messages", "prompt", "kind"} & first.keys())
+    return (
+        any((path / name).is_file() for name in (chatbench.QUESTIONS, halie.FILE_NAME)) or path.name == halie.FILE_NAME
+    )
+
+
 def holds_examples(path: Path) -> bool:
     """Whether a file holds training examples, not records of a study."""
     first = next(read_jsonl(path), (0, {})) if path.suffix == ".jsonl" and path.is_file() else (0, {})

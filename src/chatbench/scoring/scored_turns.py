@@ -8,7 +8,6 @@ The scored turns of a split, token by token, from what scoring told of each exam
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import read_jsonl, write_jsonl
+from chatbench.core.files import parse_json, read_jsonl, write_jsonl
 from chatbench.data.examples import ExampleRow
 
 if TYPE_CHECKING:
@@ -65,8 +64,8 @@ def holds_scored_turns(path: Path, origin: Mapping[str, object]) -> bool:
     """Whether the turns of that origin lie there already."""
     try:
         with path.open(encoding="utf-8") as file:
-            return bool(json.loads(file.readline()) == {"origin": dict(origin)})
-    except (FileNotFoundError, json.JSONDecodeError):
+            return bool(parse_json(file.readline()) == {"origin": dict(origin)})
+    except (FileNotFoundError, ValueError):
         return False
 
 

@@ -23,14 +23,13 @@ Source: Chang, Anderson, Hofman, ACL 2025 (arXiv 2504.07114); docs/protocol.md, 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import read_json, write_text
+from chatbench.core.files import JsonTextError, parse_json, read_json, write_text
 from chatbench.core.records import LETTERS, AiAloneScore, Message, Question, Study
 from chatbench.data.chatbench_format import read_ai_alone
 from chatbench.data.mmlu import few_shot_examples
@@ -132,8 +131,8 @@ def read_extraction(output: str, question: Question) -> Result:
     'unknown'
     """
     try:
-        found = json.loads(output[output.find("{") : output.rfind("}") + 1])
-    except (json.JSONDecodeError, RecursionError):
+        found = parse_json(output[output.find("{") : output.rfind("}") + 1])
+    except JsonTextError:
         return "unknown"
     attempted = found.get("attempted_answer") if isinstance(found, dict) and "answer_letter" in found else None
     if not isinstance(attempted, bool):
