@@ -12,11 +12,17 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import LETTERS, Message
 from chatbench.data.open_study import open_study
 from chatbench.sample.assistants import STRENGTHS, reply_to, scripted_reply, strength_of, understand
-from chatbench.sample.people import STUDY_HABITS, chat, conveys_everything, draw_person
+from chatbench.sample.people import STUDY_HABITS, chat, draw_person
 from chatbench.sample.problems import LARGEST, Problem, all_templates, draw_problem
 from chatbench.sample.study import SampleSettings, make_sample, true_accuracy, write_sample
 
 TEMPLATES = list(all_templates())
+
+
+def conveys_everything(message: str, problem: Problem) -> bool:
+    """Whether a message holds every number of the problem in its right role, the catch's included."""
+    reading = understand(message)
+    return reading is not None and dict(reading.facts) == dict(problem.facts)
 
 
 def problem_of(schema: str, *, catch: bool, seed: int = 0) -> Problem:

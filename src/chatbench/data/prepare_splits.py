@@ -8,7 +8,6 @@ finishes it.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,9 +17,9 @@ from typing import NamedTuple
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import Row, json_line, read_json, write_json, write_text
 from chatbench.core.records import Conversation, Part, Split, Study, Unit
-from chatbench.data.examples import KINDS, ROW_FORMATS, RowFormat, example_rows, numbered_examples, question_in
+from chatbench.data.examples import ROW_FORMATS, RowFormat, example_rows, numbered_examples, question_in
 from chatbench.data.open_study import holds_examples, open_study
-from chatbench.data.prepared import MANIFEST, Manifest
+from chatbench.data.prepared import MANIFEST, Manifest, kinds_of
 from chatbench.data.splits import (
     DEFAULT_SPLITS,
     Asked,
@@ -122,7 +121,7 @@ def prepare_splits(
         questions_sha256=sha256,
         counts={"questions": len(questions)}
         | ({"conversations": len(study.conversations), "answers": len(study.answers)} if study else {}),
-        examples={name: _kinds(side) for name, side in sides.items()},
+        examples={name: kinds_of(side) for name, side in sides.items()},
         files={name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(texts.items())},
         package_version=version("chatbench"),
         by=by,
@@ -149,11 +148,6 @@ def _questions_of_examples(path: Path) -> tuple[list[Asked], list[Row]]:
         questions.setdefault(example.question_id, _Question(example.question_id, "all", text))
         rows.append(row)
     return list(questions.values()), rows
-
-
-def _kinds(rows: Sequence[Row]) -> dict[str, int]:
-    counted = Counter(str(row["kind"]) for row in rows)
-    return {kind: counted[kind] for kind in KINDS}
 
 
 def _check_leaks(
@@ -217,7 +211,7 @@ def _audit(splits: Sequence[Split], sides: Mapping[str, Sequence[Row]], groups: 
     for split in splits:
         for part in _PARTS:
             rows = sides[f"{split.id}/{part}"]
-            kinds = _kinds(rows)
+            kinds = kinds_of(rows)
             chats = len({row["conversation_id"] for row in rows})
             lines.append(
                 f"{split.id} {part:<5}  {len(split.question_ids(part))} questions, {chats} conversations, {len(rows)} "

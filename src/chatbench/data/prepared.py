@@ -13,7 +13,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import cast
 from chatbench.core.errors import ChatbenchError, expected_by
 from chatbench.core.files import Row, read_json, read_jsonl, sha256_of, write_json, write_jsonl
 from chatbench.core.records import Side, Split, Unit
-from chatbench.data.examples import KINDS, PREPARE_FIX, ExampleRow, read_examples
+from chatbench.data.examples import KINDS, PREPARE_FIX, read_examples
 from chatbench.data.splits import MOST_SPLITS
 
 MANIFEST = "manifest.json"
@@ -120,7 +120,9 @@ def adopt(data_dir: Path) -> bool:
         write_jsonl(folder / "split.jsonl", lines)
         for name in ("train.jsonl", "test.jsonl", "split.jsonl"):
             files[f"{folder.name}/{name}"] = sha256_of(folder / name)
-        examples |= {f"{folder.name}/{part}": kinds_of(rows) for part, rows in sides.items()}
+        examples |= {
+            f"{folder.name}/{part}": kinds_of({"kind": row.kind} for row in rows) for part, rows in sides.items()
+        }
         asked |= questions["train"] | questions["test"]
         number += 1
     manifest = Manifest(
@@ -134,9 +136,9 @@ def adopt(data_dir: Path) -> bool:
     return True
 
 
-def kinds_of(rows: Iterable[ExampleRow]) -> dict[str, int]:
+def kinds_of(rows: Iterable[Mapping[str, object]]) -> dict[str, int]:
     """How many examples there are of each kind."""
-    counted = Counter(row.kind for row in rows)
+    counted = Counter(str(row["kind"]) for row in rows)
     return {kind: counted[kind] for kind in KINDS}
 
 

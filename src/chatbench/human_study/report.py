@@ -131,77 +131,49 @@ def study(
 
 def study_grids(report: StudyReport) -> list[Grid]:
     """The report as tables; percentages and percentage points, ± one standard error."""
+    gaps = [
+        (_label(row.method, row.assistant, condition=row.condition), _with_error(row.difference, _points),
+         _with_error(row.absolute, _distance), _distance(row.absolute_by_subset), str(row.difference.questions))
+        for row in report.gaps
+    ]  # fmt: skip
+    model_gaps = [
+        (f"{row.first} - {row.second}: {_label(row.method, condition=row.condition)}",
+         _with_error(row.difference, _points), str(row.difference.questions))
+        for row in report.model_gaps
+    ]  # fmt: skip
+    correlations = [
+        (_label(row.method, row.assistant, condition=row.condition), number(row.correlation, 2),
+         _interval(row.interval), str(row.cells))
+        for row in report.correlations
+    ]  # fmt: skip
+    mirrors = [
+        (_label(row.assistant, condition=row.condition), _with_error(row.mirror, percent),
+         percent(row.mirror_at_most.value), *(percent(row.wordings[name].value) for name in WORDINGS),
+         str(row.mirror.cases))
+        for row in report.mirrors
+    ]  # fmt: skip
+    advice = [
+        (row.assistant, _with_error(row.corrected, percent), str(row.corrected.cases),
+         _with_error(row.misled, percent), str(row.misled.cases))
+        for row in report.advice
+    ]  # fmt: skip
+    wordings = tuple(f"first: {name}" for name in WORDINGS)
+    of_gaps = ("", "minus user-AI", "|difference| per question", "per subset", "questions")
+    tables: list[tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]] = [
+        ("Gap to user-AI accuracy (percentage points)", of_gaps, gaps),
+        ("Gap between assistants (percentage points)", ("", "difference", "questions"), model_gaps),
+        ("Correlation with user-AI accuracy over questions (Pearson)",
+         ("", "correlation", "95 % interval", "points"), correlations),
+        ("Mirrors of the benchmark, and how first messages put the question",
+         ("chats with", "mirror", "at most", *wordings, "chats"), mirrors),
+        ("Corrected and misled people (answer-first)",
+         ("", "corrected", "of wrong alone", "misled", "of right alone"), advice),
+    ]  # fmt: skip
+    fits = [(one.method, one.fit) for one in report.regressions if not isinstance(one.fit, Undefined)]
     grids = [
         _accuracy_grid(report.accuracies),
-        Grid(
-            "Gap to user-AI accuracy (percentage points)",
-            ("", "minus user-AI", "|difference| per question", "per subset", "questions"),
-            tuple(
-                (
-                    _label(row.method, row.assistant, condition=row.condition),
-                    _with_error(row.difference, _points),
-                    _with_error(row.absolute, _distance),
-                    _distance(row.absolute_by_subset),
-                    str(row.difference.questions),
-                )
-                for row in report.gaps
-            ),
-        ),
-        Grid(
-            "Gap between assistants (percentage points)",
-            ("", "difference", "questions"),
-            tuple(
-                (
-                    f"{row.first} - {row.second}: {_label(row.method, condition=row.condition)}",
-                    _with_error(row.difference, _points),
-                    str(row.difference.questions),
-                )
-                for row in report.model_gaps
-            ),
-        ),
-        Grid(
-            "Correlation with user-AI accuracy over questions (Pearson)",
-            ("", "correlation", "95 % interval", "points"),
-            tuple(
-                (
-                    _label(row.method, row.assistant, condition=row.condition),
-                    number(row.correlation, 2),
-                    _interval(row.interval),
-                    str(row.cells),
-                )
-                for row in report.correlations
-            ),
-        ),
-        Grid(
-            "Mirrors of the benchmark, and how first messages put the question",
-            ("chats with", "mirror", "at most", *(f"first: {name}" for name in WORDINGS), "chats"),
-            tuple(
-                (
-                    _label(row.assistant, condition=row.condition),
-                    _with_error(row.mirror, percent),
-                    percent(row.mirror_at_most.value),
-                    *(percent(row.wordings[name].value) for name in WORDINGS),
-                    str(row.mirror.cases),
-                )
-                for row in report.mirrors
-            ),
-        ),
-        Grid(
-            "Corrected and misled people (answer-first)",
-            ("", "corrected", "of wrong alone", "misled", "of right alone"),
-            tuple(
-                (
-                    row.assistant,
-                    *(
-                        text
-                        for rate in (row.corrected, row.misled)
-                        for text in (_with_error(rate, percent), str(rate.cases))
-                    ),
-                )
-                for row in report.advice
-            ),
-        ),
-        *(_regression_grid(one.method, one.fit) for one in report.regressions if not isinstance(one.fit, Undefined)),
+        *(Grid(title, header, tuple(rows)) for title, header, rows in tables),
+        *(_regression_grid(method, fit) for method, fit in fits),
     ]
     return [grid for grid in grids if grid.rows]
 

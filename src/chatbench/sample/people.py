@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 
 from chatbench.core.records import LETTERS, Turn
-from chatbench.sample.assistants import AssistantTurn, options_in, reply_to, understand
+from chatbench.sample.assistants import AssistantTurn, options_in, reply_to
 from chatbench.sample.problems import Clause, Problem
 
 MAX_USER_TURNS = 10
@@ -211,9 +211,3 @@ def _final_letter(mind: _Mind, reply: AssistantTurn) -> str:
     if adopted != mind.own_letter and mind.rng.random() >= mind.habits.trusts:
         return mind.own_letter
     return adopted
-
-
-def conveys_everything(message: str, problem: Problem) -> bool:
-    """Whether a message holds every number of the problem in its right role, the catch's included."""
-    reading = understand(message)
-    return reading is not None and dict(reading.facts) == dict(problem.facts)

@@ -13,7 +13,7 @@ carry no surrounding white space, and the folder has the study's name.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -24,7 +24,7 @@ from chatbench.core.records import LETTERS, AiAloneScore, Answer, Conversation, 
 from chatbench.core.texts import csv_text
 from chatbench.data.tables import conversation_id
 from chatbench.sample.assistants import STRENGTHS, reply_to, share_of
-from chatbench.sample.people import STUDY_HABITS, Chat, Person, answer_alone, chance_alone, chat, draw_person
+from chatbench.sample.people import STUDY_HABITS, Person, answer_alone, chance_alone, chat, draw_person
 from chatbench.sample.problems import SUBSETS, Problem, Template, all_templates, draw_problem
 
 QUESTIONS_PER_BATCH = 12
@@ -33,16 +33,16 @@ _ANSWER_COLUMNS = (
     "selected_answer", "acc", "confidence",
 )  # fmt: skip
 
-SubjectOf = Callable[[Question], str]
+SUBJECTS = {"mathematics": "math", "physics": "physics", "motion": "physics", "moral": "moral", "fairness": "moral"}
 
 
-def chatbench_subject(question: Question) -> str:
-    """`math`, `physics` or `moral`, as ChatBench groups the MMLU subsets; any other subset is its own subject."""
-    words = {"mathematics": "math", "physics": "physics", "moral": "moral"}
-    return next((subject for word, subject in words.items() if word in question.subset), question.subset)
+def subject_of(question: Question) -> str:
+    """`math`, `physics` or `moral`, by a word of the subset; the sample's other subsets are math, others their own."""
+    named = next((subject for word, subject in SUBJECTS.items() if word in question.subset), None)
+    return named or ("math" if question.subset.startswith("sample_") else question.subset)
 
 
-def write_chatbench_folder(study: Study, folder: Path, *, subject_of: SubjectOf = chatbench_subject) -> None:
+def write_chatbench_folder(study: Study, folder: Path) -> None:
     """Writes questions, AI-alone table, answers (plain and filtered alike) and conversations.
 
     A batch holds the questions of one subject by twelves, in the study's order; a position is an answer's rank in its
@@ -52,18 +52,6 @@ def write_chatbench_folder(study: Study, folder: Path, *, subject_of: SubjectOf 
         ValueError: two answers share worker, question and kind, or a conversation has no user-AI answer: such a study
             would not be read back as it is.
     """
-    _check(study)
-    batches, positions = _question_batches(study, subject_of), _positions(study.answers)
-    rows = [_answer_row(answer, study, subject_of, batches, positions) for answer in study.answers]
-    answers = csv_text(_ANSWER_COLUMNS, rows)
-    write_text(folder / "full_study" / "user_answers.csv", answers)
-    write_text(folder / "full_study" / "user_answers_filtered.csv", answers)
-    write_json(folder / "full_study" / "conversations.json", _conversations(study, subject_of, batches, positions))
-    write_text(folder / "ai_alone_answers.csv", ai_alone_table(study.ai_alone))
-    write_text(folder / "questions.csv", _questions(study, subject_of))
-
-
-def _check(study: Study) -> None:
     keys = Counter((answer.worker_id, answer.question_id, answer.kind) for answer in study.answers)
     repeated = [key for key, count in keys.items() if count > 1]
     if repeated:
@@ -71,9 +59,17 @@ def _check(study: Study) -> None:
     lonely = [c.id for c in study.conversations if (c.worker_id, c.question_id, "user-AI") not in keys]
     if lonely:
         raise ValueError(f"conversations without a user-AI answer: {lonely[:3]}")
+    batches, positions = _question_batches(study), _positions(study.answers)
+    rows = [_answer_row(answer, study, batches, positions) for answer in study.answers]
+    answers = csv_text(_ANSWER_COLUMNS, rows)
+    write_text(folder / "full_study" / "user_answers.csv", answers)
+    write_text(folder / "full_study" / "user_answers_filtered.csv", answers)
+    write_json(folder / "full_study" / "conversations.json", _conversations(study, batches, positions))
+    write_text(folder / "ai_alone_answers.csv", ai_alone_table(study.ai_alone))
+    write_text(folder / "questions.csv", _questions(study))
 
 
-def _question_batches(study: Study, subject_of: SubjectOf) -> dict[str, int]:
+def _question_batches(study: Study) -> dict[str, int]:
     """Batch number of each question, counted within its subject."""
     seen: Counter[str] = Counter()
     batches = {}
@@ -96,30 +92,18 @@ def _positions(answers: Sequence[Answer]) -> dict[tuple[str, str], int]:
 
 
 def _answer_row(
-    answer: Answer,
-    study: Study,
-    subject_of: SubjectOf,
-    batches: Mapping[str, int],
-    positions: Mapping[tuple[str, str], int],
+    answer: Answer, study: Study, batches: Mapping[str, int], positions: Mapping[tuple[str, str], int]
 ) -> list[object]:
+    subject, phase = subject_of(study.questions[answer.question_id]), 1 if answer.kind == "user-alone" else 2
     return [
-        answer.question_id,
-        answer.worker_id,
-        answer.assistant,
-        answer.condition,
-        subject_of(study.questions[answer.question_id]),
-        batches[answer.question_id],
-        positions[answer.worker_id, answer.question_id],
-        1 if answer.kind == "user-alone" else 2,
-        answer.kind,
-        answer.letter or "",
-        int(answer.correct),
+        answer.question_id, answer.worker_id, answer.assistant, answer.condition, subject, batches[answer.question_id],
+        positions[answer.worker_id, answer.question_id], phase, answer.kind, answer.letter or "", int(answer.correct),
         answer.confidence,
-    ]
+    ]  # fmt: skip
 
 
 def _conversations(
-    study: Study, subject_of: SubjectOf, batches: Mapping[str, int], positions: Mapping[tuple[str, str], int]
+    study: Study, batches: Mapping[str, int], positions: Mapping[tuple[str, str], int]
 ) -> list[dict[str, object]]:
     correct = {(a.worker_id, a.question_id): a.correct for a in study.answers if a.kind == "user-AI"}
     return [
@@ -158,7 +142,7 @@ def ai_alone_table(scores: Sequence[AiAloneScore]) -> str:
     return csv_text(["question_id", "model", *columns], rows)
 
 
-def _questions(study: Study, subject_of: SubjectOf) -> str:
+def _questions(study: Study) -> str:
     choices = [f"choice_{letter.lower()}" for letter in LETTERS]
     rows = [[q.id, subject_of(q), q.subset, q.text, *q.options, q.answer] for q in study.questions.values()]
     return csv_text(["question_id", "subject", "subset", "question", *choices, "answer"], rows)
@@ -167,7 +151,6 @@ def _questions(study: Study, subject_of: SubjectOf) -> str:
 NAME = "sample"
 QUESTIONS_PER_PERSON = 12
 AI_ALONE_SAMPLES = 50
-SUBJECTS = {"sample_motion": "physics", "sample_fairness": "moral"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,15 +184,10 @@ class SampleStudy:
     people: Mapping[str, Person]
 
 
-def subject_of(question: Question) -> str:
-    """The ChatBench subject under which a sample question is filed."""
-    return SUBJECTS.get(question.subset, "math")
-
-
 def write_sample(folder: Path, settings: SampleSettings) -> SampleStudy:
     """Generates the study and writes it in the ChatBench layout."""
     sample = make_sample(settings)
-    write_chatbench_folder(sample.study, folder, subject_of=subject_of)
+    write_chatbench_folder(sample.study, folder)
     return sample
 
 
@@ -285,7 +263,14 @@ class _Session:
         for problem in batch:
             talk = chat(self.person, problem, self.assistant, STUDY_HABITS, self.rng, own.get(problem.question.id))
             answers.append(self._answer(problem, talk.letter, alone=False))
-            self.conversations.append(self._conversation(problem, talk))
+            who = (
+                conversation_id(problem.question.id, self.person.id),
+                problem.question.id,
+                self.person.id,
+                self.assistant,
+                self.condition,
+            )
+            self.conversations.append(Conversation(*who, talk.turns, talk.letter))
         return answers
 
     def _answer(self, problem: Problem, letter: str, *, alone: bool) -> Answer:
@@ -299,21 +284,7 @@ class _Session:
             letter=letter,
             correct=letter == problem.question.answer,
             confidence=("not" if sure < 0.4 else "somewhat" if sure < 0.75 else "very") + "-confident",
-            conversation_id="" if alone else self._id(problem),
-        )
-
-    def _id(self, problem: Problem) -> str:
-        return conversation_id(problem.question.id, self.person.id)
-
-    def _conversation(self, problem: Problem, talk: Chat) -> Conversation:
-        return Conversation(
-            self._id(problem),
-            problem.question.id,
-            self.person.id,
-            self.assistant,
-            self.condition,
-            talk.turns,
-            talk.letter,
+            conversation_id="" if alone else conversation_id(problem.question.id, self.person.id),
         )
 
 
