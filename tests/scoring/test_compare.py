@@ -1,4 +1,4 @@
-"""`chatbench compare`: paired tables of scored runs, and the refusal of unlike ones."""
+"""`chatbench compare`: paired tables of scored runs, and the refusal of incompatible ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.support.simulated_logs import always_wrong, prepared, rewrite_log, write_log
+from tests.support.simulated_logs import always_wrong, endpoint, prepared, rewrite_log, write_log
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
@@ -16,9 +16,11 @@ from chatbench.core.records import Question
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.intervals import Interval
 from chatbench.metrics.resampling import Resampling
-from chatbench.report.tables import comparison_grids, comparison_notes
+from chatbench.report.tables import comparison_grids, comparison_notes, score_grids
 from chatbench.scoring.compare import Comparison, compare
 from chatbench.scoring.eval_chatbench import eval_chatbench
+from chatbench.scoring.score_files import read_score_table
+from chatbench.scoring.score_table import comparable
 from chatbench.scoring.signature import ignorable, incompatible
 from chatbench.simulation.log import settings_path
 
@@ -108,7 +110,7 @@ def test_three_runs_make_three_tables_with_corrected_p_values(place: Workspace) 
     assert min(holm) == pytest.approx(min(1.0, 3 * min(plain)))  # type: ignore[type-var, arg-type, operator]
 
 
-def test_unlike_signatures_are_refused_with_the_option_that_lets_them_pass(place: Workspace) -> None:
+def test_incompatible_signatures_are_refused_with_the_option_that_lets_them_pass(place: Workspace) -> None:
     change_settings(place, "distilgpt2", temperature=0.2)
 
     with pytest.raises(ChatbenchError, match=r"differ in assistants\.gpt-4o\.temperature") as refused:
@@ -127,6 +129,38 @@ def test_an_ignored_difference_is_said_in_the_table(place: Workspace) -> None:
         assert "IGNORED: tiny and distilgpt2 differ in assistants.gpt-4o.temperature: nothing and 0.2" in "\n".join(
             comparison_notes(comparison)
         )
+
+
+def test_a_fine_tuned_and_a_prompted_simulator_are_compared_as_in_the_paper(place: Workspace) -> None:
+    for split_id in SPLITS:
+        write_log(place, split_id, now_and_then, model="gpt4", prompted=endpoint(temperature=0.7))
+    score(place, "gpt4")
+    comparison = compared(place, "tiny", "gpt4")
+
+    assert comparison.ignored == {}
+    assert len(comparison_grids(comparison)) == 1
+    tables = [read_score_table(place.results / "scores", model) for model in ("tiny", "gpt4")]
+    comparable(tables)
+    names = [row[0] for row in score_grids(tables)[0].rows]
+    assert {"tiny, fine-tuned", "gpt4, simulator gpt-4o (two-step)"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("max_user_turns", 3), ("end_on", ["repetition"]), ("conversations", 4)]
+)
+def test_the_protocol_may_not_differ_between_simulators(place: Workspace, setting: str, value: object) -> None:
+    for split_id in SPLITS:
+        log = write_log(place, split_id, model="gpt4", prompted=endpoint())
+        content = json.loads(settings_path(log).read_text())
+        write_json(settings_path(log), {**content, "settings": {**content["settings"], setting: value}})
+    score(place, "gpt4")
+
+    with pytest.raises(ChatbenchError, match=f"differ in {setting}") as refused:
+        compared(place, "tiny", "gpt4")
+    option = refused.value.fix.rpartition("--ignore ")[2]
+    assert compared(place, "tiny", "gpt4", ignore=(option,)).ignored  # the fix that the error names is possible
+    with pytest.raises(ChatbenchError, match=f"differ in {setting}.*"):
+        comparable([read_score_table(place.results / "scores", model) for model in ("tiny", "gpt4")])
 
 
 def test_a_misspelt_part_to_ignore_is_refused(place: Workspace) -> None:
@@ -220,14 +254,15 @@ def test_what_belongs_to_the_simulator_may_differ_and_nothing_else() -> None:
     first = {
         "model": "a",
         "study": "s",
-        "by_split": {"split_0": {"fine-tuned": {"weights": "x", "held_out_sha256": "1"}}},
+        "simulator": {"name": "gpt-4o", "style": "two-step", "temperature": 1.0},
+        "by_split": {"split_0": {"simulator": {"weights": "x", "held_out_sha256": "1"}}},
     }
     second = {
         "model": "b",
         "study": "s",
-        "by_split": {"split_0": {"fine-tuned": {"weights": "y", "held_out_sha256": "2"}}},
+        "by_split": {"split_0": {"simulator": {"weights": "y", "held_out_sha256": "2"}}},
     }
 
-    assert [each.name for each in incompatible(first, second)] == ["by_split.split_0.fine-tuned.held_out_sha256"]
+    assert [each.name for each in incompatible(first, second)] == ["by_split.split_0.simulator.held_out_sha256"]
     assert [each.name for each in incompatible({"a": 1}, {"b": 2})] == ["a", "b"]
     assert not ignorable("assistants.gpt.name", ["assistant_decoding", "assist", "model"])

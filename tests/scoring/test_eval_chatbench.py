@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.support.simulated_logs import always_wrong, prepared, study_folder, write_log
+from tests.support.simulated_logs import always_wrong, endpoint, prepared, study_folder, write_log
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_json
@@ -88,14 +88,50 @@ def test_a_split_without_chats_is_left_out_and_said_so(place: Workspace) -> None
     assert "split_0: not simulated yet" in table.notes[0]
 
 
-def test_a_simulator_that_was_only_prompted_is_said_to_be_so(place: Workspace) -> None:
-    # Its rows bear the name of the fine-tuned simulator's place in the tables.
-    path = settings_path(write_log(place, "split_0"))
-    path.write_text(path.read_text().replace('"simulator_kind": "tuned"', '"simulator_kind": "openai"'))
+def test_a_simulator_that_was_only_prompted_goes_by_its_model_and_style_in_every_file(place: Workspace) -> None:
+    write_log(place, "split_0", prompted=endpoint())
+    write_perplexity(place, "those of a fine-tuned model of the same name")
 
-    notes = eval_chatbench("tiny", workspace=place).notes
+    table = eval_chatbench("tiny", workspace=place)
+    write_markdown(table, place)
 
-    assert any(note.startswith('rows "fine-tuned" are of a simulator two-step:openai;') for note in notes)
+    assert str(table.simulator) == "simulator gpt-4o (two-step)"
+    assert str(read_score_table(place.results / "scores", "tiny").simulator) == "simulator gpt-4o (two-step)"
+    files = {path.suffix: path.read_text() for path in (place.results / "scores").iterdir()}
+    assert set(files) == {".json", ".csv", ".md"}
+    for suffix, text in files.items():
+        assert "fine-tuned" not in text.partition("Reference: published scores")[0], suffix
+    assert "simulator gpt-4o (two-step), invalid dropped" in files[".csv"]
+    assert not any(metric.startswith("perplexity") for _, _, metric in table.estimates())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"name": "gpt-4.1"}, {"base_url": "http://localhost:8000/v1"}, {"temperature": 0.2}, {"top_p": 0.9}],
+)
+def test_two_prompted_simulators_under_one_name_have_different_signatures(
+    place: Workspace, other: dict[str, object]
+) -> None:
+    write_log(place, "split_0", prompted=endpoint())
+    first = eval_chatbench("tiny", workspace=place)
+    place.conversations("tiny", "split_0").unlink()
+    settings_path(place.conversations("tiny", "split_0")).unlink()
+    write_log(place, "split_0", prompted=endpoint(**other))
+    second = eval_chatbench("tiny", workspace=place)
+
+    assert first.signature_id != second.signature_id
+    comparable([first, second])  # the simulator is what they differ in, so they may stand side by side
+
+
+def test_a_model_per_split_is_one_simulator_and_two_models_are_not_averaged(place: Workspace) -> None:
+    for split_id in ("split_0", "split_1"):
+        write_log(place, split_id, prompted=endpoint(name=f"mine-{split_id}"))
+    assert str(eval_chatbench("tiny", workspace=place).simulator) == "simulator mine-{split} (two-step)"
+
+    write_log(place, "split_1", model="other", prompted=endpoint())
+    write_log(place, "split_0", model="other", prompted=endpoint(name="gpt-4.1"))
+    with pytest.raises(ChatbenchError, match=r"simulator\.name differs: 'gpt-4\.1' in split_0, 'gpt-4o' in split_1"):
+        eval_chatbench("other", workspace=place)
 
 
 def test_an_unfinished_simulation_is_scored_over_its_complete_cells(place: Workspace) -> None:

@@ -87,5 +87,5 @@ def test_the_table_has_both_and_its_signature_says_so(tmp_path: Path) -> None:
     sampled, expected = (values[EVERY_ASSISTANT, source, "accuracy"] for source in (FINE_TUNED, EXPECTED))
     assert expected == pytest.approx(0.1 + 0.5 * sampled)
     assert values[EVERY_ASSISTANT, EXPECTED, "pearson"] == pytest.approx(values[EVERY_ASSISTANT, FINE_TUNED, "pearson"])
-    assert table.signature["expected_answers"] is True
+    assert table.signature["simulator"]["expected_answers"] is True  # type: ignore[index]
     assert "fine-tuned, expected answers" in as_markdown([table])

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 from tests.support.fake_participants import QUESTIONS
-from tests.support.simulated_logs import prepared, rewrite_log, write_log
+from tests.support.simulated_logs import endpoint, prepared, rewrite_log, write_log
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
@@ -24,6 +24,7 @@ from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.score_table import ScoreTable
 from chatbench.scoring.verification import Verified, reread
 from chatbench.simulation.export import CONVERSATION, TURN, export_chats
+from chatbench.simulation.log import settings_path
 from chatbench.simulation.run import Planned, finished
 
 NO_INTERVALS = Resampling(0, 0.95, 0)
@@ -147,6 +148,14 @@ def test_a_row_a_conversation_says_everything_in_csv_and_parquet(place: Workspac
         assert text["correct"] == str(row["correct"])
         assert json.loads(text["turns"]) == json.loads(row["turns"])
     assert [turn["role"] for turn in json.loads(table[0]["turns"])] == ["user", "assistant"]
+
+
+def test_a_prompted_simulator_goes_by_its_name_in_the_export(place: Workspace) -> None:
+    place.conversations("tiny", "split_1").unlink()
+    settings_path(place.conversations("tiny", "split_1")).unlink()
+    write_log(place, "split_1", prompted=endpoint())
+
+    assert {row["source"] for row in as_csv(place, splits=["split_1"])} == {"simulator gpt-4o (two-step)"}
 
 
 def test_a_row_a_turn(place: Workspace) -> None:

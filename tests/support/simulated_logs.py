@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -87,11 +87,16 @@ def write_log(
     leave_out: int = 0,
     base_model: bool = False,
     temperature: float = 1.0,
+    prompted: Mapping[str, object] | None = None,
 ) -> Path:
-    """Writes a finished log of first prompts that copy the question; the last `leave_out` chats are missing."""
+    """Writes a finished log of first prompts that copy the question; the last `leave_out` chats are missing.
+
+    `prompted`: the identity of a chat model behind an endpoint that played the user, in place of the fine-tuned one.
+    """
     by_id = {question.id: question for question in questions()}
     held_out = [by_id[question_id] for question_id in place.split(split_id).question_ids("test")]
-    simulator = {"kind": "local", "name": split_id, "weights": f"hash of {split_id}", "temperature": temperature}
+    tuned = {"kind": "local", "name": split_id, "weights": f"hash of {split_id}", "temperature": temperature}
+    simulator = dict(prompted or tuned)
     prompts = prompts_sha256(TWO_STEP)
     rows = []
     for assistant in ASSISTANTS:
@@ -123,7 +128,7 @@ def write_log(
         "conversations": conversations,
         "seed": 0,
         "max_user_turns": 10,
-        "simulator_kind": "tuned",
+        "simulator_kind": "openai" if prompted else "tuned",
         "style": "two-step",
         "prompts_sha256": prompts,
         "end_on": [],
@@ -134,6 +139,14 @@ def write_log(
     with open_log(path, {"settings": settings, "assistants": identities}, overwrite=True) as log:
         log.append(rows[: len(rows) - leave_out])
     return path
+
+
+def endpoint(**other: object) -> dict[str, object]:
+    """The identity of GPT-4o behind an endpoint, or of one that differs."""
+    return {
+        "kind": "openai", "name": "gpt-4o", "base_url": "https://api.example/v1", "temperature": 1.0,
+        "max_tokens": 1000, "reproducible": False, **other,
+    }  # fmt: skip
 
 
 def _identity(assistant: str) -> dict[str, object]:

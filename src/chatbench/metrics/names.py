@@ -6,7 +6,8 @@ alone a value speaks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from chatbench.metrics.agreement import Treatment, Undefined, Value
@@ -32,12 +33,16 @@ Kind = Literal[
 class Predictor:
     """Whose accuracy or first prompts a metric is about: people, a simulator, a baseline, or the human ceiling.
 
-    `method` is how AI alone was asked. `chats` is of a simulator how many of each pair's first chats are looked at
+    `method` is how AI alone was asked. `name` says what the simulator is where it is not the one fine-tuned here: the
+    model and its style. It is part of the label only: in every table the scored simulator is found as `FINE_TUNED`.
+    `chats` is of a simulator how many of each pair's first chats are looked at
     (None: all), of a ceiling for how many chats per pair it is (None: unlimited). `invalid` says what became of a
     simulator's invalid answers; `expected` that the probability of the right letter stands for the sampled one.
 
     >>> str(Predictor("fine-tuned", chats=3)), Predictor.parse("ceiling, 10 chats").chats
     ('fine-tuned, first 3 chats', 10)
+    >>> str(Predictor("fine-tuned", name="gpt-4o (two-step)")), Predictor("fine-tuned", name="gpt-4o") == FINE_TUNED
+    ('simulator gpt-4o (two-step)', True)
     """
 
     kind: Kind
@@ -45,11 +50,12 @@ class Predictor:
     chats: int | None = None
     invalid: Treatment = "counted wrong"
     expected: bool = False
+    name: str = field(default="", compare=False)
 
     @property
     def label(self) -> str:
         """The name in tables and files; `parse` reads it."""
-        parts: list[str] = [self.kind]
+        parts = [f"{SIMULATOR}{self.name}" if self.name else str(self.kind)]
         if self.kind == "AI alone":
             parts.append(self.method)
         elif self.kind == "ceiling":
@@ -58,6 +64,11 @@ class Predictor:
             parts.append(f"first {chats_text(self.chats)}")
         parts += ["invalid dropped"] * (self.invalid == "dropped") + ["expected answers"] * self.expected
         return ", ".join(parts)
+
+    @property
+    def role(self) -> str:
+        """The label without the name: what the row is looked up by where several runs stand side by side."""
+        return replace(self, name="").label
 
     def __str__(self) -> str:
         return self.label
@@ -69,15 +80,17 @@ class Predictor:
         Raises:
             ValueError: no predictor is called so.
         """
-        name, comma, rest = label.partition(", ")
-        kind = next((kind for kind in get_args(Kind) if kind == name), None)
+        named = _NAMED.match(label)
+        name, rest = (named["name"], label[named.end() :]) if named else ("", label)
+        head, comma, rest = ("fine-tuned", "", rest) if named else rest.partition(", ")
+        kind = next((kind for kind in get_args(Kind) if kind == head), None)
         if kind == "AI alone" and comma:
             return cls("AI alone", method=rest)
         if kind is not None:
-            words = rest.split(", ")
+            words = rest.removeprefix(", ").split(", ")
             count = next((int(number) for word in words for number in word.split() if number.isdigit()), None)
             dropped: Treatment = "dropped" if "invalid dropped" in words else "counted wrong"
-            found = cls(kind, "", count, dropped, "expected answers" in words)
+            found = cls(kind, "", count, dropped, "expected answers" in words, name)
             if found.label == label:
                 return found
         raise ValueError(f"predictor {label!r}, expected a label such as {FINE_TUNED} or {ceiling(10)}")
@@ -92,6 +105,12 @@ class Predictor:
         """Whether it predicts accuracy without a simulator."""
         return self.kind in (CONSTANT.kind, REGRESSION.kind, USER_ALONE.kind, "AI alone")
 
+
+SIMULATOR = "simulator "
+"""Beginning of the label of a simulator that was not fine-tuned here."""
+_NAMED = re.compile(
+    rf"{SIMULATOR}(?P<name>.+?)(?=(?:, first \d+ chats?)?(?:, invalid dropped)?(?:, expected answers)?\Z)", re.DOTALL
+)
 
 PEOPLE = Predictor("people")
 FINE_TUNED = Predictor("fine-tuned")

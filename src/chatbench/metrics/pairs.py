@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from chatbench.core.records import EMPTY_TURN, SimulatedConversation, Study
@@ -48,7 +48,7 @@ class Simulation:
         be compared with one of few by its own first few.
         """
         kept = tuple(chat for chat in self.chats if chat.index < conversations)
-        return Simulation(Predictor(self.predictor.kind, chats=conversations), kept, conversations)
+        return Simulation(replace(self.predictor, chats=conversations), kept, conversations)
 
     def complete_pairs(self) -> frozenset[Pair]:
         """Pairs with all their chats; failed ones count, but for transient failures, which are simulated again."""

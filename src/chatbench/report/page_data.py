@@ -48,11 +48,12 @@ ChatsByPredictor = Mapping[str, Sequence[SimulatedConversation]]
 def run_scores(table: ScoreTable, path: Path) -> Plain:
     """The rows of a scores file, and its signature and notes in words; nothing else of it, for a page is mailed."""
     content = cast(dict[str, Any], read_json(path))
-    shown = [predictor.label for predictor in (PEOPLE, *SIMULATORS)]
-    strata = {
-        name: [row for row in rows if row["metric"] in STRATUM_METRICS and row["source"] in shown]
-        for name, rows in content["parts"].items()
-    }
+    shown_in_strata = [predictor.label for predictor in (PEOPLE, *SIMULATORS)]
+    strata = {}
+    for name, rows in {"": content["figures"], **content["parts"]}.items():
+        found = [{**row, "source": Predictor.parse(row["source"]).role} for row in rows]
+        shown = [row for row in found if row["metric"] in STRATUM_METRICS and row["source"] in shown_in_strata]
+        strata[name] = shown if name else found
     return {
         "signature": table.signature_id,
         "line": signature_line(table.signature),
@@ -60,7 +61,8 @@ def run_scores(table: ScoreTable, path: Path) -> Plain:
         "notes": [note for note in footnotes(table) if not note.startswith("signature ")],
         "splits": content["splits"],
         "chats": table.signature.get("conversations"),
-        "rows": content["figures"],
+        "played_by": table.simulator.label,
+        "rows": strata.pop(""),
         "strata": strata,
     }
 
@@ -76,15 +78,18 @@ def signature_words(table: ScoreTable) -> Iterator[tuple[str, str]]:
         f"{splits} random split{'s' * (splits != 1)} of the questions, {trained}"
         f"{table.test_questions:g} held out on average (seed {signed.get('split_seed')})",
     )
-    simulator = [str(signed.get("model")), *(str(signed[k]) for k in ("kind", "dtype", "form") if signed.get(k))]
-    if isinstance(temperature := signed.get("temperature"), int | float):
+    played = cast(Mapping[str, object], signed.get("simulator", {}))
+    parts = ("kind", "dtype", "form", "base_url") if not table.simulator.name else ("kind", "base_url")
+    name = table.simulator.name or str(signed.get("model"))
+    simulator = [name, *(str(played[k]) for k in parts if played.get(k))]
+    if isinstance(temperature := played.get("temperature"), int | float):
         simulator.append(f"temperature {temperature:g}")
     yield "Simulator", ", ".join(simulator)
     base = f"; base model: {signed['base_conversations']}" if signed.get("base_conversations") else ""
     yield (
         "Chats",
         f"{signed.get('conversations')} per held-out question and assistant, at most {signed.get('max_user_turns')} "
-        f"user turns, protocol {signed.get('protocol')}{base}",
+        f"user turns, protocol {played.get('style')}{base}",
     )
     assistants = cast(Mapping[str, Mapping[str, object]], signed.get("assistants", {}))
     kinds = {name: identity.get("kind") for name, identity in assistants.items()}
@@ -142,7 +147,7 @@ def _columns(
     known = {pair: found for pair, found in pairs.items() if pair[0] in place}
     ends = [wilson_interval(found.accuracy, found.count) if found.count else (0.0, 1.0) for found in known.values()]
     return {
-        "predictor": predictor.label,
+        "predictor": predictor.role,
         "run": run,
         "condition": condition,
         "question": [place[question_id] for question_id, _ in known],
@@ -204,7 +209,7 @@ def calibration_values(scores: QuestionScores) -> Plain:
                 points = bins.setdefault(predictor, {}).setdefault(int(calibration_bin(predicted)), [])
                 points.append((pair[0], predicted, people[pair].accuracy))
     return {
-        predictor.label: [_calibration_bin(number, points) for number, points in sorted(found.items())]
+        predictor.role: [_calibration_bin(number, points) for number, points in sorted(found.items())]
         for predictor, found in bins.items()
     }
 

@@ -93,7 +93,7 @@ def _results_of(key: str, table: ScoreTable, workspace: Workspace) -> ModelResul
         else:
             held_out = {question for split in table.splits for question in workspace.split(split).question_ids("test")}
             turns[PEOPLE.label] = Counter(chat.user_turns for chat in chats if chat.question_id in held_out)
-    for source in (FINE_TUNED, BASE_MODEL):
+    for source in (table.simulator, BASE_MODEL):
         paths = [workspace.conversations(key, split, base_model=source == BASE_MODEL) for split in table.splits]
         turns[source.label] = Counter(
             sum(turn.role == "user" for turn in chat.turns)

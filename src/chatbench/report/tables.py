@@ -175,12 +175,14 @@ def row_labels(tables: Sequence[ScoreTable], estimates: Sequence[Estimates]) -> 
             for index, table in enumerate(estimates)
             if (found := {row: estimate for row, estimate in table.items() if row[1] == source})
         }
-        shown, (first, *others) = source.label.replace("_", " "), of_source
-        shared = len(of_source) == len(tables) and all(of_source[index] == of_source[first] for index in others)
-        if shared:
-            labels.append(Label(shown, first, source))
+        own = {index: next(iter(found))[1] for index, found in of_source.items()}  # a simulator goes by its own name
+        (first, *others), names = of_source, {each.label for each in own.values()}
+        alike = len(names) == 1 and all(of_source[index] == of_source[first] for index in others)
+        if alike and len(of_source) == len(tables):
+            labels.append(Label(source.label.replace("_", " "), first, source))
         else:
-            labels += [Label(f"{tables[index].model}, {shown}", index, source) for index in of_source]
+            shown = {index: each.label.replace("_", " ") for index, each in own.items()}
+            labels += [Label(f"{tables[index].model}, {shown[index]}", index, each) for index, each in own.items()]
     return labels
 
 
@@ -247,7 +249,8 @@ def bounds_grid(table: ScoreTable, source: Predictor = FINE_TUNED) -> Grid:
         ("the floor is", lambda row: bounds[row].floor_label.replace("_", " ") or EMPTY),
     ]
     whose = f" ({assistant})" if assistant == MEAN_OF_ASSISTANTS else ""
-    title = f"{table.model}, {source}: scores between floor and ceiling{whose}"
+    name = table.simulator if source == FINE_TUNED else source
+    title = f"{table.model}, {name}: scores between floor and ceiling{whose}"
     return build(title, [(name, row) for name, row in rows if row in bounds], columns, lambda row, show: show(row))
 
 
@@ -273,7 +276,7 @@ def detail_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
 
 
 def part_grid(table: ScoreTable) -> Grid:
-    """Agreement of the fine-tuned simulator on each condition and subset."""
+    """Agreement of the scored simulator on each condition and subset."""
     header = ("pairs", "people", "simulated", "mean absolute error", "ceiling", "correlation", "ceiling")
     rows = []
     for part in table.strata:
@@ -289,12 +292,12 @@ def part_grid(table: ScoreTable) -> Grid:
             line.append(number(bounds[row].ceiling if row in bounds else None))
         name = part.removeprefix(CONDITION).removeprefix(SUBSET).replace("_", " ") or "everything"
         rows.append((name, line))
-    title = f"{table.model}, {FINE_TUNED}: agreement by condition and subset"
+    title = f"{table.model}, {table.simulator}: agreement by condition and subset"
     return build(title, rows, [(name, at) for at, name in enumerate(header)], lambda line, at: line[at])
 
 
 def cause_grid(table: ScoreTable) -> Grid:
-    """Standard errors of the fine-tuned simulator's scores, and how much of them is due to what."""
+    """Standard errors of the scored simulator's scores, and how much of them is due to what."""
     assistant, estimates = together(table), table.estimates()
     intervals = table.uncertainty.intervals.get(WHOLE, {})
     header = ("", *CAUSES, "all", "bootstrap over questions", "over splits", "over splits, corrected")
@@ -313,7 +316,7 @@ def cause_grid(table: ScoreTable) -> Grid:
             number(estimates[row].standard_error, 4),
             number(estimates[row].corrected_error, 4),
         ))  # fmt: skip
-    return Grid(f"{table.model}, {FINE_TUNED}: standard errors by cause", header, tuple(lines))
+    return Grid(f"{table.model}, {table.simulator}: standard errors by cause", header, tuple(lines))
 
 
 def published_grid() -> Grid:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from chatbench.core.records import Conversation, Study
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.first_prompts import human_overlap
-from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
+from chatbench.metrics.names import BASE_MODEL
 from chatbench.metrics.overlap import Overlap
 from chatbench.metrics.pairs import scored_pairs
 from chatbench.metrics.resampling import Resampling
@@ -93,7 +93,8 @@ def score_splits(
     notes = list(notes)
     for entry in chats:
         metrics = list(measures[entry.split.id].metrics)
-        if (perplexity := read_perplexity(workspace, model, entry.split.id)) is not None:
+        fine_tuned = not entry.simulations[0].predictor.name
+        if fine_tuned and (perplexity := read_perplexity(workspace, model, entry.split.id)) is not None:
             refuse_other_weights(model, perplexity, entry.simulator)
             metrics += perplexity_metrics(perplexity)
         scores += [Score(entry.split.id, f.assistant, f.predictor, f.metric, f.value, f.stratum) for f in metrics]
@@ -121,11 +122,8 @@ def _conversations_by_question(study: Study) -> dict[str, list[Conversation]]:
 
 def _not_fine_tuned(entry: SplitChats) -> list[str]:
     """A note where something other than the model that `finetune` made of the split has played the user."""
-    settings = entry.settings[FINE_TUNED]
-    if settings.get("simulator_kind", "tuned") == "tuned":
-        return []
-    kind = f"{settings['style']}:{settings['simulator_kind']}"
-    return [f'rows "{FINE_TUNED}" are of a simulator {kind}; whether it was trained on these splits is not known here']
+    scored = entry.simulations[0].predictor
+    return [f"{scored}: whether it was trained on these questions is not known here"] if scored.name else []
 
 
 def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> list[str]:

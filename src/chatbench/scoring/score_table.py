@@ -168,6 +168,11 @@ class ScoreTable:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
+    def simulator(self) -> Predictor:
+        """The scored simulator, called what it is."""
+        return next((score.predictor for score in self.scores if score.predictor == FINE_TUNED), FINE_TUNED)
+
+    @property
     def strata(self) -> list[str]:
         """Names of the strata, the whole first."""
         return list(dict.fromkeys((WHOLE, *(score.stratum for score in self.scores))))
@@ -200,6 +205,9 @@ def signature_line(signature: Mapping[str, object]) -> str:
     >>> signature_line({"study": "sample", "split_seed": 0, "weights": {"split_0": "ab"}})
     'study:sample|split_seed:0'
     """
+    simulator = signature.get("simulator")
+    if isinstance(simulator, Mapping):
+        signature = {**signature, **{f"simulator.{name}": value for name, value in simulator.items()}}
     strata = {name: value for name, value in signature.items() if not isinstance(value, dict | list)}
     return "|".join(f"{name}:{str(value)[:12] if name.endswith('sha256') else value}" for name, value in strata.items())
 
@@ -216,7 +224,8 @@ def comparable(tables: Sequence[ScoreTable]) -> None:
             raise ChatbenchError(
                 f"{first.model} and {other.model} differ in {found.name}: {found.one} and {found.other}",
                 expected="scores of the same data, splits and protocol in one table",
-                fix="score both models on the same data folder, or show them in two tables",
+                fix="score both on the same data, splits and settings, or show them in two tables: "
+                f"chatbench show {first.model}; chatbench show {other.model}",
             )
 
 

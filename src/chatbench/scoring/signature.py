@@ -17,13 +17,12 @@ from chatbench.metrics.agreement import CALIBRATION_BINS
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, Predictor
 from chatbench.metrics.overlap import BleuCounts, sacrebleu_score
 from chatbench.metrics.resampling import Resampling
+from chatbench.simulation.participants import SPLIT_MARK
 from chatbench.simulation.split_chats import SplitChats
 
 OF_THE_SIMULATOR = (
     "model",
-    "kind",
-    "dtype",
-    "form",
+    "simulator",
     "base_conversations",
     "base model",
     "by_split.*.*.weights",
@@ -51,8 +50,11 @@ def ignorable(name: str, ignore: Sequence[str]) -> bool:
     return matches(name, [pattern for each in ignore for pattern in GROUPS.get(each, (each,))])
 
 
-PER_SPLIT = ("weights", "name", "tokenizer")
+PER_SPLIT = ("weights", "tokenizer")
 """Parts of a simulator's identity that may belong to one split; a model from nothing has its own tokenizer there."""
+PROMPTING = ("style", "prompts_sha256", "simulator_kind", "expected_answers")
+"""Settings of a run that belong to its simulator, beside the identity: model, address, decoding. The others are of the
+protocol, and may not differ between two simulators that are compared."""
 PER_RUN = ("simulator", "held_out_sha256", "questions_sha256", "seed", "block_size")
 
 
@@ -63,7 +65,7 @@ def signature(model: str, manifest: Manifest, chats: Sequence[SplitChats], resam
         ChatbenchError: two splits were simulated with different settings or assistants.
     """
     simulators, assistants = _shared(chats)
-    fine_tuned, base_model = (simulators.get(predictor, {}) for predictor in (FINE_TUNED, BASE_MODEL))
+    scored, base_model = (simulators.get(predictor, {}) for predictor in (FINE_TUNED, BASE_MODEL))
     return {
         "chatbench": metadata.version("chatbench"),
         "study": manifest.study_name,
@@ -72,8 +74,7 @@ def signature(model: str, manifest: Manifest, chats: Sequence[SplitChats], resam
         "split_seed": manifest.seed,
         "train_share": manifest.train_share,
         "model": model,
-        "protocol": fine_tuned.get("style", ""),
-        **{name: value for name, value in fine_tuned.items() if name != "style"},
+        **scored,
         "base_conversations": base_model.get("conversations", 0),
         "bleu": "evaluate, unsmoothed, 13a, 0..1",
         "rouge": "rouge-score, F, no stemmer",
@@ -118,13 +119,16 @@ def _shared(chats: Sequence[SplitChats]) -> tuple[dict[Predictor, dict[str, obje
     for entry in chats:
         for predictor, settings in entry.settings.items():
             simulator = cast(Mapping[str, object], settings["simulator"])
-            found = {name: value for name, value in settings.items() if name not in PER_RUN}
-            found |= {name: value for name, value in simulator.items() if name not in PER_SPLIT}
-            refuse_others(f"the {predictor} simulator", found, entry.split.id)
+            identity = {name: value for name, value in simulator.items() if name not in PER_SPLIT}
+            if isinstance(model := identity.get("name"), str):
+                identity["name"] = model.replace(entry.split.id, SPLIT_MARK)
+            found: dict[str, object] = {n: value for n, value in settings.items() if n not in (*PER_RUN, *PROMPTING)}
+            found["simulator"] = {**{name: settings.get(name) for name in PROMPTING}, **identity}
+            refuse_others("the base model" if predictor == BASE_MODEL else "the simulator", found, entry.split.id)
             simulators.setdefault(predictor, found)
-            for name, identity in entry.assistants[predictor].items():
-                refuse_others(f"assistant {name}", cast(Mapping[str, object], identity), entry.split.id)
-                assistants.setdefault(name, identity)
+            for name, assistant in entry.assistants[predictor].items():
+                refuse_others(f"assistant {name}", cast(Mapping[str, object], assistant), entry.split.id)
+                assistants.setdefault(name, assistant)
     return simulators, assistants
 
 
@@ -133,7 +137,7 @@ def _of_split(entry: SplitChats) -> dict[str, object]:
     for simulation in entry.simulations:
         settings = entry.settings[simulation.predictor]
         simulator = cast(Mapping[str, object], settings["simulator"])
-        found[simulation.predictor.label] = {
+        found[BASE_MODEL.kind if simulation.predictor == BASE_MODEL else "simulator"] = {
             **{name: simulator.get(name) for name in ("weights", "tokenizer")},
             "seed": settings.get("seed"),
             "held_out_sha256": settings["held_out_sha256"],

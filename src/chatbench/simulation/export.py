@@ -22,8 +22,8 @@ from chatbench.core.records import SimulatedConversation, Study
 from chatbench.core.texts import harmless
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
-from chatbench.simulation.log import read_recorded
-from chatbench.simulation.split_chats import simulated_splits
+from chatbench.simulation.log import has_chats, read_recorded
+from chatbench.simulation.split_chats import called, settings_of, simulated_splits
 
 Cell = str | int | float | bool | None
 Columns = Mapping[str, type]
@@ -69,6 +69,9 @@ def export_chats(
 def _rows(workspace: Workspace, model: str, split: str, *, turns: bool) -> Iterator[dict[str, Cell]]:
     for source, base_model in ((FINE_TUNED, False), (BASE_MODEL, True)):
         log = workspace.conversations(model, split, base_model=base_model)
+        if not has_chats(log):
+            continue
+        source = called(source, settings_of(log)[0], split)
         last = {chat.id: number for number, chat in read_recorded(log)}
         for number, chat in read_recorded(log):
             # A line that was appended since the first look belongs to the next export.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -15,11 +15,12 @@ from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, Predictor
 from chatbench.metrics.pairs import Simulation
 from chatbench.simulation.log import FIX, has_chats, read_conversations, settings_path
+from chatbench.simulation.participants import SPLIT_MARK
 
 
 @dataclass(frozen=True, slots=True)
 class SplitChats:
-    """A split with its simulations, the fine-tuned simulator's first.
+    """A split with its simulations, the scored simulator's first.
 
     `settings` and `assistants` are by predictor: the settings of the run, and the identity of each assistant by name.
     """
@@ -31,7 +32,7 @@ class SplitChats:
 
     @property
     def simulator(self) -> Mapping[str, object]:
-        """Identity of the fine-tuned simulator."""
+        """Identity of the scored simulator."""
         return cast(Mapping[str, object], self.settings[FINE_TUNED]["simulator"])
 
 
@@ -57,7 +58,7 @@ def read_chats(workspace: Workspace, model: str, split_id: str) -> SplitChats:
     assistants: dict[Predictor, Mapping[str, object]] = {}
     for predictor, path in paths.items():
         if has_chats(path):
-            settings[predictor], assistants[predictor] = _settings_of(path)
+            settings[predictor], assistants[predictor] = settings_of(path)
             _check_data(path, settings[predictor], workspace, split)
             chats = tuple(read_conversations(path))
             if foreign := sorted({chat.question_id for chat in chats} - set(split.question_ids("test"))):
@@ -66,11 +67,22 @@ def read_chats(workspace: Workspace, model: str, split_id: str) -> SplitChats:
                     expected="chats about held-out questions only",
                     fix=FIX,
                 )
-            simulations.append(Simulation(predictor, chats, int(cast(int, settings[predictor]["conversations"]))))
+            count = int(cast(int, settings[predictor]["conversations"]))
+            simulations.append(Simulation(called(predictor, settings[predictor], split_id), chats, count))
     return SplitChats(split, tuple(simulations), settings, assistants)
 
 
-def _settings_of(log: Path) -> tuple[Mapping[str, object], Mapping[str, object]]:
+def called(predictor: Predictor, settings: Mapping[str, object], split_id: str) -> Predictor:
+    """The predictor with its name: model and style where it was not fine-tuned here, `{split}` for the split's name."""
+    if settings.get("simulator_kind", "tuned") == "tuned":
+        return predictor
+    simulator = cast(Mapping[str, object], settings["simulator"])
+    model = str(simulator.get("name")).replace(split_id, SPLIT_MARK)
+    return replace(predictor, name=f"{model} ({settings.get('style')})")
+
+
+def settings_of(log: Path) -> tuple[Mapping[str, object], Mapping[str, object]]:
+    """The settings of the run that wrote a log, and the identity of each of its assistants."""
     path = settings_path(log)
     found = read_json(path, fix=FIX)
     try:
