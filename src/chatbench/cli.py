@@ -103,13 +103,15 @@ def main(arguments: Sequence[str]) -> int:
         return _told(file_error(error))
     except typer.Exit as done:
         return int(done.exit_code)
-    except KeyboardInterrupt:
-        print("\nchatbench: interrupted; the same command continues", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        kept = str(stopped) or "what was finished is kept, and the same command goes on from there"
+        print(f"\nchatbench: interrupted; {printable(kept)}", file=sys.stderr, flush=True)
         return 130
     except Exception as error:
         if (show := getattr(error, "show", None)) is None:
             raise  # not a usage error: a bug of ours, whose traceback is wanted
-        show()
+        show(told := io.StringIO())
+        print(printable(told.getvalue()), end="", file=sys.stderr, flush=True)
         return int(getattr(error, "exit_code", 2))
 
 

@@ -17,7 +17,7 @@ import pytest
 from tests.support.command_lines import COMMANDS, problem_with
 from tests.support.tiny_models import save_tiny_model
 
-from chatbench import __version__
+from chatbench import __version__, cli
 from chatbench.cli import main
 from chatbench.core.recipes import model_key
 
@@ -306,6 +306,49 @@ def test_wrong_usage_ends_with_2_and_shows_the_usage(line: str) -> None:
 
     assert ended.code == 2
     assert "Usage: chatbench" in ended.err
+
+
+BEYOND = str(2**63)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [f"prepare-splits --study s --splits {BEYOND}", f"run tiny --splits {BEYOND}", f"demo --splits {BEYOND}",
+     f"eval-chatbench tiny --bootstrap {BEYOND}", "eval-chatbench tiny --seed -1", f"realism tiny --seed {BEYOND}",
+     f"simulate tiny --assistant scripted:all --conversations {BEYOND}", f"sample s --chats {BEYOND}",
+     f"make-scratch-base gpt2 b --train t --width {BEYOND}", f"finetune tiny --seed {BEYOND}"],
+)  # fmt: skip
+def test_a_number_beyond_all_use_is_refused_before_anything_is_made_of_it(line: str) -> None:
+    # A list of 2**63 splits never ends, and a generator of random numbers raises in the middle of a run.
+    ended = chatbench(line)
+
+    assert ended.code == 2
+    assert re.search(r"Invalid value for .*than or equal to", ended.err)
+
+
+def test_nothing_that_is_printed_steers_the_terminal(tmp_path: Path) -> None:
+    evil = "\x1b]0;taken\x07\x9b2J\u202e"
+    lines = (
+        "check-study " + own_study(tmp_path, {**GOOD, "assistant": f"bot{evil}"}),
+        f"check-study {evil}", f"show --{evil}", f"chatbench{evil}",
+    )  # fmt: skip
+    for line in lines:
+        ended = chatbench(line)
+        assert ended.out + ended.err
+        assert not set(ended.out + ended.err) & set("\x1b\x07\x9b\u202e"), line
+
+
+def test_ctrl_c_says_what_was_kept_and_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(stopped: KeyboardInterrupt) -> Ended:
+        def stop(*_: object, **__: object) -> None:
+            raise stopped
+
+        monkeypatch.setattr(cli, "app", stop)
+        return chatbench("simulate")
+
+    assert interrupted(KeyboardInterrupt()).code == 130
+    assert "what was finished is kept, and the same command goes on" in interrupted(KeyboardInterrupt()).err
+    assert "37 of 100 chats are in a.jsonl" in interrupted(KeyboardInterrupt("37 of 100 chats are in a.jsonl")).err
 
 
 def test_chats_damaged_in_the_middle_are_named_and_left_as_they_are(pipeline: Pipeline) -> None:

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from chatbench.metrics.agreement import Undefined
-from chatbench.metrics.names import BASE_MODEL, CONSTANT, EVERY_ASSISTANT, FINE_TUNED, MEAN_OF_ASSISTANTS, ai_alone
+from chatbench.metrics.names import (
+    BASE_MODEL,
+    CONSTANT,
+    EVERY_ASSISTANT,
+    FINE_TUNED,
+    MEAN_OF_ASSISTANTS,
+    REGRESSION,
+    USER_ALONE,
+    ai_alone,
+)
 from chatbench.scoring.score_table import Score, ScoreTable
 from chatbench.workflow.demo import checks, truth_lines
 
@@ -30,6 +41,23 @@ def test_a_simulator_must_beat_every_baseline_not_the_average_one() -> None:
     # 1.5 is more than half of 2.9; 0.6 beats 0.5; 0.22 beats the AI alone but not the constant.
     assert [check.passed for check in checks(table(0.6, 0.22), told)] == [False, True, True, True, False]
     assert [check.passed for check in checks(table(0.5, 0.19), told)] == [False, True, True, False, True]
+
+
+def test_a_verdict_names_every_baseline_of_the_table_and_is_yes_only_where_the_table_agrees() -> None:
+    # The regression is a baseline too: "best baseline .200" beside a regression of .176 in the table was untrue.
+    with_people = [Score("split_0", MEAN_OF_ASSISTANTS, REGRESSION, "mae", 0.176),
+                   Score("split_0", MEAN_OF_ASSISTANTS, USER_ALONE, "mae", 0.3)]  # fmt: skip
+    made = table(0.6, 0.18)
+    verdict = checks(replace(made, scores=(*made.scores, *with_people)), {})[-1]
+
+    assert not verdict.passed
+    assert verdict.found.splitlines() == [
+        "0.18",
+        "      0.176  regression on user alone and AI alone (needs people's answers to these questions)",
+        "        0.2  constant (train mean)",
+        "       0.25  AI alone, free text",
+        "        0.3  user alone (needs people's answers to these questions)",
+    ]
 
 
 def test_what_is_not_there_is_undefined_and_not_passed() -> None:

@@ -1,4 +1,4 @@
-"""Options that several commands share: each is described once."""
+"""Options that several commands share: each is described once, and numbers beyond all use are refused."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from chatbench.core.texts import printable
 
 Model = Annotated[
     str,
@@ -18,16 +20,20 @@ Data = Annotated[Path, typer.Option(help="Folder that prepare-splits wrote.")]
 Results = Annotated[Path, typer.Option(help="Folder of models, logs and scores.")]
 Split = Annotated[str, typer.Option(envvar="SPLIT_ID", help="Which split, e.g. split_1.")]
 Config = Annotated[Path | None, typer.Option(help="JSON file with training arguments that override the recipe.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+MOST_SEED = 2**32 - 1
+"""What every generator of random numbers takes."""
+MOST_SPLITS = 1_000
+MOST_CHATS = 100_000
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=MOST_SEED)]
 SkipBad = Annotated[bool, typer.Option("--skip-bad-records", help="Leave bad records out, and count them.")]
 OneOrAll = Annotated[
     str | None, typer.Option("--split", envvar="SPLIT_ID", help="Which split; default: every trained one.")
 ]
-Conversations = Annotated[int, typer.Option(help="Conversations per held-out question and assistant.")]
-MaxUserTurns = Annotated[int, typer.Option(help="Free user turns before the forced answer.")]
-Bootstrap = Annotated[int, typer.Option(help="Resamples behind the intervals; 0 leaves them out.")]
+Conversations = Annotated[int, typer.Option(help="Conversations per held-out question and assistant.", max=MOST_CHATS)]
+MaxUserTurns = Annotated[int, typer.Option(help="Free user turns before the forced answer.", max=1_000)]
+Bootstrap = Annotated[int, typer.Option(help="Resamples behind the intervals; 0 leaves them out.", max=100_000)]
 Confidence = Annotated[float, typer.Option(help="How sure the intervals are to be, in 0..1.")]
-MaxTokens = Annotated[int, typer.Option(help="Longest message, in tokens.")]
+MaxTokens = Annotated[int, typer.Option(help="Longest message, in tokens.", max=10_000_000)]
 ALL_STEPS = "prepare,finetune,ppl,simulate,base,scores,realism"
 Maps = Annotated[
     list[str] | None,
@@ -37,8 +43,8 @@ Pilots = Annotated[bool, typer.Option("--include-pilots", help="Read the pilots 
 
 
 def show(text: str) -> None:
-    """Prints a line at once, also where the output is a file."""
-    print(text, flush=True)
+    """Prints a line at once, also where the output is a file; nothing in it steers the terminal."""
+    print(printable(text), flush=True)
 
 
 def names(text: str) -> list[str]:

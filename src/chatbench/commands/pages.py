@@ -9,6 +9,7 @@ import typer
 
 from chatbench.commands.options import Results
 from chatbench.commands.options import show as say
+from chatbench.core.texts import printable
 
 commands = typer.Typer()
 
@@ -93,6 +94,7 @@ def show(
         raise ChatbenchError(f"--{' and --'.join(asked)}", expected="one form", fix=f"choose one: --{asked[0]}")
     found = step(shown_results(names or (), results=results, data=data))
     if asked and not details:
-        print(forms[asked[0]](found, published=published), end="")
+        text = forms[asked[0]](found, published=published)
+        print("\r\n".join(map(printable, text.split("\r\n"))), end="")  # the line ends of CSV stay
     else:
         print_results(found, published=published, details=details)

@@ -9,6 +9,8 @@ import typer
 
 from chatbench.commands.options import (
     ALL_STEPS,
+    MOST_CHATS,
+    MOST_SPLITS,
     Config,
     Conversations,
     Data,
@@ -31,14 +33,16 @@ def run(
     model: Model,
     study: Annotated[Path | None, typer.Option(help="What to split; default: the splits that lie in --data.")] = None,
     steps: Annotated[str, typer.Option(help=f"Which of {ALL_STEPS}.")] = ALL_STEPS,
-    splits: Annotated[int, typer.Option(help="Number of random splits by question.")] = 10,
+    splits: Annotated[int, typer.Option(help="Number of random splits by question.", max=MOST_SPLITS)] = 10,
     only: Annotated[
         list[str] | None, typer.Option(help="Only this split, e.g. split_1: one job each on a cluster.")
     ] = None,
     train_share: Annotated[float, typer.Option(help="Share of questions for training, in 0..1.")] = 0.6,
     assistant: Annotated[list[str] | None, typer.Option(help="As in simulate; default: those of the study.")] = None,
     conversations: Conversations = 10,
-    base_conversations: Annotated[int, typer.Option(help="The same for the base model; 0 leaves it out.")] = 3,
+    base_conversations: Annotated[
+        int, typer.Option(help="The same for the base model; 0 leaves it out.", max=MOST_CHATS)
+    ] = 3,
     max_user_turns: MaxUserTurns = 10,
     max_tokens: MaxTokens = 1000,
     config: Config = None,
@@ -77,7 +81,7 @@ def run(
 @commands.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for study, data and results.")] = Path("demo"),
-    splits: Annotated[int, typer.Option(help="Number of splits.")] = 3,
+    splits: Annotated[int, typer.Option(help="Number of splits.", max=MOST_SPLITS)] = 3,
 ) -> None:
     """Run the whole pipeline on the sample study.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from chatbench.commands.options import Bootstrap, Confidence, Data, Model, OneOrAll, Results, Seed, show
+from chatbench.commands.options import MOST_SEED, Bootstrap, Confidence, Data, Model, OneOrAll, Results, Seed, show
 
 commands = typer.Typer()
 
@@ -37,7 +37,7 @@ def eval_chatbench(
     split: OneOrAll = None,
     bootstrap: Bootstrap = 1000,
     confidence: Confidence = 0.95,
-    seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the resamples.", min=0, max=MOST_SEED)] = 0,
     data: Data = Path("data"),
     results: Results = Path("results"),
 ) -> None:
@@ -76,7 +76,7 @@ def compare(
     ] = None,
     bootstrap: Bootstrap = 2000,
     confidence: Confidence = 0.95,
-    seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the resamples.", min=0, max=MOST_SEED)] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write everything to this JSON file.")] = None,
     results: Results = Path("results"),
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from chatbench.commands.options import (
+    MOST_CHATS,
     Conversations,
     Data,
     Maps,
@@ -116,7 +117,7 @@ def ai_alone(
     method: Annotated[
         Literal["letter-only-zero-shot", "letter-only-few-shot", "free-text"], typer.Option(help="How it is asked.")
     ],
-    samples: Annotated[int, typer.Option(help="Answers per question.")] = 50,
+    samples: Annotated[int, typer.Option(help="Answers per question.", max=MOST_CHATS)] = 50,
     questions: Annotated[str, typer.Option(metavar="ID,ID...", help="Only these; default: all.")] = "",
     split: Annotated[str | None, typer.Option(help="Only those held out in this split of --data.")] = None,
     extractor: Annotated[str | None, typer.Option(help="KIND:ARG of the model that reads free text.")] = None,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from chatbench.commands.options import Maps, Pilots, Seed, SkipBad, names, show
+from chatbench.commands.options import MOST_CHATS, MOST_SPLITS, Maps, Pilots, Seed, SkipBad, names, show
 
 commands = typer.Typer()
 
@@ -34,7 +34,7 @@ def download(
 def sample(
     study: Annotated[Path, typer.Argument(help="Folder to write, in the ChatBench layout.")],
     questions: Annotated[int, typer.Option(help="Number of questions.")] = 120,
-    chats: Annotated[int, typer.Option(help="Conversations per question and assistant.")] = 10,
+    chats: Annotated[int, typer.Option(help="Conversations per question and assistant.", max=MOST_CHATS)] = 10,
     assistants: Annotated[
         str, typer.Option(metavar="NAME,NAME...", help="strong, weak, or 0..1 between weak and strong, e.g. 0.5.")
     ] = "strong,weak",
@@ -110,7 +110,7 @@ def prepare_splits(
         bool, typer.Option("--also-questions", help="By assistant or person: hold questions out too.")
     ] = False,
     splits: Annotated[
-        int | None, typer.Option(help="How many; default 10, by assistant or subset one for each.")
+        int | None, typer.Option(help="How many; default 10, by assistant or subset one for each.", max=MOST_SPLITS)
     ] = None,
     train_share: Annotated[
         float, typer.Option(help="Share of each subset's questions (or of people) for training, in 0..1.")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from chatbench.commands.options import Config, Data, FinishedModel, Model, Results, Seed, Split, show
+from chatbench.commands.options import MOST_SEED, Config, Data, FinishedModel, Model, Results, Seed, Split, show
 
 commands = typer.Typer()
 
@@ -47,7 +47,7 @@ def finetune(
         bool | None, typer.Option("--load-in-4bit/--no-load-in-4bit", help="Quantise the frozen base (nf4).")
     ] = None,
     report_to: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb, trackio, or none.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.", min=0, max=MOST_SEED)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do, and what it costs.")] = False,
     resume: Annotated[bool, typer.Option(help="Continue a killed run from its last checkpoint.")] = True,
     overwrite: Annotated[
@@ -164,9 +164,9 @@ def make_scratch_base(
     shape: Annotated[str, typer.Argument(metavar="SHAPE", help="gpt2, mistral or llama.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
     train: Annotated[Path, typer.Option(help="train.jsonl whose text the tokenizer is trained on.")],
-    vocabulary: Annotated[int, typer.Option(help="Size of the tokenizer's vocabulary.")] = 4000,
-    width: Annotated[int, typer.Option(help="Width of the model, a multiple of 32.")] = 128,
-    layers: Annotated[int, typer.Option(help="Number of layers.")] = 4,
+    vocabulary: Annotated[int, typer.Option(help="Size of the tokenizer's vocabulary.", max=1_000_000)] = 4000,
+    width: Annotated[int, typer.Option(help="Width of the model, a multiple of 32.", max=100_000)] = 128,
+    layers: Annotated[int, typer.Option(help="Number of layers.", max=1_000)] = 4,
     seed: Seed = 0,
 ) -> None:
     """Write a small base model with random weights.

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.texts import csv_text
+from chatbench.core.texts import csv_text, printable
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import QuestionAccuracy, Undefined, Value
 from chatbench.metrics.intervals import Interval
@@ -145,7 +145,7 @@ def print_results(
     print_grids([*main_grids(tables), *bounds], (), screen)
     for model in (each for each in found if each.pairs):
         title = f"{model.table.model}: accuracy of people (upwards) and of simulated users (to the right)"
-        screen.print(Text(title, style="bold"))
+        screen.print(Text(printable(title), style="bold"))
         for line in scatter_lines([(pair.simulated, pair.human) for pair in model.pairs]):
             screen.print(Text(line))
         note = "  digits count questions, once per assistant; + ten and more; / both agree"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from chatbench.core.texts import printable
 from chatbench.protocol.dialogue import Failure, Reply, Request
 
 PLAIN_EVERY_SECONDS = 30.0
@@ -85,7 +86,8 @@ class ConversationProgress:
         self._last_line = self._clock()
         if not self._console.is_terminal:
             self._console.print(
-                f"simulate: {self._done}/{self._total} conversations, last with {self._assistant}, {self._more()}",
+                printable(f"simulate: {self._done}/{self._total} conversations, last with {self._assistant}, ")
+                + self._more(),
                 highlight=False,
                 markup=False,
                 soft_wrap=True,

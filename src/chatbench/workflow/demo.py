@@ -6,6 +6,7 @@ simulator of this study should pass; a check that is not passed is shown as such
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.names import (
     BASE_MODEL,
-    CONSTANT,
     EVERY_ASSISTANT,
     FINE_TUNED,
     MEAN_OF_ASSISTANTS,
@@ -32,6 +32,7 @@ from chatbench.sample.truth import StatedFacts, stated_facts
 from chatbench.scoring.score_table import ScoreTable
 from chatbench.simulation.log import has_chats, read_conversations
 from chatbench.workflow.run_all import RunReport, RunSettings, run_all
+from chatbench.workflow.sanity import needs_people
 
 Shares = Mapping[str, float]
 
@@ -104,20 +105,18 @@ def checks(table: ScoreTable, stated: Mapping[Predictor, Shares]) -> list[Check]
 
 
 def _beats(table: ScoreTable, metric: str, asked: str, *, higher: bool) -> Check:
-    """Baselines: the base model, the constant predictor, and the AI alone by each method."""
+    """Names every baseline of the table and the base model, the best first; passed where the simulator beats all."""
     values = {
-        source: value
+        source: _mean(table, assistant, source, metric)
         for assistant, source, of in table.estimates()
-        if (assistant, of) == (MEAN_OF_ASSISTANTS, metric)
-        and (source in (BASE_MODEL, CONSTANT) or source.kind == "AI alone")
-        and (value := _mean(table, assistant, source, metric)) is not None
+        if (assistant, of) == (MEAN_OF_ASSISTANTS, metric) and (source.is_baseline or source == BASE_MODEL)
     }
-    own = _mean(table, MEAN_OF_ASSISTANTS, FINE_TUNED, metric)
-    if own is None or not values:
-        return Check(asked, "undefined", passed=False)
-    best = (max if higher else min)(values, key=lambda source: values[source])
-    passed = own > values[best] if higher else own < values[best]
-    return Check(asked, f"{own:.3f}; best baseline {values[best]:.3f} ({best})", passed)
+    own, sign = _mean(table, MEAN_OF_ASSISTANTS, FINE_TUNED, metric), 1 if higher else -1
+    known = {source: value for source, value in values.items() if value is not None}
+    ranked = sorted(values, key=lambda source: -sign * known.get(source, -sign * math.inf))
+    lines = [f"{_shown(values[source]):>11}  {source}{needs_people(source)}" for source in ranked]
+    passed = own is not None and bool(known) and all(sign * own > sign * value for value in known.values())
+    return Check(asked, "\n".join([_shown(own), *lines]), passed)
 
 
 def _mean(table: ScoreTable, assistant: str, source: Predictor, metric: str) -> float | None:

@@ -1,7 +1,8 @@
 """One screen that tells whether a trained model is sane: a line per check, five first prompts, and the scores.
 
-Each line says `ok`, `warning` (it is there but not as it should be) or `missing`, with the command that helps. Splits
-that were not trained are no fault. Only what the other steps wrote is read, so the screen takes seconds.
+Each line says `ok`, `warning` (it is there but not as it should be) or `missing`, with a command that changes it: where
+a model was trained already, with other settings. Splits that were not trained are no fault. Only what the other steps
+wrote is read, so the screen takes seconds.
 
 What counts as sane: falling losses, perplexity below the base's, chats that end, errors below the baselines'.
 """
@@ -10,18 +11,28 @@ from __future__ import annotations
 
 import math
 import random
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_jsonl
 from chatbench.core.records import SimulatedConversation
+from chatbench.core.texts import printable
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
-from chatbench.metrics.names import BASE_MODEL, CONSTANT, EVERY_ASSISTANT, FINE_TUNED, MEAN_OF_ASSISTANTS
+from chatbench.metrics.names import (
+    BASE_MODEL,
+    EVERY_ASSISTANT,
+    FINE_TUNED,
+    MEAN_OF_ASSISTANTS,
+    REGRESSION,
+    USER_ALONE,
+    Predictor,
+)
 from chatbench.scoring.eval_ppl import SplitPerplexity, read_perplexity
 from chatbench.scoring.score_files import read_score_table
 from chatbench.scoring.score_table import ScoreTable
@@ -32,7 +43,10 @@ if TYPE_CHECKING:
 
 State = Literal["ok", "warning", "missing"]
 STATES: tuple[State, ...] = ("ok", "warning", "missing")
-Found = tuple[State, str]
+
+TRAIN_MORE = "finetune MODEL --overwrite --num-train-epochs MORE"
+TRAIN_LESS = "finetune MODEL --overwrite --num-train-epochs FEWER"
+"""What changes a model that was trained already: the same command again would leave it as it is."""
 
 ANSWERED_SHARE = 0.9
 """A simulator that was trained on people ends most chats by itself; people always do."""
@@ -44,6 +58,14 @@ NEEDED_FILES = {
     "record": ("chatbench.json",),
 }
 """Of a model's folder: one file of each kind."""
+
+
+class Found(NamedTuple):
+    """What one check found, and the command, of MODEL, that would change it."""
+
+    state: State
+    text: str
+    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,74 +104,91 @@ def sanity(model: str, *, workspace: Workspace, prompts: int = 5, seed: int = 0)
 
     def losses(split_id: str) -> Found:
         path = workspace.model_folder(model, split_id) / "trainer_log.jsonl"
-        return check_losses([row for _, row in read_jsonl(path)]) if path.exists() else ("missing", f"no {path.name}")
+        if not path.exists():
+            return Found("missing", f"no {path.name}", "finetune MODEL --overwrite")
+        return check_losses([row for _, row in read_jsonl(path)])
 
     def perplexity(split_id: str) -> Found:
         scored = read_perplexity(workspace, model, split_id)
-        return check_perplexity(scored) if scored else ("missing", "not computed")
+        return check_perplexity(scored) if scored else Found("missing", "not computed", "eval-ppl MODEL")
 
     def endings(split_id: str) -> Found:
         path = workspace.conversations(model, split_id)
-        if not has_chats(path):
-            return "missing", "not simulated"
-        chats.extend(found := read_conversations(path))
+        found = read_conversations(path) if has_chats(path) else []
+        chats.extend(found)
         return check_endings(found)
 
     def scores(_: str) -> Found:
         path = workspace.scores(model)
-        return check_scores(read_score_table(path.parent, path.stem)) if path.exists() else ("missing", "not computed")
+        if not path.exists():
+            return Found("missing", "not computed", "eval-chatbench MODEL")
+        return check_scores(read_score_table(path.parent, path.stem))
 
-    train, score = f"chatbench finetune {model}", f"chatbench eval-chatbench {model}"
+    def line(name: str, found: Found, split_id: str = "") -> Check:
+        return Check(name, found.state, found.text, _command(found.fix, model, workspace, split_id))
+
+    def over_splits(name: str, check: Callable[[str], Found]) -> Check:
+        """One line over all trained splits: the worst state, and what was found on the first splits that have it."""
+        if not trained:
+            return line(name, Found("missing", "no split is fine-tuned", "finetune MODEL"))
+        found = {split_id: _readable(check, split_id) for split_id in trained}
+        worst = max((each.state for each in found.values()), key=STATES.index)
+        chosen = {split_id: each for split_id, each in found.items() if each.state == worst}
+        shown = [f"{split_id} {each.text}" for split_id, each in list(chosen.items())[:SHOWN_SPLITS]]
+        more = [f"{len(chosen) - SHOWN_SPLITS} more alike"] if len(chosen) > SHOWN_SPLITS else []
+        whose = [] if worst == "ok" else [f"{len(chosen)} of {len(found)} splits"]
+        split_id, first = next(iter(chosen.items()))
+        return line(name, Found(worst, "; ".join([*whose, *shown, *more]), first.fix), split_id)
+
     checks = (
-        data_check,
-        _over_splits("model", trained, lambda split_id: _files(workspace.model_folder(model, split_id)), train),
-        _over_splits("losses", trained, losses, train),
-        _over_splits("perplexity", trained, perplexity, f"chatbench eval-ppl {model}"),
-        _over_splits("chats", trained, endings, f"chatbench simulate {model} --assistant SPEC"),
-        Check("scores", *_readable(scores, ""), score),
+        line("data", data_check),
+        over_splits("model", lambda split_id: _files(workspace.model_folder(model, split_id))),
+        over_splits("losses", losses),
+        over_splits("perplexity", perplexity),
+        over_splits("chats", endings),
+        line("scores", _readable(scores, "")),
     )
     return SanityReport(model, checks, sampled_prompts(chats, prompts, seed))
 
 
-def _data(workspace: Workspace) -> tuple[Check, list[str]]:
-    command = "chatbench prepare-splits --study STUDY"
+def _command(fix: str, model: str, workspace: Workspace, split_id: str) -> str:
+    """A command to copy: it names the split, and the folders where they are not the usual ones."""
+    if not fix or fix.startswith("prepare-splits"):
+        return f"chatbench {fix}" if fix else ""
+    folders = {"data": workspace.data, "results": workspace.results}
+    options = [f"--{name} {shlex.quote(str(path))}" for name, path in folders.items() if str(path) != name]
+    split = [f"--split {split_id}"] if split_id else []
+    return " ".join(["chatbench", fix.replace("MODEL", model), *split, *options])
+
+
+def _data(workspace: Workspace) -> tuple[Found, list[str]]:
+    study, out = "STUDY", "" if str(workspace.data) == "data" else f" --out {shlex.quote(str(workspace.data))}"
     try:
         manifest = workspace.manifest
+        study = shlex.quote(manifest.study_resolved)
         for split_id in manifest.split_ids:
             for name in ("train.jsonl", "test.jsonl", "split.jsonl"):
                 workspace.split_file(split_id, name)
     except ChatbenchError as error:
-        return Check("data", "warning" if workspace.is_prepared else "missing", error.found, command), []
+        state: State = "warning" if workspace.is_prepared else "missing"
+        return Found(state, error.found, f"prepare-splits --study {study}{out}"), []
     counts = ", ".join(f"{number} {name}" for name, number in manifest.counts.items())
-    return Check("data", "ok", f"{manifest.study_name}: {manifest.splits} splits of {counts}"), manifest.split_ids
-
-
-def _over_splits(name: str, splits: Sequence[str], check: Callable[[str], Found], command: str) -> Check:
-    """One line over all trained splits: the worst state, and what was found on the first splits that have it."""
-    if not splits:
-        return Check(name, "missing", "no split is fine-tuned", command)
-    found = {split_id: _readable(check, split_id) for split_id in splits}
-    worst = max((state for state, _ in found.values()), key=STATES.index)
-    chosen = {split_id: text for split_id, (state, text) in found.items() if state == worst}
-    shown = [f"{split_id} {text}" for split_id, text in list(chosen.items())[:SHOWN_SPLITS]]
-    more = [f"{len(chosen) - SHOWN_SPLITS} more alike"] if len(chosen) > SHOWN_SPLITS else []
-    whose = [] if worst == "ok" else [f"{len(chosen)} of {len(found)} splits"]
-    return Check(name, worst, "; ".join([*whose, *shown, *more]), f"{command} --split {next(iter(chosen))}")
+    return Found("ok", f"{manifest.study_name}: {manifest.splits} splits of {counts}"), manifest.split_ids
 
 
 def _readable(check: Callable[[str], Found], split_id: str) -> Found:
-    """What was found; a file that cannot be read is a finding too."""
+    """What was found; a file that cannot be read is a finding too, and its error knows the command that makes it."""
     try:
         return check(split_id)
     except ChatbenchError as error:
-        return "warning", error.found
+        return Found("warning", error.found, error.fix.partition("chatbench ")[2].partition(" --split")[0])
 
 
 def _files(folder: Path) -> Found:
     missing = [what for what, names in NEEDED_FILES.items() if not any((folder / name).is_file() for name in names)]
     if missing:
-        return "missing", f"no {' and no '.join(missing)} in {folder}"
-    return "ok", f"{sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6:.1f} MB"
+        return Found("missing", f"no {' and no '.join(missing)} in {folder}", "finetune MODEL --overwrite")
+    return Found("ok", f"{sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6:.1f} MB")
 
 
 def check_losses(lines: Sequence[Mapping[str, object]]) -> Found:
@@ -163,39 +202,47 @@ def check_losses(lines: Sequence[Mapping[str, object]]) -> Found:
         for name in ("loss", "eval_loss")
     )
     if len(losses) < 2:
-        return "warning", f"{len(losses)} logged losses, too few to tell"
+        return Found("warning", f"{len(losses)} logged losses, too few to tell", TRAIN_MORE)
     if not all(map(math.isfinite, losses)):
-        return "warning", "a loss is not finite"
+        return Found("warning", "a loss is not finite", "finetune MODEL --overwrite --learning-rate LOWER")
     tenth = max(1, len(losses) // 10)
     first, last = math.fsum(losses[:tenth]) / tenth, math.fsum(losses[-tenth:]) / tenth
     found = f"loss {first:.3f} -> {last:.3f}"
     if held_out:
         found += f", held out {held_out[0]:.3f} -> {held_out[-1]:.3f}"
     overfitted = len(held_out) > 1 and held_out[-1] > held_out[0]
-    return ("ok" if last < first and not overfitted else "warning"), found
+    if overfitted:
+        return Found("warning", found, TRAIN_LESS)
+    return Found("ok", found) if last < first else Found("warning", found, TRAIN_MORE)
 
 
 def check_perplexity(scored: SplitPerplexity) -> Found:
     """Whether the fine-tuned model is less surprised by people's turns than its base."""
     tuned, base = scored.finetuned.perplexity, scored.base.perplexity
-    return ("ok" if tuned < base else "warning"), f"{tuned:.2f} (base {base:.2f})"
+    found = f"{tuned:.2f} (base {base:.2f})"
+    return Found("ok", found) if tuned < base else Found("warning", found, TRAIN_MORE)
 
 
 def check_endings(chats: Sequence[SimulatedConversation]) -> Found:
     """Whether the simulator ends its chats by itself, and whether any chat failed."""
     if not chats:
-        return "missing", "no chat yet"
+        return Found("missing", "not simulated", "simulate MODEL --assistant SPEC")
     endings = Counter(chat.termination for chat in chats)
-    found = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in sorted(endings.items()))
-    sane = endings["answered"] >= ANSWERED_SHARE * len(chats) and not endings["failed"]
-    return ("ok" if sane else "warning"), f"{len(chats)} chats: {found}"
+    shown = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in sorted(endings.items()))
+    found = f"{len(chats)} chats: {shown}"
+    if endings["failed"]:
+        return Found("warning", found, "simulate MODEL --assistant SPEC --overwrite")
+    if endings["answered"] < ANSWERED_SHARE * len(chats):
+        return Found("warning", found, TRAIN_MORE)
+    return Found("ok", found)
 
 
 def check_scores(table: ScoreTable) -> Found:
     """Whether the simulator has a smaller error and a higher correlation than every baseline.
 
-    Baselines are the constant, the AI-alone columns, and the base model, which is compared with the fine-tuned
-    one's first few chats where it has fewer itself. A baseline without a correlation (the constant) cannot win by it.
+    The base model is compared with the fine-tuned one's first few chats where it has fewer itself. A baseline without a
+    correlation (the constant) cannot win by it; one that needs people's answers to these very questions is named where
+    it wins, and is no reason for a warning.
     """
     estimates = table.estimates()
     whose = MEAN_OF_ASSISTANTS if any(row[0] == MEAN_OF_ASSISTANTS for row in estimates) else EVERY_ASSISTANT
@@ -208,41 +255,38 @@ def check_scores(table: ScoreTable) -> Found:
         for metric in ("mae", "pearson")
     )
     if FINE_TUNED not in errors:
-        return "warning", "no question could be scored"
+        return Found("warning", "no question could be scored", "simulate MODEL --assistant SPEC --overwrite")
     few = next((p for p in errors if p.kind == FINE_TUNED.kind and p.chats is not None), FINE_TUNED)
-    baselines = [p for p in errors if p in (CONSTANT, BASE_MODEL) or p.kind == "AI alone"]
-    lost = []
+    baselines = [p for p in errors if p.is_baseline or p == BASE_MODEL]
+    lost: dict[str, Predictor] = {}
     for baseline in baselines:
         mine = few if baseline == BASE_MODEL else FINE_TUNED
         if errors[mine] >= errors[baseline]:
-            lost.append(f"{baseline} has error {errors[baseline]:.3f}, {mine} {errors[mine]:.3f}")
+            lost[f"{baseline} has error {errors[baseline]:.3f}, {mine} {errors[mine]:.3f}"] = baseline
         if baseline in correlations and correlations.get(mine, -1.0) <= correlations[baseline]:
             found = f"{correlations[mine]:.3f}" if mine in correlations else "none"
-            lost.append(f"{baseline} has correlation {correlations[baseline]:.3f}, {mine} {found}")
+            lost[f"{baseline} has correlation {correlations[baseline]:.3f}, {mine} {found}"] = baseline
     own = f"error {errors[FINE_TUNED]:.3f}"
     if FINE_TUNED in correlations:
         own += f", correlation {correlations[FINE_TUNED]:.3f}"
     compared = f"{own}; compared with {len(baselines)} baseline{'s' * (len(baselines) != 1)}"
-    return ("warning" if lost else "ok"), "; ".join([compared, *lost])
+    text = "; ".join([compared, *(f"{each}{needs_people(baseline)}" for each, baseline in lost.items())])
+    unfit = [baseline for baseline in lost.values() if not needs_people(baseline)]
+    return Found("warning", text, TRAIN_MORE) if unfit else Found("ok", text)
+
+
+def needs_people(baseline: Predictor) -> str:
+    """A remark about a baseline that needs people's own answers to the questions that are held out."""
+    return " (needs people's answers to these questions)" if baseline in (USER_ALONE, REGRESSION) else ""
 
 
 def sampled_prompts(
     chats: Sequence[SimulatedConversation], count: int = 5, seed: int = 0
 ) -> tuple[tuple[str, str], ...]:
-    """`count` first prompts, drawn by seed, as (question id, printable text)."""
+    """`count` first prompts, drawn by seed, as (question id, text)."""
     begun = [chat for chat in chats if chat.turns]
     drawn = random.Random(seed).sample(begun, min(count, len(begun)))
-    return tuple((chat.question_id, printable(chat.turns[0].text)) for chat in drawn)
-
-
-def printable(text: str, limit: int = PROMPT_CHARACTERS) -> str:
-    r"""A model's text for a terminal: control characters escaped, cut after `limit` characters.
-
-    >>> print(printable("two\nlines\x1b[31m"))
-    two\nlines\x1b[31m
-    """
-    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return escaped if len(escaped) <= limit else escaped[: limit - 1] + "…"
+    return tuple((chat.question_id, chat.turns[0].text) for chat in drawn)
 
 
 def print_sanity(report: SanityReport, console: Console | None = None) -> None:
@@ -255,8 +299,9 @@ def print_sanity(report: SanityReport, console: Console | None = None) -> None:
     width = max(len(check.name) for check in report.checks)
     for check in report.checks:
         line = Text(f"{check.state:<8}", style=style[check.state])
-        screen.print(line.append(f"{check.name:<{width}}  {check.found}", style="default"))
+        screen.print(line.append(printable(f"{check.name:<{width}}  {check.found}"), style="default"))
         if check.state != "ok" and check.command:
-            screen.print(Text(f"{'':<8}{'':<{width}}  -> {check.command}", style="dim"))
+            screen.print(Text(printable(f"{'':<8}{'':<{width}}  -> {check.command}"), style="dim"))
     for question_id, text in report.prompts:
-        screen.print(Text(f"{'prompt':<8}{question_id}: {text}"))
+        shown = text[:PROMPT_CHARACTERS].replace("\n", "\\n") + "…" * (len(text) > PROMPT_CHARACTERS)
+        screen.print(Text(printable(f"{'prompt':<8}{question_id}: {shown}")))
