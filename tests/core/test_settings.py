@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.recipes import model_key, recipe_of
 from chatbench.core.resolved_settings import resolve_settings
-from chatbench.core.settings import Settings
+from chatbench.core.settings import Settings, trainers_own
 
 
 def overrides(tmp_path: Path, **values: object) -> Path:
@@ -38,7 +39,6 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) ->
     [
         ("learning_rat", "learning_rate"),
         ("per_device_batch_size", "per_device_train_batch_size"),
-        ("group_by_length", "train_sampling_strategy"),
         ("lr", "learning_rate"),
         ("load_in_4bits", "load_in_4bit"),
         ("chat_template", "template"),
@@ -211,3 +211,45 @@ def test_the_stored_settings_have_each_value_with_its_origin() -> None:
     assert stored["settings"]["lora_targets"]["value"] == ["q_proj", "v_proj"]
     assert stored["settings"]["lora_r"]["origin"] == "recipe mistral-7b: model card"
     assert stored["settings"]["weight_decay"] == {"value": 0.0, "origin": "default"}
+
+
+def test_every_training_argument_is_a_setting_translated_or_refused_with_a_reason() -> None:
+    from transformers import TrainingArguments
+
+    translated = {"bf16", "fp16", "activation_checkpointing"}
+    known = {field.name for field in fields(Settings)} | trainers_own().keys() | translated
+    assert {field.name for field in fields(TrainingArguments)} <= known
+    assert all(because for _, because in trainers_own().values())
+
+
+def test_the_trainers_own_names_are_read_and_what_happens_anyway_may_be_said(tmp_path: Path) -> None:
+    path = overrides(
+        tmp_path, warmup_ratio=0.1, eval_strategy="no", group_by_length=True, activation_checkpointing=True,
+        optim="adafactor", adam_beta2=0.95, do_train=True, save_strategy="steps", logging_dir=None, fp16=False,
+    )  # fmt: skip
+
+    settings = resolve_settings("distilgpt2", path).settings
+
+    assert (settings.warmup_steps, settings.validation_examples) == (0.1, 0)
+    assert (settings.train_sampling_strategy, settings.gradient_checkpointing) == ("group_by_length", True)
+    assert (settings.optim, settings.adam_beta2, settings.precision) == ("adafactor", 0.95, "fp32")
+    assert resolve_settings("tiny", overrides(tmp_path, evaluation_strategy="epoch")).settings.validation_examples > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"eval_strategy": "steps"}, "eval_strategy = 'steps': held-out examples are looked at when an epoch ends"),
+        ({"load_best_model_at_end": True}, "nothing is chosen by the held-out loss"),
+        ({"output_dir": "out"}, "--results"),
+        ({"deepspeed": "ds.json"}, "accelerate launch"),
+        ({"warmup_ratio": 0.1, "warmup_steps": 5}, "both warmup_ratio and warmup_steps"),
+        ({"warmup_ratio": 3}, "it is a share of the steps"),
+        ({"optim": "lion"}, "one of 'adamw_torch_fused'"),
+    ],
+)
+def test_what_the_trainer_knows_and_chatbench_does_not_is_refused_with_the_reason(
+    tmp_path: Path, values: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ChatbenchError, match=said):
+        resolve_settings("tiny", overrides(tmp_path, **values))

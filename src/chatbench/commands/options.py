@@ -19,7 +19,7 @@ FinishedModel = Annotated[
 Data = Annotated[Path, typer.Option(help="Folder that prepare-splits wrote.")]
 Results = Annotated[Path, typer.Option(help="Folder of models, logs and scores.")]
 Split = Annotated[str, typer.Option(envvar="SPLIT_ID", help="Which split, e.g. split_1.")]
-Config = Annotated[Path | None, typer.Option(help="JSON file with training arguments that override the recipe.")]
+Config = Annotated[Path | None, typer.Option(help="JSON of training arguments; default: configs/training_args.json.")]
 MOST_SEED = 2**32 - 1
 """What every generator of random numbers takes."""
 MOST_SPLITS = 1_000

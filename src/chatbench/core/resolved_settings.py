@@ -26,7 +26,9 @@ _EXCLUSIVE: Mapping[str, tuple[str, str]] = {
     "how many examples make a step": ("examples_per_step", "gradient_accumulation_steps"),
     "how the base is quantised": ("load_in_8bit", "load_in_4bit"),
 }
-_ONLY_BOOKKEEPING = ("save_steps", "save_total_limit", "logging_steps", "validation_examples", "report_to")
+_ONLY_BOOKKEEPING = (
+    "save_steps", "save_total_limit", "logging_steps", "logging_first_step", "validation_examples", "report_to",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,11 @@ not exist is refused with the nearest one that does.
 from __future__ import annotations
 
 import difflib
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import resources
 from typing import Annotated, Literal, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -23,11 +25,17 @@ LongExamples = Literal["leave_out", "drop_oldest_turns"]
 Packing = Literal["none", "conversation", "question"]
 PackedAttention = Literal["blocks", "flex"]
 Tracker = Literal["tensorboard", "wandb", "trackio", "none"]
-Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
+Scheduler = Literal[
+    "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt"
+]
+Optimizer = Literal[
+    "adamw_torch_fused", "adamw_torch", "adafactor", "sgd", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"
+]
 SamplingStrategy = Literal["random", "group_by_length"]
 
 _NumberAbove0 = Annotated[float, Field(gt=0)]
 _Number = Annotated[float, Field(ge=0)]
+_Share = Annotated[float, Field(ge=0, lt=1)]
 _CountAbove0 = Annotated[int, Field(gt=0)]
 _Count = Annotated[int, Field(ge=0)]
 _OneOrMany = BeforeValidator(
@@ -68,6 +76,10 @@ class Settings:
     warmup_steps: _Number = 0.0
     weight_decay: _Number = 0.0
     max_grad_norm: _Number = 1.0
+    optim: Optimizer = "adamw_torch_fused"
+    adam_beta1: _Share = 0.9
+    adam_beta2: _Share = 0.999
+    adam_epsilon: _NumberAbove0 = 1e-8
     precision: Precision = "auto"
     gradient_checkpointing: bool = False
     train_sampling_strategy: SamplingStrategy = "random"
@@ -77,10 +89,11 @@ class Settings:
     save_steps: _CountAbove0 = 50
     save_total_limit: Annotated[int, Field(ge=2)] = 2  # with one, a kill while it is being replaced would leave none
     logging_steps: _CountAbove0 = 10
+    logging_first_step: bool = False
     report_to: Annotated[tuple[Tracker, ...], _OneOrMany, Field(min_length=1)] = ("tensorboard",)
     lora_r: _CountAbove0 = 8
     lora_alpha: _CountAbove0 = 32
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    lora_dropout: _Share = 0.05
     lora_targets: Annotated[tuple[str, ...], _OneOrMany] = ()
     load_in_8bit: bool = False
     load_in_4bit: bool = False
@@ -114,18 +127,15 @@ def _types() -> dict[str, TypeAdapter[object]]:
 
 
 RENAMED = {
-    "group_by_length": "train_sampling_strategy",
     "dropout": "lora_dropout",
     "epochs": "num_train_epochs",
     "batch_size": "per_device_train_batch_size",
     "lr": "learning_rate",
-    "warmup_ratio": "warmup_steps",  # a share of the steps where it is below 1, as in transformers 5
     "quantization": "load_in_8bit",
     "target_modules": "lora_targets",
     "chat_template": "template",
     "max_length": "max_tokens",
     "max_seq_length": "max_tokens",
-    "activation_checkpointing": "gradient_checkpointing",
 }
 """Names that people know from elsewhere and that spelling alone would not lead to."""
 
@@ -136,7 +146,7 @@ def typed_values(layer: Mapping[str, object], source: str) -> dict[str, object]:
     Raises:
         ChatbenchError: unknown key, value of the wrong type, or bf16, fp16 and precision contradict each other.
     """
-    values = dict(layer)
+    values = _without_trainers_own(layer, source)
     switches = {name: values.pop(name) for name in ("bf16", "fp16") if name in values}
     on = [name for name, value in switches.items() if value is True]
     if len(on) == 2 or (on and "precision" in values):
@@ -147,6 +157,48 @@ def typed_values(layer: Mapping[str, object], source: str) -> dict[str, object]:
     if switches:
         values.setdefault("precision", on[0] if on else "fp32")
     return {name: typed_value(name, value, source) for name, value in values.items()}
+
+
+def _without_trainers_own(layer: Mapping[str, object], source: str) -> dict[str, object]:
+    """The values of one source, the Trainer's own names translated; those that say what happens anyway are dropped.
+
+    Raises:
+        ChatbenchError: one says something else, or contradicts a setting of the same source.
+    """
+    values = dict(layer)
+    for name, value in layer.items():
+        setting, meant = _translated(name, value)
+        if setting != name:
+            if layer.get(setting):
+                raise ChatbenchError(f"{source}: both {name} and {setting}", fix="choose one")
+            del values[name]
+            values[setting] = meant
+        elif name in trainers_own():
+            same, because = trainers_own()[name]
+            if value is not None and value not in same:
+                expected = ", ".join(map(repr, same))
+                raise ChatbenchError(f"{source}: {name} = {value!r}: {because}", expected=expected, fix="omit it")
+            del values[name]
+    return values
+
+
+def _translated(name: str, value: object) -> tuple[str, object]:
+    """The setting and its value that one of the Trainer's own names stands for; anything else as it is."""
+    if name == "warmup_ratio" and isinstance(value, int | float) and 0 <= value < 1:
+        return "warmup_steps", value
+    if name == "group_by_length" and isinstance(value, bool):
+        return "train_sampling_strategy", "group_by_length" if value else "random"
+    if name in ("eval_strategy", "evaluation_strategy") and value == "no":
+        return "validation_examples", 0
+    return "gradient_checkpointing" if name == "activation_checkpointing" else name, value
+
+
+@cache
+def trainers_own() -> dict[str, tuple[tuple[object, ...], str]]:
+    """TrainingArguments that are no settings: the values that say what happens anyway, and why no other is taken."""
+    text = (resources.files("chatbench.core") / "trainer_arguments.toml").read_text("utf-8")
+    arguments = tomllib.loads(text)["argument"]
+    return {name: (tuple(each.get("is", ())), each["because"]) for each in arguments for name in each["names"]}
 
 
 def typed_value(name: str, value: object, source: str = "") -> object:

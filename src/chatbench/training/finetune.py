@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from chatbench.training.run import DataOrigin, TrainingOutcome
 
 Say = Callable[[str], None]
+OVERRIDES = Path("configs/training_args.json")
+"""Read without being asked for, below the folder in which the command runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,11 @@ def spread(rows: Sequence[ExampleRow], count: int) -> list[ExampleRow]:
 
 
 def _resolved(model: str, config: Path | None, flags: Mapping[str, object]) -> Resolved:
-    """The settings; a model without a recipe is measured first, for its size decides between full and LoRA."""
+    """The settings; a model without a recipe is measured first, for its size decides between full and LoRA.
+
+    Without `config`, `OVERRIDES` is read where it is there.
+    """
+    config = config or (OVERRIDES if OVERRIDES.is_file() else None)
     resolved = resolve_settings(model, config, flags)  # before the model is looked for: its errors are quick
     if recipe_of(model) is not None or "method" in resolved.explicit:
         return resolved

@@ -261,11 +261,15 @@ def training_arguments(settings: Settings, folder: Path, *, run_name: str | None
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         seed=settings.seed,
-        optim="adamw_torch_fused",
+        optim=settings.optim,
+        adam_beta1=settings.adam_beta1,
+        adam_beta2=settings.adam_beta2,
+        adam_epsilon=settings.adam_epsilon,
         save_strategy="steps",
         save_steps=settings.save_steps,
         save_total_limit=settings.save_total_limit,
         logging_steps=settings.logging_steps,
+        logging_first_step=settings.logging_first_step,
         logging_nan_inf_filter=False,  # a loss that is not finite is an error, not something to hide
         eval_strategy="no",
         report_to=[name for name in settings.report_to if name in ("wandb", "trackio")] or "none",  # and `trackers`
