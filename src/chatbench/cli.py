@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from typer.core import TyperGroup
 from chatbench import __version__
 from chatbench.commands import pages, pipeline, scoring, simulation, studies, training
 from chatbench.core.errors import ChatbenchError, StoppedError
-from chatbench.core.files import file_error, read_text
+from chatbench.core.files import file_error, read_text, write_json
 from chatbench.core.texts import printable
 
 GROUPS = {
@@ -117,6 +118,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _told(error: ChatbenchError) -> int:
     print(f"chatbench{_process()}: {printable(str(error))}", file=sys.stderr, flush=True)
+    if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # what torchrun ends with, below its own traceback
+        write_json(Path(report), {"message": f"chatbench: {printable(str(error))}", "timestamp": int(time.time())})
     return 143 if isinstance(error, StoppedError) else 2
 
 

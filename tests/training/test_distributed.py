@@ -21,7 +21,9 @@ from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launch
 from tests.support.prepared_files import sums, write_prepared
 from tests.support.tiny_models import save_tiny_model, score_examples
 from tests.support.tiny_runs import LORA, STANDSTILL, chats, log_of, run_tiny, tiny_job, weights_of
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.core.settings import Settings
@@ -238,6 +240,18 @@ def test_a_launch_that_starts_one_process_where_two_were_asked_for_is_refused() 
     refuse_launch(Settings(), {**told, "WORLD_SIZE": "2"})
     del told["MASTER_ADDR"]
     refuse_launch(Settings(), told)
+
+
+def test_what_torchrun_prints_in_the_end_is_our_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The launcher's own traceback cannot be helped; without this it would be all that stands there.
+    report = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(report))
+
+    assert main(["finetune", "tiny", "--data", str(tmp_path / "nowhere")]) == 2
+
+    ended = str(ChildFailedError("chatbench", {0: ProcessFailure(0, 1, 2, str(report))}))
+    assert "nowhere/manifest.json: no such file" in ended.partition("Root Cause")[2]
+    assert "chatbench prepare-splits" in ended
 
 
 def test_what_cannot_be_sharded_is_refused_before_the_base_is_loaded() -> None:

@@ -55,7 +55,7 @@ from chatbench.models.precision import Bits
 from chatbench.training import checkpoints as checkpoints_module
 from chatbench.training import run as training
 from chatbench.training import trainer as trainer_module
-from chatbench.training.finetune import finetune
+from chatbench.training.finetune import finetune, plan_finetune
 from chatbench.training.run import TrainingOutcome, train, with_adapters
 from chatbench.training.trainer import CompletionTrainer, RecentLosses
 
@@ -511,7 +511,7 @@ def test_a_result_holds_all_that_loads_and_explains_it_and_its_loss_is_that_of_t
 
     assert names >= weights | {
         "config.json", "tokenizer.json", "training_args.bin", "README.md", "chatbench.json", "trainer_log.jsonl",
-        "checkpoint-4", "checkpoint-6",
+        "checkpoint-4", "checkpoint-6", "special_tokens_map.json",
     }  # fmt: skip
     assert ("model.safetensors" in names) == (kind == "full")
     assert "checkpoint-2" not in names  # two are kept
@@ -630,3 +630,19 @@ def test_finetune_reads_a_prepared_split_and_writes_where_the_others_look(base: 
     assert "trained 2 steps" in said[-1]
     with pytest.raises(ChatbenchError, match="no such split: split_7"):
         finetune(str(base), workspace=workspace, split="split_7")
+
+
+def test_the_overrides_file_is_read_where_it_always_lies_unless_another_is_given(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, said = Workspace(write_prepared(tmp_path / "data"), tmp_path / "results"), list[str]()
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "training_args.json").write_text('{"warmup_ratio": 0.25, "eval_strategy": "no"}')
+    (tmp_path / "own.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+
+    plan = plan_finetune(str(base), workspace=workspace, say=said.append)
+    assert (plan.resolved.settings.warmup_steps, plan.resolved.settings.validation_examples) == (0.25, 0)
+    assert any(line.split() == ["warmup_steps", "0.25", "configs/training_args.json"] for line in said)
+    own = plan_finetune(str(base), workspace=workspace, config=tmp_path / "own.json", say=said.append)
+    assert own.resolved.settings.warmup_steps == 0

@@ -34,7 +34,7 @@ from transformers.activations import NewGELUActivation
 from transformers.utils.logging import disable_progress_bar
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import read_json, sha256_of
+from chatbench.core.files import read_json, sha256_of, write_json
 from chatbench.models.precision import (
     Bits,
     hold_as_trained,
@@ -269,6 +269,11 @@ def _load_adapter(folder: Path, device: str, dtype: torch.dtype | None, *, quant
     tokenizer = load_tokenizer(str(folder))
     check_vocabulary(base.model, tokenizer, str(folder))
     return Loaded(cast(PreTrainedModel, model), tokenizer, str(folder), weights)
+
+
+def save_special_tokens(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes `special_tokens_map.json`, which transformers 5 no longer does and older programs read."""
+    write_json(folder / "special_tokens_map.json", tokenizer.special_tokens_map)
 
 
 def fuse_activations(model: PreTrainedModel) -> PreTrainedModel:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_text
 from chatbench.data.workspace import Workspace
-from chatbench.models.loading import Loaded, configuration, load, weights_hash
+from chatbench.models.loading import Loaded, configuration, load, save_special_tokens, weights_hash
 from chatbench.models.run_record import (
     LOG,
     LOSS_CURVE,
@@ -163,6 +163,7 @@ def _write(merged: Loaded, out: Path, adapter: Path, record: Mapping[str, Any] |
         work.mkdir(parents=True)
         merged.model.save_pretrained(work)
         merged.tokenizer.save_pretrained(work)
+        save_special_tokens(merged.tokenizer, work)
         for name in (RESOLVED_SETTINGS, LOG, LOSS_CURVE):  # the merged model was trained in the same run
             if (adapter / name).is_file():
                 shutil.copyfile(adapter / name, work / name)

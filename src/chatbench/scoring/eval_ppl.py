@@ -109,7 +109,9 @@ def eval_ppl(model: str, *, workspace: Workspace, split: str | None = None, say:
     splits = [split] if split is not None else workspace.trained_splits(model)
     scored = [_one_split(model, each, workspace, say) for each in splits]
     summary = summary_of([_stored(path) for path in _files(workspace, model)], workspace)
-    write_json(workspace.perplexity_folder(model) / "summary.json", {"model": model, **summary})
+    folder = workspace.perplexity_folder(model)
+    for path in (folder / "summary.json", folder.with_name(f"val_ppl_{folder.name}.json")):  # the latter: its old name
+        write_json(path, {"model": model, **summary})
     return scored
 
 

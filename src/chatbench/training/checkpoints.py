@@ -28,7 +28,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_bytes, write_json, write_jsonl, write_text
 from chatbench.core.resolved_settings import Resolved
 from chatbench.models.chat_template import FIXED_DATE, ChatForm
-from chatbench.models.loading import Loaded
+from chatbench.models.loading import Loaded, save_special_tokens
 from chatbench.models.run_record import (
     LOG,
     LOSS_CURVE,
@@ -151,6 +151,7 @@ def write_result(folder: Path, resolved: Resolved, trainer: Trainer, loaded: Loa
     write_jsonl(work / LOG, log)
     if (curve := loss_curve(log, f"{resolved.key}, {record['split']}")) is not None:
         write_bytes(work / LOSS_CURVE, curve)
+    save_special_tokens(loaded.tokenizer, work)
     write_json(work / RESOLVED_SETTINGS, resolved.as_json())
     write_text(work / CARD, model_card(record, adapter=is_adapter))
     write_record(work, record)
