@@ -16,6 +16,7 @@ from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.workspace import Workspace
 from chatbench.models.loading import load
+from chatbench.models.run_record import differing_file, run_lock
 from chatbench.publishing import merge as merging
 from chatbench.publishing.merge import finished_model, merge_adapter
 from chatbench.scoring.eval_ppl import eval_ppl
@@ -58,6 +59,7 @@ def test_a_merged_folder_gives_the_logits_of_base_and_adapter_in_plain_transform
     model = AutoModelForCausalLM.from_pretrained(merged.folder)
     assert (logits(model) - expected).abs().max() < 1e-5
     assert (merged.dtype, model.dtype) == ("float32", torch.float32)
+    assert differing_file(merged.folder) is None  # synced, and its files listed
     assert AutoTokenizer.from_pretrained(merged.folder).encode("what is 12") == tiny_tokenizer().encode("what is 12")
     names = {path.name for path in merged.folder.iterdir()}
     assert names >= {"config.json", "generation_config.json", "model.safetensors", "README.md", "chatbench.json"}
@@ -207,6 +209,8 @@ def test_what_cannot_be_merged_is_refused_and_nothing_is_written(tmp_path: Path)
         merge_adapter(base, tmp_path / "merged")
     with pytest.raises(ChatbenchError, match="something already"):
         merge_adapter(adapter, tmp_path / "full")
+    with run_lock(tmp_path / "merged"), pytest.raises(ChatbenchError, match="is writing there now"):
+        merge_adapter(adapter, tmp_path / "merged")
     with pytest.raises(ChatbenchError, match="not fine-tuned"):
         finished_model(str(base), workspace=Workspace(results=tmp_path / "results"), split="split_0")
     save_tiny_model(base, seed=9)

@@ -136,6 +136,19 @@ def test_a_refusal_of_the_hub_is_told_in_one_line_with_its_cure(
     assert TOKEN not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("broken", "words"), [("cut", "cannot be reached"), ("page", "login page"), ("list", "what answers is no hub")]
+)
+def test_a_connection_that_breaks_and_somebody_else_who_answers_are_one_clear_error(
+    folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, broken: str, words: str
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)  # the client waits before it tries again
+    hub.broken = broken
+
+    with pytest.raises(ChatbenchError, match=words):
+        send(folder, hub)
+
+
 def test_no_token_and_no_network_are_told_apart(folder: Path, hub: Hub) -> None:
     planned = publication(folder, "org/name")
 

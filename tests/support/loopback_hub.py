@@ -16,11 +16,15 @@ COMMIT = "c" * 40
 
 @dataclass
 class Hub:
-    """What the hub holds: per revision, files by name. `rights` is the status of every request for writing."""
+    """What the hub holds: per revision, files by name. `rights` is the status of every request for writing.
+
+    `broken` says what it does instead of answering: "cut" ends the connection, "page" sends a page, "list" a list.
+    """
 
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     private: bool | None = None
     rights: int = 200
+    broken: str = ""
     tokens: set[str] = field(default_factory=set)
     endpoint: str = ""
 
@@ -71,10 +75,15 @@ def running_hub() -> Iterator[Hub]:
 
     class Handler(BaseHTTPRequestHandler):
         def reply(self) -> None:
+            if hub.broken == "cut":
+                self.close_connection = True
+                return
             length = int(self.headers.get("Content-Length") or 0)
             hub.tokens.add(self.headers.get("Authorization", ""))
             status, content = hub.answer(self.command, self.path.partition("?")[0], self.rfile.read(length))
-            encoded = json.dumps(content).encode()
+            encoded = json.dumps([] if hub.broken == "list" else content).encode()
+            if hub.broken == "page":
+                encoded = b"<html>Log in to the guest network</html>"
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(encoded)))

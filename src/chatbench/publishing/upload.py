@@ -299,3 +299,9 @@ def _named_errors(repo_id: str) -> Iterator[None]:
             f"the hub cannot be reached: {error}",
             fix="connect, unset HF_HUB_OFFLINE, and run the same command again; what was sent is not sent twice",
         ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # of a reply that is not the hub's
+        raise ChatbenchError(
+            f"{repo_id}: what answers is no hub, or not one that this huggingface_hub understands: {error}",
+            expected="the Hugging Face hub",
+            fix="check HF_ENDPOINT, and whether a login page of the network answers in its place",
+        ) from error
