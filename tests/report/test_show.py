@@ -13,16 +13,20 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tests.support.finished_results import SPLITS
+from tests.support.simulated_logs import write_log
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import FINE_TUNED
+from chatbench.metrics.resampling import Resampling
 from chatbench.report.grids import EMPTY, Grid, print_grids
 from chatbench.report.plots import scatter_lines, turn_grid
 from chatbench.report.report import shown_results
 from chatbench.report.show import ModelResults, as_csv, as_json, as_latex, escaped, latex_table, print_results, show
 from chatbench.report.tables import main_scores
+from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.score_files import read_score_table
 
 
@@ -42,9 +46,10 @@ def test_the_terminal_shows_table_plots_and_signature_within_eighty_columns(fini
 
     assert max(map(len, text.splitlines())) <= 80
     assert "\x1b" not in text
+    assert " ".join(text.split()).count("(mean of assistants; 8 pairs of question and assistant per split)") >= 3
     for expected in (
         "Agreement with people's accuracy", "baseline:", "ceiling", "Perplexity of people's turns",
-        "between floor and ceiling", "and of simulated users", "Fine-tuned on each split", "how the chats ended",
+        "between floor and ceiling", "and of simulated users", "The simulator on each split", "how the chats ended",
         "user turns of a chat", "published, not computed here", "signature",
     ):  # fmt: skip
         assert expected in text, expected
@@ -64,6 +69,33 @@ def test_json_csv_and_the_table_of_scores_hold_the_same_unrounded_numbers(finish
     for row in (("gpt-4o", FINE_TUNED, "mae"), ("all", FINE_TUNED, "perplexity"), ("all", FINE_TUNED, "bleu")):
         assert float(by_row[row[0], str(row[1]), row[2]]["mean"]) == stored[row].mean
         assert float(by_row[row[0], str(row[1]), row[2]]["standard_error"]) == stored[row].standard_error
+
+
+def test_a_prompted_simulator_is_called_what_it_is_in_every_form(finished: Workspace, tmp_path: Path) -> None:
+    # A model that nobody trained stood in every table as "fine-tuned".
+    place = Workspace(finished.data, tmp_path / "results")
+    prompted = {"kind": "openai", "name": "gpt-4o-mini", "base_url": "http://127.0.0.1:1/v1", "temperature": 1.0}
+    for split in SPLITS:
+        write_log(place, split, model="alone", prompted=prompted)
+    eval_chatbench("alone", workspace=place, resampling=Resampling(replicates=0))
+    found = results_of(place)
+    [run] = json.loads(as_json(found))["models"]
+
+    for text in (printed(found), as_csv(found), as_latex(found), as_json(found)):
+        assert "simulator gpt-4o-mini (two-step)" in " ".join(text.split())
+        assert "fine-tuned" not in text
+    assert set(run["user_turns"]) == {"people", "simulator gpt-4o-mini (two-step)"}
+
+
+def test_a_name_longer_than_the_terminal_is_wide_is_folded_and_nothing_of_it_is_lost() -> None:
+    written = io.StringIO()
+    name = "folder--" + "x" * 100
+
+    print_grids([Grid("t", ("", "r", "MAE"), ((name, "0.1", "0.2"),))], [], Console(file=written, width=80))
+
+    assert max(map(len, written.getvalue().splitlines())) <= 80
+    assert written.getvalue().count("x") == 100
+    assert "0.2" in written.getvalue()
 
 
 def test_what_is_the_same_for_both_models_stands_there_once_and_belongs_to_neither(finished: Workspace) -> None:

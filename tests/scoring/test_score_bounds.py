@@ -91,9 +91,9 @@ def test_the_way_from_floor_to_ceiling_runs_downwards_for_errors() -> None:
     assert isinstance(errors.way(Undefined("x")), Undefined)
 
 
-def test_the_bar_ends_where_the_percentage_does_not() -> None:
-    assert way_text(1.3) == "██████████ 130 %"
-    assert way_text(-0.3) == "·········· -30 %"
+def test_a_bar_that_is_cut_ends_in_an_arrow_and_the_percentage_goes_on() -> None:
+    assert way_text(1.3) == "█████████▶ 130 %"
+    assert way_text(-0.3) == "◀········· -30 %"
     assert way_text(Undefined("x")) == "–"  # noqa: RUF001
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 EMPTY = "–"  # noqa: RUF001  (a dash is what a table shows where a metric does not apply)
 MARGIN = 3
 """Blanks that a printed column needs beside its text."""
+LONGEST_WORD = 30
+"""Characters of a row's name that stay on one line: the key of a model can be longer than a terminal is wide."""
 R = TypeVar("R")
 C = TypeVar("C")
 
@@ -78,6 +80,7 @@ def print_grids(grids: Sequence[Grid], footnotes: Sequence[str], console: Consol
                 justify="right" if place else "left",
                 min_width=_column_width(grid, place) - MARGIN,
                 no_wrap=place > 0,
+                overflow="fold",
                 vertical="bottom",
             )
         for row in grid.rows:
@@ -108,7 +111,7 @@ def pieces(grid: Grid, width: int) -> list[Grid]:
 def _column_width(grid: Grid, place: int) -> int:
     """Characters that a column cannot do without: numbers stay in one piece, names and headers may wrap at blanks."""
     wrapping = [grid.header[place], *(row[0] for row in grid.rows if place == 0)]
-    words = [len(word) for text in wrapping for word in text.split(" ")]
+    words = [min(len(word), LONGEST_WORD if place == 0 else len(word)) for text in wrapping for word in text.split(" ")]
     return max(*words, *(len(row[place]) for row in grid.rows if place > 0), 0) + MARGIN
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from chatbench.core.files import write_bytes
 from chatbench.metrics.agreement import QuestionAccuracy, Undefined, Value
-from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, PEOPLE, TERMINATIONS, Predictor
+from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, TERMINATIONS, Predictor
 from chatbench.report.grids import EMPTY, Grid, build
-from chatbench.report.tables import AGREEMENT_COLUMNS, TEXT_COLUMNS, Column, together
+from chatbench.report.tables import AGREEMENT_COLUMNS, TEXT_COLUMNS, Column, bar, held_out_questions, scored, together
 from chatbench.scoring.score_table import ScoreTable
 
 if TYPE_CHECKING:
@@ -26,23 +26,9 @@ SCATTER_ROWS, SCATTER_COLUMNS = 11, 41
 """Tenths of people's accuracy upwards, fortieths of the simulated one to the right: as the page has it, and finer."""
 MOST_TURNS = 10
 """Chats with more user turns are counted together."""
-WIDTH = 12
 
 TurnCounts = Mapping[str, Mapping[int, int]]
 """Chats by number of user turns, by source."""
-
-
-def bar(value: float, top: float = 1.0, width: int = WIDTH) -> str:
-    """A bar of `width` characters that is full at `top`; anything above 0 shows.
-
-    >>> bar(0.5, width=4), bar(0.01, width=4), bar(-1.0, width=4)
-    ('██··', '▏···', '····')
-    """
-    share = min(1.0, max(0.0, value / top)) if top > 0 else 0.0
-    full = round(share * width)
-    if full == 0 and share > 0:
-        return "▏" + "·" * (width - 1)
-    return "█" * full + "·" * (width - full)
 
 
 def scatter_lines(points: Sequence[tuple[float, float]]) -> list[str]:
@@ -72,7 +58,7 @@ def scatter_lines(points: Sequence[tuple[float, float]]) -> list[str]:
 
 
 def split_grid(tables: Sequence[ScoreTable]) -> Grid:
-    """Correlation, error and perplexity of the fine-tuned simulator on every split."""
+    """Correlation, error and perplexity of the scored simulator on every split."""
     columns = [(column.header, (together(tables[0]), column)) for column in AGREEMENT_COLUMNS]
     columns += [(column.header, (EVERY_ASSISTANT, column)) for column in TEXT_COLUMNS if column.metric == "perplexity"]
     rows = [
@@ -93,26 +79,27 @@ def split_grid(tables: Sequence[ScoreTable]) -> Grid:
         largest = max(each for each in every if not isinstance(each, Undefined))
         return f"{bar(value, 1.0 if column.metric == 'pearson' else largest)} {column.show(value)}"
 
-    title = "Fine-tuned on each split (a bar is full at a correlation of 1, else at the largest)"
+    title = f"The simulator on each split (a bar is full at a correlation of 1, else at the largest; {scored(tables)})"
     return build(title, rows, columns, cell)
 
 
 def termination_grid(table: ScoreTable) -> Grid:
     """How the chats of each simulator ended: shares of all of them."""
     estimates = table.estimates()
-    sources = [s for s in (FINE_TUNED, BASE_MODEL) if (EVERY_ASSISTANT, s, "answered_share") in estimates]
+    sources = [s for s in (table.simulator, BASE_MODEL) if (EVERY_ASSISTANT, s, "answered_share") in estimates]
 
     def cell(ending: str, source: Predictor) -> str:
         mean = estimates[EVERY_ASSISTANT, source, f"{ending}_share"].mean
         return EMPTY if isinstance(mean, Undefined) else _bar_share(mean)
 
     rows = [(ending.replace("_", " "), ending) for ending in TERMINATIONS] if sources else []
-    return build(f"{table.model}: how the chats ended", rows, [(source.label, source) for source in sources], cell)
+    title = f"{table.model}: how the chats ended ({held_out_questions([table])} held-out questions per split)"
+    return build(title, rows, [(source.label, source) for source in sources], cell)
 
 
 def turn_grid(model: str, counts: TurnCounts) -> Grid:
     """Shares of chats by number of user turns, people's beside simulated ones."""
-    columns = [(p.label, counts[p.label]) for p in (PEOPLE, FINE_TUNED, BASE_MODEL) if counts.get(p.label)]
+    columns = [(label, chats) for label, chats in counts.items() if chats]
     most = max((turns for _, each in columns for turns in each), default=0)
     rows = [(str(turns), range(turns, turns + 1)) for turns in range(1, min(most, MOST_TURNS) + 1)]
     if most > MOST_TURNS:

@@ -351,6 +351,8 @@ def as_latex(found: Sequence[ModelResults], *, published: bool = False) -> str:
     names = {column.metric: column.header for column in (*AGREEMENT_COLUMNS, *TEXT_COLUMNS)}
     agreement, assistant = {column.metric for column in AGREEMENT_COLUMNS}, together(tables[0])
     for score in main_scores(tables):
+        if score.metric not in names:
+            continue
         mean, name = _exact(score.estimate.mean) or "undefined", names[score.metric]
         if score.metric in agreement and score.assistant == assistant:
             exact.setdefault(f"agreement {row_name(score)}", []).append(f"{name} {mean}")

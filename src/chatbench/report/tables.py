@@ -52,6 +52,7 @@ TEXTS = {"bleu": "BLEU", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "RO
          "perplexity": "perplexity", "bits_per_byte": "bits per byte"}  # fmt: skip
 NAMES = {**AGREEMENT, "bias": "bias", **TEXTS}
 BAR = 10
+OVERLAP = "Perplexity of people's turns, and overlap of first prompts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +126,24 @@ def with_interval(value: Value, bound: Bound | None) -> str:
 def way_text(way: Value) -> str:
     """A normalised score (0 at the floor, 1 at the ceiling): a bar, which ends at both, and the percentage.
 
-    >>> way_text(0.42), way_text(-0.3)
-    ('████······ 42 %', '·········· -30 %')
+    >>> way_text(0.42), way_text(-0.3), way_text(1.3)
+    ('████······ 42 %', '◀········· -30 %', '█████████▶ 130 %')
     """
-    if isinstance(way, Undefined):
-        return EMPTY
-    full = round(BAR * min(1.0, max(0.0, way)))
-    return f"{'█' * full}{'·' * (BAR - full)} {100 * way:.0f} %"
+    return EMPTY if isinstance(way, Undefined) else f"{bar(way, width=BAR)} {100 * way:.0f} %"
+
+
+def bar(value: float, top: float = 1.0, width: int = 12) -> str:
+    """A bar of `width` characters that is full at `top`; anything above 0 shows, and what is cut ends in an arrow.
+
+    >>> bar(0.5, width=4), bar(0.01, width=4), bar(-1.0, width=4), bar(1.2, width=4)
+    ('██··', '▏···', '◀···', '███▶')
+    """
+    share = value / top if top > 0 else 0.0
+    full = round(min(1.0, max(0.0, share)) * width)
+    drawn = "█" * full + "·" * (width - full)
+    if full == 0 and share != 0:
+        return ("▏" if share > 0 else "◀") + drawn[1:]
+    return drawn[:-1] + "▶" if share > 1 else drawn
 
 
 def deviation_text(variance: float) -> str:
@@ -192,6 +204,25 @@ def together(table: ScoreTable, part: str = WHOLE) -> str:
     return MEAN_OF_ASSISTANTS if several else EVERY_ASSISTANT
 
 
+def held_out_questions(tables: Sequence[ScoreTable]) -> str:
+    """How many questions a split of these tables holds out: `50`, or `48 to 50`."""
+    counts = [table.test_questions for table in tables]
+    return " to ".join(dict.fromkeys(f"{count:.4g}" for count in (min(counts), max(counts))))
+
+
+def scored(tables: Sequence[ScoreTable], stratum: str = WHOLE) -> str:
+    """How much the simulators of these tables are scored on, in a split: `8 questions`, or what is counted in pairs."""
+    rows = [(key, estimate) for table in tables for key, estimate in table.estimates(stratum).items()]
+    counts = {e.mean for (who, source, metric), e in rows
+              if (who, metric) == (EVERY_ASSISTANT, "questions") and source in (FINE_TUNED, BASE_MODEL)
+              and not isinstance(e.mean, Undefined)}  # fmt: skip
+    several = any(assistant == MEAN_OF_ASSISTANTS for (assistant, *_), _ in rows)
+    if not counts:
+        return "no question scored"
+    ends = dict.fromkeys(f"{count:.4g}" for count in (min(counts), max(counts)))
+    return f"{' to '.join(ends)} {'pairs of question and assistant' if several else 'questions'} per split"
+
+
 # Tables of everything that was scored
 
 
@@ -212,24 +243,24 @@ def score_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
     def by_assistant(title: str, metric: str) -> Grid:
         names = sorted({row[0] for table in estimates for row in table if row[2] == metric})
         single = [name for name in names if name not in (MEAN_OF_ASSISTANTS, EVERY_ASSISTANT)]
-        combined = [name for name in (MEAN_OF_ASSISTANTS, EVERY_ASSISTANT) if name in names and len(names) > 2]
+        combined = [name for name in (MEAN_OF_ASSISTANTS, EVERY_ASSISTANT) if name in names and len(single) > 1]
+        show = decimals(0 if metric == "questions" else 3)
         columns = [
-            Column("all pairs" if name == EVERY_ASSISTANT else name, metric, decimals(3), name)
-            for name in single + combined
+            Column("all pairs" if name == EVERY_ASSISTANT else name, metric, show, name) for name in single + combined
         ]
         return scores(title, labels, columns)
 
+    counted, held_out = scored(tables), f"{held_out_questions(tables)} held-out questions per split"
     sacrebleu = Column("sacrebleu", "sacrebleu", decimals(1))
     grids = [
-        by_assistant("Correlation with people's accuracy (Pearson, per question)", "pearson"),
-        by_assistant("Mean absolute error of accuracy (per question)", "mae"),
+        by_assistant(f"Correlation with people's accuracy (Pearson, per question; {counted})", "pearson"),
+        by_assistant(f"Mean absolute error of accuracy (per question; {counted})", "mae"),
+        by_assistant("Questions scored in per split", "questions"),
         *map(bounds_grid, tables),
         *map(gap_grid, tables),
-        upright(
-            scores("Perplexity of people's turns, and overlap of first prompts", of_chats, (*TEXT_COLUMNS, sacrebleu))
-        ),
-        upright(scores("Numbers in first prompts", of_chats, NUMBER_COLUMNS)),
-        upright(scores("How the chats went", of_chats, CHAT_COLUMNS)),
+        upright(scores(f"{OVERLAP} ({held_out})", of_chats, (*TEXT_COLUMNS, sacrebleu))),
+        upright(scores(f"Numbers in first prompts ({held_out})", of_chats, NUMBER_COLUMNS)),
+        upright(scores(f"How the chats went ({held_out})", of_chats, CHAT_COLUMNS)),
     ]
     return [grid for grid in grids if grid.rows]
 
@@ -248,9 +279,9 @@ def bounds_grid(table: ScoreTable, source: Predictor = FINE_TUNED) -> Grid:
         ("normalised score", lambda row: way_text(bounds[row].way(estimates[row].mean))),
         ("the floor is", lambda row: bounds[row].floor_label.replace("_", " ") or EMPTY),
     ]
-    whose = f" ({assistant})" if assistant == MEAN_OF_ASSISTANTS else ""
+    whose = f"{assistant}; " if assistant == MEAN_OF_ASSISTANTS else ""
     name = table.simulator if source == FINE_TUNED else source
-    title = f"{table.model}, {name}: scores between floor and ceiling{whose}"
+    title = f"{table.model}, {name}: scores between floor and ceiling ({whose}{scored([table])})"
     return build(title, [(name, row) for name, row in rows if row in bounds], columns, lambda row, show: show(row))
 
 
@@ -264,7 +295,7 @@ def gap_grid(table: ScoreTable) -> Grid:
     }
     sources = [source for source in dict.fromkeys(key[0] for key in gaps) if source in (PEOPLE, FINE_TUNED, BASE_MODEL)]
     pairs = [(pair, pair) for pair in dict.fromkeys(key[1] for key in gaps)]
-    title = f"{table.model}: gap in accuracy between assistants"
+    title = f"{table.model}: gap in accuracy between assistants ({scored([table])})"
     return build(title, [(source.label, source) for source in sources], pairs,
                  lambda *key: with_interval(*gaps[key]) if key in gaps else EMPTY)  # fmt: skip
 
@@ -316,7 +347,7 @@ def cause_grid(table: ScoreTable) -> Grid:
             number(estimates[row].standard_error, 4),
             number(estimates[row].corrected_error, 4),
         ))  # fmt: skip
-    return Grid(f"{table.model}, {table.simulator}: standard errors by cause", header, tuple(lines))
+    return Grid(f"{table.model}, {table.simulator}: standard errors by cause ({scored([table])})", header, tuple(lines))
 
 
 def published_grid() -> Grid:
@@ -414,7 +445,7 @@ def main_scores(tables: Sequence[ScoreTable], *, with_published: bool = False) -
     """Every score of the main metrics, sources in the order of `score_grids`, published ones last."""
     estimates = [table.estimates() for table in tables]
     bounds, values = [table.bounds() for table in tables], [table.values() for table in tables]
-    metrics = {column.metric for column in (*TEXT_COLUMNS, *AGREEMENT_COLUMNS)}
+    metrics = {column.metric for column in (*TEXT_COLUMNS, *AGREEMENT_COLUMNS)} | {"questions"}
     found = []
     for label in row_labels(tables, estimates):
         at, source = label.table, label.source
@@ -474,12 +505,14 @@ def main_grids(tables: Sequence[ScoreTable], *, with_errors: bool = False) -> li
             return interval_text(row[column.metric].interval if column.metric in row else None)
         return value(row, column)
 
-    whose = " (mean of assistants)" if assistant == MEAN_OF_ASSISTANTS else ""
+    whose = "mean of assistants; " if assistant == MEAN_OF_ASSISTANTS else ""
     columns = [(name, (name, each)) for each in AGREEMENT_COLUMNS for name in (each.header, "interval")]
     text_columns = [(column.header, column) for column in TEXT_COLUMNS]
-    overlap = build("Perplexity of people's turns, and overlap of first prompts", [*texts.items()], text_columns, value)
+    title = f"{OVERLAP} ({held_out_questions(tables)} held-out questions per split)"
+    overlap = build(title, [*texts.items()], text_columns, value)
+    title = f"Agreement with people's accuracy per question ({whose}{scored(tables)})"
     grids = [
-        build(f"Agreement with people's accuracy per question{whose}", [*agreement.items()], columns, agreement_cell),
+        build(title, [*agreement.items()], columns, agreement_cell),
         upright(overlap),
     ]
     return [grid for grid in grids if grid.rows]
@@ -516,7 +549,9 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
         of_pair = [each for each in comparison.metrics if (each.first, each.second) == (first, second)]
         rows = [(NAMES[each.metric], each) for each in sorted(of_pair, key=lambda each: list(NAMES).index(each.metric))]
         ignored = ", ".join(each.name for each in comparison.ignored.get((first, second), ()))
-        title = f"{first} (first) and {second} (second)" + (f" (DIFFERS IN {ignored})" if ignored else "")
+        title = f"{first} (first) and {second} (second), {comparison.questions} questions" + (
+            f" (DIFFERS IN {ignored})" if ignored else ""
+        )
         grids.append(build(title, rows, columns, lambda each, show: show(each)))
     return grids
 
