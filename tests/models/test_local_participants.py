@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.chat_templates import chat_tokenizer
+import pytest
+from tests.support.chat_templates import THINKING, chat_tokenizer
 from tests.support.tiny_models import reciting, tiny_model, tiny_tokenizer
 
+from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message, Turn
 from chatbench.models.chat_template import ChatForm
+from chatbench.models.generation import Decoding, LocalGenerator
 from chatbench.models.loading import Loaded
 from chatbench.models.local_participants import LocalAssistant, LocalSimulator, encode_plain_chat
 from chatbench.protocol.dialogue import Failure, Reply, Request
@@ -69,6 +72,33 @@ def test_an_assistant_without_a_chat_template_gets_plain_text() -> None:
     assert isinstance(assistant.reply_all([to_assistant("S", "hi")])[0], Reply)
     ids = encode_plain_chat(TOKENIZER, to_assistant("S", "hi", "yes?", "12").messages)
     assert TOKENIZER.decode(ids) == "S\n\nUser: hi\n\nAssistant: yes?\n\nUser: 12\n\nAssistant:"
+
+
+def test_a_thinking_model_thinks_where_it_is_asked_to_and_nobody_hears_its_thoughts() -> None:
+    tokenizer = chat_tokenizer(THINKING)
+    model = tiny_model("llama", vocabulary=len(tokenizer), context=512)
+    one = Loaded(model, tokenizer, "x", "w")
+    off, on = (LocalAssistant(one, "x", temperature=0.0, max_tokens=9, thinking=thinking) for thinking in (False, True))
+    messages = to_assistant("S", "hi").messages
+    assert tokenizer.decode(off._prompt_ids(messages)).endswith("<think>\n\n</think>\n\n")
+    assert tokenizer.decode(on._prompt_ids(messages)).endswith("assistant\n")
+    assert on.identity["form"] == "chat template, thinking"
+
+    for written, reply in (
+        ("<think>is it B?</think>\n\nit is 42", "it is 42"),
+        ("so it is B. [/THINK]it is 42", "it is 42"),
+        ("<think>is it Answer: B", ""),
+        ("[THINK]is it B?", ""),
+        ("it is 42", "it is 42"),
+    ):
+        script = [*encode_completion(tokenizer, written), tokenizer.eos_token_id]
+        told = reciting(script, 3)
+        told.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        (made,) = LocalGenerator(told, tokenizer, Decoding(0.0, len(script))).generate([[5, 6, 7]], [0])
+        assert (made.text.strip(), made.tokens) == (reply, len(script))
+
+    with pytest.raises(ChatbenchError, match="cannot be told to think"):
+        LocalAssistant(Loaded(model, chat_tokenizer(), "x", "w"), "x", temperature=0.0, max_tokens=9, thinking=True)
 
 
 def test_a_simulator_of_a_chat_template_ends_its_turn_at_the_templates_token_and_nowhere_else() -> None:

@@ -10,6 +10,7 @@ times where ten at a time share their first half, 4.8 times where ten at a time 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,15 +26,18 @@ from chatbench.protocol.plain_text import END
 
 CACHE_BYTES = {"cpu": 1 << 29, "cuda": 1 << 32}
 """What the keys and values of one batch may take; a batch has fewer rows where the model is large."""
+_THOUGHTS = re.compile(r".*(?:</think>|\[/THINK\])|(?:<think>|\[THINK\]).*", re.DOTALL)
+"""What a thinking model writes before its reply, closed or, where the limit ended it, only opened."""
 EXPECTED_NEW_TOKENS = 64
 """For planning a batch's memory only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """Generated text up to its stop marker or end token; `stopped` is False where the token limit ended it.
+    """Generated text up to its stop marker or end token, without thoughts; `stopped` is False where the limit ended it.
 
-    `answer` is there where the generator has a reader of answers; `last_token` tells which end token it was.
+    `tokens` counts what was thought too. `answer` is there where the generator has a reader of answers; `last_token`
+    tells which end token it was.
     """
 
     text: str
@@ -89,6 +93,8 @@ class LocalGenerator:
         self._prefill = Prefill(model, self.context)
         self._answers = answers
         self._end_ids = end_token_ids(model, tokenizer) | end_ids
+        vocabulary = tokenizer.get_vocab()
+        self._thought_ends = {vocabulary[token] for token in ("</think>", "[/THINK]") if token in vocabulary}
         self._may_stop = tokens_that_may_stop(tokenizer, int(model.config.vocab_size), decoding.stop)
 
     def generate(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Generated]:
@@ -180,7 +186,10 @@ class LocalGenerator:
 
     def _read(self, written: Sequence[int], stopped: bool, answer: AnswerProbabilities | None) -> Generated:
         ids = [token for token in written if token not in self._end_ids]
+        thought = [place for place, token in enumerate(ids) if token in self._thought_ends]
+        ids = ids[thought[-1] + 1 :] if thought else ids  # where they are special tokens, the text does not have them
         text = str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        text = _THOUGHTS.sub("", text)
         cuts = [text.find(marker) for marker in self.decoding.stop if marker in text]
         return Generated(text[: min(cuts)] if cuts else text, len(written), stopped, answer, written[-1])
 

@@ -136,17 +136,25 @@ class LocalAssistant(_LocalParticipant):
     """A local language model as the assistant, through its chat template, or as plain text where it has none.
 
     Args:
-        thinking: where the template has the option, let the model think first; the reply is what comes after.
+        thinking: let the model think first, by the template's option `enable_thinking`, which is off otherwise.
+
+    Raises:
+        ChatbenchError: the template has no such option.
     """
 
     def __init__(
         self, loaded: Loaded, name: str, *, temperature: float, max_tokens: int, thinking: bool = False
     ) -> None:
+        has_option = "enable_thinking" in str(loaded.tokenizer.chat_template)
+        if thinking and not has_option:
+            raise ChatbenchError(
+                f"{tokenizer_name(loaded.tokenizer)}: its chat template cannot be told to think",
+                fix="omit #thinking; thoughts that the model writes anyway are left out of its replies",
+            )
         if loaded.tokenizer.chat_template:
             decoding = Decoding(temperature, max_tokens, stop=())
-            has_option = "enable_thinking" in str(loaded.tokenizer.chat_template)
             template = ChatTemplate(loaded.tokenizer, thinking=thinking if has_option else None)
-            form = "chat template, thinking" if has_option and thinking else "chat template"
+            form = "chat template, thinking" if thinking else "chat template"
             super().__init__(loaded, name, decoding, form, template.prompt_ids)
         else:
             decoding = Decoding(temperature, max_tokens, stop=(PLAIN_STOP,))

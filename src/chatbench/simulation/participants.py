@@ -51,8 +51,11 @@ if TYPE_CHECKING:
 Kind = Literal["scripted", "replay", "local", "openai"]
 SCRIPTED = ("scripted-strong", "scripted-weak")
 EXPECTED_ASSISTANT = (
-    "[NAME=]scripted:strong|weak|all, replay:ASSISTANT|all, local:FOLDER_OR_HUB_ID, or openai:MODEL[@URL][#KEY_NAME]"
+    "[NAME=]scripted:strong|weak|all, replay:ASSISTANT|all, local:FOLDER_OR_HUB_ID[#thinking], or "
+    "openai:MODEL[@URL][#KEY_NAME]"
 )
+THINKING_MARK = "#thinking"
+"""After a local model whose chat template lets it think first."""
 _ASSISTANT_SPEC = re.compile(
     r"(?:(?P<name>[^=:]+)=)?(?P<kind>scripted|replay|local|openai):(?P<argument>.+)", re.DOTALL
 )
@@ -144,8 +147,11 @@ def open_assistant(
         from chatbench.models.loading import load
         from chatbench.models.local_participants import LocalAssistant
 
-        name = Path(spec.argument).name
-        return LocalAssistant(load(spec.argument), name, temperature=temperature, max_tokens=max_tokens)
+        source = spec.argument.removesuffix(THINKING_MARK)
+        return LocalAssistant(
+            load(source), Path(source).name, temperature=temperature, max_tokens=max_tokens,
+            thinking=source != spec.argument,
+        )  # fmt: skip
     from chatbench.endpoints.participant import open_endpoint_participant
 
     return open_endpoint_participant(
