@@ -99,9 +99,9 @@ def test_three_runs_make_three_tables_with_corrected_p_values(place: Workspace) 
     grids = comparison_grids(comparison)
 
     assert [grid.title for grid in grids] == [
-        "tiny (first) and distilgpt2 (second)",
-        "tiny (first) and gpt2 (second)",
-        "distilgpt2 (first) and gpt2 (second)",
+        "tiny (first) and distilgpt2 (second), 6 questions",
+        "tiny (first) and gpt2 (second), 6 questions",
+        "distilgpt2 (first) and gpt2 (second), 6 questions",
     ]
     assert grids[0].header[-2:] == ("p", "p, Holm")
     plain = [f.found.p for f in comparison.metrics if (f.assistant, f.metric) == ("all", "mae")]
@@ -242,7 +242,7 @@ def test_the_command_prints_the_table_and_writes_everything(
         str(out),
     ]
     assert main(arguments) == 0
-    assert "tiny (first) and distilgpt2 (second)" in capsys.readouterr().out
+    assert "tiny (first) and distilgpt2 (second), 6 questions" in capsys.readouterr().out
     written = json.loads(out.read_text())
     assert {figure["metric"] for figure in written["figures"]} >= {"pearson", "mae", "bleu"}
     assert main([*arguments, "--bootstrap", "5"]) == 2
