@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.support.study_files import chat, question, tiny_folder, tiny_study
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import Answer, Study
+from chatbench.core.records import AiAloneScore, Answer, Study
 from chatbench.data.chatbench_format import read_chatbench_folder
+from chatbench.data.prepare_splits import prepare_splits
+from chatbench.data.workspace import Workspace
 from chatbench.sample.study import write_chatbench_folder
 
 Record = dict[str, object]
@@ -205,6 +208,31 @@ def test_chosen_answers_that_are_numbers_are_read_as_carefully(folder: Path) -> 
     assert "conversations.json, key 'selected_answer': numbers that could mean more than one" in message_of(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "column", "value"),
+    [
+        ("full_study/user_answers_filtered.csv", "acc", "2"),  # with 1: right or wrong
+        ("ai_alone_answers.csv", "free_text_acc", "38"),  # a percentage: then 1 is one
+    ],
+)
+def test_a_number_that_gives_the_others_another_meaning_is_refused_whatever_is_skipped(
+    folder: Path, name: str, column: str, value: str
+) -> None:
+    set_cell(folder / name, 3, column, value)
+
+    with pytest.raises(ChatbenchError, match=rf"column '{column}': '{value}'; it holds"):
+        read_chatbench_folder(folder, skip_bad_records=True)
+
+
+def test_values_can_be_exchanged_by_map(folder: Path) -> None:
+    # Mapped one after the other, both would be the same.
+    maps = ["acc.0=1", "acc.1=0"]
+
+    assert [a.correct for a in read_chatbench_folder(folder, maps=maps).answers] == [
+        not a.correct for a in tiny_study().answers
+    ]
+
+
 def test_the_words_of_the_authors_own_files_are_understood(folder: Path) -> None:
     kinds = {"user-alone": "userAnswer", "user-AI": "userAIAnswer"}
 
@@ -270,44 +298,31 @@ def test_a_map_that_maps_nothing_is_refused(folder: Path, text: str) -> None:
         read_chatbench_folder(folder, maps=[text])
 
 
-def test_ids_may_hold_and_differ_in_anything(folder: Path) -> None:
+def test_ids_may_hold_and_differ_in_anything(tmp_path: Path) -> None:
     # Joined by "|" without a care, ("a|b", "c") and ("a", "b|c") would be one chat; é is written in two ways.
-    ids = iter(
-        [("a|b", "c"), ("a", "b|c"), ("a\\|b", "c"), ("é", "W"), ("e\u0301", "w"), ("é", "w"), ("É" * 300, "/../x")]
-    )
-    study = tiny_study()
-    chats = [(old, next(ids, None)) for old in study.conversations]
-    renamed = {old.question_id: new[0] for old, new in chats if new}
-    people = {old.worker_id: new[1] for old, new in chats if new}
-    del renamed[study.conversations[5].question_id]
-    for path in (folder / "questions.csv", folder / "ai_alone_answers.csv", *both_answer_files(folder)):
+    pairs = [
+        ("a|b", "c"),
+        ("a", "b|c"),
+        ("a\\|b", "c"),
+        ("é", "W"),
+        ("e\u0301", "w"),
+        ("é", "w"),
+        ("=1", "-w"),
+        ("É" * 300, "/../x"),
+    ]
+    questions = {q: replace(question(n), id=q) for n, q in enumerate(dict.fromkeys(q for q, _ in pairs))}
+    chats = tuple(chat(questions[q], worker) for q, worker in pairs)
+    answers = [Answer(c.question_id, c.worker_id, "user-AI", "gpt-4o", c.condition, "B", True, "", c.id) for c in chats]
+    scores = [AiAloneScore(q, "=m", "free_text", 50, 0.5) for q in questions]
+    study = Study("ids", questions, chats, tuple(answers), tuple(scores))
+    write_chatbench_folder(study, tmp_path / "ids")
+    prepare_splits(tmp_path / "ids", tmp_path / "data", splits=1)
+    place = Workspace(tmp_path / "data")
 
-        def change(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-            for row in rows:
-                row["question_id"] = renamed.get(row["question_id"], row["question_id"])
-                if "worker_id" in row:
-                    row["worker_id"] = people.get(row["worker_id"], row["worker_id"])
-            return rows
-
-        edit_table(path, change)
-    edit_chats(
-        folder,
-        lambda records: [
-            record.update(
-                question_id=renamed.get(str(record["question_id"]), record["question_id"]),
-                worker_id=people.get(str(record["worker_id"]), record["worker_id"]),
-            )
-            for record in records
-        ],
-    )
-    read = read_chatbench_folder(folder)
-
-    assert (
-        len({chat.id for chat in read.conversations})
-        == len({answer.conversation_id for answer in read.answers}) - 1
-        == 10
-    )
-    assert not read.dropped
+    assert place.study == study
+    assert len({chat.id for chat in study.conversations}) == 8
+    rows = [*place.examples("split_0", "train"), *place.examples("split_0", "test")]
+    assert {row.conversation_id for row in rows} == {chat.id for chat in study.conversations}
 
 
 def test_half_a_character_is_replaced_and_noted(folder: Path) -> None:

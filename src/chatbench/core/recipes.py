@@ -5,6 +5,7 @@ A recipe is a base model and the settings that suit it, one TOML file each, with
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -62,8 +63,11 @@ def model_key(model: str) -> str:
         return model
     if is_folder(model):
         # A key names results again later (chatbench report), where no folder of that name has to be.
-        name = re.sub(r"[^\w.-]+", "_", Path(model).expanduser().resolve().name)
-        return f"folder--{name}" if name in recipes() else name
+        written = Path(model).expanduser().resolve().name
+        name = re.sub(r"[^\w.-]+", "_", written)
+        if name != written:
+            name += f"-{hashlib.sha256(written.encode()).hexdigest()[:8]}"
+        return f"folder--{name}" if name in recipes() or "--" in name else name
     return model.replace("/", "--")
 
 

@@ -7,7 +7,9 @@ spreadsheet computes what begins like a formula; whatever is printed or written 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import re
 from collections.abc import Iterable, Sequence
 from unicodedata import category
 
@@ -39,6 +41,16 @@ def harmless(cell: object) -> object:
 def as_it_was(cell: str) -> str:
     """The cell that `harmless` was given."""
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA_STARTS) else cell
+
+
+def file_name(text: str) -> str:
+    """A name for a file or folder, which no other text gets, whatever it holds, and on any disk.
+
+    >>> file_name("gpt-4o"), file_name("GPT-4o"), file_name("a/b")
+    ('gpt-4o', 'gpt-4o-9b816f4a', 'a-b-c14cddc0')
+    """
+    plain = re.sub(r"[^a-z0-9._-]+", "-", text.lower())[:80]
+    return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

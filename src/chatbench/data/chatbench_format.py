@@ -68,6 +68,7 @@ _ANSWER_COLUMNS: Mapping[str, Sequence[str]] = {
 }
 _CONDITIONS = {"onlyai": "direct-to-AI", "answerfirst": "answer-first"}
 """The data card's words for the conditions, by how those of the authors' internal files begin."""
+_TRUTHS = "0 (wrong) or 1 (right)"
 _CHAT_KEYS: Mapping[str, Sequence[str]] = {
     **_ANSWER_COLUMNS,
     "question_id": _ID,  # not "id", which may be the chat's own
@@ -195,6 +196,8 @@ def read_ai_alone(path: Path, questions: Mapping[str, Question], intake: Intake)
     if {"copy_and_paste", "free_text"} <= accuracy_of.keys():
         found, fix = f"{path}, row 1: both copy_and_paste and free_text", "remove the columns of one"
         raise ChatbenchError(found, expected="one of them: they are two names of one method", fix=fix)
+    for accuracy in accuracy_of.values():
+        intake.check_numbers(accuracy, table.rows, lambda number: 0 <= number <= 1, "shares in 0..1, not percentages")
     scores: list[AiAloneScore] = []
     seen: set[tuple[str, str]] = set()
     for row in table.rows:
@@ -225,8 +228,6 @@ def _ai_alone_score(row: Row, question_id: str, model: str, method: str, accurac
         if not 0 <= numbers[-1] < float("inf"):
             raise row.bad("not a number", column, expected="a number of at least 0")
     count, accuracy, invalid = numbers
-    if accuracy > 1:
-        raise row.bad("share above 1", accuracy_column, found=str(accuracy), expected="a share in 0..1")
     name = "free_text" if method == "copy_and_paste" else method
     return AiAloneScore(question_id, model, name, int(count), accuracy, int(invalid))
 
@@ -261,6 +262,7 @@ def _read_answers(path: Path, intake: Intake) -> _GivenAnswers:
     table.require(question_id="the question's id", worker_id="the person's id", answer_type="the kind of answer")
     if "acc" not in table.names and "selected_answer" not in table.names:
         raise table.lacks("what was answered", (*_ANSWER_COLUMNS["selected_answer"], "acc"))
+    intake.check_numbers("acc", table.rows, lambda number: number in (0, 1), _TRUTHS)
     of_questions = [row for row in table.rows if "confiden" not in plain_name(row.text("answer_type"))]
     reading = intake.reading("selected_answer", of_questions, lambda row: _options_asked(row, intake))
     part = Intake(skip_bad_records=intake.skip_bad_records)
@@ -358,6 +360,7 @@ def _read_chats(path: Path, given: _GivenAnswers, intake: Intake, *, filtered: b
     """
     rows = _chat_rows(path, intake)
     reading = intake.reading("selected_answer", rows, lambda row: _options_asked(row, intake))
+    intake.check_numbers("acc", rows, lambda number: number in (0, 1), _TRUTHS)
     filtered = filtered and bool(given.by_person)
     for row in rows:
         with intake.record():
@@ -463,7 +466,7 @@ def _turns(row: Row, intake: Intake) -> tuple[Turn, ...]:
         raise row.bad("empty conversation", "chat_history", found="no message", expected=expected)
     turns = []
     for index, message in enumerate(messages):
-        name, role_name = f"chat_history[{index}]", str(intake.mapped("role", message.get("role", "")))
+        name, role_name = f"chat_history[{index}]", str(intake.mapped(message.get("role", ""), "role"))
         role = role_of(role_name)
         if role is None:
             raise row.unknown_role(role_name, name, (_roles(other) for other in row.others))

@@ -169,7 +169,7 @@ def _turns(row: Row, record: UserAiRecord, intake: Intake) -> tuple[Turn, ...] |
         raise row.bad("empty conversation", "turns", found="no message", expected=expected)
     turns = []
     for index, turn in enumerate(record.turns):
-        role = role_of(str(intake.mapped("role", turn.role)))
+        role = role_of(str(intake.mapped(turn.role, "role")))
         if role is None:
             raise row.unknown_role(turn.role, f"turns.{index}.role", [[turn.role for turn in record.turns]])
         if role == "user" and not turn.text.strip():

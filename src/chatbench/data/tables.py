@@ -34,6 +34,7 @@ from chatbench.core.records import (
     Turn,
     joined_id,
 )
+from chatbench.core.texts import as_it_was
 
 ROLE_NAMES: dict[str, Role] = {
     **dict.fromkeys(("user", "you", "human"), "user"),
@@ -196,24 +197,20 @@ class Intake:
                 raise ChatbenchError(f"--map {text}", expected="COLUMN.VALUE=MEANING", fix=f"such as {MAP_EXAMPLE}")
             self._maps[plain_name(column), value.strip()] = meaning.strip()
 
-    def mapped(self, column: str, value: object) -> object:
-        """What --map says that a value of a column means; the value itself where it says nothing."""
-        key = plain_name(column), str(value).strip()
-        if key not in self._maps:
+    def mapped(self, value: object, *columns: str) -> object:
+        """What --map says that a value of a column means, by any name of the column; else the value itself."""
+        keys = [(plain_name(column), str(value).strip()) for column in columns]
+        known = next((key for key in keys if key in self._maps), None)
+        if known is None:
             return value
-        self._mapped.add(key)
-        return self._maps[key]
+        self._mapped.add(known)
+        return self._maps[known]
 
     def row(self, place: str, cells: Mapping[str, object], names: Mapping[str, str], **more: Any) -> Row:
-        """A record, its cells as --map has them; a cell's column may be named as in the file or as it is asked for."""
+        """A record, its cells as --map has them; a column may be called as in the file or as it is asked for."""
         if self._maps:
             asked = {column: name for name, column in names.items()}
-            cells = {
-                column: self.mapped(asked.get(column, column), self.mapped(column, value))
-                if isinstance(value, str | int | float)
-                else value
-                for column, value in cells.items()
-            }
+            cells = {column: self.mapped(value, column, asked.get(column, column)) for column, value in cells.items()}
         return Row(place, cells, names, **more)
 
     @contextmanager
@@ -257,6 +254,24 @@ class Intake:
             first = "0 is A" if reading == "counted from 0" else "1 is A"
             self.note(f"{name.replace('_', ' ')}s that are numbers, {reading} ({first})", len(filled))
         return reading
+
+    def check_numbers(self, name: str, rows: Sequence[Row], right: Callable[[float], bool], expected: str) -> None:
+        """Refuses a column one of whose numbers tells that they all mean something else (a code 2, a percentage).
+
+        As bad records these would be left out, and the others of the column be taken for what they are not.
+
+        Raises:
+            ChatbenchError: there is such a number.
+        """
+        values = Counter(row.text(name) for row in rows if row.text(name))
+        if wrong := [value for value in values if re.fullmatch(r"-?\d+(\.\d*)?", value) and not right(float(value))]:
+            column = rows[0].names.get(name, name)
+            raise ChatbenchError(
+                f"{rows[0].place.rpartition(',')[0]}, {rows[0].unit} {column!r}: {wrong[0]!r}; "
+                f"it holds {listed(values)}",
+                expected=expected,
+                fix=f"correct the column, or say what each value means: --map {column}.{wrong[0]}=...",
+            )
 
     def add_answer(self, answer: Answer) -> None:
         """Keeps an answer.
@@ -433,6 +448,8 @@ def read_table(
 ) -> Table:
     """Reads a CSV file with a header, whose columns may be spelled in several ways.
 
+    The apostrophe that keeps a spreadsheet from computing a cell (`harmless`) is taken off again.
+
     Raises:
         ChatbenchError: the file is missing, empty, half-written inside a quoted cell, or not UTF-8.
         BadRecord: a row has more or fewer cells than the header (unless `intake` skips bad records).
@@ -450,7 +467,7 @@ def read_table(
         if not any(map(str.strip, record)):  # spreadsheets leave rows of empty cells below
             continue
         with intake.record():
-            cells = dict(zip(header, record, strict=False))
+            cells = dict(zip(header, map(as_it_was, record), strict=False))
             row = intake.row(f"{path}, row {number}", cells, names, others=rows)
             if len(record) != len(header):
                 raise row.bad(

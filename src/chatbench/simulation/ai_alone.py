@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import JsonTextError, parse_json, read_json, write_text
 from chatbench.core.records import LETTERS, AiAloneScore, Message, Question, Study
+from chatbench.core.texts import file_name
 from chatbench.data.chatbench_format import read_ai_alone
 from chatbench.data.mmlu import few_shot_examples
 from chatbench.data.splits import question_set_sha256
@@ -166,8 +167,7 @@ class AiAloneLog:
     """The raw replies of one assistant by one method."""
 
     def __init__(self, workspace: Workspace, assistant: str, method: Method) -> None:
-        name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in assistant)
-        self.path = workspace.ai_alone / f"{name}-{column_name(method)}.jsonl"
+        self.path = workspace.ai_alone / f"{file_name(assistant)}-{column_name(method)}.jsonl"
         self.assistant = assistant
         self.method = method
 
