@@ -46,11 +46,11 @@ def sample(
 
     Example: chatbench sample studies/sample --questions 120
     """
-    from chatbench.data.open_study import summarise, summary_text
+    from chatbench.data.open_study import summary_text
     from chatbench.sample.study import SampleSettings, write_sample
 
     scripted = tuple(f"scripted-{name}" for name in names(assistants))
-    show(summary_text(summarise(write_sample(study, SampleSettings(questions, chats, seed, scripted)).study)))
+    show(summary_text(write_sample(study, SampleSettings(questions, chats, seed, scripted)).study))
 
 
 @commands.command("check-study")
@@ -66,10 +66,10 @@ def check_study(
 
     Example: chatbench check-study my_chats.jsonl
     """
-    from chatbench.data.open_study import open_study, summarise, summary_text
+    from chatbench.data.open_study import open_study, summary_text
 
     opened = open_study(study, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps or ())
-    show(summary_text(summarise(opened)))
+    show(summary_text(opened))
 
 
 @commands.command()

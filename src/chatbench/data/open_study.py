@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_jsonl
@@ -110,70 +108,31 @@ def study_of(manifest: Manifest) -> Study:
     return study
 
 
-_Key = TypeVar("_Key", str, tuple[str, str])
-
-
-@dataclass(frozen=True, slots=True)
-class StudySummary:
-    """Counts of a study. Conversations are counted by (assistant, condition), answers by kind, AI-alone by method."""
-
-    name: str
-    questions: Mapping[str, int]
-    conversations: Mapping[tuple[str, str], int]
-    user_turns_mean: float
-    user_turns_max: int
-    answers: Mapping[str, int]
-    ai_alone: Mapping[str, int]
-    dropped: Mapping[str, int]
-    notes: tuple[str, ...]
-
-
-def summarise(study: Study) -> StudySummary:
-    """The counts of a study that was read already."""
-    turns = [conversation.user_turns for conversation in study.conversations]
-    return StudySummary(
-        name=study.name,
-        questions=study.questions_per_subset,
-        conversations=_counted((c.assistant, c.condition) for c in study.conversations),
-        user_turns_mean=sum(turns) / len(turns) if turns else 0.0,
-        user_turns_max=max(turns, default=0),
-        answers=_counted(answer.kind for answer in study.answers),
-        ai_alone=_counted(score.method for score in study.ai_alone),
-        dropped=study.dropped,
-        notes=study.notes,
-    )
-
-
-def _counted(values: Iterable[_Key]) -> dict[_Key, int]:
-    return dict(sorted(Counter(values).items()))
-
-
-def summary_text(summary: StudySummary) -> str:
-    """The summary as a plain table, one fact a line."""
-    chats = {
-        f"{assistant}, {condition}" if condition else assistant: n
-        for (assistant, condition), n in summary.conversations.items()
-    }
+def summary_text(study: Study) -> str:
+    """What a study holds, as a plain table, one fact a line."""
+    turns = [conversation.user_turns for conversation in study.conversations] or [0]
+    chats = (f"{c.assistant}, {c.condition}" if c.condition else c.assistant for c in study.conversations)
     sections: list[tuple[str, Sequence[tuple[str, str]]]] = [
-        ("questions", _lines(summary.questions)),
+        ("questions", _lines(q.subset for q in study.questions.values())),
         ("conversations", _lines(chats)),
-        ("user turns", [("mean", f"{summary.user_turns_mean:.2f}"), ("max", str(summary.user_turns_max))]),
-        ("answers", _lines(summary.answers)),
-        ("AI-alone scores", _lines(summary.ai_alone)),
-        ("left out", _lines(summary.dropped) if summary.dropped else [("nothing", "0")]),
+        ("user turns", [("mean", f"{sum(turns) / len(turns):.2f}"), ("max", str(max(turns)))]),
+        ("answers", _lines(answer.kind for answer in study.answers)),
+        ("AI-alone scores", _lines(score.method for score in study.ai_alone)),
+        ("left out", _lines(Counter(study.dropped).elements()) or [("nothing", "0")]),
     ]
     filled = [(title, lines) for title, lines in sections if lines]
     label_width = max(len(label) for _, lines in filled for label, _ in lines)
     value_width = max(len(value) for _, lines in filled for _, value in lines)
-    rows = [f"study {summary.name}"]
+    rows = [f"study {study.name}"]
     for title, lines in filled:
         for index, (label, value) in enumerate(lines):
             rows.append(f"  {title if index == 0 else '':<15}  {label:<{label_width}}  {value:>{value_width}}")
-    rows += [f"  note: {note}" for note in summary.notes]
+    rows += [f"  note: {note}" for note in study.notes]
     return "\n".join(rows)
 
 
-def _lines(counts: Mapping[str, int]) -> list[tuple[str, str]]:
-    """One line per count, led by the total where there are several."""
+def _lines(values: Iterable[str]) -> list[tuple[str, str]]:
+    """One line per value with its count, led by the total where there are several."""
+    counts = dict(sorted(Counter(values).items()))
     total = [("all", str(sum(counts.values())))] if len(counts) > 1 else []
     return [*total, *((label, str(count)) for label, count in counts.items())]

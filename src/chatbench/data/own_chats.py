@@ -42,29 +42,27 @@ class TurnRecord(_Record):
     text: str
 
 
-class UserAiRecord(_Record):
+class _PersonsRecord(_Record):
+    question: QuestionRecord | _Text
+    worker_id: _Text
+    answer: _Letter
+    condition: str = "direct-to-AI"
+    confidence: str = ""
+
+
+class UserAiRecord(_PersonsRecord):
     """A person's chat and final answer; `turns` is null where the person answered without asking."""
 
     kind: Literal["user-AI"]
-    question: QuestionRecord | _Text
-    worker_id: _Text
     assistant: _Text
     turns: tuple[TurnRecord, ...] | None
-    answer: _Letter
-    condition: str = "direct-to-AI"
-    confidence: str = ""
 
 
-class UserAloneRecord(_Record):
+class UserAloneRecord(_PersonsRecord):
     """A person's answer without an assistant."""
 
     kind: Literal["user-alone"]
-    question: QuestionRecord | _Text
-    worker_id: _Text
-    answer: _Letter
     assistant: str = ""
-    condition: str = "direct-to-AI"
-    confidence: str = ""
 
 
 class AiAloneRecord(_Record):

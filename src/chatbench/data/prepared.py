@@ -181,11 +181,8 @@ def split_in(path: Path, split_id: str, manifest: Manifest) -> Split:
     """
     part: dict[str, Side] = {}
     for number, row in read_jsonl(path, fix=PREPARE_FIX):
-        if row.get("part") not in ("train", "test", "both"):
-            raise ChatbenchError(
-                f"{path}, line {number}, key 'part': {row.get('part')!r}",
-                expected="train, test or both",
-                fix=PREPARE_FIX,
-            )
+        if row.get("part") not in ("train", "test", "both") or "question_id" not in row:
+            found = f"{path}, line {number}: part {row.get('part')!r} of question {row.get('question_id')!r}"
+            raise ChatbenchError(found, expected="a question_id, and train, test or both", fix=PREPARE_FIX)
         part[str(row["question_id"])] = cast(Side, row["part"])
     return Split(split_id, manifest.seed, part, manifest.by, frozenset(manifest.held_out.get(split_id, ())))

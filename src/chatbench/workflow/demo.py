@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 
 from chatbench.core.records import Study, first_prompts
-from chatbench.data.open_study import summarise, summary_text
+from chatbench.data.open_study import summary_text
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.names import (
@@ -55,7 +55,7 @@ def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
     """Study, splits, fine-tuning, perplexity, simulated chats, scores and page in `out`; run again, it continues."""
     workspace = Workspace(out / "data", out / "results")
     sample = write_sample(out / "sample", SampleSettings())
-    say(summary_text(summarise(sample.study)))
+    say(summary_text(sample.study))
     settings = RunSettings(splits=splits, base_conversations=BASE_MODEL_CHATS, max_tokens=MAX_TOKENS)
     report = run_all("tiny", study=out / "sample", workspace=workspace, settings=settings, say=say)
     if report.table:
