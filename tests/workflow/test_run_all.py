@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 import pytest
 from tests.support.simulated_logs import study
 from tests.support.study_files import tiny_study
+from tests.support.tiny_models import save_tiny_model
 
+from chatbench.commands import pipeline, simulation
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Study
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import BASE_MODEL
 from chatbench.sample.study import write_chatbench_folder
+from chatbench.simulation.budget import Prices, Spending
+from chatbench.simulation.participants import read_simulator_spec
+from chatbench.simulation.simulate import ChatSettings
 from chatbench.workflow.run_all import RunReport, RunSettings, StepTime, default_assistants, run_all
 
 SMALL = RunSettings(
     splits=2,
-    conversations=2,
+    chats=ChatSettings(conversations=2, max_user_turns=2, max_tokens=6),
     base_conversations=1,
-    max_user_turns=2,
-    max_tokens=6,
     flags={"max_steps": 2, "per_device_train_batch_size": 2, "validation_examples": 2},
 )
 
@@ -82,6 +86,36 @@ def test_other_splits_do_not_replace_those_that_results_belong_to(finished: tupl
 
     with pytest.raises(ChatbenchError, match="holds splits with seed 0"):
         run(folder, settings=RunSettings(splits=2, seed=1))
+
+
+def test_one_budget_holds_for_the_chats_of_all_splits_and_earlier_runs(tmp_path: Path) -> None:
+    def simulated(most: int) -> int:
+        steps = ["prepare", "finetune", "simulate"]
+        run(tmp_path, steps=steps, spending=Spending(Prices(), max_tokens=most))
+        logs = (tmp_path / "results").rglob("conversations.jsonl")
+        return sum('"transient": false' in line for log in logs for line in log.read_text().splitlines())
+
+    some = simulated(2_000)
+    assert 0 < some < 2 * 16
+    assert simulated(2_000) == some
+    assert simulated(10**9) == 2 * 16
+
+
+def test_run_takes_every_option_of_simulate_that_shapes_or_costs_a_chat() -> None:
+    options, known = (set(signature(command).parameters) for command in (simulation.simulate, pipeline.run))
+
+    assert options - known == {"base_model", "split", "overwrite", "dry_run", "list_simulators"}
+
+
+def test_a_simulator_that_is_not_fine_tuned_needs_no_training(tmp_path: Path) -> None:
+    said: list[str] = []
+    base = save_tiny_model(tmp_path / "base", context=2048)
+    simulator = read_simulator_spec(f"two-step:local:{base}")
+    run(tmp_path, said, settings=replace(SMALL, simulator=simulator), steps=["prepare", "finetune", "ppl", "simulate"])
+
+    assert said[0] == f"left out, as two-step:local:{base} is not fine-tuned: finetune, ppl"
+    assert not (tmp_path / "results" / "models").exists()
+    assert len(list((tmp_path / "results").rglob("conversations.jsonl"))) == 2
 
 
 def test_an_unknown_step_and_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,23 @@ MaxUserTurns = Annotated[int, typer.Option(help="Free user turns before the forc
 Bootstrap = Annotated[int, typer.Option(help="Resamples behind the intervals; 0 leaves them out.", max=100_000)]
 Confidence = Annotated[float, typer.Option(help="How sure the intervals are to be, in 0..1.")]
 MaxTokens = Annotated[int, typer.Option(help="Longest message, in tokens.", max=10_000_000)]
+Simulator = Annotated[
+    str, typer.Option(metavar="SPEC", help="What plays the user; simulate --list-simulators lists the kinds.")
+]
+SimulatorTemperature = Annotated[float, typer.Option(help="0 is greedy.")]
+AssistantTemperature = Annotated[float, typer.Option(help="0 is greedy.")]
+EndOn = Annotated[
+    list[str] | None, typer.Option(metavar="DETECTOR", help="Force the answer once this failure detector fires.")
+]
+ExpectedAnswers = Annotated[bool, typer.Option("--expected-answers", help="Also read the probability of each answer.")]
+Concurrency = Annotated[int, typer.Option(help="Requests that an endpoint gets at once.")]
+Timeout = Annotated[float, typer.Option(help="Seconds that one request to an endpoint may take.")]
+Patience = Annotated[float, typer.Option(help="Seconds to wait for an endpoint that does not answer.")]
+BudgetTokens = Annotated[int | None, typer.Option(help="Stop after so many tokens, read and written.")]
+BudgetUsd = Annotated[float | None, typer.Option(help="Stop after so many dollars.")]
+Dollars = Annotated[
+    str | None, typer.Option(metavar="IN/OUT", help="Dollars per million tokens read and written, such as 2.50/10.")
+]
 ALL_STEPS = "prepare,finetune,ppl,simulate,base,scores,realism"
 Maps = Annotated[
     list[str] | None,

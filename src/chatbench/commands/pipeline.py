@@ -11,16 +11,27 @@ from chatbench.commands.options import (
     ALL_STEPS,
     MOST_CHATS,
     MOST_SPLITS,
+    AssistantTemperature,
+    BudgetTokens,
+    BudgetUsd,
+    Concurrency,
     Config,
     Conversations,
     Data,
+    Dollars,
+    EndOn,
+    ExpectedAnswers,
     MaxTokens,
     MaxUserTurns,
     Model,
+    Patience,
     Pilots,
     Results,
     Seed,
+    Simulator,
+    SimulatorTemperature,
     SkipBad,
+    Timeout,
     names,
     show,
 )
@@ -39,12 +50,24 @@ def run(
     ] = None,
     train_share: Annotated[float, typer.Option(help="Share of questions for training, in 0..1.")] = 0.6,
     assistant: Annotated[list[str] | None, typer.Option(help="As in simulate; default: those of the study.")] = None,
+    simulator: Simulator = "tuned",
     conversations: Conversations = 10,
     base_conversations: Annotated[
         int, typer.Option(help="The same for the base model; 0 leaves it out.", max=MOST_CHATS)
     ] = 3,
     max_user_turns: MaxUserTurns = 10,
     max_tokens: MaxTokens = 1000,
+    simulator_temperature: SimulatorTemperature = 1.0,
+    assistant_temperature: AssistantTemperature = 0.7,
+    end_on: EndOn = None,
+    expected_answers: ExpectedAnswers = False,
+    concurrency: Concurrency = 32,
+    timeout: Timeout = 120.0,
+    patience: Patience = 300.0,
+    budget_tokens: BudgetTokens = None,
+    budget_usd: BudgetUsd = None,
+    simulator_price: Dollars = None,
+    assistant_price: Dollars = None,
     config: Config = None,
     seed: Seed = 0,
     data: Data = Path("data"),
@@ -54,23 +77,34 @@ def run(
 ) -> None:
     """Run every step for all splits (resumes).
 
-    Prepare, fine-tune, perplexity, simulated chats, scores.
+    Prepare, fine-tune, perplexity, simulated chats, scores. A budget is one for all splits.
 
     Example: chatbench run tiny --study studies/sample --splits 3
     """
     from chatbench.data.workspace import Workspace
+    from chatbench.endpoints.address import EndpointOptions
     from chatbench.report.tables import print_tables
+    from chatbench.simulation.budget import Spending, read_prices
+    from chatbench.simulation.participants import read_simulator_spec
+    from chatbench.simulation.simulate import ChatSettings
     from chatbench.workflow.run_all import RunSettings, run_all
 
+    chats = ChatSettings(
+        conversations=conversations, seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens,
+        simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
+        end_on=tuple(end_on or ()), expected_answers=expected_answers,
+    )  # fmt: skip
     settings = RunSettings(
         splits=splits, only=tuple(only or ()), train_share=train_share, seed=seed, skip_bad_records=skip_bad_records,
-        include_pilots=include_pilots, assistants=tuple(assistant or ()), conversations=conversations,
-        base_conversations=base_conversations, max_user_turns=max_user_turns, max_tokens=max_tokens,
-        config=config,
+        include_pilots=include_pilots, assistants=tuple(assistant or ()), chats=chats,
+        base_conversations=base_conversations, simulator=read_simulator_spec(simulator), config=config,
+        options=EndpointOptions(concurrency=concurrency, timeout_seconds=timeout, patience_seconds=patience),
     )  # fmt: skip
+    spending = Spending(read_prices(simulator_price, assistant_price), max_tokens=budget_tokens, max_usd=budget_usd)
     report = run_all(
-        model, study=study, workspace=Workspace(data, results), settings=settings, steps=names(steps), say=show
-    )
+        model, study=study, workspace=Workspace(data, results), settings=settings, steps=names(steps),
+        spending=spending, say=show,
+    )  # fmt: skip
     if report.table:
         print_tables([report.table])
     if report.realism:

@@ -9,14 +9,25 @@ import typer
 
 from chatbench.commands.options import (
     MOST_CHATS,
+    AssistantTemperature,
+    BudgetTokens,
+    BudgetUsd,
+    Concurrency,
     Conversations,
     Data,
+    Dollars,
+    EndOn,
+    ExpectedAnswers,
     Maps,
     MaxTokens,
     MaxUserTurns,
     OneOrAll,
+    Patience,
     Results,
     Seed,
+    Simulator,
+    SimulatorTemperature,
+    Timeout,
     names,
     show,
 )
@@ -29,9 +40,6 @@ Named = Annotated[
         metavar="MODEL",
         help="What was fine-tuned, as in finetune; with --simulator, any name for the results to lie under.",
     ),
-]
-Dollars = Annotated[
-    str | None, typer.Option(metavar="IN/OUT", help="Dollars per million tokens read and written, such as 2.50/10.")
 ]
 
 
@@ -49,27 +57,21 @@ def simulate(
     assistant: Annotated[
         list[str], typer.Option(help="[NAME=]KIND:ARG, e.g. scripted:all, replay:all, local:FOLDER, openai:gpt-4o.")
     ],
-    simulator: Annotated[
-        str, typer.Option(metavar="SPEC", help="What plays the user; simulate --list-simulators lists the kinds.")
-    ] = "tuned",
+    simulator: Simulator = "tuned",
     split: OneOrAll = None,
     conversations: Conversations = 10,
     base_model: Annotated[bool, typer.Option("--base", help="Simulate with the base model instead.")] = False,
     max_user_turns: MaxUserTurns = 10,
     max_tokens: MaxTokens = 1000,
-    simulator_temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
-    assistant_temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
-    end_on: Annotated[
-        list[str] | None, typer.Option(metavar="DETECTOR", help="Force the answer once this failure detector fires.")
-    ] = None,
-    expected_answers: Annotated[
-        bool, typer.Option("--expected-answers", help="Also read the probability of each answer.")
-    ] = False,
-    concurrency: Annotated[int, typer.Option(help="Requests that an endpoint gets at once.")] = 32,
-    timeout: Annotated[float, typer.Option(help="Seconds that one request to an endpoint may take.")] = 120.0,
-    patience: Annotated[float, typer.Option(help="Seconds to wait for an endpoint that does not answer.")] = 300.0,
-    budget_tokens: Annotated[int | None, typer.Option(help="Stop after so many tokens, read and written.")] = None,
-    budget_usd: Annotated[float | None, typer.Option(help="Stop after so many dollars.")] = None,
+    simulator_temperature: SimulatorTemperature = 1.0,
+    assistant_temperature: AssistantTemperature = 0.7,
+    end_on: EndOn = None,
+    expected_answers: ExpectedAnswers = False,
+    concurrency: Concurrency = 32,
+    timeout: Timeout = 120.0,
+    patience: Patience = 300.0,
+    budget_tokens: BudgetTokens = None,
+    budget_usd: BudgetUsd = None,
     simulator_price: Dollars = None,
     assistant_price: Dollars = None,
     seed: Seed = 0,
@@ -123,7 +125,7 @@ def ai_alone(
     extractor: Annotated[str | None, typer.Option(help="KIND:ARG of the model that reads free text.")] = None,
     mmlu: Annotated[Path | None, typer.Option(help="Folder with MMLU's dev/, for few-shot examples.")] = None,
     temperature: Annotated[float, typer.Option(help="Of the assistant; 0 is greedy.")] = 0.7,
-    concurrency: Annotated[int, typer.Option(help="Requests that an endpoint gets at once.")] = 32,
+    concurrency: Concurrency = 32,
     seed: Seed = 0,
     data: Data = Path("data"),
     results: Results = Path("results"),
@@ -156,19 +158,15 @@ def chat(
     assistant: Annotated[
         str | None, typer.Option(metavar="SPEC", help="A model as the assistant; without it, that is you.")
     ] = None,
-    simulator: Annotated[
-        str, typer.Option(metavar="SPEC", help="What plays the user; simulate --list-simulators lists the kinds.")
-    ] = "tuned",
+    simulator: Simulator = "tuned",
     split: Annotated[str | None, typer.Option(help="Default: a split that holds the question out.")] = None,
     base_model: Annotated[bool, typer.Option("--base", help="Chat with the base model instead.")] = False,
     save: Annotated[Path | None, typer.Option(help="Append the chat to this log.")] = None,
-    end_on: Annotated[
-        list[str] | None, typer.Option(metavar="DETECTOR", help="Force the answer once this failure detector fires.")
-    ] = None,
+    end_on: EndOn = None,
     max_user_turns: MaxUserTurns = 10,
     max_tokens: MaxTokens = 1000,
-    simulator_temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
-    assistant_temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
+    simulator_temperature: SimulatorTemperature = 1.0,
+    assistant_temperature: AssistantTemperature = 0.7,
     seed: Seed = 0,
     data: Data = Path("data"),
     results: Results = Path("results"),

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,15 +23,18 @@ from chatbench.data.examples import RowFormat
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.prepared import Manifest
 from chatbench.data.workspace import Workspace
-from chatbench.protocol.dialogue import MAX_USER_TURNS
+from chatbench.endpoints.address import EndpointOptions
 from chatbench.realism.realism import realism
 from chatbench.realism.table import RealismTable
 from chatbench.report.tables import write_markdown
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.eval_ppl import eval_ppl
 from chatbench.scoring.score_table import ScoreTable
-from chatbench.simulation.participants import is_scripted
-from chatbench.simulation.simulate import ChatSettings, simulate
+from chatbench.simulation.budget import Prices, Spending
+from chatbench.simulation.participants import TUNED, SimulatorSpec, is_scripted
+from chatbench.simulation.simulate import ChatSettings
+from chatbench.simulation.simulate_splits import Simulations, simulate_splits
+from chatbench.simulation.summary import count_earlier
 from chatbench.training.finetune import finetune
 
 Say = Callable[[str], None]
@@ -43,8 +46,9 @@ STEPS: tuple[StepName, ...] = get_args(StepName)
 class RunSettings:
     """Settings of a run; no `assistants` means those of the study (`default_assistants`), no `only` every split.
 
-    `conversations` and `base_conversations` are chats per held-out question and assistant: the base model only
-    stands beside the fine-tuned one, so it gets fewer. `flags` are settings of fine-tuning by name.
+    `base_conversations` are chats per held-out question and assistant: the base model only stands beside the fine-tuned
+    one, so it gets fewer than `chats` asks for; 0 leaves it out. A `simulator` that is not fine-tuned needs neither the
+    base model nor training, and those steps are left out. `flags` are settings of fine-tuning by name.
     """
 
     splits: int = 10
@@ -55,10 +59,10 @@ class RunSettings:
     skip_bad_records: bool = False
     include_pilots: bool = False
     assistants: tuple[str, ...] = ()
-    conversations: int = 10
+    chats: ChatSettings = field(default_factory=ChatSettings)
     base_conversations: int = 3
-    max_user_turns: int = MAX_USER_TURNS
-    max_tokens: int = 1000
+    simulator: SimulatorSpec = TUNED
+    options: EndpointOptions = field(default_factory=EndpointOptions)
     config: Path | None = None
     flags: Mapping[str, object] = field(default_factory=dict)
 
@@ -117,6 +121,7 @@ def run_all(
     workspace: Workspace,
     settings: RunSettings | None = None,
     steps: Sequence[str] = STEPS,
+    spending: Spending | None = None,
     say: Say = print,
 ) -> RunReport:
     """Runs the named steps for all splits.
@@ -124,11 +129,12 @@ def run_all(
     Args:
         study: what to prepare; None takes the splits that are prepared.
         steps: some of `STEPS`, in any order.
+        spending: prices and one budget for the chats of all splits; what earlier runs recorded counts.
 
     Raises:
         ChatbenchError: an unknown step or split, other splits than these, or whatever a step raises.
     """
-    settings, clock = settings or RunSettings(), Clock(say)
+    settings, clock, spending = settings or RunSettings(), Clock(say), spending or Spending(Prices())
     if not steps or not set(steps) <= set(STEPS):
         raise ChatbenchError(f"steps {', '.join(steps) or 'none'}", expected=f"some of {', '.join(STEPS)}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -137,16 +143,11 @@ def run_all(
             expected="one process; only fine-tuning is shared",
             fix="accelerate launch src/finetune.py MODEL for each split, then chatbench run without accelerate",
         )
+    if settings.simulator != TUNED and (needless := [step for step in steps if step in ("finetune", "ppl", "base")]):
+        say(f"left out, as {settings.simulator.text()} is not fine-tuned: {', '.join(needless)}")
+        steps = [step for step in steps if step not in needless]
     manifest = _prepared(study, workspace, settings, clock, may_prepare="prepare" in steps)
-    if unknown := set(settings.only) - set(manifest.split_ids):
-        raise ChatbenchError(
-            f"no such split: {', '.join(sorted(unknown))}", expected=f"some of {', '.join(manifest.split_ids)}"
-        )
-    assistants = settings.assistants
-    if not assistants and {"simulate", "base"} & set(steps):
-        assistants = default_assistants(workspace.study)
-    for split_id in settings.only or manifest.split_ids:
-        _run_split(model, split_id, workspace, settings, assistants, steps, clock)
+    _run_splits(model, manifest.split_ids, workspace, settings, steps, spending, clock)
     table, compared = None, None
     if "scores" in steps:
         with clock.step("scores"):
@@ -160,37 +161,45 @@ def run_all(
     return RunReport(tuple(clock.times), time.monotonic() - clock.began, peak, table, compared)
 
 
-def _run_split(
+def _run_splits(
     model: str,
-    split_id: str,
+    prepared: Sequence[str],
     workspace: Workspace,
     settings: RunSettings,
-    assistants: Sequence[str],
     steps: Sequence[str],
+    spending: Spending,
     clock: Clock,
 ) -> None:
-    """The steps of one split, in the order of `STEPS`."""
-    if "finetune" in steps:
-        with clock.step("finetune", split_id):
-            flags = settings.flags
-            finetune(model, workspace=workspace, split=split_id, config=settings.config, flags=flags, say=clock.say)
-    if "ppl" in steps:
-        with clock.step("ppl", split_id):
-            eval_ppl(model, workspace=workspace, split=split_id, say=clock.say)
-    simulations: list[tuple[StepName, int]] = [("simulate", settings.conversations)]
-    if settings.base_conversations:
-        simulations.append(("base", settings.base_conversations))
-    for step, conversations in simulations:
-        if step not in steps:
-            continue
-        with clock.step(step, split_id):
-            chats = ChatSettings(conversations, settings.seed, settings.max_user_turns, max_tokens=settings.max_tokens)
-            result = simulate(
-                model, assistants=assistants, workspace=workspace, split=split_id, settings=chats,
-                base_model=step == "base",
-            )  # fmt: skip
-        for line in result.lines():
-            clock.say(line)
+    """The steps of each split, in the order of `STEPS`.
+
+    Raises:
+        ChatbenchError: a split that is not prepared, or whatever a step raises.
+    """
+    if unknown := set(settings.only) - set(prepared):
+        raise ChatbenchError(f"no such split: {', '.join(sorted(unknown))}", expected=f"some of {', '.join(prepared)}")
+    assistants = settings.assistants
+    if not assistants and {"simulate", "base"} & set(steps):
+        assistants = default_assistants(workspace.study)
+    for split in prepared:
+        for base_model in (False, True):
+            count_earlier(spending, workspace.conversations(model, split, base_model=base_model))
+    simulations: list[tuple[StepName, int]] = [
+        ("simulate", settings.chats.conversations), ("base", settings.base_conversations)
+    ]  # fmt: skip
+    for split in settings.only or prepared:
+        if "finetune" in steps:
+            with clock.step("finetune", split):
+                flags = settings.flags
+                finetune(model, workspace=workspace, split=split, config=settings.config, flags=flags, say=clock.say)
+        if "ppl" in steps:
+            with clock.step("ppl", split):
+                eval_ppl(model, workspace=workspace, split=split, say=clock.say)
+        for step, conversations in simulations:
+            if step in steps and conversations:
+                with clock.step(step, split):
+                    chats, simulator = replace(settings.chats, conversations=conversations), settings.simulator
+                    asked = Simulations(model, assistants, workspace, chats, split, simulator, step == "base")
+                    simulate_splits(asked, spending, clock.say, options=settings.options)
 
 
 def _prepared(
