@@ -60,3 +60,84 @@ def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
     settings = RunSettings(
         splits=splits, base_conversations=BASE_MODEL_CHATS, chats=ChatSettings(max_tokens=MAX_TOKENS)
     )
+    report = run_all("tiny", study=out / "sample", workspace=workspace, settings=settings, say=say)
+    if report.table:
+        print_tables([report.table])
+        shares = shares_stated("tiny", sample.study, workspace)
+        say("\n".join(truth_lines(shares, checks(report.table, shares))))
+    say(f"\nHow realistic its chats are: chatbench realism tiny --data {workspace.data} --results {workspace.results}")
+    say("\n" + "\n".join(report.lines()))
+    page = write_page(Shown(workspace, ("tiny",)), out / "report.html")
+    say(f"\nThe scores, figures and all {page.chats:,} chats to look at: {page.path}")
+    return report
+
+
+def shares_stated(model: str, study: Study, workspace: Workspace) -> dict[Predictor, Shares]:
+    """Shares of `StatedFacts` for people, the fine-tuned and the base model: means over the simulated splits."""
+    per_split: dict[Predictor, list[Shares]] = {}
+    for split_id in workspace.manifest.split_ids:
+        held_out = set(workspace.split(split_id).question_ids("test"))
+        prompts = {PEOPLE: first_prompts([chat for chat in study.conversations if chat.question_id in held_out])}
+        for source in (FINE_TUNED, BASE_MODEL):
+            path = workspace.conversations(model, split_id, base_model=source == BASE_MODEL)
+            for chat in read_conversations(path) if has_chats(path) else ():
+                if chat.turns:
+                    prompts.setdefault(source, {}).setdefault(chat.question_id, []).append(chat.turns[0].text)
+        for source, by_question in prompts.items():
+            counts = (stated_facts(messages, study.questions[question]) for question, messages in by_question.items())
+            per_split.setdefault(source, []).append(sum(counts, StatedFacts()).shares())
+    return {
+        source: {name: fmean(each.get(name, 0.0) for each in shares) for name in shares[0]}
+        for source, shares in per_split.items()
+    }
+
+
+def checks(table: ScoreTable, stated: Mapping[Predictor, Shares]) -> list[Check]:
+    """The checks of a fine-tuned simulator on the sample study, held out by question, means over splits."""
+    tuned, base = (_mean(table, EVERY_ASSISTANT, source, "perplexity") for source in (FINE_TUNED, BASE_MODEL))
+    answered = _mean(table, EVERY_ASSISTANT, FINE_TUNED, "answered_share")
+    right = stated.get(FINE_TUNED, {}).get("numbers right")
+    halved = tuned is not None and base is not None and tuned <= base / 2
+    return [
+        Check("perplexity at most half of the base's", f"{_shown(tuned)} and {_shown(base)}", halved),
+        Check("at least 90 % of chats answered unforced", _shown(answered), answered is not None and answered >= 0.9),
+        Check("at least 90 % of first prompts with right numbers", _shown(right), right is not None and right >= 0.9),
+        _beats(table, "pearson", "correlation above every baseline's", higher=True),
+        _beats(table, "mae", "mean absolute error below every baseline's", higher=False),
+    ]
+
+
+def _beats(table: ScoreTable, metric: str, asked: str, *, higher: bool) -> Check:
+    """Names every baseline of the table and the base model, the best first; passed where the simulator beats all."""
+    values = {
+        source: _mean(table, assistant, source, metric)
+        for assistant, source, of in table.estimates()
+        if (assistant, of) == (MEAN_OF_ASSISTANTS, metric) and (source.is_baseline or source == BASE_MODEL)
+    }
+    own, sign = _mean(table, MEAN_OF_ASSISTANTS, FINE_TUNED, metric), 1 if higher else -1
+    known = {source: value for source, value in values.items() if value is not None}
+    ranked = sorted(values, key=lambda source: -sign * known.get(source, -sign * math.inf))
+    lines = [f"{_shown(values[source]):>11}  {source}{needs_people(source)}" for source in ranked]
+    passed = own is not None and bool(known) and all(sign * own > sign * value for value in known.values())
+    return Check(asked, "\n".join([_shown(own), *lines]), passed)
+
+
+def _mean(table: ScoreTable, assistant: str, source: Predictor, metric: str) -> float | None:
+    estimate = table.estimates().get((assistant, source, metric))
+    return None if estimate is None or isinstance(estimate.mean, Undefined) else estimate.mean
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3g}"
+
+
+def truth_lines(stated: Mapping[Predictor, Shares], found: Iterable[Check]) -> list[str]:
+    """What to print: the shares of each source, then the checks."""
+    names = list(next(iter(stated.values())))
+    lines = ["First prompts against the truth of the sample study", " " * 14 + "".join(f"{name:>16}" for name in names)]
+    lines += [
+        f"  {source.label:<12}" + "".join(f"{100 * shares[name]:>14.1f} %" for name in names)
+        for source, shares in stated.items()
+    ]
+    lines += ["", "Is the simulator good enough? (held-out questions, means over splits)"]
+    return lines + [f"  {'yes' if check.passed else 'NO ':<4} {check.asked}: {check.found}" for check in found]
