@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.support.browser import OpenPage
-from tests.support.finished_results import HOSTILE
+from tests.support.finished_results import HOSTILE, SPLITS
+from tests.support.simulated_logs import write_log
 
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import FINE_TUNED
+from chatbench.metrics.resampling import Resampling
 from chatbench.report.page import PageContent, render
 from chatbench.report.report import Shown, gather, report
+from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.score_files import read_score_table
 
 if TYPE_CHECKING:
@@ -48,19 +51,52 @@ def test_the_main_table_shows_the_stored_scores_and_each_split_on_demand(
     page.wait_for_selector("table.main")
 
     shown = row(page, "tiny, fine-tuned")
-    assert shown[0] == f"{stored['all', FINE_TUNED, 'perplexity'].mean:.2f}"
-    assert shown[2] == f"{stored['all', FINE_TUNED, 'bleu'].mean:.3f}"
-    assert shown[7] == f"{stored['mean of assistants', FINE_TUNED, 'mae'].mean:.3f}"
+    assert shown[2] == f"{stored['all', FINE_TUNED, 'perplexity'].mean:.2f}"
+    assert shown[4] == f"{stored['all', FINE_TUNED, 'bleu'].mean:.3f}"
+    assert page.locator(".scored").inner_text() == "8 pairs of question and assistant scored per split"
+    assert shown[1] == f"{stored['mean of assistants', FINE_TUNED, 'mae'].mean:.3f}"
 
     page.get_by_label("Correlation and error of").select_option("gpt-4o")
     page.get_by_label("Each split").check()
-    assert row(page, "tiny, fine-tuned")[7] == f"{stored['gpt-4o', FINE_TUNED, 'mae'].mean:.3f}"
+    assert row(page, "tiny, fine-tuned")[1] == f"{stored['gpt-4o', FINE_TUNED, 'mae'].mean:.3f}"
+    assert page.locator(".scored").inner_text() == "4 questions scored per split"
     by_split = table.values()["gpt-4o", FINE_TUNED, "mae"]
-    assert row(page, "split 1")[7] == f"{by_split['split_1']:.3f}"
+    assert row(page, "split 1")[1] == f"{by_split['split_1']:.3f}"
 
     page.reload()  # what was chosen is in the address
     page.wait_for_selector("table.main")
-    assert row(page, "tiny, fine-tuned")[7] == f"{stored['gpt-4o', FINE_TUNED, 'mae'].mean:.3f}"
+    assert row(page, "tiny, fine-tuned")[1] == f"{stored['gpt-4o', FINE_TUNED, 'mae'].mean:.3f}"
+
+
+def test_on_a_phone_correlation_and_error_are_seen_without_scrolling_the_table(
+    two_runs: Path, open_page: OpenPage
+) -> None:
+    page = open_page(at(two_runs, "#/overview"), width=390)
+    page.wait_for_selector("table.main")
+    heads = page.locator("table.main thead th")
+
+    assert heads.all_inner_texts()[:2] == ["Correlation ↑", "Error (MAE) ↓"]
+    edges = [cell.bounding_box() for cell in page.locator("table.main tr.ours td:nth-child(3)").all()]
+    assert edges
+    assert all(box is not None and box["x"] + box["width"] <= 390 - 16 for box in edges)
+
+
+def test_a_prompted_simulator_is_called_what_it_is_in_every_view(
+    finished: Workspace, tmp_path: Path, open_page: OpenPage
+) -> None:
+    place = Workspace(finished.data, tmp_path / "results")
+    prompted = {"kind": "openai", "name": "gpt-4o-mini", "base_url": "http://127.0.0.1:1/v1", "temperature": 1.0}
+    for split in SPLITS:
+        write_log(place, split, model="alone", prompted=prompted)
+    eval_chatbench("alone", workspace=place, resampling=Resampling(replicates=0))
+    report(Shown(place), tmp_path / "page.html")
+    page = open_page(tmp_path / "page.html")
+
+    for view in ("overview", "figures"):
+        page.goto(at(tmp_path / "page.html", f"#/{view}"))
+        page.get_by_text("simulator gpt-4o-mini (two-step)").first.wait_for()
+        ours = page.locator("main").inner_text().partition("PUBLISHED ON")[0]
+        assert "fine-tuned" not in ours.lower()
 
 
 def test_published_rows_are_marked_as_not_computed_here_and_baselines_as_such(

@@ -7,7 +7,7 @@ alone a value speaks.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from chatbench.metrics.agreement import Treatment, Undefined, Value
@@ -64,11 +64,6 @@ class Predictor:
             parts.append(f"first {chats_text(self.chats)}")
         parts += ["invalid dropped"] * (self.invalid == "dropped") + ["expected answers"] * self.expected
         return ", ".join(parts)
-
-    @property
-    def role(self) -> str:
-        """The label without the name: what the row is looked up by where several runs stand side by side."""
-        return replace(self, name="").label
 
     def __str__(self) -> str:
         return self.label

@@ -21,12 +21,14 @@ from typing import Literal, get_args
 
 from chatbench.core.records import Question, SimulatedConversation, Study, Turn
 from chatbench.data.workspace import Workspace
+from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
 from chatbench.protocol.prompts import ANSWER_PREFIX
 from chatbench.report.page import packed
 from chatbench.report.page_data import question_values
 from chatbench.scoring.eval_ppl import read_perplexity, tokens_origin
 from chatbench.scoring.scored_turns import holds_scored_turns, read_scored_turns, scored_turns_path
-from chatbench.simulation.log import read_conversations
+from chatbench.simulation.log import read_conversations, settings_path
+from chatbench.simulation.split_chats import called, settings_of
 
 Participant = Literal["people", "fine-tuned", "base model"]
 """Who was in the user's place."""
@@ -236,6 +238,8 @@ class RunChats:
     split: str
     source: Participant
     chats: tuple[SimulatedConversation, ...]
+    played_by: str = FINE_TUNED.label
+    """The simulator by its name, where it was not fine-tuned here: model and style."""
 
 
 def report_chats(
@@ -278,7 +282,10 @@ def run_chats(key: str, workspace: Workspace) -> Iterator[RunChats]:
         for source in _PARTICIPANTS[1:]:
             path = workspace.conversations(key, folder.name, base_model=source == "base model")
             if path.exists():
-                yield RunChats(key, folder.name, source, tuple(read_conversations(path)))
+                predictor = BASE_MODEL if source == "base model" else FINE_TUNED
+                if settings_path(path).exists():
+                    predictor = called(predictor, settings_of(path)[0], folder.name)
+                yield RunChats(key, folder.name, source, tuple(read_conversations(path)), predictor.label)
 
 
 def held_out_splits(workspace: Workspace) -> dict[str, list[str]]:

@@ -48,12 +48,11 @@ ChatsByPredictor = Mapping[str, Sequence[SimulatedConversation]]
 def run_scores(table: ScoreTable, path: Path) -> Plain:
     """The rows of a scores file, and its signature and notes in words; nothing else of it, for a page is mailed."""
     content = cast(dict[str, Any], read_json(path))
-    shown_in_strata = [predictor.label for predictor in (PEOPLE, *SIMULATORS)]
-    strata = {}
-    for name, rows in {"": content["figures"], **content["parts"]}.items():
-        found = [{**row, "source": Predictor.parse(row["source"]).role} for row in rows]
-        shown = [row for row in found if row["metric"] in STRATUM_METRICS and row["source"] in shown_in_strata]
-        strata[name] = shown if name else found
+    shown = {predictor.label for predictor in (PEOPLE, table.simulator, BASE_MODEL)}
+    strata = {
+        name: [row for row in rows if row["metric"] in STRATUM_METRICS and row["source"] in shown]
+        for name, rows in content["parts"].items()
+    }
     return {
         "signature": table.signature_id,
         "line": signature_line(table.signature),
@@ -61,8 +60,7 @@ def run_scores(table: ScoreTable, path: Path) -> Plain:
         "notes": [note for note in footnotes(table) if not note.startswith("signature ")],
         "splits": content["splits"],
         "chats": table.signature.get("conversations"),
-        "played_by": table.simulator.label,
-        "rows": strata.pop(""),
+        "rows": content["figures"],
         "strata": strata,
     }
 
@@ -147,7 +145,7 @@ def _columns(
     known = {pair: found for pair, found in pairs.items() if pair[0] in place}
     ends = [wilson_interval(found.accuracy, found.count) if found.count else (0.0, 1.0) for found in known.values()]
     return {
-        "predictor": predictor.role,
+        "predictor": predictor.label,
         "run": run,
         "condition": condition,
         "question": [place[question_id] for question_id, _ in known],
@@ -209,7 +207,7 @@ def calibration_values(scores: QuestionScores) -> Plain:
                 points = bins.setdefault(predictor, {}).setdefault(int(calibration_bin(predicted)), [])
                 points.append((pair[0], predicted, people[pair].accuracy))
     return {
-        predictor.role: [_calibration_bin(number, points) for number, points in sorted(found.items())]
+        predictor.label: [_calibration_bin(number, points) for number, points in sorted(found.items())]
         for predictor, found in bins.items()
     }
 

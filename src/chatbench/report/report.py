@@ -22,6 +22,7 @@ from chatbench.core.records import Conversation, SimulatedConversation, Study
 from chatbench.data.prepared import Manifest
 from chatbench.data.workspace import RESULT_FOLDERS, Workspace
 from chatbench.metrics.baselines import published
+from chatbench.metrics.names import FINE_TUNED
 from chatbench.metrics.resampling import Resampling
 from chatbench.report.page import PageContent, render, render_folder
 from chatbench.report.page_chats import RunChats, held_out_splits, report_chats, run_chats
@@ -283,10 +284,11 @@ def _held_out(manifest: Manifest | None, workspace: Workspace, runs: Sequence[Ru
 def _run_values(run: Run, people: Sequence[Conversation], workspace: Workspace) -> Plain:
     simulated: dict[str, list[SimulatedConversation]] = {}  # of all splits together, by simulator
     for each in run.chats:
-        simulated.setdefault(each.source, []).extend(each.chats)
+        simulated.setdefault(each.played_by, []).extend(each.chats)
     return {
         "key": run.key,
         "name": run.name,
+        "simulator": next((each.played_by for each in run.chats if each.source == FINE_TUNED.kind), FINE_TUNED.label),
         "scores": None if run.table is None else run_scores(run.table, workspace.scores(run.key)),
         "calibration": {} if run.scores is None else calibration_values(run.scores),
         "perplexity": [] if run.table is not None else perplexities(run.key, workspace),

@@ -6,7 +6,7 @@ function stratumLabel(run, stratum) {
 }
 
 function subsetAccuracyFigure(run) {
-  const predictors = ["people", "fine-tuned", "base model"];
+  const predictors = ["people", run.simulator, "base model"];
   const names = assistants();
   const records = run.scores.figures.filter((f) => f.metric === "accuracy" && predictors.includes(f.predictor) && names.includes(f.assistant) && isNumber(f.mean))
     .map((f) => ({stratum: stratumLabel(run, f.stratum), assistant: f.assistant, predictor: f.predictor, accuracy: f.mean, low: f.low, high: f.high, error: f.error}));
@@ -33,7 +33,7 @@ function drawStrata(records, predictors, width, value, axis) {
   const facet = beside ? {fx: "assistant"} : {fy: "assistant"};
   const reading = (r) => shownPlain(`${r.stratum}, ${r.assistant}\n${r.predictor}: ${percent(r[value], 1)}`);
   return plot(width, {
-    height: (beside ? 1 : names.length) * (strata.length * 30 + 20) + 70,
+    height: (beside ? 1 : names.length) * (strata.length * 30 + (beside ? 20 : 44)) + 70,
     marginLeft: Math.min(140, 24 + 7 * Math.max(...strata.map((stratum) => Math.min(stratum.length, 16)))),
     marginRight: 24,
     marginBottom: 36,
@@ -53,14 +53,14 @@ function drawStrata(records, predictors, width, value, axis) {
 function agreementByPartFigure(run) {
   const metrics = ["pearson", "mae"];
   const whose = assistantsOf(run)[0];
-  const all = run.scores.figures.filter((f) => f.assistant === whose && f.predictor === "fine-tuned" && metrics.includes(f.metric) && isNumber(f.mean));
+  const all = run.scores.figures.filter((f) => f.assistant === whose && f.predictor === run.simulator && metrics.includes(f.metric) && isNumber(f.mean));
   if (!all.some((f) => f.stratum)) return null;
   return changeable({metric: "pearson"}, (now, set) => {
     const records = all.filter((f) => f.metric === now.metric).map((f) => ({stratum: stratumLabel(run, f.stratum), metric: METRICS[f.metric].label,
       value: f.mean, low: f.low, high: f.high, ceiling: f.ceiling, assistant: whose}));
     return figureCard({
       title: "Agreement by condition and subset",
-      says: `The fine-tuned simulator, ${assistantLabel(whose)}; with 95 % interval. The upright tick is the human ceiling.`,
+      says: `${run.name}, ${words(run.simulator)}, ${assistantLabel(whose)}; with 95 % interval. The upright tick is the human ceiling.`,
       file: `${run.key}-${now.metric}-by-stratum`,
       controls: el("div", {class: "controls"}, control("metric", selectOf("Metric", metrics, now.metric, set("metric"), (metric) => METRICS[metric].label))),
       records,
@@ -88,7 +88,7 @@ function drawIntervals(records, width, label) {
 }
 
 function calibrationFigure(run) {
-  const wanted = ["fine-tuned", "base model", "regression on user alone and AI alone", ...predictorsLike("AI alone, ").slice(0, 1)];
+  const wanted = [run.simulator, "base model", "regression on user alone and AI alone", ...predictorsLike("AI alone, ").slice(0, 1)];
   const predictors = wanted.filter((predictor) => run.calibration[predictor]);
   const records = predictors.flatMap((predictor) => run.calibration[predictor].map((bin) => ({predictor, ...bin})));
   if (!records.length) return null;
@@ -124,7 +124,7 @@ function splitsFigure(run) {
   const whose = assistantsOf(run)[0];
   const shown = (metric) => run.scores.figures.filter((f) => !f.stratum && f.metric === metric && isNumber(f.mean)
     && f.assistant === (TEXT_COLUMNS.includes(metric) ? ALL : whose)
-    && (["fine-tuned", "base model", "people"].includes(f.predictor) || (f.kind === "ceiling" && !isVariant(run, f.predictor))));
+    && ([run.simulator, "base model", "people"].includes(f.predictor) || (f.kind === "ceiling" && !isVariant(run, f.predictor))));
   const metrics = SPLIT_METRICS.filter((metric) => shown(metric).length);
   if (!metrics.length) return null;
   return changeable({metric: metrics[0]}, (now, set) => {

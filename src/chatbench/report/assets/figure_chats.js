@@ -1,7 +1,7 @@
 // Figures of the chats: how long, how they ended, and where the simulator's probability sat.
 
 function distributionPredictors(run) {
-  return ["people", "fine-tuned", "base model"].filter((predictor) => run.distributions.turns[predictor]);
+  return ["people", run.simulator, "base model"].filter((predictor) => run.distributions.turns[predictor]);
 }
 
 // Bars per bin, one colour per predictor; `label(bin)` names a bin.

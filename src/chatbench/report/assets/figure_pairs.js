@@ -6,7 +6,7 @@ const SHARE_AXIS = {domain: [0, 1], ticks: QUARTERS, tickFormat: (v) => percent(
 const EVERY = "all";
 
 function accuracyFigure(run, parameters) {
-  const predictors = ["fine-tuned", "base model"].filter((predictor) => accuraciesOf(predictor, run.key).size);
+  const predictors = [run.simulator, "base model"].filter((predictor) => accuraciesOf(predictor, run.key).size);
   if (!predictors.length) return null;
   const state = {predictor: predictors[0], subset: chosen(parameters, "subset", [EVERY, ...subsets()])};
   return changeable(state, (now, set) => {
@@ -109,7 +109,7 @@ function rowName(r, letters) {
 const FURTHEST = 12;
 
 function furthestFigure(run) {
-  const all = pairRecords(pairsOf(accuraciesOf("fine-tuned", run.key), accuraciesOf("people")), EVERY, "simulated", "people");
+  const all = pairRecords(pairsOf(accuraciesOf(run.simulator, run.key), accuraciesOf("people")), EVERY, "simulated", "people");
   const records = all.map((r) => ({...r, apart: r.simulated - r.people, row: `${r.question_id}|${r.assistant}`}))
     .sort((a, b) => Math.abs(b.apart) - Math.abs(a.apart)).slice(0, FURTHEST);
   if (!records.length) return null;
@@ -120,7 +120,7 @@ function furthestFigure(run) {
     file: `${run.key}-furthest`,
     records,
     columns: [...pairColumns("simulated", "people"), {key: "apart"}],
-    legend: ["people", "fine-tuned"].map((predictor) => ({label: predictor, colour: predictorColour(predictor), symbol: PREDICTOR_LOOKS[predictor].symbol})),
+    legend: ["people", run.simulator].map((predictor) => ({label: predictor, colour: predictorColour(predictor), symbol: PREDICTOR_LOOKS[predictor].symbol})),
     draw: (width) => {
       const svg = plot(width, {
         height: records.length * 38 + 50, marginLeft: 14, marginRight: 22, marginBottom: 34, marginTop: 12,
@@ -130,7 +130,7 @@ function furthestFigure(run) {
           Plot.text(records, {x: 0, y: "row", text: (r) => rowName(r, Math.floor(width / 6.6)), textAnchor: "start", dy: -9, fontSize: 11, fill: "var(--muted)"}),
           Plot.ruleY(records, {y: "row", x1: "people", x2: "simulated", stroke: "var(--line)", strokeWidth: 3, dy: 6}),
           Plot.dot(records, {y: "row", x: "people", symbol: "square", fill: predictorColour("people"), r: 4.5, dy: 6}),
-          Plot.dot(records, {y: "row", x: "simulated", fill: predictorColour("fine-tuned"), r: 5, dy: 6}),
+          Plot.dot(records, {y: "row", x: "simulated", fill: predictorColour(run.simulator), r: 5, dy: 6}),
           Plot.tip(records, Plot.pointerY({x: "simulated", y: "row", title: (r) => shownPlain(`${label(r.row)}\n${r.assistant}\npeople: ${percent(r.people)} of ${r.people_count}\nsimulated: ${percent(r.simulated)} of ${r.simulated_count}`), ...tip()})),
         ],
       });

@@ -19,7 +19,7 @@ function missingCard() {
 }
 
 function overviewHead() {
-  const names = FIRST.runs.map((run) => run.name).join(" and ");
+  const names = FIRST.runs.map((run) => run.name).join(", ").replace(/, ([^,]*)$/, " and $1");
   const scored = FIRST.runs.find((run) => run.scores);
   const splits = scored?.scores.splits.length;
   const says = scored
@@ -74,12 +74,14 @@ function mainTable(runs, parameters) {
   const choices = assistantsOf(runs[0]);
   const state = {assistant: chosen(parameters, "assistant", choices), splits: parameters.has("splits"), every: parameters.has("every")};
   const place = el("div", {});
+  const fill = () => place.replaceChildren(el("p", {class: "note scored"}, scoredText(runs, state.assistant)),
+    scrolling(mainTableElement(runs, state), "The main table"));
   const show = () => {
-    place.replaceChildren(scrolling(mainTableElement(runs, state), "The main table"));
+    fill();
     rememberParameters({assistant: state.assistant === choices[0] ? "" : state.assistant, splits: state.splits ? "1" : "", every: state.every ? "1" : ""});
   };
   const set = (name) => (value) => { state[name] = value; show(); };
-  place.append(scrolling(mainTableElement(runs, state), "The main table"));
+  fill();
   return el("section", {class: "card"}, el("h2", {}, "Scores"),
     el("p", {class: "note"}, "Means over splits; below each, its 95 % interval where there is one, else ± the standard error over splits. ",
       "Perplexity and overlap are of people’s turns with all assistants; correlation and error are of accuracy per question."),
@@ -92,7 +94,7 @@ function mainTable(runs, parameters) {
 }
 
 function mainTableElement(runs, state) {
-  const columns = [...TEXT_COLUMNS, ...AGREEMENT_COLUMNS];
+  const columns = [...AGREEMENT_COLUMNS, ...TEXT_COLUMNS];
   const head = el("tr", {}, el("td", {}), columns.map((metric) => el("th", {scope: "col", title: METRICS[metric].label}, METRICS[metric].short ?? METRICS[metric].label,
     el("span", {class: "arrow", title: `${METRICS[metric].better} is better`}, METRICS[metric].better === "lower" ? " ↓" : " ↑"))));
   const body = KINDS.flatMap(([kind, title]) => {
@@ -100,6 +102,15 @@ function mainTableElement(runs, state) {
     return rows.length ? [groupRow(title, columns.length + 1), ...rows.flatMap((row) => rowElements(row, state, runs))] : [];
   });
   return el("table", {class: "scores main"}, el("thead", {}, head), el("tbody", {}, body, publishedRows(columns.length + 1)));
+}
+
+// How many questions the simulators are scored on; of several assistants together, pairs are counted.
+function scoredText(runs, assistant) {
+  const together = assistant === MEAN || assistant === ALL;
+  const counts = runs.map((run) => figureOf(run, together ? ALL : assistant, run.simulator, "questions")?.mean).filter(isNumber);
+  if (!counts.length) return "No question could be scored.";
+  const ends = [...new Set([Math.min(...counts), Math.max(...counts)].map((each) => number(each, Number.isInteger(each) ? 0 : 1)))];
+  return `${ends.join(" to ")} ${together && assistants().length > 1 ? "pairs of question and assistant" : "questions"} scored per split`;
 }
 
 function groupRow(title, span) {
@@ -115,9 +126,9 @@ function tableRows(runs, kind, state) {
       run,
       predictor,
       label: kind === "simulator" && runs.length > 1 ? `${run.name}, ${words(predictor)}` : words(predictor),
-      ours: predictor === "fine-tuned",
-      cells: [...TEXT_COLUMNS.map((metric) => figureOf(run, ALL, predictor, metric)),
-        ...AGREEMENT_COLUMNS.map((metric) => figureOf(run, state.assistant, predictor, metric))],
+      ours: predictor === run.simulator,
+      cells: [...AGREEMENT_COLUMNS.map((metric) => figureOf(run, state.assistant, predictor, metric)),
+        ...TEXT_COLUMNS.map((metric) => figureOf(run, ALL, predictor, metric))],
     }));
   });
 }
@@ -148,7 +159,7 @@ function publishedRows(span) {
   const pair = (row, at) => assistants.map((name) => number(row.scores[name][at], 2)).join(" / ");
   return [groupRow(`Published on ChatBench, not computed here (${assistants.join(" / ")})`, span),
     ...rows.map((row) => el("tr", {class: "published"}, el("th", {scope: "row"}, row.method),
-      TEXT_COLUMNS.map(() => el("td", {class: "missing"}, "–")), el("td", {}, pair(row, 0)), el("td", {}, pair(row, 1))))];
+      el("td", {}, pair(row, 0)), el("td", {}, pair(row, 1)), TEXT_COLUMNS.map(() => el("td", {class: "missing"}, "–"))))];
 }
 
 function scoresCsv(runs) {
@@ -166,7 +177,7 @@ const BOUNDED = ["pearson", "spearman", "mae", "rmse", "bleu", "rouge1", "rouge2
 function boundsFigure(run) {
   const records = BOUNDED.flatMap((metric) => {
     const assistant = TEXT_COLUMNS.includes(metric) ? ALL : assistantsOf(run)[0];
-    const figure = figureOf(run, assistant, "fine-tuned", metric);
+    const figure = figureOf(run, assistant, run.simulator, metric);
     const score = figure ? normalised(figure.mean, figure) : null;
     if (score === null) return [];
     const ends = isNumber(figure.low) ? [normalised(figure.low, figure), normalised(figure.high, figure)].sort((a, b) => a - b) : [null, null];
@@ -176,7 +187,7 @@ function boundsFigure(run) {
   if (!records.length) return null;
   return figureCard({
     title: FIRST.runs.length > 1 ? `${run.name}: normalised scores` : "Normalised scores",
-    says: "Each score of the fine-tuned simulator between its floor (the best baseline, or the base model) and the human ceiling (as well as other people agree with these people). The bar is the 95 % interval; an arrowhead stands for a score beyond the scale. Perplexity has no ceiling, for nobody knows how predictable people are.",
+    says: "Each score of the simulator between its floor (the best baseline, or the base model) and the human ceiling (as well as other people agree with these people). The bar is the 95 % interval; an arrowhead stands for a score, or an end of the interval, beyond the scale. Perplexity has no ceiling, for nobody knows how predictable people are.",
     file: `${run.key}-floor-to-ceiling`,
     wide: true,
     records,
@@ -204,6 +215,9 @@ function drawBounds(records, width) {
       Plot.ruleY(records.filter((r) => r.normalised_low !== null), {y: "metric", x1: (r) => edge(r.normalised_low), x2: (r) => edge(r.normalised_high), stroke: "var(--series-1)", strokeOpacity: 0.4, strokeWidth: 6}),
       Plot.dot(records.filter((r) => edge(r.normalised) === r.normalised), {y: "metric", x: "normalised", r: 6, fill: "var(--series-1)", stroke: "var(--card)", strokeWidth: 1.5}),
       Plot.dot(records.filter((r) => edge(r.normalised) !== r.normalised), {y: "metric", x: (r) => edge(r.normalised), symbol: "triangle", rotate: (r) => (r.normalised < 0 ? -90 : 90), r: 6, fill: "var(--series-1)"}),
+      ...[[-0.5, (r) => r.normalised_low, -90], [1.25, (r) => r.normalised_high, 90]].map(([end, value, rotate]) =>
+        Plot.dot(records.filter((r) => value(r) !== null && (end < 0 ? value(r) < end : value(r) > end)),
+          {y: "metric", x: end, symbol: "triangle", rotate, r: 4.5, fill: "var(--series-1)", fillOpacity: 0.7})),
       Plot.text(records, {y: "metric", x: (r) => edge(r.normalised), text: (r) => metricText(r.score, r.key), dy: -14, fontWeight: 650, fill: "var(--ink)", stroke: "var(--card)", strokeWidth: 4}),
       narrow ? Plot.text(records, {y: "metric", x: -0.56, text: "metric", textAnchor: "start", dy: -29, fill: "var(--muted)"}) : null,
       Plot.text(records, {y: "metric", x: 0, text: (r) => metricText(r.floor, r.key), dy: 14, fill: "var(--muted)", stroke: "var(--card)", strokeWidth: 4, fontSize: 11}),

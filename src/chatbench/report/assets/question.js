@@ -43,7 +43,7 @@ function listedRun() {
 // Each question with the mean accuracies over assistants.
 function questionRows() {
   const run = listedRun();
-  const columns = {people: accuraciesOf("people"), simulated: run ? accuraciesOf("fine-tuned", run.key) : new Map()};
+  const columns = {people: accuraciesOf("people"), simulated: run ? accuraciesOf(run.simulator, run.key) : new Map()};
   const names = assistants();
   const mean = (cells, number) => {
     const known = names.map((name) => cells.get(`${number}|${name}`)).filter(Boolean);
@@ -114,8 +114,8 @@ function accuracyCard(number) {
 }
 
 function accuracyRows() {
-  const simulators = FIRST.runs.flatMap((run) => ["fine-tuned", "base model"].map((predictor) =>
-    [FIRST.runs.length > 1 ? `${run.name}, ${predictor}` : `simulated, ${predictor}`, accuraciesOf(predictor, run.key), predictor === "fine-tuned" ? "ours" : null]));
+  const simulators = FIRST.runs.flatMap((run) => [run.simulator, "base model"].map((predictor) =>
+    [FIRST.runs.length > 1 ? `${run.name}, ${predictor}` : `simulated, ${predictor}`, accuraciesOf(predictor, run.key), predictor === run.simulator ? "ours" : null]));
   return [
     ["people with the AI", accuraciesOf("people"), "ours"],
     ...conditions().map((condition) => [words(condition), accuraciesOf("people", "", condition), "sub"]),

@@ -7,7 +7,7 @@ function known(value) {
 // What sort of row a predictor is.
 function kindOf(predictor) {
   if (predictor === "people") return "people";
-  if (/^(fine-tuned|base model)/.test(predictor)) return "simulator";
+  if (/^(fine-tuned|base model|simulator )/.test(predictor)) return "simulator";
   return predictor.startsWith("ceiling, ") ? "ceiling" : "baseline";
 }
 
@@ -33,7 +33,8 @@ function strataOf(names) {
   return names.map((name) => ({name, label: name.replace(/^(condition|subset) /, "")}));
 }
 
-for (const {scores} of FIRST.runs) {
+for (const {scores, simulator} of FIRST.runs) {
+  PREDICTOR_LOOKS[simulator] ??= PREDICTOR_LOOKS["fine-tuned"];
   if (!scores) continue;
   scores.figures = [["", scores.rows], ...Object.entries(scores.strata)].flatMap(([stratum, rows]) =>
     rows.map((row) => scoreOf(row, stratum, scores.splits)));
