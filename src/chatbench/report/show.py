@@ -19,7 +19,6 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.texts import csv_text, printable
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import QuestionAccuracy, Undefined, Value
-from chatbench.metrics.intervals import Interval
 from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, PEOPLE, TERMINATIONS
 from chatbench.report.grids import EMPTY, Grid, print_grids
 from chatbench.report.page_data import pooled_accuracies
@@ -223,22 +222,16 @@ def as_csv(found: Sequence[ModelResults], *, published: bool = False) -> str:
     shared = found[0].table.signature_id if len(found) == 1 else ""
     rows = []
     for score in main_scores([model.table for model in found], with_published=published):
-        ours = score.kind != "published"
-        estimate, interval, bounds = score.estimate, score.interval, score.bounds
-        ends = (interval.low, interval.high) if isinstance(interval, Interval) else (None, None)
-        limits = (bounds.floor, bounds.ceiling) if bounds else (None, None)
-        why = estimate.mean.reason if isinstance(estimate.mean, Undefined) else ""
-        rows.append(
-            [score.model, score.name, score.kind, score.assistant, score.metric,
-             *map(_known, (estimate.mean, estimate.standard_error, estimate.corrected_error)),
-             estimate.n if ours else "", *map(_known, (*ends, *limits)), why,
-             signatures.get(score.model, shared) if ours else ""]
-        )  # fmt: skip
+        written = _score_json(score)
+        interval, mean = written.pop("interval", None), score.estimate.mean
+        written |= interval if isinstance(interval, dict) else {}
+        written["undefined_because"] = mean.reason if isinstance(mean, Undefined) else ""
+        if score.kind != "published":
+            written |= {"splits": score.estimate.n, "signature_id": signatures.get(score.model, shared)}
+        written["standard_error"] = value_as_json(score.estimate.standard_error)  # not that of the interval
+        fields = [written.get(name, "") for name in CSV_COLUMNS]
+        rows.append(["" if isinstance(field, dict) else field for field in fields])
     return csv_text(CSV_COLUMNS, rows)
-
-
-def _known(value: Value | None) -> float | str:
-    return "" if value is None or isinstance(value, Undefined) else value
 
 
 def _exact(value: Value | None) -> str:
