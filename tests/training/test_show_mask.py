@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from tests.support.prepared_files import as_line, sums
-from tests.support.tiny_models import save_tiny_model, tiny_tokenizer
+from tests.support.tiny_models import save_tiny_model
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.training.show_mask import SCORED_STYLES, show_mask, token_texts, visible
+from chatbench.training.show_mask import SCORED_STYLES, show_mask, visible
 
 
 def write_rows(path: Path, **changes: str) -> Path:
@@ -21,23 +21,13 @@ def write_rows(path: Path, **changes: str) -> Path:
 def test_the_completion_is_coloured_to_its_end_marker_and_the_prompt_is_not(tmp_path: Path) -> None:
     base = save_tiny_model(tmp_path / "m")
 
-    text = show_mask(write_rows(tmp_path / "train.jsonl"), 2, str(base))
+    text = show_mask(write_rows(tmp_path / "train.jsonl", completion="é数 x [END]"), 2, str(base))
 
-    coloured = "".join(text.plain[span.start : span.end] for span in text.spans if span.style in SCORED_STYLES)
-    assert coloured == "are you sure [END]"
-    assert text.plain.startswith(visible(sums(3)[1].prompt) + coloured)
+    coloured = [text.plain[span.start : span.end] for span in text.spans if span.style in SCORED_STYLES]
+    assert "".join(coloured) == "é数 x [END]"
+    assert "é" in coloured  # two bytes, and here two tokens
+    assert text.plain.startswith(visible(sums(3)[1].prompt) + "é数 x [END]")
     assert "row 2: follow_up turn of c1" in text.plain
-
-
-def test_the_pieces_of_a_text_join_to_it_even_where_a_token_ends_inside_a_character() -> None:
-    tokenizer = tiny_tokenizer()
-    ids = tokenizer.encode("é数 x")
-
-    pieces = token_texts(tokenizer, ids)
-
-    assert "".join(pieces) == "é数 x"
-    assert len(pieces) == len(ids)
-    assert "" in pieces  # é is two bytes, and here two tokens
 
 
 def test_control_characters_are_drawn_and_never_sent(tmp_path: Path) -> None:

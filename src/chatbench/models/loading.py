@@ -41,7 +41,7 @@ from chatbench.models.precision import (
     quantisation_config,
     quantised_bits,
     refuse_unless_possible,
-)
+)  # fmt: skip
 from chatbench.models.random_models import random_model
 from chatbench.models.run_record import read_record
 

@@ -39,7 +39,7 @@ from chatbench.models.prefix_tree import (
     attends_to_trees,
     prefix_trees,
     why_not_trees,
-)
+)  # fmt: skip
 from chatbench.protocol.plain_text import EncodedExample
 
 IGNORED = -100

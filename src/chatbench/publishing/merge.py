@@ -30,7 +30,7 @@ from chatbench.models.run_record import (
     run_lock,
     unfinished,
     write_record,
-)
+)  # fmt: skip
 from chatbench.publishing.model_card import CARD, model_card
 
 

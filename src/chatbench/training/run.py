@@ -39,7 +39,7 @@ from chatbench.models.loading import (
     known_weights,
     load_base,
     tokenizer_hash,
-)
+)  # fmt: skip
 from chatbench.models.loss import score_encoded
 from chatbench.models.precision import Format, quantised_bits, resolve_precision
 from chatbench.models.prefix_tree import attends_to_trees, refuse_unsuited
@@ -56,7 +56,7 @@ from chatbench.training.distributed import (
     on_main,
     process_rank,
     refuse_launch,
-)
+)  # fmt: skip
 from chatbench.training.dry_run import (
     memory_warning,
     model_shape,
@@ -74,7 +74,7 @@ from chatbench.training.trainer import (
     Watch,
     refuse_missing_trackers,
     trackers,
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

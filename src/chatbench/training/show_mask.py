@@ -6,7 +6,6 @@ are drawn as symbols: a file cannot steer the terminal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +16,9 @@ from chatbench.data.examples import read_examples
 
 if TYPE_CHECKING:
     from rich.text import Text
-    from transformers import PreTrainedTokenizerBase
 
 SCORED_STYLES = ("black on green", "black on bright_green")
-"""Two shades in turn, so that the borders of tokens can be seen."""
+"""Two shades in turn, so that the borders of tokens can be seen; the tokens of one character share one."""
 
 
 def show_mask(path: Path, row: int, model: str = "tiny", template: Template | None = None) -> Text:
@@ -37,7 +35,7 @@ def show_mask(path: Path, row: int, model: str = "tiny", template: Template | No
         raise ChatbenchError(f"{path}: no row {row}", expected=f"1 to {len(rows)}")
     from rich.text import Text
 
-    from chatbench.models.encoding import encoder
+    from chatbench.models.encoding import TokenPieces, encoder
     from chatbench.models.loading import load_tokenizer
 
     resolved = resolve_settings(model)
@@ -47,7 +45,9 @@ def show_mask(path: Path, row: int, model: str = "tiny", template: Template | No
     (encoded,) = form.encode([example])
     shown = str(tokenizer.decode(encoded.prompt, clean_up_tokenization_spaces=False))
     text = Text(visible(shown), style="dim")
-    for index, piece in enumerate(token_texts(tokenizer, encoded.completion)):
+    whole = str(tokenizer.decode(encoded.completion, clean_up_tokenization_spaces=False))
+    pieces = TokenPieces(tokenizer).scored(encoded.completion, [0.0] * len(encoded.completion), whole).texts
+    for index, piece in enumerate(pieces):
         text.append(visible(piece), style=SCORED_STYLES[index % 2])
     text.append(
         f"\n\n{path}, row {row}: {example.kind} turn of {visible(example.conversation_id)}; {form.name}; "
@@ -56,20 +56,6 @@ def show_mask(path: Path, row: int, model: str = "tiny", template: Template | No
     for note in form.notes:
         text.append(f"\n{note}")
     return text
-
-
-def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
-    """The piece of text that each token adds; a token that ends inside a character adds "", the next one all of it.
-
-    The pieces joined are the decoded text.
-    """
-    pieces, shown = [], ""
-    for end in range(1, len(ids) + 1):
-        text = str(tokenizer.decode(list(ids[:end]), clean_up_tokenization_spaces=False))
-        whole = text if end == len(ids) else text.rstrip("\ufffd")
-        pieces.append(whole[len(shown) :])
-        shown = whole
-    return pieces
 
 
 def visible(text: str) -> str:
