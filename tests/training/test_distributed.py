@@ -39,7 +39,7 @@ ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--num_process
 
 def environment() -> dict[str, str]:
     hidden = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-    return {**os.environ, **hidden, "PYTHONPATH": str(TESTS.parent)}
+    return {**os.environ, **hidden, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS.parent / 'src'}"}
 
 
 def start(*command: str | Path) -> subprocess.Popen[str]:

@@ -60,6 +60,7 @@ from chatbench.training.run import TrainingOutcome, train, with_adapters
 from chatbench.training.trainer import CompletionTrainer, RecentLosses
 
 TESTS = Path(__file__).parents[1]
+SOURCES = f"{TESTS.parent}{os.pathsep}{TESTS.parent / 'src'}"
 SELDOM: dict[str, object] = {"logging_steps": 10}
 """Lines come with checkpoints only, so that a run that stops between two has a loss that is not logged yet."""
 
@@ -124,7 +125,7 @@ def at_step(patch: pytest.MonkeyPatch, step: int, disturb: Callable[[CompletionT
 def test_runs_killed_at_any_moment_again_and_again_end_as_undisturbed_ones(base: Path, tmp_path: Path) -> None:
     killed = subprocess.run(
         [sys.executable, TESTS / "support" / "killed_runs.py", base, tmp_path / "killed"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(TESTS.parent)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": SOURCES},
         capture_output=True,
         text=True,
         check=False,

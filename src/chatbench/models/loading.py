@@ -223,6 +223,7 @@ def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTok
         )
     path = str(folder or source)
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, use_fast=True, revision=revision)
+    tokenizer("a", add_special_tokens=False)  # some of what can be wrong with it shows only now
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     tokenizer.split_special_tokens = True
