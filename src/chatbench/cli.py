@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from chatbench import __version__
-from chatbench.commands import pages, pipeline, scoring, simulation, studies, training
+from chatbench.commands import estimation, pages, pipeline, scoring, simulation, studies, training
 from chatbench.core.errors import ChatbenchError, StoppedError
 from chatbench.core.files import file_error, read_text, write_json
 from chatbench.core.texts import printable
@@ -29,6 +29,7 @@ GROUPS = {
     "Train": training.commands,
     "Simulate": simulation.commands,
     "Score": scoring.commands,
+    "Estimate": estimation.commands,
     "Look": pages.commands,
     "Everything": pipeline.commands,
 }

@@ -6,6 +6,7 @@
     results/ppl/MODEL/split_i.json, split_i.tokens.jsonl, summary.json
     results/simulations/MODEL/split_i/conversations[_base].jsonl
     results/scores/MODEL.json, .csv, .md
+    results/estimates/MODEL.json
     results/realism/MODEL/
     results/ai_alone/
 
@@ -128,6 +129,10 @@ class Workspace:
     def scores(self, model: str, ending: str = ".json") -> Path:
         """File of a model's scores."""
         return self.results / "scores" / f"{model_key(model)}{ending}"
+
+    def estimate(self, model: str) -> Path:
+        """File of a model's estimates for new assistants."""
+        return self.results / "estimates" / f"{model_key(model)}.json"
 
     def realism(self, model: str) -> Path:
         return self.results / "realism" / model_key(model)

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,8 +32,6 @@ from chatbench.core.records import Answer, Study
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.estimates import NORMAL_95
 from chatbench.metrics.uncertainty import variance_components
-
-MOST_PEOPLE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +146,61 @@ class Design:
     def _fewest(self, chance: float) -> int:
         one = self.variance(1, difference=True) / 2
         return max(2, math.ceil(one / chance - 1e-9))
+
+
+def read_components(text: str | None, study: Study | None) -> Components:
+    """Of `Q,P,E` as on the command line, else of the study.
+
+    Raises:
+        ChatbenchError: not three numbers, or the study does not tell them.
+    """
+    if text is not None:
+        numbers = [part.strip() for part in text.split(",")]
+        try:
+            question, person, rest = map(float, numbers)
+        except ValueError:
+            raise ChatbenchError(f"--components {text}", expected="three variances, such as 0.04,0.01,0.17") from None
+        return Components(question, person, rest)
+    found = components_of(study) if study else Undefined("no study")
+    if isinstance(found, Undefined):
+        raise ChatbenchError(
+            f"variances of the study's answers are {found}", fix="state them: --components 0.04,0.01,0.17"
+        )
+    return found
+
+
+def read_numbers(texts: Sequence[str]) -> list[int]:
+    """Whole numbers of the command line.
+
+    Raises:
+        ChatbenchError: one is none.
+    """
+    if not texts or not all(text.isdigit() for text in texts):
+        raise ChatbenchError(f"--answers-per-person {','.join(texts)}", expected="whole numbers, such as 1,5,10")
+    return [int(text) for text in texts]
+
+
+def plan_rows(
+    designs: Sequence[Design], *, half_width: float, difference: float, power: float, price: float | None = None
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Header and rows of the plan: people per number of answers, without and with the simulator, and costs."""
+    header = ["answers a person"]
+    rows = [[str(design.answers_per_person)] for design in designs]
+    for with_simulator in (False, True):
+        if with_simulator and not any(design.correlation for design in designs):
+            continue
+        who = "with simulator" if with_simulator else "alone"
+        header += [f"interval, {who}", f"difference, {who}"]
+        for row, design in zip(rows, designs, strict=True):
+            one = design if with_simulator else replace(design, correlation=0.0)
+            wide = one.people_for_half_width(half_width)
+            for people, assistants in ((wide, 1), (one.people_for_power(difference, power), 2)):
+                if isinstance(people, Undefined):
+                    row.append("too few questions")
+                    continue
+                cost = price and f" (${assistants * people * one.answers_per_person * price:,.0f})"
+                row.append(f"{people:,}{cost or ''}")
+    return tuple(header), tuple(map(tuple, rows))
 
 
 @dataclass(frozen=True, slots=True)

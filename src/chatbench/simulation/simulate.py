@@ -113,6 +113,7 @@ def simulate(
     spending: Spending | None = None,
     overwrite: bool = False,
     console: Console | None = None,
+    task: Task | None = None,
 ) -> SimulateResult:
     """Simulates what is missing of the plan; see the module.
 
@@ -122,6 +123,7 @@ def simulate(
         options: how endpoints are asked.
         spending: prices and the budget, shared by the runs on several splits.
         overwrite: drops what was recorded with other settings.
+        task: questions and log, in place of the split's held-out questions and its log.
 
     Raises:
         ChatbenchError: nothing is prepared or trained, a participant cannot be used, another process writes the log, or
@@ -129,7 +131,7 @@ def simulate(
         StoppedError: SIGTERM came, and what was under way with an endpoint was brought to its end.
     """
     settings, spending = settings or ChatSettings(), spending or Spending(Prices())
-    task = task_of(model, assistants, workspace=workspace, split=split, base_model=base_model)
+    task = task or task_of(model, assistants, workspace=workspace, split=split, base_model=base_model)
     user = open_simulator(
         simulator, model=model, workspace=workspace, split=split, base_model=base_model,
         temperature=settings.simulator_temperature, max_tokens=settings.max_tokens,

@@ -1,0 +1,101 @@
+"""Estimate: a new assistant's accuracy with people, and how large a study has to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chatbench.commands.options import Conversations, Data, MaxTokens, MaxUserTurns, Model, Results, Seed, names, show
+
+commands = typer.Typer()
+
+
+@commands.command()
+def estimate(
+    model: Model,
+    assistant: Annotated[str, typer.Option(metavar="NEW=SPEC", help="The new assistant, as in simulate.")],
+    people: Annotated[
+        Path | None, typer.Option(help="Real chats with it, in your own format, to rectify the simulation.")
+    ] = None,
+    questions: Annotated[
+        Path | None, typer.Option(help="Other questions than the study's: JSON Lines, one question a line.")
+    ] = None,
+    conversations: Conversations = 10,
+    max_user_turns: MaxUserTurns = 10,
+    max_tokens: MaxTokens = 1000,
+    concurrency: Annotated[int, typer.Option(help="Requests that an endpoint gets at once.")] = 32,
+    seed: Seed = 0,
+    data: Data = Path("data"),
+    results: Results = Path("results"),
+) -> None:
+    """Estimate people's accuracy with a new assistant.
+
+    The fine-tuned simulators chat with it (resumes); splits by assistant say how far they are to be trusted. Settings
+    of the chats as in the simulate runs of the held-out assistants.
+
+    Example: chatbench estimate tiny --assistant new=scripted:0.5 --people new_chats.jsonl
+    """
+    from chatbench.data.workspace import Workspace
+    from chatbench.endpoints.address import EndpointOptions
+    from chatbench.estimation.estimate import estimate as step
+    from chatbench.report.estimate_table import estimate_grids, estimate_notes
+    from chatbench.report.grids import print_grids
+    from chatbench.scoring.score_files import plain
+    from chatbench.simulation.simulate import ChatSettings
+
+    settings = ChatSettings(conversations, seed, max_user_turns, max_tokens=max_tokens)
+    made = step(
+        model, assistant=assistant, workspace=Workspace(data, results), questions=questions, people=people,
+        settings=settings, options=EndpointOptions(concurrency=concurrency), say=show,
+    )  # fmt: skip
+    entry = plain(made)
+    assert isinstance(entry, dict)
+    print_grids(estimate_grids(entry), estimate_notes(entry))
+
+
+@commands.command("plan-study")
+def plan_study(
+    study: Annotated[Path | None, typer.Option(help="A study whose answers vary as the new ones will.")] = None,
+    components: Annotated[
+        str | None, typer.Option(metavar="Q,P,E", help="Instead: variances by question, by person, and of the rest.")
+    ] = None,
+    half_width: Annotated[float, typer.Option(help="Wanted for one assistant, as a share.")] = 0.05,
+    difference: Annotated[float, typer.Option(help="Between two assistants that is to be found, as a share.")] = 0.1,
+    power: Annotated[float, typer.Option(help="Chance to find it.")] = 0.8,
+    questions: Annotated[int, typer.Option(help="Questions in the set.")] = 120,
+    answers_per_person: Annotated[str, typer.Option(metavar="N,N...", help="Answers a person gives.")] = "1,5,10",
+    correlation: Annotated[float, typer.Option(help="PPI correlation of a simulator, as estimate prints it.")] = 0.0,
+    people: Annotated[int | None, typer.Option(help="Divide so many people between training and correction.")] = None,
+    trained_on: Annotated[int, typer.Option(help="People on whom the measured simulator was trained.")] = 0,
+    price: Annotated[float | None, typer.Option(help="Of one real chat, in dollars.")] = None,
+) -> None:
+    """Plan a study: people, answers, costs.
+
+    For an interval of one assistant, and to tell two apart; without a simulator and with one.
+
+    Example: chatbench plan-study --study studies/sample --half-width 0.05 --correlation 0.3 --price 0.50
+    """
+    from chatbench.core.errors import ChatbenchError
+    from chatbench.data.open_study import open_study
+    from chatbench.estimation.study_plan import Design, divide, plan_rows, read_components, read_numbers
+    from chatbench.report.estimate_table import division_line
+    from chatbench.report.grids import Grid, print_grids
+
+    if (study is None) == (components is None):
+        raise ChatbenchError("plan-study needs one of --study and --components", fix="add --components 0.04,0.01,0.17")
+    found = read_components(components, open_study(study) if study else None)
+    designs = [Design(found, questions, each, correlation) for each in read_numbers(names(answers_per_person))]
+    header, rows = plan_rows(designs, half_width=half_width, difference=difference, power=power, price=price)
+    title = f"People for ±{100 * half_width:g} points, and per assistant to find {100 * difference:g} points"
+    notes = [
+        f"variances of single answers: questions {found.question:.4f}, people {found.person:.4f}, rest {found.rest:.4f}",
+        f"{questions} questions, each person answers random ones; power {power:g}; PPI correlation {correlation:g}",
+    ]
+    if people is not None:
+        notes += [
+            f"{one.answers_per_person} answers a person: {division_line(*divide(one, people, trained_on))}"
+            for one in designs
+        ]
+    print_grids([Grid(title, header, rows)], notes)

@@ -1,0 +1,466 @@
+"""`chatbench estimate`: what people would achieve with a new assistant, from simulated chats and maybe some real ones.
+
+The simulators of all splits chat with the new assistant; the answers are pooled by question. What their error on an
+assistant is that they have not met is learnt from splits by assistant: each held-out assistant's chats of people beside
+those that its simulator had with it (`chatbench simulate`). Real chats with the new assistant rectify the simulation.
+Everything goes into one JSON file per model, an entry per new assistant; the same command again simulates only what is
+missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_json, read_jsonl, write_json
+from chatbench.core.records import Answer, Question, Study
+from chatbench.data.open_study import open_study
+from chatbench.data.splits import question_set_sha256
+from chatbench.data.tables import DUPLICATE_ANSWER
+from chatbench.data.workspace import Workspace
+from chatbench.estimation.new_assistant import (
+    HeldOut,
+    Predicted,
+    predict,
+    predict_difference,
+    variance_of_chats,
+    variance_of_people,
+)
+from chatbench.estimation.prediction_powered import MeanEstimate, RealAnswers, Rectified, rectified
+from chatbench.estimation.study_plan import Components, Design, components_of
+from chatbench.metrics.agreement import Outcomes, Undefined, Value, mean_value, pearson
+from chatbench.metrics.names import FINE_TUNED
+from chatbench.metrics.pairs import Simulation, human_outcomes, predictions, scored_pairs
+from chatbench.scoring.score_files import plain
+from chatbench.simulation.budget import Prices, Spending
+from chatbench.simulation.log import has_chats, read_conversations, settings_path
+from chatbench.simulation.simulate import ChatSettings, Task, simulate, task_of
+from chatbench.simulation.split_chats import read_chats
+
+if TYPE_CHECKING:
+    from chatbench.endpoints.address import EndpointOptions
+
+Say = Callable[[str], None]
+EVERY_SUBSET = "all"
+CURVE = (25, 50, 100, 200, 400, 800, 1600)
+"""Numbers of people for which half-widths are given."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAssistant:
+    """A held-out assistant: accuracy of people and of the simulator that had not met it, and the difference."""
+
+    assistant: str
+    split: str
+    human: float
+    simulated: float
+    error: float
+    questions: int
+    answers: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubsetEstimate:
+    """The answer for all questions or a subset; `people` is None where no real chats were given."""
+
+    subset: str
+    questions: int
+    chats: int
+    simulated: Value
+    predicted: Predicted | Undefined
+    people: Rectified | Undefined | None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Accuracy with the new assistant minus that with a known one."""
+
+    assistant: str
+    difference: MeanEstimate | Undefined
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """Half-width of the 95 % interval from so many people, without and with the simulator."""
+
+    people: int
+    alone: float
+    with_simulator: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Everything about one new assistant; `correlation` is the PPI correlation and where it was measured."""
+
+    model: str
+    assistant: str
+    subsets: tuple[SubsetEstimate, ...]
+    differences: tuple[Difference, ...]
+    held_out: tuple[KnownAssistant, ...]
+    correlation: Value
+    correlation_from: str
+    components: Components | Undefined
+    answers_per_person: int
+    curve: tuple[CurvePoint, ...]
+    signature: Mapping[str, object]
+    notes: tuple[str, ...]
+
+
+def estimate(
+    model: str,
+    *,
+    assistant: str,
+    workspace: Workspace,
+    questions: Path | None = None,
+    people: Path | None = None,
+    settings: ChatSettings | None = None,
+    options: EndpointOptions | None = None,
+    spending: Spending | None = None,
+    say: Say = print,
+) -> Estimate:
+    """Simulates what is missing, computes the estimate, and writes it to `results/estimates/MODEL.json`.
+
+    Args:
+        assistant: NAME=SPEC as after `chatbench simulate --assistant`; one that the study does not have.
+        questions: a JSON Lines file of questions to estimate for, instead of the study's.
+        people: real chats with the new assistant, in a format that `open_study` reads.
+        settings: of the chats, as in `chatbench simulate`.
+
+    Raises:
+        ChatbenchError: nothing is trained, the assistant is in the study, files that do not fit, or as `simulate`.
+    """
+    splits, study = workspace.trained_splits(model), workspace.study
+    tasks = {split: task_of(model, [assistant], workspace=workspace, split=split) for split in splits}
+    name = _new_name(tasks[splits[0]], study, assistant)
+    asked = dict(study.questions) if questions is None else read_questions(questions)
+    answers = [] if people is None else read_people(people, name, asked, study)
+    spending, found, notes = spending or Spending(Prices()), dict[str, Outcomes](), list[str]()
+    by_split: dict[str, dict[str, Outcomes]] = {}
+    for split in splits:
+        task = tasks[split]
+        if questions is not None:
+            digest = question_set_sha256(asked.values())[:12]
+            log = workspace.estimate(model).with_suffix("") / split / f"questions_{digest}.jsonl"
+            task = tasks[split] = replace(task, questions=tuple(asked.values()), log=log)
+        result = simulate(
+            model, assistants=[assistant], workspace=workspace, split=split, settings=settings, options=options,
+            spending=spending, task=task,
+        )  # fmt: skip
+        say(f"{split}: " + "\n".join(result.lines()))
+        by_split[split] = _outcomes(task.log, name, asked)
+        for question, outcomes in by_split[split].items():
+            found[question] = found.get(question, Outcomes()) + outcomes
+    if missing := len(asked) - len(found):
+        notes.append(
+            f"{missing} of {len(asked)} questions were not simulated: no split holds them out, or chats failed"
+        )
+    known, held_out = _held_out(workspace, model, splits, study, notes)
+    correlation, origin = _correlation(answers, found, held_out, study)
+    components, answers_per_person = components_of(study), _answers_per_person(study.answers)
+    made = Estimate(
+        model,
+        name,
+        tuple(_subset(subset, asked, found, held_out, workspace, answers, people) for subset in _subsets(asked)),
+        tuple(_differences(by_split, held_out, known, workspace, model)),
+        known,
+        correlation,
+        origin,
+        components,
+        answers_per_person,
+        _curve(components, correlation, len(found), answers_per_person),
+        _signature(model, name, workspace, splits, asked, people, tasks[splits[0]]),
+        tuple(notes),
+    )
+    path = workspace.estimate(model)
+    entries = cast(dict[str, object], read_json(path)) if path.exists() else {}
+    write_json(path, {**entries, name: plain(made)})
+    return made
+
+
+def _new_name(task: Task, study: Study, text: str) -> str:
+    if len(task.assistants) > 1:
+        raise ChatbenchError(
+            f"--assistant {text} names {len(task.assistants)} assistants", expected="one new assistant"
+        )
+    name = task.assistants[0].name
+    if name in study.assistants:
+        raise ChatbenchError(
+            f"--assistant {text}: people of the study chatted with {name}",
+            expected="an assistant that the study does not have",
+            fix="its accuracy is measured (chatbench study); a new assistant needs another name: NEW=SPEC",
+        )
+    return name
+
+
+def read_questions(path: Path) -> dict[str, Question]:
+    """Questions by id, one JSON object a line: `id`, `subset`, `text`, `options` (four), `answer` (A-D).
+
+    Raises:
+        ChatbenchError: a line is no question, an id is there twice, or there is none.
+    """
+    from pydantic import ValidationError
+
+    from chatbench.data.own_chats import QuestionRecord
+
+    found: dict[str, Question] = {}
+    fix = 'write {"id": ..., "subset": ..., "text": ..., "options": [four], "answer": "A"} on each line'
+    for number, row in read_jsonl(path, fix=fix):
+        try:
+            record = QuestionRecord.model_validate(row)
+            question = Question(record.id, record.subset, record.text, record.options, record.answer)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"]))
+            raise ChatbenchError(f"{path}, line {number}, key {key!r}: {first['msg']}", fix=fix) from None
+        except ValueError as error:
+            raise ChatbenchError(f"{path}, line {number}: {error}", fix=fix) from None
+        if question.id in found:
+            raise ChatbenchError(f"{path}, line {number}: question {question.id!r} again", expected="different ids")
+        found[question.id] = question
+    if len(found) < 2:
+        raise ChatbenchError(f"{path}: {len(found)} questions", expected="at least 2", fix=fix)
+    return found
+
+
+def read_people(path: Path, assistant: str, asked: Mapping[str, Question], study: Study) -> list[Answer]:
+    """People's answers with the new assistant.
+
+    Raises:
+        ChatbenchError: none is with it, one is about an unknown or other question, somebody answered a question twice,
+            or took part in the study too.
+    """
+    real = open_study(path)
+    answers = [answer for answer in real.answers if answer.kind == "user-AI" and answer.assistant == assistant]
+    if not answers:
+        raise ChatbenchError(
+            f"{path}: no answer of people with {assistant}; it has {', '.join(real.assistants) or 'no assistant'}",
+            expected=f"records with the assistant {assistant!r}",
+        )
+    if twice := real.dropped.get(DUPLICATE_ANSWER, 0):
+        raise ChatbenchError(
+            f"{path}: the same person twice about the same question ({twice} records)",
+            expected="one answer of a person to a question",
+            fix="leave the later ones out",
+        )
+    for answer in answers:
+        if asked.get(answer.question_id) != real.questions[answer.question_id]:
+            what = "unknown" if answer.question_id not in asked else "with another text than the one simulated"
+            raise ChatbenchError(
+                f"{path}: a chat about question {answer.question_id!r}, {what}",
+                expected="chats about the study's questions, or those of --questions",
+            )
+    if both := sorted({answer.worker_id for answer in answers} & {answer.worker_id for answer in study.answers}):
+        raise ChatbenchError(
+            f"{path}: {len(both)} people took part in the study too, such as {both[0]!r}",
+            expected="people on whom the simulators were not trained: they correct them",
+            fix="leave their chats out, or give other people other ids",
+        )
+    return answers
+
+
+def _outcomes(log: Path, assistant: str, asked: Mapping[str, Question]) -> dict[str, Outcomes]:
+    chats = tuple(chat for chat in read_conversations(log) if chat.assistant == assistant and chat.question_id in asked)
+    outcomes = Simulation(FINE_TUNED, chats, 1).outcomes(Study("", asked, (), ()))
+    return {question: each for (question, _), each in outcomes.items()}
+
+
+def _shares(outcomes: Mapping[str, Outcomes]) -> dict[str, float]:
+    shares = {question: each.accuracy("counted wrong") for question, each in outcomes.items()}
+    return {question: share for question, share in shares.items() if share is not None}
+
+
+def _held_out(
+    workspace: Workspace, model: str, splits: Sequence[str], study: Study, notes: list[str]
+) -> tuple[tuple[KnownAssistant, ...], dict[str, HeldOut]]:
+    """The assistants that were held out and simulated, for printing, and by split."""
+    rows, found = [], {}
+    if workspace.manifest.by != "assistant":
+        notes.append(
+            f"the splits hold out a {workspace.manifest.by}, not an assistant, so the simulators' error on a new one "
+            "is unknown; chatbench prepare-splits --by assistant, then finetune and simulate"
+        )
+        return (), {}
+    for split_id in splits:
+        split = workspace.split(split_id)
+        (assistant,) = split.held_out
+        command = f"chatbench simulate {model} --assistant {assistant}=SPEC --split {split_id}"
+        chats = read_chats(workspace, model, split_id) if has_chats(workspace.conversations(model, split_id)) else None
+        real = split.held_out_records(study)
+        test = set(split.question_ids("test"))
+        simulation = chats.simulations[0] if chats else Simulation(FINE_TUNED, (), 1)
+        pairs = [pair for pair in sorted(scored_pairs(real, test, simulation)) if pair[1] == assistant]
+        if not pairs:
+            notes.append(f"{split_id}: {assistant} was not simulated, so its error is unknown; {command}")
+            continue
+        people, outcomes = predictions(human_outcomes(real, test)), simulation.outcomes(study)
+        simulated = predictions({pair: outcomes[pair] for pair in pairs})
+        ids = {question for question, _ in pairs}
+        answers = [a for a in real.answers if a.kind == "user-AI" and a.question_id in ids]
+        one = HeldOut(
+            assistant,
+            tuple(question for question, _ in pairs),
+            np.array([people[pair].accuracy for pair in pairs]),
+            np.array([simulated[pair].accuracy for pair in pairs]),
+            len(answers),
+            variance_of_people(answers),
+            variance_of_chats(outcomes[pair] for pair in pairs),
+        )
+        found[split_id] = one
+        rows.append(
+            KnownAssistant(
+                assistant, split_id, float(one.human.mean()), float(one.simulated.mean()), one.error, len(pairs),
+                len(answers),
+            )
+        )  # fmt: skip
+    return tuple(rows), found
+
+
+def _subsets(asked: Mapping[str, Question]) -> list[str]:
+    return [EVERY_SUBSET, *sorted({question.subset for question in asked.values()})]
+
+
+def _subset(
+    subset: str,
+    asked: Mapping[str, Question],
+    found: Mapping[str, Outcomes],
+    held_out: Mapping[str, HeldOut],
+    workspace: Workspace,
+    answers: Sequence[Answer],
+    people: Path | None,
+) -> SubsetEstimate:
+    """The estimate on the questions of a subset; errors are those on the same subset where the study has it."""
+    kept = {q: each for q, each in found.items() if subset in (EVERY_SUBSET, asked[q].subset)}
+    shares = _shares(kept)
+    known = workspace.study.questions
+    among = subset == EVERY_SUBSET or all(question.subset != subset for question in known.values())
+    parts = [_part(each, lambda q: among or known[q].subset == subset) for each in held_out.values()]
+    return SubsetEstimate(
+        subset,
+        len(shares),
+        sum(each.count("counted wrong") for each in kept.values()),
+        mean_value(list(shares.values())),
+        predict(shares, [part for part in parts if part.questions], chats_variance=variance_of_chats(kept.values())),
+        None if people is None else _rectified(answers, shares),
+    )
+
+
+def _part(one: HeldOut, keeps: Callable[[str], bool]) -> HeldOut:
+    kept = np.array([keeps(question) for question in one.questions], dtype=bool)
+    questions = tuple(question for question, inside in zip(one.questions, kept, strict=True) if inside)
+    scale = len(one.questions) / max(1, len(questions))  # of a mean: fewer questions, more variance
+    return replace(
+        one,
+        questions=questions,
+        human=one.human[kept],
+        simulated=one.simulated[kept],
+        people_variance=one.people_variance * scale,
+        chats_variance=one.chats_variance * scale,
+    )
+
+
+def _rectified(answers: Sequence[Answer], shares: Mapping[str, float]) -> Rectified | Undefined:
+    place = {question: at for at, question in enumerate(shares)}
+    both = [answer for answer in answers if answer.question_id in place]
+    if not both:
+        return Undefined("no question has both real and simulated chats with this assistant")
+    workers = [answer.worker_id or f"nobody {number}" for number, answer in enumerate(both)]
+    person = np.unique(workers, return_inverse=True)[1]
+    real = RealAnswers(
+        np.array([float(answer.correct) for answer in both]),
+        np.array([place[answer.question_id] for answer in both], dtype=np.int64),
+        np.asarray(person, dtype=np.int64),
+    )
+    return rectified(real, np.array(list(shares.values())))
+
+
+def _differences(
+    by_split: Mapping[str, Mapping[str, Outcomes]],
+    held_out: Mapping[str, HeldOut],
+    known: Iterable[KnownAssistant],
+    workspace: Workspace,
+    model: str,
+) -> Iterable[Difference]:
+    """To each held-out assistant, both simulated by the simulator of its split."""
+    errors = list(held_out.values())
+    for row in known:
+        old = _outcomes(workspace.conversations(model, row.split), row.assistant, workspace.study.questions)
+        new = by_split[row.split]
+        yield Difference(row.assistant, predict_difference(_shares(new), _shares(old), errors))
+
+
+def _correlation(
+    answers: Sequence[Answer], found: Mapping[str, Outcomes], held_out: Mapping[str, HeldOut], study: Study
+) -> tuple[Value, str]:
+    """PPI correlation of single answers with the simulated accuracy of their question, and whose answers they are.
+
+    With the new assistant where there are such answers; else the mean over the held-out assistants.
+    """
+    shares = _shares(found)
+    points = [(float(a.correct), shares[a.question_id]) for a in answers if a.question_id in shares]
+    if points:
+        return pearson([y for y, _ in points], [f for _, f in points]), "real chats with the new assistant"
+    values = []
+    for one in held_out.values():
+        simulated = dict(zip(one.questions, one.simulated.tolist(), strict=True))
+        points = [
+            (float(a.correct), simulated[a.question_id])
+            for a in study.answers
+            if (a.kind, a.assistant) == ("user-AI", one.assistant) and a.question_id in simulated
+        ]
+        values.append(pearson([y for y, _ in points], [f for _, f in points]))
+    return mean_value(values), "the held-out assistants, mean"
+
+
+def _answers_per_person(answers: Sequence[Answer]) -> int:
+    counts = Counter(answer.worker_id for answer in answers if answer.kind == "user-AI")
+    return max(1, round(sum(counts.values()) / max(1, len(counts))))
+
+
+def _curve(
+    components: Components | Undefined, correlation: Value, questions: int, answers_per_person: int
+) -> tuple[CurvePoint, ...]:
+    if isinstance(components, Undefined) or isinstance(correlation, Undefined) or questions < 2:
+        return ()
+    alone = Design(components, questions, min(questions, answers_per_person))
+    both = replace(alone, correlation=min(1.0, max(0.0, correlation)))
+    return tuple(CurvePoint(n, alone.half_width(n), both.half_width(n)) for n in CURVE)
+
+
+def _signature(
+    model: str,
+    name: str,
+    workspace: Workspace,
+    splits: Sequence[str],
+    asked: Mapping[str, Question],
+    people: Path | None,
+    task: Task,
+) -> dict[str, object]:
+    manifest, run = workspace.manifest, cast(Mapping[str, Mapping[str, object]], read_json(settings_path(task.log)))
+    content: dict[str, object] = {
+        "chatbench": metadata.version("chatbench"),
+        "study": manifest.study_name,
+        "question_set_sha256": question_set_sha256(asked.values()),
+        "split_by": manifest.by + (", also questions" if manifest.also_questions else ""),
+        "split_seed": manifest.seed,
+        "splits": list(splits),
+        "model": model,
+        "assistant": {"name": name, "identity": run["assistants"][name]},
+        "people_sha256": "" if people is None else hashlib.sha256(_bytes(people)).hexdigest(),
+        "simulation": run["settings"],
+    }
+    text = json.dumps(content, sort_keys=True)
+    return {**content, "id": hashlib.sha256(text.encode()).hexdigest()[:12]}
+
+
+def _bytes(path: Path) -> bytes:
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    return b"".join(each.read_bytes() for each in files)

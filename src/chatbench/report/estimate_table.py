@@ -1,0 +1,164 @@
+"""Estimates for new assistants and plans of studies as tables, from what the files of `results/estimates/` hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from chatbench.core.files import read_json
+from chatbench.estimation.study_plan import Division
+from chatbench.report.grids import EMPTY, Grid
+
+Entry = Mapping[str, Any]
+"""One estimate as the file has it: `plain` of `estimation.estimate.Estimate`."""
+
+
+def read_estimates(path: Path) -> list[Entry]:
+    """The estimates of a model, in the order in which they were first made; none where there is no file."""
+    return list(cast(dict[str, Entry], read_json(path)).values()) if path.exists() else []
+
+
+def percent(value: object) -> str:
+    """A share, or `undefined`."""
+    return f"{100 * value:.1f} %" if isinstance(value, float | int) else "undefined"
+
+
+def _between(found: Entry, *, points: bool = False) -> str:
+    """`61.2 % (52.0 to 70.4)`; differences in percentage points."""
+    if "undefined" in found:
+        return "undefined"
+    value, low, high = (100 * found[name] for name in ("value", "low", "high"))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})" if points else f"{value:.1f} % ({low:.1f} to {high:.1f})"
+
+
+def estimate_grids(one: Entry) -> list[Grid]:
+    """The answer, what its interval is made of, real chats, differences, held-out assistants, and the curve."""
+    return [
+        grid
+        for grid in (_answer(one), _people(one), _causes(one), _differences(one), _held_out(one), _curve(one))
+        if grid.rows
+    ]
+
+
+def _answer(one: Entry) -> Grid:
+    rows = tuple(
+        (
+            row["subset"],
+            _between(row["predicted"].get("estimate", row["predicted"])),
+            percent(row["simulated"]),
+            str(row["questions"]),
+            str(row["chats"]),
+        )
+        for row in one["subsets"]
+    )
+    header = ("questions of", "people (95 % prediction interval)", "simulated", "questions", "chats")
+    return Grid(f"{one['model']}: expected accuracy of people with {one['assistant']}", header, rows)
+
+
+def _people(one: Entry) -> Grid:
+    rows = []
+    for row in one["subsets"]:
+        real = row["people"]
+        if real is None:
+            continue
+        if "undefined" in real:
+            rows.append((row["subset"], *["undefined"] * 2, percent(row["simulated"]), *[EMPTY] * 3))
+            continue
+        counts = f"{real['answers']} count like {real['effective_answers']:.0f}"
+        correlation = real["correlation"]
+        shown = f"{correlation:.2f}" if isinstance(correlation, float) else "undefined"
+        both = f"{_between(real['rectified'])}{' = people alone' if real['loses'] else ''}"
+        rows.append(
+            (
+                row["subset"],
+                both,
+                _between(real["alone"]),
+                percent(row["simulated"]),
+                shown,
+                f"{real['weight']:.2f}",
+                counts,
+            )
+        )
+    header = (
+        "questions of",
+        "rectified",
+        "people alone",
+        "simulation alone",
+        "PPI correlation",
+        "weight",
+        "real answers",
+    )
+    return Grid("With real chats", header, tuple(rows))
+
+
+def _causes(one: Entry) -> Grid:
+    found = one["subsets"][0]["predicted"].get("variance_by_cause", {})
+    total = sum(found.values())
+    rows = tuple(
+        (cause, f"{100 * max(0.0, part) ** 0.5:.1f}", f"{100 * part / total:.0f} %" if total > 0 else EMPTY)
+        for cause, part in found.items()
+    )
+    return Grid("What the interval is made of", ("", "sd, points", "share of the variance"), rows)
+
+
+def _differences(one: Entry) -> Grid:
+    rows = tuple((f"minus {row['assistant']}", _between(row["difference"], points=True)) for row in one["differences"])
+    return Grid(f"{one['assistant']} against the known assistants (percentage points)", ("", "difference (95 %)"), rows)
+
+
+def _held_out(one: Entry) -> Grid:
+    rows = tuple(
+        (
+            row["assistant"],
+            percent(row["human"]),
+            percent(row["simulated"]),
+            f"{100 * row['error']:+.1f}",
+            str(row["questions"]),
+            str(row["answers"]),
+        )
+        for row in one["held_out"]
+    )
+    header = ("held out", "people", "simulated", "people minus simulated", "questions", "answers")
+    return Grid("Assistants that their simulator had not met", header, rows)
+
+
+def _curve(one: Entry) -> Grid:
+    rows = tuple(
+        (f"{row['people']:,}", f"± {100 * row['alone']:.1f}", f"± {100 * row['with_simulator']:.1f}")
+        for row in one["curve"]
+    )
+    title = f"Half-width from so many people, {one['answers_per_person']} answers each (points)"
+    return Grid(title, ("people", "alone", "with the simulator"), rows)
+
+
+def estimate_notes(one: Entry) -> list[str]:
+    """Why something is undefined, where the correlation comes from, notes, and the signature."""
+    reasons = dict.fromkeys(
+        f"{row['subset']}: {part['undefined']}"
+        for row in one["subsets"]
+        for part in (row["predicted"], row["people"] or {})
+        if "undefined" in part
+    )
+    loses = [
+        f"{row['subset']}: the simulator costs more than it gives at this number of answers, so people alone are the estimate"
+        for row in one["subsets"]
+        if (row["people"] or {}).get("loses")
+    ]
+    correlation = one["correlation"]
+    shown = f"{correlation:.3f}" if isinstance(correlation, float) else f"undefined: {correlation['undefined']}"
+    return [
+        *reasons,
+        *loses,
+        f"PPI correlation {shown} ({one['correlation_from']}): for chatbench plan-study --correlation",
+        *one["notes"],
+        f"signature {one['signature']['id']}",
+    ]
+
+
+def division_line(best: Division, rest: Division) -> str:
+    """How to divide people between training and correction."""
+    return (
+        f"of {rest.correction} people, {best.training} for fine-tuning and {best.correction} for correction: "
+        f"±{100 * best.half_width:.1f} points; all for correction: ±{100 * rest.half_width:.1f}"
+    )
