@@ -90,7 +90,7 @@ def plan_study(
     header, rows = plan_rows(designs, half_width=half_width, difference=difference, power=power, price=price)
     title = f"People for ±{100 * half_width:g} points, and per assistant to find {100 * difference:g} points"
     notes = [
-        f"variances of single answers: questions {found.question:.4f}, people {found.person:.4f}, rest {found.rest:.4f}",
+        f"variance of answers: by question {found.question:.4f}, by person {found.person:.4f}, rest {found.rest:.4f}",
         f"{questions} questions, each person answers random ones; power {power:g}; PPI correlation {correlation:g}",
     ]
     if people is not None:

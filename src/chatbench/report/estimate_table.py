@@ -141,7 +141,7 @@ def estimate_notes(one: Entry) -> list[str]:
         if "undefined" in part
     )
     loses = [
-        f"{row['subset']}: the simulator costs more than it gives at this number of answers, so people alone are the estimate"
+        f"{row['subset']}: the simulator costs more than it gives at so few answers: people alone are the estimate"
         for row in one["subsets"]
         if (row["people"] or {}).get("loses")
     ]

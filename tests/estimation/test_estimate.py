@@ -1,0 +1,217 @@
+"""`chatbench estimate` from files to files: known truth, real chats, what is undefined and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+from tests.support import simulated_assistants as made
+from tests.support.simulated_assistants import by_assistant, people, people_file, question_file
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.data.workspace import Workspace
+from chatbench.estimation import estimate as module
+from chatbench.estimation.estimate import Estimate, estimate
+from chatbench.estimation.new_assistant import Predicted
+from chatbench.estimation.prediction_powered import MeanEstimate, Rectified
+from chatbench.metrics.agreement import Undefined
+from chatbench.report.estimate_table import estimate_grids, estimate_notes, read_estimates
+from chatbench.simulation import simulate as simulation
+from chatbench.simulation.simulate import ChatSettings, simulate
+
+LEVELS = made.LEVELS | {"new": 0.55}
+LINE = '{"id": "q", "subset": "s", "text": "t", "options": ["1", "2", "3", "4"], "answer": "A"}\n'
+SETTINGS = ChatSettings(conversations=8, max_user_turns=2)
+
+
+@pytest.fixture
+def simulated_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of models: users of `simulated_assistants`, whose spec's argument is the assistant's name."""
+    monkeypatch.setattr(simulation, "open_simulator", lambda *_, **__: made.simulated_user(LEVELS, 0.1))
+    monkeypatch.setattr(simulation, "open_assistant", lambda spec, *_, **__: made.said_by(spec.name))
+
+
+def simulate_known(place: Workspace, leave_out: int = 0) -> None:
+    for split, (name,) in list(place.manifest.held_out.items())[leave_out:]:
+        simulate("tiny", assistants=[f"{name}=scripted:weak"], workspace=place, split=split, settings=SETTINGS)
+
+
+def run(place: Workspace, **options: object) -> Estimate:
+    return estimate(
+        "tiny", assistant="new=scripted:weak", workspace=place, settings=SETTINGS, say=lambda _: None, **options
+    )  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("simulated_by")
+def test_the_estimate_corrects_the_error_that_simulators_had_on_assistants_they_had_not_met(tmp_path: Path) -> None:
+    place = by_assistant(tmp_path)
+    simulate_known(place)
+    found = run(place)
+
+    # Simulators are right too often by 0.1 and -0.05, 0 or 0.05 by assistant; people with the new one by 0.55.
+    assert [(row.assistant, row.split) for row in found.held_out] == list(
+        zip("abcd", place.manifest.split_ids, strict=True)
+    )
+    assert all(-0.3 < row.error < 0.1 for row in found.held_out)
+    whole = found.subsets[0]
+    assert isinstance(whole.predicted, Predicted)
+    assert isinstance(whole.simulated, float)
+    mean_error = sum(row.error for row in found.held_out) / 4
+    assert mean_error == pytest.approx(-0.1, abs=0.05)
+    assert whole.predicted.estimate.value == pytest.approx(whole.simulated + mean_error)
+    assert whole.predicted.estimate.low < 0.55 < whole.predicted.estimate.high
+    assert (whole.questions, whole.chats, whole.people) == (30, 30 * 8 * 4, None)
+    assert [row.subset for row in found.subsets] == ["all", "college_mathematics", "moral_scenarios"]
+    assert found.subsets[1].questions == 15
+    by_name = {row.assistant: row.difference for row in found.differences}
+    for name, level in made.LEVELS.items():
+        one = by_name[name]
+        assert isinstance(one, MeanEstimate)
+        assert one.low < 0.55 - level < one.high
+    assert isinstance(found.correlation, float)
+    assert 0 < found.correlation < 0.6
+    assert [point.people for point in found.curve] == [25, 50, 100, 200, 400, 800, 1600]
+    assert all(point.with_simulator < point.alone for point in found.curve)
+    assert found.signature["split_by"] == "assistant"
+
+
+@pytest.mark.usefixtures("simulated_by")
+def test_the_file_keeps_one_entry_per_new_assistant_and_a_second_run_simulates_nothing(tmp_path: Path) -> None:
+    place = by_assistant(tmp_path)
+    simulate_known(place)
+    first = run(place)
+    logs = {path: path.read_bytes() for path in place.simulations("tiny").rglob("*.jsonl")}
+    content = place.estimate("tiny").read_bytes()
+    assert run(place) == first
+    assert {path: path.read_bytes() for path in logs} == logs
+    assert place.estimate("tiny").read_bytes() == content
+
+    LEVELS["other"] = 0.5
+    estimate("tiny", assistant="other=scripted:weak", workspace=place, settings=SETTINGS, say=lambda _: None)
+    entries = read_estimates(place.estimate("tiny"))
+    assert [entry["assistant"] for entry in entries] == ["new", "other"]
+    titles = [grid.title for grid in estimate_grids(entries[0])]
+    assert titles[0] == "tiny: expected accuracy of people with new"
+    assert "With real chats" not in titles
+    assert estimate_notes(entries[0])[-1] == f"signature {first.signature['id']}"
+
+
+@pytest.mark.usefixtures("simulated_by")
+def test_real_chats_rectify_and_are_set_beside_people_and_simulation_alone(tmp_path: Path) -> None:
+    place = by_assistant(tmp_path)
+    simulate_known(place)
+    real = people_file(tmp_path / "new.jsonl", people("new", 0.55, 40, Random(7), "x"))
+    found = run(place, people=real)
+    whole = found.subsets[0].people
+
+    assert isinstance(whole, Rectified)
+    assert (whole.answers, whole.people, whole.questions) == (200, 40, 30)
+    assert whole.rectified.low < 0.55 < whole.rectified.high
+    assert found.correlation == whole.correlation
+    assert found.correlation_from.startswith("real chats")
+    json.loads(place.estimate("tiny").read_text())
+    (entry,) = read_estimates(place.estimate("tiny"))
+    grid = next(grid for grid in estimate_grids(entry) if grid.title == "With real chats")
+    assert grid.rows[0][-1].startswith("200 count like ")
+    loses = [row.people.loses for row in found.subsets if isinstance(row.people, Rectified)]
+    assert sum("people alone are the estimate" in note for note in estimate_notes(entry)) == sum(loses)
+
+
+@pytest.mark.usefixtures("simulated_by")
+def test_other_questions_have_logs_of_their_own_and_no_differences(tmp_path: Path) -> None:
+    place = by_assistant(tmp_path)
+    simulate_known(place)
+
+    found = run(place, questions=question_file(tmp_path / "questions.jsonl", 12))
+
+    assert found.subsets[0].questions == 12
+    assert isinstance(found.subsets[0].predicted, Predicted)
+    assert len(list(place.estimate("tiny").parent.rglob("questions_*.jsonl"))) == 4
+    assert all(isinstance(row.difference, Undefined) for row in found.differences)
+
+
+@pytest.mark.usefixtures("simulated_by")
+def test_fewer_than_three_assistants_or_splits_by_question_are_undefined_and_say_why(tmp_path: Path) -> None:
+    place = by_assistant(tmp_path / "two")
+    simulate_known(place, leave_out=2)
+    found = run(place)
+    assert "2 assistants were held out and simulated, 3 are needed" in str(found.subsets[0].predicted)
+    assert found.notes[0].startswith("split_0: a was not simulated")
+    assert "chatbench simulate tiny --assistant a=SPEC --split split_0" in found.notes[0]
+
+    place = by_assistant(tmp_path / "questions", by="question")
+    found = run(place)
+    assert isinstance(found.subsets[0].predicted, Undefined)
+    assert "prepare-splits --by assistant" in found.notes[0]
+    assert isinstance(found.subsets[0].simulated, float)
+
+
+@pytest.mark.usefixtures("simulated_by")
+def test_real_and_simulated_chats_about_different_questions_cannot_be_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = by_assistant(tmp_path)
+    answers = people("new", 0.55, 10, Random(7), "x")
+    outcomes = module._outcomes
+    asked = {answers[0].question_id, answers[1].question_id}
+    monkeypatch.setattr(module, "_outcomes", lambda *a: {q: o for q, o in outcomes(*a).items() if q not in asked})
+    real = people_file(tmp_path / "new.jsonl", answers[:2])
+
+    assert "no question has both real and simulated chats" in str(run(place, people=real).subsets[0].people)
+
+
+@pytest.mark.usefixtures("simulated_by")
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (lambda: people("other", 0.5, 4, Random(1), "x"), "no answer of people with new; it has other"),
+        (lambda: people("new", 0.5, 4, Random(1), "x")[:3] * 2, "twice about the same question (3 records)"),
+        (
+            lambda: [replace(a, worker_id="wa0") for a in people("new", 0.5, 4, Random(1))[:3]],
+            "1 people took part in the study too",
+        ),
+    ],
+)  # fmt: skip
+def test_real_chats_that_do_not_fit_are_refused(tmp_path: Path, answers: Callable[[], list[object]], said: str) -> None:
+    place = by_assistant(tmp_path)
+    with pytest.raises(ChatbenchError) as caught:
+        run(place, people=people_file(tmp_path / "new.jsonl", answers()))  # type: ignore[arg-type]  # answers
+    assert said in str(caught.value)
+
+
+@pytest.mark.usefixtures("simulated_by")
+def test_unknown_questions_and_known_names_are_refused(tmp_path: Path) -> None:
+    place = by_assistant(tmp_path)
+    path = people_file(tmp_path / "new.jsonl", people("new", 0.5, 2, Random(1), "x"))
+    for old, said in (
+        ("college_mathematics-redux", "unknown"),
+        ("What about", "with another text than the one simulated"),
+    ):
+        other = tmp_path / "other.jsonl"
+        other.write_text(path.read_text().replace(old, "Why"))
+        with pytest.raises(ChatbenchError, match=said):
+            run(place, people=other)
+    with pytest.raises(ChatbenchError, match="people of the study chatted with a"):
+        estimate("tiny", assistant="a=scripted:weak", workspace=place)
+    with pytest.raises(ChatbenchError, match="names 2"):
+        estimate("tiny", assistant="scripted:all", workspace=place)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"id": "q"}\n', "line 1, key 'subset'"),
+        (LINE.replace('"t"', '" "'), "line 1: question"),
+        (LINE * 2, "'q' again"),
+        (LINE, "1 questions"),
+    ],
+)  # fmt: skip
+def test_questions_that_are_none_are_refused_with_their_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "q.jsonl").write_text(text)
+    with pytest.raises(ChatbenchError) as caught:
+        module.read_questions(tmp_path / "q.jsonl")
+    assert said in str(caught.value)
