@@ -41,8 +41,9 @@ from chatbench.simulation.simulate import DEFAULT_ACTIVE, ChatSettings
 
 if TYPE_CHECKING:
     from chatbench.endpoints.address import EndpointOptions
+    from chatbench.estimation.estimate import Estimate
 
-__all__ = ["Assistant", "Question", "SimulatedConversation", "Simulator", "assistant", "run", "simulator"]
+__all__ = ["Assistant", "Question", "SimulatedConversation", "Simulator", "assistant", "estimate", "run", "simulator"]
 
 Says = Callable[[list[dict[str, str]]], str]
 """What is said next in a chat of `{"role": ..., "content": ...}` messages."""
@@ -179,6 +180,38 @@ def run(
             Run(book, user.participant, others, loop, progress, Spending(Prices()), active=active).simulate(plans)
         records = {record.id: record for record in read_conversations(path)}
     return [records[one] for one in planned]
+
+
+def estimate(
+    model: str,
+    assistant: str,
+    *,
+    data: str | Path = "data",
+    results: str | Path = "results",
+    questions: str | Path | None = None,
+    people: str | Path | None = None,
+    conversations: int = 10,
+    seed: int = 0,
+    max_user_turns: int = MAX_USER_TURNS,
+    options: EndpointOptions | None = None,
+) -> Estimate:
+    """What people would achieve with a new assistant, as `chatbench estimate` computes and stores it.
+
+    Args:
+        model: what was fine-tuned on the splits in `data`.
+        assistant: NAME=SPEC, not one of the study's.
+        people: real chats with it.
+
+    Raises:
+        ChatbenchError: as `chatbench.estimation.estimate.estimate`.
+    """
+    from chatbench.estimation.estimate import estimate as step
+
+    return step(
+        model, assistant=assistant, workspace=Workspace(Path(data), Path(results)),
+        questions=None if questions is None else Path(questions), people=None if people is None else Path(people),
+        settings=ChatSettings(conversations, seed, max_user_turns), options=options, say=lambda _: None,
+    )  # fmt: skip
 
 
 def _spoken_by(function: Says) -> FunctionParticipant:

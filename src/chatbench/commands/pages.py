@@ -83,6 +83,8 @@ def show(
     """
     from chatbench.core.errors import ChatbenchError
     from chatbench.report import show as show_files
+    from chatbench.report.estimate_table import estimate_grids, estimate_notes
+    from chatbench.report.grids import print_grids
     from chatbench.report.report import shown_results
     from chatbench.report.show import print_results
     from chatbench.report.show import show as step
@@ -92,7 +94,12 @@ def show(
     asked = [form for form, wanted in chosen.items() if wanted]
     if len(asked) > 1:
         raise ChatbenchError(f"--{' and --'.join(asked)}", expected="one form", fix=f"choose one: --{asked[0]}")
-    found = step(shown_results(names or (), results=results, data=data))
+    shown = shown_results(names or (), results=results, data=data)
+    if not asked and (estimates := show_files.unscored_estimates(shown)):
+        for one in estimates:
+            print_grids(estimate_grids(one), estimate_notes(one))
+        return
+    found = step(shown)
     if asked and not details:
         text = forms[asked[0]](found, published=published)
         print("\r\n".join(map(printable, text.split("\r\n"))), end="")  # the line ends of CSV stay

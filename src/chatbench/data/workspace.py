@@ -27,7 +27,7 @@ from chatbench.data.prepared import MANIFEST, Manifest, load_manifest, prepared_
 
 BY_MODEL = ("models", "ppl", "realism", "simulations")
 """Folders of a results folder that have one folder per model."""
-RESULT_FOLDERS = (*BY_MODEL, "scores")
+RESULT_FOLDERS = (*BY_MODEL, "scores", "estimates")
 """What a results folder can have in it; one of them makes it one."""
 
 

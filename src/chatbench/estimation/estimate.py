@@ -37,7 +37,7 @@ from chatbench.estimation.new_assistant import (
 )
 from chatbench.estimation.prediction_powered import MeanEstimate, RealAnswers, Rectified, rectified
 from chatbench.estimation.study_plan import Components, Design, components_of
-from chatbench.metrics.agreement import Outcomes, Undefined, Value, mean_value, pearson
+from chatbench.metrics.agreement import Outcomes, Undefined, Value, agreement, mean_value
 from chatbench.metrics.names import FINE_TUNED
 from chatbench.metrics.pairs import Simulation, human_outcomes, predictions, scored_pairs
 from chatbench.scoring.score_files import plain
@@ -407,7 +407,7 @@ def _correlation(
     shares = _shares(found)
     points = [(float(a.correct), shares[a.question_id]) for a in answers if a.question_id in shares]
     if points:
-        return pearson([y for y, _ in points], [f for _, f in points]), "real chats with the new assistant"
+        return agreement([y for y, _ in points], [f for _, f in points])["pearson"], "real chats with the new assistant"
     values = []
     for one in held_out.values():
         simulated = dict(zip(one.questions, one.simulated.tolist(), strict=True))
@@ -416,7 +416,7 @@ def _correlation(
             for a in study.answers
             if (a.kind, a.assistant) == ("user-AI", one.assistant) and a.question_id in simulated
         ]
-        values.append(pearson([y for y, _ in points], [f for _, f in points]))
+        values.append(agreement([y for y, _ in points], [f for _, f in points])["pearson"])
     return mean_value(values), "the held-out assistants, mean"
 
 

@@ -22,8 +22,8 @@ VENDOR_SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
 OWN_SCRIPTS = (
     "text.js", "numbers.js", "parts.js", "tables.js", "figure_card.js", "accuracies.js", "scores.js", "figures.js",
     "figure_pairs.js", "figure_agreement.js", "figure_chats.js", "figure_training.js", "overview.js", "question.js",
-    "comparison.js", "chat_store.js", "chat_messages.js", "chat_reader.js", "chat_list.js", "chat_keys.js", "chats.js",
-    "router.js", "live.js", "main.js",
+    "comparison.js", "estimate.js", "chat_store.js", "chat_messages.js", "chat_reader.js", "chat_list.js",
+    "chat_keys.js", "chats.js", "router.js", "live.js", "main.js",
 )  # fmt: skip
 """All run inside one function, so that they see each other and leave nothing outside; `main.js` starts the page."""
 STYLES = ("page.css", "chats.css")

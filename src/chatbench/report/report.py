@@ -24,6 +24,7 @@ from chatbench.data.workspace import RESULT_FOLDERS, Workspace
 from chatbench.metrics.baselines import published
 from chatbench.metrics.names import FINE_TUNED
 from chatbench.metrics.resampling import Resampling
+from chatbench.report.estimate_table import read_estimates
 from chatbench.report.page import PageContent, render, render_folder
 from chatbench.report.page_chats import RunChats, held_out_splits, report_chats, run_chats
 from chatbench.report.page_data import (
@@ -210,6 +211,7 @@ def gather(shown: Shown) -> PageContent:
             ],
         },
         "comparison": compared,
+        "estimates": [dict(one) for key in shown.models for one in read_estimates(workspace.estimate(key))],
         "chats": dict(chats.first),
         "missing": missing,
     }

@@ -20,6 +20,7 @@ from chatbench.core.texts import csv_text, printable
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import QuestionAccuracy, Undefined, Value
 from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, PEOPLE, TERMINATIONS
+from chatbench.report.estimate_table import Entry, estimate_grids, estimate_notes, read_estimates
 from chatbench.report.grids import EMPTY, Grid, print_grids
 from chatbench.report.page_data import pooled_accuracies
 from chatbench.report.plots import TurnCounts, scatter_lines, split_grid, termination_grid, turn_grid
@@ -55,6 +56,7 @@ class ModelResults:
     pairs: tuple[QuestionAccuracy, ...]
     turns: TurnCounts
     missing: tuple[str, ...] = ()
+    estimates: tuple[Entry, ...] = ()
 
 
 def show(shown: Shown) -> list[ModelResults]:
@@ -102,7 +104,8 @@ def _results_of(key: str, table: ScoreTable, workspace: Workspace) -> ModelResul
             if chat.termination != "failed"
         )
     counts: TurnCounts = {source: each for source, each in turns.items() if each}
-    return ModelResults(key, table, tuple(pairs), counts, tuple(missing))
+    estimates = tuple(read_estimates(workspace.estimate(key)))
+    return ModelResults(key, table, tuple(pairs), counts, tuple(missing), estimates)
 
 
 def question_accuracies(workspace: Workspace, key: str) -> tuple[list[QuestionAccuracy], list[str]]:
@@ -120,6 +123,14 @@ def question_accuracies(workspace: Workspace, key: str) -> tuple[list[QuestionAc
         for pair, found in simulated.items()
         if pair in people
     ], []
+
+
+def unscored_estimates(shown: Shown) -> list[Entry]:
+    """The estimates of models of which none is scored: they need no scores."""
+    workspace, models = shown.workspace, shown.models
+    if any(workspace.scores(key).exists() for key in models):
+        return []
+    return [one for key in models for one in read_estimates(workspace.estimate(key))]
 
 
 def print_results(
@@ -154,6 +165,8 @@ def print_results(
         plots += [termination_grid(model.table), turn_grid(model.table.model, model.turns)]
     floor = "floor: the best baseline of each score, or the base model; chatbench show --details names it"
     print_grids([grid for grid in (*plots, *reference) if grid.rows], [floor, *notes], screen)
+    for one in (each for model in found for each in model.estimates):
+        print_grids(estimate_grids(one), estimate_notes(one), screen)
 
 
 # JSON and CSV
@@ -180,6 +193,7 @@ def as_json(found: Sequence[ModelResults], *, published: bool = False) -> str:
                 "endings": _endings(model.table),
                 "user_turns": {s: {str(n): c for n, c in sorted(each.items())} for s, each in model.turns.items()},
                 "notes": [*model.missing, *footnotes(model.table)],
+                "estimates": [dict(one) for one in model.estimates],
             }
             for model in found
         ],

@@ -8,6 +8,7 @@ const VIEWS = [
   {name: "question", parent: "questions", menu: false, draw: questionView},
   {name: "chats", label: "Chats", menu: true, wide: true, draw: chatsView},
   {name: "chat", parent: "chats", menu: false, wide: true, draw: chatView},
+  {name: "estimate", label: "Estimate", menu: FIRST.estimates.length > 0, draw: estimateView},
   {name: "comparison", label: "Compare", menu: FIRST.runs.length > 1, draw: comparisonView},
 ];
 
