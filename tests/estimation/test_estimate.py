@@ -95,7 +95,7 @@ def test_the_file_keeps_one_entry_per_new_assistant_and_a_second_run_simulates_n
     entries = read_estimates(place.estimate("tiny"))
     assert [entry["assistant"] for entry in entries] == ["new", "other"]
     titles = [grid.title for grid in estimate_grids(entries[0])]
-    assert titles[0] == "tiny: expected accuracy of people with new"
+    assert titles[0] == "tiny: expected accuracy of people with new (95 % prediction interval)"
     assert "With real chats" not in titles
     assert estimate_notes(entries[0])[-1] == f"signature {first.signature['id']}"
 

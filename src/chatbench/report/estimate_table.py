@@ -52,8 +52,9 @@ def _answer(one: Entry) -> Grid:
         )
         for row in one["subsets"]
     )
-    header = ("questions of", "people (95 % prediction interval)", "simulated", "questions", "chats")
-    return Grid(f"{one['model']}: expected accuracy of people with {one['assistant']}", header, rows)
+    header = ("questions of", "people", "simulated", "questions", "chats")
+    title = f"{one['model']}: expected accuracy of people with {one['assistant']} (95 % prediction interval)"
+    return Grid(title, header, rows)
 
 
 def _people(one: Entry) -> Grid:
@@ -104,7 +105,8 @@ def _causes(one: Entry) -> Grid:
 
 def _differences(one: Entry) -> Grid:
     rows = tuple((f"minus {row['assistant']}", _between(row["difference"], points=True)) for row in one["differences"])
-    return Grid(f"{one['assistant']} against the known assistants (percentage points)", ("", "difference (95 %)"), rows)
+    title = f"{one['assistant']} against the known assistants (percentage points, 95 % interval)"
+    return Grid(title, ("", "difference"), rows)
 
 
 def _held_out(one: Entry) -> Grid:
