@@ -211,3 +211,45 @@ def test_hostile_names_are_shown_as_text_everywhere(finished: Workspace, tmp_pat
         assert page.title() != "taken"
         assert "\u202e" not in page.locator("body").inner_text()
     assert page.locator(".unseen", has_text="U+202E").first.is_visible()
+
+
+def test_the_estimate_tab_shows_what_the_file_holds(finished: Workspace, tmp_path: Path, open_page: OpenPage) -> None:
+    one = {
+        "model": "tiny", "assistant": "new <b>", "correlation": 0.31, "correlation_from": "real chats",
+        "notes": ["a note"],
+        "subsets": [
+            {"subset": "all", "questions": 30, "chats": 120, "simulated": 0.5,
+             "predicted": {"estimate": {"value": 0.6, "low": 0.41, "high": 0.79},
+                           "variance_by_cause": {"people": 0.0004, "questions": 0.0012}},
+             "people": {"rectified": {"value": 0.62, "low": 0.55, "high": 0.69},
+                        "alone": {"value": 0.61, "low": 0.5, "high": 0.72}, "correlation": 0.31,
+                        "answers": 200, "effective_answers": 240.6, "loses": False}},
+            {"subset": "s", "questions": 1, "chats": 4, "simulated": 0.5, "people": None,
+             "predicted": {"undefined": "too few"}},
+        ],
+        "differences": [{"assistant": "a", "difference": {"undefined": "too few"}}],
+        "held_out": [{"assistant": "a", "human": 0.5, "simulated": 0.4, "error": 0.1, "questions": 30, "answers": 90}],
+        "answers_per_person": 5, "curve": [{"people": 25, "alone": 0.1, "with_simulator": 0.08},
+                                           {"people": 50, "alone": 0.07, "with_simulator": 0.06}],
+        "signature": {"id": "abc"},
+    }  # fmt: skip
+    content = gather(Shown(finished, ("tiny",)))
+    assert content.first["estimates"] == []
+    page_file = tmp_path / "report.html"
+    shown = PageContent(content.title, {**content.first, "estimates": [one]}, content.later)
+    page_file.write_text(render(shown), encoding="utf-8")
+    page = open_page(at(page_file, "#/estimate"))
+    page.wait_for_selector("h1:has-text('Estimate')")
+    text = page.locator("#content").inner_text()
+
+    for part in (
+        "60.0 % (41.0 to 79.0)",
+        "200 count like 241",
+        "25.0 %",
+        "+10.0",
+        "new <b>",
+        "s: too few",
+        "Half-width",
+    ):
+        assert part in text
+    assert page.locator("#content svg").count() >= 1

@@ -10,7 +10,7 @@ function estimateView(argument, parameters) {
   return el("div", {}, head,
     choices.length > 1 ? el("div", {class: "controls"}, selectOf("Assistant", choices, at, (value) => { location.hash = address("estimate", "", {of: value}); },
       (each) => `${FIRST.estimates[each].assistant} (${FIRST.estimates[each].model})`)) : null,
-    answerTable(one), realTable(one), causesTable(one), curveFigure(one), againstTable(one), heldOutTable(one), estimateNotes(one));
+    answerTable(one), realTable(one), causesTable(one), halfWidthFigure(one), againstTable(one), heldOutTable(one), estimateNotes(one));
 }
 
 // A card with a table, or nothing where it has no rows.
@@ -66,7 +66,7 @@ function heldOutTable(one) {
     {key: "error", label: "People minus simulated, points", text: (r) => points(r.error)}, {key: "questions"}, {key: "answers"}]);
 }
 
-function curveFigure(one) {
+function halfWidthFigure(one) {
   if (!one.curve.length) return null;
   const records = one.curve.flatMap((r) => [{people: r.people, half_width: r.alone, from: "people alone"}, {people: r.people, half_width: r.with_simulator, from: "with the simulator"}]);
   return figureCard({
