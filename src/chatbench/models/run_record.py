@@ -151,15 +151,15 @@ def add_checksums(folder: Path, *, ignored: Collection[str] = ()) -> None:
     """Brings a folder's files to the disk and writes down what they hold: from now on it counts as complete.
 
     Args:
-        ignored: names in the folder that may change or go later.
+        ignored: names in the folder that may change or go later, or are complete already.
     """
     # Not the hidden files: a killed write may have left its temporary one.
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-    for file in files:
-        with file.open("rb") as opened:
+    names = (file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file() and file.name[0] != ".")
+    listed = [name for name in names if name.parts[0] not in (*ignored, FILE_LIST)]
+    for name in listed:
+        with (folder / name).open("rb") as opened:
             os.fsync(opened.fileno())
-    names = {str(file.relative_to(folder)): file for file in files if file.relative_to(folder).parts[0] not in ignored}
-    write_json(folder / FILE_LIST, {name: _content(file) for name, file in names.items() if name != FILE_LIST})
+    write_json(folder / FILE_LIST, {str(name): _content(folder / name) for name in listed})
 
 
 def differing_file(folder: Path) -> str | None:
