@@ -104,3 +104,24 @@ def test_plans_that_cannot_be_are_refused(make: object, said: str) -> None:
     with pytest.raises(ChatbenchError) as caught:
         make()  # type: ignore[operator]  # a lambda
     assert said in str(caught.value)
+
+
+def test_the_command_prints_people_and_costs_without_and_with_a_simulator(capsys: pytest.CaptureFixture[str]) -> None:
+    from chatbench.cli import main
+
+    plan = ["plan-study", "--components", "0.04,0.01,0.17", "--answers-per-person", "5", "--price", "2"]
+    options = ["--correlation", "0.3", "--people", "90", "--trained-on", "50"]
+    assert main([*plan, "--questions", "200", *options]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    alone, helped = (Design(TYPICAL, 200, 5, rho).people_for_half_width(0.05) for rho in (0.0, 0.3))
+    assert isinstance(alone, int)
+    assert f"{alone} (${10 * alone:,})" in said
+    assert f"{helped} ($" in said
+    assert "of 90 people, 0 for fine-tuning and 90 for correction" in said
+    for bad, why in (
+        ([], "needs one of --study and --components"),
+        (["--components", "1,2"], "three variances"),
+        (["--components", "0.04,0.01,0.17", "--answers-per-person", "x"], "--answers-per-person x"),
+    ):
+        assert main(["plan-study", *bad]) == 2
+        assert why in capsys.readouterr().err
