@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -215,3 +216,17 @@ def test_questions_that_are_none_are_refused_with_their_line(tmp_path: Path, tex
     with pytest.raises(ChatbenchError) as caught:
         module.read_questions(tmp_path / "q.jsonl")
     assert said in str(caught.value)
+
+
+def test_the_table_of_held_out_assistants_has_a_row_for_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    table = importlib.import_module("estimate_table")
+    study = made.study()
+    table.print_table(study, table.stand_ins(study), 3, [30, 60, 500])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith(("| a", "| d"))]
+
+    assert [len(row) for row in rows] == [4, 4, 9, 9, 9, 9]  # 500 is more than anybody's answers
+    truth = sum(a.correct for a in table.with_assistant(study, "a")) / 200
+    assert float(rows[0][1]) == pytest.approx(100 * truth, abs=6)
