@@ -21,6 +21,7 @@ from chatbench.commands.options import (
     Dollars,
     EndOn,
     ExpectedAnswers,
+    Maps,
     MaxTokens,
     MaxUserTurns,
     Model,
@@ -74,6 +75,7 @@ def run(
     results: Results = Path("results"),
     skip_bad_records: SkipBad = False,
     include_pilots: Pilots = False,
+    maps: Maps = None,
 ) -> None:
     """Run every step for all splits (resumes).
 
@@ -96,7 +98,7 @@ def run(
     )  # fmt: skip
     settings = RunSettings(
         splits=splits, only=tuple(only or ()), train_share=train_share, seed=seed, skip_bad_records=skip_bad_records,
-        include_pilots=include_pilots, assistants=tuple(assistant or ()), chats=chats,
+        include_pilots=include_pilots, maps=tuple(maps or ()), assistants=tuple(assistant or ()), chats=chats,
         base_conversations=base_conversations, simulator=read_simulator_spec(simulator), config=config,
         options=EndpointOptions(concurrency=concurrency, timeout_seconds=timeout, patience_seconds=patience),
     )  # fmt: skip

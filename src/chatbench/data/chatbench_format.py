@@ -299,7 +299,7 @@ def _answer(row: Row, question_id: str, reading: Reading, intake: Intake) -> Ans
     event = re.search(r"_(userAnswer|userAIAnswer)(_|$)", row.text("answer_type"))
     kind = KIND_NAMES.get(plain_name(event[1] if event else row.text("answer_type")))
     if kind is None:
-        raise row.unknown("unknown kind of answer", "answer_type", "user-alone", expected=EXPECTED_KINDS)
+        raise row.unknown("unknown kind of answer", "answer_type", expected=EXPECTED_KINDS)
     assistant = row.text("model")
     if kind == "user-AI" and not assistant:
         raise row.bad("answer with no assistant named", "model", found="no model", expected="the assistant's name")

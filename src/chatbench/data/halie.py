@@ -55,7 +55,7 @@ def _read_row(row: Row, intake: Intake) -> None:
     if kind_name == "attn":
         raise LeftOut(ATTENTION_CHECK)
     if kind_name not in _KINDS:
-        raise row.unknown("unknown kind of answer", "question_type", "ctrl", expected="ctrl, lm or attn")
+        raise row.unknown("unknown kind of answer", "question_type", expected="ctrl, lm or attn")
     kind = _KINDS[kind_name]
     subset = re.sub(r"[^a-z0-9]+", "_", row.needed("question_category").lower()).strip("_")
     a, b, c, d = (row.needed(f"choice_{letter}") for letter in "abcd")

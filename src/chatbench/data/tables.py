@@ -358,22 +358,22 @@ class Row:
         place = f"{self.place}, {self.unit} {self.names.get(name, name)!r}" if name else self.place
         return BadRecord(reason, f"{place}: {found or repr(self.value(name))[:80]}", expected=expected)
 
-    def unknown(self, reason: str, name: str, meaning: str, *, expected: str) -> BadRecord:
+    def unknown(self, reason: str, name: str, *, expected: str) -> BadRecord:
         """The error for a value that stands for one of a few, and is none of those known.
 
-        It lists all values of the column, which a user has to know to give them a `meaning` by --map.
+        It lists all values of the column, which a user has to know to give them a meaning by --map.
         """
         column, values = self.names.get(name, name), Counter(row.text(name) for row in self.others)
         error = self.bad(
             reason, name, found=f"{self.text(name)!r}; the {self.unit} holds {listed(values)}", expected=""
         )
-        return BadRecord(reason, error.found, expected=expected, fix=_map_fix(column, self.text(name), meaning))
+        return BadRecord(reason, error.found, expected=expected, fix=_map_fix(column, self.text(name)))
 
     def unknown_role(self, role: str, name: str, roles: Iterable[Iterable[str]]) -> BadRecord:
         """The same for the role of a message at `name`; `roles` are those of every chat."""
         values = Counter(each for chat in roles for each in chat)
         error = self.bad("", name, found=f"role {role!r}; the chats hold {listed(values)}", expected="")
-        return BadRecord("unknown role", error.found, expected=EXPECTED_ROLES, fix=_map_fix("role", role, "assistant"))
+        return BadRecord("unknown role", error.found, expected=EXPECTED_ROLES, fix=_map_fix("role", role))
 
     def conversation(self, name: str, turns: tuple[Turn, ...], answer: Answer) -> Conversation:
         """The chat that led to an answer; its turns are under `name` in this record.
@@ -419,8 +419,8 @@ class Table:
         )
 
 
-def _map_fix(column: str, value: str, meaning: str) -> str:
-    return f"say what it means: --map {shlex.quote(f'{column}.{value}={meaning}')}; or {SKIP_FIX}"
+def _map_fix(column: str, value: str) -> str:
+    return f"say which it is: --map {shlex.quote(f'{column}.{value}=...')}; or {SKIP_FIX}"
 
 
 def listed(values: Counter[str]) -> str:

@@ -58,6 +58,7 @@ class RunSettings:
     row_format: RowFormat = "messages"
     skip_bad_records: bool = False
     include_pilots: bool = False
+    maps: tuple[str, ...] = ()
     assistants: tuple[str, ...] = ()
     chats: ChatSettings = field(default_factory=ChatSettings)
     base_conversations: int = 3
@@ -220,6 +221,7 @@ def _prepared(
         "format": settings.row_format,
         "skip_bad_records": settings.skip_bad_records,
         "include_pilots": settings.include_pilots,
+        "maps": list(settings.maps),
     }
     if workspace.is_prepared or study is None or not may_prepare:
         manifest = workspace.manifest
