@@ -112,7 +112,7 @@ def test_a_simulator_of_a_chat_template_ends_its_turn_at_the_templates_token_and
     (reply,) = one.reply_all([asked([])])
 
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") != tokenizer.eos_token_id
-    assert reply == Reply("what is [END] 12", tokens=len(script) - 2, stopped=True, prompt_tokens=model.prompt_tokens)
+    assert reply == Reply("what is [END] 12", tokens=len(script) - 2, prompt_tokens=model.prompt_tokens)
     assert str(one.identity["form"]).startswith("chat template ")
 
 

@@ -218,9 +218,9 @@ def test_the_end_of_conversation_token_is_told_from_the_end_of_a_turn() -> None:
     # Both end the text, and a decoder leaves special tokens out: reading the text alone is the likely mistake.
     ends_chat, ends_turn, talks = said(userlm(USERLM_END)), said(userlm("<|im_end|>")), said(userlm("A"))
 
-    assert (ends_chat.text, ends_chat.stopped) == (USERLM_END, True)
-    assert (ends_turn.text, ends_turn.stopped) == ("", True)
-    assert (talks.text, talks.stopped) == ("AAAAA", False)
+    assert (ends_chat.text, ends_chat.finish) == (USERLM_END, "stop")
+    assert (ends_turn.text, ends_turn.finish) == ("", "stop")
+    assert (talks.text, talks.finish) == ("AAAAA", "length")
 
 
 def test_a_userlm_is_prompted_with_roles_as_they_are_and_a_user_turn_to_come() -> None:
