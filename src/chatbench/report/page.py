@@ -142,18 +142,14 @@ def _html(content: PageContent, parts: Mapping[str, str], *, beside: tuple[str, 
         loader=PackageLoader("chatbench.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     return environment.get_template("page.html.j2").render(
-        title=_as_utf8(content.title),
+        # A file of HTML cannot hold NUL and lone surrogates.
+        title=content.title.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8"),
         policy=policy(scripts, from_folder=bool(beside), live=live),
         style=style(),
         scripts=scripts,
         first=script_json({**content.first, "beside": list(beside), "live": live}),
         parts=parts,
     )
-
-
-def _as_utf8(text: str) -> str:
-    """The text without what a file of HTML cannot hold: NUL and lone surrogates."""
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 def policy(scripts: Sequence[str], *, from_folder: bool, live: bool) -> str:

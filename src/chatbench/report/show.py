@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.texts import csv_text, printable
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.agreement import QuestionAccuracy, Undefined, Value
+from chatbench.metrics.agreement import QuestionAccuracy, Undefined
 from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, PEOPLE, TERMINATIONS
 from chatbench.report.estimate_table import Entry, estimate_grids, estimate_notes, read_estimates
 from chatbench.report.grids import EMPTY, Grid, print_grids
@@ -248,11 +248,6 @@ def as_csv(found: Sequence[ModelResults], *, published: bool = False) -> str:
     return csv_text(CSV_COLUMNS, rows)
 
 
-def _exact(value: Value | None) -> str:
-    """All digits, so that it reads back as the same number."""
-    return "" if value is None or isinstance(value, Undefined) else repr(value)
-
-
 # LaTeX
 
 
@@ -296,15 +291,12 @@ def escaped(text: str) -> str:
     >>> escaped("50 % of $x_1$"), escaped("--"), escaped("中")
     ('50 \\% of \\$x\\_1\\$', '-{}-', '{[}U+4E2D]')
     """
-    plain = "".join(map(_escaped_character, unicodedata.normalize("NFC", text)))
-    return _LIGATURES.sub(r"\1{}", plain)
-
-
-def _escaped_character(character: str) -> str:
-    if character.isspace():
-        return " "
-    printed = " " < character <= "~" or character in _LATIN
-    return _ESCAPED.get(character) or (character if printed else f"{{[}}U+{ord(character):04X}]")
+    characters = [
+        " " if c.isspace()
+        else _ESCAPED.get(c) or (c if " " < c <= "~" or c in _LATIN else f"{{[}}U+{ord(c):04X}]")
+        for c in unicodedata.normalize("NFC", text)
+    ]  # fmt: skip
+    return _LIGATURES.sub(r"\1{}", "".join(characters))
 
 
 def latex_table(grid: Grid, label: str, exact: Mapping[str, str] | None = None) -> str:
@@ -360,7 +352,8 @@ def as_latex(found: Sequence[ModelResults], *, published: bool = False) -> str:
     for score in main_scores(tables):
         if score.metric not in names:
             continue
-        mean, name = _exact(score.estimate.mean) or "undefined", names[score.metric]
+        value, name = score.estimate.mean, names[score.metric]
+        mean = "undefined" if isinstance(value, Undefined) else repr(value)
         if score.metric in agreement and score.assistant == assistant:
             exact.setdefault(f"agreement {row_name(score)}", []).append(f"{name} {mean}")
         elif score.metric not in agreement and score.assistant == EVERY_ASSISTANT:

@@ -308,12 +308,12 @@ def detail_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
 
 def part_grid(table: ScoreTable) -> Grid:
     """Agreement of the scored simulator on each condition and subset."""
-    header = ("pairs", "people", "simulated", "mean absolute error", "ceiling", "correlation", "ceiling")
-    rows = []
+    header = ("", "pairs", "people", "simulated", "mean absolute error", "ceiling", "correlation", "ceiling")
+    lines = []
     for part in table.strata:
         estimates, bounds = table.estimates(part), table.bounds(part)
         intervals = table.uncertainty.intervals.get(part, {})
-        line = []
+        line = [part.removeprefix(CONDITION).removeprefix(SUBSET).replace("_", " ") or "everything"]
         for source, metric in ((FINE_TUNED, "questions"), (PEOPLE, "accuracy"), (FINE_TUNED, "accuracy")):
             found = estimates.get((EVERY_ASSISTANT, source, metric))
             line.append(number(found.mean if found else None, 0 if metric == "questions" else 3))
@@ -321,10 +321,8 @@ def part_grid(table: ScoreTable) -> Grid:
             row = (together(table, part), FINE_TUNED, metric)
             line.append(with_interval(estimates[row].mean, intervals.get(row)) if row in estimates else EMPTY)
             line.append(number(bounds[row].ceiling if row in bounds else None))
-        name = part.removeprefix(CONDITION).removeprefix(SUBSET).replace("_", " ") or "everything"
-        rows.append((name, line))
-    title = f"{table.model}, {table.simulator}: agreement by condition and subset"
-    return build(title, rows, [(name, at) for at, name in enumerate(header)], lambda line, at: line[at])
+        lines.append(tuple(line))
+    return Grid(f"{table.model}, {table.simulator}: agreement by condition and subset", header, tuple(lines))
 
 
 def cause_grid(table: ScoreTable) -> Grid:

@@ -114,7 +114,7 @@ function scoredText(runs, assistant) {
 }
 
 function groupRow(title, span) {
-  return el("tr", {class: "group"}, el("th", {colspan: span, scope: "rowgroup"}, title));
+  return el("tr", {class: "group"}, el("th", {colspan: span, scope: "rowgroup"}, el("span", {}, title)));
 }
 
 // The rows of a kind: a simulator's per run, everything else once.
