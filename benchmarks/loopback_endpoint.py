@@ -184,7 +184,10 @@ class LoopbackEndpoint:
             return False
         cut = answer.act == "cut"
         lines = [f"HTTP/1.1 {answer.status} X", f"content-type: {answer.kind}"]
-        lines += [f"content-length: {len(answer.body) + 100 * cut}", *(f"{k}: {v}" for k, v in answer.headers.items())]
+        fields = {"content-length": str(len(answer.body) + 100 * cut)} | {
+            k.lower(): v for k, v in answer.headers.items()
+        }
+        lines += [f"{name}: {value}" for name, value in fields.items()]
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + answer.body)
         await writer.drain()
         return not cut

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -67,7 +69,7 @@ def unhurried(
 
 
 def error_of(server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, **which: Any) -> str:
-    monkeypatch.setattr("chatbench.endpoints.participant.PAUSE_SECONDS", 0)
+    monkeypatch.setattr("chatbench.endpoints.retry.FIRST_PAUSE_SECONDS", 0)
     with pytest.raises(ChatbenchError) as caught:
         opened(server, **which)
     assert "secret" not in str(caught.value)
@@ -82,8 +84,8 @@ def test_a_reply_carries_text_usage_time_and_whether_it_stopped_by_itself(server
 
     assert isinstance(cut, Reply)
     assert isinstance(whole, Reply)
-    assert (cut.text, cut.tokens, cut.prompt_tokens, cut.stopped) == ("4 5 6", 3, 1, False)
-    assert (whole.text, whole.stopped) == ("5", True)
+    assert (cut.text, cut.tokens, cut.prompt_tokens, cut.finish, cut.model) == ("4 5 6", 3, 1, "length", "m")
+    assert (whole.text, whole.finish) == ("5", "stop")
     assert 0 < whole.seconds < 5
     assert server.asked[0] == {
         "path": "/v1/chat/completions",
@@ -162,13 +164,19 @@ def test_retry_after_is_honoured_as_seconds_and_as_a_date(
     [
         (error(500, "oops"), "endpoint: HTTP 500: oops"),
         (completion(""), "endpoint: an empty text"),
-        (completion(None, "length"), "endpoint: an answer without a text"),
+        (completion(None, "length"), "endpoint: an empty text (the token limit was reached)"),
         (Answer(body=b'{"choices": []}'), "endpoint: an answer without a choice"),
         (Answer(body=b'{"choices": [7]}'), "endpoint: an answer without a text"),
-        (Answer(body=b"[]"), "endpoint: a web page or other text in place of a completion"),
         (Answer(body=b"{"), "endpoint: unreadable answer"),
-        (Answer(body=b'"\xff\xfe'), "endpoint: unreadable answer"),
-        (Answer(body=b"<html>", kind="text/html"), "endpoint: a web page or other text in place of a completion"),
+        (Answer(body=b"[" * 200_000), "endpoint: unreadable answer"),
+        (Answer(body=b'{"n": ' + b"9" * 5000 + b"}"), "endpoint: unreadable answer"),
+        (Answer(body=b"<html>", kind="text/html"), "endpoint: a web page"),
+        (Answer(body=b"no upstream", kind="text/plain"), "endpoint: a text in place of a completion: no upstream"),
+        (Answer(body=b'data: {"choices": []}', kind="text/event-stream"),
+         "endpoint: a stream of events, though none was asked for (turn streaming off)"),
+        (Answer(body=bytes(8_000_001)), "endpoint: a reply of more than 8,000,000 bytes"),
+        (Answer(body=gzip.compress(bytes(8_000_001)), headers={"content-encoding": "gzip"}),
+         "endpoint: a reply of more than 8,000,000 bytes when unpacked"),
     ],
 )  # fmt: skip
 def test_a_lasting_fault_is_a_failure_of_that_conversation_only(
@@ -177,7 +185,9 @@ def test_a_lasting_fault_is_a_failure_of_that_conversation_only(
     participant, _ = unhurried(server)
     server.will(*[answer] * 3, completion("next"))
 
-    assert participant.reply_all([REQUEST]) == [Failure(reason, transient=True)]
+    (failure,) = participant.reply_all([REQUEST])
+    assert isinstance(failure, Failure)
+    assert (failure.reason, failure.transient) == (reason, True)
     assert len(server.asked) == 3
     assert [reply.text for reply in participant.reply_all([REQUEST]) if isinstance(reply, Reply)] == ["next"]
 
@@ -300,7 +310,9 @@ def test_a_wrong_key_is_named_by_its_variable_and_never_shown(
 ) -> None:
     server.key = "another"
 
-    assert "refuses the key in TEST_KEY (HTTP 401)" in error_of(server, monkeypatch)
+    assert "refuses the key in TEST_KEY (HTTP 401: Incorrect API key provided: Bearer ***)" in error_of(
+        server, monkeypatch
+    )
     assert len(server.asked) == 1
 
 
@@ -348,7 +360,7 @@ def test_an_adapter_that_is_missing_for_a_later_split_is_told_before_the_first(s
     ("answer", "expected"),
     [
         (Answer(body=b"<html>Welcome</html>", kind="text/html"), "a web page"),
-        (Answer(body=b"<html>"), "unreadable answer"),
+        (Answer(body=b"{"), "unreadable answer"),
         (completion(""), "an empty text"),
         (error(500, f"bad header Bearer {KEY}"), "bad header Bearer ***"),
         (error(500, "of sk-somebody-else0123456"), "of ***"),
@@ -360,13 +372,88 @@ def test_what_every_request_would_meet_is_told_before_the_run(
     server.will(*[answer] * 9)
 
     assert expected in error_of(server, monkeypatch)
-    assert len(server.asked) == 4
+    assert len(server.asked) == QUICK.max_tries
+
+
+@pytest.mark.parametrize(
+    "spelt", [KEY, base64.b64encode(f"u:{KEY}".encode()).decode(), KEY.encode().hex(), KEY.upper()]
+)
+def test_a_key_is_shown_in_no_encoding(server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, spelt: str) -> None:
+    server.will(*[error(422, f"you sent <{spelt}>")] * 9)
+
+    message = error_of(server, monkeypatch)
+
+    assert "you sent <" in message
+    assert spelt[4:-4] not in message
+
+
+def test_a_reply_that_repeats_the_key_does_not_bring_it_into_a_record(server: LoopbackEndpoint) -> None:
+    participant, _ = unhurried(server)
+    server.will(completion(f"Bearer {KEY} is what you sent"))
+
+    assert [reply.text for reply in participant.reply_all([REQUEST]) if isinstance(reply, Reply)] == [
+        "Bearer *** is what you sent"
+    ]
+
+
+def test_a_second_response_on_a_connection_is_never_the_reply_to_the_next_request(server: LoopbackEndpoint) -> None:
+    # Kept open, the connection would hand the surplus to whoever asks next: another conversation.
+    participant, _ = unhurried(server)
+    surplus = completion("for nobody").body
+    more = b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(surplus) + surplus
+    first = completion("first").body
+    server.will(Answer(body=first + more, headers={"Content-Length": str(len(first))}), completion("second"))
+
+    said = [participant.reply_all([REQUEST])[0] for _ in range(2)]
+
+    assert [reply.text for reply in said if isinstance(reply, Reply)] == ["first", "second"]
+
+
+def test_a_redirect_is_not_followed_but_named(server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(LoopbackEndpoint()) as _:
+        other = LoopbackEndpoint()
+        server.will(Answer(307, headers={"location": "http://elsewhere.example/v1"}))
+
+        assert "redirects to http://elsewhere.example/v1" in error_of(server, monkeypatch)
+        assert other.asked == []
+
+
+def test_replies_in_vain_are_paid_for_as_far_as_is_known(server: LoopbackEndpoint) -> None:
+    # A budget that counts good replies only is overrun by a server whose replies cannot be read.
+    participant, _ = unhurried(server)
+    server.will(Answer(body=b"x" * 400), completion("two words", prompt="a b c"))
+
+    (reply,) = participant.reply_all([REQUEST])
+
+    assert isinstance(reply, Reply)
+    assert (reply.tokens, reply.prompt_tokens) == (100 + 2, 3 + 0)  # "S" and "hi" are less than a token
+
+
+def test_many_refusals_in_a_row_stop_the_run(server: LoopbackEndpoint) -> None:
+    # An account's error in words that nobody listed would else be recorded as the fault of every conversation.
+    participant, _ = unhurried(server)
+    server.will(*[error(400, "your plan ended")] * 20)
+
+    with pytest.raises(ChatbenchError, match=r"8 requests in a row failed .*your plan ended"):
+        participant.reply_all([REQUEST] * 20)
+
+
+def test_a_server_that_loads_its_model_is_waited_for_at_the_beginning_too(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatbench.endpoints.retry.FIRST_PAUSE_SECONDS", 0)
+    server.will(*[error(503, "Loading model")] * 20, completion())
+    opened(server)
+    assert len(server.asked) == 21
+
+    server.will(error(503, "Loading model", headers={"retry-after": "7200"}))
+    assert "asks to wait 7,200 s (HTTP 503: Loading model)" in error_of(server, monkeypatch)
 
 
 def test_a_stray_fault_at_the_beginning_stops_nothing(
     server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatbench.endpoints.participant.PAUSE_SECONDS", 0)
+    monkeypatch.setattr("chatbench.endpoints.retry.FIRST_PAUSE_SECONDS", 0)
     server.will(error(500), Answer(act="reset"), Answer(body=b"{"))
 
     opened(server)
@@ -380,7 +467,7 @@ def test_an_endpoint_that_is_down_is_said_to_be_at_once(
     assert "cannot connect" in error_of(server, monkeypatch)
 
 
-def test_the_check_finds_the_dialect(server: LoopbackEndpoint) -> None:
+def test_the_check_finds_out_what_the_server_takes(server: LoopbackEndpoint) -> None:
     server.will(error(400, "use max_completion_tokens"), error(400), completion())
     one = opened(server)
 
@@ -430,7 +517,16 @@ def test_an_address_is_model_then_url_then_name_of_the_key(text: str, expected: 
 
 
 @pytest.mark.parametrize(
-    "text", [f"m#{KEY}", f"m@https://user:{KEY}@host/v1", f"m@https://host/v1?key={KEY}", "", "#KEY"]
+    "text",
+    [
+        f"openia:m@http://user:{KEY}@h/v1",
+        f"sk-{KEY}",
+        f"m#{KEY}",
+        f"m@https://user:{KEY}@host/v1",
+        f"m@https://host/v1?key={KEY}",
+        "",
+        "#KEY",
+    ],
 )
 def test_an_address_that_holds_a_key_or_no_model_is_refused_without_showing_it(text: str) -> None:
     with pytest.raises(ChatbenchError) as caught:
@@ -443,6 +539,33 @@ def test_an_address_with_a_port_that_is_none_is_refused(url: str) -> None:
     # The client's own error for it is no error of a connection, and would end in a traceback.
     with pytest.raises(ChatbenchError, match="unreadable base URL"):
         read_address(f"m@{url}")
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("llama@localhost:8000/v1", "llama@http://localhost:8000/v1"),
+        ("llama@10.0.0.7:8000", "llama@http://10.0.0.7:8000/v1"),
+        ("llama@api.example.com", "llama@https://api.example.com/v1"),
+        ("localhost:11434/v1", "MODEL@http://localhost:11434/v1"),
+        ("m@http:/localhost/v1", "m@http://localhost/v1"),
+        ("m@https://h/v1/chat/completions", "https://h/v1"),
+        ("m@https://r.openai.azure.com/openai/deployments/m?api-version=2024-10-21", "r.openai.azure.com/openai/v1"),
+    ],
+)
+def test_an_address_that_would_mean_another_service_is_refused_with_what_was_meant(text: str, meant: str) -> None:
+    # Taken for the model's name, the address would send the request to OpenAI.
+    with pytest.raises(ChatbenchError) as caught:
+        read_address(text)
+    assert meant in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "model", ["llama3.1:8b", "claude-3@20240620", "@cf/meta/llama-3", "model.gguf", "meta.llama3-70b-v1:0", "o/key-x"]
+)
+def test_names_of_models_with_odd_characters_are_names(model: str) -> None:
+    assert read_address(model).model == model
+    assert read_address(f"{model}@http://[::1]:80/v1").model == model
 
 
 def test_options_that_would_ask_nobody_are_refused() -> None:

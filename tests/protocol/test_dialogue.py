@@ -154,12 +154,12 @@ def test_dialogues_held_together_are_asked_in_waves() -> None:
             rounds.append(len(requests))  # type: ignore[arg-type]  # a fake
             return [Reply("Answer: A") for _ in requests]  # type: ignore[attr-defined]
 
-    ended: list[int] = []
+    ended: list[SimulatedConversation] = []
     dialogues = [dialogue(QUESTION, f"q1|bot|{index}", base_seed=0) for index in range(5)]
     outcomes = run_in_waves(dialogues, {"simulator": Counting(), "assistant": Counting()}, ended.append)
 
     assert rounds == [5, 5, 5]
-    assert sum(ended) == 5
+    assert ended == outcomes
     assert all(outcome.termination == "answered" for outcome in outcomes)
 
 

@@ -16,9 +16,13 @@ def test_dollars_are_tokens_times_prices_of_their_side() -> None:
 
     assert prices.usd(Usage(3, 5, 7, 11)) == pytest.approx(107e-6)
     assert Prices(None, Price(1, 4)).usd(Usage(3, 5, 7, 11)) == pytest.approx(51e-6)
+    # Of the 7 that the assistant read, 5 came from a cache at a tenth of the price; reasoning is among the written.
+    cached = Usage(0, 0, 7, 11, assistant_reasoning_tokens=9, assistant_cached_tokens=5)
+    assert Prices(None, read_price("--assistant-price", "1/4/.1")).usd(cached) == pytest.approx(46.5e-6)
+    assert Prices(None, read_price("--assistant-price", "1/4")).usd(cached) == pytest.approx(51e-6)
 
 
-@pytest.mark.parametrize("text", ["10", "2.5/", "a/b", "-1/2", "1/2/3", ""])
+@pytest.mark.parametrize("text", ["10", "2.5/", "a/b", "-1/2", "1/2/3/4", ""])
 def test_a_price_that_cannot_be_read_is_told(text: str) -> None:
     with pytest.raises(ChatbenchError, match="--assistant-price"):
         read_price("--assistant-price", text)

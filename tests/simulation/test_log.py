@@ -220,7 +220,7 @@ def test_everything_in_a_record_survives_the_file_under_its_documented_keys(path
         "id", "question_id", "assistant", "index", "style", "prompts_sha256", "simulator", "assistant_identity", "seed",
         "turns", "termination", "reason", "transient", "answer_text", "letter", "lenient_letter", "forced_text",
         "final_output", "turns_dropped", "observed", "usage", "seconds", "answer_probabilities", "expected_correct",
-        "sha256",
+        "reasoning", "finish_reasons", "served_models", "prompts_truncated", "sha256",
     ]  # fmt: skip
     assert list(read_recorded(path)) == [(1, CHAT)]
     assert read_conversations(path) == [CHAT]

@@ -28,7 +28,8 @@ def test_a_terminal_shows_done_active_failed_speed_cost_and_time_left() -> None:
         clock.seconds = 10.0
         for _ in range(10):
             view.replied(request, Reply("hello", tokens=50))
-        view.ended(4, failed=1)
+        for failed in (True, False, False, False):
+            view.ended(failed=failed)
         view._bar.refresh()
 
     for part in ("4/40", "8 active", "1 failed", "50 tokens/s", "$1.23", "0:01:30 left"):
@@ -50,15 +51,3 @@ def test_without_a_terminal_a_plain_line_comes_now_and_then_and_at_the_end() -> 
         "simulate: 4/5 conversations, last with [bold]bot, 0 active  0 failed  0.1/s  0:00:16 left",
         "simulate: 4/5 conversations, last with [bold]bot, 0 active  0 failed  0.1/s  0:00:16 left",
     ]
-
-
-def test_of_a_block_that_is_simulated_again_only_what_had_begun_is_counted() -> None:
-    shown = StringIO()
-
-    with ConversationProgress(Console(file=shown), 5) as view:
-        view.begun(2)
-        for _ in range(5):
-            view.ended()
-        view.say()
-
-    assert shown.getvalue().startswith("simulate: 2/5 conversations, last with , 0 active")

@@ -48,8 +48,12 @@ Timeout = Annotated[float, typer.Option(help="Seconds that one request to an end
 Patience = Annotated[float, typer.Option(help="Seconds to wait for an endpoint that does not answer.")]
 BudgetTokens = Annotated[int | None, typer.Option(help="Stop after so many tokens, read and written.")]
 BudgetUsd = Annotated[float | None, typer.Option(help="Stop after so many dollars.")]
+ReasoningEffort = Annotated[
+    str, typer.Option(metavar="EFFORT", help="Sent to endpoints, such as low; left out where refused.")
+]
 Dollars = Annotated[
-    str | None, typer.Option(metavar="IN/OUT", help="Dollars per million tokens read and written, such as 2.50/10.")
+    str | None,
+    typer.Option(metavar="IN/OUT", help="Dollars per million tokens, such as 2.50/10 (or 2.50/10/1.25: cached)."),
 ]
 ALL_STEPS = "prepare,finetune,ppl,simulate,base,scores,realism"
 Maps = Annotated[

@@ -23,6 +23,7 @@ from chatbench.commands.options import (
     MaxUserTurns,
     OneOrAll,
     Patience,
+    ReasoningEffort,
     Results,
     Seed,
     Simulator,
@@ -67,6 +68,7 @@ def simulate(
     assistant_temperature: AssistantTemperature = 0.7,
     end_on: EndOn = None,
     expected_answers: ExpectedAnswers = False,
+    reasoning_effort: ReasoningEffort = "",
     concurrency: Concurrency = 32,
     timeout: Timeout = 120.0,
     patience: Patience = 300.0,
@@ -100,7 +102,7 @@ def simulate(
     settings = ChatSettings(
         conversations=conversations, seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens,
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
-        end_on=tuple(end_on or ()), expected_answers=expected_answers,
+        end_on=tuple(end_on or ()), expected_answers=expected_answers, reasoning_effort=reasoning_effort,
     )  # fmt: skip
     options = EndpointOptions(concurrency=concurrency, timeout_seconds=timeout, patience_seconds=patience)
     spending = Spending(read_prices(simulator_price, assistant_price), max_tokens=budget_tokens, max_usd=budget_usd)
@@ -125,7 +127,13 @@ def ai_alone(
     extractor: Annotated[str | None, typer.Option(help="KIND:ARG of the model that reads free text.")] = None,
     mmlu: Annotated[Path | None, typer.Option(help="Folder with MMLU's dev/, for few-shot examples.")] = None,
     temperature: Annotated[float, typer.Option(help="Of the assistant; 0 is greedy.")] = 0.7,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Longest reply, with its reasoning; default: 10, or 1000 for free text.")
+    ] = None,
+    reasoning_effort: ReasoningEffort = "",
     concurrency: Concurrency = 32,
+    timeout: Timeout = 120.0,
+    patience: Patience = 300.0,
     seed: Seed = 0,
     data: Data = Path("data"),
     results: Results = Path("results"),
@@ -143,10 +151,11 @@ def ai_alone(
 
     opened, workspace = open_study(study, maps=maps or ()), Workspace(data, results)
     result = step.ai_alone(
-        assistant, step.AiAloneSettings(method, samples, temperature, seed), study=opened,
+        assistant, step.AiAloneSettings(method, samples, temperature, seed, max_tokens, reasoning_effort), study=opened,
         questions=step.questions_of(opened, ids=names(questions), split=split, workspace=workspace),
         workspace=workspace,
-        extractor=extractor, mmlu=mmlu, options=EndpointOptions(concurrency=concurrency), overwrite=overwrite, say=show,
+        extractor=extractor, mmlu=mmlu, options=EndpointOptions(concurrency, timeout, patience_seconds=patience),
+        overwrite=overwrite, say=show,
     )  # fmt: skip
     show("\n".join(result.lines()))
 
@@ -167,6 +176,7 @@ def chat(
     max_tokens: MaxTokens = 1000,
     simulator_temperature: SimulatorTemperature = 1.0,
     assistant_temperature: AssistantTemperature = 0.7,
+    reasoning_effort: ReasoningEffort = "",
     seed: Seed = 0,
     data: Data = Path("data"),
     results: Results = Path("results"),
@@ -185,6 +195,7 @@ def chat(
     settings = ChatSettings(
         seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens, end_on=tuple(end_on or ()),
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
+        reasoning_effort=reasoning_effort,
     )  # fmt: skip
     step(
         model, question, workspace=Workspace(data, results), assistant=assistant,

@@ -185,13 +185,39 @@ class Example:
 class Usage:
     """Tokens that one chat cost, by side: what each participant read (prompts, summed over its replies) and wrote.
 
-    0 where a participant does not count.
+    0 where a participant does not count. Of those written, some were reasoning; of those read, some were cached.
     """
 
     simulator_prompt_tokens: int = 0
     simulator_tokens: int = 0
     assistant_prompt_tokens: int = 0
     assistant_tokens: int = 0
+    simulator_reasoning_tokens: int = 0
+    simulator_cached_tokens: int = 0
+    assistant_reasoning_tokens: int = 0
+    assistant_cached_tokens: int = 0
+
+    @property
+    def read(self) -> int:
+        """Tokens read by both sides."""
+        return self.simulator_prompt_tokens + self.assistant_prompt_tokens
+
+    @property
+    def written(self) -> int:
+        """Tokens written by both sides."""
+        return self.simulator_tokens + self.assistant_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """What a participant thought before it said something: no other side saw it. `turn` is the index of what it said.
+
+    The index of a final answer is that of the turn that it took the place of.
+    """
+
+    participant: str
+    turn: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +246,10 @@ class SimulatedConversation:
     the end. `observed` counts what the failure detectors saw. `seconds` is the sum of the replies' latencies.
     `answer_probabilities` has one entry per reply of the simulator, None where it gave none, and is empty where it gave
     none at all; `expected_correct` is the probability of the right letter where the chat ended with an answer.
+
+    By side (`simulator`, `assistant`): `finish_reasons` counts why replies ended other than by themselves ("length",
+    "content_filter"), `served_models` names the models that answered, where the endpoint does, and `prompts_truncated`
+    counts prompts of which the endpoint read no more tokens than of a much shorter one before.
     """
 
     id: str
@@ -246,6 +276,10 @@ class SimulatedConversation:
     seconds: float = 0.0
     answer_probabilities: tuple[AnswerProbabilities | None, ...] = ()
     expected_correct: float | None = None
+    reasoning: tuple[Reasoning, ...] = ()
+    finish_reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    served_models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    prompts_truncated: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for letter in (self.letter, self.lenient_letter):

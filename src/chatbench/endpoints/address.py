@@ -1,6 +1,7 @@
 """Which model behind an OpenAI-compatible endpoint: a provider, Azure, vLLM, llama.cpp, Ollama.
 
-Of the key only the name of its environment variable is given; the key itself is in no message and no result.
+Of the key only the name of its environment variable is given; the key itself is in no message and no result. A text
+that may mean another address than it says is refused: nothing is sent to another host than the one that was named.
 """
 
 from __future__ import annotations
@@ -14,9 +15,19 @@ from chatbench.core.errors import ChatbenchError
 
 DEFAULT_URL = "https://api.openai.com/v1"
 DEFAULT_KEY_NAME = "OPENAI_API_KEY"
+EXPECTED = "openai:MODEL[@BASE_URL][#NAME_OF_KEY_VARIABLE]"
+AZURE_URL = "https://RESOURCE.openai.azure.com/openai/v1"
 
-_SPEC = re.compile(r"(?P<model>[^#]+?)(?:@(?P<url>https?://[^#]*))?(?:#(?P<key_name>.*))?")
+SECRET = re.compile(r"\b(?:sk|org|proj|gsk)[-_][\w*.-]{6,}|\bAIza[\w-]{20,}")
+"""What providers' keys and account names look like; servers and users like to repeat them."""
+_KEY = re.compile(r"(?:sk-|gsk_|AIza)[\w-]{16,}")
+_SPEC = re.compile(r"(?P<model>[^#]+?)(?:@(?P<url>https?://[^#]*))?(?:#(?P<key_name>.*))?", re.DOTALL)
 _ENVIRONMENT_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
+_ADDRESS = re.compile(r"\w+:/+.*|localhost(?:[:/].*)?|(?:\d+\.){3}\d+(?:[:/].*)?|\[?[\w.-]+\]?:\d{2,5}/.*", re.DOTALL)
+"""What is an address, and no name of a model."""
+_HOST = re.compile(r".*[:/].*|[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}", re.DOTALL)
+"""What is an address where it stands behind an @."""
+_SERVICE = re.compile(r"/(?:chat/completions|completions|responses|messages|models|embeddings)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +39,29 @@ class EndpointAddress:
     key_name: str
 
     def key(self) -> str:
-        """The key itself; a `ChatbenchError` where the variable is not set."""
-        value = os.environ.get(self.key_name, "").strip() if self.key_name else "none"
-        if not value:
+        """The key itself, "" where none is needed; a `ChatbenchError` where the variable is not set."""
+        value = os.environ.get(self.key_name, "").strip()
+        if self.key_name and not value:
             raise ChatbenchError(
                 f"no key for {self.base_url}: the environment variable {self.key_name} is not set",
                 fix=f"put {self.key_name}=... into .env, or name another variable: openai:MODEL@URL#NAME",
             )
+        if not re.fullmatch(r"[!-~]*", value):
+            raise ChatbenchError(
+                f"the environment variable {self.key_name} holds characters that no key has (a line break?)",
+                fix="copy the key again, in one line",
+            )
         return value
+
+
+def without_secrets(text: str) -> str:
+    """A specification as a message may show it: without what may be a key or a password by mistake.
+
+    >>> without_secrets("openia:gpt-4o@https://me:pass@host/v1?key=x#sk-12345678")
+    'openia:gpt-4o@https://***@host/v1?***'
+    """
+    text = re.sub(r"//[^/\s]*@", "//***@", text.partition("#")[0])
+    return SECRET.sub("***", re.sub(r"\?.*", "?***", text, flags=re.DOTALL))
 
 
 def read_address(text: str) -> EndpointAddress:
@@ -47,23 +73,25 @@ def read_address(text: str) -> EndpointAddress:
     EndpointAddress(model='llama', base_url='http://localhost:8000/v1', key_name='')
 
     Raises:
-        ChatbenchError: no model, a URL that holds a password, or a key where its name should stand (never shown).
+        ChatbenchError: no model, an address that cannot be one or means another service, a URL that holds a password,
+            or a key where its name should stand (never shown).
     """
     match = _SPEC.fullmatch(text)
     if match is None:
-        raise ChatbenchError("openai: no model named", expected="openai:MODEL[@BASE_URL][#NAME_OF_KEY_VARIABLE]")
-    url = (match["url"] or DEFAULT_URL).rstrip("/")
-    try:
-        parts = urlsplit(url)
-        holds_secret = bool(parts.username or parts.password or parts.query)
-        _ = parts.port  # raises ValueError where it is not a port
-    except ValueError:
-        raise ChatbenchError("openai: unreadable base URL", expected="https://HOST/v1") from None
-    if holds_secret:
+        raise ChatbenchError("openai: no model named", expected=EXPECTED)
+    model, url, key_name = match["model"], (match["url"] or DEFAULT_URL).rstrip("/"), match["key_name"]
+    name, _, place = model.rpartition("@")
+    if _ADDRESS.fullmatch(place) or (name and not match["url"] and _HOST.fullmatch(place)):
+        place = re.sub(r"^\w*:?/+", "", without_secrets(place))
+        scheme = "http" if re.match(r"localhost|\d|\[|[\w-]+:", place) else "https"
         raise ChatbenchError(
-            "openai: the base URL holds a user name, a password or a query", fix="use #NAME_OF_KEY_VARIABLE"
+            f"openai: {without_secrets(model)!r} has an address without http:// or https:// before it, or no model",
+            expected=EXPECTED,
+            fix=f"did you mean {without_secrets(name) or 'MODEL'}@{scheme}://{place}{'' if '/' in place else '/v1'}?",
         )
-    key_name = match["key_name"]
+    if _KEY.match(model) or not model.isprintable():
+        raise ChatbenchError("openai: what stands for the model is a key, or no text", expected=EXPECTED)
+    _check_url(url)
     if key_name is None:
         key_name = DEFAULT_KEY_NAME if url == DEFAULT_URL else ""
     elif not _ENVIRONMENT_NAME.fullmatch(key_name):
@@ -71,7 +99,34 @@ def read_address(text: str) -> EndpointAddress:
             "openai: what stands after # is not the name of an environment variable",
             expected="a name such as OPENAI_API_KEY, in capitals; never the key itself",
         )
-    return EndpointAddress(match["model"], url, key_name)
+    return EndpointAddress(model, url, key_name)
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises ValueError where it is not a port
+        host = parts.hostname or ""
+    except ValueError:
+        host = ""
+    if not re.fullmatch(r"[\w.-]+|[\da-f:.]+", host, re.ASCII) or not re.fullmatch(r"[!#-;=?-\[\]_a-z~%]+", url):
+        raise ChatbenchError("openai: unreadable base URL", expected="https://HOST/v1, in plain letters")
+    if "openai.azure.com" in host and ("/deployments/" in parts.path or parts.query):
+        raise ChatbenchError(
+            f"openai: the address of one deployment of Azure ({without_secrets(url)})",
+            expected="its v1 address, with the deployment as the model",
+            fix=f"openai:DEPLOYMENT@{AZURE_URL.replace('RESOURCE', host.partition('.')[0])}#AZURE_OPENAI_API_KEY",
+        )
+    if parts.username or parts.password or parts.query:
+        raise ChatbenchError(
+            "openai: the base URL holds a user name, a password or a query",
+            fix="leave it out; a key goes into a variable: #NAME_OF_KEY_VARIABLE",
+        )
+    if service := _SERVICE.search(parts.path):
+        raise ChatbenchError(
+            f"openai: the base URL ends in {service[0]}, which is a service and no base",
+            fix=f"did you mean {url.removesuffix(service[0])}?",
+        )
 
 
 @dataclass(frozen=True, slots=True)

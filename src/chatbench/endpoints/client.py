@@ -4,116 +4,268 @@ The plain text is the form of protocol/plain_text.py: a model that was fine-tune
 `/v1/completions` is asked for exactly the text of its training. The server tokenises the prompt by itself, apart from
 the completion and led by the tokenizer's first special token, which is what training does.
 
-Connections are pooled, and belong to the event loop in which they were opened. Nothing is tried again here.
+Each request has a connection of its own: what a server sends beyond its reply on one that is kept would be taken for
+the reply to the next request. No redirect is followed. What is read has a limit. Nothing is tried again here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-import openai
+import httpx
 
 from chatbench.core.records import Message
 from chatbench.endpoints.address import EndpointAddress
-from chatbench.endpoints.errors import Fault, NoAnswerError, fault_of
-from chatbench.protocol.dialogue import Reply
+from chatbench.endpoints.errors import CANNOT_CONNECT, Fault, NoAnswerError, fault_of, masked
+from chatbench.protocol.dialogue import ONLY_THOUGHT, Reply
 from chatbench.protocol.plain_text import END, prompt_text, read_completion
 
 EndpointKind = Literal["chat", "completions"]
-DIALECTS = (("max_tokens", True), ("max_tokens", False), ("max_completion_tokens", False))
-"""Most common first: the name of the token limit, and whether the endpoint takes a seed."""
+LIMITS = ("max_tokens", "max_completion_tokens")
+"""Names of the token limit, the most common first."""
+MOST_BYTES = 8_000_000
+"""Of one reply, unpacked: some hundred times what the longest ones have."""
+CHARACTERS_PER_TOKEN = 4
 _SEEDS = 2**31
 """Some servers keep the seed in 32 bits."""
+_MOST_TOKENS = 2**31
+_FINISH = {
+    "eos": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "safety": "content_filter",
+}
 
 
 @dataclass
 class EndpointClient:
-    """One model behind one address, with its decoding. `dialect` is found out by `check_endpoint`."""
+    """One model behind one address, with its decoding; `adapt` leaves out what the server refuses (`left_out`)."""
 
     address: EndpointAddress
     kind: EndpointKind
     temperature: float
     max_tokens: int
     timeout_seconds: float
-    dialect: tuple[str, bool] = DIALECTS[0]
+    reasoning_effort: str = ""
 
     def __post_init__(self) -> None:
         self._key = self.address.key()
-        self._client: openai.AsyncOpenAI | None = None
+        self._client: httpx.AsyncClient | None = None
+        self.parameters: dict[str, object] = {"temperature": self.temperature, LIMITS[0]: self.max_tokens, "seed": 0}
+        if self.kind == "completions":
+            self.parameters["stop"] = [END.strip()]
+        if self.reasoning_effort:
+            self.parameters["reasoning_effort"] = self.reasoning_effort
+        self.left_out: list[str] = []
+        self._limits_refused: set[str] = set()
+
+    def adapt(self, refused: Fault) -> bool:
+        """Leaves out, or calls otherwise, the parameter that the server named; whether another request makes sense.
+
+        Where it names none, the seed and the name of the token limit are tried, which old servers do not know.
+        """
+        limit = next(name for name in LIMITS if name in self.parameters)
+        other = LIMITS[1 - LIMITS.index(limit)]
+        words = set(re.findall(r"\w+", refused.reason))
+        known = [*self.parameters, other]
+        named = refused.parameter if refused.parameter in known else next(filter(words.__contains__, known), None)
+        if named is None:
+            named = "seed" if "seed" in self.parameters else limit
+        if named not in LIMITS:
+            del self.parameters[named]
+            self.left_out.append(named)
+        elif limit in self._limits_refused or other in self._limits_refused:
+            return False
+        else:
+            self._limits_refused.add(limit)
+            self.parameters[other] = self.parameters.pop(limit)
+        return True
 
     async def complete(self, messages: Sequence[Message], seed: int, *, may_be_empty: bool) -> Reply | Fault:
         """The reply to one request, or what went wrong; without `may_be_empty` a reply without text is a fault."""
-        # The body is made here: the client's typed methods take twice as long for each request and check nothing.
-        limit_name, takes_seed = self.dialect
-        body = {"model": self.address.model, "temperature": self.temperature, limit_name: self.max_tokens}
-        body |= {"seed": seed % _SEEDS} if takes_seed else {}
-        if self.kind == "chat":
-            path, body = "/chat/completions", body | {"messages": [message.as_dict() for message in messages]}
-        else:
-            path, body = "/completions", body | {"prompt": prompt_text(messages), "stop": [END.strip()]}
+        body = {"model": self.address.model, **self.parameters}
+        body |= {"seed": seed % _SEEDS} if "seed" in body else {}
+        path = "/chat/completions" if self.kind == "chat" else "/completions"
+        body |= {"messages": [each.as_dict() for each in messages]} if self.kind == "chat" else {
+            "prompt": prompt_text(messages)
+        }  # fmt: skip
         began = time.monotonic()
+        found = await self._asked("POST", path, body)
+        if isinstance(found, Fault):
+            return found
+        text, answer = found
         try:
-            async with asyncio.timeout(self.timeout_seconds):  # the client's own limits the wait for each piece only
-                answer = await self._opened().post(path, body=body, cast_to=object)
-            text, stopped = self._read(answer)
-            if not (may_be_empty or text.strip()):
-                raise NoAnswerError("an empty text" if stopped else "an empty text (the token limit was reached)")
-        except (openai.OpenAIError, NoAnswerError, TimeoutError, ValueError) as error:
-            # A ValueError is an answer that is no JSON, or no UTF-8.
-            return fault_of(error, timeout_seconds=self.timeout_seconds, key=self._key, now=time.time())
-        return Reply(
-            text.encode("utf-8", "replace").decode(),  # half a surrogate pair could not be written to a file
-            tokens=_count(answer, "completion_tokens"),
-            stopped=stopped,
-            prompt_tokens=_count(answer, "prompt_tokens"),
-            seconds=time.monotonic() - began,
-        )
+            reply = self._read(answer)
+            if isinstance(reply, Fault):
+                return reply
+            if reply.only_thought:
+                return Fault("thinking", ONLY_THOUGHT, tokens=reply.tokens, prompt_tokens=reply.prompt_tokens)
+            if not (may_be_empty or reply.text.strip()):
+                raise NoAnswerError("an empty text" + " (the token limit was reached)" * (reply.finish == "length"))
+        except NoAnswerError as error:
+            usage = _object(answer, "usage")
+            asked = sum(len(message.content) for message in messages)
+            return Fault(
+                "unreadable",
+                masked(str(error), self._key),
+                tokens=_count(usage, "completion_tokens") or len(text) // CHARACTERS_PER_TOKEN,
+                prompt_tokens=_count(usage, "prompt_tokens") or asked // CHARACTERS_PER_TOKEN,
+            )
+        return replace(reply, seconds=time.monotonic() - began)
 
     async def served(self) -> tuple[str, ...]:
         """Names of the models that the endpoint lists; empty where it lists none."""
-        try:
-            async with asyncio.timeout(self.timeout_seconds):
-                listed = _item(await self._opened().get("/models", cast_to=object), "data")
-        except (openai.OpenAIError, TimeoutError, ValueError):
-            return ()
-        names = [_item(model, "id") for model in listed] if isinstance(listed, list) else []
+        found = await self._asked("GET", "/models")
+        listed = None if isinstance(found, Fault) else _object(found[1]).get("data")
+        names = [_object(model).get("id") for model in listed] if isinstance(listed, list) else []
         return tuple(name for name in names if isinstance(name, str))
 
     async def close(self) -> None:
         """Closes the connections; the next request opens others."""
         client, self._client = self._client, None
         if client:
-            await client.close()
+            await client.aclose()
 
-    def _opened(self) -> openai.AsyncOpenAI:
+    async def _asked(
+        self, method: str, path: str, body: Mapping[str, object] | None = None
+    ) -> tuple[str, object] | Fault:
+        """What the server sent, as text and as JSON."""
         if self._client is None:
-            self._client = openai.AsyncOpenAI(
-                api_key=self._key, base_url=self.address.base_url, timeout=self.timeout_seconds, max_retries=0
-            )
-        return self._client
+            headers = {"connection": "close", "accept-encoding": "identity", "accept": "application/json"}
+            headers |= {"authorization": f"Bearer {self._key}"} if self._key else {}
+            limits = httpx.Limits(max_keepalive_connections=0)
+            self._client = httpx.AsyncClient(headers=headers, timeout=self.timeout_seconds, limits=limits)
+        raw = bytearray()
+        try:
+            async with (
+                asyncio.timeout(self.timeout_seconds),  # the client's own limits the wait for each piece only
+                self._client.stream(method, self.address.base_url + path, json=body) as response,
+            ):
+                async for piece in response.aiter_raw():
+                    raw += piece
+                    if len(raw) > MOST_BYTES:
+                        return Fault("unreadable", f"a reply of more than {MOST_BYTES:,} bytes")
+        except (TimeoutError, httpx.TimeoutException):
+            return Fault("broken", f"no answer within {self.timeout_seconds:g} s")
+        except httpx.ConnectError as error:
+            return Fault("down", f"{CANNOT_CONNECT} ({error})" if "SSL" in str(error) else CANNOT_CONNECT)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError):
+            return Fault("down", "connection lost")
+        status, answer = response.status_code, None
+        try:
+            content = _unpacked(bytes(raw), response.headers.get("content-encoding", ""))
+            text = content.decode("utf-8-sig", "strict" if status < 300 else "replace")
+            text = text.replace(self._key, "***") if self._key else text  # it may be repeated in a reply too
+            answer = json.loads(text)
+        except NoAnswerError as error:
+            return Fault("unreadable", str(error))
+        except (ValueError, RecursionError):  # no UTF-8, no JSON, too deep, a number without an end
+            text = content.decode("utf-8", "replace")
+        answer = text if answer is None else answer
+        if 200 <= status < 300:
+            return text, answer
+        return fault_of(status, answer, response.headers, key=self._key, now=time.time())
 
-    def _read(self, answer: object) -> tuple[str, bool]:
-        """The text, and whether it ended by itself. A server may send anything, so nothing is taken for granted."""
-        if not isinstance(answer, dict):  # the client hands a web page over as text
-            raise NoAnswerError("a web page or other text in place of a completion")
+    def _read(self, answer: object) -> Reply | Fault:
+        """The reply in what was sent. A server may send anything, so nothing is taken for granted."""
+        if not isinstance(answer, dict):
+            raise NoAnswerError(_no_completion(answer))
         choices = answer.get("choices")
-        if not isinstance(choices, list) or not choices:
+        choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
+        error, finish = answer.get("error") or choice.get("error"), choice.get("finish_reason")
+        if error or finish == "error" or (not choices and (answer.get("detail") or answer.get("message"))):
+            code = str(_object(error).get("code"))
+            status = int(code) if re.fullmatch(r"[45]\d\d", code, re.ASCII) else 502
+            told: object = {"error": error or "the model broke off"} if error or finish == "error" else answer
+            return fault_of(status, told, {}, key=self._key, now=time.time())
+        if not choices:
             raise NoAnswerError("an answer without a choice")
-        choice = choices[0]
-        text = _item(_item(choice, "message"), "content") if self.kind == "chat" else _item(choice, "text")
-        if not isinstance(text, str):
+        message = _object(choice, "message") or _object(choice, "delta")
+        if not message and not isinstance(choice.get("text"), str):
             raise NoAnswerError("an answer without a text")
-        return text if self.kind == "chat" else read_completion(text)[0], _item(choice, "finish_reason") != "length"
+        text, thoughts = _parts(message.get("content") or message.get("refusal"))
+        if self.kind == "completions" or not message:
+            text = read_completion(str(choice.get("text") or ""))[0]
+        inner = next(filter(None, map(message.get, ("reasoning_content", "reasoning", "thinking"))), "")
+        usage = _object(answer, "usage")
+        written, read, total = (_count(usage, f"{each}_tokens") for each in ("completion", "prompt", "total"))
+        finish = finish.lower()[:40] if isinstance(finish, str) and finish else "stop"
+        model = answer.get("model")
+        return Reply(
+            _writable(text),
+            tokens=max(written, total - read if read else 0),  # some leave reasoning out of one, and not of the other
+            finish=_FINISH.get(finish, finish),
+            prompt_tokens=read,
+            reasoning=_writable("\n".join(filter(None, (thoughts, "\n".join(_parts(inner)).strip())))),
+            reasoning_tokens=_count(usage, "completion_tokens_details", "reasoning_tokens")
+            or _count(usage, "reasoning_tokens"),
+            cached_tokens=_count(usage, "prompt_tokens_details", "cached_tokens")
+            or _count(usage, "prompt_cache_hit_tokens"),
+            model=_writable(model)[:200] if isinstance(model, str) else "",
+        )
 
 
-def _item(content: object, name: str) -> object:
-    return content.get(name) if isinstance(content, dict) else None
+def _unpacked(content: bytes, encoding: str) -> bytes:
+    if encoding.lower() in ("", "identity"):
+        return content
+    try:
+        content = zlib.decompressobj(47).decompress(content, MOST_BYTES + 1)  # gzip or zlib, by its head
+    except zlib.error:
+        raise NoAnswerError(f"a reply packed by {encoding[:20]!r}, which nobody asked for") from None
+    if len(content) > MOST_BYTES:
+        raise NoAnswerError(f"a reply of more than {MOST_BYTES:,} bytes when unpacked")
+    return content
 
 
-def _count(answer: object, name: str) -> int:
-    tokens = _item(_item(answer, "usage"), name)
-    return tokens if isinstance(tokens, int) and tokens > 0 else 0
+def _no_completion(answer: object) -> str:
+    """What stands where a completion should."""
+    said = " ".join(answer.split()) if isinstance(answer, str) else ""
+    if re.match(r"(data|event): ?|: ", said):
+        words = re.findall(r'"(?:message|error)": ?"([^"]{1,200})', said)
+        return "a stream of events, though none was asked for (turn streaming off)" + "".join(
+            f": {w}" for w in words[:1]
+        )
+    if not said or said.startswith("<") or said[:1] in "{[":
+        return "a web page" if said.startswith("<") else "unreadable answer"
+    return f"a text in place of a completion: {said[:200]}"
+
+
+def _parts(content: object) -> tuple[str, str]:
+    """(what is said, reasoning) of a content, which is a text or a list of parts."""
+    said, thoughts = [], []
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, str):
+            said.append(part)
+            continue
+        kind = str(_object(part).get("type", "text"))
+        words = next(filter(None, map(_object(part).get, ("text", "thinking", "reasoning", "summary"))), "")
+        if "think" in kind or "reason" in kind:
+            thoughts.append("".join(_parts(words)) if isinstance(words, list | str) else "")
+        elif kind in ("text", "output_text") and isinstance(words, str):
+            said.append(words)
+    return "".join(said), "\n".join(thoughts)
+
+
+def _writable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()  # half a surrogate pair could not be written to a file
+
+
+def _object(content: object, *path: str) -> Mapping[str, object]:
+    """The object at a path of keys, an empty one where there is none."""
+    for name in path:
+        content = content.get(name) if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
+
+
+def _count(usage: object, *path: str) -> int:
+    """A number of tokens at a path of keys, 0 where there is none that can be one."""
+    tokens = _object(usage, *path[:-1]).get(path[-1])
+    return tokens if type(tokens) is int and 0 < tokens < _MOST_TOKENS else 0

@@ -1,64 +1,75 @@
 """What went wrong between us and an endpoint, classified in one place (`fault_of`) by what is to be done about it.
 
-A server's message is quoted without the key, and truncated.
+An error is read by its code, then by its words (`wordings.toml`), then by its status: no credit comes as 400, 402, 403
+or 429, an overflow of the context as 400, 413, 422, 429 or 500. A server's words are quoted without the key, and
+truncated.
 """
 
 from __future__ import annotations
 
+import base64
+import html
 import re
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Literal, NamedTuple
-
-import openai
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple, cast
+from urllib.parse import quote, quote_plus
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.endpoints.address import EndpointAddress
+from chatbench.endpoints.address import SECRET, EndpointAddress
 
-FaultKind = Literal["busy", "down", "broken", "unreadable", "overflow", "refused", "forbidden", "unusable"]
+FaultKind = Literal[
+    "busy", "down", "broken", "unreadable", "thinking", "overflow", "refused", "filtered", "forbidden",
+    "absent", "key", "account", "missing", "moved",
+]  # fmt: skip
 
 
 class Policy(NamedTuple):
-    """Whether a request is tried again, whether that counts as one of its tries, whether to ask less at once."""
+    """What a fault means for its request: `retry` it; does that `count` as one of its tries; ask less at once.
+
+    `passes`: the next run may get a reply. `stops`: the run ends, for no request would be answered.
+    """
 
     retry: bool = False
     counts: bool = False
     overloaded: bool = False
+    passes: bool = False
+    stops: bool = False
 
 
+STOP = Policy(stops=True)
 POLICIES: Mapping[FaultKind, Policy] = {
-    "busy": Policy(retry=True, overloaded=True),
-    "down": Policy(retry=True),  # no connection, or a lost one
-    "broken": Policy(retry=True, counts=True, overloaded=True),  # also: no answer in time
-    "unreadable": Policy(retry=True, counts=True),  # not JSON, a web page, no choice, an empty text
+    "busy": Policy(retry=True, overloaded=True, passes=True),
+    "down": Policy(retry=True, passes=True),  # a lost connection, or none
+    "broken": Policy(retry=True, counts=True, overloaded=True, passes=True),  # also: no answer in time
+    "unreadable": Policy(retry=True, counts=True, passes=True),  # not JSON, a web page, no choice, an empty text
+    "thinking": Policy(passes=True),  # nothing but reasoning came before the token limit
     "overflow": Policy(),  # the oldest turns are dropped; where there are none, the conversation fails
     "refused": Policy(),  # the conversation fails
-    "forbidden": Policy(),  # the conversation fails: mid-run it may be a filter, at the beginning it is the key
-    "unusable": Policy(),  # the run stops
-}
+    "filtered": Policy(),  # the conversation fails: what it says is not let through
+    "forbidden": Policy(passes=True),  # mid-run it may be a filter, at the beginning it is the key
+    "absent": STOP, "key": STOP, "account": STOP, "missing": STOP, "moved": STOP,
+}  # fmt: skip
 
 _BY_STATUS: Mapping[int, FaultKind] = {
-    401: "unusable", 403: "forbidden", 404: "unusable", 408: "broken", 409: "broken",
-    429: "busy", 503: "busy", 529: "busy",
+    401: "key", 402: "account", 403: "forbidden", 404: "missing", 405: "missing", 408: "broken", 409: "broken",
+    410: "missing", 413: "overflow", 425: "busy", 429: "busy", 498: "key", 503: "busy", 529: "busy",
 }  # fmt: skip
-"""Other statuses: "broken" from 500 on, else "refused"."""
+"""Other statuses: "moved" from 300, "refused" from 400, "broken" from 500 on."""
 _BY_CODE: Mapping[str, FaultKind] = {
-    "insufficient_quota": "unusable",
-    "billing_hard_limit_reached": "unusable",
+    "insufficient_quota": "account",
+    "billing_hard_limit_reached": "account",
+    "invalid_api_key": "key",
     "context_length_exceeded": "overflow",
     "exceed_context_size_error": "overflow",
+    "content_filter": "filtered",
 }
-"""By an error's `code` or `type`, whatever its status: no credit comes as 429, an overflow of llama.cpp as 500."""
-_MAY_OVERFLOW = (400, 413, 422)
-"""Statuses of which only the message says that it is an overflow."""
-_OVERFLOW_WORDS = re.compile(
-    r"context (?:length|size|window)|max(?:imum)? (?:input|model|sequence) length|prompt is too long|"
-    r"max_new_tokens`? must be",
-    re.IGNORECASE,
-)
-_SECRET = re.compile(r"\b(?:sk|org|proj)[-_][\w*.-]{6,}")
-"""What providers' keys and account names look like; servers like to repeat them."""
+_WORDS = ("error", "message", "detail", "errors", "msg", "error_message", "error_msg", "description")
+"""Keys under which servers put their words, the outer ones first."""
 _MOST_QUOTED = 300
 CANNOT_CONNECT = "cannot connect"
 
@@ -69,50 +80,87 @@ class NoAnswerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: `reason` says what was found, `retry_after` how many seconds the server asks to wait."""
+    """One fault: `reason` says what was found, `retry_after` how many seconds the server asks to wait.
+
+    `parameter` is what the server names as refused. Tokens are those that were paid for in vain, as far as it is known.
+    """
 
     kind: FaultKind
     reason: str
     retry_after: float | None = None
     status: int | None = None
+    parameter: str = ""
+    tokens: int = 0
+    prompt_tokens: int = 0
 
     @property
     def policy(self) -> Policy:
         return POLICIES[self.kind]
 
 
-def fault_of(error: Exception, *, timeout_seconds: float, key: str, now: float) -> Fault:
-    """The fault that an exception of the client stands for; `now` is the time since the epoch, for dates in headers."""
-    if isinstance(error, openai.APITimeoutError | TimeoutError):
-        return Fault("broken", f"no answer within {timeout_seconds:g} s")
-    if isinstance(error, openai.APIConnectionError):
-        # By name: the client's HTTP library is httpx or httpx2, depending on its version.
-        return Fault("down", CANNOT_CONNECT if type(error.__cause__).__name__ == "ConnectError" else "connection lost")
-    if not isinstance(error, openai.APIStatusError):
-        return Fault("unreadable", str(error) if isinstance(error, NoAnswerError) else "unreadable answer")
-    status, message = error.status_code, _message(error.body, key)
-    kind = _BY_CODE.get(str(error.code)) or _BY_CODE.get(str(error.type)) or _BY_STATUS.get(status)
-    if kind is None and status in _MAY_OVERFLOW and _OVERFLOW_WORDS.search(message):
-        kind = "overflow"
-    kind = kind or ("broken" if status >= 500 else "refused")
-    reason = f"HTTP {status}"
-    if kind == "overflow":
-        reason = message or reason
-        if isinstance(error.body, dict) and "n_prompt_tokens" in error.body:  # llama.cpp says it beside its message
-            reason += f" (a prompt of {error.body['n_prompt_tokens']} tokens in a context of {error.body.get('n_ctx')})"
-    elif message and kind not in ("busy", "forbidden"):
-        reason += f": {message}"
-    wait = retry_after(error.response.headers, now) if POLICIES[kind].retry else None
-    return Fault(kind, reason, wait, status)
+@cache
+def wordings() -> tuple[tuple[FaultKind, re.Pattern[str], Mapping[str, object]], ...]:
+    """(kind, pattern, entry) of every entry of `wordings.toml`, in their order."""
+    entries = tomllib.loads(Path(__file__).with_name("wordings.toml").read_text(encoding="utf-8"))["wording"]
+    return tuple((cast(FaultKind, each["kind"]), re.compile(each["pattern"], re.IGNORECASE), each) for each in entries)
 
 
-def _message(body: object, key: str) -> str:
-    """The message in an error's body, however nested: one line, without what looks like a key; "" for a web page."""
-    while isinstance(body, dict):
-        body = body.get("message") or body.get("error") or body.get("detail")
-    text = _SECRET.sub("***", body.replace(key, "***")) if isinstance(body, str) else ""
-    text = " ".join(text.split())
-    return "" if text.startswith("<") else text[:_MOST_QUOTED]
+def fault_of(status: int, body: object, headers: Mapping[str, str], *, key: str, now: float) -> Fault:
+    """The fault that an error of the server stands for; `now` is the time since the epoch, for dates in headers."""
+    details = {name: value for each in reversed(list(_objects(body))) for name, value in each.items()}
+    message = "" if "<html" in str(body)[:500].lower() else " ".join(masked(_text(body), key).split())[:_MOST_QUOTED]
+    codes = [_BY_CODE.get(str(details.get(name))) for name in ("code", "type")]
+    words = (kind for kind, pattern, _ in wordings() if pattern.search(message))
+    other: FaultKind = "moved" if status < 400 else "refused" if status < 500 else "broken"
+    kind = cast(FaultKind, next(filter(None, codes), None) or next(words, None) or _BY_STATUS.get(status, other))
+    if kind == "moved":
+        message = f"it redirects to {masked(headers.get('location', 'another address'), key)[:_MOST_QUOTED]}"
+    reason = f"HTTP {status}: {message}" if message else f"HTTP {status}"
+    if kind == "overflow" and "n_prompt_tokens" in details:  # llama.cpp says it beside its message
+        reason += f" (a prompt of {details['n_prompt_tokens']} tokens in a context of {details.get('n_ctx')})"
+    place = details.get("loc")
+    named = details.get("param") or (place[-1] if isinstance(place, list) and place else "")
+    wait = retry_after(headers, now) if POLICIES[kind].retry else None
+    return Fault(kind, reason, wait, status, parameter=str(named))
+
+
+def _objects(body: object, depth: int = 5) -> Iterator[Mapping[str, object]]:
+    """The objects in which an error is told, the outer first; of a list the first item."""
+    body = body[0] if isinstance(body, list) and body else body
+    if isinstance(body, dict) and depth:
+        yield body
+        for name in _WORDS:
+            yield from _objects(body.get(name), depth - 1)
+
+
+def _text(body: object) -> str:
+    """The words of an error, however nested; those of a validator with the place that they are about."""
+    told: object = body if isinstance(body, str) else ""
+    for each in _objects(body):
+        told = next((each[name] for name in _WORDS if isinstance(each.get(name), str) and each[name]), told)
+        place = each.get("loc")
+        if isinstance(place, list):
+            told = f"{'.'.join(map(str, place))}: {told}"
+    return str(told)
+
+
+def masked(text: str, key: str) -> str:
+    """A text without the key, in whatever encoding, and without what looks like somebody's key."""
+    if key:
+        spelt = {
+            key,
+            quote(key, safe=""),
+            quote_plus(key),
+            html.escape(key),
+            key.replace("/", r"\/"),
+            key.encode().hex(),
+        }
+        for offset in range(3):  # as part of a longer text in base64 it begins at any of three places
+            inside = base64.b64encode(b"-" * offset + key.encode())[(0, 2, 3)[offset] :].rstrip(b"=").decode()[:-1]
+            spelt |= {inside, inside.translate(str.maketrans("+/", "-_"))}
+        for each in sorted(spelt, key=len, reverse=True):
+            text = re.sub(re.escape(each), "***", text, flags=re.IGNORECASE)
+    return SECRET.sub("***", text)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -127,57 +175,44 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         text = headers.get(name, "")
-        if re.fullmatch(r"\d+(\.\d+)?", text):
+        if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
             return float(text) * unit
     try:
         return max(parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - now, 0.0)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
-_EXPLANATIONS: Mapping[FaultKind | int, tuple[str, str, str]] = {
-    401: (
-        "{where} refuses {key} (HTTP {status})",
-        "",
-        "put a valid key into .env; name its variable with openai:MODEL@URL#NAME",
-    ),
-    404: (
-        "{where}: no model or adapter {model!r}, or no such service at this address (HTTP 404)",
-        "a model of the endpoint, and a base URL that ends in /v1 mostly",
-        "look at the list: curl {where}/models",
-    ),
-    "unusable": ("{where}: {reason}", "", "add credit to the account; the same command continues"),
-    "unreadable": ("{where}: {reason}", "a completion with a text", "check the base URL (often it ends in /v1)"),
-    "overflow": (
-        "{where}: {model!r} has too small a context: {reason}",
-        "",
-        "ask for fewer tokens with --max-tokens, or serve the model with a larger context",
-    ),
-    "down": ("{where}: {reason}", "", "start the endpoint, or check the address"),
-    "refused": (
-        "{where}: {reason} for {model!r}",
-        "",
-        "see whether the endpoint is up, try again later, or another model",
-    ),
+FIX: Mapping[FaultKind, str] = {
+    "key": "put a valid key into .env; name its variable with openai:MODEL@URL#NAME",
+    "account": "add credit to the account or raise its limit; the same command continues",
+    "missing": "look at the list: curl {where}/models",
+    "moved": "name the address that it redirects to, if it is the right one: nothing is sent to another than yours",
+    "unreadable": "check the base URL (often it ends in /v1)",
+    "thinking": "raise --max-tokens, or let it think less with --reasoning-effort low",
+    "overflow": "ask for fewer tokens with --max-tokens, or serve the model with a larger context",
+    "absent": "start the endpoint, or check the address",
+    "refused": "change what the server names or choose another model; the same command continues",
+    "filtered": "choose another model or provider: even a harmless request is filtered",
 }
-"""By status or kind: what was found, what was expected, and the fix."""
+_SERVER_FIX = "see the server's own log; the same command continues"
 
 
 def explained(fault: Fault, address: EndpointAddress, *, served: tuple[str, ...] = ()) -> ChatbenchError:
     """What is wrong with the endpoint, and what to do, in the user's words; `served` are the models it lists."""
-    status = 401 if fault.status == 403 else fault.status
-    texts = _EXPLANATIONS.get(status or 0) or _EXPLANATIONS.get(fault.kind, _EXPLANATIONS["refused"])
-    found, expected, fix = (
-        text.format(
-            where=address.base_url,
-            model=address.model,
-            reason=fault.reason,
-            status=fault.status,
-            key=f"the key in {address.key_name}" if address.key_name else "a request without a key",
-        )
-        for text in texts
-    )
-    if served and status == 404:
-        expected = f"one of {', '.join(served[:20])}{', ...' if len(served) > 20 else ''}"
-        fix = "serve it (an adapter: vllm serve BASE --enable-lora --lora-modules NAME=FOLDER), or name another"
-    return ChatbenchError(found, expected=expected, fix=fix)
+    where, kind = address.base_url, "key" if fault.kind == "forbidden" else fault.kind
+    found, expected, fix = f"{where}: {fault.reason} for {address.model!r}", "", FIX.get(kind, _SERVER_FIX)
+    if kind == "key":
+        key = f"the key in {address.key_name}" if address.key_name else "a request without a key"
+        found = f"{where} refuses {key} ({fault.reason})"
+    elif kind == "missing":
+        found = f"{where}: no model or adapter {address.model!r}, or no such service at this address ({fault.reason})"
+        expected = "a model of the endpoint, and a base URL that ends in /v1 mostly"
+        if served:
+            expected = f"one of {', '.join(served[:20])}{', ...' if len(served) > 20 else ''}"
+            fix = "serve it (an adapter: vllm serve BASE --enable-lora --lora-modules NAME=FOLDER), or name another"
+    elif kind == "overflow":
+        found = f"{where}: {address.model!r} has too small a context: {fault.reason}"
+    elif kind == "unreadable":
+        expected = "a completion with a text"
+    return ChatbenchError(found, expected=expected, fix=fix.format(where=where))

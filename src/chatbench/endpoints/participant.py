@@ -1,7 +1,7 @@
 """A model behind an endpoint as a participant of dialogues, checked before the run.
 
-The check sends one small request: what would meet every request is reported once, with its fix, and the dialect that
-the endpoint speaks is found out.
+The check sends one small request: what would meet every request is reported once, with its fix, and parameters that
+the endpoint refuses are left out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message
 from chatbench.data.truncation import TURNS_PER_EXCHANGE, asked_without_oldest, exchanges_asked_with
 from chatbench.endpoints.address import EndpointAddress, EndpointOptions, read_address
-from chatbench.endpoints.client import DIALECTS, EndpointClient, EndpointKind
+from chatbench.endpoints.client import EndpointClient, EndpointKind
 from chatbench.endpoints.errors import CANNOT_CONNECT, Fault, explained
 from chatbench.endpoints.retry import Clock, Pace, Patience, Sleep
 from chatbench.protocol.dialogue import Failure, ParticipantName, Reply, Request
@@ -25,40 +25,8 @@ from chatbench.protocol.dialogue_runner import run_to_end
 from chatbench.protocol.prompts import ASSISTANT_SYSTEM
 
 T = TypeVar("T")
-TRIES = 4
-PAUSE_SECONDS = 0.5
 LIST_TIMEOUT_SECONDS = 30.0
 SMALL_PROMPT = (Message("system", ASSISTANT_SYSTEM), Message("user", "Reply with the word: ready"))
-
-
-async def check_endpoint(client: EndpointClient) -> None:
-    """Sends a small request with the settings of the run, and sets the client's dialect.
-
-    Raises:
-        ChatbenchError: the endpoint cannot be used, and why.
-    """
-    for dialect in DIALECTS:
-        client.dialect = dialect
-        found = await _small_request(client)
-        if isinstance(found, Reply):
-            return
-        if found.kind != "refused" or dialect == DIALECTS[-1]:
-            raise explained(found, client.address, served=await client.served() if found.status == 404 else ())
-
-
-async def _small_request(client: EndpointClient) -> Reply | Fault:
-    """Tried a few times: a stray fault at the beginning stops nothing."""
-    began = time.monotonic()
-    for attempt in range(1, TRIES + 1):
-        # A base model may have nothing to add to a plain text; a chat model always has.
-        found = await client.complete(SMALL_PROMPT, seed=0, may_be_empty=client.kind == "completions")
-        # Nobody listening is reported at once, and a server that lets us wait is not waited for more than twice.
-        if isinstance(found, Reply) or not found.policy.retry or found.reason == CANNOT_CONNECT:
-            break
-        if attempt == TRIES or time.monotonic() - began > 2 * client.timeout_seconds:
-            break
-        await asyncio.sleep(max(PAUSE_SECONDS * 2**attempt, min(found.retry_after or 0.0, 60.0)))
-    return found
 
 
 def refuse_missing_adapters(addresses: Sequence[str]) -> None:
@@ -109,14 +77,39 @@ class EndpointParticipant:
         self._role = role
         self.pace = Pace(options.concurrency, clock, sleep)
         self._patience = Patience(client.address.base_url, options, self.pace, clock, sleep)
-        self.identity: dict[str, object] = {
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What was really sent: a temperature of None is the server's own; `left_out` names what it refused."""
+        client = self._client
+        found: dict[str, object] = {
             "kind": "openai" if client.kind == "chat" else client.kind,
             "name": client.address.model,
             "base_url": client.address.base_url,
-            "temperature": client.temperature,
+            "temperature": client.parameters.get("temperature"),
             "max_tokens": client.max_tokens,
             "reproducible": False,
         }
+        found |= {"reasoning_effort": client.parameters.get("reasoning_effort")} if client.reasoning_effort else {}
+        return found | ({"left_out": sorted(client.left_out)} if client.left_out else {})
+
+    async def check(self) -> None:
+        """Sends a small request with the settings of the run, and finds out which parameters the server takes.
+
+        Raises:
+            ChatbenchError: the endpoint cannot be used, and why.
+        """
+        client = self._client
+
+        async def attempt() -> Reply | Fault:
+            # A base model may have nothing to add to a plain text; a chat model always has.
+            found = await client.complete(SMALL_PROMPT, seed=0, may_be_empty=client.kind == "completions")
+            nobody = isinstance(found, Fault) and found.reason.startswith(CANNOT_CONNECT)
+            return replace(found, kind="absent") if isinstance(found, Fault) and nobody else found  # told at once
+
+        while isinstance(found := await self._patience.answer(attempt, 0), Fault):
+            if found.kind != "refused" or not client.adapt(found):
+                raise explained(found, client.address, served=await client.served() if found.kind == "missing" else ())
 
     async def reply(self, request: Request) -> Reply | Failure:
         """The reply to one request, or why there is none.
@@ -135,9 +128,9 @@ class EndpointParticipant:
             if found.kind != "overflow" or dropped == exchanges:
                 break
             dropped += 1
-        if found.kind == "unusable":
+        if found.policy.stops:
             raise explained(found, self._client.address)
-        return Failure(f"endpoint: {found.reason}", transient=found.policy.retry or found.kind == "forbidden")
+        return Failure(f"endpoint: {found.reason}", found.policy.passes, found.tokens, found.prompt_tokens)
 
     def reply_all(self, requests: Sequence[Request]) -> list[Reply | Failure]:
         """As a `Participant`: all requests side by side, replies in their order."""
@@ -159,6 +152,7 @@ def open_endpoint_participant(
     role: ParticipantName,
     temperature: float,
     max_tokens: int,
+    reasoning_effort: str = "",
     options: EndpointOptions | None = None,
 ) -> EndpointParticipant:
     """A participant that is known to work: one small request is sent.
@@ -175,6 +169,8 @@ def open_endpoint_participant(
         temperature=temperature,
         max_tokens=max_tokens,
         timeout_seconds=options.timeout_seconds,
+        reasoning_effort=reasoning_effort,
     )
-    run_to_end(_then_close(client, check_endpoint(client)))
-    return EndpointParticipant(client, role, options)
+    participant = EndpointParticipant(client, role, options)
+    run_to_end(_then_close(client, participant.check()))
+    return participant

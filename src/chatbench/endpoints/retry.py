@@ -18,10 +18,11 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.endpoints.address import EndpointOptions
-from chatbench.endpoints.errors import Fault
+from chatbench.endpoints.errors import FIX, Fault
 from chatbench.protocol.dialogue import Reply
 
 Clock = Callable[[], float]
@@ -108,20 +109,21 @@ class Patience:
             ChatbenchError: the endpoint is dead or out of order.
         """
         chance = random.Random(seed)
-        began, tries, pauses = None, 0, 0
+        began, tries, pauses, written, read = None, 0, 0, 0, 0
         while True:
             async with self._pace.place() as asked_at:
                 began = asked_at if began is None else began  # waiting for a place is no fault of the server's
                 found = await attempt()
+            written, read = written + found.tokens, read + found.prompt_tokens
+            found = replace(found, tokens=written, prompt_tokens=read)  # replies in vain are paid for too
             if isinstance(found, Reply):
                 self._pace.succeeded()
+                self._given_up = 0
             if isinstance(found, Reply) or not found.policy.retry:
                 self._failing_since = None
-                # A key that is refused for one request may be refused for all.
-                if isinstance(found, Fault) and found.kind == "forbidden":
+                # What is refused for one request may be refused for all, for a reason that nobody has worded here yet.
+                if isinstance(found, Fault) and found.kind in ("forbidden", "thinking", "refused"):
                     self._give_up(found)
-                else:
-                    self._given_up = 0
                 return found
             self._wait_on(found, asked_at)
             tries += found.policy.counts
@@ -152,5 +154,6 @@ class Patience:
         self._given_up += 1
         if self._given_up >= GIVEN_UP_IN_A_ROW:
             raise ChatbenchError(
-                f"{self._where}: {self._given_up} requests in a row failed ({fault.reason})", fix=CONTINUES
+                f"{self._where}: {self._given_up} requests in a row failed ({fault.reason})",
+                fix=FIX.get(fault.kind, CONTINUES),
             )

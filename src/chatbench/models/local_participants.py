@@ -23,7 +23,7 @@ from chatbench.models.chat_template import PROBE, ChatTemplate, tokenizer_name
 from chatbench.models.encoding import encoder
 from chatbench.models.generation import Decoding, Generated, LocalGenerator
 from chatbench.models.loading import Loaded, tokenizer_hash
-from chatbench.protocol.dialogue import Failure, Reply, Request
+from chatbench.protocol.dialogue import ONLY_THOUGHT, Failure, Reply, Request
 from chatbench.protocol.plain_text import encode_prompt
 from chatbench.protocol.prompts import USERLM_END
 
@@ -85,16 +85,17 @@ class _LocalParticipant:
         room = self._generator.room
         return Failure(f"a prompt of {len(ids):,} tokens, earlier turns left out: the model has room for {room:,}")
 
-    def _reply(self, request: Request, ids: list[int], turns_dropped: int, generated: Generated) -> Reply:
-        return Reply(
+    def _reply(self, request: Request, ids: list[int], turns_dropped: int, generated: Generated) -> Reply | Failure:
+        reply = Reply(
             self._text(generated),
             generated.tokens,
-            generated.stopped,
+            "stop" if generated.stopped else "length",
             turns_dropped,
             prompt_tokens=len(ids),
             # Before there is a conversation `Answer: B` is a message.
             answer=generated.answer if self._exchanges(request.messages) else None,
         )
+        return Failure(ONLY_THOUGHT, tokens=reply.tokens, prompt_tokens=len(ids)) if reply.only_thought else reply
 
     def _exchanges(self, messages: Sequence[Message]) -> int:
         return exchanges_asked_with(messages)

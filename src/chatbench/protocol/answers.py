@@ -58,6 +58,30 @@ def _bare(text: str) -> str:
     return " ".join(text.casefold().split()).strip(" .,:;!\"'*`$")
 
 
+_OPENING = r"(?:<(?:seed:)?(?:think(?:ing)?|thought|reasoning)>|\[THINK\]|◁think▷|<\|START_THINKING\|>)"
+_CLOSING = r"(?:</(?:seed:)?(?:think(?:ing)?|thought|reasoning)>|\[/THINK\]|◁/think▷|<\|END_THINKING\|>)"
+_REASONING = re.compile(rf"{_OPENING}(.*?){_CLOSING}|\A(.*){_CLOSING}|{_OPENING}(.*)\Z", re.DOTALL | re.IGNORECASE)
+"""A whole block; one whose opening tag stood in the prompt, as some chat templates have it; one that was cut off."""
+REASONING_TAGS = ("[THINK]", "[/THINK]", "<think>", "</think>", "<|START_THINKING|>", "<|END_THINKING|>")
+"""Tags that are special tokens in some tokenizers, which must not leave them out."""
+
+
+def split_reasoning(text: str) -> tuple[str, str]:
+    r"""(reasoning, what is said) of a model's output; without tags of reasoning all of it is said, as it is.
+
+    >>> split_reasoning("<think>\nB?\n</think>\n\nAnswer: B")
+    ('B?', 'Answer: B')
+    >>> split_reasoning("so it is B</think>Answer: B"), split_reasoning("<think>cut at the lim")
+    (('so it is B', 'Answer: B'), ('cut at the lim', ''))
+    """
+    thoughts: list[str] = []
+    said = text
+    while found := _REASONING.search(said):
+        thoughts.append(next(filter(None, found.groups()), "").strip())
+        said = (said[: found.start()] + said[found.end() :]).strip()
+    return "\n".join(filter(None, thoughts)), said
+
+
 PARTICIPANT_PREFIX = "YOU: "
 """How the prompt shows the user's own turns; models like to repeat it."""
 

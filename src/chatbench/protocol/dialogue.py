@@ -29,17 +29,20 @@ from chatbench.core.records import (
     AnswerProbabilities,
     Message,
     Question,
+    Reasoning,
     SimulatedConversation,
     Termination,
     Turn,
     Usage,
 )
-from chatbench.protocol.answers import FinalAnswer, Said, lenient_letter
+from chatbench.protocol.answers import FinalAnswer, Said, lenient_letter, split_reasoning
 from chatbench.protocol.failure_modes import FailureMode, observed_in
 from chatbench.protocol.prompt_styles import TWO_STEP, Style
 from chatbench.protocol.prompts import ASSISTANT_SYSTEM
 
 MAX_USER_TURNS = 10
+MUCH_LONGER = 100
+"""Characters that no tokenizer makes nothing of."""
 
 ParticipantName = Literal["simulator", "assistant"]
 Purpose = Literal["turn", "forced", "reply"]
@@ -59,28 +62,52 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A participant's text; `stopped` is False where the token limit, not the participant, ended it.
+    """A participant's text, without its `reasoning`: tags of that are taken out of the text, whoever wrote it.
 
+    `finish` is "stop", or what ended the reply other than the participant, such as "length" (the token limit).
     `tokens` were written and `prompt_tokens` read, in `seconds` from request to reply; 0 where that is not known.
     `turns_dropped` of the oldest turns did not fit the participant's context. `answer` is there where a simulator was
-    asked for its probabilities.
+    asked for its probabilities, `model` where an endpoint says which one it served.
     """
 
     text: str
     tokens: int = 0
-    stopped: bool = True
+    finish: str = "stop"
     turns_dropped: int = 0
     prompt_tokens: int = 0
     seconds: float = 0.0
     answer: AnswerProbabilities | None = None
+    reasoning: str = ""
+    reasoning_tokens: int = 0
+    cached_tokens: int = 0
+    model: str = ""
+
+    def __post_init__(self) -> None:
+        inside, said = split_reasoning(self.text)
+        object.__setattr__(self, "text", said)
+        object.__setattr__(self, "reasoning", "\n".join(filter(None, (self.reasoning, inside))))
+
+    @property
+    def only_thought(self) -> bool:
+        """Whether the token limit came before anything was said."""
+        return bool(self.reasoning or self.reasoning_tokens) and self.finish == "length" and not self.text.strip()
+
+
+ONLY_THOUGHT = "the token limit was used up by reasoning (raise --max-tokens)"
+"""Why a reply of which only reasoning came is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why no reply came. A `transient` fault (a busy endpoint) may be gone at the next run, any other stays."""
+    """Why no reply came. A `transient` fault (a busy endpoint) may be gone at the next run, any other stays.
+
+    Tokens may have been paid for all the same.
+    """
 
     reason: str
     transient: bool = False
+    tokens: int = 0
+    prompt_tokens: int = 0
 
 
 class Participant(Protocol):
@@ -149,6 +176,11 @@ class _State:
     observed: Counter[str] = field(default_factory=Counter)
     probabilities: list[AnswerProbabilities | None] = field(default_factory=list)
     last_output: str | None = None
+    reasoning: list[Reasoning] = field(default_factory=list)
+    finish_reasons: dict[str, Counter[str]] = field(default_factory=dict)
+    served_models: dict[str, list[str]] = field(default_factory=dict)
+    truncated: Counter[str] = field(default_factory=Counter)
+    last_prompt: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def request(
         self, participant: ParticipantName, messages: Sequence[Message], purpose: Purpose, draw: str = ""
@@ -157,11 +189,28 @@ class _State:
         seed = derive_seed(self.base_seed, self.conversation_id, len(self.turns) // 2, participant + draw)
         return Request(participant, tuple(messages), self.question.id, seed, purpose, self.conversation_id)
 
-    def count(self, participant: ParticipantName, reply: Reply) -> None:
-        self.tokens[f"{participant}_tokens"] += reply.tokens
-        self.tokens[f"{participant}_prompt_tokens"] += reply.prompt_tokens
+    def count(self, request: Request, reply: Reply | Failure) -> None:
+        """Notes what a reply cost and what the server says about it."""
+        side = request.participant
+        self.tokens.update({f"{side}_tokens": reply.tokens, f"{side}_prompt_tokens": reply.prompt_tokens})
+        if isinstance(reply, Failure):
+            return
+        self.tokens[f"{side}_reasoning_tokens"] += reply.reasoning_tokens
+        self.tokens[f"{side}_cached_tokens"] += reply.cached_tokens
         self.seconds += reply.seconds
         self.turns_dropped = max(self.turns_dropped, reply.turns_dropped)
+        if reply.reasoning:
+            self.reasoning.append(Reasoning(side, len(self.turns), reply.reasoning))
+        if reply.finish != "stop":
+            self.finish_reasons.setdefault(side, Counter())[reply.finish] += 1
+        if reply.model and reply.model not in (served := self.served_models.setdefault(side, [])):
+            served.append(reply.model)
+        # A server that cuts prompts in silence reads no more of a longer one.
+        length = sum(len(message.content) for message in request.messages)
+        before, read = self.last_prompt.get(side, (length, 0))
+        if 0 < reply.prompt_tokens <= read and length >= before + MUCH_LONGER and not reply.turns_dropped:
+            self.truncated[side] += 1
+        self.last_prompt[side] = (length, reply.prompt_tokens)
 
     def end(
         self,
@@ -196,6 +245,10 @@ class _State:
             seconds=round(self.seconds, 3),
             answer_probabilities=tuple(self.probabilities) if any(self.probabilities) else (),
             expected_correct=last.letters[LETTERS.index(self.question.answer)] if last else None,
+            reasoning=tuple(self.reasoning),
+            finish_reasons={side: dict(counts) for side, counts in self.finish_reasons.items()},
+            served_models={side: tuple(names) for side, names in self.served_models.items()},
+            prompts_truncated=dict(self.truncated),
         )
 
 
@@ -235,12 +288,13 @@ def dialogue(
             return (yield from _forced_answer(state, draw=" forced"))
         if not said.text.strip():
             return state.end("failed", failure=Failure(EMPTY_TURN))
-        chat = [Message(each.role, each.text) for each in (*state.turns, Turn("user", said.text))]
-        reply = yield state.request("assistant", (Message("system", ASSISTANT_SYSTEM), *chat), "reply")
         state.turns.append(Turn("user", said.text))
+        chat = [Message(each.role, each.text) for each in state.turns]
+        request = state.request("assistant", (Message("system", ASSISTANT_SYSTEM), *chat), "reply")
+        reply = yield request
+        state.count(request, reply)
         if isinstance(reply, Failure):
             return state.end("failed", failure=reply)
-        state.count("assistant", reply)
         state.turns.append(Turn("assistant", reply.text))
         if said.last:
             break
@@ -258,10 +312,11 @@ def _forced_answer(state: _State, *, draw: str = "") -> Dialogue:
 
 def _user(state: _State, *, forced: bool = False, draw: str = "") -> _Read:
     messages = state.style.messages(state.question.full_text, state.turns, forced=forced)
-    reply = yield state.request("simulator", messages, "forced" if forced else "turn", draw)
+    request = state.request("simulator", messages, "forced" if forced else "turn", draw)
+    reply = yield request
+    state.count(request, reply)
     if isinstance(reply, Failure):
         return reply
-    state.count("simulator", reply)
     state.probabilities.append(reply.answer)
     state.last_output = reply.text
     said = state.style.read(reply.text, state.turns, forced=forced)

@@ -32,12 +32,12 @@ Replied = Callable[[Request, Reply | Failure], None]
 def run_in_waves(
     dialogues: Sequence[Dialogue],
     participants: Mapping[ParticipantName, Participant],
-    ended: Callable[[int], None] = lambda _count: None,
+    finished: Callable[[SimulatedConversation], None] = lambda _chat: None,
     replied: Replied = lambda _request, _reply: None,
 ) -> list[SimulatedConversation]:
     """Runs several dialogues in waves: each participant is asked once per wave, for all dialogues that wait for it.
 
-    `ended` is called after each wave with how many dialogues ended in it, `replied` with each reply or failure.
+    `finished` is called with each record as soon as its dialogue ends, `replied` with each reply or failure.
     """
     chats: dict[int, SimulatedConversation] = {}
     waiting: dict[int, Request] = {}
@@ -48,19 +48,18 @@ def run_in_waves(
             waiting[index] = dialogues[index].send(reply)  # type: ignore[arg-type]
         except StopIteration as stop:
             chats[index] = stop.value
+            finished(stop.value)
 
     for index in range(len(dialogues)):
         advance(index, None)
     while waiting:
         asked, waiting = waiting, {}
-        before = len(chats)
         for name, participant in participants.items():
             indices = [index for index in asked if asked[index].participant == name]
             replies = participant.reply_all([asked[index] for index in indices]) if indices else []
             for index, reply in zip(indices, replies, strict=True):
                 replied(asked[index], reply)
                 advance(index, reply)
-        ended(len(chats) - before)
     return [chats[index] for index in range(len(dialogues))]
 
 

@@ -37,6 +37,7 @@ from chatbench.data.mmlu import few_shot_examples
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.tables import Intake
 from chatbench.data.workspace import Workspace
+from chatbench.endpoints.address import without_secrets
 from chatbench.protocol.dialogue import Failure, Participant, Reply, Request, derive_seed
 from chatbench.protocol.prompts import (
     ASSISTANT_SYSTEM,
@@ -49,7 +50,7 @@ from chatbench.protocol.prompts import (
 )
 from chatbench.sample.study import ai_alone_table
 from chatbench.simulation.log import AppendOnlyLog, open_log, other_place, read_log, settings_path
-from chatbench.simulation.participants import AssistantSpec, open_assistant, read_specs
+from chatbench.simulation.participants import AssistantSpec, notes_on, open_assistant, read_specs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +70,10 @@ MAX_TOKENS: dict[Method, int] = {"letter-only-zero-shot": 10, "letter-only-few-s
 EXTRACTION_MAX_TOKENS = 300
 BLOCK = 256
 """Samples asked together; at most so many replies are asked for again after a kill."""
+_KEPT = (
+    "text", "tokens", "prompt_tokens", "reasoning", "reasoning_tokens", "cached_tokens", "finish", "model"
+)  # fmt: skip
+"""What a record of the log keeps of a reply."""
 MEASURED_HERE = ", measured here"
 """Ending of the name of a method that is not the study's own."""
 
@@ -248,19 +253,24 @@ def with_measured_here(study: Study, workspace: Workspace, questions_sha256: str
 class AiAloneSettings:
     """How an assistant is asked: `samples` per question, drawn at `temperature` with `seed`.
 
+    `max_tokens` is the longest reply (None: the method's, see `MAX_TOKENS`, which holds no reasoning).
+
     Raises:
-        ChatbenchError: fewer than one sample, or a temperature below 0.
+        ChatbenchError: fewer than one sample or token, or a temperature below 0.
     """
 
     method: Method
     samples: int = 50
     temperature: float = 0.7
     seed: int = 0
+    max_tokens: int | None = None
+    reasoning_effort: str = ""
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.temperature < 0:
+        if self.samples < 1 or self.temperature < 0 or (self.max_tokens is not None and self.max_tokens < 1):
             raise ChatbenchError(
-                f"--samples {self.samples}, --temperature {self.temperature}", expected="at least 1, and at least 0"
+                f"--samples {self.samples}, --temperature {self.temperature}, --max-tokens {self.max_tokens}",
+                expected="at least 1, 0 and 1",
             )
 
 
@@ -322,11 +332,15 @@ def ai_alone(
     # Of all subsets, whichever are asked about, so that a log of some questions can be continued with others.
     examples = {subset: few_shot_examples(mmlu, subset) for subset in study.questions_per_subset} if mmlu else {}
     shown = [question for each in examples.values() for question in each]
-    temperature, max_tokens = settings.temperature, MAX_TOKENS[method]
-    participant = open_assistant(spec, study, temperature=temperature, max_tokens=max_tokens, options=options)
+    participant = open_assistant(
+        spec, study, temperature=settings.temperature, max_tokens=settings.max_tokens or MAX_TOKENS[method],
+        reasoning_effort=settings.reasoning_effort, options=options,
+    )  # fmt: skip
     second = None
     if reader:
         second = open_assistant(reader, study, temperature=0.0, max_tokens=EXTRACTION_MAX_TOKENS, options=options)
+    for note in notes_on(filter(None, (participant, second))):
+        say(note)
     agreed = {
         "questions_sha256": question_set_sha256(study.questions.values()),
         "method_sha256": method_sha256(method),
@@ -411,16 +425,20 @@ def _row(sample: Sample, stage: Stage, reply: Reply | Failure) -> dict[str, obje
     row = {"id": sample.id(stage), "question_id": sample.question.id, "index": sample.index, "stage": stage}
     if isinstance(reply, Failure):
         return {**row, "text": "", "reason": reply.reason, "transient": reply.transient}
-    usage = {"tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens, "seconds": round(reply.seconds, 3)}
-    return {**row, "text": reply.text, "reason": "", "transient": False, **usage}
+    said = {name: getattr(reply, name) for name in _KEPT}
+    return {**row, "reason": "", "transient": False, **said, "seconds": round(reply.seconds, 3)}
 
 
 def _one(text: str, option: str, study: Study) -> AssistantSpec:
     specs = read_specs([text], study.assistants)
     if len(specs) > 1:
-        raise ChatbenchError(f"{option} {text!r} means {len(specs)} assistants", fix="name one of them")
+        raise ChatbenchError(
+            f"{option} {without_secrets(text)!r} means {len(specs)} assistants", fix="name one of them"
+        )
     if specs[0].kind == "replay":
-        raise ChatbenchError(f"{option} {text!r}: recorded chats hold no answers of an assistant alone")
+        raise ChatbenchError(
+            f"{option} {without_secrets(text)!r}: recorded chats hold no answers of an assistant alone"
+        )
     return specs[0]
 
 

@@ -8,7 +8,7 @@ transient failure, so that a run with a larger budget tries it again.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
@@ -17,22 +17,24 @@ from chatbench.protocol.dialogue import Failure, ParticipantName, Reply, Request
 
 PER_MILLION = 1_000_000
 SPENT = "the budget is spent"
-_PRICE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)/(\d+(?:\.\d+)?|\.\d+)")
+_PRICE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)/(\d+(?:\.\d+)?|\.\d+)(?:/(\d+(?:\.\d+)?|\.\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars per million tokens read and written."""
+    """US dollars per million tokens read and written, and of read ones that were cached (None: as the others)."""
 
     read: float
     written: float
+    cached: float | None = None
 
-    def usd(self, read_tokens: float, written_tokens: float) -> float:
-        return (read_tokens * self.read + written_tokens * self.written) / PER_MILLION
+    def usd(self, read: float, written: float, cached: float = 0) -> float:
+        cached_price = self.read if self.cached is None else self.cached
+        return ((read - cached) * self.read + cached * cached_price + written * self.written) / PER_MILLION
 
 
 def read_price(option: str, text: str) -> Price:
-    """The price in `2.50/10`: in dollars per million tokens, for what is read and what is written.
+    """The price in `2.50/10` or `2.50/10/1.25`: in dollars per million tokens read, written, and read from a cache.
 
     Raises:
         ChatbenchError: it cannot be read.
@@ -40,9 +42,10 @@ def read_price(option: str, text: str) -> Price:
     match = _PRICE.fullmatch(text)
     if match is None:
         raise ChatbenchError(
-            f"{option} {text!r}", expected="dollars per million tokens read and written, such as 2.50/10"
+            f"{option} {text!r}",
+            expected="dollars per million tokens read and written, such as 2.50/10, or 2.50/10/1.25 with cached ones",
         )
-    return Price(float(match[1]), float(match[2]))
+    return Price(float(match[1]), float(match[2]), float(match[3]) if match[3] else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +61,10 @@ class Prices:
 
     def usd(self, usage: Usage) -> float:
         """Dollars for so many tokens; a side without a price costs nothing."""
-        none = Price(0, 0)
-        simulator, assistant = self.simulator or none, self.assistant or none
-        return simulator.usd(usage.simulator_prompt_tokens, usage.simulator_tokens) + assistant.usd(
-            usage.assistant_prompt_tokens, usage.assistant_tokens
-        )
+        simulator, assistant = (price or Price(0, 0) for price in (self.simulator, self.assistant))
+        return simulator.usd(
+            usage.simulator_prompt_tokens, usage.simulator_tokens, usage.simulator_cached_tokens
+        ) + assistant.usd(usage.assistant_prompt_tokens, usage.assistant_tokens, usage.assistant_cached_tokens)
 
 
 def read_prices(simulator: str | None, assistant: str | None) -> Prices:
@@ -71,11 +73,6 @@ def read_prices(simulator: str | None, assistant: str | None) -> Prices:
         read_price("--simulator-price", simulator) if simulator else None,
         read_price("--assistant-price", assistant) if assistant else None,
     )
-
-
-def all_tokens(usage: Usage) -> int:
-    """Tokens read and written by both sides."""
-    return sum(asdict(usage).values())
 
 
 class Spending:
@@ -118,16 +115,24 @@ class Spending:
         Raises:
             ChatbenchError: there is a budget, and an endpoint that does not say what it used.
         """
-        if isinstance(reply, Failure):
-            return
         limited = self.max_tokens is not None or self.max_usd is not None
-        if limited and request.participant in self.metered and not reply.tokens + reply.prompt_tokens:
+        silent = isinstance(reply, Reply) and not reply.tokens + reply.prompt_tokens
+        if limited and silent and request.participant in self.metered:
             raise ChatbenchError(
                 f"the {request.participant}'s endpoint does not say how many tokens it used (no usage in its answers)",
                 fix="omit the budget, or use an endpoint that reports usage",
             )
         read, written = f"{request.participant}_prompt_tokens", f"{request.participant}_tokens"
-        self._add(Usage(**{read: reply.prompt_tokens, written: reply.tokens}))
+        cached = reply.cached_tokens if isinstance(reply, Reply) else 0
+        self._add(
+            Usage(
+                **{
+                    read: reply.prompt_tokens,
+                    written: reply.tokens,
+                    f"{request.participant}_cached_tokens": cached,
+                }
+            )
+        )
 
     def began(self, count: int = 1) -> None:
         """So many conversations begin."""
@@ -137,7 +142,7 @@ class Spending:
         """A conversation that began ended and cost so much; its replies were counted before."""
         self._under_way -= 1
         self._ended += 1
-        self._share_of_ended += self._share(all_tokens(usage), self.prices.usd(usage))
+        self._share_of_ended += self._share(usage.read + usage.written, self.prices.usd(usage))
 
     @property
     def is_spent(self) -> bool:
@@ -158,5 +163,5 @@ class Spending:
         return max(tokens / self.max_tokens if self.max_tokens else 0.0, usd / self.max_usd if self.max_usd else 0.0)
 
     def _add(self, usage: Usage) -> None:
-        self.tokens += all_tokens(usage)
+        self.tokens += usage.read + usage.written
         self.usd += self.prices.usd(usage)

@@ -34,6 +34,9 @@ CONVERSATION: Columns = {
     "answer_text": str, "letter": str, "lenient_letter": str, "correct": bool, "expected_correct": float,
     "user_turns": int, "turns": str, "forced_text": str, "final_output": str, "turns_dropped": int, "observed": str,
     "simulator_prompt_tokens": int, "simulator_tokens": int, "assistant_prompt_tokens": int, "assistant_tokens": int,
+    "simulator_reasoning_tokens": int, "simulator_cached_tokens": int, "assistant_reasoning_tokens": int,
+    "assistant_cached_tokens": int, "reasoning": str, "finish_reasons": str, "served_models": str,
+    "prompts_truncated": str,
     "seconds": float, "answer_probabilities": str, "seed": int, "style": str, "prompts_sha256": str, "simulator": str,
     "assistant_identity": str,
 }  # fmt: skip

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
@@ -39,7 +39,7 @@ from chatbench.core.recipes import model_key
 from chatbench.core.records import Study
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.data.workspace import Workspace
-from chatbench.endpoints.address import read_address
+from chatbench.endpoints.address import read_address, without_secrets
 from chatbench.protocol.dialogue import AnyParticipant, FunctionParticipant, Participant, Reply, Request
 from chatbench.protocol.prompt_styles import STYLES, StyleName
 
@@ -87,8 +87,7 @@ def read_specs(texts: Sequence[str], recorded: Sequence[str]) -> list[AssistantS
 def _specs(text: str, recorded: Sequence[str]) -> list[AssistantSpec]:
     match = _ASSISTANT_SPEC.fullmatch(text)
     if match is None:
-        # What stands after # may be a key by mistake.
-        raise ChatbenchError(f"--assistant {text.partition('#')[0]!r} cannot be read", expected=EXPECTED_ASSISTANT)
+        raise ChatbenchError(f"--assistant {without_secrets(text)!r} cannot be read", expected=EXPECTED_ASSISTANT)
     name, argument, kind = match["name"], match["argument"], cast(Kind, match["kind"])
     if kind == "local":
         return [AssistantSpec(name or Path(argument).name, kind, argument)]
@@ -106,7 +105,7 @@ def _specs(text: str, recorded: Sequence[str]) -> list[AssistantSpec]:
             else ", ".join(known) or "no recorded chats in this study"
         )
         raise ChatbenchError(
-            f"--assistant {text!r}: no assistant {argument!r} (NAME= goes with one only)", expected=has
+            f"--assistant {without_secrets(text)!r}: no such assistant (NAME= goes with one only)", expected=has
         )
     return [AssistantSpec(name or chosen, kind, chosen)]
 
@@ -123,11 +122,18 @@ def is_scripted(name: str) -> bool:
 
 
 def open_assistant(
-    spec: AssistantSpec, study: Study, *, temperature: float, max_tokens: int, options: EndpointOptions | None = None
+    spec: AssistantSpec,
+    study: Study,
+    *,
+    temperature: float,
+    max_tokens: int,
+    reasoning_effort: str = "",
+    options: EndpointOptions | None = None,
 ) -> Participant:
     """The participant of a spec, ready and checked: whatever would fail for all conversations fails here.
 
-    `options` say how an endpoint is asked. A model behind an endpoint is a `ConcurrentParticipant` too.
+    `options` say how an endpoint is asked. A model behind an endpoint is a `ConcurrentParticipant` too. A
+    `reasoning_effort` is sent to an endpoint.
 
     Raises:
         ChatbenchError: the model cannot be loaded, or the endpoint cannot be used.
@@ -155,8 +161,19 @@ def open_assistant(
     from chatbench.endpoints.participant import open_endpoint_participant
 
     return open_endpoint_participant(
-        spec.argument, kind="chat", role="assistant", temperature=temperature, max_tokens=max_tokens, options=options
-    )
+        spec.argument, kind="chat", role="assistant", temperature=temperature, max_tokens=max_tokens,
+        reasoning_effort=reasoning_effort, options=options,
+    )  # fmt: skip
+
+
+def notes_on(participants: Iterable[AnyParticipant]) -> list[str]:
+    """What is said once before a run: parameters that an endpoint refused, so that its own values are used."""
+    left_out = {str(one.identity["name"]): one.identity.get("left_out") for one in participants}
+    return [
+        f"{name} does not take {', '.join(map(str, what))}: left out"
+        for name, what in left_out.items()
+        if isinstance(what, list)
+    ]
 
 
 SIMULATORS = (
@@ -220,7 +237,7 @@ def read_simulator_spec(text: str) -> SimulatorSpec:
     """
     if text == "tuned":
         return TUNED
-    shown = text.partition("#")[0]  # what stands after # may be a key by mistake
+    shown = without_secrets(text)
     match = _SPEC.fullmatch(text)
     expected = ""
     if match is None:
@@ -255,6 +272,7 @@ def open_simulator(
     base_model: bool = False,
     temperature: float = 1.0,
     max_tokens: int = 1000,
+    reasoning_effort: str = "",
     expected_answers: bool = False,
     options: EndpointOptions | None = None,
 ) -> AnyParticipant:
@@ -276,8 +294,9 @@ def open_simulator(
 
         kind: Literal["chat", "completions"] = "chat" if spec.kind == "openai" else "completions"
         return open_endpoint_participant(
-            argument, kind=kind, role="simulator", temperature=temperature, max_tokens=max_tokens, options=options
-        )
+            argument, kind=kind, role="simulator", temperature=temperature, max_tokens=max_tokens,
+            reasoning_effort=reasoning_effort, options=options,
+        )  # fmt: skip
     from chatbench.models.encoding import TextForm, form_of
     from chatbench.models.loading import load
     from chatbench.models.local_participants import LocalSimulator, LocalUserLm

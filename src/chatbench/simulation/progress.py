@@ -68,14 +68,10 @@ class ConversationProgress:
             self._tokens += reply.tokens
         self._show()
 
-    def ended(self, count: int = 1, *, failed: int = 0) -> None:
-        """So many ended, `failed` of them without an answer.
-
-        Of a block that is simulated again some are in the log already: not more are counted than had begun.
-        """
-        count = min(count, self._active)
-        self._active -= count
-        self._done += count
+    def ended(self, *, failed: bool = False) -> None:
+        """One ended, perhaps without an answer."""
+        self._active -= 1
+        self._done += 1
         self._failed += failed
         self._show()
         if self._clock() - self._last_line >= PLAIN_EVERY_SECONDS:

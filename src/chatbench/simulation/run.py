@@ -1,18 +1,18 @@
 """Simulates what is missing of a plan, and records it.
 
 Where both participants are reproducible, the conversations of a fixed block are simulated together, so that local
-models work in batches, and are appended to the log in the order of the plan when the block ends. A run that was killed
-continues: a block that is not completely in the log is simulated again in the same composition, and only what is
-missing is appended, so the conversations are those of an undisturbed run.
+models work in batches. A run that was killed continues: a block that is not completely in the log is simulated again in
+the same composition, and only what is missing is appended, so the conversations are those of an undisturbed run.
 
 Where one may answer differently each time (an endpoint), only the missing conversations are simulated, many side by
-side, each appended as soon as it ends: nothing would be gained by paying twice, and a kill loses only those under way.
+side: nothing would be gained by paying twice. Either way each is appended to the log as soon as it ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from chatbench.core.errors import StoppedError
 from chatbench.core.records import Question, SimulatedConversation, joined_id
@@ -144,49 +144,38 @@ class Run:
     def _in_blocks(self, simulator: Participant, assistant: Participant, planned: Sequence[Planned]) -> int:
         count = 0
         for block in blocks(planned, self.block_size):
-            missing = {one.id for one in block if one.id not in self.log.recorded}
+            missing = {one.id: one for one in block if one.id not in self.log.recorded}
             if not missing:
                 continue
             if not self.spending.leaves_room(len(missing)):
                 break
             self.progress.begun(len(missing))
             self.spending.began(len(block))
-            chats = run_in_waves(
+            run_in_waves(
                 [self.loop.begin(one) for one in block],
                 {"simulator": simulator, "assistant": assistant},
-                self.progress.ended,
+                partial(self._record, missing),
                 self._replied,
             )
-            for chat in chats:
-                self.spending.ended(chat.usage)
-            new = [(chat, one) for chat, one in zip(chats, block, strict=True) if one.id in missing]
-            count += self.log.append([self._row(chat, one) for chat, one in new])
-            self.progress.ended(0, failed=sum(chat.termination == "failed" for chat, _ in new))
+            count += len(missing)
             self.progress.say()
         return count
 
     def _one_by_one(self, name: str, planned: Sequence[Planned]) -> int:
-        by_id = {one.id: one for one in planned if one.id not in self.log.recorded}
-        count = 0
+        missing = {one.id: one for one in planned if one.id not in self.log.recorded}
 
         def begun() -> Iterator[Dialogue]:
-            for one in by_id.values():
+            for one in missing.values():
                 self.spending.began()
                 self.progress.begun()
                 yield self.loop.begin(one)
 
-        def record(chat: SimulatedConversation) -> None:
-            nonlocal count
-            count += self.log.append([self._row(chat, by_id[chat.id])])
-            self.spending.ended(chat.usage)
-            self.progress.ended(failed=chat.termination == "failed")
-
         with StopRequest() as stop:
-            run_concurrently(
+            count = run_concurrently(
                 begun(),
                 {"simulator": self.simulator, "assistant": self.assistants[name]},
                 active=self.active,
-                finished=record,
+                finished=partial(self._record, missing),
                 may_begin=lambda: not stop.asked and self.spending.leaves_room(),
                 refused=self.spending.refused,
                 replied=self._replied,
@@ -198,10 +187,15 @@ class Run:
             )
         return count
 
+    def _record(self, missing: Mapping[str, Planned], chat: SimulatedConversation) -> None:
+        """A conversation ended; in a block that is simulated again some are in the log already."""
+        self.spending.ended(chat.usage)
+        if (planned := missing.get(chat.id)) is not None:
+            other = self.assistants[planned.assistant].identity
+            record = finished(chat, planned, self.simulator.identity, other, self.loop.style)
+            self.log.append([asdict(record)])
+            self.progress.ended(failed=chat.termination == "failed")
+
     def _replied(self, request: Request, reply: Reply | Failure) -> None:
         self.spending.replied(request, reply)
         self.progress.replied(request, reply)
-
-    def _row(self, chat: SimulatedConversation, planned: Planned) -> dict[str, object]:
-        other = self.assistants[planned.assistant].identity
-        return asdict(finished(chat, planned, self.simulator.identity, other, self.loop.style))

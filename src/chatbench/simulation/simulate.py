@@ -29,6 +29,7 @@ from chatbench.simulation.participants import (
     TUNED,
     AssistantSpec,
     SimulatorSpec,
+    notes_on,
     open_assistant,
     open_simulator,
     read_specs,
@@ -51,7 +52,8 @@ class ChatSettings:
     """What the conversations of a log have in common, whoever plays the simulator and the assistant.
 
     `conversations` are simulated per question and assistant; `end_on` are failure modes that end the free turns when
-    they are detected; `expected_answers` asks the simulator for the probabilities of its answers.
+    they are detected; `expected_answers` asks the simulator for the probabilities of its answers; `reasoning_effort` is
+    sent to endpoints that take it.
 
     Raises:
         ChatbenchError: a number below 1, a temperature below 0, or an unknown failure mode.
@@ -66,6 +68,7 @@ class ChatSettings:
     block_size: int = BLOCK_SIZE
     end_on: tuple[str, ...] = ()
     expected_answers: bool = False
+    reasoning_effort: str = ""
 
     def __post_init__(self) -> None:
         for name in ("conversations", "max_user_turns", "max_tokens", "block_size"):
@@ -135,13 +138,18 @@ def simulate(
     user = open_simulator(
         simulator, model=model, workspace=workspace, split=split, base_model=base_model,
         temperature=settings.simulator_temperature, max_tokens=settings.max_tokens,
-        expected_answers=settings.expected_answers, options=options,
+        reasoning_effort=settings.reasoning_effort, expected_answers=settings.expected_answers, options=options,
     )  # fmt: skip
-    temperature, max_tokens = settings.assistant_temperature, settings.max_tokens
     participants = {
-        spec.name: open_assistant(spec, task.study, temperature=temperature, max_tokens=max_tokens, options=options)
+        spec.name: open_assistant(
+            spec, task.study, temperature=settings.assistant_temperature, max_tokens=settings.max_tokens,
+            reasoning_effort=settings.reasoning_effort, options=options,
+        )
         for spec in task.assistants
-    }
+    }  # fmt: skip
+    console = console or Console()
+    for note in notes_on((user, *participants.values())):
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     agreed = {
         "settings": {**settings_known_before(task, settings, simulator), "simulator": dict(user.identity)},
         "assistants": {name: participant.identity for name, participant in participants.items()},
@@ -154,9 +162,14 @@ def simulate(
     with open_log(task.log, agreed, overwrite=overwrite) as log:
         count_earlier(spending, task.log)
         began = time.monotonic()
-        with ConversationProgress(console or Console(), len(planned - log.recorded), dollars) as progress:
+        with ConversationProgress(console, len(planned - log.recorded), dollars) as progress:
             run = Run(log, user, participants, loop, progress, spending, settings.block_size, active)
-            simulated = run.simulate(plans)
+            try:
+                simulated = run.simulate(plans)
+            except KeyboardInterrupt:
+                kept = f"{len(planned & log.recorded)} of {len(planned)} conversations are kept in {task.log}"
+                console.print(f"\ninterrupted: {kept}", markup=False, highlight=False, soft_wrap=True)
+                raise
         seconds = time.monotonic() - began
     return SimulateResult(task.log, tally_of(task.log, planned), len(planned), simulated, seconds, spending.prices)
 

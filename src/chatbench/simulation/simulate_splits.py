@@ -17,7 +17,7 @@ from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import EndpointOptions
 from chatbench.protocol.prompt_styles import STYLES, Style
 from chatbench.protocol.prompts import ANSWER_PREFIX, ASSISTANT_SYSTEM
-from chatbench.simulation.budget import Prices, Spending, all_tokens
+from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.log import read_recorded, refuse_other_settings
 from chatbench.simulation.participants import SPLIT_MARK, TUNED, SimulatorSpec, refuse_impossible
 from chatbench.simulation.run import blocks
@@ -75,8 +75,7 @@ class Estimate:
         """Tokens and dollars; none where there is nothing to simulate."""
         if not self.missing:
             return []
-        read = self.usage.simulator_prompt_tokens + self.usage.assistant_prompt_tokens
-        lines = [f"about {read:,} tokens read, {all_tokens(self.usage) - read:,} written (from {self.basis})"]
+        lines = [f"about {self.usage.read:,} tokens read, {self.usage.written:,} written (from {self.basis})"]
         if self.prices.known:
             usd = self.prices.usd(self.usage)
             each = usd * 1000 / self.missing
@@ -114,7 +113,7 @@ def estimate(
 
 def _usage_each(task: Task, style: Style, tally: Tally) -> tuple[dict[str, float], str]:
     """Mean tokens of one conversation, by field of `Usage`, and what they were taken from."""
-    if all_tokens(tally.usage):
+    if tally.usage.read + tally.usage.written:
         means = {name: count / tally.lines for name, count in tally.tokens.items()}
         return means, f"{tally.lines} recorded conversations"
     questions = {question.id: question for question in task.questions}

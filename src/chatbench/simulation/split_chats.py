@@ -114,9 +114,17 @@ def simulated_splits(workspace: Workspace, model: str, splits: Sequence[str] | N
     Raises:
         ChatbenchError: there are none.
     """
-    if splits is not None:
-        return list(splits), []
     prepared = workspace.manifest.split_ids
+    if splits is not None:
+        for split_id in splits:
+            workspace.split(split_id)
+            if not any(has_chats(workspace.conversations(model, split_id, base_model=base)) for base in (False, True)):
+                raise ChatbenchError(
+                    f"{workspace.conversations(model, split_id)}: nothing there",
+                    expected=f"simulated chats of {model} on {split_id}",
+                    fix=f"simulate first: chatbench simulate {model} --assistant SPEC --split {split_id}",
+                )
+        return list(splits), []
     found = [s for s in prepared if has_chats(workspace.conversations(model, s))]
     if not found:
         raise ChatbenchError(

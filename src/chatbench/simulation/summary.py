@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from chatbench.core.records import SimulatedConversation, Termination, Usage
-from chatbench.simulation.budget import Prices, Spending, all_tokens
+from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.log import read_recorded
 
 
@@ -29,6 +29,9 @@ class Tally:
     lenient_letters: int = 0
     shortened: int = 0
     turns_dropped: int = 0
+    finish_reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    served_models: dict[str, Counter[str]] = field(default_factory=dict)
+    truncated: Counter[str] = field(default_factory=Counter)
 
     def add_ending(self, chat: SimulatedConversation) -> None:
         """Counts how a conversation ended."""
@@ -38,6 +41,11 @@ class Tally:
         self.lenient_letters += chat.lenient_letter is not None
         self.shortened += chat.turns_dropped > 0
         self.turns_dropped += chat.turns_dropped
+        self.truncated.update(chat.prompts_truncated)
+        for side, counts in chat.finish_reasons.items():
+            self.finish_reasons.update({(side, reason): count for reason, count in counts.items()})
+        for side, names in chat.served_models.items():
+            self.served_models.setdefault(side, Counter()).update(names)
 
     @property
     def usage(self) -> Usage:
@@ -129,14 +137,28 @@ class SimulateResult:
                 f"{tally.shortened} conversations outgrew a participant's context, "
                 f"which did not see {tally.turns_dropped} of their oldest turns"
             )
+        for (side, reason), count in sorted(tally.finish_reasons.items()):
+            how = {"length": "were cut off at --max-tokens", "content_filter": "were cut by a content filter"}
+            lines.append(f"{count} replies of the {side} {how.get(reason, f'ended by {reason}')}")
+        for side, names in sorted(tally.served_models.items()):
+            if len(names) > 1:
+                each = ", ".join(f"{name} in {count}" for name, count in names.most_common())
+                lines.append(f"the {side} was served by {len(names)} models (conversations: {each})")
+        for side, count in sorted(tally.truncated.items()):
+            lines.append(
+                f"{count} prompts of the {side} seem to have been truncated by its server, which read no more tokens "
+                "of a longer one: give it a larger context (Ollama: num_ctx), and simulate again with --overwrite"
+            )
         return lines
 
     def _cost(self) -> list[str]:
         usage, prices = self.tally.usage, self.prices
-        if not all_tokens(usage):
+        if not usage.read + usage.written:
             return []
-        read = usage.simulator_prompt_tokens + usage.assistant_prompt_tokens
-        lines = [f"tokens: {read:,} read, {all_tokens(usage) - read:,} written"]
+        reasoning = usage.simulator_reasoning_tokens + usage.assistant_reasoning_tokens
+        cached = usage.simulator_cached_tokens + usage.assistant_cached_tokens
+        of_those = [f"{count:,} {what}" for count, what in ((cached, "cached"), (reasoning, "reasoning")) if count]
+        lines = [f"tokens: {usage.read:,} read, {usage.written:,} written" + "".join(f", {one}" for one in of_those)]
         if prices.known:
             usd = prices.usd(usage)
             lines.append(f"cost: ${usd:,.2f}, ${usd * 1000 / self.tally.lines:,.2f} per 1,000 conversations")

@@ -20,6 +20,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Question, SimulatedConversation, Study, Turn, joined_id
 from chatbench.core.texts import printable
 from chatbench.data.workspace import Workspace
+from chatbench.endpoints.address import without_secrets
 from chatbench.protocol.dialogue import (
     AnyParticipant,
     ConcurrentParticipant,
@@ -31,7 +32,7 @@ from chatbench.protocol.dialogue import (
 from chatbench.protocol.dialogue_runner import run_in_waves, run_to_end
 from chatbench.protocol.prompt_styles import STYLES
 from chatbench.simulation.log import open_log, read_log
-from chatbench.simulation.participants import TUNED, SimulatorSpec, open_assistant, open_simulator, read_specs
+from chatbench.simulation.participants import TUNED, SimulatorSpec, notes_on, open_assistant, open_simulator, read_specs
 from chatbench.simulation.run import LoopSettings, Planned, finished
 from chatbench.simulation.simulate import ChatSettings
 
@@ -180,9 +181,12 @@ def chat(
     user = open_simulator(
         simulator, model=model, workspace=workspace, split=(held_out or candidates)[0], base_model=base_model,
         temperature=settings.simulator_temperature, max_tokens=settings.max_tokens,
+        reasoning_effort=settings.reasoning_effort,
     )  # fmt: skip
     name, other = _assistant(assistant, settings, study)
     view = ChatView(console or Console(), question, other)
+    for note in notes_on(filter(None, (user, other))):
+        view.say(note)
     view.begin(str(user.identity.get("name", model)), name, seen=per_split and not held_out)
     loop = LoopSettings(settings.seed, settings.max_user_turns, STYLES[simulator.style], settings.failure_modes)
     index = sum(1 for _ in read_log(save)) if save else 0
@@ -210,7 +214,11 @@ def _assistant(spec: str | None, settings: ChatSettings, study: Study) -> tuple[
     specs = read_specs([spec], sorted({conversation.assistant for conversation in study.conversations}))
     if len(specs) > 1:
         raise ChatbenchError(
-            f"--assistant {spec}: a chat has one assistant", expected=f"one, such as {specs[0].kind}:{specs[0].name}"
+            f"--assistant {without_secrets(spec)}: a chat has one assistant",
+            expected=f"one, such as {specs[0].kind}:{specs[0].name}",
         )
-    temperature, max_tokens = settings.assistant_temperature, settings.max_tokens
-    return specs[0].name, open_assistant(specs[0], study, temperature=temperature, max_tokens=max_tokens)
+    opened = open_assistant(
+        specs[0], study, temperature=settings.assistant_temperature, max_tokens=settings.max_tokens,
+        reasoning_effort=settings.reasoning_effort,
+    )  # fmt: skip
+    return specs[0].name, opened
