@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from benchmarks.overlap import largest_difference, made_up_prompts, pair_by_pair, shared
 
+from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.overlap import (
     BleuCounts,
     bleu,
@@ -17,6 +18,7 @@ from chatbench.metrics.overlap import (
     sacrebleu_score,
     tokens_13a,
     tokens_rouge,
+    tokens_unicode,
 )
 
 PIECES = "the The of 3,000 it's 12.5 - a-b, (x) $5. cat 7- &amp; &quot;yes&quot; end. -\n \n what? é naïve 5. <skipped>"
@@ -243,3 +245,40 @@ def test_the_benchmark_compares_like_with_like() -> None:
 
     assert largest_difference(shared(prompts), pair_by_pair(prompts)) < 1e-9
     assert {len(human) for _, human in prompts} == {5}
+
+
+CHINESE = ["三加四等于几 请帮我算", "二十减六是多少"]
+
+
+def test_texts_that_a_tokenizer_cannot_read_have_no_value_and_say_why() -> None:
+    # Equal texts with 0 words each would score 0: not measurable is not unlike.
+    chinese, russian = overlap(CHINESE, CHINESE), overlap(["сколько будет три плюс четыре"] * 2, ["сколько будет"])
+
+    for metric in ("bleu", "rouge1", "rouge2", "rougeL"):
+        assert "cannot read what people wrote: 100% of the letters" in str(chinese.value(metric))
+    assert str(chinese.value("rouge1")).count("not a-z or 0-9") == 1
+    assert isinstance(russian.value("rouge2"), Undefined)
+    assert russian.value("bleu") == 0.0  # words between blanks: read, though no four of them are alike
+
+
+def test_what_people_wrote_decides_so_that_all_rows_leave_out_the_same_questions() -> None:
+    assert overlap(CHINESE, ["How many are there?"]).value("rouge1") == 0.0
+    assert isinstance(overlap(["How many are there?"], CHINESE).value("rouge1"), Undefined)
+    assert overlap(["naïve Größe"], ["naïve Größe"]).value("rouge1") == 1.0  # most letters are read
+    assert overlap(["3 + 4 = ?"], ["3 + 4 = ?"]).value("rouge1") == 1.0
+    assert overlap([""], [""]).value("rouge1") == 0.0  # nothing written is nothing lost
+
+
+@pytest.mark.parametrize(
+    "text", [*CHINESE, "сколько будет три плюс четыре", "तीन और चार कितने होते हैं", "สามบวกสี่เท่ากับเท่าไร"]
+)
+def test_the_unicode_tokenizer_reads_all_scripts(text: str) -> None:
+    same, other = (overlap([each], [text], tokenizer="unicode") for each in (text, "three plus four is what"))
+
+    assert [same.value(metric) for metric in ("bleu", "rouge1", "rouge2", "rougeL")] == pytest.approx([1] * 4)
+    assert other.value("rouge1") == 0.0
+    assert "tok:unicode" in sacrebleu_score(same.bleu_counts, "unicode")[1]
+
+
+def test_marks_belong_to_their_letters_in_the_unicode_tokenizer() -> None:
+    assert tokens_unicode("हैं e\u0301te\u0301 น้ำ") == ("हैं", "été", "น้", "ำ")

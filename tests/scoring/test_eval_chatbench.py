@@ -6,19 +6,33 @@ import csv
 import io
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.support.simulated_logs import always_wrong, endpoint, prepared, study_folder, write_log
+from tests.support.simulated_logs import (
+    ASSISTANTS,
+    always_wrong,
+    endpoint,
+    prepared,
+    rewrite_log,
+    study_folder,
+    write_log,
+)
 
+from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import write_json
+from chatbench.core.files import read_json, write_json
+from chatbench.core.records import Question
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.baselines import published
+from chatbench.metrics.intervals import Interval
 from chatbench.metrics.names import BASE_MODEL, CONSTANT, FINE_TUNED, PEOPLE
 from chatbench.metrics.perplexity import TokenLoss, summarise
+from chatbench.metrics.resampling import Resampling
 from chatbench.report.tables import as_markdown, print_tables, score_grids, write_markdown
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.eval_ppl import SplitPerplexity
@@ -132,6 +146,69 @@ def test_a_model_per_split_is_one_simulator_and_two_models_are_not_averaged(plac
     write_log(place, "split_0", model="other", prompted=endpoint(name="gpt-4.1"))
     with pytest.raises(ChatbenchError, match=r"simulator\.name differs: 'gpt-4\.1' in split_0, 'gpt-4o' in split_1"):
         eval_chatbench("other", workspace=place)
+
+
+def test_an_assistant_without_human_data_has_its_own_row_and_changes_no_other(place: Workspace) -> None:
+    # Pooled turns, endings, overlap and intervals would all move with it: the likely mistake.
+    for split_id in ("split_0", "split_1"):
+        write_log(place, split_id, now_and_then)
+        write_log(place, split_id, always_wrong, base_model=True, conversations=1)
+    before = eval_chatbench("tiny", workspace=place, resampling=Resampling(100))
+    for path in place.results.rglob("conversations*"):
+        path.unlink()
+    for split_id in ("split_0", "split_1"):
+        for base_model in (False, True):
+            log = write_log(
+                place, split_id, always_wrong if base_model else now_and_then, base_model=base_model,
+                conversations=1 if base_model else 5, assistants=(*ASSISTANTS, "gpt-5"),
+            )  # fmt: skip
+            rewrite_log(log, with_another_turn_of("gpt-5"))
+    after = eval_chatbench("tiny", workspace=place, resampling=Resampling(100))
+
+    others = {row: values for row, values in after.values().items() if row[0] != "gpt-5"}
+    assert others == before.values()
+    intervals = {row: bound for row, bound in after.uncertainty.intervals[""].items() if row[0] != "gpt-5"}
+    assert intervals == before.uncertainty.intervals[""]
+    assert after.uncertainty.spreads == before.uncertainty.spreads
+    own = {row[1:]: estimate.mean for row, estimate in after.estimates().items() if row[0] == "gpt-5"}
+    assert own[PEOPLE, "accuracy"] == Undefined("people did not work with this assistant")
+    assert own[FINE_TUNED, "user_turns"] == 2
+    assert own[BASE_MODEL, "accuracy"] == 0
+    bound = after.uncertainty.intervals[""]["gpt-5", FINE_TUNED, "accuracy"]
+    assert isinstance(bound, Interval)
+    assert bound.low <= own[FINE_TUNED, "accuracy"] <= bound.high  # type: ignore[operator]
+    assert read_score_table(place.results / "scores", "tiny") == after
+    [note] = [note for note in after.notes if "gpt-5" in note]
+    assert f"there is no human accuracy; simulated accuracy {own[FINE_TUNED, 'accuracy']:.3f} (interval" in note
+
+
+def now_and_then(question: Question, _assistant: str, index: int) -> str:
+    return "B" if (int(question.id.rpartition("-")[2]) + index) % 3 else "A"
+
+
+def with_another_turn_of(assistant: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def changed(row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "turns": [*row["turns"], *row["turns"]]} if row["assistant"] == assistant else row
+
+    return changed
+
+
+@pytest.mark.parametrize(("answered", "code"), [(2, 3), (3, 0)])  # of five chats
+def test_where_most_chats_have_no_answer_that_is_said_first_and_by_the_exit_code(
+    place: Workspace, capsys: pytest.CaptureFixture[str], answered: int, code: int
+) -> None:
+    write_log(place, "split_0", lambda _question, _assistant, index: "B" if index < answered else None)
+    folders = ["--data", str(place.data), "--results", str(place.results)]
+
+    assert main(["eval-chatbench", "tiny", "--bootstrap", "0", *folders]) == code
+    shown = capsys.readouterr().out
+    warned = "tiny: 60% of the chats of fine-tuned have no answer A to D"
+    assert shown.startswith(warned) is (code == 3)
+    assert main(["show", "tiny", *folders]) == 0
+    assert capsys.readouterr().out.startswith(warned) is (code == 3)
+    assert (warned in (place.results / "scores" / "tiny.md").read_text()[:120]) is (code == 3)
+    assert " ".join(shown.split()).count("4 questions scored") == 1
+    assert read_json(place.results / "scores" / "tiny.json")["scored_questions"] == 4  # type: ignore[index]
 
 
 def test_an_unfinished_simulation_is_scored_over_its_complete_cells(place: Workspace) -> None:

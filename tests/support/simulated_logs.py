@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -88,6 +88,7 @@ def write_log(
     base_model: bool = False,
     temperature: float = 1.0,
     prompted: Mapping[str, object] | None = None,
+    assistants: Sequence[str] = ASSISTANTS,
 ) -> Path:
     """Writes a finished log of first prompts that copy the question; the last `leave_out` chats are missing.
 
@@ -99,7 +100,7 @@ def write_log(
     simulator = dict(prompted or tuned)
     prompts = prompts_sha256(TWO_STEP)
     rows = []
-    for assistant in ASSISTANTS:
+    for assistant in assistants:
         for question in held_out:
             for index in range(conversations):
                 chosen = letter(question, assistant, index)
@@ -135,7 +136,7 @@ def write_log(
         "expected_answers": False,
         "block_size": 256,
     }
-    identities = {name: _identity(name) for name in ASSISTANTS}
+    identities = {name: _identity(name) for name in assistants}
     with open_log(path, {"settings": settings, "assistants": identities}, overwrite=True) as log:
         log.append(rows[: len(rows) - leave_out])
     return path

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from chatbench.commands.options import MOST_SEED, Bootstrap, Confidence, Data, Model, OneOrAll, Results, Seed, show
 
 commands = typer.Typer()
+NO_ANSWERS = 3
+"""Exit code where most of the chats that were scored have no answer."""
 
 
 @commands.command("eval-ppl")
@@ -38,13 +40,16 @@ def eval_chatbench(
     bootstrap: Bootstrap = 1000,
     confidence: Confidence = 0.95,
     seed: Annotated[int, typer.Option(help="Seed of the resamples.", min=0, max=MOST_SEED)] = 0,
+    tokenizer: Annotated[
+        Literal["published", "unicode"], typer.Option(help="Of BLEU and ROUGE; unicode reads all scripts.")
+    ] = "published",
     data: Data = Path("data"),
     results: Results = Path("results"),
 ) -> None:
     """Score a simulator: BLEU, ROUGE, agreement with people.
 
     Per split and over splits, each score beside its floor and its ceiling. Every chat is verified first: exit code 1
-    where one does not read as it was recorded.
+    where one does not read as it was recorded; exit code 3 where most chats have no answer.
 
     Example: chatbench eval-chatbench tiny
     """
@@ -57,12 +62,14 @@ def eval_chatbench(
     workspace, verified = Workspace(data, results), Verified()
     resampling = Resampling(bootstrap, confidence, seed)
     splits = [split] if split else None
-    table = step(model, workspace=workspace, splits=splits, resampling=resampling, verified=verified)
+    table = step(
+        model, workspace=workspace, splits=splits, resampling=resampling, verified=verified, tokenizer=tokenizer
+    )
     write_markdown(table, workspace)
     print_tables([table])
     show("\n".join(verified.lines()))
-    if verified.differences:
-        raise typer.Exit(1)
+    if verified.differences or table.warning:
+        raise typer.Exit(1 if verified.differences else NO_ANSWERS)
 
 
 @commands.command()

@@ -26,7 +26,7 @@ from chatbench.core.records import Conversation, Question, SimulatedConversation
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.estimates import standard_deviation
 from chatbench.metrics.names import EVERY_ASSISTANT, PEOPLE, TERMINATIONS, TEXT_METRICS, MetricValue, Predictor, share
-from chatbench.metrics.overlap import BleuCounts, Overlap, common_lengths, overlap, sacrebleu_score
+from chatbench.metrics.overlap import BleuCounts, Overlap, TokenizerName, common_lengths, overlap, sacrebleu_score
 from chatbench.metrics.pairs import is_lost
 
 Chat = TypeVar("Chat")
@@ -41,7 +41,10 @@ def people_metrics(conversations: Sequence[Conversation]) -> Iterator[MetricValu
 
 
 def chat_metrics(chats: Sequence[SimulatedConversation], predictor: Predictor) -> Iterator[MetricValue]:
-    """Number of chats, share of each ending, mean user turns (of chats that did not fail), share of invalid answers."""
+    """Number of chats, share of each ending, mean user turns (of chats that did not fail).
+
+    And the shares without a letter of A-D: of all chats (`without_answer_share`), and of those that are not lost.
+    """
     for name, group in _by_assistant(chats, lambda chat: chat.assistant):
         endings: Counter[str] = Counter(chat.termination for chat in group)
         yield MetricValue(name, predictor, "conversations", float(len(group)))
@@ -50,6 +53,9 @@ def chat_metrics(chats: Sequence[SimulatedConversation], predictor: Predictor) -
         turns = [sum(turn.role == "user" for turn in chat.turns) for chat in group if chat.termination != "failed"]
         yield MetricValue(
             name, predictor, "user_turns", sum(turns) / len(turns) if turns else Undefined("every chat failed")
+        )
+        yield MetricValue(
+            name, predictor, "without_answer_share", sum(chat.letter is None for chat in group) / len(group)
         )
         kept = [chat for chat in group if not is_lost(chat)]
         invalid = sum(chat.letter is None for chat in kept)
@@ -158,7 +164,7 @@ def simulated_first_prompts(chats: Iterable[SimulatedConversation]) -> dict[str,
     return prompts
 
 
-def human_overlap(conversations: Sequence[Conversation]) -> Overlap | None:
+def human_overlap(conversations: Sequence[Conversation], tokenizer: TokenizerName = "published") -> Overlap | None:
     """Overlap of different people's first prompts about one question: what a perfect simulator could reach.
 
     None where fewer than two people wrote.
@@ -166,21 +172,17 @@ def human_overlap(conversations: Sequence[Conversation]) -> Overlap | None:
     workers = np.array([conversation.worker_id for conversation in conversations], dtype=object)
     prompts = [conversation.turns[0].text for conversation in conversations]
     different = np.asarray(workers[:, None] != workers[None, :], dtype=bool)
-    return overlap(prompts, prompts, allowed=different) if different.any() else None
-
-
-def question_copied(study: Study, prompts: Mapping[str, Sequence[str]]) -> dict[str, Overlap]:
-    """Overlap of each question's own text with what people wrote: what a simulator reaches that just copies it."""
-    return {
-        question_id: overlap([study.questions[question_id].text], texts)
-        for question_id, texts in sorted(prompts.items())
-    }
+    return overlap(prompts, prompts, allowed=different, tokenizer=tokenizer) if different.any() else None
 
 
 def overlap_values(overlaps: Mapping[str, Overlap]) -> dict[str, dict[str, float]]:
-    """Per metric, the value of each question."""
+    """Per metric, the value of each question that has one."""
     return {
-        metric: {question_id: scored.value(metric) for question_id, scored in overlaps.items()}
+        metric: {
+            question_id: value
+            for question_id, scored in overlaps.items()
+            if not isinstance(value := scored.value(metric), Undefined)
+        }
         for metric in TEXT_METRICS
     }
 
@@ -189,12 +191,16 @@ def overlap_metrics(overlaps: Mapping[str, Overlap], predictor: Predictor) -> It
     """Mean and standard deviation over questions, and sacrebleu over all pairs as one corpus; by question id."""
     if not overlaps:
         return
+    some = next(iter(overlaps.values()))
     for metric, values in overlap_values(overlaps).items():
         numbers = list(values.values())
-        yield MetricValue(EVERY_ASSISTANT, predictor, metric, math.fsum(numbers) / len(numbers))
-        yield MetricValue(EVERY_ASSISTANT, predictor, f"{metric}_sd_over_questions", standard_deviation(numbers))
-    counts = sum((scored.bleu_counts for scored in overlaps.values()), start=BleuCounts())
-    yield MetricValue(EVERY_ASSISTANT, predictor, "sacrebleu", sacrebleu_score(counts)[0])
+        mean = math.fsum(numbers) / len(numbers) if numbers else some.value(metric)
+        deviation = standard_deviation(numbers) if numbers else mean
+        yield MetricValue(EVERY_ASSISTANT, predictor, metric, mean)
+        yield MetricValue(EVERY_ASSISTANT, predictor, f"{metric}_sd_over_questions", deviation)
+    read = [scored.bleu_counts for scored in overlaps.values() if "bleu" not in scored.unread]
+    corpus = sacrebleu_score(sum(read, start=BleuCounts()))[0] if read else some.value("bleu")
+    yield MetricValue(EVERY_ASSISTANT, predictor, "sacrebleu", corpus)
     yield MetricValue(
         EVERY_ASSISTANT, predictor, "prompt_pairs", float(sum(scored.pairs for scored in overlaps.values()))
     )

@@ -4,6 +4,10 @@ In ChatBench the hypotheses are a question's simulated first prompts and the ref
 text is tokenised and counted once; pairs are scored from the shared counts, as *statistics -> sum -> score*: the
 statistics of pairs add up to those of a question, and those of questions to those of a corpus.
 
+The published tokenizers know Latin letters and digits (ROUGE), and words between blanks (BLEU). What they cannot read
+has no value, and not 0: decided per question by what people wrote, so that every row leaves out the same questions. The
+tokenizer `unicode` reads all scripts.
+
 BLEU is on 0..1, unsmoothed, with mteval-v13a's tokenizer: the value of the `evaluate` package's `bleu`, which is 0
 where all hypotheses or all references are empty. ROUGE is the F of the `rouge-score` package without stemmer.
 
@@ -15,13 +19,17 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import add
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from chatbench.metrics.agreement import Undefined, Value
 
 MAX_ORDER = 4
 """BLEU-4: n-grams of one to four tokens."""
@@ -34,6 +42,12 @@ _RULES_13A = (
     (re.compile(r"([0-9])(-)"), r"\1 \2 "),  # a dash after a digit does
 )
 _ROUGE_WORD = re.compile(r"[a-z0-9]+")
+_WITHOUT_BLANKS = re.compile(
+    "[\u0e00-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+"""Characters of scripts that are written without blanks between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+READ_SHARE = 0.5
+"""Texts of which a tokenizer loses more than this share of the letters and digits have no value."""
 
 CACHED_TEXTS = 1 << 15
 """What people wrote about a question is compared in every split and with every simulator, but tokenised once."""
@@ -67,6 +81,51 @@ def tokens_rouge(text: str) -> Tokens:
     ('it', 's', '1', '200', '5', 'kg')
     """
     return tuple(map(sys.intern, _ROUGE_WORD.findall(text.lower())))
+
+
+@lru_cache(CACHED_TEXTS)
+def tokens_unicode(text: str) -> Tokens:
+    """Lower-cased words of any script; each character of a script without blanks is a word.
+
+    >>> tokens_unicode("Größe: 3,5 m! 多少?")
+    ('größe', '3', '5', 'm', '多', '少')
+    """
+    words: list[str] = []
+    inside = False  # a word that the next letter belongs to
+    for character in unicodedata.normalize("NFC", text.lower()):
+        category = unicodedata.category(character)[0]
+        alone = bool(_WITHOUT_BLANKS.match(character))
+        if (category == "M" and words) or (category in "LN" and inside and not alone):
+            words[-1] += character
+        elif category in "LN":
+            words.append(character)
+        inside = category in "LNM" and not alone
+    return tuple(map(sys.intern, words))
+
+
+TokenizerName = Literal["published", "unicode"]
+TOKENIZERS: dict[TokenizerName, tuple[Tokenizer, Tokenizer]] = {
+    "published": (tokens_13a, tokens_rouge),
+    "unicode": (tokens_unicode, tokens_unicode),
+}
+"""Of BLEU and of ROUGE."""
+
+
+def unread(texts: Sequence[str]) -> dict[str, Undefined]:
+    """Why BLEU or ROUGE, by `bleu` and `rouge`, cannot read texts with the published tokenizers."""
+    characters = [character for text in texts for character in text.lower() if character.isalnum()]
+    lost = {
+        "bleu": ("of scripts without blanks between words", sum(map(bool, map(_WITHOUT_BLANKS.match, characters)))),
+        "rouge": ("not a-z or 0-9", sum(not character.isascii() for character in characters)),
+    }
+    return {
+        name: Undefined(
+            f"{name.upper()} cannot read what people wrote: {count / len(characters):.0%} of the letters are {what}; "
+            "eval-chatbench --tokenizer unicode can"
+        )
+        for name, (what, count) in lost.items()
+        if count > READ_SHARE * len(characters)
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +165,7 @@ def bleu(counts: BleuCounts) -> float:
     return penalty * math.exp(math.fsum(log_precisions) / MAX_ORDER)
 
 
-def sacrebleu_score(counts: BleuCounts) -> tuple[float, str]:
+def sacrebleu_score(counts: BleuCounts, tokenizer: TokenizerName = "published") -> tuple[float, str]:
     """Corpus BLEU on 0..100 with sacrebleu's defaults (13a, exponential smoothing), and its signature.
 
     Equals the package called on the texts where they end without white space, which sacrebleu strips first.
@@ -118,7 +177,8 @@ def sacrebleu_score(counts: BleuCounts) -> tuple[float, str]:
     ).score
     metric = BLEU(tokenize="13a", smooth_method="exp")
     metric.num_refs = 1
-    return float(score), str(metric.get_signature())
+    signature = str(metric.get_signature())
+    return float(score), signature if tokenizer == "published" else signature.replace("tok:13a", f"tok:{tokenizer}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +190,24 @@ class Overlap:
     rouge1: float
     rouge2: float
     rougeL: float  # noqa: N815  (its name in files and tables)
+    unread: Mapping[str, Undefined] = field(default_factory=dict)
 
     @property
     def bleu(self) -> float:
         """BLEU of the question's pairs taken as one corpus."""
         return bleu(self.bleu_counts)
 
-    def value(self, metric: str) -> float:
+    def value(self, metric: str) -> Value:
         """The value of a metric by its name in files and tables."""
-        return float(getattr(self, metric))
+        return self.unread.get(metric.rstrip("12L")) or float(getattr(self, metric))
 
 
 def overlap(
-    hypotheses: Sequence[str], references: Sequence[str], *, allowed: NDArray[np.bool_] | None = None
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    *,
+    allowed: NDArray[np.bool_] | None = None,
+    tokenizer: TokenizerName = "published",
 ) -> Overlap:
     """Overlap of all pairs (hypothesis, reference), or of those that `allowed` names.
 
@@ -157,20 +222,22 @@ def overlap(
     pairs = np.ones((len(hypotheses), len(references)), dtype=bool) if allowed is None else allowed
     if not pairs.any():
         raise ValueError(f"no pair among {len(hypotheses)} hypotheses and {len(references)} references")
-    left, right = [tokens_rouge(text) for text in hypotheses], [tokens_rouge(text) for text in references]
+    bleu_tokens, rouge_tokens = TOKENIZERS[tokenizer]
+    left, right = [*map(rouge_tokens, hypotheses)], [*map(rouge_tokens, references)]
     words = _Ngrams(left, right)
     shared_words, shared_pairs = words.matches(1), words.matches(2)
     return Overlap(
         pairs=int(pairs.sum()),
-        bleu_counts=_bleu_counts(hypotheses, references, pairs),
+        bleu_counts=_bleu_counts([*map(bleu_tokens, hypotheses)], [*map(bleu_tokens, references)], pairs),
         rouge1=_mean_f(shared_words, *words.totals(1), pairs),
         rouge2=_mean_f(shared_pairs, *words.totals(2), pairs),
         rougeL=_mean_f(common_lengths(left, right), *words.totals(1), pairs),
+        unread=unread(references) if tokenizer == "published" else {},
     )
 
 
-def _bleu_counts(hypotheses: Sequence[str], references: Sequence[str], pairs: NDArray[np.bool_]) -> BleuCounts:
-    tokens = _Ngrams([tokens_13a(text) for text in hypotheses], [tokens_13a(text) for text in references])
+def _bleu_counts(left: Sequence[Tokens], right: Sequence[Tokens], pairs: NDArray[np.bool_]) -> BleuCounts:
+    tokens = _Ngrams(left, right)
     pairs_of_left, pairs_of_right = pairs.sum(axis=1), pairs.sum(axis=0)
     return BleuCounts(
         tuple(int(tokens.matches(order)[pairs].sum()) for order in range(1, MAX_ORDER + 1)),

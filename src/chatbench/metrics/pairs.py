@@ -50,6 +50,10 @@ class Simulation:
         kept = tuple(chat for chat in self.chats if chat.index < conversations)
         return Simulation(replace(self.predictor, chats=conversations), kept, conversations)
 
+    def with_assistants(self, names: AbstractSet[str], *, others: bool = False) -> Simulation:
+        """Its chats with these assistants, or with all others."""
+        return replace(self, chats=tuple(chat for chat in self.chats if (chat.assistant in names) != others))
+
     def complete_pairs(self) -> frozenset[Pair]:
         """Pairs with all their chats; failed ones count, but for transient failures, which are simulated again."""
         found = Counter((chat.question_id, chat.assistant) for chat in self.chats if not chat.transient)

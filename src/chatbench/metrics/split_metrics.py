@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from chatbench.core.records import Study, first_prompts
-from chatbench.metrics.agreement import METRICS, TREATMENTS, Outcomes, Value, agreement, mean_value
+from chatbench.metrics.agreement import METRICS, TREATMENTS, Outcomes, Undefined, Value, agreement, mean_value
 from chatbench.metrics.baselines import baseline_predictions
 from chatbench.metrics.ceilings import ceilings
 from chatbench.metrics.first_prompts import (
@@ -28,7 +28,6 @@ from chatbench.metrics.first_prompts import (
     overlap_metrics,
     overlap_values,
     people_metrics,
-    question_copied,
     simulated_first_prompts,
 )
 from chatbench.metrics.names import (
@@ -45,7 +44,7 @@ from chatbench.metrics.names import (
     Predictor,
     ceiling,
 )
-from chatbench.metrics.overlap import Overlap, overlap
+from chatbench.metrics.overlap import Overlap, TokenizerName, overlap
 from chatbench.metrics.pairs import (
     Pair,
     Prediction,
@@ -60,6 +59,7 @@ from chatbench.metrics.pairs import (
     scored_pairs,
 )
 
+NO_HUMAN_ACCURACY = Undefined("people did not work with this assistant")
 QuestionValues = Mapping[str, float]
 """A value per question id."""
 
@@ -69,13 +69,15 @@ class SplitMetrics:
     """What was measured on one split, and what its uncertainty is computed from.
 
     `strata` are the pairs of each condition and subset. `question_values` are the values of each question of the
-    metrics that are means over questions.
+    metrics that are means over questions; `without_people` the simulated accuracies with assistants that no person
+    worked with, which are in no other row.
     """
 
     metrics: tuple[MetricValue, ...]
     pairs: SplitPairs
     strata: Mapping[str, SplitPairs]
     question_values: Mapping[MetricKey, QuestionValues]
+    without_people: Mapping[MetricKey, QuestionValues] = field(default_factory=dict)
 
 
 def split_metrics(
@@ -84,6 +86,7 @@ def split_metrics(
     test: AbstractSet[str],
     simulations: Sequence[Simulation],
     human_overlaps: Mapping[str, Overlap | None],
+    tokenizer: TokenizerName = "published",
 ) -> SplitMetrics:
     """Everything about one split.
 
@@ -91,7 +94,11 @@ def split_metrics(
         train, test: question ids of the two sides.
         simulations: the scored simulator first, then those to compare it with; each on the test questions only.
         human_overlaps: `human_overlap` of each test question (it does not depend on the split, so it is made once).
+        tokenizer: of BLEU and ROUGE.
     """
+    worked_with = set(study.assistants) or {chat.assistant for each in simulations for chat in each.chats}
+    alone = [each.with_assistants(worked_with, others=True) for each in simulations]
+    simulations = [each.with_assistants(worked_with) for each in simulations]
     pairs = split_pairs(study, train, test, simulations)
     strata = stratum_pairs(study, test, pairs)
     chats = [simulation.conversations for simulation in simulations]
@@ -100,12 +107,17 @@ def split_metrics(
     simulated = {each.predictor: simulated_first_prompts(each.chats) for each in simulations}
     overlaps: dict[Predictor, dict[str, Overlap]] = {
         PEOPLE: {q: known for q in sorted(test) if (known := human_overlaps.get(q))},
-        QUESTION_COPIED: question_copied(study, prompts),
+        # The question's own text: what a simulator reaches that just copies it.
+        QUESTION_COPIED: {
+            question_id: overlap([study.questions[question_id].text], texts, tokenizer=tokenizer)
+            for question_id, texts in sorted(prompts.items())
+        },
     }
     for predictor, prompted in simulated.items():
         both = sorted(prompted.keys() & prompts.keys())
         overlaps[predictor] = {
-            question_id: overlap(prompted[question_id], prompts[question_id]) for question_id in both
+            question_id: overlap(prompted[question_id], prompts[question_id], tokenizer=tokenizer)
+            for question_id in both
         }
     gaps = dict(gap_values(pairs))
     metrics = [
@@ -120,6 +132,20 @@ def split_metrics(
     for simulation in simulations:
         metrics += number_metrics(study, simulated[simulation.predictor], simulation.predictor)
         metrics += chat_metrics(simulation.chats, simulation.predictor)
+    without_people: dict[MetricKey, QuestionValues] = {}
+    for simulation in alone:
+        metrics += [
+            each for each in chat_metrics(simulation.chats, simulation.predictor) if each.assistant != EVERY_ASSISTANT
+        ]
+        by_question = predictions(_complete_outcomes(study, simulation))
+        for name in assistants_of(by_question):
+            values = {question_id: found.accuracy for (question_id, _), found in _with(by_question, name).items()}
+            without_people[name, simulation.predictor, "accuracy"] = values
+            metrics += [
+                MetricValue(name, PEOPLE, "accuracy", NO_HUMAN_ACCURACY),
+                MetricValue(name, simulation.predictor, "accuracy", mean_value(list(values.values()))),
+                MetricValue(name, simulation.predictor, "questions", len(values)),
+            ]
     # On a stratum only the simulators, the constant and the ceiling are scored.
     simulators = [p for s in simulations for p in (s.predictor, replace(s.predictor, invalid="dropped"))]
     for stratum, within in strata.items():
@@ -132,7 +158,7 @@ def split_metrics(
         for metric, values in overlap_values(found).items()
         if values
     }
-    return SplitMetrics(tuple(metrics), pairs, strata, {**texts, **gaps})
+    return SplitMetrics(tuple(dict.fromkeys(metrics)), pairs, strata, {**texts, **gaps}, without_people)
 
 
 def split_pairs(

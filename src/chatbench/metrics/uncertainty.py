@@ -57,7 +57,7 @@ from chatbench.metrics.names import (
     MetricKey,
     Predictor,
 )
-from chatbench.metrics.pairs import Pair, SplitPairs
+from chatbench.metrics.pairs import SplitPairs
 from chatbench.metrics.resampling import Drawn, Draws, Indices, PredictorPairs, Resampling, replicate_rows
 from chatbench.metrics.split_metrics import SplitMetrics
 
@@ -205,39 +205,39 @@ def score_uncertainty(splits: Sequence[SplitMetrics], answers: Sequence[Answer],
     """
     if resampling.replicates == 0:
         return Uncertainty()
-    whole = [split.pairs for split in splits]
-    with_texts = {question_id for split in splits for each in split.question_values.values() for question_id in each}
-    draws = Draws(_all_pairs(whole), answers, resampling, with_texts)
-    intervals: dict[MetricKey, Bound] = {}
-    spreads: dict[MetricKey, Spread | Undefined] = {}
-    for predictor in dict.fromkeys(predictor for pairs in whole for predictor in pairs.predictors):
-        found = _of_predictor(draws, whole, predictor)
-        intervals |= _keyed(predictor, predictor_intervals(draws, found))
-        if predictor in SIMULATORS:
-            spreads |= _keyed(predictor, predictor_spreads(draws, found))
-    values: dict[MetricKey, list[Mapping[str, float]]] = {}
+    by_stratum: dict[str, list[SplitPairs]] = {WHOLE: []}
     for split in splits:
-        for key, of_questions in split.question_values.items():
-            values.setdefault(key, []).append(of_questions)
-    by_stratum = {WHOLE: intervals | mean_intervals(draws, values)}
-    for stratum in dict.fromkeys(stratum for split in splits for stratum in split.strata):
-        within = [split.strata[stratum] for split in splits if stratum in split.strata]
-        draws = Draws(_all_pairs(within), _answers_of(stratum, answers), resampling)
-        by_stratum[stratum] = {}
-        for predictor in (each for each in SIMULATORS if any(each in pairs.predictors for pairs in whole)):
-            found = _of_predictor(draws, within, predictor)
-            by_stratum[stratum] |= _keyed(predictor, predictor_intervals(draws, found))
-    return Uncertainty(by_stratum, spreads)
+        for stratum, pairs in {WHOLE: split.pairs, **split.strata}.items():
+            by_stratum.setdefault(stratum, []).append(pairs)
+    intervals: dict[str, dict[MetricKey, Bound]] = {}
+    spreads: dict[MetricKey, Spread | Undefined] = {}
+    for stratum, of_splits in by_stratum.items():
+        condition = stratum.removeprefix(CONDITION) if stratum.startswith(CONDITION) else None
+        given = [answer for answer in answers if condition in (None, answer.condition)]
+        means = _by_key([split.question_values for split in splits]) if stratum == WHOLE else {}
+        questions = {question_id for values in means.values() for each in values for question_id in each}
+        draws = Draws((pair for pairs in of_splits for pair in pairs.human), given, resampling, questions)
+        intervals[stratum] = {}
+        for predictor in dict.fromkeys(predictor for pairs in of_splits for predictor in pairs.predictors):
+            if stratum == WHOLE or predictor in SIMULATORS:
+                found = _of_predictor(draws, of_splits, predictor)
+                intervals[stratum] |= _keyed(predictor, predictor_intervals(draws, found))
+                if stratum == WHOLE and predictor in SIMULATORS:
+                    spreads |= _keyed(predictor, predictor_spreads(draws, found))
+        intervals[stratum] |= mean_intervals(draws, means)
+    # With draws of their own, so that they change no other interval.
+    alone = _by_key([split.without_people for split in splits])
+    questions = {question_id for values in alone.values() for each in values for question_id in each}
+    intervals[WHOLE] |= mean_intervals(Draws((), (), resampling, questions), alone)
+    return Uncertainty(intervals, spreads)
 
 
-def _all_pairs(splits: Sequence[SplitPairs]) -> list[Pair]:
-    return [pair for split in splits for pair in split.human]
-
-
-def _answers_of(stratum: str, answers: Sequence[Answer]) -> Sequence[Answer]:
-    if not stratum.startswith(CONDITION):
-        return answers
-    return [answer for answer in answers if answer.condition == stratum.removeprefix(CONDITION)]
+def _by_key(splits: Sequence[Mapping[MetricKey, Mapping[str, float]]]) -> dict[MetricKey, list[Mapping[str, float]]]:
+    found: dict[MetricKey, list[Mapping[str, float]]] = {}
+    for split in splits:
+        for key, values in split.items():
+            found.setdefault(key, []).append(values)
+    return found
 
 
 def _of_predictor(draws: Draws, splits: Sequence[SplitPairs], predictor: Predictor) -> list[PredictorPairs]:

@@ -38,6 +38,7 @@ from chatbench.report.tables import (
     row_name,
     score_grids,
     together,
+    warnings,
 )
 from chatbench.scoring.score_files import bound_as_json, read_question_files, read_score_table, value_as_json
 from chatbench.scoring.score_table import ScoreTable, comparable
@@ -146,7 +147,9 @@ def print_results(
 
     screen, tables = console or RichConsole(), [model.table for model in found]
     reference = [published_grid()] if published else []
-    notes = [line for model in found for line in (*model.missing, *footnotes(model.table))]
+    leading = warnings(tables)
+    print_grids((), leading, screen)
+    notes = [line for model in found for line in (*model.missing, *footnotes(model.table)) if line not in leading]
     if details:
         print_grids([*score_grids(tables), *detail_grids(tables), *reference], notes, screen)
         return

@@ -376,15 +376,22 @@ def footnotes(table: ScoreTable) -> list[str]:
         chats = table.signature.get("conversations")
         ceilings = [
             f"{ceiling(chats if isinstance(chats, int) else None)}: as well as other people, {chats} chats per "
-            "question and assistant, would agree with the people of the study; no simulator is expected to do better"
+            "question and assistant, would agree with the people of the study; a predictor without the noise of so "
+            "few chats (a regression, expected answers) can exceed it"
         ]
     sources: dict[str, dict[Predictor, None]] = {}
     for (_, source, metric), estimate in table.estimates().items():
-        if metric in ("pearson", "mae") and isinstance(estimate.mean, Undefined):
+        if metric in ("pearson", "mae", *TEXT_METRICS) and isinstance(estimate.mean, Undefined):
             sources.setdefault(estimate.mean.reason, {})[source] = None
     undefined = [f"undefined: {reason} ({'; '.join(map(str, having))})" for reason, having in sources.items()]
     signed = f"signature {table.signature_id} {signature_line(table.signature)}"
-    return [f"{table.model}: {errors}", *intervals, *ceilings, *undefined, *table.notes, signed]
+    scored = f"{table.model}: {table.scored_questions} questions scored; {errors}"
+    return [*filter(None, [table.warning]), scored, *intervals, *ceilings, *undefined, *table.notes, signed]
+
+
+def warnings(tables: Sequence[ScoreTable]) -> list[str]:
+    """What stands before all numbers."""
+    return [table.warning for table in tables if table.warning]
 
 
 def as_markdown(tables: Sequence[ScoreTable], *, with_published: bool = True) -> str:
@@ -393,7 +400,7 @@ def as_markdown(tables: Sequence[ScoreTable], *, with_published: bool = True) ->
     notes = [f"- {line}" for table in tables for line in footnotes(table)]
     if with_published:
         notes.append(f"- reference rows: {published().source}")
-    return "\n\n".join([*map(markdown, grids), "\n".join(notes)]) + "\n"
+    return "\n\n".join([*warnings(tables), *map(markdown, grids), "\n".join(notes)]) + "\n"
 
 
 def write_markdown(table: ScoreTable, workspace: Workspace) -> None:
@@ -404,7 +411,8 @@ def write_markdown(table: ScoreTable, workspace: Workspace) -> None:
 def print_tables(tables: Sequence[ScoreTable], console: Console | None = None, *, with_published: bool = False) -> None:
     """Prints all score grids and footnotes."""
     grids = [*score_grids(tables), *([published_grid()] if with_published else [])]
-    print_grids(grids, [line for table in tables for line in footnotes(table)], console)
+    print_grids((), warnings(tables), console)
+    print_grids(grids, [line for table in tables for line in footnotes(table) if line != table.warning], console)
 
 
 # The main table

@@ -8,15 +8,18 @@ scored over the questions that are complete, and a note says so.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from chatbench.core.records import Conversation, Study
 from chatbench.data.workspace import Workspace
+from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.first_prompts import human_overlap
-from chatbench.metrics.names import BASE_MODEL
-from chatbench.metrics.overlap import Overlap
+from chatbench.metrics.intervals import Interval
+from chatbench.metrics.names import BASE_MODEL, PEOPLE, WHOLE
+from chatbench.metrics.overlap import Overlap, TokenizerName
 from chatbench.metrics.pairs import scored_pairs
 from chatbench.metrics.resampling import Resampling
-from chatbench.metrics.split_metrics import SplitMetrics, split_metrics
+from chatbench.metrics.split_metrics import NO_HUMAN_ACCURACY, SplitMetrics, split_metrics
 from chatbench.metrics.uncertainty import score_uncertainty
 from chatbench.scoring.eval_ppl import perplexity_metrics, read_perplexity, refuse_other_weights
 from chatbench.scoring.score_files import write_question_files, write_score_table
@@ -34,6 +37,7 @@ def eval_chatbench(
     splits: Sequence[str] | None = None,
     resampling: Resampling | None = None,
     verified: Verified | None = None,
+    tokenizer: TokenizerName = "published",
 ) -> ScoreTable:
     """Scores a model on the splits that have simulated chats (or on those named) and writes the scores' files.
 
@@ -41,7 +45,8 @@ def eval_chatbench(
         model: recipe, hub id or folder.
         splits: ids such as `split_0`; None takes every prepared split that has chats.
         resampling: how intervals are made; 0 replicates leaves them out.
-        verified: is told how many chats were verified, and which do not read as they were recorded.
+        verified: counts the chats that were verified, and those that do not read as they were recorded.
+        tokenizer: of BLEU and ROUGE: the published ones, or one that reads all scripts.
 
     Raises:
         ChatbenchError: no chats yet, chats of other data, participants or settings, or a study that changed.
@@ -51,17 +56,20 @@ def eval_chatbench(
     chosen, skipped = simulated_splits(workspace, model, splits)
     verified = verified or Verified()
     chats = [verified_chats(read_chats(workspace, model, each), study.questions, verified) for each in chosen]
-    measures = metrics_of_splits(study, chats)
+    measures = metrics_of_splits(study, chats, tokenizer)
     table = score_splits(
-        workspace, model, study, chats, measures, resampling, notes=[*skipped, *measured_here, *verified.notes()]
-    )
+        workspace, model, study, chats, measures, resampling, tokenizer,
+        notes=[*skipped, *measured_here, *verified.notes()],
+    )  # fmt: skip
     path = workspace.scores(model)
     write_score_table(path.parent, path.stem, table)
     write_question_files(path.parent, path.stem, study, measures, table.signature_id)
     return table
 
 
-def metrics_of_splits(study: Study, chats: Sequence[SplitChats]) -> dict[str, SplitMetrics]:
+def metrics_of_splits(
+    study: Study, chats: Sequence[SplitChats], tokenizer: TokenizerName = "published"
+) -> dict[str, SplitMetrics]:
     """Everything about each split but its perplexity, by split id."""
     by_question = _conversations_by_question(study)
     overlaps: dict[str, Overlap | None] = {}  # people against people is the same in every split, so it is made once
@@ -73,8 +81,8 @@ def metrics_of_splits(study: Study, chats: Sequence[SplitChats]) -> dict[str, Sp
         if study is not whole:  # the people of this split alone; on the train side nobody is like them
             train, overlaps, by_question = set(), {}, _conversations_by_question(study)
         for question_id in sorted(test - overlaps.keys()):
-            overlaps[question_id] = human_overlap(by_question.get(question_id, []))
-        measures[entry.split.id] = split_metrics(study, train, test, entry.simulations, overlaps)
+            overlaps[question_id] = human_overlap(by_question.get(question_id, []), tokenizer)
+        measures[entry.split.id] = split_metrics(study, train, test, entry.simulations, overlaps, tokenizer)
     return measures
 
 
@@ -85,6 +93,7 @@ def score_splits(
     chats: Sequence[SplitChats],
     measures: Mapping[str, SplitMetrics],
     resampling: Resampling,
+    tokenizer: TokenizerName = "published",
     *,
     notes: Sequence[str] = (),
 ) -> ScoreTable:
@@ -101,16 +110,34 @@ def score_splits(
         notes += _incomplete(model, study, entry, set(entry.split.question_ids("test")))
     notes += sorted({note for entry in chats for note in _not_fine_tuned(entry)})
     sizes = {part: [len(entry.split.question_ids(part)) for entry in chats] for part in ("train", "test")}
-    return ScoreTable(
+    table = ScoreTable(
         model=model,
         splits=tuple(entry.split.id for entry in chats),
         train_questions=sum(sizes["train"]) / len(chats),
         test_questions=sum(sizes["test"]) / len(chats),
         scores=tuple(scores),
-        signature=signature(model, workspace.manifest, chats, resampling),
-        notes=tuple(notes),
+        signature=signature(model, workspace.manifest, chats, resampling, tokenizer),
         uncertainty=score_uncertainty(list(measures.values()), study.answers, resampling),
+        scored_questions=len({question_id for each in measures.values() for question_id, _ in each.pairs.human}),
     )
+    return replace(table, notes=(*notes, *_without_people(table)))
+
+
+def _without_people(table: ScoreTable) -> list[str]:
+    """A note for each assistant that people did not work with: its simulated accuracy, beside nothing."""
+    notes = []
+    for row, estimate in table.estimates().items():
+        name, predictor, _ = row
+        if predictor == table.simulator and table.values().get((name, PEOPLE, "accuracy"), {}) and row[2] == "accuracy":
+            people = next(iter(table.values()[name, PEOPLE, "accuracy"].values()))
+            if people == NO_HUMAN_ACCURACY and not isinstance(estimate.mean, Undefined):
+                bound = table.uncertainty.intervals.get(WHOLE, {}).get(row)
+                interval = f" (interval {bound.low:.3f} to {bound.high:.3f})" if isinstance(bound, Interval) else ""
+                notes.append(
+                    f"{name}: {NO_HUMAN_ACCURACY.reason}, so there is no human accuracy; simulated accuracy "
+                    f"{estimate.mean:.3f}{interval}; it is in no row of the other assistants"
+                )
+    return notes
 
 
 def _conversations_by_question(study: Study) -> dict[str, list[Conversation]]:
@@ -127,15 +154,12 @@ def _not_fine_tuned(entry: SplitChats) -> list[str]:
 
 
 def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> list[str]:
-    """Notes on what the scores of a split leave out: unfinished pairs, and assistants that people did not work with."""
+    """Notes on unfinished pairs, which the scores of a split leave out."""
     notes = []
-    known = set(study.assistants)
     study = entry.split.held_out_records(study)
     held_out = set(study.assistants)
     for simulation in entry.simulations:
         asked = set(entry.assistants[simulation.predictor])
-        for name in sorted(asked - known):
-            notes.append(f"{entry.split.id}: people of this study did not work with {name}, so it has no accuracy here")
         wanted, scored = len(test) * len(asked & held_out), len(scored_pairs(study, test, simulation))
         if scored < wanted:
             base_model = " --base" if simulation.predictor == BASE_MODEL else ""

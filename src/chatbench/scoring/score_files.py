@@ -147,6 +147,7 @@ def _as_json(table: ScoreTable) -> dict[str, object]:
         "splits": list(table.splits),
         "train_questions": table.train_questions,
         "test_questions": table.test_questions,
+        "scored_questions": table.scored_questions,
         "figures": list(_figures(table, WHOLE)),
         "parts": {part: list(_figures(table, part)) for part in table.strata if part != WHOLE},
     }
@@ -250,6 +251,7 @@ def _table_from_json(content: Json) -> ScoreTable:
         signature=cast(Json, content["signature"]),
         notes=tuple(cast(list[str], content["notes"])),
         uncertainty=Uncertainty({part: rows for part, rows in intervals.items() if rows}, spreads),
+        scored_questions=int(cast(int, content["scored_questions"])),
     )
 
 

@@ -2,7 +2,8 @@ r"""The scores of one model: metrics of every split, their means, and the signat
 
 Two tables may stand side by side only where `comparable` finds nothing that differs but the simulator itself.
 
-The floor and the ceiling of a simulator's metrics: what needs no simulator, and what no simulator can pass.
+The floor and the ceiling of a simulator's metrics: what needs no simulator, and how well
+other people, as many as there are chats, would do. What is without the noise of so few chats can exceed that ceiling.
 
 | metrics | floor | ceiling |
 |---|---|---|
@@ -27,6 +28,7 @@ from chatbench.metrics.agreement import Undefined, Value
 from chatbench.metrics.estimates import Estimate, over_splits
 from chatbench.metrics.names import (
     BASE_MODEL,
+    EVERY_ASSISTANT,
     FINE_TUNED,
     PEOPLE,
     TEXT_METRICS,
@@ -41,6 +43,8 @@ from chatbench.scoring.signature import incompatible
 HIGHER_IS_BETTER = ("pearson", "spearman", *TEXT_METRICS, "sacrebleu")
 BOUNDED_AGREEMENT = ("pearson", "spearman", "mae", "rmse", "ece")
 SURPRISE = ("perplexity", "bits_per_byte")
+MOST = 0.5
+"""Share of chats without an answer from which on the table of scores begins with a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,11 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class ScoreTable:
-    """All metrics of one model over `splits`; the two counts of questions are means over the splits."""
+    """All metrics of one model over `splits`.
+
+    `train_questions` and `test_questions` are means over the splits; `scored_questions` are the different ones that
+    agreement rests on.
+    """
 
     model: str
     splits: tuple[str, ...]
@@ -160,6 +168,7 @@ class ScoreTable:
     signature: Mapping[str, object]
     notes: tuple[str, ...] = ()
     uncertainty: Uncertainty = field(default_factory=Uncertainty)
+    scored_questions: int = 0
 
     @property
     def signature_id(self) -> str:
@@ -171,6 +180,17 @@ class ScoreTable:
     def simulator(self) -> Predictor:
         """The scored simulator, called what it is."""
         return next((score.predictor for score in self.scores if score.predictor == FINE_TUNED), FINE_TUNED)
+
+    @property
+    def warning(self) -> str:
+        """What a reader must know before any number: that most chats have no answer. Empty where they have."""
+        found = self.estimates().get((EVERY_ASSISTANT, self.simulator, "without_answer_share"))
+        if found is None or isinstance(found.mean, Undefined) or found.mean <= MOST:
+            return ""
+        return (
+            f"{self.model}: {found.mean:.0%} of the chats of {self.simulator} have no answer A to D, so that no score "
+            "says how well it predicts people; chatbench export shows how they end"
+        )
 
     @property
     def strata(self) -> list[str]:

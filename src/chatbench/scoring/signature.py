@@ -15,7 +15,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.data.prepared import Manifest
 from chatbench.metrics.agreement import CALIBRATION_BINS
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, Predictor
-from chatbench.metrics.overlap import BleuCounts, sacrebleu_score
+from chatbench.metrics.overlap import BleuCounts, TokenizerName, sacrebleu_score
 from chatbench.metrics.resampling import Resampling
 from chatbench.simulation.participants import SPLIT_MARK
 from chatbench.simulation.split_chats import SplitChats
@@ -58,7 +58,13 @@ protocol, and may not differ between two simulators that are compared."""
 PER_RUN = ("simulator", "held_out_sha256", "questions_sha256", "seed", "block_size")
 
 
-def signature(model: str, manifest: Manifest, chats: Sequence[SplitChats], resampling: Resampling) -> dict[str, object]:
+def signature(
+    model: str,
+    manifest: Manifest,
+    chats: Sequence[SplitChats],
+    resampling: Resampling,
+    tokenizer: TokenizerName = "published",
+) -> dict[str, object]:
     """The signature of a table; the same in every split but for weights, seeds and counts, which it lists by split.
 
     Raises:
@@ -76,9 +82,9 @@ def signature(model: str, manifest: Manifest, chats: Sequence[SplitChats], resam
         "model": model,
         **scored,
         "base_conversations": base_model.get("conversations", 0),
-        "bleu": "evaluate, unsmoothed, 13a, 0..1",
-        "rouge": "rouge-score, F, no stemmer",
-        "sacrebleu": sacrebleu_score(BleuCounts())[1],
+        "bleu": f"evaluate, unsmoothed, {'13a' if tokenizer == 'published' else tokenizer}, 0..1",
+        "rouge": "rouge-score, F, no stemmer" + ("" if tokenizer == "published" else f", {tokenizer}"),
+        "sacrebleu": sacrebleu_score(BleuCounts(), tokenizer)[1],
         "ece": f"{CALIBRATION_BINS} equally wide bins",
         "resampling": resampling_text(resampling),
         "assistants": assistants,
