@@ -84,18 +84,18 @@ def test_a_thinking_model_thinks_where_it_is_asked_to_and_nobody_hears_its_thoug
     assert tokenizer.decode(on._prompt_ids(messages)).endswith("assistant\n")
     assert on.identity["form"] == "chat template, thinking"
 
-    for written, reply in (
-        ("<think>is it B?</think>\n\nit is 42", "it is 42"),
-        ("so it is B. [/THINK]it is 42", "it is 42"),
-        ("<think>is it Answer: B", ""),
-        ("[THINK]is it B?", ""),
-        ("it is 42", "it is 42"),
+    for written, reply, reasoning in (
+        ("<think>is it B?</think>\n\nit is 42", "it is 42", "is it B?"),
+        ("so it is B. [/THINK]it is 42", "it is 42", "so it is B."),
+        ("<think>is it Answer: B", "", "is it Answer: B"),
+        ("[THINK]is it B?", "", "is it B?"),
+        ("it is 42", "it is 42", ""),
     ):
         script = [*encode_completion(tokenizer, written), tokenizer.eos_token_id]
         told = reciting(script, 3)
         told.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         (made,) = LocalGenerator(told, tokenizer, Decoding(0.0, len(script))).generate([[5, 6, 7]], [0])
-        assert (made.text.strip(), made.tokens) == (reply, len(script))
+        assert (made.text.strip(), made.tokens, made.reasoning) == (reply, len(script), reasoning)
 
     with pytest.raises(ChatbenchError, match="cannot be told to think"):
         LocalAssistant(Loaded(model, chat_tokenizer(), "x", "w"), "x", temperature=0.0, max_tokens=9, thinking=True)

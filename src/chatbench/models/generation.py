@@ -10,7 +10,6 @@ times where ten at a time share their first half, 4.8 times where ten at a time 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,19 +21,20 @@ from chatbench.core.records import AnswerProbabilities
 from chatbench.models.answer_probabilities import AnswerReader
 from chatbench.models.kv_cache import Prefill, end_token_ids, padded_cache
 from chatbench.models.loading import context_length
+from chatbench.protocol.answers import split_reasoning
 from chatbench.protocol.plain_text import END
 
 CACHE_BYTES = {"cpu": 1 << 29, "cuda": 1 << 32}
 """What the keys and values of one batch may take; a batch has fewer rows where the model is large."""
-_THOUGHTS = re.compile(r".*(?:</think>|\[/THINK\])|(?:<think>|\[THINK\]).*", re.DOTALL)
-"""What a thinking model writes before its reply, closed or, where the limit ended it, only opened."""
 EXPECTED_NEW_TOKENS = 64
 """For planning a batch's memory only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """Generated text up to its stop marker or end token, without thoughts; `stopped` is False where the limit ended it.
+    """Generated text up to its stop marker or end token; `stopped` is False where the limit ended it.
+
+    `reasoning` is what a thinking model wrote before it.
 
     `tokens` counts what was thought too. `answer` is there where the generator has a reader of answers; `last_token`
     tells which end token it was.
@@ -45,6 +45,7 @@ class Generated:
     stopped: bool
     answer: AnswerProbabilities | None = None
     last_token: int | None = None
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +187,16 @@ class LocalGenerator:
 
     def _read(self, written: Sequence[int], stopped: bool, answer: AnswerProbabilities | None) -> Generated:
         ids = [token for token in written if token not in self._end_ids]
-        thought = [place for place, token in enumerate(ids) if token in self._thought_ends]
-        ids = ids[thought[-1] + 1 :] if thought else ids  # where they are special tokens, the text does not have them
-        text = str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-        text = _THOUGHTS.sub("", text)
+        ends = [place for place, token in enumerate(ids) if token in self._thought_ends]
+        said = ends[-1] + 1 if ends else 0  # where the tags are special tokens, the text does not have them
+        thoughts, text = (
+            str(self.tokenizer.decode(part, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+            for part in (ids[:said], ids[said:])
+        )
+        inside, text = split_reasoning(text)
+        reasoning = "\n".join(filter(None, (" ".join(split_reasoning(thoughts)).strip(), inside)))
         cuts = [text.find(marker) for marker in self.decoding.stop if marker in text]
-        return Generated(text[: min(cuts)] if cuts else text, len(written), stopped, answer, written[-1])
+        return Generated(text[: min(cuts)] if cuts else text, len(written), stopped, answer, written[-1], reasoning)
 
 
 def draw(logits: torch.Tensor, temperature: float, uniforms: torch.Tensor) -> torch.Tensor:

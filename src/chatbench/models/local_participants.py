@@ -94,6 +94,7 @@ class _LocalParticipant:
             prompt_tokens=len(ids),
             # Before there is a conversation `Answer: B` is a message.
             answer=generated.answer if self._exchanges(request.messages) else None,
+            reasoning=generated.reasoning,
         )
         return Failure(ONLY_THOUGHT, tokens=reply.tokens, prompt_tokens=len(ids)) if reply.only_thought else reply
 
