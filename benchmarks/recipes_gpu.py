@@ -133,7 +133,7 @@ def write_base(recipe: str, folder: Path, *, tiny: bool) -> Path:
     """A model folder of the recipe's shape with random weights in bf16, and a tokenizer that nobody uses."""
     config = SHAPES[recipe]()
     if tiny:
-        config.update({"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 500})
+        config.update({"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 4096})
         config.update({"num_key_value_heads": 2, "head_dim": 16} if recipe != "distilgpt2" else {"n_inner": 128})
         config.update({"intermediate_size": 128})
     config.update({"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 from tests.support.browser import browser, open_page
 
 from chatbench.data.workspace import Workspace
+
+hypothesis.settings.register_profile("chatbench", deadline=None)  # machines are shared: no test is timed
+hypothesis.settings.load_profile("chatbench")
 
 __all__ = ["browser", "finished", "open_page"]
 

@@ -86,7 +86,7 @@ def test_a_function_that_returns_no_text_is_told_so() -> None:
         (lambda: simulator("no/such/folder"), "no such folder"),
         (lambda: simulator("two-step:openai:m", style="iqa-eval"), "in the style iqa-eval"),
         (lambda: assistant("scripted:all"), "names 2"),
-        (lambda: assistant("replay:gpt-4o"), "no assistant 'gpt-4o'"),
+        (lambda: assistant("replay:gpt-4o"), "'replay:gpt-4o': no such assistant"),
         (lambda: run(simulator(user), assistant(polite), QUESTIONS, conversations=0), "conversations is 0"),
         (lambda: run(simulator(user), assistant(polite), QUESTIONS, end_on=["boredom"]), "no such failure detector"),
     ],

@@ -27,6 +27,7 @@ from chatbench.commands.options import (
     Model,
     Patience,
     Pilots,
+    ReasoningEffort,
     Results,
     Seed,
     Simulator,
@@ -69,6 +70,7 @@ def run(
     budget_usd: BudgetUsd = None,
     simulator_price: Dollars = None,
     assistant_price: Dollars = None,
+    reasoning_effort: ReasoningEffort = "",
     config: Config = None,
     seed: Seed = 0,
     data: Data = Path("data"),
@@ -94,7 +96,7 @@ def run(
     chats = ChatSettings(
         conversations=conversations, seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens,
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
-        end_on=tuple(end_on or ()), expected_answers=expected_answers,
+        end_on=tuple(end_on or ()), expected_answers=expected_answers, reasoning_effort=reasoning_effort,
     )  # fmt: skip
     settings = RunSettings(
         splits=splits, only=tuple(only or ()), train_share=train_share, seed=seed, skip_bad_records=skip_bad_records,
