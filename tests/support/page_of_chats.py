@@ -70,7 +70,8 @@ def content(rows: Sequence[PageChat], *, with_shades: bool = True) -> PageConten
     made: PageChats = page_chats(rows, QUESTIONS, HELD_OUT)
     known, parts = shade_parts([shades(rows)] if with_shades else [])
     first = {
-        "title": "chats", "made": "today", "version": "0", "questions": [], "accuracies": [], "missing": [], "estimates": [],
+        "title": "chats", "made": "today", "version": "0", "questions": [], "accuracies": [], "missing": [],
+        "estimates": [],
         "runs": [{"key": "tiny", "name": "tiny", "scores": None}], "chats": {**made.first, "shades": known},
     }  # fmt: skip
     return PageContent("chats", first, {**made.later, **parts})
