@@ -85,8 +85,8 @@ def entry() -> None:
 def main(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit code.
 
-    0 done, 1 a check did not pass, 2 wrong input or a file that cannot be written, 130 interrupted (Ctrl-C), 141 the
-    reader of the output has left, 143 stopped by SIGTERM after saving.
+    0 done, 1 a check did not pass, 2 wrong input or a file that cannot be written, 3 most chats have no answer, 130
+    interrupted (Ctrl-C), 141 the reader of the output has left, 143 stopped by SIGTERM after saving.
     """
     try:
         if Path(".env").is_file():  # tokens and keys, before any library reads the environment

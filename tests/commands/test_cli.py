@@ -19,7 +19,7 @@ from tests.support.tiny_models import save_tiny_model
 
 from chatbench import __version__, cli
 from chatbench.cli import main
-from chatbench.commands.scoring import NO_ANSWERS
+from chatbench.commands.options import NO_ANSWERS
 from chatbench.core.recipes import model_key
 
 TOKEN, KEY = "hf_SecretOfThisTest0123456789", "sk-SecretOfThisTest9876543210"
@@ -151,6 +151,14 @@ def test_each_step_of_the_pipeline_ends_well(pipeline: Pipeline, line: str) -> N
 
     assert ended.code == (NO_ANSWERS if line.startswith("eval-chatbench") else 0), ended.err
     assert ended.out.strip()
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_run_ends_with_3_where_most_chats_have_no_answer() -> None:
+    ended = chatbench("run tiny-random --steps scores")
+
+    assert ended.code == NO_ANSWERS, ended.err
+    assert "100% of the chats of fine-tuned have no answer" in ended.out
 
 
 @pytest.mark.usefixtures("pipeline")

@@ -97,6 +97,21 @@ def test_a_thinking_model_thinks_where_it_is_asked_to_and_nobody_hears_its_thoug
         (made,) = LocalGenerator(told, tokenizer, Decoding(0.0, len(script))).generate([[5, 6, 7]], [0])
         assert (made.text.strip(), made.tokens, made.reasoning) == (reply, len(script), reasoning)
 
+    # Tags that are special tokens are left out by decoding, and one that the prompt ends with is in no reply.
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    for opens, written, said in (
+        (False, "<think>is it B?</think>it is 42", "it is 42"),
+        (False, "<think>is it B", ""),
+        (True, "is it B?</think>it is 42", "it is 42"),
+        (True, "is it B", ""),
+    ):
+        script = tokenizer.encode(written, add_special_tokens=False)
+        prompt = [5, 6, tokenizer.convert_tokens_to_ids("<think>") if opens else 7]
+        told = reciting(script, 3)
+        told.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        (made,) = LocalGenerator(told, tokenizer, Decoding(0.0, len(script))).generate([prompt], [0])
+        assert (made.text.strip(), made.reasoning.startswith("is it B")) == (said, True)
+
     with pytest.raises(ChatbenchError, match="cannot be told to think"):
         LocalAssistant(Loaded(model, chat_tokenizer(), "x", "w"), "x", temperature=0.0, max_tokens=9, thinking=True)
 

@@ -233,6 +233,28 @@ def test_tokens_and_seconds_are_summed_by_side() -> None:
     assert outcome.seconds == 1.25
 
 
+def test_what_a_server_says_of_its_replies_is_kept_and_its_reasoning_is_told_to_nobody() -> None:
+    outcome, requests = simulated(
+        lambda turn: Reply(["hi", "and then? " * 20, "<think>B it is</think>Answer: B"][turn], prompt_tokens=90),
+        lambda turn: Reply(
+            "<think>Answer: C?</think>four", finish=["length", "stop"][turn], model=["m-1", "m-2"][turn],
+            prompt_tokens=60, tokens=9, reasoning_tokens=5, cached_tokens=40,
+        ),
+    )  # fmt: skip
+
+    assert outcome.letter == "B"
+    assert [(each.participant, each.text) for each in outcome.reasoning] == [
+        ("assistant", "Answer: C?"), ("assistant", "Answer: C?"), ("simulator", "B it is"),
+    ]  # fmt: skip
+    said = [message.content for request in requests for message in request.messages]
+    assert not any("think>" in text or "C?" in text for text in [*said, *(turn.text for turn in outcome.turns)])
+    assert outcome.finish_reasons == {"assistant": {"length": 1}}
+    assert outcome.served_models == {"assistant": ("m-1", "m-2")}
+    assert (outcome.usage.assistant_reasoning_tokens, outcome.usage.assistant_cached_tokens) == (10, 80)
+    # The prompts grew by hundreds of characters, and the servers read no more tokens than before.
+    assert outcome.prompts_truncated == {"assistant": 1, "simulator": 2}
+
+
 def test_the_expected_score_is_the_right_letters_probability_where_the_chat_ended() -> None:
     first = AnswerProbabilities(0.1, (0.7, 0.1, 0.1, 0.1))
     last = AnswerProbabilities(0.9, (0.2, 0.5, 0.2, 0.1))  # B is right

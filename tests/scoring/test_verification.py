@@ -208,6 +208,17 @@ def test_another_kind_of_file_is_refused_and_nothing_is_written(place: Workspace
     assert not (place.results / name).exists()
 
 
+def test_an_export_of_a_split_without_chats_is_refused_and_leaves_what_was_there(place: Workspace) -> None:
+    to = place.results / "chats.csv"
+    export_chats("tiny", workspace=place, to=to)
+    before = to.read_bytes()
+
+    for model, split, said in (("tiny", "split_9", "split_9"), ("nobody", "split_0", "nothing there")):
+        with pytest.raises(ChatbenchError, match=said):
+            export_chats(model, workspace=place, to=to, splits=[split])
+    assert to.read_bytes() == before
+
+
 def test_an_export_that_breaks_leaves_what_was_there(place: Workspace) -> None:
     to = place.results / "chats.csv"
     to.write_text("before")

@@ -22,7 +22,7 @@ from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.log import read_conversations
 from chatbench.simulation.progress import ConversationProgress
 from chatbench.simulation.run import plan
-from chatbench.simulation.summary import tally_of
+from chatbench.simulation.summary import SimulateResult, tally_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,6 +40,22 @@ def replying(function: Callable[[Request], Reply | Failure], *, reproducible: bo
 
 
 # ---- what is recorded ----
+
+
+def test_a_run_says_how_many_replies_were_cut_off_and_which_models_answered(tmp_path: Path) -> None:
+    def answers(request: Request) -> Reply:
+        index = int(request.conversation_id[-1])
+        return Reply("four", finish="length" if index == 0 else "stop", model=f"m-{min(index, 1)}")
+
+    simulated(tmp_path / "a.jsonl", assistant=replying(answers))
+    tally = tally_of(tmp_path / "a.jsonl")
+    chats = [chat for chat in read_conversations(tmp_path / "a.jsonl") if chat.assistant == "bot"]
+    lines = SimulateResult(tmp_path / "a.jsonl", tally, 42, 42, 1.0, Prices()).lines()
+
+    cut = sum(len(chat.turns) // 2 for chat in chats if chat.index == 0)
+    assert cut == tally.finish_reasons["assistant", "length"] > 0
+    assert f"{cut} replies of the assistant were cut off at --max-tokens" in lines
+    assert "the assistant was served by 2 models (conversations: m-1 in 14, m-0 in 7)" in lines
 
 
 def test_the_log_holds_the_plan_once(tmp_path: Path) -> None:

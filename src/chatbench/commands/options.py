@@ -55,6 +55,8 @@ Dollars = Annotated[
     str | None,
     typer.Option(metavar="IN/OUT", help="Dollars per million tokens, such as 2.50/10 (or 2.50/10/1.25: cached)."),
 ]
+NO_ANSWERS = 3
+"""Exit code where most of the chats that were scored have no answer."""
 ALL_STEPS = "prepare,finetune,ppl,simulate,base,scores,realism"
 Maps = Annotated[
     list[str] | None,

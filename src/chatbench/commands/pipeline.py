@@ -11,6 +11,7 @@ from chatbench.commands.options import (
     ALL_STEPS,
     MOST_CHATS,
     MOST_SPLITS,
+    NO_ANSWERS,
     AssistantTemperature,
     BudgetTokens,
     BudgetUsd,
@@ -81,7 +82,8 @@ def run(
 ) -> None:
     """Run every step for all splits (resumes).
 
-    Prepare, fine-tune, perplexity, simulated chats, scores. A budget is one for all splits.
+    Prepare, fine-tune, perplexity, simulated chats, scores. A budget is one for all splits. Exit code 3 where most
+    chats have no answer.
 
     Example: chatbench run tiny --study studies/sample --splits 3
     """
@@ -114,6 +116,8 @@ def run(
     if report.realism:
         show(f"\nHow realistic its chats are: chatbench realism {model} --data {data} --results {results}")
     show("\n" + "\n".join(report.lines()))
+    if report.table and report.table.warning:
+        raise typer.Exit(NO_ANSWERS)
 
 
 @commands.command()

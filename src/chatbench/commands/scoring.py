@@ -7,11 +7,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from chatbench.commands.options import MOST_SEED, Bootstrap, Confidence, Data, Model, OneOrAll, Results, Seed, show
+from chatbench.commands.options import (
+    MOST_SEED,
+    NO_ANSWERS,
+    Bootstrap,
+    Confidence,
+    Data,
+    Model,
+    OneOrAll,
+    Results,
+    Seed,
+    show,
+)
 
 commands = typer.Typer()
-NO_ANSWERS = 3
-"""Exit code where most of the chats that were scored have no answer."""
 
 
 @commands.command("eval-ppl")

@@ -50,7 +50,7 @@ class RealAnswers:
     person: Indices
 
     def about(self, kept: Indices) -> RealAnswers:
-        """Those about the questions at the places `kept`, which are numbered anew."""
+        """Those about the questions at the places `kept`, renumbered from 0."""
         place = {int(old): new for new, old in enumerate(kept)}
         inside = np.isin(self.question, kept)
         return RealAnswers(

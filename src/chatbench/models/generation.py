@@ -21,11 +21,13 @@ from chatbench.core.records import AnswerProbabilities
 from chatbench.models.answer_probabilities import AnswerReader
 from chatbench.models.kv_cache import Prefill, end_token_ids, padded_cache
 from chatbench.models.loading import context_length
-from chatbench.protocol.answers import split_reasoning
+from chatbench.protocol.answers import REASONING_TAGS, opens_reasoning, split_reasoning
 from chatbench.protocol.plain_text import END
 
 CACHE_BYTES = {"cpu": 1 << 29, "cuda": 1 << 32}
 """What the keys and values of one batch may take; a batch has fewer rows where the model is large."""
+PROMPT_END = 8
+"""Tokens at a prompt's end that hold a tag of reasoning, where the template opens one."""
 EXPECTED_NEW_TOKENS = 64
 """For planning a batch's memory only."""
 
@@ -95,7 +97,7 @@ class LocalGenerator:
         self._answers = answers
         self._end_ids = end_token_ids(model, tokenizer) | end_ids
         vocabulary = tokenizer.get_vocab()
-        self._thought_ends = {vocabulary[token] for token in ("</think>", "[/THINK]") if token in vocabulary}
+        self._tags = {vocabulary[tag]: tag for tag in REASONING_TAGS if tag in vocabulary}
         self._may_stop = tokens_that_may_stop(tokenizer, int(model.config.vocab_size), decoding.stop)
 
     def generate(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Generated]:
@@ -173,7 +175,7 @@ class LocalGenerator:
                 cache.batch_select_indices(chosen)
                 tokens, positions, bias, draws = tokens[chosen], positions[chosen], bias[chosen], draws[chosen]
                 alive = [alive[place] for place in keep]
-        return [self._read(*each) for each in zip(written, stopped, answers, strict=True)]
+        return [self._read(*each) for each in zip(prompts, written, stopped, answers, strict=True)]
 
     def _stops(self, written: Sequence[int]) -> bool:
         token = written[-1]
@@ -185,18 +187,25 @@ class LocalGenerator:
         tail = self.tokenizer.decode(list(written[-longest - 2 :]), skip_special_tokens=False)
         return any(marker in tail for marker in self.decoding.stop)
 
-    def _read(self, written: Sequence[int], stopped: bool, answer: AnswerProbabilities | None) -> Generated:
-        ids = [token for token in written if token not in self._end_ids]
-        ends = [place for place, token in enumerate(ids) if token in self._thought_ends]
-        said = ends[-1] + 1 if ends else 0  # where the tags are special tokens, the text does not have them
-        thoughts, text = (
-            str(self.tokenizer.decode(part, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-            for part in (ids[:said], ids[said:])
-        )
-        inside, text = split_reasoning(text)
-        reasoning = "\n".join(filter(None, (" ".join(split_reasoning(thoughts)).strip(), inside)))
+    def _read(
+        self, prompt: Sequence[int], written: Sequence[int], stopped: bool, answer: AnswerProbabilities | None
+    ) -> Generated:
+        opened = opens_reasoning(str(self.tokenizer.decode(list(prompt[-PROMPT_END:]), skip_special_tokens=False)))
+        whole = self._text([token for token in written if token not in self._end_ids])
+        reasoning, text = split_reasoning(f"<think>{whole}" if opened else whole)
         cuts = [text.find(marker) for marker in self.decoding.stop if marker in text]
         return Generated(text[: min(cuts)] if cuts else text, len(written), stopped, answer, written[-1], reasoning)
+
+    def _text(self, ids: Sequence[int]) -> str:
+        """The text of tokens; tags of reasoning are kept where they are special tokens, which decoding leaves out."""
+        pieces: list[str] = []
+        start = 0
+        for end in [*(place for place, token in enumerate(ids) if token in self._tags), len(ids)]:
+            run = list(ids[start:end])
+            pieces.append(str(self.tokenizer.decode(run, skip_special_tokens=True, clean_up_tokenization_spaces=False)))
+            pieces.append(self._tags[ids[end]] if end < len(ids) else "")
+            start = end + 1
+        return "".join(pieces)
 
 
 def draw(logits: torch.Tensor, temperature: float, uniforms: torch.Tensor) -> torch.Tensor:

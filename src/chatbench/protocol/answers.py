@@ -60,10 +60,20 @@ def _bare(text: str) -> str:
 
 _OPENING = r"(?:<(?:seed:)?(?:think(?:ing)?|thought|reasoning)>|\[THINK\]|◁think▷|<\|START_THINKING\|>)"
 _CLOSING = r"(?:</(?:seed:)?(?:think(?:ing)?|thought|reasoning)>|\[/THINK\]|◁/think▷|<\|END_THINKING\|>)"
+_OPENED = re.compile(rf"{_OPENING}\s*\Z", re.IGNORECASE)
 _REASONING = re.compile(rf"{_OPENING}(.*?){_CLOSING}|\A(.*){_CLOSING}|{_OPENING}(.*)\Z", re.DOTALL | re.IGNORECASE)
 """A whole block; one whose opening tag stood in the prompt, as some chat templates have it; one that was cut off."""
 REASONING_TAGS = ("[THINK]", "[/THINK]", "<think>", "</think>", "<|START_THINKING|>", "<|END_THINKING|>")
-"""Tags that are special tokens in some tokenizers, which must not leave them out."""
+"""Tags that are special tokens in some tokenizers; a text that is to be split must hold them all the same."""
+
+
+def opens_reasoning(prompt: str) -> bool:
+    """Whether a prompt's last words are an opening tag: what a model writes next is reasoning.
+
+    >>> opens_reasoning("assistant\\n<think>\\n"), opens_reasoning("<think>\\n\\n</think>\\n\\n")
+    (True, False)
+    """
+    return bool(_OPENED.search(prompt))
 
 
 def split_reasoning(text: str) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json
 from chatbench.core.records import LETTERS, Conversation, Message, Question
@@ -249,7 +250,7 @@ def stored_termination(workspace: Workspace, model: str, entry: SplitChats, *, b
     content = cast("dict[str, dict[str, object]]", read_json(path, fix=f"delete {path} and run again"))
     study, test = workspace.study, set(entry.split.question_ids("test"))
     points = sum(chat.user_turns for chat in study.conversations if chat.question_id in test)
-    if content.get("depends_on") != _depends_on(entry, base_model=base_model, points=points):
+    if differences(content.get("depends_on", {}), _depends_on(entry, base_model=base_model, points=points)):
         return None
     scores = {
         name: Undefined(str(value["undefined"])) if isinstance(value, dict) else value

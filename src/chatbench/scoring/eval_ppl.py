@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, sha256_of, write_json
 from chatbench.core.resolved_settings import resolve_settings
@@ -125,7 +126,7 @@ def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitP
     tokens_path, origin = scored_turns_path(path), tokens_origin(signature)
     if path.is_file() and holds_scored_turns(tokens_path, origin):
         stored = _stored(path)
-        if stored.signature == signature:
+        if not differences(stored.signature, signature):
             update_card(folder, stored.held_out())
             say(f"{stored.line()} (as before)")
             return stored

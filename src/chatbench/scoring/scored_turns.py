@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import parse_json, read_jsonl, write_jsonl
 from chatbench.data.examples import ExampleRow
@@ -77,8 +78,9 @@ def read_scored_turns(path: Path, origin: Mapping[str, object], fix: str) -> Ite
     """
     lines = read_jsonl(path, fix=fix)
     _, head = next(lines, (0, {}))
-    if head.get("origin") != dict(origin):
-        raise ChatbenchError(f"{path}: of {head.get('origin')}", expected=f"{dict(origin)}", fix=fix)
+    found = head.get("origin")
+    if not isinstance(found, Mapping) or differences(found, origin):
+        raise ChatbenchError(f"{path}: of {found}", expected=f"{dict(origin)}", fix=fix)
     for number, row in lines:
         try:
             texts, nats = cast("list[str]", row["texts"]), cast("list[float]", row["nats"])

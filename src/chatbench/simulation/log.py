@@ -35,7 +35,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from chatbench.core.configurations import differences
-from chatbench.core.errors import ChatbenchError
+from chatbench.core.errors import ChatbenchError, expected_by
 from chatbench.core.files import Row, json_line, read_json, write_json
 from chatbench.core.records import SimulatedConversation
 
@@ -128,8 +128,11 @@ def read_recorded(path: Path) -> Iterator[tuple[int, SimulatedConversation]]:
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
-            found = f"{name} {first['input']!r:.80}: {first['msg']}" if name else first["msg"].partition(", ")[2]
-            raise ChatbenchError(f"{where}: {found}", expected=_EXPECTED, fix=FIX) from None
+            ours = first["type"] == "value_error"  # a validator's own words
+            found = first["msg"].partition(", ")[2] if ours else f"{name} {first['input']!r:.80}"
+            raise ChatbenchError(
+                f"{where}: {found}", expected=_EXPECTED if ours else expected_by(first), fix=FIX
+            ) from None
 
 
 def read_conversations(path: Path) -> list[SimulatedConversation]:

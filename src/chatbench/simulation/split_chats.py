@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json
 from chatbench.core.records import Split
@@ -98,14 +99,13 @@ def settings_of(log: Path) -> tuple[Mapping[str, object], Mapping[str, object]]:
 def _check_data(log: Path, settings: Mapping[str, object], workspace: Workspace, split: Split) -> None:
     held_out = question_set_sha256([workspace.study.questions[each] for each in split.question_ids("test")])
     expected = {"questions_sha256": workspace.manifest.questions_sha256, "held_out_sha256": held_out}
-    for name, value in expected.items():
-        if settings[name] != value:
-            what = "other questions" if name == "questions_sha256" else f"another {split.id}"
-            raise ChatbenchError(
-                f"{log}: simulated on {what} ({name} {str(settings[name])[:12]})",
-                expected=f"chats about the prepared data ({name} {value[:12]})",
-                fix=f"{FIX}, or give the data folder that the chats were made with",
-            )
+    for each in differences(expected, {name: settings[name] for name in expected}):
+        what = "other questions" if each.name == "questions_sha256" else f"another {split.id}"
+        raise ChatbenchError(
+            f"{log}: simulated on {what} ({each.name} {str(each.other)[:12]})",
+            expected=f"chats about the prepared data ({each.name} {str(each.one)[:12]})",
+            fix=f"{FIX}, or give the data folder that the chats were made with",
+        )
 
 
 def simulated_splits(workspace: Workspace, model: str, splits: Sequence[str] | None) -> tuple[list[str], list[str]]:

@@ -16,7 +16,7 @@ from chatbench.core.recipes import Recipe, recipes
 State = Literal["ok", "note", "no"]
 
 GIB = 2**30
-PACKAGES = ("chatbench", "torch", "transformers", "tokenizers", "peft", "accelerate", "bitsandbytes", "openai")
+PACKAGES = ("chatbench", "torch", "transformers", "tokenizers", "peft", "accelerate", "bitsandbytes")
 
 
 @dataclass(frozen=True, slots=True)
