@@ -205,7 +205,7 @@ def test_unknown_questions_and_known_names_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"id": "q"}\n', "line 1, key 'subset'"),
+        ('{"id": "q"}\n', "line 1, key 'subset': missing"),
         (LINE.replace('"t"', '" "'), "line 1: question"),
         (LINE * 2, "'q' again"),
         (LINE, "1 questions"),

@@ -28,7 +28,7 @@ from chatbench.report.page_data import (
     terminations,
     training_curves,
 )
-from chatbench.report.report import Shown, gather, report, shown_name
+from chatbench.report.report import Shown, gather, report, shown_name, shown_results
 from chatbench.scoring.score_files import QuestionScores, write_score_table
 from chatbench.scoring.score_table import Score, ScoreTable
 
@@ -186,6 +186,18 @@ def test_a_model_without_results_is_refused_with_those_that_have_some(finished: 
 
     assert "distilgpt2, tiny" in str(refused.value)
     assert not (tmp_path / "page.html").exists()
+
+
+def test_results_on_another_disk_find_the_data_beside_their_link(finished: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to(finished.data)
+    (tmp_path / "disk").mkdir()
+    shutil.copytree(finished.results, tmp_path / "disk" / "results")
+    (tmp_path / "results").symlink_to(tmp_path / "disk" / "results")
+
+    shown = shown_results([str(tmp_path / "results")], results=tmp_path / "results", data=None)
+
+    assert shown.workspace.data == tmp_path / "data"
+    assert shown.workspace.is_prepared
 
 
 def test_a_file_where_a_folder_should_be_and_the_other_way_round_are_refused(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from chatbench.core.errors import ChatbenchError
+from chatbench.core.errors import ChatbenchError, expected_by
 from chatbench.core.files import read_json, read_jsonl, write_json
 from chatbench.core.records import Answer, Question, Study
 from chatbench.data.open_study import open_study
@@ -220,7 +220,9 @@ def read_questions(path: Path) -> dict[str, Question]:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(map(str, first["loc"]))
-            raise ChatbenchError(f"{path}, line {number}, key {key!r}: {first['msg']}", fix=fix) from None
+            value = "missing" if first["type"] == "missing" else repr(first["input"])[:80]
+            where = f"{path}, line {number}, key {key!r}"
+            raise ChatbenchError(f"{where}: {value}", expected=expected_by(first), fix=fix) from None
         except ValueError as error:
             raise ChatbenchError(f"{path}, line {number}: {error}", fix=fix) from None
         if question.id in found:
