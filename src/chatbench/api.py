@@ -29,6 +29,7 @@ from chatbench.protocol.prompt_styles import STYLES, StyleName, prompts_sha256
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.log import open_log, read_conversations
 from chatbench.simulation.participants import (
+    AssistantSpec,
     SimulatorSpec,
     open_assistant,
     open_simulator,
@@ -184,7 +185,7 @@ def run(
 
 def estimate(
     model: str,
-    assistant: str,
+    assistant: str | Assistant,
     *,
     data: str | Path = "data",
     results: str | Path = "results",
@@ -199,7 +200,7 @@ def estimate(
 
     Args:
         model: what was fine-tuned on the splits in `data`.
-        assistant: NAME=SPEC, not one of the study's.
+        assistant: one that the study does not have: NAME=SPEC, or what `assistant` returns.
         people: real chats with it.
 
     Raises:
@@ -207,8 +208,11 @@ def estimate(
     """
     from chatbench.estimation.estimate import estimate as step
 
+    new = (
+        assistant if isinstance(assistant, str) else AssistantSpec(assistant.name, "opened", "", assistant.participant)
+    )
     return step(
-        model, assistant=assistant, workspace=Workspace(Path(data), Path(results)),
+        model, assistant=new, workspace=Workspace(Path(data), Path(results)),
         questions=None if questions is None else Path(questions), people=None if people is None else Path(people),
         settings=ChatSettings(conversations, seed, max_user_turns), options=options, say=lambda _: None,
     )  # fmt: skip

@@ -13,6 +13,7 @@ import pytest
 from tests.support import simulated_assistants as made
 from tests.support.simulated_assistants import by_assistant, people, people_file, question_file
 
+from chatbench import api
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.workspace import Workspace
 from chatbench.estimation import estimate as module
@@ -22,6 +23,7 @@ from chatbench.estimation.prediction_powered import MeanEstimate, Rectified
 from chatbench.metrics.agreement import Undefined
 from chatbench.report.estimate_table import estimate_grids, estimate_notes, read_estimates
 from chatbench.simulation import simulate as simulation
+from chatbench.simulation.participants import open_assistant
 from chatbench.simulation.simulate import ChatSettings, simulate
 
 LEVELS = made.LEVELS | {"new": 0.55}
@@ -99,6 +101,27 @@ def test_the_file_keeps_one_entry_per_new_assistant_and_a_second_run_simulates_n
     assert titles[0] == "tiny: expected accuracy of people with new (95 % prediction interval)"
     assert "With real chats" not in titles
     assert estimate_notes(entries[0])[-1] == f"signature {first.signature['id']}"
+
+
+@pytest.mark.usefixtures("simulated_by")
+def test_from_python_the_new_assistant_may_be_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = by_assistant(tmp_path)
+    simulate_known(place)
+    monkeypatch.setattr(simulation, "open_assistant", open_assistant)
+
+    def new(_: list[dict[str, str]]) -> str:
+        return "reply of new."
+
+    found = api.estimate(
+        "tiny", api.assistant(new), data=place.data, results=place.results, conversations=8, max_user_turns=2
+    )
+    assert (found.assistant, found.subsets[0].chats) == ("new", 30 * 8 * 4)
+    assert isinstance(found.subsets[0].predicted, Predicted)
+    assert found.signature["assistant"] == {
+        "name": "new", "identity": {"kind": "python", "name": "new", "reproducible": False},
+    }  # fmt: skip
+    with pytest.raises(ChatbenchError, match="a: people of the study chatted with it"):
+        api.estimate("tiny", api.assistant(new, name="a"), data=place.data, results=place.results)
 
 
 @pytest.mark.usefixtures("simulated_by")
@@ -196,7 +219,7 @@ def test_unknown_questions_and_known_names_are_refused(tmp_path: Path) -> None:
         other.write_text(path.read_text().replace(old, "Why"))
         with pytest.raises(ChatbenchError, match=said):
             run(place, people=other)
-    with pytest.raises(ChatbenchError, match="people of the study chatted with a"):
+    with pytest.raises(ChatbenchError, match="a: people of the study chatted with it"):
         estimate("tiny", assistant="a=scripted:weak", workspace=place)
     with pytest.raises(ChatbenchError, match="names 2"):
         estimate("tiny", assistant="scripted:all", workspace=place)

@@ -7,11 +7,14 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from tests.support.simulated_logs import always_wrong, prepared, rewrite_log, write_log
+from tests.support.simulated_logs import ASSISTANTS, always_wrong, prepared, rewrite_log, write_log
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json
+from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
+from chatbench.realism import realism as module
+from chatbench.realism.comparison import realism as compare
 from chatbench.realism.realism import RealismSettings, realism
 from chatbench.realism.table import realism_footnotes, realism_grids
 from chatbench.realism.termination import Termination
@@ -45,6 +48,21 @@ def test_a_split_and_the_summary_hold_every_measure_with_its_reference(place: Wo
     }  # fmt: skip
     assert "people" not in summary["user turns, Wasserstein"]
     assert json.loads((folder / "summary.json").read_text())["signature"]["halvings"] == 20
+
+
+def test_a_held_out_assistant_is_compared_with_its_own_chats_and_the_classes_are_those_of_the_others(
+    place: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_splits(place.data.parent / "study", place.data, by="assistant", splits=None)
+    place = Workspace(place.data, place.results)
+    write_log(place, "split_0")
+    given = {}
+    monkeypatch.setattr(module, "compare", lambda *sides: given.update(enumerate(sides)) or compare(*sides))
+    realism("tiny", workspace=place, splits=["split_0"])
+
+    (held_out,) = place.split("split_0").held_out
+    real, simulated, training = ({chat.chat.assistant for chat in given[n]} for n in range(3))
+    assert (real, simulated, training) == ({held_out}, {held_out}, set(ASSISTANTS) - {held_out})
 
 
 def test_running_twice_writes_the_same_bytes(place: Workspace) -> None:

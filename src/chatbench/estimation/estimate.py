@@ -43,6 +43,7 @@ from chatbench.metrics.pairs import Simulation, human_outcomes, predictions, sco
 from chatbench.scoring.score_files import plain
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.log import has_chats, read_conversations, settings_path
+from chatbench.simulation.participants import AssistantSpec
 from chatbench.simulation.simulate import ChatSettings, Task, simulate, task_of
 from chatbench.simulation.split_chats import read_chats
 
@@ -118,7 +119,7 @@ class Estimate:
 def estimate(
     model: str,
     *,
-    assistant: str,
+    assistant: str | AssistantSpec,
     workspace: Workspace,
     questions: Path | None = None,
     people: Path | None = None,
@@ -130,7 +131,7 @@ def estimate(
     """Simulates what is missing, computes the estimate, and writes it to `results/estimates/MODEL.json`.
 
     Args:
-        assistant: NAME=SPEC as after `chatbench simulate --assistant`; one that the study does not have.
+        assistant: NAME=SPEC as after `chatbench simulate --assistant`, or an opened one; not one of the study's.
         questions: a JSON Lines file of questions to estimate for, instead of the study's.
         people: real chats with the new assistant, in a format that `open_study` reads.
         settings: of the chats, as in `chatbench simulate`.
@@ -140,7 +141,7 @@ def estimate(
     """
     splits, study = workspace.trained_splits(model), workspace.study
     tasks = {split: task_of(model, [assistant], workspace=workspace, split=split) for split in splits}
-    name = _new_name(tasks[splits[0]], study, assistant)
+    name = _new_name(tasks[splits[0]].assistants, study)
     asked = dict(study.questions) if questions is None else read_questions(questions)
     answers = [] if people is None else read_people(people, name, asked, study)
     spending, found, notes = spending or Spending(Prices()), dict[str, Outcomes](), list[str]()
@@ -186,15 +187,14 @@ def estimate(
     return made
 
 
-def _new_name(task: Task, study: Study, text: str) -> str:
-    if len(task.assistants) > 1:
-        raise ChatbenchError(
-            f"--assistant {text} names {len(task.assistants)} assistants", expected="one new assistant"
-        )
-    name = task.assistants[0].name
+def _new_name(specs: Sequence[AssistantSpec], study: Study) -> str:
+    name = specs[0].name
+    if len(specs) > 1:
+        names = ", ".join(spec.name for spec in specs)
+        raise ChatbenchError(f"--assistant names {len(specs)} assistants: {names}", expected="one new assistant")
     if name in study.assistants:
         raise ChatbenchError(
-            f"--assistant {text}: people of the study chatted with {name}",
+            f"--assistant {name}: people of the study chatted with it",
             expected="an assistant that the study does not have",
             fix="its accuracy is measured (chatbench study); a new assistant needs another name: NEW=SPEC",
         )

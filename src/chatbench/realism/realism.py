@@ -95,7 +95,7 @@ def realism(
 
 
 def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, settings: RealismSettings) -> Realism:
-    """The comparison on one split; `people` are the traits of all real chats.
+    """The comparison on one split; `people` are the traits of the study's chats, in their order.
 
     Raises:
         ChatbenchError: this simulator has no chats, or only with assistants that people did not work with.
@@ -105,13 +105,15 @@ def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, sett
     if simulation is None:
         fix = f"chatbench simulate MODEL --assistant SPEC --split {entry.split.id} --base"
         raise ChatbenchError(f"{entry.split.id}: no chats of the {predictor} simulator", fix=fix)
-    test = set(entry.split.question_ids("test"))
+    sides: dict[str | None, list[ChatTraits]] = {"train": [], "test": []}
+    for chat, traits in zip(study.conversations, people, strict=True):
+        sides.setdefault(entry.split.part_of(chat), []).append(traits)
     of_simulator = map(traits_of, simulated_chats(simulation.chats, study.questions))
-    real, simulated = on_common_cells((chat for chat in people if chat.cell[0] in test), of_simulator)
+    real, simulated = on_common_cells(sides["test"], of_simulator)
     if not real:
         raise ChatbenchError(
             f"{entry.split.id}: no question on which people and the {predictor} simulator chatted with one assistant",
             expected=f"chats with {', '.join(study.assistants) or 'an assistant'}, as people had",
             fix="simulate with these assistants",
         )
-    return compare(real, simulated, [chat for chat in people if chat.cell[0] not in test], settings.seed)
+    return compare(real, simulated, sides["train"], settings.seed)

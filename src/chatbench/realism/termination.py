@@ -180,8 +180,9 @@ def termination_of(workspace: Workspace, model: str, entry: SplitChats, *, base_
     """
     from chatbench.models.local_participants import LocalSimulator
 
-    study, test = workspace.study, set(entry.split.question_ids("test"))
-    points = stopping_points((chat for chat in study.conversations if chat.question_id in test), study.questions)
+    study, split = workspace.study, entry.split
+    chats = {part: [chat for chat in study.conversations if split.part_of(chat) == part] for part in ("train", "test")}
+    points = stopping_points(chats["test"], study.questions)
     loaded, form = load_simulator(workspace, model, entry.split.id, base_model=base_model)
     depends_on = _depends_on(entry, base_model=base_model, points=len(points))
     if loaded.weights != depends_on["weights"]:
@@ -201,8 +202,7 @@ def termination_of(workspace: Workspace, model: str, entry: SplitChats, *, base_
         Decision(point.replies, point.ended, stop, probability)
         for point, stop, probability in zip(points, stops, probabilities, strict=True)
     ]
-    training = [chat.user_turns for chat in study.conversations if chat.question_id not in test]
-    scores = termination(decisions, end_shares_by_reply(training))
+    scores = termination(decisions, end_shares_by_reply([chat.user_turns for chat in chats["train"]]))
     content = {"depends_on": depends_on, "scores": plain(scores)}
     write_json(_path(workspace, model, entry, base_model=base_model), content)
     return scores
@@ -248,8 +248,7 @@ def stored_termination(workspace: Workspace, model: str, entry: SplitChats, *, b
     if not path.exists():
         return None
     content = cast("dict[str, dict[str, object]]", read_json(path, fix=f"delete {path} and run again"))
-    study, test = workspace.study, set(entry.split.question_ids("test"))
-    points = sum(chat.user_turns for chat in study.conversations if chat.question_id in test)
+    points = sum(chat.user_turns for chat in workspace.study.conversations if entry.split.part_of(chat) == "test")
     if differences(content.get("depends_on", {}), _depends_on(entry, base_model=base_model, points=points)):
         return None
     scores = {

@@ -40,7 +40,7 @@ from chatbench.core.records import Study
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import read_address, without_secrets
-from chatbench.protocol.dialogue import AnyParticipant, FunctionParticipant, Participant, Reply, Request
+from chatbench.protocol.dialogue import AnyParticipant, FunctionParticipant, Reply, Request
 from chatbench.protocol.prompt_styles import STYLES, StyleName
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from chatbench.models.encoding import TextForm
     from chatbench.models.loading import Loaded
 
-Kind = Literal["scripted", "replay", "local", "openai"]
+Kind = Literal["scripted", "replay", "local", "openai", "opened"]
 SCRIPTED = ("scripted-strong", "scripted-weak")
 EXPECTED_ASSISTANT = (
     "[NAME=]scripted:strong|weak|all, replay:ASSISTANT|all, local:FOLDER_OR_HUB_ID[#thinking], or "
@@ -63,14 +63,15 @@ _ASSISTANT_SPEC = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class AssistantSpec:
-    """One assistant: `name` as the study calls it, and what plays it."""
+    """One assistant: `name` as the study calls it, and what plays it; an opened one brings its participant."""
 
     name: str
     kind: Kind
     argument: str
+    participant: AnyParticipant | None = None
 
 
-def read_specs(texts: Sequence[str], recorded: Sequence[str]) -> list[AssistantSpec]:
+def read_specs(texts: Sequence[str | AssistantSpec], recorded: Sequence[str]) -> list[AssistantSpec]:
     """One spec per assistant, `all` spelled out; `recorded` are the assistants that the study has chats with.
 
     Raises:
@@ -78,7 +79,7 @@ def read_specs(texts: Sequence[str], recorded: Sequence[str]) -> list[AssistantS
     """
     if not texts:
         raise ChatbenchError("no assistant is given", expected=EXPECTED_ASSISTANT, fix="add --assistant scripted:all")
-    specs = [spec for text in texts for spec in _specs(text, recorded)]
+    specs = [spec for each in texts for spec in (_specs(each, recorded) if isinstance(each, str) else [each])]
     if twice := [name for name, count in Counter(spec.name for spec in specs).items() if count > 1]:
         raise ChatbenchError(f"two assistants are called {twice[0]!r}", fix="name one of them: NAME=KIND:ARGUMENT")
     return specs
@@ -129,15 +130,17 @@ def open_assistant(
     max_tokens: int,
     reasoning_effort: str = "",
     options: EndpointOptions | None = None,
-) -> Participant:
+) -> AnyParticipant:
     """The participant of a spec, ready and checked: whatever would fail for all conversations fails here.
 
-    `options` say how an endpoint is asked. A model behind an endpoint is a `ConcurrentParticipant` too. A
-    `reasoning_effort` is sent to an endpoint.
+    `options` say how an endpoint is asked; a model behind one may be a `ConcurrentParticipant`. A `reasoning_effort` is
+    sent to it.
 
     Raises:
         ChatbenchError: the model cannot be loaded, or the endpoint cannot be used.
     """
+    if spec.participant is not None:
+        return spec.participant
     if spec.kind == "scripted":
         from chatbench.sample.assistants import scripted_reply
 

@@ -106,7 +106,7 @@ class Task:
 def simulate(
     model: str,
     *,
-    assistants: Sequence[str],
+    assistants: Sequence[str | AssistantSpec],
     workspace: Workspace,
     split: str,
     settings: ChatSettings | None = None,
@@ -175,7 +175,7 @@ def simulate(
 
 
 def task_of(
-    model: str, assistants: Sequence[str], *, workspace: Workspace, split: str, base_model: bool = False
+    model: str, assistants: Sequence[str | AssistantSpec], *, workspace: Workspace, split: str, base_model: bool = False
 ) -> Task:
     """What a command asks for, read and checked as far as that goes without loading a model or asking an endpoint.
 
