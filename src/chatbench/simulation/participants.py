@@ -40,7 +40,7 @@ from chatbench.core.records import Study
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import read_address, without_secrets
-from chatbench.protocol.dialogue import AnyParticipant, FunctionParticipant, Reply, Request
+from chatbench.protocol.dialogue import AnyParticipant, FunctionParticipant, Participant, Reply, Request
 from chatbench.protocol.prompt_styles import STYLES, StyleName
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def open_assistant(
     max_tokens: int,
     reasoning_effort: str = "",
     options: EndpointOptions | None = None,
-) -> AnyParticipant:
+) -> Participant:
     """The participant of a spec, ready and checked: whatever would fail for all conversations fails here.
 
     `options` say how an endpoint is asked; a model behind one may be a `ConcurrentParticipant`. A `reasoning_effort` is
@@ -139,8 +139,6 @@ def open_assistant(
     Raises:
         ChatbenchError: the model cannot be loaded, or the endpoint cannot be used.
     """
-    if spec.participant is not None:
-        return spec.participant
     if spec.kind == "scripted":
         from chatbench.sample.assistants import scripted_reply
 

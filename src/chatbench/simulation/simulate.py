@@ -141,7 +141,8 @@ def simulate(
         reasoning_effort=settings.reasoning_effort, expected_answers=settings.expected_answers, options=options,
     )  # fmt: skip
     participants = {
-        spec.name: open_assistant(
+        spec.name: spec.participant
+        or open_assistant(
             spec, task.study, temperature=settings.assistant_temperature, max_tokens=settings.max_tokens,
             reasoning_effort=settings.reasoning_effort, options=options,
         )
