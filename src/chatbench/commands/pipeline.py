@@ -7,78 +7,49 @@ from typing import Annotated
 
 import typer
 
-from chatbench.commands.options import (
-    ALL_STEPS,
-    MOST_CHATS,
-    MOST_SPLITS,
-    NO_ANSWERS,
-    AssistantTemperature,
-    BudgetTokens,
-    BudgetUsd,
-    Concurrency,
-    Config,
-    Conversations,
-    Data,
-    Dollars,
-    EndOn,
-    ExpectedAnswers,
-    Maps,
-    MaxTokens,
-    MaxUserTurns,
-    Model,
-    Patience,
-    Pilots,
-    ReasoningEffort,
-    Results,
-    Seed,
-    Simulator,
-    SimulatorTemperature,
-    SkipBad,
-    Timeout,
-    names,
-    show,
-)
+from chatbench.commands import options
+from chatbench.commands.options import names, show
 
 commands = typer.Typer()
 
 
 @commands.command()
 def run(
-    model: Model,
+    model: options.Model,
     study: Annotated[Path | None, typer.Option(help="What to split; default: the splits that lie in --data.")] = None,
-    steps: Annotated[str, typer.Option(help=f"Which of {ALL_STEPS}.")] = ALL_STEPS,
-    splits: Annotated[int, typer.Option(help="Number of random splits by question.", max=MOST_SPLITS)] = 10,
+    steps: Annotated[str, typer.Option(help=f"Which of {options.ALL_STEPS}.")] = options.ALL_STEPS,
+    splits: Annotated[int, typer.Option(help="Number of random splits by question.", max=options.MOST_SPLITS)] = 10,
     only: Annotated[
         list[str] | None, typer.Option(help="Only this split, e.g. split_1: one job each on a cluster.")
     ] = None,
     train_share: Annotated[float, typer.Option(help="Share of questions for training, in 0..1.")] = 0.6,
     assistant: Annotated[list[str] | None, typer.Option(help="As in simulate; default: those of the study.")] = None,
-    simulator: Simulator = "tuned",
-    conversations: Conversations = 10,
+    simulator: options.Simulator = "tuned",
+    conversations: options.Conversations = 10,
     base_conversations: Annotated[
-        int, typer.Option(help="The same for the base model; 0 leaves it out.", max=MOST_CHATS)
+        int, typer.Option(help="The same for the base model; 0 leaves it out.", max=options.MOST_CHATS)
     ] = 3,
-    max_user_turns: MaxUserTurns = 10,
-    max_tokens: MaxTokens = 1000,
-    simulator_temperature: SimulatorTemperature = 1.0,
-    assistant_temperature: AssistantTemperature = 0.7,
-    end_on: EndOn = None,
-    expected_answers: ExpectedAnswers = False,
-    concurrency: Concurrency = 32,
-    timeout: Timeout = 120.0,
-    patience: Patience = 300.0,
-    budget_tokens: BudgetTokens = None,
-    budget_usd: BudgetUsd = None,
-    simulator_price: Dollars = None,
-    assistant_price: Dollars = None,
-    reasoning_effort: ReasoningEffort = "",
-    config: Config = None,
-    seed: Seed = 0,
-    data: Data = Path("data"),
-    results: Results = Path("results"),
-    skip_bad_records: SkipBad = False,
-    include_pilots: Pilots = False,
-    maps: Maps = None,
+    max_user_turns: options.MaxUserTurns = 10,
+    max_tokens: options.MaxTokens = 1000,
+    simulator_temperature: options.SimulatorTemperature = 1.0,
+    assistant_temperature: options.AssistantTemperature = 0.7,
+    end_on: options.EndOn = None,
+    expected_answers: options.ExpectedAnswers = False,
+    concurrency: options.Concurrency = 32,
+    timeout: options.Timeout = 120.0,
+    patience: options.Patience = 300.0,
+    budget_tokens: options.BudgetTokens = None,
+    budget_usd: options.BudgetUsd = None,
+    simulator_price: options.Dollars = None,
+    assistant_price: options.Dollars = None,
+    reasoning_effort: options.ReasoningEffort = "",
+    config: options.Config = None,
+    seed: options.Seed = 0,
+    data: options.Data = Path("data"),
+    results: options.Results = Path("results"),
+    skip_bad_records: options.SkipBad = False,
+    include_pilots: options.Pilots = False,
+    maps: options.Maps = None,
 ) -> None:
     """Run every step for all splits (resumes).
 
@@ -117,13 +88,13 @@ def run(
         show(f"\nHow realistic its chats are: chatbench realism {model} --data {data} --results {results}")
     show("\n" + "\n".join(report.lines()))
     if report.table and report.table.warning:
-        raise typer.Exit(NO_ANSWERS)
+        raise typer.Exit(options.NO_ANSWERS)
 
 
 @commands.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for study, data and results.")] = Path("demo"),
-    splits: Annotated[int, typer.Option(help="Number of splits.", max=MOST_SPLITS)] = 3,
+    splits: Annotated[int, typer.Option(help="Number of splits.", max=options.MOST_SPLITS)] = 3,
 ) -> None:
     """Run the whole pipeline on the sample study.
 
@@ -137,7 +108,7 @@ def demo(
 
 
 @commands.command()
-def doctor(results: Results = Path("results")) -> None:
+def doctor(results: options.Results = Path("results")) -> None:
     """Report what this machine can and cannot do.
 
     GPUs, precision, 8-bit, token, disk, versions.

@@ -7,28 +7,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from chatbench.commands.options import (
-    MOST_SEED,
-    NO_ANSWERS,
-    Bootstrap,
-    Confidence,
-    Data,
-    Model,
-    OneOrAll,
-    Results,
-    Seed,
-    show,
-)
+from chatbench.commands import options
+from chatbench.commands.options import show
 
 commands = typer.Typer()
 
 
 @commands.command("eval-ppl")
 def eval_ppl(
-    model: Model,
-    split: OneOrAll = None,
-    data: Data = Path("data"),
-    results: Results = Path("results"),
+    model: options.Model,
+    split: options.OneOrAll = None,
+    data: options.Data = Path("data"),
+    results: options.Results = Path("results"),
 ) -> None:
     """Perplexity of held-out human turns.
 
@@ -44,16 +34,16 @@ def eval_ppl(
 
 @commands.command("eval-chatbench")
 def eval_chatbench(
-    model: Model,
-    split: OneOrAll = None,
-    bootstrap: Bootstrap = 1000,
-    confidence: Confidence = 0.95,
-    seed: Annotated[int, typer.Option(help="Seed of the resamples.", min=0, max=MOST_SEED)] = 0,
+    model: options.Model,
+    split: options.OneOrAll = None,
+    bootstrap: options.Bootstrap = 1000,
+    confidence: options.Confidence = 0.95,
+    seed: Annotated[int, typer.Option(help="Seed of the resamples.", min=0, max=options.MOST_SEED)] = 0,
     tokenizer: Annotated[
         Literal["published", "unicode"], typer.Option(help="Of BLEU and ROUGE; unicode reads all scripts.")
     ] = "published",
-    data: Data = Path("data"),
-    results: Results = Path("results"),
+    data: options.Data = Path("data"),
+    results: options.Results = Path("results"),
 ) -> None:
     """Score a simulator: BLEU, ROUGE, agreement with people.
 
@@ -78,7 +68,7 @@ def eval_chatbench(
     print_tables([table])
     show("\n".join(verified.lines()))
     if verified.differences or table.warning:
-        raise typer.Exit(1 if verified.differences else NO_ANSWERS)
+        raise typer.Exit(1 if verified.differences else options.NO_ANSWERS)
 
 
 @commands.command()
@@ -90,11 +80,11 @@ def compare(
     ignore: Annotated[
         list[str] | None, typer.Option(help="A part of the signature that may differ, e.g. assistant_decoding.")
     ] = None,
-    bootstrap: Bootstrap = 2000,
-    confidence: Confidence = 0.95,
-    seed: Annotated[int, typer.Option(help="Seed of the resamples.", min=0, max=MOST_SEED)] = 0,
+    bootstrap: options.Bootstrap = 2000,
+    confidence: options.Confidence = 0.95,
+    seed: Annotated[int, typer.Option(help="Seed of the resamples.", min=0, max=options.MOST_SEED)] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write everything to this JSON file.")] = None,
-    results: Results = Path("results"),
+    results: options.Results = Path("results"),
 ) -> None:
     """Compare simulators: differences, intervals, p-values.
 
@@ -118,15 +108,15 @@ def compare(
 
 @commands.command()
 def realism(
-    model: Model,
-    split: OneOrAll = None,
+    model: options.Model,
+    split: options.OneOrAll = None,
     base_model: Annotated[bool, typer.Option("--base", help="Look at the base model's chats instead.")] = False,
     termination: Annotated[
         bool, typer.Option("--termination", help="Also ask the model where it would end people's chats.")
     ] = False,
-    seed: Seed = 0,
-    data: Data = Path("data"),
-    results: Results = Path("results"),
+    seed: options.Seed = 0,
+    data: options.Data = Path("data"),
+    results: options.Results = Path("results"),
 ) -> None:
     """Compare simulated chats with people's chats.
 
@@ -148,7 +138,7 @@ def realism(
 
 
 @commands.command()
-def sanity(model: Model, data: Data = Path("data"), results: Results = Path("results")) -> None:
+def sanity(model: options.Model, data: options.Data = Path("data"), results: options.Results = Path("results")) -> None:
     """Check a trained model on one screen.
 
     Exit code 1 if there is a warning.

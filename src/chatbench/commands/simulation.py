@@ -7,31 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from chatbench.commands.options import (
-    MOST_CHATS,
-    AssistantTemperature,
-    BudgetTokens,
-    BudgetUsd,
-    Concurrency,
-    Conversations,
-    Data,
-    Dollars,
-    EndOn,
-    ExpectedAnswers,
-    Maps,
-    MaxTokens,
-    MaxUserTurns,
-    OneOrAll,
-    Patience,
-    ReasoningEffort,
-    Results,
-    Seed,
-    Simulator,
-    SimulatorTemperature,
-    Timeout,
-    names,
-    show,
-)
+from chatbench.commands import options
+from chatbench.commands.options import names, show
 
 commands = typer.Typer()
 
@@ -58,27 +35,27 @@ def simulate(
     assistant: Annotated[
         list[str], typer.Option(help="[NAME=]KIND:ARG, e.g. scripted:all, replay:all, local:FOLDER, openai:gpt-4o.")
     ],
-    simulator: Simulator = "tuned",
-    split: OneOrAll = None,
-    conversations: Conversations = 10,
+    simulator: options.Simulator = "tuned",
+    split: options.OneOrAll = None,
+    conversations: options.Conversations = 10,
     base_model: Annotated[bool, typer.Option("--base", help="Simulate with the base model instead.")] = False,
-    max_user_turns: MaxUserTurns = 10,
-    max_tokens: MaxTokens = 1000,
-    simulator_temperature: SimulatorTemperature = 1.0,
-    assistant_temperature: AssistantTemperature = 0.7,
-    end_on: EndOn = None,
-    expected_answers: ExpectedAnswers = False,
-    reasoning_effort: ReasoningEffort = "",
-    concurrency: Concurrency = 32,
-    timeout: Timeout = 120.0,
-    patience: Patience = 300.0,
-    budget_tokens: BudgetTokens = None,
-    budget_usd: BudgetUsd = None,
-    simulator_price: Dollars = None,
-    assistant_price: Dollars = None,
-    seed: Seed = 0,
-    data: Data = Path("data"),
-    results: Results = Path("results"),
+    max_user_turns: options.MaxUserTurns = 10,
+    max_tokens: options.MaxTokens = 1000,
+    simulator_temperature: options.SimulatorTemperature = 1.0,
+    assistant_temperature: options.AssistantTemperature = 0.7,
+    end_on: options.EndOn = None,
+    expected_answers: options.ExpectedAnswers = False,
+    reasoning_effort: options.ReasoningEffort = "",
+    concurrency: options.Concurrency = 32,
+    timeout: options.Timeout = 120.0,
+    patience: options.Patience = 300.0,
+    budget_tokens: options.BudgetTokens = None,
+    budget_usd: options.BudgetUsd = None,
+    simulator_price: options.Dollars = None,
+    assistant_price: options.Dollars = None,
+    seed: options.Seed = 0,
+    data: options.Data = Path("data"),
+    results: options.Results = Path("results"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop the conversations of other settings.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be simulated, and its cost.")] = False,
     list_simulators: Annotated[  # noqa: ARG001  # its callback prints, and ends the command
@@ -104,14 +81,14 @@ def simulate(
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
         end_on=tuple(end_on or ()), expected_answers=expected_answers, reasoning_effort=reasoning_effort,
     )  # fmt: skip
-    options = EndpointOptions(concurrency=concurrency, timeout_seconds=timeout, patience_seconds=patience)
+    endpoint = EndpointOptions(concurrency=concurrency, timeout_seconds=timeout, patience_seconds=patience)
     spending = Spending(read_prices(simulator_price, assistant_price), max_tokens=budget_tokens, max_usd=budget_usd)
     spec = read_simulator_spec(simulator)
     asked = step.Simulations(model, assistant, Workspace(data, results), settings, split, spec, base_model)
     if dry_run:
         step.dry_run(asked, spending, show, overwrite=overwrite)
     else:
-        step.simulate_splits(asked, spending, show, options=options, overwrite=overwrite)
+        step.simulate_splits(asked, spending, show, options=endpoint, overwrite=overwrite)
 
 
 @commands.command("ai-alone")
@@ -121,7 +98,7 @@ def ai_alone(
     method: Annotated[
         Literal["letter-only-zero-shot", "letter-only-few-shot", "free-text"], typer.Option(help="How it is asked.")
     ],
-    samples: Annotated[int, typer.Option(help="Answers per question.", max=MOST_CHATS)] = 50,
+    samples: Annotated[int, typer.Option(help="Answers per question.", max=options.MOST_CHATS)] = 50,
     questions: Annotated[str, typer.Option(metavar="ID,ID...", help="Only these; default: all.")] = "",
     split: Annotated[str | None, typer.Option(help="Only those held out in this split of --data.")] = None,
     extractor: Annotated[str | None, typer.Option(help="KIND:ARG of the model that reads free text.")] = None,
@@ -130,15 +107,15 @@ def ai_alone(
     max_tokens: Annotated[
         int | None, typer.Option(help="Longest reply, with its reasoning; default: 10, or 1000 for free text.")
     ] = None,
-    reasoning_effort: ReasoningEffort = "",
-    concurrency: Concurrency = 32,
-    timeout: Timeout = 120.0,
-    patience: Patience = 300.0,
-    seed: Seed = 0,
-    data: Data = Path("data"),
-    results: Results = Path("results"),
+    reasoning_effort: options.ReasoningEffort = "",
+    concurrency: options.Concurrency = 32,
+    timeout: options.Timeout = 120.0,
+    patience: options.Patience = 300.0,
+    seed: options.Seed = 0,
+    data: options.Data = Path("data"),
+    results: options.Results = Path("results"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop the replies of other settings.")] = False,
-    maps: Maps = None,
+    maps: options.Maps = None,
 ) -> None:
     """Measure how often an assistant alone is right (resumes).
 
@@ -167,19 +144,19 @@ def chat(
     assistant: Annotated[
         str | None, typer.Option(metavar="SPEC", help="A model as the assistant; without it, that is you.")
     ] = None,
-    simulator: Simulator = "tuned",
+    simulator: options.Simulator = "tuned",
     split: Annotated[str | None, typer.Option(help="Default: a split that holds the question out.")] = None,
     base_model: Annotated[bool, typer.Option("--base", help="Chat with the base model instead.")] = False,
     save: Annotated[Path | None, typer.Option(help="Append the chat to this log.")] = None,
-    end_on: EndOn = None,
-    max_user_turns: MaxUserTurns = 10,
-    max_tokens: MaxTokens = 1000,
-    simulator_temperature: SimulatorTemperature = 1.0,
-    assistant_temperature: AssistantTemperature = 0.7,
-    reasoning_effort: ReasoningEffort = "",
-    seed: Seed = 0,
-    data: Data = Path("data"),
-    results: Results = Path("results"),
+    end_on: options.EndOn = None,
+    max_user_turns: options.MaxUserTurns = 10,
+    max_tokens: options.MaxTokens = 1000,
+    simulator_temperature: options.SimulatorTemperature = 1.0,
+    assistant_temperature: options.AssistantTemperature = 0.7,
+    reasoning_effort: options.ReasoningEffort = "",
+    seed: options.Seed = 0,
+    data: options.Data = Path("data"),
+    results: options.Results = Path("results"),
 ) -> None:
     """Take part in one chat, or watch it, in the terminal.
 
@@ -207,10 +184,10 @@ def chat(
 def export(
     model: Named,
     to: Annotated[Path, typer.Option(help="FILE.csv or FILE.parquet.")],
-    split: OneOrAll = None,
+    split: options.OneOrAll = None,
     turns: Annotated[bool, typer.Option("--turns", help="A row for each turn instead of each conversation.")] = False,
-    data: Data = Path("data"),
-    results: Results = Path("results"),
+    data: options.Data = Path("data"),
+    results: options.Results = Path("results"),
 ) -> None:
     """Export simulated chats to CSV or Parquet.
 
