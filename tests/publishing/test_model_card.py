@@ -17,12 +17,12 @@ from tests.support.prepared_files import write_prepared
 from tests.support.tiny_models import save_tiny_model
 
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.perplexity import Perplexity
+from chatbench.metrics.perplexity import Perplexity, TunedAndBase
 from chatbench.models.chat_template import ChatForm
 from chatbench.models.encoding import PlainForm
 from chatbench.models.loading import load, load_tokenizer
 from chatbench.protocol.prompts import simulator_messages
-from chatbench.publishing.model_card import FOLDER_LINE, QUESTION, HeldOut, model_card, update_card, with_folder
+from chatbench.publishing.model_card import FOLDER_LINE, QUESTION, model_card, update_card, with_folder
 from chatbench.scoring.eval_ppl import eval_ppl
 from chatbench.training.checkpoints import chat_template_use, loss_curve
 from chatbench.training.finetune import finetune
@@ -210,9 +210,9 @@ def test_held_out_perplexity_is_written_into_its_section_alone(base: Path, tmp_p
     card.write_text(model_card(run_record(base), adapter=False) + "\nA line of my own.\n")
     before = card.read_text()
 
-    assert update_card(tmp_path, [HeldOut("all", TUNED, BASE)])
+    assert update_card(tmp_path, {"all": TunedAndBase(TUNED, BASE)})
     first = card.read_text()
-    assert update_card(tmp_path, [HeldOut("all", TUNED, BASE)])
+    assert update_card(tmp_path, {"all": TunedAndBase(TUNED, BASE)})
 
     assert card.read_text() == first
     assert "| all | 6 | 34 | 3.250 | 9.500 | 0.7500 | 1.5000 |" in first
@@ -222,11 +222,11 @@ def test_held_out_perplexity_is_written_into_its_section_alone(base: Path, tmp_p
 
 
 def test_a_card_without_the_section_is_left_as_its_owner_wrote_it(tmp_path: Path) -> None:
-    assert not update_card(tmp_path, [HeldOut("all", TUNED, BASE)])
+    assert not update_card(tmp_path, {"all": TunedAndBase(TUNED, BASE)})
     assert not (tmp_path / "README.md").exists()
 
     (tmp_path / "README.md").write_text("mine")
-    assert not update_card(tmp_path, [HeldOut("all", TUNED, BASE)])
+    assert not update_card(tmp_path, {"all": TunedAndBase(TUNED, BASE)})
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
@@ -237,7 +237,7 @@ def test_eval_ppl_puts_its_result_on_the_card_also_when_it_was_known_before(trai
     (scored,) = eval_ppl(str(base), workspace=Workspace(trained / "data", trained / "full"), say=lambda _: None)
     measured = card.read_text()
     assert f"| all | 6 | {scored.finetuned.tokens} | {scored.finetuned.perplexity:.3f} | " in measured
-    assert f"| answer | 2 | {scored.finetuned_by_kind['answer'].tokens} | " in measured
+    assert f"| answer | 2 | {scored.by_kind['answer'].finetuned.tokens} | " in measured
 
     card.write_text(unmeasured)
     eval_ppl(str(base), workspace=Workspace(trained / "data", trained / "full"), say=lambda _: None)

@@ -13,11 +13,9 @@ from typing import Any, cast
 
 import pytest
 from tests.support.page_of_chats import HELD_OUT, QUESTIONS, chats, person, simulated
-from tests.support.simulated_logs import prepared, write_log
+from tests.support.simulated_logs import prepared, write_log, write_perplexity
 
-from chatbench.core.files import write_json
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.perplexity import Perplexity
 from chatbench.report import page_chats as page_chats_module
 from chatbench.report.page import packed
 from chatbench.report.page_chats import (
@@ -34,7 +32,7 @@ from chatbench.report.page_chats import (
     run_chats,
     shade_parts,
 )
-from chatbench.scoring.eval_ppl import SplitPerplexity, tokens_origin
+from chatbench.scoring.eval_ppl import tokens_origin
 from chatbench.scoring.scored_turns import ScoredTurn, scored_turns_path, write_scored_turns
 
 
@@ -182,22 +180,18 @@ def test_results_without_study_and_splits_still_show_what_was_simulated(place: W
     assert made.first == {"chats": 77, "people": 0, "simulated": 77, "shades": []}
 
 
-def write_perplexity(place: Workspace, origin_weights: str) -> str:
+def write_costs(place: Workspace, origin_weights: str) -> str:
     """Stored perplexity of split_0, and the tokens of one chat; the id of its question."""
     question_id = place.split("split_0").question_ids("test")[0]
-    value = Perplexity(2.0, 1.0, 10.0, 5, 20, 2)
-    signature = {"weights": "sha256:1", "test_sha256": "2", "form": "plain text"}
-    path = place.results / "ppl" / "tiny" / "split_0.json"
-    write_json(path, SplitPerplexity("split_0", value, value, {}, {}, signature).as_json())
-    origin = tokens_origin({**signature, "weights": origin_weights})
+    origin = tokens_origin(write_perplexity(place, "split_0", weights="sha256:1") | {"weights": origin_weights})
     chat = next(chat for chat in place.study.conversations if chat.question_id == question_id)
     turn = ScoredTurn(chat.id, 0, (chat.turns[0].text, " [END]"), (1.5, 0.25))
-    write_scored_turns(scored_turns_path(path), origin, [turn])
+    write_scored_turns(scored_turns_path(place.perplexity("tiny", "split_0")), origin, [turn])
     return question_id
 
 
 def test_what_tokens_cost_stands_at_the_row_of_its_chat(place: Workspace) -> None:
-    question_id = write_perplexity(place, "sha256:1")
+    question_id = write_costs(place, "sha256:1")
 
     made = gathered(place)
 
@@ -209,6 +203,6 @@ def test_what_tokens_cost_stands_at_the_row_of_its_chat(place: Workspace) -> Non
 
 
 def test_token_costs_of_a_model_that_was_trained_again_are_not_shown(place: Workspace) -> None:
-    write_perplexity(place, "sha256:other")
+    write_costs(place, "sha256:other")
 
     assert gathered(place).first["shades"] == []

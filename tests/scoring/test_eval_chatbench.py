@@ -20,22 +20,21 @@ from tests.support.simulated_logs import (
     rewrite_log,
     study_folder,
     write_log,
+    write_perplexity,
 )
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import read_json, write_json
+from chatbench.core.files import read_json
 from chatbench.core.records import Question
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.baselines import published
 from chatbench.metrics.intervals import Interval
 from chatbench.metrics.names import BASE_MODEL, CONSTANT, FINE_TUNED, PEOPLE
-from chatbench.metrics.perplexity import TokenLoss, summarise
 from chatbench.metrics.resampling import Resampling
 from chatbench.report.tables import as_markdown, print_tables, score_grids, write_markdown
 from chatbench.scoring.eval_chatbench import eval_chatbench
-from chatbench.scoring.eval_ppl import SplitPerplexity
 from chatbench.scoring.score_files import as_csv, read_score_table
 from chatbench.scoring.score_table import Score, ScoreTable, comparable
 from chatbench.simulation.log import settings_path
@@ -104,7 +103,7 @@ def test_a_split_without_chats_is_left_out_and_said_so(place: Workspace) -> None
 
 def test_a_simulator_that_was_only_prompted_goes_by_its_model_and_style_in_every_file(place: Workspace) -> None:
     write_log(place, "split_0", prompted=endpoint())
-    write_perplexity(place, "those of a fine-tuned model of the same name")
+    write_perplexity(place, "split_0", weights="those of a fine-tuned model of the same name")
 
     table = eval_chatbench("tiny", workspace=place)
     write_markdown(table, place)
@@ -263,25 +262,19 @@ def test_splits_simulated_with_different_decoding_are_not_averaged(place: Worksp
         eval_chatbench("tiny", workspace=place)
 
 
-def write_perplexity(place: Workspace, weights: str) -> None:
-    tuned, base = summarise([TokenLoss(2 * math.log(3), 2, 8)]), summarise([TokenLoss(math.log(50), 1, 8)])
-    scored = SplitPerplexity("split_0", tuned, base, {"first": tuned}, {"first": base}, {"weights": weights}, 0)
-    write_json(place.results / "ppl" / "tiny" / "split_0.json", scored.as_json())
-
-
 def test_perplexities_join_the_table_where_they_were_computed(place: Workspace) -> None:
     write_log(place, "split_0")
-    write_perplexity(place, "hash of split_0")
+    write_perplexity(place, "split_0")
     rows = eval_chatbench("tiny", workspace=place).estimates()
 
     assert rows["all", FINE_TUNED, "perplexity"].mean == pytest.approx(3)
     assert rows["all", BASE_MODEL, "perplexity_first"].mean == pytest.approx(50)
-    assert rows["all", FINE_TUNED, "bits_per_byte"].mean == pytest.approx(2 * math.log2(3) / 8)
+    assert rows["all", FINE_TUNED, "bits_per_byte"].mean == pytest.approx(math.log2(3) / 4)
 
 
 def test_chats_of_a_model_that_was_trained_again_do_not_stand_beside_its_new_perplexity(place: Workspace) -> None:
     write_log(place, "split_0")
-    write_perplexity(place, "hash after training again")
+    write_perplexity(place, "split_0", weights="hash after training again")
 
     with pytest.raises(ChatbenchError, match="both of the same fine-tuned model"):
         eval_chatbench("tiny", workspace=place)

@@ -6,16 +6,14 @@ import dataclasses
 import math
 from pathlib import Path
 
-from tests.support.simulated_logs import always_wrong, people_like, prepared, study, write_log
+from tests.support.simulated_logs import always_wrong, people_like, prepared, study, write_log, write_perplexity
 
-from chatbench.core.files import write_json, write_jsonl
+from chatbench.core.files import write_jsonl
 from chatbench.core.records import Question, Study, Turn
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.perplexity import TokenLoss, summarise
 from chatbench.metrics.resampling import Resampling
 from chatbench.sample.study import write_chatbench_folder
 from chatbench.scoring.eval_chatbench import eval_chatbench
-from chatbench.scoring.eval_ppl import SplitPerplexity
 
 HOSTILE = (
     "<script>document.title = 'taken'</script></textarea></script><img src=x onerror=\"document.title = 'taken'\">"
@@ -34,7 +32,7 @@ def finish(folder: Path) -> Workspace:
         for split in SPLITS:
             write_log(place, split, people_like if model == "tiny" else mostly_b, model=model)
             write_log(place, split, always_wrong, model=model, base_model=True, conversations=1)
-            write_perplexity(place, split, model)
+            write_perplexity(place, split, model=model)
             write_training_log(place, split, model)
         eval_chatbench(model, workspace=place, resampling=Resampling(replicates=100))
     return place
@@ -54,13 +52,6 @@ def with_hostile_chats(original: Study) -> Study:
 def mostly_b(_question: Question, _assistant: str, index: int) -> str | None:
     """Right in three chats of five, wrong in one, silent in one."""
     return ("B", "B", "B", "A", None)[index % 5]
-
-
-def write_perplexity(place: Workspace, split: str, model: str) -> None:
-    tuned, base = summarise([TokenLoss(2 * math.log(3), 2, 8)]), summarise([TokenLoss(math.log(50), 1, 8)])
-    signature = {"weights": f"hash of {split}", "test_sha256": "0" * 64, "form": "plain text"}
-    scored = SplitPerplexity(split, tuned, base, {"first": tuned}, {"first": base}, signature, 0)
-    write_json(place.results / "ppl" / model / f"{split}.json", scored.as_json())
 
 
 def write_training_log(place: Workspace, split: str, model: str) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from chatbench.core.files import write_json
 from chatbench.core.records import Answer, Conversation, Question, SimulatedConversation, Study, Turn
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
+from chatbench.metrics.perplexity import TokenLoss, TunedAndBase, summarise
 from chatbench.protocol.prompt_styles import TWO_STEP, prompts_sha256
 from chatbench.sample.study import write_chatbench_folder
+from chatbench.scoring.eval_ppl import SplitPerplexity
 from chatbench.simulation.log import checksummed_line, open_log, read_log
 
 ASSISTANTS = ("gpt-4o", "llama-3.1-8b")
@@ -140,6 +144,19 @@ def write_log(
     with open_log(path, {"settings": settings, "assistants": identities}, overwrite=True) as log:
         log.append(rows[: len(rows) - leave_out])
     return path
+
+
+def write_perplexity(
+    place: Workspace, split: str, *, model: str = "tiny", tuned: float = 3.0, base: float = 50.0, **signature: object
+) -> dict[str, object]:
+    """Stores perplexities of a split, over one scored token of four bytes; its signature."""
+    one, other = (summarise([TokenLoss(math.log(value), 1, 4)]) for value in (tuned, base))
+    signature = {"weights": f"hash of {split}", "test_sha256": "0" * 64, "form": "plain text", **signature}
+    scored = SplitPerplexity(
+        split=split, finetuned=one, base=other, by_kind={"first": TunedAndBase(one, other)}, signature=signature
+    )
+    write_json(place.perplexity(model, split), asdict(scored))
+    return signature
 
 
 def endpoint(**other: object) -> dict[str, object]:

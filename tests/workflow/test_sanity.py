@@ -9,17 +9,15 @@ from typing import cast
 
 import pytest
 from rich.console import Console
-from tests.support.simulated_logs import always_wrong, prepared, study_folder, write_log
+from tests.support.simulated_logs import always_wrong, prepared, study_folder, write_log, write_perplexity
 
-from chatbench.core.files import write_json, write_jsonl, write_text
+from chatbench.core.files import write_jsonl, write_text
 from chatbench.core.records import SimulatedConversation, Termination, Turn
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import QuestionAccuracy, Undefined
 from chatbench.metrics.names import FINE_TUNED, Predictor
-from chatbench.metrics.perplexity import TokenLoss, summarise
 from chatbench.report.plots import accuracy_scatter, loss_curves, scores_over_splits
 from chatbench.scoring.eval_chatbench import eval_chatbench
-from chatbench.scoring.eval_ppl import SplitPerplexity
 from chatbench.scoring.score_table import Score, ScoreTable
 from chatbench.workflow.sanity import (
     TRAIN_LESS,
@@ -50,15 +48,9 @@ def write_model(place: Workspace, split_id: str = "split_0", log: list[dict[str,
     return folder
 
 
-def write_perplexity(place: Workspace, tuned: float = 3.0, base: float = 50.0) -> None:
-    sides = [summarise([TokenLoss(math.log(value), 1, 4)]) for value in (tuned, base)]
-    scored = SplitPerplexity("split_0", *sides, {}, {}, {"weights": "hash of split_0"}, 0)
-    write_json(place.results / "ppl" / "tiny" / "split_0.json", scored.as_json())
-
-
 def complete(place: Workspace) -> None:
     write_model(place)
-    write_perplexity(place)
+    write_perplexity(place, "split_0")
     write_log(place, "split_0")
     write_log(place, "split_0", always_wrong, base_model=True)
     eval_chatbench("tiny", workspace=place)
@@ -94,7 +86,7 @@ def test_an_empty_folder_lists_what_is_missing_with_its_commands(tmp_path: Path)
 def test_each_thing_that_is_not_as_it_should_be_is_a_warning(place: Workspace) -> None:
     complete(place)
     write_model(place, log=[{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}])
-    write_perplexity(place, tuned=60.0)
+    write_perplexity(place, "split_0", tuned=60.0)
 
     assert states(checked(place)) == {
         "data": "ok", "model": "ok", "losses": "warning", "perplexity": "warning", "chats": "ok", "scores": "ok",
@@ -106,7 +98,7 @@ def test_a_command_that_is_proposed_changes_what_was_found(place: Workspace) -> 
     complete(place)
     write_model(place, log=[{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}])
     write_log(place, "split_0", lambda *_: None)
-    write_perplexity(place, tuned=60.0)
+    write_perplexity(place, "split_0", tuned=60.0)
     commands = {check.name: check.command for check in checked(place).checks if check.state != "ok"}
     folders = f"--split split_0 --data {place.data} --results {place.results}"
 

@@ -44,6 +44,14 @@ class Perplexity:
     examples: int
 
 
+@dataclass(frozen=True, slots=True)
+class TunedAndBase:
+    """Perplexity of a fine-tuned model, and of its base, on the same turns."""
+
+    finetuned: Perplexity
+    base: Perplexity
+
+
 def summarise(losses: Sequence[TokenLoss]) -> Perplexity:
     r"""Perplexity per scored token and bits per byte of a group of examples, in any order.
 

@@ -11,13 +11,13 @@ with chatbench. The folder stands alone on a line, so that publishing can put th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from chatbench.core.files import write_text
-from chatbench.metrics.perplexity import Perplexity
+from chatbench.metrics.perplexity import TunedAndBase
 from chatbench.protocol.plain_text import END, prompt_text
 from chatbench.protocol.prompts import simulator_messages
 
@@ -181,17 +181,8 @@ def with_folder(text: str, repo_id: str, revision: str = "main") -> str:
     return text.replace(FOLDER_LINE, "\n".join(lines))
 
 
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """Perplexity of a kind of held-out turns: of the model, and of its base before fine-tuning."""
-
-    turns: str
-    tuned: Perplexity
-    base: Perplexity
-
-
-def update_card(folder: Path, measured: Sequence[HeldOut]) -> bool:
-    """Writes held-out perplexities into a folder's card, in one step; False where it has no place for them."""
+def update_card(folder: Path, measured: Mapping[str, TunedAndBase]) -> bool:
+    """Writes held-out perplexities, by kind of turn, into a card in one step; False where it has no place for them."""
     path = folder / CARD
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
     before, begin, rest = old.partition(_BEGIN)
@@ -202,9 +193,9 @@ def update_card(folder: Path, measured: Sequence[HeldOut]) -> bool:
         "| turns | examples | scored tokens | perplexity per token | of the base | bits per byte | of the base |",
         "|---|---|---|---|---|---|---|",
         *(
-            f"| {each.turns} | {each.tuned.examples:,} | {each.tuned.tokens:,} | {each.tuned.perplexity:.3f} "
-            f"| {each.base.perplexity:.3f} | {each.tuned.bits_per_byte:.4f} | {each.base.bits_per_byte:.4f} |"
-            for each in measured
+            f"| {turns} | {each.finetuned.examples:,} | {each.finetuned.tokens:,} | {each.finetuned.perplexity:.3f} "
+            f"| {each.base.perplexity:.3f} | {each.finetuned.bits_per_byte:.4f} | {each.base.bits_per_byte:.4f} |"
+            for turns, each in measured.items()
         ),
         "",
         "Values per token compare only between models of one tokenizer.",

@@ -25,7 +25,7 @@ from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
 from chatbench.protocol.prompts import ANSWER_PREFIX
 from chatbench.report.page import packed
 from chatbench.report.page_data import question_values
-from chatbench.scoring.eval_ppl import read_perplexity, tokens_origin
+from chatbench.scoring.eval_ppl import stored_perplexities, tokens_origin
 from chatbench.scoring.scored_turns import holds_scored_turns, read_scored_turns, scored_turns_path
 from chatbench.simulation.log import read_conversations, settings_path
 from chatbench.simulation.split_chats import called, settings_of
@@ -354,15 +354,14 @@ def _shades(
 ) -> Iterator[Shades]:
     """Turns of chats that the page does not show, or that are not what was scored, are omitted."""
     for model in models:
-        for path in sorted(workspace.perplexity_folder(model).glob("split_*.json")):
-            perplexity = read_perplexity(workspace, model, path.stem)
-            origin = tokens_origin(perplexity.signature) if perplexity else {}
-            if not holds_scored_turns(scored_turns_path(path), origin):
+        for stored in stored_perplexities(workspace, model):
+            origin = tokens_origin(stored.signature)
+            path = scored_turns_path(workspace.perplexity(model, stored.split))
+            if not holds_scored_turns(path, origin):
                 continue
             costs: dict[int, dict[int, TokenCosts]] = {}
-            fix = f"chatbench eval-ppl {model} --split {path.stem}"
-            for turn in read_scored_turns(scored_turns_path(path), origin, fix):
+            for turn in read_scored_turns(path, origin, f"chatbench eval-ppl {model} --split {stored.split}"):
                 row, of_turn = row_of.get(turn.conversation_id), TokenCosts(turn.texts, turn.nats)
                 if row is not None and belongs_to(of_turn, rows[row], turn.turn):
                     costs.setdefault(row, {})[turn.turn] = of_turn
-            yield Shades(model, path.stem, costs)
+            yield Shades(model, stored.split, costs)

@@ -23,7 +23,7 @@ from chatbench.metrics.first_prompts import words
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, PEOPLE, REGRESSION, SIMULATORS, USER_ALONE, Predictor
 from chatbench.metrics.pairs import Pair, Prediction
 from chatbench.report.tables import footnotes
-from chatbench.scoring.eval_ppl import read_perplexity
+from chatbench.scoring.eval_ppl import stored_perplexities
 from chatbench.scoring.score_files import QuestionScores
 from chatbench.scoring.score_table import ScoreTable, signature_line
 
@@ -100,13 +100,9 @@ def signature_words(table: ScoreTable) -> Iterator[tuple[str, str]]:
 
 def perplexities(model: str, workspace: Workspace) -> list[Plain]:
     """Perplexity and bits per byte of each split, for runs that have no table of scores yet."""
-    folder = workspace.perplexity_folder(model)
-    splits = sorted((path.stem for path in folder.glob("split_*.json")), key=lambda split: (len(split), split))
-    found = [read_perplexity(workspace, model, split) for split in splits]
     return [
         {"split": each.split, "predictor": p.label, "perplexity": side.perplexity, "bits_per_byte": side.bits_per_byte}
-        for each in found
-        if each is not None
+        for each in stored_perplexities(workspace, model)
         for p, side in ((FINE_TUNED, each.finetuned), (BASE_MODEL, each.base))
     ]
 

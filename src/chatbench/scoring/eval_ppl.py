@@ -3,8 +3,6 @@
 One file a split, `results/ppl/MODEL/split_i.json`, with the signature of everything its numbers depend on; a file whose
 signature still holds is not computed again. `split_i.tokens.jsonl` beside it says what each token cost the fine-tuned
 model. `summary.json` has the means over the splits.
-
-Perplexity of one split, as `eval_ppl` stored it, as metrics of the scores table.
 """
 
 from __future__ import annotations
@@ -15,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from pydantic import TypeAdapter, ValidationError
+
 from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, sha256_of, write_json
@@ -23,75 +23,46 @@ from chatbench.data.examples import ExampleRow
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.estimates import over_splits
 from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, MetricValue
-from chatbench.metrics.perplexity import Perplexity, perplexity_by_kind, summarise
-from chatbench.publishing.model_card import HeldOut, update_card
+from chatbench.metrics.perplexity import Perplexity, TunedAndBase, perplexity_by_kind, summarise
+from chatbench.publishing.model_card import update_card
 from chatbench.scoring.scored_turns import holds_scored_turns, scored_turns, scored_turns_path, write_scored_turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from chatbench.models.encoding import EncodedRows, TextForm
-    from chatbench.models.loading import Loaded
 
 Say = Callable[[str], None]
 
+_METRICS = ("perplexity", "bits_per_byte")
 PROTOCOL = "completion tokens with the end marker; exp(sum nats / sum tokens)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SplitPerplexity:
-    """Perplexity on one split; `by_kind` per kind of turn. `base` is the model before fine-tuning.
+    """Perplexity on one split, as its file has it; `by_kind` per kind of turn, `base` is the model before fine-tuning.
 
     `examples_left_out`, `examples_shortened` and `turns_dropped` say what the context did to the held-out examples; the
     perplexity is of the others.
     """
 
     split: str
-    finetuned: Perplexity
-    base: Perplexity
-    finetuned_by_kind: Mapping[str, Perplexity]
-    base_by_kind: Mapping[str, Perplexity]
-    signature: Mapping[str, object]
     examples_left_out: int = 0
     examples_shortened: int = 0
     turns_dropped: int = 0
+    finetuned: Perplexity
+    base: Perplexity
+    by_kind: Mapping[str, TunedAndBase]
+    signature: Mapping[str, object]
 
-    def as_json(self) -> dict[str, object]:
-        return {
-            "split": self.split,
-            "examples_left_out": self.examples_left_out,
-            "examples_shortened": self.examples_shortened,
-            "turns_dropped": self.turns_dropped,
-            "finetuned": asdict(self.finetuned),
-            "base": asdict(self.base),
-            "by_kind": {
-                kind: {"finetuned": asdict(self.finetuned_by_kind[kind]), "base": asdict(self.base_by_kind[kind])}
-                for kind in self.finetuned_by_kind
-            },
-            "signature": dict(self.signature),
-        }
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> SplitPerplexity:
-        kinds = content["by_kind"]
-        return cls(
-            content["split"],
-            Perplexity(**content["finetuned"]),
-            Perplexity(**content["base"]),
-            {kind: Perplexity(**kinds[kind]["finetuned"]) for kind in kinds},
-            {kind: Perplexity(**kinds[kind]["base"]) for kind in kinds},
-            content["signature"],
-            *(content.get(name, 0) for name in ("examples_left_out", "examples_shortened", "turns_dropped")),
-        )
-
-    def held_out(self) -> list[HeldOut]:
-        """What the model card tells: all turns, then each kind."""
-        kinds = [HeldOut(kind, tuned, self.base_by_kind[kind]) for kind, tuned in self.finetuned_by_kind.items()]
-        return [HeldOut("all", self.finetuned, self.base), *kinds]
+    @property
+    def by_turns(self) -> dict[str, TunedAndBase]:
+        """Of all turns, then of each kind."""
+        return {"all": TunedAndBase(self.finetuned, self.base), **self.by_kind}
 
     def line(self) -> str:
         """One line to print."""
-        kinds = ", ".join(f"{kind} {value.perplexity:.3f}" for kind, value in self.finetuned_by_kind.items())
+        kinds = ", ".join(f"{kind} {each.finetuned.perplexity:.3f}" for kind, each in self.by_kind.items())
         return (
             f"{self.split}: perplexity {self.finetuned.perplexity:.3f} (base {self.base.perplexity:.3f}); {kinds}; "
             f"{self.finetuned.bits_per_byte:.3f} bits per byte (base {self.base.bits_per_byte:.3f}); "
@@ -109,7 +80,7 @@ def eval_ppl(model: str, *, workspace: Workspace, split: str | None = None, say:
     """
     splits = [split] if split is not None else workspace.trained_splits(model)
     scored = [_one_split(model, each, workspace, say) for each in splits]
-    summary = summary_of([_stored(path) for path in _files(workspace, model)], workspace)
+    summary = summary_of(stored_perplexities(workspace, model), workspace)
     folder = workspace.perplexity_folder(model)
     for path in (folder / "summary.json", folder.with_name(f"val_ppl_{folder.name}.json")):  # the latter: its old name
         write_json(path, {"model": model, **summary})
@@ -124,10 +95,10 @@ def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitP
     rows = workspace.examples(split, "test")
     signature = _signature(folder, record, rows, sha256_of(test_file))
     tokens_path, origin = scored_turns_path(path), tokens_origin(signature)
-    if path.is_file() and holds_scored_turns(tokens_path, origin):
-        stored = _stored(path)
-        if not differences(stored.signature, signature):
-            update_card(folder, stored.held_out())
+    if holds_scored_turns(tokens_path, origin):
+        stored = read_perplexity(workspace, model, split)
+        if stored is not None and not differences(stored.signature, signature):
+            update_card(folder, stored.by_turns)
             say(f"{stored.line()} (as before)")
             return stored
     from chatbench.models.encoding import form_of
@@ -138,12 +109,14 @@ def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitP
     base_source = str(record["base"]) if "merged" in record else resolve_settings(model).base
     base_seed = int(record["settings"]["seed"])
     base = _scores(base_source, rows, base_seed, form, expected=record["base_weights"])
+    by_kind = {kind: TunedAndBase(each, base.by_kind[kind]) for kind, each in tuned.by_kind.items()}
     result = SplitPerplexity(
-        split, tuned.corpus, base.corpus, tuned.by_kind, base.by_kind, signature, **tuned.context_counts
-    )
+        split=split, finetuned=tuned.corpus, base=base.corpus, by_kind=by_kind, signature=signature,
+        **tuned.encoded.counts(),
+    )  # fmt: skip
     write_scored_turns(tokens_path, origin, scored_turns(rows, tuned.encoded, tuned.nats, tuned.tokenizer))
-    write_json(path, result.as_json())
-    update_card(folder, result.held_out())
+    write_json(path, asdict(result))
+    update_card(folder, result.by_turns)
     say(result.line())
     return result
 
@@ -191,14 +164,13 @@ def _signature(
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """One model's perplexity over the rows that fit its context and per kind, and the count of those that did not.
+    """One model's perplexity over the rows that fit its context, and per kind.
 
     `nats` are those of each token of the row at that place in `encoded`.
     """
 
     corpus: Perplexity
     by_kind: dict[str, Perplexity]
-    context_counts: dict[str, int]
     encoded: EncodedRows
     nats: Mapping[int, Sequence[float]]
     tokenizer: PreTrainedTokenizerBase
@@ -210,7 +182,8 @@ def _scores(source: str, rows: Sequence[ExampleRow], seed: int, form: TextForm, 
     from chatbench.models.loading import context_length, load
     from chatbench.models.loss import Floats, score_rows
 
-    loaded: Loaded = load(source, seed=seed, revision=_revision(expected))
+    commit = expected.partition("@")[2]  # of a hub model
+    loaded = load(source, seed=seed, revision=None if commit in ("", "unknown") else commit)
     if expected not in ("", loaded.weights) and not expected.endswith("@unknown"):
         raise ChatbenchError(
             f"{source}: its weights are not those that were fine-tuned", expected=expected, fix="fine-tune again"
@@ -222,24 +195,8 @@ def _scores(source: str, rows: Sequence[ExampleRow], seed: int, form: TextForm, 
         nats[place] = tokens.tolist()
 
     losses = score_rows(loaded.model, encoded, each_token=keep)
-    pairs = zip((row.kind for row in encoded.rows), losses, strict=True)
-    by_kind = perplexity_by_kind(pairs)
-    return _Scored(summarise(losses), by_kind, encoded.counts(), encoded, nats, loaded.tokenizer)
-
-
-def _revision(base_weights: str) -> str | None:
-    """The hub commit in `ID@COMMIT`, None for anything else."""
-    commit = base_weights.partition("@")[2]
-    return commit if commit not in ("", "unknown") else None
-
-
-def _files(workspace: Workspace, model: str) -> list[Path]:
-    folder = workspace.perplexity_folder(model)
-    return sorted(folder.glob("split_*.json"), key=lambda path: int(path.stem.rpartition("_")[2]))
-
-
-def _stored(path: Path) -> SplitPerplexity:
-    return SplitPerplexity.from_json(cast(dict[str, Any], read_json(path, fix=f"delete {path} and run again")))
+    by_kind = perplexity_by_kind(zip((row.kind for row in encoded.rows), losses, strict=True))
+    return _Scored(summarise(losses), by_kind, encoded, nats, loaded.tokenizer)
 
 
 def summary_of(splits: Sequence[SplitPerplexity], workspace: Workspace) -> dict[str, object]:
@@ -247,41 +204,32 @@ def summary_of(splits: Sequence[SplitPerplexity], workspace: Workspace) -> dict[
 
     `corrected_error` allows for the overlap of random splits (Nadeau and Bengio 2003).
     """
-    sizes = [_question_counts(workspace, each.split) for each in splits]
-    train, test = (sum(size[part] for size in sizes) / len(sizes) for part in (0, 1))
+    divided = [workspace.split(each.split) for each in splits]
+    train, test = (sum(len(each.question_ids(part)) for each in divided) / len(divided) for part in ("train", "test"))
 
     def mean(values: list[float]) -> dict[str, object]:
-        estimate = asdict(over_splits(values, train_questions=train, test_questions=test))
-        stored = {"standard_error": estimate["standard_error"], "corrected_error": estimate["corrected_error"]}
-        undefined = {name: None for name, value in stored.items() if not isinstance(value, float)}
-        return {"mean": estimate["mean"], **stored, **undefined, "splits": estimate["n"]}
+        found = over_splits(values, train_questions=train, test_questions=test)
+        errors = {"standard_error": found.standard_error, "corrected_error": found.corrected_error}
+        defined = {name: error if isinstance(error, float) else None for name, error in errors.items()}
+        return {"mean": found.mean, **defined, "splits": found.n}
 
-    def metrics(groups: list[Perplexity]) -> dict[str, object]:
+    def metrics(groups: Sequence[TunedAndBase]) -> dict[str, object]:
         return {
-            "perplexity": mean([group.perplexity for group in groups]),
-            "bits_per_byte": mean([group.bits_per_byte for group in groups]),
+            side: {name: mean([getattr(getattr(group, side), name) for group in groups]) for name in _METRICS}
+            for side in ("finetuned", "base")
         }
 
-    kinds = dict.fromkeys(kind for each in splits for kind in each.finetuned_by_kind)
-    return {
-        "splits": [each.split for each in splits],
-        "finetuned": metrics([each.finetuned for each in splits]),
-        "base": metrics([each.base for each in splits]),
-        "by_kind": {
-            kind: {
-                "finetuned": metrics(
-                    [each.finetuned_by_kind[kind] for each in splits if kind in each.finetuned_by_kind]
-                ),
-                "base": metrics([each.base_by_kind[kind] for each in splits if kind in each.base_by_kind]),
-            }
-            for kind in kinds
-        },
-    }
+    turns = dict.fromkeys(kind for each in splits for kind in each.by_turns)
+    of_turns = {kind: metrics([each.by_turns[kind] for each in splits if kind in each.by_turns]) for kind in turns}
+    of_all = of_turns.pop("all")
+    return {"splits": [each.split for each in splits], **of_all, "by_kind": of_turns}
 
 
-def _question_counts(workspace: Workspace, split: str) -> tuple[int, int]:
-    divided = workspace.split(split)
-    return len(divided.question_ids("train")), len(divided.question_ids("test"))
+def stored_perplexities(workspace: Workspace, model: str) -> list[SplitPerplexity]:
+    """Those of every split, in the order of the splits."""
+    names = [path.stem for path in workspace.perplexity_folder(model).glob("split_*.json")]
+    found = (read_perplexity(workspace, model, split) for split in sorted(names, key=lambda name: (len(name), name)))
+    return [each for each in found if each is not None]
 
 
 def read_perplexity(workspace: Workspace, model: str, split_id: str) -> SplitPerplexity | None:
@@ -294,23 +242,20 @@ def read_perplexity(workspace: Workspace, model: str, split_id: str) -> SplitPer
     if not path.exists():
         return None
     fix = f"delete it, then: chatbench eval-ppl {model} --split {split_id}"
-    content = read_json(path, fix=fix)
     try:
-        return SplitPerplexity.from_json(cast(Mapping[str, object], content))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ChatbenchError(f"{path}: {error!r}", expected="perplexities of this version", fix=fix) from error
+        return TypeAdapter(SplitPerplexity).validate_python(read_json(path, fix=fix))
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ChatbenchError(f"{path}: {key}", expected="perplexities of this version", fix=fix) from error
 
 
 def perplexity_metrics(scored: SplitPerplexity) -> Iterator[MetricValue]:
     """Perplexity and bits per byte, over all turns and per kind (`perplexity_first`...), of the model and its base."""
-    sides = {
-        FINE_TUNED: (scored.finetuned, scored.finetuned_by_kind),
-        BASE_MODEL: (scored.base, scored.base_by_kind),
-    }
-    for predictor, (corpus, by_kind) in sides.items():
-        for ending, group in {"": corpus, **{f"_{kind}": each for kind, each in by_kind.items()}}.items():
-            yield MetricValue(EVERY_ASSISTANT, predictor, f"perplexity{ending}", group.perplexity)
-            yield MetricValue(EVERY_ASSISTANT, predictor, f"bits_per_byte{ending}", group.bits_per_byte)
+    for predictor, side in ((FINE_TUNED, "finetuned"), (BASE_MODEL, "base")):
+        for kind, group in scored.by_turns.items():
+            for name in _METRICS:
+                metric = name if kind == "all" else f"{name}_{kind}"
+                yield MetricValue(EVERY_ASSISTANT, predictor, metric, getattr(getattr(group, side), name))
 
 
 def refuse_other_weights(model: str, scored: SplitPerplexity, simulator: Mapping[str, object]) -> None:
