@@ -11,7 +11,7 @@ from chatbench.core.texts import printable
 
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A recipe (chatbench recipes lists them), a hub id, or a folder."),
+    typer.Argument(metavar="MODEL", help="A recipe (see chatbench recipes), a hub id, a folder, or a GGUF file."),
 ]
 FinishedModel = Annotated[
     str, typer.Argument(metavar="MODEL", help="The folder of a fine-tuned model, or MODEL as in finetune.")

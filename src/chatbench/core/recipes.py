@@ -1,4 +1,4 @@
-"""What the word MODEL can mean (a recipe, a hub id, a folder), and what its results are called.
+"""What the word MODEL can mean (a recipe, a hub id, a folder, a GGUF file), and what its results are called.
 
 A recipe is a base model and the settings that suit it, one TOML file each, with the source of every value.
 """
@@ -15,6 +15,8 @@ from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.settings import typed_value
+
+_GGUF_OF_BASE = re.compile(r"(?P<base>.+)[.-](?:I?Q\d\w*|B?F16|F32)\.gguf", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +46,19 @@ def recipes() -> dict[str, Recipe]:
 
 
 def recipe_of(model: str) -> Recipe | None:
-    """The recipe that `model` names, by its own name or by the hub id of its base; None for any other model."""
+    """The recipe that `model` names, by its own name or by the hub id of its base; None for any other model.
+
+    A GGUF file of a recipe's base, by the names that llama.cpp gives (`SmolLM2-135M-Instruct.Q4_1.gguf`), has it too.
+    """
     known = recipes()
     by_base = {recipe.base: recipe for recipe in known.values()}
-    return known.get(model) or by_base.get(model)
+    file = _GGUF_OF_BASE.fullmatch(Path(model).name)
+    by_file = {recipe.base.rpartition("/")[2].lower(): recipe for recipe in known.values()} if file else {}
+    return known.get(model) or by_base.get(model) or by_file.get(file["base"].lower() if file else "")
 
 
 def model_key(model: str) -> str:
-    """Name of the results folder of a model: the recipe, the hub id with `/` as `--`, or the folder's name.
+    """Name of the results folder of a model: the recipe, the hub id with `/` as `--`, or the folder's or file's name.
 
     Raises:
         ChatbenchError: `model` is none of these.
@@ -61,9 +68,9 @@ def model_key(model: str) -> str:
     """
     if model in recipes():
         return model
-    if is_folder(model):
+    if is_local(model):
         # A key names results again later (chatbench report), where no folder of that name has to be.
-        written = Path(model).expanduser().resolve().name
+        written = re.sub(r"\.gguf$", "", Path(model).expanduser().resolve().name, flags=re.IGNORECASE)
         name = re.sub(r"[^\w.-]+", "_", written)
         if name != written:
             name += f"-{hashlib.sha256(written.encode()).hexdigest()[:8]}"
@@ -71,24 +78,24 @@ def model_key(model: str) -> str:
     return model.replace("/", "--")
 
 
-def is_folder(model: str) -> bool:
-    """Whether MODEL means a local folder; a folder that exists wins over a hub id of the same name.
+def is_local(model: str) -> bool:
+    """Whether MODEL means a local folder or GGUF file; one that exists wins over a hub id of the same name.
 
     Raises:
-        ChatbenchError: it can only be a folder, and there is none.
+        ChatbenchError: it can only be local, and there is none.
     """
+    expected = f"a recipe ({', '.join(recipes())}), a hub id such as mistralai/Mistral-7B-v0.1, a folder or a GGUF file"
     if not model.strip():
-        raise ChatbenchError("MODEL is empty", expected=f"a recipe ({', '.join(recipes())}), a hub id or a folder")
+        raise ChatbenchError("MODEL is empty", expected=expected)
     if model in recipes():
         return False
-    if Path(model).expanduser().is_dir():
+    path = Path(model).expanduser()
+    if path.is_dir() or (path.suffix.lower() == ".gguf" and path.is_file()):
         return True
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", model):
+    if path.suffix.lower() != ".gguf" and re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", model):
         return False
     raise ChatbenchError(
-        f"{model}: no such folder, and neither a recipe nor a hub id",
-        expected=f"a recipe ({', '.join(recipes())}), a hub id such as mistralai/Mistral-7B-v0.1, or a folder",
-        fix="check the path",
+        f"{model}: no such folder or file, and neither a recipe nor a hub id", expected=expected, fix="check the path"
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json
-from chatbench.core.recipes import is_folder, model_key, recipe_of
+from chatbench.core.recipes import is_local, model_key, recipe_of
 from chatbench.core.settings import Settings, typed_values
 
 LORA_FROM_PARAMETERS = 1_000_000_000
@@ -35,8 +35,9 @@ _ONLY_BOOKKEEPING = (
 class Resolved:
     """The settings of one run: the base model, the values, and for each value who set it and why.
 
-    `base` is a hub id, a folder, `package:NAME` (a model that comes with the package) or `random:NAME` (its shape with
-    random weights). `explicit` names the values that the user set (file or flag), as against recipe and default.
+    `base` is a hub id, a folder, a GGUF file, `package:NAME` (a model that comes with the package) or `random:NAME`
+    (its shape with random weights). `explicit` names the values that the user set (file or flag), as against recipe
+    and default.
     """
 
     model: str
@@ -88,7 +89,8 @@ def resolve_settings(
     """The settings of a run for MODEL: default, then recipe, then overrides file, then command line.
 
     Args:
-        model: recipe name, hub id or local folder. A model without a recipe gets LoRA from a billion parameters on.
+        model: recipe name, hub id, local folder or GGUF file. A model without a recipe gets LoRA from a billion
+            parameters on.
         flags: values of the command line by setting name; None stands for "not given".
         parameters: size of a model without a recipe, where it is known.
 
@@ -96,7 +98,10 @@ def resolve_settings(
         ChatbenchError: unknown key, value of the wrong type or outside its range, or values that exclude each other.
     """
     recipe = recipe_of(model)
-    base = recipe.base if recipe else str(Path(model).expanduser().resolve()) if is_folder(model) else model
+    if recipe and not model.lower().endswith(".gguf"):
+        base = recipe.base
+    else:
+        base = str(Path(model).expanduser().resolve()) if is_local(model) else model
     values: dict[str, object] = {}
     origins = {field.name: "default" for field in fields(Settings)}
     if recipe:

@@ -1,9 +1,10 @@
 """Models and tokenizers from a recipe's base, the hub or a folder; their identity, and what can be wrong with each.
 
-A *source* is a hub id, a folder (a model, or an adapter that names its base), `package:NAME` (a model that comes with
-the package) or `random:NAME` (that model's shape with random weights). Weights are read from safetensors only, and no
-code that comes with a model is ever run. Whatever transformers, peft, safetensors and the hub raise, for a user's
-mistake or on a damaged or hostile folder, becomes one clear error with the source's name (`named_errors`).
+A *source* is a hub id, a folder (a model, or an adapter that names its base), a GGUF file (`models/gguf_files.py`),
+`package:NAME` (a model that comes with the package) or `random:NAME` (that model's shape with random weights). Other
+weights are read from safetensors only, and no code that comes with a model is ever run. Whatever transformers, peft,
+safetensors and the hub raise, for a user's mistake or on a damaged or hostile folder, becomes one clear error with the
+source's name (`named_errors`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, sha256_of, write_json
+from chatbench.models.gguf_files import gguf_folder, gguf_weights, is_gguf
 from chatbench.models.precision import (
     Bits,
     hold_as_trained,
@@ -60,8 +62,9 @@ _OFFLINE = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "
 class Loaded:
     """A model with its tokenizer, ready for use.
 
-    `weights` identifies the weights: `ID@COMMIT` for a hub model, a SHA-256 for a folder, the seed for a random one;
-    for an adapter, its own and its base's, and the base's bits where it is quantised.
+    `weights` identifies the weights: `ID@COMMIT` for a hub model, a SHA-256 for a folder, a GGUF file's SHA-256 and its
+    quantisation, the seed for a random model; for an adapter, its own and its base's, and the base's bits where it is
+    quantised.
     """
 
     model: PreTrainedModel
@@ -112,7 +115,7 @@ def _explained(source: str, error: BaseException) -> ChatbenchError:
     if "RepositoryNotFoundError" in names:
         return ChatbenchError(
             f"{source}: no such model on the hub, or it is private",
-            expected="a recipe, a hub id or a local folder",
+            expected="a recipe, a hub id, a local folder or a GGUF file",
             fix="check the name; for a private model put HF_TOKEN into .env",
         )
     if names & _OFFLINE or "couldn't connect" in str(error):
@@ -201,7 +204,7 @@ def load_base(
     if bits is not None:
         hold_as_trained(model)
     commit = getattr(model.config, "_commit_hash", None) or "unknown"
-    weights = f"{source}@{commit}" if folder is None else weights_hash(folder)
+    weights = known_weights(source, seed) or f"{source}@{commit}"
     return Loaded(fuse_activations(model), tokenizer, source, weights)
 
 
@@ -393,6 +396,8 @@ def _configured_in(source: str) -> Path | None:
     kind, _, name = source.partition(":")
     if kind not in ("package", "random"):
         path = Path(source).expanduser()
+        if is_gguf(source) and path.is_file():
+            return gguf_folder(path)
         return path if path.is_dir() else None
     folder = Path(str(resources.files("chatbench") / name))
     if not (folder / "config.json").is_file():
@@ -406,7 +411,9 @@ def known_weights(source: str, seed: int) -> str | None:
     if source.startswith("random:"):
         return f"{source}#{seed}"
     folder = local_folder(source)
-    return None if folder is None else weights_hash(folder)
+    if folder is None:
+        return None
+    return gguf_weights(folder) if is_gguf(source) and not Path(source).is_dir() else weights_hash(folder)
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -4,7 +4,7 @@ The simulator:
 
     tuned                        the model that was fine-tuned on the split, in the form of its training (the default)
     STYLE:tuned                  the same, prompted in another style, such as two-step-problem
-    STYLE:local:FOLDER           a model on this machine, or a hub id
+    STYLE:local:FOLDER           a model on this machine (a folder or a GGUF file), or a hub id
     STYLE:openai:ADDRESS         a chat model behind an OpenAI-compatible endpoint
     STYLE:completions:ADDRESS    a model fine-tuned on the plain-text form, behind /v1/completions
 
@@ -18,7 +18,7 @@ The assistants, each as [NAME=]KIND:ARGUMENT:
     scripted:strong, scripted:weak, scripted:all     the scripted assistants of the sample study
     scripted:X                                       one in between, 0 (weak) to 1 (strong)
     replay:ASSISTANT, replay:all                     recorded responses of one of the study's assistants, or of each
-    local:FOLDER_OR_HUB_ID                           a language model on this machine
+    local:FOLDER_OR_HUB_ID                           a language model on this machine, or a GGUF file
     openai:MODEL[@BASE_URL][#NAME_OF_KEY_VARIABLE]   a model behind an OpenAI-compatible endpoint
 
 NAME is what the study calls that assistant, so that simulated and human accuracy stand side by side; it is needed only

@@ -120,7 +120,9 @@ def _recipe(recipe: Recipe, device: str, memory_gib: float, eight_bit: Finding, 
     there = kind in ("package", "random") or _is_downloaded(base)
     if not there and base.startswith(("meta-llama/", "google/gemma")) and not token:
         return Finding(subject, "no", "gated: accept its licence on the hub and put HF_TOKEN into .env")
-    slow = "; on a CPU it takes days" if recipe.values["method"] == "lora" and device != "cuda" else ""
+    # Recipes made for a CPU ask for fp32; those of the billions of parameters train adapters too.
+    large = recipe.values["method"] == "lora" and recipe.values.get("precision") != "fp32"
+    slow = "; on a CPU it takes days" if large and device != "cuda" else ""
     text = recipe.summary + ("" if there else "; the base is downloaded at first use") + slow
     return Finding(subject, "ok" if there and not slow else "note", text)
 
