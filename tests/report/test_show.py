@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from tests.support.finished_results import SPLITS
-from tests.support.simulated_logs import write_log
+from tests.support.simulated_logs import ASSISTANTS, rewrite_log, write_log
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
@@ -23,7 +23,7 @@ from chatbench.metrics.names import FINE_TUNED
 from chatbench.metrics.resampling import Resampling
 from chatbench.report.grids import EMPTY, Grid, print_grids
 from chatbench.report.plots import scatter_lines, turn_grid
-from chatbench.report.report import shown_results
+from chatbench.report.report import gather, shown_results
 from chatbench.report.show import ModelResults, as_csv, as_json, as_latex, escaped, latex_table, print_results, show
 from chatbench.report.tables import main_scores
 from chatbench.scoring.eval_chatbench import eval_chatbench
@@ -142,6 +142,21 @@ def test_turns_are_those_of_people_about_held_out_questions_and_of_chats(finishe
     assert turns["fine-tuned"] == {1: 2 * 4 * 2 * 5}
 
 
+def test_an_assistant_without_people_moves_no_share_that_stands_beside_theirs(
+    finished: Workspace, tmp_path: Path
+) -> None:
+    def shares(folder: str, *more: str) -> tuple[object, object, object]:
+        place = Workspace(finished.data, tmp_path / folder)
+        for split in SPLITS:
+            log = write_log(place, split, assistants=(*ASSISTANTS, *more))
+            rewrite_log(log, lambda c: {**c, "turns": [*c["turns"]] * (1 + (c["assistant"] == "gpt-5"))})  # type: ignore[misc]
+        eval_chatbench("tiny", workspace=place, resampling=Resampling(replicates=0))
+        [run] = gather(shown_results([], results=place.results, data=place.data)).first["runs"]  # type: ignore[misc]
+        return results_of(place)[0].turns, run["distributions"], run["probabilities"]
+
+    assert shares("before") == shares("after", "gpt-5")
+
+
 def test_without_the_study_the_rest_is_shown_and_what_is_missing_is_said(finished: Workspace) -> None:
     found = show(shown_results(["tiny"], results=finished.results, data=finished.results / "nowhere"))
 
@@ -178,8 +193,13 @@ def test_names_in_titles_cells_and_notes_neither_style_nor_steer_the_terminal() 
     assert not set(written.getvalue()) & set("\x1b\x9b\x07\u202e")
 
 
-def test_long_chats_are_counted_together_and_shares_are_of_all_chats() -> None:
-    rows = turn_grid("m", {"people": {1: 3, 12: 1}, "fine-tuned": {10: 1, 11: 1}}).rows
+def test_long_chats_are_counted_together_and_shares_are_of_all_chats(finished: Workspace) -> None:
+    [scored] = results_of(finished, "tiny")
+    grid = turn_grid(scored.table, {"people": {1: 3, 12: 1}, "fine-tuned": {10: 1, 11: 1}})
+    rows = grid.rows
+
+    assert grid.header == ("turns", "people (4 chats)", "fine-tuned (2 chats)")
+    assert "4 held-out questions per split" in grid.title
 
     assert rows[0] == ("1", "█████████···  75.0 %", "············   0.0 %")
     assert rows[-1] == ("10 or more", "███·········  25.0 %", "████████████ 100.0 %")

@@ -7,7 +7,7 @@ assistants answer alone. Every reader yields one, every step consumes one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -147,6 +147,11 @@ class Study:
     def assistants(self) -> tuple[str, ...]:
         """The assistants that people worked with, in alphabetical order."""
         return tuple(sorted({a.assistant for a in self.answers if a.kind == "user-AI"}))
+
+    def comparable(self, chats: Iterable[SimulatedConversation]) -> list[SimulatedConversation]:
+        """Those with assistants that people worked with: the others cannot stand beside people's chats."""
+        worked_with = self.assistants
+        return [chat for chat in chats if not worked_with or chat.assistant in worked_with]
 
     @property
     def questions_per_subset(self) -> dict[str, int]:

@@ -112,7 +112,8 @@ def realism_grids(table: RealismTable) -> list[Grid]:
         label = name if unit in ("share", "") else f"{name} ({unit})"
         rows.append((label, *columns, percent(table.mean(further).mean) if further else EMPTY))
     header = ("", "simulated", "people", "apart", "people apart", "further")
-    grids = [Grid(f"Realism of {table.model}, {table.source}, on held-out questions", header, tuple(rows))]
+    held_out = f"{table.test_questions:.4g} held-out questions per split"
+    grids = [Grid(f"Realism of {table.model}, {table.source} ({held_out})", header, tuple(rows))]
     if table.termination:
         scores = list(table.termination.values())
         points = sum(one.decisions for one in scores) / len(scores)

@@ -97,9 +97,9 @@ def termination_grid(table: ScoreTable) -> Grid:
     return build(title, rows, [(source.label, source) for source in sources], cell)
 
 
-def turn_grid(model: str, counts: TurnCounts) -> Grid:
+def turn_grid(table: ScoreTable, counts: TurnCounts) -> Grid:
     """Shares of chats by number of user turns, people's beside simulated ones."""
-    columns = [(label, chats) for label, chats in counts.items() if chats]
+    columns = [(f"{label} ({sum(chats.values())} chats)", chats) for label, chats in counts.items() if chats]
     most = max((turns for _, each in columns for turns in each), default=0)
     rows = [(str(turns), range(turns, turns + 1)) for turns in range(1, min(most, MOST_TURNS) + 1)]
     if most > MOST_TURNS:
@@ -108,7 +108,8 @@ def turn_grid(model: str, counts: TurnCounts) -> Grid:
     def cell(turns: range, chats: Mapping[int, int]) -> str:
         return _bar_share(sum(chats.get(n, 0) for n in turns) / sum(chats.values()))
 
-    return build(f"{model}: user turns of a chat", rows, columns, cell, corner="turns")
+    title = f"{table.model}: user turns of a chat ({held_out_questions([table])} held-out questions per split)"
+    return build(title, rows, columns, cell, corner="turns")
 
 
 def _bar_share(share: float) -> str:

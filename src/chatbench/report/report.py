@@ -197,7 +197,7 @@ def gather(shown: Shown) -> PageContent:
         "study": "" if manifest is None else manifest.study_name,
         "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": metadata.version("chatbench"),
-        "runs": [_run_values(run, people, workspace) for run in runs],
+        "runs": [_run_values(run, people, study, workspace) for run in runs],
         "questions": [question_values(question_id, known.get(question_id)) for question_id in held_out],
         "accuracies": accuracy_values(
             {run.key: run.scores for run in runs if run.scores is not None},
@@ -283,10 +283,11 @@ def _held_out(manifest: Manifest | None, workspace: Workspace, runs: Sequence[Ru
     return sorted(found)
 
 
-def _run_values(run: Run, people: Sequence[Conversation], workspace: Workspace) -> Plain:
+def _run_values(run: Run, people: Sequence[Conversation], study: Study | None, workspace: Workspace) -> Plain:
     simulated: dict[str, list[SimulatedConversation]] = {}  # of all splits together, by simulator
     for each in run.chats:
         simulated.setdefault(each.played_by, []).extend(each.chats)
+    beside_people = {who: chats if study is None else study.comparable(chats) for who, chats in simulated.items()}
     return {
         "key": run.key,
         "name": run.name,
@@ -295,7 +296,7 @@ def _run_values(run: Run, people: Sequence[Conversation], workspace: Workspace) 
         "calibration": {} if run.scores is None else calibration_values(run.scores),
         "perplexity": [] if run.table is not None else perplexities(run.key, workspace),
         "curves": training_curves(run.key, workspace),
-        "distributions": chat_distributions(people, simulated) if simulated else None,
+        "distributions": chat_distributions(people, beside_people) if simulated else None,
         "terminations": terminations(simulated),
-        "probabilities": answer_probabilities(simulated),
+        "probabilities": answer_probabilities(beside_people),
     }

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import Study
 from chatbench.core.texts import csv_text, printable
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import QuestionAccuracy, Undefined
@@ -82,26 +83,30 @@ def show(shown: Shown) -> list[ModelResults]:
 
 
 def _results_of(key: str, table: ScoreTable, workspace: Workspace) -> ModelResults:
-    """Turns are of people's chats about held-out questions, each chat once, and of simulated ones that did not fail."""
+    """Turns are of people's chats about held-out questions, each chat once, and of simulated ones that did not fail.
+
+    Assistants that no person worked with are left out, as far as the study is there to say so.
+    """
     pairs, missing = question_accuracies(workspace, key)
+    study: Study | None = None
     turns: dict[str, Counter[int]] = {}
     if not workspace.is_prepared:
         missing.append(f"{workspace.data}: no prepared splits there, so no turns of people's chats; give --data")
     else:
         try:
-            chats = workspace.study.conversations
+            study = workspace.study
         except ChatbenchError as error:
             missing.append(f"no turns of people's chats: {error.found}")
         else:
             held_out = {question for split in table.splits for question in workspace.split(split).question_ids("test")}
-            turns[PEOPLE.label] = Counter(chat.user_turns for chat in chats if chat.question_id in held_out)
+            people = (chat for chat in study.conversations if chat.question_id in held_out)
+            turns[PEOPLE.label] = Counter(chat.user_turns for chat in people)
     for source in (table.simulator, BASE_MODEL):
         paths = [workspace.conversations(key, split, base_model=source == BASE_MODEL) for split in table.splits]
+        chats = [chat for path in paths if path.exists() for chat in read_conversations(path)]
         turns[source.label] = Counter(
             sum(turn.role == "user" for turn in chat.turns)
-            for path in paths
-            if path.exists()
-            for chat in read_conversations(path)
+            for chat in (chats if study is None else study.comparable(chats))
             if chat.termination != "failed"
         )
     counts: TurnCounts = {source: each for source, each in turns.items() if each}
@@ -165,7 +170,7 @@ def print_results(
         screen.print(Text(note, style="dim"), end="\n\n")
     plots = [split_grid(tables)]
     for model in found:
-        plots += [termination_grid(model.table), turn_grid(model.table.model, model.turns)]
+        plots += [termination_grid(model.table), turn_grid(model.table, model.turns)]
     floor = "floor: the best baseline of each score, or the base model; chatbench show --details names it"
     print_grids([grid for grid in (*plots, *reference) if grid.rows], [floor, *notes], screen)
     for one in (each for model in found for each in model.estimates):
