@@ -10,11 +10,9 @@ missing.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -41,6 +39,7 @@ from chatbench.metrics.agreement import Outcomes, Undefined, Value, agreement, m
 from chatbench.metrics.names import FINE_TUNED
 from chatbench.metrics.pairs import Simulation, human_outcomes, predictions, scored_pairs
 from chatbench.scoring.score_files import plain
+from chatbench.scoring.signature import of_the_splits, signature_id
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.log import has_chats, read_conversations, settings_path
 from chatbench.simulation.participants import AssistantSpec
@@ -164,15 +163,28 @@ def estimate(
         notes.append(
             f"{missing} of {len(asked)} questions were not simulated: no split holds them out, or chats failed"
         )
-    known, held_out = _held_out(workspace, model, splits, study, notes)
+    held_out = _held_out(workspace, model, splits, study, notes)
     correlation, origin = _correlation(answers, found, held_out, study)
-    components, answers_per_person = components_of(study), _answers_per_person(study.answers)
+    per_person = Counter(answer.worker_id for answer in study.answers if answer.kind == "user-AI")
+    components, answers_per_person = components_of(study), max(1, round(per_person.total() / max(1, len(per_person))))
+    subsets = [EVERY_SUBSET, *sorted({question.subset for question in asked.values()})]
     made = Estimate(
         model,
         name,
-        tuple(_subset(subset, asked, found, held_out, workspace, answers, people) for subset in _subsets(asked)),
-        tuple(_differences(by_split, held_out, known, workspace, model)),
-        known,
+        tuple(_subset(subset, asked, found, held_out, workspace, answers, people) for subset in subsets),
+        tuple(_differences(by_split, held_out, workspace, model)),
+        tuple(
+            KnownAssistant(
+                one.assistant,
+                split,
+                float(one.human.mean()),
+                float(one.simulated.mean()),
+                one.error,
+                len(one.questions),
+                one.answers,
+            )
+            for split, one in held_out.items()
+        ),
         correlation,
         origin,
         components,
@@ -282,15 +294,15 @@ def _shares(outcomes: Mapping[str, Outcomes]) -> dict[str, float]:
 
 def _held_out(
     workspace: Workspace, model: str, splits: Sequence[str], study: Study, notes: list[str]
-) -> tuple[tuple[KnownAssistant, ...], dict[str, HeldOut]]:
-    """The assistants that were held out and simulated, for printing, and by split."""
-    rows, found = [], {}
+) -> dict[str, HeldOut]:
+    """The assistants that were held out and simulated, by split."""
+    found: dict[str, HeldOut] = {}
     if workspace.manifest.by != "assistant":
         notes.append(
             f"the splits hold out a {workspace.manifest.by}, not an assistant, so the simulators' error on a new one "
             "is unknown; chatbench prepare-splits --by assistant, then finetune and simulate"
         )
-        return (), {}
+        return {}
     for split_id in splits:
         split = workspace.split(split_id)
         (assistant,) = split.held_out
@@ -307,7 +319,7 @@ def _held_out(
         simulated = predictions({pair: outcomes[pair] for pair in pairs})
         ids = {question for question, _ in pairs}
         answers = [a for a in real.answers if a.kind == "user-AI" and a.question_id in ids]
-        one = HeldOut(
+        found[split_id] = HeldOut(
             assistant,
             tuple(question for question, _ in pairs),
             np.array([people[pair].accuracy for pair in pairs]),
@@ -316,18 +328,7 @@ def _held_out(
             variance_of_people(answers),
             variance_of_chats(outcomes[pair] for pair in pairs),
         )
-        found[split_id] = one
-        rows.append(
-            KnownAssistant(
-                assistant, split_id, float(one.human.mean()), float(one.simulated.mean()), one.error, len(pairs),
-                len(answers),
-            )
-        )  # fmt: skip
-    return tuple(rows), found
-
-
-def _subsets(asked: Mapping[str, Question]) -> list[str]:
-    return [EVERY_SUBSET, *sorted({question.subset for question in asked.values()})]
+    return found
 
 
 def _subset(
@@ -387,16 +388,14 @@ def _rectified(answers: Sequence[Answer], shares: Mapping[str, float]) -> Rectif
 def _differences(
     by_split: Mapping[str, Mapping[str, Outcomes]],
     held_out: Mapping[str, HeldOut],
-    known: Iterable[KnownAssistant],
     workspace: Workspace,
     model: str,
 ) -> Iterable[Difference]:
     """To each held-out assistant, both simulated by the simulator of its split."""
     errors = list(held_out.values())
-    for row in known:
-        old = _outcomes(workspace.conversations(model, row.split), row.assistant, workspace.study.questions)
-        new = by_split[row.split]
-        yield Difference(row.assistant, predict_difference(_shares(new), _shares(old), errors))
+    for split, one in held_out.items():
+        old = _outcomes(workspace.conversations(model, split), one.assistant, workspace.study.questions)
+        yield Difference(one.assistant, predict_difference(_shares(by_split[split]), _shares(old), errors))
 
 
 def _correlation(
@@ -406,25 +405,22 @@ def _correlation(
 
     With the new assistant where there are such answers; else the mean over the held-out assistants.
     """
-    shares = _shares(found)
-    points = [(float(a.correct), shares[a.question_id]) for a in answers if a.question_id in shares]
-    if points:
-        return agreement([y for y, _ in points], [f for _, f in points])["pearson"], "real chats with the new assistant"
-    values = []
-    for one in held_out.values():
-        simulated = dict(zip(one.questions, one.simulated.tolist(), strict=True))
-        points = [
-            (float(a.correct), simulated[a.question_id])
-            for a in study.answers
-            if (a.kind, a.assistant) == ("user-AI", one.assistant) and a.question_id in simulated
-        ]
-        values.append(agreement([y for y, _ in points], [f for _, f in points])["pearson"])
-    return mean_value(values), "the held-out assistants, mean"
+    if (own := _pearson(answers, _shares(found))) is not None:
+        return own, "real chats with the new assistant"
+    values = [
+        _pearson(
+            [a for a in study.answers if (a.kind, a.assistant) == ("user-AI", one.assistant)],
+            dict(zip(one.questions, one.simulated.tolist(), strict=True)),
+        )
+        for one in held_out.values()
+    ]
+    return mean_value([value for value in values if value is not None]), "the held-out assistants, mean"
 
 
-def _answers_per_person(answers: Sequence[Answer]) -> int:
-    counts = Counter(answer.worker_id for answer in answers if answer.kind == "user-AI")
-    return max(1, round(sum(counts.values()) / max(1, len(counts))))
+def _pearson(answers: Sequence[Answer], simulated: Mapping[str, float]) -> Value | None:
+    both = [answer for answer in answers if answer.question_id in simulated]
+    right, expected = [float(one.correct) for one in both], [simulated[one.question_id] for one in both]
+    return agreement(right, expected)["pearson"] if both else None
 
 
 def _curve(
@@ -447,22 +443,15 @@ def _signature(
     task: Task,
 ) -> dict[str, object]:
     manifest, run = workspace.manifest, cast(Mapping[str, Mapping[str, object]], read_json(settings_path(task.log)))
+    files = sorted(each for each in people.rglob("*") if each.is_file()) if people and people.is_dir() else [people]
+    read = b"".join(each.read_bytes() for each in files if each)
     content: dict[str, object] = {
-        "chatbench": metadata.version("chatbench"),
-        "study": manifest.study_name,
+        **of_the_splits(manifest),
         "question_set_sha256": question_set_sha256(asked.values()),
-        "split_by": manifest.by + (", also questions" if manifest.also_questions else ""),
-        "split_seed": manifest.seed,
         "splits": list(splits),
         "model": model,
         "assistant": {"name": name, "identity": run["assistants"][name]},
-        "people_sha256": "" if people is None else hashlib.sha256(_bytes(people)).hexdigest(),
+        "people_sha256": hashlib.sha256(read).hexdigest() if people else "",
         "simulation": run["settings"],
     }
-    text = json.dumps(content, sort_keys=True)
-    return {**content, "id": hashlib.sha256(text.encode()).hexdigest()[:12]}
-
-
-def _bytes(path: Path) -> bytes:
-    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-    return b"".join(each.read_bytes() for each in files)
+    return {**content, "id": signature_id(content)}

@@ -49,16 +49,6 @@ class RealAnswers:
     question: Indices
     person: Indices
 
-    def about(self, kept: Indices) -> RealAnswers:
-        """Those about the questions at the places `kept`, renumbered from 0."""
-        place = {int(old): new for new, old in enumerate(kept)}
-        inside = np.isin(self.question, kept)
-        return RealAnswers(
-            self.correct[inside],
-            np.array([place[int(one)] for one in self.question[inside]], dtype=np.int64),
-            self.person[inside],
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class MeanEstimate:

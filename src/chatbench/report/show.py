@@ -41,7 +41,7 @@ from chatbench.report.tables import (
     together,
     warnings,
 )
-from chatbench.scoring.score_files import bound_as_json, read_question_files, read_score_table, value_as_json
+from chatbench.scoring.score_files import plain, read_question_files, read_score_table
 from chatbench.scoring.score_table import ScoreTable, comparable
 from chatbench.simulation.log import read_conversations
 
@@ -214,17 +214,17 @@ def _score_json(score: MainScore) -> dict[str, object]:
     written: dict[str, object] = {
         "model": score.model, "source": score.name, "kind": score.kind, "assistant": score.assistant,
         "metric": score.metric,
-        "mean": value_as_json(estimate.mean),
-        "standard_error": value_as_json(estimate.standard_error),
-        "corrected_standard_error": value_as_json(estimate.corrected_error),
-        "per_split": {split: value_as_json(value) for split, value in score.by_split.items()},
+        "mean": plain(estimate.mean),
+        "standard_error": plain(estimate.standard_error),
+        "corrected_standard_error": plain(estimate.corrected_error),
+        "per_split": {split: plain(value) for split, value in score.by_split.items()},
     }  # fmt: skip
     if score.interval is not None:
-        written["interval"] = bound_as_json(score.interval)
+        written["interval"] = plain(score.interval)
     if score.bounds is not None:
-        written["floor"] = value_as_json(score.bounds.floor)
+        written["floor"] = plain(score.bounds.floor)
         written["floor_source"] = score.bounds.floor_label
-        written["ceiling"] = value_as_json(score.bounds.ceiling)
+        written["ceiling"] = plain(score.bounds.ceiling)
     return written
 
 
@@ -234,7 +234,7 @@ def _endings(table: ScoreTable) -> dict[str, dict[str, object]]:
     for (assistant, source, metric), estimate in table.estimates().items():
         ending = metric.removesuffix("_share")
         if assistant == EVERY_ASSISTANT and source in (FINE_TUNED, BASE_MODEL) and ending in TERMINATIONS:
-            found.setdefault(source.label, {})[ending] = value_as_json(estimate.mean)
+            found.setdefault(source.label, {})[ending] = plain(estimate.mean)
     return found
 
 
@@ -250,7 +250,7 @@ def as_csv(found: Sequence[ModelResults], *, published: bool = False) -> str:
         written["undefined_because"] = mean.reason if isinstance(mean, Undefined) else ""
         if score.kind != "published":
             written |= {"splits": score.estimate.n, "signature_id": signatures.get(score.model, shared)}
-        written["standard_error"] = value_as_json(score.estimate.standard_error)  # not that of the interval
+        written["standard_error"] = plain(score.estimate.standard_error)  # not that of the interval
         fields = [written.get(name, "") for name in CSV_COLUMNS]
         rows.append(["" if isinstance(field, dict) else field for field in fields])
     return csv_text(CSV_COLUMNS, rows)

@@ -35,7 +35,7 @@ from chatbench.metrics.names import (
 from chatbench.metrics.uncertainty import CAUSES
 from chatbench.report.grids import EMPTY, Grid, build, markdown, number, percent, print_grids, upright
 from chatbench.scoring.compare import ComparedMetric, Comparison
-from chatbench.scoring.score_files import bound_as_json, value_as_json
+from chatbench.scoring.score_files import plain
 from chatbench.scoring.score_table import Bounds, ScoreTable, signature_line
 from chatbench.scoring.signature import resampling_text
 
@@ -603,12 +603,12 @@ def comparison_json(comparison: Comparison) -> Row:
                 "second": each.second,
                 "assistant": each.assistant,
                 "metric": each.metric,
-                "first_value": value_as_json(each.found.first),
-                "second_value": value_as_json(each.found.second),
-                "difference": value_as_json(each.found.difference),
-                "interval": bound_as_json(each.found.interval),
-                "p": value_as_json(each.found.p),
-                "p_holm": value_as_json(each.holm_p),
+                "first_value": plain(each.found.first),
+                "second_value": plain(each.found.second),
+                "difference": plain(each.found.difference),
+                "interval": plain(each.found.interval),
+                "p": plain(each.found.p),
+                "p_holm": plain(each.holm_p),
             }
             for each in comparison.metrics
         ],

@@ -108,7 +108,8 @@ def score_splits(
             metrics += perplexity_metrics(perplexity)
         scores += [Score(entry.split.id, f.assistant, f.predictor, f.metric, f.value, f.stratum) for f in metrics]
         notes += _incomplete(model, study, entry, set(entry.split.question_ids("test")))
-    notes += sorted({note for entry in chats for note in _not_fine_tuned(entry)})
+    others = {played for entry in chats if (played := entry.simulations[0].predictor).name}  # not made by `finetune`
+    notes += sorted(f"{each}: whether it was trained on these questions is not known here" for each in others)
     sizes = {part: [len(entry.split.question_ids(part)) for entry in chats] for part in ("train", "test")}
     table = ScoreTable(
         model=model,
@@ -145,12 +146,6 @@ def _conversations_by_question(study: Study) -> dict[str, list[Conversation]]:
     for conversation in study.conversations:
         groups.setdefault(conversation.question_id, []).append(conversation)
     return groups
-
-
-def _not_fine_tuned(entry: SplitChats) -> list[str]:
-    """A note where something other than the model that `finetune` made of the split has played the user."""
-    scored = entry.simulations[0].predictor
-    return [f"{scored}: whether it was trained on these questions is not known here"] if scored.name else []
 
 
 def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> list[str]:

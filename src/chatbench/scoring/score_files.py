@@ -1,8 +1,6 @@
 """The scores of one model on disk: `<key>.json` (everything) and `<key>.csv` (long form, one figure a line).
 
-Records as plain values for JSON: an undefined value becomes an object with its reason.
-
-What scores are made of, per question: `<key>.questions.csv` and `<key>.answers.csv`.
+What they are made of, per question, is in `<key>.questions.csv` and `<key>.answers.csv`.
 
 Questions: one figure of one question and source in one split a line. A source's accuracy comes with the number of
 answers, chats or samples behind it; overlap of first prompts is of all assistants together. Answers: one human answer a
@@ -12,18 +10,18 @@ recomputed, and two simulators compared, without the study.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar, cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_csv, read_json, write_json, write_text
 from chatbench.core.records import Answer, Study
 from chatbench.core.texts import as_it_was, csv_text
-from chatbench.metrics.agreement import Undefined, Value
-from chatbench.metrics.intervals import Bound, Interval
+from chatbench.metrics.agreement import Undefined
+from chatbench.metrics.intervals import Interval
 from chatbench.metrics.names import EVERY_ASSISTANT, PEOPLE, TEXT_METRICS, WHOLE, MetricKey, Predictor
 from chatbench.metrics.pairs import Pair, Prediction, Predictions
 from chatbench.metrics.split_metrics import SplitMetrics
@@ -130,6 +128,7 @@ def _read_csv(path: Path, columns: Sequence[str], fix: str) -> list[list[str]]:
 
 
 Json = Mapping[str, object]
+Result = TypeVar("Result")
 
 
 def write_score_table(folder: Path, key: str, table: ScoreTable) -> None:
@@ -163,35 +162,22 @@ def _figures(table: ScoreTable, part: str) -> Iterator[dict[str, object]]:
             "assistant": row[0],
             "source": row[1].label,
             "metric": row[2],
-            "per_split": {split: value_as_json(value) for split, value in values.items()},
-            "mean": value_as_json(estimates[row].mean),
-            "standard_error": value_as_json(estimates[row].standard_error),
-            "corrected_standard_error": value_as_json(estimates[row].corrected_error),
+            "per_split": plain(values),
+            "mean": plain(estimates[row].mean),
+            "standard_error": plain(estimates[row].standard_error),
+            "corrected_standard_error": plain(estimates[row].corrected_error),
             "splits": estimates[row].n,
         }
         if row in intervals:
-            figure["interval"] = bound_as_json(intervals[row])
+            figure["interval"] = plain(intervals[row])
         if row in spreads:
-            figure["variance_by_cause"] = _spread_as_json(spreads[row])
+            spread = spreads[row]
+            figure["variance_by_cause"] = plain(spread if isinstance(spread, Undefined) else spread.by_cause)
         if row in bounds:
-            figure["floor"] = value_as_json(bounds[row].floor)
+            figure["floor"] = plain(bounds[row].floor)
             figure["floor_source"] = bounds[row].floor_label
-            figure["ceiling"] = value_as_json(bounds[row].ceiling)
+            figure["ceiling"] = plain(bounds[row].ceiling)
         yield figure
-
-
-def value_as_json(value: Value) -> object:
-    """A number as it is, an undefined value as an object with its reason."""
-    return {"undefined": value.reason} if isinstance(value, Undefined) else value
-
-
-def bound_as_json(bound: Bound) -> object:
-    """An interval with its standard error and number of questions, or why there is none."""
-    return {"undefined": bound.reason} if isinstance(bound, Undefined) else asdict(bound)
-
-
-def _spread_as_json(spread: Spread | Undefined) -> object:
-    return {"undefined": spread.reason} if isinstance(spread, Undefined) else dict(spread.by_cause)
 
 
 def as_csv(table: ScoreTable) -> str:
@@ -229,18 +215,20 @@ def _table_from_json(content: Json) -> ScoreTable:
     figures = {part: cast(list[Json], each) for part, each in parts.items()}
     splits = tuple(cast(list[str], content["splits"]))
     scores = tuple(
-        Score(split, *_row(figure), _value(cast(Json, figure["per_split"])[split]), part)
+        Score(split, *_row(figure), _known(cast(Json, figure["per_split"])[split], float), part)
         for split in splits
         for part, each in figures.items()
         for figure in each
         if split in cast(Json, figure["per_split"])
     )
     intervals = {
-        part: {_row(figure): _bound(figure["interval"]) for figure in each if "interval" in figure}
+        part: {_row(figure): _known(figure["interval"], _interval) for figure in each if "interval" in figure}
         for part, each in figures.items()
     }
     spreads = {
-        _row(figure): _spread(figure["variance_by_cause"]) for figure in figures[WHOLE] if "variance_by_cause" in figure
+        _row(figure): _known(figure["variance_by_cause"], Spread)
+        for figure in figures[WHOLE]
+        if "variance_by_cause" in figure
     }
     return ScoreTable(
         model=str(content["model"]),
@@ -259,17 +247,9 @@ def _row(figure: Json) -> MetricKey:
     return str(figure["assistant"]), Predictor.parse(str(figure["source"])), str(figure["metric"])
 
 
-def _undefined(value: object) -> Undefined | None:
-    return Undefined(str(value["undefined"])) if isinstance(value, dict) and "undefined" in value else None
+def _known(value: Any, read: Callable[[Any], Result]) -> Result | Undefined:
+    return Undefined(value["undefined"]) if isinstance(value, dict) and "undefined" in value else read(value)
 
 
-def _value(value: object) -> Value:
-    return _undefined(value) or float(cast(float, value))
-
-
-def _bound(value: object) -> Bound:
-    return _undefined(value) or Interval(**cast(dict[str, float], value))  # type: ignore[arg-type]  # one field is int
-
-
-def _spread(value: object) -> Spread | Undefined:
-    return _undefined(value) or Spread({str(cause): float(v) for cause, v in cast(dict[str, float], value).items()})
+def _interval(value: Mapping[str, Any]) -> Interval:
+    return Interval(**value)

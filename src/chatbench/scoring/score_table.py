@@ -17,8 +17,6 @@ is the better of the two.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -38,7 +36,7 @@ from chatbench.metrics.names import (
     ceiling,
 )
 from chatbench.metrics.uncertainty import Uncertainty
-from chatbench.scoring.signature import incompatible
+from chatbench.scoring.signature import incompatible, signature_id
 
 HIGHER_IS_BETTER = ("pearson", "spearman", *TEXT_METRICS, "sacrebleu")
 BOUNDED_AGREEMENT = ("pearson", "spearman", "mae", "rmse", "ece")
@@ -172,9 +170,7 @@ class ScoreTable:
 
     @property
     def signature_id(self) -> str:
-        """First 12 hexadecimal digits of the SHA-256 of the signature."""
-        text = json.dumps(self.signature, sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return signature_id(self.signature)
 
     @property
     def simulator(self) -> Predictor:

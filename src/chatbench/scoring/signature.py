@@ -6,6 +6,8 @@ differences: a leaf, all below a name (`assistants`), a pattern (`assistants.*.t
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import cast
@@ -73,11 +75,7 @@ def signature(
     simulators, assistants = _shared(chats)
     scored, base_model = (simulators.get(predictor, {}) for predictor in (FINE_TUNED, BASE_MODEL))
     return {
-        "chatbench": metadata.version("chatbench"),
-        "study": manifest.study_name,
-        "question_set_sha256": manifest.questions_sha256,
-        "split_by": manifest.by + (", also questions" if manifest.also_questions else ""),
-        "split_seed": manifest.seed,
+        **of_the_splits(manifest),
         "train_share": manifest.train_share,
         "model": model,
         **scored,
@@ -91,6 +89,23 @@ def signature(
         "base model": base_model,
         "by_split": {entry.split.id: _of_split(entry) for entry in chats},
     }
+
+
+def of_the_splits(manifest: Manifest) -> dict[str, object]:
+    """What every signature begins with: version, study, and how it was split."""
+    return {
+        "chatbench": metadata.version("chatbench"),
+        "study": manifest.study_name,
+        "question_set_sha256": manifest.questions_sha256,
+        "split_by": manifest.by + (", also questions" if manifest.also_questions else ""),
+        "split_seed": manifest.seed,
+    }
+
+
+def signature_id(signature: Mapping[str, object]) -> str:
+    """First 12 hexadecimal digits of the SHA-256 of a signature."""
+    text = json.dumps(signature, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def resampling_text(resampling: Resampling) -> str:

@@ -35,7 +35,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.recipes import model_key
 from chatbench.core.records import Study
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.data.workspace import Workspace
@@ -309,7 +308,7 @@ def open_simulator(
         name = Path(argument).name
     else:
         loaded, form = load_simulator(workspace, model, split, base_model=base_model)
-        name = f"{model_key(model)} base model" if base_model else f"{model_key(model)} {split}"
+        name = f"{workspace.models(model).name} {'base model' if base_model else split}"
     if spec.style == "userlm":
         return LocalUserLm(loaded, name, temperature=temperature, max_tokens=max_tokens)
     return LocalSimulator(

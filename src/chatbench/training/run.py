@@ -239,6 +239,14 @@ def _prepare_folder(job: TrainingJob, record: Mapping[str, Any], resume: bool, o
     return str(checkpoint) if checkpoint else None
 
 
+AS_THE_TRAINER_HAS_IT = (
+    "learning_rate", "num_train_epochs", "per_device_train_batch_size", "lr_scheduler_type", "warmup_steps",
+    "weight_decay", "max_grad_norm", "seed", "optim", "adam_beta1", "adam_beta2", "adam_epsilon", "save_steps",
+    "save_total_limit", "logging_steps", "logging_first_step",
+)  # fmt: skip
+"""Settings that are the Trainer's arguments of the same name."""
+
+
 def training_arguments(settings: Settings, folder: Path, *, run_name: str | None = None) -> TrainingArguments:
     """The Trainer's arguments from our settings; what is fixed has its reason on its line."""
     device = best_device()
@@ -249,27 +257,12 @@ def training_arguments(settings: Settings, folder: Path, *, run_name: str | None
         rare["gradient_checkpointing"] = True  # its newer name, activation_checkpointing, is not in transformers 5.0
     arguments = TrainingArguments(
         output_dir=str(folder),
-        learning_rate=settings.learning_rate,
-        num_train_epochs=settings.num_train_epochs,
+        **{name: getattr(settings, name) for name in AS_THE_TRAINER_HAS_IT},
         max_steps=settings.max_steps or -1,
-        per_device_train_batch_size=settings.per_device_train_batch_size,
         gradient_accumulation_steps=1,  # a step's batches are accumulated in CompletionTrainer.training_step
-        lr_scheduler_type=settings.lr_scheduler_type,
-        warmup_steps=settings.warmup_steps,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
         bf16=precision == "bf16",
         fp16=precision == "fp16",
-        seed=settings.seed,
-        optim=settings.optim,
-        adam_beta1=settings.adam_beta1,
-        adam_beta2=settings.adam_beta2,
-        adam_epsilon=settings.adam_epsilon,
         save_strategy="steps",
-        save_steps=settings.save_steps,
-        save_total_limit=settings.save_total_limit,
-        logging_steps=settings.logging_steps,
-        logging_first_step=settings.logging_first_step,
         logging_nan_inf_filter=False,  # a loss that is not finite is an error, not something to hide
         eval_strategy="no",
         report_to=[name for name in settings.report_to if name in ("wandb", "trackio")] or "none",  # and `trackers`
