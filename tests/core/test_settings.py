@@ -188,6 +188,9 @@ def test_the_hash_follows_what_is_learned_and_not_what_is_printed() -> None:
 
     assert resolve_settings("tiny", None, {"logging_steps": 1, "save_steps": 7, "report_to": ["none"]}).hash == plain
     assert resolve_settings("tiny", None, {"seed": 1}).hash != plain
+    assert resolve_settings("tiny", None, {"answer_weight": 4}).hash != plain
+    # That of the version before answer_weight: models trained then are still found.
+    assert plain == "384f59c3fb8017b03808cbf745af034fec35719a1b2349e3f2a6ce93d4af3417"
     assert resolve_settings("tiny-random").hash != plain
 
 

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from chatbench.core.records import ExampleKind
 from chatbench.core.settings import Packing
+from chatbench.data.examples import ExampleRow
+from chatbench.models.encoding import EncodedRows
 from chatbench.models.loss import PaddedBatch, TreeBatch, scored_sequence
 from chatbench.models.prefix_tree import prefix_tree
 from chatbench.protocol.plain_text import EncodedExample
-from chatbench.training.batches import StepMaker, StepPlan, TrainingStep, even_runs
+from chatbench.training.batches import StepMaker, StepPlan, TrainingStep, even_runs, weighed
 
 TURNS = [2, 3, 2, 4, 2, 2, 3, 2, 5, 2]
 """Examples of each conversation; ten conversations of each of three questions."""
@@ -117,6 +120,31 @@ def test_the_processes_share_a_step_out_and_agree_on_its_size(packing: Packing, 
     assert sorted(token for share in shares for token in scored(share)) == scored(whole)
     assert {share.scored_tokens for share in shares} == {len(scored(whole))}
     assert len({len(share.batches) for share in shares}) == 1
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("packing", ["none", "conversation"])
+def test_the_letter_of_an_answer_counts_as_often_as_asked(packing: Packing, processes: int) -> None:
+    # Answers are 91 92 LETTER 93. The likely mistakes: weights in the order of the examples where a tree has sorted
+    # them, and an answer's other tokens weighed too, which would teach it to answer early.
+    prompts = [[1, 2], [1, 3], [1, 4], [1, 2, 5], [1, 2, 6], [1, 3, 7]]
+    kinds: list[ExampleKind] = ["answer", "follow_up", "answer", "answer", "follow_up", "answer"]
+    ends = [[91, 92, 10, 93], [80, 81], [91, 92, 11, 93], [91, 92, 12, 93], [82], [91, 92, 13, 93]]
+    rows = [ExampleRow("", "", None, "q", "c", kind) for kind in kinds]
+    plain = EncodedRows([EncodedExample(*each) for each in zip(prompts, ends, strict=True)], rows, 99)
+    examples = weighed(plain, 4.0).examples
+
+    seen: dict[int, set[float]] = {}
+    for rank in range(processes):
+        step = StepMaker(examples, packing, 6, 2, 0, torch.device("cpu"), rank, processes)([5, 0, 3, 1, 2, 4])
+        for batch, counts, weights in zip(step.batches, step.counts, step.weights, strict=True):
+            targets = batch.targets if isinstance(batch, TreeBatch) else batch.labels[batch.labels >= 0]
+            for target, weight in zip(targets.tolist(), weights if weights is not None else [1.0] * 9, strict=False):
+                if counts:
+                    seen.setdefault(target, set()).add(float(weight))
+    assert step.scored_tokens == sum(map(len, ends)) + 4 * 3
+    assert seen == {token: {4.0 if 10 <= token <= 13 else 1.0} for end in ends for token in end}
+    assert weighed(plain, 1.0) is plain
 
 
 def test_what_a_step_shares_is_read_once_within_the_budget() -> None:

@@ -36,6 +36,9 @@ def finetune(
     long_examples: Annotated[
         Literal["leave_out", "drop_oldest_turns"] | None, typer.Option(help="What becomes of those beyond the context.")
     ] = None,
+    answer_weight: Annotated[
+        float | None, typer.Option(help="How often an answer's letter counts in the loss.")
+    ] = None,
     precision: Annotated[
         Literal["auto", "bf16", "fp16", "fp32"] | None, typer.Option(help="Of matrix products.")
     ] = None,
@@ -68,9 +71,9 @@ def finetune(
         "method": method, "template": template, "learning_rate": learning_rate, "num_train_epochs": num_train_epochs,
         "max_steps": max_steps, "per_device_train_batch_size": per_device_train_batch_size,
         "gradient_accumulation_steps": gradient_accumulation_steps, "examples_per_step": examples_per_step,
-        "packing": packing, "pack_tokens": pack_tokens, "long_examples": long_examples, "precision": precision,
-        "gradient_checkpointing": gradient_checkpointing, "load_in_8bit": load_in_8bit, "load_in_4bit": load_in_4bit,
-        "report_to": report_to or None, "seed": seed,
+        "packing": packing, "pack_tokens": pack_tokens, "long_examples": long_examples, "answer_weight": answer_weight,
+        "precision": precision, "gradient_checkpointing": gradient_checkpointing, "load_in_8bit": load_in_8bit,
+        "load_in_4bit": load_in_4bit, "report_to": report_to or None, "seed": seed,
     }  # fmt: skip
     if dry_run:
         plan_finetune(model, workspace=Workspace(data), split=split, config=config, flags=flags, say=show)

@@ -29,6 +29,7 @@ _EXCLUSIVE: Mapping[str, tuple[str, str]] = {
 _ONLY_BOOKKEEPING = (
     "save_steps", "save_total_limit", "logging_steps", "logging_first_step", "validation_examples", "report_to",
 )  # fmt: skip
+_NEW_DEFAULTS = (("answer_weight", 1.0),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,11 @@ class Resolved:
     def hash(self) -> str:
         """SHA-256 of base and settings, in hexadecimal: equal exactly when the same training is asked for.
 
-        How often a line is printed or a checkpoint is written does not change the weights, so it is left out.
+        How often a line is printed or a checkpoint is written does not change the weights, so it is left out. So is a
+        setting that earlier versions lacked, where it says what they did.
         """
         values = {name: value for name, value in asdict(self.settings).items() if name not in _ONLY_BOOKKEEPING}
+        values = {name: value for name, value in values.items() if (name, value) not in _NEW_DEFAULTS}
         text = json.dumps({"base": self.base, **values}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

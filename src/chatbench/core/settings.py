@@ -52,6 +52,7 @@ class Settings:
     times processes. `packing` says which examples share a forward pass (and the tokens they have in common), at most
     `pack_tokens` tokens of it; 0 chooses. `packed_attention` is how; `flex` (FlexAttention) needs a CUDA GPU.
     `long_examples` says what becomes of examples that are longer than the context; nothing is cut silently.
+    `answer_weight` is how often the letter of an answer counts in the loss; every other token counts once.
     `warmup_steps` below 1 is a share of all steps. `max_tokens` 0 means the model's own context. `validation_examples`
     are taken from the split's test side, and only printed. `lora_targets` empty means the modules that peft picks for
     the architecture. `load_in_4bit` is nf4 with double quantisation.
@@ -72,6 +73,7 @@ class Settings:
     pack_tokens: _Count = 0
     packed_attention: PackedAttention = "blocks"
     long_examples: LongExamples = "leave_out"
+    answer_weight: _NumberAbove0 = 1.0
     lr_scheduler_type: Scheduler = "linear"
     warmup_steps: _Number = 0.0
     weight_decay: _Number = 0.0

@@ -33,15 +33,24 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
-    """Token ids of one example; only `completion` carries loss."""
+    """Token ids of one example; only `completion` carries loss.
+
+    In training each of its tokens counts once, or as often as `weights`, of the same length, say.
+    """
 
     prompt: list[int]
     completion: list[int]
+    weights: tuple[float, ...] = ()
 
     @property
     def tokens(self) -> int:
         """Length of prompt and completion together."""
         return len(self.prompt) + len(self.completion)
+
+    @property
+    def weight(self) -> float:
+        """Sum of the weights of the completion's tokens."""
+        return sum(self.weights) if self.weights else len(self.completion)
 
 
 def prompt_text(messages: Sequence[Message]) -> str:

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Sampler
 
 from chatbench.core.settings import Packing, Settings
@@ -140,14 +141,16 @@ class TrainingStep:
     Attributes:
         batches: each one forward and backward pass.
         counts: for each batch, whether its loss counts (a stand-in's does not).
-        scored_tokens: of the whole step, over all processes: what the summed loss is divided by.
+        weights: for each batch, the weight of each scored token, in the order of `completion_nats`; None for 1 each.
+        scored_tokens: of the whole step, over all processes, by weight: what the summed loss is divided by.
         examples: indices of the examples of the whole step.
         forward_tokens: tokens that this process reads, padding included.
     """
 
     batches: tuple[PaddedBatch | TreeBatch, ...]
     counts: tuple[bool, ...]
-    scored_tokens: int
+    weights: tuple[Tensor | None, ...]
+    scored_tokens: float
     examples: tuple[int, ...]
     forward_tokens: int
 
@@ -175,7 +178,8 @@ class StepMaker:
         return TrainingStep(
             batches=tuple(self._batch(each) for each in filled),
             counts=tuple(place < len(own) for place in range(passes)),
-            scored_tokens=sum(len(example.completion) for example in chosen),
+            weights=tuple(self._weights(each, chosen) for each in filled),
+            scored_tokens=sum(example.weight for example in chosen),
             examples=tuple(indices),
             forward_tokens=sum(map(_tokens_read, own)),
         )
@@ -201,6 +205,13 @@ class StepMaker:
             load[least] += len(tree)
         return shares
 
+    def _weights(self, share: Share, chosen: Sequence[EncodedExample]) -> Tensor | None:
+        if not any(example.weights for example in chosen):
+            return None
+        order = [chosen[i] for i in dict.fromkeys(share.edge_sequences)] if isinstance(share, PrefixTree) else share
+        weights = [weight for each in order for weight in each.weights or [1.0] * len(each.completion)]
+        return torch.tensor(weights, device=self.device)
+
     def _batch(self, share: Share) -> PaddedBatch | TreeBatch:
         if isinstance(share, PrefixTree):
             return tree_batch(share, self.device, self.kernel)
@@ -222,6 +233,26 @@ def step_plan(settings: Settings, encoded: EncodedRows, processes: int) -> StepP
         step_examples=settings.examples_per_step or max(of_batches, least),
         by_length=settings.train_sampling_strategy == "group_by_length",
     )
+
+
+def weighed(encoded: EncodedRows, answer_weight: float) -> EncodedRows:
+    """The same examples, in whose answers the letter's token counts `answer_weight` times.
+
+    Only that token, the first in which the answers differ: with the words before it, a higher weight would teach the
+    model to answer earlier than people do.
+    """
+    if answer_weight == 1:
+        return encoded
+    pairs = list(zip(encoded.rows, encoded.examples, strict=True))
+    places = zip(*(each.completion for row, each in pairs if row.kind == "answer"), strict=False)
+    letter = next((place for place, tokens in enumerate(places) if len(set(tokens)) > 1), None)
+    examples = [
+        replace(each, weights=tuple(answer_weight if at == letter else 1.0 for at, _ in enumerate(each.completion)))
+        if row.kind == "answer"
+        else each
+        for row, each in pairs
+    ]
+    return replace(encoded, examples=examples)
 
 
 def default_pack_tokens(device: torch.device) -> int:

@@ -45,7 +45,7 @@ from chatbench.models.precision import Format, quantised_bits, resolve_precision
 from chatbench.models.prefix_tree import attends_to_trees, refuse_unsuited
 from chatbench.models.run_record import finished_run, may_resume, record_of, run_lock, unfinished, write_record
 from chatbench.protocol.plain_text import EncodedExample
-from chatbench.training.batches import StepMaker, step_plan
+from chatbench.training.batches import StepMaker, step_plan, weighed
 from chatbench.training.checkpoints import check_space, complete_checkpoint, write_result
 from chatbench.training.distributed import (
     check_sharded,
@@ -166,7 +166,7 @@ def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: Stop
         refuse_unsuited(loaded.model, settings.packed_attention)
     context = min(settings.max_tokens or context_length(loaded.model), context_length(loaded.model))
     form = TextForm(settings.template, settings.long_examples)
-    encoded = encode_rows(loaded.tokenizer, job.train, context, form)
+    encoded = weighed(encode_rows(loaded.tokenizer, job.train, context, form), settings.answer_weight)
     tokens = sum(example.tokens for example in encoded.examples)
     say(f"{len(encoded.examples):,} examples, {tokens:,} tokens one by one, context {context:,}")
     hints = template_hint(resolved, loaded.tokenizer)

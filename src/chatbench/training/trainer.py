@@ -291,11 +291,12 @@ class CompletionTrainer(Trainer):
         step: TrainingStep = inputs["step"]
         share = self.accelerator.num_processes / step.scored_tokens
         total = torch.zeros((), device=self.args.device)
-        for place, (batch, counts) in enumerate(zip(step.batches, step.counts, strict=True)):
+        for place, (batch, counts, weights) in enumerate(zip(step.batches, step.counts, step.weights, strict=True)):
             last = place == len(step.batches) - 1
             with nullcontext() if last else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
-                    loss = completion_nats(model, batch).sum() * (share * counts)
+                    nats = completion_nats(model, batch)
+                    loss = (nats if weights is None else nats * weights).sum() * (share * counts)
                 self.accelerator.backward(loss)
             total += loss.detach()
             self.control = self.callback_handler.on_substep_end(self.args, self.state, self.control)
