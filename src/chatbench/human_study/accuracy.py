@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import fmean
 
 from chatbench.core.records import Study
 from chatbench.metrics.agreement import Undefined, Value, agreement, mean_value
 from chatbench.metrics.estimates import NORMAL_95, standard_deviation
 from chatbench.metrics.names import EVERY_ASSISTANT, USER_ALONE, ai_alone
+from chatbench.metrics.pairs import Prediction
 
 FEWEST_FOR_FISHER = 4
 USER_AI = "user-AI"
@@ -26,7 +28,7 @@ EVERY_CONDITION = "all"
 EVERY_SUBSET = "all"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Group:
     """Who answered: a method, with which assistant, in which condition (`all`: together; "": has none)."""
 
@@ -35,15 +37,8 @@ class Group:
     condition: str
 
 
-@dataclass(frozen=True, slots=True)
-class QuestionAnswers:
-    """Accuracy in 0..1 from `count` answers or samples to one question."""
-
-    accuracy: float
-    count: int
-
-
-ByQuestion = Mapping[str, QuestionAnswers]
+ByQuestion = dict[str, Prediction]
+"""Accuracy in 0..1, and from how many answers or samples, per question id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,31 +72,28 @@ def accuracies(study: Study) -> dict[Group, ByQuestion]:
 
     User-AI stands there for each condition and, where there are several, for all together.
     """
+    several = len({answer.condition for answer in study.answers if answer.kind == "user-AI"}) > 1
     flags: dict[Group, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for answer in study.answers:
-        if answer.kind == "user-alone":
-            flags[Group(USER_ALONE.label, EVERY_ASSISTANT, EVERY_CONDITION)][answer.question_id].append(answer.correct)
-            continue
-        for condition in (EVERY_CONDITION, answer.condition):
-            flags[Group(USER_AI, answer.assistant, condition)][answer.question_id].append(answer.correct)
-    found: dict[Group, ByQuestion] = {
-        group: {q: QuestionAnswers(sum(right) / len(right), len(right)) for q, right in by_question.items()}
-        for group, by_question in flags.items()
+        alone = answer.kind == "user-alone"
+        who = (USER_ALONE.label, EVERY_ASSISTANT) if alone else (USER_AI, answer.assistant)
+        for condition in (EVERY_CONDITION, *([answer.condition] if several and not alone else [])):
+            flags[Group(*who, condition)][answer.question_id].append(answer.correct)
+    found = {
+        group: {question_id: Prediction(sum(right) / len(right), len(right)) for question_id, right in of_group.items()}
+        for group, of_group in flags.items()
     }
-    alone: dict[Group, dict[str, QuestionAnswers]] = defaultdict(dict)
     for score in study.ai_alone:
         if score.count:
-            group = Group(ai_alone(score.method).label, score.assistant, "")
-            alone[group][score.question_id] = QuestionAnswers(score.accuracy, score.count)
-    several = len({group.condition for group in found if group.method == USER_AI} - {EVERY_CONDITION}) > 1
-    kept = {g: v for g, v in found.items() if several or g.method == USER_ALONE.label or g.condition == EVERY_CONDITION}
-    return {**kept, **alone}
+            of_method = found.setdefault(Group(ai_alone(score.method).label, score.assistant, ""), {})
+            of_method[score.question_id] = Prediction(score.accuracy, score.count)
+    return found
 
 
 def accuracy_rows(study: Study, groups: Mapping[Group, ByQuestion]) -> Iterator[AccuracyRow]:
     """Every group on all questions and on each subset."""
-    for group in sorted(groups, key=lambda g: (g.method, g.assistant, g.condition)):
-        by_subset: dict[str, list[QuestionAnswers]] = defaultdict(list)
+    for group in sorted(groups):
+        by_subset: dict[str, list[Prediction]] = defaultdict(list)
         for question_id, answers in groups[group].items():
             by_subset[EVERY_SUBSET].append(answers)
             by_subset[study.questions[question_id].subset].append(answers)
@@ -154,68 +146,65 @@ class CorrelationRow:
     questions: int
 
 
+Beside = tuple[str, str, str, dict[str, tuple[float, float]]]
+"""A method, an assistant and a condition, and per question the accuracy of user-AI and that of the method."""
+
+
 def gap_rows(study: Study, groups: Mapping[Group, ByQuestion]) -> Iterator[GapRow]:
     """Every other method against user-AI, per condition, for each assistant and all together."""
     found: dict[tuple[str, str], dict[str, dict[str, float]]] = defaultdict(dict)
-    for people, other in _beside_user_ai(groups):
-        differences = {q: groups[other][q].accuracy - groups[people][q].accuracy for q in _both(groups, people, other)}
-        if differences:
-            found[other.method, people.condition][people.assistant] = differences
+    for method, assistant, condition, both in _beside_user_ai(groups):
+        if both:
+            found[method, condition][assistant] = {q: other - people for q, (people, other) in both.items()}
     for (method, condition), by_assistant in found.items():
         pooled = {EVERY_ASSISTANT: list(by_assistant.values())} if len(by_assistant) > 1 else {}
-        for assistant, of in ({name: [one] for name, one in by_assistant.items()} | pooled).items():
-            yield GapRow(method, assistant, condition, *_gap(study, of))
+        for assistant, differences in ({name: [one] for name, one in by_assistant.items()} | pooled).items():
+            of_question: dict[str, list[float]] = defaultdict(list)  # over assistants: questions stay the unit
+            of_subset: dict[tuple[int, str], list[float]] = defaultdict(list)
+            for place, by_question in enumerate(differences):
+                for question_id, difference in by_question.items():
+                    of_question[question_id].append(difference)
+                    of_subset[place, study.questions[question_id].subset].append(difference)
+            yield GapRow(
+                method,
+                assistant,
+                condition,
+                mean_over_questions([fmean(values) for values in of_question.values()]),
+                mean_over_questions([fmean(map(abs, values)) for values in of_question.values()]),
+                mean_value([abs(fmean(values)) for values in of_subset.values()]),
+            )
 
 
-def _gap(study: Study, differences: Sequence[Mapping[str, float]]) -> tuple[Mean, Mean, Value]:
-    """The gaps over one or more assistants; a question's value is its mean over them: questions stay the unit."""
-    of_question: dict[str, list[float]] = defaultdict(list)
-    of_subset: dict[tuple[int, str], list[float]] = defaultdict(list)
-    for place, by_question in enumerate(differences):
-        for question_id, difference in by_question.items():
-            of_question[question_id].append(difference)
-            of_subset[place, study.questions[question_id].subset].append(difference)
-    return (
-        mean_over_questions([math.fsum(values) / len(values) for values in of_question.values()]),
-        mean_over_questions([math.fsum(map(abs, values)) / len(values) for values in of_question.values()]),
-        mean_value([abs(math.fsum(values) / len(values)) for values in of_subset.values()]),
-    )
-
-
-def _both(groups: Mapping[Group, ByQuestion], first: Group, second: Group) -> list[str]:
-    return sorted(groups[first].keys() & groups[second].keys())
-
-
-def _beside_user_ai(groups: Iterable[Group]) -> Iterator[tuple[Group, Group]]:
-    """Pairs of a user-AI group and another method with the same assistant (people alone have none)."""
-    every = sorted(groups, key=lambda g: (g.method, g.assistant, g.condition))
-    for other in every:
-        for people in every:
+def _beside_user_ai(groups: Mapping[Group, ByQuestion]) -> Iterator[Beside]:
+    """Every method beside user-AI with the same assistant (people alone have none)."""
+    for other in sorted(groups):
+        for people in sorted(groups):
             if other.method != USER_AI == people.method and other.assistant in (people.assistant, EVERY_ASSISTANT):
-                yield people, other
+                yield other.method, people.assistant, people.condition, _paired(groups, people, other)
+
+
+def _paired(groups: Mapping[Group, ByQuestion], first: Group, second: Group) -> dict[str, tuple[float, float]]:
+    one, other = groups[first], groups[second]
+    return {q: (one[q].accuracy, other[q].accuracy) for q in sorted(one.keys() & other.keys())}
 
 
 def model_gap_rows(groups: Mapping[Group, ByQuestion]) -> Iterator[ModelGapRow]:
     """The difference between every two assistants, alone and with users."""
-    kinds = sorted({(group.method, group.condition) for group in groups if group.method != USER_ALONE.label})
-    for method, condition in kinds:
-        names = sorted(g.assistant for g in groups if (g.method, g.condition) == (method, condition))
-        for first, second in combinations(names, 2):
-            one, other = Group(method, first, condition), Group(method, second, condition)
-            both = _both(groups, one, other)
-            if both:
-                differences = [groups[one][q].accuracy - groups[other][q].accuracy for q in both]
-                yield ModelGapRow(method, condition, first, second, mean_over_questions(differences))
+    with_one = sorted(group for group in groups if group.method != USER_ALONE.label)
+    pairs = [(a, b) for a, b in combinations(with_one, 2) if (a.method, a.condition) == (b.method, b.condition)]
+    for one, other in sorted(pairs, key=lambda pair: (pair[0].method, pair[0].condition)):
+        if both := _paired(groups, one, other):
+            difference = mean_over_questions([first - second for first, second in both.values()])
+            yield ModelGapRow(one.method, one.condition, one.assistant, other.assistant, difference)
 
 
 def correlation_rows(groups: Mapping[Group, ByQuestion]) -> Iterator[CorrelationRow]:
     """Every other method against user-AI over questions, per condition, for each assistant and all together."""
     pooled: dict[tuple[str, str], list[tuple[str, float, float]]] = defaultdict(list)
-    for people, other in _beside_user_ai(groups):
-        both = _both(groups, people, other)
-        points = [(q, groups[people][q].accuracy, groups[other][q].accuracy) for q in both]
-        pooled[other.method, people.condition] += points
-        yield _correlation(other.method, people.assistant, people.condition, points)
+    for method, assistant, condition, both in _beside_user_ai(groups):
+        points = [(q, *accuracies) for q, accuracies in both.items()]
+        pooled[method, condition] += points
+        yield _correlation(method, assistant, condition, points)
     if len({group.assistant for group in groups if group.method == USER_AI}) > 1:
         for (method, condition), points in pooled.items():
             yield _correlation(method, EVERY_ASSISTANT, condition, points)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from chatbench.core.records import Answer, Study
@@ -113,48 +113,34 @@ def advice_rows(study: Study) -> list[AdviceRow]:
     groups = {name: [pair for pair in pairs if pair[1].assistant == name] for name in study.assistants}
     if len(groups) > 1:
         groups[EVERY_ASSISTANT] = pairs
+
+    def changed(group: Sequence[tuple[Answer, Answer]], *, right_before: bool) -> Rate:
+        cases = [
+            Case(after.question_id, after.worker_id, after.correct != right_before)
+            for before, after in group
+            if before.correct == right_before
+        ]
+        return rate(cases, f"nobody was {'right' if right_before else 'wrong'} alone")
+
     return [
-        AdviceRow(
-            name,
-            corrected=rate(_changed(group, right_before=False), "nobody was wrong alone"),
-            misled=rate(_changed(group, right_before=True), "nobody was right alone"),
-        )
+        AdviceRow(name, changed(group, right_before=False), changed(group, right_before=True))
         for name, group in groups.items()
         if group
     ]
 
 
-def _changed(pairs: Sequence[tuple[Answer, Answer]], *, right_before: bool) -> list[Case]:
-    """Whether the answers that were right (wrong) before are wrong (right) after."""
-    return [
-        Case(after.question_id, after.worker_id, after.correct != right_before)
-        for before, after in pairs
-        if before.correct == right_before
-    ]
-
-
 def mirror_rows(study: Study) -> Iterator[MirrorRow]:
     """All chats, then each assistant and condition; nothing where the study has no chats."""
-    conditions = [chat.condition for chat in study.conversations]
     traits = [traits_of(chat) for chat in real_chats(study.conversations, study.questions)]
-    if not traits:
-        return
-    yield _mirrors(EVERY_ASSISTANT, "all", traits)
-    kinds = sorted({(chat.cell[1], condition) for chat, condition in zip(traits, conditions, strict=True)})
-    for assistant, condition in kinds if len(kinds) > 1 else ():
-        group = [t for t, c in zip(traits, conditions, strict=True) if (t.cell[1], c) == (assistant, condition)]
-        yield _mirrors(assistant, condition, group)
+    groups: dict[tuple[str, str], list[ChatTraits]] = defaultdict(list)
+    for chat, of in zip(study.conversations, traits, strict=True):
+        groups[chat.assistant, chat.condition].append(of)
+    whole = {(EVERY_ASSISTANT, "all"): traits} if traits else {}
+    for (assistant, condition), chats in (whole | (dict(sorted(groups.items())) if len(groups) > 1 else {})).items():
 
+        def of_chats(has: Callable[[ChatTraits], bool], chats: Sequence[ChatTraits] = chats) -> Rate:
+            return rate([Case(chat.cell[0], chat.person, has(chat)) for chat in chats], "no chats")
 
-def _mirrors(assistant: str, condition: str, chats: Sequence[ChatTraits]) -> MirrorRow:
-    def of(flags: Sequence[bool]) -> Rate:
-        cases = [Case(chat.cell[0], chat.person, yes) for chat, yes in zip(chats, flags, strict=True)]
-        return rate(cases, "no chats")
-
-    return MirrorRow(
-        assistant,
-        condition,
-        mirror=of([chat.mirror for chat in chats]),
-        mirror_at_most=of([chat.may_mirror for chat in chats]),
-        wordings={name: of([chat.wording == name for chat in chats]) for name in WORDINGS},
-    )
+        wordings = {name: of_chats(lambda chat, name=name: chat.wording == name) for name in WORDINGS}  # type: ignore[misc]
+        mirror, at_most = of_chats(lambda chat: chat.mirror), of_chats(lambda chat: chat.may_mirror)
+        yield MirrorRow(assistant, condition, mirror, at_most, wordings)

@@ -6,7 +6,7 @@ put in its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,36 +50,28 @@ class StudyReport:
     """Everything that can be recomputed of a study, and what cannot."""
 
     study: str
-    accuracies: tuple[AccuracyRow, ...]
-    gaps: tuple[GapRow, ...]
-    model_gaps: tuple[ModelGapRow, ...]
-    correlations: tuple[CorrelationRow, ...]
-    mirrors: tuple[MirrorRow, ...]
-    advice: tuple[AdviceRow, ...]
-    regressions: tuple[Regression, ...]
-    missing: tuple[str, ...]
+    accuracies: list[AccuracyRow]
+    gaps: list[GapRow]
+    model_gaps: list[ModelGapRow]
+    correlations: list[CorrelationRow]
+    mirrors: list[MirrorRow]
+    advice: list[AdviceRow]
+    regressions: list[Regression]
+    missing: list[str]
 
 
 def study_report(study: Study) -> StudyReport:
     """Everything that the study's records allow."""
-    groups = accuracies(study)
-    advice = tuple(advice_rows(study))
+    groups, advice = accuracies(study), advice_rows(study)
     together = [answer for answer in study.answers if answer.kind == "user-AI"]
     alone = [answer for answer in study.answers if answer.kind == "user-alone"]
     columns = [*_columns(together, lambda a: a.assistant), *_columns(together, lambda a: a.condition)]
     regressions = [Regression(USER_AI, mixed_effects(together, columns))] if together else []
     regressions += [Regression(USER_ALONE.label, mixed_effects(alone))] if alone else []
     return StudyReport(
-        study=study.name,
-        accuracies=tuple(accuracy_rows(study, groups)),
-        gaps=tuple(gap_rows(study, groups)),
-        model_gaps=tuple(model_gap_rows(groups)),
-        correlations=tuple(correlation_rows(groups)),
-        mirrors=tuple(mirror_rows(study)),
-        advice=advice,
-        regressions=tuple(regressions),
-        missing=tuple(_missing(study, advice)),
-    )
+        study.name, [*accuracy_rows(study, groups)], [*gap_rows(study, groups)], [*model_gap_rows(groups)],
+        [*correlation_rows(groups)], [*mirror_rows(study)], advice, regressions, _missing(study, advice),
+    )  # fmt: skip
 
 
 def _columns(answers: Sequence[Answer], of: Callable[[Answer], str]) -> list[tuple[str, list[float]]]:
@@ -90,23 +82,20 @@ def _columns(answers: Sequence[Answer], of: Callable[[Answer], str]) -> list[tup
     ]
 
 
-def _missing(study: Study, advice: Sequence[AdviceRow]) -> Iterator[str]:
+def _missing(study: Study, advice: Sequence[AdviceRow]) -> list[str]:
     kinds = {answer.kind for answer in study.answers}
     conditions = sorted({answer.condition for answer in study.answers if answer.kind == "user-AI"})
-    if "user-AI" not in kinds:
-        yield "no answers with an assistant: no user-AI accuracy, gaps or correlations"
-    if "user-alone" not in kinds:
-        yield "no answers alone: no user-alone accuracy"
-    if not study.ai_alone:
-        yield "no AI-alone scores: no gap to them, no correlation with them, no gap between assistants alone"
-    if len(conditions) == 1:
-        yield f"one condition only ({conditions[0]}): nothing by condition"
-    if not advice:
-        yield f"nobody answered alone before chatting ({ANSWER_FIRST}): no corrected or misled rates"
-    if not study.conversations:
-        yield "no chats: no mirror rate"
-    if len(study.assistants) == 1:
-        yield f"one assistant only ({study.assistants[0]}): no gap between assistants"
+    lacks = {
+        "no answers with an assistant: no user-AI accuracy, gaps or correlations": "user-AI" not in kinds,
+        "no answers alone: no user-alone accuracy": "user-alone" not in kinds,
+        "no AI-alone scores: no gap to them, no correlation with them, no gap between assistants alone":
+            not study.ai_alone,
+        f"one condition only ({', '.join(conditions)}): nothing by condition": len(conditions) == 1,
+        f"nobody answered alone before chatting ({ANSWER_FIRST}): no corrected or misled rates": not advice,
+        "no chats: no mirror rate": not study.conversations,
+        f"one assistant only ({', '.join(study.assistants)}): no gap between assistants": len(study.assistants) == 1,
+    }  # fmt: skip
+    return [reason for reason, is_so in lacks.items() if is_so]
 
 
 def study(
@@ -131,51 +120,34 @@ def study(
 
 def study_grids(report: StudyReport) -> list[Grid]:
     """The report as tables; percentages and percentage points, ± one standard error."""
-    gaps = [
-        (_label(row.method, row.assistant, condition=row.condition), _with_error(row.difference, _points),
-         _with_error(row.absolute, _distance), _distance(row.absolute_by_subset), str(row.difference.questions))
-        for row in report.gaps
-    ]  # fmt: skip
-    model_gaps = [
-        (f"{row.first} - {row.second}: {_label(row.method, condition=row.condition)}",
-         _with_error(row.difference, _points), str(row.difference.questions))
-        for row in report.model_gaps
-    ]  # fmt: skip
-    correlations = [
-        (_label(row.method, row.assistant, condition=row.condition), number(row.correlation, 2),
-         _interval(row.interval), str(row.cells))
-        for row in report.correlations
-    ]  # fmt: skip
-    mirrors = [
-        (_label(row.assistant, condition=row.condition), _with_error(row.mirror, percent),
-         percent(row.mirror_at_most.value), *(percent(row.wordings[name].value) for name in WORDINGS),
-         str(row.mirror.cases))
-        for row in report.mirrors
-    ]  # fmt: skip
-    advice = [
-        (row.assistant, _with_error(row.corrected, percent), str(row.corrected.cases),
-         _with_error(row.misled, percent), str(row.misled.cases))
-        for row in report.advice
-    ]  # fmt: skip
-    wordings = tuple(f"first: {name}" for name in WORDINGS)
-    of_gaps = ("", "minus user-AI", "|difference| per question", "per subset", "questions")
-    tables: list[tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]] = [
-        ("Gap to user-AI accuracy (percentage points)", of_gaps, gaps),
-        ("Gap between assistants (percentage points)", ("", "difference", "questions"), model_gaps),
+    wordings = [f"first: {name}" for name in WORDINGS]
+    tables: list[tuple[str, Sequence[str], Iterable[Sequence[str]]]] = [
+        ("Gap to user-AI accuracy (percentage points)",
+         ("", "minus user-AI", "|difference| per question", "per subset", "questions"),
+         ((_label(row.method, row.assistant, condition=row.condition), _with_error(row.difference, _points),
+           _with_error(row.absolute, _distance), _distance(row.absolute_by_subset), str(row.difference.questions))
+          for row in report.gaps)),
+        ("Gap between assistants (percentage points)", ("", "difference", "questions"),
+         ((f"{row.first} - {row.second}: {_label(row.method, condition=row.condition)}",
+           _with_error(row.difference, _points), str(row.difference.questions)) for row in report.model_gaps)),
         ("Correlation with user-AI accuracy over questions (Pearson)",
-         ("", "correlation", "95 % interval", "points"), correlations),
+         ("", "correlation", "95 % interval", "points"),
+         ((_label(row.method, row.assistant, condition=row.condition), number(row.correlation, 2),
+           _interval(row.interval), str(row.cells)) for row in report.correlations)),
         ("Mirrors of the benchmark, and how first messages put the question",
-         ("chats with", "mirror", "at most", *wordings, "chats"), mirrors),
+         ("chats with", "mirror", "at most", *wordings, "chats"),
+         ((_label(row.assistant, condition=row.condition), _with_error(row.mirror, percent),
+           percent(row.mirror_at_most.value), *(percent(row.wordings[name].value) for name in WORDINGS),
+           str(row.mirror.cases)) for row in report.mirrors)),
         ("Corrected and misled people (answer-first)",
-         ("", "corrected", "of wrong alone", "misled", "of right alone"), advice),
+         ("", "corrected", "of wrong alone", "misled", "of right alone"),
+         ((row.assistant, _with_error(row.corrected, percent), str(row.corrected.cases),
+           _with_error(row.misled, percent), str(row.misled.cases)) for row in report.advice)),
     ]  # fmt: skip
+    grids = [Grid(title, tuple(header), tuple(map(tuple, rows))) for title, header, rows in tables]
     fits = [(one.method, one.fit) for one in report.regressions if not isinstance(one.fit, Undefined)]
-    grids = [
-        _accuracy_grid(report.accuracies),
-        *(Grid(title, header, tuple(rows)) for title, header, rows in tables),
-        *(_regression_grid(method, fit) for method, fit in fits),
-    ]
-    return [grid for grid in grids if grid.rows]
+    regressions = [_regression_grid(method, fit) for method, fit in fits]
+    return [grid for grid in (_accuracy_grid(report.accuracies), *grids, *regressions) if grid.rows]
 
 
 def study_footnotes(report: StudyReport) -> list[str]:
@@ -202,19 +174,13 @@ def _accuracy_grid(rows: Sequence[AccuracyRow]) -> Grid:
 
 def _regression_grid(method: str, fit: MixedEffects) -> Grid:
     counts = f"{fit.answers:,} answers, {fit.questions:,} questions, {fit.people:,} people"
-    effects = [
-        (effect.name, f"{effect.estimate:+.2f}", f"{effect.standard_error:.2f}", _interval(effect.interval))
-        for effect in fit.effects
-    ]
+    effects = [(e.name, f"{e.estimate:+.2f}", f"{e.standard_error:.2f}", _interval(e.interval)) for e in fit.effects]
     spreads = [
         (f"sd over {name}", f"{spread.estimate:.2f}", EMPTY, _interval(spread.interval))
         for name, spread in (("questions", fit.question_spread), ("people", fit.person_spread))
     ]
-    return Grid(
-        f"Mixed-effects logistic regression of being right, {method} (log odds); {counts}",
-        ("", "estimate", "standard error", "95 % interval"),
-        (*effects, *spreads),
-    )
+    title = f"Mixed-effects logistic regression of being right, {method} (log odds); {counts}"
+    return Grid(title, ("", "estimate", "standard error", "95 % interval"), (*effects, *spreads))
 
 
 def _label(*names: str, condition: str) -> str:
@@ -227,14 +193,14 @@ def _with_error(estimate: Mean | Rate, show: Callable[[Value], str]) -> str:
     return f"{show(estimate.value)} ± {100 * estimate.standard_error:.1f}"
 
 
-def _points(value: Value) -> str:
-    """A difference in percentage points."""
-    return f"{100 * value:+.1f}" if isinstance(value, float) else number(value)
+def _points(value: Value, sign: str = "+") -> str:
+    """A difference in percentage points, with its sign."""
+    return f"{100 * value:{sign}.1f}" if isinstance(value, float) else number(value)
 
 
 def _distance(value: Value) -> str:
     """An absolute difference in percentage points."""
-    return _points(value).removeprefix("+")
+    return _points(value, sign="")
 
 
 def _interval(interval: Sequence[float] | Undefined) -> str:
