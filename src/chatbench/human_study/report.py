@@ -6,7 +6,7 @@ put in its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from chatbench.human_study.regression import MixedEffects, mixed_effects
 from chatbench.metrics.agreement import Undefined, Value
 from chatbench.metrics.names import EVERY_ASSISTANT, USER_ALONE
 from chatbench.realism.chats import WORDINGS
-from chatbench.report.grids import EMPTY, Grid, number, percent
+from chatbench.report.grids import EMPTY, Grid, grids_of, number, percent
 from chatbench.scoring.score_files import plain
 
 
@@ -121,7 +121,7 @@ def study(
 def study_grids(report: StudyReport) -> list[Grid]:
     """The report as tables; percentages and percentage points, ± one standard error."""
     wordings = [f"first: {name}" for name in WORDINGS]
-    tables: list[tuple[str, Sequence[str], Iterable[Sequence[str]]]] = [
+    grids = grids_of([
         ("Gap to user-AI accuracy (percentage points)",
          ("", "minus user-AI", "|difference| per question", "per subset", "questions"),
          ((_label(row.method, row.assistant, condition=row.condition), _with_error(row.difference, _points),
@@ -143,8 +143,7 @@ def study_grids(report: StudyReport) -> list[Grid]:
          ("", "corrected", "of wrong alone", "misled", "of right alone"),
          ((row.assistant, _with_error(row.corrected, percent), str(row.corrected.cases),
            _with_error(row.misled, percent), str(row.misled.cases)) for row in report.advice)),
-    ]  # fmt: skip
-    grids = [Grid(title, tuple(header), tuple(map(tuple, rows))) for title, header, rows in tables]
+    ])  # fmt: skip
     fits = [(one.method, one.fit) for one in report.regressions if not isinstance(one.fit, Undefined)]
     regressions = [_regression_grid(method, fit) for method, fit in fits]
     return [grid for grid in (_accuracy_grid(report.accuracies), *grids, *regressions) if grid.rows]

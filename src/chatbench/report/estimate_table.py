@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from chatbench.core.files import read_json
 from chatbench.estimation.study_plan import Division
-from chatbench.report.grids import EMPTY, Grid
+from chatbench.report.grids import EMPTY, Grid, grids_of
 
 Entry = Mapping[str, Any]
 """One estimate as the file has it: `plain` of `estimation.estimate.Estimate`."""
@@ -34,104 +34,41 @@ def _between(found: Entry, *, points: bool = False) -> str:
 
 def estimate_grids(one: Entry) -> list[Grid]:
     """The answer, what its interval is made of, real chats, differences, held-out assistants, and the curve."""
-    return [
-        grid
-        for grid in (_answer(one), _people(one), _causes(one), _differences(one), _held_out(one), _curve(one))
-        if grid.rows
-    ]
+    causes = one["subsets"][0]["predicted"].get("variance_by_cause", {})
+    total = sum(causes.values())
+    return grids_of([
+        (f"{one['model']}: expected accuracy of people with {one['assistant']} (95 % prediction interval)",
+         ("questions of", "people", "simulated", "questions", "chats"),
+         ((row["subset"], _between(row["predicted"].get("estimate", row["predicted"])), percent(row["simulated"]),
+           str(row["questions"]), str(row["chats"])) for row in one["subsets"])),
+        ("With real chats",
+         ("questions of", "rectified", "people alone", "simulation alone", "PPI correlation", "weight", "real answers"),
+         map(_with_people, (row for row in one["subsets"] if row["people"] is not None))),
+        ("What the interval is made of", ("", "sd, points", "share of the variance"),
+         ((cause, f"{100 * max(0.0, part) ** 0.5:.1f}", f"{100 * part / total:.0f} %" if total > 0 else EMPTY)
+          for cause, part in causes.items())),
+        (f"{one['assistant']} against the known assistants (percentage points, 95 % interval)", ("", "difference"),
+         ((f"minus {row['assistant']}", _between(row["difference"], points=True)) for row in one["differences"])),
+        ("Assistants that their simulator had not met",
+         ("held out", "people", "simulated", "people minus simulated", "questions", "answers"),
+         ((row["assistant"], percent(row["human"]), percent(row["simulated"]), f"{100 * row['error']:+.1f}",
+           str(row["questions"]), str(row["answers"])) for row in one["held_out"])),
+        (f"Half-width from so many people, {one['answers_per_person']} answers each (points)",
+         ("people", "alone", "with the simulator"),
+         ((f"{row['people']:,}", f"± {100 * row['alone']:.1f}", f"± {100 * row['with_simulator']:.1f}")
+          for row in one["curve"])),
+    ])  # fmt: skip
 
 
-def _answer(one: Entry) -> Grid:
-    rows = tuple(
-        (
-            row["subset"],
-            _between(row["predicted"].get("estimate", row["predicted"])),
-            percent(row["simulated"]),
-            str(row["questions"]),
-            str(row["chats"]),
-        )
-        for row in one["subsets"]
-    )
-    header = ("questions of", "people", "simulated", "questions", "chats")
-    title = f"{one['model']}: expected accuracy of people with {one['assistant']} (95 % prediction interval)"
-    return Grid(title, header, rows)
-
-
-def _people(one: Entry) -> Grid:
-    rows = []
-    for row in one["subsets"]:
-        real = row["people"]
-        if real is None:
-            continue
-        if "undefined" in real:
-            rows.append((row["subset"], *["undefined"] * 2, percent(row["simulated"]), *[EMPTY] * 3))
-            continue
-        counts = f"{real['answers']} count like {real['effective_answers']:.0f}"
-        correlation = real["correlation"]
-        shown = f"{correlation:.2f}" if isinstance(correlation, float) else "undefined"
-        both = f"{_between(real['rectified'])}{' = people alone' if real['loses'] else ''}"
-        rows.append(
-            (
-                row["subset"],
-                both,
-                _between(real["alone"]),
-                percent(row["simulated"]),
-                shown,
-                f"{real['weight']:.2f}",
-                counts,
-            )
-        )
-    header = (
-        "questions of",
-        "rectified",
-        "people alone",
-        "simulation alone",
-        "PPI correlation",
-        "weight",
-        "real answers",
-    )
-    return Grid("With real chats", header, tuple(rows))
-
-
-def _causes(one: Entry) -> Grid:
-    found = one["subsets"][0]["predicted"].get("variance_by_cause", {})
-    total = sum(found.values())
-    rows = tuple(
-        (cause, f"{100 * max(0.0, part) ** 0.5:.1f}", f"{100 * part / total:.0f} %" if total > 0 else EMPTY)
-        for cause, part in found.items()
-    )
-    return Grid("What the interval is made of", ("", "sd, points", "share of the variance"), rows)
-
-
-def _differences(one: Entry) -> Grid:
-    rows = tuple((f"minus {row['assistant']}", _between(row["difference"], points=True)) for row in one["differences"])
-    title = f"{one['assistant']} against the known assistants (percentage points, 95 % interval)"
-    return Grid(title, ("", "difference"), rows)
-
-
-def _held_out(one: Entry) -> Grid:
-    rows = tuple(
-        (
-            row["assistant"],
-            percent(row["human"]),
-            percent(row["simulated"]),
-            f"{100 * row['error']:+.1f}",
-            str(row["questions"]),
-            str(row["answers"]),
-        )
-        for row in one["held_out"]
-    )
-    header = ("held out", "people", "simulated", "people minus simulated", "questions", "answers")
-    return Grid("Assistants that their simulator had not met", header, rows)
-
-
-def _curve(one: Entry) -> Grid:
-    rows = tuple(
-        (f"{row['people']:,}", f"± {100 * row['alone']:.1f}", f"± {100 * row['with_simulator']:.1f}")
-        for row in one["curve"]
-    )
-    title = f"Half-width from so many people, {one['answers_per_person']} answers each (points)"
-    return Grid(title, ("people", "alone", "with the simulator"), rows)
+def _with_people(row: Entry) -> Sequence[str]:
+    """A subset's row with real chats."""
+    real, simulated = row["people"], percent(row["simulated"])
+    if "undefined" in real:
+        return row["subset"], "undefined", "undefined", simulated, EMPTY, EMPTY, EMPTY
+    rectified = f"{_between(real['rectified'])}{' = people alone' if real['loses'] else ''}"
+    correlation = f"{real['correlation']:.2f}" if isinstance(real["correlation"], float) else "undefined"
+    counts = f"{real['answers']} count like {real['effective_answers']:.0f}"
+    return row["subset"], rectified, _between(real["alone"]), simulated, correlation, f"{real['weight']:.2f}", counts
 
 
 def estimate_notes(one: Entry) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -29,6 +29,12 @@ class Grid:
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+
+def grids_of(tables: Iterable[tuple[str, Iterable[str], Iterable[Iterable[str]]]]) -> list[Grid]:
+    """Tables from their title, header and rows; those without rows are omitted."""
+    grids = [Grid(title, tuple(header), tuple(map(tuple, rows))) for title, header, rows in tables]
+    return [grid for grid in grids if grid.rows]
 
 
 def build(
