@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from chatbench.metrics.agreement import Undefined, Value
-from chatbench.metrics.estimates import Estimate, over_splits
+from chatbench.metrics.estimates import Estimate
+from chatbench.metrics.estimates import over_splits as mean_over_splits
 from chatbench.realism.comparison import Comparison, Realism
 from chatbench.realism.detectability import Detection
 from chatbench.realism.termination import Termination
-from chatbench.report.grids import EMPTY, Grid, number, percent
-from chatbench.scoring.score_files import plain
+from chatbench.report.grids import EMPTY, Grid, grids_of, number, percent
+from chatbench.scoring.score_files import estimate_as_json, plain
 
 COLUMNS = ("simulated", "people", "apart", "people_apart")
 TERMINATION_NAMES = {
@@ -55,7 +56,7 @@ class RealismTable:
 
     def mean(self, values: Sequence[Value]) -> Estimate:
         """Mean and standard errors over splits."""
-        return over_splits(values, train_questions=self.train_questions, test_questions=self.test_questions)
+        return mean_over_splits(values, train_questions=self.train_questions, test_questions=self.test_questions)
 
     def measures(self) -> dict[str, list[Comparison]]:
         """The comparisons of each measure, one per split."""
@@ -68,74 +69,53 @@ class RealismTable:
 
 def as_json(table: RealismTable) -> dict[str, dict[str, object]]:
     """Content of each split's file and of `summary`, by name."""
-    head = {
-        "model": table.model,
-        "source": table.source,
-        "signature_id": table.signature_id,
-        "signature": dict(table.signature),
-    }
+    head = {name: plain(getattr(table, name)) for name in ("model", "source", "signature_id", "signature")}
     files = {split_id: {**head, "split": split_id, "realism": plain(one)} for split_id, one in table.splits.items()}
     for split_id, scores in table.termination.items():
         files[split_id]["termination"] = plain(scores)
+
+    def over_splits(values: Sequence[Value]) -> dict[str, object]:
+        estimate = table.mean(values)
+        return {**estimate_as_json(estimate), "splits": estimate.n}
+
     measures: list[dict[str, object]] = []
     for name, found in table.measures().items():
         columns = {column: [getattr(one, column) for one in found] for column in (*COLUMNS, "further")}
-        estimates = {
-            column: _estimate_json(table.mean(values)) for column, values in columns.items() if None not in values
-        }
+        estimates = {column: over_splits(values) for column, values in columns.items() if None not in values}
         measures.append({"measure": name, "unit": found[0].unit, **estimates})
     stops = list(table.termination.values())
-    termination = {
-        name: _estimate_json(table.mean([getattr(scores, name) for scores in stops])) for name in TERMINATION_NAMES
-    }
+    termination = {name: over_splits([getattr(scores, name) for scores in stops]) for name in TERMINATION_NAMES}
     summary = {**head, "splits": list(table.splits), "notes": list(table.notes), "measures": measures}
     return {**files, "summary": {**summary, "termination": termination if stops else {}}}
-
-
-def _estimate_json(estimate: Estimate) -> dict[str, object]:
-    return {
-        "mean": plain(estimate.mean),
-        "standard_error": plain(estimate.standard_error),
-        "corrected_standard_error": plain(estimate.corrected_error),
-        "splits": estimate.n,
-    }
 
 
 def realism_grids(table: RealismTable) -> list[Grid]:
     """All measures; where people would stop, if that was asked; of the first split the classes and what tells."""
     rows = []
-    for name, found in table.measures().items():
-        unit = found[0].unit
+    for name, of_splits in table.measures().items():
+        unit = of_splits[0].unit
         show = percent if unit == "share" else number
-        columns = [_value(table, [getattr(one, column) for one in found], show) for column in COLUMNS]
-        further = [one.further for one in found if one.further is not None]
+        columns = [_value(table, [getattr(one, column) for one in of_splits], show) for column in COLUMNS]
+        further = [one.further for one in of_splits if one.further is not None]
         label = name if unit in ("share", "") else f"{name} ({unit})"
         rows.append((label, *columns, percent(table.mean(further).mean) if further else EMPTY))
-    header = ("", "simulated", "people", "apart", "people apart", "further")
-    held_out = f"{table.test_questions:.4g} held-out questions per split"
-    grids = [Grid(f"Realism of {table.model}, {table.source} ({held_out})", header, tuple(rows))]
-    if table.termination:
-        scores = list(table.termination.values())
-        points = sum(one.decisions for one in scores) / len(scores)
-        title = f"Does it stop where people stop? ({points:.0f} points of real chats per split)"
-        named = [
-            (label, _value(table, [getattr(one, name) for one in scores], number))
-            for name, label in TERMINATION_NAMES.items()
-        ]
-        grids.append(Grid(title, ("", table.source), tuple(named)))
+    stops = list(table.termination.values())
+    points = sum(one.decisions for one in stops) / max(1, len(stops))
     split_id, first = next(iter(table.splits.items()))
-    if first.classes:
-        classes = tuple((one.name, percent(one.simulated), percent(one.people)) for one in first.classes)
-        title = f"Classes of behaviour, by what sets them apart ({split_id})"
-        grids.append(Grid(title, ("", "simulated", "people"), classes))
-    if isinstance(first.detected, Detection):
-        pairs = zip(first.detected.telling_second, first.detected.telling_first, strict=True)
-        weights = tuple(
-            (one.feature, f"{one.weight:+.2f}", other.feature, f"{other.weight:+.2f}") for one, other in pairs
-        )
-        title = f"What the classifier goes by ({split_id}; permutation p {first.detected.p_value:.3f})"
-        grids.append(Grid(title, ("speaks for simulated", "weight", "speaks for a person", "weight"), weights))
-    return grids
+    found = first.detected if isinstance(first.detected, Detection) else None
+    return grids_of([
+        (f"Realism of {table.model}, {table.source} ({table.test_questions:.4g} held-out questions per split)",
+         ("", "simulated", "people", "apart", "people apart", "further"), rows),
+        (f"Does it stop where people stop? ({points:.0f} points of real chats per split)", ("", table.source),
+         ((label, _value(table, [getattr(one, name) for one in stops], number))
+          for name, label in TERMINATION_NAMES.items() if stops)),
+        (f"Classes of behaviour, by what sets them apart ({split_id})", ("", "simulated", "people"),
+         ((one.name, percent(one.simulated), percent(one.people)) for one in first.classes)),
+        (f"What the classifier goes by ({split_id}; permutation p {found.p_value if found else 1:.3f})",
+         ("speaks for simulated", "weight", "speaks for a person", "weight"),
+         ((one.feature, f"{one.weight:+.2f}", other.feature, f"{other.weight:+.2f}")
+          for one, other in (zip(found.telling_second, found.telling_first, strict=True) if found else ()))),
+    ])  # fmt: skip
 
 
 def _value(table: RealismTable, values: Sequence[Value | None], show: Callable[[Value | None], str]) -> str:
@@ -151,8 +131,8 @@ def _value(table: RealismTable, values: Sequence[Value | None], show: Callable[[
 def realism_footnotes(table: RealismTable) -> list[str]:
     """What the table is of, how to read it, and what is missing."""
     people, simulated, persons = (
-        sum(counts) / len(table.splits)
-        for counts in zip(*((one.chats, one.simulated_chats, one.people) for one in table.splits.values()), strict=True)
+        sum(getattr(one, name) for one in table.splits.values()) / len(table.splits)
+        for name in ("chats", "simulated_chats", "people")
     )
     detected = next(iter(table.splits.values())).detected
     missing = [f"classifier: {detected}"] if isinstance(detected, Undefined) else []

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from chatbench.core.errors import ChatbenchError
@@ -41,7 +41,7 @@ from chatbench.report.tables import (
     together,
     warnings,
 )
-from chatbench.scoring.score_files import plain, read_question_files, read_score_table
+from chatbench.scoring.score_files import bounds_as_json, estimate_as_json, plain, read_question_files, read_score_table
 from chatbench.scoring.score_table import ScoreTable, comparable
 from chatbench.simulation.log import read_conversations
 
@@ -197,7 +197,7 @@ def as_json(found: Sequence[ModelResults], *, published: bool = False) -> str:
                 "signature_id": model.table.signature_id,
                 "signature": dict(model.table.signature),
                 "splits": list(model.table.splits),
-                "questions": [asdict(pair) for pair in model.pairs],
+                "questions": plain(model.pairs),
                 "endings": _endings(model.table),
                 "user_turns": {s: {str(n): c for n, c in sorted(each.items())} for s, each in model.turns.items()},
                 "notes": [*model.missing, *footnotes(model.table)],
@@ -210,22 +210,12 @@ def as_json(found: Sequence[ModelResults], *, published: bool = False) -> str:
 
 
 def _score_json(score: MainScore) -> dict[str, object]:
-    estimate = score.estimate
-    written: dict[str, object] = {
+    return {
         "model": score.model, "source": score.name, "kind": score.kind, "assistant": score.assistant,
-        "metric": score.metric,
-        "mean": plain(estimate.mean),
-        "standard_error": plain(estimate.standard_error),
-        "corrected_standard_error": plain(estimate.corrected_error),
-        "per_split": {split: plain(value) for split, value in score.by_split.items()},
+        "metric": score.metric, **estimate_as_json(score.estimate), "per_split": plain(score.by_split),
+        **({} if score.interval is None else {"interval": plain(score.interval)}),
+        **({} if score.bounds is None else bounds_as_json(score.bounds)),
     }  # fmt: skip
-    if score.interval is not None:
-        written["interval"] = plain(score.interval)
-    if score.bounds is not None:
-        written["floor"] = plain(score.bounds.floor)
-        written["floor_source"] = score.bounds.floor_label
-        written["ceiling"] = plain(score.bounds.ceiling)
-    return written
 
 
 def _endings(table: ScoreTable) -> dict[str, dict[str, object]]:

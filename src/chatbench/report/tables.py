@@ -7,7 +7,7 @@ does not exist. Baselines that are the same for all models stand there once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -32,8 +32,8 @@ from chatbench.metrics.names import (
     Predictor,
     ceiling,
 )
-from chatbench.metrics.uncertainty import CAUSES
-from chatbench.report.grids import EMPTY, Grid, build, markdown, number, percent, print_grids, upright
+from chatbench.metrics.uncertainty import CAUSES, Spread
+from chatbench.report.grids import EMPTY, Grid, build, grids_of, markdown, number, percent, print_grids, upright
 from chatbench.scoring.compare import ComparedMetric, Comparison
 from chatbench.scoring.score_files import plain
 from chatbench.scoring.score_table import Bounds, ScoreTable, signature_line
@@ -70,14 +70,9 @@ def decimals(digits: int) -> Format:
     return lambda value: f"{value:.{digits}f}"
 
 
-def perplexity_text(value: float) -> str:
-    """Two decimals where they say something."""
-    return f"{value:.2f}" if value < 100 else f"{value:.0f}"
-
-
 AGREEMENT_COLUMNS = (Column("correlation", "pearson", decimals(3)), Column("mean absolute error", "mae", decimals(3)))
 TEXT_COLUMNS = (
-    Column("perplexity", "perplexity", perplexity_text),
+    Column("perplexity", "perplexity", lambda value: f"{value:.2f}" if value < 100 else f"{value:.0f}"),
     *(Column(TEXTS[metric], metric, decimals(3)) for metric in ("bits_per_byte", *TEXT_METRICS)),
 )
 NUMBER_COLUMNS = (
@@ -302,14 +297,19 @@ def gap_grid(table: ScoreTable) -> Grid:
 
 def detail_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
     """What only Markdown and `show --details` have: conditions and subsets, and where the uncertainty comes from."""
-    grids = [grid for table in tables for grid in (part_grid(table), cause_grid(table))]
-    return [grid for grid in grids if grid.rows]
+    of_part = ("", "pairs", "people", "simulated", "mean absolute error", "ceiling", "correlation", "ceiling")
+    of_cause = ("", *CAUSES, "all", "bootstrap over questions", "over splits", "over splits, corrected")
+    grids = []
+    for table in tables:
+        name = f"{table.model}, {table.simulator}"
+        title = f"{name}: standard errors by cause ({scored([table])})"
+        parts = (f"{name}: agreement by condition and subset", of_part, _part_rows(table))
+        grids += grids_of([parts, (title, of_cause, _cause_rows(table))])
+    return grids
 
 
-def part_grid(table: ScoreTable) -> Grid:
+def _part_rows(table: ScoreTable) -> Iterator[list[str]]:
     """Agreement of the scored simulator on each condition and subset."""
-    header = ("", "pairs", "people", "simulated", "mean absolute error", "ceiling", "correlation", "ceiling")
-    lines = []
     for part in table.strata:
         estimates, bounds = table.estimates(part), table.bounds(part)
         intervals = table.uncertainty.intervals.get(part, {})
@@ -321,31 +321,21 @@ def part_grid(table: ScoreTable) -> Grid:
             row = (together(table, part), FINE_TUNED, metric)
             line.append(with_interval(estimates[row].mean, intervals.get(row)) if row in estimates else EMPTY)
             line.append(number(bounds[row].ceiling if row in bounds else None))
-        lines.append(tuple(line))
-    return Grid(f"{table.model}, {table.simulator}: agreement by condition and subset", header, tuple(lines))
+        yield line
 
 
-def cause_grid(table: ScoreTable) -> Grid:
+def _cause_rows(table: ScoreTable) -> Iterator[list[str]]:
     """Standard errors of the scored simulator's scores, and how much of them is due to what."""
     assistant, estimates = together(table), table.estimates()
     intervals = table.uncertainty.intervals.get(WHOLE, {})
-    header = ("", *CAUSES, "all", "bootstrap over questions", "over splits", "over splits, corrected")
-    lines = []
     for metric, shown in {**AGREEMENT, "bias": "bias"}.items():
         row = (assistant, FINE_TUNED, metric)
         spread, bound = table.uncertainty.spreads.get(row), intervals.get(row)
-        if spread is None or isinstance(spread, Undefined) or row not in estimates:
-            continue
-        causes = [deviation_text(spread.by_cause[each]) if each in spread.by_cause else EMPTY for each in CAUSES]
-        lines.append((
-            shown,
-            *causes,
-            deviation_text(spread.total),
-            number(bound.standard_error if isinstance(bound, Interval) else None, 4),
-            number(estimates[row].standard_error, 4),
-            number(estimates[row].corrected_error, 4),
-        ))  # fmt: skip
-    return Grid(f"{table.model}, {table.simulator}: standard errors by cause ({scored([table])})", header, tuple(lines))
+        if isinstance(spread, Spread) and row in estimates:
+            causes = [deviation_text(spread.by_cause[each]) if each in spread.by_cause else EMPTY for each in CAUSES]
+            bootstrap = bound.standard_error if isinstance(bound, Interval) else None
+            errors = (bootstrap, estimates[row].standard_error, estimates[row].corrected_error)
+            yield [shown, *causes, deviation_text(spread.total), *(number(error, 4) for error in errors)]
 
 
 def published_grid() -> Grid:
@@ -505,21 +495,19 @@ def main_grids(tables: Sequence[ScoreTable], *, with_errors: bool = False) -> li
             return cell_text(estimate, column.show)
         return number(estimate.mean if estimate else None)
 
-    def agreement_cell(row: Mapping[str, MainScore], place: tuple[str, Column]) -> str:
-        kind, column = place
-        if kind == "interval":
-            return interval_text(row[column.metric].interval if column.metric in row else None)
-        return value(row, column)
+    def bound(row: Mapping[str, MainScore], column: Column) -> str:
+        return interval_text(row[column.metric].interval if column.metric in row else None)
 
     whose = "mean of assistants; " if assistant == MEAN_OF_ASSISTANTS else ""
-    columns = [(name, (name, each)) for each in AGREEMENT_COLUMNS for name in (each.header, "interval")]
+    columns = [
+        pair for each in AGREEMENT_COLUMNS for pair in ((each.header, (value, each)), ("interval", (bound, each)))
+    ]
     text_columns = [(column.header, column) for column in TEXT_COLUMNS]
-    title = f"{OVERLAP} ({held_out_questions(tables)} held-out questions per split)"
-    overlap = build(title, [*texts.items()], text_columns, value)
     title = f"Agreement with people's accuracy per question ({whose}{scored(tables)})"
+    of_texts = f"{OVERLAP} ({held_out_questions(tables)} held-out questions per split)"
     grids = [
-        build(title, [*agreement.items()], columns, agreement_cell),
-        upright(overlap),
+        build(title, [*agreement.items()], columns, lambda row, of: of[0](row, of[1])),
+        upright(build(of_texts, [*texts.items()], text_columns, value)),
     ]
     return [grid for grid in grids if grid.rows]
 
@@ -587,6 +575,15 @@ def comparison_notes(comparison: Comparison) -> list[str]:
 
 def comparison_json(comparison: Comparison) -> Row:
     """Everything, with full precision."""
+    values = {"first_value": "first", "second_value": "second"} | {n: n for n in ("difference", "interval", "p")}
+    figures = [
+        {
+            **{name: getattr(each, name) for name in ("first", "second", "assistant", "metric")},
+            **{written: plain(getattr(each.found, name)) for written, name in values.items()},
+            "p_holm": plain(each.holm_p),
+        }
+        for each in comparison.metrics
+    ]
     return {
         "runs": [{"run": run, "signature_id": comparison.signature_ids[run]} for run in comparison.runs],
         "splits": list(comparison.splits),
@@ -597,19 +594,5 @@ def comparison_json(comparison: Comparison) -> Row:
             for pair, differences in comparison.ignored.items()
             for each in differences
         ],
-        "figures": [
-            {
-                "first": each.first,
-                "second": each.second,
-                "assistant": each.assistant,
-                "metric": each.metric,
-                "first_value": plain(each.found.first),
-                "second_value": plain(each.found.second),
-                "difference": plain(each.found.difference),
-                "interval": plain(each.found.interval),
-                "p": plain(each.found.p),
-                "p_holm": plain(each.holm_p),
-            }
-            for each in comparison.metrics
-        ],
+        "figures": figures,
     }

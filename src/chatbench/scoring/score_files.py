@@ -21,12 +21,13 @@ from chatbench.core.files import read_csv, read_json, write_json, write_text
 from chatbench.core.records import Answer, Study
 from chatbench.core.texts import as_it_was, csv_text
 from chatbench.metrics.agreement import Undefined
+from chatbench.metrics.estimates import Estimate
 from chatbench.metrics.intervals import Interval
 from chatbench.metrics.names import EVERY_ASSISTANT, PEOPLE, TEXT_METRICS, WHOLE, MetricKey, Predictor
 from chatbench.metrics.pairs import Pair, Prediction, Predictions
 from chatbench.metrics.split_metrics import SplitMetrics
 from chatbench.metrics.uncertainty import Spread, Uncertainty
-from chatbench.scoring.score_table import Score, ScoreTable
+from chatbench.scoring.score_table import Bounds, Score, ScoreTable
 
 
 def plain(value: object) -> object:
@@ -163,21 +164,29 @@ def _figures(table: ScoreTable, part: str) -> Iterator[dict[str, object]]:
             "source": row[1].label,
             "metric": row[2],
             "per_split": plain(values),
-            "mean": plain(estimates[row].mean),
-            "standard_error": plain(estimates[row].standard_error),
-            "corrected_standard_error": plain(estimates[row].corrected_error),
+            **estimate_as_json(estimates[row]),
             "splits": estimates[row].n,
         }
         if row in intervals:
             figure["interval"] = plain(intervals[row])
         if row in spreads:
-            spread = spreads[row]
-            figure["variance_by_cause"] = plain(spread if isinstance(spread, Undefined) else spread.by_cause)
+            figure["variance_by_cause"] = plain(
+                spread.by_cause if isinstance(spread := spreads[row], Spread) else spread
+            )
         if row in bounds:
-            figure["floor"] = plain(bounds[row].floor)
-            figure["floor_source"] = bounds[row].floor_label
-            figure["ceiling"] = plain(bounds[row].ceiling)
+            figure |= bounds_as_json(bounds[row])
         yield figure
+
+
+def estimate_as_json(estimate: Estimate) -> dict[str, object]:
+    """A mean over splits with its standard errors."""
+    errors = {"standard_error": estimate.standard_error, "corrected_standard_error": estimate.corrected_error}
+    return {name: plain(value) for name, value in {"mean": estimate.mean, **errors}.items()}
+
+
+def bounds_as_json(bounds: Bounds) -> dict[str, object]:
+    """Floor, what it is, and ceiling."""
+    return {"floor": plain(bounds.floor), "floor_source": bounds.floor_label, "ceiling": plain(bounds.ceiling)}
 
 
 def as_csv(table: ScoreTable) -> str:
