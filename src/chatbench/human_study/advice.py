@@ -141,6 +141,6 @@ def mirror_rows(study: Study) -> Iterator[MirrorRow]:
         def of_chats(has: Callable[[ChatTraits], bool], chats: Sequence[ChatTraits] = chats) -> Rate:
             return rate([Case(chat.cell[0], chat.person, has(chat)) for chat in chats], "no chats")
 
-        wordings = {name: of_chats(lambda chat, name=name: chat.wording == name) for name in WORDINGS}  # type: ignore[misc]
+        wordings = {str(name): of_chats(lambda chat, name=name: chat.wording == name) for name in WORDINGS}  # type: ignore[misc]
         mirror, at_most = of_chats(lambda chat: chat.mirror), of_chats(lambda chat: chat.may_mirror)
         yield MirrorRow(assistant, condition, mirror, at_most, wordings)
