@@ -106,7 +106,7 @@ def main(arguments: Sequence[str]) -> int:
     except typer.Exit as done:
         return int(done.exit_code)
     except KeyboardInterrupt as stopped:
-        kept = str(stopped) or "what was finished is kept, and the same command goes on from there"
+        kept = str(stopped) or "files are as they were, or complete; run the same command again"
         print(f"\nchatbench: interrupted; {printable(kept)}", file=sys.stderr, flush=True)
         return 130
     except Exception as error:

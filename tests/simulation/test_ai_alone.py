@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,6 +73,29 @@ def record(
 ) -> None:
     with open_log(log.path, {"questions_sha256": questions}) as writer:
         ask_missing(log, writer, samples, participant(says), extractor, {}, seed)
+
+
+def test_each_reply_is_in_the_log_as_soon_as_it_has_come(tmp_path: Path) -> None:
+    # One that waits for a block loses up to 255 paid replies when it is killed.
+    log, seen = AiAloneLog(Workspace(results=tmp_path), "bot", "letter-only-zero-shot"), []
+
+    class OneAfterTheOther:
+        identity: Mapping[str, object] = {"kind": "fake"}
+        line = asyncio.Lock()
+
+        async def reply(self, request: Request) -> Reply | Failure:
+            async with self.line:
+                seen.append(request.seed)
+                if len(seen) == 4:
+                    raise KeyboardInterrupt
+                await asyncio.sleep(0)
+            return Reply("A")
+
+        async def close(self) -> None: ...
+
+    with pytest.raises(KeyboardInterrupt), open_log(log.path, {}) as writer:
+        ask_missing(log, writer, SAMPLES, OneAfterTheOther(), None, {}, 0)
+    assert len(log.texts("reply")) == 3
 
 
 def test_the_prompts_are_the_papers() -> None:

@@ -187,7 +187,7 @@ def test_ctrl_c_stops_at_once_and_the_same_command_continues(
 ) -> None:
     with (
         at_step(monkeypatch, 4, lambda _: os.kill(os.getpid(), signal.SIGINT)),
-        pytest.raises(KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt, match=r"checkpoint-2 is kept; the same command continues"),
     ):
         run_tiny(tiny_job(base, tmp_path))
 

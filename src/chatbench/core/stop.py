@@ -1,13 +1,17 @@
-"""SIGTERM as a request: a cluster that takes a machine back sends it some seconds before it kills.
+"""Runs that are stopped: SIGTERM as a request, and what a run that was interrupted (Ctrl-C) has kept.
+
+SIGTERM: a cluster that takes a machine back sends it some seconds before it kills.
 
 Whoever works in steps finishes the one under way, saves, and ends; the same command then continues. A second SIGTERM
-kills at once. Ctrl-C is left as it is.
+kills at once. Ctrl-C ends a run at once.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -31,3 +35,12 @@ class StopRequest:
     def _notice(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def telling_what_is_kept(kept: Callable[[], str]) -> Iterator[None]:
+    """A Ctrl-C inside the block is raised on with a sentence for the user: what is kept, and that the run continues."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        raise KeyboardInterrupt(str(stopped) or f"{kept()}; the same command continues") from None

@@ -7,16 +7,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
-from chatbench.core.records import SimulatedConversation
 from chatbench.protocol.dialogue import (
     AnyParticipant,
     ConcurrentParticipant,
-    Dialogue,
     Failure,
     Participant,
     ParticipantName,
@@ -25,21 +23,23 @@ from chatbench.protocol.dialogue import (
 )
 
 Result = TypeVar("Result")
+Asking = Generator[Request, Reply | Failure, Result]
+"""A dialogue, or whatever else asks one thing after another and comes to a result."""
 Ask = Callable[[Request], Coroutine[None, None, Reply | Failure]]
 Replied = Callable[[Request, Reply | Failure], None]
 
 
 def run_in_waves(
-    dialogues: Sequence[Dialogue],
+    dialogues: Sequence[Asking[Result]],
     participants: Mapping[ParticipantName, Participant],
-    finished: Callable[[SimulatedConversation], None] = lambda _chat: None,
+    finished: Callable[[Result], None] = lambda _result: None,
     replied: Replied = lambda _request, _reply: None,
-) -> list[SimulatedConversation]:
+) -> list[Result]:
     """Runs several dialogues in waves: each participant is asked once per wave, for all dialogues that wait for it.
 
     `finished` is called with each record as soon as its dialogue ends, `replied` with each reply or failure.
     """
-    chats: dict[int, SimulatedConversation] = {}
+    chats: dict[int, Result] = {}
     waiting: dict[int, Request] = {}
 
     def advance(index: int, reply: Reply | Failure | None) -> None:
@@ -64,11 +64,11 @@ def run_in_waves(
 
 
 def run_concurrently(
-    dialogues: Iterable[Dialogue],
+    dialogues: Iterable[Asking[Result]],
     participants: Mapping[ParticipantName, AnyParticipant],
     *,
     active: int,
-    finished: Callable[[SimulatedConversation], None],
+    finished: Callable[[Result], None],
     may_begin: Callable[[], bool] = lambda: True,
     refused: Callable[[Request], Failure | None] = lambda _: None,
     replied: Replied = lambda _request, _reply: None,
@@ -99,7 +99,7 @@ def run_concurrently(
         raise ValueError(f"active is {active}, expected at least 1")
     count = 0
 
-    async def run_some(ask: Mapping[ParticipantName, Ask], source: Iterator[Dialogue]) -> None:
+    async def run_some(ask: Mapping[ParticipantName, Ask], source: Iterator[Asking[Result]]) -> None:
         nonlocal count
         while may_begin() and (following := next(source, None)):
             chat = await _run_one(following, ask, refused, replied)
@@ -133,18 +133,18 @@ def run_concurrently(
 
 
 async def _run_one(
-    dialogue: Dialogue,
+    dialogue: Asking[Result],
     ask: Mapping[ParticipantName, Ask],
     refused: Callable[[Request], Failure | None],
     replied: Replied,
-) -> SimulatedConversation:
+) -> Result:
     reply: Reply | Failure | None = None  # a generator is started by sending it None
     while True:
         try:
             request = dialogue.send(reply)  # type: ignore[arg-type]
         except StopIteration as stop:
-            chat: SimulatedConversation = stop.value
-            return chat
+            result: Result = stop.value
+            return result
         reply = refused(request)
         if reply is None:
             reply = await ask[request.participant](request)

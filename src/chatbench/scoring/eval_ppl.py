@@ -19,6 +19,7 @@ from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, sha256_of, write_json
 from chatbench.core.resolved_settings import resolve_settings
+from chatbench.core.stop import telling_what_is_kept
 from chatbench.data.examples import ExampleRow
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.estimates import over_splits
@@ -79,9 +80,11 @@ def eval_ppl(model: str, *, workspace: Workspace, split: str | None = None, say:
         ChatbenchError: MODEL is not fine-tuned on that split, or on any; or it was, but on other data.
     """
     splits = [split] if split is not None else workspace.trained_splits(model)
-    scored = [_one_split(model, each, workspace, say) for each in splits]
-    summary = summary_of(stored_perplexities(workspace, model), workspace)
+    scored: list[SplitPerplexity] = []
     folder = workspace.perplexity_folder(model)
+    with telling_what_is_kept(lambda: f"{len(scored)} of {len(splits)} splits are kept in {folder}"):
+        scored.extend(_one_split(model, each, workspace, say) for each in splits)
+    summary = summary_of(stored_perplexities(workspace, model), workspace)
     for path in (folder / "summary.json", folder.with_name(f"val_ppl_{folder.name}.json")):  # the latter: its old name
         write_json(path, {"model": model, **summary})
     return scored

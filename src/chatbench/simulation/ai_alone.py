@@ -13,9 +13,9 @@ sample is dropped, and counted.
     results/ai_alone/NAME-METHOD.run.json   what two runs that write the same log must have in common
     results/ai_alone/NAME-METHOD.csv        the scores, in the columns of ChatBench's ai_alone_answers.csv
 
-Samples are asked in blocks, appended to the log after each block, replies before the extractor is asked about them. A
-run that was stopped continues: only what is missing is asked. More samples may be asked for later. The log is all that
-counts: every run makes the table of it again.
+Each sample is appended to the log as soon as its reply has come (a model on this machine replies to a block at a time),
+replies before the extractor is asked about them. A run that was stopped continues: only what is missing is asked. More
+samples may be asked for later. The log is all that counts: every run makes the table of it again.
 
 Source: Chang, Anderson, Hofman, ACL 2025 (arXiv 2504.07114); docs/protocol.md, AI-alone baselines.
 """
@@ -24,13 +24,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import JsonTextError, parse_json, read_json, write_text
 from chatbench.core.records import LETTERS, AiAloneScore, Message, Question, Study
+from chatbench.core.stop import telling_what_is_kept
 from chatbench.core.texts import file_name
 from chatbench.data.chatbench_format import read_ai_alone
 from chatbench.data.mmlu import few_shot_examples
@@ -38,7 +39,8 @@ from chatbench.data.splits import question_set_sha256
 from chatbench.data.tables import Intake
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import without_secrets
-from chatbench.protocol.dialogue import Failure, Participant, Reply, Request, derive_seed
+from chatbench.protocol.dialogue import AnyParticipant, ConcurrentParticipant, Failure, Reply, Request, derive_seed
+from chatbench.protocol.dialogue_runner import run_concurrently, run_in_waves
 from chatbench.protocol.prompts import (
     ASSISTANT_SYSTEM,
     EXTRACTION,
@@ -69,7 +71,8 @@ Examples = Mapping[str, Sequence[Question]]
 MAX_TOKENS: dict[Method, int] = {"letter-only-zero-shot": 10, "letter-only-few-shot": 10, "free-text": 1000}
 EXTRACTION_MAX_TOKENS = 300
 BLOCK = 256
-"""Samples asked together; at most so many replies are asked for again after a kill."""
+"""Samples that are with an assistant at once, if it takes so many."""
+TOLD_EVERY = 64
 _KEPT = (
     "text", "tokens", "prompt_tokens", "reasoning", "reasoning_tokens", "cached_tokens", "finish", "model"
 )  # fmt: skip
@@ -351,7 +354,11 @@ def ai_alone(
     }
     log = AiAloneLog(workspace, spec.name, method)
     samples = [Sample(question, index) for question in questions for index in range(settings.samples)]
-    with open_log(log.path, agreed, overwrite=overwrite) as writer:
+    ids = {sample.id("reply") for sample in samples}
+    with (
+        open_log(log.path, agreed, overwrite=overwrite) as writer,
+        telling_what_is_kept(lambda: f"{len(ids & writer.recorded)} of {len(ids)} replies are kept in {log.path}"),
+    ):
         asked = ask_missing(log, writer, samples, participant, second, examples, settings.seed, say)
         table = log.write_table(study.questions)
     results = log.results(samples)
@@ -380,28 +387,36 @@ def ask_missing(
     log: AiAloneLog,
     writer: AppendOnlyLog,
     samples: Sequence[Sample],
-    participant: Participant,
-    extractor: Participant | None,
+    participant: AnyParticipant,
+    extractor: AnyParticipant | None,
     examples: Examples,
     seed: int,
     say: Callable[[str], None] = lambda _line: None,
 ) -> int:
-    """Asks for what the log lacks, block by block, and records it; how many replies of the assistant are new."""
+    """Asks for what the log lacks, and records each reply as it comes; how many of the assistant's are new."""
 
-    def ask(stage: Stage, missing: Sequence[Sample], one: Participant, messages: Asked, what: str) -> None:
-        for start in range(0, len(missing), BLOCK):
-            block = missing[start : start + BLOCK]
-            requests = [
-                Request(
-                    "assistant", messages(sample), sample.question.id,
-                    derive_seed(seed, sample.id(stage), 0, "assistant"), "reply", sample.id(stage),
-                )
-                for sample in block
-            ]  # fmt: skip
-            writer.append(
-                [_row(each, stage, reply) for each, reply in zip(block, one.reply_all(requests), strict=True)]
+    def ask(stage: Stage, missing: Sequence[Sample], one: AnyParticipant, messages: Asked, what: str) -> None:
+        count = 0
+
+        def asked(sample: Sample) -> Generator[Request, Reply | Failure, dict[str, object]]:
+            of_sample = derive_seed(seed, sample.id(stage), 0, "assistant")
+            reply = yield Request(
+                "assistant", messages(sample), sample.question.id, of_sample, "reply", sample.id(stage)
             )
-            say(f"ai-alone: {start + len(block)}/{len(missing)} {what}")
+            return _row(sample, stage, reply)
+
+        def record(row: dict[str, object]) -> None:
+            nonlocal count
+            writer.append([row])
+            count += 1
+            if count % TOLD_EVERY == 0 or count == len(missing):
+                say(f"ai-alone: {count}/{len(missing)} {what}")
+
+        if isinstance(one, ConcurrentParticipant):
+            run_concurrently(map(asked, missing), {"assistant": one}, active=BLOCK, finished=record)
+        else:
+            for start in range(0, len(missing), BLOCK):
+                run_in_waves([*map(asked, missing[start : start + BLOCK])], {"assistant": one}, record)
 
     missing = [sample for sample in samples if sample.id("reply") not in writer.recorded]
     ask(

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Question, Study
+from chatbench.core.stop import telling_what_is_kept
 from chatbench.data.prepared import Manifest
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
@@ -160,17 +161,17 @@ def simulate(
     loop = LoopSettings(settings.seed, settings.max_user_turns, STYLES[simulator.style], settings.failure_modes)
     active = PER_PLACE * options.concurrency if options else DEFAULT_ACTIVE
     dollars = (lambda: spending.usd) if spending.prices.known else None
-    with open_log(task.log, agreed, overwrite=overwrite) as log:
+    with (
+        open_log(task.log, agreed, overwrite=overwrite) as log,
+        telling_what_is_kept(
+            lambda: f"{len(planned & log.recorded)} of {len(planned)} conversations are kept in {task.log}"
+        ),
+    ):
         count_earlier(spending, task.log)
         began = time.monotonic()
         with ConversationProgress(console, len(planned - log.recorded), dollars) as progress:
             run = Run(log, user, participants, loop, progress, spending, settings.block_size, active)
-            try:
-                simulated = run.simulate(plans)
-            except KeyboardInterrupt:
-                kept = f"{len(planned & log.recorded)} of {len(planned)} conversations are kept in {task.log}"
-                console.print(f"\ninterrupted: {kept}", markup=False, highlight=False, soft_wrap=True)
-                raise
+            simulated = run.simulate(plans)
         seconds = time.monotonic() - began
     return SimulateResult(task.log, tally_of(task.log, planned), len(planned), simulated, seconds, spending.prices)
 

@@ -27,7 +27,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainingArguments, se
 from chatbench.core.errors import ChatbenchError, StoppedError
 from chatbench.core.resolved_settings import Resolved
 from chatbench.core.settings import Settings
-from chatbench.core.stop import StopRequest
+from chatbench.core.stop import StopRequest, telling_what_is_kept
 from chatbench.data.examples import ExampleRow
 from chatbench.models.encoding import EncodedRows, TextForm, encode_rows
 from chatbench.models.loading import (
@@ -43,10 +43,18 @@ from chatbench.models.loading import (
 from chatbench.models.loss import score_encoded
 from chatbench.models.precision import Format, quantised_bits, resolve_precision
 from chatbench.models.prefix_tree import attends_to_trees, refuse_unsuited
-from chatbench.models.run_record import finished_run, may_resume, record_of, run_lock, unfinished, write_record
+from chatbench.models.run_record import (
+    differing_file,
+    finished_run,
+    may_resume,
+    record_of,
+    run_lock,
+    unfinished,
+    write_record,
+)
 from chatbench.protocol.plain_text import EncodedExample
 from chatbench.training.batches import StepMaker, step_plan, weighed
-from chatbench.training.checkpoints import check_space, complete_checkpoint, write_result
+from chatbench.training.checkpoints import check_space, checkpoints, complete_checkpoint, write_result
 from chatbench.training.distributed import (
     check_sharded,
     check_shared,
@@ -146,7 +154,8 @@ def train(job: TrainingJob, *, resume: bool = True, overwrite: bool = False, say
     refuse_launch(job.resolved.settings)
     refuse_missing_trackers(job.resolved.settings.report_to)
     is_main = process_rank() == 0
-    with run_lock(job.folder) if is_main else nullcontext(), StopRequest() as stop:
+    kept = telling_what_is_kept(lambda: _kept(job.folder))
+    with run_lock(job.folder) if is_main else nullcontext(), StopRequest() as stop, kept:
         return _train(job, resume, overwrite, say if is_main else lambda _line: None, stop)
 
 
@@ -217,6 +226,13 @@ def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: Stop
     everyone(arguments, lambda: trainer.written(job.folder, result))
     status: Literal["trained", "resumed"] = "resumed" if resume_from else "trained"
     return TrainingOutcome(status, **{**outcome, "validation": _pairs(outcome)}, seconds=time.monotonic() - began)
+
+
+def _kept(folder: Path) -> str:
+    """What an interrupted run of this folder has kept."""
+    complete = (each for each in reversed(checkpoints(unfinished(folder))) if differing_file(each) is None)
+    last = next(complete, None)
+    return f"{last} is kept" if last else f"no checkpoint of {folder} is complete yet, so nothing is kept"
 
 
 def _pairs(outcome: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
