@@ -20,7 +20,7 @@ import numpy as np
 from chatbench.core.records import Answer, Study
 from chatbench.data.open_study import open_study
 from chatbench.data.workspace import Workspace
-from chatbench.estimation.estimate import _held_out, _rectified
+from chatbench.estimation.estimate import held_out_assistants, rectified_answers
 from chatbench.estimation.new_assistant import HeldOut, Predicted, predict, variance_of_people
 from chatbench.estimation.prediction_powered import Rectified
 from chatbench.metrics.pairs import human_outcomes, predictions
@@ -75,7 +75,7 @@ def print_table(study: Study, held_out: list[HeldOut], draws: int, sizes: list[i
         answers = with_assistant(study, one.assistant)
         for size in (size for size in sizes if size <= len(answers)):
             drawn = [[answers[at] for at in rng.choice(len(answers), size, replace=False)] for _ in range(draws)]
-            made = [each for each in (_rectified(some, shares) for some in drawn) if isinstance(each, Rectified)]
+            made = [each for each in (rectified_answers(some, shares) for some in drawn) if isinstance(each, Rectified)]
             both, alone = [each.rectified for each in made], [each.alone for each in made]
             held = [100 * np.mean([e.low <= truth <= e.high for e in each]) for each in (both, alone)]
             width = [100 * np.mean([e.high - e.low for e in each]) for each in (both, alone)]
@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         place = Workspace(told.data, told.results)
         study = place.study
-        held_out = list(_held_out(place, told.model, place.trained_splits(told.model), study, [])[1].values())
+        held_out = list(held_out_assistants(place, told.model, place.trained_splits(told.model), study, []).values())
     print_table(study, held_out, told.draws, [30, 60, 120])
 
 

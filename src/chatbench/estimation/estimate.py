@@ -163,7 +163,7 @@ def estimate(
         notes.append(
             f"{missing} of {len(asked)} questions were not simulated: no split holds them out, or chats failed"
         )
-    held_out = _held_out(workspace, model, splits, study, notes)
+    held_out = held_out_assistants(workspace, model, splits, study, notes)
     correlation, origin = _correlation(answers, found, held_out, study)
     per_person = Counter(answer.worker_id for answer in study.answers if answer.kind == "user-AI")
     components, answers_per_person = components_of(study), max(1, round(per_person.total() / max(1, len(per_person))))
@@ -292,7 +292,7 @@ def _shares(outcomes: Mapping[str, Outcomes]) -> dict[str, float]:
     return {question: share for question, share in shares.items() if share is not None}
 
 
-def _held_out(
+def held_out_assistants(
     workspace: Workspace, model: str, splits: Sequence[str], study: Study, notes: list[str]
 ) -> dict[str, HeldOut]:
     """The assistants that were held out and simulated, by split."""
@@ -352,7 +352,7 @@ def _subset(
         sum(each.count("counted wrong") for each in kept.values()),
         mean_value(list(shares.values())),
         predict(shares, [part for part in parts if part.questions], chats_variance=variance_of_chats(kept.values())),
-        None if people is None else _rectified(answers, shares),
+        None if people is None else rectified_answers(answers, shares),
     )
 
 
@@ -370,7 +370,7 @@ def _part(one: HeldOut, keeps: Callable[[str], bool]) -> HeldOut:
     )
 
 
-def _rectified(answers: Sequence[Answer], shares: Mapping[str, float]) -> Rectified | Undefined:
+def rectified_answers(answers: Sequence[Answer], shares: Mapping[str, float]) -> Rectified | Undefined:
     place = {question: at for at, question in enumerate(shares)}
     both = [answer for answer in answers if answer.question_id in place]
     if not both:
