@@ -185,7 +185,7 @@ def corrupted(chat: SimulatedConversation, question: Question) -> bool:
         return chat.termination == "no_answer"  # this server answers when it is forced, or fails
     last = clean_output(simulated(prompt_text(simulator_messages(question.full_text, turns))))
     answer = read_answer(last)
-    return answer is None or (answer.text, answer.letter) != (chat.answer_text, chat.letter)
+    return answer is None or (answer.text, question.read(answer.text)) != (chat.answer_text, chat.letter)
 
 
 def found_in(log: Path, planned: Callable[[str], Question], conversations: int) -> tuple[int, int, int, int]:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from chatbench.core.records import LETTERS, Question, SimulatedConversation
+from chatbench.core.records import FOUR_LETTERS, Question, SimulatedConversation
 from chatbench.models.loading import load
 from chatbench.models.local_participants import LocalSimulator
 from chatbench.protocol.dialogue import FunctionParticipant, Reply, Request, dialogue
@@ -103,7 +103,7 @@ def hold(simulator: LocalSimulator, questions: Sequence[Question], conversations
 
 def estimates(outcome: SimulatedConversation, answer: str) -> tuple[float, float, float]:
     """The three estimates of one conversation; without an answer the first two are 0: counted wrong."""
-    right = LETTERS.index(answer)
+    right = FOUR_LETTERS.index(answer)
     summed = sum(one.answering * one.letters[right] for one in outcome.answer_probabilities if one is not None)
     return float(outcome.letter == answer), outcome.expected_correct or 0.0, summed
 

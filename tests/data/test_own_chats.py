@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from tests.support.study_files import REPOSITORY
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import AiAloneScore, Turn
+from chatbench.data.examples import examples_of
 from chatbench.data.open_study import open_study
 from chatbench.data.own_chats import read_chat_jsonl
 from chatbench.data.prepare_splits import prepare_splits
+from chatbench.data.turns import RawMessage, turns_of
 
 Record = dict[str, object]
 QUESTION: Record = {"id": "q1", "subset": "s", "text": "What?", "options": ["a", "b", "c", "d"], "answer": "C"}
@@ -67,27 +70,37 @@ def test_a_second_answer_of_the_same_person_is_counted_and_left_out(tmp_path: Pa
     assert sum(study.dropped.values()) == 1
 
 
-NO_REPLY = [{"role": "user", "text": "hi"}]
 BAD = [
     ({"answer": "E"}, "key 'answer'", "bad value of answer"),
     ({"kind": "chat"}, "key 'kind'", "bad value of kind"),
     ({"worker": "w1"}, "key 'worker'", "bad value of worker"),
     ({"worker_id": ""}, "key 'worker_id'", "bad value of worker_id"),
     ({"turns": []}, "key 'turns': no message", "empty conversation"),
-    ({"turns": NO_REPLY}, "key 'turns': conversation", "turns out of order"),
+    ({"turns": [{"role": "user", "content": [{"text": "hi"}]}]}, "key 'turns': message 0", "bad value of turns"),
+    ({"turns": [{"role": "user", "text": "a", "content": "b"}]}, "key 'turns.0': text and", "bad value of turns"),
+    ({"answer": None}, "key 'answer': missing", "bad value of answer"),
+    (
+        {"question": {**QUESTION, "id": "q2", "answer_kind": "none", "answer": None}, "turns": []},
+        "key 'question.options': no answer, yet options",
+        "bad value of question.options",
+    ),
+    (
+        {"question": {**QUESTION, "id": "q2", "unit": "km"}},
+        "key 'question.answer': unit is no key",
+        "bad value of question.answer",
+    ),
     ({"turns": [{"role": "moderator", "text": "hi"}]}, "key 'turns.0.role': role 'moderator'", "unknown role"),
-    ({"turns": [{"role": "user", "text": " "}]}, "key 'turns.0.text': no text", "empty user message"),
     ({"question": "q9"}, "key 'question': 'q9'", "record about an unknown question"),
     ({"question": {**QUESTION, "text": "Which?"}}, "key 'question.id': 'q1' with other", "duplicate question id"),
     (
         {"question": {**QUESTION, "id": "q2", "answer": "c"}},
-        "key 'question.answer': 'c'",
+        "key 'question.answer': answer 'c'",
         "bad value of question.answer",
     ),
     (
         {"question": {**QUESTION, "id": "q2", "options": ["a"]}},
         "key 'question.options",
-        "bad value of question.options.1",
+        "bad value of question.options",
     ),
 ]
 
@@ -111,11 +124,17 @@ def test_a_bad_record_is_named_with_line_and_key_or_left_out_and_counted(
         ({"kind": "chat"}, "key 'kind': 'chat'\n  expected: user-AI, user-alone or ai-alone"),
         ({"kind": None}, "key 'kind': None\n  expected: user-AI"),
         ({"question": 7}, "key 'question': 7\n  expected: the question in full"),
-        ({"question": {**QUESTION, "options": [*"abcde"]}}, "expected: a list of four texts"),
+        ({"question": {**QUESTION, "options": "abcd"}}, "expected: a list of texts"),
+        ({"question": {**QUESTION, "options": [*"abcdefghijklmnopqrstuvwxyz?"]}}, "27 options\n  expected: 2 to 26"),
         ({"turns": "hi"}, "key 'turns': 'hi'\n  expected: a list of messages"),
-        ({"turns": [{"role": "user"}]}, "key 'turns.0.text': missing\n  expected: a value"),
-        ({"wroker": "w"}, "key 'wroker': an unknown key\n  expected: only the keys"),
-        ({"answer": 1}, "key 'answer': 1\n  expected: one of 'A', 'B', 'C' or 'D'"),
+        ({"turns": [{"text": "hi"}]}, "key 'turns.0.role': missing\n  expected: a value"),
+        ({"wroker": "w"}, "key 'wroker': an unknown key\n  expected: the key 'worker_id'"),
+        ({"zz": "w"}, "key 'zz': an unknown key\n  expected: only the keys"),
+        (
+            {"question": {**QUESTION, "choices": []}},
+            "key 'question.choices': an unknown key\n  expected: only the keys",
+        ),
+        ({"answer": 1}, "key 'answer': 1.0\n  expected: one of A, B, C, D"),
     ],
 )
 def test_what_is_wrong_is_said_in_words_of_the_schema_and_not_of_a_library(
@@ -157,3 +176,77 @@ def test_a_half_written_line_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ChatbenchError, match=r"mine.jsonl, line 2: not JSON"):
         read_chat_jsonl(path)
+
+
+KINDS = [
+    # question's own keys, what people answered, as it is read, whether it is right
+    ({"options": ["true", "false"], "answer": "B"}, {"answer": "B"}, "B", True),
+    ({"options": ["B", "A"], "answer": "A"}, {"answer": "B"}, "B", False),  # a letter is a label, not the option's text
+    ({"options": [*"ABCDEFGHIJKLMNOPQRSTUVWXYZ"], "answer": "Z"}, {"answer": "Z"}, "Z", True),
+    ({"answer_kind": "number", "answer": 0.5, "tolerance": 0.01}, {"answer": "about 1/2"}, "0.5", True),
+    ({"answer_kind": "number", "answer": "1,200", "unit": "km"}, {"answer": 1200}, "1200", True),
+    ({"answer_kind": "text", "answer": ["Paris", "Lutetia"]}, {"answer": " lutetia."}, "lutetia.", True),
+    ({"answer_kind": "text", "answer": "Paris"}, {"answer": "Rome", "correct": True}, "Rome", True),  # as recorded
+    ({"answer_kind": "outcome"}, {"correct": False}, None, False),
+    ({"answer_kind": "outcome"}, {"answer": "def f(): ...", "correct": True}, "def f(): ...", True),
+]
+
+
+@pytest.mark.parametrize(("of_question", "given", "letter", "correct"), KINDS)
+def test_answers_of_each_kind_are_read_and_judged(
+    tmp_path: Path, of_question: Record, given: Record, letter: str | None, correct: bool
+) -> None:
+    record = {key: value for key, value in CHAT.items() if key != "answer"}
+    question = {"id": "q1", "subset": "s", "text": "B or A?", **of_question}
+    study = read_chat_jsonl(write(tmp_path, {**record, "question": question, **given}))
+
+    assert [(answer.letter, answer.correct) for answer in study.answers] == [(letter, correct)]
+    (chat,) = study.conversations
+    examples = examples_of(chat, study.questions["q1"])
+    assert [each.kind for each in examples] == ["first", "answer"][: 1 if letter is None else 2]
+    assert letter is None or (examples[1].target, examples[1].user[-40:].count("Answer: ")) == (f"Answer: {letter}", 0)
+
+
+def test_a_chat_without_an_answer_ends_with_done_and_counts_in_no_accuracy(tmp_path: Path) -> None:
+    question = {"id": "q1", "subset": "s", "text": "Plan a trip.", "answer_kind": "none"}
+    record = {key: value for key, value in CHAT.items() if key != "answer"}
+    study = read_chat_jsonl(
+        write(tmp_path, {**record, "question": question}, {**record, "question": "q1", "chat": "2"})
+    )
+
+    assert (study.answers, study.assistants) == ((), ("m",))
+    assert [chat.id for chat in study.conversations] == ["q1|w1", "q1|w1|2"]
+    last = examples_of(study.conversations[0], study.questions["q1"])[-1]
+    assert last.target == "Answer: done"
+    assert 'in the format "Answer: done"' in last.user
+
+
+def said(*texts: str) -> tuple[Turn, ...]:
+    return tuple(Turn("assistant" if place % 2 else "user", text) for place, text in enumerate(texts))
+
+
+U, A, S, T = "user", "assistant", "system", "tool"
+RULES = [
+    # messages, turns, context, how many notes
+    ([(S, "be kind"), (U, "hi"), (A, "yes"), (S, "now terse")], said("hi", "yes"), [(0, S), (2, S)], 1),
+    ([(U, "a"), (U, "b"), (A, "yes"), (A, "no")], said("a\nb", "yes\nno"), [], 2),
+    ([(U, "a"), (A, "yes"), (U, "thanks")], said("a", "yes", "thanks", ""), [], 1),
+    ([(A, "How can I help?"), (U, "a"), (A, "yes")], said("a", "yes"), [(0, A)], 1),
+    ([(U, " "), (A, "Sorry?"), (U, "a"), (A, "yes")], said("a", "yes"), [], 1),
+    ([(U, "a"), (A, None), (T, "42"), (A, "It is 42.")], said("a", "It is 42."), [(2, T)], 1),
+    ([(U, "a"), (T, "42"), (A, "It is 42.")], said("a", "It is 42."), [(1, T)], 1),
+    ([(U, [{"type": "text", "text": "this"}, {"type": "image_url"}]), (A, "ok")], said("this\n[image]", "ok"), [], 1),
+    ([(U, ""), (A, "Hello?")], (), [], 1),
+]
+
+
+@pytest.mark.parametrize(("messages", "turns", "context", "notes"), RULES)
+def test_messages_become_turns_by_stated_rules_that_are_counted(
+    messages: list[tuple[str, object]], turns: tuple[Turn, ...], context: list[tuple[int, str]], notes: int
+) -> None:
+    noted: Counter[str] = Counter()
+    found = turns_of([RawMessage(*each) for each in messages], lambda text: noted.update([text]))
+
+    assert found.turns == turns
+    assert [(each.turn, each.role) for each in found.context] == context
+    assert len(noted) == notes, noted

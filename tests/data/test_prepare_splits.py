@@ -15,13 +15,13 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_jsonl
 from chatbench.core.records import Study
 from chatbench.data import prepare_splits as module
-from chatbench.data.examples import example_rows
+from chatbench.data.examples import RowFormat, example_rows
 from chatbench.data.open_study import open_study
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.prepared import load_manifest
 from chatbench.data.splits import splits_of
 from chatbench.data.workspace import Workspace
-from chatbench.sample.study import write_chatbench_folder
+from chatbench.sample.study import SampleSettings, write_chatbench_folder, write_sample
 
 
 @pytest.fixture
@@ -316,3 +316,25 @@ def test_a_manifest_from_before_these_options_is_of_questions(study: Path, tmp_p
     path.write_text(json.dumps({k: v for k, v in content.items() if k not in ("by", "also_questions", "held_out")}))
 
     assert load_manifest(tmp_path / "data").by == "question"
+
+
+PUBLISHED = {
+    ("sample", "messages"): "c12d871edcb1e3dbe6257c36c7cd1052455f46c547c2f7fc3ad0b9ee756055bc",
+    ("sample", "prompt-completion"): "e00900b73f271809bfe142c685604d1ae924e850d38f5ff53a636c48c5f23f01",
+    ("sample", "context"): "f19fc54f283658e6c280186335bdc898fc5b606c75c48b9745749870c08765a9",
+    ("halie", "messages"): "6062fca961ab3a03cce2a525a5dfb360301ac796e4f908a4c2174629dcc6ec74",
+    ("halie", "prompt-completion"): "6277888391a84e0b2af1c13656170d1d23b5ff254d242f6fb137ecddf7334916",
+    ("halie", "context"): "91f84f904e6ec569a74e6b673d5af2780ab8680e70e4e62c6e1b3db06ed41c20",
+}
+"""SHA-256 of the hash of the questions and of every file, from before questions could be anything but four options."""
+
+
+@pytest.mark.parametrize(("name", "row_format"), PUBLISHED)
+def test_four_options_are_prepared_byte_for_byte_as_published(name: str, row_format: RowFormat, tmp_path: Path) -> None:
+    # A prompt in other words, or a question set hashed otherwise, would make every model and score of before useless.
+    folder = tmp_path / "sample" if name == "sample" else shared_data(name)
+    if name == "sample":
+        write_sample(folder, SampleSettings(questions=24, chats=2))
+    manifest = prepare_splits(folder, tmp_path / "data", splits=2, format=row_format).manifest
+    content = json.dumps([manifest.questions_sha256, sorted(manifest.files.items())])
+    assert hashlib.sha256(content.encode()).hexdigest() == PUBLISHED[name, row_format]

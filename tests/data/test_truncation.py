@@ -7,9 +7,13 @@ import pytest
 from chatbench.core.records import Message, Turn
 from chatbench.data.examples import ExampleRow, context_prompt
 from chatbench.data.truncation import exchanges_in, read_history, without_oldest
+from chatbench.protocol import prompts
 from chatbench.protocol.plain_text import completion_text, prompt_text
-from chatbench.protocol.prompts import FORCED_ANSWER, NEXT_TURN, SEPARATOR, simulator_messages
+from chatbench.protocol.prompts import SEPARATOR, simulator_messages
 
+NEXT_TURN, FORCED_ANSWER = (
+    task.replace("{answer}", prompts.FOUR_OPTIONS) for task in (prompts.NEXT_TURN, prompts.FORCED_ANSWER)
+)
 LINE = "=" * 24
 LONG = [Turn("assistant" if place % 2 else "user", f"turn {place}") for place in range(6)]
 TRICKY = [

@@ -11,6 +11,7 @@ from tests.support.tiny_models import tiny_model
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from chatbench.core.answer_kinds import LETTERS
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import AnswerProbabilities
 from chatbench.models.answer_probabilities import answer_reader
@@ -90,7 +91,9 @@ def enumerated(model: LlamaForCausalLM, prompt: tuple[int, ...], temperature: fl
 
 def outcome_of(text: str) -> str:
     answer = read_answer(clean_output(text))
-    return "message" if answer is None else answer.letter or "invalid"
+    if answer is None:
+        return "message"
+    return answer.text[0] if answer.text.startswith(LETTERS) else "invalid"
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -106,7 +109,7 @@ def test_probabilities_are_those_of_all_texts_that_the_model_can_write(temperatu
         answering = 1 - truth["message"]
         assert text.answer is not None
         assert text.answer.answering == pytest.approx(answering, rel=1e-9)
-        assert text.answer.letters == pytest.approx([truth[letter] / answering for letter in "ABCD"], rel=1e-9)
+        assert text.answer.letters == pytest.approx([truth.get(letter, 0) / answering for letter in LETTERS], rel=1e-9)
 
 
 def test_answers_come_as_often_as_they_are_said_to() -> None:
@@ -118,7 +121,7 @@ def test_answers_come_as_often_as_they_are_said_to() -> None:
     said = made[0].answer
     assert said is not None
     seen = Counter(outcome_of(text.text.strip()) for text in made)
-    for letter, chance in zip("ABCD", said.letters, strict=True):
+    for letter, chance in zip("ABCD", said.letters, strict=False):
         expected = said.answering * chance
         assert seen[letter] / count == pytest.approx(expected, abs=4 * (expected * (1 - expected) / count) ** 0.5)
     assert seen["B"] > 30  # there is something to count
@@ -165,7 +168,7 @@ def test_with_a_chat_template_the_answer_ends_at_the_templates_token() -> None:
     reader = answer_reader(model, tokenizer, encoder(tokenizer, "chat"))
 
     assert tokenizer.decode(list(reader.path)).rstrip() == "Answer:"
-    ends = reader.kinds[tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    ends = reader.kinds[0][tokenizer.convert_tokens_to_ids("<|im_end|>")]
     assert ends.tolist() == [0, 0, 0, 0, 0, 1]
 
 
@@ -177,7 +180,8 @@ def test_a_word_that_ends_the_models_texts_gives_no_answer() -> None:
     reader = answer_reader(model, TOKENIZER, encoder(TOKENIZER, "plain"))
 
     assert reader.space is not None
-    assert [kinds[WORDS.index("hm")].tolist() for kinds in (reader.kinds, reader.space[1])] == [[0, 0, 0, 0, 0, 1]] * 2
+    hm = [kinds[0][WORDS.index("hm")].tolist() for kinds in (reader.kinds, reader.space[1])]
+    assert hm == [[0, 0, 0, 0, 0, 1]] * 2
 
 
 def test_a_tokenizer_that_writes_the_four_answers_as_four_words_is_refused() -> None:

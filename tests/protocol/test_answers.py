@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from chatbench.core.records import Question
 from chatbench.protocol.answers import FinalAnswer, clean_output, lenient_letter, read_answer, read_iqa_answer
+
+QUESTION = Question("q", "s", "?", ("one", "two", "three", "four"), "A")
 
 
 def test_cleaning_goes_from_white_space_over_quotes_to_the_participant_and_stops_there() -> None:
@@ -20,12 +23,14 @@ def test_a_quote_at_one_end_only_goes_too() -> None:
 
 @pytest.mark.parametrize("letter", "ABCD")
 def test_the_first_character_after_the_prefix_is_the_letter(letter: str) -> None:
-    assert read_answer(f"Answer: {letter}. surely") == FinalAnswer(f"{letter}. surely", letter)
+    assert read_answer(f"Answer: {letter}. surely") == FinalAnswer(f"{letter}. surely")
+    assert QUESTION.read(f"{letter}. surely") == letter
 
 
 @pytest.mark.parametrize("text", ["(A)", "d", "E", " A", "", "42"])
 def test_anything_else_is_an_invalid_answer_kept_as_it_was(text: str) -> None:
-    assert read_answer(f"Answer: {text}") == FinalAnswer(text, None)
+    assert read_answer(f"Answer: {text}") == FinalAnswer(text)
+    assert QUESTION.read(text) is None
 
 
 @pytest.mark.parametrize("message", ["Answer:", "answer: A", "The Answer: A", "Answer:A", ""])
@@ -34,8 +39,8 @@ def test_without_the_exact_prefix_at_the_start_it_is_a_message(message: str) -> 
 
 
 def test_iqa_eval_finds_its_answer_anywhere() -> None:
-    assert read_iqa_answer("Thanks. So, the answer is: C.") == FinalAnswer("C.", "C")
-    assert read_iqa_answer("So, the answer is: none of them") == FinalAnswer("none of them", None)
+    assert read_iqa_answer("Thanks. So, the answer is: C.") == FinalAnswer("C.")
+    assert read_iqa_answer("So, the answer is: none of them") == FinalAnswer("none of them")
     assert read_iqa_answer("Answer: C") is None
 
 

@@ -96,7 +96,7 @@ def test_after_ten_free_turns_the_eleventh_request_forces_the_answer() -> None:
 
     purposes = [request.purpose for request in requests if request.participant == "simulator"]
     assert purposes == ["turn"] * 10 + ["forced"]
-    assert requests[-1].messages[1].content.endswith(prompts.FORCED_ANSWER)
+    assert requests[-1].messages[1].content.endswith(prompts.FORCED_ANSWER.replace("{answer}", prompts.FOUR_OPTIONS))
     assert (outcome.termination, outcome.letter, outcome.forced_text) == ("forced", "C", "Answer: C")
     assert len(outcome.turns) == 20
 

@@ -104,10 +104,8 @@ def test_a_forced_answer_need_not_be_a_question() -> None:
 
 
 def test_reasons_before_an_iqa_answer_belong_to_it() -> None:
-    assert observed_in(FinalAnswer("A.", "A", "It is 90. So, the answer is: A."), CHAT, TRAIN) == frozenset()
-    assert observed_in(FinalAnswer("A. Or is it?", "A", "So, the answer is: A. Or is it?"), CHAT, TRAIN) == {
-        "glued_answer"
-    }
+    assert observed_in(FinalAnswer("A.", "It is 90. So, the answer is: A."), CHAT, TRAIN) == frozenset()
+    assert observed_in(FinalAnswer("A. Or is it?", "So, the answer is: A. Or is it?"), CHAT, TRAIN) == {"glued_answer"}
 
 
 def test_an_end_without_words_is_no_empty_turn() -> None:

@@ -41,13 +41,13 @@ def simulated(style: StyleName, *says: str, max_user_turns: int = 10) -> tuple[S
 @pytest.mark.parametrize(
     ("output", "first", "later"),
     [
-        ("Answer: B", Said("Answer: B"), FinalAnswer("B", "B")),
-        (' "YOU: Answer: B"\n', Said("Answer: B"), FinalAnswer("B", "B")),
+        ("Answer: B", Said("Answer: B"), FinalAnswer("B")),
+        (' "YOU: Answer: B"\n', Said("Answer: B"), FinalAnswer("B")),
         # Quotes go before the participant's name, so those behind it stay and hide the prefix.
         ('YOU: "Answer: B', Said('"Answer: B'), Said('"Answer: B')),
         # White space goes before the participant's name, which is then no longer followed by any.
         ("YOU: ", Said("YOU:"), Said("YOU:")),
-        ("Answer: (A)", Said("Answer: (A)"), FinalAnswer("(A)", None)),
+        ("Answer: (A)", Said("Answer: (A)"), FinalAnswer("(A)")),
         ("thanks. Answer: B", Said("thanks. Answer: B"), Said("thanks. Answer: B")),
     ],
 )
@@ -127,7 +127,11 @@ def test_a_userlm_ends_its_chat_by_a_token_and_is_then_asked_for_the_letter() ->
     outcome, asked = simulated("userlm", "what is 2+2", "<|endconversation|>", "Answer: B")
 
     assert [request.purpose for request in asked] == ["turn", "turn", "forced"]
-    assert asked[2].messages[0].content.endswith(f"B. 4\nC. 5\nD. 6\n\n{prompts.FORCED_ANSWER}")
+    assert (
+        asked[2]
+        .messages[0]
+        .content.endswith("B. 4\nC. 5\nD. 6\n\n" + prompts.FORCED_ANSWER.replace("{answer}", prompts.FOUR_OPTIONS))
+    )
     assert asked[2].messages[1:] == asked[1].messages[1:]
     assert asked[2].seed != asked[1].seed
     assert (outcome.termination, outcome.letter, len(outcome.turns)) == ("forced", "B", 2)
@@ -181,6 +185,10 @@ def test_the_oldest_exchanges_leave_what_any_style_is_asked(name: StyleName, for
 def test_the_hash_of_the_prompts_tells_styles_and_words_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = {name: prompts_sha256(style) for name, style in STYLES.items()}
     assert len(set(hashes.values())) == len(STYLES) == 5
+    assert {name: sha256[:8] for name, sha256 in hashes.items()} == {
+        "two-step": "946685cf", "two-step-problem": "adbf7a77", "two-step-help": "29907a78", "iqa-eval": "89f7b601",
+        "userlm": "db307cbd",
+    }  # fmt: skip  # as in every log and score so far
 
     monkeypatch.setattr(prompts, "FORCED_ANSWER", "Answer now.")
     assert prompts_sha256(TWO_STEP) != hashes["two-step"]

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import LETTERS, Message
+from chatbench.core.records import FOUR_LETTERS, Message
 from chatbench.data.open_study import open_study
 from chatbench.sample.assistants import STRENGTHS, reply_to, scripted_reply, strength_of, understand
 from chatbench.sample.people import STUDY_HABITS, chat, draw_person
@@ -57,7 +57,7 @@ def test_options_are_four_distinct_numbers_with_the_right_one_at_the_answer() ->
         problem = draw_problem(template, "q", rng)
         options = problem.question.options
         assert len(set(options)) == 4
-        assert options[LETTERS.index(problem.question.answer)] == str(problem.value)
+        assert options[FOUR_LETTERS.index(problem.question.answer)] == str(problem.value)
         assert all(0 < int(option) <= LARGEST for option in options)
         if template.catch:
             assert str(problem.trap) in options

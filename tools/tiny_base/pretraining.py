@@ -13,7 +13,7 @@ from dataclasses import replace
 from random import Random
 from typing import Literal, NamedTuple
 
-from chatbench.core.records import LETTERS
+from chatbench.core.records import FOUR_LETTERS
 from chatbench.protocol.plain_text import END, prompt_text
 from chatbench.protocol.prompts import simulator_messages
 from chatbench.sample.assistants import STRENGTHS
@@ -98,16 +98,16 @@ def random_words(vocabulary: list[str], count: int, rng: Random) -> str:
 def lookup_document(vocabulary: list[str], rng: Random) -> Document:
     """Four labelled numbers, noise, and queries for the letter of a number or the number of a letter."""
     numbers = [str(number) for number in rng.sample(range(1, 1000), 4)]
-    lines = [f"{letter}. {number}" for letter, number in zip(LETTERS, numbers, strict=True)]
+    lines = [f"{letter}. {number}" for letter, number in zip(FOUR_LETTERS, numbers, strict=True)]
     noise = random_words(vocabulary, rng.randint(0, 14), rng)
     document = [Segment(rng.choice(("\n", " ")).join(lines) + "\n" + noise + "\n", 0.0)]
     for _ in range(4):
         index = rng.randrange(4)
         if rng.random() < 0.75:
             document += [Segment(f"{rng.choice(('it is ', 'answer ', 'so ', 'I see '))}{numbers[index]}. ", 0.0),
-                         Segment(f"{rng.choice(('', 'option '))}{LETTERS[index]}\n", 1.0)]  # fmt: skip
+                         Segment(f"{rng.choice(('', 'option '))}{FOUR_LETTERS[index]}\n", 1.0)]  # fmt: skip
         else:
-            document += [Segment(f"{LETTERS[index]}? ", 0.0), Segment(f"{numbers[index]}\n", 1.0)]
+            document += [Segment(f"{FOUR_LETTERS[index]}? ", 0.0), Segment(f"{numbers[index]}\n", 1.0)]
     return document
 
 

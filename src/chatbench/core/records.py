@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
-LETTERS = ("A", "B", "C", "D")
-"""The answer letters of a question, in the order of its options."""
+from chatbench.core.answer_kinds import CHOICE, LETTERS, Kind
 
+FOUR_LETTERS = LETTERS[:4]
+"""The letters of the options where there are four, as in the files of ChatBench, HALIE and MMLU."""
 Role = Literal["user", "assistant"]
 MessageRole = Literal["system", "user", "assistant"]
 AnswerKind = Literal["user-alone", "user-AI"]
@@ -30,28 +31,49 @@ EMPTY_TURN = "the simulator said nothing"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A multiple-choice question with four options; `answer` is the letter of the right one."""
+    """A question, or a task; `kind` says what its answers are, and `answer` is the right one.
+
+    A choice has options, and a letter as its answer; the other kinds have no options. An outcome and a chat without
+    one have no right answer, "".
+    """
 
     id: str
     subset: str
     text: str
-    options: tuple[str, str, str, str]
+    options: tuple[str, ...]
     answer: str
+    kind: Kind = CHOICE
 
     def __post_init__(self) -> None:
         if not self.id or not self.text.strip():
             raise ValueError(f"question {self.id!r}: id and text must not be empty")
-        if len(self.options) != len(LETTERS):
-            raise ValueError(f"question {self.id!r}: {len(self.options)} options, expected {len(LETTERS)}")
-        if self.answer not in LETTERS:
-            raise ValueError(f"question {self.id!r}: answer {self.answer!r}, expected one of {', '.join(LETTERS)}")
+        if problem := self.kind.problem(self.options, self.answer):
+            raise ValueError(f"question {self.id!r}: {problem}")
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """The letters of its options."""
+        return LETTERS[: len(self.options)]
 
     @property
     def full_text(self) -> str:
         r"""`{Q}` of the protocol: the question, then one line per option (`\nA. ...`)."""
         return self.text + "".join(
-            f"\n{letter}. {option}" for letter, option in zip(LETTERS, self.options, strict=True)
+            f"\n{letter}. {option}" for letter, option in zip(self.letters, self.options, strict=True)
         )
+
+    @property
+    def asked_for(self) -> str:
+        """What the prompts call a possible answer: `A, B, C, or D`."""
+        return self.kind.asked_for(self.options)
+
+    def read(self, text: str) -> str | None:
+        """The answer that a text gives, None where it is invalid."""
+        return self.kind.read(text, self.options)
+
+    def is_right(self, given: str | None) -> bool | None:
+        """Whether an answer is right, none being wrong; None where only a checker can tell."""
+        return self.kind.is_right(given, self.answer) if given is not None else False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +84,23 @@ class Turn:
     text: str
 
 
+class Context(NamedTuple):
+    """What the assistant was given and the person did not see (a system message, the result of a tool), before a turn.
+
+    No prompt of a simulator holds it.
+    """
+
+    turn: int
+    role: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One person's chat about one question, and the letter chosen in the end.
+    """One person's chat about one question, and the answer in the end: a letter, a number or a text.
 
     The chat starts with the user, alternates and ends with the assistant; it has at least one user turn. `answer` is
-    None where the study recorded no choice: such a chat yields no answer example.
+    None where the study recorded none: such a chat yields no answer example.
     """
 
     id: str
@@ -77,6 +110,7 @@ class Conversation:
     condition: str
     turns: tuple[Turn, ...]
     answer: str | None
+    context: tuple[Context, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.turns:
@@ -87,8 +121,8 @@ class Conversation:
                 raise ValueError(f"conversation {self.id!r}: turn {index} is by {turn.role}, expected {expected}")
         if self.turns[-1].role != "assistant":
             raise ValueError(f"conversation {self.id!r} ends with the user, expected the assistant")
-        if self.answer is not None and self.answer not in LETTERS:
-            raise ValueError(f"conversation {self.id!r}: answer {self.answer!r}, expected one of {', '.join(LETTERS)}")
+        if self.answer == "":
+            raise ValueError(f"conversation {self.id!r}: a blank answer, expected None where there is none")
 
     @property
     def user_turns(self) -> int:
@@ -146,7 +180,8 @@ class Study:
     @property
     def assistants(self) -> tuple[str, ...]:
         """The assistants that people worked with, in alphabetical order."""
-        return tuple(sorted({a.assistant for a in self.answers if a.kind == "user-AI"}))
+        answered = {a.assistant for a in self.answers if a.kind == "user-AI"}
+        return tuple(sorted(answered or {chat.assistant for chat in self.conversations}))
 
     def comparable(self, chats: Iterable[SimulatedConversation]) -> list[SimulatedConversation]:
         """Those with assistants that people worked with: the others cannot stand beside people's chats."""
@@ -229,12 +264,13 @@ class Reasoning:
 class AnswerProbabilities:
     """How likely one turn of a simulator was to be an answer, and which one; all in 0..1.
 
-    `answering` is the probability that the turn begins with the answer's prefix; `letters` are those of A, B, C and D
-    given that it does. What they lack to 1 is the probability of an invalid answer.
+    `answering` is the probability that the turn begins with the answer's prefix; `letters` are those of the options'
+    letters given that it does (a model gives those of A to Z; a chat keeps as many as there are options). What they
+    lack to 1 is the probability of an invalid answer.
     """
 
     answering: float
-    letters: tuple[float, float, float, float]
+    letters: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +281,9 @@ class SimulatedConversation:
     played the two sides (weights, decoding; no secret), `style` and `prompts_sha256` how the simulator was prompted.
     `turns` hold neither the final answer nor `forced_text` (the simulator's reply when it was forced to answer).
     `reason` says why a chat failed; a `transient` failure is tried again by the next run. `answer_text` is what
-    followed `Answer: `, valid or not; `letter` is None where that is invalid (counted wrong) or missing, and
-    `lenient_letter` is what lenient answer extraction finds then. All were read from `final_output`, the simulator's
+    followed `Answer: `, valid or not; `letter` is the answer as it was read (a letter; a number or a text where the
+    question asks for one), None where that is invalid (counted wrong) or missing, and `lenient_letter` is what lenient
+    answer extraction finds then. All were read from `final_output`, the simulator's
     last output (None where the chat failed). `turns_dropped` of the oldest turns did not fit a participant's context in
     the end. `observed` counts what the failure detectors saw. `seconds` is the sum of the replies' latencies.
     `answer_probabilities` has one entry per reply of the simulator, None where it gave none, and is empty where it gave
@@ -288,8 +325,8 @@ class SimulatedConversation:
 
     def __post_init__(self) -> None:
         for letter in (self.letter, self.lenient_letter):
-            if letter is not None and letter not in LETTERS:
-                raise ValueError(f"chat {self.id!r}: letter {letter!r}, expected one of {', '.join(LETTERS)}")
+            if letter == "":
+                raise ValueError(f"chat {self.id!r}: a blank letter, expected None where there is none")
         if self.expected_correct is not None and not 0 <= self.expected_correct <= 1:
             raise ValueError(f"chat {self.id!r}: expected_correct {self.expected_correct!r}, expected 0..1")
         if self.letter is not None and self.termination not in ("answered", "forced"):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json
-from chatbench.core.records import LETTERS, AiAloneScore, Answer, AnswerKind, Conversation, Question, Study, Turn
+from chatbench.core.records import FOUR_LETTERS, AiAloneScore, Answer, AnswerKind, Conversation, Question, Study, Turn
 from chatbench.data.tables import (
     ATTENTION_CHECK,
     EXPECTED_KINDS,
@@ -142,7 +142,7 @@ def _option_columns(table: Table) -> Sequence[str]:
     if "choices" in table.names:
         return ("choices",)
     for prefix in _CHOICE_PREFIXES:
-        columns = [find_column(table.columns, [prefix + letter]) for letter in LETTERS]
+        columns = [find_column(table.columns, [prefix + letter]) for letter in FOUR_LETTERS]
         if all(columns):
             return [column for column in columns if column is not None]
     raise table.lacks("the options", ("choices", "choice_a ... choice_d", "option_a ... option_d", "A ... D"))

@@ -72,7 +72,7 @@ def seen_turns(conversation: Conversation) -> tuple[Turn, ...]:
 def _example(
     conversation: Conversation, question: Question, history: Sequence[Turn], kind: ExampleKind, target: str
 ) -> Example:
-    system, user = simulator_messages(question.full_text, history)
+    system, user = simulator_messages(question.full_text, history, asked_for=question.asked_for)
     return Example(question.id, conversation.id, kind, system.content, user.content, target)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import LETTERS, Answer, AnswerKind, Question, Study, Turn
+from chatbench.core.records import FOUR_LETTERS, Answer, AnswerKind, Question, Study, Turn
 from chatbench.data.tables import ATTENTION_CHECK, Intake, LeftOut, Row, correct_of, literal_list, read_table
 
 FILE_NAME = "event_blocks.csv"
@@ -84,7 +84,7 @@ def _read_row(row: Row, intake: Intake) -> None:
 
 def _letter(row: Row, column: str) -> str:
     letter = row.needed(column).upper()
-    if letter not in LETTERS:
+    if letter not in FOUR_LETTERS:
         raise row.bad("letter outside A-D", column, expected="a, b, c or d")
     return letter
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_csv
-from chatbench.core.records import LETTERS, Question
+from chatbench.core.records import FOUR_LETTERS, Question
 from chatbench.data.tables import four_options
 
 MmluPart = Literal["dev", "val", "test"]
@@ -34,14 +34,14 @@ def read_mmlu(folder: Path, subset: str, part: MmluPart = "test") -> list[Questi
     questions = []
     for index, record in enumerate(read_csv(path, fix=_FIX)):
         where = f"{path}, row {index + 1}"
-        if len(record) != 2 + len(LETTERS):
+        if len(record) != 2 + len(FOUR_LETTERS):
             raise ChatbenchError(f"{where}: {len(record)} cells", expected="6 cells", fix=_FIX)
         text, *choices, answer = (cell.strip() for cell in record)
         options = four_options(choices)
         if not text or options is None:
             found, expected = f"{where}: a blank question or option", "a question and four options"
             raise ChatbenchError(found, expected=expected, fix=_FIX)
-        if answer not in LETTERS:
+        if answer not in FOUR_LETTERS:
             found = f"{where}, column 6: {answer!r}"
             raise ChatbenchError(found, expected="A, B, C or D", fix=_FIX)
         questions.append(Question(f"{subset}-{part}-{index}", subset, text, options, answer))

@@ -1,24 +1,29 @@
 """A user's own chats as JSON Lines: one record a line, of kind `user-AI`, `user-alone` or `ai-alone`.
 
-The schema, with an example that can be copied, is in docs/own-study.md. Unknown keys are refused, so a misspelled one
-is named instead of being passed over.
+The schema, with an example that can be copied, is in docs/own-study.md, and as JSON Schema in `schema()`. Unknown keys
+are refused with the nearest known one, so a misspelled one is named instead of being passed over. What a question's
+answers are, its `answer_kind` says; messages become turns by the rules of `turns.py`.
 """
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from chatbench.core.answer_kinds import DONE, Choice, Kind, KindName, NoAnswer, Number, Outcome, Text
 from chatbench.core.errors import ChatbenchError, expected_by
 from chatbench.core.files import read_jsonl
-from chatbench.core.records import AiAloneScore, Answer, Question, Study, Turn
-from chatbench.data.tables import BadRecord, Intake, Row, role_of
+from chatbench.core.records import AiAloneScore, Answer, Conversation, Question, Study
+from chatbench.data.tables import BadRecord, Intake, Row, conversation_id
+from chatbench.data.turns import EMPTY_CHAT, RawMessage, known_role, turns_of
 
-_Letter = Literal["A", "B", "C", "D"]
 _Text = Annotated[str, Field(min_length=1)]
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 class _Record(BaseModel):
@@ -26,36 +31,83 @@ class _Record(BaseModel):
 
 
 class QuestionRecord(_Record):
-    """A question; needed in full once, afterwards its id is enough."""
+    """A question, or the statement of a task; needed in full once, afterwards its id is enough.
+
+    `answer` is the right one: a letter, a number, or a text or several; outcome and none have none.
+    """
 
     id: _Text
     subset: _Text
     text: _Text
-    options: tuple[_Text, _Text, _Text, _Text]
-    answer: _Letter
+    answer_kind: KindName = "choice"
+    options: tuple[_Text, ...] = ()
+    ordered: bool = False
+    answer: _Text | _Number | tuple[_Text, ...] | None = None
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    relative: bool = False
+    unit: str = ""
+
+    def question(self) -> Question:
+        """The question.
+
+        Raises:
+            ValueError: options, answer or tolerance are not those of its kind.
+        """
+        answers = self.answer if isinstance(self.answer, tuple) else () if self.answer is None else (str(self.answer),)
+        if len(answers) != 1 and not (self.answer_kind == "text" and answers):
+            needed = self.answer_kind not in ("outcome", "none")
+            if answers or needed:
+                found = f"answer {self.answer!r}"
+                raise ValueError(f"question {self.id!r}: {found}, expected {'one' if needed else 'none'}")
+        kinds: dict[KindName, Kind] = {
+            "choice": Choice(self.ordered),
+            "number": Number(self.tolerance, self.relative, self.unit),
+            "text": Text(tuple(answers[1:])),
+            "outcome": Outcome(),
+            "none": NoAnswer(),
+        }
+        foreign = self.model_fields_set & {"ordered", "tolerance", "relative", "unit"} - _KEYS_OF[self.answer_kind]
+        if foreign:
+            key = min(foreign)
+            raise ValueError(f"question {self.id!r}: {key} is no key of a question of answer_kind {self.answer_kind}")
+        return Question(self.id, self.subset, self.text, self.options, "".join(answers[:1]), kinds[self.answer_kind])
+
+
+_KEYS_OF: dict[KindName, set[str]] = {
+    "choice": {"ordered"}, "number": {"tolerance", "relative", "unit"}, "text": set(), "outcome": set(), "none": set()
+}  # fmt: skip
 
 
 class TurnRecord(_Record):
-    """One message; `role` is `user` or `assistant` (`You`, `Bot` and `AI` are understood)."""
+    """One message: `role` is `user`, `assistant`, `system` or `tool` (`You`, `Bot`, `AI`, `human` and `gpt` too).
+
+    What was said is `text`, or `content` as OpenAI has it: a text, or a list of parts.
+    """
 
     role: _Text
-    text: str
+    text: str | None = None
+    content: str | tuple[dict[str, Any], ...] | None = None
 
 
 class _PersonsRecord(_Record):
     question: QuestionRecord | _Text
     worker_id: _Text
-    answer: _Letter
+    answer: _Text | _Number | None = None
+    correct: bool | None = None
     condition: str = "direct-to-AI"
     confidence: str = ""
 
 
 class UserAiRecord(_PersonsRecord):
-    """A person's chat and final answer; `turns` is null where the person answered without asking."""
+    """A person's chat and final answer; `turns` is null where the person answered without asking.
+
+    `chat` names the chat where a person has several about one question.
+    """
 
     kind: Literal["user-AI"]
     assistant: _Text
     turns: tuple[TurnRecord, ...] | None
+    chat: str = ""
 
 
 class UserAloneRecord(_PersonsRecord):
@@ -81,11 +133,20 @@ ChatRecord = Annotated[UserAiRecord | UserAloneRecord | AiAloneRecord, Field(dis
 _PARSER: TypeAdapter[UserAiRecord | UserAloneRecord | AiAloneRecord] = TypeAdapter(ChatRecord)
 _MEANINGS = {
     "question": "the question in full (id, subset, text, options, answer), or the id of an earlier one",
-    "question.options": "a list of four texts",
+    "question.options": "a list of texts",
+    "question.answer": "a letter, a number, a text, or a list of texts",
+    "answer": "a letter, a number or a text, as the question's answer_kind asks for",
     "turns": "a list of messages (role, text), or null where nothing was asked",
 }
 """What is expected where the type alone does not say it."""
+_KEYS = {name for each in (UserAiRecord, UserAloneRecord, AiAloneRecord) for name in each.model_fields}
+_KNOWN_KEYS = {"question": set(QuestionRecord.model_fields), "turns": set(TurnRecord.model_fields), "": _KEYS}
 _Scores = dict[tuple[str, str, str], AiAloneScore]
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of one line."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_PARSER.json_schema()}
 
 
 def read_chat_jsonl(path: Path, *, skip_bad_records: bool = False, maps: Sequence[str] = ()) -> Study:
@@ -117,21 +178,56 @@ def _read_record(row: Row, intake: Intake, scores: _Scores) -> None:
             raise row.bad("duplicate AI-alone record", found=f"{key} again", expected=expected)
         scores[key] = AiAloneScore(*key, record.count, record.accuracy, record.invalid)
     else:
-        right, confidence = record.answer == question.answer, record.confidence
-        who, letter, condition = record.worker_id, record.answer, record.condition
-        answer = Answer(question.id, who, record.kind, record.assistant, condition, letter, right, confidence)
-        if (who, question.id, record.kind) not in intake.answers and isinstance(record, UserAiRecord):
-            turns = _turns(row, record, intake)
-            if turns is not None:
-                intake.add_conversation(row.conversation("turns", turns, answer))
-        intake.add_answer(answer)
+        answer = _answer(row, record, question, intake)
+        new = (record.worker_id, question.id, record.kind) not in intake.answers
+        if isinstance(record, UserAiRecord) and (new or record.chat):
+            chat = _chat(row, record, question, answer, intake)
+            if chat is not None:
+                intake.add_conversation(chat)
+        if question.kind != NoAnswer():
+            intake.add_answer(answer)
     intake.questions[question.id] = question
+
+
+def _answer(row: Row, record: UserAiRecord | UserAloneRecord, question: Question, intake: Intake) -> Answer:
+    """What the person answered, and whether it is right: as recorded, else by the question's kind."""
+    given, kind, correct = record.answer, question.kind, record.correct
+    read = question.read(str(given)) if given is not None else None
+    if isinstance(kind, Choice) and given not in (None, *question.letters):
+        read = None
+    if kind == NoAnswer():
+        if given is not None or correct is not None or record.kind == "user-alone":
+            expected = "neither answer nor correct, and a chat"
+            raise row.bad("answer to a question without one", found="a question of answer_kind none", expected=expected)
+        read, correct = DONE, False
+    elif kind == Outcome() and correct is None:
+        expected = "true or false: the question's answer_kind is outcome"
+        raise row.bad("bad value of correct", "correct", found="missing", expected=expected)
+    elif read is None and (given is not None or correct is None):
+        expected = f"one of {', '.join(question.letters)}" if question.options else question.asked_for.strip("<>")
+        raise row.bad(
+            "bad value of answer", "answer", found="missing" if given is None else repr(given), expected=expected
+        )
+    elif correct is None:
+        correct = bool(question.is_right(read))
+    elif read is not None and question.is_right(read) not in (correct, None):
+        intake.note("answers that the question's own rule judges otherwise than the study: the study's was taken")
+    assistant, condition = record.assistant, record.condition
+    chat = isinstance(record, UserAiRecord) and record.chat
+    about = conversation_id(question.id, record.worker_id, chat) if chat else ""
+    who = question.id, record.worker_id, record.kind, assistant, condition
+    return Answer(*who, read, bool(correct), record.confidence, about)
+
+
+_BRANCH = re.compile(r"(?:constrained-|function-)?(?:str|float|tuple|dict|none)\b")
 
 
 def _first_problem(row: Row, error: ValidationError) -> BadRecord:
     first = error.errors(include_url=False)[0]
-    branches = ("user-AI", "user-alone", "ai-alone", "QuestionRecord")  # of unions, which are no keys
-    key = ".".join(str(part) for part in first["loc"] if part not in branches) or "kind"
+    # Branches of unions are no keys; two of them are called as a type is.
+    branches = ("user-AI", "user-alone", "ai-alone", "QuestionRecord")
+    parts = [str(part) for part in first["loc"] if part not in branches and not _BRANCH.match(str(part))]
+    key = ".".join(parts) or "kind"
     if "discriminator" in first.get("ctx", {}):
         found, expected = repr(row.value("kind")), "user-AI, user-alone or ai-alone"
         return row.bad("bad value of kind", key, found=found if "kind" in row.cells else "missing", expected=expected)
@@ -139,6 +235,10 @@ def _first_problem(row: Row, error: ValidationError) -> BadRecord:
     if first["type"] == "extra_forbidden":
         found = "an unknown key"
     expected = _MEANINGS.get(key, "") or expected_by(first)
+    if first["type"] == "extra_forbidden":
+        known = _KNOWN_KEYS[key.partition(".")[0] if "." in key else ""]
+        nearest = difflib.get_close_matches(key.rpartition(".")[2], sorted(known), 1)
+        expected = f"the key {nearest[0]!r}" if nearest else f"only the keys {', '.join(sorted(known))}"
     return row.bad(f"bad value of {key}", key, found=found, expected=expected)
 
 
@@ -151,27 +251,41 @@ def _question(row: Row, given: QuestionRecord | str, intake: Intake) -> Question
         return intake.questions[given]
     if not given.text.strip():
         raise row.bad("bad value of question.text", "question.text", found="blank", expected="the question's text")
-    question = Question(given.id, given.subset, given.text, given.options, given.answer)
+    try:
+        question = given.question()
+    except ValueError as error:
+        found, _, expected = str(error).partition(", expected ")
+        key = "question.options" if " options" in found else "question.answer"
+        raise row.bad(f"bad value of {key}", key, found=found.partition(": ")[2], expected=expected) from None
     if intake.questions.get(given.id, question) != question:
         found = f"{given.id!r} with other content"
         raise row.bad("duplicate question id", "question.id", found=found, expected="one question per id")
     return question
 
 
-def _turns(row: Row, record: UserAiRecord, intake: Intake) -> tuple[Turn, ...] | None:
+def _chat(row: Row, record: UserAiRecord, question: Question, answer: Answer, intake: Intake) -> Conversation | None:
+    """The chat of a record; None where the person wrote nothing."""
     if record.turns is None:
         intake.note("user-AI answers without asking (turns is null)")
         return None
     if not record.turns:
         expected = "messages, or null where nothing was asked"
         raise row.bad("empty conversation", "turns", found="no message", expected=expected)
-    turns = []
+    messages = []
     for index, turn in enumerate(record.turns):
-        role = role_of(str(intake.mapped(turn.role, "role")))
-        if role is None:
+        role = str(intake.mapped(turn.role, "role"))
+        if known_role(role) is None:
             raise row.unknown_role(turn.role, f"turns.{index}.role", [[turn.role for turn in record.turns]])
-        if role == "user" and not turn.text.strip():
-            name, expected = f"turns.{index}.text", "what the user wrote"
-            raise row.bad("empty user message", name, found="no text", expected=expected)
-        turns.append(Turn(role, turn.text))
-    return tuple(turns)
+        if turn.text is not None and turn.content is not None:
+            raise row.bad("bad value of turns", f"turns.{index}", found="text and content", expected="one of them")
+        messages.append(RawMessage(role, turn.content if turn.text is None else turn.text))
+    try:
+        turns = turns_of(messages, intake.note)
+    except ValueError as error:
+        raise row.bad("bad value of turns", "turns", found=str(error), expected="text, or parts with a type") from None
+    if not turns.turns:
+        intake.note(EMPTY_CHAT)
+        return None
+    who = question.id, answer.worker_id, answer.assistant, answer.condition
+    chat_id = conversation_id(question.id, answer.worker_id, record.chat)
+    return Conversation(chat_id, *who, turns.turns, answer.letter, turns.context)

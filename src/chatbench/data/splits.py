@@ -32,9 +32,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Protocol
 
+from chatbench.core.answer_kinds import CHOICE
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Part, Question, Side, Split, Study, Unit
 
@@ -242,8 +244,11 @@ def train_size(count: int, train_share: float) -> int:
 
 
 def question_set_sha256(questions: Collection[Question]) -> str:
-    """SHA-256 over ids, subsets, texts, options and answers, whatever the order of the questions."""
-    lines = sorted(json.dumps([q.id, q.subset, q.text, q.options, q.answer]) for q in questions)
+    """SHA-256 over ids, subsets, texts, options, answers and their kinds, whatever the order of the questions."""
+    lines = sorted(
+        json.dumps([q.id, q.subset, q.text, q.options, q.answer, *([asdict(q.kind)] if q.kind != CHOICE else [])])
+        for q in questions
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

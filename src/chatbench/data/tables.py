@@ -23,7 +23,7 @@ from typing import Any, Literal
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import JsonTextError, parse_json, read_csv
 from chatbench.core.records import (
-    LETTERS,
+    FOUR_LETTERS,
     AiAloneScore,
     Answer,
     AnswerKind,
@@ -56,7 +56,7 @@ DUPLICATE_ANSWER = "duplicate answer (same worker, question and kind; the first 
 HALF_CHARACTERS = "half characters (lone surrogates), replaced by U+FFFD"
 DUPLICATE_CONVERSATION = "duplicate conversation (same worker and question; the first is kept)"
 
-Options = tuple[str, str, str, str]
+Options = tuple[str, ...]
 
 
 def plain_name(name: str) -> str:
@@ -100,7 +100,7 @@ def reading_of(cells: Sequence[tuple[str, Options | None]]) -> Reading | None:
     numbers = [(_whole(value), options) for value, options in cells if _whole(value)]
     small = {value for value, _ in numbers} & set("01234")
     named = [letter_of(value, options) for value, options in numbers if options]
-    in_words = any(value.upper() in LETTERS for value, _ in cells)
+    in_words = any(value.upper() in FOUR_LETTERS for value, _ in cells)
     in_words |= any(letter_of(v, options) for v, options in numbers if options and v not in small)
     if in_words or not small:
         return "letters and texts"
@@ -126,12 +126,12 @@ def letter_of(value: str, options: Options, reading: Reading = "letters and text
     'D'
     """
     value = value.strip()
-    if value.upper() in LETTERS:
+    if value.upper() in FOUR_LETTERS:
         return value.upper()
     if reading != "letters and texts":
         first = "0123" if reading == "counted from 0" else "1234"
-        return dict(zip(first, LETTERS, strict=True)).get(_whole(value))
-    matches = [letter for letter, option in zip(LETTERS, options, strict=True) if option.strip() == value]
+        return dict(zip(first, FOUR_LETTERS, strict=True)).get(_whole(value))
+    matches = [letter for letter, option in zip(FOUR_LETTERS, options, strict=True) if option.strip() == value]
     return matches[0] if len(matches) == 1 else None
 
 
@@ -154,16 +154,16 @@ def literal_list(text: str) -> list[object] | None:
 def four_options(values: Sequence[object]) -> Options | None:
     """Four non-blank options as text, or None."""
     texts = [str(value).strip() for value in values]
-    return (texts[0], texts[1], texts[2], texts[3]) if len(texts) == len(LETTERS) and all(texts) else None
+    return tuple(texts) if len(texts) == len(FOUR_LETTERS) and all(texts) else None
 
 
-def conversation_id(question_id: str, worker_id: str) -> str:
-    """The id of a person's chat about a question; a person has at most one.
+def conversation_id(question_id: str, worker_id: str, chat: str = "") -> str:
+    """The id of a person's chat about a question; several are told apart by name.
 
     >>> conversation_id("college_mathematics-redux-3", "w7")
     'college_mathematics-redux-3|w7'
     """
-    return joined_id(question_id, worker_id)
+    return joined_id(question_id, worker_id, *([chat] if chat else []))
 
 
 class BadRecord(ChatbenchError):  # noqa: N818  # a record, named as the option --skip-bad-records names it
@@ -184,7 +184,7 @@ class Intake:
     def __init__(self, *, skip_bad_records: bool = False, maps: Sequence[str] = ()) -> None:
         self.skip_bad_records = skip_bad_records
         self.questions: dict[str, Question] = {}
-        self.conversations: dict[tuple[str, str], Conversation] = {}
+        self.conversations: dict[str, Conversation] = {}
         self.answers: dict[tuple[str, str, AnswerKind], Answer] = {}
         self._dropped: Counter[str] = Counter()
         self._noted: Counter[str] = Counter()
@@ -288,8 +288,7 @@ class Intake:
         Raises:
             LeftOut: the same person has chatted about the same question before.
         """
-        key = conversation.question_id, conversation.worker_id
-        if self.conversations.setdefault(key, conversation) is not conversation:
+        if self.conversations.setdefault(conversation.id, conversation) is not conversation:
             raise LeftOut(DUPLICATE_CONVERSATION)
 
     def study(self, name: str, ai_alone: Sequence[AiAloneScore] = ()) -> Study:
@@ -303,9 +302,9 @@ class Intake:
             raise ChatbenchError(found, fix="correct it, or omit it")
         answers = []
         for answer in self.answers.values():
-            chat = self.conversations.get((answer.question_id, answer.worker_id))
-            linked = chat is not None and answer.kind == "user-AI"
-            answers.append(replace(answer, conversation_id=chat.id) if chat and linked else answer)
+            chat = answer.conversation_id or conversation_id(answer.question_id, answer.worker_id)
+            linked = chat in self.conversations and answer.kind == "user-AI"
+            answers.append(replace(answer, conversation_id=chat if linked else ""))
         return Study(
             name=name,
             questions=self.questions,

@@ -8,6 +8,7 @@ itself holds a paragraph beginning with `YOU: ` cannot be told from two: it is t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,7 +20,8 @@ from chatbench.protocol.prompts import CONVERSATION_HEAD, FORCED_ANSWER, NEXT_TU
 TURNS_PER_EXCHANGE = 2
 
 _HEAD, _, _FOOT = CONVERSATION_HEAD.replace("{separator}", SEPARATOR).partition("{conversation}")
-_TAILS = [_FOOT + task + end for task in (NEXT_TURN, FORCED_ANSWER) for end in ("", PROMPT_END)]
+_TASKS = "|".join(map(re.escape, (NEXT_TURN, FORCED_ANSWER))).replace(re.escape("{answer}"), r'[^"\n]{1,200}')
+_TAIL = re.compile(rf"{re.escape(_FOOT)}(?:{_TASKS})(?:{re.escape(PROMPT_END)})?\Z")
 _CONTEXT_END = "\nuser:"
 
 
@@ -45,11 +47,11 @@ def read_history(prompt: str) -> History:
     >>> read_history("Generate the first prompt you would say").exchanges
     ()
     """
-    tail = next((tail for tail in _TAILS if prompt.endswith(tail)), None)
+    tail = _TAIL.search(prompt)
     if tail is not None and _HEAD in prompt:
-        start, end = prompt.index(_HEAD) + len(_HEAD), len(prompt) - len(tail)
+        start, end = prompt.index(_HEAD) + len(_HEAD), tail.start()
         exchanges = _exchanges(prompt[start:end], "YOU: ", "SYSTEM: ", "\n\n")
-        return History(prompt[:start], exchanges, "\n\n", tail)
+        return History(prompt[:start], exchanges, "\n\n", tail[0])
     first = prompt.find("\nuser: ")
     if prompt.endswith(_CONTEXT_END) and first >= 0:
         exchanges = _exchanges(prompt[first + 1 : -len(_CONTEXT_END)], "user: ", "assistant: ", "\n")

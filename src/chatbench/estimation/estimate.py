@@ -214,7 +214,7 @@ def _new_name(specs: Sequence[AssistantSpec], study: Study) -> str:
 
 
 def read_questions(path: Path) -> dict[str, Question]:
-    """Questions by id, one JSON object a line: `id`, `subset`, `text`, `options` (four), `answer` (A-D).
+    """Questions by id, one JSON object a line: as in a study of one's own (docs/own-study.md).
 
     Raises:
         ChatbenchError: a line is no question, an id is there twice, or there is none.
@@ -227,8 +227,7 @@ def read_questions(path: Path) -> dict[str, Question]:
     fix = 'write {"id": ..., "subset": ..., "text": ..., "options": [four], "answer": "A"} on each line'
     for number, row in read_jsonl(path, fix=fix):
         try:
-            record = QuestionRecord.model_validate(row)
-            question = Question(record.id, record.subset, record.text, record.options, record.answer)
+            question = QuestionRecord.model_validate(row).question()
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(map(str, first["loc"]))

@@ -63,8 +63,8 @@ class Simulation:
         """Right, wrong and invalid answers per pair; a chat that failed through no fault of the simulator is none."""
 
         def outcome(chat: SimulatedConversation) -> Outcomes:
-            right, invalid = chat.letter == study.questions[chat.question_id].answer, chat.letter is None
-            return Outcomes(right, not right and not invalid, invalid)
+            right = study.questions[chat.question_id].is_right(chat.letter)
+            return Outcomes(bool(right), not right and chat.letter is not None, chat.letter is None)
 
         kept = (chat for chat in self.chats if not is_lost(chat))
         return add_up(((chat.question_id, chat.assistant), outcome(chat)) for chat in kept)

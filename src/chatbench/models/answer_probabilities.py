@@ -31,8 +31,9 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from chatbench.core.answer_kinds import LETTERS
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import LETTERS, AnswerProbabilities, Message
+from chatbench.core.records import FOUR_LETTERS, AnswerProbabilities, Message
 from chatbench.data.examples import ExampleRow
 from chatbench.models.chat_template import ChatForm
 from chatbench.models.encoding import PlainForm
@@ -41,23 +42,26 @@ from chatbench.protocol.answers import clean_output, read_answer
 from chatbench.protocol.plain_text import completion_text, prompt_text
 from chatbench.protocol.prompts import ANSWER_PREFIX
 
-_INVALID, _NO_ANSWER = len(LETTERS), len(LETTERS) + 1
-_CLASSES = len(LETTERS) + 2
-"""What a token makes of the text before it: the answers A to D, an invalid answer, no answer."""
+_INVALID, _NO_ANSWER = len(FOUR_LETTERS), len(FOUR_LETTERS) + 1
+_CLASSES = len(FOUR_LETTERS) + 2
+"""What a token makes of the text before it: the answers A to D, any other answer, no answer."""
+
+_Kinds = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerReader:
     """Reads answer probabilities from a model whose tokenizer writes every answer with `path` before its letter.
 
-    `kinds` has, for each token after the path, the kind of turn that it makes, one-hot, of shape (vocabulary, kinds).
+    `kinds` has, for each token after the path, the kind of turn that it makes, one-hot, of shape (vocabulary, kinds),
+    and in a second tensor which of E to Z an answer of another kind begins with (with four options it is invalid).
     `space` is the token that writes only the white space before the letter, with the kinds of the tokens after it; None
     where the path ends with it, or no token writes it alone.
     """
 
     path: tuple[int, ...]
-    kinds: torch.Tensor
-    space: tuple[int, torch.Tensor] | None
+    kinds: _Kinds
+    space: tuple[int, _Kinds] | None
 
     def read(
         self, prefill: Prefill, cache: DynamicCache, padding: torch.Tensor, tokens: torch.Tensor, temperature: float
@@ -77,16 +81,20 @@ class AnswerReader:
         for column, token in zip(columns, self.path, strict=False):
             before *= _probabilities(column, temperature)[:, token].double().cpu()
         after = _probabilities(columns[len(self.path)], temperature)
-        kinds = after @ self.kinds.to(after)
+        found = [after @ kinds.to(after) for kinds in self.kinds]
         if self.space is not None:
             token, following = self.space
             behind_space = _probabilities(columns[-1], temperature)
-            kinds = kinds + after[:, [token]] * (behind_space @ following.to(behind_space))
-        kinds = kinds.double().cpu()
+            found = [
+                each + after[:, [token]] * (behind_space @ kinds.to(behind_space))
+                for each, kinds in zip(found, following, strict=True)
+            ]
+        kinds, more = (each.double().cpu() for each in found)
         answer = kinds[:, :_NO_ANSWER].sum(1)
-        letters = torch.where(answer[:, None] > 0, kinds[:, : len(LETTERS)] / answer[:, None], 0.0)
+        letters = torch.cat([kinds[:, : len(FOUR_LETTERS)], more], dim=1)
+        letters = torch.where(answer[:, None] > 0, letters / answer[:, None], 0.0)
         rows = zip((before * answer).tolist(), letters.tolist(), strict=True)
-        return [AnswerProbabilities(min(answering, 1.0), (a, b, c, d)) for answering, (a, b, c, d) in rows]
+        return [AnswerProbabilities(min(answering, 1.0), tuple(each)) for answering, each in rows]
 
 
 def answer_reader(
@@ -126,7 +134,7 @@ def answer_reader(
 def _path(form: PlainForm | ChatForm) -> tuple[int, ...]:
     """The tokens with which the targets `Answer: A` to `Answer: D` all begin, as training encodes them."""
     asked = (Message("system", "S"), Message("user", "U"))
-    targets = [ANSWER_PREFIX + letter for letter in LETTERS]
+    targets = [ANSWER_PREFIX + letter for letter in FOUR_LETTERS]
     rows = [
         ExampleRow(
             prompt_text(asked), completion_text(target), (*asked, Message("assistant", target)), "", "", "answer"
@@ -141,16 +149,20 @@ def _path(form: PlainForm | ChatForm) -> tuple[int, ...]:
     return tuple(path)
 
 
-def _kinds(texts: Sequence[str], stop: Sequence[str], ends: frozenset[int], vocabulary: int) -> torch.Tensor:
-    """Shape (vocabulary, kinds), one-hot: the kind of the turn that is written when each token has been."""
+def _kinds(texts: Sequence[str], stop: Sequence[str], ends: frozenset[int], vocabulary: int) -> _Kinds:
+    """The kind of the turn that is written when each token has been."""
     kinds = [_NO_ANSWER] * vocabulary
+    more = torch.zeros(vocabulary, len(LETTERS) - len(FOUR_LETTERS)).double()
     for token, text in enumerate(texts):
         for marker in stop:
             text = text.partition(marker)[0]
         answer = read_answer(clean_output(text))
         if answer is not None and token not in ends:
-            kinds[token] = _INVALID if answer.letter is None else LETTERS.index(answer.letter)
-    return torch.nn.functional.one_hot(torch.tensor(kinds), _CLASSES).double()
+            letter = LETTERS.index(answer.text[0]) if answer.text.startswith(LETTERS) else len(LETTERS)
+            kinds[token] = min(letter, _INVALID)
+            if _INVALID <= letter < len(LETTERS):
+                more[token, letter - _INVALID] = 1.0
+    return torch.nn.functional.one_hot(torch.tensor(kinds), _CLASSES).double(), more
 
 
 def _probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -20,36 +20,56 @@ that it finds agree:
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from typing import NamedTuple
 
-from chatbench.core.records import LETTERS
+from chatbench.core.answer_kinds import LETTERS
 from chatbench.protocol.prompts import ANSWER_PREFIX, IQA_EVAL_ANSWER
 
-# White space is single spaces by then: runs of it would make these patterns slow.
-_WRAPPED = r"[ (\[{<\"'*_`$]*"
-_ALONE = re.compile(rf"{_WRAPPED}([A-Da-d])[ )\]}}>\"'*_`$.,:;!]*")
-_LEADING = re.compile(rf"{_WRAPPED}([A-Da-d])[\"'*_`]*[)\]}}.:]+(?= |$)")
-# A lower-case letter inside a sentence may be a word ("the answer is a number"), so a mark must hold or follow it.
-_NAMED = re.compile(
-    r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice|[Cc]hoose|[Pp]ick|[Ss]elect)(?: (?:is|would be|must be|should be|option))*"
-    r" ?:? ?(?:[(\[\"'*_`]+([A-Da-d])[)\]\"'*_`]|([A-D])\b(?!['\u2019])|([a-d])(?= ?(?:[.,;!)]|$)))"
-)
-_EITHER = re.compile(r"\b[A-D]\)?,? ?(?:or|and|/|&) ?\(?[A-D]\b")
+
+class _Patterns(NamedTuple):
+    """The ways of naming one of a number of options; white space is single spaces: runs of it would be slow."""
+
+    alone: re.Pattern[str]
+    leading: re.Pattern[str]
+    named: re.Pattern[str]
+    either: re.Pattern[str]
 
 
-def lenient_letter(text: str, options: tuple[str, str, str, str]) -> str | None:
-    """The letter that a person would read in an answer, None where it is unclear or there is none.
+@cache
+def _patterns(options: int) -> _Patterns:
+    wrapped = r"[ (\[{<\"'*_`$]*"
+    upper, lower = f"[A-{LETTERS[options - 1]}]", f"[a-{LETTERS[options - 1].lower()}]"
+    letter = f"({upper[:-1]}{lower[1:]})"
+    return _Patterns(
+        re.compile(rf"{wrapped}{letter}[ )\]}}>\"'*_`$.,:;!]*"),
+        re.compile(rf"{wrapped}{letter}[\"'*_`]*[)\]}}.:]+(?= |$)"),
+        # A lower-case letter inside a sentence may be a word ("the answer is a number"), so a mark must hold or follow
+        # it; and so may "I".
+        re.compile(
+            r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice|[Cc]hoose|[Pp]ick|[Ss]elect)"
+            r"(?: (?:is|would be|must be|should be|option))* ?:? ?"
+            rf"(?:[(\[\"'*_`]+{letter}[)\]\"'*_`]|(?!I [a-z])({upper})\b(?!['\u2019])|({lower})(?= ?(?:[.,;!)]|$)))"
+        ),
+        re.compile(rf"\b{upper}\)?,? ?(?:or|and|/|&) ?\(?{upper}\b"),
+    )
+
+
+def lenient_letter(text: str, options: Sequence[str]) -> str | None:
+    """The letter that a person would read in an answer, None where it is unclear or there is none, as without options.
 
     >>> options = ("one", "two", "three", "four")
     >>> [lenient_letter(text, options) for text in ("(A)", "d", "the answer is B", "Three.", "A or B", "a guess")]
     ['A', 'D', 'B', 'C', None, None]
     """
     text = " ".join(text.split())
-    if _EITHER.search(text):
+    if not options or (patterns := _patterns(len(options))).either.search(text):
         return None
-    found = {match[1].upper() for match in (_ALONE.fullmatch(text), _LEADING.match(text)) if match}
-    found |= {(named[1] or named[2] or named[3]).upper() for named in _NAMED.finditer(text)}
-    found |= {letter for letter, option in zip(LETTERS, options, strict=True) if _bare(text) == _bare(option) != ""}
+    found = {match[1].upper() for match in (patterns.alone.fullmatch(text), patterns.leading.match(text)) if match}
+    found |= {(named[1] or named[2] or named[3]).upper() for named in patterns.named.finditer(text)}
+    found |= {letter for letter, option in zip(LETTERS, options, strict=False) if _bare(text) == _bare(option) != ""}
     return found.pop() if len(found) == 1 else None
 
 
@@ -98,13 +118,12 @@ PARTICIPANT_PREFIX = "YOU: "
 
 @dataclass(frozen=True, slots=True)
 class FinalAnswer:
-    """What followed `Answer: `: the text as it was, and its letter, None where the text is invalid (counted wrong).
+    """What followed `Answer: `, as it was; the question says what it means (`Question.read`).
 
     `message` is the whole of what was said, its prefix and whatever stood before it included.
     """
 
     text: str
-    letter: str | None
     message: str = field(default="", compare=False, repr=False)
 
 
@@ -130,28 +149,20 @@ def clean_output(output: str) -> str:
 def read_answer(message: str) -> FinalAnswer | None:
     """The answer that a cleaned message gives, None where it is an ordinary message.
 
-    The first character after `Answer: ` is the letter if it is one of A-D; anything else is an invalid answer.
-
     >>> read_answer("Answer: B. because 4 is even")
-    FinalAnswer(text='B. because 4 is even', letter='B')
-    >>> read_answer("Answer: (A)")
-    FinalAnswer(text='(A)', letter=None)
+    FinalAnswer(text='B. because 4 is even')
     >>> read_answer("the Answer: B") is None
     True
     """
     text = message.removeprefix(ANSWER_PREFIX)
-    return _answer(text, message) if message.startswith(ANSWER_PREFIX) else None
+    return FinalAnswer(text, message) if message.startswith(ANSWER_PREFIX) else None
 
 
 def read_iqa_answer(output: str) -> FinalAnswer | None:
     """The answer of an IQA-EVAL simulator, which may stand anywhere in its output and in any turn, the first too.
 
     >>> read_iqa_answer("I think so. So, the answer is: D.")
-    FinalAnswer(text='D.', letter='D')
+    FinalAnswer(text='D.')
     """
     _, marker, text = output.partition(IQA_EVAL_ANSWER)
-    return _answer(text, clean_output(output)) if marker else None
-
-
-def _answer(text: str, message: str) -> FinalAnswer:
-    return FinalAnswer(text, text[0] if text.startswith(LETTERS) else None, message)
+    return FinalAnswer(text, clean_output(output)) if marker else None

@@ -20,12 +20,11 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, runtime_checkable
 
 from chatbench.core.records import (
     EMPTY_TURN,
-    LETTERS,
     AnswerProbabilities,
     Message,
     Question,
@@ -221,7 +220,7 @@ class _State:
         forced_text: str | None = None,
     ) -> SimulatedConversation:
         text = answer.text if answer else forced_text
-        letter = answer.letter if answer else None
+        letter = self.question.read(answer.text) if answer else None
         last = self.probabilities[-1] if answer else None
         return SimulatedConversation(
             id=self.conversation_id,
@@ -244,12 +243,17 @@ class _State:
             usage=Usage(**self.tokens),
             seconds=round(self.seconds, 3),
             answer_probabilities=tuple(self.probabilities) if any(self.probabilities) else (),
-            expected_correct=last.letters[LETTERS.index(self.question.answer)] if last else None,
+            expected_correct=expected_correct(self.question, last),
             reasoning=tuple(self.reasoning),
             finish_reasons={side: dict(counts) for side, counts in self.finish_reasons.items()},
             served_models={side: tuple(names) for side, names in self.served_models.items()},
             prompts_truncated=dict(self.truncated),
         )
+
+
+def expected_correct(question: Question, last: AnswerProbabilities | None) -> float | None:
+    """Probability of the right letter where a chat ended with an answer; None where that is not known."""
+    return last.letters[question.letters.index(question.answer)] if last and question.options else None
 
 
 Dialogue = Generator[Request, Reply | Failure, SimulatedConversation]
@@ -311,13 +315,15 @@ def _forced_answer(state: _State, *, draw: str = "") -> Dialogue:
 
 
 def _user(state: _State, *, forced: bool = False, draw: str = "") -> _Read:
-    messages = state.style.messages(state.question.full_text, state.turns, forced=forced)
+    question = state.question
+    messages = state.style.messages(question.full_text, state.turns, forced=forced, asked_for=question.asked_for)
     request = state.request("simulator", messages, "forced" if forced else "turn", draw)
     reply = yield request
     state.count(request, reply)
     if isinstance(reply, Failure):
         return reply
-    state.probabilities.append(reply.answer)
+    shares = reply.answer
+    state.probabilities.append(shares and replace(shares, letters=shares.letters[: len(question.options)]))
     state.last_output = reply.text
     said = state.style.read(reply.text, state.turns, forced=forced)
     state.observed.update(observed_in(said, state.turns, state.question, forced=forced))

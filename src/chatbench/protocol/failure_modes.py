@@ -19,7 +19,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from chatbench.core.records import LETTERS, Question, Turn
+from chatbench.core.answer_kinds import LETTERS
+from chatbench.core.records import Question, Turn
 from chatbench.protocol.answers import FinalAnswer, Said
 
 FailureMode = Literal["two_openings", "role_flip", "glued_answer", "empty_turn", "endless_thanks", "assistant_work"]
@@ -38,7 +39,7 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 # As the prompts write them, and as chat templates and transcripts do; a colon has to follow, at the start of a line.
 _PARTICIPANT = re.compile(r"^(?:\[(?:SYSTEM|USER|ASSISTANT)\]|(?:SYSTEM|ASSISTANT|Assistant|AI|YOU): )", re.MULTILINE)
 # On one line: "Answer:" over a pasted list of options is none.
-_ANSWER_INSIDE = re.compile(r"\bAnswer: *\(?[A-D]\b")
+_ANSWER_INSIDE = re.compile(r"\bAnswer: *(?:\(?([A-Z])\b|\S+)")
 _CLOSING = frozenset({"thank", "thanks", "thx", "ty", "bye", "goodbye", "cheers", "appreciate", "appreciated"})
 _COURTESY = _CLOSING | set(
     _WORD.findall(
@@ -112,15 +113,19 @@ def flips_role(message: str, question: Question) -> bool:
 def glues_answer(said: Said | FinalAnswer, question: Question) -> bool:
     """Whether an answer stands amid a message, or is followed by more than its letter and that option's text.
 
+    Without options that is more than one line.
+
     What stands before an IQA-EVAL answer is not counted: that style reads its answer anywhere.
     """
     if isinstance(said, Said):
-        found = _ANSWER_INSIDE.search(said.text)
+        inside = _ANSWER_INSIDE.finditer(said.text)
+        found = next((each for each in inside if not question.options or each[1] in question.letters), None)
         return found is not None and (found.start() > 0 or _words(said.text[found.end() :]) != [])
-    if said.letter is None:
-        return False
+    letter = question.read(said.text)
+    if letter is None or not question.options:
+        return letter is not None and "\n" in said.text.strip()
     rest = _words(said.text[1:])
-    return rest not in ([], _words(question.options[LETTERS.index(said.letter)]))
+    return rest not in ([], _words(question.options[LETTERS.index(letter)]))
 
 
 def only_thanks(message: str) -> bool:

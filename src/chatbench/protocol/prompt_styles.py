@@ -35,6 +35,7 @@ from chatbench.protocol.answers import FinalAnswer, Said, clean_output, read_ans
 from chatbench.protocol.prompts import (
     FIRST_TURN_HELP,
     FORCED_ANSWER,
+    FOUR_OPTIONS,
     IQA_EVAL,
     IQA_EVAL_FORCED,
     USERLM_END,
@@ -56,8 +57,10 @@ class Style(Protocol):
     @property
     def opening(self) -> str | None: ...
 
-    def messages(self, question: str, turns: Sequence[Turn], *, forced: bool = False) -> tuple[Message, ...]:
-        """What the simulator is asked after `turns`; `question` is the question with its options."""
+    def messages(
+        self, question: str, turns: Sequence[Turn], *, forced: bool = False, asked_for: str = FOUR_OPTIONS
+    ) -> tuple[Message, ...]:
+        """What the simulator is asked after `turns`; of the question its `full_text` and `asked_for`."""
         ...
 
     def read(self, output: str, turns: Sequence[Turn], *, forced: bool = False) -> Said | FinalAnswer:
@@ -75,8 +78,10 @@ class TwoStep:
     def opening(self) -> str | None:
         return FIRST_TURN_HELP if self.name == "two-step-help" else None
 
-    def messages(self, question: str, turns: Sequence[Turn], *, forced: bool = False) -> tuple[Message, ...]:
-        return simulator_messages(question, turns, forced=forced, variant=self.name)
+    def messages(
+        self, question: str, turns: Sequence[Turn], *, forced: bool = False, asked_for: str = FOUR_OPTIONS
+    ) -> tuple[Message, ...]:
+        return simulator_messages(question, turns, forced=forced, variant=self.name, asked_for=asked_for)
 
     def read(self, output: str, turns: Sequence[Turn], *, forced: bool = False) -> Said | FinalAnswer:  # noqa: ARG002  (a forced answer is read as a free one)
         message = clean_output(output)
@@ -90,9 +95,13 @@ class IqaEval:
     name: Literal["iqa-eval"] = "iqa-eval"
     opening: None = None
 
-    def messages(self, question: str, turns: Sequence[Turn], *, forced: bool = False) -> tuple[Message, ...]:
+    def messages(
+        self, question: str, turns: Sequence[Turn], *, forced: bool = False, asked_for: str = FOUR_OPTIONS
+    ) -> tuple[Message, ...]:
         # Not str.format: a question may hold braces (LaTeX does).
-        system = (IQA_EVAL_FORCED if forced else IQA_EVAL).replace("{question}", question)
+        system = (
+            (IQA_EVAL_FORCED if forced else IQA_EVAL).replace("{answer}", asked_for).replace("{question}", question)
+        )
         return (Message("system", f"{system}\n\n{conversation_text(turns, 'ASSISTANT')}" if turns else system),)
 
     def read(self, output: str, turns: Sequence[Turn], *, forced: bool = False) -> Said | FinalAnswer:  # noqa: ARG002  (all turns are read alike)
@@ -110,9 +119,11 @@ class UserLm:
     name: Literal["userlm"] = "userlm"
     opening: None = None
 
-    def messages(self, question: str, turns: Sequence[Turn], *, forced: bool = False) -> tuple[Message, ...]:
+    def messages(
+        self, question: str, turns: Sequence[Turn], *, forced: bool = False, asked_for: str = FOUR_OPTIONS
+    ) -> tuple[Message, ...]:
         intent = USERLM_INTENT.replace("{question}", question)
-        system = f"{intent}\n\n{FORCED_ANSWER}" if forced else intent
+        system = f"{intent}\n\n{FORCED_ANSWER.replace('{answer}', asked_for)}" if forced else intent
         return (Message("system", system), *(Message(turn.role, turn.text) for turn in turns))
 
     def read(self, output: str, turns: Sequence[Turn], *, forced: bool = False) -> Said | FinalAnswer:  # noqa: ARG002  (all turns are read alike)

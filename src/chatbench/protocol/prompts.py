@@ -31,13 +31,15 @@ FIRST_TURN_HELP = "I'm trying to solve a math problem. Can you help me get start
 """Not a prompt: with the *help* variant this is the user's first message itself."""
 
 CONVERSATION_HEAD = "Here is your conversation so far with the AI system:\n{separator}\n{conversation}\n{separator}\n"
+FOUR_OPTIONS = "A, B, C, or D"
+"""`{answer}` of the prompts where a question has four options (`Question.asked_for`)."""
 NEXT_TURN = (
     "If your question is answered by this conversation, return ONLY the answer in the format "
-    '"Answer: A, B, C, or D". If not, generate the next prompt you would say to the system to answer your question. '
+    '"Answer: {answer}". If not, generate the next prompt you would say to the system to answer your question. '
     "Remember to keep your writing style consistent."
 )
 FORCED_ANSWER = (
-    'Answer the question based on this conversation. Return ONLY the answer in the format "Answer: A, B, C, or D".'
+    'Answer the question based on this conversation. Return ONLY the answer in the format "Answer: {answer}".'
 )
 ANSWER_PREFIX = "Answer: "
 
@@ -49,12 +51,12 @@ IQA_EVAL = (
     "In each turn, please only ask one sub-question to interact with an assistant. "
     "In the sub-questions, please include all necessary information, such as the question and options, "
     "in the original question. If you know the answer, "
-    'please output "So, the answer is: A, B, C, or D."\n\n{question}'
+    'please output "So, the answer is: {answer}."\n\n{question}'
 )
 IQA_EVAL_FORCED = (
     "You are mimicking a human. You are trying to choose the correct answer to the given question. "
     "Please choose the correct answer to the given question. "
-    'Please output "So, the answer is: A, B, C, or D."\n\n{question}'
+    'Please output "So, the answer is: {answer}."\n\n{question}'
 )
 IQA_EVAL_ANSWER = "So, the answer is: "
 
@@ -89,17 +91,26 @@ def first_turn_message(variant: PromptVariant = "two-step") -> str:
     return FIRST_TURN_PROBLEM if variant == "two-step-problem" else FIRST_TURN
 
 
-def next_turn_message(turns: Sequence[Turn], *, forced: bool = False) -> str:
+def next_turn_message(turns: Sequence[Turn], *, forced: bool = False, asked_for: str = FOUR_OPTIONS) -> str:
     """User message of Task 2 (next turn or answer), or of the forced answer at the turn limit."""
     head, _, tail = CONVERSATION_HEAD.replace("{separator}", SEPARATOR).partition("{conversation}")
-    return head + conversation_text(turns) + tail + (FORCED_ANSWER if forced else NEXT_TURN)
+    task = (FORCED_ANSWER if forced else NEXT_TURN).replace("{answer}", asked_for)
+    return head + conversation_text(turns) + tail + task
 
 
 def simulator_messages(
-    question: str, turns: Sequence[Turn], *, forced: bool = False, variant: PromptVariant = "two-step"
+    question: str,
+    turns: Sequence[Turn],
+    *,
+    forced: bool = False,
+    variant: PromptVariant = "two-step",
+    asked_for: str = FOUR_OPTIONS,
 ) -> tuple[Message, Message]:
-    """What a two-step simulator is asked after `turns` (Task 1 where there are none)."""
-    user = next_turn_message(turns, forced=forced) if turns else first_turn_message(variant)
+    """What a two-step simulator is asked after `turns` (Task 1 where there are none).
+
+    `question` and `asked_for` are the question's `full_text` and `asked_for`.
+    """
+    user = next_turn_message(turns, forced=forced, asked_for=asked_for) if turns else first_turn_message(variant)
     return Message("system", system_message(question)), Message("user", user)
 
 
@@ -115,6 +126,6 @@ EXTRACTION = (
     "Return ONLY a JSON object with three keys: "
     '"attempted_answer" (true if the student commits to an answer, else false), '
     '"answer_val" (the answer in the student\'s words, or null), '
-    '"answer_letter" ("A", "B", "C" or "D" if the answer is that option or means the same, else null).'
+    '"answer_letter" ({letters} if the answer is that option or means the same, else null).'
 )
 """This project's wording: the paper's extraction prompt is not published; its three keys are."""

@@ -28,9 +28,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import cache
+from typing import Literal, NamedTuple, get_args
 
-from chatbench.core.records import LETTERS, Conversation, Question, SimulatedConversation
+from chatbench.core.records import Conversation, Question, SimulatedConversation
 from chatbench.metrics.first_prompts import content_words, numbers, restates, share_in_order, words, words_in_order
 from chatbench.metrics.pairs import Pair, is_lost
 
@@ -58,7 +59,7 @@ def wording_of(message: str, question: Question) -> Wording:
 
 def tells_options(message: str, question: Question) -> bool:
     """Whether a message lists the options: it holds at least 90 % of all options' words, in their order."""
-    return copied_share(message, " ".join(question.options)) >= COPY_SHARE
+    return bool(question.options) and copied_share(message, " ".join(question.options)) >= COPY_SHARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,31 +85,48 @@ def _share(wanted: frozenset[object], found: frozenset[object]) -> float | None:
     return len(wanted & found) / len(wanted) if wanted else None
 
 
-_LETTER = r"[(\[*\"'`]*([A-D])(?![\w'’])"  # noqa: RUF001  (people type both apostrophes)
-_CALLED = re.compile(
-    rf"(?:\b(?:answer|choice|option|choose|select|pick)\b(?:\s+(?:would be|should be|is|are|to|was))?[\s:]*{_LETTER}"
-    r"|\b([A-D])[)\]*\"'`]*\s+is\s+(?:the\s+)?(?:correct|right)\b"
-    rf"|\\boxed\{{\s*(?:\\text\{{)?\(?([A-D])\b"
-    rf"|\*\*\(?([A-D])\)?[.):]?(?:\*\*|\s))",
-    re.IGNORECASE,
-)
-_FIRST = re.compile(r"\W*([A-D])(?:[.):]|\s*$)")
+class _Naming(NamedTuple):
+    """How a reply calls a letter its answer, and begins with one."""
+
+    called: re.Pattern[str]
+    first: re.Pattern[str]
+
+
+@cache
+def _naming(letters: str) -> _Naming:
+    letter = rf"[(\[*\"'`]*([{letters}])(?![\w'’])"  # noqa: RUF001  (people type both apostrophes)
+    return _Naming(
+        re.compile(
+            r"(?:\b(?:answer|choice|option|choose|select|pick)\b(?:\s+(?:would be|should be|is|are|to|was))?"
+            rf"[\s:]*{letter}"
+            rf"|\b([{letters}])[)\]*\"'`]*\s+is\s+(?:the\s+)?(?:correct|right)\b"
+            rf"|\\boxed\{{\s*(?:\\text\{{)?\(?([{letters}])\b"
+            rf"|\*\*\(?([{letters}])\)?[.):]?(?:\*\*|\s))",
+            re.IGNORECASE,
+        ),
+        re.compile(rf"\W*([{letters}])(?:[.):]|\s*$)"),
+    )
+
+
 _ARTICLE = re.compile(r"^(?:the|an?) ")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def answer_in_reply(reply: str, question: Question) -> str | None:
-    """The letter of the option that a reply gives as its answer."""
-    called = [str(letter) for groups in _CALLED.findall(reply) for letter in groups if letter in LETTERS]
+    """The letter of the option that a reply gives as its answer; None where it gives none, or there are no options."""
+    if not question.options:
+        return None
+    naming = _naming("".join(question.letters))
+    called = [str(letter) for groups in naming.called.findall(reply) for letter in groups if letter in question.letters]
     if called:
         return called[-1]
-    if first := _FIRST.match(reply):
+    if first := naming.first.match(reply):
         return str(first[1])
     is_number = [len(words(option)) == 1 and len(numbers(option)) == 1 for option in question.options]
     for sentence in reversed(_SENTENCE.split(reply)):
         found, text = numbers(sentence), f" {' '.join(words(sentence))} "
         named = []  # options whose text stands in the sentence: a number by its value, else the words, article aside
-        for letter, option, number in zip(LETTERS, question.options, is_number, strict=True):
+        for letter, option, number in zip(question.letters, question.options, is_number, strict=True):
             option_words = _ARTICLE.sub("", " ".join(words(option)))
             if option_words and (numbers(option) <= found if number else f" {option_words} " in text):
                 named.append(letter)

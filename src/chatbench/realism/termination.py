@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from chatbench.core.answer_kinds import DONE, NoAnswer
 from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json
-from chatbench.core.records import LETTERS, Conversation, Message, Question
+from chatbench.core.records import Conversation, Message, Question
 from chatbench.data.examples import ExampleRow, seen_turns
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined, Value, agreement
@@ -148,13 +149,14 @@ def end_shares_by_reply(user_turns: Iterable[int]) -> dict[int, float]:
 
 @dataclass(frozen=True, slots=True)
 class StoppingPoint:
-    """A real chat up to a reply; `ended` where the person stopped there."""
+    """A real chat up to a reply; `ended` where the person stopped there. `answers`: all valid ones, if few."""
 
     question_id: str
     conversation_id: str
     replies: int
     ended: bool
     messages: tuple[Message, Message]
+    answers: tuple[str, ...]
 
 
 def stopping_points(chats: Iterable[Conversation], questions: Mapping[str, Question]) -> list[StoppingPoint]:
@@ -165,7 +167,12 @@ def stopping_points(chats: Iterable[Conversation], questions: Mapping[str, Quest
             chat.id,
             replies,
             replies == chat.user_turns,
-            simulator_messages(questions[chat.question_id].full_text, seen_turns(chat)[: 2 * replies]),
+            simulator_messages(
+                questions[chat.question_id].full_text,
+                seen_turns(chat)[: 2 * replies],
+                asked_for=questions[chat.question_id].asked_for,
+            ),
+            (DONE,) if questions[chat.question_id].kind == NoAnswer() else questions[chat.question_id].letters,
         )
         for chat in chats
         for replies in range(1, chat.user_turns + 1)
@@ -228,7 +235,7 @@ def answer_probabilities(loaded: Loaded, form: TextForm, points: Sequence[Stoppi
 
     rows = []
     for place, point in enumerate(points):
-        for answer in (ANSWER_PREFIX + letter for letter in LETTERS):
+        for answer in (ANSWER_PREFIX + answer for answer in point.answers):
             messages = (*point.messages, Message("assistant", answer))
             prompt, completion = prompt_text(messages), completion_text(answer)
             rows.append(ExampleRow(prompt, completion, messages, point.question_id, str(place), "answer"))
@@ -237,8 +244,8 @@ def answer_probabilities(loaded: Loaded, form: TextForm, points: Sequence[Stoppi
     for row, loss in zip(encoded.rows, score_rows(loaded.model, encoded), strict=True):
         found.setdefault(int(row.conversation_id), []).append(math.exp(-loss.nats))
     return [
-        min(1.0, math.fsum(found[place])) if len(found.get(place, ())) == len(LETTERS) else None
-        for place in range(len(points))
+        min(1.0, math.fsum(found[place])) if len(found.get(place, ())) == len(point.answers) > 0 else None
+        for place, point in enumerate(points)
     ]
 
 

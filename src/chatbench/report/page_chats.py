@@ -314,7 +314,7 @@ def _peoples_chats(study: Study, held_out: Mapping[str, Sequence[str]]) -> dict[
 
 
 def _is_right(letter: str | None, question: Question | None) -> bool | None:
-    return None if letter is None or question is None else letter == question.answer
+    return None if letter is None or question is None else question.is_right(letter)
 
 
 def _simulated(run: RunChats, chat: SimulatedConversation, question: Question | None) -> PageChat:

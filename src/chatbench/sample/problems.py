@@ -20,7 +20,7 @@ from importlib import resources
 from random import Random
 from typing import Any, NamedTuple
 
-from chatbench.core.records import LETTERS, Question
+from chatbench.core.records import FOUR_LETTERS, Question
 
 LARGEST = 999
 """Numbers stay below a thousand, so that the tiny base's tokenizer has one token for each."""
@@ -205,7 +205,7 @@ class Problem:
 
     def option_of(self, value: int) -> str | None:
         """Letter of the option that names `value`, None where there is none."""
-        return dict(zip(self.question.options, LETTERS, strict=True)).get(str(value))
+        return dict(zip(self.question.options, FOUR_LETTERS, strict=True)).get(str(value))
 
 
 def fill(text: str, slots: Mapping[str, str]) -> str:
@@ -246,7 +246,7 @@ def draw_problem(template: Template, question_id: str, rng: Random) -> Problem:
         subset=template.schema.subset,
         text=fill(" ".join(sentences), slots),
         options=(options[0], options[1], options[2], options[3]),
-        answer=LETTERS[options.index(str(value))],
+        answer=FOUR_LETTERS[options.index(str(value))],
     )
     steps = len(work_out(solution, facts).steps)
     return Problem(template, name, facts, question, value, trap, steps, flagged=flagged and catch is not None)

@@ -20,7 +20,7 @@ from random import Random
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_json, write_text
-from chatbench.core.records import LETTERS, AiAloneScore, Answer, Conversation, Question, Study
+from chatbench.core.records import FOUR_LETTERS, AiAloneScore, Answer, Conversation, Question, Study
 from chatbench.core.texts import csv_text
 from chatbench.data.tables import conversation_id
 from chatbench.sample.assistants import STRENGTHS, reply_to, share_of
@@ -143,7 +143,7 @@ def ai_alone_table(scores: Sequence[AiAloneScore]) -> str:
 
 
 def _questions(study: Study) -> str:
-    choices = [f"choice_{letter.lower()}" for letter in LETTERS]
+    choices = [f"choice_{letter.lower()}" for letter in FOUR_LETTERS]
     rows = [[q.id, subject_of(q), q.subset, q.text, *q.options, q.answer] for q in study.questions.values()]
     return csv_text(["question_id", "subject", "subset", "question", *choices, "answer"], rows)
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import LETTERS, Question, SimulatedConversation
+from chatbench.core.records import Question, SimulatedConversation
 from chatbench.protocol.answers import FinalAnswer, lenient_letter
+from chatbench.protocol.dialogue import expected_correct
 from chatbench.protocol.prompt_styles import STYLES, Style
 from chatbench.simulation.split_chats import SplitChats
 
@@ -28,7 +29,7 @@ def reread(chat: SimulatedConversation, style: Style, question: Question) -> Sim
     said = style.read(chat.final_output or "", chat.turns, forced=forced)
     answer = said if isinstance(said, FinalAnswer) else None
     message = answer.message if answer else said.text if not isinstance(said, FinalAnswer) else ""
-    letter = answer.letter if answer else None
+    letter = question.read(answer.text) if answer else None
     last = chat.answer_probabilities[-1] if chat.answer_probabilities else None
     lenient_from = answer.text if answer else message
     return replace(
@@ -38,7 +39,7 @@ def reread(chat: SimulatedConversation, style: Style, question: Question) -> Sim
         letter=letter,
         lenient_letter=lenient_letter(lenient_from, question.options) if lenient_from and letter is None else None,
         forced_text=message if forced else None,
-        expected_correct=last.letters[LETTERS.index(question.answer)] if answer and last else None,
+        expected_correct=expected_correct(question, last) if answer else None,
     )
 
 

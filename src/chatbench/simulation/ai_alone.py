@@ -4,10 +4,10 @@
     letter-only-few-shot    the same behind five examples of the question's subset (MMLU's dev questions)
     free-text               the question as it is; a second model, the extractor, says which option the reply settles on
 
-A letter-only reply counts by its first character after any white space: A to D, else it is invalid, which counts as
-wrong. A free-text reply is right where the extractor names the right letter, and wrong where it names another or none,
-or no attempt was made. Where the extractor does not return the JSON that it was asked for, the outcome is unknown: the
-sample is dropped, and counted.
+A letter-only reply counts by its first character after any white space: the letter of an option, else it is invalid,
+which counts as wrong. A free-text reply is right where the extractor names the right letter, and wrong where it names
+another or none, or no attempt was made. Where the extractor does not return the JSON that it was asked for, the outcome
+is unknown: the sample is dropped, and counted. Questions without options have no such methods.
 
     results/ai_alone/NAME-METHOD.jsonl      every raw reply, and what the extractor returned about it (append-only)
     results/ai_alone/NAME-METHOD.run.json   what two runs that write the same log must have in common
@@ -28,9 +28,10 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+from chatbench.core.answer_kinds import Choice
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import JsonTextError, parse_json, read_json, write_text
-from chatbench.core.records import LETTERS, AiAloneScore, Message, Question, Study
+from chatbench.core.records import FOUR_LETTERS, AiAloneScore, Message, Question, Study
 from chatbench.core.stop import telling_what_is_kept
 from chatbench.core.texts import file_name
 from chatbench.data.chatbench_format import read_ai_alone
@@ -111,9 +112,15 @@ def question_messages(method: Method, question: Question, examples: Sequence[Que
 def extraction_messages(question: Question, reply: str) -> tuple[Message, Message]:
     """What the extractor is asked about a free-text reply."""
     # Cut at the markers and not replaced one after the other: a reply may hold a marker's name.
-    head, _, tail = EXTRACTION.replace("{separator}", SEPARATOR).partition("{answer}")
+    text = EXTRACTION.replace("{letters}", _quoted(question.letters)).replace("{separator}", SEPARATOR)
+    head, _, tail = text.partition("{answer}")
     text = head.replace("{question}", question.full_text) + reply + tail
     return Message("system", EXTRACTION_SYSTEM), Message("user", text)
+
+
+def _quoted(letters: Sequence[str]) -> str:
+    *most, last = (f'"{letter}"' for letter in letters)
+    return f"{', '.join(most)} or {last}"
 
 
 def read_letter_reply(reply: str, question: Question) -> Result:
@@ -125,7 +132,7 @@ def read_letter_reply(reply: str, question: Question) -> Result:
     'invalid'
     """
     first = reply.strip()[:1]
-    if first not in LETTERS:
+    if first not in question.letters:
         return "invalid"
     return "right" if first == question.answer else "wrong"
 
@@ -154,7 +161,8 @@ def read_extraction(output: str, question: Question) -> Result:
 def method_sha256(method: Method) -> str:
     """SHA-256 of the texts that a method is made of, without any question: it changes where a prompt does."""
     texts = [method, ASSISTANT_SYSTEM]
-    texts += [EXTRACTION_SYSTEM, EXTRACTION] if method == "free-text" else [LETTER_ONLY, LETTER_ONLY_QUESTION]
+    extraction = EXTRACTION.replace("{letters}", _quoted(FOUR_LETTERS))
+    texts += [EXTRACTION_SYSTEM, extraction] if method == "free-text" else [LETTER_ONLY, LETTER_ONLY_QUESTION]
     texts += [LETTER_ONLY_FEW_SHOT] if method == "letter-only-few-shot" else []
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
@@ -330,6 +338,9 @@ def ai_alone(
     """
     method = settings.method
     _refuse_unneeded(method, extractor, mmlu)
+    if other := [question for question in questions if not isinstance(question.kind, Choice)]:
+        found = f"question {other[0].id!r} has no options: its answer is of kind {other[0].kind.name}"
+        raise ChatbenchError(found, expected="questions with options", fix="name those that have some: --questions IDS")
     spec = _one(assistant, "--assistant", study)
     reader = _one(extractor, "--extractor", study) if extractor is not None else None
     # Of all subsets, whichever are asked about, so that a log of some questions can be continued with others.

@@ -113,7 +113,7 @@ def _conversation_row(chat: SimulatedConversation, study: Study, split: str, sou
             "source": source,
             "subset": question.subset,
             "right_letter": question.answer,
-            "correct": None if chat.termination == "failed" else chat.letter == question.answer,
+            "correct": None if chat.termination == "failed" else question.is_right(chat.letter),
             "user_turns": sum(turn.role == "user" for turn in chat.turns),
         },
     )

@@ -121,9 +121,9 @@ def _usage_each(task: Task, style: Style, tally: Tally) -> tuple[dict[str, float
     characters: Counter[str] = Counter()
     first = 2 if style.opening else 0
     for chat in chats:  # what both sides would read and write if the simulator wrote this very chat
-        turns, question = chat.turns, questions[chat.question_id].full_text
+        turns, question = chat.turns, questions[chat.question_id]
         for end in range(first, len(turns) + 1, 2):
-            asked = style.messages(question, turns[:end])
+            asked = style.messages(question.full_text, turns[:end], asked_for=question.asked_for)
             characters["simulator_prompt_tokens"] += sum(len(message.content) for message in asked)
         for end in range(1, len(turns), 2):
             characters["assistant_prompt_tokens"] += len(ASSISTANT_SYSTEM) + sum(len(turn.text) for turn in turns[:end])

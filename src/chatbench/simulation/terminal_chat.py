@@ -74,7 +74,8 @@ class ChatView:
         elif ended.termination == "no_answer":
             self._show("no answer even when forced", ended.forced_text or "", "red")
         else:
-            verdict = "right" if ended.letter == self._question.answer else f"wrong, it is {self._question.answer}"
+            wrong = f"wrong, it is {self._question.answer}"
+            verdict = {True: "right", False: wrong, None: "not judged"}[self._question.is_right(ended.letter)]
             head = "answer" if ended.termination == "answered" else "answer when forced"
             self._show(f"{head} ({verdict})", ended.answer_text or "", "magenta")
         if ended.lenient_letter:

@@ -4,7 +4,7 @@ const ENDINGS = {
   answered: "answered by itself", forced: "answered when asked to", no_answer: "no answer, not even when asked",
   failed: "failed",
 };
-const LETTERS = ["A", "B", "C", "D"];
+const LETTERS = [..."ABCDEFGHIJKLMNOPQRSTUVWXYZ"];
 
 function participantChip(chat) {
   return el("span", {class: `chip participant ${chat.participant}`}, participantWords(chat));
@@ -71,9 +71,9 @@ function tokensText({simulator, assistant}) {
   return `simulator read ${count(simulator[0])}, wrote ${count(simulator[1])}; assistant read ${count(assistant[0])}, wrote ${count(assistant[1])}`;
 }
 
-// [probability of an answer, then of A, B, C, D given one] as bars.
+// [probability of an answer, then of each option's letter given one] as bars.
 function letterBars(chances, right) {
-  return el("span", {class: "letters"}, LETTERS.map((letter, place) =>
+  return el("span", {class: "letters"}, LETTERS.slice(0, chances.length - 1).map((letter, place) =>
     el("span", {class: letter === right ? "letter right" : "letter", "--share": `${100 * chances[place + 1]}%`},
       `${letter} ${percent(chances[place + 1])}`)));
 }

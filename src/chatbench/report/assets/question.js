@@ -92,7 +92,7 @@ function askedCard(question) {
   if (!question.text) return el("section", {class: "card"}, el("h2", {}, "Question"), emptyState("Its text is not in this page: the study was not where it was prepared from."));
   return el("section", {class: "card"}, el("h2", {}, "Question"), writtenText(question.text),
     el("ol", {class: "asked"}, question.options.map((option, at) => {
-      const letter = "ABCD"[at];
+      const letter = String.fromCharCode(65 + at);
       const right = letter === question.answer;
       return el("li", {class: right ? "right" : null}, el("span", {class: "letter"}, letter), el("span", {class: "written", dir: "auto"}, option),
         right ? el("span", {class: "chip good"}, "right answer") : null);
