@@ -108,7 +108,7 @@ def test_iqa_eval_that_only_asks_is_forced() -> None:
     outcome, asked = simulated("iqa-eval", "a?", "b?", "So, the answer is: D", max_user_turns=2)
 
     assert (outcome.termination, outcome.letter, outcome.forced_text) == ("forced", "D", "So, the answer is: D")
-    assert asked[-1].messages[0].content.startswith(prompts.IQA_EVAL_FORCED.partition("\n")[0])
+    assert asked[-1].messages[0].content.startswith(prompts.IQA_EVAL_FORCED.partition("{answer}")[0])
 
 
 # ---- UserLM ----

@@ -113,8 +113,8 @@ def perplexities(model: str, workspace: Workspace) -> list[Plain]:
 def question_values(question_id: str, question: Question | None) -> Plain:
     """A question; one that the study does not have is known by its id only."""
     if question is None:
-        return {"id": question_id, "subset": "", "text": "", "options": [], "answer": ""}
-    return {**asdict(question), "options": list(question.options)}
+        return {"id": question_id, "subset": "", "text": "", "options": [], "answer": "", "kind": ""}
+    return {**asdict(question), "options": list(question.options), "kind": question.kind.name}
 
 
 def accuracy_values(runs: Mapping[str, QuestionScores], place: Mapping[str, int]) -> list[Plain]:
