@@ -19,13 +19,14 @@ import typer
 from typer.core import TyperGroup
 
 from chatbench import __version__
-from chatbench.commands import estimation, pages, pipeline, scoring, simulation, studies, training
+from chatbench.commands import collect, estimation, pages, pipeline, scoring, simulation, studies, training
 from chatbench.core.errors import ChatbenchError, StoppedError
 from chatbench.core.files import file_error, read_text, write_json
 from chatbench.core.texts import printable
 
 GROUPS = {
     "Study": studies.commands,
+    "Collect": collect.commands,
     "Train": training.commands,
     "Simulate": simulation.commands,
     "Score": scoring.commands,
@@ -42,6 +43,7 @@ class GroupedHelp(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  # click gives it
         for heading, group in GROUPS.items():
             names = [str(one.name or one.callback.__name__) for one in group.registered_commands if one.callback]
+            names += [str(one.name) for one in group.registered_groups]
             with formatter.section(heading):
                 formatter.write_dl([(f"{name:<17}", self.commands[name].get_short_help_str(150)) for name in names])
 

@@ -1,0 +1,336 @@
+"""What a study to be collected is: `study.toml` in its folder, with its questions and texts beside it.
+
+A key that is unknown or has a wrong value is named with what was expected. The file holds no secret: keys of
+assistants, and the database's address where it has a password, are named by their environment variables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from importlib import import_module, resources
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_jsonl, write_jsonl, write_text
+from chatbench.core.records import LETTERS, Question
+from chatbench.data.own_chats import QuestionRecord
+from chatbench.simulation.budget import Price, read_price
+from chatbench.simulation.participants import AssistantSpec, read_specs
+
+FILE = "study.toml"
+QUESTIONS = "questions.jsonl"
+Condition = Literal["direct-to-AI", "answer-first", "user-alone"]
+ALONE: Condition = "user-alone"
+"""The condition of people who are given no assistant."""
+Moderate = Callable[[str], str]
+"""The reason for which a text is refused, or ""."""
+
+_Count = Annotated[int, Field(ge=0)]
+_CountAbove0 = Annotated[int, Field(ge=1)]
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AssistantConfig(_Section):
+    """An assistant that people chat with; `price` is dollars per million tokens read and written, as in 2.50/10."""
+
+    spec: _Text
+    price: str = ""
+    temperature: Annotated[float, Field(ge=0)] = 0.7
+    max_tokens: _CountAbove0 = 1000
+
+
+class AttentionCheck(_Section):
+    """A question that anyone who reads it gets right; it stands between the two phases."""
+
+    text: str = "To show that you read carefully, please choose the option “blue”."
+    options: tuple[_Text, _Text, _Text, _Text] = ("red", "green", "blue", "yellow")
+    answer: Literal["A", "B", "C", "D"] = "C"
+
+
+class Texts(_Section):
+    """Files in the study's folder, in Markdown."""
+
+    consent: _Text = "consent.md"
+    instructions: _Text = "instructions.md"
+    debriefing: _Text = "debriefing.md"
+
+
+class Recruiting(_Section):
+    """How people come and go: the address's parameter with their id, and what they are sent back with."""
+
+    id_parameter: _Text = "PROLIFIC_PID"
+    id_required: bool = True
+    completion_code: str = ""
+    redirect: str = ""
+
+
+class Limits(_Section):
+    """What is enough; 0 tokens or dollars mean no limit. `minutes` is the time in which one person has to finish."""
+
+    turns: _CountAbove0 = 10
+    minutes: Annotated[float, Field(gt=0)] = 60
+    characters: _CountAbove0 = 4000
+    tokens: _Count = 0
+    usd: Annotated[float, Field(ge=0)] = 0
+    requests_per_minute: _CountAbove0 = 120
+    joins_per_minute: _CountAbove0 = 30
+
+
+class StudyConfig(_Section):
+    """`study.toml`; `people` is how many are wanted for each question, assistant and condition."""
+
+    title: _Text
+    conditions: tuple[Condition, ...] = Field(min_length=1)
+    people: _CountAbove0
+    batch_size: _CountAbove0
+    phase_1_questions: _Count = 0
+    confidence: bool = True
+    needs_message: bool = True
+    moderation: str = ""
+    database: str = ""
+    assistants: tuple[AssistantConfig, ...] = ()
+    attention: AttentionCheck | None = None
+    texts: Texts = Texts()
+    recruiting: Recruiting = Recruiting()
+    limits: Limits = Limits()
+
+
+class Cell(_Section):
+    """What a person can be assigned to; `assistant` is "" for people without one."""
+
+    batch: int
+    assistant: str
+    condition: Condition
+
+
+class CollectedStudy:
+    """A study's folder, read and checked."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads it.
+
+        Raises:
+            ChatbenchError: a file is missing, or a value is wrong or contradicts another.
+        """
+        self.folder = folder
+        self.config = _read_config(folder / FILE)
+        self.questions = _read_questions(folder / QUESTIONS)
+        self.specs = read_specs([each.spec for each in self.config.assistants], ()) if self.config.assistants else []
+        self.texts = {name: self._text(file) for name, file in self.config.texts.model_dump().items()}
+        self._check()
+
+    def _text(self, name: str) -> str:
+        path = self.folder / name
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError:
+            raise ChatbenchError(f"{path}: no such file", expected="the text that [texts] names, in Markdown") from None
+
+    def _check(self) -> None:
+        config, where = self.config, self.folder / FILE
+        chats = [condition for condition in config.conditions if condition != ALONE]
+        if len(set(config.conditions)) < len(config.conditions):
+            raise ChatbenchError(f"{where}: a condition stands twice in conditions", fix="name each once")
+        if chats and not self.specs:
+            raise ChatbenchError(f"{where}: {chats[0]} without an assistant", fix="add [[assistants]] with a spec")
+        if len(self.specs) != len(config.assistants):
+            raise ChatbenchError(f"{where}: a spec that means several assistants", fix="one [[assistants]] for each")
+        for spec in self.specs:
+            if spec.kind == "replay":
+                raise ChatbenchError(f"{where}: assistant {spec.name!r} is recorded", expected="one that can reply")
+        if config.phase_1_questions > len(self.questions) - config.batch_size:
+            raise ChatbenchError(
+                f"{where}: phase_1_questions = {config.phase_1_questions}, batch_size = {config.batch_size}",
+                expected=f"at most {len(self.questions)} questions together: phase 1 asks other ones than phase 2",
+            )
+        redirect = urlsplit(config.recruiting.redirect)
+        if config.recruiting.redirect and (redirect.scheme != "https" or not redirect.hostname):
+            raise ChatbenchError(f"{where}: recruiting.redirect", expected="an address that begins with https://")
+        if config.limits.usd and not all(each.price for each in config.assistants):
+            raise ChatbenchError(f"{where}: limits.usd, and an assistant without a price", fix='price = "2.50/10"')
+        _ = self.prices, self.moderate, self.database_address
+
+    @cached_property
+    def batches(self) -> list[list[Question]]:
+        """The questions by batches, those of one subset next to each other; sizes differ by one at most."""
+        ordered = sorted(self.questions.values(), key=lambda question: question.subset)
+        count = max(1, round(len(ordered) / self.config.batch_size))
+        return [ordered[len(ordered) * i // count : len(ordered) * (i + 1) // count] for i in range(count)]
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Every batch with each assistant and condition; people alone have no assistant."""
+        return [
+            Cell(batch=batch, assistant=name, condition=condition)
+            for batch in range(len(self.batches))
+            for condition in self.config.conditions
+            for name in ([""] if condition == ALONE else [spec.name for spec in self.specs])
+        ]
+
+    @cached_property
+    def prices(self) -> dict[str, Price]:
+        """Price by assistant; one without a price costs nothing."""
+        return {
+            spec.name: read_price(f"{FILE}: price of {spec.name}", each.price or "0/0")
+            for spec, each in zip(self.specs, self.config.assistants, strict=True)
+        }
+
+    def settings_of(self, name: str) -> tuple[AssistantSpec, AssistantConfig]:
+        """The spec and the settings of the assistant of this name."""
+        return next(
+            pair for pair in zip(self.specs, self.config.assistants, strict=True) if pair[0].name == name
+        )  # fmt: skip
+
+    @cached_property
+    def consent_version(self) -> str:
+        """First 12 hexadecimal digits of the SHA-256 of the text that people consent to."""
+        return hashlib.sha256(self.texts["consent"].encode()).hexdigest()[:12]
+
+    @cached_property
+    def moderate(self) -> Moderate:
+        """The hook that `moderation` names as `module:function`; without one nothing is refused."""
+        module, _, name = self.config.moderation.partition(":")
+        if not module:
+            return lambda _text: ""
+        try:
+            hook: Moderate = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ChatbenchError(
+                f"{FILE}: moderation: {error}", expected="module:function that can be imported"
+            ) from None
+        return hook
+
+    @cached_property
+    def database_address(self) -> str:
+        """SQLAlchemy's address of the database."""
+        text = self.config.database
+        if text.startswith("$"):
+            if not (text := os.environ.get(text[1:], "")):
+                raise ChatbenchError(
+                    f"{FILE}: the environment has no {self.config.database[1:]}", fix="set it, or put it into .env"
+                )
+        elif urlsplit(text).password:
+            raise ChatbenchError(
+                f"{FILE}: database holds a password", fix='database = "$NAME", and NAME in the environment'
+            )
+        if not text:
+            return f"sqlite+aiosqlite:///{self.folder.resolve() / 'study.db'}"
+        scheme, found, rest = text.partition("://")
+        if not found or scheme.partition("+")[0] not in ("postgresql", "postgres"):
+            raise ChatbenchError(f"{FILE}: database", expected="postgresql://..., or nothing for SQLite in the folder")
+        return f"postgresql+asyncpg://{rest}"
+
+
+def _read_config(path: Path) -> StudyConfig:
+    try:
+        return StudyConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError:
+        raise ChatbenchError(f"{path}: no such file", fix="begin with: chatbench collect init STUDY_DIR") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ChatbenchError(f"{path}: {error}", expected="TOML") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        found = "missing" if first["type"] == "missing" else repr(first["input"])[:80]
+        raise ChatbenchError(
+            f"{path}: {key}: {found}", expected=first["msg"], fix="docs/collect.md lists the keys"
+        ) from None
+
+
+def _read_questions(path: Path) -> dict[str, Question]:
+    questions: dict[str, Question] = {}
+    for number, row in read_jsonl(path, fix="one question a line; chatbench collect init writes it"):
+        try:
+            record = QuestionRecord.model_validate(row)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ChatbenchError(
+                f"{path}, line {number}: {'.'.join(map(str, first['loc']))}", expected=first["msg"]
+            ) from None
+        if record.id in questions:
+            raise ChatbenchError(f"{path}, line {number}: the id {record.id!r} again", expected="an id of its own")
+        questions[record.id] = Question(record.id, record.subset, record.text, record.options, record.answer)
+    if not questions:
+        raise ChatbenchError(f"{path}: no question", expected="one question a line")
+    return questions
+
+
+def questions_from(path: Path) -> Sequence[Question]:
+    """Questions of a `questions.csv`, of a file like `questions.jsonl`, or of a study of any kind.
+
+    Raises:
+        ChatbenchError: it cannot be read.
+    """
+    if path.suffix == ".csv" and path.name != "event_blocks.csv":
+        from chatbench.data.chatbench_format import read_questions
+        from chatbench.data.tables import Intake
+
+        return list(read_questions(path, Intake(skip_bad_records=False)).values())
+    if path.suffix == ".jsonl" and "kind" not in next((row for _, row in read_jsonl(path)), {"kind": ""}):
+        return list(_read_questions(path).values())
+    from chatbench.data.open_study import open_study
+
+    return list(open_study(path).questions.values())
+
+
+def init_study(
+    folder: Path,
+    questions: Path,
+    assistants: Sequence[str],
+    *,
+    conditions: Sequence[str],
+    people: int,
+    batch_size: int,
+    phase_1_questions: int,
+) -> CollectedStudy:
+    """Writes a study's folder, and reads it again, which checks it.
+
+    Raises:
+        ChatbenchError: there is a study already, or it would be wrong.
+    """
+    if (folder / FILE).exists():
+        raise ChatbenchError(f"{folder / FILE} is there already", fix="edit it, or choose another folder")
+    chosen = questions_from(questions)
+    filled: Mapping[str, object] = {
+        "title": "A study with an AI assistant", "conditions": list(conditions), "people": people,
+        "batch_size": min(batch_size, len(chosen)), "phase_1_questions": phase_1_questions,
+    }  # fmt: skip
+    template = (resources.files("chatbench.collect") / "texts" / FILE).read_text(encoding="utf-8")
+    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in filled.items()]
+    # Tables come last in TOML: a key after one would belong to it.
+    specs = [f"[[assistants]]\nspec = {json.dumps(spec)}\n" for spec in assistants]
+    try:
+        write_jsonl(
+            folder / QUESTIONS,
+            (
+                {"id": q.id, "subset": q.subset, "text": q.text, "options": list(q.options), "answer": q.answer}
+                for q in chosen
+            ),
+        )
+        for name in Texts().model_dump().values():
+            write_text(
+                folder / name, (resources.files("chatbench.collect") / "texts" / name).read_text(encoding="utf-8")
+            )
+        write_text(folder / FILE, template.replace("# VALUES\n", "\n".join(lines) + "\n") + "\n" + "\n".join(specs))
+        return CollectedStudy(folder)
+    except ChatbenchError:
+        (folder / FILE).unlink(missing_ok=True)  # so that the corrected command can be given again
+        raise
+
+
+def letters(options: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of letter and option."""
+    return list(zip(LETTERS, options, strict=True))

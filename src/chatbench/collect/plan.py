@@ -1,0 +1,37 @@
+"""The steps of one person's way through the study, drawn once, when the place is assigned.
+
+    instructions, phase 1: questions of other batches alone, attention check, phase 2: the batch's questions
+
+In phase 2 a question is answered with the assistant (direct-to-AI), alone and then with it (answer-first), or alone
+(user-alone). The order within each phase is random. Source: Chang, Anderson, Hofman, ACL 2025.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from chatbench.collect.config import ALONE, Cell, CollectedStudy
+
+INSTRUCTIONS = "instructions"
+ATTENTION = "attention"
+CHAT = "chat"
+
+
+def draw_plan(study: CollectedStudy, cell: Cell, chance: Random) -> list[str]:
+    """Steps `kind:question`; kind is `alone` in phase 1, `first` and `chat`, or `second` in phase 2."""
+    batch = [question.id for question in study.batches[cell.batch]]
+    others = [question for question in study.questions if question not in batch]
+    chance.shuffle(batch)
+    alone = chance.sample(others, min(study.config.phase_1_questions, len(others)))
+    plan = [INSTRUCTIONS, *(f"alone:{question}" for question in alone)]
+    plan += [ATTENTION] if study.config.attention else []
+    for question in batch:
+        plan += [f"first:{question}"] if cell.condition == "answer-first" else []
+        plan.append(f"second:{question}" if cell.condition == ALONE else f"{CHAT}:{question}")
+    return plan
+
+
+def parts(step: str) -> tuple[str, str]:
+    """Kind and question of a step; "" for the steps without a question."""
+    kind, _, question = step.partition(":")
+    return kind, question

@@ -1,0 +1,87 @@
+"""The assistants of a study: opened once, asked by many people at once, and stopped where the money ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+from chatbench.collect.config import CollectedStudy
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import Message, Study
+from chatbench.endpoints.address import EndpointOptions
+from chatbench.protocol.dialogue import AnyParticipant, ConcurrentParticipant, Failure, Reply, Request, derive_seed
+from chatbench.protocol.prompts import ASSISTANT_SYSTEM
+from chatbench.simulation.participants import open_assistant
+
+PATIENCE = EndpointOptions(concurrency=64, timeout_seconds=60, max_tries=3, patience_seconds=60)
+"""A person waits: sooner than in a simulation they are told that the assistant does not reply."""
+SPENT = "the study's limit of tokens or dollars is reached"
+log = logging.getLogger("chatbench.collect")
+
+
+def open_assistants(study: CollectedStudy) -> dict[str, AnyParticipant]:
+    """The study's assistants by name, ready and checked."""
+    questions = Study("collected", study.questions, (), (), ())
+    return {
+        spec.name: open_assistant(
+            spec, questions, temperature=each.temperature, max_tokens=each.max_tokens, options=PATIENCE
+        )
+        for spec, each in zip(study.specs, study.config.assistants, strict=True)
+    }
+
+
+class Assistants:
+    """Asks the assistants for people's chats; `spent` are tokens read and written by assistant so far."""
+
+    def __init__(
+        self, study: CollectedStudy, participants: Mapping[str, AnyParticipant], spent: Mapping[str, tuple[int, int]]
+    ) -> None:
+        self._study = study
+        self._participants = participants
+        self.spent = dict(spent)
+        self._local = asyncio.Lock()  # a model on this machine is asked by one at a time
+
+    @property
+    def usd(self) -> float:
+        """Dollars so far."""
+        prices = self._study.prices
+        return sum(prices[name].usd(*tokens) for name, tokens in self.spent.items() if name in prices)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether a limit of the study is reached."""
+        limits = self._study.config.limits
+        tokens = sum(map(sum, self.spent.values()))
+        return bool((limits.tokens and tokens >= limits.tokens) or (limits.usd and self.usd >= limits.usd))
+
+    async def reply(self, name: str, session: str, question: str, turns: Sequence[str]) -> Reply | Failure:
+        """The reply to a chat, given as texts of the person and the assistant in turn; a fault is logged."""
+        if self.exhausted:
+            return Failure(SPENT)
+        chat = [Message("assistant" if place % 2 else "user", text) for place, text in enumerate(turns)]
+        seed = derive_seed(0, f"{session}|{question}", len(turns), "assistant")
+        request = Request(
+            "assistant", (Message("system", ASSISTANT_SYSTEM), *chat), question, seed, "reply", f"{session}|{question}"
+        )
+        participant = self._participants[name]
+        try:
+            if isinstance(participant, ConcurrentParticipant):
+                found = await participant.reply(request)
+            else:
+                async with self._local:
+                    (found,) = await asyncio.to_thread(participant.reply_all, [request])
+        except ChatbenchError as error:  # of one person's chat; the study goes on
+            found = Failure(str(error.found), transient=True)
+        if isinstance(found, Failure):
+            log.warning("assistant %s: %s", name, found.reason)
+            return found
+        read, written = self.spent.get(name, (0, 0))
+        self.spent[name] = (read + found.prompt_tokens, written + found.tokens)
+        return found
+
+    async def close(self) -> None:
+        """Closes connections."""
+        for participant in self._participants.values():
+            if isinstance(participant, ConcurrentParticipant):
+                await participant.close()

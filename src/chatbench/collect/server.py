@@ -1,0 +1,574 @@
+"""The study's pages over HTTP: joins, steps, chats, and the researcher's dashboard.
+
+A browser holds one random cookie; forms carry its HMAC (CSRF) and the step that they answer. A form for a step that is
+done changes nothing and leads to the present one (double click, second tab, back button); any other form that is not
+for the present step is refused and noted. A message to an assistant has its number in the chat: sent again, it gets the
+reply that it has, or waits for the one that is under way. Everything is in the database before it is shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Any, TypeVar
+
+import jinja2
+from markdown_it import MarkdownIt
+from starlette.applications import Starlette
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chatbench.collect.config import CollectedStudy, letters
+from chatbench.collect.plan import ATTENTION, CHAT, INSTRUCTIONS, draw_plan, parts
+from chatbench.collect.replies import Assistants
+from chatbench.collect.status import figures
+from chatbench.collect.store import SessionKind, Store, Visit
+from chatbench.core.records import LETTERS
+from chatbench.protocol.dialogue import AnyParticipant, Failure
+
+HERE = Path(__file__).parent
+COOKIE, KEY_COOKIE = "chatbench_study", "chatbench_dashboard"
+CONFIDENCES = ("not-confident", "somewhat-confident", "very-confident")
+LARGEST_BODY = 64 * 1024
+HEARTBEAT_SECONDS = 10.0
+"""A proxy closes a connection on which nothing comes for long."""
+PIECE = 24
+"""Characters of a reply that are sent at once."""
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+log = logging.getLogger("chatbench.collect")
+T = TypeVar("T")
+
+
+class Refused(Exception):  # noqa: N818  # an answer to the browser
+    """A request that is not served, and what its sender is told."""
+
+    def __init__(self, status: int, text: str, *, title: str = "That did not work", note: str = "") -> None:
+        super().__init__(text)
+        self.status, self.text, self.title, self.note = status, text, title, note
+
+
+class Shield:
+    """Around the application: security headers on every response, and no body above `LARGEST_BODY`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        read, secure = 0, scope["scheme"] == "https"
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > LARGEST_BODY:
+                raise Refused(413, "That is too long.", note="body too large")
+            return message
+
+        async def shielded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = {**HEADERS, **({"Strict-Transport-Security": "max-age=31536000"} if secure else {})}
+                message["headers"] = [
+                    *message["headers"],
+                    *((name.lower().encode(), value.encode()) for name, value in headers.items()),
+                ]
+            await send(message)
+
+        await self._app(scope, limited, shielded)
+
+
+class Rate:
+    """At most so many requests a minute for a key, evenly refilled (token bucket)."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._most = float(per_minute)
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def exceeded(self, key: str) -> bool:
+        """Counts a request, and says whether it was one too many."""
+        now = time.monotonic()
+        if len(self._left) > 100_000:  # full buckets need no memory
+            self._left = {each: pair for each, pair in self._left.items() if now - pair[1] < 60}
+        left, before = self._left.get(key, (self._most, now))
+        left = min(self._most, left + (now - before) * self._most / 60)
+        self._left[key] = (left - 1 if left >= 1 else left, now)
+        return left < 1
+
+
+class Pages:
+    """What the routes do, for one study."""
+
+    def __init__(self, study: CollectedStudy, store: Store, participants: Mapping[str, AnyParticipant]) -> None:
+        self.study, self.store, self.participants = study, store, participants
+        self.assistants = Assistants(study, participants, {})
+        self._under_way: dict[tuple[str, str, int], asyncio.Task[str | None]] = {}
+        self._requests = Rate(study.config.limits.requests_per_minute)
+        self._joins = Rate(study.config.limits.joins_per_minute)
+        self._templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
+            trim_blocks=True, lstrip_blocks=True,
+        )  # fmt: skip
+        markdown = MarkdownIt("commonmark", {"html": False})
+        self._texts = {name: markdown.render(text) for name, text in study.texts.items()}
+
+    # Who asks
+
+    def _csrf(self, cookie: str) -> str:
+        return hmac.new(self.store.settings["secret"].encode(), cookie.encode(), hashlib.sha256).hexdigest()
+
+    def _is_key(self, text: str) -> bool:
+        return hmac.compare_digest(text.encode(), self.store.settings["token"].encode())
+
+    async def _form(self, request: Request, cookie: str) -> FormData:
+        """The form, if it came from a page of ours."""
+        form = await request.form(max_files=0, max_fields=20, max_part_size=LARGEST_BODY)
+        if not cookie or not hmac.compare_digest(_text(form, "csrf").encode(), self._csrf(cookie).encode()):
+            raise Refused(
+                403,
+                "Please open the address of the study again. Your browser must accept its cookie.",
+                note="form without its token",
+            )
+        return form
+
+    def _cookie(self, request: Request) -> str:
+        cookie = request.cookies.get(COOKIE, "")
+        if cookie and self._requests.exceeded(cookie):
+            raise Refused(429, "Too many requests. Please wait a minute, then reload the page.")
+        return cookie
+
+    # What is shown
+
+    def _page(self, name: str, status: int = 200, **values: object) -> HTMLResponse:
+        template = self._templates.get_template(name)
+        return HTMLResponse(template.render(title=self.study.config.title, **values), status)
+
+    def _notice(self, heading: str, text: str, status: int = 200) -> HTMLResponse:
+        return self._page("notice.html", status, heading=heading, text=text)
+
+    async def welcome(self, request: Request) -> Response:
+        """Consent, with nothing stored yet: programs that look at addresses take nobody's place."""
+        cookie = self._cookie(request)
+        recruiting = self.study.config.recruiting
+        person = request.query_params.get(recruiting.id_parameter, "")
+        key = request.query_params.get("preview", "") or request.query_params.get("rehearsal", "")
+        if cookie and not key:
+            async with self.store.visit(cookie) as visit:
+                if visit is not None and (visit.kind != "preview"):
+                    return _to("/study")
+        if len(person) > 200 or (recruiting.id_required and not person and not self._is_key(key)):
+            raise Refused(400, "Please come by the link of the service that invited you: this address lacks your id.")
+        # A new cookie, unless this browser has one: a session's cookie must not be one that somebody else chose.
+        made = secrets.token_urlsafe(32) if key or not cookie else cookie
+        kind = "preview" if "preview" in request.query_params else "rehearsal" if key else "person"
+        response = self._page(
+            "consent.html", text=self._texts["consent"], csrf=self._csrf(made), person=person, key=key, kind=kind,
+            version=self.study.consent_version,
+        )  # fmt: skip
+        response.set_cookie(
+            COOKIE, made, max_age=30 * 24 * 3600, httponly=True, samesite="lax", secure=request.url.scheme == "https"
+        )
+        return response
+
+    async def join(self, request: Request) -> Response:
+        """Consent was given: assigns a place."""
+        cookie = self._cookie(request)
+        form = await self._form(request, cookie)
+        kind: SessionKind = "person"
+        if _text(form, "kind") in ("preview", "rehearsal"):
+            if not self._is_key(_text(form, "key")):
+                raise Refused(403, "The key of the preview is wrong.", note="preview with a wrong key")
+            kind = "preview" if _text(form, "kind") == "preview" else "rehearsal"
+        elif self._joins.exceeded(request.client.host if request.client else ""):
+            raise Refused(429, "Many people are joining just now. Please wait a minute, then try again.")
+        if _text(form, "agree") != "yes" or _text(form, "version") != self.study.consent_version:
+            raise Refused(409, "Please read the present text of the consent, and agree to it first.")
+        given = _text(form, "person")
+        if kind == "person" and self.study.config.recruiting.id_required and not given:
+            raise Refused(400, "Please come by the link of the service that invited you: this address lacks your id.")
+        if self.assistants.exhausted and kind == "person":
+            refusal = "full"
+        else:
+            chance = Random(secrets.randbits(64))
+            refusal = await self.store.join(
+                cookie, self.store.hashed(given or cookie) if kind != "preview" else cookie[:12], kind,
+                cells=self.study.cells, people=self.study.config.people,
+                plan={cell: draw_plan(self.study, cell, chance) for cell in self.study.cells},
+                consent=self.study.consent_version, oldest=time.time() - 60 * self.study.config.limits.minutes,
+            ) or ""  # fmt: skip
+        if refusal == "again":
+            raise Refused(
+                409,
+                "The study was begun with this id before, in another browser. Please go on there.",
+                note="second assignment refused",
+            )
+        if refusal:
+            text = {"full": "All places are taken.", "paused": "The study takes nobody in at the moment."}[refusal]
+            raise Refused(
+                503,
+                f"{text} Please return your place to the service that invited you.",
+                title="Thank you for your interest",
+            )
+        return _to("/study")
+
+    async def _present(self, visit: Visit | None) -> Visit:
+        """The visit, if its session may go on."""
+        if visit is None:
+            raise Refused(404, "This browser has not begun the study. Please open the link by which you were invited.")
+        late = time.time() - visit.began > 60 * self.study.config.limits.minutes
+        if visit.state == "active" and late:
+            await visit.end("left", time.time())
+        return visit
+
+    async def step(self, request: Request) -> Response:
+        """The page of the present step."""
+        async with self.store.visit(self._cookie(request)) as found:
+            visit = await self._present(found)
+            if (
+                visit.state == "active"
+                and visit.step
+                and not any(event.kind == "shown" and event.step == visit.step for event in visit.events)
+            ):
+                await visit.add("shown", visit.step, once=f"shown:{visit.step}")
+        if visit.state == "finished":
+            recruiting = self.study.config.recruiting
+            return self._page(
+                "end.html",
+                text=self._texts["debriefing"],
+                code=recruiting.completion_code,
+                redirect=recruiting.redirect,
+            )
+        if visit.state == "left":
+            return self._notice("Your part has ended", "You left, or the time is over. What you answered is kept.")
+        if await self.store.state() == "stopped":
+            return self._notice(
+                "The study has ended", "Thank you. What you answered is kept; please return your place."
+            )
+        return self._step_page(visit, request.cookies[COOKIE])
+
+    def _step_page(self, visit: Visit, cookie: str) -> Response:
+        kind, question_id = parts(visit.step)
+        shared: dict[str, Any] = {
+            "csrf": self._csrf(cookie), "step": visit.step, "preview": visit.kind == "preview",
+            "number": visit.plan.index(visit.step), "of": len(visit.plan) - 1,
+        }  # fmt: skip
+        if kind == INSTRUCTIONS:
+            return self._page("instructions.html", text=self._texts["instructions"], **shared)
+        config = self.study.config
+        check = config.attention if kind == ATTENTION else None
+        question = None if check else self.study.questions[question_id]
+        asked = check or question
+        assert asked is not None
+        turns = visit.turns(visit.step)
+        failed = bool(turns) and turns[-1][1] is None
+        before = f"first:{question_id}"
+        return self._page(
+            "question.html", question=asked.text, options=letters(asked.options), chats=kind == CHAT, turns=turns,
+            unanswered=failed, left=config.limits.turns - len(turns), characters=config.limits.characters,
+            first=next((str(e.body["letter"]) for e in visit.events if e.kind == "answer" and e.step == before), ""),
+            confidences=CONFIDENCES if config.confidence and not check else (),
+            must_chat=kind == CHAT and not self._may_answer(visit), **shared,
+        )  # fmt: skip
+
+    def _may_answer(self, visit: Visit) -> bool:
+        """Whether the person has chatted enough; where the assistant failed, they need not."""
+        return (
+            not self.study.config.needs_message
+            or any(reply is not None for _, reply in visit.turns(visit.step))
+            or any(event.kind == "failure" and event.step == visit.step for event in visit.events)
+            or self.assistants.exhausted
+        )
+
+    # What people do
+
+    async def answer(self, request: Request) -> Response:
+        """Keeps the answer to the present step."""
+        cookie = self._cookie(request)
+        form = await self._form(request, cookie)
+        step = _text(form, "step")
+        if await self.store.state() == "stopped":
+            return _to("/study")
+        async with self.store.visit(cookie) as found:
+            visit = await self._present(found)
+            if any(event.kind == "answer" and event.step == step for event in visit.events):
+                return _to("/study")  # sent twice: the first counts
+            if visit.state != "active" or step != visit.step:
+                raise Refused(
+                    409,
+                    "That page is not the one where you are. Please go on from here.",
+                    note="answer out of order or after the end",
+                )
+            body = self._answer_of(visit, form)
+            await visit.add("answer", step, body, once=f"answer:{step}")
+            if not visit.step:
+                await visit.end("finished", time.time())
+        return _to("/study")
+
+    def _answer_of(self, visit: Visit, form: FormData) -> dict[str, object]:
+        kind, _ = parts(visit.step)
+        if kind == INSTRUCTIONS:
+            return {}
+        letter, confidence = _text(form, "letter"), _text(form, "confidence")
+        if letter not in LETTERS:
+            raise Refused(400, "Please choose one of the four options.")
+        if kind == ATTENTION:
+            check = self.study.config.attention
+            return {"letter": letter, "right": check is not None and letter == check.answer}
+        if self.study.config.confidence and confidence not in CONFIDENCES:
+            raise Refused(400, "Please say how confident you are.")
+        if kind == CHAT and not self._may_answer(visit):
+            raise Refused(400, "Please write to the assistant at least once before you answer.")
+        pasted = _text(form, "pasted")
+        return {
+            "letter": letter,
+            "confidence": confidence,
+            "pasted": int(pasted) if pasted.isdecimal() and len(pasted) < 5 else 0,
+        }
+
+    async def message(self, request: Request) -> Response:
+        """Keeps a message, and streams the reply: lines of JSON, `text` pieces, then `done`, or `error`."""
+        cookie = self._cookie(request)
+        form = await self._form(request, cookie)
+        step, text, turn = _text(form, "step"), _text(form, "text").strip().replace("\r\n", "\n"), _text(form, "turn")
+        limits = self.study.config.limits
+        if not text or len(text) > limits.characters or "\x00" in text:
+            raise Refused(400, f"Please write a message of at most {limits.characters} characters.")
+        if await self.store.state() == "stopped":
+            raise Refused(409, "The study has ended.")
+        reason = self.study.moderate(text)
+        async with self.store.visit(cookie) as found:
+            visit = await self._present(found)
+            number, old = self._place_of(visit, step, turn, text)
+            if reason:
+                await visit.add("flag", step, {"moderated": reason, "turn": number})
+            elif old is None:
+                await visit.add("message", step, {"turn": number, "text": text}, once=f"message:{step}:{number}")
+        if reason:
+            raise Refused(
+                400, "Please write something else: this message cannot be sent.", note="message refused by moderation"
+            )
+        if old and old[1] is not None:
+            return StreamingResponse(_pieces(old[1]), media_type="application/x-ndjson")
+        said = [each for pair in (visit.turns(step)) for each in pair if each is not None]
+        key = (visit.id, step, number)
+        if key not in self._under_way:
+            # A task of its own: it goes on where the browser goes away, and its reply is there at the next look.
+            task = self._under_way[key] = asyncio.ensure_future(self._ask(cookie, visit, step, number, said))
+            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        return StreamingResponse(_stream(self._under_way[key]), media_type="application/x-ndjson")
+
+    def _place_of(self, visit: Visit, step: str, turn: str, text: str) -> tuple[int, tuple[str, str | None] | None]:
+        """Number of a message in the present chat, and the message and reply that are there where it comes again."""
+        turns = visit.turns(step)
+        if visit.state != "active" or step != visit.step or parts(step)[0] != CHAT or not turn.isdecimal():
+            note = "message out of order or after the end"
+            raise Refused(409, "That chat is not the one where you are. Please reload the page.", note=note)
+        number = int(turn[:6])
+        old = turns[number] if number < len(turns) else None
+        unanswered = bool(turns) and number == len(turns) and turns[-1][1] is None
+        if (old and old[0] != text) or number > len(turns) or unanswered:
+            note = "message at another turn"
+            raise Refused(409, "The chat went on in another tab. Please reload the page.", note=note)
+        if old is None and number >= self.study.config.limits.turns:
+            raise Refused(409, "That was the last message about this question. Please answer it.")
+        return number, old
+
+    async def _ask(self, cookie: str, visit: Visit, step: str, number: int, said: list[str]) -> str | None:
+        """The reply, once it is kept; None where none came."""
+        reply = await self.assistants.reply(visit.cell.assistant, visit.id, parts(step)[1], said)
+        reason = "" if isinstance(reply, Failure) else self.study.moderate(reply.text)
+        async with self.store.visit(cookie) as found:
+            if found is None:  # removed meanwhile
+                return None
+            if isinstance(reply, Failure) or reason:
+                why = reply.reason if isinstance(reply, Failure) else f"moderated: {reason}"
+                await found.add("failure", step, {"turn": number, "reason": why[:300]})
+            elif found.turns(step)[number][1] is None:
+                body = {"turn": number, "text": reply.text.replace("\x00", ""), "seconds": round(reply.seconds, 3)}
+                await found.add(
+                    "reply", step, body, once=f"reply:{step}:{number}", tokens=(reply.prompt_tokens, reply.tokens)
+                )
+        if isinstance(reply, Failure) or reason:
+            await self.store.note(f"assistant {visit.cell.assistant}: {why}", visit.id)
+            return None
+        return str(body["text"])
+
+    async def leave(self, request: Request) -> Response:
+        """The person leaves: what was answered is kept, and the place is given to another."""
+        cookie = self._cookie(request)
+        await self._form(request, cookie)
+        async with self.store.visit(cookie) as found:
+            visit = await self._present(found)
+            if visit.state == "active":
+                await visit.add("leave", visit.step, once="leave")
+                await visit.end("left", time.time())
+        return _to("/study")
+
+    # The researcher
+
+    async def dashboard(self, request: Request) -> Response:
+        """Figures of the study, for who has the key."""
+        if key := request.query_params.get("key", ""):
+            response = _to("/dashboard")  # so that the key does not stay in the address
+            response.set_cookie(KEY_COOKIE, key, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+            return response
+        key = request.cookies.get(KEY_COOKIE, "")
+        if not self._is_key(key):
+            raise Refused(
+                403, "Open the address that chatbench collect serve printed.", note="dashboard without its key"
+            )
+        if request.method == "POST":
+            form = await self._form(request, key)
+            state = _text(form, "state")
+            if state in ("open", "paused", "stopped"):
+                await self.store.set_state(state)  # type: ignore[arg-type]  # one of the three
+            return _to("/dashboard")
+        kind: SessionKind = "rehearsal" if request.query_params.get("of") == "rehearsal" else "person"
+        shown = await figures(self.study, self.store, kind)
+        return self._page("dashboard.html", shown=shown, csrf=self._csrf(key), kind=kind, key=key)
+
+
+def _text(form: FormData, name: str) -> str:
+    value = form.get(name, "")
+    return value if isinstance(value, str) else ""
+
+
+def _to(path: str) -> RedirectResponse:
+    return RedirectResponse(path, 303)
+
+
+async def _pieces(text: str) -> AsyncIterator[str]:
+    for start in range(0, len(text), PIECE):
+        yield json.dumps({"text": text[start : start + PIECE]}) + "\n"
+        await asyncio.sleep(0)
+    yield json.dumps({"done": True}) + "\n"
+
+
+async def _stream(task: asyncio.Task[str | None]) -> AsyncIterator[str]:
+    while not task.done():
+        await asyncio.wait([task], timeout=HEARTBEAT_SECONDS)
+        yield json.dumps({"waiting": not task.done()}) + "\n"
+    text = None if task.cancelled() or task.exception() else task.result()
+    if text is None:
+        yield json.dumps({"error": "The assistant did not reply. You can ask it again, or answer without it."}) + "\n"
+        return
+    async for piece in _pieces(text):
+        yield piece
+
+
+def make_app(study: CollectedStudy, store: Store, participants: Mapping[str, AnyParticipant]) -> ASGIApp:
+    """The application; it opens the store when it starts, and closes it when it ends."""
+    pages = Pages(study, store, participants)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with store:
+            pages.assistants.spent = await store.tokens()
+            yield
+            await pages.assistants.close()
+
+    def shown(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        async def answered(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except Refused as refused:
+                if refused.note:
+                    log.warning("refused: %s", refused.note)
+                    await store.note(f"refused: {refused.note}")
+                if request.url.path == "/message":
+                    return Response(
+                        json.dumps({"error": refused.text}) + "\n", refused.status, media_type="application/x-ndjson"
+                    )
+                return pages._notice(refused.title, refused.text, refused.status)
+
+        return answered
+
+    def route(path: str, handler: Callable[[Request], Awaitable[Response]], *methods: str) -> Route:
+        return Route(path, shown(handler), methods=list(methods))
+
+    async def health(_request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    return Shield(
+        Starlette(
+            routes=[
+                route("/", pages.welcome, "GET"),
+                route("/join", pages.join, "POST"),
+                route("/study", pages.step, "GET"),
+                route("/answer", pages.answer, "POST"),
+                route("/message", pages.message, "POST"),
+                route("/leave", pages.leave, "POST"),
+                route("/dashboard", pages.dashboard, "GET", "POST"),
+                route("/health", health, "GET"),
+                Mount("/assets", StaticFiles(directory=HERE / "assets")),
+            ],
+            lifespan=lifespan,
+        )
+    )
+
+
+def serve(study: CollectedStudy, *, host: str, port: int, say: Callable[[str], None]) -> None:
+    """Runs the study until Ctrl-C or SIGTERM.
+
+    Raises:
+        ChatbenchError: an assistant cannot be used, or the port is taken.
+    """
+    import socket
+
+    import uvicorn
+
+    from chatbench.collect.replies import open_assistants
+    from chatbench.core.errors import ChatbenchError
+
+    try:
+        listening = socket.create_server((host, port), backlog=2048)
+    except OSError as error:
+        raise ChatbenchError(f"{host}:{port}: {error}", fix="--port 0 takes any free one") from error
+    with listening:
+        store = Store(study.database_address)
+        participants = open_assistants(study)
+        asyncio.run(_made(store))
+        address = f"http://{host}:{listening.getsockname()[1]}"
+        say(f"study      {address}/?{study.config.recruiting.id_parameter}=ID")
+        say(f"preview    {address}/?preview={store.settings['token']}")
+        say(f"dashboard  {address}/dashboard?key={store.settings['token']}")
+        # No access log: addresses hold people's ids. Headers of a proxy are believed from this machine only.
+        server = uvicorn.Server(
+            uvicorn.Config(
+                make_app(study, Store(study.database_address), participants), access_log=False, log_level="warning",
+                server_header=False, timeout_graceful_shutdown=10, timeout_keep_alive=30,
+            )
+        )  # fmt: skip
+        server.run(sockets=[listening])
+
+
+async def _made(store: Store) -> None:
+    """Makes the tables, and reads the settings."""
+    async with store:
+        pass

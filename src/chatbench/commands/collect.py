@@ -1,0 +1,198 @@
+"""Collect: run a study with people, and get its files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+import typer
+
+from chatbench.commands.options import show
+
+if TYPE_CHECKING:
+    from chatbench.collect.config import CollectedStudy
+    from chatbench.collect.store import Store
+
+T = TypeVar("T")
+commands = typer.Typer()
+collect = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+commands.add_typer(
+    collect,
+    name="collect",
+    help="Collect a study: pages on which people answer and chat.\n\n"
+    "Example: chatbench collect init my_study --questions sample --assistant scripted:strong",
+    short_help="Collect a study: pages on which people answer and chat.",
+)
+
+StudyDir = Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="The study's folder, with study.toml.")]
+Rehearsed = Annotated[bool, typer.Option("--rehearsed", help="Of rehearsals instead of people.")]
+
+
+@collect.command()
+def init(
+    study: StudyDir,
+    questions: Annotated[Path, typer.Option(help="questions.csv, questions as JSON Lines, or a study.")],
+    assistant: Annotated[
+        list[str] | None, typer.Option(metavar="SPEC", help="openai:, local: or scripted:, as in simulate; repeatable.")
+    ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(help="direct-to-AI, answer-first, user-alone; repeatable. Default: the first two."),
+    ] = None,
+    people: Annotated[int, typer.Option(help="People per question, assistant and condition.")] = 5,
+    batch_size: Annotated[int, typer.Option(help="Questions of one person in phase 2.")] = 6,
+    phase_1_questions: Annotated[int, typer.Option(help="Questions of one person alone, before.")] = 3,
+) -> None:
+    """Write a study's folder, and check it.
+
+    Example: chatbench collect init my_study --questions sample --assistant scripted:strong
+    """
+    from chatbench.collect.config import init_study
+
+    made = init_study(
+        study, questions, assistant or [], conditions=condition or ["direct-to-AI", "answer-first"], people=people,
+        batch_size=batch_size, phase_1_questions=phase_1_questions,
+    )  # fmt: skip
+    show(
+        f"{study}: {len(made.questions)} questions in {len(made.batches)} batches, {len(made.cells)} cells, "
+        f"{len(made.cells) * people} people. Next: write consent.md, then chatbench collect serve {study}"
+    )
+
+
+@collect.command()
+def serve(
+    study: StudyDir,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; people come through a proxy with HTTPS.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes any free one.", min=0, max=65535)] = 8420,
+) -> None:
+    """Run the study until Ctrl-C.
+
+    Example: chatbench collect serve my_study
+    """
+    opened = _opened(study)
+    from chatbench.collect.server import serve as step
+
+    step(opened, host=host, port=port, say=show)
+
+
+@collect.command()
+def status(study: StudyDir, rehearsed: Rehearsed = False) -> None:
+    """Print how the study stands.
+
+    Example: chatbench collect status my_study
+    """
+    opened = _opened(study)
+    from chatbench.collect.status import figures
+
+    found = _with_store(opened, lambda store: figures(opened, store, "rehearsal" if rehearsed else "person"))
+    show("\n".join(found.lines()))
+
+
+@collect.command("set")
+def set_state(
+    study: StudyDir,
+    state: Annotated[
+        Literal["open", "paused", "stopped"], typer.Argument(help="Paused: nobody joins. Stopped: nobody answers.")
+    ],
+) -> None:
+    """Open, pause or stop the study.
+
+    Example: chatbench collect set my_study paused
+    """
+    _with_store(_opened(study), lambda store: store.set_state(state))
+    show(f"{study} is {state}")
+
+
+@collect.command()
+def rehearse(
+    study: StudyDir,
+    people: Annotated[int, typer.Option(help="How many simulated people.", min=1)] = 20,
+    url: Annotated[str, typer.Option(help="Where the study is served.")] = "http://127.0.0.1:8420",
+    simulator: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="STYLE:local:FOLDER, STYLE:openai:ADDRESS ...; default: scripted."),
+    ] = None,
+    pause: Annotated[float, typer.Option(help="Mean seconds between two actions of one person.", min=0)] = 0.5,
+) -> None:
+    """Let simulated people take the study that is being served.
+
+    Example: chatbench collect rehearse my_study --people 20
+    """
+    opened = _opened(study)
+    from chatbench.collect.rehearse import Habits, Simulator, rehearse_async
+
+    plays = None
+    if simulator:
+        from chatbench.core.errors import ChatbenchError
+        from chatbench.data.workspace import Workspace
+        from chatbench.simulation.participants import open_simulator, read_simulator_spec
+
+        spec = read_simulator_spec(simulator)
+        if spec.kind == "tuned":
+            raise ChatbenchError(f"--simulator {simulator}", expected="a model's folder: two-step:local:FOLDER")
+        workspace = Workspace(Path("data"), Path("results"))
+        plays = Simulator(spec.style, open_simulator(spec, model="", workspace=workspace, split=""))
+
+    async def run(store: Store) -> list[str]:
+        key, habits = store.settings["token"], Habits(pause=pause)
+        pilot = await rehearse_async(opened, url, key, people=people, habits=habits, simulator=plays, say=show)
+        return pilot.lines()
+
+    show("\n".join(_with_store(opened, run)))
+
+
+@collect.command()
+def export(
+    study: StudyDir,
+    out: Annotated[Path, typer.Argument(help="New folder.")],
+    rehearsed: Rehearsed = False,
+) -> None:
+    """Write what was collected as a study that every command reads.
+
+    Example: chatbench collect export my_study studies/mine
+    """
+    opened = _opened(study)
+    from chatbench.collect.export import export as step
+
+    found = _with_store(opened, lambda store: step(opened, store, out, "rehearsal" if rehearsed else "person"))
+    show("\n".join(found.lines(out)))
+
+
+@collect.command()
+def remove(
+    study: StudyDir,
+    person: Annotated[str, typer.Option(metavar="ID", help="The id under which the person came.")],
+) -> None:
+    """Delete everything of one person.
+
+    Example: chatbench collect remove my_study --person 5f1e
+    """
+    count = _with_store(_opened(study), lambda store: store.remove(person))
+    show(f"deleted: {count} session{'s' * (count != 1)}" if count else "nobody came under this id: nothing was deleted")
+
+
+def _opened(folder: Path) -> CollectedStudy:
+    from chatbench.core.errors import ChatbenchError
+
+    try:
+        import sqlalchemy  # noqa: F401
+        import starlette  # noqa: F401
+    except ImportError as error:
+        raise ChatbenchError(f"{error.name} is not installed", fix="pip install 'chatbench[collect]'") from None
+    from chatbench.collect.config import CollectedStudy
+
+    return CollectedStudy(folder)
+
+
+def _with_store(study: CollectedStudy, work: Callable[[Store], Awaitable[T]]) -> T:
+    from chatbench.collect.store import Store
+
+    async def run() -> T:
+        async with Store(study.database_address) as store:
+            return await work(store)
+
+    return asyncio.run(run())

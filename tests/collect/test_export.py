@@ -1,0 +1,62 @@
+"""What was collected as files that every command reads, and nothing that leads back to a person."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.support.collected import Person, served, small_study
+
+from chatbench.collect.export import export
+from chatbench.core.errors import ChatbenchError
+from chatbench.data.open_study import open_study
+
+
+def test_the_export_reads_back_filtered_with_other_ids_and_without_salt(tmp_path: Path) -> None:
+    study = small_study(tmp_path, conditions=("answer-first",))
+    with served(study) as at:
+        good, careless, leaver = (Person(at.url, f"WORKER-{name}") for name in ("GOOD", "CARELESS", "LEAVER"))
+        for person in (good, careless, leaver):
+            person.join()
+        good.finish()
+        careless.go_to("attention")
+        careless.answer("A")
+        careless.finish()
+        leaver.go_to("chat")
+        leaver.say("what is it?")  # a chat that never gets its answer
+        found = at.ask(lambda store: export(study, store, tmp_path / "out", "person"))
+        again = at.ask(lambda store: export(study, store, tmp_path / "again", "person"))
+        stored = at.stored()
+        secrets = at.ask(_settings)
+        with pytest.raises(ChatbenchError, match="not empty"):
+            at.ask(lambda store: export(study, store, tmp_path / "out", "person"))
+
+    # One question alone, two answered first and then with the assistant.
+    assert (found.people, found.kept, found.answers, found.conversations) == (3, 1, 5, 2)
+    assert found.left_out == {"attention check wrong": 1, "did not finish": 1}
+    assert found.notes == {"chats without a final answer: left out": 1}
+    for path in (tmp_path / "out", tmp_path / "out" / "study.jsonl"):
+        read = open_study(path)
+        assert sorted((a.question_id, a.kind, a.letter, a.confidence) for a in read.answers) == sorted(
+            (e.step.partition(":")[2], "user-AI" if e.step.startswith("chat") else "user-alone", "B", "very-confident")
+            for e in stored[0].events
+            if e.kind == "answer" and ":" in e.step
+        )
+        assert {chat.turns[0].text for chat in read.conversations} == {"what is it?"}
+        assert {chat.condition for chat in read.conversations} == {"answer-first"}
+    everybody = (tmp_path / "out" / "full_study" / "user_answers.csv").read_text().splitlines()
+    assert len({line.split(",")[1] for line in everybody[1:]}) == 3
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    written = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    for secret in ("WORKER", *secrets, *(v.person for v in stored), *(v.id for v in stored), "127.0.0.1"):
+        assert secret not in written
+    ids = {
+        json.loads(line)["worker_id"] for name in ("out", "again") for line in (tmp_path / name / "study.jsonl").open()
+    }
+    assert len(ids) == 2  # one person, who cannot be followed from one export to the next
+    assert again.answers == found.answers
+
+
+async def _settings(store: object) -> list[str]:
+    return [value for name, value in store.settings.items() if name != "state"]  # type: ignore[attr-defined]

@@ -1,0 +1,325 @@
+"""The study's pages over HTTP: assignment, the way through each condition, and people who mean no good."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tests.support.collected import Person, in_thread, saying, served, small_study
+
+from chatbench.collect.rehearse import Fields, Habits, rehearse_async
+from chatbench.core.errors import ChatbenchError
+from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request
+
+
+def refuse_poison(text: str) -> str:
+    """A moderation hook."""
+    return "poison" if "poison" in text else ""
+
+
+@pytest.mark.parametrize(
+    ("condition", "phase_2"),
+    [
+        ("direct-to-AI", ["chat", "chat"]),
+        ("answer-first", ["first", "chat", "first", "chat"]),
+        ("user-alone", ["second", "second"]),
+    ],
+)
+def test_a_person_goes_through_each_condition_and_everything_is_kept(
+    tmp_path: Path, condition: str, phase_2: list[str]
+) -> None:
+    with served(small_study(tmp_path, conditions=(condition,), completion_code='"C0DE"')) as at:
+        person = Person(at.url)
+        assert person.join().status_code == 200
+        person.finish()
+        assert "C0DE" in person.page.text
+        (visit,) = at.stored()
+
+    answered = [event.step for event in visit.events if event.kind == "answer"]
+    assert [step.partition(":")[0] for step in answered] == ["instructions", "alone", "attention", *phase_2]
+    # Phase 1 asks other questions than phase 2; an answer that comes first is about the chat's own.
+    assert answered[1].partition(":")[2] not in {step.partition(":")[2] for step in answered[3:]}
+    assert visit.state == "finished"
+    assert [e.kind for e in visit.events].count("shown") == len(visit.plan)  # each page's time
+    assert visit.events[0].body == {"version": at.study.consent_version}
+    assert "p1" not in visit.person
+
+
+def test_many_who_join_at_once_fill_the_cells_evenly_and_no_more_than_wanted(tmp_path: Path) -> None:
+    # An assignment that counts and then writes in two transactions puts several into one cell.
+    study = small_study(tmp_path, people=2, joins_per_minute="100")
+    with served(study) as at:
+        people = [Person(at.url, f"p{number}") for number in range(15)]
+        barrier = threading.Barrier(len(people))
+
+        def join(person: Person) -> int:
+            barrier.wait()
+            return person.join().status_code
+
+        with ThreadPoolExecutor(len(people)) as pool:
+            codes = Counter(pool.map(join, people))
+        cells = Counter((visit.cell.batch, visit.cell.condition) for visit in at.stored())
+
+    assert codes == {200: 12, 503: 3}
+    assert sorted(cells.values()) == [2] * 6
+
+
+def test_a_place_is_free_again_when_its_person_leaves_or_runs_out_of_time(tmp_path: Path) -> None:
+    study = small_study(tmp_path, conditions=("user-alone",), people=1)
+    with served(study) as at:
+        first, second, third = (Person(at.url, f"p{number}") for number in range(3))
+        first.join()
+        first.go_to("alone")
+        second.join()
+        third.join()
+        assert Person(at.url, "p9").join().status_code == 503
+        first.answer("D")
+        left = first.http.post("/leave", data=first.fields)
+        assert "Your part has ended" in left.text
+        fourth = Person(at.url, "p3")
+        assert fourth.join().status_code == 200
+        assert first.http.post("/answer", data={**first.fields, "letter": "B"}).status_code == 409
+
+        visits = at.stored()
+        assert [visit.state for visit in visits] == ["left", "active", "active", "active"]
+        assert visits[3].cell == visits[0].cell
+        # What the person answered before is kept, and the person marked.
+        assert [e.body["letter"] for e in visits[0].events if e.kind == "answer" and e.step.startswith("alone")] == [
+            "D"
+        ]
+
+        import time
+
+        async def late(store: object) -> str | None:
+            return await store.join(  # type: ignore[attr-defined]
+                "c", "h", "person", cells=study.cells, people=1, plan={cell: ["x"] for cell in study.cells},
+                consent="v", oldest=time.time() + 1,
+            )  # fmt: skip
+
+        assert at.ask(lambda store: late(store)) is None
+        assert Counter(visit.state for visit in at.stored()) == {"left": 4, "active": 1}
+        assert "Your part has ended" in fourth.http.get("/study").text
+
+
+def test_what_is_sent_twice_counts_once_and_what_is_out_of_order_is_refused(tmp_path: Path) -> None:
+    with served(small_study(tmp_path, conditions=("direct-to-AI",))) as at:
+        person = Person(at.url)
+        old_page = person.page
+        person.join()
+        assert person.http.post("/join", data={**Fields(old_page.text).hidden, "agree": "yes"}).status_code == 200
+        person.go_to("alone")
+        form = {**person.fields, "letter": "A", "confidence": "not-confident"}
+        with ThreadPoolExecutor(4) as pool:  # a double click, and two tabs
+            codes = list(pool.map(lambda _: person.http.post("/answer", data=form).status_code, range(4)))
+        assert set(codes) == {200}
+        assert (
+            person.http.post("/answer", data={**form, "letter": "B"}).status_code == 200
+        )  # back button: the first counts
+        person.page = person.http.get("/study")
+        (visit,) = at.stored()
+        ahead = visit.plan[-1]
+        assert person.answer("B", step=ahead).status_code == 409
+        assert person.answer("B", step="chat:no-such").status_code == 409
+        assert person.say("hello", step=ahead).status_code == 409
+        assert person.answer("E").status_code == 400
+        person.finish()
+        (visit,) = at.stored()
+        assert person.http.post("/answer", data={**form, "step": ahead}).status_code == 200  # done: nothing changes
+        assert person.http.post("/message", data={**form, "step": ahead, "text": "x", "turn": "0"}).status_code == 409
+        assert len(at.stored()[0].events) == len(visit.events)
+        notes = [what for _, what, _ in at.ask(lambda store: store.incidents())]
+
+    assert [e.body["letter"] for e in visit.events if e.kind == "answer" and e.step == form["step"]] == ["A"]
+    assert "refused: answer out of order or after the end" in notes
+
+
+def test_nobody_takes_another_s_part_forges_a_form_or_sends_too_much(tmp_path: Path) -> None:
+    with served(small_study(tmp_path, conditions=("direct-to-AI",), requests_per_minute="60")) as at:
+        person, thief = Person(at.url, "p1"), Person(at.url, "p1")
+        person.join()
+        assert thief.join().status_code == 409
+        stranger = Person(at.url, "p2")
+        assert stranger.http.get("/study").status_code == 404
+        assert stranger.http.post("/answer", data={**person.fields, "letter": "B"}).status_code == 403
+        assert person.answer(csrf="0" * 64).status_code == 403
+        assert person.http.post("/answer", data={"letter": "B"}).status_code == 403
+        assert (
+            stranger.http.post("/join", data={**stranger.fields, "agree": "yes", "kind": "rehearsal"}).status_code
+            == 403
+        )
+        assert stranger.http.get("/dashboard").status_code == 403
+        assert stranger.http.get("/dashboard", params={"key": "guess"}).status_code == 403
+        assert stranger.http.get("/assets/../server.py").status_code == 404
+        assert stranger.http.get("/assets/%2e%2e/server.py").status_code == 404
+        person.go_to("chat")
+        assert person.say("x" * 5000).status_code == 400
+        assert (
+            person.http.post("/message", data={**person.fields, "text": "x" * 10_000_000, "turn": "0"}).status_code
+            == 413
+        )
+        page = person.http.get("/study")
+        assert "script-src 'self'" in page.headers["content-security-policy"]
+        assert "unsafe" not in page.headers["content-security-policy"]
+        assert {"x-frame-options", "x-content-type-options", "referrer-policy"} <= set(page.headers)
+        assert page.headers["cache-control"] == "no-store"
+        assert {person.http.get("/study").status_code for _ in range(70)} == {200, 429}
+        assert len(at.stored()) == 1
+
+
+def test_what_people_and_assistants_write_is_shown_as_text(tmp_path: Path) -> None:
+    script = "<script>alert(1)</script>"
+    with served(small_study(tmp_path, conditions=("direct-to-AI",)), {"scripted-strong": saying(script)}) as at:
+        person = Person(at.url)
+        person.join()
+        person.go_to("chat")
+        person.say(f"{script} {{{{ 7*7 }}}}")
+        page = person.http.get("/study").text
+
+    assert script not in page
+    assert page.count("&lt;script&gt;") == 2
+    assert "49" not in page
+
+
+def test_a_message_sent_again_gets_the_reply_that_it_has_and_asks_the_assistant_once(tmp_path: Path) -> None:
+    asked: list[Request] = []
+    go = threading.Event()
+
+    def slow(request: Request) -> Reply:
+        asked.append(request)
+        go.wait(60)
+        return Reply("B", tokens=3, prompt_tokens=7)
+
+    with served(
+        small_study(tmp_path, conditions=("direct-to-AI",)), {"scripted-strong": FunctionParticipant(slow, {})}
+    ) as at:
+        person = Person(at.url)
+        person.join()
+        person.go_to("chat")
+        with ThreadPoolExecutor(2) as pool:
+            both = [pool.submit(person.say, "what?") for _ in range(2)]
+            while not asked:
+                pass
+            assert "data-pending" in person.http.get("/study").text  # a reload in mid-chat
+            go.set()
+            replies = {each.result().text.split("\n", 1)[-1] for each in both}
+        again = person.say("what?")
+        other = person.say("another")
+        (visit,) = at.stored()
+        used = at.ask(lambda store: store.tokens())
+
+    assert len(asked) == 1
+    assert [message.content for message in asked[0].messages[1:]] == ["what?"]
+    assert all('"done": true' in reply for reply in replies)
+    assert '"text": "B"' in again.text
+    assert other.status_code == 409
+    assert visit.turns(person.step) == [("what?", "B")]
+    assert used == {"scripted-strong": (7, 3)}
+
+
+def test_a_failing_assistant_a_spent_budget_and_moderation_stop_nobody(tmp_path: Path) -> None:
+    study = small_study(
+        tmp_path, conditions=("direct-to-AI",), tokens="15", moderation='"tests.collect.test_server:refuse_poison"'
+    )
+    outcomes: list[Reply | Failure] = [Failure("HTTP 500 secret-host"), Reply("B", tokens=10, prompt_tokens=10)]
+    assistant = FunctionParticipant(lambda _: outcomes.pop(0), {})
+    with served(study, {"scripted-strong": assistant}) as at:
+        person = Person(at.url)
+        person.join()
+        person.go_to("chat")
+        assert person.answer().status_code == 400  # nothing was asked yet
+        assert person.say("poison").status_code == 400
+        failed = person.say("what?")
+        assert "did not reply" in failed.text
+        assert "secret-host" not in failed.text
+        assert '"done": true' in person.say("what?").text
+        assert "did not reply" in person.say("and?", 1).text  # the budget
+        person.finish()
+        assert person.http.get("/study").status_code == 200
+        assert "All places are taken" in Person(at.url, "p2").join().text
+        (visit,) = at.stored()
+        assert visit.state == "finished"
+        assert any("secret-host" in what for _, what, _ in at.ask(lambda store: store.incidents()))
+
+
+def test_the_study_is_paused_stopped_watched_and_forgets_a_person(tmp_path: Path) -> None:
+    with served(small_study(tmp_path, conditions=("direct-to-AI",))) as at:
+        person = Person(at.url)
+        person.join()
+        researcher = Person(at.url, "r")
+        board = researcher.http.get("/dashboard", params={"key": at.key})
+        assert board.status_code == 200
+        assert "The study is open" in board.text
+        assert "key=" not in str(board.url)
+        form = Fields(board.text).hidden
+        assert researcher.http.post("/dashboard", data={"state": "stopped"}).status_code == 403
+        paused = researcher.http.post("/dashboard", data={**form, "state": "paused"})
+        assert "The study is paused" in paused.text
+        assert Person(at.url, "p2").join().status_code == 503
+        assert person.answer().status_code == 200  # who is in goes on
+        researcher.http.post("/dashboard", data={**form, "state": "stopped"})
+        assert "The study has ended" in person.http.get("/study").text
+        count = len(at.stored()[0].events)
+        person.answer()
+        assert len(at.stored()[0].events) == count
+        assert at.ask(lambda store: store.remove("nobody")) == 0
+        assert at.ask(lambda store: store.remove("p1")) == 1
+        assert at.stored() == []
+        preview = Person(at.url)
+        preview.page = preview.http.get("/", params={"preview": at.key})
+        at.ask(lambda store: store.set_state("open"))
+        preview.join()
+        preview.finish()
+        assert at.stored() == []
+
+
+def test_twenty_rehearsing_people_lose_nothing_and_are_kept_apart(tmp_path: Path) -> None:
+    with served(small_study(tmp_path, people=4, requests_per_minute="10000")) as at:
+        pilot = in_thread(
+            lambda: rehearse_async(at.study, at.url, at.key, people=20, habits=Habits(leaves=0.0), prefix="r")
+        )
+        visits = at.stored("rehearsal")
+        hashes = {at.ask(hashed(f"r-{number}")): f"r-{number}" for number in range(20)}
+        assert at.stored() == []
+
+    assert pilot.ended == {"finished": 20}
+    assert pilot.faults == []
+    kept = Counter(
+        (hashes[visit.person], event.step, event.body["letter"])
+        for visit in visits for event in visit.events if event.kind == "answer" and "letter" in event.body
+    )  # fmt: skip
+    said = Counter(
+        (hashes[visit.person], f"{event.step}#{event.body['turn']}", event.body["text"])
+        for visit in visits for event in visit.events if event.kind == "message"
+    )  # fmt: skip
+    assert Counter(pilot.acknowledged) == kept + said
+    cells = Counter((visit.cell.batch, visit.cell.condition) for visit in visits)
+    assert max(cells.values()) - min(cells.values()) <= 1
+
+
+def hashed(name: str):  # type: ignore[no-untyped-def]
+    async def work(store: object) -> str:
+        return store.hashed(name)  # type: ignore[attr-defined,no-any-return]
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("line", "value", "message"),
+    [
+        ("people", "0", "people"),
+        ("title", "1\npeple = 1", "peple"),
+        ("redirect", '"javascript:alert(1)"', "https"),
+        ("database", '"postgresql://u:secret@h/d"', "password"),
+        ("moderation", '"no_such:thing"', "moderation"),
+        ("consent", '"gone.md"', "gone.md"),
+        ("usd", "1", "price"),
+        ("phase_1_questions", "5", "together"),
+    ],
+)
+def test_a_wrong_study_is_refused_with_what_is_wrong(tmp_path: Path, line: str, value: str, message: str) -> None:
+    with pytest.raises(ChatbenchError, match=message) as error:
+        small_study(tmp_path, **{line: value})
+    assert "secret" not in str(error.value)

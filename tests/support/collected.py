@@ -1,0 +1,153 @@
+"""A study that is served on this machine while a test runs, with assistants that the test chooses."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from chatbench.collect.config import CollectedStudy, init_study
+from chatbench.collect.rehearse import Fields
+from chatbench.collect.server import make_app
+from chatbench.collect.store import Store, Visit
+from chatbench.core.files import write_jsonl
+from chatbench.protocol.dialogue import FunctionParticipant, Reply
+
+QUESTIONS = [
+    {
+        "id": f"adding-{i}",
+        "subset": "adding",
+        "text": f"What is {i} + 1?",
+        "options": [str(i), str(i + 1), "0", "99"],
+        "answer": "B",
+    }
+    for i in range(6)
+]
+
+
+def small_study(
+    folder: Path,
+    *,
+    conditions: tuple[str, ...] = ("direct-to-AI", "answer-first"),
+    people: int = 3,
+    phase_1: int = 1,
+    **change: str,
+) -> CollectedStudy:
+    """Six questions in two or three batches; `change` replaces lines of study.toml by their beginning."""
+    write_jsonl(folder / "q.jsonl", QUESTIONS)
+    init_study(
+        folder / "study", folder / "q.jsonl", ["scripted:strong"], conditions=conditions, people=people, batch_size=2,
+        phase_1_questions=phase_1,
+    )  # fmt: skip
+    path = folder / "study" / "study.toml"
+    lines = [
+        next((f"{k} = {v}" for k, v in change.items() if line.startswith(f"{k} =")), line)
+        for line in path.read_text().splitlines()
+    ]
+    path.write_text("\n".join(lines))
+    return CollectedStudy(folder / "study")
+
+
+@dataclass
+class Served:
+    """Where it is served, and how to look into its database."""
+
+    study: CollectedStudy
+    url: str
+    key: str
+
+    def stored(self, kind: str = "person") -> list[Visit]:
+        return self.ask(lambda store: store.visits(kind))  # type: ignore[arg-type]
+
+    def ask(self, work: Callable[[Store], Any]) -> Any:
+        async def run() -> Any:
+            async with Store(self.study.database_address) as store:
+                return await work(store)
+
+        return in_thread(run)
+
+
+def in_thread(work: Callable[[], Any]) -> Any:
+    """Runs a coroutine where no loop runs: beside a browser there is one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(work())).result()
+
+
+@contextmanager
+def served(study: CollectedStudy, participants: Mapping[str, Any] | None = None) -> Iterator[Served]:
+    """The study on a free port of this machine."""
+    store = Store(study.database_address)
+    assistants = participants or {"scripted-strong": saying("The answer is B.")}
+    server = uvicorn.Server(uvicorn.Config(make_app(study, store, assistants), access_log=False, log_level="error"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.02)
+        try:
+            yield Served(study, f"http://127.0.0.1:{listening.getsockname()[1]}", store.settings["token"])
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def saying(text: str) -> FunctionParticipant:
+    """An assistant that always says the same."""
+    return FunctionParticipant(lambda _: Reply(text, tokens=5, prompt_tokens=10), {"kind": "fake"})
+
+
+class Person:
+    """A person's browser without the browser."""
+
+    def __init__(self, url: str, name: str = "p1") -> None:
+        self.http = httpx.Client(base_url=url, follow_redirects=True, timeout=60, trust_env=False)
+        self.name = name
+        self.page = self.http.get("/", params={"PROLIFIC_PID": name})
+
+    @property
+    def fields(self) -> dict[str, str]:
+        return Fields(self.page.text).hidden
+
+    @property
+    def step(self) -> str:
+        return self.fields.get("step", "")
+
+    def join(self) -> httpx.Response:
+        self.page = self.http.post("/join", data={**self.fields, "agree": "yes"})
+        return self.page
+
+    def answer(self, letter: str = "B", **other: str) -> httpx.Response:
+        filled = {**self.fields, "letter": letter, "confidence": "very-confident", **other}
+        page = self.http.post("/answer", data=filled)
+        if page.status_code == 200:
+            self.page = page
+        return page
+
+    def say(self, text: str, turn: int = 0, **other: str) -> httpx.Response:
+        return self.http.post("/message", data={**self.fields, "text": text, "turn": str(turn), **other})
+
+    def go_to(self, kind: str) -> None:
+        """Answers until a step of this kind is shown."""
+        while not self.step.startswith(kind):
+            assert self.step, f"no step {kind}"
+            self.act()
+
+    def act(self) -> None:
+        if self.step.startswith("chat"):
+            self.say("what is it?")
+        self.answer("C" if self.step == "attention" else "B")
+
+    def finish(self) -> None:
+        while self.step:
+            self.act()
