@@ -310,7 +310,7 @@ def hashed(name: str):  # type: ignore[no-untyped-def]
     ("line", "value", "message"),
     [
         ("people", "0", "people"),
-        ("title", "1\npeple = 1", "peple"),
+        ("title", '"x"\npeple = 1', "peple"),
         ("redirect", '"javascript:alert(1)"', "https"),
         ("database", '"postgresql://u:secret@h/d"', "password"),
         ("moderation", '"no_such:thing"', "moderation"),

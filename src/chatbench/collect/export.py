@@ -24,7 +24,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_json, write_jsonl
 from chatbench.core.records import Answer, AnswerKind, Conversation, Study, Turn
 from chatbench.data.tables import conversation_id
-from chatbench.sample.study import subject_of, write_chatbench_folder
+from chatbench.sample.study import write_chatbench_folder
 
 FINISHED, ATTENTIVE = "did not finish", "attention check wrong"
 
@@ -74,8 +74,8 @@ async def export(study: CollectedStudy, store: Store, folder: Path, kind: Sessio
     everybody = _study(study, folder.name, [row[1:] for row in rows])
     filtered = _study(study, folder.name, [row[1:] for row in rows if row[0].id in kept_ids])
     with tempfile.TemporaryDirectory() as other:
-        write_chatbench_folder(filtered, Path(other), subject_of=subject_of)
-        write_chatbench_folder(everybody, folder, subject_of=subject_of)
+        write_chatbench_folder(filtered, Path(other))
+        write_chatbench_folder(everybody, folder)
         name = Path("full_study") / "user_answers_filtered.csv"
         shutil.copyfile(Path(other) / name, folder / name)
     write_jsonl(folder / "study.jsonl", _own_rows(filtered))
