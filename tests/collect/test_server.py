@@ -95,7 +95,7 @@ def test_a_place_is_free_again_when_its_person_leaves_or_runs_out_of_time(tmp_pa
 
         async def late(store: object) -> str | None:
             return await store.join(  # type: ignore[attr-defined]
-                "c", "h", "person", cells=study.cells, people=1, plan={cell: ["x"] for cell in study.cells},
+                "c", "h", "person", cells=study.cells, people=1, plan=lambda _: ["x"],
                 consent="v", oldest=time.time() + 1,
             )  # fmt: skip
 

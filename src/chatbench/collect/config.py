@@ -115,6 +115,11 @@ class Cell(_Section):
     assistant: str
     condition: Condition
 
+    @property
+    def key(self) -> tuple[int, str, str]:
+        """As it stands in tables."""
+        return self.batch, self.assistant, self.condition
+
 
 class CollectedStudy:
     """A study's folder, read and checked."""
@@ -227,7 +232,7 @@ class CollectedStudy:
                 f"{FILE}: database holds a password", fix='database = "$NAME", and NAME in the environment'
             )
         if not text:
-            return f"sqlite+aiosqlite:///{self.folder.resolve() / 'study.db'}"
+            return f"sqlite:///{self.folder.resolve() / 'study.db'}"
         scheme, found, rest = text.partition("://")
         if not found or scheme.partition("+")[0] not in ("postgresql", "postgres"):
             raise ChatbenchError(f"{FILE}: database", expected="postgresql://..., or nothing for SQLite in the folder")

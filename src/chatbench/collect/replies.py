@@ -5,12 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from chatbench.collect.config import CollectedStudy
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message, Study
 from chatbench.endpoints.address import EndpointOptions
-from chatbench.protocol.dialogue import AnyParticipant, ConcurrentParticipant, Failure, Reply, Request, derive_seed
+from chatbench.endpoints.client import CHARACTERS_PER_TOKEN
+from chatbench.protocol.dialogue import (
+    AnyParticipant,
+    ConcurrentParticipant,
+    Failure,
+    Heard,
+    Reply,
+    Request,
+    StreamingParticipant,
+    derive_seed,
+)
 from chatbench.protocol.prompts import ASSISTANT_SYSTEM
 from chatbench.simulation.participants import open_assistant
 
@@ -55,8 +66,13 @@ class Assistants:
         tokens = sum(map(sum, self.spent.values()))
         return bool((limits.tokens and tokens >= limits.tokens) or (limits.usd and self.usd >= limits.usd))
 
-    async def reply(self, name: str, session: str, question: str, turns: Sequence[str]) -> Reply | Failure:
-        """The reply to a chat, given as texts of the person and the assistant in turn; a fault is logged."""
+    async def reply(
+        self, name: str, session: str, question: str, turns: Sequence[str], heard: Heard | None
+    ) -> Reply | Failure:
+        """The reply to a chat, given as texts of the person and the assistant in turn; a fault is logged.
+
+        `heard` is called with so much of it as is there, where the assistant's server tells that.
+        """
         if self.exhausted:
             return Failure(SPENT)
         chat = [Message("assistant" if place % 2 else "user", text) for place, text in enumerate(turns)]
@@ -66,7 +82,9 @@ class Assistants:
         )
         participant = self._participants[name]
         try:
-            if isinstance(participant, ConcurrentParticipant):
+            if heard and isinstance(participant, StreamingParticipant):
+                found = await participant.reply_in_pieces(request, heard)
+            elif isinstance(participant, ConcurrentParticipant):
                 found = await participant.reply(request)
             else:
                 async with self._local:
@@ -75,9 +93,11 @@ class Assistants:
             found = Failure(str(error.found), transient=True)
         if isinstance(found, Failure):
             log.warning("assistant %s: %s", name, found.reason)
-            return found
+        elif not found.prompt_tokens:  # a server that does not count: the limits hold all the same
+            read = sum(len(message.content) for message in request.messages) // CHARACTERS_PER_TOKEN
+            found = replace(found, prompt_tokens=read, tokens=found.tokens or len(found.text) // CHARACTERS_PER_TOKEN)
         read, written = self.spent.get(name, (0, 0))
-        self.spent[name] = (read + found.prompt_tokens, written + found.tokens)
+        self.spent[name] = read + found.prompt_tokens, written + found.tokens
         return found
 
     async def close(self) -> None:

@@ -14,6 +14,7 @@ import hmac
 import json
 import logging
 import secrets
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from random import Random
 from typing import Any, TypeVar
 
 import jinja2
+import uvicorn
 from markdown_it import MarkdownIt
 from starlette.applications import Starlette
 from starlette.datastructures import FormData
@@ -33,9 +35,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatbench.collect.config import CollectedStudy, letters
 from chatbench.collect.plan import ATTENTION, CHAT, INSTRUCTIONS, draw_plan, parts
-from chatbench.collect.replies import Assistants
+from chatbench.collect.replies import Assistants, open_assistants
 from chatbench.collect.status import figures
 from chatbench.collect.store import SessionKind, Store, Visit
+from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import LETTERS
 from chatbench.protocol.dialogue import AnyParticipant, Failure
 
@@ -45,8 +48,10 @@ CONFIDENCES = ("not-confident", "somewhat-confident", "very-confident")
 LARGEST_BODY = 64 * 1024
 HEARTBEAT_SECONDS = 10.0
 """A proxy closes a connection on which nothing comes for long."""
-PIECE = 24
-"""Characters of a reply that are sent at once."""
+PIECE_SECONDS = 0.05
+"""Between two pieces of a reply: more often nobody sees it, and each is work for the server and the browser."""
+NOTES_PER_MINUTE = 60
+"""Refusals that are kept for the dashboard; the others are only logged: nobody fills the disk with them."""
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -128,9 +133,10 @@ class Pages:
     def __init__(self, study: CollectedStudy, store: Store, participants: Mapping[str, AnyParticipant]) -> None:
         self.study, self.store, self.participants = study, store, participants
         self.assistants = Assistants(study, participants, {})
-        self._under_way: dict[tuple[str, str, int], asyncio.Task[str | None]] = {}
+        self._under_way: dict[tuple[str, str, int], _ReplyUnderWay] = {}
         self._requests = Rate(study.config.limits.requests_per_minute)
         self._joins = Rate(study.config.limits.joins_per_minute)
+        self.notes = Rate(NOTES_PER_MINUTE)
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
@@ -169,7 +175,7 @@ class Pages:
         template = self._templates.get_template(name)
         return HTMLResponse(template.render(title=self.study.config.title, **values), status)
 
-    def _notice(self, heading: str, text: str, status: int = 200) -> HTMLResponse:
+    def notice(self, heading: str, text: str, status: int = 200) -> HTMLResponse:
         return self._page("notice.html", status, heading=heading, text=text)
 
     async def welcome(self, request: Request) -> Response:
@@ -178,10 +184,12 @@ class Pages:
         recruiting = self.study.config.recruiting
         person = request.query_params.get(recruiting.id_parameter, "")
         key = request.query_params.get("preview", "") or request.query_params.get("rehearsal", "")
-        if cookie and not key:
-            async with self.store.visit(cookie) as visit:
-                if visit is not None and (visit.kind != "preview"):
-                    return _to("/study")
+        if (
+            cookie
+            and not key
+            and await self.store.visit(cookie, lambda visit: visit is not None and visit.kind != "preview")
+        ):
+            return _to("/study")
         if len(person) > 200 or (recruiting.id_required and not person and not self._is_key(key)):
             raise Refused(400, "Please come by the link of the service that invited you: this address lacks your id.")
         # A new cookie, unless this browser has one: a session's cookie must not be one that somebody else chose.
@@ -219,7 +227,7 @@ class Pages:
             refusal = await self.store.join(
                 cookie, self.store.hashed(given or cookie) if kind != "preview" else cookie[:12], kind,
                 cells=self.study.cells, people=self.study.config.people,
-                plan={cell: draw_plan(self.study, cell, chance) for cell in self.study.cells},
+                plan=lambda cell: draw_plan(self.study, cell, chance),
                 consent=self.study.consent_version, oldest=time.time() - 60 * self.study.config.limits.minutes,
             ) or ""  # fmt: skip
         if refusal == "again":
@@ -237,25 +245,26 @@ class Pages:
             )
         return _to("/study")
 
-    async def _present(self, visit: Visit | None) -> Visit:
+    def _present(self, visit: Visit | None) -> Visit:
         """The visit, if its session may go on."""
         if visit is None:
             raise Refused(404, "This browser has not begun the study. Please open the link by which you were invited.")
         late = time.time() - visit.began > 60 * self.study.config.limits.minutes
         if visit.state == "active" and late:
-            await visit.end("left", time.time())
+            visit.end("left", time.time())
         return visit
 
     async def step(self, request: Request) -> Response:
         """The page of the present step."""
-        async with self.store.visit(self._cookie(request)) as found:
-            visit = await self._present(found)
-            if (
-                visit.state == "active"
-                and visit.step
-                and not any(event.kind == "shown" and event.step == visit.step for event in visit.events)
-            ):
-                await visit.add("shown", visit.step, once=f"shown:{visit.step}")
+
+        def look(found: Visit | None) -> Visit:
+            visit = self._present(found)
+            step, shown = visit.step, {event.step for event in visit.events if event.kind == "shown"}
+            if visit.state == "active" and visit.study_state != "stopped" and step not in shown:
+                visit.add("shown", step, once=f"shown:{step}")
+            return visit
+
+        visit = await self.store.visit(self._cookie(request), look)
         if visit.state == "finished":
             recruiting = self.study.config.recruiting
             return self._page(
@@ -265,11 +274,9 @@ class Pages:
                 redirect=recruiting.redirect,
             )
         if visit.state == "left":
-            return self._notice("Your part has ended", "You left, or the time is over. What you answered is kept.")
-        if await self.store.state() == "stopped":
-            return self._notice(
-                "The study has ended", "Thank you. What you answered is kept; please return your place."
-            )
+            return self.notice("Your part has ended", "You left, or the time is over. What you answered is kept.")
+        if visit.study_state == "stopped":
+            return self.notice("The study has ended", "Thank you. What you answered is kept; please return your place.")
         return self._step_page(visit, request.cookies[COOKIE])
 
     def _step_page(self, visit: Visit, cookie: str) -> Response:
@@ -312,22 +319,19 @@ class Pages:
         cookie = self._cookie(request)
         form = await self._form(request, cookie)
         step = _text(form, "step")
-        if await self.store.state() == "stopped":
-            return _to("/study")
-        async with self.store.visit(cookie) as found:
-            visit = await self._present(found)
-            if any(event.kind == "answer" and event.step == step for event in visit.events):
-                return _to("/study")  # sent twice: the first counts
+
+        def keep(found: Visit | None) -> None:
+            visit = self._present(found)
+            if visit.study_state == "stopped" or any(e.kind == "answer" and e.step == step for e in visit.events):
+                return  # sent twice: the first counts
             if visit.state != "active" or step != visit.step:
-                raise Refused(
-                    409,
-                    "That page is not the one where you are. Please go on from here.",
-                    note="answer out of order or after the end",
-                )
-            body = self._answer_of(visit, form)
-            await visit.add("answer", step, body, once=f"answer:{step}")
+                text = "That page is not the one where you are. Please go on from here."
+                raise Refused(409, text, note="answer out of order or after the end")
+            visit.add("answer", step, self._answer_of(visit, form), once=f"answer:{step}")
             if not visit.step:
-                await visit.end("finished", time.time())
+                visit.end("finished", time.time())
+
+        await self.store.visit(cookie, keep)
         return _to("/study")
 
     def _answer_of(self, visit: Visit, form: FormData) -> dict[str, object]:
@@ -359,29 +363,32 @@ class Pages:
         limits = self.study.config.limits
         if not text or len(text) > limits.characters or "\x00" in text:
             raise Refused(400, f"Please write a message of at most {limits.characters} characters.")
-        if await self.store.state() == "stopped":
-            raise Refused(409, "The study has ended.")
         reason = self.study.moderate(text)
-        async with self.store.visit(cookie) as found:
-            visit = await self._present(found)
+
+        def keep(found: Visit | None) -> tuple[Visit, int, str | None]:
+            visit = self._present(found)
+            if visit.study_state == "stopped":
+                raise Refused(409, "The study has ended.")
             number, old = self._place_of(visit, step, turn, text)
             if reason:
-                await visit.add("flag", step, {"moderated": reason, "turn": number})
+                visit.add("flag", step, {"moderated": reason, "turn": number})
             elif old is None:
-                await visit.add("message", step, {"turn": number, "text": text}, once=f"message:{step}:{number}")
+                visit.add("message", step, {"turn": number, "text": text}, once=f"message:{step}:{number}")
+            return visit, number, old and old[1]
+
+        visit, number, reply = await self.store.visit(cookie, keep)
         if reason:
-            raise Refused(
-                400, "Please write something else: this message cannot be sent.", note="message refused by moderation"
-            )
-        if old and old[1] is not None:
-            return StreamingResponse(_pieces(old[1]), media_type="application/x-ndjson")
-        said = [each for pair in (visit.turns(step)) for each in pair if each is not None]
+            text = "Please write something else: this message cannot be sent."
+            raise Refused(400, text, note="message refused by moderation")
+        if reply is not None:
+            return _lines(_already(reply))
         key = (visit.id, step, number)
         if key not in self._under_way:
+            under_way = self._under_way[key] = _ReplyUnderWay()
             # A task of its own: it goes on where the browser goes away, and its reply is there at the next look.
-            task = self._under_way[key] = asyncio.ensure_future(self._ask(cookie, visit, step, number, said))
-            task.add_done_callback(lambda _: self._under_way.pop(key, None))
-        return StreamingResponse(_stream(self._under_way[key]), media_type="application/x-ndjson")
+            under_way.task = asyncio.create_task(self._ask(cookie, visit, step, number, under_way))
+            under_way.task.add_done_callback(lambda _: self._under_way.pop(key).changed())
+        return _lines(self._under_way[key].pieces())
 
     def _place_of(self, visit: Visit, step: str, turn: str, text: str) -> tuple[int, tuple[str, str | None] | None]:
         """Number of a message in the present chat, and the message and reply that are there where it comes again."""
@@ -399,35 +406,46 @@ class Pages:
             raise Refused(409, "That was the last message about this question. Please answer it.")
         return number, old
 
-    async def _ask(self, cookie: str, visit: Visit, step: str, number: int, said: list[str]) -> str | None:
+    async def _ask(
+        self, cookie: str, visit: Visit, step: str, number: int, under_way: _ReplyUnderWay
+    ) -> str | None:  # fmt: skip
         """The reply, once it is kept; None where none came."""
-        reply = await self.assistants.reply(visit.cell.assistant, visit.id, parts(step)[1], said)
-        reason = "" if isinstance(reply, Failure) else self.study.moderate(reply.text)
-        async with self.store.visit(cookie) as found:
+        said = [each for pair in visit.turns(step) for each in pair if each is not None]
+        # A reply that is moderated is not shown before it is whole.
+        heard = None if self.study.config.moderation else under_way.heard
+        reply = await self.assistants.reply(visit.cell.assistant, visit.id, parts(step)[1], said, heard)
+        tokens = reply.prompt_tokens, reply.tokens
+        text = "" if isinstance(reply, Failure) else reply.text.replace("\x00", "")
+        seconds = 0.0 if isinstance(reply, Failure) else reply.seconds
+        why = reply.reason if isinstance(reply, Failure) else self.study.moderate(text)
+
+        def keep(found: Visit | None) -> None:
             if found is None:  # removed meanwhile
-                return None
-            if isinstance(reply, Failure) or reason:
-                why = reply.reason if isinstance(reply, Failure) else f"moderated: {reason}"
-                await found.add("failure", step, {"turn": number, "reason": why[:300]})
+                return
+            if why:
+                body = {"turn": number, "reason": why[:300], "shown": under_way.text}
+                found.add("failure", step, body, tokens=tokens)
             elif found.turns(step)[number][1] is None:
-                body = {"turn": number, "text": reply.text.replace("\x00", ""), "seconds": round(reply.seconds, 3)}
-                await found.add(
-                    "reply", step, body, once=f"reply:{step}:{number}", tokens=(reply.prompt_tokens, reply.tokens)
-                )
-        if isinstance(reply, Failure) or reason:
+                body = {"turn": number, "text": text, "seconds": round(seconds, 3)}
+                found.add("reply", step, body, once=f"reply:{step}:{number}", tokens=tokens)
+
+        await self.store.visit(cookie, keep)
+        if why:
             await self.store.note(f"assistant {visit.cell.assistant}: {why}", visit.id)
-            return None
-        return str(body["text"])
+        return None if why else text
 
     async def leave(self, request: Request) -> Response:
         """The person leaves: what was answered is kept, and the place is given to another."""
         cookie = self._cookie(request)
         await self._form(request, cookie)
-        async with self.store.visit(cookie) as found:
-            visit = await self._present(found)
+
+        def keep(found: Visit | None) -> None:
+            visit = self._present(found)
             if visit.state == "active":
-                await visit.add("leave", visit.step, once="leave")
-                await visit.end("left", time.time())
+                visit.add("leave", visit.step, once="leave")
+                visit.end("left", time.time())
+
+        await self.store.visit(cookie, keep)
         return _to("/study")
 
     # The researcher
@@ -463,33 +481,69 @@ def _to(path: str) -> RedirectResponse:
     return RedirectResponse(path, 303)
 
 
-async def _pieces(text: str) -> AsyncIterator[str]:
-    for start in range(0, len(text), PIECE):
-        yield json.dumps({"text": text[start : start + PIECE]}) + "\n"
-        await asyncio.sleep(0)
-    yield json.dumps({"done": True}) + "\n"
+class _ReplyUnderWay:
+    """A reply that is being written: what is there of it, for all tabs that wait for it."""
+
+    task: asyncio.Task[str | None]
+
+    def __init__(self) -> None:
+        self.text, self._more = "", asyncio.Event()
+
+    def heard(self, text: str) -> None:
+        """So much of the reply is there."""
+        self.text = text
+        self.changed()
+
+    def changed(self) -> None:
+        """Wakes those who wait."""
+        self._more.set()
+        self._more = asyncio.Event()
+
+    async def pieces(self) -> AsyncIterator[dict[str, object]]:
+        """What is new of it; `again` where it begins anew, as after a lost connection to the assistant."""
+        sent = ""
+        while True:
+            more, over, text = self._more, self.task.done(), self.text
+            if over:
+                lost = self.task.cancelled() or self.task.exception() or self.task.result() is None
+                text = "" if lost else str(self.task.result())
+                if lost:
+                    yield {"error": "The assistant did not reply. You can ask it again, or answer without it."}
+                    return
+            if text != sent:
+                again = not text.startswith(sent)
+                yield {"again": again, "text": text if again else text[len(sent) :]}
+                sent = text
+            if over:
+                yield {"done": True}
+                return
+            try:
+                await asyncio.wait_for(more.wait(), HEARTBEAT_SECONDS)
+                await asyncio.sleep(0 if self.task.done() else PIECE_SECONDS)
+            except TimeoutError:
+                yield {"waiting": True}
 
 
-async def _stream(task: asyncio.Task[str | None]) -> AsyncIterator[str]:
-    while not task.done():
-        await asyncio.wait([task], timeout=HEARTBEAT_SECONDS)
-        yield json.dumps({"waiting": not task.done()}) + "\n"
-    text = None if task.cancelled() or task.exception() else task.result()
-    if text is None:
-        yield json.dumps({"error": "The assistant did not reply. You can ask it again, or answer without it."}) + "\n"
-        return
-    async for piece in _pieces(text):
-        yield piece
+async def _already(reply: str) -> AsyncIterator[dict[str, object]]:
+    yield {"text": reply, "done": True}
 
 
-def make_app(study: CollectedStudy, store: Store, participants: Mapping[str, AnyParticipant]) -> ASGIApp:
-    """The application; it opens the store when it starts, and closes it when it ends."""
+def _lines(pieces: AsyncIterator[dict[str, object]]) -> StreamingResponse:
+    return StreamingResponse((json.dumps(piece) + "\n" async for piece in pieces), media_type="application/x-ndjson")
+
+
+def make_app(
+    study: CollectedStudy, store: Store, participants: Mapping[str, AnyParticipant],
+    opened: Callable[[], None] = lambda: None,
+) -> ASGIApp:  # fmt: skip
+    """The application; it opens the store when it starts, and calls `opened`, and closes it when it ends."""
     pages = Pages(study, store, participants)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with store:
             pages.assistants.spent = await store.tokens()
+            opened()
             yield
             await pages.assistants.close()
 
@@ -500,12 +554,13 @@ def make_app(study: CollectedStudy, store: Store, participants: Mapping[str, Any
             except Refused as refused:
                 if refused.note:
                     log.warning("refused: %s", refused.note)
-                    await store.note(f"refused: {refused.note}")
+                    if not pages.notes.exceeded(""):
+                        await store.note(f"refused: {refused.note}")
                 if request.url.path == "/message":
                     return Response(
                         json.dumps({"error": refused.text}) + "\n", refused.status, media_type="application/x-ndjson"
                     )
-                return pages._notice(refused.title, refused.text, refused.status)
+                return pages.notice(refused.title, refused.text, refused.status)
 
         return answered
 
@@ -539,36 +594,24 @@ def serve(study: CollectedStudy, *, host: str, port: int, say: Callable[[str], N
     Raises:
         ChatbenchError: an assistant cannot be used, or the port is taken.
     """
-    import socket
-
-    import uvicorn
-
-    from chatbench.collect.replies import open_assistants
-    from chatbench.core.errors import ChatbenchError
-
+    store, participants = Store(study.database_address), open_assistants(study)
     try:
         listening = socket.create_server((host, port), backlog=2048)
     except OSError as error:
         raise ChatbenchError(f"{host}:{port}: {error}", fix="--port 0 takes any free one") from error
-    with listening:
-        store = Store(study.database_address)
-        participants = open_assistants(study)
-        asyncio.run(_made(store))
+
+    def opened() -> None:
         address = f"http://{host}:{listening.getsockname()[1]}"
         say(f"study      {address}/?{study.config.recruiting.id_parameter}=ID")
         say(f"preview    {address}/?preview={store.settings['token']}")
         say(f"dashboard  {address}/dashboard?key={store.settings['token']}")
+
+    with listening:
         # No access log: addresses hold people's ids. Headers of a proxy are believed from this machine only.
-        server = uvicorn.Server(
+        app = make_app(study, store, participants, opened)
+        uvicorn.Server(
             uvicorn.Config(
-                make_app(study, Store(study.database_address), participants), access_log=False, log_level="warning",
-                server_header=False, timeout_graceful_shutdown=10, timeout_keep_alive=30,
+                app, access_log=False, log_level="warning", server_header=False, timeout_graceful_shutdown=10,
+                timeout_keep_alive=30,
             )
-        )  # fmt: skip
-        server.run(sockets=[listening])
-
-
-async def _made(store: Store) -> None:
-    """Makes the tables, and reads the settings."""
-    async with store:
-        pass
+        ).run(sockets=[listening])  # fmt: skip

@@ -1,15 +1,17 @@
-"""How a study stands: for `chatbench collect status` and the dashboard."""
+"""How a study stands: for `chatbench collect status` and the dashboard. The database counts, nothing is loaded."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+import sqlalchemy as sql
+
 from chatbench.collect.config import CollectedStudy
-from chatbench.collect.store import SessionKind, Store, StudyState, Visit
+from chatbench.collect.plan import ATTENTION
+from chatbench.collect.store import EVENTS, SESSIONS, STATE, SessionKind, Store, StudyState
 
 ACTIVE_SECONDS = 300.0
 
@@ -39,11 +41,8 @@ class Figures:
     def lines(self) -> list[str]:
         """As it is printed."""
         rows = [f"{name:<28}{value}" for name, value in self.facts]
-        rows += [
-            "",
-            f"{'batch':>5}  {'assistant':<24}{'condition':<16}{'finished':>8}{'active':>8}{'left':>6}{'wanted':>8}",
-        ]
-        rows += [
+        heads = f"{'batch':>5}  {'assistant':<24}{'condition':<16}{'finished':>8}{'active':>8}{'left':>6}{'wanted':>8}"
+        rows += ["", heads] + [
             f"{c.batch:>5}  {c.assistant or '-':<24}{c.condition:<16}"
             f"{c.finished:>8}{c.active:>8}{c.left:>6}{c.wanted:>8}"
             for c in self.cells
@@ -52,64 +51,56 @@ class Figures:
 
 
 async def figures(study: CollectedStudy, store: Store, kind: SessionKind) -> Figures:
-    """The figures of people, or of rehearsals."""
-    visits = await store.visits(kind)
+    """The figures of people, or of rehearsals; the cost is that of all."""
+    counts, recent, minutes, answers, checks, state = await store.read(lambda connection: _counts(connection, kind))
     tokens = await store.tokens()
     usd = sum(study.prices[name].usd(*used) for name, used in tokens.items() if name in study.prices)
-    states = Counter(visit.state for visit in visits)
-    checks = [
-        event.body["right"]
-        for visit in visits
-        for event in visit.events
-        if (event.kind, event.step) == ("answer", "attention")
-    ]
-    now = time.time()
-    state = await store.state()
-    facts = (
-        ("study", study.config.title),
-        ("state", state),
-        ("finished", str(states["finished"])),
-        ("under way", str(states["active"])),
-        (
-            "active in the last 5 minutes",
-            str(sum(v.state == "active" and now - v.seen < ACTIVE_SECONDS for v in visits)),
-        ),
-        ("left early or out of time", str(states["left"])),
-        ("median minutes of finished", _median_minutes(visits)),
-        ("attention checks right", f"{sum(checks)} of {len(checks)}"),
-        (
-            "answers",
-            str(
-                sum(event.kind == "answer" and "confidence" in event.body for visit in visits for event in visit.events)
-            ),
-        ),
-        (
-            "tokens read and written",
-            f"{sum(read for read, _ in tokens.values()):,} and {sum(w for _, w in tokens.values()):,}",
-        ),
-        ("cost so far", f"${usd:,.2f}"),
-    )
-    counts = Counter((v.cell.batch, v.cell.assistant, v.cell.condition, v.state) for v in visits)
-    cells = tuple(
-        CellCount(
-            cell.batch,
-            cell.assistant,
-            cell.condition,
-            counts[cell.batch, cell.assistant, cell.condition, "finished"],
-            counts[cell.batch, cell.assistant, cell.condition, "active"],
-            counts[cell.batch, cell.assistant, cell.condition, "left"],
-            study.config.people,
-        )
-        for cell in study.cells
-    )  # fmt: skip
+    states = {
+        each: sum(n for (*_, found), n in counts.items() if found == each) for each in ("finished", "active", "left")
+    }
+    facts = {
+        "study": study.config.title,
+        "state": state,
+        "finished": states["finished"],
+        "under way": states["active"],
+        "active in the last 5 minutes": recent,
+        "left early or out of time": states["left"],
+        "median minutes of finished": f"{statistics.median(minutes):.1f}" if minutes else "-",
+        "attention checks right": f"{checks[True]} of {checks.total()}",
+        "answers": answers,
+        "tokens read and written": " and ".join(f"{sum(side):,}" for side in zip(*tokens.values(), strict=True)) or "0",
+        "cost so far": f"${usd:,.2f}",
+    }
+    cells = []
+    for cell in study.cells:
+        finished, active, left = (counts[*cell.key, each] for each in ("finished", "active", "left"))
+        cells.append(CellCount(*cell.key, finished, active, left, study.config.people))
     incidents = tuple(
         f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(at))} UTC  {what}"
         + (f"  (session {session})" if session else "")
         for at, what, session in await store.incidents()
     )
-    return Figures(state, facts, cells, incidents)
+    return Figures(state, tuple((name, str(value)) for name, value in facts.items()), tuple(cells), incidents)
 
 
-def _median_minutes(visits: Sequence[Visit]) -> str:
-    took = [(visit.ended - visit.began) / 60 for visit in visits if visit.state == "finished" and visit.ended]
-    return f"{statistics.median(took):.1f}" if took else "-"
+def _counts(
+    connection: sql.Connection, kind: SessionKind
+) -> tuple[Counter[tuple[int, str, str, str]], int, list[float], int, Counter[bool], StudyState]:
+    """Sessions by cell and state; recently active ones; minutes of each finished one; answers; checks; the state."""
+    by = SESSIONS.c.batch, SESSIONS.c.assistant, SESSIONS.c.condition, SESSIONS.c.state
+    ours, number = SESSIONS.c.kind == kind, sql.func.count()
+    sessions = sql.select(*by, number).where(ours).group_by(*by)
+    counts = Counter(
+        {(batch, name, condition, state): n for batch, name, condition, state, n in connection.execute(sessions)}
+    )
+    active = SESSIONS.c.state == "active", SESSIONS.c.seen > time.time() - ACTIVE_SECONDS
+    recent = connection.execute(sql.select(number).select_from(SESSIONS).where(ours, *active)).scalar_one()
+    took = sql.select((SESSIONS.c.ended - SESSIONS.c.began) / 60).where(ours, SESSIONS.c.state == "finished")
+    minutes = [float(each) for each in connection.execute(took).scalars()]
+    answered = sql.select(number).select_from(EVENTS.join(SESSIONS)).where(ours, EVENTS.c.kind == "answer")
+    answers = connection.execute(answered.where(EVENTS.c.step.like("%:%"))).scalar_one()
+    attention = sql.select(EVENTS.c.body).join(SESSIONS).where(ours, EVENTS.c.kind == "answer")
+    rights = connection.execute(attention.where(EVENTS.c.step == ATTENTION)).scalars()
+    checks = Counter(bool(body["right"]) for body in rights)
+    state: StudyState = connection.execute(STATE).scalar_one()
+    return counts, recent, minutes, answers, checks, state

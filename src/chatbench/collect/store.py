@@ -1,9 +1,13 @@
 """What is kept of a study: sessions of people and what happened in them, in SQLite or PostgreSQL.
 
-A session's events are only appended, each in the transaction that decides on it, before anything of it is shown. An
-event that may happen once has a key, which is unique in its session: of two that come at once, one is kept. Everything
-that decides (who is assigned where, which answer counts) holds a lock: SQLite has one writer; in PostgreSQL it is the
-session's row, and for assignments one row for all.
+A session's events are only appended. Whatever decides (who is assigned where, which answer counts) is a *job*: a
+function of one connection that reads, decides and appends in one transaction; its caller goes on, and shows something,
+once that transaction is on the disk. An event that may happen once has a key, which is unique in its session.
+
+SQLite has one writer. Jobs that come while a commit is under way share the next one, each behind a savepoint, so many
+people wait for one fsync together. They run in the event loop's thread, because SQLite answers from memory in less time
+than it takes to change threads; only the commit, which waits for the disk, runs in another. PostgreSQL has a
+transaction for each job, which locks the session's row, and for assignments one row for all.
 
 No address of a computer is kept, and a person's id only as its HMAC under the study's salt.
 """
@@ -16,14 +20,13 @@ import hmac
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import sqlalchemy as sql
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from chatbench.collect.config import Cell
 
@@ -31,6 +34,13 @@ SessionKind = Literal["person", "preview", "rehearsal"]
 SessionState = Literal["active", "finished", "left"]
 StudyState = Literal["open", "paused", "stopped"]
 Refusal = Literal["full", "paused", "again"]
+T = TypeVar("T")
+Job: TypeAlias = Callable[[sql.Connection], T]
+MOST_JOBS = 100
+"""In one transaction: another program that wants to write (`collect set`) gets its turn after these."""
+SEEN_SECONDS = 30.0
+"""How exactly it is known when somebody was there last: not each look at a page is a write."""
+POSTGRES_CONNECTIONS = 20
 
 TABLES = sql.MetaData()
 SETTINGS = sql.Table(
@@ -89,7 +99,7 @@ class Event:
 
 @dataclass(slots=True)
 class Visit:
-    """One session, held: nobody else changes it until the block ends."""
+    """One session within a job: nobody else changes it until the job's transaction ends."""
 
     id: str
     kind: SessionKind
@@ -101,32 +111,29 @@ class Visit:
     seen: float
     ended: float | None
     events: list[Event]
-    _connection: AsyncConnection | None = field(default=None, repr=False)
+    study_state: StudyState = "open"
+    _connection: sql.Connection | None = field(default=None, repr=False)
 
-    async def add(
-        self,
-        kind: str,
-        step: str,
-        body: Mapping[str, Any] | None = None,
-        *,
-        once: str = "",
+    def add(
+        self, kind: str, step: str, body: Mapping[str, Any] | None = None, *, once: str = "",
         tokens: tuple[int, int] = (0, 0),
-    ) -> None:
-        """Appends an event; `once` is its key where it may happen only once."""
-        assert self._connection is not None
+    ) -> None:  # fmt: skip
+        """Appends an event; `once` is its key where it may happen only once, `tokens` were read and written for it."""
         event = Event(kind, step, dict(body or {}), time.time())
-        row = {"session": self.id, "kind": kind, "step": step, "key": once or None, "body": event.body, "at": event.at}
-        row |= {"read_tokens": tokens[0], "written_tokens": tokens[1]}
-        await self._connection.execute(sql.insert(EVENTS).values(**row))
+        self._execute(
+            _NEW_EVENT, session=self.id, kind=kind, step=step, key=once or None, body=event.body, at=event.at,
+            read_tokens=tokens[0], written_tokens=tokens[1],
+        )  # fmt: skip
         self.events.append(event)
 
-    async def end(self, state: SessionState, at: float) -> None:
+    def end(self, state: SessionState, at: float) -> None:
         """The session is over."""
-        assert self._connection is not None
-        await self._connection.execute(
-            sql.update(SESSIONS).where(SESSIONS.c.id == self.id).values(state=state, ended=at)
-        )
+        self._execute(_SESSION_ENDS, of=self.id, to=state, when=at)
         self.state, self.ended = state, at
+
+    def _execute(self, statement: sql.Executable, **values: object) -> None:
+        assert self._connection is not None
+        self._connection.execute(statement, values)
 
     @property
     def step(self) -> str:
@@ -136,13 +143,9 @@ class Visit:
 
     def turns(self, step: str) -> list[tuple[str, str | None]]:
         """Pairs of message and reply of one chat; the last reply is None where it has not come."""
-        replies = {
-            event.body["turn"]: event.body["text"]
-            for event in self.events
-            if (event.kind, event.step) == ("reply", step)
-        }
-        messages = [event for event in self.events if (event.kind, event.step) == ("message", step)]
-        return [(event.body["text"], replies.get(event.body["turn"])) for event in messages]
+        of_step = [event for event in self.events if event.step == step]
+        replies = {event.body["turn"]: event.body["text"] for event in of_step if event.kind == "reply"}
+        return [(event.body["text"], replies.get(event.body["turn"])) for event in of_step if event.kind == "message"]
 
 
 def session_id(cookie: str) -> str:
@@ -151,65 +154,101 @@ def session_id(cookie: str) -> str:
 
 
 class Store:
-    """The database of one study; `async with Store(...)`."""
+    """The database of one study; `async with Store(...)`, in one event loop."""
 
     def __init__(self, address: str) -> None:
-        self._sqlite = address.startswith("sqlite")
-        options: dict[str, Any] = {} if self._sqlite else {"pool_size": 20, "pool_pre_ping": True}
-        self.engine: AsyncEngine = create_async_engine(address, hide_parameters=True, **options)
-        self._writer = asyncio.Lock()
         self.settings: dict[str, str] = {}
-        if self._sqlite:
-            sql.event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
-            sql.event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+        self._waiting: list[tuple[Job[Any], asyncio.Future[Any]]] = []
+        self._committing: asyncio.Task[None] | None = None
+        self._sqlite: sql.Engine | None = None
+        self._postgres: AsyncEngine | None = None
+        if address.startswith("sqlite"):
+            self._sqlite = sql.create_engine(
+                address, hide_parameters=True, connect_args={"check_same_thread": False}
+            )  # fmt: skip  # one thread after the other
+            sql.event.listen(self._sqlite, "connect", _prepare_sqlite)
+            sql.event.listen(self._sqlite, "begin", _begin_sqlite)
+        else:
+            self._postgres = create_async_engine(
+                address, hide_parameters=True, pool_size=POSTGRES_CONNECTIONS, max_overflow=0, pool_pre_ping=True
+            )  # fmt: skip
 
     async def __aenter__(self) -> Store:
-        async with self._write() as connection:
-            if not self._sqlite:  # two that start at once would both make the tables
-                await connection.exec_driver_sql("SELECT pg_advisory_xact_lock(18)")
-            await connection.run_sync(TABLES.create_all)
-            found = {row.name for row in await connection.execute(sql.select(SETTINGS.c.name))}
+        def opened(connection: sql.Connection) -> dict[str, str]:
+            if self._postgres:  # two that start at once would both make the tables
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(18)")
+            TABLES.create_all(connection)
+            found = {row.name for row in connection.execute(sql.select(SETTINGS))}
             new = {"state": "open", **{name: secrets.token_urlsafe(24) for name in ("salt", "secret", "token")}}
-            for name, value in new.items():
-                if name not in found:
-                    await connection.execute(sql.insert(SETTINGS).values(name=name, value=value))
-            self.settings = {row.name: row.value for row in await connection.execute(sql.select(SETTINGS))}
+            for name in new.keys() - found:
+                connection.execute(sql.insert(SETTINGS).values(name=name, value=new[name]))
+            return {row.name: row.value for row in connection.execute(sql.select(SETTINGS))}
+
+        self.settings = await self.write(opened)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.engine.dispose()
+        if self._committing:
+            await self._committing
+        if self._sqlite:
+            self._sqlite.dispose()
+        if self._postgres:
+            await self._postgres.dispose()
 
-    @asynccontextmanager
-    async def _write(self) -> AsyncIterator[AsyncConnection]:
-        if not self._sqlite:
-            async with self.engine.begin() as connection:
-                yield connection
-            return
-        async with self._writer, self.engine.begin() as connection:  # waiting here costs no polling
-            yield connection
+    async def write(self, job: Job[T]) -> T:
+        """What the job returns, once its transaction is on the disk; where it raises, nothing of it is kept."""
+        if self._postgres:
+            async with self._postgres.begin() as connection:
+                return await connection.run_sync(job)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append((job, future))
+        if self._committing is None or self._committing.done():
+            self._committing = asyncio.create_task(self._commit_all())
+        return await future
 
-    @asynccontextmanager
-    async def _read(self) -> AsyncIterator[AsyncConnection]:
-        async with self.engine.connect() as connection:
-            yield await connection.execution_options(reads_only=True)
+    async def read(self, job: Job[T]) -> T:
+        """What a job returns that changes nothing and may take long: it holds nobody up."""
+        if self._sqlite is None:
+            return await self.write(job)
+        engine = self._sqlite.execution_options(reads_only=True)
+
+        def run() -> T:
+            with engine.connect() as connection:
+                return job(connection)
+
+        return await asyncio.to_thread(run)
+
+    async def _commit_all(self) -> None:
+        """Runs and commits what waits, and what comes meanwhile."""
+        assert self._sqlite is not None
+        while self._waiting:
+            jobs, self._waiting = self._waiting[:MOST_JOBS], self._waiting[MOST_JOBS:]
+            try:
+                with self._sqlite.connect() as connection:
+                    outcomes = [_outcome(job, connection) for job, _ in jobs]
+                    await asyncio.to_thread(connection.commit)
+            except (sql.exc.SQLAlchemyError, OSError) as error:  # no place on the disk, or another program writes
+                outcomes = [(None, error)] * len(jobs)
+            for (_, future), (value, failure) in zip(jobs, outcomes, strict=True):
+                if future.done():  # its request was broken off
+                    continue
+                if failure:
+                    future.set_exception(failure)
+                else:
+                    future.set_result(value)
 
     def hashed(self, person: str) -> str:
         """A person's id as it is stored."""
         return hmac.new(self.settings["salt"].encode(), person.encode(), hashlib.sha256).hexdigest()
 
-    async def state(self) -> StudyState:
-        """Whether the study is open, paused (nobody joins) or stopped (nobody answers)."""
-        async with self._read() as connection:
-            return (await connection.execute(_STATE)).scalar_one()  # type: ignore[no-any-return]
-
     async def set_state(self, state: StudyState) -> None:
         """Opens, pauses or stops the study."""
-        async with self._write() as connection:
-            await connection.execute(sql.update(SETTINGS).where(SETTINGS.c.name == "state").values(value=state))
+        changed = sql.update(SETTINGS).where(SETTINGS.c.name == "state").values(value=state)
+        await self.write(lambda connection: connection.execute(changed))
 
     async def join(
         self, cookie: str, person: str, kind: SessionKind, *, cells: Sequence[Cell], people: int,
-        plan: Mapping[Cell, Sequence[str]], consent: str, oldest: float,
+        plan: Callable[[Cell], Sequence[str]], consent: str, oldest: float,
     ) -> Refusal | None:  # fmt: skip
         """Assigns a person to one of the least-filled cells; None, or why not.
 
@@ -217,124 +256,139 @@ class Store:
             cookie: of the browser; the same cookie that comes twice changes nothing.
             person: the id, hashed.
             people: places of a cell.
-            plan: the steps of each cell.
+            plan: draws the steps of a cell.
             consent: version of the text that was consented to.
             oldest: sessions that began before have run out of time: their places are free again.
         """
         now, session = time.time(), session_id(cookie)
-        async with self._write() as connection:
+
+        def assigned(connection: sql.Connection) -> Refusal | None:
             # For update: one assignment at a time, also in PostgreSQL.
-            if (await connection.execute(_STATE.with_for_update())).scalar_one() != "open":
+            if connection.execute(STATE.with_for_update()).scalar_one() != "open":
                 return "paused"
             mine = sql.select(SESSIONS.c.id).where(SESSIONS.c.kind == kind, SESSIONS.c.person == person)
-            if (found := (await connection.execute(mine)).scalar()) is not None:
+            if (found := connection.execute(mine).scalar()) is not None:
                 return None if found == session else "again"
             overdue = SESSIONS.c.state == "active", SESSIONS.c.began < oldest
-            await connection.execute(sql.update(SESSIONS).where(*overdue).values(state="left", ended=now))
-            taken = await _taken(connection, kind)
-            open_cells = [cell for cell in cells if taken[_key(cell)] < people]
+            connection.execute(sql.update(SESSIONS).where(*overdue).values(state="left", ended=now))
+            taken = _taken(connection, kind)
+            open_cells = [cell for cell in cells if taken[cell] < people]
             if not open_cells and kind != "preview":
                 return "full"
-            least = min((taken[_key(cell)] for cell in open_cells), default=0)
-            chance = Random(session)
-            cell = chance.choice([one for one in open_cells if taken[_key(one)] == least] or list(cells))
-            await connection.execute(
+            least = min((taken[cell] for cell in open_cells), default=0)
+            cell = Random(session).choice([one for one in open_cells if taken[one] == least] or list(cells))
+            connection.execute(
                 sql.insert(SESSIONS).values(
                     id=session, kind=kind, person=person, state="active", batch=cell.batch, assistant=cell.assistant,
-                    condition=cell.condition, plan=list(plan[cell]), began=now, seen=now,
+                    condition=cell.condition, plan=list(plan(cell)), began=now, seen=now,
                 )
             )  # fmt: skip
-            await connection.execute(
-                sql.insert(EVENTS).values(
-                    session=session, kind="consent", step="", key="consent", body={"version": consent}, at=now
-                )
-            )
-        return None
+            consented = {"session": session, "kind": "consent", "step": "", "key": "consent", "at": now}
+            connection.execute(sql.insert(EVENTS).values(**consented, body={"version": consent}))
+            return None
 
-    @asynccontextmanager
-    async def visit(self, cookie: str) -> AsyncIterator[Visit | None]:
-        """The session of a cookie, held until the block ends; None where there is none. What it adds is then kept."""
-        async with self._write() as connection:
-            chosen = sql.select(SESSIONS).where(SESSIONS.c.id == session_id(cookie)).with_for_update()
-            row = (await connection.execute(chosen)).mappings().first()
+        return await self.write(assigned)
+
+    async def visit(self, cookie: str, work: Callable[[Visit | None], T]) -> T:
+        """What `work` returns of the session of a cookie, None where there is none; what it adds is then kept."""
+
+        def visited(connection: sql.Connection) -> T:
+            row = connection.execute(_SESSION, {"of": session_id(cookie)}).mappings().first()
             if row is None:
-                yield None
-                return
-            visit = _visit(row, await self._events(connection, [row["id"]]))
-            visit._connection = connection
-            await connection.execute(sql.update(SESSIONS).where(SESSIONS.c.id == visit.id).values(seen=time.time()))
-            yield visit
+                return work(None)
+            visit = _visit(row, [Event(*each) for each in connection.execute(_EVENTS_OF, {"of": row["id"]})])
+            visit.study_state, visit._connection = row["study_state"], connection
+            if (now := time.time()) - visit.seen > SEEN_SECONDS:
+                connection.execute(_SESSION_SEEN, {"of": visit.id, "when": now})
+            return work(visit)
+
+        return await self.write(visited)
 
     async def visits(self, kind: SessionKind) -> list[Visit]:
         """All sessions of a kind with their events, in the order in which they began."""
-        async with self._read() as connection:
-            rows = (
-                await connection.execute(sql.select(SESSIONS).where(SESSIONS.c.kind == kind).order_by(SESSIONS.c.began))
-            ).mappings().all()  # fmt: skip
-            events: dict[str, list[Event]] = {}
-            of_kind = (
-                sql.select(EVENTS).join(SESSIONS, SESSIONS.c.id == EVENTS.c.session).where(SESSIONS.c.kind == kind)
-            )
-            for row in (await connection.execute(of_kind.order_by(EVENTS.c.id))).mappings():
-                events.setdefault(row["session"], []).append(_event(row))
-        return [_visit(row, events.get(row["id"], [])) for row in rows]
+        of_kind = sql.select(EVENTS.c.session, *_EVENT_COLUMNS).join(SESSIONS).where(SESSIONS.c.kind == kind)
 
-    async def _events(self, connection: AsyncConnection, sessions: Sequence[str]) -> list[Event]:
-        chosen = sql.select(EVENTS).where(EVENTS.c.session.in_(sessions)).order_by(EVENTS.c.id)
-        return [_event(row) for row in (await connection.execute(chosen)).mappings()]
+        def listed(connection: sql.Connection) -> list[Visit]:
+            sessions = sql.select(SESSIONS).where(SESSIONS.c.kind == kind).order_by(SESSIONS.c.began)
+            rows = connection.execute(sessions).mappings().all()
+            events: dict[str, list[Event]] = {row["id"]: [] for row in rows}
+            for session, *event in connection.execute(of_kind.order_by(EVENTS.c.id)):
+                events[session].append(Event(*event))
+            return [_visit(row, events[row["id"]]) for row in rows]
+
+        return await self.read(listed)
 
     async def tokens(self) -> dict[str, tuple[int, int]]:
         """Tokens read and written so far by assistant, by people and in rehearsals alike: all cost money."""
-        sums = sql.select(
-            SESSIONS.c.assistant, sql.func.sum(EVENTS.c.read_tokens), sql.func.sum(EVENTS.c.written_tokens)
-        ).join(SESSIONS, SESSIONS.c.id == EVENTS.c.session)
-        async with self._read() as connection:
-            rows = await connection.execute(sums.group_by(SESSIONS.c.assistant))
-            return {name: (int(read or 0), int(written or 0)) for name, read, written in rows}
+        sums = sql.func.sum(EVENTS.c.read_tokens), sql.func.sum(EVENTS.c.written_tokens)
+        by_assistant = sql.select(SESSIONS.c.assistant, *sums).join(SESSIONS).group_by(SESSIONS.c.assistant)
+        rows = await self.read(lambda connection: connection.execute(by_assistant).all())
+        return {name: (int(read or 0), int(written or 0)) for name, read, written in rows}
 
     async def note(self, what: str, session: str = "") -> None:
         """Keeps that something was refused or failed, for the dashboard."""
-        async with self._write() as connection:
-            await connection.execute(sql.insert(INCIDENTS).values(what=what[:300], session=session[:8], at=time.time()))
+        row = sql.insert(INCIDENTS).values(what=what[:300], session=session[:8], at=time.time())
+        await self.write(lambda connection: connection.execute(row))
 
     async def incidents(self, limit: int = 20) -> list[tuple[float, str, str]]:
         """The latest: time, what, and the beginning of the session's id."""
-        async with self._read() as connection:
-            chosen = sql.select(INCIDENTS).order_by(INCIDENTS.c.id.desc()).limit(limit)
-            return [(row.at, row.what, row.session) for row in await connection.execute(chosen)]
+        latest = sql.select(INCIDENTS).order_by(INCIDENTS.c.id.desc()).limit(limit)
+        rows = await self.read(lambda connection: connection.execute(latest).all())
+        return [(row.at, row.what, row.session) for row in rows]
 
     async def remove(self, person: str) -> int:
         """Deletes everything of the person with this id, also their rehearsals; how many sessions that were."""
-        async with self._write() as connection:
-            mine = sql.select(SESSIONS.c.id).where(SESSIONS.c.person == self.hashed(person))
-            ids = list((await connection.execute(mine)).scalars())
-            await connection.execute(sql.delete(EVENTS).where(EVENTS.c.session.in_(ids)))
-            await connection.execute(sql.delete(INCIDENTS).where(INCIDENTS.c.session.in_([each[:8] for each in ids])))
-            await connection.execute(sql.delete(SESSIONS).where(SESSIONS.c.id.in_(ids)))
-        return len(ids)
+
+        def removed(connection: sql.Connection) -> int:
+            ids = list(
+                connection.execute(sql.select(SESSIONS.c.id).where(SESSIONS.c.person == self.hashed(person))).scalars()
+            )
+            connection.execute(sql.delete(INCIDENTS).where(INCIDENTS.c.session.in_([each[:8] for each in ids])))
+            connection.execute(sql.delete(SESSIONS).where(SESSIONS.c.id.in_(ids)))  # and with them their events
+            return len(ids)
+
+        count = await self.write(removed)
+        if self._sqlite:  # else the log beside the database would hold it for a while
+            with self._sqlite.connect() as connection:
+                connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return count
 
 
-_STATE = sql.select(SETTINGS.c.value).where(SETTINGS.c.name == "state")
+STATE = sql.select(SETTINGS.c.value).where(SETTINGS.c.name == "state")
+_SESSION = (
+    sql.select(SESSIONS, STATE.scalar_subquery().label("study_state"))
+    .where(SESSIONS.c.id == sql.bindparam("of"))
+    .with_for_update(of=SESSIONS)
+)
+_SESSION_SEEN = sql.update(SESSIONS).where(SESSIONS.c.id == sql.bindparam("of")).values(seen=sql.bindparam("when"))
+_SESSION_ENDS = (
+    sql.update(SESSIONS)
+    .where(SESSIONS.c.id == sql.bindparam("of"))
+    .values(state=sql.bindparam("to"), ended=sql.bindparam("when"))
+)
+_NEW_EVENT = sql.insert(EVENTS)
+_EVENT_COLUMNS = EVENTS.c.kind, EVENTS.c.step, EVENTS.c.body, EVENTS.c.at
+_EVENTS_OF = sql.select(*_EVENT_COLUMNS).where(EVENTS.c.session == sql.bindparam("of")).order_by(EVENTS.c.id)
 
 
-async def _taken(connection: AsyncConnection, kind: SessionKind) -> Counter[tuple[int, str, str]]:
+def _outcome(job: Job[T], connection: sql.Connection) -> tuple[T | None, Exception | None]:
+    """What a job returns or raises; where it raises, what it wrote is taken back, and nothing of the others."""
+    connection.exec_driver_sql("SAVEPOINT job")
+    try:
+        return job(connection), None
+    except Exception as error:  # goes to its caller
+        connection.exec_driver_sql("ROLLBACK TO job")
+        return None, error
+    finally:
+        connection.exec_driver_sql("RELEASE job")
+
+
+def _taken(connection: sql.Connection, kind: SessionKind) -> Counter[Cell]:
     """Places taken by cell: those who left have given theirs back."""
-    columns = (SESSIONS.c.batch, SESSIONS.c.assistant, SESSIONS.c.condition)
-    chosen = sql.select(*columns, sql.func.count()).where(SESSIONS.c.kind == kind, SESSIONS.c.state != "left")
-    return Counter(
-        {
-            (batch, name, condition): n
-            for batch, name, condition, n in await connection.execute(chosen.group_by(*columns))
-        }
-    )
-
-
-def _key(cell: Cell) -> tuple[int, str, str]:
-    return cell.batch, cell.assistant, cell.condition
-
-
-def _event(row: Mapping[Any, Any]) -> Event:
-    return Event(row["kind"], row["step"], row["body"], row["at"])
+    columns = SESSIONS.c.batch, SESSIONS.c.assistant, SESSIONS.c.condition
+    counted = sql.select(*columns, sql.func.count()).where(SESSIONS.c.kind == kind, SESSIONS.c.state != "left")
+    rows = connection.execute(counted.group_by(*columns))
+    return Counter({Cell(batch=row[0], assistant=row[1], condition=row[2]): row[3] for row in rows})
 
 
 def _visit(row: Mapping[Any, Any], events: list[Event]) -> Visit:
@@ -346,7 +400,8 @@ def _visit(row: Mapping[Any, Any], events: list[Event]) -> Visit:
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # else the driver begins transactions by itself, and late
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000", "secure_delete=ON"):
+    # synchronous=FULL: a commit has reached the disk when it returns, also where the power fails.
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000", "secure_delete=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

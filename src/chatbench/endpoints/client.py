@@ -6,6 +6,9 @@ the completion and led by the tokenizer's first special token, which is what tra
 
 Each request has a connection of its own: what a server sends beyond its reply on one that is kept would be taken for
 the reply to the next request. No redirect is followed. What is read has a limit. Nothing is tried again here.
+
+Where somebody waits for the reply (`heard`), it is asked for in pieces (server-sent events). They are put together to
+the answer that would have come in one piece, and read as that one. A server that knows no pieces sends it whole.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ import httpx
 from chatbench.core.records import Message
 from chatbench.endpoints.address import EndpointAddress
 from chatbench.endpoints.errors import CANNOT_CONNECT, Fault, NoAnswerError, fault_of, masked
-from chatbench.protocol.dialogue import ONLY_THOUGHT, Reply
+from chatbench.protocol.answers import split_reasoning
+from chatbench.protocol.dialogue import ONLY_THOUGHT, Heard, Reply
 from chatbench.protocol.plain_text import END, prompt_text, read_completion
 
 EndpointKind = Literal["chat", "completions"]
@@ -33,6 +37,8 @@ LIMITS = ("max_tokens", "max_completion_tokens")
 MOST_BYTES = 8_000_000
 """Of one reply, unpacked: some hundred times what the longest ones have."""
 CHARACTERS_PER_TOKEN = 4
+_IN_PIECES = {"stream": True, "stream_options": {"include_usage": True}}
+_CUT_TAG = re.compile(r"(?:[<◁]|\[/?T)[^>▷\]\s]{0,20}\Z")
 _SEEDS = 2**31
 """Some servers keep the seed in 32 bits."""
 _MOST_TOKENS = 2**31
@@ -66,6 +72,7 @@ class EndpointClient:
             self.parameters["reasoning_effort"] = self.reasoning_effort
         self.left_out: list[str] = []
         self._limits_refused: set[str] = set()
+        self._streams, self._thinks_aloud = True, False
 
     def adapt(self, refused: Fault) -> bool:
         """Leaves out, or calls otherwise, the parameter that the server named; whether another request makes sense.
@@ -89,8 +96,13 @@ class EndpointClient:
             self.parameters[other] = self.parameters.pop(limit)
         return True
 
-    async def complete(self, messages: Sequence[Message], seed: int, *, may_be_empty: bool) -> Reply | Fault:
-        """The reply to one request, or what went wrong; without `may_be_empty` a reply without text is a fault."""
+    async def complete(
+        self, messages: Sequence[Message], seed: int, *, may_be_empty: bool, heard: Heard | None = None
+    ) -> Reply | Fault:
+        """The reply to one request, or what went wrong; without `may_be_empty` a reply without text is a fault.
+
+        `heard` is told what is there of the reply so far, without its reasoning.
+        """
         body = {"model": self.address.model, **self.parameters}
         body |= {"seed": seed % _SEEDS} if "seed" in body else {}
         path = "/chat/completions" if self.kind == "chat" else "/completions"
@@ -98,7 +110,11 @@ class EndpointClient:
             "prompt": prompt_text(messages)
         }  # fmt: skip
         began = time.monotonic()
-        found = await self._asked("POST", path, body)
+        streams = heard if self.kind == "chat" and self._streams else None
+        found = await self._asked("POST", path, body | _IN_PIECES if streams else body, streams)
+        if streams and isinstance(found, Fault) and found.kind == "refused":
+            found = await self._asked("POST", path, body)
+            self._streams = isinstance(found, Fault)  # it was something else that the server refused
         if isinstance(found, Fault):
             return found
         text, answer = found
@@ -135,7 +151,7 @@ class EndpointClient:
             await client.aclose()
 
     async def _asked(
-        self, method: str, path: str, body: Mapping[str, object] | None = None
+        self, method: str, path: str, body: Mapping[str, object] | None = None, heard: Heard | None = None
     ) -> tuple[str, object] | Fault:
         """What the server sent, as text and as JSON."""
         if self._client is None:
@@ -143,16 +159,16 @@ class EndpointClient:
             headers |= {"authorization": f"Bearer {self._key}"} if self._key else {}
             limits = httpx.Limits(max_keepalive_connections=0)
             self._client = httpx.AsyncClient(headers=headers, timeout=self.timeout_seconds, limits=limits)
-        raw = bytearray()
+        pieces = _Pieces()
         try:
             async with (
                 asyncio.timeout(self.timeout_seconds),  # the client's own limits the wait for each piece only
                 self._client.stream(method, self.address.base_url + path, json=body) as response,
             ):
-                async for piece in response.aiter_raw():
-                    raw += piece
-                    if len(raw) > MOST_BYTES:
-                        return Fault("unreadable", f"a reply of more than {MOST_BYTES:,} bytes")
+                streams = heard and response.is_success and "event-stream" in response.headers.get("content-type", "")
+                raw = await self._received(response, pieces, heard if streams else None)
+            if len(raw) > MOST_BYTES:
+                return Fault("unreadable", f"a reply of more than {MOST_BYTES:,} bytes")
         except (TimeoutError, httpx.TimeoutException):
             return Fault("broken", f"no answer within {self.timeout_seconds:g} s")
         except httpx.ConnectError as error:
@@ -161,10 +177,10 @@ class EndpointClient:
             return Fault("down", "connection lost")
         status, answer = response.status_code, None
         try:
-            content = _unpacked(bytes(raw), response.headers.get("content-encoding", ""))
+            content = _unpacked(raw, response.headers.get("content-encoding", ""))
             text = content.decode("utf-8-sig", "strict" if status < 300 else "replace")
             text = text.replace(self._key, "***") if self._key else text  # it may be repeated in a reply too
-            answer = json.loads(text)
+            answer = pieces.answer() if streams else json.loads(text)
         except NoAnswerError as error:
             return Fault("unreadable", str(error))
         except (ValueError, RecursionError):  # no UTF-8, no JSON, too deep, a number without an end
@@ -173,6 +189,24 @@ class EndpointClient:
         if 200 <= status < 300:
             return text, answer
         return fault_of(status, answer, response.headers, key=self._key, now=time.time())
+
+    async def _received(self, response: httpx.Response, pieces: _Pieces, heard: Heard | None) -> bytes:
+        """What the server sends, not much more than `MOST_BYTES` of it; where somebody listens, in pieces too."""
+        raw = bytearray()
+        async for part in response.aiter_raw():
+            raw += part
+            if len(raw) > MOST_BYTES:
+                break
+            if heard and pieces.add(part):
+                heard(self._audible(pieces.text))
+        return bytes(raw)
+
+    def _audible(self, text: str) -> str:
+        """What of a text that is being written can be shown: neither reasoning nor the beginning of a tag."""
+        thoughts, said = split_reasoning(_CUT_TAG.sub("", text))
+        # The opening tag may have stood in the prompt: then all is reasoning until it is closed.
+        said = said if thoughts or not self._thinks_aloud else ""
+        return _writable(said.replace(self._key, "***") if self._key else said)
 
     def _read(self, answer: object) -> Reply | Fault:
         """The reply in what was sent. A server may send anything, so nothing is taken for granted."""
@@ -195,6 +229,7 @@ class EndpointClient:
         if self.kind == "completions" or not message:
             text = read_completion(str(choice.get("text") or ""))[0]
         inner = next(filter(None, map(message.get, ("reasoning_content", "reasoning", "thinking"))), "")
+        self._thinks_aloud |= bool(split_reasoning(text)[0])
         usage = _object(answer, "usage")
         written, read, total = (_count(usage, f"{each}_tokens") for each in ("completion", "prompt", "total"))
         finish = finish.lower()[:40] if isinstance(finish, str) and finish else "stop"
@@ -211,6 +246,54 @@ class EndpointClient:
             or _count(usage, "prompt_cache_hit_tokens"),
             model=_writable(model)[:200] if isinstance(model, str) else "",
         )
+
+
+class _Pieces:
+    """Server-sent events of one chat completion (OpenAI's API reference, "Streaming"), put together."""
+
+    def __init__(self) -> None:
+        self.text, self._reasoning, self._rest, self._over = "", "", b"", False
+        self._answer: dict[str, object] = {}
+        self._finish: object = None
+
+    def add(self, piece: bytes) -> bool:
+        """Reads what came; whether there is more text."""
+        before = len(self.text)
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            name, _, value = line.strip().partition(b":")
+            if name == b"data":
+                self._add_event(value.strip())
+        return len(self.text) > before
+
+    def _add_event(self, event: bytes) -> None:
+        if event == b"[DONE]":
+            self._over = True
+            return
+        try:
+            part = _object(json.loads(event))
+        except (ValueError, RecursionError):
+            self._answer["error"] = "a piece that is not JSON"
+            return
+        self._answer |= {name: part[name] for name in ("model", "usage", "error") if part.get(name)}
+        choices = part.get("choices")
+        choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
+        self._finish = choice.get("finish_reason") or self._finish
+        delta = _object(choice, "delta")
+        said, thoughts = _parts(delta.get("content") or delta.get("refusal"))
+        inner = next(filter(None, map(delta.get, ("reasoning_content", "reasoning", "thinking"))), "")
+        self.text, self._reasoning = self.text + said, self._reasoning + thoughts + "".join(_parts(inner))
+
+    def answer(self) -> dict[str, object]:
+        """The answer as it would have come in one piece.
+
+        Raises:
+            NoAnswerError: the pieces broke off.
+        """
+        if not (self._over or self._finish or "error" in self._answer):
+            raise NoAnswerError("a reply that broke off")
+        message = {"content": self.text, "reasoning_content": self._reasoning}
+        return {**self._answer, "choices": [{"message": message, "finish_reason": self._finish}]}
 
 
 def _unpacked(content: bytes, encoding: str) -> bytes:

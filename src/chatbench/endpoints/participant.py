@@ -20,7 +20,7 @@ from chatbench.endpoints.address import EndpointAddress, EndpointOptions, read_a
 from chatbench.endpoints.client import EndpointClient, EndpointKind
 from chatbench.endpoints.errors import CANNOT_CONNECT, Fault, explained
 from chatbench.endpoints.retry import Clock, Pace, Patience, Sleep
-from chatbench.protocol.dialogue import Failure, ParticipantName, Reply, Request
+from chatbench.protocol.dialogue import Failure, Heard, ParticipantName, Reply, Request
 from chatbench.protocol.dialogue_runner import run_to_end
 from chatbench.protocol.prompts import ASSISTANT_SYSTEM
 
@@ -117,11 +117,21 @@ class EndpointParticipant:
         Raises:
             ChatbenchError: the endpoint is dead, or refuses the key or the model.
         """
+        return await self.reply_in_pieces(request, None)
+
+    async def reply_in_pieces(self, request: Request, heard: Heard | None) -> Reply | Failure:
+        """As `reply`; `heard` is told what is there so far, anew where the request is tried again.
+
+        Raises:
+            ChatbenchError: as `reply`.
+        """
         may_be_empty = self._role == "simulator"  # it may say nothing, which the dialogue knows how to take
         dropped, exchanges = 0, exchanges_asked_with(request.messages)
         while True:
             messages = asked_without_oldest(request.messages, dropped)
-            attempt = partial(self._client.complete, messages, request.seed, may_be_empty=may_be_empty)
+            attempt = partial(
+                self._client.complete, messages, request.seed, may_be_empty=may_be_empty, heard=heard
+            )  # fmt: skip
             found = await self._patience.answer(attempt, request.seed)
             if isinstance(found, Reply):
                 return replace(found, turns_dropped=TURNS_PER_EXCHANGE * dropped)

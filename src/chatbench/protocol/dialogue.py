@@ -143,6 +143,19 @@ class ConcurrentParticipant(Protocol):
 AnyParticipant = Participant | ConcurrentParticipant
 
 
+Heard = Callable[[str], None]
+"""Is told so much of a reply's text as is there; a longer text follows, or another one where it began anew."""
+
+
+@runtime_checkable
+class StreamingParticipant(Protocol):
+    """Can be listened to while it replies."""
+
+    async def reply_in_pieces(self, request: Request, heard: Heard) -> Reply | Failure:
+        """The reply to one request, once it is whole, as a `ConcurrentParticipant`'s."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class FunctionParticipant:
     """A participant that is a function of one request: scripted assistants, recorded ones, and fakes in tests."""
