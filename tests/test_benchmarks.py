@@ -92,3 +92,17 @@ def test_the_study_of_expected_answers_adds_up(monkeypatch: pytest.MonkeyPatch) 
 
     assert rows[3].startswith("| drawn letter | 0.5000 | +0.0000 ± 0.0000 | 0.5000 | 1.000 ")
     assert rows[4].startswith("| p(right letter, given an answer) | 0.5000 | +0.0000 ± 0.1960 | 0.0100 | 0.020 ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database", [[], ["--postgres"]], ids=["sqlite", "postgres"])
+def test_a_study_s_server_that_is_killed_loses_no_answer_that_was_acknowledged(
+    database: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An answer that is acknowledged before its commit is lost, one that is sent again after the kill may be doubled.
+    postgres = script(monkeypatch, "loopback_postgres")
+    if database and postgres.postgres_programs() is None:
+        pytest.skip(postgres.MISSING)
+    people = ["--people", "15", "--pause", "1", "--kills", "2", "--every", "3"]
+
+    assert script(monkeypatch, "collect").main([*people, "--only-killed", *database]) == 0

@@ -11,7 +11,7 @@ from tests.support.collected import Fields, served, small_study
 from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply
 
 
-def test_a_whole_way_on_a_phone_with_reload_back_and_a_second_tab(tmp_path: Path, open_page: OpenPage) -> None:
+def test_a_whole_way_on_a_phone_with_reload_and_back(tmp_path: Path, open_page: OpenPage) -> None:
     outcomes: list[Reply | Failure] = [Failure("down")]
     assistant = FunctionParticipant(lambda _: outcomes.pop() if outcomes else Reply("I think it is B."), {})
     study = small_study(tmp_path, conditions=("answer-first",), completion_code='"C0DE"')
@@ -43,7 +43,7 @@ def test_a_whole_way_on_a_phone_with_reload_back_and_a_second_tab(tmp_path: Path
                     page.get_by_label("very confident").check()
             before = Fields(page.content()).hidden["step"]
             page.locator("button.main").dblclick(no_wait_after=True)
-            page.wait_for_function(f"document.querySelector('[name=step]')?.value !== {before!r}")
+            page.locator(f"[name=step][value='{before}']").first.wait_for(state="detached")
         assert page.get_by_text("C0DE").is_visible()
         assert_accessible(page)
         page.go_back()
