@@ -77,7 +77,11 @@ def predict(
     if len(simulated) < 2:
         return Undefined(f"{len(simulated)} simulated question, 2 are needed")
     count = len(held_out)
-    mean_errors = _mean_errors(held_out)
+    errors: dict[str, list[float]] = {}
+    for each in held_out:
+        for question, error in zip(each.questions, each.human - each.simulated, strict=True):
+            errors.setdefault(question, []).append(float(error))
+    mean_errors = {question: math.fsum(values) / len(values) for question, values in errors.items()}
     values = np.array(list(simulated.values()))
     level = float(values.mean()) + math.fsum(each.error for each in held_out) / count
     if simulated.keys() <= mean_errors.keys():
@@ -119,14 +123,6 @@ def error_spread(held_out: Sequence[HeldOut]) -> float | Undefined:
             "simulator errs on one that it has not met"
         )
     return float(np.var([each.error for each in held_out], ddof=1))
-
-
-def _mean_errors(held_out: Sequence[HeldOut]) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for each in held_out:
-        for question, error in zip(each.questions, each.human - each.simulated, strict=True):
-            found.setdefault(question, []).append(float(error))
-    return {question: math.fsum(errors) / len(errors) for question, errors in found.items()}
 
 
 def _of_mean(values: Array) -> float:

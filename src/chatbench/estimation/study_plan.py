@@ -58,7 +58,14 @@ def components_of(study: Study) -> Components | Undefined:
     reason = Undefined("the study has no answers with an assistant")
     for assistant in study.assistants:
         answers = [a for a in study.answers if a.kind == "user-AI" and a.assistant == assistant]
-        components = variance_components(_by_person(answers))
+        place = {question: at for at, question in enumerate(sorted({a.question_id for a in answers}))}
+        people: dict[str, list[Answer]] = {}
+        for number, answer in enumerate(answers):
+            people.setdefault(answer.worker_id or f"nobody {number}", []).append(answer)
+        components = variance_components([
+            (np.array([place[a.question_id] for a in each], dtype=np.int64), np.array([float(a.correct) for a in each]))
+            for each in people.values()
+        ])  # fmt: skip
         if isinstance(components, Undefined):
             reason = Undefined(f"{assistant}: nobody answered twice, or no question was answered twice")
         else:
@@ -68,17 +75,6 @@ def components_of(study: Study) -> Components | Undefined:
     weights = [count for count, _ in found]
     question, person, rest = np.average([each for _, each in found], axis=0, weights=weights)
     return Components(max(0.0, float(question)), max(0.0, float(person)), max(0.0, float(rest)))
-
-
-def _by_person(answers: Sequence[Answer]) -> list[tuple[np.ndarray, np.ndarray]]:
-    place = {question: at for at, question in enumerate(sorted({answer.question_id for answer in answers}))}
-    people: dict[str, list[Answer]] = {}
-    for number, answer in enumerate(answers):
-        people.setdefault(answer.worker_id or f"nobody {number}", []).append(answer)
-    return [
-        (np.array([place[a.question_id] for a in each], dtype=np.int64), np.array([float(a.correct) for a in each]))
-        for each in people.values()
-    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,9 @@ def open_run(run: str, workspace: Workspace) -> Run:
         ChatbenchError: there is none, or its files do not belong together.
     """
     spec, predictor = run.removesuffix(BASE_MODEL_ENDING), BASE_MODEL if run.endswith(BASE_MODEL_ENDING) else FINE_TUNED
-    path = _scores_path(spec, workspace)
+    folder, colon, model = spec.rpartition(":")
+    place = Workspace(workspace.data, Path(folder)) if colon else workspace
+    path = Path(spec) if spec.endswith(".json") else place.scores(model)
     fix = f"chatbench eval-chatbench {path.stem}"
     table, scores = read_score_file(path, fix), read_question_files(path.parent, path.stem, fix)
     if scores.signature_id != table.signature_id:
@@ -124,13 +126,6 @@ def open_run(run: str, workspace: Workspace) -> Run:
     if not any(predictor in predictors for predictors in scores.accuracies.values()):
         raise ChatbenchError(f"{path}: no {predictor} simulator was scored", fix=fix)
     return Run(run, table, scores, predictor)
-
-
-def _scores_path(spec: str, workspace: Workspace) -> Path:
-    if spec.endswith(".json"):
-        return Path(spec)
-    folder, colon, model = spec.rpartition(":")
-    return (Workspace(workspace.data, Path(folder)) if colon else workspace).scores(model)
 
 
 def ignored_differences(first: Run, second: Run, ignore: Sequence[str]) -> tuple[Difference, ...]:
@@ -208,7 +203,12 @@ def _compare_pair(
         paired_split(accuracies, predicted[one.name][split], predicted[two.name][split])
         for split, accuracies in human.items()
     ]
-    texts = {metric: [_text_values(run, metric, list(human)) for run in (one, two)] for metric in TEXT_METRICS}
+    texts = {
+        metric: [
+            [run.scores.texts.get(split, {}).get((run.predictor, metric), {}) for split in human] for run in (one, two)
+        ]
+        for metric in TEXT_METRICS
+    }
     held_out = {q for sides in texts.values() for side in sides for values in side for q in values}
     draws = Draws((pair for split in splits for pair in split.human), one.scores.answers, resampling, held_out)
     found = {row: each for row, each in paired_differences(draws, splits).items() if row[1] in COMPARED_METRICS}
@@ -216,10 +216,6 @@ def _compare_pair(
         if any(first) and any(second):
             found[EVERY_ASSISTANT, metric] = mean_differences(draws, list(zip(first, second, strict=True)))
     return found
-
-
-def _text_values(run: Run, metric: str, splits: Sequence[str]) -> list[Mapping[str, float]]:
-    return [run.scores.texts.get(split, {}).get((run.predictor, metric), {}) for split in splits]
 
 
 def with_holm(pairs: Mapping[tuple[str, str], Mapping[tuple[str, str], PairedDifference]]) -> list[ComparedMetric]:

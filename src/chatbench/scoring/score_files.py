@@ -11,10 +11,9 @@ recomputed, and two simulators compared, without the study.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_csv, read_json, write_json, write_text
@@ -22,7 +21,7 @@ from chatbench.core.records import Answer, Study
 from chatbench.core.texts import as_it_was, csv_text
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.estimates import Estimate
-from chatbench.metrics.intervals import Interval
+from chatbench.metrics.intervals import Bound, Interval
 from chatbench.metrics.names import EVERY_ASSISTANT, PEOPLE, TEXT_METRICS, WHOLE, MetricKey, Predictor
 from chatbench.metrics.pairs import Pair, Prediction, Predictions
 from chatbench.metrics.split_metrics import SplitMetrics
@@ -69,7 +68,14 @@ def write_question_files(
     ]
     write_text(folder / f"{key}.questions.csv", csv_text(QUESTION_COLUMNS, rows))
     pairs = {pair for measured in measures.values() for pair in measured.pairs.human}
-    write_text(folder / f"{key}.answers.csv", csv_text(ANSWER_COLUMNS, _answer_rows(study.answers, pairs)))
+    person: dict[str, int] = {}
+    of_pairs = [
+        [a.question_id, a.assistant, person.setdefault(a.worker_id or f"nobody {number}", len(person)), a.condition,
+         int(a.correct)]
+        for number, a in enumerate(study.answers)
+        if a.kind == "user-AI" and (a.question_id, a.assistant) in pairs
+    ]  # fmt: skip
+    write_text(folder / f"{key}.answers.csv", csv_text(ANSWER_COLUMNS, of_pairs))
 
 
 def _question_rows(measured: SplitMetrics) -> Iterator[tuple[str, list[object]]]:
@@ -81,14 +87,6 @@ def _question_rows(measured: SplitMetrics) -> Iterator[tuple[str, list[object]]]
         if metric in TEXT_METRICS:
             for question_id, value in values.items():
                 yield question_id, [assistant, predictor.label, metric, value, ""]
-
-
-def _answer_rows(answers: Sequence[Answer], pairs: AbstractSet[Pair]) -> Iterator[list[object]]:
-    person: dict[str, int] = {}
-    for number, answer in enumerate(answers):
-        if answer.kind == "user-AI" and (answer.question_id, answer.assistant) in pairs:
-            who = person.setdefault(answer.worker_id or f"nobody {number}", len(person))
-            yield [answer.question_id, answer.assistant, who, answer.condition, int(answer.correct)]
 
 
 def read_question_files(folder: Path, key: str, fix: str) -> QuestionScores:
@@ -128,18 +126,12 @@ def _read_csv(path: Path, columns: Sequence[str], fix: str) -> list[list[str]]:
     return [[as_it_was(cell) for cell in row] for row in rows[1:]]
 
 
-Json = Mapping[str, object]
 Result = TypeVar("Result")
 
 
 def write_score_table(folder: Path, key: str, table: ScoreTable) -> None:
     """Writes `<key>.json` and `<key>.csv`."""
-    write_json(folder / f"{key}.json", _as_json(table))
-    write_text(folder / f"{key}.csv", as_csv(table))
-
-
-def _as_json(table: ScoreTable) -> dict[str, object]:
-    return {
+    content = {
         "model": table.model,
         "signature_id": table.signature_id,
         "signature": dict(table.signature),
@@ -151,6 +143,8 @@ def _as_json(table: ScoreTable) -> dict[str, object]:
         "figures": list(_figures(table, WHOLE)),
         "parts": {part: list(_figures(table, part)) for part in table.strata if part != WHOLE},
     }
+    write_json(folder / f"{key}.json", content)
+    write_text(folder / f"{key}.csv", as_csv(table))
 
 
 def _figures(table: ScoreTable, part: str) -> Iterator[dict[str, object]]:
@@ -214,51 +208,41 @@ def read_score_file(path: Path, fix: str) -> ScoreTable:
     """As `read_score_table`, of a file that may lie anywhere; `fix` is the command that makes it."""
     content = read_json(path, fix=fix)
     try:
-        return _table_from_json(cast(Json, content))
+        return _table_from_json(content)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ChatbenchError(f"{path}: {error!r}", expected="a scores file of this version", fix=fix) from error
 
 
-def _table_from_json(content: Json) -> ScoreTable:
-    parts = {WHOLE: content["figures"], **cast(Json, content["parts"])}
-    figures = {part: cast(list[Json], each) for part, each in parts.items()}
-    splits = tuple(cast(list[str], content["splits"]))
-    scores = tuple(
-        Score(split, *_row(figure), _known(cast(Json, figure["per_split"])[split], float), part)
-        for split in splits
-        for part, each in figures.items()
-        for figure in each
-        if split in cast(Json, figure["per_split"])
-    )
-    intervals = {
-        part: {_row(figure): _known(figure["interval"], _interval) for figure in each if "interval" in figure}
-        for part, each in figures.items()
-    }
-    spreads = {
-        _row(figure): _known(figure["variance_by_cause"], Spread)
-        for figure in figures[WHOLE]
-        if "variance_by_cause" in figure
-    }
+def _table_from_json(content: Any) -> ScoreTable:
+    figures = {WHOLE: content["figures"], **content["parts"]}
+    rows = [(part, _row(figure), figure) for part, each in figures.items() for figure in each]
+    intervals: dict[str, dict[MetricKey, Bound]] = {}
+    for part, row, figure in rows:
+        if "interval" in figure:
+            bound = _known(figure["interval"], lambda found: Interval(**found))
+            intervals.setdefault(part, {})[row] = bound
+    spreads = {row: _known(f["variance_by_cause"], Spread) for _, row, f in rows if "variance_by_cause" in f}
     return ScoreTable(
         model=str(content["model"]),
-        splits=splits,
-        train_questions=float(cast(float, content["train_questions"])),
-        test_questions=float(cast(float, content["test_questions"])),
-        scores=scores,
-        signature=cast(Json, content["signature"]),
-        notes=tuple(cast(list[str], content["notes"])),
-        uncertainty=Uncertainty({part: rows for part, rows in intervals.items() if rows}, spreads),
-        scored_questions=int(cast(int, content["scored_questions"])),
+        splits=tuple(content["splits"]),
+        train_questions=float(content["train_questions"]),
+        test_questions=float(content["test_questions"]),
+        scores=tuple(
+            Score(split, *row, _known(figure["per_split"][split], float), part)
+            for split in content["splits"]
+            for part, row, figure in rows
+            if split in figure["per_split"]
+        ),
+        signature=dict(content["signature"]),
+        notes=tuple(content["notes"]),
+        uncertainty=Uncertainty(intervals, spreads),
+        scored_questions=int(content["scored_questions"]),
     )
 
 
-def _row(figure: Json) -> MetricKey:
+def _row(figure: Mapping[str, Any]) -> MetricKey:
     return str(figure["assistant"]), Predictor.parse(str(figure["source"])), str(figure["metric"])
 
 
 def _known(value: Any, read: Callable[[Any], Result]) -> Result | Undefined:
     return Undefined(value["undefined"]) if isinstance(value, dict) and "undefined" in value else read(value)
-
-
-def _interval(value: Mapping[str, Any]) -> Interval:
-    return Interval(**value)
