@@ -111,44 +111,67 @@ def figures(simulation: Simulation, *others: Simulation) -> dict[tuple[str, str,
     return {(f.assistant, str(f.predictor), f.metric): f.value for f in found}
 
 
-def test_agreement_per_assistant_pooled_and_as_mean_worked_by_hand() -> None:
-    # strong: human 1 .5 .75, simulated 1 .5 .5 (the invalid answer is wrong); weak: human .5 0 .25, simulated 0 0 .5.
+STRONG, WEAK, ALL, MEAN, GAP = "strong", "weak", "all", "mean of assistants", "strong minus weak"
+OURS, DROPPED, CONSTANT, ALONE = "fine-tuned", "fine-tuned, invalid dropped", "constant (train mean)", "user alone"
+AI = "AI alone, free_text"
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        # strong: human 1 .5 .75, simulated 1 .5 .5 (the invalid answer is wrong); weak: .5 0 .25 and 0 0 .5.
+        ((STRONG, OURS, "mae"), 0.25 / 3),
+        ((WEAK, OURS, "mae"), 0.75 / 3),
+        ((MEAN, OURS, "mae"), 1 / 6),
+        ((ALL, OURS, "mae"), 1 / 6),
+        ((WEAK, OURS, "pearson"), 0),
+        ((STRONG, OURS, "bias"), -0.25 / 3),
+        ((STRONG, OURS, "questions"), 3),
+        ((ALL, OURS, "questions"), 6),
+        # Dropped: q3 with strong has one valid answer, right: 1 instead of 1/2, so 1/4 too high and not too low.
+        ((STRONG, DROPPED, "bias"), 0.25 / 3),
+        ((WEAK, DROPPED, "mae"), 0.75 / 3),
+        # Train question q0: 3 of 4 with strong. Held out 1 .5 .75: errors .25 .25 0. A mean over all would leak.
+        ((STRONG, CONSTANT, "mae"), 0.5 / 3),
+        ((STRONG, AI, "mae"), (0.9 + 0.3 + 0.45) / 3),
+        ((WEAK, AI, "questions"), 0),
+        ((WEAK, ALONE, "mae"), (0.5 + 0 + 0.25) / 3),
+        # Simulated prompts equal people's on q1 (BLEU 1) and share no word on q2; q3 has no real prompt.
+        ((ALL, OURS, "bleu"), 0.5),
+        ((ALL, OURS, "bleu_sd_over_questions"), 0.5**0.5),
+        ((ALL, OURS, "prompt_pairs"), 4 * 2 + 4),
+        ((ALL, "people", "bleu"), 1),  # two people on q1; one person alone on q2 has no pair
+        ((ALL, "people", "prompt_pairs"), 2),
+        ((ALL, "question copied", "rouge1"), 0.5),  # people wrote the text of q1 as it is, and "help me" on q2
+        # The prompt's numbers are q1's; all restate by their words, so 4 of 12 hold every number.
+        ((ALL, OURS, "restatement_share"), 1),
+        ((ALL, OURS, "all_numbers_share"), 4 / 12),
+        ((ALL, OURS, "no_foreign_number_share"), 4 / 12),
+        ((ALL, "people", "restatement_share"), 2 / 3),
+        ((ALL, OURS, "answered_share"), 1),
+        ((ALL, OURS, "invalid_share"), 1 / 12),
+        ((STRONG, "people", "user_turns"), 1),
+        ((WEAK, OURS, "user_turns"), 1),
+        # People: (1 - .5 + .5 - 0 + .75 - .25) / 3 = .5; simulated: (1 - 0 + .5 - 0 + .5 - .5) / 3 = .5.
+        ((GAP, "people", "gap"), 0.5),
+        ((GAP, OURS, "gap"), 0.5),
+        ((GAP, OURS, "gap_error"), 0),
+        ((GAP, DROPPED, "gap_error"), 0.5 / 3),  # q3 with strong is 1 instead of .5
+    ],
+)
+def test_a_figure_worked_by_hand(row: tuple[str, str, str], expected: float) -> None:
+    assert figures(full_simulation())[row] == pytest.approx(expected, abs=1e-12)
+
+
+def test_what_has_no_value_is_undefined_or_not_there() -> None:
     rows = figures(full_simulation())
 
-    assert rows["strong", "fine-tuned", "mae"] == pytest.approx(0.25 / 3)
-    assert rows["weak", "fine-tuned", "mae"] == pytest.approx(0.75 / 3)
-    assert rows["mean of assistants", "fine-tuned", "mae"] == pytest.approx(1 / 6)
-    assert rows["all", "fine-tuned", "mae"] == pytest.approx(1 / 6)
-    assert rows["weak", "fine-tuned", "pearson"] == pytest.approx(0)
-    assert rows["strong", "fine-tuned", "bias"] == pytest.approx(-0.25 / 3)
-    assert (rows["strong", "fine-tuned", "questions"], rows["all", "fine-tuned", "questions"]) == (3, 6)
-
-
-def test_the_dropped_treatment_stands_beside_it_and_divides_by_valid_answers_only() -> None:
-    # q3 with strong: one valid answer, right: 1 instead of 1/2, so 1/4 too high instead of 1/4 too low.
-    rows = figures(full_simulation())
-
-    assert rows["strong", "fine-tuned, invalid dropped", "bias"] == pytest.approx(0.25 / 3)
-    assert rows["weak", "fine-tuned, invalid dropped", "mae"] == rows["weak", "fine-tuned", "mae"]
-
-
-def test_the_constant_is_the_train_questions_mean_and_has_no_correlation_within_an_assistant() -> None:
-    # Train question q0: 3 of 4 with strong. Held out 1 .5 .75: errors .25 .25 0. A mean over all questions would leak.
-    rows = figures(full_simulation())
-
-    assert rows["strong", "constant (train mean)", "mae"] == pytest.approx(0.5 / 3)
-    assert isinstance(rows["strong", "constant (train mean)", "pearson"], Undefined)
-    assert isinstance(rows["mean of assistants", "constant (train mean)", "pearson"], Undefined)
-    assert isinstance(rows["all", "constant (train mean)", "pearson"], float)  # two levels, one per assistant
-
-
-def test_baselines_use_the_cells_that_they_have() -> None:
-    rows = figures(full_simulation())
-
-    assert rows["strong", "AI alone, free_text", "mae"] == pytest.approx((0.9 + 0.3 + 0.45) / 3)
-    assert rows["weak", "AI alone, free_text", "questions"] == 0
-    assert rows["weak", "AI alone, free_text", "mae"] == Undefined("no question is left")
-    assert rows["weak", "user alone", "mae"] == pytest.approx((0.5 + 0 + 0.25) / 3)
+    for assistant in (STRONG, MEAN):
+        assert isinstance(rows[assistant, CONSTANT, "pearson"], Undefined)
+    assert isinstance(rows[ALL, CONSTANT, "pearson"], float)  # two levels, one per assistant
+    assert rows[WEAK, AI, "mae"] == Undefined("no question is left")
+    assert (GAP, AI, "gap") not in rows  # the study has none with weak
+    assert not any("first" in predictor for _, predictor, _ in rows)
 
 
 def test_only_cells_with_all_their_chats_are_scored_and_baselines_follow() -> None:
@@ -188,48 +211,10 @@ def test_a_simulator_with_fewer_chats_is_to_be_compared_with_the_first_chats_of_
 
     assert rows["strong", "fine-tuned, first 1 chat", "mae"] == pytest.approx(0.75 / 3)
     assert ("strong", "fine-tuned, first 1 chat", "pearson") in rows
-    assert not any("first" in source for _, source, _ in figures(full_simulation()))
-
-
-def test_overlap_is_a_mean_over_questions_with_a_human_reference() -> None:
-    # Simulated prompts equal people's on q1 (BLEU 1) and share no word on q2; q3 has no real prompt.
-    rows = figures(full_simulation())
-
-    assert rows["all", "fine-tuned", "bleu"] == pytest.approx(0.5)
-    assert rows["all", "fine-tuned", "bleu_sd_over_questions"] == pytest.approx(0.5**0.5)
-    assert rows["all", "fine-tuned", "prompt_pairs"] == 4 * 2 + 4
-    assert rows["all", "people", "bleu"] == pytest.approx(1)  # two people on q1; one person alone on q2 has no pair
-    assert rows["all", "people", "prompt_pairs"] == 2
-
-
-def test_numbers_of_first_prompts_and_how_chats_went() -> None:
-    # The prompt's numbers are q1's; all restate by their words, so 4 of 12 hold every number.
-    rows = figures(full_simulation())
-
-    assert rows["all", "fine-tuned", "restatement_share"] == 1
-    assert rows["all", "fine-tuned", "all_numbers_share"] == pytest.approx(4 / 12)
-    assert rows["all", "fine-tuned", "no_foreign_number_share"] == pytest.approx(4 / 12)
-    assert rows["all", "people", "restatement_share"] == pytest.approx(2 / 3)
-    assert rows["all", "fine-tuned", "answered_share"] == 1
-    assert rows["all", "fine-tuned", "invalid_share"] == pytest.approx(1 / 12)
-    assert rows["strong", "people", "user_turns"] == rows["weak", "fine-tuned", "user_turns"] == 1
-
-
-def test_the_gap_between_assistants_is_that_of_people_and_of_each_source_on_the_same_questions() -> None:
-    # People: (1 - .5 + .5 - 0 + .75 - .25) / 3 = .5; simulated: (1 - 0 + .5 - 0 + .5 - .5) / 3 = .5.
-    rows = figures(full_simulation())
-
-    assert rows["strong minus weak", "people", "gap"] == pytest.approx(0.5)
-    assert rows["strong minus weak", "fine-tuned", "gap"] == pytest.approx(0.5)
-    assert rows["strong minus weak", "fine-tuned", "gap_error"] == pytest.approx(0)
-    # Invalid dropped: q3 with strong is 1 instead of .5.
-    assert rows["strong minus weak", "fine-tuned, invalid dropped", "gap_error"] == pytest.approx(0.5 / 3)
-    assert ("strong minus weak", "AI alone, free_text", "gap") not in rows  # the study has none with weak
-
-
-def test_a_copied_question_is_a_reference_for_overlap() -> None:
-    # People wrote the text of q1 as it is; on q2 it shares no word with "help me".
-    assert figures(full_simulation())["all", "question copied", "rouge1"] == pytest.approx(0.5)
+    for name in ("ceiling, 2 chats", "ceiling, 1 chat", "ceiling, unlimited chats"):
+        assert ("mean of assistants", name, "mae") in rows
+    assert rows["all", "ceiling, unlimited chats", "rmse"] < rows["all", "ceiling, 2 chats", "rmse"]  # type: ignore[operator]
+    assert rows["all", "ceiling, 2 chats", "rmse"] < rows["all", "ceiling, 1 chat", "rmse"]  # type: ignore[operator]
 
 
 def parts() -> dict[str, dict[tuple[str, str, str], Value]]:
@@ -245,7 +230,7 @@ def parts() -> dict[str, dict[tuple[str, str, str], Value]]:
     return found
 
 
-def test_a_condition_has_its_own_people_and_the_same_simulated_ones() -> None:
+def test_a_condition_has_its_own_people_and_a_subset_its_own_questions() -> None:
     # q2 with strong: two of four right, both among the first: 1 in `first`, 0 in `then`. q1 4 of 4, q3 3 of 4.
     found = parts()
 
@@ -253,30 +238,14 @@ def test_a_condition_has_its_own_people_and_the_same_simulated_ones() -> None:
     assert found["condition then"]["strong", "people", "accuracy"] == pytest.approx((1 + 0 + 0.5) / 3)
     assert found["condition then"]["strong", "fine-tuned", "bias"] == pytest.approx((0 + 0.5 + 0) / 3)
     assert found["condition first"]["strong", "fine-tuned", "accuracy"] == found[""]["strong", "fine-tuned", "accuracy"]
-
-
-def test_a_subset_has_its_own_questions() -> None:
-    found = parts()
-
-    assert found["subset s"]["all", "fine-tuned", "questions"] == 4
-    assert found["subset t"]["all", "fine-tuned", "questions"] == 2
+    assert [found[f"subset {name}"]["all", "fine-tuned", "questions"] for name in "st"] == [4, 2]
     assert found["subset t"]["strong", "fine-tuned", "mae"] == pytest.approx(0.25)
     assert isinstance(found["subset t"]["strong", "fine-tuned", "pearson"], Undefined)
     assert set(found) == {"", "condition first", "condition then", "subset s", "subset t"}
 
 
-def test_there_are_no_parts_where_there_is_one_condition_and_one_subset() -> None:
+def test_there_are_no_strata_where_there_is_one_condition_and_one_subset() -> None:
     assert split_metrics(STUDY, TRAIN, TEST, [full_simulation()], {}).strata == {}
-
-
-def test_ceilings_are_there_for_every_number_of_chats() -> None:
-    base_model = Simulation(BASE_MODEL, tuple(simulated("q1", "strong", "B")), conversations=1)
-    rows = figures(full_simulation(), base_model)
-
-    for name in ("ceiling, 2 chats", "ceiling, 1 chat", "ceiling, unlimited chats"):
-        assert ("mean of assistants", name, "mae") in rows
-    assert rows["all", "ceiling, unlimited chats", "rmse"] < rows["all", "ceiling, 2 chats", "rmse"]  # type: ignore[operator]
-    assert rows["all", "ceiling, 2 chats", "rmse"] < rows["all", "ceiling, 1 chat", "rmse"]  # type: ignore[operator]
 
 
 def test_one_person_writing_twice_is_not_a_pair_of_people() -> None:
