@@ -14,9 +14,7 @@ from tests.support.simulated_logs import always_wrong, prepared, study_folder, w
 from chatbench.core.files import write_jsonl, write_text
 from chatbench.core.records import SimulatedConversation, Termination, Turn
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.agreement import QuestionAccuracy, Undefined
-from chatbench.metrics.names import FINE_TUNED, Predictor
-from chatbench.report.plots import accuracy_scatter, loss_curves, scores_over_splits
+from chatbench.metrics.names import Predictor
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.score_table import Score, ScoreTable
 from chatbench.workflow.sanity import (
@@ -200,16 +198,3 @@ def screen(report: SanityReport) -> str:
     console = Console(width=160, file=io.StringIO())
     print_sanity(report, console)
     return cast(io.StringIO, console.file).getvalue()
-
-
-def test_plots_are_complete_png_files(tmp_path: Path) -> None:
-    values = [("split_0", 0.5), ("split_1", Undefined("constant"))]
-    scores = tuple(Score(split, "all", FINE_TUNED, "pearson", value) for split, value in values)
-    table = ScoreTable("tiny", ("split_0", "split_1"), 6, 4, scores, {})
-    paths = [
-        accuracy_scatter([QuestionAccuracy("q", "gpt", 0.5, 0.4, 5, 5)], tmp_path / "a.png"),
-        loss_curves({"split_0": FALLING, "split_1": []}, tmp_path / "b.png"),
-        scores_over_splits(table, "pearson", tmp_path / "c.png"),
-    ]
-
-    assert all(path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000 for path in paths)

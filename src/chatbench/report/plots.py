@@ -1,26 +1,15 @@
-"""Figures: PNG files drawn with Matplotlib without pyplot, so nothing global changes, and plots of characters.
-
-Plots of characters are bars in the cells of a table, and a scatter whose digits count points.
-"""
+"""Plots of characters: bars in the cells of a table, and a scatter whose digits count points."""
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from chatbench.core.files import write_bytes
-from chatbench.metrics.agreement import QuestionAccuracy, Undefined, Value
+from chatbench.metrics.agreement import Undefined, Value
 from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, TERMINATIONS, Predictor
 from chatbench.report.grids import EMPTY, Grid, build
 from chatbench.report.tables import AGREEMENT_COLUMNS, TEXT_COLUMNS, Column, bar, held_out_questions, scored, together
 from chatbench.scoring.score_table import ScoreTable
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 SCATTER_ROWS, SCATTER_COLUMNS = 11, 41
 """Tenths of people's accuracy upwards, fortieths of the simulated one to the right: as the page has it, and finer."""
@@ -114,65 +103,3 @@ def turn_grid(table: ScoreTable, counts: TurnCounts) -> Grid:
 
 def _bar_share(share: float) -> str:
     return f"{bar(share)} {100 * share:5.1f} %"
-
-
-INCHES = (6.0, 4.0)
-DOTS_PER_INCH = 120
-
-
-def accuracy_scatter(cells: Sequence[QuestionAccuracy], path: Path) -> Path:
-    """One point per question and assistant: simulated accuracy over human accuracy, with the line of agreement."""
-    figure, axes = _figure()
-    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, zorder=0)
-    for assistant in sorted({cell.assistant for cell in cells}):
-        chosen = [cell for cell in cells if cell.assistant == assistant]
-        axes.scatter([c.human for c in chosen], [c.simulated for c in chosen], label=assistant, alpha=0.7, s=24)
-    axes.set(xlabel="accuracy of people with the assistant", ylabel="simulated accuracy")
-    axes.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05), aspect="equal")
-    return _saved(figure, axes, path)
-
-
-def loss_curves(logs: Mapping[str, Sequence[Mapping[str, object]]], path: Path) -> Path:
-    """Training loss (line) and validation loss (points) over steps, one colour per split.
-
-    Args:
-        logs: per split, lines of `trainer_log.jsonl`: `step` with `loss` or `eval_loss`.
-    """
-    figure, axes = _figure()
-    for index, (split, lines) in enumerate(logs.items()):
-        colour = f"C{index % 10}"
-        for name, style in (("loss", {"linewidth": 1.2, "label": split}), ("eval_loss", {"marker": "o", "ls": "none"})):
-            points = [(line["step"], line[name]) for line in lines if name in line and "step" in line]
-            axes.plot([x for x, _ in points], [y for _, y in points], color=colour, **style)  # type: ignore[arg-type]
-    axes.set(xlabel="step", ylabel="loss (nats per scored token); points: held out")
-    return _saved(figure, axes, path)
-
-
-def scores_over_splits(
-    table: ScoreTable, metric: str, path: Path, *, assistant: str = EVERY_ASSISTANT, sources: Sequence[str] = ()
-) -> Path:
-    """One metric over the splits, a line per source (all sources that have it, or those named)."""
-    figure, axes = _figure()
-    for (name, source, measured), values in table.values().items():
-        if (name, measured) != (assistant, metric) or (sources and source.label not in sources):
-            continue
-        points = [(split, value) for split, value in values.items() if not isinstance(value, Undefined)]
-        axes.plot([split for split, _ in points], [value for _, value in points], marker="o", label=source.label)
-    axes.set(xlabel="split", ylabel=f"{metric}, {assistant}")
-    return _saved(figure, axes, path)
-
-
-def _figure() -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure as NewFigure  # late: takes half a second
-
-    figure = NewFigure(figsize=INCHES, dpi=DOTS_PER_INCH, layout="constrained")
-    return figure, figure.subplots()
-
-
-def _saved(figure: Figure, axes: Axes, path: Path) -> Path:
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="small")
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    write_bytes(path, content.getvalue())
-    return path
