@@ -1,31 +1,34 @@
 """What servers answer, and what becomes of it: as a simulator, as an assistant, and as an assistant alone.
 
 A line of `CASES` is one behaviour of one server: its answer (status and body as JSON), then what is expected. To add
-one, add a line. `SERVERS` are the ways in which good servers speak, which docs/endpoints.md lists.
+one, add a line. An entry of `SERVERS` speaks as one family of docs/endpoints.md does: which parameters it refuses, its
+replies, and its errors.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from benchmarks.loopback_endpoint import Answer, LoopbackEndpoint, completion, running
+from tests.support.study_files import question, tiny_folder
 
+from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message
 from chatbench.endpoints.address import EndpointAddress, EndpointOptions
 from chatbench.endpoints.errors import fault_of, wordings
 from chatbench.endpoints.participant import EndpointParticipant, open_endpoint_participant
 from chatbench.protocol.dialogue import Failure, ParticipantName, Reply, Request
+from chatbench.simulation.log import read_log
 
 ROLES: tuple[ParticipantName, ...] = ("simulator", "assistant")
 CHAT = (Message("system", "S"), Message("user", "hi"))
-ALONE = Request(
-    "assistant", (Message("system", "S"), Message("user", "Answer with a letter")), "q", 3, "reply", "q|0|reply"
-)
+HELLO = Request("assistant", CHAT, "q", 1, "reply")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,16 @@ CASES: dict[str, tuple[tuple[int, object], Told]] = {
         Told(failed="body.messages: field required", passes=False),
     ),
     "a plain string": ((500, "upstream connect error"), Told(failed="upstream connect error")),
+    "a router's provider": (
+        refusal(400, "Provider returned error", code=400, metadata={
+            "provider_name": "X", "raw": json.dumps({"error": {"message": "n", "code": "context_length_exceeded"}})
+        }),
+        Told(failed="HTTP 400: n", passes=False),
+    ),
+    "a router's provider, in words": (
+        refusal(429, "Provider returned error", metadata={"raw": "x is rate-limited upstream"}),
+        Told(stops="x is rate-limited upstream"),
+    ),
     "no credit, 402": (refusal(402, "Insufficient Balance"), Told(stops="add credit")),
     "no credit, 400": (refusal(400, "Your credit balance is too low to access"), Told(stops="add credit")),
     "no credit, 403": (refusal(403, "Key limit exceeded (total limit)"), Told(stops="add credit")),
@@ -113,10 +126,8 @@ def opened(server: LoopbackEndpoint, role: ParticipantName = "assistant", **more
     return open_endpoint_participant(address, kind="chat", role=role, temperature=0.7, max_tokens=50, **more)
 
 
-def requests(role: ParticipantName) -> list[Request]:
-    return (
-        [ALONE, Request(role, CHAT, "q", 1, "reply")] if role == "assistant" else [Request(role, CHAT, "q", 1, "turn")]
-    )
+def answered(body: object, status: int = 200) -> Answer:
+    return Answer(status, (body if isinstance(body, str) else json.dumps(body)).encode())
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -125,26 +136,56 @@ def test_what_a_server_answers_becomes_what_it_means(
     server: LoopbackEndpoint, name: str, role: ParticipantName
 ) -> None:
     (status, body), told = CASES[name]
-    answer = Answer(status, (body if isinstance(body, str) else json.dumps(body)).encode())
     checked, clock = opened(server, role), Clock()
     options = EndpointOptions(max_tries=2, patience_seconds=1)
     one = EndpointParticipant(checked._client, role, options, clock=clock, sleep=clock.sleep)
-    for request in requests(role):
-        server.will(*[answer] * 20)
-        if told.stops:
-            with pytest.raises(ChatbenchError) as caught:
-                one.reply_all([request])
-            assert told.stops in str(caught.value)
-            continue
-        (found,) = one.reply_all([request])
-        if isinstance(found, Reply):
-            assert found.text == told.said != ""
-            assert found.reasoning in ("", "B?", "it is B")
-            assert bool(found.reasoning) == (name != "a refusal in words")
-        else:
-            assert told.failed
-            assert told.failed in found.reason
-            assert found.transient == told.passes
+    server.will(*[answered(body, status)] * 20)
+    request = Request(role, CHAT, "q", 1, "reply" if role == "assistant" else "turn")
+    if told.stops:
+        with pytest.raises(ChatbenchError) as caught:
+            one.reply_all([request])
+        assert told.stops in str(caught.value)
+        return
+    (found,) = one.reply_all([request])
+    if isinstance(found, Reply):
+        assert found.text == told.said != ""
+        assert found.reasoning in ("", "B?", "it is B")
+        assert bool(found.reasoning) == (name != "a refusal in words")
+    else:
+        assert told.failed
+        assert told.failed in found.reason
+        assert found.transient == told.passes
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_ai_alone_command_records_what_is_meant_and_nothing_where_it_stops(
+    server: LoopbackEndpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    name: str,
+) -> None:
+    monkeypatch.setattr("chatbench.endpoints.retry.FIRST_PAUSE_SECONDS", 0)
+    (status, body), told = CASES[name]
+    study = tiny_folder(tmp_path / "study")
+    server.will(completion("ready"), *[answered(body, status)] * 20_000)
+    code = main([
+        "ai-alone", "--study", str(study), "--assistant", f"bot=openai:m@{server.url}",
+        "--method", "letter-only-zero-shot", "--samples", "1", "--questions", question(0).id, "--max-tokens", "50",
+        "--patience", "1", "--results", str(tmp_path / "results"),
+    ])  # fmt: skip
+    said = capsys.readouterr()
+    rows = [row for path in tmp_path.glob("results/ai_alone/*.jsonl") for _, row in read_log(path)]
+
+    assert code == (2 if told.stops else 0), said.err
+    assert told.stops in said.err
+    if told.stops:
+        assert not rows
+        return
+    [row] = rows
+    assert row["text"] == told.said
+    assert told.failed in str(row["reason"])
+    assert row["transient"] == (bool(told.failed) and told.passes)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -153,7 +194,7 @@ def test_before_the_run_the_servers_own_words_reach_the_user(
 ) -> None:
     monkeypatch.setattr("chatbench.endpoints.retry.FIRST_PAUSE_SECONDS", 0)
     (status, body), told = CASES[name]
-    server.will(*[Answer(status, (body if isinstance(body, str) else json.dumps(body)).encode())] * 20_000)
+    server.will(*[answered(body, status)] * 20_000)
     options = EndpointOptions(max_tries=2, patience_seconds=1)
     if told.said:
         opened(server, options=options)
@@ -198,51 +239,139 @@ def test_words_that_mean_something_else_are_not_taken_for_an_overflow_or_an_acco
     assert fault_of(status, {"error": {"message": says}}, {}, key="", now=0).kind == kind
 
 
-def refuses(*names: str) -> Any:
-    """How a server that takes none of these parameters answers, as OpenAI words it."""
-
-    def answer(asked: dict[str, Any]) -> Answer | None:
-        for name in names:
-            if name in asked:
-                words = f"Unsupported parameter: '{name}' is not supported with this model."
-                return Answer(400, json.dumps({"error": {"message": words, "param": name}}).encode())
-        return None
-
-    return answer
+OPENAI_OVERFLOW = "This model's maximum context length is 8192 tokens. However, your messages resulted in 9031 tokens."
 
 
-SERVERS: dict[str, tuple[Any, dict[str, object]]] = {
-    "OpenAI chat": (refuses(), {"temperature": 0.7}),
-    "OpenAI reasoning": (refuses("max_tokens", "temperature"), {"temperature": None, "left_out": ["temperature"]}),
-    "Azure": (refuses("max_tokens"), {"temperature": 0.7}),
-    "vLLM, SGLang": (refuses("reasoning_effort"), {"reasoning_effort": None, "left_out": ["reasoning_effort"]}),
-    "llama.cpp, Ollama, LM Studio": (refuses(), {"temperature": 0.7}),
-    "Anthropic-compatible": (refuses("seed"), {"left_out": ["seed"]}),
-    "Gemini-compatible": (refuses("seed", "reasoning_effort"), {"left_out": ["reasoning_effort", "seed"]}),
-}
+def openai_refuses(name: str) -> tuple[int, object]:
+    return refusal(400, f"Unsupported parameter: '{name}' is not supported with this model.", param=name)
+
+
+@dataclass(frozen=True)
+class Server:
+    """How one family speaks: what it refuses, and how; its replies to a model that thinks; its errors.
+
+    `missing` is empty where the server answers whatever model is named. `identity` is what a run is to record.
+    """
+
+    overflow: tuple[int, object]
+    missing: tuple[int, object] | None
+    refuses: tuple[str, ...] = ()
+    thinking: Mapping[str, object] = field(default_factory=dict)
+    more: Mapping[str, object] = field(default_factory=dict)
+    identity: Mapping[str, object] = field(default_factory=dict)
+    refusing: Any = openai_refuses
+
+
+NOT_FOUND = "The model `m` does not exist or you do not have access to it."
+SERVERS: dict[str, Server] = {
+    "OpenAI": Server(refusal(400, OPENAI_OVERFLOW, code="context_length_exceeded"), refusal(404, NOT_FOUND)),
+    "OpenAI, reasoning": Server(
+        refusal(400, OPENAI_OVERFLOW, code="context_length_exceeded"), refusal(404, NOT_FOUND),
+        ("max_tokens", "temperature"), identity={"temperature": None, "left_out": ["temperature"]},
+    ),
+    "Azure": Server(
+        refusal(400, OPENAI_OVERFLOW, code="context_length_exceeded"),
+        refusal(404, "The API deployment for this resource does not exist.", code="DeploymentNotFound"),
+        ("max_tokens",),
+        more={"prompt_filter_results": [], "content_filter_results": {}},
+    ),
+    "vLLM": Server(
+        (400, {"object": "error", "message": OPENAI_OVERFLOW, "type": "BadRequestError", "param": None, "code": 400}),
+        (404, {"object": "error", "message": "The model `m` does not exist.", "type": "NotFoundError", "code": 404}),
+        thinking={"reasoning": "B?", "reasoning_content": "B?"}, more={"stop_reason": None},
+    ),
+    "SGLang": Server(
+        (400, {
+            "object": "error", "message": "The input (9 tokens) is longer than the model's context length (4 tokens).",
+            "type": "BadRequestError", "param": None, "code": 400,
+        }),
+        None, thinking={"reasoning_content": "B?"}, more={"matched_stop": 2},
+    ),
+    "llama.cpp": Server(
+        refusal(400, "the request exceeds the available context size", code=400, type="exceed_context_size_error",
+                n_prompt_tokens=9000, n_ctx=4096),
+        None, thinking={"reasoning_content": "B?"},
+    ),
+    "Ollama": Server(
+        refusal(500, "the input length exceeds the context length", type="api_error"),
+        refusal(404, 'model "m" not found, try pulling it first', type="api_error"), thinking={"reasoning": "B?"},
+    ),
+    "LM Studio": Server(
+        (400, {"error": "Trying to keep the first 9000 tokens when context the overflows. However, the model is loaded "
+                        "with context length of only 4096 tokens, which is not enough."}),
+        (404, {"error": {"message": 'Model "m" not found. Please specify a valid model.', "param": "model",
+                         "type": "invalid_request_error", "code": "model_not_found"}}),
+        thinking={"reasoning_content": "B?"},
+    ),
+    "OpenRouter": Server(
+        refusal(400, "Provider returned error", code=400, metadata={
+            "provider_name": "X", "raw": json.dumps({"error": {"message": OPENAI_OVERFLOW, "code": None}})}),
+        refusal(400, "m is not a valid model ID", code=400), ("seed",),
+        thinking={"reasoning": "B?", "reasoning_details": [{"type": "reasoning.text", "text": "B?"}]},
+        more={"native_finish_reason": "STOP"}, identity={"left_out": ["seed"]},
+        refusing=lambda name: refusal(400, "Provider returned error", code=400, metadata={
+            "raw": json.dumps({"error": {"message": f"Unknown name: {name}", "param": name}})}),
+    ),
+    "Anthropic": Server(
+        refusal(400, "prompt is too long: 205000 tokens > 200000 maximum", type="invalid_request_error"),
+        refusal(404, "model: m", type="not_found_error"), ("seed", "reasoning_effort"),
+        identity={"left_out": ["reasoning_effort", "seed"], "reasoning_effort": None},
+    ),
+    "Gemini": Server(
+        (400, [{"error": {"message": "The input token count (12) exceeds the maximum number of tokens (9)."}}]),
+        (404, [{"error": {"code": 404, "message": "models/m is not found for API version v1", "status": "NOT_FOUND"}}]),
+        ("seed",), identity={"left_out": ["seed"]},
+        refusing=lambda name: (400, [{"error": {"code": 400, "message": f'Invalid payload. Unknown name "{name}"'}}]),
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_parameters_are_negotiated_and_the_identity_says_what_is_sent(
+def test_each_family_is_spoken_to_as_it_wants_and_understood(
     server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    refusing, expected = SERVERS[name]
-    plain = server._answer
+    family, plain = SERVERS[name], server._answer
 
-    def answered(verb: str, path: str, headers: Any, body: bytes) -> Answer:
-        good = plain(verb, path, headers, body)
-        return refusing(json.loads(body or b"{}")) or good
+    def answer(verb: str, path: str, headers: Any, body: bytes) -> Answer:
+        good, asked = plain(verb, path, headers, body), json.loads(body or b"{}")
+        refused = next((each for each in family.refuses if each in asked), None)
+        if refused:
+            status, told = family.refusing(refused)
+            return answered(told, status)
+        if "model" not in asked:
+            return good
+        content = json.loads(good.body)
+        [choice] = content["choices"]
+        choice |= {"finish_reason": "length", **family.more}
+        choice["message"] |= {"content": "Seven", **family.thinking}
+        return answered({**content, "model": "m-served"})
 
-    monkeypatch.setattr(server, "_answer", answered)
+    monkeypatch.setattr(server, "_answer", answer)
     one = opened(server, reasoning_effort="low")
-    (found,) = one.reply_all([ALONE])
+    (found,) = one.reply_all([HELLO])
 
     assert isinstance(found, Reply)
-    assert {key: one.identity[key] for key in expected} == expected
+    assert (found.text, found.reasoning) == ("Seven", "B?" if family.thinking else "")
+    assert (found.finish, found.model) == ("length", "m-served")
+    expected = {"temperature": 0.7, "reasoning_effort": "low", **family.identity}
+    assert {key: one.identity.get(key) for key in expected} == expected
     sent = server.asked[-1]
-    assert ("temperature" in sent) == (one.identity["temperature"] is not None)
     assert sent.get("max_tokens", sent.get("max_completion_tokens")) == 50
-    assert ("reasoning_effort" in sent) == (one.identity["reasoning_effort"] == "low")
+    assert [each for each in ("temperature", "reasoning_effort", "seed") if each not in sent] == [
+        each for each in ("temperature", "reasoning_effort", "seed") if each in family.refuses
+    ]
+    monkeypatch.setattr(server, "_answer", plain)
+    status, body = family.overflow
+    server.will(answered(body, status))
+    (failed,) = one.reply_all([HELLO])
+    assert isinstance(failed, Failure)
+    assert not failed.transient  # an overflow, of which no turn can be left out
+    assert fault_of(status, body, {}, key="", now=0).kind == "overflow"
+    if family.missing:
+        status, body = family.missing
+        server.will(answered(body, status))
+        with pytest.raises(ChatbenchError, match=r"no model or adapter 'm'[\s\S]*one of m"):
+            opened(server)
 
 
 def test_usage_counts_reasoning_once_and_says_what_was_cached(server: LoopbackEndpoint) -> None:
@@ -253,14 +382,14 @@ def test_usage_counts_reasoning_once_and_says_what_was_cached(server: LoopbackEn
     for written in (30, 5):
         usage = {"prompt_tokens": 10, "completion_tokens": written, "total_tokens": 40, **details}
         server.will(Answer(body=json.dumps({**body, "usage": usage, "model": "m-2024"}).encode()))
-        (found,) = one.reply_all([ALONE])
+        (found,) = one.reply_all([HELLO])
         assert isinstance(found, Reply)
         assert (found.tokens, found.prompt_tokens, found.reasoning_tokens, found.cached_tokens) == (30, 10, 25, 8)
         assert (found.finish, found.model) == ("content_filter", "m-2024")
     server.will(
         Answer(body=json.dumps({**body, "usage": {"prompt_tokens": 10**400, "completion_tokens": True}}).encode())
     )
-    (found,) = one.reply_all([ALONE])
+    (found,) = one.reply_all([HELLO])
     assert isinstance(found, Reply)
     assert (found.tokens, found.prompt_tokens) == (0, 0)
     assert not isinstance(found, Failure)

@@ -22,7 +22,7 @@ from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.log import read_conversations
 from chatbench.simulation.progress import ConversationProgress
 from chatbench.simulation.run import plan
-from chatbench.simulation.summary import SimulateResult, tally_of
+from chatbench.simulation.summary import SimulateResult, Tally, tally_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +55,25 @@ def test_a_run_says_how_many_replies_were_cut_off_and_which_models_answered(tmp_
     cut = sum(len(chat.turns) // 2 for chat in chats if chat.index == 0)
     assert cut == tally.finish_reasons["assistant", "length"] > 0
     assert f"{cut} replies of the assistant were cut off at --max-tokens" in lines
-    assert "the assistant was served by 2 models (conversations: m-1 in 14, m-0 in 7)" in lines
+    assert "the assistant bot: f was asked for, and answered by (conversations): m-1 in 14, m-0 in 7" in lines
+
+
+def test_another_model_than_was_asked_for_is_told_and_a_version_of_it_or_of_another_assistant_is_not() -> None:
+    # Some servers answer with whatever model is loaded; two assistants with a model each are no mixture.
+    def told(**served: str) -> list[str]:
+        tally = Tally()
+        for name, model in served.items():
+            chat = SimulatedConversation(
+                "q", "q", name, 0, (), "answered", served_models={"assistant": (model,)}, letter="A",
+                assistant_identity={"name": {"one": "openai/gpt-4o", "two": "llama"}[name]},
+            )  # fmt: skip
+            tally.add_ending(chat)
+        return SimulateResult(Path("a.jsonl"), tally, 2, 0, 1.0, Prices())._trouble()
+
+    assert told(one="gpt-4o-2024-08-06", two="meta/llama") == []
+    assert told(one="gpt-4o", two="gemma") == [
+        "the assistant two: llama was asked for, and answered by (conversations): gemma in 1"
+    ]
 
 
 def test_the_log_holds_the_plan_once(tmp_path: Path) -> None:

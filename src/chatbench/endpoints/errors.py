@@ -12,6 +12,7 @@ import html
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -20,6 +21,7 @@ from typing import Literal, NamedTuple, cast
 from urllib.parse import quote, quote_plus
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import JsonTextError, parse_json
 from chatbench.endpoints.address import SECRET, EndpointAddress
 
 FaultKind = Literal[
@@ -68,8 +70,10 @@ _BY_CODE: Mapping[str, FaultKind] = {
     "exceed_context_size_error": "overflow",
     "content_filter": "filtered",
 }
-_WORDS = ("error", "message", "detail", "errors", "msg", "error_message", "error_msg", "description")
-"""Keys under which servers put their words, the outer ones first."""
+_WORDS = (
+    "error", "message", "detail", "errors", "msg", "error_message", "error_msg", "description", "metadata", "raw"
+)  # fmt: skip
+"""Keys under which servers put their words, the outer ones first; a router has its provider's in the last two."""
 _MOST_QUOTED = 300
 CANNOT_CONNECT = "cannot connect"
 
@@ -107,9 +111,10 @@ def wordings() -> tuple[tuple[FaultKind, re.Pattern[str], Mapping[str, object]],
 
 def fault_of(status: int, body: object, headers: Mapping[str, str], *, key: str, now: float) -> Fault:
     """The fault that an error of the server stands for; `now` is the time since the epoch, for dates in headers."""
-    details = {name: value for each in reversed(list(_objects(body))) for name, value in each.items()}
+    objects = list(_objects(body))
+    details = {name: value for each in reversed(objects) for name, value in each.items() if value is not None}
     message = "" if "<html" in str(body)[:500].lower() else " ".join(masked(_text(body), key).split())[:_MOST_QUOTED]
-    codes = [_BY_CODE.get(str(details.get(name))) for name in ("code", "type")]
+    codes = [_BY_CODE.get(str(each.get(name))) for name in ("code", "type") for each in objects]
     words = (kind for kind, pattern, _ in wordings() if pattern.search(message))
     other: FaultKind = "moved" if status < 400 else "refused" if status < 500 else "broken"
     kind = cast(FaultKind, next(filter(None, codes), None) or next(words, None) or _BY_STATUS.get(status, other))
@@ -125,8 +130,11 @@ def fault_of(status: int, body: object, headers: Mapping[str, str], *, key: str,
 
 
 def _objects(body: object, depth: int = 5) -> Iterator[Mapping[str, object]]:
-    """The objects in which an error is told, the outer first; of a list the first item."""
+    """The objects in which an error is told, the outer first; of a list the first item, of a text what is JSON."""
     body = body[0] if isinstance(body, list) and body else body
+    if isinstance(body, str) and body.lstrip().startswith("{"):
+        with suppress(JsonTextError):
+            body = parse_json(body)
     if isinstance(body, dict) and depth:
         yield body
         for name in _WORDS:

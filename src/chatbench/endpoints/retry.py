@@ -100,6 +100,7 @@ class Patience:
         self._clock = clock
         self._sleep = sleep
         self._failing_since: float | None = None
+        self._good_at = float("-inf")
         self._given_up = 0
 
     async def answer(self, attempt: Callable[[], Awaitable[Reply | Fault]], seed: int) -> Reply | Fault:
@@ -120,7 +121,7 @@ class Patience:
                 self._pace.succeeded()
                 self._given_up = 0
             if isinstance(found, Reply) or not found.policy.retry:
-                self._failing_since = None
+                self._failing_since, self._good_at = None, self._clock()
                 # What is refused for one request may be refused for all, for a reason that nobody has worded here yet.
                 if isinstance(found, Fault) and found.kind in ("forbidden", "thinking", "refused"):
                     self._give_up(found)
@@ -140,7 +141,7 @@ class Patience:
             self._pace.overloaded(asked_at, fault.retry_after)
         now, patience = self._clock(), self._options.patience_seconds
         if self._failing_since is None:
-            self._failing_since = now
+            self._failing_since = max(asked_at, self._good_at)
         if (fault.retry_after or 0.0) > patience:
             raise ChatbenchError(
                 f"{self._where}: asks to wait {fault.retry_after:,.0f} s ({fault.reason})",

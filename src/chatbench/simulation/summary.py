@@ -30,7 +30,7 @@ class Tally:
     shortened: int = 0
     turns_dropped: int = 0
     finish_reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
-    served_models: dict[str, Counter[str]] = field(default_factory=dict)
+    served_models: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
     truncated: Counter[str] = field(default_factory=Counter)
 
     def add_ending(self, chat: SimulatedConversation) -> None:
@@ -45,7 +45,9 @@ class Tally:
         for side, counts in chat.finish_reasons.items():
             self.finish_reasons.update({(side, reason): count for reason, count in counts.items()})
         for side, names in chat.served_models.items():
-            self.served_models.setdefault(side, Counter()).update(names)
+            who = side if side == "simulator" else f"assistant {chat.assistant}"
+            asked = (chat.simulator if side == "simulator" else chat.assistant_identity).get("name")
+            self.served_models.setdefault((who, str(asked)), Counter()).update(names)
 
     @property
     def usage(self) -> Usage:
@@ -140,10 +142,11 @@ class SimulateResult:
         for (side, reason), count in sorted(tally.finish_reasons.items()):
             how = {"length": "were cut off at --max-tokens", "content_filter": "were cut by a content filter"}
             lines.append(f"{count} replies of the {side} {how.get(reason, f'ended by {reason}')}")
-        for side, names in sorted(tally.served_models.items()):
-            if len(names) > 1:
+        for (who, asked), names in sorted(tally.served_models.items()):
+            # A version of the model that was asked for (gpt-4o-2024-08-06) is what was asked for.
+            if len(names) > 1 or not next(iter(names)).rpartition("/")[2].startswith(asked.rpartition("/")[2]):
                 each = ", ".join(f"{name} in {count}" for name, count in names.most_common())
-                lines.append(f"the {side} was served by {len(names)} models (conversations: {each})")
+                lines.append(f"the {who}: {asked} was asked for, and answered by (conversations): {each}")
         for side, count in sorted(tally.truncated.items()):
             lines.append(
                 f"{count} prompts of the {side} seem to have been truncated by its server, which read no more tokens "
