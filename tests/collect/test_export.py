@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.support.collected import Person, served, small_study
+from tests.support.collected import OTHER_KINDS, Person, served, small_study
 
 from chatbench.collect.export import export
 from chatbench.core.errors import ChatbenchError
@@ -56,6 +56,31 @@ def test_the_export_reads_back_filtered_with_other_ids_and_without_salt(tmp_path
     }
     assert len(ids) == 2  # one person, who cannot be followed from one export to the next
     assert again.answers == found.answers
+
+
+def test_answers_of_each_kind_are_asked_for_judged_and_read_back(tmp_path: Path) -> None:
+    # A page with four radio buttons for everything, or an export that compares texts, fails here.
+    given = {"two": "B", "six": "E", "number": "10.4 km", "text": "PARIS"}
+    refused = {"two": "C", "six": "G", "number": "far", "text": " "}
+    study = small_study(tmp_path, conditions=("user-alone",), phase_1=2, questions=OTHER_KINDS)
+    with served(study) as at:
+        person = Person(at.url)
+        person.join()
+        while person.step:
+            question = person.step.partition(":")[2]
+            if not question:
+                person.act()
+                continue
+            assert person.answer(refused[question]).status_code == 400
+            assert person.answer(given[question]).status_code == 200
+        found = at.ask(lambda store: export(study, store, tmp_path / "out", "person"))
+    read = open_study(tmp_path / "out" / "study.jsonl")
+
+    assert {question.id: question for question in read.questions.values()} == study.questions
+    assert {(a.question_id, a.letter, a.correct) for a in read.answers} == {
+        ("two", "B", True), ("six", "E", False), ("number", "10.4", True), ("text", "PARIS", True),
+    }  # fmt: skip
+    assert any("ChatBench layout" in note for note in found.notes)
 
 
 async def _settings(store: object) -> list[str]:

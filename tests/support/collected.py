@@ -23,7 +23,7 @@ from chatbench.collect.store import Store, Visit
 from chatbench.core.files import write_jsonl
 from chatbench.protocol.dialogue import FunctionParticipant, Reply
 
-QUESTIONS = [
+QUESTIONS: list[dict[str, object]] = [
     {
         "id": f"adding-{i}",
         "subset": "adding",
@@ -33,6 +33,15 @@ QUESTIONS = [
     }
     for i in range(6)
 ]
+OTHER_KINDS: list[dict[str, object]] = [
+    {"id": "two", "subset": "kinds", "text": "Is 4 even?", "options": ["no", "yes"], "answer": "B"},
+    {"id": "six", "subset": "kinds", "text": "Six?", "options": [*"abcdef"], "answer": "F", "ordered": True},
+    {
+        "id": "number", "subset": "kinds", "text": "How far?", "answer_kind": "number", "answer": 10, "tolerance": 0.5,
+        "unit": "km",
+    },
+    {"id": "text", "subset": "kinds", "text": "Which city?", "answer_kind": "text", "answer": ["Paris", "paris"]},
+]  # fmt: skip
 
 
 def small_study(
@@ -41,10 +50,11 @@ def small_study(
     conditions: tuple[str, ...] = ("direct-to-AI", "answer-first"),
     people: int = 3,
     phase_1: int = 1,
+    questions: list[dict[str, object]] = QUESTIONS,
     **change: str,
 ) -> CollectedStudy:
     """Six questions in two or three batches; `change` replaces lines of study.toml by their beginning."""
-    write_jsonl(folder / "q.jsonl", QUESTIONS)
+    write_jsonl(folder / "q.jsonl", questions)
     init_study(
         folder / "study", folder / "q.jsonl", ["scripted:strong"], conditions=conditions, people=people, batch_size=2,
         phase_1_questions=phase_1,

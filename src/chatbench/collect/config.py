@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from chatbench.core.answer_kinds import Choice, Number, Text
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_jsonl, write_jsonl, write_text
-from chatbench.core.records import LETTERS, Question
+from chatbench.core.records import Question
 from chatbench.data.own_chats import QuestionRecord
 from chatbench.simulation.budget import Price, read_price
 from chatbench.simulation.participants import AssistantSpec, read_specs
@@ -29,6 +30,7 @@ from chatbench.simulation.participants import AssistantSpec, read_specs
 FILE = "study.toml"
 QUESTIONS = "questions.jsonl"
 Condition = Literal["direct-to-AI", "answer-first", "user-alone"]
+ASKED_KINDS = ("choice", "number", "text")
 ALONE: Condition = "user-alone"
 """The condition of people who are given no assistant."""
 Moderate = Callable[[str], str]
@@ -267,7 +269,13 @@ def _read_questions(path: Path) -> dict[str, Question]:
             ) from None
         if record.id in questions:
             raise ChatbenchError(f"{path}, line {number}: the id {record.id!r} again", expected="an id of its own")
-        questions[record.id] = Question(record.id, record.subset, record.text, record.options, record.answer)
+        try:
+            question = questions[record.id] = record.question()
+        except ValueError as error:
+            raise ChatbenchError(f"{path}, line {number}: {error}") from None
+        if question.kind.name not in ASKED_KINDS:
+            found = f"{path}, line {number}: a question of answer_kind {question.kind.name}"
+            raise ChatbenchError(found, expected=f"{', '.join(ASKED_KINDS)}: a page can ask for these")
     if not questions:
         raise ChatbenchError(f"{path}: no question", expected="one question a line")
     return questions
@@ -320,10 +328,7 @@ def init_study(
     try:
         write_jsonl(
             folder / QUESTIONS,
-            (
-                {"id": q.id, "subset": q.subset, "text": q.text, "options": list(q.options), "answer": q.answer}
-                for q in chosen
-            ),
+            map(question_row, chosen),
         )
         for name in Texts().model_dump().values():
             write_text(
@@ -336,6 +341,18 @@ def init_study(
         raise
 
 
-def letters(options: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of letter and option."""
-    return list(zip(LETTERS, options, strict=True))
+def question_row(question: Question) -> dict[str, object]:
+    """A question as it stands in `questions.jsonl` and in own studies (docs/own-study.md)."""
+    row: dict[str, object] = {"id": question.id, "subset": question.subset, "text": question.text}
+    match question.kind:
+        case Choice(ordered=ordered):
+            row |= {"options": list(question.options), "answer": question.answer} | (
+                {"ordered": True} if ordered else {}
+            )
+        case Number(tolerance=tolerance, relative=relative, unit=unit):
+            row |= {"answer_kind": "number", "answer": question.answer, "tolerance": tolerance, "relative": relative}
+            row |= {"unit": unit}
+        case kind:
+            answers = [question.answer, *kind.also] if isinstance(kind, Text) else None
+            row |= {"answer_kind": kind.name, "answer": answers}
+    return row

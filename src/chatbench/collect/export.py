@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chatbench.collect.config import CollectedStudy
+from chatbench.collect.config import CollectedStudy, question_row
 from chatbench.collect.plan import CHAT, parts
 from chatbench.collect.store import SessionKind, Store, Visit
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_json, write_jsonl
-from chatbench.core.records import Answer, AnswerKind, Conversation, Study, Turn
+from chatbench.core.records import FOUR_LETTERS, Answer, AnswerKind, Conversation, Study, Turn
 from chatbench.data.tables import conversation_id
 from chatbench.sample.study import write_chatbench_folder
 
@@ -73,11 +73,14 @@ async def export(study: CollectedStudy, store: Store, folder: Path, kind: Sessio
     ]
     everybody = _study(study, folder.name, [row[1:] for row in rows])
     filtered = _study(study, folder.name, [row[1:] for row in rows if row[0].id in kept_ids])
-    with tempfile.TemporaryDirectory() as other:
-        write_chatbench_folder(filtered, Path(other))
-        write_chatbench_folder(everybody, folder)
-        name = Path("full_study") / "user_answers_filtered.csv"
-        shutil.copyfile(Path(other) / name, folder / name)
+    if all(len(question.options) == len(FOUR_LETTERS) for question in study.questions.values()):
+        with tempfile.TemporaryDirectory() as other:
+            write_chatbench_folder(filtered, Path(other))
+            write_chatbench_folder(everybody, folder)
+            name = Path("full_study") / "user_answers_filtered.csv"
+            shutil.copyfile(Path(other) / name, folder / name)
+    else:
+        notes["question or more without four options: no files of the ChatBench layout, which knows no other"] = 1
     write_jsonl(folder / "study.jsonl", _own_rows(filtered))
     found = Exported(
         len(visits), len(kept_ids), len(filtered.answers), len(filtered.conversations), dict(wrong), dict(notes)
@@ -134,9 +137,9 @@ def _records(
         unanswered = sum(reply is None for _, reply in visit.turns(event.step))
         if unanswered:
             notes["messages without a reply: left out"] += unanswered
-        letter, cell = str(event.body["letter"]), visit.cell
+        letter, cell = question.read(str(event.body["letter"])), visit.cell
         chat_id = conversation_id(question_id, name) if turns else ""
-        shared = question_id, name, kind, cell.assistant, cell.condition, letter, letter == question.answer
+        shared = question_id, name, kind, cell.assistant, cell.condition, letter, bool(question.is_right(letter))
         answers.append(Answer(*shared, str(event.body.get("confidence", "")), chat_id))
         if turns:
             chats.append(Conversation(chat_id, question_id, name, cell.assistant, cell.condition, tuple(turns), letter))
@@ -164,8 +167,7 @@ def _own_rows(study: Study) -> list[dict[str, object]]:
     rows = []
     for answer in study.answers:
         q = study.questions[answer.question_id]
-        full = {"id": q.id, "subset": q.subset, "text": q.text, "options": list(q.options), "answer": q.answer}
-        row: dict[str, object] = {"kind": answer.kind, "question": q.id if q.id in seen else full}
+        row: dict[str, object] = {"kind": answer.kind, "question": q.id if q.id in seen else question_row(q)}
         seen.add(q.id)
         row |= {"worker_id": answer.worker_id, "assistant": answer.assistant, "condition": answer.condition}
         row |= {"answer": answer.letter, "confidence": answer.confidence}

@@ -22,7 +22,7 @@ import httpx
 from chatbench.collect.config import CollectedStudy
 from chatbench.collect.plan import ATTENTION, CHAT, parts
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import LETTERS, Question, Turn
+from chatbench.core.records import FOUR_LETTERS, Question, Turn
 from chatbench.protocol.answers import FinalAnswer, Said, lenient_letter
 from chatbench.protocol.dialogue import AnyParticipant, ConcurrentParticipant, Reply, Request, derive_seed
 from chatbench.protocol.prompt_styles import STYLES, StyleName
@@ -87,6 +87,11 @@ class Fields(HTMLParser):
             self.turn, self.pending = int(found.get("data-turn") or 0), "data-pending" in found
 
 
+def _read(question: Question, reply: str) -> str | None:
+    """The answer that a person takes from a reply, None where it is unclear."""
+    return lenient_letter(reply, question.options) if question.options else question.read(reply)
+
+
 class Simulator:
     """Writes messages as a simulator does, asked by one rehearsing person at a time where it is on this machine."""
 
@@ -97,7 +102,7 @@ class Simulator:
         """The next message, or the answer."""
         if not turns and self._style.opening:
             return Said(self._style.opening)
-        asked = self._style.messages(question.full_text, turns)
+        asked = self._style.messages(question.full_text, turns, asked_for=question.asked_for)
         seed = derive_seed(0, f"{person}|{question.id}", len(turns), "simulator")
         request = Request("simulator", tuple(asked), question.id, seed, "turn", f"{person}|{question.id}")
         if isinstance(self._participant, ConcurrentParticipant):
@@ -145,12 +150,13 @@ class _Person:
             question = self.study.questions.get(question_id)
             letter = ""
             if question is not None:
-                letter = question.answer if self.chance.random() < self.habits.knows else self.chance.choice(LETTERS)
+                guess = self.chance.choice(question.letters or ("0",))
+                letter = question.answer if self.chance.random() < self.habits.knows else guess
             if kind == CHAT and question is not None:
                 letter = await self._chat(question, fields, letter)
             if kind == ATTENTION and self.study.config.attention:
                 right = self.study.config.attention.answer
-                wrong = next(each for each in LETTERS if each != right)
+                wrong = next(each for each in FOUR_LETTERS if each != right)
                 letter = wrong if self.chance.random() < self.habits.inattentive else right
             filled = {"letter": letter, "confidence": self.chance.choice(("not", "somewhat", "very")) + "-confident"}
             page = await self._page("POST", "/answer", data={**fields.hidden, **filled})
@@ -167,7 +173,7 @@ class _Person:
         for turn in range(self.study.config.limits.turns):
             said = await self._said(question, turns)
             if isinstance(said, FinalAnswer) or not said.text.strip():
-                return (said.letter if isinstance(said, FinalAnswer) else None) or letter
+                return (question.read(said.text) if isinstance(said, FinalAnswer) else None) or letter
             text = said.text.strip()[: self.study.config.limits.characters]
             reply = await self._send(fields, turn, text)
             if reply is None:
@@ -175,7 +181,7 @@ class _Person:
             turns += [Turn("user", text), Turn("assistant", reply)]
             self.pilot.acknowledged.append((self.name, f"{fields.hidden['step']}#{turn}", text))
             await self._pause()
-        read = lenient_letter(turns[-1].text, question.options) if turns else None
+        read = _read(question, turns[-1].text) if turns else None
         return read if read and self.chance.random() < self.habits.trusts else letter
 
     async def _said(self, question: Question, turns: Sequence[Turn]) -> Said | FinalAnswer:
@@ -186,9 +192,8 @@ class _Person:
             return Said(lead_in + self.chance.choice((question.full_text, question.text)))
         if len(turns) == 2 and self.chance.random() < self.habits.asks_again:
             return Said("is that the answer? " + " ".join(question.full_text.splitlines()[1:]))
-        read = lenient_letter(turns[-1].text, question.options)
-        trusted = read if read and self.chance.random() < self.habits.trusts else None
-        return FinalAnswer("", trusted, "")
+        read = _read(question, turns[-1].text)
+        return FinalAnswer(read if read and self.chance.random() < self.habits.trusts else "")
 
     async def _send(self, fields: Fields, turn: int, text: str) -> str | None:
         """The reply; None where the assistant gave none."""

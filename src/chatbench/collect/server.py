@@ -33,17 +33,20 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chatbench.collect.config import CollectedStudy, letters
+from chatbench.collect.config import CollectedStudy
 from chatbench.collect.plan import ATTENTION, CHAT, INSTRUCTIONS, draw_plan, parts
 from chatbench.collect.replies import Assistants, open_assistants
 from chatbench.collect.status import figures
 from chatbench.collect.store import SessionKind, Store, Visit
+from chatbench.core.answer_kinds import LETTERS, Number
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import LETTERS
+from chatbench.core.records import FOUR_LETTERS
 from chatbench.protocol.dialogue import AnyParticipant, Failure
 
 HERE = Path(__file__).parent
 COOKIE, KEY_COOKIE = "chatbench_study", "chatbench_dashboard"
+LONGEST_ANSWER = 300
+"""Characters of an answer that is no letter."""
 CONFIDENCES = ("not-confident", "somewhat-confident", "very-confident")
 LARGEST_BODY = 64 * 1024
 HEARTBEAT_SECONDS = 10.0
@@ -296,9 +299,11 @@ class Pages:
         failed = bool(turns) and turns[-1][1] is None
         before = f"first:{question_id}"
         return self._page(
-            "question.html", question=asked.text, options=letters(asked.options), chats=kind == CHAT, turns=turns,
+            "question.html", question=asked.text, options=list(zip(LETTERS, asked.options, strict=False)),
+            chats=kind == CHAT, turns=turns,
             unanswered=failed, left=config.limits.turns - len(turns), characters=config.limits.characters,
             first=next((str(e.body["letter"]) for e in visit.events if e.kind == "answer" and e.step == before), ""),
+            unit=question.kind.unit if question and isinstance(question.kind, Number) else None,
             confidences=CONFIDENCES if config.confidence and not check else (),
             must_chat=kind == CHAT and not self._may_answer(visit), **shared,
         )  # fmt: skip
@@ -335,15 +340,20 @@ class Pages:
         return _to("/study")
 
     def _answer_of(self, visit: Visit, form: FormData) -> dict[str, object]:
-        kind, _ = parts(visit.step)
+        kind, question_id = parts(visit.step)
         if kind == INSTRUCTIONS:
             return {}
-        letter, confidence = _text(form, "letter"), _text(form, "confidence")
-        if letter not in LETTERS:
-            raise Refused(400, "Please choose one of the four options.")
+        letter, confidence = _text(form, "letter").strip(), _text(form, "confidence")
         if kind == ATTENTION:
             check = self.study.config.attention
+            if letter not in FOUR_LETTERS:
+                raise Refused(400, "Please choose one of the options.")
             return {"letter": letter, "right": check is not None and letter == check.answer}
+        question = self.study.questions[question_id]
+        if question.options and letter not in question.letters:
+            raise Refused(400, "Please choose one of the options.")
+        if len(letter) > LONGEST_ANSWER or "\x00" in letter or question.read(letter) is None:
+            raise Refused(400, f"Please give {question.asked_for.strip('<>')}, in at most {LONGEST_ANSWER} characters.")
         if self.study.config.confidence and confidence not in CONFIDENCES:
             raise Refused(400, "Please say how confident you are.")
         if kind == CHAT and not self._may_answer(visit):
