@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -31,16 +32,13 @@ LINE = '{"id": "q", "subset": "s", "text": "t", "options": ["1", "2", "3", "4"],
 SETTINGS = ChatSettings(conversations=8, max_user_turns=2)
 
 
-@pytest.fixture
-def simulated_by(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def simulated_by() -> Iterator[None]:
     """In place of models: users of `simulated_assistants`, whose spec's argument is the assistant's name."""
-    monkeypatch.setattr(simulation, "open_simulator", lambda *_, **__: made.simulated_user(LEVELS, 0.1))
-    monkeypatch.setattr(simulation, "open_assistant", lambda spec, *_, **__: made.said_by(spec.name))
-
-
-def simulate_known(place: Workspace, leave_out: int = 0) -> None:
-    for split, (name,) in list(place.manifest.held_out.items())[leave_out:]:
-        simulate("tiny", assistants=[f"{name}=scripted:weak"], workspace=place, split=split, settings=SETTINGS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulation, "open_simulator", lambda *_, **__: made.simulated_user(LEVELS, 0.1))
+        patch.setattr(simulation, "open_assistant", lambda spec, *_, **__: made.said_by(spec.name))
+        yield
 
 
 def run(place: Workspace, **options: object) -> Estimate:
@@ -49,11 +47,26 @@ def run(place: Workspace, **options: object) -> Estimate:
     )  # type: ignore[arg-type]
 
 
-@pytest.mark.usefixtures("simulated_by")
-def test_the_estimate_corrects_the_error_that_simulators_had_on_assistants_they_had_not_met(tmp_path: Path) -> None:
-    place = by_assistant(tmp_path)
-    simulate_known(place)
-    found = run(place)
+@pytest.fixture(scope="module")
+def estimated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Estimate]:
+    """The held-out assistants and the new one, simulated and estimated once; nothing may be written there."""
+    place = by_assistant(tmp_path_factory.mktemp("estimated"))
+    for split, (name,) in place.manifest.held_out.items():
+        simulate("tiny", assistants=[f"{name}=scripted:weak"], workspace=place, split=split, settings=SETTINGS)
+    return place, run(place)
+
+
+@pytest.fixture
+def place(estimated: tuple[Workspace, Estimate], tmp_path: Path) -> Workspace:
+    """Results of one's own to change."""
+    shutil.copytree(estimated[0].results, tmp_path / "results")
+    return Workspace(estimated[0].data, tmp_path / "results")
+
+
+def test_the_estimate_corrects_the_error_that_simulators_had_on_assistants_they_had_not_met(
+    estimated: tuple[Workspace, Estimate],
+) -> None:
+    place, found = estimated
 
     # Simulators are right too often by 0.1 and -0.05, 0 or 0.05 by assistant; people with the new one by 0.55.
     assert [(row.assistant, row.split) for row in found.held_out] == list(
@@ -82,11 +95,10 @@ def test_the_estimate_corrects_the_error_that_simulators_had_on_assistants_they_
     assert found.signature["split_by"] == "assistant"
 
 
-@pytest.mark.usefixtures("simulated_by")
-def test_the_file_keeps_one_entry_per_new_assistant_and_a_second_run_simulates_nothing(tmp_path: Path) -> None:
-    place = by_assistant(tmp_path)
-    simulate_known(place)
-    first = run(place)
+def test_the_file_keeps_one_entry_per_new_assistant_and_a_second_run_simulates_nothing(
+    estimated: tuple[Workspace, Estimate], place: Workspace
+) -> None:
+    first = estimated[1]
     logs = {path: path.read_bytes() for path in place.simulations("tiny").rglob("*.jsonl")}
     content = place.estimate("tiny").read_bytes()
     assert run(place) == first
@@ -103,31 +115,25 @@ def test_the_file_keeps_one_entry_per_new_assistant_and_a_second_run_simulates_n
     assert estimate_notes(entries[0])[-1] == f"signature {first.signature['id']}"
 
 
-@pytest.mark.usefixtures("simulated_by")
-def test_from_python_the_new_assistant_may_be_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = by_assistant(tmp_path)
-    simulate_known(place)
+def test_from_python_the_new_assistant_may_be_a_function(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulation, "open_assistant", open_assistant)
 
-    def new(_: list[dict[str, str]]) -> str:
+    def newest(_: list[dict[str, str]]) -> str:
         return "reply of new."
 
     found = api.estimate(
-        "tiny", api.assistant(new), data=place.data, results=place.results, conversations=8, max_user_turns=2
+        "tiny", api.assistant(newest), data=place.data, results=place.results, conversations=8, max_user_turns=2
     )
-    assert (found.assistant, found.subsets[0].chats) == ("new", 30 * 8 * 4)
+    assert (found.assistant, found.subsets[0].chats) == ("newest", 30 * 8 * 4)
     assert isinstance(found.subsets[0].predicted, Predicted)
     assert found.signature["assistant"] == {
-        "name": "new", "identity": {"kind": "python", "name": "new", "reproducible": False},
+        "name": "newest", "identity": {"kind": "python", "name": "newest", "reproducible": False},
     }  # fmt: skip
     with pytest.raises(ChatbenchError, match="a: people of the study chatted with it"):
-        api.estimate("tiny", api.assistant(new, name="a"), data=place.data, results=place.results)
+        api.estimate("tiny", api.assistant(newest, name="a"), data=place.data, results=place.results)
 
 
-@pytest.mark.usefixtures("simulated_by")
-def test_real_chats_rectify_and_are_set_beside_people_and_simulation_alone(tmp_path: Path) -> None:
-    place = by_assistant(tmp_path)
-    simulate_known(place)
+def test_real_chats_rectify_and_are_set_beside_people_and_simulation_alone(place: Workspace, tmp_path: Path) -> None:
     real = people_file(tmp_path / "new.jsonl", people("new", 0.55, 40, Random(7), "x"))
     found = run(place, people=real)
     whole = found.subsets[0].people
@@ -145,11 +151,7 @@ def test_real_chats_rectify_and_are_set_beside_people_and_simulation_alone(tmp_p
     assert sum("people alone are the estimate" in note for note in estimate_notes(entry)) == sum(loses)
 
 
-@pytest.mark.usefixtures("simulated_by")
-def test_other_questions_have_logs_of_their_own_and_no_differences(tmp_path: Path) -> None:
-    place = by_assistant(tmp_path)
-    simulate_known(place)
-
+def test_other_questions_have_logs_of_their_own_and_no_differences(place: Workspace, tmp_path: Path) -> None:
     found = run(place, questions=question_file(tmp_path / "questions.jsonl", 12))
 
     assert found.subsets[0].questions == 12
@@ -158,10 +160,11 @@ def test_other_questions_have_logs_of_their_own_and_no_differences(tmp_path: Pat
     assert all(isinstance(row.difference, Undefined) for row in found.differences)
 
 
-@pytest.mark.usefixtures("simulated_by")
-def test_fewer_than_three_assistants_or_splits_by_question_are_undefined_and_say_why(tmp_path: Path) -> None:
-    place = by_assistant(tmp_path / "two")
-    simulate_known(place, leave_out=2)
+def test_fewer_than_three_assistants_or_splits_by_question_are_undefined_and_say_why(
+    place: Workspace, tmp_path: Path
+) -> None:
+    for split in place.manifest.split_ids[:2]:
+        shutil.rmtree(place.conversations("tiny", split).parent)
     found = run(place)
     assert "2 assistants were held out and simulated, 3 are needed" in str(found.subsets[0].predicted)
     assert found.notes[0].startswith("split_0: a was not simulated")
@@ -174,11 +177,9 @@ def test_fewer_than_three_assistants_or_splits_by_question_are_undefined_and_say
     assert isinstance(found.subsets[0].simulated, float)
 
 
-@pytest.mark.usefixtures("simulated_by")
 def test_real_and_simulated_chats_about_different_questions_cannot_be_joined(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = by_assistant(tmp_path)
     answers = people("new", 0.55, 10, Random(7), "x")
     outcomes = module._outcomes
     asked = {answers[0].question_id, answers[1].question_id}
@@ -188,7 +189,6 @@ def test_real_and_simulated_chats_about_different_questions_cannot_be_joined(
     assert "no question has both real and simulated chats" in str(run(place, people=real).subsets[0].people)
 
 
-@pytest.mark.usefixtures("simulated_by")
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
@@ -200,16 +200,15 @@ def test_real_and_simulated_chats_about_different_questions_cannot_be_joined(
         ),
     ],
 )  # fmt: skip
-def test_real_chats_that_do_not_fit_are_refused(tmp_path: Path, answers: Callable[[], list[object]], said: str) -> None:
-    place = by_assistant(tmp_path)
+def test_real_chats_that_do_not_fit_are_refused(
+    place: Workspace, tmp_path: Path, answers: Callable[[], list[object]], said: str
+) -> None:
     with pytest.raises(ChatbenchError) as caught:
         run(place, people=people_file(tmp_path / "new.jsonl", answers()))  # type: ignore[arg-type]  # answers
     assert said in str(caught.value)
 
 
-@pytest.mark.usefixtures("simulated_by")
-def test_unknown_questions_and_known_names_are_refused(tmp_path: Path) -> None:
-    place = by_assistant(tmp_path)
+def test_unknown_questions_and_known_names_are_refused(place: Workspace, tmp_path: Path) -> None:
     path = people_file(tmp_path / "new.jsonl", people("new", 0.5, 2, Random(1), "x"))
     for old, said in (
         ("college_mathematics-redux", "unknown"),
