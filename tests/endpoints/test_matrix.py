@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from benchmarks.loopback_endpoint import Answer, LoopbackEndpoint, completion, running
+from tests.support.clock import Clock
 from tests.support.study_files import question, tiny_folder
 
 from chatbench.cli import main
@@ -99,18 +100,6 @@ CASES: dict[str, tuple[tuple[int, object], Told]] = {
         Told(failed="a prompt of 9 tokens in a context of 4", passes=False),
     ),
 }  # fmt: skip
-
-
-class Clock:
-    """Time that passes only where somebody sleeps."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pytest
 from benchmarks.loopback_endpoint import Answer, LoopbackEndpoint, as_text, completion, error, running, said_to
+from tests.support.clock import Clock
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message, Turn
@@ -25,21 +26,6 @@ REQUEST = Request("assistant", (Message("system", "S"), Message("user", "hi")), 
 TURNS = (Turn("user", "one two"), Turn("assistant", "three four"), Turn("user", "five"), Turn("assistant", "six"))
 ASKED = Request("simulator", simulator_messages("What is 2+2?", TURNS), "q", 1, "turn")
 QUICK = EndpointOptions(concurrency=8, timeout_seconds=5, max_tries=3, patience_seconds=60)
-
-
-class Clock:
-    """Time that passes only where somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.slept: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
 
 
 @pytest.fixture
@@ -68,6 +54,12 @@ def unhurried(
     return EndpointParticipant(one._client, one._role, options, clock=clock, sleep=clock.sleep), clock
 
 
+def answered(participant: EndpointParticipant, request: Request = REQUEST) -> Reply:
+    (reply,) = participant.reply_all([request])
+    assert isinstance(reply, Reply)
+    return reply
+
+
 def error_of(server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, **which: Any) -> str:
     monkeypatch.setattr("chatbench.endpoints.retry.FIRST_PAUSE_SECONDS", 0)
     with pytest.raises(ChatbenchError) as caught:
@@ -80,10 +72,8 @@ def test_a_reply_carries_text_usage_time_and_whether_it_stopped_by_itself(server
     participant, _ = unhurried(server)
     server.will(completion("4 5 6", "length"), completion("5"))
 
-    cut, whole = participant.reply_all([REQUEST])[0], participant.reply_all([REQUEST])[0]
+    cut, whole = answered(participant), answered(participant)
 
-    assert isinstance(cut, Reply)
-    assert isinstance(whole, Reply)
     assert (cut.text, cut.tokens, cut.prompt_tokens, cut.finish, cut.model) == ("4 5 6", 3, 1, "length", "m")
     assert (whole.text, whole.finish) == ("5", "stop")
     assert 0 < whole.seconds < 5
@@ -103,9 +93,8 @@ def test_a_fine_tuned_model_is_asked_for_the_text_of_its_training(server: Loopba
     participant, _ = unhurried(server, kind="completions", role="simulator")
     server.will(completion(" what is it? [END] and more", chat=False))
 
-    reply = participant.reply_all([ASKED])[0]
+    reply = answered(participant, ASKED)
 
-    assert isinstance(reply, Reply)
     assert reply.text == "what is it?"
     asked = server.asked[0]
     assert asked["path"] == "/v1/completions"
@@ -119,7 +108,7 @@ def test_a_simulator_that_says_nothing_has_said_nothing(server: LoopbackEndpoint
     participant, _ = unhurried(server, kind="completions", role="simulator")
     server.will(completion("", chat=False))
 
-    assert [reply.text for reply in participant.reply_all([ASKED]) if isinstance(reply, Reply)] == [""]
+    assert answered(participant, ASKED).text == ""
     assert len(server.asked) == 1
 
 
@@ -127,7 +116,7 @@ def test_busy_answers_and_lost_connections_are_tried_again_for_longer_than_bad_o
     participant, clock = unhurried(server)
     server.will(*[error(429), error(503), Answer(act="reset"), Answer(act="cut")] * 2, completion("there"))
 
-    assert [reply.text for reply in participant.reply_all([REQUEST]) if isinstance(reply, Reply)] == ["there"]
+    assert answered(participant).text == "there"
     assert len(server.asked) == 9  # max_tries is 3
     assert all(later <= 20 for later in clock.slept)
 
@@ -155,7 +144,7 @@ def test_retry_after_is_honoured_as_seconds_and_as_a_date(
         with pytest.raises(ChatbenchError, match=r"asks to wait [\d,]{9,} s \(HTTP 429\)"):
             participant.reply_all([REQUEST])
     else:
-        assert isinstance(participant.reply_all([REQUEST])[0], Reply)
+        answered(participant)
         assert max(clock.slept) == seconds
 
 
@@ -189,7 +178,7 @@ def test_a_lasting_fault_is_a_failure_of_that_conversation_only(
     assert isinstance(failure, Failure)
     assert (failure.reason, failure.transient) == (reason, True)
     assert len(server.asked) == 3
-    assert [reply.text for reply in participant.reply_all([REQUEST]) if isinstance(reply, Reply)] == ["next"]
+    assert answered(participant).text == "next"
 
 
 @pytest.mark.parametrize("act", ["hang", "drip"])
@@ -199,7 +188,7 @@ def test_a_slow_server_is_not_waited_for_for_ever(server: LoopbackEndpoint, act:
     participant._client.timeout_seconds = 1.0
     server.will(Answer(act=act), completion("woke up"))
 
-    assert [reply.text for reply in participant.reply_all([REQUEST]) if isinstance(reply, Reply)] == ["woke up"]
+    assert answered(participant).text == "woke up"
 
 
 def test_a_request_that_the_server_refuses_is_not_tried_again_by_the_next_run(server: LoopbackEndpoint) -> None:
@@ -215,7 +204,7 @@ def test_half_a_character_does_not_get_into_a_record(server: LoopbackEndpoint) -
     participant, _ = unhurried(server)
     server.will(completion("a\ud83d"))
 
-    assert [reply.text for reply in participant.reply_all([REQUEST]) if isinstance(reply, Reply)] == ["a?"]
+    assert answered(participant).text == "a?"
 
 
 def test_when_many_requests_in_a_row_are_given_up_the_run_stops(server: LoopbackEndpoint) -> None:
@@ -242,7 +231,7 @@ def test_a_server_that_dies_is_waited_for_and_a_dead_one_stops_the_run(server: L
                 run(other.start(port))
 
         participant._patience._sleep = sleep
-        assert isinstance(participant.reply_all([REQUEST])[0], Reply)
+        answered(participant)
         assert clock.now >= 40
         run(other.die())
         with pytest.raises(ChatbenchError, match=r"no good answer for 60 s \(cannot connect\)\n.*it continues"):
@@ -256,9 +245,8 @@ def test_a_prompt_that_outgrew_the_context_loses_its_oldest_turns(server: Loopba
     sent = len((prompt_text(whole) if path == "completions" else as_text([m.as_dict() for m in whole])).split())
     server.room = sent - 2
 
-    reply = participant.reply_all([ASKED])[0]
+    reply = answered(participant, ASKED)
 
-    assert isinstance(reply, Reply)
     assert reply.turns_dropped == 2
     text = server.asked[-1]["prompt"] if path == "completions" else server.asked[-1]["messages"][1]["content"]
     assert "YOU: one two" not in text
@@ -293,16 +281,6 @@ def test_a_context_that_is_too_small_for_anything_is_told_with_its_numbers(
 
     assert "maximum context length is 2 tokens" in message
     assert "--max-tokens" in message
-
-
-def test_an_overflow_that_is_told_as_a_server_error_is_one_with_the_numbers_beside_the_message(
-    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # llama.cpp's way; taken for a server out of order it would be tried again and again.
-    server.will(error(500, "it exceeds", type="exceed_context_size_error", n_prompt_tokens=1407, n_ctx=256))
-
-    assert "it exceeds (a prompt of 1407 tokens in a context of 256)" in error_of(server, monkeypatch)
-    assert len(server.asked) == 1
 
 
 def test_a_wrong_key_is_named_by_its_variable_and_never_shown(
@@ -391,9 +369,7 @@ def test_a_reply_that_repeats_the_key_does_not_bring_it_into_a_record(server: Lo
     participant, _ = unhurried(server)
     server.will(completion(f"Bearer {KEY} is what you sent"))
 
-    assert [reply.text for reply in participant.reply_all([REQUEST]) if isinstance(reply, Reply)] == [
-        "Bearer *** is what you sent"
-    ]
+    assert answered(participant).text == "Bearer *** is what you sent"
 
 
 def test_a_second_response_on_a_connection_is_never_the_reply_to_the_next_request(server: LoopbackEndpoint) -> None:
@@ -404,9 +380,7 @@ def test_a_second_response_on_a_connection_is_never_the_reply_to_the_next_reques
     first = completion("first").body
     server.will(Answer(body=first + more, headers={"Content-Length": str(len(first))}), completion("second"))
 
-    said = [participant.reply_all([REQUEST])[0] for _ in range(2)]
-
-    assert [reply.text for reply in said if isinstance(reply, Reply)] == ["first", "second"]
+    assert [answered(participant).text for _ in range(2)] == ["first", "second"]
 
 
 def test_a_redirect_is_not_followed_but_named(server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,9 +397,8 @@ def test_replies_in_vain_are_paid_for_as_far_as_is_known(server: LoopbackEndpoin
     participant, _ = unhurried(server)
     server.will(Answer(body=b"x" * 400), completion("two words", prompt="a b c"))
 
-    (reply,) = participant.reply_all([REQUEST])
+    reply = answered(participant)
 
-    assert isinstance(reply, Reply)
     assert (reply.tokens, reply.prompt_tokens) == (100 + 2, 3 + 0)  # "S" and "hi" are less than a token
 
 

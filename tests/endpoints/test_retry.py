@@ -5,21 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.support.clock import Clock
 
 from chatbench.endpoints.retry import Pace
-
-
-class Clock:
-    """Time that passes only where somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 def pace(most: int) -> tuple[Pace, Clock]:
