@@ -20,7 +20,7 @@ from chatbench.scoring.score_table import Score, ScoreTable
 from chatbench.workflow.sanity import (
     TRAIN_LESS,
     TRAIN_MORE,
-    Check,
+    Found,
     SanityReport,
     check_endings,
     check_losses,
@@ -55,7 +55,7 @@ def complete(place: Workspace) -> None:
 
 
 def states(report: SanityReport) -> dict[str, str]:
-    return {check.name: check.state for check in report.checks}
+    return {name: found.state for name, found in report.checks.items()}
 
 
 def checked(place: Workspace) -> SanityReport:
@@ -97,7 +97,7 @@ def test_a_command_that_is_proposed_changes_what_was_found(place: Workspace) -> 
     write_model(place, log=[{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}])
     write_log(place, "split_0", lambda *_: None)
     write_perplexity(place, "split_0", tuned=60.0)
-    commands = {check.name: check.command for check in checked(place).checks if check.state != "ok"}
+    commands = {name: found.fix for name, found in checked(place).checks.items() if found.state != "ok"}
     folders = f"--split split_0 --data {place.data} --results {place.results}"
 
     assert commands["losses"] == f"chatbench finetune tiny --overwrite --num-train-epochs MORE {folders}"
@@ -107,8 +107,8 @@ def test_a_command_that_is_proposed_changes_what_was_found(place: Workspace) -> 
     overfitted = [{"loss": 2.0}, {"loss": 1.0}, {"eval_loss": 1.0}, {"eval_loss": 1.5}]
     assert check_losses(overfitted).fix == TRAIN_LESS
     (place.data / "split_1" / "train.jsonl").write_text("changed")
-    assert (
-        checked(place).checks[0].command == f"chatbench prepare-splits --study {study_folder(place)} --out {place.data}"
+    assert checked(place).checks["data"].fix == (
+        f"chatbench prepare-splits --study {study_folder(place)} --out {place.data}"
     )
 
 
@@ -184,9 +184,7 @@ def test_nine_of_ten_chats_must_end_by_themselves_and_none_may_fail() -> None:
 
 def test_neither_prompts_nor_what_was_found_steer_the_terminal() -> None:
     prompts = sampled_prompts([chat("answered", "\x1b[2J[bold]hi\u202e\nthere" + "x" * 500)], 5)
-    text = screen(
-        SanityReport("tiny", (Check("data", "warning", "no \x1b]0;x\x07[red]", "chatbench \u202e"),), prompts)
-    )
+    text = screen(SanityReport({"data": Found("warning", "no \x1b]0;x\x07[red]", "chatbench \u202e")}, prompts))
 
     assert "[bold]hi\ufffd\\nthere" in text
     assert "no \ufffd]0;x\ufffd[red]" in text

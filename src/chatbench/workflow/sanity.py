@@ -69,27 +69,16 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One line: what was checked, its state, what was found, and the command that helps where it is not ok."""
-
-    name: str
-    state: State
-    found: str
-    command: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class SanityReport:
-    """All lines, and some first prompts as (question id, text)."""
+    """What was found, by what was checked, each with the command to copy, and first prompts as (question id, text)."""
 
-    model: str
-    checks: tuple[Check, ...]
+    checks: Mapping[str, Found]
     prompts: tuple[tuple[str, str], ...]
 
     @property
     def exit_code(self) -> int:
         """0 where every line is ok, else 1."""
-        return 0 if all(check.state == "ok" for check in self.checks) else 1
+        return 0 if all(found.state == "ok" for found in self.checks.values()) else 1
 
 
 def sanity(model: str, *, workspace: Workspace, prompts: int = 5, seed: int = 0) -> SanityReport:
@@ -124,13 +113,13 @@ def sanity(model: str, *, workspace: Workspace, prompts: int = 5, seed: int = 0)
             return Found("missing", "not computed", "eval-chatbench MODEL")
         return check_scores(read_score_table(path.parent, path.stem))
 
-    def line(name: str, found: Found, split_id: str = "") -> Check:
-        return Check(name, found.state, found.text, _command(found.fix, model, workspace, split_id))
+    def ready(found: Found, split_id: str = "") -> Found:
+        return found._replace(fix=_command(found.fix, model, workspace, split_id))
 
-    def over_splits(name: str, check: Callable[[str], Found]) -> Check:
+    def over_splits(check: Callable[[str], Found]) -> Found:
         """One line over all trained splits: the worst state, and what was found on the first splits that have it."""
         if not trained:
-            return line(name, Found("missing", "no split is fine-tuned", "finetune MODEL"))
+            return ready(Found("missing", "no split is fine-tuned", "finetune MODEL"))
         found = {split_id: _readable(check, split_id) for split_id in trained}
         worst = max((each.state for each in found.values()), key=STATES.index)
         chosen = {split_id: each for split_id, each in found.items() if each.state == worst}
@@ -138,17 +127,17 @@ def sanity(model: str, *, workspace: Workspace, prompts: int = 5, seed: int = 0)
         more = [f"{len(chosen) - SHOWN_SPLITS} more alike"] if len(chosen) > SHOWN_SPLITS else []
         whose = [] if worst == "ok" else [f"{len(chosen)} of {len(found)} splits"]
         split_id, first = next(iter(chosen.items()))
-        return line(name, Found(worst, "; ".join([*whose, *shown, *more]), first.fix), split_id)
+        return ready(Found(worst, "; ".join([*whose, *shown, *more]), first.fix), split_id)
 
-    checks = (
-        line("data", data_check),
-        over_splits("model", lambda split_id: _files(workspace.model_folder(model, split_id))),
-        over_splits("losses", losses),
-        over_splits("perplexity", perplexity),
-        over_splits("chats", endings),
-        line("scores", _readable(scores, "")),
-    )
-    return SanityReport(model, checks, sampled_prompts(chats, prompts, seed))
+    checks = {
+        "data": ready(data_check),
+        "model": over_splits(lambda split_id: _files(workspace.model_folder(model, split_id))),
+        "losses": over_splits(losses),
+        "perplexity": over_splits(perplexity),
+        "chats": over_splits(endings),
+        "scores": ready(_readable(scores, "")),
+    }
+    return SanityReport(checks, sampled_prompts(chats, prompts, seed))
 
 
 def _command(fix: str, model: str, workspace: Workspace, split_id: str) -> str:
@@ -296,12 +285,12 @@ def print_sanity(report: SanityReport, console: Console | None = None) -> None:
 
     screen = console or RichConsole()
     style = {"ok": "green", "warning": "yellow", "missing": "red"}
-    width = max(len(check.name) for check in report.checks)
-    for check in report.checks:
-        line = Text(f"{check.state:<8}", style=style[check.state])
-        screen.print(line.append(printable(f"{check.name:<{width}}  {check.found}"), style="default"))
-        if check.state != "ok" and check.command:
-            screen.print(Text(printable(f"{'':<8}{'':<{width}}  -> {check.command}"), style="dim"))
+    width = max(map(len, report.checks))
+    for name, found in report.checks.items():
+        line = Text(f"{found.state:<8}", style=style[found.state])
+        screen.print(line.append(printable(f"{name:<{width}}  {found.text}"), style="default"))
+        if found.state != "ok" and found.fix:
+            screen.print(Text(printable(f"{'':<8}{'':<{width}}  -> {found.fix}"), style="dim"))
     for question_id, text in report.prompts:
         shown = text[:PROMPT_CHARACTERS].replace("\n", "\\n") + "…" * (len(text) > PROMPT_CHARACTERS)
         screen.print(Text(printable(f"{'prompt':<8}{question_id}: {shown}")))
