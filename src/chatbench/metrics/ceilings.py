@@ -56,7 +56,9 @@ def ceilings(human: Mapping[Pair, Prediction], chats: Sequence[int | None], seed
         reason = Undefined(f"fewer than {MIN_QUESTIONS} questions have answers of two people")
         return [dict.fromkeys(CEILING_METRICS, reason) for _ in chats]
     between = batch_agreement(halves.first, halves.second, np.ones_like(halves.first))
-    correlations = {metric: _mean_defined(between[metric]) for metric in CORRELATIONS}
+    known = {metric: between[metric][~np.isnan(between[metric])] for metric in CORRELATIONS}
+    alike = Undefined("people are alike in every question")
+    correlations = {metric: float(values.mean()) if len(values) else alike for metric, values in known.items()}
     return [
         {
             **{metric: correlation_ceiling(r, halves, count) for metric, r in correlations.items()},
@@ -78,11 +80,6 @@ def halve(pairs: Sequence[Prediction], seed: int) -> Halves | None:
     first = rng.hypergeometric(right, people - right, size, shape)
     second = rng.hypergeometric(right - first, people - right - (size - first), size, shape)
     return Halves(first / size, second / size, size.astype(np.float64), people.astype(np.float64))
-
-
-def _mean_defined(values: Array) -> Value:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else Undefined("people are alike in every question")
 
 
 def correlation_ceiling(r: Value, halves: Halves, chats: int | None) -> Value:

@@ -141,7 +141,11 @@ def interval(
     error = math.sqrt(spread**2 * factor + extra_variance * slope**2)
     half = quantile(confidence, questions) * error
     centre = float(_scaled(metric, np.array([estimate]))[0])
-    low, high = (_unscaled(metric, centre + sign * half) for sign in (-1, 1))
+    low, high = centre - half, centre + half
+    if metric in CORRELATIONS:
+        low, high = math.tanh(low), math.tanh(high)
+    elif metric != DIFFERENCE:
+        low, high = max(-1.0 if metric in SIGNED else 0.0, low), min(1.0, high)
     return Interval(low, high, math.sqrt(float(known.var()) * factor + extra_variance), questions)
 
 
@@ -156,14 +160,6 @@ def _scaled(metric: str, values: Array) -> Array:
     return np.arctanh(np.clip(values, -CERTAIN, CERTAIN)) if metric in CORRELATIONS else values
 
 
-def _unscaled(metric: str, value: float) -> float:
-    if metric in CORRELATIONS:
-        return math.tanh(value)
-    if metric == DIFFERENCE:
-        return value
-    return min(1.0, max(-1.0 if metric in SIGNED else 0.0, value))
-
-
 def mean_intervals(draws: Draws, values: Mapping[MetricKey, Sequence[Mapping[str, float]]]) -> dict[MetricKey, Bound]:
     """Intervals of metrics that are means over questions.
 
@@ -172,18 +168,16 @@ def mean_intervals(draws: Draws, values: Mapping[MetricKey, Sequence[Mapping[str
     """
     found: dict[MetricKey, Bound] = {}
     for row, splits in values.items():
-        means: list[Array] = []
-        estimates: list[float] = []
-        for split in splits:
-            if not split:
-                continue
-            weights = draws.question_weights[:, [draws.place[question_id] for question_id in split]]
-            numbers = np.array(list(split.values()))
-            with np.errstate(invalid="ignore"):
-                means.append(weights @ numbers / weights.sum(axis=1))
-            estimates.append(float(numbers.mean()))
-        questions = len({question_id for split in splits for question_id in split})
-        if means:
-            estimate = math.fsum(estimates) / len(estimates)
-            found[row] = interval(row[2], estimate, mean_over_splits(means), questions, draws.resampling.confidence)
+        if known := [split for split in splits if split]:
+            estimate = math.fsum(float(np.mean([*split.values()])) for split in known) / len(known)
+            drawn = mean_over_splits([mean_replicates(draws, split) for split in known])
+            questions = len({question_id for split in known for question_id in split})
+            found[row] = interval(row[2], estimate, drawn, questions, draws.resampling.confidence)
     return found
+
+
+def mean_replicates(draws: Draws, values: Mapping[str, float]) -> Array:
+    """Shape (replicates,): the mean of a split's values where its questions are drawn again; NaN where none was."""
+    weights = draws.question_weights[:, [draws.place[question_id] for question_id in values]]
+    with np.errstate(invalid="ignore"):
+        return np.asarray(weights @ np.array([*values.values()]) / weights.sum(axis=1))

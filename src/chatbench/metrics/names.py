@@ -133,7 +133,6 @@ def chats_text(conversations: int) -> str:
     return f"{conversations} chat{'s' * (conversations != 1)}"
 
 
-AGREEMENT_METRICS = ("questions", "pearson", "spearman", "mae", "rmse", "bias", "ece")
 TEXT_METRICS = ("bleu", "rouge1", "rouge2", "rougeL")
 TERMINATIONS = ("answered", "forced", "no_answer", "failed")
 

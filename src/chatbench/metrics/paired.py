@@ -35,6 +35,7 @@ from chatbench.metrics.intervals import (
     excess,
     human_rows,
     interval,
+    mean_replicates,
     questions_drawn,
 )
 from chatbench.metrics.pairs import Predictions
@@ -184,16 +185,13 @@ def mean_differences(
     used: set[str] = set()
     for first, second in splits:
         both = sorted(first.keys() & second.keys() & draws.place.keys())
-        if not both:
-            continue
-        used |= set(both)
-        one, two = (np.array([side[question_id] for question_id in both]) for side in (first, second))
-        places = [draws.place[question_id] for question_id in both]
-        weights = draws.question_weights[:, places]
-        means.append((float(one.mean()), float(two.mean())))
-        with np.errstate(invalid="ignore"):
-            resampled.append(weights @ (one - two) / weights.sum(axis=1))
-        exchanged.append(np.where(draws.exchanges[:, places], -1, 1) @ (one - two) / len(both))
+        if both:
+            used |= set(both)
+            means.append((float(np.mean([first[q] for q in both])), float(np.mean([second[q] for q in both]))))
+            difference = {q: first[q] - second[q] for q in both}
+            resampled.append(mean_replicates(draws, difference))
+            signs = np.where(draws.exchanges[:, [draws.place[q] for q in both]], -1, 1)
+            exchanged.append(signs @ np.array([*difference.values()]) / len(both))
     if not means:
         reason = Undefined("no question has both")
         return PairedDifference(reason, reason, reason, reason, reason)
