@@ -71,18 +71,6 @@ def test_a_door_hands_its_arguments_on_and_its_exit_code_back(door: str, monkeyp
     assert called == [[*DOORS[door], "--split", "split_1"]]
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_doors_help_is_that_of_its_command(
-    door: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert open_door(door, ["--help"], monkeypatch) == 0
-    through_the_door = capsys.readouterr().out
-    cli.main([DOORS[door][0], "--help"])
-
-    assert through_the_door == capsys.readouterr().out
-    assert f"Usage: chatbench {DOORS[door][0]}" in through_the_door
-
-
 def test_a_door_opens_from_another_folder(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, str(REPOSITORY / "src" / "finetune.py"), "tiny", "--split", "split_9"],

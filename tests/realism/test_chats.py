@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.support.realism_chats import CELLS, TRAINS, chat
 
 from chatbench.core.records import Question
-from chatbench.metrics.first_prompts import share_in_order, words, words_in_order
+from chatbench.metrics.first_prompts import share_in_order, words
 from chatbench.realism.chats import Coverage, answer_in_reply, coverage, on_common_cells, tells_options, wording_of
 from chatbench.sample.people import STUDY_HABITS
 from chatbench.sample.study import SampleSettings, make_sample
-
-
-@given(st.lists(st.sampled_from("abc"), max_size=9), st.lists(st.sampled_from("abc"), max_size=9))
-def test_words_in_order_is_the_longest_common_subsequence(first: list[str], second: list[str]) -> None:
-    table = [[0] * (len(second) + 1) for _ in range(len(first) + 1)]
-    for i, a in enumerate(first):
-        for j, b in enumerate(second):
-            table[i + 1][j + 1] = table[i][j] + 1 if a == b else max(table[i][j + 1], table[i + 1][j])
-
-    assert words_in_order(first, second) == table[-1][-1]
 
 
 def test_words_out_of_order_are_not_copied() -> None:
@@ -30,25 +18,23 @@ def test_words_out_of_order_are_not_copied() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "wording"),
+    ("question", "message", "wording"),
     [
-        (TRAINS.text, "copy"),
-        (f"Please answer this:\n{TRAINS.full_text}", "copy"),
-        (TRAINS.text.upper().replace(".", ""), "copy"),
-        ("a train goes 120 miles in 3 hours, how far in 5 hours?", "rephrase"),
-        ("a train goes 120 miles in 3 hours, how far?", "partial"),  # it restates, yet a number is missing
-        ("how fast is a train", "partial"),
-        ("can you help me with math", "other"),
-        ("", "other"),
+        (TRAINS, TRAINS.text, "copy"),
+        (TRAINS, f"Please answer this:\n{TRAINS.full_text}", "copy"),
+        (TRAINS, TRAINS.text.upper().replace(".", ""), "copy"),
+        (TRAINS, "a train goes 120 miles in 3 hours, how far in 5 hours?", "rephrase"),
+        (TRAINS, "a train goes 120 miles in 3 hours, how far?", "partial"),  # it restates, yet a number is missing
+        (TRAINS, "how fast is a train", "partial"),
+        (TRAINS, "can you help me with math", "other"),
+        (TRAINS, "", "other"),
+        (CELLS, "what in a cell makes energy from sugar", "rephrase"),  # no numbers: half of its words
+        (CELLS, "what is a cell", "partial"),
+        (Question("q", "s", "???", ("a", "b", "c", "d"), "A"), "what?", "other"),
     ],
 )
-def test_a_first_message_is_one_of_four(message: str, wording: str) -> None:
-    assert wording_of(message, TRAINS) == wording
-
-
-def test_a_question_without_numbers_is_rephrased_by_half_of_its_words() -> None:
-    assert wording_of("what in a cell makes energy from sugar", CELLS) == "rephrase"
-    assert wording_of("what is a cell", CELLS) == "partial"
+def test_a_first_message_is_one_of_four(question: Question, message: str, wording: str) -> None:
+    assert wording_of(message, question) == wording
 
 
 def test_options_are_told_only_if_all_are() -> None:
@@ -59,6 +45,7 @@ def test_options_are_told_only_if_all_are() -> None:
 def test_coverage_is_of_all_messages_together_and_counts_each_number_once() -> None:
     assert coverage(["120 miles, 120", "and 3"], TRAINS).numbers == pytest.approx(2 / 3)
     assert coverage(["energy"], CELLS) == Coverage(None, pytest.approx(1 / 6))  # part living cell turns sugar energy
+    assert coverage([], Question("q", "s", "???", ("a", "b", "c", "d"), "A")) == Coverage(None, None)
 
 
 @pytest.mark.parametrize(
@@ -74,15 +61,12 @@ def test_coverage_is_of_all_messages_together_and_counts_each_number_once() -> N
         ("120 + 60 = 180. The answer is 181.", None),  # the last number is no option, whatever was said before
         ("It is either 180 or 200.", None),
         ("I cannot say.", None),
+        ("It is the mitochondrion. The nucleus and the ribosome do other things.", None),
+        ("The nucleus holds the genes. Energy comes from a mitochondrion.", "B"),
     ],
 )
 def test_the_answer_in_a_reply_is_the_last_that_it_names(reply: str, letter: str | None) -> None:
-    assert answer_in_reply(reply, TRAINS) == letter
-
-
-def test_an_answer_in_words_is_read_by_the_options_text() -> None:
-    assert answer_in_reply("It is the mitochondrion. The nucleus and the ribosome do other things.", CELLS) is None
-    assert answer_in_reply("The nucleus holds the genes. Energy comes from a mitochondrion.", CELLS) == "B"
+    assert answer_in_reply(reply, CELLS if "nucleus" in reply else TRAINS) == letter
 
 
 def test_a_mirror_is_a_copy_with_one_reply_whose_answer_is_adopted() -> None:
@@ -112,12 +96,6 @@ def test_copies_and_answers_of_the_sample_study_are_read_as_they_were_generated(
 
     assert read > 250
     assert right >= 0.98 * read
-
-
-def test_a_question_without_words_or_numbers_breaks_nothing() -> None:
-    empty = Question("q", "s", "???", ("a", "b", "c", "d"), "A")
-    assert chat(["what?"], question=empty).wording == "other"
-    assert chat([], question=empty).at_end == Coverage(None, None)
 
 
 def test_only_cells_of_both_sides_are_compared() -> None:

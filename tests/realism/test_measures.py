@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from tests.support.realism_chats import TRAINS, chat
 
-from chatbench.metrics.agreement import Undefined
+from chatbench.metrics.agreement import Undefined, Value
 from chatbench.realism.measures import (
     TRAITS,
     counts_by_length,
@@ -37,11 +37,6 @@ def test_all_measures_equal_those_of_lexicalrichness() -> None:
     assert yules_k(TEXT) == pytest.approx(952.1484375)
 
 
-def test_mattr_slides_its_window_by_one_word() -> None:
-    # Windows abc, bca, caa, aaa hold 3, 3, 2, 1 distinct words; set side by side, abc and aaa would give 2/3.
-    assert moving_average_ttr(list("abcaaa"), 3) == pytest.approx(9 / 4 / 3)
-
-
 def test_hdd_is_the_expected_share_of_distinct_words_in_a_draw() -> None:
     words, rng = [*"a" * 6, *"b" * 3, *"cdefg"], Random(0)
     drawn = [len(set(rng.sample(words, 5))) / 5 for _ in range(20_000)]
@@ -49,11 +44,20 @@ def test_hdd_is_the_expected_share_of_distinct_words_in_a_draw() -> None:
     assert hypergeometric_diversity(words, 5) == pytest.approx(sum(drawn) / len(drawn), abs=0.005)
 
 
-def test_a_text_that_is_too_short_has_no_value_and_says_so() -> None:
-    assert moving_average_ttr(["a"] * 49) == Undefined("fewer than 50 words")
-    assert hypergeometric_diversity(["a"] * 41) == Undefined("fewer than 42 words")
-    assert yules_k([]) == Undefined("no words")
-    assert distinct_ngrams([["a"]], 2) == Undefined("no text has 2 words")
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (moving_average_ttr(["a"] * 49), "fewer than 50 words"),
+        (hypergeometric_diversity(["a"] * 41), "fewer than 42 words"),
+        (yules_k([]), "no words"),
+        (distinct_ngrams([["a"]], 2), "no text has 2 words"),
+        (wasserstein([], [1]), "one side has nothing to compare"),
+        (jensen_shannon([0, 0], [1, 0]), "one side has nothing to compare"),
+        (kullback_leibler([1], [0]), "one side has nothing to compare"),
+    ],
+)
+def test_what_is_too_short_or_empty_has_no_value_and_says_so(found: Value, reason: str) -> None:
+    assert found == Undefined(reason)
 
 
 def test_yules_k_does_not_depend_on_length_where_words_repeat_alike() -> None:
@@ -62,33 +66,24 @@ def test_yules_k_does_not_depend_on_length_where_words_repeat_alike() -> None:
     assert yules_k(once) == pytest.approx(yules_k(thrice), rel=0.06)
 
 
-def test_no_pair_of_words_spans_two_messages() -> None:
-    assert distinct_ngrams([["a", "b"], ["c", "d"], ["a", "b"]], 2) == pytest.approx(2 / 3)
-
-
-def test_wasserstein_is_the_mean_shift() -> None:
-    assert wasserstein([1, 1, 3], [2, 2, 4]) == pytest.approx(1)
-
-
-def test_jensen_shannon_is_a_divergence_in_bits_and_not_its_root() -> None:
-    # (3/4, 1/4) and (1/4, 3/4) around (1/2, 1/2): 1 - H(1/4) = 0.1887 bits; scipy's function gives its root, 0.434.
-    assert jensen_shannon([3, 1], [1, 3]) == pytest.approx(1 + 0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
-
-
-def test_kullback_leibler_is_smoothed_by_half_a_chat_and_has_a_direction() -> None:
-    # (4.5, 0.5) / 5 against (2.5, 2.5) / 5, and the other way round.
-    assert kullback_leibler([4, 0], [2, 2]) == pytest.approx(0.9 * math.log2(1.8) + 0.1 * math.log2(0.2))
-    assert kullback_leibler([2, 2], [4, 0]) == pytest.approx(0.5 * math.log2(0.5 / 0.9) + 0.5 * math.log2(5))
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (wasserstein([1, 1, 3], [2, 2, 4]), 1),
+        # (3/4, 1/4) and (1/4, 3/4) around (1/2, 1/2): 1 - H(1/4) bits; scipy's function gives the root.
+        (jensen_shannon([3, 1], [1, 3]), 1 + 0.75 * math.log2(0.75) + 0.25 * math.log2(0.25)),
+        # (4.5, 0.5) / 5 against (2.5, 2.5) / 5, and the other way round.
+        (kullback_leibler([4, 0], [2, 2]), 0.9 * math.log2(1.8) + 0.1 * math.log2(0.2)),
+        (kullback_leibler([2, 2], [4, 0]), 0.5 * math.log2(0.5 / 0.9) + 0.5 * math.log2(5)),
+        (distinct_ngrams([["a", "b"], ["c", "d"], ["a", "b"]], 2), 2 / 3),  # no pair spans two messages
+    ],
+)
+def test_distances_and_shares_worked_by_hand(found: Value, expected: float) -> None:
+    assert found == pytest.approx(expected)
 
 
 def test_lengths_fall_into_doubling_classes() -> None:
     assert counts_by_length([0, 1, 2, 3, 4, 7, 8, 255, 256, 9999]) == [1, 1, 2, 2, 1, 0, 0, 0, 1, 2]
-
-
-def test_a_side_without_chats_has_no_distance() -> None:
-    assert isinstance(wasserstein([], [1]), Undefined)
-    assert isinstance(jensen_shannon([0, 0], [1, 0]), Undefined)
-    assert isinstance(kullback_leibler([1], [0]), Undefined)
 
 
 def test_traits_by_hand() -> None:
@@ -99,12 +94,10 @@ def test_traits_by_hand() -> None:
     ]
     values = {trait.name: trait.of(chats) for trait in TRAITS}
 
-    assert values["user turns"] == pytest.approx(8 / 3)
-    assert values["length of a follow-up"] == pytest.approx((3 + 2 + 3 + 2 + 2) / 5)
-    assert values["follow-ups of at most 3 words"] == 1
-    assert values["chats with polite words"] == pytest.approx(1 / 3)
-    assert values["first message: copy"] == pytest.approx(1 / 3)
-    assert values["numbers told by the end"] == pytest.approx((1 + 2 / 3 + 0) / 3)
-    assert values["follow-ups that repeat the chat"] == pytest.approx(2 / 5)
-    assert values["follow-ups said in other chats"] == pytest.approx(2 / 5)
+    expected = {
+        "user turns": 8 / 3, "length of a follow-up": (3 + 2 + 3 + 2 + 2) / 5, "follow-ups of at most 3 words": 1,
+        "chats with polite words": 1 / 3, "first message: copy": 1 / 3, "numbers told by the end": (1 + 2 / 3 + 0) / 3,
+        "follow-ups that repeat the chat": 2 / 5, "follow-ups said in other chats": 2 / 5,
+    }  # fmt: skip
+    assert {name: values[name] for name in expected} == pytest.approx(expected)
     assert values["MATTR"] == Undefined("fewer than 50 words")

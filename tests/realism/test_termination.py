@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,6 +21,9 @@ from chatbench.realism.termination import (
     would_stop,
 )
 
+if TYPE_CHECKING:
+    from chatbench.models.loading import Loaded
+
 QUESTION = Question("q", "s", "How many?", ("1", "2", "3", "4"), "B")
 TURNS = (Turn("user", " how many? "), Turn("assistant", "2"), Turn("user", "sure?"), Turn("assistant", "yes"))
 CHAT = Conversation("q|w", "q", "w", "gpt-4o", "answer-first", TURNS, "B")
@@ -35,14 +38,12 @@ def test_scores_by_hand() -> None:
     told = [(True, True, 0.9), (True, True, 0.7), (True, False, 0.2), (False, True, 0.6), (False, False, 0.1)]
     scores = termination([decision(*one) for one in told], {1: 0.5})
 
-    assert scores.precision == pytest.approx(2 / 3)
-    assert scores.recall == pytest.approx(2 / 3)
-    assert scores.f1 == pytest.approx(2 / 3)
-    assert scores.f1_always == pytest.approx(2 * 3 / (5 + 3))
-    assert scores.f1_by_chance == pytest.approx(2 * 1.5 / (2.5 + 3))
-    assert scores.brier == pytest.approx((0.01 + 0.09 + 0.64 + 0.36 + 0.01) / 5)
-    assert scores.brier_floor == pytest.approx(0.6 * 0.4)
-    assert scores.calibration_error == pytest.approx((0.1 + 0.3 + 0.8 + 0.6 + 0.1) / 5)
+    expected = {
+        "precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3, "f1_always": 2 * 3 / (5 + 3),
+        "f1_by_chance": 2 * 1.5 / (2.5 + 3), "brier": (0.01 + 0.09 + 0.64 + 0.36 + 0.01) / 5, "brier_floor": 0.6 * 0.4,
+        "calibration_error": (0.1 + 0.3 + 0.8 + 0.6 + 0.1) / 5,
+    }  # fmt: skip
+    assert {name: getattr(scores, name) for name in expected} == pytest.approx(expected)
 
 
 def test_f1_does_not_count_chats_that_rightly_go_on() -> None:
@@ -86,15 +87,21 @@ def test_an_output_stops_where_the_simulation_would_read_an_answer() -> None:
     assert would_stop(FunctionParticipant(answer, {}), points) == [False, True]
 
 
-def test_the_probability_of_an_answer_is_that_of_its_four_texts(tmp_path: Path) -> None:
-    import torch
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     from tests.support.tiny_models import save_tiny_model
 
-    from chatbench.models.encoding import PLAIN
     from chatbench.models.loading import load
+
+    return load(str(save_tiny_model(tmp_path_factory.mktemp("model"), context=2048)), device="cpu")
+
+
+def test_the_probability_of_an_answer_is_that_of_its_four_texts(loaded: Loaded) -> None:
+    import torch
+
+    from chatbench.models.encoding import PLAIN
     from chatbench.protocol.plain_text import completion_text, encode_completion, encode_prompt, prompt_text
 
-    loaded = load(str(save_tiny_model(tmp_path / "llama", context=2048)), device="cpu")
     points = stopping_points([CHAT], {"q": QUESTION})
     found = answer_probabilities(loaded, PLAIN, points)
     prompt = encode_prompt(loaded.tokenizer, prompt_text(points[0].messages))
@@ -109,13 +116,10 @@ def test_the_probability_of_an_answer_is_that_of_its_four_texts(tmp_path: Path) 
     assert found[0] == pytest.approx(total, rel=1e-3)
 
 
-def test_a_chat_that_does_not_fit_the_context_has_no_probability(tmp_path: Path) -> None:
-    from tests.support.tiny_models import save_tiny_model
-
+def test_a_chat_that_does_not_fit_the_context_has_no_probability(loaded: Loaded) -> None:
     from chatbench.models.encoding import PLAIN
-    from chatbench.models.loading import context_length, load
+    from chatbench.models.loading import context_length
 
-    loaded = load(str(save_tiny_model(tmp_path / "llama", context=2048)), device="cpu")
     words = "word " * context_length(loaded.model)
     endless = Conversation("q|v", "q", "v", "gpt-4o", "", (Turn("user", words), Turn("assistant", "ok")), "B")
     found = answer_probabilities(loaded, PLAIN, stopping_points([CHAT, endless], {"q": QUESTION}))
