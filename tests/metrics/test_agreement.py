@@ -20,23 +20,27 @@ from chatbench.metrics.agreement import (
 )
 
 
-def pearson(human: list[float], simulated: list[float]) -> Value:
-    return agreement(human, simulated)["pearson"]
+@pytest.mark.parametrize(
+    ("human", "simulated", "expected"),
+    [
+        # Deviations: human -.3 -.1 .1 .3, simulated -.25 .25 -.25 .25: .1 / sqrt(.2 * .25). Differences 0 .3 -.4 -.1.
+        ([0.2, 0.4, 0.6, 0.8], [0.2, 0.7, 0.2, 0.7],
+         {"pearson": 0.1 / (0.2 * 0.25) ** 0.5, "mae": 0.8 / 4, "rmse": (0.26 / 4) ** 0.5, "bias": -0.05,
+          "accuracy": 0.45}),
+        ([0.1, 0.2, 0.3], [0.3, 0.2, 0.1], {"pearson": -1}),
+        # Bin of 0.2 (three questions): mean simulated 0.2, human (0 + 0.4 + 0.5) / 3 = 0.3. Bin of 1: 1 against 0.6.
+        # 3/4 * 0.1 + 1/4 * 0.4; the mean absolute error is (0.2 + 0.2 + 0.3 + 0.4) / 4, since nothing cancels there.
+        ([0.0, 0.4, 0.5, 0.6], [0.2, 0.2, 0.2, 1.0], {"ece": 0.175, "mae": 0.275}),
+        # The border of two bins belongs to the upper one and 1 to the last; 0.7 * 10 may come as 6.999...: in one bin
+        # 0.7 and 0.75 cancel.
+        ([0.75, 0.7], [0.7, 0.75], {"ece": 0}),
+        ([0.9, 1.0], [1.0, 0.9], {"ece": 0}),
+    ],
+)  # fmt: skip
+def test_metrics_worked_by_hand(human: list[float], simulated: list[float], expected: dict[str, float]) -> None:
+    found = agreement(human, simulated)
 
-
-def calibration_error(human: list[float], simulated: list[float]) -> Value:
-    return agreement(human, simulated)["ece"]
-
-
-def test_metrics_of_four_questions_worked_by_hand() -> None:
-    # Deviations: human -.3 -.1 .1 .3, simulated -.25 .25 -.25 .25: r = .1 / sqrt(.2 * .25). Differences 0 .3 -.4 -.1.
-    found = agreement([0.2, 0.4, 0.6, 0.8], [0.2, 0.7, 0.2, 0.7])
-
-    assert found["pearson"] == pytest.approx(0.1 / (0.2 * 0.25) ** 0.5)
-    assert found["mae"] == pytest.approx(0.8 / 4)
-    assert found["rmse"] == pytest.approx((0.26 / 4) ** 0.5)
-    assert found["bias"] == pytest.approx(-0.05)
-    assert found["accuracy"] == pytest.approx(0.45)
+    assert {metric: found[metric] for metric in expected} == pytest.approx(expected, abs=1e-12)
 
 
 def test_correlations_equal_scipys_with_ties() -> None:
@@ -51,37 +55,42 @@ def test_correlations_equal_scipys_with_ties() -> None:
     assert found["spearman"] == pytest.approx(float(stats.spearmanr(human, simulated).statistic))
 
 
-def test_a_constant_side_has_no_correlation_but_an_error() -> None:
-    # 0.1 is not exact in binary: a test for zero variance would divide noise by noise here.
-    found = agreement([0.2, 0.4, 0.9], [0.1, 0.1, 0.1])
-
-    assert found["pearson"] == found["spearman"] == Undefined("the prediction is the same for every question")
-    assert found["mae"] == pytest.approx(0.4)
-    assert pearson([1.0, 1.0, 1.0], [0.1, 0.2, 0.3]) == Undefined("human accuracy is the same for every question")
+FEW, ALIKE = Undefined("2 questions, 3 are needed"), Undefined("the prediction is the same for every question")
+ALIKE_PEOPLE = Undefined("human accuracy is the same for every question")
 
 
-def test_two_questions_always_lie_on_a_line_so_their_correlation_is_undefined() -> None:
-    found = agreement([0.1, 0.2], [0.5, 0.9])
-
-    assert found["pearson"] == found["spearman"] == Undefined("2 questions, 3 are needed")
-
-
-def test_no_question_gives_reasons_and_no_number() -> None:
-    found = agreement([], [])
+@pytest.mark.parametrize(
+    ("human", "simulated", "correlation", "error"),
+    [
+        # 0.1 is not exact in binary: a test for zero variance would divide noise by noise here.
+        ([0.2, 0.4, 0.9], [0.1, 0.1, 0.1], ALIKE, 0.4),
+        (
+            [1.0, 1.0, 1.0],
+            [0.1, 0.2, 0.3],
+            Undefined("human accuracy is the same for every question"),
+            pytest.approx(0.8),
+        ),
+        ([0.1, 0.2], [0.5, 0.9], FEW, 0.55),  # two points always lie on a line
+        ([], [], Undefined("0 questions, 3 are needed"), Undefined("no question is left")),
+    ],
+)
+def test_what_has_no_value_has_a_reason(
+    human: list[float], simulated: list[float], correlation: Value, error: Value
+) -> None:
+    found = agreement(human, simulated)
 
     assert set(found) == set(METRICS)
-    assert found["pearson"] == Undefined("0 questions, 3 are needed")
-    assert {str(found[metric]) for metric in METRICS[2:]} == {"undefined: no question is left"}
+    assert found["pearson"] == found["spearman"] == correlation
+    assert found["mae"] == (error if isinstance(error, Undefined) else pytest.approx(error))
 
 
 def test_a_perfect_line_gives_one_and_rounding_never_passes_it() -> None:
     draw = random.Random(6)
     lines = [[draw.random() for _ in range(7)] for _ in range(200)]
 
-    values = [pearson(line, [0.3 * x + 0.1 for x in line]) for line in lines]
+    values = [agreement(line, [0.3 * x + 0.1 for x in line])["pearson"] for line in lines]
     assert values == pytest.approx([1.0] * 200)
     assert all(isinstance(value, float) and value <= 1 for value in values)
-    assert pearson([0.1, 0.2, 0.3], [0.3, 0.2, 0.1]) == pytest.approx(-1)
 
 
 def test_invalid_answers_are_counted_wrong_or_dropped() -> None:
@@ -104,28 +113,11 @@ def test_an_accuracy_outside_zero_to_one_is_refused() -> None:
         QuestionAccuracy("q", "gpt", human=55.0, simulated=0.5, n_human=1, n_simulated=1)
 
 
-def test_calibration_error_of_two_bins_worked_by_hand() -> None:
-    # Bin of 0.2 (three questions): mean simulated 0.2, human (0 + 0.4 + 0.5) / 3 = 0.3. Bin of 1 (one): 1 against 0.6.
-    # 3/4 * 0.1 + 1/4 * 0.4; the mean absolute error is (0.2 + 0.2 + 0.3 + 0.4) / 4, since nothing cancels there.
-    human, simulated = [0.0, 0.4, 0.5, 0.6], [0.2, 0.2, 0.2, 1.0]
-    found = agreement(human, simulated)
-
-    assert found["ece"] == pytest.approx(0.175)
-    assert found["mae"] == pytest.approx(0.275)
-
-
 def test_calibration_error_lies_between_bias_and_mean_absolute_error() -> None:
     draw = random.Random(9)
     for _ in range(100):
         found = agreement([draw.randint(0, 9) / 9 for _ in range(20)], [draw.randint(0, 10) / 10 for _ in range(20)])
         assert abs(found["bias"]) - 1e-12 <= found["ece"] <= found["mae"] + 1e-12  # type: ignore[arg-type, operator]
-
-
-def test_an_accuracy_on_the_border_of_two_bins_belongs_to_the_upper_one_and_1_to_the_last() -> None:
-    # 0.7 * 10 may come as 6.999...: [0.7, 0.8) would then lose it. In one bin 0.7 and 0.75 cancel: error 0.
-    assert calibration_error([0.75, 0.7], [0.7, 0.75]) == pytest.approx(0)
-    assert calibration_error([0.9, 1.0], [1.0, 0.9]) == pytest.approx(0)
-    assert calibration_error([], []) == Undefined("no question is left")
 
 
 def one_by_one(human: Array, simulated: Array, weights: Array) -> dict[str, Value]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatbench.metrics.agreement import Undefined
+from chatbench.metrics.agreement import Undefined, Value
 from chatbench.metrics.estimates import Estimate, over_splits, standard_deviation
 
 
@@ -18,32 +18,28 @@ def test_plain_and_corrected_errors_of_four_splits_worked_by_hand() -> None:
     assert estimate.corrected_error == pytest.approx(sd * (1 / 4 + 40 / 60) ** 0.5)
 
 
-def test_one_split_has_a_mean_and_no_error() -> None:
-    estimate = over_splits([0.5], train_questions=6, test_questions=4)
-
-    assert estimate.mean == 0.5
-    assert estimate.standard_error == estimate.corrected_error == Undefined("1 split, 2 are needed")
+CONSTANT, ONE = Undefined("constant"), Undefined("1 split, 2 are needed")
+OF_TWO = pytest.approx(0.1), pytest.approx(0.02**0.5 * (1 / 2 + 4 / 6) ** 0.5)
 
 
-def test_splits_without_a_value_are_left_out_and_counted() -> None:
-    estimate = over_splits([0.2, Undefined("constant"), 0.4], train_questions=6, test_questions=4)
-
-    assert estimate.mean == pytest.approx(0.3)
-    assert (estimate.n, estimate.undefined) == (2, 1)
-
-
-def test_a_value_that_no_split_has_stays_undefined_with_its_reason() -> None:
-    reason = Undefined("constant")
-
-    assert over_splits([reason, reason], train_questions=6, test_questions=4) == Estimate(reason, reason, reason, 0, 2)
-    assert over_splits([], train_questions=6, test_questions=4).mean == Undefined("no split was scored")
-
-
-def test_without_training_questions_there_is_no_corrected_error() -> None:
-    estimate = over_splits([0.1, 0.3], train_questions=0, test_questions=10)
-
-    assert estimate.standard_error == pytest.approx(0.1)
-    assert estimate.corrected_error == Undefined("no training question")
+@pytest.mark.parametrize(
+    ("values", "train_questions", "expected"),
+    [
+        ([0.5], 6, Estimate(0.5, ONE, ONE, 1)),
+        (
+            [0.2, CONSTANT, 0.4],
+            6,
+            Estimate(pytest.approx(0.3), *OF_TWO, 2, 1),
+        ),
+        ([CONSTANT, CONSTANT], 6, Estimate(CONSTANT, CONSTANT, CONSTANT, 0, 2)),
+        ([], 6, Estimate(*[Undefined("no split was scored")] * 3, 0)),
+        ([0.1, 0.3], 0, Estimate(pytest.approx(0.2), pytest.approx(0.1), Undefined("no training question"), 2)),
+    ],
+)
+def test_what_a_split_lacks_is_undefined_and_counted(
+    values: list[Value], train_questions: float, expected: Estimate
+) -> None:
+    assert over_splits(values, train_questions=train_questions, test_questions=4) == expected
 
 
 def test_standard_deviation_of_one_value_is_undefined() -> None:
