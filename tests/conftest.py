@@ -11,7 +11,7 @@ from chatbench.data.workspace import Workspace
 hypothesis.settings.register_profile("chatbench", deadline=None)  # machines are shared: no test is timed
 hypothesis.settings.load_profile("chatbench")
 
-__all__ = ["browser", "finished", "open_page"]
+__all__ = ["browser", "finished", "open_page", "prompted"]
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +20,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     from tests.support.finished_results import finish  # late: most tests need none of it
 
     return finish(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="session")
+def prompted(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The same study with a simulator that is prompted and not fine-tuned, scored."""
+    from tests.support.finished_results import finish_prompted
+
+    return finish_prompted(Workspace(finished.data, tmp_path_factory.mktemp("prompted") / "results"))

@@ -71,14 +71,9 @@ def test_json_csv_and_the_table_of_scores_hold_the_same_unrounded_numbers(finish
         assert float(by_row[row[0], str(row[1]), row[2]]["standard_error"]) == stored[row].standard_error
 
 
-def test_a_prompted_simulator_is_called_what_it_is_in_every_form(finished: Workspace, tmp_path: Path) -> None:
+def test_a_prompted_simulator_is_called_what_it_is_in_every_form(prompted: Workspace) -> None:
     # A model that nobody trained stood in every table as "fine-tuned".
-    place = Workspace(finished.data, tmp_path / "results")
-    prompted = {"kind": "openai", "name": "gpt-4o-mini", "base_url": "http://127.0.0.1:1/v1", "temperature": 1.0}
-    for split in SPLITS:
-        write_log(place, split, model="alone", prompted=prompted)
-    eval_chatbench("alone", workspace=place, resampling=Resampling(replicates=0))
-    found = results_of(place)
+    found = results_of(prompted)
     [run] = json.loads(as_json(found))["models"]
 
     for text in (printed(found), as_csv(found), as_latex(found), as_json(found)):

@@ -38,6 +38,15 @@ def finish(folder: Path) -> Workspace:
     return place
 
 
+def finish_prompted(place: Workspace) -> Workspace:
+    """Chats of a prompted model that plays the user, and their scores."""
+    played = {"kind": "openai", "name": "gpt-4o-mini", "base_url": "http://127.0.0.1:1/v1", "temperature": 1.0}
+    for split in SPLITS:
+        write_log(place, split, model="alone", prompted=played)
+    eval_chatbench("alone", workspace=place, resampling=Resampling(replicates=0))
+    return place
+
+
 def with_hostile_chats(original: Study) -> Study:
     """One person per question says `HOSTILE` in a second turn."""
     chats = [
