@@ -55,6 +55,11 @@ def both_answer_files(folder: Path) -> list[Path]:
     return [folder / "full_study" / name for name in ("user_answers.csv", "user_answers_filtered.csv")]
 
 
+def edit_answers(folder: Path, change: Callable[[list[dict[str, str]]], list[dict[str, str]]]) -> None:
+    for path in both_answer_files(folder):
+        edit_table(path, change)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tiny_folder(tmp_path / "tiny")
@@ -200,8 +205,7 @@ def test_chosen_answers_that_are_numbers_are_read_as_carefully(folder: Path) -> 
     def number(rows: list[dict[str, str]]) -> list[dict[str, str]]:
         return [{**row, "selected_answer": str("ABCD".index(row["selected_answer"]) + 1)} for row in rows]
 
-    for path in both_answer_files(folder):
-        edit_table(path, number)
+    edit_answers(folder, number)
     assert read_chatbench_folder(folder).answers == tiny_study().answers
     edit_chats(folder, lambda records: [record.update(selected_answer=2) for record in records])
 
@@ -248,8 +252,7 @@ def test_the_words_of_the_authors_own_files_are_understood(folder: Path) -> None
             for place, row in enumerate(rows)
         ]
 
-    for path in both_answer_files(folder):
-        edit_table(path, internal)
+    edit_answers(folder, internal)
     edit_chats(folder, lambda records: [record.update(condition="answerFirst") for record in records])
     alone = {
         f"{method}_{new}": f"{method}_{old}"
@@ -276,10 +279,9 @@ def test_the_words_of_the_authors_own_files_are_understood(folder: Path) -> None
 
 
 def test_an_unknown_word_is_shown_with_all_words_of_its_column_and_settled_by_map(folder: Path) -> None:
-    for path in both_answer_files(folder):
-        edit_table(
-            path, lambda rows: [{**row, "answer_type": row["answer_type"].replace("user-AI", "mit KI")} for row in rows]
-        )
+    edit_answers(
+        folder, lambda rows: [{**row, "answer_type": row["answer_type"].replace("user-AI", "mit KI")} for row in rows]
+    )
     message = message_of(folder)
 
     assert "row 3, column 'answer_type': 'mit KI'; the column holds 10 x 'user-alone', 10 x 'mit KI'" in message
@@ -354,8 +356,7 @@ def test_the_kind_of_answer_may_stand_under_phase(folder: Path) -> None:
     def change(rows: list[dict[str, str]]) -> list[dict[str, str]]:
         return [{**{k: v for k, v in row.items() if k != "answer_type"}, "phase": row["answer_type"]} for row in rows]
 
-    for path in both_answer_files(folder):
-        edit_table(path, change)
+    edit_answers(folder, change)
 
     assert read_chatbench_folder(folder).answers == tiny_study().answers
 
@@ -386,8 +387,7 @@ def test_a_chat_without_question_model_and_letter_finds_them_at_its_place_in_the
 
 
 def test_a_letter_that_was_not_recorded_is_the_right_one_where_acc_is_1_and_unknown_otherwise(folder: Path) -> None:
-    for path in both_answer_files(folder):
-        edit_table(path, lambda rows: [{k: v for k, v in row.items() if k != "selected_answer"} for row in rows])
+    edit_answers(folder, lambda rows: [{k: v for k, v in row.items() if k != "selected_answer"} for row in rows])
     edit_chats(folder, lambda records: [record.pop("selected_answer") for record in records])
     study = read_chatbench_folder(folder)
 
@@ -417,8 +417,7 @@ def test_the_filtered_answers_are_preferred_and_the_chats_of_the_others_are_coun
 
 
 def test_a_repeated_answer_is_counted_and_the_first_is_kept(folder: Path) -> None:
-    for path in both_answer_files(folder):
-        edit_table(path, lambda rows: [*rows, {**rows[0], "selected_answer": "C", "acc": "0"}])
+    edit_answers(folder, lambda rows: [*rows, {**rows[0], "selected_answer": "C", "acc": "0"}])
     study = read_chatbench_folder(folder)
 
     assert study.answers == tiny_study().answers
@@ -442,8 +441,7 @@ def test_confidence_rows_join_the_answer_they_stand_before(folder: Path) -> None
         rows = [{**row, "confidence": ""} for row in rows]
         return [{**rows[0], "answer_type": "confidence", "selected_answer": "very-confident", "acc": ""}, *rows]
 
-    for path in both_answer_files(folder):
-        edit_table(path, change)
+    edit_answers(folder, change)
 
     assert read_chatbench_folder(folder).answers[0].confidence == "very-confident"
     assert len(read_chatbench_folder(folder).answers) == 20

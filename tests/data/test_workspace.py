@@ -31,6 +31,15 @@ def test_splits_that_are_prepared_again_are_seen_by_an_object_that_knew_the_old_
     assert place.study is not study
 
 
+def test_a_study_that_changed_since_is_refused(tmp_path: Path) -> None:
+    place = prepared(tmp_path)
+    file = study_folder(place) / "questions.csv"
+    file.write_text(file.read_text().replace("apples", "pears"))
+
+    with pytest.raises(ChatbenchError, match="questions changed since the splits were made"):
+        place.study  # noqa: B018  # a property that reads files
+
+
 def test_a_file_that_changes_after_it_was_checked_is_refused(tmp_path: Path) -> None:
     # A hash kept by path alone would let it pass.
     place = prepared(tmp_path)

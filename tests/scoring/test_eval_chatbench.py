@@ -18,7 +18,6 @@ from tests.support.simulated_logs import (
     endpoint,
     prepared,
     rewrite_log,
-    study_folder,
     write_log,
     write_perplexity,
 )
@@ -220,13 +219,6 @@ def test_an_unfinished_simulation_is_scored_over_its_complete_cells(place: Works
     assert any("6 of 8 pairs" in note and "--split split_0" in note for note in table.notes)
 
 
-def test_a_line_torn_by_a_kill_costs_only_that_chat(place: Workspace) -> None:
-    path = write_log(place, "split_0")
-    path.write_bytes(path.read_bytes()[:-20])
-
-    assert eval_chatbench("tiny", workspace=place).estimates()["all", FINE_TUNED, "questions"].mean == 7
-
-
 def test_without_chats_the_error_names_the_command(place: Workspace) -> None:
     with pytest.raises(ChatbenchError, match="chatbench simulate tiny --assistant"):
         eval_chatbench("tiny", workspace=place)
@@ -243,15 +235,6 @@ def test_chats_of_other_splits_of_the_same_study_are_refused(tmp_path: Path) -> 
     with pytest.raises(ChatbenchError, match="simulated on another split_0"):
         eval_chatbench("tiny", workspace=place)
     assert not (place.results / "scores").exists()
-
-
-def test_a_study_that_changed_since_is_refused(place: Workspace) -> None:
-    write_log(place, "split_0")
-    file = study_folder(place) / "questions.csv"
-    file.write_text(file.read_text().replace("apples", "pears"))
-
-    with pytest.raises(ChatbenchError, match="questions changed since the splits were made"):
-        eval_chatbench("tiny", workspace=place)
 
 
 def test_splits_simulated_with_different_decoding_are_not_averaged(place: Workspace) -> None:

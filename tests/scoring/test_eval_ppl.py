@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pytest
-from tests.support.prepared_files import write_prepared
+from tests.support.prepared_files import sums, write_prepared
 from tests.support.tiny_models import save_tiny_model, score_examples
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.perplexity import summarise
 from chatbench.models.loading import load
-from chatbench.scoring.eval_ppl import eval_ppl
+from chatbench.scoring.eval_ppl import Say, SplitPerplexity, eval_ppl, tokens_origin
+from chatbench.scoring.scored_turns import read_scored_turns, scored_turns_path
 from chatbench.training.finetune import finetune
 
 FLAGS = {"max_steps": 8, "precision": "fp32", "learning_rate": 5e-3, "validation_examples": 0}
-
-
-def quiet(_line: str) -> None:
-    """Says nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -31,27 +29,35 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny_model(root / "small")
     write_prepared(root / "data", splits=2)
     for split in ("split_0", "split_1"):
-        finetune(
-            str(root / "small"),
-            workspace=Workspace(root / "data", root / "results"),
-            split=split,
-            flags=FLAGS,
-            say=quiet,
-        )
+        finetune(str(root / "small"), workspace=workspace(root), split=split, flags=FLAGS, say=lambda _: None)
     return root
+
+
+@pytest.fixture(scope="module")
+def scored(trained: Path) -> list[SplitPerplexity]:
+    """Both splits, scored once."""
+    return perplexities(trained)
 
 
 @pytest.fixture
 def root(trained: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change; the base keeps its path."""
+    """A copy that a test may change, not scored yet; the base keeps its path."""
     shutil.copytree(trained, tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "results" / "ppl", ignore_errors=True)
     return tmp_path / "copy"
 
 
-def test_the_file_holds_the_perplexity_of_both_models_and_of_each_kind(trained: Path) -> None:
-    scored = eval_ppl(str(trained / "small"), workspace=Workspace(trained / "data", trained / "results"), say=quiet)
+def workspace(root: Path) -> Workspace:
+    return Workspace(root / "data", root / "results")
 
+
+def perplexities(root: Path, split: str | None = None, say: Say = lambda _: None) -> list[SplitPerplexity]:
+    return eval_ppl(str(root / "small"), workspace=workspace(root), split=split, say=say)
+
+
+def test_the_file_holds_the_perplexity_of_both_models_and_of_each_kind(
+    trained: Path, scored: list[SplitPerplexity]
+) -> None:
     assert [each.split for each in scored] == ["split_0", "split_1"]
     rows = Workspace(trained / "data").examples("split_1", "test")
     for source, found in (
@@ -74,42 +80,49 @@ def test_the_file_holds_the_perplexity_of_both_models_and_of_each_kind(trained: 
 
 
 def test_one_split_has_a_mean_and_no_standard_error(root: Path) -> None:
-    eval_ppl(str(root / "small"), workspace=Workspace(root / "data", root / "results"), split="split_0", say=quiet)
+    perplexities(root, "split_0")
 
     estimate = json.loads((root / "results/ppl/small/summary.json").read_text())["base"]["perplexity"]
     assert (estimate["splits"], estimate["standard_error"], estimate["corrected_error"]) == (1, None, None)
 
 
-def test_what_was_scored_is_not_scored_again_unless_something_it_depends_on_changed(root: Path) -> None:
+def test_what_was_scored_is_not_scored_again_unless_something_is_missing_or_it_depends_on_changed(root: Path) -> None:
     said: list[str] = []
+    perplexities(root, "split_0", said.append)
+    stored, tokens = (root / "results/ppl/small" / f"split_0.{ending}" for ending in ("json", "tokens.jsonl"))
+    before = stored.read_text(), tokens.read_text()
+    perplexities(root, "split_0", said.append)
+    tokens.unlink()  # results of an earlier version have perplexities only, which still hold
+    perplexities(root, "split_0", said.append)
+    assert (stored.read_text(), tokens.read_text()) == before
+    changed = FLAGS | {"seed": 1}
+    finetune(str(root / "small"), workspace=workspace(root), flags=changed, overwrite=True, say=lambda _: None)
+    perplexities(root, "split_0", said.append)
 
-    def run() -> str:
-        eval_ppl(
-            str(root / "small"), workspace=Workspace(root / "data", root / "results"), split="split_0", say=said.append
-        )
-        return said[-1]
+    assert ["as before" in line for line in said] == [False, True, False, False]
 
-    assert "as before" not in run()
-    assert "as before" in run()
-    finetune(
-        str(root / "small"), workspace=Workspace(root / "data", root / "results"),
-        flags=FLAGS | {"seed": 1}, overwrite=True, say=quiet,
-    )  # fmt: skip
-    assert "as before" not in run()
+
+def test_what_each_token_cost_is_kept_and_of_another_model_refused(
+    trained: Path, scored: list[SplitPerplexity]
+) -> None:
+    path, one = scored_turns_path(workspace(trained).perplexity("small", "split_0")), scored[0]
+
+    turns = list(read_scored_turns(path, tokens_origin(one.signature), fix=""))
+
+    assert ["".join(turn.texts) for turn in turns] == [row.completion for row in sums(6, 50)]
+    total = math.fsum(value for turn in turns for value in turn.nats)
+    assert total == pytest.approx(one.finetuned.nats, abs=0.0005 * one.finetuned.tokens)
+    with pytest.raises(ChatbenchError, match="tokens"):
+        list(read_scored_turns(path, {"weights": "other"}, fix="chatbench eval-ppl small"))
 
 
 def test_a_model_that_is_not_fine_tuned_yet_is_told_the_command(trained: Path) -> None:
     with pytest.raises(ChatbenchError) as nothing:
-        eval_ppl("tiny-random", workspace=Workspace(trained / "data", trained / "results"), say=quiet)
+        eval_ppl("tiny-random", workspace=workspace(trained))
     assert "SPLIT_ID=split_0 chatbench finetune tiny-random" in nothing.value.fix
 
     with pytest.raises(ChatbenchError, match="no such split: split_9"):
-        eval_ppl(
-            str(trained / "small"),
-            workspace=Workspace(trained / "data", trained / "results"),
-            split="split_9",
-            say=quiet,
-        )
+        perplexities(trained, "split_9")
 
 
 def test_a_model_trained_on_other_data_is_not_scored(root: Path) -> None:
@@ -117,4 +130,4 @@ def test_a_model_trained_on_other_data_is_not_scored(root: Path) -> None:
     write_prepared(root / "data", splits=2, train=11)
 
     with pytest.raises(ChatbenchError, match="trained on other data"):
-        eval_ppl(str(root / "small"), workspace=Workspace(root / "data", root / "results"), split="split_0", say=quiet)
+        perplexities(root, "split_0")

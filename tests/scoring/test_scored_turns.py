@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import math
 import random
-import shutil
-from pathlib import Path
 
 import pytest
 import torch
 from tests.models.test_loss import varied_examples
 from tests.support.chat_templates import chat_tokenizer
-from tests.support.prepared_files import sums, write_prepared
-from tests.support.tiny_models import ARCHITECTURES, Architecture, save_tiny_model, tiny_model, tiny_tokenizer
+from tests.support.tiny_models import ARCHITECTURES, Architecture, tiny_model, tiny_tokenizer
 
-from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import read_json
 from chatbench.data.examples import ExampleRow
-from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import EncodedRows, TokenPieces, encode_rows
 from chatbench.models.loss import Floats, score_rows
 from chatbench.protocol.plain_text import EncodedExample
-from chatbench.scoring.eval_ppl import eval_ppl, tokens_origin
-from chatbench.scoring.scored_turns import read_scored_turns, scored_turns, scored_turns_path
-from chatbench.training.finetune import finetune
+from chatbench.scoring.scored_turns import scored_turns
 
 TEXTS = ("what is 12 plus 30?", " two  spaces and\nlines", "é 数 🙂🙂 ok", "half \ufffd a character", "Answer: B", "a")
-
-
-def quiet(_line: str) -> None:
-    """Says nothing."""
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -99,58 +87,3 @@ def test_a_turn_keeps_its_number_when_another_did_not_fit_the_context() -> None:
     turns = list(scored_turns(rows, EncodedRows(examples, fitting, 9), nats, tokenizer))
 
     assert [(turn.turn, "".join(turn.texts)) for turn in turns] == [(0, "first [END]"), (2, "answer [END]")]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("tokens")
-    save_tiny_model(root / "small")
-    write_prepared(root / "data")
-    flags = {"max_steps": 2, "precision": "fp32", "validation_examples": 0}
-    finetune(
-        str(root / "small"),
-        workspace=Workspace(root / "data", root / "results"),
-        split="split_0",
-        flags=flags,
-        say=quiet,
-    )
-    eval_ppl(str(root / "small"), workspace=Workspace(root / "data", root / "results"), say=quiet)
-    return root
-
-
-def test_eval_ppl_keeps_what_each_token_cost(trained: Path) -> None:
-    path = trained / "results/ppl/small/split_0.json"
-    stored = read_json(path)
-    assert isinstance(stored, dict)
-
-    turns = list(read_scored_turns(scored_turns_path(path), tokens_origin(stored["signature"]), fix=""))
-
-    assert ["".join(turn.texts) for turn in turns] == [row.completion for row in sums(6, 50)]
-    total = math.fsum(value for turn in turns for value in turn.nats)
-    assert total == pytest.approx(stored["finetuned"]["nats"], abs=0.0005 * stored["finetuned"]["tokens"])
-
-
-def test_token_costs_that_are_missing_are_made_by_running_eval_ppl_again(trained: Path, tmp_path: Path) -> None:
-    # Results of an earlier version have perplexities only, which still hold.
-    shutil.copytree(trained, tmp_path / "copy")
-    results = tmp_path / "copy" / "results"
-    tokens = results / "ppl/small/split_0.tokens.jsonl"
-    before, stored = tokens.read_text(), (results / "ppl/small/split_0.json").read_text()
-    tokens.unlink()
-    said: list[str] = []
-
-    def run() -> None:
-        eval_ppl(str(tmp_path / "copy/small"), workspace=Workspace(tmp_path / "copy/data", results), say=said.append)
-
-    run()
-    assert tokens.read_text() == before
-    assert (results / "ppl/small/split_0.json").read_text() == stored
-    run()
-    assert ["as before" in line for line in said] == [False, True]
-
-
-def test_token_costs_of_another_model_are_refused(trained: Path) -> None:
-    path = scored_turns_path(trained / "results/ppl/small/split_0.json")
-
-    with pytest.raises(ChatbenchError, match="tokens"):
-        list(read_scored_turns(path, {"weights": "other"}, fix="chatbench eval-ppl small"))

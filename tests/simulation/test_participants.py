@@ -302,11 +302,6 @@ def test_a_chat_endpoint_gets_the_messages_of_the_style(
     assert [message["role"] for message in body["messages"]] == roles
 
 
-def test_an_adapter_that_the_server_does_not_have_is_told_before_the_run(server: LoopbackEndpoint) -> None:
-    with pytest.raises(ChatbenchError, match="other-split_3"):
-        opened_behind(server, "two-step", "completions", "other-{split}")
-
-
 @pytest.mark.parametrize("end", [USERLM_END, ""])
 def test_a_userlm_behind_a_server_ends_its_chat_whether_or_not_the_token_is_written(
     server: LoopbackEndpoint, end: str
@@ -338,11 +333,6 @@ def test_what_a_simulator_cannot_give_is_refused(text: str, base_model: bool, fo
             read_simulator_spec(text), model="m", workspace=Workspace(results=Path("r")), split="split_0",
             base_model=base_model, expected_answers=not base_model,
         )  # fmt: skip
-
-
-def test_a_model_that_was_not_fine_tuned_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ChatbenchError, match="no model fine-tuned on split_4"):
-        open_simulator(TUNED, model="tiny", workspace=Workspace(results=tmp_path), split="split_4")
 
 
 def test_the_base_model_simulator_is_the_base_of_the_recipe(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.support.fake_participants import ACTIVE, LOOP, QUESTIONS, AloneBySeed, WordsBySeed, simulated
+from tests.support.fake_participants import ACTIVE, QUESTIONS, AloneBySeed, WordsBySeed, simulated
 
 from chatbench.core.errors import ChatbenchError, StoppedError
 from chatbench.core.records import SimulatedConversation
@@ -155,13 +155,6 @@ def test_more_repetitions_of_a_seed_do_not_change_the_first_ones(tmp_path: Path)
 
     many = {one.id: one for one in read_conversations(tmp_path / "many.jsonl")}
     assert all(many[one.id] == one for one in read_conversations(tmp_path / "few.jsonl"))
-
-
-def test_the_plan_is_the_same_for_any_number_of_repetitions() -> None:
-    few, many = plan(QUESTIONS, "bot", 2), plan(QUESTIONS, "bot", 3)
-
-    assert {one.id for one in few} < {one.id for one in many}
-    assert LOOP.begin(few[0]).send(None).conversation_id == "q0|bot|0"  # type: ignore[arg-type]
 
 
 def test_a_run_ends_with_nothing_active_and_everything_done(tmp_path: Path) -> None:

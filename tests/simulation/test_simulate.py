@@ -89,17 +89,6 @@ def test_recorded_assistants_answer_with_recorded_words(prepared: Path) -> None:
     assert all(reply.startswith("reply ") for reply in replies)
 
 
-def test_a_study_that_changed_is_refused(prepared: Path) -> None:
-    questions = prepared / "study" / "questions.csv"
-    before = questions.read_text()
-    questions.write_text(before.replace("What about", "Why not"))
-    try:
-        with pytest.raises(ChatbenchError, match="its questions changed since the splits were made"):
-            run(prepared)
-    finally:
-        questions.write_text(before)
-
-
 def test_a_model_that_was_not_fine_tuned_is_refused_before_anything_is_written(prepared: Path) -> None:
     with pytest.raises(ChatbenchError, match="no model fine-tuned on split_0"):
         run(prepared, results="elsewhere")

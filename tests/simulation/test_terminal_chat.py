@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -130,6 +131,11 @@ def test_the_person_may_stop_at_any_time(
 # ---- the whole step ----
 
 
+def held(prepared: Path, question: str, **options: Any) -> SimulatedConversation | None:
+    place = Workspace(prepared / "data", prepared / "results")
+    return chat("tiny", question, workspace=place, settings=SETTINGS, **options)
+
+
 def question_on(prepared: Path, side: str) -> str:
     return Workspace(prepared / "data").split("split_1").question_ids(side)[0]  # type: ignore[arg-type]  # train or test
 
@@ -141,11 +147,7 @@ def test_a_chat_that_was_stopped_is_saved_as_far_as_it_went_and_the_next_one_beh
     question = question_on(prepared, "test")
     for _ in range(2):
         typing(monkeypatch, then=key)
-        outcome = chat(
-            "tiny", question, workspace=Workspace(prepared / "data", prepared / "results"), settings=SETTINGS,
-            save=tmp_path / "chats.jsonl", console=screen,
-        )  # fmt: skip
-        assert outcome is None
+        assert held(prepared, question, save=tmp_path / "chats.jsonl", console=screen) is None
 
     first, second = read_conversations(tmp_path / "chats.jsonl")
     assert [first.id, second.id] == [f"{question}|person|0", f"{question}|person|1"]
@@ -155,12 +157,7 @@ def test_a_chat_that_was_stopped_is_saved_as_far_as_it_went_and_the_next_one_beh
 
 
 def test_a_person_can_watch_two_models(prepared: Path, screen: Console) -> None:
-    question = question_on(prepared, "test")
-
-    outcome = chat(
-        "tiny", question, workspace=Workspace(prepared / "data", prepared / "results"), assistant="replay:gpt-4o",
-        settings=SETTINGS, console=screen,
-    )  # fmt: skip
+    outcome = held(prepared, question_on(prepared, "test"), assistant="replay:gpt-4o", console=screen)
 
     assert outcome is not None
     assert all(printable(turn.text) in shown(screen) for turn in outcome.turns)
@@ -171,10 +168,7 @@ def test_a_question_of_the_training_side_is_said_to_be_one(
 ) -> None:
     typing(monkeypatch)
 
-    chat(
-        "tiny", question_on(prepared, "train"), workspace=Workspace(prepared / "data", prepared / "results"),
-        settings=SETTINGS, console=screen,
-    )  # fmt: skip
+    held(prepared, question_on(prepared, "train"), console=screen)
 
     assert "note: the simulator was fine-tuned on people's chats about this question" in shown(screen)
 
@@ -185,10 +179,7 @@ def test_a_question_of_the_training_side_is_said_to_be_one(
 )
 def test_what_cannot_be_is_refused(prepared: Path, question: str, assistant: str | None, said: str) -> None:
     with pytest.raises(ChatbenchError, match=said):
-        chat(
-            "tiny", question or question_on(prepared, "test"),
-            workspace=Workspace(prepared / "data", prepared / "results"), assistant=assistant, settings=SETTINGS,
-        )  # fmt: skip
+        held(prepared, question or question_on(prepared, "test"), assistant=assistant)
 
 
 def test_the_command_reads_what_is_typed(
