@@ -20,7 +20,8 @@ from chatbench.sample.study import write_chatbench_folder
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.participants import read_simulator_spec
 from chatbench.simulation.simulate import ChatSettings
-from chatbench.workflow.run_all import RunReport, RunSettings, StepTime, default_assistants, run_all
+from chatbench.workflow.run_all import RunReport, StepTime, run_all
+from chatbench.workflow.units import RunSettings, default_assistants
 
 SMALL = RunSettings(
     splits=2,
@@ -140,7 +141,7 @@ def test_assistants_are_scripted_where_the_studys_were_and_replayed_otherwise() 
 
 def test_the_report_sums_seconds_over_splits() -> None:
     times = (StepTime("finetune", "split_0", 2.0), StepTime("finetune", "split_1", 3.0), StepTime("scores", "", 0.5))
-    lines = RunReport(times, seconds=6.0, peak_bytes=1_500_000_000, table=None).lines()
+    lines = RunReport(times, seconds=6.0, peak_bytes=1_500_000_000).lines()
 
     assert lines[0].split() == ["finetune", "5.0", "s", "(2", "splits)"]
     assert lines[-1].endswith("6.0 s, peak memory 1.50 GB")

@@ -2,26 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from chatbench.commands import options
 from chatbench.commands.options import names, show
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.texts import printable
+
+if TYPE_CHECKING:
+    from chatbench.data.workspace import Workspace
+    from chatbench.simulation.budget import Spending
+    from chatbench.workflow.units import RunSettings
 
 commands = typer.Typer()
 
 
-@commands.command()
-def run(
-    model: options.Model,
+Models = Annotated[
+    list[str], typer.Argument(metavar="MODEL...", help="Recipes (chatbench recipes lists them), hub ids, or folders.")
+]
+Gpus = Annotated[
+    float | None,
+    typer.Option(help="Of a unit that loads a model: 0.25 shares one, from 2 on fine-tuning has a process on each."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the options of a run ask for; `paid` where a budget limits it."""
+
+    models: list[str]
+    study: Path | None
+    workspace: Workspace
+    settings: RunSettings
+    steps: list[str]
+    spending: Spending
+    gpus: float | None
+
+    def without_budget(self, what: str) -> None:
+        """Nothing, unless there is a budget: units elsewhere do not know what the others have spent."""
+        if self.spending.max_tokens is not None or self.spending.max_usd is not None:
+            raise ChatbenchError(
+                f"a budget for {what}",
+                expected="one process that counts what is spent",
+                fix="omit the budget, or use chatbench run",
+            )
+
+
+def asked_run(
+    models: Models,
     study: Annotated[Path | None, typer.Option(help="What to split; default: the splits that lie in --data.")] = None,
     steps: Annotated[str, typer.Option(help=f"Which of {options.ALL_STEPS}.")] = options.ALL_STEPS,
     splits: Annotated[int, typer.Option(help="Number of random splits by question.", max=options.MOST_SPLITS)] = 10,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Only this split, e.g. split_1: one job each on a cluster.")
-    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this split, e.g. split_1.")] = None,
     train_share: Annotated[float, typer.Option(help="Share of questions for training, in 0..1.")] = 0.6,
     assistant: Annotated[list[str] | None, typer.Option(help="As in simulate; default: those of the study.")] = None,
     simulator: options.Simulator = "tuned",
@@ -50,21 +89,15 @@ def run(
     skip_bad_records: options.SkipBad = False,
     include_pilots: options.Pilots = False,
     maps: options.Maps = None,
-) -> None:
-    """Run every step for all splits (resumes).
-
-    Prepare, fine-tune, perplexity, simulated chats, scores. A budget is one for all splits. Exit code 3 where most
-    chats have no answer.
-
-    Example: chatbench run tiny --study studies/sample --splits 3
-    """
+    gpus: Gpus = None,
+) -> Asked:
+    """The options that `run`, `plan` and `run-unit` have in common, read."""
     from chatbench.data.workspace import Workspace
     from chatbench.endpoints.address import EndpointOptions
-    from chatbench.report.tables import print_tables
     from chatbench.simulation.budget import Spending, read_prices
     from chatbench.simulation.participants import read_simulator_spec
     from chatbench.simulation.simulate import ChatSettings
-    from chatbench.workflow.run_all import RunSettings, run_all
+    from chatbench.workflow.units import RunSettings
 
     chats = ChatSettings(
         conversations=conversations, seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens,
@@ -75,20 +108,124 @@ def run(
         splits=splits, only=tuple(only or ()), train_share=train_share, seed=seed, skip_bad_records=skip_bad_records,
         include_pilots=include_pilots, maps=tuple(maps or ()), assistants=tuple(assistant or ()), chats=chats,
         base_conversations=base_conversations, simulator=read_simulator_spec(simulator), config=config,
+        gpus=gpus or 0.0,
         options=EndpointOptions(concurrency=concurrency, timeout_seconds=timeout, patience_seconds=patience),
     )  # fmt: skip
     spending = Spending(read_prices(simulator_price, assistant_price), max_tokens=budget_tokens, max_usd=budget_usd)
+    return Asked(models, study, Workspace(data, results), settings, names(steps), spending, gpus)
+
+
+def _takes_run(command: Callable[..., None]) -> Callable[..., None]:
+    """`command(asked, ...)` with the options of `asked_run` beside its own: written once for three commands."""
+    shared = signature(asked_run, eval_str=True).parameters
+    own = list(signature(command, eval_str=True).parameters.values())[1:]
+
+    @wraps(command)
+    def taking(**given: Any) -> None:
+        command(asked_run(**{name: given.pop(name) for name in shared}), **given)
+
+    needed = [each for each in own if each.default is each.empty]
+    optional = [each for each in own if each not in needed]
+    every = [*needed, *shared.values(), *optional]
+    taking.__signature__ = Signature(every)  # type: ignore[attr-defined]  # what typer reads
+    taking.__annotations__ = {each.name: each.annotation for each in every}
+    return taking
+
+
+@commands.command()
+@_takes_run
+def run(asked: Asked) -> None:
+    """Run every step for all splits (resumes).
+
+    Prepare, fine-tune, perplexity, simulated chats, scores. A budget is one for all splits. Of several models, one that
+    fails leaves a hole (exit code 2 in the end). Exit code 3 where most chats have no answer.
+
+    Example: chatbench run tiny --study studies/sample --splits 3
+    """
+    from chatbench.report.tables import print_tables
+    from chatbench.workflow.run_all import run_all
+
     report = run_all(
-        model, study=study, workspace=Workspace(data, results), settings=settings, steps=names(steps),
-        spending=spending, say=show,
+        asked.models, study=asked.study, workspace=asked.workspace, settings=asked.settings, steps=asked.steps,
+        spending=asked.spending, say=show,
     )  # fmt: skip
-    if report.table:
-        print_tables([report.table])
-    if report.realism:
-        show(f"\nHow realistic its chats are: chatbench realism {model} --data {data} --results {results}")
+    if report.tables:
+        print_tables(report.tables)
+        place = f"--data {asked.workspace.data} --results {asked.workspace.results}"
+        show(f"\nHow realistic the chats are: chatbench realism {asked.models[0]} {place}")
     show("\n" + "\n".join(report.lines()))
-    if report.table and report.table.warning:
+    if report.failed:
+        raise typer.Exit(2)
+    if any(table.warning for table in report.tables):
         raise typer.Exit(options.NO_ANSWERS)
+
+
+@commands.command()
+@_takes_run
+def plan(
+    asked: Asked,
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Every unit, as JSON.")] = False,
+    slurm: Annotated[Path | None, typer.Option(help="Write the plan as array jobs of Slurm.")] = None,
+) -> None:
+    """List the units of a run: what each needs, waits for, and what is done.
+
+    The splits are prepared where there are none, for everything else is counted from them. Takes the options of run.
+
+    Example: chatbench plan tiny --study studies/sample --splits 3 --slurm sweep.sbatch
+    """
+    from chatbench.core.files import write_text
+    from chatbench.report.grids import print_grids
+    from chatbench.workflow.plan_forms import array_jobs, plan_grid, plan_json
+    from chatbench.workflow.run_all import Clock, planned_units
+
+    clock = Clock(lambda line: typer.echo(printable(line), err=True))
+    settings = asked.settings
+    units = planned_units(
+        asked.models, asked.study, asked.workspace, settings, asked.steps, clock, in_blocks=bool(slurm)
+    )
+    if as_json:
+        show(plan_json(units, asked.workspace, settings))
+    elif slurm:
+        asked.without_budget("array jobs")
+        write_text(slurm, array_jobs(units, _given(context)))
+        show(f"{len(units)} units -> {slurm}; edit it for your site, then: bash {slurm}")
+    else:
+        print_grids([plan_grid(units, asked.workspace, settings)], [])
+
+
+@commands.command("run-unit")
+@_takes_run
+def run_unit(
+    asked: Asked, unit: Annotated[str, typer.Argument(metavar="ID", help="As chatbench plan lists it.")]
+) -> None:
+    """Run one unit of a plan; takes the options of run.
+
+    Example: chatbench run-unit tiny/split_0/finetune tiny --study studies/sample --splits 3
+    """
+    from chatbench.workflow.run_all import Clock, planned_units
+    from chatbench.workflow.units import run_unit as step
+    from chatbench.workflow.units import unit_called
+
+    asked.without_budget("one unit")
+    units = planned_units(
+        asked.models, asked.study, asked.workspace, asked.settings, asked.steps, Clock(show), in_blocks=True
+    )
+    step(unit_called(unit, units), asked.workspace, asked.settings, say=show)
+
+
+def _given(context: typer.Context) -> list[str]:
+    """The words of the command line that `run-unit` takes too."""
+    words: list[str] = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is None or source.name != "COMMANDLINE" or parameter.name in ("as_json", "slurm"):
+            continue
+        value = context.params[parameter.name or ""]
+        name = [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
+        for each in value if isinstance(value, list | tuple) else [value]:
+            words += name if each is True else [*name, str(each)]
+    return words
 
 
 @commands.command()

@@ -4,7 +4,7 @@
     results/models/MODEL/split_i/                                   a fine-tuned model
     results/logs/MODEL/split_i/                                     its training curves
     results/ppl/MODEL/split_i.json, split_i.tokens.jsonl, summary.json
-    results/simulations/MODEL/split_i/conversations[_base].jsonl
+    results/simulations/MODEL/split_i/conversations[_base].jsonl, conversations[_base].blocks/ until joined
     results/scores/MODEL.json, .csv, .md
     results/estimates/MODEL.json
     results/realism/MODEL/
@@ -122,9 +122,10 @@ class Workspace:
         """The folder of a model's simulated chats, a folder per split."""
         return self.results / "simulations" / model_key(model)
 
-    def conversations(self, model: str, split: str, *, base_model: bool = False) -> Path:
-        """The log of a simulator's chats on one split; `base_model`: of its base."""
-        return self.simulations(model) / split / f"conversations{'_base' if base_model else ''}.jsonl"
+    def conversations(self, model: str, split: str, *, base_model: bool = False, block: int | None = None) -> Path:
+        """The log of a simulator's chats on one split; `base_model`: of its base; `block`: of a block, until joined."""
+        log = self.simulations(model) / split / f"conversations{'_base' if base_model else ''}.jsonl"
+        return log if block is None else log.with_suffix(".blocks") / f"{block:03d}.jsonl"
 
     def scores(self, model: str, ending: str = ".json") -> Path:
         """File of a model's scores."""

@@ -23,6 +23,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -241,6 +242,37 @@ def open_log(
         if settings is not None:
             _agree(path, _as_read_back(settings))
         yield AppendOnlyLog(path, file.fileno())
+
+
+def join_logs(path: Path, parts: Sequence[Path], planned: Mapping[str, Sequence[str]]) -> int:
+    """Appends what is recorded in the logs of a split's blocks, by assistant and then by block, and removes those logs.
+
+    Those are the lines, and the order, of one run over all blocks. What is in the log already stays as it is.
+
+    Args:
+        planned: identifiers of all conversations, by assistant.
+
+    Returns:
+        The number of conversations that were appended.
+
+    Raises:
+        ChatbenchError: conversations are missing, or the logs were made with different settings.
+    """
+    there = [part for part in parts if part.exists()]
+    recorded = {row["id"] for log in (path, *there) for _, row in read_log(log)}
+    if missing := [each for ids in planned.values() for each in ids if each not in recorded]:
+        raise ChatbenchError(
+            f"{path}: {len(missing)} conversations are in no log of its {len(parts)} blocks, such as {missing[0]}",
+            fix="simulate the other blocks first: the same command goes on from here",
+        )
+    for part in there:
+        with open_log(path, cast(dict[str, object], read_json(settings_path(part), fix=FIX))):
+            pass  # its settings are those of the others
+    with open_log(path) as log:
+        rows = (row for name in planned for part in there for _, row in read_log(part) if row["assistant"] == name)
+        count = sum(log.append([row]) for row in rows)
+    shutil.rmtree(parts[0].parent, ignore_errors=True)
+    return count
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
-from chatbench.core.errors import StoppedError
+from chatbench.core.errors import ChatbenchError, StoppedError
 from chatbench.core.records import Question, SimulatedConversation, joined_id
 from chatbench.core.stop import StopRequest
 from chatbench.protocol.dialogue import (
@@ -83,6 +83,19 @@ def plan(questions: Sequence[Question], assistant: str, conversations: int) -> l
 def blocks(planned: Sequence[Planned], size: int = BLOCK_SIZE) -> list[Sequence[Planned]]:
     """The plan in pieces of a fixed size: what is simulated together must not depend on what is there already."""
     return [planned[start : start + size] for start in range(0, len(planned), size)]
+
+
+def block_of(plans: Mapping[str, Sequence[Planned]], size: int, number: int) -> dict[str, Sequence[Planned]]:
+    """One block of the plan with each assistant.
+
+    Raises:
+        ChatbenchError: there are not so many.
+    """
+    for name, planned in plans.items():
+        if not 0 <= number * size < len(planned):
+            last = (len(planned) - 1) // size
+            raise ChatbenchError(f"block {number} of the conversations with {name}", expected=f"0 to {last}")
+    return {name: planned[number * size : (number + 1) * size] for name, planned in plans.items()}
 
 
 def finished(

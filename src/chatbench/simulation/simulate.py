@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from chatbench.core.stop import telling_what_is_kept
 from chatbench.data.prepared import Manifest
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
-from chatbench.protocol.dialogue import MAX_USER_TURNS
+from chatbench.protocol.dialogue import MAX_USER_TURNS, AnyParticipant
 from chatbench.protocol.failure_modes import FAILURE_MODES, FailureMode
 from chatbench.protocol.prompt_styles import STYLES, prompts_sha256
 from chatbench.simulation.budget import Prices, Spending
@@ -36,12 +36,14 @@ from chatbench.simulation.participants import (
     read_specs,
 )
 from chatbench.simulation.progress import ConversationProgress
-from chatbench.simulation.run import BLOCK_SIZE, LoopSettings, Planned, Run, plan
+from chatbench.simulation.run import BLOCK_SIZE, LoopSettings, Planned, Run, block_of, plan
 from chatbench.simulation.summary import SimulateResult, count_earlier, tally_of
 
 if TYPE_CHECKING:
     from chatbench.endpoints.address import EndpointOptions
 
+Opened = tuple[AnyParticipant, Mapping[str, AnyParticipant]]
+"""The simulator, and the assistants by name."""
 DEFAULT_ACTIVE = 64
 PER_PLACE = 2
 """Conversations under way for each request that an endpoint takes at once: while some wait for one side, others keep
@@ -118,6 +120,8 @@ def simulate(
     overwrite: bool = False,
     console: Console | None = None,
     task: Task | None = None,
+    block: int | None = None,
+    opened: Opened | None = None,
 ) -> SimulateResult:
     """Simulates what is missing of the plan; see the module.
 
@@ -128,6 +132,8 @@ def simulate(
         spending: prices and the budget, shared by the runs on several splits.
         overwrite: drops what was recorded with other settings.
         task: questions and log, in place of the split's held-out questions and its log.
+        block: only this block of each assistant's plan, into a log of its own.
+        opened: participants that `open_participants` gave for the same split, model and settings.
 
     Raises:
         ChatbenchError: nothing is prepared or trained, a participant cannot be used, another process writes the log, or
@@ -136,19 +142,10 @@ def simulate(
     """
     settings, spending = settings or ChatSettings(), spending or Spending(Prices())
     task = task or task_of(model, assistants, workspace=workspace, split=split, base_model=base_model)
-    user = open_simulator(
-        simulator, model=model, workspace=workspace, split=split, base_model=base_model,
-        temperature=settings.simulator_temperature, max_tokens=settings.max_tokens,
-        reasoning_effort=settings.reasoning_effort, expected_answers=settings.expected_answers, options=options,
+    user, participants = opened or open_participants(
+        model, task, workspace=workspace, split=split, settings=settings, simulator=simulator, base_model=base_model,
+        options=options,
     )  # fmt: skip
-    participants = {
-        spec.name: spec.participant
-        or open_assistant(
-            spec, task.study, temperature=settings.assistant_temperature, max_tokens=settings.max_tokens,
-            reasoning_effort=settings.reasoning_effort, options=options,
-        )
-        for spec in task.assistants
-    }  # fmt: skip
     console = console or Console()
     for note in notes_on((user, *participants.values())):
         console.print(note, markup=False, highlight=False, soft_wrap=True)
@@ -156,7 +153,10 @@ def simulate(
         "settings": {**settings_known_before(task, settings, simulator), "simulator": dict(user.identity)},
         "assistants": {name: participant.identity for name, participant in participants.items()},
     }
-    plans = task.plans(settings.conversations)
+    plans: Mapping[str, Sequence[Planned]] = task.plans(settings.conversations)
+    if block is not None:
+        plans = block_of(plans, settings.block_size, block)
+        task = replace(task, log=workspace.conversations(model, split, base_model=base_model, block=block))
     planned = {one.id for each in plans.values() for one in each}
     loop = LoopSettings(settings.seed, settings.max_user_turns, STYLES[simulator.style], settings.failure_modes)
     active = PER_PLACE * options.concurrency if options else DEFAULT_ACTIVE
@@ -174,6 +174,37 @@ def simulate(
             simulated = run.simulate(plans)
         seconds = time.monotonic() - began
     return SimulateResult(task.log, tally_of(task.log, planned), len(planned), simulated, seconds, spending.prices)
+
+
+def open_participants(
+    model: str,
+    task: Task,
+    *,
+    workspace: Workspace,
+    split: str,
+    settings: ChatSettings,
+    simulator: SimulatorSpec = TUNED,
+    base_model: bool = False,
+    options: EndpointOptions | None = None,
+) -> Opened:
+    """The simulator, and the assistants by name, loaded and checked; see `simulate`.
+
+    Raises:
+        ChatbenchError: one cannot be used.
+    """
+    user = open_simulator(
+        simulator, model=model, workspace=workspace, split=split, base_model=base_model,
+        temperature=settings.simulator_temperature, max_tokens=settings.max_tokens,
+        reasoning_effort=settings.reasoning_effort, expected_answers=settings.expected_answers, options=options,
+    )  # fmt: skip
+    return user, {
+        spec.name: spec.participant
+        or open_assistant(
+            spec, task.study, temperature=settings.assistant_temperature, max_tokens=settings.max_tokens,
+            reasoning_effort=settings.reasoning_effort, options=options,
+        )
+        for spec in task.assistants
+    }  # fmt: skip
 
 
 def task_of(

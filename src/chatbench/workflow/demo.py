@@ -32,8 +32,9 @@ from chatbench.sample.truth import StatedFacts, stated_facts
 from chatbench.scoring.score_table import ScoreTable
 from chatbench.simulation.log import has_chats, read_conversations
 from chatbench.simulation.simulate import ChatSettings
-from chatbench.workflow.run_all import RunReport, RunSettings, run_all
+from chatbench.workflow.run_all import RunReport, run_all
 from chatbench.workflow.sanity import needs_people
+from chatbench.workflow.units import RunSettings
 
 Shares = Mapping[str, float]
 

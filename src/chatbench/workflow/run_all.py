@@ -12,60 +12,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from chatbench.core.configurations import differences
-from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import Study
-from chatbench.data.examples import RowFormat
+from chatbench.core.errors import ChatbenchError, StoppedError
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.prepared import Manifest
 from chatbench.data.workspace import Workspace
-from chatbench.endpoints.address import EndpointOptions
-from chatbench.realism.realism import realism
-from chatbench.realism.table import RealismTable
-from chatbench.report.tables import write_markdown
-from chatbench.scoring.eval_chatbench import eval_chatbench
-from chatbench.scoring.eval_ppl import eval_ppl
+from chatbench.report.report import Shown
+from chatbench.report.report import report as write_page
+from chatbench.scoring.score_files import read_score_table
 from chatbench.scoring.score_table import ScoreTable
 from chatbench.simulation.budget import Prices, Spending
-from chatbench.simulation.participants import TUNED, SimulatorSpec, is_scripted
-from chatbench.simulation.simulate import ChatSettings
-from chatbench.simulation.simulate_splits import Simulations, simulate_splits
+from chatbench.simulation.participants import TUNED
 from chatbench.simulation.summary import count_earlier
-from chatbench.training.finetune import finetune
+from chatbench.workflow.units import STEPS, RunSettings, Say, StepName, Unit, plan, run_unit
 
-Say = Callable[[str], None]
-StepName = Literal["prepare", "finetune", "ppl", "simulate", "base", "scores", "realism"]
-STEPS: tuple[StepName, ...] = get_args(StepName)
-
-
-@dataclass(frozen=True, slots=True)
-class RunSettings:
-    """Settings of a run; no `assistants` means those of the study (`default_assistants`), no `only` every split.
-
-    `base_conversations` are chats per held-out question and assistant: the base model only stands beside the fine-tuned
-    one, so it gets fewer than `chats` asks for; 0 leaves it out. A `simulator` that is not fine-tuned needs neither the
-    base model nor training, and those steps are left out. `flags` are settings of fine-tuning by name.
-    """
-
-    splits: int = 10
-    only: tuple[str, ...] = ()
-    train_share: float = 0.6
-    seed: int = 0
-    row_format: RowFormat = "messages"
-    skip_bad_records: bool = False
-    include_pilots: bool = False
-    maps: tuple[str, ...] = ()
-    assistants: tuple[str, ...] = ()
-    chats: ChatSettings = field(default_factory=ChatSettings)
-    base_conversations: int = 3
-    simulator: SimulatorSpec = TUNED
-    options: EndpointOptions = field(default_factory=EndpointOptions)
-    config: Path | None = None
-    flags: Mapping[str, object] = field(default_factory=dict)
+Execute = Callable[[Sequence[Unit]], Mapping[str, str]]
+"""Does units somewhere; why each one that failed did, by its identifier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +45,33 @@ class StepTime:
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """How a run went, its scores and its realism (None where that step was not asked for)."""
+    """How a run went, and the scores of each model that was scored; `failed` says why by unit."""
 
     times: tuple[StepTime, ...]
     seconds: float
     peak_bytes: int
-    table: ScoreTable | None
-    realism: RealismTable | None = None
+    tables: tuple[ScoreTable, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    page: Path | None = None
+
+    @property
+    def table(self) -> ScoreTable | None:
+        """The scores of the first model."""
+        return self.tables[0] if self.tables else None
 
     def lines(self) -> list[str]:
-        """Seconds per step (summed over splits), total time and peak memory."""
+        """Units that failed; seconds per step (summed over splits), total time and peak memory."""
         seconds = {name: [one.seconds for one in self.times if one.step == name] for name in STEPS}
-        lines = [
-            f"{name:<10} {sum(each):8.1f} s" + (f"  ({len(each)} splits)" if len(each) > 1 else "")
-            for name, each in seconds.items()
-            if each
+        return [
+            *(f"missing: {unit}: {reason}" for unit, reason in self.failed.items()),
+            *([f"all models on one page: {self.page}"] if self.page else []),
+            *(
+                f"{name:<10} {sum(each):8.1f} s" + (f"  ({len(each)} splits)" if len(each) > 1 else "")
+                for name, each in seconds.items()
+                if each
+            ),
+            f"{'total':<10} {self.seconds:8.1f} s, peak memory {self.peak_bytes / 1e9:.2f} GB",
         ]
-        return [*lines, f"{'total':<10} {self.seconds:8.1f} s, peak memory {self.peak_bytes / 1e9:.2f} GB"]
 
 
 class Clock:
@@ -107,35 +83,74 @@ class Clock:
         self.began = time.monotonic()
 
     @contextmanager
-    def step(self, step: StepName, split: str = "") -> Iterator[None]:
+    def step(self, step: StepName, split: str = "", model: str = "") -> Iterator[None]:
         """Times what happens inside; a step that raises is not timed."""
         began = time.monotonic()
-        self.say(f"== {step} {split}".rstrip())
+        self.say(" ".join(filter(None, ("==", model, step, split))))
         yield
         self.times.append(StepTime(step, split, time.monotonic() - began))
 
 
 def run_all(
-    model: str,
+    model: str | Sequence[str],
     *,
     study: Path | None,
     workspace: Workspace,
     settings: RunSettings | None = None,
     steps: Sequence[str] = STEPS,
     spending: Spending | None = None,
+    execute: Execute | None = None,
     say: Say = print,
 ) -> RunReport:
-    """Runs the named steps for all splits.
+    """Runs the named steps for all splits of a model, or of several.
+
+    Of several models, or with `execute`, a unit that fails leaves a hole, and the others go on.
 
     Args:
         study: what to prepare; None takes the splits that are prepared.
         steps: some of `STEPS`, in any order.
         spending: prices and one budget for the chats of all splits; what earlier runs recorded counts.
+        execute: does the units in place of this process, with the chats in blocks.
 
     Raises:
         ChatbenchError: an unknown step or split, other splits than these, or whatever a step raises.
     """
+    models = [model] if isinstance(model, str) else list(model)
     settings, clock, spending = settings or RunSettings(), Clock(say), spending or Spending(Prices())
+    units = planned_units(models, study, workspace, settings, steps, clock, in_blocks=execute is not None)
+    if execute:
+        failed = dict(execute(units))
+    else:
+        for each in models:
+            for split in workspace.manifest.split_ids:
+                for base in (False, True):
+                    count_earlier(spending, workspace.conversations(each, split, base_model=base))
+        failed = _run_here(units, workspace, settings, spending, clock, keep_going=len(models) > 1)
+    keys = [unit.key for unit in units if unit.stage == "scores" and unit.id not in failed]
+    tables = tuple(read_score_table(workspace.results / "scores", key) for key in keys)
+    page = None
+    if len(models) > 1 and keys:
+        page = write_page(Shown(workspace, tuple(keys)), workspace.results / "report.html").path
+    unit_bytes = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return RunReport(tuple(clock.times), time.monotonic() - clock.began, unit_bytes * peak, tables, failed, page)
+
+
+def planned_units(
+    models: Sequence[str],
+    study: Path | None,
+    workspace: Workspace,
+    settings: RunSettings,
+    steps: Sequence[str],
+    clock: Clock,
+    *,
+    in_blocks: bool,
+) -> list[Unit]:
+    """The units of a run; splits are prepared first where there are none, for everything else is counted from them.
+
+    Raises:
+        ChatbenchError: an unknown step or split, or other splits than these.
+    """
     if not steps or not set(steps) <= set(STEPS):
         raise ChatbenchError(f"steps {', '.join(steps) or 'none'}", expected=f"some of {', '.join(STEPS)}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -145,62 +160,36 @@ def run_all(
             fix="accelerate launch src/finetune.py MODEL for each split, then chatbench run without accelerate",
         )
     if settings.simulator != TUNED and (needless := [step for step in steps if step in ("finetune", "ppl", "base")]):
-        say(f"left out, as {settings.simulator.text()} is not fine-tuned: {', '.join(needless)}")
+        clock.say(f"left out, as {settings.simulator.text()} is not fine-tuned: {', '.join(needless)}")
         steps = [step for step in steps if step not in needless]
-    manifest = _prepared(study, workspace, settings, clock, may_prepare="prepare" in steps)
-    _run_splits(model, manifest.split_ids, workspace, settings, steps, spending, clock)
-    table, compared = None, None
-    if "scores" in steps:
-        with clock.step("scores"):
-            table = eval_chatbench(model, workspace=workspace)
-            write_markdown(table, workspace)
-    if "realism" in steps:
-        with clock.step("realism"):
-            compared = realism(model, workspace=workspace, say=say)
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    peak = unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return RunReport(tuple(clock.times), time.monotonic() - clock.began, peak, table, compared)
+    _prepared(study, workspace, settings, clock, may_prepare="prepare" in steps)
+    return plan(models, workspace, settings, steps, in_blocks=in_blocks)
 
 
-def _run_splits(
-    model: str,
-    prepared: Sequence[str],
+def _run_here(
+    units: Sequence[Unit],
     workspace: Workspace,
     settings: RunSettings,
-    steps: Sequence[str],
     spending: Spending,
     clock: Clock,
-) -> None:
-    """The steps of each split, in the order of `STEPS`.
-
-    Raises:
-        ChatbenchError: a split that is not prepared, or whatever a step raises.
-    """
-    if unknown := set(settings.only) - set(prepared):
-        raise ChatbenchError(f"no such split: {', '.join(sorted(unknown))}", expected=f"some of {', '.join(prepared)}")
-    assistants = settings.assistants
-    if not assistants and {"simulate", "base"} & set(steps):
-        assistants = default_assistants(workspace.study)
-    for split in prepared:
-        for base_model in (False, True):
-            count_earlier(spending, workspace.conversations(model, split, base_model=base_model))
-    simulations: list[tuple[StepName, int]] = [
-        ("simulate", settings.chats.conversations), ("base", settings.base_conversations)
-    ]  # fmt: skip
-    for split in settings.only or prepared:
-        if "finetune" in steps:
-            with clock.step("finetune", split):
-                flags = settings.flags
-                finetune(model, workspace=workspace, split=split, config=settings.config, flags=flags, say=clock.say)
-        if "ppl" in steps:
-            with clock.step("ppl", split):
-                eval_ppl(model, workspace=workspace, split=split, say=clock.say)
-        for step, conversations in simulations:
-            if step in steps and conversations:
-                with clock.step(step, split):
-                    chats, simulator = replace(settings.chats, conversations=conversations), settings.simulator
-                    asked = Simulations(model, assistants, workspace, chats, split, simulator, step == "base")
-                    simulate_splits(asked, spending, clock.say, options=settings.options)
+    *,
+    keep_going: bool,
+) -> dict[str, str]:
+    """Runs units one after another; why each one that failed did, where that stops nothing else."""
+    failed: dict[str, str] = {}
+    for unit in units:
+        if lost := [each for each in unit.requires if each in failed]:
+            failed[unit.id] = f"needs {lost[0]}"
+            continue
+        try:
+            with clock.step(unit.stage, unit.split, unit.key if keep_going else ""):
+                run_unit(unit, workspace, settings, spending=spending, say=clock.say)
+        except ChatbenchError as error:
+            if not keep_going or isinstance(error, StoppedError):
+                raise
+            clock.say(f"{unit.id} failed: {error}")
+            failed[unit.id] = error.found
+    return failed
 
 
 def _prepared(
@@ -238,17 +227,3 @@ def _prepared(
         prepared = prepare_splits(study, workspace.data, **chosen)
     clock.say(prepared.audit)
     return prepared.manifest
-
-
-def default_assistants(study: Study) -> tuple[str, ...]:
-    """The scripted assistants where the study's people worked with them, else the recorded ones.
-
-    Raises:
-        ChatbenchError: the study has no chats.
-    """
-    names = sorted({conversation.assistant for conversation in study.conversations})
-    if not names:
-        raise ChatbenchError(f"study {study.name}: no chats", fix="name an assistant: --assistant SPEC")
-    if all(map(is_scripted, names)):
-        return tuple(f"scripted:{name.removeprefix('scripted-')}" for name in names)
-    return ("replay:all",)

@@ -1,0 +1,327 @@
+"""The plan of a run: units of work, what each needs and waits for, and how one is done.
+
+A unit (model, split, stage) is the least that can be done by itself: `run` does all of them in order, `run --on ray`
+and an array job of Slurm do them where there is room, and each is the same code. It continues or skips what it did
+before, writes files that no other unit writes, and reads what the units that it waits for have written. Its identifier
+says what it is: `tiny/split_0/finetune`, `tiny/split_0/simulate-003`, `tiny/scores`.
+
+Where `in_blocks`, the chats of a split are simulated as several units, one per block of `simulation.run.blocks`, each
+into a log of its own; a last unit joins them in the order of an undisturbed run, so the log of the split is the same
+byte for byte. A log that is there already is continued as a whole.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Literal, get_args
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.recipes import model_key, recipe_of
+from chatbench.core.records import Study
+from chatbench.data.examples import RowFormat
+from chatbench.data.workspace import Workspace
+from chatbench.endpoints.address import EndpointOptions
+from chatbench.realism.realism import realism
+from chatbench.report.tables import write_markdown
+from chatbench.scoring.eval_chatbench import eval_chatbench
+from chatbench.scoring.eval_ppl import eval_ppl
+from chatbench.simulation.budget import Prices, Spending
+from chatbench.simulation.log import has_chats, join_logs, read_log, refuse_other_settings
+from chatbench.simulation.participants import TUNED, SimulatorSpec, is_scripted
+from chatbench.simulation.run import Planned, block_of
+from chatbench.simulation.simulate import ChatSettings, Opened, settings_known_before, simulate, task_of
+from chatbench.simulation.simulate_splits import ENDPOINTS, Simulations, simulate_splits
+from chatbench.training.finetune import finetune
+
+Say = Callable[[str], None]
+StepName = Literal["prepare", "finetune", "ppl", "simulate", "base", "scores", "realism"]
+STEPS: tuple[StepName, ...] = get_args(StepName)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """Settings of a run; no `assistants` means those of the study (`default_assistants`), no `only` every split.
+
+    `base_conversations` are chats per held-out question and assistant: the base model only stands beside the fine-tuned
+    one, so it gets fewer than `chats` asks for; 0 leaves it out. A `simulator` that is not fine-tuned needs neither the
+    base model nor training, and those steps are left out. `flags` are settings of fine-tuning by name. `gpus` are those
+    of a unit that loads a model: a share of one for a small model; from 2 on, fine-tuning is one process for each.
+    """
+
+    splits: int = 10
+    only: tuple[str, ...] = ()
+    train_share: float = 0.6
+    seed: int = 0
+    row_format: RowFormat = "messages"
+    skip_bad_records: bool = False
+    include_pilots: bool = False
+    maps: tuple[str, ...] = ()
+    assistants: tuple[str, ...] = ()
+    chats: ChatSettings = field(default_factory=ChatSettings)
+    base_conversations: int = 3
+    simulator: SimulatorSpec = TUNED
+    options: EndpointOptions = field(default_factory=EndpointOptions)
+    config: Path | None = None
+    flags: Mapping[str, object] = field(default_factory=dict)
+    gpus: float = 0.0
+
+    def conversations(self, stage: StepName) -> int:
+        """Chats per held-out question and assistant, with the base model or the simulator."""
+        return self.base_conversations if stage == "base" else self.chats.conversations
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One piece of work; `key` is the model's in file names, `split` is "" where it is about all of them.
+
+    It begins when those in `requires` have succeeded, and those in `after` have ended, whether they succeeded or not.
+    `block` is the number of a block of chats; a unit that joins `blocks` of them has that many, any other one 0.
+    """
+
+    model: str
+    key: str
+    split: str
+    stage: StepName
+    requires: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    block: int | None = None
+    blocks: int = 0
+    gpus: float = 0.0
+    servers: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """MODEL/SPLIT/STAGE, with the number of a block at its end."""
+        name = self.stage if self.block is None else f"{self.stage}-{self.block:03d}"
+        return "/".join(filter(None, (self.key, self.split, name)))
+
+
+def units_of(
+    models: Mapping[str, str],
+    blocks_of: Callable[[str, str, StepName], int],
+    splits: Sequence[str],
+    steps: Sequence[str],
+    settings: RunSettings,
+) -> Iterator[Unit]:
+    """The units in the order in which one machine does them.
+
+    Args:
+        models: by their keys in file names.
+        blocks_of: of a model's key, a split and a stage; 1 for one unit that writes the log of the split.
+    """
+    servers = tuple(
+        spec for spec in (settings.simulator.text(), *settings.assistants) if set(ENDPOINTS) & set(spec.split(":"))
+    )
+    local = any("local:" in spec for spec in settings.assistants) or settings.simulator.kind not in ENDPOINTS
+    for key, model in models.items():
+        ended: list[str] = []
+        for split in splits:
+            tuned: tuple[str, ...] = ()
+            for stage in (each for each in STEPS if each in steps and each not in ("prepare", "scores", "realism")):
+                if stage in ("simulate", "base") and not settings.conversations(stage):
+                    continue
+                count = blocks_of(key, split, stage) if stage in ("simulate", "base") else 1
+                simulating = stage in ("simulate", "base")
+                unit = Unit(model, key, split, stage, tuned, gpus=settings.gpus if local or not simulating else 0.0)
+                if simulating:
+                    unit = replace(unit, servers=servers)
+                if count > 1:
+                    parts = [replace(unit, block=number) for number in range(count)]
+                    yield from parts
+                    unit = Unit(model, key, split, stage, tuple(part.id for part in parts), blocks=count)
+                if stage == "finetune":
+                    tuned = (unit.id,)
+                ended.append(unit.id)
+                yield unit
+        for stage in (each for each in STEPS if each in steps and each in ("scores", "realism")):
+            yield Unit(model, key, "", stage, after=tuple(ended))
+
+
+def plan(
+    models: Sequence[str], workspace: Workspace, settings: RunSettings, steps: Sequence[str], *, in_blocks: bool
+) -> list[Unit]:
+    """The units of a run on prepared splits.
+
+    Raises:
+        ChatbenchError: two models with one name for their results, or a split that is not prepared.
+    """
+    keys = {model_key(model): model for model in models}
+    if len(keys) < len(models):
+        raise ChatbenchError(
+            f"{', '.join(models)}: two of these have results of the same name",
+            expected="each model once",
+            fix="call one of the folders otherwise",
+        )
+    prepared = workspace.manifest.split_ids
+    if unknown := set(settings.only) - set(prepared):
+        raise ChatbenchError(f"no such split: {', '.join(sorted(unknown))}", expected=f"some of {', '.join(prepared)}")
+
+    @cache
+    def held_out(split: str) -> int:
+        return len(workspace.split(split).question_ids("test"))
+
+    def blocks_of(key: str, split: str, stage: StepName) -> int:
+        paths = [
+            workspace.conversations(keys[key], split, base_model=stage == "base", block=each) for each in (None, 0)
+        ]
+        if not (paths[1].parent.is_dir() or (in_blocks and not has_chats(paths[0]))):
+            return 1
+        return -(-held_out(split) * settings.conversations(stage) // settings.chats.block_size)
+
+    return list(units_of(keys, blocks_of, settings.only or prepared, steps, settings))
+
+
+def run_unit(
+    unit: Unit,
+    workspace: Workspace,
+    settings: RunSettings,
+    *,
+    spending: Spending | None = None,
+    say: Say = print,
+    opened: Opened | None = None,
+) -> None:
+    """Does one unit, or what is missing of it.
+
+    Args:
+        opened: participants that were opened for another block of the same split.
+
+    Raises:
+        ChatbenchError: whatever its step raises.
+    """
+    model, split, spending = unit.model, unit.split, spending or Spending(Prices())
+    if unit.stage == "finetune" and unit.gpus > 1:
+        _finetune_in_processes(unit, workspace, settings)
+    elif unit.stage == "finetune":
+        flags = settings.flags
+        finetune(model, workspace=workspace, split=split, config=settings.config, flags=flags, say=say)
+    elif unit.stage == "ppl":
+        eval_ppl(model, workspace=workspace, split=split, say=say)
+    elif unit.stage == "scores":
+        write_markdown(eval_chatbench(model, workspace=workspace), workspace)
+    elif unit.stage == "realism":
+        realism(model, workspace=workspace, say=say)
+    elif (unit.blocks or unit.block is not None) and is_done(unit, workspace, settings):
+        say(f"{unit.id}: done already")
+    elif unit.blocks:
+        log, *parts = (_log(unit, workspace, each) for each in (None, *range(unit.blocks)))
+        say(f"{unit.id}: {join_logs(log, parts, planned_ids(unit, workspace, settings)):,} chats joined in {log}")
+    else:
+        asked = Simulations(
+            model, assistants_of(settings, workspace), workspace,
+            replace(settings.chats, conversations=settings.conversations(unit.stage)),
+            split, settings.simulator, unit.stage == "base",
+        )  # fmt: skip
+        if unit.block is None:
+            simulate_splits(asked, spending, say, options=settings.options)
+            return
+        result = simulate(
+            model, assistants=asked.assistants, workspace=workspace, split=split, settings=asked.settings,
+            simulator=asked.simulator, base_model=asked.base_model, options=settings.options, spending=spending,
+            block=unit.block, opened=opened,
+        )  # fmt: skip
+        say(f"{unit.id}: " + "\n".join(result.lines()))
+
+
+def _finetune_in_processes(unit: Unit, workspace: Workspace, settings: RunSettings) -> None:
+    """One process per GPU, by torchrun: accelerate launch on a machine without GPUs would silently run one."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={int(unit.gpus)}"]
+    command += ["-m", "chatbench", "finetune", unit.model, "--data", str(workspace.data)]
+    command += ["--split", unit.split, "--results", str(workspace.results)]
+    command += ["--config", str(settings.config)] if settings.config else []
+    if settings.flags:
+        raise ChatbenchError(f"{unit.id}: flags of fine-tuning in several processes", fix="put them into --config")
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        told = [line for line in ended.stderr.splitlines() if line.startswith("chatbench")] or [ended.stderr[-300:]]
+        raise ChatbenchError(f"{unit.id}: {told[0]}", fix=" ".join(command[1:]))
+
+
+def _log(unit: Unit, workspace: Workspace, block: int | None) -> Path:
+    return workspace.conversations(unit.model, unit.split, base_model=unit.stage == "base", block=block)
+
+
+def unit_called(name: str, units: Sequence[Unit]) -> Unit:
+    """The unit with this identifier; a block is one also after its split was joined, and is done then.
+
+    Raises:
+        ChatbenchError: there is none.
+    """
+    found = {unit.id: unit for unit in units}
+    whole, mark, number = name.rpartition("-")
+    if name not in found and mark and number.isdecimal() and whole in found:
+        return replace(found[whole], requires=(), block=int(number), blocks=0)
+    if name not in found:
+        raise ChatbenchError(
+            f"no unit {name}", expected=f"one of {len(found)}, such as {units[0].id}", fix="chatbench plan lists them"
+        )
+    return found[name]
+
+
+def planned_ids(unit: Unit, workspace: Workspace, settings: RunSettings) -> dict[str, list[str]]:
+    """Identifiers of the chats that a unit is to leave in its log, by assistant.
+
+    Raises:
+        ChatbenchError: no such block, or the split's log was made with other settings.
+    """
+    task = task_of(
+        unit.model, assistants_of(settings, workspace), workspace=workspace, split=unit.split,
+        base_model=unit.stage == "base",
+    )  # fmt: skip
+    chats = replace(settings.chats, conversations=settings.conversations(unit.stage))
+    for block in {None, unit.block}:
+        refuse_other_settings(_log(unit, workspace, block), settings_known_before(task, chats, settings.simulator))
+    plans: Mapping[str, Sequence[Planned]] = task.plans(chats.conversations)
+    if unit.block is not None:
+        plans = block_of(plans, chats.block_size, unit.block)
+    return {name: [one.id for one in each] for name, each in plans.items()}
+
+
+def is_done(unit: Unit, workspace: Workspace, settings: RunSettings) -> bool:
+    """Whether the files of a unit are there; scores and realism are quick, and made anew each time.
+
+    Raises:
+        ChatbenchError: a log is damaged, or was made with other settings.
+    """
+    if unit.stage == "finetune":
+        return workspace.model_folder(unit.model, unit.split).is_dir()
+    if unit.stage == "ppl":
+        return workspace.perplexity(unit.model, unit.split).is_file()
+    if not unit.split:
+        return False
+    logs = {_log(unit, workspace, None), _log(unit, workspace, unit.block)}
+    if not any(map(has_chats, logs)) or (unit.blocks and _log(unit, workspace, 0).parent.is_dir()):
+        return False
+    recorded = {row["id"] for log in logs for _, row in read_log(log) if not row.get("transient")}
+    return all(recorded.issuperset(ids) for ids in planned_ids(unit, workspace, settings).values())
+
+
+def memory_of(models: Sequence[str], *, on_gpu: bool) -> dict[str, float]:
+    """Peak bytes of fine-tuning the recipes among these models, by the rules of `finetune --dry-run`."""
+    from chatbench.training.dry_run import estimated_bytes
+
+    found = {model: recipe_of(model) for model in models}
+    return {model: estimated_bytes(recipe, on_gpu=on_gpu) for model, recipe in found.items() if recipe}
+
+
+def assistants_of(settings: RunSettings, workspace: Workspace) -> tuple[str, ...]:
+    """The assistants that are asked for, else those of the study."""
+    return settings.assistants or default_assistants(workspace.study)
+
+
+def default_assistants(study: Study) -> tuple[str, ...]:
+    """The scripted assistants where the study's people worked with them, else the recorded ones.
+
+    Raises:
+        ChatbenchError: the study has no chats.
+    """
+    names = sorted({conversation.assistant for conversation in study.conversations})
+    if not names:
+        raise ChatbenchError(f"study {study.name}: no chats", fix="name an assistant: --assistant SPEC")
+    if all(map(is_scripted, names)):
+        return tuple(f"scripted:{name.removeprefix('scripted-')}" for name in names)
+    return ("replay:all",)

@@ -1,0 +1,150 @@
+"""Units: their order and needs, blocks of chats against one run, holes of a sweep, and array jobs on a fake Slurm."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.support.result_files import result_files
+from tests.support.simulated_logs import study
+
+from chatbench.cli import main
+from chatbench.core.errors import ChatbenchError
+from chatbench.data.workspace import Workspace
+from chatbench.sample.study import write_chatbench_folder
+from chatbench.simulation.simulate import ChatSettings
+from chatbench.workflow.run_all import run_all
+from chatbench.workflow.units import STEPS, RunSettings, Unit, is_done, plan, run_unit, unit_called, units_of
+
+SMALL = RunSettings(
+    splits=1,
+    chats=ChatSettings(conversations=2, max_user_turns=1, max_tokens=4, block_size=3),
+    base_conversations=1,
+    flags={"max_steps": 1, "per_device_train_batch_size": 2, "validation_examples": 2},
+)
+CHATS = ["prepare", "finetune", "simulate", "base"]
+
+
+def listed(steps: Sequence[str] = STEPS, blocks: int = 1) -> list[Unit]:
+    return list(units_of({"a": "a"}, lambda *_: blocks, ["split_0"], steps, RunSettings(gpus=0.5)))
+
+
+def test_a_plan_names_what_each_unit_waits_for() -> None:
+    units = {unit.id: unit for unit in listed(blocks=2)}
+
+    assert list(units) == [
+        "a/split_0/finetune", "a/split_0/ppl", "a/split_0/simulate-000", "a/split_0/simulate-001", "a/split_0/simulate",
+        "a/split_0/base-000", "a/split_0/base-001", "a/split_0/base", "a/scores", "a/realism",
+    ]  # fmt: skip
+    assert units["a/split_0/simulate-001"].requires == ("a/split_0/finetune",)
+    assert units["a/split_0/simulate"].requires == ("a/split_0/simulate-000", "a/split_0/simulate-001")
+    assert units["a/scores"].requires == ()  # a split that failed leaves a hole, and no hole for all
+    assert units["a/scores"].after == ("a/split_0/finetune", "a/split_0/ppl", "a/split_0/simulate", "a/split_0/base")
+    assert {name for name, unit in units.items() if not unit.gpus} == {
+        "a/split_0/simulate", "a/split_0/base", "a/scores", "a/realism",
+    }  # fmt: skip
+    assert listed(["simulate"])[0].requires == ()  # what is trained already is not waited for
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained split, simulated by one undisturbed run in `whole`, and not yet simulated in `blocks`."""
+    folder = tmp_path_factory.mktemp("units")
+    write_chatbench_folder(study(), folder / "study")
+    for results, steps in (("blocks", CHATS[:2]), ("whole", CHATS)):
+        place = Workspace(folder / "data", folder / results)
+        run_all("tiny-random", study=folder / "study", workspace=place, settings=SMALL, steps=steps, say=lambda _: None)
+    return folder
+
+
+def test_blocks_in_any_order_make_the_logs_of_one_run(folder: Path) -> None:
+    place, said = Workspace(folder / "data", folder / "blocks"), list[str]()
+    units = plan(["tiny-random"], place, SMALL, CHATS[2:], in_blocks=True)
+    *parts, join = [unit for unit in units if unit.stage == "simulate"]
+    assert [unit.block for unit in parts] == [0, 1, 2]  # 4 held-out questions x 2, in blocks of 3
+
+    run_unit(parts[2], place, SMALL, say=said.append)
+    with pytest.raises(ChatbenchError, match="12 conversations are in no log of its 3 blocks"):
+        run_unit(join, place, SMALL, say=said.append)
+    for unit in sorted((unit for unit in units if unit != join), key=lambda unit: (unit.blocks, -(unit.block or 0))):
+        run_unit(unit, place, SMALL, say=said.append)
+    assert f"{parts[2].id}: done already" in said
+    assert all(is_done(unit, place, SMALL) for unit in parts)
+    assert not is_done(join, place, SMALL)
+    run_unit(join, place, SMALL, say=said.append)
+
+    assert result_files(folder / "blocks" / "simulations") == result_files(folder / "whole" / "simulations")
+    assert is_done(join, place, SMALL)
+    for again in (join, unit_called(parts[1].id, plan(["tiny-random"], place, SMALL, CHATS, in_blocks=True))):
+        run_unit(again, place, SMALL, say=said.append)
+        assert said[-1] == f"{again.id}: done already"
+    with pytest.raises(ChatbenchError, match="made with seed 0"):
+        is_done(join, place, replace(SMALL, chats=replace(SMALL.chats, seed=1)))
+
+
+def test_a_model_that_fails_leaves_its_hole_and_the_others_are_scored(folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    place = Workspace(folder / "data", folder / "whole")
+    report = run_all([str(broken), "tiny-random"], study=None, workspace=place, settings=SMALL, say=lambda _: None)
+
+    assert "broken/split_0/finetune" in report.failed
+    assert report.failed["broken/split_0/simulate"] == "needs broken/split_0/finetune"
+    assert [table.model for table in report.tables] == ["tiny-random"]
+    assert report.page is not None
+    assert any(line.startswith("missing: broken/split_0/finetune: ") for line in report.lines())
+
+
+FAKE_SBATCH = """\
+import json, os, re, subprocess, sys
+options = dict(word[2:].split("=", 1) if "=" in word else (word[2:], "") for word in sys.argv[1:] if word[:2] == "--")
+script = [word for word in sys.argv[1:] if word[:2] != "--"]
+book = os.environ["FAKE_SLURM"]
+jobs = json.load(open(book)) if os.path.exists(book) else []
+kind, *needed = options.get("dependency", "none").split(":")
+first, last = map(int, options["array"].split("-"))
+ended = {}
+for task in range(first, last + 1):
+    if kind == "aftercorr" and any(jobs[int(job)]["ended"][str(task)] for job in needed):
+        ended[task] = 1  # DependencyNeverSatisfied
+        continue
+    environment = {**os.environ, "SLURM_ARRAY_TASK_ID": str(task)}
+    ended[task] = subprocess.run(["bash", *script], env=environment, stdout=sys.stderr).returncode
+jobs.append({"name": options["job-name"], "kind": kind, "needed": needed, "ended": ended})
+json.dump(jobs, open(book, "w"))
+print(len(jobs) - 1)
+"""
+
+
+def test_array_jobs_leave_the_files_of_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_chatbench_folder(study(), tmp_path / "study")
+    (tmp_path / "config.json").write_text(json.dumps(dict(SMALL.flags)))
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    python = f"exec {sys.executable}"
+    for name, body in (("sbatch", f"{python} {bin_folder}/fake.py"), ("chatbench", f"{python} -m chatbench")):
+        (bin_folder / name).write_text(f'#!/bin/sh\n{body} "$@"\n')
+        (bin_folder / name).chmod(0o755)
+    (bin_folder / "fake.py").write_text(FAKE_SBATCH)
+    given = ["tiny-random", "--study", "study", "--splits", "2", "--conversations", "2", "--max-user-turns", "1"]
+    given += ["--max-tokens", "4", "--base-conversations", "0", "--config", "config.json"]
+    given += ["--steps", "prepare,finetune,simulate,scores"]
+    assert main(["plan", *given, "--slurm", "sweep.sbatch", "--results", "by slurm"]) == 0
+    environment = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "FAKE_SLURM": str(tmp_path / "jobs")}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    ended = subprocess.run(["bash", "sweep.sbatch"], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert main(["run", *given, "--results", "by run"]) == 3  # a random model answers nothing
+
+    jobs = json.loads((tmp_path / "jobs").read_text())
+    assert [(job["name"], job["kind"], job["needed"]) for job in jobs] == [
+        ("finetune", "none", []), ("simulate", "aftercorr", ["0"]), ("scores", "afterany", ["0", "1"]),
+    ]  # fmt: skip
+    assert result_files(tmp_path / "by slurm") == result_files(tmp_path / "by run")
