@@ -6,12 +6,12 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import uvicorn
@@ -21,7 +21,7 @@ from chatbench.collect.rehearse import Fields
 from chatbench.collect.server import make_app
 from chatbench.collect.store import Store, Visit
 from chatbench.core.files import write_jsonl
-from chatbench.protocol.dialogue import FunctionParticipant, Reply
+from chatbench.protocol.dialogue import FunctionParticipant, Heard, Reply, Request
 
 QUESTIONS: list[dict[str, object]] = [
     {
@@ -115,6 +115,32 @@ def served(study: CollectedStudy, participants: Mapping[str, Any] | None = None)
 def saying(text: str) -> FunctionParticipant:
     """An assistant that always says the same."""
     return FunctionParticipant(lambda _: Reply(text, tokens=5, prompt_tokens=10), {"kind": "fake"})
+
+
+class SpeakingInPieces:
+    """An assistant whose reply the test lets grow, piece by piece; the last one is the reply."""
+
+    identity: ClassVar[dict[str, object]] = {}
+
+    def __init__(self, pieces: Sequence[str]) -> None:
+        self.pieces, self._go = pieces, threading.Semaphore(0)
+
+    def say_next(self) -> None:
+        """The next piece, and after the last one the end."""
+        self._go.release()
+
+    async def reply_in_pieces(self, _request: Request, heard: Heard) -> Reply:
+        for text in self.pieces:
+            await asyncio.to_thread(self._go.acquire)
+            heard(text)
+        await asyncio.to_thread(self._go.acquire)
+        return Reply(self.pieces[-1], tokens=5, prompt_tokens=10)
+
+    async def reply(self, request: Request) -> Reply:
+        return await self.reply_in_pieces(request, lambda _text: None)
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
 
 class Person:

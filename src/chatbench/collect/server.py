@@ -55,6 +55,7 @@ PIECE_SECONDS = 0.05
 """Between two pieces of a reply: more often nobody sees it, and each is work for the server and the browser."""
 NOTES_PER_MINUTE = 60
 """Refusals that are kept for the dashboard; the others are only logged: nobody fills the disk with them."""
+HEADINGS = {ATTENTION: "A question in between", CHAT: "Answer with the assistant"}
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -299,8 +300,8 @@ class Pages:
         failed = bool(turns) and turns[-1][1] is None
         before = f"first:{question_id}"
         return self._page(
-            "question.html", question=asked.text, options=list(zip(LETTERS, asked.options, strict=False)),
-            chats=kind == CHAT, turns=turns,
+            "question.html", heading=HEADINGS.get(kind, "Answer alone"), question=asked.text, turns=turns,
+            options=list(zip(LETTERS, asked.options, strict=False)), chats=kind == CHAT, longest=LONGEST_ANSWER,
             unanswered=failed, left=config.limits.turns - len(turns), characters=config.limits.characters,
             first=next((str(e.body["letter"]) for e in visit.events if e.kind == "answer" and e.step == before), ""),
             unit=question.kind.unit if question and isinstance(question.kind, Number) else None,

@@ -64,6 +64,7 @@ if (chat) {
     form.set("turn", chat.dataset.turn);
     button.disabled = true;
     status.textContent = "The assistant is writing …";
+    log.setAttribute("aria-busy", "true"); // a screen reader reads the whole reply, not each piece
     let written = null, error = "", done = false;
     try {
       const response = await fetch("/message", { method: "POST", body: new URLSearchParams(form), redirect: "error" });
@@ -78,7 +79,7 @@ if (chat) {
           const part = JSON.parse(line);
           if (part.text !== undefined) {
             written = written || show("assistant", "Assistant", "");
-            written.textContent += part.text;
+            written.textContent = part.again ? part.text : written.textContent + part.text;
             log.scrollTop = log.scrollHeight;
           }
           if (part.error) error = part.error;
@@ -92,12 +93,14 @@ if (chat) {
         pending = "";
         left += 1;
         say();
+        log.removeAttribute("aria-busy");
         failed(error, false);
         return;
       }
     } catch (fault) {
       error = "The connection was lost.";
     }
+    log.removeAttribute("aria-busy");
     if (!done) {
       if (written) written.parentElement.remove();
       failed(error || "The connection was lost.", true);
