@@ -56,6 +56,16 @@ def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
     assert (read_json(tmp_path / "disk" / "real.json"), read_json(tmp_path / "disk" / "other.json")) == (1, 2)
 
 
+@pytest.mark.parametrize("name", ["itself", "there"])
+def test_a_link_without_an_end_is_refused_and_stays(tmp_path: Path, name: str) -> None:
+    for one, other in (("itself", "itself"), ("there", "back"), ("back", "there")):
+        (tmp_path / one).symlink_to(other)
+
+    with pytest.raises(ChatbenchError, match=f"{name}: a link that leads back to itself"):
+        write_json(tmp_path / name, 1)
+    assert (tmp_path / name).is_symlink()
+
+
 def test_a_new_file_has_what_the_umask_leaves_and_an_old_one_what_it_had(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:

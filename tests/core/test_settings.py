@@ -55,6 +55,8 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_one(tmp_path: Path
         ("learning_rate", "high", "a number"),
         ("num_train_epochs", True, "a number"),  # bool is an int to Python
         ("max_steps", 1.5, "a whole number"),
+        ("max_steps", 2**63, "a number below 2147483648"),
+        ("num_train_epochs", 1e308, "a number below 1000000.0"),
         ("load_in_8bit", 1, "true or false"),
         ("load_in_4bit", "yes", "true or false"),
         ("template", "chatml", "one of 'plain' or 'chat'"),

@@ -10,7 +10,15 @@ import torch
 from tests.support.finished_folders import save_adapter
 from tests.support.prepared_files import write_prepared
 from tests.support.tiny_models import Architecture, save_tiny_model, tiny_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
@@ -41,6 +49,25 @@ def save_tied_llama(folder: Path) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+def test_the_base_is_looked_up_at_the_commit_that_was_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without it, a base that was stored otherwise since, or of which only that commit is on this disk, goes wrong.
+    base = save_tiny_model(tmp_path / "base", "llama")
+    adapter = save_adapter(tmp_path / "adapter", base, TARGETS["llama"])
+    config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "revision": "5c1e"}), "utf-8")
+    asked = []
+
+    def configuration(source: str, *, revision: str | None = None) -> PretrainedConfig:
+        asked.append((source, revision))
+        return AutoConfig.from_pretrained(base)
+
+    monkeypatch.setattr(merging, "configuration", configuration)
+    merge_adapter(adapter, tmp_path / "merged")
+    assert asked == [(str(base), "5c1e")]
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "mistral", "llama"])

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.recipes import recipes
 from chatbench.core.resolved_settings import resolve_settings
-from chatbench.core.settings import Settings
+from chatbench.core.settings import Optimizer, Settings
 from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import EncodedRows, encode_rows
 from chatbench.models.loading import fuse_activations
@@ -84,10 +84,15 @@ def test_the_shape_of_a_model_is_read_off_its_modules() -> None:
     assert gpt2.adapters == 2 * 8 * (32 + 96)
 
 
-def test_training_all_weights_takes_sixteen_bytes_a_parameter() -> None:
-    memory = training_memory(LLAMA_3_8B, Settings(), NOTHING, card(80))
+@pytest.mark.parametrize(
+    ("optim", "bytes_per_parameter"), [("adamw_torch_fused", 16), ("adamw_8bit", 10.03), ("sgd", 8)]
+)
+def test_training_all_weights_takes_sixteen_bytes_a_parameter_or_what_the_optimizer_keeps(
+    optim: Optimizer, bytes_per_parameter: float
+) -> None:
+    memory = training_memory(LLAMA_3_8B, Settings(optim=optim), NOTHING, card(80))
 
-    assert memory.state == 16 * LLAMA_3_8B.parameters
+    assert memory.state == pytest.approx(bytes_per_parameter * LLAMA_3_8B.parameters)
     assert memory.copies == 2 * (LLAMA_3_8B.layer_matrices + 128_256 * 4096)  # autocast's
 
 

@@ -93,6 +93,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        if target.is_symlink():  # no end of it was found
+            raise OSError(errno.ELOOP, "", str(path))
         mode = path.stat().st_mode if path.exists() else None
         if mode is not None and not stat.S_ISREG(mode):
             if stat.S_ISDIR(mode):

@@ -33,11 +33,18 @@ Optimizer = Literal[
 ]
 SamplingStrategy = Literal["random", "group_by_length"]
 
+OPTIMIZER_BYTES: dict[Optimizer, float] = {
+    "adamw_torch_fused": 8, "adamw_torch": 8, "paged_adamw_32bit": 8, "adamw_8bit": 2.03, "paged_adamw_8bit": 2.03,
+    "adafactor": 0.02, "sgd": 0,
+}  # fmt: skip
+"""Bytes that an optimizer keeps for each trained parameter: two averages in fp32, or in 8 bits with a scale for each
+256; Adafactor keeps one value a row and a column, SGD without momentum nothing."""
+
 _NumberAbove0 = Annotated[float, Field(gt=0)]
 _Number = Annotated[float, Field(ge=0)]
 _Share = Annotated[float, Field(ge=0, lt=1)]
-_CountAbove0 = Annotated[int, Field(gt=0)]
-_Count = Annotated[int, Field(ge=0)]
+_CountAbove0 = Annotated[int, Field(gt=0, lt=2**31)]
+_Count = Annotated[int, Field(ge=0, lt=2**31)]
 _OneOrMany = BeforeValidator(
     lambda value: (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 )
@@ -64,7 +71,7 @@ class Settings:
     method: Method = "full"
     template: Template = "plain"
     learning_rate: _NumberAbove0 = 5e-5
-    num_train_epochs: _NumberAbove0 = 2.0
+    num_train_epochs: Annotated[float, Field(gt=0, lt=1e6)] = 2.0
     max_steps: _Count = 0
     per_device_train_batch_size: _CountAbove0 = 4
     gradient_accumulation_steps: _CountAbove0 = 1

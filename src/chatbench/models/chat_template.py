@@ -22,9 +22,9 @@ asked for it. A template that writes today's date is refused too: its prompt wou
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import re
-import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -212,21 +212,23 @@ class ChatTemplate:
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Inside, `TimeoutError` is raised after so long; only in the main thread, where a template is first tried out."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        yield
-        return
+    """Inside, `TimeoutError` is raised after so long, in any thread, between two operations of Python."""
+    thread, lock, over = ctypes.c_ulong(threading.get_ident()), threading.Lock(), threading.Event()
 
-    def stop(*_: object) -> None:
-        raise TimeoutError
+    def stop() -> None:
+        with lock:
+            if not over.is_set():
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(TimeoutError))
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        timer.cancel()
+        with lock:
+            over.set()
 
 
 def tokenizer_name(tokenizer: PreTrainedTokenizerBase) -> str:

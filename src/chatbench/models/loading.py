@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -237,17 +237,15 @@ def _load_adapter(folder: Path, device: str, dtype: torch.dtype | None, *, quant
     from peft import PeftModel, get_peft_model_state_dict
 
     check_model_folder(folder)
-    config = cast(dict[str, Any], read_json(folder / "adapter_config.json", fix="train the model again"))
     run = read_record(folder) or {}
     settings = run.get("settings", {})
-    name = str(run.get("base") or config.get("base_model_name_or_path"))
-    revision = run.get("base_weights", "").partition("@")[2] or config.get("revision")
+    name, revision = base_of_adapter(folder, run)
     bits = quantised_bits(settings) if quantise else None
     base = load_base(
         name,
         dtype=dtype or inference_dtype(name, device),
         seed=int(settings.get("seed", 0)),
-        revision=None if revision == "unknown" else revision,
+        revision=revision,
         bits=bits,
         device=device,
     )
@@ -273,6 +271,14 @@ def _load_adapter(folder: Path, device: str, dtype: torch.dtype | None, *, quant
     tokenizer = load_tokenizer(str(folder))
     check_vocabulary(base.model, tokenizer, str(folder))
     return Loaded(cast(PreTrainedModel, model), tokenizer, str(folder), weights)
+
+
+def base_of_adapter(folder: Path, run: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Name, and on the hub the commit where it is known, of the base that an adapter was trained on."""
+    config = cast(dict[str, Any], read_json(folder / "adapter_config.json", fix="train the model again"))
+    revision = run.get("base_weights", "").partition("@")[2] or config.get("revision")
+    name = str(run.get("base") or config.get("base_model_name_or_path"))
+    return name, None if revision == "unknown" else revision
 
 
 def save_special_tokens(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import read_json, write_text
+from chatbench.core.files import write_text
 from chatbench.data.workspace import Workspace
-from chatbench.models.loading import Loaded, configuration, load, save_special_tokens, weights_hash
+from chatbench.models.loading import Loaded, base_of_adapter, configuration, load, save_special_tokens, weights_hash
 from chatbench.models.run_record import (
     LOG,
     LOSS_CURVE,
@@ -107,11 +107,10 @@ def merge_adapter(folder: Path, out: Path, *, dtype: MergeType = "auto") -> Merg
 
 
 def _stored_dtype(folder: Path, record: Mapping[str, Any] | None) -> torch.dtype:
-    config = cast(dict[str, Any], read_json(folder / "adapter_config.json"))
-    base = str((record or {}).get("base") or config["base_model_name_or_path"])
+    base, revision = base_of_adapter(folder, record or {})
     if base.startswith("random:"):
         return torch.float32
-    described = configuration(base)
+    described = configuration(base, revision=revision)
     if getattr(described, "quantization_config", None) is not None:
         raise ChatbenchError(
             f"{base}: its weights are stored quantised, so an adapter cannot be merged into them exactly",

@@ -2,9 +2,9 @@
 
 Memory, in bytes, with P parameters, of which M in the layers' matrices and A in adapters; e = 4 in fp32, else 2:
 
-    whole          weights 4 P, gradients 4 P, AdamW 8 P
+    whole          weights 4 P, gradients 4 P, optimizer o P (o is 8 for AdamW; `OPTIMIZER_BYTES`)
     adapters       base b per parameter, b = 2 on a GPU and 4 on a CPU, but 1 (8-bit) or 0.516 (4-bit: nf4 with
-                   double quantisation) for M; adapters 4 A, their gradients 4 A, AdamW 8 A
+                   double quantisation) for M; adapters 4 A, their gradients 4 A, optimizer o A
     copies         autocast keeps e bytes for each matrix parameter that is float32 and not quantised
     activations    tokens x layers x (4 n + e (2 q + 2 k + 3 m) + (e + d) a)     where the base is frozen
                    tokens x layers x (12 n + e (2 q + 2 k + 4 m))               where it learns
@@ -50,7 +50,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.recipes import Recipe
 from chatbench.core.resolved_settings import Resolved, resolve_settings
-from chatbench.core.settings import Settings
+from chatbench.core.settings import OPTIMIZER_BYTES, Settings
 from chatbench.data.examples import ExampleRow
 from chatbench.models.encoding import EncodedRows, TextForm, encode_rows
 from chatbench.models.loading import best_device, check_vocabulary, context_length, empty_model, load_tokenizer
@@ -271,7 +271,7 @@ def training_memory(shape: ModelShape, settings: Settings, largest: Work, device
     return Memory(
         weights=weights,
         gradients=4 * trained,
-        optimizer=8 * trained,
+        optimizer=OPTIMIZER_BYTES[settings.optim] * trained,
         copies=element * in_float if element < base else 0,
         activations=largest.tokens * per_token,
         logits=(12 if element == 4 else 16) * min(largest.scored_rows * shape.vocabulary, LOGITS_AT_ONCE),
