@@ -335,6 +335,13 @@ def test_what_a_simulator_cannot_give_is_refused(text: str, base_model: bool, fo
         )  # fmt: skip
 
 
+def test_an_answer_model_needs_a_two_step_simulator() -> None:
+    spec = read_simulator_spec("iqa-eval:local:FOLDER")
+
+    with pytest.raises(ChatbenchError, match="without --answer-model"):
+        open_simulator(spec, model="m", workspace=Workspace(), split="split_0", answer_model=True)
+
+
 def test_the_base_model_simulator_is_the_base_of_the_recipe(tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path / "base")
 

@@ -43,6 +43,9 @@ EndOn = Annotated[
     list[str] | None, typer.Option(metavar="DETECTOR", help="Force the answer once this failure detector fires.")
 ]
 ExpectedAnswers = Annotated[bool, typer.Option("--expected-answers", help="Also read the probability of each answer.")]
+AnswerModel = Annotated[
+    bool, typer.Option("--answer-model", help="Draw answers from a model of what people chose after chats.")
+]
 Concurrency = Annotated[int, typer.Option(help="Requests that an endpoint gets at once.")]
 Timeout = Annotated[float, typer.Option(help="Seconds that one request to an endpoint may take.")]
 Patience = Annotated[float, typer.Option(help="Seconds to wait for an endpoint that does not answer.")]

@@ -74,6 +74,7 @@ def asked_run(
     assistant_temperature: options.AssistantTemperature = 0.7,
     end_on: options.EndOn = None,
     expected_answers: options.ExpectedAnswers = False,
+    answer_model: options.AnswerModel = False,
     concurrency: options.Concurrency = 32,
     timeout: options.Timeout = 120.0,
     patience: options.Patience = 300.0,
@@ -102,7 +103,8 @@ def asked_run(
     chats = ChatSettings(
         conversations=conversations, seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens,
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
-        end_on=tuple(end_on or ()), expected_answers=expected_answers, reasoning_effort=reasoning_effort,
+        end_on=tuple(end_on or ()), expected_answers=expected_answers, answer_model=answer_model,
+        reasoning_effort=reasoning_effort,
     )  # fmt: skip
     settings = RunSettings(
         splits=splits, only=tuple(only or ()), train_share=train_share, seed=seed, skip_bad_records=skip_bad_records,

@@ -45,6 +45,7 @@ def simulate(
     assistant_temperature: options.AssistantTemperature = 0.7,
     end_on: options.EndOn = None,
     expected_answers: options.ExpectedAnswers = False,
+    answer_model: options.AnswerModel = False,
     reasoning_effort: options.ReasoningEffort = "",
     concurrency: options.Concurrency = 32,
     timeout: options.Timeout = 120.0,
@@ -79,7 +80,8 @@ def simulate(
     settings = ChatSettings(
         conversations=conversations, seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens,
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
-        end_on=tuple(end_on or ()), expected_answers=expected_answers, reasoning_effort=reasoning_effort,
+        end_on=tuple(end_on or ()), expected_answers=expected_answers, answer_model=answer_model,
+        reasoning_effort=reasoning_effort,
     )  # fmt: skip
     endpoint = EndpointOptions(concurrency=concurrency, timeout_seconds=timeout, patience_seconds=patience)
     spending = Spending(read_prices(simulator_price, assistant_price), max_tokens=budget_tokens, max_usd=budget_usd)

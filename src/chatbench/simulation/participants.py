@@ -274,11 +274,13 @@ def open_simulator(
     max_tokens: int = 1000,
     reasoning_effort: str = "",
     expected_answers: bool = False,
+    answer_model: bool = False,
     options: EndpointOptions | None = None,
 ) -> AnyParticipant:
     """The participant of a spec for one split, ready and checked: whatever would fail for all conversations fails here.
 
     Args:
+        answer_model: its letters are drawn from an answer model, fitted on the split's training side.
         model: whose fine-tuned model is the tuned one; the others do not look at it.
         base_model: the tuned one's base in its place.
         expected_answers: the simulator also gives the probabilities of its answers.
@@ -287,7 +289,17 @@ def open_simulator(
         ChatbenchError: the model was not fine-tuned on this split, cannot be loaded, the endpoint cannot be used, or
             the simulator cannot give what is asked.
     """
-    refuse_impossible(spec, base_model=base_model, expected_answers=expected_answers)
+    refuse_impossible(spec, base_model=base_model, expected_answers=expected_answers, answer_model=answer_model)
+    if answer_model:
+        from chatbench.simulation.answer_model import answering, fitted_on
+
+        fitted = fitted_on(workspace.examples(split, "train"))
+        plain = open_simulator(
+            spec, model=model, workspace=workspace, split=split, base_model=base_model, temperature=temperature,
+            max_tokens=max_tokens, reasoning_effort=reasoning_effort, expected_answers=expected_answers,
+            options=options,
+        )  # fmt: skip
+        return answering(plain, fitted, temperature=temperature)
     argument = spec.argument.replace(SPLIT_MARK, split)
     if spec.kind in ("openai", "completions"):
         from chatbench.endpoints.participant import open_endpoint_participant
@@ -317,12 +329,21 @@ def open_simulator(
     )  # fmt: skip
 
 
-def refuse_impossible(spec: SimulatorSpec, *, base_model: bool, expected_answers: bool) -> None:
+def refuse_impossible(
+    spec: SimulatorSpec, *, base_model: bool, expected_answers: bool, answer_model: bool = False
+) -> None:
     """Nothing, unless the options contradict each other.
 
     Raises:
-        ChatbenchError: a base model without a tuned one, or probabilities that this simulator does not give.
+        ChatbenchError: a base model without a tuned one, probabilities that this simulator does not give, or an answer
+            model with a simulator that answers in another form.
     """
+    if answer_model and not spec.style.startswith("two-step"):
+        raise ChatbenchError(
+            f"an answer model with --simulator {spec.text()}",
+            expected="a two-step simulator, which answers in the form of the training examples",
+            fix="simulate without --answer-model",
+        )
     if base_model and spec.kind != "tuned":
         raise ChatbenchError(
             f"--base with --simulator {spec.text()}: only the tuned simulator has a base model",

@@ -55,8 +55,9 @@ class ChatSettings:
     """What the conversations of a log have in common, whoever plays the simulator and the assistant.
 
     `conversations` are simulated per question and assistant; `end_on` are failure modes that end the free turns when
-    they are detected; `expected_answers` asks the simulator for the probabilities of its answers; `reasoning_effort` is
-    sent to endpoints that take it.
+    they are detected; `expected_answers` asks the simulator for the probabilities of its answers; `answer_model` draws
+    its letters from what people of the training side chose (simulation/answer_model.py); `reasoning_effort` is sent to
+    endpoints that take it.
 
     Raises:
         ChatbenchError: a number below 1, a temperature below 0, or an unknown failure mode.
@@ -71,6 +72,7 @@ class ChatSettings:
     block_size: int = BLOCK_SIZE
     end_on: tuple[str, ...] = ()
     expected_answers: bool = False
+    answer_model: bool = False
     reasoning_effort: str = ""
 
     def __post_init__(self) -> None:
@@ -195,7 +197,8 @@ def open_participants(
     user = open_simulator(
         simulator, model=model, workspace=workspace, split=split, base_model=base_model,
         temperature=settings.simulator_temperature, max_tokens=settings.max_tokens,
-        reasoning_effort=settings.reasoning_effort, expected_answers=settings.expected_answers, options=options,
+        reasoning_effort=settings.reasoning_effort, expected_answers=settings.expected_answers,
+        answer_model=settings.answer_model, options=options,
     )  # fmt: skip
     return user, {
         spec.name: spec.participant

@@ -159,8 +159,8 @@ class Simulations:
 
     def estimate(self, split: str, spending: Spending, *, overwrite: bool = False) -> Estimate:
         """What one split would do and cost; no model is loaded and no endpoint is asked."""
-        expected = self.settings.expected_answers
-        refuse_impossible(self.simulator, base_model=self.base_model, expected_answers=expected)
+        expected, fitted = self.settings.expected_answers, self.settings.answer_model
+        refuse_impossible(self.simulator, base_model=self.base_model, expected_answers=expected, answer_model=fitted)
         task = task_of(self.model, self.assistants, workspace=self.workspace, split=split, base_model=self.base_model)
         return estimate(task, self.settings, self.simulator, spending.prices, overwrite=overwrite)
 

@@ -1,0 +1,243 @@
+"""What makes simulated people answer as people do: experiments on HALIE that never see split_0's held-out questions.
+
+    python benchmarks/halie_experiments.py --study studies/halie
+    python benchmarks/halie_experiments.py --study studies/halie --variants as-recipe answer-weight-4 --max-steps 25
+
+The inner study is HALIE without split_0's held-out questions (five splits, seed 0, as run_halie.sh makes them), split
+anew by question, twice. A variant changes one thing of the recipe. On the held-out questions of an inner split:
+
+    bits per byte    of each kind of turn
+    answers          after people's own chats: nats of the letter that the person chose, and the probability of the
+                     right letter against people's accuracy over (question, assistant) pairs: correlation, MAE.
+                     Nothing is drawn, so small differences show. By the letter that the model writes, and by
+                     an answer model (simulation/answer_model.py), also one that sees
+                     ln p of each letter and of each option's text, by the base and by the fine-tuned model
+    chats            with --conversations N: simulated with the replayed assistants and scored
+
+Each result is a line of OUT/experiments.jsonl as soon as it is there. What is there is not measured again, and
+fine-tuning continues from its checkpoint: the same command goes on after a kill. Decide by these lines alone; the
+held-out questions of split_0 are for the one run of run_halie.sh that follows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax
+
+from chatbench.core.answer_kinds import LETTERS
+from chatbench.core.files import json_line
+from chatbench.core.records import FOUR_LETTERS, Message, Part
+from chatbench.data.examples import ExampleRow
+from chatbench.data.workspace import Workspace
+from chatbench.metrics.perplexity import TokenLoss
+from chatbench.models.encoding import TextForm, encode_rows, form_of
+from chatbench.models.loading import Loaded, context_length, load
+from chatbench.models.loss import score_encoded, score_rows
+from chatbench.models.run_record import read_record
+from chatbench.protocol.plain_text import completion_text
+from chatbench.protocol.prompts import ANSWER_PREFIX
+from chatbench.simulation.answer_model import fit, option_features, options_of
+
+PARTS: tuple[Part, ...] = ("train", "test")
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as-recipe": {},
+    "answer-weight-4": {"answer_weight": 4},
+    "answer-weight-16": {"answer_weight": 16},
+    "three-epochs": {"num_train_epochs": 3},
+    "rank-64": {"lora_r": 64},
+    "attention-only": {"lora_targets": LINEAR[:4]},
+    "learning-rate-1e-3": {"learning_rate": 1e-3},
+    "learning-rate-1e-4": {"learning_rate": 1e-4},
+    "full": {"method": "full", "learning_rate": 5e-5},
+    "chat-template": {"template": "chat"},
+    "seed-1": {"seed": 1},  # how far a difference means nothing
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    out: Path = options.out
+    inner = inner_splits(options.study, out)
+    results = out / "experiments.jsonl"
+    done = {
+        (row["variant"], row["split"], row["max_steps"])
+        for row in map(json.loads, results.read_text().splitlines() if results.is_file() else [])
+    }
+    for split in inner.manifest.split_ids:
+        for name in options.variants:
+            if (name, split, options.max_steps) in done:
+                continue
+            began = time.monotonic()
+            workspace = Workspace(inner.data, out / "runs" / f"{name}-{options.max_steps or 'epochs'}")
+            steps = ["finetune", *(["simulate", "scores"] if options.conversations else [])]
+            config = out / "configs" / f"{name}.json"
+            config.parent.mkdir(parents=True, exist_ok=True)
+            steps_asked = {"max_steps": options.max_steps} if options.max_steps else {}
+            config.write_text(json.dumps({**steps_asked, **VARIANTS[name]}))
+            chats = ["--conversations", str(options.conversations or 1), "--base-conversations", "0"]
+            chatbench(
+                "run", options.model, "--only", split, "--steps", ",".join(steps), "--config", str(config), *chats,
+                "--assistant", "replay:all", "--max-tokens", "60", "--expected-answers",
+                "--data", str(workspace.data), "--results", str(workspace.results),
+            )  # fmt: skip
+            row: dict[str, object] = {
+                "variant": name, "split": split, "max_steps": options.max_steps, "settings": VARIANTS[name],
+                "chats": options.chats, **measures(workspace, options.model, split, options.chats),
+            }  # fmt: skip
+            if options.conversations:
+                row["scores"] = json.loads(workspace.scores(options.model).read_text())
+            row["seconds"] = round(time.monotonic() - began)
+            with results.open("a") as file:
+                file.write(json_line(row) + "\n")
+            print(json_line({**row, "scores": "..."}), flush=True)
+
+
+def inner_splits(study: Path, out: Path) -> Workspace:
+    """Two splits by question of HALIE without split_0's held-out questions."""
+    outer, inner = Workspace(out / "outer"), Workspace(out / "inner")
+    if not inner.is_prepared:
+        chatbench("prepare-splits", "--study", str(study), "--splits", "5", "--out", str(outer.data))
+        trained = outer.split("split_0").question_ids("train")
+        table = study / "event_blocks.csv" if study.is_dir() else study
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            kept = [row for row in rows if any(each.endswith(f"-halie-{row['question_id']}") for each in trained)]
+            names = list(rows.fieldnames or [])
+        (out / "study").mkdir(parents=True, exist_ok=True)
+        with (out / "study" / "event_blocks.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(kept)
+        chatbench("prepare-splits", "--study", str(out / "study"), "--splits", "2", "--out", str(inner.data))
+    held_out = set(outer.split("split_0").question_ids("test"))
+    if seen := held_out & set(inner.study.questions):
+        raise SystemExit(f"held-out questions of split_0 among the inner ones: {', '.join(sorted(seen))}")
+    return inner
+
+
+def measures(workspace: Workspace, model: str, split: str, most_chats: int) -> dict[str, object]:
+    """Bits per byte of each kind of turn; letters after people's own chats, as written and by answer models."""
+    folder = workspace.model_folder(model, split)
+    loaded, form = load(str(folder)), form_of(read_record(folder) or {})
+    found: dict[str, dict[str, float]] = {}
+    rows = {part: some(workspace.examples(split, part), most_chats) for part in PARTS}
+    held_out = encode_rows(loaded.tokenizer, rows["test"], context_length(loaded.model), form)
+    losses: dict[str, list[TokenLoss]] = defaultdict(list)
+    for row, loss in zip(held_out.rows, score_rows(loaded.model, held_out), strict=True):
+        losses[row.kind].append(loss)
+        losses["all"].append(loss)
+    bits = {
+        kind: sum(each.nats for each in of) / sum(each.utf8_bytes for each in of) / np.log(2)
+        for kind, of in losses.items()
+    }
+    print(bits, flush=True)
+    chats = {chat.id: chat for chat in workspace.study.conversations}
+    people = {part: [row for row in rows[part] if row.kind == "answer" and row.messages] for part in PARTS}
+    chosen = {part: [LETTERS.index(_target(row).removeprefix(ANSWER_PREFIX)) for row in people[part]] for part in PARTS}
+    right = [LETTERS.index(workspace.study.questions[row.question_id].answer) for row in people["test"]]
+    pairs = [(row.question_id, chats[row.conversation_id].assistant) for row in people["test"]]
+    text = {part: [option_features(*row.messages[:2]) for row in people[part] if row.messages] for part in PARTS}
+    found = {}
+    for which in ("base", "tuned"):
+        with loaded.model.disable_adapter() if which == "base" else nullcontext():
+            read = {part: option_probabilities(loaded, form, people[part]) for part in PARTS}
+        np.savez_compressed(folder.parent / f"{split}-options-{which}.npz", **read)
+        found[f"letter, {which}"] = measured(np.exp(read["test"][:, :, 0]), chosen["test"], right, pairs)
+        both = {part: [np.hstack(each) for each in zip(read[part], text[part], strict=True)] for part in PARTS}
+        found[f"answer model with ln p of the {which} model"] = _fitted(both, chosen, right, pairs)
+    found["answer model"] = _fitted(text, chosen, right, pairs)
+    return {"bits_per_byte": bits, "answers": found}
+
+
+def _fitted(
+    features: dict[Part, list[np.ndarray]],
+    chosen: dict[Part, list[int]],
+    right: list[int],
+    pairs: list[tuple[str, str]],
+) -> dict[str, float]:
+    model = fit(features["train"], chosen["train"])
+    return measured(np.array([model.probabilities(each) for each in features["test"]]), chosen["test"], right, pairs)
+
+
+def option_probabilities(loaded: Loaded, form: TextForm, rows: Sequence[ExampleRow]) -> np.ndarray:
+    """ln p of each letter among the four, and mean ln p per token of each option's text: shape (chats, 4, 2)."""
+    asked = [
+        replace(row, completion=completion_text(each), messages=(*row.messages[:2], Message("assistant", each)))
+        for row in rows
+        if row.messages
+        for each in (*(ANSWER_PREFIX + letter for letter in FOUR_LETTERS), *options_of(row.messages[0]))
+    ]
+    encoded = encode_rows(
+        loaded.tokenizer, asked, context_length(loaded.model), replace(form, long_examples="drop_oldest_turns")
+    )
+    losses = score_encoded(loaded.model, encoded.examples)
+    nats = np.array([(total, total / tokens) for total, tokens in losses]).reshape(len(rows), 2, len(FOUR_LETTERS), 2)
+    return np.stack([log_softmax(-nats[:, 0, :, 0], axis=1), -nats[:, 1, :, 1]], axis=2)
+
+
+def _target(row: ExampleRow) -> str:
+    return row.messages[2].content if row.messages else ""
+
+
+def some(rows: Sequence[ExampleRow], most_chats: int) -> list[ExampleRow]:
+    """The rows of so many chats, evenly spread over the file; 0 for all."""
+    chats = list(dict.fromkeys(row.conversation_id for row in rows))
+    kept = (
+        chats if not 0 < most_chats < len(chats) else [chats[i * len(chats) // most_chats] for i in range(most_chats)]
+    )
+    return [row for row in rows if row.conversation_id in set(kept)]
+
+
+def measured(
+    probabilities: np.ndarray, chosen: Sequence[int], right: Sequence[int], pairs: Sequence[tuple[str, str]]
+) -> dict[str, float]:
+    """Nats of the choice, how often it is the likeliest, and agreement over pairs of people's and expected accuracy."""
+    rows = np.arange(len(chosen))
+    expected, people = defaultdict(list), defaultdict(list)
+    for row, pair in enumerate(pairs):
+        expected[pair].append(probabilities[row, right[row]])
+        people[pair].append(float(chosen[row] == right[row]))
+    ours, theirs = (np.array([np.mean(by[pair]) for pair in people]) for by in (expected, people))
+    return {
+        "chats": len(chosen),
+        "nats": float(-np.log(probabilities[rows, chosen]).mean()),
+        "likeliest": float((probabilities.argmax(1) == np.array(chosen)).mean()),
+        "pairs": len(ours),
+        "correlation": float(np.corrcoef(ours, theirs)[0, 1]),
+        "mae": float(np.abs(ours - theirs).mean()),
+        "mae_of_constant": float(np.abs(theirs.mean() - theirs).mean()),
+    }
+
+
+def chatbench(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-c", "from chatbench.cli import entry; entry()", *arguments], check=True)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", type=Path, required=True, help="event_blocks.csv or its folder")
+    parser.add_argument("--model", default="smollm2-135m", help="recipe, hub id, folder or GGUF file")
+    parser.add_argument("--out", type=Path, default=Path("results/halie-experiments"))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--max-steps", type=int, default=0, help="in place of the recipe's epochs: for a trial")
+    parser.add_argument("--chats", type=int, default=0, help="of people, on each side of a split; 0: all")
+    parser.add_argument("--conversations", type=int, default=0, help="simulated per pair; 0: none")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

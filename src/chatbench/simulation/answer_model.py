@@ -1,0 +1,194 @@
+r"""An answer model: which option a person chooses after a chat, in place of the letter that the simulator writes.
+
+A small language model learns to say "gamma rays", and then writes the letter of another option. With an answer model
+the simulator only says *when* it answers; *what* is drawn from a conditional logit (McFadden 1974): option k has the
+score `w . x_k`, with one weight for each feature, and its probability is the softmax of the scores. Its features:
+
+    in_last_reply, in_replies, in_messages    share of the option's words in the last reply, in all replies, and in what
+                                              the person wrote; words are those that no other option has
+    phrase                                    1 where the last reply holds the option word for word
+    named                                     1 where the last reply names the option's letter (`lenient_letter`), in a
+                                              chat in which the person wrote two options or more: else letters of a
+                                              reply stand for something else ("Q: ... A: ...")
+
+The weights maximise the likelihood of what the people of the training side chose, right or wrong, less half their
+squares, with each feature in units of its spread within a chat. So the probabilities are calibrated on people, who
+often do not follow a reply, and no language model is needed to fit or to use it: any two-step simulator can have one.
+
+The place of an option is no feature: with a few dozen questions it learns where their right answers stand, and was
+worse on others (docs/experiments.md).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize  # type: ignore[import-untyped]  # SciPy has no types
+from scipy.special import log_softmax, softmax  # type: ignore[import-untyped]
+
+from chatbench.core.answer_kinds import LETTERS
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import Message
+from chatbench.data.examples import ExampleRow
+from chatbench.data.truncation import read_history
+from chatbench.protocol.answers import clean_output, lenient_letter, read_answer
+from chatbench.protocol.dialogue import AnyParticipant, ConcurrentParticipant, Failure, Participant, Reply, Request
+from chatbench.protocol.prompts import ANSWER_PREFIX
+
+FEATURES = ("in_last_reply", "in_replies", "in_messages", "phrase", "named")
+_BEGINNING = 5
+"""Letters of a word that are compared: "emission" and "emitted" are one."""
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerModel:
+    """Weights of `FEATURES`, fitted on the choices of so many `people`."""
+
+    weights: tuple[float, ...]
+    people: int
+
+    def probabilities(self, features: Floats) -> Floats:
+        """Of a chat's options, shape (options,), from their features of shape (options, features)."""
+        return cast(Floats, softmax(features @ np.array(self.weights)))
+
+
+def fitted_on(rows: Sequence[ExampleRow]) -> AnswerModel:
+    """The answer model of the people in a split's training examples.
+
+    Raises:
+        ChatbenchError: none of the examples is a choice between options in the form of messages.
+    """
+    features, chosen = [], []
+    for row in rows:
+        said = row.messages[2].content.removeprefix(ANSWER_PREFIX) if row.messages else ""
+        letters = LETTERS[: len(options_of(row.messages[0]))] if row.messages and row.kind == "answer" else ()
+        if row.messages and said in letters:
+            features.append(option_features(row.messages[0], row.messages[1]))
+            chosen.append(letters.index(said))
+    if not chosen:
+        raise ChatbenchError(
+            "no answers of people to fit an answer model to",
+            expected="training examples with messages, some of which are answers: letters of options",
+            fix="prepare the splits with --format messages, of a study in which people chose between options",
+        )
+    return fit(features, chosen)
+
+
+def fit(features: Sequence[Floats], chosen: Sequence[int]) -> AnswerModel:
+    """The answer model of choices.
+
+    Args:
+        features: of each chat, shape (options, features); the number of options may differ.
+        chosen: shape (chats,), the place of the option that was chosen.
+    """
+    inside = np.zeros((len(features), max(map(len, features)), features[0].shape[1]))
+    there = np.zeros(inside.shape[:2], dtype=bool)
+    for chat, each in enumerate(features):  # only differences between the options of a chat matter
+        inside[chat, : len(each)] = each - each.mean(axis=0)
+        there[chat, : len(each)] = True
+    scale = np.sqrt((inside[there] ** 2).mean(axis=0))
+    scale[scale < 1e-9] = 1.0  # all alike: the weight stays 0
+    inside /= scale
+    rows, picked = np.arange(len(chosen)), np.array(chosen)
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        scores = np.where(there, inside @ weights, -np.inf)
+        nats = -log_softmax(scores, axis=1)[rows, picked].sum() + weights @ weights / 2
+        expected = (softmax(scores, axis=1)[:, :, None] * inside).sum(axis=1)
+        return float(nats), (expected - inside[rows, picked]).sum(axis=0) + weights
+
+    found = minimize(loss, np.zeros(inside.shape[2]), jac=True, method="L-BFGS-B")
+    return AnswerModel(tuple((found.x / scale).tolist()), len(chosen))
+
+
+def option_features(system: Message, asked: Message) -> Floats:
+    """Features of the options where a simulator is asked for its next turn, shape (options, features)."""
+    options = options_of(system)
+    exchanges = [each.partition("\n\nSYSTEM: ") for each in read_history(asked.content).exchanges]
+    replies = [reply for _, _, reply in exchanges] or [""]
+    places = [
+        set(_words(text)) for text in (replies[-1], " ".join(replies), " ".join(said for said, _, _ in exchanges))
+    ]
+    last = f" {' '.join(_words(replies[-1]))} "
+    told = sum(bool(words) and set(words) <= places[2] for words in map(_words, options))
+    named = lenient_letter(replies[-1], options) if told > 1 else None
+    features = []
+    for letter, option in zip(LETTERS, options, strict=False):
+        words = _words(option)
+        others = {word for each in options if each is not option for word in _words(each)}
+        own = [word for word in words if word not in others] or words
+        shares = [sum(word in there for word in own) / max(1, len(own)) for there in places]
+        features.append([*shares, float(bool(words) and f" {' '.join(words)} " in last), float(letter == named)])
+    return np.array(features)
+
+
+def options_of(system: Message) -> tuple[str, ...]:
+    """The texts of the options that end a system message; none for a question without options."""
+    _, first, rest = system.content.rpartition("\nA. ")
+    return tuple(re.split(r"\n[B-Z]\. ", rest)) if first else ()
+
+
+def _words(text: str) -> list[str]:
+    words: list[str] = re.findall(r"\w+", text.casefold())
+    return [word if any(map(str.isdigit, word)) else word[:_BEGINNING] for word in words]
+
+
+def answering(participant: AnyParticipant, model: AnswerModel, *, temperature: float = 1.0) -> AnyParticipant:
+    """The simulator, whose answers after a chat are drawn from the answer model (at temperature 0, its likeliest)."""
+    if isinstance(participant, ConcurrentParticipant):
+        return _ConcurrentAnswering(participant, model, temperature)
+    return _Answering(participant, model, temperature)
+
+
+class _Drawing:
+    """A participant's identity and replies, with the letters of an answer model.
+
+    The identity names the features and not the weights, which follow from them and the split's training side.
+    """
+
+    def __init__(self, participant: AnyParticipant, model: AnswerModel, temperature: float) -> None:
+        self.identity: dict[str, object] = {**participant.identity, "answer_model": list(FEATURES)}
+        self._model, self._temperature = model, temperature
+
+    def _drawn(self, request: Request, reply: Reply | Failure) -> Reply | Failure:
+        if isinstance(reply, Failure) or len(request.messages) != 2:
+            return reply
+        system, asked = request.messages
+        # Before there is a conversation `Answer: B` is a message. Without options an answer is what was written.
+        is_answer = read_history(asked.content).exchanges and read_answer(clean_output(reply.text)) is not None
+        if not is_answer or not options_of(system):
+            return reply
+        probabilities = self._model.probabilities(option_features(system, asked))
+        drawn = np.random.default_rng((request.seed, len(LETTERS))).choice(len(probabilities), p=probabilities)
+        letter = LETTERS[int(drawn if self._temperature else probabilities.argmax())]
+        letters = (*probabilities.tolist(), *[0.0] * (len(LETTERS) - len(probabilities)))
+        return replace(
+            reply, text=ANSWER_PREFIX + letter, answer=replace(reply.answer, letters=letters) if reply.answer else None
+        )
+
+
+class _Answering(_Drawing):
+    def __init__(self, participant: Participant, model: AnswerModel, temperature: float) -> None:
+        super().__init__(participant, model, temperature)
+        self._participant = participant
+
+    def reply_all(self, requests: Sequence[Request]) -> list[Reply | Failure]:
+        return list(map(self._drawn, requests, self._participant.reply_all(requests)))
+
+
+class _ConcurrentAnswering(_Drawing):
+    def __init__(self, participant: ConcurrentParticipant, model: AnswerModel, temperature: float) -> None:
+        super().__init__(participant, model, temperature)
+        self._participant = participant
+
+    async def reply(self, request: Request) -> Reply | Failure:
+        return self._drawn(request, await self._participant.reply(request))
+
+    async def close(self) -> None:
+        await self._participant.close()
