@@ -34,6 +34,16 @@ IDS = torch.arange(5, 45)[None]
 TARGETS = {"gpt2": ["c_attn", "attn.c_proj"], "mistral": ["q_proj", "v_proj"], "llama": ["q_proj", "v_proj"]}
 
 
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return save_tiny_model(tmp_path / "base")
+
+
+@pytest.fixture
+def adapter(base: Path, tmp_path: Path) -> Path:
+    return save_adapter(tmp_path / "adapter", base, ["q_proj"])
+
+
 def logits(model: PreTrainedModel) -> torch.Tensor:
     with torch.inference_mode():
         return model.eval()(input_ids=IDS).logits.float()
@@ -107,10 +117,7 @@ def test_tied_embeddings_part_where_only_one_of_them_is_adapted(tmp_path: Path, 
     assert model.config.tie_word_embeddings is (targets == ["q_proj"])
 
 
-def test_half_precision_rounds_the_merged_weights_once(tmp_path: Path) -> None:
-    base = save_tiny_model(tmp_path / "base")
-    adapter = save_adapter(tmp_path / "adapter", base, ["q_proj", "v_proj"])
-
+def test_half_precision_rounds_the_merged_weights_once(adapter: Path, tmp_path: Path) -> None:
     merge_adapter(adapter, tmp_path / "exact")
     merged = merge_adapter(adapter, tmp_path / "half", dtype="bfloat16")
 
@@ -120,8 +127,7 @@ def test_half_precision_rounds_the_merged_weights_once(tmp_path: Path) -> None:
         assert torch.equal(one.to(torch.bfloat16), other)
 
 
-def test_auto_is_the_format_in_which_the_base_is_stored(tmp_path: Path) -> None:
-    base = save_tiny_model(tmp_path / "base")
+def test_auto_is_the_format_in_which_the_base_is_stored(base: Path, tmp_path: Path) -> None:
     AutoModelForCausalLM.from_pretrained(base).to(torch.bfloat16).save_pretrained(base)
     adapter = save_adapter(tmp_path / "adapter", base, ["q_proj", "v_proj"])
 
@@ -133,10 +139,7 @@ def test_auto_is_the_format_in_which_the_base_is_stored(tmp_path: Path) -> None:
     assert all(map(torch.equal, (one.to(torch.bfloat16) for one in exact.parameters()), half.parameters()))
 
 
-def test_the_record_says_what_was_merged_and_lets_chatbench_use_the_folder(tmp_path: Path) -> None:
-    base = save_tiny_model(tmp_path / "base")
-    adapter = save_adapter(tmp_path / "adapter", base, ["q_proj"])
-
+def test_the_record_says_what_was_merged_and_lets_chatbench_use_the_folder(adapter: Path, tmp_path: Path) -> None:
     merge_adapter(adapter, tmp_path / "merged")
 
     record = json.loads((tmp_path / "merged" / "chatbench.json").read_text())
@@ -174,13 +177,13 @@ def test_a_merged_model_among_the_results_is_scored_like_its_adapter(
     assert other.base.perplexity != pytest.approx(other.finetuned.perplexity, rel=1e-3)
 
 
-def test_an_adapter_of_a_quantised_base_is_merged_into_the_unquantised_one_and_the_card_says_so(tmp_path: Path) -> None:
-    base = save_tiny_model(tmp_path / "base")
-    plain = save_adapter(tmp_path / "plain", base, ["q_proj"])
+def test_an_adapter_of_a_quantised_base_is_merged_into_the_unquantised_one_and_the_card_says_so(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
     quantised = save_adapter(tmp_path / "quantised", base, ["q_proj"], load_in_8bit=True)
 
     merge_adapter(quantised, tmp_path / "merged")
-    merge_adapter(plain, tmp_path / "expected")
+    merge_adapter(adapter, tmp_path / "expected")
 
     one, other = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("merged", "expected"))
     assert torch.equal(logits(one), logits(other))
@@ -192,10 +195,8 @@ def test_an_adapter_of_a_quantised_base_is_merged_into_the_unquantised_one_and_t
     ("what", "raised"), [(KeyboardInterrupt(), KeyboardInterrupt), (OSError(28, "No space left"), ChatbenchError)]
 )
 def test_a_merge_that_is_stopped_or_finds_the_disk_full_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: BaseException, raised: type[BaseException]
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: BaseException, raised: type[BaseException]
 ) -> None:
-    adapter = save_adapter(tmp_path / "adapter", save_tiny_model(tmp_path / "base"), ["q_proj"])
-
     def stopped(*_: object) -> None:
         raise what
 
@@ -213,8 +214,9 @@ def test_a_merge_that_is_stopped_or_finds_the_disk_full_leaves_nothing(
     assert not (tmp_path / "merged.unfinished").exists()
 
 
-def test_an_adapter_that_chatbench_did_not_train_is_merged_without_a_card_of_ours(tmp_path: Path) -> None:
-    adapter = save_adapter(tmp_path / "adapter", save_tiny_model(tmp_path / "base"), ["q_proj"])
+def test_an_adapter_that_chatbench_did_not_train_is_merged_without_a_card_of_ours(
+    adapter: Path, tmp_path: Path
+) -> None:
     expected = logits(load(str(adapter), device="cpu").model)
     for name in ("chatbench.json", "README.md"):
         (adapter / name).unlink()
@@ -226,9 +228,7 @@ def test_an_adapter_that_chatbench_did_not_train_is_merged_without_a_card_of_our
     assert not (tmp_path / "merged" / "README.md").exists()
 
 
-def test_what_cannot_be_merged_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    base = save_tiny_model(tmp_path / "base")
-    adapter = save_adapter(tmp_path / "adapter", base, ["q_proj"])
+def test_what_cannot_be_merged_is_refused_and_nothing_is_written(base: Path, adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
 
