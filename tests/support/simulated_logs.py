@@ -93,12 +93,13 @@ def write_log(
     temperature: float = 1.0,
     prompted: Mapping[str, object] | None = None,
     assistants: Sequence[str] = ASSISTANTS,
+    of: Sequence[Question] = (),
 ) -> Path:
     """Writes a finished log of first prompts that copy the question; the last `leave_out` chats are missing.
 
-    `prompted`: the identity of a chat model behind an endpoint that played the user, in place of the fine-tuned one.
+    `of`: the questions of the study, where it is another. `prompted`: the identity of a chat model behind an endpoint that played the user, in place of the fine-tuned one.
     """
-    by_id = {question.id: question for question in questions()}
+    by_id = {question.id: question for question in of or questions()}
     held_out = [by_id[question_id] for question_id in place.split(split_id).question_ids("test")]
     tuned = {"kind": "local", "name": split_id, "weights": f"hash of {split_id}", "temperature": temperature}
     simulator = dict(prompted or tuned)

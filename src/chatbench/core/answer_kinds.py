@@ -190,9 +190,6 @@ class Outcome:
     def read(self, text: str, options: Sequence[str] = ()) -> str | None:
         return text.strip() or None
 
-    def is_right(self, given: str, answer: str) -> bool | None:
-        return None
-
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
@@ -208,9 +205,6 @@ class NoAnswer:
 
     def read(self, text: str, options: Sequence[str] = ()) -> str | None:
         return DONE if normalised(text) == DONE else None
-
-    def is_right(self, given: str, answer: str) -> bool | None:
-        return None
 
 
 DONE = "done"

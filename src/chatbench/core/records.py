@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from chatbench.core.answer_kinds import CHOICE, LETTERS, Kind
+from chatbench.core.answer_kinds import CHOICE, LETTERS, Kind, NoAnswer, Outcome
 
 FOUR_LETTERS = LETTERS[:4]
 """The letters of the options where there are four, as in the files of ChatBench, HALIE and MMLU."""
@@ -63,6 +63,11 @@ class Question:
         )
 
     @property
+    def judged(self) -> bool:
+        """Whether an answer alone tells if it is right; else only a checker could, or nothing."""
+        return not isinstance(self.kind, Outcome | NoAnswer)
+
+    @property
     def asked_for(self) -> str:
         """What the prompts call a possible answer: `A, B, C, or D`."""
         return self.kind.asked_for(self.options)
@@ -73,7 +78,9 @@ class Question:
 
     def is_right(self, given: str | None) -> bool | None:
         """Whether an answer is right, none being wrong; None where only a checker can tell."""
-        return self.kind.is_right(given, self.answer) if given is not None else False
+        if isinstance(self.kind, Outcome | NoAnswer):
+            return None
+        return given is not None and self.kind.is_right(given, self.answer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from chatbench.core.answer_kinds import Choice
 from chatbench.core.records import Conversation, Question, SimulatedConversation, Study
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.estimates import standard_deviation
@@ -60,6 +61,23 @@ def chat_metrics(chats: Sequence[SimulatedConversation], predictor: Predictor) -
         kept = [chat for chat in group if not is_lost(chat)]
         invalid = sum(chat.letter is None for chat in kept)
         yield MetricValue(name, predictor, "invalid_share", share(invalid, len(kept), "every chat failed"))
+
+
+def level_metrics(
+    given: Iterable[tuple[str, str, str | None]], questions: Mapping[str, Question], predictor: Predictor
+) -> Iterator[MetricValue]:
+    """Mean absolute level error, in levels, of valid answers to questions with ordered options; nothing without such.
+
+    Args:
+        given: (assistant, question id, letter) of each answer.
+    """
+    errors = [
+        (assistant, abs(question.letters.index(letter) - question.letters.index(question.answer)))
+        for assistant, question_id, letter in given
+        if (question := questions[question_id]).kind == Choice(ordered=True) and letter in question.letters
+    ]
+    for name, group in _by_assistant(errors, lambda error: error[0]):
+        yield MetricValue(name, predictor, "level_error", sum(error for _, error in group) / len(group))
 
 
 def _by_assistant(chats: Sequence[Chat], assistant_of: Callable[[Chat], str]) -> Iterator[tuple[str, Sequence[Chat]]]:

@@ -60,13 +60,16 @@ class Simulation:
         return frozenset(pair for pair, count in found.items() if count >= self.conversations)
 
     def outcomes(self, study: Study) -> dict[Pair, Outcomes]:
-        """Right, wrong and invalid answers per pair; a chat that failed through no fault of the simulator is none."""
+        """Right, wrong and invalid answers per pair; a chat that failed through no fault of the simulator is none.
+
+        Nor is one about a question whose answers are not compared (`Question.judged`).
+        """
 
         def outcome(chat: SimulatedConversation) -> Outcomes:
             right = study.questions[chat.question_id].is_right(chat.letter)
             return Outcomes(bool(right), not right and chat.letter is not None, chat.letter is None)
 
-        kept = (chat for chat in self.chats if not is_lost(chat))
+        kept = (chat for chat in self.chats if not is_lost(chat) and study.questions[chat.question_id].judged)
         return add_up(((chat.question_id, chat.assistant), outcome(chat)) for chat in kept)
 
 

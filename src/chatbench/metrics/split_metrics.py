@@ -24,6 +24,7 @@ from chatbench.metrics.baselines import baseline_predictions
 from chatbench.metrics.ceilings import ceilings
 from chatbench.metrics.first_prompts import (
     chat_metrics,
+    level_metrics,
     number_metrics,
     overlap_metrics,
     overlap_values,
@@ -128,8 +129,15 @@ def split_metrics(
         *(each for predictor, found in overlaps.items() for each in overlap_metrics(found, predictor)),
         *people_metrics(real),
         *number_metrics(study, prompts, PEOPLE),
-    ]
+        *level_metrics(
+            ((a.assistant, a.question_id, a.letter) for a in study.answers
+             if a.kind == "user-AI" and a.question_id in test),
+            study.questions, PEOPLE,
+        ),
+    ]  # fmt: skip
     for simulation in simulations:
+        answered = [(chat.assistant, chat.question_id, chat.letter) for chat in simulation.chats]
+        metrics += level_metrics(answered, study.questions, simulation.predictor)
         metrics += number_metrics(study, simulated[simulation.predictor], simulation.predictor)
         metrics += chat_metrics(simulation.chats, simulation.predictor)
     without_people: dict[MetricKey, QuestionValues] = {}

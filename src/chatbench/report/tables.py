@@ -89,6 +89,8 @@ CHAT_COLUMNS = (
     Column("failed", "failed_share", percent),
     Column("invalid or none", "invalid_share", percent),
 )
+LEVEL_COLUMN = Column("levels off", "level_error", decimals(2))
+"""Of questions with ordered options, where a study has some."""
 
 
 # Cells
@@ -225,6 +227,7 @@ def score_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
     """What eval-chatbench prints: agreement by assistant, floors and ceilings, gaps, first prompts, numbers, chats."""
     estimates = [table.estimates() for table in tables]
     labels = row_labels(tables, estimates)
+    levels = [LEVEL_COLUMN] * any(metric == LEVEL_COLUMN.metric for found in estimates for _, _, metric in found)
     order = {PEOPLE: 0, FINE_TUNED: 1, BASE_MODEL: 2, QUESTION_COPIED: 3}
     of_chats = sorted((label for label in labels if label.source in order), key=lambda label: order[label.source])
 
@@ -255,7 +258,7 @@ def score_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
         *map(gap_grid, tables),
         upright(scores(f"{OVERLAP} ({held_out})", of_chats, (*TEXT_COLUMNS, sacrebleu))),
         upright(scores(f"Numbers in first prompts ({held_out})", of_chats, NUMBER_COLUMNS)),
-        upright(scores(f"How the chats went ({held_out})", of_chats, CHAT_COLUMNS)),
+        upright(scores(f"How the chats went ({held_out})", of_chats, (*CHAT_COLUMNS, *levels))),
     ]
     return [grid for grid in grids if grid.rows]
 

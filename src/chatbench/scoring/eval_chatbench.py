@@ -7,6 +7,7 @@ scored over the questions that are complete, and a note says so.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -108,6 +109,7 @@ def score_splits(
             metrics += perplexity_metrics(perplexity)
         scores += [Score(entry.split.id, f.assistant, f.predictor, f.metric, f.value, f.stratum) for f in metrics]
         notes += _incomplete(model, study, entry, set(entry.split.question_ids("test")))
+    notes += _not_judged(study)
     others = {played for entry in chats if (played := entry.simulations[0].predictor).name}  # not made by `finetune`
     notes += sorted(f"{each}: whether it was trained on these questions is not known here" for each in others)
     sizes = {part: [len(entry.split.question_ids(part)) for entry in chats] for part in ("train", "test")}
@@ -146,6 +148,16 @@ def _conversations_by_question(study: Study) -> dict[str, list[Conversation]]:
     for conversation in study.conversations:
         groups.setdefault(conversation.question_id, []).append(conversation)
     return groups
+
+
+def _not_judged(study: Study) -> list[str]:
+    """Notes on questions that no row about accuracy speaks of."""
+    reasons = {
+        "outcome": "what people answered is not compared, so simulated answers are neither right nor wrong",
+        "none": "chats without an outcome have no accuracy; perplexity, overlap and realism are what can be measured",
+    }
+    kinds = Counter[str](question.kind.name for question in study.questions.values())
+    return [f"{kinds[kind]} questions of kind {kind}: {why}" for kind, why in reasons.items() if kinds[kind]]
 
 
 def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> list[str]:
