@@ -97,7 +97,8 @@ def write_log(
 ) -> Path:
     """Writes a finished log of first prompts that copy the question; the last `leave_out` chats are missing.
 
-    `of`: the questions of the study, where it is another. `prompted`: the identity of a chat model behind an endpoint that played the user, in place of the fine-tuned one.
+    `prompted`: the identity of a chat model behind an endpoint that played the user, in place of the fine-tuned one.
+    `of`: the questions, where it is not `study()`'s chats.
     """
     by_id = {question.id: question for question in of or questions()}
     held_out = [by_id[question_id] for question_id in place.split(split_id).question_ids("test")]

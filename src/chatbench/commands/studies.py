@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from chatbench.commands.options import MOST_CHATS, MOST_SPLITS, Maps, Pilots, Seed, SkipBad, names, show
+from chatbench.core.errors import ChatbenchError
 
 commands = typer.Typer()
 
@@ -53,11 +54,37 @@ def sample(
     show(summary_text(write_sample(study, SampleSettings(questions, chats, seed, scripted)).study))
 
 
+@commands.command("import")
+def import_(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="OpenAI, ShareGPT or chat-log JSON Lines, Parquet, a table.")
+    ],
+    out: Annotated[Path, typer.Option(help="Study to write, as JSON Lines.")] = Path("study.jsonl"),
+    mapping: Annotated[Path | None, typer.Option("--map", help="TOML file that says what the columns hold.")] = None,
+    draft: Annotated[Path | None, typer.Option(help="Write such a file from the columns' names, and no study.")] = None,
+) -> None:
+    """Turn other programs' files into a study.
+
+    What became of every row (kept, changed, dropped, and why) is written beside it.
+
+    Example: chatbench import survey.csv --draft map.toml
+    """
+    from chatbench.core.files import write_text
+    from chatbench.data import imports
+
+    if draft:
+        write_text(draft, imports.draft(files[0]))
+        show(f"{draft}: correct it, then: chatbench import {files[0]} --map {draft}")
+    else:
+        show("\n".join(imports.import_study(files, out, mapping).lines()))
+
+
 @commands.command("check-study")
 def check_study(
     study: Annotated[
-        Path, typer.Argument(help="A ChatBench folder, HALIE's event_blocks.csv, or chats as JSON Lines.")
-    ],
+        Path | None, typer.Argument(help="A ChatBench folder, HALIE's event_blocks.csv, or chats as JSON Lines.")
+    ] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of your own format.")] = False,
     skip_bad_records: SkipBad = False,
     include_pilots: Pilots = False,
     maps: Maps = None,
@@ -68,6 +95,15 @@ def check_study(
     """
     from chatbench.data.open_study import open_study, summary_text
 
+    if schema:
+        from json import dumps
+
+        from chatbench.data.own_chats import schema as own_schema
+
+        show(dumps(own_schema(), indent=2))
+        return
+    if study is None:
+        raise ChatbenchError("no study", fix="name it: chatbench check-study STUDY; or: chatbench check-study --schema")
     opened = open_study(study, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps or ())
     show(summary_text(opened))
 

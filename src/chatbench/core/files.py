@@ -267,7 +267,15 @@ def read_csv(path: Path, *, fix: str = "") -> list[list[str]]:
     Raises:
         ChatbenchError: the file is missing, is not UTF-8, or ends inside a quoted cell.
     """
-    text = read_text(path, fix)
+    return csv_records(read_text(path, fix), path, fix=fix)
+
+
+def csv_records(text: str, path: Path, *, fix: str = "") -> list[list[str]]:
+    """The same of a text that was read from `path`.
+
+    Raises:
+        ChatbenchError: it ends inside a quoted cell.
+    """
     csv.field_size_limit(2**31 - 1)
     separator = ","
     if named := re.match(r'"?sep=(.)"?\r?\n', text):  # a line that a spreadsheet reads, and does not show

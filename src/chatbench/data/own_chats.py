@@ -159,13 +159,19 @@ def read_chat_jsonl(path: Path, *, skip_bad_records: bool = False, maps: Sequenc
     fix = "correct the line; the schema is in docs/own-study.md"
     for number, content in read_jsonl(path, fix=fix, replaced=intake.half_characters):
         with intake.record():
-            _read_record(intake.row(f"{path}, line {number}", content, {}, unit="key"), intake, scores)
+            read_record(intake.row(f"{path}, line {number}", content, {}, unit="key"), intake, scores)
     if not intake.questions:
         raise ChatbenchError(f"{path}: no record", expected="one record a line", fix="see docs/own-study.md")
     return intake.study(path.stem, tuple(scores.values()))
 
 
-def _read_record(row: Row, intake: Intake, scores: _Scores) -> None:
+def read_record(row: Row, intake: Intake, scores: _Scores) -> None:
+    """Keeps what a record holds.
+
+    Raises:
+        BadRecord: it is no record of this format.
+        LeftOut: the same person has answered the same question, or chatted about it, before.
+    """
     try:
         record = _PARSER.validate_python(row.cells)
     except ValidationError as error:

@@ -229,6 +229,11 @@ class Intake:
         """Counts something about what is kept."""
         self._noted[text] += count
 
+    @property
+    def noted(self) -> Counter[str]:
+        """What was noted so far, with its count."""
+        return Counter(self._noted)
+
     def half_characters(self, count: int) -> None:
         """Counts halves of characters that were replaced in what was read."""
         self.note(HALF_CHARACTERS, count)

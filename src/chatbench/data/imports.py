@@ -1,0 +1,474 @@
+"""Other programs' files as a study of one's own: OpenAI and ShareGPT messages, chat logs, tables of survey tools.
+
+A mapping (TOML) says which columns or keys hold what; files of known shapes need none (`PRESETS`), and `draft` guesses
+one. A row becomes one record of `own_chats`, and is read as that at once, so what was written is a study that opens.
+Every row ends in the report: kept, changed (a rule of `turns` was needed) or dropped, and why.
+
+    messages   a column with a list of messages, as JSON or a Python literal; with `reply` the answer to the last one
+    turns      or columns that take turns, the person's first: ["prompt1", "reply1", "prompt2", "reply2"]
+    cumulative = true: each row repeats the chat so far, and the last one of a chat is kept
+
+Several chats of a person about one question are numbered. A chat without a statement of what the person wants gets one
+that says nothing (`NO_STATEMENT`): such studies are split by person. An answer that is the text of one option is its
+letter; where a text is a letter too, `answers` must say which of both is meant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from chatbench.core.answer_kinds import LETTERS, KindName
+from chatbench.core.errors import ChatbenchError, expected_by
+from chatbench.core.files import (
+    JsonTextError,
+    csv_records,
+    file_error,
+    json_line,
+    parse_json,
+    read_json,
+    read_jsonl,
+    read_text,
+    write_text,
+)
+from chatbench.core.texts import csv_text
+from chatbench.data.own_chats import read_record
+from chatbench.data.tables import BadRecord, Intake, LeftOut, find_column, literal_list
+from chatbench.data.turns import content_text
+
+Cells = Mapping[str, object]
+NO_STATEMENT = "(what the person wants is not recorded)"
+_TABLES = (".csv", ".tsv", ".txt")
+_UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+
+
+class Statements(BaseModel):
+    """A second table, in the folder of the first file, with a row for each question; its id stands in column `key`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    table: str
+    key: str
+
+
+class ImportMap(BaseModel):
+    """Which column (or key) holds what; "" where none does. Values in `constants` hold for all rows.
+
+    `header_rows` of a table stand above its data; the names are in the first. `role` and `content` are the keys inside
+    a message. `question_text` and below it stand in the table of `statements`, where there is one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    header_rows: int = 1
+    messages: str = ""
+    role: str = "role"
+    content: str = "content"
+    reply: str = ""
+    turns: tuple[str, ...] = ()
+    cumulative: bool = False
+    worker_id: str = ""
+    assistant: str = ""
+    condition: str = ""
+    confidence: str = ""
+    question_id: str = ""
+    answer: str = ""
+    answers: Literal["", "letters", "texts"] = ""
+    correct: str = ""
+    answer_kind: KindName = "none"
+    question_text: str = ""
+    subset: str = ""
+    options: tuple[str, ...] = ()
+    right_answer: str = ""
+    statements: Statements | None = None
+    constants: dict[str, str] = {}
+
+
+PRESETS: Mapping[str, ImportMap] = {
+    "messages": ImportMap(messages="messages", worker_id="user_id", assistant="model"),
+    "conversations": ImportMap(messages="conversations", role="from", content="value", worker_id="id"),
+    "conversation": ImportMap(messages="conversation", worker_id="hashed_ip", assistant="model"),
+}
+"""By the key that tells the shape: OpenAI's, ShareGPT's, and that of WildChat and LMSYS-Chat."""
+_SPELLINGS: Mapping[str, Sequence[str]] = {
+    "messages": ("messages", "conversations", "conversation", "chat_history", "request", "dialog", "chat"),
+    "reply": ("response", "reply", "completion"),
+    "worker_id": ("worker_id", "participant_id", "user_id", "prolific_pid", "response_id", "programmer_id", "hashed_ip"),
+    "assistant": ("assistant", "model", "model_name"),
+    "condition": ("condition", "group"),
+    "confidence": ("confidence",),
+    "question_id": ("question_id", "task_name", "task", "item"),
+    "answer": ("answer", "selected_answer", "final_answer"),
+    "correct": ("correct", "acc", "is_correct"),
+    "question_text": ("question_text", "question", "statement", "task_description"),
+    "subset": ("subset", "category", "topic"),
+    "right_answer": ("right_answer", "correct_answer", "gold"),
+}  # fmt: skip
+_OF_STATEMENTS = ("question_text", "subset", "right_answer")
+
+
+@dataclass(slots=True)
+class Imported:
+    """What became of every row: place, what was done (kept, changed, dropped), why, and what was found there."""
+
+    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    out: Path = Path()
+
+    def lines(self) -> list[str]:
+        """What to print."""
+        done = Counter(action for _, action, *_ in self.rows)
+        why = Counter(f"{action}: {each}" for _, action, reason, _ in self.rows for each in reason.split("; ") if each)
+        head = ", ".join(f"{done[action]} {action}" for action in ("kept", "changed", "dropped"))
+        return [f"{len(self.rows)} rows: {head} -> {self.out}", *(f"  {n} x {text}" for text, n in why.most_common())]
+
+
+def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) -> Imported:
+    """Writes a study of one's own to `out`, and what became of every row to `out` with `.rows.csv`.
+
+    Raises:
+        ChatbenchError: a file cannot be read, the mapping does not fit it, or no row is left.
+    """
+    result = Imported(out=out)
+    intake = Intake()
+    chosen = read_map(mapping) if mapping else None
+    rows = [each for path in paths for each in read_rows(path, chosen)]
+    chosen = chosen or preset(rows, paths[0])
+    _check_columns(chosen, rows, paths[0])
+    statements = _statements(chosen, paths[0].parent)
+    superseded = _superseded(rows, chosen) if chosen.cumulative else {}
+    chats, known = Counter[tuple[str, str]](), set[str]()
+    for number, (place, cells) in enumerate(rows):
+        if number in superseded:
+            result.rows.append((place, "dropped", "the chat goes on in another row", rows[superseded[number]][0]))
+            continue
+        before = intake.noted
+        try:
+            written = json.dumps(_record(place, cells, chosen, statements, chats))
+            record = parse_json(written, intake.half_characters)
+            row = intake.row(place, record, {}, unit="key")
+            read_record(row, intake, {})  # no scores of AI alone are imported
+        except (BadRecord, LeftOut) as error:
+            reason = error.reason if isinstance(error, BadRecord) else str(error)
+            found = error.found.removeprefix(place).lstrip(", ") if isinstance(error, BadRecord) else ""
+            result.rows.append((place, "dropped", reason, found))
+            continue
+        changed = "; ".join(intake.noted - before)
+        result.rows.append((place, "changed" if changed else "kept", changed, ""))
+        question_id = record["question"]["id"]
+        result.records.append(record | ({"question": question_id} if question_id in known else {}))
+        known.add(question_id)
+    if not result.records:
+        raise ChatbenchError(
+            f"{paths[0]}: no row could be imported; the first: {': '.join(result.rows[0][2:]) if rows else 'no row'}",
+            expected="rows that the mapping fits",
+            fix=f"draft a mapping and correct it: chatbench import {paths[0]} --draft map.toml",
+        )
+    write_text(out, "".join(map(json_line, result.records)))
+    write_text(out.with_suffix(".rows.csv"), csv_text(["row", "done", "why", "found"], result.rows))
+    return result
+
+
+# Reading
+
+
+def read_rows(path: Path, mapping: ImportMap | None = None) -> list[tuple[str, Cells]]:
+    """The rows of a file with their places; the file's ending says what it is.
+
+    Raises:
+        ChatbenchError: the file is missing, damaged or of an unknown kind.
+    """
+    ending = path.suffix.lower()
+    if ending in (".jsonl", ".ndjson"):
+        return [(f"{path}, line {number}", row) for number, row in read_jsonl(path)]
+    if ending == ".json":
+        content = read_json(path)
+        items = content if isinstance(content, list) else [content]
+        if bad := next((at for at, item in enumerate(items, 1) if not isinstance(item, dict)), None):
+            raise ChatbenchError(f"{path}, record {bad}: no object", expected="a JSON list of objects")
+        return [(f"{path}, record {number}", item) for number, item in enumerate(items, start=1)]
+    header_rows = mapping.header_rows if mapping else 1
+    if ending in _TABLES:
+        return _table_rows(csv_records(_table_text(path), path), path, header_rows)
+    if ending in (".parquet", ".xlsx", ".xls"):
+        return _frame_rows(path, ending, header_rows)
+    raise ChatbenchError(
+        f"{path}: unknown kind of file", expected=".jsonl, .json, .csv, .tsv, .txt, .xlsx or .parquet", fix="rename it"
+    )
+
+
+def _table_text(path: Path) -> str:
+    """The text of a table, in UTF-8 or, as spreadsheets save it, UTF-16 with a byte order mark."""
+    try:
+        start = path.open("rb").read(2) if path.is_file() else b""
+        if start in _UTF16:
+            return path.read_bytes()[2:].decode(_UTF16[start])
+    except UnicodeDecodeError as error:
+        raise ChatbenchError(f"{path}, byte {error.start}: not UTF-16", expected="UTF-16 or UTF-8 text") from None
+    except OSError as error:
+        raise file_error(error, path) from error
+    return read_text(path)
+
+
+def _table_rows(records: Sequence[Sequence[str]], path: Path, header_rows: int) -> list[tuple[str, Cells]]:
+    if not records:
+        raise ChatbenchError(f"{path}: empty file", expected="a header and rows")
+    header = records[0]
+    if repeated := [name for name, count in Counter(header).items() if count > 1 and name.strip()]:
+        found = f"{path}, row 1: more than one column {repeated[0]!r}"
+        raise ChatbenchError(found, expected="columns whose names differ")
+    rows: list[tuple[str, Cells]] = []
+    for number, record in enumerate(records[header_rows:], start=header_rows + 1):
+        if len(record) > len(header) or (len(record) < len(header) and any(map(str.strip, record))):
+            raise ChatbenchError(
+                f"{path}, row {number}: {len(record)} cells", expected=f"{len(header)} cells, as in the header"
+            )
+        if any(map(str.strip, record)):
+            rows.append((f"{path}, row {number}", dict(zip(header, record, strict=True))))
+    return rows
+
+
+def _frame_rows(path: Path, ending: str, header_rows: int) -> list[tuple[str, Cells]]:
+    import pandas as pd  # late: takes a while
+
+    try:
+        if ending == ".parquet":
+            frame = pd.read_parquet(path)
+            text = frame.to_json(orient="records", lines=True, date_format="iso", default_handler=str)
+            lines = str(text).splitlines()
+            return [(f"{path}, row {number}", parse_json(line)) for number, line in enumerate(lines, start=1)]
+        frame = pd.read_excel(path, header=None, dtype=str, keep_default_na=False)
+    except ImportError as error:
+        raise ChatbenchError(f"{path}: {error}", fix="save the table as CSV, or: pip install openpyxl") from None
+    except FileNotFoundError:
+        raise ChatbenchError(f"{path}: no such file", fix="check the path") from None
+    except (ValueError, KeyError, OSError, EOFError, JsonTextError, OverflowError, MemoryError) as error:
+        raise ChatbenchError(f"{path}: not read as {ending} ({str(error)[:200]})", fix="save it again") from None
+    return _table_rows([[str(cell) for cell in row] for row in frame.itertuples(index=False)], path, header_rows)
+
+
+# The mapping
+
+
+def read_map(path: Path) -> ImportMap:
+    """A mapping file.
+
+    Raises:
+        ChatbenchError: it is missing, no TOML, or has a key or a value that no mapping has.
+    """
+    try:
+        return ImportMap.model_validate(tomllib.loads(read_text(path)))
+    except tomllib.TOMLDecodeError as error:
+        raise ChatbenchError(f"{path}: not TOML ({error})", expected="a mapping as --draft writes it") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        expected = expected_by(first)
+        if first["type"] == "extra_forbidden":
+            expected = f"one of {', '.join(ImportMap.model_fields)}"
+        raise ChatbenchError(f"{path}, key {key!r}: {first['input']!r:.80}", expected=expected) from None
+
+
+def preset(rows: Sequence[tuple[str, Cells]], path: Path) -> ImportMap:
+    """The mapping of a known shape.
+
+    Raises:
+        ChatbenchError: the rows have another.
+    """
+    keys = rows[0][1].keys() if rows else set()
+    shape = next((name for name in PRESETS if name in keys), None)
+    if shape is None:
+        raise ChatbenchError(
+            f"{path}: {'columns ' + ', '.join(map(str, keys)) if keys else 'no row'}",
+            expected=f"a column called {', '.join(PRESETS)}, or a mapping",
+            fix=f"draft a mapping and correct it: chatbench import {path} --draft map.toml",
+        )
+    known = PRESETS[shape]
+    names = {name: column for name in ("worker_id", "assistant") if (column := find_column([*keys], _SPELLINGS[name]))}
+    return known.model_copy(update={"worker_id": "", "assistant": "", **names})
+
+
+def draft(path: Path) -> str:
+    """A mapping file with what the columns' names tell, and a comment on what they do not."""
+    rows = read_rows(path)
+    columns = [*dict.fromkeys(name for _, cells in rows for name in cells)]
+    lines = [f"# Of {path.name}: {len(rows)} rows with the columns {', '.join(map(repr, columns))}."]
+    lines.append("# docs/own-study.md has all keys.")
+    for name, spellings in _SPELLINGS.items():
+        column = find_column(columns, spellings)
+        lines.append(f"{name} = {json.dumps(column)}" if column else f'# {name} = ""  # no column looks like it')
+    first = next((cells for _, cells in rows), {})
+    asked = find_column(columns, _SPELLINGS["messages"])
+    message = next(iter(_messages(first.get(asked)) or []), {}) if asked else {}
+    if isinstance(message, dict) and "from" in message:
+        lines += ['role = "from"', 'content = "value"']
+    lines += [
+        'answer_kind = "none"  # or choice (with options), number, text, outcome (with correct)',
+        '# options = ["column a", "column b"]',
+        "# header_rows = 3  # where a survey tool writes the questions and ids below the names",
+        "# cumulative = true  # where each row repeats the chat so far",
+        "# [statements]  # a second table with the text of each question",
+        '# table = "questions.csv"',
+        '# key = "id"',
+        "# [constants]",
+        '# assistant = "gpt-4o"',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _check_columns(mapping: ImportMap, rows: Sequence[tuple[str, Cells]], path: Path) -> None:
+    columns = {name for _, cells in rows for name in cells}
+    of_rows = [name for name in _SPELLINGS if mapping.statements is None or name not in _OF_STATEMENTS]
+    wanted = [getattr(mapping, name) for name in of_rows] + list(mapping.turns)
+    if lacking := [name for name in wanted if name and name not in columns]:
+        raise ChatbenchError(
+            f"{path}: no column {lacking[0]!r}; it has {', '.join(map(str, sorted(columns)))}",
+            expected="the columns that the mapping names",
+            fix="correct the mapping",
+        )
+
+
+def _statements(mapping: ImportMap, folder: Path) -> Mapping[str, Cells] | None:
+    if mapping.statements is None:
+        return None
+    rows = read_rows(folder / mapping.statements.table)
+    return {_text(cells, mapping.statements.key): cells for _, cells in rows}
+
+
+# Rows
+
+
+def _text(cells: Cells, name: str) -> str:
+    value = cells.get(name)
+    return "" if value is None else str(value).strip()
+
+
+def _messages(value: object) -> list[Any] | None:
+    return value if isinstance(value, list) else literal_list(value) if isinstance(value, str) else None
+
+
+def _chat(place: str, cells: Cells, mapping: ImportMap) -> list[dict[str, object]]:
+    if mapping.turns:
+        said = [_text(cells, name) for name in mapping.turns]
+        while said and not said[-1]:
+            said.pop()
+        return [{"role": "assistant" if at % 2 else "user", "content": text} for at, text in enumerate(said)]
+    found = _messages(cells.get(mapping.messages))
+    if found is None:
+        raise BadRecord("no list of messages", f"{place}, column {mapping.messages!r}: "
+                        f"{cells.get(mapping.messages)!r:.80}", expected="a list of messages")  # fmt: skip
+    chat: list[dict[str, object]] = []
+    for at, message in enumerate(found):
+        known = isinstance(message, dict) and isinstance(message.get(mapping.role), str)
+        if not known or content_text(message.get(mapping.content)) is None:
+            raise BadRecord("bad message", f"{place}, message {at}: {message!r:.80}",
+                            expected=f"an object with {mapping.role} and {mapping.content}")  # fmt: skip
+        chat.append({"role": message[mapping.role], "content": message.get(mapping.content)})
+    if mapping.reply:
+        chat.append({"role": "assistant", "content": str(cells.get(mapping.reply) or "")})
+    return chat
+
+
+def _record(
+    place: str,
+    cells: Cells,
+    mapping: ImportMap,
+    statements: Mapping[str, Cells] | None,
+    chats: Counter[tuple[str, str]],
+) -> dict[str, Any]:
+    """The row as a record of `own_chats`, with its question in full."""
+
+    def value(name: str) -> str:
+        return _text(cells, getattr(mapping, name)) or mapping.constants.get(name, "")
+
+    question = _question(place, cells, mapping, statements)
+    worker = value("worker_id") or "row-" + hashlib.sha256(place.encode()).hexdigest()[:12]
+    chats[question["id"], worker] += 1
+    record: dict[str, Any] = {
+        "kind": "user-AI",
+        "question": question,
+        "worker_id": worker,
+        "assistant": value("assistant") or "unknown",
+        "turns": _chat(place, cells, mapping),
+    }
+    if (number := chats[question["id"], worker]) > 1:
+        record["chat"] = str(number)
+    record |= {name: value(name) for name in ("condition", "confidence") if value(name)}
+    if mapping.answer and mapping.answer_kind != "none":
+        record["answer"] = _answer(place, value("answer"), question, mapping)
+    if mapping.correct and mapping.answer_kind != "none":
+        text = value("correct").lower()
+        if text not in ("0", "1", "0.0", "1.0", "true", "false"):
+            raise BadRecord("correct that is neither 0 nor 1", f"{place}, column {mapping.correct!r}: {text!r}",
+                            expected="0, 1, true or false")  # fmt: skip
+        record["correct"] = text in ("1", "1.0", "true")
+    return record
+
+
+def _question(place: str, cells: Cells, mapping: ImportMap, statements: Mapping[str, Cells] | None) -> dict[str, Any]:
+    question_id = _text(cells, mapping.question_id)
+    if statements is not None:
+        if question_id not in statements:
+            raise BadRecord("question without a statement", f"{place}, column {mapping.question_id!r}: {question_id!r}",
+                            expected="an id in the table of statements")  # fmt: skip
+        cells = statements[question_id]
+    text = _text(cells, mapping.question_text) or mapping.constants.get("question_text", NO_STATEMENT)
+    question: dict[str, Any] = {
+        "id": question_id or "question-" + hashlib.sha256(text.encode()).hexdigest()[:16],
+        "subset": _text(cells, mapping.subset) or mapping.constants.get("subset", "all"),
+        "text": text,
+        "answer_kind": mapping.answer_kind,
+    }
+    right = _text(cells, mapping.right_answer) or mapping.constants.get("right_answer", "")
+    if mapping.answer_kind == "choice":
+        listed = literal_list(_text(cells, mapping.options[0])) if len(mapping.options) == 1 else None
+        options = [str(each) for each in listed or [_text(cells, name) for name in mapping.options]]
+        question["options"] = [option for option in options if option]
+        right = _answer(place, right, question, mapping)
+    if mapping.answer_kind in ("choice", "number", "text"):
+        question["answer"] = right or None
+    return question
+
+
+def _answer(place: str, given: str, question: Mapping[str, Any], mapping: ImportMap) -> str | None:
+    """What a cell says: a choice's letter, whether it is written so or as the option's text."""
+    if mapping.answer_kind != "choice" or not given:
+        return given or None
+    options = question["options"]
+    label = given.upper() if given.upper() in LETTERS[: len(options)] else None
+    texts = [letter for letter, option in zip(LETTERS, options, strict=False) if option == given]
+    if mapping.answers != "letters" and len(texts) == 1 and (mapping.answers == "texts" or label in (None, texts[0])):
+        return texts[0]
+    if label and (mapping.answers == "letters" or not texts) and mapping.answers != "texts":
+        return label
+    expected = 'a letter, or the text of one option; answers = "letters" or "texts" tells which'
+    raise BadRecord("answer that is no option, or could be two", f"{place}: {given!r:.60}", expected=expected)
+
+
+def _superseded(rows: Sequence[tuple[str, Cells]], mapping: ImportMap) -> dict[int, int]:
+    """Rows whose chat another row of the same person, question and assistant goes on with, and that row."""
+    groups: dict[tuple[str, ...], list[tuple[int, tuple[str, ...]]]] = {}
+    for number, (place, cells) in enumerate(rows):
+        key = tuple(_text(cells, name) for name in (mapping.worker_id, mapping.question_id, mapping.assistant))
+        try:
+            said = tuple(json.dumps(each, sort_keys=True, default=str) for each in _chat(place, cells, mapping))
+        except BadRecord:
+            continue
+        groups.setdefault(key, []).append((number, said))
+    found: dict[int, int] = {}
+    for group in groups.values():
+        for number, said in group:
+            going_on = [
+                other
+                for other, more in group
+                if more[: len(said)] == said and (len(more) > len(said) or other > number)
+            ]
+            if going_on and said:
+                found[number] = going_on[-1]
+    return found
