@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -99,7 +100,8 @@ PRESETS: Mapping[str, ImportMap] = {
 _SPELLINGS: Mapping[str, Sequence[str]] = {
     "messages": ("messages", "conversations", "conversation", "chat_history", "request", "dialog", "chat"),
     "reply": ("response", "reply", "completion"),
-    "worker_id": ("worker_id", "participant_id", "user_id", "prolific_pid", "response_id", "programmer_id", "hashed_ip"),
+    "worker_id": ("worker_id", "participant_id", "user_id", "prolific_pid", "response_id", "programmer_id",
+                  "hashed_ip"),
     "assistant": ("assistant", "model", "model_name"),
     "condition": ("condition", "group"),
     "confidence": ("confidence",),
@@ -235,7 +237,8 @@ def _table_rows(records: Sequence[Sequence[str]], path: Path, header_rows: int) 
 
 
 def _frame_rows(path: Path, ending: str, header_rows: int) -> list[tuple[str, Cells]]:
-    import pandas as pd  # late: takes a while
+    import pandas as pd  # type: ignore[import-untyped]  # late: takes a second
+    import pyarrow as pa  # type: ignore[import-untyped]
 
     try:
         if ending == ".parquet":
@@ -248,7 +251,7 @@ def _frame_rows(path: Path, ending: str, header_rows: int) -> list[tuple[str, Ce
         raise ChatbenchError(f"{path}: {error}", fix="save the table as CSV, or: pip install openpyxl") from None
     except FileNotFoundError:
         raise ChatbenchError(f"{path}: no such file", fix="check the path") from None
-    except (ValueError, KeyError, OSError, EOFError, JsonTextError, OverflowError, MemoryError) as error:
+    except (ValueError, KeyError, OSError, OverflowError, JsonTextError, pa.ArrowException, BadZipFile) as error:
         raise ChatbenchError(f"{path}: not read as {ending} ({str(error)[:200]})", fix="save it again") from None
     return _table_rows([[str(cell) for cell in row] for row in frame.itertuples(index=False)], path, header_rows)
 
@@ -305,8 +308,8 @@ def draft(path: Path) -> str:
         lines.append(f"{name} = {json.dumps(column)}" if column else f'# {name} = ""  # no column looks like it')
     first = next((cells for _, cells in rows), {})
     asked = find_column(columns, _SPELLINGS["messages"])
-    message = next(iter(_messages(first.get(asked)) or []), {}) if asked else {}
-    if isinstance(message, dict) and "from" in message:
+    messages = _messages(first.get(asked)) if asked else None
+    if messages and isinstance(messages[0], dict) and "from" in messages[0]:
         lines += ['role = "from"', 'content = "value"']
     lines += [
         'answer_kind = "none"  # or choice (with options), number, text, outcome (with correct)',
@@ -428,9 +431,11 @@ def _question(place: str, cells: Cells, mapping: ImportMap, statements: Mapping[
     right = _text(cells, mapping.right_answer) or mapping.constants.get("right_answer", "")
     if mapping.answer_kind == "choice":
         listed = literal_list(_text(cells, mapping.options[0])) if len(mapping.options) == 1 else None
-        options = [str(each) for each in listed or [_text(cells, name) for name in mapping.options]]
-        question["options"] = [option for option in options if option]
-        right = _answer(place, right, question, mapping)
+        options = [str(each).strip() for each in listed or [_text(cells, name) for name in mapping.options]]
+        while options and not options[-1]:  # a question with fewer than others; a blank before would shift letters
+            options.pop()
+        question["options"] = options
+        right = _answer(place, right, question, mapping) or ""
     if mapping.answer_kind in ("choice", "number", "text"):
         question["answer"] = right or None
     return question
