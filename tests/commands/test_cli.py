@@ -212,7 +212,23 @@ GOOD = {"kind": "user-AI", "question": QUESTION, "worker_id": "w", "assistant": 
 def own_study(folder: Path, *records: dict[str, object]) -> str:
     path = folder / "own.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return str(path)
+    return f"check-study {path}"
+
+
+def record_with(**changes: object) -> Callable[[Path], str]:
+    return lambda folder: own_study(folder, {**GOOD, **changes})
+
+
+def damaged(file: str, change: Callable[[str], str]) -> Callable[[Path], str]:
+    """Splits a generated study one of whose files was changed."""
+
+    def line(folder: Path) -> str:
+        chatbench(f"sample {folder / 'study'} --questions 4 --chats 1")
+        path = folder / "study" / file
+        path.write_text(change(path.read_text()))
+        return f"prepare-splits --study {folder / 'study'}"
+
+    return line
 
 
 def without_tokenizer(folder: Path) -> str:
@@ -220,28 +236,6 @@ def without_tokenizer(folder: Path) -> str:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / "bare" / name).unlink()
     return f"finetune {folder / 'bare'} --max-steps 1"
-
-
-def renamed_column(folder: Path) -> str:
-    chatbench(f"sample {folder / 'study'} --questions 4 --chats 1")
-    table = folder / "study" / "questions.csv"
-    header, rest = table.read_text().split("\n", 1)
-    table.write_text(header.replace("answer", "solution") + "\n" + rest)
-    return f"prepare-splits --study {folder / 'study'}"
-
-
-def half_a_study(folder: Path) -> str:
-    chatbench(f"sample {folder / 'study'} --questions 4 --chats 1")
-    chats = folder / "study" / "full_study" / "conversations.json"
-    chats.write_bytes(chats.read_bytes()[:1000])
-    return f"prepare-splits --study {folder / 'study'}"
-
-
-def duplicated_question_ids(folder: Path) -> str:
-    chatbench(f"sample {folder / 'study'} --questions 4 --chats 1")
-    table = folder / "study" / "questions.csv"
-    table.write_text(table.read_text() + table.read_text().split("\n", 1)[1])
-    return f"prepare-splits --study {folder / 'study'}"
 
 
 def endpoint(spec: str) -> Callable[[Path], str]:
@@ -265,28 +259,19 @@ BAD: dict[str, tuple[Callable[[Path], str], str]] = {
     "nobody at the endpoint": (endpoint("openai:x@http://127.0.0.1:1/v1#OPENAI_API_KEY"), "cannot connect"),
     "no key for the endpoint": (endpoint("openai:x@http://127.0.0.1:1/v1#UNSET_KEY_NAME"), "UNSET_KEY_NAME is not set"),
     "no such kind of assistant": (endpoint("oracle:x"), "'oracle:x' cannot be read"),
-    "wrong columns": (renamed_column, "questions.csv"),
-    "half a file": (half_a_study, "conversations.json"),
-    "duplicated question ids": (duplicated_question_ids, "again"),
+    "wrong columns": (damaged("questions.csv", lambda text: text.replace("answer", "solution", 1)), "questions.csv"),
+    "half a file": (damaged("full_study/conversations.json", lambda text: text[:1000]), "conversations.json"),
+    "duplicated question ids": (damaged("questions.csv", lambda text: text + text.split("\n", 1)[1]), "again"),
     "an id with two questions": (
-        lambda folder: (
-            "check-study "
-            + own_study(folder, GOOD, {**GOOD, "worker_id": "v", "question": {**QUESTION, "text": "What?"}})
-        ),
+        lambda folder: own_study(folder, GOOD, {**GOOD, "worker_id": "v", "question": {**QUESTION, "text": "What?"}}),
         "'q1' with other content",
     ),
     "an unknown role": (
-        lambda folder: "check-study " + own_study(folder, {**GOOD, "turns": [{"role": "moderator", "text": "x"}]}),
+        record_with(turns=[{"role": "moderator", "text": "x"}]),
         "line 1, key 'turns.0.role': role 'moderator'",
     ),
-    "an empty conversation": (
-        lambda folder: "check-study " + own_study(folder, {**GOOD, "turns": []}),
-        "line 1, key 'turns': no message",
-    ),
-    "a letter outside A-D": (
-        lambda folder: "check-study " + own_study(folder, {**GOOD, "answer": "E"}),
-        "line 1, key 'answer': 'E'",
-    ),
+    "an empty conversation": (record_with(turns=[]), "line 1, key 'turns': no message"),
+    "a letter outside A-D": (record_with(answer="E"), "line 1, key 'answer': 'E'"),
     "an unknown setting": (lambda _: "finetune tiny-random --config wrong.json", "unknown setting 'learning_rat'"),
     "too few splits": (lambda _: "prepare-splits --study study --splits 0", "0 splits"),
 }
@@ -340,7 +325,7 @@ def test_a_number_beyond_all_use_is_refused_before_anything_is_made_of_it(line: 
 def test_nothing_that_is_printed_steers_the_terminal(tmp_path: Path) -> None:
     evil = "\x1b]0;taken\x07\x9b2J\u202e"
     lines = (
-        "check-study " + own_study(tmp_path, {**GOOD, "assistant": f"bot{evil}"}),
+        own_study(tmp_path, {**GOOD, "assistant": f"bot{evil}"}),
         f"check-study {evil}", f"show --{evil}", f"chatbench{evil}",
     )  # fmt: skip
     for line in lines:

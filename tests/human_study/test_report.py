@@ -147,33 +147,29 @@ def test_one_question_gives_no_error_and_no_correlation_but_reasons() -> None:
     assert study_grids(report)
 
 
-@pytest.mark.parametrize(
-    ("rows", "reason"),
-    [
-        ([], "no answers"),
-        (answers(0, "1" * 9), "1 questions and 9 people"),
-        ([a for n in range(4) for a in answers(n, "1" * 9)], "4 questions"),
-    ],
-)
-def test_a_regression_that_cannot_be_is_not(rows: list[Answer], reason: str) -> None:
-    found = mixed_effects(rows)
-    assert isinstance(found, Undefined)
-    assert reason in found.reason
-
-
-def many(right: str) -> list[Answer]:
+def many(right: str, questions: int = 6, people: int = 6) -> list[Answer]:
     return [
         Answer(f"q{q}", f"w{w}", "user-AI", "a", "c", None, right[(q + w) % len(right)] == "1")
-        for q in range(6)
-        for w in range(6)
+        for q in range(questions)
+        for w in range(people)
     ]
 
 
-def test_constant_outcomes_and_effects_that_are_one_are_undefined() -> None:
-    assert mixed_effects(many("1")) == Undefined("all answers are right")
-    assert mixed_effects(many("0")) == Undefined("all answers are wrong")
-    rows = many("10")
-    assert mixed_effects(rows, [("same", [1.0] * len(rows))]) == Undefined("the fixed effects cannot be told apart")
+@pytest.mark.parametrize(
+    ("rows", "columns", "reason"),
+    [
+        ([], [], "no answers"),
+        (many("1", 1, 9), [], "1 questions and 9 people, 5 of each are needed"),
+        (many("1", 4, 9), [], "4 questions and 9 people, 5 of each are needed"),
+        (many("1"), [], "all answers are right"),
+        (many("0"), [], "all answers are wrong"),
+        (many("10"), [("same", [1.0] * 36)], "the fixed effects cannot be told apart"),
+    ],
+)
+def test_a_regression_that_cannot_be_says_why(
+    rows: list[Answer], columns: list[tuple[str, list[float]]], reason: str
+) -> None:
+    assert mixed_effects(rows, columns) == Undefined(reason)
 
 
 # The sample study, whose truth is known

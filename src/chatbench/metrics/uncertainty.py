@@ -220,7 +220,8 @@ def score_uncertainty(splits: Sequence[SplitMetrics], answers: Sequence[Answer],
         intervals[stratum] = {}
         for predictor in dict.fromkeys(predictor for pairs in of_splits for predictor in pairs.predictors):
             if stratum == WHOLE or predictor in SIMULATORS:
-                found = _of_predictor(draws, of_splits, predictor)
+                having = [pairs for pairs in of_splits if predictor in pairs.predictors]
+                found = [draws.predictor_pairs(pairs.human, pairs.predictors[predictor]) for pairs in having]
                 intervals[stratum] |= _keyed(predictor, predictor_intervals(draws, found))
                 if stratum == WHOLE and predictor in SIMULATORS:
                     spreads |= _keyed(predictor, predictor_spreads(draws, found))
@@ -238,15 +239,6 @@ def _by_key(splits: Sequence[Mapping[MetricKey, Mapping[str, float]]]) -> dict[M
         for key, values in split.items():
             found.setdefault(key, []).append(values)
     return found
-
-
-def _of_predictor(draws: Draws, splits: Sequence[SplitPairs], predictor: Predictor) -> list[PredictorPairs]:
-    """Its pairs in each split that has it."""
-    return [
-        draws.predictor_pairs(pairs.human, pairs.predictors[predictor])
-        for pairs in splits
-        if predictor in pairs.predictors
-    ]
 
 
 def _keyed(predictor: Predictor, rows: Mapping[tuple[str, str], T]) -> dict[MetricKey, T]:

@@ -75,7 +75,9 @@ def shown_results(names: Sequence[str], *, results: Path, data: Path | None) -> 
     Raises:
         ChatbenchError: a results folder among other names.
     """
-    folders = [name for name in names if _is_results(name)]
+    known = recipes()
+    named = [name for name in names if name not in known and not (Path(name).expanduser() / "config.json").exists()]
+    folders = [name for name in named if any((Path(name).expanduser() / part).is_dir() for part in RESULT_FOLDERS)]
     if folders and len(names) > 1:
         raise ChatbenchError(
             f"{folders[0]} is a results folder, and {len(names) - 1} more were named",
@@ -85,13 +87,6 @@ def shown_results(names: Sequence[str], *, results: Path, data: Path | None) -> 
     place = Path(folders[0]) if folders else results
     workspace = Workspace(data if data is not None else place.absolute().parent / "data", place)
     return Shown(workspace, () if folders else tuple(dict.fromkeys(map(model_key, names))))
-
-
-def _is_results(name: str) -> bool:
-    """Whether a name means a results folder; a recipe, and a folder with a model in it, do not."""
-    folder = Path(name).expanduser()
-    is_model = name in recipes() or (folder / "config.json").exists()
-    return not is_model and any((folder / part).is_dir() for part in RESULT_FOLDERS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from chatbench.core.texts import csv_text, printable
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import QuestionAccuracy, Undefined
 from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, PEOPLE, TERMINATIONS
+from chatbench.metrics.pairs import pair_up
 from chatbench.report.estimate_table import Entry, estimate_grids, estimate_notes, read_estimates
 from chatbench.report.grids import EMPTY, Grid, print_grids
 from chatbench.report.page_data import pooled_accuracies
@@ -123,12 +124,7 @@ def question_accuracies(workspace: Workspace, key: str) -> tuple[list[QuestionAc
     if not path.exists():
         return [], [f"{key}: no {path.name}, so no plot of single questions; chatbench eval-chatbench {key}"]
     pooled = pooled_accuracies(read_question_files(path.parent, key, f"chatbench eval-chatbench {key}"))
-    people, simulated = pooled.get(PEOPLE, {}), pooled.get(FINE_TUNED, {})
-    return [
-        QuestionAccuracy(*pair, people[pair].accuracy, found.accuracy, people[pair].count, found.count)
-        for pair, found in simulated.items()
-        if pair in people
-    ], []
+    return pair_up(pooled.get(PEOPLE, {}), pooled.get(FINE_TUNED, {})), []
 
 
 def unscored_estimates(shown: Shown) -> list[Entry]:

@@ -30,9 +30,11 @@ class Finding:
 
 def doctor(results: Path = Path("results")) -> list[Finding]:
     """All findings: versions, device, precision, 8-bit, token, disk, then each recipe."""
+    from huggingface_hub import get_token
+
     device, memory_gib, findings = _device()
     eight_bit = _eight_bit(device)
-    token = has_token()
+    token = bool(os.environ.get("HF_TOKEN")) or get_token() is not None  # the latter as `hf auth login` stores it
     without = "not set: gated models (Llama, Gemma) and the full ChatBench data need it"
     existing = next(folder for folder in (results.absolute(), *results.absolute().parents) if folder.exists())
     free = shutil.disk_usage(existing).free / GIB
@@ -44,13 +46,6 @@ def doctor(results: Path = Path("results")) -> list[Finding]:
         Finding("disk", "ok" if free > 5 else "note", f"{free:.0f} GiB free in {existing}"),
         *(_recipe(recipe, device, memory_gib, eight_bit, token=token) for recipe in recipes().values()),
     ]
-
-
-def has_token() -> bool:
-    """Whether a Hugging Face token is there, in the environment or stored by `hf auth login`."""
-    from huggingface_hub import get_token
-
-    return bool(os.environ.get("HF_TOKEN")) or get_token() is not None
 
 
 def _versions() -> Finding:
@@ -105,6 +100,8 @@ def _eight_bit(device: str) -> Finding:
 
 def _recipe(recipe: Recipe, device: str, memory_gib: float, eight_bit: Finding, *, token: bool) -> Finding:
     """Whether a model can be fine-tuned by a recipe here; its memory is the dry run's estimate."""
+    from huggingface_hub import try_to_load_from_cache
+
     from chatbench.training.dry_run import estimated_bytes
 
     subject, base = f"recipe {recipe.name}", recipe.base
@@ -117,7 +114,7 @@ def _recipe(recipe: Recipe, device: str, memory_gib: float, eight_bit: Finding, 
     needed = estimated_bytes(recipe, on_gpu=device == "cuda") / GIB
     if memory_gib < needed:
         return Finding(subject, "no", f"needs about {needed:.0f} GiB of memory, {memory_gib:.0f} are here")
-    there = kind in ("package", "random") or _is_downloaded(base)
+    there = kind in ("package", "random") or isinstance(try_to_load_from_cache(base, "config.json"), str)
     if not there and base.startswith(("meta-llama/", "google/gemma")) and not token:
         return Finding(subject, "no", "gated: accept its licence on the hub and put HF_TOKEN into .env")
     # Recipes made for a CPU ask for fp32; those of the billions of parameters train adapters too.
@@ -125,12 +122,6 @@ def _recipe(recipe: Recipe, device: str, memory_gib: float, eight_bit: Finding, 
     slow = "; on a CPU it takes days" if large and device != "cuda" else ""
     text = recipe.summary + ("" if there else "; the base is downloaded at first use") + slow
     return Finding(subject, "ok" if there and not slow else "note", text)
-
-
-def _is_downloaded(base: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(base, "config.json"), str)
 
 
 def print_doctor(findings: list[Finding], say: Callable[[str], None] = print) -> None:
