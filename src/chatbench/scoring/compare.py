@@ -40,7 +40,7 @@ class Run:
     @property
     def signature(self) -> dict[str, object]:
         """The signature as that of a single simulator, with the splits that were scored."""
-        signature = {"splits": list(self.table.splits), **self.table.signature}
+        signature = self.table.signature_with_splits
         if self.predictor == BASE_MODEL:
             signature["conversations"] = signature.get("base_conversations")
         return signature

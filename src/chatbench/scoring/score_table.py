@@ -173,6 +173,10 @@ class ScoreTable:
         return signature_id(self.signature)
 
     @property
+    def signature_with_splits(self) -> dict[str, object]:
+        return {"splits": list(self.splits), **self.signature}
+
+    @property
     def simulator(self) -> Predictor:
         """The scored simulator, called what it is."""
         return next((score.predictor for score in self.scores if score.predictor == FINE_TUNED), FINE_TUNED)
@@ -236,14 +240,10 @@ def comparable(tables: Sequence[ScoreTable]) -> None:
     """
     first = tables[0]
     for other in tables[1:]:
-        for found in incompatible(_signed(first), _signed(other)):
+        for found in incompatible(first.signature_with_splits, other.signature_with_splits):
             raise ChatbenchError(
                 f"{first.model} and {other.model} differ in {found.name}: {found.one} and {found.other}",
                 expected="scores of the same data, splits and protocol in one table",
                 fix="score both on the same data, splits and settings, or show them in two tables: "
                 f"chatbench show {first.model}; chatbench show {other.model}",
             )
-
-
-def _signed(table: ScoreTable) -> dict[str, object]:
-    return {"splits": list(table.splits), **table.signature}

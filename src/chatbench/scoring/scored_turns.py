@@ -2,8 +2,6 @@
 
 The first line says of which model and which examples; then one scored turn a line. The texts of a turn's tokens,
 joined, begin with what the person wrote; the end marker follows.
-
-The scored turns of a split, token by token, from what scoring told of each example.
 """
 
 from __future__ import annotations

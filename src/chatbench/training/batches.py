@@ -171,7 +171,12 @@ class StepMaker:
 
     def __call__(self, indices: Sequence[int]) -> TrainingStep:
         chosen = [self.examples[index] for index in indices]
-        shares = self._padded(chosen) if self.packing == "none" else self._packed(chosen)
+        if self.packing == "none":  # batches in the step's order, dealt one by one
+            starts = range(0, len(chosen), self.batch_examples)
+            batches: list[Share] = [chosen[start : start + self.batch_examples] for start in starts]
+            shares = [batches[rank :: self.processes] for rank in range(self.processes)]
+        else:
+            shares = self._packed(chosen)
         passes = max(map(len, shares))
         own = shares[self.rank]
         filled = own + [shares[0][0]] * (passes - len(own))
@@ -181,15 +186,11 @@ class StepMaker:
             weights=tuple(self._weights(each, chosen) for each in filled),
             scored_tokens=sum(example.weight for example in chosen),
             examples=tuple(indices),
-            forward_tokens=sum(map(_tokens_read, own)),
+            forward_tokens=sum(
+                len(share) * (1 if isinstance(share, PrefixTree) else max(example.tokens for example in share))
+                for share in own
+            ),
         )
-
-    def _padded(self, chosen: list[EncodedExample]) -> list[list[Share]]:
-        """Batches of `batch_examples` in the step's order, dealt one by one."""
-        shares: list[list[Share]] = [[] for _ in range(self.processes)]
-        for place, start in enumerate(range(0, len(chosen), self.batch_examples)):
-            shares[place % self.processes].append(chosen[start : start + self.batch_examples])
-        return shares
 
     def _packed(self, chosen: list[EncodedExample]) -> list[list[Share]]:
         """Trees, the largest first, each to the process that has least; cut smaller where some would have none."""
@@ -257,7 +258,3 @@ def weighed(encoded: EncodedRows, answer_weight: float) -> EncodedRows:
 
 def default_pack_tokens(device: torch.device) -> int:
     return PACK_TOKENS_GPU if device.type == "cuda" else PACK_TOKENS_CPU
-
-
-def _tokens_read(share: Share) -> int:
-    return len(share) if isinstance(share, PrefixTree) else len(share) * max(example.tokens for example in share)
