@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.finished_folders import save_adapter
+from tests.support.finished_folders import run_record, save_adapter
 from tests.support.prepared_files import write_prepared
 from tests.support.tiny_models import Architecture, save_tiny_model, tiny_tokenizer
 from transformers import (
@@ -22,9 +22,10 @@ from transformers import (
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_json
 from chatbench.data.workspace import Workspace
 from chatbench.models.loading import load
-from chatbench.models.run_record import differing_file, run_lock
+from chatbench.models.run_record import differing_file, run_lock, write_record
 from chatbench.publishing import merge as merging
 from chatbench.publishing.merge import finished_model, merge_adapter
 from chatbench.scoring.eval_ppl import eval_ppl
@@ -47,6 +48,11 @@ def adapter(base: Path, tmp_path: Path) -> Path:
 def logits(model: PreTrainedModel) -> torch.Tensor:
     with torch.inference_mode():
         return model.eval()(input_ids=IDS).logits.float()
+
+
+def jitter(module: torch.nn.Module) -> None:
+    for weight in module.parameters(recurse=False):
+        weight.data += 0.1 * torch.randn_like(weight)
 
 
 def save_tied_llama(folder: Path) -> Path:
@@ -115,6 +121,40 @@ def test_tied_embeddings_part_where_only_one_of_them_is_adapted(tmp_path: Path, 
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert (logits(model) - expected).abs().max() < 1e-5
     assert model.config.tie_word_embeddings is (targets == ["q_proj"])
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_share_averages_the_weights_of_base_and_fine_tuned_model(tmp_path: Path, whole: bool) -> None:
+    # The likely mistakes: the base's share and the model's exchanged, and an adapter's change counted twice.
+    base, tuned = save_tied_llama(tmp_path / "base"), tmp_path / "tuned"
+    if whole:
+        save_tiny_model(tuned, seed=3)
+        AutoModelForCausalLM.from_pretrained(base).apply(jitter).save_pretrained(tuned)
+        write_record(tuned, run_record(base, method="full"))
+    else:
+        merge_adapter(save_adapter(tmp_path / "adapter", base, ["q_proj", "v_proj"]), tuned)
+
+    merged = merge_adapter(tuned if whole else tmp_path / "adapter", tmp_path / "average", share=0.25)
+
+    of_base, of_tuned, averaged = (
+        dict(AutoModelForCausalLM.from_pretrained(folder).named_parameters()) for folder in (base, tuned, merged.folder)
+    )
+    assert any(not torch.equal(of_base[name], of_tuned[name]) for name in of_base)
+    for name, weight in averaged.items():
+        assert torch.allclose(weight, 0.75 * of_base[name] + 0.25 * of_tuned[name], atol=1e-6)
+    assert read_json(merged.folder / "chatbench.json")["merged"]["share"] == 0.25
+
+
+def test_a_share_needs_to_be_one_and_a_whole_model_its_own_base(tmp_path: Path) -> None:
+    base = save_tied_llama(tmp_path / "base")
+    save_tiny_model(tmp_path / "tuned")
+    write_record(tmp_path / "tuned", {**run_record(base), "base_weights": "sha256:others"})
+
+    with pytest.raises(ChatbenchError, match=r"a share of 1\.5"):
+        merge_adapter(tmp_path / "tuned", tmp_path / "out", share=1.5)
+    with pytest.raises(ChatbenchError, match="not the base that this model was fine-tuned from"):
+        merge_adapter(tmp_path / "tuned", tmp_path / "out", share=0.5)
+    assert not (tmp_path / "out").exists()
 
 
 def test_half_precision_rounds_the_merged_weights_once(adapter: Path, tmp_path: Path) -> None:

@@ -125,6 +125,10 @@ def merge(
         Literal["auto", "float32", "bfloat16", "float16"],
         typer.Option(help="Format of the weights; auto: as the base is stored."),
     ] = "auto",
+    share: Annotated[
+        float,
+        typer.Option(help="Below 1: average the weights, so much of the fine-tuned model and the rest of its base."),
+    ] = 1.0,
 ) -> None:
     """Merge an adapter and its base into one folder.
 
@@ -136,7 +140,7 @@ def merge(
     from chatbench.publishing.merge import finished_model, merge_adapter
 
     folder = finished_model(model, workspace=Workspace(results=results), split=split)
-    show(merge_adapter(folder, out, dtype=dtype).line())
+    show(merge_adapter(folder, out, dtype=dtype, share=share).line())
 
 
 @commands.command()

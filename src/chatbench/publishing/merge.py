@@ -2,6 +2,10 @@
 
 The adapter's change of each matrix is computed in float32, added to the base's weight and rounded once to the format in
 which the folder is stored. Before it is written, the merged model must give the logits of base and adapter together.
+
+With a share below 1, the weights are an average of the base's and the fine-tuned model's, `base + share * change`
+(WiSE-FT; Wortsman et al. 2022, arXiv 2109.01903), which keeps more of what the base could do. A model that was trained
+whole has a change too, that of all its weights.
 """
 
 from __future__ import annotations
@@ -19,7 +23,15 @@ from transformers import PreTrainedModel
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_text
 from chatbench.data.workspace import Workspace
-from chatbench.models.loading import Loaded, base_of_adapter, configuration, load, save_special_tokens, weights_hash
+from chatbench.models.loading import (
+    Loaded,
+    base_of_adapter,
+    configuration,
+    load,
+    load_base,
+    save_special_tokens,
+    weights_hash,
+)
 from chatbench.models.run_record import (
     LOG,
     LOSS_CURVE,
@@ -77,31 +89,41 @@ class Merged:
         )
 
 
-def merge_adapter(folder: Path, out: Path, *, dtype: MergeType = "auto") -> Merged:
+def merge_adapter(folder: Path, out: Path, *, dtype: MergeType = "auto", share: float = 1.0) -> Merged:
     """Merges the adapter in `folder` into its (unquantised) base and writes `out`, completely or not at all.
 
     Args:
         dtype: format of the weights; `auto` is the one in which the base is stored.
+        share: of the fine-tuned model in the average with its base, in 0..1; below 1, `folder` may hold a whole model.
 
     Raises:
-        ChatbenchError: no adapter, not its base, a base that cannot be merged into, something lies at `out`, or another
-            process writes there.
+        ChatbenchError: a share outside 0..1, no adapter, not its base, a base that cannot be merged into, something at
+            `out`, or another process writes there.
     """
-    if not (folder / "adapter_config.json").is_file():
+    if not 0 <= share <= 1:
+        raise ChatbenchError(f"a share of {share}", expected="0 (the base) to 1 (the fine-tuned model)")
+    is_adapter = (folder / "adapter_config.json").is_file()
+    if not is_adapter and (share == 1 or read_record(folder) is None):
         raise ChatbenchError(
-            f"{folder}: no adapter", expected="a folder with adapter_config.json", fix="a whole model needs no merging"
+            f"{folder}: no adapter",
+            expected="a folder with adapter_config.json, or with --share a whole model that chatbench fine-tuned",
+            fix="a whole model needs no merging",
         )
     with run_lock(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ChatbenchError(f"{out}: there is something already", fix="choose another OUT, or remove it")
         record = read_record(folder)
-        stored = _stored_dtype(folder, record)
+        stored = _stored_dtype(folder, record) if is_adapter else torch.float32
         target = stored if dtype == "auto" else cast(torch.dtype, getattr(torch, dtype))
         # Rounded to 16 bits only once: a base that is stored otherwise is merged into in float32 first.
         loaded = load(str(folder), device="cpu", dtype=target if target == stored else torch.float32, quantise=False)
-        model, difference = _merged_model(loaded, target, folder)
+        if is_adapter:
+            model, difference = _merged_model(loaded, target, folder, share)
+        else:
+            model, difference = _averaged(loaded.model, cast(dict[str, Any], record), share).to(target), 0.0
         name = str(target).removeprefix("torch.")
-        extended = {**record, "merged": {"adapter_weights": weights_hash(folder), "dtype": name}} if record else None
+        merged = {"adapter_weights": weights_hash(folder), "dtype": name, **({"share": share} if share < 1 else {})}
+        extended = {**record, "merged": merged} if record else None
         _write(replace(loaded, model=model), out, folder, extended)
     return Merged(folder, out, name, difference)
 
@@ -120,9 +142,14 @@ def _stored_dtype(folder: Path, record: Mapping[str, Any] | None) -> torch.dtype
 
 
 @torch.inference_mode()
-def _merged_model(loaded: Loaded, target: torch.dtype, folder: Path) -> tuple[PreTrainedModel, float]:
+def _merged_model(loaded: Loaded, target: torch.dtype, folder: Path, share: float) -> tuple[PreTrainedModel, float]:
+    from peft.tuners.lora import LoraLayer
+
     ids = torch.tensor([loaded.tokenizer.encode(PROBE)])
     adapted: Any = loaded.model
+    for module in adapted.modules():
+        if isinstance(module, LoraLayer):
+            module.scaling = {name: scaling * share for name, scaling in module.scaling.items()}
     before = adapted(input_ids=ids).logits.float()
     _untie_where_adapted(adapted.get_base_model())
     # Not `safe_merge`, which rounds the change itself to 16 bits before it adds it; the check below finds NaN too.
@@ -136,6 +163,26 @@ def _merged_model(loaded: Loaded, target: torch.dtype, folder: Path) -> tuple[Pr
             fix="merge with --dtype float32; if that is refused too, use the adapter as it is",
         )
     return cast(PreTrainedModel, model), difference
+
+
+@torch.inference_mode()
+def _averaged(tuned: PreTrainedModel, record: Mapping[str, Any], share: float) -> PreTrainedModel:
+    """The model itself, each of its weights averaged with its base's.
+
+    Raises:
+        ChatbenchError: the base is another one now.
+    """
+    base = load_base(str(record["base"]), dtype=torch.float32, seed=int(record["settings"]["seed"]))
+    if base.weights != record["base_weights"]:
+        raise ChatbenchError(
+            f"{record['base']}: not the base that this model was fine-tuned from",
+            expected=str(record["base_weights"]),
+            fix="restore the base",
+        )
+    of_base = dict(base.model.named_parameters())  # tied weights once
+    for name, weight in tuned.named_parameters():
+        weight.lerp_(of_base[name], 1 - share)
+    return tuned
 
 
 def _untie_where_adapted(base: Any) -> None:
