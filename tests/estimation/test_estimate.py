@@ -16,6 +16,7 @@ from tests.support.simulated_assistants import by_assistant, people, people_file
 
 from chatbench import api
 from chatbench.core.errors import ChatbenchError
+from chatbench.data.own_chats import read_question_lines
 from chatbench.data.workspace import Workspace
 from chatbench.estimation import estimate as module
 from chatbench.estimation.estimate import Estimate, estimate
@@ -236,7 +237,7 @@ def test_unknown_questions_and_known_names_are_refused(place: Workspace, tmp_pat
 def test_questions_that_are_none_are_refused_with_their_line(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "q.jsonl").write_text(text)
     with pytest.raises(ChatbenchError) as caught:
-        module.read_questions(tmp_path / "q.jsonl")
+        read_question_lines(tmp_path / "q.jsonl", least=2)
     assert said in str(caught.value)
 
 

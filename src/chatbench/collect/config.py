@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chatbench.core.answer_kinds import Choice, Number, Text
-from chatbench.core.errors import ChatbenchError
+from chatbench.core.errors import ChatbenchError, first_problem
 from chatbench.core.files import read_jsonl, write_jsonl, write_text
 from chatbench.core.records import Question
-from chatbench.data.own_chats import QuestionRecord
+from chatbench.data.own_chats import read_question_lines
 from chatbench.simulation.budget import Price, read_price
 from chatbench.simulation.participants import AssistantSpec, read_specs
 
@@ -249,35 +249,18 @@ def _read_config(path: Path) -> StudyConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ChatbenchError(f"{path}: {error}", expected="TOML") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        found = "missing" if first["type"] == "missing" else repr(first["input"])[:80]
+        key, found, expected = first_problem(error)
         raise ChatbenchError(
-            f"{path}: {key}: {found}", expected=first["msg"], fix="docs/collect.md lists the keys"
+            f"{path}: {key}: {found}", expected=expected, fix="docs/collect.md lists the keys"
         ) from None
 
 
 def _read_questions(path: Path) -> dict[str, Question]:
-    questions: dict[str, Question] = {}
-    for number, row in read_jsonl(path, fix="one question a line; chatbench collect init writes it"):
-        try:
-            record = QuestionRecord.model_validate(row)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise ChatbenchError(
-                f"{path}, line {number}: {'.'.join(map(str, first['loc']))}", expected=first["msg"]
-            ) from None
-        if record.id in questions:
-            raise ChatbenchError(f"{path}, line {number}: the id {record.id!r} again", expected="an id of its own")
-        try:
-            question = questions[record.id] = record.question()
-        except ValueError as error:
-            raise ChatbenchError(f"{path}, line {number}: {error}") from None
+    questions = read_question_lines(path)
+    for question in questions.values():
         if question.kind.name not in ASKED_KINDS:
-            found = f"{path}, line {number}: a question of answer_kind {question.kind.name}"
+            found = f"{path}: question {question.id!r} is of answer_kind {question.kind.name}"
             raise ChatbenchError(found, expected=f"{', '.join(ASKED_KINDS)}: a page can ask for these")
-    if not questions:
-        raise ChatbenchError(f"{path}: no question", expected="one question a line")
     return questions
 
 

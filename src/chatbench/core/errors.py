@@ -70,3 +70,11 @@ def expected_by(error: Mapping[str, Any]) -> str:
     'a number above 0'
     """
     return _EXPECTED.get(error["type"], "another value").format(**error.get("ctx", {}))
+
+
+def first_problem(error: Any) -> tuple[str, str, str]:
+    """Key, what was found, and what was expected, of the first problem of a pydantic `ValidationError`."""
+    first = error.errors(include_url=False)[0]
+    found = "missing" if first["type"] == "missing" else repr(first["input"])[:80]
+    expected = expected_by(first) if first["type"] in _EXPECTED else first["msg"].removeprefix("Value error, ")
+    return ".".join(map(str, first["loc"])), found, expected

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from chatbench.core.answer_kinds import DONE, Choice, Kind, KindName, NoAnswer, Number, Outcome, Text
-from chatbench.core.errors import ChatbenchError, expected_by
+from chatbench.core.errors import ChatbenchError, expected_by, first_problem
 from chatbench.core.files import read_jsonl
 from chatbench.core.records import AiAloneScore, Answer, Conversation, Question, Study
 from chatbench.data.tables import BadRecord, Intake, Row, conversation_id
@@ -193,6 +193,31 @@ def read_record(row: Row, intake: Intake, scores: _Scores) -> None:
         if question.kind != NoAnswer():
             intake.add_answer(answer)
     intake.questions[question.id] = question
+
+
+def read_question_lines(path: Path, *, least: int = 1) -> dict[str, Question]:
+    """Questions by id, one JSON object a line: as in a study of one's own (docs/own-study.md).
+
+    Raises:
+        ChatbenchError: a line is no question, an id is there twice, or there are fewer than `least`.
+    """
+    found: dict[str, Question] = {}
+    fix = 'write {"id": ..., "subset": ..., "text": ..., "options": [four], "answer": "A"} on each line'
+    for number, content in read_jsonl(path, fix=fix):
+        try:
+            question = QuestionRecord.model_validate(content).question()
+        except ValidationError as error:
+            key, value, expected = first_problem(error)
+            where = f"{path}, line {number}, key {key!r}"
+            raise ChatbenchError(f"{where}: {value}", expected=expected, fix=fix) from None
+        except ValueError as error:
+            raise ChatbenchError(f"{path}, line {number}: {error}", fix=fix) from None
+        if question.id in found:
+            raise ChatbenchError(f"{path}, line {number}: question {question.id!r} again", expected="different ids")
+        found[question.id] = question
+    if len(found) < least:
+        raise ChatbenchError(f"{path}: {len(found)} questions", expected=f"at least {least}", fix=fix)
+    return found
 
 
 def _answer(row: Row, record: UserAiRecord | UserAloneRecord, question: Question, intake: Intake) -> Answer:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from chatbench.core.errors import ChatbenchError, expected_by
-from chatbench.core.files import read_json, read_jsonl, write_json
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_json, write_json
 from chatbench.core.records import Answer, Question, Study
 from chatbench.data.open_study import open_study
+from chatbench.data.own_chats import read_question_lines
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.tables import DUPLICATE_ANSWER
 from chatbench.data.workspace import Workspace
@@ -141,7 +142,7 @@ def estimate(
     splits, study = workspace.trained_splits(model), workspace.study
     tasks = {split: task_of(model, [assistant], workspace=workspace, split=split) for split in splits}
     name = _new_name(tasks[splits[0]].assistants, study)
-    asked = dict(study.questions) if questions is None else read_questions(questions)
+    asked = dict(study.questions) if questions is None else read_question_lines(questions, least=2)
     answers = [] if people is None else read_people(people, name, asked, study)
     spending, found, notes = spending or Spending(Prices()), dict[str, Outcomes](), list[str]()
     by_split: dict[str, dict[str, Outcomes]] = {}
@@ -211,37 +212,6 @@ def _new_name(specs: Sequence[AssistantSpec], study: Study) -> str:
             fix="its accuracy is measured (chatbench study); a new assistant needs another name: NEW=SPEC",
         )
     return name
-
-
-def read_questions(path: Path) -> dict[str, Question]:
-    """Questions by id, one JSON object a line: as in a study of one's own (docs/own-study.md).
-
-    Raises:
-        ChatbenchError: a line is no question, an id is there twice, or there is none.
-    """
-    from pydantic import ValidationError
-
-    from chatbench.data.own_chats import QuestionRecord
-
-    found: dict[str, Question] = {}
-    fix = 'write {"id": ..., "subset": ..., "text": ..., "options": [four], "answer": "A"} on each line'
-    for number, row in read_jsonl(path, fix=fix):
-        try:
-            question = QuestionRecord.model_validate(row).question()
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            key = ".".join(map(str, first["loc"]))
-            value = "missing" if first["type"] == "missing" else repr(first["input"])[:80]
-            where = f"{path}, line {number}, key {key!r}"
-            raise ChatbenchError(f"{where}: {value}", expected=expected_by(first), fix=fix) from None
-        except ValueError as error:
-            raise ChatbenchError(f"{path}, line {number}: {error}", fix=fix) from None
-        if question.id in found:
-            raise ChatbenchError(f"{path}, line {number}: question {question.id!r} again", expected="different ids")
-        found[question.id] = question
-    if len(found) < 2:
-        raise ChatbenchError(f"{path}: {len(found)} questions", expected="at least 2", fix=fix)
-    return found
 
 
 def read_people(path: Path, assistant: str, asked: Mapping[str, Question], study: Study) -> list[Answer]:

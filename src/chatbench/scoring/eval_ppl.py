@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import TypeAdapter, ValidationError
 
 from chatbench.core.configurations import differences
-from chatbench.core.errors import ChatbenchError
+from chatbench.core.errors import ChatbenchError, first_problem
 from chatbench.core.files import read_json, sha256_of, write_json
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.core.stop import telling_what_is_kept
@@ -248,8 +248,10 @@ def read_perplexity(workspace: Workspace, model: str, split_id: str) -> SplitPer
     try:
         return TypeAdapter(SplitPerplexity).validate_python(read_json(path, fix=fix))
     except ValidationError as error:
-        key = ".".join(map(str, error.errors()[0]["loc"]))
-        raise ChatbenchError(f"{path}: {key}", expected="perplexities of this version", fix=fix) from error
+        key, found, _ = first_problem(error)
+        raise ChatbenchError(
+            f"{path}, key {key!r}: {found}", expected="perplexities of this version", fix=fix
+        ) from error
 
 
 def perplexity_metrics(scored: SplitPerplexity) -> Iterator[MetricValue]:
