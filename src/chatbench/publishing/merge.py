@@ -120,7 +120,8 @@ def merge_adapter(folder: Path, out: Path, *, dtype: MergeType = "auto", share: 
         if is_adapter:
             model, difference = _merged_model(loaded, target, folder, share)
         else:
-            model, difference = _averaged(loaded.model, cast(dict[str, Any], record), share).to(target), 0.0
+            averaged: Any = _averaged(loaded.model, cast(dict[str, Any], record), share)
+            model, difference = averaged.to(target), 0.0
         name = str(target).removeprefix("torch.")
         merged = {"adapter_weights": weights_hash(folder), "dtype": name, **({"share": share} if share < 1 else {})}
         extended = {**record, "merged": merged} if record else None
