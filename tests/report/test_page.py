@@ -28,14 +28,8 @@ from chatbench.report.page import (
     style,
 )
 
-NASTY = [
-    "</title></script><script>alert(1)</script>",
-    "<!-- <script>",
-    "]]>",
-    "\u2028\u2029\0\ud800\u202e",
-    HOSTILE,
-    "&lt;",
-]
+BREAKING_OUT = "</title></script><script>alert(1)</script>"
+NASTY = [BREAKING_OUT, "<!-- <script>", "]]>", "\u2028\u2029\0\ud800\u202e", HOSTILE, "&lt;"]
 
 
 def elements(page: str, tag: str = "") -> list[Any]:

@@ -124,7 +124,8 @@ def question_accuracies(workspace: Workspace, key: str) -> tuple[list[QuestionAc
     if not path.exists():
         return [], [f"{key}: no {path.name}, so no plot of single questions; chatbench eval-chatbench {key}"]
     pooled = pooled_accuracies(read_question_files(path.parent, key, f"chatbench eval-chatbench {key}"))
-    return pair_up(pooled.get(PEOPLE, {}), pooled.get(FINE_TUNED, {})), []
+    people, simulated = pooled.get(PEOPLE, {}), pooled.get(FINE_TUNED, {})
+    return pair_up({pair: people[pair] for pair in simulated if pair in people}, simulated), []
 
 
 def unscored_estimates(shown: Shown) -> list[Entry]:
