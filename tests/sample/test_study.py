@@ -206,3 +206,28 @@ def test_assistants_of_stated_strength_lie_between_weak_and_strong_and_leave_the
 def test_assistants_that_cannot_be_generated_are_refused(names: tuple[str, ...]) -> None:
     with pytest.raises(ChatbenchError):
         SampleSettings(assistants=names)
+
+
+def test_numbers_and_levels_come_with_a_known_truth(tmp_path: Path) -> None:
+    settings = SampleSettings(questions=24, chats=40, answer_kinds=True)
+    sample = write_sample(tmp_path / "kinds.jsonl", settings)
+    study = open_study(tmp_path / "kinds.jsonl")
+
+    assert dict(study.questions) == dict(sample.study.questions)
+    assert {question.kind.name for question in study.questions.values()} == {"number", "choice"}
+    assert [(a.question_id, a.letter, a.correct) for a in study.answers] == [
+        (a.question_id, a.letter, a.correct) for a in sample.study.answers
+    ]
+    assert {chat.id for chat in study.conversations} == {chat.id for chat in sample.study.conversations}
+    # The accuracy of people is that of fresh ones, up to chance: 480 chats give each kind a standard error of 0.022.
+    for kind in ("number", "choice"):
+        problems = [p for p in sample.problems.values() if p.question.kind.name == kind]
+        truth = [true_accuracy(p, "scripted-weak", people=60, rng=Random(1)) for p in problems]
+        ids = {problem.question.id for problem in problems}
+        of_weak = [a for a in study.answers if a.assistant == "scripted-weak" and a.kind == "user-AI"]
+        answers = [a.correct for a in of_weak if a.question_id in ids]
+        assert len(answers) == 480
+        assert 0.3 < statistics.mean(answers) < 0.98
+        assert statistics.mean(answers) == pytest.approx(statistics.mean(truth), abs=0.09)
+    with pytest.raises(ChatbenchError, match=r"ends in \.jsonl"):
+        write_sample(tmp_path / "folder", settings)

@@ -39,6 +39,9 @@ def sample(
     assistants: Annotated[
         str, typer.Option(metavar="NAME,NAME...", help="strong, weak, or 0..1 between weak and strong, e.g. 0.5.")
     ] = "strong,weak",
+    answer_kinds: Annotated[
+        bool, typer.Option("--answer-kinds", help="Numbers and five levels, not four options; STUDY is a .jsonl file.")
+    ] = False,
     seed: Seed = 0,
 ) -> None:
     """Generate the sample study, whose truth is known.
@@ -51,7 +54,7 @@ def sample(
     from chatbench.sample.study import SampleSettings, write_sample
 
     scripted = tuple(f"scripted-{name}" for name in names(assistants))
-    show(summary_text(write_sample(study, SampleSettings(questions, chats, seed, scripted)).study))
+    show(summary_text(write_sample(study, SampleSettings(questions, chats, seed, scripted, answer_kinds)).study))
 
 
 @commands.command("import")

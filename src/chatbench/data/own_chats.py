@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -147,6 +148,41 @@ _Scores = dict[tuple[str, str, str], AiAloneScore]
 def schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of one line."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_PARSER.json_schema()}
+
+
+def rows_of(study: Study) -> Iterator[dict[str, object]]:
+    """A study as records of this format, each question in full where it is first; a chat follows its answer.
+
+    Chats without an answer stand by themselves, as those of kind `none` do.
+    """
+    told: set[str] = set()
+
+    def about(question_id: str) -> object:
+        question = study.questions[question_id]
+        if question_id in told:
+            return question_id
+        told.add(question_id)
+        kind = {key: value for key, value in asdict(question.kind).items() if key not in ("name", "also")}
+        answer = [question.answer, *question.kind.also] if isinstance(question.kind, Text) else question.answer or None
+        options = {"options": list(question.options)} if question.options else {}
+        row = {"id": question.id, "subset": question.subset, "text": question.text, "answer_kind": question.kind.name}
+        return {**row, **options, "answer": answer, **kind}
+
+    chats = {chat.id: chat for chat in study.conversations}
+    for answer in study.answers:
+        row: dict[str, object] = {"kind": answer.kind, "question": about(answer.question_id)}
+        row |= {"worker_id": answer.worker_id, "assistant": answer.assistant, "condition": answer.condition}
+        if answer.kind == "user-AI":
+            chat = chats.pop(answer.conversation_id, None)
+            row["turns"] = [{"role": turn.role, "text": turn.text} for turn in chat.turns] if chat else None
+        yield {**row, "answer": answer.letter, "correct": answer.correct, "confidence": answer.confidence}
+    for chat in chats.values():
+        row = {"kind": "user-AI", "question": about(chat.question_id), "worker_id": chat.worker_id, "chat": chat.id}
+        turns = [{"role": turn.role, "text": turn.text} for turn in chat.turns]
+        yield {**row, "assistant": chat.assistant, "condition": chat.condition, "turns": turns}
+    for score in study.ai_alone:
+        shown = {key: value for key, value in asdict(score).items() if key != "question_id"}
+        yield {"kind": "ai-alone", "question": about(score.question_id), **shown}
 
 
 def read_chat_jsonl(path: Path, *, skip_bad_records: bool = False, maps: Sequence[str] = ()) -> Study:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from chatbench.core.records import FOUR_LETTERS, Turn
+from chatbench.core.records import Turn
 from chatbench.sample.assistants import AssistantTurn, options_in, reply_to
 from chatbench.sample.problems import Clause, Problem
 
@@ -110,7 +110,7 @@ def answer_alone(person: Person, problem: Problem, rng: Random) -> str:
     trap = problem.option_of(problem.trap)
     if trap is not None and trap != problem.question.answer and rng.random() < 0.6:
         return trap
-    return rng.choice([letter for letter in FOUR_LETTERS if letter != problem.question.answer])
+    return rng.choice(problem.wrong_answers)
 
 
 @dataclass(slots=True)

@@ -13,13 +13,15 @@ import ast
 import operator
 import re
 import tomllib
+from bisect import bisect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from random import Random
 from typing import Any, NamedTuple
 
+from chatbench.core.answer_kinds import LETTERS, Choice, Number
 from chatbench.core.records import FOUR_LETTERS, Question
 
 LARGEST = 999
@@ -204,8 +206,35 @@ class Problem:
         return fill(text, {**self.template.world, "P": self.name, **{key: str(n) for key, n in self.facts.items()}})
 
     def option_of(self, value: int) -> str | None:
-        """Letter of the option that names `value`, None where there is none."""
+        """The answer that `value` is: the letter of its option, None where there is none; of its level; or itself."""
+        if not self.question.options:
+            return str(value)
+        if self.question.kind == LEVELS:
+            return self.question.letters[bisect(LEVEL_STARTS, value)]
         return dict(zip(self.question.options, FOUR_LETTERS, strict=True)).get(str(value))
+
+    @property
+    def wrong_answers(self) -> list[str]:
+        """What one who guesses may answer."""
+        near = [str(self.value + step) for step in (-10, -1, 1, 10) if self.value + step > 0]
+        return [each for each in self.question.letters or near if each != self.question.answer]
+
+
+LEVELS = Choice(ordered=True)
+LEVEL_STARTS = (10, 30, 100, 300)
+_LEVEL_NAMES = ("below 10", "10 to 29", "30 to 99", "100 to 299", "300 or more")
+
+
+def without_options(problem: Problem, *, levels: bool) -> Problem:
+    """The same problem, asked for its number, or for the level (range) that its number falls into."""
+    question = problem.question
+    if not levels:
+        asked = replace(question, options=(), answer=str(problem.value), kind=Number())
+    else:
+        letter = LETTERS[bisect(LEVEL_STARTS, problem.value)]
+        text = f"{question.text} Choose the range of the result."
+        asked = replace(question, text=text, options=_LEVEL_NAMES, answer=letter, kind=LEVELS)
+    return replace(problem, question=replace(asked, subset="sample_levels" if levels else "sample_numbers"))
 
 
 def fill(text: str, slots: Mapping[str, str]) -> str:

@@ -19,13 +19,13 @@ from pathlib import Path
 from random import Random
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import write_json, write_text
+from chatbench.core.files import write_json, write_jsonl, write_text
 from chatbench.core.records import FOUR_LETTERS, AiAloneScore, Answer, Conversation, Question, Study
 from chatbench.core.texts import csv_text
 from chatbench.data.tables import conversation_id
 from chatbench.sample.assistants import STRENGTHS, reply_to, share_of
 from chatbench.sample.people import STUDY_HABITS, Person, answer_alone, chance_alone, chat, draw_person
-from chatbench.sample.problems import SUBSETS, Problem, Template, all_templates, draw_problem
+from chatbench.sample.problems import SUBSETS, Problem, Template, all_templates, draw_problem, without_options
 
 QUESTIONS_PER_BATCH = 12
 _ANSWER_COLUMNS = (
@@ -155,12 +155,16 @@ AI_ALONE_SAMPLES = 50
 
 @dataclass(frozen=True, slots=True)
 class SampleSettings:
-    """`chats` is the number of conversations per question and assistant (ChatBench has about nine)."""
+    """`chats` is the number of conversations per question and assistant (ChatBench has about nine).
+
+    `answer_kinds`: half of the questions ask for a number, half for one of five levels, none has four options.
+    """
 
     questions: int = 120
     chats: int = 10
     seed: int = 0
     assistants: tuple[str, ...] = tuple(STRENGTHS)
+    answer_kinds: bool = False
 
     def __post_init__(self) -> None:
         if not 4 <= self.questions <= len(list(all_templates())):
@@ -185,9 +189,21 @@ class SampleStudy:
 
 
 def write_sample(folder: Path, settings: SampleSettings) -> SampleStudy:
-    """Generates the study and writes it in the ChatBench layout."""
+    """Generates the study and writes it in the ChatBench layout; with `answer_kinds` as a file of one's own chats.
+
+    Raises:
+        ChatbenchError: `folder` is none that the layout, or no file that one's own chats can be written to.
+    """
+    if settings.answer_kinds != (folder.suffix == ".jsonl"):
+        expected = "a file that ends in .jsonl with --answer-kinds, a folder without"
+        raise ChatbenchError(f"{folder}", expected=expected, fix="such as: chatbench sample kinds.jsonl --answer-kinds")
     sample = make_sample(settings)
-    write_chatbench_folder(sample.study, folder)
+    if settings.answer_kinds:
+        from chatbench.data.own_chats import rows_of  # late, for pydantic
+
+        write_jsonl(folder, rows_of(sample.study))
+    else:
+        write_chatbench_folder(sample.study, folder)
     return sample
 
 
@@ -227,7 +243,10 @@ def draw_problems(settings: SampleSettings) -> list[Problem]:
             if pools[subset] and len(problems) < settings.questions:
                 number = sum(problem.question.subset == subset for problem in problems)
                 problems.append(draw_problem(pools[subset].pop(), f"{subset}-redux-{number}", rng))
-    return sorted(problems, key=lambda problem: SUBSETS.index(problem.question.subset))
+    problems.sort(key=lambda problem: SUBSETS.index(problem.question.subset))
+    if settings.answer_kinds:
+        return [without_options(problem, levels=bool(number % 2)) for number, problem in enumerate(problems)]
+    return problems
 
 
 def _shuffled_templates(subset: str, rng: Random) -> list[Template]:
@@ -294,7 +313,7 @@ def _ai_alone(problems: Sequence[Problem], settings: SampleSettings) -> list[AiA
         AiAloneScore(problem.question.id, assistant, method, AI_ALONE_SAMPLES, correct / AI_ALONE_SAMPLES, invalid)
         for problem in problems
         for assistant in settings.assistants
-        for method in ("letter_only_zero_shot", "letter_only_few_shot", "free_text")
+        for method in ("letter_only_zero_shot", "letter_only_few_shot", "free_text")[2 * settings.answer_kinds :]
         for correct, invalid in [_samples(problem, assistant, method, rng)]
     ]
 
@@ -311,7 +330,8 @@ def _samples(problem: Problem, assistant: str, method: str, rng: Random) -> tupl
     """Right and invalid ones of `AI_ALONE_SAMPLES` samples; free text solves the problem's own words."""
     if method == "free_text":
         replies = [reply_to(assistant, [problem.question.full_text], rng) for _ in range(AI_ALONE_SAMPLES)]
-        return sum(reply.value == problem.value for reply in replies), 0
+        right = problem.question.answer
+        return sum(reply.value is not None and problem.option_of(reply.value) == right for reply in replies), 0
     invalid = sum(rng.random() < 0.02 for _ in range(AI_ALONE_SAMPLES))
     chance = letter_only_chance(problem, assistant, method)
     return sum(rng.random() < chance for _ in range(AI_ALONE_SAMPLES - invalid)), invalid
