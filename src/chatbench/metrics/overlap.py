@@ -8,8 +8,8 @@ The published tokenizers know Latin letters and digits (ROUGE), and words betwee
 has no value, and not 0: decided per question by what people wrote, so that every row leaves out the same questions. The
 tokenizer `unicode` reads all scripts.
 
-BLEU is on 0..1, unsmoothed, with mteval-v13a's tokenizer: the value of the `evaluate` package's `bleu`, which is 0
-where all hypotheses or all references are empty. ROUGE is the F of the `rouge-score` package without stemmer.
+BLEU is on 0..1, unsmoothed, with sacrebleu's mteval-v13a tokenizer: the value of the `evaluate` package's `bleu`, which
+is 0 where all hypotheses or all references are empty. ROUGE is the F of the `rouge-score` package without stemmer.
 
 Source: ChatBench (arXiv 2504.07114), evaluation of simulators; Papineni et al. 2002 (BLEU); Lin 2004 (ROUGE).
 """
@@ -22,7 +22,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from operator import add
 from typing import Literal
 
@@ -34,13 +34,6 @@ from chatbench.metrics.agreement import Undefined, Value
 MAX_ORDER = 4
 """BLEU-4: n-grams of one to four tokens."""
 
-_ENTITIES = (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"))
-_RULES_13A = (
-    (re.compile(r"([{-~\[-` -&(-+:-@/])"), r" \1 "),  # symbols and blanks stand alone, except . , - and '
-    (re.compile(r"([^0-9])([.,])"), r"\1 \2 "),  # . and , do unless they follow a digit
-    (re.compile(r"([.,])([^0-9])"), r" \1 \2"),  # ... or precede one
-    (re.compile(r"([0-9])(-)"), r"\1 \2 "),  # a dash after a digit does
-)
 _ROUGE_WORD = re.compile(r"[a-z0-9]+")
 _WITHOUT_BLANKS = re.compile(
     "[\u0e00-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
@@ -64,13 +57,15 @@ def tokens_13a(text: str) -> Tokens:
     >>> tokens_13a("It's 1,200.5 kg (net), right?")
     ("It's", '1,200.5', 'kg', '(', 'net', ')', ',', 'right', '?')
     """
-    line = text.replace("<skipped>", "").replace("-\n", "").replace("\n", " ")
-    for entity, character in _ENTITIES:
-        line = line.replace(entity, character)
-    line = f" {line} "  # so that the last full stop has a character after it
-    for pattern, replacement in _RULES_13A:
-        line = pattern.sub(replacement, line)
-    return tuple(map(sys.intern, line.split()))  # interned: a cached text then costs eight bytes a token
+    words = _tokenizer_13a()(text).split()
+    return tuple(map(sys.intern, words))  # interned: a cached text then costs eight bytes a token
+
+
+@cache
+def _tokenizer_13a() -> Callable[[str], str]:
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a  # late: not every run needs it
+
+    return Tokenizer13a()  # type: ignore[no-untyped-call]  # its constructor has no annotations
 
 
 @lru_cache(CACHED_TEXTS)
