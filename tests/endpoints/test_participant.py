@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import json
@@ -544,3 +545,69 @@ def test_names_of_models_with_odd_characters_are_names(model: str) -> None:
 def test_options_that_would_ask_nobody_are_refused() -> None:
     with pytest.raises(ChatbenchError, match="concurrency is 0"):
         EndpointOptions(concurrency=0)
+
+
+def in_pieces(*deltas: dict[str, object], finish: str = "stop", end: str = "data: [DONE]\n\n") -> Answer:
+    """An answer as server-sent events."""
+    events: list[dict[str, object]] = [{"choices": [{"delta": delta, "finish_reason": None}]} for delta in deltas]
+    events += [{"choices": [{"delta": {}, "finish_reason": finish}]}] if finish else []
+    events += [{"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}, "model": "m-1"}] if end else []
+    text = ": comment\r\n" + "".join(f"data: {json.dumps(event)}\r\n\r\n" for event in events) + end
+    return Answer(body=text.encode(), kind="text/event-stream; charset=utf-8")
+
+
+def listened(participant: EndpointParticipant) -> tuple[Reply | Failure, list[str]]:
+    heard: list[str] = []
+
+    async def ask() -> Reply | Failure:
+        try:
+            return await participant.reply_in_pieces(REQUEST, heard.append)
+        finally:
+            await participant.close()
+
+    return asyncio.run(ask()), heard
+
+
+def test_a_reply_in_pieces_is_heard_without_its_thoughts_and_read_as_one_in_one_piece(server: LoopbackEndpoint) -> None:
+    participant, _ = unhurried(server)
+    server.will(
+        in_pieces({"reasoning_content": "B?"}, {"content": "It is "}, {"content": f"<b>B</b>. {KEY}"}),
+        in_pieces({"content": "<thi"}, {"content": "nk>hm"}, {"content": "</think>It is B."}),
+        in_pieces({"content": "secret thoughts"}, {"content": "</think>"}, {"content": "It is B."}),
+    )
+    reply, heard = listened(participant)
+    assert isinstance(reply, Reply)
+    assert (reply.text, reply.reasoning, reply.finish) == ("It is <b>B</b>. ***", "B?", "stop")
+    assert (reply.prompt_tokens, reply.tokens, reply.model) == (7, 3, "m-1")
+    assert list(dict.fromkeys(heard)) == ["", "It is ", reply.text]
+    assert server.asked[-1]["stream"] is True
+    for _ in range(2):  # once it has thought aloud, a closing tag without an opening one is waited for
+        reply, heard = listened(participant)
+        assert isinstance(reply, Reply)
+        assert reply.text == "It is B."
+        assert list(dict.fromkeys(heard)) == ["", "It is B."]
+
+
+def test_a_server_without_pieces_is_asked_for_the_whole_from_then_on(server: LoopbackEndpoint) -> None:
+    participant, _ = unhurried(server)
+    server.will(error(400, "Unrecognized request argument supplied: stream_options"), completion("a"), completion("b"))
+
+    found = [listened(participant) for _ in range(2)]
+
+    assert [(reply.text, heard) for reply, heard in found if isinstance(reply, Reply)] == [("a", []), ("b", [])]
+    assert ["stream" in asked for asked in server.asked] == [True, False, False]
+
+
+def test_a_reply_that_breaks_off_is_asked_for_again_and_heard_anew(server: LoopbackEndpoint) -> None:
+    participant, clock = unhurried(server)
+    server.will(
+        in_pieces({"content": "It"}, finish="", end=""),
+        Answer(body=b"data: {\n\n", kind="text/event-stream"),
+        in_pieces({"content": "All of it."}),
+    )
+    reply, heard = listened(participant)
+
+    assert isinstance(reply, Reply)
+    assert reply.text == "All of it."
+    assert [text for text in dict.fromkeys(heard) if text] == ["It", "All of it."]
+    assert len(clock.slept) == 2

@@ -18,7 +18,7 @@ import json
 import re
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -179,8 +179,9 @@ class EndpointClient:
         try:
             content = _unpacked(raw, response.headers.get("content-encoding", ""))
             text = content.decode("utf-8-sig", "strict" if status < 300 else "replace")
+            text = json.dumps(pieces.answer()) if streams else text
             text = text.replace(self._key, "***") if self._key else text  # it may be repeated in a reply too
-            answer = pieces.answer() if streams else json.loads(text)
+            answer = json.loads(text)
         except NoAnswerError as error:
             return Fault("unreadable", str(error))
         except (ValueError, RecursionError):  # no UTF-8, no JSON, too deep, a number without an end
@@ -197,8 +198,8 @@ class EndpointClient:
             raw += part
             if len(raw) > MOST_BYTES:
                 break
-            if heard and pieces.add(part):
-                heard(self._audible(pieces.text))
+            for text in pieces.add(part) if heard else ():
+                heard(self._audible(text))
         return bytes(raw)
 
     def _audible(self, text: str) -> str:
@@ -256,15 +257,14 @@ class _Pieces:
         self._answer: dict[str, object] = {}
         self._finish: object = None
 
-    def add(self, piece: bytes) -> bool:
-        """Reads what came; whether there is more text."""
-        before = len(self.text)
+    def add(self, piece: bytes) -> Iterator[str]:
+        """Reads what came; the text so far after each event."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
         for line in lines:
             name, _, value = line.strip().partition(b":")
             if name == b"data":
                 self._add_event(value.strip())
-        return len(self.text) > before
+                yield self.text
 
     def _add_event(self, event: bytes) -> None:
         if event == b"[DONE]":
