@@ -18,6 +18,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -398,8 +399,13 @@ class Pages:
             under_way = self._under_way[key] = _ReplyUnderWay()
             # A task of its own: it goes on where the browser goes away, and its reply is there at the next look.
             under_way.task = asyncio.create_task(self._ask(cookie, visit, step, number, under_way))
-            under_way.task.add_done_callback(lambda _: self._under_way.pop(key).changed())
+            under_way.task.add_done_callback(partial(self._over, key))
         return _lines(self._under_way[key].pieces())
+
+    def _over(self, key: tuple[str, str, int], task: asyncio.Task[str | None]) -> None:
+        self._under_way.pop(key).changed()
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a reply was lost", exc_info=error)
 
     def _place_of(self, visit: Visit, step: str, turn: str, text: str) -> tuple[int, tuple[str, str | None] | None]:
         """Number of a message in the present chat, and the message and reply that are there where it comes again."""

@@ -198,8 +198,9 @@ class EndpointClient:
             raw += part
             if len(raw) > MOST_BYTES:
                 break
-            for text in pieces.add(part) if heard else ():
-                heard(self._audible(text))
+            if heard:
+                for text in pieces.add(part):
+                    heard(self._audible(text))
         return bytes(raw)
 
     def _audible(self, text: str) -> str:
