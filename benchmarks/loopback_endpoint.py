@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import random
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -110,6 +111,7 @@ class LoopbackEndpoint:
         self.together = self.most_together = 0
         self.all_here: int | None = None
         self.port = 0
+        self.tls: ssl.SSLContext | None = None
         self._latency = latency_seconds
         self._chance = random.Random(seed)
         self._server: asyncio.Server | None = None
@@ -118,14 +120,14 @@ class LoopbackEndpoint:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}/v1"
 
     def will(self, *answers: Answer) -> None:
         """From now on, these answers first."""
         self.script[:] = answers
 
     async def start(self, port: int = 0) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port or self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port or self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def die(self) -> None:
@@ -254,6 +256,9 @@ async def _serve_for_ever(options: argparse.Namespace) -> None:
     server = LoopbackEndpoint(
         faults=options.faults, seed=options.seed, latency_seconds=latency, models=options.models.split(",")
     )
+    if options.certificate:
+        server.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        server.tls.load_cert_chain(options.certificate)
     await server.start(options.port)
     print(server.url, flush=True)
     await asyncio.Event().wait()
@@ -266,4 +271,5 @@ if __name__ == "__main__":
     arguments.add_argument("--latency-ms", type=float, default=0.0)
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--models", default="m")
+    arguments.add_argument("--certificate", help="a file with key and certificate: TLS")
     asyncio.run(_serve_for_ever(arguments.parse_args()))

@@ -38,7 +38,13 @@ GROUPS = {
 
 
 class GroupedHelp(TyperGroup):
-    """Lists the commands of each group under its heading."""
+    """Lists the commands of each group under its heading, and tells of a Ctrl-C, which typer would do in silence."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
+            return _interrupted(stopped)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  # click gives it
         for heading, group in GROUPS.items():
@@ -108,15 +114,19 @@ def main(arguments: Sequence[str]) -> int:
     except typer.Exit as done:
         return int(done.exit_code)
     except KeyboardInterrupt as stopped:
-        kept = str(stopped) or "files are as they were, or complete; run the same command again"
-        print(f"\nchatbench: interrupted; {printable(kept)}", file=sys.stderr, flush=True)
-        return 130
+        return _interrupted(stopped)
     except Exception as error:
         if (show := getattr(error, "show", None)) is None:
             raise  # not a usage error: a bug of ours, whose traceback is wanted
         show(told := io.StringIO())
         print(printable(told.getvalue()), end="", file=sys.stderr, flush=True)
         return int(getattr(error, "exit_code", 2))
+
+
+def _interrupted(stopped: KeyboardInterrupt) -> int:
+    kept = str(stopped) or "files are as they were, or complete; run the same command again"
+    print(f"\nchatbench: interrupted; {printable(kept)}", file=sys.stderr, flush=True)
+    return 130
 
 
 def _told(error: ChatbenchError) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,15 +14,19 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+from benchmarks.loopback_endpoint import Answer, LoopbackEndpoint, running
 from tests.support.command_lines import COMMANDS, problem_with
+from tests.support.study_files import tiny_folder
 from tests.support.tiny_models import save_tiny_model
 
-from chatbench import __version__, cli
+from chatbench import __version__
 from chatbench.cli import main
 from chatbench.commands.options import NO_ANSWERS
 from chatbench.core.recipes import model_key
+from chatbench.data.prepare_splits import prepare_splits
 
 TOKEN, KEY = "hf_SecretOfThisTest0123456789", "sk-SecretOfThisTest9876543210"
 
@@ -334,19 +340,6 @@ def test_nothing_that_is_printed_steers_the_terminal(tmp_path: Path) -> None:
         assert not set(ended.out + ended.err) & set("\x1b\x07\x9b\u202e"), line
 
 
-def test_ctrl_c_says_what_was_kept_and_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(stopped: KeyboardInterrupt) -> Ended:
-        def stop(*_: object, **__: object) -> None:
-            raise stopped
-
-        monkeypatch.setattr(cli, "app", stop)
-        return chatbench("simulate")
-
-    assert interrupted(KeyboardInterrupt()).code == 130
-    assert "what was finished is kept, and the same command goes on" in interrupted(KeyboardInterrupt()).err
-    assert "37 of 100 chats are in a.jsonl" in interrupted(KeyboardInterrupt("37 of 100 chats are in a.jsonl")).err
-
-
 def test_chats_damaged_in_the_middle_are_named_and_left_as_they_are(pipeline: Pipeline) -> None:
     log = pipeline.folder / "results/simulations/tiny-random/split_0/conversations.jsonl"
     whole = log.read_bytes()
@@ -389,3 +382,34 @@ def test_the_results_of_a_folder_lie_under_a_name_that_can_be_typed(tmp_path: Pa
     key = model_key(str(folder))
     assert key.startswith("my_model_2_-")  # and not that of a folder my_model_2_
     assert model_key(key) == key
+
+
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [
+        ("simulate u --simulator two-step:openai:m@URL --conversations 2", "of 8 conversations are kept"),
+        ("ai-alone --study STUDY --method letter-only-zero-shot --samples 3", "of 30 replies are kept"),
+    ],
+)
+def test_ctrl_c_inside_a_command_says_what_is_kept_and_the_same_command_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, kept: str
+) -> None:
+    # typer makes an exit code of it, and drops what it says.
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    study, server, asked = tiny_folder(tmp_path / "study"), LoopbackEndpoint(), itertools.count()
+    prepare_splits(study, tmp_path / "data", splits=1)
+    plain = server._answer
+
+    def answer(verb: str, path: str, headers: Any, body: bytes) -> Answer:
+        if next(asked) == 12:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(verb, path, headers, body)
+
+    monkeypatch.setattr(server, "_answer", answer)
+    with running(server):
+        line = command.replace("STUDY", str(study)).replace("URL", server.url).split()
+        line += ["--assistant", f"b=openai:m@{server.url}", "--concurrency", "1", "--max-tokens", "50"]
+        line += ["--data", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
+        assert main(line) == 130
+        assert re.search(rf"interrupted; \d+ {kept} in .*; the same command continues", capsys.readouterr().err)
+        assert main(line) == 0
