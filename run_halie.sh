@@ -1,29 +1,87 @@
 #!/usr/bin/env bash
-# The whole pipeline on HALIE (real people, 30 questions): ./run_halie.sh STUDY [OUT]
-# STUDY is event_blocks.csv or its folder (`chatbench download halie`). Four simulators: three architectures trained
-# from nothing, each with a tokenizer from the training side of its split, and the packaged tiny base.
+# The experiment on HALIE, real people and 30 questions: ./run_halie.sh STUDY [OUT] [questions|assistants]
+#
+# STUDY is event_blocks.csv or its folder (`chatbench download halie`). The same command continues after a kill.
+# questions (default)   five splits by question; the same replayed assistants and questions for every simulator: MODEL
+#                       fine-tuned by its recipe, the same with an answer model, its base only prompted (two-step and
+#                       its variants, IQA-EVAL), three architectures from nothing; the table has user alone, constant,
+#                       people and ceiling beside them.
+# assistants            four splits, each without the chats of one assistant and simulated with that one, on held-out
+#                       questions; then each assistant's accuracy with people and simulated.
+# Environment: MODEL (a recipe, hub id, folder or GGUF file), CHATS per question and assistant, SPLITS, and CONFIG, a file
+# of settings (for a trial: {"max_steps": 2}).
 set -euo pipefail
 cd "$(dirname "$0")"
 PATH="$PWD/.venv/bin:$PATH"
-STUDY="${1:?usage: ./run_halie.sh STUDY [OUT]}"
+STUDY="${1:?usage: ./run_halie.sh STUDY [OUT] [questions|assistants]}"
 OUT="${2:-results/halie}"
-COMMON=(--data "$OUT/data" --results "$OUT/results")
+BY="${3:-questions}"
+MODEL="${MODEL:-smollm2-135m}"
+CHATS="${CHATS:-5}"
+SPLITS="${SPLITS:-5}"
+KEY="$(basename "${MODEL%.gguf}")"  # the folder of MODEL's results; a hub id's is another
+[[ -e "$MODEL" ]] || KEY="${MODEL//\//--}"
+SETTINGS=(${CONFIG:+--config "$CONFIG"})
+# 60 tokens hold nearly all of the people's messages.
+TALK=(--max-tokens 60 --conversations "$CHATS")
 
-chatbench prepare-splits --study "$STUDY" --splits 5 --out "$OUT/data"
-for split in split_0 split_1 split_2 split_3 split_4; do
-  for shape in gpt2 mistral llama; do
-    model="$OUT/bases/$split/halie-$shape"
-    [ -d "$model" ] || chatbench make-scratch-base "$shape" "$model" --width 64 --layers 2 \
-      --train "$OUT/data/$split/train.jsonl"
-    # 60 tokens hold nearly all of the people's messages. Random weights have nothing to say, so they do not chat; their
-    # perplexity stands in the table.
-    chatbench run "$model" --only "$split" --steps finetune,ppl,simulate --config configs/scratch.json \
-      --assistant replay:all --max-tokens 60 "${COMMON[@]}"
+# What it will cost, by the speed of this machine as the dry run measures it.
+cost() {
+  echo "== training on one split; its perplexity and chats take about as long again, a prompted simulator's chats half" >&2
+  chatbench finetune "$MODEL" --dry-run --split split_0 --data "$1" "${SETTINGS[@]}" |
+    sed -n -E '/^(steps|memory|time)/ { N; p }' >&2
+}
+# left DONE ALL: the time that is left, from that of the splits that are done.
+left() {
+  echo "== $1 of $2 splits after $((SECONDS / 60)) minutes; about $((SECONDS * ($2 - $1) / $1 / 60)) more for $MODEL" >&2
+}
+
+if [[ "$BY" == assistants ]]; then
+  COMMON=(--data "$OUT/assistants/data" --results "$OUT/assistants/results")
+  chatbench prepare-splits --study "$STUDY" --by assistant --also-questions --out "$OUT/assistants/data"
+  cost "$OUT/assistants/data"
+  ASSISTANTS=(Davinci InstructBabbage InstructDavinci Jumbo)  # as they are held out: in alphabetical order
+  for i in 0 1 2 3; do
+    SPLIT_ID="split_$i" chatbench finetune "$MODEL" "${SETTINGS[@]}" "${COMMON[@]}"
+    chatbench simulate "$MODEL" --split "split_$i" --assistant "replay:${ASSISTANTS[$i]}" --expected-answers \
+      "${TALK[@]}" "${COMMON[@]}"
+    left $((i + 1)) 4
   done
+  python benchmarks/estimate_table.py --model "$MODEL" "${COMMON[@]}"
+  exit
+fi
+
+COMMON=(--data "$OUT/data" --results "$OUT/results")
+RUN=(--assistant replay:all --base-conversations "$CHATS" "${TALK[@]}" "${COMMON[@]}")
+chatbench prepare-splits --study "$STUDY" --splits "$SPLITS" --out "$OUT/data"
+cost "$OUT/data"
+for ((i = 0; i < SPLITS; i++)); do
+  chatbench run "$MODEL" --only "split_$i" --steps finetune,ppl,simulate --expected-answers "${SETTINGS[@]}" "${RUN[@]}"
+  left $((i + 1)) "$SPLITS"
+done
+# Exit code 3 says that most chats have no answer, which is a result here.
+score() { chatbench "$@" || [[ $? -eq 3 ]]; }
+score eval-chatbench "$MODEL" "${COMMON[@]}"
+score run answer-model --simulator "two-step:local:$OUT/results/models/$KEY/{split}" --answer-model \
+  --expected-answers --steps simulate,scores "${RUN[@]}"
+BASE="$(chatbench recipes | awk -v model="$MODEL" '$1 == model { print $2 }')"  # a prompted simulator has no recipe
+BASE="${BASE:-$MODEL}"
+for style in two-step two-step-problem two-step-help iqa-eval; do
+  score run "prompted-$style" --simulator "$style:local:$BASE" --steps simulate,scores "${RUN[@]}"
 done
 for shape in gpt2 mistral llama; do
-  chatbench eval-chatbench "$OUT/bases/split_0/halie-$shape" "${COMMON[@]}"
+  for ((i = 0; i < SPLITS; i++)); do
+    model="$OUT/bases/split_$i/halie-$shape"
+    [[ -d "$model" ]] || chatbench make-scratch-base "$shape" "$model" --width 64 --layers 2 \
+      --train "$OUT/data/split_$i/train.jsonl"
+    chatbench run "$model" --only "split_$i" --steps finetune,ppl,simulate --config configs/scratch.json "${RUN[@]}"
+  done
+  score eval-chatbench "$OUT/bases/split_0/halie-$shape" "${COMMON[@]}"
 done
-chatbench run tiny --steps finetune,ppl,simulate,scores --config configs/one_epoch.json --assistant replay:all \
-  --max-tokens 60 "${COMMON[@]}"
-chatbench show "$OUT"/bases/split_0/halie-{gpt2,mistral,llama} tiny --details --results "$OUT/results"
+NAMES=("$KEY" answer-model prompted-two-step prompted-two-step-problem prompted-two-step-help prompted-iqa-eval
+  halie-gpt2 halie-mistral halie-llama)
+for name in "$KEY" answer-model; do
+  chatbench realism "$name" "${COMMON[@]}"
+done
+chatbench show "${NAMES[@]}" --details --results "$OUT/results"
+chatbench report "${NAMES[@]}" "${COMMON[@]}" --out "$OUT/report.html"
