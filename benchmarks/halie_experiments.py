@@ -152,7 +152,7 @@ def measures(workspace: Workspace, model: str, split: str, most_chats: int) -> d
     pairs = [(row.question_id, chats[row.conversation_id].assistant) for row in people["test"]]
     text = {part: [option_features(*row.messages[:2]) for row in people[part] if row.messages] for part in PARTS}
     found = {}
-    for which in ("base", "tuned"):
+    for which in ("base", "tuned") if hasattr(loaded.model, "disable_adapter") else ("tuned",):
         with loaded.model.disable_adapter() if which == "base" else nullcontext():
             read = {part: option_probabilities(loaded, form, people[part]) for part in PARTS}
         np.savez_compressed(folder.parent / f"{split}-options-{which}.npz", **read)
