@@ -28,7 +28,7 @@ from chatbench.core.records import FOUR_LETTERS, Question, SimulatedConversation
 from chatbench.models.loading import load
 from chatbench.models.local_participants import LocalSimulator
 from chatbench.protocol.dialogue import FunctionParticipant, Reply, Request, dialogue
-from chatbench.protocol.dialogue_runner import run_in_waves
+from chatbench.protocol.dialogue_runner import run_together
 from chatbench.sample.assistants import STRENGTHS, scripted_reply
 from chatbench.sample.study import SampleSettings, make_sample
 from chatbench.simulation.run import BLOCK_SIZE
@@ -95,7 +95,7 @@ def hold(simulator: LocalSimulator, questions: Sequence[Question], conversations
                 dialogue(questions[place], f"{questions[place].id}|{name}|{index}", base_seed=seed)
                 for place, name, index in block
             ]
-            ended = run_in_waves(dialogues, {"simulator": simulator, "assistant": assistant})
+            ended = run_together(dialogues, {"simulator": simulator, "assistant": assistant})
             found.update(zip(block, ended, strict=True))
     outcomes = [found[key] for key in sorted(found)]
     return Held(outcomes, time.perf_counter() - began, time.process_time() - began_processor)

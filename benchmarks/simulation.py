@@ -40,7 +40,7 @@ from chatbench.protocol.dialogue import (
     Request,
     dialogue,
 )
-from chatbench.protocol.dialogue_runner import run_in_waves
+from chatbench.protocol.dialogue_runner import run_together
 from chatbench.protocol.plain_text import END
 from chatbench.sample.assistants import scripted_reply
 from chatbench.sample.study import SampleSettings, make_sample
@@ -129,12 +129,12 @@ class Bench:
         both = {"simulator": self.ours, "assistant": self.assistant}
         outcomes: list[SimulatedConversation] = []
         for start in range(0, len(indices), BLOCK_SIZE):
-            outcomes += run_in_waves(self.dialogues(indices[start : start + BLOCK_SIZE], seed), both)  # type: ignore[arg-type]
+            outcomes += run_together(self.dialogues(indices[start : start + BLOCK_SIZE], seed), both)  # type: ignore[arg-type]
         return outcomes
 
     def one_at_a_time(self, simulator: Participant, indices: Sequence[int], seed: int) -> list[SimulatedConversation]:
         both = {"simulator": simulator, "assistant": self.assistant}
-        return [run_in_waves([one], both)[0] for one in self.dialogues(indices, seed)]  # type: ignore[arg-type]
+        return [run_together([one], both)[0] for one in self.dialogues(indices, seed)]  # type: ignore[arg-type]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,7 +18,7 @@ from chatbench.protocol.dialogue import (
     derive_seed,
     dialogue,
 )
-from chatbench.protocol.dialogue_runner import run_in_waves
+from chatbench.protocol.dialogue_runner import run_together
 from chatbench.protocol.failure_modes import FailureMode
 from chatbench.protocol.prompt_styles import STYLES, StyleName
 
@@ -43,7 +43,7 @@ def simulated(
 
     participant = FunctionParticipant(asked, {})
     one = dialogue(QUESTION, "q1|bot|0", base_seed=0, max_user_turns=max_user_turns, style=STYLES[style], end_on=end_on)
-    return run_in_waves([one], {"simulator": participant, "assistant": participant})[0], requests
+    return run_together([one], {"simulator": participant, "assistant": participant})[0], requests
 
 
 def test_the_published_loop_word_for_word() -> None:
@@ -156,7 +156,7 @@ def test_dialogues_held_together_are_asked_in_waves() -> None:
 
     ended: list[SimulatedConversation] = []
     dialogues = [dialogue(QUESTION, f"q1|bot|{index}", base_seed=0) for index in range(5)]
-    outcomes = run_in_waves(dialogues, {"simulator": Counting(), "assistant": Counting()}, ended.append)
+    outcomes = run_together(dialogues, {"simulator": Counting(), "assistant": Counting()}, ended.append)
 
     assert rounds == [5, 5, 5]
     assert ended == outcomes

@@ -12,7 +12,7 @@ from chatbench.data.truncation import asked_without_oldest, exchanges_asked_with
 from chatbench.protocol import prompts
 from chatbench.protocol.answers import FinalAnswer, Said
 from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request, dialogue
-from chatbench.protocol.dialogue_runner import run_in_waves
+from chatbench.protocol.dialogue_runner import run_together
 from chatbench.protocol.prompt_styles import STYLES, TWO_STEP, StyleName, UserLm, prompts_sha256
 
 TURNS = (Turn("user", "first"), Turn("assistant", "reply"))
@@ -29,7 +29,7 @@ def simulated(style: StyleName, *says: str, max_user_turns: int = 10) -> tuple[S
 
     participants = {"simulator": simulator, "assistant": lambda _: Reply("4")}
     one = dialogue(QUESTION, "id", base_seed=0, max_user_turns=max_user_turns, style=STYLES[style])
-    (outcome,) = run_in_waves(
+    (outcome,) = run_together(
         [one], {name: FunctionParticipant(function, {}) for name, function in participants.items()}
     )  # type: ignore[misc]  # names are literals
     return outcome, asked

@@ -18,7 +18,7 @@ from chatbench.core.records import Question, SimulatedConversation, Turn
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
 from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request, dialogue
-from chatbench.protocol.dialogue_runner import run_in_waves
+from chatbench.protocol.dialogue_runner import run_together
 from chatbench.simulation.log import read_conversations
 from chatbench.simulation.simulate import ChatSettings
 from chatbench.simulation.terminal_chat import STOPPED, ChatView, StoppedByPersonError, chat, printable
@@ -65,7 +65,7 @@ def ended(
     said: Iterator[str] = iter(says)
     view = ChatView(console, QUESTION, model)
     simulator = view.simulator(FunctionParticipant(lambda _: Reply(next(said)), {}))
-    (outcome,) = run_in_waves(
+    (outcome,) = run_together(
         [dialogue(QUESTION, "id", base_seed=0, max_user_turns=2)],
         {"simulator": simulator, "assistant": view.assistant()},
     )

@@ -105,10 +105,10 @@ class Reciting(LlamaForCausalLM):
 
     def forward(self, **inputs: torch.Tensor) -> object:  # type: ignore[override]
         output = super().forward(**inputs)  # type: ignore[misc,arg-type]
-        positions = inputs["position_ids"][:, -1] - self.prompt_tokens + 1
+        positions = inputs["position_ids"][0, inputs["logits_to_keep"]] - self.prompt_tokens + 1
         output.logits.fill_(0.0)
-        for row, position in enumerate(positions.tolist()):
-            output.logits[row, -1, self.script[min(max(position, 0), len(self.script) - 1)]] = 100.0
+        for column, position in enumerate(positions.tolist()):
+            output.logits[0, column, self.script[min(max(position, 0), len(self.script) - 1)]] = 100.0
         return output
 
 

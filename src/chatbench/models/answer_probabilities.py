@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chatbench.core.answer_kinds import LETTERS
 from chatbench.core.errors import ChatbenchError
@@ -37,7 +37,7 @@ from chatbench.core.records import FOUR_LETTERS, AnswerProbabilities, Message
 from chatbench.data.examples import ExampleRow
 from chatbench.models.chat_template import ChatForm
 from chatbench.models.encoding import PlainForm
-from chatbench.models.kv_cache import Prefill, end_token_ids
+from chatbench.models.kv_cache import end_token_ids
 from chatbench.protocol.answers import clean_output, read_answer
 from chatbench.protocol.plain_text import completion_text, prompt_text
 from chatbench.protocol.prompts import ANSWER_PREFIX
@@ -63,21 +63,19 @@ class AnswerReader:
     kinds: _Kinds
     space: tuple[int, _Kinds] | None
 
-    def read(
-        self, prefill: Prefill, cache: DynamicCache, padding: torch.Tensor, tokens: torch.Tensor, temperature: float
-    ) -> list[AnswerProbabilities]:
-        """Of each row of a cache that holds all of its prompt but the last of its tokens; the cache is left as it was.
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """The tokens that are shown after a prompt: the path, and the space, if there is one."""
+        return (*self.path, *([self.space[0]] if self.space else []))
+
+    def read(self, logits: torch.Tensor, temperature: float) -> list[AnswerProbabilities]:
+        """Of each row.
 
         Args:
-            padding: shape (rows,), slots of padding in the cache.
-            tokens: shape (rows,), the prompts' last tokens.
+            logits: shape (rows, 1 + shown tokens, vocabulary), after the prompt and after each shown token.
         """
-        shown = torch.tensor([*self.path, *([self.space[0]] if self.space else [])], device=tokens.device)
-        inputs = torch.cat([tokens[:, None], shown.expand(len(tokens), -1)], dim=1)
-        # After the prompt, after each token of the path, and after the space, if there is one.
-        columns = prefill.columns(inputs, padding, cache, logits=inputs.shape[1]).unbind(1)
-        cache.crop(-inputs.shape[1])
-        before = torch.ones(len(tokens), dtype=torch.float64, device="cpu")
+        columns = logits.unbind(1)
+        before = torch.ones(len(logits), dtype=torch.float64, device="cpu")
         for column, token in zip(columns, self.path, strict=False):
             before *= _probabilities(column, temperature)[:, token].double().cpu()
         after = _probabilities(columns[len(self.path)], temperature)

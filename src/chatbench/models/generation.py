@@ -1,35 +1,38 @@
 """Text from a local model, many prompts at once, such that no prompt's text depends on the others.
 
 Each row draws its tokens by inverse transform from uniforms of its own seed, so its batch changes nothing but
-floating-point rounding. What prompts share is computed once (`kv_cache`); a finished row leaves the batch.
+floating-point rounding. The batch stays full: between two tokens rows that ended make room for others, whose prompts
+are read in pieces beside the tokens of the rows under way. What was read before is not read again (`kv_cache`).
 
-The loop is our own because transformers' `generate` can do none of the three. 128 prompts of 300 tokens, 30 new tokens
-each, Llama shape of 1.6 M parameters, float32, one core: 1.4 times as fast as `generate` where all prompts differ, 2.1
-times where ten at a time share their first half, 4.8 times where ten at a time are equal (4,600 tokens a second).
+The loop is our own because transformers' `generate` can do none of this, and its continuous batching draws from one
+generator for the batch (docs/decisions, page 2, has what was measured).
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import AnswerProbabilities
 from chatbench.models.answer_probabilities import AnswerReader
-from chatbench.models.kv_cache import Prefill, end_token_ids, padded_cache
-from chatbench.models.loading import context_length
+from chatbench.models.kv_cache import OutOfRoomError, Piece, RadixCache, Shape, Slab, Step, end_token_ids, slab_width
+from chatbench.models.loading import context_length, free_bytes
+from chatbench.models.prefix_tree import attends_to_trees, why_not_trees
 from chatbench.protocol.answers import REASONING_TAGS, opens_reasoning, split_reasoning
 from chatbench.protocol.plain_text import END
 
-CACHE_BYTES = {"cpu": 1 << 29, "cuda": 1 << 32}
-"""What the keys and values of one batch may take; a batch has fewer rows where the model is large."""
+PIECE_TOKENS = {"cpu": 512}
+"""Prompt tokens that are read in one forward pass; 2,048 on other devices."""
+LOOK_AHEAD = 64
+"""Prompts that wait for another to read what they share, after which no further one is looked at."""
 PROMPT_END = 8
 """Tokens at a prompt's end that hold a tag of reasoning, where the template opens one."""
-EXPECTED_NEW_TOKENS = 64
-"""For planning a batch's memory only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +66,48 @@ class Decoding:
             raise ValueError(f"temperature {self.temperature}, max_new_tokens {self.max_new_tokens}: out of range")
 
 
+@dataclass(slots=True, eq=False)
+class _Row:
+    """A prompt and its text so far; `buffer` has what is known of the prompt, `read` tokens, while it is being read."""
+
+    key: int
+    prompt: tuple[int, ...]
+    seed: int
+    answers: bool
+    limit: int
+    uniforms: np.random.Generator = field(init=False)
+    written: list[int] = field(init=False)
+    answer: AnswerProbabilities | None = None
+    buffer: torch.Tensor | None = None
+    read: int = 0
+
+    def __post_init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self.uniforms, self.written = np.random.default_rng(self.seed), []
+        self.buffer, self.read = None, 0
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return (*self.prompt, *self.written)
+
+
 class LocalGenerator:
     """Continues prompts with a causal language model.
 
-    A prompt has at most `room` tokens: some of the context is kept free for new ones, but never more than a quarter, so
-    that a limit of 1,000 new tokens does not leave a model with a context of 1,024 without a prompt.
+    `join` puts a prompt in line, `step` is one forward pass and gives the texts that ended with it; `generate` does
+    both. A prompt has at most `room` tokens: some of the context is kept free for new ones, but never more than a
+    quarter, so that a limit of 1,000 new tokens does not leave a model with a context of 1,024 without a prompt.
 
     Args:
         end_ids: tokens that end a text, beside the tokenizer's and the model's own.
         answers: what reads each prompt's answer probabilities; that it reads changes no text.
+        cache_bytes: the most that keys and values take; a third of what is free on the device unless given.
+        keeps_replies: whether a text is likely to stand in the next prompt as it was written, after its prompt.
+
+    Raises:
+        ChatbenchError: the model has no attention that can be computed row by row.
     """
 
     def __init__(
@@ -82,23 +118,40 @@ class LocalGenerator:
         *,
         end_ids: frozenset[int] = frozenset(),
         answers: AnswerReader | None = None,
-        max_rows: int = 256,
+        max_rows: int = 128,
+        cache_bytes: int | None = None,
+        keeps_replies: bool = False,
     ) -> None:
+        if reason := why_not_trees(model, capped=True):
+            raise ChatbenchError(f"{type(model).__name__} cannot be sampled from here: {reason}", fix="use an endpoint")
         self.model = model.eval()  # type: ignore[no-untyped-call]  # transformers has no types here
-        if model.config._attn_implementation not in ("sdpa", "eager"):
-            model.set_attn_implementation("sdpa")  # the additive masks below are read by these two only
         self.tokenizer = tokenizer
         self.decoding = decoding
         self.max_rows = max_rows
-        window = getattr(model.config, "sliding_window", None)
-        self.context = min(context_length(model), int(window)) if window else context_length(model)
+        self.context = context_length(model)
         self.room = self.context - min(decoding.max_new_tokens, self.context // 4)
-        self._prefill = Prefill(model, self.context)
+        self.cache = RadixCache(Shape.of(model), cache_bytes or free_bytes(model.device) // 3)
+        self.prompt_tokens_read = 0
+        self._keeps_replies = keeps_replies
+        self._piece_tokens = PIECE_TOKENS.get(model.device.type, 2048)
         self._answers = answers
         self._end_ids = end_token_ids(model, tokenizer) | end_ids
         vocabulary = tokenizer.get_vocab()
         self._tags = {vocabulary[tag]: tag for tag in REASONING_TAGS if tag in vocabulary}
         self._may_stop = tokens_that_may_stop(tokenizer, int(model.config.vocab_size), decoding.stop)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drops all prompts in line and under way, and what was read."""
+        self.cache = RadixCache(self.cache.shape, self.cache.limit)
+        self._waiting: list[_Row] = []
+        self._reading: list[_Row] = []
+        self._slabs: list[tuple[Slab, list[_Row]]] = []
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in line or under way."""
+        return not (self._waiting or self._reading or self._slabs)
 
     def generate(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Generated]:
         """One text per prompt (token ids, not empty), in order; a prompt's text depends on its own seed only.
@@ -106,76 +159,241 @@ class LocalGenerator:
         Raises:
             ValueError: a prompt is empty or longer than `room`, or there are more or fewer seeds than prompts.
         """
-        if len(prompts) != len(seeds) or not all(0 < len(prompt) <= self.room for prompt in prompts):
-            raise ValueError(f"{len(prompts)} prompts (of 1 to {self.room} tokens) and {len(seeds)} seeds")
-        given = [tuple(prompt) for prompt in prompts]
-        # In the order of their ids prompts that start alike are neighbours, whatever order they came in.
-        order = sorted(range(len(given)), key=lambda row: (given[row], seeds[row]))
+        for key, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+            self.join(key, prompt, seed)
         texts: dict[int, Generated] = {}
-        with torch.inference_mode():
-            for batch in self._batches(order, given):
-                rows = self._generate_batch([given[row] for row in batch], [seeds[row] for row in batch])
-                texts.update(zip(batch, rows, strict=True))
-        return [texts[row] for row in range(len(given))]
+        while not self.idle:
+            texts.update(self.step())
+        return [texts[key] for key in range(len(prompts))]
 
-    def _batches(self, order: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
-        """Neighbouring rows, as many as `max_rows` and the memory for keys and values allow."""
-        config = self.model.config
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        bytes_per_token = int(2 * config.num_hidden_layers * heads * width * self.model.dtype.itemsize)
-        budget = CACHE_BYTES.get(self.model.device.type, 1 << 30) // bytes_per_token
-        batches: list[list[int]] = []
-        longest = 0
-        for row in order:
-            tokens = len(prompts[row]) + EXPECTED_NEW_TOKENS
-            longest = max(longest, tokens)
-            if not batches or len(batches[-1]) == self.max_rows or longest * (len(batches[-1]) + 1) > budget:
-                batches.append([])
-                longest = tokens
-            batches[-1].append(row)
-        return batches
+    def join(self, key: int, prompt: Sequence[int], seed: int, *, answers: bool = True) -> None:
+        """Puts a prompt in line; of those that wait, the one with the lowest key comes first.
 
-    def _generate_batch(self, prompts: Sequence[tuple[int, ...]], seeds: Sequence[int]) -> list[Generated]:
-        # The last prompt token is the first input of the loop, so one path makes all logits.
-        pasts = self._prefill.pasts([prompt[:-1] for prompt in prompts])
-        cache, padding = padded_cache(self._prefill.layers, pasts)
-        del pasts
+        Args:
+            answers: whether to read its answer probabilities, where there is a reader of them.
+
+        Raises:
+            ValueError: the prompt is empty or longer than `room`.
+        """
+        if not 0 < len(prompt) <= self.room:
+            raise ValueError(f"a prompt of {len(prompt)} tokens, expected one of 1 to {self.room} tokens")
+        limit = min(self.decoding.max_new_tokens, self.context - len(prompt))
+        row = _Row(key, tuple(prompt), seed, answers and self._answers is not None, limit)
+        insort(self._waiting, row, key=lambda each: each.key)
+
+    def step(self) -> list[tuple[int, Generated]]:
+        """One forward pass; key and text of each prompt whose text ended.
+
+        Raises:
+            ChatbenchError: the cache has no room for a single prompt.
+        """
+        try:
+            with torch.inference_mode(), attends_to_trees(self.model):
+                return self._step()
+        except BaseException:
+            self.forget()
+            raise
+
+    def _step(self) -> list[tuple[int, Generated]]:
+        self._admit()
+        rows = [row for _, among in self._slabs for row in among]
+        pieces: list[tuple[int, ...]] = []
+        for row in self._reading:
+            if (left := self._piece_tokens - sum(map(len, pieces))) > 0:
+                pieces.append(self._piece(row, left))
+        reading = self._reading[: len(pieces)]
+        at = [Piece(row.buffer, row.read, len(piece)) for row, piece in zip(reading, pieces, strict=True)]  # type: ignore[arg-type]
+        step = Step([slab for slab, _ in self._slabs], at)
+        tokens = [row.tokens[-1] for row in rows] + [token for piece in pieces for token in piece]
+        # Logits of every row that is continued, and of the columns behind the last token of each prompt now read.
+        wanted, end = list(range(len(rows))), len(rows)
+        finished: list[tuple[_Row, slice]] = []
+        for row, piece in zip(reading, pieces, strict=True):
+            end += len(piece)
+            row.read += len(piece)
+            if row.read >= len(row.prompt):
+                columns = row.read - len(row.prompt) + 1
+                finished.append((row, slice(len(wanted), len(wanted) + columns)))
+                wanted += range(end - columns, end)
+        logits = self._forward(tokens, step, wanted)
+        firsts = [*range(len(rows)), *(columns.start for _, columns in finished)]
+        drawing = [*rows, *(row for row, _ in finished)]
+        self._read_answers(logits, [each for each in finished if each[0].answers])
+        self._draw(logits if firsts == wanted else logits[firsts], drawing)
+        ended = {row.key: self._text_of(row) for row in drawing if self._ended(row)}
+        self._leave(ended.keys())
+        for row, _ in finished:
+            self._reading.remove(row)
+            self._finish_reading(row, goes_on=row.key not in ended)
+        self._widen()
+        return list(ended.items())
+
+    def _admit(self) -> None:
+        """Begins to read prompts, as long as there is room, and less to be read than one pass takes."""
+        under_way = sum(len(among) for _, among in self._slabs) + len(self._reading)
+        to_read = sum(len(row.prompt) - row.read for row in self._reading)
+        place = 0
+        while (
+            place < min(len(self._waiting), LOOK_AHEAD) and under_way < self.max_rows and to_read < self._piece_tokens
+        ):
+            row = self._waiting[place]
+            shown = len(self._answers.shown) if row.answers and self._answers else 0
+            try:
+                begun = self.cache.begin(row.prompt[:-1], len(row.prompt) + shown)
+            except OutOfRoomError:
+                if under_way == 0:
+                    raise self._no_room(row) from None
+                return
+            if begun is None:  # another prompt is reading what this one begins with
+                place += 1
+                continue
+            del self._waiting[place]
+            under_way += 1
+            row.buffer, row.read = begun
+            if len(row.prompt) - row.read == 1 and not shown:
+                self._continue(row)
+            else:
+                self._reading.append(row)
+                to_read += len(row.prompt) - row.read
+
+    def _piece(self, row: _Row, most: int) -> tuple[int, ...]:
+        """The next tokens of a prompt, and behind its last one those that are shown for its answers."""
+        rest = row.prompt[row.read : row.read + most]
+        self.prompt_tokens_read += len(rest)
+        if row.answers and self._answers and row.read + len(rest) == len(row.prompt):
+            return (*rest, *self._answers.shown)
+        return rest
+
+    def _forward(self, tokens: Sequence[int], step: Step, wanted: Sequence[int]) -> torch.Tensor:
+        """Logits of the wanted columns, shape (columns, vocabulary)."""
         device = self.model.device
-        tokens = torch.tensor([prompt[-1] for prompt in prompts], device=device)
-        positions = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
-        left = torch.tensor(padding, device=device)
-        answers: Sequence[AnswerProbabilities | None] = [None] * len(prompts)
-        if self._answers:
-            answers = self._answers.read(self._prefill, cache, left, tokens, self.decoding.temperature)
-        bias = self._prefill.bias(left, cache.get_seq_length())
-        limits = [min(self.decoding.max_new_tokens, self.context - len(prompt)) for prompt in prompts]
-        uniforms = np.stack([np.random.default_rng(seed).random(max(limits)) for seed in seeds])  # each of its own seed
-        draws = torch.from_numpy(uniforms).to(device)
-        written: list[list[int]] = [[] for _ in prompts]
-        stopped = [False] * len(prompts)
-        alive = list(range(len(prompts)))
-        for step in range(max(limits)):
-            bias = torch.nn.functional.pad(bias, (0, 1))
-            logits = self._prefill.forward(tokens[:, None], positions[:, None], cache, bias)[:, -1]
-            tokens = draw(logits, self.decoding.temperature, draws[:, step])
-            positions = (positions + 1).clamp(max=self.context - 1)  # of rows that ended, too: it must exist
-            keep = []
-            for place, (row, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
-                if stopped[row] or len(written[row]) >= limits[row]:
-                    continue
-                written[row].append(token)
-                stopped[row] = self._stops(written[row])
-                if not stopped[row] and len(written[row]) < limits[row]:
-                    keep.append(place)
-            if not keep:
-                break
-            if len(keep) <= 0.75 * len(alive):  # a copy of the cache: not for every row that ends
-                chosen = torch.tensor(keep, device=device)
-                cache.batch_select_indices(chosen)
-                tokens, positions, bias, draws = tokens[chosen], positions[chosen], bias[chosen], draws[chosen]
-                alive = [alive[place] for place in keep]
-        return [self._read(*each) for each in zip(prompts, written, stopped, answers, strict=True)]
+        output = self.model(
+            input_ids=torch.tensor([tokens], device=device),
+            position_ids=torch.tensor([step.positions], device=device).clamp_(max=self.context - 1),
+            tree_plan=step,
+            use_cache=False,
+            logits_to_keep=torch.tensor(wanted, device=device, dtype=torch.long),
+        )
+        logits: torch.Tensor = output.logits[0]
+        return logits
+
+    def _read_answers(self, logits: torch.Tensor, finished: Sequence[tuple[_Row, slice]]) -> None:
+        if finished and self._answers:
+            columns = torch.stack([logits[columns] for _, columns in finished])
+            found = self._answers.read(columns, self.decoding.temperature)
+            for (row, _), answer in zip(finished, found, strict=True):
+                row.answer = answer
+
+    def _draw(self, logits: torch.Tensor, rows: Sequence[_Row]) -> None:
+        if rows:
+            uniforms = torch.tensor([row.uniforms.random() for row in rows], dtype=torch.float64)
+            drawn = draw(logits, self.decoding.temperature, uniforms.to(logits.device)).tolist()
+            for row, token in zip(rows, drawn, strict=True):
+                row.written.append(token)
+
+    def _ended(self, row: _Row) -> bool:
+        return len(row.written) >= row.limit or self._stops(row.written)
+
+    def _leave(self, keys: object) -> None:
+        """Rows that ended leave their slabs, and empty slabs go; every row has one token more."""
+        for slab, among in self._slabs:
+            slab.lengths = [length + 1 for length in slab.lengths]
+            for place in range(len(among) - 1, -1, -1):
+                if among[place].key in keys:  # type: ignore[operator]
+                    if self._keeps_replies:
+                        self.cache.end(among[place].tokens[:-1], slab.states[:, :, place])
+                    self._remove(slab, among, place)
+        self._drop_empty()
+
+    def _remove(self, slab: Slab, among: list[_Row], place: int) -> None:
+        slab.remove(place)
+        last = among.pop()
+        if place < len(among):
+            among[place] = last
+
+    def _finish_reading(self, row: _Row, *, goes_on: bool) -> None:
+        assert row.buffer is not None
+        self.cache.end(row.prompt[:-1], row.buffer)
+        if goes_on:
+            row.read = len(row.prompt)  # what was shown for the answers is forgotten
+            self._continue(row)
+        else:
+            self._release(row)
+
+    def _continue(self, row: _Row) -> None:
+        """Puts a row into a slab with all of its tokens but the last, and lets go of its buffer.
+
+        Where there is no room, the youngest row goes back into the line: its text will be the same.
+        """
+        assert row.buffer is not None
+        length = row.read
+        while True:
+            try:
+                slab, among = self._slab_for(length + 1)
+            except OutOfRoomError:
+                others = [(each, slab, among) for slab, among in self._slabs for each in among]
+                youngest = max(others, key=lambda each: each[0].key, default=None)
+                if youngest is None or youngest[0].key < row.key:
+                    if youngest is None and not self._reading:
+                        raise self._no_room(row) from None
+                    self._release(row)
+                    self._again(row)
+                    return
+                one, slab, among = youngest
+                self._remove(slab, among, among.index(one))
+                self._drop_empty()
+                self._again(one)
+                continue
+            slab.append(row.buffer, length)
+            among.append(row)
+            self._release(row)
+            return
+
+    def _slab_for(self, tokens: int) -> tuple[Slab, list[_Row]]:
+        for slab, among in self._slabs:
+            if slab.width == slab_width(tokens, self.context) and len(among) < slab.rows:
+                return slab, among
+        self._slabs.append((Slab(self.cache, tokens, self.context), []))
+        return self._slabs[-1]
+
+    def _release(self, row: _Row) -> None:
+        assert row.buffer is not None
+        self.cache.give(row.buffer.shape[-2] * self.cache.shape.token_bytes)
+        row.buffer = None
+
+    def _again(self, row: _Row) -> None:
+        row.begin()
+        insort(self._waiting, row, key=lambda each: each.key)
+
+    def _widen(self) -> None:
+        """Moves rows that fill their slab's width to a wider one."""
+        full = [
+            row for slab, among in self._slabs for row, n in zip(among, slab.lengths, strict=True) if n == slab.width
+        ]
+        for row in full:
+            for slab, among in self._slabs:  # by now a row may have gone back into the line
+                if row in among:
+                    place = among.index(row)
+                    row.buffer, row.read = slab.states[:, :, place].clone(), slab.width
+                    self.cache.bytes += slab.width * self.cache.shape.token_bytes  # for a moment
+                    self._remove(slab, among, place)
+                    self._continue(row)
+                    break
+        self._drop_empty()
+
+    def _drop_empty(self) -> None:
+        for slab, among in self._slabs:
+            if not among:
+                self.cache.give(slab.bytes)
+        self._slabs = [each for each in self._slabs if each[1]]
+
+    def _no_room(self, row: _Row) -> ChatbenchError:
+        token = self.cache.shape.token_bytes
+        return ChatbenchError(
+            f"keys and values of a prompt of {len(row.prompt):,} tokens: no room in {self.cache.limit / 2**30:.2f} GiB",
+            expected=f"{token:,} bytes a token, about four times the tokens of the longest prompt",
+            fix="raise --cache-gib, or close other programs",
+        )
 
     def _stops(self, written: Sequence[int]) -> bool:
         token = written[-1]
@@ -187,14 +405,14 @@ class LocalGenerator:
         tail = self.tokenizer.decode(list(written[-longest - 2 :]), skip_special_tokens=False)
         return any(marker in tail for marker in self.decoding.stop)
 
-    def _read(
-        self, prompt: Sequence[int], written: Sequence[int], stopped: bool, answer: AnswerProbabilities | None
-    ) -> Generated:
-        opened = opens_reasoning(str(self.tokenizer.decode(list(prompt[-PROMPT_END:]), skip_special_tokens=False)))
+    def _text_of(self, row: _Row) -> Generated:
+        written, tail = row.written, list(row.prompt[-PROMPT_END:])
+        opened = opens_reasoning(str(self.tokenizer.decode(tail, skip_special_tokens=False)))
         whole = self._text([token for token in written if token not in self._end_ids])
         reasoning, text = split_reasoning(f"<think>{whole}" if opened else whole)
         cuts = [text.find(marker) for marker in self.decoding.stop if marker in text]
-        return Generated(text[: min(cuts)] if cuts else text, len(written), stopped, answer, written[-1], reasoning)
+        text = text[: min(cuts)] if cuts else text
+        return Generated(text, len(written), self._stops(written), row.answer, written[-1], reasoning)
 
     def _text(self, ids: Sequence[int]) -> str:
         """The text of tokens; tags of reasoning are kept where they are special tokens, which decoding leaves out."""

@@ -1,261 +1,317 @@
-"""Attention keys and values of prompts: what prompts share is computed once, and a batch gets them in one cache.
+"""Attention keys and values of what a model has read, kept so that each distinct token is read once.
 
-A `Past` holds one sequence's keys and values without padding; every sequence that starts with the same tokens can share
-it. `padded_cache` copies several behind left padding into the cache object that a transformers model takes, once:
-copies and fresh memory, not arithmetic, are what a small model waits for.
+`RadixCache` is a tree of token segments: every prompt that was read lies in it as a path, and another prompt reads only
+what comes after the longest path that it shares. Chats about a question share instruction and question, the turns of a
+chat share the chat so far. Where memory is wanted, the leaves that were used longest ago go first.
 
-`Prefill` computes prompts that start alike (one question, many simulated people) once: equal prompts wholly, similar
-ones up to where they part. Every forward pass has the past of its rows padded on the left and their new tokens on the
-right, so that each row's own slots are adjacent. For decoders whose layers all keep their whole past (GPT-2, Llama,
-Mistral within its window).
+`Slab` holds the rows of a batch that are being continued, side by side and padded on the right to one width, so that
+attention to all of them is one call a layer. A row has its own copy of what it shares with others: a copy is a
+thousandth of the work of reading, and attention in place is several times as fast as gathering segments at every token.
+
+`Step` is one forward pass over new tokens of any rows, laid end to end without padding: one token of each row that is
+continued, and pieces of the prompts that are being read. It takes the place of a `TreePlan` (`prefix_tree`), so the
+model's own forward calls it for attention in each layer. Masks are exact, sliding windows included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import cast
 
 import torch
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import DynamicLayer
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-SPARE_TOKENS = 32
-"""Memory that a cache layer reserves at once: a copy of the whole cache per 32 tokens in place of one per token."""
-PREFILL_TOKENS = 4096
-"""Prompt tokens per forward pass: more only falls out of the CPU's cache."""
-PASS_TOKENS = 128
-"""A forward pass costs about as much as so many tokens, before it computes any (measured on the packaged model)."""
-LEAST_SHARED = 8
-"""A start of fewer tokens is not worth a pass of its own."""
+SLAB_TOKENS = 16_384
+"""Tokens that a slab has room for: 32 rows of 512."""
+NARROWEST = 256
+"""Tokens of the narrowest row; each class of slabs is twice as wide as the one before."""
+
+
+class OutOfRoomError(Exception):
+    """The bound on keys and values leaves no room; the caller gives something up, or says so."""
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
-    """Keys and values of one sequence: per layer a tensor of shape (heads, tokens, head width)."""
+class Shape:
+    """The shape of a model's keys and values; both of a token in all layers take `token_bytes`."""
 
-    keys: tuple[torch.Tensor, ...]
-    values: tuple[torch.Tensor, ...]
+    layers: int
+    heads: int
+    width: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Shape:
+        config = model.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return cls(config.num_hidden_layers, heads, width, model.dtype, model.device)
 
     @property
-    def tokens(self) -> int:
-        return self.keys[0].shape[1]
+    def token_bytes(self) -> int:
+        return 2 * self.layers * self.heads * self.width * self.dtype.itemsize
+
+    def zeros(self, *sizes: int) -> Tensor:
+        """Shape (layers, 2 for keys and values, *sizes, head width); zeros, for masked garbage may be NaN."""
+        return torch.zeros(self.layers, 2, *sizes, self.width, dtype=self.dtype, device=self.device)
 
 
-class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers has no types here
-    """A cache layer that writes new tokens into spare memory in place of copying itself for each."""
+class _Node:
+    """Some tokens after the parent's, and their keys and values, shape (layers, 2, heads, tokens, head width).
 
-    keys: torch.Tensor
-    values: torch.Tensor
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # as above
-        self._reserved: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: object, **_kwargs: object
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start = self.get_seq_length()
-        end = start + key_states.shape[-2]
-        if self._reserved is None or self._reserved[0].shape[-2] < end:
-            self._reserved = (_grown(self.keys, key_states, end), _grown(self.values, value_states, end))
-        self._reserved[0][:, :, start:end] = key_states
-        self._reserved[1][:, :, start:end] = value_states
-        self.keys, self.values = (states[:, :, :end] for states in self._reserved)
-        return self.keys, self.values
-
-    def fill(self, keys: Sequence[torch.Tensor | None], values: Sequence[torch.Tensor | None], width: int) -> None:
-        """Takes one row per entry, each of shape (heads, tokens <= width, head width), padded on the left."""
-        some = next(row for row in keys if row is not None)
-        self.lazy_initialization(some, some)
-        self._reserved = (_padded(keys, some, width), _padded(values, some, width))
-        self.keys, self.values = (states[:, :, :width] for states in self._reserved)
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        super().batch_select_indices(indices)
-        self._reserved = None
-
-
-def _grown(old: torch.Tensor, new: torch.Tensor, end: int) -> torch.Tensor:
-    rows, heads, _, width = new.shape
-    grown = new.new_empty(rows, heads, end + SPARE_TOKENS, width)
-    if old.numel():
-        grown[:, :, : old.shape[-2]] = old
-    return grown
-
-
-def _padded(rows: Sequence[torch.Tensor | None], some: torch.Tensor, width: int) -> torch.Tensor:
-    padded = some.new_empty(len(rows), some.shape[0], width + SPARE_TOKENS, some.shape[2])
-    for place, row in zip(padded, rows, strict=True):
-        start = width - (0 if row is None else row.shape[1])
-        place[:, :start] = 0  # padding is masked, but what is there by chance may be NaN, and 0 times NaN is NaN
-        if row is not None:
-            place[:, start:width] = row
-    return padded
-
-
-def padded_cache(layers: int, pasts: Sequence[Past | None]) -> tuple[DynamicCache, list[int]]:
-    """A cache with one row per past (None: an empty one), and how many slots of padding each row begins with."""
-    cache = DynamicCache()
-    grown = [GrowingLayer() for _ in range(layers)]
-    cache.layers = list(grown)
-    lengths = [past.tokens if past else 0 for past in pasts]
-    width = max(lengths)
-    if width:
-        for index, layer in enumerate(grown):
-            keys = [past.keys[index] if past else None for past in pasts]
-            layer.fill(keys, [past.values[index] if past else None for past in pasts], width)
-    return cache, [width - length for length in lengths]
-
-
-class Prefill:
-    """Forward passes of a causal language model whose attention is `sdpa` or `eager`: they read additive masks.
-
-    Args:
-        context: tokens that the model can see at once.
+    None while they are being read.
     """
 
-    def __init__(self, model: PreTrainedModel, context: int) -> None:
-        self.model = model
-        self.context = context
-        self.layers = int(model.config.num_hidden_layers)
+    __slots__ = ("children", "parent", "states", "tokens", "used")
 
-    def pasts(self, sequences: Sequence[tuple[int, ...]]) -> list[Past | None]:
-        """Keys and values of each sequence (None for an empty one); what sequences share is computed once."""
-        distinct = sorted({sequence for sequence in sequences if sequence})
-        shared = shared_starts(distinct)
-        starts = sorted({sequence[: shared[sequence]] for sequence in distinct if shared[sequence]})
-        start_pasts = dict(zip(starts, self._extended([None] * len(starts), starts), strict=True))
-        heads = [start_pasts.get(sequence[: shared[sequence]]) for sequence in distinct]
-        rests = [sequence[shared[sequence] :] for sequence in distinct]
-        pasts = dict(zip(distinct, self._extended(heads, rests), strict=True))
-        return [pasts.get(sequence) for sequence in sequences]
+    def __init__(self, tokens: tuple[int, ...], states: Tensor | None, parent: _Node | None, used: int) -> None:
+        self.tokens, self.states, self.parent, self.used = tokens, states, parent, used
+        self.children: dict[int, _Node] = {}
 
-    def _extended(self, pasts: Sequence[Past | None], sequences: Sequence[tuple[int, ...]]) -> list[Past]:
-        """Keys and values of each past followed by its sequence."""
-        extended: dict[int, Past] = {}
-        for rows in passes([len(sequence) for sequence in sequences]):
-            batch = [sequences[row] for row in rows]
-            cache, padding = padded_cache(self.layers, [pasts[row] for row in rows])
-            past_slots, width = cache.get_seq_length(), max(map(len, batch))
-            tokens = torch.tensor([[*ids, *[ids[-1]] * (width - len(ids))] for ids in batch], device=self.model.device)
-            self.columns(tokens, torch.tensor(padding, device=self.model.device), cache)
-            layers = cast("list[GrowingLayer]", cache.layers)
-            for place, (row, start, ids) in enumerate(zip(rows, padding, batch, strict=True)):
-                slots = slice(start, past_slots + len(ids))  # views: they keep the cache's memory alive
-                keys = tuple(layer.keys[place, :, slots] for layer in layers)
-                extended[row] = Past(keys, tuple(layer.values[place, :, slots] for layer in layers))
-        return [extended[row] for row in range(len(sequences))]
 
-    def columns(
-        self, tokens: torch.Tensor, padding: torch.Tensor, cache: DynamicCache, *, logits: int = 1
-    ) -> torch.Tensor:
-        """Logits of the last columns of new tokens behind what the cache holds; the cache grows by all of them.
+class RadixCache:
+    """Keys and values by their tokens, at most `limit` bytes of them, together with what the slabs have.
 
-        Args:
-            tokens: shape (rows, columns).
-            padding: shape (rows,), how many slots of padding each row of the cache begins with.
-            logits: of how many columns logits are wanted.
+    `bytes` is what all of that takes now, `peak` the most that it ever took.
+    """
 
-        Returns:
-            Shape (rows, logits, vocabulary).
+    def __init__(self, shape: Shape, limit: int) -> None:
+        self.shape, self.limit = shape, limit
+        self.bytes = self.peak = 0
+        self._root = _Node((), None, None, 0)
+        self._clock = 0
+
+    def begin(self, tokens: tuple[int, ...], buffer_tokens: int) -> tuple[Tensor, int] | None:
+        """A buffer that begins with what is known of `tokens`, shape (1 of `Shape.zeros`), and how many those are.
+
+        What is not known is from now on being read, until `end`. None while another reads what these begin with too.
+
+        Raises:
+            OutOfRoomError: the buffer and what is new would exceed the limit.
         """
-        past_slots, (rows, width) = cache.get_seq_length(), tokens.shape
-        steps = torch.arange(width, device=tokens.device)
-        dtype = self.model.dtype
-        causal = torch.full((width, width), torch.finfo(dtype).min, device=tokens.device, dtype=dtype)
-        bias = self.bias(padding, past_slots).expand(-1, 1, width, past_slots)
-        bias = torch.cat([bias, causal.triu(1).expand(rows, 1, width, width)], dim=-1)
-        # Padding may count past the context: what comes out of it is thrown away, but its position must exist.
-        positions = (past_slots - padding[:, None] + steps).clamp(max=self.context - 1)
-        return self.forward(tokens, positions, cache, bias, logits=logits)
+        path, node, known = self._walk(tokens)
+        if node is not None and node.states is None:
+            return None
+        fresh = len(tokens) - known
+        self.take((buffer_tokens + fresh) * self.shape.token_bytes, keep=[each for each, _ in path])
+        buffer, start = self.shape.zeros(self.shape.heads, buffer_tokens), 0
+        for each, count in path:
+            each.used = self._clock
+            assert each.states is not None  # only the last of a path may be without
+            buffer[..., start : start + count, :] = each.states[..., :count, :]
+            start += count
+        if fresh:
+            parent = self._split(*path[-1]) if path else self._root
+            parent.children[tokens[known]] = _Node(tokens[known:], None, parent, self._clock)
+        return buffer, known
 
-    def bias(self, padding: torch.Tensor, slots: int) -> torch.Tensor:
-        """Additive attention mask of shape (rows, 1, 1, slots): the lowest number on padding, 0 elsewhere."""
-        hidden = torch.arange(slots, device=padding.device) < padding[:, None]
-        bias = torch.zeros(hidden.shape, dtype=self.model.dtype, device=padding.device)
-        return bias.masked_fill(hidden, torch.finfo(self.model.dtype).min)[:, None, None, :]
+    def end(self, tokens: tuple[int, ...], states: Tensor) -> None:
+        """Takes what was read since `begin` from its buffer, or a copy of `states` where nothing was begun."""
+        path, node, known = self._walk(tokens)
+        if node is None and known < len(tokens):  # a reply, which was written and not read
+            fresh = len(tokens) - known
+            try:
+                self.take(fresh * self.shape.token_bytes, keep=[each for each, _ in path])
+            except OutOfRoomError:
+                return
+            parent = self._split(*path[-1]) if path else self._root
+            node = parent.children[tokens[known]] = _Node(tokens[known:], None, parent, self._clock)
+        if node is not None and node.states is None:
+            start = len(tokens) - len(node.tokens)
+            node.states = states[..., start : len(tokens), :].clone()
 
-    def forward(
-        self, tokens: torch.Tensor, positions: torch.Tensor, cache: DynamicCache, bias: torch.Tensor, *, logits: int = 1
-    ) -> torch.Tensor:
-        """Logits of the last `logits` columns, shape (rows, logits, vocabulary); the cache grows by `tokens`."""
-        output = self.model(
-            input_ids=tokens,
-            position_ids=positions,
-            attention_mask=bias,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=logits,
-        )
-        found: torch.Tensor = output.logits
-        return found
+    def take(self, count: int, keep: Sequence[_Node] = ()) -> None:
+        """Counts so many more bytes, for which the leaves that were used longest ago make room.
 
+        Raises:
+            OutOfRoomError: they are more than can be had.
+        """
+        while self.bytes + count > self.limit:
+            leaves = [leaf for leaf in self._leaves(self._root) if leaf.states is not None and leaf not in keep]
+            if not leaves:
+                raise OutOfRoomError
+            for leaf in sorted(leaves, key=lambda each: each.used):
+                if self.bytes + count > self.limit and leaf.parent is not None:
+                    del leaf.parent.children[leaf.tokens[0]]
+                    self.give(len(leaf.tokens) * self.shape.token_bytes)
+        self.bytes += count
+        self.peak = max(self.peak, self.bytes)
 
-def shared_starts(sequences: Sequence[tuple[int, ...]], *, least: int = LEAST_SHARED) -> dict[tuple[int, ...], int]:
-    """How many leading tokens each sequence shares with its cluster; 0 where it is alone.
+    def give(self, count: int) -> None:
+        """So many bytes are free again."""
+        self.bytes -= count
 
-    Neighbours in the given (sorted) order form clusters. A sequence joins the one before it where that saves at least
-    as many tokens as parting: all members but one save what all of them share. At least one token stays out of the
-    shared start, so that none is left empty.
-
-    >>> shared_starts([(1, 2, 3, 4), (1, 2, 3, 5, 6), (7, 8)], least=2)
-    {(1, 2, 3, 4): 3, (1, 2, 3, 5, 6): 3, (7, 8): 0}
-    """
-    following = [*(_common(one, other) for one, other in pairwise(sequences)), 0][: len(sequences)]
-    clusters: list[list[tuple[int, ...]]] = []
-    shared: list[int] = []
-    for sequence, with_next in zip(sequences, following, strict=True):
-        if clusters:
-            members, common = len(clusters[-1]), min(shared[-1], _common(clusters[-1][0], sequence))
-            apart = (members - 1) * shared[-1] + (with_next if with_next > common else 0)
-            if common >= least and members * common >= apart:
-                clusters[-1].append(sequence)
-                shared[-1] = common
-                continue
-        clusters.append([sequence])
-        shared.append(len(sequence) - 1)
-    return {
-        sequence: length if len(cluster) > 1 else 0
-        for cluster, length in zip(clusters, shared, strict=True)
-        for sequence in cluster
-    }
-
-
-def passes(lengths: Sequence[int]) -> list[list[int]]:
-    """Rows in forward passes such that the tokens computed, padding included, and the cost of each pass are fewest.
-
-    Every pass has at most `PREFILL_TOKENS` columns in all, or a single row.
-
-    >>> passes([2000, 9, 10, 1900])
-    [[0, 3], [2, 1]]
-    """
-    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
-    # cheapest[end]: cost of the first `end` rows, longest first, and where their last pass begins.
-    cheapest: list[tuple[int, int]] = [(0, 0)]
-    for end in range(1, len(order) + 1):
-        options = []
-        for start in range(end - 1, -1, -1):
-            columns = lengths[order[start]] * (end - start)  # the first of a pass is its longest
-            if columns > PREFILL_TOKENS and start < end - 1:
+    def _walk(self, tokens: tuple[int, ...]) -> tuple[list[tuple[_Node, int]], _Node | None, int]:
+        """Nodes and how many of their tokens `tokens` share; the node being read that comes next; tokens shared."""
+        self._clock += 1
+        node, known = self._root, 0
+        path: list[tuple[_Node, int]] = []
+        while known < len(tokens) and (following := node.children.get(tokens[known])):
+            if following.states is None:
+                return path, following, known
+            count = _common(following.tokens, tokens[known : known + len(following.tokens)])
+            path.append((following, count))
+            known += count
+            if count < len(following.tokens):
                 break
-            options.append((cheapest[start][0] + columns + PASS_TOKENS, start))
-        cheapest.append(min(options))
-    found: list[list[int]] = []
-    end = len(order)
-    while end:
-        start = cheapest[end][1]
-        found.insert(0, order[start:end])
-        end = start
-    return found
+            node = following
+        return path, None, known
+
+    def _split(self, node: _Node, count: int) -> _Node:
+        """The node, or a new one of its first `count` tokens above the rest of it."""
+        if count == len(node.tokens):
+            return node
+        assert node.states is not None
+        assert node.parent is not None
+        upper = _Node(node.tokens[:count], node.states[..., :count, :].clone(), node.parent, self._clock)
+        node.parent.children[node.tokens[0]] = upper
+        node.tokens, node.states, node.parent = node.tokens[count:], node.states[..., count:, :].clone(), upper
+        upper.children[node.tokens[0]] = node
+        return upper
+
+    def _leaves(self, node: _Node) -> Iterator[_Node]:
+        waiting = [node]
+        while waiting:
+            each = waiting.pop()
+            waiting.extend(each.children.values())
+            if not each.children and each.parent is not None:
+                yield each
 
 
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    limit = min(len(first), len(second)) - 1
-    return next((i for i in range(limit) if first[i] != second[i]), limit)
+def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """How many leading tokens both share."""
+    if one == other:
+        return len(one)
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def slab_width(tokens: int, context: int) -> int:
+    """Of the narrowest slab that has room for a row of so many tokens."""
+    width = NARROWEST
+    while width < tokens:
+        width *= 2
+    return min(width, context)
+
+
+class Slab:
+    """Rows of one width: `states` of shape (layers, 2, rows, heads, width, head width), `lengths` of those in use."""
+
+    def __init__(self, cache: RadixCache, tokens: int, context: int) -> None:
+        shape = cache.shape
+        self.width = slab_width(tokens, context)
+        most = min(SLAB_TOKENS, cache.limit // 8 // shape.token_bytes)
+        self.rows = max(1, most // self.width)
+        self.bytes = self.rows * self.width * shape.token_bytes
+        cache.take(self.bytes)
+        self.states = shape.zeros(self.rows, shape.heads, self.width)
+        self.lengths: list[int] = []
+
+    def append(self, states: Tensor, length: int) -> None:
+        """A row of the first `length` tokens of `states`, shape (layers, 2, heads, tokens, head width)."""
+        self.states[:, :, len(self.lengths), :, :length] = states[..., :length, :]
+        self.lengths.append(length)
+
+    def remove(self, place: int) -> None:
+        """The last row takes the place of this one."""
+        length = self.lengths.pop()
+        if place < len(self.lengths):
+            self.states[:, :, place, :, :length] = self.states[:, :, len(self.lengths), :, :length]
+            self.lengths[place] = length
+
+
+@dataclass(slots=True)
+class Piece:
+    """Tokens of one prompt that are read together: `count` of them, after the first `start` of its `buffer`."""
+
+    buffer: Tensor
+    start: int
+    count: int
+
+
+class Step:
+    """One forward pass: a token of every row of `slabs`, then the tokens of `pieces`, in this order."""
+
+    def __init__(self, slabs: Sequence[Slab], pieces: Sequence[Piece]) -> None:
+        self._slabs, self._pieces = slabs, pieces
+        lengths = [slab.lengths for slab in slabs]
+        starts = [piece.start + place for piece in pieces for place in range(piece.count)]
+        self.positions = [*(length for each in lengths for length in each), *starts]
+        self._masks: dict[int | None, list[Tensor]] = {}
+        self._places: list[tuple[Tensor, Tensor]] = []
+
+    def attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scale: float | None, _dropout: float,
+        window: int | None, softcap: float | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Attention's output, shape (1, tokens, heads, width); the new keys and values are kept.
+
+        `query` has shape (1, heads, tokens, width); `key` and `value` may have fewer heads.
+        """
+        layer = int(module.layer_idx)  # type: ignore[arg-type]  # every attention of transformers has one
+        masks = self._masks.get(window)
+        if masks is None:
+            masks = self._masks[window] = [*self._row_masks(key, window), *self._piece_masks(key, window)]
+        # Heads that share keys are further queries to them, so that no key is copied.
+        groups = query.shape[1] // key.shape[1]
+        queries = query[0].reshape(key.shape[1], groups, *query.shape[2:])  # (key heads, groups, tokens, width)
+        found, begun = [], 0
+        for slab, (rows, places), mask in zip(self._slabs, self._places, masks, strict=False):
+            count = len(slab.lengths)
+            new = slice(begun, begun + count)
+            keys, values = slab.states[layer]
+            keys[rows, :, places] = key[0, :, new].transpose(0, 1)
+            values[rows, :, places] = value[0, :, new].transpose(0, 1)
+            seen = slice(mask.shape[-1])
+            asked = queries[:, :, new].permute(2, 0, 1, 3)
+            out = _attention(asked, keys[:count, :, seen], values[:count, :, seen], mask, scale, softcap)
+            found.append(out.flatten(1, 2))
+            begun += count
+        for piece, mask in zip(self._pieces, masks[len(self._slabs) :], strict=True):
+            new, end = slice(begun, begun + piece.count), piece.start + piece.count
+            keys, values = piece.buffer[layer]
+            keys[:, piece.start : end] = key[0, :, new]
+            values[:, piece.start : end] = value[0, :, new]
+            asked = queries[:, :, new].flatten(1, 2)[None]
+            out = _attention(asked, keys[None, :, :end], values[None, :, :end], mask.repeat(groups, 1), scale, softcap)
+            found.append(out[0].reshape(-1, piece.count, out.shape[-1]).transpose(0, 1))
+            begun += piece.count
+        return torch.cat(found)[None]
+
+    def _row_masks(self, like: Tensor, window: int | None) -> Iterator[Tensor]:
+        """Per slab, what its rows' new tokens add to their scores: shape (rows, 1, 1, slots)."""
+        self._places = []
+        for slab in self._slabs:
+            at = torch.tensor(slab.lengths, device=like.device)
+            self._places.append((torch.arange(len(at), device=like.device), at))
+            yield _mask(at[:, None], max(slab.lengths) + 1, window, like)[:, None, None]
+
+    def _piece_masks(self, like: Tensor, window: int | None) -> Iterator[Tensor]:
+        """Per piece, of shape (tokens, slots)."""
+        for piece in self._pieces:
+            end = piece.start + piece.count
+            yield _mask(torch.arange(piece.start, end, device=like.device)[:, None], end, window, like)
+
+
+def _mask(positions: Tensor, slots: int, window: int | None, like: Tensor) -> Tensor:
+    """0 where a token sees a slot (itself, and what is before it within the window), else the lowest number."""
+    behind = positions - torch.arange(slots, device=like.device)
+    hidden = (behind < 0) | (behind >= window) if window is not None else behind < 0
+    return torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill_(
+        hidden, torch.finfo(like.dtype).min
+    )
+
+
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None, softcap: float | None
+) -> Tensor:
+    if softcap is None:
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    scores = torch.tanh(scores / softcap) * softcap + mask
+    return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

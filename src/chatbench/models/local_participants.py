@@ -10,7 +10,7 @@ even without the conversation is a failure.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 from transformers import PreTrainedTokenizerBase
 
@@ -49,9 +49,18 @@ class _LocalParticipant:
         *,
         end_ids: frozenset[int] = frozenset(),
         answers: AnswerReader | None = None,
+        cache_bytes: int | None = None,
+        keeps_replies: bool = True,
     ) -> None:
         self._prompt_ids = prompt_ids
-        self._generator = LocalGenerator(loaded.model, loaded.tokenizer, decoding, end_ids=end_ids, answers=answers)
+        self.generator = LocalGenerator(
+            loaded.model, loaded.tokenizer, decoding, end_ids=end_ids, answers=answers, cache_bytes=cache_bytes,
+            keeps_replies=keeps_replies,
+        )  # fmt: skip
+        self._asked: dict[int, tuple[Request, list[int], int]] = {}
+        self._failed: list[tuple[int, Reply | Failure]] = []
+        # Many people are asked the same: each prompt is tokenised once.
+        self._fitting = lru_cache(maxsize=1024)(self._fitted)
         self.identity: dict[str, object] = {
             "kind": "local",
             "name": name,
@@ -65,35 +74,57 @@ class _LocalParticipant:
 
     def reply_all(self, requests: Sequence[Request]) -> list[Reply | Failure]:
         """As a `Participant`: one reply or failure per request, in their order."""
-        # Many people are asked the same: each prompt is tokenised once.
-        prompts = {messages: self._fitting(messages) for messages in {request.messages for request in requests}}
-        asked = [(prompts[request.messages], request) for request in requests]
-        fitting = [(prompt[0], request.seed) for prompt, request in asked if not isinstance(prompt, Failure)]
-        generated = iter(self._generator.generate([ids for ids, _ in fitting], [seed for _, seed in fitting]))
-        return [
-            prompt if isinstance(prompt, Failure) else self._reply(request, *prompt, next(generated))
-            for prompt, request in asked
-        ]
+        replies: dict[int, Reply | Failure] = {}
+        for key, request in enumerate(requests):
+            self.join(key, request)
+        while len(replies) < len(requests):
+            replies.update(self.step())
+        return [replies[key] for key in range(len(requests))]
 
-    def _fitting(self, messages: Sequence[Message]) -> tuple[list[int], int] | Failure:
+    def join(self, key: int, request: Request) -> None:
+        """As a `SteppedParticipant`."""
+        prompt = self._fitting(request.messages)
+        if isinstance(prompt, Failure):
+            self._failed.append((key, prompt))
+            return
+        self._asked[key] = (request, *prompt)
+        # Before there is a conversation `Answer: B` is a message.
+        answers = self._exchanges(request.messages) > 0
+        self.generator.join(key, prompt[0], request.seed, answers=answers)
+
+    def step(self) -> list[tuple[int, Reply | Failure]]:
+        """As a `SteppedParticipant`.
+
+        Raises:
+            ChatbenchError: a single prompt finds no room in the cache.
+        """
+        replies, self._failed = self._failed, []
+        return [*replies, *((key, self._reply(*self._asked.pop(key), made)) for key, made in self.generator.step())]
+
+    def forget(self) -> None:
+        """As a `SteppedParticipant`."""
+        self._asked.clear()
+        self._failed.clear()
+        self.generator.forget()
+
+    def _fitted(self, messages: tuple[Message, ...]) -> tuple[list[int], int] | Failure:
         """Token ids of the prompt without as few of its oldest turns as make it fit, and the number of these."""
         ids: list[int] = []
         for count in range(self._exchanges(messages) + 1):
             ids = self._prompt_ids(self._without_oldest(messages, count))
-            if len(ids) <= self._generator.room:
+            if len(ids) <= self.generator.room:
                 return ids, TURNS_PER_EXCHANGE * count
-        room = self._generator.room
+        room = self.generator.room
         return Failure(f"a prompt of {len(ids):,} tokens, earlier turns left out: the model has room for {room:,}")
 
-    def _reply(self, request: Request, ids: list[int], turns_dropped: int, generated: Generated) -> Reply | Failure:
+    def _reply(self, _request: Request, ids: list[int], turns_dropped: int, generated: Generated) -> Reply | Failure:
         reply = Reply(
             self._text(generated),
             generated.tokens,
             "stop" if generated.stopped else "length",
             turns_dropped,
             prompt_tokens=len(ids),
-            # Before there is a conversation `Answer: B` is a message.
-            answer=generated.answer if self._exchanges(request.messages) else None,
+            answer=generated.answer,
             reasoning=generated.reasoning,
         )
         return Failure(ONLY_THOUGHT, tokens=reply.tokens, prompt_tokens=len(ids)) if reply.only_thought else reply
@@ -127,11 +158,15 @@ class LocalSimulator(_LocalParticipant):
         max_tokens: int,
         template: Template = "plain",
         expected_answers: bool = False,
+        cache_bytes: int | None = None,
     ) -> None:
         form = encoder(loaded.tokenizer, template)
         answers = answer_reader(loaded.model, loaded.tokenizer, form) if expected_answers else None
         decoding = Decoding(temperature, max_tokens, stop=form.stop)
-        super().__init__(loaded, name, decoding, form.name, form.prompt_ids, end_ids=form.end_ids, answers=answers)
+        super().__init__(
+            loaded, name, decoding, form.name, form.prompt_ids, end_ids=form.end_ids, answers=answers,
+            cache_bytes=cache_bytes, keeps_replies=False,
+        )  # fmt: skip
 
 
 class LocalAssistant(_LocalParticipant):
@@ -145,7 +180,14 @@ class LocalAssistant(_LocalParticipant):
     """
 
     def __init__(
-        self, loaded: Loaded, name: str, *, temperature: float, max_tokens: int, thinking: bool = False
+        self,
+        loaded: Loaded,
+        name: str,
+        *,
+        temperature: float,
+        max_tokens: int,
+        thinking: bool = False,
+        cache_bytes: int | None = None,
     ) -> None:
         has_option = "enable_thinking" in str(loaded.tokenizer.chat_template)
         if thinking and not has_option:
@@ -157,10 +199,11 @@ class LocalAssistant(_LocalParticipant):
             decoding = Decoding(temperature, max_tokens, stop=())
             template = ChatTemplate(loaded.tokenizer, thinking=thinking if has_option else None)
             form = "chat template, thinking" if thinking else "chat template"
-            super().__init__(loaded, name, decoding, form, template.prompt_ids)
+            super().__init__(loaded, name, decoding, form, template.prompt_ids, cache_bytes=cache_bytes)
         else:
             decoding = Decoding(temperature, max_tokens, stop=(PLAIN_STOP,))
-            super().__init__(loaded, name, decoding, "plain text", partial(encode_plain_chat, loaded.tokenizer))
+            ids = partial(encode_plain_chat, loaded.tokenizer)
+            super().__init__(loaded, name, decoding, "plain text", ids, cache_bytes=cache_bytes)
 
     def _exchanges(self, messages: Sequence[Message]) -> int:
         return (len(messages) - 1) // TURNS_PER_EXCHANGE
@@ -189,7 +232,9 @@ class LocalUserLm(_LocalParticipant):
         ChatbenchError: its chat template does not ask for the user's next turn.
     """
 
-    def __init__(self, loaded: Loaded, name: str, *, temperature: float, max_tokens: int) -> None:
+    def __init__(
+        self, loaded: Loaded, name: str, *, temperature: float, max_tokens: int, cache_bytes: int | None = None
+    ) -> None:
         tokenizer = loaded.tokenizer
         if not tokenizer.chat_template:
             raise ChatbenchError(f"{tokenizer_name(tokenizer)}: no chat template, which a UserLM has", fix=_USERLM_FIX)
@@ -210,7 +255,9 @@ class LocalUserLm(_LocalParticipant):
         end_ids = frozenset(token for token in (ends[0], self._end_of_chat) if token is not None)
         form = f"{self._template.name}, asking for the user's turn"
         decoding = Decoding(temperature, max_tokens, stop=())
-        super().__init__(loaded, name, decoding, form, self._template.prompt_ids, end_ids=end_ids)
+        super().__init__(
+            loaded, name, decoding, form, self._template.prompt_ids, end_ids=end_ids, cache_bytes=cache_bytes
+        )
 
     def _text(self, generated: Generated) -> str:
         ends_chat = generated.stopped and generated.last_token == self._end_of_chat

@@ -372,12 +372,13 @@ def tree_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
-    tree_plan: TreePlan | None = None,
+    tree_plan: Any = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in each layer, with or without a tree."""
+    """What transformers calls in each layer, with a `TreePlan` (or a `kv_cache.Step`), or without."""
     if tree_plan is not None:
-        return tree_plan.attend(module, query, key, value, scaling, dropout, sliding_window), None
+        capped = {"softcap": others["softcap"]} if others.get("softcap") else {}
+        return tree_plan.attend(module, query, key, value, scaling, dropout, sliding_window, **capped), None
     output, _ = sdpa_attention_forward(
         module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
     )
@@ -402,8 +403,8 @@ def attends_to_trees(model: nn.Module) -> Iterator[None]:
         inner.set_attn_implementation(before)
 
 
-def why_not_trees(model: nn.Module) -> str:
-    """Why a model cannot read trees, "" where it can.
+def why_not_trees(model: nn.Module, *, capped: bool = False) -> str:
+    """Why a model cannot read trees, "" where it can; `capped` where scores may be capped.
 
     A recurrent or convolutional layer carries state from token to token of a row, which in a tree would run from one
     branch into the next; a capped attention score is more than the kernels compute.
@@ -413,7 +414,7 @@ def why_not_trees(model: nn.Module) -> str:
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     if kinds:
         return f"it has layers of kind {', '.join(sorted(kinds))}"
-    if getattr(config, "attn_logit_softcapping", None):
+    if getattr(config, "attn_logit_softcapping", None) and not capped:
         return "it caps its attention scores"
     if not inner._supports_sdpa:
         return "it has no scaled dot-product attention"

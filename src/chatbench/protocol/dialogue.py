@@ -123,6 +123,23 @@ class Participant(Protocol):
 
 
 @runtime_checkable
+class SteppedParticipant(Participant, Protocol):
+    """Goes on with many conversations a step at a time, which others may join between two steps: a local model."""
+
+    def join(self, key: int, request: Request) -> None:
+        """Takes a request; of those that wait for room, the one with the lowest key comes first."""
+        ...
+
+    def step(self) -> list[tuple[int, Reply | Failure]]:
+        """Keys and replies of the requests that this step brought to an end, perhaps none."""
+        ...
+
+    def forget(self) -> None:
+        """Drops what it keeps of earlier requests, so that a run depends on nothing that went before."""
+        ...
+
+
+@runtime_checkable
 class ConcurrentParticipant(Protocol):
     """Is best asked by many conversations at once, each by itself: a model behind an endpoint."""
 

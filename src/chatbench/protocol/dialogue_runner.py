@@ -1,6 +1,6 @@
 """Runs dialogues: asks the participants what the dialogues request, and hands the replies back.
 
-`run_in_waves` is deterministic: for participants that are asked in batches (models on this machine, scripted ones).
+`run_together` is deterministic: for participants on this machine (models, whose batch is kept full; scripted ones).
 `run_concurrently` lets every dialogue go at its own pace: for models behind endpoints.
 """
 
@@ -20,6 +20,7 @@ from chatbench.protocol.dialogue import (
     ParticipantName,
     Reply,
     Request,
+    SteppedParticipant,
 )
 
 Result = TypeVar("Result")
@@ -29,37 +30,71 @@ Ask = Callable[[Request], Coroutine[None, None, Reply | Failure]]
 Replied = Callable[[Request, Reply | Failure], None]
 
 
-def run_in_waves(
+Sides = Mapping[ParticipantName, Participant]
+
+
+class _Line:
+    """The requests that wait for one participant, by their dialogues' keys."""
+
+    def __init__(self, participant: Participant) -> None:
+        self._participant = participant
+        self.waiting: dict[int, Request] = {}
+
+    def join(self, key: int, request: Request) -> None:
+        self.waiting[key] = request
+        if isinstance(self._participant, SteppedParticipant):
+            self._participant.join(key, request)
+
+    def step(self) -> list[tuple[int, Request, Reply | Failure]]:
+        """Replies that one step of the participant gave, or to all that wait where it does not go in steps."""
+        if isinstance(self._participant, SteppedParticipant):
+            replies = self._participant.step()
+        else:
+            replies = list(zip(self.waiting, self._participant.reply_all([*self.waiting.values()]), strict=True))
+        return [(key, self.waiting.pop(key), reply) for key, reply in replies]
+
+
+def run_together(
     dialogues: Sequence[Asking[Result]],
-    participants: Mapping[ParticipantName, Participant],
+    participants: Sides | Sequence[Sides],
     finished: Callable[[Result], None] = lambda _result: None,
     replied: Replied = lambda _request, _reply: None,
+    stepped: Callable[[], None] = lambda: None,
 ) -> list[Result]:
-    """Runs several dialogues in waves: each participant is asked once per wave, for all dialogues that wait for it.
+    """Runs dialogues together, those that come first with precedence, each as fast as its participants reply.
 
-    `finished` is called with each record as soon as its dialogue ends, `replied` with each reply or failure.
+    What happens, and in which order, depends on the arguments only.
+
+    Args:
+        participants: of all dialogues, or of each.
+        finished: called with each result as soon as its dialogue ends.
+        replied: called with each reply or failure.
+        stepped: called again and again while something goes on: for a progress view.
     """
+    sides = [participants] * len(dialogues) if isinstance(participants, Mapping) else participants
+    lines = {id(one): _Line(one) for each in sides for one in each.values()}
+    for one in {id(one): one for each in sides for one in each.values()}.values():
+        if isinstance(one, SteppedParticipant):
+            one.forget()
     chats: dict[int, Result] = {}
-    waiting: dict[int, Request] = {}
 
     def advance(index: int, reply: Reply | Failure | None) -> None:
         try:
             # A generator is started by sending it None.
-            waiting[index] = dialogues[index].send(reply)  # type: ignore[arg-type]
+            request = dialogues[index].send(reply)  # type: ignore[arg-type]
+            lines[id(sides[index][request.participant])].join(index, request)
         except StopIteration as stop:
             chats[index] = stop.value
             finished(stop.value)
 
     for index in range(len(dialogues)):
         advance(index, None)
-    while waiting:
-        asked, waiting = waiting, {}
-        for name, participant in participants.items():
-            indices = [index for index in asked if asked[index].participant == name]
-            replies = participant.reply_all([asked[index] for index in indices]) if indices else []
-            for index, reply in zip(indices, replies, strict=True):
-                replied(asked[index], reply)
+    while any(line.waiting for line in lines.values()):
+        for line in lines.values():
+            for index, request, reply in line.step() if line.waiting else []:
+                replied(request, reply)
                 advance(index, reply)
+            stepped()
     return [chats[index] for index in range(len(dialogues))]
 
 
@@ -75,10 +110,11 @@ def run_concurrently(
 ) -> int:
     """Runs dialogues side by side, each at its own pace; how many ended.
 
-    A `ConcurrentParticipant` is asked by each dialogue for itself. A `Participant` is asked in batches, in one worker
-    thread: while it answers, the requests of the other dialogues gather for its next batch, so a model on this machine
-    keeps full batches although the other side is an endpoint. All callbacks run in the calling thread (in a notebook,
-    where an event loop runs already, in one other thread), never two at once; none may block for long.
+    A `ConcurrentParticipant` is asked by each dialogue for itself. A `Participant` works in one thread of its own:
+    while it answers, the requests of the other dialogues gather for its next batch (or step, which they join), so a
+    model on this machine keeps full batches although the other side is an endpoint. All callbacks run in the calling
+    thread (in a notebook, where an event loop runs already, in one other thread), never two at once; none may block for
+    long.
 
     Args:
         dialogues: consumed lazily, so never more than `active` are in memory.
@@ -157,31 +193,36 @@ class _Batching:
     def __init__(self, participant: Participant) -> None:
         self._participant = participant
         self._thread = ThreadPoolExecutor(1)
-        self._waiting: list[tuple[Request, asyncio.Future[Reply | Failure]]] = []
+        self._arrived: list[tuple[Request, asyncio.Future[Reply | Failure]]] = []
         self._serving: asyncio.Task[None] | None = None
 
     async def reply(self, request: Request) -> Reply | Failure:
         place: asyncio.Future[Reply | Failure] = asyncio.get_running_loop().create_future()
-        self._waiting.append((request, place))
+        self._arrived.append((request, place))
         if self._serving is None:
             self._serving = asyncio.create_task(self._serve())
         return await place
 
     async def _serve(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            asked = [request for request, _ in batch]
+        line, places = _Line(self._participant), dict[int, asyncio.Future[Reply | Failure]]()
+        key = 0
+        while self._arrived or line.waiting:
+            arrived, self._arrived = self._arrived, []
+            for request, place in arrived:
+                key += 1
+                places[key] = place
+                line.join(key, request)
             try:
-                replies = await asyncio.get_running_loop().run_in_executor(
-                    self._thread, self._participant.reply_all, asked
-                )
+                replies = await asyncio.get_running_loop().run_in_executor(self._thread, line.step)
             except Exception as error:  # whatever it is, it belongs to those who wait
-                for _, place in batch:
+                line.waiting.clear()
+                for place in places.values():
                     if not place.done():
                         place.set_exception(error)
+                places.clear()
             else:
-                for (_, place), reply in zip(batch, replies, strict=True):
-                    if not place.done():  # it is done where its dialogue was dropped
+                for ended, _, reply in replies:
+                    if not (place := places.pop(ended)).done():  # it is done where its dialogue was dropped
                         place.set_result(reply)
         self._serving = None
 

@@ -41,7 +41,7 @@ from chatbench.data.tables import Intake
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import without_secrets
 from chatbench.protocol.dialogue import AnyParticipant, ConcurrentParticipant, Failure, Reply, Request, derive_seed
-from chatbench.protocol.dialogue_runner import run_concurrently, run_in_waves
+from chatbench.protocol.dialogue_runner import run_concurrently, run_together
 from chatbench.protocol.prompts import (
     ASSISTANT_SYSTEM,
     EXTRACTION,
@@ -426,8 +426,7 @@ def ask_missing(
         if isinstance(one, ConcurrentParticipant):
             run_concurrently(map(asked, missing), {"assistant": one}, active=BLOCK, finished=record)
         else:
-            for start in range(0, len(missing), BLOCK):
-                run_in_waves([*map(asked, missing[start : start + BLOCK])], {"assistant": one}, record)
+            run_together([*map(asked, missing)], {"assistant": one}, record)
 
     missing = [sample for sample in samples if sample.id("reply") not in writer.recorded]
     ask(

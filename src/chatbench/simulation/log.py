@@ -173,12 +173,14 @@ def has_chats(log: Path) -> bool:
 class AppendOnlyLog:
     """A log that this process alone writes; made by `open_log`.
 
-    `recorded` are the ids that need no further record: only one with a true `transient` is followed by another try.
+    `recorded` are the ids that need no further record, in the order in which they were recorded: only one with a true
+    `transient` is followed by another try.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
-        self.recorded: set[str] = set()
+        self._recorded: dict[str, None] = {}
+        self.recorded = self._recorded.keys()
         self._descriptor = descriptor
         self._end = 0
         self._synced_at = float("-inf")
@@ -216,7 +218,7 @@ class AppendOnlyLog:
     def _note(self, row: Mapping[str, object], line: bytes) -> None:
         self._end += len(line)
         if not row.get("transient", False):
-            self.recorded.add(str(row["id"]))
+            self._recorded.setdefault(str(row["id"]))
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class ConversationProgress:
         self._bar.stop()
 
     def with_assistant(self, name: str) -> None:
-        """The conversations that begin from now on are with this assistant."""
+        """The next conversation to end was with this assistant."""
         self._assistant = name
 
     def begun(self, count: int = 1) -> None:
@@ -73,6 +73,10 @@ class ConversationProgress:
         self._active -= 1
         self._done += 1
         self._failed += failed
+        self.tick()
+
+    def tick(self) -> None:
+        """Something goes on: shows the time, now and then."""
         self._show()
         if self._clock() - self._last_line >= PLAIN_EVERY_SECONDS:
             self.say()

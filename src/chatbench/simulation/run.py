@@ -1,8 +1,9 @@
 """Simulates what is missing of a plan, and records it.
 
-Where both participants are reproducible, the conversations of a fixed block are simulated together, so that local
-models work in batches. A run that was killed continues: a block that is not completely in the log is simulated again in
-the same composition, and only what is missing is appended, so the conversations are those of an undisturbed run.
+Where both participants are reproducible, the conversations of a fixed block are simulated together, with all assistants
+and by question, so that local models keep a full batch and read once what chats share. A run that was killed continues:
+a block that is not completely in the log is simulated again in the same composition, and only what is missing is
+appended, so the conversations are those of an undisturbed run, in its order.
 
 Where one may answer differently each time (an endpoint), only the missing conversations are simulated, many side by
 side: nothing would be gained by paying twice. Either way each is appended to the log as soon as it ends.
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import cast
 
 from chatbench.core.errors import ChatbenchError, StoppedError
 from chatbench.core.records import Question, SimulatedConversation, joined_id
@@ -23,13 +25,12 @@ from chatbench.protocol.dialogue import (
     ConcurrentParticipant,
     Dialogue,
     Failure,
-    Participant,
     ParticipantName,
     Reply,
     Request,
     dialogue,
 )
-from chatbench.protocol.dialogue_runner import run_concurrently, run_in_waves
+from chatbench.protocol.dialogue_runner import Sides, run_concurrently, run_together
 from chatbench.protocol.failure_modes import FailureMode
 from chatbench.protocol.prompt_styles import TWO_STEP, Style, prompts_sha256
 from chatbench.simulation.budget import Spending
@@ -78,6 +79,13 @@ def plan(questions: Sequence[Question], assistant: str, conversations: int) -> l
         for question in questions
         for index in range(conversations)
     ]
+
+
+def together(plans: Mapping[str, Sequence[Planned]]) -> list[Planned]:
+    """The plans of several assistants as one, by question: what chats about a question share is read once."""
+    everything = [one for planned in plans.values() for one in planned]
+    place = {one.question.id: index for index, one in reversed(list(enumerate(everything)))}
+    return sorted(everything, key=lambda one: place[one.question.id])
 
 
 def blocks(planned: Sequence[Planned], size: int = BLOCK_SIZE) -> list[Sequence[Planned]]:
@@ -133,28 +141,37 @@ class Run:
     active: int = 1
 
     def simulate(self, plans: Mapping[str, Sequence[Planned]]) -> int:
-        """Simulates what is missing, one assistant after another; how many conversations were recorded.
+        """Simulates what is missing; how many conversations were recorded.
 
         Raises:
             ChatbenchError: a participant cannot go on, or the log cannot be written; what ended before is recorded.
             StoppedError: SIGTERM came while conversations were simulated one by one; those under way were brought to
                 an end.
         """
-        count = 0
-        for name, planned in plans.items():
-            self.progress.with_assistant(name)
-            one, other = self.simulator, self.assistants[name]
-            # A participant behind an endpoint may answer differently next time, and is paid by the token.
-            sides: dict[ParticipantName, AnyParticipant] = {"simulator": one, "assistant": other}
-            metered = frozenset(side for side, each in sides.items() if not each.identity.get("reproducible", True))
-            self.spending.metered = metered
-            if metered or isinstance(one, ConcurrentParticipant) or isinstance(other, ConcurrentParticipant):
-                count += self._one_by_one(name, planned)
-            else:
-                count += self._in_blocks(one, other, planned)
-        return count
+        apart = [name for name in plans if self._apart(name)]
+        place = {chat: index for index, chat in enumerate(self.log.recorded)}
+        local = {name: [place.get(one.id) for one in plans[name]] for name in plans if name not in apart}
+        lacking = [places for places in local.values() if None in places]
+        began = min((each for places in lacking for each in places if each is not None), default=len(place))
+        # An assistant that was through before what is lacking began takes no part in its blocks.
+        joint = [name for name, each in local.items() if any(one is None or one > began for one in each)]
+        count = self._in_blocks(together({name: plans[name] for name in joint}))
+        return count + sum(self._one_by_one(name, plans[name]) for name in apart)
 
-    def _in_blocks(self, simulator: Participant, assistant: Participant, planned: Sequence[Planned]) -> int:
+    def _sides(self, name: str) -> dict[ParticipantName, AnyParticipant]:
+        return {"simulator": self.simulator, "assistant": self.assistants[name]}
+
+    def _metered(self, name: str) -> frozenset[ParticipantName]:
+        """Sides that may answer differently next time, and are paid by the token: those behind an endpoint."""
+        sides = self._sides(name).items()
+        return frozenset(side for side, each in sides if not each.identity.get("reproducible", True))
+
+    def _apart(self, name: str) -> bool:
+        sides = self._sides(name).values()
+        return bool(self._metered(name)) or any(isinstance(each, ConcurrentParticipant) for each in sides)
+
+    def _in_blocks(self, planned: Sequence[Planned]) -> int:
+        self.spending.metered = frozenset()
         count = 0
         for block in blocks(planned, self.block_size):
             missing = {one.id: one for one in block if one.id not in self.log.recorded}
@@ -164,17 +181,19 @@ class Run:
                 break
             self.progress.begun(len(missing))
             self.spending.began(len(block))
-            run_in_waves(
+            run_together(
                 [self.loop.begin(one) for one in block],
-                {"simulator": simulator, "assistant": assistant},
+                cast("list[Sides]", [self._sides(one.assistant) for one in block]),
                 partial(self._record, missing),
                 self._replied,
+                self.progress.tick,
             )
             count += len(missing)
-            self.progress.say()
+        self.progress.say()
         return count
 
     def _one_by_one(self, name: str, planned: Sequence[Planned]) -> int:
+        self.spending.metered = self._metered(name)
         missing = {one.id: one for one in planned if one.id not in self.log.recorded}
 
         def begun() -> Iterator[Dialogue]:
@@ -204,6 +223,7 @@ class Run:
         """A conversation ended; in a block that is simulated again some are in the log already."""
         self.spending.ended(chat.usage)
         if (planned := missing.get(chat.id)) is not None:
+            self.progress.with_assistant(planned.assistant)
             other = self.assistants[planned.assistant].identity
             record = finished(chat, planned, self.simulator.identity, other, self.loop.style)
             self.log.append([asdict(record)])

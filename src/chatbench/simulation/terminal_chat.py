@@ -29,7 +29,7 @@ from chatbench.protocol.dialogue import (
     Reply,
     Request,
 )
-from chatbench.protocol.dialogue_runner import run_in_waves, run_to_end
+from chatbench.protocol.dialogue_runner import run_to_end, run_together
 from chatbench.protocol.prompt_styles import STYLES
 from chatbench.simulation.log import open_log, read_log
 from chatbench.simulation.participants import TUNED, SimulatorSpec, notes_on, open_assistant, open_simulator, read_specs
@@ -195,7 +195,7 @@ def chat(
     user_side, other_side = view.simulator(user), view.assistant()
     ended: SimulatedConversation | None = None
     with suppress(StoppedByPersonError, KeyboardInterrupt):  # the second while a model writes
-        (ended,) = run_in_waves([loop.begin(planned)], {"simulator": user_side, "assistant": other_side})
+        (ended,) = run_together([loop.begin(planned)], {"simulator": user_side, "assistant": other_side})
     view.end(ended)
     if save:
         record = ended or SimulatedConversation(

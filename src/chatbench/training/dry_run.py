@@ -39,7 +39,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from importlib import resources
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -53,7 +52,14 @@ from chatbench.core.resolved_settings import Resolved, resolve_settings
 from chatbench.core.settings import OPTIMIZER_BYTES, Settings
 from chatbench.data.examples import ExampleRow
 from chatbench.models.encoding import EncodedRows, TextForm, encode_rows
-from chatbench.models.loading import best_device, check_vocabulary, context_length, empty_model, load_tokenizer
+from chatbench.models.loading import (
+    best_device,
+    check_vocabulary,
+    context_length,
+    empty_model,
+    free_bytes,
+    load_tokenizer,
+)  # fmt: skip
 from chatbench.models.loss import BATCH_TOKENS, LOGITS_AT_ONCE, scored_sequence
 from chatbench.models.precision import Format, quantised_bits, refuse_unless_possible, resolve_precision
 from chatbench.models.prefix_tree import prefix_trees
@@ -102,12 +108,8 @@ def training_device(device: str, settings: Settings) -> Device:
     if device.startswith("mps"):
         total = torch.mps.recommended_max_memory()
         return Device("Apple GPU", total, total - torch.mps.driver_allocated_memory(), precision, on_gpu=False)
-    total = free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    meminfo = Path("/proc/meminfo")  # Linux tells what a new process could get; elsewhere all is assumed free
-    if meminfo.exists():
-        words = meminfo.read_text(encoding="ascii").split()
-        free = int(words[words.index("MemAvailable:") + 1]) * 1024
-    return Device("the CPU", total, free, precision, on_gpu=False)
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Device("the CPU", total, free_bytes(torch.device("cpu")), precision, on_gpu=False)
 
 
 def matrix_rate(device: str, precision: Format, *, seconds: float = 0.3) -> float:
