@@ -1,25 +1,147 @@
-"""What prompts share is computed once, and forward passes waste little on padding."""
+"""What was read is not read again, within a bound; and what comes out is what one prompt alone gives."""
 
 from __future__ import annotations
 
-from chatbench.models.kv_cache import passes, shared_starts
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tests.support.tiny_models import ARCHITECTURES, Architecture, tiny_model, tiny_tokenizer
+from transformers import PreTrainedModel
+
+from chatbench.core.errors import ChatbenchError
+from chatbench.models.answer_probabilities import AnswerReader, answer_reader
+from chatbench.models.encoding import encoder
+from chatbench.models.generation import Decoding, Generated, LocalGenerator
+
+TOKENIZER = tiny_tokenizer()
+# Two questions behind one instruction, chats that part at several places, an equal prompt, and one that is all of
+# another. The window of the Mistral shape is 64 tokens, which the longer ones exceed.
+HEAD = [7 + token % 90 for token in range(40)]
+QUESTIONS = [[*HEAD, *range(100, 130)], [*HEAD, *range(105, 140)]]
+PROMPTS = [
+    question + turns
+    for question in QUESTIONS
+    for turns in ([5], [5], [5, 6, 7], [5, 6, *range(200, 215)], [5, 6, *range(200, 230)], [9, 8, 7, 6])
+]
+SEEDS = list(range(len(PROMPTS)))
+LORA = {"gpt2": ["c_attn"], "llama": ["q_proj", "v_proj"], "mistral": ["q_proj", "v_proj"]}
 
 
-def test_a_prompt_joins_the_ones_it_shares_more_with() -> None:
-    # Two questions with the same instruction (two tokens): one start for all would throw away what each question has.
-    first, second = [(1, 2, 3, 4, 5, end) for end in (6, 7)], [(1, 2, 8, 9, 10, end) for end in (6, 7)]
-
-    assert set(shared_starts([*first, *second], least=2).values()) == {5}
-    # A newcomer that shares less costs what the others save: 2 of 3 members times 3 tokens are 6, 2 x 3 are no less.
-    assert shared_starts([(1, 2, 3, 4, 5), (1, 2, 3, 4, 6), (1, 2, 3, 9)], least=2)[1, 2, 3, 9] == 3
-    assert shared_starts([(1, 2, 3, 4, 5), (1, 2, 3, 4, 6), (1, 9, 9, 9)], least=1)[1, 9, 9, 9] == 0
-    assert shared_starts([(1, 2), (1, 2, 3)], least=2) == {(1, 2): 0, (1, 2, 3): 0}  # one token stays out
+def model_of(architecture: Architecture, dtype: torch.dtype = torch.float32, *, lora: bool = False) -> PreTrainedModel:
+    model: Any = tiny_model(architecture, vocabulary=len(TOKENIZER), context=128)
+    if lora:
+        torch.manual_seed(1)
+        model = get_peft_model(model, LoraConfig(target_modules=LORA[architecture], init_lora_weights=False))
+    made: PreTrainedModel = model.to(dtype).eval()
+    return made
 
 
-def test_passes_hold_every_row_once_within_their_tokens_and_waste_little_on_padding() -> None:
-    # One pass of all rows, as long as the longest, is the likely mistake: 4,000 columns in place of 1,390.
-    lengths = [1000] + [10] * 39
+def generator(model: PreTrainedModel, *, temperature: float = 0.0, **options: Any) -> LocalGenerator:
+    reader = answer_reader(model, TOKENIZER, encoder(TOKENIZER, "plain"))
+    return LocalGenerator(model, TOKENIZER, Decoding(temperature, 20), answers=reader, **options)
 
-    assert passes(lengths) == [[0], [*range(1, 40)]]
-    assert [len(each) for each in passes([3000, 3000, 3000])] == [1, 1, 1]
-    assert [len(each) for each in passes([10, 11, 12])] == [3]
+
+def alone(model: PreTrainedModel, reader: AnswerReader, prompt: list[int]) -> tuple[list[int], list[float]]:
+    """Greedy tokens and answer probabilities of one prompt, by whole forward passes without any cache."""
+
+    def logits(tokens: list[int]) -> torch.Tensor:
+        with torch.inference_mode():
+            return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0]  # type: ignore[no-any-return]
+
+    written: list[int] = []
+    while len(written) < 20 and TOKENIZER.eos_token_id not in written:
+        written.append(int(logits([*prompt, *written])[-1].argmax()))
+    shown = logits([*prompt, *reader.shown])[len(prompt) - 1 :]
+    (answer,) = reader.read(shown[None], 1.0)
+    return written, [answer.answering, *answer.letters]
+
+
+def probabilities(made: Generated) -> list[float]:
+    assert made.answer is not None
+    return [made.answer.answering, *made.answer.letters]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("lora", [False, True])
+def test_texts_and_answers_are_those_of_one_prompt_alone(architecture: Architecture, lora: bool) -> None:
+    # Positions counted in the batch, a window counted in slots, or states kept for another prefix are likely mistakes.
+    model = model_of(architecture, lora=lora)
+    greedy, sampling = generator(model), generator(model, temperature=1.0)
+    expected = [alone(model, greedy._answers, prompt) for prompt in PROMPTS]  # type: ignore[arg-type]
+
+    for max_rows, piece in ((128, 512), (3, 512), (128, 7), (2, 1)):
+        for one in (greedy, sampling):
+            one.max_rows, one._piece_tokens = max_rows, piece
+        texts = greedy.generate(PROMPTS, SEEDS)  # the second round finds the first one's states
+        answers = [probabilities(each) for each in sampling.generate(PROMPTS, SEEDS)]
+
+        assert [(each.tokens, each.last_token) for each in texts] == [(len(each), each[-1]) for each, _ in expected]
+        assert [each.text for each in texts] == [
+            TOKENIZER.decode(each, skip_special_tokens=True).partition("[END]")[0] for each, _ in expected
+        ]
+        for found, (_, true) in zip(answers, expected, strict=True):
+            assert found == pytest.approx(true, abs=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_in_bfloat16_answers_differ_by_its_rounding_only(architecture: Architecture) -> None:
+    # Seven bits of mantissa: a probability is off by some hundredths of itself.
+    model = model_of(architecture, torch.bfloat16)
+    one = generator(model, temperature=1.0)
+
+    for made, prompt in zip(one.generate(PROMPTS, SEEDS), PROMPTS, strict=True):
+        _, true = alone(model, one._answers, prompt)  # type: ignore[arg-type]
+        assert probabilities(made) == pytest.approx(true, abs=0.06)
+
+
+def test_each_distinct_token_is_read_once_but_for_the_last_of_a_prompt() -> None:
+    # Two that arrive together and share a start would both read it; so would the next turn, and the next chat.
+    one = generator(model_of("llama"))
+    distinct = {tuple(prompt[:end]) for prompt in PROMPTS for end in range(1, len(prompt) + 1)}
+
+    one.generate(PROMPTS, SEEDS)
+    first = one.prompt_tokens_read
+    one.generate(PROMPTS, SEEDS)
+
+    assert len(distinct) <= first <= len(distinct) + len(PROMPTS)
+    assert one.prompt_tokens_read - first == len(PROMPTS)
+
+
+@pytest.mark.parametrize("tokens", [600, 900, 2000])
+def test_within_a_bound_texts_are_the_same_and_the_bound_holds(tokens: int) -> None:
+    # With little room, branches are dropped and read again, and rows go back into the line.
+    model = model_of("llama")
+    token_bytes = generator(model).cache.shape.token_bytes
+    free = generator(model, temperature=1.0)
+    bound = generator(model, temperature=1.0, cache_bytes=tokens * token_bytes)
+
+    assert [each.text for each in bound.generate(PROMPTS, SEEDS)] == [
+        each.text for each in free.generate(PROMPTS, SEEDS)
+    ]
+    assert bound.cache.peak <= tokens * token_bytes
+    assert bound.cache.bytes >= 0
+    assert bound.prompt_tokens_read >= free.prompt_tokens_read
+
+
+def test_a_prompt_that_finds_no_room_is_refused_with_the_option_that_helps() -> None:
+    one = generator(model_of("llama"), cache_bytes=20_000)
+
+    with pytest.raises(ChatbenchError, match=r"prompt of 7\d tokens: no room in 0.00 GiB") as refused:
+        one.generate(PROMPTS, SEEDS)
+
+    assert "--cache-gib" in refused.value.fix
+    assert one.idle
+
+
+def test_a_reply_that_the_next_prompt_repeats_is_not_read() -> None:
+    one = generator(model_of("llama"), keeps_replies=True, end_ids=frozenset({1}))
+    row = one.generate([PROMPTS[0]], [0])[0]
+    before = one.prompt_tokens_read
+    written, _ = alone(one.model, one._answers, PROMPTS[0])  # type: ignore[arg-type]
+
+    one.generate([[*PROMPTS[0], *written, 3, 4]], [1])
+
+    assert one.prompt_tokens_read - before <= 3
+    assert row.tokens == len(written)

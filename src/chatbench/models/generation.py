@@ -187,6 +187,8 @@ class LocalGenerator:
         Raises:
             ChatbenchError: the cache has no room for a single prompt.
         """
+        if self.idle:
+            return []
         try:
             with torch.inference_mode(), attends_to_trees(self.model):
                 return self._step()
