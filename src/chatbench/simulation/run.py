@@ -11,9 +11,10 @@ side: nothing would be gained by paying twice. Either way each is appended to th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from typing import cast
 
 from chatbench.core.errors import ChatbenchError, StoppedError
@@ -81,9 +82,9 @@ def plan(questions: Sequence[Question], assistant: str, conversations: int) -> l
     ]
 
 
-def together(plans: Mapping[str, Sequence[Planned]]) -> list[Planned]:
+def together(plans: Iterable[Sequence[Planned]]) -> list[Planned]:
     """The plans of several assistants as one, by question: what chats about a question share is read once."""
-    everything = [one for planned in plans.values() for one in planned]
+    everything = [one for planned in plans for one in planned]
     place = {one.question.id: index for index, one in reversed(list(enumerate(everything)))}
     return sorted(everything, key=lambda one: place[one.question.id])
 
@@ -155,7 +156,7 @@ class Run:
         began = min((each for places in lacking for each in places if each is not None), default=len(place))
         # An assistant that was through before what is lacking began takes no part in its blocks.
         joint = [name for name, each in local.items() if any(one is None or one > began for one in each)]
-        count = self._in_blocks(together({name: plans[name] for name in joint}))
+        count = self._in_blocks([plans[name] for name in joint])
         return count + sum(self._one_by_one(name, plans[name]) for name in apart)
 
     def _sides(self, name: str) -> dict[ParticipantName, AnyParticipant]:
@@ -170,10 +171,11 @@ class Run:
         sides = self._sides(name).values()
         return bool(self._metered(name)) or any(isinstance(each, ConcurrentParticipant) for each in sides)
 
-    def _in_blocks(self, planned: Sequence[Planned]) -> int:
+    def _in_blocks(self, plans: Sequence[Sequence[Planned]]) -> int:
         self.spending.metered = frozenset()
         count = 0
-        for block in blocks(planned, self.block_size):
+        for parts in zip_longest(*(blocks(planned, self.block_size) for planned in plans), fillvalue=()):
+            block = together(parts)
             missing = {one.id: one for one in block if one.id not in self.log.recorded}
             if not missing:
                 continue
