@@ -22,7 +22,7 @@ from chatbench.models.answer_probabilities import AnswerReader, answer_reader
 from chatbench.models.chat_template import PROBE, ChatTemplate, tokenizer_name
 from chatbench.models.encoding import encoder
 from chatbench.models.generation import Decoding, Generated, LocalGenerator
-from chatbench.models.loading import Loaded, tokenizer_hash
+from chatbench.models.loading import Loaded, free_bytes, tokenizer_hash
 from chatbench.protocol.dialogue import ONLY_THOUGHT, Failure, Reply, Request
 from chatbench.protocol.plain_text import encode_prompt
 from chatbench.protocol.prompts import USERLM_END
@@ -49,13 +49,11 @@ class _LocalParticipant:
         *,
         end_ids: frozenset[int] = frozenset(),
         answers: AnswerReader | None = None,
-        cache_bytes: int | None = None,
         keeps_replies: bool = True,
     ) -> None:
         self._prompt_ids = prompt_ids
         self.generator = LocalGenerator(
-            loaded.model, loaded.tokenizer, decoding, end_ids=end_ids, answers=answers, cache_bytes=cache_bytes,
-            keeps_replies=keeps_replies,
+            loaded.model, loaded.tokenizer, decoding, end_ids=end_ids, answers=answers, keeps_replies=keeps_replies
         )  # fmt: skip
         self._asked: dict[int, tuple[Request, list[int], int]] = {}
         self._failed: list[tuple[int, Reply | Failure]] = []
@@ -106,6 +104,11 @@ class _LocalParticipant:
         self._asked.clear()
         self._failed.clear()
         self.generator.forget()
+
+    def share_memory(self, gib: float | None, models: int) -> None:
+        """As a `SteppedParticipant`."""
+        limit = gib * 2**30 if gib else free_bytes(self.generator.model.device) / 3
+        self.generator.cache.limit = int(limit / models)
 
     def _fitted(self, messages: tuple[Message, ...]) -> tuple[list[int], int] | Failure:
         """Token ids of the prompt without as few of its oldest turns as make it fit, and the number of these."""
@@ -158,14 +161,13 @@ class LocalSimulator(_LocalParticipant):
         max_tokens: int,
         template: Template = "plain",
         expected_answers: bool = False,
-        cache_bytes: int | None = None,
     ) -> None:
         form = encoder(loaded.tokenizer, template)
         answers = answer_reader(loaded.model, loaded.tokenizer, form) if expected_answers else None
         decoding = Decoding(temperature, max_tokens, stop=form.stop)
         super().__init__(
             loaded, name, decoding, form.name, form.prompt_ids, end_ids=form.end_ids, answers=answers,
-            cache_bytes=cache_bytes, keeps_replies=False,
+            keeps_replies=False,
         )  # fmt: skip
 
 
@@ -180,14 +182,7 @@ class LocalAssistant(_LocalParticipant):
     """
 
     def __init__(
-        self,
-        loaded: Loaded,
-        name: str,
-        *,
-        temperature: float,
-        max_tokens: int,
-        thinking: bool = False,
-        cache_bytes: int | None = None,
+        self, loaded: Loaded, name: str, *, temperature: float, max_tokens: int, thinking: bool = False
     ) -> None:
         has_option = "enable_thinking" in str(loaded.tokenizer.chat_template)
         if thinking and not has_option:
@@ -199,11 +194,10 @@ class LocalAssistant(_LocalParticipant):
             decoding = Decoding(temperature, max_tokens, stop=())
             template = ChatTemplate(loaded.tokenizer, thinking=thinking if has_option else None)
             form = "chat template, thinking" if thinking else "chat template"
-            super().__init__(loaded, name, decoding, form, template.prompt_ids, cache_bytes=cache_bytes)
+            super().__init__(loaded, name, decoding, form, template.prompt_ids)
         else:
             decoding = Decoding(temperature, max_tokens, stop=(PLAIN_STOP,))
-            ids = partial(encode_plain_chat, loaded.tokenizer)
-            super().__init__(loaded, name, decoding, "plain text", ids, cache_bytes=cache_bytes)
+            super().__init__(loaded, name, decoding, "plain text", partial(encode_plain_chat, loaded.tokenizer))
 
     def _exchanges(self, messages: Sequence[Message]) -> int:
         return (len(messages) - 1) // TURNS_PER_EXCHANGE
@@ -232,9 +226,7 @@ class LocalUserLm(_LocalParticipant):
         ChatbenchError: its chat template does not ask for the user's next turn.
     """
 
-    def __init__(
-        self, loaded: Loaded, name: str, *, temperature: float, max_tokens: int, cache_bytes: int | None = None
-    ) -> None:
+    def __init__(self, loaded: Loaded, name: str, *, temperature: float, max_tokens: int) -> None:
         tokenizer = loaded.tokenizer
         if not tokenizer.chat_template:
             raise ChatbenchError(f"{tokenizer_name(tokenizer)}: no chat template, which a UserLM has", fix=_USERLM_FIX)
@@ -255,9 +247,7 @@ class LocalUserLm(_LocalParticipant):
         end_ids = frozenset(token for token in (ends[0], self._end_of_chat) if token is not None)
         form = f"{self._template.name}, asking for the user's turn"
         decoding = Decoding(temperature, max_tokens, stop=())
-        super().__init__(
-            loaded, name, decoding, form, self._template.prompt_ids, end_ids=end_ids, cache_bytes=cache_bytes
-        )
+        super().__init__(loaded, name, decoding, form, self._template.prompt_ids, end_ids=end_ids)
 
     def _text(self, generated: Generated) -> str:
         ends_chat = generated.stopped and generated.last_token == self._end_of_chat

@@ -134,6 +134,10 @@ class SteppedParticipant(Participant, Protocol):
         """Keys and replies of the requests that this step brought to an end, perhaps none."""
         ...
 
+    def share_memory(self, gib: float | None, models: int) -> None:
+        """Keeps its share of so much memory for what was read, one of so many models; None: a third of what is free."""
+        ...
+
     def forget(self) -> None:
         """Drops what it keeps of earlier requests, so that a run depends on nothing that went before."""
         ...

@@ -21,7 +21,7 @@ from chatbench.core.stop import telling_what_is_kept
 from chatbench.data.prepared import Manifest
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
-from chatbench.protocol.dialogue import MAX_USER_TURNS, AnyParticipant
+from chatbench.protocol.dialogue import MAX_USER_TURNS, AnyParticipant, SteppedParticipant
 from chatbench.protocol.failure_modes import FAILURE_MODES, FailureMode
 from chatbench.protocol.prompt_styles import STYLES, prompts_sha256
 from chatbench.simulation.budget import Prices, Spending
@@ -57,7 +57,8 @@ class ChatSettings:
     `conversations` are simulated per question and assistant; `end_on` are failure modes that end the free turns when
     they are detected; `expected_answers` asks the simulator for the probabilities of its answers; `answer_model` draws
     its letters from what people of the training side chose (simulation/answer_model.py); `reasoning_effort` is sent to
-    endpoints that take it.
+    endpoints that take it. `cache_gib` bounds what local models keep of what they read, all of them together (None: a
+    third of the memory that is free); it changes speed, and no text but for rounding.
 
     Raises:
         ChatbenchError: a number below 1, a temperature below 0, or an unknown failure mode.
@@ -74,6 +75,7 @@ class ChatSettings:
     expected_answers: bool = False
     answer_model: bool = False
     reasoning_effort: str = ""
+    cache_gib: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("conversations", "max_user_turns", "max_tokens", "block_size"):
@@ -82,6 +84,8 @@ class ChatSettings:
         for name in ("simulator_temperature", "assistant_temperature"):
             if not getattr(self, name) >= 0:
                 raise ChatbenchError(f"{name} is {getattr(self, name)}", expected="at least 0")
+        if self.cache_gib is not None and not self.cache_gib > 0:
+            raise ChatbenchError(f"--cache-gib {self.cache_gib:g}", expected="more than 0")
         if unknown := [name for name in self.end_on if name not in FAILURE_MODES]:
             raise ChatbenchError(
                 f"--end-on {unknown[0]}: no such failure detector", expected=f"some of {', '.join(FAILURE_MODES)}"
@@ -200,7 +204,7 @@ def open_participants(
         reasoning_effort=settings.reasoning_effort, expected_answers=settings.expected_answers,
         answer_model=settings.answer_model, options=options,
     )  # fmt: skip
-    return user, {
+    assistants = {
         spec.name: spec.participant
         or open_assistant(
             spec, task.study, temperature=settings.assistant_temperature, max_tokens=settings.max_tokens,
@@ -208,6 +212,10 @@ def open_participants(
         )
         for spec in task.assistants
     }  # fmt: skip
+    local = [one for one in (user, *assistants.values()) if isinstance(one, SteppedParticipant)]
+    for one in local:
+        one.share_memory(settings.cache_gib, len(local))
+    return user, assistants
 
 
 def task_of(
