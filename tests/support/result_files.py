@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-NAME_THEIR_FOLDER = ("training_args.bin", "chatbench_files.json")
-"""The Trainer's own arguments hold the path of the results, and the checksums of a model those of its files."""
+NOT_ALIKE = ("training_args.bin", "chatbench_files.json", "report.html")
+"""The Trainer's own arguments hold the path of the results, the checksums of a model those of its files, and a page the
+minute in which it was made."""
 
 
 def result_files(folder: Path) -> dict[str, bytes]:
@@ -13,5 +14,5 @@ def result_files(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in NAME_THEIR_FOLDER and path.relative_to(folder).parts[0] != "logs"
+        if path.is_file() and path.name not in NOT_ALIKE and path.relative_to(folder).parts[0] != "logs"
     }

@@ -51,7 +51,7 @@ class Asked:
             raise ChatbenchError(
                 f"a budget for {what}",
                 expected="one process that counts what is spent",
-                fix="omit the budget, or use chatbench run",
+                fix="omit the budget, or use chatbench run without --on",
             )
 
 
@@ -136,7 +136,13 @@ def _takes_run(command: Callable[..., None]) -> Callable[..., None]:
 
 @commands.command()
 @_takes_run
-def run(asked: Asked) -> None:
+def run(
+    asked: Asked,
+    on: Annotated[str, typer.Option(metavar="ray[:ADDRESS]", help="A cluster for the units; docs/cluster.md.")] = "",
+    collect: Annotated[
+        bool, typer.Option("--collect", help="Bring files to and from the nodes: they share no folder.")
+    ] = False,
+) -> None:
     """Run every step for all splits (resumes).
 
     Prepare, fine-tune, perplexity, simulated chats, scores. A budget is one for all splits. Of several models, one that
@@ -147,9 +153,18 @@ def run(asked: Asked) -> None:
     from chatbench.report.tables import print_tables
     from chatbench.workflow.run_all import run_all
 
+    if collect and not on:
+        raise ChatbenchError("--collect without --on", fix="add --on ray:ADDRESS, or omit --collect")
+    given: dict[str, Any] = {"settings": asked.settings}
+    if on:
+        from chatbench.workflow.on_ray import RayExecutor
+
+        asked.without_budget("units on a cluster")
+        executor = RayExecutor(on, asked.workspace, asked.settings, gpus=asked.gpus, collect=collect, say=show)
+        given = {"settings": executor.settings, "execute": executor}
     report = run_all(
-        asked.models, study=asked.study, workspace=asked.workspace, settings=asked.settings, steps=asked.steps,
-        spending=asked.spending, say=show,
+        asked.models, study=asked.study, workspace=asked.workspace, steps=asked.steps, spending=asked.spending,
+        say=show, **given,
     )  # fmt: skip
     if report.tables:
         print_tables(report.tables)

@@ -32,6 +32,10 @@ class ChatbenchError(Exception):
         super().__init__("\n".join(lines))
 
 
+class OccupiedError(ChatbenchError):
+    """Another process writes the same files now."""
+
+
 class StoppedError(ChatbenchError):
     """A run was asked to stop (SIGTERM), has written what it needs to continue, and has stopped."""
 

@@ -26,7 +26,7 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 
 from chatbench.core.configurations import differences
-from chatbench.core.errors import ChatbenchError
+from chatbench.core.errors import ChatbenchError, OccupiedError
 from chatbench.core.files import read_json, write_json
 from chatbench.core.resolved_settings import Resolved
 
@@ -205,7 +205,7 @@ def run_lock(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         holder = path.read_text(encoding="utf-8") if path.exists() else ""
-        raise ChatbenchError(
+        raise OccupiedError(
             f"{folder}: {holder or 'another process'} is writing there now",
             expected="one process at a time that writes a folder",
             fix="wait for it or stop it; the processes of one run are started by accelerate launch or torchrun",

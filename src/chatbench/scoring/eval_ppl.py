@@ -84,10 +84,15 @@ def eval_ppl(model: str, *, workspace: Workspace, split: str | None = None, say:
     folder = workspace.perplexity_folder(model)
     with telling_what_is_kept(lambda: f"{len(scored)} of {len(splits)} splits are kept in {folder}"):
         scored.extend(_one_split(model, each, workspace, say) for each in splits)
-    summary = summary_of(stored_perplexities(workspace, model), workspace)
+    write_summary(model, workspace)
+    return scored
+
+
+def write_summary(model: str, workspace: Workspace) -> None:
+    """Writes the means over the splits that are there; again where splits were scored side by side."""
+    folder, summary = workspace.perplexity_folder(model), summary_of(stored_perplexities(workspace, model), workspace)
     for path in (folder / "summary.json", folder.with_name(f"val_ppl_{folder.name}.json")):  # the latter: its old name
         write_json(path, {"model": model, **summary})
-    return scored
 
 
 def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitPerplexity:

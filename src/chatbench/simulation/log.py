@@ -36,7 +36,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from chatbench.core.configurations import differences
-from chatbench.core.errors import ChatbenchError, expected_by
+from chatbench.core.errors import ChatbenchError, OccupiedError, expected_by
 from chatbench.core.files import Row, json_line, read_json, write_json
 from chatbench.core.records import SimulatedConversation
 
@@ -286,7 +286,7 @@ def _owned(path: Path) -> Iterator[None]:
         name.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     except Timeout:
         owner = name.read_text(encoding="utf-8", errors="replace") or "another process"
-        raise ChatbenchError(
+        raise OccupiedError(
             f"{path}: {owner} is writing it",
             expected="one process at a time for a log",
             fix="wait until it ends or stop it, or choose another --results folder",

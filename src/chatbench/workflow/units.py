@@ -29,7 +29,7 @@ from chatbench.endpoints.address import EndpointOptions
 from chatbench.realism.realism import realism
 from chatbench.report.tables import write_markdown
 from chatbench.scoring.eval_chatbench import eval_chatbench
-from chatbench.scoring.eval_ppl import eval_ppl
+from chatbench.scoring.eval_ppl import eval_ppl, write_summary
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.log import has_chats, join_logs, read_log, refuse_other_settings
 from chatbench.simulation.participants import TUNED, SimulatorSpec, is_scripted
@@ -202,6 +202,8 @@ def run_unit(
     elif unit.stage == "ppl":
         eval_ppl(model, workspace=workspace, split=split, say=say)
     elif unit.stage == "scores":
+        if workspace.perplexity_folder(model).is_dir():
+            write_summary(model, workspace)  # units that ran side by side did not see each other's split
         write_markdown(eval_chatbench(model, workspace=workspace), workspace)
     elif unit.stage == "realism":
         realism(model, workspace=workspace, say=say)

@@ -1,0 +1,114 @@
+"""Units on Ray: which may begin, and two nodes of which one is lost, with a driver that is killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.support.ray_nodes import ADDRESSES, inside, kill_node, ray_nodes, why_not
+from tests.support.result_files import result_files
+from tests.support.simulated_logs import study
+from tests.support.tiny_models import save_tiny_model
+
+from chatbench.cli import main
+from chatbench.sample.study import write_chatbench_folder
+from chatbench.workflow.on_ray import Sweep
+from chatbench.workflow.units import STEPS, RunSettings, units_of
+
+
+def test_what_needs_a_failed_unit_fails_with_it_and_the_scores_are_still_made() -> None:
+    sweep = Sweep(list(units_of({"a": "a", "b": "b"}, lambda *_: 2, ["split_0"], STEPS, RunSettings())))
+    begun = []
+    while unit := sweep.next():
+        begun.append(unit.id)
+        sweep.end(unit, "out of memory" if unit.id == "a/split_0/finetune" else "")
+
+    assert sweep.ended["a/split_0/simulate"] == "needs a/split_0/simulate-000"
+    assert [name for name in begun if name.startswith("a/")] == ["a/split_0/finetune", "a/scores", "a/realism"]
+    assert len(sweep.ended) == sweep.count == 20
+
+
+def test_an_actor_goes_on_with_blocks_of_its_own_split_only() -> None:
+    sweep = Sweep(list(units_of({"a": "a"}, lambda *_: 2, ["split_0", "split_1"], ["simulate"], RunSettings())))
+    first = sweep.next()
+    assert first is not None
+    second = sweep.next(like=first)
+
+    assert second is not None
+    assert (first.id, second.id) == ("a/split_0/simulate-000", "a/split_0/simulate-001")
+    assert sweep.next(like=second) is None
+
+
+def test_on_another_engine_or_without_ray_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "tiny", "--on", "dask", "--data", str(tmp_path)]) == 2
+    assert "expected: ray, or ray:ADDRESS" in capsys.readouterr().err
+    assert main(["run", "tiny", "--collect"]) == 2
+    assert main(["run", "tiny", "--on", "ray", "--budget-tokens", "5"]) == 2
+    assert "a budget for units on a cluster" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_a_lost_node_and_a_killed_driver_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_chatbench_folder(study(), tmp_path / "study")
+    models = ["tiny-random", *(str(save_tiny_model(tmp_path / name, context=2048)) for name in ("one", "two"))]
+    flags = {"max_steps": 1, "per_device_train_batch_size": 2, "validation_examples": 2}
+    (tmp_path / "config.json").write_text(json.dumps(flags))
+    given = ["--study", "study", "--splits", "3", "--conversations", "2", "--max-user-turns", "1", "--max-tokens", "4"]
+    given += ["--base-conversations", "0", "--config", "config.json", "--steps", "prepare,finetune,simulate,scores"]
+    with ray_nodes(gpus=(0, 1)) as environment:
+
+        def driver(*words: str) -> subprocess.Popen[str]:
+            command = inside(0, "-u", "-m", "chatbench", "run", *words, "--on", f"ray:{ADDRESSES[0]}:6379")
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            return subprocess.Popen(command, env=environment, text=True, **pipes)  # type: ignore[call-overload]
+
+        def until_done(run: subprocess.Popen[str], count: int) -> list[str]:
+            assert run.stdout
+            seen: list[str] = []
+            while sum(" done in " in line for line in seen) < count and (line := run.stdout.readline()):
+                seen.append(line)
+            assert sum(" done in " in line for line in seen) == count, "".join(seen)
+            return seen
+
+        placed = driver("tiny-random", *given[:-1], "prepare,finetune", "--gpus", "1", "--results", "cluster")
+        assert all(line.endswith(f"on {ADDRESSES[1]}\n") for line in until_done(placed, 3) if " done in " in line)
+        assert placed.wait() == 0
+        first = driver(*models, *given, "--gpus", "0", "--results", "cluster")
+        until_done(first, 4)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        second = driver(*models, *given, "--gpus", "0", "--results", "cluster")
+        until_done(second, 6)
+        kill_node(1)
+        assert "missing: " not in second.communicate()[0]
+        assert second.returncode == 3  # random models answer nothing
+    assert main(["run", *models, *given, "--results", "alone"]) == 3
+
+    found, wanted = result_files(tmp_path / "cluster"), result_files(tmp_path / "alone")
+    assert {name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)} == set()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_a_node_without_the_folder_gets_and_gives_back_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_chatbench_folder(study(), tmp_path / "study")
+    flags = {"max_steps": 1, "per_device_train_batch_size": 2, "validation_examples": 2}
+    (tmp_path / "config.json").write_text(json.dumps(flags))
+    given = ["run", "tiny-random", "--study", "study", "--splits", "2", "--conversations", "1", "--max-user-turns", "1"]
+    given += ["--max-tokens", "4", "--base-conversations", "1", "--config", "config.json"]
+    given += ["--steps", "prepare,finetune,ppl,simulate,base,scores"]
+    with ray_nodes(gpus=(0, 1), hidden=tmp_path) as environment:
+        on = ["--on", f"ray:{ADDRESSES[0]}:6379", "--collect", "--results", "cluster"]
+        command = inside(0, "-m", "chatbench", *given, *on)
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.stdout.count(f"on {ADDRESSES[1]}\n") == 8, ended.stdout + ended.stderr
+    assert main([*given, "--results", "alone"]) == 3
+
+    found, wanted = result_files(tmp_path / "cluster"), result_files(tmp_path / "alone")
+    assert {name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)} == set()
