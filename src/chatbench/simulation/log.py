@@ -247,7 +247,7 @@ def open_log(
 
 
 def join_logs(path: Path, parts: Sequence[Path], planned: Mapping[str, Sequence[str]]) -> int:
-    """Appends what is recorded in the logs of a split's blocks, by assistant and then by block, and removes those logs.
+    """Appends what is recorded in the logs of a split's blocks, one after another, and removes those logs.
 
     Those are the lines, and the order, of one run over all blocks. What is in the log already stays as it is.
 
@@ -271,8 +271,7 @@ def join_logs(path: Path, parts: Sequence[Path], planned: Mapping[str, Sequence[
         with open_log(path, cast(dict[str, object], read_json(settings_path(part), fix=FIX))):
             pass  # its settings are those of the others
     with open_log(path) as log:
-        rows = (row for name in planned for part in there for _, row in read_log(part) if row["assistant"] == name)
-        count = sum(log.append([row]) for row in rows)
+        count = sum(log.append([row]) for part in there for _, row in read_log(part))
     shutil.rmtree(parts[0].parent, ignore_errors=True)
     return count
 

@@ -85,7 +85,8 @@ def written_by(unit: Unit, workspace: Workspace) -> list[Path]:
     if unit.stage == "finetune":
         return [workspace.model_folder(unit.model, unit.split), workspace.training_logs(unit.model, unit.split)]
     if unit.stage == "ppl":
-        return list(workspace.perplexity_folder(unit.model).glob(f"{unit.split}.*"))
+        card = workspace.model_folder(unit.model, unit.split) / "README.md"
+        return [card, *workspace.perplexity_folder(unit.model).glob(f"{unit.split}.*")]
     base = unit.stage == "base"
     log = workspace.conversations(unit.model, unit.split, base_model=base, block=unit.block)
     return [log, settings_path(log)]
