@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import AnswerProbabilities, Message, Question, Turn
 from chatbench.data.examples import ExampleRow
-from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request
+from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request, SteppedParticipant
+from chatbench.protocol.dialogue_runner import Asking, run_together
 from chatbench.protocol.prompts import simulator_messages
 from chatbench.simulation.answer_model import FEATURES, AnswerModel, answering, fit, fitted_on, option_features
 
@@ -130,6 +132,35 @@ def test_without_chance_the_likeliest_option_is_chosen_and_failures_pass() -> No
 
     assert {reply.text for reply in greedy.reply_all([request(AFTER, n) for n in range(20)])} == {"Answer: B"}  # type: ignore[union-attr]
     assert failing.reply_all([request(AFTER)]) == [Failure("no")]  # type: ignore[union-attr]
+
+
+def test_a_local_simulator_goes_on_in_steps_and_its_letters_are_drawn_too() -> None:
+    class Stepped(FunctionParticipant):
+        waiting: ClassVar[dict[int, Request]] = {}
+        called: ClassVar[list[object]] = []
+
+        def join(self, key: int, request: Request) -> None:
+            self.waiting[key] = request
+
+        def step(self) -> list[tuple[int, Reply | Failure]]:
+            key, one = self.waiting.popitem()
+            return [(key, self.function(one))]
+
+        def share_memory(self, gib: float | None, models: int) -> None:
+            self.called.append((gib, models))
+
+        def forget(self) -> None:
+            self.called.append("forget")
+
+    one = answering(Stepped(lambda _: Reply("Answer: A"), {}), MODEL, temperature=0)
+    assert isinstance(one, SteppedParticipant)
+    one.share_memory(0.5, 2)
+
+    def chat(seed: int) -> Asking[Reply | Failure]:
+        return (yield request(AFTER, seed))
+
+    assert run_together([chat(0), chat(1)], {"simulator": one}) == [Reply("Answer: B")] * 2
+    assert Stepped.called == [(0.5, 2), "forget"]
 
 
 def test_a_simulator_behind_an_endpoint_can_have_one() -> None:

@@ -33,7 +33,7 @@ def test_every_recipe_gets_a_verdict_and_no_secret_is_shown(tmp_path: Path, monk
 
 
 def test_without_a_token_the_gated_model_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_is_downloaded", lambda _base: False)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
 
     assert verdict("llama3-8b", "cuda", 80, token=False).state == "no"
     assert verdict("llama3-8b", "cuda", 80, token=True).state == "note"

@@ -105,7 +105,7 @@ def test_one_budget_holds_for_the_chats_of_all_splits_and_earlier_runs(tmp_path:
 def test_run_takes_every_option_of_simulate_that_shapes_or_costs_a_chat() -> None:
     options, known = (set(signature(command).parameters) for command in (simulation.simulate, pipeline.run))
 
-    assert options - known == {"base_model", "split", "overwrite", "dry_run", "list_simulators"}
+    assert options - known == {"base_model", "model", "split", "overwrite", "dry_run", "list_simulators"}
 
 
 def test_a_simulator_that_is_not_fine_tuned_needs_no_training(tmp_path: Path) -> None:

@@ -54,6 +54,9 @@ BudgetUsd = Annotated[float | None, typer.Option(help="Stop after so many dollar
 ReasoningEffort = Annotated[
     str, typer.Option(metavar="EFFORT", help="Sent to endpoints, such as low; left out where refused.")
 ]
+CacheGib = Annotated[
+    float | None, typer.Option(help="Memory for what local models have read; default: a third of what is free.")
+]
 Dollars = Annotated[
     str | None,
     typer.Option(metavar="IN/OUT", help="Dollars per million tokens, such as 2.50/10 (or 2.50/10/1.25: cached)."),

@@ -54,9 +54,7 @@ def simulate(
     budget_usd: options.BudgetUsd = None,
     simulator_price: options.Dollars = None,
     assistant_price: options.Dollars = None,
-    cache_gib: Annotated[
-        float | None, typer.Option(help="Memory for what local models read; default: a third of what is free.")
-    ] = None,
+    cache_gib: options.CacheGib = None,
     seed: options.Seed = 0,
     data: options.Data = Path("data"),
     results: options.Results = Path("results"),

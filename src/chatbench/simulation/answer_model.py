@@ -37,7 +37,15 @@ from chatbench.core.records import Message
 from chatbench.data.examples import ExampleRow
 from chatbench.data.truncation import read_history
 from chatbench.protocol.answers import clean_output, lenient_letter, read_answer
-from chatbench.protocol.dialogue import AnyParticipant, ConcurrentParticipant, Failure, Participant, Reply, Request
+from chatbench.protocol.dialogue import (
+    AnyParticipant,
+    ConcurrentParticipant,
+    Failure,
+    Participant,
+    Reply,
+    Request,
+    SteppedParticipant,
+)
 from chatbench.protocol.prompts import ANSWER_PREFIX
 
 FEATURES = ("in_last_reply", "in_replies", "in_messages", "phrase", "named")
@@ -143,6 +151,8 @@ def answering(participant: AnyParticipant, model: AnswerModel, *, temperature: f
     """The simulator, whose answers after a chat are drawn from the answer model (at temperature 0, its likeliest)."""
     if isinstance(participant, ConcurrentParticipant):
         return _ConcurrentAnswering(participant, model, temperature)
+    if isinstance(participant, SteppedParticipant):
+        return _SteppedAnswering(participant, model, temperature)
     return _Answering(participant, model, temperature)
 
 
@@ -180,6 +190,25 @@ class _Answering(_Drawing):
 
     def reply_all(self, requests: Sequence[Request]) -> list[Reply | Failure]:
         return list(map(self._drawn, requests, self._participant.reply_all(requests)))
+
+
+class _SteppedAnswering(_Answering):
+    def __init__(self, participant: SteppedParticipant, model: AnswerModel, temperature: float) -> None:
+        super().__init__(participant, model, temperature)
+        self._asked: dict[int, Request] = {}
+        self._stepped = participant
+        self.share_memory = participant.share_memory
+
+    def join(self, key: int, request: Request) -> None:
+        self._asked[key] = request
+        self._stepped.join(key, request)
+
+    def step(self) -> list[tuple[int, Reply | Failure]]:
+        return [(key, self._drawn(self._asked.pop(key), reply)) for key, reply in self._stepped.step()]
+
+    def forget(self) -> None:
+        self._asked.clear()
+        self._stepped.forget()
 
 
 class _ConcurrentAnswering(_Drawing):
