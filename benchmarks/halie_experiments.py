@@ -4,7 +4,7 @@
     python benchmarks/halie_experiments.py --study studies/halie --variants as-recipe answer-weight-4 --max-steps 25
 
 The inner study is HALIE without split_0's held-out questions (five splits, seed 0, as run_halie.sh makes them), split
-anew by question, twice. A variant changes one thing of the recipe. On the held-out questions of an inner split:
+again by question, twice. A variant changes one thing of the recipe. On the held-out questions of an inner split:
 
     bits per byte    of each kind of turn
     answers          after people's own chats: nats of the letter that the person chose, and the probability of the
@@ -13,6 +13,9 @@ anew by question, twice. A variant changes one thing of the recipe. On the held-
                      an answer model (simulation/answer_model.py), also one that sees
                      ln p of each letter and of each option's text, by the base and by the fine-tuned model
     chats            with --conversations N: simulated with the replayed assistants and scored
+
+`--features` measures, instead, the answer model by each of its features alone, and by an option's place: no language
+model, a few seconds, a table on the screen.
 
 Each result is a line of OUT/experiments.jsonl as soon as it is there. What is there is not measured again, and
 fine-tuning continues from its checkpoint: the same command goes on after a kill. Decide by these lines alone; the
@@ -28,7 +31,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +52,7 @@ from chatbench.models.loss import score_encoded, score_rows
 from chatbench.models.run_record import read_record
 from chatbench.protocol.plain_text import completion_text
 from chatbench.protocol.prompts import ANSWER_PREFIX
-from chatbench.simulation.answer_model import fit, option_features, options_of
+from chatbench.simulation.answer_model import FEATURES, fit, option_features, options_of
 
 PARTS: tuple[Part, ...] = ("train", "test")
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -72,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     out: Path = options.out
     inner = inner_splits(options.study, out)
+    if options.features:
+        print_features(inner)
+        return
     results = out / "experiments.jsonl"
     done = {
         (row["variant"], row["split"], row["max_steps"])
@@ -145,11 +151,7 @@ def measures(workspace: Workspace, model: str, split: str, most_chats: int) -> d
         for kind, of in losses.items()
     }
     print(bits, flush=True)
-    chats = {chat.id: chat for chat in workspace.study.conversations}
-    people = {part: [row for row in rows[part] if row.kind == "answer" and row.messages] for part in PARTS}
-    chosen = {part: [LETTERS.index(_target(row).removeprefix(ANSWER_PREFIX)) for row in people[part]] for part in PARTS}
-    right = [LETTERS.index(workspace.study.questions[row.question_id].answer) for row in people["test"]]
-    pairs = [(row.question_id, chats[row.conversation_id].assistant) for row in people["test"]]
+    people, chosen, right, pairs = of_people(workspace, rows)
     text = {part: [option_features(*row.messages[:2]) for row in people[part] if row.messages] for part in PARTS}
     found = {}
     for which in ("base", "tuned") if hasattr(loaded.model, "disable_adapter") else ("tuned",):
@@ -161,6 +163,40 @@ def measures(workspace: Workspace, model: str, split: str, most_chats: int) -> d
         found[f"answer model with ln p of the {which} model"] = _fitted(both, chosen, right, pairs)
     found["answer model"] = _fitted(text, chosen, right, pairs)
     return {"bits_per_byte": bits, "answers": found}
+
+
+def print_features(workspace: Workspace) -> None:
+    """The answer model by each feature alone, after people's own chats: a row each, the splits beside each other."""
+    columns = {"place (A, B, C, D)": None, **{name: [at] for at, name in enumerate(FEATURES)}, "all": slice(None)}
+    print("| features | nats | correlation | MAE | MAE of a constant |\n|---|---|---|---|---|")
+    for name, kept in columns.items():
+        found = []
+        for split in workspace.manifest.split_ids:
+            people, chosen, right, pairs = of_people(workspace, {p: workspace.examples(split, p) for p in PARTS})
+            features = {
+                part: [
+                    np.eye(len(FOUR_LETTERS))[:, 1:] if kept is None else option_features(*row.messages[:2])[:, kept]
+                    for row in people[part]
+                ]
+                for part in PARTS
+            }
+            found.append(_fitted(features, chosen, right, pairs))
+        cells = (
+            " / ".join(f"{one[measure]:.3f}" for one in found)
+            for measure in ("nats", "correlation", "mae", "mae_of_constant")
+        )
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def of_people(
+    workspace: Workspace, rows: Mapping[Part, Sequence[ExampleRow]]
+) -> tuple[dict[Part, list[ExampleRow]], dict[Part, list[int]], list[int], list[tuple[str, str]]]:
+    """Answer examples by part, the letters that people chose; of the held-out ones the right letters and the pairs."""
+    chats = {chat.id: chat for chat in workspace.study.conversations}
+    people = {part: [row for row in rows[part] if row.kind == "answer" and row.messages] for part in PARTS}
+    chosen = {part: [LETTERS.index(_target(row).removeprefix(ANSWER_PREFIX)) for row in people[part]] for part in PARTS}
+    right = [LETTERS.index(workspace.study.questions[row.question_id].answer) for row in people["test"]]
+    return people, chosen, right, [(row.question_id, chats[row.conversation_id].assistant) for row in people["test"]]
 
 
 def _fitted(
@@ -233,6 +269,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default="smollm2-135m", help="recipe, hub id, folder or GGUF file")
     parser.add_argument("--out", type=Path, default=Path("results/halie-experiments"))
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--features", action="store_true", help="the answer model's features, one by one")
     parser.add_argument("--max-steps", type=int, default=0, help="in place of the recipe's epochs: for a trial")
     parser.add_argument("--chats", type=int, default=0, help="of people, on each side of a split; 0: all")
     parser.add_argument("--conversations", type=int, default=0, help="simulated per pair; 0: none")

@@ -6,7 +6,7 @@
 
 Three ways, in one process, in turns, round by round; the table shows medians:
 
-    engine          whole blocks of conversations in waves: batches, shared starts of prompts computed once
+    engine          whole blocks of conversations: a batch that stays full, each distinct token read once
     one at a time   the same code, one conversation after the other
     transformers    one conversation after the other, each turn by the model's own `generate` (with its cache)
 

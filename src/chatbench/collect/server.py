@@ -517,7 +517,7 @@ class _ReplyUnderWay:
         self._more = asyncio.Event()
 
     async def pieces(self) -> AsyncIterator[dict[str, object]]:
-        """What is new of it; `again` where it begins anew, as after a lost connection to the assistant."""
+        """What is new of it; `again` where it begins from the start, as after a lost connection to the assistant."""
         sent = ""
         while True:
             more, over, text = self._more, self.task.done(), self.text

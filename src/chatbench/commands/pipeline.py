@@ -25,7 +25,7 @@ commands = typer.Typer()
 
 
 Models = Annotated[
-    list[str], typer.Argument(metavar="MODEL...", help="Recipes (chatbench recipes lists them), hub ids, or folders.")
+    list[str], typer.Argument(metavar="MODEL", help="Recipes (chatbench recipes lists them), hub ids, or folders.")
 ]
 Gpus = Annotated[
     float | None,

@@ -75,7 +75,7 @@ def eval_chatbench(
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="MODEL, FOLDER:MODEL or a scores file; with #base, its base."),
+        typer.Argument(metavar="RUN", help="MODEL, FOLDER:MODEL or a scores file; with #base, its base."),
     ],
     ignore: Annotated[
         list[str] | None, typer.Option(help="A part of the signature that may differ, e.g. assistant_decoding.")

@@ -60,7 +60,7 @@ def sample(
 @commands.command("import")
 def import_(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="OpenAI, ShareGPT or chat-log JSON Lines, Parquet, a table.")
+        list[Path], typer.Argument(metavar="FILE", help="OpenAI, ShareGPT or chat-log JSON Lines, Parquet, a table.")
     ],
     out: Annotated[Path, typer.Option(help="Study to write, as JSON Lines.")] = Path("study.jsonl"),
     mapping: Annotated[Path | None, typer.Option("--map", help="TOML file that says what the columns hold.")] = None,

@@ -120,7 +120,7 @@ class EndpointParticipant:
         return await self.reply_in_pieces(request, None)
 
     async def reply_in_pieces(self, request: Request, heard: Heard | None) -> Reply | Failure:
-        """As `reply`; `heard` is told what is there so far, anew where the request is tried again.
+        """As `reply`; `heard` is told what is there so far, from the start where the request is tried again.
 
         Raises:
             ChatbenchError: as `reply`.

@@ -165,7 +165,7 @@ AnyParticipant = Participant | ConcurrentParticipant
 
 
 Heard = Callable[[str], None]
-"""Is told so much of a reply's text as is there; a longer text follows, or another one where it began anew."""
+"""Is told so much of a reply's text as is there; a longer text follows, or another one where it began again."""
 
 
 @runtime_checkable

@@ -123,10 +123,10 @@ def units_of(
         for split in splits:
             tuned: tuple[str, ...] = ()
             for stage in (each for each in STEPS if each in steps and each not in ("prepare", "scores", "realism")):
-                if stage in ("simulate", "base") and not settings.conversations(stage):
-                    continue
-                count = blocks_of(key, split, stage) if stage in ("simulate", "base") else 1
                 simulating = stage in ("simulate", "base")
+                if simulating and not settings.conversations(stage):
+                    continue
+                count = blocks_of(key, split, stage) if simulating else 1
                 unit = Unit(model, key, split, stage, tuned, gpus=settings.gpus if local or not simulating else 0.0)
                 if simulating:
                     unit = replace(unit, servers=servers)
@@ -284,7 +284,7 @@ def planned_ids(unit: Unit, workspace: Workspace, settings: RunSettings) -> dict
 
 
 def is_done(unit: Unit, workspace: Workspace, settings: RunSettings) -> bool:
-    """Whether the files of a unit are there; scores and realism are quick, and made anew each time.
+    """Whether the files of a unit are there; scores and realism are quick, and done again each time.
 
     Raises:
         ChatbenchError: a log is damaged, or was made with other settings.
