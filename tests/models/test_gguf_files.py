@@ -16,7 +16,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.recipes import model_key
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.models.gguf_files import gguf_folder
-from chatbench.models.loading import known_weights, load, load_tokenizer
+from chatbench.models.loading import empty_model, known_weights, load, load_tokenizer
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 NAMES = {
@@ -118,6 +118,14 @@ def test_nothing_is_left_of_a_conversion_that_was_stopped(tmp_path: Path, monkey
             gguf_folder(file)
     assert not [path for path in (tmp_path / "cache/chatbench/gguf").iterdir() if path.suffix == ""]
 
+    assert load(str(file), device="cpu").weights.endswith("Q8_0")
+
+
+def test_a_file_whose_shape_alone_is_asked_for_first_gets_its_weights_all_the_same(tmp_path: Path) -> None:
+    # As by `finetune --dry-run`: the empty model's device is no place for what is converted.
+    file = write_gguf(tmp_path / "tiny.gguf")
+
+    assert {each.device.type for each in empty_model(str(file)).parameters()} == {"meta"}
     assert load(str(file), device="cpu").weights.endswith("Q8_0")
 
 

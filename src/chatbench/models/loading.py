@@ -323,8 +323,8 @@ def empty_model(source: str) -> PreTrainedModel:
     Raises:
         ChatbenchError: there is no such model, or it is not a causal language model.
     """
+    config = configuration(source)  # may convert a GGUF file, whose weights are real
     with torch.device("meta"):
-        config = configuration(source)
         return cast(PreTrainedModel, AutoModelForCausalLM.from_config(config, trust_remote_code=False))  # type: ignore[no-untyped-call]  # transformers
 
 
