@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def study_in(folder: Path, people: int, *, postgres: bool) -> CollectedStudy:
 
 async def stored(study: CollectedStudy) -> tuple[str, list[Visit], Store]:
     """The key, and the rehearsals that the database holds."""
-    async with Store(study.database_address) as store:
+    async with Store(study) as store:
         return store.settings["token"], await store.visits("rehearsal"), store
 
 
@@ -124,6 +125,12 @@ def faults(pilot: Pilot, visits: list[Visit], store: Store, people: int, prefix:
     return [f"{name}: {count}" for name, count in found.items() if count]
 
 
+def cpu_of_ended() -> float:
+    """CPU seconds of the servers that have ended; PostgreSQL's are not among them."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def measure(folder: Path, arguments: argparse.Namespace, kills: int) -> list[str]:
     """One rehearsal of all; what is wrong afterwards."""
     folder.mkdir()
@@ -131,7 +138,7 @@ def measure(folder: Path, arguments: argparse.Namespace, kills: int) -> list[str
     server, prefix = Server(study.folder), f"kills{kills}"
     server.start()
     key, _, _ = asyncio.run(stored(study))
-    began = time.monotonic()
+    began, used = time.monotonic(), cpu_of_ended()
     with killed(server, kills, arguments.every) as starts:
         pilot = asyncio.run(
             rehearse_async(
@@ -144,6 +151,7 @@ def measure(folder: Path, arguments: argparse.Namespace, kills: int) -> list[str
     _, visits, store = asyncio.run(stored(study))
     print(f"\n{arguments.people} people, mean pause {arguments.pause:g} s, kills {len(starts)}")
     print(f"rate         {len(pilot.seconds) / seconds:.0f} pages per second for {seconds:.0f} s")
+    print(f"server       {1000 * (cpu_of_ended() - used) / len(pilot.seconds):.1f} ms of CPU per page, starts included")
     print(f"started in   {', '.join(f'{each:.1f} s' for each in starts) or '-'}")
     print("\n".join(pilot.lines()))
     return faults(pilot, visits, store, arguments.people, prefix) + (
@@ -161,13 +169,13 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--only-killed", action="store_true", help="without the rehearsal in which nobody is killed")
     arguments = parser.parse_args(given)
-    with (
-        tempfile.TemporaryDirectory() as name,
-        running_postgres() if arguments.postgres else nullcontext("") as address,
-    ):
-        os.environ[DATABASE] = address
-        wrong = [] if arguments.only_killed else measure(Path(name) / "quiet", arguments, 0)
-        wrong += measure(Path(name) / "killed", arguments, arguments.kills) if arguments.kills else []
+    wrong = []
+    for kills in ([] if arguments.only_killed else [0]) + ([arguments.kills] if arguments.kills else []):
+        with (
+            tempfile.TemporaryDirectory() as name,
+            running_postgres() if arguments.postgres else nullcontext("") as os.environ[DATABASE],
+        ):
+            wrong += measure(Path(name) / "study", arguments, kills)
     print("\n" + ("\n".join(wrong) or "nothing lost, nothing doubled, cells balanced"))
     return int(bool(wrong))
 

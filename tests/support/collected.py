@@ -81,7 +81,7 @@ class Served:
 
     def ask(self, work: Callable[[Store], Any]) -> Any:
         async def run() -> Any:
-            async with Store(self.study.database_address) as store:
+            async with Store(self.study) as store:
                 return await work(store)
 
         return in_thread(run)
@@ -96,7 +96,7 @@ def in_thread(work: Callable[[], Any]) -> Any:
 @contextmanager
 def served(study: CollectedStudy, participants: Mapping[str, Any] | None = None) -> Iterator[Served]:
     """The study on a free port of this machine."""
-    store = Store(study.database_address)
+    store = Store(study)
     assistants = participants or {"scripted-strong": saying("The answer is B.")}
     server = uvicorn.Server(uvicorn.Config(make_app(study, store, assistants), access_log=False, log_level="error"))
     with socket.create_server(("127.0.0.1", 0)) as listening:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -92,8 +93,9 @@ class Limits(_Section):
 
 
 class StudyConfig(_Section):
-    """`study.toml`; `people` is how many are wanted for each question, assistant and condition."""
+    """`study.toml`; its database knows it by `id`, and wants `people` for each question, assistant and condition."""
 
+    id: _Text
     title: _Text
     conditions: tuple[Condition, ...] = Field(min_length=1)
     people: _CountAbove0
@@ -301,8 +303,8 @@ def init_study(
         raise ChatbenchError(f"{folder / FILE} is there already", fix="edit it, or choose another folder")
     chosen = questions_from(questions)
     filled: Mapping[str, object] = {
-        "title": "A study with an AI assistant", "conditions": list(conditions), "people": people,
-        "batch_size": min(batch_size, len(chosen)), "phase_1_questions": phase_1_questions,
+        "id": secrets.token_hex(6), "title": "A study with an AI assistant", "conditions": list(conditions),
+        "people": people, "batch_size": min(batch_size, len(chosen)), "phase_1_questions": phase_1_questions,
     }  # fmt: skip
     template = (resources.files("chatbench.collect") / "texts" / FILE).read_text(encoding="utf-8")
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in filled.items()]

@@ -609,9 +609,15 @@ def serve(study: CollectedStudy, *, host: str, port: int, say: Callable[[str], N
     """Runs the study until Ctrl-C or SIGTERM.
 
     Raises:
-        ChatbenchError: an assistant cannot be used, or the port is taken.
+        ChatbenchError: the database or an assistant cannot be used, or the port is taken.
     """
-    store, participants = Store(study.database_address), open_assistants(study)
+
+    async def checked() -> None:
+        async with Store(study):
+            pass
+
+    asyncio.run(checked())  # what is wrong with the database is told as ours, not by the server's start
+    store, participants = Store(study), open_assistants(study)
     try:
         listening = socket.create_server((host, port), backlog=2048)
     except OSError as error:

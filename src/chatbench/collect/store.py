@@ -28,7 +28,8 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import sqlalchemy as sql
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from chatbench.collect.config import Cell
+from chatbench.collect.config import FILE, Cell, CollectedStudy
+from chatbench.core.errors import ChatbenchError
 
 SessionKind = Literal["person", "preview", "rehearsal"]
 SessionState = Literal["active", "finished", "left"]
@@ -156,7 +157,8 @@ def session_id(cookie: str) -> str:
 class Store:
     """The database of one study; `async with Store(...)`, in one event loop."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, study: CollectedStudy) -> None:
+        self._study, address = study, study.database_address
         self.settings: dict[str, str] = {}
         self._waiting: list[tuple[Job[Any], asyncio.Future[Any]]] = []
         self._committing: asyncio.Task[None] | None = None
@@ -170,7 +172,7 @@ class Store:
             sql.event.listen(self._sqlite, "begin", _begin_sqlite)
         else:
             self._postgres = create_async_engine(
-                address, hide_parameters=True, pool_size=POSTGRES_CONNECTIONS, max_overflow=0, pool_pre_ping=True
+                address, hide_parameters=True, pool_size=POSTGRES_CONNECTIONS, max_overflow=0
             )  # fmt: skip
 
     async def __aenter__(self) -> Store:
@@ -179,12 +181,29 @@ class Store:
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(18)")
             TABLES.create_all(connection)
             found = {row.name for row in connection.execute(sql.select(SETTINGS))}
-            new = {"state": "open", **{name: secrets.token_urlsafe(24) for name in ("salt", "secret", "token")}}
+            new = {
+                "state": "open",
+                "study": self._study.config.id,
+                **{name: secrets.token_urlsafe(24) for name in ("salt", "secret", "token")},
+            }
             for name in new.keys() - found:
                 connection.execute(sql.insert(SETTINGS).values(name=name, value=new[name]))
             return {row.name: row.value for row in connection.execute(sql.select(SETTINGS))}
 
-        self.settings = await self.write(opened)
+        try:
+            self.settings = await self.write(opened)
+        except (sql.exc.SQLAlchemyError, OSError) as error:  # the driver's own words follow SQLAlchemy's
+            where = f"{self._study.folder / FILE}: its database cannot be opened"
+            raise ChatbenchError(
+                f"{where}: {str(error).splitlines()[0]}", fix="see that it runs and lets you in"
+            ) from None
+        if self.settings["study"] != self._study.config.id:
+            await self.__aexit__()
+            raise ChatbenchError(
+                f"{self._study.folder / FILE}: its database holds another study, {self.settings['study']}",
+                expected=f"that of this one, {self._study.config.id}",
+                fix="give each study a database of its own, and keep its id",
+            )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -196,15 +215,28 @@ class Store:
             await self._postgres.dispose()
 
     async def write(self, job: Job[T]) -> T:
-        """What the job returns, once its transaction is on the disk; where it raises, nothing of it is kept."""
+        """What the job returns, once its transaction is on the disk; where it raises, nothing of it is kept.
+
+        Where the connection to PostgreSQL is lost, the job runs once more. It may have been committed: a job must find
+        what it did before, as by the keys of events.
+        """
         if self._postgres:
-            async with self._postgres.begin() as connection:
-                return await connection.run_sync(job)
+            try:
+                return await self._on_postgres(job)
+            except sql.exc.DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                return await self._on_postgres(job)  # on a new one: the others of before are given up, too
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((job, future))
         if self._committing is None or self._committing.done():
             self._committing = asyncio.create_task(self._commit_all())
         return await future
+
+    async def _on_postgres(self, job: Job[T]) -> T:
+        assert self._postgres is not None
+        async with self._postgres.begin() as connection:
+            return await connection.run_sync(job)
 
     async def read(self, job: Job[T]) -> T:
         """What a job returns that changes nothing and may take long: it holds nobody up."""

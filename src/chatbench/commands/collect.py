@@ -192,7 +192,7 @@ def _with_store(study: CollectedStudy, work: Callable[[Store], Awaitable[T]]) ->
     from chatbench.collect.store import Store
 
     async def run() -> T:
-        async with Store(study.database_address) as store:
+        async with Store(study) as store:
             return await work(store)
 
     return asyncio.run(run())

@@ -1,0 +1,137 @@
+"""The database of a study: SQLite and PostgreSQL do the same, and hold one study."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sql
+from tests.support.collected import small_study
+from tests.test_benchmarks import BENCHMARKS
+
+from chatbench.collect.config import CollectedStudy
+from chatbench.collect.server import serve
+from chatbench.collect.store import SETTINGS, Store, Visit
+from chatbench.core.errors import ChatbenchError
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """The address of a server; each test has it as it left it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(str(BENCHMARKS))
+        loopback = import_module("loopback_postgres")
+    if loopback.postgres_programs() is None:
+        pytest.skip(loopback.MISSING)
+    with loopback.running_postgres() as address:
+        yield address
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def make(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], CollectedStudy]:
+    """Makes studies, with SQLite each in its own folder, with PostgreSQL in one empty database."""
+    change = {}
+    if request.param == "postgres":
+        address = request.getfixturevalue("postgres")
+        asyncio.run(_emptied(address))
+        monkeypatch.setenv("STUDY_DATABASE", address)
+        change = {"database": '"$STUDY_DATABASE"'}
+    return lambda: small_study(tmp_path / str(len(list(tmp_path.iterdir()))), **change)
+
+
+async def _emptied(address: str) -> None:
+    engine = sql.ext.asyncio.create_async_engine(address.replace("postgresql", "postgresql+asyncpg", 1))
+    async with engine.begin() as connection:
+        for statement in ("DROP SCHEMA public CASCADE", "CREATE SCHEMA public"):
+            await connection.exec_driver_sql(statement)
+    await engine.dispose()
+
+
+async def _joined(store: Store, study: CollectedStudy, cookie: str) -> str | None:
+    return await store.join(
+        cookie, store.hashed(cookie), "person", cells=study.cells, people=3, plan=lambda _: ["a", "b"], consent="1",
+        oldest=0,
+    )  # fmt: skip
+
+
+def _answer(visit: Visit | None) -> None:
+    assert visit is not None
+    if visit.step == "a":
+        visit.add("answer", "a", {"letter": "B"}, once="answer:a")
+
+
+def test_a_job_that_fails_leaves_nothing_and_those_beside_it_are_kept(make: Callable[[], CollectedStudy]) -> None:
+    # Jobs that share a commit: a failure that took the whole of it back would lose the others' answers.
+    study = make()
+
+    def failing(visit: Visit | None) -> None:
+        _answer(visit)
+        raise ZeroDivisionError
+
+    async def run() -> list[Visit]:
+        async with Store(study) as store:
+            assert [await _joined(store, study, cookie) for cookie in ("x", "y", "x")] == [None] * 3
+            outcomes = await asyncio.gather(
+                store.visit("x", failing), store.visit("y", _answer), return_exceptions=True
+            )
+            assert isinstance(outcomes[0], ZeroDivisionError)
+            return await store.visits("person")
+
+    visits = asyncio.run(run())
+    assert [visit.step for visit in visits] == ["a", "b"]
+
+
+def test_a_lost_connection_to_postgresql_costs_nobody_an_answer(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As when it is restarted while people are under way: each of the pool's connections is dead.
+    asyncio.run(_emptied(postgres))
+    monkeypatch.setenv("STUDY_DATABASE", postgres)
+    study = small_study(tmp_path, database='"$STUDY_DATABASE"')
+    others = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"
+    )
+
+    async def run() -> list[Visit]:
+        async with Store(study) as store:
+            await asyncio.gather(*(_joined(store, study, cookie) for cookie in ("x", "y")))
+            async with Store(study) as other:
+                await other.write(lambda connection: connection.exec_driver_sql(others))
+            await asyncio.gather(*(store.visit(cookie, _answer) for cookie in ("x", "y", "x")))
+            return await store.visits("person")
+
+    visits = asyncio.run(run())
+    assert [[event.step for event in visit.events if event.kind == "answer"] for visit in visits] == [["a"], ["a"]]
+
+
+def test_a_database_holds_one_study(make: Callable[[], CollectedStudy]) -> None:
+    # Two in one database would share places, people and exports.
+    study, other = make(), make()
+
+    async def run(one: CollectedStudy) -> None:
+        async with Store(one) as store:
+            await store.write(lambda connection: connection.execute(sql.select(SETTINGS)).all())
+
+    asyncio.run(run(study))
+    asyncio.run(run(study))
+    if other.config.database:
+        with pytest.raises(ChatbenchError, match=f"holds another study, {study.config.id}"):
+            asyncio.run(run(other))
+    else:
+        asyncio.run(run(other))
+
+
+def test_a_database_that_does_not_answer_is_told_before_anything_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUDY_DATABASE", f"postgresql://u:secret@/d?host={tmp_path}")
+    study = small_study(tmp_path, database='"$STUDY_DATABASE"')
+
+    with pytest.raises(ChatbenchError, match="cannot be opened") as told:
+        serve(study, host="127.0.0.1", port=0, say=print)
+    assert "secret" not in str(told.value)
