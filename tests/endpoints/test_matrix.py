@@ -127,7 +127,7 @@ def test_what_a_server_answers_becomes_what_it_means(
     (status, body), told = CASES[name]
     checked, clock = opened(server, role), Clock()
     options = EndpointOptions(max_tries=2, patience_seconds=1)
-    one = EndpointParticipant(checked._client, role, options, clock=clock, sleep=clock.sleep)
+    one = EndpointParticipant(checked._clients, role, options, clock=clock, sleep=clock.sleep)
     server.will(*[answered(body, status)] * 20)
     request = Request(role, CHAT, "q", 1, "reply" if role == "assistant" else "turn")
     if told.stops:

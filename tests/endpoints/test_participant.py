@@ -52,7 +52,7 @@ def unhurried(
     clock = Clock()
     one = opened(server, **which)
     server.asked.clear()
-    return EndpointParticipant(one._client, one._role, options, clock=clock, sleep=clock.sleep), clock
+    return EndpointParticipant(one._clients, one._role, options, clock=clock, sleep=clock.sleep), clock
 
 
 def answered(participant: EndpointParticipant, request: Request = REQUEST) -> Reply:
@@ -186,7 +186,7 @@ def test_a_lasting_fault_is_a_failure_of_that_conversation_only(
 def test_a_slow_server_is_not_waited_for_for_ever(server: LoopbackEndpoint, act: Literal["hang", "drip"]) -> None:
     # The HTTP client's own limit is per piece of an answer: one that drips never meets it.
     participant, _ = unhurried(server)
-    participant._client.timeout_seconds = 1.0
+    participant._clients[0].timeout_seconds = 1.0
     server.will(Answer(act=act), completion("woke up"))
 
     assert answered(participant).text == "woke up"
@@ -220,7 +220,7 @@ def test_a_server_that_dies_is_waited_for_and_a_dead_one_stops_the_run(server: L
     participant, clock = unhurried(server)
     other = LoopbackEndpoint()
     with running(other) as run:
-        participant._client.address = EndpointAddress("m", other.url, "")
+        participant._clients[0].address = EndpointAddress("m", other.url, "")
         port = other.port
         run(other.die())
         returns_at = [40.0]

@@ -1,4 +1,4 @@
-"""How many requests an endpoint is asked at once."""
+"""How many requests an endpoint is asked at once, and when one of several addresses is left out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import asyncio
 import pytest
 from tests.support.clock import Clock
 
-from chatbench.endpoints.retry import Pace
+from chatbench.endpoints.address import EndpointOptions
+from chatbench.endpoints.errors import Fault
+from chatbench.endpoints.retry import Pace, Patience, Replica
+from chatbench.protocol.dialogue import Reply
 
 
 def pace(most: int) -> tuple[Pace, Clock]:
@@ -102,3 +105,48 @@ def test_a_request_that_is_cancelled_in_the_moment_it_gets_a_place_does_not_keep
         await asyncio.wait_for(take(), 5)
 
     asyncio.run(all_ask())
+
+
+def test_an_address_that_stays_dead_for_days_is_tried_every_twenty_seconds() -> None:
+    # Pauses that double without an end would overflow after some hours.
+    clock = Clock()
+    one = Replica(4, clock, clock.sleep)
+    for _ in range(5000):
+        assert one.is_open
+        one.leave_out(Fault("down", "cannot connect"), clock.now)
+        assert not one.is_open
+        clock.now = one.opens_at
+    assert clock.now == pytest.approx(5000 * 20, rel=0.01)
+
+    one.leave_out(Fault("down", "cannot connect"), clock.now)
+    one.answered()  # by a request that was under way
+    assert one.is_open
+
+
+def test_requests_that_fail_together_double_the_pause_once() -> None:
+    clock = Clock()
+    one = Replica(64, clock, clock.sleep)
+    for _ in range(64):
+        one.leave_out(Fault("broken", "no answer"), clock.now)
+
+    assert one.opens_at == 0.5
+
+
+def test_one_request_at_a_time_tries_an_address_that_was_left_out() -> None:
+    # All that wait would meet a machine without power, and each the whole time limit.
+    clock = Clock()
+    patience = Patience(["a", "b"], EndpointOptions(concurrency=64), clock, clock.sleep)
+    patience.replicas[0].leave_out(Fault("down", "cannot connect"), 0.0)
+    clock.now = 1.0
+    asked: list[int] = []
+
+    async def attempt(number: int, _unchecked: bool) -> Reply:
+        asked.append(number)
+        await asyncio.sleep(0.01)
+        return Reply("hello")
+
+    async def all_ask() -> None:
+        await asyncio.gather(*(patience.answer(attempt, seed) for seed in range(10)))
+
+    asyncio.run(all_ask())
+    assert sorted(asked) == [0, *[1] * 9]

@@ -15,7 +15,7 @@ from chatbench.core.errors import ChatbenchError
 
 DEFAULT_URL = "https://api.openai.com/v1"
 DEFAULT_KEY_NAME = "OPENAI_API_KEY"
-EXPECTED = "openai:MODEL[@BASE_URL][#NAME_OF_KEY_VARIABLE]"
+EXPECTED = "openai:MODEL[@BASE_URL[,BASE_URL...]][#NAME_OF_KEY_VARIABLE]"
 AZURE_URL = "https://RESOURCE.openai.azure.com/openai/v1"
 
 SECRET = re.compile(r"\b(?:sk|org|proj|gsk)[-_][\w*.-]{6,}|\bAIza[\w-]{20,}")
@@ -64,6 +64,30 @@ def without_secrets(text: str) -> str:
     return SECRET.sub("***", re.sub(r"\?.*", "?***", text, flags=re.DOTALL))
 
 
+def read_addresses(text: str) -> tuple[EndpointAddress, ...]:
+    """Reads `MODEL[@BASE_URL[,BASE_URL...]][#NAME_OF_KEY_VARIABLE]`: a model, and every address that serves it.
+
+    >>> [each.base_url for each in read_addresses("llama@http://one:8000/v1,http://two:8000/v1")]
+    ['http://one:8000/v1', 'http://two:8000/v1']
+
+    Raises:
+        ChatbenchError: as `read_address`, or an address is missing, has no http:// or is there twice.
+    """
+    match = _SPEC.fullmatch(text)
+    if match is None or "," not in (match["url"] or ""):
+        return (read_address(text),)
+    urls, key = match["url"].split(","), "" if match["key_name"] is None else f"#{match['key_name']}"
+    for number, url in enumerate(urls, 1):
+        if not re.match("https?://", url):
+            found = f"address {number} of {len(urls)}, {without_secrets(url)!r}, has no http:// or https:// before it"
+            raise ChatbenchError(f"openai: {found}", expected=EXPECTED)
+    addresses = tuple(read_address(f"{match['model']}@{url}{key}") for url in urls)
+    for address in addresses:
+        if addresses.count(address) > 1:
+            raise ChatbenchError(f"openai: {address.base_url} is there twice", expected="each address once")
+    return addresses
+
+
 def read_address(text: str) -> EndpointAddress:
     """Reads `MODEL[@BASE_URL][#NAME_OF_KEY_VARIABLE]`; OpenAI's own address needs a key, another only if it is named.
 
@@ -109,7 +133,7 @@ def _check_url(url: str) -> None:
         host = parts.hostname or ""
     except ValueError:
         host = ""
-    if not re.fullmatch(r"[\w.-]+|[\da-f:.]+", host, re.ASCII) or not re.fullmatch(r"[!#-;=?-\[\]_a-z~%]+", url):
+    if not re.fullmatch(r"[\w.-]+|[\da-f:.]+", host, re.ASCII) or not re.fullmatch(r"[!#-+\--;=?-\[\]_a-z~%]+", url):
         raise ChatbenchError("openai: unreadable base URL", expected="https://HOST/v1, in plain letters")
     if "openai.azure.com" in host and ("/deployments/" in parts.path or parts.query):
         raise ChatbenchError(
@@ -133,8 +157,9 @@ def _check_url(url: str) -> None:
 class EndpointOptions:
     """How an endpoint is asked: not part of any result.
 
-    At most `concurrency` requests are under way at once. Each takes at most `timeout_seconds`, and is tried `max_tries`
-    times where the endpoint answers badly. An endpoint that does not answer at all is waited for `patience_seconds`.
+    At most `concurrency` requests are with an address at once. Each takes at most `timeout_seconds`, and is tried
+    `max_tries` times where it is answered badly. An endpoint that does not answer at all is waited for
+    `patience_seconds`.
     """
 
     concurrency: int = 32

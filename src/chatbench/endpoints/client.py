@@ -37,6 +37,8 @@ LIMITS = ("max_tokens", "max_completion_tokens")
 MOST_BYTES = 8_000_000
 """Of one reply, unpacked: some hundred times what the longest ones have."""
 CHARACTERS_PER_TOKEN = 4
+CONNECT_SECONDS = 20.0
+"""A server that is there takes a connection sooner, however long its answer takes."""
 _IN_PIECES = {"stream": True, "stream_options": {"include_usage": True}}
 _CUT_TAG = re.compile(r"(?:[<◁]|\[/?T)[^>▷\]\s]{0,20}\Z")
 _SEEDS = 2**31
@@ -73,6 +75,12 @@ class EndpointClient:
         self.left_out: list[str] = []
         self._limits_refused: set[str] = set()
         self._streams, self._thinks_aloud = True, False
+
+    def at(self, address: EndpointAddress) -> EndpointClient:
+        """The same model at another address: what one of them refuses, neither is sent."""
+        other = replace(self, address=address)
+        other.parameters, other.left_out, other._limits_refused = self.parameters, self.left_out, self._limits_refused
+        return other
 
     def adapt(self, refused: Fault) -> bool:
         """Leaves out, or calls otherwise, the parameter that the server named; whether another request makes sense.
@@ -158,7 +166,8 @@ class EndpointClient:
             headers = {"connection": "close", "accept-encoding": "identity", "accept": "application/json"}
             headers |= {"authorization": f"Bearer {self._key}"} if self._key else {}
             limits = httpx.Limits(max_keepalive_connections=0)
-            self._client = httpx.AsyncClient(headers=headers, timeout=self.timeout_seconds, limits=limits)
+            timeout = httpx.Timeout(self.timeout_seconds, connect=min(CONNECT_SECONDS, self.timeout_seconds))
+            self._client = httpx.AsyncClient(headers=headers, timeout=timeout, limits=limits)
         pieces = _Pieces()
         try:
             async with (
@@ -169,6 +178,8 @@ class EndpointClient:
                 raw = await self._received(response, pieces, heard if streams else None)
             if len(raw) > MOST_BYTES:
                 return Fault("unreadable", f"a reply of more than {MOST_BYTES:,} bytes")
+        except httpx.ConnectTimeout:
+            return Fault("down", CANNOT_CONNECT)
         except (TimeoutError, httpx.TimeoutException):
             return Fault("broken", f"no answer within {self.timeout_seconds:g} s")
         except httpx.ConnectError as error:

@@ -1,14 +1,15 @@
 """A model behind an endpoint as a participant of dialogues, checked before the run.
 
 The check sends one small request: what would meet every request is reported once, with its fix, and parameters that
-the endpoint refuses are left out.
+the endpoint refuses are left out. Where the model has several addresses, each gets that request at the beginning, and
+again after it was left out for a fault: there may be another server behind it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -16,10 +17,10 @@ from typing import TypeVar
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message
 from chatbench.data.truncation import TURNS_PER_EXCHANGE, asked_without_oldest, exchanges_asked_with
-from chatbench.endpoints.address import EndpointAddress, EndpointOptions, read_address
+from chatbench.endpoints.address import EndpointAddress, EndpointOptions, read_addresses
 from chatbench.endpoints.client import EndpointClient, EndpointKind
 from chatbench.endpoints.errors import CANNOT_CONNECT, Fault, explained
-from chatbench.endpoints.retry import Clock, Pace, Patience, Sleep
+from chatbench.endpoints.retry import Clock, Patience, Sleep
 from chatbench.protocol.dialogue import Failure, Heard, ParticipantName, Reply, Request
 from chatbench.protocol.dialogue_runner import run_to_end
 from chatbench.protocol.prompts import ASSISTANT_SYSTEM
@@ -37,55 +38,64 @@ def refuse_missing_adapters(addresses: Sequence[str]) -> None:
     Raises:
         ChatbenchError: it has some of them and not others.
     """
-    wanted = [read_address(text) for text in dict.fromkeys(addresses)]
-    if len(wanted) < 2:
+    texts = dict.fromkeys(addresses)
+    if len(texts) < 2:
         return
-    client = EndpointClient(wanted[0], "completions", temperature=0, max_tokens=1, timeout_seconds=LIST_TIMEOUT_SECONDS)
-    served = run_to_end(_then_close(client, client.served()))
-    missing = [address.model for address in wanted if address.model not in served]
-    if 0 < len(missing) < len(wanted):
-        raise ChatbenchError(
-            f"{wanted[0].base_url} has not {', '.join(missing)}",
-            expected=f"all of {len(wanted)}, one per split; it has {', '.join(served)}",
-            fix="serve the others too (scripts/serve_vllm.sh), or simulate one split with --split",
+    for wanted in zip(*map(read_addresses, texts), strict=True):  # one address after the other
+        client = EndpointClient(
+            wanted[0], "completions", temperature=0, max_tokens=1, timeout_seconds=LIST_TIMEOUT_SECONDS
         )
+        served = run_to_end(_then_close([client], client.served()))
+        missing = [address.model for address in wanted if address.model not in served]
+        if 0 < len(missing) < len(wanted):
+            raise ChatbenchError(
+                f"{wanted[0].base_url} has not {', '.join(missing)}",
+                expected=f"all of {len(wanted)}, one per split; it has {', '.join(served)}",
+                fix="serve the others too (scripts/serve_vllm.sh), or simulate one split with --split",
+            )
 
 
-async def _then_close(client: EndpointClient, work: Awaitable[T]) -> T:
+async def _then_close(clients: Iterable[EndpointClient], work: Awaitable[T]) -> T:
     try:
         return await work
     finally:
-        await client.close()
+        for client in clients:
+            await client.close()
 
 
 class EndpointParticipant:
     """A model behind an endpoint: a `ConcurrentParticipant` (`reply`) and, where there is no loop, a `Participant`.
 
-    A prompt that outgrows the model's context loses the oldest turns of the conversation, which the reply says.
+    A prompt that outgrows the model's context loses the oldest turns of the conversation, which the reply says. With
+    several clients, one for each address of the model, the reply's `model` says which one replied: MODEL@BASE_URL.
     """
 
     def __init__(
         self,
-        client: EndpointClient,
+        clients: Sequence[EndpointClient],
         role: ParticipantName,
         options: EndpointOptions,
         *,
         clock: Clock = time.monotonic,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        self._client = client
+        self._clients = clients
         self._role = role
-        self.pace = Pace(options.concurrency, clock, sleep)
-        self._patience = Patience(client.address.base_url, options, self.pace, clock, sleep)
+        self._patient = partial(Patience, options=options, clock=clock, sleep=sleep)
+        self._patience = self._patient([client.address.base_url for client in clients])
+        self.unreachable: list[str] = []
 
     @property
     def identity(self) -> dict[str, object]:
-        """What was really sent: a temperature of None is the server's own; `left_out` names what it refused."""
-        client = self._client
+        """What was really sent: a temperature of None is the server's own; `left_out` names what it refused.
+
+        Several addresses are one `base_url`, sorted: with other ones it is another run, as with another single one.
+        """
+        client = self._clients[0]
         found: dict[str, object] = {
             "kind": "openai" if client.kind == "chat" else client.kind,
             "name": client.address.model,
-            "base_url": client.address.base_url,
+            "base_url": ",".join(sorted(each.address.base_url for each in self._clients)),
             "temperature": client.parameters.get("temperature"),
             "max_tokens": client.max_tokens,
             "reproducible": False,
@@ -96,20 +106,40 @@ class EndpointParticipant:
     async def check(self) -> None:
         """Sends a small request with the settings of the run, and finds out which parameters the server takes.
 
+        Of several addresses, those where nobody listens are left out (`unreachable`) as if they had died in mid-run.
+
         Raises:
             ChatbenchError: the endpoint cannot be used, and why.
         """
-        client = self._client
+        absent: dict[str, Fault] = {}
+        sent: dict[str, object] = {}
+        while sent != self._clients[0].parameters:
+            sent = dict(self._clients[0].parameters)  # what a later address refuses, an earlier one may insist on
+            for client in self._clients:
+                if client.address.base_url not in absent and (fault := await self._fault(client)):
+                    absent[client.address.base_url] = fault
+            if len(self._clients) == 1:
+                break
+        if len(absent) == len(self._clients):
+            raise explained(next(iter(absent.values())), self._clients[0].address)
+        self.unreachable = [*absent]
+        for client, replica in zip(self._clients, self._patience.replicas, strict=True):
+            if fault := absent.get(client.address.base_url):
+                replica.leave_out(fault, 0.0)
 
-        async def attempt() -> Reply | Fault:
-            # A base model may have nothing to add to a plain text; a chat model always has.
-            found = await client.complete(SMALL_PROMPT, seed=0, may_be_empty=client.kind == "completions")
+    async def _fault(self, client: EndpointClient) -> Fault | None:
+        """None once the small request is answered, and the fault where nobody listens."""
+
+        async def attempt(*_: object) -> Reply | Fault:
+            found = await _small(client)
             nobody = isinstance(found, Fault) and found.reason.startswith(CANNOT_CONNECT)
             return replace(found, kind="absent") if isinstance(found, Fault) and nobody else found  # told at once
 
-        while isinstance(found := await self._patience.answer(attempt, 0), Fault):
+        patience = self._patient([client.address.base_url])
+        while isinstance(found := await patience.answer(attempt, 0), Fault) and found.kind != "absent":
             if found.kind != "refused" or not client.adapt(found):
                 raise explained(found, client.address, served=await client.served() if found.kind == "missing" else ())
+        return found if isinstance(found, Fault) else None
 
     async def reply(self, request: Request) -> Reply | Failure:
         """The reply to one request, or why there is none.
@@ -127,11 +157,20 @@ class EndpointParticipant:
         """
         may_be_empty = self._role == "simulator"  # it may say nothing, which the dialogue knows how to take
         dropped, exchanges = 0, exchanges_asked_with(request.messages)
-        while True:
+        client = self._clients[0]
+
+        async def attempt(number: int, unchecked: bool) -> Reply | Fault:
+            nonlocal client
+            client, several = self._clients[number], len(self._clients) > 1
+            if several and unchecked and isinstance(fault := await _small(client), Fault):
+                return replace(fault, kind="down")  # whatever it is: it is not what was there before
             messages = asked_without_oldest(request.messages, dropped)
-            attempt = partial(
-                self._client.complete, messages, request.seed, may_be_empty=may_be_empty, heard=heard
-            )  # fmt: skip
+            reply = await client.complete(messages, request.seed, may_be_empty=may_be_empty, heard=heard)
+            if isinstance(reply, Reply) and several:
+                return replace(reply, model=f"{reply.model or client.address.model}@{client.address.base_url}")
+            return reply
+
+        while True:
             found = await self._patience.answer(attempt, request.seed)
             if isinstance(found, Reply):
                 return replace(found, turns_dropped=TURNS_PER_EXCHANGE * dropped)
@@ -139,7 +178,7 @@ class EndpointParticipant:
                 break
             dropped += 1
         if found.policy.stops:
-            raise explained(found, self._client.address)
+            raise explained(found, client.address)
         return Failure(f"endpoint: {found.reason}", found.policy.passes, found.tokens, found.prompt_tokens)
 
     def reply_all(self, requests: Sequence[Request]) -> list[Reply | Failure]:
@@ -148,11 +187,17 @@ class EndpointParticipant:
         async def replies() -> list[Reply | Failure]:
             return list(await asyncio.gather(*map(self.reply, requests)))
 
-        return run_to_end(_then_close(self._client, replies()))
+        return run_to_end(_then_close(self._clients, replies()))
 
     async def close(self) -> None:
         """Closes the connections of the running event loop."""
-        await self._client.close()
+        for client in self._clients:
+            await client.close()
+
+
+async def _small(client: EndpointClient) -> Reply | Fault:
+    # A base model may have nothing to add to a plain text; a chat model always has.
+    return await client.complete(SMALL_PROMPT, seed=0, may_be_empty=client.kind == "completions")
 
 
 def open_endpoint_participant(
@@ -167,20 +212,22 @@ def open_endpoint_participant(
 ) -> EndpointParticipant:
     """A participant that is known to work: one small request is sent.
 
-    `address` may be a text as `read_address` takes it; `kind` is "completions" for a model of the plain-text form.
+    `address` may be a text as `read_addresses` takes it; `kind` is "completions" for a model of the plain-text form.
 
     Raises:
         ChatbenchError: the endpoint cannot be used, and why.
     """
     options = options or EndpointOptions()
+    first, *others = read_addresses(address) if isinstance(address, str) else (address,)
     client = EndpointClient(
-        read_address(address) if isinstance(address, str) else address,
+        first,
         kind,
         temperature=temperature,
         max_tokens=max_tokens,
         timeout_seconds=options.timeout_seconds,
         reasoning_effort=reasoning_effort,
     )
-    participant = EndpointParticipant(client, role, options)
-    run_to_end(_then_close(client, participant.check()))
+    clients = [client, *map(client.at, others)]
+    participant = EndpointParticipant(clients, role, options)
+    run_to_end(_then_close(clients, participant.check()))
     return participant

@@ -215,6 +215,7 @@ class _ConcurrentAnswering(_Drawing):
     def __init__(self, participant: ConcurrentParticipant, model: AnswerModel, temperature: float) -> None:
         super().__init__(participant, model, temperature)
         self._participant = participant
+        self.unreachable: list[str] = getattr(participant, "unreachable", [])
 
     async def reply(self, request: Request) -> Reply | Failure:
         return self._drawn(request, await self._participant.reply(request))

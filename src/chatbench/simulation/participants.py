@@ -8,10 +8,10 @@ The simulator:
     STYLE:openai:ADDRESS         a chat model behind an OpenAI-compatible endpoint
     STYLE:completions:ADDRESS    a model fine-tuned on the plain-text form, behind /v1/completions
 
-STYLE is one of protocol/prompt_styles.py; ADDRESS is MODEL[@BASE_URL][#NAME_OF_KEY_VARIABLE]. `{split}` in a folder or
-an address stands for the split's name, so that each split is simulated by the model, or the adapter, that never saw its
-questions. A local model that chatbench fine-tuned speaks in the form of its training; another through its chat
-template, or in the plain-text form where it has none.
+STYLE is one of protocol/prompt_styles.py; ADDRESS is MODEL[@BASE_URL[,BASE_URL...]][#NAME_OF_KEY_VARIABLE]. `{split}`
+in a folder or an address stands for the split's name, so that each split is simulated by the model, or the adapter,
+that never saw its questions. A local model that chatbench fine-tuned speaks in the form of its training; another
+through its chat template, or in the plain-text form where it has none.
 
 The assistants, each as [NAME=]KIND:ARGUMENT:
 
@@ -19,7 +19,7 @@ The assistants, each as [NAME=]KIND:ARGUMENT:
     scripted:X                                       one in between, 0 (weak) to 1 (strong)
     replay:ASSISTANT, replay:all                     recorded responses of one of the study's assistants, or of each
     local:FOLDER_OR_HUB_ID                           a language model on this machine, or a GGUF file
-    openai:MODEL[@BASE_URL][#NAME_OF_KEY_VARIABLE]   a model behind an OpenAI-compatible endpoint
+    openai:ADDRESS                                   a model behind an OpenAI-compatible endpoint
 
 NAME is what the study calls that assistant, so that simulated and human accuracy stand side by side; it is needed only
 where it differs, as in `gpt-4o=openai:gpt-4o-2024-08-06`.
@@ -38,7 +38,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Study
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.data.workspace import Workspace
-from chatbench.endpoints.address import read_address, without_secrets
+from chatbench.endpoints.address import read_addresses, without_secrets
 from chatbench.protocol.dialogue import AnyParticipant, FunctionParticipant, Participant, Reply, Request
 from chatbench.protocol.prompt_styles import STYLES, StyleName
 
@@ -92,7 +92,7 @@ def _specs(text: str, recorded: Sequence[str]) -> list[AssistantSpec]:
     if kind == "local":
         return [AssistantSpec(name or Path(argument).name, kind, argument)]
     if kind == "openai":
-        read_address(argument)  # now: what is wrong with it is told before anything else is looked at
+        read_addresses(argument)  # now: what is wrong with it is told before anything else is looked at
         return [AssistantSpec(name or re.split("[@#]", argument)[0], kind, argument)]
     known = recorded if kind == "replay" else SCRIPTED
     if argument == "all" and name is None and known:
@@ -167,12 +167,16 @@ def open_assistant(
 
 
 def notes_on(participants: Iterable[AnyParticipant]) -> list[str]:
-    """What is said once before a run: parameters that an endpoint refused, so that its own values are used."""
+    """What is said once before a run: parameters that an endpoint refused, and addresses where nobody listens."""
+    participants = list(participants)
     left_out = {str(one.identity["name"]): one.identity.get("left_out") for one in participants}
     return [
         f"{name} does not take {', '.join(map(str, what))}: left out"
         for name, what in left_out.items()
         if isinstance(what, list)
+    ] + [
+        f"{url}: cannot connect; it is left out until it answers"
+        for url in dict.fromkeys(url for one in participants for url in getattr(one, "unreachable", ()))
     ]
 
 

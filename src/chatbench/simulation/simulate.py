@@ -21,6 +21,7 @@ from chatbench.core.stop import telling_what_is_kept
 from chatbench.data.prepared import Manifest
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
+from chatbench.endpoints.address import read_addresses
 from chatbench.protocol.dialogue import MAX_USER_TURNS, AnyParticipant, SteppedParticipant
 from chatbench.protocol.failure_modes import FAILURE_MODES, FailureMode
 from chatbench.protocol.prompt_styles import STYLES, prompts_sha256
@@ -165,7 +166,10 @@ def simulate(
         task = replace(task, log=workspace.conversations(model, split, base_model=base_model, block=block))
     planned = {one.id for each in plans.values() for one in each}
     loop = LoopSettings(settings.seed, settings.max_user_turns, STYLES[simulator.style], settings.failure_modes)
-    active = PER_PLACE * options.concurrency if options else DEFAULT_ACTIVE
+    asked = [spec.argument for spec in task.assistants if spec.kind == "openai"]
+    asked += [simulator.argument] * (simulator.kind in ("openai", "completions"))
+    addresses = max((len(read_addresses(each)) for each in asked), default=1)
+    active = addresses * (PER_PLACE * options.concurrency if options else DEFAULT_ACTIVE)
     dollars = (lambda: spending.usd) if spending.prices.known else None
     with (
         open_log(task.log, agreed, overwrite=overwrite) as log,
