@@ -144,7 +144,7 @@ class Pages:
         self.notes = Rate(NOTES_PER_MINUTE)
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
-            trim_blocks=True, lstrip_blocks=True,
+            trim_blocks=True, lstrip_blocks=True, auto_reload=False,
         )  # fmt: skip
         markdown = MarkdownIt("commonmark", {"html": False})
         self._texts = {name: markdown.render(text) for name, text in study.texts.items()}
