@@ -2,6 +2,7 @@
 
     python benchmarks/halie_experiments.py --study studies/halie
     python benchmarks/halie_experiments.py --study studies/halie --variants as-recipe answer-weight-4 --max-steps 25
+    python benchmarks/halie_experiments.py --study studies/halie --variants practice --mmlu MMLU_FOLDER
 
 The inner study is HALIE without split_0's held-out questions (five splits, seed 0, as run_halie.sh makes them), split
 again by question, twice. A variant changes one thing of the recipe. On the held-out questions of an inner split:
@@ -13,6 +14,10 @@ again by question, twice. A variant changes one thing of the recipe. On the held
                      an answer model (simulation/answer_model.py), also one that sees
                      ln p of each letter and of each option's text, by the base and by the fine-tuned model
     chats            with --conversations N: simulated with the replayed assistants and scored
+
+`practice` adds chats to those that are trained on: about questions of MMLU, with a reply that names the text of an
+option drawn at random, and the letter of that option as the answer. `share-0.8` averages the weights of `as-recipe`
+and its base (`chatbench merge --share`).
 
 `--features` measures, instead, the answer model by each of its features alone, and by an option's place: no language
 model, a few seconds, a table on the screen.
@@ -35,15 +40,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax
 
 from chatbench.core.answer_kinds import LETTERS
-from chatbench.core.files import json_line
-from chatbench.core.records import FOUR_LETTERS, Message, Part
-from chatbench.data.examples import ExampleRow
+from chatbench.core.files import json_line, read_jsonl, write_jsonl
+from chatbench.core.records import FOUR_LETTERS, Conversation, Message, Part, Question, Turn
+from chatbench.data.examples import ExampleRow, example_rows
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.perplexity import TokenLoss
 from chatbench.models.encoding import TextForm, encode_rows, form_of
@@ -68,7 +74,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "full": {"method": "full", "learning_rate": 5e-5},
     "chat-template": {"template": "chat"},
     "seed-1": {"seed": 1},  # how far a difference means nothing
+    "practice": {},
+    "share-0.8": {},
+    "share-0.5": {},
 }
+PRACTICE = 300
+"""Made-up chats; the training side of an inner split has about 390 of people."""
+REPLIES = ("The answer is {}.", "{}", "It is {}.", "I think that {} is right.", "The correct option is: {}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -88,18 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if (name, split, options.max_steps) in done:
                 continue
             began = time.monotonic()
-            workspace = Workspace(inner.data, out / "runs" / f"{name}-{options.max_steps or 'epochs'}")
-            steps = ["finetune", *(["simulate", "scores"] if options.conversations else [])]
-            config = out / "configs" / f"{name}.json"
-            config.parent.mkdir(parents=True, exist_ok=True)
-            steps_asked = {"max_steps": options.max_steps} if options.max_steps else {}
-            config.write_text(json.dumps({**steps_asked, **VARIANTS[name]}))
-            chats = ["--conversations", str(options.conversations or 1), "--base-conversations", "0"]
-            chatbench(
-                "run", options.model, "--only", split, "--steps", ",".join(steps), "--config", str(config), *chats,
-                "--assistant", "replay:all", "--max-tokens", "60", "--expected-answers",
-                "--data", str(workspace.data), "--results", str(workspace.results),
-            )  # fmt: skip
+            workspace = trained(name, split, inner, options)
             row: dict[str, object] = {
                 "variant": name, "split": split, "max_steps": options.max_steps, "settings": VARIANTS[name],
                 "chats": options.chats, **measures(workspace, options.model, split, options.chats),
@@ -110,6 +111,64 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with results.open("a") as file:
                 file.write(json_line(row) + "\n")
             print(json_line({**row, "scores": "..."}), flush=True)
+
+
+def trained(name: str, split: str, inner: Workspace, options: argparse.Namespace) -> Workspace:
+    """Where the model of a variant lies, once it is trained, averaged or, with --conversations, has chatted."""
+    out, length = options.out, options.max_steps or "epochs"
+    workspace = Workspace(inner.data, out / "runs" / f"{name}-{length}")
+    config = out / "configs" / f"{name}.json"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(json.dumps({**({"max_steps": options.max_steps} if options.max_steps else {}), **VARIANTS[name]}))
+    results = ["--results", str(workspace.results)]
+    if share := name.partition("share-")[2]:
+        tuned = Workspace(inner.data, out / "runs" / f"as-recipe-{length}").model_folder(options.model, split)
+        averaged = workspace.model_folder(options.model, split)
+        if not averaged.exists():
+            chatbench("merge", str(tuned), str(averaged), "--share", share)
+    else:
+        data = with_practice(inner, options.mmlu, out / "practice") if name == "practice" else inner.data
+        chatbench(
+            "finetune", options.model, "--split", split, "--config", str(config), "--data", str(data), *results
+        )  # fmt: skip
+    if options.conversations:
+        chatbench(
+            "simulate", options.model, "--split", split, "--assistant", "replay:all", "--max-tokens", "60",
+            "--expected-answers", "--conversations", str(options.conversations), "--data", str(inner.data), *results,
+        )  # fmt: skip
+        chatbench("eval-chatbench", options.model, "--data", str(inner.data), *results)
+    return workspace
+
+
+def with_practice(inner: Workspace, mmlu: Path, out: Path) -> Path:
+    """The inner splits with made-up chats among those to train on: splits made by hand, so without ids.
+
+    The reply names the text of an option drawn at random, and the person gives its letter: right or wrong, what is
+    practised is to look up which letter the text has. No question of HALIE is among them.
+    """
+    if (out / "split_0").is_dir():
+        return out
+    people, chance = {question.text for question in inner.study.questions.values()}, Random(0)
+    questions = []
+    for path in sorted(mmlu.rglob("*.csv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            questions += [row for row in csv.reader(file) if len(row) == 6 and row[0] not in people]
+    if len(questions) < PRACTICE:
+        raise SystemExit(f"--mmlu {mmlu}: {len(questions)} questions, {PRACTICE} are wanted")
+    made = []
+    for number, (text, *options, _) in enumerate(chance.sample(questions, PRACTICE)):
+        question = Question(f"practice-{number}", "practice", text, tuple(options), "A")
+        letter = chance.choice(FOUR_LETTERS)
+        reply = chance.choice(REPLIES).format(options[FOUR_LETTERS.index(letter)])
+        turns = Turn("user", text), Turn("assistant", reply)
+        chat = Conversation(question.id, question.id, "made up", "made up", "direct-to-AI", turns, letter)
+        made.append(example_rows(chat, question)[-1])
+    for split in inner.manifest.split_ids:
+        for part in PARTS:
+            rows = [row for _, row in read_jsonl(inner.split_file(split, f"{part}.jsonl"))]
+            rows = chance.sample([*rows, *made], len(rows) + len(made)) if part == "train" else rows
+            write_jsonl(out / split / f"{part}.jsonl", ({"messages": row["messages"]} for row in rows))
+    return out
 
 
 def inner_splits(study: Path, out: Path) -> Workspace:
@@ -270,6 +329,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("results/halie-experiments"))
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--features", action="store_true", help="the answer model's features, one by one")
+    parser.add_argument("--mmlu", type=Path, default=Path("mmlu"), help="folder of MMLU's CSV files, for practice")
     parser.add_argument("--max-steps", type=int, default=0, help="in place of the recipe's epochs: for a trial")
     parser.add_argument("--chats", type=int, default=0, help="of people, on each side of a split; 0: all")
     parser.add_argument("--conversations", type=int, default=0, help="simulated per pair; 0: none")
