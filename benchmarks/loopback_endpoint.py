@@ -19,7 +19,7 @@ import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -91,6 +91,7 @@ class LoopbackEndpoint:
 
     `script` is answered first, then faults are drawn with probability `faults`, then it answers. It counts what it did
     (`counts`) and how many requests were with it at once (`most_together`), and keeps the last thousand it was asked.
+    With `slots` it works on so many requests at once, and the others wait, as with a full batch of a model.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class LoopbackEndpoint:
         models: Sequence[str] = ("m",),
         key: str = "",
         room: int | None = None,
+        slots: int | None = None,
     ) -> None:
         self.faults, self.models, self.key, self.room = faults, tuple(models), key, room
         self.script: list[Answer] = []
@@ -113,6 +115,7 @@ class LoopbackEndpoint:
         self.port = 0
         self.tls: ssl.SSLContext | None = None
         self._latency = latency_seconds
+        self._slots = asyncio.Semaphore(slots) if slots else nullcontext()
         self._chance = random.Random(seed)
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
@@ -169,7 +172,8 @@ class LoopbackEndpoint:
                 self._gathered.set()
             await asyncio.wait_for(self._gathered.wait(), 10)
         if self._latency:
-            await asyncio.sleep(self._latency(self._chance))
+            async with self._slots:
+                await asyncio.sleep(self._latency(self._chance))
 
     async def _send(self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         if answer.act == "reset":
@@ -254,8 +258,9 @@ def log_normal(median_seconds: float, spread: float = 0.5) -> Callable[[random.R
 async def _serve_for_ever(options: argparse.Namespace) -> None:
     latency = log_normal(options.latency_ms / 1000) if options.latency_ms else None
     server = LoopbackEndpoint(
-        faults=options.faults, seed=options.seed, latency_seconds=latency, models=options.models.split(",")
-    )
+        faults=options.faults, seed=options.seed, latency_seconds=latency, models=options.models.split(","),
+        slots=options.slots,
+    )  # fmt: skip
     if options.certificate:
         server.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         server.tls.load_cert_chain(options.certificate)
@@ -269,6 +274,7 @@ if __name__ == "__main__":
     arguments.add_argument("--port", type=int, default=0)
     arguments.add_argument("--faults", type=float, default=0.0)
     arguments.add_argument("--latency-ms", type=float, default=0.0)
+    arguments.add_argument("--slots", type=int, help="requests that it works on at once")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--models", default="m")
     arguments.add_argument("--certificate", help="a file with key and certificate: TLS")

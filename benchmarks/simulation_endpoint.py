@@ -10,6 +10,11 @@ three ways hold conversations of the same kind, in this process, one way after t
 
     python benchmarks/simulation_endpoint.py
     python benchmarks/simulation_endpoint.py --conversations 2000 --active 128 --scale 0.2
+
+`--replicas 2` compares a model at two addresses with the same model at one of them, in alternating rounds. Each server
+works on `--slots` requests at once and lets the others wait, as a GPU with a full batch does:
+
+    python benchmarks/simulation_endpoint.py --replicas 2 --conversations 400 --active 32 --scale 1 --rounds 2
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import openai
@@ -143,8 +148,12 @@ def main(arguments: list[str]) -> dict[str, float]:
     parser.add_argument("--active", type=int, default=64)
     parser.add_argument("--scale", type=float, default=0.5, help="latency is the realistic one times this")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--replicas", type=int, default=1, help="addresses of the model, compared with one of them")
+    parser.add_argument("--slots", type=int, default=4, help="of each address, with --replicas")
     options = parser.parse_args(arguments)
     os.environ["NO_PROXY"] = "127.0.0.1"
+    if options.replicas > 1:
+        return compare_addresses(options)
     rates: dict[str, list[tuple[float, float]]] = {"one at a time": [], "plain asyncio": [], "chatbench": []}
     latency_ms = MEDIAN_SECONDS * 1000 * options.scale
     with serving("--latency-ms", str(latency_ms)) as url:
@@ -158,6 +167,29 @@ def main(arguments: list[str]) -> dict[str, float]:
             for name, (hold, count) in ways.items():
                 rates[name].append(rate(hold, count))
     return table(rates, options, latency_ms)
+
+
+def compare_addresses(options: argparse.Namespace) -> dict[str, float]:
+    """Prints what several addresses give over one, and gives conversations per second by number of addresses."""
+    latency_ms = MEDIAN_SECONDS * 1000 * options.scale
+    found: dict[int, list[float]] = {1: [], options.replicas: []}
+    with ExitStack() as stack:
+        server = ("--latency-ms", str(latency_ms), "--slots", str(options.slots))
+        urls = [stack.enter_context(serving(*server)) for _ in range(options.replicas)]
+        for turn in range(options.rounds):
+            for number, rates in found.items():
+                served, many = ",".join(urls[:number]), options.conversations
+                rates.append(rate(lambda: chatbench_engine(served, many, options.active, turn * many), many)[0])  # noqa: B023 - called here
+    medians = {number: statistics.median(rates) for number, rates in found.items()}
+    print(
+        f"latency log-normal, median {latency_ms:g} ms, {options.slots} slots each; {options.active} conversations at "
+        f"once, {options.conversations} a round, {options.rounds} rounds; load average {os.getloadavg()[0]:.1f}"
+    )
+    print("| addresses | conversations/s | each round | x one |\n|---|---|---|---|")
+    for number, rates in found.items():
+        each = ", ".join(f"{one:.2f}" for one in rates)
+        print(f"| {number} | {medians[number]:.2f} | {each} | {medians[number] / medians[1]:.2f} |")
+    return {str(number): median for number, median in medians.items()}
 
 
 def table(
