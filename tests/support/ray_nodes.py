@@ -45,8 +45,10 @@ def kill_node(node: int) -> None:
 
 
 @contextmanager
-def ray_nodes(gpus: tuple[int, int], hidden: Path | None = None) -> Iterator[Mapping[str, str]]:
-    """A cluster with one CPU and so many logical GPUs on each node; gives the environment of its drivers.
+def ray_nodes(
+    gpus: tuple[int, int], hidden: Path | None = None, cpus: tuple[int, int] = (1, 1)
+) -> Iterator[Mapping[str, str]]:
+    """A cluster with so many logical CPUs and GPUs on each node; gives the environment of its drivers.
 
     For the second node a `hidden` folder is empty, and its own.
     """
@@ -65,8 +67,8 @@ def ray_nodes(gpus: tuple[int, int], hidden: Path | None = None) -> Iterator[Map
         for link in links:
             subprocess.run(["ip", *link], check=True)
         for node in (0, 1):
-            start = ["-m", "ray.scripts.scripts", "start", f"--node-ip-address={ADDRESSES[node]}", "--num-cpus=1"]
-            start += [f"--num-gpus={gpus[node]}", "--disable-usage-stats"]
+            start = ["-m", "ray.scripts.scripts", "start", f"--node-ip-address={ADDRESSES[node]}"]
+            start += [f"--num-cpus={cpus[node]}", f"--num-gpus={gpus[node]}", "--disable-usage-stats"]
             start += [f"--address={ADDRESSES[0]}:6379"] if node else ["--head", "--port=6379", f"--temp-dir={folder}"]
             start += [] if node else ["--include-dashboard=false"]
             with (Path(folder) / f"node{node}").open("wb") as log:

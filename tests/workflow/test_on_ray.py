@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import signal
 import subprocess
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tests.support.ray_nodes import ADDRESSES, inside, kill_node, ray_nodes, why_not
@@ -14,9 +20,14 @@ from tests.support.simulated_logs import study
 from tests.support.tiny_models import save_tiny_model
 
 from chatbench.cli import main
+from chatbench.data.workspace import Workspace
+from chatbench.models.run_record import read_record
 from chatbench.sample.study import write_chatbench_folder
-from chatbench.workflow.on_ray import Sweep
-from chatbench.workflow.units import STEPS, RunSettings, units_of
+from chatbench.simulation import participants
+from chatbench.simulation.simulate import ChatSettings
+from chatbench.workflow.on_ray import Order, SimulatorActor, Sweep
+from chatbench.workflow.run_all import run_all
+from chatbench.workflow.units import STEPS, RunSettings, is_done, plan, units_of
 
 
 def test_what_needs_a_failed_unit_fails_with_it_and_the_scores_are_still_made() -> None:
@@ -50,6 +61,22 @@ def test_on_another_engine_or_without_ray_is_refused(tmp_path: Path, capsys: pyt
     assert "a budget for units on a cluster" in capsys.readouterr().err
 
 
+def started(environment: Mapping[str, str], *words: str) -> subprocess.Popen[str]:
+    """`chatbench run ... --on ray` on the first node."""
+    command = inside(0, "-u", "-m", "chatbench", "run", *words, "--on", f"ray:{ADDRESSES[0]}:6379")
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def until_done(run: subprocess.Popen[str], count: int) -> list[str]:
+    """Its lines until so many units were done."""
+    assert run.stdout
+    seen: list[str] = []
+    while sum(" done in " in line for line in seen) < count and (line := run.stdout.readline()):
+        seen.append(line)
+    assert sum(" done in " in line for line in seen) == count, "".join(seen)
+    return seen
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
 def test_a_lost_node_and_a_killed_driver_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,20 +88,7 @@ def test_a_lost_node_and_a_killed_driver_change_no_byte(tmp_path: Path, monkeypa
     given = ["--study", "study", "--splits", "3", "--conversations", "2", "--max-user-turns", "1", "--max-tokens", "4"]
     given += ["--base-conversations", "0", "--config", "config.json", "--steps", "prepare,finetune,simulate,scores"]
     with ray_nodes(gpus=(0, 1)) as environment:
-
-        def driver(*words: str) -> subprocess.Popen[str]:
-            command = inside(0, "-u", "-m", "chatbench", "run", *words, "--on", f"ray:{ADDRESSES[0]}:6379")
-            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-            return subprocess.Popen(command, env=environment, text=True, **pipes)  # type: ignore[call-overload]
-
-        def until_done(run: subprocess.Popen[str], count: int) -> list[str]:
-            assert run.stdout
-            seen: list[str] = []
-            while sum(" done in " in line for line in seen) < count and (line := run.stdout.readline()):
-                seen.append(line)
-            assert sum(" done in " in line for line in seen) == count, "".join(seen)
-            return seen
-
+        driver = partial(started, environment)
         placed = driver("tiny-random", *given[:-1], "prepare,finetune", "--gpus", "1", "--results", "cluster")
         assert all(line.endswith(f"on {ADDRESSES[1]}\n") for line in until_done(placed, 3) if " done in " in line)
         assert placed.wait() == 0
@@ -91,6 +105,77 @@ def test_a_lost_node_and_a_killed_driver_change_no_byte(tmp_path: Path, monkeypa
 
     found, wanted = result_files(tmp_path / "cluster"), result_files(tmp_path / "alone")
     assert {name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)} == set()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_shares_of_gpus_several_processes_ctrl_c_and_a_wrong_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_chatbench_folder(study(), tmp_path / "study")
+    flags = {"max_steps": 1, "per_device_train_batch_size": 2, "validation_examples": 2}
+    (tmp_path / "config.json").write_text(json.dumps(flags))
+    given = ["tiny-random", "--study", "study", "--splits", "4", "--config", "config.json"]
+    given += ["--steps", "prepare,finetune"]
+    models = Workspace(results=Path("results")).models("tiny-random")
+    with ray_nodes(gpus=(0, 2), cpus=(1, 3)) as environment:
+        stranger = started({**environment, "RAY_AUTH_TOKEN": "0" * 64}, *given)
+        said = stranger.communicate()[0]
+        assert stranger.returncode == 2, said
+        assert "its token in RAY_AUTH_TOKEN" in said
+        assert environment["RAY_AUTH_TOKEN"] not in said
+        assert not models.exists()
+
+        shared = started(environment, *given, "--gpus", "0.75")
+        until_done(shared, 1)
+        command = inside(0, "-m", "ray.scripts.scripts", "status", f"--address={ADDRESSES[0]}:6379")
+        status = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        cpus, gpus = (float(used) for used in re.findall(r"([\d.]+)/[\d.]+ [CG]PU", status))
+        assert 0 < cpus <= 2, status  # two GPUs have no room for three times 0.75, though the CPUs have
+        assert gpus == 0.75 * cpus
+        shared.send_signal(signal.SIGINT)
+        said = shared.communicate()[0]
+        assert shared.returncode == 130, said
+        assert re.search(r"[123] of 4 units are done; the same command goes on", said)
+        again = started(environment, *given, "--gpus", "0.75")
+        assert all(line.endswith(f"on {ADDRESSES[1]}\n") for line in until_done(again, 4) if " done in " in line)
+        assert again.wait() == 0
+        assert sorted(each.name for each in models.iterdir()) == [f"split_{number}" for number in range(4)]
+
+        both = started(environment, *given, "--only", "split_0", "--gpus", "2", "--results", "both")
+        said = both.communicate()[0]
+        assert both.returncode == 0, said
+    record = read_record(Workspace(results=Path("both")).model_folder("tiny-random", "split_0"))
+    assert record is not None
+    assert record["processes"] == 2
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'chatbench[ray]'"
+)
+def test_an_actor_loads_the_models_of_its_split_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_chatbench_folder(study(), tmp_path / "study")
+    chats = ChatSettings(conversations=2, max_user_turns=1, max_tokens=4, block_size=3)
+    flags = {"max_steps": 1, "per_device_train_batch_size": 2, "validation_examples": 2}
+    settings, place = RunSettings(splits=1, chats=chats, flags=flags), Workspace(Path("data"), Path("results"))
+    run_all("tiny-random", study=Path("study"), workspace=place, settings=settings, steps=["prepare", "finetune"])
+    parts = [unit for unit in plan(["tiny-random"], place, settings, ["simulate"], in_blocks=True) if not unit.blocks]
+    loaded: list[str] = []
+    load = participants.load_simulator
+
+    def counted(*given: Any, **which: Any) -> Any:
+        loaded.append(given[2])
+        return load(*given, **which)
+
+    monkeypatch.setattr(participants, "load_simulator", counted)
+    actor, board = SimulatorActor(), SimpleNamespace(started=SimpleNamespace(remote=lambda *_: None))
+    outcomes = [actor.do(unit, Order(place, settings, str(tmp_path), collect=False), {}, board) for unit in parts]
+
+    assert [outcome.failure for outcome in outcomes] == [""] * len(parts) == [""] * 3
+    assert all(is_done(unit, place, settings) for unit in parts)
+    assert loaded == ["split_0"]
 
 
 @pytest.mark.slow
