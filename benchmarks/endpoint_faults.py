@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chatbench.core.records import Question, SimulatedConversation
+from chatbench.core.records import Question, SimulatedConversation, Turn
 from chatbench.data.open_study import open_study
 from chatbench.data.prepared import load_manifest
 from chatbench.data.workspace import Workspace
@@ -172,10 +172,14 @@ def simulate_command(folder: Path, url: str, repetitions: int, options: argparse
 def corrupted(chat: SimulatedConversation, question: Question) -> bool:
     """Whether a record holds anything else than what the server says to exactly these words."""
     turns = chat.turns
+
+    def prompt(seen: Sequence[Turn]) -> str:
+        return prompt_text(simulator_messages(question.full_text, seen, asked_for=question.asked_for))
+
     for place, turn in enumerate(turns):
         before = turns[:place]
         if turn.role == "user":
-            expected = clean_output(simulated(prompt_text(simulator_messages(question.full_text, before))))
+            expected = clean_output(simulated(prompt(before)))
         else:
             asked = [{"role": "system", "content": ASSISTANT_SYSTEM}]
             expected = said_to([*asked, *({"role": one.role, "content": one.text} for one in before)])
@@ -183,7 +187,7 @@ def corrupted(chat: SimulatedConversation, question: Question) -> bool:
             return True
     if chat.termination != "answered":
         return chat.termination == "no_answer"  # this server answers when it is forced, or fails
-    last = clean_output(simulated(prompt_text(simulator_messages(question.full_text, turns))))
+    last = clean_output(simulated(prompt(turns)))
     answer = read_answer(last)
     return answer is None or (answer.text, question.read(answer.text)) != (chat.answer_text, chat.letter)
 

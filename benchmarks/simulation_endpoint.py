@@ -91,9 +91,9 @@ async def one_conversation(client: openai.AsyncOpenAI, question: Question) -> in
     turns: list[Turn] = []
     requests = 0
     for turn in range(11):
-        asked_for = simulator_messages(question.full_text, turns, forced=turn == 10)
+        asked = simulator_messages(question.full_text, turns, asked_for=question.asked_for, forced=turn == 10)
         written = await client.completions.create(
-            model="m", prompt=prompt_text(asked_for), temperature=1.0, max_tokens=MAX_TOKENS, stop=["[END]"], seed=0
+            model="m", prompt=prompt_text(asked), temperature=1.0, max_tokens=MAX_TOKENS, stop=["[END]"], seed=0
         )
         said = clean_output(written.choices[0].text)
         requests += 1

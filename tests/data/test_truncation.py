@@ -9,10 +9,10 @@ from chatbench.data.examples import ExampleRow, context_prompt
 from chatbench.data.truncation import exchanges_in, read_history, without_oldest
 from chatbench.protocol import prompts
 from chatbench.protocol.plain_text import completion_text, prompt_text
-from chatbench.protocol.prompts import SEPARATOR, simulator_messages
+from chatbench.protocol.prompts import FOUR_OPTIONS, SEPARATOR, simulator_messages
 
 NEXT_TURN, FORCED_ANSWER = (
-    task.replace("{answer}", prompts.FOUR_OPTIONS) for task in (prompts.NEXT_TURN, prompts.FORCED_ANSWER)
+    task.replace("{answer}", FOUR_OPTIONS) for task in (prompts.NEXT_TURN, prompts.FORCED_ANSWER)
 )
 LINE = "=" * 24
 LONG = [Turn("assistant" if place % 2 else "user", f"turn {place}") for place in range(6)]
@@ -25,7 +25,7 @@ TRICKY = [
 
 
 def row(turns: list[Turn], *, messages: bool) -> ExampleRow:
-    asked = simulator_messages("What is 12 + 30?", turns)
+    asked = simulator_messages("What is 12 + 30?", turns, asked_for=FOUR_OPTIONS)
     whole = (*asked, Message("assistant", "Answer: B")) if messages else None
     return ExampleRow(prompt_text(asked), completion_text("Answer: B"), whole, "q", "c", "answer")
 
@@ -33,7 +33,7 @@ def row(turns: list[Turn], *, messages: bool) -> ExampleRow:
 @pytest.mark.parametrize("turns", [LONG, TRICKY, LONG[:2], []])
 @pytest.mark.parametrize("forced", [False, True])
 def test_a_prompt_taken_apart_and_joined_is_the_prompt(turns: list[Turn], forced: bool) -> None:
-    messages = simulator_messages("Q", turns, forced=forced)
+    messages = simulator_messages("Q", turns, asked_for=FOUR_OPTIONS, forced=forced)
     for prompt in (messages[1].content, prompt_text(messages), context_prompt("Q\nA. 1", turns)):
         history = read_history(prompt)
 
@@ -62,4 +62,6 @@ def test_without_any_turns_the_instructions_and_the_question_stay() -> None:
         "question:\n\nWhat is 12 + 30?\n\nHere is your conversation so far with the AI system:\n"
         f"{SEPARATOR}\n\n{SEPARATOR}\n{NEXT_TURN}\n\n[USER] "
     )
-    assert FORCED_ANSWER in read_history(simulator_messages("Q", LONG, forced=True)[1].content).without_oldest(3)
+    assert FORCED_ANSWER in read_history(
+        simulator_messages("Q", LONG, asked_for=FOUR_OPTIONS, forced=True)[1].content
+    ).without_oldest(3)

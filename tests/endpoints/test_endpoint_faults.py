@@ -47,7 +47,7 @@ def test_the_ways_that_are_compared_for_speed_do_the_same_work(monkeypatch: pyte
 
 def test_words_of_another_conversation_are_found_out(faults: Any) -> None:
     # Else the benchmark would call everything whole.
-    said = [faults.simulated(prompt_text(simulator_messages(QUESTION.full_text, [])))]
+    said = [faults.simulated(prompt_text(simulator_messages(QUESTION.full_text, [], asked_for=QUESTION.asked_for)))]
     asked = [{"role": "system", "content": "You are a helpful AI assistant."}, {"role": "user", "content": said[0]}]
 
     def chat(reply: str) -> SimulatedConversation:

@@ -20,12 +20,12 @@ from chatbench.endpoints.client import EndpointKind
 from chatbench.endpoints.participant import EndpointParticipant, open_endpoint_participant, refuse_missing_adapters
 from chatbench.protocol.dialogue import Failure, ParticipantName, Reply, Request
 from chatbench.protocol.plain_text import prompt_text
-from chatbench.protocol.prompts import simulator_messages
+from chatbench.protocol.prompts import FOUR_OPTIONS, simulator_messages
 
 KEY = "very-secret-0123456789"
 REQUEST = Request("assistant", (Message("system", "S"), Message("user", "hi")), "q", 2**40 + 7, "reply")
 TURNS = (Turn("user", "one two"), Turn("assistant", "three four"), Turn("user", "five"), Turn("assistant", "six"))
-ASKED = Request("simulator", simulator_messages("What is 2+2?", TURNS), "q", 1, "turn")
+ASKED = Request("simulator", simulator_messages("What is 2+2?", TURNS, asked_for=FOUR_OPTIONS), "q", 1, "turn")
 QUICK = EndpointOptions(concurrency=8, timeout_seconds=5, max_tries=3, patience_seconds=60)
 
 
@@ -242,7 +242,7 @@ def test_a_server_that_dies_is_waited_for_and_a_dead_one_stops_the_run(server: L
 @pytest.mark.parametrize("path", ["chat", "completions"])
 def test_a_prompt_that_outgrew_the_context_loses_its_oldest_turns(server: LoopbackEndpoint, path: EndpointKind) -> None:
     participant, _ = unhurried(server, kind=path, role="simulator")
-    whole = simulator_messages("What is 2+2?", TURNS)
+    whole = simulator_messages("What is 2+2?", TURNS, asked_for=FOUR_OPTIONS)
     sent = len((prompt_text(whole) if path == "completions" else as_text([m.as_dict() for m in whole])).split())
     server.room = sent - 2
 

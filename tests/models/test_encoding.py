@@ -17,7 +17,7 @@ from chatbench.protocol.plain_text import (
     encode_prompt,
     prompt_text,
 )
-from chatbench.protocol.prompts import simulator_messages
+from chatbench.protocol.prompts import FOUR_OPTIONS, simulator_messages
 
 TOKENIZER = tiny_tokenizer()
 DROP = TextForm(long_examples="drop_oldest_turns")
@@ -25,7 +25,7 @@ LONG = [Turn("assistant" if place % 2 else "user", f"turn {place}") for place in
 
 
 def row(turns: list[Turn], target: str = "Answer: B", *, messages: bool = True) -> ExampleRow:
-    asked = simulator_messages("What is 12 + 30?", turns)
+    asked = simulator_messages("What is 12 + 30?", turns, asked_for=FOUR_OPTIONS)
     whole = (*asked, Message("assistant", target)) if messages else None
     return ExampleRow(prompt_text(asked), completion_text(target), whole, "q", f"c{len(turns)}", "answer")
 

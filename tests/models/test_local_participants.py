@@ -16,7 +16,7 @@ from chatbench.models.loading import Loaded
 from chatbench.models.local_participants import LocalAssistant, LocalSimulator, encode_plain_chat
 from chatbench.protocol.dialogue import Failure, Reply, Request
 from chatbench.protocol.plain_text import encode_completion, prompt_text
-from chatbench.protocol.prompts import simulator_messages
+from chatbench.protocol.prompts import FOUR_OPTIONS, simulator_messages
 
 TOKENIZER = tiny_tokenizer()
 LONG = [Turn("assistant" if place % 2 else "user", f"turn {place}") for place in range(6)]
@@ -31,7 +31,7 @@ def simulator(context: int = 512, **options: Any) -> LocalSimulator:
 
 
 def asked(turns: list[Turn], question: str = "What is 12 + 30?\nA. 42\nB. 41\nC. 7\nD. 12") -> Request:
-    return Request("simulator", simulator_messages(question, turns), "q", 5, "turn")
+    return Request("simulator", simulator_messages(question, turns, asked_for=FOUR_OPTIONS), "q", 5, "turn")
 
 
 def to_assistant(*texts: str) -> Request:

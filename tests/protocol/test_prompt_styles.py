@@ -14,6 +14,7 @@ from chatbench.protocol.answers import FinalAnswer, Said
 from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request, dialogue
 from chatbench.protocol.dialogue_runner import run_together
 from chatbench.protocol.prompt_styles import STYLES, TWO_STEP, StyleName, UserLm, prompts_sha256
+from chatbench.protocol.prompts import FOUR_OPTIONS
 
 TURNS = (Turn("user", "first"), Turn("assistant", "reply"))
 LONGER = (*TURNS, Turn("user", "second"), Turn("assistant", "another"))
@@ -58,8 +59,8 @@ def test_a_two_step_output_is_read_in_the_published_order(output: str, first: Sa
 
 def test_the_variants_differ_in_the_first_turn_alone() -> None:
     names: tuple[StyleName, ...] = ("two-step", "two-step-problem", "two-step-help")
-    first = [STYLES[name].messages("Q", ())[1].content for name in names[:2]]
-    later = {STYLES[name].messages("Q", TURNS)[1].content for name in names}
+    first = [STYLES[name].messages("Q", (), asked_for=FOUR_OPTIONS)[1].content for name in names[:2]]
+    later = {STYLES[name].messages("Q", TURNS, asked_for=FOUR_OPTIONS)[1].content for name in names}
 
     assert first == [prompts.FIRST_TURN, prompts.FIRST_TURN_PROBLEM]
     assert len(later) == 1
@@ -70,7 +71,10 @@ def test_the_variants_differ_in_the_first_turn_alone() -> None:
 
 
 def test_iqa_eval_is_asked_in_one_system_message_word_for_word() -> None:
-    free, forced = (STYLES["iqa-eval"].messages("{Q} \\frac{1}{2}", TURNS, forced=flag) for flag in (False, True))
+    free, forced = (
+        STYLES["iqa-eval"].messages("{Q} \\frac{1}{2}", TURNS, asked_for=FOUR_OPTIONS, forced=flag)
+        for flag in (False, True)
+    )
 
     assert [message.role for message in (*free, *forced)] == ["system", "system"]
     assert free[0].content == (
@@ -85,7 +89,7 @@ def test_iqa_eval_is_asked_in_one_system_message_word_for_word() -> None:
         'the correct answer to the given question. Please output "So, the answer is: A, B, C, or D."\n\n'
         "{Q} \\frac{1}{2}\n\nYOU: first\n\nASSISTANT: reply"
     )
-    assert STYLES["iqa-eval"].messages("Q", ())[0].content.endswith('or D."\n\nQ')
+    assert STYLES["iqa-eval"].messages("Q", (), asked_for=FOUR_OPTIONS)[0].content.endswith('or D."\n\nQ')
 
 
 def test_iqa_eval_may_answer_before_it_asked_anything() -> None:
@@ -116,7 +120,7 @@ def test_iqa_eval_that_only_asks_is_forced() -> None:
 
 def test_a_userlm_sees_the_intent_and_the_chat_with_its_roles() -> None:
     # Flipped roles, as a prompted assistant needs them, are the likely mistake.
-    assert STYLES["userlm"].messages("Q\nA. 1", TURNS) == (
+    assert STYLES["userlm"].messages("Q\nA. 1", TURNS, asked_for=FOUR_OPTIONS) == (
         Message("system", "You are a user who is trying to answer the following question:\n\nQ\nA. 1"),
         Message("user", "first"),
         Message("assistant", "reply"),
@@ -173,13 +177,13 @@ def test_a_userlm_that_ends_before_it_began_said_nothing() -> None:
 def test_the_oldest_exchanges_leave_what_any_style_is_asked(name: StyleName, forced: bool) -> None:
     style = STYLES[name]
     question = "Is YOU: a word?\nA. 1"
-    asked = style.messages(question, LONGER, forced=forced)
+    asked = style.messages(question, LONGER, asked_for=FOUR_OPTIONS, forced=forced)
 
     assert exchanges_asked_with(asked) == 2
     assert asked_without_oldest(asked, 0) == asked
-    assert asked_without_oldest(asked, 1) == style.messages(question, LONGER[2:], forced=forced)
+    assert asked_without_oldest(asked, 1) == style.messages(question, LONGER[2:], asked_for=FOUR_OPTIONS, forced=forced)
     assert "second" not in str(asked_without_oldest(asked, 2))
-    assert exchanges_asked_with(style.messages(question, ())) == 0
+    assert exchanges_asked_with(style.messages(question, (), asked_for=FOUR_OPTIONS)) == 0
 
 
 def test_the_hash_of_the_prompts_tells_styles_and_words_apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,13 +21,13 @@ from chatbench.metrics.perplexity import Perplexity, TunedAndBase
 from chatbench.models.chat_template import ChatForm
 from chatbench.models.encoding import PlainForm
 from chatbench.models.loading import load, load_tokenizer
-from chatbench.protocol.prompts import simulator_messages
+from chatbench.protocol.prompts import FOUR_OPTIONS, simulator_messages
 from chatbench.publishing.model_card import FOLDER_LINE, QUESTION, model_card, update_card, with_folder
 from chatbench.scoring.eval_ppl import eval_ppl
 from chatbench.training.checkpoints import chat_template_use, loss_curve
 from chatbench.training.finetune import finetune
 
-MESSAGES = simulator_messages(QUESTION, ())
+MESSAGES = simulator_messages(QUESTION, (), asked_for=FOUR_OPTIONS)
 TUNED, BASE = Perplexity(3.25, 0.75, 40.0, 34, 77, 6), Perplexity(9.5, 1.5, 80.0, 34, 77, 6)
 
 

@@ -75,7 +75,9 @@ def test_each_reply_of_a_chat_is_a_point_and_the_last_is_where_the_person_stoppe
     first, last = stopping_points([CHAT], {"q": QUESTION})
 
     assert [(first.replies, first.ended), (last.replies, last.ended)] == [(1, False), (2, True)]
-    assert first.messages == simulator_messages(QUESTION.full_text, (Turn("user", "how many?"), TURNS[1]))
+    assert first.messages == simulator_messages(
+        QUESTION.full_text, (Turn("user", "how many?"), TURNS[1]), asked_for=QUESTION.asked_for
+    )
     assert last.messages[1].content.count("SYSTEM: ") == 2
 
 

@@ -24,7 +24,7 @@ QUESTION = Question(
 def asked(*texts: str) -> tuple[Message, Message]:
     """What a two-step simulator is asked after these messages of person and assistant in turn."""
     turns = [Turn("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]
-    return simulator_messages(QUESTION.full_text, turns)
+    return simulator_messages(QUESTION.full_text, turns, asked_for=QUESTION.asked_for)
 
 
 def features(*texts: str) -> dict[str, list[float]]:

@@ -44,7 +44,7 @@ USERLM_TEMPLATE = (
 
 
 def request(style: StyleName, turns: tuple[Turn, ...] = TURNS, *, forced: bool = False) -> Request:
-    messages = STYLES[style].messages(QUESTION.full_text, turns, forced=forced)
+    messages = STYLES[style].messages(QUESTION.full_text, turns, asked_for=QUESTION.asked_for, forced=forced)
     return Request("simulator", messages, QUESTION.id, 7, "forced" if forced else "turn")
 
 
@@ -285,7 +285,9 @@ def test_each_split_is_simulated_by_its_own_adapter_in_the_form_of_training(
 
     (body,) = server.asked
     assert body["model"] == "tiny-split_3"
-    assert body["prompt"] == prompt_text(STYLES[style].messages(QUESTION.full_text, TURNS))
+    assert body["prompt"] == prompt_text(
+        STYLES[style].messages(QUESTION.full_text, TURNS, asked_for=QUESTION.asked_for)
+    )
     assert body["stop"] == ["[END]"]
 
 

@@ -141,7 +141,11 @@ def chat_document(template: Template, rng: Random, asked: float, prompted: float
     if prompted and rng.random() < prompted:
         said.append(rng.choice(CHOICES).format(talk.letter))
         point = rng.randrange(len(said))
-        prompt = prompt_text(simulator_messages(problem.question.full_text, talk.turns[: 2 * point]))
+        prompt = prompt_text(
+            simulator_messages(
+                problem.question.full_text, talk.turns[: 2 * point], asked_for=problem.question.asked_for
+            )
+        )
         return [Segment(prompt, 0.0), Segment(said[point] + end, 1.0)]
     title = rng.choice(TITLES) + problem.question.full_text
     if rng.random() < asked:

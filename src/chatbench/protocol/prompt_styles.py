@@ -58,7 +58,7 @@ class Style(Protocol):
     def opening(self) -> str | None: ...
 
     def messages(
-        self, question: str, turns: Sequence[Turn], *, forced: bool = False, asked_for: str = FOUR_OPTIONS
+        self, question: str, turns: Sequence[Turn], *, asked_for: str, forced: bool = False
     ) -> tuple[Message, ...]:
         """What the simulator is asked after `turns`; of the question its `full_text` and `asked_for`."""
         ...
@@ -79,7 +79,7 @@ class TwoStep:
         return FIRST_TURN_HELP if self.name == "two-step-help" else None
 
     def messages(
-        self, question: str, turns: Sequence[Turn], *, forced: bool = False, asked_for: str = FOUR_OPTIONS
+        self, question: str, turns: Sequence[Turn], *, asked_for: str, forced: bool = False
     ) -> tuple[Message, ...]:
         return simulator_messages(question, turns, forced=forced, variant=self.name, asked_for=asked_for)
 
@@ -96,7 +96,7 @@ class IqaEval:
     opening: None = None
 
     def messages(
-        self, question: str, turns: Sequence[Turn], *, forced: bool = False, asked_for: str = FOUR_OPTIONS
+        self, question: str, turns: Sequence[Turn], *, asked_for: str, forced: bool = False
     ) -> tuple[Message, ...]:
         # Not str.format: a question may hold braces (LaTeX does).
         system = (
@@ -120,7 +120,7 @@ class UserLm:
     opening: None = None
 
     def messages(
-        self, question: str, turns: Sequence[Turn], *, forced: bool = False, asked_for: str = FOUR_OPTIONS
+        self, question: str, turns: Sequence[Turn], *, asked_for: str, forced: bool = False
     ) -> tuple[Message, ...]:
         intent = USERLM_INTENT.replace("{question}", question)
         system = f"{intent}\n\n{FORCED_ANSWER.replace('{answer}', asked_for)}" if forced else intent
@@ -142,6 +142,10 @@ STYLES: dict[StyleName, Style] = {
 def prompts_sha256(style: Style) -> str:
     """SHA-256 of everything that a style says, filled in with a fixed question and chat: it changes with any word."""
     chat = (Turn("user", "u1"), Turn("assistant", "a1"), Turn("user", "u2"), Turn("assistant", "a2"))
-    asked = [style.messages("Q", turns, forced=forced) for turns in ((), chat[:2], chat) for forced in (False, True)]
+    asked = [
+        style.messages("Q", turns, asked_for=FOUR_OPTIONS, forced=forced)
+        for turns in ((), chat[:2], chat)
+        for forced in (False, True)
+    ]
     said = [[message.as_dict() for message in messages] for messages in asked]
     return hashlib.sha256(json.dumps([style.opening, said]).encode()).hexdigest()

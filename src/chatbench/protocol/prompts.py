@@ -91,7 +91,7 @@ def first_turn_message(variant: PromptVariant = "two-step") -> str:
     return FIRST_TURN_PROBLEM if variant == "two-step-problem" else FIRST_TURN
 
 
-def next_turn_message(turns: Sequence[Turn], *, forced: bool = False, asked_for: str = FOUR_OPTIONS) -> str:
+def next_turn_message(turns: Sequence[Turn], *, asked_for: str, forced: bool = False) -> str:
     """User message of Task 2 (next turn or answer), or of the forced answer at the turn limit."""
     head, _, tail = CONVERSATION_HEAD.replace("{separator}", SEPARATOR).partition("{conversation}")
     task = (FORCED_ANSWER if forced else NEXT_TURN).replace("{answer}", asked_for)
@@ -102,9 +102,9 @@ def simulator_messages(
     question: str,
     turns: Sequence[Turn],
     *,
+    asked_for: str,
     forced: bool = False,
     variant: PromptVariant = "two-step",
-    asked_for: str = FOUR_OPTIONS,
 ) -> tuple[Message, Message]:
     """What a two-step simulator is asked after `turns` (Task 1 where there are none).
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from chatbench.core.files import write_text
 from chatbench.metrics.perplexity import TunedAndBase
 from chatbench.protocol.plain_text import END, prompt_text
-from chatbench.protocol.prompts import simulator_messages
+from chatbench.protocol.prompts import FOUR_OPTIONS, simulator_messages
 
 Kind = Literal["hub", "chatbench", "folder"]
 
@@ -120,7 +120,7 @@ def model_card(record: Mapping[str, Any], *, adapter: bool) -> str:
         datasets=[dataset] if dataset else None,
     ).to_yaml()
     comes = {"hub": "", "chatbench": " (comes with chatbench)", "folder": " (a folder of the machine that trained)"}
-    system, user = simulator_messages(QUESTION, ())
+    system, user = simulator_messages(QUESTION, (), asked_for=FOUR_OPTIONS)
     asked = [system.as_dict(), user.as_dict()]
     if record.get("chat_template", {}).get("merges_system"):
         asked = [{"role": "user", "content": f"{system.content}\n\n{user.content}"}]
