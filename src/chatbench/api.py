@@ -27,6 +27,15 @@ from chatbench.data.workspace import Workspace
 from chatbench.protocol.dialogue import MAX_USER_TURNS, AnyParticipant, FunctionParticipant, Reply, Request
 from chatbench.protocol.prompt_styles import STYLES, StyleName, prompts_sha256
 from chatbench.simulation.budget import Prices, Spending
+from chatbench.simulation.judge import (
+    Agreement,
+    Checker,
+    Judge,
+    judge_answers,
+    open_judge,
+    peoples_answers,
+    simulated_answers,
+)
 from chatbench.simulation.log import open_log, read_conversations
 from chatbench.simulation.participants import (
     AssistantSpec,
@@ -44,7 +53,17 @@ if TYPE_CHECKING:
     from chatbench.endpoints.address import EndpointOptions
     from chatbench.estimation.estimate import Estimate
 
-__all__ = ["Assistant", "Question", "SimulatedConversation", "Simulator", "assistant", "estimate", "run", "simulator"]
+__all__ = [
+    "Assistant",
+    "Question",
+    "SimulatedConversation",
+    "Simulator",
+    "assistant",
+    "estimate",
+    "judge",
+    "run",
+    "simulator",
+]
 
 Says = Callable[[list[dict[str, str]]], str]
 """What is said next in a chat of `{"role": ..., "content": ...}` messages."""
@@ -181,6 +200,42 @@ def run(
             Run(book, user.participant, others, loop, progress, Spending(Prices()), active=active).simulate(plans)
         records = {record.id: record for record in read_conversations(path)}
     return [records[one] for one in planned]
+
+
+def judge(
+    model: str,
+    checker: Checker | str,
+    *,
+    rubric: str | Path | None = None,
+    data: str | Path = "data",
+    results: str | Path = "results",
+    options: EndpointOptions | None = None,
+) -> Agreement:
+    """Judges the simulated answers of kind outcome that are recorded for a model, people's first; scores use them.
+
+    Args:
+        model: as in `chatbench simulate`, which needs `--judge later` then.
+        checker: a function of a `Question` and an answer, which returns how right it is (0 to 1, or a truth value); or
+            what follows `--judge`, with a `rubric` file.
+
+    Returns:
+        How far the checker agrees with the study about people's answers.
+
+    Raises:
+        ChatbenchError: nothing is recorded, a score is not in 0..1, or as `chatbench.simulation.judge.judge_answers`.
+    """
+    workspace = Workspace(Path(data), Path(results))
+    study = workspace.study
+    opened = (
+        Judge(checker) if callable(checker) else open_judge(checker, Path(rubric) if rubric else None, study, options)
+    )
+    logs = sorted(workspace.simulations(model).glob("*/conversations*.jsonl"))
+    if not logs:
+        fix = f"simulate first: chatbench simulate {model} --assistant SPEC --judge later"
+        raise ChatbenchError(f"{workspace.simulations(model)}: no simulated chats of {model}", fix=fix)
+    answers = [key for key, _ in peoples_answers(study)]
+    answers += [each for log in logs for each in simulated_answers(study, read_conversations(log))]
+    return judge_answers(opened, answers, study, workspace, active=options.concurrency if options else DEFAULT_ACTIVE)
 
 
 def estimate(

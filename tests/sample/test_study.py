@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from pathlib import Path
 from random import Random
@@ -229,5 +230,15 @@ def test_numbers_and_levels_come_with_a_known_truth(tmp_path: Path) -> None:
         assert len(answers) == 480
         assert 0.3 < statistics.mean(answers) < 0.98
         assert statistics.mean(answers) == pytest.approx(statistics.mean(truth), abs=0.09)
+    # Ranges are told, named and believed; the ends of ranges are no facts, and the trap lies in another range.
+    levels = {p.question.id: p for p in sample.problems.values() if p.question.kind.name == "choice"}
+    named = [
+        (chat.answer, re.findall(r"is ([A-E])\. (\d+)\.$", chat.turns[-1].text), levels[chat.question_id])
+        for chat in study.conversations
+        if chat.question_id in levels
+    ]
+    assert statistics.mean(bool(found) and answer == found[0][0] for answer, found, _ in named) > 0.85
+    assert all(problem.option_of(int(found[0][1])) == found[0][0] for _, found, problem in named if found)
+    assert all(p.option_of(p.trap) != p.question.answer for p in levels.values() if p.template.catch)
     with pytest.raises(ChatbenchError, match=r"ends in \.jsonl"):
         write_sample(tmp_path / "folder", settings)

@@ -248,7 +248,7 @@ def _read_config(path: Path) -> StudyConfig:
         return StudyConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError:
         raise ChatbenchError(f"{path}: no such file", fix="begin with: chatbench collect init STUDY_DIR") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ChatbenchError(f"{path}: {error}", expected="TOML") from None
     except ValidationError as error:
         key, found, expected = first_problem(error)

@@ -57,6 +57,10 @@ ReasoningEffort = Annotated[
 CacheGib = Annotated[
     float | None, typer.Option(help="Memory for what local models have read; default: a third of what is free.")
 ]
+Judge = Annotated[
+    str, typer.Option(metavar="SPEC", help="What scores answers of kind outcome: openai:MODEL@URL, or later.")
+]
+Rubric = Annotated[Path | None, typer.Option(help="Text file that says what the judge is to take for right.")]
 Dollars = Annotated[
     str | None,
     typer.Option(metavar="IN/OUT", help="Dollars per million tokens, such as 2.50/10 (or 2.50/10/1.25: cached)."),

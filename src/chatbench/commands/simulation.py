@@ -55,6 +55,8 @@ def simulate(
     simulator_price: options.Dollars = None,
     assistant_price: options.Dollars = None,
     cache_gib: options.CacheGib = None,
+    judge: options.Judge = "",
+    rubric: options.Rubric = None,
     seed: options.Seed = 0,
     data: options.Data = Path("data"),
     results: options.Results = Path("results"),
@@ -82,7 +84,7 @@ def simulate(
         conversations=conversations, seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens,
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
         end_on=tuple(end_on or ()), expected_answers=expected_answers, answer_model=answer_model,
-        reasoning_effort=reasoning_effort, cache_gib=cache_gib,
+        reasoning_effort=reasoning_effort, cache_gib=cache_gib, judge=judge, rubric=rubric,
     )  # fmt: skip
     endpoint = EndpointOptions(concurrency=concurrency, timeout_seconds=timeout, patience_seconds=patience)
     spending = Spending(read_prices(simulator_price, assistant_price), max_tokens=budget_tokens, max_usd=budget_usd)

@@ -13,6 +13,8 @@ from typing import Literal, NamedTuple
 
 from chatbench.core.answer_kinds import CHOICE, LETTERS, Kind, NoAnswer, Outcome
 
+RIGHT_FROM = 0.5
+"""A score from which on an answer is right, where only right and wrong are told apart."""
 FOUR_LETTERS = LETTERS[:4]
 """The letters of the options where there are four, as in the files of ChatBench, HALIE and MMLU."""
 Role = Literal["user", "assistant"]
@@ -141,9 +143,10 @@ class Conversation:
 class Answer:
     """One person's answer to one question, alone or with an assistant.
 
-    `correct` is what the study recorded (ChatBench's `acc`). `letter` is None where the study did not record it;
-    `assistant` is "" for an answer given alone by a person who was assigned no assistant. `conversation_id` is ""
-    where no chat belongs to it: a person may answer without asking anything.
+    `correct` is what the study recorded (ChatBench's `acc`): right or wrong; of an outcome, perhaps a score in 0..1.
+    `letter` is None where the study did not record it; `assistant` is "" for an answer given alone by a person who was
+    assigned no assistant. `conversation_id` is "" where no chat belongs to it: a person may answer without asking
+    anything.
     """
 
     question_id: str
@@ -152,7 +155,7 @@ class Answer:
     assistant: str
     condition: str
     letter: str | None
-    correct: bool
+    correct: float
     confidence: str = ""
     conversation_id: str = ""
 
@@ -183,6 +186,16 @@ class Study:
     ai_alone: tuple[AiAloneScore, ...] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    verdicts: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """Scores (0..1) that a checker gave to answers of kind outcome, by question id and answer (simulation/judge.py)."""
+
+    def score(self, question_id: str, answer: str | None) -> float | None:
+        """How right a simulated answer is, 0..1, none being wrong; None where nothing judges it."""
+        question = self.questions[question_id]
+        if not question.judged:
+            asked = bool(self.verdicts) and isinstance(question.kind, Outcome)
+            return self.verdicts.get((question_id, answer)) if answer is not None else 0.0 if asked else None
+        return question.is_right(answer)
 
     @property
     def assistants(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Every row ends in the report: kept, changed (a rule of `turns` was needed) or dr
 
     messages   a column with a list of messages, as JSON or a Python literal; with `reply` the answer to the last one
     turns      or columns that take turns, the person's first: ["prompt1", "reply1", "prompt2", "reply2"]
+    chat       or one message per row: the column with the chat's id; `role`, `content` and `order` are columns then
     cumulative = true: each row repeats the chat so far, and the last one of a chat is kept
 
 Several chats of a person about one question are numbered. A chat without a statement of what the person wants gets one
@@ -17,10 +18,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import BadZipFile
@@ -63,7 +68,8 @@ class ImportMap(BaseModel):
     """Which column (or key) holds what; "" where none does. Values in `constants` hold for all rows.
 
     `header_rows` of a table stand above its data; the names are in the first. `role` and `content` are the keys inside
-    a message. `question_text` and below it stand in the table of `statements`, where there is one.
+    a message or, with `chat`, columns; its messages have the order of the rows, or of the numbers or times in `order`.
+    `question_text` and below it stand in the table of `statements`, where there is one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,6 +79,9 @@ class ImportMap(BaseModel):
     content: str = "content"
     reply: str = ""
     turns: tuple[str, ...] = ()
+    chat: str = ""
+    order: str = ""
+    sheet: str = ""
     cumulative: bool = False
     worker_id: str = ""
     assistant: str = ""
@@ -112,6 +121,14 @@ _SPELLINGS: Mapping[str, Sequence[str]] = {
     "subset": ("subset", "category", "topic"),
     "right_answer": ("right_answer", "correct_answer", "gold"),
 }  # fmt: skip
+_OF_MESSAGES: Mapping[str, Sequence[str]] = {
+    "chat": ("chat_id", "conversation_id", "dialog_id", "dialogue_id", "session_id", "thread_id"),
+    "order": ("turn", "turn_id", "turn_index", "order", "position", "message_index", "timestamp", "created_at"),
+    "role": ("role", "sender", "speaker", "author", "from"),
+    "content": ("text", "content", "message", "utterance", "body", "value"),
+}
+"""Of tables with one message per row."""
+_JOINED = "the chat's messages"
 _OF_STATEMENTS = ("question_text", "subset", "right_answer")
 
 
@@ -122,6 +139,12 @@ class Imported:
     rows: list[tuple[str, str, str, str]] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     out: Path = Path()
+    joined: dict[str, list[str]] = field(default_factory=dict)
+    """Places of the further rows of a chat, by the place of its first one."""
+
+    def add(self, place: str, done: str, why: str, found: str = "") -> None:
+        """Reports a row, and those of the same chat."""
+        self.rows += [(each, done, why, found) for each in (place, *self.joined.get(place, ()))]
 
     def lines(self) -> list[str]:
         """What to print."""
@@ -143,12 +166,14 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
     rows = [each for path in paths for each in read_rows(path, chosen)]
     chosen = chosen or preset(rows, paths[0])
     _check_columns(chosen, rows, paths[0])
+    if chosen.chat:
+        rows, chosen = _chats(rows, chosen, result), chosen.model_copy(update={"messages": _JOINED})
     statements = _statements(chosen, paths[0].parent)
     superseded = _superseded(rows, chosen) if chosen.cumulative else {}
     chats, known = Counter[tuple[str, str]](), set[str]()
     for number, (place, cells) in enumerate(rows):
         if number in superseded:
-            result.rows.append((place, "dropped", "the chat goes on in another row", rows[superseded[number]][0]))
+            result.add(place, "dropped", "the chat goes on in another row", rows[superseded[number]][0])
             continue
         before = intake.noted
         try:
@@ -159,16 +184,17 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
         except (BadRecord, LeftOut) as error:
             reason = error.reason if isinstance(error, BadRecord) else str(error)
             found = error.found.removeprefix(place).lstrip(", ") if isinstance(error, BadRecord) else ""
-            result.rows.append((place, "dropped", reason, found))
+            result.add(place, "dropped", reason, found)
             continue
         changed = "; ".join(intake.noted - before)
-        result.rows.append((place, "changed" if changed else "kept", changed, ""))
+        result.add(place, "changed" if changed else "kept", changed)
         question_id = record["question"]["id"]
         result.records.append(record | ({"question": question_id} if question_id in known else {}))
         known.add(question_id)
     if not result.records:
+        first = ": ".join(result.rows[0][2:]) if result.rows else "no row"
         raise ChatbenchError(
-            f"{paths[0]}: no row could be imported; the first: {': '.join(result.rows[0][2:]) if rows else 'no row'}",
+            f"{paths[0]}: no row could be imported; the first: {first}",
             expected="rows that the mapping fits",
             fix=f"draft a mapping and correct it: chatbench import {paths[0]} --draft map.toml",
         )
@@ -199,7 +225,7 @@ def read_rows(path: Path, mapping: ImportMap | None = None) -> list[tuple[str, C
     if ending in _TABLES:
         return _table_rows(csv_records(_table_text(path), path), path, header_rows)
     if ending in (".parquet", ".xlsx", ".xls"):
-        return _frame_rows(path, ending, header_rows)
+        return _frame_rows(path, ending, header_rows, mapping.sheet if mapping else "")
     raise ChatbenchError(
         f"{path}: unknown kind of file", expected=".jsonl, .json, .csv, .tsv, .txt, .xlsx or .parquet", fix="rename it"
     )
@@ -236,17 +262,21 @@ def _table_rows(records: Sequence[Sequence[str]], path: Path, header_rows: int) 
     return rows
 
 
-def _frame_rows(path: Path, ending: str, header_rows: int) -> list[tuple[str, Cells]]:
+def _nothing(_constant: str) -> None:
+    """What JSON has no number for (NaN)."""
+
+
+def _frame_rows(path: Path, ending: str, header_rows: int, sheet: str) -> list[tuple[str, Cells]]:
     import pandas as pd  # type: ignore[import-untyped]  # late: takes a second
     import pyarrow as pa  # type: ignore[import-untyped]
+    from pyarrow import parquet
 
     try:
         if ending == ".parquet":
-            frame = pd.read_parquet(path)
-            text = frame.to_json(orient="records", lines=True, date_format="iso", default_handler=str)
-            lines = str(text).splitlines()
-            return [(f"{path}, row {number}", parse_json(line)) for number, line in enumerate(lines, start=1)]
-        frame = pd.read_excel(path, header=None, dtype=str, keep_default_na=False)
+            # Not by pandas: its to_json ends the process at some lists of objects.
+            rows = json.loads(json.dumps(parquet.read_table(path).to_pylist(), default=str), parse_constant=_nothing)
+            return [(f"{path}, row {number}", row) for number, row in enumerate(rows, start=1)]
+        frame = pd.read_excel(path, sheet or 0, header=None, dtype=str, keep_default_na=False)
     except ImportError as error:
         raise ChatbenchError(f"{path}: {error}", fix="save the table as CSV, or: pip install openpyxl") from None
     except FileNotFoundError:
@@ -267,7 +297,7 @@ def read_map(path: Path) -> ImportMap:
     """
     try:
         return ImportMap.model_validate(tomllib.loads(read_text(path)))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ChatbenchError(f"{path}: not TOML ({error})", expected="a mapping as --draft writes it") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -303,6 +333,10 @@ def draft(path: Path) -> str:
     columns = [*dict.fromkeys(name for _, cells in rows for name in cells)]
     lines = [f"# Of {path.name}: {len(rows)} rows with the columns {', '.join(map(repr, columns))}."]
     lines.append("# docs/own-study.md has all keys.")
+    long = {name: find_column(columns, spellings) for name, spellings in _OF_MESSAGES.items()}
+    if long["chat"] and long["role"] and long["content"]:  # one message per row
+        lines += [f"{name} = {json.dumps(column)}" for name, column in long.items() if column]
+        columns = [name for name in columns if name not in long.values()]
     for name, spellings in _SPELLINGS.items():
         column = find_column(columns, spellings)
         lines.append(f"{name} = {json.dumps(column)}" if column else f'# {name} = ""  # no column looks like it')
@@ -329,6 +363,11 @@ def _check_columns(mapping: ImportMap, rows: Sequence[tuple[str, Cells]], path: 
     columns = {name for _, cells in rows for name in cells}
     of_rows = [name for name in _SPELLINGS if mapping.statements is None or name not in _OF_STATEMENTS]
     wanted = [getattr(mapping, name) for name in of_rows] + list(mapping.turns)
+    if mapping.chat:
+        wanted += [getattr(mapping, name) for name in _OF_MESSAGES]
+        if mapping.messages or mapping.turns or mapping.reply or mapping.cumulative:
+            found = f"{path}: chat, and messages, turns, reply or cumulative"
+            raise ChatbenchError(found, expected="one message per row, or whole chats", fix="choose one")
     if lacking := [name for name in wanted if name and name not in columns]:
         raise ChatbenchError(
             f"{path}: no column {lacking[0]!r}; it has {', '.join(map(str, sorted(columns)))}",
@@ -345,6 +384,52 @@ def _statements(mapping: ImportMap, folder: Path) -> Mapping[str, Cells] | None:
 
 
 # Rows
+
+
+def _chats(rows: Sequence[tuple[str, Cells]], mapping: ImportMap, result: Imported) -> list[tuple[str, Cells]]:
+    """One row for each chat of a table with one message per row; a column's value may stand in any of its rows."""
+    groups: dict[str, list[tuple[str, Cells]]] = {}
+    for place, cells in rows:
+        if chat := _text(cells, mapping.chat):
+            groups.setdefault(chat, []).append((place, cells))
+        else:
+            result.add(place, "dropped", "no chat's id", f"column {mapping.chat!r}")
+    found: list[tuple[str, Cells]] = []
+    for group in groups.values():
+        first, *others = (place for place, _ in group)
+        result.joined[first] = others
+        try:
+            ordered = sorted(group, key=lambda row: _moment(row[0], row[1], mapping.order)) if mapping.order else group
+            found.append((first, {**_shared(group, mapping), _JOINED: [dict(cells) for _, cells in ordered]}))
+        except BadRecord as error:
+            result.add(first, "dropped", error.reason, error.found)
+    return found
+
+
+def _moment(place: str, cells: Cells, column: str) -> tuple[bool, float]:
+    """When a message was said: numbers come before times."""
+    text = _text(cells, column)
+    try:
+        if math.isfinite(number := float(text)):
+            return False, number
+    except ValueError:
+        with suppress(ValueError, OverflowError):
+            moment = datetime.fromisoformat(text)
+            return True, moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+    raise BadRecord("no order", f"{place}, column {column!r}: {text!r:.60}", expected="a number or an ISO time")
+
+
+def _shared(group: Sequence[tuple[str, Cells]], mapping: ImportMap) -> dict[str, object]:
+    """What the rows of a chat say beside its messages."""
+    names = {getattr(mapping, name) for name in _SPELLINGS} | {*mapping.options} - {""}
+    shared: dict[str, object] = {}
+    for place, cells in group:
+        for name in sorted(names):
+            text = _text(cells, name)
+            if text and shared.setdefault(name, text) != text:
+                raise BadRecord("two values in one chat", f"{place}, column {name!r}: {text!r:.60}",
+                                expected=f"{shared[name]!r:.60}, as an earlier row has it")  # fmt: skip
+    return shared
 
 
 def _text(cells: Cells, name: str) -> str:
@@ -407,10 +492,13 @@ def _record(
         record["answer"] = _answer(place, value("answer"), question, mapping)
     if mapping.correct and mapping.answer_kind != "none":
         text = value("correct").lower()
-        if text not in ("0", "1", "0.0", "1.0", "true", "false"):
+        score = {"true": "1", "false": "0"}.get(text, text)
+        if not re.fullmatch(r"[01]|0?\.\d{1,15}|1\.0", score) or (
+            mapping.answer_kind != "outcome" and float(score) % 1
+        ):
             raise BadRecord("correct that is neither 0 nor 1", f"{place}, column {mapping.correct!r}: {text!r}",
-                            expected="0, 1, true or false")  # fmt: skip
-        record["correct"] = text in ("1", "1.0", "true")
+                            expected="0, 1, true or false; of an outcome also a score in 0..1")  # fmt: skip
+        record["correct"] = float(score) if float(score) % 1 else score.startswith("1")
     return record
 
 

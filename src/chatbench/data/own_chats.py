@@ -94,7 +94,7 @@ class _PersonsRecord(_Record):
     question: QuestionRecord | _Text
     worker_id: _Text
     answer: _Text | _Number | None = None
-    correct: bool | None = None
+    correct: bool | Annotated[_Number, Field(ge=0, le=1)] | None = None
     condition: str = "direct-to-AI"
     confidence: str = ""
 
@@ -136,6 +136,7 @@ _MEANINGS = {
     "question": "the question in full (id, subset, text, options, answer), or the id of an earlier one",
     "question.options": "a list of texts",
     "question.answer": "a letter, a number, a text, or a list of texts",
+    "correct": "true or false; of an outcome also a score in 0..1",
     "answer": "a letter, a number or a text, as the question's answer_kind asks for",
     "turns": "a list of messages (role, text), or null where nothing was asked",
 }
@@ -268,8 +269,12 @@ def _answer(row: Row, record: UserAiRecord | UserAloneRecord, question: Question
             raise row.bad("answer to a question without one", found="a question of answer_kind none", expected=expected)
         read, correct = DONE, False
     elif kind == Outcome() and correct is None:
-        expected = "true or false: the question's answer_kind is outcome"
+        expected = "true or false, or a score in 0..1: the question's answer_kind is outcome"
         raise row.bad("bad value of correct", "correct", found="missing", expected=expected)
+    elif kind != Outcome() and correct not in (None, 0, 1):
+        raise row.bad(
+            "bad value of correct", "correct", found=str(correct), expected="true or false; only an outcome has scores"
+        )
     elif read is None and (given is not None or correct is None):
         expected = f"one of {', '.join(question.letters)}" if question.options else question.asked_for.strip("<>")
         raise row.bad(
@@ -283,10 +288,10 @@ def _answer(row: Row, record: UserAiRecord | UserAloneRecord, question: Question
     chat = isinstance(record, UserAiRecord) and record.chat
     about = conversation_id(question.id, record.worker_id, chat) if chat else ""
     who = question.id, record.worker_id, record.kind, assistant, condition
-    return Answer(*who, read, bool(correct), record.confidence, about)
+    return Answer(*who, read, correct if correct % 1 else bool(correct), record.confidence, about)
 
 
-_BRANCH = re.compile(r"(?:constrained-|function-)?(?:str|float|tuple|dict|none)\b")
+_BRANCH = re.compile(r"(?:constrained-|function-)?(?:str|float|bool|tuple|dict|none)\b")
 
 
 def _first_problem(row: Row, error: ValidationError) -> BadRecord:

@@ -73,7 +73,7 @@ def accuracies(study: Study) -> dict[Group, ByQuestion]:
     User-AI stands there for each condition and, where there are several, for all together.
     """
     several = len({answer.condition for answer in study.answers if answer.kind == "user-AI"}) > 1
-    flags: dict[Group, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    flags: dict[Group, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for answer in study.answers:
         alone = answer.kind == "user-alone"
         who = (USER_ALONE.label, EVERY_ASSISTANT) if alone else (USER_AI, answer.assistant)

@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
-from chatbench.core.records import Answer, Study
+from chatbench.core.records import RIGHT_FROM, Answer, Study
 from chatbench.metrics.agreement import Undefined, Value
 from chatbench.metrics.names import EVERY_ASSISTANT
 from chatbench.realism.chats import WORDINGS, ChatTraits, real_chats, traits_of
@@ -116,9 +116,9 @@ def advice_rows(study: Study) -> list[AdviceRow]:
 
     def changed(group: Sequence[tuple[Answer, Answer]], *, right_before: bool) -> Rate:
         cases = [
-            Case(after.question_id, after.worker_id, after.correct != right_before)
+            Case(after.question_id, after.worker_id, (after.correct >= RIGHT_FROM) != right_before)
             for before, after in group
-            if before.correct == right_before
+            if (before.correct >= RIGHT_FROM) == right_before
         ]
         return rate(cases, f"nobody was {'right' if right_before else 'wrong'} alone")
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chatbench.core.records import Answer
+from chatbench.core.records import RIGHT_FROM, Answer
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.estimates import NORMAL_95
 
@@ -89,7 +89,7 @@ def mixed_effects(
     from scipy.sparse import csr_matrix, hstack  # type: ignore[import-untyped]  # late, and has no types
 
     rows = list(answers)
-    right = np.array([float(answer.correct) for answer in rows])
+    right = np.array([float(answer.correct >= RIGHT_FROM) for answer in rows])
     fixed = np.column_stack([np.ones(len(rows)), *(np.asarray(values, dtype=np.float64) for _, values in columns)])
     questions, question = np.unique([answer.question_id for answer in rows], return_inverse=True)
     people, person = np.unique([answer.worker_id for answer in rows], return_inverse=True)

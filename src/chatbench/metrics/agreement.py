@@ -71,10 +71,13 @@ NO_QUESTION = Undefined("no question is left")
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """How the answers to one question with one assistant came out; `invalid` = no letter of A-D was given."""
+    """How the answers to one question with one assistant came out; `invalid` = no letter of A-D was given.
 
-    right: int = 0
-    wrong: int = 0
+    An answer with a score between 0 and 1 is right by that share, and wrong by the rest.
+    """
+
+    right: float = 0
+    wrong: float = 0
     invalid: int = 0
 
     def __add__(self, other: Outcomes) -> Outcomes:
@@ -82,7 +85,7 @@ class Outcomes:
 
     def count(self, treatment: Treatment) -> int:
         """Answers in the denominator."""
-        return self.right + self.wrong + (self.invalid if treatment == "counted wrong" else 0)
+        return round(self.right + self.wrong) + (self.invalid if treatment == "counted wrong" else 0)
 
     def accuracy(self, treatment: Treatment) -> float | None:
         """Share of right answers, 0..1; None where nothing is left to divide by.

@@ -88,7 +88,7 @@ def constant_predictions(study: Study, train: AbstractSet[str], pairs: Iterable[
 def user_alone_predictions(study: Study, pairs: Iterable[Pair]) -> Guesses:
     """How often people are right alone, whichever assistant they were to work with later."""
     alone = (answer for answer in study.answers if answer.kind == "user-alone")
-    outcomes = add_up((answer.question_id, Outcomes(answer.correct, not answer.correct)) for answer in alone)
+    outcomes = add_up((answer.question_id, Outcomes(answer.correct, 1 - answer.correct)) for answer in alone)
     return predictions({pair: outcomes[pair[0]] for pair in pairs if pair[0] in outcomes})
 
 

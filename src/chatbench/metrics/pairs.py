@@ -62,15 +62,17 @@ class Simulation:
     def outcomes(self, study: Study) -> dict[Pair, Outcomes]:
         """Right, wrong and invalid answers per pair; a chat that failed through no fault of the simulator is none.
 
-        Nor is one about a question whose answers are not compared (`Question.judged`).
+        Nor is one whose answer nothing judges (`Study.score`).
         """
-
-        def outcome(chat: SimulatedConversation) -> Outcomes:
-            right = study.questions[chat.question_id].is_right(chat.letter)
-            return Outcomes(bool(right), not right and chat.letter is not None, chat.letter is None)
-
-        kept = (chat for chat in self.chats if not is_lost(chat) and study.questions[chat.question_id].judged)
-        return add_up(((chat.question_id, chat.assistant), outcome(chat)) for chat in kept)
+        kept = ((chat, study.score(chat.question_id, chat.letter)) for chat in self.chats if not is_lost(chat))
+        return add_up(
+            (
+                (chat.question_id, chat.assistant),
+                Outcomes(invalid=1) if chat.letter is None else Outcomes(score, 1 - score),
+            )
+            for chat, score in kept
+            if score is not None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def assistants_of(pairs: Iterable[Pair]) -> list[str]:
 def human_outcomes(study: Study, questions: AbstractSet[str], condition: str | None = None) -> dict[Pair, Outcomes]:
     """Right and wrong user-AI answers per pair, as the study recorded them; of one condition, or of all."""
     return add_up(
-        ((answer.question_id, answer.assistant), Outcomes(answer.correct, not answer.correct))
+        ((answer.question_id, answer.assistant), Outcomes(answer.correct, 1 - answer.correct))
         for answer in study.answers
         if answer.kind == "user-AI" and answer.question_id in questions and condition in (None, answer.condition)
     )

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, get_args
 
-from chatbench.core.records import Question, SimulatedConversation, Study, Turn
+from chatbench.core.records import RIGHT_FROM, Question, SimulatedConversation, Study, Turn
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
 from chatbench.protocol.prompts import ANSWER_PREFIX
@@ -56,7 +56,7 @@ class PageChat:
     number: int
     turns: tuple[Turn, ...]
     letter: str | None
-    correct: bool | None
+    correct: float | None
     termination: str = ""
     observed: Mapping[str, int] = field(default_factory=dict)
     more: Mapping[str, object] = field(default_factory=dict)
@@ -156,7 +156,7 @@ def _index(
             "question": [question[row.question_id] for row in rows],
             **{name: [place[f"{name}s"][value] for value in each] for name, each in values.items()},
             "letter": [row.letter or "" for row in rows],
-            "correct": [-1 if row.correct is None else int(row.correct) for row in rows],
+            "correct": [-1 if row.correct is None else int(row.correct >= RIGHT_FROM) for row in rows],
             "observed": [[place["failures"][name] for name in row.observed] for row in rows],
             "turns": [sum(turn.role == "user" for turn in row.turns) for row in rows],
             "characters": [sum(len(turn.text) for turn in row.turns) for row in rows],
@@ -262,7 +262,7 @@ def report_chats(
     """
     questions = {} if study is None else study.questions
     people = {} if study is None else _peoples_chats(study, held_out)
-    simulated = (_simulated(run, chat, questions.get(chat.question_id)) for run in runs for chat in run.chats)
+    simulated = (_simulated(run, chat, study) for run in runs for chat in run.chats)
     rows = in_page_order([*people.values(), *simulated])
     chats = page_chats(rows, questions, held_out)
     place = {chat.id: row for row, chat in enumerate(rows)}
@@ -306,18 +306,19 @@ def _peoples_chats(study: Study, held_out: Mapping[str, Sequence[str]]) -> dict[
         if chat.question_id not in held_out:
             continue
         answer, key = answers.get(chat.id), (chat.question_id, chat.assistant)
-        correct = answer.correct if answer else _is_right(chat.answer, study.questions.get(chat.question_id))
+        correct = answer.correct if answer else _score(study, chat.question_id, chat.answer)
         more = _saying({"condition": chat.condition, "confidence": answer.confidence if answer else ""})
         found[chat.id] = PageChat(*key, "people", "", "", seen[key], chat.turns, chat.answer, correct, more=more)
         seen[key] += 1
     return found
 
 
-def _is_right(letter: str | None, question: Question | None) -> bool | None:
-    return None if letter is None or question is None else question.is_right(letter)
+def _score(study: Study | None, question_id: str, answer: str | None) -> float | None:
+    known = study is not None and answer is not None and question_id in study.questions
+    return study.score(question_id, answer) if study and known else None
 
 
-def _simulated(run: RunChats, chat: SimulatedConversation, question: Question | None) -> PageChat:
+def _simulated(run: RunChats, chat: SimulatedConversation, study: Study | None) -> PageChat:
     usage = chat.usage
     below = {  # what the reader shows below the chat
         "written": None if chat.final_output == f"{ANSWER_PREFIX}{chat.letter}" else chat.final_output,
@@ -337,7 +338,7 @@ def _simulated(run: RunChats, chat: SimulatedConversation, question: Question | 
             for each in chat.answer_probabilities
         ],
     }
-    correct = _is_right(chat.letter, question)
+    correct = _score(study, chat.question_id, chat.letter)
     return PageChat(
         chat.question_id, chat.assistant, run.source, run.key, run.split, chat.index, chat.turns, chat.letter, correct,
         chat.termination, chat.observed, _saying(below),

@@ -174,7 +174,7 @@ def pooled_accuracies(scores: QuestionScores) -> dict[Predictor, dict[Pair, Pred
 
 def _conditions(scores: QuestionScores) -> dict[str, dict[Pair, Prediction]]:
     """People's accuracy per condition; nothing where all were in the same one."""
-    right: dict[str, dict[Pair, list[bool]]] = {}
+    right: dict[str, dict[Pair, list[float]]] = {}
     for answer in scores.answers:
         pair = (answer.question_id, answer.assistant)
         right.setdefault(answer.condition, {}).setdefault(pair, []).append(answer.correct)

@@ -42,6 +42,7 @@ from chatbench.report.tables import comparison_json, comparison_notes
 from chatbench.scoring.compare import compare
 from chatbench.scoring.score_files import QuestionScores, read_question_files, read_score_table
 from chatbench.scoring.score_table import ScoreTable, comparable
+from chatbench.simulation.judge import with_verdicts
 
 Plain = dict[str, object]
 _PART_FILE = re.compile(r"(chats|shades)-(index|\d+)\.js")
@@ -222,7 +223,7 @@ def _study(workspace: Workspace, missing: list[str]) -> tuple[Manifest | None, S
     if not Path(manifest.study_resolved).exists():
         missing.append(f"questions and people's chats: the study {manifest.study_name} is not where it was")
         return manifest, None
-    return manifest, workspace.study
+    return manifest, with_verdicts(workspace.study, workspace)[0]
 
 
 def _refuse_other_data(scored: ScoreTable, manifest: Manifest | None, workspace: Workspace) -> None:

@@ -188,6 +188,18 @@ def options_in(text: str) -> dict[int, str]:
     return {int(value): letter for letter, value in re.findall(r"\b([A-D])[.):]\s*(\d{1,6})\b", text)}
 
 
+_RANGE = re.compile(r"\b([A-Z])[.):]\s*(?:up to (\d{1,6})|more)\b")
+
+
+def ranges_in(text: str) -> list[tuple[int, str]]:
+    """Ends and letters of ordered ranges that a user listed: `A. up to 10`, `B. up to 20`, `C. more`.
+
+    >>> ranges_in("A. up to 10, B. more")
+    [(10, 'A'), (1000000, 'B')]
+    """
+    return [(int(end or 10**6), letter) for letter, end in _RANGE.findall(text)]
+
+
 def reply_to(name: str, user_messages: Sequence[str], rng: Random) -> AssistantTurn:
     """The assistant's next turn after these user messages.
 
@@ -196,7 +208,7 @@ def reply_to(name: str, user_messages: Sequence[str], rng: Random) -> AssistantT
     """
     strength = strength_of(name)
     text = "\n".join(user_messages)
-    understanding = understand(text)
+    understanding = understand(_RANGE.sub("", text))  # an end of a range is no fact
     if understanding is None:
         return AssistantTurn("I do not understand the problem. What are the numbers, and what is the question?")
     facts = dict(understanding.facts)
@@ -206,11 +218,11 @@ def reply_to(name: str, user_messages: Sequence[str], rng: Random) -> AssistantT
         facts |= {
             fact: rng.randint(*understanding.template.schema.ranges[fact]) for fact in clause.facts if fact not in facts
         }
-    return _solve(understanding, facts, strength, options_in(text), rng)
+    return _solve(understanding, facts, strength, text, rng)
 
 
 def _solve(
-    understanding: Understanding, facts: Mapping[str, int], strength: Strength, options: Mapping[int, str], rng: Random
+    understanding: Understanding, facts: Mapping[str, int], strength: Strength, text: str, rng: Random
 ) -> AssistantTurn:
     """Works the problem out, with mistakes; the strong one shows its steps, both name the option if given any."""
     ask, catch = understanding.ask, understanding.catch
@@ -232,7 +244,10 @@ def _solve(
     if value is None:
         return AssistantTurn("These numbers do not fit together. Please check them.")
     answer = str(value)
-    if options:
+    if ranges := ranges_in(text):
+        letters = [letter for end, letter in ranges if value <= end]
+        answer = f"{letters[0]}. {value}" if letters else f"{value}, which is not among your options"
+    elif options := options_in(text):
         answer = f"{options[value]}. {value}" if value in options else f"{value}, which is not among your options"
     if strength.explains:
         shown = ", ".join(working.steps) + ". " if working.steps else ""

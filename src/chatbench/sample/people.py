@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from random import Random
 
 from chatbench.core.records import Turn
-from chatbench.sample.assistants import AssistantTurn, options_in, reply_to
-from chatbench.sample.problems import Clause, Problem
+from chatbench.sample.assistants import AssistantTurn, options_in, ranges_in, reply_to
+from chatbench.sample.problems import LEVELS, Clause, Problem
 
 MAX_USER_TURNS = 10
 STYLES = ("copy with options", "copy question", "rephrase", "terse", "partial")
@@ -41,7 +41,8 @@ class Habits:
     `styles` are weights in the order of `STYLES`. A catch is overlooked on first reading with `misses_catch`, or with
     `misses_flagged_catch` where a word such as "But" announces it (copying people overlook nothing). `adds_catch`: is
     told after the first result. `checks`: asks "are you sure?"; `gives_options`: tells the options when a result fits
-    none or was given without a letter. `trusts`: adopts a result even against their own.
+    none; levels are always told, for a result is none of them until the assistant says which. `trusts`: adopts a result
+    even against their own.
     """
 
     styles: tuple[float, float, float, float, float]
@@ -193,10 +194,11 @@ def _next_message(mind: _Mind, said: Sequence[str], reply: AssistantTurn) -> str
     if not mind.checked and mind.rng.random() < mind.habits.checks:
         mind.checked = True
         return mind.say(phrases.check)
+    levels, told = problem.question.kind == LEVELS, "\n".join(said)
     if (
-        problem.option_of(reply.value) is None
-        and not options_in("\n".join(said))
-        and mind.rng.random() < mind.habits.gives_options
+        (levels or problem.option_of(reply.value) is None)
+        and not (ranges_in(told) if levels else options_in(told))
+        and (levels or mind.rng.random() < mind.habits.gives_options)
     ):
         lines = problem.question.full_text.removeprefix(problem.question.text).strip()
         return mind.say(phrases.options).format(lines)

@@ -13,7 +13,7 @@ import ast
 import operator
 import re
 import tomllib
-from bisect import bisect
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -210,7 +210,8 @@ class Problem:
         if not self.question.options:
             return str(value)
         if self.question.kind == LEVELS:
-            return self.question.letters[bisect(LEVEL_STARTS, value)]
+            ends = [int(option.removeprefix(_UP_TO)) for option in self.question.options[:-1]]
+            return self.question.letters[bisect_left(ends, value)]
         return dict(zip(self.question.options, FOUR_LETTERS, strict=True)).get(str(value))
 
     @property
@@ -221,19 +222,27 @@ class Problem:
 
 
 LEVELS = Choice(ordered=True)
-LEVEL_STARTS = (10, 30, 100, 300)
-_LEVEL_NAMES = ("below 10", "10 to 29", "30 to 99", "100 to 299", "300 or more")
+_UP_TO = "up to "
 
 
 def without_options(problem: Problem, *, levels: bool) -> Problem:
-    """The same problem, asked for its number, or for the level (range) that its number falls into."""
-    question = problem.question
+    """The same problem, asked for its number, or for the level (one of five ranges) that its number falls into.
+
+    Ranges are so wide that the trap falls into another one, or an eighth of the result where there is no catch.
+    """
+    question, value = problem.question, problem.value
     if not levels:
-        asked = replace(question, options=(), answer=str(problem.value), kind=Number())
+        asked = replace(question, options=(), answer=str(value), kind=Number())
     else:
-        letter = LETTERS[bisect(LEVEL_STARTS, problem.value)]
-        text = f"{question.text} Choose the range of the result."
-        asked = replace(question, text=text, options=_LEVEL_NAMES, answer=letter, kind=LEVELS)
+        rng = Random(f"levels of {question.id}")
+        width = abs(value - problem.trap) or max(2, value // 8)
+        # The first range has no lower end and the last no upper one: the trap must not fall into them with the value.
+        lowest, highest = int(problem.trap < value), 3 if problem.trap > value else 4
+        level = rng.randint(lowest, max(lowest, min(highest, (value - 1) // width)))
+        first = value + rng.randrange(width) - level * width  # the end of the first range
+        ends = [first + number * width for number in range(4)]
+        options = (*(f"{_UP_TO}{end}" for end in ends), "more")
+        asked = replace(question, options=options, answer=LETTERS[bisect_left(ends, value)], kind=LEVELS)
     return replace(problem, question=replace(asked, subset="sample_levels" if levels else "sample_numbers"))
 
 

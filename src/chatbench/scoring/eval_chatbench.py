@@ -23,11 +23,12 @@ from chatbench.metrics.resampling import Resampling
 from chatbench.metrics.split_metrics import NO_HUMAN_ACCURACY, SplitMetrics, split_metrics
 from chatbench.metrics.uncertainty import score_uncertainty
 from chatbench.scoring.eval_ppl import perplexity_metrics, read_perplexity, refuse_other_weights
-from chatbench.scoring.score_files import write_question_files, write_score_table
+from chatbench.scoring.score_files import plain, write_question_files, write_score_table
 from chatbench.scoring.score_table import Score, ScoreTable
 from chatbench.scoring.signature import signature
 from chatbench.scoring.verification import Verified, verified_chats
 from chatbench.simulation.ai_alone import with_measured_here
+from chatbench.simulation.judge import Agreement, with_verdicts
 from chatbench.simulation.split_chats import SplitChats, read_chats, simulated_splits
 
 
@@ -53,14 +54,15 @@ def eval_chatbench(
         ChatbenchError: no chats yet, chats of other data, participants or settings, or a study that changed.
     """
     resampling = (resampling or Resampling()).checked()
-    study, measured_here = with_measured_here(workspace.study, workspace, workspace.manifest.questions_sha256)
+    judged, judge = with_verdicts(workspace.study, workspace)
+    study, measured_here = with_measured_here(judged, workspace, workspace.manifest.questions_sha256)
     chosen, skipped = simulated_splits(workspace, model, splits)
     verified = verified or Verified()
     chats = [verified_chats(read_chats(workspace, model, each), study.questions, verified) for each in chosen]
     measures = metrics_of_splits(study, chats, tokenizer)
     table = score_splits(
         workspace, model, study, chats, measures, resampling, tokenizer,
-        notes=[*skipped, *measured_here, *verified.notes()],
+        notes=[*skipped, *measured_here, *verified.notes()], judge=judge,
     )  # fmt: skip
     path = workspace.scores(model)
     write_score_table(path.parent, path.stem, table)
@@ -97,10 +99,11 @@ def score_splits(
     tokenizer: TokenizerName = "published",
     *,
     notes: Sequence[str] = (),
+    judge: Agreement | None = None,
 ) -> ScoreTable:
-    """The table of the given splits; writes nothing."""
+    """The table of the given splits; writes nothing. `judge`: who scored answers of kind outcome."""
     scores: list[Score] = []
-    notes = list(notes)
+    notes = [*notes, *([f"answers of kind outcome {judge.text()}"] if judge else [])]
     for entry in chats:
         metrics = list(measures[entry.split.id].metrics)
         fine_tuned = not entry.simulations[0].predictor.name
@@ -119,7 +122,10 @@ def score_splits(
         train_questions=sum(sizes["train"]) / len(chats),
         test_questions=sum(sizes["test"]) / len(chats),
         scores=tuple(scores),
-        signature=signature(model, workspace.manifest, chats, resampling, tokenizer),
+        signature={
+            **signature(model, workspace.manifest, chats, resampling, tokenizer),
+            **({"judge": plain(judge)} if judge else {}),
+        },
         uncertainty=score_uncertainty(list(measures.values()), study.answers, resampling),
         scored_questions=len({question_id for each in measures.values() for question_id, _ in each.pairs.human}),
     )
@@ -153,9 +159,11 @@ def _conversations_by_question(study: Study) -> dict[str, list[Conversation]]:
 def _not_judged(study: Study) -> list[str]:
     """Notes on questions that no row about accuracy speaks of."""
     reasons = {
-        "outcome": "what people answered is not compared, so simulated answers are neither right nor wrong",
+        "outcome": "what people answered is not compared, so simulated answers are neither right nor wrong: no judge",
         "none": "chats without an outcome have no accuracy; perplexity, overlap and realism are what can be measured",
     }
+    if study.verdicts:
+        del reasons["outcome"]
     kinds = Counter[str](question.kind.name for question in study.questions.values())
     return [f"{kinds[kind]} questions of kind {kind}: {why}" for kind, why in reasons.items() if kinds[kind]]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_csv, read_json, write_json, write_text
@@ -45,6 +45,7 @@ QUESTION_COLUMNS = (
 )  # fmt: skip
 ANSWER_COLUMNS = ("question_id", "assistant", "person", "condition", "correct")
 ACCURACY = "accuracy"
+JUDGED_BY = ("judge", "accuracy", "kappa", "answers", "unread")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def write_question_files(
     person: dict[str, int] = {}
     of_pairs = [
         [a.question_id, a.assistant, person.setdefault(a.worker_id or f"nobody {number}", len(person)), a.condition,
-         int(a.correct)]
+         a.correct if a.correct % 1 else int(a.correct)]
         for number, a in enumerate(study.answers)
         if a.kind == "user-AI" and (a.question_id, a.assistant) in pairs
     ]  # fmt: skip
@@ -111,7 +112,7 @@ def read_question_files(folder: Path, key: str, fix: str) -> QuestionScores:
     except ValueError as error:
         raise ChatbenchError(f"{path}: {error}", expected="numbers as values and counts", fix=fix) from error
     answers = tuple(
-        Answer(question_id, person, "user-AI", assistant, condition, None, correct == "1")
+        Answer(question_id, person, "user-AI", assistant, condition, None, float(correct))
         for question_id, assistant, person, condition, correct in _read_csv(
             folder / f"{key}.answers.csv", ANSWER_COLUMNS, fix
         )
@@ -191,7 +192,11 @@ def as_csv(table: ScoreTable) -> str:
          table.signature_id, score.stratum]
         for score in table.scores
     ]  # fmt: skip
-    header = ("split", "assistant", "source", "metric", "value", "undefined_because", "signature_id", "part")
+    header = ["split", "assistant", "source", "metric", "value", "undefined_because", "signature_id", "part"]
+    if judge := cast(Mapping[str, Any], table.signature.get("judge")):  # travels with each score that depends on it
+        header += [f"judge_{name}" for name in JUDGED_BY]
+        of_judge = ["" if isinstance(judge[name], Mapping) else judge[name] for name in JUDGED_BY]
+        rows = [[*row, *of_judge] for row in rows]
     return csv_text(header, rows)
 
 

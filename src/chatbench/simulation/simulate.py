@@ -8,7 +8,7 @@ passing reason is tried again by the next run; one that failed for good is not.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,8 @@ from chatbench.protocol.dialogue import MAX_USER_TURNS, AnyParticipant, SteppedP
 from chatbench.protocol.failure_modes import FAILURE_MODES, FailureMode
 from chatbench.protocol.prompt_styles import STYLES, prompts_sha256
 from chatbench.simulation.budget import Prices, Spending
-from chatbench.simulation.log import open_log
+from chatbench.simulation.judge import judge_answers, needs_judge, open_judge, peoples_answers, simulated_answers
+from chatbench.simulation.log import open_log, read_conversations
 from chatbench.simulation.participants import (
     TUNED,
     AssistantSpec,
@@ -59,7 +60,8 @@ class ChatSettings:
     they are detected; `expected_answers` asks the simulator for the probabilities of its answers; `answer_model` draws
     its letters from what people of the training side chose (simulation/answer_model.py); `reasoning_effort` is sent to
     endpoints that take it. `cache_gib` bounds what local models keep of what they read, all of them together (None: a
-    third of the memory that is free); it changes speed, and no text but for rounding.
+    third of the memory that is free); it changes speed, and no text but for rounding. A `judge` with its `rubric`
+    scores answers of kind outcome (simulation/judge.py).
 
     Raises:
         ChatbenchError: a number below 1, a temperature below 0, or an unknown failure mode.
@@ -77,6 +79,8 @@ class ChatSettings:
     answer_model: bool = False
     reasoning_effort: str = ""
     cache_gib: float | None = None
+    judge: str = ""
+    rubric: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("conversations", "max_user_turns", "max_tokens", "block_size"):
@@ -149,11 +153,12 @@ def simulate(
     """
     settings, spending = settings or ChatSettings(), spending or Spending(Prices())
     task = task or task_of(model, assistants, workspace=workspace, split=split, base_model=base_model)
+    console = console or Console()
+    ask_judge = _judging(task, settings, workspace, spending, options, console, in_blocks=block is not None)
     user, participants = opened or open_participants(
         model, task, workspace=workspace, split=split, settings=settings, simulator=simulator, base_model=base_model,
         options=options,
     )  # fmt: skip
-    console = console or Console()
     for note in notes_on((user, *participants.values())):
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     agreed = {
@@ -183,7 +188,37 @@ def simulate(
             run = Run(log, user, participants, loop, progress, spending, settings.block_size, active)
             simulated = run.simulate(plans)
         seconds = time.monotonic() - began
+    if ask_judge:
+        ask_judge(simulated_answers(task.study, read_conversations(task.log)))
     return SimulateResult(task.log, tally_of(task.log, planned), len(planned), simulated, seconds, spending.prices)
+
+
+def _judging(
+    task: Task,
+    settings: ChatSettings,
+    workspace: Workspace,
+    spending: Spending,
+    options: EndpointOptions | None,
+    console: Console,
+    *,
+    in_blocks: bool,
+) -> Callable[[Sequence[tuple[str, str]]], None] | None:
+    """Judges simulated answers, by a judge who was asked about people's; None where nothing is to be judged now."""
+    if not needs_judge(task.questions, settings.judge):
+        return None
+    if in_blocks:
+        raise ChatbenchError("--judge with chats in blocks", fix="simulate with --judge later, then with the judge")
+    judge = open_judge(settings.judge, settings.rubric, task.study, options)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def ask(answers: Sequence[tuple[str, str]]) -> None:
+        active = options.concurrency if options else DEFAULT_ACTIVE
+        say(judge_answers(judge, answers, task.study, workspace, spending=spending, active=active, say=say).text())
+
+    ask([key for key, _ in peoples_answers(task.study)])
+    return ask
 
 
 def open_participants(

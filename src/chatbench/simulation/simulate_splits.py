@@ -18,6 +18,7 @@ from chatbench.endpoints.address import EndpointOptions
 from chatbench.protocol.prompt_styles import STYLES, Style
 from chatbench.protocol.prompts import ANSWER_PREFIX, ASSISTANT_SYSTEM
 from chatbench.simulation.budget import Prices, Spending
+from chatbench.simulation.judge import needs_judge
 from chatbench.simulation.log import read_recorded, refuse_other_settings
 from chatbench.simulation.participants import SPLIT_MARK, TUNED, SimulatorSpec, refuse_impossible
 from chatbench.simulation.run import blocks
@@ -91,6 +92,7 @@ def estimate(
     Raises:
         ChatbenchError: the log is damaged, or was made with other settings.
     """
+    needs_judge(task.questions, settings.judge)
     recorded: set[str] = set()
     if not overwrite:
         refuse_other_settings(task.log, settings_known_before(task, settings, simulator))

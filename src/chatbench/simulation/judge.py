@@ -1,0 +1,322 @@
+"""Answers of kind outcome, which only a checker can judge: a model behind an endpoint with a rubric, or a function.
+
+The study says how right its people were; no rule says how right a simulated answer is. A checker gives each answer a
+score, 0 (wrong) to 1 (right). It judges first what people handed in, which the study has judged too: how far both agree
+(a score is right from 0.5 on) stands beside every score of simulated answers that depends on it.
+
+    results/judge/verdicts.jsonl       what the checker said about each answer to a question (append-only)
+    results/judge/verdicts.run.json    who it is, and the hashes of its prompt and rubric
+
+Equal answers to a question are judged once, whoever gave them, and a run that was stopped continues. A reply that holds
+no score is kept, counted and named; such an answer is neither right nor wrong, and its chat is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from chatbench.core.answer_kinds import Outcome
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import JsonTextError, parse_json, read_json, read_text
+from chatbench.core.records import RIGHT_FROM, Message, Question, SimulatedConversation, Study, joined_id
+from chatbench.core.stop import telling_what_is_kept
+from chatbench.data.workspace import Workspace
+from chatbench.metrics.agreement import Undefined, Value
+from chatbench.protocol.dialogue import AnyParticipant, ConcurrentParticipant, Failure, Reply, Request, derive_seed
+from chatbench.protocol.dialogue_runner import run_concurrently, run_together
+from chatbench.protocol.prompts import JUDGE, JUDGE_SYSTEM, SEPARATOR
+from chatbench.simulation.budget import Prices, Spending
+from chatbench.simulation.log import AppendOnlyLog, open_log, read_log, settings_path
+from chatbench.simulation.participants import open_assistant, read_specs
+
+if TYPE_CHECKING:
+    from chatbench.endpoints.address import EndpointOptions
+
+LATER = "later"
+"""As `--judge`: answers are judged after the simulation."""
+MAX_TOKENS = 1000
+Checker = Callable[[Question, str], float]
+"""How right an answer to a question is, 0..1."""
+Verdicts = Mapping[tuple[str, str], float | None]
+"""By question id and answer; None where the reply holds no score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A model with a rubric, or a function."""
+
+    checker: AnyParticipant | Checker
+    rubric: str = ""
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What two runs that write the same verdicts must have in common."""
+        name = getattr(self.checker, "__name__", type(self.checker).__name__)
+        identity = getattr(self.checker, "identity", {"kind": "python", "name": name, "reproducible": False})
+        hashes = {"rubric_sha256": self.rubric, "prompt_sha256": JUDGE_SYSTEM + JUDGE}
+        return {
+            "judge": dict(identity),
+            **{key: hashlib.sha256(text.encode()).hexdigest() for key, text in hashes.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far a judge agrees with the study about what people answered; `kappa` is Cohen's.
+
+    `answers` of people were compared; `unread` replies of the judge, about people or simulators, hold no score.
+    """
+
+    judge: str
+    rubric_sha256: str
+    accuracy: Value
+    kappa: Value
+    answers: int
+    unread: int
+
+    def text(self) -> str:
+        """In words, as it stands beside scores."""
+        known = not isinstance(self.accuracy, Undefined)
+        kappa = f"{self.kappa:.2f}" if isinstance(self.kappa, float) else str(self.kappa)
+        found = f"accuracy {self.accuracy:.3f}, kappa {kappa} on {self.answers} answers of people" if known else ""
+        unread = f"; {self.unread} replies without a score: those answers are left out" if self.unread else ""
+        return f"judged by {self.judge}: {found or f'agreement with the study unknown ({self.accuracy})'}{unread}"
+
+
+def needs_judge(questions: Iterable[Question], judge: str) -> bool:
+    """Whether some answers must be judged.
+
+    Raises:
+        ChatbenchError: they must, and no checker is named; or one is named that has nothing to judge.
+    """
+    count = sum(isinstance(question.kind, Outcome) for question in questions)
+    if count and not judge:
+        raise ChatbenchError(
+            f"{count} questions of kind outcome: nothing says whether a simulated answer to them is right",
+            expected="a checker",
+            fix="name a model and a rubric: --judge openai:MODEL@URL --rubric FILE; or add --judge later, and judge by "
+            "a function of yours: chatbench.api.judge",
+        )
+    if judge and not count:
+        raise ChatbenchError(f"--judge {judge}: no question is of kind outcome", fix="omit it")
+    return bool(count) and judge != LATER
+
+
+def open_judge(spec: str, rubric: Path | None, study: Study, options: EndpointOptions | None = None) -> Judge:
+    """The judge of a spec (`openai:MODEL@URL`, `local:FOLDER`), checked; greedy, so that it says the same again.
+
+    Raises:
+        ChatbenchError: there is no rubric, or the model cannot be used.
+    """
+    if rubric is None or not (text := read_text(rubric).strip()):
+        raise ChatbenchError(
+            f"--judge {spec}: no rubric", expected="what a right answer is, in words", fix="add --rubric FILE"
+        )
+    (one, *others) = read_specs([spec], ())
+    if others or one.kind not in ("openai", "local"):
+        raise ChatbenchError(f"--judge {spec}", expected="openai:MODEL@URL or local:FOLDER")
+    return Judge(open_assistant(one, study, temperature=0.0, max_tokens=MAX_TOKENS, options=options), text)
+
+
+def judge_messages(question: Question, answer: str, rubric: str) -> tuple[Message, Message]:
+    """What a model is asked about an answer."""
+    # Cut at the markers and not replaced one after the other: an answer may hold a marker's name.
+    parts = {"question": question.full_text, "rubric": rubric, "answer": answer, "separator": SEPARATOR}
+    pieces = JUDGE.split("{")
+    text = pieces[0] + "".join(parts[name] + rest for name, _, rest in (each.partition("}") for each in pieces[1:]))
+    return Message("system", JUDGE_SYSTEM), Message("user", text)
+
+
+def read_score(reply: str) -> float | None:
+    """The score in a judge's reply, None where there is none; text around the JSON object is passed over.
+
+    >>> read_score('It sorts. {"score": 0.5}'), read_score('{"score": 7}'), read_score("right")
+    (0.5, None, None)
+    """
+    try:
+        found = parse_json(reply[reply.rfind("{") : reply.rfind("}") + 1])
+    except JsonTextError:
+        return None
+    score = found.get("score") if isinstance(found, dict) else None
+    number = isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1
+    return float(score) if number else None  # type: ignore[arg-type]  # it is a number
+
+
+def peoples_answers(study: Study) -> list[tuple[tuple[str, str], float]]:
+    """Question id and answer of what people handed in, and how right the study says it is."""
+    return [
+        ((answer.question_id, answer.letter), answer.correct)
+        for answer in study.answers
+        if answer.letter is not None and isinstance(study.questions[answer.question_id].kind, Outcome)
+    ]
+
+
+def simulated_answers(study: Study, chats: Iterable[SimulatedConversation]) -> list[tuple[str, str]]:
+    """Question id and answer of the chats that only a checker can judge."""
+    return [
+        (chat.question_id, chat.letter)
+        for chat in chats
+        if chat.letter is not None and isinstance(study.questions[chat.question_id].kind, Outcome)
+    ]
+
+
+def verdicts_path(workspace: Workspace) -> Path:
+    """Where verdicts lie."""
+    return workspace.results / "judge" / "verdicts.jsonl"
+
+
+def judge_answers(
+    judge: Judge,
+    answers: Iterable[tuple[str, str]],
+    study: Study,
+    workspace: Workspace,
+    *,
+    spending: Spending | None = None,
+    active: int = 1,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Agreement:
+    """Asks about those answers (question id and answer) that have no verdict yet; how far it agrees with the study.
+
+    Args:
+        spending: a budget; what the judge reads and writes counts as an assistant's.
+        active: most requests at once.
+
+    Raises:
+        ChatbenchError: another judge's verdicts are there, another process writes them, or the judge cannot go on.
+    """
+    path = verdicts_path(workspace)
+    if settings_path(path).exists() and read_json(settings_path(path)) != json.loads(json.dumps(judge.settings)):
+        raise ChatbenchError(
+            f"{path}: verdicts of another judge, rubric or decoding",
+            expected="one judge in a folder of results",
+            fix=f"remove {path} and {settings_path(path).name} to have every answer judged again, or choose another "
+            "--results folder",
+        )
+    wanted = {_id(*each): each for each in answers}
+    if spending and path not in spending.counted:
+        spending.counted.add(path)
+        for _, row in cast("Iterator[tuple[int, dict[str, Any]]]", read_log(path)):
+            spending.replied(_request((), row), Reply("", row["tokens"], prompt_tokens=row["prompt_tokens"]))
+    with (
+        open_log(path, judge.settings) as log,
+        telling_what_is_kept(lambda: f"{len(wanted.keys() & log.recorded)} of {len(wanted)} verdicts are in {path}"),
+    ):
+        missing = {key: each for key, each in wanted.items() if key not in log.recorded}
+        if missing:
+            say(f"judge: {len(missing)} of {len(wanted)} answers to judge")
+        _ask(judge, missing, study, partial(_append, log), spending, active)
+    return agreement_with(study, *read_verdicts(workspace))
+
+
+def _append(log: AppendOnlyLog, row: dict[str, object]) -> None:
+    log.append([row])
+
+
+def _id(question_id: str, answer: str) -> str:
+    return joined_id(question_id, hashlib.sha256(answer.encode("utf-8", "replace")).hexdigest()[:16])
+
+
+def _request(messages: Sequence[Message], row: Mapping[str, Any]) -> Request:
+    seed = derive_seed(0, row["id"], 0, "assistant")
+    return Request("assistant", tuple(messages), row["question_id"], seed, "reply", row["id"])
+
+
+def _ask(
+    judge: Judge,
+    missing: Mapping[str, tuple[str, str]],
+    study: Study,
+    record: Callable[[dict[str, object]], None],
+    spending: Spending | None,
+    active: int,
+) -> None:
+    def asked(key: str, question_id: str, answer: str) -> Generator[Request, Reply | Failure, dict[str, object]]:
+        row: dict[str, object] = {"id": key, "question_id": question_id, "answer": answer}
+        reply = yield _request(judge_messages(study.questions[question_id], answer, judge.rubric), row)
+        return _row(row, reply)
+
+    checker = judge.checker
+    if not hasattr(checker, "identity"):
+        for key, (question_id, answer) in missing.items():
+            score = float(checker(study.questions[question_id], answer))
+            if not 0 <= score <= 1:
+                raise ChatbenchError(f"question {question_id!r}: the checker returned {score}", expected="0 to 1")
+            row: dict[str, object] = {"id": key, "question_id": question_id, "answer": answer}
+            record(_row(row, Reply(json.dumps({"score": score}))))
+        return
+    participant = cast(AnyParticipant, checker)
+    dialogues = [asked(key, *each) for key, each in missing.items()]
+    spending = spending or Spending(Prices())
+    if isinstance(participant, ConcurrentParticipant):
+        spending.metered = frozenset({"assistant"})
+        run_concurrently(
+            dialogues, {"assistant": participant}, active=active, finished=record,
+            may_begin=lambda: not spending.is_spent, refused=spending.refused, replied=spending.replied,
+        )  # fmt: skip
+    else:
+        run_together(dialogues, {"assistant": participant}, record, spending.replied)
+
+
+def _row(row: dict[str, object], reply: Reply | Failure) -> dict[str, object]:
+    used = {"tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens}
+    if isinstance(reply, Failure):
+        return {**row, "score": None, "text": "", **used, "reason": reply.reason, "transient": reply.transient}
+    said = {"reasoning": reply.reasoning, "finish": reply.finish, "model": reply.model}
+    score = read_score(reply.text)
+    return {**row, "score": score, "text": reply.text, **used, **said, "reason": "", "transient": False}
+
+
+def read_verdicts(workspace: Workspace) -> tuple[Verdicts, Mapping[str, Any]]:
+    """The verdicts, and whose they are; nothing where nothing was judged.
+
+    Raises:
+        ChatbenchError: a line is not as it was written.
+    """
+    path = verdicts_path(workspace)
+    found = {
+        (str(row["question_id"]), str(row["answer"])): cast("float | None", row["score"])
+        for _, row in read_log(path)
+        if not row["transient"]
+    }
+    return found, cast(dict[str, Any], read_json(settings_path(path))) if settings_path(path).exists() else {}
+
+
+def agreement_with(study: Study, verdicts: Verdicts, settings: Mapping[str, Any]) -> Agreement:
+    """Accuracy and Cohen's kappa of the verdicts on what people handed in, each answer of a person counting once."""
+    pairs = [
+        (given >= RIGHT_FROM, right >= RIGHT_FROM)
+        for key, right in peoples_answers(study)
+        if (given := verdicts.get(key)) is not None
+    ]
+    name, rubric = str(settings["judge"].get("name")), str(settings["rubric_sha256"])
+    unread = sum(score is None for score in verdicts.values())
+    if not pairs:
+        none = Undefined("the study holds no answers of people to compare")
+        return Agreement(name, rubric, none, none, 0, unread)
+    count = len(pairs)
+    accuracy = sum(given == right for given, right in pairs) / count
+    yes, right_share = (sum(each) / count for each in zip(*pairs, strict=True))
+    chance = yes * right_share + (1 - yes) * (1 - right_share)
+    same = Undefined("all verdicts and all judgements of the study are the same")
+    kappa: Value = (accuracy - chance) / (1 - chance) if chance < 1 else same
+    return Agreement(name, rubric, accuracy, kappa, count, unread)
+
+
+def with_verdicts(study: Study, workspace: Workspace) -> tuple[Study, Agreement | None]:
+    """The study with the verdicts on answers to its questions, and how far their judge agrees with it.
+
+    Raises:
+        ChatbenchError: a line is not as it was written.
+    """
+    verdicts, settings = read_verdicts(workspace)
+    outcomes = {key for key, question in study.questions.items() if isinstance(question.kind, Outcome)}
+    ours = {key: score for key, score in verdicts.items() if key[0] in outcomes}
+    if not ours:
+        return study, None
+    known = {key: score for key, score in ours.items() if score is not None}
+    return replace(study, verdicts=known), agreement_with(study, ours, settings)

@@ -1,0 +1,221 @@
+"""Answers that only a checker can judge: who is asked what, how often, and what a score says about it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from benchmarks.loopback_endpoint import LoopbackEndpoint, completion, error, running
+
+from chatbench.api import judge as judged_by
+from chatbench.cli import main
+from chatbench.core.answer_kinds import Outcome
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import Answer, Question, Study
+from chatbench.data.workspace import Workspace
+from chatbench.metrics.agreement import Undefined
+from chatbench.metrics.names import PEOPLE
+from chatbench.scoring.eval_chatbench import eval_chatbench
+from chatbench.scoring.score_files import read_score_table
+from chatbench.simulation.judge import Judge, judge_answers, judge_messages, read_score, read_verdicts, with_verdicts
+
+QUESTION = Question("q", "code", "Write {answer}.", (), "", Outcome())
+TURNS = [{"role": "user", "text": "help"}, {"role": "assistant", "text": "Let me see."}]
+
+
+def study(*people: tuple[str | None, float]) -> Study:
+    """One question, and what each person handed in, with the study's score."""
+    answers = [
+        Answer("q", f"w{number}", "user-AI", "bot", "", given, correct)
+        for number, (given, correct) in enumerate(people)
+    ]
+    return Study("s", {"q": QUESTION}, (), tuple(answers))
+
+
+def by_name(_question: Question, answer: str) -> float:
+    return {"good": 1, "half": 0.5}.get(answer, 0)
+
+
+def test_agreement_with_people_is_accuracy_and_kappa(tmp_path: Path) -> None:
+    # By hand: verdicts 1 1 0 0, the study 1 0 0 0: 3 of 4 agree; by chance 1/2 * 1/4 + 1/2 * 3/4 = 1/2 would.
+    people = study(("good", 1), ("half", 0.2), ("bad", False), ("poor", 0.4), (None, True))
+
+    found = judge_answers(Judge(by_name), [("q", "bad"), ("q", "good"), ("q", "half"), ("q", "poor")], people,
+                          Workspace(results=tmp_path))  # fmt: skip
+
+    assert (found.accuracy, found.kappa, found.answers, found.unread) == (0.75, 0.5, 4, 0)
+    assert "accuracy 0.750, kappa 0.50 on 4 answers of people" in found.text()
+
+
+def test_a_study_without_answers_of_people_leaves_the_agreement_unknown(tmp_path: Path) -> None:
+    # 0/0, or an agreement of 1 over nothing, is the likely mistake.
+    found = judge_answers(Judge(by_name), [("q", "good")], study((None, 1)), Workspace(results=tmp_path))
+
+    assert isinstance(found.accuracy, Undefined)
+    assert isinstance(found.kappa, Undefined)
+    assert "unknown" in found.text()
+
+
+def test_no_answer_is_judged_twice_and_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def checker(_question: Question, answer: str) -> float:
+        asked.append(answer)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return 1
+
+    place, answers = Workspace(results=tmp_path), [("q", name) for name in ("a", "b", "a", "c")]
+    with pytest.raises(KeyboardInterrupt):
+        judge_answers(Judge(checker), answers, study(), place)
+    for _ in range(2):
+        judge_answers(Judge(checker), answers, study(), place)
+
+    assert asked == ["a", "b", "b", "c"]
+    assert read_verdicts(place)[0] == {("q", name): 1 for name in "abc"}
+    with pytest.raises(ChatbenchError, match="verdicts of another judge"):
+        judge_answers(Judge(by_name), answers, study(), place)
+    with pytest.raises(ChatbenchError, match="returned 7"):
+        judge_answers(Judge(lambda _question, _answer: 7), [("q", "a")], study(), Workspace(results=tmp_path / "new"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ('{"score": 1}', 1.0), ('Because {x}. {"score": 0.25} ', 0.25), ('{"score": true}', None), ("0.5", None),
+        ('{"score": -1}', None), ('{"score": "1"}', None), ('{"score": NaN}', None), ("{}", None), ("", None),
+    ],
+)  # fmt: skip
+def test_a_score_is_a_number_from_0_to_1_in_a_json_object(reply: str, score: float | None) -> None:
+    assert read_score(reply) == score
+
+
+def test_an_answer_that_names_a_part_of_the_prompt_stays_what_it_is() -> None:
+    text = judge_messages(QUESTION, "see {rubric} {separator}", "must {run}")[1].content
+
+    assert "Task:\nWrite {answer}.\n\nRubric:\nmust {run}\n" in text
+    assert "\nsee {rubric} {separator}\n" in text
+
+
+# ---- from a study to its scores ----
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackEndpoint]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    one = LoopbackEndpoint()
+    with running(one):
+        yield one
+
+
+WORDS = ("apples", "books", "chairs", "ducks", "eggs", "forks")
+
+
+def prepared(folder: Path) -> Path:
+    """Six tasks; each of four people hands in something that the study scores 0.5."""
+    rows = [
+        {
+            "kind": "user-AI", "worker_id": f"w{number}", "assistant": "bot", "turns": TURNS,
+            "answer": f"half {number}", "correct": 0.5,
+            "question": {"id": word, "subset": "code", "text": f"Count {word} of {word}", "answer_kind": "outcome"},
+        }
+        for word in WORDS for number in range(4)
+    ]  # fmt: skip
+    folder.joinpath("study.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    folder.joinpath("rubric.txt").write_text("Half is half.", encoding="utf-8")
+    arguments = ["--study", str(folder / "study.jsonl"), "--out", str(folder / "data"), "--splits", "1"]
+    assert main(["prepare-splits", *arguments]) == 0
+    return folder
+
+
+def simulated(folder: Path, server: LoopbackEndpoint, *more: str) -> int:
+    """Exit code of the command; the simulator says what `said_to` says until it is forced to answer."""
+    who = f"--simulator iqa-eval:openai:m@{server.url} --assistant bot=openai:m@{server.url} --max-user-turns 1"
+    where = ["--data", str(folder / "data"), "--results", str(folder / "results"), "--conversations", "2"]
+    return main(["simulate", "u", *who.split(), *where, "--concurrency", "1", *more])
+
+
+def test_outcomes_are_scored_by_a_judge_whose_agreement_travels_with_the_scores(
+    tmp_path: Path, server: LoopbackEndpoint, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, asked = Workspace(tmp_path / "data", tmp_path / "results"), []
+
+    def said(prompt: str) -> str:
+        if "You judge answers" in prompt:
+            asked.append(prompt)
+            return "I cannot say" if "half 3" in prompt else '{"score": 0.25}'
+        return f"So, the answer is: solution {len(server.asked)}"
+
+    monkeypatch.setattr("benchmarks.loopback_endpoint.said_to", said)
+    prepared(tmp_path)
+    judge = ["--judge", f"openai:m@{server.url}", "--rubric", str(tmp_path / "rubric.txt")]
+
+    assert simulated(tmp_path, server, *judge) == 0
+    told = capsys.readouterr().out
+    assert told.index("judged by m: accuracy 0.000") < told.index("conversations: answered")  # people first
+    count = len(asked)
+    assert simulated(tmp_path, server, *judge) == 0
+    assert len(asked) == count  # nothing is asked twice
+
+    table = eval_chatbench("u", workspace=place)
+    simulated_mean, people = (
+        next(each.mean for row, each in table.estimates().items() if row[1:] == (who, "accuracy"))
+        for who in (table.simulator, PEOPLE)
+    )
+    assert (simulated_mean, people) == (0.25, 0.5)
+    # Each of the six replies about "half 3" holds no score: neither right nor wrong, but counted.
+    note = next(note for note in table.notes if "judged by" in note)
+    assert "kappa" in note
+    assert "6 replies without a score" in note
+    assert table.signature["judge"]["unread"] == 6  # type: ignore[index]
+    assert read_score_table(tmp_path / "results" / "scores", "u").signature == table.signature
+    rows = list(csv.DictReader((tmp_path / "results" / "scores" / "u.csv").open(encoding="utf-8")))
+    assert {(row["judge_judge"], row["judge_accuracy"], row["judge_answers"]) for row in rows} == {("m", "0.0", "18")}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "questions of kind outcome"),
+        (["--judge", "openai:m@http://127.0.0.1:1/v1"], "no rubric"),
+    ],
+)
+def test_without_a_checker_or_a_rubric_nothing_is_asked(
+    tmp_path: Path, server: LoopbackEndpoint, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    prepared(tmp_path)
+
+    assert simulated(tmp_path, server, *more) == 2
+    assert message in capsys.readouterr().err
+    assert server.asked == []
+
+
+def test_a_function_judges_what_was_simulated_for_later(tmp_path: Path, server: LoopbackEndpoint) -> None:
+    prepared(tmp_path)
+    assert simulated(tmp_path, server, "--judge", "later") == 0
+    place = Workspace(tmp_path / "data", tmp_path / "results")
+    assert any("no judge" in note for note in eval_chatbench("u", workspace=place).notes)
+
+    checker: Callable[[Question, str], float] = lambda _question, answer: answer.startswith("half")  # noqa: E731
+    found = judged_by("u", checker, data=place.data, results=place.results)
+
+    assert (found.accuracy, found.answers) == (1.0, 24)
+    assert with_verdicts(place.study, place)[1] == found
+    assert not any("no judge" in note for note in eval_chatbench("u", workspace=place).notes)
+
+
+def test_a_judge_that_breaks_down_goes_on_where_it_was(tmp_path: Path, server: LoopbackEndpoint) -> None:
+    prepared(tmp_path)
+    judge = ["--judge", f"openai:m@{server.url}", "--rubric", str(tmp_path / "rubric.txt")]
+    server.will(completion("ready"), *[completion('{"score": 1}')] * 3, *[error(500, "oops")] * 50)
+    assert simulated(tmp_path, server, *judge, "--patience", "0.1") == 2
+    server.script.clear()
+    before = len(server.asked)
+
+    assert simulated(tmp_path, server, *judge) == 0
+
+    prompts = [str(each["messages"]) for each in server.asked[before:]]
+    assert sum("You judge answers" in prompt and "half" in prompt for prompt in prompts) == 24 - 3
