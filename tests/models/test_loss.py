@@ -17,7 +17,9 @@ from tests.support.tiny_models import (
 
 from chatbench.data.examples import ExampleRow
 from chatbench.metrics.perplexity import summarise
-from chatbench.models.loss import padded_batch
+from chatbench.models import loss
+from chatbench.models.encoding import encode_rows
+from chatbench.models.loss import padded_batch, score_rows
 from chatbench.protocol.plain_text import EncodedExample
 
 
@@ -104,3 +106,23 @@ def test_labels_cover_the_completion_exactly() -> None:
 
     assert batch.ids.tolist() == [[5, 6, 7, 8, 9], [5, 8, 1, 1, 1]]
     assert batch.labels.tolist() == [[-100, -100, -100, 8, 9], [-100, 8, -100, -100, -100]]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("trees", [True, False])
+def test_progress_counts_the_tokens_of_every_example_once_and_ends_with_all(
+    architecture: Architecture, trees: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Tokens of a tree are fewer than those of its examples: what is left would never get to 0.
+    tokenizer, rows = tiny_tokenizer(), [*varied_examples(9), example("[SYSTEM] again ", "7 [END]")] * 2
+    told: list[tuple[int, int]] = []
+    if not trees:
+        monkeypatch.setattr(loss, "why_not_trees", lambda _model: "no")
+    encoded = encode_rows(tokenizer, rows, 256)
+
+    score_rows(tiny_model(architecture), encoded, batch_tokens=100, advanced=lambda *done: told.append(done))
+
+    total = sum(each.tokens for each in encoded.examples)
+    assert len(told) > 3
+    assert told[-1] == (total, total)
+    assert [done for done, _ in told] == sorted({done for done, _ in told})

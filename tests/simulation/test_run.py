@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from io import StringIO
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -159,14 +160,13 @@ def test_more_repetitions_of_a_seed_do_not_change_the_first_ones(tmp_path: Path)
 
 def test_a_run_ends_with_nothing_active_and_everything_done(tmp_path: Path) -> None:
     for number, simulator in enumerate((AloneBySeed(), WordsBySeed())):
-        shown = StringIO()
-        simulated(
-            tmp_path / f"{number}.jsonl", simulator=simulator, progress=ConversationProgress(Console(file=shown), 42)
-        )
+        shown, clock = StringIO(), count(0.0, 1000.0)  # so slow that each call shows a line
+        view = ConversationProgress(Console(file=shown), 42, clock=clock.__next__)
+        simulated(tmp_path / f"{number}.jsonl", simulator=simulator, progress=view)
 
         last = shown.getvalue().splitlines()[-1]
-        assert last.startswith("simulate: 42/42 conversations, last with ")
-        assert ", 0 active" in last
+        assert last.startswith("simulate: 42/42 conversations")
+        assert "  0 active" in last
 
 
 # ---- kills ----

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.progress import WorkProgress, tracked
 
 Row = dict[str, object]
 
@@ -247,7 +248,8 @@ def read_jsonl(
         ChatbenchError: the file is missing, or a line is not a JSON object.
     """
     # Not splitlines(): U+2028 and its like may stand inside a JSON string.
-    for number, line in enumerate(read_text(path, fix).split("\n"), start=1):
+    lines = read_text(path, fix).split("\n")
+    for number, line in enumerate(tracked(lines, f"reading {path.name}", "lines"), start=1):
         if not line.strip():
             continue
         try:
@@ -320,5 +322,9 @@ def read_text(path: Path, fix: str = "") -> str:
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest, size = hashlib.sha256(), path.stat().st_size
+    with path.open("rb") as file, WorkProgress(f"SHA-256 of {path.name}", "MB") as progress:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+            progress(file.tell() // 10**6, size // 10**6)
+    return digest.hexdigest()

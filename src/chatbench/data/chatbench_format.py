@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json
+from chatbench.core.progress import tracked
 from chatbench.core.records import FOUR_LETTERS, AiAloneScore, Answer, AnswerKind, Conversation, Question, Study, Turn
 from chatbench.data.tables import (
     ATTENTION_CHECK,
@@ -268,7 +269,7 @@ def _read_answers(path: Path, intake: Intake) -> _GivenAnswers:
     part = Intake(skip_bad_records=intake.skip_bad_records)
     confidences: dict[tuple[str, str], str] = {}
     questions_at: dict[Place, set[str]] = {}
-    for row in table.rows:
+    for row in tracked(table.rows, f"reading {path.name}", "rows"):
         with intake.record():
             question_id, worker_id = _question_id(row), row.needed("worker_id")
             if "confiden" in plain_name(row.text("answer_type")):
@@ -362,7 +363,7 @@ def _read_chats(path: Path, given: _GivenAnswers, intake: Intake, *, filtered: b
     reading = intake.reading("selected_answer", rows, lambda row: _options_asked(row, intake))
     intake.check_numbers("acc", rows, lambda number: number in (0, 1), _TRUTHS)
     filtered = filtered and bool(given.by_person)
-    for row in rows:
+    for row in tracked(rows, f"reading {path.name}", "chats"):
         with intake.record():
             worker_id = row.text("worker_id")
             if not worker_id:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.progress import tracked
 from chatbench.core.records import FOUR_LETTERS, Answer, AnswerKind, Question, Study, Turn
 from chatbench.data.tables import ATTENTION_CHECK, Intake, LeftOut, Row, correct_of, literal_list, read_table
 
@@ -42,7 +43,7 @@ def read_halie(path: Path, *, skip_bad_records: bool = False, maps: Sequence[str
     spellings = {column: (column,) for column in _COLUMNS}
     table = read_table(file, intake, spellings, fix="get the file with: chatbench download halie")
     table.require(**{column: column.replace("_", " ") for column in _COLUMNS})
-    for row in table.rows:
+    for row in tracked(table.rows, f"reading {file.name}", "rows"):
         with intake.record():
             _read_row(row, intake)
     if not intake.questions:

@@ -45,6 +45,7 @@ from chatbench.core.files import (
     read_text,
     write_text,
 )
+from chatbench.core.progress import tracked
 from chatbench.core.texts import csv_text
 from chatbench.data.own_chats import read_record
 from chatbench.data.tables import BadRecord, Intake, LeftOut, find_column, literal_list
@@ -171,7 +172,7 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
     statements = _statements(chosen, paths[0].parent)
     superseded = _superseded(rows, chosen) if chosen.cumulative else {}
     chats, known = Counter[tuple[str, str]](), set[str]()
-    for number, (place, cells) in enumerate(rows):
+    for number, (place, cells) in enumerate(tracked(rows, "import", "rows")):
         if number in superseded:
             result.add(place, "dropped", "the chat goes on in another row", rows[superseded[number]][0])
             continue

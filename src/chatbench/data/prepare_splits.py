@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import Row, json_line, read_json, write_json, write_text
+from chatbench.core.progress import tracked
 from chatbench.core.records import Conversation, Part, Split, Study, Unit
 from chatbench.data.examples import ROW_FORMATS, RowFormat, example_rows, numbered_examples, question_in
 from chatbench.data.open_study import holds_examples, open_study
@@ -84,7 +85,11 @@ def prepare_splits(
             raise ChatbenchError(f"{study_path}: no conversation", expected="chats to learn from", fix=fix)
         questions, sha256 = list(study.questions.values()), question_set_sha256(study.questions.values())
         made = splits_of(study, by, splits=splits, train_share=train_share, seed=seed, also_questions=also_questions)
-        rows = [row for c in study.conversations for row in example_rows(c, study.questions[c.question_id], format)]
+        rows = [
+            row
+            for chat in tracked(study.conversations, "examples of chats", "chats")
+            for row in example_rows(chat, study.questions[chat.question_id], format)
+        ]
         chats = {c.id: c for c in study.conversations}
     subsets = {question.id: question.subset for question in questions}
     sides: dict[str, list[Row]] = {f"{split.id}/{part}": [] for split in made for part in _PARTS}
@@ -107,7 +112,8 @@ def prepare_splits(
         f"{split.id}/split": [{"question_id": i, "subset": subsets[i], "part": part} for i, part in split.part.items()]
         for split in made
     }
-    texts = {f"{name}.jsonl": "".join(map(json_line, lines)) for name, lines in {**sides, **divisions}.items()}
+    files = list({**sides, **divisions}.items())
+    texts = {f"{name}.jsonl": "".join(map(json_line, lines)) for name, lines in tracked(files, "splits", "files")}
     manifest = Manifest(
         study=str(study_path),
         study_resolved=str(study_path.resolve()),

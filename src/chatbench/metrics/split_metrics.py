@@ -18,6 +18,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
+from chatbench.core.progress import Advanced, unobserved
 from chatbench.core.records import Study, first_prompts
 from chatbench.metrics.agreement import METRICS, TREATMENTS, Outcomes, Undefined, Value, agreement, mean_value
 from chatbench.metrics.baselines import baseline_predictions
@@ -88,6 +89,7 @@ def split_metrics(
     simulations: Sequence[Simulation],
     human_overlaps: Mapping[str, Overlap | None],
     tokenizer: TokenizerName = "published",
+    advanced: Advanced = unobserved,
 ) -> SplitMetrics:
     """Everything about one split.
 
@@ -96,6 +98,7 @@ def split_metrics(
         simulations: the scored simulator first, then those to compare it with; each on the test questions only.
         human_overlaps: `human_overlap` of each test question (it does not depend on the split, so it is made once).
         tokenizer: of BLEU and ROUGE.
+        advanced: told after each question whose first prompts were compared.
     """
     worked_with = set(study.assistants) or {chat.assistant for each in simulations for chat in each.chats}
     alone = [each.with_assistants(worked_with, others=True) for each in simulations]
@@ -107,19 +110,20 @@ def split_metrics(
     prompts = first_prompts(real)
     simulated = {each.predictor: simulated_first_prompts(each.chats) for each in simulations}
     overlaps: dict[Predictor, dict[str, Overlap]] = {
-        PEOPLE: {q: known for q in sorted(test) if (known := human_overlaps.get(q))},
-        # The question's own text: what a simulator reaches that just copies it.
-        QUESTION_COPIED: {
-            question_id: overlap([study.questions[question_id].text], texts, tokenizer=tokenizer)
-            for question_id, texts in sorted(prompts.items())
-        },
+        PEOPLE: {q: known for q in sorted(test) if (known := human_overlaps.get(q))}
     }
-    for predictor, prompted in simulated.items():
-        both = sorted(prompted.keys() & prompts.keys())
-        overlaps[predictor] = {
-            question_id: overlap(prompted[question_id], prompts[question_id], tokenizer=tokenizer)
-            for question_id in both
-        }
+    # The question's own text: what a simulator reaches that just copies it.
+    compared: dict[Predictor, Mapping[str, Sequence[str]]] = {
+        QUESTION_COPIED: {q: [study.questions[q].text] for q in prompts},
+        **simulated,
+    }
+    done, total = 0, sum(len(prompted.keys() & prompts.keys()) for prompted in compared.values())
+    for predictor, prompted in compared.items():
+        overlaps[predictor] = {}
+        for question_id in sorted(prompted.keys() & prompts.keys()):
+            overlaps[predictor][question_id] = overlap(prompted[question_id], prompts[question_id], tokenizer=tokenizer)
+            done += 1
+            advanced(done, total)
     gaps = dict(gap_values(pairs))
     metrics = [
         *(each for p, predicted in pairs.predictors.items() for each in agreement_metrics(pairs.human, predicted, p)),

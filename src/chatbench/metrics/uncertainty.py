@@ -37,6 +37,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from chatbench.core.progress import Advanced, unobserved
 from chatbench.core.records import Answer
 from chatbench.metrics.agreement import Array, Undefined
 from chatbench.metrics.intervals import (
@@ -197,11 +198,14 @@ class Uncertainty:
     spreads: Mapping[MetricKey, Spread | Undefined] = field(default_factory=dict)
 
 
-def score_uncertainty(splits: Sequence[SplitMetrics], answers: Sequence[Answer], resampling: Resampling) -> Uncertainty:
+def score_uncertainty(
+    splits: Sequence[SplitMetrics], answers: Sequence[Answer], resampling: Resampling, advanced: Advanced = unobserved
+) -> Uncertainty:
     """Intervals of every predictor on the whole and of the simulators on each stratum; spreads on the whole.
 
     Args:
         answers: of the study; those about other pairs are ignored.
+        advanced: told after each predictor's intervals on each stratum.
     """
     if resampling.replicates == 0:
         return Uncertainty()
@@ -209,6 +213,15 @@ def score_uncertainty(splits: Sequence[SplitMetrics], answers: Sequence[Answer],
     for split in splits:
         for stratum, pairs in {WHOLE: split.pairs, **split.strata}.items():
             by_stratum.setdefault(stratum, []).append(pairs)
+    predictors = {
+        stratum: [
+            each
+            for each in dict.fromkeys(predictor for pairs in of_splits for predictor in pairs.predictors)
+            if stratum == WHOLE or each in SIMULATORS
+        ]
+        for stratum, of_splits in by_stratum.items()
+    }
+    done, total = 0, sum(map(len, predictors.values()))
     intervals: dict[str, dict[MetricKey, Bound]] = {}
     spreads: dict[MetricKey, Spread | Undefined] = {}
     for stratum, of_splits in by_stratum.items():
@@ -218,13 +231,14 @@ def score_uncertainty(splits: Sequence[SplitMetrics], answers: Sequence[Answer],
         questions = {question_id for values in means.values() for each in values for question_id in each}
         draws = Draws((pair for pairs in of_splits for pair in pairs.human), given, resampling, questions)
         intervals[stratum] = {}
-        for predictor in dict.fromkeys(predictor for pairs in of_splits for predictor in pairs.predictors):
-            if stratum == WHOLE or predictor in SIMULATORS:
-                having = [pairs for pairs in of_splits if predictor in pairs.predictors]
-                found = [draws.predictor_pairs(pairs.human, pairs.predictors[predictor]) for pairs in having]
-                intervals[stratum] |= _keyed(predictor, predictor_intervals(draws, found))
-                if stratum == WHOLE and predictor in SIMULATORS:
-                    spreads |= _keyed(predictor, predictor_spreads(draws, found))
+        for predictor in predictors[stratum]:
+            having = [pairs for pairs in of_splits if predictor in pairs.predictors]
+            found = [draws.predictor_pairs(pairs.human, pairs.predictors[predictor]) for pairs in having]
+            intervals[stratum] |= _keyed(predictor, predictor_intervals(draws, found))
+            if stratum == WHOLE and predictor in SIMULATORS:
+                spreads |= _keyed(predictor, predictor_spreads(draws, found))
+            done += 1
+            advanced(done, total)
         intervals[stratum] |= mean_intervals(draws, means)
     # With draws of their own, so that they change no other interval.
     alone = _by_key([split.without_people for split in splits])

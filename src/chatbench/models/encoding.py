@@ -14,12 +14,16 @@ from typing import Any, cast
 from transformers import PreTrainedTokenizerBase
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.progress import WorkProgress
 from chatbench.core.records import Message
 from chatbench.core.settings import LongExamples, Template
 from chatbench.data.examples import ExampleRow
 from chatbench.data.truncation import TURNS_PER_EXCHANGE, exchanges_in, without_oldest
 from chatbench.models.chat_template import ChatForm
 from chatbench.protocol.plain_text import END, EncodedExample, encode_prompt, prompt_text, wrapping
+
+ROWS_AT_ONCE = 4096
+"""Rows that a tokenizer is given at once: progress is shown in between."""
 
 
 class PlainForm:
@@ -139,7 +143,12 @@ def encode_rows(
     chosen = encoder(tokenizer, form.template)
     fitting: list[tuple[ExampleRow, EncodedExample]] = []
     shortened = dropped = longest = 0
-    for row, example in zip(rows, chosen.encode(rows), strict=True):
+    encoded: list[EncodedExample] = []
+    with WorkProgress("reading tokens", "examples") as progress:
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            encoded += chosen.encode(rows[start : start + ROWS_AT_ONCE])
+            progress(len(encoded), len(rows))
+    for row, example in zip(rows, encoded, strict=True):
         if example.tokens <= max_tokens:
             fitting.append((row, example))
             continue

@@ -27,6 +27,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from chatbench.core.progress import Advanced, unobserved
 from chatbench.metrics.perplexity import TokenLoss
 from chatbench.models.encoding import EncodedRows
 from chatbench.models.prefix_tree import (
@@ -225,12 +226,13 @@ def score_rows(
     *,
     batch_tokens: int = BATCH_TOKENS,
     each_token: TokenNats | None = None,
+    advanced: Advanced = unobserved,
 ) -> list[TokenLoss]:
-    """The loss of each completion given its prompt, in the order of `encoded.rows`.
+    """The loss of each completion given its prompt, in the order of `encoded.rows`; see `score_encoded`.
 
     Bytes are those of the plain-text form whatever the template, so that bits per byte of the same rows compare.
     """
-    nats = score_encoded(model, encoded.examples, batch_tokens=batch_tokens, each_token=each_token)
+    nats = score_encoded(model, encoded.examples, batch_tokens=batch_tokens, each_token=each_token, advanced=advanced)
     return [
         TokenLoss(value, tokens, len(row.completion.encode("utf-8")))
         for (value, tokens), row in zip(nats, encoded.rows, strict=True)
@@ -243,9 +245,14 @@ def score_encoded(
     *,
     batch_tokens: int = BATCH_TOKENS,
     each_token: TokenNats | None = None,
+    advanced: Advanced = unobserved,
 ) -> list[tuple[float, int]]:
-    """Pairs (nats, tokens) of encoded examples, in their order; the model's mode is left as it was."""
+    """Pairs (nats, tokens) of encoded examples, in their order; the model's mode is left as it was.
+
+    `advanced` is told the tokens of the examples that are done, prompts included, after each batch.
+    """
     nats = np.zeros(len(examples))
+    done, total = 0, sum(example.tokens for example in examples)
     trees = not why_not_trees(model)
     was_training = model.training
     model.eval()  # type: ignore[no-untyped-call]  # torch has no types here
@@ -257,6 +264,8 @@ def score_encoded(
                     borders = np.flatnonzero(np.diff(indices)) + 1
                     for start, of_tokens in zip([0, *borders.tolist()], np.split(edges, borders), strict=True):
                         each_token(int(indices[start]), of_tokens)
+                done += sum(examples[index].tokens for index in np.unique(indices))
+                advanced(done, total)
     finally:
         model.train(was_training)
     return [(float(total), len(example.completion)) for total, example in zip(nats, examples, strict=True)]

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chatbench.core.progress import Advanced, unobserved
 from chatbench.metrics.agreement import Undefined, Value, mean_value
 from chatbench.metrics.pairs import Pair
 from chatbench.realism.behaviour import behaviour_classes
@@ -116,12 +117,13 @@ class Realism:
     people_detected: Detection | Undefined
 
 
-def realism(real: Chats, simulated: Chats, training: Chats, seed: int) -> Realism:
+def realism(real: Chats, simulated: Chats, training: Chats, seed: int, advanced: Advanced = unobserved) -> Realism:
     """Compares simulated with real chats of the same (question, assistant) pairs.
 
     Args:
         real, simulated: held-out chats of the pairs that both sides have.
         training: people's training-side chats, in which the classes of behaviour are found.
+        advanced: told after each measure.
     """
     halves = list(halvings(real, simulated, np.random.default_rng(seed)))
     classes = behaviour_classes(training, seed)
@@ -136,12 +138,19 @@ def realism(real: Chats, simulated: Chats, training: Chats, seed: int) -> Realis
             for place, name in enumerate(classes.names())
         ]
     number = classes if isinstance(classes, Undefined) else len(classes.centres)
-    comparisons = [_trait(trait, real, simulated, halves) for trait in TRAITS]
-    for distance in (*LENGTH_DISTANCES, *behaviour_distances(lambda chat: places[id(chat)], number)):
+    distances = (*LENGTH_DISTANCES, *behaviour_distances(lambda chat: places[id(chat)], number))
+    comparisons: list[Comparison] = []
+    total = len(TRAITS) + len(distances) + 2  # and two detections
+    for trait in TRAITS:
+        comparisons.append(_trait(trait, real, simulated, halves))
+        advanced(len(comparisons), total)
+    for distance in distances:
         apart = [distance.between(half.simulated, half.second) for half in halves]
         reference = [distance.between(half.first, half.second) for half in halves]
         comparisons.append(_compared(distance.name, distance.unit, (None, None), apart, reference))
+        advanced(len(comparisons), total)
     detected = detection(halves[0].second, halves[0].simulated, seed) if halves else ONE_PERSON
+    advanced(total - 1, total)
     people_detected = detection(halves[0].second, halves[0].first, seed) if halves else ONE_PERSON
     return Realism(
         chats=len(real),

@@ -12,6 +12,7 @@ from importlib import metadata
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_json
+from chatbench.core.progress import WorkProgress, tracked
 from chatbench.core.records import Study
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, Predictor
@@ -61,7 +62,8 @@ def realism(
     chosen, notes = simulated_splits(workspace, model, splits)
     chats = [read_chats(workspace, model, split_id) for split_id in chosen]
     folder, ending = workspace.realism(model), "_base" if settings.base_model else ""
-    people = [traits_of(chat) for chat in real_chats(study.conversations, study.questions)]
+    everyone = real_chats(study.conversations, study.questions)
+    people = [traits_of(chat) for chat in tracked(everyone, "people's chats", "chats")]
     found: dict[str, Realism] = {}
     stops: dict[str, Termination] = {}
     for entry in chats:
@@ -108,7 +110,8 @@ def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, sett
     sides: dict[str | None, list[ChatTraits]] = {"train": [], "test": []}
     for chat, traits in zip(study.conversations, people, strict=True):
         sides.setdefault(entry.split.part_of(chat), []).append(traits)
-    of_simulator = map(traits_of, simulated_chats(simulation.chats, study.questions))
+    chats = simulated_chats(simulation.chats, study.questions)
+    of_simulator = map(traits_of, tracked(chats, f"{entry.split.id}, simulated chats", "chats"))
     real, simulated = on_common_cells(sides["test"], of_simulator)
     if not real:
         raise ChatbenchError(
@@ -116,4 +119,5 @@ def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, sett
             expected=f"chats with {', '.join(study.assistants) or 'an assistant'}, as people had",
             fix="simulate with these assistants",
         )
-    return compare(real, simulated, sides["train"], settings.seed)
+    with WorkProgress(f"{entry.split.id}, realism", "measures") as progress:
+        return compare(real, simulated, sides["train"], settings.seed, progress)

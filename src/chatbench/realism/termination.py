@@ -21,6 +21,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -28,6 +29,7 @@ from chatbench.core.answer_kinds import DONE, NoAnswer
 from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json
+from chatbench.core.progress import WorkProgress
 from chatbench.core.records import Conversation, Message, Question
 from chatbench.data.examples import ExampleRow, seen_turns
 from chatbench.data.workspace import Workspace
@@ -35,6 +37,7 @@ from chatbench.metrics.agreement import Undefined, Value, agreement
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, share
 from chatbench.protocol.answers import clean_output, read_answer
 from chatbench.protocol.dialogue import Failure, Participant, Request, derive_seed
+from chatbench.protocol.dialogue_runner import Asking, Sides, run_together
 from chatbench.protocol.plain_text import completion_text, prompt_text
 from chatbench.protocol.prompts import ANSWER_PREFIX, simulator_messages
 from chatbench.scoring.score_files import plain
@@ -217,14 +220,16 @@ def termination_of(workspace: Workspace, model: str, entry: SplitChats, *, base_
 
 def would_stop(participant: Participant, points: Sequence[StoppingPoint]) -> list[bool]:
     """Whether one output of the simulator at each point is an answer; silence and failures are none."""
-    requests = []
-    for point in points:
+    done = count(1)
+
+    def asked(point: StoppingPoint) -> Asking[bool]:
         seed = derive_seed(0, point.conversation_id, point.replies, "termination")
-        requests.append(Request("simulator", point.messages, point.question_id, seed, "turn"))
-    return [
-        not isinstance(reply, Failure) and read_answer(clean_output(reply.text)) is not None
-        for reply in participant.reply_all(requests)
-    ]
+        reply = yield Request("simulator", point.messages, point.question_id, seed, "turn")
+        return not isinstance(reply, Failure) and read_answer(clean_output(reply.text)) is not None
+
+    with WorkProgress("whether to stop", "points") as progress:
+        sides: Sides = {"simulator": participant}
+        return run_together([*map(asked, points)], sides, lambda _stops: progress(next(done), len(points)))
 
 
 def answer_probabilities(loaded: Loaded, form: TextForm, points: Sequence[StoppingPoint]) -> list[float | None]:
@@ -241,7 +246,9 @@ def answer_probabilities(loaded: Loaded, form: TextForm, points: Sequence[Stoppi
             rows.append(ExampleRow(prompt, completion, messages, point.question_id, str(place), "answer"))
     encoded = encode_rows(loaded.tokenizer, rows, context_length(loaded.model), form)
     found: dict[int, list[float]] = {}
-    for row, loss in zip(encoded.rows, score_rows(loaded.model, encoded), strict=True):
+    with WorkProgress("probability of stopping", "tokens") as progress:
+        losses = score_rows(loaded.model, encoded, advanced=progress)
+    for row, loss in zip(encoded.rows, losses, strict=True):
         found.setdefault(int(row.conversation_id), []).append(math.exp(-loss.nats))
     return [
         min(1.0, math.fsum(found[place])) if len(found.get(place, ())) == len(point.answers) > 0 else None

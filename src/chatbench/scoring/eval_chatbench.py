@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from chatbench.core.progress import WorkProgress, tracked
 from chatbench.core.records import Conversation, Study
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
@@ -83,9 +84,13 @@ def metrics_of_splits(
         study = entry.split.held_out_records(whole)
         if study is not whole:  # the people of this split alone; on the train side nobody is like them
             train, overlaps, by_question = set(), {}, _conversations_by_question(study)
-        for question_id in sorted(test - overlaps.keys()):
+        lacking = sorted(test - overlaps.keys())
+        for question_id in tracked(lacking, f"{entry.split.id}, people's first prompts", "questions"):
             overlaps[question_id] = human_overlap(by_question.get(question_id, []), tokenizer)
-        measures[entry.split.id] = split_metrics(study, train, test, entry.simulations, overlaps, tokenizer)
+        with WorkProgress(f"{entry.split.id}, first prompts", "questions") as progress:
+            measures[entry.split.id] = split_metrics(
+                study, train, test, entry.simulations, overlaps, tokenizer, progress
+            )
     return measures
 
 
@@ -116,6 +121,8 @@ def score_splits(
     others = {played for entry in chats if (played := entry.simulations[0].predictor).name}  # not made by `finetune`
     notes += sorted(f"{each}: whether it was trained on these questions is not known here" for each in others)
     sizes = {part: [len(entry.split.question_ids(part)) for entry in chats] for part in ("train", "test")}
+    with WorkProgress("bootstrap", "intervals") as progress:
+        uncertainty = score_uncertainty(list(measures.values()), study.answers, resampling, progress)
     table = ScoreTable(
         model=model,
         splits=tuple(entry.split.id for entry in chats),
@@ -126,7 +133,7 @@ def score_splits(
             **signature(model, workspace.manifest, chats, resampling, tokenizer),
             **({"judge": plain(judge)} if judge else {}),
         },
-        uncertainty=score_uncertainty(list(measures.values()), study.answers, resampling),
+        uncertainty=uncertainty,
         scored_questions=len({question_id for each in measures.values() for question_id, _ in each.pairs.human}),
     )
     return replace(table, notes=(*notes, *_without_people(table)))

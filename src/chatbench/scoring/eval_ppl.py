@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError, first_problem
 from chatbench.core.files import read_json, sha256_of, write_json
+from chatbench.core.progress import WorkProgress
 from chatbench.core.resolved_settings import resolve_settings
 from chatbench.core.stop import telling_what_is_kept
 from chatbench.data.examples import ExampleRow
@@ -112,11 +113,11 @@ def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitP
     from chatbench.models.encoding import form_of
 
     form = form_of(record)
-    tuned = _scores(str(folder), rows, 0, form)
+    tuned = _scores(f"{split}, fine-tuned", str(folder), rows, 0, form)
     # A merged model goes by a name of its own, which says nothing of its base.
     base_source = str(record["base"]) if "merged" in record else resolve_settings(model).base
     base_seed = int(record["settings"]["seed"])
-    base = _scores(base_source, rows, base_seed, form, expected=record["base_weights"])
+    base = _scores(f"{split}, base model", base_source, rows, base_seed, form, expected=record["base_weights"])
     by_kind = {kind: TunedAndBase(each, base.by_kind[kind]) for kind, each in tuned.by_kind.items()}
     result = SplitPerplexity(
         split=split, finetuned=tuned.corpus, base=base.corpus, by_kind=by_kind, signature=signature,
@@ -184,7 +185,9 @@ class _Scored:
     tokenizer: PreTrainedTokenizerBase
 
 
-def _scores(source: str, rows: Sequence[ExampleRow], seed: int, form: TextForm, expected: str = "") -> _Scored:
+def _scores(
+    what: str, source: str, rows: Sequence[ExampleRow], seed: int, form: TextForm, expected: str = ""
+) -> _Scored:
     """Perplexity of one model over all rows, and per kind; the model is let go before the next is loaded."""
     from chatbench.models.encoding import encode_rows
     from chatbench.models.loading import context_length, load
@@ -202,7 +205,8 @@ def _scores(source: str, rows: Sequence[ExampleRow], seed: int, form: TextForm, 
     def keep(place: int, tokens: Floats) -> None:
         nats[place] = tokens.tolist()
 
-    losses = score_rows(loaded.model, encoded, each_token=keep)
+    with WorkProgress(what, "tokens") as progress:
+        losses = score_rows(loaded.model, encoded, each_token=keep, advanced=progress)
     by_kind = perplexity_by_kind(zip((row.kind for row in encoded.rows), losses, strict=True))
     return _Scored(summarise(losses), by_kind, encoded, nats, loaded.tokenizer)
 

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from chatbench.core.answer_kinds import Choice
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import JsonTextError, parse_json, read_json, write_text
+from chatbench.core.progress import WorkProgress
 from chatbench.core.records import FOUR_LETTERS, AiAloneScore, Message, Question, Study
 from chatbench.core.stop import telling_what_is_kept
 from chatbench.core.texts import file_name
@@ -54,6 +55,7 @@ from chatbench.protocol.prompts import (
 from chatbench.sample.study import ai_alone_table
 from chatbench.simulation.log import AppendOnlyLog, open_log, other_place, read_log, settings_path
 from chatbench.simulation.participants import AssistantSpec, notes_on, open_assistant, read_specs
+from chatbench.simulation.summary import replies_otherwise
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +75,6 @@ MAX_TOKENS: dict[Method, int] = {"letter-only-zero-shot": 10, "letter-only-few-s
 EXTRACTION_MAX_TOKENS = 300
 BLOCK = 256
 """Samples that are with an assistant at once, if it takes so many."""
-TOLD_EVERY = 64
 _KEPT = (
     "text", "tokens", "prompt_tokens", "reasoning", "reasoning_tokens", "cached_tokens", "finish", "model"
 )  # fmt: skip
@@ -195,6 +196,19 @@ class AiAloneLog:
                 found[str(row["id"])] = None if row["reason"] else str(row["text"])
         return {name: text for name, text in found.items() if text is not None}
 
+    def replies_otherwise(self, samples: Sequence[Sample], asked: Mapping[Stage, str]) -> list[str]:
+        """Which replies were cut off or came from another model than was asked for (by stage), in sentences."""
+        ids = {sample.id(stage): stage for sample in samples for stage in asked}
+        rows = {str(row["id"]): row for _, row in read_log(self.path) if row["id"] in ids and not row["reason"]}
+        finish_reasons, served = Counter[tuple[str, str]](), dict[tuple[str, str], Counter[str]]()
+        for name, row in rows.items():
+            who = "assistant" if ids[name] == "reply" else "extractor"
+            if (reason := str(row.get("finish", "stop"))) != "stop":
+                finish_reasons[who, reason] += 1
+            if model := str(row.get("model", "")):
+                served.setdefault((who, asked[ids[name]]), Counter())[model] += 1
+        return replies_otherwise(finish_reasons, served, "replies")
+
     def results(self, samples: Sequence[Sample]) -> dict[Sample, Result]:
         """What each sample came to; those that failed, or are not asked yet, have none."""
         stage: Stage = "extraction" if self.method == "free-text" else "reply"
@@ -287,7 +301,10 @@ class AiAloneSettings:
 
 @dataclass(frozen=True, slots=True)
 class AiAloneResult:
-    """What the samples of the plan came to; `failed` are those without a reply or an extraction."""
+    """What the samples of the plan came to; `failed` are those without a reply or an extraction.
+
+    `trouble` are sentences on replies that were cut off, or came from another model than was asked for.
+    """
 
     assistant: str
     method: Method
@@ -296,6 +313,7 @@ class AiAloneResult:
     failed: int
     asked: int
     table: Path
+    trouble: tuple[str, ...]
 
     def lines(self) -> list[str]:
         """What to print."""
@@ -307,6 +325,7 @@ class AiAloneResult:
             f"{self.assistant}, {self.method}: {self.questions} questions, {known} samples, {share}"
             + "".join(f", {part}" for part in parts),
             f"{self.asked} replies new -> {self.table}",
+            *self.trouble,
         ]
 
 
@@ -370,11 +389,15 @@ def ai_alone(
         open_log(log.path, agreed, overwrite=overwrite) as writer,
         telling_what_is_kept(lambda: f"{len(ids & writer.recorded)} of {len(ids)} replies are kept in {log.path}"),
     ):
-        asked = ask_missing(log, writer, samples, participant, second, examples, settings.seed, say)
+        asked = ask_missing(log, writer, samples, participant, second, examples, settings.seed)
         table = log.write_table(study.questions)
     results = log.results(samples)
     counts, failed = Counter(results.values()), len(samples) - len(results)
-    return AiAloneResult(spec.name, method, len(questions), counts, failed, asked, table)
+    wanted: dict[Stage, str] = {"reply": str(participant.identity.get("name"))}
+    if second:
+        wanted["extraction"] = str(second.identity.get("name"))
+    trouble = tuple(log.replies_otherwise(samples, wanted))
+    return AiAloneResult(spec.name, method, len(questions), counts, failed, asked, table, trouble)
 
 
 def questions_of(
@@ -402,12 +425,11 @@ def ask_missing(
     extractor: AnyParticipant | None,
     examples: Examples,
     seed: int,
-    say: Callable[[str], None] = lambda _line: None,
 ) -> int:
     """Asks for what the log lacks, and records each reply as it comes; how many of the assistant's are new."""
 
     def ask(stage: Stage, missing: Sequence[Sample], one: AnyParticipant, messages: Asked, what: str) -> None:
-        count = 0
+        done = len(samples) - len(missing)
 
         def asked(sample: Sample) -> Generator[Request, Reply | Failure, dict[str, object]]:
             of_sample = derive_seed(seed, sample.id(stage), 0, "assistant")
@@ -417,16 +439,16 @@ def ask_missing(
             return _row(sample, stage, reply)
 
         def record(row: dict[str, object]) -> None:
-            nonlocal count
+            nonlocal done
             writer.append([row])
-            count += 1
-            if count % TOLD_EVERY == 0 or count == len(missing):
-                say(f"ai-alone: {count}/{len(missing)} {what}")
+            done += 1
+            progress(done, len(samples))
 
-        if isinstance(one, ConcurrentParticipant):
-            run_concurrently(map(asked, missing), {"assistant": one}, active=BLOCK, finished=record)
-        else:
-            run_together([*map(asked, missing)], {"assistant": one}, record)
+        with WorkProgress("ai-alone", what, already=done) as progress:
+            if isinstance(one, ConcurrentParticipant):
+                run_concurrently(map(asked, missing), {"assistant": one}, active=BLOCK, finished=record)
+            else:
+                run_together([*map(asked, missing)], {"assistant": one}, record)
 
     missing = [sample for sample in samples if sample.id("reply") not in writer.recorded]
     ask(

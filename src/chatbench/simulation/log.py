@@ -38,6 +38,7 @@ from pydantic import TypeAdapter, ValidationError
 from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError, OccupiedError, expected_by
 from chatbench.core.files import Row, json_line, read_json, write_json
+from chatbench.core.progress import WorkProgress
 from chatbench.core.records import SimulatedConversation
 
 CHECKSUM = "sha256"
@@ -96,11 +97,13 @@ def _read_line(line: bytes, where: str) -> Row:
 
 def _complete_lines(path: Path) -> Iterator[tuple[int, Row, bytes]]:
     """(number from 1, record, line) of what was complete when the reading began, not of what is appended meanwhile."""
-    with path.open("rb") as file:
+    with path.open("rb") as file, WorkProgress(f"reading {path.name}", "MB") as progress:
         left, number = os.fstat(file.fileno()).st_size, 0
+        size = left
         while left and (line := file.readline(left)).endswith(b"\n"):
             left, number = left - len(line), number + 1
             yield number, _read_line(line, f"{path}, line {number}"), line
+            progress((size - left) // 10**6, size // 10**6)
 
 
 def read_log(path: Path) -> Iterator[tuple[int, Row]]:

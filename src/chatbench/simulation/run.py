@@ -191,7 +191,6 @@ class Run:
                 self.progress.tick,
             )
             count += len(missing)
-        self.progress.say()
         return count
 
     def _one_by_one(self, name: str, planned: Sequence[Planned]) -> int:
@@ -214,7 +213,6 @@ class Run:
                 refused=self.spending.refused,
                 replied=self._replied,
             )
-        self.progress.say()
         if stop.asked:
             raise StoppedError(
                 "stopped by SIGTERM; every conversation that began is recorded", fix="the same command continues"
@@ -225,7 +223,6 @@ class Run:
         """A conversation ended; in a block that is simulated again some are in the log already."""
         self.spending.ended(chat.usage)
         if (planned := missing.get(chat.id)) is not None:
-            self.progress.with_assistant(planned.assistant)
             other = self.assistants[planned.assistant].identity
             record = finished(chat, planned, self.simulator.identity, other, self.loop.style)
             self.log.append([asdict(record)])

@@ -85,6 +85,27 @@ def tally_of(log: Path, planned: Container[str] | None = None) -> Tally:
     return tally
 
 
+def replies_otherwise(
+    finish_reasons: Mapping[tuple[str, str], int], served_models: Mapping[tuple[str, str], Counter[str]], unit: str
+) -> list[str]:
+    """How many replies were cut off, and which models answered where it was not the one that was asked for.
+
+    Args:
+        finish_reasons: counts by who replied and what ended the reply.
+        served_models: by who replied and the model that was asked for, the models that answered, counted in `unit`.
+    """
+    lines = []
+    for (side, reason), count in sorted(finish_reasons.items()):
+        how = {"length": "were cut off at --max-tokens", "content_filter": "were cut by a content filter"}
+        lines.append(f"{count} replies of the {side} {how.get(reason, f'ended by {reason}')}")
+    for (who, asked), names in sorted(served_models.items()):
+        # A version of the model that was asked for (gpt-4o-2024-08-06) is what was asked for.
+        if len(names) > 1 or not next(iter(names)).rpartition("/")[2].startswith(asked.rpartition("/")[2]):
+            each = ", ".join(f"{name} in {count}" for name, count in names.most_common())
+            lines.append(f"the {who}: {asked} was asked for, and answered by ({unit}): {each}")
+    return lines
+
+
 @dataclass(frozen=True, slots=True)
 class SimulateResult:
     """What lies in the log after the run, and how this run went; `simulated` conversations are new.
@@ -139,14 +160,7 @@ class SimulateResult:
                 f"{tally.shortened} conversations outgrew a participant's context, "
                 f"which did not see {tally.turns_dropped} of their oldest turns"
             )
-        for (side, reason), count in sorted(tally.finish_reasons.items()):
-            how = {"length": "were cut off at --max-tokens", "content_filter": "were cut by a content filter"}
-            lines.append(f"{count} replies of the {side} {how.get(reason, f'ended by {reason}')}")
-        for (who, asked), names in sorted(tally.served_models.items()):
-            # A version of the model that was asked for (gpt-4o-2024-08-06) is what was asked for.
-            if len(names) > 1 or not next(iter(names)).rpartition("/")[2].startswith(asked.rpartition("/")[2]):
-                each = ", ".join(f"{name} in {count}" for name, count in names.most_common())
-                lines.append(f"the {who}: {asked} was asked for, and answered by (conversations): {each}")
+        lines += replies_otherwise(tally.finish_reasons, tally.served_models, "conversations")
         for side, count in sorted(tally.truncated.items()):
             lines.append(
                 f"{count} prompts of the {side} seem to have been truncated by its server, which read no more tokens "

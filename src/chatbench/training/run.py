@@ -25,6 +25,7 @@ import torch
 from transformers import PreTrainedModel, PrinterCallback, TrainingArguments, set_seed
 
 from chatbench.core.errors import ChatbenchError, StoppedError
+from chatbench.core.progress import Advanced
 from chatbench.core.resolved_settings import Resolved
 from chatbench.core.settings import Settings
 from chatbench.core.stop import StopRequest, telling_what_is_kept
@@ -387,9 +388,9 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)
 
-    def validate() -> tuple[float, int]:
+    def validate(advanced: Advanced) -> tuple[float, int]:
         with torch.autocast(arguments.device.type, enabled=False):
-            scored = score_encoded(loaded.model, validation)
+            scored = score_encoded(loaded.model, validation, advanced=advanced)
         return sum(nats for nats, _ in scored), sum(tokens for _, tokens in scored)
 
     trainer.add_callback(Watch(trainer, say, validate if validation else None, stop, resume_from))

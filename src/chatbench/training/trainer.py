@@ -27,6 +27,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json
+from chatbench.core.progress import Advanced, WorkProgress, standard_error, unobserved
 from chatbench.core.stop import StopRequest
 from chatbench.data.examples import ExampleRow
 from chatbench.models.loss import completion_nats
@@ -161,11 +162,10 @@ class Watch(TrainerCallback):
 
     trainer: CompletionTrainer
     say: Say
-    validate: Callable[[], tuple[float, int]] | None
+    validate: Callable[[Advanced], tuple[float, int]] | None
     stop: StopRequest
     resume_from: str | None
-    _bar: Any = field(default=None, init=False)
-    _task: Any = field(default=None, init=False)
+    _progress: WorkProgress | None = field(default=None, init=False)
     _started: tuple[float, int] = field(default=(0.0, 0), init=False)
     _passes: int = field(default=0, init=False)
     _said: bool = field(default=False, init=False)
@@ -175,13 +175,7 @@ class Watch(TrainerCallback):
             self.trainer.restore_unlogged(Path(self.resume_from))
         self._started = (time.monotonic(), state.global_step)
         if state.is_world_process_zero and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step)
-            self._bar.start()
+            self._progress = WorkProgress("training", "steps", already=state.global_step)
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step >= state.max_steps:
@@ -197,8 +191,8 @@ class Watch(TrainerCallback):
             self._print(state, f"{step}: {self._passes} forward and backward passes took {seconds:.0f} s")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, completed=state.global_step)
+        if self._progress is not None:
+            self._progress(state.global_step, state.max_steps)
         log_now = control.should_log or control.should_save
         epoch_ends = state.epoch == int(state.epoch or 0) or state.global_step >= state.max_steps
         if not self._said and not log_now:
@@ -207,7 +201,8 @@ class Watch(TrainerCallback):
             self._agree(args, control)
         # Before the checkpoint of this step is written, or a run resumed from it would miss the validation.
         if epoch_ends and self.validate and (state.is_world_process_zero or self.trainer.is_fsdp_enabled):
-            nats, tokens = self.validate()
+            with WorkProgress("validation", "tokens") as progress:
+                nats, tokens = self.validate(progress if state.is_world_process_zero else unobserved)
             self.trainer.log({"eval_loss": nats / tokens, "eval_perplexity": math.exp(min(nats / tokens, 700))})
         control.should_log = log_now  # set last: the log of the validation has cleared it
 
@@ -248,15 +243,15 @@ class Watch(TrainerCallback):
     def _print(self, state: TrainerState, line: str) -> None:
         self._said = True
         if state.is_world_process_zero:
-            (self._bar.console.print if self._bar is not None else self.say)(line)
+            (standard_error().print if self._progress is not None else self.say)(line)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._close()
 
     def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
 
 
 class CompletionTrainer(Trainer):

@@ -1,0 +1,120 @@
+"""Progress of work that lasts: nothing for ten seconds, then a bar on a terminal, elsewhere a line now and then.
+
+split_0, fine-tuned ━━━━━━━━━╸──────── 12,345/34,319 tokens  580/s  0:00:38 left
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
+
+from chatbench.core.texts import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+QUIET_SECONDS = 10.0
+"""Work that is over sooner shows nothing. The first line comes then, the next each time that the time has doubled."""
+MOST_SECONDS_BETWEEN_LINES = 600.0
+
+Advanced = Callable[[int, int], None]
+"""Called now and then with how much is done, and how much there is to do."""
+Item = TypeVar("Item")
+
+
+def unobserved(_done: int, _total: int) -> None:
+    """Shows no progress."""
+
+
+@cache
+def standard_error() -> Console:
+    """The console of all progress: one, so that bars inside each other (validation in training) share the screen."""
+    from rich.console import Console  # late, like all of rich here: most work is over before it is needed
+
+    return Console(stderr=True)
+
+
+class WorkProgress:
+    """How far some work is, its rate and the time left: a context manager, and an `Advanced` to call.
+
+    Args:
+        what: the work; `unit`: what it is counted in.
+        already: what was done before this run; the rate is of what came since.
+        more: what else to show.
+        console: standard error, unless it is given.
+        clock: seconds, ever growing.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        unit: str,
+        *,
+        already: int = 0,
+        more: Callable[[], str] = lambda: "",
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._what, self._unit, self._already = printable(what), unit, already
+        self._more, self._console, self._clock = more, console, clock
+        self._began, self._silent_until = clock(), QUIET_SECONDS
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> WorkProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __call__(self, done: int, total: int) -> None:
+        seconds = self._clock() - self._began
+        if seconds < self._silent_until:
+            return
+        rate = (done - self._already) / seconds
+        parts = [f"{done:,}/{total:,} {self._unit}", f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s", self._more()]
+        if rate > 0 and done < total:
+            parts.append(f"{clock_text((total - done) / rate)} left")
+        text = "  ".join(filter(None, parts))
+        console = self._console or standard_error()
+        if not console.is_terminal:
+            self._silent_until = seconds + min(seconds, MOST_SECONDS_BETWEEN_LINES)
+            console.print(f"{self._what}: {text}", markup=False, highlight=False, soft_wrap=True)
+            return
+        if self._bar is None:
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[text]}"))
+            # Output that goes to a file must not go to the bar's console instead.
+            redirected = sys.stdout.isatty()
+            self._bar = Progress(*columns, console=console, transient=True, redirect_stdout=redirected)
+            self._bar.add_task(self._what, completed=done, total=total, text=text)
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total, text=text)
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def tracked(items: Sequence[Item], what: str, unit: str) -> Iterator[Item]:
+    """The items, with progress as they are done."""
+    with WorkProgress(what, unit) as progress:
+        for done, item in enumerate(items, 1):
+            yield item
+            progress(done, len(items))
+
+
+def clock_text(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> clock_text(3725.2)
+    '1:02:05'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
