@@ -52,9 +52,9 @@ def test_lost_bytes_and_a_lost_stretch_in_the_middle_of_a_large_file_are_noticed
 
 
 def test_space_is_counted_for_the_checkpoints_that_lie_there_at_a_time(tmp_path: Path) -> None:
-    assert run_bytes(12, steps=6, save_steps=2, limit=2) == 36  # the third is written before the first is deleted
-    assert run_bytes(12, steps=3, save_steps=50, limit=2) == 12 + 4  # the last step's, and the result
-    assert run_bytes(12, steps=6, save_steps=2, limit=5) == 36 + 4
+    assert run_bytes(12, 4, steps=6, save_steps=2, limit=2) == 36  # the third is written before the first is deleted
+    assert run_bytes(12, 4, steps=3, save_steps=50, limit=2) == 12 + 4  # the last step's, and the result
+    assert run_bytes(12, 4, steps=6, save_steps=2, limit=5) == 36 + 4
 
     (tmp_path / "there").write_bytes(b"x" * 1000)
     with pytest.raises(ChatbenchError, match="need"):

@@ -3,8 +3,9 @@
 The Trainer writes a checkpoint file by file; one without a list of its files, or whose files differ from it
 (`models/run_record.py`), is not resumed from.
 
-A checkpoint holds the trained weights and two averages per weight (AdamW), all in float32: 12 bytes a trained
-parameter. A new one is written before the oldest is deleted, so one more than `save_total_limit` lie there for a while.
+A checkpoint holds the trained weights in float32 and what the optimizer keeps of each (`OPTIMIZER_BYTES`): 12 bytes a
+trained parameter with AdamW. A new one is written before the oldest is deleted, so one more than `save_total_limit` lie
+there for a while.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase, Trainer
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_bytes, write_json, write_jsonl, write_text
 from chatbench.core.resolved_settings import Resolved
+from chatbench.core.settings import OPTIMIZER_BYTES, Optimizer
 from chatbench.models.chat_template import FIXED_DATE, ChatForm
 from chatbench.models.loading import Loaded, save_special_tokens
 from chatbench.models.run_record import (
@@ -39,9 +41,6 @@ from chatbench.models.run_record import (
     write_record,
 )  # fmt: skip
 from chatbench.publishing.model_card import CARD, base_name, model_card
-
-SHARDED_CHECKPOINT_BYTES = 16
-"""Under FSDP the Trainer writes the weights twice: as the model's folder, and in the form it resumes from."""
 
 
 def complete_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
@@ -60,19 +59,23 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
-def checkpoint_bytes(trained_parameters: int, *, sharded: bool = False) -> int:
-    """Size of one checkpoint; what is left out (settings, tokenizer, generators) is a few megabytes at most."""
-    return trained_parameters * (SHARDED_CHECKPOINT_BYTES if sharded else 12)
+def checkpoint_bytes(weight_bytes: int, optim: str, *, sharded: bool = False) -> int:
+    """Size of one checkpoint; what is left out (settings, tokenizer, generators) is a few megabytes at most.
+
+    >>> checkpoint_bytes(4, "adamw_torch"), checkpoint_bytes(4, "sgd")  # of one parameter
+    (12, 4)
+    """
+    # Under FSDP the Trainer writes the weights twice: as the model's folder, and in the form it resumes from.
+    return math.ceil(weight_bytes * (1 + sharded + OPTIMIZER_BYTES[cast(Optimizer, optim)] / 4))
 
 
-def run_bytes(one_checkpoint: int, steps: int, save_steps: int, limit: int) -> int:
-    """Most bytes that a run's folder holds at a time, with `limit` checkpoints kept.
+def run_bytes(one_checkpoint: int, result: int, steps: int, save_steps: int, limit: int) -> int:
+    """Most bytes that a run's folder holds at a time, with `limit` checkpoints kept, and the weights as the `result`.
 
-    >>> run_bytes(12, steps=100, save_steps=50, limit=2)  # two checkpoints, and the result in a third of one
+    >>> run_bytes(12, 4, steps=100, save_steps=50, limit=2)  # two checkpoints, and the result
     28
     """
     written = math.ceil(steps / save_steps)  # the last step is always saved
-    result = one_checkpoint // 3
     return max(min(written, limit + 1) * one_checkpoint, min(written, limit) * one_checkpoint + result)
 
 

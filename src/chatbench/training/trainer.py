@@ -263,8 +263,9 @@ class CompletionTrainer(Trainer):
         self._make_step = make_step
         self.losses = losses
         model = cast(torch.nn.Module, self.model)
-        trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-        self._checkpoint_bytes = checkpoint_bytes(trained, sharded=self.is_fsdp_enabled)
+        self._weight_bytes = 4 * sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        optim = str(getattr(self.args.optim, "value", self.args.optim))  # an enum once the Trainer has read it
+        self._checkpoint_bytes = checkpoint_bytes(self._weight_bytes, optim, sharded=self.is_fsdp_enabled)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """One item is one optimiser step: this process's share of it."""
@@ -304,7 +305,7 @@ class CompletionTrainer(Trainer):
         if steps <= 0:
             steps = math.ceil(len(self.get_train_dataloader()) * self.args.num_train_epochs)
         kept = cast(int, self.args.save_total_limit)
-        return run_bytes(self._checkpoint_bytes, steps, int(self.args.save_steps), kept)
+        return run_bytes(self._checkpoint_bytes, self._weight_bytes, steps, int(self.args.save_steps), kept)
 
     def written(self, target: Path, write: Callable[[], None]) -> None:
         """Writes; that the disk is full is said in our words."""
