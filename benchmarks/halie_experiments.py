@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = out / "experiments.jsonl"
     done = {
         (row["variant"], row["split"], row["max_steps"])
-        for row in map(json.loads, results.read_text().splitlines() if results.is_file() else [])
+        for _, row in (read_jsonl(results) if results.is_file() else ())
     }
     for split in inner.manifest.split_ids:
         for name in options.variants:
@@ -109,8 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 row["scores"] = json.loads(workspace.scores(options.model).read_text())
             row["seconds"] = round(time.monotonic() - began)
             with results.open("a") as file:
-                file.write(json_line(row) + "\n")
-            print(json_line({**row, "scores": "..."}), flush=True)
+                file.write(json_line(row))
+            print(json_line({**row, "scores": "..."}), end="", flush=True)
 
 
 def trained(name: str, split: str, inner: Workspace, options: argparse.Namespace) -> Workspace:
