@@ -197,7 +197,8 @@ def ranges_in(text: str) -> list[tuple[int, str]]:
     >>> ranges_in("A. up to 10, B. more")
     [(10, 'A'), (1000000, 'B')]
     """
-    return [(int(end or 10**6), letter) for letter, end in _RANGE.findall(text)]
+    found = [(int(end or 10**6), letter) for letter, end in _RANGE.findall(text)]
+    return found if len(found) > 1 and any(end < 10**6 for end, _ in found) else []
 
 
 def reply_to(name: str, user_messages: Sequence[str], rng: Random) -> AssistantTurn:
@@ -208,7 +209,7 @@ def reply_to(name: str, user_messages: Sequence[str], rng: Random) -> AssistantT
     """
     strength = strength_of(name)
     text = "\n".join(user_messages)
-    understanding = understand(_RANGE.sub("", text))  # an end of a range is no fact
+    understanding = understand(_RANGE.sub("", text) if ranges_in(text) else text)  # an end of a range is no fact
     if understanding is None:
         return AssistantTurn("I do not understand the problem. What are the numbers, and what is the question?")
     facts = dict(understanding.facts)
