@@ -94,7 +94,7 @@ def test_a_merged_folder_gives_the_logits_of_base_and_adapter_in_plain_transform
     # and gives other logits.
     base = save_tiny_model(tmp_path / "base", architecture)
     adapter = save_adapter(tmp_path / "adapter", base, TARGETS[architecture])
-    expected = logits(load(str(adapter), device="cpu").model)
+    expected = logits(load(str(adapter), device="cpu", merge=False).model)
     assert (expected - logits(load(str(base), device="cpu").model)).abs().max() > 0.1  # the adapter does something
 
     merged = merge_adapter(adapter, tmp_path / "merged")
@@ -114,10 +114,13 @@ def test_tied_embeddings_part_where_only_one_of_them_is_adapted(tmp_path: Path, 
     # Merged into the one matrix that both share, a change of the output head reaches the input embeddings too.
     base = save_tied_llama(tmp_path / "base")
     adapter = save_adapter(tmp_path / "adapter", base, targets)
-    expected = logits(load(str(adapter), device="cpu").model)
+    expected = logits(load(str(adapter), device="cpu", merge=False).model)
 
     merge_adapter(adapter, tmp_path / "merged")
 
+    in_memory = load(str(adapter), device="cpu").model
+    assert not any("lora" in name for name, _ in in_memory.named_parameters())
+    assert (logits(in_memory) - expected).abs().max() < 1e-5
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert (logits(model) - expected).abs().max() < 1e-5
     assert model.config.tie_word_embeddings is (targets == ["q_proj"])

@@ -20,8 +20,8 @@ from chatbench.core.settings import Optimizer, Settings
 from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import EncodedRows, encode_rows
 from chatbench.models.loading import fuse_activations
-from chatbench.models.loss import LOGITS_AT_ONCE, completion_nats, padded_batch, scored_sequence
-from chatbench.models.prefix_tree import prefix_tree
+from chatbench.models.loss import LOGITS_AT_ONCE, completion_nats, padded_batch, scored_sequence, tree_batch
+from chatbench.models.prefix_tree import attends_to_trees, prefix_tree
 from chatbench.protocol.plain_text import EncodedExample
 from chatbench.training import dry_run, run
 from chatbench.training.batches import PACK_TOKENS_CPU
@@ -35,6 +35,7 @@ from chatbench.training.dry_run import (
     cheaper_options,
     epoch_work,
     estimated_bytes,
+    forward_passes,
     matrix_rate,
     memory_warning,
     model_shape,
@@ -130,11 +131,20 @@ def test_logits_are_held_for_scored_rows_only_and_never_too_many_at_a_time() -> 
 
 @pytest.mark.parametrize("settings", [Settings(), replace(LORA, lora_dropout=0.05)], ids=["full", "lora"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("branches", [0, 4])
 def test_the_activations_estimated_are_about_those_that_autograd_keeps(
-    architecture: Architecture, settings: Settings
+    architecture: Architecture, settings: Settings, branches: int
 ) -> None:
-    # Measured on the model itself, without weights (which autograd keeps too, but as they are).
-    model: Any = fuse_activations(tiny_model(architecture)).train()  # as loading does
+    # Measured on the model itself, without weights (which autograd keeps too, but as they are). Of a packed tree each
+    # block keeps keys and values of its context too: forgotten, the likely mistake, GPT-2's adapters keep 28 % more than estimated.
+    prompt = [1] * 200
+    rows = [EncodedExample([*prompt, 2 + each], [3] * 120) for each in range(branches)]
+    (work,) = forward_passes(rows, Settings(packing="question"), 4096) if rows else [Work(101, 0)]
+    inputs: dict[str, Any] = {"input_ids": torch.arange(101)[None]}
+    if rows:
+        plan = tree_batch(prefix_tree([scored_sequence(row) for row in rows]), torch.device("cpu")).plan
+        inputs = {"input_ids": plan.tokens, "position_ids": plan.depths, "tree_plan": plan}
+    model: Any = fuse_activations(tiny_model(architecture, context=512)).train()  # as loading does
     shape = model_shape(model, settings)
     if settings.method == "lora":
         model = with_adapters(model, settings).get_base_model()  # type: ignore[operator]
@@ -145,13 +155,15 @@ def test_the_activations_estimated_are_about_those_that_autograd_keeps(
         kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        hidden = model.base_model(input_ids=torch.arange(101)[None])  # held: its graph keeps the tensors
+    with attends_to_trees(model), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hidden = model.base_model(**inputs)  # held: its graph keeps the tensors
 
+    if rows:  # masks are the same for all layers; beside a layer of true width they are nothing
+        own |= {mask.untyped_storage().data_ptr() for masks in plan._masks.values() for mask in masks}
     measured = sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in own)
     on_cpu = Device("the CPU", GIB, GIB, "fp32", on_gpu=False)
     assert hidden is not None
-    assert training_memory(shape, settings, Work(101, 0), on_cpu).activations == pytest.approx(measured, rel=0.2)
+    assert training_memory(shape, settings, work, on_cpu).activations == pytest.approx(measured, rel=0.25)
 
 
 def test_what_a_recipe_takes_is_estimated_without_its_base() -> None:
@@ -204,7 +216,7 @@ def test_padding_is_read_and_a_tree_reads_what_is_shared_once() -> None:
 
     # The tree: 1 2 3 4 and then 5, or 7 8. The last token is only ever a target. Token 4 predicts two, so 4 rows.
     packed = epoch_work(Settings(per_device_train_batch_size=2, packing="conversation"), examples, pack_tokens=100)
-    assert packed.work == Work(tokens=7, scored_rows=4, attended_pairs=1 + 2 + 3 + 4 + 5 + 5 + 6)
+    assert packed.work == Work(tokens=7, scored_rows=4, attended_pairs=1 + 2 + 3 + 4 + 5 + 5 + 6, gathered=7)
 
 
 def test_a_device_that_cannot_hold_the_weights_is_refused_with_what_it_can_hold() -> None:

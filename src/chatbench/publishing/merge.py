@@ -30,6 +30,7 @@ from chatbench.models.loading import (
     load,
     load_base,
     save_special_tokens,
+    untie_where_adapted,
     weights_hash,
 )
 from chatbench.models.run_record import (
@@ -116,7 +117,8 @@ def merge_adapter(folder: Path, out: Path, *, dtype: MergeType = "auto", share: 
         stored = _stored_dtype(folder, record) if is_adapter else torch.float32
         target = stored if dtype == "auto" else cast(torch.dtype, getattr(torch, dtype))
         # Rounded to 16 bits only once: a base that is stored otherwise is merged into in float32 first.
-        loaded = load(str(folder), device="cpu", dtype=target if target == stored else torch.float32, quantise=False)
+        held = target if target == stored else torch.float32
+        loaded = load(str(folder), device="cpu", dtype=held, quantise=False, merge=False)
         if is_adapter:
             model, difference = _merged_model(loaded, target, folder, share)
         else:
@@ -152,7 +154,7 @@ def _merged_model(loaded: Loaded, target: torch.dtype, folder: Path, share: floa
         if isinstance(module, LoraLayer):
             module.scaling = {name: scaling * share for name, scaling in module.scaling.items()}
     before = adapted(input_ids=ids).logits.float()
-    _untie_where_adapted(adapted.get_base_model())
+    untie_where_adapted(adapted)
     # Not `safe_merge`, which rounds the change itself to 16 bits before it adds it; the check below finds NaN too.
     model: Any = adapted.merge_and_unload().to(target)
     after = model(input_ids=ids).logits.float()
@@ -184,22 +186,6 @@ def _averaged(tuned: PreTrainedModel, record: Mapping[str, Any], share: float) -
     for name, weight in tuned.named_parameters():
         weight.lerp_(of_base[name], 1 - share)
     return tuned
-
-
-def _untie_where_adapted(base: Any) -> None:
-    """Gives input and output embeddings weights of their own where an adapter changes one of a tied pair.
-
-    Merged into the one matrix that they share, the change would reach the other too.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    ends = (base.get_input_embeddings(), base.get_output_embeddings())
-    if not any(isinstance(end, BaseTunerLayer) for end in ends):
-        return
-    inner, outer = (cast(Any, end.get_base_layer()) if isinstance(end, BaseTunerLayer) else end for end in ends)
-    if inner.weight is outer.weight:
-        outer.weight = torch.nn.Parameter(outer.weight.clone())
-        base.config.tie_word_embeddings = False
 
 
 def _write(merged: Loaded, out: Path, adapter: Path, record: Mapping[str, Any] | None) -> None:

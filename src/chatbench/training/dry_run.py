@@ -12,6 +12,8 @@ Memory, in bytes, with P parameters, of which M in the layers' matrices and A in
                    less where it is not gated), a: summed input width of the adapted modules, d: what dropout keeps of
                    an input, 1 on a GPU and 4 on a CPU, 0 where there is none
                    with gradient checkpointing, tokens x layers x b width, and one layer as above
+                   blocks of a prefix tree each keep keys and values of all that they attend to, spread to the width of
+                   the queries: 2 e q a gathered token in place of 2 e k a token
     logits         12 bytes (fp32) or 16 for each of scored rows x vocabulary, at most LOGITS_AT_ONCE of them at a time
     work           twice the largest matrix, where quantised ones are spread out for a product
 
@@ -62,7 +64,7 @@ from chatbench.models.loading import (
 )  # fmt: skip
 from chatbench.models.loss import BATCH_TOKENS, LOGITS_AT_ONCE, scored_sequence
 from chatbench.models.precision import Format, quantised_bits, refuse_unless_possible, resolve_precision
-from chatbench.models.prefix_tree import prefix_trees
+from chatbench.models.prefix_tree import BLOCK_NODES, prefix_trees, tree_blocks
 from chatbench.protocol.plain_text import EncodedExample
 from chatbench.training.batches import default_pack_tokens, step_plan
 from chatbench.training.distributed import fsdp_asked
@@ -215,11 +217,15 @@ def _matrices(module: nn.Module) -> Iterator[tuple[str, int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one or more forward passes read: tokens, padding included; rows with logits; attended pairs of tokens."""
+    """What one or more forward passes read: tokens, padding included; rows with logits; attended pairs of tokens.
+
+    `gathered` counts the tokens whose keys a prefix tree's blocks put together: their own, and those of their context.
+    """
 
     tokens: int
     scored_rows: int
     attended_pairs: int = 0
+    gathered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,15 +273,18 @@ def training_memory(shape: ModelShape, settings: Settings, largest: Work, device
     if not full:
         mask = (1 if on_gpu else 4) if settings.lora_dropout else 0
         layer += (element + mask) * shape.adapted_width
-    per_token = shape.layers * layer
+    gathered = 0
+    if largest.gathered:
+        gathered = 2 * element * (largest.gathered * shape.query_width - largest.tokens * shape.key_width)
+    activations = shape.layers * (largest.tokens * layer + gathered)
     if settings.gradient_checkpointing:
-        per_token = shape.layers * base * shape.width + layer
+        activations = largest.tokens * (shape.layers * base * shape.width + layer) + gathered
     return Memory(
         weights=weights,
         gradients=4 * trained,
         optimizer=OPTIMIZER_BYTES[settings.optim] * trained,
         copies=element * in_float if element < base else 0,
-        activations=largest.tokens * per_token,
+        activations=activations,
         logits=(12 if element == 4 else 16) * min(largest.scored_rows * shape.vocabulary, LOGITS_AT_ONCE),
         work=2 * base * shape.largest_matrix if settings.quantised else 0,
     )
@@ -353,7 +362,9 @@ def forward_passes(examples: Sequence[EncodedExample], settings: Settings, pack_
     """
     if settings.packing != "none":
         for tree in prefix_trees([scored_sequence(example) for example in examples], pack_tokens):
-            yield Work(len(tree), len(np.unique(tree.edge_parents)), int(tree.depths.sum()) + len(tree))
+            blocks = tree_blocks(tree, BLOCK_NODES) if settings.packed_attention == "blocks" else []
+            gathered = sum(len(each) + sum(len(blocks[place]) for place in each.context) for each in blocks)
+            yield Work(len(tree), len(np.unique(tree.edge_parents)), int(tree.depths.sum()) + len(tree), gathered)
         return
     for start in range(0, len(examples), settings.per_device_train_batch_size):
         rows = examples[start : start + settings.per_device_train_batch_size]
@@ -374,7 +385,7 @@ _TRIED = (
 
 def cheaper_options(shape: ModelShape, settings: Settings, largest: Work, device: Device) -> list[tuple[str, Memory]]:
     """Flags to add to what was asked for that need less memory, with what they need; the mildest change first."""
-    half = Work(largest.tokens // 2, largest.scored_rows // 2)
+    half = Work(largest.tokens // 2, largest.scored_rows // 2, gathered=largest.gathered // 2)
     options = []
     if settings.packing != "none":
         options.append((f"--pack-tokens {half.tokens}", training_memory(shape, settings, half, device)))
