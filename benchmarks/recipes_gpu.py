@@ -208,7 +208,12 @@ def _together(passes: Sequence[Work]) -> Work:
 
 
 def _largest(passes: Sequence[Work]) -> Work:
-    return Work(max(each.tokens for each in passes), max(each.scored_rows for each in passes))
+    return Work(
+        *(
+            max(getattr(each, name) for each in passes)
+            for name in ("tokens", "scored_rows", "attended_pairs", "gathered")
+        )
+    )
 
 
 def _passes(settings: Settings, examples: EncodedRows, indices: Sequence[int], device: torch.device) -> Iterator[Work]:

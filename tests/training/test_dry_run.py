@@ -136,7 +136,7 @@ def test_the_activations_estimated_are_about_those_that_autograd_keeps(
     architecture: Architecture, settings: Settings, branches: int
 ) -> None:
     # Measured on the model itself, without weights (which autograd keeps too, but as they are). Of a packed tree each
-    # block keeps keys and values of its context too: forgotten, the likely mistake, GPT-2's adapters keep 28 % more than estimated.
+    # block keeps keys and values of its context too: forgotten, the likely mistake, the estimate is 28 % too low here.
     prompt = [1] * 200
     rows = [EncodedExample([*prompt, 2 + each], [3] * 120) for each in range(branches)]
     (work,) = forward_passes(rows, Settings(packing="question"), 4096) if rows else [Work(101, 0)]

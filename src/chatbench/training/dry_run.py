@@ -612,7 +612,7 @@ def plan_run(resolved: Resolved, train: Sequence[ExampleRow], validation: Sequen
         encoded=encoded,
         hints=template_hint(resolved, tokenizer),
         validation_examples=len(held_out.examples),
-        validation=Work(*np.array([(0, 0, 0), *map(astuple, validating)]).sum(0).tolist()),
+        validation=Work(*np.array([astuple(Work(0, 0)), *map(astuple, validating)]).sum(0).tolist()),
         epoch=epoch_work(settings, encoded, pack_tokens=pack_tokens(resolved, encoded, torch.device(kind))),
         kind=kind,
         device=device,
