@@ -17,8 +17,8 @@ def test_without_a_terminal_a_line_comes_after_ten_seconds_and_each_time_that_th
     shown, clock = StringIO(), Clock()
 
     with WorkProgress("[bold]split", "tokens", console=Console(file=shown), clock=clock) as view:  # a name, not markup
-        for clock.seconds in (0.1, 9.9, 10.0, 19.0, 25.0, 49.0, 51.0):
-            view(int(100 * clock.seconds), 10_000)
+        for clock.now in (0.1, 9.9, 10.0, 19.0, 25.0, 49.0, 51.0):
+            view(int(100 * clock.now), 10_000)
 
     assert shown.getvalue().splitlines() == [
         "[bold]split: 1,000/10,000 tokens  100/s  0:01:30 left",
@@ -31,7 +31,7 @@ def test_after_hours_a_line_still_comes_every_ten_minutes() -> None:
     shown, clock = StringIO(), Clock()
 
     with WorkProgress("long", "splits", console=Console(file=shown), clock=clock) as view:
-        for clock.seconds in (7200.0, 7790.0, 7801.0):
+        for clock.now in (7200.0, 7790.0, 7801.0):
             view(3, 9)
 
     assert shown.getvalue().count("0.00038/s") == 1
@@ -42,7 +42,7 @@ def test_the_rate_and_the_time_left_are_of_this_run_not_of_what_was_there_before
     shown, clock = StringIO(), Clock()
 
     with WorkProgress("ai-alone", "replies", already=900, console=Console(file=shown), clock=clock) as view:
-        clock.seconds = 10.0
+        clock.now = 10.0
         view(910, 1000)
 
     assert shown.getvalue() == "ai-alone: 910/1,000 replies  1/s  0:01:30 left\n"
@@ -57,7 +57,7 @@ def test_on_a_terminal_a_bar_comes_after_ten_seconds_and_leaves_output_that_goes
     monkeypatch.setattr(sys, "stdout", file)
 
     with WorkProgress("work", "chats", console=Console(file=shown, force_terminal=True, width=99), clock=clock) as view:
-        clock.seconds = seconds
+        clock.now = seconds
         view(3, 9)
         print("a result")
 
@@ -74,7 +74,7 @@ def test_a_bar_inside_another_shares_the_screen_with_it() -> None:
         WorkProgress("training", "steps", console=console, clock=clock) as outer,
         WorkProgress("validation", "tokens", console=console, clock=clock) as inner,
     ):
-        clock.seconds = 20.0
+        clock.now = 20.0
         outer(3, 9)
         inner(10, 20)
         assert outer._bar

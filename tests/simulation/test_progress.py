@@ -21,7 +21,7 @@ def test_those_under_way_failures_tokens_cost_and_time_left_are_shown() -> None:
             view.replied(request, Reply("hello", tokens=50))
         for failed in (True, False, False):
             view.ended(failed=failed)
-        clock.seconds = 10.0
+        clock.now = 10.0
         view.ended()
 
     assert shown.getvalue() == (

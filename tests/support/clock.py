@@ -1,11 +1,18 @@
-"""A clock that is set by hand."""
+"""Time for the tests of what waits."""
 
 from __future__ import annotations
 
 
 class Clock:
+    """Time that passes only where somebody sleeps."""
+
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.now = 0.0
+        self.slept: list[float] = []
 
     def __call__(self) -> float:
-        return self.seconds
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
