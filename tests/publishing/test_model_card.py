@@ -50,10 +50,10 @@ def head_of(card: str) -> dict[str, Any]:
 
 
 def assert_same_model(names: dict[str, Any], folder: Path) -> None:
-    """The card's model has the logits of the one that chatbench loads, on the card's own prompt."""
+    """The card's model has the logits of the one that chatbench loads, where an adapter is merged: up to rounding."""
     ids, expected = names["inputs"]["input_ids"], load(str(folder), device="cpu")
     with torch.inference_mode():
-        assert torch.equal(names["model"].eval()(ids).logits, expected.model(ids).logits)
+        assert torch.allclose(names["model"].eval()(ids).logits, expected.model(ids).logits, atol=1e-5)
     assert ids[0].tolist() == PlainForm(expected.tokenizer).prompt_ids(MESSAGES)
 
 
