@@ -84,7 +84,7 @@ def test_a_bar_inside_another_shares_the_screen_with_it() -> None:
     assert "10/20 tokens" in shown.getvalue()
 
 
-def test_items_are_given_as_they_are_and_the_bar_goes_where_their_use_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_items_are_given_as_they_are_with_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = StringIO()
     monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
     monkeypatch.setattr(progress, "standard_error", lambda: Console(file=shown))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -199,12 +199,23 @@ def test_a_function_judges_what_was_simulated_for_later(tmp_path: Path, server: 
     place = Workspace(tmp_path / "data", tmp_path / "results")
     assert any("no judge" in note for note in eval_chatbench("u", workspace=place).notes)
 
-    checker: Callable[[Question, str], float] = lambda _question, answer: answer.startswith("half")  # noqa: E731
+    def checker(_question: Question, answer: str) -> float:
+        return answer.startswith("half")
+
     found = judged_by("u", checker, data=place.data, results=place.results)
 
     assert (found.accuracy, found.answers) == (1.0, 24)
     assert with_verdicts(place.study, place)[1] == found
     assert not any("no judge" in note for note in eval_chatbench("u", workspace=place).notes)
+
+    first = checker
+
+    def checker(_question: Question, _answer: str) -> float:  # type: ignore[no-redef]
+        return 1.0
+
+    assert judged_by("u", first, data=place.data, results=place.results) == found
+    with pytest.raises(ChatbenchError, match="verdicts of another judge"):  # it has the same name
+        judged_by("u", checker, data=place.data, results=place.results)
 
 
 def test_a_judge_that_breaks_down_goes_on_where_it_was(tmp_path: Path, server: LoopbackEndpoint) -> None:

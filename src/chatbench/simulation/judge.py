@@ -14,6 +14,7 @@ no score is kept, counted and named; such an answer is neither right nor wrong, 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -57,9 +58,11 @@ class Judge:
     @property
     def settings(self) -> dict[str, object]:
         """What two runs that write the same verdicts must have in common."""
-        name = getattr(self.checker, "__name__", type(self.checker).__name__)
-        identity = getattr(self.checker, "identity", {"kind": "python", "name": name, "reproducible": False})
         hashes = {"rubric_sha256": self.rubric, "prompt_sha256": JUDGE_SYSTEM + JUDGE}
+        if (identity := getattr(self.checker, "identity", None)) is None:
+            named = self.checker if inspect.isroutine(self.checker) else type(self.checker)
+            identity = {"kind": "python", "name": named.__name__, "reproducible": False}
+            hashes["source_sha256"] = _source(named)  # verdicts of a function that was changed since are another's
         return {
             "judge": dict(identity),
             **{key: hashlib.sha256(text.encode()).hexdigest() for key, text in hashes.items()},
@@ -87,6 +90,14 @@ class Agreement:
         found = f"accuracy {self.accuracy:.3f}, kappa {kappa} on {self.answers} answers of people" if known else ""
         unread = f"; {self.unread} replies without a score: those answers are left out" if self.unread else ""
         return f"judged by {self.judge}: {found or f'agreement with the study unknown ({self.accuracy})'}{unread}"
+
+
+def _source(named: Any) -> str:
+    """The text of a function or class; "" where it was typed at a prompt that keeps none."""
+    try:
+        return inspect.getsource(named)
+    except (OSError, TypeError):
+        return ""
 
 
 def needs_judge(questions: Iterable[Question], judge: str) -> bool:
@@ -144,8 +155,9 @@ def read_score(reply: str) -> float | None:
     except JsonTextError:
         return None
     score = found.get("score") if isinstance(found, dict) else None
-    number = isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1
-    return float(score) if number else None  # type: ignore[arg-type]  # it is a number
+    if not isinstance(score, int | float) or isinstance(score, bool) or not 0 <= score <= 1:
+        return None
+    return float(score)
 
 
 def peoples_answers(study: Study) -> list[tuple[tuple[str, str], float]]:
