@@ -230,3 +230,20 @@ def test_a_judge_that_breaks_down_goes_on_where_it_was(tmp_path: Path, server: L
 
     prompts = [str(each["messages"]) for each in server.asked[before:]]
     assert sum("You judge answers" in prompt and "half" in prompt for prompt in prompts) == 24 - 3
+
+
+def test_what_the_judge_reads_and_writes_counts_towards_the_budget(
+    tmp_path: Path, server: LoopbackEndpoint, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A judge that is asked whatever it costs spends a budget many times over before a single chat has begun.
+    monkeypatch.setattr("benchmarks.loopback_endpoint.said_to", lambda _prompt: '{"score": 1}')
+    prepared(tmp_path)
+    judge = ["--judge", f"openai:m@{server.url}", "--rubric", str(tmp_path / "rubric.txt")]
+
+    simulated(tmp_path, server, *judge, "--budget-tokens", "500")
+
+    told = capsys.readouterr().out
+    left = int(told.partition("judge: ")[2].partition("judge: ")[2].split()[0])
+    assert 0 < left < 24
+    assert f"{left} of 24 answers are not judged yet" in told
+    assert "answered 0" in told

@@ -223,6 +223,8 @@ def judge_answers(
         if missing:
             say(f"judge: {len(missing)} of {len(wanted)} answers to judge")
         _ask(judge, missing, study, partial(_append, log), spending, active)
+        if left := len(wanted.keys() - log.recorded):
+            say(f"judge: {left} of {len(wanted)} answers are not judged yet; the same command continues")
     return agreement_with(study, *read_verdicts(workspace))
 
 
@@ -308,7 +310,7 @@ def agreement_with(study: Study, verdicts: Verdicts, settings: Mapping[str, Any]
     name, rubric = str(settings["judge"].get("name")), str(settings["rubric_sha256"])
     unread = sum(score is None for score in verdicts.values())
     if not pairs:
-        none = Undefined("the study holds no answers of people to compare")
+        none = Undefined("there is no verdict on an answer of people")
         return Agreement(name, rubric, none, none, 0, unread)
     count = len(pairs)
     accuracy = sum(given == right for given, right in pairs) / count
