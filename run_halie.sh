@@ -31,10 +31,8 @@ cost() {
   chatbench finetune "$MODEL" --dry-run --split split_0 --data "$1" "${SETTINGS[@]}" |
     sed -n -E '/^(steps|memory|time)/ { N; p }' >&2
 }
-# left DONE ALL: the time that is left, from that of the splits that are done.
-left() {
-  echo "== $1 of $2 splits after $((SECONDS / 60)) minutes; about $((SECONDS * ($2 - $1) / $1 / 60)) more for $MODEL" >&2
-}
+# left DONE ALL SECONDS: what the rest will take, if each split takes as long as the last one.
+left() { echo "== $1 of $2 splits; about $(($3 * ($2 - $1) / 60)) more minutes" >&2; }
 
 if [[ "$BY" == assistants ]]; then
   COMMON=(--data "$OUT/assistants/data" --results "$OUT/assistants/results")
@@ -42,10 +40,11 @@ if [[ "$BY" == assistants ]]; then
   cost "$OUT/assistants/data"
   ASSISTANTS=(Davinci InstructBabbage InstructDavinci Jumbo)  # as they are held out: in alphabetical order
   for i in 0 1 2 3; do
+    BEGAN=$SECONDS
     SPLIT_ID="split_$i" chatbench finetune "$MODEL" "${SETTINGS[@]}" "${COMMON[@]}"
     chatbench simulate "$MODEL" --split "split_$i" --assistant "replay:${ASSISTANTS[$i]}" --expected-answers \
       "${TALK[@]}" "${COMMON[@]}"
-    left $((i + 1)) 4
+    left $((i + 1)) 4 $((SECONDS - BEGAN))
   done
   python benchmarks/estimate_table.py --model "$MODEL" "${COMMON[@]}"
   exit
@@ -55,33 +54,36 @@ COMMON=(--data "$OUT/data" --results "$OUT/results")
 RUN=(--assistant replay:all --base-conversations "$CHATS" "${TALK[@]}" "${COMMON[@]}")
 chatbench prepare-splits --study "$STUDY" --splits "$SPLITS" --out "$OUT/data"
 cost "$OUT/data"
-for ((i = 0; i < SPLITS; i++)); do
-  chatbench run "$MODEL" --only "split_$i" --steps finetune,ppl,simulate --expected-answers "${SETTINGS[@]}" "${RUN[@]}"
-  left $((i + 1)) "$SPLITS"
-done
 # Exit code 3 says that most chats have no answer, which is a result here.
-score() { chatbench "$@" || [[ $? -eq 3 ]]; }
-score eval-chatbench "$MODEL" "${COMMON[@]}"
-score run answer-model --simulator "two-step:local:$OUT/results/models/$KEY/{split}" --answer-model \
-  --expected-answers --steps simulate,scores "${RUN[@]}"
+some() { chatbench "$@" || [[ $? -eq 3 ]]; }
 BASE="$(chatbench recipes | awk -v model="$MODEL" '$1 == model { print $2 }')"  # a prompted simulator has no recipe
 BASE="${BASE:-$MODEL}"
-for style in two-step two-step-problem two-step-help iqa-eval; do
-  score run "prompted-$style" --simulator "$style:local:$BASE" --steps simulate,scores "${RUN[@]}"
-done
-for shape in gpt2 mistral llama; do
-  for ((i = 0; i < SPLITS; i++)); do
+STYLES=(two-step two-step-problem two-step-help iqa-eval)
+NAMES=("$KEY" answer-model "${STYLES[@]/#/prompted-}" halie-gpt2 halie-mistral halie-llama)
+# One split after the other, with all its simulators: where the experiment is stopped, the splits that are done stand
+# in the table.
+for ((i = 0; i < SPLITS; i++)); do
+  BEGAN=$SECONDS
+  ONLY=(--only "split_$i" "${RUN[@]}")
+  some run "$MODEL" --steps finetune,ppl,simulate --expected-answers "${SETTINGS[@]}" "${ONLY[@]}"
+  some run answer-model --simulator "two-step:local:$OUT/results/models/$KEY/{split}" --answer-model \
+    --expected-answers --steps simulate "${ONLY[@]}"
+  for style in "${STYLES[@]}"; do
+    some run "prompted-$style" --simulator "$style:local:$BASE" --steps simulate "${ONLY[@]}"
+  done
+  for shape in gpt2 mistral llama; do
     model="$OUT/bases/split_$i/halie-$shape"
     [[ -d "$model" ]] || chatbench make-scratch-base "$shape" "$model" --width 64 --layers 2 \
       --train "$OUT/data/split_$i/train.jsonl"
-    chatbench run "$model" --only "split_$i" --steps finetune,ppl,simulate --config configs/scratch.json "${RUN[@]}"
+    some run "$model" --steps finetune,ppl,simulate --config configs/scratch.json "${ONLY[@]}"
   done
-  score eval-chatbench "$OUT/bases/split_0/halie-$shape" "${COMMON[@]}"
+  for name in "$MODEL" "${NAMES[@]:1}"; do
+    some eval-chatbench "$name" "${COMMON[@]}" > /dev/null
+  done
+  chatbench show "${NAMES[@]}" --details --results "$OUT/results"
+  left $((i + 1)) "$SPLITS" $((SECONDS - BEGAN))
 done
-NAMES=("$KEY" answer-model prompted-two-step prompted-two-step-problem prompted-two-step-help prompted-iqa-eval
-  halie-gpt2 halie-mistral halie-llama)
 for name in "$KEY" answer-model; do
   chatbench realism "$name" "${COMMON[@]}"
 done
-chatbench show "${NAMES[@]}" --details --results "$OUT/results"
 chatbench report "${NAMES[@]}" "${COMMON[@]}" --out "$OUT/report.html"
