@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.models.answer_probabilities import AnswerReader, answer_reader
 from chatbench.models.encoding import encoder
 from chatbench.models.generation import Decoding, Generated, LocalGenerator
+from chatbench.models.kv_cache import RadixCache
 
 TOKENIZER = tiny_tokenizer()
 # Two questions behind one instruction, chats that part at several places, an equal prompt, and one that is all of
@@ -145,3 +147,34 @@ def test_a_reply_that_the_next_prompt_repeats_is_not_read() -> None:
 
     assert one.prompt_tokens_read - before <= 3
     assert row.tokens == len(written)
+
+
+def test_what_is_in_memory_stays_within_the_bound_with_chats_of_8000_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Counted from the tensors that live, not from the cache's own books.
+    model: Any = tiny_model("llama", vocabulary=len(TOKENIZER), context=8192).eval()
+    bound = 18_000
+    one = LocalGenerator(
+        model, TOKENIZER, Decoding(0.0, 5), cache_bytes=bound * generator(model_of("llama")).cache.shape.token_bytes
+    )
+    lived: list[int] = []
+
+    def states_in_memory() -> int:
+        gc.collect()
+        found = [each for each in gc.get_objects() if type(each) is torch.Tensor and each.ndim in (5, 6)]
+        return sum({each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in found}.values())
+
+    def counted(cache: RadixCache, tokens: tuple[int, ...], states: torch.Tensor, end: Any = RadixCache.end) -> None:
+        end(cache, tokens, states)
+        lived.append(states_in_memory())
+
+    before = states_in_memory()
+    monkeypatch.setattr(RadixCache, "end", counted)
+    start = [7 + token % 90 for token in range(7800)]
+    prompts = [[*start[:1000], chat, *start[1000:], turn] for turn in (1, 2) for chat in range(3)]
+
+    made = one.generate(prompts, list(range(len(prompts))))
+
+    assert len(made) == len(prompts)
+    assert max(lived) - before <= one.cache.peak <= one.cache.limit
+    assert max(lived) - before > one.cache.limit / 2  # the tensors were found
+    assert one.prompt_tokens_read > 3 * 6800 + 1000 + 3000  # three chats do not fit: some was dropped, and read again
