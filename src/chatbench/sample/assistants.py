@@ -18,7 +18,19 @@ from typing import Any
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message
-from chatbench.sample.problems import Ask, Catch, Clause, Template, Working, all_templates, fill, work_out
+from chatbench.sample.problems import (
+    RANGE,
+    Ask,
+    Catch,
+    Clause,
+    Template,
+    Working,
+    all_templates,
+    fill,
+    level_of,
+    ranges_in,
+    work_out,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,19 +200,6 @@ def options_in(text: str) -> dict[int, str]:
     return {int(value): letter for letter, value in re.findall(r"\b([A-D])[.):]\s*(\d{1,6})\b", text)}
 
 
-_RANGE = re.compile(r"\b([A-Z])[.):]\s*(?:up to (\d{1,6})|more)\b")
-
-
-def ranges_in(text: str) -> list[tuple[int, str]]:
-    """Ends and letters of ordered ranges that a user listed: `A. up to 10`, `B. up to 20`, `C. more`.
-
-    >>> ranges_in("A. up to 10, B. more")
-    [(10, 'A'), (1000000, 'B')]
-    """
-    found = [(int(end or 10**6), letter) for letter, end in _RANGE.findall(text)]
-    return found if len(found) > 1 and any(end < 10**6 for end, _ in found) else []
-
-
 def reply_to(name: str, user_messages: Sequence[str], rng: Random) -> AssistantTurn:
     """The assistant's next turn after these user messages.
 
@@ -209,7 +208,7 @@ def reply_to(name: str, user_messages: Sequence[str], rng: Random) -> AssistantT
     """
     strength = strength_of(name)
     text = "\n".join(user_messages)
-    understanding = understand(_RANGE.sub("", text) if ranges_in(text) else text)  # an end of a range is no fact
+    understanding = understand(RANGE.sub("", text) if ranges_in(text) else text)  # an end of a range is no fact
     if understanding is None:
         return AssistantTurn("I do not understand the problem. What are the numbers, and what is the question?")
     facts = dict(understanding.facts)
@@ -246,8 +245,8 @@ def _solve(
         return AssistantTurn("These numbers do not fit together. Please check them.")
     answer = str(value)
     if ranges := ranges_in(text):
-        letters = [letter for end, letter in ranges if value <= end]
-        answer = f"{letters[0]}. {value}" if letters else f"{value}, which is not among your options"
+        letter = level_of(value, ranges)
+        answer = f"{letter}. {value}" if letter else f"{value}, which is not among your options"
     elif options := options_in(text):
         answer = f"{options[value]}. {value}" if value in options else f"{value}, which is not among your options"
     if strength.explains:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from random import Random
 
 from chatbench.core.records import Turn
-from chatbench.sample.assistants import AssistantTurn, options_in, ranges_in, reply_to
-from chatbench.sample.problems import LEVELS, Clause, Problem
+from chatbench.sample.assistants import AssistantTurn, options_in, reply_to
+from chatbench.sample.problems import LEVELS, Clause, Problem, ranges_in
 
 MAX_USER_TURNS = 10
 STYLES = ("copy with options", "copy question", "rephrase", "terse", "partial")

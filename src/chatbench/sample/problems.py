@@ -10,18 +10,18 @@ hard can be read off its text: the number of steps, the size of the numbers, a n
 from __future__ import annotations
 
 import ast
+import math
 import operator
 import re
 import tomllib
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from random import Random
 from typing import Any, NamedTuple
 
-from chatbench.core.answer_kinds import LETTERS, Choice, Number
+from chatbench.core.answer_kinds import Choice, Number
 from chatbench.core.records import FOUR_LETTERS, Question
 
 LARGEST = 999
@@ -210,8 +210,7 @@ class Problem:
         if not self.question.options:
             return str(value)
         if self.question.kind == LEVELS:
-            ends = [int(option.removeprefix(_UP_TO)) for option in self.question.options[:-1]]
-            return self.question.letters[bisect_left(ends, value)]
+            return level_of(value, ranges_in(self.question.full_text))
         return dict(zip(self.question.options, FOUR_LETTERS, strict=True)).get(str(value))
 
     @property
@@ -222,27 +221,47 @@ class Problem:
 
 
 LEVELS = Choice(ordered=True)
-_UP_TO = "up to "
+TIMES = {"half of ": 0.5, "": 1.0, "twice ": 2.0, "four times ": 4.0}
+"""Ends of the first four levels, in a number that the question gives."""
+RANGE = re.compile(rf"\b([A-Z])[.):]\s*(?:up to ({'|'.join(TIMES)})(\d{{1,6}})|more)\b")
+
+
+def ranges_in(text: str) -> list[tuple[float, str]]:
+    """Ends and letters of the ordered ranges that a text lists: `A. up to 10`, `B. up to twice 10`, `C. more`.
+
+    >>> ranges_in("A. up to 10, B. up to twice 10, C. more")
+    [(10.0, 'A'), (20.0, 'B'), (inf, 'C')]
+    """
+    found = [(TIMES[times] * int(of) if of else math.inf, letter) for letter, times, of in RANGE.findall(text)]
+    return found if len(found) > 1 and any(end < math.inf for end, _ in found) else []
+
+
+def level_of(value: float, ranges: Sequence[tuple[float, str]]) -> str | None:
+    """Letter of the first range that holds the value, None where none does."""
+    return next((letter for end, letter in ranges if value <= end), None)
 
 
 def without_options(problem: Problem, *, levels: bool) -> Problem:
     """The same problem, asked for its number, or for the level (one of five ranges) that its number falls into.
 
-    Ranges are so wide that the trap falls into another one, or an eighth of the result where there is no catch.
+    Ranges are multiples of one number, chosen so that the trap falls into another one than the value.
     """
-    question, value = problem.question, problem.value
+    question, value, trap = problem.question, problem.value, problem.trap
     if not levels:
         asked = replace(question, options=(), answer=str(value), kind=Number())
     else:
         rng = Random(f"levels of {question.id}")
-        width = abs(value - problem.trap) or max(2, value // 8)
-        # The first range has no lower end and the last no upper one: the trap must not fall into them with the value.
-        lowest, highest = int(problem.trap < value), 3 if problem.trap > value else 4
-        level = rng.randint(lowest, max(lowest, min(highest, (value - 1) // width)))
-        first = value + rng.randrange(width) - level * width  # the end of the first range
-        ends = [first + number * width for number in range(4)]
-        options = (*(f"{_UP_TO}{end}" for end in ends), "more")
-        asked = replace(question, options=options, answer=LETTERS[bisect_left(ends, value)], kind=LEVELS)
+        if trap == value:  # the middle of any range
+            unit = max(2, round(value / rng.choice((0.35, 0.7, 1.4, 2.8, 5.6))))
+        else:  # an end of a range lies between
+            low, high = sorted((value, trap))
+            between = [range(max(2, math.ceil(low / end)), math.ceil(high / end)) for end in TIMES.values()]
+            unit = rng.choice(rng.choice([units for units in between if units]))
+        options = (*(f"up to {times}{unit}" for times in TIMES), "more")
+        asked = replace(question, options=options, kind=LEVELS)
+        answer = level_of(value, ranges_in(asked.full_text))
+        assert answer is not None
+        asked = replace(asked, answer=answer)
     return replace(problem, question=replace(asked, subset="sample_levels" if levels else "sample_numbers"))
 
 
