@@ -1,8 +1,8 @@
 """The command line: reads arguments, calls one step, prints one result.
 
-The commands are in `commands/`, each option once; the steps are plain functions. A `ChatbenchError`, and what the
-system says about a file, is printed without a traceback and ends with exit code 2, as a wrong option does. Heavy
-imports are inside the commands: `--help` is quick.
+The commands are in `commands/`, where each option is defined once; the steps are plain functions. A `ChatbenchError` or
+a system error about a file is printed without a traceback and ends with exit code 2, as a wrong option does. Heavy
+imports are inside the commands, so `--help` is fast.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ GROUPS = {
     "Score": scoring.commands,
     "Estimate": estimation.commands,
     "Look": pages.commands,
-    "Everything": pipeline.commands,
+    "Pipeline": pipeline.commands,
 }
 """The commands under each heading of `chatbench --help`."""
 
 
 class GroupedHelp(TyperGroup):
-    """Lists the commands of each group under its heading, and tells of a Ctrl-C, which typer would do in silence."""
+    """Lists the commands of each group under its heading, and reports Ctrl-C, about which typer says nothing."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -83,7 +83,7 @@ def options(
 
 
 def entry() -> None:
-    """The installed command."""
+    """Entry point of the installed command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without these characters shows "?", not a traceback
@@ -93,8 +93,8 @@ def entry() -> None:
 def main(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit code.
 
-    0 done, 1 a check did not pass, 2 wrong input or a file that cannot be written, 3 most chats have no answer, 130
-    interrupted (Ctrl-C), 141 the reader of the output has left, 143 stopped by SIGTERM after saving.
+    0 done, 1 a check failed, 2 wrong input or a file that cannot be written, 3 most chats have no answer, 130
+    interrupted (Ctrl-C), 141 the reader of the output has closed it, 143 stopped by SIGTERM after saving.
     """
     try:
         if Path(".env").is_file():  # tokens and keys, before any library reads the environment
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
         return app(list(arguments), standalone_mode=False, prog_name="chatbench") or 0
     except ChatbenchError as error:
         return _told(error)
-    except BrokenPipeError:  # whoever reads our output has seen enough
+    except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str]) -> int:
         return _interrupted(stopped)
     except Exception as error:
         if (show := getattr(error, "show", None)) is None:
-            raise  # not a usage error: a bug of ours, whose traceback is wanted
+            raise  # not a usage error but a bug of ours: show the traceback
         show(told := io.StringIO())
         print(printable(told.getvalue()), end="", file=sys.stderr, flush=True)
         return int(getattr(error, "exit_code", 2))
@@ -137,7 +137,7 @@ def _told(error: ChatbenchError) -> int:
 
 
 def _process() -> str:
-    """Which of several processes speaks, where there are several."""
+    """Which process this is, if there are several."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     return f" (process {os.environ.get('RANK', '0')} of {count})" if count > 1 else ""
 

@@ -1,4 +1,4 @@
-"""Collect: run a study with people, and get its files."""
+"""Collect: run a study with people and export its files."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ collect = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 commands.add_typer(
     collect,
     name="collect",
-    help="Collect a study: pages on which people answer and chat.\n\n"
+    help="Collect a study: web pages where people answer and chat.\n\n"
     "Example: chatbench collect init my_study --questions sample --assistant scripted:strong",
-    short_help="Collect a study: pages on which people answer and chat.",
+    short_help="Collect a study: web pages where people answer and chat.",
 )
 
-StudyDir = Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="The study's folder, with study.toml.")]
-Rehearsed = Annotated[bool, typer.Option("--rehearsed", help="Of rehearsals instead of people.")]
+StudyDir = Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="Study folder, with study.toml.")]
+Rehearsed = Annotated[bool, typer.Option("--rehearsed", help="Use rehearsals instead of people.")]
 
 
 @collect.command()
 def init(
     study: StudyDir,
-    questions: Annotated[Path, typer.Option(help="questions.csv, questions as JSON Lines, or a study.")],
+    questions: Annotated[Path, typer.Option(help="Questions to ask: questions.csv, JSON Lines, or a study.")],
     assistant: Annotated[
-        list[str] | None, typer.Option(metavar="SPEC", help="openai:, local: or scripted:, as in simulate; repeatable.")
+        list[str] | None, typer.Option(metavar="SPEC", help="openai:, local: or scripted: as in simulate; repeatable.")
     ] = None,
     condition: Annotated[
         list[str] | None,
-        typer.Option(help="direct-to-AI, answer-first, user-alone; repeatable. Default: the first two."),
+        typer.Option(help="direct-to-AI, answer-first or user-alone; repeatable. Default: the first two."),
     ] = None,
     people: Annotated[int, typer.Option(help="People per question, assistant and condition.")] = 5,
-    batch_size: Annotated[int, typer.Option(help="Questions of one person in phase 2.")] = 6,
-    phase_1_questions: Annotated[int, typer.Option(help="Questions of one person alone, before.")] = 3,
+    batch_size: Annotated[int, typer.Option(help="Questions per person in phase 2.")] = 6,
+    phase_1_questions: Annotated[int, typer.Option(help="Questions per person in phase 1 (alone).")] = 3,
 ) -> None:
-    """Write a study's folder, and check it.
+    """Write a study folder and check it.
 
     Example: chatbench collect init my_study --questions sample --assistant scripted:strong
     """
@@ -65,11 +65,11 @@ def init(
 def serve(
     study: StudyDir,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; people come through a proxy with HTTPS.")
+        str, typer.Option(help="Address to listen on; people must come through an HTTPS proxy.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes any free one.", min=0, max=65535)] = 8420,
+    port: Annotated[int, typer.Option(help="Port; 0 picks a free one.", min=0, max=65535)] = 8420,
 ) -> None:
-    """Run the study until Ctrl-C.
+    """Serve the study until Ctrl-C.
 
     Example: chatbench collect serve my_study
     """
@@ -81,7 +81,7 @@ def serve(
 
 @collect.command()
 def status(study: StudyDir, rehearsed: Rehearsed = False) -> None:
-    """Print how the study stands.
+    """Print the progress of the study.
 
     Example: chatbench collect status my_study
     """
@@ -96,7 +96,7 @@ def status(study: StudyDir, rehearsed: Rehearsed = False) -> None:
 def set_state(
     study: StudyDir,
     state: Annotated[
-        Literal["open", "paused", "stopped"], typer.Argument(help="Paused: nobody joins. Stopped: nobody answers.")
+        Literal["open", "paused", "stopped"], typer.Argument(help="paused: nobody joins; stopped: nobody answers.")
     ],
 ) -> None:
     """Open, pause or stop the study.
@@ -110,15 +110,15 @@ def set_state(
 @collect.command()
 def rehearse(
     study: StudyDir,
-    people: Annotated[int, typer.Option(help="How many simulated people.", min=1)] = 20,
-    url: Annotated[str, typer.Option(help="Where the study is served.")] = "http://127.0.0.1:8420",
+    people: Annotated[int, typer.Option(help="Number of simulated people.", min=1)] = 20,
+    url: Annotated[str, typer.Option(help="Address where the study is served.")] = "http://127.0.0.1:8420",
     simulator: Annotated[
         str | None,
-        typer.Option(metavar="SPEC", help="STYLE:local:FOLDER, STYLE:openai:ADDRESS ...; default: scripted."),
+        typer.Option(metavar="SPEC", help="STYLE:local:FOLDER, STYLE:openai:ADDRESS, ...; default: scripted people."),
     ] = None,
-    pause: Annotated[float, typer.Option(help="Mean seconds between two actions of one person.", min=0)] = 0.5,
+    pause: Annotated[float, typer.Option(help="Mean pause between a person's actions, in seconds.", min=0)] = 0.5,
 ) -> None:
-    """Let simulated people take the study that is being served.
+    """Let simulated people take a study that is being served.
 
     Example: chatbench collect rehearse my_study --people 20
     """
@@ -148,10 +148,10 @@ def rehearse(
 @collect.command()
 def export(
     study: StudyDir,
-    out: Annotated[Path, typer.Argument(help="New folder.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty.")],
     rehearsed: Rehearsed = False,
 ) -> None:
-    """Write what was collected as a study that every command reads.
+    """Export the collected data as a study for other commands.
 
     Example: chatbench collect export my_study studies/mine
     """
@@ -165,9 +165,9 @@ def export(
 @collect.command()
 def remove(
     study: StudyDir,
-    person: Annotated[str, typer.Option(metavar="ID", help="The id under which the person came.")],
+    person: Annotated[str, typer.Option(metavar="ID", help="The person's id, as passed by the recruiting service.")],
 ) -> None:
-    """Delete everything of one person.
+    """Delete all data of one person.
 
     Example: chatbench collect remove my_study --person 5f1e
     """

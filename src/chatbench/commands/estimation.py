@@ -1,4 +1,4 @@
-"""Estimate: a new assistant's accuracy with people, and how large a study has to be."""
+"""Estimate: people's accuracy with a new assistant, and how large a study has to be."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ commands = typer.Typer()
 @commands.command()
 def estimate(
     model: Model,
-    assistant: Annotated[str, typer.Option(metavar="NEW=SPEC", help="The new assistant, as in simulate.")],
+    assistant: Annotated[str, typer.Option(metavar="NEW=SPEC", help="The new assistant, specified as in simulate.")],
     people: Annotated[
-        Path | None, typer.Option(help="Real chats with it, in your own format, to rectify the simulation.")
+        Path | None, typer.Option(help="Real chats with the new assistant (JSON Lines), to rectify the simulation.")
     ] = None,
     questions: Annotated[
-        Path | None, typer.Option(help="Other questions than the study's: JSON Lines, one question a line.")
+        Path | None, typer.Option(help="Questions to use instead of the study's: JSON Lines, one per line.")
     ] = None,
     conversations: Conversations = 10,
     max_user_turns: MaxUserTurns = 10,
     max_tokens: MaxTokens = 1000,
-    concurrency: Annotated[int, typer.Option(help="Requests that an endpoint gets at once.")] = 32,
+    concurrency: Annotated[int, typer.Option(help="Maximum concurrent requests per endpoint address.")] = 32,
     seed: Seed = 0,
     data: Data = Path("data"),
     results: Results = Path("results"),
 ) -> None:
     """Estimate people's accuracy with a new assistant.
 
-    The fine-tuned simulators chat with it (resumes); splits by assistant say how far they are to be trusted. Settings
-    of the chats as in the simulate runs of the held-out assistants.
+    The fine-tuned simulators chat with it (resumes); splits by assistant show how far to trust them. Use the same chat
+    settings as in the simulate runs of the held-out assistants.
 
     Example: chatbench estimate tiny --assistant new=scripted:0.5 --people new_chats.jsonl
     """
@@ -57,23 +57,25 @@ def estimate(
 
 @commands.command("plan-study")
 def plan_study(
-    study: Annotated[Path | None, typer.Option(help="A study whose answers vary as the new ones will.")] = None,
+    study: Annotated[Path | None, typer.Option(help="A study whose answers vary as yours will.")] = None,
     components: Annotated[
-        str | None, typer.Option(metavar="Q,P,E", help="Instead: variances by question, by person, and of the rest.")
+        str | None, typer.Option(metavar="Q,P,E", help="Instead of --study: variances by question, person, residual.")
     ] = None,
-    half_width: Annotated[float, typer.Option(help="Wanted for one assistant, as a share.")] = 0.05,
-    difference: Annotated[float, typer.Option(help="Between two assistants that is to be found, as a share.")] = 0.1,
-    power: Annotated[float, typer.Option(help="Chance to find it.")] = 0.8,
-    questions: Annotated[int, typer.Option(help="Questions in the set.")] = 120,
-    answers_per_person: Annotated[str, typer.Option(metavar="N,N...", help="Answers a person gives.")] = "1,5,10",
-    correlation: Annotated[float, typer.Option(help="PPI correlation of a simulator, as estimate prints it.")] = 0.0,
-    people: Annotated[int | None, typer.Option(help="Divide so many people between training and correction.")] = None,
-    trained_on: Annotated[int, typer.Option(help="People on whom the measured simulator was trained.")] = 0,
-    price: Annotated[float | None, typer.Option(help="Of one real chat, in dollars.")] = None,
+    half_width: Annotated[float, typer.Option(help="Half-width of one assistant's 95 % interval, in 0..1.")] = 0.05,
+    difference: Annotated[float, typer.Option(help="Difference between two assistants to detect, in 0..1.")] = 0.1,
+    power: Annotated[float, typer.Option(help="Probability of detecting that difference.")] = 0.8,
+    questions: Annotated[int, typer.Option(help="Number of questions in the study.")] = 120,
+    answers_per_person: Annotated[
+        str, typer.Option(metavar="N,N...", help="Answers per person; the plan has a row for each number.")
+    ] = "1,5,10",
+    correlation: Annotated[float, typer.Option(help="PPI correlation of a simulator, as printed by estimate.")] = 0.0,
+    people: Annotated[int | None, typer.Option(help="Divide this many people between training and correction.")] = None,
+    trained_on: Annotated[int, typer.Option(help="People that this simulator was trained on; for --people.")] = 0,
+    price: Annotated[float | None, typer.Option(help="Price of one real chat, in US dollars.")] = None,
 ) -> None:
-    """Plan a study: people, answers, costs.
+    """Plan a study: people, answers and cost.
 
-    For an interval of one assistant, and to tell two apart; without a simulator and with one.
+    For the interval of one assistant and for telling two apart, without a simulator and with one.
 
     Example: chatbench plan-study --study studies/sample --half-width 0.05 --correlation 0.3 --price 0.50
     """

@@ -1,4 +1,4 @@
-"""Options that several commands share: each is described once, and numbers beyond all use are refused."""
+"""Options shared by several commands: each is described once, and absurdly large numbers are refused."""
 
 from __future__ import annotations
 
@@ -11,72 +11,76 @@ from chatbench.core.texts import printable
 
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A recipe (see chatbench recipes), a hub id, a folder, or a GGUF file."),
+    typer.Argument(metavar="MODEL", help="Recipe (see chatbench recipes), Hub id, model folder or GGUF file."),
 ]
 FinishedModel = Annotated[
-    str, typer.Argument(metavar="MODEL", help="The folder of a fine-tuned model, or MODEL as in finetune.")
+    str, typer.Argument(metavar="MODEL", help="Folder of a fine-tuned model, or MODEL as passed to finetune.")
 ]
-Data = Annotated[Path, typer.Option(help="Folder that prepare-splits wrote.")]
-Results = Annotated[Path, typer.Option(help="Folder of models, logs and scores.")]
-Split = Annotated[str, typer.Option(envvar="SPLIT_ID", help="Which split, e.g. split_1.")]
+Data = Annotated[Path, typer.Option(help="Folder written by prepare-splits.")]
+Results = Annotated[Path, typer.Option(help="Folder for models, logs and scores.")]
+Split = Annotated[str, typer.Option(envvar="SPLIT_ID", help="Split to use, e.g. split_1.")]
 Config = Annotated[Path | None, typer.Option(help="JSON of training arguments; default: configs/training_args.json.")]
 MOST_SEED = 2**32 - 1
-"""What every generator of random numbers takes."""
+"""The largest seed that every random number generator accepts."""
 MOST_SPLITS = 1_000
 MOST_CHATS = 100_000
-Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=MOST_SEED)]
-SkipBad = Annotated[bool, typer.Option("--skip-bad-records", help="Leave bad records out, and count them.")]
+Seed = Annotated[int, typer.Option(help="Random seed.", min=0, max=MOST_SEED)]
+SkipBad = Annotated[bool, typer.Option("--skip-bad-records", help="Skip invalid records and count them.")]
 OneOrAll = Annotated[
-    str | None, typer.Option("--split", envvar="SPLIT_ID", help="Which split; default: every trained one.")
+    str | None, typer.Option("--split", envvar="SPLIT_ID", help="Split to use, e.g. split_1; default: all available.")
 ]
 Conversations = Annotated[int, typer.Option(help="Conversations per held-out question and assistant.", max=MOST_CHATS)]
-MaxUserTurns = Annotated[int, typer.Option(help="Free user turns before the forced answer.", max=1_000)]
-Bootstrap = Annotated[int, typer.Option(help="Resamples behind the intervals; 0 leaves them out.", max=100_000)]
-Confidence = Annotated[float, typer.Option(help="How sure the intervals are to be, in 0..1.")]
-MaxTokens = Annotated[int, typer.Option(help="Longest message, in tokens.", max=10_000_000)]
+MaxUserTurns = Annotated[int, typer.Option(help="Maximum user turns before the answer is forced.", max=1_000)]
+Bootstrap = Annotated[int, typer.Option(help="Bootstrap resamples for the intervals; 0 omits them.", max=100_000)]
+Confidence = Annotated[float, typer.Option(help="Confidence level of the intervals, in 0..1.")]
+MaxTokens = Annotated[int, typer.Option(help="Maximum tokens per message.", max=10_000_000)]
 Simulator = Annotated[
-    str, typer.Option(metavar="SPEC", help="What plays the user; simulate --list-simulators lists the kinds.")
+    str, typer.Option(metavar="SPEC", help="What plays the user; see chatbench simulate --list-simulators.")
 ]
-SimulatorTemperature = Annotated[float, typer.Option(help="0 is greedy.")]
-AssistantTemperature = Annotated[float, typer.Option(help="0 is greedy.")]
+SimulatorTemperature = Annotated[float, typer.Option(help="Sampling temperature of the simulator; 0 is greedy.")]
+AssistantTemperature = Annotated[float, typer.Option(help="Sampling temperature of the assistant; 0 is greedy.")]
 EndOn = Annotated[
-    list[str] | None, typer.Option(metavar="DETECTOR", help="Force the answer once this failure detector fires.")
+    list[str] | None,
+    typer.Option(metavar="DETECTOR", help="Force the answer when this failure detector fires; repeatable."),
 ]
-ExpectedAnswers = Annotated[bool, typer.Option("--expected-answers", help="Also read the probability of each answer.")]
+ExpectedAnswers = Annotated[
+    bool, typer.Option("--expected-answers", help="Also record the probability of each answer.")
+]
 AnswerModel = Annotated[
-    bool, typer.Option("--answer-model", help="Draw answers from a model of what people chose after chats.")
+    bool, typer.Option("--answer-model", help="Draw answers from a choice model fitted on people's answers.")
 ]
-Concurrency = Annotated[int, typer.Option(help="Requests that an endpoint gets at once.")]
-Timeout = Annotated[float, typer.Option(help="Seconds that one request to an endpoint may take.")]
-Patience = Annotated[float, typer.Option(help="Seconds to wait for an endpoint that does not answer.")]
-BudgetTokens = Annotated[int | None, typer.Option(help="Stop after so many tokens, read and written.")]
-BudgetUsd = Annotated[float | None, typer.Option(help="Stop after so many dollars.")]
+Concurrency = Annotated[int, typer.Option(help="Maximum concurrent requests per endpoint address.")]
+Timeout = Annotated[float, typer.Option(help="Seconds after which a request to an endpoint times out.")]
+Patience = Annotated[float, typer.Option(help="Seconds to wait for an endpoint that does not answer before stopping.")]
+BudgetTokens = Annotated[int | None, typer.Option(help="Stop after this many tokens, input plus output.")]
+BudgetUsd = Annotated[float | None, typer.Option(help="Stop after this cost in US dollars; needs a price.")]
 ReasoningEffort = Annotated[
-    str, typer.Option(metavar="EFFORT", help="Sent to endpoints, such as low; left out where refused.")
+    str, typer.Option(metavar="EFFORT", help="Reasoning effort sent to endpoints, e.g. low; omitted if refused.")
 ]
 CacheGib = Annotated[
-    float | None, typer.Option(help="Memory for what local models have read; default: a third of what is free.")
+    float | None, typer.Option(help="GiB for cached keys and values of local models; default: a third of free memory.")
 ]
 Judge = Annotated[
-    str, typer.Option(metavar="SPEC", help="What scores answers of kind outcome: openai:MODEL@URL, or later.")
+    str,
+    typer.Option(metavar="SPEC", help="Judge of outcome answers: openai:MODEL@URL, local:FOLDER or later (in Python)."),
 ]
-Rubric = Annotated[Path | None, typer.Option(help="Text file that says what the judge is to take for right.")]
+Rubric = Annotated[Path | None, typer.Option(help="Text file that tells the judge which answers are right.")]
 Dollars = Annotated[
     str | None,
-    typer.Option(metavar="IN/OUT", help="Dollars per million tokens, such as 2.50/10 (or 2.50/10/1.25: cached)."),
+    typer.Option(metavar="IN/OUT", help="US dollars per million tokens, e.g. 2.50/10; 2.50/10/1.25 adds cached input."),
 ]
 NO_ANSWERS = 3
-"""Exit code where most of the chats that were scored have no answer."""
+"""Exit code when most of the scored chats have no answer."""
 ALL_STEPS = "prepare,finetune,ppl,simulate,base,scores,realism"
 Maps = Annotated[
     list[str] | None,
-    typer.Option("--map", help="What a value means, as in answer_type.userAnswer=user-alone; may be repeated."),
+    typer.Option("--map", help="Meaning of an unknown value, e.g. answer_type.userAnswer=user-alone; repeatable."),
 ]
-Pilots = Annotated[bool, typer.Option("--include-pilots", help="Read the pilots of a ChatBench folder too.")]
+Pilots = Annotated[bool, typer.Option("--include-pilots", help="Also read the pilots in a ChatBench folder.")]
 
 
 def show(text: str) -> None:
-    """Prints a line at once, also where the output is a file; nothing in it steers the terminal."""
+    """Prints a line and flushes it, even when the output is a file; control characters in it are made harmless."""
     print(printable(text), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Look: tables, plots and pages of results."""
+"""Results: tables, plots and pages."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from chatbench.core.texts import printable
 commands = typer.Typer()
 
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[RESULTS|MODEL...]", help="A results folder, or models; default: all.")
+    list[str] | None,
+    typer.Argument(metavar="[RESULTS|MODEL...]", help="Results folder, or models in --results; default: all."),
 ]
 SplitsFolder = Annotated[
-    Path | None, typer.Option("--data", help="Folder that prepare-splits wrote; default: data beside the results.")
+    Path | None, typer.Option("--data", help="Folder written by prepare-splits; default: data beside the results.")
 ]
 
 
 @commands.command()
 def report(
     names: Names = None,
-    out: Annotated[Path, typer.Option(help="The page; with --folder, a folder.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(help="File to write; with --folder, a folder.")] = Path("report.html"),
     folder: Annotated[
-        bool, typer.Option("--folder", help="Chats in files of their own beside the page, for very many.")
+        bool, typer.Option("--folder", help="Write chats to separate files beside the page, for large runs.")
     ] = False,
     data: SplitsFolder = None,
     results: Results = Path("results"),
 ) -> None:
     """Write the results as one HTML page.
 
-    Scores, figures, questions and every chat; it needs no network.
+    With scores, figures, questions and every chat; works offline.
 
     Example: chatbench report results --out report.html
     """
@@ -47,14 +48,14 @@ def report(
 @commands.command()
 def view(
     names: Names = None,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes any free one.", min=0, max=65535)] = 8417,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only serve the page, do not open it.")] = False,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 picks a free one.", min=0, max=65535)] = 8417,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page in a browser.")] = False,
     data: SplitsFolder = None,
     results: Results = Path("results"),
 ) -> None:
-    """Serve the page here while a run goes on.
+    """Serve the results page while a run goes on.
 
-    It reloads by itself; Ctrl-C ends it.
+    The page reloads by itself. Stop with Ctrl-C.
 
     Example: chatbench view results
     """
@@ -67,17 +68,17 @@ def view(
 @commands.command()
 def show(
     names: Names = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything that is shown, as JSON, unrounded.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="The table's scores as CSV, one per line, unrounded.")] = False,
-    as_latex: Annotated[bool, typer.Option("--latex", help="The table for a paper, with booktabs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON, unrounded.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the scores as CSV, one per line, unrounded.")] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="Print the table as LaTeX (booktabs).")] = False,
     details: Annotated[
-        bool, typer.Option("--details", help="Print each assistant, condition, subset and cause of uncertainty.")
+        bool, typer.Option("--details", help="Print every assistant, condition, subset and source of uncertainty.")
     ] = False,
-    published: Annotated[bool, typer.Option("--published", help="Add the rows of the paper, marked as such.")] = False,
+    published: Annotated[bool, typer.Option("--published", help="Add the paper's rows, marked as such.")] = False,
     data: SplitsFolder = None,
     results: Results = Path("results"),
 ) -> None:
-    """Print tables and plots, or LaTeX, CSV, JSON.
+    """Print tables and plots, or LaTeX, CSV or JSON.
 
     Example: chatbench show tiny --latex
     """

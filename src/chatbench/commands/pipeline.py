@@ -1,4 +1,4 @@
-"""Everything at once, and what this machine can do."""
+"""Pipeline: every step in one command, and what this machine can do."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ commands = typer.Typer()
 
 
 Models = Annotated[
-    list[str], typer.Argument(metavar="MODEL", help="Recipes (chatbench recipes lists them), hub ids, or folders.")
+    list[str], typer.Argument(metavar="MODEL", help="Recipes (see chatbench recipes), Hub ids or model folders.")
 ]
 Gpus = Annotated[
     float | None,
-    typer.Option(help="Of a unit that loads a model: 0.25 shares one, from 2 on fine-tuning has a process on each."),
+    typer.Option(help="GPUs per unit that loads a model: 0.25 shares one; with 2 or more, fine-tuning uses all."),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the options of a run ask for; `paid` where a budget limits it."""
+    """What the options of a run ask for."""
 
     models: list[str]
     study: Path | None
@@ -46,7 +46,7 @@ class Asked:
     gpus: float | None
 
     def without_budget(self, what: str) -> None:
-        """Nothing, unless there is a budget: units elsewhere do not know what the others have spent."""
+        """Refuses a budget: units that run elsewhere do not know what the others have spent."""
         if self.spending.max_tokens is not None or self.spending.max_usd is not None:
             raise ChatbenchError(
                 f"a budget for {what}",
@@ -57,16 +57,16 @@ class Asked:
 
 def asked_run(
     models: Models,
-    study: Annotated[Path | None, typer.Option(help="What to split; default: the splits that lie in --data.")] = None,
-    steps: Annotated[str, typer.Option(help=f"Which of {options.ALL_STEPS}.")] = options.ALL_STEPS,
+    study: Annotated[Path | None, typer.Option(help="Study to split; default: the splits in --data.")] = None,
+    steps: Annotated[str, typer.Option(help=f"Steps to run, of {options.ALL_STEPS}.")] = options.ALL_STEPS,
     splits: Annotated[int, typer.Option(help="Number of random splits by question.", max=options.MOST_SPLITS)] = 10,
-    only: Annotated[list[str] | None, typer.Option(help="Only this split, e.g. split_1.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Run only this split, e.g. split_1; repeatable.")] = None,
     train_share: Annotated[float, typer.Option(help="Share of questions for training, in 0..1.")] = 0.6,
     assistant: Annotated[list[str] | None, typer.Option(help="As in simulate; default: those of the study.")] = None,
     simulator: options.Simulator = "tuned",
     conversations: options.Conversations = 10,
     base_conversations: Annotated[
-        int, typer.Option(help="The same for the base model; 0 leaves it out.", max=options.MOST_CHATS)
+        int, typer.Option(help="Like --conversations, for the base model; 0 omits it.", max=options.MOST_CHATS)
     ] = 3,
     max_user_turns: options.MaxUserTurns = 10,
     max_tokens: options.MaxTokens = 1000,
@@ -95,7 +95,7 @@ def asked_run(
     maps: options.Maps = None,
     gpus: Gpus = None,
 ) -> Asked:
-    """The options that `run`, `plan` and `run-unit` have in common, read."""
+    """Reads the options that `run`, `plan` and `run-unit` share."""
     from chatbench.data.workspace import Workspace
     from chatbench.endpoints.address import EndpointOptions
     from chatbench.simulation.budget import Spending, read_prices
@@ -121,7 +121,7 @@ def asked_run(
 
 
 def _takes_run(command: Callable[..., None]) -> Callable[..., None]:
-    """`command(asked, ...)` with the options of `asked_run` beside its own: written once for three commands."""
+    """`command(asked, ...)` with the options of `asked_run` added to its own, so that three commands share them."""
     shared = signature(asked_run, eval_str=True).parameters
     own = list(signature(command, eval_str=True).parameters.values())[1:]
 
@@ -141,15 +141,15 @@ def _takes_run(command: Callable[..., None]) -> Callable[..., None]:
 @_takes_run
 def run(
     asked: Asked,
-    on: Annotated[str, typer.Option(metavar="ray[:ADDRESS]", help="A cluster for the units; docs/cluster.md.")] = "",
+    on: Annotated[str, typer.Option(metavar="ray[:ADDRESS]", help="Run units on Ray; see docs/cluster.md.")] = "",
     collect: Annotated[
-        bool, typer.Option("--collect", help="Bring files to and from the nodes: they share no folder.")
+        bool, typer.Option("--collect", help="Copy files to and from nodes that share no folder.")
     ] = False,
 ) -> None:
     """Run every step for all splits (resumes).
 
-    Prepare, fine-tune, perplexity, simulated chats, scores. A budget is one for all splits. Of several models, one that
-    fails leaves a hole (exit code 2 in the end). Exit code 3 where most chats have no answer.
+    Prepare splits, fine-tune, measure perplexity, simulate chats, score. A budget covers all splits. With several
+    models, a failed unit does not stop the others (exit code 2 at the end). Exit code 3 if most chats have no answer.
 
     Example: chatbench run tiny --study studies/sample --splits 3
     """
@@ -185,12 +185,13 @@ def run(
 def plan(
     asked: Asked,
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Every unit, as JSON.")] = False,
-    slurm: Annotated[Path | None, typer.Option(help="Write the plan as array jobs of Slurm.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every unit as JSON.")] = False,
+    slurm: Annotated[Path | None, typer.Option(help="Write the plan to this file, as Slurm array jobs.")] = None,
 ) -> None:
-    """List the units of a run: what each needs, waits for, and what is done.
+    """List the units of a run.
 
-    The splits are prepared where there are none, for everything else is counted from them. Takes the options of run.
+    Show what each unit needs, what it waits for and whether it is done. Takes the options of run. Prepares the splits
+    if there are none, because the units follow from them.
 
     Example: chatbench plan tiny --study studies/sample --splits 3 --slurm sweep.sbatch
     """
@@ -217,7 +218,7 @@ def plan(
 @commands.command("run-unit")
 @_takes_run
 def run_unit(
-    asked: Asked, unit: Annotated[str, typer.Argument(metavar="ID", help="As chatbench plan lists it.")]
+    asked: Asked, unit: Annotated[str, typer.Argument(metavar="ID", help="Unit id, as chatbench plan lists it.")]
 ) -> None:
     """Run one unit of a plan; takes the options of run.
 
@@ -235,7 +236,7 @@ def run_unit(
 
 
 def _given(context: typer.Context) -> list[str]:
-    """The words of the command line that `run-unit` takes too."""
+    """The words of the command line that `run-unit` accepts too."""
     words: list[str] = []
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
@@ -250,7 +251,7 @@ def _given(context: typer.Context) -> list[str]:
 
 @commands.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for study, data and results.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder to write study, data and results to.")] = Path("demo"),
     splits: Annotated[int, typer.Option(help="Number of splits.", max=options.MOST_SPLITS)] = 3,
 ) -> None:
     """Run the whole pipeline on the sample study.
@@ -266,9 +267,9 @@ def demo(
 
 @commands.command()
 def doctor(results: options.Results = Path("results")) -> None:
-    """Report what this machine can and cannot do.
+    """Report what this machine can and cannot run.
 
-    GPUs, precision, 8-bit, token, disk, versions.
+    Check versions, GPUs, precision, 8-bit weights, token, disk space and every recipe.
 
     Example: chatbench doctor
     """

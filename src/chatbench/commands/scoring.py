@@ -20,9 +20,9 @@ def eval_ppl(
     data: options.Data = Path("data"),
     results: options.Results = Path("results"),
 ) -> None:
-    """Perplexity of held-out human turns.
+    """Measure perplexity on held-out human turns.
 
-    Of the fine-tuned model and of its base.
+    For the fine-tuned model and for its base.
 
     Example: chatbench eval-ppl tiny --split split_0
     """
@@ -38,17 +38,17 @@ def eval_chatbench(
     split: options.OneOrAll = None,
     bootstrap: options.Bootstrap = 1000,
     confidence: options.Confidence = 0.95,
-    seed: Annotated[int, typer.Option(help="Seed of the resamples.", min=0, max=options.MOST_SEED)] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the resamples.", min=0, max=options.MOST_SEED)] = 0,
     tokenizer: Annotated[
-        Literal["published", "unicode"], typer.Option(help="Of BLEU and ROUGE; unicode reads all scripts.")
+        Literal["published", "unicode"], typer.Option(help="Tokenizer for BLEU and ROUGE; unicode handles all scripts.")
     ] = "published",
     data: options.Data = Path("data"),
     results: options.Results = Path("results"),
 ) -> None:
     """Score a simulator: BLEU, ROUGE, agreement with people.
 
-    Per split and over splits, each score beside its floor and its ceiling. Every chat is verified first: exit code 1
-    where one does not read as it was recorded; exit code 3 where most chats have no answer.
+    Report scores per split and over splits, each beside its floor and ceiling. Every chat is verified first: exit code
+    1 if one does not match its record; exit code 3 if most chats have no answer.
 
     Example: chatbench eval-chatbench tiny
     """
@@ -75,20 +75,20 @@ def eval_chatbench(
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN", help="MODEL, FOLDER:MODEL or a scores file; with #base, its base."),
+        typer.Argument(metavar="RUN", help="MODEL, FOLDER:MODEL or a scores file; add #base for its base model."),
     ],
     ignore: Annotated[
-        list[str] | None, typer.Option(help="A part of the signature that may differ, e.g. assistant_decoding.")
+        list[str] | None, typer.Option(help="Signature entry that may differ, e.g. assistant_decoding; repeatable.")
     ] = None,
     bootstrap: options.Bootstrap = 2000,
     confidence: options.Confidence = 0.95,
-    seed: Annotated[int, typer.Option(help="Seed of the resamples.", min=0, max=options.MOST_SEED)] = 0,
-    out: Annotated[Path | None, typer.Option(help="Also write everything to this JSON file.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the resamples.", min=0, max=options.MOST_SEED)] = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write the comparison to this JSON file.")] = None,
     results: options.Results = Path("results"),
 ) -> None:
     """Compare simulators: differences, intervals, p-values.
 
-    On the same questions; incompatible configurations are refused.
+    On the same questions; runs with incompatible configurations are refused.
 
     Example: chatbench compare tiny distilgpt2
     """
@@ -110,9 +110,9 @@ def compare(
 def realism(
     model: options.Model,
     split: options.OneOrAll = None,
-    base_model: Annotated[bool, typer.Option("--base", help="Look at the base model's chats instead.")] = False,
+    base_model: Annotated[bool, typer.Option("--base", help="Use the base model's chats instead.")] = False,
     termination: Annotated[
-        bool, typer.Option("--termination", help="Also ask the model where it would end people's chats.")
+        bool, typer.Option("--termination", help="Also test where the model would end people's chats.")
     ] = False,
     seed: options.Seed = 0,
     data: options.Data = Path("data"),
@@ -120,7 +120,7 @@ def realism(
 ) -> None:
     """Compare simulated chats with people's chats.
 
-    Each measure stands beside people compared with people.
+    Each metric comes with people compared with people as its reference.
 
     Example: chatbench realism tiny --termination
     """
@@ -139,7 +139,7 @@ def realism(
 
 @commands.command()
 def sanity(model: options.Model, data: options.Data = Path("data"), results: options.Results = Path("results")) -> None:
-    """Check a trained model on one screen.
+    """Check a fine-tuned model on one screen.
 
     Exit code 1 if there is a warning.
 

@@ -1,4 +1,4 @@
-"""Simulate: chats with assistants, assistants alone, one chat to watch, chats as a table."""
+"""Simulate: chats with assistants, assistants alone, one chat in the terminal, chats as a table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Named = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="What was fine-tuned, as in finetune; with --simulator, any name for the results to lie under.",
+        help="MODEL as passed to finetune; with --simulator, any name to store the results under.",
     ),
 ]
 
@@ -33,7 +33,8 @@ def _list_simulators(asked: bool) -> None:
 def simulate(
     model: Named,
     assistant: Annotated[
-        list[str], typer.Option(help="[NAME=]KIND:ARG, e.g. scripted:all, replay:all, local:FOLDER, openai:gpt-4o.")
+        list[str],
+        typer.Option(help="[NAME=]KIND:ARG, e.g. scripted:all, replay:all, local:FOLDER, openai:gpt-4o; repeatable."),
     ],
     simulator: options.Simulator = "tuned",
     split: options.OneOrAll = None,
@@ -60,12 +61,12 @@ def simulate(
     seed: options.Seed = 0,
     data: options.Data = Path("data"),
     results: options.Results = Path("results"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop the conversations of other settings.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be simulated, and its cost.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard conversations of other settings.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would run and its cost.")] = False,
     list_simulators: Annotated[  # noqa: ARG001  # its callback prints, and ends the command
         bool,
         typer.Option(
-            "--list-simulators", is_eager=True, callback=_list_simulators, help="List what can play the user."
+            "--list-simulators", is_eager=True, callback=_list_simulators, help="List the simulators and exit."
         ),
     ] = False,
 ) -> None:
@@ -98,19 +99,19 @@ def simulate(
 
 @commands.command("ai-alone")
 def ai_alone(
-    study: Annotated[Path, typer.Option(help="The study whose questions are asked.")],
-    assistant: Annotated[str, typer.Option(help="[NAME=]KIND:ARG, as in simulate, but one.")],
+    study: Annotated[Path, typer.Option(help="Study whose questions are asked.")],
+    assistant: Annotated[str, typer.Option(help="[NAME=]KIND:ARG of one assistant, as in simulate.")],
     method: Annotated[
-        Literal["letter-only-zero-shot", "letter-only-few-shot", "free-text"], typer.Option(help="How it is asked.")
+        Literal["letter-only-zero-shot", "letter-only-few-shot", "free-text"], typer.Option(help="Prompting method.")
     ],
-    samples: Annotated[int, typer.Option(help="Answers per question.", max=options.MOST_CHATS)] = 50,
-    questions: Annotated[str, typer.Option(metavar="ID,ID...", help="Only these; default: all.")] = "",
-    split: Annotated[str | None, typer.Option(help="Only those held out in this split of --data.")] = None,
-    extractor: Annotated[str | None, typer.Option(help="KIND:ARG of the model that reads free text.")] = None,
-    mmlu: Annotated[Path | None, typer.Option(help="Folder with MMLU's dev/, for few-shot examples.")] = None,
-    temperature: Annotated[float, typer.Option(help="Of the assistant; 0 is greedy.")] = 0.7,
+    samples: Annotated[int, typer.Option(help="Answers to sample per question.", max=options.MOST_CHATS)] = 50,
+    questions: Annotated[str, typer.Option(metavar="ID,ID...", help="Ask only these questions; default: all.")] = "",
+    split: Annotated[str | None, typer.Option(help="Ask only questions held out in this split of --data.")] = None,
+    extractor: Annotated[str | None, typer.Option(help="KIND:ARG of the model that reads free-text replies.")] = None,
+    mmlu: Annotated[Path | None, typer.Option(help="Folder with MMLU's dev/, for the few-shot examples.")] = None,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature of the assistant; 0 is greedy.")] = 0.7,
     max_tokens: Annotated[
-        int | None, typer.Option(help="Longest reply, with its reasoning; default: 10, or 1000 for free text.")
+        int | None, typer.Option(help="Maximum tokens per reply, with reasoning; default: 10, or 1000 for free-text.")
     ] = None,
     reasoning_effort: options.ReasoningEffort = "",
     concurrency: options.Concurrency = 32,
@@ -119,10 +120,10 @@ def ai_alone(
     seed: options.Seed = 0,
     data: options.Data = Path("data"),
     results: options.Results = Path("results"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop the replies of other settings.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard replies of other settings.")] = False,
     maps: options.Maps = None,
 ) -> None:
-    """Measure how often an assistant alone is right (resumes).
+    """Measure the accuracy of an assistant alone (resumes).
 
     Example: chatbench ai-alone --study sample --assistant local:FOLDER --method letter-only-zero-shot
     """
@@ -144,15 +145,15 @@ def ai_alone(
 
 @commands.command()
 def chat(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="What was fine-tuned, as in finetune.")],
-    question: Annotated[str, typer.Option(metavar="ID", help="Which question of the prepared study.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="MODEL as passed to finetune.")],
+    question: Annotated[str, typer.Option(metavar="ID", help="Id of a question in the prepared study.")],
     assistant: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="A model as the assistant; without it, that is you.")
+        str | None, typer.Option(metavar="SPEC", help="Model that plays the assistant; default: you do.")
     ] = None,
     simulator: options.Simulator = "tuned",
-    split: Annotated[str | None, typer.Option(help="Default: a split that holds the question out.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split to use; default: one that holds the question out.")] = None,
     base_model: Annotated[bool, typer.Option("--base", help="Chat with the base model instead.")] = False,
-    save: Annotated[Path | None, typer.Option(help="Append the chat to this log.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Append the chat to this log (JSON Lines).")] = None,
     end_on: options.EndOn = None,
     max_user_turns: options.MaxUserTurns = 10,
     max_tokens: options.MaxTokens = 1000,
@@ -163,9 +164,9 @@ def chat(
     data: options.Data = Path("data"),
     results: options.Results = Path("results"),
 ) -> None:
-    """Take part in one chat, or watch it, in the terminal.
+    """Take part in one chat in the terminal, or watch it.
 
-    You are the assistant, or a model is.
+    You play the assistant, or a model does.
 
     Example: chatbench chat tiny --question sample_counting-redux-0 --assistant scripted:strong
     """
@@ -188,15 +189,15 @@ def chat(
 @commands.command()
 def export(
     model: Named,
-    to: Annotated[Path, typer.Option(help="FILE.csv or FILE.parquet.")],
+    to: Annotated[Path, typer.Option(help="File to write, .csv or .parquet.")],
     split: options.OneOrAll = None,
-    turns: Annotated[bool, typer.Option("--turns", help="A row for each turn instead of each conversation.")] = False,
+    turns: Annotated[bool, typer.Option("--turns", help="Write a row per turn, not per conversation.")] = False,
     data: options.Data = Path("data"),
     results: options.Results = Path("results"),
 ) -> None:
     """Export simulated chats to CSV or Parquet.
 
-    A row per conversation, or per turn.
+    One row per conversation, or per turn.
 
     Example: chatbench export tiny --to chats.parquet
     """

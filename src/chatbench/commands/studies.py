@@ -1,4 +1,4 @@
-"""Study: get one, look at it, split it."""
+"""Study: get one, inspect it, split it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ commands = typer.Typer()
 
 @commands.command()
 def download(
-    name: Annotated[Literal["chatbench", "halie"], typer.Argument(help="Which study.")],
-    out: Annotated[Path | None, typer.Option(help="Folder; default studies/NAME.")] = None,
-    revision: Annotated[str, typer.Option(help="Commit or branch of the data set (chatbench only).")] = "main",
+    name: Annotated[Literal["chatbench", "halie"], typer.Argument(help="Study to download.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default: studies/NAME.")] = None,
+    revision: Annotated[str, typer.Option(help="Commit or branch of the dataset (chatbench only).")] = "main",
     allow_other_checksum: Annotated[
-        bool, typer.Option("--allow-other-checksum", help="Take a file that is not the known one.")
+        bool, typer.Option("--allow-other-checksum", help="Accept files that changed since the first download.")
     ] = False,
 ) -> None:
     """Download a published study (resumes).
@@ -37,16 +37,16 @@ def sample(
     questions: Annotated[int, typer.Option(help="Number of questions.")] = 120,
     chats: Annotated[int, typer.Option(help="Conversations per question and assistant.", max=MOST_CHATS)] = 10,
     assistants: Annotated[
-        str, typer.Option(metavar="NAME,NAME...", help="strong, weak, or 0..1 between weak and strong, e.g. 0.5.")
+        str, typer.Option(metavar="NAME,NAME...", help="strong, weak, or a strength in 0..1, e.g. 0.5.")
     ] = "strong,weak",
     answer_kinds: Annotated[
         bool, typer.Option("--answer-kinds", help="Numbers and five levels, not four options; STUDY is a .jsonl file.")
     ] = False,
     seed: Seed = 0,
 ) -> None:
-    """Generate the sample study, whose truth is known.
+    """Generate the sample study, whose ground truth is known.
 
-    Problems, people and assistants are generated; docs/sample-study.md describes how.
+    Problems, people and assistants are generated, as docs/sample-study.md describes.
 
     Example: chatbench sample studies/sample --questions 120
     """
@@ -60,15 +60,16 @@ def sample(
 @commands.command("import")
 def import_(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE", help="OpenAI, ShareGPT or chat-log JSON Lines, Parquet, a table.")
+        list[Path],
+        typer.Argument(metavar="FILE", help="OpenAI, ShareGPT or chat-log JSON Lines, JSON or Parquet; or a table."),
     ],
     out: Annotated[Path, typer.Option(help="Study to write, as JSON Lines.")] = Path("study.jsonl"),
-    mapping: Annotated[Path | None, typer.Option("--map", help="TOML file that says what the columns hold.")] = None,
-    draft: Annotated[Path | None, typer.Option(help="Write such a file from the columns' names, and no study.")] = None,
+    mapping: Annotated[Path | None, typer.Option("--map", help="TOML file that maps columns to fields.")] = None,
+    draft: Annotated[Path | None, typer.Option(help="Draft that file from the column names; write no study.")] = None,
 ) -> None:
-    """Turn other programs' files into a study.
+    """Convert files of other programs into a study.
 
-    What became of every row (kept, changed, dropped, and why) is written beside it.
+    A file beside the study says of every row whether it was kept, changed or dropped, and why.
 
     Example: chatbench import survey.csv --draft map.toml
     """
@@ -85,9 +86,9 @@ def import_(
 @commands.command("check-study")
 def check_study(
     study: Annotated[
-        Path | None, typer.Argument(help="A ChatBench folder, HALIE's event_blocks.csv, or chats as JSON Lines.")
+        Path | None, typer.Argument(help="ChatBench folder, HALIE's event_blocks.csv, or chats as JSON Lines.")
     ] = None,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of your own format.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of a JSON Lines record.")] = False,
     skip_bad_records: SkipBad = False,
     include_pilots: Pilots = False,
     maps: Maps = None,
@@ -113,17 +114,15 @@ def check_study(
 
 @commands.command()
 def study(
-    study: Annotated[
-        Path, typer.Argument(help="A ChatBench folder, HALIE's event_blocks.csv, or chats as JSON Lines.")
-    ],
-    json: Annotated[Path | None, typer.Option(help="File to write the same as JSON.")] = None,
+    study: Annotated[Path, typer.Argument(help="ChatBench folder, HALIE's event_blocks.csv, or chats as JSON Lines.")],
+    json: Annotated[Path | None, typer.Option(help="Also write the report to this JSON file.")] = None,
     skip_bad_records: SkipBad = False,
     include_pilots: Pilots = False,
     maps: Maps = None,
 ) -> None:
     """Recompute the findings of a study.
 
-    Accuracies, gaps, correlations, mirror rate, advice, mixed-effects regression.
+    Report accuracies, gaps, correlations, mirror rate, advice and a mixed-effects regression.
 
     Example: chatbench study studies/sample --json results/study.json
     """
@@ -139,32 +138,32 @@ def study(
 def prepare_splits(
     study: Annotated[
         Path | None,
-        typer.Option(help="The study, or a file of examples, to split; default: the one in data/ or studies/."),
+        typer.Option(help="Study, or file of examples, to split; default: the one in data/ or studies/."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data"),
     by: Annotated[
-        Literal["question", "assistant", "subset", "person"], typer.Option(help="What a split holds out.")
+        Literal["question", "assistant", "subset", "person"], typer.Option(help="What each split holds out.")
     ] = "question",
     also_questions: Annotated[
-        bool, typer.Option("--also-questions", help="By assistant or person: hold questions out too.")
+        bool, typer.Option("--also-questions", help="With --by assistant or person: also hold out questions.")
     ] = False,
     splits: Annotated[
-        int | None, typer.Option(help="How many; default 10, by assistant or subset one for each.", max=MOST_SPLITS)
+        int | None, typer.Option(help="Number of splits; default: 10, or one per assistant or subset.", max=MOST_SPLITS)
     ] = None,
     train_share: Annotated[
         float, typer.Option(help="Share of each subset's questions (or of people) for training, in 0..1.")
     ] = 0.6,
     seed: Seed = 0,
     format_: Annotated[
-        Literal["messages", "prompt-completion", "context"], typer.Option("--format", help="Shape of the examples.")
+        Literal["messages", "prompt-completion", "context"], typer.Option("--format", help="Format of the examples.")
     ] = "messages",
     skip_bad_records: SkipBad = False,
     include_pilots: Pilots = False,
     maps: Maps = None,
 ) -> None:
-    """Split a study into training examples: by question, assistant, subset or person.
+    """Split a study into training and test examples.
 
-    By question is what was published. By assistant is what an estimate for a new assistant needs (chatbench estimate).
+    The published protocol splits by question; chatbench estimate needs splits by assistant.
 
     Example: chatbench prepare-splits --study studies/sample --by assistant
     """

@@ -1,4 +1,4 @@
-"""Train: make simulators, see what they learn from, publish them."""
+"""Train: make simulators, inspect what they learn from, publish them."""
 
 from __future__ import annotations
 
@@ -19,47 +19,49 @@ def finetune(
     data: Data = Path("data"),
     results: Results = Path("results"),
     config: Config = None,
-    method: Annotated[Literal["full", "lora"] | None, typer.Option(help="All weights, or adapters.")] = None,
+    method: Annotated[Literal["full", "lora"] | None, typer.Option(help="Train all weights, or LoRA adapters.")] = None,
     template: Annotated[
         Literal["plain", "chat"] | None, typer.Option(help="Plain text, or the tokenizer's chat template.")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="At its highest.")] = None,
-    num_train_epochs: Annotated[float | None, typer.Option(help="Passes over the examples.")] = None,
-    max_steps: Annotated[int | None, typer.Option(help="In place of epochs.")] = None,
-    per_device_train_batch_size: Annotated[int | None, typer.Option(help="Examples of a batch.")] = None,
-    gradient_accumulation_steps: Annotated[int | None, typer.Option(help="Batches of a step.")] = None,
-    examples_per_step: Annotated[int | None, typer.Option(help="However many GPUs there are.")] = None,
-    packing: Annotated[
-        Literal["none", "conversation", "question"] | None, typer.Option(help="What shares a prefix tree.")
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    num_train_epochs: Annotated[float | None, typer.Option(help="Passes over the training examples.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Number of optimizer steps, instead of epochs.")] = None,
+    per_device_train_batch_size: Annotated[int | None, typer.Option(help="Examples per batch and process.")] = None,
+    gradient_accumulation_steps: Annotated[int | None, typer.Option(help="Batches per optimizer step.")] = None,
+    examples_per_step: Annotated[
+        int | None, typer.Option(help="Examples per optimizer step, over all processes; 0: set by batch size.")
     ] = None,
-    pack_tokens: Annotated[int | None, typer.Option(help="Most tokens of a prefix tree; 0 chooses.")] = None,
+    packing: Annotated[
+        Literal["none", "conversation", "question"] | None, typer.Option(help="Which examples share a prefix tree.")
+    ] = None,
+    pack_tokens: Annotated[int | None, typer.Option(help="Maximum tokens per forward pass; 0: automatic.")] = None,
     long_examples: Annotated[
-        Literal["leave_out", "drop_oldest_turns"] | None, typer.Option(help="What becomes of those beyond the context.")
+        Literal["leave_out", "drop_oldest_turns"] | None, typer.Option(help="What to do with overlong examples.")
     ] = None,
     answer_weight: Annotated[
-        float | None, typer.Option(help="How often an answer's letter counts in the loss.")
+        float | None, typer.Option(help="Loss weight of an answer's letter; every other token weighs 1.")
     ] = None,
     precision: Annotated[
-        Literal["auto", "bf16", "fp16", "fp32"] | None, typer.Option(help="Of matrix products.")
+        Literal["auto", "bf16", "fp16", "fp32"] | None, typer.Option(help="Precision of matrix products.")
     ] = None,
-    gradient_checkpointing: Annotated[bool | None, typer.Option(help="Less memory, a third more time.")] = None,
+    gradient_checkpointing: Annotated[bool | None, typer.Option(help="Less memory, for a third more time.")] = None,
     load_in_8bit: Annotated[
-        bool | None, typer.Option("--load-in-8bit/--no-load-in-8bit", help="Quantise the frozen base.")
+        bool | None, typer.Option("--load-in-8bit/--no-load-in-8bit", help="Quantise the frozen base to 8 bits.")
     ] = None,
     load_in_4bit: Annotated[
-        bool | None, typer.Option("--load-in-4bit/--no-load-in-4bit", help="Quantise the frozen base (nf4).")
+        bool | None, typer.Option("--load-in-4bit/--no-load-in-4bit", help="Quantise the frozen base to 4 bits (nf4).")
     ] = None,
-    report_to: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb, trackio, or none.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.", min=0, max=MOST_SEED)] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do, and what it costs.")] = False,
-    resume: Annotated[bool, typer.Option(help="Continue a killed run from its last checkpoint.")] = True,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start again where another run's result stands.")
-    ] = False,
+    report_to: Annotated[
+        list[str] | None, typer.Option(help="Tracker: tensorboard, wandb, trackio or none; repeatable.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.", min=0, max=MOST_SEED)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the settings and the estimated cost.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue an interrupted run from its last checkpoint.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result of another run.")] = False,
 ) -> None:
     """Fine-tune a simulator on one split (resumes).
 
-    Settings given here override those of the recipe.
+    Settings come from these options, else from --config, the recipe or the defaults.
 
     Example: SPLIT_ID=split_1 chatbench finetune distilgpt2
     """
@@ -87,13 +89,13 @@ def finetune(
 @commands.command("show-mask")
 def show_mask(
     file: Annotated[Path, typer.Argument(help="train.jsonl or test.jsonl of a split.")],
-    row: Annotated[int, typer.Option(help="Which example, from 1.")] = 1,
-    model: Annotated[str, typer.Option(help="Whose tokenizer.")] = "tiny",
+    row: Annotated[int, typer.Option(help="Number of the example, from 1.")] = 1,
+    model: Annotated[str, typer.Option(help="Model whose tokenizer is used.")] = "tiny",
     template: Annotated[
-        Literal["plain", "chat"] | None, typer.Option(help="The form of the example; default: the recipe's.")
+        Literal["plain", "chat"] | None, typer.Option(help="Plain text, or the chat template; default: the recipe's.")
     ] = None,
 ) -> None:
-    """Print an example with the tokens that carry loss.
+    """Print an example with its loss tokens marked.
 
     Example: chatbench show-mask data/split_0/train.jsonl --row 3 --model Qwen/Qwen3-0.6B --template chat
     """
@@ -118,21 +120,21 @@ def recipes() -> None:
 @commands.command()
 def merge(
     model: FinishedModel,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; must not exist or be empty.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; must be new or empty.")],
     split: Split = "split_0",
     results: Results = Path("results"),
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
-        typer.Option(help="Format of the weights; auto: as the base is stored."),
+        typer.Option(help="Data type of the written weights; auto: that of the base."),
     ] = "auto",
     share: Annotated[
         float,
-        typer.Option(help="Below 1: average the weights, so much of the fine-tuned model and the rest of its base."),
+        typer.Option(help="Weight of the fine-tuned model in 0..1; below 1, weights are averaged with the base's."),
     ] = 1.0,
 ) -> None:
     """Merge an adapter and its base into one folder.
 
-    The result is an ordinary model, for vLLM and others.
+    The result is an ordinary model folder that vLLM and other programs load.
 
     Example: chatbench merge mistral-7b merged/mistral-7b --split split_0
     """
@@ -146,14 +148,14 @@ def merge(
 @commands.command()
 def publish(
     model: FinishedModel,
-    to: Annotated[str, typer.Option(metavar="ORG/NAME", help="Repository on the Hugging Face hub.")],
+    to: Annotated[str, typer.Option(metavar="ORG/NAME", help="Repository on the Hugging Face Hub.")],
     split: Split = "split_0",
-    revision: Annotated[str, typer.Option(help="Branch to write, e.g. one a split.")] = "main",
-    private: Annotated[bool, typer.Option("--private/--public", help="Who may see a repository that is made.")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent.")] = False,
+    revision: Annotated[str, typer.Option(help="Branch to write, e.g. one per split.")] = "main",
+    private: Annotated[bool, typer.Option("--private/--public", help="Visibility of a new repository.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be uploaded.")] = False,
     results: Results = Path("results"),
 ) -> None:
-    """Push a fine-tuned model, with its card, to the hub.
+    """Push a fine-tuned model and its card to the Hub.
 
     Example: chatbench publish distilgpt2 --to my-lab/user-simulator --dry-run
     """
@@ -168,17 +170,17 @@ def publish(
 
 @commands.command("make-scratch-base")
 def make_scratch_base(
-    shape: Annotated[str, typer.Argument(metavar="SHAPE", help="gpt2, mistral or llama.")],
+    shape: Annotated[str, typer.Argument(metavar="SHAPE", help="Architecture: gpt2, mistral or llama.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
-    train: Annotated[Path, typer.Option(help="train.jsonl whose text the tokenizer is trained on.")],
-    vocabulary: Annotated[int, typer.Option(help="Size of the tokenizer's vocabulary.", max=1_000_000)] = 4000,
-    width: Annotated[int, typer.Option(help="Width of the model, a multiple of 32.", max=100_000)] = 128,
+    train: Annotated[Path, typer.Option(help="train.jsonl to train the tokenizer on.")],
+    vocabulary: Annotated[int, typer.Option(help="Vocabulary size of the tokenizer.", max=1_000_000)] = 4000,
+    width: Annotated[int, typer.Option(help="Hidden size of the model; a multiple of 32.", max=100_000)] = 128,
     layers: Annotated[int, typer.Option(help="Number of layers.", max=1_000)] = 4,
     seed: Seed = 0,
 ) -> None:
     """Write a small base model with random weights.
 
-    For fine-tuning from nothing where no pretrained base can be had.
+    For fine-tuning from scratch where no pretrained base is available.
 
     Example: chatbench make-scratch-base mistral bases/split_0/mistral-small --train data/split_0/train.jsonl
     """

@@ -1,26 +1,26 @@
 r"""How likely a simulator's next turn is to be an answer, and which one, from its own next-token probabilities.
 
-After each prompt the model is shown the tokens that begin an answer as it learnt them (`Answer:`), and its
+After each prompt, the model is shown the tokens that begin an answer as it learnt them (`Answer:`), and its
 probabilities are read on the way:
 
     answering   p("Answer") * p(":" after it) * p(the next token makes it an answer)
     letters     p(the next token gives that letter) / p(the next token makes it an answer)
 
-Which tokens do, the protocol's own reader says of the text with each of them appended, so that `Answer: Because` is a B
-here as it is there. Where a token writes the space alone, one more token is looked at.
+The protocol's own parser decides which tokens do, from the text with each of them appended, so `Answer: Because` is a B
+here as it is there. If a token writes only the space, the token after it is read too.
 
-Expected accuracy. Let a chat end at its step T with an answer, after the history H, and let Y be 1 where its letter
-is right. Then `p = P(Y = 1 | H, T, it answered)` is the probability of the right letter given an answer, and in
-whatever way chats come to their ends E[p] = E[Y] and Var[p] = Var[Y] - E[p (1 - p)]: the same mean, and less variance
-by what the last draw adds (Rao-Blackwell). Nothing else about a chat changes: sampled and expected come from one run.
+Expected accuracy. Let a chat end at its step T with an answer, after the history H, and let Y be 1 if its letter
+is right. Then `p = P(Y = 1 | H, T, it answered)` is the probability of the right letter given an answer, and
+however chats end, E[p] = E[Y] and Var[p] = Var[Y] - E[p (1 - p)]: the same mean, and less variance
+by what the last draw adds (Rao-Blackwell). Nothing else about a chat changes: both come from the same run.
 
 The sum of p(answering) * p(right letter) over all steps that a chat reached has the same mean, but more variance: the
 probabilities of answering along one chat add up to 1 only in their mean over chats. With one p at every step and
 probability h of answering at each, p has no variance, the sum has p^2 (1 - h).
 
-What is neglected: other tokens for the same text ("An", "swer") and quotes before it, which a model that was fine-tuned
-on one spelling gives next to nothing; white space of more than one character; and a marker of the end that follows the
-space, where a tokenizer cuts it in pieces.
+Neglected: other tokens for the same text ("An", "swer") and quotes before it, to which a model fine-tuned on one
+spelling gives almost no probability; white space of more than one character; and an end marker that follows the
+space, if a tokenizer splits it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from chatbench.protocol.prompts import ANSWER_PREFIX
 
 _INVALID, _NO_ANSWER = len(FOUR_LETTERS), len(FOUR_LETTERS) + 1
 _CLASSES = len(FOUR_LETTERS) + 2
-"""What a token makes of the text before it: the answers A to D, any other answer, no answer."""
+"""What the text becomes with a token appended: the answers A to D, any other answer, no answer."""
 
 _Kinds = tuple[torch.Tensor, torch.Tensor]
 
@@ -56,7 +56,7 @@ class AnswerReader:
     `kinds` has, for each token after the path, the kind of turn that it makes, one-hot, of shape (vocabulary, kinds),
     and in a second tensor which of E to Z an answer of another kind begins with (with four options it is invalid).
     `space` is the token that writes only the white space before the letter, with the kinds of the tokens after it; None
-    where the path ends with it, or no token writes it alone.
+    if the path ends with it, or no token writes it alone.
     """
 
     path: tuple[int, ...]
@@ -65,11 +65,11 @@ class AnswerReader:
 
     @property
     def shown(self) -> tuple[int, ...]:
-        """The tokens that are shown after a prompt: the path, and the space, if there is one."""
+        """The tokens shown after a prompt: the path, and the space, if there is one."""
         return (*self.path, *([self.space[0]] if self.space else []))
 
     def read(self, logits: torch.Tensor, temperature: float) -> list[AnswerProbabilities]:
-        """Of each row.
+        """The answer probabilities of each row.
 
         Args:
             logits: shape (rows, 1 + shown tokens, vocabulary), after the prompt and after each shown token.
@@ -98,7 +98,7 @@ class AnswerReader:
 def answer_reader(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, form: PlainForm | ChatForm
 ) -> AnswerReader:
-    """The reader for a simulator and the form in which it learnt its answers.
+    """The reader for a simulator and the form that it learnt answers in.
 
     Raises:
         ChatbenchError: the tokenizer writes the four answers without a common beginning.
@@ -115,7 +115,7 @@ def answer_reader(
         )
 
     def texts_after(shown: Sequence[int]) -> list[str]:
-        # Decoded behind what is shown: some tokenizers drop a space that begins a text.
+        # Decoded after what is shown: some tokenizers drop a space at the start of a text.
         ids = [[*shown, token] for token in range(min(vocabulary, len(tokenizer)))]
         return tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
@@ -148,7 +148,7 @@ def _path(form: PlainForm | ChatForm) -> tuple[int, ...]:
 
 
 def _kinds(texts: Sequence[str], stop: Sequence[str], ends: frozenset[int], vocabulary: int) -> _Kinds:
-    """The kind of the turn that is written when each token has been."""
+    """The kind of turn that each token results in."""
     kinds = [_NO_ANSWER] * vocabulary
     more = torch.zeros(vocabulary, len(LETTERS) - len(FOUR_LETTERS)).double()
     for token, text in enumerate(texts):
@@ -164,7 +164,7 @@ def _kinds(texts: Sequence[str], stop: Sequence[str], ends: frozenset[int], voca
 
 
 def _probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Those from which a token is drawn: shape (rows, vocabulary); with temperature 0 the likeliest has them all."""
+    """The distribution of the next token, shape (rows, vocabulary); at temperature 0 the likeliest token has it all."""
     precise = torch.float32 if logits.device.type == "mps" else torch.float64
     if temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(precise)

@@ -1,21 +1,21 @@
-"""A tokenizer's own chat template: text stays text, and loss falls on exactly what the person wrote.
+"""A tokenizer's own chat template: text stays text, and the loss is on exactly what the person wrote.
 
 `ChatTemplate` applies it. A template writes markers (`<|im_end|>`) around the messages, and those become single tokens.
-A message that holds the same characters must not: its author would end the turn, or speak as somebody else. So a marker
-inside a message is taken apart before the template sees it, and its parts are tokenised one by one; all other text is
-tokenised as one, as the tokenizer itself does it. A template that takes a date from the caller gets a fixed one, so the
+The same characters inside a message must not: its author could end the turn, or write as somebody else. So a marker
+inside a message is split before the template sees it, and its parts are tokenised one by one; all other text is
+tokenised as one, as by the tokenizer itself. A template that takes a date from the caller gets a fixed one, so the
 prompt is the same every day.
 
 `ChatForm` makes examples with it:
 
-    prompt       template(system, user), ending where the assistant is to speak, without blanks at its end
+    prompt       template(system, user), ending where the assistant's turn begins, without trailing white space
     completion   the target and the special token that ends the turn: what the model must write, and nothing else
 
 White space that the template puts between the two belongs to the completion: a tokenizer joins it with the target's
-first word, so the model writes both, and who reads the turn strips it.
+first word, so the model writes both, and it is stripped when the turn is read.
 
 A template that cannot be masked exactly is refused: the chat with the target must begin with the prompt, as text and
-as tokens, go on with the same white space, then the target as it is, and end the turn with a special token. What a
+as tokens, continue with the same white space, then the unchanged target, and end the turn with a special token. What a
 template writes after that token (a line feed, mostly) is omitted: generation stops at the token, so the model is never
 asked for it. A template that writes today's date is refused too: its prompt would be different tomorrow.
 """
@@ -41,23 +41,23 @@ from chatbench.protocol.plain_text import EncodedExample
 
 PLAIN_FIX = "use the plain-text form: --template plain"
 FIXED_DATE = "26 Jul 2024"
-"""The date that Llama 3's templates fall back to where the caller's clock is not to be had."""
+"""The date that Llama 3's templates fall back to if the caller provides no clock."""
 PROBE = (Message("system", "Ssys"), Message("user", "Uusr"), Message("assistant", "Ttgt"))
-"""A chat by which a template is known."""
+"""A chat that identifies a template by how it is rendered."""
 
 TEMPLATE_SECONDS = 10.0
 TEMPLATE_CHARACTERS, CHAT_CHARACTERS = 1 << 18, 1 << 24
-"""Most of a template's source, and of what it writes: a template is a program of somebody else's."""
+"""Maximum length of a template's source and of its output: a template is somebody else's program."""
 
 _CUT = "\ufdd0"
-"""Marks where a message's text is tokenised in parts: a code point that Unicode keeps for use inside programs."""
+"""Marks where a message's text is tokenised in parts: a code point that Unicode reserves for use inside programs."""
 _DATE_FORMAT = re.compile(r"""strftime_now\(\s*['"]([^'"]+)['"]""")
 
 
 class ChatTemplate:
     """The chat template of a tokenizer.
 
-    A template that knows no system role gets the system message at the head of the first user message
+    A template without a system role gets the system message at the start of the first user message
     (`merges_system`). `thinking` is the template's option `enable_thinking`, None to leave it unset.
 
     Raises:
@@ -79,28 +79,28 @@ class ChatTemplate:
         if len(self.source) > TEMPLATE_CHARACTERS:
             self._refuse(f"has {len(self.source):,} characters")
         tokens = tokenizer.added_tokens_decoder
-        # White space that is a token of its own (Gemma) is in every template, and in every text.
+        # White space that is a token of its own (Gemma) occurs in every template, and in every text.
         markers = {
             index: token.content
             for index, token in tokens.items()
             if token.special or (token.content in self.source and not token.content.isspace())
         }
         self.special_ids = frozenset(index for index, token in tokens.items() if token.special)
-        # Any text may hold the token for characters that the vocabulary lacks, where it is no other token too.
+        # Any text may contain the token for unknown characters, unless that is also another token.
         unknown = {tokenizer.unk_token_id} - {tokenizer.bos_token_id, tokenizer.eos_token_id}
         self._marker_ids = frozenset(markers) - unknown
         longest_first = sorted(markers.values(), key=len, reverse=True)
         self._marker = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")  # (?!) matches nothing
         self.merges_system = False
         try:
-            self.merges_system = PROBE[0].content not in self._rendered(PROBE[:2], ask=True)  # it passes over it
+            self.merges_system = PROBE[0].content not in self._rendered(PROBE[:2], ask=True)  # ignored
         except TemplateError:
             self.merges_system = True
         self.text(PROBE[:2], ask=True)
 
     @property
     def name(self) -> str:
-        """A name of template and options that changes with them."""
+        """A name that changes with the template and its options."""
         text = f"{self.source}\n{self.thinking}\n{FIXED_DATE}"
         return f"chat template {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
@@ -123,7 +123,7 @@ class ChatTemplate:
         return self.ids([self.text(messages, ask=True)])[0]
 
     def text(self, messages: Sequence[Message], *, ask: bool) -> str:
-        """The chat as text, to be tokenised by `ids` only; with `ask` it ends where the assistant is to speak.
+        """The chat as text, to be tokenised by `ids` only; with `ask`, it ends where the assistant's turn begins.
 
         Raises:
             ChatbenchError: the template refuses the messages.
@@ -137,7 +137,7 @@ class ChatTemplate:
             ) from error
 
     def escaped(self, message: str) -> str:
-        """A message's text as `text` has it: its markers taken apart."""
+        """A message's text as in `text`, with its markers split."""
 
         def apart(marker: re.Match[str]) -> str:
             half = len(marker[0]) // 2
@@ -146,10 +146,10 @@ class ChatTemplate:
         return self._marker.sub(apart, message.replace(_CUT, "\ufffd"))
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each of the texts that `text` gave, without any token that the template does not write.
+        """Token ids of texts from `text`, without any token that the template does not write.
 
         Raises:
-            ChatbenchError: the tokenizer makes a marker of something that is none.
+            ChatbenchError: the tokenizer turns ordinary text into a marker.
         """
         distinct = list(dict.fromkeys(texts))  # many people are asked the same
         whole = [text for text in distinct if _CUT not in text]
@@ -198,9 +198,9 @@ class ChatTemplate:
         return cast("list[list[int]]", batch["input_ids"])
 
     def _in_parts(self, text: str) -> list[int]:
-        """Each part by itself, and each but the first behind a line feed, which then goes again.
+        """Tokenises each part by itself, all but the first after a line feed, which is then removed.
 
-        Otherwise a SentencePiece tokenizer would put a space before it, as it does at the start of a text.
+        Otherwise a SentencePiece tokenizer would put a space before it, as at the start of a text.
         """
         first, *parts = text.split(_CUT)
         (feed, ids) = self._encoded(["\n", first]) if first else (self._encoded(["\n"])[0], [])
@@ -212,7 +212,7 @@ class ChatTemplate:
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Inside, `TimeoutError` is raised after so long, in any thread, between two operations of Python."""
+    """Inside, `TimeoutError` is raised after this time, in any thread, between two Python operations."""
     thread, lock, over = ctypes.c_ulong(threading.get_ident()), threading.Lock(), threading.Event()
 
     def stop() -> None:
@@ -232,7 +232,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
 
 def tokenizer_name(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What a message calls a tokenizer."""
+    """The tokenizer's name in messages."""
     return tokenizer.name_or_path or "the tokenizer"
 
 
@@ -340,7 +340,7 @@ class ChatForm:
 
 
 class _InexactError(Exception):
-    """Why prompt and completion cannot be told apart exactly."""
+    """Why prompt and completion cannot be separated exactly."""
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""Examples to token ids, in the form that a model was or will be trained on, and made to fit its context.
+"""Encodes examples to token ids, in the form that a model was or will be trained on, and fits them to its context.
 
-Nothing is cut silently: an example that is longer than the context is left out and counted, or, where that is asked
-for, loses the oldest turns of the conversation in its prompt until it fits. Training, validation and perplexity all
-encode here, so they see the same tokens. `TokenPieces` is the way back: the text of each scored token.
+Nothing is cut silently: an example longer than the context is left out and counted, or, if requested,
+loses the oldest turns of the conversation in its prompt until it fits. Training, validation and perplexity all
+encode here, so they see the same tokens. `TokenPieces` is the inverse: the text of each scored token.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from chatbench.models.chat_template import ChatForm
 from chatbench.protocol.plain_text import END, EncodedExample, encode_prompt, prompt_text, wrapping
 
 ROWS_AT_ONCE = 4096
-"""Rows that a tokenizer is given at once: progress is shown in between."""
+"""Rows passed to a tokenizer at once; progress is shown in between."""
 
 
 class PlainForm:
     """Prompt and completion as text with the protocol's markers, each tokenised by itself.
 
-    A generated turn ends where one of `stop` is written, or a token of `end_ids`.
+    A generated turn ends at one of the `stop` strings or a token of `end_ids`.
 
     Raises:
-        ChatbenchError: the tokenizer adds tokens that cannot be told from the text's.
+        ChatbenchError: the tokenizer adds tokens that cannot be distinguished from the text's.
     """
 
     name = "plain text"
@@ -57,7 +57,7 @@ class PlainForm:
 
     def encode(self, rows: Sequence[ExampleRow]) -> list[EncodedExample]:
         """Token ids of each row."""
-        # A tokenizer is several times as fast on a list as one by one.
+        # A tokenizer is several times faster on a list than one by one.
         distinct = list(dict.fromkeys(text for row in rows for text in (row.prompt, row.completion)))
         if not distinct:
             return []
@@ -70,13 +70,13 @@ class PlainForm:
 
 @dataclass(frozen=True, slots=True)
 class TextForm:
-    """How an example becomes tokens: its template, and what happens where they are more than the context holds."""
+    """How an example becomes tokens: its template, and what happens if they exceed the context."""
 
     template: Template = "plain"
     long_examples: LongExamples = "leave_out"
 
     def describe(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        """What the ids of an example depend on beside the tokenizer's vocabulary and rules, in words."""
+        """In words, what an example's ids depend on besides the tokenizer's vocabulary and rules."""
         return f"{encoder(tokenizer, self.template).name}; examples longer than the context: {self.long_examples}"
 
 
@@ -84,7 +84,7 @@ PLAIN = TextForm()
 
 
 def form_of(record: Mapping[str, Any]) -> TextForm:
-    """The form that a model was trained in, by its `chatbench.json`; a record that says nothing means plain text."""
+    """The form that a model was trained in, from its `chatbench.json`; plain text if the record says nothing."""
     settings = record.get("settings", {})
     return TextForm(settings.get("template", PLAIN.template), settings.get("long_examples", PLAIN.long_examples))
 
@@ -94,7 +94,7 @@ class EncodedRows:
     """The examples that fit: `examples[i]` holds the ids of `rows[i]`, in the order in which they were given.
 
     `examples_left_out` did not fit; `longest_tokens` is the longest of those that were too long, before anything was
-    dropped. `examples_shortened` lost `turns_dropped` turns between them. `notes` are worth saying once.
+    dropped. `examples_shortened` lost `turns_dropped` turns in all. `notes` are to be printed once.
     """
 
     examples: list[EncodedExample]
@@ -107,11 +107,11 @@ class EncodedRows:
     notes: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, int]:
-        """What the context did to the examples, by name, for a record."""
+        """How the context limited the examples, by name, for a record."""
         return {name: getattr(self, name) for name in ("examples_left_out", "examples_shortened", "turns_dropped")}
 
     def lines(self) -> list[str]:
-        """The notes, and what did not fit; nothing where there is nothing to say."""
+        """The notes, and what did not fit."""
         lines = list(self.notes)
         too_long = self.examples_left_out + self.examples_shortened
         if too_long:
@@ -124,7 +124,7 @@ class EncodedRows:
 
 
 def encoder(tokenizer: PreTrainedTokenizerBase, template: Template) -> PlainForm | ChatForm:
-    """What encodes examples and prompts in a template's form.
+    """The encoder of examples and prompts in a template's form.
 
     Raises:
         ChatbenchError: the tokenizer has no such template, or one that cannot be masked exactly.
@@ -135,10 +135,10 @@ def encoder(tokenizer: PreTrainedTokenizerBase, template: Template) -> PlainForm
 def encode_rows(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[ExampleRow], max_tokens: int, form: TextForm = PLAIN
 ) -> EncodedRows:
-    """Token ids of the rows that fit `max_tokens`, made to fit as `form` says, and the counts of what did not.
+    """Token ids of the rows within `max_tokens`, shortened as `form` says, and the counts of what did not fit.
 
     Raises:
-        ChatbenchError: no row fits, or the rows or the tokenizer do not go with the template.
+        ChatbenchError: no row fits, or the rows or the tokenizer do not match the template.
     """
     chosen = encoder(tokenizer, form.template)
     fitting: list[tuple[ExampleRow, EncodedExample]] = []
@@ -183,14 +183,14 @@ def encode_rows(
 _BROKEN = "\ufffd"
 """What a tokenizer decodes part of a character to."""
 _MOST_BYTES = 4
-"""Of a character: what is not whole after as many tokens is a broken character that somebody wrote."""
+"""Tokens of a character at most: what is incomplete after as many is a broken character that somebody wrote."""
 _ANCHOR = "a"
 """Decoded before each token: at the start of a text some tokenizers drop the token's space."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredText:
-    """`texts[i]` cost `nats[i]`; both of the same length, in the order of the completion."""
+    """`texts[i]` cost `nats[i]`; both have the same length, in the order of the completion."""
 
     texts: tuple[str, ...]
     nats: tuple[float, ...]
@@ -200,7 +200,7 @@ class TokenPieces:
     """Decodes the tokens of completions one by one; each token of the vocabulary is decoded once.
 
     The pieces of a completion joined are its text. A character that takes several tokens (an emoji, a letter of a
-    script that the tokenizer hardly knows) cannot be divided: its tokens are one piece, whose nats are their sum.
+    script that the tokenizer barely covers) cannot be divided: its tokens are one piece, with the sum of their nats.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -210,16 +210,16 @@ class TokenPieces:
         self._known: dict[int, str] = {}
 
     def scored(self, completion: Sequence[int], nats: Sequence[float], text: str) -> ScoredText:
-        """The pieces of a completion and what each cost.
+        """The pieces of a completion and their nats.
 
         Args:
             completion: token ids.
-            nats: as many.
+            nats: one per token.
             text: what was encoded; tells whether a leading space is the text's or the tokenizer's.
         """
         texts: list[str] = []
         sums: list[float] = []
-        unfinished: list[int] = []  # tokens of a character that is not whole yet
+        unfinished: list[int] = []  # tokens of a character that is incomplete so far
         for token, cost in zip(completion, nats, strict=True):
             if unfinished:
                 unfinished.append(token)

@@ -1,10 +1,10 @@
-"""Text from a local model, many prompts at once, such that no prompt's text depends on the others.
+"""Batched generation with a local model, in which no prompt's text depends on the others.
 
 Each row draws its tokens by inverse transform from uniforms of its own seed, so its batch changes nothing but
-floating-point rounding. The batch stays full: between two tokens rows that ended make room for others, whose prompts
-are read in pieces beside the tokens of the rows under way. What was read before is not read again (`kv_cache`).
+floating-point rounding. The batch stays full: between two tokens, finished rows make room for others, whose prompts
+are read in chunks together with the tokens of active rows. What was read before is not read again (`kv_cache`).
 
-The loop is our own because transformers' `generate` can do none of this, and its continuous batching draws from one
+The loop is our own because transformers' `generate` does none of this, and its continuous batching draws from one
 generator for the batch (docs/decisions, page 2, has what was measured).
 """
 
@@ -30,19 +30,19 @@ from chatbench.protocol.plain_text import END
 PIECE_TOKENS = {"cpu": 512}
 """Prompt tokens that are read in one forward pass; 2,048 on other devices."""
 LOOK_AHEAD = 64
-"""Prompts that wait for another to read what they share, after which no further one is looked at."""
+"""Once this many prompts wait for another to read what they share, no further one is looked at."""
 PROMPT_END = 8
-"""Tokens at a prompt's end that hold a tag of reasoning, where the template opens one."""
+"""Tokens at a prompt's end that may hold a reasoning tag opened by the template."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """Generated text up to its stop marker or end token; `stopped` is False where the limit ended it.
+    """Generated text up to its stop marker or end token; `stopped` is False if the limit ended it.
 
     `reasoning` is what a thinking model wrote before it.
 
-    `tokens` counts what was thought too. `answer` is there where the generator has a reader of answers; `last_token`
-    tells which end token it was.
+    `tokens` includes the reasoning. `answer` is set if the generator has a reader of answers; `last_token`
+    is the end token.
     """
 
     text: str
@@ -55,7 +55,7 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How tokens are drawn. Temperature 0 takes the likeliest token; `stop` are printable ASCII strings."""
+    """How tokens are drawn. Temperature 0 is greedy; `stop` are printable ASCII strings."""
 
     temperature: float = 1.0
     max_new_tokens: int = 1000
@@ -68,7 +68,7 @@ class Decoding:
 
 @dataclass(slots=True, eq=False)
 class _Row:
-    """A prompt and its text so far; `buffer` has what is known of the prompt, `read` tokens, while it is being read."""
+    """A prompt and its text so far; while it is being read, `buffer` holds what is cached of it, `read` tokens."""
 
     key: int
     prompt: tuple[int, ...]
@@ -96,15 +96,15 @@ class _Row:
 class LocalGenerator:
     """Continues prompts with a causal language model.
 
-    `join` puts a prompt in line, `step` is one forward pass and gives the texts that ended with it; `generate` does
+    `join` queues a prompt; `step` is one forward pass and returns the texts that ended with it; `generate` does
     both. A prompt has at most `room` tokens: some of the context is kept free for new ones, but never more than a
     quarter, so that a limit of 1,000 new tokens does not leave a model with a context of 1,024 without a prompt.
 
     Args:
-        end_ids: tokens that end a text, beside the tokenizer's and the model's own.
-        answers: what reads each prompt's answer probabilities; that it reads changes no text.
-        cache_bytes: the most that keys and values take; a third of what is free on the device unless given.
-        keeps_replies: whether a text is likely to stand in the next prompt as it was written, after its prompt.
+        end_ids: tokens that end a text, besides the tokenizer's and the model's own.
+        answers: reads each prompt's answer probabilities, without changing any text.
+        cache_bytes: maximum bytes of keys and values; default: a third of what is free on the device.
+        keeps_replies: whether the next prompt is likely to begin with this prompt and its text as written.
 
     Raises:
         ChatbenchError: the model has no attention that can be computed row by row.
@@ -142,7 +142,7 @@ class LocalGenerator:
         self.forget()
 
     def forget(self) -> None:
-        """Drops all prompts in line and under way, and what was read."""
+        """Drops all queued and active prompts, and what was read."""
         self.cache = RadixCache(self.cache.shape, self.cache.limit)
         self._waiting: list[_Row] = []
         self._reading: list[_Row] = []
@@ -150,7 +150,7 @@ class LocalGenerator:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is in line or under way."""
+        """Whether nothing is queued or active."""
         return not (self._waiting or self._reading or self._slabs)
 
     def generate(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Generated]:
@@ -167,10 +167,10 @@ class LocalGenerator:
         return [texts[key] for key in range(len(prompts))]
 
     def join(self, key: int, prompt: Sequence[int], seed: int, *, answers: bool = True) -> None:
-        """Puts a prompt in line; of those that wait, the one with the lowest key comes first.
+        """Queues a prompt; of those waiting, the one with the lowest key comes first.
 
         Args:
-            answers: whether to read its answer probabilities, where there is a reader of them.
+            answers: whether to read its answer probabilities, if there is a reader of them.
 
         Raises:
             ValueError: the prompt is empty or longer than `room`.
@@ -182,7 +182,7 @@ class LocalGenerator:
         insort(self._waiting, row, key=lambda each: each.key)
 
     def step(self) -> list[tuple[int, Generated]]:
-        """One forward pass; key and text of each prompt whose text ended.
+        """One forward pass; returns key and text of each prompt whose text ended.
 
         Raises:
             ChatbenchError: the cache has no room for a single prompt.
@@ -207,7 +207,7 @@ class LocalGenerator:
         at = [Piece(row.buffer, row.read, len(piece)) for row, piece in zip(reading, pieces, strict=True)]  # type: ignore[arg-type]
         step = Step([slab for slab, _ in self._slabs], at)
         tokens = [row.tokens[-1] for row in rows] + [token for piece in pieces for token in piece]
-        # Logits of every row that is continued, and of the columns behind the last token of each prompt now read.
+        # Logits of every continued row, and of the columns after the last token of each prompt that is now read.
         wanted, end = list(range(len(rows))), len(rows)
         finished: list[tuple[_Row, slice]] = []
         for row, piece in zip(reading, pieces, strict=True):
@@ -231,7 +231,7 @@ class LocalGenerator:
         return list(ended.items())
 
     def _admit(self) -> None:
-        """Begins to read prompts, as long as there is room, and less to be read than one pass takes."""
+        """Starts reading prompts, while there is room and less to read than one pass takes."""
         under_way = sum(len(among) for _, among in self._slabs) + len(self._reading)
         to_read = sum(len(row.prompt) - row.read for row in self._reading)
         place = 0
@@ -246,7 +246,7 @@ class LocalGenerator:
                 if under_way == 0:
                     raise self._no_room(row) from None
                 return
-            if begun is None:  # another prompt is reading what this one begins with
+            if begun is None:  # another prompt is reading the beginning of this one
                 place += 1
                 continue
             del self._waiting[place]
@@ -259,7 +259,7 @@ class LocalGenerator:
                 to_read += len(row.prompt) - row.read
 
     def _piece(self, row: _Row, most: int) -> tuple[int, ...]:
-        """The next tokens of a prompt, and behind its last one those that are shown for its answers."""
+        """The next tokens of a prompt, and after its last one those shown to read its answers."""
         rest = row.prompt[row.read : row.read + most]
         self.prompt_tokens_read += len(rest)
         if row.answers and self._answers and row.read + len(rest) == len(row.prompt):
@@ -297,7 +297,7 @@ class LocalGenerator:
         return len(row.written) >= row.limit or self._stops(row.written)
 
     def _leave(self, keys: object) -> None:
-        """Rows that ended leave their slabs, and empty slabs go; every row has one token more."""
+        """Finished rows leave their slabs, and empty slabs are freed; every other row has one more token."""
         for slab, among in self._slabs:
             slab.lengths = [length + 1 for length in slab.lengths]
             for place in range(len(among) - 1, -1, -1):
@@ -317,15 +317,15 @@ class LocalGenerator:
         assert row.buffer is not None
         self.cache.end(row.prompt[:-1], row.buffer)
         if goes_on:
-            row.read = len(row.prompt)  # what was shown for the answers is forgotten
+            row.read = len(row.prompt)  # what was shown to read the answers is dropped
             self._continue(row)
         else:
             self._release(row)
 
     def _continue(self, row: _Row) -> None:
-        """Puts a row into a slab with all of its tokens but the last, and lets go of its buffer.
+        """Moves a row into a slab with all of its tokens but the last, and frees its buffer.
 
-        Where there is no room, the youngest row goes back into the line: its text will be the same.
+        If there is no room, the youngest row goes back into the queue: its text will be the same.
         """
         assert row.buffer is not None
         length = row.read
@@ -373,7 +373,7 @@ class LocalGenerator:
             row for slab, among in self._slabs for row, n in zip(among, slab.lengths, strict=True) if n == slab.width
         ]
         for row in full:
-            for slab, among in self._slabs:  # by now a row may have gone back into the line
+            for slab, among in self._slabs:  # by now a row may have gone back into the queue
                 if row in among:
                     place = among.index(row)
                     row.buffer, row.read = slab.states[:, :, place].clone(), slab.width
@@ -417,7 +417,7 @@ class LocalGenerator:
         return Generated(text, len(written), self._stops(written), row.answer, written[-1], reasoning)
 
     def _text(self, ids: Sequence[int]) -> str:
-        """The text of tokens; tags of reasoning are kept where they are special tokens, which decoding leaves out."""
+        """The text of tokens; reasoning tags are kept even if they are special tokens, which decoding leaves out."""
         pieces: list[str] = []
         start = 0
         for end in [*(place for place, token in enumerate(ids) if token in self._tags), len(ids)]:
@@ -433,21 +433,21 @@ def draw(logits: torch.Tensor, temperature: float, uniforms: torch.Tensor) -> to
 
     Args:
         logits: shape (rows, vocabulary).
-        uniforms: shape (rows,), in [0, 1); not looked at with temperature 0.
+        uniforms: shape (rows,), in [0, 1); ignored at temperature 0.
     """
     if temperature == 0:
         return logits.argmax(-1)
-    # Float64: over 100,000 tokens a float32 sum is off by more than a rare token weighs. MPS has no float64.
+    # Float64: over 100,000 tokens, a float32 sum is off by more than the weight of a rare token. MPS has no float64.
     precise = torch.float32 if logits.device.type == "mps" else torch.float64
     cumulative = (logits.to(precise) / temperature).softmax(-1).cumsum(-1)
     total = cumulative[:, -1:].contiguous()
     drawn = torch.searchsorted(cumulative, uniforms.to(precise)[:, None] * total, right=True)
-    # A product that rounds up to the total would fall behind the last token that can be drawn at all.
+    # A product that rounds up to the total would lie beyond the last token that can be drawn.
     return torch.minimum(drawn, torch.searchsorted(cumulative, total)).squeeze(1)
 
 
 def tokens_that_may_stop(tokenizer: PreTrainedTokenizerBase, vocabulary: int, stop: Sequence[str]) -> list[bool]:
-    """Per token id, whether it can complete one of the markers: only then is it worth decoding the text."""
+    """Per token id, whether it can complete one of the markers; only then is the text decoded."""
     last = {marker[-1] for marker in stop}
     last |= {f"<0x{ord(character):02X}>" for character in last}  # SentencePiece's spelling of single bytes
     size = max(vocabulary, len(tokenizer))

@@ -1,8 +1,8 @@
-"""GGUF files, llama.cpp's format, as models: each is written once as an ordinary folder, which is then loaded.
+"""GGUF files (llama.cpp's format) as models: each is converted once to an ordinary folder, which is then loaded.
 
-transformers reads the weights, undoes their quantisation and builds the tokenizer, with the chat template that the file
-has. What the file says is kept exactly, so the weights are stored in float32: four bytes a parameter. The folder lies
-in a cache, under the file's SHA-256: a file that was moved is found again, and one that changed is another model.
+transformers reads the weights, dequantises them and builds the tokenizer, with the file's chat template.
+The values are kept exactly, so the weights are stored in float32: four bytes per parameter. The folder is
+in a cache, under the file's SHA-256: a moved file is found again, and a changed one is another model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import file_error, read_object, sha256_of, write_json
 
 GGUF_RECORD = "gguf.json"
-"""In a folder made from a GGUF file: what that was."""
+"""In a folder made from a GGUF file: which file that was."""
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 
 
@@ -32,18 +32,18 @@ def is_gguf(source: str) -> bool:
 
 
 def gguf_weights(folder: Path) -> str:
-    """What identifies the weights of a folder made from a GGUF file: `gguf sha256:HASH Q4_1`."""
+    """Identifies the weights of a folder made from a GGUF file: `gguf sha256:HASH Q4_1`."""
     record = read_object(folder / GGUF_RECORD)
     return f"gguf sha256:{record['sha256']} {record['quantisation']}"
 
 
 def gguf_folder(path: Path) -> Path:
-    """The model folder made from a GGUF file, at its first use; in `$XDG_CACHE_HOME/chatbench/gguf`.
+    """The model folder of a GGUF file, made on first use; in `$XDG_CACHE_HOME/chatbench/gguf`.
 
-    Processes that want the same file wait for the one that writes. A folder is there completely or not at all.
+    Processes that need the same file wait for the one that writes. A folder exists completely or not at all.
 
     Raises:
-        ChatbenchError: not a GGUF file, one that is incomplete or a part of a split one, an architecture or a tokenizer
+        ChatbenchError: not a GGUF file, an incomplete one or a part of a split one, an architecture or a tokenizer
             that transformers cannot read, or the folder cannot be written.
     """
     if _PART.search(path.name):
@@ -55,7 +55,7 @@ def gguf_folder(path: Path) -> Path:
         if not folder.is_dir():
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_suffix(".lock")):
-                if not folder.is_dir():  # nobody wrote it in the meantime
+                if not folder.is_dir():  # no other process wrote it meanwhile
                     _convert(path, folder)
     except OSError as error:
         raise file_error(error) from error
@@ -75,7 +75,7 @@ def _convert(path: Path, folder: Path) -> None:
     place: dict[str, Any] = {"gguf_file": path.name, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(str(path.parent), **place)
-    except Exception as error:  # transformers' readers of the many architectures raise anything at all
+    except Exception as error:  # transformers' readers of the many architectures can raise anything
         raise ChatbenchError(
             f"{path}: transformers cannot read the architecture {architecture!r} from a GGUF file: {_line(error)}",
             expected="a language model such as llama, qwen2, qwen3, gemma2, gemma3, phi3 or gpt2",
@@ -100,11 +100,11 @@ def _convert(path: Path, folder: Path) -> None:
             expected=f"all weights of a model of the architecture {architecture}",
             fix="download it again, or use the model's own safetensors",
         )
-    # A model that was read from GGUF counts as quantised and refuses to be saved; one of its configuration does not.
+    # A model read from GGUF counts as quantised and refuses to be saved; one made from its configuration does not.
     with torch.device("meta"):
         plain: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]  # transformers
     unfinished = folder.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(unfinished, ignore_errors=True)  # left by a killed run
     plain.save_pretrained(unfinished, state_dict=model.state_dict())
     tokenizer.save_pretrained(unfinished)
     kind = fields.get("general.file_type")
@@ -115,14 +115,14 @@ def _convert(path: Path, folder: Path) -> None:
 
 
 def _fields(path: Path) -> dict[str, Any]:
-    """The scalar metadata of a GGUF file, all of whose tensors are there."""
+    """The scalar metadata of a GGUF file, after checking that all its tensors are there."""
     with path.open("rb") as opened:
         if opened.read(4) != b"GGUF":
             raise ChatbenchError(f"{path}: not a GGUF file", expected="a file of llama.cpp", fix="download it again")
     try:
         reader = GGUFReader(path)
         return {name: field.contents() for name, field in reader.fields.items() if len(field.types) == 1}
-    except Exception as error:  # whatever the bytes that are missing lead to
+    except Exception as error:  # whatever the missing bytes lead to
         raise ChatbenchError(
             f"{path}: cut off or damaged after {path.stat().st_size:,} bytes: {_line(error)}",
             expected="all tensors that its header lists",

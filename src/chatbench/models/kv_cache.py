@@ -1,15 +1,15 @@
-"""Attention keys and values of what a model has read, kept so that each distinct token is read once.
+"""A cache of attention keys and values, so that each distinct token is read once.
 
-`RadixCache` is a tree of token segments: every prompt that was read lies in it as a path, and another prompt reads only
-what comes after the longest path that it shares. Chats about a question share instruction and question, the turns of a
-chat share the chat so far. Where memory is wanted, the leaves that were used longest ago go first.
+`RadixCache` is a tree of token segments: every prompt that was read is a path in it, and another prompt reads only
+what comes after the longest path that it shares. Chats about a question share instruction and question; the turns of a
+chat share the chat so far. When memory runs out, the least recently used leaves are evicted first.
 
 `Slab` holds the rows of a batch that are being continued, side by side and padded on the right to one width, so that
-attention to all of them is one call a layer. A row has its own copy of what it shares with others: a copy is a
-thousandth of the work of reading, and attention in place is several times as fast as gathering segments at every token.
+attention to all of them is one call per layer. A row has its own copy of what it shares with others: copying is a
+thousandth of the work of reading, and attention in place is several times faster than gathering segments at each token.
 
 `Step` is one forward pass over new tokens of any rows, laid end to end without padding: one token of each row that is
-continued, and pieces of the prompts that are being read. It takes the place of a `TreePlan` (`prefix_tree`), so the
+continued, and pieces of the prompts that are being read. It is passed in place of a `TreePlan` (`prefix_tree`), so the
 model's own forward calls it for attention in each layer. Masks are exact, sliding windows included.
 """
 
@@ -26,11 +26,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 SLAB_TOKENS = 16_384
 """Tokens that a slab has room for: 32 rows of 512."""
 NARROWEST = 256
-"""Tokens of the narrowest row; each class of slabs is twice as wide as the one before."""
+"""Tokens of the narrowest row; each slab width is twice the one before."""
 
 
 class OutOfRoomError(Exception):
-    """The bound on keys and values leaves no room; the caller gives something up, or says so."""
+    """The limit on keys and values leaves no room; the caller frees something or reports it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Shape:
         return 2 * self.layers * self.heads * self.width * self.dtype.itemsize
 
     def zeros(self, *sizes: int) -> Tensor:
-        """Shape (layers, 2 for keys and values, *sizes, head width); zeros, for masked garbage may be NaN."""
+        """Shape (layers, 2 for keys and values, *sizes, head width); zeros, because masked garbage may be NaN."""
         return torch.zeros(self.layers, 2, *sizes, self.width, dtype=self.dtype, device=self.device)
 
 
@@ -73,9 +73,9 @@ class _Node:
 
 
 class RadixCache:
-    """Keys and values by their tokens, at most `limit` bytes of them, together with what the slabs have.
+    """Keys and values by their tokens; with those in the slabs, at most `limit` bytes.
 
-    `bytes` is what all of that takes now, `peak` the most that it ever took.
+    `bytes` is the current total, `peak` the largest so far.
     """
 
     def __init__(self, shape: Shape, limit: int) -> None:
@@ -85,9 +85,9 @@ class RadixCache:
         self._clock = 0
 
     def begin(self, tokens: tuple[int, ...], buffer_tokens: int) -> tuple[Tensor, int] | None:
-        """A buffer that begins with what is known of `tokens`, shape (1 of `Shape.zeros`), and how many those are.
+        """A buffer that begins with the cached part of `tokens`, shape (1 of `Shape.zeros`), and its number of tokens.
 
-        What is not known is from now on being read, until `end`. None while another reads what these begin with too.
+        The rest counts as being read until `end`. None while another prompt is reading a beginning that both share.
 
         Raises:
             OutOfRoomError: the buffer and what is new would exceed the limit.
@@ -109,7 +109,7 @@ class RadixCache:
         return buffer, known
 
     def end(self, tokens: tuple[int, ...], states: Tensor) -> None:
-        """Takes what was read since `begin` from its buffer, or a copy of `states` where nothing was begun."""
+        """Stores what was read since `begin` from its buffer, or a copy of `states` if nothing was begun."""
         path, node, known = self._walk(tokens)
         if node is None and known < len(tokens):  # a reply, which was written and not read
             fresh = len(tokens) - known
@@ -124,10 +124,10 @@ class RadixCache:
             node.states = states[..., start : len(tokens), :].clone()
 
     def take(self, count: int, keep: Sequence[_Node] = ()) -> None:
-        """Counts so many more bytes, for which the leaves that were used longest ago make room.
+        """Reserves this many bytes, evicting the least recently used leaves for them.
 
         Raises:
-            OutOfRoomError: they are more than can be had.
+            OutOfRoomError: eviction cannot free enough.
         """
         while self.bytes + count > self.limit:
             leaves = [leaf for leaf in self._leaves(self._root) if leaf.states is not None and leaf not in keep]
@@ -141,7 +141,7 @@ class RadixCache:
         self.peak = max(self.peak, self.bytes)
 
     def give(self, count: int) -> None:
-        """So many bytes are free again."""
+        """Releases this many bytes."""
         self.bytes -= count
 
     def _walk(self, tokens: tuple[int, ...]) -> tuple[list[tuple[_Node, int]], _Node | None, int]:
@@ -182,14 +182,14 @@ class RadixCache:
 
 
 def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
-    """How many leading tokens both share."""
+    """The number of leading tokens that both share."""
     if one == other:
         return len(one)
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def slab_width(tokens: int, context: int) -> int:
-    """Of the narrowest slab that has room for a row of so many tokens."""
+    """Width of the narrowest slab with room for a row of this many tokens."""
     width = NARROWEST
     while width < tokens:
         width *= 2
@@ -210,12 +210,12 @@ class Slab:
         self.lengths: list[int] = []
 
     def append(self, states: Tensor, length: int) -> None:
-        """A row of the first `length` tokens of `states`, shape (layers, 2, heads, tokens, head width)."""
+        """Adds a row with the first `length` tokens of `states`, shape (layers, 2, heads, tokens, head width)."""
         self.states[:, :, len(self.lengths), :, :length] = states[..., :length, :]
         self.lengths.append(length)
 
     def remove(self, place: int) -> None:
-        """The last row takes the place of this one."""
+        """Removes this row; the last one takes its place."""
         length = self.lengths.pop()
         if place < len(self.lengths):
             self.states[:, :, place, :, :length] = self.states[:, :, len(self.lengths), :, :length]
@@ -246,7 +246,7 @@ class Step:
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scale: float | None, _dropout: float,
         window: int | None, softcap: float | None = None,
     ) -> Tensor:  # fmt: skip
-        """Attention's output, shape (1, tokens, heads, width); the new keys and values are kept.
+        """The attention output, shape (1, tokens, heads, width); stores the new keys and values.
 
         `query` has shape (1, heads, tokens, width); `key` and `value` may have fewer heads.
         """
@@ -254,7 +254,7 @@ class Step:
         masks = self._masks.get(window)
         if masks is None:
             masks = self._masks[window] = [*self._row_masks(key, window), *self._piece_masks(key, window)]
-        # Heads that share keys are further queries to them, so that no key is copied.
+        # Heads that share keys become further queries to them, so that no key is copied.
         groups = query.shape[1] // key.shape[1]
         queries = query[0].reshape(key.shape[1], groups, *query.shape[2:])  # (key heads, groups, tokens, width)
         found, begun = [], 0
@@ -296,7 +296,7 @@ class Step:
 
 
 def _mask(positions: Tensor, slots: int, window: int | None, like: Tensor) -> Tensor:
-    """0 where a token sees a slot (itself, and what is before it within the window), else the lowest number."""
+    """0 where a token sees a slot (itself and those before it within the window), else the lowest number."""
     behind = positions - torch.arange(slots, device=like.device)
     hidden = (behind < 0) | (behind >= window) if window is not None else behind < 0
     return torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill_(

@@ -1,9 +1,9 @@
-"""Models and tokenizers from a recipe's base, the hub or a folder; their identity, and what can be wrong with each.
+"""Loads models and tokenizers from a recipe's base, the Hub or a folder; identifies them, and reports what is wrong.
 
-A *source* is a hub id, a folder (a model, or an adapter that names its base), a GGUF file (`models/gguf_files.py`),
+A *source* is a Hub id, a folder (a model, or an adapter that names its base), a GGUF file (`models/gguf_files.py`),
 `package:NAME` (a model that comes with the package) or `random:NAME` (that model's shape with random weights). Other
-weights are read from safetensors only, and no code that comes with a model is ever run. Whatever transformers, peft,
-safetensors and the hub raise, for a user's mistake or on a damaged or hostile folder, becomes one clear error with the
+weights are read from safetensors only, and code that comes with a model is never run. Whatever transformers, peft,
+safetensors and the Hub raise, for a user's mistake or a damaged or hostile folder, becomes one clear error with the
 source's name (`named_errors`).
 """
 
@@ -63,7 +63,7 @@ _OFFLINE = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "
 class Loaded:
     """A model with its tokenizer, ready for use.
 
-    `weights` identifies the weights: `ID@COMMIT` for a hub model, a SHA-256 for a folder, a GGUF file's SHA-256 and its
+    `weights` identifies the weights: `ID@COMMIT` for a Hub model, a SHA-256 for a folder, a GGUF file's SHA-256 and its
     quantisation, the seed for a random model; for an adapter, its own and its base's, and the base's bits where it is
     quantised.
     """
@@ -76,13 +76,13 @@ class Loaded:
 
 @contextmanager
 def named_errors(source: str) -> Iterator[None]:
-    """Turns whatever is raised inside into one clear error; what says itself what to do is left as it is."""
+    """Turns whatever is raised inside into one clear error; errors that already say what to do pass unchanged."""
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         yield
     except (ChatbenchError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # a damaged folder makes these libraries raise anything at all
+    except Exception as error:  # a damaged folder can make these libraries raise anything
         raise _explained(source, error) from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # of Rust, in tokenizers and safetensors; no Exception
@@ -91,7 +91,7 @@ def named_errors(source: str) -> Iterator[None]:
 
 
 def _errors_named(act: Callable[Options, Result]) -> Callable[Options, Result]:
-    """The function, inside `named_errors` of its first argument: a source or a folder."""
+    """Wraps a function in `named_errors` of its first argument, a source or a folder."""
 
     @wraps(act)
     def named(*arguments: Options.args, **options: Options.kwargs) -> Result:
@@ -144,14 +144,14 @@ def load(
     quantise: bool = True,
     merge: bool = True,
 ) -> Loaded:
-    """A model for scoring and generation: in evaluation mode, on `device` (default: a GPU if there is one).
+    """Loads a model for scoring and generation: in evaluation mode, on `device` (default: a GPU if there is one).
 
-    An adapter's base is loaded first, quantised as it was in training unless `quantise` is off. An adapter on float32
-    weights is added to them unless `merge` is off: rounding apart (1e-6) the model is the same, and has fewer products
-    to compute. `seed` counts only for random weights.
+    An adapter's base is loaded first, quantised as in training unless `quantise` is off. An adapter on float32
+    weights is merged into them unless `merge` is off: up to rounding (1e-6) the model is the same, with fewer products
+    to compute. `seed` matters only for random weights.
 
     Raises:
-        ChatbenchError: no such model, no tokenizer, a damaged file, or the hub cannot be reached.
+        ChatbenchError: no such model, no tokenizer, a damaged file, or the Hub cannot be reached.
     """
     device = device or best_device()
     folder = local_folder(source)
@@ -175,10 +175,10 @@ def load_base(
     bits: Bits | None = None,
     device: str = "cpu",
 ) -> Loaded:
-    """A model that is no adapter, with its tokenizer; quantised to `bits` it is on `device`, else on the CPU.
+    """Loads a model that is not an adapter, with its tokenizer; on `device` if quantised to `bits`, else on the CPU.
 
     Raises:
-        ChatbenchError: as `load`; or these weights cannot be quantised on this device.
+        ChatbenchError: as in `load`; or these weights cannot be quantised on this device.
     """
     if bits is not None:
         refuse_unless_possible(bits, device, source)
@@ -213,9 +213,9 @@ def load_base(
 
 @_errors_named
 def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a source; where it has no padding token, the end-of-sequence token is used.
+    """The tokenizer of a source; the end-of-sequence token serves as padding token if there is none.
 
-    Text is only ever text: `</s>` in a chat is encoded as five characters, not as the token that ends a sequence.
+    Text stays text: `</s>` in a chat is encoded as characters, not as the token that ends a sequence.
 
     Raises:
         ChatbenchError: the source has no tokenizer.
@@ -229,7 +229,7 @@ def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTok
         )
     path = str(folder or source)
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, use_fast=True, revision=revision)
-    tokenizer("a", add_special_tokens=False)  # some of what can be wrong with it shows only now
+    tokenizer("a", add_special_tokens=False)  # some defects show only now
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     tokenizer.split_special_tokens = True
@@ -280,9 +280,9 @@ def _load_adapter(folder: Path, device: str, dtype: torch.dtype | None, *, quant
 
 
 def untie_where_adapted(adapted: Any) -> None:
-    """Gives input and output embeddings weights of their own where an adapter changes one of a tied pair.
+    """Unties input and output embeddings if an adapter changes one of a tied pair.
 
-    Merged into the one matrix that they share, the change would reach the other too.
+    Merged into the shared matrix, the change would affect the other too.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -297,7 +297,7 @@ def untie_where_adapted(adapted: Any) -> None:
 
 
 def base_of_adapter(folder: Path, run: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Name, and on the hub the commit where it is known, of the base that an adapter was trained on."""
+    """Name, and on the Hub the commit if it is known, of the base that an adapter was trained on."""
     config = cast(dict[str, Any], read_json(folder / "adapter_config.json", fix="train the model again"))
     revision = run.get("base_weights", "").partition("@")[2] or config.get("revision")
     name = str(run.get("base") or config.get("base_model_name_or_path"))
@@ -310,10 +310,10 @@ def save_special_tokens(tokenizer: PreTrainedTokenizerBase, folder: Path) -> Non
 
 
 def fuse_activations(model: PreTrainedModel) -> PreTrainedModel:
-    """The model itself, its `gelu_new` activations replaced by torch's tanh form of GELU.
+    """The model itself, with its `gelu_new` activations replaced by torch's tanh form of GELU.
 
     transformers computes `gelu_new` (GPT-2) in seven steps, each of which reads and writes the widest tensor of the
-    layer; torch has the same function as one kernel. Rounding apart (1e-7 in float32) nothing changes, and since
+    layer; torch has the same function as one kernel. Up to rounding (1e-7 in float32) nothing changes, and since
     activations have no weights, neither does what is saved.
     """
     for module in list(model.modules()):
@@ -324,7 +324,7 @@ def fuse_activations(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def context_length(model: PreTrainedModel) -> int:
-    """The longest input in tokens that the model's configuration allows (2,048 where it states none)."""
+    """The longest input in tokens that the model's configuration allows (2,048 if it states none)."""
     config = model.config.get_text_config()
     for name in ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len"):
         value = getattr(config, name, None)
@@ -334,7 +334,7 @@ def context_length(model: PreTrainedModel) -> int:
 
 
 def parameter_count(source: str) -> int:
-    """Number of parameters, as `empty_model` has them."""
+    """Number of parameters, counted on `empty_model`."""
     return sum(parameter.numel() for parameter in empty_model(source).parameters())
 
 
@@ -352,11 +352,11 @@ def empty_model(source: str) -> PreTrainedModel:
 
 @_errors_named
 def configuration(source: str, *, revision: str | None = None) -> PretrainedConfig:
-    """The configuration of a model that is no adapter.
+    """The configuration of a model that is not an adapter.
 
     Raises:
-        ChatbenchError: no such model, or one that asks for attention code of somebody's, which transformers would fetch
-            from the hub and run.
+        ChatbenchError: no such model, or one that asks for third-party attention code, which transformers would fetch
+            from the Hub and run.
     """
     path = str(_configured_in(source) or source)
     config = AutoConfig.from_pretrained(path, trust_remote_code=False, revision=revision)
@@ -372,9 +372,9 @@ def configuration(source: str, *, revision: str | None = None) -> PretrainedConf
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
-    """Nothing, where the model has an embedding for every token that a text, a template or padding can need.
+    """Checks that the model has an embedding for every token that a text, a template or padding can need.
 
-    Special tokens that nothing writes may lie beyond, as that for images in Gemma 3's tokenizer does.
+    Special tokens that nothing writes may lie beyond, such as the image token of Gemma 3's tokenizer.
 
     Raises:
         ChatbenchError: one is missing: training would fail, or give a model that cannot be loaded again.
@@ -393,14 +393,14 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
 
 
 def best_device() -> str:
-    """`cuda`, `mps` or `cpu`: the fastest that is there."""
+    """The fastest available device: `cuda`, `mps` or `cpu`."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free now: the GPU's, else this machine's, caches of files counted as free."""
+    """Memory that is free now: the GPU's, else this machine's, with file caches counted as free."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     with suppress(OSError, StopIteration):
@@ -410,19 +410,19 @@ def free_bytes(device: torch.device) -> int:
 
 
 def half_dtype() -> torch.dtype:
-    """The 16-bit type of this machine's GPU: bfloat16, or float16 where the card lacks it."""
+    """The 16-bit type of this machine's GPU: bfloat16, or float16 if the card lacks it."""
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def inference_dtype(source: str, device: str) -> torch.dtype:
-    """float32, except for models of a billion parameters and more on a GPU."""
+    """float32, except on a GPU for models of a billion parameters or more."""
     if not device.startswith("cuda") or source.startswith(("package:", "random:")):
         return torch.float32
     return torch.float32 if parameter_count(source) < FULL_PRECISION_BELOW else half_dtype()
 
 
 def local_folder(source: str) -> Path | None:
-    """The folder of a source, or None where it is a hub id or random weights.
+    """The folder of a source; None for a Hub id or random weights.
 
     Raises:
         ChatbenchError: a packaged model that this installation does not have.
@@ -446,7 +446,7 @@ def _configured_in(source: str) -> Path | None:
 
 @_errors_named
 def known_weights(source: str, seed: int) -> str | None:
-    """What `Loaded.weights` will be, without loading; None for a hub model, whose commit only the hub knows."""
+    """What `Loaded.weights` will be, without loading; None for a Hub model, whose commit only the Hub knows."""
     if source.startswith("random:"):
         return f"{source}#{seed}"
     folder = local_folder(source)
@@ -456,7 +456,7 @@ def known_weights(source: str, seed: int) -> str | None:
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 over what decides which ids a text gets: the backend's rules, or the vocabulary of a slow tokenizer."""
+    """SHA-256 over what determines a text's ids: the backend's rules, or the vocabulary of a slow tokenizer."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     return "sha256:" + hashlib.sha256(f"{rules}\n{tokenizer.bos_token_id}".encode()).hexdigest()
@@ -468,7 +468,7 @@ def weights_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in (folder / "config.json", folder / "adapter_config.json"):
         if file.is_file():
-            # The same weights are another model under another configuration; a path or a version is no part of it.
+            # The same weights with another configuration are another model; paths and versions do not count.
             config = cast(dict[str, Any], read_json(file))
             own = {name: value for name, value in config.items() if name not in _NOT_OF_THE_MODEL}
             digest.update(f"{file.name}:{json.dumps(own, sort_keys=True)}\n".encode())
@@ -482,7 +482,7 @@ def check_model_folder(folder: Path) -> None:
     """Refuses a folder that holds no model, or one whose weights are damaged or pickled.
 
     Raises:
-        ChatbenchError: with the file and what is wrong with it.
+        ChatbenchError: names the file and what is wrong with it.
     """
     if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise ChatbenchError(f"{folder}: not a model folder", expected="config.json or adapter_config.json")
@@ -504,7 +504,7 @@ def check_model_folder(folder: Path) -> None:
 
 
 def _checked_tensor_names(file: Path) -> list[str]:
-    """Names of the tensors of a safetensors file, which is as long as its header says, or refused."""
+    """Names of the tensors in a safetensors file, which is refused unless it is as long as its header says."""
     try:
         with safe_open(str(file), framework="pt") as opened:
             return list(opened.keys())

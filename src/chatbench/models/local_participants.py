@@ -1,9 +1,9 @@
 """Models on this machine as participants of a dialogue: a simulator, a UserLM, an assistant.
 
-A participant's `identity` states what a result depends on (weights, tokenizer, decoding), and neither a secret nor a
-path of somebody's machine.
+A participant's `identity` states what a result depends on (weights, tokenizer, decoding), but neither secrets nor
+paths of the machine.
 
-A prompt that is too long loses the oldest turns of the conversation in it, which the reply says; one that is too long
+A prompt that is too long loses the oldest turns of its conversation, which the reply reports; one that is too long
 even without the conversation is a failure.
 """
 
@@ -28,7 +28,7 @@ from chatbench.protocol.plain_text import encode_prompt
 from chatbench.protocol.prompts import USERLM_END
 
 PLAIN_STOP = "\nUser:"
-"""What a base model writes when it goes on with the user's part."""
+"""What a base model writes when it continues with the user's turn."""
 _USERLM_FIX = "use a model of that kind (microsoft/UserLM-8b), or prompt this one: two-step:local:FOLDER"
 
 
@@ -57,7 +57,7 @@ class _LocalParticipant:
         )  # fmt: skip
         self._asked: dict[int, tuple[Request, list[int], int]] = {}
         self._failed: list[tuple[int, Reply | Failure]] = []
-        # Many people are asked the same: each prompt is tokenised once.
+        # Many prompts are equal: each is tokenised once.
         self._fitting = lru_cache(maxsize=1024)(self._fitted)
         self.identity: dict[str, object] = {
             "kind": "local",
@@ -86,7 +86,7 @@ class _LocalParticipant:
             self._failed.append((key, prompt))
             return
         self._asked[key] = (request, *prompt)
-        # Before there is a conversation `Answer: B` is a message.
+        # Before there is a conversation, `Answer: B` is a message.
         answers = self._exchanges(request.messages) > 0
         self.generator.join(key, prompt[0], request.seed, answers=answers)
 
@@ -94,7 +94,7 @@ class _LocalParticipant:
         """As a `SteppedParticipant`.
 
         Raises:
-            ChatbenchError: a single prompt finds no room in the cache.
+            ChatbenchError: the cache has no room for a single prompt.
         """
         replies, self._failed = self._failed, []
         return [*replies, *((key, self._reply(*self._asked.pop(key), made)) for key, made in self.generator.step())]
@@ -111,7 +111,7 @@ class _LocalParticipant:
         self.generator.cache.limit = int(limit / models)
 
     def _fitted(self, messages: tuple[Message, ...]) -> tuple[list[int], int] | Failure:
-        """Token ids of the prompt without as few of its oldest turns as make it fit, and the number of these."""
+        """Token ids of the prompt after dropping as few of its oldest turns as make it fit, and the number dropped."""
         ids: list[int] = []
         for count in range(self._exchanges(messages) + 1):
             ids = self._prompt_ids(self._without_oldest(messages, count))
@@ -143,13 +143,13 @@ class _LocalParticipant:
 
 
 class LocalSimulator(_LocalParticipant):
-    """A language model, fine-tuned or not, in the user's place, in the form of its training.
+    """A language model, fine-tuned or not, as the user, in the form of its training.
 
     Args:
         expected_answers: also read how likely each turn after the first is to be an answer, and which one.
 
     Raises:
-        ChatbenchError: the tokenizer does not go with the template, or answers cannot be read from it.
+        ChatbenchError: the tokenizer does not match the template, or answers cannot be read from it.
     """
 
     def __init__(
@@ -172,10 +172,10 @@ class LocalSimulator(_LocalParticipant):
 
 
 class LocalAssistant(_LocalParticipant):
-    """A local language model as the assistant, through its chat template, or as plain text where it has none.
+    """A local language model as the assistant, through its chat template, or as plain text if it has none.
 
     Args:
-        thinking: let the model think first, by the template's option `enable_thinking`, which is off otherwise.
+        thinking: let the model think first, through the template's option `enable_thinking`, which is off otherwise.
 
     Raises:
         ChatbenchError: the template has no such option.
@@ -213,11 +213,11 @@ def encode_plain_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mes
 
 
 class LocalUserLm(_LocalParticipant):
-    """UserLM-8b or a model like it in the user's place: trained on the user's part of chats, with its own template.
+    """UserLM-8b, or a model like it, as the user: trained on the user's side of chats, with its own template.
 
     After system message (the intent), user, assistant, user, assistant, ... the template asks for the next user turn. A
-    turn ends with the template's end of a message; a token of its own says that the chat has run its course. The card's
-    example samples with top-p 0.8 and bans that token; here nothing is cut off the distribution, as for all simulators,
+    turn ends with the template's end of a message; a special token says that the chat is over. The card's
+    example samples with top-p 0.8 and bans that token; here, as for all simulators, the distribution is not truncated,
     and the token ends the chat.
 
     Source: the card and chat template of microsoft/UserLM-8b; Naous et al. 2025 (arXiv 2510.06552).
@@ -242,7 +242,7 @@ class LocalUserLm(_LocalParticipant):
                 expected="a template that ends a prompt with the head of a user message",
                 fix=_USERLM_FIX,
             )
-        # Where it is no token of the vocabulary, the model writes it as text, and the style reads it there.
+        # If it is not in the vocabulary, the model writes it as text, and the style reads it there.
         self._end_of_chat = tokenizer.get_vocab().get(USERLM_END)
         end_ids = frozenset(token for token in (ends[0], self._end_of_chat) if token is not None)
         form = f"{self._template.name}, asking for the user's turn"

@@ -1,14 +1,14 @@
-"""The loss of completions: one mask for training and scoring, so both count the same tokens.
+"""The loss on completions: one mask for training and scoring, so both count the same tokens.
 
-Two forms of a batch, one number: `PaddedBatch` is a rectangle padded on the right (no attention mask is passed: with
+Two forms of a batch give the same number: `PaddedBatch` is a rectangle padded on the right (no attention mask: with
 causal attention a real token cannot see the padding after it, and without a mask the fast kernels apply); `TreeBatch`
-is a prefix tree. Either way logits are computed only where a scored token is predicted: a hook hands the output head
-those rows and no others, whatever the architecture. Where even these are too many for a large vocabulary, they are
-taken in chunks, and computed again in the backward pass.
+is a prefix tree. Either way, logits are computed only where a scored token is predicted: a hook passes the output head
+only those rows, whatever the architecture. If even these are too many for a large vocabulary, they are
+computed in chunks, and again in the backward pass.
 
 `score_encoded` sums the loss of each example. What examples share is computed once (prefix trees within a token
 budget; padded batches of about equal lengths for a model that cannot read trees); how they are grouped never changes
-the numbers, beyond rounding in float32.
+the numbers, up to rounding in float32.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ LOGITS_AT_ONCE = 1 << 26
 """Most logits held at a time (256 MiB in float32; the backward pass needs about three times that)."""
 
 BATCH_TOKENS = 4096
-"""Tokens of one forward pass in scoring; about what fills a cache or a small GPU."""
+"""Tokens per forward pass in scoring; about what fills a cache or a small GPU."""
 
 Floats = NDArray[np.float64]
 TokenNats = Callable[[int, Floats], None]
@@ -71,7 +71,7 @@ class PaddedBatch(NamedTuple):
 
 
 class TreeBatch(NamedTuple):
-    """A prefix tree on a device; `rows` are the distinct parents; each edge has its place in them, and a target."""
+    """A prefix tree on a device; `rows` are the distinct parents; each edge has an index into them, and a target."""
 
     plan: TreePlan
     rows: Tensor
@@ -94,14 +94,14 @@ def padded_batch(examples: Sequence[EncodedExample], pad_id: int) -> PaddedBatch
 def tree_batch(
     tree: PrefixTree, device: torch.device, kernel: Kernel = "blocks", block_nodes: int = BLOCK_NODES
 ) -> TreeBatch:
-    """The tree with everything that its forward pass needs on `device`."""
+    """The tree, with everything that its forward pass needs, on `device`."""
     rows, edge_rows = np.unique(tree.edge_parents, return_inverse=True)
     parts = (torch.from_numpy(part).to(device) for part in (rows, edge_rows, tree.edge_targets))
     return TreeBatch(TreePlan(tree, device, kernel, block_nodes), *parts)
 
 
 def scored_sequence(example: EncodedExample) -> ScoredSequence:
-    """The example as a sequence of which the completion is scored."""
+    """The example as a sequence whose completion is scored."""
     marks = [False] * len(example.prompt) + [True] * len(example.completion)
     return ScoredSequence([*example.prompt, *example.completion], marks)
 
@@ -109,7 +109,7 @@ def scored_sequence(example: EncodedExample) -> ScoredSequence:
 def completion_nats(model: nn.Module, batch: PaddedBatch | TreeBatch, dtype: torch.dtype = torch.float32) -> Tensor:
     """-ln p of every scored token, shape (scored tokens,); differentiable.
 
-    In the order of a padded batch's rows, or of a tree's edges. Logits are converted to `dtype` (and never from float64
+    In the order of a padded batch's rows, or of a tree's edges. Logits are converted to `dtype` (but never from float64
     to less) before the softmax.
     """
     inputs: dict[str, Any]
@@ -135,9 +135,9 @@ def completion_nats(model: nn.Module, batch: PaddedBatch | TreeBatch, dtype: tor
 
 
 def _edge_nats(logits: Tensor, edge_rows: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
-    """-ln p of each edge's target; several edges may share a row, and no row is without."""
+    """-ln p of each edge's target; several edges may share a row, and every row has one."""
     wide = logits if logits.dtype == torch.float64 else logits.to(dtype)
-    if len(edge_rows) == len(wide):  # one edge a row: the fused function
+    if len(edge_rows) == len(wide):  # one edge per row: the fused function
         of_row = torch.empty_like(targets).scatter_(0, edge_rows, targets)
         return functional.cross_entropy(wide, of_row, reduction="none")[edge_rows]
     return wide.logsumexp(dim=-1)[edge_rows] - wide[edge_rows, targets]
@@ -146,7 +146,7 @@ def _edge_nats(logits: Tensor, edge_rows: Tensor, targets: Tensor, dtype: torch.
 def _nats_in_chunks(
     head: nn.Module, hidden: Tensor, edge_rows: Tensor, targets: Tensor, dtype: torch.dtype, chunk_rows: int
 ) -> Tensor:
-    """The same from the head's inputs, a chunk of the rows at a time; logits live only as long as their chunk."""
+    """The same from the head's inputs, one chunk of rows at a time; logits live only as long as their chunk."""
     nats = []
     order = edge_rows.argsort(stable=True)
     firsts = range(0, len(hidden), chunk_rows)
@@ -168,7 +168,7 @@ def _head_sees(
 ) -> Iterator[list[tuple[Tensor, torch.autocast]]]:
     """Inside, the head gets the flattened hidden states at `rows` only.
 
-    Kept back, it gets none, and they are yielded, with the precision in which it would have computed.
+    If they are kept back, it gets none, and they are yielded, with the precision that it would have computed in.
     """
     kept: list[tuple[Tensor, torch.autocast]] = []
 
@@ -200,15 +200,15 @@ _plain_heads: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def _logits_are_the_heads_output(model: nn.Module) -> bool:
-    """Whether nothing (a cap, a scale) comes after the head, and it can be called alone; tried out once per model."""
+    """Whether the head can be called alone, with nothing (a cap, a scale) after it; tested once per model."""
     head = _head(model)
-    # FullyShardedDataParallel holds a weight whole only during the forward pass of the module that owns it.
+    # FullyShardedDataParallel holds a full weight only during the forward pass of the module that owns it.
     if any("FSDP" in type(module).__name__ or "FullySharded" in type(module).__name__ for module in model.modules()):
         return False
     if head not in _plain_heads:
         seen: list[Tensor] = []
         was_training = model.training
-        model.eval()  # no dropout: a run that is resumed tries it out at another step
+        model.eval()  # no dropout: a resumed run makes this test at another step
         hook = head.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
         try:
             with torch.no_grad():
@@ -230,7 +230,7 @@ def score_rows(
 ) -> list[TokenLoss]:
     """The loss of each completion given its prompt, in the order of `encoded.rows`; see `score_encoded`.
 
-    Bytes are those of the plain-text form whatever the template, so that bits per byte of the same rows compare.
+    Bytes are those of the plain-text form, whatever the template, so bits per byte of the same rows are comparable.
     """
     nats = score_encoded(model, encoded.examples, batch_tokens=batch_tokens, each_token=each_token, advanced=advanced)
     return [
@@ -249,7 +249,7 @@ def score_encoded(
 ) -> list[tuple[float, int]]:
     """Pairs (nats, tokens) of encoded examples, in their order; the model's mode is left as it was.
 
-    `advanced` is told the tokens of the examples that are done, prompts included, after each batch.
+    `advanced` is called after each batch with the tokens of the examples that are done, prompts included.
     """
     nats = np.zeros(len(examples))
     done, total = 0, sum(example.tokens for example in examples)
@@ -274,8 +274,8 @@ def score_encoded(
 def _batch_nats(
     model: PreTrainedModel, examples: Sequence[EncodedExample], batch_tokens: int, trees: bool
 ) -> Iterator[tuple[Integers, Floats]]:
-    """Of each batch, for all scored tokens: the index of the token's example, and the token's nats."""
-    # A token of near-certainty would drown in float32's rounding; MPS has no float64.
+    """For all scored tokens of each batch: the index of the token's example, and the token's nats."""
+    # The loss of a near-certain token would be lost in float32's rounding; MPS has no float64.
     dtype = torch.float32 if model.device.type == "mps" else torch.float64
     if trees:
         for tree in prefix_trees([scored_sequence(example) for example in examples], batch_tokens):

@@ -1,7 +1,7 @@
-"""Number formats: which one this machine computes in, and base weights in 8 or 4 bits; why another one is refused.
+"""Number formats: the precision that this machine computes in, base weights in 8 or 4 bits, and why others are refused.
 
 8 bits is LLM.int8() (Dettmers et al. 2022), 4 bits is nf4 with double quantisation (QLoRA, Dettmers et al. 2023), both
-by bitsandbytes. Quantised weights are frozen: adapters learn on top of them, and an adapter is scored and sampled on
+by bitsandbytes. Quantised weights are frozen: adapters train on top of them, and an adapter is scored and sampled on
 the weights that it was trained on, quantised the same way. Linear layers are quantised; embeddings, norms and the
 output head are not.
 """
@@ -22,14 +22,14 @@ Format = Literal["bf16", "fp16", "fp32"]
 
 
 def quantised_bits(settings: Mapping[str, Any]) -> Bits | None:
-    """Bits of a run's base weights, from its settings by name; None where they are not quantised."""
+    """Bits of a run's base weights, from its settings by name; None if they are not quantised."""
     if settings.get("load_in_4bit"):
         return 4
     return 8 if settings.get("load_in_8bit") else None
 
 
 def refuse_unless_possible(bits: Bits, device: str, source: str) -> None:
-    """Checks that weights of `source` can be quantised on `device`: CUDA GPUs and CPUs can, nothing else here.
+    """Checks that weights of `source` can be quantised on `device`: CUDA GPUs and CPUs only.
 
     Raises:
         ChatbenchError: they cannot.
@@ -46,7 +46,7 @@ def refuse_unless_possible(bits: Bits, device: str, source: str) -> None:
 
 
 def quantisation_config(bits: Bits, dtype: torch.dtype) -> object:
-    """The configuration for transformers; `dtype` is that of the products of 4-bit weights."""
+    """The configuration for transformers; `dtype` is that of products with 4-bit weights."""
     from transformers import BitsAndBytesConfig
 
     made: Any = BitsAndBytesConfig
@@ -60,8 +60,8 @@ def quantisation_config(bits: Bits, dtype: torch.dtype) -> object:
 def hold_as_trained(model: torch.nn.Module) -> None:
     """Keeps bitsandbytes from rearranging 4-bit weights on a CPU when they are first used without gradients.
 
-    Its arrangement rounds the scales to bf16, so the weights would change at the first validation, and differ from one
-    CPU to another; and it fails where a width is no multiple of 64.
+    That rounds the scales to bf16, so the weights would change at the first validation and differ from one
+    CPU to another; it also fails for widths that are not multiples of 64.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -71,7 +71,7 @@ def hold_as_trained(model: torch.nn.Module) -> None:
 def resolve_precision(wanted: Precision, device: str) -> Format:
     """The format of matrix products in training; weights and sums stay in float32.
 
-    `auto` is bf16 where the hardware has it, else fp16 on a GPU and float32 on a CPU.
+    `auto` is bf16 if the hardware has it, else fp16 on a GPU and float32 on a CPU.
 
     Raises:
         ChatbenchError: the format does not work on this device.
@@ -91,6 +91,6 @@ def resolve_precision(wanted: Precision, device: str) -> Format:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 itself; where it does not, bf16 works but is slower than float32."""
+    """Whether the CPU multiplies bf16 in hardware; without that, bf16 works but is slower than float32."""
     checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(check() for check in checks if check is not None)

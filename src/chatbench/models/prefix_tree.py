@@ -1,4 +1,4 @@
-"""Prefix trees: what many token sequences share is laid out, and paid for, once.
+"""Prefix trees: what many token sequences share is laid out, and computed, once.
 
 The k+1 examples of a conversation repeat its history, and all conversations about a question repeat instruction and
 question. Here three examples, scored tokens in capitals (`X` and `Y` are two answers to the same prompt):
@@ -12,31 +12,31 @@ question. Here three examples, scored tokens in capitals (`X` and `Y` are two an
     a -- b
           `-- d
 
-Node i descends from node j, or is j, exactly when `j <= i < ends[j]`; that is whom i attends to. A node's depth is
+Node i descends from node j, or is j, exactly when `j <= i < ends[j]`; then i attends to j. A node's depth is
 its position. The loss sits on *edges*: each scored token is predicted from its parent's hidden state, so a branch point
 (`c` above) predicts one target for every branch, and a scored token that nothing follows (`.`, `W`) needs no node at
 all. The sum over edges of `-ln p(target | path to parent)` is the sum over the sequences one by one.
 
 `prefix_trees` cuts what exceeds a budget of nodes into several trees, where the fewest tokens are repeated.
 
-Attention over a tree goes through a model's own forward: transformers lets a model call another attention function by
-name. Ours, `chatbench_tree`, finds the tree among the keyword arguments that every layer hands on, and computes the
+Attention over a tree uses a model's own forward: transformers lets a model call another attention function by
+name. Ours, `chatbench_tree`, finds the tree among the keyword arguments that every layer passes on, and computes the
 attention in one of two ways:
 
     blocks   scaled dot-product attention block by block, on any device, in any precision; what a block does not need is
-             never computed, so that attention costs what the tree needs and not the square of its nodes
+             never computed, so attention costs what the tree needs and not the square of its nodes
     flex     FlexAttention with the tree as its mask function, on CUDA; compiled once for each padded length
 
-A block is a run of nodes in pre-order whose ancestors outside the block are all of some earlier blocks, its *context*.
-Inside a block, and only there, a mask says who descends from whom. A long unbranched stretch is cut into blocks of at
-most `limit` nodes, a small subtree is one block, and small neighbours under the same ancestors share one.
+A block is a run of nodes in pre-order. Outside the block, their ancestors are exactly the nodes of some earlier blocks,
+its *context*. Only inside a block does a mask say who descends from whom. A long unbranched stretch is cut into blocks
+of at most `limit` nodes, a small subtree is one block, and small neighbours under the same ancestors share one.
 
     stem ------+-- subtree 1        blocks      context
                +-- subtree 2        stem        -
                `-- subtree 3        1 and 2     stem
                                     3           stem
 
-A sliding window counts positions on the path. Without a tree among its arguments it is ordinary causal attention.
+A sliding window counts positions on the path. Without a tree among its arguments, it is ordinary causal attention.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _NONE: Integers = np.empty(0, dtype=np.int64)
 
 @dataclass(frozen=True, slots=True)
 class ScoredSequence:
-    """Token ids, and which of them carry loss (same length).
+    """Token ids, and which of them are scored (same length).
 
     Raises:
         ValueError: the lengths differ, or the first token is scored: nothing predicts it.
@@ -89,8 +89,8 @@ class PrefixTree:
         depths: shape (nodes,), 0 at a root; the position id.
         ends: shape (nodes,), one past the node's last descendant.
         edge_parents: shape (edges,), the node whose hidden state predicts.
-        edge_targets: shape (edges,), the token it should predict.
-        edge_sequences: shape (edges,), index of the sequence that it came from. Edges of one sequence are together, in
+        edge_targets: shape (edges,), the token to predict.
+        edge_sequences: shape (edges,), index of the sequence that it came from. Edges of a sequence are consecutive, in
             its order; sequences in the order in which they were laid out.
     """
 
@@ -118,7 +118,7 @@ def prefix_tree(sequences: Sequence[ScoredSequence]) -> PrefixTree:
 
 
 def prefix_trees(sequences: Sequence[ScoredSequence], budget: int) -> list[PrefixTree]:
-    """Trees of at most `budget` nodes each, cut where the least is repeated.
+    """Trees of at most `budget` nodes each, cut where the fewest tokens are repeated.
 
     A single sequence longer than the budget is a tree of its own; one without a scored token is left out.
 
@@ -149,7 +149,7 @@ class _Entry:
 
 
 def _sorted(sequences: Sequence[ScoredSequence]) -> list[_Entry]:
-    """Sorted by their inputs, so that each shares its longest prefix with the one before, whose length is noted."""
+    """Sorted by their inputs, so that each shares its longest prefix, whose length is noted, with the previous one."""
     entries = [_Entry(index, sequence) for index, sequence in enumerate(sequences)]
     entries.sort(key=lambda entry: (entry.inputs.tolist(), entry.index))
     for before, entry in pairwise(entries):
@@ -160,7 +160,7 @@ def _sorted(sequences: Sequence[ScoredSequence]) -> list[_Entry]:
 
 
 def _laid_out(entries: Sequence[_Entry]) -> PrefixTree:
-    """Appends what each sequence does not share with the one before; a node ends where a sequence leaves its path."""
+    """Appends what each sequence does not share with the previous one; a node ends where a sequence leaves its path."""
     total = sum(len(entry.inputs) - entry.shared for entry in entries)
     tokens, depths, ends = (np.empty(total, dtype=np.int64) for _ in range(3))
     parents: list[Integers] = []
@@ -188,8 +188,8 @@ def _laid_out(entries: Sequence[_Entry]) -> PrefixTree:
 def _cuts(lengths: Integers, shared: Integers, budget: int) -> list[int]:
     """Starts of the groups of consecutive sequences that fit the budget and together repeat the fewest tokens.
 
-    A group costs its first sequence whole and of each other what is new; a cut repeats what the sequence after it
-    shares with the one before. Shortest path over the places to cut, fewer groups where equal.
+    A group costs its first sequence in full and the new part of every other; a cut repeats what the sequence after it
+    shares with the one before. Shortest path over the cut points; ties go to fewer groups.
     """
     fresh = lengths - shared
     count = len(lengths)
@@ -216,7 +216,7 @@ def _cuts(lengths: Integers, shared: Integers, budget: int) -> list[int]:
 Kernel = PackedAttention
 NAME = "chatbench_tree"
 BLOCK_NODES = 256
-"""Nodes of a block. Smaller ones skip more of the square but are more calls (benchmarks/prefix_tree.py --blocks)."""
+"""Nodes per block. Smaller blocks skip more of the square but need more calls (benchmarks/prefix_tree.py --blocks)."""
 FLEX_LENGTHS = 512
 """Trees are padded to a multiple of this for FlexAttention, so that few shapes are compiled."""
 
@@ -265,10 +265,10 @@ def tree_blocks(tree: PrefixTree, limit: int) -> list[Block]:
 
 
 def block_mask(tree: PrefixTree, blocks: list[Block], index: int, window: int | None = None) -> NDArray[np.bool_]:
-    """Who of its context and itself each node of a block attends to: shape (nodes, context nodes + nodes).
+    """Which nodes of its context and of itself each node of a block attends to, shape (nodes, context nodes + nodes).
 
     Args:
-        window: sliding window in tokens, the node itself included; what lies further back on the path is not seen.
+        window: sliding window in tokens, including the node itself; what is further back on the path is not seen.
     """
     block = blocks[index]
     rows = np.arange(block.start, block.stop)
@@ -281,7 +281,7 @@ def block_mask(tree: PrefixTree, blocks: list[Block], index: int, window: int | 
 
 
 class TreePlan:
-    """A tree on a device, with what its attention needs: made once for a tree, used by every layer.
+    """A tree on a device, with what its attention needs: made once per tree, used by every layer.
 
     `tokens` and `depths` have shape (1, length). For the flex kernel the tree is padded, with nodes that see only
     themselves.
@@ -306,7 +306,7 @@ class TreePlan:
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scale: float | None, dropout: float,
         window: int | None,
     ) -> Tensor:  # fmt: skip
-        """Attention's output, shape (1, length, heads, width).
+        """The attention output, shape (1, length, heads, width).
 
         `query` has shape (1, heads, length, width); `key` and `value` may have fewer heads.
         """
@@ -321,7 +321,7 @@ class TreePlan:
                 masks.append(mask.to(self._device)[None, None])
         keys, values = torch.split(key, self._sizes, dim=2), torch.split(value, self._sizes, dim=2)
         outputs = []
-        # `split` and not slices: the backward of a slice writes a zero tensor of the full size for each of them.
+        # `split` instead of slices: the backward of each slice writes a zero tensor of the full size.
         for index, part in enumerate(torch.split(query, self._sizes, dim=2)):
             seen = [*self._blocks[index].context, index]
             output, _ = sdpa_attention_forward(
@@ -375,7 +375,7 @@ def tree_attention(
     tree_plan: Any = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in each layer, with a `TreePlan` (or a `kv_cache.Step`), or without."""
+    """The attention that transformers calls in each layer, with a `TreePlan` (or a `kv_cache.Step`) or without."""
     if tree_plan is not None:
         capped = {"softcap": others["softcap"]} if others.get("softcap") else {}
         return tree_plan.attend(module, query, key, value, scaling, dropout, sliding_window, **capped), None
@@ -390,7 +390,7 @@ AttentionInterface.register(NAME, tree_attention)
 
 @contextmanager
 def attends_to_trees(model: nn.Module) -> Iterator[None]:
-    """Inside, the model takes `tree_plan=`; backward passes belong inside too (checkpointing runs layers again)."""
+    """Inside, the model accepts `tree_plan=`; backward passes belong inside too (checkpointing reruns layers)."""
     inner = _transformers_model(model)
     before = inner.config._attn_implementation
     if before == NAME:
@@ -404,10 +404,10 @@ def attends_to_trees(model: nn.Module) -> Iterator[None]:
 
 
 def why_not_trees(model: nn.Module, *, capped: bool = False) -> str:
-    """Why a model cannot read trees, "" where it can; `capped` where scores may be capped.
+    """Why a model cannot read trees, "" if it can; `capped` if capped scores are allowed.
 
-    A recurrent or convolutional layer carries state from token to token of a row, which in a tree would run from one
-    branch into the next; a capped attention score is more than the kernels compute.
+    A recurrent or convolutional layer carries state from token to token of a row, which in a tree would leak from one
+    branch into the next; the kernels do not compute capped attention scores.
     """
     inner = _transformers_model(model)
     config = inner.config.get_text_config()

@@ -1,10 +1,10 @@
-"""Small models with random weights: to test the machinery with, and to fine-tune from nothing.
+"""Small models with random weights, for tests and for fine-tuning from scratch.
 
-Random weights depend on the seed alone, not on what was drawn before, and leave the global generators untouched.
+Random weights depend only on the seed, not on what was drawn before, and leave the global generators untouched.
 
 `random_model` has the shape of a packaged model. `make_scratch_base` writes one of the three published
-architectures, with a tokenizer from a split's training side only, where no pretrained base can be had: what such a
-model shows after fine-tuning, it learned from the study's chats alone.
+architectures, with a tokenizer from a split's training side only, for use where no pretrained base is available: what
+such a model shows after fine-tuning, it learned from the study's chats alone.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ END_OF_TEXT = "<|end|>"
 def make_scratch_base(
     shape: str, out: Path, *, train: Path, vocabulary: int, width: int, layers: int, seed: int
 ) -> str:
-    """Writes the base to `out`, an ordinary Hugging Face folder, and says what it is.
+    """Writes the base to `out`, an ordinary Hugging Face folder, and returns a description of it.
 
-    Its tokenizer is byte-level BPE as GPT-2's, trained on the examples of `train`.
+    Its tokenizer is byte-level BPE like GPT-2's, trained on the examples of `train`.
 
     Raises:
-        ChatbenchError: no such shape or width, or `train` is no file of examples.
+        ChatbenchError: no such shape or width, or `train` is not a file of examples.
     """
     if shape not in SHAPES:
         raise ChatbenchError(f"shape {shape!r}", expected=f"one of {', '.join(SHAPES)}")

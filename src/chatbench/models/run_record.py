@@ -1,10 +1,10 @@
-"""What a fine-tuning run is, written down before it starts, so that a later command can tell whether it is the same.
+"""The record of a fine-tuning run, written before it starts, so that later commands can tell whether it is the same.
 
 The record is `chatbench.json` of the model's folder. A run trains in `FOLDER.unfinished`, which is renamed to `FOLDER`
-when all of it is written: a finished folder is whole, and only then there. One process at a time writes it.
+when all of it is written: a finished folder is always complete. One process at a time writes it.
 
-When all of a folder is on the disk, a list of its files is added, in one step: sizes, and a hash of samples. A kill
-leaves no list, and a power cut files that have their size and lack their bytes. The samples are 16 pieces of 1 MiB
+Once all of a folder is on the disk, a list of its files is added atomically: sizes, and a hash of samples. A kill
+leaves no list; a power cut can leave files of the right size without their bytes. The samples are 16 pieces of 1 MiB
 spread over a file: smaller files are covered completely, so is any loss of blocks that is not tiny against the file,
 and 80 GB take no longer than 1 GB. A single flipped bit of a large file can be missed.
 """
@@ -42,13 +42,13 @@ _LABELS = {
     "train_sha256": "training data", "base": "base", "base_weights": "weights of the base", "precision": "precision",
     "processes": "processes",
 }  # fmt: skip
-"""Beside the settings, what a run that is continued must share with the one before."""
+"""Besides the settings, what a continued run must share with the one before."""
 
 
 def record_of(
     resolved: Resolved, *, base_weights: str, tokenizer: str, train_sha256: str, precision: str, processes: int
 ) -> dict[str, Any]:
-    """Everything that the result of a run depends on; no time, no path, no secret."""
+    """Everything that the result of a run depends on; no time, path or secret."""
     versions = {"python": platform.python_version()}
     for name in ("chatbench", "torch", "transformers", "tokenizers", "peft", "accelerate", "bitsandbytes"):
         try:
@@ -72,12 +72,12 @@ def record_of(
 
 
 def unfinished(folder: Path) -> Path:
-    """Where a run works until it is done."""
+    """The folder that a run works in until it is done."""
     return folder.with_name(folder.name + ".unfinished")
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of a folder, None where there is none."""
+    """The record of a folder, None if there is none."""
     path = folder / RECORD
     return cast(dict[str, Any], read_json(path)) if path.is_file() else None
 
@@ -85,12 +85,12 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 def finished_run(
     folder: Path, resolved: Resolved, train_sha256: str, *, base_weights: str | None, overwrite: bool
 ) -> dict[str, Any] | None:
-    """The record of this very run if it was finished before; None if it is to be trained.
+    """The record of this run if it was finished before; None if it is to be trained.
 
-    `base_weights` is None where they are not known before loading: then they are not compared.
+    `base_weights` is None if they are not known before loading; then they are not compared.
 
     Raises:
-        ChatbenchError: another run's model stands there, or this one's is damaged, and `overwrite` is off.
+        ChatbenchError: the folder holds another run's model, or this one's is damaged, and `overwrite` is off.
     """
     if overwrite:
         return None
@@ -114,7 +114,7 @@ def finished_run(
 
 
 def may_resume(folder: Path, record: Mapping[str, Any], *, overwrite: bool) -> bool:
-    """Whether the unfinished folder belongs to the same run; False if there is none, or it is to be written over.
+    """Whether the unfinished folder belongs to the same run; False if there is none, or it is to be overwritten.
 
     Raises:
         ChatbenchError: it belongs to another run and `overwrite` is off.
@@ -148,10 +148,10 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def add_checksums(folder: Path, *, ignored: Collection[str] = ()) -> None:
-    """Brings a folder's files to the disk and writes down what they hold: from now on it counts as complete.
+    """Flushes a folder's files to the disk and records their contents: from now on it counts as complete.
 
     Args:
-        ignored: names in the folder that may change or go later, or are complete already.
+        ignored: names in the folder that may change or be removed later, or are complete already.
     """
     # Not the hidden files: a killed write may have left its temporary one.
     names = (file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file() and file.name[0] != ".")
@@ -163,7 +163,7 @@ def add_checksums(folder: Path, *, ignored: Collection[str] = ()) -> None:
 
 
 def differing_file(folder: Path) -> str | None:
-    """The first file of a folder that is not what its list says, or the list where it cannot be read; None for none."""
+    """The first file of a folder that differs from its list, or the list if it cannot be read; None if all match."""
     try:
         listed = read_json(folder / FILE_LIST)
     except ChatbenchError:
@@ -190,13 +190,13 @@ def _content(file: Path) -> dict[str, object]:
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Inside, no other process on this machine (on NFS: on any) enters for the same folder.
+    """A lock: no other process on this machine (on NFS: on any) can enter for the same folder.
 
-    The lock is the kernel's, so a killed run leaves none behind. Some network file systems know no locks; there the run
+    The kernel holds the lock, so a killed run leaves none behind. Some network file systems have no locks; the run then
     goes on without one.
 
     Raises:
-        ChatbenchError: another process is inside.
+        ChatbenchError: another process holds it.
     """
     path = folder.with_name(folder.name + ".lock")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,21 +1,21 @@
-"""Measures how often an assistant alone answers a study's questions right, by one method.
+"""Measures how often an assistant alone answers a study's questions correctly, by one method.
 
     letter-only-zero-shot   the question, to be answered with a single letter
-    letter-only-few-shot    the same behind five examples of the question's subset (MMLU's dev questions)
+    letter-only-few-shot    the same, after five examples of the question's subset (MMLU's dev questions)
     free-text               the question as it is; a second model, the extractor, says which option the reply settles on
 
-A letter-only reply counts by its first character after any white space: the letter of an option, else it is invalid,
-which counts as wrong. A free-text reply is right where the extractor names the right letter, and wrong where it names
-another or none, or no attempt was made. Where the extractor does not return the JSON that it was asked for, the outcome
-is unknown: the sample is dropped, and counted. Questions without options have no such methods.
+A letter-only reply is judged by its first character after any white space: if that is no option's letter, the reply is
+invalid and counts as wrong. A free-text reply is right if the extractor names the right letter, and wrong if it names
+another or none, or no attempt was made. If the extractor does not return the JSON that it was asked for, the outcome
+is unknown: the sample is dropped and counted. Questions without options cannot be measured by these methods.
 
     results/ai_alone/NAME-METHOD.jsonl      every raw reply, and what the extractor returned about it (append-only)
-    results/ai_alone/NAME-METHOD.run.json   what two runs that write the same log must have in common
+    results/ai_alone/NAME-METHOD.run.json   what runs that write the same log must have in common
     results/ai_alone/NAME-METHOD.csv        the scores, in the columns of ChatBench's ai_alone_answers.csv
 
-Each sample is appended to the log as soon as its reply has come (a model on this machine replies to a block at a time),
-replies before the extractor is asked about them. A run that was stopped continues: only what is missing is asked. More
-samples may be asked for later. The log is all that counts: every run makes the table of it again.
+Each sample is appended to the log as soon as its reply arrives (a model on this machine replies to a block at a time),
+and before the extractor is asked about it. A stopped run continues: only what is missing is asked. More samples can be
+requested later. Only the log counts: every run rebuilds the table from it.
 
 Source: Chang, Anderson, Hofman, ACL 2025 (arXiv 2504.07114); docs/protocol.md, AI-alone baselines.
 """
@@ -74,17 +74,17 @@ Examples = Mapping[str, Sequence[Question]]
 MAX_TOKENS: dict[Method, int] = {"letter-only-zero-shot": 10, "letter-only-few-shot": 10, "free-text": 1000}
 EXTRACTION_MAX_TOKENS = 300
 BLOCK = 256
-"""Samples that are with an assistant at once, if it takes so many."""
+"""Maximum concurrent samples per assistant, if it accepts that many."""
 _KEPT = (
     "text", "tokens", "prompt_tokens", "reasoning", "reasoning_tokens", "cached_tokens", "finish", "model"
 )  # fmt: skip
-"""What a record of the log keeps of a reply."""
+"""What a log record keeps of a reply."""
 MEASURED_HERE = ", measured here"
-"""Ending of the name of a method that is not the study's own."""
+"""Suffix of the name of a method that is not the study's own."""
 
 
 def column_name(method: Method) -> str:
-    """The method as the study's tables call it.
+    """The method's name in the study's tables.
 
     >>> column_name("letter-only-zero-shot")
     'letter_only_zero_shot'
@@ -93,7 +93,7 @@ def column_name(method: Method) -> str:
 
 
 def question_messages(method: Method, question: Question, examples: Sequence[Question] = ()) -> tuple[Message, Message]:
-    """What the assistant is asked; `examples` are those of the few-shot method.
+    """The messages to the assistant; `examples` are for the few-shot method.
 
     Raises:
         ValueError: the few-shot method without examples, or examples with another method.
@@ -111,8 +111,8 @@ def question_messages(method: Method, question: Question, examples: Sequence[Que
 
 
 def extraction_messages(question: Question, reply: str) -> tuple[Message, Message]:
-    """What the extractor is asked about a free-text reply."""
-    # Cut at the markers and not replaced one after the other: a reply may hold a marker's name.
+    """The messages to the extractor about a free-text reply."""
+    # Split at the markers instead of replacing one after the other: a reply may contain a marker's name.
     text = EXTRACTION.replace("{letters}", _quoted(question.letters)).replace("{separator}", SEPARATOR)
     head, _, tail = text.partition("{answer}")
     text = head.replace("{question}", question.full_text) + reply + tail
@@ -125,7 +125,7 @@ def _quoted(letters: Sequence[str]) -> str:
 
 
 def read_letter_reply(reply: str, question: Question) -> Result:
-    """What a letter-only reply comes to.
+    """The outcome of a letter-only reply.
 
     >>> read_letter_reply(" B. because", Question("q", "s", "2+2?", ("3", "4", "5", "6"), "B"))
     'right'
@@ -139,7 +139,7 @@ def read_letter_reply(reply: str, question: Question) -> Result:
 
 
 def read_extraction(output: str, question: Question) -> Result:
-    """What a free-text reply comes to, by what the extractor returned; text around the JSON object is passed over.
+    """The outcome of a free-text reply, from what the extractor returned; text around the JSON object is ignored.
 
     >>> question = Question("q", "s", "2+2?", ("3", "4", "5", "6"), "B")
     >>> read_extraction('{"attempted_answer": true, "answer_val": "4", "answer_letter": "B"}', question)
@@ -160,7 +160,7 @@ def read_extraction(output: str, question: Question) -> Result:
 
 
 def method_sha256(method: Method) -> str:
-    """SHA-256 of the texts that a method is made of, without any question: it changes where a prompt does."""
+    """SHA-256 of a method's prompt texts without any question: it changes when a prompt does."""
     texts = [method, ASSISTANT_SYSTEM]
     extraction = EXTRACTION.replace("{letters}", _quoted(FOUR_LETTERS))
     texts += [EXTRACTION_SYSTEM, extraction] if method == "free-text" else [LETTER_ONLY, LETTER_ONLY_QUESTION]
@@ -176,7 +176,7 @@ class Sample:
     index: int
 
     def id(self, stage: Stage) -> str:
-        """Of the record of what was said at that stage."""
+        """Id of the record of that stage."""
         return f"{self.question.id}|{self.index}|{stage}"
 
 
@@ -189,7 +189,7 @@ class AiAloneLog:
         self.method = method
 
     def texts(self, stage: Stage) -> dict[str, str]:
-        """What was said at that stage, by the record's id; not where nothing was."""
+        """The texts of that stage, by record id; samples without a text are left out."""
         found: dict[str, str | None] = {}
         for _, row in read_log(self.path):
             if row["stage"] == stage:
@@ -197,7 +197,7 @@ class AiAloneLog:
         return {name: text for name, text in found.items() if text is not None}
 
     def replies_otherwise(self, samples: Sequence[Sample], asked: Mapping[Stage, str]) -> list[str]:
-        """Which replies were cut off or came from another model than was asked for (by stage), in sentences."""
+        """Sentences on replies, by stage, that were cut off or came from another model than the requested one."""
         ids = {sample.id(stage): stage for sample in samples for stage in asked}
         rows = {str(row["id"]): row for _, row in read_log(self.path) if row["id"] in ids and not row["reason"]}
         finish_reasons, served = Counter[tuple[str, str]](), dict[tuple[str, str], Counter[str]]()
@@ -210,7 +210,7 @@ class AiAloneLog:
         return replies_otherwise(finish_reasons, served, "replies")
 
     def results(self, samples: Sequence[Sample]) -> dict[Sample, Result]:
-        """What each sample came to; those that failed, or are not asked yet, have none."""
+        """The outcome of each sample; samples that failed or were not asked yet have none."""
         stage: Stage = "extraction" if self.method == "free-text" else "reply"
         read = read_extraction if self.method == "free-text" else read_letter_reply
         texts = self.texts(stage)
@@ -219,7 +219,7 @@ class AiAloneLog:
         }
 
     def scores(self, questions: Mapping[str, Question]) -> list[AiAloneScore]:
-        """One score per question, by question id, of all samples in the log; unknown results are not counted."""
+        """One score per question, by question id, over all samples in the log; unknown outcomes are not counted."""
         recorded = {str(row["id"]).rpartition("|")[0].rpartition("|") for _, row in read_log(self.path)}
         samples = [Sample(questions[question_id], int(index)) for question_id, _, index in recorded]
         by_question: dict[str, Counter[Result]] = {}
@@ -240,11 +240,10 @@ class AiAloneLog:
 
 
 def with_measured_here(study: Study, workspace: Workspace, questions_sha256: str) -> tuple[Study, tuple[str, ...]]:
-    """The study with the scores that were measured here beside its own, and a note on each table.
+    """The study with the scores measured here added to its own, and a note on each table.
 
-    A method measured here has a name of its own, so that it never stands in one row with the study's. Where the study
-    has the same assistant and method, its own scores are taken and the others omitted; omitted is also a table of
-    other questions.
+    A method measured here has a name of its own, so it never shares a row with the study's. If the study has the same
+    assistant and method, its own scores are used and the others omitted; a table of other questions is omitted too.
 
     Raises:
         ChatbenchError: a table is damaged, or its settings are missing.
@@ -278,7 +277,7 @@ def with_measured_here(study: Study, workspace: Workspace, questions_sha256: str
 class AiAloneSettings:
     """How an assistant is asked: `samples` per question, drawn at `temperature` with `seed`.
 
-    `max_tokens` is the longest reply (None: the method's, see `MAX_TOKENS`, which holds no reasoning).
+    `max_tokens` limits a reply (None: the method's limit, see `MAX_TOKENS`, which leaves no room for reasoning).
 
     Raises:
         ChatbenchError: fewer than one sample or token, or a temperature below 0.
@@ -301,9 +300,9 @@ class AiAloneSettings:
 
 @dataclass(frozen=True, slots=True)
 class AiAloneResult:
-    """What the samples of the plan came to; `failed` are those without a reply or an extraction.
+    """The outcomes of the planned samples; `failed` are those without a reply or an extraction.
 
-    `trouble` are sentences on replies that were cut off, or came from another model than was asked for.
+    `trouble` are sentences on replies that were cut off, or came from another model than the requested one.
     """
 
     assistant: str
@@ -316,7 +315,7 @@ class AiAloneResult:
     trouble: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """What to print."""
+        """Lines to print."""
         known = sum(self.counts.get(result, 0) for result in ("right", "wrong", "invalid"))
         share = f"{self.counts.get('right', 0) / known:.1%} right" if known else "nothing known"
         parts = [f"{self.counts[name]} {name}" for name in ("invalid", "unknown") if self.counts.get(name)]
@@ -342,17 +341,17 @@ def ai_alone(
     overwrite: bool = False,
     say: Callable[[str], None] = lambda _line: None,
 ) -> AiAloneResult:
-    """Asks what is missing, and writes the table; see the module.
+    """Asks what is missing and writes the table; see the module.
 
     Args:
-        assistant: as in `chatbench simulate --assistant`, one of them.
-        questions: those to ask, of the study.
-        extractor: as `assistant`; for free text, and only there.
-        mmlu: folder with MMLU's `dev/`, whose examples the few-shot method shows; for it, and only there.
-        overwrite: drops what was recorded with other settings.
+        assistant: one assistant, as in `chatbench simulate --assistant`.
+        questions: questions of the study to ask.
+        extractor: like `assistant`; required for free text, and only there.
+        mmlu: folder with MMLU's `dev/`, the examples of the few-shot method; required there, and only there.
+        overwrite: discards what was recorded with other settings.
 
     Raises:
-        ChatbenchError: a participant or the examples cannot be had, another process writes the log, or it has other
+        ChatbenchError: a participant or the examples are unavailable, another process writes the log, or it has other
             settings.
     """
     method = settings.method
@@ -362,7 +361,7 @@ def ai_alone(
         raise ChatbenchError(found, expected="questions with options", fix="name those that have some: --questions IDS")
     spec = _one(assistant, "--assistant", study)
     reader = _one(extractor, "--extractor", study) if extractor is not None else None
-    # Of all subsets, whichever are asked about, so that a log of some questions can be continued with others.
+    # For all subsets, whichever are asked about, so that a log of some questions can be continued with others.
     examples = {subset: few_shot_examples(mmlu, subset) for subset in study.questions_per_subset} if mmlu else {}
     shown = [question for each in examples.values() for question in each]
     participant = open_assistant(
@@ -403,10 +402,10 @@ def ai_alone(
 def questions_of(
     study: Study, *, ids: Sequence[str] = (), split: str | None = None, workspace: Workspace
 ) -> list[Question]:
-    """The questions named, those held out in a split, or all of the study's.
+    """The named questions, those held out in a split, or all questions of the study.
 
     Raises:
-        ChatbenchError: ids and a split both, an id that the study does not have, or no such split.
+        ChatbenchError: both ids and a split, an id that the study does not have, or no such split.
     """
     if ids and split:
         raise ChatbenchError("--questions and --split both say which questions", fix="choose one")
@@ -426,7 +425,7 @@ def ask_missing(
     examples: Examples,
     seed: int,
 ) -> int:
-    """Asks for what the log lacks, and records each reply as it comes; how many of the assistant's are new."""
+    """Asks for what the log lacks and records each reply as it comes; returns the number of new assistant replies."""
 
     def ask(stage: Stage, missing: Sequence[Sample], one: AnyParticipant, messages: Asked, what: str) -> None:
         done = len(samples) - len(missing)

@@ -1,4 +1,4 @@
-r"""An answer model: which option a person chooses after a chat, in place of the letter that the simulator writes.
+r"""An answer model: which option a person chooses after a chat, instead of the letter that the simulator writes.
 
 A small language model learns to say "gamma rays", and then writes the letter of another option. With an answer model
 the simulator only says *when* it answers; *what* is drawn from a conditional logit (McFadden 1974): option k has the
@@ -6,16 +6,16 @@ score `w . x_k`, with one weight for each feature, and its probability is the so
 
     in_last_reply, in_replies, in_messages    share of the option's words in the last reply, in all replies, and in what
                                               the person wrote; words are those that no other option has
-    phrase                                    1 where the last reply holds the option word for word
-    named                                     1 where the last reply names the option's letter (`lenient_letter`), in a
-                                              chat in which the person wrote two options or more: else letters of a
+    phrase                                    1 if the last reply contains the option word for word
+    named                                     1 if the last reply names the option's letter (`lenient_letter`), in a
+                                              chat in which the person wrote two options or more: otherwise letters in a
                                               reply stand for something else ("Q: ... A: ...")
 
-The weights maximise the likelihood of what the people of the training side chose, right or wrong, less half their
-squares, with each feature in units of its spread within a chat. So the probabilities are calibrated on people, who
-often do not follow a reply, and no language model is needed to fit or to use it: any two-step simulator can have one.
+The weights maximise the likelihood of what people on the training side chose, right or wrong, minus half their
+squares, with each feature in units of its spread within a chat. The probabilities are thus calibrated on people, who
+often do not follow a reply. Fitting and using it needs no language model, so any two-step simulator can have one.
 
-The place of an option is no feature: with a few dozen questions it learns where their right answers stand, and was
+The position of an option is not a feature: with a few dozen questions it learns where their right answers are, and was
 worse on others (docs/experiments.md).
 """
 
@@ -50,24 +50,24 @@ from chatbench.protocol.prompts import ANSWER_PREFIX
 
 FEATURES = ("in_last_reply", "in_replies", "in_messages", "phrase", "named")
 _BEGINNING = 5
-"""Letters of a word that are compared: "emission" and "emitted" are one."""
+"""Letters of a word that are compared: "emission" and "emitted" count as one."""
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerModel:
-    """Weights of `FEATURES`, fitted on the choices of so many `people`."""
+    """Weights of `FEATURES`, fitted on the choices of `people` people."""
 
     weights: tuple[float, ...]
     people: int
 
     def probabilities(self, features: Floats) -> Floats:
-        """Of a chat's options, shape (options,), from their features of shape (options, features)."""
+        """Probabilities of a chat's options, shape (options,), from their features of shape (options, features)."""
         return cast(Floats, softmax(features @ np.array(self.weights)))
 
 
 def fitted_on(rows: Sequence[ExampleRow]) -> AnswerModel:
-    """The answer model of the people in a split's training examples.
+    """Fits the answer model on the people in a split's training examples.
 
     Raises:
         ChatbenchError: none of the examples is a choice between options in the form of messages.
@@ -89,11 +89,11 @@ def fitted_on(rows: Sequence[ExampleRow]) -> AnswerModel:
 
 
 def fit(features: Sequence[Floats], chosen: Sequence[int]) -> AnswerModel:
-    """The answer model of choices.
+    """Fits the answer model on choices.
 
     Args:
-        features: of each chat, shape (options, features); the number of options may differ.
-        chosen: shape (chats,), the place of the option that was chosen.
+        features: one array per chat, shape (options, features); the number of options may differ.
+        chosen: shape (chats,), the index of the chosen option.
     """
     inside = np.zeros((len(features), max(map(len, features)), features[0].shape[1]))
     there = np.zeros(inside.shape[:2], dtype=bool)
@@ -101,7 +101,7 @@ def fit(features: Sequence[Floats], chosen: Sequence[int]) -> AnswerModel:
         inside[chat, : len(each)] = each - each.mean(axis=0)
         there[chat, : len(each)] = True
     scale = np.sqrt((inside[there] ** 2).mean(axis=0))
-    scale[scale < 1e-9] = 1.0  # all alike: the weight stays 0
+    scale[scale < 1e-9] = 1.0  # all equal: the weight stays 0
     inside /= scale
     rows, picked = np.arange(len(chosen)), np.array(chosen)
 
@@ -116,7 +116,7 @@ def fit(features: Sequence[Floats], chosen: Sequence[int]) -> AnswerModel:
 
 
 def option_features(system: Message, asked: Message) -> Floats:
-    """Features of the options where a simulator is asked for its next turn, shape (options, features)."""
+    """Features of the options when a simulator is asked for its next turn, shape (options, features)."""
     options = options_of(system)
     exchanges = [each.partition("\n\nSYSTEM: ") for each in read_history(asked.content).exchanges]
     replies = [reply for _, _, reply in exchanges] or [""]
@@ -137,7 +137,7 @@ def option_features(system: Message, asked: Message) -> Floats:
 
 
 def options_of(system: Message) -> tuple[str, ...]:
-    """The texts of the options that end a system message; none for a question without options."""
+    """The texts of the options at the end of a system message; none for a question without options."""
     _, first, rest = system.content.rpartition("\nA. ")
     return tuple(re.split(r"\n[B-Z]\. ", rest)) if first else ()
 
@@ -148,7 +148,7 @@ def _words(text: str) -> list[str]:
 
 
 def answering(participant: AnyParticipant, model: AnswerModel, *, temperature: float = 1.0) -> AnyParticipant:
-    """The simulator, whose answers after a chat are drawn from the answer model (at temperature 0, its likeliest)."""
+    """The simulator, with its answers drawn from the answer model (at temperature 0: the likeliest one)."""
     if isinstance(participant, ConcurrentParticipant):
         return _ConcurrentAnswering(participant, model, temperature)
     if isinstance(participant, SteppedParticipant):
@@ -170,7 +170,7 @@ class _Drawing:
         if isinstance(reply, Failure) or len(request.messages) != 2:
             return reply
         system, asked = request.messages
-        # Before there is a conversation `Answer: B` is a message. Without options an answer is what was written.
+        # Before there is a conversation, `Answer: B` is a message. Without options, an answer stays as written.
         is_answer = read_history(asked.content).exchanges and read_answer(clean_output(reply.text)) is not None
         if not is_answer or not options_of(system):
             return reply

@@ -1,7 +1,7 @@
 """What a simulation costs: prices per million tokens, and a budget in tokens or dollars.
 
-A budget is one for all runs of a command: what earlier runs recorded counts. No conversation begins that would, at
-the mean cost so far, end beyond it; once it is spent no further request is made, and what is under way ends as a
+One budget covers all runs of a command: what earlier runs recorded counts. No conversation is started that would, at
+the mean cost so far, exceed it. Once it is spent, no further request is made, and active conversations end as a
 transient failure, so that a run with a larger budget tries it again.
 """
 
@@ -22,7 +22,7 @@ _PRICE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)/(\d+(?:\.\d+)?|\.\d+)(?:/(\d+(?:\.\d
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars per million tokens read and written, and of read ones that were cached (None: as the others)."""
+    """US dollars per million input tokens, output tokens and cached input tokens (None: the price of other input)."""
 
     read: float
     written: float
@@ -34,7 +34,7 @@ class Price:
 
 
 def read_price(option: str, text: str) -> Price:
-    """The price in `2.50/10` or `2.50/10/1.25`: in dollars per million tokens read, written, and read from a cache.
+    """Parses `2.50/10` or `2.50/10/1.25`: dollars per million input, output and cached input tokens.
 
     Raises:
         ChatbenchError: it cannot be read.
@@ -50,7 +50,7 @@ def read_price(option: str, text: str) -> Price:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What each side costs; None where that is not known (a model on this machine costs no tokens)."""
+    """The price of each side; None if it is unknown (a model on this machine costs nothing per token)."""
 
     simulator: Price | None = None
     assistant: Price | None = None
@@ -60,7 +60,7 @@ class Prices:
         return self.simulator is not None or self.assistant is not None
 
     def usd(self, usage: Usage) -> float:
-        """Dollars for so many tokens; a side without a price costs nothing."""
+        """Dollars for this usage; a side without a price costs nothing."""
         simulator, assistant = (price or Price(0, 0) for price in (self.simulator, self.assistant))
         return simulator.usd(
             usage.simulator_prompt_tokens, usage.simulator_tokens, usage.simulator_cached_tokens
@@ -68,7 +68,7 @@ class Prices:
 
 
 def read_prices(simulator: str | None, assistant: str | None) -> Prices:
-    """The prices in the texts of two options; see `read_price`."""
+    """Parses the prices of two options; see `read_price`."""
     return Prices(
         read_price("--simulator-price", simulator) if simulator else None,
         read_price("--assistant-price", assistant) if assistant else None,
@@ -76,7 +76,7 @@ def read_prices(simulator: str | None, assistant: str | None) -> Prices:
 
 
 class Spending:
-    """What was spent in tokens and dollars, against at most so many of either.
+    """What was spent in tokens and dollars, against a maximum for either.
 
     Raises:
         ChatbenchError: a budget of 0 or less, or one in dollars without a price.
@@ -94,9 +94,9 @@ class Spending:
         self.max_tokens = max_tokens
         self.max_usd = max_usd
         self.metered: frozenset[ParticipantName] = frozenset()
-        """Sides that are paid by the token, so that they must say how many they used."""
+        """Sides that are paid per token, and must therefore report their usage."""
         self.counted: set[Path] = set()
-        """Logs whose conversations of earlier runs are among what was spent."""
+        """Logs whose earlier conversations are already counted as spent."""
         self.tokens = 0
         self.usd = 0.0
         self._ended = 0
@@ -104,16 +104,16 @@ class Spending:
         self._under_way = 0
 
     def recorded(self, usage: Usage) -> None:
-        """An earlier run recorded a conversation that cost so much."""
+        """Counts a conversation that an earlier run recorded."""
         self._add(usage)
         self.began()
         self.ended(usage)
 
     def replied(self, request: Request, reply: Reply | Failure) -> None:
-        """A participant replied.
+        """Counts a participant's reply.
 
         Raises:
-            ChatbenchError: there is a budget, and an endpoint that does not say what it used.
+            ChatbenchError: there is a budget, but an endpoint does not report its usage.
         """
         limited = self.max_tokens is not None or self.max_usd is not None
         silent = isinstance(reply, Reply) and not reply.tokens + reply.prompt_tokens
@@ -135,31 +135,31 @@ class Spending:
         )
 
     def began(self, count: int = 1) -> None:
-        """So many conversations begin."""
+        """Counts conversations that begin."""
         self._under_way += count
 
     def ended(self, usage: Usage) -> None:
-        """A conversation that began ended and cost so much; its replies were counted before."""
+        """Counts a conversation that ended; its replies were counted before."""
         self._under_way -= 1
         self._ended += 1
         self._share_of_ended += self._share(usage.read + usage.written, self.prices.usd(usage))
 
     @property
     def is_spent(self) -> bool:
-        """Whether nothing more may be asked."""
+        """Whether the budget is spent, so that no more requests are made."""
         return self._share(self.tokens, self.usd) >= 1
 
     def leaves_room(self, count: int = 1) -> bool:
-        """Whether so many more may begin: they and those under way, at the mean of those that ended, must fit."""
+        """Whether this many more may begin: with those active, at the mean cost of those that ended, they must fit."""
         mean = self._share_of_ended / self._ended if self._ended else 0.0
         return not self.is_spent and self._share_of_ended + (self._under_way + count) * mean <= 1
 
     def refused(self, _request: Request) -> Failure | None:
-        """Why a request is not made; None where it is."""
+        """Why a request is not made; None if it is."""
         return Failure(SPENT, transient=True) if self.is_spent else None
 
     def _share(self, tokens: float, usd: float) -> float:
-        """Which share of the tighter budget so much is."""
+        """The share of the tighter budget that this amount takes."""
         return max(tokens / self.max_tokens if self.max_tokens else 0.0, usd / self.max_usd if self.max_usd else 0.0)
 
     def _add(self, usage: Usage) -> None:

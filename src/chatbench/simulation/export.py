@@ -1,9 +1,9 @@
-"""Simulated conversations as a table for other programs: CSV or Parquet, a row per conversation or per turn.
+"""Exports simulated conversations as a table: CSV or Parquet, one row per conversation or per turn.
 
-A row is the log's record with what the study says about its question; lists and objects are JSON texts. Of an id that
-was tried several times the last try is exported. In CSV a text that a spreadsheet would take for a formula (it begins
+A row is the log's record plus what the study says about its question; lists and objects are JSON texts. If an id was
+tried several times, the last try is exported. In CSV, a text that a spreadsheet would take for a formula (it begins
 with =, +, -, @, a tab or a line break) gets an apostrophe before it, and so does a text that begins with an apostrophe:
-to have the texts back, take one apostrophe off where there is one. Parquet holds them as they are.
+to restore the texts, remove one leading apostrophe. Parquet keeps them as they are.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ ROWS_AT_ONCE = 1000
 def export_chats(
     model: str, *, workspace: Workspace, to: Path, splits: Sequence[str] | None = None, turns: bool = False
 ) -> int:
-    """Writes the recorded conversations of a model to `to`, whole or not at all; how many rows.
+    """Writes the recorded conversations of a model to `to`, completely or not at all; returns the number of rows.
 
     Args:
-        to: ends in .csv or .parquet, which says what it becomes.
+        to: the file; its ending, .csv or .parquet, sets the format.
         splits: ids such as `split_0`; None takes every prepared split that has chats.
-        turns: a row for each turn instead of each conversation.
+        turns: write a row per turn instead of per conversation.
 
     Raises:
-        ChatbenchError: another ending, no chats yet, or a record that is not as it was written.
+        ChatbenchError: another ending, no chats yet, or a damaged record.
     """
     write = {".csv": _write_csv, ".parquet": _write_parquet}.get(to.suffix)
     if write is None:
@@ -77,7 +77,7 @@ def _rows(workspace: Workspace, model: str, split: str, *, turns: bool) -> Itera
         source = called(source, settings_of(log)[0], split)
         last = {chat.id: number for number, chat in read_recorded(log)}
         for number, chat in read_recorded(log):
-            # A line that was appended since the first look belongs to the next export.
+            # A line appended since the first pass belongs to the next export.
             if last.get(chat.id) != number:
                 continue
             row = _conversation_row(chat, workspace.study, split, source.label)
@@ -122,7 +122,7 @@ def _conversation_row(chat: SimulatedConversation, study: Study, split: str, sou
 def _write_csv(path: Path, columns: Columns, rows: Iterator[dict[str, Cell]]) -> int:
     count = 0
     with path.open("w", encoding="utf-8", newline="") as file:
-        # Only a text with a character of the line end is quoted for its line breaks, and a text may hold a bare "\r".
+        # The writer quotes a text only for characters of its own line end, and a text may hold a bare "\r".
         writer = csv.writer(file, lineterminator="\r\n")
         writer.writerow(columns)
         for row in rows:

@@ -1,14 +1,14 @@
-"""Answers of kind outcome, which only a checker can judge: a model behind an endpoint with a rubric, or a function.
+"""Judges answers of kind outcome, which need a checker: a model with a rubric, or a function.
 
-The study says how right its people were; no rule says how right a simulated answer is. A checker gives each answer a
-score, 0 (wrong) to 1 (right). It judges first what people handed in, which the study has judged too: how far both agree
-(a score is right from 0.5 on) stands beside every score of simulated answers that depends on it.
+The study says how right its people were, but no rule says how right a simulated answer is. A checker gives each answer
+a score from 0 (wrong) to 1 (right). It first judges what people handed in, which the study has judged too: their
+agreement (0.5 or more counts as right) is shown with every score of simulated answers that depends on it.
 
     results/judge/verdicts.jsonl       what the checker said about each answer to a question (append-only)
-    results/judge/verdicts.run.json    who it is, and the hashes of its prompt and rubric
+    results/judge/verdicts.run.json    who the checker is, and the hashes of its prompt and rubric
 
-Equal answers to a question are judged once, whoever gave them, and a run that was stopped continues. A reply that holds
-no score is kept, counted and named; such an answer is neither right nor wrong, and its chat is left out.
+Equal answers to a question are judged once, whoever gave them, and a stopped run continues. A reply without a
+score is kept, counted and reported; such an answer is neither right nor wrong, and its chat is left out.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from chatbench.endpoints.address import EndpointOptions
 
 LATER = "later"
-"""As `--judge`: answers are judged after the simulation."""
+"""Value of `--judge`: answers are judged after the simulation."""
 MAX_TOKENS = 1000
 Checker = Callable[[Question, str], float]
 """How right an answer to a question is, 0..1."""
 Verdicts = Mapping[tuple[str, str], float | None]
-"""By question id and answer; None where the reply holds no score."""
+"""By question id and answer; None if the reply holds no score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,12 @@ class Judge:
 
     @property
     def settings(self) -> dict[str, object]:
-        """What two runs that write the same verdicts must have in common."""
+        """What runs that write the same verdicts must have in common."""
         hashes = {"rubric_sha256": self.rubric, "prompt_sha256": JUDGE_SYSTEM + JUDGE}
         if (identity := getattr(self.checker, "identity", None)) is None:
             named = self.checker if inspect.isroutine(self.checker) else type(self.checker)
             identity = {"kind": "python", "name": named.__name__, "reproducible": False}
-            hashes["source_sha256"] = _source(named)  # verdicts of a function that was changed since are another's
+            hashes["source_sha256"] = _source(named)  # a changed function is another judge
         return {
             "judge": dict(identity),
             **{key: hashlib.sha256(text.encode()).hexdigest() for key, text in hashes.items()},
@@ -71,9 +71,9 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far a judge agrees with the study about what people answered; `kappa` is Cohen's.
+    """How well a judge agrees with the study about people's answers; `kappa` is Cohen's.
 
-    `answers` of people were compared; `unread` replies of the judge, about people or simulators, hold no score.
+    `answers` answers of people were compared; `unread` replies of the judge, about people or simulators, hold no score.
     """
 
     judge: str
@@ -84,7 +84,7 @@ class Agreement:
     unread: int
 
     def text(self) -> str:
-        """In words, as it stands beside scores."""
+        """In words, as shown with scores."""
         known = not isinstance(self.accuracy, Undefined)
         kappa = f"{self.kappa:.2f}" if isinstance(self.kappa, float) else str(self.kappa)
         found = f"accuracy {self.accuracy:.3f}, kappa {kappa} on {self.answers} answers of people" if known else ""
@@ -93,7 +93,7 @@ class Agreement:
 
 
 def _source(named: Any) -> str:
-    """The text of a function or class; "" where it was typed at a prompt that keeps none."""
+    """The source of a function or class; "" if it was typed at a prompt that keeps none."""
     try:
         return inspect.getsource(named)
     except (OSError, TypeError):
@@ -101,10 +101,10 @@ def _source(named: Any) -> str:
 
 
 def needs_judge(questions: Iterable[Question], judge: str) -> bool:
-    """Whether some answers must be judged.
+    """Whether some answers need a judge.
 
     Raises:
-        ChatbenchError: they must, and no checker is named; or one is named that has nothing to judge.
+        ChatbenchError: they do, and no checker is named; or one is named that has nothing to judge.
     """
     count = sum(isinstance(question.kind, Outcome) for question in questions)
     if count and not judge:
@@ -120,7 +120,7 @@ def needs_judge(questions: Iterable[Question], judge: str) -> bool:
 
 
 def open_judge(spec: str, rubric: Path | None, study: Study, options: EndpointOptions | None = None) -> Judge:
-    """The judge of a spec (`openai:MODEL@URL`, `local:FOLDER`), checked; greedy, so that it says the same again.
+    """Opens and checks the judge of a spec (`openai:MODEL@URL`, `local:FOLDER`); greedy, so that verdicts repeat.
 
     Raises:
         ChatbenchError: there is no rubric, or the model cannot be used.
@@ -136,8 +136,8 @@ def open_judge(spec: str, rubric: Path | None, study: Study, options: EndpointOp
 
 
 def judge_messages(question: Question, answer: str, rubric: str) -> tuple[Message, Message]:
-    """What a model is asked about an answer."""
-    # Cut at the markers and not replaced one after the other: an answer may hold a marker's name.
+    """The messages to a model about an answer."""
+    # Split at the markers instead of replacing one after the other: an answer may contain a marker's name.
     parts = {"question": question.full_text, "rubric": rubric, "answer": answer, "separator": SEPARATOR}
     pieces = JUDGE.split("{")
     text = pieces[0] + "".join(parts[name] + rest for name, _, rest in (each.partition("}") for each in pieces[1:]))
@@ -145,7 +145,7 @@ def judge_messages(question: Question, answer: str, rubric: str) -> tuple[Messag
 
 
 def read_score(reply: str) -> float | None:
-    """The score in a judge's reply, None where there is none; text around the JSON object is passed over.
+    """The score in a judge's reply, None if there is none; text around the JSON object is ignored.
 
     >>> read_score('It sorts. {"score": 0.5}'), read_score('{"score": 7}'), read_score("right")
     (0.5, None, None)
@@ -161,7 +161,7 @@ def read_score(reply: str) -> float | None:
 
 
 def peoples_answers(study: Study) -> list[tuple[tuple[str, str], float]]:
-    """Question id and answer of what people handed in, and how right the study says it is."""
+    """Question id and answer of what people handed in, with the study's score."""
     return [
         ((answer.question_id, answer.letter), answer.correct)
         for answer in study.answers
@@ -179,7 +179,7 @@ def simulated_answers(study: Study, chats: Iterable[SimulatedConversation]) -> l
 
 
 def verdicts_path(workspace: Workspace) -> Path:
-    """Where verdicts lie."""
+    """Path of the verdicts."""
     return workspace.results / "judge" / "verdicts.jsonl"
 
 
@@ -193,14 +193,14 @@ def judge_answers(
     active: int = 1,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Agreement:
-    """Asks about those answers (question id and answer) that have no verdict yet; how far it agrees with the study.
+    """Asks about answers (question id and answer) without a verdict; returns the judge's agreement with the study.
 
     Args:
-        spending: a budget; what the judge reads and writes counts as an assistant's.
-        active: most requests at once.
+        spending: a budget; the judge's tokens count as an assistant's.
+        active: maximum concurrent requests.
 
     Raises:
-        ChatbenchError: another judge's verdicts are there, another process writes them, or the judge cannot go on.
+        ChatbenchError: another judge's verdicts exist, another process writes them, or the judge cannot continue.
     """
     path = verdicts_path(workspace)
     if settings_path(path).exists() and read_json(settings_path(path)) != json.loads(json.dumps(judge.settings)):
@@ -286,10 +286,10 @@ def _row(row: dict[str, object], reply: Reply | Failure) -> dict[str, object]:
 
 
 def read_verdicts(workspace: Workspace) -> tuple[Verdicts, Mapping[str, Any]]:
-    """The verdicts, and whose they are; nothing where nothing was judged.
+    """The verdicts, and whose they are; none if nothing was judged.
 
     Raises:
-        ChatbenchError: a line is not as it was written.
+        ChatbenchError: a line does not match its checksum.
     """
     path = verdicts_path(workspace)
     found = {
@@ -322,10 +322,10 @@ def agreement_with(study: Study, verdicts: Verdicts, settings: Mapping[str, Any]
 
 
 def with_verdicts(study: Study, workspace: Workspace) -> tuple[Study, Agreement | None]:
-    """The study with the verdicts on answers to its questions, and how far their judge agrees with it.
+    """The study with the verdicts on answers to its questions, and their judge's agreement with it.
 
     Raises:
-        ChatbenchError: a line is not as it was written.
+        ChatbenchError: a line does not match its checksum.
     """
     verdicts, settings = read_verdicts(workspace)
     outcomes = {key for key, question in study.questions.items() if isinstance(question.kind, Outcome)}

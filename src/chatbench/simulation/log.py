@@ -1,18 +1,18 @@
-"""Logs of simulated conversations: where they lie, their lines, and the one process that may write each.
+"""Logs of simulated conversations: where they are, what a line holds, and the one process that may write each.
 
-A log only grows, and a kill at any byte leaves it usable. Each line is a JSON object whose last key, `sha256`, is the
-first 16 hexadecimal digits of the SHA-256 of the line without it, so that a line says by itself whether it is as it was
-written. (64 bits: among a million damaged lines the chance that one passes is below 1 in 10^13. It detects damage and
-edits by hand, not a forger, who can hash too.) A line is a `SimulatedConversation`, its fields in their order. The
-identities of both participants are repeated in every line, although the settings beside the log have them too: that
-costs about 600 bytes a conversation, and buys that a line can be checked, moved and read alone.
+A log is append-only, and a kill at any byte leaves it usable. Each line is a JSON object whose last key, `sha256`, is
+the first 16 hexadecimal digits of the SHA-256 of the line without it, so each line can be verified by itself.
+(64 bits: among a million damaged lines, the chance that one passes is below 1 in 10^13. It detects damage and
+edits by hand, not a forger, who can hash too.) A line is a `SimulatedConversation`, its fields in order. The
+identities of both participants are repeated in every line, although the settings beside the log have them too. That
+costs about 600 bytes per conversation, and lets a line be checked, moved and read alone.
 
 One process owns a log while it writes (`open_log`): it holds the lock `NAME.jsonl.lock`, which the kernel releases
 when the process dies, and cuts off the incomplete last line of a run that was killed. Readers write nothing and need no
-lock: they stop before an incomplete line. Lines are forced to the disk once a second at most (a disk takes some
-milliseconds, in which no conversation goes on): a kill loses nothing, a power cut the last second.
+lock: they stop before an incomplete line. Lines are flushed to the disk once a second at most (a flush takes some
+milliseconds, in which no conversation makes progress): a kill loses nothing, a power cut the last second.
 
-A conversation that failed for a passing reason and was simulated again has two lines: the last one per id counts.
+A conversation that failed for a transient reason and was simulated again has two lines: the last one per id counts.
 `NAME.run.json` beside `NAME.jsonl` holds the settings and the assistants that the log was made with.
 """
 
@@ -48,7 +48,7 @@ FIX = "simulate again with --overwrite"
 ASSISTANTS = "assistants"
 _CHECKSUM_AT_END = re.compile(rb', "sha256": "([0-9a-f]{16})"}\n\Z')
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP)
-"""What a network file system without locks answers; there one process at a time is the user's responsibility."""
+"""Errors of a network file system without locks; there, running one process at a time is up to the user."""
 _CHAT = TypeAdapter(SimulatedConversation)
 _KEYS = frozenset(each.name for each in fields(SimulatedConversation))
 _EXPECTED = "a simulated conversation"
@@ -59,7 +59,7 @@ _PARTICIPANTS = ("style", "prompts_sha256", "simulator", "assistant_identity")
 
 
 def checksummed_line(row: Mapping[str, object]) -> bytes:
-    r"""The line of a record, with its checksum and its line end.
+    r"""The line of a record, with checksum and line end.
 
     >>> checksummed_line({"id": "a"})
     b'{"id": "a", "sha256": "6f580d13632c9682"}\n'
@@ -69,7 +69,7 @@ def checksummed_line(row: Mapping[str, object]) -> bytes:
     """
     if not row or CHECKSUM in row:
         raise ValueError(f"a record with the keys {list(row)}, expected some, and none called {CHECKSUM!r}")
-    # A model's output may hold half a surrogate pair, which is no text; it becomes a question mark.
+    # A model's output may hold half a surrogate pair, which is not valid text; it becomes a question mark.
     content = json_line(row).encode("utf-8", "replace").rstrip(b"\n")
     return content[:-1] + f', "{CHECKSUM}": "{_digest(content)}"}}\n'.encode()
 
@@ -96,7 +96,7 @@ def _read_line(line: bytes, where: str) -> Row:
 
 
 def _complete_lines(path: Path) -> Iterator[tuple[int, Row, bytes]]:
-    """(number from 1, record, line) of what was complete when the reading began, not of what is appended meanwhile."""
+    """(number from 1, record, line) of each line that was complete when reading began; later lines are ignored."""
     with path.open("rb") as file, WorkProgress(f"reading {path.name}", "MB") as progress:
         left, number = os.fstat(file.fileno()).st_size, 0
         size = left
@@ -107,20 +107,20 @@ def _complete_lines(path: Path) -> Iterator[tuple[int, Row, bytes]]:
 
 
 def read_log(path: Path) -> Iterator[tuple[int, Row]]:
-    """Pairs (line number from 1, record without its checksum), one at a time; nothing where there is no such file.
+    """Pairs (line number from 1, record without its checksum), one at a time; none if there is no such file.
 
     Raises:
-        ChatbenchError: a line has no checksum, or is not as it was written.
+        ChatbenchError: a line has no checksum, or does not match it.
     """
     if path.exists():
         yield from ((number, row) for number, row, _ in _complete_lines(path))
 
 
 def read_recorded(path: Path) -> Iterator[tuple[int, SimulatedConversation]]:
-    """Pairs (line number, conversation), every line, one at a time; nothing where there is no such file.
+    """Pairs (line number, conversation) for every line, one at a time; none if there is no such file.
 
     Raises:
-        ChatbenchError: a line is not as it was written, or is no simulated conversation, and why.
+        ChatbenchError: a line does not match its checksum, or is no simulated conversation, and why.
     """
     for number, row in read_log(path):
         where = f"{path}, line {number}"
@@ -140,7 +140,7 @@ def read_recorded(path: Path) -> Iterator[tuple[int, SimulatedConversation]]:
 
 
 def read_conversations(path: Path) -> list[SimulatedConversation]:
-    """The simulated conversations of a log, the last line per id, in the order in which ids first appear.
+    """The simulated conversations of a log: the last line per id, in the order in which ids first appear.
 
     Raises:
         ChatbenchError: as `read_recorded`, or the file is missing.
@@ -151,7 +151,7 @@ def read_conversations(path: Path) -> list[SimulatedConversation]:
     by_id: dict[str, SimulatedConversation] = {}
     identities: dict[str, Mapping[str, object]] = {}
     for _, chat in read_recorded(path):
-        # All chats with a participant share one object: in a large log the copies would outweigh the chats.
+        # All chats with a participant share one identity object: in a large log, copies would outweigh the chats.
         one, other = (identities.setdefault(repr(each), each) for each in (chat.simulator, chat.assistant_identity))
         by_id[chat.id] = replace(chat, simulator=one, assistant_identity=other)
     return list(by_id.values())
@@ -161,12 +161,12 @@ def read_conversations(path: Path) -> list[SimulatedConversation]:
 
 
 def settings_path(log: Path) -> Path:
-    """Where the settings of a log lie."""
+    """Path of a log's settings."""
     return log.with_suffix(".run.json")
 
 
 def has_chats(log: Path) -> bool:
-    """Whether anything was recorded; a run that was stopped at its very beginning leaves an empty log."""
+    """Whether anything was recorded; a run that was stopped at once leaves an empty log."""
     return log.exists() and log.stat().st_size > 0
 
 
@@ -174,9 +174,9 @@ def has_chats(log: Path) -> bool:
 
 
 class AppendOnlyLog:
-    """A log that this process alone writes; made by `open_log`.
+    """A log that only this process writes; made by `open_log`.
 
-    `recorded` are the ids that need no further record, in the order in which they were recorded: only one with a true
+    `recorded` are the ids that need no further record, in the order in which they were recorded; only one with a true
     `transient` is followed by another try.
     """
 
@@ -191,10 +191,10 @@ class AppendOnlyLog:
             self._note(row, line)
 
     def append(self, rows: Sequence[Mapping[str, object]]) -> int:
-        """Appends the records whose id is not recorded yet; how many those were.
+        """Appends the records whose id is not recorded yet; returns their number.
 
         Raises:
-            ChatbenchError: the disk refuses; what was written of these records is cut off by the next append.
+            ChatbenchError: the disk refuses the write; the next append cuts off what was written of these records.
         """
         new: dict[str, Mapping[str, object]] = {}
         for row in rows:
@@ -228,21 +228,21 @@ class AppendOnlyLog:
 def open_log(
     path: Path, settings: Mapping[str, object] | None = None, *, overwrite: bool = False
 ) -> Iterator[AppendOnlyLog]:
-    """A log to write, which no other process writes until the block ends; file and folder are made where missing.
+    """Opens a log that no other process writes until the `with` block ends; creates missing files and folders.
 
     Args:
-        settings: what two runs that write the same log must have in common, written beside it by the first. Under
-            `assistants` names may be added from run to run; one that is there must be the same.
-        overwrite: drops the records and the settings that are there.
+        settings: what runs that write the same log must have in common, written beside it by the first one. Under
+            `assistants`, later runs may add names; an existing one must stay the same.
+        overwrite: discards existing records and settings.
 
     Raises:
         ChatbenchError: another process writes the log, it was made with other settings or its settings are missing, or
-            a line is not as it was written.
+            a line does not match its checksum.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _owned(path), os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0) as file:
         if overwrite:
-            file.truncate(0)  # first: a log without settings is refused, settings without a log are not
+            file.truncate(0)  # first, because a log without settings is refused, and settings without a log are not
             settings_path(path).unlink(missing_ok=True)
         if settings is not None:
             _agree(path, _as_read_back(settings))
@@ -250,15 +250,15 @@ def open_log(
 
 
 def join_logs(path: Path, parts: Sequence[Path], planned: Mapping[str, Sequence[str]]) -> int:
-    """Appends what is recorded in the logs of a split's blocks, one after another, and removes those logs.
+    """Appends the records of a split's block logs, one after another, and removes those logs.
 
-    Those are the lines, and the order, of one run over all blocks. What is in the log already stays as it is.
+    The result has the lines and the order of one run over all blocks. What is in the log already stays as it is.
 
     Args:
         planned: identifiers of all conversations, by assistant.
 
     Returns:
-        The number of conversations that were appended.
+        The number of appended conversations.
 
     Raises:
         ChatbenchError: conversations are missing, or the logs were made with different settings.
@@ -299,20 +299,20 @@ def _owned(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        name.unlink(missing_ok=True)  # while it is locked: who opened it meanwhile sees that it has no name any more
+        name.unlink(missing_ok=True)  # while locked: whoever opened it meanwhile sees that it has no name any more
         lock.release()
 
 
 def _as_read_back(values: Mapping[str, object]) -> dict[str, Any]:
-    """The values as they come out of a JSON file (lists for tuples), so that equal ones compare equal."""
+    """The values as read back from JSON (lists for tuples), so that equal ones compare equal."""
     return cast(dict[str, Any], json.loads(json.dumps(values)))
 
 
 def refuse_other_settings(log: Path, settings: Mapping[str, object]) -> None:
-    """Nothing, unless a log was made with other settings of a simulation than these, as far as both name them.
+    """Refuses a log that was made with other simulation settings than these, as far as both name them.
 
     Raises:
-        ChatbenchError: it was.
+        ChatbenchError: the settings differ.
     """
     if settings_path(log).exists():
         found = cast(dict[str, dict[str, object]], read_json(settings_path(log), fix=FIX)).get("settings", {})
@@ -338,7 +338,7 @@ def _agree(log: Path, wanted: dict[str, Any]) -> None:
 def _refuse_difference(
     log: Path, found: Mapping[str, object], wanted: Mapping[str, object], *, in_both: bool = False
 ) -> None:
-    """Of `in_both`, only what both configurations name is compared."""
+    """Refuses the first difference; with `in_both`, only what both configurations name is compared."""
     names = found.keys() & wanted.keys() if in_both else found.keys() | wanted.keys()
     before, now = ({name: value for name, value in each.items() if name in names} for each in (found, wanted))
     for each in differences(before, now):
@@ -350,5 +350,5 @@ def _refuse_difference(
 
 
 def other_place(log: Path) -> str:
-    """The way out where a log has other settings."""
+    """The fix for a log with other settings."""
     return f"add --overwrite to begin {log.name} again, or choose another --results folder"

@@ -1,17 +1,17 @@
-"""Who takes part in a simulation, from what stands on the command line: the simulator, and the assistants.
+"""Participants of a simulation, from their specs on the command line: the simulator and the assistants.
 
 The simulator:
 
     tuned                        the model that was fine-tuned on the split, in the form of its training (the default)
     STYLE:tuned                  the same, prompted in another style, such as two-step-problem
-    STYLE:local:FOLDER           a model on this machine (a folder or a GGUF file), or a hub id
+    STYLE:local:FOLDER           a model on this machine (a folder or a GGUF file), or a Hub id
     STYLE:openai:ADDRESS         a chat model behind an OpenAI-compatible endpoint
     STYLE:completions:ADDRESS    a model fine-tuned on the plain-text form, behind /v1/completions
 
 STYLE is one of protocol/prompt_styles.py; ADDRESS is MODEL[@BASE_URL[,BASE_URL...]][#NAME_OF_KEY_VARIABLE]. `{split}`
-in a folder or an address stands for the split's name, so that each split is simulated by the model, or the adapter,
-that never saw its questions. A local model that chatbench fine-tuned speaks in the form of its training; another
-through its chat template, or in the plain-text form where it has none.
+in a folder or an address is replaced by the split's name, so each split is simulated by the model, or the adapter,
+that never saw its questions. A local model that chatbench fine-tuned is prompted in the form of its training; any other
+one through its chat template, or in the plain-text form if it has none.
 
 The assistants, each as [NAME=]KIND:ARGUMENT:
 
@@ -21,8 +21,8 @@ The assistants, each as [NAME=]KIND:ARGUMENT:
     local:FOLDER_OR_HUB_ID                           a language model on this machine, or a GGUF file
     openai:ADDRESS                                   a model behind an OpenAI-compatible endpoint
 
-NAME is what the study calls that assistant, so that simulated and human accuracy stand side by side; it is needed only
-where it differs, as in `gpt-4o=openai:gpt-4o-2024-08-06`.
+NAME is what the study calls that assistant, so that simulated and human accuracy are compared; it is needed only
+if it differs, as in `gpt-4o=openai:gpt-4o-2024-08-06`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ EXPECTED_ASSISTANT = (
     "openai:MODEL[@URL][#KEY_NAME]"
 )
 THINKING_MARK = "#thinking"
-"""After a local model whose chat template lets it think first."""
+"""Suffix of a local model that is to think first, by its chat template."""
 _ASSISTANT_SPEC = re.compile(
     r"(?:(?P<name>[^=:]+)=)?(?P<kind>scripted|replay|local|openai):(?P<argument>.+)", re.DOTALL
 )
@@ -62,7 +62,7 @@ _ASSISTANT_SPEC = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class AssistantSpec:
-    """One assistant: `name` as the study calls it, and what plays it; an opened one brings its participant."""
+    """One assistant: `name` as in the study, and what plays it; an opened one brings its participant."""
 
     name: str
     kind: Kind
@@ -71,10 +71,10 @@ class AssistantSpec:
 
 
 def read_specs(texts: Sequence[str | AssistantSpec], recorded: Sequence[str]) -> list[AssistantSpec]:
-    """One spec per assistant, `all` spelled out; `recorded` are the assistants that the study has chats with.
+    """One spec per assistant, with `all` expanded; `recorded` are the assistants that the study has chats with.
 
     Raises:
-        ChatbenchError: no assistant, one that cannot be read, or two of the same name.
+        ChatbenchError: no assistant, one that cannot be parsed, or two with the same name.
     """
     if not texts:
         raise ChatbenchError("no assistant is given", expected=EXPECTED_ASSISTANT, fix="add --assistant scripted:all")
@@ -92,7 +92,7 @@ def _specs(text: str, recorded: Sequence[str]) -> list[AssistantSpec]:
     if kind == "local":
         return [AssistantSpec(name or Path(argument).name, kind, argument)]
     if kind == "openai":
-        read_addresses(argument)  # now: what is wrong with it is told before anything else is looked at
+        read_addresses(argument)  # now, so that an error in it is reported first
         return [AssistantSpec(name or re.split("[@#]", argument)[0], kind, argument)]
     known = recorded if kind == "replay" else SCRIPTED
     if argument == "all" and name is None and known:
@@ -130,10 +130,10 @@ def open_assistant(
     reasoning_effort: str = "",
     options: EndpointOptions | None = None,
 ) -> Participant:
-    """The participant of a spec, ready and checked: whatever would fail for all conversations fails here.
+    """Opens and checks the participant of a spec: whatever would fail for all conversations fails here.
 
-    `options` say how an endpoint is asked; a model behind one may be a `ConcurrentParticipant`. A `reasoning_effort` is
-    sent to it.
+    `options` say how an endpoint is asked; a model behind one may be a `ConcurrentParticipant`, and is sent the
+    `reasoning_effort`.
 
     Raises:
         ChatbenchError: the model cannot be loaded, or the endpoint cannot be used.
@@ -167,7 +167,7 @@ def open_assistant(
 
 
 def notes_on(participants: Iterable[AnyParticipant]) -> list[str]:
-    """What is said once before a run: parameters that an endpoint refused, and addresses where nobody listens."""
+    """Notes to print once before a run: parameters that an endpoint refused, and addresses that cannot be reached."""
     participants = list(participants)
     left_out = {str(one.identity["name"]): one.identity.get("left_out") for one in participants}
     return [
@@ -193,11 +193,11 @@ SIMULATORS = (
     ("UserLM-8b, or a model like it", "a folder or a hub id", "userlm:local:microsoft/UserLM-8b"),
     ("... behind an endpoint", "a server with its chat template", "userlm:openai:microsoft/UserLM-8b@URL"),
 )
-"""What a simulator is, what it needs, and a spec of it that can be read."""
+"""Each simulator: what it is, what it needs, and an example spec."""
 
 
 def simulator_lines() -> list[str]:
-    """A line for each simulator, the columns aligned, under their heads; then what may stand for what."""
+    """A table of the simulators, a line each, and notes on how a spec is written."""
     rows = [("simulator", "needs", "--simulator"), *SIMULATORS]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return [
@@ -216,14 +216,14 @@ _SPEC = re.compile(r"(?P<style>[^:]+):(?P<kind>[^:]+)(?::(?P<argument>.+))?", re
 
 @dataclass(frozen=True, slots=True)
 class SimulatorSpec:
-    """One simulator: how it is prompted, and what plays it; `argument` is "" for the tuned one."""
+    """One simulator: how it is prompted and what plays it; `argument` is "" for the tuned one."""
 
     style: StyleName
     kind: SimulatorKind
     argument: str = ""
 
     def text(self) -> str:
-        """The spec as it is written on the command line; it holds the name of a key's variable, never a key."""
+        """The spec as on the command line; it holds the name of a key's variable, never a key."""
         return ":".join(filter(None, (self.style, self.kind, self.argument)))
 
 
@@ -237,7 +237,7 @@ def read_simulator_spec(text: str) -> SimulatorSpec:
     SimulatorSpec(style='iqa-eval', kind='openai', argument='gpt-4o')
 
     Raises:
-        ChatbenchError: no such style or kind, or one that needs, or knows, no argument; or the two do not go together.
+        ChatbenchError: no such style or kind, a missing or superfluous argument, or an invalid combination of the two.
     """
     if text == "tuned":
         return TUNED
@@ -281,17 +281,17 @@ def open_simulator(
     answer_model: bool = False,
     options: EndpointOptions | None = None,
 ) -> AnyParticipant:
-    """The participant of a spec for one split, ready and checked: whatever would fail for all conversations fails here.
+    """Opens and checks the participant of a spec for one split: whatever would fail for all conversations fails here.
 
     Args:
-        answer_model: its letters are drawn from an answer model, fitted on the split's training side.
-        model: whose fine-tuned model is the tuned one; the others do not look at it.
-        base_model: the tuned one's base in its place.
+        answer_model: draw its letters from an answer model fitted on the split's training side.
+        model: the model whose fine-tuned version is the tuned simulator; ignored by the others.
+        base_model: use the tuned simulator's base instead.
         expected_answers: the simulator also gives the probabilities of its answers.
 
     Raises:
         ChatbenchError: the model was not fine-tuned on this split, cannot be loaded, the endpoint cannot be used, or
-            the simulator cannot give what is asked.
+            the simulator cannot provide what is asked.
     """
     refuse_impossible(spec, base_model=base_model, expected_answers=expected_answers, answer_model=answer_model)
     if answer_model:
@@ -336,10 +336,10 @@ def open_simulator(
 def refuse_impossible(
     spec: SimulatorSpec, *, base_model: bool, expected_answers: bool, answer_model: bool = False
 ) -> None:
-    """Nothing, unless the options contradict each other.
+    """Refuses options that contradict each other.
 
     Raises:
-        ChatbenchError: a base model without a tuned one, probabilities that this simulator does not give, or an answer
+        ChatbenchError: a base model without a tuned one, probabilities that this simulator cannot give, or an answer
             model with a simulator that answers in another form.
     """
     if answer_model and not spec.style.startswith("two-step"):
@@ -362,9 +362,9 @@ def refuse_impossible(
 
 
 def load_simulator(workspace: Workspace, model: str, split: str, *, base_model: bool) -> tuple[Loaded, TextForm]:
-    """The fine-tuned model of a split, or the base it starts from, in the form of the fine-tuned one's training.
+    """Loads the fine-tuned model of a split, or its base, with the form that the fine-tuned one was trained in.
 
-    Before there is a fine-tuned model, the base speaks in the form that its recipe names.
+    If there is no fine-tuned model yet, the base is prompted in the form that its recipe names.
 
     Raises:
         ChatbenchError: the model was not fine-tuned on this split, or cannot be loaded.

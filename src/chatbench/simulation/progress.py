@@ -1,4 +1,4 @@
-"""What the progress of a simulation shows beside conversations: those under way, failures, tokens and dollars.
+"""Progress of a simulation: conversations done and active, failures, tokens per second and dollars.
 
 simulate ━━━━━━━━━╸──────── 512/1,600 conversations  4.4/s  64 active  3 failed  2,310 tokens/s  $1.24  0:04:10 left
 """
@@ -15,12 +15,12 @@ from chatbench.protocol.dialogue import Failure, Reply, Request
 
 
 class ConversationProgress:
-    """Counts conversations, replies and tokens as they come; use it as a context manager.
+    """Counts conversations, replies and tokens as they come in; use it as a context manager.
 
     Args:
-        total: conversations that this run is to simulate.
-        dollars: what was spent so far; None where there is no price.
-        clock: seconds, ever growing.
+        total: conversations to simulate in this run.
+        dollars: what was spent so far; None if there is no price.
+        clock: monotonic clock, in seconds.
     """
 
     def __init__(
@@ -44,25 +44,25 @@ class ConversationProgress:
         self._shown.close()
 
     def begun(self, count: int = 1) -> None:
-        """So many conversations begin."""
+        """Counts conversations that begin."""
         self._active += count
         self.tick()
 
     def replied(self, _request: Request, reply: Reply | Failure) -> None:
-        """A participant replied."""
+        """Counts a participant's reply."""
         if isinstance(reply, Reply):
             self._tokens += reply.tokens
         self.tick()
 
     def ended(self, *, failed: bool = False) -> None:
-        """One ended, perhaps without an answer."""
+        """Counts a conversation that ended, with or without an answer."""
         self._active -= 1
         self._done += 1
         self._failed += failed
         self.tick()
 
     def tick(self) -> None:
-        """Something goes on: shows the time, now and then."""
+        """Updates the display now and then, to show that the run is alive."""
         self._shown(self._done, self._total)
 
     def _more(self) -> str:

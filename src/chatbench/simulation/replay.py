@@ -1,14 +1,14 @@
-"""An assistant that only repeats what was recorded: a simulator can be scored against it without any model.
+"""An assistant that replays recorded responses, so a simulator can be scored without any assistant model.
 
-To a simulated prompt it gives the recorded response whose recorded prompt, to the same assistant about the same
-question, is nearest: the cosine of the two prompts' words, weighted by TF-IDF over that question's recorded prompts, so
-that words which every prompt about the question has count little. Among equally near ones those at the same depth of
-the chat come first (a preference, not a condition: an early prompt may be repeated late). What is left is equal in
-words, as when ten people pasted the question, and one of them is drawn by the request's seed: always taking the first
-would show one of the assistant's recorded answers and hide how often it was right.
+For a simulated prompt it returns the recorded response whose recorded prompt, to the same assistant about the same
+question, is nearest by cosine of the prompts' words, weighted by TF-IDF over that question's recorded prompts, so
+that words in every prompt about the question count little. Among equally near ones, those at the same depth of
+the chat come first (a preference, not a condition: an early prompt may be repeated late). If several are still equal,
+as when ten people pasted the question, one of them is drawn by the request's seed: always taking the first
+would show one recorded answer and hide how often the assistant was right.
 
 It uses all recorded chats about the question, held out or not: they are the assistant's record, not the simulator's
-training text. It cannot answer what nobody asked: a question without a record ends the conversation as failed.
+training text. It cannot answer a question without a record: the conversation then ends as failed.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class RecordedQuestion:
         self.replies = tuple(replies)
         words = [word_counts(reply.prompt) for reply in replies]
         spread = Counter(word for counts in words for word in counts)
-        # Smoothed: a word that every prompt has still weighs something, one that none has does not divide by zero.
+        # Smoothed: a word in every prompt still has some weight, and one in no prompt does not divide by zero.
         self._rarity = {word: 1 + math.log((1 + len(words)) / (1 + count)) for word, count in spread.items()}
         self._unseen = 1 + math.log(1 + len(words))
         self._weights = [self._weighted(counts) for counts in words]
 
     def nearest(self, prompt: str, depth: int, seed: int) -> RecordedReply:
-        """The recorded reply to the nearest prompt; `seed` draws among those that cannot be told apart."""
+        """The recorded reply to the nearest prompt; `seed` breaks ties."""
         sought = self._weighted(word_counts(prompt))
-        # Rounded, so that equal word counts stay equal whatever order their products are summed in.
+        # Rounded, so that equal word counts stay equal in whatever order their products are summed.
         ranks = [
             (round(cosine(sought, weights), 9), -abs(reply.depth - depth))
             for reply, weights in zip(self.replies, self._weights, strict=True)
@@ -98,12 +98,12 @@ def replay_assistant(conversations: Sequence[Conversation], assistant: str) -> F
 
 
 def word_counts(text: str) -> Counter[str]:
-    """How often each word or punctuation mark occurs, letter case aside."""
+    """Counts of words and punctuation marks, ignoring case."""
     return Counter(_WORD.findall(text.lower()))
 
 
 def cosine(first: Mapping[str, float], second: Mapping[str, float]) -> float:
-    """Cosine of two sparse vectors, 0 where one of them is empty.
+    """Cosine of two sparse vectors; 0 if one is empty.
 
     >>> cosine({"a": 1.0, "b": 1.0}, {"a": 1.0})
     0.7071067811865475

@@ -1,12 +1,12 @@
-"""Simulates what is missing of a plan, and records it.
+"""Simulates the missing conversations of a plan and records them.
 
-Where both participants are reproducible, the conversations of a fixed block are simulated together, with all assistants
-and by question, so that local models keep a full batch and read once what chats share. A run that was killed continues:
+If both participants are reproducible, the conversations of a fixed block are simulated together, with all assistants
+and by question, so that local models keep a full batch and read once what chats share. A killed run continues:
 a block that is not completely in the log is simulated again in the same composition, and only what is missing is
-appended, so the conversations are those of an undisturbed run, in its order.
+appended, so the log has the conversations of an uninterrupted run, in the same order.
 
-Where one may answer differently each time (an endpoint), only the missing conversations are simulated, many side by
-side: nothing would be gained by paying twice. Either way each is appended to the log as soon as it ends.
+If one may answer differently each time (an endpoint), only the missing conversations are simulated, many
+concurrently: paying twice would gain nothing. Either way, each is appended to the log as soon as it ends.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from chatbench.simulation.log import AppendOnlyLog
 from chatbench.simulation.progress import ConversationProgress
 
 BLOCK_SIZE = 512
-"""Conversations that are simulated together where both participants are reproducible."""
+"""Conversations that are simulated together if both participants are reproducible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class LoopSettings:
-    """The settings of the dialogue loop, the same for all conversations of a log; see `dialogue`."""
+    """Settings of the dialogue loop, the same for all conversations of a log; see `dialogue`."""
 
     seed: int = 0
     max_user_turns: int = MAX_USER_TURNS
@@ -83,14 +83,14 @@ def plan(questions: Sequence[Question], assistant: str, conversations: int) -> l
 
 
 def together(plans: Iterable[Sequence[Planned]]) -> list[Planned]:
-    """The plans of several assistants as one, by question: what chats about a question share is read once."""
+    """Merges the plans of several assistants by question, so that what chats about a question share is read once."""
     everything = [one for planned in plans for one in planned]
     place = {one.question.id: index for index, one in reversed(list(enumerate(everything)))}
     return sorted(everything, key=lambda one: place[one.question.id])
 
 
 def blocks(planned: Sequence[Planned], size: int = BLOCK_SIZE) -> list[Sequence[Planned]]:
-    """The plan in pieces of a fixed size: what is simulated together must not depend on what is there already."""
+    """The plan in blocks of a fixed size: what is simulated together must not depend on what is already recorded."""
     return [planned[start : start + size] for start in range(0, len(planned), size)]
 
 
@@ -98,7 +98,7 @@ def block_of(plans: Mapping[str, Sequence[Planned]], size: int, number: int) -> 
     """One block of the plan with each assistant.
 
     Raises:
-        ChatbenchError: there are not so many.
+        ChatbenchError: there is no such block.
     """
     for name, planned in plans.items():
         if not 0 <= number * size < len(planned):
@@ -114,7 +114,7 @@ def finished(
     assistant_identity: Mapping[str, object],
     style: Style,
 ) -> SimulatedConversation:
-    """What a dialogue returned, completed with who took part: the record of a planned conversation."""
+    """The record of a planned conversation: what the dialogue returned, plus who took part."""
     return replace(
         chat,
         assistant=planned.assistant,
@@ -127,9 +127,9 @@ def finished(
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What the simulation of a plan needs: participants, the log, the progress view, and the budget.
+    """What simulating a plan needs: participants, the log, the progress view and the budget.
 
-    `active` is the most conversations under way at once where they are simulated one by one.
+    `active` is the maximum number of concurrent conversations if they are simulated one by one.
     """
 
     log: AppendOnlyLog
@@ -142,11 +142,11 @@ class Run:
     active: int = 1
 
     def simulate(self, plans: Mapping[str, Sequence[Planned]]) -> int:
-        """Simulates what is missing; how many conversations were recorded.
+        """Simulates what is missing; returns the number of conversations recorded.
 
         Raises:
-            ChatbenchError: a participant cannot go on, or the log cannot be written; what ended before is recorded.
-            StoppedError: SIGTERM came while conversations were simulated one by one; those under way were brought to
+            ChatbenchError: a participant cannot continue, or the log cannot be written; what ended before is recorded.
+            StoppedError: SIGTERM came while conversations were simulated one by one; active ones were brought to
                 an end.
         """
         apart = [name for name in plans if self._apart(name)]
@@ -154,7 +154,7 @@ class Run:
         local = {name: [place.get(one.id) for one in plans[name]] for name in plans if name not in apart}
         lacking = [places for places in local.values() if None in places]
         began = min((each for places in lacking for each in places if each is not None), default=len(place))
-        # An assistant that was through before what is lacking began takes no part in its blocks.
+        # An assistant that was finished before the incomplete ones began takes no part in their blocks.
         joint = [name for name, each in local.items() if any(one is None or one > began for one in each)]
         count = self._in_blocks([plans[name] for name in joint])
         return count + sum(self._one_by_one(name, plans[name]) for name in apart)
@@ -163,7 +163,7 @@ class Run:
         return {"simulator": self.simulator, "assistant": self.assistants[name]}
 
     def _metered(self, name: str) -> frozenset[ParticipantName]:
-        """Sides that may answer differently next time, and are paid by the token: those behind an endpoint."""
+        """Sides that are not reproducible and are paid per token: those behind an endpoint."""
         sides = self._sides(name).items()
         return frozenset(side for side, each in sides if not each.identity.get("reproducible", True))
 
@@ -220,7 +220,7 @@ class Run:
         return count
 
     def _record(self, missing: Mapping[str, Planned], chat: SimulatedConversation) -> None:
-        """A conversation ended; in a block that is simulated again some are in the log already."""
+        """Handles a conversation that ended; in a block that is simulated again, some are already in the log."""
         self.spending.ended(chat.usage)
         if (planned := missing.get(chat.id)) is not None:
             other = self.assistants[planned.assistant].identity

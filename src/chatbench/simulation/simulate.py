@@ -1,8 +1,8 @@
-"""Simulates conversations, a simulator in the user's place, about the held-out questions of a split.
+"""Simulates conversations about the held-out questions of a split, with a simulator as the user.
 
-The plan (assistants in the order given, questions by id, repetitions) is simulated and recorded by `run.py`; a run that
-was killed continues. What lies in the log in the end is counted by `summary.py`. A conversation that failed for a
-passing reason is tried again by the next run; one that failed for good is not.
+The plan (assistants in the order given, questions by id, repetitions) is simulated and recorded by `run.py`; a killed
+run continues. `summary.py` counts what is in the log at the end. A conversation that failed for a transient
+reason is tried again by the next run; one that failed permanently is not.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ Opened = tuple[AnyParticipant, Mapping[str, AnyParticipant]]
 """The simulator, and the assistants by name."""
 DEFAULT_ACTIVE = 64
 PER_PLACE = 2
-"""Conversations under way for each request that an endpoint takes at once: while some wait for one side, others keep
+"""Active conversations per concurrent request of an endpoint: while some wait for one side, others keep
 the other side busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatSettings:
-    """What the conversations of a log have in common, whoever plays the simulator and the assistant.
+    """Settings that the conversations of a log share, whoever plays the simulator and the assistant.
 
-    `conversations` are simulated per question and assistant; `end_on` are failure modes that end the free turns when
+    `conversations` are simulated per question and assistant; `end_on` lists failure modes that force the answer when
     they are detected; `expected_answers` asks the simulator for the probabilities of its answers; `answer_model` draws
     its letters from what people of the training side chose (simulation/answer_model.py); `reasoning_effort` is sent to
-    endpoints that take it. `cache_gib` bounds what local models keep of what they read, all of them together (None: a
-    third of the memory that is free); it changes speed, and no text but for rounding. A `judge` with its `rubric`
+    endpoints that accept it. `cache_gib` bounds the keys and values that all local models keep together, in GiB (None:
+    a third of free memory); it changes speed, and text only through rounding. A `judge` with its `rubric`
     scores answers of kind outcome (simulation/judge.py).
 
     Raises:
@@ -98,13 +98,13 @@ class ChatSettings:
 
     @property
     def failure_modes(self) -> frozenset[FailureMode]:
-        """Those of `end_on`."""
+        """The failure modes in `end_on`."""
         return frozenset(mode for mode in FAILURE_MODES if mode in self.end_on)
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be simulated: the held-out questions of a split, and who takes part; nothing is loaded yet."""
+    """What to simulate: the held-out questions of a split and the participants; nothing is loaded yet."""
 
     manifest: Manifest
     study: Study
@@ -134,22 +134,22 @@ def simulate(
     block: int | None = None,
     opened: Opened | None = None,
 ) -> SimulateResult:
-    """Simulates what is missing of the plan; see the module.
+    """Simulates what is missing from the plan; see the module.
 
     Args:
-        model: the name under which the results lie; with the tuned simulator, what was fine-tuned.
-        base_model: the base model in the tuned one's place.
+        model: the name that results are stored under; with the tuned simulator, what was fine-tuned.
+        base_model: use the base model instead of the tuned one.
         options: how endpoints are asked.
         spending: prices and the budget, shared by the runs on several splits.
-        overwrite: drops what was recorded with other settings.
-        task: questions and log, in place of the split's held-out questions and its log.
+        overwrite: discards what was recorded with other settings.
+        task: questions and log to use instead of the split's held-out questions and its log.
         block: only this block of each assistant's plan, into a log of its own.
-        opened: participants that `open_participants` gave for the same split, model and settings.
+        opened: participants from `open_participants` for the same split, model and settings.
 
     Raises:
         ChatbenchError: nothing is prepared or trained, a participant cannot be used, another process writes the log, or
             it has other settings.
-        StoppedError: SIGTERM came, and what was under way with an endpoint was brought to its end.
+        StoppedError: SIGTERM came; conversations active at an endpoint were brought to their end.
     """
     settings, spending = settings or ChatSettings(), spending or Spending(Prices())
     task = task or task_of(model, assistants, workspace=workspace, split=split, base_model=base_model)
@@ -203,7 +203,7 @@ def _judging(
     *,
     in_blocks: bool,
 ) -> Callable[[Sequence[tuple[str, str]]], None] | None:
-    """Judges simulated answers, by a judge who was asked about people's; None where nothing is to be judged now."""
+    """Judges simulated answers with a judge that was first asked about people's; None if there is nothing to judge."""
     if not needs_judge(task.questions, settings.judge):
         return None
     if in_blocks:
@@ -232,10 +232,10 @@ def open_participants(
     base_model: bool = False,
     options: EndpointOptions | None = None,
 ) -> Opened:
-    """The simulator, and the assistants by name, loaded and checked; see `simulate`.
+    """Loads and checks the simulator, and the assistants by name; see `simulate`.
 
     Raises:
-        ChatbenchError: one cannot be used.
+        ChatbenchError: a participant cannot be used.
     """
     user = open_simulator(
         simulator, model=model, workspace=workspace, split=split, base_model=base_model,
@@ -260,7 +260,7 @@ def open_participants(
 def task_of(
     model: str, assistants: Sequence[str | AssistantSpec], *, workspace: Workspace, split: str, base_model: bool = False
 ) -> Task:
-    """What a command asks for, read and checked as far as that goes without loading a model or asking an endpoint.
+    """Reads a command's request and checks what can be checked without loading a model or asking an endpoint.
 
     Raises:
         ChatbenchError: nothing is prepared, the study changed, or an assistant cannot be read.
@@ -277,7 +277,7 @@ def task_of(
 
 
 def settings_known_before(task: Task, settings: ChatSettings, simulator: SimulatorSpec) -> Mapping[str, object]:
-    """What two runs that write the same log must have in common, as far as it is known before a model is loaded."""
+    """What runs that write the same log must have in common, as far as it is known before a model is loaded."""
     return {
         "questions_sha256": task.manifest.questions_sha256,
         "held_out_sha256": question_set_sha256(task.questions),

@@ -1,9 +1,9 @@
-"""Simulation on several splits with one budget, and the dry run: what it would do and cost.
+"""Simulates several splits on one budget, and the dry run: what that would do and cost.
 
-The estimate is made before any model is loaded or any endpoint is asked. Tokens per conversation are the mean of what
-the log has recorded, where it has any and keeps it; else they are guessed from people's own chats about the same
-questions, at four characters a token: as many turns, as long, each request with the whole chat so far. A simulator that
-talks more than people do costs more; once the first conversations are recorded, the next estimate knows.
+The estimate is made before any model is loaded or any endpoint is asked. Tokens per conversation are the mean over
+the recorded conversations, if the log has any and keeps them; otherwise they are estimated from people's chats about
+the same questions, at four characters per token: as many turns, as long, each request with the whole chat so far. A
+simulator that talks more than people costs more; once conversations are recorded, the next estimate uses them.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from chatbench.simulation.summary import Tally, count_earlier, tally_of
 
 CHARACTERS_PER_TOKEN = 4
 ENDPOINTS = ("openai", "completions")
-"""Kinds of participants that are asked over the network; their conversations are not cut into blocks."""
+"""Kinds of participants behind an endpoint; their conversations are not divided into blocks."""
 WITHOUT_TOKENS = ("scripted", "replay")
-"""Kinds of assistants that read and write no tokens."""
+"""Kinds of assistants that use no tokens."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The conversations with one assistant: planned, in the log, and in how many blocks the rest is simulated.
+    """The conversations with one assistant: planned, in the log, and the blocks in which the rest is simulated.
 
-    `blocks` is None where they are simulated one by one.
+    `blocks` is None if they are simulated one by one.
     """
 
     assistant: str
@@ -55,7 +55,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run on one split would do; `usage` is for all that is missing, guessed from `basis`."""
+    """What a run on one split would do; `usage` is for everything missing, estimated from `basis`."""
 
     task: Task
     pending: tuple[Pending, ...]
@@ -69,11 +69,11 @@ class Estimate:
         return sum(one.planned - one.recorded for one in self.pending)
 
     def lines(self) -> list[str]:
-        """What to print: per assistant, tokens, dollars, and where it would be written."""
+        """Lines to print: per assistant, tokens, dollars, and where it would be written."""
         return [*(one.line() for one in self.pending), *self.cost_lines(), f"to be written to {self.task.log}"]
 
     def cost_lines(self) -> list[str]:
-        """Tokens and dollars; none where there is nothing to simulate."""
+        """Tokens and dollars; none if there is nothing to simulate."""
         if not self.missing:
             return []
         lines = [f"about {self.usage.read:,} tokens read, {self.usage.written:,} written (from {self.basis})"]
@@ -97,7 +97,7 @@ def estimate(
     if not overwrite:
         refuse_other_settings(task.log, settings_known_before(task, settings, simulator))
         recorded = {chat.id for _, chat in read_recorded(task.log) if not chat.transient}
-    # What is overwritten may be damaged, or of another version: it is not read.
+    # A log to be overwritten may be damaged, or of another version: it is not read.
     each, basis = _usage_each(task, STYLES[simulator.style], Tally() if overwrite else tally_of(task.log))
     pending = []
     tokens: Counter[str] = Counter()
@@ -114,7 +114,7 @@ def estimate(
 
 
 def _usage_each(task: Task, style: Style, tally: Tally) -> tuple[dict[str, float], str]:
-    """Mean tokens of one conversation, by field of `Usage`, and what they were taken from."""
+    """Mean tokens per conversation, by field of `Usage`, and what they are based on."""
     if tally.usage.read + tally.usage.written:
         means = {name: count / tally.lines for name, count in tally.tokens.items()}
         return means, f"{tally.lines} recorded conversations"
@@ -137,7 +137,7 @@ def _usage_each(task: Task, style: Style, tally: Tally) -> tuple[dict[str, float
 
 @dataclass(frozen=True, slots=True)
 class Simulations:
-    """Which simulations a command asks for: `split` None means every split that this simulator can play on."""
+    """The simulations that a command asks for; `split` None means every split that this simulator can play on."""
 
     model: str
     assistants: Sequence[str]
@@ -148,7 +148,7 @@ class Simulations:
     base_model: bool = False
 
     def splits(self) -> list[str]:
-        """The asked split, else those that the simulator was trained on, else (no training needed) every one.
+        """The requested split; else those that the simulator was trained on; else (no training needed) all.
 
         Raises:
             ChatbenchError: nothing is prepared, or nothing is trained.
@@ -168,7 +168,7 @@ class Simulations:
 
 
 def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool = False) -> None:
-    """Says what `simulate_splits` would do.
+    """Prints what `simulate_splits` would do.
 
     Raises:
         ChatbenchError: nothing is prepared or trained, an assistant cannot be read, or a log is damaged or was made
@@ -186,7 +186,7 @@ def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool
 def simulate_splits(
     asked: Simulations, spending: Spending, say: Say, *, options: EndpointOptions, overwrite: bool = False
 ) -> None:
-    """Simulates split by split; what all of them have recorded counts towards the budget from the beginning.
+    """Simulates split by split; what any of them has recorded counts towards the budget from the start.
 
     Raises:
         ChatbenchError: as `simulate`.

@@ -1,4 +1,4 @@
-"""The simulated chats of one split, as the scores need them: checked to belong to the prepared data."""
+"""The simulated chats of one split, as scoring needs them, checked to belong to the prepared data."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SplitChats:
 
 
 def read_chats(workspace: Workspace, model: str, split_id: str) -> SplitChats:
-    """The chats of the fine-tuned simulator, and of the base model where there are any.
+    """The chats of the fine-tuned simulator, and of the base model if there are any.
 
     Raises:
         ChatbenchError: the fine-tuned simulator's chats are missing, or chats belong to other data or another split.
@@ -74,7 +74,7 @@ def read_chats(workspace: Workspace, model: str, split_id: str) -> SplitChats:
 
 
 def called(predictor: Predictor, settings: Mapping[str, object], split_id: str) -> Predictor:
-    """The predictor with its name: model and style where it was not fine-tuned here, `{split}` for the split's name."""
+    """The predictor with its name: model and style if it was not fine-tuned here, `{split}` for the split's name."""
     if settings.get("simulator_kind", "tuned") == "tuned":
         return predictor
     simulator = cast(Mapping[str, object], settings["simulator"])
@@ -109,7 +109,7 @@ def _check_data(log: Path, settings: Mapping[str, object], workspace: Workspace,
 
 
 def simulated_splits(workspace: Workspace, model: str, splits: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """Ids of the splits to score, and a note on each prepared split that has no chats yet.
+    """Ids of the splits to score, and a note on each prepared split without chats.
 
     Raises:
         ChatbenchError: there are none.

@@ -1,4 +1,4 @@
-"""What lies in a log of simulated conversations, counted as it is read: endings, failure modes, tokens, dollars."""
+"""Counts over a log of simulated conversations, made as it is read: endings, failure modes, tokens, dollars."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from chatbench.simulation.log import read_recorded
 
 @dataclass(slots=True)
 class Tally:
-    """Counts over conversations; `usage` and `lines` are over every line, tries that failed and were repeated included.
+    """Counts over conversations; `usage` and `lines` cover every line, including failed tries that were repeated.
 
-    `without_letter` ended without a letter; in `lenient_letters` of those lenient answer extraction finds one.
-    `shortened` outgrew a participant's context, which in the end did not see `turns_dropped` turns of theirs.
+    `without_letter` ended without a letter; in `lenient_letters` of those, lenient answer extraction finds one.
+    `shortened` outgrew a participant's context, so that `turns_dropped` of their turns were not seen at the end.
     """
 
     terminations: Counter[str] = field(default_factory=Counter)
@@ -55,7 +55,7 @@ class Tally:
 
 
 def count_earlier(spending: Spending, log: Path) -> None:
-    """Adds what a log's conversations cost to what was spent, unless that log was counted before."""
+    """Adds the cost of a log's conversations to what was spent, unless that log was counted before."""
     if log not in spending.counted:
         spending.counted.add(log)
         for _, chat in read_recorded(log):
@@ -63,10 +63,10 @@ def count_earlier(spending: Spending, log: Path) -> None:
 
 
 def tally_of(log: Path, planned: Container[str] | None = None) -> Tally:
-    """Counts of a log, of the planned conversations or of all; a log that is not there has none.
+    """Counts over a log's planned conversations, or over all of them; a missing log counts nothing.
 
     Raises:
-        ChatbenchError: a line is not what was written.
+        ChatbenchError: a line does not match its checksum.
     """
     tally = Tally()
     transient: dict[str, SimulatedConversation] = {}
@@ -80,7 +80,7 @@ def tally_of(log: Path, planned: Container[str] | None = None) -> Tally:
         else:
             transient.pop(chat.id, None)
             tally.add_ending(chat)
-    for chat in transient.values():  # failures that nobody tried again count
+    for chat in transient.values():  # failures that were not tried again count
         tally.add_ending(chat)
     return tally
 
@@ -88,18 +88,18 @@ def tally_of(log: Path, planned: Container[str] | None = None) -> Tally:
 def replies_otherwise(
     finish_reasons: Mapping[tuple[str, str], int], served_models: Mapping[tuple[str, str], Counter[str]], unit: str
 ) -> list[str]:
-    """How many replies were cut off, and which models answered where it was not the one that was asked for.
+    """How many replies were cut off, and which models answered if not the requested one.
 
     Args:
         finish_reasons: counts by who replied and what ended the reply.
-        served_models: by who replied and the model that was asked for, the models that answered, counted in `unit`.
+        served_models: by who replied and the requested model, the models that answered, counted in `unit`.
     """
     lines = []
     for (side, reason), count in sorted(finish_reasons.items()):
         how = {"length": "were cut off at --max-tokens", "content_filter": "were cut by a content filter"}
         lines.append(f"{count} replies of the {side} {how.get(reason, f'ended by {reason}')}")
     for (who, asked), names in sorted(served_models.items()):
-        # A version of the model that was asked for (gpt-4o-2024-08-06) is what was asked for.
+        # A version of the requested model (gpt-4o-2024-08-06) counts as the requested model.
         if len(names) > 1 or not next(iter(names)).rpartition("/")[2].startswith(asked.rpartition("/")[2]):
             each = ", ".join(f"{name} in {count}" for name, count in names.most_common())
             lines.append(f"the {who}: {asked} was asked for, and answered by ({unit}): {each}")
@@ -108,9 +108,9 @@ def replies_otherwise(
 
 @dataclass(frozen=True, slots=True)
 class SimulateResult:
-    """What lies in the log after the run, and how this run went; `simulated` conversations are new.
+    """What is in the log after the run, and how this run went; `simulated` conversations are new.
 
-    `planned` is how many there were to be; fewer lie in the log where the budget was spent.
+    `planned` is the number of planned conversations; the log has fewer if the budget was spent.
     """
 
     path: Path
@@ -127,11 +127,11 @@ class SimulateResult:
 
     @property
     def conversations(self) -> int:
-        """How many of the planned conversations lie in the log."""
+        """How many of the planned conversations are in the log."""
         return self.tally.terminations.total()
 
     def lines(self) -> list[str]:
-        """What to print: counts by termination, conversations per second, what went wrong, and what it cost."""
+        """Lines to print: counts by termination, conversations per second, what went wrong, and the cost."""
         counts = ", ".join(f"{name} {count}" for name, count in self.terminations.items())
         rate = f", {self.simulated / self.seconds:.1f} conversations/s" if self.simulated else ""
         lines = [

@@ -1,9 +1,8 @@
-"""One chat in the terminal: the simulator is the user, and a person, or a model that the person watches, the assistant.
+"""One chat in the terminal: the simulator is the user; the assistant is a person, or a model that the person watches.
 
-The loop, the prompts and the record are those of a simulation. The simulator was fine-tuned on a split, so a split is
-taken in which the question was held out, if there is one. A chat that the person ends (Ctrl-D, Ctrl-C) is saved as
-failed with that reason. What a model wrote is shown as text: no markup, and no control characters, which could rewrite
-what is on the screen.
+Loop, prompts and record are those of a simulation. The simulator was fine-tuned on a split, so a split that holds the
+question out is used, if there is one. A chat that the person ends (Ctrl-D, Ctrl-C) is saved as failed with that reason.
+Model output is shown as plain text: no markup, and no control characters, which could rewrite the screen.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class StoppedByPersonError(Exception):
 
 
 class ChatView:
-    """Shows one chat about a question; where there is no model for the assistant, the person is asked."""
+    """Shows one chat about a question; without a model for the assistant, the person is asked."""
 
     def __init__(self, console: Console, question: Question, model: AnyParticipant | None) -> None:
         self._console = console
@@ -56,7 +55,7 @@ class ChatView:
         self.turns: list[Turn] = []
 
     def begin(self, simulator: str, assistant: str, *, seen: bool) -> None:
-        """Who takes part, and the user's question; `seen` where the simulator was fine-tuned on chats about it."""
+        """Who takes part, and the user's question; `seen` if the simulator was fine-tuned on chats about it."""
         self.say(f"user: {simulator}    assistant: {assistant}")
         if seen:
             self.say("note: the simulator was fine-tuned on people's chats about this question")
@@ -91,12 +90,12 @@ class ChatView:
         return FunctionParticipant(lambda request: self._asked(participant, request), participant.identity)
 
     def assistant(self) -> FunctionParticipant:
-        """The assistant, whose turns, and the user's before them, are shown."""
+        """The assistant; shows its turns, and the user's turns before them."""
         identity = self._model.identity if self._model else {"kind": PERSON, "name": PERSON, "reproducible": False}
         return FunctionParticipant(self._replied, identity)
 
     def say(self, line: str) -> None:
-        """A line of our own."""
+        """Prints a line that is not part of the chat."""
         self._console.print(Text(printable(line)), soft_wrap=True)
 
     def _replied(self, request: Request) -> Reply | Failure:
@@ -111,7 +110,7 @@ class ChatView:
         return reply
 
     def _asked(self, participant: AnyParticipant, request: Request) -> Reply | Failure:
-        """One request to one participant of either kind; until it is answered a terminal shows who writes."""
+        """Sends one request to a participant of either kind; until the reply comes, a terminal shows who is writing."""
         with self._console.status(f"the {'user' if request.participant == 'simulator' else 'assistant'} is writing"):
             if not isinstance(participant, ConcurrentParticipant):
                 return participant.reply_all([request])[0]
@@ -157,13 +156,13 @@ def chat(
     save: Path | None = None,
     console: Console | None = None,
 ) -> SimulatedConversation | None:
-    """Runs the chat and shows it; None where the person ended it.
+    """Runs and shows the chat; None if the person ended it.
 
     Args:
-        assistant: the spec of a model, None for the person.
+        assistant: the spec of a model; None for the person.
         simulator: what plays the user; `base_model` and `split` say which of the tuned ones.
-        settings: seed, turns, temperatures, failure modes and the longest message; what is for many chats is ignored.
-        save: a log, to which the chat is appended.
+        settings: seed, turns, temperatures, failure modes and message limit; settings for many chats are ignored.
+        save: a log to append the chat to.
 
     Raises:
         ChatbenchError: no such question or split, or a participant cannot be opened.
@@ -209,7 +208,7 @@ def chat(
 
 
 def _assistant(spec: str | None, settings: ChatSettings, study: Study) -> tuple[str, AnyParticipant | None]:
-    """Name and participant of the assistant; no participant for the person."""
+    """Name and participant of the assistant; no participant if it is the person."""
     if spec is None:
         return PERSON, None
     specs = read_specs([spec], sorted({conversation.assistant for conversation in study.conversations}))
