@@ -1,12 +1,12 @@
-"""Simulations from Python: a simulator, an assistant, and a run of the one with the other.
+"""Python API: open a simulator and an assistant, and simulate chats between them.
 
     from chatbench.api import assistant, run, simulator
 
     records = run(simulator("iqa-eval:openai:gpt-4o"), assistant("openai:gpt-4o-mini"), "study", log="chats.jsonl")
 
-These are the functions of the command line's steps, so the conversations and their log are the same; docs/python-api.md
-has examples. A simulator or an assistant may also be a function of one's own: it is given a chat in the form in which
-chat models take it, `[{"role": ..., "content": ...}, ...]`, and returns what is said next.
+These functions are what the command line runs, so the conversations and their logs are the same; docs/python-api.md has
+examples. A simulator or an assistant may also be your own function: it takes a chat as a list of messages,
+`[{"role": ..., "content": ...}, ...]`, and returns the next message.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ __all__ = [
 ]
 
 Says = Callable[[list[dict[str, str]]], str]
-"""What is said next in a chat of `{"role": ..., "content": ...}` messages."""
+"""A function that takes a chat as `{"role": ..., "content": ...}` messages and returns the next message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Simulator:
-    """Somebody in the user's place, the style in which it is prompted, and whether it gives probabilities."""
+    """A participant in the user's role, its prompt style, and whether it states expected answers (probabilities)."""
 
     participant: AnyParticipant
     style: StyleName
@@ -80,7 +80,7 @@ class Simulator:
 
 @dataclass(frozen=True, slots=True)
 class Assistant:
-    """An assistant, under the name that it has in the records."""
+    """An assistant and its name in the records."""
 
     name: str
     participant: AnyParticipant
@@ -95,15 +95,15 @@ def simulator(
     expected_answers: bool = False,
     options: EndpointOptions | None = None,
 ) -> Simulator:
-    """A simulator, ready to speak.
+    """Open a simulator.
 
     Args:
-        source: the folder of a model, a spec as after `chatbench simulate --simulator`, or a function.
-        style: of a folder or a function, two-step where nothing is said; a spec names its own.
-        options: how an endpoint is asked.
+        source: a model folder, a spec as after `chatbench simulate --simulator`, or a function.
+        style: prompt style for a folder or a function, by default two-step; a spec includes its own.
+        options: settings for requests to an endpoint.
 
     Raises:
-        ChatbenchError: it cannot be read, loaded or reached.
+        ChatbenchError: the simulator cannot be read, loaded or reached.
     """
     if callable(source):
         return Simulator(_spoken_by(source), style or "two-step")
@@ -135,15 +135,15 @@ def assistant(
     max_tokens: int = 1000,
     options: EndpointOptions | None = None,
 ) -> Assistant:
-    """An assistant, ready to speak.
+    """Open an assistant.
 
     Args:
         source: a spec as after `chatbench simulate --assistant`, or a function.
-        name: what the records call it; else the spec's or the function's name.
-        study: whose recorded replies `replay:` repeats.
+        name: its name in the records, by default the spec's or the function's.
+        study: the study whose recorded replies `replay:` repeats.
 
     Raises:
-        ChatbenchError: it cannot be read, loaded or reached, or the spec names several.
+        ChatbenchError: the assistant cannot be read, loaded or reached, or the spec names several.
     """
     if callable(source):
         participant = _spoken_by(source)
@@ -170,18 +170,18 @@ def run(
     active: int = DEFAULT_ACTIVE,
     console: Console | None = None,
 ) -> list[SimulatedConversation]:
-    """Simulates `conversations` per question and assistant; their records by assistant, question, repetition.
+    """Simulate `conversations` per question and assistant; return records by assistant, question, repetition.
 
     Args:
-        questions: a study or its path (all of its questions), or questions.
-        end_on: failure modes that end the free turns when they are detected.
-        log: where the conversations are recorded; a run again with the same log simulates only what is missing there.
-        active: most conversations under way at once where a participant is not reproducible.
-        console: where progress is shown; nowhere by default.
+        questions: questions, or a study or its path for all of its questions.
+        end_on: failure modes that end the free turns when detected.
+        log: file to record conversations in; running again with the same log simulates only the missing ones.
+        active: maximum concurrent conversations if a participant is not reproducible.
+        console: where to show progress, by default nowhere.
 
     Raises:
-        ChatbenchError: a number is out of range, a participant cannot go on, another process writes the log, or it was
-            made with other settings.
+        ChatbenchError: a number is out of range, a participant cannot continue, another process is writing the log, or
+            the log has other settings.
     """
     settings = ChatSettings(conversations, seed, max_user_turns, end_on=tuple(end_on))
     others = {one.name: one.participant for one in ([assistants] if isinstance(assistants, Assistant) else assistants)}
@@ -211,18 +211,18 @@ def judge(
     results: str | Path = "results",
     options: EndpointOptions | None = None,
 ) -> Agreement:
-    """Judges the simulated answers of kind outcome that are recorded for a model, people's first; scores use them.
+    """Judge people's and then the model's simulated answers to outcome questions; scoring uses the verdicts.
 
     Args:
-        model: as in `chatbench simulate`, which needs `--judge later` then.
-        checker: a function of a `Question` and an answer, which returns how right it is (0 to 1, or a truth value); or
-            what follows `--judge`, with a `rubric` file.
+        model: as in `chatbench simulate`, which must have been run with `--judge later`.
+        checker: a function of a `Question` and an answer that returns how correct it is (0 to 1, or a truth value); or
+            a spec as after `--judge`, with a `rubric` file.
 
     Returns:
-        How far the checker agrees with the study about people's answers.
+        The checker's agreement with the study on people's answers.
 
     Raises:
-        ChatbenchError: nothing is recorded, a score is not in 0..1, or as `chatbench.simulation.judge.judge_answers`.
+        ChatbenchError: no simulated chats, a score outside 0..1, or as `chatbench.simulation.judge.judge_answers`.
     """
     workspace = Workspace(Path(data), Path(results))
     study = workspace.study
@@ -251,12 +251,12 @@ def estimate(
     max_user_turns: int = MAX_USER_TURNS,
     options: EndpointOptions | None = None,
 ) -> Estimate:
-    """What people would achieve with a new assistant, as `chatbench estimate` computes and stores it.
+    """Estimate people's accuracy with a new assistant and store it, as `chatbench estimate` does.
 
     Args:
-        model: what was fine-tuned on the splits in `data`.
-        assistant: one that the study does not have: NAME=SPEC, or what `assistant` returns.
-        people: real chats with it.
+        model: the model that was fine-tuned on the splits in `data`.
+        assistant: NAME=SPEC or an opened `Assistant`; it must not be in the study.
+        people: real chats with the new assistant.
 
     Raises:
         ChatbenchError: as `chatbench.estimation.estimate.estimate`.
@@ -274,7 +274,7 @@ def estimate(
 
 
 def _spoken_by(function: Says) -> FunctionParticipant:
-    """A function as a participant; whether it says the same next time is not known."""
+    """Wrap a function as a participant, treated as not reproducible."""
 
     name = getattr(function, "__name__", type(function).__name__)
 
@@ -292,7 +292,7 @@ def _study(source: Study | str | Path) -> Study:
 
 
 def _settings(user: Simulator, questions: Sequence[Question], settings: ChatSettings) -> dict[str, object]:
-    """What two runs that write the same log must have in common, beside the assistants."""
+    """Settings, besides the assistants, that must be equal for two runs to share a log."""
     return {
         "questions_sha256": question_set_sha256(questions),
         "simulator": dict(user.participant.identity),

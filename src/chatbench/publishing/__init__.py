@@ -1,1 +1,1 @@
-"""What is published of a finished model: its card, its merged form, its copy on the hub."""
+"""Publishing of a finished model: its model card, merged weights, and upload to the hub."""

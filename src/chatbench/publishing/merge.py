@@ -1,11 +1,11 @@
-"""An adapter and its base as one ordinary model folder, for vLLM and other programs that know no adapters.
+"""Merge an adapter into its base as a plain model folder, for vLLM and other programs without adapter support.
 
-The adapter's change of each matrix is computed in float32, added to the base's weight and rounded once to the format in
-which the folder is stored. Before it is written, the merged model must give the logits of base and adapter together.
+The adapter's weight updates are computed in float32, added to the base weights and rounded once to the stored format.
+The merged model must give the same logits as base and adapter, up to rounding, or nothing is written.
 
-With a share below 1, the weights are an average of the base's and the fine-tuned model's, `base + share * change`
-(WiSE-FT; Wortsman et al. 2022, arXiv 2109.01903), which keeps more of what the base could do. A model that was trained
-whole has a change too, that of all its weights.
+With a share below 1, the weights are interpolated between base and fine-tuned model, `base + share * update` (WiSE-FT;
+Wortsman et al. 2022, arXiv 2109.01903), which keeps more of the base's abilities. This works for fully fine-tuned
+models too.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ from chatbench.publishing.model_card import CARD, model_card
 
 
 def finished_model(model: str, *, workspace: Workspace, split: str) -> Path:
-    """`model` itself where it is the folder of a finished run or an adapter, else what was trained for it on `split`.
+    """Return `model` if it is a finished run's or an adapter's folder, otherwise what was trained for it on `split`.
 
     Raises:
-        ChatbenchError: there is none.
+        ChatbenchError: there is no such model.
     """
     given = Path(model).expanduser()
     if any((given / name).is_file() for name in (RECORD, "adapter_config.json")):
@@ -70,12 +70,12 @@ MergeType = Literal["auto", "float32", "bfloat16", "float16"]
 
 PROBE = "You are a human user interacting with an AI system. What is 6 x 7? A. 36 B. 42 C. 48 D. 67"
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
-"""Largest difference of logits, as a share of the largest logit; beyond it, it is more than rounding."""
+"""Largest difference of logits, relative to the largest logit, that can be due to rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The adapter's folder and the new one, the format of its weights, and the largest difference of a logit."""
+    """Result of a merge: both folders, the format of the weights, and the largest difference of a logit."""
 
     adapter: Path
     folder: Path
@@ -83,7 +83,7 @@ class Merged:
     largest_difference: float
 
     def line(self) -> str:
-        """What to print."""
+        """Summary to print."""
         return (
             f"{self.adapter} merged -> {self.folder}, weights in {self.dtype}; "
             f"largest difference of a logit {self.largest_difference:.1g}"
@@ -91,15 +91,15 @@ class Merged:
 
 
 def merge_adapter(folder: Path, out: Path, *, dtype: MergeType = "auto", share: float = 1.0) -> Merged:
-    """Merges the adapter in `folder` into its (unquantised) base and writes `out`, completely or not at all.
+    """Merge the adapter in `folder` into its (unquantised) base and write `out` atomically.
 
     Args:
-        dtype: format of the weights; `auto` is the one in which the base is stored.
-        share: of the fine-tuned model in the average with its base, in 0..1; below 1, `folder` may hold a whole model.
+        dtype: format of the weights; `auto` is the format of the base.
+        share: weight of the fine-tuned model in the interpolation, in 0..1; below 1, `folder` may hold a full model.
 
     Raises:
-        ChatbenchError: a share outside 0..1, no adapter, not its base, a base that cannot be merged into, something at
-            `out`, or another process writes there.
+        ChatbenchError: a share outside 0..1, no adapter, a base other than in training or one that cannot be merged
+            into, `out` is not empty, or another process is writing there.
     """
     if not 0 <= share <= 1:
         raise ChatbenchError(f"a share of {share}", expected="0 (the base) to 1 (the fine-tuned model)")
@@ -116,7 +116,7 @@ def merge_adapter(folder: Path, out: Path, *, dtype: MergeType = "auto", share: 
         record = read_record(folder)
         stored = _stored_dtype(folder, record) if is_adapter else torch.float32
         target = stored if dtype == "auto" else cast(torch.dtype, getattr(torch, dtype))
-        # Rounded to 16 bits only once: a base that is stored otherwise is merged into in float32 first.
+        # To round to 16 bits only once, a base in another format is merged into in float32 first.
         held = target if target == stored else torch.float32
         loaded = load(str(folder), device="cpu", dtype=held, quantise=False, merge=False)
         if is_adapter:
@@ -155,7 +155,7 @@ def _merged_model(loaded: Loaded, target: torch.dtype, folder: Path, share: floa
             module.scaling = {name: scaling * share for name, scaling in module.scaling.items()}
     before = adapted(input_ids=ids).logits.float()
     untie_where_adapted(adapted)
-    # Not `safe_merge`, which rounds the change itself to 16 bits before it adds it; the check below finds NaN too.
+    # Not `safe_merge`, which rounds the update to 16 bits before adding it; the check below also finds NaN.
     model: Any = adapted.merge_and_unload().to(target)
     after = model(input_ids=ids).logits.float()
     difference = float((after - before).abs().max())
@@ -170,10 +170,10 @@ def _merged_model(loaded: Loaded, target: torch.dtype, folder: Path, share: floa
 
 @torch.inference_mode()
 def _averaged(tuned: PreTrainedModel, record: Mapping[str, Any], share: float) -> PreTrainedModel:
-    """The model itself, each of its weights averaged with its base's.
+    """Interpolate all weights, in place, with those of the base.
 
     Raises:
-        ChatbenchError: the base is another one now.
+        ChatbenchError: the base is not the one used in training.
     """
     base = load_base(str(record["base"]), dtype=torch.float32, seed=int(record["settings"]["seed"]))
     if base.weights != record["base_weights"]:
@@ -182,7 +182,7 @@ def _averaged(tuned: PreTrainedModel, record: Mapping[str, Any], share: float) -
             expected=str(record["base_weights"]),
             fix="restore the base",
         )
-    of_base = dict(base.model.named_parameters())  # tied weights once
+    of_base = dict(base.model.named_parameters())  # tied weights occur once
     for name, weight in tuned.named_parameters():
         weight.lerp_(of_base[name], 1 - share)
     return tuned
@@ -197,7 +197,7 @@ def _write(merged: Loaded, out: Path, adapter: Path, record: Mapping[str, Any] |
         merged.model.save_pretrained(work)
         merged.tokenizer.save_pretrained(work)
         save_special_tokens(merged.tokenizer, work)
-        for name in (RESOLVED_SETTINGS, LOG, LOSS_CURVE):  # the merged model was trained in the same run
+        for name in (RESOLVED_SETTINGS, LOG, LOSS_CURVE):  # the merged model comes from the same run
             if (adapter / name).is_file():
                 shutil.copyfile(adapter / name, work / name)
         if record is not None:
@@ -205,11 +205,11 @@ def _write(merged: Loaded, out: Path, adapter: Path, record: Mapping[str, Any] |
             write_text(work / CARD, model_card(record, adapter=False))
         add_checksums(work, ignored=[CARD])
         if out.exists():
-            out.rmdir()  # empty, as was checked
+            out.rmdir()  # checked above to be empty
         work.rename(out)
     except (OSError, SafetensorError) as error:
         raise ChatbenchError(
             f"{out} cannot be written: {error}", fix="free space there, or choose another OUT, and merge again"
         ) from error
     finally:
-        shutil.rmtree(work, ignore_errors=True)  # gone already where all went well
+        shutil.rmtree(work, ignore_errors=True)  # already renamed on success

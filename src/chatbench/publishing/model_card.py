@@ -1,11 +1,11 @@
-"""The README.md of a fine-tuned folder: what it was made of, how good it is, and how to load it again.
+"""Write the model card (README.md) of a fine-tuned model: how it was made, how good it is, and how to load it.
 
-A card is made of the run's record (`chatbench.json`) alone. It holds no path of the machine that trained. Names that
-others chose (a folder, a study) stand as code, where Markdown and HTML mean nothing. A person may edit a card: later
-changes touch one marked section or one line of it, and nothing where these are gone.
+A card is generated from the run's record (`chatbench.json`) alone and contains no path of the training machine. Names
+that users chose (a folder, a study) are shown as code, so that Markdown and HTML in them have no effect. Users may edit
+a card: later updates change only one marked section or one line, and nothing if these are gone.
 
-Its Python loads the model and lets it say a first turn, and needs nothing of chatbench, except where the base comes
-with chatbench. The folder stands alone on a line, so that publishing can put the hub id in its place; a test runs it.
+The Python example loads the model and generates a first turn. It needs chatbench only if the base comes with chatbench.
+The folder is on a line of its own, so that publishing can replace it with the hub id; a test runs the example.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Kind = Literal["hub", "chatbench", "folder"]
 
 @dataclass(frozen=True, slots=True)
 class BaseName:
-    """`name` is fit to be published; `revision` is a hub commit, empty where it is unknown or means nothing.
+    """A base's publishable `name` and its `revision`, a hub commit that is empty if unknown or not applicable.
 
-    `chatbench` bases (`package:NAME`, `random:NAME`) come with this package; a `folder` is known to one machine only.
+    `chatbench` bases (`package:NAME`, `random:NAME`) come with this package; a `folder` exists on one machine only.
     """
 
     kind: Kind
@@ -37,7 +37,7 @@ class BaseName:
 
 
 def base_name(record: Mapping[str, Any]) -> BaseName:
-    """The base that a run's record names.
+    """Return the base named in a run's record.
 
     >>> base_name({"base": "org/model", "base_weights": "org/model@5c1e"})
     BaseName(kind='hub', name='org/model', revision='5c1e')
@@ -54,7 +54,7 @@ def base_name(record: Mapping[str, Any]) -> BaseName:
 
 
 def is_local_path(text: str) -> bool:
-    """Whether a text can only be a path of somebody's machine.
+    """Whether a text can only be a path on a local machine.
 
     >>> [is_local_path(text) for text in ("/data/x", "~/x", "../x", "C:\\\\x", "org/model", "tiny")]
     [True, True, True, True, False, False]
@@ -67,7 +67,7 @@ def is_local_path(text: str) -> bool:
 
 
 def last_name(path: str) -> str:
-    """The last part of a path, whichever system it is of."""
+    """The last component of a POSIX or Windows path."""
     return PurePosixPath(PureWindowsPath(path).as_posix()).name or "folder"
 
 
@@ -80,10 +80,10 @@ _QUANTISED = {
         'bnb_4bit_compute_dtype="bfloat16")'
     ),
 }
-"""The base as it was held while the adapter was trained, by setting."""
+"""Quantisation of the base during training, by setting."""
 
 QUESTION = "What is 6 x 7?\nA. 36\nB. 42\nC. 48\nD. 67"
-"""The question of the example."""
+"""Question in the Python example."""
 
 CARD = "README.md"
 _LACKING: Mapping[str, object] = {
@@ -95,23 +95,23 @@ _LACKING: Mapping[str, object] = {
     "recipe": None,
     "processes": 1,
 }
-"""What a record has once a run has ended, for one that lacks it."""
+"""Defaults for fields that a record may lack before its run has ended."""
 _BEGIN, _END = "<!-- held-out perplexity -->", "<!-- end of held-out perplexity -->"
 
 
 def model_card(record: Mapping[str, Any], *, adapter: bool) -> str:
-    """The card in Markdown (`model_card.md.j2`), with the metadata header that the hub reads.
+    """Render the card in Markdown (`model_card.md.j2`), with the metadata header that the hub reads.
 
     Args:
         record: content of the folder's `chatbench.json`.
-        adapter: whether the folder holds an adapter, not a whole model.
+        adapter: whether the folder holds an adapter rather than a full model.
     """
-    from huggingface_hub import ModelCardData  # late: takes a second
+    from huggingface_hub import ModelCardData  # imported late, as it takes a second
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     base, settings = base_name(record), record["settings"]
     dataset = record.get("data", {}).get("hub_dataset")
-    # No licence: that of the base is not known here, and the hub shows what is missing.
+    # No licence: the base's is not known here, and the hub shows that it is missing.
     metadata = ModelCardData(
         base_model=base.name if base.kind == "hub" else None,
         library_name="peft" if adapter else "transformers",
@@ -156,22 +156,22 @@ def model_card(record: Mapping[str, Any], *, adapter: bool) -> str:
 
 
 def _setting_rows(record: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Name, value and origin of each setting, as cells of a table."""
+    """Yield name, value and origin of each setting as table cells."""
     for name, value in record["settings"].items():
         origin = str(record.get("origins", {})[name])
         if origin.startswith("recipe "):
             set_by = code(origin)
         elif origin.startswith("--"):
             set_by = "command line"
-        else:  # without the name of a file of somebody's machine
+        else:  # without the overrides file's name, which is a local path
             set_by = "default" if origin.startswith("default") else "overrides file"
         shown = ", ".join(map(str, value)) or "by architecture" if isinstance(value, list | tuple) else str(value)
-        # A bar divides cells even inside code.
+        # Markdown splits cells at a bar even inside code.
         yield tuple(cell.replace("|", "\\|") for cell in (name, code(shown), set_by))
 
 
 def with_folder(text: str, repo_id: str, revision: str = "main") -> str:
-    """A card whose example loads from the hub in place of its own folder; as it was where the line was edited."""
+    """Make a card's example load from the hub instead of its own folder; unchanged if that line was edited."""
     lines = [f"folder = {repo_id!r}"]
     if revision != "main":
         lines = [
@@ -182,7 +182,7 @@ def with_folder(text: str, repo_id: str, revision: str = "main") -> str:
 
 
 def update_card(folder: Path, measured: Mapping[str, TunedAndBase]) -> bool:
-    """Writes held-out perplexities, by kind of turn, into a card in one step; False where it has no place for them."""
+    """Write held-out perplexities by kind of turn into a card atomically; False if the card has no section for them."""
     path = folder / CARD
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
     before, begin, rest = old.partition(_BEGIN)
@@ -207,7 +207,7 @@ def update_card(folder: Path, measured: Mapping[str, TunedAndBase]) -> bool:
 
 
 def code(text: str) -> str:
-    """Text as Markdown code, which shows what it says and means nothing.
+    """Format text as inline Markdown code, so that it is shown literally.
 
     >>> code("a`b") + " " + code("two" + chr(10) + "lines")
     '``a`b`` `two lines`'

@@ -1,12 +1,12 @@
-"""Publishes a finished model: its tokenizer, card and records go to the Hugging Face hub in one commit, nothing else.
+"""Publish a finished model: upload its weights, tokenizer, card and records to the Hugging Face hub in one commit.
 
-Checkpoints stay here, and so does `training_args.bin`: it is a pickle, and holds paths of the machine. Where our
-records or a configuration name a folder of this machine, only its last name is published. What then still holds a
-secret of the environment, or a path of this machine, is refused.
+Checkpoints are not uploaded, nor is `training_args.bin`, a pickle with local paths. Local folder names in our records
+and in configurations are reduced to their last component. Publishing is refused if a file still contains a secret from
+the environment or a local path.
 
-A repository that is there already keeps its visibility, so one that is public is not written to when a private one was
-asked for, and the other way round. Files of an earlier model in it that this one has not are removed: an adapter beside
-a whole model would be loaded in its place.
+An existing repository keeps its visibility, so publishing is refused if it is public and a private one was requested,
+or vice versa. Files of an earlier model that this one does not have are deleted: an adapter beside a full model would
+be loaded instead of it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PUBLISHED = (
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model")
 _NAMES_OF_FOLDERS = ("_name_or_path", "name_or_path", "base_model_name_or_path")
 SHORTEST_SECRET = 8
-"""Characters; a shorter value (`test`, `1`) would be found everywhere, and protects nothing."""
+"""Minimum length in characters; shorter values (`test`, `1`) would match everywhere and protect nothing."""
 
 
 def publish(
@@ -59,10 +59,10 @@ def publish(
     api: HfApi | None = None,
     say: Say = print,
 ) -> None:
-    """Pushes one split's model or adapter, with its card, to the repository `to`; `dry_run` only says what it would.
+    """Upload one split's model or adapter, with its card, to the repository `to`; `dry_run` only shows the plan.
 
     Raises:
-        ChatbenchError: no such model, something in it that must not be published, or the hub refuses.
+        ChatbenchError: no such model, content that must not be published, or an error of the hub.
     """
     from huggingface_hub import get_token
 
@@ -79,9 +79,9 @@ def publish(
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What goes where: files by name, as a path or, where the folder's file names this machine, as changed bytes.
+    """Files to publish and where to: each is a path or, if its text had local paths, the changed bytes.
 
-    `left_out` lists what lies in the folder too and stays there; `private` is how the repository is made.
+    `left_out` lists what is in the folder but not published; `private` is the repository's visibility.
     """
 
     repo_id: str
@@ -92,7 +92,7 @@ class Publication:
 
     @property
     def card(self) -> str:
-        """The text of the model card, as published."""
+        """Text of the model card as published."""
         return cast(bytes, self.files[CARD]).decode("utf-8")
 
     def lines(self) -> list[str]:
@@ -109,14 +109,14 @@ class Publication:
 
 
 def publication(folder: Path, repo_id: str, *, revision: str = "main", private: bool = True) -> Publication:
-    """What of `folder` would be published.
+    """Plan what to publish from `folder`.
 
     Raises:
-        ChatbenchError: the folder holds no finished model, or damaged weights; an adapter whose base nobody else has; a
-            secret or a path of this machine in a file.
+        ChatbenchError: an invalid `repo_id`; no finished model or damaged weights in the folder; an adapter on a base
+            that only exists locally; a secret or local path in a file.
     """
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is in its documentation
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is documented
 
     try:
         validate_repo_id(repo_id)
@@ -152,13 +152,13 @@ def _belongs(name: str) -> bool:
 
 
 def _content(path: Path, record: Mapping[str, Any], repo_id: str, revision: str) -> Path | bytes:
-    """The file, or its text where that names a folder of this machine."""
+    """Return the path, or changed content for the card and for files with local paths."""
     if path.name == CARD:
         return with_folder(path.read_text(encoding="utf-8"), repo_id, revision).encode()
     if path.name in (RECORD, RESOLVED_SETTINGS):
         content = read_json(path)
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        for place in sorted(filter(is_local_path, _texts(content)), key=len, reverse=True):  # in longer texts too
+        for place in sorted(filter(is_local_path, _texts(content)), key=len, reverse=True):  # longest first
             inside, public = (json.dumps(each, ensure_ascii=False)[1:-1] for each in (place, f"./{last_name(place)}"))
             text = text.replace(inside, public)
         return text.encode()
@@ -183,15 +183,15 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def refuse_leaks(name: str, content: Path | bytes, folder: Path) -> None:
-    """Looks for secrets in any file, and for paths in text.
+    """Refuse a file that contains a secret or, unless it is binary or a vocabulary, a local path.
 
     Args:
-        name: the file's name where it is published.
-        folder: where the model lies on this machine.
+        name: the file's name in the repository.
+        folder: the model folder on this machine.
 
     Raises:
-        ChatbenchError: the file holds the value of an environment variable that is named like a secret, the token of
-            the hub, or a path of this machine.
+        ChatbenchError: the file contains the hub token, the value of an environment variable named like a secret, or a
+            path of this machine.
     """
     from huggingface_hub import get_token
 
@@ -206,7 +206,7 @@ def refuse_leaks(name: str, content: Path | bytes, folder: Path) -> None:
                     fix="remove it from that file, and withdraw it if others saw it",
                 )
     if name.endswith((".safetensors", ".png")) or name in _VOCABULARIES:
-        return  # a word of a vocabulary is no path, whatever it looks like
+        return  # weights, images, and vocabularies, whose entries may look like paths
     text = (content if isinstance(content, bytes) else content.read_bytes()).decode("utf-8", errors="replace")
     places = (folder.resolve(), folder.absolute(), Path.cwd(), Path.home())
     for path in sorted({str(place) for place in places if len(place.parts) > 1}, key=len, reverse=True):
@@ -219,7 +219,7 @@ def refuse_leaks(name: str, content: Path | bytes, folder: Path) -> None:
 
 @contextmanager
 def _searchable(content: Path | bytes) -> Iterator[bytes | mmap.mmap]:
-    """A file's bytes without reading all of it into memory."""
+    """Map a file into memory instead of reading all of it."""
     if isinstance(content, bytes) or not content.stat().st_size:
         yield content if isinstance(content, bytes) else b""
         return
@@ -228,13 +228,13 @@ def _searchable(content: Path | bytes) -> Iterator[bytes | mmap.mmap]:
 
 
 def upload(publication: Publication, *, token: str | None, api: HfApi | None = None) -> str:
-    """Makes the repository and the branch where they are missing, and commits the files; gives the commit's address.
+    """Create the repository and branch if missing and commit the files; return the commit's URL.
 
     Args:
-        api: of another hub than the usual one.
+        api: client of a hub other than the default.
 
     Raises:
-        ChatbenchError: no token, one that may not write there, another visibility than asked for, no connection.
+        ChatbenchError: no token, one without write access, a visibility other than requested, or no connection.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub import HfApi as UsualHub
@@ -275,7 +275,7 @@ def upload(publication: Publication, *, token: str | None, api: HfApi | None = N
 
 @contextmanager
 def _named_errors(repo_id: str) -> Iterator[None]:
-    """Turns what the hub answers, or that it does not answer, into one clear error."""
+    """Turn HTTP errors, a missing connection, or a malformed reply of the hub into a `ChatbenchError`."""
     from huggingface_hub import errors
 
     try:
@@ -294,12 +294,12 @@ def _named_errors(repo_id: str) -> Iterator[None]:
             found, expected = f"{repo_id}: the hub answers {status}: {said}", ""
             fix = "run the same command again later"
         raise ChatbenchError(found, expected=expected, fix=fix) from error
-    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # that of the HTTP library it uses
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # the underlying HTTP library's error
         raise ChatbenchError(
             f"the hub cannot be reached: {error}",
             fix="connect, unset HF_HUB_OFFLINE, and run the same command again; what was sent is not sent twice",
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # of a reply that is not the hub's
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # a reply that is not from a hub
         raise ChatbenchError(
             f"{repo_id}: what answers is no hub, or not one that this huggingface_hub understands: {error}",
             expected="the Hugging Face hub",

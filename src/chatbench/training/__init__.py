@@ -1,4 +1,4 @@
-"""Fine-tuning: from a recipe and examples to a finished folder, on one process or many, through kills and faults.
+"""Fine-tuning: from a recipe and examples to a model folder, on one process or many, resumable after a crash.
 
-`run.train` is the one training function; the loss and the trees that it trains on are in `models`.
+`run.train` is the only training function; the loss and the prefix trees are in `models`.
 """

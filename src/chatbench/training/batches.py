@@ -1,16 +1,16 @@
-"""Which examples make up each optimiser step, and a step as batches: padded rectangles or prefix trees.
+"""Group examples into optimizer steps, and steps into batches: padded rectangles or prefix trees.
 
-The order is a function of settings, seed and epoch alone. That is what makes a resumed run equal an undisturbed one,
-and N processes equal one. What is shuffled is the *unit*, so that examples which share tokens share a step:
+The order depends only on settings, seed and epoch. So a resumed run equals an uninterrupted one, and N processes equal
+one. The order shuffles *units*, so that examples with common tokens are in the same step:
 
     none            an example
     conversation    the k+1 examples of a conversation
-    question        conversations about one question, as many as fill a step, dealt again in each epoch
+    question        conversations about one question, as many as fill a step, regrouped in each epoch
 
-An epoch holds every example once, in the same number of steps whatever the unit, as long as there are that many units.
+An epoch contains every example once, in the same number of steps for every unit, provided there are enough units.
 
-Every process computes the same plan, so each knows how many tokens the whole step scores without asking the others, and
-all make the same number of forward passes: one that has none left makes a stand-in, which counts nothing.
+Every process computes the same plan, so each knows the number of scored tokens in the whole step without communication,
+and all run the same number of forward passes: a process with no batch left runs a dummy batch whose loss is ignored.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from chatbench.models.prefix_tree import Kernel, PrefixTree, prefix_trees
 from chatbench.protocol.plain_text import EncodedExample
 
 LENGTHS_SORTED_TOGETHER = 50
-"""Steps whose examples are sorted by length together: enough to save most padding, few enough to stay random."""
+"""Steps per length-sorted window: enough to avoid most padding, few enough to stay random."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """What the order depends on beside seed and epoch.
+    """What determines the order of examples besides seed and epoch.
 
     Attributes:
         lengths: tokens of each example.
-        conversations, questions: ids of each example.
-        step_examples: examples of one optimiser step, over all processes.
-        by_length: sort stretches by length, so that a padded step pads little; only where nothing is packed.
+        conversations, questions: conversation and question id of each example.
+        step_examples: examples per optimizer step, over all processes.
+        by_length: sort windows of examples by length to reduce padding; only used without packing.
     """
 
     lengths: Sequence[int]
@@ -53,7 +53,7 @@ class StepPlan:
     by_length: bool = False
 
     def steps(self, seed: int, epoch: int) -> list[list[int]]:
-        """Indices of the examples of each step of one epoch; every index once."""
+        """Return the example indices of each step of one epoch; every index occurs once."""
         rng = np.random.default_rng((seed, epoch))
         if self.packing == "none":
             order = self._by_length(rng) if self.by_length else rng.permutation(len(self.lengths)).tolist()
@@ -76,7 +76,7 @@ class StepPlan:
         return units
 
     def _by_length(self, rng: np.random.Generator) -> list[int]:
-        """Steps of about equal lengths in random order; an incomplete step comes last, so that others stay whole."""
+        """Group similar lengths into steps, in random order; an incomplete step comes last, so all others are full."""
         shuffled: list[int] = rng.permutation(len(self.lengths)).tolist()
         size = self.step_examples
         whole = len(shuffled) - len(shuffled) % size
@@ -89,7 +89,7 @@ class StepPlan:
 
 
 class StepOrder(Sampler[list[int]]):
-    """The steps of the current epoch, for a data loader; `epoch` tells which that is whenever iteration starts."""
+    """Batch sampler of the current epoch's steps; `epoch` is called whenever iteration starts."""
 
     def __init__(self, plan: StepPlan, seed: int, epoch: Callable[[], int]) -> None:
         self._plan = plan
@@ -105,7 +105,7 @@ class StepOrder(Sampler[list[int]]):
 
 
 def even_runs(units: Sequence[list[int]], count: int) -> list[Sequence[list[int]]]:
-    """The units in order, as `count` runs of about equal numbers of examples, none empty.
+    """Split units, in order, into `count` non-empty runs with about equal numbers of examples.
 
     >>> even_runs([[0], [1], [2, 3, 4], [5], [6]], 3)
     [[[0], [1]], [[2, 3, 4]], [[5], [6]]]
@@ -119,7 +119,7 @@ def even_runs(units: Sequence[list[int]], count: int) -> list[Sequence[list[int]
 
 
 def _grouped(names: Sequence[str], indices: Sequence[int]) -> list[list[int]]:
-    """The indices by name, in the order in which names first come."""
+    """Group indices by name, in order of first occurrence."""
     groups: dict[str, list[int]] = {}
     for index in indices:
         groups.setdefault(names[index], []).append(index)
@@ -127,24 +127,24 @@ def _grouped(names: Sequence[str], indices: Sequence[int]) -> list[list[int]]:
 
 
 PACK_TOKENS_CPU, PACK_TOKENS_GPU = 2048, 8192
-"""Nodes of one forward pass: enough to fill the device, and memory in bounds (benchmarks/prefix_tree.py)."""
+"""Nodes per forward pass: enough to keep the device busy with bounded memory (benchmarks/prefix_tree.py)."""
 
 Share = PrefixTree | list[EncodedExample]
 QUESTION_EXAMPLES = 20
-"""Examples of about six conversations."""
+"""Minimum examples per step with question packing: those of about six conversations."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingStep:
-    """One process's share of a step.
+    """One process's share of an optimizer step.
 
     Attributes:
-        batches: each one forward and backward pass.
-        counts: for each batch, whether its loss counts (a stand-in's does not).
-        weights: for each batch, the weight of each scored token, in the order of `completion_nats`; None for 1 each.
-        scored_tokens: of the whole step, over all processes, by weight: what the summed loss is divided by.
-        examples: indices of the examples of the whole step.
-        forward_tokens: tokens that this process reads, padding included.
+        batches: one forward and backward pass each.
+        counts: for each batch, whether its loss counts; False for a dummy batch.
+        weights: for each batch, the weight of each scored token, in the order of `completion_nats`; None for all 1.
+        scored_tokens: weighted count over the whole step and all processes, by which the summed loss is divided.
+        examples: indices of the examples in the whole step.
+        forward_tokens: tokens that this process reads, including padding.
     """
 
     batches: tuple[PaddedBatch | TreeBatch, ...]
@@ -157,7 +157,7 @@ class TrainingStep:
 
 @dataclass(frozen=True, slots=True)
 class StepMaker:
-    """Makes the share of process `rank` of `processes` in a step, from the indices of its examples."""
+    """Build the share of process `rank` of `processes` in a step from the indices of the step's examples."""
 
     examples: Sequence[EncodedExample]
     packing: Packing
@@ -171,7 +171,7 @@ class StepMaker:
 
     def __call__(self, indices: Sequence[int]) -> TrainingStep:
         chosen = [self.examples[index] for index in indices]
-        if self.packing == "none":  # batches in the step's order, dealt one by one
+        if self.packing == "none":  # deal batches round-robin, in the step's order
             starts = range(0, len(chosen), self.batch_examples)
             batches: list[Share] = [chosen[start : start + self.batch_examples] for start in starts]
             shares = [batches[rank :: self.processes] for rank in range(self.processes)]
@@ -193,7 +193,7 @@ class StepMaker:
         )
 
     def _packed(self, chosen: list[EncodedExample]) -> list[list[Share]]:
-        """Trees, the largest first, each to the process that has least; cut smaller where some would have none."""
+        """Assign trees, largest first, to the least loaded process; use smaller trees if there are too few."""
         sequences = [scored_sequence(example) for example in chosen]
         packed = prefix_trees(sequences, self.pack_tokens)
         if len(packed) < self.processes:
@@ -220,9 +220,9 @@ class StepMaker:
 
 
 def step_plan(settings: Settings, encoded: EncodedRows, processes: int) -> StepPlan:
-    """The order of a run; without `examples_per_step` a step holds what the batches hold, over all processes.
+    """Plan the steps of a run; `examples_per_step` defaults to the examples of its batches over all processes.
 
-    Where questions are packed it holds at least `QUESTION_EXAMPLES`: a question's chats share little with a small step.
+    With question packing the default is at least `QUESTION_EXAMPLES`: a question's chats share little in small steps.
     """
     of_batches = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * processes
     least = QUESTION_EXAMPLES if settings.packing == "question" else 1
@@ -237,10 +237,10 @@ def step_plan(settings: Settings, encoded: EncodedRows, processes: int) -> StepP
 
 
 def weighed(encoded: EncodedRows, answer_weight: float) -> EncodedRows:
-    """The same examples, in whose answers the letter's token counts `answer_weight` times.
+    """Weight the loss of the option letter in answer examples by `answer_weight`.
 
-    Only that token, the first in which the answers differ: with the words before it, a higher weight would teach the
-    model to answer earlier than people do.
+    Only that token, the first at which answers differ, is weighted: a higher weight on the words before it would teach
+    the model to answer earlier than people do.
     """
     if answer_weight == 1:
         return encoded

@@ -1,11 +1,10 @@
-"""What a run leaves on the disk: checkpoints that are known to be complete, and the finished folder.
+"""Checkpoints that are verified to be complete, and the finished model folder.
 
-The Trainer writes a checkpoint file by file; one without a list of its files, or whose files differ from it
-(`models/run_record.py`), is not resumed from.
+The Trainer writes a checkpoint file by file. One without checksums, or with files that do not match them
+(`models/run_record.py`), is incomplete and not resumed from.
 
-A checkpoint holds the trained weights in float32 and what the optimizer keeps of each (`OPTIMIZER_BYTES`): 12 bytes a
-trained parameter with AdamW. A new one is written before the oldest is deleted, so one more than `save_total_limit` lie
-there for a while.
+A checkpoint holds float32 weights and optimizer state (`OPTIMIZER_BYTES`): 12 bytes per trained parameter with AdamW.
+A new one is written before the oldest is deleted, so there may briefly be one more than `save_total_limit`.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from chatbench.publishing.model_card import CARD, base_name, model_card
 
 
 def complete_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest complete checkpoint of a run, None where there is none, and the names of the incomplete: deleted."""
+    """Return the newest complete checkpoint of a run, or None, and the names of incomplete ones, which are deleted."""
     found = checkpoints(folder)
     incomplete = [checkpoint for checkpoint in found if differing_file(checkpoint) is not None]
     for checkpoint in incomplete:
@@ -54,23 +53,23 @@ def complete_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Those of a run, complete or not, in the order of their steps."""
+    """List a run's checkpoints, complete or not, ordered by step."""
     found = (path for path in folder.glob("checkpoint-*") if re.search(r"-\d+$", path.name))
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def checkpoint_bytes(weight_bytes: int, optim: str, *, sharded: bool = False) -> int:
-    """Size of one checkpoint; what is left out (settings, tokenizer, generators) is a few megabytes at most.
+    """Size of one checkpoint, ignoring a few megabytes for settings, tokenizer and random number generators.
 
     >>> checkpoint_bytes(4, "adamw_torch"), checkpoint_bytes(4, "sgd")  # of one parameter
     (12, 4)
     """
-    # Under FSDP the Trainer writes the weights twice: as the model's folder, and in the form it resumes from.
+    # Under FSDP the Trainer writes the weights twice: as a model folder, and in the format it resumes from.
     return math.ceil(weight_bytes * (1 + sharded + OPTIMIZER_BYTES[cast(Optimizer, optim)] / 4))
 
 
 def run_bytes(one_checkpoint: int, result: int, steps: int, save_steps: int, limit: int) -> int:
-    """Most bytes that a run's folder holds at a time, with `limit` checkpoints kept, and the weights as the `result`.
+    """Peak size of a run's folder, with `limit` checkpoints kept and then the final weights (`result`).
 
     >>> run_bytes(12, 4, steps=100, save_steps=50, limit=2)  # two checkpoints, and the result
     28
@@ -80,10 +79,10 @@ def run_bytes(one_checkpoint: int, result: int, steps: int, save_steps: int, lim
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Nothing, where `folder` (what lies in it counts too) has room for `needed` bytes.
+    """Check that the disk has room for `folder` to reach `needed` bytes, including what it already holds.
 
     Raises:
-        ChatbenchError: it has not.
+        ChatbenchError: there is too little free space.
     """
     there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     free = _free(folder)
@@ -97,10 +96,10 @@ def check_space(folder: Path, needed: int) -> None:
 
 @contextmanager
 def write_errors_named(target: Path, needed: int) -> Iterator[None]:
-    """Turns a failure to write below `target` into an error that says how much space there is and how much it takes.
+    """Turn a failure to write to `target` into an error that states the free and the required space.
 
     Raises:
-        ChatbenchError: the disk is full, or cannot be written to for another reason.
+        ChatbenchError: the disk is full or not writable.
     """
     try:
         yield
@@ -109,7 +108,7 @@ def write_errors_named(target: Path, needed: int) -> Iterator[None]:
         if isinstance(error, OSError):
             reason = error.strerror or str(error)
         elif isinstance(error, RuntimeError):
-            # What torch.save raises, without saying why, when the disk is full; others are bugs.
+            # torch.save raises this on a full disk, without the reason; any other RuntimeError is a bug.
             if not any(words in str(error) for words in ("inline_container.cc", "PytorchStreamWriter")):
                 raise
             reason = os.strerror(errno.ENOSPC) if free < needed else "torch.save failed"
@@ -127,28 +126,28 @@ def _free(path: Path) -> int:
 
 
 def _size(count: int) -> str:
-    """In GB, or in MB below one: `12.3 GB`, `1.4 MB`."""
+    """Format bytes in GB, or in MB below 1 GB: `12.3 GB`, `1.4 MB`."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def write_result(folder: Path, resolved: Resolved, trainer: Trainer, loaded: Loaded, record: Mapping[str, Any]) -> None:
-    """Completes the working folder of `folder` and puts it there."""
+    """Complete the working folder of a run and move it to `folder`."""
     work, model = unfinished(folder), cast(Any, loaded.model)
     if resolved.settings.template == "chat":
         record = {**record, "chat_template": chat_template_use(loaded.tokenizer)}
     model.config.use_cache = True
     for adapter in getattr(model, "peft_config", {}).values():
-        adapter.revision = base_name(record).revision or None  # else the adapter would go with any later base
+        adapter.revision = base_name(record).revision or None  # otherwise it would load onto any later base revision
     trainer.save_model(str(work))
     if not trainer.is_world_process_zero():
-        return  # the others were needed where the model is sharded over them
+        return  # other processes only take part in saving a sharded model
     is_adapter = resolved.settings.method == "lora"
     if is_adapter:
         config = copy.deepcopy(cast(PretrainedConfig, model.config))
         if hasattr(config, "quantization_config"):
-            del config.quantization_config  # that of this run, not of the base
+            del config.quantization_config  # a setting of this run, not of the base
         config.save_pretrained(work)
-    # Without the last row, which tells run times; keys sorted, as a checkpoint gives them back.
+    # Skip the last row, which has run times; sort keys, as they are after loading from a checkpoint.
     history = trainer.state.log_history
     log = [dict(sorted(row.items())) for row in history if row.keys() & {"loss", "eval_loss"}]
     write_jsonl(work / LOG, log)
@@ -168,7 +167,7 @@ def write_result(folder: Path, resolved: Resolved, trainer: Trainer, loaded: Loa
 
 
 def chat_template_use(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """How the tokenizer's chat template is applied, for others to apply it alike: options, and what ends a turn."""
+    """Describe how the tokenizer's chat template is applied (options, end of a turn), so that others can match it."""
     form = ChatForm(tokenizer)
     options: dict[str, object] = {"date_string": FIXED_DATE} if "date_string" in form.template.source else {}
     if form.template.thinking is not None:
@@ -179,11 +178,11 @@ def chat_template_use(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 
 def loss_curve(log: Sequence[Mapping[str, object]], title: str) -> bytes | None:
-    """Training and held-out loss against steps as PNG, the same bytes for the same log; None without a loss.
+    """Plot training and held-out loss by step as a PNG, byte-identical for the same log; None if there is no loss.
 
     Args:
         log: lines of `trainer_log.jsonl`: `step` with `loss` or `eval_loss`, in nats per scored token.
-        title: text above the curve, taken literally.
+        title: text above the curve, not parsed as math.
     """
     series = {
         label: [
@@ -197,7 +196,7 @@ def loss_curve(log: Sequence[Mapping[str, object]], title: str) -> bytes | None:
     }
     if not any(series.values()):
         return None
-    from matplotlib.figure import Figure  # late: takes half a second
+    from matplotlib.figure import Figure  # imported late, as it takes half a second
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(6.0, 4.0), dpi=120, layout="constrained")
@@ -205,7 +204,7 @@ def loss_curve(log: Sequence[Mapping[str, object]], title: str) -> bytes | None:
     for label, points in series.items():
         if points:
             held_out = label == "held out"
-            few = held_out or len(points) < 3  # a line through one point shows nothing
+            few = held_out or len(points) < 3  # a line through so few points is hard to see
             axes.plot(*zip(*points, strict=True), label=label, marker="o" if few else None, zorder=3 if held_out else 2)
     axes.set(xlabel="step", ylabel="loss (nats per scored token)")
     axes.set_title(title, parse_math=False)
@@ -213,5 +212,5 @@ def loss_curve(log: Sequence[Mapping[str, object]], title: str) -> bytes | None:
     axes.grid(alpha=0.3)
     axes.legend()
     content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})  # else matplotlib's version is in it
+    figure.savefig(content, format="png", metadata={"Software": None})  # omits matplotlib's version
     return content.getvalue()

@@ -1,7 +1,7 @@
-"""Several processes of one run: how many there really are, what all agree on, and whose error it is.
+"""Coordinate the processes of a distributed run: check the launch, share results, and propagate errors.
 
-A launch that starts fewer processes than were asked for is the worst mistake, because it trains and says nothing: the
-number is printed in any case, and what can be recognised is refused.
+The worst mistake is a launch that silently starts fewer processes than requested. So the number of processes is always
+printed, and launches that can be recognised as faulty are refused.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Result = TypeVar("Result")
 
 
 def process_rank() -> int:
-    """This process's number where torchrun or accelerate started several, else 0."""
+    """Rank of this process if torchrun or accelerate started several, else 0."""
     return int(os.environ.get("RANK", "0"))
 
 
 def describe(arguments: TrainingArguments, *, sharded: bool) -> str:
-    """How the run is spread, e.g. "2 processes on cpu, gloo, each with the whole model"."""
+    """Describe how the run is distributed, e.g. "2 processes on cpu, gloo, each with the whole model"."""
     device = arguments.device.type
     if arguments.world_size == 1:
         return f"1 process on {device}"
@@ -38,12 +38,12 @@ def describe(arguments: TrainingArguments, *, sharded: bool) -> str:
 
 
 def refuse_launch(settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
-    """Stops a run whose launcher cannot give what it seems to.
+    """Refuse a launch that would not run as requested.
 
-    `accelerate launch --cpu --num_processes 2` starts one process: it names a place to meet, and nobody to meet.
+    `accelerate launch --cpu --num_processes 2` sets a master address but starts only one process.
 
     Raises:
-        ChatbenchError: fewer processes than asked for, or a model to shard (FSDP) that is quantised.
+        ChatbenchError: fewer processes than requested, or FSDP with a quantised model.
     """
     by_accelerate = "ACCELERATE_MIXED_PRECISION" in environment and "MASTER_ADDR" in environment
     if by_accelerate and "WORLD_SIZE" not in environment:
@@ -61,10 +61,10 @@ def refuse_launch(settings: Settings, environment: Mapping[str, str] = os.enviro
 
 
 def check_sharded(sharded: bool, environment: Mapping[str, str] = os.environ) -> None:
-    """Nothing, unless FSDP was asked for and the model is not sharded: accelerate then copies it, and says nothing.
+    """Check that a model is sharded if FSDP was requested; accelerate may silently replicate it instead.
 
     Raises:
-        ChatbenchError: so it is.
+        ChatbenchError: FSDP was requested and the model is not sharded.
     """
     if fsdp_asked(environment) and not sharded:
         raise ChatbenchError(
@@ -75,7 +75,7 @@ def check_sharded(sharded: bool, environment: Mapping[str, str] = os.environ) ->
 
 
 def everyone(arguments: TrainingArguments, act: Callable[[], Result]) -> list[Result]:
-    """The result of `act` in each process, known to all; a `ChatbenchError` of one is raised by all."""
+    """Run `act` in each process and gather all results; a `ChatbenchError` in one process is raised in all."""
     if arguments.world_size == 1:
         return [act()]
     own: tuple[Any, ChatbenchError | None]
@@ -92,15 +92,15 @@ def everyone(arguments: TrainingArguments, act: Callable[[], Result]) -> list[Re
 
 
 def on_main(arguments: TrainingArguments, act: Callable[[], Result]) -> Result:
-    """The result of `act`, of the first process alone, known to all; its error is raised by all."""
+    """Run `act` in the first process and broadcast its result; its `ChatbenchError` is raised in all."""
     return everyone(arguments, lambda: act() if arguments.process_index == 0 else None)[0]  # type: ignore[return-value]  # the first is never None's
 
 
 def check_shared(folder: Path) -> None:
-    """Nothing, where this process sees what the first one has just written.
+    """Check that this process sees the folder that the first process has just created.
 
     Raises:
-        ChatbenchError: it does not: the machines do not share the folder.
+        ChatbenchError: it does not, as the machines do not share the folder.
     """
     if not folder.exists():
         raise ChatbenchError(
@@ -111,5 +111,5 @@ def check_shared(folder: Path) -> None:
 
 
 def fsdp_asked(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether the launch asked for the model to be sharded over the processes."""
+    """Whether the launch requested that the model be sharded over processes (FSDP)."""
     return environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true"

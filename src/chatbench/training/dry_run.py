@@ -1,35 +1,35 @@
-"""What a fine-tuning run will do and cost, without loading weights: steps, tokens, memory, time (`--dry-run`).
+"""Estimate a fine-tuning run without loading weights: steps, tokens, memory and time (`--dry-run`).
 
 Memory, in bytes, with P parameters, of which M in the layers' matrices and A in adapters; e = 4 in fp32, else 2:
 
-    whole          weights 4 P, gradients 4 P, optimizer o P (o is 8 for AdamW; `OPTIMIZER_BYTES`)
-    adapters       base b per parameter, b = 2 on a GPU and 4 on a CPU, but 1 (8-bit) or 0.516 (4-bit: nf4 with
-                   double quantisation) for M; adapters 4 A, their gradients 4 A, optimizer o A
+    full           weights 4 P, gradients 4 P, optimizer o P (o is 8 for AdamW; `OPTIMIZER_BYTES`)
+    LoRA           base b per parameter, b = 2 on a GPU and 4 on a CPU, but for M it is 1 (8-bit) or 0.516 (4-bit: nf4
+                   with double quantisation); adapters 4 A, their gradients 4 A, optimizer o A
     copies         autocast keeps e bytes for each matrix parameter that is float32 and not quantised
-    activations    tokens x layers x (4 n + e (2 q + 2 k + 3 m) + (e + d) a)     where the base is frozen
-                   tokens x layers x (12 n + e (2 q + 2 k + 4 m))               where it learns
-                   n: summed width of the layer's norms, q and k: widths of queries and keys, m: the MLP's width (2 m
-                   less where it is not gated), a: summed input width of the adapted modules, d: what dropout keeps of
-                   an input, 1 on a GPU and 4 on a CPU, 0 where there is none
-                   with gradient checkpointing, tokens x layers x b width, and one layer as above
-                   blocks of a prefix tree each keep keys and values of all that they attend to, spread to the width of
-                   the queries: 2 e q a gathered token in place of 2 e k a token
+    activations    LoRA: tokens x layers x (4 n + e (2 q + 2 k + 3 m) + (e + d) a)
+                   full: tokens x layers x (12 n + e (2 q + 2 k + 4 m))
+                   n: summed width of the layer's norms, q and k: widths of queries and keys, m: MLP width (2 m less if
+                   not gated), a: summed input width of the adapted modules, d: bytes that dropout keeps per input,
+                   1 on a GPU and 4 on a CPU, 0 without dropout
+                   with gradient checkpointing: tokens x layers x b width (b = 4 for full), and one layer as above
+                   each block of a prefix tree keeps keys and values of all that it attends to, expanded to the width of
+                   the queries: 2 e q per gathered token instead of 2 e k per token
     logits         12 bytes (fp32) or 16 for each of scored rows x vocabulary, at most LOGITS_AT_ONCE of them at a time
-    work           twice the largest matrix, where quantised ones are spread out for a product
+    work           twice the largest matrix, if quantised matrices are dequantised for a product
 
-The terms of the activations count what the backward pass keeps, as seen with torch's saved-tensor hooks on GPT-2,
-Llama, Qwen3 and Gemma 3; attention scores are never kept (fused kernels). `docs/benchmarks.md` has estimates beside
-what was measured.
+The activation terms count what the backward pass keeps, as observed with torch's saved-tensor hooks on GPT-2, Llama,
+Qwen3 and Gemma 3; attention scores are never kept (fused kernels). `docs/benchmarks.md` compares estimates with
+measurements.
 
-Arithmetic, in operations (a multiplication and an addition are two), with H the parameters of the output head:
+Arithmetic, in FLOPs (a multiply-add counts as two), with H the parameters of the output head:
 
-    forward     2 M a token read, 2 H a scored row, 4 x query width x layers an attended pair (token, earlier token)
-    backward    twice the forward where the base learns; where it is frozen, once (no gradients of its weights), but
-                twice for attention; adapters cost 6 A a token
+    forward     2 M per token read, 2 H per scored row, 4 x query width x layers per attended pair of tokens
+    backward    full: twice the forward; LoRA: once (no gradients of base weights), but twice for attention, and
+                adapters cost 6 A per token in all
     gradient checkpointing computes the layers' forward once more
 
-This is the count that model FLOPs utilisation is stated in (PaLM, appendix B), but with the output head on scored rows
-only and with the pairs that causal attention needs, which is what this package computes.
+This is the count used for model FLOPs utilisation (PaLM, appendix B), but with the output head only on scored rows and
+only the pairs that causal attention needs, as this package computes them.
 """
 
 from __future__ import annotations
@@ -71,23 +71,23 @@ from chatbench.training.distributed import fsdp_asked
 
 GIB = 2**30
 NF4_BYTES = 0.5 + 0.127 / 8
-"""Bytes of a 4-bit weight with its share of the doubly quantised scales (0.127 bits; QLoRA, section 3)."""
+"""Bytes of a 4-bit weight, including its share of the doubly quantised scales (0.127 bits; QLoRA, section 3)."""
 
 ROOM = 0.9
-"""Share of the free memory that an estimate may take; the rest is for what the estimate does not know."""
+"""Share of the free memory that an estimate may use; the rest is a margin for what is not modelled."""
 
 TRAINING_SHARE = 0.4
-"""Share of the speed of plain matrix products that training is assumed to reach: customary for large models on GPUs."""
+"""Share of the matrix product speed that training is assumed to reach, as is typical of large models on GPUs."""
 
 LEAST_PACK_TOKENS = 1024
-"""Smaller packs share too little; if these do not fit, the warning before training says so."""
+"""Smaller packs share too little; if even these do not fit, a warning is printed before training."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What a run computes on, and the format of its matrix products.
+    """The device of a run and the format of its matrix products.
 
-    Bytes are those of a GPU's own memory, or of the machine's where there is no GPU; `free` now.
+    `total` and currently `free` bytes are of GPU memory, or of the machine's memory if there is no GPU.
     """
 
     name: str
@@ -98,10 +98,10 @@ class Device:
 
 
 def training_device(device: str, settings: Settings) -> Device:
-    """A torch device as a run with these settings finds it.
+    """Describe a torch device for a run with these settings.
 
     Raises:
-        ChatbenchError: it cannot compute in the format that the settings ask for.
+        ChatbenchError: the device cannot compute in the format that the settings ask for.
     """
     precision = resolve_precision(settings.precision, device)
     if device.startswith("cuda"):
@@ -115,7 +115,7 @@ def training_device(device: str, settings: Settings) -> Device:
 
 
 def matrix_rate(device: str, precision: Format, *, seconds: float = 0.3) -> float:
-    """Operations per second of square matrix products in a format, the median of what fits into `seconds`."""
+    """Measure FLOP/s of square matrix products in a format: the median of those that fit into `seconds`."""
     kind = device.partition(":")[0]
     side = {"cuda": 8192, "mps": 4096, "cpu": 1024}[kind]
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
@@ -124,27 +124,27 @@ def matrix_rate(device: str, precision: Format, *, seconds: float = 0.3) -> floa
     while sum(times[1:]) < seconds or len(times) < 4:
         began = time.perf_counter()
         one @ other
-        if kind != "cpu":  # a GPU answers before it has finished
+        if kind != "cpu":  # GPU calls are asynchronous
             torch.get_device_module(kind).synchronize()
         times.append(time.perf_counter() - began)
-    return float(2 * side**3 / sorted(times[1:])[len(times[1:]) // 2])  # the first product may set things up
+    return float(2 * side**3 / sorted(times[1:])[len(times[1:]) // 2])  # the first product may include set-up
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Counts of parameters, and widths (features a token) in one decoder layer.
+    """Parameter counts of a model, and widths (features per token) of one decoder layer.
 
-    Exact for decoders in the manner of GPT-2 and Llama; of another architecture, what is not found counts as 0.
+    Exact for decoders like GPT-2 and Llama; for other architectures, what is not found counts as 0.
 
     Attributes:
-        parameters: all of them; embeddings that serve as the output head too count once.
-        layer_matrices: those of linear layers inside the decoder layers. These are what is quantised.
-        largest_matrix: the largest of these matrices.
-        query_width, key_width: heads times head size, of queries and of keys.
-        mlp_width: what the layer widens to. A `gated` layer does so twice, and multiplies.
-        norm_width: summed over the layer's norms.
-        adapters: parameters of the adapters that the settings ask for, whether or not they are used.
-        adapted_width: summed over the inputs of the layer's adapted modules.
+        parameters: all parameters; embeddings tied to the output head count once.
+        layer_matrices: parameters of linear layers in the decoder layers, which are the ones quantised.
+        largest_matrix: parameters of the largest of these matrices.
+        query_width, key_width: number of heads times head size, for queries and keys.
+        mlp_width: hidden width of the MLP. A `gated` layer computes it twice and multiplies.
+        norm_width: total width of the layer's norms.
+        adapters: parameters of the adapters that the settings describe, whether or not they are used.
+        adapted_width: total input width of the layer's adapted modules.
     """
 
     parameters: int
@@ -168,7 +168,7 @@ class ModelShape:
 
 
 def model_shape(model: PreTrainedModel, settings: Settings) -> ModelShape:
-    """The shape of a model, whose parameters may lie on the meta device, with the adapters of the settings."""
+    """Compute the shape of a model, possibly on the meta device, and of the adapters in the settings."""
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_TARGETS
 
     config: Any = model.config.get_text_config()
@@ -205,7 +205,7 @@ def model_shape(model: PreTrainedModel, settings: Settings) -> ModelShape:
 
 
 def _matrices(module: nn.Module) -> Iterator[tuple[str, int, int]]:
-    """(last part of the name, inputs, outputs) of linear layers, GPT-2's transposed ones (`Conv1D`) among them."""
+    """Yield (last part of the name, inputs, outputs) of linear layers, including GPT-2's transposed `Conv1D`."""
     for name, each in module.named_modules():
         last = name.rpartition(".")[2]
         if isinstance(each, nn.Linear):
@@ -217,9 +217,9 @@ def _matrices(module: nn.Module) -> Iterator[tuple[str, int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one or more forward passes read: tokens, padding included; rows with logits; attended pairs of tokens.
+    """Work of one or more forward passes: tokens including padding, rows with logits, attended pairs of tokens.
 
-    `gathered` counts the tokens whose keys a prefix tree's blocks put together: their own, and those of their context.
+    `gathered` counts the tokens whose keys the blocks of a prefix tree gather: their own and those of their context.
     """
 
     tokens: int
@@ -230,7 +230,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes by what takes them. `state` is there from the first step to the last, the rest comes and goes."""
+    """Bytes by use. `state` stays allocated for the whole run; the rest is temporary."""
 
     weights: float
     gradients: float
@@ -249,14 +249,14 @@ class Memory:
         return self.state + self.copies + self.activations + self.logits + self.work
 
     def line(self) -> str:
-        """The summands that are not negligible, and their sum."""
+        """Format the terms that are not negligible, and their sum."""
         summands = {name: getattr(self, name) / GIB for name in self.__slots__}
         shown = " + ".join(f"{name} {gib:.2f}" for name, gib in summands.items() if gib >= 0.005)
         return f"{shown} = {self.total / GIB:.2f} GiB"
 
 
 def training_memory(shape: ModelShape, settings: Settings, largest: Work, device: Device) -> Memory:
-    """Bytes that a run needs at its peak, beside what the libraries themselves take (about 0.5 GiB)."""
+    """Estimate a run's peak memory in bytes, without the libraries' own (about 0.5 GiB)."""
     full, on_gpu = settings.method == "full", device.on_gpu
     element = 4 if device.precision == "fp32" else 2
     base = 2 if on_gpu and not full else 4
@@ -291,16 +291,16 @@ def training_memory(shape: ModelShape, settings: Settings, largest: Work, device
 
 
 EXAMPLE_TOKENS, SCORED_TOKENS = 1000, 100
-"""Of a long example in ChatBench, for estimates without data."""
+"""All and scored tokens of a long ChatBench example, for estimates without data."""
 
 _CONFIGS: Mapping[str, Mapping[str, Any]] = json.loads(
     (resources.files("chatbench.training") / "base_configs.json").read_text("utf-8")
 )
-"""What of a recipe's base decides its memory, as its config.json on the hub says, so that nothing is downloaded."""
+"""The memory-relevant part of each recipe base's config.json on the hub, so that nothing has to be downloaded."""
 
 
 def estimated_bytes(recipe: Recipe, *, on_gpu: bool) -> float:
-    """Peak memory of fine-tuning by a recipe, unpacked, on batches of long examples; downloads nothing."""
+    """Estimate a recipe's peak memory, in bytes, without packing and for batches of long examples; download nothing."""
     settings = replace(resolve_settings(recipe.name).settings, packing="none")
     if recipe.base in _CONFIGS:
         config: Any = AutoConfig.for_model(**_CONFIGS[recipe.base])
@@ -315,7 +315,7 @@ def estimated_bytes(recipe: Recipe, *, on_gpu: bool) -> float:
 
 
 def training_operations(shape: ModelShape, settings: Settings, work: Work) -> float:
-    """Operations of the forward and backward passes over `work`."""
+    """FLOPs of the forward and backward passes over `work`."""
     layers, attention, head = forward_operations(shape, work)
     if settings.method == "full":
         operations = 3 * (layers + attention + head)
@@ -325,7 +325,7 @@ def training_operations(shape: ModelShape, settings: Settings, work: Work) -> fl
 
 
 def forward_operations(shape: ModelShape, work: Work) -> tuple[float, float, float]:
-    """Operations of the forward passes over `work`: of the layers' matrices, of attention, of the output head."""
+    """FLOPs of the forward passes over `work`, by the layers' matrices, attention, and the output head."""
     return (
         2.0 * shape.layer_matrices * work.tokens,
         4.0 * shape.query_width * shape.layers * work.attended_pairs,
@@ -335,7 +335,7 @@ def forward_operations(shape: ModelShape, work: Work) -> tuple[float, float, flo
 
 @dataclass(frozen=True, slots=True)
 class EpochWork:
-    """One epoch's optimizer steps and forward passes, the most that one of these reads, and what all read together."""
+    """Optimizer steps and forward passes of one epoch, the maximum work of a pass, and the total."""
 
     steps: int
     passes: int
@@ -344,7 +344,7 @@ class EpochWork:
 
 
 def epoch_work(settings: Settings, encoded: EncodedRows, *, pack_tokens: int) -> EpochWork:
-    """The first epoch of a run in one process; later ones differ in their order only."""
+    """Compute the work of the first epoch in a single process; later epochs differ only in how they are shuffled."""
     steps = step_plan(settings, encoded, 1).steps(settings.seed, 0)
     passes: list[Work] = []
     for indices in steps:
@@ -355,10 +355,10 @@ def epoch_work(settings: Settings, encoded: EncodedRows, *, pack_tokens: int) ->
 
 
 def forward_passes(examples: Sequence[EncodedExample], settings: Settings, pack_tokens: int) -> Iterator[Work]:
-    """What each pass of a step reads.
+    """Yield the work of each forward pass of a step.
 
-    Packed, prefix trees of at most `pack_tokens` tokens, where a token attends to those on its path; else rectangles,
-    whose padding is read and attended to like any token.
+    With packing, passes are prefix trees of at most `pack_tokens` tokens, where a token attends to its own path;
+    otherwise they are padded rectangles, whose padding is read and attended to like any token.
     """
     if settings.packing != "none":
         for tree in prefix_trees([scored_sequence(example) for example in examples], pack_tokens):
@@ -384,14 +384,14 @@ _TRIED = (
 
 
 def cheaper_options(shape: ModelShape, settings: Settings, largest: Work, device: Device) -> list[tuple[str, Memory]]:
-    """Flags to add to what was asked for that need less memory, with what they need; the mildest change first."""
+    """Flags that would reduce memory, each with the resulting estimate, the mildest change first."""
     half = Work(largest.tokens // 2, largest.scored_rows // 2, gathered=largest.gathered // 2)
     options = []
     if settings.packing != "none":
         options.append((f"--pack-tokens {half.tokens}", training_memory(shape, settings, half, device)))
     elif (examples := settings.per_device_train_batch_size // 2) > 0:
         flags = f"--per-device-train-batch-size {examples}"
-        if not settings.examples_per_step:  # the step is to stay what it is
+        if not settings.examples_per_step:  # keep the size of the optimizer step
             flags += f" --gradient-accumulation-steps {2 * settings.gradient_accumulation_steps}"
         options.append((flags, training_memory(shape, settings, half, device)))
     for changes in _TRIED:
@@ -404,7 +404,7 @@ def cheaper_options(shape: ModelShape, settings: Settings, largest: Work, device
 
 
 def tokens_that_fit(shape: ModelShape, settings: Settings, device: Device, *, scored_share: float) -> int:
-    """The largest batch, in tokens, whose estimate leaves some of the free memory free; 0 if there is none.
+    """Find the largest batch, in tokens, whose estimate fits into `ROOM` of the free memory; 0 if there is none.
 
     `scored_share` is the share of tokens for which logits are computed.
     """
@@ -418,10 +418,10 @@ def tokens_that_fit(shape: ModelShape, settings: Settings, device: Device, *, sc
 
 
 def refuse_if_too_small(shape: ModelShape, settings: Settings, device: Device) -> None:
-    """Stops a run whose weights, gradients and optimizer alone are more than all the memory of the device.
+    """Refuse a run whose weights, gradients and optimizer state alone exceed the device's total memory.
 
     Raises:
-        ChatbenchError: with the estimate, and with what would fit.
+        ChatbenchError: it does; the message has the estimate and what would fit.
     """
     nothing = Work(0, 0)
     needed = training_memory(shape, settings, nothing, device).state
@@ -438,7 +438,7 @@ def refuse_if_too_small(shape: ModelShape, settings: Settings, device: Device) -
 
 
 def advice(shape: ModelShape, settings: Settings, largest: Work, device: Device) -> list[str]:
-    """One line that says whether the run fits; where it does not, one for each way to need less."""
+    """Say in one line whether the run fits; if not, add a line for each way to reduce memory."""
     has = f"{_gib(device.free)} of {_gib(device.total)} are free on {device.name}"
     if training_memory(shape, settings, largest, device).total <= ROOM * device.free:
         return [f"fits: {has}"]
@@ -454,9 +454,9 @@ def _gib(count: float) -> str:
 
 
 def pack_tokens(resolved: Resolved, encoded: EncodedRows, device: torch.device) -> int:
-    """Most tokens of a prefix tree: as asked for, or the usual number, or fewer where a GPU would not hold them.
+    """Maximum tokens per prefix tree: as set, or else the default, reduced if a GPU could not hold it.
 
-    The size of a pack changes what is read in one forward pass, not what is learned from.
+    The size of a pack changes what one forward pass reads, not what is learned.
     """
     settings, usual = resolved.settings, default_pack_tokens(device)
     if settings.pack_tokens or settings.packing == "none" or device.type != "cuda" or fsdp_asked():
@@ -467,10 +467,10 @@ def pack_tokens(resolved: Resolved, encoded: EncodedRows, device: torch.device) 
 
 
 def memory_warning(resolved: Resolved, encoded: EncodedRows, device: torch.device) -> list[str]:
-    """What to say before training if the largest batch is likely not to fit all of the device; nothing if it is.
+    """Warning lines for a run whose largest batch will probably exceed the device's memory; otherwise none.
 
-    The largest batch is bounded, not looked for: as many tokens as a pack may hold, or the longest example throughout.
-    Nothing is said of a model that is sharded over several devices.
+    The largest batch is an upper bound: a full pack, or as many of the longest example as a batch holds. A model that
+    is sharded over several devices gets no warning.
     """
     if fsdp_asked():
         return []
@@ -486,14 +486,14 @@ def memory_warning(resolved: Resolved, encoded: EncodedRows, device: torch.devic
 
 
 def template_hint(resolved: Resolved, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """A line where an instruct model's own template is neither used nor declined."""
+    """Suggest an instruct model's own chat template if the settings neither use nor decline it."""
     if not tokenizer.chat_template or resolved.origins["template"] != "default":
         return []
     return ["this trains in plain text, and the tokenizer has a chat template: --template chat trains in that form"]
 
 
 def _emptied(resolved: Resolved, device: torch.device) -> tuple[ModelShape, Device]:
-    """The base, and the device with all memory free: what is free now would be another number in a resumed run."""
+    """Return the base's shape, and the device with all memory free, so that a resumed run gets the same numbers."""
     found = training_device(str(device), resolved.settings)
     return model_shape(empty_model(resolved.base), resolved.settings), replace(found, free=found.total)
 
@@ -505,9 +505,9 @@ def _scored_share(encoded: EncodedRows) -> float:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What a run in one process would do. `rate` is the measured speed of matrix products, in operations a second.
+    """Plan of a run in a single process. `rate` is the measured speed of matrix products, in FLOP/s.
 
-    `validation` is what one validation reads, in prefix trees; there is one at the end of each epoch.
+    `validation` is the work of one validation, in prefix trees; there is one at the end of each epoch.
     """
 
     resolved: Resolved
@@ -523,7 +523,7 @@ class RunPlan:
 
     @property
     def steps(self) -> int:
-        """Of the whole run: `max_steps`, or as many as the epochs hold; the Trainer rounds up."""
+        """Steps of the whole run: `max_steps`, or those of all epochs, rounded up as by the Trainer."""
         settings = self.resolved.settings
         return settings.max_steps or math.ceil(settings.num_train_epochs * self.epoch.steps)
 
@@ -533,18 +533,18 @@ class RunPlan:
 
     @property
     def operations(self) -> float:
-        """Of the whole run, its validations among them."""
+        """FLOPs of the whole run, including its validations."""
         of_epoch = training_operations(self.shape, self.resolved.settings, self.epoch.work)
         of_validation = sum(forward_operations(self.shape, self.validation))
         return of_epoch * self.steps / self.epoch.steps + of_validation * self.validations
 
     @property
     def seconds(self) -> float:
-        """A rough estimate: without start and checkpoints; quantised weights are slower."""
+        """Rough estimate of the duration, without start-up and checkpoints; quantised weights are slower."""
         return self.operations / (TRAINING_SHARE * self.rate)
 
     def lines(self) -> list[str]:
-        """What to print."""
+        """The plan as lines to print."""
         work, encoded, shape, settings = self.epoch.work, self.encoded, self.shape, self.resolved.settings
         alone = sum(example.tokens for example in encoded.examples)
         scored = sum(len(example.completion) for example in encoded.examples)
@@ -575,7 +575,7 @@ class RunPlan:
 
 
 def in_words(seconds: float) -> str:
-    """A duration to about two digits.
+    """Format a duration to about two digits.
 
     >>> [in_words(seconds) for seconds in (7, 110, 6000, 200_000)]
     ['7 s', '2 min', '1 h 40 min', '56 h']
@@ -589,11 +589,11 @@ def in_words(seconds: float) -> str:
 
 
 def plan_run(resolved: Resolved, train: Sequence[ExampleRow], validation: Sequence[ExampleRow]) -> RunPlan:
-    """The plan on this machine's device; reads the tokenizer and the configuration of the base, not its weights.
+    """Plan a run on this machine's device; reads the tokenizer and the configuration of the base, not its weights.
 
     Raises:
-        ChatbenchError: no such model, examples that do not go with it, a format or a quantisation that this machine
-            cannot train in. Too little memory is no error here: the plan says what would fit.
+        ChatbenchError: no such model, examples that do not match it, or a precision or quantisation that this machine
+            cannot train in. Too little memory is not an error: the plan says what would fit.
     """
     settings, kind = resolved.settings, best_device()
     device = training_device(kind, settings)

@@ -1,4 +1,4 @@
-"""Fine-tunes a simulator on one split: settings and a workspace in, a model folder out."""
+"""Fine-tune a simulator on one split: from settings and a workspace to a model folder."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 OVERRIDES = Path("configs/training_args.json")
-"""Read without being asked for, below the folder in which the command runs."""
+"""Overrides file, relative to the working directory, that is read by default if it exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class FinetuneResult:
-    """Where the fine-tuned model lies, and how its training went."""
+    """The folder of the fine-tuned model and the outcome of its training."""
 
     model: str
     split: str
@@ -34,7 +34,7 @@ class FinetuneResult:
     outcome: TrainingOutcome
 
     def lines(self) -> list[str]:
-        """What to print in the end."""
+        """Summary to print at the end."""
         done = self.outcome
         if done.status == "already trained":
             return [f"{self.folder}: already trained with these settings; --overwrite trains again"]
@@ -55,14 +55,14 @@ def finetune(
     overwrite: bool = False,
     say: Say = print,
 ) -> FinetuneResult:
-    """Fine-tunes MODEL on a split's training side; continues a killed run, and does not repeat a finished one.
+    """Fine-tune MODEL on the training side of a split; resume a killed run and skip a finished one.
 
     Args:
-        flags: settings given on the command line, by name; None stands for "not given".
+        flags: settings from the command line, by name; None means "not given".
 
     Raises:
-        ChatbenchError: no such split or model, unknown or contradicting settings, another run in the way, or a device
-            that is too small.
+        ChatbenchError: no such split or model, unknown or contradictory settings, another run is active in the folder,
+            or the device is too small.
     """
     train_file = workspace.split_file(split, "train.jsonl")
     resolved = _resolved(model, config, flags or {})
@@ -108,10 +108,10 @@ def plan_finetune(
     flags: Mapping[str, object] | None = None,
     say: Say = print,
 ) -> RunPlan:
-    """Says what `finetune` would do with the same arguments, and what it would cost; loads no weights.
+    """Report what `finetune` would do with these arguments and what it would cost; load no weights.
 
     Raises:
-        ChatbenchError: as `finetune`, but for what only shows when training.
+        ChatbenchError: as `finetune`, except for errors that only occur during training.
     """
     resolved = _resolved(model, config, flags or {})
     train, test = (workspace.examples(split, side) for side in ("train", "test"))
@@ -127,7 +127,7 @@ def plan_finetune(
 
 
 def spread(rows: Sequence[ExampleRow], count: int) -> list[ExampleRow]:
-    """At most `count` rows, evenly spaced over all of them.
+    """Select at most `count` evenly spaced rows.
 
     >>> spread(["a", "b", "c", "d", "e"], 2)
     ['a', 'c']
@@ -138,12 +138,12 @@ def spread(rows: Sequence[ExampleRow], count: int) -> list[ExampleRow]:
 
 
 def _resolved(model: str, config: Path | None, flags: Mapping[str, object]) -> Resolved:
-    """The settings; a model without a recipe is measured first, for its size decides between full and LoRA.
+    """Resolve the settings; without a recipe, the model's size decides between full fine-tuning and LoRA.
 
-    Without `config`, `OVERRIDES` is read where it is there.
+    Without `config`, `OVERRIDES` is read if it exists.
     """
     config = config or (OVERRIDES if OVERRIDES.is_file() else None)
-    resolved = resolve_settings(model, config, flags)  # before the model is looked for: its errors are quick
+    resolved = resolve_settings(model, config, flags)  # before looking for the model: settings errors show at once
     if recipe_of(model) is not None or "method" in resolved.explicit:
         return resolved
     from chatbench.models.loading import parameter_count
@@ -156,7 +156,7 @@ def _data_origin(workspace: Workspace, split: str) -> DataOrigin:
 
     manifest, divided = workspace.manifest, workspace.split(split)
     source, revision = downloaded_from(Path(manifest.study_resolved))
-    from_hub = source == CHATBENCH_DATASET  # the other source is a GitHub repository, which is no hub data set
+    from_hub = source == CHATBENCH_DATASET  # the other source is a GitHub repository, not a hub dataset
     return DataOrigin(
         study=manifest.study_name,
         questions_sha256=manifest.questions_sha256,

@@ -1,12 +1,12 @@
-"""Fine-tuning: one function, on transformers' Trainer, for whole models and LoRA adapters alike.
+"""Fine-tuning with transformers' Trainer, of full models and LoRA adapters alike.
 
-Only the completion carries loss, each of its tokens the same, whatever the batches. The same command continues a killed
-run from its last complete checkpoint, to the same weights bit by bit where arithmetic is deterministic (it is on a
-CPU), and does not repeat a finished one.
+Only completion tokens carry loss, all with equal weight (but see `answer_weight`), however examples are batched.
+Rerunning the command resumes a killed run from its last complete checkpoint and skips a finished one. Where arithmetic
+is deterministic (as on a CPU), a resumed run ends with bit-identical weights.
 
-A frozen base is held in 16 bits on a GPU and in float32 on a CPU, whatever is quantised in 8 or 4. Adapters are
-float32. Peft's `prepare_model_for_kbit_training` is not used: it would hold the output head and the embeddings in
-float32 (2 GB more for Llama 3 8B), and the model would then be scored in another form than it was trained in.
+A frozen base is held in 16 bits on a GPU and in float32 on a CPU, except for weights quantised to 8 or 4 bits. Adapters
+are float32. PEFT's `prepare_model_for_kbit_training` is not used: it would hold the output head and the embeddings in
+float32 (2 GB more for Llama 3 8B), and the model would then be scored in a precision other than that of training.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ from chatbench.training.trainer import (
 
 @dataclass(frozen=True, slots=True)
 class DataOrigin:
-    """The study and the questions behind a split, for the model card.
+    """Provenance of a split for the model card: its study and its questions.
 
-    `hub_dataset` is the id of the published data set that the study was downloaded from, at `revision`; both are empty
-    for any other study.
+    `hub_dataset` and `revision` identify the hub dataset that the study was downloaded from; both are empty for any
+    other study.
     """
 
     study: str
@@ -104,10 +104,10 @@ class DataOrigin:
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """What to train on, and where to.
+    """What to train on and where to write.
 
-    `folder` gets the finished model, `logs` the TensorBoard events. `validation` is only printed: nothing is chosen by
-    it. `train_sha256` identifies the training file; `data` is None where the rows come from no prepared split.
+    `folder` is for the finished model, `logs` for TensorBoard events. `validation` loss is only reported, never used
+    for selection. `train_sha256` identifies the training file; `data` is None for rows from no prepared split.
     """
 
     resolved: Resolved
@@ -122,9 +122,9 @@ class TrainingJob:
 
 @dataclass(frozen=True, slots=True)
 class TrainingOutcome:
-    """What came of a run; losses are nats per token. `validation` holds (epoch, loss) pairs.
+    """Result of a run; losses are in nats per token. `validation` holds (epoch, loss) pairs.
 
-    `examples_left_out`, `examples_shortened` and `turns_dropped` say what the context did to the training examples.
+    `examples_left_out`, `examples_shortened` and `turns_dropped` count training data lost to the context limit.
     """
 
     status: Literal["trained", "resumed", "already trained"]
@@ -140,15 +140,15 @@ class TrainingOutcome:
 
 
 def train(job: TrainingJob, *, resume: bool = True, overwrite: bool = False, say: Say = print) -> TrainingOutcome:
-    """Fine-tunes and writes the model's folder in one step; continues or skips where that was done before.
+    """Fine-tune and write the model folder atomically; resume an unfinished run and skip a finished one.
 
-    Started by torchrun or accelerate, every process calls this; the first one writes. Without `resume`, the checkpoints
-    of a killed run are dropped and training starts at step 0.
+    Under torchrun or accelerate, every process calls this, and the first one writes. Without `resume`, checkpoints of a
+    killed run are deleted and training starts at step 0.
 
     Raises:
-        ChatbenchError: no examples, no such model, another run in the way, something this machine cannot do, or a loss
-            that is not finite.
-        StoppedError: SIGTERM came, and a checkpoint has been written.
+        ChatbenchError: no examples, no such model, another run is active in the folder, something this machine cannot
+            do, or a loss that is not finite.
+        StoppedError: stopped by SIGTERM, after a checkpoint was written.
     """
     if not job.train:
         raise ChatbenchError("no training examples", fix="prepare the splits again")
@@ -167,7 +167,7 @@ def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: Stop
     if done is not None:
         return TrainingOutcome("already trained", **{**done["outcome"], "validation": _pairs(done["outcome"])})
     began = time.monotonic()
-    # trackio goes on with any run of the same name, so a run of other settings must be called otherwise.
+    # trackio continues any run of the same name, so runs with other settings need another name.
     run_name = f"{resolved.key}/{job.split} {resolved.hash[:8]}"
     arguments = training_arguments(settings, work, run_name=run_name)
     precision = resolve_precision(settings.precision, arguments.device.type)
@@ -230,7 +230,7 @@ def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: Stop
 
 
 def _kept(folder: Path) -> str:
-    """What an interrupted run of this folder has kept."""
+    """Describe what an interrupted run in this folder has kept."""
     complete = (each for each in reversed(checkpoints(unfinished(folder))) if differing_file(each) is None)
     last = next(complete, None)
     return f"{last} is kept" if last else f"no checkpoint of {folder} is complete yet, so nothing is kept"
@@ -241,11 +241,11 @@ def _pairs(outcome: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
 
 
 def _prepare_folder(job: TrainingJob, record: Mapping[str, Any], resume: bool, overwrite: bool, say: Say) -> str | None:
-    """Makes the working folder ready; gives the checkpoint to resume from, None to start."""
+    """Prepare the working folder; return the checkpoint to resume from, or None to start at step 0."""
     work = unfinished(job.folder)
     if not (may_resume(job.folder, record, overwrite=overwrite) and resume):
         shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(job.logs, ignore_errors=True)  # curves of another run
+        shutil.rmtree(job.logs, ignore_errors=True)  # curves of an earlier run
         work.mkdir(parents=True)
         write_record(work, record)
         return None
@@ -261,28 +261,28 @@ AS_THE_TRAINER_HAS_IT = (
     "weight_decay", "max_grad_norm", "seed", "optim", "adam_beta1", "adam_beta2", "adam_epsilon", "save_steps",
     "save_total_limit", "logging_steps", "logging_first_step",
 )  # fmt: skip
-"""Settings that are the Trainer's arguments of the same name."""
+"""Settings that are passed to the Trainer under the same name."""
 
 
 def training_arguments(settings: Settings, folder: Path, *, run_name: str | None = None) -> TrainingArguments:
-    """The Trainer's arguments from our settings; what is fixed has its reason on its line."""
+    """Convert settings to the Trainer's arguments; a comment explains each fixed value that needs it."""
     device = best_device()
     precision = resolve_precision(settings.precision, device)
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     rare: dict[str, Any] = {}
     if settings.gradient_checkpointing:
-        rare["gradient_checkpointing"] = True  # its newer name, activation_checkpointing, is not in transformers 5.0
+        rare["gradient_checkpointing"] = True  # its new name, activation_checkpointing, is not in transformers 5.0
     arguments = TrainingArguments(
         output_dir=str(folder),
         **{name: getattr(settings, name) for name in AS_THE_TRAINER_HAS_IT},
         max_steps=settings.max_steps or -1,
-        gradient_accumulation_steps=1,  # a step's batches are accumulated in CompletionTrainer.training_step
+        gradient_accumulation_steps=1,  # CompletionTrainer.training_step accumulates the batches of a step
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         save_strategy="steps",
-        logging_nan_inf_filter=False,  # a loss that is not finite is an error, not something to hide
+        logging_nan_inf_filter=False,  # a non-finite loss is an error and must not be hidden
         eval_strategy="no",
-        report_to=[name for name in settings.report_to if name in ("wandb", "trackio")] or "none",  # and `trackers`
+        report_to=[name for name in settings.report_to if name in ("wandb", "trackio")] or "none",  # see `trackers`
         run_name=run_name,
         project=PROJECT,
         disable_tqdm=True,
@@ -293,22 +293,22 @@ def training_arguments(settings: Settings, folder: Path, *, run_name: str | None
         use_cpu=device == "cpu",
         **rare,
     )
-    # With several GPUs but one process, torch's DataParallel would split each batch; accelerate launch is the way.
+    # With several GPUs and one process, torch's DataParallel would split each batch; use accelerate launch instead.
     arguments._n_gpu = min(1, arguments.n_gpu)
-    arguments.mixed_precision = "no" if precision == "fp32" else precision  # else accelerate launch would decide it
+    arguments.mixed_precision = "no" if precision == "fp32" else precision  # otherwise accelerate launch decides
     return arguments
 
 
 def trainable_base(resolved: Resolved, precision: Format, arguments: TrainingArguments, say: Say) -> Loaded:
-    """The base in training form: whole in float32, or frozen with fresh adapters on it.
+    """Load the base for training: in float32 for full fine-tuning, or frozen with new adapters.
 
     Raises:
-        ChatbenchError: no such model, more than the device can hold, weights that cannot be quantised here, or adapters
-            for modules that it has not.
+        ChatbenchError: no such model, too little device memory, quantisation unavailable here, or adapters for modules
+            that the model does not have.
     """
     settings, device = resolved.settings, arguments.device
     bits = quantised_bits(asdict(settings))
-    if not fsdp_asked():  # a shard may fit where the whole does not
+    if not fsdp_asked():  # a shard may fit where the full model does not
         shape = model_shape(empty_model(resolved.base), settings)
         refuse_if_too_small(shape, settings, training_device(str(device), settings))
     dtype = half_dtype() if settings.method == "lora" and device.type == "cuda" else torch.float32
@@ -316,7 +316,7 @@ def trainable_base(resolved: Resolved, precision: Format, arguments: TrainingArg
     loaded = load_base(resolved.base, dtype=dtype, seed=settings.seed, bits=bits, device=str(device))
     if settings.method == "lora":
         loaded = replace(loaded, model=with_adapters(loaded.model, settings))
-        trainable, total = cast(Any, loaded.model).get_nb_trainable_parameters()  # counts two 4-bit weights of a byte
+        trainable, total = cast(Any, loaded.model).get_nb_trainable_parameters()  # counts both 4-bit weights of a byte
     else:
         trainable = total = sum(parameter.numel() for parameter in loaded.model.parameters())
     cast(Any, loaded.model.config).use_cache = False
@@ -326,10 +326,10 @@ def trainable_base(resolved: Resolved, precision: Format, arguments: TrainingArg
 
 
 def with_adapters(model: PreTrainedModel, settings: Settings) -> PreTrainedModel:
-    """The model, frozen, with fresh float32 adapters on the modules that the settings name.
+    """Freeze the model and add new float32 adapters to the modules that the settings name.
 
     Raises:
-        ChatbenchError: it has no such modules.
+        ChatbenchError: the model has no such modules.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -341,7 +341,7 @@ def with_adapters(model: PreTrainedModel, settings: Settings) -> PreTrainedModel
         target_modules=list(settings.lora_targets) or None,
     )
     if settings.gradient_checkpointing:
-        cast(Any, model).enable_input_require_grads()  # else nothing that is frozen is worth computing again
+        cast(Any, model).enable_input_require_grads()  # else adapters in checkpointed layers get no gradient
     try:
         return cast(PreTrainedModel, get_peft_model(model, config))
     except ValueError as error:

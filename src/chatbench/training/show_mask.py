@@ -1,7 +1,7 @@
-"""The exact text of one training example, with the tokens that carry loss in colour.
+"""Show the exact text of one training example, with the tokens that carry loss in colour.
 
-Text and mask are made by the same calls as in training, so what is shown is what is learned from. Control characters
-are drawn as symbols: a file cannot steer the terminal.
+Text and mask come from the same code as in training, so what is shown is what is trained on. Control characters are
+shown as symbols, so a file cannot send control sequences to the terminal.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 SCORED_STYLES = ("black on green", "black on bright_green")
-"""Two shades in turn, so that the borders of tokens can be seen; the tokens of one character share one."""
+"""Alternating shades that show token borders; the tokens of one character share a shade."""
 
 
 def show_mask(path: Path, row: int, model: str = "tiny", template: Template | None = None) -> Text:
-    """The example on line `row` (from 1, blank lines not counted) as MODEL's tokenizer sees it.
+    """Render the example on line `row` (from 1, not counting blank lines) as MODEL's tokenizer encodes it.
 
     Args:
-        template: the form of the example; None takes the one that MODEL's recipe names.
+        template: the example's template; None is that of MODEL's recipe.
 
     Raises:
         ChatbenchError: no such file, line or model, or a chat template that cannot be masked exactly.
@@ -59,13 +59,13 @@ def show_mask(path: Path, row: int, model: str = "tiny", template: Template | No
 
 
 def visible(text: str) -> str:
-    r"""The text with white space marked and every control character drawn as a symbol.
+    r"""Mark white space and replace every control character with a symbol.
 
     >>> visible("two\nlines\x1b[31m\x00")
     'two↵\nlines␛[31m␀'
     """
     symbols = {code: chr(0x2400 + code) for code in range(0x20)}  # the block "Control Pictures"
     symbols |= {ord("\n"): "↵\n", ord("\t"): "→\t", 0x7F: "␡"}
-    # C1 controls, and the marks that turn the direction of text or separate lines; a plain space is printable.
+    # C1 controls, and characters that change the direction of text or separate lines; a plain space is printable.
     hidden = {ord(each): f"<U+{ord(each):04X}>" for each in text if not each.isprintable()}
     return text.translate(hidden | symbols)

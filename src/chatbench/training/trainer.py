@@ -1,10 +1,10 @@
-"""The Trainer with our steps, our loss and checksummed checkpoints; everything else about training is the Trainer's.
+"""The Trainer with our optimizer steps, loss and checksummed checkpoints; everything else is left to transformers.
 
-Beside it, what a run reports while it trains (a progress bar, lines, validation after each epoch), where its curves go
-(`report_to`), and when it stops early.
+Also what a run reports while it trains (progress bar, log lines, validation after each epoch), where it logs curves
+(`report_to`), and stopping on SIGTERM.
 """
 
-# ruff: noqa: ARG002  (a callback gets everything by the Trainer's names, used or not)
+# ruff: noqa: ARG002  (the Trainer passes every argument to a callback by name, used or not)
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, order=True)
 class BadStep:
-    """The first step whose loss was not finite in one process, and the examples of that step."""
+    """The first step with a non-finite loss in one process, and the examples of that step."""
 
     step: int
     process: int
@@ -57,10 +57,10 @@ class BadStep:
 
 
 class RecentLosses:
-    """Losses of one process since the last look; `rows[i]` is the example with index i.
+    """Losses of one process since the last check; `rows[i]` is the example with index i.
 
-    Reading a loss waits for the GPU. So losses stay on the device and are looked at where the run waits anyway: when a
-    line is logged, and before a checkpoint is written, which therefore never holds weights that are not finite.
+    Reading a loss waits for the GPU. So losses stay on the device and are checked only where the run waits anyway: when
+    a line is logged, and before a checkpoint is written, which therefore never holds non-finite weights.
     """
 
     def __init__(self, rows: Sequence[ExampleRow], process: int) -> None:
@@ -69,11 +69,11 @@ class RecentLosses:
         self._seen: list[tuple[int, Tensor, Sequence[int]]] = []
 
     def add(self, step: int, loss: Tensor, examples: Sequence[int]) -> None:
-        """Keeps the loss of a step, a scalar on its device, with the indices of the step's examples."""
+        """Store the loss of a step, a scalar on its device, with the indices of the step's examples."""
         self._seen.append((step, loss.detach(), examples))
 
     def look(self) -> BadStep | None:
-        """The first step whose loss is not finite, if there is one; the others are forgotten."""
+        """Return the first step with a non-finite loss, if any, and clear the stored losses."""
         seen, self._seen = self._seen, []
         finite = torch.stack([loss for _, loss, _ in seen]).isfinite().tolist() if seen else []
         for (step, _, examples), is_finite in zip(seen, finite, strict=True):
@@ -85,15 +85,15 @@ class RecentLosses:
 
 PROJECT = "chatbench"
 SILENT_SECONDS = 20
-"""After so long without a line, a first step says how far it is."""
-os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # errors are reported to nobody unasked; read when imported
+"""After this long without a log line, the progress within the first step is printed."""
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # no error reports without consent; wandb reads it on import
 
 
 def refuse_missing_trackers(report_to: Sequence[str]) -> None:
-    """Checks that each tracker is installed, before anything is loaded.
+    """Check that each tracker is installed, before anything is loaded.
 
     Raises:
-        ChatbenchError: one is not.
+        ChatbenchError: a tracker is not installed.
     """
     for name in {"wandb", "trackio"}.intersection(report_to):
         if util.find_spec(name) is None:
@@ -107,14 +107,14 @@ def refuse_missing_trackers(report_to: Sequence[str]) -> None:
 def trackers(
     report_to: Sequence[str], logs: Path, run_name: str, group: str, resume_from: str | None
 ) -> Iterator[list[Any]]:
-    """What the Trainer's `report_to` lacks: callbacks to add in the block, and an end of what a tracker began in it.
+    """Open the trackers that the Trainer's `report_to` does not handle well; yield callbacks and close runs on exit.
 
-    TensorBoard writes into `logs`, and forgets what a killed run drew after the checkpoint that is resumed from.
-    Weights & Biases goes on with a run that is open, so the next split of the same process would be drawn into it, and
-    reads its folder from the environment only once a process: its runs are opened and closed here.
+    TensorBoard writes into `logs` and, on resuming, discards what was logged after the checkpoint. Weights & Biases
+    runs are opened and closed here: an open run would also get the curves of the next split in this process, and the
+    Trainer's integration reads the folder from the environment only once per process.
 
     Raises:
-        ChatbenchError: Weights & Biases refuses the run.
+        ChatbenchError: Weights & Biases rejects the run.
     """
     with ExitStack() as ended:
         callbacks: list[Any] = []
@@ -143,21 +143,22 @@ def trackers(
 
             @ended.callback
             def finish() -> None:
-                if trackio.context_vars.current_run.get() is not None:  # failed; else the Trainer's callback ends it
+                if trackio.context_vars.current_run.get() is not None:  # failed; otherwise the Trainer ends it
                     trackio.finish()
 
         yield callbacks
 
 
-class NothingLeft(Exception):  # noqa: N818  (it is no error)
-    """The checkpoint that a run goes on from is of its last step: the Trainer would take another one."""
+class NothingLeft(Exception):  # noqa: N818  (not an error)
+    """Raised when resuming from the checkpoint of the last step, as the Trainer would run one more step."""
 
 
 @dataclass(eq=False)
 class Watch(TrainerCallback):
-    """Callbacks of one run. `validate` gives (nats, tokens), and is called when an epoch ends; None for no validation.
+    """Callback of one run: progress, log lines, validation, and stopping on request.
 
-    It runs on the main process alone, or on all where the model is sharded over them.
+    `validate` returns (nats, tokens) and is called at the end of each epoch, on the main process only or, if the model
+    is sharded, on all processes; None means no validation.
     """
 
     trainer: CompletionTrainer
@@ -183,7 +184,7 @@ class Watch(TrainerCallback):
             raise NothingLeft
 
     def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """After each forward and backward pass: says once how far a first step is that takes long."""
+        """After each forward and backward pass: report progress once if the first step takes long."""
         self._passes += 1
         seconds = time.monotonic() - self._started[0]
         if not self._said and seconds > SILENT_SECONDS:
@@ -199,15 +200,15 @@ class Watch(TrainerCallback):
             self._print(state, f"step {state.global_step}/{state.max_steps}  {self._speed(state)}")
         if log_now or epoch_ends or (self.stop.asked and args.world_size == 1):
             self._agree(args, control)
-        # Before the checkpoint of this step is written, or a run resumed from it would miss the validation.
+        # Validate before the checkpoint of this step is written; a run resumed from it would not validate again.
         if epoch_ends and self.validate and (state.is_world_process_zero or self.trainer.is_fsdp_enabled):
             with WorkProgress("validation", "tokens") as progress:
                 nats, tokens = self.validate(progress if state.is_world_process_zero else unobserved)
             self.trainer.log({"eval_loss": nats / tokens, "eval_perplexity": math.exp(min(nats / tokens, 700))})
-        control.should_log = log_now  # set last: the log of the validation has cleared it
+        control.should_log = log_now  # set last, as logging the validation clears it
 
     def _agree(self, args: TrainingArguments, control: TrainerControl) -> None:
-        """Whether any process was asked to stop; then all save and stop. A loss that is not finite ends them all."""
+        """Save and stop all processes if any was asked to stop; raise if any has a non-finite loss."""
         looked = everyone(args, lambda: (self.trainer.losses.look(), self.stop.asked))
         bad = [step for step, _ in looked if step is not None]
         if bad:
@@ -225,7 +226,7 @@ class Watch(TrainerCallback):
                 fix=f"lower learning_rate ({args.learning_rate}) and train again with --overwrite",
             )
         if "eval_loss" in logs:
-            self._print(state, str({name: f"{value:.4g}" for name, value in logs.items()}))  # as the Trainer prints it
+            self._print(state, str({name: f"{value:.4g}" for name, value in logs.items()}))  # in the Trainer's format
             self._print(
                 state,
                 f"epoch {state.epoch:.2f}: validation loss {logs['eval_loss']:.4f} nats per token, "
@@ -255,7 +256,7 @@ class Watch(TrainerCallback):
 
 
 class CompletionTrainer(Trainer):
-    """The Trainer with steps of our own: what a step holds depends on the seed alone, and its loss on no batching."""
+    """The Trainer with our steps: their examples depend only on the seed, and batching does not change the loss."""
 
     def __init__(self, *, plan: StepPlan, make_step: StepMaker, losses: RecentLosses, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -268,7 +269,7 @@ class CompletionTrainer(Trainer):
         self._checkpoint_bytes = checkpoint_bytes(self._weight_bytes, optim, sharded=self.is_fsdp_enabled)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """One item is one optimiser step: this process's share of it."""
+        """Loader that yields this process's share of one optimizer step at a time."""
         make_step = self._make_step
         return DataLoader(
             cast(Any, range(len(self._plan.lengths))),
@@ -279,9 +280,9 @@ class CompletionTrainer(Trainer):
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Backward through every batch; gives this process's share of the loss, in nats per scored token of the step.
+        """Run backward on every batch; return this process's share of the loss, in nats per scored token of the step.
 
-        The step spans all processes; gradients and losses are averaged over them, hence the factor.
+        Gradients and losses are averaged over processes, but the step spans all of them: hence the factor in `share`.
         """
         model.train()
         step: TrainingStep = inputs["step"]
@@ -300,7 +301,7 @@ class CompletionTrainer(Trainer):
         return total
 
     def most_bytes(self) -> int:
-        """Disk space that the run's folder takes at most."""
+        """Maximum disk space of the run's folder, in bytes."""
         steps = self.args.max_steps
         if steps <= 0:
             steps = math.ceil(len(self.get_train_dataloader()) * self.args.num_train_epochs)
@@ -308,12 +309,12 @@ class CompletionTrainer(Trainer):
         return run_bytes(self._checkpoint_bytes, self._weight_bytes, steps, int(self.args.save_steps), kept)
 
     def written(self, target: Path, write: Callable[[], None]) -> None:
-        """Writes; that the disk is full is said in our words."""
+        """Call `write`, with errors such as a full disk raised as `ChatbenchError`."""
         with write_errors_named(target, self._checkpoint_bytes):
             write()
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """The Trainer's, with checksums once every process has written its files; none at all if one cannot."""
+        """Save as the Trainer does, then add checksums; if any process fails, delete the checkpoint."""
         checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
 
         def write() -> None:
@@ -324,16 +325,16 @@ class CompletionTrainer(Trainer):
         sharded = self.is_fsdp_enabled
         try:
             if sharded:
-                write()  # tensors are exchanged in between: a process that fails has to end, or the others wait for it
+                write()  # processes exchange tensors here: one that fails must exit, or the others wait for it forever
             everyone(self.args, lambda: None if sharded else write())
         except ChatbenchError:
-            # Only now, when the others have ended their writing too: one would meet a folder that is gone.
+            # Not before all processes have stopped writing: they would find the folder missing.
             shutil.rmtree(checkpoint, ignore_errors=True)
             raise
         on_main(self.args, lambda: self.written(checkpoint, lambda: add_checksums(checkpoint)))
 
     def restore_unlogged(self, checkpoint: Path) -> None:
-        """Takes up the loss since the last logged line, so that the next one says what it would have said."""
+        """Restore the loss accumulated since the last logged line, so that the next line is as in an unstopped run."""
         unlogged = cast(dict[str, Any], read_json(checkpoint / self._unlogged_file()))
         self._tr_loss += unlogged["loss"]
         self._globalstep_last_logged = unlogged["since_step"]

@@ -1,7 +1,7 @@
-"""The demo: the whole pipeline on the sample study with the tiny model, sized for a laptop.
+"""Demo: the whole pipeline on the sample study with the tiny model, sized for a laptop.
 
-It ends with what only the sample study allows: first prompts judged against the problem, and the checks that a good
-simulator of this study should pass; a check that is not passed is shown as such.
+It ends with what is only possible on the sample study: it checks first prompts against the true problem, and whether
+the simulator meets the requirements for a good one. Failed checks are shown as such.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from chatbench.workflow.units import RunSettings
 Shares = Mapping[str, float]
 
 BASE_MODEL_CHATS = 1
-"""Chats per question and assistant with the base: it never stops by itself, so each takes as long as ten others."""
+"""Base model chats per question and assistant: it never stops by itself, so each takes as long as ten others."""
 MAX_TOKENS = 100
-"""A message of the sample study has at most 90 tokens; the base model would write up to any limit."""
+"""Messages of the sample study have at most 90 tokens; the base model would write up to any limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One requirement: what is asked, what was found, and whether that suffices."""
+    """One requirement: what is asked, what was found, and whether it is met."""
 
     asked: str
     found: str
@@ -54,7 +54,7 @@ class Check:
 
 
 def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
-    """Study, splits, fine-tuning, perplexity, simulated chats, scores and page in `out`; run again, it continues."""
+    """Run the whole pipeline, from sample study to results page, in `out`; rerunning resumes it."""
     workspace = Workspace(out / "data", out / "results")
     sample = write_sample(out / "sample", SampleSettings())
     say(summary_text(sample.study))
@@ -74,7 +74,7 @@ def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
 
 
 def shares_stated(model: str, study: Study, workspace: Workspace) -> dict[Predictor, Shares]:
-    """Shares of `StatedFacts` for people, the fine-tuned and the base model: means over the simulated splits."""
+    """Shares of `StatedFacts` for people, the fine-tuned and the base model, averaged over the simulated splits."""
     per_split: dict[Predictor, list[Shares]] = {}
     for split_id in workspace.manifest.split_ids:
         held_out = set(workspace.split(split_id).question_ids("test"))
@@ -94,7 +94,7 @@ def shares_stated(model: str, study: Study, workspace: Workspace) -> dict[Predic
 
 
 def checks(table: ScoreTable, stated: Mapping[Predictor, Shares]) -> list[Check]:
-    """The checks of a fine-tuned simulator on the sample study, held out by question, means over splits."""
+    """Check the requirements for a simulator of the sample study, with means over splits by question."""
     tuned, base = (_mean(table, EVERY_ASSISTANT, source, "perplexity") for source in (FINE_TUNED, BASE_MODEL))
     answered = _mean(table, EVERY_ASSISTANT, FINE_TUNED, "answered_share")
     right = stated.get(FINE_TUNED, {}).get("numbers right")
@@ -109,7 +109,7 @@ def checks(table: ScoreTable, stated: Mapping[Predictor, Shares]) -> list[Check]
 
 
 def _beats(table: ScoreTable, metric: str, asked: str, *, higher: bool) -> Check:
-    """Names every baseline of the table and the base model, the best first; passed where the simulator beats all."""
+    """Check that the simulator beats every baseline and the base model, listed from best to worst."""
     values = {
         source: _mean(table, assistant, source, metric)
         for assistant, source, of in table.estimates()
@@ -133,7 +133,7 @@ def _shown(value: float | None) -> str:
 
 
 def truth_lines(stated: Mapping[Predictor, Shares], found: Iterable[Check]) -> list[str]:
-    """What to print: the shares of each source, then the checks."""
+    """Lines to print: shares by predictor, then the checks."""
     names = list(next(iter(stated.values())))
     lines = ["First prompts against the truth of the sample study", " " * 14 + "".join(f"{name:>16}" for name in names)]
     lines += [

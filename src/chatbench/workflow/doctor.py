@@ -1,4 +1,4 @@
-"""What this machine can and cannot do with chatbench, and why. Nothing is downloaded, and no secret is shown."""
+"""Report what works on this machine and what does not, and why. Downloads nothing and shows no secrets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = ("chatbench", "torch", "transformers", "tokenizers", "peft", "acceler
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report: `ok`, `note` (works, with a difference) or `no` (does not work here)."""
+    """One line of the report: `ok`, `note` (works with a limitation) or `no` (does not work here)."""
 
     subject: str
     state: State
@@ -29,7 +29,7 @@ class Finding:
 
 
 def doctor(results: Path = Path("results")) -> list[Finding]:
-    """All findings: versions, device, precision, 8-bit, token, disk, then each recipe."""
+    """Collect all findings: versions, device, precision, 8-bit, token, disk, then each recipe."""
     from huggingface_hub import get_token
 
     device, memory_gib, findings = _device()
@@ -59,7 +59,7 @@ def _versions() -> Finding:
 
 
 def _device() -> tuple[str, float, list[Finding]]:
-    """Device name, its memory in GiB, and what there is to say about it."""
+    """Name of the device, its memory in GiB, and findings about it."""
     import torch
 
     from chatbench.models.loading import best_device
@@ -99,7 +99,7 @@ def _eight_bit(device: str) -> Finding:
 
 
 def _recipe(recipe: Recipe, device: str, memory_gib: float, eight_bit: Finding, *, token: bool) -> Finding:
-    """Whether a model can be fine-tuned by a recipe here; its memory is the dry run's estimate."""
+    """Check whether a recipe can be fine-tuned here, with the memory estimate of the dry run."""
     from huggingface_hub import try_to_load_from_cache
 
     from chatbench.training.dry_run import estimated_bytes
@@ -117,7 +117,7 @@ def _recipe(recipe: Recipe, device: str, memory_gib: float, eight_bit: Finding, 
     there = kind in ("package", "random") or isinstance(try_to_load_from_cache(base, "config.json"), str)
     if not there and base.startswith(("meta-llama/", "google/gemma")) and not token:
         return Finding(subject, "no", "gated: accept its licence on the hub and put HF_TOKEN into .env")
-    # Recipes made for a CPU ask for fp32; those of the billions of parameters train adapters too.
+    # LoRA recipes are for models with billions of parameters, except for those in fp32, which are made for CPUs.
     large = recipe.values["method"] == "lora" and recipe.values.get("precision") != "fp32"
     slow = "; on a CPU it takes days" if large and device != "cuda" else ""
     text = recipe.summary + ("" if there else "; the base is downloaded at first use") + slow
@@ -125,7 +125,7 @@ def _recipe(recipe: Recipe, device: str, memory_gib: float, eight_bit: Finding, 
 
 
 def print_doctor(findings: list[Finding], say: Callable[[str], None] = print) -> None:
-    """Prints a line per finding."""
+    """Print one line per finding."""
     width = max(len(finding.subject) for finding in findings)
     for finding in findings:
         say(f"{finding.state:<5} {finding.subject:<{width}}  {finding.text}")

@@ -1,8 +1,8 @@
-"""Units on a Ray cluster: Ray places them, tries again those of a lost node, and moves their files where asked to.
+"""Run units on a Ray cluster, which places them, retries those of lost nodes and, if asked, transfers their files.
 
-What is done is in the files alone, so a driver that was killed or interrupted is simply started again. Blocks of chats
-of one split go to actors that keep its model loaded; an actor that has no further block ends. Only so many units are
-handed to Ray as there is room for. Tokens authenticate everybody (`RAY_AUTH_MODE=token`, set here unless it is set).
+All progress is in files, so a killed or interrupted driver can simply be restarted. Blocks of chats of one split go to
+actors that keep its model loaded; an actor without further blocks ends. No more units are submitted at a time than the
+cluster has CPUs, plus two. Connections are authenticated by token (`RAY_AUTH_MODE=token`, unless set otherwise).
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from chatbench.training.finetune import OVERRIDES
 from chatbench.workflow.units import RunSettings, Say, Unit, assistants_of, run_unit
 
 RETRIES = 5
-"""How often a unit is begun again whose node or process was lost."""
+"""How often a unit is retried after its node or process is lost."""
 LOCK_SECONDS = 120.0
-"""How long a unit waits for the process of a lost driver or node that still holds its files."""
+"""How long a unit waits for a lock held by a process of a lost driver or node."""
 RAY_INSTALL = "pip install 'chatbench[ray]'"
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a worker gets beside its unit: `folder` is where relative paths begin; `files` are brought to the node."""
+    """What a worker gets besides its unit: `folder`, the base of relative paths, and `files` to write on its node."""
 
     workspace: Workspace
     settings: RunSettings
@@ -48,7 +48,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a unit ended, and where; `failure` is "" where it succeeded, `files` what it wrote and sends."""
+    """Result of a unit: `failure` is "" if it succeeded; `files` are those it wrote, to be sent back."""
 
     node: str
     seconds: float
@@ -57,7 +57,7 @@ class Outcome:
 
 
 def do_unit(unit: Unit, order: Order, shared: Mapping[str, bytes], board: Any, opened: Opened | None = None) -> Outcome:
-    """Does a unit on this node."""
+    """Execute a unit on this node."""
     import ray
 
     began, node = time.monotonic(), ray.util.get_node_ip_address()
@@ -81,7 +81,7 @@ def do_unit(unit: Unit, order: Order, shared: Mapping[str, bytes], board: Any, o
 
 
 def written_by(unit: Unit, workspace: Workspace) -> list[Path]:
-    """Files and folders that a unit of one split has written when it ends."""
+    """Files and folders that a unit about one split writes."""
     if unit.stage == "finetune":
         return [workspace.model_folder(unit.model, unit.split), workspace.training_logs(unit.model, unit.split)]
     if unit.stage == "ppl":
@@ -93,7 +93,7 @@ def written_by(unit: Unit, workspace: Workspace) -> list[Path]:
 
 
 def _arrive(order: Order, shared: Mapping[str, bytes]) -> None:
-    """Goes to the folder of the command, and makes it and the files that the node lacks."""
+    """Change to the command's folder, and write the files that are missing or differ on this node."""
     if order.collect:
         Path(order.folder).mkdir(parents=True, exist_ok=True)
     os.chdir(order.folder)
@@ -104,19 +104,19 @@ def _arrive(order: Order, shared: Mapping[str, bytes]) -> None:
 
 
 def contents(paths: Iterable[Path]) -> dict[str, bytes]:
-    """The content of files by path; of folders, that of the files below, without locks."""
+    """Read files into bytes by path; folders are read recursively, without lock files."""
     files = (each for path in paths for each in (sorted(path.rglob("*")) if path.is_dir() else [path]))
     return {str(each): each.read_bytes() for each in files if each.is_file() and each.suffix != ".lock"}
 
 
 class SimulatorActor:
-    """Simulates blocks of one split; the participants are opened once."""
+    """Actor that simulates blocks of one split and opens the participants only once."""
 
     def __init__(self) -> None:
         self.opened: Opened | None = None
 
     def do(self, unit: Unit, order: Order, shared: Mapping[str, bytes], board: Any) -> Outcome:
-        """Does one block."""
+        """Execute one block."""
         if self.opened is None:
             _arrive(order, shared)
             place, settings = order.workspace, order.settings
@@ -136,7 +136,7 @@ class SimulatorActor:
 
 
 class Board:
-    """Where the units run that have begun."""
+    """Actor that records on which node each started unit runs."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, str] = {}
@@ -149,11 +149,11 @@ class Board:
 
 
 class RayExecutor:
-    """Does units on the cluster at `ray:ADDRESS`; `ray` is the one of this machine, which is started if there is none.
+    """Executor of units on the cluster at `ray:ADDRESS`; plain `ray` uses or starts one on this machine.
 
     Args:
-        gpus: of a unit that loads a model; None is one where the cluster has any.
-        collect: nodes share no folder: what a unit reads is brought to its node, and what it wrote is brought back.
+        gpus: GPUs of a unit that loads a model; None means one if the cluster has any.
+        collect: nodes share no folder, so send each unit the files it reads and collect those it writes.
 
     Raises:
         ChatbenchError: Ray is not installed, or the cluster cannot be reached.
@@ -191,14 +191,14 @@ class RayExecutor:
         self.say = say
 
     def __call__(self, units: Sequence[Unit]) -> dict[str, str]:
-        """Does the units; why each that failed did, by its identifier.
+        """Execute the units; return the reason for each failure by unit identifier.
 
         Raises:
-            KeyboardInterrupt: with what to do then.
+            KeyboardInterrupt: interrupted; the message says what is done and how to continue.
         """
         ray, began = self._ray, time.monotonic()
         sweep = Sweep(units)
-        place = Workspace(self.workspace.data, self.workspace.results)  # without the study that it may hold
+        place = Workspace(self.workspace.data, self.workspace.results)  # without a cached study, which would be sent
         self._order = Order(place, self.settings, str(Path.cwd()), self.collect)
         inputs = [place.data, Path(self.workspace.manifest.study_resolved), self.settings.config or OVERRIDES]
         self._shared = ray.put(contents(inputs) if self.collect else {})
@@ -234,7 +234,7 @@ class RayExecutor:
     def _begin(self, unit: Unit, actor: Any, sweep: Sweep) -> dict[Any, tuple[Unit, Any]]:
         order, needs = self._order, {"num_cpus": 1, "num_gpus": unit.gpus}
         if self.collect:
-            if unit.blocks or not unit.split:  # it reads everything, and loads no model
+            if unit.blocks or not unit.split:  # runs here, as it reads everything and loads no model
                 try:
                     run_unit(unit, order.workspace, self.settings, say=lambda _: None)
                     sweep.end(unit, "")
@@ -255,7 +255,7 @@ class RayExecutor:
             outcome: Outcome = self._ray.get(ref)
         except (
             self._ray.exceptions.RayError
-        ) as error:  # lost too often, or a fault of ours: its own last line says which
+        ) as error:  # lost too often, or a bug: the last line says which
             outcome = Outcome("", 0.0, str(error).strip().splitlines()[-1])
         for name, content in outcome.files.items():
             Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -267,7 +267,7 @@ class RayExecutor:
     def _table(self, sweep: Sweep, running: Sequence[Unit]) -> Table:
         try:
             where: Mapping[str, str] = self._ray.get(self._board.where.remote(), timeout=1)
-        except self._ray.exceptions.RayError:  # its node was lost: it is made again
+        except self._ray.exceptions.RayError:  # the board's node was lost; Ray restarts the actor
             where = {}
         table = Table(*("unit", "state", "node"), title=f"{len(sweep.ended)} of {sweep.count} units ended")
         for stage, count in Counter(sweep.stages[name] for name in sweep.ended).items():
@@ -280,7 +280,7 @@ class RayExecutor:
 
 
 class Sweep:
-    """Which units may begin: those whose needs have ended; `ended` says why each failed, "" where it did not."""
+    """Scheduler of units by their dependencies; `ended` has the reason for each failure, "" for success."""
 
     def __init__(self, units: Sequence[Unit]) -> None:
         self.count = len(units)
@@ -298,11 +298,11 @@ class Sweep:
 
     @staticmethod
     def _kind(unit: Unit) -> tuple[str, ...]:
-        """What an actor can go on with."""
+        """Key of units that the same actor can execute."""
         return (unit.id,) if unit.block is None else (unit.key, unit.split, unit.stage)
 
     def next(self, like: Unit | None = None) -> Unit | None:
-        """A unit that may begin, one that needs the same model as `like`; it is not given again."""
+        """Pop a unit that can start, or None; with `like`, one that needs the same model."""
         kind = self._kind(like) if like else next(iter(self._ready), None)
         if kind is None or kind not in self._ready:
             return None
@@ -312,7 +312,7 @@ class Sweep:
         return unit
 
     def end(self, unit: Unit, failure: str) -> None:
-        """A unit ended; what needs one that failed fails with it."""
+        """Record that a unit ended; units that require a failed one fail too."""
         self.ended[unit.id] = failure
         for each in self._following.get(unit.id, ()):
             self._waits[each.id] -= 1

@@ -1,4 +1,4 @@
-"""A plan of units as a table, as JSON, and as array jobs of Slurm."""
+"""Format a plan of units as a table, as JSON, or as Slurm array jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from chatbench.workflow.units import RunSettings, Unit, is_done, memory_of
 
 
 def plan_grid(units: Sequence[Unit], workspace: Workspace, settings: RunSettings) -> Grid:
-    """A row for each model, split and stage; the blocks of a simulation are one row with the unit that joins them."""
+    """Table with a row per model, split and stage; a simulation's blocks and the unit that joins them share a row."""
     memory = memory_of(sorted({unit.model for unit in units}), on_gpu=bool(settings.gpus))
     rows: dict[tuple[str, str, str], list[Unit]] = {}
     for unit in units:
@@ -34,7 +34,7 @@ def plan_grid(units: Sequence[Unit], workspace: Workspace, settings: RunSettings
 
 
 def plan_json(units: Sequence[Unit], workspace: Workspace, settings: RunSettings) -> str:
-    """Every unit with its needs; `memory_bytes` is the peak of fine-tuning by a recipe, null where it is not known."""
+    """All units as JSON; `memory_bytes` is a recipe's peak memory in fine-tuning, null if unknown."""
     memory = memory_of(sorted({unit.model for unit in units}), on_gpu=bool(settings.gpus))
     rows = [
         {
@@ -75,10 +75,10 @@ ended=
 
 
 def array_jobs(units: Sequence[Unit], given: Sequence[str]) -> str:
-    """A shell script that submits the plan and that each of its tasks runs; `given` are the options of the run.
+    """Shell script that submits the plan and is also what each array task runs; `given` are the run's options.
 
-    A task waits for the task of the same model and split (`aftercorr`), so one that fails stops its own split only.
-    Slurm shares no GPU: a fraction becomes a whole one.
+    A task waits for that of the same model and split (`aftercorr`), so a failure stops only its own split. Slurm does
+    not share GPUs: fractions are rounded up.
     """
     groups: dict[tuple[tuple[str, int, str], ...], list[str]] = {}
     splits: dict[str, list[Unit]] = {}

@@ -1,7 +1,7 @@
-"""The whole pipeline for one model: splits; fine-tuning, perplexity and simulated chats of each split; scores.
+"""Run the whole pipeline: splits; then fine-tuning, perplexity and simulated chats for each split; then scores.
 
-Every step continues or skips what it did before, so the same command, run again after a kill, finishes the rest. Steps
-run in this process, one after another; time is measured per step, memory as the peak of the whole run.
+Every step resumes or skips earlier work, so rerunning the command after a kill finishes the rest. By default, steps run
+in this process, one after another. Time is measured per step, memory as the peak of the whole run.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from chatbench.simulation.summary import count_earlier
 from chatbench.workflow.units import STEPS, RunSettings, Say, StepName, Unit, plan, run_unit
 
 Execute = Callable[[Sequence[Unit]], Mapping[str, str]]
-"""Does units somewhere; why each one that failed did, by its identifier."""
+"""A function that executes units and returns the reason for each failure by unit identifier."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """Wall-clock seconds of one step; `split` is "" for a step of the whole run."""
+    """Wall-clock seconds of one step; `split` is "" if the step is not about one split."""
 
     step: StepName
     split: str
@@ -45,7 +45,7 @@ class StepTime:
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """How a run went, and the scores of each model that was scored; `failed` says why by unit."""
+    """Times of a run, the scores of each scored model, and in `failed` the reason for each failure by unit."""
 
     times: tuple[StepTime, ...]
     seconds: float
@@ -56,11 +56,11 @@ class RunReport:
 
     @property
     def table(self) -> ScoreTable | None:
-        """The scores of the first model."""
+        """Scores of the first scored model."""
         return self.tables[0] if self.tables else None
 
     def lines(self) -> list[str]:
-        """Units that failed; seconds per step (summed over splits), total time and peak memory."""
+        """Failed units, seconds per step (summed over splits), total time and peak memory, as lines to print."""
         seconds = {name: [one.seconds for one in self.times if one.step == name] for name in STEPS}
         return [
             *(f"missing: {unit}: {reason}" for unit, reason in self.failed.items()),
@@ -75,7 +75,7 @@ class RunReport:
 
 
 class Clock:
-    """Times steps and says which one runs."""
+    """Timer of steps that announces each one."""
 
     def __init__(self, say: Say) -> None:
         self.say = say
@@ -84,7 +84,7 @@ class Clock:
 
     @contextmanager
     def step(self, step: StepName, split: str = "", model: str = "") -> Iterator[None]:
-        """Times what happens inside; a step that raises is not timed."""
+        """Time the block; a step that raises is not recorded."""
         began = time.monotonic()
         self.say(" ".join(filter(None, ("==", model, step, split))))
         yield
@@ -102,18 +102,18 @@ def run_all(
     execute: Execute | None = None,
     say: Say = print,
 ) -> RunReport:
-    """Runs the named steps for all splits of a model, or of several.
+    """Run the named steps for all splits of one or several models.
 
-    Of several models, or with `execute`, a unit that fails leaves a hole, and the others go on.
+    With several models, or with `execute`, a failed unit is recorded and the others continue.
 
     Args:
-        study: what to prepare; None takes the splits that are prepared.
-        steps: some of `STEPS`, in any order.
-        spending: prices and one budget for the chats of all splits; what earlier runs recorded counts.
-        execute: does the units in place of this process, with the chats in blocks.
+        study: study to prepare; None uses the splits that are already prepared.
+        steps: any of `STEPS`, in any order.
+        spending: prices and one budget for the chats of all splits, including those recorded by earlier runs.
+        execute: runs the units instead of this process, with chats in blocks.
 
     Raises:
-        ChatbenchError: an unknown step or split, other splits than these, or whatever a step raises.
+        ChatbenchError: an unknown step or split, splits prepared with other settings, or any error of a step.
     """
     models = [model] if isinstance(model, str) else list(model)
     settings, clock, spending = settings or RunSettings(), Clock(say), spending or Spending(Prices())
@@ -146,10 +146,10 @@ def planned_units(
     *,
     in_blocks: bool,
 ) -> list[Unit]:
-    """The units of a run; splits are prepared first where there are none, for everything else is counted from them.
+    """Plan the units of a run, after preparing the splits if there are none, as the plan depends on them.
 
     Raises:
-        ChatbenchError: an unknown step or split, or other splits than these.
+        ChatbenchError: an unknown step or split, or splits prepared with other settings.
     """
     if not steps or not set(steps) <= set(STEPS):
         raise ChatbenchError(f"steps {', '.join(steps) or 'none'}", expected=f"some of {', '.join(STEPS)}")
@@ -175,7 +175,7 @@ def _run_here(
     *,
     keep_going: bool,
 ) -> dict[str, str]:
-    """Runs units one after another; why each one that failed did, where that stops nothing else."""
+    """Run units one after another; with `keep_going`, return the reason for each failure instead of raising."""
     failed: dict[str, str] = {}
     for unit in units:
         if lost := [each for each in unit.requires if each in failed]:
@@ -195,12 +195,12 @@ def _run_here(
 def _prepared(
     study: Path | None, workspace: Workspace, settings: RunSettings, clock: Clock, *, may_prepare: bool
 ) -> Manifest:
-    """The manifest of the splits, which are made where there are none yet.
+    """Return the manifest of the splits, preparing them if there are none.
 
-    What was trained and simulated belongs to the splits that are there: others do not replace them unasked.
+    Existing splits are never replaced, as trained models and simulated chats belong to them.
 
     Raises:
-        ChatbenchError: the folder holds other splits than these settings make.
+        ChatbenchError: the folder holds splits that were prepared with other settings.
     """
     chosen: dict[str, Any] = {
         "by": "question",

@@ -1,10 +1,10 @@
-"""One screen that tells whether a trained model is sane: a line per check, five first prompts, and the scores.
+"""Show on one screen whether a trained model looks sane: one line per check, then five first prompts.
 
-Each line says `ok`, `warning` (it is there but not as it should be) or `missing`, with a command that changes it: where
-a model was trained already, with other settings. Splits that were not trained are no fault. Only what the other steps
-wrote is read, so the screen takes seconds.
+Each line says `ok`, `warning` (present but not as expected) or `missing`, with a command to fix it: for a trained
+model, training with other settings. Untrained splits are not reported. Only files that other steps wrote are read, so
+this takes seconds.
 
-What counts as sane: falling losses, perplexity below the base's, chats that end, errors below the baselines'.
+Sane means: losses fall, perplexity is below the base model's, chats end, and errors are below those of baselines.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ STATES: tuple[State, ...] = ("ok", "warning", "missing")
 
 TRAIN_MORE = "finetune MODEL --overwrite --num-train-epochs MORE"
 TRAIN_LESS = "finetune MODEL --overwrite --num-train-epochs FEWER"
-"""What changes a model that was trained already: the same command again would leave it as it is."""
+"""Fixes for an already trained model, which the same command would skip."""
 
 ANSWERED_SHARE = 0.9
-"""A simulator that was trained on people ends most chats by itself; people always do."""
+"""Minimum share of chats that end with an answer: a simulator trained on people ends most; people always do."""
 PROMPT_CHARACTERS = 160
 SHOWN_SPLITS = 3
 NEEDED_FILES = {
@@ -57,11 +57,11 @@ NEEDED_FILES = {
     "tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json"),
     "record": ("chatbench.json",),
 }
-"""Of a model's folder: one file of each kind."""
+"""Files needed in a model folder: one of each kind."""
 
 
 class Found(NamedTuple):
-    """What one check found, and the command, of MODEL, that would change it."""
+    """Result of one check, and the command (of MODEL) to fix it."""
 
     state: State
     text: str
@@ -70,22 +70,22 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SanityReport:
-    """What was found, by what was checked, each with the command to copy, and first prompts as (question id, text)."""
+    """Results by check, with commands to copy, and first prompts as (question id, text)."""
 
     checks: Mapping[str, Found]
     prompts: tuple[tuple[str, str], ...]
 
     @property
     def exit_code(self) -> int:
-        """0 where every line is ok, else 1."""
+        """0 if every line is ok, else 1."""
         return 0 if all(found.state == "ok" for found in self.checks.values()) else 1
 
 
 def sanity(model: str, *, workspace: Workspace, prompts: int = 5, seed: int = 0) -> SanityReport:
-    """Checks everything that lies there of a model; writes nothing.
+    """Check everything that exists for a model, without writing anything.
 
     Raises:
-        ChatbenchError: MODEL is no model's name. What is damaged or missing is a line of the report, not an error.
+        ChatbenchError: MODEL is not a valid name. Damaged or missing files are lines of the report, not errors.
     """
     data_check, splits = _data(workspace)
     trained = [split_id for split_id in splits if workspace.model_folder(model, split_id).is_dir()]
@@ -117,7 +117,7 @@ def sanity(model: str, *, workspace: Workspace, prompts: int = 5, seed: int = 0)
         return found._replace(fix=_command(found.fix, model, workspace, split_id))
 
     def over_splits(check: Callable[[str], Found]) -> Found:
-        """One line over all trained splits: the worst state, and what was found on the first splits that have it."""
+        """Summarise all trained splits in one line: the worst state, and the results of the first splits in it."""
         if not trained:
             return ready(Found("missing", "no split is fine-tuned", "finetune MODEL"))
         found = {split_id: _readable(check, split_id) for split_id in trained}
@@ -141,7 +141,7 @@ def sanity(model: str, *, workspace: Workspace, prompts: int = 5, seed: int = 0)
 
 
 def _command(fix: str, model: str, workspace: Workspace, split_id: str) -> str:
-    """A command to copy: it names the split, and the folders where they are not the usual ones."""
+    """Complete a command to copy, with the split and any folders other than the defaults."""
     if not fix or fix.startswith("prepare-splits"):
         return f"chatbench {fix}" if fix else ""
     folders = {"data": workspace.data, "results": workspace.results}
@@ -166,7 +166,7 @@ def _data(workspace: Workspace) -> tuple[Found, list[str]]:
 
 
 def _readable(check: Callable[[str], Found], split_id: str) -> Found:
-    """What was found; a file that cannot be read is a finding too, and its error knows the command that makes it."""
+    """Run a check; an unreadable file is a warning, with the command that recreates it from the error's fix."""
     try:
         return check(split_id)
     except ChatbenchError as error:
@@ -181,10 +181,10 @@ def _files(folder: Path) -> Found:
 
 
 def check_losses(lines: Sequence[Mapping[str, object]]) -> Found:
-    """Whether training loss fell from its first to its last tenth, and the held-out loss from its first to its last.
+    """Check that training loss fell from its first to its last tenth, and that held-out loss did not rise overall.
 
     Args:
-        lines: `trainer_log.jsonl`, with `loss` or `eval_loss`.
+        lines: rows of `trainer_log.jsonl`, with `loss` or `eval_loss`.
     """
     losses, held_out = (
         [float(value) for line in lines if isinstance(value := line.get(name), int | float)]
@@ -206,14 +206,14 @@ def check_losses(lines: Sequence[Mapping[str, object]]) -> Found:
 
 
 def check_perplexity(scored: SplitPerplexity) -> Found:
-    """Whether the fine-tuned model is less surprised by people's turns than its base."""
+    """Check that the fine-tuned model has a lower perplexity on people's turns than its base."""
     tuned, base = scored.finetuned.perplexity, scored.base.perplexity
     found = f"{tuned:.2f} (base {base:.2f})"
     return Found("ok", found) if tuned < base else Found("warning", found, TRAIN_MORE)
 
 
 def check_endings(chats: Sequence[SimulatedConversation]) -> Found:
-    """Whether the simulator ends its chats by itself, and whether any chat failed."""
+    """Check that the simulator ends its chats by itself, and that no chat failed."""
     if not chats:
         return Found("missing", "not simulated", "simulate MODEL --assistant SPEC")
     endings = Counter(chat.termination for chat in chats)
@@ -227,11 +227,11 @@ def check_endings(chats: Sequence[SimulatedConversation]) -> Found:
 
 
 def check_scores(table: ScoreTable) -> Found:
-    """Whether the simulator has a smaller error and a higher correlation than every baseline.
+    """Check that the simulator has a smaller error and a higher correlation than every baseline.
 
-    The base model is compared with the fine-tuned one's first few chats where it has fewer itself. A baseline without a
-    correlation (the constant) cannot win by it; one that needs people's answers to these very questions is named where
-    it wins, and is no reason for a warning.
+    A base model with fewer chats is compared with as many of the fine-tuned model's first chats. A baseline without a
+    correlation (the constant) is compared by error only. One that needs people's answers to the same questions is named
+    if it wins, but causes no warning.
     """
     estimates = table.estimates()
     whose = MEAN_OF_ASSISTANTS if any(row[0] == MEAN_OF_ASSISTANTS for row in estimates) else EVERY_ASSISTANT
@@ -265,21 +265,21 @@ def check_scores(table: ScoreTable) -> Found:
 
 
 def needs_people(baseline: Predictor) -> str:
-    """A remark about a baseline that needs people's own answers to the questions that are held out."""
+    """Remark on a baseline that needs people's own answers to the held-out questions, else an empty string."""
     return " (needs people's answers to these questions)" if baseline in (USER_ALONE, REGRESSION) else ""
 
 
 def sampled_prompts(
     chats: Sequence[SimulatedConversation], count: int = 5, seed: int = 0
 ) -> tuple[tuple[str, str], ...]:
-    """`count` first prompts, drawn by seed, as (question id, text)."""
+    """Draw `count` first prompts at random by seed, as (question id, text)."""
     begun = [chat for chat in chats if chat.turns]
     drawn = random.Random(seed).sample(begun, min(count, len(begun)))
     return tuple((chat.question_id, chat.turns[0].text) for chat in drawn)
 
 
 def print_sanity(report: SanityReport, console: Console | None = None) -> None:
-    """Prints the screen; where a line is not ok, the command that helps follows it."""
+    """Print the report; a line that is not ok is followed by the command to fix it."""
     from rich.console import Console as RichConsole
     from rich.text import Text
 

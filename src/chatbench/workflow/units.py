@@ -1,13 +1,13 @@
-"""The plan of a run: units of work, what each needs and waits for, and how one is done.
+"""Plan a run as units of work with dependencies, and execute single units.
 
-A unit (model, split, stage) is the least that can be done by itself: `run` does all of them in order, `run --on ray`
-and an array job of Slurm do them where there is room, and each is the same code. It continues or skips what it did
-before, writes files that no other unit writes, and reads what the units that it waits for have written. Its identifier
-says what it is: `tiny/split_0/finetune`, `tiny/split_0/simulate-003`, `tiny/scores`.
+A unit (model, split, stage) is the smallest independent piece of work: `run` executes all units in order, while
+`run --on ray` and Slurm array jobs distribute them, with the same code. A unit resumes or skips earlier work, writes
+files that no other unit writes, and reads the files of the units that it waits for. Its identifier describes it:
+`tiny/split_0/finetune`, `tiny/split_0/simulate-003`, `tiny/scores`.
 
-Where `in_blocks`, the chats of a split are simulated as several units, one per block of `simulation.run.blocks`, each
-into a log of its own; a last unit joins them in the order of an undisturbed run, so the log of the split is the same
-byte for byte. A log that is there already is continued as a whole.
+With `in_blocks`, the chats of a split are simulated in several units, one per block of `simulation.run.blocks`, each
+with its own log. A last unit joins these logs into one that is byte-identical to that of an uninterrupted run. A split
+that already has a log is continued by a single unit.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ STEPS: tuple[StepName, ...] = get_args(StepName)
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """Settings of a run; no `assistants` means those of the study (`default_assistants`), no `only` every split.
+    """Settings of a run; without `assistants` use the study's (`default_assistants`), without `only` use all splits.
 
-    `base_conversations` are chats per held-out question and assistant: the base model only stands beside the fine-tuned
-    one, so it gets fewer than `chats` asks for; 0 leaves it out. A `simulator` that is not fine-tuned needs neither the
-    base model nor training, and those steps are left out. `flags` are settings of fine-tuning by name. `gpus` are those
-    of a unit that loads a model: a share of one for a small model; from 2 on, fine-tuning is one process for each.
+    `base_conversations` is the number of chats per held-out question and assistant with the base model, a reference
+    that needs fewer than `chats` asks for; 0 omits it. A `simulator` that is not fine-tuned needs neither training nor
+    the base model, and these steps are skipped. `flags` are fine-tuning settings by name. `gpus` is for a unit that
+    loads a model: a fraction shares a GPU between small models; from 2 on, fine-tuning uses one process per GPU.
     """
 
     splits: int = 10
@@ -71,16 +71,16 @@ class RunSettings:
     gpus: float = 0.0
 
     def conversations(self, stage: StepName) -> int:
-        """Chats per held-out question and assistant, with the base model or the simulator."""
+        """Chats per held-out question and assistant in a stage: with the base model or with the simulator."""
         return self.base_conversations if stage == "base" else self.chats.conversations
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One piece of work; `key` is the model's in file names, `split` is "" where it is about all of them.
+    """One unit of work; `key` is the model's name in file names, `split` is "" if the unit is about all splits.
 
-    It begins when those in `requires` have succeeded, and those in `after` have ended, whether they succeeded or not.
-    `block` is the number of a block of chats; a unit that joins `blocks` of them has that many, any other one 0.
+    It can start once all units in `requires` have succeeded and all in `after` have ended, successfully or not.
+    `block` is the number of a block of chats; `blocks` is how many blocks a unit joins, else 0.
     """
 
     model: str
@@ -96,7 +96,7 @@ class Unit:
 
     @property
     def id(self) -> str:
-        """MODEL/SPLIT/STAGE, with the number of a block at its end."""
+        """MODEL/SPLIT/STAGE, with a block's number appended."""
         name = self.stage if self.block is None else f"{self.stage}-{self.block:03d}"
         return "/".join(filter(None, (self.key, self.split, name)))
 
@@ -108,11 +108,11 @@ def units_of(
     steps: Sequence[str],
     settings: RunSettings,
 ) -> Iterator[Unit]:
-    """The units in the order in which one machine does them.
+    """Yield the units in the order in which one machine executes them.
 
     Args:
-        models: by their keys in file names.
-        blocks_of: of a model's key, a split and a stage; 1 for one unit that writes the log of the split.
+        models: models by their keys in file names.
+        blocks_of: number of blocks for a model key, split and stage; 1 if one unit writes the split's log.
     """
     servers = tuple(
         spec for spec in (settings.simulator.text(), *settings.assistants) if set(ENDPOINTS) & set(spec.split(":"))
@@ -145,10 +145,10 @@ def units_of(
 def plan(
     models: Sequence[str], workspace: Workspace, settings: RunSettings, steps: Sequence[str], *, in_blocks: bool
 ) -> list[Unit]:
-    """The units of a run on prepared splits.
+    """List the units of a run on prepared splits.
 
     Raises:
-        ChatbenchError: two models with one name for their results, or a split that is not prepared.
+        ChatbenchError: two models would share a results folder, or a split is not prepared.
     """
     keys = {model_key(model): model for model in models}
     if len(keys) < len(models):
@@ -185,13 +185,13 @@ def run_unit(
     say: Say = print,
     opened: Opened | None = None,
 ) -> None:
-    """Does one unit, or what is missing of it.
+    """Execute one unit, or what is missing of it.
 
     Args:
-        opened: participants that were opened for another block of the same split.
+        opened: participants already opened for another block of the same split.
 
     Raises:
-        ChatbenchError: whatever its step raises.
+        ChatbenchError: any error of its step.
     """
     model, split, spending = unit.model, unit.split, spending or Spending(Prices())
     if unit.stage == "finetune" and unit.gpus > 1:
@@ -203,7 +203,7 @@ def run_unit(
         eval_ppl(model, workspace=workspace, split=split, say=say)
     elif unit.stage == "scores":
         if workspace.perplexity_folder(model).is_dir():
-            write_summary(model, workspace)  # units that ran side by side did not see each other's split
+            write_summary(model, workspace)  # concurrent units did not see each other's split
         write_markdown(eval_chatbench(model, workspace=workspace), workspace)
     elif unit.stage == "realism":
         realism(model, workspace=workspace, say=say)
@@ -230,7 +230,7 @@ def run_unit(
 
 
 def _finetune_in_processes(unit: Unit, workspace: Workspace, settings: RunSettings) -> None:
-    """One process per GPU, by torchrun: accelerate launch on a machine without GPUs would silently run one."""
+    """Start one process per GPU with torchrun: without GPUs, accelerate launch would silently start only one."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={int(unit.gpus)}"]
     command += ["-m", "chatbench", "finetune", unit.model, "--data", str(workspace.data)]
     command += ["--split", unit.split, "--results", str(workspace.results)]
@@ -248,10 +248,10 @@ def _log(unit: Unit, workspace: Workspace, block: int | None) -> Path:
 
 
 def unit_called(name: str, units: Sequence[Unit]) -> Unit:
-    """The unit with this identifier; a block is one also after its split was joined, and is done then.
+    """Find a unit by its identifier; a block can still be named after its split was joined.
 
     Raises:
-        ChatbenchError: there is none.
+        ChatbenchError: there is no such unit.
     """
     found = {unit.id: unit for unit in units}
     whole, mark, number = name.rpartition("-")
@@ -265,10 +265,10 @@ def unit_called(name: str, units: Sequence[Unit]) -> Unit:
 
 
 def planned_ids(unit: Unit, workspace: Workspace, settings: RunSettings) -> dict[str, list[str]]:
-    """Identifiers of the chats that a unit is to leave in its log, by assistant.
+    """Identifiers of the chats that a unit's log should hold when it ends, by assistant.
 
     Raises:
-        ChatbenchError: no such block, or the split's log was made with other settings.
+        ChatbenchError: no such block, or the split's log has other settings.
     """
     task = task_of(
         unit.model, assistants_of(settings, workspace), workspace=workspace, split=unit.split,
@@ -284,10 +284,10 @@ def planned_ids(unit: Unit, workspace: Workspace, settings: RunSettings) -> dict
 
 
 def is_done(unit: Unit, workspace: Workspace, settings: RunSettings) -> bool:
-    """Whether the files of a unit are there; scores and realism are quick, and done again each time.
+    """Whether a unit's results exist; scores and realism never count as done, as they are quick to repeat.
 
     Raises:
-        ChatbenchError: a log is damaged, or was made with other settings.
+        ChatbenchError: a log is damaged or has other settings.
     """
     if unit.stage == "finetune":
         return workspace.model_folder(unit.model, unit.split).is_dir()
@@ -303,7 +303,7 @@ def is_done(unit: Unit, workspace: Workspace, settings: RunSettings) -> bool:
 
 
 def memory_of(models: Sequence[str], *, on_gpu: bool) -> dict[str, float]:
-    """Peak bytes of fine-tuning the recipes among these models, by the rules of `finetune --dry-run`."""
+    """Peak bytes of fine-tuning for those models that have a recipe, estimated as by `finetune --dry-run`."""
     from chatbench.training.dry_run import estimated_bytes
 
     found = {model: recipe_of(model) for model in models}
@@ -311,12 +311,12 @@ def memory_of(models: Sequence[str], *, on_gpu: bool) -> dict[str, float]:
 
 
 def assistants_of(settings: RunSettings, workspace: Workspace) -> tuple[str, ...]:
-    """The assistants that are asked for, else those of the study."""
+    """The assistants in the settings, or else the study's."""
     return settings.assistants or default_assistants(workspace.study)
 
 
 def default_assistants(study: Study) -> tuple[str, ...]:
-    """The scripted assistants where the study's people worked with them, else the recorded ones.
+    """The scripted assistants if those are the study's, otherwise its recorded replies.
 
     Raises:
         ChatbenchError: the study has no chats.
