@@ -1,10 +1,9 @@
-"""`chatbench estimate`: what people would achieve with a new assistant, from simulated chats and maybe some real ones.
+"""`chatbench estimate`: estimate user-AI accuracy with a new assistant from simulated and, optionally, real chats.
 
-The simulators of all splits chat with the new assistant; the answers are pooled by question. What their error on an
-assistant is that they have not met is learnt from splits by assistant: each held-out assistant's chats of people beside
-those that its simulator had with it (`chatbench simulate`). Real chats with the new assistant rectify the simulation.
-Everything goes into one JSON file per model, an entry per new assistant; the same command again simulates only what is
-missing.
+The simulators of all splits chat with the new assistant, and their answers are pooled by question. Their error on an
+assistant not seen in training is estimated from splits by assistant, by comparing human with simulated chats
+(`chatbench simulate`) for each held-out assistant. Real chats with the new assistant rectify the simulation. Results go
+into one JSON file per model, with one entry per new assistant; a rerun simulates only what is missing.
 """
 
 from __future__ import annotations
@@ -53,12 +52,12 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 EVERY_SUBSET = "all"
 CURVE = (25, 50, 100, 200, 400, 800, 1600)
-"""Numbers of people for which half-widths are given."""
+"""Numbers of people for which half-widths are reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownAssistant:
-    """A held-out assistant: accuracy of people and of the simulator that had not met it, and the difference."""
+    """A held-out assistant: accuracy of people and of a simulator not trained on it, and their difference."""
 
     assistant: str
     split: str
@@ -71,7 +70,7 @@ class KnownAssistant:
 
 @dataclass(frozen=True, slots=True)
 class SubsetEstimate:
-    """The answer for all questions or a subset; `people` is None where no real chats were given."""
+    """The estimate for all questions or a subset; `people` is None if no real chats were given."""
 
     subset: str
     questions: int
@@ -91,7 +90,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """Half-width of the 95 % interval from so many people, without and with the simulator."""
+    """Half-width of the 95 % interval for a number of people, without and with the simulator."""
 
     people: int
     alone: float
@@ -100,7 +99,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Everything about one new assistant; `correlation` is the PPI correlation and where it was measured."""
+    """All results for one new assistant; `correlation` is the PPI correlation, measured on `correlation_from`."""
 
     model: str
     assistant: str
@@ -128,16 +127,17 @@ def estimate(
     spending: Spending | None = None,
     say: Say = print,
 ) -> Estimate:
-    """Simulates what is missing, computes the estimate, and writes it to `results/estimates/MODEL.json`.
+    """Simulate missing chats, compute the estimate, and write it to `results/estimates/MODEL.json`.
 
     Args:
-        assistant: NAME=SPEC as after `chatbench simulate --assistant`, or an opened one; not one of the study's.
+        assistant: NAME=SPEC as in `chatbench simulate --assistant`, or an `AssistantSpec`; not one of the study's.
         questions: a JSON Lines file of questions to estimate for, instead of the study's.
         people: real chats with the new assistant, in a format that `open_study` reads.
         settings: of the chats, as in `chatbench simulate`.
 
     Raises:
-        ChatbenchError: nothing is trained, the assistant is in the study, files that do not fit, or as `simulate`.
+        ChatbenchError: nothing is trained, the assistant is in the study, a file does not fit the study, or as
+            `simulate`.
     """
     splits, study = workspace.trained_splits(model), workspace.study
     tasks = {split: task_of(model, [assistant], workspace=workspace, split=split) for split in splits}
@@ -215,11 +215,11 @@ def _new_name(specs: Sequence[AssistantSpec], study: Study) -> str:
 
 
 def read_people(path: Path, assistant: str, asked: Mapping[str, Question], study: Study) -> list[Answer]:
-    """People's answers with the new assistant.
+    """Read human answers with the new assistant.
 
     Raises:
-        ChatbenchError: none is with it, one is about an unknown or other question, somebody answered a question twice,
-            or took part in the study too.
+        ChatbenchError: there are none, a question is unknown or has another text, or a person answered a question twice
+            or is also in the study.
     """
     real = open_study(path)
     answers = [answer for answer in real.answers if answer.kind == "user-AI" and answer.assistant == assistant]
@@ -264,7 +264,7 @@ def _shares(outcomes: Mapping[str, Outcomes]) -> dict[str, float]:
 def held_out_assistants(
     workspace: Workspace, model: str, splits: Sequence[str], study: Study, notes: list[str]
 ) -> dict[str, HeldOut]:
-    """The assistants that were held out and simulated, by split."""
+    """The held-out assistants that were simulated, by split; `notes` gains a line for each that was not."""
     found: dict[str, HeldOut] = {}
     if workspace.manifest.by != "assistant":
         notes.append(
@@ -309,7 +309,7 @@ def _subset(
     answers: Sequence[Answer],
     people: Path | None,
 ) -> SubsetEstimate:
-    """The estimate on the questions of a subset; errors are those on the same subset where the study has it."""
+    """Estimate on the questions of a subset, with errors from the same subset if the study has it, else from all."""
     kept = {q: each for q, each in found.items() if subset in (EVERY_SUBSET, asked[q].subset)}
     shares = _shares(kept)
     known = workspace.study.questions
@@ -328,7 +328,7 @@ def _subset(
 def _part(one: HeldOut, keeps: Callable[[str], bool]) -> HeldOut:
     kept = np.array([keeps(question) for question in one.questions], dtype=bool)
     questions = tuple(question for question, inside in zip(one.questions, kept, strict=True) if inside)
-    scale = len(one.questions) / max(1, len(questions))  # of a mean: fewer questions, more variance
+    scale = len(one.questions) / max(1, len(questions))  # variance of a mean over fewer questions
     return replace(
         one,
         questions=questions,
@@ -360,7 +360,7 @@ def _differences(
     workspace: Workspace,
     model: str,
 ) -> Iterable[Difference]:
-    """To each held-out assistant, both simulated by the simulator of its split."""
+    """Difference to each held-out assistant, both simulated by the simulator of its split."""
     errors = list(held_out.values())
     for split, one in held_out.items():
         old = _outcomes(workspace.conversations(model, split), one.assistant, workspace.study.questions)
@@ -370,9 +370,9 @@ def _differences(
 def _correlation(
     answers: Sequence[Answer], found: Mapping[str, Outcomes], held_out: Mapping[str, HeldOut], study: Study
 ) -> tuple[Value, str]:
-    """PPI correlation of single answers with the simulated accuracy of their question, and whose answers they are.
+    """PPI correlation of single answers with the simulated accuracy of their question, and where it was measured.
 
-    With the new assistant where there are such answers; else the mean over the held-out assistants.
+    Measured on the new assistant if it has human answers, else the mean over the held-out assistants.
     """
     if (own := _pearson(answers, _shares(found))) is not None:
         return own, "real chats with the new assistant"

@@ -1,20 +1,20 @@
-r"""What people would achieve with an assistant that nobody has chatted with: a prediction interval from simulation.
+r"""Prediction interval of user-AI accuracy with an assistant that has no human chats, from simulation.
 
-For each known assistant a, simulators that never met a simulated chats with it, so that its error is known,
+For each known assistant a, a simulator not trained on a simulated chats with it, which gives the error
 
     e(a) = mean over questions of (human accuracy - simulated accuracy).
 
-The new assistant N is taken to be another one of their kind (exchangeable): the prediction is its mean simulated
-accuracy plus the mean of the K errors, and its variance
+The new assistant N is assumed exchangeable with the K known ones: the prediction is its mean simulated accuracy plus
+the mean of the K errors, with variance
 
     V = S^2 (1 + 1/K) + variance over questions of (simulated accuracy with N + mean error there) / questions,
 
-S^2 the sample variance of the K errors. The first part has K - 1 degrees of freedom: three to five assistants say
-little about a spread, which the t distribution pays for.
-S^2 holds chance too (people, chats), so V errs on the safe side. Below three assistants nothing is said.
+S^2 the sample variance of the K errors. The first term has only K - 1 degrees of freedom, which widens the t interval
+for three to five assistants. S^2 includes sampling noise (people, chats), so V is conservative. With fewer than three
+assistants there is no prediction.
 
-A difference between N and a known assistant b takes both from the simulator that met neither. Whatever errors they
-share (of the simulator, of a question) cancels; what is left are the errors of two assistants, hence 2 S^2.
+A difference between N and a known assistant b takes both from the simulator trained on neither. Errors that they share
+(of the simulator, of a question) cancel; the errors of two assistants remain, hence 2 S^2.
 
 Source: prediction interval of a normal sample (Student 1908).
 """
@@ -36,9 +36,9 @@ FEWEST_ASSISTANTS = 3
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """An assistant that its simulator had not met: accuracies of people and of simulated users by question (0..1).
+    """A held-out assistant: human and simulated accuracy (0..1) by question, from a simulator not trained on it.
 
-    `people_variance` and `chats_variance` are of the mean of either over the questions.
+    `people_variance` and `chats_variance` are the variances of the means of `human` and `simulated` over questions.
     """
 
     assistant: str
@@ -57,7 +57,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """A prediction with its interval, and its variance by cause; a small cause may come out slightly negative."""
+    """A prediction with its interval and its variance by cause; small components may be slightly negative."""
 
     estimate: MeanEstimate
     variance_by_cause: Mapping[str, float]
@@ -66,11 +66,11 @@ class Predicted:
 def predict(
     simulated: Mapping[str, float], held_out: Sequence[HeldOut], *, chats_variance: float = 0.0
 ) -> Predicted | Undefined:
-    """Human accuracy with the new assistant.
+    """Predict human accuracy with the new assistant.
 
     Args:
-        simulated: its simulated accuracy by question; questions may be other ones than those of the study.
-        chats_variance: of the mean of `simulated`, from drawing chats again.
+        simulated: its simulated accuracy by question; the questions may differ from the study's.
+        chats_variance: variance of the mean of `simulated` from resampling chats.
     """
     if isinstance(spread := error_spread(held_out), Undefined):
         return spread
@@ -86,7 +86,7 @@ def predict(
     level = float(values.mean()) + math.fsum(each.error for each in held_out) / count
     if simulated.keys() <= mean_errors.keys():
         of_questions = _of_mean(values + np.array([mean_errors[question] for question in simulated]))
-    else:  # other questions: two samples, independent of each other
+    else:  # other questions: two independent samples
         of_questions = _of_mean(values) + _of_mean(np.array(list(mean_errors.values())))
     of_error = spread * (1 + 1 / count)
     people = (1 + 1 / count) * float(np.mean([each.people_variance for each in held_out]))
@@ -105,7 +105,7 @@ def predict(
 def predict_difference(
     simulated: Mapping[str, float], other: Mapping[str, float], held_out: Sequence[HeldOut]
 ) -> MeanEstimate | Undefined:
-    """Accuracy with the new assistant minus that with a known one, both simulated by the simulator that met neither."""
+    """Predict the accuracy with the new assistant minus that with a known one, from a simulator trained on neither."""
     if isinstance(spread := error_spread(held_out), Undefined):
         return spread
     differences = np.array([simulated[question] - other[question] for question in simulated if question in other])
@@ -116,7 +116,7 @@ def predict_difference(
 
 
 def error_spread(held_out: Sequence[HeldOut]) -> float | Undefined:
-    """Sample variance of the errors on assistants that were not met."""
+    """Sample variance of the errors on held-out assistants."""
     if len(held_out) < FEWEST_ASSISTANTS:
         return Undefined(
             f"{len(held_out)} assistants were held out and simulated, {FEWEST_ASSISTANTS} are needed to know how far a "
@@ -130,9 +130,9 @@ def _of_mean(values: Array) -> float:
 
 
 def variance_of_people(answers: Iterable[Answer]) -> float:
-    """Variance of the mean over questions of their human accuracy, from drawing people again with all their answers.
+    """Variance of mean human accuracy over questions, from resampling people with all their answers.
 
-    A question with one answer says nothing about it and adds nothing.
+    Questions with a single answer contribute nothing.
     """
     by_question: dict[str, list[Answer]] = {}
     for answer in answers:
@@ -152,6 +152,6 @@ def variance_of_people(answers: Iterable[Answer]) -> float:
 
 
 def variance_of_chats(outcomes: Iterable[Outcomes]) -> float:
-    """Variance of the mean over questions of their simulated accuracy, from drawing chats again within questions."""
+    """Variance of mean simulated accuracy over questions, from resampling chats within questions."""
     shares = [(one.right / count, count) for one in outcomes if (count := one.count("counted wrong"))]
     return math.fsum(p * (1 - p) / (n - 1) for p, n in shares if n > 1) / max(1, len(shares)) ** 2

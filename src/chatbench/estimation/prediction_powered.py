@@ -1,23 +1,23 @@
-r"""A mean from few real answers and many simulated ones: prediction-powered inference, clustered and power-tuned.
+r"""Prediction-powered inference: a mean from few real and many simulated answers, clustered and power-tuned.
 
-People gave n answers y (1 right, 0 wrong) to some questions; the simulator says f(q) about all Q of them. For any
+People gave n answers y (1 right, 0 wrong) to some questions; the simulator predicts f(q) for all Q questions. For any
 weight w of the simulator,
 
-    estimate(w) = mean y - w * (mean of f over the answered questions, as often as answered - mean of f over all Q)
+    estimate(w) = mean y - w * (mean of f over the answers' questions - mean of f over all Q)
 
-is unbiased where the answered questions are a random sample, however wrong f is: what the simulator adds is knowledge
-of which questions are hard. w is chosen to minimise the estimated variance, within 0..1 (power tuning).
+is unbiased if the answered questions are a random sample, however wrong f is: the simulator only contributes which
+questions are hard. w in 0..1 is chosen to minimise the estimated variance (power tuning).
 
-Published PPI++ (`published`) takes answers as independent. Answers to one question, and answers of one person, are
-not. Here the variance of (mean y, difference of the means of f) is summed over clusters of questions, and what ties
-the answers of one person together is added where it is positive: V = V(questions) + max(0, V(people) - V(answers)),
-each with its factor G / (G - 1), as everywhere in this package. G is the effective number of clusters, 1 / (sum of the
-squared shares of the answers): a cluster with many answers leaves less to compare it with. That the answered questions
-are among the Q is in V(questions). The questions count as a sample: the truth is of questions and people like these.
+Published PPI++ (`published`) assumes independent answers, but answers to one question, and of one person, are
+correlated. Here the variance of (mean y, difference of the means of f) is clustered by question, and the correlation
+between answers of one person is added if positive: V = V(questions) + max(0, V(people) - V(answers)), each with its
+factor G / (G - 1). G is the effective number of clusters, 1 / (sum of squared shares of the answers), which is lower
+for unequal clusters. V(questions) accounts for the answered questions being among the Q. Questions are treated as a
+sample: the estimand is the accuracy for questions and people like these.
 
-w is estimated too, which costs a degree of freedom: V(w) is multiplied by (G - 1) / (G - 2), G the number of answered
-questions. Where it is then not below the variance of people alone, the simulator costs more than it gives at this
-n, and people alone are reported: power tuning loses where the squared correlation is below about 1 / G.
+Estimating w costs a degree of freedom: V(w) is multiplied by (G - 1) / (G - 2), G the effective number of questions.
+If it is then not below the variance of people alone, people alone are reported: power tuning loses if the squared
+correlation is below about 1 / G.
 
 Sources: Angelopoulos, Duchi and Zrnic 2023, "PPI++: Efficient Prediction-Powered Inference", arXiv 2311.01453 (weight,
 its range, standard error); Broska, Howes and van Loon 2025, "The Mixed Subjects Design" (PPI correlation, effective
@@ -35,12 +35,12 @@ from chatbench.metrics.agreement import Array, Undefined, Value, agreement
 from chatbench.metrics.resampling import Indices
 
 FEWEST_CLUSTERS = 4
-"""Fewer questions or people leave no degree of freedom for a spread and a weight."""
+"""Fewest questions and people: fewer leave no degrees of freedom for a variance and a weight."""
 
 
 @dataclass(frozen=True, slots=True)
 class RealAnswers:
-    """People's answers: right (1) or wrong (0), the place of the question among the simulated ones, and who answered.
+    """Human answers: right (1) or wrong (0), index of the question among the simulated ones, and index of the person.
 
     All of shape (answers,).
     """
@@ -52,7 +52,7 @@ class RealAnswers:
 
 @dataclass(frozen=True, slots=True)
 class MeanEstimate:
-    """An estimated share (or difference of shares), its standard error, and its 95 % interval."""
+    """An estimated share (or difference of shares) with its standard error and 95 % interval."""
 
     value: float
     standard_error: float
@@ -61,11 +61,11 @@ class MeanEstimate:
 
 
 def estimate_of(value: float, *parts: tuple[float, float], least: float = 0.0) -> MeanEstimate:
-    """From independent parts of its variance, each with its degrees of freedom; cut to `least`..1.
+    """Build an estimate from independent (variance, degrees of freedom) parts, clipped to `least`..1.
 
-    Half-width: root of the sum of t^2 * variance, t the quantile of each part's degrees of freedom (Cochran 1964). That
-    errs on the safe side; common degrees of freedom for the sum (Satterthwaite) are too many where a part of two or
-    three degrees comes out small by chance (0.926 instead of 0.95 with three assistants).
+    The half-width is the root of the sum of t^2 * variance, with each part's t quantile (Cochran 1964). That is
+    conservative; pooled degrees of freedom (Satterthwaite) are too many if a part with two or three degrees is small by
+    chance (coverage 0.926 instead of 0.95 with three assistants).
     """
     from scipy.stats import t  # type: ignore[import-untyped]  # late, and has no types
 
@@ -77,11 +77,11 @@ def estimate_of(value: float, *parts: tuple[float, float], least: float = 0.0) -
 
 @dataclass(frozen=True, slots=True)
 class Rectified:
-    """People alone, and people with the simulator.
+    """Estimates from people alone and from people with the simulator.
 
-    `weight` is the simulator's, 0..1; `correlation` that of single answers with the simulated accuracy of their
-    question (the PPI correlation); `effective_answers` how many real answers without a simulator are worth as much as
-    these with it. `loses` says that the simulator costs more than it gives, so that `rectified` is people alone.
+    `weight` (0..1) is the simulator's; `correlation` is that of single answers with the simulated accuracy of their
+    question (the PPI correlation); `effective_answers` is the number of real answers that would be as precise without
+    the simulator. With `loses`, the simulator does not reduce the variance and `rectified` is people alone.
     """
 
     answers: int
@@ -99,7 +99,7 @@ def published(correct: Array, predicted: Array, unlabelled: Array) -> tuple[floa
     """PPI++ as published, for independent data: weight, estimate and standard error (`ppi_mean_ci` of ppi-python).
 
     Args:
-        correct, predicted: of the n labelled cases.
+        correct, predicted: labels and predictions of the n labelled cases.
         unlabelled: predictions of N other cases.
     """
     n, others = len(correct), len(unlabelled)
@@ -112,7 +112,7 @@ def published(correct: Array, predicted: Array, unlabelled: Array) -> tuple[floa
 
 
 def rectified(real: RealAnswers, simulated: Array) -> Rectified | Undefined:
-    """The estimates from real answers and the simulated accuracy of each question, shape (questions,)."""
+    """Estimate the mean from real answers and the simulated accuracy of each question, shape (questions,)."""
     answered, people = len(np.unique(real.question)), len(np.unique(real.person))
     of_questions, of_people = _effective(real.question), _effective(real.person)
     if min(of_questions, of_people) < FEWEST_CLUSTERS - 0.5:
@@ -147,13 +147,13 @@ def rectified(real: RealAnswers, simulated: Array) -> Rectified | Undefined:
 
 
 def _effective(cluster: Indices) -> float:
-    """1 / (sum of squared shares): the number of clusters where all are of one size, less where they are not."""
+    """Effective number of clusters, 1 / (sum of squared shares): their number if of equal size, else less."""
     shares = np.unique(cluster, return_counts=True)[1] / max(1, len(cluster))
     return float(1 / np.sum(shares**2)) if len(cluster) else 0.0
 
 
 def _covariances(real: RealAnswers, simulated: Array, questions: float, people: float) -> tuple[Array, Array]:
-    """Covariance matrices, 2 x 2, of (mean y, difference of the means of f): by questions, and what people add."""
+    """2 x 2 covariances of (mean y, difference of the means of f): by questions, and what people add to them."""
     count, about = len(real.correct), simulated[real.question]
     each = np.stack([real.correct - real.correct.mean(), about - about.mean()], axis=1) / count
 

@@ -1,19 +1,20 @@
-r"""How large a study has to be: people, questions and answers a person, without a simulator and with one.
+r"""Study planning: the number of people, questions and answers per person needed, without and with a simulator.
 
-Single answers (1 right, 0 wrong) vary by question, by person and by chance, y = mu + a(q) + b(p) + e. With n people who
-answer m random ones of Q questions, which the simulator simulates all, the variance of the estimate is
+Single answers (1 right, 0 wrong) vary by question, by person and by chance, y = mu + a(q) + b(p) + e. If n people
+answer m random questions of Q each, and the simulator simulates all Q, the variance of the estimate is
 
     V(n) = P/n + E/(n m) + A (1/(n m) + 1/Q) - R/(n m),      R = rho^2 (A + P + E),
 
-A, P, E the variances by question, by person and of the rest, rho the simulator's PPI correlation (0 without one): it
-knows of questions only, so R is at most A, and it cannot help with people, nor with which Q questions there are. Two
-assistants whose people answer random ones of the same questions: V(difference) = 2 (V(n) - A/Q).
+A, P, E the variances by question, by person and of the residual, rho the simulator's PPI correlation (0 without one).
+The simulator explains only differences between questions, so R is at most A; it reduces neither the variance of people
+nor that from the choice of the Q questions. For two assistants whose people answer random questions from the same Q,
+V(difference) = 2 (V(n) - A/Q).
 
-Half-width: z V^(1/2); power to tell two assistants d apart: Phi(d / V^(1/2) - z). n is large enough for the normal.
+Half-width: z V^(1/2); power to detect a difference d of two assistants: Phi(d / V^(1/2) - z); both assume large n.
 
-People who answered can train the simulator or correct it, not both. The more it was trained on, the more it knows: R
-grows as R(t) = A t / (t + h) with t people, h from the measured correlation and the people behind it (one person more
-matters less and less, and nobody knows more of a question than its accuracy). That is an assumption, not a finding.
+People's chats can either train the simulator or correct it, not both. More training data is assumed to raise R as
+R(t) = A t / (t + h) with t people, h from the measured correlation and the people behind it: returns diminish, and no
+simulator knows more about a question than its accuracy. This is an assumption, not a finding.
 
 Sources: Broska, Howes and van Loon 2025 (power of mixed-subjects designs); arXiv 2510.11408 (dividing people between
 training and correction); Gao and Owen 2017 (moment estimates of crossed effects).
@@ -36,7 +37,7 @@ from chatbench.metrics.uncertainty import variance_components
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """Variances of single answers by question, by person, and of the rest."""
+    """Variances of single answers: by question, by person, and residual."""
 
     question: float
     person: float
@@ -53,7 +54,7 @@ class Components:
 
 
 def components_of(study: Study) -> Components | Undefined:
-    """Of the study's user-AI answers, within assistants, averaged by answers; negative estimates count as 0."""
+    """Estimate the components within assistants, averaged with weights by answers; negative ones are set to 0."""
     found: list[tuple[int, tuple[float, float, float]]] = []
     reason = Undefined("the study has no answers with an assistant")
     for assistant in study.assistants:
@@ -79,7 +80,7 @@ def components_of(study: Study) -> Components | Undefined:
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """What a study is like beside its number of people; `correlation` is the PPI correlation of its simulator, or 0."""
+    """A study design except its number of people; `correlation` is its simulator's PPI correlation (0: none)."""
 
     components: Components
     questions: int
@@ -104,24 +105,24 @@ class Design:
         return min(self.correlation**2 * self.components.total, self.components.question)
 
     def variance(self, people: float, *, difference: bool = False) -> float:
-        """Of the estimate for one assistant, or of the difference of two with so many people each."""
+        """Variance of the estimate for one assistant, or of the difference of two with `people` people each."""
         c, answers = self.components, people * self.answers_per_person
         chance = c.person / people + (c.rest + c.question - self.known) / answers
         return 2 * chance if difference else chance + c.question / self.questions
 
     def half_width(self, people: float) -> float:
-        """Of the 95 % interval for one assistant."""
+        """Half-width of the 95 % interval for one assistant."""
         return NORMAL_95 * math.sqrt(self.variance(people))
 
     def power(self, people: float, difference: float) -> float:
-        """Chance that the 95 % interval of the difference excludes 0."""
+        """Probability that the 95 % interval of the difference excludes 0."""
         from scipy.stats import norm  # type: ignore[import-untyped]  # late, and has no types
 
         apart = abs(difference) / math.sqrt(self.variance(people, difference=True))
         return float(norm.cdf(apart - NORMAL_95) + norm.cdf(-apart - NORMAL_95))
 
     def people_for_half_width(self, wanted: float) -> int | Undefined:
-        """Fewest people for a half-width; none suffices where the questions are too few."""
+        """Fewest people for a half-width; undefined if there are too few questions to reach it."""
         if not 0 < wanted < 1:
             raise ChatbenchError(f"--half-width {wanted}", expected="a share between 0 and 1, such as 0.05")
         least = NORMAL_95**2 * self.components.question / wanted**2
@@ -132,7 +133,7 @@ class Design:
         return self._fewest(wanted**2 / NORMAL_95**2 - self.components.question / self.questions)
 
     def people_for_power(self, difference: float, power: float) -> int:
-        """Fewest people per assistant to tell two that are `difference` apart."""
+        """Fewest people per assistant to detect a difference between two with the given power."""
         from scipy.stats import norm
 
         if not 0 < difference < 1 or not 0.05 < power < 1:
@@ -145,10 +146,10 @@ class Design:
 
 
 def read_components(text: str | None, study: Study | None) -> Components:
-    """Of `Q,P,E` as on the command line, else of the study.
+    """Parse `Q,P,E` from the command line, or estimate the components from the study.
 
     Raises:
-        ChatbenchError: not three numbers, or the study does not tell them.
+        ChatbenchError: the text is not three numbers, or they cannot be estimated from the study.
     """
     if text is not None:
         numbers = [part.strip() for part in text.split(",")]
@@ -166,10 +167,10 @@ def read_components(text: str | None, study: Study | None) -> Components:
 
 
 def read_numbers(texts: Sequence[str]) -> list[int]:
-    """Whole numbers of the command line.
+    """Parse whole numbers from the command line.
 
     Raises:
-        ChatbenchError: one is none.
+        ChatbenchError: a text is not a whole number.
     """
     if not texts or not all(text.isdigit() for text in texts):
         raise ChatbenchError(f"--answers-per-person {','.join(texts)}", expected="whole numbers, such as 1,5,10")
@@ -179,7 +180,7 @@ def read_numbers(texts: Sequence[str]) -> list[int]:
 def plan_rows(
     designs: Sequence[Design], *, half_width: float, difference: float, power: float, price: float | None = None
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Header and rows of the plan: people per number of answers, without and with the simulator, and costs."""
+    """Header and rows of the plan: people (and costs) by answers per person, without and with the simulator."""
     header = ["answers a person"]
     rows = [[str(design.answers_per_person)] for design in designs]
     for with_simulator in (False, True):
@@ -201,7 +202,7 @@ def plan_rows(
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """So many people train the simulator and so many correct it; `half_width` is what they reach together."""
+    """A division of people between training and correcting the simulator, with the resulting half-width."""
 
     training: int
     correction: int
@@ -209,10 +210,10 @@ class Division:
 
 
 def divide(design: Design, people: int, trained_on: int) -> tuple[Division, Division]:
-    """The best division of new people between training and correction, and all of them in correction.
+    """Find the best division of new people between training and correction; also return the one without training.
 
     Args:
-        trained_on: people behind the measured correlation; the new ones come on top.
+        trained_on: people behind the measured correlation, not counting the new ones.
     """
     if people < 2 or trained_on < 1 or design.correlation <= 0:
         raise ChatbenchError(

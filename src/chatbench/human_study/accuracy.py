@@ -1,8 +1,8 @@
-"""What a study's people and assistants reach, and how that differs: accuracies, gaps, correlations.
+"""Accuracies of a study's people and assistants, with gaps and correlations between them.
 
-All accuracies are shares in 0..1, means of per-question accuracies, each question weighing the same, with the standard
-error sd / sqrt(questions), as in the paper's tables (sd with n - 1). Differences are taken question by question, over
-the questions that both sides have, so that what makes questions hard for both cancels.
+All accuracies are shares in 0..1: unweighted means of per-question accuracies, with the standard error sd /
+sqrt(questions), as in the paper's tables (sd with n - 1). Differences are paired by question, over the questions that
+both sides have, so that question difficulty cancels.
 
 Source: ChatBench (arXiv 2504.07114), analysis of the user study; docs/protocol.md, section 9.
 """
@@ -30,7 +30,7 @@ EVERY_SUBSET = "all"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Group:
-    """Who answered: a method, with which assistant, in which condition (`all`: together; "": has none)."""
+    """Who answered: a method, with which assistant, in which condition (`all`: pooled; "": not applicable)."""
 
     method: str
     assistant: str
@@ -38,12 +38,12 @@ class Group:
 
 
 ByQuestion = dict[str, Prediction]
-"""Accuracy in 0..1, and from how many answers or samples, per question id."""
+"""Accuracy in 0..1 and its number of answers or samples, by question id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean over `questions` questions and its standard error, in the unit of what is averaged."""
+    """A mean over `questions` questions with its standard error, in the unit of the values."""
 
     value: Value
     standard_error: Value
@@ -61,16 +61,16 @@ class AccuracyRow:
 
 
 def mean_over_questions(values: Sequence[float]) -> Mean:
-    """Mean and sd / sqrt(n)."""
+    """Mean and its standard error sd / sqrt(n)."""
     sd = standard_deviation(values)
     error = sd if isinstance(sd, Undefined) else sd / math.sqrt(len(values))
     return Mean(mean_value(list(values)), error, len(values))
 
 
 def accuracies(study: Study) -> dict[Group, ByQuestion]:
-    """Per-question accuracy of every group that the study has: user-AI and AI-alone per assistant, people alone.
+    """Per-question accuracy of every group in the study: user-AI and AI-alone per assistant, and people alone.
 
-    User-AI stands there for each condition and, where there are several, for all together.
+    User-AI accuracy is pooled over conditions and, if there are several, also given for each.
     """
     several = len({answer.condition for answer in study.answers if answer.kind == "user-AI"}) > 1
     flags: dict[Group, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -91,7 +91,7 @@ def accuracies(study: Study) -> dict[Group, ByQuestion]:
 
 
 def accuracy_rows(study: Study, groups: Mapping[Group, ByQuestion]) -> Iterator[AccuracyRow]:
-    """Every group on all questions and on each subset."""
+    """Accuracy of every group on all questions and on each subset."""
     for group in sorted(groups):
         by_subset: dict[str, list[Prediction]] = defaultdict(list)
         for question_id, answers in groups[group].items():
@@ -104,10 +104,10 @@ def accuracy_rows(study: Study, groups: Mapping[Group, ByQuestion]) -> Iterator[
 
 @dataclass(frozen=True, slots=True)
 class GapRow:
-    """How far a method's accuracy is from user-AI accuracy with the same assistant (method minus user-AI).
+    """Difference of a method's accuracy from user-AI accuracy with the same assistant (method minus user-AI).
 
-    `difference`: mean over questions. `absolute`: mean of the absolute difference per question. `absolute_by_subset`:
-    the mean absolute difference between means of subsets, in which chance differences of single questions cancel.
+    `difference`: mean over questions. `absolute`: mean absolute difference per question. `absolute_by_subset`: mean
+    absolute difference between subset means, in which chance differences of single questions average out.
     """
 
     method: str
@@ -120,7 +120,7 @@ class GapRow:
 
 @dataclass(frozen=True, slots=True)
 class ModelGapRow:
-    """How much better people, or a method, do with `better` than with `worse`: mean difference over questions."""
+    """Accuracy of a method with assistant `first` minus that with `second`: mean difference over questions."""
 
     method: str
     condition: str
@@ -133,8 +133,8 @@ class ModelGapRow:
 class CorrelationRow:
     """Pearson correlation over questions of a method's accuracy with user-AI accuracy, with Fisher's 95 % interval.
 
-    `cells` is the number of points: for all assistants together, pairs of question and assistant. The interval counts
-    questions, so there it is on the safe side.
+    `cells` is the number of points: (question, assistant) pairs if pooled over assistants. The interval is based on the
+    number of questions, so it is conservative for pooled rows.
     """
 
     method: str
@@ -147,11 +147,11 @@ class CorrelationRow:
 
 
 Beside = tuple[str, str, str, dict[str, tuple[float, float]]]
-"""A method, an assistant and a condition, and per question the accuracy of user-AI and that of the method."""
+"""Method, assistant, condition, and by question the (user-AI, method) accuracies."""
 
 
 def gap_rows(study: Study, groups: Mapping[Group, ByQuestion]) -> Iterator[GapRow]:
-    """Every other method against user-AI, per condition, for each assistant and all together."""
+    """Compare every other method with user-AI, per condition, for each assistant and pooled."""
     found: dict[tuple[str, str], dict[str, dict[str, float]]] = defaultdict(dict)
     for method, assistant, condition, both in _beside_user_ai(groups):
         if both:
@@ -159,7 +159,7 @@ def gap_rows(study: Study, groups: Mapping[Group, ByQuestion]) -> Iterator[GapRo
     for (method, condition), by_assistant in found.items():
         pooled = {EVERY_ASSISTANT: list(by_assistant.values())} if len(by_assistant) > 1 else {}
         for assistant, differences in ({name: [one] for name, one in by_assistant.items()} | pooled).items():
-            of_question: dict[str, list[float]] = defaultdict(list)  # over assistants: questions stay the unit
+            of_question: dict[str, list[float]] = defaultdict(list)  # over assistants: questions remain the unit
             of_subset: dict[tuple[int, str], list[float]] = defaultdict(list)
             for place, by_question in enumerate(differences):
                 for question_id, difference in by_question.items():
@@ -176,7 +176,7 @@ def gap_rows(study: Study, groups: Mapping[Group, ByQuestion]) -> Iterator[GapRo
 
 
 def _beside_user_ai(groups: Mapping[Group, ByQuestion]) -> Iterator[Beside]:
-    """Every method beside user-AI with the same assistant (people alone have none)."""
+    """Pair every method with user-AI with the same assistant (people alone: with every assistant)."""
     for other in sorted(groups):
         for people in sorted(groups):
             if other.method != USER_AI == people.method and other.assistant in (people.assistant, EVERY_ASSISTANT):
@@ -189,7 +189,7 @@ def _paired(groups: Mapping[Group, ByQuestion], first: Group, second: Group) -> 
 
 
 def model_gap_rows(groups: Mapping[Group, ByQuestion]) -> Iterator[ModelGapRow]:
-    """The difference between every two assistants, alone and with users."""
+    """Compare every two assistants, alone and with users."""
     with_one = sorted(group for group in groups if group.method != USER_ALONE.label)
     pairs = [(a, b) for a, b in combinations(with_one, 2) if (a.method, a.condition) == (b.method, b.condition)]
     for one, other in sorted(pairs, key=lambda pair: (pair[0].method, pair[0].condition)):
@@ -199,7 +199,7 @@ def model_gap_rows(groups: Mapping[Group, ByQuestion]) -> Iterator[ModelGapRow]:
 
 
 def correlation_rows(groups: Mapping[Group, ByQuestion]) -> Iterator[CorrelationRow]:
-    """Every other method against user-AI over questions, per condition, for each assistant and all together."""
+    """Correlate every other method with user-AI over questions, per condition, for each assistant and pooled."""
     pooled: dict[tuple[str, str], list[tuple[str, float, float]]] = defaultdict(list)
     for method, assistant, condition, both in _beside_user_ai(groups):
         points = [(q, *accuracies) for q, accuracies in both.items()]

@@ -1,12 +1,12 @@
-"""How often an assistant corrects people, how often it misleads them, and how often a chat mirrors the benchmark.
+"""How often an assistant corrects or misleads people, and how often a chat mirrors the benchmark.
 
 *Corrected*: of the answers that were wrong alone, the share that is right with the assistant. *Misled*: of those that
 were right alone, the share that is wrong with it. Both need the same person's answer to the same question from before
 the chat, so only the `answer-first` condition counts. The *mirror rate* is defined in realism/chats.py.
 
-The standard error of a rate respects that cases share questions and people: V = sum over clusters of (sum of (case -
-rate))^2 / n^2, for questions, plus people, minus single cases, which both have counted; never below either of the two.
-With few clusters it is too small; each term has the factor clusters / (clusters - 1).
+Standard errors are clustered by question and person: V = sum over clusters of (sum of (case - rate))^2 / n^2, by
+question, plus by person, minus that of single cases, which both include; never below either of the two. Each term has
+the factor clusters / (clusters - 1). With few clusters, V is too small.
 
 Source: ChatBench (arXiv 2504.07114), analysis of the user study; Cameron, Gelbach and Miller 2011, "Robust inference
 with multiway clustering".
@@ -30,7 +30,7 @@ ANSWER_FIRST = "answer-first"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One yes or no, with the question and the person that it belongs to."""
+    """A binary outcome, with its question and person."""
 
     question_id: str
     person: str
@@ -39,7 +39,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """`yes` of `cases`, as a share in 0..1 with its standard error."""
+    """`yes` out of `cases`, as a share in 0..1 with its standard error."""
 
     yes: int
     cases: int
@@ -48,7 +48,7 @@ class Rate:
 
 
 def rate(cases: Sequence[Case], nothing: str) -> Rate:
-    """The rate; undefined, for the reason `nothing`, where there is no case.
+    """Compute the rate; undefined, for the reason `nothing`, if there are no cases.
 
     >>> rate([Case("q1", "w1", True), Case("q2", "w2", False)], "no case").value
     0.5
@@ -78,7 +78,7 @@ def _variance(cases: Sequence[Case], share: float, keys: Sequence[Hashable]) -> 
 
 @dataclass(frozen=True, slots=True)
 class AdviceRow:
-    """Corrected and misled people with one assistant, or all."""
+    """Rates of corrected and misled people with one assistant, or all."""
 
     assistant: str
     corrected: Rate
@@ -87,10 +87,10 @@ class AdviceRow:
 
 @dataclass(frozen=True, slots=True)
 class MirrorRow:
-    """Mirrors of the benchmark among the chats with one assistant in one condition, or all.
+    """Rate of chats that mirror the benchmark, with one assistant in one condition, or all.
 
-    `mirror_at_most` also counts the one-turn copies whose reply's answer could not be read. `wordings`: the share of
-    each kind of first message.
+    `mirror_at_most` also counts one-turn copies with a reply whose answer could not be read. `wordings` has the share
+    of each kind of first message.
     """
 
     assistant: str
@@ -101,7 +101,7 @@ class MirrorRow:
 
 
 def advice_rows(study: Study) -> list[AdviceRow]:
-    """Per assistant and for all; empty where nobody answered a question alone before chatting about it."""
+    """Corrected and misled rates per assistant and pooled; empty if nobody answered alone before chatting."""
     alone = {(a.worker_id, a.question_id): a for a in study.answers if a.kind == "user-alone"}
     pairs = [
         (before, answer)
@@ -130,7 +130,7 @@ def advice_rows(study: Study) -> list[AdviceRow]:
 
 
 def mirror_rows(study: Study) -> Iterator[MirrorRow]:
-    """All chats, then each assistant and condition; nothing where the study has no chats."""
+    """Mirror rates of all chats, then of each assistant and condition; yields nothing if the study has no chats."""
     traits = [traits_of(chat) for chat in real_chats(study.conversations, study.questions)]
     groups: dict[tuple[str, str], list[ChatTraits]] = defaultdict(list)
     for chat, of in zip(study.conversations, traits, strict=True):

@@ -1,12 +1,12 @@
-r"""Mixed-effects logistic regression of being right, with crossed normal effects of questions and people.
+r"""Mixed-effects logistic regression of correctness, with crossed random effects of questions and people.
 
     log odds of being right = fixed effects + question effect + person effect,   effects ~ N(0, sd^2)
 
-statsmodels fits it by variational Bayes (`BinomialBayesMixedGLM.fit_vb`): estimates of the fixed effects, in log odds,
-and of both standard deviations. Its own standard errors treat all effects as independent of each other and are far too
-small (0.06 instead of 0.13 for the constant of 1,800 answers of the sample study), so the errors here come from the
-curvature of the Laplace likelihood at the estimates (what lme4's glmer maximises by default). How often the intervals
-hold the truth where it is known is in docs/study-report.md.
+statsmodels estimates the fixed effects, in log odds, and both standard deviations by variational Bayes
+(`BinomialBayesMixedGLM.fit_vb`). Its own standard errors treat all effects as independent and are far too small (0.06
+instead of 0.13 for the constant of 1,800 answers of the sample study), so standard errors here come from the curvature
+of the Laplace likelihood at the estimates (what lme4's glmer maximises by default). The measured coverage of the
+intervals is in docs/study-report.md.
 
 Source: Breslow and Clayton 1993, "Approximate inference in generalized linear mixed models"; Bates et al. 2015 (lme4).
 """
@@ -30,16 +30,16 @@ Array = NDArray[np.float64]
 MOST_STEPS = 100
 TOLERANCE = 1e-9
 FEWEST_GROUPS = 5
-"""A spread over fewer questions or people is not estimated."""
+"""Fewest questions and people for which a standard deviation is estimated."""
 PRIOR_SD_OF_LOG_SD, PRIOR_SD_OF_EFFECT = 1.0, 2.0
-"""The wide normal priors of the variational fit (the defaults of statsmodels)."""
+"""Wide normal priors of the variational fit (statsmodels' defaults)."""
 DIFFERENCE = 0.1
-"""Step in log standard deviation for the second differences of the likelihood."""
+"""Step in the log standard deviations for second differences of the likelihood."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """A fixed effect in log odds, its standard error and 95 % interval."""
+    """A fixed effect in log odds, with its standard error and 95 % interval."""
 
     name: str
     estimate: float
@@ -53,7 +53,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A standard deviation of effects in log odds with its 95 % interval, symmetric on the logarithmic scale."""
+    """Standard deviation of random effects in log odds, with its 95 % interval (symmetric on the log scale)."""
 
     estimate: float
     interval: tuple[float, float] | Undefined
@@ -61,7 +61,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class MixedEffects:
-    """The fit: fixed effects (the first is the constant), and the spread over questions and over people."""
+    """The fitted model: fixed effects (the constant first) and standard deviations over questions and people."""
 
     answers: int
     questions: int
@@ -85,7 +85,7 @@ class _Design:
 def mixed_effects(
     answers: Iterable[Answer], columns: Sequence[tuple[str, Sequence[float]]] = ()
 ) -> MixedEffects | Undefined:
-    """Fits the answers; `columns` are further fixed effects by name, one number per answer."""
+    """Fit the answers; `columns` are fixed effects besides the constant, by name, with one value per answer."""
     from scipy.sparse import csr_matrix, hstack  # type: ignore[import-untyped]  # late, and has no types
 
     rows = list(answers)
@@ -115,7 +115,7 @@ def mixed_effects(
 
 
 def _why_not(right: Array, questions: int, people: int, fixed: Array) -> str | None:
-    """Why this cannot be estimated; None where it can."""
+    """Why the model cannot be estimated; None if it can."""
     if not len(right):
         return "no answers"
     if min(questions, people) < FEWEST_GROUPS:
@@ -130,22 +130,22 @@ def _why_not(right: Array, questions: int, people: int, fixed: Array) -> str | N
 
 
 def _variational_fit(design: _Design) -> tuple[Array, Array]:
-    """Fixed effects, and the logarithms of both standard deviations."""
+    """Estimate the fixed effects and the logarithms of both standard deviations."""
     from statsmodels.genmod.bayes_mixed_glm import BinomialBayesMixedGLM  # type: ignore[import-untyped]  # late, no types
 
     fixed, random = design.columns[:, : design.fixed].toarray(), design.columns[:, design.fixed :]
     group = np.repeat([0, 1], [design.questions, design.people])
     model = BinomialBayesMixedGLM(design.right, fixed, random, group, vcp_p=PRIOR_SD_OF_LOG_SD, fe_p=PRIOR_SD_OF_EFFECT)
     size = design.columns.shape[1] + 2
-    # Given starting values, so that nothing is drawn at random; with BFGS the same fit takes nine times as long.
+    # Explicit starting values, so that nothing is drawn at random; BFGS takes nine times as long for the same fit.
     fit = model.fit_vb(mean=np.zeros(size), sd=np.full(size, 0.5), fit_method="L-BFGS-B")
     return np.asarray(fit.fe_mean), np.asarray(fit.vcp_mean)
 
 
 def _laplace(design: _Design, log_sds: Array) -> tuple[float, Array]:
-    """Log likelihood of both standard deviations up to a constant, and covariance of the fixed effects.
+    """Log likelihood of both standard deviations, up to a constant, and covariance of the fixed effects.
 
-    The most likely effects are found by Newton's method; the curvature there gives both (Laplace's approximation).
+    Newton's method finds the most likely effects; the curvature there gives both (Laplace's approximation).
     """
     log_precision = np.repeat(-2 * log_sds, [design.questions, design.people])
     precision = np.concatenate([np.zeros(design.fixed), np.exp(log_precision)])
@@ -166,7 +166,7 @@ def _laplace(design: _Design, log_sds: Array) -> tuple[float, Array]:
 
 
 def _spreads(design: _Design, log_sds: Array) -> list[Spread]:
-    """Both standard deviations with intervals from the curvature of the Laplace likelihood in their logarithms."""
+    """Both standard deviations, with intervals from the curvature of the Laplace likelihood in their logarithms."""
 
     def likelihood(first: float, second: float) -> float:
         return _laplace(design, log_sds + DIFFERENCE * np.array([first, second]))[0]

@@ -1,7 +1,6 @@
-"""What a study says by itself, recomputed from its records: accuracies, gaps, correlations, chats, advice, regression.
+"""Analysis of a human study from its records: accuracies, gaps, correlations, chats, advice, regression.
 
-What a study lacks (answers alone, conditions, chats, AI-alone scores) is listed in `missing` and omitted; nothing is
-put in its place.
+What a study lacks (answers alone, conditions, chats, AI-alone scores) is omitted and listed in `missing`.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class Regression:
 
 @dataclass(frozen=True, slots=True)
 class StudyReport:
-    """Everything that can be recomputed of a study, and what cannot."""
+    """All results of a study, and what its records do not allow (`missing`)."""
 
     study: str
     accuracies: list[AccuracyRow]
@@ -61,7 +60,7 @@ class StudyReport:
 
 
 def study_report(study: Study) -> StudyReport:
-    """Everything that the study's records allow."""
+    """Compute everything that the study's records allow."""
     groups, advice = accuracies(study), advice_rows(study)
     together = [answer for answer in study.answers if answer.kind == "user-AI"]
     alone = [answer for answer in study.answers if answer.kind == "user-alone"]
@@ -75,7 +74,7 @@ def study_report(study: Study) -> StudyReport:
 
 
 def _columns(answers: Sequence[Answer], of: Callable[[Answer], str]) -> list[tuple[str, list[float]]]:
-    """One column per level but the first in alphabetical order, which the others are set against."""
+    """Dummy-code a factor: one column per level except the alphabetically first, the reference level."""
     levels = sorted({of(answer) for answer in answers})
     return [
         (f"{level}, against {levels[0]}", [float(of(answer) == level) for answer in answers]) for level in levels[1:]
@@ -106,7 +105,7 @@ def study(
     include_pilots: bool = False,
     maps: Sequence[str] = (),
 ) -> StudyReport:
-    """Everything that can be recomputed of the study at `path`; also written to `json`.
+    """Analyse the study at `path`; also writes the report to `json` if given.
 
     Raises:
         ChatbenchError: as `open_study`.
@@ -119,7 +118,7 @@ def study(
 
 
 def study_grids(report: StudyReport) -> list[Grid]:
-    """The report as tables; percentages and percentage points, ± one standard error."""
+    """Lay out the report as tables, in percentages and percentage points, ± one standard error."""
     wordings = [f"first: {name}" for name in WORDINGS]
     grids = grids_of([
         ("Gap to user-AI accuracy (percentage points)",
@@ -150,7 +149,7 @@ def study_grids(report: StudyReport) -> list[Grid]:
 
 
 def study_footnotes(report: StudyReport) -> list[str]:
-    """What the study lacks, and which regressions do not exist and why."""
+    """List what the study lacks, and why any regression is undefined."""
     undefined = [
         f"regression, {regression.method}: {regression.fit}"
         for regression in report.regressions
@@ -160,7 +159,7 @@ def study_footnotes(report: StudyReport) -> list[str]:
 
 
 def _accuracy_grid(rows: Sequence[AccuracyRow]) -> Grid:
-    """One line per group; columns are all questions and each subset."""
+    """One row per group; columns are all questions and each subset."""
     subsets = [EVERY_SUBSET, *sorted({row.subset for row in rows} - {EVERY_SUBSET})]
     found = {(row.group, row.subset): _with_error(row.accuracy, percent) for row in rows}
     lines = []
@@ -193,12 +192,12 @@ def _with_error(estimate: Mean | Rate, show: Callable[[Value], str]) -> str:
 
 
 def _points(value: Value, sign: str = "+") -> str:
-    """A difference in percentage points, with its sign."""
+    """Format a difference in percentage points, with its sign."""
     return f"{100 * value:{sign}.1f}" if isinstance(value, float) else number(value)
 
 
 def _distance(value: Value) -> str:
-    """An absolute difference in percentage points."""
+    """Format an absolute difference in percentage points."""
     return _points(value, sign="")
 
 

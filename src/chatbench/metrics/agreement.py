@@ -1,27 +1,25 @@
-r"""How well simulated per-question accuracy agrees with human accuracy: correlation, error, bias, calibration.
+r"""Agreement of simulated with human accuracy per question: correlation, error, bias, calibration.
 
-A simulated conversation may end without a valid letter; both treatments are computed side by side: *counted wrong* (the
-protocol's accuracy) and *dropped* (accuracy among valid answers). A value that does not exist (the correlation of a
-constant) is `Undefined` with its reason, never a number and never NaN.
+A simulated conversation may end without a valid letter. Accuracy is computed both ways: with such chats *counted wrong*
+(the protocol's definition) and *dropped*. A value that does not exist (the correlation of a constant) is `Undefined`
+with a reason, never NaN.
 
-| metric | of the accuracies h of people and s simulated, over pairs (question, assistant), each weighing the same |
+| metric | definition, from human accuracy h and simulated accuracy s of equally weighted (question, assistant) pairs |
 |---|---|
-| `pearson` | correlation of h and s, -1..1; undefined under 3 pairs and where either side is constant |
-| `spearman` | Pearson's of the ranks, ties sharing their mean rank |
+| `pearson` | correlation of h and s, -1..1; undefined for fewer than 3 pairs or if either side is constant |
+| `spearman` | Pearson correlation of the ranks; ties get their mean rank |
 | `mae`, `rmse` | mean of abs(s - h), root of the mean of (s - h)^2, 0..1 |
-| `bias` | mean of s - h, -1..1: positive where the simulator is too often right |
-| `ece` | expected calibration error, 0..1: how far off simulated accuracy is on average, bin by bin |
+| `bias` | mean of s - h, -1..1; positive if the simulator is right too often |
+| `ece` | expected calibration error, 0..1: mean error of simulated accuracy, bin by bin |
 | `accuracy` | mean of s |
 
-The calibration error is the sum over bins of (pairs in bin / pairs) * abs(mean simulated - mean human); a pair is put
-into a bin by its simulated accuracy, in `CALIBRATION_BINS` equally wide bins. Always abs(bias) <= ECE <= MAE. It
-depends on the bins; errors of opposite sign in one bin cancel; with few pairs in a bin it is too large, because chance
-differences do not cancel; and it says nothing about telling questions apart (the constant mean of people has an ECE
-near 0).
+ECE is the sum over bins of (pairs in bin / pairs) * abs(mean simulated - mean human), with pairs assigned to
+`CALIBRATION_BINS` bins of equal width by simulated accuracy. Always abs(bias) <= ECE <= MAE. It depends on the bins:
+errors of opposite sign within a bin cancel, and bins with few pairs bias it upwards, because chance differences do not
+average out. It does not measure discrimination: always predicting the mean human accuracy gives an ECE near 0.
 
-`batch_agreement` computes them for many replicates at once. A replicate is a row of weights over the same pairs, and
-maybe of resampled accuracies: a pair that was drawn twice has weight 2, one that was not drawn weight 0. There NaN
-stands for what is undefined.
+`batch_agreement` computes the metrics for many replicates at once. A replicate is a row of weights over the same pairs
+(0 if a pair was not drawn, 2 if it was drawn twice), optionally with resampled accuracies. There, NaN means undefined.
 
 Source: ChatBench (arXiv 2504.07114), evaluation of simulators: Pearson correlation and mean absolute error; expected
 calibration error after Naeini, Cooper and Hauskrecht 2015, "Obtaining well calibrated probabilities using Bayesian
@@ -46,18 +44,18 @@ Treatment = Literal["counted wrong", "dropped"]
 TREATMENTS: tuple[Treatment, ...] = ("counted wrong", "dropped")
 
 MIN_QUESTIONS = 3
-"""Two points always lie on a line: a correlation needs a third."""
+"""Fewest pairs for a correlation: two points always lie on a line."""
 
 CALIBRATION_BINS = 10
-"""Equally wide bins of predicted accuracy: [0, 0.1), ..., [0.9, 1]."""
+"""Number of equal-width bins of predicted accuracy: [0, 0.1), ..., [0.9, 1]."""
 
 CONSTANT_BELOW = 1e-12
-"""A variance of accuracies below this is rounding: two accuracies from a thousand answers differ by more."""
+"""A variance of accuracies below this is rounding error: two accuracies from a thousand answers differ by more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undefined:
-    """A value that does not exist, and why."""
+    """A value that does not exist, with the reason."""
 
     reason: str
 
@@ -71,9 +69,9 @@ NO_QUESTION = Undefined("no question is left")
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """How the answers to one question with one assistant came out; `invalid` = no letter of A-D was given.
+    """Counts of right, wrong and invalid (no valid letter) answers to one question with one assistant.
 
-    An answer with a score between 0 and 1 is right by that share, and wrong by the rest.
+    An answer with a score between 0 and 1 adds its score to `right` and the rest to `wrong`.
     """
 
     right: float = 0
@@ -84,11 +82,11 @@ class Outcomes:
         return Outcomes(self.right + other.right, self.wrong + other.wrong, self.invalid + other.invalid)
 
     def count(self, treatment: Treatment) -> int:
-        """Answers in the denominator."""
+        """Number of answers in the denominator of the accuracy."""
         return round(self.right + self.wrong) + (self.invalid if treatment == "counted wrong" else 0)
 
     def accuracy(self, treatment: Treatment) -> float | None:
-        """Share of right answers, 0..1; None where nothing is left to divide by.
+        """Share of right answers, 0..1; None if there are no answers to count.
 
         >>> Outcomes(right=2, wrong=1, invalid=1).accuracy("counted wrong")
         0.5
@@ -98,7 +96,7 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class QuestionAccuracy:
-    """Accuracy of people and of what is to predict it, for one question with one assistant (shares in 0..1)."""
+    """Human accuracy and its prediction for one question with one assistant (both 0..1)."""
 
     question_id: str
     assistant: str
@@ -115,7 +113,7 @@ class QuestionAccuracy:
 
 
 def agreement(human: Sequence[float], simulated: Sequence[float]) -> dict[str, Value]:
-    """Every metric over the pairs, by name (`METRICS`); pairs of several assistants together give the pooled metric.
+    """Compute every metric in `METRICS` over the pairs; pass the pairs of several assistants for pooled metrics.
 
     >>> agreement([0.0, 0.5, 1.0], [0.2, 0.2, 0.2])["pearson"]
     Undefined(reason='the prediction is the same for every question')
@@ -137,13 +135,13 @@ def agreement(human: Sequence[float], simulated: Sequence[float]) -> dict[str, V
 
 
 def calibration_bin(predicted: Array | float) -> NDArray[np.int64]:
-    """Number of the bin of each predicted accuracy; the last one includes 1."""
-    place = (np.asarray(predicted) * CALIBRATION_BINS + 1e-9).astype(np.int64)  # 1e-9: 0.7 may come as 0.6999...
+    """Bin index of each predicted accuracy; the last bin includes 1."""
+    place = (np.asarray(predicted) * CALIBRATION_BINS + 1e-9).astype(np.int64)  # 1e-9: 0.7 may be stored as 0.6999...
     return np.minimum(CALIBRATION_BINS - 1, place)
 
 
 def mean_value(values: Sequence[Value]) -> Value:
-    """Mean over assistants; undefined where one of them is, since a mean over the rest would be of something else."""
+    """Mean of the values; undefined if any of them is, since the mean of the rest would be a different quantity."""
     for value in values:
         if isinstance(value, Undefined):
             return value
@@ -152,11 +150,11 @@ def mean_value(values: Sequence[Value]) -> Value:
 
 
 def batch_agreement(human: Array, simulated: Array, weights: Array) -> dict[str, Array]:
-    """The metrics of each replicate, by name (`METRICS`), each of shape (replicates,).
+    """Compute every metric in `METRICS` for each replicate; each result has shape (replicates,).
 
     Args:
-        human, simulated: shape (replicates, pairs), or (1, pairs) where they are the same in all; shares in 0..1.
-        weights: shape (replicates, pairs), not negative.
+        human, simulated: accuracies in 0..1, shape (replicates, pairs), or (1, pairs) if all replicates share them.
+        weights: shape (replicates, pairs), non-negative.
     """
     with np.errstate(invalid="ignore", divide="ignore"):  # a replicate that drew no pair is 0/0 = NaN
         total = weights.sum(axis=1)
@@ -177,7 +175,7 @@ def batch_agreement(human: Array, simulated: Array, weights: Array) -> dict[str,
 
 
 def weighted_correlation(x: Array, y: Array, weights: Array) -> Array:
-    """Pearson correlation of each row, NaN where a side is constant."""
+    """Weighted Pearson correlation of each row; NaN where a side is constant."""
     with np.errstate(invalid="ignore", divide="ignore"):
         total = weights.sum(axis=1, keepdims=True)
         x = x - (weights * x).sum(axis=1, keepdims=True) / total
@@ -188,9 +186,9 @@ def weighted_correlation(x: Array, y: Array, weights: Array) -> Array:
 
 
 def weighted_ranks(values: Array, weights: Array) -> Array:
-    """Shape (replicates, pairs): rank of each pair among the pairs written out by weight, ties sharing their mean."""
+    """Rank of each pair, shape (replicates, pairs), with pairs repeated by weight; ties get their mean rank."""
     replicates, pairs = weights.shape
-    if len(values) == 1:  # the same values in every replicate: their order is found once
+    if len(values) == 1:  # the same values in every replicate: sort them once
         _, group = np.unique(values[0], return_inverse=True)
         one_hot = np.eye(group.max(initial=0) + 1)[group]
         in_group = weights @ one_hot
@@ -206,12 +204,12 @@ def weighted_ranks(values: Array, weights: Array) -> Array:
 
 
 def _middle(in_group: Array) -> Array:
-    """Mean rank within groups that follow each other, from the weight in each."""
+    """Mean rank within each of a sequence of tied groups, from the groups' weights."""
     return np.asarray(np.cumsum(in_group, axis=1) - in_group + (in_group + 1) / 2)
 
 
 def _row_sums(labels: NDArray[Any], values: Array, count: int) -> Array:
-    """Shape (replicates, count): per row, the sum of the values that have each label 0..count-1."""
+    """Sum the values of each row by label 0..count-1; shape (replicates, count)."""
     rows = len(values)
     flat = (labels + count * np.arange(rows)[:, None]).ravel()
     sums = np.bincount(flat, weights=values.ravel(), minlength=rows * count).astype(np.float64)

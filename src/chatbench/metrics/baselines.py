@@ -1,11 +1,10 @@
-r"""Predictions of user-AI accuracy that need no simulator: what a simulator has to beat.
+r"""Baselines: predictions of user-AI accuracy without a simulator, and the published results.
 
-None of them sees a user-AI answer to a held-out question. The constant and the regression are fitted on the training
-questions; user-alone and AI-alone accuracy are read off for the held-out questions themselves.
+No baseline sees a user-AI answer to a held-out question. The constant and the regression are fitted on the training
+questions; user-alone and AI-alone accuracy are those of the held-out questions themselves. The published results, which
+tables show as reference rows, are in `published.toml` with their source.
 
 Source: ChatBench (arXiv 2504.07114): AI-alone methods against user-AI accuracy; docs/protocol.md, sections 8 and 9.
-
-The published results, as reference rows for tables; they live in `published.toml` with their source.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from chatbench.metrics.pairs import Pair, Prediction, add_up, assistants_of, hum
 
 @dataclass(frozen=True, slots=True)
 class PublishedRow:
-    """One method with its (Pearson correlation, mean absolute error) per assistant."""
+    """A method's published (Pearson correlation, mean absolute error) per assistant."""
 
     method: str
     metrics: dict[str, tuple[float, float]]
@@ -36,7 +35,7 @@ class PublishedRow:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """All reference rows and where they stand."""
+    """All published rows and their source."""
 
     source: str
     assistants: tuple[str, ...]
@@ -45,7 +44,7 @@ class Published:
 
 @cache
 def published() -> Published:
-    """The published table.
+    """Read the published results.
 
     >>> published().rows[-1].metrics["gpt-4o"]
     (0.63, 0.15)
@@ -62,11 +61,11 @@ def published() -> Published:
 Guesses = dict[Pair, Prediction]
 
 SPARE_QUESTIONS = 3
-"""A regression needs at least so many training questions more than it has coefficients."""
+"""A regression needs at least this many more training questions than coefficients."""
 
 
 def baseline_predictions(study: Study, train: AbstractSet[str], pairs: AbstractSet[Pair]) -> dict[Predictor, Guesses]:
-    """Every baseline that the study allows, for the given held-out pairs."""
+    """Predict the given held-out pairs with every baseline that the study has data for."""
     found = {
         CONSTANT: constant_predictions(study, train, pairs),
         REGRESSION: regression_predictions(study, train, pairs),
@@ -77,7 +76,7 @@ def baseline_predictions(study: Study, train: AbstractSet[str], pairs: AbstractS
 
 
 def constant_predictions(study: Study, train: AbstractSet[str], pairs: Iterable[Pair]) -> Guesses:
-    """The same guess for every question: the mean human accuracy of the train questions with that assistant."""
+    """Predict, for every question, the mean human accuracy on the training questions with that assistant."""
     by_assistant: dict[str, list[float]] = {}
     for (_, assistant), prediction in predictions(human_outcomes(study, train)).items():
         by_assistant.setdefault(assistant, []).append(prediction.accuracy)
@@ -86,14 +85,14 @@ def constant_predictions(study: Study, train: AbstractSet[str], pairs: Iterable[
 
 
 def user_alone_predictions(study: Study, pairs: Iterable[Pair]) -> Guesses:
-    """How often people are right alone, whichever assistant they were to work with later."""
+    """Predict the user-alone accuracy of each question, pooled over the assistants people worked with later."""
     alone = (answer for answer in study.answers if answer.kind == "user-alone")
     outcomes = add_up((answer.question_id, Outcomes(answer.correct, 1 - answer.correct)) for answer in alone)
     return predictions({pair: outcomes[pair[0]] for pair in pairs if pair[0] in outcomes})
 
 
 def ai_alone_predictions(study: Study, pairs: AbstractSet[Pair]) -> dict[str, Guesses]:
-    """Per method, how often the assistant alone is right (invalid answers are counted wrong by the study)."""
+    """Predict, by each method, the accuracy of the assistant alone (the study counts invalid answers as wrong)."""
     by_method: dict[str, Guesses] = {}
     for score in study.ai_alone:
         pair = (score.question_id, score.assistant)
@@ -103,11 +102,11 @@ def ai_alone_predictions(study: Study, pairs: AbstractSet[Pair]) -> dict[str, Gu
 
 
 def regression_predictions(study: Study, train: AbstractSet[str], pairs: AbstractSet[Pair]) -> Guesses:
-    """User-AI accuracy from user-alone and AI-alone accuracy, by least squares on the training questions.
+    """Predict user-AI accuracy from user-alone and AI-alone accuracy, by least squares on the training questions.
 
-    One regression per assistant: an intercept, user-alone accuracy, and AI-alone accuracy by each method; predictions
-    are cut to 0..1. It needs user-alone and AI-alone accuracy both: an assistant without the one or the other, or with
-    too few training questions, is left out. `count` is the number of training questions.
+    One regression per assistant, with an intercept, user-alone accuracy, and AI-alone accuracy by each method;
+    predictions are clipped to 0..1. An assistant without user-alone or AI-alone accuracy, or with too few training
+    questions, is omitted. `count` is the number of training questions.
     """
     trained = predictions(human_outcomes(study, train))
     known = frozenset(trained) | pairs
@@ -118,7 +117,7 @@ def regression_predictions(study: Study, train: AbstractSet[str], pairs: Abstrac
         features = [user_alone, *methods]
         if not (user_alone and methods):
             continue
-        # An intercept and the accuracies, of each pair that has them all.
+        # Intercept and accuracies of each pair that has all of them.
         rows = {
             pair: [1.0, *(each[pair].accuracy for each in features)]
             for pair in sorted(known)

@@ -1,22 +1,22 @@
-r"""The human noise ceiling: how well the best possible simulator could agree with so few people.
+r"""The human noise ceiling: the best agreement any simulator could reach, given how few people answered each question.
 
-Human accuracy per question is a mean over few people, so even a simulator that knew everybody's chances would not agree
-with it perfectly. How noisy it is shows when the people of each pair are split into two random halves: what one half
-says of the other. Halves are smaller than the whole, and a simulator has its own number of chats, hence corrections:
+Human accuracy per question is a mean over few people, so even a simulator that knew each question's true probability
+would not match it exactly. The noise is estimated by splitting the people of each pair into two random halves and
+comparing them. Halves are smaller than the full sample, and a simulator has its own number of chats, so the results are
+corrected:
 
-* correlations: from r between halves, Spearman-Brown gives the reliability for any number of people,
-  rho(n) = k r / (1 + (k - 1) r) with k = n / (size of a half). A simulator that plays other people in c chats reaches
+* correlations: Spearman-Brown extrapolates the correlation r between halves to the reliability of n answers,
+  rho(n) = k r / (1 + (k - 1) r) with k = n / (size of a half). A simulator with c chats per pair reaches at most
   sqrt(rho(n) rho(c)); with unlimited chats, sqrt(rho(n)).
-* root mean square error: the difference of two means of a and a answers has variance p(1-p)(1/a + 1/a), that of n
-  people and c chats p(1-p)(1/n + 1/c). So each pair's difference between halves is shrunk by the root of the quotient;
-  with unlimited chats 1/c is 0.
-* absolute and calibration error do not scale like that: with few answers many differences are exactly 0. They are
-  simulated: chances from a Beta distribution with the mean of human accuracy, and its variance less the part that is
-  noise; then n people and c chats from each chance. The calibration error is the simulated one. The absolute error is
-  that between the real halves, times the simulated one of n people and c chats, over the simulated one of halves.
+* root mean square error: the difference of two means of a answers each has variance p(1-p)(1/a + 1/a), that of n people
+  and c chats p(1-p)(1/n + 1/c). Each pair's difference between halves is scaled by the root of the ratio; with
+  unlimited chats, 1/c is 0.
+* absolute and calibration error do not scale like this, because with few answers many differences are exactly 0. They
+  are simulated: draw probabilities from a Beta distribution with the mean of human accuracy and its variance minus the
+  noise, then n people and c chats for each. The ECE ceiling is the simulated ECE. The MAE ceiling is the MAE between
+  the real halves times the ratio of the simulated MAEs: n people against c chats, over half against half.
 
-Sizes differ from pair to pair; for the reliability their harmonic means stand for them. Pairs of one person are left
-out.
+Sizes differ between pairs; the reliability uses their harmonic means. Pairs with a single person are omitted.
 
 Source: Spearman 1910, Brown 1910; Lage-Castellanos et al. 2019, "Methods for computing the maximum performance of
 computational models" (the ceiling sqrt(rho)).
@@ -35,12 +35,12 @@ from chatbench.metrics.pairs import Pair, Prediction
 
 CEILING_METRICS = ("pearson", "spearman", "mae", "rmse", "ece")
 HALVINGS = 200
-"""Random halvings that a ceiling is averaged over; with 50 pairs its own error is then below 0.005."""
+"""Random halvings that a ceiling is averaged over; with 50 pairs, its Monte Carlo error is then below 0.005."""
 
 
 @dataclass(frozen=True, slots=True)
 class Halves:
-    """Random halvings of the people of some pairs: accuracies of shape (halvings, pairs), sizes of shape (pairs,)."""
+    """Random halvings of the people of each pair: accuracies of shape (halvings, pairs), sizes of shape (pairs,)."""
 
     first: Array
     second: Array
@@ -49,7 +49,7 @@ class Halves:
 
 
 def ceilings(human: Mapping[Pair, Prediction], chats: Sequence[int | None], seed: int) -> list[dict[str, Value]]:
-    """The ceiling of every metric in `CEILING_METRICS`, for each number of chats per pair (None: unlimited)."""
+    """Ceiling of every metric in `CEILING_METRICS`, for each number of chats per pair (None: unlimited)."""
     several = [person for person in human.values() if person.count > 1]
     halves = halve(several, seed)
     if halves is None:
@@ -69,7 +69,7 @@ def ceilings(human: Mapping[Pair, Prediction], chats: Sequence[int | None], seed
 
 
 def halve(pairs: Sequence[Prediction], seed: int) -> Halves | None:
-    """`HALVINGS` random halvings of each pair's answers; of an odd number one is left out. None under three pairs."""
+    """Halve each pair's answers at random `HALVINGS` times, omitting one if odd; None for fewer than three pairs."""
     if len(pairs) < MIN_QUESTIONS:
         return None
     rng = np.random.default_rng(seed)
@@ -83,7 +83,7 @@ def halve(pairs: Sequence[Prediction], seed: int) -> Halves | None:
 
 
 def correlation_ceiling(r: Value, halves: Halves, chats: int | None) -> Value:
-    """sqrt(rho(people) rho(chats)) from the mean correlation `r` between halves; undefined where r is not positive."""
+    """sqrt(rho(people) rho(chats)) from the mean correlation `r` between halves; undefined if r is not positive."""
     if isinstance(r, Undefined):
         return r
     if r <= 0:
@@ -95,7 +95,7 @@ def correlation_ceiling(r: Value, halves: Halves, chats: int | None) -> Value:
 
 
 def spearman_brown(r: float, factor: float) -> float:
-    """Reliability of a mean of `factor` times as many answers as those whose means correlate by r.
+    """Reliability of a mean of `factor` times as many answers as the means that correlate with r.
 
     >>> spearman_brown(0.5, 2)
     0.6666666666666666
@@ -104,7 +104,7 @@ def spearman_brown(r: float, factor: float) -> float:
 
 
 def error_ceilings(pairs: Sequence[Prediction], halves: Halves, chats: int | None, seed: int) -> dict[str, Value]:
-    """The smallest mean absolute, root mean square and calibration error that can be expected."""
+    """Smallest MAE, RMSE and ECE that can be expected."""
     difference = halves.second - halves.first
     noise = 1 / halves.people + (0.0 if chats is None else 1 / chats)
     shrunk = difference * np.sqrt(noise / (2 / halves.size))
@@ -124,17 +124,17 @@ def error_ceilings(pairs: Sequence[Prediction], halves: Halves, chats: int | Non
 
 
 def draw_chances(pairs: Sequence[Prediction], rng: np.random.Generator) -> Array:
-    """Shape (`HALVINGS`, pairs): chances of being right, from a Beta distribution that fits the pairs by moments.
+    """Draw probabilities of being right, shape (`HALVINGS`, pairs), from a Beta distribution fitted by moments.
 
-    The spread of chances is that of human accuracy less the mean of h(1-h)/(n-1), the unbiased noise of n people.
+    Their variance is that of human accuracy minus the mean of h(1-h)/(n-1), the unbiased noise of n people.
     """
     people, accuracy = np.array([pair.count for pair in pairs]), np.array([pair.accuracy for pair in pairs])
     mean, noise = float(accuracy.mean()), float((accuracy * (1 - accuracy) / (people - 1)).mean())
     spread = float(accuracy.var(ddof=1)) - noise
     shape = (HALVINGS, len(pairs))
-    if spread <= 0:  # as far as can be told, every question has the same chance
+    if spread <= 0:  # no sign that questions differ in their probability
         return np.full(shape, mean)
-    if spread >= mean * (1 - mean):  # every question is answered by all or by nobody
+    if spread >= mean * (1 - mean):  # every question is answered correctly by all or by nobody
         return (rng.random(shape) < mean).astype(np.float64)
     total = mean * (1 - mean) / spread - 1
     return rng.beta(mean * total, (1 - mean) * total, shape)

@@ -1,16 +1,12 @@
-r"""How far a mean over random splits can be trusted.
+r"""Standard errors of means over random splits, and the Wilson interval of a proportion.
 
-The plain standard error sd / sqrt(n) treats the splits as independent. They are not: they draw from the same questions,
-so test and training sets overlap between splits and the plain figure is too small. The corrected one of Nadeau and
-Bengio widens it by the ratio of test to training questions.
+The plain standard error sd / sqrt(n) treats splits as independent. They draw from the same questions, so their test and
+training sets overlap and it is too small. Nadeau and Bengio's correction adds the ratio of test to training questions.
 
-Source: Nadeau and Bengio 2003, "Inference for the generalization error", section 3 (corrected resampled variance).
+Wilson's interval stays within 0..1, unlike share +- z * error, and has nonzero width even if all answers are alike.
 
-The interval of a share of right answers, which few answers tell only roughly.
-
-Wilson's stays within 0..1, unlike share +- z * error, and has a width where all answers are alike.
-
-Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+Sources: Nadeau and Bengio 2003, "Inference for the generalization error", section 3 (corrected resampled variance);
+Wilson 1927, "Probable inference, the law of succession, and statistical inference".
 """
 
 from __future__ import annotations
@@ -26,10 +22,10 @@ NORMAL_95 = 1.959963984540054
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """95 % interval of a share (0..1) of `count` answers; by hand, since statsmodels takes two seconds to import.
+    """95 % interval of a share (0..1) of `count` answers; written here because statsmodels takes two seconds to import.
 
     Raises:
-        ValueError: there are no answers, or the share is none.
+        ValueError: there are no answers, or the share is not in 0..1.
 
     >>> [round(end, 4) for end in wilson_interval(0.8, 10)]
     [0.4902, 0.9433]
@@ -43,14 +39,14 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
 
 
 MIN_SPLITS = 2
-"""One split has no spread."""
+"""Fewest splits for a standard deviation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Mean over the `n` splits on which a value exists, with its standard errors, in the value's own unit.
+    """Mean over the `n` splits on which a value is defined, with standard errors in the same unit.
 
-    `undefined` counts the splits left out because the value does not exist there.
+    `undefined` counts the splits left out because the value is undefined there.
     """
 
     mean: Value
@@ -66,7 +62,7 @@ def over_splits(values: Sequence[Value], *, train_questions: float, test_questio
     Args:
         values: shape (splits,).
         train_questions: questions on the training side of a split (mean over splits).
-        test_questions: questions on the held-out side.
+        test_questions: questions on the held-out side (mean over splits).
 
     >>> over_splits([1.0, 3.0], train_questions=60, test_questions=30).standard_error
     1.0
@@ -88,7 +84,7 @@ def over_splits(values: Sequence[Value], *, train_questions: float, test_questio
 
 
 def standard_deviation(values: Sequence[float]) -> Value:
-    """Sample standard deviation (n - 1); undefined under two values."""
+    """Sample standard deviation (n - 1); undefined for fewer than two values."""
     if len(values) < MIN_SPLITS:
         return Undefined(f"{len(values)} value, {MIN_SPLITS} are needed")
     mean = math.fsum(values) / len(values)

@@ -1,14 +1,9 @@
-r"""Figures of first prompts: overlap with what people wrote, and whether the question's numbers came over.
+r"""Metrics of chats and their first prompts: turns, endings, overlap with human prompts, and numbers copied.
 
-How chats go: how many user turns, how they end, how often the answer is no letter.
-
-Whether prompts carry the numbers of the question over: copied, left out, or made up.
-
-Numbers are compared by value (`1,200` = `1200` = `1200.0`), without sign, and once each however often they stand there.
-A prompt that asks about something else ("what is a prime?") need not hold them; one that *restates* the problem should.
-People leave facts out on purpose, so a simulator is read beside the human value and not against 100 %.
-
-The words of a text, and how many words of one text stand in another in the same order.
+A prompt can copy the numbers of its question, omit them, or make others up. Numbers are compared by value (`1,200` =
+`1200` = `1200.0`), without sign, each counted once. A prompt that asks about something else ("what is a prime?") need
+not contain them; one that *restates* the problem should. People omit facts on purpose, so compare a simulator with the
+human value, not with 100 %.
 """
 
 from __future__ import annotations
@@ -34,7 +29,7 @@ Chat = TypeVar("Chat")
 
 
 def people_metrics(conversations: Sequence[Conversation]) -> Iterator[MetricValue]:
-    """Number of real chats and mean number of user turns, per assistant and together."""
+    """Number of real chats and mean number of user turns, per assistant and pooled."""
     for name, group in _by_assistant(conversations, lambda chat: chat.assistant):
         turns = [chat.user_turns for chat in group]
         yield MetricValue(name, PEOPLE, "conversations", float(len(group)))
@@ -42,9 +37,10 @@ def people_metrics(conversations: Sequence[Conversation]) -> Iterator[MetricValu
 
 
 def chat_metrics(chats: Sequence[SimulatedConversation], predictor: Predictor) -> Iterator[MetricValue]:
-    """Number of chats, share of each ending, mean user turns (of chats that did not fail).
+    """Number of chats, share of each ending, and mean user turns of chats that did not fail.
 
-    And the shares without a letter of A-D: of all chats (`without_answer_share`), and of those that are not lost.
+    Also the shares without a valid letter: of all chats (`without_answer_share`) and of those not lost
+    (`invalid_share`).
     """
     for name, group in _by_assistant(chats, lambda chat: chat.assistant):
         endings: Counter[str] = Counter(chat.termination for chat in group)
@@ -66,7 +62,7 @@ def chat_metrics(chats: Sequence[SimulatedConversation], predictor: Predictor) -
 def level_metrics(
     given: Iterable[tuple[str, str, str | None]], questions: Mapping[str, Question], predictor: Predictor
 ) -> Iterator[MetricValue]:
-    """Mean absolute level error, in levels, of valid answers to questions with ordered options; nothing without such.
+    """Mean absolute error, in levels, of valid answers to questions with ordered options; yields nothing without any.
 
     Args:
         given: (assistant, question id, letter) of each answer.
@@ -99,7 +95,7 @@ through to too under up us very was we were what when where which while who whom
 """
 _FUNCTION_WORDS = frozenset(_FUNCTION_WORDS_TEXT.split())
 RESTATED_SHARE = 0.5
-"""From this share of its content words, or of its numbers, a question counts as restated."""
+"""A prompt with at least this share of a question's content words, or of its numbers, restates it."""
 
 
 def numbers(text: str) -> frozenset[Decimal]:
@@ -119,17 +115,17 @@ def content_words(text: str) -> frozenset[str]:
 
 
 def restates(prompt: str, question: Question) -> bool:
-    """Whether a prompt tells the problem: it holds half of the question text's content words or half of its numbers."""
+    """Whether a prompt contains at least half of the question text's content words, or half of its numbers."""
     kinds: tuple[Callable[[str], frozenset[object]], ...] = (content_words, numbers)
     both = ((wanted, part_of(prompt)) for part_of in kinds if (wanted := part_of(question.text)))
     return any(len(wanted & found) >= RESTATED_SHARE * len(wanted) for wanted, found in both)
 
 
 def number_copy(prompts: Iterable[str], question: Question) -> Counter[str]:
-    """Counts over one question's first prompts; none where the question text holds no number.
+    """Count numbers copied in one question's first prompts; empty if the question text has no number.
 
-    `complete`: restatements that hold every number of the question text. `with_number`: prompts that hold a number at
-    all; `no_foreign`: those of them whose every number stands in the question (text or options).
+    `complete`: restatements with every number of the question text. `with_number`: prompts with any number.
+    `no_foreign`: those of them whose numbers all occur in the question (text or options).
     """
     counts: Counter[str] = Counter()
     if wanted := numbers(question.text):
@@ -148,7 +144,7 @@ _TYPED_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*")  # no
 
 
 def words(text: str) -> list[str]:
-    """Words and numbers, lower-cased, in order; punctuation and white space do not count.
+    """Lower-cased words and numbers of a text, in order, without punctuation.
 
     >>> words("What's 1,200 x 3.5?")
     ["what's", '1,200', 'x', '3.5']
@@ -166,14 +162,14 @@ def words_in_order(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 def share_in_order(wanted: Sequence[str], found: Sequence[str]) -> float:
-    """Share of the words of `wanted` that `found` holds in the same order, 0..1; 0 where nothing is wanted."""
+    """Share (0..1) of the words of `wanted` that occur in `found` in the same order; 0 if `wanted` is empty."""
     return words_in_order(wanted, found) / len(wanted) if wanted else 0.0
 
 
 def simulated_first_prompts(chats: Iterable[SimulatedConversation]) -> dict[str, list[str]]:
-    """First user message of each chat by question; a simulator that said nothing said "".
+    """First user message of each chat, by question; "" if the simulator wrote nothing.
 
-    The first message is written before the assistant replies, so chats with all assistants count together.
+    The first message is written before the assistant replies, so chats are pooled over assistants.
     """
     prompts: dict[str, list[str]] = {}
     for chat in chats:
@@ -183,9 +179,9 @@ def simulated_first_prompts(chats: Iterable[SimulatedConversation]) -> dict[str,
 
 
 def human_overlap(conversations: Sequence[Conversation], tokenizer: TokenizerName = "published") -> Overlap | None:
-    """Overlap of different people's first prompts about one question: what a perfect simulator could reach.
+    """Overlap of different people's first prompts about one question: the ceiling for a simulator.
 
-    None where fewer than two people wrote.
+    None if fewer than two people wrote one.
     """
     workers = np.array([conversation.worker_id for conversation in conversations], dtype=object)
     prompts = [conversation.turns[0].text for conversation in conversations]
@@ -194,7 +190,7 @@ def human_overlap(conversations: Sequence[Conversation], tokenizer: TokenizerNam
 
 
 def overlap_values(overlaps: Mapping[str, Overlap]) -> dict[str, dict[str, float]]:
-    """Per metric, the value of each question that has one."""
+    """Value per question of each metric, omitting questions where it is undefined."""
     return {
         metric: {
             question_id: value
@@ -206,7 +202,7 @@ def overlap_values(overlaps: Mapping[str, Overlap]) -> dict[str, dict[str, float
 
 
 def overlap_metrics(overlaps: Mapping[str, Overlap], predictor: Predictor) -> Iterator[MetricValue]:
-    """Mean and standard deviation over questions, and sacrebleu over all pairs as one corpus; by question id."""
+    """Mean and standard deviation over questions, and sacrebleu over all pairs as one corpus."""
     if not overlaps:
         return
     some = next(iter(overlaps.values()))
@@ -225,7 +221,7 @@ def overlap_metrics(overlaps: Mapping[str, Overlap], predictor: Predictor) -> It
 
 
 def number_metrics(study: Study, prompts: Mapping[str, Sequence[str]], predictor: Predictor) -> Iterator[MetricValue]:
-    """Shares of first prompts that restate the problem, and of those that carry its numbers over rightly."""
+    """Shares of first prompts that restate the problem, that then contain all its numbers, and that invent none."""
     total: Counter[str] = Counter()
     for question_id, texts in prompts.items():
         total += number_copy(texts, study.questions[question_id])

@@ -1,16 +1,14 @@
-r"""Confidence intervals for means over splits, by bootstrap over questions, widened for people who answered several.
+r"""Confidence intervals of means over splits: a bootstrap over questions, widened for people who answered several.
 
-Everything that differs from question to question (the question itself, who happened to answer it, which chats were
-drawn) is in the spread over resampled questions; that also respects that splits share questions, since a question drawn
-twice counts twice in every split. A person who answered several questions ties them together, which resampled
-questions cannot show. For this the variance over resampled people is added and that over resampled single answers is
-taken off, as for two-way clusters: V = V(questions) + max(0, V(people) - V(answers)).
+Resampling questions captures everything that varies between them (the question itself, who answered it, which chats
+were drawn) and respects that splits share questions: one drawn twice counts twice in every split. It misses the
+correlation between questions that the same person answered. As for two-way clusters, the variance over resampled people
+is added and that over resampled answers subtracted: V = V(questions) + max(0, V(people) - V(answers)).
 
-The interval is estimate +- t * sqrt(V) with t of (questions - 1) degrees of freedom; V(questions) is multiplied by
-questions / (questions - 1), the bootstrap's small-sample factor. Correlations are computed on Fisher's scale
-(atanh), where their distribution is nearly normal. The calibration error has no interval: with few questions it is
-too large, and resampling makes it larger still. The trained simulators and the splits are taken as they are: what
-training on other questions would have changed is in the standard errors over splits, not here.
+The interval is estimate +- t * sqrt(V) with (questions - 1) degrees of freedom; V(questions) includes the bootstrap's
+small-sample factor questions / (questions - 1). Correlations use Fisher's scale (atanh), where they are nearly normal.
+ECE has no interval: it is biased upwards with few questions, and resampling adds to the bias. Trained simulators and
+splits are taken as fixed: variation from training on other questions is in the standard errors over splits, not here.
 
 Source: Cameron, Gelbach and Miller 2011, "Robust inference with multiway clustering"; Field and Welsh 2007,
 "Bootstrapping clustered data".
@@ -32,20 +30,20 @@ from chatbench.metrics.resampling import Drawn, Draws, PredictorPairs, Rows, mea
 WITHOUT_INTERVAL = {
     "ece": Undefined("a calibration error is too large by an unknown amount where bins hold few questions")
 }
-"""Figures whose interval would hold the truth less often than it says; measured in benchmarks/coverage.py."""
+"""Metrics whose interval would cover the truth less often than it claims; measured in benchmarks/coverage.py."""
 SIGNED = ("bias", "gap", "gap_error")
 DIFFERENCE = "difference"
-"""The metric under which differences of two metrics are known; they have no bounds of their own."""
+"""Metric name for the difference of two metrics, whose interval is not clipped to a range."""
 LOST_SHARE = 0.05
-"""If more resamples than this share have no value, an interval from the others would be of something else."""
+"""If a larger share of resamples is undefined, there is no interval: the rest would describe something else."""
 NO_SPREAD = 1e-9
 CERTAIN = 1 - 1e-12
-"""A correlation is kept this far from 1 before atanh, which is infinite there."""
+"""Correlations are clipped to this before atanh, which is infinite at 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A confidence interval, the standard error behind it (in the metric's unit), and the questions it rests on."""
+    """A confidence interval with its standard error (in the metric's unit) and number of questions."""
 
     low: float
     high: float
@@ -57,7 +55,7 @@ Bound = Interval | Undefined
 
 
 def predictor_intervals(draws: Draws, splits: Sequence[PredictorPairs]) -> dict[tuple[str, str], Bound]:
-    """The interval of every metric of one predictor, by (assistant, metric), from its pairs in each split."""
+    """Interval of every metric of one predictor, by (assistant, metric), from its pairs in each split."""
     questions = len(np.unique(np.concatenate([pairs.question for pairs in splits]))) if splits else 0
     drawn = replicate_rows(splits, partial(questions_drawn, draws))
     extra = person_variance(draws, splits)
@@ -69,19 +67,19 @@ def predictor_intervals(draws: Draws, splits: Sequence[PredictorPairs]) -> dict[
 
 
 def as_observed(_split: int, pairs: PredictorPairs) -> Drawn:
-    """One replicate, in which every pair is there once."""
+    """A single replicate with every pair once."""
     return pairs.human[None], pairs.simulated[None], np.ones((1, len(pairs.pair)))
 
 
 def questions_drawn(draws: Draws, _split: int, pairs: PredictorPairs) -> Drawn:
-    """Replicates in which questions were drawn again."""
+    """Replicates with resampled questions."""
     return pairs.human[None], pairs.simulated[None], draws.question_weights[:, pairs.question]
 
 
 def person_variance(draws: Draws, splits: Sequence[PredictorPairs]) -> dict[tuple[str, str], float]:
-    """max(0, V(people) - V(answers)) of every metric: what one person does in several questions.
+    """max(0, V(people) - V(answers)) of every metric: the effect of one person answering several questions.
 
-    Nothing where nobody answered twice.
+    Empty if nobody answered twice.
     """
     if not draws.shares_people:
         return {}
@@ -90,12 +88,12 @@ def person_variance(draws: Draws, splits: Sequence[PredictorPairs]) -> dict[tupl
 
 
 def excess(people: Array, answers: Array) -> float:
-    """max(0, V(people) - V(answers)); NaN where either has no value."""
+    """max(0, V(people) - V(answers)); NaN if either is undefined."""
     return float(np.maximum(0.0, variance(people) - variance(answers)))
 
 
 def human_rows(splits: Sequence[PredictorPairs], accuracies: Array) -> Rows:
-    """Every metric with human accuracies drawn again, shape (replicates, all pairs); a pair that is NaN is left out."""
+    """Every metric with resampled human `accuracies` of shape (replicates, all pairs); NaN pairs are left out."""
 
     def redraw(_: int, pairs: PredictorPairs) -> tuple[Array, Array, Array]:
         human = accuracies[:, pairs.pair]
@@ -106,7 +104,7 @@ def human_rows(splits: Sequence[PredictorPairs], accuracies: Array) -> Rows:
 
 
 def variance(values: Array) -> float:
-    """Variance of the replicates that have a value; NaN where none has."""
+    """Variance of the defined replicates; NaN if there are none."""
     known = values[~np.isnan(values)]
     return float(known.var()) if len(known) else math.nan
 
@@ -114,13 +112,13 @@ def variance(values: Array) -> float:
 def interval(
     metric: str, estimate: float, replicates: Array, questions: int, confidence: float, extra_variance: float = 0.0
 ) -> Bound:
-    """The interval of one metric.
+    """Compute the interval of one metric.
 
     Args:
-        estimate: the metric itself; NaN where it is undefined.
+        estimate: the metric itself; NaN if undefined.
         replicates: the metric on resampled questions.
-        questions: how many different questions there are.
-        extra_variance: to be added, in the metric's unit squared; NaN where it is unknown.
+        questions: number of distinct questions.
+        extra_variance: variance to add, in the metric's unit squared; NaN if unknown.
     """
     if math.isnan(estimate):
         return Undefined("the metric is undefined")
@@ -150,7 +148,7 @@ def interval(
 
 
 def quantile(confidence: float, questions: int) -> float:
-    """The two-sided quantile of Student's t with (questions - 1) degrees of freedom."""
+    """Two-sided quantile of Student's t with (questions - 1) degrees of freedom."""
     from scipy import special  # type: ignore[import-untyped]  # late: slow to import; has no types
 
     return float(special.stdtrit(questions - 1, 0.5 + confidence / 2))
@@ -161,10 +159,10 @@ def _scaled(metric: str, values: Array) -> Array:
 
 
 def mean_intervals(draws: Draws, values: Mapping[MetricKey, Sequence[Mapping[str, float]]]) -> dict[MetricKey, Bound]:
-    """Intervals of metrics that are means over questions.
+    """Compute intervals of metrics that are means over questions.
 
     Args:
-        values: per metric and split, the value of each question; all of them among the questions of `draws`.
+        values: per metric and split, the value of each question; `draws` must include all these questions.
     """
     found: dict[MetricKey, Bound] = {}
     for row, splits in values.items():
@@ -177,7 +175,7 @@ def mean_intervals(draws: Draws, values: Mapping[MetricKey, Sequence[Mapping[str
 
 
 def mean_replicates(draws: Draws, values: Mapping[str, float]) -> Array:
-    """Shape (replicates,): the mean of a split's values where its questions are drawn again; NaN where none was."""
+    """Mean of a split's values in each question resample, shape (replicates,); NaN if none of them was drawn."""
     weights = draws.question_weights[:, [draws.place[question_id] for question_id in values]]
     with np.errstate(invalid="ignore"):
         return np.asarray(weights @ np.array([*values.values()]) / weights.sum(axis=1))

@@ -1,7 +1,6 @@
-"""What a metric is of: the predictor, and the names that tables and files of scores have in common.
+"""Predictors, and the names that score tables and files share.
 
-A row of scores is (assistant, predictor, metric). A *stratum* is a condition or a subset of the questions, of which
-alone a value speaks.
+A row of scores is (assistant, predictor, metric). A *stratum* is a condition or a subset of the questions.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Literal, get_args
 from chatbench.metrics.agreement import Treatment, Undefined, Value
 
 EVERY_ASSISTANT = "all"
-"""Row of all assistants' pairs or chats together (pooled)."""
+"""Row of the pairs or chats pooled over assistants."""
 MEAN_OF_ASSISTANTS = "mean of assistants"
 
 Kind = Literal[
@@ -31,13 +30,13 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """Whose accuracy or first prompts a metric is about: people, a simulator, a baseline, or the human ceiling.
+    """Whose accuracy or first prompts a metric describes: people, a simulator, a baseline, or the human ceiling.
 
-    `method` is how AI alone was asked. `name` says what the simulator is where it is not the one fine-tuned here: the
-    model and its style. It is part of the label only: in every table the scored simulator is found as `FINE_TUNED`.
-    `chats` is of a simulator how many of each pair's first chats are looked at
-    (None: all), of a ceiling for how many chats per pair it is (None: unlimited). `invalid` says what became of a
-    simulator's invalid answers; `expected` that the probability of the right letter stands for the sampled one.
+    `method` is how the AI alone was asked. `chats` is, for a simulator, how many first chats of each pair are used
+    (None: all), and for a ceiling, the number of chats per pair (None: unlimited). `invalid` is the treatment of a
+    simulator's invalid answers. With `expected`, the probability of the right letter replaces the sampled answer.
+    `name` is the model and style of a simulator that was not fine-tuned here. It affects the label only: every table
+    lists the scored simulator as `FINE_TUNED`.
 
     >>> str(Predictor("fine-tuned", chats=3)), Predictor.parse("ceiling, 10 chats").chats
     ('fine-tuned, first 3 chats', 10)
@@ -54,7 +53,7 @@ class Predictor:
 
     @property
     def label(self) -> str:
-        """The name in tables and files; `parse` reads it."""
+        """Name in tables and files; `parse` reads it."""
         parts = [f"{SIMULATOR}{self.name}" if self.name else str(self.kind)]
         if self.kind == "AI alone":
             parts.append(self.method)
@@ -70,10 +69,10 @@ class Predictor:
 
     @classmethod
     def parse(cls, label: str) -> Predictor:
-        """The predictor of a label.
+        """Parse a label.
 
         Raises:
-            ValueError: no predictor is called so.
+            ValueError: no predictor has this label.
         """
         named = _NAMED.match(label)
         name, rest = (named["name"], label[named.end() :]) if named else ("", label)
@@ -92,7 +91,7 @@ class Predictor:
 
     @property
     def is_simulator(self) -> bool:
-        """Whether it is a simulator in any variant: with its first chats, with invalid answers dropped ..."""
+        """Whether it is a simulator, in any variant (first chats only, invalid answers dropped, ...)."""
         return self.kind in (FINE_TUNED.kind, BASE_MODEL.kind)
 
     @property
@@ -102,7 +101,7 @@ class Predictor:
 
 
 SIMULATOR = "simulator "
-"""Beginning of the label of a simulator that was not fine-tuned here."""
+"""Label prefix of a simulator that was not fine-tuned here."""
 _NAMED = re.compile(
     rf"{SIMULATOR}(?P<name>.+?)(?=(?:, first \d+ chats?)?(?:, invalid dropped)?(?:, expected answers)?\Z)", re.DOTALL
 )
@@ -119,17 +118,17 @@ USER_ALONE = Predictor("user alone")
 
 
 def ai_alone(method: str) -> Predictor:
-    """The assistant without people, asked by that method."""
+    """The assistant answering alone, asked by the given method."""
     return Predictor("AI alone", method=method)
 
 
 def ceiling(chats: int | None) -> Predictor:
-    """The best that a simulator with so many chats per pair can reach; None: with any number."""
+    """The human noise ceiling for this number of chats per pair (None: unlimited)."""
     return Predictor("ceiling", chats=chats)
 
 
 def chats_text(conversations: int) -> str:
-    """`1 chat`, `10 chats`."""
+    """Format a number of chats: `1 chat`, `10 chats`."""
     return f"{conversations} chat{'s' * (conversations != 1)}"
 
 
@@ -137,10 +136,10 @@ TEXT_METRICS = ("bleu", "rouge1", "rouge2", "rougeL")
 TERMINATIONS = ("answered", "forced", "no_answer", "failed")
 
 WHOLE = ""
-"""The stratum that is everything."""
+"""The stratum of all pairs."""
 CONDITION = "condition "
 SUBSET = "subset "
-"""Beginnings of a stratum's name."""
+"""Prefixes of a stratum's name."""
 
 MetricKey = tuple[str, Predictor, str]
 """(assistant, predictor, metric)."""
@@ -148,7 +147,7 @@ MetricKey = tuple[str, Predictor, str]
 
 @dataclass(frozen=True, slots=True)
 class MetricValue:
-    """One metric of one split: of a predictor, for one assistant or all, on the whole split or a stratum of it."""
+    """A predictor's metric on one split, for one assistant or all, on the whole split or one stratum."""
 
     assistant: str
     predictor: Predictor
@@ -158,5 +157,5 @@ class MetricValue:
 
 
 def share(count: int, total: int, reason: str) -> Value:
-    """count / total, or why it does not exist."""
+    """count / total; undefined for the given reason if total is 0."""
     return count / total if total else Undefined(reason)

@@ -1,15 +1,15 @@
-r"""How alike the words of two sets of texts are: BLEU-4 and ROUGE-1/2/L over all pairs (hypothesis, reference).
+r"""Lexical overlap of two sets of texts: BLEU-4 and ROUGE-1/2/L over all (hypothesis, reference) pairs.
 
 In ChatBench the hypotheses are a question's simulated first prompts and the references its human first prompts. Every
-text is tokenised and counted once; pairs are scored from the shared counts, as *statistics -> sum -> score*: the
+text is tokenised and counted once. Pairs are scored from the shared counts, as *statistics -> sum -> score*: the
 statistics of pairs add up to those of a question, and those of questions to those of a corpus.
 
-The published tokenizers know Latin letters and digits (ROUGE), and words between blanks (BLEU). What they cannot read
-has no value, and not 0: decided per question by what people wrote, so that every row leaves out the same questions. The
-tokenizer `unicode` reads all scripts.
+The published tokenizers handle only Latin letters and digits (ROUGE) or words separated by spaces (BLEU). Where they
+cannot read what people wrote about a question, the metric is undefined, not 0, for every predictor, so that all rows
+cover the same questions. The tokenizer `unicode` reads all scripts.
 
-BLEU is on 0..1, unsmoothed, with sacrebleu's mteval-v13a tokenizer: the value of the `evaluate` package's `bleu`, which
-is 0 where all hypotheses or all references are empty. ROUGE is the F of the `rouge-score` package without stemmer.
+BLEU is in 0..1, unsmoothed, with sacrebleu's mteval-v13a tokenizer, as the `evaluate` package's `bleu`; it is 0 if all
+hypotheses or all references are empty. ROUGE is the F-measure of the `rouge-score` package without stemmer.
 
 Source: ChatBench (arXiv 2504.07114), evaluation of simulators; Papineni et al. 2002 (BLEU); Lin 2004 (ROUGE).
 """
@@ -38,12 +38,12 @@ _ROUGE_WORD = re.compile(r"[a-z0-9]+")
 _WITHOUT_BLANKS = re.compile(
     "[\u0e00-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
-"""Characters of scripts that are written without blanks between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+"""Characters of scripts written without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 READ_SHARE = 0.5
-"""Texts of which a tokenizer loses more than this share of the letters and digits have no value."""
+"""A metric is undefined if its tokenizer would lose more than this share of the letters and digits."""
 
 CACHED_TEXTS = 1 << 15
-"""What people wrote about a question is compared in every split and with every simulator, but tokenised once."""
+"""Cache size: human prompts are compared in every split and with every simulator, but tokenised once."""
 
 Tokens = Sequence[str]
 Tokenizer = Callable[[str], Tokens]
@@ -52,13 +52,13 @@ IntArray = NDArray[np.int64]
 
 @lru_cache(CACHED_TEXTS)
 def tokens_13a(text: str) -> Tokens:
-    """Tokens of mteval-v13a, case kept.
+    """Tokenise with mteval-v13a, preserving case.
 
     >>> tokens_13a("It's 1,200.5 kg (net), right?")
     ("It's", '1,200.5', 'kg', '(', 'net', ')', ',', 'right', '?')
     """
     words = _tokenizer_13a()(text).split()
-    return tuple(map(sys.intern, words))  # interned: a cached text then costs eight bytes a token
+    return tuple(map(sys.intern, words))  # interned: a cached text then costs eight bytes per token
 
 
 @cache
@@ -80,13 +80,13 @@ def tokens_rouge(text: str) -> Tokens:
 
 @lru_cache(CACHED_TEXTS)
 def tokens_unicode(text: str) -> Tokens:
-    """Lower-cased words of any script; each character of a script without blanks is a word.
+    """Lower-cased words of any script; each character of a script without spaces is a word.
 
     >>> tokens_unicode("Größe: 3,5 m! 多少?")
     ('größe', '3', '5', 'm', '多', '少')
     """
     words: list[str] = []
-    inside = False  # a word that the next letter belongs to
+    inside = False  # within a word, which the next letter continues
     for character in unicodedata.normalize("NFC", text.lower()):
         category = unicodedata.category(character)[0]
         alone = bool(_WITHOUT_BLANKS.match(character))
@@ -103,11 +103,11 @@ TOKENIZERS: dict[TokenizerName, tuple[Tokenizer, Tokenizer]] = {
     "published": (tokens_13a, tokens_rouge),
     "unicode": (tokens_unicode, tokens_unicode),
 }
-"""Of BLEU and of ROUGE."""
+"""The tokenizers of BLEU and of ROUGE."""
 
 
 def unread(texts: Sequence[str]) -> dict[str, Undefined]:
-    """Why BLEU or ROUGE, by `bleu` and `rouge`, cannot read texts with the published tokenizers."""
+    """Which of `bleu` and `rouge` cannot read the texts with the published tokenizers, and why."""
     characters = [character for text in texts for character in text.lower() if character.isalnum()]
     lost = {
         "bleu": ("of scripts without blanks between words", sum(map(bool, map(_WITHOUT_BLANKS.match, characters)))),
@@ -125,9 +125,9 @@ def unread(texts: Sequence[str]) -> dict[str, Undefined]:
 
 @dataclass(frozen=True, slots=True)
 class BleuCounts:
-    """What BLEU needs of any number of pairs; counts of pairs and of questions add up.
+    """Sufficient statistics of BLEU for any number of pairs; they add up over pairs and questions.
 
-    `matches[n-1]` are clipped n-gram matches, `possible[n-1]` the n-grams of the hypotheses (of order 1: their tokens).
+    `matches[n-1]` are clipped n-gram matches, `possible[n-1]` the n-grams of the hypotheses (n=1: their tokens).
     """
 
     matches: tuple[int, ...] = (0,) * MAX_ORDER
@@ -143,11 +143,11 @@ class BleuCounts:
 
 
 def bleu(counts: BleuCounts) -> float:
-    r"""Corpus BLEU-4 on 0..1, unsmoothed: brevity penalty * (p1 p2 p3 p4)^(1/4), p_n = matches_n / possible_n.
+    r"""Corpus BLEU-4 in 0..1, unsmoothed: brevity penalty * (p1 p2 p3 p4)^(1/4), p_n = matches_n / possible_n.
 
-    The penalty is 1 where the hypotheses are at least as long as the references, else exp(1 - references/hypotheses),
-    lengths in tokens summed over pairs. It is 0 where no n-gram of some order matches, so also for texts of fewer than
-    four tokens and for empty ones. Equals `evaluate`'s `bleu`.
+    The penalty is 1 if the hypotheses are at least as long as the references, else exp(1 - references/hypotheses), with
+    lengths in tokens summed over pairs. BLEU is 0 if some order has no match, as for texts of fewer than four tokens.
+    Equals `evaluate`'s `bleu`.
 
     >>> bleu(BleuCounts((4, 2, 1, 1), (4, 4, 2, 2), 4))  # (1 * 1/2 * 1/2 * 1/2)^(1/4)
     0.5946035575013605
@@ -161,9 +161,9 @@ def bleu(counts: BleuCounts) -> float:
 
 
 def sacrebleu_score(counts: BleuCounts, tokenizer: TokenizerName = "published") -> tuple[float, str]:
-    """Corpus BLEU on 0..100 with sacrebleu's defaults (13a, exponential smoothing), and its signature.
+    """Corpus BLEU in 0..100 with sacrebleu's defaults (13a, exponential smoothing), and its signature.
 
-    Equals the package called on the texts where they end without white space, which sacrebleu strips first.
+    Equals sacrebleu on the texts themselves, except that sacrebleu first strips trailing whitespace.
     """
     from sacrebleu.metrics.bleu import BLEU  # late: not every run needs it
 
@@ -178,7 +178,7 @@ def sacrebleu_score(counts: BleuCounts, tokenizer: TokenizerName = "published") 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Overlap of one question's pairs: counts for BLEU, and ROUGE F (0..1) as means over the pairs."""
+    """Overlap of one question's pairs: counts for BLEU, and mean ROUGE F (0..1) over the pairs."""
 
     pairs: int
     bleu_counts: BleuCounts
@@ -189,11 +189,11 @@ class Overlap:
 
     @property
     def bleu(self) -> float:
-        """BLEU of the question's pairs taken as one corpus."""
+        """BLEU of the question's pairs as one corpus."""
         return bleu(self.bleu_counts)
 
     def value(self, metric: str) -> Value:
-        """The value of a metric by its name in files and tables."""
+        """Value of a metric, by its name in files and tables."""
         return self.unread.get(metric.rstrip("12L")) or float(getattr(self, metric))
 
 
@@ -204,12 +204,12 @@ def overlap(
     allowed: NDArray[np.bool_] | None = None,
     tokenizer: TokenizerName = "published",
 ) -> Overlap:
-    """Overlap of all pairs (hypothesis, reference), or of those that `allowed` names.
+    """Compute the overlap of all (hypothesis, reference) pairs, or of those that `allowed` selects.
 
     Args:
         hypotheses: h texts; an empty one has no tokens, so its ROUGE is 0 and it only shortens the BLEU hypotheses.
         references: r texts.
-        allowed: shape (h, r); False leaves a pair out (a person with herself, in the human-human reference).
+        allowed: shape (h, r); False excludes a pair (two texts of one person, in the human-human reference).
 
     Raises:
         ValueError: there is no pair.
@@ -242,9 +242,9 @@ def _bleu_counts(left: Sequence[Tokens], right: Sequence[Tokens], pairs: NDArray
 
 
 class _Ngrams:
-    """The n-grams of two sets of texts, numbered, so that they are counted in tables and not in dictionaries.
+    """The n-grams of two sets of texts as integer ids, to count them in arrays rather than dictionaries.
 
-    Orders are asked for in rising order, 1, 2, ...: the numbers of each follow from those of the one before.
+    Request orders in increasing order, 1, 2, ...: the ids of each order are built from those of the previous one.
     """
 
     def __init__(self, left: Sequence[Tokens], right: Sequence[Tokens]) -> None:
@@ -257,12 +257,12 @@ class _Ngrams:
         self._grams, self._order = self._tokens, 1
 
     def totals(self, order: int) -> tuple[IntArray, IntArray]:
-        """Shapes (left,) and (right,): number of n-grams of each text."""
+        """Number of n-grams of each text, shapes (left,) and (right,)."""
         counts = np.maximum(self._sizes - order + 1, 0)
         return counts[: self._left], counts[self._left :]
 
     def matches(self, order: int) -> IntArray:
-        """Shape (left, right): sum over n-grams of the smaller of both counts (BLEU's clipped, ROUGE's shared)."""
+        """Sum over n-grams of the smaller count (BLEU's clipped, ROUGE's shared matches); shape (left, right)."""
         while self._order < order:
             self._extend()
         same_text = self._text[order - 1 :] == self._text[: len(self._grams)]
@@ -272,12 +272,12 @@ class _Ngrams:
         left, right = table[: self._left], table[self._left :]
         shared = left.any(axis=0) & right.any(axis=0)
         left, right = left[:, shared].astype(np.int32), right[:, shared].astype(np.int32)
-        # Row by row: the full (left, right, n-grams) block of a question with long prompts would not fit in cache.
+        # Row by row: the full (left, right, n-grams) array of a question with long prompts would not fit in cache.
         rows = [np.minimum(row, right).sum(axis=1, dtype=np.int64) for row in left]
         return np.array(rows, dtype=np.int64).reshape(len(left), len(right))
 
     def _extend(self) -> None:
-        """One token more: the pair (number of the n-gram, next token) is numbered again, so that numbers stay small."""
+        """Extend the n-grams by one token; ids are compacted first so that they stay small."""
         _, gram = np.unique(self._grams, return_inverse=True)
         following = self._tokens[self._order :]
         self._grams = gram[: len(following)] * (int(self._tokens.max(initial=0)) + 1) + following
@@ -285,17 +285,17 @@ class _Ngrams:
 
 
 def _mean_f(matches: IntArray, left: IntArray, right: IntArray, pairs: NDArray[np.bool_]) -> float:
-    """Mean over pairs of F = 2PR/(P+R) = 2 matches / (left + right); 0 where both sides have no n-gram."""
+    """Mean over pairs of F = 2PR/(P+R) = 2 matches / (left + right); 0 if neither side has an n-gram."""
     f = 2 * matches / np.maximum(left[:, None] + right[None, :], 1)
     return float(f[pairs].mean())
 
 
 def common_lengths(left: Sequence[Tokens], right: Sequence[Tokens]) -> IntArray:
-    """Shape (left, right): length of the longest common subsequence of tokens.
+    """Length of the longest common subsequence of tokens, shape (left, right).
 
-    Bit-parallel: one addition per token of the right text instead of a row of a table, and for all left texts at once.
-    Their bits stand side by side in one integer, each text followed by a bit that takes up the carry of its addition.
-    A zero bit is a step of the row.
+    Bit-parallel: one addition per token of the right text replaces a row of the dynamic programming table, for all left
+    texts at once. Their bits are packed into one integer, each text followed by a bit that absorbs the carry. A zero
+    bit is an increment within the row.
 
     Source: Hyyrö 2004, "Bit-parallel LCS-length computation revisited".
 

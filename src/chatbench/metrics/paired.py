@@ -1,15 +1,15 @@
-r"""Two simulators on the same questions: the difference of every metric, its interval, and how likely chance makes it.
+r"""Paired comparison of two simulators on the same questions: difference of every metric, interval and p-value.
 
-Both answer the same pairs, so what is hard about a question or peculiar about the people who answered it meets both and
-cancels. The interval is that of `intervals`, of differences over one and the same draws.
+Both predict the same pairs, so the difficulty of a question and the people who happened to answer it affect both and
+cancel. Intervals are those of `intervals`, for differences over the same draws.
 
-The p-value is of a permutation test clustered by question: if it did not matter which simulator is which, the two could
-change places in any question, in all splits and with all assistants at once. p is the share of such random exchanges
-with a difference at least as large, the one that was found counted among them. For correlations each simulator's
-predictions (ranks, for Spearman) are first brought to mean 0 and variance 1 per split: a correlation does not see them,
-and without it exchanged predictions of differently biased simulators would be badly correlated by the mixture alone.
+The p-value is from a permutation test clustered by question: under the null hypothesis the two simulators can be
+swapped on any question, in all splits and with all assistants at once. p is the share of random swaps with a difference
+at least as large as the observed one, which is itself counted. For correlations, each simulator's predictions (ranks,
+for Spearman) are first standardised per split: this does not change a correlation, and without it swapping predictions
+of differently biased simulators would lower the correlation by the mixture alone.
 
-Of several pairs, Holm's step-down correction keeps the chance of any false alarm at the level of a single test.
+For several pairs, Holm's step-down correction keeps the family-wise error rate at the level of a single test.
 
 Source: Good 2005, "Permutation, parametric and bootstrap tests of hypotheses"; Holm 1979, "A simple sequentially
 rejective multiple test procedure".
@@ -52,12 +52,12 @@ from chatbench.metrics.resampling import (
 Mask = NDArray[np.bool_]
 
 TIE = 1e-12
-"""Exchanges that give the same difference up to rounding count as at least as large."""
+"""Swaps whose difference equals the observed one up to rounding count as at least as large."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """`first` - `second` with its interval and permutation p-value; undefined where one of the two metrics is."""
+    """`first` - `second` with its interval and permutation p-value; undefined if either metric is."""
 
     first: Value
     second: Value
@@ -67,7 +67,7 @@ class PairedDifference:
 
 
 class PairedSplit(NamedTuple):
-    """The accuracies of people and of both simulators in one split, over the pairs that all three have."""
+    """Accuracies of people and of two simulators in one split; both simulators have every pair of `human`."""
 
     human: Predictions
     first: Predictions
@@ -75,13 +75,13 @@ class PairedSplit(NamedTuple):
 
 
 def paired_split(human: Predictions, first: Predictions, second: Predictions) -> PairedSplit:
-    """A split, once people's pairs that one of the simulators lacks are left out."""
+    """Restrict a split to the human pairs that both simulators have."""
     both = {pair: person for pair, person in sorted(human.items()) if pair in first and pair in second}
     return PairedSplit(both, first, second)
 
 
 def paired_differences(draws: Draws, splits: Sequence[PairedSplit]) -> dict[tuple[str, str], PairedDifference]:
-    """Every metric of agreement, by (assistant, metric), on splits made by `paired_split`."""
+    """Compare every agreement metric, by (assistant, metric), on splits made by `paired_split`."""
     first = [draws.predictor_pairs(split.human, split.first) for split in splits]
     second = [draws.predictor_pairs(split.human, split.second) for split in splits]
     of_first, of_second = replicate_rows(first, as_observed), replicate_rows(second, as_observed)
@@ -114,11 +114,11 @@ def _minus(first: Rows, second: Rows) -> Rows:
 
 
 def _differences(first: PredictorPairs, second: PredictorPairs, swapped: Mask, kept: Mask) -> dict[str, Array]:
-    """Differences of one split and assistant, by metric.
+    """Difference of every metric under random swaps, for one split and assistant.
 
     Args:
-        swapped: shape (replicates, pairs).
-        kept: shape (pairs,), the assistant's pairs.
+        swapped: whether a pair is swapped, shape (replicates, pairs).
+        kept: mask of the assistant's pairs, shape (pairs,).
     """
     swap, human = swapped[:, kept], first.human[None, kept]
     one, two = first.simulated[None, kept], second.simulated[None, kept]
@@ -136,7 +136,7 @@ def _differences(first: PredictorPairs, second: PredictorPairs, swapped: Mask, k
 
 
 def _standardised(values: Array) -> Array:
-    """Mean 0, variance 1; NaN where all are alike."""
+    """Scale each row to mean 0 and variance 1; NaN if constant."""
     spread = values.std(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.where(spread > TIE, (values - values.mean(axis=1, keepdims=True)) / spread, np.nan))
@@ -164,7 +164,7 @@ def _paired(
 
 
 def permutation_p(difference: float, exchanged: Array) -> Value:
-    """Two-sided: (1 + exchanges at least as far from 0) / (1 + exchanges).
+    """Two-sided p-value: (1 + swaps at least as far from 0) / (1 + swaps).
 
     >>> permutation_p(0.5, np.array([0.1, -0.6, 0.2]))
     0.5
@@ -178,7 +178,7 @@ def permutation_p(difference: float, exchanged: Array) -> Value:
 def mean_differences(
     draws: Draws, splits: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]
 ) -> PairedDifference:
-    """The difference of a metric that is a mean over questions, from both sides' values per split and question."""
+    """Compare a metric that is a mean over questions, from both simulators' values per split and question."""
     means: list[tuple[float, float]] = []
     resampled: list[Array] = []
     exchanged: list[Array] = []
@@ -201,7 +201,7 @@ def mean_differences(
 
 
 def holm(p_values: Sequence[Value]) -> list[Value]:
-    """Holm's adjusted p-values, in the given order; undefined ones stay so and do not count as tests.
+    """Holm-adjusted p-values, in the given order; undefined ones stay undefined and do not count as tests.
 
     >>> [round(p, 4) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
@@ -209,6 +209,6 @@ def holm(p_values: Sequence[Value]) -> list[Value]:
     adjusted: list[Value] = list(p_values)
     known = sorted((p, place) for place, p in enumerate(p_values) if not isinstance(p, Undefined))
     highest = 0.0
-    for rank, (p, place) in enumerate(known):  # by hand: statsmodels takes seconds to load, and again for each call
+    for rank, (p, place) in enumerate(known):  # by hand: statsmodels takes seconds to import
         adjusted[place] = highest = max(highest, min(1.0, (len(known) - rank) * p))
     return adjusted

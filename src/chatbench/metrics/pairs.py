@@ -1,7 +1,7 @@
-r"""The scored pairs (question, assistant) of a split, and how often people and simulated users are right in each.
+r"""The scored (question, assistant) pairs of a split, with human and simulated accuracy per pair.
 
-A simulated chat without a valid letter is an invalid answer. A chat that broke down (an endpoint that was not there) is
-no answer at all, unless it was the simulator that had nothing to say.
+A simulated chat without a valid letter is an invalid answer. A failed chat (such as an unreachable endpoint) is no
+answer at all, unless it failed because the simulator produced an empty turn.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What one predictor says about a pair: an accuracy (0..1) from `count` answers."""
+    """A predictor's accuracy (0..1) for one pair, from `count` answers."""
 
     accuracy: float
     count: int
@@ -35,34 +35,34 @@ Predictions = Mapping[Pair, Prediction]
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """The chats of one simulator on one split, and how many were asked for per pair."""
+    """The chats of one simulator on one split, and the number requested per pair (`conversations`)."""
 
     predictor: Predictor
     chats: tuple[SimulatedConversation, ...]
     conversations: int
 
     def first_chats(self, conversations: int) -> Simulation:
-        """As if it had been stopped after `conversations` chats per pair.
+        """Keep the first `conversations` chats of each pair.
 
-        An accuracy from few chats is noisy, which costs correlation and adds error: a simulator with many chats is to
-        be compared with one of few by its own first few.
+        Accuracy from few chats is noisy, which lowers correlations and raises errors, so a simulator with many chats is
+        compared with one that has fewer on the same number of chats.
         """
         kept = tuple(chat for chat in self.chats if chat.index < conversations)
         return Simulation(replace(self.predictor, chats=conversations), kept, conversations)
 
     def with_assistants(self, names: AbstractSet[str], *, others: bool = False) -> Simulation:
-        """Its chats with these assistants, or with all others."""
+        """Keep the chats with these assistants, or with all others."""
         return replace(self, chats=tuple(chat for chat in self.chats if (chat.assistant in names) != others))
 
     def complete_pairs(self) -> frozenset[Pair]:
-        """Pairs with all their chats; failed ones count, but for transient failures, which are simulated again."""
+        """Pairs with all requested chats; failed chats count, except transient failures, which are simulated again."""
         found = Counter((chat.question_id, chat.assistant) for chat in self.chats if not chat.transient)
         return frozenset(pair for pair, count in found.items() if count >= self.conversations)
 
     def outcomes(self, study: Study) -> dict[Pair, Outcomes]:
-        """Right, wrong and invalid answers per pair; a chat that failed through no fault of the simulator is none.
+        """Count right, wrong and invalid answers per pair, without lost chats (`is_lost`).
 
-        Nor is one whose answer nothing judges (`Study.score`).
+        Answers that cannot be scored (`Study.score`) are not counted either.
         """
         kept = ((chat, study.score(chat.question_id, chat.letter)) for chat in self.chats if not is_lost(chat))
         return add_up(
@@ -77,23 +77,23 @@ class Simulation:
 
 @dataclass(frozen=True, slots=True)
 class SplitPairs:
-    """Human accuracy of the scored pairs, sorted, and what each predictor says about them; it may lack a pair."""
+    """Human accuracy of the scored pairs, sorted, and each predictor's accuracies, which may lack some pairs."""
 
     human: Predictions
     predictors: Mapping[Predictor, Predictions]
 
     @property
     def assistants(self) -> list[str]:
-        """The assistants of the scored pairs, in alphabetical order."""
+        """Assistants of the scored pairs, in alphabetical order."""
         return assistants_of(self.human)
 
     def among(self, human: Predictions) -> SplitPairs:
-        """The same predictions against these people's accuracies, over the pairs that both have."""
+        """Replace the human accuracies, keeping only pairs that are in both."""
         return SplitPairs({pair: human[pair] for pair in self.human if pair in human}, self.predictors)
 
 
 def add_up(outcomes: Iterable[tuple[Key, Outcomes]]) -> dict[Key, Outcomes]:
-    """The sum of the outcomes of each key."""
+    """Sum the outcomes of each key."""
     sums: dict[Key, Outcomes] = {}
     for key, outcome in outcomes:
         sums[key] = sums.get(key, Outcomes()) + outcome
@@ -101,12 +101,12 @@ def add_up(outcomes: Iterable[tuple[Key, Outcomes]]) -> dict[Key, Outcomes]:
 
 
 def assistants_of(pairs: Iterable[Pair]) -> list[str]:
-    """The assistants of some pairs, in alphabetical order."""
+    """Assistants of the pairs, in alphabetical order."""
     return sorted({assistant for _, assistant in pairs})
 
 
 def human_outcomes(study: Study, questions: AbstractSet[str], condition: str | None = None) -> dict[Pair, Outcomes]:
-    """Right and wrong user-AI answers per pair, as the study recorded them; of one condition, or of all."""
+    """Count right and wrong user-AI answers per pair, in one condition or in all."""
     return add_up(
         ((answer.question_id, answer.assistant), Outcomes(answer.correct, 1 - answer.correct))
         for answer in study.answers
@@ -115,10 +115,10 @@ def human_outcomes(study: Study, questions: AbstractSet[str], condition: str | N
 
 
 def expected_predictions(chats: Iterable[SimulatedConversation], pairs: AbstractSet[Pair]) -> dict[Pair, Prediction]:
-    """Accuracy per pair if each chat's last letter counts with its probability instead of being sampled.
+    """Accuracy per pair from the probability of the right letter instead of the sampled letter.
 
-    The same mean as the sampled accuracy, and less noise (models/answer_probabilities.py). A chat that ended without an
-    answer counts as wrong, as there; a pair in which an answer came without its probabilities is left out.
+    It has the same expectation as sampled accuracy and less noise (models/answer_probabilities.py). Chats without an
+    answer count as wrong; pairs with an answer that lacks probabilities are omitted.
     """
     shares: dict[Pair, list[float]] = {}
     for chat in chats:
@@ -130,12 +130,12 @@ def expected_predictions(chats: Iterable[SimulatedConversation], pairs: Abstract
 
 
 def is_lost(chat: SimulatedConversation) -> bool:
-    """Whether a chat says nothing about the simulator: a participant failed, and not by the simulator's silence."""
+    """Whether a chat failed for a reason other than an empty turn of the simulator, and so is not scored."""
     return chat.termination == "failed" and chat.reason != EMPTY_TURN
 
 
 def predictions(outcomes: Mapping[Pair, Outcomes], treatment: Treatment = "counted wrong") -> dict[Pair, Prediction]:
-    """Accuracy per pair; pairs without an answer under this treatment are left out."""
+    """Accuracy per pair, omitting pairs without an answer under this treatment."""
     return {
         pair: Prediction(accuracy, outcome.count(treatment))
         for pair, outcome in outcomes.items()
@@ -144,12 +144,12 @@ def predictions(outcomes: Mapping[Pair, Outcomes], treatment: Treatment = "count
 
 
 def scored_pairs(study: Study, test: AbstractSet[str], simulation: Simulation) -> frozenset[Pair]:
-    """Held-out pairs with at least one human answer, all their chats, and at least one that did not break down."""
+    """Held-out pairs with a human answer, all requested chats, and at least one scored chat."""
     return simulation.complete_pairs() & simulation.outcomes(study).keys() & human_outcomes(study, test).keys()
 
 
 def pair_up(human: Predictions, predicted: Predictions) -> list[QuestionAccuracy]:
-    """Both accuracies of every pair that both sides have, in the order of `human`."""
+    """Join human and predicted accuracies on their common pairs, in the order of `human`."""
     return [
         QuestionAccuracy(*pair, person.accuracy, predicted[pair].accuracy, person.count, predicted[pair].count)
         for pair, person in human.items()

@@ -1,7 +1,7 @@
-r"""Perplexity of held-out human turns: how surprised a model is by what people really wrote.
+r"""Perplexity of held-out human turns: how well a model predicts what people wrote.
 
-The unit of everything here is the scored token, or the byte of scored text; a conversation or an example is only a
-group of them. Losses are sums of -ln p (nats), so they add up over examples, kinds and splits without weights.
+Everything is per scored token, or per byte of scored text; conversations and examples only group them. Losses are sums
+of -ln p (nats), so they add up over examples, kinds and splits without weights.
 
 Source: protocol section 6 (docs/protocol.md); Chang, Anderson, Hofman, ACL 2025.
 """
@@ -13,14 +13,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 KINDS = ("first", "follow_up", "answer")
-"""The kinds of human turns, in the order in which tables show them."""
+"""Kinds of human turns, in the order of the tables."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLoss:
     """Summed loss over the scored tokens of one example: `nats` = sum of -ln p.
 
-    `utf8_bytes` is the length of the scored text in UTF-8, the end marker included.
+    `utf8_bytes` is the UTF-8 length of the scored text, including the end marker.
     """
 
     nats: float
@@ -34,7 +34,7 @@ class TokenLoss:
 
 @dataclass(frozen=True, slots=True)
 class Perplexity:
-    """Perplexity of a group of examples, with the sums it was made of."""
+    """Perplexity of a group of examples, with the sums it is computed from."""
 
     perplexity: float
     bits_per_byte: float
@@ -46,21 +46,21 @@ class Perplexity:
 
 @dataclass(frozen=True, slots=True)
 class TunedAndBase:
-    """Perplexity of a fine-tuned model, and of its base, on the same turns."""
+    """Perplexity of a fine-tuned model and of its base model on the same turns."""
 
     finetuned: Perplexity
     base: Perplexity
 
 
 def summarise(losses: Sequence[TokenLoss]) -> Perplexity:
-    r"""Perplexity per scored token and bits per byte of a group of examples, in any order.
+    r"""Compute perplexity per scored token and bits per byte of a group of examples, in any order.
 
-    Perplexity is exp(sum nats / sum tokens), each token weighing the same: a long turn counts more than a short one,
-    and two models compare only if they share a tokenizer. Bits per byte, sum nats / (ln 2 * sum bytes), lower is
-    better, compare models with different tokenizers.
+    Perplexity is exp(sum nats / sum tokens). Every token has the same weight, so long turns count more than short ones,
+    and only models with the same tokenizer can be compared. Bits per byte, sum nats / (ln 2 * sum bytes), also compare
+    models with different tokenizers; lower is better.
 
     Raises:
-        ValueError: nothing is scored, so the quotients are 0/0.
+        ValueError: there are no scored tokens.
 
     >>> found = summarise([TokenLoss(nats=2 * math.log(4), tokens=2, utf8_bytes=8)])
     >>> found.perplexity, found.bits_per_byte
@@ -69,14 +69,14 @@ def summarise(losses: Sequence[TokenLoss]) -> Perplexity:
     tokens, size = sum(loss.tokens for loss in losses), sum(loss.utf8_bytes for loss in losses)
     if not tokens or not size:
         raise ValueError(f"{tokens} tokens of {size} bytes are scored, so there is no perplexity")
-    nats = math.fsum(loss.nats for loss in losses)  # exactly rounded: the order of the examples cannot show
+    nats = math.fsum(loss.nats for loss in losses)  # exactly rounded, hence independent of the order of examples
     return Perplexity(math.exp(nats / tokens), nats / math.log(2) / size, nats, tokens, size, len(losses))
 
 
 def perplexity_by_kind(losses: Iterable[tuple[str, TokenLoss]]) -> dict[str, Perplexity]:
-    """Perplexity of each kind of turn that occurs; `losses` are pairs (kind, loss).
+    """Compute the perplexity of each kind of turn from (kind, loss) pairs.
 
-    The kinds of the protocol come first, in their order, then any other in alphabetical order.
+    The kinds of the protocol come first, in their order, then any others in alphabetical order.
     """
     groups: dict[str, list[TokenLoss]] = {}
     for kind, loss in losses:

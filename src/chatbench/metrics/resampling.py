@@ -1,15 +1,15 @@
-r"""Resampled accuracies: questions, people, single answers and simulated chats drawn again.
+r"""Bootstrap draws of questions, people, answers and simulated chats.
 
-The same draws serve every predictor and every split, so whatever is computed from them is paired: a question that is
-drawn twice counts twice in each split that holds it out, for people, simulators and baselines alike.
+All predictors and splits share the same draws, so whatever is computed from them is paired: a question drawn twice
+counts twice in each split that holds it out, for people, simulators and baselines alike.
 
-| draw | what is drawn again | what its spread holds |
+| draw | resampled | source of variance |
 |---|---|---|
-| `questions` | whole questions, with all their answers and chats | everything that differs from question to question |
-| `workers` | people, with all their answers; questions stay | people, with what one person does in several questions |
-| `answers` | single answers; questions stay | people, as if every answer were another person's |
+| `questions` | whole questions, with all their answers and chats | everything that varies between questions |
+| `workers` | people, with all their answers; questions fixed | people, with correlation between one person's answers |
+| `answers` | single answers; questions fixed | people, as if every answer were from a different person |
 | `people` | answers within each pair, n-1 of n | the same, without the small-sample bias of `answers` |
-| `chats` | simulated chats within each pair, n-1 of n | chance in the simulation |
+| `chats` | simulated chats within each pair, n-1 of n | randomness of the simulation |
 
 Drawing n-1 of n with replacement makes the variance of a mean unbiased (Rao and Wu 1988); the first three draw n of n.
 """
@@ -35,27 +35,27 @@ Rows = dict[tuple[str, str], Array]
 
 
 LEAST_REPLICATES = 100
-"""Fewer resamples say little about the ends of an interval."""
+"""Fewest resamples for an interval."""
 MOST_WITHIN = 400
-"""People, answers and chats are drawn again for a variance alone, a part of the whole one: that takes fewer draws."""
+"""Most draws of people, answers and chats: only a variance is estimated from them, which takes fewer draws."""
 
 QUESTIONS, WORKERS, ANSWERS, PEOPLE, EXCHANGES, CHATS = range(6)
-"""Streams of random numbers, one for each kind of draw; that of chats goes on with the number of the split."""
+"""Random streams, one per kind of draw; the split's number is added to that of chats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resampling:
-    """How often to draw, how sure an interval is to be, and where the random numbers start."""
+    """Bootstrap settings: number of replicates (0: no intervals), confidence level and seed."""
 
     replicates: int = 1000
     confidence: float = 0.95
     seed: int = 0
 
     def checked(self) -> Resampling:
-        """The same, once it is sure that it makes sense.
+        """Return self if the settings are valid.
 
         Raises:
-            ChatbenchError: it does not.
+            ChatbenchError: too few replicates, or a confidence outside 0..1.
         """
         if self.replicates < 0 or 0 < self.replicates < LEAST_REPLICATES:
             raise ChatbenchError(f"--bootstrap {self.replicates}", expected=f"0, or {LEAST_REPLICATES} and more")
@@ -66,10 +66,10 @@ class Resampling:
 
 @dataclass(frozen=True, slots=True)
 class PredictorPairs:
-    """What one predictor says of one split's pairs, as arrays of shape (pairs,).
+    """One predictor's accuracies for one split's pairs, as arrays of shape (pairs,).
 
-    `assistants` are all of the split's, also those of which the predictor says nothing. `question` and `pair` are
-    places in the lists of all questions and all pairs.
+    `assistants` are all assistants of the split, including any without a prediction. `question` and `pair` are indices
+    into `Draws.questions` and `Draws.pairs`.
     """
 
     assistants: tuple[str, ...]
@@ -82,12 +82,12 @@ class PredictorPairs:
 
 
 class Draws:
-    """All random draws over some splits, and the pairs that they are drawn for.
+    """All random draws over a set of splits.
 
     Args:
-        pairs: the scored pairs of all splits; one may occur several times.
-        answers: of the study; those about other pairs are ignored.
-        held_out: further questions to draw from, beyond those of the scored pairs.
+        pairs: the scored pairs of all splits; duplicates are allowed.
+        answers: the study's answers; those about other pairs are ignored.
+        held_out: additional questions to draw from, beyond those of the scored pairs.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Draws:
 
     @cached_property
     def question_weights(self) -> Array:
-        """Shape (replicates, questions): how often each question was drawn."""
+        """How often each question was drawn, shape (replicates, questions)."""
         count = len(self.questions)
         if not count:
             return np.zeros((self.resampling.replicates, 0))
@@ -115,7 +115,7 @@ class Draws:
 
     @cached_property
     def exchanges(self) -> NDArray[np.bool_]:
-        """Shape (replicates, questions): whether two simulators change places in a question; a fair coin each."""
+        """Whether two simulators are swapped on a question, by fair coin flips; shape (replicates, questions)."""
         return self._rng(EXCHANGES).random((self.resampling.replicates, len(self.questions))) < 0.5
 
     @property
@@ -125,7 +125,7 @@ class Draws:
         return len(np.unique(workers)) < len(workers)
 
     def predictor_pairs(self, human: Predictions, predicted: Predictions) -> PredictorPairs:
-        """The pairs of a split that both people and the predictor have."""
+        """Join human and predicted accuracies of a split on their common pairs."""
         both = [pair for pair in human if pair in predicted]
         return PredictorPairs(
             assistants=tuple(assistants_of(human)),
@@ -139,7 +139,7 @@ class Draws:
 
     @cached_property
     def accuracies_by_worker(self) -> Array:
-        """Shape (replicates, pairs): human accuracy where people were drawn again; NaN in a pair that drew nobody."""
+        """Human accuracy with people resampled, shape (replicates, pairs); NaN where nobody was drawn."""
         workers, pairs, correct = self._answers
         _, worker = np.unique(workers, return_inverse=True)
         count = worker.max(initial=-1) + 1
@@ -154,7 +154,7 @@ class Draws:
 
     @cached_property
     def accuracies_by_answer(self) -> Array:
-        """The same with every answer drawn by itself: Poisson counts, to which those of workers tend too."""
+        """Human accuracy with answers resampled independently (as Poisson counts), shape (replicates, pairs)."""
         count, right = self._answer_counts()
         rng, size = self._rng(ANSWERS), (self._within, len(self.pairs))
         drawn_right, drawn_wrong = rng.poisson(right, size), rng.poisson(count - right, size)
@@ -163,25 +163,25 @@ class Draws:
 
     @cached_property
     def accuracies_of_people(self) -> Array:
-        """Shape (replicates, pairs): human accuracy of n-1 answers drawn from the n of each pair."""
+        """Human accuracy of n-1 answers drawn from the n of each pair, shape (replicates, pairs)."""
         count, right = self._answer_counts()
         return _one_less(right / np.maximum(count, 1), count, self._within, self._rng(PEOPLE))
 
     def _answer_counts(self) -> tuple[Array, Array]:
-        """Answers, and right answers, of each pair."""
+        """Number of answers and of right answers of each pair."""
         _, pairs, correct = self._answers
         count = np.bincount(pairs, minlength=len(self.pairs)).astype(np.float64)
         return count, np.bincount(pairs, weights=correct, minlength=len(self.pairs)).astype(np.float64)
 
     def accuracies_of_chats(self, pairs: PredictorPairs, split: int) -> Array:
-        """Shape (replicates, pairs of the predictor): simulated accuracy of n-1 chats drawn from each pair's n."""
+        """Simulated accuracy of n-1 chats drawn from each pair's n, shape (replicates, pairs of the predictor)."""
         return _one_less(pairs.simulated, pairs.chats, self._within, self._rng(CHATS + split))
 
 
 def _answer_arrays(answers: Iterable[Answer], places: Mapping[Pair, int]) -> tuple[NDArray[np.str_], Indices, Array]:
-    """Worker, pair and right (1) or wrong (0) of every user-AI answer about a scored pair.
+    """Worker, pair index and correctness (1 or 0) of every user-AI answer to a scored pair.
 
-    A person without an id is somebody else every time.
+    Each answer without a worker id counts as a different person.
     """
     rows = [
         (answer.worker_id or f"nobody {number}", places[answer.question_id, answer.assistant], answer.correct)
@@ -196,21 +196,21 @@ def _answer_arrays(answers: Iterable[Answer], places: Mapping[Pair, int]) -> tup
 
 
 def _one_less(accuracy: Array, count: Array, replicates: int, rng: np.random.Generator) -> Array:
-    """Accuracy of n-1 draws with replacement from n outcomes; a single outcome stays as it is."""
+    """Accuracy of n-1 draws with replacement from n outcomes; a single outcome is unchanged."""
     drawn = np.maximum(count - 1, 1).astype(np.int64)
     again = rng.binomial(drawn, np.clip(accuracy, 0, 1), size=(replicates, len(accuracy))) / drawn
     return np.where(count > 1, again, accuracy)
 
 
 Drawn = tuple[Array, Array, Array]
-"""Human accuracies, simulated ones and weights, as `batch_agreement` takes them."""
+"""Human accuracies, simulated accuracies and weights: the arguments of `batch_agreement`."""
 
 
 def replicate_rows(splits: Sequence[PredictorPairs], redraw: Callable[[int, PredictorPairs], Drawn]) -> Rows:
-    """Every metric of every replicate: per assistant, pooled, and as mean of assistants, as mean over the splits.
+    """Mean over splits of every metric in each replicate: per assistant, pooled, and as mean of assistants.
 
     Args:
-        redraw: what was drawn of a split, from its number and pairs.
+        redraw: returns the draws of a split, given its number and pairs.
     """
 
     def rows_of_split(number: int, pairs: PredictorPairs) -> Rows:
@@ -221,15 +221,15 @@ def replicate_rows(splits: Sequence[PredictorPairs], redraw: Callable[[int, Pred
 
 
 def rows_over_splits(splits: Sequence[Rows]) -> Rows:
-    """The mean of each row over the splits that have it."""
+    """Average each row over the splits that have it."""
     names = dict.fromkeys(row for rows in splits for row in rows)
     return {name: mean_over_splits([rows[name] for rows in splits if name in rows]) for name in names}
 
 
 def rows_by_assistant(pairs: PredictorPairs, score: Callable[[NDArray[np.bool_]], Mapping[str, Array]]) -> Rows:
-    """What `score` gives for each assistant's pairs, for all of them, and the mean of assistants.
+    """Apply `score` to each assistant's pairs and to all pairs, and add the mean of assistants.
 
-    A mean is NaN where one of them is, since a mean over the rest would be of something else.
+    The mean is NaN if any assistant is, since the mean of the rest would be a different quantity.
     """
     rows: Rows = {}
     for name in [*pairs.assistants, EVERY_ASSISTANT]:
@@ -242,7 +242,7 @@ def rows_by_assistant(pairs: PredictorPairs, score: Callable[[NDArray[np.bool_]]
 
 
 def mean_over_splits(values: Sequence[Array]) -> Array:
-    """Mean over splits of each replicate, over those splits where it is not NaN."""
+    """Mean of each replicate over the splits where it is not NaN."""
     stacked = np.array(values)
     known = ~np.isnan(stacked)
     with np.errstate(invalid="ignore"):

@@ -1,12 +1,12 @@
-r"""All metrics of one split, from what people did and what was simulated on the same held-out questions.
+r"""All metrics of one split, from human and simulated chats about the same held-out questions.
 
-Agreement is measured on the scored pairs (question, assistant): those with human answers and a full set of simulated
-chats. Every baseline is asked about exactly these, so that all rows of a table speak of the same questions. Overlap of
-texts and habits (turns, endings, numbers) use the chats themselves.
+Agreement is measured on the scored (question, assistant) pairs: those with human answers and a full set of simulated
+chats. Baselines predict exactly these pairs, so all rows of a table cover the same questions. Text overlap and
+behaviour (turns, endings, numbers) are computed from the chats themselves.
 
-A *gap* is how much more often people are right with one assistant than with another. A benchmark is read for such gaps,
-so a simulator should preserve them: the mean difference of accuracy over the questions for which both assistants' pairs
-are there, with people and with the predictor; its error is the predictor's gap minus that of people.
+A *gap* is how much more often people are right with one assistant than with another. Benchmarks are run to find such
+gaps, so a simulator should preserve them. A gap is the mean difference in accuracy over the questions scored with both
+assistants; its error is the predictor's gap minus the human gap.
 
 Source: ChatBench (arXiv 2504.07114), evaluation of simulators; docs/protocol.md section 9.
 """
@@ -63,16 +63,16 @@ from chatbench.metrics.pairs import (
 
 NO_HUMAN_ACCURACY = Undefined("people did not work with this assistant")
 QuestionValues = Mapping[str, float]
-"""A value per question id."""
+"""Value by question id."""
 
 
 @dataclass(frozen=True, slots=True)
 class SplitMetrics:
-    """What was measured on one split, and what its uncertainty is computed from.
+    """The metrics of one split, and the data that their uncertainty is computed from.
 
-    `strata` are the pairs of each condition and subset. `question_values` are the values of each question of the
-    metrics that are means over questions; `without_people` the simulated accuracies with assistants that no person
-    worked with, which are in no other row.
+    `strata` are the pairs of each condition and subset. `question_values` has the per-question values of metrics that
+    are means over questions. `without_people` has the simulated accuracies with assistants that no person worked with,
+    which no other row includes.
     """
 
     metrics: tuple[MetricValue, ...]
@@ -91,14 +91,14 @@ def split_metrics(
     tokenizer: TokenizerName = "published",
     advanced: Advanced = unobserved,
 ) -> SplitMetrics:
-    """Everything about one split.
+    """Compute all metrics of one split.
 
     Args:
         train, test: question ids of the two sides.
-        simulations: the scored simulator first, then those to compare it with; each on the test questions only.
-        human_overlaps: `human_overlap` of each test question (it does not depend on the split, so it is made once).
+        simulations: the scored simulator first, then those to compare it with, on the test questions only.
+        human_overlaps: `human_overlap` of each test question, precomputed because it does not depend on the split.
         tokenizer: of BLEU and ROUGE.
-        advanced: told after each question whose first prompts were compared.
+        advanced: progress callback, called after each question whose first prompts were compared.
     """
     worked_with = set(study.assistants) or {chat.assistant for each in simulations for chat in each.chats}
     alone = [each.with_assistants(worked_with, others=True) for each in simulations]
@@ -112,7 +112,7 @@ def split_metrics(
     overlaps: dict[Predictor, dict[str, Overlap]] = {
         PEOPLE: {q: known for q in sorted(test) if (known := human_overlaps.get(q))}
     }
-    # The question's own text: what a simulator reaches that just copies it.
+    # The question's own text: the score of a simulator that just copies it.
     compared: dict[Predictor, Mapping[str, Sequence[str]]] = {
         QUESTION_COPIED: {q: [study.questions[q].text] for q in prompts},
         **simulated,
@@ -176,11 +176,11 @@ def split_metrics(
 def split_pairs(
     study: Study, train: AbstractSet[str], test: AbstractSet[str], simulations: Sequence[Simulation]
 ) -> SplitPairs:
-    """The scored pairs of a split; the first simulation says which they are.
+    """Collect the accuracies of all predictors on the scored pairs, which the first simulation determines.
 
-    A simulator is there twice, with invalid answers counted wrong and dropped, and once more by the probabilities of
-    its answers where these were recorded. Where a later one has fewer chats, the first is there once more with its
-    first few only, as the fair match.
+    Each simulator appears twice, with invalid answers counted wrong and dropped, and a third time by answer
+    probabilities if these were recorded. If another simulator has fewer chats, the first one also appears with its
+    first few chats only, for a fair comparison.
     """
     scored, *others = simulations
     people = predictions(human_outcomes(study, test))
@@ -206,7 +206,7 @@ def _complete_outcomes(study: Study, simulation: Simulation) -> dict[Pair, Outco
 
 
 def stratum_pairs(study: Study, test: AbstractSet[str], pairs: SplitPairs) -> dict[str, SplitPairs]:
-    """The scored pairs of each condition (its answers only) and each subset, where there are several."""
+    """Restrict the scored pairs to each condition (its answers only) and each subset, if there are several."""
     strata: dict[str, SplitPairs] = {}
     conditions = sorted({answer.condition for answer in study.answers if answer.kind == "user-AI"})
     for condition in conditions if len(conditions) > 1 else []:
@@ -221,7 +221,7 @@ def stratum_pairs(study: Study, test: AbstractSet[str], pairs: SplitPairs) -> di
 def agreement_metrics(
     human: Predictions, predicted: Predictions, predictor: Predictor, stratum: str = WHOLE
 ) -> Iterator[MetricValue]:
-    """Agreement per assistant, pooled, and as mean over assistants, over the pairs that both sides have."""
+    """Agreement per assistant, pooled, and as mean of assistants, over the pairs that both sides have."""
     rows: dict[str, dict[str, Value]] = {}
     for name in (*assistants_of(human), EVERY_ASSISTANT):
         both = pair_up(_with(human, name), predicted)
@@ -231,7 +231,7 @@ def agreement_metrics(
 
 
 def ceiling_metrics(pairs: SplitPairs, conversations: Sequence[int], stratum: str) -> Iterator[MetricValue]:
-    """The human noise ceiling per assistant, pooled, and as mean of assistants, by number of chats per pair."""
+    """Human noise ceilings per assistant, pooled, and as mean of assistants, by number of chats per pair."""
     chats: list[int | None] = [*dict.fromkeys(conversations), None]
     by_assistant = {
         name: ceilings(_with(pairs.human, name), chats, seed=0) for name in (*pairs.assistants, EVERY_ASSISTANT)
@@ -244,7 +244,7 @@ def ceiling_metrics(pairs: SplitPairs, conversations: Sequence[int], stratum: st
 def _metric_values(
     rows: dict[str, dict[str, Value]], predictor: Predictor, stratum: str, averaged: Iterable[str]
 ) -> Iterator[MetricValue]:
-    """The values of each assistant and of all together (`rows`), and where there are several assistants their mean."""
+    """Yield `rows` (each assistant and pooled), and the mean of assistants if there are several."""
     assistants = [name for name in rows if name != EVERY_ASSISTANT]
     if len(assistants) > 1:
         mean = {metric: mean_value([rows[name][metric] for name in assistants]) for metric in averaged}
@@ -264,7 +264,7 @@ def _people_accuracy(human: Predictions, stratum: str) -> Iterator[MetricValue]:
 
 
 def gap_values(pairs: SplitPairs) -> Iterator[tuple[MetricKey, QuestionValues]]:
-    """(key, value per question) of gaps and their errors, for every two assistants that share a question."""
+    """Yield (key, value per question) of gaps and gap errors, for every two assistants that share a question."""
     for first, second in combinations(pairs.assistants, 2):
         name = f"{first} minus {second}"
         people = _differences(pairs.human, first, second)

@@ -1,29 +1,27 @@
-r"""How sure the metrics of a model are: intervals of all that rest on questions, and where the uncertainty comes from.
+r"""Uncertainty of a model's metrics: confidence intervals, and a decomposition of the variance by cause.
 
-All metrics share one set of draws per stratum, so that equal data gives equal intervals, whatever else is in the table.
+All metrics share one set of draws per stratum, so equal data give equal intervals, whatever else is in the table.
 
-Where the uncertainty of a mean over splits comes from: questions, people, splits, simulated chats.
-
-Model. Each split's metric is spread over its questions by the jackknife: y(q, s) = n f(s) - (n - 1) f(s without q),
-whose mean over q is f(s) (up to curvature). These values are taken as crossed random effects,
+The variance of a mean over splits is decomposed into questions, people, splits and simulated chats. Each split's metric
+is split into jackknife pseudo-values of its questions, y(q, s) = n f(s) - (n - 1) f(s without q), whose mean over q is
+f(s) (up to curvature). These are modelled with crossed random effects,
 
     y(q, s) = mu + a(q) + b(s) + e(q, s),
 
-a: what is peculiar to a question in every split, b: to a split (its training set and seed), e: the rest. Their
-variances are estimated by the method of moments from the sums of squares within questions, within splits and over all,
-which is unbiased for any pattern of who is held out where. The variance of the mean over splits is then a sum of known
-multiples of them. Two parts are known better than that, from drawing answers and chats again within pairs:
+a: the question, b: the split (its training set and seed), e: the rest. Their variances are estimated by the method of
+moments from the sums of squares within questions, within splits and overall, which is unbiased for any pattern of
+held-out questions. The variance of the mean over splits is then a sum of known multiples of them. Two components are
+estimated more precisely by resampling answers and chats within pairs:
 
-    questions             a, less what is due to people
-    people                answers drawn again, plus what ties the answers of one person together
+    questions             a, minus the share of people
+    people                resampled answers, plus the correlation between answers of one person
     splits                b
-    questions x splits    e, less what is due to chats
-    chats                 simulated chats drawn again
+    questions x splits    e, minus the share of chats
+    chats                 resampled simulated chats
 
-Of a single split, "splits" and "questions x splits" cannot be told from the questions and are omitted. The parts add up
-to the total. They are unbiased estimates of variances and not bounds, so a small one may come out negative: it is too
-small to be told from 0. Splits train on overlapping questions, so b is too small, as the plain standard error over
-splits is.
+With a single split, "splits" and "questions x splits" cannot be separated from questions and are omitted. The
+components add up to the total. They are unbiased estimates of variances, so one that is indistinguishable from 0 may be
+negative. Splits train on overlapping questions, so b is too small, as is the plain standard error over splits.
 
 Source: Gao and Owen 2017, "Efficient moment calculations for variance components in large unbalanced crossed random
 effects models"; Efron and Stein 1981 (jackknife).
@@ -64,7 +62,7 @@ from chatbench.metrics.split_metrics import SplitMetrics
 
 T = TypeVar("T")
 SplitValues = tuple[Indices, Array]
-"""Places of a split's questions, and the value that each contributes to a metric; both of shape (questions,)."""
+"""Indices of a split's questions and their contributions to a metric, both of shape (questions,)."""
 
 CAUSES = ("questions", "people", "splits", "questions x splits", "chats")
 
@@ -81,7 +79,7 @@ class Spread:
 
 
 def predictor_spreads(draws: Draws, splits: Sequence[PredictorPairs]) -> dict[tuple[str, str], Spread | Undefined]:
-    """The spread of every metric of one simulator, by (assistant, metric), from its pairs in each split."""
+    """Decompose the variance of every metric of one simulator, by (assistant, metric), from its pairs in each split."""
 
     def chats_drawn(split: int, pairs: PredictorPairs) -> Drawn:
         again = draws.accuracies_of_chats(pairs, split)
@@ -101,7 +99,7 @@ def predictor_spreads(draws: Draws, splits: Sequence[PredictorPairs]) -> dict[tu
 
 
 def jackknife_values(pairs: PredictorPairs) -> dict[tuple[str, str], SplitValues]:
-    """n f - (n - 1) f(without q) of every metric of a split, over the n questions that it rests on."""
+    """Jackknife pseudo-values n f - (n - 1) f(without q) of every metric of a split, over its n questions."""
     questions, place = np.unique(pairs.question, return_inverse=True)
     without = np.ones((len(questions), len(pairs.pair)))
     without[place, np.arange(len(pairs.pair))] = 0.0
@@ -117,12 +115,13 @@ def jackknife_values(pairs: PredictorPairs) -> dict[tuple[str, str], SplitValues
 
 
 def spread(splits: Sequence[SplitValues], *, people: float, ties: float, chats: float) -> Spread | Undefined:
-    """The variance of the mean over splits by cause.
+    """Decompose the variance of the mean over splits by cause.
 
     Args:
         splits: per split, the values of its questions.
-        people: variance from drawing answers again within pairs, `ties` what people who answered several questions add.
-        chats: variance from drawing chats again.
+        people: variance from resampling answers within pairs.
+        ties: additional variance from people who answered several questions.
+        chats: variance from resampling chats.
     """
     if any(np.isnan(values).any() for _, values in splits):
         return Undefined("without some question the metric is undefined")
@@ -154,10 +153,10 @@ def spread(splits: Sequence[SplitValues], *, people: float, ties: float, chats: 
 
 
 def variance_components(splits: Sequence[SplitValues]) -> tuple[float, float, float] | Undefined:
-    """Unbiased variances of a (questions), b (splits) and e (rest) of the crossed random effects model.
+    """Unbiased variances of a (questions), b (splits) and e (rest) in the crossed random effects model.
 
-    Three sums of squares and their expectations, with N values, G questions held out n(q) times, K splits of n(s):
-    within questions (N - G)(b + e); within splits (N - K)(a + e); over all
+    Solves three sums of squares for their expectations, with N values, G questions held out n(q) times each, and K
+    splits of n(s) questions: within questions (N - G)(b + e); within splits (N - K)(a + e); overall
     (N - sum n(q)^2 / N) a + (N - sum n(s)^2 / N) b + (N - 1) e.
     """
     places = np.concatenate([places for places, _ in splits])
@@ -185,14 +184,14 @@ def variance_components(splits: Sequence[SplitValues]) -> tuple[float, float, fl
 
 
 def _within(values: Array, group: Indices, sizes: Indices) -> float:
-    """Sum of squared distances from the mean of each value's group."""
+    """Sum of squared deviations from group means."""
     means = np.bincount(group, weights=values) / sizes
     return float(((values - means[group]) ** 2).sum())
 
 
 @dataclass(frozen=True, slots=True)
 class Uncertainty:
-    """Intervals by stratum and row, and the causes of each simulator's uncertainty on the whole."""
+    """Intervals by stratum and row, and the variance by cause of each simulator's metrics over all pairs."""
 
     intervals: Mapping[str, Mapping[MetricKey, Bound]] = field(default_factory=dict)
     spreads: Mapping[MetricKey, Spread | Undefined] = field(default_factory=dict)
@@ -201,11 +200,11 @@ class Uncertainty:
 def score_uncertainty(
     splits: Sequence[SplitMetrics], answers: Sequence[Answer], resampling: Resampling, advanced: Advanced = unobserved
 ) -> Uncertainty:
-    """Intervals of every predictor on the whole and of the simulators on each stratum; spreads on the whole.
+    """Compute intervals of every predictor over all pairs and of simulators on each stratum, and simulators' spreads.
 
     Args:
-        answers: of the study; those about other pairs are ignored.
-        advanced: told after each predictor's intervals on each stratum.
+        answers: the study's answers; those about other pairs are ignored.
+        advanced: progress callback, called after each predictor on each stratum.
     """
     if resampling.replicates == 0:
         return Uncertainty()
@@ -240,7 +239,7 @@ def score_uncertainty(
             done += 1
             advanced(done, total)
         intervals[stratum] |= mean_intervals(draws, means)
-    # With draws of their own, so that they change no other interval.
+    # With separate draws, so that they change no other interval.
     alone = _by_key([split.without_people for split in splits])
     questions = {question_id for values in alone.values() for each in values for question_id in each}
     intervals[WHOLE] |= mean_intervals(Draws((), (), resampling, questions), alone)

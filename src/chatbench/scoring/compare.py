@@ -1,8 +1,8 @@
-r"""Two or more simulators on the same questions: differences with intervals and p-values, per assistant and together.
+r"""Compare simulators on the same questions: differences with intervals and p-values, per assistant and pooled.
 
-A run is what `eval-chatbench` scored: MODEL (in the results folder), FOLDER:MODEL, or the path of its JSON file, each
-with `#base` for the base model of that run. Only questions that all runs have are compared. Signatures that differ
-in more than the simulator are refused, unless the difference is named as one to ignore; then the table says so.
+A run is what `eval-chatbench` scored: MODEL (in the results folder), FOLDER:MODEL, or the path of its JSON file, with
+`#base` appended for the base model of that run. Only questions that all runs have are compared. Signatures may differ
+in the simulator only, unless other differences are explicitly ignored; the table then lists them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BASE_MODEL_ENDING = "#base"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A simulator that was scored: its table, its metrics per question, and which of its two simulators is meant."""
+    """A scored simulator: its score table, its scores per question, and whether it is the fine-tuned or base model."""
 
     name: str
     table: ScoreTable
@@ -39,7 +39,7 @@ class Run:
 
     @property
     def signature(self) -> dict[str, object]:
-        """The signature as that of a single simulator, with the splits that were scored."""
+        """Signature of this simulator alone, including the scored splits."""
         signature = self.table.signature_with_splits
         if self.predictor == BASE_MODEL:
             signature["conversations"] = signature.get("base_conversations")
@@ -48,7 +48,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class ComparedMetric:
-    """One metric of a pair of runs; `holm_p` is corrected for the number of pairs."""
+    """One metric compared between two runs; `holm_p` is corrected for the number of pairs of runs."""
 
     first: str
     second: str
@@ -60,7 +60,7 @@ class ComparedMetric:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All pairs; `ignored` are the differences between signatures that were let pass, by pair."""
+    """Comparison of all pairs of runs; `ignored` has the ignored signature differences of each pair."""
 
     runs: tuple[str, ...]
     metrics: tuple[ComparedMetric, ...]
@@ -75,10 +75,10 @@ class Comparison:
 def compare(
     runs: Sequence[str], *, workspace: Workspace, ignore: Sequence[str] = (), resampling: Resampling
 ) -> Comparison:
-    """Compares every two of the runs.
+    """Compare every pair of runs.
 
     Raises:
-        ChatbenchError: fewer than two runs, one that was not scored, signatures unlike, or no question in common.
+        ChatbenchError: fewer than two runs, a run that was not scored, incompatible signatures, or no common question.
     """
     resampling = resampling.checked()
     if not resampling.replicates:
@@ -106,10 +106,10 @@ def compare(
 
 
 def open_run(run: str, workspace: Workspace) -> Run:
-    """The run of that name; see the module.
+    """Read the run of that name (see the module docstring).
 
     Raises:
-        ChatbenchError: there is none, or its files do not belong together.
+        ChatbenchError: there is no such run, or its files have different signatures.
     """
     spec, predictor = run.removesuffix(BASE_MODEL_ENDING), BASE_MODEL if run.endswith(BASE_MODEL_ENDING) else FINE_TUNED
     folder, colon, model = spec.rpartition(":")
@@ -129,10 +129,10 @@ def open_run(run: str, workspace: Workspace) -> Run:
 
 
 def ignored_differences(first: Run, second: Run, ignore: Sequence[str]) -> tuple[Difference, ...]:
-    """The differences between two signatures, all of which were named as ones to ignore.
+    """Find the differences between two signatures, all of which must be in `ignore`.
 
     Raises:
-        ChatbenchError: one was not.
+        ChatbenchError: a difference is not ignored.
     """
     found = incompatible(first.signature, second.signature)
     refused = [each for each in found if not ignorable(each.name, ignore)]
@@ -147,10 +147,10 @@ def ignored_differences(first: Run, second: Run, ignore: Sequence[str]) -> tuple
 
 
 def refuse_unknown_parts(runs: Sequence[Run], ignore: Sequence[str]) -> None:
-    """Refuses to ignore what no signature has: a misspelt name would otherwise go unnoticed.
+    """Check that every ignored name occurs in a signature, to catch misspellings.
 
     Raises:
-        ChatbenchError: a name is not a part of any signature.
+        ChatbenchError: a name is not part of any signature.
     """
     known = {leaf for run in runs for leaf, _ in leaves(run.signature)}
     for name in ignore:
@@ -165,10 +165,10 @@ BySplit = Mapping[str, Predictions]
 
 
 def common_pairs(runs: Sequence[Run]) -> tuple[dict[str, Predictions], dict[str, BySplit]]:
-    """BySplit accuracy per split and pair that all runs have, and the accuracies of each run by its name and split.
+    """Human accuracy per split of the pairs that all runs have, and the accuracies of each run by name and split.
 
     Raises:
-        ChatbenchError: there is no such pair, or the runs do not agree on what people did.
+        ChatbenchError: no pair is common to all runs, or they differ in human accuracy.
     """
     human: dict[str, Predictions] = {}
     predicted: dict[str, BySplit] = {
@@ -219,7 +219,7 @@ def _compare_pair(
 
 
 def with_holm(pairs: Mapping[tuple[str, str], Mapping[tuple[str, str], PairedDifference]]) -> list[ComparedMetric]:
-    """All metrics, each metric's p-values corrected for the number of pairs."""
+    """All compared metrics, with each metric's p-values corrected for the number of pairs of runs."""
     metrics = []
     for row in dict.fromkeys(row for found in pairs.values() for row in found):
         having = [(pair, found[row]) for pair, found in pairs.items() if row in found]

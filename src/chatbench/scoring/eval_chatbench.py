@@ -1,8 +1,8 @@
-"""The ChatBench metrics of one model: what was simulated against what people did, per split and over splits.
+"""Compute the ChatBench metrics of one model, comparing simulated with human chats per split and over splits.
 
-Reads the study, the splits and the stored chats, verifies each chat (`verification`), computes, and writes the files of
-`results/scores/`; nothing is generated, so it can be repeated at any time. A split whose simulation is unfinished is
-scored over the questions that are complete, and a note says so.
+Reads the study, the splits and the stored chats, verifies each chat (`verification`), and writes the scores to
+`results/scores/`. Nothing is generated, so it can be rerun at any time. A split whose simulation is unfinished is
+scored on the complete pairs, with a note.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def eval_chatbench(
     verified: Verified | None = None,
     tokenizer: TokenizerName = "published",
 ) -> ScoreTable:
-    """Scores a model on the splits that have simulated chats (or on those named) and writes the scores' files.
+    """Score a model on its simulated splits and write the score files.
 
     Args:
         model: recipe, hub id or folder.
-        splits: ids such as `split_0`; None takes every prepared split that has chats.
-        resampling: how intervals are made; 0 replicates leaves them out.
-        verified: counts the chats that were verified, and those that do not read as they were recorded.
+        splits: ids such as `split_0`; None selects every prepared split that has chats.
+        resampling: bootstrap settings; 0 replicates omits intervals.
+        verified: collects the number of verified chats and any differences from their records.
         tokenizer: of BLEU and ROUGE: the published ones, or one that reads all scripts.
 
     Raises:
@@ -74,15 +74,15 @@ def eval_chatbench(
 def metrics_of_splits(
     study: Study, chats: Sequence[SplitChats], tokenizer: TokenizerName = "published"
 ) -> dict[str, SplitMetrics]:
-    """Everything about each split but its perplexity, by split id."""
+    """Compute all metrics of each split except perplexity, by split id."""
     by_question = _conversations_by_question(study)
-    overlaps: dict[str, Overlap | None] = {}  # people against people is the same in every split, so it is made once
+    overlaps: dict[str, Overlap | None] = {}  # human against human is the same in every split, so computed once
     measures = {}
     whole = study
     for entry in chats:
         train, test = (set(entry.split.question_ids(part)) for part in ("train", "test"))
         study = entry.split.held_out_records(whole)
-        if study is not whole:  # the people of this split alone; on the train side nobody is like them
+        if study is not whole:  # held-out records only: none to fit baselines on
             train, overlaps, by_question = set(), {}, _conversations_by_question(study)
         lacking = sorted(test - overlaps.keys())
         for question_id in tracked(lacking, f"{entry.split.id}, people's first prompts", "questions"):
@@ -106,7 +106,7 @@ def score_splits(
     notes: Sequence[str] = (),
     judge: Agreement | None = None,
 ) -> ScoreTable:
-    """The table of the given splits; writes nothing. `judge`: who scored answers of kind outcome."""
+    """Build the score table of the given splits without writing it; `judge` scored the answers of kind outcome."""
     scores: list[Score] = []
     notes = [*notes, *([f"answers of kind outcome {judge.text()}"] if judge else [])]
     for entry in chats:
@@ -118,7 +118,7 @@ def score_splits(
         scores += [Score(entry.split.id, f.assistant, f.predictor, f.metric, f.value, f.stratum) for f in metrics]
         notes += _incomplete(model, study, entry, set(entry.split.question_ids("test")))
     notes += _not_judged(study)
-    others = {played for entry in chats if (played := entry.simulations[0].predictor).name}  # not made by `finetune`
+    others = {played for entry in chats if (played := entry.simulations[0].predictor).name}  # not from `finetune`
     notes += sorted(f"{each}: whether it was trained on these questions is not known here" for each in others)
     sizes = {part: [len(entry.split.question_ids(part)) for entry in chats] for part in ("train", "test")}
     with WorkProgress("bootstrap", "intervals") as progress:
@@ -140,7 +140,7 @@ def score_splits(
 
 
 def _without_people(table: ScoreTable) -> list[str]:
-    """A note for each assistant that people did not work with: its simulated accuracy, beside nothing."""
+    """Note the simulated accuracy of each assistant that people did not work with."""
     notes = []
     for row, estimate in table.estimates().items():
         name, predictor, _ = row
@@ -164,7 +164,7 @@ def _conversations_by_question(study: Study) -> dict[str, list[Conversation]]:
 
 
 def _not_judged(study: Study) -> list[str]:
-    """Notes on questions that no row about accuracy speaks of."""
+    """Note the questions that accuracy metrics leave out."""
     reasons = {
         "outcome": "what people answered is not compared, so simulated answers are neither right nor wrong: no judge",
         "none": "chats without an outcome have no accuracy; perplexity, overlap and realism are what can be measured",
@@ -176,7 +176,7 @@ def _not_judged(study: Study) -> list[str]:
 
 
 def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> list[str]:
-    """Notes on unfinished pairs, which the scores of a split leave out."""
+    """Note the unfinished pairs that the scores of a split leave out."""
     notes = []
     study = entry.split.held_out_records(study)
     held_out = set(study.assistants)

@@ -1,8 +1,8 @@
-"""Perplexity of a split's held-out human turns, for the fine-tuned model and, beside it, its base.
+"""Compute the perplexity of held-out human turns under the fine-tuned model and its base model.
 
-One file a split, `results/ppl/MODEL/split_i.json`, with the signature of everything its numbers depend on; a file whose
-signature still holds is not computed again. `split_i.tokens.jsonl` beside it says what each token cost the fine-tuned
-model. `summary.json` has the means over the splits.
+One file per split, `results/ppl/MODEL/split_i.json`, with the signature of everything its numbers depend on; a split is
+recomputed only if its signature changed. `split_i.tokens.jsonl` has the loss of each token under the fine-tuned model,
+and `summary.json` the means over splits.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ PROTOCOL = "completion tokens with the end marker; exp(sum nats / sum tokens)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitPerplexity:
-    """Perplexity on one split, as its file has it; `by_kind` per kind of turn, `base` is the model before fine-tuning.
+    """Perplexity on one split, as stored in its file; `by_kind` per kind of turn, `base` for the base model.
 
-    `examples_left_out`, `examples_shortened` and `turns_dropped` say what the context did to the held-out examples; the
-    perplexity is of the others.
+    `examples_left_out`, `examples_shortened` and `turns_dropped` count the effects of the context length on held-out
+    examples; examples that were left out are not scored.
     """
 
     split: str
@@ -59,11 +59,11 @@ class SplitPerplexity:
 
     @property
     def by_turns(self) -> dict[str, TunedAndBase]:
-        """Of all turns, then of each kind."""
+        """Perplexity of all turns ("all"), then of each kind."""
         return {"all": TunedAndBase(self.finetuned, self.base), **self.by_kind}
 
     def line(self) -> str:
-        """One line to print."""
+        """Format the perplexities as one line."""
         kinds = ", ".join(f"{kind} {each.finetuned.perplexity:.3f}" for kind, each in self.by_kind.items())
         return (
             f"{self.split}: perplexity {self.finetuned.perplexity:.3f} (base {self.base.perplexity:.3f}); {kinds}; "
@@ -75,7 +75,7 @@ class SplitPerplexity:
 
 
 def eval_ppl(model: str, *, workspace: Workspace, split: str | None = None, say: Say = print) -> list[SplitPerplexity]:
-    """Perplexities of the fine-tuned splits (`split` None: all that are trained), in the order of the splits.
+    """Compute the perplexities of a split (None: all trained splits), in the order of the splits.
 
     Raises:
         ChatbenchError: MODEL is not fine-tuned on that split, or on any; or it was, but on other data.
@@ -90,7 +90,7 @@ def eval_ppl(model: str, *, workspace: Workspace, split: str | None = None, say:
 
 
 def write_summary(model: str, workspace: Workspace) -> None:
-    """Writes the means over the splits that are there; again where splits were scored side by side."""
+    """Write the means over all stored splits; call it again after scoring splits in parallel."""
     folder, summary = workspace.perplexity_folder(model), summary_of(stored_perplexities(workspace, model), workspace)
     for path in (folder / "summary.json", folder.with_name(f"val_ppl_{folder.name}.json")):  # the latter: its old name
         write_json(path, {"model": model, **summary})
@@ -114,7 +114,7 @@ def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitP
 
     form = form_of(record)
     tuned = _scores(f"{split}, fine-tuned", str(folder), rows, 0, form)
-    # A merged model goes by a name of its own, which says nothing of its base.
+    # The name of a merged model does not identify its base.
     base_source = str(record["base"]) if "merged" in record else resolve_settings(model).base
     base_seed = int(record["settings"]["seed"])
     base = _scores(f"{split}, base model", base_source, rows, base_seed, form, expected=record["base_weights"])
@@ -131,12 +131,12 @@ def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitP
 
 
 def tokens_origin(signature: Mapping[str, object]) -> dict[str, object]:
-    """What the scored tokens of a split are of: the part of its signature that they depend on."""
+    """The part of a split's signature that its scored tokens depend on."""
     return {name: signature[name] for name in ("weights", "test_sha256", "form")}
 
 
 def _run_record(model: str, split: str, folder: Path, train_file: Path) -> dict[str, Any]:
-    """The training record of a folder, which must be of this split's data: other data could hold the test questions."""
+    """Read a model's training record and check that it was trained on this split's data, not on test questions."""
     again = f"SPLIT_ID={split} chatbench finetune {model}"
     if not folder.is_dir():
         raise ChatbenchError(f"{folder}: {model} is not fine-tuned on {split}", fix=f"fine-tune first: {again}")
@@ -175,7 +175,7 @@ def _signature(
 class _Scored:
     """One model's perplexity over the rows that fit its context, and per kind.
 
-    `nats` are those of each token of the row at that place in `encoded`.
+    `nats` has the loss of each token, by the row's index in `encoded`.
     """
 
     corpus: Perplexity
@@ -188,7 +188,7 @@ class _Scored:
 def _scores(
     what: str, source: str, rows: Sequence[ExampleRow], seed: int, form: TextForm, expected: str = ""
 ) -> _Scored:
-    """Perplexity of one model over all rows, and per kind; the model is let go before the next is loaded."""
+    """Score one model on all rows, overall and per kind; the model is freed on return, before the next is loaded."""
     from chatbench.models.encoding import encode_rows
     from chatbench.models.loading import context_length, load
     from chatbench.models.loss import Floats, score_rows
@@ -212,9 +212,9 @@ def _scores(
 
 
 def summary_of(splits: Sequence[SplitPerplexity], workspace: Workspace) -> dict[str, object]:
-    """Means and standard errors over splits, of perplexity and bits per byte, for both sides, over all and per kind.
+    """Means and standard errors over splits of both models' perplexity and bits per byte, overall and per kind.
 
-    `corrected_error` allows for the overlap of random splits (Nadeau and Bengio 2003).
+    `corrected_error` accounts for the overlap of random splits (Nadeau and Bengio 2003).
     """
     divided = [workspace.split(each.split) for each in splits]
     train, test = (sum(len(each.question_ids(part)) for each in divided) / len(divided) for part in ("train", "test"))
@@ -238,17 +238,17 @@ def summary_of(splits: Sequence[SplitPerplexity], workspace: Workspace) -> dict[
 
 
 def stored_perplexities(workspace: Workspace, model: str) -> list[SplitPerplexity]:
-    """Those of every split, in the order of the splits."""
+    """Read the stored perplexities of all splits, in the order of the splits."""
     names = [path.stem for path in workspace.perplexity_folder(model).glob("split_*.json")]
     found = (read_perplexity(workspace, model, split) for split in sorted(names, key=lambda name: (len(name), name)))
     return [each for each in found if each is not None]
 
 
 def read_perplexity(workspace: Workspace, model: str, split_id: str) -> SplitPerplexity | None:
-    """The stored perplexities of a split, None where they were not computed.
+    """Read the stored perplexities of a split; None if they were not computed.
 
     Raises:
-        ChatbenchError: the file is there but is not one of perplexities.
+        ChatbenchError: the file exists but is not a perplexity file of this version.
     """
     path = workspace.perplexity(model, split_id)
     if not path.exists():
@@ -264,7 +264,7 @@ def read_perplexity(workspace: Workspace, model: str, split_id: str) -> SplitPer
 
 
 def perplexity_metrics(scored: SplitPerplexity) -> Iterator[MetricValue]:
-    """Perplexity and bits per byte, over all turns and per kind (`perplexity_first`...), of the model and its base."""
+    """Perplexity and bits per byte of the model and its base, over all turns and per kind (`perplexity_first`...)."""
     for predictor, side in ((FINE_TUNED, "finetuned"), (BASE_MODEL, "base")):
         for kind, group in scored.by_turns.items():
             for name in _METRICS:
@@ -273,13 +273,13 @@ def perplexity_metrics(scored: SplitPerplexity) -> Iterator[MetricValue]:
 
 
 def refuse_other_weights(model: str, scored: SplitPerplexity, simulator: Mapping[str, object]) -> None:
-    """Makes sure that the perplexity and the chats of a split are of the same weights.
+    """Check that the perplexity and the chats of a split are from the same weights.
 
     Raises:
-        ChatbenchError: they are not: the model was trained again in between.
+        ChatbenchError: they are not, because the model was retrained in between.
     """
     measured, spoke = str(scored.signature.get("weights", "")), str(simulator.get("weights", ""))
-    if spoke.partition(" on ")[0] != measured:  # of an adapter, the simulator names the base too: HASH on BASE
+    if spoke.partition(" on ")[0] != measured:  # for an adapter: "HASH on BASE"
         raise ChatbenchError(
             f"{model}, {scored.split}: perplexity of weights {measured[:12]}, chats of weights {spoke[:12]}",
             expected="both of the same fine-tuned model",

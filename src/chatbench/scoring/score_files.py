@@ -1,11 +1,12 @@
-"""The scores of one model on disk: `<key>.json` (everything) and `<key>.csv` (long form, one figure a line).
+"""Read and write the score files of one model.
 
-What they are made of, per question, is in `<key>.questions.csv` and `<key>.answers.csv`.
+- `<key>.json`: everything.
+- `<key>.csv`: long form, one metric of one split per line.
+- `<key>.questions.csv`: one metric of one question, predictor and split per line. An accuracy comes with its number of
+  answers, chats or samples; overlap of first prompts is pooled over assistants.
+- `<key>.answers.csv`: one human answer to a scored pair per line, with people numbered rather than named.
 
-Questions: one figure of one question and source in one split a line. A source's accuracy comes with the number of
-answers, chats or samples behind it; overlap of first prompts is of all assistants together. Answers: one human answer a
-line, about the cells that were scored; people are numbered, not named. With both, the scores of agreement can be
-recomputed, and two simulators compared, without the study.
+The last two suffice to recompute agreement and to compare two simulators without the study.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from chatbench.scoring.score_table import Bounds, Score, ScoreTable
 
 
 def plain(value: object) -> object:
-    """Dataclasses as objects, tuples as lists, `Undefined` as `{"undefined": reason}`; anything else as it is."""
+    """Convert to JSON types: dataclasses to objects, tuples to lists, `Undefined` to `{"undefined": reason}`."""
     if isinstance(value, Undefined):
         return {"undefined": value.reason}
     if is_dataclass(value):
@@ -50,7 +51,7 @@ JUDGED_BY = ("judge", "accuracy", "kappa", "answers", "unread")
 
 @dataclass(frozen=True, slots=True)
 class QuestionScores:
-    """What was read back: accuracies by split, source and cell; overlap by split, (source, metric) and question."""
+    """Accuracies by split, predictor and pair; overlap (`texts`) by split, (predictor, metric) and question."""
 
     signature_id: str
     accuracies: Mapping[str, Mapping[Predictor, Predictions]]
@@ -61,7 +62,7 @@ class QuestionScores:
 def write_question_files(
     folder: Path, key: str, study: Study, measures: Mapping[str, SplitMetrics], signature_id: str
 ) -> None:
-    """Writes both files; `measures` are by split."""
+    """Write `<key>.questions.csv` and `<key>.answers.csv`; `measures` are by split."""
     rows = [
         [split, question_id, study.questions[question_id].subset, *rest, signature_id]
         for split, measured in measures.items()
@@ -80,7 +81,7 @@ def write_question_files(
 
 
 def _question_rows(measured: SplitMetrics) -> Iterator[tuple[str, list[object]]]:
-    """Question id, and assistant, source, metric, value and count."""
+    """Yield question id and [assistant, predictor, metric, value, count]."""
     for predictor, pairs in {PEOPLE: measured.pairs.human, **measured.pairs.predictors}.items():
         for (question_id, assistant), accuracy in pairs.items():
             yield question_id, [assistant, predictor.label, ACCURACY, accuracy.accuracy, accuracy.count]
@@ -91,10 +92,10 @@ def _question_rows(measured: SplitMetrics) -> Iterator[tuple[str, list[object]]]
 
 
 def read_question_files(folder: Path, key: str, fix: str) -> QuestionScores:
-    """What `write_question_files` wrote.
+    """Read the files that `write_question_files` wrote; `fix` is the command that creates them.
 
     Raises:
-        ChatbenchError: a file is missing or is not one of these; `fix` is the command that makes it.
+        ChatbenchError: a file is missing or malformed.
     """
     path = folder / f"{key}.questions.csv"
     accuracies: dict[str, dict[Predictor, dict[Pair, Prediction]]] = {}
@@ -131,7 +132,7 @@ Result = TypeVar("Result")
 
 
 def write_score_table(folder: Path, key: str, table: ScoreTable) -> None:
-    """Writes `<key>.json` and `<key>.csv`."""
+    """Write `<key>.json` and `<key>.csv`."""
     content = {
         "model": table.model,
         "signature_id": table.signature_id,
@@ -149,7 +150,7 @@ def write_score_table(folder: Path, key: str, table: ScoreTable) -> None:
 
 
 def _figures(table: ScoreTable, part: str) -> Iterator[dict[str, object]]:
-    """Each row of a part with all that is known about it; what it does not have is not mentioned."""
+    """Yield each row of a stratum (`part`) as JSON, with only the fields that it has."""
     estimates, bounds = table.estimates(part), table.bounds(part)
     intervals = table.uncertainty.intervals.get(part, {})
     spreads = table.uncertainty.spreads if part == WHOLE else {}
@@ -174,18 +175,18 @@ def _figures(table: ScoreTable, part: str) -> Iterator[dict[str, object]]:
 
 
 def estimate_as_json(estimate: Estimate) -> dict[str, object]:
-    """A mean over splits with its standard errors."""
+    """Convert a mean over splits and its standard errors to JSON."""
     errors = {"standard_error": estimate.standard_error, "corrected_standard_error": estimate.corrected_error}
     return {name: plain(value) for name, value in {"mean": estimate.mean, **errors}.items()}
 
 
 def bounds_as_json(bounds: Bounds) -> dict[str, object]:
-    """Floor, what it is, and ceiling."""
+    """Convert the floor, its predictor and the ceiling to JSON."""
     return {"floor": plain(bounds.floor), "floor_source": bounds.floor_label, "ceiling": plain(bounds.ceiling)}
 
 
 def as_csv(table: ScoreTable) -> str:
-    """Long form: split, assistant, source, metric, value (empty where undefined), why undefined, signature id, part."""
+    """Format as long-form CSV: one row per score; `value` is empty where undefined, with the reason beside it."""
     rows = [
         [score.split, score.assistant, score.predictor.label, score.metric,
          *(("", score.value.reason) if isinstance(score.value, Undefined) else (score.value, "")),
@@ -193,7 +194,7 @@ def as_csv(table: ScoreTable) -> str:
         for score in table.scores
     ]  # fmt: skip
     header = ["split", "assistant", "source", "metric", "value", "undefined_because", "signature_id", "part"]
-    if judge := cast(Mapping[str, Any], table.signature.get("judge")):  # travels with each score that depends on it
+    if judge := cast(Mapping[str, Any], table.signature.get("judge")):  # repeated with each score, which depends on it
         header += [f"judge_{name}" for name in JUDGED_BY]
         of_judge = ["" if isinstance(judge[name], Mapping) else judge[name] for name in JUDGED_BY]
         rows = [[*row, *of_judge] for row in rows]
@@ -201,16 +202,16 @@ def as_csv(table: ScoreTable) -> str:
 
 
 def read_score_table(folder: Path, key: str) -> ScoreTable:
-    """The table that `write_score_table` wrote.
+    """Read the table that `write_score_table` wrote.
 
     Raises:
-        ChatbenchError: there is none, or it is not a scores file.
+        ChatbenchError: the file is missing, or is not a score file of this version.
     """
     return read_score_file(folder / f"{key}.json", f"chatbench eval-chatbench {key}")
 
 
 def read_score_file(path: Path, fix: str) -> ScoreTable:
-    """As `read_score_table`, of a file that may lie anywhere; `fix` is the command that makes it."""
+    """Read a score table from any path, as `read_score_table`; `fix` is the command that creates it."""
     content = read_json(path, fix=fix)
     try:
         return _table_from_json(content)

@@ -1,18 +1,18 @@
-r"""The scores of one model: metrics of every split, their means, and the signature that says what they are metrics of.
+r"""The score table of one model: metrics of every split, their means, and the signature of what was scored.
 
-Two tables may stand side by side only where `comparable` finds nothing that differs but the simulator itself.
+Tables may be shown side by side only if their signatures differ in nothing but the simulator (`comparable`).
 
-The floor and the ceiling of a simulator's metrics: what needs no simulator, and how well
-other people, as many as there are chats, would do. What is without the noise of so few chats can exceed that ceiling.
+A simulator's metrics have a floor, reached without fine-tuning, and a ceiling, reached by as many other people as there
+are chats. A prediction without the sampling noise of chats can exceed that ceiling.
 
 | metrics | floor | ceiling |
 |---|---|---|
 | agreement | the best of baselines and base model | human noise ceiling for its number of chats |
-| overlap of first prompts | the base model | people against people |
+| overlap of first prompts | the base model | human prompts against human prompts |
 | perplexity, bits per byte | the base model | unknown: nobody knows how predictable people are |
 
-A bias has neither. How far a score is on the way is (score - floor) / (ceiling - floor), which exists where the ceiling
-is the better of the two.
+Bias has neither. The normalised score is (score - floor) / (ceiling - floor), defined if the ceiling is better than the
+floor.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ HIGHER_IS_BETTER = ("pearson", "spearman", *TEXT_METRICS, "sacrebleu")
 BOUNDED_AGREEMENT = ("pearson", "spearman", "mae", "rmse", "ece")
 SURPRISE = ("perplexity", "bits_per_byte")
 MOST = 0.5
-"""Share of chats without an answer from which on the table of scores begins with a warning."""
+"""The score table begins with a warning if more than this share of chats has no answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Floor, whose it is, and ceiling of one metric."""
+    """Floor (and its predictor) and ceiling of one metric."""
 
     floor: Value
     floor_predictor: Predictor | None
@@ -56,11 +56,11 @@ class Bounds:
 
     @property
     def floor_label(self) -> str:
-        """Whose the floor is; empty where there is none."""
+        """Label of the floor's predictor; empty if there is none."""
         return self.floor_predictor.label if self.floor_predictor else ""
 
     def way(self, score: Value) -> Value:
-        """How far the score is on the way from floor to ceiling: 0 at the floor, 1 at the ceiling."""
+        """Normalised score: 0 at the floor, 1 at the ceiling."""
         for value in (score, self.floor, self.ceiling):
             if isinstance(value, Undefined):
                 return value
@@ -71,11 +71,11 @@ class Bounds:
 
 
 def bounds(estimates: Mapping[MetricKey, Estimate], signature: Mapping[str, object]) -> dict[MetricKey, Bounds]:
-    """Floor and ceiling of every metric of a simulator that has them.
+    """Compute the floor and ceiling of every simulator metric that has them.
 
     Args:
-        estimates: of one stratum, baselines and ceilings included.
-        signature: holds the numbers of chats per cell.
+        estimates: of one stratum, including baselines and ceilings.
+        signature: has the numbers of chats per pair.
     """
     chats = _chats(signature)
     found: dict[MetricKey, Bounds] = {}
@@ -97,7 +97,7 @@ def bounds(estimates: Mapping[MetricKey, Estimate], signature: Mapping[str, obje
 
 
 def _chats(signature: Mapping[str, object]) -> dict[Predictor, int]:
-    """Chats per pair of every simulator in the table, in each of its variants."""
+    """Chats per pair of every simulator in the table and of its variants."""
     counts = {FINE_TUNED: signature.get("conversations"), BASE_MODEL: signature.get("base_conversations")}
     found = {predictor: count for predictor, count in counts.items() if isinstance(count, int) and count > 0}
     if BASE_MODEL in found:
@@ -136,7 +136,7 @@ def _best_baseline(estimates: Mapping[MetricKey, Estimate], key: MetricKey) -> t
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One metric of one split, on the whole of it or on a stratum (a condition, a subset)."""
+    """One metric of one split, on all its pairs or on a stratum (a condition or a subset)."""
 
     split: str
     assistant: str
@@ -154,8 +154,8 @@ class Score:
 class ScoreTable:
     """All metrics of one model over `splits`.
 
-    `train_questions` and `test_questions` are means over the splits; `scored_questions` are the different ones that
-    agreement rests on.
+    `train_questions` and `test_questions` are means over the splits; `scored_questions` is the number of distinct
+    questions behind the agreement metrics.
     """
 
     model: str
@@ -178,12 +178,12 @@ class ScoreTable:
 
     @property
     def simulator(self) -> Predictor:
-        """The scored simulator, called what it is."""
+        """The scored simulator, including its name."""
         return next((score.predictor for score in self.scores if score.predictor == FINE_TUNED), FINE_TUNED)
 
     @property
     def warning(self) -> str:
-        """What a reader must know before any number: that most chats have no answer. Empty where they have."""
+        """Warning that most chats have no answer; empty if most have one."""
         found = self.estimates().get((EVERY_ASSISTANT, self.simulator, "without_answer_share"))
         if found is None or isinstance(found.mean, Undefined) or found.mean <= MOST:
             return ""
@@ -194,7 +194,7 @@ class ScoreTable:
 
     @property
     def strata(self) -> list[str]:
-        """Names of the strata, the whole first."""
+        """Names of the strata, beginning with `WHOLE`."""
         return list(dict.fromkeys((WHOLE, *(score.stratum for score in self.scores))))
 
     def values(self, stratum: str = WHOLE) -> dict[MetricKey, dict[str, Value]]:
@@ -220,7 +220,7 @@ class ScoreTable:
 
 
 def signature_line(signature: Mapping[str, object]) -> str:
-    """A signature on one line, hashes shortened to 12 digits, strata that differ per split left to the JSON file.
+    """Format a signature on one line, with hashes cut to 12 digits and nested entries (per split, ...) omitted.
 
     >>> signature_line({"study": "sample", "split_seed": 0, "weights": {"split_0": "ab"}})
     'study:sample|split_seed:0'
@@ -233,10 +233,10 @@ def signature_line(signature: Mapping[str, object]) -> str:
 
 
 def comparable(tables: Sequence[ScoreTable]) -> None:
-    """Refuses to put tables beside each other whose metrics are of different data, protocols or assistants.
+    """Check that score tables are of the same data, splits, protocol and assistants.
 
     Raises:
-        ChatbenchError: the signatures differ in more than the simulator, or the scored splits do.
+        ChatbenchError: the signatures differ in more than the simulator, or the scored splits differ.
     """
     first = tables[0]
     for other in tables[1:]:

@@ -1,7 +1,7 @@
-"""What each token of a held-out human turn cost a model: `results/ppl/MODEL/split_i.tokens.jsonl`.
+"""Loss per token of held-out human turns: `results/ppl/MODEL/split_i.tokens.jsonl`.
 
-The first line says of which model and which examples; then one scored turn a line. The texts of a turn's tokens,
-joined, begin with what the person wrote; the end marker follows.
+The first line identifies the model and the examples; then follows one scored turn per line. The texts of a turn's
+tokens, joined, are what the person wrote followed by the end marker.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from chatbench.models.encoding import EncodedRows
 
 DECIMALS = 3
-"""Of nats: a probability is told to a thousandth of itself."""
+"""Decimals of nats: enough for a probability to 0.1 %."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredTurn:
-    """One scored turn: `texts[i]` cost `nats[i]`, the end marker's last.
+    """One scored turn: `texts[i]` has a loss of `nats[i]`; the end marker is last.
 
-    `turn` counts the person's messages from 0; the final answer comes after the last of them.
+    `turn` counts the person's messages from 0; the final answer comes after the last message.
     """
 
     conversation_id: str
@@ -41,12 +41,12 @@ class ScoredTurn:
 
 
 def scored_turns_path(perplexity_file: Path) -> Path:
-    """Where the scored turns of a stored perplexity lie."""
+    """Path of the scored turns that belong to a perplexity file."""
     return perplexity_file.with_suffix(".tokens.jsonl")
 
 
 def write_scored_turns(path: Path, origin: Mapping[str, object], turns: Iterable[ScoredTurn]) -> None:
-    """Writes the turns of one model and split; `origin` says what they are of."""
+    """Write the turns of one model and split; `origin` identifies the model and examples."""
     rows = (
         {
             "conversation_id": turn.conversation_id,
@@ -60,7 +60,7 @@ def write_scored_turns(path: Path, origin: Mapping[str, object], turns: Iterable
 
 
 def holds_scored_turns(path: Path, origin: Mapping[str, object]) -> bool:
-    """Whether the turns of that origin lie there already."""
+    """Whether the file exists and has turns of that origin."""
     try:
         with path.open(encoding="utf-8") as file:
             return bool(parse_json(file.readline()) == {"origin": dict(origin)})
@@ -69,10 +69,10 @@ def holds_scored_turns(path: Path, origin: Mapping[str, object]) -> bool:
 
 
 def read_scored_turns(path: Path, origin: Mapping[str, object], fix: str) -> Iterator[ScoredTurn]:
-    """The turns, in the order of the file.
+    """Read the turns, in the order of the file.
 
     Raises:
-        ChatbenchError: the file is missing or damaged, or is of another model or other examples than `origin` says.
+        ChatbenchError: the file is missing or damaged, or of another model or other examples than `origin`.
     """
     lines = read_jsonl(path, fix=fix)
     _, head = next(lines, (0, {}))
@@ -95,17 +95,17 @@ def scored_turns(
     nats: Mapping[int, Sequence[float]],
     tokenizer: PreTrainedTokenizerBase,
 ) -> Iterator[ScoredTurn]:
-    """The turns of the rows that were scored.
+    """Yield the scored turns.
 
     Args:
-        rows: all held-out examples, in the order of the file; those that did not fit the context are among them.
-        encoded: those of `rows` that did.
-        nats: by place in `encoded`, per token.
+        rows: all held-out examples, in the order of the file, including those that did not fit the context.
+        encoded: the rows that fit.
+        nats: loss per token, by index in `encoded`.
     """
     from chatbench.models.encoding import TokenPieces
 
     pieces = TokenPieces(tokenizer)
-    seen: Counter[str] = Counter()  # of each conversation, the examples so far
+    seen: Counter[str] = Counter()  # examples so far, by conversation
     fitting = iter(zip(encoded.rows, encoded.examples, range(len(encoded.rows)), strict=True))
     following = next(fitting, None)
     for row in rows:
@@ -120,5 +120,5 @@ def scored_turns(
 
 
 def _key(row: ExampleRow) -> tuple[str, str, str]:
-    """What a row keeps when it loses its oldest turns."""
+    """The fields of a row that do not change when its oldest turns are dropped."""
     return row.conversation_id, row.kind, row.completion

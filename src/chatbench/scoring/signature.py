@@ -1,7 +1,7 @@
-r"""What scores are scores of: data, split seed, simulator, decoding, protocol, assistants, version, counts.
+r"""Signature of scores: data, split seed, simulator, decoding, protocol, assistants, version and counts behind them.
 
-Scores are compatible where their signatures differ in the simulator alone. Whoever compares can ignore named
-differences: a leaf, all below a name (`assistants`), a pattern (`assistants.*.temperature`), or a group of them.
+Scores are compatible if their signatures differ in the simulator only. A comparison can ignore other differences by
+name: a leaf, everything below a name (`assistants`), a pattern (`assistants.*.temperature`), or a group of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OF_THE_SIMULATOR = (
     "by_split.*.base model",
     "resampling",
 )
-"""What may differ between two simulators that are compared; and resampling, which changes no metric."""
+"""Entries that may differ between compared simulators, including resampling, which changes no metric."""
 
 GROUPS = {
     "decoding": ("temperature", "max_tokens"),
@@ -43,20 +43,20 @@ GROUPS = {
 
 
 def incompatible(one: Mapping[str, object], other: Mapping[str, object]) -> list[Difference]:
-    """What differs between two signatures beyond the simulator itself, which is what a comparison is about."""
+    """Differences between two signatures other than the simulator itself."""
     return [each for each in differences(one, other) if not matches(each.name, OF_THE_SIMULATOR)]
 
 
 def ignorable(name: str, ignore: Sequence[str]) -> bool:
-    """Whether a difference of that name is to be ignored: `ignore` are names, patterns, or names of `GROUPS`."""
+    """Whether `ignore` (names, patterns, or names of `GROUPS`) covers a difference of that name."""
     return matches(name, [pattern for each in ignore for pattern in GROUPS.get(each, (each,))])
 
 
 PER_SPLIT = ("weights", "tokenizer")
-"""Parts of a simulator's identity that may belong to one split; a model from nothing has its own tokenizer there."""
+"""Parts of a simulator's identity that may differ per split (a model trained from scratch has its own tokenizer)."""
 PROMPTING = ("style", "prompts_sha256", "simulator_kind", "expected_answers")
-"""Settings of a run that belong to its simulator, beside the identity: model, address, decoding. The others are of the
-protocol, and may not differ between two simulators that are compared."""
+"""Settings of a run that belong to its simulator, besides its identity (model, address, decoding). All others belong to
+the protocol and may not differ between compared simulators."""
 PER_RUN = ("simulator", "held_out_sha256", "questions_sha256", "seed", "block_size")
 
 
@@ -67,7 +67,7 @@ def signature(
     resampling: Resampling,
     tokenizer: TokenizerName = "published",
 ) -> dict[str, object]:
-    """The signature of a table; the same in every split but for weights, seeds and counts, which it lists by split.
+    """Build the signature of a score table; weights, seeds and counts, which may differ between splits, are by split.
 
     Raises:
         ChatbenchError: two splits were simulated with different settings or assistants.
@@ -92,7 +92,7 @@ def signature(
 
 
 def of_the_splits(manifest: Manifest) -> dict[str, object]:
-    """What every signature begins with: version, study, and how it was split."""
+    """The entries that every signature begins with: version, study, and how it was split."""
     return {
         "chatbench": metadata.version("chatbench"),
         "study": manifest.study_name,
@@ -109,7 +109,7 @@ def signature_id(signature: Mapping[str, object]) -> str:
 
 
 def resampling_text(resampling: Resampling) -> str:
-    """How intervals were made, in words.
+    """Describe how intervals were computed.
 
     >>> resampling_text(Resampling(1000, 0.95, 0))
     '95 % confidence, 1000 resamples of questions and people, seed 0'
@@ -123,10 +123,10 @@ def resampling_text(resampling: Resampling) -> str:
 
 
 def _shared(chats: Sequence[SplitChats]) -> tuple[dict[Predictor, dict[str, object]], dict[str, object]]:
-    """Decoding, protocol and counts of each simulator, and each assistant's identity: the same in all splits."""
+    """Collect the settings of each simulator and assistant; raise ChatbenchError if they differ between splits."""
     simulators: dict[Predictor, dict[str, object]] = {}
     assistants: dict[str, object] = {}
-    first: dict[str, tuple[str, Mapping[str, object]]] = {}  # where each was first met, and how it was there
+    first: dict[str, tuple[str, Mapping[str, object]]] = {}  # the split where each was first seen, and its value there
 
     def refuse_others(what: str, found: Mapping[str, object], split: str) -> None:
         split_before, before = first.setdefault(what, (split, found))

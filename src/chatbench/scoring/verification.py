@@ -1,8 +1,8 @@
-"""Verification of simulated chats before they are scored: nothing is generated, and nothing is believed unread.
+"""Verify simulated chats before they are scored, without generating anything.
 
-A chat is verified when its participants are those of the run's settings, and its last words, read again, give the
-termination and the letters that were recorded. Where they do not, what was read now is scored, and the difference is
-reported. (That a line is as it was written, its checksum says when it is read.)
+A chat is verified if its participants match the run's settings, and parsing its final output again gives the recorded
+termination and letters. If parsing differs, the new result is scored and the difference reported. (Checksums, checked
+when a log is read, detect changed lines.)
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from chatbench.protocol.prompt_styles import STYLES, Style
 from chatbench.simulation.split_chats import SplitChats
 
 READ_AGAIN = ("termination", "answer_text", "letter", "lenient_letter", "forced_text", "expected_correct")
-"""What of a record follows from its texts, its probabilities and the question."""
+"""Fields of a record that are derived from its texts, its probabilities and the question."""
 
 
 def reread(chat: SimulatedConversation, style: Style, question: Question) -> SimulatedConversation:
-    """The conversation with everything in `READ_AGAIN` as its last words say; a failed one has none, and stays."""
+    """Derive the fields in `READ_AGAIN` again from the final output; a failed conversation is returned unchanged."""
     if chat.termination == "failed":
         return chat
     forced = chat.forced_text is not None
@@ -48,13 +48,13 @@ SHOWN = 10
 
 @dataclass(slots=True)
 class Verified:
-    """How many chats were verified, and what differs from what was recorded."""
+    """Number of verified chats, and their differences from what was recorded."""
 
     chats: int = 0
     differences: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """What to print."""
+        """Lines to print."""
         if not self.differences:
             return [f"{self.chats:,} chats verified: each reads as it was recorded"]
         more = len(self.differences) - SHOWN
@@ -65,16 +65,16 @@ class Verified:
         ]
 
     def notes(self) -> list[str]:
-        """What the table of scores has to say: nothing where all is as it was recorded."""
+        """Notes for the score table; empty if everything is as recorded."""
         count = len(self.differences)
         return [f"{count} values read otherwise than recorded; eval-chatbench lists them"] if count else []
 
 
 def verified_chats(chats: SplitChats, questions: Mapping[str, Question], verified: Verified) -> SplitChats:
-    """The chats as their last words say; what differs from the record is added to `verified`.
+    """Verify the chats and return them as parsed now; differences from the record are added to `verified`.
 
     Raises:
-        ChatbenchError: a chat names another participant than its run, or an unknown style.
+        ChatbenchError: a chat's participant, style or prompts differ from its run's settings, or its style is unknown.
     """
     styles = {style.name: style for style in STYLES.values()}
     simulations = []
