@@ -1,7 +1,7 @@
-"""What a study to be collected is: `study.toml` in its folder, with its questions and texts beside it.
+"""Configuration of a study to be collected: `study.toml` in its folder, with its questions and texts beside it.
 
-A key that is unknown or has a wrong value is named with what was expected. The file holds no secret: keys of
-assistants, and the database's address where it has a password, are named by their environment variables.
+An unknown key or a wrong value is reported with what was expected. The file holds no secrets: assistants' API keys, and
+a database address with a password, are given by the names of environment variables.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ QUESTIONS = "questions.jsonl"
 Condition = Literal["direct-to-AI", "answer-first", "user-alone"]
 ASKED_KINDS = ("choice", "number", "text")
 ALONE: Condition = "user-alone"
-"""The condition of people who are given no assistant."""
+"""The condition in which people get no assistant."""
 Moderate = Callable[[str], str]
-"""The reason for which a text is refused, or ""."""
+"""Returns the reason for which a text is refused, or ""."""
 
 _Count = Annotated[int, Field(ge=0)]
 _CountAbove0 = Annotated[int, Field(ge=1)]
@@ -47,7 +47,7 @@ class _Section(BaseModel):
 
 
 class AssistantConfig(_Section):
-    """An assistant that people chat with; `price` is dollars per million tokens read and written, as in 2.50/10."""
+    """An assistant to chat with; `price` is dollars per million input and output tokens, as in 2.50/10."""
 
     spec: _Text
     price: str = ""
@@ -56,7 +56,7 @@ class AssistantConfig(_Section):
 
 
 class AttentionCheck(_Section):
-    """A question that anyone who reads it gets right; it stands between the two phases."""
+    """A question between the two phases that anyone who reads it gets right."""
 
     text: str = "To show that you read carefully, please choose the option “blue”."
     options: tuple[_Text, _Text, _Text, _Text] = ("red", "green", "blue", "yellow")
@@ -64,7 +64,7 @@ class AttentionCheck(_Section):
 
 
 class Texts(_Section):
-    """Files in the study's folder, in Markdown."""
+    """Markdown files in the study's folder."""
 
     consent: _Text = "consent.md"
     instructions: _Text = "instructions.md"
@@ -72,7 +72,7 @@ class Texts(_Section):
 
 
 class Recruiting(_Section):
-    """How people come and go: the address's parameter with their id, and what they are sent back with."""
+    """How people arrive and leave: the URL parameter with their id, and the code or redirect that they finish with."""
 
     id_parameter: _Text = "PROLIFIC_PID"
     id_required: bool = True
@@ -81,7 +81,7 @@ class Recruiting(_Section):
 
 
 class Limits(_Section):
-    """What is enough; 0 tokens or dollars mean no limit. `minutes` is the time in which one person has to finish."""
+    """Limits of a study; 0 tokens or dollars mean none. `minutes` is how long one person may take."""
 
     turns: _CountAbove0 = 10
     minutes: Annotated[float, Field(gt=0)] = 60
@@ -93,7 +93,7 @@ class Limits(_Section):
 
 
 class StudyConfig(_Section):
-    """`study.toml`; its database knows it by `id`, and wants `people` for each question, assistant and condition."""
+    """`study.toml`; `id` identifies its database, `people` is the target per batch, assistant and condition."""
 
     id: _Text
     title: _Text
@@ -113,7 +113,7 @@ class StudyConfig(_Section):
 
 
 class Cell(_Section):
-    """What a person can be assigned to; `assistant` is "" for people without one."""
+    """What a person can be assigned to; `assistant` is "" in the condition without one."""
 
     batch: int
     assistant: str
@@ -121,15 +121,15 @@ class Cell(_Section):
 
     @property
     def key(self) -> tuple[int, str, str]:
-        """As it stands in tables."""
+        """The cell as a tuple."""
         return self.batch, self.assistant, self.condition
 
 
 class CollectedStudy:
-    """A study's folder, read and checked."""
+    """A study's folder, loaded and checked."""
 
     def __init__(self, folder: Path) -> None:
-        """Reads it.
+        """Load the folder.
 
         Raises:
             ChatbenchError: a file is missing, or a value is wrong or contradicts another.
@@ -174,14 +174,14 @@ class CollectedStudy:
 
     @cached_property
     def batches(self) -> list[list[Question]]:
-        """The questions by batches, those of one subset next to each other; sizes differ by one at most."""
+        """Batches of questions that keep subsets together; sizes differ by one at most."""
         ordered = sorted(self.questions.values(), key=lambda question: question.subset)
         count = max(1, round(len(ordered) / self.config.batch_size))
         return [ordered[len(ordered) * i // count : len(ordered) * (i + 1) // count] for i in range(count)]
 
     @cached_property
     def cells(self) -> list[Cell]:
-        """Every batch with each assistant and condition; people alone have no assistant."""
+        """Every batch with each assistant and condition; user-alone has no assistant."""
         return [
             Cell(batch=batch, assistant=name, condition=condition)
             for batch in range(len(self.batches))
@@ -191,14 +191,14 @@ class CollectedStudy:
 
     @cached_property
     def prices(self) -> dict[str, Price]:
-        """Price by assistant; one without a price costs nothing."""
+        """Price by assistant; without a price it is 0."""
         return {
             spec.name: read_price(f"{FILE}: price of {spec.name}", each.price or "0/0")
             for spec, each in zip(self.specs, self.config.assistants, strict=True)
         }
 
     def settings_of(self, name: str) -> tuple[AssistantSpec, AssistantConfig]:
-        """The spec and the settings of the assistant of this name."""
+        """The spec and the settings of the assistant with this name."""
         return next(
             pair for pair in zip(self.specs, self.config.assistants, strict=True) if pair[0].name == name
         )  # fmt: skip
@@ -210,7 +210,7 @@ class CollectedStudy:
 
     @cached_property
     def moderate(self) -> Moderate:
-        """The hook that `moderation` names as `module:function`; without one nothing is refused."""
+        """The hook that `moderation` names as `module:function`; by default nothing is refused."""
         module, _, name = self.config.moderation.partition(":")
         if not module:
             return lambda _text: ""
@@ -224,7 +224,7 @@ class CollectedStudy:
 
     @cached_property
     def database_address(self) -> str:
-        """SQLAlchemy's address of the database."""
+        """The database URL for SQLAlchemy."""
         text = self.config.database
         if text.startswith("$"):
             if not (text := os.environ.get(text[1:], "")):
@@ -267,7 +267,7 @@ def _read_questions(path: Path) -> dict[str, Question]:
 
 
 def questions_from(path: Path) -> Sequence[Question]:
-    """Questions of a `questions.csv`, of a file like `questions.jsonl`, or of a study of any kind.
+    """Load questions from a `questions.csv`, a file like `questions.jsonl`, or a study of any format.
 
     Raises:
         ChatbenchError: it cannot be read.
@@ -294,10 +294,10 @@ def init_study(
     batch_size: int,
     phase_1_questions: int,
 ) -> CollectedStudy:
-    """Writes a study's folder, and reads it again, which checks it.
+    """Write a study's folder and load it again, which checks it.
 
     Raises:
-        ChatbenchError: there is a study already, or it would be wrong.
+        ChatbenchError: the folder already holds a study, or the new one would be invalid.
     """
     if (folder / FILE).exists():
         raise ChatbenchError(f"{folder / FILE} is there already", fix="edit it, or choose another folder")
@@ -308,7 +308,7 @@ def init_study(
     }  # fmt: skip
     template = (resources.files("chatbench.collect") / "texts" / FILE).read_text(encoding="utf-8")
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in filled.items()]
-    # Tables come last in TOML: a key after one would belong to it.
+    # Tables come last in TOML: keys after one would belong to it.
     specs = [f"[[assistants]]\nspec = {json.dumps(spec)}\n" for spec in assistants]
     try:
         write_jsonl(
@@ -322,12 +322,12 @@ def init_study(
         write_text(folder / FILE, template.replace("# VALUES\n", "\n".join(lines) + "\n") + "\n" + "\n".join(specs))
         return CollectedStudy(folder)
     except ChatbenchError:
-        (folder / FILE).unlink(missing_ok=True)  # so that the corrected command can be given again
+        (folder / FILE).unlink(missing_ok=True)  # so that the corrected command can be run
         raise
 
 
 def question_row(question: Question) -> dict[str, object]:
-    """A question as it stands in `questions.jsonl` and in own studies (docs/own-study.md)."""
+    """A question as a row of `questions.jsonl` and of own studies (docs/own-study.md)."""
     row: dict[str, object] = {"id": question.id, "subset": question.subset, "text": question.text}
     match question.kind:
         case Choice(ordered=ordered):

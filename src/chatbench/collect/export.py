@@ -1,9 +1,9 @@
-"""What was collected as files: the ChatBench layout, and the format of own studies.
+"""Export of a collected study: the ChatBench layout, and the format of own studies.
 
 `user_answers.csv` has everybody's answers, `user_answers_filtered.csv` and `study.jsonl` those of people who finished
-and got the attention check right; that one person has one assignment is seen to when they join. Previews are never
-exported, rehearsals only by themselves. People get new random ids with each export: neither their own, nor the stored
-ones, nor the order in which they came can be found in the files.
+and passed the attention check; joining already ensures one assignment per person. Previews are never exported,
+rehearsals only by themselves. People get new random ids with each export: neither their own ids, nor the stored ones,
+nor the order in which they came can be derived from the files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FINISHED, ATTENTIVE = "did not finish", "attention check wrong"
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """How many people, answers and chats were written; `left_out` counts people by reason."""
+    """Counts of what was exported; `left_out` counts people by reason."""
 
     people: int
     kept: int
@@ -41,7 +41,7 @@ class Exported:
     notes: Mapping[str, int]
 
     def lines(self, folder: Path) -> list[str]:
-        """As it is printed."""
+        """Lines to print."""
         return [
             f"{self.people} people; {self.kept} finished, with the attention check right: "
             f"{self.answers:,} answers, {self.conversations:,} chats -> {folder}",
@@ -51,10 +51,10 @@ class Exported:
 
 
 async def export(study: CollectedStudy, store: Store, folder: Path, kind: SessionKind) -> Exported:
-    """Writes the files into a new folder.
+    """Write the files into a new folder.
 
     Raises:
-        ChatbenchError: the folder holds something, or nobody is to be exported.
+        ChatbenchError: the folder is not empty, or nobody can be exported.
     """
     if folder.exists() and any(folder.iterdir()):
         raise ChatbenchError(f"{folder} is not empty", fix="name a new folder: each export gives people other ids")
@@ -116,7 +116,7 @@ def _random_id() -> str:
 def _records(
     study: CollectedStudy, visit: Visit, name: str, notes: Counter[str]
 ) -> tuple[list[Answer], list[Conversation]]:
-    """Answers and chats of one person, in their order."""
+    """Answers and chats of one person, in order."""
     answers: list[Answer] = []
     chats: list[Conversation] = []
     for event in visit.events:
@@ -161,7 +161,7 @@ def _study(study: CollectedStudy, name: str, records: Sequence[tuple[list[Answer
 
 
 def _own_rows(study: Study) -> list[dict[str, object]]:
-    """Records of docs/own-study.md: a question in full where it comes first."""
+    """Records in the format of docs/own-study.md: a question in full at its first occurrence, then by id."""
     chats = {chat.id: chat for chat in study.conversations}
     seen: set[str] = set()
     rows = []

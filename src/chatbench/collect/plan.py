@@ -1,4 +1,4 @@
-"""The steps of one person's way through the study, drawn once, when the place is assigned.
+"""The steps of one person in the study, drawn once, when they join.
 
     instructions, phase 1: questions of other batches alone, attention check, phase 2: the batch's questions
 
@@ -18,7 +18,7 @@ CHAT = "chat"
 
 
 def draw_plan(study: CollectedStudy, cell: Cell, chance: Random) -> list[str]:
-    """Steps `kind:question`; kind is `alone` in phase 1, `first` and `chat`, or `second` in phase 2."""
+    """Draw the steps `kind:question`; kind is `alone` in phase 1, `first` and `chat`, or `second` in phase 2."""
     batch = [question.id for question in study.batches[cell.batch]]
     others = [question for question in study.questions if question not in batch]
     chance.shuffle(batch)
@@ -32,6 +32,6 @@ def draw_plan(study: CollectedStudy, cell: Cell, chance: Random) -> list[str]:
 
 
 def parts(step: str) -> tuple[str, str]:
-    """Kind and question of a step; "" for the steps without a question."""
+    """Split a step into kind and question, which is "" for steps without one."""
     kind, _, question = step.partition(":")
     return kind, question

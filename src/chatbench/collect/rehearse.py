@@ -1,9 +1,9 @@
-"""A pilot with simulated people, who take the study through its pages as browsers do, to find faults before people do.
+"""A pilot with simulated people, who go through the study's pages like browsers, to find faults before people do.
 
 They are scripted (they copy or shorten the question, sometimes ask again, and mostly believe the assistant), or a
-simulator as in `chatbench simulate` writes their messages. A page that does not come, or comes as an error of the
-server, is asked for again, as a person would reload it; nothing is given up while the server restarts. Rehearsals are
-kept and counted apart from people.
+simulator as in `chatbench simulate` writes their messages. A page that does not arrive, or is a server error, is
+requested again, as a person would reload it, so a rehearsal survives a restart of the server. Rehearsals are stored and
+counted apart from people.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from chatbench.protocol.dialogue import AnyParticipant, ConcurrentParticipant, R
 from chatbench.protocol.prompt_styles import STYLES, StyleName
 
 TRIES = 60
-"""Of one request, with a pause after each: a minute and more in which a server can come back."""
+"""Of one request, with a pause after each: at least a minute in which a server can come back."""
 SLOW_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """Of the rehearsing people: seconds between two actions (on average), and probabilities."""
+    """Behaviour of rehearsing people: mean seconds between two actions, and probabilities."""
 
     pause: float = 0.0
     knows: float = 0.5
@@ -46,7 +46,7 @@ class Habits:
 
 @dataclass(slots=True)
 class Pilot:
-    """What a rehearsal saw: how it ended for how many, seconds of each page, and what the server acknowledged."""
+    """What a rehearsal recorded: how many people ended how, seconds per page, and what was acknowledged."""
 
     ended: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Pilot:
     faults: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """As it is printed."""
+        """Lines to print."""
         ordered = sorted(self.seconds)
         p50, p95 = (
             ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000 if ordered else 0 for share in (0.5, 0.95)
@@ -70,7 +70,7 @@ class Pilot:
 
 
 class Fields(HTMLParser):
-    """What a browser would send of a page's forms, by name, and whether a message waits for its reply."""
+    """The hidden form fields of a page by name, and whether a message is waiting for its reply."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -88,18 +88,18 @@ class Fields(HTMLParser):
 
 
 def _read(question: Question, reply: str) -> str | None:
-    """The answer that a person takes from a reply, None where it is unclear."""
+    """The answer that a person takes from a reply; None if it is unclear."""
     return lenient_letter(reply, question.options) if question.options else question.read(reply)
 
 
 class Simulator:
-    """Writes messages as a simulator does, asked by one rehearsing person at a time where it is on this machine."""
+    """Writes people's messages with a simulator; a local one is prompted by one person at a time."""
 
     def __init__(self, style: StyleName, participant: AnyParticipant) -> None:
         self._style, self._participant, self._lock = STYLES[style], participant, asyncio.Lock()
 
     async def said(self, question: Question, turns: Sequence[Turn], person: str) -> Said | FinalAnswer:
-        """The next message, or the answer."""
+        """The next message, or the final answer."""
         if not turns and self._style.opening:
             return Said(self._style.opening)
         asked = self._style.messages(question.full_text, turns, asked_for=question.asked_for)
@@ -114,7 +114,7 @@ class Simulator:
 
 
 class _Person:
-    """One rehearsing person."""
+    """One rehearsing person, with their own browser session."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class _Person:
         self.reply = ""
 
     async def take_part(self, key: str) -> str:
-        """How it ended."""
+        """Go through the study; return how it ended."""
         parameter = self.study.config.recruiting.id_parameter
         page = await self._page("GET", "/", params={parameter: self.name, "rehearsal": key})
         await self._pause()
@@ -168,7 +168,7 @@ class _Person:
         return "failed"
 
     async def _chat(self, question: Question, fields: Fields, letter: str) -> str:
-        """Chats about a question; the letter that is chosen in the end."""
+        """Chat about a question; return the letter chosen at the end."""
         turns: list[Turn] = []
         for turn in range(self.study.config.limits.turns):
             said = await self._said(question, turns)
@@ -196,13 +196,13 @@ class _Person:
         return FinalAnswer(read if read and self.chance.random() < self.habits.trusts else "")
 
     async def _send(self, fields: Fields, turn: int, text: str) -> str | None:
-        """The reply; None where the assistant gave none."""
+        """Send a message; return the reply, None if there is none."""
         form = {"csrf": fields.hidden["csrf"], "step": fields.hidden["step"], "turn": str(turn), "text": text}
         for _ in range(3):
             page = await self._page("POST", "/message", data=form)
             try:
                 parts_ = [json.loads(line) for line in page.text.splitlines()]
-            except json.JSONDecodeError:  # cut off where the server was killed
+            except json.JSONDecodeError:  # cut off when the server was killed
                 continue
             if parts_ and parts_[-1].get("done"):
                 return "".join(part.get("text", "") for part in parts_)
@@ -216,7 +216,7 @@ class _Person:
         await asyncio.sleep(self.chance.expovariate(1 / self.habits.pause) if self.habits.pause else 0)
 
     async def _page(self, method: str, path: str, **given: dict[str, str]) -> httpx.Response:
-        """A page, asked for again while the server is away, overloaded, or out of order."""
+        """Load a page, again while the server is away, overloaded, or failing."""
         for _ in range(TRIES):
             began = time.perf_counter()
             try:
@@ -225,7 +225,7 @@ class _Person:
                 self.pilot.again[type(error).__name__] += 1
             else:
                 if page.status_code not in (429, 500, 502, 504):
-                    # A form is answered by a redirect to a page: two pages.
+                    # The reply to a form is a redirect to a page: two pages.
                     self.pilot.seconds += [each.elapsed.total_seconds() for each in (*page.history, page)]
                     return page
                 self.pilot.again[str(page.status_code)] += 1
@@ -239,14 +239,14 @@ async def rehearse_async(
     study: CollectedStudy, url: str, key: str, *, people: int, habits: Habits, simulator: Simulator | None = None,
     prefix: str = "", say: Callable[[str], None] = lambda _: None,
 ) -> Pilot:  # fmt: skip
-    """Lets so many take the study at once; `key` is the dashboard's, `prefix` of their ids tells rehearsals apart."""
+    """Send `people` through the study at once; `key` is the dashboard's, `prefix` starts this rehearsal's ids."""
     pilot = Pilot()
     prefix = prefix or f"rehearsal-{time.time_ns()}"
 
     async def one(number: int) -> None:
-        await asyncio.sleep(number / people * habits.pause)  # they do not come in the same instant
+        await asyncio.sleep(number / people * habits.pause)  # so that they do not arrive all at once
         name = f"{prefix}-{number}"
-        # A connection pool for each, as each has a browser of their own; what stands in the environment is for others.
+        # One connection pool each, like separate browsers; proxy settings in the environment are not meant for us.
         async with httpx.AsyncClient(
             base_url=url, timeout=120, follow_redirects=True, trust_env=False, verify=url.startswith("https")
         ) as client:

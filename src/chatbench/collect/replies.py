@@ -1,4 +1,4 @@
-"""The assistants of a study: opened once, asked by many people at once, and stopped where the money ends."""
+"""The assistants of a study: opened once, prompted by many people at once, stopped at the spending limit."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from chatbench.protocol.prompts import ASSISTANT_SYSTEM
 from chatbench.simulation.participants import open_assistant
 
 PATIENCE = EndpointOptions(concurrency=64, timeout_seconds=60, max_tries=3, patience_seconds=60)
-"""A person waits: sooner than in a simulation they are told that the assistant does not reply."""
+"""People wait for the reply, so an assistant is given up sooner than in a simulation."""
 SPENT = "the study's limit of tokens or dollars is reached"
 log = logging.getLogger("chatbench.collect")
 
 
 def open_assistants(study: CollectedStudy) -> dict[str, AnyParticipant]:
-    """The study's assistants by name, ready and checked."""
+    """Open and check the study's assistants, by name."""
     questions = Study("collected", study.questions, (), (), ())
     return {
         spec.name: open_assistant(
@@ -43,7 +43,7 @@ def open_assistants(study: CollectedStudy) -> dict[str, AnyParticipant]:
 
 
 class Assistants:
-    """Asks the assistants for people's chats; `spent` are tokens read and written by assistant so far."""
+    """Sends people's chats to the assistants; `spent` is (input, output) tokens so far, by assistant."""
 
     def __init__(
         self, study: CollectedStudy, participants: Mapping[str, AnyParticipant], spent: Mapping[str, tuple[int, int]]
@@ -51,17 +51,17 @@ class Assistants:
         self._study = study
         self._participants = participants
         self.spent = dict(spent)
-        self._local = asyncio.Lock()  # a model on this machine is asked by one at a time
+        self._local = asyncio.Lock()  # a local model replies to one request at a time
 
     @property
     def usd(self) -> float:
-        """Dollars so far."""
+        """Cost so far in dollars."""
         prices = self._study.prices
         return sum(prices[name].usd(*tokens) for name, tokens in self.spent.items() if name in prices)
 
     @property
     def exhausted(self) -> bool:
-        """Whether a limit of the study is reached."""
+        """Whether the study's limit of tokens or dollars is reached."""
         limits = self._study.config.limits
         tokens = sum(map(sum, self.spent.values()))
         return bool((limits.tokens and tokens >= limits.tokens) or (limits.usd and self.usd >= limits.usd))
@@ -69,9 +69,9 @@ class Assistants:
     async def reply(
         self, name: str, session: str, question: str, turns: Sequence[str], heard: Heard | None
     ) -> Reply | Failure:
-        """The reply to a chat, given as texts of the person and the assistant in turn; a fault is logged.
+        """Reply to a chat, given as alternating texts of person and assistant; failures are logged.
 
-        `heard` is called with so much of it as is there, where the assistant's server tells that.
+        `heard` is called with the reply so far, if the assistant can stream.
         """
         if self.exhausted:
             return Failure(SPENT)
@@ -89,11 +89,11 @@ class Assistants:
             else:
                 async with self._local:
                     (found,) = await asyncio.to_thread(participant.reply_all, [request])
-        except ChatbenchError as error:  # of one person's chat; the study goes on
+        except ChatbenchError as error:  # fails this chat only; the study goes on
             found = Failure(str(error.found), transient=True)
         if isinstance(found, Failure):
             log.warning("assistant %s: %s", name, found.reason)
-        elif not found.prompt_tokens:  # a server that does not count: the limits hold all the same
+        elif not found.prompt_tokens:  # the server does not count tokens: estimate them, so that limits still hold
             read = sum(len(message.content) for message in request.messages) // CHARACTERS_PER_TOKEN
             found = replace(found, prompt_tokens=read, tokens=found.tokens or len(found.text) // CHARACTERS_PER_TOKEN)
         read, written = self.spent.get(name, (0, 0))
@@ -101,7 +101,7 @@ class Assistants:
         return found
 
     async def close(self) -> None:
-        """Closes connections."""
+        """Close all connections."""
         for participant in self._participants.values():
             if isinstance(participant, ConcurrentParticipant):
                 await participant.close()

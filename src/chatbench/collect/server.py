@@ -1,9 +1,9 @@
 """The study's pages over HTTP: joins, steps, chats, and the researcher's dashboard.
 
-A browser holds one random cookie; forms carry its HMAC (CSRF) and the step that they answer. A form for a step that is
-done changes nothing and leads to the present one (double click, second tab, back button); any other form that is not
-for the present step is refused and noted. A message to an assistant has its number in the chat: sent again, it gets the
-reply that it has, or waits for the one that is under way. Everything is in the database before it is shown.
+A browser holds one random cookie; forms carry its HMAC (against CSRF) and the step that they answer. A form for a
+finished step changes nothing and leads to the current one (double click, second tab, back button); any other form that
+is not for the current step is refused and noted. A message to an assistant carries its number in the chat: sent again,
+it gets its existing reply or waits for the one in progress. Everything is in the database before it is shown.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ from chatbench.protocol.dialogue import AnyParticipant, Failure
 HERE = Path(__file__).parent
 COOKIE, KEY_COOKIE = "chatbench_study", "chatbench_dashboard"
 LONGEST_ANSWER = 300
-"""Characters of an answer that is no letter."""
+"""Maximum characters of a free-form answer."""
 CONFIDENCES = ("not-confident", "somewhat-confident", "very-confident")
 LARGEST_BODY = 64 * 1024
 HEARTBEAT_SECONDS = 10.0
-"""A proxy closes a connection on which nothing comes for long."""
+"""Proxies close connections that are idle for long."""
 PIECE_SECONDS = 0.05
-"""Between two pieces of a reply: more often nobody sees it, and each is work for the server and the browser."""
+"""Least time between two pieces of a reply: shorter is invisible, and each is work for server and browser."""
 NOTES_PER_MINUTE = 60
-"""Refusals that are kept for the dashboard; the others are only logged: nobody fills the disk with them."""
+"""Refusals kept for the dashboard; any more are only logged, so that nobody can fill the disk with them."""
 HEADINGS = {ATTENTION: "A question in between", CHAT: "Answer with the assistant"}
 HEADERS = {
     "Cache-Control": "no-store",
@@ -75,7 +75,7 @@ T = TypeVar("T")
 
 
 class Refused(Exception):  # noqa: N818  # an answer to the browser
-    """A request that is not served, and what its sender is told."""
+    """A request that is refused, and what its sender is told."""
 
     def __init__(self, status: int, text: str, *, title: str = "That did not work", note: str = "") -> None:
         super().__init__(text)
@@ -83,7 +83,7 @@ class Refused(Exception):  # noqa: N818  # an answer to the browser
 
 
 class Shield:
-    """Around the application: security headers on every response, and no body above `LARGEST_BODY`."""
+    """Middleware: security headers on every response, and no request body above `LARGEST_BODY`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -115,16 +115,16 @@ class Shield:
 
 
 class Rate:
-    """At most so many requests a minute for a key, evenly refilled (token bucket)."""
+    """Rate limit per key, in requests per minute (token bucket)."""
 
     def __init__(self, per_minute: int) -> None:
         self._most = float(per_minute)
         self._left: dict[str, tuple[float, float]] = {}
 
     def exceeded(self, key: str) -> bool:
-        """Counts a request, and says whether it was one too many."""
+        """Count a request; return whether it was one too many."""
         now = time.monotonic()
-        if len(self._left) > 100_000:  # full buckets need no memory
+        if len(self._left) > 100_000:  # full buckets need no entry
             self._left = {each: pair for each, pair in self._left.items() if now - pair[1] < 60}
         left, before = self._left.get(key, (self._most, now))
         left = min(self._most, left + (now - before) * self._most / 60)
@@ -133,7 +133,7 @@ class Rate:
 
 
 class Pages:
-    """What the routes do, for one study."""
+    """Handlers of the routes, for one study."""
 
     def __init__(self, study: CollectedStudy, store: Store, participants: Mapping[str, AnyParticipant]) -> None:
         self.study, self.store, self.participants = study, store, participants
@@ -149,7 +149,7 @@ class Pages:
         markdown = MarkdownIt("commonmark", {"html": False})
         self._texts = {name: markdown.render(text) for name, text in study.texts.items()}
 
-    # Who asks
+    # Authentication
 
     def _csrf(self, cookie: str) -> str:
         return hmac.new(self.store.settings["secret"].encode(), cookie.encode(), hashlib.sha256).hexdigest()
@@ -158,7 +158,7 @@ class Pages:
         return hmac.compare_digest(text.encode(), self.store.settings["token"].encode())
 
     async def _form(self, request: Request, cookie: str) -> FormData:
-        """The form, if it came from a page of ours."""
+        """The form, if it came from a page of this server."""
         form = await request.form(max_files=0, max_fields=20, max_part_size=LARGEST_BODY)
         if not cookie or not hmac.compare_digest(_text(form, "csrf").encode(), self._csrf(cookie).encode()):
             raise Refused(
@@ -174,7 +174,7 @@ class Pages:
             raise Refused(429, "Too many requests. Please wait a minute, then reload the page.")
         return cookie
 
-    # What is shown
+    # Pages
 
     def _page(self, name: str, status: int = 200, **values: object) -> HTMLResponse:
         template = self._templates.get_template(name)
@@ -184,7 +184,7 @@ class Pages:
         return self._page("notice.html", status, heading=heading, text=text)
 
     async def welcome(self, request: Request) -> Response:
-        """Consent, with nothing stored yet: programs that look at addresses take nobody's place."""
+        """Consent page; stores nothing, so that link checkers take nobody's place."""
         cookie = self._cookie(request)
         recruiting = self.study.config.recruiting
         person = request.query_params.get(recruiting.id_parameter, "")
@@ -197,7 +197,7 @@ class Pages:
             return _to("/study")
         if len(person) > 200 or (recruiting.id_required and not person and not self._is_key(key)):
             raise Refused(400, "Please come by the link of the service that invited you: this address lacks your id.")
-        # A new cookie, unless this browser has one: a session's cookie must not be one that somebody else chose.
+        # A new cookie, unless this browser has one: nobody must be able to choose another person's cookie.
         made = secrets.token_urlsafe(32) if key or not cookie else cookie
         kind = "preview" if "preview" in request.query_params else "rehearsal" if key else "person"
         response = self._page(
@@ -210,7 +210,7 @@ class Pages:
         return response
 
     async def join(self, request: Request) -> Response:
-        """Consent was given: assigns a place."""
+        """Assign a place, after consent."""
         cookie = self._cookie(request)
         form = await self._form(request, cookie)
         kind: SessionKind = "person"
@@ -251,7 +251,7 @@ class Pages:
         return _to("/study")
 
     def _present(self, visit: Visit | None) -> Visit:
-        """The visit, if its session may go on."""
+        """The visit, if it exists; ends it if it is out of time."""
         if visit is None:
             raise Refused(404, "This browser has not begun the study. Please open the link by which you were invited.")
         late = time.time() - visit.began > 60 * self.study.config.limits.minutes
@@ -260,7 +260,7 @@ class Pages:
         return visit
 
     async def step(self, request: Request) -> Response:
-        """The page of the present step."""
+        """The page of the current step."""
 
         def look(found: Visit | None) -> Visit:
             visit = self._present(found)
@@ -311,7 +311,7 @@ class Pages:
         )  # fmt: skip
 
     def _may_answer(self, visit: Visit) -> bool:
-        """Whether the person has chatted enough; where the assistant failed, they need not."""
+        """Whether the person has chatted enough to answer; not required if the assistant failed."""
         return (
             not self.study.config.needs_message
             or any(reply is not None for _, reply in visit.turns(visit.step))
@@ -319,10 +319,10 @@ class Pages:
             or self.assistants.exhausted
         )
 
-    # What people do
+    # Actions of participants
 
     async def answer(self, request: Request) -> Response:
-        """Keeps the answer to the present step."""
+        """Store the answer to the current step."""
         cookie = self._cookie(request)
         form = await self._form(request, cookie)
         step = _text(form, "step")
@@ -368,7 +368,7 @@ class Pages:
         }
 
     async def message(self, request: Request) -> Response:
-        """Keeps a message, and streams the reply: lines of JSON, `text` pieces, then `done`, or `error`."""
+        """Store a message and stream the reply: lines of JSON, `text` pieces, then `done`, or `error`."""
         cookie = self._cookie(request)
         form = await self._form(request, cookie)
         step, text, turn = _text(form, "step"), _text(form, "text").strip().replace("\r\n", "\n"), _text(form, "turn")
@@ -397,7 +397,7 @@ class Pages:
         key = (visit.id, step, number)
         if key not in self._under_way:
             under_way = self._under_way[key] = _ReplyUnderWay()
-            # A task of its own: it goes on where the browser goes away, and its reply is there at the next look.
+            # A separate task: it continues if the browser disconnects, and the reply is there at the next visit.
             under_way.task = asyncio.create_task(self._ask(cookie, visit, step, number, under_way))
             under_way.task.add_done_callback(partial(self._over, key))
         return _lines(self._under_way[key].pieces())
@@ -408,7 +408,7 @@ class Pages:
             log.error("a reply was lost", exc_info=error)
 
     def _place_of(self, visit: Visit, step: str, turn: str, text: str) -> tuple[int, tuple[str, str | None] | None]:
-        """Number of a message in the present chat, and the message and reply that are there where it comes again."""
+        """The number of a message in the current chat, and the stored message and reply if it is a repetition."""
         turns = visit.turns(step)
         if visit.state != "active" or step != visit.step or parts(step)[0] != CHAT or not turn.isdecimal():
             note = "message out of order or after the end"
@@ -426,9 +426,9 @@ class Pages:
     async def _ask(
         self, cookie: str, visit: Visit, step: str, number: int, under_way: _ReplyUnderWay
     ) -> str | None:  # fmt: skip
-        """The reply, once it is kept; None where none came."""
+        """Get the reply and store it; None if there is none."""
         said = [each for pair in visit.turns(step) for each in pair if each is not None]
-        # A reply that is moderated is not shown before it is whole.
+        # A moderated reply is not shown before it is complete.
         heard = None if self.study.config.moderation else under_way.heard
         reply = await self.assistants.reply(visit.cell.assistant, visit.id, parts(step)[1], said, heard)
         tokens = reply.prompt_tokens, reply.tokens
@@ -437,7 +437,7 @@ class Pages:
         why = reply.reason if isinstance(reply, Failure) else self.study.moderate(text)
 
         def keep(found: Visit | None) -> None:
-            if found is None:  # removed meanwhile
+            if found is None:  # removed in the meantime
                 return
             if why:
                 body = {"turn": number, "reason": why[:300], "shown": under_way.text}
@@ -452,7 +452,7 @@ class Pages:
         return None if why else text
 
     async def leave(self, request: Request) -> Response:
-        """The person leaves: what was answered is kept, and the place is given to another."""
+        """End the session early: answers are kept, and the place becomes free."""
         cookie = self._cookie(request)
         await self._form(request, cookie)
 
@@ -465,10 +465,10 @@ class Pages:
         await self.store.visit(cookie, keep)
         return _to("/study")
 
-    # The researcher
+    # Dashboard
 
     async def dashboard(self, request: Request) -> Response:
-        """Figures of the study, for who has the key."""
+        """Progress of the study, for holders of the key."""
         if key := request.query_params.get("key", ""):
             response = _to("/dashboard")  # so that the key does not stay in the address
             response.set_cookie(KEY_COOKIE, key, httponly=True, samesite="strict", secure=request.url.scheme == "https")
@@ -499,7 +499,7 @@ def _to(path: str) -> RedirectResponse:
 
 
 class _ReplyUnderWay:
-    """A reply that is being written: what is there of it, for all tabs that wait for it."""
+    """A reply in progress: the text so far, for all tabs that wait for it."""
 
     task: asyncio.Task[str | None]
 
@@ -507,17 +507,17 @@ class _ReplyUnderWay:
         self.text, self._more = "", asyncio.Event()
 
     def heard(self, text: str) -> None:
-        """So much of the reply is there."""
+        """Receive the reply so far."""
         self.text = text
         self.changed()
 
     def changed(self) -> None:
-        """Wakes those who wait."""
+        """Wake all waiting tabs."""
         self._more.set()
         self._more = asyncio.Event()
 
     async def pieces(self) -> AsyncIterator[dict[str, object]]:
-        """What is new of it; `again` where it begins from the start, as after a lost connection to the assistant."""
+        """Yield new text; `again` means it starts over, as after a lost connection to the assistant."""
         sent = ""
         while True:
             more, over, text = self._more, self.task.done(), self.text
@@ -553,7 +553,7 @@ def make_app(
     study: CollectedStudy, store: Store, participants: Mapping[str, AnyParticipant],
     opened: Callable[[], None] = lambda: None,
 ) -> ASGIApp:  # fmt: skip
-    """The application; it opens the store when it starts, and calls `opened`, and closes it when it ends."""
+    """The application; its lifespan opens the store, calls `opened`, and closes the store at the end."""
     pages = Pages(study, store, participants)
 
     @asynccontextmanager
@@ -606,7 +606,7 @@ def make_app(
 
 
 def serve(study: CollectedStudy, *, host: str, port: int, say: Callable[[str], None]) -> None:
-    """Runs the study until Ctrl-C or SIGTERM.
+    """Serve the study until Ctrl-C or SIGTERM.
 
     Raises:
         ChatbenchError: the database or an assistant cannot be used, or the port is taken.
@@ -616,7 +616,7 @@ def serve(study: CollectedStudy, *, host: str, port: int, say: Callable[[str], N
         async with Store(study):
             pass
 
-    asyncio.run(checked())  # what is wrong with the database is told as ours, not by the server's start
+    asyncio.run(checked())  # reports database errors as ours, before the server starts
     store, participants = Store(study), open_assistants(study)
     try:
         listening = socket.create_server((host, port), backlog=2048)
@@ -630,7 +630,7 @@ def serve(study: CollectedStudy, *, host: str, port: int, say: Callable[[str], N
         say(f"dashboard  {address}/dashboard?key={store.settings['token']}")
 
     with listening:
-        # No access log: addresses hold people's ids. Headers of a proxy are believed from this machine only.
+        # No access log: URLs contain people's ids. Proxy headers are trusted from this machine only.
         app = make_app(study, store, participants, opened)
         uvicorn.Server(
             uvicorn.Config(

@@ -1,4 +1,4 @@
-"""How a study stands: for `chatbench collect status` and the dashboard. The database counts, nothing is loaded."""
+"""Progress of a study, for `chatbench collect status` and the dashboard, counted within the database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ACTIVE_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class CellCount:
-    """Who is at, and through with, one cell."""
+    """How many people are active in, have finished, and have left one cell."""
 
     batch: int
     assistant: str
@@ -31,7 +31,7 @@ class CellCount:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A study at one moment; `facts` are pairs of name and value, `incidents` lines, latest first."""
+    """Progress of a study at one moment; `facts` are (name, value) pairs, `incidents` lines, latest first."""
 
     state: StudyState
     facts: tuple[tuple[str, str], ...]
@@ -39,7 +39,7 @@ class Figures:
     incidents: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """As it is printed."""
+        """Lines to print."""
         rows = [f"{name:<28}{value}" for name, value in self.facts]
         heads = f"{'batch':>5}  {'assistant':<24}{'condition':<16}{'finished':>8}{'active':>8}{'left':>6}{'wanted':>8}"
         rows += ["", heads] + [
@@ -51,7 +51,7 @@ class Figures:
 
 
 async def figures(study: CollectedStudy, store: Store, kind: SessionKind) -> Figures:
-    """The figures of people, or of rehearsals; the cost is that of all."""
+    """Progress of people, or of rehearsals; tokens and cost are of both together."""
     counts, recent, minutes, answers, checks, state = await store.read(lambda connection: _counts(connection, kind))
     tokens = await store.tokens()
     usd = sum(study.prices[name].usd(*used) for name, used in tokens.items() if name in study.prices)
@@ -86,7 +86,7 @@ async def figures(study: CollectedStudy, store: Store, kind: SessionKind) -> Fig
 def _counts(
     connection: sql.Connection, kind: SessionKind
 ) -> tuple[Counter[tuple[int, str, str, str]], int, list[float], int, Counter[bool], StudyState]:
-    """Sessions by cell and state; recently active ones; minutes of each finished one; answers; checks; the state."""
+    """Sessions by cell and state; recently active ones; minutes of each finished one; answers; checks; study state."""
     by = SESSIONS.c.batch, SESSIONS.c.assistant, SESSIONS.c.condition, SESSIONS.c.state
     ours, number = SESSIONS.c.kind == kind, sql.func.count()
     sessions = sql.select(*by, number).where(ours).group_by(*by)

@@ -1,15 +1,15 @@
-"""What is kept of a study: sessions of people and what happened in them, in SQLite or PostgreSQL.
+"""Database of a study, SQLite or PostgreSQL: people's sessions and what happened in them.
 
-A session's events are only appended. Whatever decides (who is assigned where, which answer counts) is a *job*: a
-function of one connection that reads, decides and appends in one transaction; its caller goes on, and shows something,
-once that transaction is on the disk. An event that may happen once has a key, which is unique in its session.
+A session's events are append-only. Every decision (who is assigned where, which answer counts) is a *job*: a function
+of one connection that reads, decides and appends in one transaction; its caller continues, and shows something, once
+that transaction is on disk. An event that may happen only once has a key, which is unique in its session.
 
-SQLite has one writer. Jobs that come while a commit is under way share the next one, each behind a savepoint, so many
-people wait for one fsync together. They run in the event loop's thread, because SQLite answers from memory in less time
-than it takes to change threads; only the commit, which waits for the disk, runs in another. PostgreSQL has a
-transaction for each job, which locks the session's row, and for assignments one row for all.
+SQLite has one writer. Jobs that arrive during a commit share the next one, each behind a savepoint, so that many people
+wait for one fsync together. They run in the event loop's thread, because SQLite answers from memory in less time than a
+thread switch takes; only the commit, which waits for the disk, runs in another thread. PostgreSQL uses one transaction
+per job, which locks the session's row, and for assignments one row shared by all.
 
-No address of a computer is kept, and a person's id only as its HMAC under the study's salt.
+No IP address is stored, and a person's id only as its HMAC with the study's salt.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ Refusal = Literal["full", "paused", "again"]
 T = TypeVar("T")
 Job: TypeAlias = Callable[[sql.Connection], T]
 MOST_JOBS = 100
-"""In one transaction: another program that wants to write (`collect set`) gets its turn after these."""
+"""In one transaction; afterwards another program that wants to write (`collect set`) gets its turn."""
 SEEN_SECONDS = 30.0
-"""How exactly it is known when somebody was there last: not each look at a page is a write."""
+"""Precision of the time at which somebody was last seen: not every page view is a write."""
 POSTGRES_CONNECTIONS = 20
 
 TABLES = sql.MetaData()
@@ -100,7 +100,7 @@ class Event:
 
 @dataclass(slots=True)
 class Visit:
-    """One session within a job: nobody else changes it until the job's transaction ends."""
+    """One session within a job: no one else changes it until the job's transaction ends."""
 
     id: str
     kind: SessionKind
@@ -119,7 +119,7 @@ class Visit:
         self, kind: str, step: str, body: Mapping[str, Any] | None = None, *, once: str = "",
         tokens: tuple[int, int] = (0, 0),
     ) -> None:  # fmt: skip
-        """Appends an event; `once` is its key where it may happen only once, `tokens` were read and written for it."""
+        """Append an event; `once` is its key if it may happen only once, `tokens` are (input, output) tokens."""
         event = Event(kind, step, dict(body or {}), time.time())
         self._execute(
             _NEW_EVENT, session=self.id, kind=kind, step=step, key=once or None, body=event.body, at=event.at,
@@ -128,7 +128,7 @@ class Visit:
         self.events.append(event)
 
     def end(self, state: SessionState, at: float) -> None:
-        """The session is over."""
+        """End the session."""
         self._execute(_SESSION_ENDS, of=self.id, to=state, when=at)
         self.state, self.ended = state, at
 
@@ -138,19 +138,19 @@ class Visit:
 
     @property
     def step(self) -> str:
-        """The first step of the plan that is not done; "" where all are."""
+        """The first step of the plan that is not done; "" if all are."""
         done = {event.step for event in self.events if event.kind == "answer"}
         return next((step for step in self.plan if step not in done), "")
 
     def turns(self, step: str) -> list[tuple[str, str | None]]:
-        """Pairs of message and reply of one chat; the last reply is None where it has not come."""
+        """(message, reply) pairs of one chat; a reply is None if it has not come."""
         of_step = [event for event in self.events if event.step == step]
         replies = {event.body["turn"]: event.body["text"] for event in of_step if event.kind == "reply"}
         return [(event.body["text"], replies.get(event.body["turn"])) for event in of_step if event.kind == "message"]
 
 
 def session_id(cookie: str) -> str:
-    """The session of a cookie: who reads the database cannot make the cookie from it."""
+    """Session id of a cookie; the cookie cannot be derived from it by someone who reads the database."""
     return hashlib.sha256(cookie.encode()).hexdigest()[:32]
 
 
@@ -177,7 +177,7 @@ class Store:
 
     async def __aenter__(self) -> Store:
         def opened(connection: sql.Connection) -> dict[str, str]:
-            if self._postgres:  # two that start at once would both make the tables
+            if self._postgres:  # two servers starting at once would both create the tables
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(18)")
             TABLES.create_all(connection)
             found = {row.name for row in connection.execute(sql.select(SETTINGS))}
@@ -192,7 +192,7 @@ class Store:
 
         try:
             self.settings = await self.write(opened)
-        except (sql.exc.SQLAlchemyError, OSError) as error:  # the driver's own words follow SQLAlchemy's
+        except (sql.exc.SQLAlchemyError, OSError) as error:  # the driver's own message follows SQLAlchemy's
             where = f"{self._study.folder / FILE}: its database cannot be opened"
             raise ChatbenchError(
                 f"{where}: {str(error).splitlines()[0]}", fix="see that it runs and lets you in"
@@ -215,10 +215,10 @@ class Store:
             await self._postgres.dispose()
 
     async def write(self, job: Job[T]) -> T:
-        """What the job returns, once its transaction is on the disk; where it raises, nothing of it is kept.
+        """Run a job; return its result once its transaction is on disk. If it raises, nothing of it is kept.
 
-        Where the connection to PostgreSQL is lost, the job runs once more. It may have been committed: a job must find
-        what it did before, as by the keys of events.
+        If the connection to PostgreSQL is lost, the job runs once more. The first run may have been committed, so a
+        job must detect what it already did, for example by the keys of events.
         """
         if self._postgres:
             try:
@@ -226,7 +226,7 @@ class Store:
             except sql.exc.DBAPIError as error:
                 if not error.connection_invalidated:
                     raise
-                return await self._on_postgres(job)  # on a new one: the others of before are given up, too
+                return await self._on_postgres(job)  # on a new connection: the pool drops the old ones too
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((job, future))
         if self._committing is None or self._committing.done():
@@ -239,7 +239,7 @@ class Store:
             return await connection.run_sync(job)
 
     async def read(self, job: Job[T]) -> T:
-        """What a job returns that changes nothing and may take long: it holds nobody up."""
+        """Run a job that changes nothing and may take long; it blocks no one."""
         if self._sqlite is None:
             return await self.write(job)
         engine = self._sqlite.execution_options(reads_only=True)
@@ -251,7 +251,7 @@ class Store:
         return await asyncio.to_thread(run)
 
     async def _commit_all(self) -> None:
-        """Runs and commits what waits, and what comes meanwhile."""
+        """Run and commit waiting jobs, including those that arrive meanwhile."""
         assert self._sqlite is not None
         while self._waiting:
             jobs, self._waiting = self._waiting[:MOST_JOBS], self._waiting[MOST_JOBS:]
@@ -259,10 +259,10 @@ class Store:
                 with self._sqlite.connect() as connection:
                     outcomes = [_outcome(job, connection) for job, _ in jobs]
                     await asyncio.to_thread(connection.commit)
-            except (sql.exc.SQLAlchemyError, OSError) as error:  # no place on the disk, or another program writes
+            except (sql.exc.SQLAlchemyError, OSError) as error:  # the disk is full, or another program writes
                 outcomes = [(None, error)] * len(jobs)
             for (_, future), (value, failure) in zip(jobs, outcomes, strict=True):
-                if future.done():  # its request was broken off
+                if future.done():  # its request was cancelled
                     continue
                 if failure:
                     future.set_exception(failure)
@@ -270,11 +270,11 @@ class Store:
                     future.set_result(value)
 
     def hashed(self, person: str) -> str:
-        """A person's id as it is stored."""
+        """A person's id in its stored form (HMAC)."""
         return hmac.new(self.settings["salt"].encode(), person.encode(), hashlib.sha256).hexdigest()
 
     async def set_state(self, state: StudyState) -> None:
-        """Opens, pauses or stops the study."""
+        """Open, pause or stop the study."""
         changed = sql.update(SETTINGS).where(SETTINGS.c.name == "state").values(value=state)
         await self.write(lambda connection: connection.execute(changed))
 
@@ -282,20 +282,20 @@ class Store:
         self, cookie: str, person: str, kind: SessionKind, *, cells: Sequence[Cell], people: int,
         plan: Callable[[Cell], Sequence[str]], consent: str, oldest: float,
     ) -> Refusal | None:  # fmt: skip
-        """Assigns a person to one of the least-filled cells; None, or why not.
+        """Assign a person to one of the least-filled cells; return None, or the reason for refusal.
 
         Args:
-            cookie: of the browser; the same cookie that comes twice changes nothing.
-            person: the id, hashed.
-            people: places of a cell.
+            cookie: of the browser; joining again with the same cookie changes nothing.
+            person: the hashed id.
+            people: places per cell.
             plan: draws the steps of a cell.
             consent: version of the text that was consented to.
-            oldest: sessions that began before have run out of time: their places are free again.
+            oldest: sessions that began earlier are out of time: their places are free again.
         """
         now, session = time.time(), session_id(cookie)
 
         def assigned(connection: sql.Connection) -> Refusal | None:
-            # For update: one assignment at a time, also in PostgreSQL.
+            # For update: one assignment at a time, in PostgreSQL too.
             if connection.execute(STATE.with_for_update()).scalar_one() != "open":
                 return "paused"
             mine = sql.select(SESSIONS.c.id).where(SESSIONS.c.kind == kind, SESSIONS.c.person == person)
@@ -322,7 +322,7 @@ class Store:
         return await self.write(assigned)
 
     async def visit(self, cookie: str, work: Callable[[Visit | None], T]) -> T:
-        """What `work` returns of the session of a cookie, None where there is none; what it adds is then kept."""
+        """Return what `work` returns for the session of a cookie (None if there is none), once its events are kept."""
 
         def visited(connection: sql.Connection) -> T:
             row = connection.execute(_SESSION, {"of": session_id(cookie)}).mappings().first()
@@ -351,36 +351,36 @@ class Store:
         return await self.read(listed)
 
     async def tokens(self) -> dict[str, tuple[int, int]]:
-        """Tokens read and written so far by assistant, by people and in rehearsals alike: all cost money."""
+        """Input and output tokens so far by assistant, people and rehearsals together: both cost money."""
         sums = sql.func.sum(EVENTS.c.read_tokens), sql.func.sum(EVENTS.c.written_tokens)
         by_assistant = sql.select(SESSIONS.c.assistant, *sums).join(SESSIONS).group_by(SESSIONS.c.assistant)
         rows = await self.read(lambda connection: connection.execute(by_assistant).all())
         return {name: (int(read or 0), int(written or 0)) for name, read, written in rows}
 
     async def note(self, what: str, session: str = "") -> None:
-        """Keeps that something was refused or failed, for the dashboard."""
+        """Record a refusal or failure for the dashboard."""
         row = sql.insert(INCIDENTS).values(what=what[:300], session=session[:8], at=time.time())
         await self.write(lambda connection: connection.execute(row))
 
     async def incidents(self, limit: int = 20) -> list[tuple[float, str, str]]:
-        """The latest: time, what, and the beginning of the session's id."""
+        """The latest incidents: time, description, and the start of the session's id."""
         latest = sql.select(INCIDENTS).order_by(INCIDENTS.c.id.desc()).limit(limit)
         rows = await self.read(lambda connection: connection.execute(latest).all())
         return [(row.at, row.what, row.session) for row in rows]
 
     async def remove(self, person: str) -> int:
-        """Deletes everything of the person with this id, also their rehearsals; how many sessions that were."""
+        """Delete everything of the person with this id, including rehearsals; return the number of sessions."""
 
         def removed(connection: sql.Connection) -> int:
             ids = list(
                 connection.execute(sql.select(SESSIONS.c.id).where(SESSIONS.c.person == self.hashed(person))).scalars()
             )
             connection.execute(sql.delete(INCIDENTS).where(INCIDENTS.c.session.in_([each[:8] for each in ids])))
-            connection.execute(sql.delete(SESSIONS).where(SESSIONS.c.id.in_(ids)))  # and with them their events
+            connection.execute(sql.delete(SESSIONS).where(SESSIONS.c.id.in_(ids)))  # events are deleted by cascade
             return len(ids)
 
         count = await self.write(removed)
-        if self._sqlite:  # else the log beside the database would hold it for a while
+        if self._sqlite:  # otherwise the write-ahead log would still hold it for a while
             with self._sqlite.connect() as connection:
                 connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return count
@@ -404,7 +404,7 @@ _EVENTS_OF = sql.select(*_EVENT_COLUMNS).where(EVENTS.c.session == sql.bindparam
 
 
 def _outcome(job: Job[T], connection: sql.Connection) -> tuple[T | None, Exception | None]:
-    """What a job returns or raises; where it raises, what it wrote is taken back, and nothing of the others."""
+    """What a job returns or raises; if it raises, its own writes are rolled back, those of other jobs are not."""
     connection.exec_driver_sql("SAVEPOINT job")
     try:
         return job(connection), None
@@ -416,7 +416,7 @@ def _outcome(job: Job[T], connection: sql.Connection) -> tuple[T | None, Excepti
 
 
 def _taken(connection: sql.Connection, kind: SessionKind) -> Counter[Cell]:
-    """Places taken by cell: those who left have given theirs back."""
+    """Places taken by cell; those of people who left are free."""
     columns = SESSIONS.c.batch, SESSIONS.c.assistant, SESSIONS.c.condition
     counted = sql.select(*columns, sql.func.count()).where(SESSIONS.c.kind == kind, SESSIONS.c.state != "left")
     rows = connection.execute(counted.group_by(*columns))
@@ -430,15 +430,15 @@ def _visit(row: Mapping[Any, Any], events: list[Event]) -> Visit:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # else the driver begins transactions by itself, and late
+    connection.isolation_level = None  # otherwise the driver begins transactions itself, and late
     cursor = connection.cursor()
-    # synchronous=FULL: a commit has reached the disk when it returns, also where the power fails.
+    # synchronous=FULL: a commit that has returned is on disk, even after a power failure.
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000", "secure_delete=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
 def _begin_sqlite(connection: Any) -> None:
-    # Immediate: a transaction that reads before it writes could otherwise be refused in the middle.
+    # Immediate: a transaction that reads before it writes could otherwise be refused midway.
     reads_only = connection.get_execution_options().get("reads_only")
     connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")

@@ -1,7 +1,7 @@
-"""Which model behind an OpenAI-compatible endpoint: a provider, Azure, vLLM, llama.cpp, Ollama.
+"""Specification of a model behind an OpenAI-compatible endpoint: a provider, Azure, vLLM, llama.cpp, Ollama.
 
-Of the key only the name of its environment variable is given; the key itself is in no message and no result. A text
-that may mean another address than it says is refused: nothing is sent to another host than the one that was named.
+A specification names the environment variable of the API key; the key itself is in no message and no result. An
+ambiguous address is refused, so that no request goes to a host other than the one that was named.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ EXPECTED = "openai:MODEL[@BASE_URL[,BASE_URL...]][#NAME_OF_KEY_VARIABLE]"
 AZURE_URL = "https://RESOURCE.openai.azure.com/openai/v1"
 
 SECRET = re.compile(r"\b(?:sk|org|proj|gsk)[-_][\w*.-]{6,}|\bAIza[\w-]{20,}")
-"""What providers' keys and account names look like; servers and users like to repeat them."""
+"""Patterns of API keys and account names, which servers and users tend to repeat in messages."""
 _KEY = re.compile(r"(?:sk-|gsk_|AIza)[\w-]{16,}")
 _SPEC = re.compile(r"(?P<model>[^#]+?)(?:@(?P<url>https?://[^#]*))?(?:#(?P<key_name>.*))?", re.DOTALL)
 _ENVIRONMENT_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 _ADDRESS = re.compile(r"\w+:/+.*|localhost(?:[:/].*)?|(?:\d+\.){3}\d+(?:[:/].*)?|\[?[\w.-]+\]?:\d{2,5}/.*", re.DOTALL)
-"""What is an address, and no name of a model."""
+"""Matches an address in place of a model name."""
 _HOST = re.compile(r".*[:/].*|[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}", re.DOTALL)
-"""What is an address where it stands behind an @."""
+"""Matches an address after an @."""
 _SERVICE = re.compile(r"/(?:chat/completions|completions|responses|messages|models|embeddings)$")
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointAddress:
-    """Which model, where, and the name of the environment variable that holds the key ("" for none)."""
+    """A model, its base URL, and the environment variable that holds its key ("" for none)."""
 
     model: str
     base_url: str
     key_name: str
 
     def key(self) -> str:
-        """The key itself, "" where none is needed; a `ChatbenchError` where the variable is not set."""
+        """Return the API key, "" if none is needed; raise `ChatbenchError` if its variable is unset or malformed."""
         value = os.environ.get(self.key_name, "").strip()
         if self.key_name and not value:
             raise ChatbenchError(
@@ -55,7 +55,7 @@ class EndpointAddress:
 
 
 def without_secrets(text: str) -> str:
-    """A specification as a message may show it: without what may be a key or a password by mistake.
+    """Mask whatever may be a key or a password in a specification, so that a message can show it.
 
     >>> without_secrets("openia:gpt-4o@https://me:pass@host/v1?key=x#sk-12345678")
     'openia:gpt-4o@https://***@host/v1?***'
@@ -65,13 +65,13 @@ def without_secrets(text: str) -> str:
 
 
 def read_addresses(text: str) -> tuple[EndpointAddress, ...]:
-    """Reads `MODEL[@BASE_URL[,BASE_URL...]][#NAME_OF_KEY_VARIABLE]`: a model, and every address that serves it.
+    """Parse `MODEL[@BASE_URL[,BASE_URL...]][#NAME_OF_KEY_VARIABLE]`: a model and every address that serves it.
 
     >>> [each.base_url for each in read_addresses("llama@http://one:8000/v1,http://two:8000/v1")]
     ['http://one:8000/v1', 'http://two:8000/v1']
 
     Raises:
-        ChatbenchError: as `read_address`, or an address is missing, has no http:// or is there twice.
+        ChatbenchError: as `read_address`, or an address is missing, lacks http://, or appears twice.
     """
     match = _SPEC.fullmatch(text)
     if match is None or "," not in (match["url"] or ""):
@@ -89,7 +89,7 @@ def read_addresses(text: str) -> tuple[EndpointAddress, ...]:
 
 
 def read_address(text: str) -> EndpointAddress:
-    """Reads `MODEL[@BASE_URL][#NAME_OF_KEY_VARIABLE]`; OpenAI's own address needs a key, another only if it is named.
+    """Parse `MODEL[@BASE_URL][#NAME_OF_KEY_VARIABLE]`; only OpenAI's own URL implies a key (OPENAI_API_KEY).
 
     >>> read_address("gpt-4o")
     EndpointAddress(model='gpt-4o', base_url='https://api.openai.com/v1', key_name='OPENAI_API_KEY')
@@ -97,8 +97,8 @@ def read_address(text: str) -> EndpointAddress:
     EndpointAddress(model='llama', base_url='http://localhost:8000/v1', key_name='')
 
     Raises:
-        ChatbenchError: no model, an address that cannot be one or means another service, a URL that holds a password,
-            or a key where its name should stand (never shown).
+        ChatbenchError: no model, an address that is malformed or includes a service, a URL that holds a password, or
+            a key in place of its variable's name (never shown).
     """
     match = _SPEC.fullmatch(text)
     if match is None:
@@ -155,11 +155,11 @@ def _check_url(url: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class EndpointOptions:
-    """How an endpoint is asked: not part of any result.
+    """How requests are sent to an endpoint; not part of any result.
 
-    At most `concurrency` requests are with an address at once. Each takes at most `timeout_seconds`, and is tried
-    `max_tries` times where it is answered badly. An endpoint that does not answer at all is waited for
-    `patience_seconds`.
+    Each address gets at most `concurrency` requests at once. A request times out after `timeout_seconds`, and is tried
+    up to `max_tries` times if it gets a bad answer. `patience_seconds` is how long to wait for an endpoint that does
+    not answer at all.
     """
 
     concurrency: int = 32

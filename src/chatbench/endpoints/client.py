@@ -1,14 +1,14 @@
-"""One request to an OpenAI-compatible endpoint: a chat completion, or the completion of a plain text.
+"""Client for single requests to an OpenAI-compatible endpoint: chat completions, or completions of plain text.
 
-The plain text is the form of protocol/plain_text.py: a model that was fine-tuned with it and stands behind
-`/v1/completions` is asked for exactly the text of its training. The server tokenises the prompt by itself, apart from
-the completion and led by the tokenizer's first special token, which is what training does.
+Plain text has the format of protocol/plain_text.py: a model fine-tuned on it and served at `/v1/completions` gets
+exactly the text of its training. The server tokenises the prompt separately from the completion and prepends the
+tokenizer's leading special token (usually BOS), as training does.
 
-Each request has a connection of its own: what a server sends beyond its reply on one that is kept would be taken for
-the reply to the next request. No redirect is followed. What is read has a limit. Nothing is tried again here.
+Each request has its own connection: on a kept-alive one, anything sent after a reply would be read as the reply to the
+next request. Redirects are not followed, the size of a reply is limited, and nothing is retried here.
 
-Where somebody waits for the reply (`heard`), it is asked for in pieces (server-sent events). They are put together to
-the answer that would have come in one piece, and read as that one. A server that knows no pieces sends it whole.
+With a `heard` callback the reply is streamed (server-sent events). The events are assembled into the answer that an
+unstreamed request would get, and parsed as such. A server that cannot stream sends the answer whole.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from chatbench.protocol.plain_text import END, prompt_text, read_completion
 
 EndpointKind = Literal["chat", "completions"]
 LIMITS = ("max_tokens", "max_completion_tokens")
-"""Names of the token limit, the most common first."""
+"""Names of the token limit, most common first."""
 MOST_BYTES = 8_000_000
-"""Of one reply, unpacked: some hundred times what the longest ones have."""
+"""Limit on one uncompressed reply, about a hundred times the longest real ones."""
 CHARACTERS_PER_TOKEN = 4
 CONNECT_SECONDS = 20.0
-"""A server that is there takes a connection sooner, however long its answer takes."""
+"""A reachable server accepts a connection sooner, however long its answer takes."""
 _IN_PIECES = {"stream": True, "stream_options": {"include_usage": True}}
 _CUT_TAG = re.compile(r"(?:[<◁]|\[/?T)[^>▷\]\s]{0,20}\Z")
 _SEEDS = 2**31
@@ -55,7 +55,7 @@ _FINISH = {
 
 @dataclass
 class EndpointClient:
-    """One model behind one address, with its decoding; `adapt` leaves out what the server refuses (`left_out`)."""
+    """One model at one address, with its decoding parameters; `left_out` lists those that `adapt` dropped."""
 
     address: EndpointAddress
     kind: EndpointKind
@@ -77,15 +77,15 @@ class EndpointClient:
         self._streams, self._thinks_aloud = True, False
 
     def at(self, address: EndpointAddress) -> EndpointClient:
-        """The same model at another address: what one of them refuses, neither is sent."""
+        """A client for the same model at another address; what either address refuses is dropped for both."""
         other = replace(self, address=address)
         other.parameters, other.left_out, other._limits_refused = self.parameters, self.left_out, self._limits_refused
         return other
 
     def adapt(self, refused: Fault) -> bool:
-        """Leaves out, or calls otherwise, the parameter that the server named; whether another request makes sense.
+        """Drop or rename the parameter that the server refused; return whether to send the request again.
 
-        Where it names none, the seed and the name of the token limit are tried, which old servers do not know.
+        If the server names none, try the seed and the name of the token limit, which old servers do not know.
         """
         limit = next(name for name in LIMITS if name in self.parameters)
         other = LIMITS[1 - LIMITS.index(limit)]
@@ -107,9 +107,9 @@ class EndpointClient:
     async def complete(
         self, messages: Sequence[Message], seed: int, *, may_be_empty: bool, heard: Heard | None = None
     ) -> Reply | Fault:
-        """The reply to one request, or what went wrong; without `may_be_empty` a reply without text is a fault.
+        """Send one request; return the reply or a fault. Unless `may_be_empty`, a reply without text is a fault.
 
-        `heard` is told what is there of the reply so far, without its reasoning.
+        `heard` is called with the reply so far, without its reasoning.
         """
         body = {"model": self.address.model, **self.parameters}
         body |= {"seed": seed % _SEEDS} if "seed" in body else {}
@@ -122,7 +122,7 @@ class EndpointClient:
         found = await self._asked("POST", path, body | _IN_PIECES if streams else body, streams)
         if streams and isinstance(found, Fault) and found.kind == "refused":
             found = await self._asked("POST", path, body)
-            self._streams = isinstance(found, Fault)  # it was something else that the server refused
+            self._streams = isinstance(found, Fault)  # still refused: streaming was not the reason
         if isinstance(found, Fault):
             return found
         text, answer = found
@@ -146,14 +146,14 @@ class EndpointClient:
         return replace(reply, seconds=time.monotonic() - began)
 
     async def served(self) -> tuple[str, ...]:
-        """Names of the models that the endpoint lists; empty where it lists none."""
+        """Names of the models that the endpoint lists; empty if it lists none."""
         found = await self._asked("GET", "/models")
         listed = None if isinstance(found, Fault) else _object(found[1]).get("data")
         names = [_object(model).get("id") for model in listed] if isinstance(listed, list) else []
         return tuple(name for name in names if isinstance(name, str))
 
     async def close(self) -> None:
-        """Closes the connections; the next request opens others."""
+        """Close the connections; the next request opens new ones."""
         client, self._client = self._client, None
         if client:
             await client.aclose()
@@ -161,7 +161,7 @@ class EndpointClient:
     async def _asked(
         self, method: str, path: str, body: Mapping[str, object] | None = None, heard: Heard | None = None
     ) -> tuple[str, object] | Fault:
-        """What the server sent, as text and as JSON."""
+        """Send one HTTP request; return the response as text and as JSON."""
         if self._client is None:
             headers = {"connection": "close", "accept-encoding": "identity", "accept": "application/json"}
             headers |= {"authorization": f"Bearer {self._key}"} if self._key else {}
@@ -171,7 +171,7 @@ class EndpointClient:
         pieces = _Pieces()
         try:
             async with (
-                asyncio.timeout(self.timeout_seconds),  # the client's own limits the wait for each piece only
+                asyncio.timeout(self.timeout_seconds),  # httpx's own timeout only limits the wait for each chunk
                 self._client.stream(method, self.address.base_url + path, json=body) as response,
             ):
                 streams = heard and response.is_success and "event-stream" in response.headers.get("content-type", "")
@@ -191,11 +191,11 @@ class EndpointClient:
             content = _unpacked(raw, response.headers.get("content-encoding", ""))
             text = content.decode("utf-8-sig", "strict" if status < 300 else "replace")
             text = json.dumps(pieces.answer()) if streams else text
-            text = text.replace(self._key, "***") if self._key else text  # it may be repeated in a reply too
+            text = text.replace(self._key, "***") if self._key else text  # the server may echo it
             answer = json.loads(text)
         except NoAnswerError as error:
             return Fault("unreadable", str(error))
-        except (ValueError, RecursionError):  # no UTF-8, no JSON, too deep, a number without an end
+        except (ValueError, RecursionError):  # not UTF-8, not JSON, nested too deeply, an endless number
             text = content.decode("utf-8", "replace")
         answer = text if answer is None else answer
         if 200 <= status < 300:
@@ -203,7 +203,7 @@ class EndpointClient:
         return fault_of(status, answer, response.headers, key=self._key, now=time.time())
 
     async def _received(self, response: httpx.Response, pieces: _Pieces, heard: Heard | None) -> bytes:
-        """What the server sends, not much more than `MOST_BYTES` of it; where somebody listens, in pieces too."""
+        """Read the body up to about `MOST_BYTES`; call `heard`, if given, with the text so far after each event."""
         raw = bytearray()
         async for part in response.aiter_raw():
             raw += part
@@ -215,14 +215,14 @@ class EndpointClient:
         return bytes(raw)
 
     def _audible(self, text: str) -> str:
-        """What of a text that is being written can be shown: neither reasoning nor the beginning of a tag."""
+        """The presentable part of an unfinished text: neither reasoning nor an incomplete tag."""
         thoughts, said = split_reasoning(_CUT_TAG.sub("", text))
-        # The opening tag may have stood in the prompt: then all is reasoning until it is closed.
+        # The opening tag may be in the prompt: then everything up to the closing tag is reasoning.
         said = said if thoughts or not self._thinks_aloud else ""
         return _writable(said.replace(self._key, "***") if self._key else said)
 
     def _read(self, answer: object) -> Reply | Fault:
-        """The reply in what was sent. A server may send anything, so nothing is taken for granted."""
+        """Parse the server's answer into a reply; a server may send anything, so nothing is taken for granted."""
         if not isinstance(answer, dict):
             raise NoAnswerError(_no_completion(answer))
         choices = answer.get("choices")
@@ -249,7 +249,7 @@ class EndpointClient:
         model = answer.get("model")
         return Reply(
             _writable(text),
-            tokens=max(written, total - read if read else 0),  # some leave reasoning out of one, and not of the other
+            tokens=max(written, total - read if read else 0),  # some servers omit reasoning from one of the two
             finish=_FINISH.get(finish, finish),
             prompt_tokens=read,
             reasoning=_writable("\n".join(filter(None, (thoughts, "\n".join(_parts(inner)).strip())))),
@@ -262,7 +262,7 @@ class EndpointClient:
 
 
 class _Pieces:
-    """Server-sent events of one chat completion (OpenAI's API reference, "Streaming"), put together."""
+    """Assembles the server-sent events of one chat completion (OpenAI's API reference, "Streaming")."""
 
     def __init__(self) -> None:
         self.text, self._reasoning, self._rest, self._over = "", "", b"", False
@@ -270,7 +270,7 @@ class _Pieces:
         self._finish: object = None
 
     def add(self, piece: bytes) -> Iterator[str]:
-        """Reads what came; the text so far after each event."""
+        """Parse the next bytes; yield the text so far after each event."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
         for line in lines:
             name, _, value = line.strip().partition(b":")
@@ -297,10 +297,10 @@ class _Pieces:
         self.text, self._reasoning = self.text + said, self._reasoning + thoughts + "".join(_parts(inner))
 
     def answer(self) -> dict[str, object]:
-        """The answer as it would have come in one piece.
+        """The answer as it would have come without streaming.
 
         Raises:
-            NoAnswerError: the pieces broke off.
+            NoAnswerError: the stream broke off.
         """
         if not (self._over or self._finish or "error" in self._answer):
             raise NoAnswerError("a reply that broke off")
@@ -312,7 +312,7 @@ def _unpacked(content: bytes, encoding: str) -> bytes:
     if encoding.lower() in ("", "identity"):
         return content
     try:
-        content = zlib.decompressobj(47).decompress(content, MOST_BYTES + 1)  # gzip or zlib, by its head
+        content = zlib.decompressobj(47).decompress(content, MOST_BYTES + 1)  # gzip or zlib, by its header
     except zlib.error:
         raise NoAnswerError(f"a reply packed by {encoding[:20]!r}, which nobody asked for") from None
     if len(content) > MOST_BYTES:
@@ -321,7 +321,7 @@ def _unpacked(content: bytes, encoding: str) -> bytes:
 
 
 def _no_completion(answer: object) -> str:
-    """What stands where a completion should."""
+    """Describe what was sent in place of a completion."""
     said = " ".join(answer.split()) if isinstance(answer, str) else ""
     if re.match(r"(data|event): ?|: ", said):
         words = re.findall(r'"(?:message|error)": ?"([^"]{1,200})', said)
@@ -334,7 +334,7 @@ def _no_completion(answer: object) -> str:
 
 
 def _parts(content: object) -> tuple[str, str]:
-    """(what is said, reasoning) of a content, which is a text or a list of parts."""
+    """Split a message's content, which is a text or a list of parts, into (text, reasoning)."""
     said, thoughts = [], []
     for part in content if isinstance(content, list) else [content]:
         if isinstance(part, str):
@@ -350,17 +350,17 @@ def _parts(content: object) -> tuple[str, str]:
 
 
 def _writable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()  # half a surrogate pair could not be written to a file
+    return text.encode("utf-8", "replace").decode()  # a lone surrogate could not be written to a file
 
 
 def _object(content: object, *path: str) -> Mapping[str, object]:
-    """The object at a path of keys, an empty one where there is none."""
+    """The object at a path of keys; an empty one if there is none."""
     for name in path:
         content = content.get(name) if isinstance(content, dict) else None
     return content if isinstance(content, dict) else {}
 
 
 def _count(usage: object, *path: str) -> int:
-    """A number of tokens at a path of keys, 0 where there is none that can be one."""
+    """The token count at a path of keys; 0 if it is missing or implausible."""
     tokens = _object(usage, *path[:-1]).get(path[-1])
     return tokens if type(tokens) is int and 0 < tokens < _MOST_TOKENS else 0

@@ -1,8 +1,8 @@
-"""What went wrong between us and an endpoint, classified in one place (`fault_of`) by what is to be done about it.
+"""Classification of everything that can go wrong with an endpoint, by how to handle it (`fault_of`).
 
-An error is read by its code, then by its words (`wordings.toml`), then by its status: no credit comes as 400, 402, 403
-or 429, an overflow of the context as 400, 413, 422, 429 or 500. A server's words are quoted without the key, and
-truncated.
+An error is classified by its code, else by its message (`wordings.toml`), else by its status: missing credit comes as
+400, 402, 403 or 429, a context overflow as 400, 413, 422, 429 or 500. A server's message is quoted truncated and
+without the key.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ FaultKind = Literal[
 
 
 class Policy(NamedTuple):
-    """What a fault means for its request: `retry` it; does that `count` as one of its tries; ask less at once.
+    """How to handle a fault: `retry` the request, `counts` it as one of its tries, `overloaded` lowers concurrency.
 
-    `passes`: the next run may get a reply. `stops`: the run ends, for no request would be answered.
+    `passes`: a later run may get a reply. `stops`: the run ends, because no request would be answered.
     """
 
     retry: bool = False
@@ -46,14 +46,14 @@ class Policy(NamedTuple):
 STOP = Policy(stops=True)
 POLICIES: Mapping[FaultKind, Policy] = {
     "busy": Policy(retry=True, overloaded=True, passes=True),
-    "down": Policy(retry=True, passes=True),  # a lost connection, or none
+    "down": Policy(retry=True, passes=True),  # no connection, or a lost one
     "broken": Policy(retry=True, counts=True, overloaded=True, passes=True),  # also: no answer in time
     "unreadable": Policy(retry=True, counts=True, passes=True),  # not JSON, a web page, no choice, an empty text
     "thinking": Policy(passes=True),  # nothing but reasoning came before the token limit
-    "overflow": Policy(),  # the oldest turns are dropped; where there are none, the conversation fails
+    "overflow": Policy(),  # the oldest turns are dropped; once none is left, the conversation fails
     "refused": Policy(),  # the conversation fails
-    "filtered": Policy(),  # the conversation fails: what it says is not let through
-    "forbidden": Policy(passes=True),  # mid-run it may be a filter, at the beginning it is the key
+    "filtered": Policy(),  # the conversation fails: its content is filtered
+    "forbidden": Policy(passes=True),  # a filter, perhaps, in the middle of a run; the key at its start
     "absent": STOP, "key": STOP, "account": STOP, "missing": STOP, "moved": STOP,
 }  # fmt: skip
 
@@ -73,20 +73,20 @@ _BY_CODE: Mapping[str, FaultKind] = {
 _WORDS = (
     "error", "message", "detail", "errors", "msg", "error_message", "error_msg", "description", "metadata", "raw"
 )  # fmt: skip
-"""Keys under which servers put their words, the outer ones first; a router has its provider's in the last two."""
+"""Keys under which servers put error messages, outermost first; a router has its provider's in the last two."""
 _MOST_QUOTED = 300
 CANNOT_CONNECT = "cannot connect"
 
 
 class NoAnswerError(Exception):
-    """The endpoint answered, but not with a text."""
+    """The endpoint answered, but without a usable text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: `reason` says what was found, `retry_after` how many seconds the server asks to wait.
+    """One fault: `reason` describes it, `retry_after` is the wait that the server asks for, in seconds.
 
-    `parameter` is what the server names as refused. Tokens are those that were paid for in vain, as far as it is known.
+    `parameter` is the one that the server refused. Token counts are what was paid for in vain, as far as known.
     """
 
     kind: FaultKind
@@ -104,13 +104,13 @@ class Fault:
 
 @cache
 def wordings() -> tuple[tuple[FaultKind, re.Pattern[str], Mapping[str, object]], ...]:
-    """(kind, pattern, entry) of every entry of `wordings.toml`, in their order."""
+    """(kind, pattern, entry) of each entry of `wordings.toml`, in file order."""
     entries = tomllib.loads(Path(__file__).with_name("wordings.toml").read_text(encoding="utf-8"))["wording"]
     return tuple((cast(FaultKind, each["kind"]), re.compile(each["pattern"], re.IGNORECASE), each) for each in entries)
 
 
 def fault_of(status: int, body: object, headers: Mapping[str, str], *, key: str, now: float) -> Fault:
-    """The fault that an error of the server stands for; `now` is the time since the epoch, for dates in headers."""
+    """Classify an error response; `now` is the time since the epoch, for dates in headers."""
     objects = list(_objects(body))
     details = {name: value for each in reversed(objects) for name, value in each.items() if value is not None}
     message = "" if "<html" in str(body)[:500].lower() else " ".join(masked(_text(body), key).split())[:_MOST_QUOTED]
@@ -121,7 +121,7 @@ def fault_of(status: int, body: object, headers: Mapping[str, str], *, key: str,
     if kind == "moved":
         message = f"it redirects to {masked(headers.get('location', 'another address'), key)[:_MOST_QUOTED]}"
     reason = f"HTTP {status}: {message}" if message else f"HTTP {status}"
-    if kind == "overflow" and "n_prompt_tokens" in details:  # llama.cpp says it beside its message
+    if kind == "overflow" and "n_prompt_tokens" in details:  # llama.cpp reports them beside its message
         reason += f" (a prompt of {details['n_prompt_tokens']} tokens in a context of {details.get('n_ctx')})"
     place = details.get("loc")
     named = details.get("param") or (place[-1] if isinstance(place, list) and place else "")
@@ -130,7 +130,7 @@ def fault_of(status: int, body: object, headers: Mapping[str, str], *, key: str,
 
 
 def _objects(body: object, depth: int = 5) -> Iterator[Mapping[str, object]]:
-    """The objects in which an error is told, the outer first; of a list the first item, of a text what is JSON."""
+    """Yield the objects that describe an error, outermost first; of a list its first item, of a text its JSON."""
     body = body[0] if isinstance(body, list) and body else body
     if isinstance(body, str) and body.lstrip().startswith("{"):
         with suppress(JsonTextError):
@@ -142,7 +142,7 @@ def _objects(body: object, depth: int = 5) -> Iterator[Mapping[str, object]]:
 
 
 def _text(body: object) -> str:
-    """The words of an error, however nested; those of a validator with the place that they are about."""
+    """The message of an error, however nested; a validator's with the location that it refers to."""
     told: object = body if isinstance(body, str) else ""
     for each in _objects(body):
         told = next((each[name] for name in _WORDS if isinstance(each.get(name), str) and each[name]), told)
@@ -153,7 +153,7 @@ def _text(body: object) -> str:
 
 
 def masked(text: str, key: str) -> str:
-    """A text without the key, in whatever encoding, and without what looks like somebody's key."""
+    """Mask the key, in any encoding, and anything that looks like a key."""
     if key:
         spelt = {
             key,
@@ -163,7 +163,7 @@ def masked(text: str, key: str) -> str:
             key.replace("/", r"\/"),
             key.encode().hex(),
         }
-        for offset in range(3):  # as part of a longer text in base64 it begins at any of three places
+        for offset in range(3):  # inside a longer base64 text it starts at one of three offsets
             inside = base64.b64encode(b"-" * offset + key.encode())[(0, 2, 3)[offset] :].rstrip(b"=").decode()[:-1]
             spelt |= {inside, inside.translate(str.maketrans("+/", "-_"))}
         for each in sorted(spelt, key=len, reverse=True):
@@ -172,7 +172,7 @@ def masked(text: str, key: str) -> str:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds that a response asks to wait: `retry-after-ms`, or `retry-after` as seconds or as an HTTP date.
+    """The wait that a response asks for, in seconds: `retry-after-ms`, or `retry-after` as seconds or HTTP date.
 
     >>> retry_after({"retry-after": "2.5"}, now=0)
     2.5
@@ -207,7 +207,7 @@ _SERVER_FIX = "see the server's own log; the same command continues"
 
 
 def explained(fault: Fault, address: EndpointAddress, *, served: tuple[str, ...] = ()) -> ChatbenchError:
-    """What is wrong with the endpoint, and what to do, in the user's words; `served` are the models it lists."""
+    """Turn a fault into an error with a fix for the user; `served` lists the endpoint's models."""
     where, kind = address.base_url, "key" if fault.kind == "forbidden" else fault.kind
     found, expected, fix = f"{where}: {fault.reason} for {address.model!r}", "", FIX.get(kind, _SERVER_FIX)
     if kind == "key":

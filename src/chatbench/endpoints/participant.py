@@ -1,8 +1,8 @@
-"""A model behind an endpoint as a participant of dialogues, checked before the run.
+"""A model behind an endpoint as a dialogue participant, checked before the run.
 
-The check sends one small request: what would meet every request is reported once, with its fix, and parameters that
-the endpoint refuses are left out. Where the model has several addresses, each gets that request at the beginning, and
-again after it was left out for a fault: there may be another server behind it.
+The check sends one small request: a problem that every request would meet is reported once, with its fix, and
+parameters that the endpoint refuses are dropped. If the model has several addresses, each gets that request at the
+start, and again after it was left out for a fault, because a different server may be behind it by then.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ SMALL_PROMPT = (Message("system", ASSISTANT_SYSTEM), Message("user", "Reply with
 
 
 def refuse_missing_adapters(addresses: Sequence[str]) -> None:
-    """Looks once at what an endpoint lists, before the first of several runs that ask it for one adapter each.
+    """Check an endpoint's model list once, before the first of several runs that each ask for their own adapter.
 
-    An endpoint that has none of them may go by other names, or by none: each run's own request finds that out.
+    An endpoint that lists none of the adapters may use other names or no list: each run's own check finds that out.
 
     Raises:
-        ChatbenchError: it has some of them and not others.
+        ChatbenchError: it lists some of them but not all.
     """
     texts = dict.fromkeys(addresses)
     if len(texts) < 2:
         return
-    for wanted in zip(*map(read_addresses, texts), strict=True):  # one address after the other
+    for wanted in zip(*map(read_addresses, texts), strict=True):  # one address at a time
         client = EndpointClient(
             wanted[0], "completions", temperature=0, max_tokens=1, timeout_seconds=LIST_TIMEOUT_SECONDS
         )
@@ -64,10 +64,10 @@ async def _then_close(clients: Iterable[EndpointClient], work: Awaitable[T]) -> 
 
 
 class EndpointParticipant:
-    """A model behind an endpoint: a `ConcurrentParticipant` (`reply`) and, where there is no loop, a `Participant`.
+    """A model behind an endpoint: a `ConcurrentParticipant` (`reply`) and, outside an event loop, a `Participant`.
 
-    A prompt that outgrows the model's context loses the oldest turns of the conversation, which the reply says. With
-    several clients, one for each address of the model, the reply's `model` says which one replied: MODEL@BASE_URL.
+    If a prompt exceeds the model's context, the oldest turns are dropped and counted in the reply. With several
+    clients, one for each address of the model, the reply's `model` says which one replied: MODEL@BASE_URL.
     """
 
     def __init__(
@@ -87,9 +87,9 @@ class EndpointParticipant:
 
     @property
     def identity(self) -> dict[str, object]:
-        """What was really sent: a temperature of None is the server's own; `left_out` names what it refused.
+        """What was actually sent: a temperature of None is the server's default; `left_out` lists what it refused.
 
-        Several addresses are one `base_url`, sorted: with other ones it is another run, as with another single one.
+        Several addresses make one `base_url`, sorted; a run with other addresses is a different run.
         """
         client = self._clients[0]
         found: dict[str, object] = {
@@ -104,17 +104,17 @@ class EndpointParticipant:
         return found | ({"left_out": sorted(client.left_out)} if client.left_out else {})
 
     async def check(self) -> None:
-        """Sends a small request with the settings of the run, and finds out which parameters the server takes.
+        """Send a small request with the settings of the run to find out which parameters the server accepts.
 
-        Of several addresses, those where nobody listens are left out (`unreachable`) as if they had died in mid-run.
+        Of several addresses, those where nothing listens are left out (`unreachable`) as if they had died mid-run.
 
         Raises:
-            ChatbenchError: the endpoint cannot be used, and why.
+            ChatbenchError: the endpoint cannot be used; the message says why.
         """
         absent: dict[str, Fault] = {}
         sent: dict[str, object] = {}
         while sent != self._clients[0].parameters:
-            sent = dict(self._clients[0].parameters)  # what a later address refuses, an earlier one may insist on
+            sent = dict(self._clients[0].parameters)  # an earlier address may require what a later one refuses
             for client in self._clients:
                 if client.address.base_url not in absent and (fault := await self._fault(client)):
                     absent[client.address.base_url] = fault
@@ -128,12 +128,12 @@ class EndpointParticipant:
                 replica.leave_out(fault, 0.0)
 
     async def _fault(self, client: EndpointClient) -> Fault | None:
-        """None once the small request is answered, and the fault where nobody listens."""
+        """Check one address: None once the small request is answered, a fault if nothing listens there."""
 
         async def attempt(*_: object) -> Reply | Fault:
             found = await _small(client)
             nobody = isinstance(found, Fault) and found.reason.startswith(CANNOT_CONNECT)
-            return replace(found, kind="absent") if isinstance(found, Fault) and nobody else found  # told at once
+            return replace(found, kind="absent") if isinstance(found, Fault) and nobody else found  # not retried
 
         patience = self._patient([client.address.base_url])
         while isinstance(found := await patience.answer(attempt, 0), Fault) and found.kind != "absent":
@@ -142,20 +142,20 @@ class EndpointParticipant:
         return found if isinstance(found, Fault) else None
 
     async def reply(self, request: Request) -> Reply | Failure:
-        """The reply to one request, or why there is none.
+        """The reply to one request, or a failure with its reason.
 
         Raises:
-            ChatbenchError: the endpoint is dead, or refuses the key or the model.
+            ChatbenchError: the endpoint is down, or refuses the key or the model.
         """
         return await self.reply_in_pieces(request, None)
 
     async def reply_in_pieces(self, request: Request, heard: Heard | None) -> Reply | Failure:
-        """As `reply`; `heard` is told what is there so far, from the start where the request is tried again.
+        """Like `reply`; `heard` is called with the text so far, which starts over if the request is retried.
 
         Raises:
             ChatbenchError: as `reply`.
         """
-        may_be_empty = self._role == "simulator"  # it may say nothing, which the dialogue knows how to take
+        may_be_empty = self._role == "simulator"  # the dialogue handles a simulator that says nothing
         dropped, exchanges = 0, exchanges_asked_with(request.messages)
         client = self._clients[0]
 
@@ -163,7 +163,7 @@ class EndpointParticipant:
             nonlocal client
             client, several = self._clients[number], len(self._clients) > 1
             if several and unchecked and isinstance(fault := await _small(client), Fault):
-                return replace(fault, kind="down")  # whatever it is: it is not what was there before
+                return replace(fault, kind="down")  # whatever the fault: this is not the server it was before
             messages = asked_without_oldest(request.messages, dropped)
             reply = await client.complete(messages, request.seed, may_be_empty=may_be_empty, heard=heard)
             if isinstance(reply, Reply) and several:
@@ -182,7 +182,7 @@ class EndpointParticipant:
         return Failure(f"endpoint: {found.reason}", found.policy.passes, found.tokens, found.prompt_tokens)
 
     def reply_all(self, requests: Sequence[Request]) -> list[Reply | Failure]:
-        """As a `Participant`: all requests side by side, replies in their order."""
+        """As a `Participant`: send all requests concurrently; replies are in their order."""
 
         async def replies() -> list[Reply | Failure]:
             return list(await asyncio.gather(*map(self.reply, requests)))
@@ -190,7 +190,7 @@ class EndpointParticipant:
         return run_to_end(_then_close(self._clients, replies()))
 
     async def close(self) -> None:
-        """Closes the connections of the running event loop."""
+        """Close the connections of the running event loop."""
         for client in self._clients:
             await client.close()
 
@@ -210,12 +210,12 @@ def open_endpoint_participant(
     reasoning_effort: str = "",
     options: EndpointOptions | None = None,
 ) -> EndpointParticipant:
-    """A participant that is known to work: one small request is sent.
+    """Open a participant and check it with one small request.
 
-    `address` may be a text as `read_addresses` takes it; `kind` is "completions" for a model of the plain-text form.
+    `address` may be a text in the format of `read_addresses`; `kind` is "completions" for a plain-text model.
 
     Raises:
-        ChatbenchError: the endpoint cannot be used, and why.
+        ChatbenchError: the endpoint cannot be used; the message says why.
     """
     options = options or EndpointOptions()
     first, *others = read_addresses(address) if isinstance(address, str) else (address,)

@@ -1,15 +1,14 @@
-"""How often a request is tried, how long an endpoint is waited for, and how many requests it is asked at once.
+"""Retries, waiting, and concurrency of requests to an endpoint.
 
-A request that is answered badly is tried again, with pauses that double, until `max_tries`; then its conversation
-fails. An endpoint that is busy or does not answer at all is waited for, which counts as no try (`errors.POLICIES`):
-after `patience_seconds` without a good answer to anybody the run stops, as it does where many requests in a row were
-given up.
+A request that gets a bad answer is retried with exponential backoff, up to `max_tries` times; then its conversation
+fails. Waiting for an endpoint that is busy or does not answer at all counts as no try (`errors.POLICIES`). The run
+stops after `patience_seconds` without a good answer to any request, or once many requests in a row were given up.
 
-A model may have several addresses. A request goes to the least loaded one. One that fails it is left out, for pauses
-that double, and the request goes on to another at once; it is paused and the patience runs only where none is left.
+A model may have several addresses. A request goes to the least loaded one. An address that fails it is left out, with
+exponential backoff, and the request moves on at once; only when no address is left does it pause and the patience run.
 
-The number of requests at once is halved when the endpoint is overloaded, once for all that were under way together, and
-grows by an eighth of the most for each round of good answers. Nobody asks before the time that a Retry-After names.
+The number of concurrent requests is halved when the endpoint is overloaded, once for all that were in flight together,
+and grows by an eighth of the maximum per round of good answers. No request is sent before the time of a Retry-After.
 
 Source: additive increase and multiplicative decrease, as in TCP (Chiu and Jain 1989).
 """
@@ -32,12 +31,12 @@ Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[None]]
 
 GROWTH = 1 / 8
-"""Of the most, per round: one stray overload in a hundred answers then leaves about 40 of 64 places (the square root of
-2 x 8 / 0.01); growth by one place a round would leave 14."""
+"""Of the maximum, per round: with one stray overload per hundred answers, about 40 of 64 slots then stay open (the
+square root of 2 x 8 / 0.01); growth by one slot per round would leave 14."""
 
 
 class Pace:
-    """Places for the requests of one endpoint, taken in the order of asking; `limit` of `most` are open."""
+    """First-come, first-served slots for the requests to one endpoint; `limit` of `most` are open."""
 
     def __init__(self, most: int, clock: Clock, sleep: Sleep) -> None:
         self.most = most
@@ -50,7 +49,7 @@ class Pace:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[float]:
-        """Holds a place, and gives the time at which it was taken (see `overloaded`)."""
+        """Hold a slot; yield the time at which it was acquired (see `overloaded`)."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         self._admit()
@@ -60,14 +59,14 @@ class Pace:
                 await self._sleep(pause)
             yield self._clock()
         finally:
-            # Not for one that was cancelled while it waited; but for one that was cancelled as it was given the place.
+            # A request cancelled while it waited has no slot; one cancelled just as it was admitted has.
             if turn.done() and not turn.cancelled():
                 self._taken -= 1
                 self._admit()
 
     @property
     def load(self) -> float:
-        """Requests that have a place or wait for one, per open place."""
+        """Requests that hold a slot or wait for one, per open slot."""
         return (self._taken + len(self._waiting)) / self.limit
 
     def _admit(self) -> None:
@@ -78,12 +77,12 @@ class Pace:
                 self._taken += 1
 
     def succeeded(self) -> None:
-        """A good answer came."""
+        """Record a good answer."""
         self.limit = min(self.most, self.limit + max(1.0, self.most * GROWTH) / self.limit)
         self._admit()
 
     def overloaded(self, asked_at: float, retry_after: float | None = None) -> None:
-        """The endpoint could not keep up with a request whose place was taken at `asked_at`."""
+        """Record an overload, met by a request that acquired its slot at `asked_at`."""
         if asked_at > self._halved_at:
             self.limit = max(1.0, self.limit / 2)
             self._halved_at = self._clock()
@@ -92,17 +91,17 @@ class Pace:
 
 
 GIVEN_UP_IN_A_ROW = 8
-"""So many requests given up one after the other, none answered between, mean that the endpoint is out of order."""
+"""If this many requests in a row are given up, with no answer in between, the endpoint is considered broken."""
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 20.0
 CONTINUES = "see whether the endpoint is up, then run the same command again: it continues"
 
 
 class Replica:
-    """One address of a model: the places of its requests, and whether it is left out because it failed one.
+    """One address of a model: the slots for its requests, and whether it is left out after a fault.
 
-    It is tried again once its pause is over, by one request at a time, until one is answered. `unchecked` says that
-    there may be another server behind it by then.
+    After its pause it is tried again, by one request at a time, until one is answered. `unchecked` means that a
+    different server may be behind it by then.
     """
 
     def __init__(self, most: int, clock: Clock, sleep: Sleep) -> None:
@@ -110,15 +109,15 @@ class Replica:
         self.unchecked = False
         self.opens_at = float("-inf")
         self._clock = clock
-        self._faults = 0  # since the last answer; of requests under way together only the first counts
+        self._faults = 0  # since the last answer; of requests in flight together only the first counts
 
     @property
     def is_open(self) -> bool:
-        """Whether it may be asked: it is not left out, or it is time to try it and nobody does."""
+        """Whether requests may be sent: it is not left out, or its pause is over and no request is trying it."""
         return not self._faults or (self._clock() >= self.opens_at and not self.pace.load)
 
     def leave_out(self, fault: Fault, asked_at: float) -> None:
-        """Notes a fault of the endpoint that a request met which was sent at `asked_at`."""
+        """Record a fault met by a request that was sent at `asked_at`."""
         if fault.policy.overloaded:
             self.pace.overloaded(asked_at, fault.retry_after)
         now = self._clock()
@@ -129,17 +128,17 @@ class Replica:
         self.unchecked |= fault.kind != "busy"
 
     def answered(self) -> None:
-        """A good answer came."""
+        """Record a good answer."""
         self.pace.succeeded()
         self.opens_at, self._faults, self.unchecked = float("-inf"), 0, False
 
 
 Attempt = Callable[[int, bool], Awaitable[Reply | Fault]]
-"""Asks the address of that number, which may have to be checked first."""
+"""Sends the request to the address with that number; the flag says whether to check the address first."""
 
 
 class Patience:
-    """Tries requests to one model until they are answered or given up; shared by all of a participant's requests."""
+    """Retries requests to one model until they are answered or given up; shared by all requests of a participant."""
 
     def __init__(self, where: Sequence[str], options: EndpointOptions, clock: Clock, sleep: Sleep) -> None:
         self.replicas = [Replica(options.concurrency, clock, sleep) for _ in where]
@@ -152,10 +151,10 @@ class Patience:
         self._given_up = 0
 
     async def answer(self, attempt: Attempt, seed: int) -> Reply | Fault:
-        """The reply, or the fault that the request was given up with; `seed` draws the pauses.
+        """The reply, or the fault for which the request was given up; `seed` seeds the jitter of the pauses.
 
         Raises:
-            ChatbenchError: the endpoint is dead or out of order.
+            ChatbenchError: the endpoint is down or broken.
         """
         chance = random.Random(seed)
         began, tries, pauses, written, read = None, 0, 0, 0, 0
@@ -165,17 +164,17 @@ class Patience:
             opens_at = one.opens_at
             async with one.pace.place() as asked_at:
                 if one.opens_at > opens_at and self._elsewhere({*asked, one}):
-                    continue  # it failed others while this request waited for its place
-                began = asked_at if began is None else began  # waiting for a place is no fault of the server's
+                    continue  # it failed other requests while this one waited for its slot
+                began = asked_at if began is None else began  # waiting for a slot is not the server's fault
                 found = await attempt(self.replicas.index(one), one.unchecked)
             written, read = written + found.tokens, read + found.prompt_tokens
-            found = replace(found, tokens=written, prompt_tokens=read)  # replies in vain are paid for too
+            found = replace(found, tokens=written, prompt_tokens=read)  # failed replies are paid for too
             if isinstance(found, Reply):
                 one.answered()
                 self._given_up = 0
             if isinstance(found, Reply) or not found.policy.retry:
                 self._failing_since, self._good_at = None, self._clock()
-                # What is refused for one request may be refused for all, for a reason that nobody has worded here yet.
+                # Whatever is refused for one request may be refused for all, for a reason with no known wording yet.
                 if isinstance(found, Fault) and found.kind in ("forbidden", "thinking", "refused"):
                     self._give_up(found)
                 return found
@@ -196,7 +195,7 @@ class Patience:
             asked.clear()
 
     def _least_loaded(self, asked: Set[Replica]) -> Replica:
-        """The one to ask next: one that may be asked and was not yet, else the one that may be asked first."""
+        """The replica to ask next: an open one if there is any, preferably not asked yet, else the first to open."""
 
         def last(one: Replica) -> tuple[bool, bool, float]:
             return not one.is_open, one in asked, one.pace.load if one.is_open else one.opens_at
@@ -207,11 +206,11 @@ class Patience:
         return any(one.is_open for one in self.replicas if one not in asked)
 
     def _opens_in(self) -> float:
-        """Seconds until one of the replicas may be asked."""
+        """Seconds until the first replica opens."""
         return min(one.opens_at for one in self.replicas) - self._clock()
 
     def _wait_on(self, fault: Fault, asked_at: float) -> None:
-        """Notes a fault that may pass; stops the run where it has lasted, or is to last, longer than the patience."""
+        """Record a transient fault; stop the run if it has lasted, or will last, longer than the patience."""
         now, patience = self._clock(), self._options.patience_seconds
         if self._failing_since is None:
             self._failing_since = max(asked_at, self._good_at)

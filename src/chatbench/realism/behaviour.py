@@ -1,8 +1,8 @@
-"""Classes of behaviour in people's training-side chats; held-out real and simulated chats fall into the nearest one.
+"""Behaviour classes: clusters of people's training-side chats, to which held-out chats are assigned.
 
-A chat is described by the numbers in `FEATURES`, centred and scaled by the training-side people, and k-means finds the
-classes. A divergence says how much the two sides' frequencies differ: *forward* (people || simulated) grows where the
-simulator lacks what people do, *backward* (simulated || people) where it does what people hardly do.
+A chat is described by the features in `FEATURES`, standardised on the training-side people, and clustered by k-means.
+A divergence measures how much the class frequencies of two sides differ: *forward* (people || simulated) is large if
+the simulator lacks what people do, *backward* (simulated || people) if it does what people hardly do.
 
 Source: forward and backward divergence over behaviour clusters as in arXiv 2605.07847; the features are this project's.
 """
@@ -23,7 +23,7 @@ Rows = NDArray[np.float64]
 
 CLASSES = 8
 FEWEST_CHATS_PER_CLASS = 25
-"""Fewer classes are looked for where the training side has fewer chats than this for each."""
+"""There are fewer classes if the training side has fewer chats per class than this."""
 
 
 def _of_follow_ups(count: int, chat: ChatTraits) -> float:
@@ -44,25 +44,25 @@ FEATURES: dict[str, Callable[[ChatTraits], float]] = {
     "a number from nowhere": lambda chat: float(chat.foreign_numbers),
     "polite words": lambda chat: float(chat.polite),
 }
-"""Interpretable numbers of one chat; shares and yes/no are in 0..1."""
+"""Interpretable features of one chat; shares and yes/no features are in 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
 class BehaviourClasses:
-    """Centres of the classes in scaled features, shape (classes, features); `centre` and `scale` of the raw ones."""
+    """Class centres, shape (classes, features), in features standardised by `centre` (mean) and `scale` (deviation)."""
 
     centres: Rows
     centre: Rows
     scale: Rows
 
     def classes_of(self, chats: Sequence[ChatTraits]) -> list[int]:
-        """The class of each chat: that of the nearest centre."""
+        """The class of each chat: the one with the nearest centre."""
         scaled = (feature_rows(chats) - self.centre) / self.scale
         distances = ((scaled[:, None, :] - self.centres[None, :, :]) ** 2).sum(-1)
         return [int(place) for place in distances.argmin(1)]
 
     def names(self) -> list[str]:
-        """Each class by the two features in which it differs most from the average person, with their direction."""
+        """Name each class by the two features in which it deviates most from the average person, with direction."""
         features = list(FEATURES)
         return [
             ", ".join(
@@ -74,13 +74,13 @@ class BehaviourClasses:
 
 
 def feature_rows(chats: Sequence[ChatTraits]) -> Rows:
-    """Shape (chats, features), in the order of `FEATURES`."""
+    """Features of the chats, shape (chats, features), in the order of `FEATURES`."""
     rows = [[feature(chat) for feature in FEATURES.values()] for chat in chats]
     return np.asarray(rows, dtype=np.float64).reshape(len(chats), len(FEATURES))
 
 
 def behaviour_classes(training: Sequence[ChatTraits], seed: int) -> BehaviourClasses | Undefined:
-    """Up to `CLASSES` classes of people's training-side chats, the largest first."""
+    """Cluster people's training-side chats into up to `CLASSES` classes, largest first."""
     rows = feature_rows(training)
     distinct = len(np.unique(rows, axis=0))
     classes = min(CLASSES, len(training) // FEWEST_CHATS_PER_CLASS, distinct)

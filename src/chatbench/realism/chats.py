@@ -1,26 +1,26 @@
-r"""What is measured once on each chat, real or simulated; measures of a group are means and distributions of these.
+r"""Traits measured once per chat, real or simulated; measures of a group are means and distributions of these.
 
 A first message is one of four, tried in this order (words and numbers count, letter case and punctuation do not):
 
-    copy      at least 90 % of the words of the question's text stand in it, in the question's order
+    copy      it contains at least 90 % of the words of the question's text, in the question's order
     rephrase  it restates the question (half of its content words or numbers) and misses none of its numbers
-    partial   it holds at least one number or content word of the question
+    partial   it contains at least one number or content word of the question
     other     none of these ("can you help me?")
 
-The published annotation of first prompts has no stated threshold, so these are this project's own. The *mirror* of a
+The published annotation of first prompts states no threshold, so these are this project's own. A *mirror* of the
 benchmark, after the paper, is a chat whose first message is a copy, with one reply, whose answer the user adopts. The
-answer of a reply is read off its text, in this order, the later place in the reply winning within each:
+answer of a reply is extracted from its text in this order, the last match winning within each step:
 
     1. a letter that is called the answer ("The answer is B", "**C**", "\boxed{D}", "option A is correct"),
        or with which the reply begins ("B. 12")
-    2. the one option whose text stands in the last sentence that names any option; where all options are numbers, in
-       the last sentence with a number ("8 * 7 = 54. The answer is 54." does not answer 8)
+    2. the one option whose text is in the last sentence that names any option; if all options are numbers, in the
+       last sentence with a number ("8 * 7 = 54. The answer is 54." does not answer 8)
 
-A sentence that names several options decides nothing. What cannot be read is unknown, not wrong; whether such a chat is
-a mirror is unknown too.
+A sentence that names several options decides nothing. An answer that cannot be extracted is unknown, not wrong;
+whether such a chat is a mirror is unknown too.
 
-Compared are chats of the (question, assistant) pairs on which both sides have some: what people say depends on the
-question and, from the second message on, on the assistant. Chats lost to an endpoint that broke down are left out.
+Only chats of (question, assistant) pairs that both sides have are compared: what people say depends on the question
+and, from the second message on, on the assistant. Chats lost to an endpoint failure are left out.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ Wording = Literal["copy", "rephrase", "partial", "other"]
 WORDINGS: tuple[Wording, ...] = get_args(Wording)
 
 COPY_SHARE = 0.9
-"""From this share of its words, in their order, a text counts as copied: typing errors and dropped articles pass."""
+"""Share of its words, in order, from which a text counts as copied: typos and dropped articles are tolerated."""
 
 
 def copied_share(message: str, text: str) -> float:
-    """Share of the words of `text` that `message` holds in the same order, 0..1."""
+    """Share of the words of `text` that `message` contains in the same order, 0..1."""
     return share_in_order(words(text), words(message))
 
 
 def wording_of(message: str, question: Question) -> Wording:
-    """Which of the four a first message is; a question without numbers or content words can only be copied or not."""
+    """Classify a first message; without numbers or content words in the question, it is "copy" or "other"."""
     if copied_share(message, question.text) >= COPY_SHARE:
         return "copy"
     if restates(message, question) and numbers(question.text) <= numbers(message):
@@ -58,15 +58,15 @@ def wording_of(message: str, question: Question) -> Wording:
 
 
 def tells_options(message: str, question: Question) -> bool:
-    """Whether a message lists the options: it holds at least 90 % of all options' words, in their order."""
+    """Whether a message lists the options: it contains at least 90 % of all options' words, in order."""
     return bool(question.options) and copied_share(message, " ".join(question.options)) >= COPY_SHARE
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Shares in 0..1 of the numbers and content words of a question's text; None where it has none.
+    """Shares in 0..1 of a question's numbers and content words that some messages contain; None if it has none.
 
-    Numbers count by value and once each; options are counted apart (`tells_options`).
+    Numbers are compared by value and counted once; options are measured separately (`tells_options`).
     """
 
     numbers: float | None
@@ -74,7 +74,7 @@ class Coverage:
 
 
 def coverage(messages: Iterable[str], question: Question) -> Coverage:
-    """What the messages together convey."""
+    """How much of the question's text the messages contain together."""
     text = "\n".join(messages)
     return Coverage(
         _share(numbers(question.text), numbers(text)), _share(content_words(question.text), content_words(text))
@@ -86,7 +86,7 @@ def _share(wanted: frozenset[object], found: frozenset[object]) -> float | None:
 
 
 class _Naming(NamedTuple):
-    """How a reply calls a letter its answer, and begins with one."""
+    """Patterns of the letter that a reply calls its answer, and of the letter that it begins with."""
 
     called: re.Pattern[str]
     first: re.Pattern[str]
@@ -113,7 +113,7 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def answer_in_reply(reply: str, question: Question) -> str | None:
-    """The letter of the option that a reply gives as its answer; None where it gives none, or there are no options."""
+    """The letter of the option that a reply gives as its answer; None if it gives none or there are no options."""
     if not question.options:
         return None
     naming = _naming("".join(question.letters))
@@ -125,7 +125,7 @@ def answer_in_reply(reply: str, question: Question) -> str | None:
     is_number = [len(words(option)) == 1 and len(numbers(option)) == 1 for option in question.options]
     for sentence in reversed(_SENTENCE.split(reply)):
         found, text = numbers(sentence), f" {' '.join(words(sentence))} "
-        named = []  # options whose text stands in the sentence: a number by its value, else the words, article aside
+        named = []  # options whose text is in the sentence: numbers by value, others by their words, article aside
         for letter, option, number in zip(question.letters, question.options, is_number, strict=True):
             option_words = _ARTICLE.sub("", " ".join(words(option)))
             if option_words and (numbers(option) <= found if number else f" {option_words} " in text):
@@ -137,10 +137,10 @@ def answer_in_reply(reply: str, question: Question) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class UserChat:
-    """A chat about `question`: the user's messages without surrounding white space, the replies, the chosen letter.
+    """A chat about `question`: the user's messages, stripped, the replies, and the chosen letter.
 
-    `person` tells the people of a study apart; each simulated chat is a person of its own. `messages` is empty where a
-    simulator had nothing to say.
+    `person` identifies the people of a study; each simulated chat is a person of its own. `messages` is empty if a
+    simulator said nothing.
     """
 
     question: Question
@@ -152,7 +152,7 @@ class UserChat:
 
 
 def real_chats(conversations: Iterable[Conversation], questions: Mapping[str, Question]) -> list[UserChat]:
-    """People's chats; where a study has no worker ids, each chat counts as a person of its own."""
+    """People's chats; in a study without worker ids, each chat counts as a person of its own."""
     return [_user_chat(chat, questions, chat.worker_id or chat.id, chat.answer) for chat in conversations]
 
 
@@ -170,7 +170,7 @@ def _user_chat(
 
 
 REPEAT_SHARE = 0.8
-"""Two messages repeat each other if their common words, in order, are this share of the longer one."""
+"""Two messages repeat each other if their common words, in order, make up this share of the longer one."""
 SHORT_MESSAGE = 3
 """A follow-up of at most this many words is short."""
 _POLITE = re.compile(r"\b(please|pls|plz|thanks|thank you|thx|kindly|could you|would you|can you)\b", re.IGNORECASE)
@@ -180,9 +180,9 @@ _POLITE = re.compile(r"\b(please|pls|plz|thanks|thank you|thx|kindly|could you|w
 class ChatTraits:
     """Traits of one chat; lengths in words, shares in 0..1.
 
-    `wording`, `first_words`, `copied`, `at_first` and `foreign_numbers` are of the first message, which is empty where
-    the simulator said nothing. `follow_ups` holds the words of each later message. `repeats` counts follow-ups that
-    repeat an earlier message, `asking` those that end in a question mark.
+    `wording`, `first_words`, `copied` and `at_first` are of the first message, which is empty if the simulator said
+    nothing. `foreign_numbers`: the user wrote a number that is in neither question nor replies. `repeats` counts
+    follow-ups (later messages) that repeat an earlier message, `asking` those that end in a question mark.
     """
 
     chat: UserChat
@@ -210,7 +210,7 @@ class ChatTraits:
 
     @property
     def turns(self) -> int:
-        """How many messages the user wrote."""
+        """Number of the user's messages."""
         return len(self.words)
 
     @property
@@ -227,7 +227,7 @@ class ChatTraits:
 
 
 def traits_of(chat: UserChat) -> ChatTraits:
-    """Measures one chat."""
+    """Measure one chat."""
     first, everything = chat.messages[0] if chat.messages else "", "\n".join(chat.messages)
     split = tuple(tuple(words(message)) for message in chat.messages)
     wording = wording_of(first, chat.question)
@@ -258,7 +258,7 @@ def _alike(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
 def on_common_cells(
     real: Iterable[ChatTraits], simulated: Iterable[ChatTraits]
 ) -> tuple[list[ChatTraits], list[ChatTraits]]:
-    """Both sides, reduced to the (question, assistant) pairs that both have."""
+    """Restrict both sides to the (question, assistant) pairs that both have."""
     people, simulators = list(real), list(simulated)
     common = {chat.cell for chat in people} & {chat.cell for chat in simulators}
     return [chat for chat in people if chat.cell in common], [chat for chat in simulators if chat.cell in common]

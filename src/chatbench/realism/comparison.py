@@ -1,14 +1,14 @@
-"""How like people simulated users are: every measure on simulated against real chats, beside people against people.
+"""Realism of simulated users: every measure on simulated against real chats, with people against people as reference.
 
-Of each measure there are up to four numbers. *simulated* and *people*: the trait of either side. *apart*: how far the
-simulated chats are from the second half of the people (for a trait, the absolute difference). *people apart*: how far
-the first half of the people is from the second, by equally many chats. Both are means over random halvings. A simulator
-is as real as this measure can tell where *apart* is no larger than *people apart*.
+Each measure has up to four numbers. *simulated* and *people*: the trait of each side. *apart*: the distance from the
+simulated chats to the second half of the people (for a trait, the absolute difference). *people apart*: the distance
+from the first half of the people to the second, with equally many chats. Both are means over random halvings. By this
+measure, a simulator is as real as people if *apart* is no larger than *people apart*.
 
-A distance between samples never is 0, even between samples of the same people, and it grows as samples shrink. So
-people are halved at random, the whole of a person's chats going to one half, and both distances are taken to the same
-second half: from the first half, and from as many simulated chats of the same (question, assistant) pairs. Halving many
-times tells how far chance alone moves either.
+A distance between samples is never 0, even between samples of the same people, and it grows as samples shrink. So
+people are split into random halves, all chats of a person in one half, and both distances are taken to the same second
+half: from the first half, and from as many simulated chats of the same (question, assistant) pairs. Repeated halvings
+show how far chance alone moves each distance.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from chatbench.realism.detectability import Detection, detection
 from chatbench.realism.measures import LENGTH_DISTANCES, TRAITS, Chats, Trait, behaviour_distances
 
 HALVINGS = 20
-"""Enough for a mean and a range; every further one costs as much as the first."""
+"""Enough for a mean and a range; each further one costs as much as the first."""
 ONE_PERSON = Undefined("fewer than two people wrote about these questions")
 
 
 @dataclass(frozen=True, slots=True)
 class Halving:
-    """`second` is half of the people; `first` and `simulated` hold equally many chats of each pair."""
+    """One random halving of the people: `first` and `simulated` hold equally many chats of each pair."""
 
     first: Chats
     simulated: Chats
@@ -42,9 +42,9 @@ class Halving:
 
 
 def halvings(real: Chats, simulated: Chats, rng: np.random.Generator, count: int = HALVINGS) -> Iterator[Halving]:
-    """`count` random halvings; people who worked with the same assistant are spread evenly over the halves.
+    """Draw `count` random halvings; people who worked with the same assistants are spread evenly over the halves.
 
-    Nothing is yielded where there is one person only.
+    Yields nothing if there are fewer than two people.
     """
     pool = _by_cell(simulated)
     assistants: dict[str, set[str]] = defaultdict(set)
@@ -55,11 +55,11 @@ def halvings(real: Chats, simulated: Chats, rng: np.random.Generator, count: int
     if len(people) < 2:
         return
     for _ in range(count):
-        # Half of the people of each group of neighbours; halves differ by one person at most.
+        # Every other person of each group with the same assistants; the halves differ by at most one person.
         keys = rng.random(len(people))
         order = sorted(range(len(people)), key=lambda index: (groups[index], keys[index]))
         in_first = {people[index] for index in order[int(rng.integers(2)) :: 2]}
-        # From each pair that both have, as many chats of either as the smaller side has, drawn at random.
+        # From each pair that both sides have, draw as many chats of each side as the smaller one has.
         first: list[ChatTraits] = []
         drawn: list[ChatTraits] = []
         for cell, chats in _by_cell([chat for chat in real if chat.person in in_first]).items():
@@ -79,10 +79,10 @@ def _by_cell(chats: Chats) -> dict[Pair, list[ChatTraits]]:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One measure; `simulated` and `people` are None where it is a distance and neither side has a value of its own.
+    """One measure; `simulated` and `people` are None for a distance, which neither side has by itself.
 
-    `people_range`: 2.5 and 97.5 % quantiles of *people apart* over halvings. `further`: share of halvings in which the
-    simulated chats were further from the people than the people from each other.
+    `people_range`: 2.5 and 97.5 % quantiles of *people apart* over halvings (for the classifier, over its bootstrap).
+    `further`: share of halvings in which the simulated chats were further from people than people from each other.
     """
 
     measure: str
@@ -97,7 +97,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class ClassShare:
-    """A class of behaviour and the shares (0..1) of real and simulated chats in it."""
+    """A behaviour class and its shares (0..1) of real and simulated chats."""
 
     name: str
     people: float
@@ -106,7 +106,7 @@ class ClassShare:
 
 @dataclass(frozen=True, slots=True)
 class Realism:
-    """All comparisons of one split; `detected` tells simulated from real, `people_detected` one half from the other."""
+    """All comparisons of one split; `detected`: simulated against real chats, `people_detected`: half against half."""
 
     chats: int
     simulated_chats: int
@@ -118,16 +118,16 @@ class Realism:
 
 
 def realism(real: Chats, simulated: Chats, training: Chats, seed: int, advanced: Advanced = unobserved) -> Realism:
-    """Compares simulated with real chats of the same (question, assistant) pairs.
+    """Compare simulated with real chats of the same (question, assistant) pairs.
 
     Args:
         real, simulated: held-out chats of the pairs that both sides have.
-        training: people's training-side chats, in which the classes of behaviour are found.
-        advanced: told after each measure.
+        training: people's training-side chats, which define the behaviour classes.
+        advanced: called after each measure.
     """
     halves = list(halvings(real, simulated, np.random.default_rng(seed)))
     classes = behaviour_classes(training, seed)
-    places: dict[int, int] = {}  # by the identity of a chat's record: the same chats are counted once per halving
+    places: dict[int, int] = {}  # class by id(chat): halvings share chats, which are classified once
     shares: list[ClassShare] = []
     if not isinstance(classes, Undefined):
         chats = [*real, *simulated]
@@ -140,7 +140,7 @@ def realism(real: Chats, simulated: Chats, training: Chats, seed: int, advanced:
     number = classes if isinstance(classes, Undefined) else len(classes.centres)
     distances = (*LENGTH_DISTANCES, *behaviour_distances(lambda chat: places[id(chat)], number))
     comparisons: list[Comparison] = []
-    total = len(TRAITS) + len(distances) + 2  # and two detections
+    total = len(TRAITS) + len(distances) + 2  # and two classifiers
     for trait in TRAITS:
         comparisons.append(_trait(trait, real, simulated, halves))
         advanced(len(comparisons), total)
@@ -183,7 +183,7 @@ def _difference(first: Value, second: Value) -> Value:
 def _compared(
     name: str, unit: str, own: tuple[Value | None, Value | None], apart: Sequence[Value], reference: Sequence[Value]
 ) -> Comparison:
-    """A measure from its values per halving; undefined where it is undefined in one of them."""
+    """Summarise a measure from its values per halving; undefined if any of them is."""
     if not apart:
         return Comparison(name, unit, *own, ONE_PERSON, ONE_PERSON)
     means = mean_value(list(apart)), mean_value(list(reference))
@@ -197,7 +197,7 @@ def _compared(
 
 
 def _detectability(detected: Detection | Undefined, reference: Detection | Undefined) -> list[Comparison]:
-    """Accuracy and area of the classifier as two more distances, with the reference's bootstrap interval."""
+    """Accuracy and AUC of the classifier as two more distances, with the reference's bootstrap interval."""
     rows = []
     for name, field in (("accuracy", "accuracy"), ("AUC", "auc")):
         apart, people_apart = (

@@ -1,12 +1,12 @@
-"""Whether a linear classifier can tell two groups of chats apart: accuracy, area under the curve, and by what.
+"""Whether a linear classifier can tell two groups of chats apart: accuracy, area under the curve, top features.
 
-A chat is the user's messages as word 1-2-grams and character 2-4-grams (digits masked, since numbers belong to the
-question) and the features of `behaviour`. Logistic regression is fitted on the chats of four fifths of the questions
-and asked about the rest, so that no question helps to recognise itself. Chance is about 0.5, since both groups
-hold about equally many chats of each question.
+A chat is represented by word 1-2-grams and character 2-4-grams of the user's messages (digits masked, since numbers
+belong to the question) and the features of `behaviour`. Logistic regression is fitted to the chats of four fifths of
+the questions and tested on the rest, so that no chat is recognised by its question. Chance is about 0.5, since both
+groups hold about equally many chats of each question.
 
-Two groups of real people can be told apart too, if only a little, by personal habits of writing: the reference is the
-same classifier on two halves of the people.
+Even two groups of real people can be told apart a little, by personal writing habits: the reference is the same
+classifier on two halves of the people.
 
 Source: classifier two-sample tests, Lopez-Paz and Oquab 2017 (arXiv 1610.06545); a linear classifier on real and
 simulated users as in arXiv 2605.07847.
@@ -30,13 +30,13 @@ from chatbench.realism.measures import NOTHING_TO_COMPARE
 FOLDS = 5
 FEWEST_QUESTIONS = 5
 FEWEST_CHATS = 40
-"""Of both groups together; under that a fold has no more than a handful."""
+"""Of both groups together; with fewer, a fold has only a handful."""
 RESAMPLES = 1000
 PERMUTATIONS = 999
 TELLING = 8
-"""How many features are named in each direction."""
+"""Number of features reported per direction."""
 LEAST_CHATS_PER_GRAM = 5
-"""A rarer run of words or characters is no feature; nor is one that stands in chats about fewer questions than that."""
+"""Rarer n-grams are dropped, and so are those in chats about fewer questions than this."""
 MOST_GRAMS = 10_000
 
 Floats = NDArray[np.float64]
@@ -55,7 +55,7 @@ class Detection:
     """How well the groups are told apart, on questions that the classifier did not see.
 
     Intervals are 95 % percentiles of a bootstrap over questions. `p_value`: share of random relabellings within
-    questions whose accuracy is at least as high, out-of-fold scores kept.
+    questions with an accuracy at least as high, given the same out-of-fold scores.
     """
 
     chats: int
@@ -69,7 +69,7 @@ class Detection:
 
 
 def detection(first: Sequence[ChatTraits], second: Sequence[ChatTraits], seed: int) -> Detection | Undefined:
-    """Tells `first` from `second`; both should hold equally many chats per question."""
+    """Cross-validate a classifier of `first` against `second`; both should hold equally many chats per question."""
     chats = [*first, *second]
     labels = np.repeat([0, 1], [len(first), len(second)])
     _, questions = np.unique([chat.cell[0] for chat in chats], return_inverse=True)
@@ -105,7 +105,7 @@ def detection(first: Sequence[ChatTraits], second: Sequence[ChatTraits], seed: i
 
 
 def area_under_curve(labels: NDArray[np.int64], scores: Floats) -> float:
-    """Chance that a chat of the second group scores higher than one of the first, ties counting half; 0..1."""
+    """Probability that a chat of the second group scores higher than one of the first, ties counting half; 0..1."""
     from scipy.stats import rankdata  # type: ignore[import-untyped]  # late, and has no types
 
     positives = labels == 1
@@ -120,7 +120,7 @@ def _classifier() -> Any:  # scikit-learn has no types
 
 
 def _features(chats: Sequence[ChatTraits], questions: NDArray[np.int64]) -> tuple[list[str], Any]:
-    """Names of the features and their rows; which runs are features is decided without looking at the labels."""
+    """Names of the features and their sparse matrix; n-grams are selected without looking at the labels."""
     from scipy.sparse import csr_matrix, hstack  # type: ignore[import-untyped]  # late, and has no types
     from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]  # late, no types
 
@@ -135,7 +135,7 @@ def _features(chats: Sequence[ChatTraits], questions: NDArray[np.int64]) -> tupl
     for kind, vectorizer in kinds.items():
         try:
             block = vectorizer.fit_transform(texts)
-        except ValueError:  # every text is empty, or no run is common enough: there is no such feature
+        except ValueError:  # every text is empty, or no n-gram is common enough: no features of this kind
             continue
         spread_wide = np.asarray(((of_question @ block) > 0).sum(0)).ravel() >= LEAST_CHATS_PER_GRAM
         blocks.append(block[:, spread_wide])
@@ -147,9 +147,9 @@ def _features(chats: Sequence[ChatTraits], questions: NDArray[np.int64]) -> tupl
 
 
 def out_of_fold_scores(rows: Any, labels: NDArray[np.int64], questions: NDArray[np.int64]) -> Floats | None:
-    """Each chat's score (log-odds of the second group) from a classifier that saw none of its question's chats.
+    """Each chat's score (log-odds of the second group) from a classifier that saw no chats of its question.
 
-    None where a classifier would have seen one group only.
+    None if a classifier would be trained on one group only.
     """
     from sklearn.model_selection import GroupKFold  # type: ignore[import-untyped]  # late, and has no types
 

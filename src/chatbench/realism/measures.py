@@ -1,13 +1,13 @@
-r"""What is compared: traits of a group of chats, and distances between two groups.
+r"""Realism measures: traits of a group of chats, and distances between two groups.
 
-A *trait* is one number of a group (a mean, a share), so two groups are as far apart as their numbers. A *distance* is
-taken between two groups as wholes (their distributions). Lexical measures are taken on all that is said about one
-question and then averaged over questions: how varied different people are about the same thing. They do not simply fall
-as a text grows, and are computed here because all measures of a table must split words in the same way; the tests
-compare with `lexicalrichness` 0.5.1.
+A *trait* is one number of a group (a mean, a share); two groups are as far apart as their numbers. A *distance*
+compares the distributions of two groups. Lexical measures are computed on all that is said about one question and then
+averaged over questions: how varied different people are about the same thing. They do not simply fall as a text grows,
+and are implemented here because all measures of a table must split words in the same way; the tests compare them with
+`lexicalrichness` 0.5.1.
 
 Divergences are in bits. Jensen-Shannon is symmetric, at most 1, and needs no smoothing; Kullback-Leibler is infinite
-where the second side never does what the first does, so `SMOOTHING` chats are added to every class before it.
+if the second side never does what the first does, so `SMOOTHING` is added to the count of each class.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ WINDOW = 50
 DRAW = 42
 """Words per draw of HD-D, the customary number; a shorter text has no HD-D."""
 SMOOTHING = 0.5
-"""Added to the count of every class before a Kullback-Leibler divergence (the prior of Jeffreys)."""
+"""Added to the count of each class before a Kullback-Leibler divergence (Jeffreys prior)."""
 LENGTH_EDGES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
-"""Classes of lengths in words for divergences: 0, 1, 2-3, 4-7, ..., 256 and more."""
+"""Length classes in words, for divergences: 0, 1, 2-3, 4-7, ..., 256 and more."""
 
 
 def wasserstein(first: Sequence[float], second: Sequence[float]) -> Value:
@@ -47,7 +47,7 @@ def wasserstein(first: Sequence[float], second: Sequence[float]) -> Value:
 
 
 def jensen_shannon(first: Sequence[int], second: Sequence[int]) -> Value:
-    """Jensen-Shannon divergence between two counts per class, 0 (alike) to 1 bit (nothing in common).
+    """Jensen-Shannon divergence between two lists of counts per class, 0 (identical) to 1 bit (disjoint).
 
     >>> jensen_shannon([2, 2], [3, 3])
     0.0
@@ -62,7 +62,7 @@ def jensen_shannon(first: Sequence[int], second: Sequence[int]) -> Value:
 
 
 def kullback_leibler(first: Sequence[int], second: Sequence[int]) -> Value:
-    """Bits lost by expecting the classes as `second` has them where they come as in `first`; both smoothed."""
+    """KL(first || second) in bits, between counts per class, both smoothed."""
     if not sum(first) or not sum(second):
         return NOTHING_TO_COMPARE
     raised = [np.asarray(counts, dtype=np.float64) + SMOOTHING for counts in (first, second)]
@@ -81,7 +81,7 @@ def counts_by_length(lengths: Sequence[int]) -> list[int]:
 
 
 def moving_average_ttr(words: Sequence[str], window: int = WINDOW) -> Value:
-    """MATTR: mean share of distinct words in all windows of `window` neighbouring words, 0..1.
+    """MATTR: mean share of distinct words over all windows of `window` consecutive words, 0..1.
 
     Source: Covington and McFall 2010, "Cutting the Gordian knot: the moving-average type-token ratio".
 
@@ -104,7 +104,7 @@ def moving_average_ttr(words: Sequence[str], window: int = WINDOW) -> Value:
 def hypergeometric_diversity(words: Sequence[str], draw: int = DRAW) -> Value:
     """HD-D: expected share of distinct words among `draw` words drawn without replacement, 0..1.
 
-    A word that stands n times among N is missed with probability C(N - n, draw) / C(N, draw).
+    A word that occurs n times among N is missed with probability C(N - n, draw) / C(N, draw).
 
     Source: McCarthy and Jarvis 2007, "vocd: a theoretical and empirical evaluation".
 
@@ -120,10 +120,10 @@ def hypergeometric_diversity(words: Sequence[str], draw: int = DRAW) -> Value:
 
 
 def yules_k(words: Sequence[str]) -> Value:
-    """Yule's K: 10,000 (sum n^2 - N) / N^2 over words that stand n times among N; 0 where none repeats.
+    """Yule's K: 10,000 (sum n^2 - N) / N^2 over words that occur n times among N; 0 if none repeats.
 
-    Higher is poorer. It is the chance that two words drawn with replacement are the same by more than being drawn
-    twice, times 10,000.
+    Higher means less varied. It is 10,000 times the probability that two draws with replacement give different
+    occurrences of the same word.
 
     Source: Yule 1944, "The statistical study of literary vocabulary", as in Tweedie and Baayen 1998.
 
@@ -136,9 +136,9 @@ def yules_k(words: Sequence[str]) -> Value:
 
 
 def distinct_ngrams(texts: Sequence[Sequence[str]], n: int) -> Value:
-    """Share of distinct ones among the runs of `n` words of all texts, none across two texts, 0..1.
+    """Share of distinct n-grams among the n-grams of all texts, none of which spans two texts, 0..1.
 
-    Falls as there are more texts: compare equally many.
+    Falls with the number of texts: compare equally many.
 
     Source: Li et al. 2016, "A diversity-promoting objective function for neural conversation models" (distinct-n).
 
@@ -151,7 +151,7 @@ def distinct_ngrams(texts: Sequence[Sequence[str]], n: int) -> Value:
 
 @dataclass(frozen=True, slots=True)
 class Trait:
-    """One number of a group of chats; `shrinks` where it depends on how many chats the group has."""
+    """One number of a group of chats; `shrinks` if it depends on the size of the group."""
 
     name: str
     unit: str
@@ -169,7 +169,7 @@ class Distance:
 
 
 def _mean(values: Iterable[float | None], reason: str) -> Value:
-    """Mean of the values that exist; undefined, for this reason, where none does."""
+    """Mean of the values that exist; undefined, with this reason, if there are none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else Undefined(reason)
 
@@ -177,7 +177,7 @@ def _mean(values: Iterable[float | None], reason: str) -> Value:
 def _per_chat(
     name: str, of: Callable[[ChatTraits], float | None], unit: str = "share", reason: str = NO_CHATS
 ) -> Trait:
-    """The mean of a number of each chat, over the chats that have it."""
+    """Mean of a per-chat number, over the chats that have it."""
     return Trait(name, unit, lambda chats: _mean(map(of, chats), reason))
 
 
@@ -192,7 +192,7 @@ def _per_follow_up(name: str, count: Callable[[ChatTraits], int], unit: str = "s
 def _per_question(
     name: str, measure: Callable[[list[ChatTraits]], Value], unit: str = "share", *, shrinks: bool = False
 ) -> Trait:
-    """Mean over the questions on which the measure exists."""
+    """Mean of a measure over the questions for which it is defined."""
 
     def of(chats: Chats) -> Value:
         groups: dict[str, list[ChatTraits]] = defaultdict(list)
@@ -214,7 +214,7 @@ def _worded_as(wording: str) -> Trait:
 
 
 def _copied_follow_ups(chats: Chats) -> Value:
-    """Share of follow-ups that stand word for word in another chat about the same question."""
+    """Share of follow-ups that appear verbatim in another chat about the same question."""
     holders = Counter((chat.cell[0], message) for chat in chats for message in set(chat.words[1:]))
     trait = _per_follow_up("", lambda chat: sum(holders[chat.cell[0], message] > 1 for message in chat.words[1:]))
     return trait.of(chats)
@@ -256,7 +256,7 @@ TRAITS: tuple[Trait, ...] = (
 
 
 def _lengths(name: str, unit: str, of: Callable[[ChatTraits], Iterable[int]], *, by_class: bool) -> list[Distance]:
-    """Wasserstein and Jensen-Shannon between two distributions of a count."""
+    """Wasserstein and Jensen-Shannon distances between the distributions of a count."""
 
     def counts(chats: Chats) -> list[int]:
         return [count for chat in chats for count in of(chat)]
@@ -282,7 +282,7 @@ LENGTH_DISTANCES: tuple[Distance, ...] = (
 
 
 def behaviour_distances(class_of: Callable[[ChatTraits], int], classes: int | Undefined) -> tuple[Distance, ...]:
-    """Divergences between the frequencies of `classes` classes of behaviour, undefined where there are none."""
+    """Divergences between the frequencies of `classes` behaviour classes; undefined if there are none."""
 
     def counted(divergence: Callable[[Sequence[int], Sequence[int]], Value]) -> Callable[[Chats, Chats], Value]:
         def between(first: Chats, second: Chats) -> Value:

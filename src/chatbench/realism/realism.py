@@ -1,7 +1,7 @@
-"""How like people the simulated users of a model are, per split and over splits.
+"""Realism of a model's simulated users, per split and over splits.
 
-Reads the stored chats and the study, and writes `results/realism/<model>/split_i.json` and `summary.json`; nothing is
-generated, except with `termination`, which asks the model itself. The files of the base model end in `_base`.
+Reads the stored chats and the study, and writes `results/realism/<model>/split_i.json` and `summary.json`. Nothing is
+generated, except with `termination`, which queries the model. Files of the base model end in `_base`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OF_SCORES_ONLY = ("bleu", "rouge", "sacrebleu", "ece", "resampling")
 
 @dataclass(frozen=True, slots=True)
 class RealismSettings:
-    """`base_model` compares the base's chats instead; `termination` asks the model at every point of the real chats."""
+    """`base_model`: compare the base model's chats instead; `termination`: query the model at every stopping point."""
 
     base_model: bool = False
     termination: bool = False
@@ -52,7 +52,7 @@ def realism(
     settings: RealismSettings | None = None,
     say: Say = print,
 ) -> RealismTable:
-    """Compares the simulated chats of the given splits (None: all that have some) with people's, and writes the files.
+    """Compare simulated chats of the given splits (None: all that have some) with people's, and write the files.
 
     Raises:
         ChatbenchError: no chats, chats of other data, or none with an assistant that people worked with.
@@ -97,7 +97,7 @@ def realism(
 
 
 def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, settings: RealismSettings) -> Realism:
-    """The comparison on one split; `people` are the traits of the study's chats, in their order.
+    """Compare one split; `people` are the traits of the study's chats, in their order.
 
     Raises:
         ChatbenchError: this simulator has no chats, or only with assistants that people did not work with.

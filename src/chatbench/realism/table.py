@@ -1,7 +1,7 @@
-"""Realism of one model over splits: the files' content and the grids that are printed.
+"""Realism of one model over splits: the content of its files and the printed grids.
 
-A mean over splits stands with its standard error; random splits share questions, so the error corrected for that
-(Nadeau and Bengio 2003) is in the file beside it.
+A mean over splits is shown with its standard error. Random splits share questions; the error corrected for that (Nadeau
+and Bengio 2003) is in the file beside it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TERMINATION_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class RealismTable:
-    """One simulator on its splits; the two counts of questions are means over splits."""
+    """Realism of one simulator on its splits; the two question counts are means over splits."""
 
     model: str
     source: str
@@ -68,7 +68,7 @@ class RealismTable:
 
 
 def as_json(table: RealismTable) -> dict[str, dict[str, object]]:
-    """Content of each split's file and of `summary`, by name."""
+    """Content of each file by name: one per split, and `summary`."""
     head = {name: plain(getattr(table, name)) for name in ("model", "source", "signature_id", "signature")}
     files = {split_id: {**head, "split": split_id, "realism": plain(one)} for split_id, one in table.splits.items()}
     for split_id, scores in table.termination.items():
@@ -90,7 +90,7 @@ def as_json(table: RealismTable) -> dict[str, dict[str, object]]:
 
 
 def realism_grids(table: RealismTable) -> list[Grid]:
-    """All measures; where people would stop, if that was asked; of the first split the classes and what tells."""
+    """Grids of all measures and, if computed, of termination; of the first split, its classes and top features."""
     rows = []
     for name, of_splits in table.measures().items():
         unit = of_splits[0].unit
@@ -129,7 +129,7 @@ def _value(table: RealismTable, values: Sequence[Value | None], show: Callable[[
 
 
 def realism_footnotes(table: RealismTable) -> list[str]:
-    """What the table is of, how to read it, and what is missing."""
+    """What the table covers, how to read it, and what is missing."""
     people, simulated, persons = (
         sum(getattr(one, name) for one in table.splits.values()) / len(table.splits)
         for name in ("chats", "simulated_chats", "people")

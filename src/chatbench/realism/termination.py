@@ -1,14 +1,14 @@
-r"""Whether a simulator stops where people stop, asked at every point of real held-out chats where a person could stop.
+r"""Whether a simulator stops where people stop, at every point of real held-out chats where a person could stop.
 
-A *decision* comes after each reply of the assistant in a person's chat: the person either ended the chat and answered,
-or went on. The simulator is shown the same chat up to that reply, so people and simulator decide at the same points;
-in simulated chats of its own the points would differ. Two things are taken at each point: one output, drawn as in a
-simulation but cut after `OPENING_TOKENS` tokens, which means to end where it is an answer; and the probability of
-`Answer: A` ... `Answer: D` together, each with its end marker, as the product of its tokens' probabilities. The
-probability is of complete valid answers, so it is a little below that of an output that merely begins like one.
+A *decision* follows each reply of the assistant in a person's chat: the person either ended the chat and answered, or
+went on. The simulator is prompted with the same chat up to that reply, so people and simulator decide at the same
+points; in its own simulated chats the points would differ. Two things are measured at each point: whether an output,
+sampled as in a simulation but truncated to `OPENING_TOKENS` tokens, is an answer; and the total probability of
+`Answer: A` ... `Answer: D`, each with its end marker, as the product of its tokens' probabilities. It covers complete
+valid answers only, so it is slightly below that of an output that merely begins like one.
 
-F1 takes ending as the positive class. It has no human ceiling, since no second person was asked at the same point; its
-floors are to end always, and to end by chance as often as people of the training side do after so many replies.
+F1 takes ending as the positive class. It has no human ceiling, since no second person decided at the same point; its
+floors are to end always, and to end at random as often as people of the training side do after as many replies.
 
 Stored as `results/realism/<model>/split_i_termination.json` with what it depends on; computed once.
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 OPENING_TOKENS = 16
-"""Enough for white space, a quotation mark, `YOU: ` and `Answer: ` even where each character is a token of its own."""
+"""Enough for white space, a quotation mark, `YOU: ` and `Answer: `, even with one token per character."""
 NO_DECISIONS, NO_PROBABILITIES = "no decisions", "probabilities were not computed"
 
 
@@ -59,9 +59,8 @@ NO_DECISIONS, NO_PROBABILITIES = "no decisions", "probabilities were not compute
 class Decision:
     """One point at which a person could stop.
 
-    `replies`: how many the person had got, from 1. `ended`: the person stopped here. `predicted`: the simulator's
-    output was an answer. `probability`: the simulator's probability of answering A, B, C or D here, 0..1; None where it
-    was not computed.
+    `replies`: number of replies so far, from 1. `ended`: the person stopped here. `predicted`: the simulator's output
+    was an answer. `probability`: the simulator's probability of a valid answer here, 0..1; None if it was not computed.
     """
 
     replies: int
@@ -72,10 +71,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Termination:
-    """Scores over decisions, shares in 0..1.
+    """Scores over decisions; shares are in 0..1.
 
-    `brier` (mean squared difference of probability and outcome, 0 is certain and right) and `calibration_error` are of
-    the probability; `brier_floor` is the score of giving people's overall share of endings as probability everywhere.
+    `brier` (mean squared difference of probability and outcome, 0 is perfect) and `calibration_error` are of the
+    probability; `brier_floor` is the Brier score of always predicting people's overall share of endings.
     """
 
     decisions: int
@@ -92,16 +91,16 @@ class Termination:
 
 
 def termination(decisions: Sequence[Decision], end_shares: Mapping[int, float]) -> Termination:
-    """All scores.
+    """Compute all scores.
 
     Args:
-        end_shares: share of training-side chats that end after that many replies, given that they got there.
+        end_shares: by number of replies, the share of training-side chats that end there among those that get there.
     """
     total = len(decisions)
     ended = sum(decision.ended for decision in decisions)
     predicted = sum(decision.predicted for decision in decisions)
     both = sum(decision.ended and decision.predicted for decision in decisions)
-    # By chance: the share after so many replies; where the training side has none, that of the nearest smaller number.
+    # By chance: the share after as many replies or, if the training side has none, after the nearest smaller number.
     nearest = [max((n for n in end_shares if n <= decision.replies), default=0) for decision in decisions]
     chance = [end_shares.get(replies, 0.0) for replies in nearest]
     known = [(one.probability, float(one.ended)) for one in decisions if one.probability is not None]
@@ -139,7 +138,7 @@ def f1_score(both: float, predicted: float, actual: float) -> Value:
 
 
 def end_shares_by_reply(user_turns: Iterable[int]) -> dict[int, float]:
-    """Of the chats that got to the n-th reply, the share that ended there.
+    """Share of chats that end at the n-th reply, among those that reach it.
 
     >>> end_shares_by_reply([1, 1, 2])
     {1: 0.6666666666666666, 2: 1.0}
@@ -152,7 +151,7 @@ def end_shares_by_reply(user_turns: Iterable[int]) -> dict[int, float]:
 
 @dataclass(frozen=True, slots=True)
 class StoppingPoint:
-    """A real chat up to a reply; `ended` where the person stopped there. `answers`: all valid ones, if few."""
+    """A real chat up to a reply; `ended` if the person stopped there. `answers`: the valid ones, if they are few."""
 
     question_id: str
     conversation_id: str
@@ -163,7 +162,7 @@ class StoppingPoint:
 
 
 def stopping_points(chats: Iterable[Conversation], questions: Mapping[str, Question]) -> list[StoppingPoint]:
-    """One point for each reply of each chat, in their order: k replies make k - 1 times going on and one end."""
+    """One point for each reply of each chat, in order: k replies give k - 1 points of going on and one end."""
     return [
         StoppingPoint(
             chat.question_id,
@@ -183,10 +182,10 @@ def stopping_points(chats: Iterable[Conversation], questions: Mapping[str, Quest
 
 
 def termination_of(workspace: Workspace, model: str, entry: SplitChats, *, base_model: bool, say: Say) -> Termination:
-    """Asks the model of a split and stores the scores.
+    """Query the model of a split at every stopping point and store the scores.
 
     Raises:
-        ChatbenchError: the model is not there any more, or is another than the one that was simulated.
+        ChatbenchError: the model is missing, or is not the one that was simulated.
     """
     from chatbench.models.local_participants import LocalSimulator
 
@@ -219,7 +218,7 @@ def termination_of(workspace: Workspace, model: str, entry: SplitChats, *, base_
 
 
 def would_stop(participant: Participant, points: Sequence[StoppingPoint]) -> list[bool]:
-    """Whether one output of the simulator at each point is an answer; silence and failures are none."""
+    """Whether the simulator's output at each point is an answer; silence and failures are not."""
     done = count(1)
 
     def asked(point: StoppingPoint) -> Asking[bool]:
@@ -233,7 +232,7 @@ def would_stop(participant: Participant, points: Sequence[StoppingPoint]) -> lis
 
 
 def answer_probabilities(loaded: Loaded, form: TextForm, points: Sequence[StoppingPoint]) -> list[float | None]:
-    """The probability of a valid answer at each point; None where the chat so far does not fit the context."""
+    """Probability of a valid answer at each point; None if the context is exceeded or answers cannot be listed."""
     from chatbench.models.encoding import encode_rows
     from chatbench.models.loading import context_length
     from chatbench.models.loss import score_rows
@@ -257,7 +256,7 @@ def answer_probabilities(loaded: Loaded, form: TextForm, points: Sequence[Stoppi
 
 
 def stored_termination(workspace: Workspace, model: str, entry: SplitChats, *, base_model: bool) -> Termination | None:
-    """The scores on disk if they are of this simulator and these chats."""
+    """The stored scores, if they are of this simulator and these chats."""
     path = _path(workspace, model, entry, base_model=base_model)
     if not path.exists():
         return None

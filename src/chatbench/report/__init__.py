@@ -1,3 +1,3 @@
-"""The HTML page: what a run found, drawn and told from plain values; nothing here reads results or computes scores."""
+"""Tables, plots, the HTML page and its server: what a run found, from its files in the results folder."""
 
 from __future__ import annotations

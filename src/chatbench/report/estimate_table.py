@@ -1,4 +1,4 @@
-"""Estimates for new assistants and plans of studies as tables, from what the files of `results/estimates/` hold."""
+"""Tables of estimates for new assistants and of study plans, from the files in `results/estimates/`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from chatbench.estimation.study_plan import Division
 from chatbench.report.grids import EMPTY, Grid, grids_of
 
 Entry = Mapping[str, Any]
-"""One estimate as the file has it: `plain` of `estimation.estimate.Estimate`."""
+"""One estimate as stored: `plain` of `estimation.estimate.Estimate`."""
 
 
 def read_estimates(path: Path) -> list[Entry]:
-    """The estimates of a model, in the order in which they were first made; none where there is no file."""
+    """The estimates of a model in the order in which they were first made; empty if there is no file."""
     return list(cast(dict[str, Entry], read_json(path)).values()) if path.exists() else []
 
 
@@ -33,7 +33,7 @@ def _between(found: Entry, *, points: bool = False) -> str:
 
 
 def estimate_grids(one: Entry) -> list[Grid]:
-    """The answer, what its interval is made of, real chats, differences, held-out assistants, and the curve."""
+    """Tables of one estimate: answer, real chats, variance by cause, differences, held-out assistants, curve."""
     causes = one["subsets"][0]["predicted"].get("variance_by_cause", {})
     total = sum(causes.values())
     return grids_of([
@@ -61,7 +61,7 @@ def estimate_grids(one: Entry) -> list[Grid]:
 
 
 def _with_people(row: Entry) -> Sequence[str]:
-    """A subset's row with real chats."""
+    """The row of a subset with real chats."""
     real, simulated = row["people"], percent(row["simulated"])
     if "undefined" in real:
         return row["subset"], "undefined", "undefined", simulated, EMPTY, EMPTY, EMPTY
@@ -72,7 +72,7 @@ def _with_people(row: Entry) -> Sequence[str]:
 
 
 def estimate_notes(one: Entry) -> list[str]:
-    """Why something is undefined, where the correlation comes from, notes, and the signature."""
+    """Reasons for undefined values, the correlation and its origin, notes, and the signature."""
     reasons = dict.fromkeys(
         f"{row['subset']}: {part['undefined']}"
         for row in one["subsets"]
@@ -96,7 +96,7 @@ def estimate_notes(one: Entry) -> list[str]:
 
 
 def division_line(best: Division, rest: Division) -> str:
-    """How to divide people between training and correction."""
+    """Describe the best division of people between training and correction."""
     return (
         f"of {rest.correction} people, {best.training} for fine-tuning and {best.correction} for correction: "
         f"±{100 * best.half_width:.1f} points; all for correction: ±{100 * rest.half_width:.1f}"

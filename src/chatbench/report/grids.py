@@ -1,4 +1,4 @@
-"""Tables of strings: one builder of rows and columns, printed on the terminal or written as Markdown."""
+"""Tables of strings: built from rows and columns, printed in the terminal or written as Markdown."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 EMPTY = "–"  # noqa: RUF001  (a dash is what a table shows where a metric does not apply)
 MARGIN = 3
-"""Blanks that a printed column needs beside its text."""
+"""Padding of a printed column, in characters."""
 LONGEST_WORD = 30
-"""Characters of a row's name that stay on one line: the key of a model can be longer than a terminal is wide."""
+"""Characters of a word in a row's name that stay on one line: a model's key can be longer than a terminal is wide."""
 R = TypeVar("R")
 C = TypeVar("C")
 
@@ -32,7 +32,7 @@ class Grid:
 
 
 def grids_of(tables: Iterable[tuple[str, Iterable[str], Iterable[Iterable[str]]]]) -> list[Grid]:
-    """Tables from their title, header and rows; those without rows are omitted."""
+    """Build grids from titles, headers and rows; those without rows are omitted."""
     grids = [Grid(title, tuple(header), tuple(map(tuple, rows))) for title, header, rows in tables]
     return [grid for grid in grids if grid.rows]
 
@@ -45,14 +45,14 @@ def build(
     *,
     corner: str = "",
 ) -> Grid:
-    """The table with a cell for every named row and column; a row in which no cell is filled is omitted."""
+    """Build a table with a cell for every named row and column; rows without a filled cell are omitted."""
     lines = ((name, *(cell(row, column) for _, column in columns)) for name, row in rows)
     filled = tuple(line for line in lines if set(line[1:]) != {EMPTY})
     return Grid(title, (corner, *(name for name, _ in columns)), filled)
 
 
 def upright(grid: Grid) -> Grid:
-    """The grid with rows and columns swapped where it is wider than high: a page has more lines than columns."""
+    """Swap rows and columns if the grid is wider than high, since a page has more lines than columns."""
     if len(grid.rows) >= len(grid.header) - 1 or not grid.rows:
         return grid
     header, *rows = zip(grid.header, *grid.rows, strict=True)
@@ -60,7 +60,7 @@ def upright(grid: Grid) -> Grid:
 
 
 def markdown(grid: Grid) -> str:
-    """The grid under its title, columns aligned."""
+    """Format the grid as Markdown under its title, columns aligned."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in (grid.header, *grid.rows)]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
@@ -72,7 +72,7 @@ def markdown(grid: Grid) -> str:
 
 
 def print_grids(grids: Sequence[Grid], footnotes: Sequence[str], console: Console | None = None) -> None:
-    """Prints grids and footnotes; a grid too wide for the terminal is printed in pieces, so that nothing is cut."""
+    """Print grids and footnotes; split a grid that is wider than the terminal, so that nothing is cut off."""
     from rich import box
     from rich.console import Console as RichConsole
     from rich.table import Table
@@ -97,7 +97,7 @@ def print_grids(grids: Sequence[Grid], footnotes: Sequence[str], console: Consol
 
 
 def pieces(grid: Grid, width: int) -> list[Grid]:
-    """The grid's columns in as many grids as it takes to stay within `width` characters; each has the row names."""
+    """Split the grid's columns into grids of at most `width` characters, each with the row names."""
     needed = [_column_width(grid, place) for place in range(len(grid.header))]
     groups: list[list[int]] = [[]]
     for place in range(1, len(needed)):
@@ -115,26 +115,26 @@ def pieces(grid: Grid, width: int) -> list[Grid]:
 
 
 def _column_width(grid: Grid, place: int) -> int:
-    """Characters that a column cannot do without: numbers stay in one piece, names and headers may wrap at blanks."""
+    """Minimum characters of a column: numbers stay in one piece, names and headers may wrap at blanks."""
     wrapping = [grid.header[place], *(row[0] for row in grid.rows if place == 0)]
     words = [min(len(word), LONGEST_WORD if place == 0 else len(word)) for text in wrapping for word in text.split(" ")]
     return max(*words, *(len(row[place]) for row in grid.rows if place > 0), 0) + MARGIN
 
 
 def _text(text: str) -> Text:
-    """As it is: a name may hold [brackets], which rich would read, or characters that a terminal would act on."""
+    """Text without markup: a name may hold [brackets], which rich would parse, or control characters."""
     from rich.text import Text as RichText
 
     return RichText(printable(text))
 
 
 def number(value: Value | None, digits: int = 3) -> str:
-    """A value with so many decimals, `undefined`, or a dash where there is none."""
+    """Format a value with `digits` decimals; `undefined`, or a dash if there is none."""
     if value is None:
         return EMPTY
     return "undefined" if isinstance(value, Undefined) else f"{value:.{digits}f}"
 
 
 def percent(value: Value | None) -> str:
-    """A share as a percentage with one decimal."""
+    """Format a share as a percentage with one decimal."""
     return f"{100 * value:.1f} %" if isinstance(value, float | int) else number(value)

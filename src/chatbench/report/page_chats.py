@@ -1,14 +1,14 @@
-"""The chats of a page: people's about held-out questions, and every simulated one of the runs that it shows.
+"""The chats of a page: people's about held-out questions, and all simulated ones of the runs that it shows.
 
-People are numbered within a question, not named. A simulated chat keeps its number, so that a link to it holds as long
-as its simulation does. A list of 20,000 chats needs one line of each and the text of none, so a short index and the
-texts lie apart. Chats stand by question, people's first, so that what is read together lies together.
+People are numbered within a question, not named. A simulated chat keeps its number, so that a link to it is valid as
+long as its simulation exists. A list of 20,000 chats needs one line of each and no text, so a short index is stored
+apart from the texts. Chats are ordered by question, people's first, so that what is read together is stored together.
 
-    chats-index           a column per property, in the order of the rows, and the tables that numbers point into
-    chats-0, chats-1      the texts of some consecutive rows each; `starts` of the index says from which row on
-    shades-0, shades-1    what each token of people's messages cost one model in one split: {"row": [turn, ...]}, the
-                          answer last; a turn is the lengths of its tokens' texts in UTF-16 code units (as a browser
-                          counts) and their nats in hundredths
+    chats-index           a column per property, in row order, and the tables that numbers point into
+    chats-0, chats-1      the texts of some consecutive rows each; `starts` of the index has the first row of each
+    shades-0, shades-1    the loss of each token of people's messages under one model in one split:
+                          {"row": [turn, ...]}, the answer last; a turn is the lengths of its tokens in UTF-16 code
+                          units (as browsers count) and their losses in hundredths of a nat
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from chatbench.simulation.log import read_conversations, settings_path
 from chatbench.simulation.split_chats import called, settings_of
 
 Participant = Literal["people", "fine-tuned", "base model"]
-"""Who was in the user's place."""
+"""Who was the user of a chat."""
 
 PART_CHARACTERS = 400_000
-"""Of a part of texts, before compression: one chat is opened in milliseconds, and all are read in a hundred parts."""
+"""Size of a part of texts before compression: one chat opens in milliseconds, and all are in about a hundred parts."""
 SNIPPET_CHARACTERS = 90
-"""Of the first message, for the list."""
+"""Length of the excerpt of the first message in the list."""
 _PARTICIPANTS: tuple[Participant, ...] = get_args(Participant)
 
 
 @dataclass(frozen=True, slots=True)
 class PageChat:
-    """One chat. `number` tells the chats of one participant, split, question and assistant apart.
+    """One chat; `number` distinguishes those with the same participant, split, question and assistant.
 
-    `model` and `split` are "" for people's chats: their question may be held out in several splits. `correct` is None
-    where no answer was given or recorded; `termination` is "" for people. `more` is what else the reader shows.
+    `model` and `split` are "" for people's chats, whose question may be held out in several splits. `correct` is None
+    if no answer was given or recorded; `termination` is "" for people. `more` is what else the reader view shows.
     """
 
     question_id: str
@@ -63,24 +63,24 @@ class PageChat:
 
     @property
     def id(self) -> str:
-        """What a link names; the same as long as study and simulations are."""
+        """The id in links; stable as long as the study and the simulations are."""
         place = "people" if self.participant == "people" else f"{self.model}/{self.participant}/{self.split}"
         return f"{place}/{self.question_id}/{self.assistant}/{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
 class PageChats:
-    """`first` is small enough to be read as the page opens; each of `later` is read when it is needed."""
+    """Parts of a page: `first` is small and read as the page opens; each of `later` is read when needed."""
 
     first: Mapping[str, object]
     later: Mapping[str, str]
 
 
 def in_page_order(chats: Iterable[PageChat]) -> list[PageChat]:
-    """By question, people's first.
+    """Sort chats by question, people's first.
 
     Raises:
-        ValueError: two chats have the same id, so that a link would mean both.
+        ValueError: two chats have the same id, which would make links ambiguous.
     """
     rows = sorted(
         chats,
@@ -95,11 +95,11 @@ def in_page_order(chats: Iterable[PageChat]) -> list[PageChat]:
 def page_chats(
     rows: Sequence[PageChat], questions: Mapping[str, Question], held_out: Mapping[str, Sequence[str]]
 ) -> PageChats:
-    """The chats as parts of a page.
+    """Pack the chats into parts of a page.
 
     Args:
         rows: in the order of `in_page_order`.
-        questions: by id; of one that is missing, the page knows the id only.
+        questions: by id; if one is missing, the page shows only its id.
         held_out: the splits in which a question is held out, by question id.
     """
     if not rows:
@@ -118,7 +118,7 @@ def page_chats(
 
 
 def _starts(sizes: Sequence[int]) -> list[int]:
-    """Where parts of about `PART_CHARACTERS` begin.
+    """First rows of parts of about `PART_CHARACTERS` each.
 
     >>> _starts([300_000, 200_000, 5, 400_000, 1])
     [0, 2, 4]
@@ -174,7 +174,7 @@ HUNDREDTHS = 100
 
 @dataclass(frozen=True, slots=True)
 class TokenCosts:
-    """One scored message or answer: the texts of its tokens, and what they cost (nats)."""
+    """One scored message or answer: the texts of its tokens and their losses in nats."""
 
     texts: Sequence[str]
     nats: Sequence[float]
@@ -182,9 +182,9 @@ class TokenCosts:
 
 @dataclass(frozen=True, slots=True)
 class Shades:
-    """What one model made of people's chats in one split: by row of the page, the costs by turn.
+    """Token losses of people's chats under one model in one split, by row of the page and turn.
 
-    The number after the last message's is the answer's.
+    The turn after the last message is the answer.
     """
 
     model: str
@@ -193,7 +193,7 @@ class Shades:
 
 
 def shade_parts(shades: Iterable[Shades]) -> tuple[list[dict[str, object]], dict[str, str]]:
-    """What the page must know at once (model, split, the parts and their first rows), and the parts."""
+    """Index entries to load at once (model, split, parts and their first rows), and the parts by name."""
     known: list[dict[str, object]] = []
     parts: dict[str, str] = {}
     for each in shades:
@@ -218,28 +218,28 @@ def _costs(costs: TokenCosts | None) -> list[list[int]] | None:
 
 
 def belongs_to(costs: TokenCosts, chat: PageChat, turn: int) -> bool:
-    """Whether these are the tokens of that message of the chat: joined, they begin with what the person wrote.
+    """Whether these are the tokens of that message of the chat: joined, they must start with what the person wrote.
 
-    The turn after the last message is the answer, which is no message: any text will do.
+    The turn after the last message is the answer, which is not a message: it matches any text.
     """
     messages = [each.text.strip() for each in chat.turns if each.role == "user"]
     return turn == len(messages) or (turn < len(messages) and "".join(costs.texts).startswith(messages[turn]))
 
 
 DIGITS = 4
-"""Of probabilities."""
+"""Decimals of probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunChats:
-    """The simulated chats of one model, by its key in the results folder, and one simulator of it in one split."""
+    """Simulated chats of one model, by its key in the results folder, from one of its simulators in one split."""
 
     key: str
     split: str
     source: Participant
     chats: tuple[SimulatedConversation, ...]
     played_by: str = FINE_TUNED.label
-    """The simulator by its name, where it was not fine-tuned here: model and style."""
+    """Label of the simulator (model and style), if it was not fine-tuned here."""
 
 
 def report_chats(
@@ -250,15 +250,15 @@ def report_chats(
     models: Sequence[str],
     workspace: Workspace,
 ) -> PageChats:
-    """The chats of some runs and people's, with what each token of people's messages cost where it is stored.
+    """The chats of some runs and people's, with the token losses of people's messages if they are stored.
 
     Args:
-        study: None where it cannot be opened: people's chats and the questions' texts are missing then.
+        study: None if it cannot be opened: people's chats and the questions' texts are missing then.
         held_out: the splits in which each question is held out.
-        models: keys of those whose costs of tokens are looked for in the results.
+        models: keys of the models whose token losses are looked up in the results.
 
     Raises:
-        ChatbenchError: a file is damaged, or is of other data.
+        ChatbenchError: a file is damaged or belongs to other data.
     """
     questions = {} if study is None else study.questions
     people = {} if study is None else _peoples_chats(study, held_out)
@@ -272,7 +272,7 @@ def report_chats(
 
 
 def run_chats(key: str, workspace: Workspace) -> Iterator[RunChats]:
-    """The simulated chats of a model (by its key) that lie in the results, by split and simulator.
+    """Yield the stored simulated chats of a model (by its key), by split and simulator.
 
     Raises:
         ChatbenchError: a log is damaged.
@@ -289,7 +289,7 @@ def run_chats(key: str, workspace: Workspace) -> Iterator[RunChats]:
 
 
 def held_out_splits(workspace: Workspace) -> dict[str, list[str]]:
-    """The splits in which each question is held out; one that is in every training set is missing."""
+    """The splits in which each question is held out; questions in every training set are missing."""
     found: dict[str, list[str]] = {}
     for split_id in workspace.manifest.split_ids:
         for question_id in workspace.split(split_id).question_ids("test"):
@@ -298,7 +298,7 @@ def held_out_splits(workspace: Workspace) -> dict[str, list[str]]:
 
 
 def _peoples_chats(study: Study, held_out: Mapping[str, Sequence[str]]) -> dict[str, PageChat]:
-    """By id of the conversation, which the page does not hold."""
+    """People's chats by conversation id, which the page does not contain."""
     answers = {answer.conversation_id: answer for answer in study.answers if answer.conversation_id}
     seen: Counter[tuple[str, str]] = Counter()
     found = {}
@@ -333,7 +333,7 @@ def _simulated(run: RunChats, chat: SimulatedConversation, study: Study | None) 
             "assistant": [usage.assistant_prompt_tokens, usage.assistant_tokens],
         },
         "expected": None if chat.expected_correct is None else round(chat.expected_correct, DIGITS),
-        "probabilities": [  # of an answer, then of each letter given one
+        "probabilities": [  # of answering, then of each letter given an answer
             None if each is None else [round(p, DIGITS) for p in (each.answering, *each.letters)]
             for each in chat.answer_probabilities
         ],
@@ -346,14 +346,14 @@ def _simulated(run: RunChats, chat: SimulatedConversation, study: Study | None) 
 
 
 def _saying(more: Mapping[str, object]) -> dict[str, object]:
-    """Without what says nothing; a probability of 0 does say something."""
+    """Drop empty values; an expected accuracy of 0 is not empty."""
     return {name: value for name, value in more.items() if value or (value == 0 and name == "expected")}
 
 
 def _shades(
     models: Iterable[str], rows: Sequence[PageChat], row_of: Mapping[str, int], workspace: Workspace
 ) -> Iterator[Shades]:
-    """Turns of chats that the page does not show, or that are not what was scored, are omitted."""
+    """Stored token losses; turns of chats that the page does not show, or with other text than scored, are omitted."""
     for model in models:
         for stored in stored_perplexities(workspace, model):
             origin = tokens_origin(stored.signature)

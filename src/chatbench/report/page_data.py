@@ -1,8 +1,8 @@
-"""What the page shows of scores, questions, training and chats, as plain values.
+"""Scores, questions, training curves and chat statistics for the page, as plain values.
 
-Scores are the rows of the scores file as they are. Accuracies come from its files per question, pooled over splits
-(each answer or chat weighs the same), so that nothing is scored a second time here. The questions' texts come from the
-study, and are empty where it cannot be opened.
+Scores are the unchanged rows of the scores file. Accuracies come from its per-question files, pooled over splits (each
+answer or chat weighs the same), so that nothing is scored twice. Question texts come from the study, and are empty if
+it cannot be opened.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from chatbench.scoring.score_files import QuestionScores
 from chatbench.scoring.score_table import ScoreTable, signature_line
 
 WORD_BINS = (0, 1, 2, 5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 480)
-"""Lower ends of the bins of message lengths, the last one open: narrow where people write, wide where few do."""
+"""Lower ends of the bins of message lengths, the last one open: narrow where people's messages are dense."""
 MOST_TURNS = 15
 """Chats with more user turns are counted in the last bin."""
 PROBABILITY_BINS = 20
 SHARED = (PEOPLE, USER_ALONE, REGRESSION)
-"""Predictors that do not depend on the run; of these, and of AI alone, only the first run's are shown."""
+"""Predictors that do not depend on the run; these, and AI alone, are shown for the first run only."""
 ACCURACY_DIGITS = 4
 STRATUM_METRICS = ("pearson", "mae", "accuracy", "questions")
-"""What is shown of single conditions and subsets, of people and simulators only: the page is to open at once."""
+"""Metrics shown for single conditions and subsets, of people and simulators only, so that the page opens at once."""
 
 Plain = dict[str, object]
 ChatsByPredictor = Mapping[str, Sequence[SimulatedConversation]]
@@ -46,7 +46,7 @@ ChatsByPredictor = Mapping[str, Sequence[SimulatedConversation]]
 
 
 def run_scores(table: ScoreTable, path: Path) -> Plain:
-    """The rows of a scores file, and its signature and notes in words; nothing else of it, for a page is mailed."""
+    """The rows of a scores file with its signature and notes in words; nothing else, since pages get mailed."""
     content = cast(dict[str, Any], read_json(path))
     shown = {predictor.label for predictor in (PEOPLE, table.simulator, BASE_MODEL)}
     strata = {
@@ -66,7 +66,7 @@ def run_scores(table: ScoreTable, path: Path) -> Plain:
 
 
 def signature_words(table: ScoreTable) -> Iterator[tuple[str, str]]:
-    """What the scores are scores of, as (label, sentence)."""
+    """Describe what was scored, as (label, sentence)."""
     signed = table.signature
     splits, share = len(table.splits), signed.get("train_share")
     trained = f"{100 * share:g} % to train on, " if isinstance(share, float) else ""
@@ -99,7 +99,7 @@ def signature_words(table: ScoreTable) -> Iterator[tuple[str, str]]:
 
 
 def perplexities(model: str, workspace: Workspace) -> list[Plain]:
-    """Perplexity and bits per byte of each split, for runs that have no table of scores yet."""
+    """Perplexity and bits per byte of each split, for runs that have no scores yet."""
     return [
         {"split": each.split, "predictor": p.label, "perplexity": side.perplexity, "bits_per_byte": side.bits_per_byte}
         for each in stored_perplexities(workspace, model)
@@ -107,18 +107,18 @@ def perplexities(model: str, workspace: Workspace) -> list[Plain]:
     ]
 
 
-# Questions, and how often who was right about each
+# Questions, and each predictor's accuracy on them
 
 
 def question_values(question_id: str, question: Question | None) -> Plain:
-    """A question; one that the study does not have is known by its id only."""
+    """A question as plain values; if the study does not have it, only its id is known."""
     if question is None:
         return {"id": question_id, "subset": "", "text": "", "options": [], "answer": "", "kind": ""}
     return {**asdict(question), "options": list(question.options), "kind": question.kind.name}
 
 
 def accuracy_values(runs: Mapping[str, QuestionScores], place: Mapping[str, int]) -> list[Plain]:
-    """Every predictor with its accuracy per question and assistant, as columns of equal length.
+    """Accuracy of every predictor per question and assistant, as columns of equal length.
 
     Args:
         runs: by key of the run.
@@ -156,8 +156,8 @@ def _columns(
 def pooled_accuracies(scores: QuestionScores) -> dict[Predictor, dict[Pair, Prediction]]:
     """Accuracy per predictor and (question, assistant) pair over all splits.
 
-    People, their answers alone and AI alone are the same in every split and are not added up; a simulator is another
-    model in each split, and its chats are.
+    Only simulators are pooled, being a different model in each split; people, user alone and AI alone are the same in
+    every split.
     """
     pooled: dict[Predictor, dict[Pair, Prediction]] = {}
     for predictors in scores.accuracies.values():
@@ -173,7 +173,7 @@ def pooled_accuracies(scores: QuestionScores) -> dict[Predictor, dict[Pair, Pred
 
 
 def _conditions(scores: QuestionScores) -> dict[str, dict[Pair, Prediction]]:
-    """People's accuracy per condition; nothing where all were in the same one."""
+    """People's accuracy per condition; empty if all were in the same one."""
     right: dict[str, dict[Pair, list[float]]] = {}
     for answer in scores.answers:
         pair = (answer.question_id, answer.assistant)
@@ -187,10 +187,10 @@ def _conditions(scores: QuestionScores) -> dict[str, dict[Pair, Prediction]]:
 
 
 def calibration_values(scores: QuestionScores) -> Plain:
-    """Per predictor: how often people were right where it said they would be, in bins of predicted accuracy.
+    """People's accuracy against each predictor's, in bins of predicted accuracy.
 
-    A pair counts once per split in which it is held out. The interval of a bin is of its mean over questions, the
-    spread between them being the larger part: mean +- 1.96 standard errors, none where a bin has one question.
+    A pair counts once per split in which it is held out. The interval of a bin is that of its mean over questions,
+    whose spread is the larger part: mean +- 1.96 standard errors; none if a bin has one question.
     """
     bins: dict[Predictor, dict[int, list[tuple[str, float, float]]]] = {}
     for predictors in scores.accuracies.values():
@@ -234,7 +234,7 @@ def _calibration_bin(number: int, points: Sequence[tuple[str, float, float]]) ->
 
 
 def training_curves(model: str, workspace: Workspace) -> list[Plain]:
-    """The loss of each trained split, from its `trainer_log.jsonl`; only numbers, which NaN is not in JSON."""
+    """Loss curve of each trained split, from its `trainer_log.jsonl`; finite numbers only, since JSON has no NaN."""
     logs = workspace.models(model).glob("split_*/trainer_log.jsonl")
     curves: list[Plain] = []
     for path in sorted(logs, key=lambda path: (len(path.parent.name), path)):  # split_10 after split_9
@@ -249,7 +249,7 @@ def training_curves(model: str, workspace: Workspace) -> list[Plain]:
 
 
 def chat_distributions(people: Sequence[Conversation], simulated: ChatsByPredictor) -> Plain:
-    """Shares of chats by user turns, and of messages by words: people's beside each simulator's; none that failed."""
+    """Shares of chats by user turns, and of messages by words, for people and each simulator; failed chats excluded."""
     texts = {PEOPLE.label: [_user_texts(chat) for chat in people]}
     for predictor, chats in simulated.items():
         texts[predictor] = [_user_texts(chat) for chat in chats if chat.termination != "failed"]
@@ -274,14 +274,14 @@ def _word_shares(chats: Iterable[Sequence[str]]) -> list[list[float]]:
 
 
 def _shares(numbers: Iterable[int]) -> list[list[float]]:
-    """[number, share] of each that occurs, in order."""
+    """[number, share] of each number that occurs, in order."""
     counts = Counter(numbers)
     total = sum(counts.values())
     return [[number, round(count / total, 5)] for number, count in sorted(counts.items())]
 
 
 def terminations(simulated: ChatsByPredictor) -> list[Plain]:
-    """How many chats of each simulator ended how, per assistant."""
+    """Number of chats by simulator, assistant and termination."""
     return [
         {"predictor": predictor, "assistant": assistant, "termination": termination, "chats": count}
         for predictor, chats in simulated.items()
@@ -290,10 +290,10 @@ def terminations(simulated: ChatsByPredictor) -> list[Plain]:
 
 
 def answer_probabilities(simulated: ChatsByPredictor) -> Plain:
-    """Where the simulator's probability sat, of each predictor that recorded it.
+    """Answer probabilities of each simulator that recorded them.
 
     `answering`: per user turn, the mean probability that the turn is an answer. `right`: shares of chats by the
-    probability of the right letter where they ended, in `PROBABILITY_BINS` bins.
+    probability of the right letter at their end, in `PROBABILITY_BINS` bins.
     """
     found: Plain = {}
     for predictor, chats in simulated.items():

@@ -1,4 +1,4 @@
-"""Plots of characters: bars in the cells of a table, and a scatter whose digits count points."""
+"""Text plots: bars in the cells of a table, and a scatter plot whose digits count points."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from chatbench.report.tables import AGREEMENT_COLUMNS, TEXT_COLUMNS, Column, bar
 from chatbench.scoring.score_table import ScoreTable
 
 SCATTER_ROWS, SCATTER_COLUMNS = 11, 41
-"""Tenths of people's accuracy upwards, fortieths of the simulated one to the right: as the page has it, and finer."""
+"""Vertically tenths of people's accuracy, horizontally fortieths of the simulated one."""
 MOST_TURNS = 10
 """Chats with more user turns are counted together."""
 
 TurnCounts = Mapping[str, Mapping[int, int]]
-"""Chats by number of user turns, by source."""
+"""Number of chats by number of user turns, by predictor."""
 
 
 def scatter_lines(points: Sequence[tuple[float, float]]) -> list[str]:
-    """People's accuracy (upwards) against simulated accuracy (to the right), each in 0..1.
+    """Plot people's accuracy (vertical) against simulated accuracy (horizontal), each in 0..1.
 
     Args:
         points: (simulated, people's).
 
     Returns:
-        Lines in which a digit counts the points of a place, `+` is ten and more, `/` the line on which both agree.
+        Lines in which a digit is the number of points there, `+` means ten or more, and `/` marks equal accuracies.
     """
     at = Counter((round(y * (SCATTER_ROWS - 1)), round(x * (SCATTER_COLUMNS - 1))) for x, y in points)
     lines = []
@@ -73,7 +73,7 @@ def split_grid(tables: Sequence[ScoreTable]) -> Grid:
 
 
 def termination_grid(table: ScoreTable) -> Grid:
-    """How the chats of each simulator ended: shares of all of them."""
+    """How the chats of each simulator ended, as shares of its chats."""
     estimates = table.estimates()
     sources = [s for s in (table.simulator, BASE_MODEL) if (EVERY_ASSISTANT, s, "answered_share") in estimates]
 
@@ -87,7 +87,7 @@ def termination_grid(table: ScoreTable) -> Grid:
 
 
 def turn_grid(table: ScoreTable, counts: TurnCounts) -> Grid:
-    """Shares of chats by number of user turns, people's beside simulated ones."""
+    """Shares of chats by number of user turns, people's and simulated."""
     columns = [(f"{label} ({sum(chats.values())} chats)", chats) for label, chats in counts.items() if chats]
     most = max((turns for _, each in columns for turns in each), default=0)
     rows = [(str(turns), range(turns, turns + 1)) for turns in range(1, min(most, MOST_TURNS) + 1)]

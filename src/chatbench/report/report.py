@@ -1,7 +1,7 @@
-"""Writes the page: gathers what lies in the results folder, and has it drawn into one file, or a folder.
+"""Writes the page: collects what is in the results folder and renders it into one file or a folder.
 
-Whatever is not there yet is missing from the page too, which says in words how to get it; only results that contradict
-each other (scores of different data, chats of another study) are refused.
+What does not exist yet is missing from the page, which says how to get it; only results that contradict each other
+(scores of different data, chats of another study) are refused.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ from chatbench.simulation.judge import with_verdicts
 
 Plain = dict[str, object]
 _PART_FILE = re.compile(r"(chats|shades)-(index|\d+)\.js")
-"""What a page in a folder writes beside it; a file of another name is somebody else's."""
+"""Files that a page in a folder writes; files with other names are left alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is shown: some models of a workspace, by their keys, or every model of which it has results."""
+    """What to show: the models of a workspace with these keys, or every model that has results."""
 
     workspace: Workspace
     keys: tuple[str, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Keys of the models, as they are now.
+        """Keys of the models at this moment.
 
         Raises:
             ChatbenchError: there are no results.
@@ -67,14 +67,14 @@ class Shown:
 
 
 def shown_results(names: Sequence[str], *, results: Path, data: Path | None) -> Shown:
-    """Takes one results folder (all models in it), or models whose results lie in `results`.
+    """Resolve names to one results folder (all models in it) or to models whose results are in `results`.
 
     Args:
-        names: a results folder, or models; none: everything in `results`.
+        names: a results folder, or models; empty: everything in `results`.
         data: folder of prepared splits; None: `data` beside the results folder.
 
     Raises:
-        ChatbenchError: a results folder among other names.
+        ChatbenchError: a results folder was named together with other names.
     """
     known = recipes()
     named = [name for name in names if name not in known and not (Path(name).expanduser() / "config.json").exists()]
@@ -92,7 +92,7 @@ def shown_results(names: Sequence[str], *, results: Path, data: Path | None) -> 
 
 @dataclass(frozen=True, slots=True)
 class ReportResult:
-    """What was written, and what the page could not show because it is not there yet."""
+    """What was written, and what the page could not show because it does not exist yet."""
 
     path: Path
     files: int
@@ -102,7 +102,7 @@ class ReportResult:
     missing: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """What to print."""
+        """Lines to print."""
         more = f" and {self.files - 1} files of chats beside it" if self.files > 1 else ""
         return [
             f"{', '.join(self.runs)}: {self.chats} simulated chats -> {self.path}{more} ({self.size / 1e6:.1f} MB)",
@@ -112,7 +112,7 @@ class ReportResult:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What there is of one model, by its key; `scores` and `table` are None where it was not scored."""
+    """The results of one model, by its key; `scores` and `table` are None if it was not scored."""
 
     key: str
     table: ScoreTable | None
@@ -121,20 +121,20 @@ class Run:
 
     @property
     def name(self) -> str:
-        """How the page calls it."""
+        """The name shown on the page."""
         return shown_name(self.key)
 
 
 def report(shown: Shown, out: Path, *, folder: bool = False) -> ReportResult:
-    """Writes the page of one or more models.
+    """Write the page of one or more models.
 
     Args:
-        shown: where no splits are prepared, the page shows neither questions nor people's chats.
-        out: the HTML file; with `folder`, the folder that gets `index.html` and the chats in files of their own.
+        shown: if no splits are prepared, the page shows neither questions nor people's chats.
+        out: the HTML file; with `folder`, the folder for `index.html` and the chats in their own files.
 
     Raises:
         ChatbenchError: there are no results, results of one model contradict each other or those of another, or `out`
-            is a folder that should be a file, or the other way round.
+            is a folder instead of a file, or the reverse.
     """
     content = gather(shown)
     if folder:
@@ -152,16 +152,16 @@ def report(shown: Shown, out: Path, *, folder: bool = False) -> ReportResult:
 
 
 def shown_name(key: str) -> str:
-    """How the page calls a model: without the path of a folder, for a page is mailed.
+    """The name of a model on the page; a folder's path is left out, because pages get mailed.
 
     >>> shown_name("mistralai--Mistral-7B-v0.1")
     'mistralai/Mistral-7B-v0.1'
     """
-    return key if key.startswith("folder--") else key.replace("--", "/", 1)  # a folder's name may have more of them
+    return key if key.startswith("folder--") else key.replace("--", "/", 1)  # a folder's name may contain more of them
 
 
 def gather(shown: Shown) -> PageContent:
-    """The content of the page, and in `first["missing"]` what was looked for in vain; writes nothing.
+    """Collect the content of the page, with what was not found in `first["missing"]`; writes nothing.
 
     Raises:
         ChatbenchError: as `report`.
@@ -215,7 +215,7 @@ def gather(shown: Shown) -> PageContent:
 
 
 def _study(workspace: Workspace, missing: list[str]) -> tuple[Manifest | None, Study | None]:
-    """The prepared study; a page of results that were copied from elsewhere does without it."""
+    """The prepared study; None for results that were copied from elsewhere."""
     if not workspace.is_prepared:
         missing.append(f"questions and people's chats: no prepared splits in {workspace.data.name} (--data FOLDER)")
         return None, None
@@ -227,10 +227,10 @@ def _study(workspace: Workspace, missing: list[str]) -> tuple[Manifest | None, S
 
 
 def _refuse_other_data(scored: ScoreTable, manifest: Manifest | None, workspace: Workspace) -> None:
-    """Nothing, unless the scores are of other splits than those that are prepared: their chats would be mixed up.
+    """Refuse scores of splits other than the prepared ones, since chats would be mixed up.
 
     Raises:
-        ChatbenchError: so it is.
+        ChatbenchError: the scores are of other splits.
     """
     if manifest is None:
         return
@@ -269,7 +269,7 @@ def _run(key: str, workspace: Workspace, missing: list[str]) -> Run:
 
 
 def _held_out(manifest: Manifest | None, workspace: Workspace, runs: Sequence[Run]) -> list[str]:
-    """Ids of the questions that the page is about: held out in a split with chats or scores, sorted."""
+    """Sorted ids of the questions that the page covers: those held out in a split with chats or scores."""
     found = {chat.question_id for run in runs for each in run.chats for chat in each.chats}
     for run in runs:
         for predictors in run.scores.accuracies.values() if run.scores else ():

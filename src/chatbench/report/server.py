@@ -1,8 +1,8 @@
-"""Serves the page of results on this machine, and builds it again when somebody asks after files have changed.
+"""Local server of the results page, which rebuilds the page on request once files have changed.
 
-The server listens on 127.0.0.1 alone, knows two addresses, and reads nothing from the disk for a request. A request
-must name this server as its host: a page from elsewhere whose name was made to lead here (DNS rebinding) names its own,
-and is refused.
+The server listens on 127.0.0.1 only, serves two paths, and reads no file named by a request. A request must name this
+server as its host: one from a foreign page whose name was made to resolve here (DNS rebinding) names its own host and
+is refused.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from chatbench.report.page import PageContent, render
 from chatbench.report.report import Shown, gather
 
 FOLLOWED = ("scores", "ppl", "realism", "simulations")
-"""Folders of results of which every file is followed; of models, only the logs of training."""
+"""Results folders in which every file is tracked; in `models`, only the training logs are."""
 LEAST_SECONDS = 5.0
-"""Between two pages that are offered to a reader: a log grows with every chat, and nobody reads that fast."""
+"""Least time between two versions offered to a reader: a log grows with every chat, and nobody reads that fast."""
 BUILD_SHARE = 0.1
-"""At most this share of the time goes into building pages, so that the run that is watched keeps its CPU."""
+"""Largest share of the time spent on building pages, so that the run being watched keeps its CPU."""
 
 
 Clock = Callable[[], float]
@@ -42,7 +42,7 @@ class _Built(NamedTuple):
 
 
 class LivePage:
-    """Hands out the page, which `build` makes of a version; asked by several threads at once, it builds once."""
+    """Holds the page, which `build` makes for a version; concurrent requests from several threads build it once."""
 
     def __init__(
         self, build: Callable[[str], str], files_version: Callable[[], str], clock: Clock = time.monotonic
@@ -54,21 +54,21 @@ class LivePage:
         self._built: _Built | None = None
 
     def version(self) -> str:
-        """The version on offer: that of the last page until files have changed and it is time for a new one."""
+        """The version on offer: the last page's until files have changed and a new page is due."""
         built = self._built
         if built is not None and self._clock() < built.next_at:
             return built.version
         return self._files_version()
 
     def page(self) -> bytes:
-        """The page of the files as they are now."""
+        """The page of the current files, rebuilt if they have changed."""
         with self._lock:
             version = self._files_version()
             if self._built is None or self._built.version != version:
                 began = self._clock()
                 try:
                     page = self._build(version)
-                except (ChatbenchError, OSError, ValueError) as error:  # files on the move, results at odds
+                except (ChatbenchError, OSError, ValueError) as error:  # files being moved, inconsistent results
                     page = _page_of_error(str(error))
                 ended = self._clock()
                 pause = max(LEAST_SECONDS, (ended - began) / BUILD_SHARE)
@@ -77,7 +77,7 @@ class LivePage:
 
 
 def _page_of_error(message: str) -> str:
-    """Says what is wrong, and asks again by itself."""
+    """A page that shows the error and reloads itself."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'">'
@@ -89,7 +89,7 @@ def _page_of_error(message: str) -> str:
 
 
 def files_version(results: Path) -> str:
-    """Sixteen hexadecimal digits that change when a file of the results does: names, sizes and times of change."""
+    """Sixteen hexadecimal digits that change with the name, size or modification time of any tracked file."""
     found = hashlib.sha256()
     followed = [path for name in FOLLOWED for path in (results / name).rglob("*") if path.is_file()]
     for path in sorted([*followed, *results.glob("models/*/*/trainer_log.jsonl")]):
@@ -105,7 +105,7 @@ LOOPBACK = "127.0.0.1"
 HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",  # a page in a frame could be made to look like something else
+    "X-Frame-Options": "DENY",  # a framed page could be disguised as something else (clickjacking)
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -119,7 +119,7 @@ class PageServer(ThreadingHTTPServer):
     block_on_close = False
 
     def __init__(self, live: LivePage, port: int) -> None:
-        """Listens; port 0 takes any free one.
+        """Start listening; port 0 takes any free one.
 
         Raises:
             ChatbenchError: the port is taken, or not allowed.
@@ -134,11 +134,11 @@ class PageServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Where the page is."""
+        """URL of the page."""
         return f"http://{LOOPBACK}:{self.server_port}/"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A reader who went away is no error."""
+        """Ignore readers who disconnected."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]  # as socketserver passes them on
 
@@ -148,7 +148,7 @@ class _Answers(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "chatbench"
     sys_version = ""
-    timeout = 60  # seconds that an idle connection is kept
+    timeout = 60  # seconds that an idle connection is kept open
 
     def do_GET(self) -> None:
         port = self.server.server_port
@@ -162,7 +162,7 @@ class _Answers(BaseHTTPRequestHandler):
         else:
             self._send(HTTPStatus.NOT_FOUND, "text/plain", b"no such page\n")
 
-    do_HEAD = do_GET  # noqa: N815  (the name that http.server has)
+    do_HEAD = do_GET  # noqa: N815  (the name that http.server expects)
 
     def _send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
         self.send_response(status)
@@ -175,11 +175,11 @@ class _Answers(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the name that http.server has)
-        """Says nothing: the terminal is the reader's."""
+        """Log nothing: the terminal belongs to the user."""
 
 
 def view(shown: Shown, *, port: int, open_browser: bool, say: Callable[[str], None] = print) -> None:
-    """Serves the page until Ctrl-C; where no model is named, those that come later join it.
+    """Serve the page until Ctrl-C; if no model is named, models that appear later are added to it.
 
     Args:
         port: 0 takes any free one.
@@ -191,7 +191,7 @@ def view(shown: Shown, *, port: int, open_browser: bool, say: Callable[[str], No
     with PageServer(live_page(shown), port) as server:
         try:
             say(f"{models}: {server.address} (only this machine; follows the run; Ctrl-C ends it)")
-            if open_browser:  # in a thread: a browser in the terminal would keep the server waiting
+            if open_browser:  # in a thread: a text browser in the terminal would block the server
                 threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
             server.serve_forever()
         except KeyboardInterrupt:

@@ -1,8 +1,8 @@
-r"""`chatbench show`: the main table and small plots in the terminal, and the same as JSON, CSV and LaTeX.
+r"""Output of `chatbench show`: the main table and small plots in the terminal, or the scores as JSON, CSV and LaTeX.
 
-Everything is read from files that are there; nothing is computed again. LaTeX tables need booktabs and compile whatever
-text stands in their cells: pdflatex with its default fonts is the measure, so a character that it does not have is
-written as `[U+4E2D]`. JSON, CSV and the comments of LaTeX hold unrounded numbers.
+Everything is read from existing files; nothing is recomputed. LaTeX tables need booktabs and compile whatever text is
+in their cells, under pdflatex with its default fonts: a character that these lack is written as `[U+4E2D]`. JSON, CSV
+and the comments of LaTeX contain unrounded numbers.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelResults:
-    """What is shown of one model; `missing` says what could not be found, and why."""
+    """Results of one model to show; `missing` says what could not be found, and why."""
 
     key: str
     table: ScoreTable
@@ -63,10 +63,10 @@ class ModelResults:
 
 
 def show(shown: Shown) -> list[ModelResults]:
-    """The results of the models that are scored.
+    """Load the results of the models that are scored.
 
     Raises:
-        ChatbenchError: none is scored, or two are of different data, splits or protocol.
+        ChatbenchError: none is scored, or two differ in data, splits or protocol.
     """
     workspace = shown.workspace
     models = shown.models
@@ -84,9 +84,9 @@ def show(shown: Shown) -> list[ModelResults]:
 
 
 def _results_of(key: str, table: ScoreTable, workspace: Workspace) -> ModelResults:
-    """Turns are of people's chats about held-out questions, each chat once, and of simulated ones that did not fail.
+    """Count turns in people's chats about held-out questions, each once, and in simulated chats that did not fail.
 
-    Assistants that no person worked with are left out, as far as the study is there to say so.
+    Assistants that no person worked with are left out, unless the study cannot be read.
     """
     pairs, missing = question_accuracies(workspace, key)
     study: Study | None = None
@@ -129,7 +129,7 @@ def question_accuracies(workspace: Workspace, key: str) -> tuple[list[QuestionAc
 
 
 def unscored_estimates(shown: Shown) -> list[Entry]:
-    """The estimates of models of which none is scored: they need no scores."""
+    """The estimates of the models if none of them is scored: estimates need no scores."""
     workspace, models = shown.workspace, shown.models
     if any(workspace.scores(key).exists() for key in models):
         return []
@@ -139,10 +139,10 @@ def unscored_estimates(shown: Shown) -> list[Entry]:
 def print_results(
     found: Sequence[ModelResults], console: Console | None = None, *, published: bool = False, details: bool = False
 ) -> None:
-    """Prints the main table, bounds, plots and footnotes, within the width of the terminal.
+    """Print the main table, bounds, plots and footnotes, within the width of the terminal.
 
     Args:
-        details: every assistant, condition, subset and cause of uncertainty in place of the main table and the plots.
+        details: show every assistant, condition, subset and cause of uncertainty instead of main table and plots.
     """
     from rich.console import Console as RichConsole
     from rich.text import Text
@@ -155,7 +155,7 @@ def print_results(
     if details:
         print_grids([*score_grids(tables), *detail_grids(tables), *reference], notes, screen)
         return
-    # Without their last column, which says whose the floors are and is too wide for most terminals.
+    # Without the last column, which names the floors and is too wide for most terminals.
     bounds = [Grid(b.title, b.header[:-1], tuple(row[:-1] for row in b.rows)) for b in map(bounds_grid, tables)]
     print_grids([*main_grids(tables), *bounds], (), screen)
     for model in (each for each in found if each.pairs):
@@ -184,7 +184,7 @@ CSV_COLUMNS = (
 
 
 def as_json(found: Sequence[ModelResults], *, published: bool = False) -> str:
-    """Everything that is shown: scores with their values per split, questions, endings, turns, notes."""
+    """Everything that is shown, as JSON: scores with their values per split, questions, endings, turns, notes."""
     scores = main_scores([model.table for model in found], with_published=published)
     content = {
         "figures": [_score_json(score) for score in scores],
@@ -216,7 +216,7 @@ def _score_json(score: MainScore) -> dict[str, object]:
 
 
 def _endings(table: ScoreTable) -> dict[str, dict[str, object]]:
-    """Mean shares over splits, by source."""
+    """Mean shares over splits of how chats ended, by predictor."""
     found: dict[str, dict[str, object]] = {}
     for (assistant, source, metric), estimate in table.estimates().items():
         ending = metric.removesuffix("_share")
@@ -226,7 +226,7 @@ def _endings(table: ScoreTable) -> dict[str, dict[str, object]]:
 
 
 def as_csv(found: Sequence[ModelResults], *, published: bool = False) -> str:
-    """One score a line; a field is empty where a value does not exist or does not apply."""
+    """One score per line; a field is empty if a value does not exist or does not apply."""
     signatures = {model.table.model: model.table.signature_id for model in found}
     shared = found[0].table.signature_id if len(found) == 1 else ""
     rows = []
@@ -237,7 +237,7 @@ def as_csv(found: Sequence[ModelResults], *, published: bool = False) -> str:
         written["undefined_because"] = mean.reason if isinstance(mean, Undefined) else ""
         if score.kind != "published":
             written |= {"splits": score.estimate.n, "signature_id": signatures.get(score.model, shared)}
-        written["standard_error"] = plain(score.estimate.standard_error)  # not that of the interval
+        written["standard_error"] = plain(score.estimate.standard_error)  # overwrites the interval's
         fields = [written.get(name, "") for name in CSV_COLUMNS]
         rows.append(["" if isinstance(field, dict) else field for field in fields])
     return csv_text(CSV_COLUMNS, rows)
@@ -257,31 +257,31 @@ _ESCAPED = {
     "_": r"\_",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
-    "<": r"\textless{}",  # the default fonts have other signs in the places of < > and |
+    "<": r"\textless{}",  # the default fonts have other glyphs in the places of < > and |
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "`": r"\textasciigrave{}",
-    '"': r"\texttt{\char34}",  # in other fonts, and with babel, it is another sign or a command
-    "[": "{[}",  # behind \\ a bracket would be read as a distance, an asterisk as part of the command
+    '"': r"\texttt{\char34}",  # in other fonts, and with babel, it is another glyph or a command
+    "[": "{[}",  # after \\ a bracket would be parsed as a length, an asterisk as part of the command
     "*": "{*}",
     "±": r"$\pm$",
     "\u00d7": r"$\times$",
-    "\u2013": r"\textendash{}",  # not --: hyphens that stand together are kept apart below
+    "\u2013": r"\textendash{}",  # not --: adjacent hyphens are kept apart below
     "\u2014": r"\textemdash{}",
     "…": r"\dots{}",
 }
 LONGEST_NAME = 24
-"""Characters of a row's name up to which no name is broken into lines."""
+"""Characters of a row's name up to which names are not broken into lines."""
 LONGEST_HEADER = 12
-"""The same of a column's name."""
+"""The same for a column's name."""
 _LIGATURES = re.compile(r"([-',])(?=\1)")
-"""Two of these would become one other sign: a dash in mistralai--Mistral-7B."""
+"""Two of these would form a ligature, such as the dash in mistralai--Mistral-7B."""
 _LATIN = frozenset("ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ")
-"""Letters beyond ASCII that the default fonts can set."""
+"""Non-ASCII letters in the default fonts."""
 
 
 def escaped(text: str) -> str:
-    r"""Text as LaTeX prints it, in a cell or anywhere else.
+    r"""Escape text for LaTeX, in a cell or elsewhere.
 
     >>> escaped("50 % of $x_1$"), escaped("--"), escaped("中")
     ('50 \\% of \\$x\\_1\\$', '-{}-', '{[}U+4E2D]')
@@ -295,11 +295,11 @@ def escaped(text: str) -> str:
 
 
 def latex_table(grid: Grid, label: str, exact: Mapping[str, str] | None = None) -> str:
-    """One `table*` environment; a rule stands where the kind of rows changes.
+    """Format a grid as one `table*` environment, with a rule between kinds of rows.
 
     Args:
-        label: what `\\ref` calls it; letters, digits, colons and hyphens.
-        exact: by row name, its scores unrounded; each goes into a comment behind its row.
+        label: the name for `\\ref`; letters, digits, colons and hyphens.
+        exact: unrounded scores by row name; each becomes a comment after its row.
     """
     import pandas as pd  # type: ignore[import-untyped]  # late: takes a second
 
@@ -319,18 +319,18 @@ def latex_table(grid: Grid, label: str, exact: Mapping[str, str] | None = None) 
             kind = _kind(name)
             table.append(r"\midrule")
         table.append(r"\raggedright " * broken + line)
-        if exact and name in exact:  # a comment ends where its line does, whichever character ends it
+        if exact and name in exact:  # keep the comment on one line, whichever character could end it
             table.append("% " + "".join(c if c.isprintable() and c.isascii() else "?" for c in exact[name]))
     return "\n".join([*table, r"\bottomrule", r"\end{tabular}", r"\end{table*}"])
 
 
 def _kind(name: str) -> str:
-    """`baseline` of `baseline: user alone`, `ceiling` of `ceiling, 10 chats`; all others are one kind."""
+    """Kind of a row: `baseline` for `baseline: user alone`, `ceiling` for `ceiling, 10 chats`, "" for all others."""
     return name.partition(":")[0] if name.startswith("baseline: ") else "ceiling" * name.startswith("ceiling, ")
 
 
 def _header(name: str) -> str:
-    """A long name of a column on two lines, parted at the blank nearest its middle."""
+    """Set a long column name on two lines, split at the blank nearest its middle."""
     blanks = [place for place, character in enumerate(name) if character == " "]
     if len(name) <= LONGEST_HEADER or not blanks:
         return escaped(name)
@@ -339,7 +339,7 @@ def _header(name: str) -> str:
 
 
 def as_latex(found: Sequence[ModelResults], *, published: bool = False) -> str:
-    """The main table as two booktabs tables, agreement and texts, and the published rows as a third."""
+    """The main table as two booktabs tables, agreement and text metrics, and the published rows as a third."""
     tables = [model.table for model in found]
     exact: dict[str, list[str]] = {}
     names = {column.metric: column.header for column in (*AGREEMENT_COLUMNS, *TEXT_COLUMNS)}

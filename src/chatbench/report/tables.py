@@ -1,7 +1,7 @@
-"""The tables of scores: their rows and columns, for the terminal, Markdown, CSV, JSON and LaTeX alike.
+"""Tables of scores, with the same rows and columns for the terminal, Markdown, CSV, JSON and LaTeX.
 
-A cell is `mean ± standard error` over splits, without the error where there is one split, and in words where the value
-does not exist. Baselines that are the same for all models stand there once.
+A cell is `mean ± standard error` over splits, without the error if there is one split, and in words if the value does
+not exist. Baselines that are the same for all models appear once.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ OVERLAP = "Perplexity of people's turns, and overlap of first prompts"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of one metric, of one assistant or of all together."""
+    """A column of one metric, for one assistant or all together."""
 
     header: str
     metric: str
@@ -66,7 +66,7 @@ class Column:
 
 
 def decimals(digits: int) -> Format:
-    """Shows a number with so many decimals."""
+    """Format for numbers with this many decimals."""
     return lambda value: f"{value:.{digits}f}"
 
 
@@ -90,14 +90,14 @@ CHAT_COLUMNS = (
     Column("invalid or none", "invalid_share", percent),
 )
 LEVEL_COLUMN = Column("levels off", "level_error", decimals(2))
-"""Of questions with ordered options, where a study has some."""
+"""For questions with ordered options, if the study has any."""
 
 
 # Cells
 
 
 def cell_text(estimate: Estimate | None, show: Format) -> str:
-    """Mean ± standard error over splits, each shown by `show`."""
+    """Mean ± standard error over splits, each formatted by `show`."""
     if estimate is None:
         return EMPTY
     if isinstance(estimate.mean, Undefined):
@@ -110,18 +110,18 @@ def cell_text(estimate: Estimate | None, show: Format) -> str:
 
 
 def interval_text(bound: Bound | None, digits: int = 3) -> str:
-    """`0.412 to 0.655`."""
+    """Format a confidence interval: `0.412 to 0.655`."""
     return f"{bound.low:.{digits}f} to {bound.high:.{digits}f}" if isinstance(bound, Interval) else EMPTY
 
 
 def with_interval(value: Value, bound: Bound | None) -> str:
-    """`0.512 (0.412 to 0.655)`."""
+    """Format a value with its interval: `0.512 (0.412 to 0.655)`."""
     interval = interval_text(bound)
     return number(value) if interval == EMPTY else f"{number(value)} ({interval})"
 
 
 def way_text(way: Value) -> str:
-    """A normalised score (0 at the floor, 1 at the ceiling): a bar, which ends at both, and the percentage.
+    """Format a normalised score (0 at the floor, 1 at the ceiling): a bar between the two, and the percentage.
 
     >>> way_text(0.42), way_text(-0.3), way_text(1.3)
     ('████······ 42 %', '◀········· -30 %', '█████████▶ 130 %')
@@ -130,7 +130,7 @@ def way_text(way: Value) -> str:
 
 
 def bar(value: float, top: float = 1.0, width: int = 12) -> str:
-    """A bar of `width` characters that is full at `top`; anything above 0 shows, and what is cut ends in an arrow.
+    """A bar of `width` characters that is full at `top`; values above 0 always show, cut-off ones end in an arrow.
 
     >>> bar(0.5, width=4), bar(0.01, width=4), bar(-1.0, width=4), bar(1.2, width=4)
     ('██··', '▏···', '◀···', '███▶')
@@ -144,7 +144,7 @@ def bar(value: float, top: float = 1.0, width: int = 12) -> str:
 
 
 def deviation_text(variance: float) -> str:
-    """The standard deviation of an estimated variance, which may have come out negative.
+    """Format the square root of an estimated variance, which may be negative.
 
     >>> deviation_text(0.0004), deviation_text(-0.0004)
     ('0.0200', 'not above 0')
@@ -153,7 +153,7 @@ def deviation_text(variance: float) -> str:
 
 
 def p_text(p: Value) -> str:
-    """Three decimals, more would be made up by the number of exchanges; never 0, which no p-value is.
+    """Format a p-value with three decimals, the precision of the permutations; never as 0.
 
     >>> p_text(0.0004), p_text(0.0312)
     ('< 0.001', '0.031')
@@ -168,7 +168,7 @@ def p_text(p: Value) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A row: its name, and the table (by number) and the source that it shows."""
+    """A row: its name, and the table (by index) and the predictor that it shows."""
 
     text: str
     table: int
@@ -176,7 +176,7 @@ class Label:
 
 
 def row_labels(tables: Sequence[ScoreTable], estimates: Sequence[Estimates]) -> list[Label]:
-    """One row per source and model; a source that says the same for all models is named once."""
+    """One row per predictor and model; a predictor with the same scores for all models gets a single row."""
     labels: list[Label] = []
     for source in dict.fromkeys(row[1] for table in estimates for row in table):
         of_source = {
@@ -196,19 +196,19 @@ def row_labels(tables: Sequence[ScoreTable], estimates: Sequence[Estimates]) -> 
 
 
 def together(table: ScoreTable, part: str = WHOLE) -> str:
-    """The row of all assistants: their mean where there are several, so that their difference is not scored."""
+    """The row for all assistants: their mean if there are several, so that their differences do not count."""
     several = any(score.assistant == MEAN_OF_ASSISTANTS and score.stratum == part for score in table.scores)
     return MEAN_OF_ASSISTANTS if several else EVERY_ASSISTANT
 
 
 def held_out_questions(tables: Sequence[ScoreTable]) -> str:
-    """How many questions a split of these tables holds out: `50`, or `48 to 50`."""
+    """Number of questions that a split of these tables holds out: `50`, or `48 to 50`."""
     counts = [table.test_questions for table in tables]
     return " to ".join(dict.fromkeys(f"{count:.4g}" for count in (min(counts), max(counts))))
 
 
 def scored(tables: Sequence[ScoreTable], stratum: str = WHOLE) -> str:
-    """How much the simulators of these tables are scored on, in a split: `8 questions`, or what is counted in pairs."""
+    """What the simulators are scored on per split: `8 questions`, or a number of (question, assistant) pairs."""
     rows = [(key, estimate) for table in tables for key, estimate in table.estimates(stratum).items()]
     counts = {e.mean for (who, source, metric), e in rows
               if (who, metric) == (EVERY_ASSISTANT, "questions") and source in (FINE_TUNED, BASE_MODEL)
@@ -224,7 +224,7 @@ def scored(tables: Sequence[ScoreTable], stratum: str = WHOLE) -> str:
 
 
 def score_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
-    """What eval-chatbench prints: agreement by assistant, floors and ceilings, gaps, first prompts, numbers, chats."""
+    """Grids of eval-chatbench: agreement by assistant, floors and ceilings, gaps, first prompts, numbers, chats."""
     estimates = [table.estimates() for table in tables]
     labels = row_labels(tables, estimates)
     levels = [LEVEL_COLUMN] * any(metric == LEVEL_COLUMN.metric for found in estimates for _, _, metric in found)
@@ -264,7 +264,7 @@ def score_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
 
 
 def bounds_grid(table: ScoreTable, source: Predictor = FINE_TUNED) -> Grid:
-    """Every score of a simulator between its floor and its ceiling."""
+    """Scores of a simulator between floor and ceiling."""
     assistant, estimates, bounds = together(table), table.estimates(), table.bounds()
     intervals = table.uncertainty.intervals.get(WHOLE, {})
     rows = [(shown, (assistant, source, metric)) for metric, shown in AGREEMENT.items()]
@@ -284,7 +284,7 @@ def bounds_grid(table: ScoreTable, source: Predictor = FINE_TUNED) -> Grid:
 
 
 def gap_grid(table: ScoreTable) -> Grid:
-    """How much more often people are right with one assistant than with another, and how much simulated ones are."""
+    """Gaps in accuracy between assistants, for people and simulated users."""
     intervals = table.uncertainty.intervals.get(WHOLE, {})
     gaps = {
         (row[1], row[0]): (estimate.mean, intervals.get(row))
@@ -299,7 +299,7 @@ def gap_grid(table: ScoreTable) -> Grid:
 
 
 def detail_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
-    """What only Markdown and `show --details` have: conditions and subsets, and where the uncertainty comes from."""
+    """Grids shown only in Markdown and by `show --details`: conditions and subsets, and standard errors by cause."""
     of_part = ("", "pairs", "people", "simulated", "mean absolute error", "ceiling", "correlation", "ceiling")
     of_cause = ("", *CAUSES, "all", "bootstrap over questions", "over splits", "over splits, corrected")
     grids = []
@@ -312,7 +312,7 @@ def detail_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
 
 
 def _part_rows(table: ScoreTable) -> Iterator[list[str]]:
-    """Agreement of the scored simulator on each condition and subset."""
+    """Agreement of the scored simulator, by condition and subset."""
     for part in table.strata:
         estimates, bounds = table.estimates(part), table.bounds(part)
         intervals = table.uncertainty.intervals.get(part, {})
@@ -328,7 +328,7 @@ def _part_rows(table: ScoreTable) -> Iterator[list[str]]:
 
 
 def _cause_rows(table: ScoreTable) -> Iterator[list[str]]:
-    """Standard errors of the scored simulator's scores, and how much of them is due to what."""
+    """Standard errors of the scored simulator's scores, by cause and method."""
     assistant, estimates = together(table), table.estimates()
     intervals = table.uncertainty.intervals.get(WHOLE, {})
     for metric, shown in {**AGREEMENT, "bias": "bias"}.items():
@@ -354,7 +354,7 @@ def published_grid() -> Grid:
 
 
 def footnotes(table: ScoreTable) -> list[str]:
-    """What a reader must know beside the scores: splits, errors, undefined values, notes, signature."""
+    """Notes on the scores of a table: splits, errors, undefined values, notes, signature."""
     count, intervals, ceilings = len(table.splits), [], []
     errors = f"mean ± standard error over {count} splits" if count > 1 else "1 split, so there are no standard errors"
     if count > 1 and table.train_questions > 0:
@@ -383,12 +383,12 @@ def footnotes(table: ScoreTable) -> list[str]:
 
 
 def warnings(tables: Sequence[ScoreTable]) -> list[str]:
-    """What stands before all numbers."""
+    """Warnings to show before all numbers."""
     return [table.warning for table in tables if table.warning]
 
 
 def as_markdown(tables: Sequence[ScoreTable], *, with_published: bool = True) -> str:
-    """All grids and footnotes as Markdown."""
+    """Format all grids and footnotes as Markdown."""
     grids = [*score_grids(tables), *detail_grids(tables), *([published_grid()] if with_published else [])]
     notes = [f"- {line}" for table in tables for line in footnotes(table)]
     if with_published:
@@ -397,12 +397,12 @@ def as_markdown(tables: Sequence[ScoreTable], *, with_published: bool = True) ->
 
 
 def write_markdown(table: ScoreTable, workspace: Workspace) -> None:
-    """Writes the grids of one model's scores to `results/scores/MODEL.md`."""
+    """Write the grids of one model's scores to `results/scores/MODEL.md`."""
     write_text(workspace.scores(table.model, ".md"), f"# Scores of {table.model}\n\n{as_markdown([table])}")
 
 
 def print_tables(tables: Sequence[ScoreTable], console: Console | None = None, *, with_published: bool = False) -> None:
-    """Prints all score grids and footnotes."""
+    """Print all score grids and footnotes."""
     grids = [*score_grids(tables), *([published_grid()] if with_published else [])]
     print_grids((), warnings(tables), console)
     print_grids(grids, [line for table in tables for line in footnotes(table) if line != table.warning], console)
@@ -413,7 +413,7 @@ def print_tables(tables: Sequence[ScoreTable], console: Console | None = None, *
 
 @dataclass(frozen=True, slots=True)
 class MainScore:
-    """One number of the main table, unrounded: `label` names its row, `model` is empty where it is every model's."""
+    """One unrounded number of the main table: `label` names its row, `model` is "" if it is the same for all models."""
 
     model: str
     label: str
@@ -427,12 +427,12 @@ class MainScore:
 
     @property
     def name(self) -> str:
-        """The predictor's label, or a published method, which is no predictor of ours."""
+        """The predictor's label, or the name of a published method."""
         return self.predictor.label if self.predictor else self.label
 
     @property
     def kind(self) -> Kind:
-        """What sort of row it is in."""
+        """The kind of row."""
         if self.predictor is None:
             return "published"
         if self.predictor.is_simulator:
@@ -441,7 +441,7 @@ class MainScore:
 
 
 def main_scores(tables: Sequence[ScoreTable], *, with_published: bool = False) -> list[MainScore]:
-    """Every score of the main metrics, sources in the order of `score_grids`, published ones last."""
+    """Scores of all main metrics, predictors in the order of `score_grids`, published ones last."""
     estimates = [table.estimates() for table in tables]
     bounds, values = [table.bounds() for table in tables], [table.values() for table in tables]
     metrics = {column.metric for column in (*TEXT_COLUMNS, *AGREEMENT_COLUMNS)} | {"questions"}
@@ -470,12 +470,12 @@ def main_scores(tables: Sequence[ScoreTable], *, with_published: bool = False) -
 
 
 def main_grids(tables: Sequence[ScoreTable], *, with_errors: bool = False) -> list[Grid]:
-    """The main table as two grids, agreement and texts: in one they would be wider than a terminal, or a page.
+    """The main table as two grids, agreement and text metrics, because one would be wider than a terminal or a page.
 
-    Agreement comes with its intervals, and on demand with its standard errors, for which a terminal is too narrow.
+    Agreement comes with intervals and, `with_errors`, also with standard errors, for which a terminal is too narrow.
 
-    Omitted, but in `show --details` and in CSV and JSON: single assistants, invalid answers dropped, simulators of
-    which only the first chats are taken, and ceilings of other numbers of chats.
+    Left to `show --details`, CSV and JSON: single assistants, invalid answers dropped, simulators with only their
+    first chats, and ceilings for other numbers of chats.
     """
     chats = {table.signature.get("conversations") for table in tables} - {None}
     shown = (FINE_TUNED, BASE_MODEL, replace(FINE_TUNED, expected=True), replace(BASE_MODEL, expected=True))
@@ -516,7 +516,7 @@ def main_grids(tables: Sequence[ScoreTable], *, with_errors: bool = False) -> li
 
 
 def row_name(score: MainScore) -> str:
-    """The name of a row of agreement, where a baseline is marked as one."""
+    """The name of a row of agreement, with baselines marked."""
     return f"baseline: {score.label}" if score.kind == "baseline" else score.label
 
 
@@ -524,7 +524,7 @@ def row_name(score: MainScore) -> str:
 
 
 def comparison_grids(comparison: Comparison) -> list[Grid]:
-    """One grid per pair of runs: each metric of both, the difference, its interval and p-value."""
+    """One grid per pair of runs: each metric of both, their difference, its interval and p-value."""
     pairs = dict.fromkeys((each.first, each.second) for each in comparison.metrics)
 
     def assistant(each: ComparedMetric) -> str:
@@ -554,7 +554,7 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
 
 
 def comparison_notes(comparison: Comparison) -> list[str]:
-    """What a reader must know beside the numbers; what was ignored comes first."""
+    """Notes on a comparison; ignored differences come first."""
     ignored = [
         f"IGNORED: {first} and {second} differ in {difference}"
         for (first, second), differences in comparison.ignored.items()
@@ -577,7 +577,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
 
 
 def comparison_json(comparison: Comparison) -> Row:
-    """Everything, with full precision."""
+    """The whole comparison as JSON values with full precision."""
     values = {"first_value": "first", "second_value": "second"} | {n: n for n in ("difference", "interval", "p")}
     figures = [
         {

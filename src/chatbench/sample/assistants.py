@@ -1,9 +1,9 @@
-"""Scripted assistants that solve a problem from what the user wrote, and nothing else: strong, weak, or in between.
+"""Scripted assistants that solve a problem only from what the user wrote: strong, weak, or in between.
 
-They look for the numbers and the question in the user's messages. What the user left out costs accuracy: a missing
-fact is asked for (or, by the weak one, guessed), a missing catch goes unnoticed and leads to the trap. Both slip in
-calculations, the weak one more often, and it may overlook a catch or a negation even when it was told. An assistant
-that was given the options names the option at which it arrives.
+They search the user's messages for the numbers and the question. What the user left out costs accuracy: a missing fact
+is asked for (or, by the weak one, guessed), and a missing catch goes unnoticed and leads to the trap. Both make slips
+in calculations, the weak one more often, and may overlook a catch or a negation that was stated. An assistant that was
+given the options names the one that it arrives at.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ STRENGTHS: Mapping[str, Strength] = {
 
 
 def strength_of(name: str) -> Strength:
-    """Of `scripted-strong`, `scripted-weak`, or `scripted-X`, X in 0..1 of the way from weak (0) to strong (1).
+    """Strength of `scripted-strong`, `scripted-weak` or `scripted-X`, interpolated from weak (0) to strong (1) by X.
 
     >>> round(strength_of("scripted-0.5").slip, 9)
     0.04
@@ -94,7 +94,7 @@ def share_of(name: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Understanding:
-    """What a text says about a problem: `facts` by name, the question, the catch if it was told."""
+    """What a text says about a problem: `facts` by name, the question, and the catch if it was stated."""
 
     template: Template
     facts: Mapping[str, int]
@@ -108,7 +108,7 @@ class Understanding:
 
 @dataclass(frozen=True, slots=True)
 class AssistantTurn:
-    """A reply: its text, the value it arrives at, or the clause it asks for; neither if nothing was understood."""
+    """A reply: its text, and the value it arrives at or the clause it asks for; neither if nothing was understood."""
 
     text: str
     value: int | None = None
@@ -130,7 +130,7 @@ def _compiled(facts: Mapping[str, str], slots: Mapping[str, str]) -> tuple[tuple
 
 @cache
 def _all_patterns() -> tuple[_Patterns, ...]:
-    """One entry per schema and world: catches and questions are alternatives within it."""
+    """One entry per schema and world, with its questions and catches as alternatives."""
     entries: dict[tuple[str, int], _Patterns] = {}
     for template in all_templates():
         key = template.schema.name, id(template.world)
@@ -152,7 +152,7 @@ def _all_patterns() -> tuple[_Patterns, ...]:
 
 
 def _found(patterns: Sequence[tuple[str, re.Pattern[str]]], text: str) -> dict[str, int]:
-    """The last number that fits each pattern: what a user says later corrects what was said before."""
+    """The last number that matches each pattern: later statements of a user correct earlier ones."""
     found = {}
     for name, pattern in patterns:
         numbers = [int(number) for number in pattern.findall(text)]
@@ -163,7 +163,7 @@ def _found(patterns: Sequence[tuple[str, re.Pattern[str]]], text: str) -> dict[s
 
 @lru_cache(maxsize=4096)
 def understand(text: str) -> Understanding | None:
-    """The best reading of a user's messages, None if no problem is recognised."""
+    """The best interpretation of a user's messages; None if no problem is recognised."""
     lowered = text.lower()
     words = set(re.findall(r"[a-z-]+", lowered))
     best, best_score = None, 0.0
@@ -172,7 +172,7 @@ def understand(text: str) -> Understanding | None:
             continue
         reading, score = _read(entry, text)
         score += 0.01 * sum(noun in words for noun in entry.nouns)
-        # "square" is a place and stands in "square meters" too: between equals, the word that comes first decides.
+        # "square" is a place and also occurs in "square meters": the noun that comes first breaks ties.
         score -= 0.005 * min(lowered.find(noun) for noun in entry.nouns if noun in words) / len(lowered)
         if score > best_score:
             best, best_score = reading, score
@@ -196,7 +196,7 @@ def _read(entry: _Patterns, text: str) -> tuple[Understanding, float]:
 
 
 def options_in(text: str) -> dict[int, str]:
-    """Options that a user listed, value -> letter: `A. 12`, `B) 15`, on lines or in a row."""
+    """Options that a user listed, value -> letter: `A. 12`, `B) 15`, one per line or in a row."""
     return {int(value): letter for letter, value in re.findall(r"\b([A-D])[.):]\s*(\d{1,6})\b", text)}
 
 
@@ -208,7 +208,7 @@ def reply_to(name: str, user_messages: Sequence[str], rng: Random) -> AssistantT
     """
     strength = strength_of(name)
     text = "\n".join(user_messages)
-    understanding = understand(RANGE.sub("", text) if ranges_in(text) else text)  # an end of a range is no fact
+    understanding = understand(RANGE.sub("", text) if ranges_in(text) else text)  # the end of a range is not a fact
     if understanding is None:
         return AssistantTurn("I do not understand the problem. What are the numbers, and what is the question?")
     facts = dict(understanding.facts)
@@ -224,7 +224,7 @@ def reply_to(name: str, user_messages: Sequence[str], rng: Random) -> AssistantT
 def _solve(
     understanding: Understanding, facts: Mapping[str, int], strength: Strength, text: str, rng: Random
 ) -> AssistantTurn:
-    """Works the problem out, with mistakes; the strong one shows its steps, both name the option if given any."""
+    """Solve the problem, with mistakes; the strong one shows its steps, both name the option if given any."""
     ask, catch = understanding.ask, understanding.catch
     if catch and rng.random() < strength.overlooks_catch:
         catch = None
@@ -256,5 +256,5 @@ def _solve(
 
 
 def scripted_reply(name: str, messages: Sequence[Message], seed: int) -> str:
-    """What the scripted assistant `name` says next; only the user's messages count, and equal seeds reply equally."""
+    """The next reply of scripted assistant `name`; depends only on the user's messages and the seed."""
     return reply_to(name, [message.content for message in messages if message.role == "user"], Random(seed)).text

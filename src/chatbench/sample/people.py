@@ -1,8 +1,8 @@
-"""Simulated people: how they open a chat, go on, and settle on an answer.
+"""Simulated people: how they open a chat, continue it, and settle on an answer.
 
-A person has an ability, a habit of opening, and probabilities for what they leave out, check and believe. The habits
-of the study are those in `STUDY_HABITS`; the tiny base is pretrained on people with other habits and other phrases
-(`pretraining.py`), so a simulator has to learn the study's people from the study.
+A person has an ability, an opening style, and probabilities of what they leave out, check and believe. The habits of
+the study are `STUDY_HABITS`; the tiny base model is pretrained on people with other habits and phrases
+(tools/tiny_base), so a simulator has to learn the study's people from the study.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STYLES = ("copy with options", "copy question", "rephrase", "terse", "partial")
 
 @dataclass(frozen=True, slots=True)
 class Phrases:
-    """What people say. `{}` takes the content."""
+    """What people say; `{}` is replaced by the content."""
 
     lead_ins: tuple[str, ...]
     rephrase_join: tuple[str, ...]
@@ -39,10 +39,10 @@ class Habits:
     """Probabilities of a population's behaviour.
 
     `styles` are weights in the order of `STYLES`. A catch is overlooked on first reading with `misses_catch`, or with
-    `misses_flagged_catch` where a word such as "But" announces it (copying people overlook nothing). `adds_catch`: is
-    told after the first result. `checks`: asks "are you sure?"; `gives_options`: tells the options when a result fits
-    none; levels are always told, for a result is none of them until the assistant says which. `trusts`: adopts a result
-    even against their own.
+    `misses_flagged_catch` if a word such as "But" announces it (people who copy overlook nothing). `adds_catch`: it is
+    added after the first result. `checks`: asks "are you sure?". `gives_options`: lists the options when a result is
+    none of them; levels are always listed, because a result names none. `trusts`: adopts a result that contradicts
+    their own.
     """
 
     styles: tuple[float, float, float, float, float]
@@ -63,7 +63,7 @@ STUDY_HABITS = Habits(
     checks=0.20,
     gives_options=0.60,
     trusts=0.90,
-    # Words that the tiny base's tokenizer knows: one spelt from pieces that the base never met is easily garbled.
+    # Words that the tiny base's tokenizer knows: a word spelt from pieces that the base never saw is easily garbled.
     phrases=Phrases(
         lead_ins=("", "", "", "I have a question: ", "answer this: "),
         rephrase_join=(", ", " and "),
@@ -95,12 +95,12 @@ class Chat:
 
 
 def draw_person(person_id: str, habits: Habits, rng: Random) -> Person:
-    """A person with ability from a standard normal distribution."""
+    """Draw a person, with ability from a standard normal distribution."""
     return Person(person_id, rng.gauss(0.0, 1.0), rng.choices(STYLES, habits.styles)[0])
 
 
 def chance_alone(person: Person, problem: Problem) -> float:
-    """Probability that the person solves the problem alone; one who does not, falls for the trap or guesses."""
+    """Probability that the person solves the problem alone; otherwise they fall for the trap or guess."""
     return 1.0 / (1.0 + math.exp(problem.difficulty - person.ability))
 
 
@@ -116,7 +116,7 @@ def answer_alone(person: Person, problem: Problem, rng: Random) -> str:
 
 @dataclass(slots=True)
 class _Mind:
-    """What a person has told and done so far in one chat."""
+    """What a person has said and done so far in one chat."""
 
     person: Person
     problem: Problem
@@ -134,7 +134,7 @@ class _Mind:
 def chat(
     person: Person, problem: Problem, assistant: str, habits: Habits, rng: Random, own_letter: str | None = None
 ) -> Chat:
-    """A whole chat with a scripted assistant. `own_letter` is the person's earlier answer, drawn where None."""
+    """Simulate a chat with a scripted assistant; `own_letter` is the person's earlier answer, None to draw one."""
     mind = _Mind(person, problem, habits, own_letter or answer_alone(person, problem, rng), rng)
     said = [_first_message(mind)]
     turns = [Turn("user", said[0])]
@@ -162,7 +162,7 @@ def _first_message(mind: _Mind) -> str:
 
 
 def _told_in_short(mind: _Mind, *, leave_one_out: bool) -> list[str]:
-    """The clauses that the person passes on, in their short form."""
+    """The clauses that the person states, in their short form."""
     clauses = list(mind.problem.template.schema.clauses)
     if leave_one_out and len(mind.problem.template.required) > 1:
         clauses.remove(mind.rng.choice(mind.problem.template.required))
@@ -179,10 +179,10 @@ def _short(mind: _Mind, clause: Clause) -> str:
 
 
 def _next_message(mind: _Mind, said: Sequence[str], reply: AssistantTurn) -> str | None:
-    """The next message, None where the person has what they need."""
+    """The next message; None if the person has what they need."""
     phrases, problem = mind.habits.phrases, mind.problem
     if reply.asks_for is not None:
-        # By its position, not the clause itself: the assistant may have misread which kind of problem it is.
+        # Only a clause of this problem: the assistant may have misread which kind of problem it is.
         known = reply.asks_for if reply.asks_for in problem.template.required else None
         return mind.say(phrases.inform).format(_short(mind, known)) if known else problem.question.full_text
     if reply.value is None:
@@ -206,7 +206,7 @@ def _next_message(mind: _Mind, said: Sequence[str], reply: AssistantTurn) -> str
 
 
 def _final_letter(mind: _Mind, reply: AssistantTurn) -> str:
-    """The option of the assistant's result, unless there is none or the person prefers their own."""
+    """The option of the assistant's result; the person's own if there is none or they do not trust it."""
     adopted = mind.problem.option_of(reply.value) if reply.value is not None else None
     if adopted is None:
         return mind.own_letter

@@ -1,10 +1,10 @@
-"""Word problems: text, options, right answer, and the truth behind them, drawn from the kinds in problems.toml.
+"""Word problems: text, options, right answer, and the facts behind them, drawn from the kinds in problems.toml.
 
-A schema is a kind of problem: clauses (sentences that carry facts) and questions, each with its plain solution and
-maybe catches (clauses that are easy to overlook and change the result). The pattern of a fact finds its number both in
-the problem's own words and in a user's short form, so an assistant can solve the problem from what a user wrote. A
-template is a schema in one world with one question and a catch or none; there are several hundred. What makes a problem
-hard can be read off its text: the number of steps, the size of the numbers, a negation, a catch.
+A schema is a kind of problem: clauses (sentences with facts) and questions, each with its plain solution and perhaps
+catches (clauses that are easily overlooked and change the result). The pattern of a fact finds its number both in the
+problem's own words and in a user's short form, so an assistant can solve the problem from what a user wrote. A template
+is a schema in one world with one question and at most one catch; there are several hundred. What makes a problem hard
+can be read off its text: the number of steps, the size of the numbers, a negation, a catch.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ OPERATIONS = {
 }
 
 World = dict[str, str]
-"""Words by slot."""
+"""Words by slot name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """A sentence with facts: `full` as the problem puts it, `short` as people do, `facts` name -> pattern.
+    """A sentence with facts: `full` as the problem words it, `short` as people do; `facts` maps names to patterns.
 
-    `missing` is what an assistant asks where the facts are not given.
+    `missing` is what an assistant asks if the facts are not given.
     """
 
     full: tuple[str, ...]
@@ -60,7 +60,7 @@ class Catch:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What is asked, the pattern that recognises it, the plain solution, and the fact that a negation excludes."""
+    """A question, the pattern that recognises it, its plain solution, and the fact that a negation excludes."""
 
     full: tuple[str, ...]
     short: tuple[str, ...]
@@ -72,7 +72,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """One kind of problem. `ranges` bound each fact, ends included, for small and for large numbers alike."""
+    """One kind of problem. `ranges` are inclusive bounds of each fact, over small and large numbers."""
 
     name: str
     subset: str
@@ -83,7 +83,7 @@ class Schema:
 
 
 def _clause(raw: Mapping[str, Any]) -> Clause:
-    """Spells out `#2 boxes`: a number followed by `boxes`, with at most two words between."""
+    """Parse a clause; a pattern `#2 boxes` means a number followed by `boxes`, with at most two words between."""
     facts = {
         name: re.sub(r"^#(\d) (.*)", r"(\\d+)\\s+(?:[a-z]+\\s+){0,\1}?\2\\b", pattern)
         for name, pattern in raw.get("facts", {}).items()
@@ -119,14 +119,14 @@ SUBSETS = tuple(dict.fromkeys(schema.subset for schema in SCHEMAS))
 
 
 class Working(NamedTuple):
-    """A calculation: its steps (`6 * 4 = 24`), and its result, None where something is divided by zero."""
+    """A calculation: its steps (`6 * 4 = 24`) and its result, None after a division by zero."""
 
     steps: tuple[str, ...]
     value: int | None
 
 
 def work_out(solution: str, facts: Mapping[str, int], *, slip_at: int | None = None, slip: int = 0) -> Working:
-    """Works out an expression over facts; step number `slip_at` comes out wrong by `slip`.
+    """Evaluate an expression over facts; step number `slip_at` is wrong by `slip`.
 
     >>> work_out("(a - c) * b", {"a": 6, "b": 14, "c": 2})
     Working(steps=('6 - 2 = 4', '4 * 14 = 56'), value=56)
@@ -149,7 +149,7 @@ def work_out(solution: str, facts: Mapping[str, int], *, slip_at: int | None = N
 
     try:
         value = value_of(_parsed(solution))
-    except ZeroDivisionError:  # a problem that a user misstates may ask to share among nobody
+    except ZeroDivisionError:  # a misstated problem may share something among nobody
         return Working((*steps, "nothing to divide by"), None)
     return Working(tuple(steps), value)
 
@@ -161,7 +161,7 @@ def _parsed(solution: str) -> ast.expr:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One kind of problem in one world: what varies within it is names, numbers and wording."""
+    """One kind of problem in one world; names, numbers and wording vary within it."""
 
     schema: Schema
     world: World
@@ -175,9 +175,9 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A drawn problem. `facts` holds every number by name, `trap` the result of one who overlooks the catch.
+    """A drawn problem. `facts` holds every number by name, `trap` the result if the catch is overlooked.
 
-    `flagged`: the catch is announced by a word such as "But", which makes it harder to overlook.
+    `flagged`: a word such as "But" announces the catch, which makes it harder to overlook.
     """
 
     template: Template
@@ -196,17 +196,17 @@ class Problem:
 
     @property
     def difficulty(self) -> float:
-        """How hard it is for a person, in logits: steps, size of the numbers, negation, catch."""
+        """Difficulty for people, in logits: steps, size of the numbers, negation, catch."""
         size = 0.9 * (self.size > 100) + 0.7 * (self.size > 300)
         negated, catch = bool(self.template.ask.negates), self.template.catch is not None
         return -1.6 + 0.5 * (self.steps - 1) + size + 0.8 * negated + 0.9 * catch
 
     def words(self, text: str) -> str:
-        """Fills the slots of a clause or question with this problem's names and numbers."""
+        """Fill the slots of a clause or question with this problem's names and numbers."""
         return fill(text, {**self.template.world, "P": self.name, **{key: str(n) for key, n in self.facts.items()}})
 
     def option_of(self, value: int) -> str | None:
-        """The answer that `value` is: the letter of its option, None where there is none; of its level; or itself."""
+        """The answer for `value`: its option's letter (None if it has none), its level's letter, or the number."""
         if not self.question.options:
             return str(value)
         if self.question.kind == LEVELS:
@@ -215,19 +215,19 @@ class Problem:
 
     @property
     def wrong_answers(self) -> list[str]:
-        """What one who guesses may answer."""
+        """Wrong answers that a person who guesses may give."""
         near = [str(self.value + step) for step in (-10, -1, 1, 10) if self.value + step > 0]
         return [each for each in self.question.letters or near if each != self.question.answer]
 
 
 LEVELS = Choice(ordered=True)
 TIMES = {"half of ": 0.5, "": 1.0, "twice ": 2.0, "four times ": 4.0}
-"""Ends of the first four levels, in a number that the question gives."""
+"""Upper ends of the first four levels, as multiples of a number that the question gives."""
 RANGE = re.compile(rf"\b([A-Z])[.):]\s*(?:up to ({'|'.join(TIMES)})(\d{{1,6}})|more)\b")
 
 
 def ranges_in(text: str) -> list[tuple[float, str]]:
-    """Ends and letters of the ordered ranges that a text lists: `A. up to 10`, `B. up to twice 10`, `C. more`.
+    """Upper ends and letters of the ordered ranges in a text: `A. up to 10`, `B. up to twice 10`, `C. more`.
 
     >>> ranges_in("A. up to 10, B. up to twice 10, C. more")
     [(10.0, 'A'), (20.0, 'B'), (inf, 'C')]
@@ -237,14 +237,14 @@ def ranges_in(text: str) -> list[tuple[float, str]]:
 
 
 def level_of(value: float, ranges: Sequence[tuple[float, str]]) -> str | None:
-    """Letter of the first range that holds the value, None where none does."""
+    """Letter of the first range that contains the value; None if there is none."""
     return next((letter for end, letter in ranges if value <= end), None)
 
 
 def without_options(problem: Problem, *, levels: bool) -> Problem:
-    """The same problem, asked for its number, or for the level (one of five ranges) that its number falls into.
+    """The same problem, asking for its number or for the level (one of five ranges) that the number falls into.
 
-    Ranges are multiples of one number, chosen so that the trap falls into another one than the value.
+    Ranges are multiples of one number, chosen so that the trap falls into a different one than the value.
     """
     question, value, trap = problem.question, problem.value, problem.trap
     if not levels:
@@ -266,7 +266,7 @@ def without_options(problem: Problem, *, levels: bool) -> Problem:
 
 
 def fill(text: str, slots: Mapping[str, str]) -> str:
-    """Replaces `{slot}` by its word; other braces (those of patterns) stay."""
+    """Replace each `{slot}` by its word; other braces (those of patterns) stay."""
     return re.sub(r"\{([A-Za-z]+)\}", lambda match: slots[match[1]], text)
 
 
@@ -280,7 +280,7 @@ def all_templates() -> Iterator[Template]:
 
 
 def draw_problem(template: Template, question_id: str, rng: Random) -> Problem:
-    """A problem of this template; rejection sampling keeps every intermediate result whole and within bounds."""
+    """Draw a problem; rejection sampling keeps every intermediate result whole and within bounds."""
     large, catch = rng.random() < 0.5, template.catch
     solution = catch.solve if catch else template.ask.solve
     while True:
@@ -310,7 +310,7 @@ def draw_problem(template: Template, question_id: str, rng: Random) -> Problem:
 
 
 def _draw_facts(template: Template, large: bool, rng: Random) -> dict[str, int]:
-    """A number for each fact, from the lower third of its range or from the rest; a catch's from all of it."""
+    """Draw a number for each fact, from the lower third of its range or from the rest; a catch's from all of it."""
     clauses = [*template.schema.clauses, *([template.catch.clause] if template.catch else [])]
     facts = {}
     for name in (name for clause in clauses for name in clause.facts):
@@ -321,7 +321,7 @@ def _draw_facts(template: Template, large: bool, rng: Random) -> dict[str, int]:
 
 
 def _sound_result(solution: str, facts: Mapping[str, int]) -> int | None:
-    """The result (above 0); None where a quotient is not whole, or a result out of bounds."""
+    """The result (above 0); None if a quotient is not whole or a result is out of bounds."""
     working = work_out(solution, facts)
     for step in working.steps if working.value is not None else ():
         left, sign, right, _, result = step.split()

@@ -1,13 +1,12 @@
-"""Puts the sample study together: problems, participants, chats, answers alone, and the assistants alone.
+"""Generates the sample study: problems, participants, chats, user-alone answers, and AI-alone scores.
 
-The truth is known: given a problem, an assistant and the habits, every probability follows from `people` and
-`assistants`. `true_accuracy` computes the per-question accuracy that infinitely many people would reach.
+The ground truth is known: given a problem, an assistant and the habits, every probability follows from `people` and
+`assistants`. `true_accuracy` estimates the per-question accuracy of infinitely many people by simulation.
 
-Writes a study in the ChatBench folder layout, so that what reads the published data reads it too.
-
-Every file is written whole or not at all, and `questions.csv`, by which a reader knows the folder, comes last. Reading
-the folder gives the same study again, provided that its conversation ids are those of `intake.conversation_id`, texts
-carry no surrounding white space, and the folder has the study's name.
+The study is written in the ChatBench folder layout, so that readers of the published data can read it too. Every file
+is written atomically, and `questions.csv`, by which readers recognise the folder, comes last. Reading the folder gives
+the same study again if its conversation ids are those of `tables.conversation_id`, texts have no surrounding white
+space, and the folder has the study's name.
 """
 
 from __future__ import annotations
@@ -37,20 +36,20 @@ SUBJECTS = {"mathematics": "math", "physics": "physics", "motion": "physics", "m
 
 
 def subject_of(question: Question) -> str:
-    """`math`, `physics` or `moral`, by a word of the subset; the sample's other subsets are math, others their own."""
+    """`math`, `physics` or `moral`, by a word of the subset; else math for sample subsets, the subset for others."""
     named = next((subject for word, subject in SUBJECTS.items() if word in question.subset), None)
     return named or ("math" if question.subset.startswith("sample_") else question.subset)
 
 
 def write_chatbench_folder(study: Study, folder: Path) -> None:
-    """Writes questions, AI-alone table, answers (plain and filtered alike) and conversations.
+    """Write questions, AI-alone table, answers (plain and filtered are the same) and conversations.
 
-    A batch holds the questions of one subject by twelves, in the study's order; a position is an answer's rank in its
-    person's session, and an answer alone and one with the AI about one question share it.
+    A batch holds twelve questions of one subject, in the study's order. A position is an answer's rank in its person's
+    session; a user-alone and a user-AI answer to one question share it.
 
     Raises:
         ValueError: two answers share worker, question and kind, or a conversation has no user-AI answer: such a study
-            would not be read back as it is.
+            could not be read back unchanged.
     """
     keys = Counter((answer.worker_id, answer.question_id, answer.kind) for answer in study.answers)
     repeated = [key for key, count in keys.items() if count > 1]
@@ -80,7 +79,7 @@ def _question_batches(study: Study) -> dict[str, int]:
 
 
 def _positions(answers: Sequence[Answer]) -> dict[tuple[str, str], int]:
-    """Rank of each question in a person's session, by (worker, question)."""
+    """Rank of each question in its person's session, by (worker, question)."""
     positions: dict[tuple[str, str], int] = {}
     sessions: Counter[str] = Counter()
     for answer in answers:
@@ -124,7 +123,7 @@ def _conversations(
 
 
 def ai_alone_table(scores: Sequence[AiAloneScore]) -> str:
-    """The wide table `ai_alone_answers.csv`: one row per question and model, four columns per method."""
+    """Format the wide table `ai_alone_answers.csv`: one row per question and model, four columns per method."""
     methods = list(dict.fromkeys(score.method for score in scores))
     cells = {(score.question_id, score.assistant, score.method): score for score in scores}
     rows = []
@@ -155,7 +154,7 @@ AI_ALONE_SAMPLES = 50
 
 @dataclass(frozen=True, slots=True)
 class SampleSettings:
-    """`chats` is the number of conversations per question and assistant (ChatBench has about nine).
+    """Settings of the generator; `chats` is per question and assistant (ChatBench has about nine).
 
     `answer_kinds`: half of the questions ask for a number, half for one of five levels, none has four options.
     """
@@ -181,7 +180,7 @@ class SampleSettings:
 
 @dataclass(frozen=True, slots=True)
 class SampleStudy:
-    """The study with the truth behind it: the problem of each question and the person of each worker id."""
+    """The study with its ground truth: the problem of each question and the person of each worker id."""
 
     study: Study
     problems: Mapping[str, Problem]
@@ -189,10 +188,10 @@ class SampleStudy:
 
 
 def write_sample(folder: Path, settings: SampleSettings) -> SampleStudy:
-    """Generates the study and writes it in the ChatBench layout; with `answer_kinds` as a file of one's own chats.
+    """Generate the study and write it in the ChatBench layout or, with `answer_kinds`, as a file of own chats.
 
     Raises:
-        ChatbenchError: `folder` is none that the layout, or no file that one's own chats can be written to.
+        ChatbenchError: `folder` does not end in .jsonl although `answer_kinds` is set, or the reverse.
     """
     if settings.answer_kinds != (folder.suffix == ".jsonl"):
         expected = "a file that ends in .jsonl with --answer-kinds, a folder without"
@@ -208,7 +207,7 @@ def write_sample(folder: Path, settings: SampleSettings) -> SampleStudy:
 
 
 def make_sample(settings: SampleSettings) -> SampleStudy:
-    """The study of these settings; equal settings give an equal study on any machine."""
+    """Generate the study; equal settings give an equal study on any machine."""
     problems = draw_problems(settings)
     people: dict[str, Person] = {}
     answers: list[Answer] = []
@@ -234,7 +233,7 @@ def make_sample(settings: SampleSettings) -> SampleStudy:
 
 
 def draw_problems(settings: SampleSettings) -> list[Problem]:
-    """Problems from distinct templates, subsets equally large up to one."""
+    """Draw problems from distinct templates, with equally large subsets, up to one problem."""
     rng = Random(f"sample study {settings.seed} questions")
     pools = {subset: _shuffled_templates(subset, rng) for subset in SUBSETS}
     problems: list[Problem] = []
@@ -266,14 +265,14 @@ def _worker_id(rng: Random) -> str:
 
 
 class _Session:
-    """One person's work: answers alone first where the condition says so, then chats."""
+    """One person's work: user-alone answers first, then chats."""
 
     def __init__(self, person: Person, assistant: str, condition: str, rng: Random) -> None:
         self.person, self.assistant, self.condition, self.rng = person, assistant, condition, rng
         self.conversations: list[Conversation] = []
 
     def work(self, batch: Sequence[Problem], problems: Sequence[Problem]) -> list[Answer]:
-        # Phase 1, alone: the same questions where the answer comes first, else a few that are not in the batch.
+        # Phase 1, alone: the same questions if the condition is answer-first, else a few that are not in the batch.
         ids = {problem.question.id for problem in batch}
         others = [problem for problem in problems if problem.question.id not in ids]
         alone = batch if self.condition == "answer-first" else self.rng.sample(others, min(6, len(others)))
@@ -319,7 +318,7 @@ def _ai_alone(problems: Sequence[Problem], settings: SampleSettings) -> list[AiA
 
 
 def letter_only_chance(problem: Problem, assistant: str, method: str) -> float:
-    """Probability of the right letter without working: falls with steps, size and negation; four shots add 0.06."""
+    """Probability of the right letter without working: falls with steps, size and negation; few-shot adds 0.06."""
     share = share_of(assistant)
     chance = 0.82 * share + 0.60 * (1 - share) + (0.06 if method.endswith("few_shot") else 0.0)
     chance -= 0.16 * (problem.steps - 1) + 0.18 * (problem.size > 100) + 0.15 * bool(problem.template.ask.negates)
@@ -327,7 +326,7 @@ def letter_only_chance(problem: Problem, assistant: str, method: str) -> float:
 
 
 def _samples(problem: Problem, assistant: str, method: str, rng: Random) -> tuple[int, int]:
-    """Right and invalid ones of `AI_ALONE_SAMPLES` samples; free text solves the problem's own words."""
+    """(right, invalid) counts of `AI_ALONE_SAMPLES` samples; free text solves the problem from its full text."""
     if method == "free_text":
         replies = [reply_to(assistant, [problem.question.full_text], rng) for _ in range(AI_ALONE_SAMPLES)]
         right = problem.question.answer
@@ -338,7 +337,7 @@ def _samples(problem: Problem, assistant: str, method: str, rng: Random) -> tupl
 
 
 def true_accuracy(problem: Problem, assistant: str, *, people: int, rng: Random) -> float:
-    """User-AI accuracy of one question as the mean over `people` fresh people, in 0..1."""
+    """User-AI accuracy on one question, in 0..1, as the mean over `people` newly drawn people."""
     correct = 0
     for _ in range(people):
         person = draw_person("", STUDY_HABITS, rng)

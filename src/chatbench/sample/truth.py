@@ -1,8 +1,8 @@
-"""What a first message about a sample problem states, judged against the problem itself.
+"""What a first message about a sample problem states, checked against the problem itself.
 
-A message *states* a clause if it holds one of the clause's wordings, whatever number stands in it; each number of a
-stated clause should then be the problem's. People of the sample study state some clauses and leave out others, but
-never change a number, so their share of right messages is 1 by construction.
+A message *states* a clause if it contains one of the clause's wordings, with any number in it; each number of a stated
+clause should then be the problem's. People of the sample study state some clauses and leave out others, but never
+change a number, so their share of right messages is 1 by construction.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _NUMBER = re.compile(r"\d+")
 
 @dataclass(frozen=True, slots=True)
 class StatedFacts:
-    """Counts over messages; they add up.
+    """Counts over messages, which can be added up.
 
-    `right`: messages that state at least one clause, and hold no number but the right ones in their places.
-    `facts`: clauses with numbers that the problem has, `stated`: those that were stated; `catches` and
-    `stated_catches`: the same for catches alone.
+    `right`: messages that state at least one clause and contain only the right numbers, in the right places. `facts`:
+    clauses with numbers that the problem has, `stated`: those that were stated; `catches` and `stated_catches`: the
+    same for catches alone.
     """
 
     messages: int = 0
@@ -39,7 +39,7 @@ class StatedFacts:
         return StatedFacts(*map(add, astuple(self), astuple(other)))
 
     def shares(self) -> dict[str, float]:
-        """The shares in 0..1 by name; a share of nothing is left out."""
+        """The shares in 0..1 by name; those with a denominator of 0 are left out."""
         pairs = {
             "numbers right": (self.right, self.messages),
             "facts stated": (self.stated, self.facts),
@@ -77,10 +77,10 @@ def stated_facts(messages: Iterable[str], question: Question) -> StatedFacts:
 
 
 def _states(message: str, clause: Clause, slots: dict[str, str]) -> bool | None:
-    """True: stated with the right numbers; False: with others; None: not stated."""
+    """True: stated with the right numbers; False: with wrong ones; None: not stated."""
     masked, stated = _NUMBER.sub("#", message), False
     for wording in (*clause.full, *clause.short):
-        # A person may go by any name of the study: names are not what is judged here.
+        # A person may have any name of the study: names are not checked.
         for name in [name for name in NAMES if name in message] if "{P}" in wording else [""]:
             text = fill(wording, {**slots, "P": name})
             if _occurs(text, message):
@@ -90,5 +90,5 @@ def _states(message: str, clause: Clause, slots: dict[str, str]) -> bool | None:
 
 
 def _occurs(text: str, message: str) -> bool:
-    """Whether the text stands in the message, not as part of a longer number or word."""
+    """Whether the text occurs in the message, not as part of a longer number or word."""
     return re.search(rf"(?<!\w){re.escape(text)}(?!\w)", message) is not None
