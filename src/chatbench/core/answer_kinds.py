@@ -1,18 +1,18 @@
-r"""The kinds of answers that questions have: how each is asked for, how it is read, and when it is right.
+r"""The kinds of answers that questions have: how each is asked for, parsed and scored.
 
     choice    one of 2 to 26 options, by its letter; ordered options are levels
     number    a number, right within a tolerance
-    text      a short text, right where it is one of several, letter case, white space and marks around it aside
+    text      a short text, right if it is one of several, ignoring case, white space and surrounding punctuation
     outcome   the study recorded whether it was right (code that passes its tests), not what was answered
-    none      no answer: a chat by itself
+    none      no answer: just a chat
 
-A simulated answer is what follows `Answer: ` in a simulator's output. A choice is its first character (the published
-rule); a number the first number in it; a text its first line. Without such a thing the answer is invalid, which counts
-as wrong. An outcome's answer and that of a chat without one are kept as they are.
+A simulated answer is parsed from the text after `Answer: ` in a simulator's output. A choice is its first character
+(the published rule), a number the first number in it, a text its first line; an outcome's answer is kept as it is, and
+a chat without an answer ends with `done`. If nothing is found, the answer is invalid, which counts as wrong.
 
-Numbers are read with these rules: a comma or a thin, narrow or usual space between groups of three digits is left out
-(`1,234,567`); a point is decimal, and so is a comma elsewhere (`3,5`); `2/3` and `1 1/2` are fractions, `5e-3` is a
-power of ten; `%` divides by 100 unless percent is the question's unit; any other unit is passed over, never converted.
+Number parsing: a comma or a thin, narrow or normal space between groups of three digits is ignored (`1,234,567`); a
+point is decimal, and so is a comma elsewhere (`3,5`); `2/3` and `1 1/2` are fractions, `5e-3` is scientific notation;
+`%` divides by 100 unless percent is the question's unit; any other unit is ignored, never converted.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from fractions import Fraction
 from typing import Literal
 
 LETTERS = tuple(string.ascii_uppercase)
-"""The letters of options, in their order."""
+"""The option letters, in order."""
 KindName = Literal["choice", "number", "text", "outcome", "none"]
 FEWEST_OPTIONS, MOST_OPTIONS = 2, len(LETTERS)
 
 LONGEST_NUMBER = 60
-"""Characters; what is longer is the endless output of a broken simulator."""
+"""Characters; anything longer is the endless output of a broken simulator."""
 
 _GROUP = "[,\u0020\u00a0\u2009\u202f]"
 _WHOLE = rf"\d{{1,3}}(?:{_GROUP}\d{{3}}(?!\d))+(?:\.\d+)?|\d+(?:[.,]\d+)?|\.\d+"
@@ -44,20 +44,20 @@ _MARKS = " .,:;!?\"'*`$()[]"
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of the options; where they are `ordered`, how many levels an answer is off is measured too."""
+    """One of the options; if they are `ordered`, the distance in levels from the right one is measured too."""
 
     ordered: bool = False
     name: Literal["choice"] = "choice"
 
     def problem(self, options: Sequence[str], answer: str) -> str:
-        """Why these options and this right answer are none, "" where nothing is wrong."""
+        """What is wrong with these options and this right answer; "" if nothing is."""
         if not FEWEST_OPTIONS <= len(options) <= MOST_OPTIONS:
             return f"{len(options)} options, expected {FEWEST_OPTIONS} to {MOST_OPTIONS}"
         letters = LETTERS[: len(options)]
         return "" if answer in letters else f"answer {answer!r}, expected one of {', '.join(letters)}"
 
     def asked_for(self, options: Sequence[str]) -> str:
-        """What the prompts call a possible answer.
+        """How the prompts describe a valid answer.
 
         >>> [Choice().asked_for(["?"] * count) for count in (2, 3, 4)]
         ['A or B', 'A, B, or C', 'A, B, C, or D']
@@ -66,7 +66,7 @@ class Choice:
         return f"{', '.join(letters)}{',' * (len(letters) > 1)} or {last}"
 
     def read(self, text: str, options: Sequence[str]) -> str | None:
-        """The answer that a text gives, None where it is invalid.
+        """Parse the letter that a text starts with; None if it is not an option's.
 
         >>> Choice().read("B. because 4 is even", ["3", "4"]), Choice().read("C", ["3", "4"])
         ('B', None)
@@ -79,7 +79,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number; right where it differs from the right one by at most `tolerance`, absolute or (`relative`) a share."""
+    """A number; right if within `tolerance` of the right one, absolute or (`relative`) as a fraction of it."""
 
     tolerance: float = 0.0
     relative: bool = False
@@ -97,7 +97,7 @@ class Number:
         return f"<number> {self.unit}".rstrip()
 
     def read(self, text: str, options: Sequence[str] = ()) -> str | None:
-        """The number as a text that reads as the same number.
+        """Parse the first number in a text; the result is in a normal form that parses to the same number.
 
         >>> [Number().read(text) for text in ("about 1,234.50 km", "1 1/2", "-3,5", "25 %", "none")]
         ['1234.5', '1.5', '-3.5', '0.25', None]
@@ -109,7 +109,7 @@ class Number:
         return decimal if Fraction(decimal) == value else str(value)
 
     def value(self, text: str) -> Fraction | None:
-        """The first number in a text, exactly."""
+        """The first number in a text, as an exact fraction; None if there is none."""
         found = _NUMBER.search(text)
         if found is None or len(found[0]) > LONGEST_NUMBER:
             return None
@@ -127,7 +127,7 @@ class Number:
         return sign * value / (100 if percent else 1)
 
     def is_right(self, given: str, answer: str) -> bool:
-        """Whether a number is near enough to the right one.
+        """Whether a number is within tolerance of the right one.
 
         >>> Number(tolerance=0.01, relative=True).is_right("3.16", "3.14159")
         True
@@ -141,7 +141,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A short text; `also` are further right ones."""
+    """A short text; `also` lists further right answers."""
 
     also: tuple[str, ...] = ()
     name: Literal["text"] = "text"
@@ -156,7 +156,7 @@ class Text:
         return "<short text>"
 
     def read(self, text: str, options: Sequence[str] = ()) -> str | None:
-        r"""The first line, None where nothing but marks is there.
+        r"""Parse the first line of a text; None if it holds nothing but punctuation.
 
         >>> Text().read("Marie Curie.\nShe won twice."), Text().read("...")
         ('Marie Curie.', None)
@@ -165,7 +165,7 @@ class Text:
         return line if normalised(line) else None
 
     def is_right(self, given: str, answer: str) -> bool:
-        """Whether a text is one of the right ones.
+        """Whether a text is one of the right answers.
 
         >>> Text(also=("M. Curie",)).is_right(" marie  CURIE. ", "Marie Curie")
         True
@@ -175,9 +175,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The study says right or wrong; what was answered is not compared, so a simulated answer is right or not by a
-    checker alone.
-    """
+    """The study recorded only whether the answer was right, so only a checker can score a simulated answer."""
 
     name: Literal["outcome"] = "outcome"
 
@@ -193,7 +191,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """A chat without an outcome; it ends with `Answer: done`, which says that the person was."""
+    """A chat without an answer; it ends with `Answer: done`, which says that the person is done."""
 
     name: Literal["none"] = "none"
 
@@ -213,5 +211,5 @@ Kind = Choice | Number | Text | Outcome | NoAnswer
 
 
 def normalised(text: str) -> str:
-    """A text without letter case, doubled white space, and marks around it."""
+    """Normalise case and white space of a text, and strip surrounding punctuation."""
     return " ".join(text.casefold().split()).strip(_MARKS)

@@ -1,7 +1,7 @@
-"""The one comparison of configurations: what differs between two trees of settings, by dotted name.
+"""Comparison of configurations: the settings in which two nested configurations differ, by dotted name.
 
-Whether a log may be continued, a model is the one that was trained, splits may be averaged, or two scores stand in one
-table: each is a question about the differences of two configurations.
+Whether a log can be continued, a model is the one that was trained, splits can be averaged, or two scores belong in one
+table: each is decided by the differences between two configurations.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SHOWN = 24
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A setting, such as `assistants.gpt-4o.temperature`, that differs; None where one configuration lacks it."""
+    """A setting that differs, such as `assistants.gpt-4o.temperature`; None if one configuration lacks it."""
 
     name: str
     one: object
@@ -32,7 +32,7 @@ def _shown(value: object) -> str:
 
 
 def differences(one: Mapping[str, object], other: Mapping[str, object]) -> list[Difference]:
-    """Every leaf that differs, in the order of the first configuration; a tuple equals the list it becomes in JSON.
+    """List every leaf that differs, in the first configuration's order; a tuple equals the list it becomes in JSON.
 
     >>> [str(each) for each in differences({"seed": 0, "x": {"y": 1}}, {"seed": 0, "x": {}})]
     ['x.y: 1 and nothing']
@@ -46,7 +46,7 @@ def differences(one: Mapping[str, object], other: Mapping[str, object]) -> list[
 
 
 def leaves(configuration: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
-    """(dotted name, value) of every setting that has no settings of its own."""
+    """Yield (dotted name, value) of every setting that is not itself a mapping."""
     for name, value in configuration.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{above}{name}.")
@@ -55,7 +55,7 @@ def leaves(configuration: Mapping[str, object], above: str = "") -> Iterator[tup
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a dotted name is one of those named: itself, something above it, or a pattern of either.
+    """Whether a dotted name, or a parent of it, matches one of the patterns.
 
     >>> matches("assistants.gpt.temperature", ["assistants"]), matches("assistants.gpt.name", ["assistants.*.seed"])
     (True, False)

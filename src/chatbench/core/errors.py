@@ -1,8 +1,8 @@
-"""The one error that a user sees: where it is, what was found, what was expected, and how to fix it.
+"""The one exception that users see: where it is, what was found, what was expected, and how to fix it.
 
 Everything that a user can cause (a bad file, an unknown name, a missing model) raises `ChatbenchError`; `cli.main`
-catches it, prints it without a traceback and exits with code 2 (143 where a run was asked to stop, and has saved).
-Anything else that escapes is a bug of ours.
+catches it, prints it without a traceback and exits with code 2 (143 if a run was asked to stop and has saved).
+Any other exception that escapes is a bug in chatbench.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class ChatbenchError(Exception):
-    """An error with its cause and its cure.
+    """An error that says what was found, what was expected and how to fix it.
 
     >>> print(ChatbenchError("train.jsonl, line 3: no 'messages'", expected="a chat example", fix="prepare again"))
     train.jsonl, line 3: no 'messages'
@@ -33,11 +33,11 @@ class ChatbenchError(Exception):
 
 
 class OccupiedError(ChatbenchError):
-    """Another process writes the same files now."""
+    """Another process is writing the same files."""
 
 
 class StoppedError(ChatbenchError):
-    """A run was asked to stop (SIGTERM), has written what it needs to continue, and has stopped."""
+    """A run was asked to stop (SIGTERM), saved what it needs to continue, and stopped."""
 
 
 _EXPECTED = {
@@ -64,11 +64,11 @@ _EXPECTED = {
     "missing": "a value",
     "extra_forbidden": "only the keys that the documentation names",
 }
-"""What was expected, by pydantic's type of error."""
+"""What was expected, by pydantic error type."""
 
 
 def expected_by(error: Mapping[str, Any]) -> str:
-    """What pydantic expected, in our words: one of `ValidationError.errors()`.
+    """Describe what pydantic expected, given one entry of `ValidationError.errors()`.
 
     >>> expected_by({"type": "greater_than", "ctx": {"gt": 0}})
     'a number above 0'
@@ -77,7 +77,7 @@ def expected_by(error: Mapping[str, Any]) -> str:
 
 
 def first_problem(error: Any) -> tuple[str, str, str]:
-    """Key, what was found, and what was expected, of the first problem of a pydantic `ValidationError`."""
+    """(key, what was found, what was expected) of the first problem in a pydantic `ValidationError`."""
     first = error.errors(include_url=False)[0]
     found = "missing" if first["type"] == "missing" else repr(first["input"])[:80]
     expected = expected_by(first) if first["type"] in _EXPECTED else first["msg"].removeprefix("Value error, ")

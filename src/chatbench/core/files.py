@@ -1,9 +1,9 @@
-"""Files that are complete or not there, and what can be wrong with them, told once.
+"""Atomic writes, defensive reads, and messages for what can go wrong with a file.
 
-A write goes to a temporary file in the same folder and replaces the target in one step, so a reader, or a run that was
-killed, never meets half a file. A device or a pipe is written to, not replaced; a link is followed. Files that come
-from outside are read within bounds: other encodings than UTF-8, nesting and numbers without end are errors with a
-place, and half a character (a lone surrogate, which cannot be written again) becomes U+FFFD.
+A write goes to a temporary file in the same folder and replaces the target in one step, so a killed run never leaves
+half a file and a reader never sees one. Devices and pipes are written to, not replaced; links are followed. Files from
+outside are read within limits: encodings other than UTF-8, excessive nesting and endless numbers are errors that say
+where, and a lone surrogate (half a character, which cannot be written back) becomes U+FFFD.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _PROBLEMS: Mapping[int, tuple[str, str]] = {
 
 
 def file_error(error: OSError, path: Path | None = None) -> ChatbenchError:
-    """What a system error about a file (`path`, or the one that it names) means, and what to do."""
+    """Translate an `OSError` about a file (`path`, or the one it names) into an error that says how to fix it."""
     problem, fix = _PROBLEMS.get(error.errno or 0, (error.strerror or str(error), f"check the path, or {_ELSEWHERE}"))
     place = path or error.filename2 or error.filename or "a file"
     return ChatbenchError(f"{place}: {problem}", expected="a path that can be read and written", fix=fix)
@@ -64,10 +64,10 @@ def file_error(error: OSError, path: Path | None = None) -> ChatbenchError:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes `content` to `path`, replacing what was there in one step; creates the folder.
+    """Write `content` to `path` atomically, replacing what was there; creates the folder.
 
     Raises:
-        ChatbenchError: the system refuses.
+        ChatbenchError: the operating system refuses.
     """
     if (descriptor := _STREAMS.get(str(path))) is not None:
         sys.stdout.flush()
@@ -83,18 +83,18 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, which takes its place in the end; nothing is left where that is not reached.
+    """Yield a temporary file beside `path` that replaces it at the end; if the block fails, nothing is left.
 
-    It has the permissions of the file that it replaces, else those that the umask leaves. What is neither a file nor
-    missing (a device, a pipe) is given back itself. Temporary files of runs that were killed are removed.
+    It gets the permissions of the file that it replaces, else the umask's. A device or a pipe is yielded itself.
+    Temporary files of killed runs are removed.
 
     Raises:
-        ChatbenchError: the system refuses; also an `OSError` inside the block, told about `path`.
+        ChatbenchError: the operating system refuses, also for an `OSError` inside the block; the message names `path`.
     """
     temporary: Path | None = None
     try:
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
-        if target.is_symlink():  # no end of it was found
+        if target.is_symlink():  # a loop of links
             raise OSError(errno.ELOOP, "", str(path))
         mode = path.stat().st_mode if path.exists() else None
         if mode is not None and not stat.S_ISREG(mode):
@@ -120,39 +120,39 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _remove_abandoned(folder: Path, name: str) -> None:
-    """Removes temporary files of this target that processes of this machine left, which no longer run."""
+    """Remove temporary files of this target left by processes of this machine that no longer run."""
     for left in folder.glob(f".{escape(name)}.{_HOST}-*.part"):
         process = left.name.rpartition(f"{_HOST}-")[2].partition("-")[0]
         try:
             os.kill(int(process), 0)
         except (ProcessLookupError, ValueError, OverflowError):
             left.unlink(missing_ok=True)
-        except PermissionError:  # it runs, for another user
+        except PermissionError:  # it is running, as another user
             continue
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text as `write_bytes` does."""
+    """Write text as UTF-8, like `write_bytes`."""
     try:
         content = text.encode("utf-8")
-    except UnicodeEncodeError as error:  # of a file's name: what is read from files has none
+    except UnicodeEncodeError as error:  # a surrogate from a file name; text read from files has none
         found = ascii(text[max(0, error.start - 20) : error.end + 20])
         raise ChatbenchError(f"{path}: {found} cannot be written as UTF-8", fix="rename the file in it") from None
     write_bytes(path, content)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes indented JSON; NaN is refused because it is not JSON."""
+    """Write indented JSON; NaN is refused because it is not JSON."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def json_line(row: Mapping[str, object]) -> str:
-    """One JSON Lines record with its line end."""
+    """Format one JSON Lines record, including the newline."""
     return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Writes JSON Lines."""
+    """Write JSON Lines."""
     write_text(path, "".join(map(json_line, rows)))
 
 
@@ -160,7 +160,7 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 
 
 class JsonTextError(ValueError):
-    """A text that is not JSON, or that no honest file holds; `line` counts from 1."""
+    """A text that is not JSON or exceeds the limits of this module; `line` counts from 1."""
 
     def __init__(self, problem: str, line: int = 1) -> None:
         super().__init__(problem)
@@ -168,13 +168,13 @@ class JsonTextError(ValueError):
 
 
 def parse_json(text: str, replaced: Callable[[int], None] = lambda _: None) -> Any:
-    r"""The value of a JSON text; every JSON that comes from outside is read by this.
+    r"""Parse JSON; all JSON from outside goes through this function.
 
     Args:
-        replaced: is told how many halves of characters (lone surrogates) were replaced by U+FFFD, where there are any.
+        replaced: called with the number of lone surrogates that were replaced by U+FFFD, if there were any.
 
     Raises:
-        JsonTextError: it is not JSON; or it is nested too deeply, or holds a number that no machine number holds.
+        JsonTextError: it is not JSON, is nested too deeply, or holds a number that is too long or out of range.
 
     >>> parse_json('["a\\ud83d", 1e3]')
     ['a\ufffd', 1000.0]
@@ -216,7 +216,7 @@ def _number(text: str) -> float:
 
 
 def read_json(path: Path, *, fix: str = "", replaced: Callable[[int], None] = lambda _: None) -> Any:
-    """The value in a JSON file; `fix` says which command makes the file, `replaced` is that of `parse_json`.
+    """Read a JSON file; `fix` says which command makes the file, `replaced` is passed to `parse_json`.
 
     Raises:
         ChatbenchError: the file is missing or is not JSON.
@@ -228,10 +228,10 @@ def read_json(path: Path, *, fix: str = "", replaced: Callable[[int], None] = la
 
 
 def read_object(path: Path, *, fix: str = "") -> dict[str, Any]:
-    """The object in a JSON file.
+    """Read the object in a JSON file.
 
     Raises:
-        ChatbenchError: as `read_json`; or it holds something else.
+        ChatbenchError: as `read_json`, or the value is not an object.
     """
     content = read_json(path, fix=fix)
     if not isinstance(content, dict):
@@ -242,12 +242,12 @@ def read_object(path: Path, *, fix: str = "") -> dict[str, Any]:
 def read_jsonl(
     path: Path, *, fix: str = "", replaced: Callable[[int], None] = lambda _: None
 ) -> Iterator[tuple[int, Row]]:
-    """Pairs (line number from 1, record) of a JSON Lines file; blank lines are passed over.
+    """Yield (line number from 1, record) pairs of a JSON Lines file, skipping blank lines.
 
     Raises:
         ChatbenchError: the file is missing, or a line is not a JSON object.
     """
-    # Not splitlines(): U+2028 and its like may stand inside a JSON string.
+    # Not splitlines(): a JSON string may contain U+2028 and other line separators.
     lines = read_text(path, fix).split("\n")
     for number, line in enumerate(tracked(lines, f"reading {path.name}", "lines"), start=1):
         if not line.strip():
@@ -264,7 +264,7 @@ def read_jsonl(
 
 
 def read_csv(path: Path, *, fix: str = "") -> list[list[str]]:
-    """All records of a CSV file, without meaning; cells may be separated by semicolons or tabs, as spreadsheets do.
+    """Read all records of a CSV file as text; semicolons or tabs may separate the cells, as in spreadsheet exports.
 
     Raises:
         ChatbenchError: the file is missing, is not UTF-8, or ends inside a quoted cell.
@@ -273,14 +273,14 @@ def read_csv(path: Path, *, fix: str = "") -> list[list[str]]:
 
 
 def csv_records(text: str, path: Path, *, fix: str = "") -> list[list[str]]:
-    """The same of a text that was read from `path`.
+    """Parse CSV text that was read from `path`, like `read_csv`.
 
     Raises:
         ChatbenchError: it ends inside a quoted cell.
     """
     csv.field_size_limit(2**31 - 1)
     separator = ","
-    if named := re.match(r'"?sep=(.)"?\r?\n', text):  # a line that a spreadsheet reads, and does not show
+    if named := re.match(r'"?sep=(.)"?\r?\n', text):  # a line that spreadsheets interpret and do not show
         separator, text = named[1], text[named.end() :]
     records: list[list[str]] = []
     try:
@@ -298,7 +298,7 @@ def csv_records(text: str, path: Path, *, fix: str = "") -> list[list[str]]:
 
 
 def read_text(path: Path, fix: str = "") -> str:
-    """The text of a UTF-8 file, with or without a byte order mark.
+    """Read a UTF-8 file, with or without a byte order mark.
 
     Raises:
         ChatbenchError: the file is missing, cannot be read, or is in another encoding.
@@ -321,7 +321,7 @@ def read_text(path: Path, fix: str = "") -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal."""
     digest, size = hashlib.sha256(), path.stat().st_size
     with path.open("rb") as file, WorkProgress(f"SHA-256 of {path.name}", "MB") as progress:
         while piece := file.read(1 << 20):

@@ -1,4 +1,4 @@
-"""Progress of work that lasts: nothing for ten seconds, then a bar on a terminal, elsewhere a line now and then.
+"""Progress of long work: nothing for ten seconds, then a bar on a terminal, or occasional lines elsewhere.
 
 split_0, fine-tuned ━━━━━━━━━╸──────── 12,345/34,319 tokens  580/s  0:00:38 left
 """
@@ -18,35 +18,35 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 QUIET_SECONDS = 10.0
-"""Work that is over sooner shows nothing. The first line comes then, the next each time that the time has doubled."""
+"""Shorter work shows nothing. The first line comes after this time, the next each time the elapsed time has doubled."""
 MOST_SECONDS_BETWEEN_LINES = 600.0
 
 Advanced = Callable[[int, int], None]
-"""Called now and then with how much is done, and how much there is to do."""
+"""Progress callback, called with (amount done, total)."""
 Item = TypeVar("Item")
 
 
 def unobserved(_done: int, _total: int) -> None:
-    """Shows no progress."""
+    """Progress callback that does nothing."""
 
 
 @cache
 def standard_error() -> Console:
-    """The console of all progress: one, so that bars inside each other (validation in training) share the screen."""
-    from rich.console import Console  # late, like all of rich here: most work is over before it is needed
+    """The console shared by all progress bars, so that nested ones (validation in training) share the screen."""
+    from rich.console import Console  # lazy, like all rich imports here: most work ends before it is needed
 
     return Console(stderr=True)
 
 
 class WorkProgress:
-    """How far some work is, its rate and the time left: a context manager, and an `Advanced` to call.
+    """Progress of some work, with its rate and the time left: a context manager, and an `Advanced` callback.
 
     Args:
         what: the work; `unit`: what it is counted in.
-        already: what was done before this run; the rate is of what came since.
-        more: what else to show.
-        console: standard error, unless it is given.
-        clock: seconds, ever growing.
+        already: amount done before this run, which the rate excludes.
+        more: returns further text to show.
+        console: standard error by default.
+        clock: monotonic time in seconds.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class WorkProgress:
             from rich.progress import BarColumn, Progress, TextColumn
 
             columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[text]}"))
-            # Output that goes to a file must not go to the bar's console instead.
+            # Output redirected to a file must not go to the bar's console instead.
             redirected = sys.stdout.isatty()
             self._bar = Progress(*columns, console=console, transient=True, redirect_stdout=redirected)
             self._bar.add_task(self._what, completed=done, total=total, text=text)
@@ -96,14 +96,14 @@ class WorkProgress:
         self._bar.update(self._bar.task_ids[0], completed=done, total=total, text=text)
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
 
 def tracked(items: Sequence[Item], what: str, unit: str) -> Iterator[Item]:
-    """The items, with progress as they are done."""
+    """Yield the items, showing progress."""
     with WorkProgress(what, unit) as progress:
         for done, item in enumerate(items, 1):
             yield item
@@ -111,7 +111,7 @@ def tracked(items: Sequence[Item], what: str, unit: str) -> Iterator[Item]:
 
 
 def clock_text(seconds: float) -> str:
-    """Hours, minutes and seconds.
+    """Format seconds as hours:minutes:seconds.
 
     >>> clock_text(3725.2)
     '1:02:05'

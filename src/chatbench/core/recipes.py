@@ -1,6 +1,6 @@
-"""What the word MODEL can mean (a recipe, a hub id, a folder, a GGUF file), and what its results are called.
+"""What MODEL can be (a recipe, a hub id, a folder, a GGUF file), and the name of its results folder.
 
-A recipe is a base model and the settings that suit it, one TOML file each, with the source of every value.
+A recipe is a base model with the settings that suit it, one TOML file each, with the source of every value.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GGUF_OF_BASE = re.compile(r"(?P<base>.+)[.-](?:I?Q\d\w*|B?F16|F32)\.gguf", re.I
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A named base model with the settings that suit it; `sources` says where each value is from."""
+    """A named base model with the settings that suit it; `sources` says where each value comes from."""
 
     name: str
     base: str
@@ -48,7 +48,7 @@ def recipes() -> dict[str, Recipe]:
 def recipe_of(model: str) -> Recipe | None:
     """The recipe that `model` names, by its own name or by the hub id of its base; None for any other model.
 
-    A GGUF file of a recipe's base, by the names that llama.cpp gives (`SmolLM2-135M-Instruct.Q4_1.gguf`), has it too.
+    GGUF files of a recipe's base match too, if named as llama.cpp names them (`SmolLM2-135M-Instruct.Q4_1.gguf`).
     """
     known = recipes()
     by_base = {recipe.base: recipe for recipe in known.values()}
@@ -58,7 +58,7 @@ def recipe_of(model: str) -> Recipe | None:
 
 
 def model_key(model: str) -> str:
-    """Name of the results folder of a model: the recipe, the hub id with `/` as `--`, or the folder's or file's name.
+    """Name of a model's results folder: the recipe, the hub id with `/` as `--`, or the folder or file name.
 
     Raises:
         ChatbenchError: `model` is none of these.
@@ -69,7 +69,7 @@ def model_key(model: str) -> str:
     if model in recipes():
         return model
     if is_local(model):
-        # A key names results again later (chatbench report), where no folder of that name has to be.
+        # Later commands (chatbench report) are given the key itself, and no folder of that name has to exist then.
         written = re.sub(r"\.gguf$", "", Path(model).expanduser().resolve().name, flags=re.IGNORECASE)
         name = re.sub(r"[^\w.-]+", "_", written)
         if name != written:
@@ -79,10 +79,10 @@ def model_key(model: str) -> str:
 
 
 def is_local(model: str) -> bool:
-    """Whether MODEL means a local folder or GGUF file; one that exists wins over a hub id of the same name.
+    """Whether MODEL is a local folder or GGUF file; an existing one takes precedence over a hub id of the same name.
 
     Raises:
-        ChatbenchError: it can only be local, and there is none.
+        ChatbenchError: MODEL is empty, or can only be local and does not exist.
     """
     expected = f"a recipe ({', '.join(recipes())}), a hub id such as mistralai/Mistral-7B-v0.1, a folder or a GGUF file"
     if not model.strip():
@@ -100,7 +100,7 @@ def is_local(model: str) -> bool:
 
 
 def recipe_lines() -> list[str]:
-    """A line for each recipe: its name, its base, and what it does; the columns aligned."""
+    """One line per recipe, in aligned columns: name, base and summary."""
     rows = [(recipe.name, recipe.base, recipe.summary) for recipe in recipes().values()]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return [f"{name:<{widths[0]}}  {base:<{widths[1]}}  {summary}" for name, base, summary in rows]

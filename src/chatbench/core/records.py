@@ -1,7 +1,7 @@
-"""The nouns of the system, as frozen records whose invariants hold from construction on.
+"""The core data types: frozen dataclasses that check their invariants on construction.
 
-A `Study` is what people did: questions, chats with an assistant, answers alone and with the assistant, and how the
-assistants answer alone. Every reader yields one, every step consumes one.
+A `Study` is everything that was recorded: questions, chats with an assistant, answers alone and with the assistant, and
+the assistants' accuracy alone. Every reader returns one, and every later step takes one.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 from chatbench.core.answer_kinds import CHOICE, LETTERS, Kind, NoAnswer, Outcome
 
 RIGHT_FROM = 0.5
-"""A score from which on an answer is right, where only right and wrong are told apart."""
+"""The lowest score that counts as right where only right and wrong are distinguished."""
 FOUR_LETTERS = LETTERS[:4]
-"""The letters of the options where there are four, as in the files of ChatBench, HALIE and MMLU."""
+"""Letters of a question with four options, as in the files of ChatBench, HALIE and MMLU."""
 Role = Literal["user", "assistant"]
 MessageRole = Literal["system", "user", "assistant"]
 AnswerKind = Literal["user-alone", "user-AI"]
@@ -26,17 +26,17 @@ Side = Literal["train", "test", "both"]
 Unit = Literal["question", "assistant", "subset", "person"]
 """What a split holds out."""
 Termination = Literal["answered", "forced", "no_answer", "failed"]
-"""How a simulated chat ended: answered by itself, only when forced, not even then, or because a participant failed."""
+"""How a simulated chat ended: answered unprompted, only when forced, not even then, or because a participant failed."""
 EMPTY_TURN = "the simulator said nothing"
-"""Reason of a chat that failed because the simulator wrote an empty message: the simulator's own failure."""
+"""Why a chat failed if its simulator wrote an empty message. Unlike other failures, this one is the simulator's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question, or a task; `kind` says what its answers are, and `answer` is the right one.
+    """A question or a task; `kind` says what its answers are, and `answer` is the right one.
 
-    A choice has options, and a letter as its answer; the other kinds have no options. An outcome and a chat without
-    one have no right answer, "".
+    A choice has options and a letter as its answer; the other kinds have no options. For kinds outcome and none,
+    `answer` is "".
     """
 
     id: str
@@ -54,7 +54,7 @@ class Question:
 
     @property
     def letters(self) -> tuple[str, ...]:
-        """The letters of its options."""
+        """The letters of the options."""
         return LETTERS[: len(self.options)]
 
     @property
@@ -66,20 +66,20 @@ class Question:
 
     @property
     def judged(self) -> bool:
-        """Whether an answer alone tells if it is right; else only a checker could, or nothing."""
+        """Whether answers are scored by comparison with `answer`; if not, only a checker can score them, or nothing."""
         return not isinstance(self.kind, Outcome | NoAnswer)
 
     @property
     def asked_for(self) -> str:
-        """What the prompts call a possible answer: `A, B, C, or D`."""
+        """How the prompts describe a valid answer: `A, B, C, or D`."""
         return self.kind.asked_for(self.options)
 
     def read(self, text: str) -> str | None:
-        """The answer that a text gives, None where it is invalid."""
+        """Parse the answer from a text; None if it is invalid."""
         return self.kind.read(text, self.options)
 
     def is_right(self, given: str | None) -> bool | None:
-        """Whether an answer is right, none being wrong; None where only a checker can tell."""
+        """Whether an answer is right, a missing one being wrong; None if comparison cannot tell."""
         if isinstance(self.kind, Outcome | NoAnswer):
             return None
         return given is not None and self.kind.is_right(given, self.answer)
@@ -94,9 +94,9 @@ class Turn:
 
 
 class Context(NamedTuple):
-    """What the assistant was given and the person did not see (a system message, the result of a tool), before a turn.
+    """What the assistant saw before a turn and the person did not: a system message, the result of a tool.
 
-    No prompt of a simulator holds it.
+    It is never part of a simulator's prompt.
     """
 
     turn: int
@@ -106,10 +106,10 @@ class Context(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One person's chat about one question, and the answer in the end: a letter, a number or a text.
+    """One person's chat about one question, and the final answer: a letter, a number or a text.
 
     The chat starts with the user, alternates and ends with the assistant; it has at least one user turn. `answer` is
-    None where the study recorded none: such a chat yields no answer example.
+    None if the study recorded none; such a chat yields no answer example.
     """
 
     id: str
@@ -135,7 +135,7 @@ class Conversation:
 
     @property
     def user_turns(self) -> int:
-        """How many messages the person wrote (k of the protocol)."""
+        """Number of messages that the person wrote (k of the protocol)."""
         return len(self.turns) // 2
 
 
@@ -143,10 +143,9 @@ class Conversation:
 class Answer:
     """One person's answer to one question, alone or with an assistant.
 
-    `correct` is what the study recorded (ChatBench's `acc`): right or wrong; of an outcome, perhaps a score in 0..1.
-    `letter` is None where the study did not record it; `assistant` is "" for an answer given alone by a person who was
-    assigned no assistant. `conversation_id` is "" where no chat belongs to it: a person may answer without asking
-    anything.
+    `correct` is what the study recorded (ChatBench's `acc`): right or wrong; for an outcome, possibly a score in 0..1.
+    `letter` is None if the study did not record it; `assistant` is "" for an answer given alone by a person who was
+    assigned no assistant. `conversation_id` is "" if there is no chat: a person may answer without asking anything.
     """
 
     question_id: str
@@ -162,9 +161,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class AiAloneScore:
-    """How often an assistant alone answers a question right by one method (`letter_only_zero_shot`, `free_text`...).
+    """Accuracy of an assistant alone on one question, by one method (`letter_only_zero_shot`, `free_text`...).
 
-    `accuracy` is a share in 0..1 of `count` samples, invalid ones counted wrong.
+    `accuracy` is a fraction (0..1) of `count` samples, invalid ones counted wrong.
     """
 
     question_id: str
@@ -177,7 +176,7 @@ class AiAloneScore:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """Everything that was recorded, and how many records were left out for which reason."""
+    """Everything that was recorded, and the number of records left out, by reason."""
 
     name: str
     questions: Mapping[str, Question]
@@ -187,10 +186,10 @@ class Study:
     dropped: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     verdicts: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    """Scores (0..1) that a checker gave to answers of kind outcome, by question id and answer (simulation/judge.py)."""
+    """Scores (0..1) from a checker for answers of kind outcome, by (question id, answer); see simulation/judge.py."""
 
     def score(self, question_id: str, answer: str | None) -> float | None:
-        """How right a simulated answer is, 0..1, none being wrong; None where nothing judges it."""
+        """Score of a simulated answer (0..1), a missing one being wrong; None if nothing can score it."""
         question = self.questions[question_id]
         if not question.judged:
             asked = bool(self.verdicts) and isinstance(question.kind, Outcome)
@@ -204,7 +203,7 @@ class Study:
         return tuple(sorted(answered or {chat.assistant for chat in self.conversations}))
 
     def comparable(self, chats: Iterable[SimulatedConversation]) -> list[SimulatedConversation]:
-        """Those with assistants that people worked with: the others cannot stand beside people's chats."""
+        """The chats with assistants that people worked with; the others have no human chats to compare with."""
         worked_with = self.assistants
         return [chat for chat in chats if not worked_with or chat.assistant in worked_with]
 
@@ -243,9 +242,9 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that one chat cost, by side: what each participant read (prompts, summed over its replies) and wrote.
+    """Tokens used by one chat, per participant: read (prompts, summed over its replies) and written.
 
-    0 where a participant does not count. Of those written, some were reasoning; of those read, some were cached.
+    0 if a participant does not count them. Tokens written include reasoning; tokens read include cached ones.
     """
 
     simulator_prompt_tokens: int = 0
@@ -270,9 +269,9 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """What a participant thought before it said something: no other side saw it. `turn` is the index of what it said.
+    """A participant's reasoning before a message, hidden from the other side; `turn` is the index of the message.
 
-    The index of a final answer is that of the turn that it took the place of.
+    A final answer has the index of the turn that it replaced.
     """
 
     participant: str
@@ -282,11 +281,11 @@ class Reasoning:
 
 @dataclass(frozen=True, slots=True)
 class AnswerProbabilities:
-    """How likely one turn of a simulator was to be an answer, and which one; all in 0..1.
+    """Probabilities (0..1) that one turn of a simulator was an answer, and which one.
 
-    `answering` is the probability that the turn begins with the answer's prefix; `letters` are those of the options'
-    letters given that it does (a model gives those of A to Z; a chat keeps as many as there are options). What they
-    lack to 1 is the probability of an invalid answer.
+    `answering` is the probability that the turn begins with the answer prefix; `letters` are the probabilities of the
+    option letters given that it does (a model gives A to Z; a chat keeps one per option). The rest up to 1 is the
+    probability of an invalid answer.
     """
 
     answering: float
@@ -297,21 +296,21 @@ class AnswerProbabilities:
 class SimulatedConversation:
     """One simulated chat; the fields, in their order, are the keys of its line in a log (docs/files.md).
 
-    `index` tells the repetitions of one question and assistant apart. `simulator` and `assistant_identity` say what
-    played the two sides (weights, decoding; no secret), `style` and `prompts_sha256` how the simulator was prompted.
+    `index` numbers the repetitions of one (question, assistant) pair. `simulator` and `assistant_identity` describe the
+    two participants (weights, decoding; no secrets), `style` and `prompts_sha256` how the simulator was prompted.
     `turns` hold neither the final answer nor `forced_text` (the simulator's reply when it was forced to answer).
-    `reason` says why a chat failed; a `transient` failure is tried again by the next run. `answer_text` is what
-    followed `Answer: `, valid or not; `letter` is the answer as it was read (a letter; a number or a text where the
-    question asks for one), None where that is invalid (counted wrong) or missing, and `lenient_letter` is what lenient
-    answer extraction finds then. All were read from `final_output`, the simulator's
-    last output (None where the chat failed). `turns_dropped` of the oldest turns did not fit a participant's context in
-    the end. `observed` counts what the failure detectors saw. `seconds` is the sum of the replies' latencies.
-    `answer_probabilities` has one entry per reply of the simulator, None where it gave none, and is empty where it gave
-    none at all; `expected_correct` is the probability of the right letter where the chat ended with an answer.
+    `reason` says why a chat failed; the next run retries a `transient` failure. `answer_text` is the text after
+    `Answer: `, valid or not. `letter` is the answer parsed from it (a letter, or a number or text if the question asks
+    for one), None if it is invalid (counted wrong) or missing; `lenient_letter` is then the result of lenient answer
+    extraction. All are parsed from `final_output`, the simulator's last output (None if the chat failed).
+    `turns_dropped` is how many of the oldest turns did not fit a participant's context at the end. `observed` counts
+    detected failure modes. `seconds` is the sum of the replies' latencies. `answer_probabilities` has one entry per
+    simulator reply, None if that reply has none, and is empty if no reply has any; `expected_correct` is the
+    probability of the right letter if the chat ended with an answer.
 
-    By side (`simulator`, `assistant`): `finish_reasons` counts why replies ended other than by themselves ("length",
-    "content_filter"), `served_models` names the models that answered, where the endpoint does, and `prompts_truncated`
-    counts prompts of which the endpoint read no more tokens than of a much shorter one before.
+    By side (`simulator`, `assistant`): `finish_reasons` counts replies that were cut short ("length",
+    "content_filter"), `served_models` names the models that replied, if the endpoint does, and `prompts_truncated`
+    counts prompts of which the endpoint read no more tokens than of an earlier, much shorter one.
     """
 
     id: str
@@ -355,7 +354,7 @@ class SimulatedConversation:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One division of a study; `part` maps each question id to its side, `both` where assistants or people are divided.
+    """One train/test split of a study; `part` maps question ids to sides (`both` in splits by assistant or person).
 
     `held_out` are the assistants (`by` is assistant), subsets or people that only the test side has.
     """
@@ -371,7 +370,7 @@ class Split:
         return sorted(question_id for question_id, side in self.part.items() if side in (part, "both"))
 
     def part_of(self, record: Conversation | Answer) -> Part | None:
-        """The side of a chat or an answer; None where it is on neither."""
+        """The side of a chat or an answer; None if it is on neither."""
         side = self.part.get(record.question_id)
         if self.by in ("question", "subset"):
             return side if side != "both" else None
@@ -380,9 +379,9 @@ class Split:
         return wanted if side in (wanted, "both") else None
 
     def held_out_records(self, study: Study) -> Study:
-        """The study with the chats and answers of the test side alone; a split by question or subset needs no more.
+        """The study with only the test side's chats and answers; unchanged for a split by question or subset.
 
-        Answers alone stay: nobody trains on them.
+        Answers given alone stay: they are not trained on.
         """
         if self.by in ("question", "subset"):
             return study
@@ -394,7 +393,7 @@ class Split:
 
 
 def joined_id(*parts: object) -> str:
-    r"""An id made of several, which no other parts give: a `|` or backslash inside of one has a backslash before it.
+    r"""Join parts into an id that no other parts give: a `|` or backslash inside a part is escaped with a backslash.
 
     >>> joined_id("q1", "w7"), joined_id("q|1", 7)
     ('q1|w7', 'q\\|1|7')

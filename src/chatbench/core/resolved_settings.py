@@ -1,8 +1,8 @@
 """The settings of one run, and where each value came from.
 
-A recipe, the overrides file (`configs/training_args.json`) and the command line replace the defaults in that order, and
-every value keeps its origin. Two values of one source that exclude each other are refused; between sources, the later
-one overrides.
+A recipe, the overrides file (`configs/training_args.json`) and the command line override the defaults in that order,
+and every value keeps its origin. Mutually exclusive values from one source are an error; between sources, the later one
+wins.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from chatbench.core.recipes import is_local, model_key, recipe_of
 from chatbench.core.settings import Settings, typed_values
 
 LORA_FROM_PARAMETERS = 1_000_000_000
-"""Models without a recipe get LoRA from this size on: full fine-tuning needs 16 bytes a parameter."""
+"""Models without a recipe get LoRA from this size on: full fine-tuning needs 16 bytes per parameter."""
 
 _EXCLUSIVE: Mapping[str, tuple[str, str]] = {
     "how long to train": ("max_steps", "num_train_epochs"),
@@ -34,11 +34,11 @@ _NEW_DEFAULTS = (("answer_weight", 1.0),)
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The settings of one run: the base model, the values, and for each value who set it and why.
+    """The settings of one run: the base model, the values, and the origin of each value.
 
     `base` is a hub id, a folder, a GGUF file, `package:NAME` (a model that comes with the package) or `random:NAME`
-    (its shape with random weights). `explicit` names the values that the user set (file or flag), as against recipe
-    and default.
+    (the same architecture with random weights). `explicit` names the values that the user set (file or flag), as
+    opposed to those of recipe and default.
     """
 
     model: str
@@ -50,15 +50,15 @@ class Resolved:
 
     @property
     def key(self) -> str:
-        """Name of the folder of this model's results."""
+        """Name of this model's results folder."""
         return model_key(self.model)
 
     @property
     def hash(self) -> str:
-        """SHA-256 of base and settings, in hexadecimal: equal exactly when the same training is asked for.
+        """SHA-256 of base and settings, in hexadecimal: equal exactly if the same training is requested.
 
-        How often a line is printed or a checkpoint is written does not change the weights, so it is left out. So is a
-        setting that earlier versions lacked, where it says what they did.
+        Settings that do not affect the weights, such as logging and checkpoint intervals, are left out. So is a setting
+        that earlier versions lacked, at the value that matches their behaviour.
         """
         values = {name: value for name, value in asdict(self.settings).items() if name not in _ONLY_BOOKKEEPING}
         values = {name: value for name, value in values.items() if (name, value) not in _NEW_DEFAULTS}
@@ -89,16 +89,16 @@ def resolve_settings(
     *,
     parameters: int | None = None,
 ) -> Resolved:
-    """The settings of a run for MODEL: default, then recipe, then overrides file, then command line.
+    """Resolve the settings of a run for MODEL: default, then recipe, then overrides file, then command line.
 
     Args:
         model: recipe name, hub id, local folder or GGUF file. A model without a recipe gets LoRA from a billion
             parameters on.
-        flags: values of the command line by setting name; None stands for "not given".
-        parameters: size of a model without a recipe, where it is known.
+        flags: command-line values by setting name; None means "not given".
+        parameters: size of a model without a recipe, if known.
 
     Raises:
-        ChatbenchError: unknown key, value of the wrong type or outside its range, or values that exclude each other.
+        ChatbenchError: unknown key, value of the wrong type or outside its range, or mutually exclusive values.
     """
     recipe = recipe_of(model)
     if recipe and not model.lower().endswith(".gguf"):
@@ -155,9 +155,9 @@ def _layers(overrides_file: Path | None, flags: Mapping[str, object]) -> list[tu
 
 
 def _overridden(layer: Mapping[str, object], earlier: Mapping[str, object], explicit: set[str]) -> dict[str, str]:
-    """Earlier values that a later layer excludes, by the setting that does.
+    """Earlier values that a later layer excludes, each with the setting that excludes it.
 
-    Also a recipe's grouping by length where examples are to be packed, and its quantisation where all weights are
+    They include a recipe's grouping by length if examples are to be packed, and its quantisation if all weights are
     trained.
     """
     overridden = {}

@@ -1,7 +1,7 @@
-"""Every setting of a fine-tuning run, with one default each, and its type and range, which pydantic checks.
+"""Every setting of a fine-tuning run, each with a default and a type and range that pydantic checks.
 
-Where the values come from (recipe, overrides file, command line) is the matter of `resolved_settings`. A key that does
-not exist is refused with the nearest one that does.
+`resolved_settings` collects the values (recipe, overrides file, command line). An unknown key is an error that names
+the closest known one.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ OPTIMIZER_BYTES: dict[Optimizer, float] = {
     "adamw_torch_fused": 8, "adamw_torch": 8, "paged_adamw_32bit": 8, "adamw_8bit": 2.03, "paged_adamw_8bit": 2.03,
     "adafactor": 0.02, "sgd": 0,
 }  # fmt: skip
-"""Bytes that an optimizer keeps for each trained parameter: two averages in fp32, or in 8 bits with a scale for each
-256; Adafactor keeps one value a row and a column, SGD without momentum nothing."""
+"""Optimizer state in bytes per trained parameter: two moments in fp32, or in 8 bits with one scale per 256 values;
+Adafactor keeps one value per row and column, SGD without momentum nothing."""
 
 _NumberAbove0 = Annotated[float, Field(gt=0)]
 _Number = Annotated[float, Field(ge=0)]
@@ -52,20 +52,20 @@ _OneOrMany = BeforeValidator(
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Every setting of a fine-tuning run; names that the Trainer has too mean what they mean there.
+    """Every setting of a fine-tuning run; names shared with the Trainer have the same meaning.
 
-    `template` is the form of an example: the protocol's plain text, or the tokenizer's own chat template.
-    `max_steps` 0 means: as many as `num_train_epochs` says. `examples_per_step` 0 means: batch size times accumulation
-    times processes. `packing` says which examples share a forward pass (and the tokens they have in common), at most
-    `pack_tokens` tokens of it; 0 chooses. `packed_attention` is how; `flex` (FlexAttention) needs a CUDA GPU.
-    `long_examples` says what becomes of examples that are longer than the context; nothing is cut silently.
-    `answer_weight` is how often the letter of an answer counts in the loss; every other token counts once.
-    `warmup_steps` below 1 is a share of all steps. `max_tokens` 0 means the model's own context. `validation_examples`
-    are taken from the split's test side, and only printed. `lora_targets` empty means the modules that peft picks for
-    the architecture. `load_in_4bit` is nf4 with double quantisation.
+    `template` is the format of an example: the protocol's plain text, or the tokenizer's own chat template.
+    `max_steps` 0 means as many as `num_train_epochs` takes. `examples_per_step` 0 means batch size times accumulation
+    steps times processes. `packing` says which examples share a forward pass (and the tokens they have in common), of
+    at most `pack_tokens` tokens (0: automatic). `packed_attention` is the implementation; `flex` (FlexAttention) needs
+    a CUDA GPU. `long_examples` says what happens to examples longer than the context; nothing is truncated silently.
+    `answer_weight` is the loss weight of the letter of an answer; every other token has weight 1. `warmup_steps` below
+    1 is a fraction of all steps. `max_tokens` 0 means the model's own context. `validation_examples` are taken from the
+    split's test side; their loss is only reported. Empty `lora_targets` means the modules that peft picks for the
+    architecture. `load_in_4bit` is nf4 with double quantisation.
 
     Raises:
-        ChatbenchError: a value is outside its range, or two exclude each other.
+        ChatbenchError: a value is outside its range, or two are mutually exclusive.
     """
 
     method: Method = "full"
@@ -96,7 +96,7 @@ class Settings:
     max_tokens: _Count = 0
     validation_examples: _Count = 200
     save_steps: _CountAbove0 = 50
-    save_total_limit: Annotated[int, Field(ge=2)] = 2  # with one, a kill while it is being replaced would leave none
+    save_total_limit: Annotated[int, Field(ge=2)] = 2  # with one, a kill during its replacement would leave none
     logging_steps: _CountAbove0 = 10
     logging_first_step: bool = False
     report_to: Annotated[tuple[Tracker, ...], _OneOrMany, Field(min_length=1)] = ("tensorboard",)
@@ -122,13 +122,13 @@ class Settings:
 
     @property
     def quantised(self) -> bool:
-        """Whether the base's weights are held in 8 or 4 bits."""
+        """Whether the base's weights are loaded in 8 or 4 bits."""
         return self.load_in_8bit or self.load_in_4bit
 
 
 @cache
 def _types() -> dict[str, TypeAdapter[object]]:
-    """The check of each setting; strict, so that neither text nor true stands for a number."""
+    """Validator of each setting; strict, so that neither text nor true passes as a number."""
     hints = get_type_hints(Settings, include_extras=True)
     return {
         name: TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=False)) for name, hint in hints.items()
@@ -146,14 +146,14 @@ RENAMED = {
     "max_length": "max_tokens",
     "max_seq_length": "max_tokens",
 }
-"""Names that people know from elsewhere and that spelling alone would not lead to."""
+"""Names from other libraries that similar spelling alone would not match."""
 
 
 def typed_values(layer: Mapping[str, object], source: str) -> dict[str, object]:
-    """The values of one source by setting, with `bf16`/`fp16` read as precision, each of its setting's type.
+    """Convert the values of one source to the types of their settings; `bf16` and `fp16` become `precision`.
 
     Raises:
-        ChatbenchError: unknown key, value of the wrong type, or bf16, fp16 and precision contradict each other.
+        ChatbenchError: unknown key, value of the wrong type, or conflicting bf16, fp16 and precision.
     """
     values = _without_trainers_own(layer, source)
     switches = {name: values.pop(name) for name in ("bf16", "fp16") if name in values}
@@ -169,10 +169,10 @@ def typed_values(layer: Mapping[str, object], source: str) -> dict[str, object]:
 
 
 def _without_trainers_own(layer: Mapping[str, object], source: str) -> dict[str, object]:
-    """The values of one source, the Trainer's own names translated; those that say what happens anyway are dropped.
+    """Translate the Trainer's own names in one source, and drop arguments that request what happens anyway.
 
     Raises:
-        ChatbenchError: one says something else, or contradicts a setting of the same source.
+        ChatbenchError: an argument requests something else, or contradicts a setting of the same source.
     """
     values = dict(layer)
     for name, value in layer.items():
@@ -192,7 +192,7 @@ def _without_trainers_own(layer: Mapping[str, object], source: str) -> dict[str,
 
 
 def _translated(name: str, value: object) -> tuple[str, object]:
-    """The setting and its value that one of the Trainer's own names stands for; anything else as it is."""
+    """Translate one of the Trainer's own names and its value to the equivalent setting; others are unchanged."""
     if name == "warmup_ratio" and isinstance(value, int | float) and 0 <= value < 1:
         return "warmup_steps", value
     if name == "group_by_length" and isinstance(value, bool):
@@ -204,14 +204,14 @@ def _translated(name: str, value: object) -> tuple[str, object]:
 
 @cache
 def trainers_own() -> dict[str, tuple[tuple[object, ...], str]]:
-    """TrainingArguments that are no settings: the values that say what happens anyway, and why no other is taken."""
+    """TrainingArguments that are not settings: the values that are accepted (no effect), and why others are refused."""
     text = (resources.files("chatbench.core") / "trainer_arguments.toml").read_text("utf-8")
     arguments = tomllib.loads(text)["argument"]
     return {name: (tuple(each.get("is", ())), each["because"]) for each in arguments for name in each["names"]}
 
 
 def typed_value(name: str, value: object, source: str = "") -> object:
-    """One value, of its setting's type: a whole number may stand for a number, one name for a list of names.
+    """Convert one value to its setting's type: an int is accepted for a float, one name for a list of names.
 
     Raises:
         ChatbenchError: there is no such setting, or the value is of another type or outside its range.

@@ -1,9 +1,8 @@
-"""Runs that are stopped: SIGTERM as a request, and what a run that was interrupted (Ctrl-C) has kept.
+"""Stopping a run: SIGTERM as a request to save and end, and what a run interrupted by Ctrl-C has kept.
 
-SIGTERM: a cluster that takes a machine back sends it some seconds before it kills.
-
-Whoever works in steps finishes the one under way, saves, and ends; the same command then continues. A second SIGTERM
-kills at once. Ctrl-C ends a run at once.
+A cluster that reclaims a machine sends SIGTERM some seconds before it kills. Work that proceeds in steps finishes the
+current one, saves and ends; the same command then continues. A second SIGTERM kills at once, and Ctrl-C ends a run at
+once.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 
 
 class StopRequest:
-    """`asked` tells whether SIGTERM has come since the block began. Outside the main thread no signal is noticed."""
+    """Context manager: `asked` is True once SIGTERM has arrived. Outside the main thread no signal is noticed."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -39,7 +38,7 @@ class StopRequest:
 
 @contextmanager
 def telling_what_is_kept(kept: Callable[[], str]) -> Iterator[None]:
-    """A Ctrl-C inside the block is raised on with a sentence for the user: what is kept, and that the run continues."""
+    """Re-raise a Ctrl-C inside the block with a message for the user: what is kept, and how to continue."""
     try:
         yield
     except KeyboardInterrupt as stopped:

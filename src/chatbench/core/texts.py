@@ -1,7 +1,7 @@
-"""Text of unknown origin on its way out: to a terminal, or into the cells of a spreadsheet.
+"""Sanitise untrusted text before it goes to a terminal or into the cells of a spreadsheet.
 
-Chats, names, file contents and servers' messages can hold anything. A terminal acts on control characters, and a
-spreadsheet computes what begins like a formula; whatever is printed or written as CSV goes through here.
+Chats, names, file contents and server messages can hold anything. A terminal acts on control characters, and a
+spreadsheet evaluates cells that begin like a formula; everything printed or written as CSV goes through here.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from unicodedata import category
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 _ACTS = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode's control and format characters (escape sequences, reversed lines), halves of pairs, and odd line ends."""
+"""Unicode categories: control and format characters (escapes, bidi overrides), surrogates, line separators."""
 
 
 def printable(text: str) -> str:
-    r"""A text without characters that a terminal acts on; line ends and tabs stay.
+    r"""Replace the characters that a terminal acts on; newlines and tabs stay.
 
     >>> printable("red: \x1b[31m, back: \r, line\nand tab\t")
     'red: \ufffd[31m, back: \ufffd, line\nand tab\t'
@@ -30,7 +30,7 @@ def printable(text: str) -> str:
 
 
 def harmless(cell: object) -> object:
-    """A cell that no spreadsheet takes for a formula: text that looks like one gets an apostrophe before it.
+    """Keep a spreadsheet from evaluating a cell: text that looks like a formula gets a leading apostrophe.
 
     >>> [harmless("=1+1"), harmless("hello"), harmless("'quoted'"), harmless(-1.5)]
     ["'=1+1", 'hello', "''quoted'", -1.5]
@@ -39,12 +39,12 @@ def harmless(cell: object) -> object:
 
 
 def as_it_was(cell: str) -> str:
-    """The cell that `harmless` was given."""
+    """Undo `harmless`."""
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA_STARTS) else cell
 
 
 def file_name(text: str) -> str:
-    """A name for a file or folder, which no other text gets, whatever it holds, and on any disk.
+    """Map any text to a file or folder name of its own that is valid on any disk.
 
     >>> file_name("gpt-4o"), file_name("GPT-4o"), file_name("a/b")
     ('gpt-4o', 'gpt-4o-9b816f4a', 'a-b-c14cddc0')
@@ -54,9 +54,9 @@ def file_name(text: str) -> str:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    r"""A table as CSV, its cells `harmless`.
+    r"""Format a table as CSV with `harmless` cells.
 
-    Lines end in "\r\n", the format's own line end: only so does Python quote a lone "\r" inside a cell.
+    Lines end in "\r\n", the format's own line end: only then does Python quote a lone "\r" inside a cell.
     """
     text = io.StringIO()
     writer = csv.writer(text)

@@ -1,10 +1,10 @@
-"""Reads a study in the ChatBench folder layout (`sample.study` writes it).
+"""Read a study in the ChatBench folder layout (`sample.study` writes it).
 
     questions.csv   ai_alone_answers.csv   full_study/{user_answers.csv, user_answers_filtered.csv, conversations.json}
     pilot_1_no_incentives/, pilot_2_w_incentives_math/   (the same shapes as full_study)
 
-The filtered answers are preferred where they are present, as in the paper: finished and approved, attention check
-right, first assignment only. Column names that are not published are read in several spellings.
+The filtered answers are preferred if present, as in the paper: finished and approved, attention check passed, first
+assignment only. Column names that are not published are accepted in several spellings.
 
 Source: dataset card of microsoft/ChatBench; Chang, Anderson, Hofman, ACL 2025 (see docs/protocol.md).
 """
@@ -68,7 +68,7 @@ _ANSWER_COLUMNS: Mapping[str, Sequence[str]] = {
     **{name: (name,) for name in ("condition", "confidence", "batch")},
 }
 _CONDITIONS = {"onlyai": "direct-to-AI", "answerfirst": "answer-first"}
-"""The data card's words for the conditions, by how those of the authors' internal files begin."""
+"""The data card's names of the conditions, by the beginning of their names in the authors' internal files."""
 _TRUTHS = "0 (wrong) or 1 (right)"
 _CHAT_KEYS: Mapping[str, Sequence[str]] = {
     **_ANSWER_COLUMNS,
@@ -80,13 +80,13 @@ _CHAT_KEYS: Mapping[str, Sequence[str]] = {
 def read_chatbench_folder(
     folder: Path, *, skip_bad_records: bool = False, include_pilots: bool = False, maps: Sequence[str] = ()
 ) -> Study:
-    """The study in a folder of the ChatBench layout; its name is the folder's name.
+    """Read the study in a folder of the ChatBench layout; its name is the folder's name.
 
     Args:
         include_pilots: also read the `pilot_*` folders.
 
     Raises:
-        ChatbenchError: a file is missing, damaged or has other columns; or a record is bad and is not to be skipped.
+        ChatbenchError: a file is missing, damaged or lacks columns; or a record is bad and bad ones are not skipped.
     """
     intake = Intake(skip_bad_records=skip_bad_records, maps=maps)
     intake.questions = read_questions(folder / QUESTIONS, intake)
@@ -107,11 +107,11 @@ def read_chatbench_folder(
 
 
 def read_questions(path: Path, intake: Intake) -> dict[str, Question]:
-    """Questions by id from `questions.csv`.
+    """Read the questions of `questions.csv`, by id.
 
     Raises:
         ChatbenchError: the file or one of its columns is missing.
-        BadRecord: a row is not a question (blank cell, answer that is no option, an id that was used before).
+        BadRecord: a row is not a question (blank cell, answer that is not an option, duplicate id).
     """
     table = read_table(path, intake, _QUESTION_COLUMNS)
     table.require(question_id="the question's id", question="the question's text", answer="the right answer")
@@ -139,7 +139,7 @@ def _question_id(row: Row) -> str:
 
 
 def _option_columns(table: Table) -> Sequence[str]:
-    """One column with a list of options, or four columns with one each."""
+    """The columns with the options: one that holds a list, or four that hold one each."""
     if "choices" in table.names:
         return ("choices",)
     for prefix in _CHOICE_PREFIXES:
@@ -163,7 +163,7 @@ def _question(row: Row, option_columns: Sequence[str], reading: Reading) -> Ques
     if letter is None:
         expected = "a letter A-D, the text of one option" + ("" if "texts" in reading else f", or numbers {reading}")
         raise row.bad("right answer outside A-D", "answer", expected=expected)
-    # The subset has a column of its own, or is the id before `-redux-{i}`, or is the subject.
+    # The subset has a column of its own, or is the part of the id before `-redux-{i}`, or is the subject.
     question_id = row.needed("question_id")
     before_number = re.fullmatch(r"(.+?)(-redux)?-\d+", question_id)
     subset = row.text("subset") or (before_number[1] if before_number else row.text("subject"))
@@ -174,7 +174,7 @@ def _question(row: Row, option_columns: Sequence[str], reading: Reading) -> Ques
 
 
 def read_ai_alone(path: Path, questions: Mapping[str, Question], intake: Intake) -> tuple[AiAloneScore, ...]:
-    """Scores from the wide table `ai_alone_answers.csv`: `{method}_count`, `{method}_acc`, `{method}_invalid`.
+    """Read the scores in the wide table `ai_alone_answers.csv`: `{method}_count`, `{method}_acc`, `{method}_invalid`.
 
     The authors' `{method}_mean` is `{method}_acc`, and their `copy_and_paste` is `free_text`. A method whose cells are
     blank in a row was not measured there.
@@ -189,7 +189,7 @@ def read_ai_alone(path: Path, questions: Mapping[str, Question], intake: Intake)
     accuracy_of = {
         method: column
         for method in counted
-        for column in (f"{method}_mean", f"{method}_acc")  # where both are there, the second is taken
+        for column in (f"{method}_mean", f"{method}_acc")  # if there are both, the second is taken
         if column in table.columns
     }
     if table.rows and not accuracy_of:
@@ -234,7 +234,7 @@ def _ai_alone_score(row: Row, question_id: str, model: str, method: str, accurac
 
 
 Place = tuple[str, str, str]
-"""Worker, batch and position: where in a person's session a question stood."""
+"""(worker, batch, position): where in a person's session a question was asked."""
 
 
 class _GivenAnswers(NamedTuple):
@@ -250,10 +250,10 @@ def _place(row: Row) -> Place:
 
 
 def _read_answers(path: Path, intake: Intake) -> _GivenAnswers:
-    """Keeps every answer; the attention check and repeated answers are left out and counted.
+    """Read every answer; the attention check and repeated answers are left out and counted.
 
-    Rows of type `confidence` belong to the same person's answer to the same question and are joined to it: to the one
-    given alone, else to the one given with the AI.
+    Rows of type `confidence` are merged into the same person's answer to the same question: the one given alone, else
+    the one given with the AI.
 
     Raises:
         ChatbenchError: the file or one of its columns is missing.
@@ -296,7 +296,7 @@ def _answer(row: Row, question_id: str, reading: Reading, intake: Intake) -> Ans
     question = intake.questions.get(question_id)
     if question is None:
         raise row.bad("answer to an unknown question", "question_id", expected="an id of questions.csv")
-    # An event's name, such as pretest_3_userAnswer_answer, holds the kind.
+    # Event names such as pretest_3_userAnswer_answer contain the kind.
     event = re.search(r"_(userAnswer|userAIAnswer)(_|$)", row.text("answer_type"))
     kind = KIND_NAMES.get(plain_name(event[1] if event else row.text("answer_type")))
     if kind is None:
@@ -324,7 +324,7 @@ def _answer(row: Row, question_id: str, reading: Reading, intake: Intake) -> Ans
 
 
 def _condition(row: Row, intake: Intake) -> str:
-    """The condition, in the data card's word where the row has the one of the authors' internal files."""
+    """The condition by its name in the data card, translated if the row has that of the authors' internal files."""
     written = row.text("condition")
     word = next((word for start, word in _CONDITIONS.items() if plain_name(written).startswith(start)), written)
     if word != written:
@@ -338,7 +338,7 @@ def _options_asked(row: Row, intake: Intake) -> Options | None:
 
 
 def _letter(row: Row, question: Question, reading: Reading) -> str | None:
-    """The chosen letter, or None where none was recorded."""
+    """The chosen letter, or None if none was recorded."""
     if not row.text("selected_answer"):
         return None
     letter = letter_of(row.text("selected_answer"), question.options, reading)
@@ -348,9 +348,9 @@ def _letter(row: Row, question: Question, reading: Reading) -> str | None:
 
 
 def _read_chats(path: Path, given: _GivenAnswers, intake: Intake, *, filtered: bool) -> None:
-    """Keeps every chat of `conversations.json`, and the answers that only the chats record.
+    """Read every chat of `conversations.json`, and the answers that only the chats record.
 
-    Where a record lacks the question, its place in the person's session tells it.
+    If a record lacks the question, it is found by its place in the person's session.
 
     Args:
         filtered: the answers come from the filtered file, so a chat without an answer there is left out and counted.
@@ -416,7 +416,7 @@ def _chat_rows(path: Path, intake: Intake) -> list[Row]:
 
 
 def _question_at_place(row: Row, given: _GivenAnswers, filtered: bool) -> str:
-    """The question's id by its place in the session; "" for a chat of an answer that was filtered out."""
+    """The question id by its place in the session; "" for a chat whose answer was filtered out."""
     found = given.questions_at.get(_place(row), set()) if all(_place(row)) else set()
     if not found and filtered:
         return ""
@@ -490,7 +490,7 @@ def _roles(row: Row) -> list[str]:
 
 
 def _add_answer_of(row: Row, chat: Conversation, question: Question, intake: Intake) -> None:
-    """Keeps the final answer that the chat's own record states, where the answers' table has no row for it."""
+    """Add the final answer from the chat's own record, because the answers table has no row for it."""
     correct = correct_of(row.text("acc"))
     if correct is None and chat.answer is None:
         intake.note("conversations without a recorded answer")

@@ -1,11 +1,11 @@
-"""Gets the published studies: ChatBench from the Hugging Face hub, HALIE from its GitHub repository.
+"""Download the published studies: ChatBench from the Hugging Face hub, HALIE from its GitHub repository.
 
-HALIE is pinned to a commit. ChatBench's default revision is the branch `main`, and the commit that it resolved to is
-recorded. No checksum of either was known beforehand: the first download records the SHA-256 of every file in
-`download.json`, and later ones refuse other bytes, unless they are told that a change is expected.
+HALIE is pinned to a commit. ChatBench's default revision is the branch `main`, and the commit that it resolves to is
+recorded. No checksums were known beforehand: the first download records the SHA-256 of every file in `download.json`,
+and later ones refuse different bytes, unless told to accept a change.
 
-Files arrive in `.incoming`, are compared, and only then take their places; `download.json` comes last. A download that
-was cut off continues where it stopped: huggingface_hub does so for ChatBench, `fetch` for HALIE.
+Files arrive in `.incoming`, are compared, and only then moved into place; `download.json` is written last. An
+interrupted download continues where it stopped: huggingface_hub does so for ChatBench, `fetch` for HALIE.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _CONTINUES = "check the network and run the same command again; it continues whe
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """A study on disk: where it came from, and the SHA-256 of each of its files by path."""
+    """A downloaded study: its source, and the SHA-256 of each file by path."""
 
     folder: Path
     source: str
@@ -46,19 +46,19 @@ class Downloaded:
 
     @property
     def text(self) -> str:
-        """What to print."""
+        """The summary to print."""
         lines = [f"{self.source} at {self.revision} -> {self.folder}"]
         return "\n".join([*lines, *(f"  {sha256}  {name}" for name, sha256 in self.files.items())])
 
 
 def fetch(url: str, target: Path, *, pause: Callable[[float], None] = time.sleep) -> None:
-    """Downloads `url` to `target`, which appears only when it is complete; `NAME.part` of an earlier run is continued.
+    """Download `url` to `target`, which appears only when complete; `NAME.part` of an earlier run is continued.
 
     Args:
         pause: waits the given seconds between attempts.
 
     Raises:
-        ChatbenchError: the server refuses, or the connection failed in five attempts in a row without a new byte.
+        ChatbenchError: the server refuses, or five attempts in a row failed without a new byte.
     """
     part = target.with_name(target.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def _size(part: Path) -> int:
 
 
 def _continue_part(url: str, part: Path) -> str:
-    """Adds to the part until the file is complete; "" then, else what went wrong."""
+    """Append to the partial file until it is complete; return "" then, else what went wrong."""
     import httpx
 
     have = _size(part)
@@ -90,7 +90,7 @@ def _continue_part(url: str, part: Path) -> str:
             if response.status_code == _REQUESTED_RANGE_NOT_SATISFIABLE:
                 if response.headers.get("Content-Range") == f"bytes */{have}":
                     return ""  # the part was complete already
-                part.unlink(missing_ok=True)  # longer than the file: from another one
+                part.unlink(missing_ok=True)  # longer than the file, so of another one
             response.raise_for_status()
             with part.open("ab" if response.status_code == httpx.codes.PARTIAL_CONTENT else "wb") as file:
                 for chunk in response.iter_raw():
@@ -101,7 +101,7 @@ def _continue_part(url: str, part: Path) -> str:
             fix = "check the address, or update chatbench"
             raise ChatbenchError(f"{url}: HTTP {status}", expected="a file", fix=fix) from error
         return f"HTTP {status}"
-    except (httpx.HTTPError, OSError) as error:  # a connection that was cut is one: httpx counts the bytes
+    except (httpx.HTTPError, OSError) as error:  # also for a dropped connection: httpx counts the bytes
         return f"{type(error).__name__} after {_size(part)} bytes: {error}"
     return ""
 
@@ -113,10 +113,10 @@ def download_halie(
     allow_other_checksum: bool = False,
     pause: Callable[[float], None] = time.sleep,
 ) -> Downloaded:
-    """Gets `event_blocks.csv`.
+    """Download HALIE's `event_blocks.csv`.
 
     Raises:
-        ChatbenchError: the server cannot be reached, or the file is not the one that was downloaded before.
+        ChatbenchError: the server cannot be reached, or the file differs from an earlier download.
     """
     there = _already_there(out, HALIE_REPOSITORY, HALIE_COMMIT)
     if there is not None:
@@ -135,25 +135,25 @@ def download_chatbench(
     token: str | None = None,
     allow_other_checksum: bool = False,
 ) -> Downloaded:
-    """Gets the data set's files at a branch, tag or commit.
+    """Download the dataset's files at a branch, tag or commit.
 
     Args:
         token: access token; None takes HF_TOKEN from the environment. It is neither printed nor written.
 
     Raises:
-        ChatbenchError: the hub cannot be reached or refuses; or a file is not the one that was downloaded before.
+        ChatbenchError: the hub cannot be reached or refuses, or a file differs from an earlier download.
     """
     from huggingface_hub import HfApi, errors, snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    # Errors of the connection pass through unwrapped, and which HTTP client raises them differs by the hub's version.
+    # Connection errors are not wrapped, and which HTTP client raises them depends on the version of huggingface_hub.
     bases = [base for base in errors.HfHubHTTPError.__mro__ if issubclass(base, Exception)]
     connection_errors: tuple[type[Exception], ...] = (
         OSError,
         *(base for base in bases if base.__name__ == "HTTPError"),
     )
-    disable_progress_bars()  # their drawing in log files is unreadable; the data set is 21 MB
-    access = token or os.environ.get("HF_TOKEN") or False  # False: a public data set needs no other stored token
+    disable_progress_bars()  # unreadable in log files, and the dataset is only 21 MB
+    access = token or os.environ.get("HF_TOKEN") or False  # False: a public dataset needs no other stored token
     try:
         commit = HfApi(endpoint=endpoint, token=access).dataset_info(CHATBENCH_DATASET, revision=revision).sha
         if commit is None:
@@ -181,9 +181,9 @@ def download_chatbench(
 
 
 def _accept(out: Path, incoming: Path, source: str, revision: str, allow_other_checksum: bool) -> Downloaded:
-    """Compares what arrived with what was recorded at the first download, and moves it to its place."""
+    """Compare what arrived with the record of the first download, and move it into place."""
     paths = sorted(path.relative_to(incoming) for path in incoming.rglob("*") if path.is_file())
-    # Not the hub's own notes, nor hidden files such as `.gitattributes`.
+    # Without the hub's metadata and hidden files such as `.gitattributes`.
     names = sorted(str(path) for path in paths if not any(part.startswith(".") for part in path.parts))
     arrived = {name: sha256_of(incoming / name) for name in names}
     before = _recorded(out)
@@ -205,7 +205,7 @@ def _accept(out: Path, incoming: Path, source: str, revision: str, allow_other_c
 
 
 def _recorded(folder: Path) -> Downloaded | None:
-    """What an earlier download recorded here."""
+    """The record of an earlier download in this folder; None if there is none."""
     path, fix = folder / RECORD, "remove the file, or choose another --out"
     content = read_json(path, fix=fix) if path.is_file() else None
     if content is None:
@@ -218,7 +218,7 @@ def _recorded(folder: Path) -> Downloaded | None:
 
 
 def _already_there(out: Path, source: str, revision: str) -> Downloaded | None:
-    """The study of an earlier download of this revision, if every file still is what was recorded."""
+    """The study of an earlier download of this revision, if every file still matches its checksum."""
     found = _recorded(out)
     if found is None or (found.source, found.revision) != (source, revision):
         return None
@@ -227,7 +227,7 @@ def _already_there(out: Path, source: str, revision: str) -> Downloaded | None:
 
 
 def downloaded_from(study: Path) -> tuple[str, str]:
-    """Source and revision of a study that was downloaded here; two empty texts for any other study."""
+    """Source and revision of a downloaded study; two empty strings for any other study."""
     try:
         found = _recorded(study)
     except ChatbenchError:  # a file of the same name that is not ours
@@ -236,10 +236,10 @@ def downloaded_from(study: Path) -> tuple[str, str]:
 
 
 def download(name: str, out: Path, *, revision: str = "main", allow_other_checksum: bool = False) -> str:
-    """Downloads `chatbench` or `halie` into `out` and says what arrived.
+    """Download `chatbench` or `halie` into `out` and return a summary.
 
     Raises:
-        ChatbenchError: another name, no connection, or other bytes than at an earlier download.
+        ChatbenchError: unknown name, no connection, or bytes that differ from an earlier download.
     """
     if name == "chatbench":
         return download_chatbench(out, revision=revision, allow_other_checksum=allow_other_checksum).text

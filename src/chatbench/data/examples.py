@@ -1,21 +1,21 @@
-r"""From a human conversation to training examples, and those as lines of `train.jsonl` and `test.jsonl`.
+r"""Training examples made from human conversations, and their form as lines of `train.jsonl` and `test.jsonl`.
 
 k user turns give k+1 examples:
 
     1 x Task 1                                             -> the first message
     (k-1) x Task 2 with the conversation up to each reply  -> the next message
-    1 x Task 2 with the whole conversation                 -> "Answer: {letter}", what the person chose, right or wrong
+    1 x Task 2 with the whole conversation                 -> "Answer: {letter}", the person's choice, right or wrong
 
-A person's messages lose their surrounding white space, as target and as history alike, because the simulation strips
-what a simulator writes in the same way; the assistant's messages stay as they were. A line has one of three shapes:
+A person's messages are stripped of surrounding white space, both as target and as history, because the simulation
+strips a simulator's output in the same way; the assistant's messages are unchanged. A line has one of three formats:
 
     messages            {"messages": [system, user, assistant], ids}         chat fine-tuning (Azure, OpenAI, templates)
     prompt-completion   {"prompt": "[SYSTEM] ... [USER] ", "completion": "... [END]", ids}    base models, plain text
     context             {"prompt": "<full chat context>\nuser:", "completion": "<next user utterance>", ids}
 
 where ids are `question_id`, `conversation_id` and `kind`. The chat context is the system message, then one line
-`user: ...` or `assistant: ...` per turn. Whatever the shape, `read_examples` gives the plain text that a model is
-trained and scored on; a context's completion gains the end marker there, so that a model learns where it ends.
+`user: ...` or `assistant: ...` per turn. For every format, `read_examples` returns the plain text that a model is
+trained and scored on; it adds the end marker to a context's completion, so that a model learns where it ends.
 
 Source: Chang, Anderson, Hofman, ACL 2025, section on fine-tuning (see docs/protocol.md, sections 3 and 4).
 """
@@ -41,13 +41,13 @@ PREPARE_FIX = "make the file with: chatbench prepare-splits --study STUDY"
 KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
 _QUESTION_HEAD = SYSTEM.partition("{question}")[0][-len("following question:\n\n") :]
 _HISTORY_MARKS = (CONVERSATION_HEAD.partition("\n")[0], "\nassistant: ")
-"""What only a prompt with a conversation holds."""
+"""Strings that occur only in prompts with a conversation."""
 _QUESTION_ENDS = (f"\n\n{FIRST_TURN[:30]}", f"\n\n{_HISTORY_MARKS[0]}", "\nuser:", PROMPT_END)
 _EXPECTED = "messages (system, user, assistant), or prompt and completion"
 
 
 def examples_of(conversation: Conversation, question: Question) -> list[Example]:
-    """The k+1 examples of a conversation in the order of its turns; k where no final letter was recorded.
+    """The k+1 examples of a conversation in the order of its turns; k if no final answer was recorded.
 
     Raises:
         ValueError: the conversation is about another question.
@@ -65,7 +65,7 @@ def examples_of(conversation: Conversation, question: Question) -> list[Example]
 
 
 def seen_turns(conversation: Conversation) -> tuple[Turn, ...]:
-    """The turns as a simulator sees them: the person's without surrounding white space."""
+    """The turns as a simulator sees them: the person's are stripped of surrounding white space."""
     return tuple(Turn("user", t.text.strip()) if t.role == "user" else t for t in conversation.turns)
 
 
@@ -78,9 +78,9 @@ def _example(
 
 @dataclass(frozen=True, slots=True)
 class ExampleRow:
-    """One example as a model meets it: `prompt` is masked, only `completion` carries loss.
+    """One example as a model sees it: `prompt` is masked, only `completion` carries loss.
 
-    `messages` is None for the shapes that hold plain text only.
+    `messages` is None for the plain-text formats.
     """
 
     prompt: str
@@ -115,19 +115,19 @@ def context_prompt(system: str, history: Sequence[Turn]) -> str:
 
 
 def read_examples(path: Path) -> list[ExampleRow]:
-    """All examples of a file, whatever its shape, also of one that a user made without our ids.
+    """Read all examples of a file in any format, including files that a user made without ids.
 
     Raises:
-        ChatbenchError: the file is missing or damaged, or a line is no example.
+        ChatbenchError: the file is missing or damaged, or a line is not an example.
     """
     return [example for example, _ in numbered_examples(path)]
 
 
 def numbered_examples(path: Path) -> Iterator[tuple[ExampleRow, Row]]:
-    """The examples with the lines that they were read from.
+    """Yield each example with the line that it was read from.
 
-    A line without ids gets them from its text: the question's id is a hash of the question in its system message, the
-    kind follows from what is asked and answered, and each first turn begins a conversation.
+    A line without ids gets them from its text: the question id is a hash of the question in its system message, the
+    kind follows from prompt and completion, and each first turn begins a conversation.
 
     Raises:
         ChatbenchError: as `read_examples`.
@@ -140,12 +140,12 @@ def numbered_examples(path: Path) -> Iterator[tuple[ExampleRow, Row]]:
             question_id = f"question-{hashlib.sha256(question.encode()).hexdigest()[:16]}"
             chats[question_id] += kind == "first"
             ids = {"question_id": question_id, "conversation_id": joined_id(question_id, chats[question_id])}
-            row = {**row, **ids, "kind": kind}  # the same line, with what it lacks
+            row = {**row, **ids, "kind": kind}  # the same line, with ids
         yield _read_row(where, row), row
 
 
 def question_in(row: ExampleRow) -> str:
-    """The question with its options, as it stands in an example's prompt; "" where none does."""
+    """The question with its options, taken from an example's prompt; "" if there is none."""
     text = row.messages[0].content if row.messages else row.prompt
     before, head, rest = text.partition(_QUESTION_HEAD)
     if row.messages:

@@ -33,10 +33,10 @@ _KINDS: dict[str, AnswerKind] = {"ctrl": "user-alone", "lm": "user-AI"}
 
 
 def read_halie(path: Path, *, skip_bad_records: bool = False, maps: Sequence[str] = ()) -> Study:
-    """The study in `event_blocks.csv` (or in the folder that holds it).
+    """Read the study in `event_blocks.csv` (or in the folder that holds it).
 
     Raises:
-        ChatbenchError: the file is missing, damaged or has other columns; or a row is bad and is not to be skipped.
+        ChatbenchError: the file is missing, damaged or lacks columns; or a row is bad and bad ones are not skipped.
     """
     file = path / FILE_NAME if path.is_dir() else path
     intake = Intake(skip_bad_records=skip_bad_records, maps=maps)
@@ -91,7 +91,7 @@ def _letter(row: Row, column: str) -> str:
 
 
 def _turns(row: Row, intake: Intake) -> tuple[Turn, ...]:
-    """Each query a user turn, each response the assistant's."""
+    """Parse the turns: each query is a user turn, each response an assistant turn."""
     texts: dict[str, list[str]] = {}
     for column in ("user_queries", "lm_responses"):
         values = literal_list(str(row.value(column)))

@@ -1,17 +1,17 @@
-"""Other programs' files as a study of one's own: OpenAI and ShareGPT messages, chat logs, tables of survey tools.
+"""Import files of other programs as a study: OpenAI and ShareGPT messages, chat logs, tables of survey tools.
 
-A mapping (TOML) says which columns or keys hold what; files of known shapes need none (`PRESETS`), and `draft` guesses
-one. A row becomes one record of `own_chats`, and is read as that at once, so what was written is a study that opens.
-Every row ends in the report: kept, changed (a rule of `turns` was needed) or dropped, and why.
+A mapping (TOML) says which columns or keys hold what; known formats need none (`PRESETS`), and `draft` suggests one.
+Each row becomes a record of `own_chats` and is parsed as one at once, so the written file is a study that opens.
+Every row is in the report: kept, changed (a rule of `turns` was needed) or dropped, and why.
 
-    messages   a column with a list of messages, as JSON or a Python literal; with `reply` the answer to the last one
-    turns      or columns that take turns, the person's first: ["prompt1", "reply1", "prompt2", "reply2"]
-    chat       or one message per row: the column with the chat's id; `role`, `content` and `order` are columns then
-    cumulative = true: each row repeats the chat so far, and the last one of a chat is kept
+    messages   a column with a list of messages, as JSON or a Python literal; `reply` holds the reply to the last one
+    turns      or columns that alternate, the person's first: ["prompt1", "reply1", "prompt2", "reply2"]
+    chat       or one message per row: the column with the chat id; `role`, `content` and `order` are columns then
+    cumulative = true: each row repeats the chat so far, and only the last row of a chat is kept
 
-Several chats of a person about one question are numbered. A chat without a statement of what the person wants gets one
-that says nothing (`NO_STATEMENT`): such studies are split by person. An answer that is the text of one option is its
-letter; where a text is a letter too, `answers` must say which of both is meant.
+Several chats of a person about one question are numbered. A chat without a statement of what the person wants gets a
+placeholder (`NO_STATEMENT`); split such studies by person. An answer that is the text of one option becomes its letter;
+if the text is itself a letter, `answers` must say which of the two is meant.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
 class Statements(BaseModel):
-    """A second table, in the folder of the first file, with a row for each question; its id stands in column `key`."""
+    """A second table, in the folder of the first file, with one row per question; column `key` holds its id."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     table: str
@@ -66,11 +66,11 @@ class Statements(BaseModel):
 
 
 class ImportMap(BaseModel):
-    """Which column (or key) holds what; "" where none does. Values in `constants` hold for all rows.
+    """Which column (or key) holds what; "" if none does. Values in `constants` apply to rows that have no other.
 
-    `header_rows` of a table stand above its data; the names are in the first. `role` and `content` are the keys inside
-    a message or, with `chat`, columns; its messages have the order of the rows, or of the numbers or times in `order`.
-    `question_text` and below it stand in the table of `statements`, where there is one.
+    `header_rows` is the number of rows above a table's data; the first has the column names. `role` and `content` are
+    keys of a message or, with `chat`, columns; the messages of a chat are in row order, or sorted by the numbers or
+    times in `order`. `question_text` and the fields after it refer to the table of `statements`, if there is one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -106,7 +106,7 @@ PRESETS: Mapping[str, ImportMap] = {
     "conversations": ImportMap(messages="conversations", role="from", content="value", worker_id="id"),
     "conversation": ImportMap(messages="conversation", worker_id="hashed_ip", assistant="model"),
 }
-"""By the key that tells the shape: OpenAI's, ShareGPT's, and that of WildChat and LMSYS-Chat."""
+"""By the key that identifies the format: OpenAI's, ShareGPT's, and that of WildChat and LMSYS-Chat."""
 _SPELLINGS: Mapping[str, Sequence[str]] = {
     "messages": ("messages", "conversations", "conversation", "chat_history", "request", "dialog", "chat"),
     "reply": ("response", "reply", "completion"),
@@ -128,27 +128,27 @@ _OF_MESSAGES: Mapping[str, Sequence[str]] = {
     "role": ("role", "sender", "speaker", "author", "from"),
     "content": ("text", "content", "message", "utterance", "body", "value"),
 }
-"""Of tables with one message per row."""
+"""For tables with one message per row."""
 _JOINED = "the chat's messages"
 _OF_STATEMENTS = ("question_text", "subset", "right_answer")
 
 
 @dataclass(slots=True)
 class Imported:
-    """What became of every row: place, what was done (kept, changed, dropped), why, and what was found there."""
+    """The outcome of every row: place, what was done (kept, changed, dropped), why, and what was found there."""
 
     rows: list[tuple[str, str, str, str]] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     out: Path = Path()
     joined: dict[str, list[str]] = field(default_factory=dict)
-    """Places of the further rows of a chat, by the place of its first one."""
+    """Places of a chat's other rows, by the place of its first row."""
 
     def add(self, place: str, done: str, why: str, found: str = "") -> None:
-        """Reports a row, and those of the same chat."""
+        """Report a row, and the other rows of its chat."""
         self.rows += [(each, done, why, found) for each in (place, *self.joined.get(place, ()))]
 
     def lines(self) -> list[str]:
-        """What to print."""
+        """The summary to print."""
         done = Counter(action for _, action, *_ in self.rows)
         why = Counter(f"{action}: {each}" for _, action, reason, _ in self.rows for each in reason.split("; ") if each)
         head = ", ".join(f"{done[action]} {action}" for action in ("kept", "changed", "dropped"))
@@ -156,7 +156,7 @@ class Imported:
 
 
 def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) -> Imported:
-    """Writes a study of one's own to `out`, and what became of every row to `out` with `.rows.csv`.
+    """Write the imported study to `out`, and the outcome of every row beside it, with the suffix `.rows.csv`.
 
     Raises:
         ChatbenchError: a file cannot be read, the mapping does not fit it, or no row is left.
@@ -208,10 +208,10 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
 
 
 def read_rows(path: Path, mapping: ImportMap | None = None) -> list[tuple[str, Cells]]:
-    """The rows of a file with their places; the file's ending says what it is.
+    """Read the rows of a file with their places; the extension decides the format.
 
     Raises:
-        ChatbenchError: the file is missing, damaged or of an unknown kind.
+        ChatbenchError: the file is missing, damaged or in an unknown format.
     """
     ending = path.suffix.lower()
     if ending in (".jsonl", ".ndjson"):
@@ -233,7 +233,7 @@ def read_rows(path: Path, mapping: ImportMap | None = None) -> list[tuple[str, C
 
 
 def _table_text(path: Path) -> str:
-    """The text of a table, in UTF-8 or, as spreadsheets save it, UTF-16 with a byte order mark."""
+    """Read a table in UTF-8 or, as spreadsheets save it, UTF-16 with a byte order mark."""
     try:
         start = path.open("rb").read(2) if path.is_file() else b""
         if start in _UTF16:
@@ -264,17 +264,17 @@ def _table_rows(records: Sequence[Sequence[str]], path: Path, header_rows: int) 
 
 
 def _nothing(_constant: str) -> None:
-    """What JSON has no number for (NaN)."""
+    """Parse constants that are not JSON numbers (NaN) as None."""
 
 
 def _frame_rows(path: Path, ending: str, header_rows: int, sheet: str) -> list[tuple[str, Cells]]:
-    import pandas as pd  # type: ignore[import-untyped]  # late: takes a second
+    import pandas as pd  # type: ignore[import-untyped]  # lazy: takes a second
     import pyarrow as pa  # type: ignore[import-untyped]
     from pyarrow import parquet
 
     try:
         if ending == ".parquet":
-            # Not by pandas: its to_json ends the process at some lists of objects.
+            # Not with pandas: its to_json crashes the process on some lists of objects.
             rows = json.loads(json.dumps(parquet.read_table(path).to_pylist(), default=str), parse_constant=_nothing)
             return [(f"{path}, row {number}", row) for number, row in enumerate(rows, start=1)]
         frame = pd.read_excel(path, sheet or 0, header=None, dtype=str, keep_default_na=False)
@@ -291,10 +291,10 @@ def _frame_rows(path: Path, ending: str, header_rows: int, sheet: str) -> list[t
 
 
 def read_map(path: Path) -> ImportMap:
-    """A mapping file.
+    """Read a mapping file.
 
     Raises:
-        ChatbenchError: it is missing, no TOML, or has a key or a value that no mapping has.
+        ChatbenchError: it is missing, not TOML, or has an unknown key or an invalid value.
     """
     try:
         return ImportMap.model_validate(tomllib.loads(read_text(path)))
@@ -310,10 +310,10 @@ def read_map(path: Path) -> ImportMap:
 
 
 def preset(rows: Sequence[tuple[str, Cells]], path: Path) -> ImportMap:
-    """The mapping of a known shape.
+    """The mapping for rows in a known format.
 
     Raises:
-        ChatbenchError: the rows have another.
+        ChatbenchError: the rows are in another format.
     """
     keys = rows[0][1].keys() if rows else set()
     shape = next((name for name in PRESETS if name in keys), None)
@@ -329,7 +329,7 @@ def preset(rows: Sequence[tuple[str, Cells]], path: Path) -> ImportMap:
 
 
 def draft(path: Path) -> str:
-    """A mapping file with what the columns' names tell, and a comment on what they do not."""
+    """Draft a mapping file from the column names, with comments on what they do not tell."""
     rows = read_rows(path)
     columns = [*dict.fromkeys(name for _, cells in rows for name in cells)]
     lines = [f"# Of {path.name}: {len(rows)} rows with the columns {', '.join(map(repr, columns))}."]
@@ -388,7 +388,7 @@ def _statements(mapping: ImportMap, folder: Path) -> Mapping[str, Cells] | None:
 
 
 def _chats(rows: Sequence[tuple[str, Cells]], mapping: ImportMap, result: Imported) -> list[tuple[str, Cells]]:
-    """One row for each chat of a table with one message per row; a column's value may stand in any of its rows."""
+    """Merge a table with one message per row into one row per chat; a column's value may be in any of its rows."""
     groups: dict[str, list[tuple[str, Cells]]] = {}
     for place, cells in rows:
         if chat := _text(cells, mapping.chat):
@@ -408,7 +408,7 @@ def _chats(rows: Sequence[tuple[str, Cells]], mapping: ImportMap, result: Import
 
 
 def _moment(place: str, cells: Cells, column: str) -> tuple[bool, float]:
-    """When a message was said: numbers come before times."""
+    """Sort key of a message; numbers come before times."""
     text = _text(cells, column)
     try:
         if math.isfinite(number := float(text)):
@@ -421,7 +421,7 @@ def _moment(place: str, cells: Cells, column: str) -> tuple[bool, float]:
 
 
 def _shared(group: Sequence[tuple[str, Cells]], mapping: ImportMap) -> dict[str, object]:
-    """What the rows of a chat say beside its messages."""
+    """The values in a chat's rows other than its messages."""
     names = {getattr(mapping, name) for name in _SPELLINGS} | {*mapping.options} - {""}
     shared: dict[str, object] = {}
     for place, cells in group:
@@ -471,7 +471,7 @@ def _record(
     statements: Mapping[str, Cells] | None,
     chats: Counter[tuple[str, str]],
 ) -> dict[str, Any]:
-    """The row as a record of `own_chats`, with its question in full."""
+    """Convert a row to a record of `own_chats`, with its question in full."""
 
     def value(name: str) -> str:
         return _text(cells, getattr(mapping, name)) or mapping.constants.get(name, "")
@@ -521,7 +521,7 @@ def _question(place: str, cells: Cells, mapping: ImportMap, statements: Mapping[
     if mapping.answer_kind == "choice":
         listed = literal_list(_text(cells, mapping.options[0])) if len(mapping.options) == 1 else None
         options = [str(each).strip() for each in listed or [_text(cells, name) for name in mapping.options]]
-        while options and not options[-1]:  # a question with fewer than others; a blank before would shift letters
+        while options and not options[-1]:  # a question with fewer options; blanks elsewhere stay, to keep the letters
             options.pop()
         question["options"] = options
         right = _answer(place, right, question, mapping) or ""
@@ -531,7 +531,7 @@ def _question(place: str, cells: Cells, mapping: ImportMap, statements: Mapping[
 
 
 def _answer(place: str, given: str, question: Mapping[str, Any], mapping: ImportMap) -> str | None:
-    """What a cell says: a choice's letter, whether it is written so or as the option's text."""
+    """The answer in a cell; for a choice its letter, whether written as a letter or as the option's text."""
     if mapping.answer_kind != "choice" or not given:
         return given or None
     options = question["options"]
@@ -546,7 +546,7 @@ def _answer(place: str, given: str, question: Mapping[str, Any], mapping: Import
 
 
 def _superseded(rows: Sequence[tuple[str, Cells]], mapping: ImportMap) -> dict[int, int]:
-    """Rows whose chat another row of the same person, question and assistant goes on with, and that row."""
+    """Rows whose chat is continued by another row of the same person, question and assistant, with that row."""
     groups: dict[tuple[str, ...], list[tuple[int, tuple[str, ...]]]] = {}
     for number, (place, cells) in enumerate(rows):
         key = tuple(_text(cells, name) for name in (mapping.worker_id, mapping.question_id, mapping.assistant))

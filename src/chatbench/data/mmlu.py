@@ -25,10 +25,10 @@ def mmlu_subsets(folder: Path, part: MmluPart = "test") -> list[str]:
 
 
 def read_mmlu(folder: Path, subset: str, part: MmluPart = "test") -> list[Question]:
-    """Questions of one file in order; ids are `{subset}-{part}-{i}`, i from 0.
+    """Read the questions of one file in order; ids are `{subset}-{part}-{i}`, i from 0.
 
     Raises:
-        ChatbenchError: the file is missing or damaged; or a row has other than six cells or an answer outside A-D.
+        ChatbenchError: the file is missing or damaged; or a row does not have six cells and an answer in A-D.
     """
     path = folder / part / f"{subset}_{part}.csv"
     questions = []
@@ -49,7 +49,7 @@ def read_mmlu(folder: Path, subset: str, part: MmluPart = "test") -> list[Questi
 
 
 def few_shot_examples(folder: Path, subset: str) -> list[Question]:
-    """The five examples of a subset.
+    """Read the five few-shot examples of a subset.
 
     Raises:
         ChatbenchError: the dev file does not hold five questions.

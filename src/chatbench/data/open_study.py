@@ -1,4 +1,4 @@
-"""Opens a study of any known kind, and says what is in it."""
+"""Open a study in any known format, and summarise it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _EXPECTED = "a folder with questions.csv (ChatBench layout), an event_blocks.csv
 def open_study(
     path: Path, *, skip_bad_records: bool = False, include_pilots: bool = False, maps: Sequence[str] = ()
 ) -> Study:
-    """The study at `path`, whose kind is told from its files.
+    """Open the study at `path`, whose format is detected from its files.
 
     Args:
         skip_bad_records: leave bad records out and count them by reason in `Study.dropped`, instead of stopping.
-        include_pilots: also read the pilots of a ChatBench folder; other kinds have none.
+        include_pilots: also read the pilots of a ChatBench folder; other formats have none.
         maps: what values mean, as in `answer_type.userAnswer=user-alone`: column, value, meaning.
 
     Raises:
-        ChatbenchError: there is no such path, it is no study of a known kind, or its files are damaged.
+        ChatbenchError: the path does not exist, is not a study in a known format, or has damaged files.
     """
     if not path.exists():
         fix = "check the path, or make a study with: chatbench sample STUDY"
@@ -43,7 +43,7 @@ def open_study(
         fix = "split them with: chatbench prepare-splits; finetune and eval-ppl need no more than that"
         raise ChatbenchError(f"{path}: training examples, without people's answers", expected=_EXPECTED, fix=fix)
     if path.suffix == ".jsonl":
-        from chatbench.data.own_chats import read_chat_jsonl  # late, for pydantic
+        from chatbench.data.own_chats import read_chat_jsonl  # lazy: imports pydantic
 
         return read_chat_jsonl(path, skip_bad_records=skip_bad_records, maps=maps)
     fix = "check the path; docs/own-study.md describes your own format"
@@ -51,14 +51,14 @@ def open_study(
 
 
 def find_study(folder: Path) -> Path:
-    """The one study in a folder's `data/` or `studies/`: either itself, or something in it.
+    """Find the one study in a folder's `data/` or `studies/`: the subfolder itself, or something in it.
 
     Raises:
         ChatbenchError: there is none, or more than one.
     """
     places = [folder / name for name in ("data", "studies")]
     found = [each for place in places for each in (place, *sorted(place.glob("*"))) if _is_study(each)]
-    found = [each for each in found if each.parent not in found]  # the file in a folder that is a study by it
+    found = [each for each in found if each.parent not in found]  # not the file that makes its folder a study
     if len(found) == 1:
         return found[0]
     if found:
@@ -81,16 +81,16 @@ def _is_study(path: Path) -> bool:
 
 
 def holds_examples(path: Path) -> bool:
-    """Whether a file holds training examples, not records of a study."""
+    """Whether a file holds training examples instead of study records."""
     first = next(read_jsonl(path), (0, {})) if path.suffix == ".jsonl" and path.is_file() else (0, {})
     return bool({"messages", "prompt"} & first[1].keys())
 
 
 def study_of(manifest: Manifest) -> Study:
-    """The study that was prepared.
+    """Open the study that the splits were prepared from.
 
     Raises:
-        ChatbenchError: it cannot be opened, or its questions are no longer those that were split.
+        ChatbenchError: it cannot be opened, its questions have changed, or the splits were made by hand.
     """
     if manifest.adopted:
         fix = "prepare splits of a study: chatbench prepare-splits --study STUDY"
@@ -109,7 +109,7 @@ def study_of(manifest: Manifest) -> Study:
 
 
 def summary_text(study: Study) -> str:
-    """What a study holds, as a plain table, one fact a line."""
+    """Summarise a study as a plain-text table, one fact per line."""
     turns = [conversation.user_turns for conversation in study.conversations] or [0]
     chats = (f"{c.assistant}, {c.condition}" if c.condition else c.assistant for c in study.conversations)
     sections: list[tuple[str, Sequence[tuple[str, str]]]] = [
@@ -132,7 +132,7 @@ def summary_text(study: Study) -> str:
 
 
 def _lines(values: Iterable[str]) -> list[tuple[str, str]]:
-    """One line per value with its count, led by the total where there are several."""
+    """One line per value with its count, after the total if there are several values."""
     counts = dict(sorted(Counter(values).items()))
     total = [("all", str(sum(counts.values())))] if len(counts) > 1 else []
     return [*total, *((label, str(count)) for label, count in counts.items())]

@@ -1,8 +1,8 @@
-"""A user's own chats as JSON Lines: one record a line, of kind `user-AI`, `user-alone` or `ai-alone`.
+"""A user's own chats as JSON Lines: one record per line, of kind `user-AI`, `user-alone` or `ai-alone`.
 
-The schema, with an example that can be copied, is in docs/own-study.md, and as JSON Schema in `schema()`. Unknown keys
-are refused with the nearest known one, so a misspelled one is named instead of being passed over. What a question's
-answers are, its `answer_kind` says; messages become turns by the rules of `turns.py`.
+The schema, with an example to copy, is in docs/own-study.md, and as JSON Schema in `schema()`. Unknown keys are errors
+that name the closest known key, so misspelled keys are not silently ignored. A question's `answer_kind` says what its
+answers are; messages become turns by the rules of `turns.py`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Record(BaseModel):
 class QuestionRecord(_Record):
     """A question, or the statement of a task; needed in full once, afterwards its id is enough.
 
-    `answer` is the right one: a letter, a number, or a text or several; outcome and none have none.
+    `answer` is the right one: a letter, a number, or one or more texts; kinds outcome and none have no `answer`.
     """
 
     id: _Text
@@ -49,10 +49,10 @@ class QuestionRecord(_Record):
     unit: str = ""
 
     def question(self) -> Question:
-        """The question.
+        """Convert to a `Question`.
 
         Raises:
-            ValueError: options, answer or tolerance are not those of its kind.
+            ValueError: options, answer or tolerance do not fit its kind.
         """
         answers = self.answer if isinstance(self.answer, tuple) else () if self.answer is None else (str(self.answer),)
         if len(answers) != 1 and not (self.answer_kind == "text" and answers):
@@ -82,7 +82,7 @@ _KEYS_OF: dict[KindName, set[str]] = {
 class TurnRecord(_Record):
     """One message: `role` is `user`, `assistant`, `system` or `tool` (`You`, `Bot`, `AI`, `human` and `gpt` too).
 
-    What was said is `text`, or `content` as OpenAI has it: a text, or a list of parts.
+    The message is in `text`, or in `content` as in OpenAI's format: a text, or a list of parts.
     """
 
     role: _Text
@@ -100,9 +100,9 @@ class _PersonsRecord(_Record):
 
 
 class UserAiRecord(_PersonsRecord):
-    """A person's chat and final answer; `turns` is null where the person answered without asking.
+    """A person's chat and final answer; `turns` is null if the person answered without asking.
 
-    `chat` names the chat where a person has several about one question.
+    `chat` names the chat if a person has several about one question.
     """
 
     kind: Literal["user-AI"]
@@ -119,7 +119,7 @@ class UserAloneRecord(_PersonsRecord):
 
 
 class AiAloneRecord(_Record):
-    """How often an assistant alone answers a question right, by one method."""
+    """Accuracy of an assistant alone on one question, by one method."""
 
     kind: Literal["ai-alone"]
     question: QuestionRecord | _Text
@@ -140,7 +140,7 @@ _MEANINGS = {
     "answer": "a letter, a number or a text, as the question's answer_kind asks for",
     "turns": "a list of messages (role, text), or null where nothing was asked",
 }
-"""What is expected where the type alone does not say it."""
+"""What is expected, for keys whose type alone does not say it."""
 _KEYS = {name for each in (UserAiRecord, UserAloneRecord, AiAloneRecord) for name in each.model_fields}
 _KNOWN_KEYS = {"question": set(QuestionRecord.model_fields), "turns": set(TurnRecord.model_fields), "": _KEYS}
 _Scores = dict[tuple[str, str, str], AiAloneScore]
@@ -152,9 +152,9 @@ def schema() -> dict[str, Any]:
 
 
 def rows_of(study: Study) -> Iterator[dict[str, object]]:
-    """A study as records of this format, each question in full where it is first; a chat follows its answer.
+    """Convert a study to records of this format, each question in full where it is first; chats are in their answers.
 
-    Chats without an answer stand by themselves, as those of kind `none` do.
+    Chats without an answer, such as those of kind `none`, get records of their own.
     """
     told: set[str] = set()
 
@@ -187,10 +187,10 @@ def rows_of(study: Study) -> Iterator[dict[str, object]]:
 
 
 def read_chat_jsonl(path: Path, *, skip_bad_records: bool = False, maps: Sequence[str] = ()) -> Study:
-    """The study in a JSON Lines file; its name is the file's name without the ending.
+    """Read the study in a JSON Lines file; its name is the file's name without the extension.
 
     Raises:
-        ChatbenchError: the file is missing or a line is not JSON; or a record is bad and is not to be skipped.
+        ChatbenchError: the file is missing or a line is not JSON; or a record is bad and bad ones are not skipped.
     """
     intake, scores = Intake(skip_bad_records=skip_bad_records, maps=maps), _Scores()
     fix = "correct the line; the schema is in docs/own-study.md"
@@ -203,11 +203,11 @@ def read_chat_jsonl(path: Path, *, skip_bad_records: bool = False, maps: Sequenc
 
 
 def read_record(row: Row, intake: Intake, scores: _Scores) -> None:
-    """Keeps what a record holds.
+    """Read one record into `intake`, or into `scores` if it is about an AI alone.
 
     Raises:
-        BadRecord: it is no record of this format.
-        LeftOut: the same person has answered the same question, or chatted about it, before.
+        BadRecord: it is not a record of this format.
+        LeftOut: the same person has already answered the same question, or chatted about it.
     """
     try:
         record = _PARSER.validate_python(row.cells)
@@ -233,10 +233,10 @@ def read_record(row: Row, intake: Intake, scores: _Scores) -> None:
 
 
 def read_question_lines(path: Path, *, least: int = 1) -> dict[str, Question]:
-    """Questions by id, one JSON object a line: as in a study of one's own (docs/own-study.md).
+    """Read questions by id, one JSON object per line, as in a study of one's own (docs/own-study.md).
 
     Raises:
-        ChatbenchError: a line is no question, an id is there twice, or there are fewer than `least`.
+        ChatbenchError: a line is not a question, an id occurs twice, or there are fewer than `least`.
     """
     found: dict[str, Question] = {}
     fix = 'write {"id": ..., "subset": ..., "text": ..., "options": [four], "answer": "A"} on each line'
@@ -258,7 +258,7 @@ def read_question_lines(path: Path, *, least: int = 1) -> dict[str, Question]:
 
 
 def _answer(row: Row, record: UserAiRecord | UserAloneRecord, question: Question, intake: Intake) -> Answer:
-    """What the person answered, and whether it is right: as recorded, else by the question's kind."""
+    """The person's answer, and whether it is right: as recorded, else by the question's kind."""
     given, kind, correct = record.answer, question.kind, record.correct
     read = question.read(str(given)) if given is not None else None
     if isinstance(kind, Choice) and given not in (None, *question.letters):
@@ -296,7 +296,7 @@ _BRANCH = re.compile(r"(?:constrained-|function-)?(?:str|float|bool|tuple|dict|n
 
 def _first_problem(row: Row, error: ValidationError) -> BadRecord:
     first = error.errors(include_url=False)[0]
-    # Branches of unions are no keys; two of them are called as a type is.
+    # The location contains names of union branches, which are not keys.
     branches = ("user-AI", "user-alone", "ai-alone", "QuestionRecord")
     parts = [str(part) for part in first["loc"] if part not in branches and not _BRANCH.match(str(part))]
     key = ".".join(parts) or "kind"
@@ -336,7 +336,7 @@ def _question(row: Row, given: QuestionRecord | str, intake: Intake) -> Question
 
 
 def _chat(row: Row, record: UserAiRecord, question: Question, answer: Answer, intake: Intake) -> Conversation | None:
-    """The chat of a record; None where the person wrote nothing."""
+    """The chat of a record; None if the person wrote nothing."""
     if record.turns is None:
         intake.note("user-AI answers without asking (turns is null)")
         return None

@@ -1,8 +1,7 @@
-"""From a study to training data: splits by question, assistant, subset or person, as files that later steps read.
+"""Prepare training data from a study: splits by question, assistant, subset or person, as files for later steps.
 
-Each file is written at once, the manifest last; where the manifest is going to change, the old one is removed first. A
-run that was stopped thus leaves either a complete folder or one that every later step refuses; running it again
-finishes it.
+Each file is written atomically, the manifest last; if the manifest will change, the old one is removed first. So a run
+that was stopped leaves either a complete folder or one that every later step refuses; running it again completes it.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _FILES = ("train.jsonl", "test.jsonl", "split.jsonl")
 
 @dataclass(frozen=True, slots=True)
 class PreparedSplits:
-    """What was written, and the audit to print; there is no `study` where a file of examples was split."""
+    """What was written, and the audit to print; `study` is None if a file of examples was split."""
 
     out: Path
     study: Study | None
@@ -58,13 +57,13 @@ def prepare_splits(
     include_pilots: bool = False,
     maps: Sequence[str] = (),
 ) -> PreparedSplits:
-    """Writes `manifest.json` and `split_i/{train,test,split}.jsonl` into `out`; the options of `splits_of`.
+    """Write `manifest.json` and `split_i/{train,test,split}.jsonl` into `out`; the options are those of `splits_of`.
 
-    A file of examples (`messages`, or `prompt` and `completion`) is split as it is: its lines keep their shape, and
-    the questions are those of their system messages.
+    A file of examples (`messages`, or `prompt` and `completion`) is split as it is: its lines keep their format, and
+    the questions are taken from their prompts.
 
     Raises:
-        ChatbenchError: the study cannot be read, an option is out of range, the study holds no conversation, or one
+        ChatbenchError: the study cannot be read, an option is out of range, the study has no conversations, or one
             side of a split has none.
     """
     if format not in ROW_FORMATS:
@@ -146,7 +145,7 @@ class _Question(NamedTuple):
 
 
 def _questions_of_examples(path: Path) -> tuple[list[Asked], list[Row]]:
-    """The questions of a file of examples, and its lines with the ids that they need."""
+    """The questions of a file of examples, and its lines with ids."""
     questions: dict[str, Asked] = {}
     rows = []
     for example, row in numbered_examples(path):
@@ -162,13 +161,13 @@ def _check_leaks(
     groups: Sequence[tuple[str, ...]],
     chats: Mapping[str, Conversation],
 ) -> None:
-    """Looks at the rows themselves: no conversation on both sides, and nothing of what is held out on the train side.
+    """Check the rows themselves for leaks between train and test side.
 
-    That is, unless questions are on both sides by intent, no question and no group of near duplicates on both; and no
-    chat with a held-out assistant, or of a held-out person, on the train side, and no other on the test side.
+    No conversation may be on both sides and, unless questions are on both by design, no question and no group of near
+    duplicates. Chats with a held-out assistant or person may only be on the test side, others only on the train side.
 
     Raises:
-        RuntimeError: there is one, which is a fault of ours and not of the study.
+        RuntimeError: there is a leak, which is a bug in chatbench and not a fault of the study.
     """
     train, test = (sides[f"{split.id}/{part}"] for part in _PARTS)
     divides_questions = "both" not in split.part.values()
@@ -192,11 +191,11 @@ def _check_leaks(
 
 
 def _write(out: Path, texts: Mapping[str, str], manifest: Manifest) -> None:
-    """Writes the files, and removes those of splits that an earlier run made and this one has not; others stay."""
+    """Write the files, and remove those of an earlier run's splits that this one does not have; other files stay."""
     path = out / MANIFEST
     try:
         unchanged = path.exists() and read_json(path) == manifest.as_json()
-    except ChatbenchError:  # a damaged manifest is another one
+    except ChatbenchError:  # a damaged manifest counts as changed
         unchanged = False
     if not unchanged:
         path.unlink(missing_ok=True)

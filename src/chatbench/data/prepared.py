@@ -1,8 +1,8 @@
-"""The folder that `chatbench prepare-splits` makes, as every later step finds it.
+"""The folder that `chatbench prepare-splits` writes, as later steps read it.
 
     manifest.json                     what was prepared from what, and the SHA-256 of every file below
-    split_i/{train,test}.jsonl        one example a line (`example_rows`)
-    split_i/split.jsonl               one question a line: question_id, subset, part
+    split_i/{train,test}.jsonl        one example per line (`example_rows`)
+    split_i/split.jsonl               one question per line: question_id, subset, part
 
 The manifest is written last: a folder without one is incomplete.
 """
@@ -32,10 +32,10 @@ MANIFEST = "manifest.json"
 class Manifest:
     """What was prepared, with everything needed to open the same study again.
 
-    `counts` holds totals of the study; `examples` the examples of each kind by `split_i/part`; `files` the SHA-256 of
-    each file by its path below the folder. `by` says what the splits hold out, `held_out` which of it by split (nothing
-    where that are questions), `also_questions` that the questions of the test side are unseen too. `maps` are the --map
-    options of the study; `adopted` says that the splits were made by hand (`adopt`).
+    `counts` holds totals of the study, `examples` the number of examples of each kind by `split_i/part`, `files` the
+    SHA-256 of each file by its path below the folder. `by` says what the splits hold out, `held_out` which units by
+    split (empty for questions), `also_questions` that the questions of the test side are unseen too. `maps` are the
+    study's --map options; `adopted` marks splits that were made by hand (`adopt`).
     """
 
     study: str
@@ -69,7 +69,7 @@ class Manifest:
 
 
 def load_manifest(data_dir: Path) -> Manifest:
-    """The manifest of a prepared folder.
+    """Load the manifest of a prepared folder; splits made by hand get one first (`adopt`).
 
     Raises:
         ChatbenchError: there is none (nothing was prepared, or the preparation was stopped), or it is damaged.
@@ -77,7 +77,7 @@ def load_manifest(data_dir: Path) -> Manifest:
     path = data_dir / MANIFEST
     if not path.exists() and not adopt(data_dir):
         raise ChatbenchError(f"{path}: no such file", expected="splits that were prepared to the end", fix=PREPARE_FIX)
-    from pydantic import TypeAdapter, ValidationError  # late: takes a while
+    from pydantic import TypeAdapter, ValidationError  # lazy: slow to import
 
     content = read_json(path, fix=PREPARE_FIX)
     try:
@@ -93,14 +93,14 @@ def load_manifest(data_dir: Path) -> Manifest:
 
 
 def adopt(data_dir: Path) -> bool:
-    """Writes a manifest, marked as adopted, for splits that a user made by hand; whether there are any.
+    """Write a manifest, marked as adopted, for splits that a user made by hand; return whether there are any.
 
     `split_0`, `split_1`, ... each hold `train.jsonl` and `test.jsonl` with lines of `messages`, or of `prompt` and
-    `completion`. What prepare-splits has written names its conversations, and is never taken for made by hand: without
-    a manifest it is incomplete.
+    `completion`. Output of prepare-splits has conversation ids and is never adopted: without a manifest it is
+    incomplete.
 
     Raises:
-        ChatbenchError: a line is no example, or a split lacks a side.
+        ChatbenchError: a line is not an example, or a split lacks a side.
     """
     first = data_dir / "split_0" / "train.jsonl"
     line = next(read_jsonl(first), None) if first.is_file() else None
@@ -137,7 +137,7 @@ def adopt(data_dir: Path) -> bool:
 
 
 def kinds_of(rows: Iterable[Mapping[str, object]]) -> dict[str, int]:
-    """How many examples there are of each kind."""
+    """Number of examples of each kind."""
     counted = Counter(str(row["kind"]) for row in rows)
     return {kind: counted[kind] for kind in KINDS}
 
@@ -147,10 +147,10 @@ def prepared_file(
 ) -> Path:
     """Path of `train.jsonl`, `test.jsonl` or `split.jsonl` of a split, checked against the manifest.
 
-    `verified` holds modification time (ns), size (bytes) and SHA-256 of what was hashed before, and is added to.
+    `verified` caches modification time (ns), size (bytes) and SHA-256 of files hashed before, and is updated.
 
     Raises:
-        ChatbenchError: no such split; or the file is missing or is not the one that was prepared.
+        ChatbenchError: there is no such split, or the file is missing or has changed.
     """
     path = data_dir / split_id / name
     if split_id not in manifest.split_ids:
@@ -174,10 +174,10 @@ def prepared_file(
 
 
 def split_in(path: Path, split_id: str, manifest: Manifest) -> Split:
-    """Which question is on which side, from a `split.jsonl`.
+    """Read which question is on which side from a `split.jsonl`.
 
     Raises:
-        ChatbenchError: a line is no question's.
+        ChatbenchError: a line does not assign a question to a side.
     """
     part: dict[str, Side] = {}
     for number, row in read_jsonl(path, fix=PREPARE_FIX):

@@ -1,24 +1,23 @@
-"""Divisions of a study into train and test: by question, at random and stratified; by assistant, subset or person.
+"""Train/test splits of a study: by question (random, stratified by subset), by assistant, by subset or by person.
 
-By question is what was published, and says how far a simulator goes on questions that it has not met. By assistant and
-by subset each of them is held out in turn; by person people are, at random. With `also_questions` the chats of the test
-side are about unseen questions too, and chats that are on neither side are left out. By subset, a question elsewhere
-that is a near duplicate of a held-out one is left out. The following is about questions.
+Splits by question are the published ones, and measure how a simulator generalises to unseen questions. By assistant and
+by subset, each one is held out in turn; by person, people are held out at random. With `also_questions`, the chats of
+the test side are about unseen questions too, and chats on neither side are left out. By subset, a question in another
+subset that is a near duplicate of a held-out one is left out. The rest of this text is about splits by question.
 
-Order comes from SHA-256 of seed, split and question, so the same seed gives the same splits on any machine and with any
-library version. Near duplicates stay on one side; the train share of each subset is still met as exactly as the groups'
-sizes allow.
+The order comes from SHA-256 of seed, split and question, so the same seed gives the same splits on any machine and with
+any library version. Near duplicates stay on one side; the train share of each subset is still met as closely as the
+group sizes allow.
 
 Source: 237 = 57 + 57 + 23 + 50 + 50 train questions of ChatBench's 396, which is 60 % of each subset, rounded
 (inferred; see docs/protocol.md, section 4).
 
-Near duplicates: two texts are compared by the runs of three tokens that they share, each run weighing the more the
-fewer questions hold it: w = ln((N + 1) / questions that hold it), similarity = weight shared / weight of either
-(weighted Jaccard, 0..1). Wording that a whole subset shares (the preamble of every moral_scenarios question) thus
-weighs next to nothing.
+Near duplicates: two texts are compared by their token trigrams, each weighted by its rarity: w = ln((N + 1) / questions
+that contain it), similarity = weight of the intersection / weight of the union (weighted Jaccard, 0..1). So wording
+that a whole subset shares (the preamble of every moral_scenarios question) has almost no weight.
 
-Questions with the same numbers are near duplicates from 0.5 on. With other numbers they are other questions, made from
-one template or not, until the texts are all but the same: from 0.8 on. On the five MMLU test files of ChatBench's
+Questions with the same numbers are near duplicates from 0.5 on. With different numbers they are different questions,
+even from one template, unless the texts are almost identical: from 0.8 on. On the five MMLU test files of ChatBench's
 subsets (1,878 questions) this joins 16 pairs, all of them the same question to a reader except two of stock phrases
 ("Which statement is true?") and one that asks for another number of the same event; "Write the prime factorization of
 77" and "... of 48" stay apart.
@@ -44,7 +43,7 @@ SAME_NUMBERS_THRESHOLD = 0.5
 OTHER_NUMBERS_THRESHOLD = 0.8
 RUN = 3
 FEWEST_QUESTIONS = 100
-"""N of the weights is at least this: among five questions, being shared by two says nothing about rarity."""
+"""Minimum of N in the weights: among five questions, being shared by two says nothing about rarity."""
 
 _TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+|[^\w\s]")
 _NUMBER_WORDS = re.compile(
@@ -60,7 +59,7 @@ _Run = tuple[str, ...]
 
 
 class Asked(Protocol):
-    """What of a question decides on its side."""
+    """The attributes of a question that decide its side."""
 
     @property
     def id(self) -> str: ...
@@ -71,9 +70,9 @@ class Asked(Protocol):
 
 
 def near_duplicate_groups(questions: Collection[Asked]) -> list[tuple[str, ...]]:
-    """Groups of question ids, each sorted, in the order of their first id; a question like no other is its own group.
+    """Group near duplicates: sorted question ids per group, ordered by first id; all other questions are groups of one.
 
-    Likeness is passed on: where a is like b and b like c, the three are one group.
+    Similarity is transitive: if a is like b and b is like c, the three are one group.
     """
     ordered = sorted(questions, key=lambda question: question.id)
     parent = list(range(len(ordered)))
@@ -94,16 +93,16 @@ def _root(parent: list[int], index: int) -> int:
 
 
 def _similar_pairs(texts: list[str]) -> Iterator[tuple[int, int]]:
-    """Pairs of indices of near-duplicate texts.
+    """Yield index pairs of near-duplicate texts.
 
-    Two texts of similarity t share a run among the rarest of either, those without which less than t of its weight is
-    left; only texts that share such a run are compared.
+    Prefix filtering: two texts of similarity t share a run among the rarest of either, those without which less than t
+    of its weight is left; only texts that share such a run are compared.
     """
     tokens = [_TOKEN.findall(text.lower()) for text in texts]
     numbers = [
         Counter(token for token in words if token[0].isdigit() or _NUMBER_WORDS.fullmatch(token)) for words in tokens
     ]
-    # All runs of three tokens; a shorter text is one run.
+    # All token trigrams; a shorter text is one run.
     runs = [{tuple(words[start : start + RUN]) for start in range(max(1, len(words) - RUN + 1))} for words in tokens]
     holders = Counter(run for of_text in runs for run in of_text)
     total = max(FEWEST_QUESTIONS, len(texts)) + 1
@@ -130,10 +129,10 @@ def _similar_pairs(texts: list[str]) -> Iterator[tuple[int, int]]:
 def make_splits(
     questions: Collection[Asked], *, splits: int = 10, train_share: float = 0.6, seed: int = 0
 ) -> list[Split]:
-    """`split_0`, `split_1`, ... of the questions.
+    """Split the questions into `split_0`, `split_1`, ..., stratified by subset.
 
     Args:
-        train_share: share of each subset's questions on the train side, 0 < share < 1.
+        train_share: fraction of each subset's questions on the train side, between 0 and 1 (exclusive).
 
     Raises:
         ChatbenchError: a number is out of range, or one side of a split would be empty.
@@ -175,15 +174,15 @@ def splits_of(
     seed: int = 0,
     also_questions: bool = False,
 ) -> list[Split]:
-    """The splits of a study that hold out questions, assistants, subsets or people.
+    """Split a study by question, assistant, subset or person.
 
     Args:
-        splits: how many; ten where nothing is said. By assistant and subset there is one for each, in their order.
-        train_share: of questions, and by person of people, on the train side.
+        splits: how many, ten by default. By assistant and subset there is one for each, in alphabetical order.
+        train_share: fraction of questions (and, by person, of people) on the train side.
         also_questions: by assistant and person: the questions of the test side are unseen too.
 
     Raises:
-        ChatbenchError: as `make_splits`, or fewer than two of what is to be held out, or options that exclude another.
+        ChatbenchError: as `make_splits`, or there are fewer than two units to hold out, or options conflict.
     """
     if also_questions and by in ("question", "subset"):
         raise ChatbenchError(f"--also-questions with --by {by}", expected="--by assistant or person")
@@ -207,7 +206,7 @@ def splits_of(
     count = splits if splits is not None else DEFAULT_SPLITS if by == "person" else len(units)
     both: Mapping[str, Side] = dict.fromkeys(sorted(study.questions), "both")
     parts = [both] * count
-    if by == "person" or also_questions:  # makes sure of both numbers, too
+    if by == "person" or also_questions:  # also validates splits and train_share
         divided = make_splits(questions, splits=count, train_share=train_share, seed=seed)
         parts = [split.part for split in divided] if also_questions else parts
     made = []
@@ -235,7 +234,7 @@ def _parts_by_subset(study: Study, held_out: frozenset[str]) -> Mapping[str, Sid
 
 
 def train_size(count: int, train_share: float) -> int:
-    """Train questions of a subset: share x count, halves rounded up.
+    """Number of train questions of a subset: share x count, halves rounded up.
 
     >>> [train_size(count, 0.6) for count in (95, 95, 38, 84, 84)]
     [57, 57, 23, 50, 50]
@@ -244,7 +243,7 @@ def train_size(count: int, train_share: float) -> int:
 
 
 def question_set_sha256(questions: Collection[Question]) -> str:
-    """SHA-256 over ids, subsets, texts, options, answers and their kinds, whatever the order of the questions."""
+    """SHA-256 over ids, subsets, texts, options, answers and answer kinds, independent of the order of questions."""
     lines = sorted(
         json.dumps([q.id, q.subset, q.text, q.options, q.answer, *([asdict(q.kind)] if q.kind != CHOICE else [])])
         for q in questions
@@ -271,8 +270,8 @@ def _split(
         if len(sizes) == 1:
             within[subsets[group[0]]].append(group)
             continue
-        # A group across subsets is decided by itself, by a number other than the one that orders it, before the
-        # subsets are filled up to their sizes.
+        # A group that spans subsets is assigned on its own, by a hash other than the one that orders it, before the
+        # subsets are filled to their sizes.
         draw = int.from_bytes(digest(group, "side")[:8], "big")
         if draw < train_share * 2**64 and all(left[subset] >= size for subset, size in sizes.items()):
             train.update(group)
@@ -286,9 +285,10 @@ def _split(
 
 
 def _first_of_size(groups: Sequence[Group], size: int) -> list[Group]:
-    """Groups, taken in order wherever the rest still can be filled, whose sizes add up as near to `size` as they can.
+    """Pick groups whose sizes add up as close to `size` as possible, preferring those that come first.
 
-    Bit i of `reachable[k]` says whether groups from k on can add up to i. Of two sums equally near, the larger counts.
+    Bit i of `reachable[k]` says whether groups from k on can add up to i. Of two equally close sums, the larger is
+    taken.
     """
     reachable = [1]
     for group in reversed(groups):

@@ -1,10 +1,10 @@
-"""What the readers of studies share: records that know their place, the spellings of values, and the gathered study.
+"""Shared parts of the study readers: records with their location, accepted spellings, and the study being collected.
 
-A file that is damaged as a whole (missing, not UTF-8, an open quote) is always an error. A single record that breaks a
-study's rules raises `BadRecord`, which says where and why; with `skip_bad_records` the same record is left out and
-counted under its reason. What the protocol leaves out (the attention check, duplicates) is always counted.
+A damaged file (missing, not UTF-8, an open quote) is always an error. A single record that breaks a study's rules
+raises `BadRecord`, which says where and why; with `skip_bad_records`, such a record is left out and counted by reason.
+What the protocol leaves out (the attention check, duplicates) is always counted.
 
-The names that the ChatBench files use are not all published, so the readers accept the spellings listed here and in
+Not all names that the ChatBench files use are published, so the readers accept the spellings listed here and in
 `chatbench_format` and refuse everything else: a guessed value would be worse than an error.
 """
 
@@ -47,7 +47,7 @@ KIND_NAMES: dict[str, AnswerKind] = {
 }
 EXPECTED_KINDS = "user-alone or user-AI"
 MOST_SHOWN = 12
-"""Distinct values of a column that an error lists."""
+"""Maximum number of distinct values that an error lists."""
 
 SKIP_FIX = "correct the record, or run again with --skip-bad-records to leave it out and have it counted"
 MAP_EXAMPLE = "--map answer_type.userAnswer=user-alone"
@@ -60,7 +60,7 @@ Options = tuple[str, ...]
 
 
 def plain_name(name: str) -> str:
-    """A name without case and punctuation: `questionID`, `question_id` and `Question ID` are one name.
+    """Normalise a name by case and punctuation: `questionID`, `question_id` and `Question ID` are one name.
 
     >>> plain_name("questionID") == plain_name("question_id")
     True
@@ -74,7 +74,7 @@ def role_of(name: str) -> Role | None:
 
 
 def correct_of(text: str) -> bool | None:
-    """The truth of an `acc` cell (`1`, `0.0`, `True`), or None where it is blank or neither.
+    """Parse an `acc` cell (`1`, `0.0`, `True`); None if it is blank or neither true nor false.
 
     >>> correct_of("1.0"), correct_of("False"), correct_of("")
     (True, False, None)
@@ -83,15 +83,15 @@ def correct_of(text: str) -> bool | None:
 
 
 Reading = Literal["letters and texts", "counted from 0", "counted from 1"]
-"""What the cells of a column of answers mean."""
+"""How the cells of an answer column are to be read."""
 
 
 def reading_of(cells: Sequence[tuple[str, Options | None]]) -> Reading | None:
-    """The one way in which all numbers of a column of answers can be read; None where there is not exactly one.
+    """The only reading that fits all numbers of an answer column; None if there is not exactly one.
 
-    A number may count options, from 0 or from 1, or be the text of an option. That is decided for the whole column,
-    from all its cells and the options of their questions: a single `2` may be any of the three. Two ways that give the
-    same letters are one. Cells that fit no way are left to `letter_of`.
+    A number may be an option's index, from 0 or from 1, or its text. That is decided for the whole column, from all its
+    cells and the options of their questions: a single `2` may be any of the three. Readings that give the same letters
+    count as one. Cells that fit no reading are left to `letter_of`.
 
     >>> options = ("red", "green", "blue", "grey")
     >>> [reading_of([(cell, options) for cell in column]) for column in ("0123", "1234", "123", "ABC")]
@@ -118,7 +118,7 @@ def _whole(value: str) -> str:
 def letter_of(value: str, options: Options, reading: Reading = "letters and texts") -> str | None:
     """The letter that a recorded answer means, or None if it means none.
 
-    A letter in either case, an option's text, or a number of an option where the column is read so (`reading_of`).
+    The answer is a letter in either case, an option's text, or its index if the column is read that way (`reading_of`).
 
     >>> letter_of("b", ("1", "2", "3", "4")), letter_of("3", ("1", "2", "3", "4"))
     ('B', 'C')
@@ -136,7 +136,7 @@ def letter_of(value: str, options: Options, reading: Reading = "letters and text
 
 
 def literal_list(text: str) -> list[object] | None:
-    """The list in a cell, written as JSON or as a Python literal; None if it is neither.
+    """Parse the list in a cell, written as JSON or as a Python literal; None if it is neither.
 
     >>> literal_list('["1", "2"]') == literal_list("['1', '2']")
     True
@@ -158,7 +158,7 @@ def four_options(values: Sequence[object]) -> Options | None:
 
 
 def conversation_id(question_id: str, worker_id: str, chat: str = "") -> str:
-    """The id of a person's chat about a question; several are told apart by name.
+    """Id of a person's chat about a question; if there are several, `chat` names each.
 
     >>> conversation_id("college_mathematics-redux-3", "w7")
     'college_mathematics-redux-3|w7'
@@ -167,7 +167,7 @@ def conversation_id(question_id: str, worker_id: str, chat: str = "") -> str:
 
 
 class BadRecord(ChatbenchError):  # noqa: N818  # a record, named as the option --skip-bad-records names it
-    """One record that cannot be used; `reason` is the short name under which it is counted when left out."""
+    """A record that cannot be used; `reason` is the short name under which it is counted when left out."""
 
     def __init__(self, reason: str, found: str, *, expected: str = "", fix: str = SKIP_FIX) -> None:
         self.reason = reason
@@ -175,11 +175,11 @@ class BadRecord(ChatbenchError):  # noqa: N818  # a record, named as the option 
 
 
 class LeftOut(Exception):  # noqa: N818  # no error: what the protocol leaves out
-    """A record that is left out and counted under this reason, whether or not bad records are skipped."""
+    """A record that is left out and counted by reason (the message), whether or not bad records are skipped."""
 
 
 class Intake:
-    """A study as far as it has been read, with what was left out (`dropped`) and what a user should know (`notes`)."""
+    """A study being read, with counts of what was left out (`dropped`) and remarks for the user (`notes`)."""
 
     def __init__(self, *, skip_bad_records: bool = False, maps: Sequence[str] = ()) -> None:
         self.skip_bad_records = skip_bad_records
@@ -198,7 +198,7 @@ class Intake:
             self._maps[plain_name(column), value.strip()] = meaning.strip()
 
     def mapped(self, value: object, *columns: str) -> object:
-        """What --map says that a value of a column means, by any name of the column; else the value itself."""
+        """Translate a value by --map, under any name of its column; values without a --map are unchanged."""
         keys = [(plain_name(column), str(value).strip()) for column in columns]
         known = next((key for key in keys if key in self._maps), None)
         if known is None:
@@ -207,7 +207,7 @@ class Intake:
         return self._maps[known]
 
     def row(self, place: str, cells: Mapping[str, object], names: Mapping[str, str], **more: Any) -> Row:
-        """A record, its cells as --map has them; a column may be called as in the file or as it is asked for."""
+        """Build a record with --map applied, which may use a column's name in the file or its standard name."""
         if self._maps:
             asked = {column: name for name, column in names.items()}
             cells = {column: self.mapped(value, column, asked.get(column, column)) for column, value in cells.items()}
@@ -215,7 +215,7 @@ class Intake:
 
     @contextmanager
     def record(self) -> Iterator[None]:
-        """Reads one record: `LeftOut` and, where they are skipped, bad records raised inside are counted."""
+        """Context for reading one record: counts `LeftOut` and, if bad records are skipped, `BadRecord`."""
         try:
             yield
         except LeftOut as error:
@@ -226,23 +226,23 @@ class Intake:
             self._dropped[error.reason] += 1
 
     def note(self, text: str, count: int = 1) -> None:
-        """Counts something about what is kept."""
+        """Count a remark about a record that is kept."""
         self._noted[text] += count
 
     @property
     def noted(self) -> Counter[str]:
-        """What was noted so far, with its count."""
+        """The remarks so far, with their counts."""
         return Counter(self._noted)
 
     def half_characters(self, count: int) -> None:
-        """Counts halves of characters that were replaced in what was read."""
+        """Count lone surrogates that were replaced in the input."""
         self.note(HALF_CHARACTERS, count)
 
     def reading(self, name: str, rows: Sequence[Row], options_of: Callable[[Row], Options | None]) -> Reading:
-        """How the answers under a name are to be read in all rows; noted where they are numbers.
+        """How the answers in a column are to be read, judged from all rows; noted if they are numbers.
 
         Raises:
-            ChatbenchError: numbers stand there that can be read in more than one way, or in none.
+            ChatbenchError: the column has numbers that can be read in more than one way, or in none.
         """
         filled = [(row.text(name), options_of(row)) for row in rows if row.text(name)]
         reading = reading_of(filled)
@@ -261,9 +261,9 @@ class Intake:
         return reading
 
     def check_numbers(self, name: str, rows: Sequence[Row], right: Callable[[float], bool], expected: str) -> None:
-        """Refuses a column one of whose numbers tells that they all mean something else (a code 2, a percentage).
+        """Refuse a column in which a single number shows that all mean something else (a code 2, a percentage).
 
-        As bad records these would be left out, and the others of the column be taken for what they are not.
+        Treated as bad records, such numbers would be left out and the rest of the column misread.
 
         Raises:
             ChatbenchError: there is such a number.
@@ -279,28 +279,28 @@ class Intake:
             )
 
     def add_answer(self, answer: Answer) -> None:
-        """Keeps an answer.
+        """Add an answer.
 
         Raises:
-            LeftOut: the same person has answered the same question in the same way before.
+            LeftOut: the same person has already answered the same question in the same way (alone or with an AI).
         """
         if self.answers.setdefault((answer.worker_id, answer.question_id, answer.kind), answer) is not answer:
             raise LeftOut(DUPLICATE_ANSWER)
 
     def add_conversation(self, conversation: Conversation) -> None:
-        """Keeps a conversation.
+        """Add a conversation.
 
         Raises:
-            LeftOut: the same person has chatted about the same question before.
+            LeftOut: a conversation with this id (same person and question) was already added.
         """
         if self.conversations.setdefault(conversation.id, conversation) is not conversation:
             raise LeftOut(DUPLICATE_CONVERSATION)
 
     def study(self, name: str, ai_alone: Sequence[AiAloneScore] = ()) -> Study:
-        """What was read; an answer given with an assistant gets the id of its conversation, where there is one.
+        """The study that was read; an answer given with an assistant gets the id of its conversation, if there is one.
 
         Raises:
-            ChatbenchError: a --map names a value that the study does not hold.
+            ChatbenchError: a --map names a value that the study does not contain.
         """
         for column, value in self._maps.keys() - self._mapped:
             found = f"--map {column}.{value}: the study {name} has no such value in a column of this name"
@@ -323,10 +323,10 @@ class Intake:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record of a file, and where it stands.
+    """One record of a file, and its location.
 
-    `place` is such as `questions.csv, row 3` (as a spreadsheet counts: the header is row 1). `names` gives the file's
-    own name of a column or key that is asked for by another; `unit` is what errors call it; `others` are all records of
+    `place` is, for example, `questions.csv, row 3` (as a spreadsheet counts: the header is row 1). `names` maps
+    standard names of columns or keys to those in the file; `unit` is what errors call them; `others` are all records of
     the file.
     """
 
@@ -337,17 +337,17 @@ class Row:
     others: Sequence[Row] = field(default=(), repr=False, compare=False)
 
     def value(self, name: str) -> object:
-        """What the record holds under a name, or None."""
+        """The record's value under a name, or None."""
         return self.cells.get(self.names.get(name, name))
 
     def text(self, name: str) -> str:
-        """The same without surrounding white space; "" where nothing was recorded (blank, or a data frame's `nan`)."""
+        """The value as stripped text; "" if nothing was recorded (blank, or a data frame's `nan`)."""
         value = self.value(name)
         text = "" if value is None else str(value).strip()
         return "" if text in {"nan", "NaN", "None", "null"} else text
 
     def needed(self, name: str) -> str:
-        """The same.
+        """The value as stripped text, which must not be blank.
 
         Raises:
             BadRecord: the cell is blank.
@@ -358,14 +358,14 @@ class Row:
         return self.text(name)
 
     def bad(self, reason: str, name: str = "", *, expected: str, found: str = "") -> BadRecord:
-        """The error for this record, or for one cell of it; `found` is by default what the cell holds."""
+        """The error for this record, or for one of its cells; `found` defaults to the cell's value."""
         place = f"{self.place}, {self.unit} {self.names.get(name, name)!r}" if name else self.place
         return BadRecord(reason, f"{place}: {found or repr(self.value(name))[:80]}", expected=expected)
 
     def unknown(self, reason: str, name: str, *, expected: str) -> BadRecord:
-        """The error for a value that stands for one of a few, and is none of those known.
+        """The error for an unknown value of a categorical column.
 
-        It lists all values of the column, which a user has to know to give them a meaning by --map.
+        It lists all values of the column, which a user needs to give them a meaning with --map.
         """
         column, values = self.names.get(name, name), Counter(row.text(name) for row in self.others)
         error = self.bad(
@@ -374,13 +374,13 @@ class Row:
         return BadRecord(reason, error.found, expected=expected, fix=_map_fix(column, self.text(name)))
 
     def unknown_role(self, role: str, name: str, roles: Iterable[Iterable[str]]) -> BadRecord:
-        """The same for the role of a message at `name`; `roles` are those of every chat."""
+        """The error for the unknown role of a message at `name`; `roles` are those of every chat."""
         values = Counter(each for chat in roles for each in chat)
         error = self.bad("", name, found=f"role {role!r}; the chats hold {listed(values)}", expected="")
         return BadRecord("unknown role", error.found, expected=EXPECTED_ROLES, fix=_map_fix("role", role))
 
     def conversation(self, name: str, turns: tuple[Turn, ...], answer: Answer) -> Conversation:
-        """The chat that led to an answer; its turns are under `name` in this record.
+        """The chat that led to an answer; `name` is where its turns are in this record.
 
         Raises:
             BadRecord: the turns do not alternate from user to assistant.
@@ -396,7 +396,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """All rows of a CSV file; `names` gives the file's column for each of `spellings` that it has."""
+    """All rows of a CSV file; `names` maps the standard names among `spellings` to the file's columns."""
 
     path: Path
     columns: tuple[str, ...]
@@ -405,10 +405,10 @@ class Table:
     rows: tuple[Row, ...]
 
     def require(self, **meanings: str) -> None:
-        """Checks that there is a column of each name; the meaning is what an error calls it.
+        """Check that there is a column for each name; errors describe it by its meaning.
 
         Raises:
-            ChatbenchError: there is none.
+            ChatbenchError: a column is missing.
         """
         for name, meaning in meanings.items():
             if name not in self.names:
@@ -438,7 +438,7 @@ def listed(values: Counter[str]) -> str:
 
 
 def find_column(columns: Sequence[str], spellings: Sequence[str]) -> str | None:
-    """The first column that has one of the names (case and punctuation do not matter), or None."""
+    """The column for the first of the names that there is (ignoring case and punctuation), or None."""
     known = {plain_name(column): column for column in reversed(columns)}
     return next((known[name] for name in map(plain_name, spellings) if name in known), None)
 
@@ -450,9 +450,9 @@ def read_table(
     *,
     fix: str = "check the path, or download the study again",
 ) -> Table:
-    """Reads a CSV file with a header, whose columns may be spelled in several ways.
+    """Read a CSV file with a header, whose columns may be spelled in several ways.
 
-    The apostrophe that keeps a spreadsheet from computing a cell (`harmless`) is taken off again.
+    The apostrophe that keeps a spreadsheet from evaluating a cell (`harmless`) is removed.
 
     Raises:
         ChatbenchError: the file is missing, empty, half-written inside a quoted cell, or not UTF-8.

@@ -1,9 +1,9 @@
-r"""The conversation inside a simulator's prompt, taken apart, so that its oldest turns can be dropped.
+r"""Drop the oldest turns of the conversation inside a simulator's prompt.
 
-A prompt that does not fit a model's context loses whole exchanges (what the person said and what the AI replied), the
-oldest first; the instructions around the conversation and the question stay. Rows of a file hold text only, so the
-turns are read back from it, between the separator lines of Task 2 or in the lines of a chat context. A reply that
-itself holds a paragraph beginning with `YOU: ` cannot be told from two: it is taken for two.
+A prompt that does not fit a model's context loses whole exchanges (a message of the person and its reply), the oldest
+first; the question and the instructions around the conversation stay. Rows of a file hold only text, so the turns are
+parsed back from it, between the separator lines of Task 2 or in the lines of a chat context. A reply that contains a
+paragraph beginning with `YOU: ` is ambiguous, and parsed as two exchanges.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CONTEXT_END = "\nuser:"
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A prompt as `head`, then the exchanges joined by `joint`, then `tail`; no exchanges where there is no history."""
+    """A prompt as `head`, the exchanges joined by `joint`, and `tail`; no exchanges if there is no conversation."""
 
     head: str
     exchanges: tuple[str, ...]
@@ -35,12 +35,12 @@ class History:
     tail: str
 
     def without_oldest(self, count: int) -> str:
-        """The prompt with all but its `count` oldest exchanges."""
+        """The prompt without its `count` oldest exchanges."""
         return self.head + self.joint.join(self.exchanges[count:]) + self.tail
 
 
 def read_history(prompt: str) -> History:
-    r"""The exchanges of a Task-2 message, of a plain-text prompt that holds one, or of a chat context.
+    r"""Parse the exchanges in a Task 2 message, in a plain-text prompt that holds one, or in a chat context.
 
     >>> read_history("S\nuser: Hi\nassistant: Hello\nuser:").exchanges
     ('\nuser: Hi\nassistant: Hello',)
@@ -60,7 +60,7 @@ def read_history(prompt: str) -> History:
 
 
 def _exchanges(conversation: str, asks: str, replies: str, joint: str) -> tuple[str, ...]:
-    """Cuts where a new question follows a reply; a marker inside the same participant's message is no border."""
+    """Split where a new message follows a reply; a marker inside the same participant's message is not a boundary."""
     if not conversation.startswith(asks):
         return (conversation,) if conversation else ()
     found: list[str] = []
@@ -75,13 +75,13 @@ def _exchanges(conversation: str, asks: str, replies: str, joint: str) -> tuple[
 
 
 def exchanges_in(row: ExampleRow) -> int:
-    """How many exchanges the conversation in a row's prompt has; 0 for a first turn."""
-    # The user message where there is one: before it stands the question, which may hold anything.
+    """Number of exchanges in the conversation of a row's prompt; 0 for a first turn."""
+    # Of messages, only the user message: the question in the system message may hold anything.
     return len(read_history(row.prompt if row.messages is None else row.messages[1].content).exchanges)
 
 
 def without_oldest(row: ExampleRow, count: int) -> ExampleRow:
-    """The row without the `count` oldest exchanges of the conversation in its prompt."""
+    """The row without the `count` oldest exchanges in its prompt."""
     if row.messages is None:
         return replace(row, prompt=read_history(row.prompt).without_oldest(count))
     messages = shorter_messages(row.messages, count)
@@ -89,13 +89,13 @@ def without_oldest(row: ExampleRow, count: int) -> ExampleRow:
 
 
 def shorter_messages(messages: Sequence[Message], count: int) -> tuple[Message, ...]:
-    """A simulator's messages without the `count` oldest exchanges of the conversation in the user message."""
+    """A simulator's messages without the `count` oldest exchanges in the user message."""
     system, user, *rest = messages
     return system, Message(user.role, read_history(user.content).without_oldest(count)), *rest
 
 
 def exchanges_asked_with(messages: Sequence[Message]) -> int:
-    """How many exchanges the messages of an assistant, or of a simulator of any style, can do without."""
+    """Number of exchanges that can be dropped from a prompt of an assistant, or of a simulator of any style."""
     if len(messages) == 2:
         return len(read_history(messages[1].content).exchanges)
     if len(messages) == 1:
@@ -104,10 +104,10 @@ def exchanges_asked_with(messages: Sequence[Message]) -> int:
 
 
 def asked_without_oldest(messages: Sequence[Message], count: int) -> tuple[Message, ...]:
-    """What an assistant, or a simulator of any style, is asked, without the `count` oldest exchanges.
+    """The prompt of an assistant, or of a simulator of any style, without the `count` oldest exchanges.
 
-    Their messages have the shape of their style: a two-step simulator has the chat in its user message, an IQA-EVAL
-    one in its only message, and that of a UserLM or an assistant is made of messages.
+    The number of messages tells where the chat is: a two-step simulator has it in its user message, an IQA-EVAL one in
+    its only message, and a UserLM or an assistant as messages.
     """
     if count == 0:
         return tuple(messages)

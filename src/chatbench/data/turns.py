@@ -1,13 +1,13 @@
-"""The turns of a chat from the messages of any program: what is no turn of person and assistant is put right by rule.
+"""Turns of a chat from the messages of any program, with fixed rules for what does not alternate between the two sides.
 
-    content in parts              texts are joined by line breaks; any other part is named, as `[image]`
-    system, tool messages         context: the assistant had it, the person did not see it, no prompt holds it
+    content in parts              texts are joined by newlines; any other part is named, as `[image]`
+    system, tool messages         context: the assistant saw it, the person did not, no prompt contains it
     assistant before the person   context too
-    messages of one side in a row are one turn, joined by a line break (blank ones of the assistant are left out)
+    messages of one side in a row are one turn, joined by a newline (blank ones of the assistant are left out)
     a blank message of the person is left out, with the reply to it
-    the chat ends with the person: an empty reply follows
+    a chat that ends with the person gets an empty reply
 
-Each is counted, by the chats' messages that it met. A person's name, a time stamp and the like are no part of a chat.
+Each use of a rule is counted. Names, time stamps and the like are not part of a chat.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 class RawMessage(NamedTuple):
-    """A message as a file has it: any role, and a content that is text, a list of parts, or nothing."""
+    """A message as found in a file: any role, and content that is text, a list of parts, or nothing."""
 
     role: str
     content: object
 
 
 class Turns(NamedTuple):
-    """The turns of person and assistant, none where the person said nothing; and what the assistant had beside."""
+    """The turns of person and assistant (none if the person said nothing), and the assistant's other context."""
 
     turns: tuple[Turn, ...]
     context: tuple[Context, ...]
@@ -57,7 +57,7 @@ _MODELS: dict[str, Role] = dict.fromkeys(("gpt", "model", "chatgpt", "bing", "ba
 
 
 def content_text(content: object, note: Callable[[str], None] = lambda _text: None) -> str | None:
-    """The text of a message's content; None where it is neither text nor parts.
+    """The text of a message's content; None if it is neither text nor parts.
 
     >>> content_text([{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "..."}}])
     'What is this?\\n[image]'
@@ -81,14 +81,14 @@ def content_text(content: object, note: Callable[[str], None] = lambda _text: No
 
 
 def turns_of(messages: Iterable[RawMessage], note: Callable[[str], None]) -> Turns:
-    """The turns of messages whose roles are known; `note` is told of each rule that was needed.
+    """Convert messages to turns; `note` is called for each rule that was needed.
 
     Raises:
-        ValueError: a role is unknown, or a content is neither text nor parts.
+        ValueError: a role is unknown, or content is neither text nor parts.
     """
     exchanges, context = _exchanges(messages, note)
     turns: list[Turn] = []
-    starts = []  # of each exchange, as a number of turns
+    starts = []  # of each exchange, as an index into turns
     for exchange in exchanges:
         starts.append(len(turns))
         said, replies = ([text for text in each if text.strip()] for each in (exchange.asked, exchange.replies))
@@ -112,7 +112,7 @@ def turns_of(messages: Iterable[RawMessage], note: Callable[[str], None]) -> Tur
 def _exchanges(
     messages: Iterable[RawMessage], note: Callable[[str], None]
 ) -> tuple[list[_Exchange], list[tuple[int, bool, str, str]]]:
-    """What was asked and replied, and the context: number of the exchange, whether before its reply, role, text."""
+    """The exchanges, and the context as (index of the exchange, whether before its reply, role, text)."""
     exchanges: list[_Exchange] = []
     context: list[tuple[int, bool, str, str]] = []
     for index, message in enumerate(messages):

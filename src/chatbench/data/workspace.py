@@ -1,4 +1,4 @@
-"""Where everything lies: one object that knows every path below `data/` and `results/`.
+"""One object that knows every path below `data/` and `results/`, and reads what was prepared.
 
     data/manifest.json, data/split_i/{train,test,split}.jsonl       prepared by prepare-splits
     results/models/MODEL/split_i/                                   a fine-tuned model
@@ -10,8 +10,8 @@
     results/realism/MODEL/
     results/ai_alone/
 
-The manifest and the study are read once and kept while the manifest's file stays as it is; a prepared file is hashed
-once. MODEL is the key of a model (`core.recipes.model_key`).
+The manifest and the study are cached until the manifest file changes, and a prepared file is hashed again only if it
+changes. MODEL is the key of a model (`core.recipes.model_key`).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from chatbench.data.open_study import study_of
 from chatbench.data.prepared import MANIFEST, Manifest, load_manifest, prepared_file, split_in
 
 BY_MODEL = ("models", "ppl", "realism", "simulations")
-"""Folders of a results folder that have one folder per model."""
+"""Subfolders of a results folder that have one folder per model."""
 RESULT_FOLDERS = (*BY_MODEL, "scores", "estimates")
-"""What a results folder can have in it; one of them makes it one."""
+"""Subfolders of a results folder; a folder with any of them is one."""
 
 
 class Workspace:
-    """A folder of prepared splits and a folder of results; neither has to exist before something is written."""
+    """A folder of prepared splits and a folder of results; neither has to exist until something is written."""
 
     def __init__(self, data: Path = Path("data"), results: Path = Path("results")) -> None:
         self.data = data
@@ -45,12 +45,12 @@ class Workspace:
 
     @property
     def is_prepared(self) -> bool:
-        """Whether prepare-splits has finished here."""
+        """Whether prepare-splits has finished in the data folder."""
         return (self.data / MANIFEST).is_file()
 
     @property
     def manifest(self) -> Manifest:
-        """What was prepared.
+        """The manifest of the prepared data.
 
         Raises:
             ChatbenchError: nothing was prepared, or the manifest is damaged.
@@ -63,10 +63,10 @@ class Workspace:
 
     @property
     def study(self) -> Study:
-        """The study that was prepared.
+        """The study that the splits were prepared from.
 
         Raises:
-            ChatbenchError: it cannot be opened, or its questions are no longer those that were split.
+            ChatbenchError: it cannot be opened, or its questions have changed since the splits were made.
         """
         manifest = self.manifest
         if self._study is None or self._study[0] is not manifest:
@@ -77,15 +77,15 @@ class Workspace:
         """Path of `train.jsonl`, `test.jsonl` or `split.jsonl` of a split, checked against the manifest.
 
         Raises:
-            ChatbenchError: no such split; or the file is missing or is not the one that was prepared.
+            ChatbenchError: there is no such split, or the file is missing or has changed.
         """
         return prepared_file(self.data, self.manifest, split, name, self._verified)
 
     def examples(self, split: str, part: Part) -> list[ExampleRow]:
-        """The examples of one side of a split.
+        """The examples on one side of a split.
 
         Raises:
-            ChatbenchError: as `split_file`; or a line is no example.
+            ChatbenchError: as `split_file`, or a line is not an example.
         """
         return read_examples(self.split_file(split, f"{part}.jsonl"))
 
@@ -93,22 +93,22 @@ class Workspace:
         """Which question is on which side.
 
         Raises:
-            ChatbenchError: as `split_file`; or a line is no question's.
+            ChatbenchError: as `split_file`, or a line does not assign a question to a side.
         """
         return split_in(self.split_file(split, "split.jsonl"), split, self.manifest)
 
     # ---- results/ ----
 
     def models(self, model: str) -> Path:
-        """The folder of a model's fine-tuned splits."""
+        """Folder of a model's fine-tuned splits."""
         return self.results / "models" / model_key(model)
 
     def model_folder(self, model: str, split: str) -> Path:
-        """Where the model fine-tuned on a split lies."""
+        """Folder of the model fine-tuned on a split."""
         return self.models(model) / split
 
     def training_logs(self, model: str, split: str) -> Path:
-        """Where the curves of a training run lie."""
+        """Folder of a run's training curves."""
         return self.results / "logs" / model_key(model) / split
 
     def perplexity_folder(self, model: str) -> Path:
@@ -119,11 +119,11 @@ class Workspace:
         return self.perplexity_folder(model) / f"{split}.json"
 
     def simulations(self, model: str) -> Path:
-        """The folder of a model's simulated chats, a folder per split."""
+        """Folder of a model's simulated chats, with one folder per split."""
         return self.results / "simulations" / model_key(model)
 
     def conversations(self, model: str, split: str, *, base_model: bool = False, block: int | None = None) -> Path:
-        """The log of a simulator's chats on one split; `base_model`: of its base; `block`: of a block, until joined."""
+        """Log of a simulator's chats on one split; `base_model`: of its base; `block`: of one block, until joined."""
         log = self.simulations(model) / split / f"conversations{'_base' if base_model else ''}.jsonl"
         return log if block is None else log.with_suffix(".blocks") / f"{block:03d}.jsonl"
 
@@ -140,7 +140,7 @@ class Workspace:
 
     @property
     def ai_alone(self) -> Path:
-        """Folder of what assistants answered alone here."""
+        """Folder of AI-alone answers that were measured here."""
         return self.results / "ai_alone"
 
     def trained_splits(self, model: str) -> list[str]:
@@ -159,7 +159,7 @@ class Workspace:
         return trained
 
     def found_models(self) -> list[str]:
-        """Keys of the models that have scores, chats or training of their own here, in order.
+        """Keys of the models that have any results here, sorted.
 
         Raises:
             ChatbenchError: there is none.

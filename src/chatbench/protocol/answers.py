@@ -1,20 +1,20 @@
-r"""What a simulated user's output means: its next message, or the answer that ends the conversation.
+r"""Parse a simulated user's output: its next message, or the answer that ends the conversation.
 
-The published order matters and is kept: white space, then double quotes at both ends, then one leading `YOU: `, and
-only then the test for `Answer: `. A quoted answer behind `YOU: ` therefore is an ordinary message.
+The published order matters and is kept: strip white space, then double quotes at both ends, then one leading `YOU: `,
+and only then test for `Answer: `. A quoted answer after `YOU: ` is therefore an ordinary message.
 
 Source: Chang, Anderson, Hofman, ACL 2025 (arXiv 2504.07114), and the published simulation loop (docs/protocol.md).
 
 Lenient answer extraction is for answers that the protocol counts as invalid. The published rule takes the first
-character after `Answer: `, so "(A)", "d" and "the answer is B" have no letter and count as wrong; the lenient letter
-says how many of them a person would have understood. It is never used in place of the strict one: it answers how much
-of a simulator's error is a matter of form. It knows four ways of naming an option, and gives a letter only where all
-that it finds agree:
+character after `Answer: `, so "(A)", "d" and "the answer is B" have no letter and count as wrong; lenient extraction
+shows how many of them a person would have understood. It never replaces the strict rule: it measures how much of a
+simulator's error is a matter of format. It knows four ways of naming an option, and returns a letter only if all
+matches agree:
 
     the letter by itself       (A)    d    **B**    "C"
-    the letter, then a mark    b) 42    D: because of ...
+    letter and punctuation     b) 42    D: because of ...
     in a sentence              the answer is B    I would choose option (c)
-    the option's text          word for word, where it is the whole answer
+    the option's text          verbatim, as the whole answer
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from chatbench.protocol.prompts import ANSWER_PREFIX, IQA_EVAL_ANSWER
 
 
 class _Patterns(NamedTuple):
-    """The ways of naming one of a number of options; white space is single spaces: runs of it would be slow."""
+    """Patterns for the ways of naming an option; they expect single spaces, because runs would be slow to match."""
 
     alone: re.Pattern[str]
     leading: re.Pattern[str]
@@ -46,8 +46,8 @@ def _patterns(options: int) -> _Patterns:
     return _Patterns(
         re.compile(rf"{wrapped}{letter}[ )\]}}>\"'*_`$.,:;!]*"),
         re.compile(rf"{wrapped}{letter}[\"'*_`]*[)\]}}.:]+(?= |$)"),
-        # A lower-case letter inside a sentence may be a word ("the answer is a number"), so a mark must hold or follow
-        # it; and so may "I".
+        # A lower-case letter in a sentence may be a word ("the answer is a number"), so punctuation must enclose or
+        # follow it; "I" may be a word, too.
         re.compile(
             r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice|[Cc]hoose|[Pp]ick|[Ss]elect)"
             r"(?: (?:is|would be|must be|should be|option))* ?:? ?"
@@ -58,7 +58,7 @@ def _patterns(options: int) -> _Patterns:
 
 
 def lenient_letter(text: str, options: Sequence[str]) -> str | None:
-    """The letter that a person would read in an answer, None where it is unclear or there is none, as without options.
+    """The letter that a person would read in an answer; None if it is unclear or there is none (or no options).
 
     >>> options = ("one", "two", "three", "four")
     >>> [lenient_letter(text, options) for text in ("(A)", "d", "the answer is B", "Three.", "A or B", "a guess")]
@@ -74,7 +74,7 @@ def lenient_letter(text: str, options: Sequence[str]) -> str | None:
 
 
 def _bare(text: str) -> str:
-    """A text without letter case, doubled white space, and marks around it."""
+    """Normalise case and white space of a text, and strip surrounding punctuation."""
     return " ".join(text.casefold().split()).strip(" .,:;!\"'*`$")
 
 
@@ -82,13 +82,13 @@ _OPENING = r"(?:<(?:seed:)?(?:think(?:ing)?|thought|reasoning)>|\[THINK\]|◁thi
 _CLOSING = r"(?:</(?:seed:)?(?:think(?:ing)?|thought|reasoning)>|\[/THINK\]|◁/think▷|<\|END_THINKING\|>)"
 _OPENED = re.compile(rf"{_OPENING}\s*\Z", re.IGNORECASE)
 _REASONING = re.compile(rf"{_OPENING}(.*?){_CLOSING}|\A(.*){_CLOSING}|{_OPENING}(.*)\Z", re.DOTALL | re.IGNORECASE)
-"""A whole block; one whose opening tag stood in the prompt, as some chat templates have it; one that was cut off."""
+"""A complete block; one whose opening tag is in the prompt, as in some chat templates; or one that was cut off."""
 REASONING_TAGS = ("[THINK]", "[/THINK]", "<think>", "</think>", "<|START_THINKING|>", "<|END_THINKING|>")
-"""Tags that are special tokens in some tokenizers; a text that is to be split must hold them all the same."""
+"""Tags that are special tokens in some tokenizers; decoding must keep them for `split_reasoning`."""
 
 
 def opens_reasoning(prompt: str) -> bool:
-    """Whether a prompt's last words are an opening tag: what a model writes next is reasoning.
+    """Whether a prompt ends with an opening tag, so that the model's output starts with reasoning.
 
     >>> opens_reasoning("assistant\\n<think>\\n"), opens_reasoning("<think>\\n\\n</think>\\n\\n")
     (True, False)
@@ -97,7 +97,7 @@ def opens_reasoning(prompt: str) -> bool:
 
 
 def split_reasoning(text: str) -> tuple[str, str]:
-    r"""(reasoning, what is said) of a model's output; without tags of reasoning all of it is said, as it is.
+    r"""Split a model's output into (reasoning, message); without reasoning tags it is all message, unchanged.
 
     >>> split_reasoning("<think>\nB?\n</think>\n\nAnswer: B")
     ('B?', 'Answer: B')
@@ -113,14 +113,14 @@ def split_reasoning(text: str) -> tuple[str, str]:
 
 
 PARTICIPANT_PREFIX = "YOU: "
-"""How the prompt shows the user's own turns; models like to repeat it."""
+"""How the prompt marks the user's own turns; models tend to repeat it."""
 
 
 @dataclass(frozen=True, slots=True)
 class FinalAnswer:
-    """What followed `Answer: `, as it was; the question says what it means (`Question.read`).
+    """The text after `Answer: `, verbatim; `Question.read` parses it.
 
-    `message` is the whole of what was said, its prefix and whatever stood before it included.
+    `message` is the whole message, including the prefix and anything before it.
     """
 
     text: str
@@ -129,14 +129,14 @@ class FinalAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A message to the assistant; a `last` one ends the chat once it is answered, or at once where it is empty."""
+    """A message to the assistant; a `last` one ends the chat after the reply, or at once if it is empty."""
 
     text: str
     last: bool = False
 
 
 def clean_output(output: str) -> str:
-    r"""The message in a simulator's output; a double quote goes from either end, whether the other has one or not.
+    r"""Extract the message from a simulator's output; double quotes are stripped from either end, paired or not.
 
     >>> clean_output('  "YOU: what is 2+2?"\n')
     'what is 2+2?'
@@ -147,7 +147,7 @@ def clean_output(output: str) -> str:
 
 
 def read_answer(message: str) -> FinalAnswer | None:
-    """The answer that a cleaned message gives, None where it is an ordinary message.
+    """Parse the answer from a cleaned message; None if it is an ordinary message.
 
     >>> read_answer("Answer: B. because 4 is even")
     FinalAnswer(text='B. because 4 is even')
@@ -159,7 +159,7 @@ def read_answer(message: str) -> FinalAnswer | None:
 
 
 def read_iqa_answer(output: str) -> FinalAnswer | None:
-    """The answer of an IQA-EVAL simulator, which may stand anywhere in its output and in any turn, the first too.
+    """Parse the answer of an IQA-EVAL simulator, which may be anywhere in its output, in any turn (even the first).
 
     >>> read_iqa_answer("I think so. So, the answer is: D.")
     FinalAnswer(text='D.')

@@ -1,16 +1,16 @@
 """The two-step loop between a simulated user and an assistant, as a pure generator of requests.
 
-`dialogue` yields what it needs next (a `Request`) and is sent what came back (a `Reply` or a `Failure`); it calls no
-model itself, so one loop serves one chat, a batch of local chats, or many concurrent requests to an endpoint. In the
-end it returns the chat's record. Up to `max_user_turns` free user turns, each answered by the assistant, then one
-forced answer; a first turn that reads "Answer: B" is an ordinary message. What the simulator is asked, and how its
-output is read, is its style's matter (`prompt_styles.py`).
+`dialogue` yields what it needs next (a `Request`) and is sent the result (a `Reply` or a `Failure`); it calls no model
+itself, so the same loop serves one chat, a batch of local chats, or many concurrent requests to an endpoint. At the end
+it returns the record of the chat. There are up to `max_user_turns` free user turns, each answered by the assistant,
+then one forced answer; "Answer: B" in the first turn is an ordinary message. The simulator's style
+(`prompt_styles.py`) decides how it is prompted and how its output is parsed.
 
-Where the published loop is silent: a simulator that writes nothing ends the conversation as `failed` with the reason
+Where the published loop does not say: a simulator that writes nothing ends the conversation as `failed` with the reason
 `EMPTY_TURN`, because many assistants refuse an empty message, and one that accepts it would answer a question that
-nobody asked. What else goes wrong in simulators is counted (`failure_modes.py`) and changes nothing, unless `end_on`
-names it: then that message is not sent, and the answer is forced at once. Before there is a chat to answer from,
-nothing ends it.
+nobody asked. Other failure modes of simulators are counted (`failure_modes.py`) and change nothing, unless `end_on`
+names them: then that message is not sent, and the answer is forced at once. This does not apply to the first message,
+since there is no chat to answer from yet.
 
 Source: Chang, Anderson, Hofman, ACL 2025 (arXiv 2504.07114), simulation with the two-step simulator.
 """
@@ -41,7 +41,7 @@ from chatbench.protocol.prompts import ASSISTANT_SYSTEM
 
 MAX_USER_TURNS = 10
 MUCH_LONGER = 100
-"""Characters that no tokenizer makes nothing of."""
+"""A prompt that is this many characters longer has more tokens, whatever the tokenizer."""
 
 ParticipantName = Literal["simulator", "assistant"]
 Purpose = Literal["turn", "forced", "reply"]
@@ -49,7 +49,7 @@ Purpose = Literal["turn", "forced", "reply"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a conversation needs next: `participant` continues `messages`; `seed` fixes its random choices."""
+    """What a dialogue needs next: `participant` continues `messages`; `seed` fixes its sampling."""
 
     participant: ParticipantName
     messages: tuple[Message, ...]
@@ -61,12 +61,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A participant's text, without its `reasoning`: tags of that are taken out of the text, whoever wrote it.
+    """A participant's text without its `reasoning`; tagged reasoning is moved out of the text.
 
-    `finish` is "stop", or what ended the reply other than the participant, such as "length" (the token limit).
-    `tokens` were written and `prompt_tokens` read, in `seconds` from request to reply; 0 where that is not known.
-    `turns_dropped` of the oldest turns did not fit the participant's context. `answer` is there where a simulator was
-    asked for its probabilities, `model` where an endpoint says which one it served.
+    `finish` is "stop", or why the reply was cut short, such as "length" (the token limit). `tokens` were written and
+    `prompt_tokens` read, in `seconds` from request to reply; 0 if unknown. `turns_dropped` is how many of the oldest
+    turns did not fit the participant's context. `answer` is set if a simulator was asked for its probabilities, `model`
+    if an endpoint says which one it served.
     """
 
     text: str
@@ -88,19 +88,19 @@ class Reply:
 
     @property
     def only_thought(self) -> bool:
-        """Whether the token limit came before anything was said."""
+        """Whether the token limit was reached before anything but reasoning was written."""
         return bool(self.reasoning or self.reasoning_tokens) and self.finish == "length" and not self.text.strip()
 
 
 ONLY_THOUGHT = "the token limit was used up by reasoning (raise --max-tokens)"
-"""Why a reply of which only reasoning came is none."""
+"""Failure reason for a reply that holds only reasoning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why no reply came. A `transient` fault (a busy endpoint) may be gone at the next run, any other stays.
+    """Why there is no reply; a `transient` failure (a busy endpoint) may not recur in the next run.
 
-    Tokens may have been paid for all the same.
+    Tokens may have been charged all the same.
     """
 
     reason: str
@@ -110,54 +110,54 @@ class Failure:
 
 
 class Participant(Protocol):
-    """Continues conversations, several at once; the order of requests does not change a reply."""
+    """Continues several conversations at once; the order of requests does not change a reply."""
 
     @property
     def identity(self) -> dict[str, object]:
-        """Kind, name, weights or revision, decoding: what a result must state, and no secret."""
+        """Kind, name, weights or revision, decoding: what a result must state, without secrets."""
         ...
 
     def reply_all(self, requests: Sequence[Request]) -> list[Reply | Failure]:
-        """One reply or failure per request, in the order of the requests."""
+        """Return one reply or failure per request, in the order of the requests."""
         ...
 
 
 @runtime_checkable
 class SteppedParticipant(Participant, Protocol):
-    """Goes on with many conversations a step at a time, which others may join between two steps: a local model."""
+    """Advances many conversations step by step, with new ones joining between steps: a local model."""
 
     def join(self, key: int, request: Request) -> None:
-        """Takes a request; of those that wait for room, the one with the lowest key comes first."""
+        """Queue a request; among those waiting for room, the one with the lowest key goes first."""
         ...
 
     def step(self) -> list[tuple[int, Reply | Failure]]:
-        """Keys and replies of the requests that this step brought to an end, perhaps none."""
+        """Run one step; return keys and replies of the requests that it finished, perhaps none."""
         ...
 
     def share_memory(self, gib: float | None, models: int) -> None:
-        """Keeps its share of so much memory for what was read, one of so many models; None: a third of what is free."""
+        """Limit its cache of prompts to `gib` GiB divided by the number of `models`; None: a third of free memory."""
         ...
 
     def forget(self) -> None:
-        """Drops what it keeps of earlier requests, so that a run depends on nothing that went before."""
+        """Drop what is cached of earlier requests, so that a run does not depend on what ran before."""
         ...
 
 
 @runtime_checkable
 class ConcurrentParticipant(Protocol):
-    """Is best asked by many conversations at once, each by itself: a model behind an endpoint."""
+    """Serves many conversations concurrently, one request each: a model behind an endpoint."""
 
     @property
     def identity(self) -> dict[str, object]:
-        """As a `Participant`'s."""
+        """As in `Participant`."""
         ...
 
     async def reply(self, request: Request) -> Reply | Failure:
-        """The reply to one request, or why there is none."""
+        """Return the reply to one request, or why there is none."""
         ...
 
     async def close(self) -> None:
-        """Lets go of what belongs to the running event loop (connections); it can be asked again in another."""
+        """Release what belongs to the running event loop (connections); it can be used again in another loop."""
         ...
 
 
@@ -165,21 +165,21 @@ AnyParticipant = Participant | ConcurrentParticipant
 
 
 Heard = Callable[[str], None]
-"""Is told so much of a reply's text as is there; a longer text follows, or another one where it began again."""
+"""Called with the text of a reply so far; each call extends the text, or replaces it if the reply started over."""
 
 
 @runtime_checkable
 class StreamingParticipant(Protocol):
-    """Can be listened to while it replies."""
+    """Streams its replies."""
 
     async def reply_in_pieces(self, request: Request, heard: Heard) -> Reply | Failure:
-        """The reply to one request, once it is whole, as a `ConcurrentParticipant`'s."""
+        """Return the complete reply to one request, like `ConcurrentParticipant.reply`; meanwhile `heard` is called."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionParticipant:
-    """A participant that is a function of one request: scripted assistants, recorded ones, and fakes in tests."""
+    """A participant made from a function of one request: scripted or recorded assistants, and fakes in tests."""
 
     function: Callable[[Request], Reply | Failure]
     identity: dict[str, object]
@@ -189,14 +189,14 @@ class FunctionParticipant:
 
 
 def derive_seed(base_seed: int, conversation_id: str, turn: int, participant: str) -> int:
-    """A seed in 0..2^63-1 that only depends on its arguments, the same on any machine (first bytes of a SHA-256)."""
+    """Derive a seed in 0..2^63-1 from the arguments alone, the same on any machine (first bytes of a SHA-256)."""
     key = f"{base_seed}|{conversation_id}|{turn}|{participant}".encode()
     return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1
 
 
 @dataclass(slots=True)
 class _State:
-    """What a running conversation has gathered so far."""
+    """State of a running dialogue."""
 
     question: Question
     conversation_id: str
@@ -218,12 +218,12 @@ class _State:
     def request(
         self, participant: ParticipantName, messages: Sequence[Message], purpose: Purpose, draw: str = ""
     ) -> Request:
-        """`draw` tells two requests to one participant at the same point of the chat apart."""
+        """Build a request; `draw` gives a second request at the same point of the chat another seed."""
         seed = derive_seed(self.base_seed, self.conversation_id, len(self.turns) // 2, participant + draw)
         return Request(participant, tuple(messages), self.question.id, seed, purpose, self.conversation_id)
 
     def count(self, request: Request, reply: Reply | Failure) -> None:
-        """Notes what a reply cost and what the server says about it."""
+        """Record what a reply cost and what the server says about it."""
         side = request.participant
         self.tokens.update({f"{side}_tokens": reply.tokens, f"{side}_prompt_tokens": reply.prompt_tokens})
         if isinstance(reply, Failure):
@@ -238,7 +238,7 @@ class _State:
             self.finish_reasons.setdefault(side, Counter())[reply.finish] += 1
         if reply.model and reply.model not in (served := self.served_models.setdefault(side, [])):
             served.append(reply.model)
-        # A server that cuts prompts in silence reads no more of a longer one.
+        # A server that truncates prompts silently reads no more tokens of a longer one.
         length = sum(len(message.content) for message in request.messages)
         before, read = self.last_prompt.get(side, (length, 0))
         if 0 < reply.prompt_tokens <= read and length >= before + MUCH_LONGER and not reply.turns_dropped:
@@ -286,7 +286,7 @@ class _State:
 
 
 def expected_correct(question: Question, last: AnswerProbabilities | None) -> float | None:
-    """Probability of the right letter where a chat ended with an answer; None where that is not known."""
+    """Probability of the right letter if a chat ended with an answer; None if it is not known."""
     return last.letters[question.letters.index(question.answer)] if last and question.options else None
 
 
@@ -303,10 +303,10 @@ def dialogue(
     style: Style = TWO_STEP,
     end_on: frozenset[FailureMode] = frozenset(),
 ) -> Dialogue:
-    """Yields requests, is sent a reply or a failure for each, returns the record; who took part is for the caller.
+    """Yield requests, receive a reply or failure for each, and return the record; the caller fills in the participants.
 
     Args:
-        end_on: what, once it is detected in a message from the second on, ends the free turns.
+        end_on: failure modes that end the free turns when detected in any message after the first.
 
     Raises:
         ValueError: `max_user_turns` is below 1.
@@ -322,7 +322,7 @@ def dialogue(
         if isinstance(said, FinalAnswer):
             return state.end("answered", answer=said)
         if turn > 0 and (end_on & (state.observed - before).keys() or (said.last and not said.text.strip())):
-            # The simulator was asked freely at this very point before: another draw.
+            # The simulator was already asked at this point of the chat: use another seed.
             return (yield from _forced_answer(state, draw=" forced"))
         if not said.text.strip():
             return state.end("failed", failure=Failure(EMPTY_TURN))

@@ -1,7 +1,7 @@
-"""Runs dialogues: asks the participants what the dialogues request, and hands the replies back.
+"""Run dialogues: pass their requests to the participants and the replies back.
 
-`run_together` is deterministic: for participants on this machine (models, whose batch is kept full; scripted ones).
-`run_concurrently` lets every dialogue go at its own pace: for models behind endpoints.
+`run_together` is deterministic, for participants on this machine (models, whose batches are kept full; scripted ones).
+`run_concurrently` lets every dialogue go at its own pace, for models behind endpoints.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from chatbench.protocol.dialogue import (
 
 Result = TypeVar("Result")
 Asking = Generator[Request, Reply | Failure, Result]
-"""A dialogue, or whatever else asks one thing after another and comes to a result."""
+"""A dialogue, or any other generator of requests that returns a result."""
 Ask = Callable[[Request], Coroutine[None, None, Reply | Failure]]
 Replied = Callable[[Request, Reply | Failure], None]
 
@@ -34,7 +34,7 @@ Sides = Mapping[ParticipantName, Participant]
 
 
 class _Line:
-    """The requests that wait for one participant, by their dialogues' keys."""
+    """The requests waiting for one participant, by dialogue key."""
 
     def __init__(self, participant: Participant) -> None:
         self._participant = participant
@@ -46,7 +46,7 @@ class _Line:
             self._participant.join(key, request)
 
     def step(self) -> list[tuple[int, Request, Reply | Failure]]:
-        """Replies that one step of the participant gave, or to all that wait where it does not go in steps."""
+        """Run one step of the participant, or have it reply to all waiting requests if it does not work in steps."""
         if isinstance(self._participant, SteppedParticipant):
             replies = self._participant.step()
         else:
@@ -61,15 +61,15 @@ def run_together(
     replied: Replied = lambda _request, _reply: None,
     stepped: Callable[[], None] = lambda: None,
 ) -> list[Result]:
-    """Runs dialogues together, those that come first with precedence, each as fast as its participants reply.
+    """Run dialogues together, earlier ones with precedence, each as fast as its participants reply.
 
-    What happens, and in which order, depends on the arguments only.
+    What happens, and in which order, depends only on the arguments.
 
     Args:
-        participants: of all dialogues, or of each.
+        participants: one mapping for all dialogues, or one per dialogue.
         finished: called with each result as soon as its dialogue ends.
         replied: called with each reply or failure.
-        stepped: called again and again while something goes on: for a progress view.
+        stepped: called repeatedly while dialogues are in progress, to update a progress view.
     """
     sides = [participants] * len(dialogues) if isinstance(participants, Mapping) else participants
     lines = {id(one): _Line(one) for each in sides for one in each.values()}
@@ -108,27 +108,26 @@ def run_concurrently(
     refused: Callable[[Request], Failure | None] = lambda _: None,
     replied: Replied = lambda _request, _reply: None,
 ) -> int:
-    """Runs dialogues side by side, each at its own pace; how many ended.
+    """Run dialogues concurrently, each at its own pace; return how many ended.
 
-    A `ConcurrentParticipant` is asked by each dialogue for itself. A `Participant` works in one thread of its own:
-    while it answers, the requests of the other dialogues gather for its next batch (or step, which they join), so a
-    model on this machine keeps full batches although the other side is an endpoint. All callbacks run in the calling
-    thread (in a notebook, where an event loop runs already, in one other thread), never two at once; none may block for
-    long.
+    Each dialogue calls a `ConcurrentParticipant` directly. A `Participant` works in one thread of its own: while it
+    replies, the requests of the other dialogues queue for its next batch (or step, which they join), so a local model
+    keeps full batches even if the other side is an endpoint. All callbacks run in the calling thread (in a notebook,
+    where an event loop is already running, in one other thread), never two at once; none may block for long.
 
     Args:
         dialogues: consumed lazily, so never more than `active` are in memory.
-        active: most dialogues under way at once.
+        active: maximum number of dialogues in progress.
         finished: called with each record as soon as its dialogue ends, in order of completion. Write it here.
-        may_begin: asked before each dialogue; each no closes one of the `active` places, and dialogues under way go to
-            their end. This is the clean stop (a signal, a budget).
-        refused: asked before each request; a `Failure` is handed to the dialogue in place of a reply, nobody is asked,
-            and the dialogue ends as failed with what it has cost so far. This is the quick stop.
-        replied: called with each reply or failure of a participant: for a progress view, and for a budget.
+        may_begin: called before each dialogue; each False closes one of the `active` slots, and dialogues in progress
+            run to their end. This is the clean stop (a signal, a budget).
+        refused: called before each request; if it returns a `Failure`, the dialogue gets that instead of a reply, no
+            participant is called, and the dialogue ends as failed with its cost so far. This is the quick stop.
+        replied: called with each reply or failure of a participant, for a progress view or a budget.
 
     Raises:
-        ChatbenchError: a participant cannot go on (the endpoint is dead, the key was withdrawn). Dialogues under way
-            are dropped; `finished` was called for all that had ended. Whatever a callback raises does the same.
+        ChatbenchError: a participant cannot go on (the endpoint is down, the key was revoked). Dialogues in progress
+            are dropped; `finished` was called for all that had ended. An exception in a callback does the same.
         KeyboardInterrupt: as above.
     """
     if active < 1:
@@ -153,7 +152,7 @@ def run_concurrently(
         try:
             try:
                 await asyncio.gather(*tasks)
-            finally:  # the first error stops the others and is raised as it is
+            finally:  # the first error stops the other tasks and is raised unchanged
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
@@ -188,7 +187,7 @@ async def _run_one(
 
 
 class _Batching:
-    """Queues dialogues for a participant that is asked in batches, one batch at a time, in a thread of its own."""
+    """Queues requests for a participant that replies in batches, one batch at a time, in a thread of its own."""
 
     def __init__(self, participant: Participant) -> None:
         self._participant = participant
@@ -214,7 +213,7 @@ class _Batching:
                 line.join(key, request)
             try:
                 replies = await asyncio.get_running_loop().run_in_executor(self._thread, line.step)
-            except Exception as error:  # whatever it is, it belongs to those who wait
+            except Exception as error:  # any error is passed to the waiting dialogues
                 line.waiting.clear()
                 for place in places.values():
                     if not place.done():
@@ -222,7 +221,7 @@ class _Batching:
                 places.clear()
             else:
                 for ended, _, reply in replies:
-                    if not (place := places.pop(ended)).done():  # it is done where its dialogue was dropped
+                    if not (place := places.pop(ended)).done():  # already done if its dialogue was dropped
                         place.set_result(reply)
         self._serving = None
 
@@ -233,9 +232,9 @@ class _Batching:
 
 
 def run_to_end(coroutine: Coroutine[None, None, Result]) -> Result:
-    """Runs a coroutine from code that is not asynchronous, also where an event loop runs already (a notebook).
+    """Run a coroutine from synchronous code, even if an event loop is already running (a notebook).
 
-    An interrupt of the waiting thread stops the coroutine, in whichever thread it runs.
+    Interrupting the waiting thread cancels the coroutine, whichever thread it runs in.
     """
     try:
         asyncio.get_running_loop()
@@ -255,9 +254,9 @@ def run_to_end(coroutine: Coroutine[None, None, Result]) -> Result:
         try:
             return thread.submit(asyncio.run, stoppable()).result()
         except BaseException:
-            # Where this thread was interrupted, leaving the executor waits for the other one.
+            # If this thread was interrupted, leaving the executor waits for the other one.
             if not begun.cancel():
                 loop, cancel = begun.result()
-                with suppress(RuntimeError):  # the loop is closed: it has ended by itself
+                with suppress(RuntimeError):  # the loop is closed: the coroutine has ended
                     loop.call_soon_threadsafe(cancel)
             raise

@@ -1,15 +1,15 @@
-r"""Failure detectors: what goes wrong in simulators, detected in one message at a time; nothing here changes a chat.
+r"""Failure detectors for simulators, applied to one message at a time; nothing here changes a chat.
 
     two_openings      the second message repeats the first, as if the chat had not begun
     role_flip         speaks as the assistant, or writes both sides of the chat
-    glued_answer      an answer with other text around it, which strict reading takes for a message or cuts away
+    glued_answer      an answer with other text around it, which strict parsing takes for a message or discards
     empty_turn        an empty message
-    endless_thanks    only thanks or a good-bye, and not for the first time
-    assistant_work    solves or explains, or talks like an assistant, in place of asking
+    endless_thanks    only thanks or a goodbye, and not for the first time
+    assistant_work    solves or explains, or talks like an assistant, instead of asking
 
-The detectors look at the words alone and favour precision: each would rather miss a case than count what a person may
-well write. So a count is a lower bound, for comparing simulators and for finding the chats worth reading. People do
-some of this too (a real user may paste a question twice): the rate that matters is the one beyond theirs.
+The detectors look only at the words and favour precision: they would rather miss a case than count what a person might
+well write. So a count is a lower bound, for comparing simulators and for finding chats worth reading. People do some of
+this too (a real user may paste a question twice): what matters is the rate in excess of theirs.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ FailureMode = Literal["two_openings", "role_flip", "glued_answer", "empty_turn",
 FAILURE_MODES: tuple[FailureMode, ...] = get_args(FailureMode)
 
 SAME_WORDS = 0.8
-"""Share of words in common: a rewording of a sentence of ten words keeps about half of them."""
+"""Minimum word overlap (0..1) of a repetition: a rewording of a ten-word sentence keeps about half of its words."""
 FEWEST_WORDS = 4
-"""Anybody may write an opening of a few words ("help", "hi there", "is it A") twice."""
+"""Shorter messages do not count as repeated: anybody may write "help", "hi there" or "is it A" twice."""
 EXPLANATION_WORDS = 30
-"""People's messages after the first are short (a dozen words); what goes on this long without a question explains."""
+"""People's messages after the first are short (a dozen words); one this long without a question is an explanation."""
 EXPLANATION_MARKS = 2
-"""One "therefore" may stand in a person's own attempt; two different marks of a worked solution hardly do."""
+"""A person's own attempt may contain one "therefore", but hardly two different marks of a worked solution."""
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
-# As the prompts write them, and as chat templates and transcripts do; a colon has to follow, at the start of a line.
+# At the start of a line, as prompts, chat templates and transcripts mark them; without brackets, a colon must follow.
 _PARTICIPANT = re.compile(r"^(?:\[(?:SYSTEM|USER|ASSISTANT)\]|(?:SYSTEM|ASSISTANT|Assistant|AI|YOU): )", re.MULTILINE)
-# On one line: "Answer:" over a pasted list of options is none.
+# On one line: "Answer:" above a pasted list of options is not an answer.
 _ANSWER_INSIDE = re.compile(r"\bAnswer: *(?:\(?([A-Z])\b|\S+)")
 _CLOSING = frozenset({"thank", "thanks", "thx", "ty", "bye", "goodbye", "cheers", "appreciate", "appreciated"})
 _COURTESY = _CLOSING | set(
@@ -71,7 +71,7 @@ _WORKED = tuple(
 def observed_in(
     said: Said | FinalAnswer, turns: Sequence[Turn], question: Question, *, forced: bool = False
 ) -> frozenset[FailureMode]:
-    """What is detected in a simulator's output after `turns`; a forced answer is not expected to be a question."""
+    """Detect failure modes in a simulator's output after `turns`; a forced answer is not expected to be a question."""
     message = said.message if isinstance(said, FinalAnswer) else said.text
     seen: dict[FailureMode, bool] = {
         "role_flip": flips_role(message, question),
@@ -88,10 +88,10 @@ def observed_in(
 
 
 def repeats(message: str, opening: str) -> bool:
-    """Whether a message repeats the opening, up to a few words; another number makes it another question.
+    """Whether a message repeats the opening, up to a few words; a different number makes it a different question.
 
-    Twice the words that both have (each as often as both have it), over all words of both, is at least `SAME_WORDS`:
-    in any order, because alignment takes minutes for the endless repetitions of a broken simulator.
+    The Dice coefficient of the two multisets of words must be at least `SAME_WORDS`. Word order is ignored, because
+    alignment takes minutes on the endless repetitions of a broken simulator.
 
     >>> repeats("What is 2+2? Thanks", "what is 2 + 2?")
     True
@@ -106,16 +106,15 @@ def repeats(message: str, opening: str) -> bool:
 
 
 def flips_role(message: str, question: Question) -> bool:
-    """Whether a line is led by the name of a participant, unless the question has such lines of its own."""
+    """Whether a line starts with the name of a participant, unless the question has such lines itself."""
     return bool(_PARTICIPANT.search(message)) and not _PARTICIPANT.search(question.full_text)
 
 
 def glues_answer(said: Said | FinalAnswer, question: Question) -> bool:
-    """Whether an answer stands amid a message, or is followed by more than its letter and that option's text.
+    """Whether an answer is inside a message, or is followed by more than its letter and that option's text.
 
-    Without options that is more than one line.
-
-    What stands before an IQA-EVAL answer is not counted: that style reads its answer anywhere.
+    Without options, an answer of more than one line counts. Text before an IQA-EVAL answer does not: that style accepts
+    the answer anywhere.
     """
     if isinstance(said, Said):
         inside = _ANSWER_INSIDE.finditer(said.text)
@@ -129,15 +128,15 @@ def glues_answer(said: Said | FinalAnswer, question: Question) -> bool:
 
 
 def only_thanks(message: str) -> bool:
-    """Whether a message holds a word of thanks or good-bye, courtesies, and nothing else."""
+    """Whether a message contains a word of thanks or goodbye, and otherwise only courtesies."""
     words = _words(message)
     return not _CLOSING.isdisjoint(words) and _COURTESY.issuperset(words)
 
 
 def does_assistants_work(message: str, question: Question) -> bool:
-    """Whether a message begins as assistants do, or is long, asks nothing and bears marks of a worked solution.
+    """Whether a message opens like an assistant's, or is long, asks nothing and has marks of a worked solution.
 
-    A mark that the question bears too does not count: people paste it.
+    A mark that the question has too does not count: people paste it.
     """
     if _ASSISTANT_OPENING.match(message.lstrip()):
         return True

@@ -1,9 +1,9 @@
-r"""The plain-text form in which a base model without a chat template sees an example.
+r"""The plain-text format of examples, for base models without a chat template.
 
 `prompt = "[SYSTEM] {system}\n\n{user}\n\n[USER] "`, `completion = "{target} [END]"`. The markers are plain text, not
-added tokens. Prompt and completion are tokenised separately, the same way in training, scoring and generation: a
-byte-pair tokenizer joins the last space of the prompt with the first word of the completion if they are tokenised
-together, and the mask would be off by a token.
+added tokens. Prompt and completion are tokenised separately, the same way in training, scoring and generation:
+tokenised together, a BPE tokenizer would merge the last space of the prompt with the first word of the completion, and
+the mask would be off by a token.
 
 Source: model cards of microsoft/chatbench-distilgpt2, -mistral-7b and -llama3-8b (see docs/protocol.md).
 """
@@ -23,7 +23,7 @@ _PROBE = "a"
 
 
 class Encoder(Protocol):
-    """What this module needs of a tokenizer (Hugging Face tokenizers have it)."""
+    """The tokenizer interface that this module needs (Hugging Face tokenizers have it)."""
 
     bos_token_id: int | None
     eos_token_id: int | None
@@ -35,7 +35,7 @@ class Encoder(Protocol):
 class EncodedExample:
     """Token ids of one example; only `completion` carries loss.
 
-    In training each of its tokens counts once, or as often as `weights`, of the same length, say.
+    `weights` are the loss weights of its tokens in training, of the same length; empty means 1 each.
     """
 
     prompt: list[int]
@@ -54,12 +54,12 @@ class EncodedExample:
 
 
 def prompt_text(messages: Sequence[Message]) -> str:
-    r"""The text that the model continues.
+    r"""Format the prompt that the model continues.
 
     >>> prompt_text([Message("system", "S"), Message("user", "U")])
     '[SYSTEM] S\n\nU\n\n[USER] '
 
-    A simulator that is asked in one system message (IQA-EVAL) goes on right after it.
+    A simulator prompted with a single system message (IQA-EVAL) continues right after it.
 
     >>> prompt_text([Message("system", "S")])
     '[SYSTEM] S\n\n[USER] '
@@ -76,7 +76,7 @@ def completion_text(target: str) -> str:
 
 
 def read_completion(generated: str) -> tuple[str, bool]:
-    """The turn in a generated text, and whether its end marker was there.
+    """Extract the turn from a generated text, and whether the end marker was there.
 
     >>> read_completion("Answer: B [END] and more")
     ('Answer: B', True)
@@ -90,11 +90,11 @@ def read_completion(generated: str) -> tuple[str, bool]:
 def wrapping(tokenizer: Encoder) -> tuple[list[int], list[int]]:
     """The special tokens that a tokenizer puts before and after a text.
 
-    Those before (a beginning-of-sequence token, mostly) lead a prompt. Those after (an end-of-sequence token) are
-    omitted: between prompt and completion they would say that the text is over.
+    Those before (usually a beginning-of-sequence token) start a prompt. Those after (an end-of-sequence token) are
+    omitted: between prompt and completion they would mark the end of the text.
 
     Raises:
-        ChatbenchError: it changes the text as well, or adds tokens though it is told not to.
+        ChatbenchError: the tokenizer also changes the text, or adds special tokens when told not to.
     """
     bare, wrapped = (tokenizer.encode(_PROBE, add_special_tokens=flag) for flag in (False, True))
     starts = [start for start in range(len(wrapped)) if wrapped[start : start + len(bare)] == bare]
@@ -109,7 +109,7 @@ def wrapping(tokenizer: Encoder) -> tuple[list[int], list[int]]:
 
 
 def encode_prompt(tokenizer: Encoder, text: str) -> list[int]:
-    """Token ids of a prompt, led by what the tokenizer puts before a text (see `wrapping`)."""
+    """Token ids of a prompt, starting with the special tokens that go before a text (see `wrapping`)."""
     return wrapping(tokenizer)[0] + tokenizer.encode(text, add_special_tokens=False)
 
 

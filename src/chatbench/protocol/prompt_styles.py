@@ -1,22 +1,22 @@
-"""The styles of simulators: what each is asked, and what its output means.
+"""Simulator styles: how each kind of simulator is prompted, and how its output is parsed.
 
-A style is a small class with one method each way. `messages` says what the simulator is asked after some turns of the
-chat; `read` says what came out: a message to the assistant (`Said`), perhaps the last one, or the answer that ends the
-chat (`FinalAnswer`). The loop in `dialogue.py` and every participant serve all styles the same way.
+A style is a small class with one method for each. `messages` builds the prompt after some turns of the chat; `read`
+parses the output: a message to the assistant (`Said`), perhaps the last one, or the answer that ends the chat
+(`FinalAnswer`). The loop in `dialogue.py` and every participant handle all styles the same way.
 
-    two-step            the paper's: Task 1 for the first turn, Task 2 from then on; ends where an output begins with
-                        `Answer: `, which means nothing in the first turn
-    two-step-problem    the same, asked to put the problem statement into the first prompt
-    two-step-help       the same, with a first message that is always the one of the paper
-    iqa-eval            one system message with the question and the chat so far; ends where `So, the answer is: `
-                        occurs, in the first turn too (Li et al. 2024)
-    userlm              UserLM-8b (arXiv 2510.06552) and models like it, which write the user's part of a chat: the
+    two-step            the paper's: Task 1 for the first turn, Task 2 after that; ends when an output begins with
+                        `Answer: `, which has no meaning in the first turn
+    two-step-problem    the same, asked to include the problem statement in the first prompt
+    two-step-help       the same, with the paper's fixed first message
+    iqa-eval            one system message with the question and the chat so far; ends when `So, the answer is: `
+                        occurs, even in the first turn (Li et al. 2024)
+    userlm              UserLM-8b (arXiv 2510.06552) and similar models, which write the user's side of a chat: the
                         intent as system message, the roles as in the chat; an end-of-conversation token ends it
 
-A UserLM only goes on with a chat and ends it; it picks no letter. When it has ended its chat, or has had its turns, it
-is asked once more with the protocol's words for a forced answer. They stand behind the intent, which is the one place
+A UserLM only continues a chat and ends it; it does not pick an answer. After it has ended its chat or used up its
+turns, it is prompted once more with the protocol's wording for a forced answer, placed after the intent: the only place
 where such a model takes instructions. So its conversations end as `forced` or `no_answer`, never as `answered`. The
-intent is this project's wording in the manner of the model's card: no intents for these questions were published.
+intent is this project's wording, modelled on the model card: no intents for these questions were published.
 
 Source: Chang, Anderson, Hofman, ACL 2025 (arXiv 2504.07114); Naous et al. 2025 (arXiv 2510.06552) and the card of
 microsoft/UserLM-8b.
@@ -49,7 +49,7 @@ StyleName = Literal["two-step", "two-step-problem", "two-step-help", "iqa-eval",
 
 
 class Style(Protocol):
-    """How a kind of simulator is prompted; `opening` is its first message where it is not asked for one."""
+    """How a kind of simulator is prompted and parsed; `opening` is its first message, if that is fixed."""
 
     @property
     def name(self) -> StyleName: ...
@@ -60,17 +60,17 @@ class Style(Protocol):
     def messages(
         self, question: str, turns: Sequence[Turn], *, asked_for: str, forced: bool = False
     ) -> tuple[Message, ...]:
-        """What the simulator is asked after `turns`; of the question its `full_text` and `asked_for`."""
+        """Build the prompt after `turns`; `question` and `asked_for` are the question's `full_text` and `asked_for`."""
         ...
 
     def read(self, output: str, turns: Sequence[Turn], *, forced: bool = False) -> Said | FinalAnswer:
-        """What an output means after `turns`."""
+        """Parse an output that follows `turns`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TwoStep:
-    """The paper's simulator; its three variants differ in the first turn alone."""
+    """The paper's simulator; its three variants differ only in the first turn."""
 
     name: PromptVariant = "two-step"
 
@@ -110,10 +110,10 @@ class IqaEval:
 
 @dataclass(frozen=True, slots=True)
 class UserLm:
-    """A model of the user's part of a chat.
+    """A model of the user's side of a chat.
 
-    Words before the end-of-conversation token are sent as the last message: they were meant for the assistant. Silence
-    is an end too, for a server that leaves special tokens out sends nothing in their place.
+    Text before the end-of-conversation token is sent as the last message: it was meant for the assistant. An empty
+    output ends the chat too, because a server that strips special tokens sends nothing in their place.
     """
 
     name: Literal["userlm"] = "userlm"
@@ -140,7 +140,7 @@ STYLES: dict[StyleName, Style] = {
 
 
 def prompts_sha256(style: Style) -> str:
-    """SHA-256 of everything that a style says, filled in with a fixed question and chat: it changes with any word."""
+    """SHA-256 of a style's prompts, filled in with a fixed question and chat, so that it changes with any word."""
     chat = (Turn("user", "u1"), Turn("assistant", "a1"), Turn("user", "u2"), Turn("assistant", "a2"))
     asked = [
         style.messages("Q", turns, asked_for=FOUR_OPTIONS, forced=forced)

@@ -1,6 +1,6 @@
-"""The prompt strings of the ChatBench protocol, word for word.
+"""The prompt strings of the ChatBench protocol, verbatim.
 
-A simulator that was fine-tuned with these strings only works with them, so they are constants and stand here alone.
+A simulator that was fine-tuned with these strings only works with them, so they are constants and defined only here.
 
 Source: Chang, Anderson, Hofman, "ChatBench: From Static Benchmarks to Human-AI Evaluation", ACL 2025 (arXiv
 2504.07114, CC BY 4.0); the IQA-EVAL strings: Li et al. 2024 as quoted there. The intent of a UserLM is this project's.
@@ -28,11 +28,11 @@ FIRST_TURN_PROBLEM = (
     "Include the problem statement in some form, and remember to write exactly as a real user would."
 )
 FIRST_TURN_HELP = "I'm trying to solve a math problem. Can you help me get started on the first step?"
-"""Not a prompt: with the *help* variant this is the user's first message itself."""
+"""Not a prompt: in the *help* variant this is the user's first message itself."""
 
 CONVERSATION_HEAD = "Here is your conversation so far with the AI system:\n{separator}\n{conversation}\n{separator}\n"
 FOUR_OPTIONS = "A, B, C, or D"
-"""`{answer}` of the prompts where a question has four options (`Question.asked_for`)."""
+"""`{answer}` in the prompts for a question with four options (`Question.asked_for`)."""
 NEXT_TURN = (
     "If your question is answered by this conversation, return ONLY the answer in the format "
     '"Answer: {answer}". If not, generate the next prompt you would say to the system to answer your question. '
@@ -61,15 +61,15 @@ IQA_EVAL_FORCED = (
 IQA_EVAL_ANSWER = "So, the answer is: "
 
 USERLM_INTENT = "You are a user who is trying to answer the following question:\n\n{question}"
-"""This project's wording, in the manner of the card of microsoft/UserLM-8b ("You are a user who wants to ...")."""
+"""This project's wording, modelled on the card of microsoft/UserLM-8b ("You are a user who wants to ...")."""
 USERLM_END = "<|endconversation|>"
-"""The special token by which UserLM-8b says that the chat has run its course (arXiv 2510.06552)."""
+"""The special token with which UserLM-8b ends the chat (arXiv 2510.06552)."""
 
 PromptVariant = Literal["two-step", "two-step-problem", "two-step-help"]
 
 
 def conversation_text(turns: Sequence[Turn], assistant: str = "SYSTEM") -> str:
-    r"""`{CONV}`: every turn as `YOU: ...` or `SYSTEM: ...`, joined by blank lines, nothing truncated.
+    r"""Format `{CONV}`: every turn as `YOU: ...` or `SYSTEM: ...`, joined by blank lines, nothing truncated.
 
     IQA-EVAL calls the assistant `ASSISTANT`.
 
@@ -106,7 +106,7 @@ def simulator_messages(
     forced: bool = False,
     variant: PromptVariant = "two-step",
 ) -> tuple[Message, Message]:
-    """What a two-step simulator is asked after `turns` (Task 1 where there are none).
+    """Build the prompt of a two-step simulator after `turns` (Task 1 if there are none).
 
     `question` and `asked_for` are the question's `full_text` and `asked_for`.
     """
@@ -117,7 +117,7 @@ def simulator_messages(
 LETTER_ONLY = "Answer with only a single letter.\n\n"
 LETTER_ONLY_FEW_SHOT = "The following are multiple choice questions (with answers) about {subset}.\n\n"
 LETTER_ONLY_QUESTION = "Question: {question}\nAnswer:"
-"""For an assistant alone; behind an example of the few-shot method stand its letter and a blank line."""
+"""For an assistant alone; each few-shot example is followed by its letter and a blank line."""
 
 EXTRACTION_SYSTEM = "You read answers to multiple-choice questions and report what was answered."
 EXTRACTION = (
@@ -128,7 +128,7 @@ EXTRACTION = (
     '"answer_val" (the answer in the student\'s words, or null), '
     '"answer_letter" ({letters} if the answer is that option or means the same, else null).'
 )
-"""This project's wording: the paper's extraction prompt is not published; its three keys are."""
+"""This project's wording: of the paper's extraction prompt, only the three keys are published."""
 
 JUDGE_SYSTEM = "You judge answers to tasks by a rubric."
 JUDGE = (
