@@ -20,7 +20,7 @@ def begin(page: Any) -> None:
     """Consents and reads the instructions."""
     page.get_by_role("checkbox").check()
     page.get_by_role("button", name="Begin").click()
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Continue").click()
 
 
 def step_of(page: Any) -> str:
@@ -47,7 +47,7 @@ def go_on(page: Any, *, clicks: int = 1) -> None:
     """Answers, and waits for the next page."""
     fill_in(page)
     before = step_of(page)
-    page.get_by_role("button", name="Answer and go on").click(click_count=clicks, no_wait_after=True)
+    page.get_by_role("button", name="Answer and continue").click(click_count=clicks, no_wait_after=True)
     page.locator(f"#answer [name=step][value='{before}']").wait_for(state="detached")
 
 
@@ -70,7 +70,7 @@ def test_a_whole_way_in_each_condition_with_double_clicks(
         seen: set[str] = set()
         while step := step_of(page):
             if page.locator("#chat").count():
-                assert page.get_by_role("button", name="Answer and go on").is_disabled()
+                assert page.get_by_role("button", name="Answer and continue").is_disabled()
                 say(page, QUESTION)
                 page.get_by_text(REPLY).wait_for()
             assert sideways_overflow(page) == 0
@@ -121,7 +121,7 @@ def test_a_reload_in_mid_chat_waits_for_the_same_reply_and_a_second_tab_sees_it(
             assert tab.get_by_text(QUESTION).count() == 1
         go_on(second)
         fill_in(page)  # the first tab is behind: its answer is not taken for the next question
-        page.get_by_role("button", name="Answer and go on").click()
+        page.get_by_role("button", name="Answer and continue").click()
         page.locator(f"#answer [name=step][value='{step_of(second)}']").wait_for(state="attached")
         (visit,) = at.stored()
     assert len(asked) == 1
@@ -159,7 +159,7 @@ def test_a_reply_is_shown_while_it_is_written_and_anew_where_it_began_anew(tmp_p
         for text in assistant.pieces:
             assistant.say_next()
             page.locator(".turn.assistant .written").get_by_text(text, exact=True).wait_for()
-            assert page.get_by_role("button", name="Answer and go on").is_disabled()
+            assert page.get_by_role("button", name="Answer and continue").is_disabled()
         assistant.say_next()
         page.locator("#log:not([aria-busy])").wait_for()
         page.reload()

@@ -78,7 +78,7 @@ def test_a_place_is_free_again_when_its_person_leaves_or_runs_out_of_time(tmp_pa
         assert Person(at.url, "p9").join().status_code == 503
         first.answer("D")
         left = first.http.post("/leave", data=first.fields)
-        assert "Your part has ended" in left.text
+        assert "Your participation has ended" in left.text
         fourth = Person(at.url, "p3")
         assert fourth.join().status_code == 200
         assert first.http.post("/answer", data={**first.fields, "letter": "B"}).status_code == 409
@@ -101,7 +101,7 @@ def test_a_place_is_free_again_when_its_person_leaves_or_runs_out_of_time(tmp_pa
 
         assert at.ask(lambda store: late(store)) is None
         assert Counter(visit.state for visit in at.stored()) == {"left": 4, "active": 1}
-        assert "Your part has ended" in fourth.http.get("/study").text
+        assert "Your participation has ended" in fourth.http.get("/study").text
 
 
 def test_what_is_sent_twice_counts_once_and_what_is_out_of_order_is_refused(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_run_ends_with_3_where_most_chats_have_no_answer() -> None:
     ended = chatbench("run tiny-random --steps scores")
 
     assert ended.code == NO_ANSWERS, ended.err
-    assert "100% of the chats of fine-tuned have no answer" in ended.out
+    assert "100% of the chats of fine-tuned have no valid answer" in ended.out
 
 
 @pytest.mark.usefixtures("pipeline")
@@ -270,7 +270,7 @@ BAD: dict[str, tuple[Callable[[Path], str], str]] = {
     "duplicated question ids": (damaged("questions.csv", lambda text: text + text.split("\n", 1)[1]), "again"),
     "an id with two questions": (
         lambda folder: own_study(folder, GOOD, {**GOOD, "worker_id": "v", "question": {**QUESTION, "text": "What?"}}),
-        "'q1' with other content",
+        "'q1' with different content",
     ),
     "an unknown role": (
         record_with(turns=[{"role": "moderator", "text": "x"}]),

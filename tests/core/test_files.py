@@ -61,7 +61,7 @@ def test_a_link_without_an_end_is_refused_and_stays(tmp_path: Path, name: str) -
     for one, other in (("itself", "itself"), ("there", "back"), ("back", "there")):
         (tmp_path / one).symlink_to(other)
 
-    with pytest.raises(ChatbenchError, match=f"{name}: a link that leads back to itself"):
+    with pytest.raises(ChatbenchError, match=f"{name}: a symbolic link that points back to itself"):
         write_json(tmp_path / name, 1)
     assert (tmp_path / name).is_symlink()
 
@@ -96,8 +96,8 @@ def test_what_a_killed_write_left_is_removed_by_the_next_and_what_a_living_one_w
 @pytest.mark.parametrize(
     ("make", "name", "said"),
     [
-        (lambda folder: (folder / "in").write_text(""), "in/file", "a file, where a folder is needed"),
-        (lambda folder: (folder / "in").mkdir(), "in", "a folder, where a file is needed"),
+        (lambda folder: (folder / "in").write_text(""), "in/file", "part of this path is a file, not a folder"),
+        (lambda folder: (folder / "in").mkdir(), "in", "is a folder, not a file"),
         (lambda _: None, "x" * 300, "the name is too long"),
         (lambda _: None, "y" * 300 + "/file", "the name is too long"),
     ],
@@ -115,7 +115,7 @@ def test_what_the_system_refuses_is_an_error_with_the_path(
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "no permission")],
+    [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "permission denied")],
 )
 def test_a_disk_that_refuses_leaves_the_old_file_and_ends_a_command_with_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, said: str

@@ -183,7 +183,7 @@ def test_other_bytes_than_at_the_first_download_are_refused_unless_expected(serv
     (tmp_path / "event_blocks.csv").unlink()
     server.files[HALIE_URL] = b"changed"
 
-    with pytest.raises(ChatbenchError, match="not what was downloaded before") as caught:
+    with pytest.raises(ChatbenchError, match="differs from what was downloaded before") as caught:
         download_halie(tmp_path, base_url=server.url, pause=no_pause)
     assert "--allow-other-checksum" in caught.value.fix
     assert not (tmp_path / "event_blocks.csv").exists()
@@ -221,7 +221,7 @@ def test_a_silent_change_of_the_data_set_is_refused(server: Server, tmp_path: Pa
     chatbench_files(server)
     server.files[f"/datasets/microsoft/ChatBench/resolve/{server.commit}/questions.csv"] = b"other questions"
 
-    with pytest.raises(ChatbenchError, match=r"questions.csv is not what was downloaded before"):
+    with pytest.raises(ChatbenchError, match=r"questions.csv differs from what was downloaded before"):
         download_chatbench(tmp_path, endpoint=server.url)
     assert (tmp_path / "questions.csv").read_bytes() == b"questions.csv" * 50
 

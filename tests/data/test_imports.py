@@ -125,7 +125,7 @@ def test_a_text_that_is_a_letter_too_must_be_told(tmp_path: Path) -> None:
     ("name", "content", "mapping", "said"),
     [
         ("t.csv", b"a,b\n1\n", "", "row 2: 1 cells"),
-        ("t.csv", b"a,b\n1,2\n", "", "expected: a column called messages"),
+        ("t.csv", b"a,b\n1,2\n", "", "expected: one of the columns messages"),
         ("t.csv", b"a,a\n1,2\n", "", "more than one column 'a'"),
         ("t.csv", b"\xff\xfea", "", "not UTF-16"),
         ("t.csv", b"caf\xe9", "", "not UTF-8"),
@@ -136,10 +136,10 @@ def test_a_text_that_is_a_letter_too_must_be_told(tmp_path: Path) -> None:
         ("t.csv", b"id,role,text\n1,a,b\n", 'chat = "id"', "no column 'content'"),
         ("t.csv", LONG.encode(), LONG_MAP + 'turns = ["text"]', "choose one"),
         ("t.csv", LONG.partition("c1")[0].encode() + b"c1,x,human,hi,", LONG_MAP, "row 2, column 'turn': 'x'"),
-        ("t.parquet", b"PAR1", "", "not read as .parquet"),
+        ("t.parquet", b"PAR1", "", "cannot be read as .parquet"),
         ("t.xlsx", b"PK", "", "t.xlsx: "),
-        ("t.json", b"[7]", "", "record 1: no object"),
-        ("t.doc", b"", "", "unknown kind of file"),
+        ("t.json", b"[7]", "", "record 1: not an object"),
+        ("t.doc", b"", "", "unknown file format"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place_and_nothing_is_written(
@@ -162,7 +162,7 @@ def test_a_draft_names_what_it_found_and_what_it_did_not(tmp_path: Path) -> None
 
     assert (mapping.worker_id, mapping.assistant, mapping.messages) == ("Participant ID", "Model", "conversations")
     assert (mapping.role, mapping.content) == ("from", "value")
-    assert '# question_id = ""  # no column looks like it' in text
+    assert '# question_id = ""  # no matching column' in text
 
 
 def test_a_table_with_one_message_per_row_becomes_chats_in_the_order_that_a_column_tells(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_the_summary_has_one_fact_a_line_and_says_what_was_left_out(tmp_path: Pa
 
 def test_the_kind_of_a_study_is_told_from_its_files(tmp_path: Path) -> None:
     assert open_study(tiny_folder(tmp_path / "tiny")).name == "tiny"
-    for path, problem in ((tmp_path / "nowhere", "no such file or folder"), (tmp_path, "no study of a known kind")):
+    for path, problem in ((tmp_path / "nowhere", "no such file or folder"), (tmp_path, "study in a known format")):
         with pytest.raises(ChatbenchError, match=problem) as caught:
             open_study(path)
         assert "ChatBench layout" in caught.value.expected

@@ -189,7 +189,7 @@ def test_a_file_of_examples_is_split_by_the_questions_in_its_prompts(tmp_path: P
         ["ask 0 [END]", "ask 1 [END]", "Answer: C [END]"] * 10
     )
     assert set(place.split("split_0").question_ids("test")) == {row.question_id for row in test}
-    with pytest.raises(ChatbenchError, match="training examples, without people's answers"):
+    with pytest.raises(ChatbenchError, match="holds training examples, not people's answers"):
         place.study  # noqa: B018  # a property that reads files
 
 

@@ -235,7 +235,7 @@ def test_people_are_divided_at_random_by_the_train_share() -> None:
     ("by", "options", "said"),
     [
         ("assistant", {}, "1 assistant in the study"),
-        ("subset", {"splits": 3}, "one for each: 2"),
+        ("subset", {"splits": 3}, "one per subset: 2"),
         ("subset", {"also_questions": True}, "--also-questions with --by subset"),
         ("person", {"train_share": 1.0}, "train share 1.0"),
     ],

@@ -36,7 +36,7 @@ def test_a_study_that_changed_since_is_refused(tmp_path: Path) -> None:
     file = study_folder(place) / "questions.csv"
     file.write_text(file.read_text().replace("apples", "pears"))
 
-    with pytest.raises(ChatbenchError, match="questions changed since the splits were made"):
+    with pytest.raises(ChatbenchError, match="questions have changed since the splits were made"):
         place.study  # noqa: B018  # a property that reads files
 
 

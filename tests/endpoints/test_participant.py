@@ -161,9 +161,9 @@ def test_retry_after_is_honoured_as_seconds_and_as_a_date(
         (Answer(body=b"[" * 200_000), "endpoint: unreadable answer"),
         (Answer(body=b'{"n": ' + b"9" * 5000 + b"}"), "endpoint: unreadable answer"),
         (Answer(body=b"<html>", kind="text/html"), "endpoint: a web page"),
-        (Answer(body=b"no upstream", kind="text/plain"), "endpoint: a text in place of a completion: no upstream"),
+        (Answer(body=b"no upstream", kind="text/plain"), "endpoint: text instead of a completion: no upstream"),
         (Answer(body=b'data: {"choices": []}', kind="text/event-stream"),
-         "endpoint: a stream of events, though none was asked for (turn streaming off)"),
+         "endpoint: a stream of events, though none was requested (turn off streaming)"),
         (Answer(body=bytes(8_000_001)), "endpoint: a reply of more than 8,000,000 bytes"),
         (Answer(body=gzip.compress(bytes(8_000_001)), headers={"content-encoding": "gzip"}),
          "endpoint: a reply of more than 8,000,000 bytes when unpacked"),
@@ -329,7 +329,7 @@ def test_an_adapter_that_is_missing_for_a_later_split_is_told_before_the_first(s
     addresses = [f"tiny-split_{n}@{server.url}#TEST_KEY" for n in range(3)]
     server.models = ("base", "tiny-split_0", "tiny-split_1")
 
-    with pytest.raises(ChatbenchError, match=r"has not tiny-split_2\n.*it has base, tiny-split_0, tiny-split_1"):
+    with pytest.raises(ChatbenchError, match=r"does not serve tiny-split_2\n.*serves base, tiny-split_0, tiny-split_1"):
         refuse_missing_adapters(addresses)
     server.models = ("whatever",)  # llama.cpp answers to any name, and lists its file
     refuse_missing_adapters(addresses)

@@ -107,7 +107,8 @@ def test_a_death_in_mid_run_loses_no_chat_and_doubles_none_and_who_returns_is_as
     assert max(one.most_together, two.most_together) <= 16  # eight of each side
     by = Counter(name for chat in chats for names in chat.served_models.values() for name in names)
     assert set(by) == {f"m@{one.url}", f"m@{two.url}"}
-    assert f"the simulator: m was asked for, and answered by (conversations): m@{two.url} in" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"the simulator: m was requested; models that answered (conversations): m@{two.url} in" in printed
 
 
 def test_a_request_goes_to_the_least_loaded_address(servers: tuple[Eventful, Eventful, Any]) -> None:
@@ -186,7 +187,7 @@ def test_addresses_where_nobody_listens_at_the_beginning_are_told_and_left_out(
     run(two.die())
     participant = opened(one, two)
 
-    assert notes_on([participant]) == [f"{two.url}: cannot connect; it is left out until it answers"]
+    assert notes_on([participant]) == [f"{two.url}: cannot connect; not used until it answers"]
     assert answered(participant) == one.url
     run(one.die())
     with pytest.raises(ChatbenchError, match="cannot connect"):
@@ -203,7 +204,7 @@ def test_what_is_wrong_with_the_second_address_is_told_as_such(servers: tuple[Ev
 
     one.models = ("m-0", "m-1")
     two.models = ("m-0",)
-    with pytest.raises(ChatbenchError, match=f"{two.url} has not m-1"):
+    with pytest.raises(ChatbenchError, match=f"{two.url} does not serve m-1"):
         refuse_missing_adapters([f"m-{split}@{one.url},{two.url}" for split in (0, 1)])
 
 
@@ -254,10 +255,10 @@ def test_each_address_has_the_key_that_it_would_have_alone() -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("m@http://a/v1,", "address 2 of 2, '', has no http:// or https:// before it"),
-        ("m@http://a/v1,b:8000/v1", "address 2 of 2, 'b:8000/v1', has no"),
-        ("m@http://a/v1,http://b/v1,b", "address 3 of 3, 'b', has no"),
-        ("m@http://a/v1,http://a/v1/", "http://a/v1 is there twice"),
+        ("m@http://a/v1,", "address 2 of 2, '', does not start with http:// or https://"),
+        ("m@http://a/v1,b:8000/v1", "address 2 of 2, 'b:8000/v1', does not start"),
+        ("m@http://a/v1,http://b/v1,b", "address 3 of 3, 'b', does not start"),
+        ("m@http://a/v1,http://a/v1/", "http://a/v1 is given twice"),
         ("m@http://a/v1,https://user:secret@b/v1", "a user name, a password or a query"),
         ("m@http://a/v1,http://b:99999/v1", "unreadable base URL"),
         ("m@http://a/v1#K,http://b/v1#K", "not the name of an environment variable"),

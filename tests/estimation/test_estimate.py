@@ -130,7 +130,7 @@ def test_from_python_the_new_assistant_may_be_a_function(place: Workspace, monke
     assert found.signature["assistant"] == {
         "name": "newest", "identity": {"kind": "python", "name": "newest", "reproducible": False},
     }  # fmt: skip
-    with pytest.raises(ChatbenchError, match="a: people of the study chatted with it"):
+    with pytest.raises(ChatbenchError, match="a: the study already has this assistant"):
         api.estimate("tiny", api.assistant(newest, name="a"), data=place.data, results=place.results)
 
 
@@ -193,11 +193,11 @@ def test_real_and_simulated_chats_about_different_questions_cannot_be_joined(
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
-        (lambda: people("other", 0.5, 4, Random(1), "x"), "no answer of people with new; it has other"),
-        (lambda: people("new", 0.5, 4, Random(1), "x")[:3] * 2, "twice about the same question (3 records)"),
+        (lambda: people("other", 0.5, 4, Random(1), "x"), "no human answers with new; it has other"),
+        (lambda: people("new", 0.5, 4, Random(1), "x")[:3] * 2, "the same question more than once (3 records)"),
         (
             lambda: [replace(a, worker_id="wa0") for a in people("new", 0.5, 4, Random(1))[:3]],
-            "1 people took part in the study too",
+            "1 of the people also took part in the study",
         ),
     ],
 )  # fmt: skip
@@ -213,13 +213,13 @@ def test_unknown_questions_and_known_names_are_refused(place: Workspace, tmp_pat
     path = people_file(tmp_path / "new.jsonl", people("new", 0.5, 2, Random(1), "x"))
     for old, said in (
         ("college_mathematics-redux", "unknown"),
-        ("What about", "with another text than the one simulated"),
+        ("What about", "whose text differs from that simulated"),
     ):
         other = tmp_path / "other.jsonl"
         other.write_text(path.read_text().replace(old, "Why"))
         with pytest.raises(ChatbenchError, match=said):
             run(place, people=other)
-    with pytest.raises(ChatbenchError, match="a: people of the study chatted with it"):
+    with pytest.raises(ChatbenchError, match="a: the study already has this assistant"):
         estimate("tiny", assistant="a=scripted:weak", workspace=place)
     with pytest.raises(ChatbenchError, match="names 2"):
         estimate("tiny", assistant="scripted:all", workspace=place)

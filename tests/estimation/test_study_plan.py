@@ -93,11 +93,11 @@ def test_people_are_divided_where_training_still_pays_and_not_where_it_does_not(
         (lambda: Components(-0.1, 0.1, 0.1), "--components -0.1,0.1,0.1"),
         (lambda: Components(0, 0, 0), "--components 0,0,0"),
         (lambda: Design(TYPICAL, 1), "--questions 1"),
-        (lambda: Design(TYPICAL, 4, 5), "5 answers a person of 4 questions"),
+        (lambda: Design(TYPICAL, 4, 5), "5 answers per person, but only 4 questions"),
         (lambda: Design(TYPICAL, 10, 5, 1.2), "--correlation 1.2"),
         (lambda: Design(TYPICAL, 10).people_for_half_width(0), "--half-width 0"),
         (lambda: Design(TYPICAL, 10).people_for_power(0.1, 1.0), "--power 1.0"),
-        (lambda: divide(Design(TYPICAL, 10), 50, 20), "to divide"),
+        (lambda: divide(Design(TYPICAL, 10), 50, 20), "cannot divide --people 50"),
     ],
 )
 def test_plans_that_cannot_be_are_refused(make: object, said: str) -> None:
@@ -119,7 +119,7 @@ def test_the_command_prints_people_and_costs_without_and_with_a_simulator(capsys
     assert f"{helped} ($" in said
     assert "of 90 people, 0 for fine-tuning and 90 for correction" in said
     for bad, why in (
-        ([], "needs one of --study and --components"),
+        ([], "needs either --study or --components"),
         (["--components", "1,2"], "three variances"),
         (["--components", "0.04,0.01,0.17", "--answers-per-person", "x"], "--answers-per-person x"),
     ):

@@ -138,7 +138,7 @@ def test_a_template_that_cannot_be_masked_exactly_is_refused_with_the_reason(rea
 def test_a_reply_that_cannot_be_told_from_the_prompt_names_its_conversation() -> None:
     template = CHATML.replace("{{ m.content }}", "{{ m.content | replace('12', 'twelve') }}")
     assert encoded(chat_tokenizer(template), chat_row(target="zebra")).completion
-    with pytest.raises(ChatbenchError, match=r"conversation c1: .* where the reply is 'what is 12"):
+    with pytest.raises(ChatbenchError, match=r"conversation c1: .* instead of the reply 'what is 12"):
         encoded(chat_tokenizer(template), chat_row())
 
 

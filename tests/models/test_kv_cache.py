@@ -130,7 +130,7 @@ def test_within_a_bound_texts_are_the_same_and_the_bound_holds(tokens: int) -> N
 def test_a_prompt_that_finds_no_room_is_refused_with_the_option_that_helps() -> None:
     one = generator(model_of("llama"), cache_bytes=20_000)
 
-    with pytest.raises(ChatbenchError, match=r"prompt of 7\d tokens: no room in 0.00 GiB") as refused:
+    with pytest.raises(ChatbenchError, match=r"7\d-token prompt do not fit into 0\.00 GiB") as refused:
         one.generate(PROMPTS, SEEDS)
 
     assert "--cache-gib" in refused.value.fix

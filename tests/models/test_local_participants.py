@@ -112,7 +112,7 @@ def test_a_thinking_model_thinks_where_it_is_asked_to_and_nobody_hears_its_thoug
         (made,) = LocalGenerator(told, tokenizer, Decoding(0.0, len(script))).generate([prompt], [0])
         assert (made.text.strip(), made.reasoning.startswith("is it B")) == (said, True)
 
-    with pytest.raises(ChatbenchError, match="cannot be told to think"):
+    with pytest.raises(ChatbenchError, match="has no enable_thinking option"):
         LocalAssistant(Loaded(model, chat_tokenizer(), "x", "w"), "x", temperature=0.0, max_tokens=9, thinking=True)
 
 

@@ -119,12 +119,12 @@ def test_a_public_repository_does_not_get_what_was_to_be_private(folder: Path, h
     send(folder, hub, private=False)
     before = dict(hub.files["main"])
 
-    with pytest.raises(ChatbenchError, match="public already"):
+    with pytest.raises(ChatbenchError, match="already public"):
         send(folder, hub)
     assert hub.files["main"] == before
 
 
-@pytest.mark.parametrize(("status", "words"), [(401, "does not know the token"), (403, "may not write"), (500, "500")])
+@pytest.mark.parametrize(("status", "words"), [(401, "rejects the token"), (403, "no write access"), (500, "500")])
 def test_a_refusal_of_the_hub_is_told_in_one_line_with_its_cure(
     folder: Path, hub: Hub, status: int, words: str
 ) -> None:
@@ -137,7 +137,7 @@ def test_a_refusal_of_the_hub_is_told_in_one_line_with_its_cure(
 
 
 @pytest.mark.parametrize(
-    ("broken", "words"), [("cut", "cannot be reached"), ("page", "login page"), ("list", "what answers is no hub")]
+    ("broken", "words"), [("cut", "cannot be reached"), ("page", "login page"), ("list", "what answered is not a hub")]
 )
 def test_a_connection_that_breaks_and_somebody_else_who_answers_are_one_clear_error(
     folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, broken: str, words: str
@@ -197,7 +197,7 @@ def test_a_secret_of_the_environment_is_found_wherever_it_is_and_not_repeated(
     monkeypatch.setenv(name, "s3cr3t-value")
     (folder / "trainer_log.jsonl").write_text('{"step": 1, "note": "s3cr3t-value"}\n')
 
-    with pytest.raises(ChatbenchError, match=f"trainer_log.jsonl: holds the value of {name}") as refused:
+    with pytest.raises(ChatbenchError, match=f"trainer_log.jsonl: contains the value of {name}") as refused:
         publication(folder, "org/name")
     assert "s3cr3t-value" not in str(refused.value)
 
@@ -214,7 +214,7 @@ def test_a_path_of_this_machine_in_an_edited_card_is_refused(folder: Path) -> No
     card = folder / "README.md"
     card.write_text(card.read_text() + f"\nSee {Path.home() / 'notes'}\n")
 
-    with pytest.raises(ChatbenchError, match=r"README\.md: holds .* a path of this machine"):
+    with pytest.raises(ChatbenchError, match=r"README\.md: contains .* a path on this machine"):
         publication(folder, "org/name")
 
 

@@ -55,7 +55,7 @@ def test_the_place_called_square_is_told_apart_from_square_meters() -> None:
 
 
 def test_any_other_question_is_refused() -> None:
-    with pytest.raises(ValueError, match="no question of the sample study"):
+    with pytest.raises(ValueError, match="not a question of the sample study"):
         stated_facts(["hi"], Question("q", "physics", "What is mass?", ("a", "b", "c", "d"), "A"))
 
 

@@ -82,7 +82,7 @@ def test_who_is_right_as_often_as_people_has_no_error_whatever_is_asked(kind: st
     assert made.lines()
 
 
-@pytest.mark.parametrize(("kind", "note"), [("outcome", "not compared"), ("none", "no accuracy")])
+@pytest.mark.parametrize(("kind", "note"), [("outcome", "not scored"), ("none", "no accuracy")])
 def test_without_a_comparison_no_accuracy_is_made_up_and_a_note_says_why(kind: str, note: str, tmp_path: Path) -> None:
     # Chats that cannot be judged, counted as wrong, would give an accuracy of 0: the likely mistake.
     _, table = scored(tmp_path, kind)

@@ -200,7 +200,7 @@ def test_where_most_chats_have_no_answer_that_is_said_first_and_by_the_exit_code
 
     assert main(["eval-chatbench", "tiny", "--bootstrap", "0", *folders]) == code
     shown = capsys.readouterr().out
-    warned = "tiny: 60% of the chats of fine-tuned have no answer A to D"
+    warned = "tiny: 60% of the chats of fine-tuned have no valid answer"
     assert shown.startswith(warned) is (code == 3)
     assert main(["show", "tiny", *folders]) == 0
     assert capsys.readouterr().out.startswith(warned) is (code == 3)
@@ -216,7 +216,7 @@ def test_an_unfinished_simulation_is_scored_over_its_complete_cells(place: Works
 
     assert table.estimates()["all", FINE_TUNED, "questions"].mean == 6
     assert table.estimates()["all", CONSTANT, "questions"].mean == 6
-    assert any("6 of 8 pairs" in note and "--split split_0" in note for note in table.notes)
+    assert any("6 of 8 (question, assistant) pairs" in note and "--split split_0" in note for note in table.notes)
 
 
 def test_without_chats_the_error_names_the_command(place: Workspace) -> None:
@@ -259,7 +259,7 @@ def test_chats_of_a_model_that_was_trained_again_do_not_stand_beside_its_new_per
     write_log(place, "split_0")
     write_perplexity(place, "split_0", weights="hash after training again")
 
-    with pytest.raises(ChatbenchError, match="both of the same fine-tuned model"):
+    with pytest.raises(ChatbenchError, match="both from the same fine-tuned model"):
         eval_chatbench("tiny", workspace=place)
 
 

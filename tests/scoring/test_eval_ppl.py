@@ -129,5 +129,5 @@ def test_a_model_trained_on_other_data_is_not_scored(root: Path) -> None:
     # Its training questions could be this split's held-out ones.
     write_prepared(root / "data", splits=2, train=11)
 
-    with pytest.raises(ChatbenchError, match="trained on other data"):
+    with pytest.raises(ChatbenchError, match="trained on data that differs from"):
         perplexities(root, "split_0")

@@ -104,9 +104,9 @@ def test_a_letter_that_the_text_does_not_say_is_reported_and_the_text_is_scored(
     after, verified = scored(place)
 
     assert after.scores == before.scores
-    assert after.notes[-1].startswith("16 values read otherwise than recorded")
+    assert after.notes[-1].startswith("16 values differ from what was recorded")
     assert len(verified.differences) == 2 * 8  # the letter and its text in one chat of 4 questions and 2 assistants
-    assert "answer_text 'A', read again 'B'" in "\n".join(verified.lines())
+    assert "answer_text recorded as 'A', now read as 'B'" in "\n".join(verified.lines())
     assert verified.lines()[-1] == "  and 6 more"
 
 
@@ -114,7 +114,7 @@ def test_a_damaged_record_and_one_of_another_participant_are_named(place: Worksp
     log = log_of(place)
     complete = log.read_bytes()
     log.write_bytes(complete.replace(b"Let me see.", b"Let me sea.", 1))
-    with pytest.raises(ChatbenchError, match=r"conversations.jsonl, line 1: it is not as it was written"):
+    with pytest.raises(ChatbenchError, match=r"conversations.jsonl, line 1: checksum mismatch"):
         scored(place)
     log.write_bytes(complete)
     rewrite_log(log, lambda row: {**row, "simulator": {"kind": "local", "name": "another"}})
@@ -213,7 +213,7 @@ def test_an_export_of_a_split_without_chats_is_refused_and_leaves_what_was_there
     export_chats("tiny", workspace=place, to=to)
     before = to.read_bytes()
 
-    for model, split, said in (("tiny", "split_9", "split_9"), ("nobody", "split_0", "nothing there")):
+    for model, split, said in (("tiny", "split_9", "split_9"), ("nobody", "split_0", "missing or empty")):
         with pytest.raises(ChatbenchError, match=said):
             export_chats(model, workspace=place, to=to, splits=[split])
     assert to.read_bytes() == before
@@ -252,10 +252,10 @@ def test_the_commands_say_what_they_found_and_end_with_1_where_a_record_differs(
     folders = ["--data", str(place.data), "--results", str(place.results)]
 
     assert main(["eval-chatbench", "tiny", "--bootstrap", "0", *folders]) == 0
-    assert "120 chats verified: each reads as it was recorded" in capsys.readouterr().out
+    assert "120 chats verified: all match what was recorded" in capsys.readouterr().out
     rewrite_log(log_of(place), lambda row: {**row, "letter": "A"})
     assert main(["eval-chatbench", "tiny", "--bootstrap", "0", *folders]) == 1
-    assert "differences; what was read now is scored:" in capsys.readouterr().out
+    assert "differences; the values read now are scored:" in capsys.readouterr().out
     assert main(["export", "tiny", "--to", str(place.results / "chats.csv"), *folders]) == 0
     assert "120 rows" in (told := capsys.readouterr().out)
     assert "apostrophe" in told

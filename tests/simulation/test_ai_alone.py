@@ -204,8 +204,8 @@ def test_a_run_says_how_many_replies_were_cut_off_and_which_models_answered(tmp_
 
     assert log.replies_otherwise(SAMPLES[:4], {"reply": "big", "extraction": "reader"}) == [
         "1 replies of the assistant were cut off at --max-tokens",
-        "3 replies of the extractor were cut by a content filter",
-        "the assistant: big was asked for, and answered by (replies): small in 2, big in 1",
+        "3 replies of the extractor were cut off by a content filter",
+        "the assistant: big was requested; models that answered (replies): small in 2, big in 1",
     ]
 
 
@@ -266,7 +266,7 @@ def test_what_a_method_needs_or_has_no_use_for_is_said(
 def test_questions_are_named_or_all(tmp_path: Path) -> None:
     assert questions_of(STUDY, workspace=Workspace(tmp_path)) == QUESTIONS
     assert questions_of(STUDY, ids=[QUESTIONS[1].id], workspace=Workspace(tmp_path)) == QUESTIONS[1:]
-    with pytest.raises(ChatbenchError, match="no such question"):
+    with pytest.raises(ChatbenchError, match="no question 'q' in the study"):
         questions_of(STUDY, ids=["q"], workspace=Workspace(tmp_path))
 
 
@@ -287,7 +287,7 @@ def test_a_model_on_this_machine_is_asked_with_few_shots_and_asked_for_more_late
     first, more = run(2, QUESTIONS[:1]), run(3, QUESTIONS)
 
     assert first[0].startswith("bot, letter-only-few-shot: 1 questions, 2 samples, ")
-    assert more[1].startswith("4 replies new -> ")
+    assert more[1].startswith("4 new replies -> ")
     scores = read_ai_alone(tmp_path / "ai_alone" / "bot-letter_only_few_shot.csv", STUDY.questions, Intake())
     assert [score.count for score in scores] == [3, 3]
 

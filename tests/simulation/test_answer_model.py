@@ -88,7 +88,7 @@ def test_it_is_fitted_on_the_answers_among_the_training_examples() -> None:
     rows = [row("follow_up", "x", "and then?"), *[row("answer", "gamma rays", "Answer: B")] * 5]
 
     assert fitted_on(rows).people == 5
-    with pytest.raises(ChatbenchError, match="no answers of people"):
+    with pytest.raises(ChatbenchError, match="no human answers"):
         fitted_on(rows[:1])
 
 

@@ -36,7 +36,7 @@ def test_a_budget_that_cannot_be_kept_is_refused() -> None:
     silent = Spending(Prices(), max_tokens=100)
     silent.metered = frozenset({"assistant"})
     request = Request("assistant", (), "q", 0, "reply")
-    with pytest.raises(ChatbenchError, match="does not say how many tokens"):
+    with pytest.raises(ChatbenchError, match="does not report how many tokens"):
         silent.replied(request, Reply("hello"))
     silent.replied(request, Failure("HTTP 503", transient=True))
 

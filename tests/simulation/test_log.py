@@ -147,7 +147,7 @@ def test_a_second_writer_is_refused_and_told_who_writes_until_the_first_has_ende
         log.append(ROWS[:1])
         for overwrite in (False, True):
             with (
-                pytest.raises(ChatbenchError, match=rf"log\.jsonl: process {os.getpid()} on .* is writing it"),
+                pytest.raises(ChatbenchError, match=rf"log\.jsonl: process {os.getpid()} on .* is writing to it"),
                 open_log(path, overwrite=overwrite),
             ):
                 pass

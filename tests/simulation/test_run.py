@@ -56,7 +56,7 @@ def test_a_run_says_how_many_replies_were_cut_off_and_which_models_answered(tmp_
     cut = sum(len(chat.turns) // 2 for chat in chats if chat.index == 0)
     assert cut == tally.finish_reasons["assistant", "length"] > 0
     assert f"{cut} replies of the assistant were cut off at --max-tokens" in lines
-    assert "the assistant bot: f was asked for, and answered by (conversations): m-1 in 14, m-0 in 7" in lines
+    assert "the assistant bot: f was requested; models that answered (conversations): m-1 in 14, m-0 in 7" in lines
 
 
 def test_another_model_than_was_asked_for_is_told_and_a_version_of_it_or_of_another_assistant_is_not() -> None:
@@ -73,7 +73,7 @@ def test_another_model_than_was_asked_for_is_told_and_a_version_of_it_or_of_anot
 
     assert told(one="gpt-4o-2024-08-06", two="meta/llama") == []
     assert told(one="gpt-4o", two="gemma") == [
-        "the assistant two: llama was asked for, and answered by (conversations): gemma in 1"
+        "the assistant two: llama was requested; models that answered (conversations): gemma in 1"
     ]
 
 
@@ -291,7 +291,7 @@ def test_with_a_budget_only_the_assistant_behind_an_endpoint_must_report_its_tok
     # Judging all assistants of a run together would stop it at the first reply of a scripted one beside the endpoint.
     free, path = WordsBySeed(), tmp_path / "a.jsonl"
 
-    with pytest.raises(ChatbenchError, match="the assistant's endpoint does not say"):
+    with pytest.raises(ChatbenchError, match="the assistant's endpoint does not report"):
         simulated(path, simulator=WordsBySeed(), assistant=AloneBySeed(), spending=Spending(Prices(), max_tokens=10**6))
     paid = AloneBySeed(tokens=1)
     simulated(path, simulator=free, assistant=paid, spending=Spending(Prices(), max_tokens=10**6))

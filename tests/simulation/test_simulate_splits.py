@@ -99,7 +99,7 @@ def test_the_command_says_it_all_and_touches_nothing(
     shown = capsys.readouterr().out
     assert "split_0: gpt-4o: 20 conversations, 0 recorded, 20 to simulate, one by one" in shown
     assert "per 1,000 conversations" in shown
-    assert "in all 20 conversations to simulate, about $" in shown
+    assert "total: 20 conversations to simulate, about $" in shown
     assert sorted(place.data.parent.rglob("*")) == before
 
 
@@ -114,7 +114,7 @@ def test_what_the_run_would_refuse_the_dry_run_refuses(place: Workspace, capsys:
     assert main(asked) == 2
     assert "made with seed 7" in capsys.readouterr().err
     assert main([*asked, "--overwrite"]) == 0
-    assert "in all 40 conversations to simulate" in capsys.readouterr().out
+    assert "total: 40 conversations to simulate" in capsys.readouterr().out
 
 
 def test_a_log_that_is_overwritten_is_not_read(place: Workspace) -> None:
@@ -124,7 +124,7 @@ def test_a_log_that_is_overwritten_is_not_read(place: Workspace) -> None:
     task = task_of("tiny", ["replay:all"], workspace=place, split="split_0")
     asked = task, ChatSettings(conversations=5, block_size=256), read_simulator_spec("tuned"), PRICES
 
-    with pytest.raises(ChatbenchError, match="not as it was written"):
+    with pytest.raises(ChatbenchError, match="checksum mismatch"):
         estimate(*asked)
     assert "chats of people" in estimate(*asked, overwrite=True).basis
 
@@ -193,5 +193,5 @@ def test_an_adapter_that_is_missing_is_told_before_anything_is_simulated(
     server.models = ("m", "mine-split_0")
 
     assert simulated(tmp_path, server) == 2
-    assert "has not mine-split_1" in capsys.readouterr().err
+    assert "does not serve mine-split_1" in capsys.readouterr().err
     assert server.asked == []

@@ -57,11 +57,11 @@ EXACT = {
 
 REFUSED = {
     "does not begin with the prompt": CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{% endif"),
-    "where the reply is": CHATML.replace(
+    "instead of the reply": CHATML.replace(
         "{{ m.content }}", "{{ m.content if m.role != 'assistant' else m.content | upper }}"
     ),
-    "no special token": CHATML.replace("<|im_end|>", "[end]"),
-    "does not write the user message once": CHATML.replace("{{ m.content }}", "{{ m.content if m.role != 'user' }}"),
+    "does not end the reply with a special token": CHATML.replace("<|im_end|>", "[end]"),
+    "not write the user message exactly once": CHATML.replace("{{ m.content }}", "{{ m.content if m.role != 'user' }}"),
     "today's date": CHATML.replace("{{ m.content }}", "{{ strftime_now('%d %B %Y ') if loop.first }}{{ m.content }}"),
 }
 """By what is said of it, a template that cannot be masked exactly."""

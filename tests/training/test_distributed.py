@@ -138,7 +138,7 @@ def test_a_signal_to_one_process_makes_all_save_and_stop_at_the_same_step(folder
     copies = folders["copies"]
     for rank in (0, 1):
         said = (copies / f"stopped_{rank}.txt").read_text()
-        assert "StoppedError: stopped by SIGTERM after step 4 of 6, and saved" in said
+        assert "StoppedError: stopped by SIGTERM after step 4 of 6; progress saved" in said
 
     assert weights_of(copies / "stopped") == weights_of(copies / "undisturbed")
 
@@ -148,7 +148,7 @@ def test_a_loss_that_is_not_finite_in_one_process_is_named_by_all_with_its_examp
     said = [(folders["copies"] / f"spoiled_{rank}.txt").read_text() for rank in (0, 1)]
 
     assert said[0] == said[1]
-    assert "the loss is not finite at step 4 in process 1 of 2; its examples: c" in said[0]
+    assert "the loss is not finite at step 4 in process 1 of 2; examples in that step: c" in said[0]
     assert said[0].count("(first)") + said[0].count("(follow_up)") + said[0].count("(answer)") == 4
     assert not (folders["copies"] / "spoiled" / "split_0").exists()
 
@@ -235,7 +235,7 @@ def test_a_launch_that_starts_one_process_where_two_were_asked_for_is_refused() 
     command, told = prepare_simple_launcher_cmd_env(arguments)
     assert command[1:3] == ["-m", "chatbench"]  # one process, not torch.distributed.run
 
-    with pytest.raises(ChatbenchError, match="several processes and started one"):
+    with pytest.raises(ChatbenchError, match="several processes but started only one"):
         refuse_launch(Settings(), told)
     refuse_launch(Settings(), {**told, "WORLD_SIZE": "2"})
     del told["MASTER_ADDR"]

@@ -220,7 +220,7 @@ def test_padding_is_read_and_a_tree_reads_what_is_shared_once() -> None:
 
 
 def test_a_device_that_cannot_hold_the_weights_is_refused_with_what_it_can_hold() -> None:
-    with pytest.raises(ChatbenchError, match=r"need 119\.7 GiB, and a card of 24 GiB has 24\.0 GiB") as refused:
+    with pytest.raises(ChatbenchError, match=r"need 119\.7 GiB, but a card of 24 GiB has 24\.0 GiB") as refused:
         refuse_if_too_small(LLAMA_3_8B, Settings(), card(24, free=23))
     assert "--method lora (15.0 GiB)" in str(refused.value)
     assert "--gradient-checkpointing" not in str(refused.value).split("(15.0 GiB)")[0]  # weights stay what they are
@@ -239,7 +239,7 @@ def test_advice_names_the_mildest_changes_first_and_says_which_fit() -> None:
         "--pack-tokens 4096", "--gradient-checkpointing", "--load-in-8bit", "--load-in-4bit",
         "--load-in-4bit --gradient-checkpointing",
     ]  # fmt: skip
-    assert lines[0] == "is likely not to fit: 16.0 GiB of 16.0 GiB are free on a card of 16 GiB"
+    assert lines[0] == "probably does not fit: 16.0 GiB of 16.0 GiB are free on a card of 16 GiB"
     assert lines[1].startswith("does not fit either with --pack-tokens 4096")
     assert lines[-1].startswith("fits with --load-in-4bit --gradient-checkpointing")
     assert advice(LLAMA_3_8B, packed, batch, card(80)) == ["fits: 80.0 GiB of 80.0 GiB are free on a card of 80 GiB"]
@@ -285,7 +285,7 @@ def test_before_training_only_a_run_that_is_likely_not_to_fit_is_warned_about(
     toy = Device("a toy", 2_000_000, 2_000_000, "fp32", on_gpu=False)
     monkeypatch.setattr(dry_run, "training_device", lambda *_: toy)
     lines = memory_warning(resolved, examples, torch.device("cpu"))
-    assert lines[0].startswith("memory: is likely not to fit")
+    assert lines[0].startswith("memory: probably does not fit")
     assert any("--gradient-checkpointing" in line for line in lines)
 
 

@@ -137,7 +137,7 @@ def test_shares_of_gpus_several_processes_ctrl_c_and_a_wrong_token(
         shared.send_signal(signal.SIGINT)
         said = shared.communicate()[0]
         assert shared.returncode == 130, said
-        assert re.search(r"[123] of 4 units are done; the same command goes on", said)
+        assert re.search(r"[123] of 4 units are done; the same command continues", said)
         again = started(environment, *given, "--gpus", "0.75")
         assert all(line.endswith(f"on {ADDRESSES[1]}\n") for line in until_done(again, 4) if " done in " in line)
         assert again.wait() == 0

@@ -114,7 +114,7 @@ def test_a_simulator_that_is_not_fine_tuned_needs_no_training(tmp_path: Path) ->
     simulator = read_simulator_spec(f"two-step:local:{base}")
     run(tmp_path, said, settings=replace(SMALL, simulator=simulator), steps=["prepare", "finetune", "ppl", "simulate"])
 
-    assert said[0] == f"left out, as two-step:local:{base} is not fine-tuned: finetune, ppl"
+    assert said[0] == f"skipped, as two-step:local:{base} is not fine-tuned: finetune, ppl"
     assert not (tmp_path / "results" / "models").exists()
     assert len(list((tmp_path / "results").rglob("conversations.jsonl"))) == 2
 

@@ -70,11 +70,11 @@ def test_blocks_in_any_order_make_the_logs_of_one_run(folder: Path) -> None:
     assert [unit.block for unit in parts] == [0, 1, 2]  # 4 held-out questions x 2, in blocks of 3
 
     run_unit(parts[2], place, SMALL, say=said.append)
-    with pytest.raises(ChatbenchError, match="12 conversations are in no log of its 3 blocks"):
+    with pytest.raises(ChatbenchError, match="12 conversations are missing from its 3 block logs"):
         run_unit(join, place, SMALL, say=said.append)
     for unit in sorted((unit for unit in units if unit != join), key=lambda unit: (unit.blocks, -(unit.block or 0))):
         run_unit(unit, place, SMALL, say=said.append)
-    assert f"{parts[2].id}: done already" in said
+    assert f"{parts[2].id}: already done" in said
     assert all(is_done(unit, place, SMALL) for unit in parts)
     assert not is_done(join, place, SMALL)
     run_unit(join, place, SMALL, say=said.append)
@@ -83,7 +83,7 @@ def test_blocks_in_any_order_make_the_logs_of_one_run(folder: Path) -> None:
     assert is_done(join, place, SMALL)
     for again in (join, unit_called(parts[1].id, plan(["tiny-random"], place, SMALL, CHATS, in_blocks=True))):
         run_unit(again, place, SMALL, say=said.append)
-        assert said[-1] == f"{again.id}: done already"
+        assert said[-1] == f"{again.id}: already done"
     with pytest.raises(ChatbenchError, match="made with seed 0"):
         is_done(join, place, replace(SMALL, chats=replace(SMALL.chats, seed=1)))
 

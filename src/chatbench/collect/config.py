@@ -146,30 +146,36 @@ class CollectedStudy:
         try:
             return path.read_text(encoding="utf-8")
         except OSError:
-            raise ChatbenchError(f"{path}: no such file", expected="the text that [texts] names, in Markdown") from None
+            raise ChatbenchError(f"{path}: no such file", expected="the Markdown file that [texts] names") from None
 
     def _check(self) -> None:
         config, where = self.config, self.folder / FILE
         chats = [condition for condition in config.conditions if condition != ALONE]
         if len(set(config.conditions)) < len(config.conditions):
-            raise ChatbenchError(f"{where}: a condition stands twice in conditions", fix="name each once")
+            raise ChatbenchError(f"{where}: conditions lists a condition twice", fix="list each once")
         if chats and not self.specs:
-            raise ChatbenchError(f"{where}: {chats[0]} without an assistant", fix="add [[assistants]] with a spec")
+            raise ChatbenchError(f"{where}: {chats[0]} needs an assistant", fix="add [[assistants]] with a spec")
         if len(self.specs) != len(config.assistants):
-            raise ChatbenchError(f"{where}: a spec that means several assistants", fix="one [[assistants]] for each")
+            raise ChatbenchError(f"{where}: a spec stands for several assistants", fix="use one [[assistants]] each")
         for spec in self.specs:
             if spec.kind == "replay":
-                raise ChatbenchError(f"{where}: assistant {spec.name!r} is recorded", expected="one that can reply")
+                raise ChatbenchError(
+                    f"{where}: assistant {spec.name!r} is a recording", expected="an assistant that can reply"
+                )
         if config.phase_1_questions > len(self.questions) - config.batch_size:
             raise ChatbenchError(
                 f"{where}: phase_1_questions = {config.phase_1_questions}, batch_size = {config.batch_size}",
-                expected=f"at most {len(self.questions)} questions together: phase 1 asks other ones than phase 2",
+                expected=f"at most {len(self.questions)} questions together, since phase 1 and 2 ask different ones",
             )
         redirect = urlsplit(config.recruiting.redirect)
         if config.recruiting.redirect and (redirect.scheme != "https" or not redirect.hostname):
-            raise ChatbenchError(f"{where}: recruiting.redirect", expected="an address that begins with https://")
+            raise ChatbenchError(
+                f"{where}: recruiting.redirect is not an https address", expected="an address that begins with https://"
+            )
         if config.limits.usd and not all(each.price for each in config.assistants):
-            raise ChatbenchError(f"{where}: limits.usd, and an assistant without a price", fix='price = "2.50/10"')
+            raise ChatbenchError(
+                f"{where}: limits.usd is set, but an assistant has no price", fix='add a price: price = "2.50/10"'
+            )
         _ = self.prices, self.moderate, self.database_address
 
     @cached_property
@@ -229,17 +235,21 @@ class CollectedStudy:
         if text.startswith("$"):
             if not (text := os.environ.get(text[1:], "")):
                 raise ChatbenchError(
-                    f"{FILE}: the environment has no {self.config.database[1:]}", fix="set it, or put it into .env"
+                    f"{FILE}: the environment variable {self.config.database[1:]} is not set",
+                    fix="set it, or put it into .env",
                 )
         elif urlsplit(text).password:
             raise ChatbenchError(
-                f"{FILE}: database holds a password", fix='database = "$NAME", and NAME in the environment'
+                f"{FILE}: database contains a password", fix='write database = "$NAME", and set NAME in the environment'
             )
         if not text:
             return f"sqlite:///{self.folder.resolve() / 'study.db'}"
         scheme, found, rest = text.partition("://")
         if not found or scheme.partition("+")[0] not in ("postgresql", "postgres"):
-            raise ChatbenchError(f"{FILE}: database", expected="postgresql://..., or nothing for SQLite in the folder")
+            raise ChatbenchError(
+                f"{FILE}: database is not a PostgreSQL address",
+                expected="postgresql://..., or nothing for SQLite in the folder",
+            )
         return f"postgresql+asyncpg://{rest}"
 
 
@@ -247,7 +257,7 @@ def _read_config(path: Path) -> StudyConfig:
     try:
         return StudyConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError:
-        raise ChatbenchError(f"{path}: no such file", fix="begin with: chatbench collect init STUDY_DIR") from None
+        raise ChatbenchError(f"{path}: no such file", fix="create it: chatbench collect init STUDY_DIR") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ChatbenchError(f"{path}: {error}", expected="TOML") from None
     except ValidationError as error:
@@ -261,8 +271,8 @@ def _read_questions(path: Path) -> dict[str, Question]:
     questions = read_question_lines(path)
     for question in questions.values():
         if question.kind.name not in ASKED_KINDS:
-            found = f"{path}: question {question.id!r} is of answer_kind {question.kind.name}"
-            raise ChatbenchError(found, expected=f"{', '.join(ASKED_KINDS)}: a page can ask for these")
+            found = f"{path}: question {question.id!r} has answer_kind {question.kind.name}"
+            raise ChatbenchError(found, expected=f"one of {', '.join(ASKED_KINDS)}, which a page can ask for")
     return questions
 
 
@@ -300,7 +310,7 @@ def init_study(
         ChatbenchError: the folder already holds a study, or the new one would be invalid.
     """
     if (folder / FILE).exists():
-        raise ChatbenchError(f"{folder / FILE} is there already", fix="edit it, or choose another folder")
+        raise ChatbenchError(f"{folder / FILE} already exists", fix="edit it, or choose another folder")
     chosen = questions_from(questions)
     filled: Mapping[str, object] = {
         "id": secrets.token_hex(6), "title": "A study with an AI assistant", "conditions": list(conditions),

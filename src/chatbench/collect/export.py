@@ -43,7 +43,7 @@ class Exported:
     def lines(self, folder: Path) -> list[str]:
         """Lines to print."""
         return [
-            f"{self.people} people; {self.kept} finished, with the attention check right: "
+            f"{self.people} people; {self.kept} finished and passed the attention check: "
             f"{self.answers:,} answers, {self.conversations:,} chats -> {folder}",
             *(f"left out of the filtered files: {count} people, {reason}" for reason, count in self.left_out.items()),
             *(f"note: {count} {what}" for what, count in self.notes.items()),
@@ -57,13 +57,13 @@ async def export(study: CollectedStudy, store: Store, folder: Path, kind: Sessio
         ChatbenchError: the folder is not empty, or nobody can be exported.
     """
     if folder.exists() and any(folder.iterdir()):
-        raise ChatbenchError(f"{folder} is not empty", fix="name a new folder: each export gives people other ids")
+        raise ChatbenchError(f"{folder} is not empty", fix="choose a new folder: each export gives people new ids")
     visits = await store.visits(kind)
     wrong = Counter(reason for visit in visits if (reason := _why_not(study, visit)))
     kept_ids = {visit.id for visit in visits if not _why_not(study, visit)}
     if not kept_ids:
         raise ChatbenchError(
-            f"nobody to export: {len(visits)} people, of whom {dict(wrong)}",
+            f"nobody to export among {len(visits)} people: {dict(wrong)}",
             fix="--rehearsed exports a rehearsal" if kind == "person" else "chatbench collect rehearse STUDY_DIR",
         )
     names = {visit.id: _random_id() for visit in visits}
@@ -80,7 +80,7 @@ async def export(study: CollectedStudy, store: Store, folder: Path, kind: Sessio
             name = Path("full_study") / "user_answers_filtered.csv"
             shutil.copyfile(Path(other) / name, folder / name)
     else:
-        notes["question or more without four options: no files of the ChatBench layout, which knows no other"] = 1
+        notes["question or more without four options: no files in the ChatBench layout, which requires four"] = 1
     write_jsonl(folder / "study.jsonl", _own_rows(filtered))
     found = Exported(
         len(visits), len(kept_ids), len(filtered.answers), len(filtered.conversations), dict(wrong), dict(notes)

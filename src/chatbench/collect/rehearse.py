@@ -64,7 +64,7 @@ class Pilot:
             "people      " + (", ".join(f"{name} {count}" for name, count in sorted(self.ended.items())) or "none"),
             f"pages       {len(ordered):,}; median {p50:.0f} ms, p95 {p95:.0f} ms",
             f"kept        {len(self.acknowledged):,} answers and messages acknowledged",
-            "asked again " + (", ".join(f"{name} {count}" for name, count in sorted(self.again.items())) or "nothing"),
+            "retried     " + (", ".join(f"{name} {count}" for name, count in sorted(self.again.items())) or "nothing"),
             *(f"fault       {each}" for each in dict.fromkeys(self.faults)),
         ]
 
@@ -231,7 +231,7 @@ class _Person:
                 self.pilot.again[str(page.status_code)] += 1
             await asyncio.sleep(self.chance.uniform(0.5, 1.5) if time.perf_counter() - began < SLOW_SECONDS else 0)
         raise ChatbenchError(
-            f"{self.client.base_url}{path}: no answer", fix="start it: chatbench collect serve STUDY_DIR"
+            f"{self.client.base_url}{path}: no answer", fix="start the server: chatbench collect serve STUDY_DIR"
         )
 
 

@@ -99,7 +99,7 @@ class Shield:
             message = await receive()
             read += len(message.get("body", b""))
             if read > LARGEST_BODY:
-                raise Refused(413, "That is too long.", note="body too large")
+                raise Refused(413, "What you sent is too long.", note="body too large")
             return message
 
         async def shielded(message: Message) -> None:
@@ -163,7 +163,7 @@ class Pages:
         if not cookie or not hmac.compare_digest(_text(form, "csrf").encode(), self._csrf(cookie).encode()):
             raise Refused(
                 403,
-                "Please open the address of the study again. Your browser must accept its cookie.",
+                "Please open the link to the study again. Your browser must accept its cookie.",
                 note="form without its token",
             )
         return form
@@ -196,7 +196,7 @@ class Pages:
         ):
             return _to("/study")
         if len(person) > 200 or (recruiting.id_required and not person and not self._is_key(key)):
-            raise Refused(400, "Please come by the link of the service that invited you: this address lacks your id.")
+            raise Refused(400, "Please use the link from the service that invited you: this address lacks your ID.")
         # A new cookie, unless this browser has one: nobody must be able to choose another person's cookie.
         made = secrets.token_urlsafe(32) if key or not cookie else cookie
         kind = "preview" if "preview" in request.query_params else "rehearsal" if key else "person"
@@ -216,15 +216,15 @@ class Pages:
         kind: SessionKind = "person"
         if _text(form, "kind") in ("preview", "rehearsal"):
             if not self._is_key(_text(form, "key")):
-                raise Refused(403, "The key of the preview is wrong.", note="preview with a wrong key")
+                raise Refused(403, "The preview key is wrong.", note="preview with a wrong key")
             kind = "preview" if _text(form, "kind") == "preview" else "rehearsal"
         elif self._joins.exceeded(request.client.host if request.client else ""):
-            raise Refused(429, "Many people are joining just now. Please wait a minute, then try again.")
+            raise Refused(429, "Many people are joining right now. Please wait a minute, then try again.")
         if _text(form, "agree") != "yes" or _text(form, "version") != self.study.consent_version:
-            raise Refused(409, "Please read the present text of the consent, and agree to it first.")
+            raise Refused(409, "Please read the current consent text and agree to it first.")
         given = _text(form, "person")
         if kind == "person" and self.study.config.recruiting.id_required and not given:
-            raise Refused(400, "Please come by the link of the service that invited you: this address lacks your id.")
+            raise Refused(400, "Please use the link from the service that invited you: this address lacks your ID.")
         if self.assistants.exhausted and kind == "person":
             refusal = "full"
         else:
@@ -238,11 +238,11 @@ class Pages:
         if refusal == "again":
             raise Refused(
                 409,
-                "The study was begun with this id before, in another browser. Please go on there.",
+                "The study was already started with this ID in another browser. Please continue there.",
                 note="second assignment refused",
             )
         if refusal:
-            text = {"full": "All places are taken.", "paused": "The study takes nobody in at the moment."}[refusal]
+            text = {"full": "All places are taken.", "paused": "The study is not open at the moment."}[refusal]
             raise Refused(
                 503,
                 f"{text} Please return your place to the service that invited you.",
@@ -253,7 +253,7 @@ class Pages:
     def _present(self, visit: Visit | None) -> Visit:
         """The visit, if it exists; ends it if it is out of time."""
         if visit is None:
-            raise Refused(404, "This browser has not begun the study. Please open the link by which you were invited.")
+            raise Refused(404, "You have not begun the study in this browser. Please open the link in your invitation.")
         late = time.time() - visit.began > 60 * self.study.config.limits.minutes
         if visit.state == "active" and late:
             visit.end("left", time.time())
@@ -279,9 +279,9 @@ class Pages:
                 redirect=recruiting.redirect,
             )
         if visit.state == "left":
-            return self.notice("Your part has ended", "You left, or the time is over. What you answered is kept.")
+            return self.notice("Your participation has ended", "You left, or your time ran out. Your answers are kept.")
         if visit.study_state == "stopped":
-            return self.notice("The study has ended", "Thank you. What you answered is kept; please return your place.")
+            return self.notice("The study has ended", "Thank you. Your answers are kept. Please return your place.")
         return self._step_page(visit, request.cookies[COOKIE])
 
     def _step_page(self, visit: Visit, cookie: str) -> Response:
@@ -332,7 +332,7 @@ class Pages:
             if visit.study_state == "stopped" or any(e.kind == "answer" and e.step == step for e in visit.events):
                 return  # sent twice: the first counts
             if visit.state != "active" or step != visit.step:
-                text = "That page is not the one where you are. Please go on from here."
+                text = "That is not the page you are on. Please continue from here."
                 raise Refused(409, text, note="answer out of order or after the end")
             visit.add("answer", step, self._answer_of(visit, form), once=f"answer:{step}")
             if not visit.step:
@@ -412,15 +412,15 @@ class Pages:
         turns = visit.turns(step)
         if visit.state != "active" or step != visit.step or parts(step)[0] != CHAT or not turn.isdecimal():
             note = "message out of order or after the end"
-            raise Refused(409, "That chat is not the one where you are. Please reload the page.", note=note)
+            raise Refused(409, "That is not the chat you are in. Please reload the page.", note=note)
         number = int(turn[:6])
         old = turns[number] if number < len(turns) else None
         unanswered = bool(turns) and number == len(turns) and turns[-1][1] is None
         if (old and old[0] != text) or number > len(turns) or unanswered:
             note = "message at another turn"
-            raise Refused(409, "The chat went on in another tab. Please reload the page.", note=note)
+            raise Refused(409, "The chat continued in another tab. Please reload the page.", note=note)
         if old is None and number >= self.study.config.limits.turns:
-            raise Refused(409, "That was the last message about this question. Please answer it.")
+            raise Refused(409, "You have no messages left for this question. Please answer it.")
         return number, old
 
     async def _ask(
@@ -621,7 +621,7 @@ def serve(study: CollectedStudy, *, host: str, port: int, say: Callable[[str], N
     try:
         listening = socket.create_server((host, port), backlog=2048)
     except OSError as error:
-        raise ChatbenchError(f"{host}:{port}: {error}", fix="--port 0 takes any free one") from error
+        raise ChatbenchError(f"{host}:{port}: {error}", fix="--port 0 picks a free one") from error
 
     def opened() -> None:
         address = f"http://{host}:{listening.getsockname()[1]}"

@@ -195,14 +195,14 @@ class Store:
         except (sql.exc.SQLAlchemyError, OSError) as error:  # the driver's own message follows SQLAlchemy's
             where = f"{self._study.folder / FILE}: its database cannot be opened"
             raise ChatbenchError(
-                f"{where}: {str(error).splitlines()[0]}", fix="see that it runs and lets you in"
+                f"{where}: {str(error).splitlines()[0]}", fix="check that it is running and accessible"
             ) from None
         if self.settings["study"] != self._study.config.id:
             await self.__aexit__()
             raise ChatbenchError(
                 f"{self._study.folder / FILE}: its database holds another study, {self.settings['study']}",
-                expected=f"that of this one, {self._study.config.id}",
-                fix="give each study a database of its own, and keep its id",
+                expected=f"that of this study, {self._study.config.id}",
+                fix="give each study its own database, and do not change its id",
             )
         return self
 

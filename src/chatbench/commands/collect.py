@@ -133,7 +133,7 @@ def rehearse(
 
         spec = read_simulator_spec(simulator)
         if spec.kind == "tuned":
-            raise ChatbenchError(f"--simulator {simulator}", expected="a model's folder: two-step:local:FOLDER")
+            raise ChatbenchError(f"--simulator {simulator}", expected="a model folder: two-step:local:FOLDER")
         workspace = Workspace(Path("data"), Path("results"))
         plays = Simulator(spec.style, open_simulator(spec, model="", workspace=workspace, split=""))
 
@@ -172,7 +172,7 @@ def remove(
     Example: chatbench collect remove my_study --person 5f1e
     """
     count = _with_store(_opened(study), lambda store: store.remove(person))
-    show(f"deleted: {count} session{'s' * (count != 1)}" if count else "nobody came under this id: nothing was deleted")
+    show(f"deleted: {count} session{'s' * (count != 1)}" if count else "no session under this id: nothing was deleted")
 
 
 def _opened(folder: Path) -> CollectedStudy:

@@ -86,18 +86,18 @@ def plan_study(
     from chatbench.report.grids import Grid, print_grids
 
     if (study is None) == (components is None):
-        raise ChatbenchError("plan-study needs one of --study and --components", fix="add --components 0.04,0.01,0.17")
+        raise ChatbenchError("plan-study needs either --study or --components", fix="add --components 0.04,0.01,0.17")
     found = read_components(components, open_study(study) if study else None)
     designs = [Design(found, questions, each, correlation) for each in read_numbers(names(answers_per_person))]
     header, rows = plan_rows(designs, half_width=half_width, difference=difference, power=power, price=price)
-    title = f"People for ±{100 * half_width:g} points, and per assistant to find {100 * difference:g} points"
+    title = f"People needed for ±{100 * half_width:g} points, and per assistant to detect {100 * difference:g} points"
     notes = [
         f"variance of answers: by question {found.question:.4f}, by person {found.person:.4f}, rest {found.rest:.4f}",
-        f"{questions} questions, each person answers random ones; power {power:g}; PPI correlation {correlation:g}",
+        f"{questions} questions, each person answers a random subset; power {power:g}; PPI correlation {correlation:g}",
     ]
     if people is not None:
         notes += [
-            f"{one.answers_per_person} answers a person: {division_line(*divide(one, people, trained_on))}"
+            f"{one.answers_per_person} answers per person: {division_line(*divide(one, people, trained_on))}"
             for one in designs
         ]
     print_grids([Grid(title, header, rows)], notes)

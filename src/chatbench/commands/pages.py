@@ -94,7 +94,7 @@ def show(
     chosen = {"json": as_json, "csv": as_csv, "latex": as_latex, "details": details}
     asked = [form for form, wanted in chosen.items() if wanted]
     if len(asked) > 1:
-        raise ChatbenchError(f"--{' and --'.join(asked)}", expected="one form", fix=f"choose one: --{asked[0]}")
+        raise ChatbenchError(f"--{' and --'.join(asked)}", expected="one format", fix=f"choose one: --{asked[0]}")
     shown = shown_results(names or (), results=results, data=data)
     if not asked and (estimates := show_files.unscored_estimates(shown)):
         for one in estimates:

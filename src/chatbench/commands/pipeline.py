@@ -49,8 +49,8 @@ class Asked:
         """Refuses a budget: units that run elsewhere do not know what the others have spent."""
         if self.spending.max_tokens is not None or self.spending.max_usd is not None:
             raise ChatbenchError(
-                f"a budget for {what}",
-                expected="one process that counts what is spent",
+                f"a budget for {what} is not supported",
+                expected="a run in one process, which can count what is spent",
                 fix="omit the budget, or use chatbench run without --on",
             )
 

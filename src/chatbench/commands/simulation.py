@@ -210,5 +210,5 @@ def export(
     show(f"{rows:,} rows -> {to}")
     if to.suffix == ".csv":
         show(
-            "texts that a spreadsheet would take for formulas, and texts in apostrophes, begin with one more apostrophe"
+            "texts that look like spreadsheet formulas, or begin with an apostrophe, have one extra leading apostrophe"
         )

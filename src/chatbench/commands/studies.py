@@ -78,7 +78,7 @@ def import_(
 
     if draft:
         write_text(draft, imports.draft(files[0]))
-        show(f"{draft}: correct it, then: chatbench import {files[0]} --map {draft}")
+        show(f"{draft}: review and correct it, then run: chatbench import {files[0]} --map {draft}")
     else:
         show("\n".join(imports.import_study(files, out, mapping).lines()))
 

@@ -88,7 +88,7 @@ class Number:
 
     def problem(self, options: Sequence[str], answer: str) -> str:
         if options:
-            return "a number with options"
+            return "answer_kind number, but it has options"
         if not 0 <= self.tolerance < float("inf"):
             return f"tolerance {self.tolerance}, expected a number of at least 0"
         return "" if self.value(answer) is not None else f"answer {answer!r}, expected a number"
@@ -148,9 +148,9 @@ class Text:
 
     def problem(self, options: Sequence[str], answer: str) -> str:
         if options:
-            return "a text with options"
+            return "answer_kind text, but it has options"
         blank = not all(map(normalised, (answer, *self.also)))
-        return f"answer {answer!r}, expected a text that is more than marks" if blank else ""
+        return f"answer {answer!r}, expected more than punctuation" if blank else ""
 
     def asked_for(self, options: Sequence[str]) -> str:
         return "<short text>"
@@ -180,7 +180,7 @@ class Outcome:
     name: Literal["outcome"] = "outcome"
 
     def problem(self, options: Sequence[str], answer: str) -> str:
-        return "an outcome with options, or with a right answer" if options or answer else ""
+        return "answer_kind outcome, but it has options or a right answer" if options or answer else ""
 
     def asked_for(self, options: Sequence[str]) -> str:
         return "<your answer>"
@@ -196,7 +196,7 @@ class NoAnswer:
     name: Literal["none"] = "none"
 
     def problem(self, options: Sequence[str], answer: str) -> str:
-        return "no answer, yet options or a right answer" if options or answer else ""
+        return "answer_kind none, but it has options or a right answer" if options or answer else ""
 
     def asked_for(self, options: Sequence[str]) -> str:
         return DONE

@@ -43,26 +43,26 @@ class StoppedError(ChatbenchError):
 _EXPECTED = {
     "float_type": "a number",
     "float_parsing": "a number",
-    "finite_number": "a number that is not infinite",
+    "finite_number": "a finite number",
     "int_type": "a whole number",
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",
     "bool_type": "true or false",
     "string_type": "text",
-    "string_too_short": "text that is not empty",
+    "string_too_short": "non-empty text",
     "tuple_type": "a list",
     "list_type": "a list",
     "dict_type": "an object",
     "model_type": "an object",
-    "too_short": "at least {min_length} in the list",
-    "too_long": "at most {max_length} in the list",
+    "too_short": "a list of {min_length} or more",
+    "too_long": "a list of {max_length} or fewer",
     "literal_error": "one of {expected}",
     "greater_than": "a number above {gt}",
     "greater_than_equal": "{ge} or more",
     "less_than": "a number below {lt}",
     "less_than_equal": "{le} or less",
     "missing": "a value",
-    "extra_forbidden": "only the keys that the documentation names",
+    "extra_forbidden": "only documented keys",
 }
 """What was expected, by pydantic error type."""
 
@@ -73,7 +73,7 @@ def expected_by(error: Mapping[str, Any]) -> str:
     >>> expected_by({"type": "greater_than", "ctx": {"gt": 0}})
     'a number above 0'
     """
-    return _EXPECTED.get(error["type"], "another value").format(**error.get("ctx", {}))
+    return _EXPECTED.get(error["type"], "a different value").format(**error.get("ctx", {}))
 
 
 def first_problem(error: Any) -> tuple[str, str, str]:

@@ -34,22 +34,22 @@ MOST_DIGITS = 40
 MOST_NESTED = 100
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
-_ELSEWHERE = "name another place"
+_ELSEWHERE = "choose another path"
 _PROBLEMS: Mapping[int, tuple[str, str]] = {
-    errno.EACCES: ("no permission", f"change its owner or mode, or {_ELSEWHERE}"),
-    errno.EPERM: ("no permission", f"change its owner or mode, or {_ELSEWHERE}"),
+    errno.EACCES: ("permission denied", f"change its owner or mode, or {_ELSEWHERE}"),
+    errno.EPERM: ("permission denied", f"change its owner or mode, or {_ELSEWHERE}"),
     errno.EROFS: ("the file system is read-only", _ELSEWHERE),
     errno.ENOSPC: ("the disk is full", f"free some space and run the same command again, or {_ELSEWHERE}"),
-    errno.EDQUOT: ("your share of the disk is used up", f"free some space and run again, or {_ELSEWHERE}"),
-    errno.EFBIG: ("larger than this disk allows a file to be", _ELSEWHERE),
+    errno.EDQUOT: ("disk quota exceeded", f"free some space and run the same command again, or {_ELSEWHERE}"),
+    errno.EFBIG: ("the file is too large for this file system", _ELSEWHERE),
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter name"),
-    errno.EISDIR: ("a folder, where a file is needed", "name a file"),
-    errno.ENOTDIR: ("a file, where a folder is needed", _ELSEWHERE),
-    errno.EEXIST: ("a file, where a folder is needed", _ELSEWHERE),
+    errno.EISDIR: ("is a folder, not a file", "give the path of a file"),
+    errno.ENOTDIR: ("part of this path is a file, not a folder", _ELSEWHERE),
+    errno.EEXIST: ("part of this path is a file, not a folder", _ELSEWHERE),
     errno.ENOENT: ("no such file or folder", "check the path"),
-    errno.ELOOP: ("a link that leads back to itself", "correct the link"),
-    errno.EIO: ("the disk does not answer", f"check the disk, or {_ELSEWHERE}"),
-    errno.EMFILE: ("too many open files", "allow more: ulimit -n 4096"),
+    errno.ELOOP: ("a symbolic link that points back to itself", "fix the link"),
+    errno.EIO: ("disk I/O error", f"check the disk, or {_ELSEWHERE}"),
+    errno.EMFILE: ("too many open files", "raise the limit: ulimit -n 4096"),
 }
 
 
@@ -137,7 +137,9 @@ def write_text(path: Path, text: str) -> None:
         content = text.encode("utf-8")
     except UnicodeEncodeError as error:  # a surrogate from a file name; text read from files has none
         found = ascii(text[max(0, error.start - 20) : error.end + 20])
-        raise ChatbenchError(f"{path}: {found} cannot be written as UTF-8", fix="rename the file in it") from None
+        raise ChatbenchError(
+            f"{path}: {found} cannot be written as UTF-8", fix="rename the file with this name"
+        ) from None
     write_bytes(path, content)
 
 
@@ -256,7 +258,7 @@ def read_jsonl(
             row = parse_json(line, replaced)
         except JsonTextError as error:
             raise ChatbenchError(
-                f"{path}, line {number}: not JSON ({error})", expected="one JSON object a line", fix=fix
+                f"{path}, line {number}: not JSON ({error})", expected="one JSON object per line", fix=fix
             ) from error
         if not isinstance(row, dict):
             raise ChatbenchError(f"{path}, line {number}: {type(row).__name__}", expected="a JSON object", fix=fix)
@@ -309,9 +311,9 @@ def read_text(path: Path, fix: str = "") -> str:
         raise ChatbenchError(f"{path}: no such file", fix=fix or "check the path") from None
     except OSError as error:
         raise file_error(error, path) from error
-    save = "save it as UTF-8; a spreadsheet calls that 'CSV UTF-8'"
+    save = "save it as UTF-8 (spreadsheet programs call this 'CSV UTF-8')"
     if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content[:2]:
-        raise ChatbenchError(f"{path}: UTF-16", expected="UTF-8 text", fix=save)
+        raise ChatbenchError(f"{path}: encoded as UTF-16", expected="UTF-8 text", fix=save)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -150,7 +150,7 @@ def _layers(overrides_file: Path | None, flags: Mapping[str, object]) -> list[tu
     for source, layer in layers:
         for subject, (one, other) in _EXCLUSIVE.items():
             if layer.get(one) and layer.get(other):
-                raise ChatbenchError(f"{source}: both {one} and {other} say {subject}", fix="choose one")
+                raise ChatbenchError(f"{source}: both {one} and {other} determine {subject}", fix="choose one")
     return layers
 
 

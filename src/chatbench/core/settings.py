@@ -118,7 +118,7 @@ class Settings:
         if self.load_in_8bit and self.load_in_4bit:
             raise ChatbenchError("both load_in_8bit and load_in_4bit", fix="choose one")
         if "none" in self.report_to and len(self.report_to) > 1:
-            raise ChatbenchError(f"report_to = {list(self.report_to)}", fix="choose one: none, or the trackers")
+            raise ChatbenchError(f"report_to = {list(self.report_to)}", fix="use either none or the trackers")
 
     @property
     def quantised(self) -> bool:
@@ -220,7 +220,7 @@ def typed_value(name: str, value: object, source: str = "") -> object:
     if name not in known:
         nearest = [RENAMED[name]] if name in RENAMED else difflib.get_close_matches(name, known, n=1, cutoff=0.4)
         fix = f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(known)}"
-        raise ChatbenchError(f"{where}unknown setting {name!r}", expected="a setting of chatbench", fix=fix)
+        raise ChatbenchError(f"{where}unknown setting {name!r}", expected="a chatbench setting", fix=fix)
     try:
         return known[name].validate_python(value)
     except ValidationError as error:

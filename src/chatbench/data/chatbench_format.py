@@ -123,11 +123,11 @@ def read_questions(path: Path, intake: Intake) -> dict[str, Question]:
             question_id = _question_id(row)
             if question_id in questions:
                 raise row.bad(
-                    "duplicate question id", "question_id", found=f"{question_id!r} again", expected="ids that differ"
+                    "duplicate question id", "question_id", found=f"{question_id!r} again", expected="unique ids"
                 )
             questions[question_id] = _question(row, columns, reading)
     if not questions:
-        raise ChatbenchError(f"{path}: no question", expected="one row per question", fix="download the study again")
+        raise ChatbenchError(f"{path}: no questions", expected="one row per question", fix="download the study again")
     return questions
 
 
@@ -196,7 +196,7 @@ def read_ai_alone(path: Path, questions: Mapping[str, Question], intake: Intake)
         raise table.lacks("a method", ("{method}_count with {method}_acc", "{method}_mean"))
     if {"copy_and_paste", "free_text"} <= accuracy_of.keys():
         found, fix = f"{path}, row 1: both copy_and_paste and free_text", "remove the columns of one"
-        raise ChatbenchError(found, expected="one of them: they are two names of one method", fix=fix)
+        raise ChatbenchError(found, expected="only one: they are two names for the same method", fix=fix)
     for accuracy in accuracy_of.values():
         intake.check_numbers(accuracy, table.rows, lambda number: 0 <= number <= 1, "shares in 0..1, not percentages")
     scores: list[AiAloneScore] = []
@@ -205,7 +205,7 @@ def read_ai_alone(path: Path, questions: Mapping[str, Question], intake: Intake)
         with intake.record():
             question_id, model = _question_id(row), row.needed("model")
             if question_id not in questions:
-                raise row.bad("AI-alone row for an unknown question", "question_id", expected="an id of questions.csv")
+                raise row.bad("AI-alone row for an unknown question", "question_id", expected="an id in questions.csv")
             if (question_id, model) in seen:
                 raise row.bad(
                     "duplicate AI-alone row", found=f"{question_id!r} and {model!r} again", expected="one row each"
@@ -295,7 +295,7 @@ def _read_answers(path: Path, intake: Intake) -> _GivenAnswers:
 def _answer(row: Row, question_id: str, reading: Reading, intake: Intake) -> Answer:
     question = intake.questions.get(question_id)
     if question is None:
-        raise row.bad("answer to an unknown question", "question_id", expected="an id of questions.csv")
+        raise row.bad("answer to an unknown question", "question_id", expected="an id in questions.csv")
     # Event names such as pretest_3_userAnswer_answer contain the kind.
     event = re.search(r"_(userAnswer|userAIAnswer)(_|$)", row.text("answer_type"))
     kind = KIND_NAMES.get(plain_name(event[1] if event else row.text("answer_type")))
@@ -380,7 +380,7 @@ def _read_chats(path: Path, given: _GivenAnswers, intake: Intake, *, filtered: b
                     "conversation about an unknown question",
                     "question_id",
                     found=repr(question_id),
-                    expected="an id of questions.csv",
+                    expected="an id in questions.csv",
                 )
             question = intake.questions[question_id]
             conversation = _conversation(row, question, answer, reading, intake)

@@ -171,7 +171,7 @@ def download_chatbench(
     except (errors.GatedRepoError, errors.RepositoryNotFoundError) as error:
         raise ChatbenchError(
             f"{endpoint}: no access to {CHATBENCH_DATASET}",
-            expected="a public data set, or a token that may read it",
+            expected="a public data set, or a token with read access",
             fix="put HF_TOKEN=... into .env and run the command again",
         ) from error
     except connection_errors as error:
@@ -190,7 +190,7 @@ def _accept(out: Path, incoming: Path, source: str, revision: str, allow_other_c
     changed = sorted(name for name, sha256 in (before.files if before else {}).items() if arrived.get(name) != sha256)
     if changed and not allow_other_checksum:
         raise ChatbenchError(
-            f"{source}: {', '.join(changed)} is not what was downloaded before ({out / RECORD})",
+            f"{source}: {', '.join(changed)} differs from what was downloaded before ({out / RECORD})",
             expected="the same SHA-256",
             fix="choose another --out, or accept the change with --allow-other-checksum",
         )

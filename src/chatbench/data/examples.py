@@ -158,7 +158,7 @@ def question_in(row: ExampleRow) -> str:
 def _question_and_kind(where: str, row: Row) -> tuple[str, ExampleKind]:
     example = _read_row(where, {**row, "kind": "first", "question_id": "?", "conversation_id": "?"})
     if not (question := question_in(example).strip()):
-        expected = f"a prompt with the question after {_QUESTION_HEAD.strip()[-40:]!r}, or the keys of docs/files.md"
+        expected = f"a prompt with the question after {_QUESTION_HEAD.strip()[-40:]!r}, or the keys in docs/files.md"
         raise ChatbenchError(
             f"{where}: no question in the prompt", expected=expected, fix="add question_id to each line"
         )
@@ -178,7 +178,7 @@ def _read_row(where: str, row: Row) -> ExampleRow:
         items = row["messages"] if isinstance(row["messages"], list) else []
         found = [item.get("role") if isinstance(item, dict) else None for item in items]
         if found != list(roles) or not all(isinstance(item.get("content"), str) for item in items):
-            expected = "system, user, assistant, each with a content"
+            expected = "a system, a user and an assistant message, each with content"
             raise ChatbenchError(f"{where}, key 'messages': roles {found}", expected=expected, fix=PREPARE_FIX)
         messages = tuple(Message(role, item["content"]) for role, item in zip(roles, items, strict=True))
         prompt, completion = prompt_text(messages), completion_text(messages[2].content)

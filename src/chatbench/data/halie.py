@@ -47,7 +47,7 @@ def read_halie(path: Path, *, skip_bad_records: bool = False, maps: Sequence[str
         with intake.record():
             _read_row(row, intake)
     if not intake.questions:
-        raise ChatbenchError(f"{file}: no question", expected="rows of type ctrl or lm", fix="download the file again")
+        raise ChatbenchError(f"{file}: no questions", expected="rows of type ctrl or lm", fix="download the file again")
     return intake.study("halie")
 
 
@@ -63,7 +63,7 @@ def _read_row(row: Row, intake: Intake) -> None:
     question_id = f"{subset}-halie-{row.needed('question_id')}"
     question = Question(question_id, subset, row.needed("question_text"), (a, b, c, d), _letter(row, "answer"))
     if intake.questions.get(question_id, question) != question:
-        found = f"{question_id!r} with another text"
+        found = f"{question_id!r} with different text"
         raise row.bad("duplicate question id", "question_id", found=found, expected="one text per id")
     correct = correct_of(row.needed("user_correct"))
     if correct is None:

@@ -196,7 +196,7 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
         first = ": ".join(result.rows[0][2:]) if result.rows else "no row"
         raise ChatbenchError(
             f"{paths[0]}: no row could be imported; the first: {first}",
-            expected="rows that the mapping fits",
+            expected="rows that match the mapping",
             fix=f"draft a mapping and correct it: chatbench import {paths[0]} --draft map.toml",
         )
     write_text(out, "".join(map(json_line, result.records)))
@@ -220,7 +220,7 @@ def read_rows(path: Path, mapping: ImportMap | None = None) -> list[tuple[str, C
         content = read_json(path)
         items = content if isinstance(content, list) else [content]
         if bad := next((at for at, item in enumerate(items, 1) if not isinstance(item, dict)), None):
-            raise ChatbenchError(f"{path}, record {bad}: no object", expected="a JSON list of objects")
+            raise ChatbenchError(f"{path}, record {bad}: not an object", expected="a JSON list of objects")
         return [(f"{path}, record {number}", item) for number, item in enumerate(items, start=1)]
     header_rows = mapping.header_rows if mapping else 1
     if ending in _TABLES:
@@ -228,7 +228,7 @@ def read_rows(path: Path, mapping: ImportMap | None = None) -> list[tuple[str, C
     if ending in (".parquet", ".xlsx", ".xls"):
         return _frame_rows(path, ending, header_rows, mapping.sheet if mapping else "")
     raise ChatbenchError(
-        f"{path}: unknown kind of file", expected=".jsonl, .json, .csv, .tsv, .txt, .xlsx or .parquet", fix="rename it"
+        f"{path}: unknown file format", expected=".jsonl, .json, .csv, .tsv, .txt, .xlsx or .parquet", fix="rename it"
     )
 
 
@@ -251,7 +251,7 @@ def _table_rows(records: Sequence[Sequence[str]], path: Path, header_rows: int) 
     header = records[0]
     if repeated := [name for name, count in Counter(header).items() if count > 1 and name.strip()]:
         found = f"{path}, row 1: more than one column {repeated[0]!r}"
-        raise ChatbenchError(found, expected="columns whose names differ")
+        raise ChatbenchError(found, expected="unique column names")
     rows: list[tuple[str, Cells]] = []
     for number, record in enumerate(records[header_rows:], start=header_rows + 1):
         if len(record) > len(header) or (len(record) < len(header) and any(map(str.strip, record))):
@@ -283,7 +283,7 @@ def _frame_rows(path: Path, ending: str, header_rows: int, sheet: str) -> list[t
     except FileNotFoundError:
         raise ChatbenchError(f"{path}: no such file", fix="check the path") from None
     except (ValueError, KeyError, OSError, OverflowError, JsonTextError, pa.ArrowException, BadZipFile) as error:
-        raise ChatbenchError(f"{path}: not read as {ending} ({str(error)[:200]})", fix="save it again") from None
+        raise ChatbenchError(f"{path}: cannot be read as {ending} ({str(error)[:200]})", fix="save it again") from None
     return _table_rows([[str(cell) for cell in row] for row in frame.itertuples(index=False)], path, header_rows)
 
 
@@ -299,7 +299,7 @@ def read_map(path: Path) -> ImportMap:
     try:
         return ImportMap.model_validate(tomllib.loads(read_text(path)))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ChatbenchError(f"{path}: not TOML ({error})", expected="a mapping as --draft writes it") from None
+        raise ChatbenchError(f"{path}: not TOML ({error})", expected="a mapping as written by --draft") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
@@ -320,7 +320,7 @@ def preset(rows: Sequence[tuple[str, Cells]], path: Path) -> ImportMap:
     if shape is None:
         raise ChatbenchError(
             f"{path}: {'columns ' + ', '.join(map(str, keys)) if keys else 'no row'}",
-            expected=f"a column called {', '.join(PRESETS)}, or a mapping",
+            expected=f"one of the columns {', '.join(PRESETS)}, or a mapping",
             fix=f"draft a mapping and correct it: chatbench import {path} --draft map.toml",
         )
     known = PRESETS[shape]
@@ -332,7 +332,7 @@ def draft(path: Path) -> str:
     """Draft a mapping file from the column names, with comments on what they do not tell."""
     rows = read_rows(path)
     columns = [*dict.fromkeys(name for _, cells in rows for name in cells)]
-    lines = [f"# Of {path.name}: {len(rows)} rows with the columns {', '.join(map(repr, columns))}."]
+    lines = [f"# Drafted from {path.name}: {len(rows)} rows with the columns {', '.join(map(repr, columns))}."]
     lines.append("# docs/own-study.md has all keys.")
     long = {name: find_column(columns, spellings) for name, spellings in _OF_MESSAGES.items()}
     if long["chat"] and long["role"] and long["content"]:  # one message per row
@@ -340,7 +340,7 @@ def draft(path: Path) -> str:
         columns = [name for name in columns if name not in long.values()]
     for name, spellings in _SPELLINGS.items():
         column = find_column(columns, spellings)
-        lines.append(f"{name} = {json.dumps(column)}" if column else f'# {name} = ""  # no column looks like it')
+        lines.append(f"{name} = {json.dumps(column)}" if column else f'# {name} = ""  # no matching column')
     first = next((cells for _, cells in rows), {})
     asked = find_column(columns, _SPELLINGS["messages"])
     messages = _messages(first.get(asked)) if asked else None
@@ -367,12 +367,12 @@ def _check_columns(mapping: ImportMap, rows: Sequence[tuple[str, Cells]], path: 
     if mapping.chat:
         wanted += [getattr(mapping, name) for name in _OF_MESSAGES]
         if mapping.messages or mapping.turns or mapping.reply or mapping.cumulative:
-            found = f"{path}: chat, and messages, turns, reply or cumulative"
-            raise ChatbenchError(found, expected="one message per row, or whole chats", fix="choose one")
+            found = f"{path}: the mapping sets chat together with messages, turns, reply or cumulative"
+            raise ChatbenchError(found, expected="one message per row, or a whole chat per row", fix="choose one")
     if lacking := [name for name in wanted if name and name not in columns]:
         raise ChatbenchError(
             f"{path}: no column {lacking[0]!r}; it has {', '.join(map(str, sorted(columns)))}",
-            expected="the columns that the mapping names",
+            expected="every column named in the mapping",
             fix="correct the mapping",
         )
 

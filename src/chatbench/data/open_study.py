@@ -14,7 +14,7 @@ from chatbench.data import halie
 from chatbench.data.prepared import Manifest
 from chatbench.data.splits import question_set_sha256
 
-_EXPECTED = "a folder with questions.csv (ChatBench layout), an event_blocks.csv (HALIE), or a .jsonl of your own chats"
+_EXPECTED = "a folder with questions.csv (ChatBench layout), event_blocks.csv (HALIE), or a .jsonl of your own chats"
 
 
 def open_study(
@@ -40,14 +40,14 @@ def open_study(
     if path.name == halie.FILE_NAME or (path / halie.FILE_NAME).is_file():
         return halie.read_halie(path, skip_bad_records=skip_bad_records, maps=maps)
     if holds_examples(path):
-        fix = "split them with: chatbench prepare-splits; finetune and eval-ppl need no more than that"
-        raise ChatbenchError(f"{path}: training examples, without people's answers", expected=_EXPECTED, fix=fix)
+        fix = "split them with: chatbench prepare-splits; finetune and eval-ppl need nothing else"
+        raise ChatbenchError(f"{path}: holds training examples, not people's answers", expected=_EXPECTED, fix=fix)
     if path.suffix == ".jsonl":
         from chatbench.data.own_chats import read_chat_jsonl  # lazy: imports pydantic
 
         return read_chat_jsonl(path, skip_bad_records=skip_bad_records, maps=maps)
     fix = "check the path; docs/own-study.md describes your own format"
-    raise ChatbenchError(f"{path}: no study of a known kind", expected=_EXPECTED, fix=fix)
+    raise ChatbenchError(f"{path}: not a study in a known format", expected=_EXPECTED, fix=fix)
 
 
 def find_study(folder: Path) -> Path:
@@ -95,14 +95,14 @@ def study_of(manifest: Manifest) -> Study:
     if manifest.adopted:
         fix = "prepare splits of a study: chatbench prepare-splits --study STUDY"
         raise ChatbenchError(
-            f"{manifest.study}: splits that were made by hand", expected="the study behind them", fix=fix
+            f"{manifest.study}: its splits were made by hand", expected="splits prepared from a study", fix=fix
         )
     skip_bad_records, include_pilots = manifest.skip_bad_records, manifest.include_pilots
     path = Path(manifest.study_resolved)
     study = open_study(path, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=manifest.maps)
     if question_set_sha256(study.questions.values()) != manifest.questions_sha256:
         raise ChatbenchError(
-            f"{path}: its questions changed since the splits were made",
+            f"{path}: its questions have changed since the splits were made",
             fix=f"prepare again: chatbench prepare-splits --study {manifest.study}",
         )
     return study

@@ -70,7 +70,7 @@ class QuestionRecord(_Record):
         foreign = self.model_fields_set & {"ordered", "tolerance", "relative", "unit"} - _KEYS_OF[self.answer_kind]
         if foreign:
             key = min(foreign)
-            raise ValueError(f"question {self.id!r}: {key} is no key of a question of answer_kind {self.answer_kind}")
+            raise ValueError(f"question {self.id!r}: {key} does not apply to answer_kind {self.answer_kind}")
         return Question(self.id, self.subset, self.text, self.options, "".join(answers[:1]), kinds[self.answer_kind])
 
 
@@ -136,9 +136,9 @@ _MEANINGS = {
     "question": "the question in full (id, subset, text, options, answer), or the id of an earlier one",
     "question.options": "a list of texts",
     "question.answer": "a letter, a number, a text, or a list of texts",
-    "correct": "true or false; of an outcome also a score in 0..1",
+    "correct": "true or false; for an outcome also a score in 0..1",
     "answer": "a letter, a number or a text, as the question's answer_kind asks for",
-    "turns": "a list of messages (role, text), or null where nothing was asked",
+    "turns": "a list of messages (role, text), or null if the person asked nothing",
 }
 """What is expected, for keys whose type alone does not say it."""
 _KEYS = {name for each in (UserAiRecord, UserAloneRecord, AiAloneRecord) for name in each.model_fields}
@@ -198,7 +198,7 @@ def read_chat_jsonl(path: Path, *, skip_bad_records: bool = False, maps: Sequenc
         with intake.record():
             read_record(intake.row(f"{path}, line {number}", content, {}, unit="key"), intake, scores)
     if not intake.questions:
-        raise ChatbenchError(f"{path}: no record", expected="one record a line", fix="see docs/own-study.md")
+        raise ChatbenchError(f"{path}: no records", expected="one record per line", fix="see docs/own-study.md")
     return intake.study(path.stem, tuple(scores.values()))
 
 
@@ -250,7 +250,7 @@ def read_question_lines(path: Path, *, least: int = 1) -> dict[str, Question]:
         except ValueError as error:
             raise ChatbenchError(f"{path}, line {number}: {error}", fix=fix) from None
         if question.id in found:
-            raise ChatbenchError(f"{path}, line {number}: question {question.id!r} again", expected="different ids")
+            raise ChatbenchError(f"{path}, line {number}: question {question.id!r} again", expected="unique ids")
         found[question.id] = question
     if len(found) < least:
         raise ChatbenchError(f"{path}: {len(found)} questions", expected=f"at least {least}", fix=fix)
@@ -265,7 +265,7 @@ def _answer(row: Row, record: UserAiRecord | UserAloneRecord, question: Question
         read = None
     if kind == NoAnswer():
         if given is not None or correct is not None or record.kind == "user-alone":
-            expected = "neither answer nor correct, and a chat"
+            expected = "a chat, with neither answer nor correct"
             raise row.bad("answer to a question without one", found="a question of answer_kind none", expected=expected)
         read, correct = DONE, False
     elif kind == Outcome() and correct is None:
@@ -330,7 +330,7 @@ def _question(row: Row, given: QuestionRecord | str, intake: Intake) -> Question
         key = "question.options" if " options" in found else "question.answer"
         raise row.bad(f"bad value of {key}", key, found=found.partition(": ")[2], expected=expected) from None
     if intake.questions.get(given.id, question) != question:
-        found = f"{given.id!r} with other content"
+        found = f"{given.id!r} with different content"
         raise row.bad("duplicate question id", "question.id", found=found, expected="one question per id")
     return question
 
@@ -341,7 +341,7 @@ def _chat(row: Row, record: UserAiRecord, question: Question, answer: Answer, in
         intake.note("user-AI answers without asking (turns is null)")
         return None
     if not record.turns:
-        expected = "messages, or null where nothing was asked"
+        expected = "messages, or null if the person asked nothing"
         raise row.bad("empty conversation", "turns", found="no message", expected=expected)
     messages = []
     for index, turn in enumerate(record.turns):
@@ -349,7 +349,7 @@ def _chat(row: Row, record: UserAiRecord, question: Question, answer: Answer, in
         if known_role(role) is None:
             raise row.unknown_role(turn.role, f"turns.{index}.role", [[turn.role for turn in record.turns]])
         if turn.text is not None and turn.content is not None:
-            raise row.bad("bad value of turns", f"turns.{index}", found="text and content", expected="one of them")
+            raise row.bad("bad value of turns", f"turns.{index}", found="both text and content", expected="only one")
         messages.append(RawMessage(role, turn.content if turn.text is None else turn.text))
     try:
         turns = turns_of(messages, intake.note)

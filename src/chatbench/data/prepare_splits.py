@@ -72,7 +72,9 @@ def prepare_splits(
     study, questions, rows, chats = None, list[Asked](), list[Row](), dict[str, Conversation]()
     if holds_examples(study_path):
         if by != "question":
-            raise ChatbenchError(f"--by {by}: {study_path} holds examples, not who wrote them", fix="--by question")
+            raise ChatbenchError(
+                f"--by {by}: {study_path} holds examples, which do not say who wrote them", fix="use --by question"
+            )
         questions, rows = _questions_of_examples(study_path)
         sha256 = hashlib.sha256("\n".join(sorted(question.id for question in questions)).encode()).hexdigest()
         count = DEFAULT_SPLITS if splits is None else splits
@@ -81,7 +83,7 @@ def prepare_splits(
         study = open_study(study_path, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps)
         if not study.conversations:
             fix = "check the study: chatbench check-study"
-            raise ChatbenchError(f"{study_path}: no conversation", expected="chats to learn from", fix=fix)
+            raise ChatbenchError(f"{study_path}: no conversations", expected="chats to train on", fix=fix)
         questions, sha256 = list(study.questions.values()), question_set_sha256(study.questions.values())
         made = splits_of(study, by, splits=splits, train_share=train_share, seed=seed, also_questions=also_questions)
         rows = [
@@ -102,7 +104,7 @@ def prepare_splits(
     for split in made:
         if by != "question" and not all(sides[f"{split.id}/{part}"] for part in _PARTS):
             raise ChatbenchError(
-                f"{split.id} holds out {', '.join(sorted(split.held_out)[:3])}: one side has no chat",
+                f"{split.id} holds out {', '.join(sorted(split.held_out)[:3])}: one side has no chats",
                 expected="chats on both sides",
                 fix="use another --by, or omit --also-questions",
             )

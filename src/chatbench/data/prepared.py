@@ -76,7 +76,7 @@ def load_manifest(data_dir: Path) -> Manifest:
     """
     path = data_dir / MANIFEST
     if not path.exists() and not adopt(data_dir):
-        raise ChatbenchError(f"{path}: no such file", expected="splits that were prepared to the end", fix=PREPARE_FIX)
+        raise ChatbenchError(f"{path}: no such file", expected="fully prepared splits", fix=PREPARE_FIX)
     from pydantic import TypeAdapter, ValidationError  # lazy: slow to import
 
     content = read_json(path, fix=PREPARE_FIX)
@@ -85,7 +85,7 @@ def load_manifest(data_dir: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         found = f"{'.'.join(map(str, first['loc'])) or 'content'} {first['input']!r:.60}"
-        expected = f"a manifest of this version, with {expected_by(first)} there"
+        expected = f"{expected_by(first)}, as in a manifest of this version"
         raise ChatbenchError(f"{path}: unexpected {found}", expected=expected, fix=PREPARE_FIX) from None
     if not 1 <= manifest.splits <= MOST_SPLITS:
         raise ChatbenchError(f"{path}: {manifest.splits} splits", expected=f"1 to {MOST_SPLITS}", fix=PREPARE_FIX)
@@ -114,7 +114,7 @@ def adopt(data_dir: Path) -> bool:
         sides = {part: read_examples(folder / f"{part}.jsonl") for part in ("train", "test")}
         questions = {part: {row.question_id for row in rows} for part, rows in sides.items()}
         if both := questions["train"] & questions["test"]:
-            note = f"{len(both)} questions are on both sides: held-out scores will be too good"
+            note = f"{len(both)} questions are on both sides: held-out scores will be inflated"
             print(f"chatbench: {folder}: {note}", file=sys.stderr)
         lines: list[Row] = [{"question_id": q, "subset": "", "part": p} for p in sides for q in sorted(questions[p])]
         write_jsonl(folder / "split.jsonl", lines)

@@ -152,11 +152,11 @@ def make_splits(
             largest = max(sizes.values(), default=0)
             together = f", {len(groups)} without near duplicates" if len(groups) < len(subsets) else ""
             raise ChatbenchError(
-                f"no question is left for the {side} side of {split.id}: {len(subsets)} questions{together}, in "
-                f"{len(sizes)} subsets of at most {largest}, are split subset by subset, a share of {train_share:g} of "
-                "each to train",
-                expected="a subset whose share, rounded, leaves questions on both sides",
-                fix="give the questions fewer, larger subsets (such as one for all), use more of them, or another "
+                f"no questions are left for the {side} side of {split.id}: {len(subsets)} questions{together}, in "
+                f"{len(sizes)} subsets of at most {largest}, are split subset by subset, with a share of "
+                f"{train_share:g} of each going to train",
+                expected="a subset large enough to leave questions on both sides after rounding",
+                fix="use fewer, larger subsets (for example, one for all questions), more questions, or another "
                 "--train-share",
             )
     return made
@@ -197,11 +197,11 @@ def splits_of(
     )
     if len(units) < 2:
         raise ChatbenchError(
-            f"{len(units)} {by} in the study", expected="at least 2: one is held out", fix="--by question"
+            f"{len(units)} {by} in the study", expected="at least 2: one is held out", fix="use --by question"
         )
     if by != "person" and splits not in (None, len(units)):
         raise ChatbenchError(
-            f"--splits {splits} --by {by}", expected=f"one for each: {len(units)}", fix="omit --splits"
+            f"--splits {splits} --by {by}", expected=f"one per {by}: {len(units)}", fix="omit --splits"
         )
     count = splits if splits is not None else DEFAULT_SPLITS if by == "person" else len(units)
     both: Mapping[str, Side] = dict.fromkeys(sorted(study.questions), "both")

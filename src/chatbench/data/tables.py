@@ -49,7 +49,7 @@ EXPECTED_KINDS = "user-alone or user-AI"
 MOST_SHOWN = 12
 """Maximum number of distinct values that an error lists."""
 
-SKIP_FIX = "correct the record, or run again with --skip-bad-records to leave it out and have it counted"
+SKIP_FIX = "correct the record, or run again with --skip-bad-records to leave it out and count it"
 MAP_EXAMPLE = "--map answer_type.userAnswer=user-alone"
 ATTENTION_CHECK = "attention check"
 DUPLICATE_ANSWER = "duplicate answer (same worker, question and kind; the first is kept)"
@@ -194,7 +194,7 @@ class Intake:
             name, equals, meaning = text.partition("=")
             column, dot, value = name.partition(".")
             if not (column and dot and equals):
-                raise ChatbenchError(f"--map {text}", expected="COLUMN.VALUE=MEANING", fix=f"such as {MAP_EXAMPLE}")
+                raise ChatbenchError(f"--map {text}", expected="COLUMN.VALUE=MEANING", fix=f"example: {MAP_EXAMPLE}")
             self._maps[plain_name(column), value.strip()] = meaning.strip()
 
     def mapped(self, value: object, *columns: str) -> object:
@@ -252,7 +252,7 @@ class Intake:
             raise ChatbenchError(
                 f"{rows[0].place.rpartition(',')[0]}, {rows[0].unit} {column!r}: numbers that could mean more than one "
                 f"option; it holds {listed(values)}",
-                expected="letters; or numbers that can only count from 0 (a 0, no 4) or only from 1 (a 4, no 0)",
+                expected="letters, or numbers that clearly count from 0 (with a 0, no 4) or from 1 (with a 4, no 0)",
                 fix=f"write letters, or say what they mean: --map {column}.1=A --map {column}.2=B ...",
             )
         if reading != "letters and texts":
@@ -354,7 +354,7 @@ class Row:
         """
         column = self.names.get(name, name)
         if not self.text(name):
-            raise self.bad(f"blank {column}", name, found="blank", expected=f"a {column}")
+            raise self.bad(f"blank {column}", name, found="blank", expected="a value")
         return self.text(name)
 
     def bad(self, reason: str, name: str = "", *, expected: str, found: str = "") -> BadRecord:
@@ -424,7 +424,7 @@ class Table:
 
 
 def _map_fix(column: str, value: str) -> str:
-    return f"say which it is: --map {shlex.quote(f'{column}.{value}=...')}; or {SKIP_FIX}"
+    return f"say what it means: --map {shlex.quote(f'{column}.{value}=...')}; or {SKIP_FIX}"
 
 
 def listed(values: Counter[str]) -> str:
@@ -465,7 +465,7 @@ def read_table(
     known = Counter(plain_name(column) for column in header)
     names = {name: column for name, accepted in spellings.items() if (column := find_column(header, accepted))}
     if repeated := [column for column in names.values() if known[plain_name(column)] > 1]:
-        found, expected = f"{path}, row 1: more than one column {repeated[0]!r}", "columns whose names differ"
+        found, expected = f"{path}, row 1: more than one column {repeated[0]!r}", "unique column names"
         raise ChatbenchError(found, expected=expected, fix="rename or remove one")
     for number, record in enumerate(records[1:], start=2):
         if not any(map(str.strip, record)):  # spreadsheets leave rows of empty cells below

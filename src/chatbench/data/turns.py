@@ -118,7 +118,7 @@ def _exchanges(
     for index, message in enumerate(messages):
         role, text = known_role(message.role), content_text(message.content, note)
         if role is None or text is None:
-            wrong = f"role {message.role!r}" if role is None else "a content that is no text"
+            wrong = f"role {message.role!r}" if role is None else "content that is not text"
             raise ValueError(f"message {index}: {wrong}")
         if role in CONTEXT_ROLES:
             note(f"{role} messages, kept as the assistant's context")

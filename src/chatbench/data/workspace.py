@@ -169,7 +169,7 @@ class Workspace:
         if not names:
             raise ChatbenchError(
                 f"{self.results}: no results",
-                expected="a folder that chatbench wrote into",
-                fix="make some: chatbench demo; or name it: --results FOLDER",
+                expected="a folder with chatbench results",
+                fix="create some with: chatbench demo; or point to them: --results FOLDER",
             )
         return sorted(names)

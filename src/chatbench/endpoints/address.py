@@ -48,8 +48,8 @@ class EndpointAddress:
             )
         if not re.fullmatch(r"[!-~]*", value):
             raise ChatbenchError(
-                f"the environment variable {self.key_name} holds characters that no key has (a line break?)",
-                fix="copy the key again, in one line",
+                f"the environment variable {self.key_name} contains characters not allowed in a key (a line break?)",
+                fix="copy the key again, on one line",
             )
         return value
 
@@ -79,12 +79,12 @@ def read_addresses(text: str) -> tuple[EndpointAddress, ...]:
     urls, key = match["url"].split(","), "" if match["key_name"] is None else f"#{match['key_name']}"
     for number, url in enumerate(urls, 1):
         if not re.match("https?://", url):
-            found = f"address {number} of {len(urls)}, {without_secrets(url)!r}, has no http:// or https:// before it"
-            raise ChatbenchError(f"openai: {found}", expected=EXPECTED)
+            found = f"address {number} of {len(urls)}, {without_secrets(url)!r},"
+            raise ChatbenchError(f"openai: {found} does not start with http:// or https://", expected=EXPECTED)
     addresses = tuple(read_address(f"{match['model']}@{url}{key}") for url in urls)
     for address in addresses:
         if addresses.count(address) > 1:
-            raise ChatbenchError(f"openai: {address.base_url} is there twice", expected="each address once")
+            raise ChatbenchError(f"openai: {address.base_url} is given twice", expected="each address once")
     return addresses
 
 
@@ -109,18 +109,20 @@ def read_address(text: str) -> EndpointAddress:
         place = re.sub(r"^\w*:?/+", "", without_secrets(place))
         scheme = "http" if re.match(r"localhost|\d|\[|[\w-]+:", place) else "https"
         raise ChatbenchError(
-            f"openai: {without_secrets(model)!r} has an address without http:// or https:// before it, or no model",
+            f"openai: {without_secrets(model)!r} contains an address without http:// or https://, or names no model",
             expected=EXPECTED,
             fix=f"did you mean {without_secrets(name) or 'MODEL'}@{scheme}://{place}{'' if '/' in place else '/v1'}?",
         )
     if _KEY.match(model) or not model.isprintable():
-        raise ChatbenchError("openai: what stands for the model is a key, or no text", expected=EXPECTED)
+        raise ChatbenchError(
+            "openai: the model name looks like an API key, or contains unprintable characters", expected=EXPECTED
+        )
     _check_url(url)
     if key_name is None:
         key_name = DEFAULT_KEY_NAME if url == DEFAULT_URL else ""
     elif not _ENVIRONMENT_NAME.fullmatch(key_name):
         raise ChatbenchError(
-            "openai: what stands after # is not the name of an environment variable",
+            "openai: the part after # is not the name of an environment variable",
             expected="a name such as OPENAI_API_KEY, in capitals; never the key itself",
         )
     return EndpointAddress(model, url, key_name)
@@ -134,21 +136,21 @@ def _check_url(url: str) -> None:
     except ValueError:
         host = ""
     if not re.fullmatch(r"[\w.-]+|[\da-f:.]+", host, re.ASCII) or not re.fullmatch(r"[!#-+\--;=?-\[\]_a-z~%]+", url):
-        raise ChatbenchError("openai: unreadable base URL", expected="https://HOST/v1, in plain letters")
+        raise ChatbenchError("openai: unreadable base URL", expected="https://HOST/v1, in ASCII characters")
     if "openai.azure.com" in host and ("/deployments/" in parts.path or parts.query):
         raise ChatbenchError(
-            f"openai: the address of one deployment of Azure ({without_secrets(url)})",
-            expected="its v1 address, with the deployment as the model",
+            f"openai: {without_secrets(url)} is the address of a single Azure deployment",
+            expected="the v1 address, with the deployment as the model",
             fix=f"openai:DEPLOYMENT@{AZURE_URL.replace('RESOURCE', host.partition('.')[0])}#AZURE_OPENAI_API_KEY",
         )
     if parts.username or parts.password or parts.query:
         raise ChatbenchError(
-            "openai: the base URL holds a user name, a password or a query",
-            fix="leave it out; a key goes into a variable: #NAME_OF_KEY_VARIABLE",
+            "openai: the base URL contains a user name, a password or a query",
+            fix="remove it; name the environment variable that holds the key: #NAME_OF_KEY_VARIABLE",
         )
     if service := _SERVICE.search(parts.path):
         raise ChatbenchError(
-            f"openai: the base URL ends in {service[0]}, which is a service and no base",
+            f"openai: the base URL ends in {service[0]}, which is the path of a service, not part of the base",
             fix=f"did you mean {url.removesuffix(service[0])}?",
         )
 

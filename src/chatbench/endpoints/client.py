@@ -314,7 +314,7 @@ def _unpacked(content: bytes, encoding: str) -> bytes:
     try:
         content = zlib.decompressobj(47).decompress(content, MOST_BYTES + 1)  # gzip or zlib, by its header
     except zlib.error:
-        raise NoAnswerError(f"a reply packed by {encoding[:20]!r}, which nobody asked for") from None
+        raise NoAnswerError(f"a reply with content encoding {encoding[:20]!r}, which was not requested") from None
     if len(content) > MOST_BYTES:
         raise NoAnswerError(f"a reply of more than {MOST_BYTES:,} bytes when unpacked")
     return content
@@ -325,12 +325,12 @@ def _no_completion(answer: object) -> str:
     said = " ".join(answer.split()) if isinstance(answer, str) else ""
     if re.match(r"(data|event): ?|: ", said):
         words = re.findall(r'"(?:message|error)": ?"([^"]{1,200})', said)
-        return "a stream of events, though none was asked for (turn streaming off)" + "".join(
+        return "a stream of events, though none was requested (turn off streaming)" + "".join(
             f": {w}" for w in words[:1]
         )
     if not said or said.startswith("<") or said[:1] in "{[":
         return "a web page" if said.startswith("<") else "unreadable answer"
-    return f"a text in place of a completion: {said[:200]}"
+    return f"text instead of a completion: {said[:200]}"
 
 
 def _parts(content: object) -> tuple[str, str]:

@@ -194,16 +194,16 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 FIX: Mapping[FaultKind, str] = {
     "key": "put a valid key into .env; name its variable with openai:MODEL@URL#NAME",
     "account": "add credit to the account or raise its limit; the same command continues",
-    "missing": "look at the list: curl {where}/models",
-    "moved": "name the address that it redirects to, if it is the right one: nothing is sent to another than yours",
-    "unreadable": "check the base URL (often it ends in /v1)",
-    "thinking": "raise --max-tokens, or let it think less with --reasoning-effort low",
+    "missing": "list its models: curl {where}/models",
+    "moved": "if the address that it redirects to is right, give that one: redirects are not followed",
+    "unreadable": "check the base URL (it usually ends in /v1)",
+    "thinking": "raise --max-tokens, or reduce its reasoning with --reasoning-effort low",
     "overflow": "ask for fewer tokens with --max-tokens, or serve the model with a larger context",
     "absent": "start the endpoint, or check the address",
-    "refused": "change what the server names or choose another model; the same command continues",
+    "refused": "change what the server objects to, or choose another model; the same command continues",
     "filtered": "choose another model or provider: even a harmless request is filtered",
 }
-_SERVER_FIX = "see the server's own log; the same command continues"
+_SERVER_FIX = "check the server's log; the same command continues"
 
 
 def explained(fault: Fault, address: EndpointAddress, *, served: tuple[str, ...] = ()) -> ChatbenchError:
@@ -215,12 +215,12 @@ def explained(fault: Fault, address: EndpointAddress, *, served: tuple[str, ...]
         found = f"{where} refuses {key} ({fault.reason})"
     elif kind == "missing":
         found = f"{where}: no model or adapter {address.model!r}, or no such service at this address ({fault.reason})"
-        expected = "a model of the endpoint, and a base URL that ends in /v1 mostly"
+        expected = "a model that the endpoint serves, and its base URL, which usually ends in /v1"
         if served:
             expected = f"one of {', '.join(served[:20])}{', ...' if len(served) > 20 else ''}"
             fix = "serve it (an adapter: vllm serve BASE --enable-lora --lora-modules NAME=FOLDER), or name another"
     elif kind == "overflow":
-        found = f"{where}: {address.model!r} has too small a context: {fault.reason}"
+        found = f"{where}: the context of {address.model!r} is too small: {fault.reason}"
     elif kind == "unreadable":
-        expected = "a completion with a text"
+        expected = "a completion with text"
     return ChatbenchError(found, expected=expected, fix=fix.format(where=where))

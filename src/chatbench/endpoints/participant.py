@@ -49,8 +49,8 @@ def refuse_missing_adapters(addresses: Sequence[str]) -> None:
         missing = [address.model for address in wanted if address.model not in served]
         if 0 < len(missing) < len(wanted):
             raise ChatbenchError(
-                f"{wanted[0].base_url} has not {', '.join(missing)}",
-                expected=f"all of {len(wanted)}, one per split; it has {', '.join(served)}",
+                f"{wanted[0].base_url} does not serve {', '.join(missing)}",
+                expected=f"all {len(wanted)} models, one per split; it serves {', '.join(served)}",
                 fix="serve the others too (scripts/serve_vllm.sh), or simulate one split with --split",
             )
 

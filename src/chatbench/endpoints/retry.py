@@ -94,7 +94,7 @@ GIVEN_UP_IN_A_ROW = 8
 """If this many requests in a row are given up, with no answer in between, the endpoint is considered broken."""
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 20.0
-CONTINUES = "see whether the endpoint is up, then run the same command again: it continues"
+CONTINUES = "check that the endpoint is up, then run the same command again: it continues"
 
 
 class Replica:
@@ -217,7 +217,7 @@ class Patience:
         if (fault.retry_after or 0.0) > patience and (len(self.replicas) == 1 or self._opens_in() > patience):
             raise ChatbenchError(
                 f"{self._where}: asks to wait {fault.retry_after:,.0f} s ({fault.reason})",
-                fix="run the same command again then: it continues",
+                fix="run the same command again after that: it continues",
             )
         if now - self._failing_since >= patience:
             raise ChatbenchError(f"{self._where}: no good answer for {patience:g} s ({fault.reason})", fix=CONTINUES)

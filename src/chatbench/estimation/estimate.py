@@ -207,9 +207,9 @@ def _new_name(specs: Sequence[AssistantSpec], study: Study) -> str:
         raise ChatbenchError(f"--assistant names {len(specs)} assistants: {names}", expected="one new assistant")
     if name in study.assistants:
         raise ChatbenchError(
-            f"--assistant {name}: people of the study chatted with it",
-            expected="an assistant that the study does not have",
-            fix="its accuracy is measured (chatbench study); a new assistant needs another name: NEW=SPEC",
+            f"--assistant {name}: the study already has this assistant",
+            expected="an assistant that is not in the study",
+            fix="see its measured accuracy (chatbench study), or give a new assistant another name: NEW=SPEC",
         )
     return name
 
@@ -225,27 +225,27 @@ def read_people(path: Path, assistant: str, asked: Mapping[str, Question], study
     answers = [answer for answer in real.answers if answer.kind == "user-AI" and answer.assistant == assistant]
     if not answers:
         raise ChatbenchError(
-            f"{path}: no answer of people with {assistant}; it has {', '.join(real.assistants) or 'no assistant'}",
+            f"{path}: no human answers with {assistant}; it has {', '.join(real.assistants) or 'no assistant'}",
             expected=f"records with the assistant {assistant!r}",
         )
     if twice := real.dropped.get(DUPLICATE_ANSWER, 0):
         raise ChatbenchError(
-            f"{path}: the same person twice about the same question ({twice} records)",
-            expected="one answer of a person to a question",
-            fix="leave the later ones out",
+            f"{path}: the same person answered the same question more than once ({twice} records)",
+            expected="one answer per person and question",
+            fix="remove the later records",
         )
     for answer in answers:
         if asked.get(answer.question_id) != real.questions[answer.question_id]:
-            what = "unknown" if answer.question_id not in asked else "with another text than the one simulated"
+            what = "which is unknown" if answer.question_id not in asked else "whose text differs from that simulated"
             raise ChatbenchError(
                 f"{path}: a chat about question {answer.question_id!r}, {what}",
                 expected="chats about the study's questions, or those of --questions",
             )
     if both := sorted({answer.worker_id for answer in answers} & {answer.worker_id for answer in study.answers}):
         raise ChatbenchError(
-            f"{path}: {len(both)} people took part in the study too, such as {both[0]!r}",
-            expected="people on whom the simulators were not trained: they correct them",
-            fix="leave their chats out, or give other people other ids",
+            f"{path}: {len(both)} of the people also took part in the study, such as {both[0]!r}",
+            expected="people whose chats the simulators were not trained on, since they correct the simulators",
+            fix="leave out their chats, or give different people different ids",
         )
     return answers
 
@@ -269,7 +269,7 @@ def held_out_assistants(
     if workspace.manifest.by != "assistant":
         notes.append(
             f"the splits hold out a {workspace.manifest.by}, not an assistant, so the simulators' error on a new one "
-            "is unknown; chatbench prepare-splits --by assistant, then finetune and simulate"
+            "is unknown; run chatbench prepare-splits --by assistant, then finetune and simulate"
         )
         return {}
     for split_id in splits:
@@ -282,7 +282,7 @@ def held_out_assistants(
         simulation = chats.simulations[0] if chats else Simulation(FINE_TUNED, (), 1)
         pairs = [pair for pair in sorted(scored_pairs(real, test, simulation)) if pair[1] == assistant]
         if not pairs:
-            notes.append(f"{split_id}: {assistant} was not simulated, so its error is unknown; {command}")
+            notes.append(f"{split_id}: {assistant} was not simulated, so its error is unknown; run {command}")
             continue
         people, outcomes = predictions(human_outcomes(real, test)), simulation.outcomes(study)
         simulated = predictions({pair: outcomes[pair] for pair in pairs})

@@ -110,7 +110,7 @@ def predict_difference(
         return spread
     differences = np.array([simulated[question] - other[question] for question in simulated if question in other])
     if len(differences) < 2:
-        return Undefined("fewer than 2 questions were simulated with both")
+        return Undefined("fewer than 2 questions were simulated with both assistants")
     parts = (2 * spread, len(held_out) - 1), (_of_mean(differences), len(differences) - 1)
     return estimate_of(float(differences.mean()), *parts, least=-1.0)
 
@@ -119,8 +119,8 @@ def error_spread(held_out: Sequence[HeldOut]) -> float | Undefined:
     """Sample variance of the errors on held-out assistants."""
     if len(held_out) < FEWEST_ASSISTANTS:
         return Undefined(
-            f"{len(held_out)} assistants were held out and simulated, {FEWEST_ASSISTANTS} are needed to know how far a "
-            "simulator errs on one that it has not met"
+            f"{len(held_out)} assistants were held out and simulated, {FEWEST_ASSISTANTS} are needed to estimate the "
+            "error of a simulator on an assistant that it was not trained on"
         )
     return float(np.var([each.error for each in held_out], ddof=1))
 

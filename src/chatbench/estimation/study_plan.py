@@ -93,7 +93,7 @@ class Design:
                 raise ChatbenchError(f"--{name.replace('_', '-')} {getattr(self, name)}", expected=f"at least {least}")
         if self.answers_per_person > self.questions:
             raise ChatbenchError(
-                f"{self.answers_per_person} answers a person of {self.questions} questions",
+                f"{self.answers_per_person} answers per person, but only {self.questions} questions",
                 expected="no more answers than questions",
             )
         if not 0 <= self.correlation <= 1:
@@ -161,7 +161,7 @@ def read_components(text: str | None, study: Study | None) -> Components:
     found = components_of(study) if study else Undefined("no study")
     if isinstance(found, Undefined):
         raise ChatbenchError(
-            f"variances of the study's answers are {found}", fix="state them: --components 0.04,0.01,0.17"
+            f"variances of the study's answers are {found}", fix="give them: --components 0.04,0.01,0.17"
         )
     return found
 
@@ -217,8 +217,8 @@ def divide(design: Design, people: int, trained_on: int) -> tuple[Division, Divi
     """
     if people < 2 or trained_on < 1 or design.correlation <= 0:
         raise ChatbenchError(
-            f"--people {people} --trained-on {trained_on} --correlation {design.correlation:g} to divide",
-            expected="at least 2 people, and a measured simulator: its correlation, and on how many it was trained",
+            f"cannot divide --people {people} with --trained-on {trained_on} --correlation {design.correlation:g}",
+            expected="at least 2 people, and a measured simulator: its correlation and the people it was trained on",
         )
     most = design.components.question
     half = trained_on * (most / design.known - 1) if most > 0 else 0.0

@@ -176,7 +176,7 @@ def _spreads(design: _Design, log_sds: Array) -> list[Spread]:
     crossed = (likelihood(1, 1) + likelihood(-1, -1) - likelihood(1, -1) - likelihood(-1, 1)) / 4
     information = -np.array([[diagonal[0], crossed], [crossed, diagonal[1]]]) / DIFFERENCE**2
     if information[0, 0] <= 0 or np.linalg.det(information) <= 0:
-        flat = Undefined("the likelihood is flat: the answers do not tell this spread from none")
+        flat = Undefined("the likelihood is flat: the answers cannot tell this spread from zero")
         return [Spread(math.exp(log_sd), flat) for log_sd in log_sds]
     halves = NORMAL_95 * np.sqrt(np.diag(np.linalg.inv(information)))
     return [

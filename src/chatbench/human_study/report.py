@@ -89,7 +89,7 @@ def _missing(study: Study, advice: Sequence[AdviceRow]) -> list[str]:
         "no answers alone: no user-alone accuracy": "user-alone" not in kinds,
         "no AI-alone scores: no gap to them, no correlation with them, no gap between assistants alone":
             not study.ai_alone,
-        f"one condition only ({', '.join(conditions)}): nothing by condition": len(conditions) == 1,
+        f"one condition only ({', '.join(conditions)}): no results by condition": len(conditions) == 1,
         f"nobody answered alone before chatting ({ANSWER_FIRST}): no corrected or misled rates": not advice,
         "no chats: no mirror rate": not study.conversations,
         f"one assistant only ({', '.join(study.assistants)}): no gap between assistants": len(study.assistants) == 1,

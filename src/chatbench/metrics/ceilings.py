@@ -57,7 +57,7 @@ def ceilings(human: Mapping[Pair, Prediction], chats: Sequence[int | None], seed
         return [dict.fromkeys(CEILING_METRICS, reason) for _ in chats]
     between = batch_agreement(halves.first, halves.second, np.ones_like(halves.first))
     known = {metric: between[metric][~np.isnan(between[metric])] for metric in CORRELATIONS}
-    alike = Undefined("people are alike in every question")
+    alike = Undefined("human accuracy is the same for every question")
     correlations = {metric: float(values.mean()) if len(values) else alike for metric, values in known.items()}
     return [
         {

@@ -228,6 +228,6 @@ def number_metrics(study: Study, prompts: Mapping[str, Sequence[str]], predictor
     for metric, part, whole, reason in (
         ("restatement_share", "restatements", "prompts", "no question has a number in its text"),
         ("all_numbers_share", "complete", "restatements", "no prompt restates its problem"),
-        ("no_foreign_number_share", "no_foreign", "with_number", "no prompt holds a number"),
+        ("no_foreign_number_share", "no_foreign", "with_number", "no prompt contains a number"),
     ):
         yield MetricValue(EVERY_ASSISTANT, predictor, metric, share(total[part], total[whole], reason))

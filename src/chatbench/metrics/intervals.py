@@ -28,7 +28,7 @@ from chatbench.metrics.names import MetricKey
 from chatbench.metrics.resampling import Drawn, Draws, PredictorPairs, Rows, mean_over_splits, replicate_rows
 
 WITHOUT_INTERVAL = {
-    "ece": Undefined("a calibration error is too large by an unknown amount where bins hold few questions")
+    "ece": Undefined("calibration error is biased upwards by an unknown amount if bins have few questions")
 }
 """Metrics whose interval would cover the truth less often than it claims; measured in benchmarks/coverage.py."""
 SIGNED = ("bias", "gap", "gap_error")
@@ -129,7 +129,7 @@ def interval(
     if not len(replicates) or lost > LOST_SHARE * len(replicates):
         return Undefined(f"{lost} of {len(replicates)} resamples have no value")
     if math.isnan(extra_variance):
-        return Undefined("it has no value where other people are drawn")
+        return Undefined("it has no value when people are resampled")
     on_scale = _scaled(metric, known)
     spread = float(on_scale.std())
     if spread < NO_SPREAD:

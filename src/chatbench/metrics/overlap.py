@@ -110,7 +110,7 @@ def unread(texts: Sequence[str]) -> dict[str, Undefined]:
     """Which of `bleu` and `rouge` cannot read the texts with the published tokenizers, and why."""
     characters = [character for text in texts for character in text.lower() if character.isalnum()]
     lost = {
-        "bleu": ("of scripts without blanks between words", sum(map(bool, map(_WITHOUT_BLANKS.match, characters)))),
+        "bleu": ("of scripts without spaces between words", sum(map(bool, map(_WITHOUT_BLANKS.match, characters)))),
         "rouge": ("not a-z or 0-9", sum(not character.isascii() for character in characters)),
     }
     return {

@@ -171,7 +171,7 @@ def permutation_p(difference: float, exchanged: Array) -> Value:
     """
     known = exchanged[~np.isnan(exchanged)]
     if not len(known):
-        return Undefined("no exchange has a value")
+        return Undefined("no permutation has a value")
     return float(1 + (np.abs(known) >= abs(difference) - TIE).sum()) / (1 + len(known))
 
 
@@ -193,7 +193,7 @@ def mean_differences(
             signs = np.where(draws.exchanges[:, [draws.place[q] for q in both]], -1, 1)
             exchanged.append(signs @ np.array([*difference.values()]) / len(both))
     if not means:
-        reason = Undefined("no question has both")
+        reason = Undefined("no question has values for both")
         return PairedDifference(reason, reason, reason, reason, reason)
     mean_of_first, mean_of_second = np.mean(means, axis=0).tolist()
     over_splits = mean_over_splits(resampled), mean_over_splits(exchanged)

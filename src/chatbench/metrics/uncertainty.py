@@ -124,11 +124,11 @@ def spread(splits: Sequence[SplitValues], *, people: float, ties: float, chats: 
         chats: variance from resampling chats.
     """
     if any(np.isnan(values).any() for _, values in splits):
-        return Undefined("without some question the metric is undefined")
+        return Undefined("it has no value when some question is left out")
     if np.isnan([people, ties, chats]).any():
-        return Undefined("it has no value where other people or chats are drawn")
+        return Undefined("it has no value when people or chats are resampled")
     if any(len(values) < 2 for _, values in splits):
-        return Undefined("a split with fewer than 2 questions")
+        return Undefined("a split has fewer than 2 questions")
     if len(splits) == 1:
         values = splits[0][1]
         both = float(values.var(ddof=1)) / len(values)
@@ -166,7 +166,7 @@ def variance_components(splits: Sequence[SplitValues]) -> tuple[float, float, fl
     _, question, times = np.unique(places, return_inverse=True, return_counts=True)
     count = len(values)
     if count == len(times):
-        return Undefined("no question is held out in two splits, so splits cannot be told from questions")
+        return Undefined("no question is held out in two splits, so splits and questions cannot be told apart")
     sums = [
         _within(values, question, times),
         _within(values, number, sizes),

@@ -109,7 +109,7 @@ class ChatTemplate:
         """What a user should know about how the template is applied."""
         notes = []
         if self.merges_system:
-            notes.append("the chat template has no system role: the system message stands before the user's")
+            notes.append("the chat template has no system role: the system message is put before the user's")
         if self.thinking is False:
             notes.append("the chat template is called with enable_thinking=False")
         return tuple(notes)
@@ -158,7 +158,7 @@ class ChatTemplate:
         for text, each in ids.items():
             if sum(map(self._marker_ids.__contains__, each)) > len(self._marker.findall(text)):
                 raise ChatbenchError(
-                    f"the tokenizer makes special tokens of text that holds none: {text.replace(_CUT, '')[:200]!r}",
+                    f"the tokenizer turns ordinary text into special tokens: {text.replace(_CUT, '')[:200]!r}",
                     fix=PLAIN_FIX,
                 )
         return [ids[text] for text in texts]
@@ -284,7 +284,7 @@ class ChatForm:
         for row in rows:
             if row.messages is None:
                 raise ChatbenchError(
-                    f"example of conversation {row.conversation_id}: plain text, where a chat template needs messages",
+                    f"example of conversation {row.conversation_id}: plain text, but a chat template needs messages",
                     expected="messages (system, user, assistant)",
                     fix=f"prepare the splits with --format messages, or {PLAIN_FIX}",
                 )
@@ -303,14 +303,14 @@ class ChatForm:
         asked, chat = self._texts(PROBE)
         wrong = [message.role for message in PROBE[:2] if asked.count(message.content) != 1]
         if wrong:
-            raise _InexactError(f"it does not write the {wrong[0]} message once: {asked!r}")
+            raise _InexactError(f"it does not write the {wrong[0]} message exactly once: {asked!r}")
         today = [datetime.now().strftime(each) for each in _DATE_FORMAT.findall(self.template.source)]
         if any(date in asked for date in today):
             raise _InexactError(f"it writes today's date: {asked!r}")
         prompt, whole = self.template.ids([asked, chat])
         special = [token for token in whole[len(prompt) :] if token in self.template.special_ids]
         if not special:
-            raise _InexactError(f"it ends the reply with no special token: {chat!r}")
+            raise _InexactError(f"it does not end the reply with a special token: {chat!r}")
         self._split(prompt, whole, special[0])
         return special[0]
 
@@ -322,11 +322,11 @@ class ChatForm:
             raise _InexactError(f"the chat with the reply, {whole!r}, does not begin with the prompt, {prompt!r}")
         rest = whole[len(prompt) :]
         if not rest.lstrip().startswith(target):
-            raise _InexactError(f"after the prompt it writes {rest!r} where the reply is {target!r}")
+            raise _InexactError(f"after the prompt it writes {rest!r} instead of the reply {target!r}")
         if messages == PROBE:
             self._blank = rest[: -len(rest.lstrip())]
         elif not rest.startswith(self._blank + target):
-            raise _InexactError(f"before the reply it writes {rest[:20]!r}, in other chats {self._blank!r}")
+            raise _InexactError(f"before the reply it writes {rest[:20]!r}, but {self._blank!r} in other chats")
         return prompt, whole
 
     @staticmethod
@@ -335,7 +335,7 @@ class ChatForm:
             raise _InexactError("the tokenizer joins the prompt's last characters with the reply's first")
         rest = whole[len(prompt) :]
         if end_id not in rest:
-            raise _InexactError("the reply is not ended as in other chats")
+            raise _InexactError("the reply does not end as in other chats")
         return EncodedExample(prompt, rest[: rest.index(end_id) + 1])
 
 
@@ -355,6 +355,6 @@ def _refusing(row: ExampleRow) -> Iterator[None]:
 def _refused(where: str, reason: str) -> ChatbenchError:
     return ChatbenchError(
         f"{where}: the chat template cannot be masked exactly: {reason}",
-        expected="always the same prompt and white space, then the reply as it is, then a special token that ends it",
+        expected="the same prompt and white space each time, then the reply unchanged, then a special end token",
         fix=PLAIN_FIX,
     )

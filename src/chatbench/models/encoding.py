@@ -49,7 +49,7 @@ class PlainForm:
         if not self._after:
             return ()
         token = self._tokenizer.decode(self._after)
-        return (f"the tokenizer ends a text with {token}: omitted between prompt and completion",)
+        return (f"the tokenizer appends {token} to a text; it is omitted between prompt and completion",)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the prompt of a system and a user message."""
@@ -118,7 +118,7 @@ class EncodedRows:
             lines.append(
                 f"{too_long:,} examples are longer than the context of {self.max_tokens:,} tokens "
                 f"(the longest has {self.longest_tokens:,}): {self.examples_left_out:,} left out, "
-                f"{self.examples_shortened:,} without their {self.turns_dropped:,} oldest turns"
+                f"{self.examples_shortened:,} shortened by their {self.turns_dropped:,} oldest turns"
             )
         return lines
 
@@ -165,7 +165,7 @@ def encode_rows(
     if rows and not fitting:
         raise ChatbenchError(
             f"none of {len(rows):,} examples fits a context of {max_tokens:,} tokens",
-            expected=f"room for {longest:,} tokens, as the longest needs",
+            expected=f"room for {longest:,} tokens, the length of the longest",
             fix="choose a model with a longer context",
         )
     return EncodedRows(

@@ -392,8 +392,8 @@ class LocalGenerator:
     def _no_room(self, row: _Row) -> ChatbenchError:
         token = self.cache.shape.token_bytes
         return ChatbenchError(
-            f"keys and values of a prompt of {len(row.prompt):,} tokens: no room in {self.cache.limit / 2**30:.2f} GiB",
-            expected=f"{token:,} bytes a token, about four times the tokens of the longest prompt",
+            f"keys and values of a {len(row.prompt):,}-token prompt do not fit into {self.cache.limit / 2**30:.2f} GiB",
+            expected=f"{token:,} bytes per token, for about four times the tokens of the longest prompt",
             fix="raise --cache-gib, or close other programs",
         )
 

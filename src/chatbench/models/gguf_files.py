@@ -96,7 +96,7 @@ def _convert(path: Path, folder: Path) -> None:
     model, info = loaded
     if lacking := sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]])):
         raise ChatbenchError(
-            f"{path}: {len(lacking)} tensors are missing or of another shape, among them {lacking[0]}",
+            f"{path}: {len(lacking)} tensors are missing or have another shape, such as {lacking[0]}",
             expected=f"all weights of a model of the architecture {architecture}",
             fix="download it again, or use the model's own safetensors",
         )
@@ -118,7 +118,7 @@ def _fields(path: Path) -> dict[str, Any]:
     """The scalar metadata of a GGUF file, after checking that all its tensors are there."""
     with path.open("rb") as opened:
         if opened.read(4) != b"GGUF":
-            raise ChatbenchError(f"{path}: not a GGUF file", expected="a file of llama.cpp", fix="download it again")
+            raise ChatbenchError(f"{path}: not a GGUF file", expected="a llama.cpp model file", fix="download it again")
     try:
         reader = GGUFReader(path)
         return {name: field.contents() for name, field in reader.fields.items() if len(field.types) == 1}

@@ -110,7 +110,7 @@ def _explained(source: str, error: BaseException) -> ChatbenchError:
     names = {type(cause).__name__ for cause in chain}
     if "GatedRepoError" in names:
         return ChatbenchError(
-            f"{source}: the hub gives this model only to those who accepted its licence",
+            f"{source}: this model is gated: the hub requires that you accept its licence",
             fix=f"accept it at https://huggingface.co/{source} and put HF_TOKEN into .env",
         )
     if "RepositoryNotFoundError" in names:
@@ -121,14 +121,14 @@ def _explained(source: str, error: BaseException) -> ChatbenchError:
         )
     if names & _OFFLINE or "couldn't connect" in str(error):
         return ChatbenchError(
-            f"{source}: the hub cannot be reached and the model is not on this machine",
+            f"{source}: the hub cannot be reached, and the model is not on this machine",
             expected="a network connection, or a folder with the model",
-            fix="connect, or download the model elsewhere and give its folder as MODEL",
+            fix="connect to the network, or download the model elsewhere and pass its folder as MODEL",
         )
     first_line = f"{type(error).__name__}: {error}".strip().split("\n")[0][:300]
     return ChatbenchError(
         f"{source}: cannot be loaded: {first_line}",
-        expected="a causal language model in safetensors, with its tokenizer, as it was published",
+        expected="a complete causal language model in safetensors format, with its tokenizer",
         fix="copy or download it again",
     )
 
@@ -199,7 +199,7 @@ def load_base(
     model, info = found
     if lacking := sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]])):  # they would be random
         raise ChatbenchError(
-            f"{source}: {len(lacking)} tensors are missing in its weights or of another shape, among them {lacking[0]}",
+            f"{source}: {len(lacking)} tensors of its weights are missing or have another shape, such as {lacking[0]}",
             expected="the weights that its config.json describes",
             fix="copy or download the model again",
         )
@@ -254,7 +254,7 @@ def _load_adapter(folder: Path, device: str, dtype: torch.dtype | None, *, quant
     )
     if run.get("base_weights") not in (None, base.weights):
         raise ChatbenchError(
-            f"{folder}: its adapter was trained on other weights than {name} has now",
+            f"{folder}: its adapter was trained on other weights of {name} than the current ones",
             expected=str(run["base_weights"]),
             fix="restore the base, or fine-tune again",
         )
@@ -263,7 +263,7 @@ def _load_adapter(folder: Path, device: str, dtype: torch.dtype | None, *, quant
         stored = {tensor for file in folder.glob("*.safetensors") for tensor in _checked_tensor_names(file)}
         differing = sorted(stored ^ set(get_peft_model_state_dict(model)))
         if differing:  # peft only mentions it, and applies the adapter to the other layers alone
-            raise ValueError(f"{len(differing)} tensors are missing or too many, among them {differing[0]}")
+            raise ValueError(f"{len(differing)} tensors are missing or unexpected, such as {differing[0]}")
     except (RuntimeError, ValueError) as error:  # tensors of another shape, or modules that the base lacks
         raise ChatbenchError(
             f"{folder}: its adapter does not fit {name}: {str(error).strip().splitlines()[-1].strip()}",
@@ -364,8 +364,8 @@ def configuration(source: str, *, revision: str | None = None) -> PretrainedConf
         asked = str(getattr(part, "_attn_implementation", None) or "")
         if "/" in asked:
             raise ChatbenchError(
-                f"{source}: its config.json names attention code from the hub: {asked[:100]!r}",
-                expected="attention that transformers has itself",
+                f"{source}: its config.json requests attention code from the hub: {asked[:100]!r}",
+                expected="an attention implementation built into transformers",
                 fix="remove attn_implementation from its config.json",
             )
     return cast(PretrainedConfig, config)
@@ -386,9 +386,9 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
         unused = index in special and special[index].special and index not in needed and token not in template
         if index >= size and not unused:
             raise ChatbenchError(
-                f"{source}: token {index}, {token!r}, of its tokenizer is beyond the {size:,} embeddings of its model",
+                f"{source}: token {index}, {token!r}, of its tokenizer is beyond the {size:,} embeddings of the model",
                 expected=f"embeddings for all {len(tokenizer):,} tokens",
-                fix="model.resize_token_embeddings(len(tokenizer)) in Python and save it, or remove the added token",
+                fix="call model.resize_token_embeddings(len(tokenizer)) in Python and save it, or remove the token",
             )
 
 
@@ -440,7 +440,7 @@ def _configured_in(source: str) -> Path | None:
         return path if path.is_dir() else None
     folder = Path(str(resources.files("chatbench") / name))
     if not (folder / "config.json").is_file():
-        raise ChatbenchError(f"the package has no model {name!r}", fix="install chatbench again")
+        raise ChatbenchError(f"the package has no model {name!r}", fix="reinstall chatbench")
     return folder
 
 
@@ -490,7 +490,7 @@ def check_model_folder(folder: Path) -> None:
     if not files:
         pickled = any(folder.glob("*.bin"))
         raise ChatbenchError(
-            f"{folder}: {'weights as a pickle file only' if pickled else 'no weights'}",
+            f"{folder}: {'weights only as a pickle file' if pickled else 'no weights'}",
             expected="model.safetensors or adapter_model.safetensors",
             fix="save the model with safe_serialization" if pickled else "train or copy the model again",
         )
@@ -510,5 +510,5 @@ def _checked_tensor_names(file: Path) -> list[str]:
             return list(opened.keys())
     except SafetensorError as error:
         raise ChatbenchError(
-            f"{file}: half-written or damaged weights", fix="train, copy or download the model again"
+            f"{file}: incomplete or damaged weights", fix="train, copy or download the model again"
         ) from error

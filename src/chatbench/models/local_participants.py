@@ -29,7 +29,7 @@ from chatbench.protocol.prompts import USERLM_END
 
 PLAIN_STOP = "\nUser:"
 """What a base model writes when it continues with the user's turn."""
-_USERLM_FIX = "use a model of that kind (microsoft/UserLM-8b), or prompt this one: two-step:local:FOLDER"
+_USERLM_FIX = "use a UserLM (microsoft/UserLM-8b), or prompt this model: two-step:local:FOLDER"
 
 
 class _LocalParticipant:
@@ -187,7 +187,7 @@ class LocalAssistant(_LocalParticipant):
         has_option = "enable_thinking" in str(loaded.tokenizer.chat_template)
         if thinking and not has_option:
             raise ChatbenchError(
-                f"{tokenizer_name(loaded.tokenizer)}: its chat template cannot be told to think",
+                f"{tokenizer_name(loaded.tokenizer)}: its chat template has no enable_thinking option",
                 fix="omit #thinking; thoughts that the model writes anyway are left out of its replies",
             )
         if loaded.tokenizer.chat_template:
@@ -229,7 +229,9 @@ class LocalUserLm(_LocalParticipant):
     def __init__(self, loaded: Loaded, name: str, *, temperature: float, max_tokens: int) -> None:
         tokenizer = loaded.tokenizer
         if not tokenizer.chat_template:
-            raise ChatbenchError(f"{tokenizer_name(tokenizer)}: no chat template, which a UserLM has", fix=_USERLM_FIX)
+            raise ChatbenchError(
+                f"{tokenizer_name(tokenizer)}: no chat template, but a UserLM needs one", fix=_USERLM_FIX
+            )
         self._template = ChatTemplate(tokenizer)
         # The token that ends a user turn: the first special one after the turn that the prompt asks for.
         prompt, chat = self._template.ids(
@@ -239,7 +241,7 @@ class LocalUserLm(_LocalParticipant):
         if chat[: len(prompt)] != prompt or not ends:
             raise ChatbenchError(
                 f"{tokenizer_name(tokenizer)}: its chat template does not ask for the user's next turn",
-                expected="a template that ends a prompt with the head of a user message",
+                expected="a template that ends a prompt with the header of a user message",
                 fix=_USERLM_FIX,
             )
         # If it is not in the vocabulary, the model writes it as text, and the style reads it there.

@@ -34,12 +34,12 @@ def refuse_unless_possible(bits: Bits, device: str, source: str) -> None:
     Raises:
         ChatbenchError: they cannot.
     """
-    without = f"leave it out (--no-load-in-{bits}bit)"
+    without = f"turn it off (--no-load-in-{bits}bit)"
     if not device.startswith(("cuda", "cpu")):
         raise ChatbenchError(f"load_in_{bits}bit on {device}", expected="a CUDA GPU or a CPU", fix=without)
     if source.startswith("random:"):
         raise ChatbenchError(
-            f"load_in_{bits}bit with random weights", expected="weights that lie in a folder or on the hub", fix=without
+            f"load_in_{bits}bit with random weights", expected="weights from a folder or the hub", fix=without
         )
     if util.find_spec("bitsandbytes") is None:
         raise ChatbenchError(f"load_in_{bits}bit without bitsandbytes", fix=f"pip install bitsandbytes, or {without}")

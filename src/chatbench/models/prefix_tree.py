@@ -438,7 +438,7 @@ def refuse_unsuited(model: nn.Module, kernel: Kernel) -> None:
         )
     reason = why_not_trees(model)
     if reason:
-        raise ChatbenchError(f"packing for {type(inner).__name__}: {reason}", fix="set packing to none")
+        raise ChatbenchError(f"packing is not possible for {type(inner).__name__}: {reason}", fix="set packing to none")
 
 
 def _transformers_model(model: nn.Module) -> PreTrainedModel:

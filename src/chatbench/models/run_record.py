@@ -97,7 +97,7 @@ def finished_run(
     found = read_record(folder)
     if found is None:
         if folder.exists() and any(folder.iterdir()):
-            raise ChatbenchError(f"{folder}: not empty, and no {RECORD} in it", fix="move it away, or add --overwrite")
+            raise ChatbenchError(f"{folder}: not empty, but has no {RECORD}", fix="move it away, or add --overwrite")
         return None
     wanted = {"base": resolved.base, "settings_hash": resolved.hash, "train_sha256": train_sha256}
     if base_weights is not None:
@@ -106,7 +106,7 @@ def finished_run(
         raise _differs(folder, found, {**wanted, "settings": asdict(resolved.settings)}, "holds a model trained")
     if (file := differing_file(folder)) is not None:
         raise ChatbenchError(
-            f"{folder}: trained with these settings, but {file} is not as training left it",
+            f"{folder}: trained with these settings, but {file} is missing or differs from what training wrote",
             expected=f"the files that {FILE_LIST} lists",
             fix="restore it, or train again with --overwrite",
         )
@@ -126,7 +126,7 @@ def may_resume(folder: Path, record: Mapping[str, Any], *, overwrite: bool) -> b
         return True
     if overwrite:
         return False
-    raise _differs(unfinished(folder), found, record, "holds a run begun")
+    raise _differs(unfinished(folder), found, record, "holds a run started")
 
 
 def _differs(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> ChatbenchError:
@@ -136,8 +136,8 @@ def _differs(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], 
         if name in wanted and found.get(name) != wanted[name]:
             lines.append(f"{label}: {str(found.get(name))[:24]} -> {str(wanted[name])[:24]}")
     return ChatbenchError(
-        f"{folder} {what} otherwise: {'; '.join(lines)}",
-        expected="the same settings, data and base as before, to continue or to keep it",
+        f"{folder} {what} differently: {'; '.join(lines)}",
+        expected="the same settings, data and base as before",
         fix="add --overwrite to train again, or go back to those settings",
     )
 
@@ -207,8 +207,8 @@ def run_lock(folder: Path) -> Iterator[None]:
         holder = path.read_text(encoding="utf-8") if path.exists() else ""
         raise OccupiedError(
             f"{folder}: {holder or 'another process'} is writing there now",
-            expected="one process at a time that writes a folder",
-            fix="wait for it or stop it; the processes of one run are started by accelerate launch or torchrun",
+            expected="only one process at a time writing to a folder",
+            fix="wait for it or stop it; to train with several processes, use accelerate launch or torchrun",
         ) from error
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):

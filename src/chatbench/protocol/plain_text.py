@@ -102,8 +102,8 @@ def wrapping(tokenizer: Encoder) -> tuple[list[int], list[int]]:
     if not bare or not starts or unasked:
         raise ChatbenchError(
             f"the tokenizer encodes {_PROBE!r} as {bare} without special tokens and as {wrapped} with them",
-            expected="the same tokens, with special ones only before or after them and only where they are asked for",
-            fix="set its post-processor right, or choose another base",
+            expected="the same tokens, with special tokens only before or after them and only on request",
+            fix="correct its post-processor, or choose another base",
         )
     return wrapped[: starts[0]], wrapped[starts[0] + len(bare) :]
 

@@ -59,7 +59,7 @@ def finished_model(model: str, *, workspace: Workspace, split: str) -> Path:
     folder = workspace.model_folder(model, split)
     if not folder.is_dir():
         raise ChatbenchError(
-            f"{folder}: {model} is not fine-tuned on {split}",
+            f"{folder}: {model} has not been fine-tuned on {split}",
             expected="a model that chatbench finetune has finished, or its folder",
             fix=f"fine-tune first: SPLIT_ID={split} chatbench finetune {model}",
         )
@@ -86,7 +86,7 @@ class Merged:
         """Summary to print."""
         return (
             f"{self.adapter} merged -> {self.folder}, weights in {self.dtype}; "
-            f"largest difference of a logit {self.largest_difference:.1g}"
+            f"largest logit difference {self.largest_difference:.1g}"
         )
 
 
@@ -102,17 +102,19 @@ def merge_adapter(folder: Path, out: Path, *, dtype: MergeType = "auto", share: 
             into, `out` is not empty, or another process is writing there.
     """
     if not 0 <= share <= 1:
-        raise ChatbenchError(f"a share of {share}", expected="0 (the base) to 1 (the fine-tuned model)")
+        raise ChatbenchError(f"share = {share}", expected="0 (the base) to 1 (the fine-tuned model)")
     is_adapter = (folder / "adapter_config.json").is_file()
     if not is_adapter and (share == 1 or read_record(folder) is None):
         raise ChatbenchError(
             f"{folder}: no adapter",
-            expected="a folder with adapter_config.json, or with --share a whole model that chatbench fine-tuned",
-            fix="a whole model needs no merging",
+            expected="a folder with adapter_config.json, or, with --share, a full model fine-tuned by chatbench",
+            fix="a full model needs no merging",
         )
     with run_lock(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ChatbenchError(f"{out}: there is something already", fix="choose another OUT, or remove it")
+            raise ChatbenchError(
+                f"{out}: already exists and is not an empty folder", fix="choose another OUT, or remove it"
+            )
         record = read_record(folder)
         stored = _stored_dtype(folder, record) if is_adapter else torch.float32
         target = stored if dtype == "auto" else cast(torch.dtype, getattr(torch, dtype))
@@ -139,7 +141,7 @@ def _stored_dtype(folder: Path, record: Mapping[str, Any] | None) -> torch.dtype
     if getattr(described, "quantization_config", None) is not None:
         raise ChatbenchError(
             f"{base}: its weights are stored quantised, so an adapter cannot be merged into them exactly",
-            fix="fine-tune from the unquantised model; load_in_8bit or load_in_4bit quantise it while it trains",
+            fix="fine-tune the unquantised model; load_in_8bit or load_in_4bit quantises it for training",
         )
     return described.dtype if isinstance(described.dtype, torch.dtype) else torch.float32
 
@@ -161,8 +163,8 @@ def _merged_model(loaded: Loaded, target: torch.dtype, folder: Path, share: floa
     difference = float((after - before).abs().max())
     if not difference <= _TOLERANCE[target] * float(before.abs().max()):  # `not <=` also catches NaN
         raise ChatbenchError(
-            f"{folder}: merged, the model gives logits that differ by {difference:.3g}",
-            expected="the logits of base and adapter together, up to rounding",
+            f"{folder}: the logits of the merged model differ by {difference:.3g}",
+            expected="the same logits as base and adapter together, up to rounding",
             fix="merge with --dtype float32; if that is refused too, use the adapter as it is",
         )
     return cast(PreTrainedModel, model), difference
@@ -209,7 +211,7 @@ def _write(merged: Loaded, out: Path, adapter: Path, record: Mapping[str, Any] |
         work.rename(out)
     except (OSError, SafetensorError) as error:
         raise ChatbenchError(
-            f"{out} cannot be written: {error}", fix="free space there, or choose another OUT, and merge again"
+            f"{out} cannot be written: {error}", fix="free up space there, or choose another OUT, and merge again"
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)  # already renamed on success

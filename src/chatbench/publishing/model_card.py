@@ -119,7 +119,7 @@ def model_card(record: Mapping[str, Any], *, adapter: bool) -> str:
         tags=["chatbench", "user-simulator", *(["lora"] if adapter else [])],
         datasets=[dataset] if dataset else None,
     ).to_yaml()
-    comes = {"hub": "", "chatbench": " (comes with chatbench)", "folder": " (a folder of the machine that trained)"}
+    comes = {"hub": "", "chatbench": " (comes with chatbench)", "folder": " (a folder on the training machine)"}
     system, user = simulator_messages(QUESTION, (), asked_for=FOUR_OPTIONS)
     asked = [system.as_dict(), user.as_dict()]
     if record.get("chat_template", {}).get("merges_system"):
@@ -198,7 +198,7 @@ def update_card(folder: Path, measured: Mapping[str, TunedAndBase]) -> bool:
             for turns, each in measured.items()
         ),
         "",
-        "Values per token compare only between models of one tokenizer.",
+        "Values per token are comparable only between models with the same tokenizer.",
     ]
     new = "\n".join([before + begin, *lines, end + after])
     if new != old:

@@ -129,14 +129,14 @@ def publication(folder: Path, repo_id: str, *, revision: str = "main", private: 
     if record is None or not (folder / CARD).is_file():
         raise ChatbenchError(
             f"{folder}: no {RECORD if record is None else CARD}",
-            expected="a folder that chatbench finetune or merge made",
+            expected="a folder written by chatbench finetune or merge",
         )
     check_model_folder(folder)
     if (folder / "adapter_config.json").is_file() and base_name(record).kind == "folder":
         raise ChatbenchError(
-            f"{folder}: an adapter on {record['base']}, which nobody else has",
-            expected="a base from the hub",
-            fix=f"publish a whole model: chatbench merge {folder} OUT, then chatbench publish OUT",
+            f"{folder}: an adapter for {record['base']}, which nobody else has",
+            expected="an adapter for a base on the hub",
+            fix=f"publish a full model instead: chatbench merge {folder} OUT, then chatbench publish OUT",
         )
     entries = sorted(folder.iterdir(), key=lambda path: path.name)
     published = [path for path in entries if path.is_file() and _belongs(path.name)]
@@ -197,13 +197,13 @@ def refuse_leaks(name: str, content: Path | bytes, folder: Path) -> None:
 
     secret = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
     secrets = {variable: value for variable, value in os.environ.items() if secret.search(variable)}
-    secrets["the token of the hub"] = get_token() or ""
+    secrets["the hub token"] = get_token() or ""
     with _searchable(content) as searched:
         for origin, value in secrets.items():
             if len(value) >= SHORTEST_SECRET and searched.find(value.encode()) >= 0:
                 raise ChatbenchError(
-                    f"{name}: holds the value of {origin}",
-                    fix="remove it from that file, and withdraw it if others saw it",
+                    f"{name}: contains the value of {origin}",
+                    fix="remove it from that file, and revoke it if others may have seen it",
                 )
     if name.endswith((".safetensors", ".png")) or name in _VOCABULARIES:
         return  # weights, images, and vocabularies, whose entries may look like paths
@@ -212,8 +212,8 @@ def refuse_leaks(name: str, content: Path | bytes, folder: Path) -> None:
     for path in sorted({str(place) for place in places if len(place.parts) > 1}, key=len, reverse=True):
         if re.search(re.escape(path) + r"(?![\w.-])", text):
             raise ChatbenchError(
-                f"{name}: holds {path}, a path of this machine",
-                fix="remove it from that file; a folder's or a base's own name is enough",
+                f"{name}: contains {path}, a path on this machine",
+                fix="remove it from that file; the name of the folder or base is enough",
             )
 
 
@@ -241,9 +241,9 @@ def upload(publication: Publication, *, token: str | None, api: HfApi | None = N
 
     if not token:
         raise ChatbenchError(
-            "no token of the hub",
-            expected="a token that may write",
-            fix="make one at https://huggingface.co/settings/tokens and put HF_TOKEN into .env, or run: hf auth login",
+            "no token for the hub",
+            expected="a token with write access",
+            fix="create one at https://huggingface.co/settings/tokens and set HF_TOKEN in .env, or run: hf auth login",
         )
     repo_id, revision = publication.repo_id, publication.revision
     hub = api or UsualHub()
@@ -253,8 +253,8 @@ def upload(publication: Publication, *, token: str | None, api: HfApi | None = N
         if is_private != publication.private:
             there, asked = ("private", "public") if is_private else ("public", "private")
             raise ChatbenchError(
-                f"{repo_id} is {there} already, and --{asked} was asked for",
-                fix=f"add --{there}, change it in the repository's settings, or choose another name",
+                f"{repo_id} is already {there}, but --{asked} was requested",
+                fix=f"add --{there}, change the visibility in the repository's settings, or choose another name",
             )
         if revision != "main":
             hub.create_branch(repo_id, branch=revision, token=token, exist_ok=True)
@@ -284,24 +284,24 @@ def _named_errors(repo_id: str) -> Iterator[None]:
         status = getattr(error.response, "status_code", None)
         said = error.server_message or str(error).strip().splitlines()[0]
         if status == 401:
-            found, expected = f"the hub does not know the token: {said}", ""
+            found, expected = f"the hub rejects the token: {said}", ""
             fix = "put a valid HF_TOKEN into .env, or run: hf auth login"
         elif status in (403, 404):
-            found = f"{repo_id}: the token may not write there: {said}"
+            found = f"{repo_id}: the token has no write access: {said}"
             expected = "a token with write access to that account or organisation"
-            fix = "check --to, and the token's rights at https://huggingface.co/settings/tokens"
+            fix = "check --to and the token's permissions at https://huggingface.co/settings/tokens"
         else:
-            found, expected = f"{repo_id}: the hub answers {status}: {said}", ""
+            found, expected = f"{repo_id}: the hub returned {status}: {said}", ""
             fix = "run the same command again later"
         raise ChatbenchError(found, expected=expected, fix=fix) from error
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # the underlying HTTP library's error
         raise ChatbenchError(
             f"the hub cannot be reached: {error}",
-            fix="connect, unset HF_HUB_OFFLINE, and run the same command again; what was sent is not sent twice",
+            fix="connect, unset HF_HUB_OFFLINE, and run the same command again; uploaded files are not sent twice",
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # a reply that is not from a hub
         raise ChatbenchError(
-            f"{repo_id}: what answers is no hub, or not one that this huggingface_hub understands: {error}",
+            f"{repo_id}: what answered is not a hub, or not one that this huggingface_hub understands: {error}",
             expected="the Hugging Face hub",
-            fix="check HF_ENDPOINT, and whether a login page of the network answers in its place",
+            fix="check HF_ENDPOINT, and whether a network's login page answers instead",
         ) from error

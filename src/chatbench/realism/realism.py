@@ -115,8 +115,8 @@ def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, sett
     real, simulated = on_common_cells(sides["test"], of_simulator)
     if not real:
         raise ChatbenchError(
-            f"{entry.split.id}: no question on which people and the {predictor} simulator chatted with one assistant",
-            expected=f"chats with {', '.join(study.assistants) or 'an assistant'}, as people had",
+            f"{entry.split.id}: no question on which people and the {predictor} simulator had the same assistant",
+            expected=f"chats with {', '.join(study.assistants) or 'an assistant'}, as people did",
             fix="simulate with these assistants",
         )
     with WorkProgress(f"{entry.split.id}, realism", "measures") as progress:

@@ -139,8 +139,9 @@ def realism_footnotes(table: RealismTable) -> list[str]:
     chats = f"{people:.0f} of {persons:.0f} people, {simulated:.0f} simulated"
     return [
         f"splits: {len(table.splits)}; chats per split: {chats}",
-        "apart: distance of simulated chats to half of the people; people apart: of the other half to the same half, "
-        "by equally many chats; further: share of random halvings in which the simulated chats are further away",
+        "apart: distance from the simulated chats to half of the people; people apart: from the other half to the "
+        "same half, with equally many chats; further: share of random halvings in which the simulated chats are "
+        "further away",
         *missing,
         *table.notes,
         f"signature {table.signature_id}",

@@ -196,7 +196,7 @@ def termination_of(workspace: Workspace, model: str, entry: SplitChats, *, base_
     depends_on = _depends_on(entry, base_model=base_model, points=len(points))
     if loaded.weights != depends_on["weights"]:
         raise ChatbenchError(
-            f"{entry.split.id}: the model is another than the one that was simulated",
+            f"{entry.split.id}: the model differs from the one that was simulated",
             expected=f"weights {depends_on['weights']}",
             fix="simulate again with --overwrite",
         )

@@ -81,9 +81,9 @@ def shown_results(names: Sequence[str], *, results: Path, data: Path | None) -> 
     folders = [name for name in named if any((Path(name).expanduser() / part).is_dir() for part in RESULT_FOLDERS)]
     if folders and len(names) > 1:
         raise ChatbenchError(
-            f"{folders[0]} is a results folder, and {len(names) - 1} more were named",
+            f"{folders[0]} is a results folder, but {len(names) - 1} more were named",
             expected="one results folder, or models",
-            fix=f"name the models alone: --results {folders[0]} MODEL MODEL",
+            fix=f"name only the models: --results {folders[0]} MODEL MODEL",
         )
     place = Path(folders[0]) if folders else results
     workspace = Workspace(data if data is not None else place.absolute().parent / "data", place)
@@ -221,7 +221,7 @@ def _study(workspace: Workspace, missing: list[str]) -> tuple[Manifest | None, S
         return None, None
     manifest = workspace.manifest
     if not Path(manifest.study_resolved).exists():
-        missing.append(f"questions and people's chats: the study {manifest.study_name} is not where it was")
+        missing.append(f"questions and people's chats: the study {manifest.study_name} is no longer where it was")
         return manifest, None
     return manifest, with_verdicts(workspace.study, workspace)[0]
 
@@ -243,8 +243,8 @@ def _refuse_other_data(scored: ScoreTable, manifest: Manifest | None, workspace:
     for each in differences(scores, {name: prepared[name] for name in scores}):
         raise ChatbenchError(
             f"{workspace.data}: prepared with {each.name} {each.other}",
-            expected=f"{each.one}, as the scores of {scored.model} have it",
-            fix="give the --data that was scored, or score again: chatbench eval-chatbench MODEL",
+            expected=f"{each.one}, as in the scores of {scored.model}",
+            fix="pass the --data that was scored, or score again: chatbench eval-chatbench MODEL",
         )
 
 
@@ -252,7 +252,7 @@ def _run(key: str, workspace: Workspace, missing: list[str]) -> Run:
     name = shown_name(key)
     if key not in (there := workspace.found_models()):
         raise ChatbenchError(
-            f"{workspace.results}: nothing of {name}",
+            f"{workspace.results}: no results of {name}",
             expected=f"one of {', '.join(there)}",
             fix=f"chatbench finetune {name}",
         )

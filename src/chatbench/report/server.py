@@ -83,7 +83,7 @@ def _page_of_error(message: str) -> str:
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
         'content="light dark"><link rel="icon" href="data:,"><title>chatbench: no page yet</title></head><body><main>'
-        f"<h1>No page yet</h1><pre>{html.escape(message)}</pre><p>Tried again every five seconds.</p></main></body>"
+        f"<h1>No page yet</h1><pre>{html.escape(message)}</pre><p>Trying again every five seconds.</p></main></body>"
         "</html>"
     )
 
@@ -129,7 +129,7 @@ class PageServer(ThreadingHTTPServer):
             super().__init__((LOOPBACK, port), _Answers)
         except (OSError, OverflowError) as error:
             raise ChatbenchError(
-                f"port {port}: {error}", expected="a free port of this machine", fix="--port 0 takes any free one"
+                f"port {port}: {error}", expected="a free port on this machine", fix="--port 0 picks a free one"
             ) from error
 
     @property
@@ -190,7 +190,7 @@ def view(shown: Shown, *, port: int, open_browser: bool, say: Callable[[str], No
     models = ", ".join(shown.models)
     with PageServer(live_page(shown), port) as server:
         try:
-            say(f"{models}: {server.address} (only this machine; follows the run; Ctrl-C ends it)")
+            say(f"{models}: {server.address} (only this machine; follows the run; press Ctrl-C to stop)")
             if open_browser:  # in a thread: a text browser in the terminal would block the server
                 threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
             server.serve_forever()

@@ -92,7 +92,7 @@ def _results_of(key: str, table: ScoreTable, workspace: Workspace) -> ModelResul
     study: Study | None = None
     turns: dict[str, Counter[int]] = {}
     if not workspace.is_prepared:
-        missing.append(f"{workspace.data}: no prepared splits there, so no turns of people's chats; give --data")
+        missing.append(f"{workspace.data}: no prepared splits, so no turns of people's chats; give --data")
     else:
         try:
             study = workspace.study
@@ -122,7 +122,7 @@ def question_accuracies(workspace: Workspace, key: str) -> tuple[list[QuestionAc
     """
     path = workspace.scores(key, ".questions.csv")
     if not path.exists():
-        return [], [f"{key}: no {path.name}, so no plot of single questions; chatbench eval-chatbench {key}"]
+        return [], [f"{key}: no {path.name}, so no plot of the questions; chatbench eval-chatbench {key}"]
     pooled = pooled_accuracies(read_question_files(path.parent, key, f"chatbench eval-chatbench {key}"))
     people, simulated = pooled.get(PEOPLE, {}), pooled.get(FINE_TUNED, {})
     return pair_up({pair: people[pair] for pair in simulated if pair in people}, simulated), []

@@ -173,7 +173,7 @@ class SampleSettings:
         if self.chats < 1:
             raise ChatbenchError(f"--chats {self.chats}", expected="at least 1")
         if not self.assistants or len(set(self.assistants)) < len(self.assistants):
-            raise ChatbenchError(f"--assistants {', '.join(self.assistants)}", expected="different assistants")
+            raise ChatbenchError(f"--assistants {', '.join(self.assistants)}", expected="distinct assistants")
         for name in self.assistants:
             share_of(name)
 
@@ -195,7 +195,7 @@ def write_sample(folder: Path, settings: SampleSettings) -> SampleStudy:
     """
     if settings.answer_kinds != (folder.suffix == ".jsonl"):
         expected = "a file that ends in .jsonl with --answer-kinds, a folder without"
-        raise ChatbenchError(f"{folder}", expected=expected, fix="such as: chatbench sample kinds.jsonl --answer-kinds")
+        raise ChatbenchError(f"{folder}", expected=expected, fix="example: chatbench sample kinds.jsonl --answer-kinds")
     sample = make_sample(settings)
     if settings.answer_kinds:
         from chatbench.data.own_chats import rows_of  # late, for pydantic

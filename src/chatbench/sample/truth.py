@@ -56,7 +56,7 @@ def stated_facts(messages: Iterable[str], question: Question) -> StatedFacts:
     """
     reading = understand(question.full_text)
     if reading is None:
-        raise ValueError(f"{question.id} is no question of the sample study")
+        raise ValueError(f"{question.id} is not a question of the sample study")
     slots = {**reading.template.world, **{name: str(number) for name, number in reading.facts.items()}}
     catches = [reading.catch.clause] if reading.catch else []
     allowed = set(_NUMBER.findall(question.full_text))

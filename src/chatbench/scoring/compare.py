@@ -82,9 +82,9 @@ def compare(
     """
     resampling = resampling.checked()
     if not resampling.replicates:
-        raise ChatbenchError("--bootstrap 0", expected="resamples: a comparison without them has no intervals")
+        raise ChatbenchError("--bootstrap 0", expected="a number above 0: the intervals of a comparison need resamples")
     if len(set(runs)) < max(2, len(runs)):
-        raise ChatbenchError(f"{', '.join(runs)}: to compare", expected="two or more different runs")
+        raise ChatbenchError(f"runs to compare: {', '.join(runs)}", expected="two or more different runs")
     opened = [open_run(run, workspace) for run in runs]
     ignored = {(one.name, two.name): ignored_differences(one, two, ignore) for one, two in combinations(opened, 2)}
     refuse_unknown_parts(opened, ignore)
@@ -119,8 +119,8 @@ def open_run(run: str, workspace: Workspace) -> Run:
     table, scores = read_score_file(path, fix), read_question_files(path.parent, path.stem, fix)
     if scores.signature_id != table.signature_id:
         raise ChatbenchError(
-            f"{path}: its metrics per question are of signature {scores.signature_id}",
-            expected=f"signature {table.signature_id}, as the scores have it",
+            f"{path}: the metrics per question have signature {scores.signature_id}",
+            expected=f"signature {table.signature_id}, as in the score file",
             fix=fix,
         )
     if not any(predictor in predictors for predictors in scores.accuracies.values()):
@@ -139,8 +139,8 @@ def ignored_differences(first: Run, second: Run, ignore: Sequence[str]) -> tuple
     if refused:
         raise ChatbenchError(
             f"{first.name} and {second.name} differ in {'; '.join(map(str, refused))}",
-            expected="runs that differ in the simulator only",
-            fix="compare runs of the same data and settings, or let it pass, which the table will say: "
+            expected="runs that differ only in the simulator",
+            fix="compare runs with the same data and settings, or allow the differences, which the table will list: "
             + " ".join(f"--ignore {each.name}" for each in refused),
         )
     return tuple(found)
@@ -156,8 +156,8 @@ def refuse_unknown_parts(runs: Sequence[Run], ignore: Sequence[str]) -> None:
     for name in ignore:
         if not any(ignorable(leaf, [name]) for leaf in known):
             raise ChatbenchError(
-                f"--ignore {name}: no part of a signature is called so",
-                expected=f"one of {', '.join(sorted({leaf.partition('.')[0] for leaf in known}))}, or a part below",
+                f"--ignore {name}: no part of a signature has this name",
+                expected=f"one of {', '.join(sorted({leaf.partition('.')[0] for leaf in known}))}, or a subkey",
             )
 
 
@@ -182,14 +182,14 @@ def common_pairs(runs: Sequence[Run]) -> tuple[dict[str, Predictions], dict[str,
             human[split] = {pair: predictors[PEOPLE][pair] for pair in sorted(shared)}
     if not human:
         raise ChatbenchError(
-            f"{', '.join(run.name for run in runs)}: no question and assistant in common",
+            f"{', '.join(run.name for run in runs)}: no (question, assistant) pair in common",
             expected="runs that simulated the same held-out questions",
         )
     for run in runs[1:]:
         for split, accuracies in human.items():
             if any(run.scores.accuracies[split][PEOPLE].get(pair) != person for pair, person in accuracies.items()):
                 raise ChatbenchError(
-                    f"{first.name} and {run.name}: people were not equally often right in {split}",
+                    f"{first.name} and {run.name}: human accuracy differs in {split}",
                     expected="scores of the same study",
                     fix="score both again: chatbench eval-chatbench MODEL",
                 )

@@ -119,7 +119,7 @@ def score_splits(
         notes += _incomplete(model, study, entry, set(entry.split.question_ids("test")))
     notes += _not_judged(study)
     others = {played for entry in chats if (played := entry.simulations[0].predictor).name}  # not from `finetune`
-    notes += sorted(f"{each}: whether it was trained on these questions is not known here" for each in others)
+    notes += sorted(f"{each}: it is not known whether it was trained on these questions" for each in others)
     sizes = {part: [len(entry.split.question_ids(part)) for entry in chats] for part in ("train", "test")}
     with WorkProgress("bootstrap", "intervals") as progress:
         uncertainty = score_uncertainty(list(measures.values()), study.answers, resampling, progress)
@@ -151,7 +151,7 @@ def _without_people(table: ScoreTable) -> list[str]:
                 interval = f" (interval {bound.low:.3f} to {bound.high:.3f})" if isinstance(bound, Interval) else ""
                 notes.append(
                     f"{name}: {NO_HUMAN_ACCURACY.reason}, so there is no human accuracy; simulated accuracy "
-                    f"{estimate.mean:.3f}{interval}; it is in no row of the other assistants"
+                    f"{estimate.mean:.3f}{interval}; the rows of other assistants do not include it"
                 )
     return notes
 
@@ -166,8 +166,8 @@ def _conversations_by_question(study: Study) -> dict[str, list[Conversation]]:
 def _not_judged(study: Study) -> list[str]:
     """Note the questions that accuracy metrics leave out."""
     reasons = {
-        "outcome": "what people answered is not compared, so simulated answers are neither right nor wrong: no judge",
-        "none": "chats without an outcome have no accuracy; perplexity, overlap and realism are what can be measured",
+        "outcome": "there is no right answer to compare with and no judge, so simulated answers are not scored",
+        "none": "chats without an outcome have no accuracy; only perplexity, overlap and realism can be measured",
     }
     if study.verdicts:
         del reasons["outcome"]
@@ -186,7 +186,7 @@ def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> 
         if scored < wanted:
             base_model = " --base" if simulation.predictor == BASE_MODEL else ""
             notes.append(
-                f"{entry.split.id}: {scored} of {wanted} pairs (question, assistant) of the {simulation.predictor} "
+                f"{entry.split.id}: {scored} of {wanted} (question, assistant) pairs of the {simulation.predictor} "
                 f"simulator are complete and have human answers; to continue: "
                 f"chatbench simulate {model} --assistant SPEC --split {entry.split.id}{base_model}"
             )

@@ -69,7 +69,7 @@ class SplitPerplexity:
             f"{self.split}: perplexity {self.finetuned.perplexity:.3f} (base {self.base.perplexity:.3f}); {kinds}; "
             f"{self.finetuned.bits_per_byte:.3f} bits per byte (base {self.base.bits_per_byte:.3f}); "
             f"{self.finetuned.tokens:,} tokens"
-            + (f"; {self.examples_left_out:,} examples too long, left out" if self.examples_left_out else "")
+            + (f"; {self.examples_left_out:,} examples left out as too long" if self.examples_left_out else "")
             + (f"; {self.examples_shortened:,} examples without their oldest turns" if self.examples_shortened else "")
         )
 
@@ -143,7 +143,7 @@ def _run_record(model: str, split: str, folder: Path, train_file: Path) -> dict[
     record = cast(dict[str, Any], read_json(folder / "chatbench.json", fix=f"{again} --overwrite"))
     if record["train_sha256"] != sha256_of(train_file):
         raise ChatbenchError(
-            f"{folder}: trained on other data than {train_file} holds now",
+            f"{folder}: trained on data that differs from {train_file}",
             expected="a model that has not seen the held-out questions",
             fix=f"{again} --overwrite",
         )
@@ -197,7 +197,7 @@ def _scores(
     loaded = load(source, seed=seed, revision=None if commit in ("", "unknown") else commit)
     if expected not in ("", loaded.weights) and not expected.endswith("@unknown"):
         raise ChatbenchError(
-            f"{source}: its weights are not those that were fine-tuned", expected=expected, fix="fine-tune again"
+            f"{source}: its weights differ from those that were fine-tuned", expected=expected, fix="fine-tune again"
         )
     encoded = encode_rows(loaded.tokenizer, rows, context_length(loaded.model), form)
     nats: dict[int, Sequence[float]] = {}
@@ -259,7 +259,7 @@ def read_perplexity(workspace: Workspace, model: str, split_id: str) -> SplitPer
     except ValidationError as error:
         key, found, _ = first_problem(error)
         raise ChatbenchError(
-            f"{path}, key {key!r}: {found}", expected="perplexities of this version", fix=fix
+            f"{path}, key {key!r}: {found}", expected="a perplexity file of this version", fix=fix
         ) from error
 
 
@@ -281,7 +281,7 @@ def refuse_other_weights(model: str, scored: SplitPerplexity, simulator: Mapping
     measured, spoke = str(scored.signature.get("weights", "")), str(simulator.get("weights", ""))
     if spoke.partition(" on ")[0] != measured:  # for an adapter: "HASH on BASE"
         raise ChatbenchError(
-            f"{model}, {scored.split}: perplexity of weights {measured[:12]}, chats of weights {spoke[:12]}",
-            expected="both of the same fine-tuned model",
+            f"{model}, {scored.split}: perplexity from weights {measured[:12]}, chats from weights {spoke[:12]}",
+            expected="both from the same fine-tuned model",
             fix=f"chatbench eval-ppl {model} --split {scored.split}; or simulate that split again with --overwrite",
         )

@@ -111,7 +111,7 @@ def read_question_files(folder: Path, key: str, fix: str) -> QuestionScores:
             elif assistant == EVERY_ASSISTANT:
                 texts.setdefault(split, {}).setdefault((predictor, metric), {})[question_id] = float(value)
     except ValueError as error:
-        raise ChatbenchError(f"{path}: {error}", expected="numbers as values and counts", fix=fix) from error
+        raise ChatbenchError(f"{path}: {error}", expected="numeric values and counts", fix=fix) from error
     answers = tuple(
         Answer(question_id, person, "user-AI", assistant, condition, None, float(correct))
         for question_id, assistant, person, condition, correct in _read_csv(
@@ -124,7 +124,7 @@ def read_question_files(folder: Path, key: str, fix: str) -> QuestionScores:
 def _read_csv(path: Path, columns: Sequence[str], fix: str) -> list[list[str]]:
     rows = read_csv(path, fix=fix)
     if not rows or tuple(rows[0]) != tuple(columns) or any(len(row) != len(columns) for row in rows):
-        raise ChatbenchError(f"{path}: other columns", expected=", ".join(columns), fix=fix)
+        raise ChatbenchError(f"{path}: unexpected columns", expected=", ".join(columns), fix=fix)
     return [[as_it_was(cell) for cell in row] for row in rows[1:]]
 
 
@@ -216,7 +216,7 @@ def read_score_file(path: Path, fix: str) -> ScoreTable:
     try:
         return _table_from_json(content)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ChatbenchError(f"{path}: {error!r}", expected="a scores file of this version", fix=fix) from error
+        raise ChatbenchError(f"{path}: {error!r}", expected="a score file of this version", fix=fix) from error
 
 
 def _table_from_json(content: Any) -> ScoreTable:

@@ -129,7 +129,7 @@ def _best_baseline(estimates: Mapping[MetricKey, Estimate], key: MetricKey) -> t
         and not isinstance(estimate.mean, Undefined)
     }
     if not known:
-        return Undefined("no baseline has one"), None
+        return Undefined("no baseline has a value"), None
     best = (max if metric in HIGHER_IS_BETTER else min)(known, key=known.__getitem__)
     return known[best], best
 
@@ -188,8 +188,8 @@ class ScoreTable:
         if found is None or isinstance(found.mean, Undefined) or found.mean <= MOST:
             return ""
         return (
-            f"{self.model}: {found.mean:.0%} of the chats of {self.simulator} have no answer A to D, so that no score "
-            "says how well it predicts people; chatbench export shows how they end"
+            f"{self.model}: {found.mean:.0%} of the chats of {self.simulator} have no valid answer, so no score says "
+            "how well it predicts people; chatbench export shows how the chats end"
         )
 
     @property

@@ -78,7 +78,7 @@ def read_scored_turns(path: Path, origin: Mapping[str, object], fix: str) -> Ite
     _, head = next(lines, (0, {}))
     found = head.get("origin")
     if not isinstance(found, Mapping) or differences(found, origin):
-        raise ChatbenchError(f"{path}: of {found}", expected=f"{dict(origin)}", fix=fix)
+        raise ChatbenchError(f"{path}: scored turns of {found}", expected=f"{dict(origin)}", fix=fix)
     for number, row in lines:
         try:
             texts, nats = cast("list[str]", row["texts"]), cast("list[float]", row["nats"])

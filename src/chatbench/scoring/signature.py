@@ -133,8 +133,8 @@ def _shared(chats: Sequence[SplitChats]) -> tuple[dict[Predictor, dict[str, obje
         for each in differences(before, found):
             raise ChatbenchError(
                 f"{what}: {each.name} differs: {each.one!r} in {split_before}, {each.other!r} in {split}",
-                expected="splits simulated alike, to average over them",
-                fix="simulate one of them again with --overwrite, or score a part: --split SPLIT",
+                expected="the same settings in all splits, since scores are averaged over them",
+                fix="simulate one of them again with --overwrite, or score only some splits: --split SPLIT",
             )
 
     for entry in chats:

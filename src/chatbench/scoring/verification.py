@@ -56,10 +56,10 @@ class Verified:
     def lines(self) -> list[str]:
         """Lines to print."""
         if not self.differences:
-            return [f"{self.chats:,} chats verified: each reads as it was recorded"]
+            return [f"{self.chats:,} chats verified: all match what was recorded"]
         more = len(self.differences) - SHOWN
         return [
-            f"{self.chats:,} chats verified, {len(self.differences)} differences; what was read now is scored:",
+            f"{self.chats:,} chats verified, {len(self.differences)} differences; the values read now are scored:",
             *(f"  {difference}" for difference in self.differences[:SHOWN]),
             *([f"  and {more} more"] if more > 0 else []),
         ]
@@ -67,7 +67,7 @@ class Verified:
     def notes(self) -> list[str]:
         """Notes for the score table; empty if everything is as recorded."""
         count = len(self.differences)
-        return [f"{count} values read otherwise than recorded; eval-chatbench lists them"] if count else []
+        return [f"{count} values differ from what was recorded; eval-chatbench lists them"] if count else []
 
 
 def verified_chats(chats: SplitChats, questions: Mapping[str, Question], verified: Verified) -> SplitChats:
@@ -93,14 +93,14 @@ def verified_chats(chats: SplitChats, questions: Mapping[str, Question], verifie
                 if found != expected:
                     raise ChatbenchError(
                         f"{where}: {what} is {found!r}",
-                        expected=f"{expected!r}, as the run's settings say",
-                        fix="remove the line from the log, and simulate again what is then missing",
+                        expected=f"{expected!r}, as in the run's settings",
+                        fix="remove the line from the log, then simulate again to replace the chat",
                     )
             if chat.style not in styles:
                 raise ChatbenchError(f"{where}: style {chat.style!r}", expected=f"one of {', '.join(styles)}")
             now = reread(chat, styles[chat.style], questions[chat.question_id])
             verified.differences += [
-                f"{where}: {name} {getattr(chat, name)!r}, read again {getattr(now, name)!r}"
+                f"{where}: {name} recorded as {getattr(chat, name)!r}, now read as {getattr(now, name)!r}"
                 for name in READ_AGAIN
                 if getattr(chat, name) != getattr(now, name)
             ]

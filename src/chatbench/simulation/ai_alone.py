@@ -317,13 +317,13 @@ class AiAloneResult:
     def lines(self) -> list[str]:
         """Lines to print."""
         known = sum(self.counts.get(result, 0) for result in ("right", "wrong", "invalid"))
-        share = f"{self.counts.get('right', 0) / known:.1%} right" if known else "nothing known"
+        share = f"{self.counts.get('right', 0) / known:.1%} right" if known else "no known outcome"
         parts = [f"{self.counts[name]} {name}" for name in ("invalid", "unknown") if self.counts.get(name)]
         parts += [f"{self.failed} failed"] if self.failed else []
         return [
             f"{self.assistant}, {self.method}: {self.questions} questions, {known} samples, {share}"
             + "".join(f", {part}" for part in parts),
-            f"{self.asked} replies new -> {self.table}",
+            f"{self.asked} new replies -> {self.table}",
             *self.trouble,
         ]
 
@@ -358,7 +358,7 @@ def ai_alone(
     _refuse_unneeded(method, extractor, mmlu)
     if other := [question for question in questions if not isinstance(question.kind, Choice)]:
         found = f"question {other[0].id!r} has no options: its answer is of kind {other[0].kind.name}"
-        raise ChatbenchError(found, expected="questions with options", fix="name those that have some: --questions IDS")
+        raise ChatbenchError(found, expected="questions with options", fix="list only such questions: --questions IDS")
     spec = _one(assistant, "--assistant", study)
     reader = _one(extractor, "--extractor", study) if extractor is not None else None
     # For all subsets, whichever are asked about, so that a log of some questions can be continued with others.
@@ -408,11 +408,11 @@ def questions_of(
         ChatbenchError: both ids and a split, an id that the study does not have, or no such split.
     """
     if ids and split:
-        raise ChatbenchError("--questions and --split both say which questions", fix="choose one")
+        raise ChatbenchError("--questions and --split both select questions", fix="choose one")
     chosen = list(ids) or (workspace.split(split).question_ids("test") if split else list(study.questions))
     unknown = [each for each in chosen if each not in study.questions]
     if unknown:
-        raise ChatbenchError(f"question {unknown[0]!r}: the study has no such question", expected="ids of --study")
+        raise ChatbenchError(f"no question {unknown[0]!r} in the study", expected="ids of questions in --study")
     return [study.questions[each] for each in dict.fromkeys(chosen)]
 
 
@@ -479,11 +479,11 @@ def _one(text: str, option: str, study: Study) -> AssistantSpec:
     specs = read_specs([text], study.assistants)
     if len(specs) > 1:
         raise ChatbenchError(
-            f"{option} {without_secrets(text)!r} means {len(specs)} assistants", fix="name one of them"
+            f"{option} {without_secrets(text)!r} stands for {len(specs)} assistants", fix="name one of them"
         )
     if specs[0].kind == "replay":
         raise ChatbenchError(
-            f"{option} {without_secrets(text)!r}: recorded chats hold no answers of an assistant alone"
+            f"{option} {without_secrets(text)!r}: recorded chats contain no answers of an assistant alone"
         )
     return specs[0]
 

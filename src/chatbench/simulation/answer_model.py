@@ -81,9 +81,9 @@ def fitted_on(rows: Sequence[ExampleRow]) -> AnswerModel:
             chosen.append(letters.index(said))
     if not chosen:
         raise ChatbenchError(
-            "no answers of people to fit an answer model to",
+            "no human answers to fit an answer model to",
             expected="training examples with messages, some of which are answers: letters of options",
-            fix="prepare the splits with --format messages, of a study in which people chose between options",
+            fix="prepare the splits with --format messages, from a study in which people chose between options",
         )
     return fit(features, chosen)
 

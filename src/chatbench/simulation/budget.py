@@ -43,7 +43,7 @@ def read_price(option: str, text: str) -> Price:
     if match is None:
         raise ChatbenchError(
             f"{option} {text!r}",
-            expected="dollars per million tokens read and written, such as 2.50/10, or 2.50/10/1.25 with cached ones",
+            expected="dollars per million input and output tokens, e.g. 2.50/10; 2.50/10/1.25 adds cached input",
         )
     return Price(float(match[1]), float(match[2]), float(match[3]) if match[3] else None)
 
@@ -119,7 +119,7 @@ class Spending:
         silent = isinstance(reply, Reply) and not reply.tokens + reply.prompt_tokens
         if limited and silent and request.participant in self.metered:
             raise ChatbenchError(
-                f"the {request.participant}'s endpoint does not say how many tokens it used (no usage in its answers)",
+                f"the {request.participant}'s endpoint does not report how many tokens it used (replies have no usage)",
                 fix="omit the budget, or use an endpoint that reports usage",
             )
         read, written = f"{request.participant}_prompt_tokens", f"{request.participant}_tokens"

@@ -94,7 +94,7 @@ def _conversation_row(chat: SimulatedConversation, study: Study, split: str, sou
         raise ChatbenchError(
             f"chat {chat.id}: no question {chat.question_id!r} in study {study.name}",
             expected="the study whose questions were simulated",
-            fix="give the --data that the chats were simulated with",
+            fix="pass the --data that the chats were simulated with",
         )
     record = asdict(chat)
     usage = record.pop("usage")

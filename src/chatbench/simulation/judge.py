@@ -109,10 +109,10 @@ def needs_judge(questions: Iterable[Question], judge: str) -> bool:
     count = sum(isinstance(question.kind, Outcome) for question in questions)
     if count and not judge:
         raise ChatbenchError(
-            f"{count} questions of kind outcome: nothing says whether a simulated answer to them is right",
-            expected="a checker",
-            fix="name a model and a rubric: --judge openai:MODEL@URL --rubric FILE; or add --judge later, and judge by "
-            "a function of yours: chatbench.api.judge",
+            f"{count} questions of kind outcome: nothing determines whether a simulated answer is right",
+            expected="a checker: a model with a rubric, or a function",
+            fix="name a model and a rubric: --judge openai:MODEL@URL --rubric FILE; or add --judge later, and judge "
+            "with your own function: chatbench.api.judge",
         )
     if judge and not count:
         raise ChatbenchError(f"--judge {judge}: no question is of kind outcome", fix="omit it")
@@ -127,7 +127,7 @@ def open_judge(spec: str, rubric: Path | None, study: Study, options: EndpointOp
     """
     if rubric is None or not (text := read_text(rubric).strip()):
         raise ChatbenchError(
-            f"--judge {spec}: no rubric", expected="what a right answer is, in words", fix="add --rubric FILE"
+            f"--judge {spec}: no rubric", expected="a text that says which answers are right", fix="add --rubric FILE"
         )
     (one, *others) = read_specs([spec], ())
     if others or one.kind not in ("openai", "local"):
@@ -206,7 +206,7 @@ def judge_answers(
     if settings_path(path).exists() and read_json(settings_path(path)) != json.loads(json.dumps(judge.settings)):
         raise ChatbenchError(
             f"{path}: verdicts of another judge, rubric or decoding",
-            expected="one judge in a folder of results",
+            expected="one judge per results folder",
             fix=f"remove {path} and {settings_path(path).name} to have every answer judged again, or choose another "
             "--results folder",
         )
@@ -259,7 +259,9 @@ def _ask(
         for key, (question_id, answer) in missing.items():
             score = float(checker(study.questions[question_id], answer))
             if not 0 <= score <= 1:
-                raise ChatbenchError(f"question {question_id!r}: the checker returned {score}", expected="0 to 1")
+                raise ChatbenchError(
+                    f"question {question_id!r}: the checker returned {score}", expected="a score from 0 to 1"
+                )
             row: dict[str, object] = {"id": key, "question_id": question_id, "answer": answer}
             record(_row(row, Reply(json.dumps({"score": score}))))
         return

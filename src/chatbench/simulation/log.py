@@ -43,7 +43,7 @@ from chatbench.core.records import SimulatedConversation
 
 CHECKSUM = "sha256"
 SYNC_SECONDS = 1.0
-DAMAGED = "take this line out of the file; the command that wrote it then makes its record again"
+DAMAGED = "delete this line from the file, then rerun the command that wrote it to recreate the record"
 FIX = "simulate again with --overwrite"
 ASSISTANTS = "assistants"
 _CHECKSUM_AT_END = re.compile(rb', "sha256": "([0-9a-f]{16})"}\n\Z')
@@ -87,8 +87,8 @@ def _read_line(line: bytes, where: str) -> Row:
     content = line[: found.start()] + b"}"
     if _digest(content) != found[1].decode():
         raise ChatbenchError(
-            f"{where}: it is not as it was written (damaged, or edited)",
-            expected=f"content with the checksum {found[1].decode()}, found {_digest(content)}",
+            f"{where}: checksum mismatch (the line was damaged or edited)",
+            expected=f"content whose checksum is {found[1].decode()}, not {_digest(content)}",
             fix=DAMAGED,
         )
     row: Row = json.loads(content)
@@ -212,7 +212,7 @@ class AppendOnlyLog:
                 self._synced_at = now
         except OSError as error:
             raise ChatbenchError(
-                f"{self.path}: {error.strerror}", fix="make room, then run the same command again: it continues"
+                f"{self.path}: {error.strerror}", fix="free disk space, then run the same command again: it continues"
             ) from error
         for row, line in lines:
             self._note(row, line)
@@ -267,8 +267,8 @@ def join_logs(path: Path, parts: Sequence[Path], planned: Mapping[str, Sequence[
     recorded = {row["id"] for log in (path, *there) for _, row in read_log(log)}
     if missing := [each for ids in planned.values() for each in ids if each not in recorded]:
         raise ChatbenchError(
-            f"{path}: {len(missing)} conversations are in no log of its {len(parts)} blocks, such as {missing[0]}",
-            fix="simulate the other blocks first: the same command goes on from here",
+            f"{path}: {len(missing)} conversations are missing from its {len(parts)} block logs, such as {missing[0]}",
+            fix="simulate the other blocks first, then run the same command again: it continues from here",
         )
     for part in there:
         with open_log(path, cast(dict[str, object], read_json(settings_path(part), fix=FIX))):
@@ -289,9 +289,9 @@ def _owned(path: Path) -> Iterator[None]:
     except Timeout:
         owner = name.read_text(encoding="utf-8", errors="replace") or "another process"
         raise OccupiedError(
-            f"{path}: {owner} is writing it",
-            expected="one process at a time for a log",
-            fix="wait until it ends or stop it, or choose another --results folder",
+            f"{path}: {owner} is writing to it",
+            expected="one process writing to a log at a time",
+            fix="wait for it to finish, stop it, or choose another --results folder",
         ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
@@ -344,11 +344,11 @@ def _refuse_difference(
     for each in differences(before, now):
         raise ChatbenchError(
             f"{log}: made with {each.name.removeprefix('settings.')} {each.one!r}",
-            expected=f"{each.other!r}, as this run has it",
+            expected=f"{each.other!r}, as in this run",
             fix=other_place(log),
         )
 
 
 def other_place(log: Path) -> str:
     """The fix for a log with other settings."""
-    return f"add --overwrite to begin {log.name} again, or choose another --results folder"
+    return f"add --overwrite to start {log.name} over, or choose another --results folder"

@@ -80,7 +80,7 @@ def read_specs(texts: Sequence[str | AssistantSpec], recorded: Sequence[str]) ->
         raise ChatbenchError("no assistant is given", expected=EXPECTED_ASSISTANT, fix="add --assistant scripted:all")
     specs = [spec for each in texts for spec in (_specs(each, recorded) if isinstance(each, str) else [each])]
     if twice := [name for name, count in Counter(spec.name for spec in specs).items() if count > 1]:
-        raise ChatbenchError(f"two assistants are called {twice[0]!r}", fix="name one of them: NAME=KIND:ARGUMENT")
+        raise ChatbenchError(f"two assistants are called {twice[0]!r}", fix="rename one of them: NAME=KIND:ARGUMENT")
     return specs
 
 
@@ -105,7 +105,7 @@ def _specs(text: str, recorded: Sequence[str]) -> list[AssistantSpec]:
             else ", ".join(known) or "no recorded chats in this study"
         )
         raise ChatbenchError(
-            f"--assistant {without_secrets(text)!r}: no such assistant (NAME= goes with one only)", expected=has
+            f"--assistant {without_secrets(text)!r}: no such assistant (NAME= takes one assistant)", expected=has
         )
     return [AssistantSpec(name or chosen, kind, chosen)]
 
@@ -171,11 +171,11 @@ def notes_on(participants: Iterable[AnyParticipant]) -> list[str]:
     participants = list(participants)
     left_out = {str(one.identity["name"]): one.identity.get("left_out") for one in participants}
     return [
-        f"{name} does not take {', '.join(map(str, what))}: left out"
+        f"{name} does not accept {', '.join(map(str, what))}: omitted"
         for name, what in left_out.items()
         if isinstance(what, list)
     ] + [
-        f"{url}: cannot connect; it is left out until it answers"
+        f"{url}: cannot connect; not used until it answers"
         for url in dict.fromkeys(url for one in participants for url in getattr(one, "unreachable", ()))
     ]
 
@@ -205,7 +205,7 @@ def simulator_lines() -> list[str]:
         "",
         f"--simulator is tuned or STYLE:KIND:ARGUMENT. Styles: {', '.join(STYLES)}.",
         "Kinds: tuned, local:FOLDER_OR_HUB_ID, openai:ADDRESS, completions:ADDRESS. ADDRESS is MODEL[@URL][#KEY_NAME].",
-        "{split} is filled in with the name of each split.",
+        "{split} is replaced by the name of each split.",
     ]
 
 
@@ -257,11 +257,11 @@ def read_simulator_spec(text: str) -> SimulatorSpec:
         cast(StyleName, match["style"]), cast(SimulatorKind, match["kind"]), (match["argument"] or "").strip()
     )
     if (spec.kind == "tuned") == bool(spec.argument):
-        wanted = "nothing after tuned" if spec.kind == "tuned" else f"what to play it: {spec.style}:{spec.kind}:..."
+        wanted = "nothing after tuned" if spec.kind == "tuned" else f"an argument: {spec.style}:{spec.kind}:..."
         raise ChatbenchError(f"--simulator {shown!r}", expected=wanted, fix="chatbench simulate --list-simulators")
     if spec.style == "userlm" and spec.kind in ("tuned", "completions"):
         raise ChatbenchError(
-            f"--simulator {shown!r}: a UserLM is prompted by its own chat template, not in the form of fine-tuning",
+            f"--simulator {shown!r}: a UserLM is prompted with its own chat template, not in the fine-tuning format",
             expected="userlm:local:FOLDER or userlm:openai:MODEL@URL",
         )
     return spec
@@ -356,7 +356,7 @@ def refuse_impossible(
     if expected_answers and (spec.kind not in ("tuned", "local") or not spec.style.startswith("two-step")):
         raise ChatbenchError(
             f"expected answers with --simulator {spec.text()}",
-            expected="a two-step simulator on this machine: no other gives the probabilities of its answers",
+            expected="a two-step simulator on this machine; no other can give the probabilities of its answers",
             fix="simulate without --expected-answers",
         )
 

@@ -103,7 +103,7 @@ def block_of(plans: Mapping[str, Sequence[Planned]], size: int, number: int) -> 
     for name, planned in plans.items():
         if not 0 <= number * size < len(planned):
             last = (len(planned) - 1) // size
-            raise ChatbenchError(f"block {number} of the conversations with {name}", expected=f"0 to {last}")
+            raise ChatbenchError(f"no block {number} of the conversations with {name}", expected=f"block 0 to {last}")
     return {name: planned[number * size : (number + 1) * size] for name, planned in plans.items()}
 
 

@@ -93,7 +93,7 @@ class ChatSettings:
             raise ChatbenchError(f"--cache-gib {self.cache_gib:g}", expected="more than 0")
         if unknown := [name for name in self.end_on if name not in FAILURE_MODES]:
             raise ChatbenchError(
-                f"--end-on {unknown[0]}: no such failure detector", expected=f"some of {', '.join(FAILURE_MODES)}"
+                f"--end-on {unknown[0]}: no such failure detector", expected=f"any of {', '.join(FAILURE_MODES)}"
             )
 
     @property
@@ -207,7 +207,10 @@ def _judging(
     if not needs_judge(task.questions, settings.judge):
         return None
     if in_blocks:
-        raise ChatbenchError("--judge with chats in blocks", fix="simulate with --judge later, then with the judge")
+        raise ChatbenchError(
+            "--judge cannot be used with chats in blocks",
+            fix="simulate with --judge later, then again with the judge",
+        )
     judge = open_judge(settings.judge, settings.rubric, task.study, options)
 
     def say(line: str) -> None:

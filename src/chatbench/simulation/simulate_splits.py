@@ -76,7 +76,7 @@ class Estimate:
         """Tokens and dollars; none if there is nothing to simulate."""
         if not self.missing:
             return []
-        lines = [f"about {self.usage.read:,} tokens read, {self.usage.written:,} written (from {self.basis})"]
+        lines = [f"about {self.usage.read:,} tokens read, {self.usage.written:,} written (estimated from {self.basis})"]
         if self.prices.known:
             usd = self.prices.usd(self.usage)
             each = usd * 1000 / self.missing
@@ -132,7 +132,7 @@ def _usage_each(task: Task, style: Style, tally: Tally) -> tuple[dict[str, float
         characters["simulator_tokens"] += sum(len(turn.text) for turn in turns[first::2]) + len(ANSWER_PREFIX) + 1
         characters["assistant_tokens"] += sum(len(turn.text) for turn in turns[1::2])
     tokens = {name: count / CHARACTERS_PER_TOKEN / max(1, len(chats)) for name, count in characters.items()}
-    return tokens, f"{len(chats)} chats of people, at {CHARACTERS_PER_TOKEN} characters a token"
+    return tokens, f"{len(chats)} chats of people, at {CHARACTERS_PER_TOKEN} characters per token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool
     missing = sum(one.missing for _, one in estimates)
     usd = sum(spending.prices.usd(one.usage) for _, one in estimates)
     cost = f", about ${usd:,.2f}" if spending.prices.known else ""
-    say(f"in all {missing:,} conversations to simulate{cost}; nothing was simulated (--dry-run)")
+    say(f"total: {missing:,} conversations to simulate{cost}; nothing was simulated (--dry-run)")
 
 
 def simulate_splits(

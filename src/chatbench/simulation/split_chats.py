@@ -50,7 +50,7 @@ def read_chats(workspace: Workspace, model: str, split_id: str) -> SplitChats:
     }
     if not has_chats(paths[FINE_TUNED]):
         raise ChatbenchError(
-            f"{paths[FINE_TUNED]}: nothing there",
+            f"{paths[FINE_TUNED]}: missing or empty",
             expected=f"simulated chats of {model} on {split.id}",
             fix=f"simulate first: chatbench simulate {model} --assistant SPEC --split {split.id}",
         )
@@ -104,7 +104,7 @@ def _check_data(log: Path, settings: Mapping[str, object], workspace: Workspace,
         raise ChatbenchError(
             f"{log}: simulated on {what} ({each.name} {str(each.other)[:12]})",
             expected=f"chats about the prepared data ({each.name} {str(each.one)[:12]})",
-            fix=f"{FIX}, or give the data folder that the chats were made with",
+            fix=f"{FIX}, or pass the --data folder that the chats were made with",
         )
 
 
@@ -120,7 +120,7 @@ def simulated_splits(workspace: Workspace, model: str, splits: Sequence[str] | N
             workspace.split(split_id)
             if not any(has_chats(workspace.conversations(model, split_id, base_model=base)) for base in (False, True)):
                 raise ChatbenchError(
-                    f"{workspace.conversations(model, split_id)}: nothing there",
+                    f"{workspace.conversations(model, split_id)}: missing or empty",
                     expected=f"simulated chats of {model} on {split_id}",
                     fix=f"simulate first: chatbench simulate {model} --assistant SPEC --split {split_id}",
                 )

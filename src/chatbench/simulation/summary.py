@@ -96,13 +96,13 @@ def replies_otherwise(
     """
     lines = []
     for (side, reason), count in sorted(finish_reasons.items()):
-        how = {"length": "were cut off at --max-tokens", "content_filter": "were cut by a content filter"}
-        lines.append(f"{count} replies of the {side} {how.get(reason, f'ended by {reason}')}")
+        how = {"length": "were cut off at --max-tokens", "content_filter": "were cut off by a content filter"}
+        lines.append(f"{count} replies of the {side} {how.get(reason, f'ended with finish reason {reason}')}")
     for (who, asked), names in sorted(served_models.items()):
         # A version of the requested model (gpt-4o-2024-08-06) counts as the requested model.
         if len(names) > 1 or not next(iter(names)).rpartition("/")[2].startswith(asked.rpartition("/")[2]):
             each = ", ".join(f"{name} in {count}" for name, count in names.most_common())
-            lines.append(f"the {who}: {asked} was asked for, and answered by ({unit}): {each}")
+            lines.append(f"the {who}: {asked} was requested; models that answered ({unit}): {each}")
     return lines
 
 
@@ -142,7 +142,9 @@ class SimulateResult:
         ]
         if self.conversations < self.planned:
             missing = self.planned - self.conversations
-            lines.append(f"{missing} of {self.planned} are missing: the budget is spent; a larger one continues")
+            lines.append(
+                f"{missing} of {self.planned} are missing: the budget is spent; run again with a larger one to continue"
+            )
         return lines
 
     def _trouble(self) -> list[str]:
@@ -164,7 +166,8 @@ class SimulateResult:
         for side, count in sorted(tally.truncated.items()):
             lines.append(
                 f"{count} prompts of the {side} seem to have been truncated by its server, which read no more tokens "
-                "of a longer one: give it a larger context (Ollama: num_ctx), and simulate again with --overwrite"
+                "than of a much shorter one: give it a larger context (Ollama: num_ctx), "
+                "and simulate again with --overwrite"
             )
         return lines
 

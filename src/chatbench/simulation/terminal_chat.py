@@ -38,7 +38,7 @@ from chatbench.simulation.simulate import ChatSettings
 PERSON = "person"
 STOPPED = "stopped by the person"
 _MORE = "\\"
-_HELP = f"You are the assistant. End a line with {_MORE} to go on in the next one; Ctrl-D ends the chat."
+_HELP = f"You are the assistant. End a line with {_MORE} to continue on the next; Ctrl-D ends the chat."
 
 
 class StoppedByPersonError(Exception):
@@ -66,7 +66,7 @@ class ChatView:
     def end(self, ended: SimulatedConversation | None) -> None:
         """How the chat ended, and what the failure detectors saw."""
         if ended is None:
-            self.say("\nended by you")
+            self.say("\nyou ended the chat")
             return
         if ended.termination == "failed":
             self._show("failed", ended.reason, "red")
@@ -171,7 +171,7 @@ def chat(
     if question_id not in study.questions:
         near = get_close_matches(question_id, study.questions, n=3) or sorted(study.questions)[:3]
         raise ChatbenchError(
-            f"no question {question_id!r} in the study that was prepared",
+            f"no question {question_id!r} in the prepared study",
             expected=f"one of its {len(study.questions)}, such as {', '.join(near)}",
         )
     question = study.questions[question_id]

@@ -88,9 +88,9 @@ def check_space(folder: Path, needed: int) -> None:
     free = _free(folder)
     if there + free < needed:
         raise ChatbenchError(
-            f"{folder}: {_size(free)} free on its disk, and the run's checkpoints need {_size(needed - there)}",
+            f"{folder}: {_size(free)} free on its disk, but the run's checkpoints need {_size(needed - there)}",
             expected=f"room for {_size(needed)}",
-            fix="free space, choose another --results folder, or write fewer checkpoints (save_total_limit)",
+            fix="free up space, choose another --results folder, or write fewer checkpoints (save_total_limit)",
         )
 
 
@@ -115,9 +115,9 @@ def write_errors_named(target: Path, needed: int) -> Iterator[None]:
         else:
             reason = str(error).rpartition("I/O error: ")[2]
         raise ChatbenchError(
-            f"{target} cannot be written: {reason}; {_size(free)} are free",
+            f"{target} cannot be written: {reason}; {_size(free)} free",
             expected=f"room for {_size(needed)}",
-            fix="free space there and run the same command: it continues from the last complete checkpoint",
+            fix="free up space there and run the same command: it continues from the last complete checkpoint",
         ) from error
 
 

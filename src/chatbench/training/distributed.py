@@ -48,14 +48,14 @@ def refuse_launch(settings: Settings, environment: Mapping[str, str] = os.enviro
     by_accelerate = "ACCELERATE_MIXED_PRECISION" in environment and "MASTER_ADDR" in environment
     if by_accelerate and "WORLD_SIZE" not in environment:
         raise ChatbenchError(
-            "accelerate launch was asked for several processes and started one",
+            "accelerate launch was asked to start several processes but started only one",
             expected="WORLD_SIZE in the environment of each process",
-            fix="on CPUs start with torchrun --nproc_per_node 2 -m chatbench finetune MODEL",
+            fix="on CPUs, start with: torchrun --nproc_per_node 2 -m chatbench finetune MODEL",
         )
     if fsdp_asked(environment) and (settings.load_in_8bit or settings.load_in_4bit):
         raise ChatbenchError(
-            "FSDP with quantised weights, which it cannot shard",
-            expected="each process with a quantised base of its own (DDP), or 16-bit weights to shard",
+            "FSDP cannot shard quantised weights",
+            expected="a quantised base in each process (DDP), or 16-bit weights to shard",
             fix="use configs/accelerate/ddp_4gpu.yaml, or set load_in_8bit and load_in_4bit to false",
         )
 
@@ -68,9 +68,9 @@ def check_sharded(sharded: bool, environment: Mapping[str, str] = os.environ) ->
     """
     if fsdp_asked(environment) and not sharded:
         raise ChatbenchError(
-            "FSDP was asked for, and accelerate does not shard here",
+            "FSDP was requested, but accelerate does not shard here",
             expected="several GPUs",
-            fix="start several processes with a GPU each, or leave FSDP out",
+            fix="start several processes with a GPU each, or turn FSDP off",
         )
 
 
@@ -104,7 +104,7 @@ def check_shared(folder: Path) -> None:
     """
     if not folder.exists():
         raise ChatbenchError(
-            f"{socket.gethostname()} does not see {folder}, which the first process has made",
+            f"{socket.gethostname()} does not see {folder}, which the first process created",
             expected="a --results folder on a file system that all machines share",
             fix="choose one with --results",
         )

@@ -431,8 +431,8 @@ def refuse_if_too_small(shape: ModelShape, settings: Settings, device: Device) -
     fitting = [f"{flags} ({_gib(memory.state)})" for flags, memory in options if memory.state <= device.total]
     larger = "use a larger GPU, several with FSDP, or a smaller model"
     raise ChatbenchError(
-        f"weights, gradients and optimizer need {_gib(needed)}, and {device.name} has {_gib(device.total)}",
-        expected="room for them and for the activations (--dry-run tells how much)",
+        f"weights, gradients and optimizer state need {_gib(needed)}, but {device.name} has {_gib(device.total)}",
+        expected="enough memory for these and for the activations (--dry-run shows how much)",
         fix=f"choose one: {'; '.join(fitting)}" if fitting else larger,
     )
 
@@ -442,7 +442,7 @@ def advice(shape: ModelShape, settings: Settings, largest: Work, device: Device)
     has = f"{_gib(device.free)} of {_gib(device.total)} are free on {device.name}"
     if training_memory(shape, settings, largest, device).total <= ROOM * device.free:
         return [f"fits: {has}"]
-    lines = [f"is likely not to fit: {has}"]
+    lines = [f"probably does not fit: {has}"]
     for flags, memory in cheaper_options(shape, settings, largest, device):
         verdict = "fits" if memory.total <= ROOM * device.free else "does not fit either"
         lines.append(f"{verdict} with {flags}: {_gib(memory.total)}")
@@ -489,7 +489,7 @@ def template_hint(resolved: Resolved, tokenizer: PreTrainedTokenizerBase) -> lis
     """Suggest an instruct model's own chat template if the settings neither use nor decline it."""
     if not tokenizer.chat_template or resolved.origins["template"] != "default":
         return []
-    return ["this trains in plain text, and the tokenizer has a chat template: --template chat trains in that form"]
+    return ["training on plain text, although the tokenizer has a chat template; to train with it, add --template chat"]
 
 
 def _emptied(resolved: Resolved, device: torch.device) -> tuple[ModelShape, Device]:
@@ -561,7 +561,7 @@ class RunPlan:
         rows = [
             ("examples", f"{len(encoded.examples):,} to train on, {self.validation_examples:,} to validate"),
             *(("", line) for line in (*self.hints, *encoded.lines())),
-            ("tokens", f"{work.tokens:,} read per epoch, {how}; unpadded and alone {alone:,}; {scored:,} scored"),
+            ("tokens", f"{work.tokens:,} read per epoch, {how}; {alone:,} unpadded and unshared; {scored:,} scored"),
             ("steps", f"{self.steps:,}; an epoch has {self.epoch.steps:,} of {of_step:.1f} examples"),
             ("", f"and {self.epoch.passes:,} forward passes of at most {self.epoch.largest.tokens:,} tokens"),
             ("validation", f"{self.validations:,} times, {self.validation.tokens:,} tokens read each time"),

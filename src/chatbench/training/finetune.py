@@ -90,8 +90,8 @@ def finetune(
     except torch.OutOfMemoryError as error:
         raise ChatbenchError(
             f"out of memory: {str(error).splitlines()[0]}",
-            expected="memory for the largest batch",
-            fix=f"chatbench finetune {model} --dry-run says what would fit",
+            expected="enough memory for the largest batch",
+            fix=f"chatbench finetune {model} --dry-run shows what would fit",
         ) from error
     result = FinetuneResult(model, split, job.folder, outcome)
     for line in result.lines():
@@ -117,7 +117,7 @@ def plan_finetune(
     train, test = (workspace.examples(split, side) for side in ("train", "test"))
     from chatbench.training.dry_run import plan_run
 
-    say(f"plan of fine-tuning {model} on {split}")
+    say(f"plan for fine-tuning {model} on {split}")
     for line in resolved.lines():
         say(f"  {line}")
     plan = plan_run(resolved, train, spread(test, resolved.settings.validation_examples))

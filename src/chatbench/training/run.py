@@ -178,7 +178,7 @@ def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: Stop
     form = TextForm(settings.template, settings.long_examples)
     encoded = weighed(encode_rows(loaded.tokenizer, job.train, context, form), settings.answer_weight)
     tokens = sum(example.tokens for example in encoded.examples)
-    say(f"{len(encoded.examples):,} examples, {tokens:,} tokens one by one, context {context:,}")
+    say(f"{len(encoded.examples):,} examples with {tokens:,} tokens in total, context {context:,}")
     hints = template_hint(resolved, loaded.tokenizer)
     for line in (*hints, *encoded.lines(), *memory_warning(resolved, encoded, arguments.device)):
         say(line)
@@ -207,7 +207,7 @@ def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: Stop
             trainer.train(resume_from_checkpoint=resume_from)
     if trainer.state.global_step < trainer.state.max_steps:
         raise StoppedError(
-            f"stopped by SIGTERM after step {trainer.state.global_step} of {trainer.state.max_steps}, and saved",
+            f"stopped by SIGTERM after step {trainer.state.global_step} of {trainer.state.max_steps}; progress saved",
             fix="the same command continues",
         )
     history = trainer.state.log_history
@@ -251,8 +251,8 @@ def _prepare_folder(job: TrainingJob, record: Mapping[str, Any], resume: bool, o
         return None
     checkpoint, incomplete = complete_checkpoint(work)
     if incomplete:
-        say(f"deleted as incomplete: {', '.join(incomplete)}")
-    say(f"continuing from {checkpoint.name}" if checkpoint else "starting again: there is no complete checkpoint yet")
+        say(f"deleted incomplete checkpoints: {', '.join(incomplete)}")
+    say(f"continuing from {checkpoint.name}" if checkpoint else "starting over: there is no complete checkpoint yet")
     return str(checkpoint) if checkpoint else None
 
 

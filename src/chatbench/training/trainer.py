@@ -50,9 +50,9 @@ class BadStep:
     def error(self, processes: int, learning_rate: float) -> ChatbenchError:
         where = f" in process {self.process} of {processes}" if processes > 1 else ""
         return ChatbenchError(
-            f"the loss is not finite at step {self.step}{where}; its examples: {', '.join(self.examples)}",
-            expected="a number at every step",
-            fix=f"look at these examples; if they are fine, lower learning_rate ({learning_rate}) and add --overwrite",
+            f"the loss is not finite at step {self.step}{where}; examples in that step: {', '.join(self.examples)}",
+            expected="a finite loss at every step",
+            fix=f"check these examples; if they are fine, lower learning_rate ({learning_rate}) and add --overwrite",
         )
 
 
@@ -98,8 +98,8 @@ def refuse_missing_trackers(report_to: Sequence[str]) -> None:
     for name in {"wandb", "trackio"}.intersection(report_to):
         if util.find_spec(name) is None:
             raise ChatbenchError(
-                f"report_to has {name}, which is not installed",
-                fix=f"pip install {name}, or leave it out of report_to",
+                f"report_to includes {name}, which is not installed",
+                fix=f"pip install {name}, or remove it from report_to",
             )
 
 
@@ -135,7 +135,7 @@ def trackers(
             except wandb.errors.Error as error:
                 raise ChatbenchError(
                     f"wandb: {str(error).splitlines()[0]}",
-                    fix="wandb login, or WANDB_API_KEY in .env, or WANDB_MODE=offline, or leave it out of report_to",
+                    fix="run wandb login, put WANDB_API_KEY into .env, set WANDB_MODE=offline, or edit report_to",
                 ) from error
             ended.push(lambda kind, *_: run.finish(exit_code=1 if kind else 0) and None)
         if "trackio" in report_to:

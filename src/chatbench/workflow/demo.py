@@ -69,7 +69,7 @@ def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
     say(f"\nHow realistic its chats are: chatbench realism tiny --data {workspace.data} --results {workspace.results}")
     say("\n" + "\n".join(report.lines()))
     page = write_page(Shown(workspace, ("tiny",)), out / "report.html")
-    say(f"\nThe scores, figures and all {page.chats:,} chats to look at: {page.path}")
+    say(f"\nScores, figures and all {page.chats:,} chats: {page.path}")
     return report
 
 

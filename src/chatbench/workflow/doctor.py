@@ -73,7 +73,7 @@ def _device() -> tuple[str, float, list[Finding]]:
         return device, memory, [
             Finding("device", "note", f"{device}: no CUDA GPU; {cores}"),
             Finding("memory", "ok", f"{memory:.0f} GiB"),
-            Finding("precision", "ok", f"auto is {precision}; fp16 does not train on {device}"),
+            Finding("precision", "ok", f"auto is {precision}; fp16 training is not available on {device}"),
         ]  # fmt: skip
     cards = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     findings = [
@@ -81,7 +81,7 @@ def _device() -> tuple[str, float, list[Finding]]:
         for index, card in enumerate(cards)
     ]
     if len(cards) > 1:
-        findings.append(Finding("GPUs", "note", "to train on all of them: accelerate launch src/finetune.py MODEL"))
+        findings.append(Finding("GPUs", "note", "to train on all GPUs: accelerate launch src/finetune.py MODEL"))
     bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     text = "auto is bf16" if bf16 else "auto is fp16: the card has no bf16"
     findings.append(Finding("precision", "ok" if bf16 else "note", text))
@@ -107,20 +107,20 @@ def _recipe(recipe: Recipe, device: str, memory_gib: float, eight_bit: Finding, 
     subject, base = f"recipe {recipe.name}", recipe.base
     kind, _, place = base.partition(":")
     if kind == "package" and not (resources.files("chatbench") / place / "config.json").is_file():
-        return Finding(subject, "no", "the tiny base is not in this installation")
+        return Finding(subject, "no", "the tiny base is missing from this installation")
     quantised = any(recipe.values.get(name) for name in ("load_in_8bit", "load_in_4bit"))
     if quantised and eight_bit.state == "no":
-        return Finding(subject, "no", f"it quantises its base, and that {eight_bit.text}")
+        return Finding(subject, "no", f"it quantises its base, which {eight_bit.text}")
     needed = estimated_bytes(recipe, on_gpu=device == "cuda") / GIB
     if memory_gib < needed:
-        return Finding(subject, "no", f"needs about {needed:.0f} GiB of memory, {memory_gib:.0f} are here")
+        return Finding(subject, "no", f"needs about {needed:.0f} GiB of memory, but the device has {memory_gib:.0f}")
     there = kind in ("package", "random") or isinstance(try_to_load_from_cache(base, "config.json"), str)
     if not there and base.startswith(("meta-llama/", "google/gemma")) and not token:
         return Finding(subject, "no", "gated: accept its licence on the hub and put HF_TOKEN into .env")
     # LoRA recipes are for models with billions of parameters, except for those in fp32, which are made for CPUs.
     large = recipe.values["method"] == "lora" and recipe.values.get("precision") != "fp32"
-    slow = "; on a CPU it takes days" if large and device != "cuda" else ""
-    text = recipe.summary + ("" if there else "; the base is downloaded at first use") + slow
+    slow = "; takes days on a CPU" if large and device != "cuda" else ""
+    text = recipe.summary + ("" if there else "; the base is downloaded on first use") + slow
     return Finding(subject, "ok" if there and not slow else "note", text)
 
 

@@ -179,7 +179,7 @@ class RayExecutor:
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise ChatbenchError(
                 f"--on {on}: {str(error).splitlines()[0]}",
-                expected="a cluster that can be reached, and its token in RAY_AUTH_TOKEN or ~/.ray/auth_token",
+                expected="a reachable cluster, and its token in RAY_AUTH_TOKEN or ~/.ray/auth_token",
                 fix="see docs/cluster.md",
             ) from error
         self._ray = ray
@@ -225,7 +225,7 @@ class RayExecutor:
                         live.update(self._table(sweep, [unit for unit, _ in running.values()]))
         except KeyboardInterrupt:
             done = sum(not why for why in sweep.ended.values())
-            raise KeyboardInterrupt(f"{done} of {len(units)} units are done; the same command goes on") from None
+            raise KeyboardInterrupt(f"{done} of {len(units)} units are done; the same command continues") from None
         finally:
             ray.shutdown()
         self.say(f"{len(units)} units in {time.monotonic() - began:.1f} s")
@@ -253,9 +253,7 @@ class RayExecutor:
     def _end(self, unit: Unit, ref: Any, sweep: Sweep) -> None:
         try:
             outcome: Outcome = self._ray.get(ref)
-        except (
-            self._ray.exceptions.RayError
-        ) as error:  # lost too often, or a bug: the last line says which
+        except self._ray.exceptions.RayError as error:  # lost too often, or a bug: the last line says which
             outcome = Outcome("", 0.0, str(error).strip().splitlines()[-1])
         for name, content in outcome.files.items():
             Path(name).parent.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,7 @@ def plan_json(units: Sequence[Unit], workspace: Workspace, settings: RunSettings
 _HEAD = """\
 #!/bin/bash
 # {units} units as array jobs, one task for each model and split; written by chatbench plan --slurm.
-# Start it with: bash FILE. Started again it continues: what is done ends at once. Edit what your site asks for:
+# Start it with: bash FILE. Started again, it continues: finished tasks end at once. Edit this for your site:
 #SBATCH --output=slurm-%x-%A_%a.out
 #SBATCH --cpus-per-task=4
 #SBATCH --time=24:00:00

@@ -155,12 +155,12 @@ def planned_units(
         raise ChatbenchError(f"steps {', '.join(steps) or 'none'}", expected=f"some of {', '.join(STEPS)}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ChatbenchError(
-            "the whole pipeline in several processes",
-            expected="one process; only fine-tuning is shared",
+            "the whole pipeline was started in several processes",
+            expected="one process; only fine-tuning can use several",
             fix="accelerate launch src/finetune.py MODEL for each split, then chatbench run without accelerate",
         )
     if settings.simulator != TUNED and (needless := [step for step in steps if step in ("finetune", "ppl", "base")]):
-        clock.say(f"left out, as {settings.simulator.text()} is not fine-tuned: {', '.join(needless)}")
+        clock.say(f"skipped, as {settings.simulator.text()} is not fine-tuned: {', '.join(needless)}")
         steps = [step for step in steps if step not in needless]
     _prepared(study, workspace, settings, clock, may_prepare="prepare" in steps)
     return plan(models, workspace, settings, steps, in_blocks=in_blocks)
@@ -218,10 +218,10 @@ def _prepared(
         for each in differences({name: getattr(manifest, name) for name in wanted}, wanted):
             raise ChatbenchError(
                 f"{workspace.data} holds splits with {each.name} {each.one}",
-                expected=f"{each.name} {each.other}, as this run has it",
-                fix="give another --data and --results, or make the splits again with: chatbench prepare-splits",
+                expected=f"{each.name} {each.other}, as in this run",
+                fix="choose another --data and --results, or prepare the splits again: chatbench prepare-splits",
             )
-        clock.say(f"splits of {manifest.study_name} in {workspace.data}: as before")
+        clock.say(f"using the existing splits of {manifest.study_name} in {workspace.data}")
         return manifest
     with clock.step("prepare"):
         prepared = prepare_splits(study, workspace.data, **chosen)

@@ -124,7 +124,7 @@ def sanity(model: str, *, workspace: Workspace, prompts: int = 5, seed: int = 0)
         worst = max((each.state for each in found.values()), key=STATES.index)
         chosen = {split_id: each for split_id, each in found.items() if each.state == worst}
         shown = [f"{split_id} {each.text}" for split_id, each in list(chosen.items())[:SHOWN_SPLITS]]
-        more = [f"{len(chosen) - SHOWN_SPLITS} more alike"] if len(chosen) > SHOWN_SPLITS else []
+        more = [f"{len(chosen) - SHOWN_SPLITS} more like these"] if len(chosen) > SHOWN_SPLITS else []
         whose = [] if worst == "ok" else [f"{len(chosen)} of {len(found)} splits"]
         split_id, first = next(iter(chosen.items()))
         return ready(Found(worst, "; ".join([*whose, *shown, *more]), first.fix), split_id)

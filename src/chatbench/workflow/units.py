@@ -153,9 +153,9 @@ def plan(
     keys = {model_key(model): model for model in models}
     if len(keys) < len(models):
         raise ChatbenchError(
-            f"{', '.join(models)}: two of these have results of the same name",
+            f"{', '.join(models)}: two of these would share one name in the results",
             expected="each model once",
-            fix="call one of the folders otherwise",
+            fix="rename one of the folders",
         )
     prepared = workspace.manifest.split_ids
     if unknown := set(settings.only) - set(prepared):
@@ -208,10 +208,10 @@ def run_unit(
     elif unit.stage == "realism":
         realism(model, workspace=workspace, say=say)
     elif (unit.blocks or unit.block is not None) and is_done(unit, workspace, settings):
-        say(f"{unit.id}: done already")
+        say(f"{unit.id}: already done")
     elif unit.blocks:
         log, *parts = (_log(unit, workspace, each) for each in (None, *range(unit.blocks)))
-        say(f"{unit.id}: {join_logs(log, parts, planned_ids(unit, workspace, settings)):,} chats joined in {log}")
+        say(f"{unit.id}: {join_logs(log, parts, planned_ids(unit, workspace, settings)):,} chats joined into {log}")
     else:
         asked = Simulations(
             model, assistants_of(settings, workspace), workspace,
@@ -236,7 +236,9 @@ def _finetune_in_processes(unit: Unit, workspace: Workspace, settings: RunSettin
     command += ["--split", unit.split, "--results", str(workspace.results)]
     command += ["--config", str(settings.config)] if settings.config else []
     if settings.flags:
-        raise ChatbenchError(f"{unit.id}: flags of fine-tuning in several processes", fix="put them into --config")
+        raise ChatbenchError(
+            f"{unit.id}: fine-tuning flags cannot be passed to several processes", fix="put them into --config"
+        )
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
         told = [line for line in ended.stderr.splitlines() if line.startswith("chatbench")] or [ended.stderr[-300:]]

@@ -45,7 +45,7 @@ if (chat) {
   };
 
   const say = () => {
-    document.getElementById("left").textContent = left > 0 ? `${left} message${left > 1 ? "s" : ""} left` : "No message left: please answer.";
+    document.getElementById("left").textContent = left > 0 ? `${left} message${left > 1 ? "s" : ""} left` : "No messages left: please answer.";
     text.disabled = button.disabled = left <= 0 && !pending;
   };
 

@@ -181,7 +181,7 @@ const chatsLayout = once(async () => {
     if (chat.participant !== "people" || !parameters.get("shade")) return null;
     const shades = shadesFor(chat);
     if (!shades.length) {
-      return el("p", {class: "empty"}, "No token probabilities of this chat in this page. Compute them, then make the page again: ",
+      return el("p", {class: "empty"}, "This page has no token probabilities for this chat. Compute them, then make the page again: ",
         el("code", {}, `chatbench eval-ppl ${FIRST.runs?.[0]?.name ?? "MODEL"}`));
     }
     const choice = el("select", {"aria-label": "Model that was scored", onchange: () => go(current, changed({shade: choice.value}))},
@@ -256,5 +256,5 @@ function later(act, milliseconds) {
 
 function unknownChat(id) {
   return el("div", {class: "empty"}, el("h1", {}, "No such chat"), el("p", {}, "This page has no chat ", el("code", {}, id), "."),
-    el("p", {}, "The link may be of a page with other simulations."));
+    el("p", {}, "The link may be to a page with other simulations."));
 }

@@ -3,8 +3,8 @@
 function comparisonView(argument, parameters) {
   const found = FIRST.comparison;
   const head = el("div", {class: "head"}, el("h1", {}, "Comparison"), el("p", {class: "lead"},
-    "The same questions answered by every run, so that what is hard about a question meets all of them and cancels."));
-  if (!found) return el("div", {}, head, emptyState("Fewer than two runs were scored:", "chatbench eval-chatbench MODEL"));
+    "Every run answers the same questions, so what is hard about a question affects all runs and cancels out."));
+  if (!found) return el("div", {}, head, emptyState("Fewer than two runs have been scored:", "chatbench eval-chatbench MODEL"));
   const pairs = [...new Set(found.figures.map((f) => `${f.first}\n${f.second}`))].map((pair) => pair.split("\n"));
   const choices = pairs.map((_, at) => String(at));
   const pair = Number(chosen(parameters, "pair", choices));
@@ -37,7 +37,7 @@ function comparisonTable(records, first, second, several) {
     el("div", {class: "buttons"}, el("button", {type: "button", class: "quiet", onclick: () =>
       download("comparison.csv", "text/csv", csvText(records, ["metric", "first", "second", "difference", "low", "high", "p", "holm"].map((key) => ({key}))))}, "CSV"))),
     recordTable(records, columns, `${first} minus ${second}`),
-    el("p", {class: "note"}, "Coloured where the interval leaves zero out: green if the first run is the better one, red if the second."));
+    el("p", {class: "note"}, "Coloured where the interval excludes zero: green if the first run is better, red if the second is."));
 }
 
 function signed(value) {

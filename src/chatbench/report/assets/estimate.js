@@ -3,7 +3,7 @@
 function estimateView(argument, parameters) {
   const head = el("div", {class: "head"}, el("h1", {}, "Estimate"), el("p", {class: "lead"},
     "What people would achieve with an assistant that nobody has chatted with, from simulated chats, and real ones where there are some."));
-  if (!FIRST.estimates.length) return el("div", {}, head, emptyState("No estimate was made:", "chatbench estimate MODEL --assistant NEW=SPEC"));
+  if (!FIRST.estimates.length) return el("div", {}, head, emptyState("No estimate yet:", "chatbench estimate MODEL --assistant NEW=SPEC"));
   const choices = FIRST.estimates.map((_, at) => String(at));
   const at = chosen(parameters, "of", choices);
   const one = FIRST.estimates[Number(at)];

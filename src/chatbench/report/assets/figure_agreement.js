@@ -97,7 +97,7 @@ function calibrationFigure(run) {
   const reading = (r) => `${words(r.predictor)}\npredicted: ${percent(r.predicted)}\npeople: ${percent(r.people)}${isNumber(r.low) ? ` (${percent(r.low)} to ${percent(r.high)})` : ""}\n${plural(r.pairs, "(question, assistant) pair")}`;
   return figureCard({
     title: "Calibration",
-    says: "Where a predictor says that users are right so often, how often were people? Bins of predicted accuracy, with 95 % intervals of their means.",
+    says: "How often people were right, where a predictor says how often users are. Bins of predicted accuracy, with 95 % intervals of their means.",
     file: `${run.key}-calibration`,
     records,
     columns: ["predictor", "from", "to", "predicted", "people", "low", "high", "cells", "questions"].map((key) => ({key, words: key === "predictor"})),
@@ -134,7 +134,7 @@ function splitsFigure(run) {
     const predictors = figures.map((f) => f.predictor);
     return figureCard({
       title: "Scores over splits",
-      says: "Each split is a model of its own, tested on questions of its own. Lines are the means.",
+      says: "Each split has its own model, tested on its own questions. Lines are the means.",
       file: `${run.key}-${now.metric}-over-splits`,
       controls: el("div", {class: "controls"}, control("metric", selectOf("Metric", metrics, now.metric, set("metric"), (metric) => METRICS[metric].label))),
       records,

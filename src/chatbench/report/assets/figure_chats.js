@@ -42,7 +42,7 @@ function drawDistribution(records, bins, predictors, width, {label, axis}) {
 
 function turnsFigure(run) {
   const most = run.distributions.mostTurns;
-  return distributionFigure(run, {field: "turns", title: "User turns", says: "How many messages the user wrote, the answer not counted.", file: "turns",
+  return distributionFigure(run, {field: "turns", title: "User turns", says: "How many messages the user wrote, not counting the answer.", file: "turns",
     label: (bin) => (bin >= most ? `${most}+` : String(bin)), axis: "User turns", noun: "turns"});
 }
 
@@ -56,7 +56,7 @@ function firstWordsFigure(run) {
 }
 
 function laterWordsFigure(run) {
-  return distributionFigure(run, {field: "laterWords", title: "Length of later messages", says: "In words; the users’ only.", file: "later-messages", label: wordsLabel(run), axis: "Words", noun: "words"});
+  return distributionFigure(run, {field: "laterWords", title: "Length of later messages", says: "In words; users’ messages only.", file: "later-messages", label: wordsLabel(run), axis: "Words", noun: "words"});
 }
 
 const ENDS = {answered: {label: "answered", colour: "--series-1"}, forced: {label: "answered when forced", colour: "--series-5"},
@@ -69,7 +69,7 @@ function terminationFigure(run) {
   const rows = [...totals.keys()];
   return figureCard({
     title: "How the chats ended",
-    says: "Of each simulator with each assistant.",
+    says: "For each simulator with each assistant.",
     file: `${run.key}-endings`,
     records,
     columns: ["predictor", "assistant", "termination", "chats", "share"].map((key) => ({key, words: ["predictor", "assistant", "termination"].includes(key)})),
@@ -94,7 +94,7 @@ function answeringFigure(run) {
   if (!records.length) return null;
   return figureCard({
     title: "Probability of answering",
-    says: "What the simulator gave to answering now instead of asking more, by its turn; mean over the chats that came so far.",
+    says: "The probability that the simulator gave to answering now rather than asking more, by turn; mean over the chats that got that far.",
     file: `${run.key}-answering`,
     records,
     columns: ["predictor", "turn", "probability", "chats"].map((key) => ({key, words: key === "predictor"})),
@@ -121,7 +121,7 @@ function rightFigure(run) {
   const predictors = [...new Set(records.map((r) => r.predictor))];
   return figureCard({
     title: "Probability of the right letter",
-    says: "Where each chat ended: what the simulator gave to the right letter, given that it answers. Mass in the middle is chance that the drawn answers add.",
+    says: "At the end of each chat: the probability that the simulator gave to the right letter, given that it answers. Mass in the middle is chance that drawing the answers adds.",
     file: `${run.key}-right-letter`,
     records,
     columns: ["predictor", "from", "to", "share", "chats"].map((key) => ({key, words: key === "predictor"})),

@@ -33,7 +33,7 @@ function aloneFigure(run) {
     const records = pairRecords(pairsOf(accuraciesOf(now.method), accuraciesOf("people")), EVERY, "ai_alone", "people");
     return figureCard({
       title: "AI alone and people with the AI",
-      says: "The same questions, with the accuracy of the AI alone in the place of the simulator’s: what a benchmark without users says.",
+      says: "The same questions, with the accuracy of the AI alone in place of the simulator’s: what a benchmark without users would report.",
       file: `${run.key}-ai-alone`,
       wide: true,
       controls: el("div", {class: "controls"}, control("method", selectOf("Method", methods, now.method, set("method"), (name) => words(name.replace("AI alone, ", ""))))),

@@ -11,7 +11,7 @@ function figuresView(argument, parameters) {
   ];
   return el("div", {},
     el("div", {class: "head"}, el("h1", {}, "Figures"),
-      el("p", {class: "lead"}, "Point at a mark to read it; click a question’s mark to open the question. Each figure can be had as SVG, and what it shows as CSV."),
+      el("p", {class: "lead"}, "Point at a mark to read it; click a question’s mark to open the question. Each figure can be saved as SVG, and its data as CSV."),
       keys.length > 1 ? el("div", {class: "controls"}, selectOf("Run", keys, key, (value) => { location.hash = address("figures", "", {run: value}); },
         (value) => FIRST.runs.find((each) => each.key === value).name)) : null),
     groups.map(([title, figures]) => el("section", {class: "figure-group"}, el("h2", {class: "group-title"}, title),

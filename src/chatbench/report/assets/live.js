@@ -20,7 +20,7 @@ async function askForVersion(status, poll) {
     status.textContent = "Live: follows the run.";
     if (version === FIRST.built || document.hidden) return;
     if (isBusy()) {
-      status.textContent = "Live: newer results are there; shown when you leave the field or the selection.";
+      status.textContent = "Live: newer results are available; they appear when you leave the field or the selection.";
       return;
     }
     clearInterval(poll); // while the server builds the page: a second reload would begin the wait again

@@ -27,9 +27,9 @@ function showFooter() {
 }
 
 function whereItAllLies() {
-  if (FIRST.live) return "It asks only the server on this machine that it came from.";
-  if (FIRST.beside.length) return "The folder of this file holds everything it shows; it asks no network for anything.";
-  return "This file holds everything it shows and asks no network for anything.";
+  if (FIRST.live) return "It contacts only the server on this machine that it came from.";
+  if (FIRST.beside.length) return "The folder of this file holds everything it shows; it makes no network requests.";
+  return "This file holds everything it shows and makes no network requests.";
 }
 
 showFooter();

@@ -19,7 +19,7 @@ function questionsView(argument, parameters) {
         el("label", {}, "Search", el("input", {type: "search", value: state.search, oninput: (event) => set("search")(event.target.value)})),
         subsets().length > 1 ? selectOf("Subset", [EVERY, ...subsets()], state.subset, set("subset"), words) : null,
         selectOf("Order", orders, state.order, set("order"), words)),
-      place) : emptyState("No questions: the prepared splits are not where this page was made.", "chatbench report --data FOLDER"));
+      place) : emptyState("No questions: the prepared splits were not found when this page was made.", "chatbench report --data FOLDER"));
 }
 
 const QUESTION_ORDERS = {
@@ -89,7 +89,7 @@ async function questionView(id, parameters) {
 }
 
 function askedCard(question) {
-  if (!question.text) return el("section", {class: "card"}, el("h2", {}, "Question"), emptyState("Its text is not in this page: the study was not where it was prepared from."));
+  if (!question.text) return el("section", {class: "card"}, el("h2", {}, "Question"), emptyState("Its text is not in this page: the study was no longer where it was when the splits were prepared."));
   return el("section", {class: "card"}, el("h2", {}, "Question"), writtenText(question.text),
     el("ol", {class: "asked"}, question.options.map((option, at) => {
       const letter = String.fromCharCode(65 + at);
@@ -109,7 +109,7 @@ function accuracyCard(number) {
   const body = rows.map(([label, found, className]) => el("tr", {class: className}, el("th", {scope: "row"}, label), found.map((cell) =>
     cell ? el("td", {}, shareBar(cell), percent(cell.accuracy), el("small", {}, cell.count ? `of ${count(cell.count)}` : "")) : el("td", {class: "missing"}, "–"))));
   return el("section", {class: "card"}, el("h2", {}, "Accuracy by assistant"),
-    el("p", {class: "note"}, "Share of right answers, and of how many answers, chats or samples; the bar is the 95 % interval."),
+    el("p", {class: "note"}, "Share of right answers, and out of how many answers, chats or samples; the bar is the 95 % interval."),
     scrolling(el("table", {class: "scores accuracy"}, el("thead", {}, head), el("tbody", {}, body)), "Accuracy by assistant"));
 }
 

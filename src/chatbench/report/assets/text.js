@@ -33,7 +33,7 @@ function shown(text) {
     const code = match[0].codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
     const mark = document.createElement("span");
     mark.className = "unseen";
-    mark.title = "a character that is not seen";
+    mark.title = "an invisible character";
     mark.textContent = `U+${code}`;
     fragment.append(mark);
     from = match.index + match[0].length;
