@@ -97,7 +97,7 @@ function calibrationFigure(run) {
   const reading = (r) => `${words(r.predictor)}\npredicted: ${percent(r.predicted)}\npeople: ${percent(r.people)}${isNumber(r.low) ? ` (${percent(r.low)} to ${percent(r.high)})` : ""}\n${plural(r.pairs, "(question, assistant) pair")}`;
   return figureCard({
     title: "Calibration",
-    says: "How often people were right, where a predictor says how often users are. Bins of predicted accuracy, with 95 % intervals of their means.",
+    says: "Predicted accuracy against how often people were right. Bins of predicted accuracy, with 95 % intervals of their means.",
     file: `${run.key}-calibration`,
     records,
     columns: ["predictor", "from", "to", "predicted", "people", "low", "high", "cells", "questions"].map((key) => ({key, words: key === "predictor"})),
