@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from tests.support.collected import OTHER_KINDS, Person, served, small_study
 from chatbench.collect.export import export
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.open_study import open_study
+from chatbench.protocol.dialogue import FunctionParticipant, Reply, Request
 
 
 def test_the_export_reads_back_filtered_with_other_ids_and_without_salt(tmp_path: Path) -> None:
@@ -81,6 +84,38 @@ def test_answers_of_each_kind_are_asked_for_judged_and_read_back(tmp_path: Path)
         ("two", "B", True), ("six", "E", False), ("number", "10.4", True), ("text", "PARIS", True),
     }  # fmt: skip
     assert any("ChatBench layout" in note for note in found.notes)
+
+
+def test_a_reply_that_came_after_the_answer_is_left_out_and_counted(tmp_path: Path) -> None:
+    # It cannot have led to the answer, and chats in the export are what people had before they answered.
+    asked, go = threading.Event(), threading.Event()
+
+    def replies(request: Request) -> Reply:
+        if request.messages[-1].content == "and then?":
+            asked.set()
+            go.wait(60)
+        return Reply("B", tokens=5, prompt_tokens=10)
+
+    study = small_study(tmp_path, conditions=("direct-to-AI",))
+    with served(study, {"scripted-strong": FunctionParticipant(replies, {})}) as at, ThreadPoolExecutor(1) as pool:
+        person = Person(at.url)
+        person.join()
+        person.go_to("chat")
+        person.say("what is it?")
+        late = pool.submit(person.say, "and then?", 1)
+        asked.wait(60)
+        answered = person.step
+        assert person.answer().status_code == 200
+        go.set()
+        assert '"done": true' in late.result().text
+        person.finish()
+        found = at.ask(lambda store: export(study, store, tmp_path / "out", "person"))
+        (visit,) = at.stored()
+    read = open_study(tmp_path / "out")
+
+    assert visit.turns(answered) == [("what is it?", "B"), ("and then?", "B")]
+    assert [len(chat.turns) for chat in read.conversations] == [2, 2]
+    assert found.notes == {"replies that were complete only after the answer: left out": 1}
 
 
 async def _settings(store: object) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 from tests.support.collected import Person, in_thread, saying, served, small_study
 
 from chatbench.collect.rehearse import Fields, Habits, rehearse_async
+from chatbench.collect.status import figures
 from chatbench.core.errors import ChatbenchError
 from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request
 
@@ -18,6 +19,13 @@ from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Req
 def refuse_poison(text: str) -> str:
     """A moderation hook."""
     return "poison" if "poison" in text else ""
+
+
+def fail_on_poison(text: str) -> str:
+    """A moderation hook with a fault."""
+    if "poison" in text:
+        raise ValueError("the hook's own fault")
+    return ""
 
 
 @pytest.mark.parametrize(
@@ -102,6 +110,76 @@ def test_a_place_is_free_again_when_its_person_leaves_or_runs_out_of_time(tmp_pa
         assert at.ask(lambda store: late(store)) is None
         assert Counter(visit.state for visit in at.stored()) == {"left": 4, "active": 1}
         assert "Your participation has ended" in fourth.http.get("/study").text
+
+
+def test_the_next_person_in_a_browser_does_not_get_the_part_of_the_one_before(tmp_path: Path) -> None:
+    # A shared computer: whoever holds the cookie would otherwise go on as the first, or get their completion code.
+    with served(small_study(tmp_path, completion_code='"C0DE"')) as at:
+        first = Person(at.url, "p1")
+        first.join()
+        refused = first.http.get("/", params={"PROLIFIC_PID": "p2"})
+        assert (refused.status_code, "another browser" in refused.text) == (409, True)
+        assert 'href="/study"' not in refused.text
+        assert first.open(PROLIFIC_PID="p1").url.path == "/study"
+        assert first.open().url.path == "/study"
+        first.finish()
+        assert "C0DE" in first.open(PROLIFIC_PID="p1").text
+        second = first.open(PROLIFIC_PID="p2")
+        assert "C0DE" not in second.text
+        assert first.join().status_code == 200
+        assert first.step == "instructions"
+        assert first.open(PROLIFIC_PID="p3").status_code == 409
+        at.grow_old(minutes=61)  # the second went away without a word
+        assert first.open(PROLIFIC_PID="p3").status_code == 200
+        assert first.join().status_code == 200
+        assert [visit.person for visit in at.stored()] == [at.ask(hashed(name)) for name in ("p1", "p2", "p3")]
+
+
+def test_a_preview_before_the_link_and_two_links_in_two_tabs_break_nothing(tmp_path: Path) -> None:
+    # One cookie for two sessions would be a server error.
+    with served(small_study(tmp_path)) as at:
+        browser = Person(at.url, "p0")
+        browser.open(preview=at.key)
+        browser.join()
+        forms = [Fields(browser.open(PROLIFIC_PID=name).text).hidden for name in ("p1", "p2")]
+        codes = [browser.http.post("/join", data={**form, "agree": "yes"}).status_code for form in forms]
+        (visit,) = at.stored()
+        assert visit.person == at.ask(hashed("p1"))
+
+    assert codes == [200, 409]
+
+
+def test_who_has_a_place_keeps_it_while_nobody_else_can_join(tmp_path: Path) -> None:
+    # Their browser may send the consent again, after a lost connection for example.
+    with served(small_study(tmp_path, conditions=("direct-to-AI",), tokens="15")) as at:
+        person = Person(at.url)
+        form = {**person.fields, "agree": "yes"}
+        person.join()
+        at.ask(lambda store: store.set_state("paused"))
+        assert person.http.post("/join", data=form).status_code == 200
+        at.ask(lambda store: store.set_state("open"))
+        person.go_to("chat")
+        person.say("what?")  # 15 tokens
+        assert "All places are taken" in Person(at.url, "p2").join().text
+        assert person.http.post("/join", data=form).status_code == 200
+
+
+def test_who_is_out_of_time_has_left_even_before_anybody_else_joins(tmp_path: Path) -> None:
+    with served(small_study(tmp_path)) as at:
+        person, other = Person(at.url, "p1"), Person(at.url, "p2")
+        person.join()
+        other.join()
+        at.grow_old(minutes=61)
+        shown = at.ask(lambda store: figures(at.study, store, "person"))
+        facts = dict(shown.facts)
+        assert person.answer().status_code == 409
+        assert other.say("late").status_code == 409
+        assert [visit.state for visit in at.stored()] == ["left", "left"]
+
+    assert (facts["in progress"], facts["active in the last 5 minutes"], facts["left or ran out of time"]) == (
+        "0", "0", "2",
+    )  # fmt: skip
+    assert sum(cell.left for cell in shown.cells) == 2
 
 
 def test_what_is_sent_twice_counts_once_and_what_is_out_of_order_is_refused(tmp_path: Path) -> None:
@@ -244,6 +322,85 @@ def test_a_failing_assistant_a_spent_budget_and_moderation_stop_nobody(tmp_path:
         assert any("secret-host" in what for _, what, _ in at.ask(lambda store: store.incidents()))
 
 
+def test_an_assistant_that_raises_fails_one_message_and_traps_nobody(tmp_path: Path) -> None:
+    # Not a ChatbenchError: as a local model without memory. It once ended the task that was to store what happened.
+    def broken(_: Request) -> Reply:
+        raise RuntimeError("CUDA out of memory")
+
+    with served(
+        small_study(tmp_path, conditions=("direct-to-AI",)), {"scripted-strong": FunctionParticipant(broken, {})}
+    ) as at:
+        person = Person(at.url)
+        person.join()
+        person.go_to("chat")
+        assert "did not reply" in person.say("what?").text
+        assert person.answer().status_code == 200
+        assert any("CUDA out of memory" in what for _, what, _ in at.ask(lambda store: store.incidents()))
+
+
+def test_a_moderation_hook_that_raises_fails_one_message_and_traps_nobody(tmp_path: Path) -> None:
+    study = small_study(tmp_path, conditions=("direct-to-AI",), moderation='"tests.collect.test_server:fail_on_poison"')
+    with served(study, {"scripted-strong": saying("poison")}) as at:
+        person = Person(at.url)
+        person.join()
+        person.go_to("chat")
+        assert person.say("poison").status_code == 503
+        assert "disabled" not in person.http.get("/study").text
+        assert person.answer().status_code == 200
+        person.go_to("chat")
+        unchecked = person.say("what?")
+        assert "did not reply" in unchecked.text
+        assert "poison" not in unchecked.text
+        assert person.answer().status_code == 200
+        (visit,) = at.stored()
+        used = at.ask(lambda store: store.tokens())
+        notes = [what for _, what, _ in at.ask(lambda store: store.incidents())]
+
+    assert visit.state == "finished"
+    assert [event.body["text"] for event in visit.events if event.kind == "message"] == ["what?"]
+    assert used == {"scripted-strong": (10, 5)}
+    assert len([what for what in notes if "the hook's own fault" in what]) == 2
+
+
+def test_what_a_person_cost_stays_counted_when_they_are_removed(tmp_path: Path) -> None:
+    # The limits are for money that is spent, whoever spent it.
+    asked, go = threading.Event(), threading.Event()
+
+    def slow(request: Request) -> Reply:
+        if request.messages[-1].content == "slowly":
+            asked.set()
+            go.wait(60)
+        return Reply("B", tokens=5, prompt_tokens=10)
+
+    study = small_study(tmp_path, conditions=("direct-to-AI",))
+    with served(study, {"scripted-strong": FunctionParticipant(slow, {})}) as at, ThreadPoolExecutor(1) as pool:
+        person = Person(at.url)
+        person.join()
+        person.go_to("chat")
+        person.say("what?")
+        late = pool.submit(person.say, "slowly", 1)
+        asked.wait(60)
+        assert at.ask(lambda store: store.remove("p1")) == 1
+        before = at.ask(lambda store: store.tokens())
+        go.set()
+        late.result()
+        after = at.ask(lambda store: store.tokens())
+        shown = dict(at.ask(lambda store: figures(study, store, "person")).facts)
+
+    assert (before, after) == ({"scripted-strong": (10, 5)}, {"scripted-strong": (20, 10)})
+    assert shown["tokens read and written"] == "20 and 10"
+
+
+def test_the_longest_message_in_any_script_is_not_too_large(tmp_path: Path) -> None:
+    # In a form each of these characters takes nine bytes: 63,000 of 65,536.
+    with served(small_study(tmp_path, conditions=("direct-to-AI",), characters="7000")) as at:
+        person = Person(at.url)
+        person.join()
+        person.go_to("chat")
+        assert person.say("\u8bf4" * 7000).status_code == 200
+        assert person.say("\u8bf4" * 7001, 1).status_code == 400
+
+
 def test_the_study_is_paused_stopped_watched_and_forgets_a_person(tmp_path: Path) -> None:
     with served(small_study(tmp_path, conditions=("direct-to-AI",))) as at:
         person = Person(at.url)
@@ -313,6 +470,8 @@ def hashed(name: str):  # type: ignore[no-untyped-def]
         ("title", '"x"\npeple = 1', "peple"),
         ("redirect", '"javascript:alert(1)"', "https"),
         ("database", '"postgresql://u:secret@h/d"', "password"),
+        ("database", '"postgresql://h/d?password=secret"', "unknown parameter password"),
+        ("characters", "7001", "7000 or less"),
         ("moderation", '"no_such:thing"', "moderation"),
         ("consent", '"gone.md"', "gone.md"),
         ("usd", "1", "price"),

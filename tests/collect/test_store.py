@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
-from tests.support.collected import small_study
+from tests.support.collected import in_thread, small_study
 from tests.test_benchmarks import BENCHMARKS
 
 from chatbench.collect.config import CollectedStudy
 from chatbench.collect.server import serve
-from chatbench.collect.store import SETTINGS, Store, Visit
+from chatbench.collect.store import SESSIONS, SETTINGS, Store, Visit
 from chatbench.core.errors import ChatbenchError
 
 
@@ -124,6 +125,84 @@ def test_a_database_holds_one_study(make: Callable[[], CollectedStudy]) -> None:
             asyncio.run(run(other))
     else:
         asyncio.run(run(other))
+
+
+def test_a_study_that_people_have_joined_is_not_served_with_another_design(make: Callable[[], CollectedStudy]) -> None:
+    # Their steps would name questions that are gone, and their cells would be other ones.
+    study = make()
+    settings, questions = (study.folder / name for name in ("study.toml", "questions.jsonl"))
+    check = settings.read_text().partition("[attention]")[2].partition("[recruiting]")[0]
+
+    def edited(path: Path, old: str, new: str) -> CollectedStudy:
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+        return CollectedStudy(study.folder)
+
+    async def served(one: CollectedStudy, *people: str) -> int:
+        async with Store(one) as store:
+            await store.keep_design()
+            for person in people:
+                await _joined(store, one, person)
+            return len(await store.visits("person"))
+
+    assert asyncio.run(served(study)) == 0
+    assert asyncio.run(served(edited(settings, "batch_size = 2", "batch_size = 3"), "x")) == 1  # nobody was there yet
+    assert asyncio.run(served(edited(questions, "What is 1 + 1?", "What is one and one?"))) == 1
+    for path, old, new in (
+        (settings, "batch_size = 3", "batch_size = 2"),
+        (settings, f"[attention]{check}", ""),
+        (settings, "scripted:strong", "scripted:weak"),
+        (settings, '"answer-first"', '"user-alone"'),
+        (questions, "adding-1", "adding-one"),
+    ):
+        before = path.read_text()
+        changed = edited(path, old, new)
+        # At a taken port, so that one that is not refused ends, too.
+        with pytest.raises(ChatbenchError, match="people have joined"), socket.create_server(("127.0.0.1", 0)) as taken:
+            serve(changed, host="127.0.0.1", port=taken.getsockname()[1], say=print)
+        path.write_text(before)
+    assert asyncio.run(served(CollectedStudy(study.folder))) == 1
+
+
+def test_a_read_sees_one_state_of_the_database(make: Callable[[], CollectedStudy]) -> None:
+    # With PostgreSQL, somebody who joined between the two queries of `visits` made it fail.
+    study = make()
+    count = sql.select(sql.func.count()).select_from(SESSIONS)
+
+    async def joined() -> None:
+        async with Store(study) as store:
+            assert await _joined(store, study, "x") is None
+
+    def counted_twice(connection: sql.Connection) -> tuple[int, int]:
+        before = connection.execute(count).scalar_one()
+        in_thread(joined)
+        return before, connection.execute(count).scalar_one()
+
+    async def run() -> tuple[tuple[int, int], int]:
+        async with Store(study) as store:
+            return await store.read(counted_twice), len(await store.visits("person"))
+
+    assert asyncio.run(run()) == ((0, 0), 1)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("postgresql://u:secret@/d?host={folder}&sslmode=require", "cannot be opened"),
+        ("postgresql://u:secret@/d?host={folder}&sslmode=maybe", "cannot be opened"),
+        ("postgresql://u:secret@h/d?channel_binding=require", "unknown parameter channel_binding"),
+        ("postgresql://u:secret@h:port/d", "cannot be read"),
+        ("mysql://u:secret@h/d", "not a PostgreSQL address"),
+    ],
+)
+def test_an_address_as_hosts_give_it_is_understood_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, message: str
+) -> None:
+    monkeypatch.setenv("STUDY_DATABASE", address.format(folder=tmp_path))
+
+    with pytest.raises(ChatbenchError, match=message) as told:
+        serve(small_study(tmp_path, database='"$STUDY_DATABASE"'), host="127.0.0.1", port=0, say=print)
+    assert "secret" not in str(told.value)
 
 
 def test_a_database_that_does_not_answer_is_told_before_anything_is_served(

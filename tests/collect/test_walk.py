@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from chatbench.cli import main
 from chatbench.collect.config import CollectedStudy
 from chatbench.collect.replies import open_assistants
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "collect.md"
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "docs" / "collect.md"
 SMALLER = {
     "sample": ["--questions", "12"],
     "collect init": ["--people", "3", "--batch-size", "4", "--phase-1-questions", "1"],
@@ -21,6 +23,20 @@ SMALLER = {
     "finetune": ["--max-steps", "2"],
 }
 """What makes the steps quick; a later option overrides the same one before it."""
+
+
+def test_the_container_gets_what_the_build_reads_and_nothing_else() -> None:
+    # COPY . put .env, with its keys, and studies with their databases into the image.
+    lines = (DOCUMENT.parent / "examples" / "collect" / "Containerfile").read_text().splitlines()
+    copied = {source for line in lines if line.startswith("COPY ") for source in line.split()[1:-1]}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert copied == {"pyproject.toml", "constraints.txt", "src", project["readme"], "LICENSE"}
+    assert all((ROOT / source).exists() for source in copied)
+    assert all(any(name.startswith(source) for source in copied) for name in project["license-files"])
+    # Proxy headers are believed, so nobody but the proxy may reach the port.
+    assert "ENV FORWARDED_ALLOW_IPS=*" in lines
+    assert "-p 127.0.0.1:8420:8420" in lines[1]
 
 
 @pytest.mark.slow

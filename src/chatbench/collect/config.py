@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
+import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -32,6 +34,7 @@ FILE = "study.toml"
 QUESTIONS = "questions.jsonl"
 Condition = Literal["direct-to-AI", "answer-first", "user-alone"]
 ASKED_KINDS = ("choice", "number", "text")
+POSTGRES_PARAMETERS = ("host", "ssl", "sslmode")
 ALONE: Condition = "user-alone"
 """The condition in which people get no assistant."""
 Moderate = Callable[[str], str]
@@ -85,11 +88,16 @@ class Limits(_Section):
 
     turns: _CountAbove0 = 10
     minutes: Annotated[float, Field(gt=0)] = 60
-    characters: _CountAbove0 = 4000
+    characters: Annotated[int, Field(ge=1, le=7000)] = 4000  # a form has up to 9 bytes for each, and at most 64 KiB
     tokens: _Count = 0
     usd: Annotated[float, Field(ge=0)] = 0
     requests_per_minute: _CountAbove0 = 120
     joins_per_minute: _CountAbove0 = 30
+
+    @property
+    def oldest(self) -> float:
+        """The time before which a session began that is out of time."""
+        return time.time() - 60 * self.minutes
 
 
 class StudyConfig(_Section):
@@ -162,9 +170,10 @@ class CollectedStudy:
                 raise ChatbenchError(
                     f"{where}: assistant {spec.name!r} is a recording", expected="an assistant that can reply"
                 )
-        if config.phase_1_questions > len(self.questions) - config.batch_size:
+        largest = max(map(len, self.batches))
+        if config.phase_1_questions > len(self.questions) - largest:
             raise ChatbenchError(
-                f"{where}: phase_1_questions = {config.phase_1_questions}, batch_size = {config.batch_size}",
+                f"{where}: phase_1_questions = {config.phase_1_questions}, and the largest batch has {largest}",
                 expected=f"at most {len(self.questions)} questions together, since phase 1 and 2 ask different ones",
             )
         redirect = urlsplit(config.recruiting.redirect)
@@ -180,9 +189,9 @@ class CollectedStudy:
 
     @cached_property
     def batches(self) -> list[list[Question]]:
-        """Batches of questions that keep subsets together; sizes differ by one at most."""
+        """Batches of `batch_size` questions at most that keep subsets together; sizes differ by one at most."""
         ordered = sorted(self.questions.values(), key=lambda question: question.subset)
-        count = max(1, round(len(ordered) / self.config.batch_size))
+        count = math.ceil(len(ordered) / self.config.batch_size)
         return [ordered[len(ordered) * i // count : len(ordered) * (i + 1) // count] for i in range(count)]
 
     @cached_property
@@ -194,6 +203,14 @@ class CollectedStudy:
             for condition in self.config.conditions
             for name in ([""] if condition == ALONE else [spec.name for spec in self.specs])
         ]
+
+    @cached_property
+    def design(self) -> str:
+        """SHA-256 of what people's places and steps refer to: it must not change once somebody has joined."""
+        batches = [sorted(question.id for question in batch) for batch in self.batches]
+        names, conditions = sorted(spec.name for spec in self.specs), sorted(self.config.conditions)
+        fixed = batches, self.config.attention is not None, names, conditions
+        return hashlib.sha256(json.dumps(fixed).encode()).hexdigest()
 
     @cached_property
     def prices(self) -> dict[str, Price]:
@@ -244,13 +261,28 @@ class CollectedStudy:
             )
         if not text:
             return f"sqlite:///{self.folder.resolve() / 'study.db'}"
-        scheme, found, rest = text.partition("://")
+        scheme, found, _ = text.partition("://")
         if not found or scheme.partition("+")[0] not in ("postgresql", "postgres"):
             raise ChatbenchError(
                 f"{FILE}: database is not a PostgreSQL address",
                 expected="postgresql://..., or nothing for SQLite in the folder",
             )
-        return f"postgresql+asyncpg://{rest}"
+        from sqlalchemy import exc, make_url  # not needed without such an address
+
+        try:
+            url = make_url(text)
+        except (exc.ArgumentError, ValueError):  # their messages may contain the password
+            raise ChatbenchError(
+                f"{FILE}: database: the address cannot be read", expected="postgresql://USER:PASSWORD@HOST:PORT/NAME"
+            ) from None
+        if unknown := url.query.keys() - POSTGRES_PARAMETERS:
+            raise ChatbenchError(
+                f"{FILE}: database: unknown parameter {', '.join(sorted(unknown))}",
+                expected=f"only {', '.join(POSTGRES_PARAMETERS)}",
+            )
+        # The driver calls libpq's sslmode "ssl".
+        query = {"ssl" if name == "sslmode" else name: value for name, value in url.query.items()}
+        return url.set(drivername="postgresql+asyncpg", query=query).render_as_string(hide_password=False)
 
 
 def _read_config(path: Path) -> StudyConfig:
@@ -314,7 +346,7 @@ def init_study(
     chosen = questions_from(questions)
     filled: Mapping[str, object] = {
         "id": secrets.token_hex(6), "title": "A study with an AI assistant", "conditions": list(conditions),
-        "people": people, "batch_size": min(batch_size, len(chosen)), "phase_1_questions": phase_1_questions,
+        "people": people, "batch_size": batch_size, "phase_1_questions": phase_1_questions,
     }  # fmt: skip
     template = (resources.files("chatbench.collect") / "texts" / FILE).read_text(encoding="utf-8")
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in filled.items()]

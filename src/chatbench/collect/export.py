@@ -14,7 +14,7 @@ import string
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chatbench.collect.config import CollectedStudy, question_row
@@ -119,7 +119,7 @@ def _records(
     """Answers and chats of one person, in order."""
     answers: list[Answer] = []
     chats: list[Conversation] = []
-    for event in visit.events:
+    for place, event in enumerate(visit.events):
         step_kind, question_id = parts(event.step)
         question = study.questions.get(question_id)
         if event.kind != "answer" or not question_id:
@@ -130,13 +130,15 @@ def _records(
         kind: AnswerKind = "user-AI" if step_kind == CHAT else "user-alone"
         turns = [
             turn
-            for message, reply in visit.turns(event.step)
+            for message, reply in replace(visit, events=visit.events[:place]).turns(event.step)  # before the answer
             if reply is not None
             for turn in (Turn("user", message), Turn("assistant", reply))
         ]
-        unanswered = sum(reply is None for _, reply in visit.turns(event.step))
-        if unanswered:
+        replies = [reply for _, reply in visit.turns(event.step) if reply is not None]
+        if unanswered := len(visit.turns(event.step)) - len(replies):
             notes["messages without a reply: left out"] += unanswered
+        if late := len(replies) - len(turns) // 2:
+            notes["replies that were complete only after the answer: left out"] += late
         letter, cell = question.read(str(event.body["letter"])), visit.cell
         chat_id = conversation_id(question_id, name) if turns else ""
         shared = question_id, name, kind, cell.assistant, cell.condition, letter, bool(question.is_right(letter))

@@ -22,7 +22,7 @@ def draw_plan(study: CollectedStudy, cell: Cell, chance: Random) -> list[str]:
     batch = [question.id for question in study.batches[cell.batch]]
     others = [question for question in study.questions if question not in batch]
     chance.shuffle(batch)
-    alone = chance.sample(others, min(study.config.phase_1_questions, len(others)))
+    alone = chance.sample(others, study.config.phase_1_questions)
     plan = [INSTRUCTIONS, *(f"alone:{question}" for question in alone)]
     plan += [ATTENTION] if study.config.attention else []
     for question in batch:

@@ -91,6 +91,9 @@ class Assistants:
                     (found,) = await asyncio.to_thread(participant.reply_all, [request])
         except ChatbenchError as error:  # fails this chat only; the study goes on
             found = Failure(str(error.found), transient=True)
+        except Exception as error:  # a local model without memory, for example: likewise
+            log.exception("assistant %s", name)
+            found = Failure(f"{type(error).__name__}: {error}")
         if isinstance(found, Failure):
             log.warning("assistant %s: %s", name, found.reason)
         elif not found.prompt_tokens:  # the server does not count tokens: estimate them, so that limits still hold

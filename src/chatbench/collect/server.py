@@ -77,9 +77,18 @@ T = TypeVar("T")
 class Refused(Exception):  # noqa: N818  # an answer to the browser
     """A request that is refused, and what its sender is told."""
 
+    goes_on = True
+    """Whether the page leads to the session of this browser."""
+
     def __init__(self, status: int, text: str, *, title: str = "That did not work", note: str = "") -> None:
         super().__init__(text)
         self.status, self.text, self.title, self.note = status, text, title, note
+
+
+class RefusedBrowser(Refused):
+    """Refused because this browser holds somebody else's session."""
+
+    goes_on = False
 
 
 class Shield:
@@ -180,8 +189,8 @@ class Pages:
         template = self._templates.get_template(name)
         return HTMLResponse(template.render(title=self.study.config.title, **values), status)
 
-    def notice(self, heading: str, text: str, status: int = 200) -> HTMLResponse:
-        return self._page("notice.html", status, heading=heading, text=text)
+    def notice(self, heading: str, text: str, status: int = 200, *, goes_on: bool = True) -> HTMLResponse:
+        return self._page("notice.html", status, heading=heading, text=text, goes_on=goes_on)
 
     async def welcome(self, request: Request) -> Response:
         """Consent page; stores nothing, so that link checkers take nobody's place."""
@@ -189,16 +198,17 @@ class Pages:
         recruiting = self.study.config.recruiting
         person = request.query_params.get(recruiting.id_parameter, "")
         key = request.query_params.get("preview", "") or request.query_params.get("rehearsal", "")
-        if (
-            cookie
-            and not key
-            and await self.store.visit(cookie, lambda visit: visit is not None and visit.kind != "preview")
-        ):
-            return _to("/study")
+        held = await self.store.visit(cookie, lambda visit: visit) if cookie else None
+        if held and held.kind == "person" and not key:
+            if not person or held.person == self.store.hashed(person):
+                return _to("/study")
+            if held.state == "active" and held.began >= self.study.config.limits.oldest:
+                text = "Someone else's participation is under way in this browser. Please use another browser."
+                raise RefusedBrowser(409, text)
         if len(person) > 200 or (recruiting.id_required and not person and not self._is_key(key)):
             raise Refused(400, "Please use the link from the service that invited you: this address lacks your ID.")
-        # A new cookie, unless this browser has one: nobody must be able to choose another person's cookie.
-        made = secrets.token_urlsafe(32) if key or not cookie else cookie
+        # A new cookie, unless this browser has an unused one: nobody must be able to choose another person's cookie.
+        made = secrets.token_urlsafe(32) if key or held or not cookie else cookie
         kind = "preview" if "preview" in request.query_params else "rehearsal" if key else "person"
         response = self._page(
             "consent.html", text=self._texts["consent"], csrf=self._csrf(made), person=person, key=key, kind=kind,
@@ -225,16 +235,17 @@ class Pages:
         given = _text(form, "person")
         if kind == "person" and self.study.config.recruiting.id_required and not given:
             raise Refused(400, "Please use the link from the service that invited you: this address lacks your ID.")
-        if self.assistants.exhausted and kind == "person":
-            refusal = "full"
-        else:
-            chance = Random(secrets.randbits(64))
-            refusal = await self.store.join(
-                cookie, self.store.hashed(given or cookie) if kind != "preview" else cookie[:12], kind,
-                cells=self.study.cells, people=self.study.config.people,
-                plan=lambda cell: draw_plan(self.study, cell, chance),
-                consent=self.study.consent_version, oldest=time.time() - 60 * self.study.config.limits.minutes,
-            ) or ""  # fmt: skip
+        chance = Random(secrets.randbits(64))
+        refusal = await self.store.join(
+            cookie, self.store.hashed(given or cookie) if kind != "preview" else cookie[:12], kind,
+            cells=self.study.cells,
+            people=0 if kind == "person" and self.assistants.exhausted else self.study.config.people,
+            plan=lambda cell: draw_plan(self.study, cell, chance),
+            consent=self.study.consent_version, oldest=self.study.config.limits.oldest,
+        )  # fmt: skip
+        if refusal == "other":
+            text = "Someone else has begun the study in this browser. Please open your own link again."
+            raise RefusedBrowser(409, text)
         if refusal == "again":
             raise Refused(
                 409,
@@ -250,26 +261,35 @@ class Pages:
             )
         return _to("/study")
 
-    def _present(self, visit: Visit | None) -> Visit:
-        """The visit, if it exists; ends it if it is out of time."""
-        if visit is None:
-            raise Refused(404, "You have not begun the study in this browser. Please open the link in your invitation.")
-        late = time.time() - visit.began > 60 * self.study.config.limits.minutes
-        if visit.state == "active" and late:
-            visit.end("left", time.time())
-        return visit
+    async def _visit(self, cookie: str, work: Callable[[Visit], T]) -> T:
+        """What `work` returns for the session of this browser, which first ends if it is out of time."""
+
+        def visited(visit: Visit | None) -> T | Refused:
+            if visit is None:
+                text = "You have not begun the study in this browser. Please open the link in your invitation."
+                raise Refused(404, text)
+            if visit.state == "active" and visit.began < self.study.config.limits.oldest:
+                visit.end("left", time.time())
+            try:
+                return work(visit)
+            except Refused as refused:  # raised here, it would take the end back
+                return refused
+
+        found = await self.store.visit(cookie, visited)
+        if isinstance(found, Refused):
+            raise found
+        return found
 
     async def step(self, request: Request) -> Response:
         """The page of the current step."""
 
-        def look(found: Visit | None) -> Visit:
-            visit = self._present(found)
+        def look(visit: Visit) -> Visit:
             step, shown = visit.step, {event.step for event in visit.events if event.kind == "shown"}
             if visit.state == "active" and visit.study_state != "stopped" and step not in shown:
                 visit.add("shown", step, once=f"shown:{step}")
             return visit
 
-        visit = await self.store.visit(self._cookie(request), look)
+        visit = await self._visit(self._cookie(request), look)
         if visit.state == "finished":
             recruiting = self.study.config.recruiting
             return self._page(
@@ -327,8 +347,7 @@ class Pages:
         form = await self._form(request, cookie)
         step = _text(form, "step")
 
-        def keep(found: Visit | None) -> None:
-            visit = self._present(found)
+        def keep(visit: Visit) -> None:
             if visit.study_state == "stopped" or any(e.kind == "answer" and e.step == step for e in visit.events):
                 return  # sent twice: the first counts
             if visit.state != "active" or step != visit.step:
@@ -338,7 +357,7 @@ class Pages:
             if not visit.step:
                 visit.end("finished", time.time())
 
-        await self.store.visit(cookie, keep)
+        await self._visit(cookie, keep)
         return _to("/study")
 
     def _answer_of(self, visit: Visit, form: FormData) -> dict[str, object]:
@@ -367,6 +386,14 @@ class Pages:
             "pasted": int(pasted) if pasted.isdecimal() and len(pasted) < 5 else 0,
         }
 
+    def _moderated(self, text: str) -> str | Failure:
+        """Why the hook refuses a text, "" if it does not; a failure if the hook itself fails."""
+        try:
+            return str(self.study.moderate(text) or "")
+        except Exception as error:
+            log.exception("moderation")
+            return Failure(f"moderation: {type(error).__name__}: {error}"[:300])
+
     async def message(self, request: Request) -> Response:
         """Store a message and stream the reply: lines of JSON, `text` pieces, then `done`, or `error`."""
         cookie = self._cookie(request)
@@ -375,20 +402,22 @@ class Pages:
         limits = self.study.config.limits
         if not text or len(text) > limits.characters or "\x00" in text:
             raise Refused(400, f"Please write a message of at most {limits.characters} characters.")
-        reason = self.study.moderate(text)
+        reason = self._moderated(text)
 
-        def keep(found: Visit | None) -> tuple[Visit, int, str | None]:
-            visit = self._present(found)
-            if visit.study_state == "stopped":
-                raise Refused(409, "The study has ended.")
+        def keep(visit: Visit) -> tuple[Visit, int, str | None]:
             number, old = self._place_of(visit, step, turn, text)
-            if reason:
+            if isinstance(reason, Failure):
+                visit.add("failure", step, {"turn": number, "reason": reason.reason, "shown": ""})
+            elif reason:
                 visit.add("flag", step, {"moderated": reason, "turn": number})
             elif old is None:
                 visit.add("message", step, {"turn": number, "text": text}, once=f"message:{step}:{number}")
             return visit, number, old and old[1]
 
-        visit, number, reply = await self.store.visit(cookie, keep)
+        visit, number, reply = await self._visit(cookie, keep)
+        if isinstance(reason, Failure):
+            await self.store.note(reason.reason, visit.id)
+            raise Refused(503, "Your message was not sent. You can send it again, or answer without the assistant.")
         if reason:
             text = "Please write something else: this message cannot be sent."
             raise Refused(400, text, note="message refused by moderation")
@@ -409,6 +438,8 @@ class Pages:
 
     def _place_of(self, visit: Visit, step: str, turn: str, text: str) -> tuple[int, tuple[str, str | None] | None]:
         """The number of a message in the current chat, and the stored message and reply if it is a repetition."""
+        if visit.study_state == "stopped":
+            raise Refused(409, "The study has ended.")
         turns = visit.turns(step)
         if visit.state != "active" or step != visit.step or parts(step)[0] != CHAT or not turn.isdecimal():
             note = "message out of order or after the end"
@@ -434,19 +465,23 @@ class Pages:
         tokens = reply.prompt_tokens, reply.tokens
         text = "" if isinstance(reply, Failure) else reply.text.replace("\x00", "")
         seconds = 0.0 if isinstance(reply, Failure) else reply.seconds
-        why = reply.reason if isinstance(reply, Failure) else self.study.moderate(text)
+        checked = reply if isinstance(reply, Failure) else self._moderated(text)
+        why = checked.reason if isinstance(checked, Failure) else checked
 
-        def keep(found: Visit | None) -> None:
-            if found is None:  # removed in the meantime
-                return
+        def keep(found: Visit | None) -> bool:
+            if found is None:
+                return False
             if why:
                 body = {"turn": number, "reason": why[:300], "shown": under_way.text}
                 found.add("failure", step, body, tokens=tokens)
             elif found.turns(step)[number][1] is None:
                 body = {"turn": number, "text": text, "seconds": round(seconds, 3)}
                 found.add("reply", step, body, once=f"reply:{step}:{number}", tokens=tokens)
+            return True
 
-        await self.store.visit(cookie, keep)
+        if not await self.store.visit(cookie, keep):  # removed in the meantime
+            await self.store.spend(visit.cell.assistant, tokens)
+            return None
         if why:
             await self.store.note(f"assistant {visit.cell.assistant}: {why}", visit.id)
         return None if why else text
@@ -456,13 +491,12 @@ class Pages:
         cookie = self._cookie(request)
         await self._form(request, cookie)
 
-        def keep(found: Visit | None) -> None:
-            visit = self._present(found)
+        def keep(visit: Visit) -> None:
             if visit.state == "active":
                 visit.add("leave", visit.step, once="leave")
                 visit.end("left", time.time())
 
-        await self.store.visit(cookie, keep)
+        await self._visit(cookie, keep)
         return _to("/study")
 
     # Dashboard
@@ -577,7 +611,7 @@ def make_app(
                     return Response(
                         json.dumps({"error": refused.text}) + "\n", refused.status, media_type="application/x-ndjson"
                     )
-                return pages.notice(refused.title, refused.text, refused.status)
+                return pages.notice(refused.title, refused.text, refused.status, goes_on=refused.goes_on)
 
         return answered
 
@@ -609,12 +643,13 @@ def serve(study: CollectedStudy, *, host: str, port: int, say: Callable[[str], N
     """Serve the study until Ctrl-C or SIGTERM.
 
     Raises:
-        ChatbenchError: the database or an assistant cannot be used, or the port is taken.
+        ChatbenchError: the database or an assistant cannot be used, people joined another design of this study, or the
+            port is taken.
     """
 
     async def checked() -> None:
-        async with Store(study):
-            pass
+        async with Store(study) as store:
+            await store.keep_design()
 
     asyncio.run(checked())  # reports database errors as ours, before the server starts
     store, participants = Store(study), open_assistants(study)

@@ -52,7 +52,9 @@ class Figures:
 
 async def figures(study: CollectedStudy, store: Store, kind: SessionKind) -> Figures:
     """Progress of people, or of rehearsals; tokens and cost are of both together."""
-    counts, recent, minutes, answers, checks, state = await store.read(lambda connection: _counts(connection, kind))
+    oldest = study.config.limits.oldest
+    found = await store.read(lambda connection: _counts(connection, kind, oldest))
+    counts, recent, minutes, answers, checks, state = found
     tokens = await store.tokens()
     usd = sum(study.prices[name].usd(*used) for name, used in tokens.items() if name in study.prices)
     states = {
@@ -84,17 +86,21 @@ async def figures(study: CollectedStudy, store: Store, kind: SessionKind) -> Fig
 
 
 def _counts(
-    connection: sql.Connection, kind: SessionKind
+    connection: sql.Connection, kind: SessionKind, oldest: float
 ) -> tuple[Counter[tuple[int, str, str, str]], int, list[float], int, Counter[bool], StudyState]:
-    """Sessions by cell and state; recently active ones; minutes of each finished one; answers; checks; study state."""
-    by = SESSIONS.c.batch, SESSIONS.c.assistant, SESSIONS.c.condition, SESSIONS.c.state
+    """Sessions by cell and state; recently active ones; minutes of each finished one; answers; checks; study state.
+
+    Active sessions that began before `oldest` count as left: the next one who joins ends them.
+    """
     ours, number = SESSIONS.c.kind == kind, sql.func.count()
-    sessions = sql.select(*by, number).where(ours).group_by(*by)
-    counts = Counter(
-        {(batch, name, condition, state): n for batch, name, condition, state, n in connection.execute(sessions)}
-    )
-    active = SESSIONS.c.state == "active", SESSIONS.c.seen > time.time() - ACTIVE_SECONDS
-    recent = connection.execute(sql.select(number).select_from(SESSIONS).where(ours, *active)).scalar_one()
+    active = (SESSIONS.c.state == "active") & (SESSIONS.c.began >= oldest)
+    state_now = sql.case((active | (SESSIONS.c.state == "finished"), SESSIONS.c.state), else_="left")
+    each = sql.select(SESSIONS.c.batch, SESSIONS.c.assistant, SESSIONS.c.condition, state_now.label("state"))
+    by = each.where(ours).subquery().c
+    sessions = sql.select(*by, number).group_by(*by)
+    counts = Counter({(row[0], row[1], row[2], row[3]): row[4] for row in connection.execute(sessions)})
+    seen = SESSIONS.c.seen > time.time() - ACTIVE_SECONDS
+    recent = connection.execute(sql.select(number).select_from(SESSIONS).where(ours, active, seen)).scalar_one()
     took = sql.select((SESSIONS.c.ended - SESSIONS.c.began) / 60).where(ours, SESSIONS.c.state == "finished")
     minutes = [float(each) for each in connection.execute(took).scalars()]
     answered = sql.select(number).select_from(EVENTS.join(SESSIONS)).where(ours, EVENTS.c.kind == "answer")

@@ -34,7 +34,7 @@ from chatbench.core.errors import ChatbenchError
 SessionKind = Literal["person", "preview", "rehearsal"]
 SessionState = Literal["active", "finished", "left"]
 StudyState = Literal["open", "paused", "stopped"]
-Refusal = Literal["full", "paused", "again"]
+Refusal = Literal["full", "paused", "again", "other"]
 T = TypeVar("T")
 Job: TypeAlias = Callable[[sql.Connection], T]
 MOST_JOBS = 100
@@ -85,6 +85,13 @@ INCIDENTS = sql.Table(
     sql.Column("what", sql.Text, nullable=False),
     sql.Column("session", sql.Text, nullable=False),
     sql.Column("at", sql.Float, nullable=False),
+)
+SPENT = sql.Table(  # on sessions that were deleted
+    "spent",
+    TABLES,
+    sql.Column("assistant", sql.Text, nullable=False),
+    sql.Column("read_tokens", sql.Integer, nullable=False),
+    sql.Column("written_tokens", sql.Integer, nullable=False),
 )
 
 
@@ -214,6 +221,28 @@ class Store:
         if self._postgres:
             await self._postgres.dispose()
 
+    async def keep_design(self) -> None:
+        """Record the study's design.
+
+        Raises:
+            ChatbenchError: people joined while it was another.
+        """
+        design, named = self._study.design, SETTINGS.c.name == "design"
+
+        def kept(connection: sql.Connection) -> None:
+            found = connection.execute(sql.select(SETTINGS.c.value).where(named)).scalar()
+            people = sql.select(SESSIONS.c.id).where(SESSIONS.c.kind == "person").limit(1)
+            if found not in (None, design) and connection.execute(people).first():
+                raise ChatbenchError(
+                    f"{self._study.folder / FILE}: people have joined this study, and it has changed since",
+                    expected="the same question ids, batches, conditions and assistants, an attention check as before",
+                    fix="undo the change, or give the changed study a new id and database",
+                )
+            connection.execute(sql.delete(SETTINGS).where(named))
+            connection.execute(sql.insert(SETTINGS).values(name="design", value=design))
+
+        await self.write(kept)
+
     async def write(self, job: Job[T]) -> T:
         """Run a job; return its result once its transaction is on disk. If it raises, nothing of it is kept.
 
@@ -221,27 +250,27 @@ class Store:
         job must detect what it already did, for example by the keys of events.
         """
         if self._postgres:
-            try:
-                return await self._on_postgres(job)
-            except sql.exc.DBAPIError as error:
-                if not error.connection_invalidated:
-                    raise
-                return await self._on_postgres(job)  # on a new connection: the pool drops the old ones too
+            return await self._on_postgres(self._postgres, job)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((job, future))
         if self._committing is None or self._committing.done():
             self._committing = asyncio.create_task(self._commit_all())
         return await future
 
-    async def _on_postgres(self, job: Job[T]) -> T:
-        assert self._postgres is not None
-        async with self._postgres.begin() as connection:
-            return await connection.run_sync(job)
+    async def _on_postgres(self, engine: AsyncEngine, job: Job[T], *, again: bool = True) -> T:
+        try:
+            async with engine.begin() as connection:
+                return await connection.run_sync(job)
+        except sql.exc.DBAPIError as error:
+            if not (error.connection_invalidated and again):
+                raise
+        return await self._on_postgres(engine, job, again=False)  # on a new connection: the pool drops the old ones too
 
     async def read(self, job: Job[T]) -> T:
-        """Run a job that changes nothing and may take long; it blocks no one."""
-        if self._sqlite is None:
-            return await self.write(job)
+        """Run a job that changes nothing and may take long; it blocks no one, and sees one state of the database."""
+        if self._postgres:
+            return await self._on_postgres(self._postgres.execution_options(isolation_level="REPEATABLE READ"), job)
+        assert self._sqlite is not None
         engine = self._sqlite.execution_options(reads_only=True)
 
         def run() -> T:
@@ -285,7 +314,7 @@ class Store:
         """Assign a person to one of the least-filled cells; return None, or the reason for refusal.
 
         Args:
-            cookie: of the browser; joining again with the same cookie changes nothing.
+            cookie: of the browser; joining again with the same cookie changes nothing, and as someone else is refused.
             person: the hashed id.
             people: places per cell.
             plan: draws the steps of a cell.
@@ -296,11 +325,15 @@ class Store:
 
         def assigned(connection: sql.Connection) -> Refusal | None:
             # For update: one assignment at a time, in PostgreSQL too.
-            if connection.execute(STATE.with_for_update()).scalar_one() != "open":
+            state = connection.execute(STATE.with_for_update()).scalar_one()
+            held = sql.select(SESSIONS.c.kind, SESSIONS.c.person).where(SESSIONS.c.id == session)
+            if (found := connection.execute(held).first()) is not None:
+                return None if tuple(found) == (kind, person) else "other"
+            if state != "open":
                 return "paused"
             mine = sql.select(SESSIONS.c.id).where(SESSIONS.c.kind == kind, SESSIONS.c.person == person)
-            if (found := connection.execute(mine).scalar()) is not None:
-                return None if found == session else "again"
+            if connection.execute(mine).first():
+                return "again"
             overdue = SESSIONS.c.state == "active", SESSIONS.c.began < oldest
             connection.execute(sql.update(SESSIONS).where(*overdue).values(state="left", ended=now))
             taken = _taken(connection, kind)
@@ -351,11 +384,15 @@ class Store:
         return await self.read(listed)
 
     async def tokens(self) -> dict[str, tuple[int, int]]:
-        """Input and output tokens so far by assistant, people and rehearsals together: both cost money."""
-        sums = sql.func.sum(EVENTS.c.read_tokens), sql.func.sum(EVENTS.c.written_tokens)
-        by_assistant = sql.select(SESSIONS.c.assistant, *sums).join(SESSIONS).group_by(SESSIONS.c.assistant)
-        rows = await self.read(lambda connection: connection.execute(by_assistant).all())
+        """Input and output tokens so far by assistant, rehearsals and deleted people included: all cost money."""
+        both = _by_assistant(sql.union_all(_USED, sql.select(SPENT)))
+        rows = await self.read(lambda connection: connection.execute(both).all())
         return {name: (int(read or 0), int(written or 0)) for name, read, written in rows}
+
+    async def spend(self, assistant: str, tokens: tuple[int, int]) -> None:
+        """Record the (input, output) tokens of a reply whose session was deleted meanwhile."""
+        row = sql.insert(SPENT).values((assistant, *tokens))
+        await self.write(lambda connection: connection.execute(row))
 
     async def note(self, what: str, session: str = "") -> None:
         """Record a refusal or failure for the dashboard."""
@@ -369,12 +406,17 @@ class Store:
         return [(row.at, row.what, row.session) for row in rows]
 
     async def remove(self, person: str) -> int:
-        """Delete everything of the person with this id, including rehearsals; return the number of sessions."""
+        """Delete everything of the person with this id, including rehearsals; return the number of sessions.
+
+        What their replies cost stays counted.
+        """
 
         def removed(connection: sql.Connection) -> int:
-            ids = list(
-                connection.execute(sql.select(SESSIONS.c.id).where(SESSIONS.c.person == self.hashed(person))).scalars()
-            )
+            # For update: a reply that comes now is counted either here or by `spend`.
+            theirs = sql.select(SESSIONS.c.id).where(SESSIONS.c.person == self.hashed(person)).with_for_update()
+            ids = list(connection.execute(theirs).scalars())
+            used = _by_assistant(_USED.where(SESSIONS.c.id.in_(ids)))
+            connection.execute(sql.insert(SPENT).from_select(SPENT.columns.keys(), used))
             connection.execute(sql.delete(INCIDENTS).where(INCIDENTS.c.session.in_([each[:8] for each in ids])))
             connection.execute(sql.delete(SESSIONS).where(SESSIONS.c.id.in_(ids)))  # events are deleted by cascade
             return len(ids)
@@ -399,6 +441,7 @@ _SESSION_ENDS = (
     .values(state=sql.bindparam("to"), ended=sql.bindparam("when"))
 )
 _NEW_EVENT = sql.insert(EVENTS)
+_USED = sql.select(SESSIONS.c.assistant, EVENTS.c.read_tokens, EVENTS.c.written_tokens).join(SESSIONS)
 _EVENT_COLUMNS = EVENTS.c.kind, EVENTS.c.step, EVENTS.c.body, EVENTS.c.at
 _EVENTS_OF = sql.select(*_EVENT_COLUMNS).where(EVENTS.c.session == sql.bindparam("of")).order_by(EVENTS.c.id)
 
@@ -413,6 +456,14 @@ def _outcome(job: Job[T], connection: sql.Connection) -> tuple[T | None, Excepti
         return None, error
     finally:
         connection.exec_driver_sql("RELEASE job")
+
+
+def _by_assistant(used: sql.Select[Any] | sql.CompoundSelect[Any]) -> sql.Select[Any]:
+    """Sums of the tokens that `used` selects."""
+    of = used.subquery().c
+    return sql.select(of.assistant, sql.func.sum(of.read_tokens), sql.func.sum(of.written_tokens)).group_by(
+        of.assistant
+    )
 
 
 def _taken(connection: sql.Connection, kind: SessionKind) -> Counter[Cell]:
