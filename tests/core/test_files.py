@@ -197,6 +197,21 @@ def test_a_csv_is_read_as_spreadsheets_write_it(tmp_path: Path, text: str) -> No
     assert read_csv(tmp_path / "x.csv") == [["a", "b"], ["1,5", "2"]]
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_comma_in_the_header_is_not_taken_for_the_separator(tmp_path: Path, mark: str) -> None:
+    # Divided by commas, the header and the row have two cells each: fewer, but as many.
+    rows = [["who", "What, and why?", "reply"], ["w1", "hi", "yo, you"]]
+    for quote in ("", '"'):
+        (tmp_path / "x.csv").write_text("\n" + "\n".join(mark.join(f"{quote}{c}{quote}" for c in row) for row in rows))
+        assert [row for row in read_csv(tmp_path / "x.csv") if row] == rows
+
+
+def test_a_separator_that_the_file_names_is_taken_even_if_it_has_one_column(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("sep=;\na,b\n1,2\n")
+
+    assert read_csv(tmp_path / "x.csv") == [["a,b"], ["1,2"]]
+
+
 def test_a_cell_of_a_whole_book_is_no_half_written_file(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text(f'a\n"{"word " * 40_000}"\n')
 

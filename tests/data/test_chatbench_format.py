@@ -13,7 +13,7 @@ from tests.support.study_files import chat, question, tiny_folder, tiny_study
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import AiAloneScore, Answer, Study
-from chatbench.data.chatbench_format import read_chatbench_folder
+from chatbench.data.chatbench_format import CONFIDENCE_AGAIN, CONFIDENCE_ALONE, read_chatbench_folder
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
 from chatbench.sample.study import write_chatbench_folder
@@ -445,6 +445,33 @@ def test_confidence_rows_join_the_answer_they_stand_before(folder: Path) -> None
 
     assert read_chatbench_folder(folder).answers[0].confidence == "very-confident"
     assert len(read_chatbench_folder(folder).answers) == 20
+
+
+def test_confidence_that_belongs_to_no_answer_or_comes_again_is_counted(folder: Path) -> None:
+    def change(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        rows = [{**row, "confidence": ""} for row in rows]
+        rated = {**rows[0], "answer_type": "confidence", "selected_answer": "very-confident", "acc": ""}
+        again, stranger = {**rated, "selected_answer": "unsure"}, {**rated, "worker_id": "nobody"}
+        return [rated, again, stranger, {**rated, "question_id": "unknown-redux-9"}, *rows]
+
+    edit_answers(folder, change)
+    study = read_chatbench_folder(folder)
+
+    assert study.answers[0].confidence == "very-confident"
+    assert dict(study.dropped) == {CONFIDENCE_ALONE: 2, CONFIDENCE_AGAIN: 1}
+
+
+def test_a_chat_whose_letter_is_not_that_of_the_answers_is_noted(folder: Path) -> None:
+    first = tiny_study().conversations[0]
+    assert first.answer != "D"
+    edit_chats(folder, lambda records: records[0].update(selected_answer="D"))
+    study = read_chatbench_folder(folder)
+
+    assert study.conversations[0].answer == "D"
+    assert study.answers == tiny_study().answers
+    assert study.notes == (
+        "1 x chats whose letter is not that of the answers' table: the chat's is trained on, the table's scored",
+    )
 
 
 def test_pilots_are_read_only_when_asked_for(folder: Path) -> None:

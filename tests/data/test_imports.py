@@ -16,6 +16,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Study, Turn
 from chatbench.data.imports import NO_STATEMENT, draft, import_study, read_map
 from chatbench.data.open_study import open_study
+from chatbench.data.tables import DUPLICATE_ANSWER
 
 OPENAI = {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"},
                        {"role": "assistant", "content": "yes"}]}  # fmt: skip
@@ -136,6 +137,11 @@ def test_a_text_that_is_a_letter_too_must_be_told(tmp_path: Path) -> None:
         ("t.csv", b"id,role,text\n1,a,b\n", 'chat = "id"', "no column 'content'"),
         ("t.csv", LONG.encode(), LONG_MAP + 'turns = ["text"]', "choose one"),
         ("t.csv", LONG.partition("c1")[0].encode() + b"c1,x,human,hi,", LONG_MAP, "row 2, column 'turn': 'x'"),
+        ("t.csv", TABLE.encode(), MAP.replace('"second"', '"Second"'), "t.csv: no column 'Second'; it has"),
+        ("t.csv", TABLE.encode(), "header_rows = 0\n" + MAP, "key 'header_rows': 0\n  expected: 1 or more"),
+        ("t.csv", TABLE.encode(), MAP + 'model = "m"', "key 'constants.model': 'm'\n  expected: one of worker_id, "),
+        ("t.csv", TABLE.encode(), MAP + 'sheet = "a"', "fix: write it above [constants]"),
+        ("t.csv", TABLE.encode(), MAP + 'condition = "person"', "condition is 'person' in [constants], and that is a"),
         ("t.parquet", b"PAR1", "", "cannot be read as .parquet"),
         ("t.xlsx", b"PK", "", "t.xlsx: "),
         ("t.json", b"[7]", "", "record 1: not an object"),
@@ -154,6 +160,129 @@ def test_what_is_wrong_is_told_with_its_place_and_nothing_is_written(
     assert not [*tmp_path.glob("out*")]
 
 
+OF_STATEMENTS = """\
+turns = ["p", "r"]
+question_id = "task"
+question_text = "text"
+right_answer = "right"
+answer = "said"
+answer_kind = "number"
+[statements]
+table = "tasks.csv"
+key = "id"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"text"', '"txt"', "tasks.csv: no column 'txt'; it has id, right, text"),
+        ('"id"', '"ID"', "tasks.csv: no column 'ID'"),
+        ("answer_kind", 'options = ["right", "c"]\nanswer_kind', "tasks.csv: no column 'c'"),
+        ("[statements]", '[constants]\nsubset = "text"\n[statements]', "subset is 'text' in [constants]"),
+        ("", "", ""),
+    ],
+)
+def test_the_columns_of_the_second_table_are_checked_like_those_of_the_first(
+    old: str, new: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks.csv").write_text("id,text,right\nt1,What is 2 + 3?,5\nt1,What is 2 + 3?,5\n")
+    mapping, table = OF_STATEMENTS.replace(old, new, 1), b"task,p,r,said\nt1,hi,yo,5\n"
+    if said:
+        with pytest.raises(ChatbenchError) as caught:
+            imported(tmp_path, "t.csv", table, mapping)
+        assert said in str(caught.value)
+        return
+    study, _ = imported(tmp_path, "t.csv", table, mapping)
+    assert [(question.text, question.answer) for question in study.questions.values()] == [("What is 2 + 3?", "5")]
+    (tmp_path / "tasks.csv").write_text("id,text,right\nt1,What is 2 + 3?,5\nt1,What is 2 + 4?,6\n")
+    with pytest.raises(ChatbenchError, match=r"tasks.csv, row 3, column 'id': 't1' again, with different cells"):
+        imported(tmp_path, "t.csv", table, mapping)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "said"),
+    [
+        ("study.jsonl", [], "study.jsonl: is read, and would be overwritten"),  # the default name
+        ("out.rows.csv", ["--out", "out.jsonl"], "out.rows.csv: is read"),
+        ("in.jsonl", ["--out", "map.toml"], "map.toml: not a name that ends in .jsonl"),
+        ("in.jsonl", ["--draft", "./in.jsonl"], "in.jsonl: is read"),
+    ],
+)
+def test_no_file_that_is_read_is_overwritten(
+    name: str,
+    option: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = _written(Path(name), json.dumps(OPENAI) + "\n" if name.endswith("l") else TABLE).read_text()
+    _written(Path("map.toml"), MAP if name.endswith("csv") else 'messages = "messages"\n')
+
+    assert main(["import", name, "--map", "map.toml", *option]) == 2
+    assert said in capsys.readouterr().err
+    assert Path(name).read_text() == content
+    assert {path.name for path in tmp_path.iterdir()} == {name, "map.toml"}
+
+
+def test_a_value_for_all_rows_stands_in_wherever_a_row_has_none(tmp_path: Path) -> None:
+    constants = 'worker_id = "me"\nquestion_id = "t7"\nquestion_text = "Well?"\nanswer = "code"\ncorrect = "1"\n'
+    mapping = f'turns = ["p", "r"]\nanswer_kind = "outcome"\n[constants]\n{constants}'
+    study, _ = imported(tmp_path, "t.csv", b"p,r\nhi,yo\n", mapping)
+
+    (answer,) = study.answers
+    assert (answer.worker_id, answer.question_id, answer.letter, answer.correct) == ("me", "t7", "code", True)
+
+
+def test_chats_of_two_files_with_the_same_id_are_two(tmp_path: Path) -> None:
+    for name in "ab":
+        _written(tmp_path / f"{name}.csv", f"chat,role,text\n1,user,hello {name}\n1,bot,yes\n")
+    mapping = _written(tmp_path / "map.toml", 'chat = "chat"\ncontent = "text"\n')
+    import_study([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out.jsonl", mapping)
+
+    study = open_study(tmp_path / "out.jsonl")
+    assert [chat.turns[0].text for chat in study.conversations] == ["hello a", "hello b"]
+
+
+def test_what_is_not_recorded_is_no_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The text "nan" would be one person, whose second chat would be another's.
+    rows = [{**OPENAI, "user_id": float("nan"), "model": None}, {**OPENAI, "user_id": 7.0, "model": "m"}]
+    study, _ = imported(tmp_path, "t.jsonl", "".join(json.dumps(row) + "\n" for row in [OPENAI, *rows]).encode())
+
+    assert [chat.assistant for chat in study.conversations] == ["unknown", "unknown", "m"]
+    assert [chat.worker_id.partition("-")[0] for chat in study.conversations] == ["row", "row", "7"]
+    # A cell #N/A of Excel is NaN to pandas, whatever its options.
+    sheet = pd.DataFrame([["who", "p", "r"], ["w1", "hi", "yo"], [float("nan"), "hi", "yo"]], dtype=object)
+    monkeypatch.setattr(pd, "read_excel", lambda *_, **__: sheet)
+    study, _ = imported(tmp_path, "t.xlsx", b"", 'worker_id = "who"\nturns = ["p", "r"]\n')
+    assert [chat.worker_id.partition("-")[0] for chat in study.conversations] == ["w1", "row"]
+
+
+def test_a_second_chat_about_a_question_stays_though_its_answer_does_not_count(tmp_path: Path) -> None:
+    rows = [{**OPENAI, "user_id": "u", "ok": at % 2} for at in range(3)]
+    mapping = 'messages = "messages"\nworker_id = "user_id"\nanswer_kind = "outcome"\ncorrect = "ok"\n'
+    study, report = imported(tmp_path, "t.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode(), mapping)
+
+    assert ([answer.correct for answer in study.answers], len(study.conversations)) == ([False], 3)
+    assert [row["done"] for row in report] == ["changed"] * 3
+    assert [DUPLICATE_ANSWER in row["why"] for row in report] == [False, True, True]
+    again = import_study([tmp_path / "t.jsonl"], tmp_path / "out.jsonl", tmp_path / "map.toml")
+    assert f"  2 x changed: {DUPLICATE_ANSWER}" in again.lines()  # a reason with a semicolon is one reason
+
+
+def test_an_answer_without_messages_is_one_without_asking(tmp_path: Path) -> None:
+    table = TABLE.replace("p2,t1,Is B right?,B,A,B,hi,yes,", "p2,t1,Is B right?,B,A,B,,,")
+    study, report = imported(tmp_path, "t.csv", table.encode(), MAP)
+
+    assert [(answer.worker_id, bool(answer.conversation_id)) for answer in study.answers] == [
+        ("p1", True),
+        ("p2", False),
+    ]
+    assert report[1]["why"] == "user-AI answers without asking (turns is null)"
+
+
 def test_a_draft_names_what_it_found_and_what_it_did_not(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("Participant ID,Model,conversations\np1,m,\"[{'from': 'human', 'value': 'hi'}]\"\n")
     text = draft(tmp_path / "t.csv")
@@ -163,6 +292,9 @@ def test_a_draft_names_what_it_found_and_what_it_did_not(tmp_path: Path) -> None
     assert (mapping.worker_id, mapping.assistant, mapping.messages) == ("Participant ID", "Model", "conversations")
     assert (mapping.role, mapping.content) == ("from", "value")
     assert '# question_id = ""  # no matching column' in text
+    below = text.replace("# [constants]", "[constants]") + 'reply = "Reply"\n'
+    with pytest.raises(ChatbenchError, match=r"key 'constants.reply'(.|\n)*write it above \[constants\]"):
+        read_map(_written(tmp_path / "map.toml", below))
 
 
 def test_a_table_with_one_message_per_row_becomes_chats_in_the_order_that_a_column_tells(tmp_path: Path) -> None:

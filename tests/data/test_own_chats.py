@@ -134,7 +134,7 @@ def test_a_bad_record_is_named_with_line_and_key_or_left_out_and_counted(
             {"question": {**QUESTION, "choices": []}},
             "key 'question.choices': an unknown key\n  expected: only the keys",
         ),
-        ({"answer": 1}, "key 'answer': 1.0\n  expected: one of A, B, C, D"),
+        ({"answer": 1}, "key 'answer': 1\n  expected: one of A, B, C, D"),
     ],
 )
 def test_what_is_wrong_is_said_in_words_of_the_schema_and_not_of_a_library(
@@ -146,6 +146,23 @@ def test_what_is_wrong_is_said_in_words_of_the_schema_and_not_of_a_library(
     assert not [
         word for word in ("Input should", "Field required", "tag", "discriminator") if word in str(caught.value)
     ]
+
+
+def test_a_bad_first_record_does_not_take_the_others_about_its_question_with_it(tmp_path: Path) -> None:
+    others = [{**CHAT, "question": "q1", "worker_id": worker} for worker in ("w2", "w3")]
+    study = read_chat_jsonl(write(tmp_path, {**CHAT, "answer": "E"}, *others), skip_bad_records=True)
+
+    assert [answer.worker_id for answer in study.answers] == ["w2", "w3"]
+    assert study.dropped == {"bad value of answer": 1}
+
+
+def test_a_file_of_bad_records_only_says_what_was_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path, {**CHAT, "answer": "E"}, {**CHAT, "kind": "chat"}, {**CHAT, "answer": "F"})
+
+    with pytest.raises(
+        ChatbenchError, match=r"no records; left out: 2 x bad value of answer; left out: 1 x bad value of k"
+    ):
+        read_chat_jsonl(path, skip_bad_records=True)
 
 
 def test_half_a_character_is_replaced_and_can_be_prepared(tmp_path: Path) -> None:
@@ -187,6 +204,9 @@ KINDS = [
     ({"answer_kind": "number", "answer": "1,200", "unit": "km"}, {"answer": 1200}, "1200", True),
     ({"answer_kind": "text", "answer": ["Paris", "Lutetia"]}, {"answer": " lutetia."}, "lutetia.", True),
     ({"answer_kind": "text", "answer": "Paris"}, {"answer": "Rome", "correct": True}, "Rome", True),  # as recorded
+    ({"answer_kind": "text", "answer": 1969}, {"answer": "1969"}, "1969", True),  # not 1969.0
+    ({"answer_kind": "text", "answer": "1969"}, {"answer": 1969.0}, "1969", True),
+    ({"answer_kind": "outcome"}, {"answer": 7, "correct": True}, "7", True),
     ({"answer_kind": "outcome"}, {"correct": False}, None, False),
     ({"answer_kind": "outcome"}, {"answer": "def f(): ...", "correct": True}, "def f(): ...", True),
 ]

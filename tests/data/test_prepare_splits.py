@@ -17,6 +17,7 @@ from chatbench.core.records import Study
 from chatbench.data import prepare_splits as module
 from chatbench.data.examples import RowFormat, example_rows
 from chatbench.data.open_study import open_study
+from chatbench.data.own_chats import rows_of
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.prepared import load_manifest
 from chatbench.data.splits import splits_of
@@ -307,6 +308,16 @@ def test_a_leak_of_what_is_held_out_is_found_in_the_rows(tmp_path: Path, monkeyp
     rows = [{"conversation_id": chat.id, "question_id": chat.question_id} for chat in chats.values()]
     with pytest.raises(RuntimeError, match="assistant on the wrong side"):
         module._check_leaks(split, {"split_0/train": rows[:1], "split_0/test": rows[-1:]}, [], chats)
+
+
+def test_by_question_too_a_side_without_chats_is_refused(tmp_path: Path) -> None:
+    # All chats are about one of ten questions: written, the other side's file would be empty.
+    study = tiny_study()
+    write_jsonl(tmp_path / "x.jsonl", rows_of(replace(study, conversations=study.conversations[:1])))
+
+    with pytest.raises(ChatbenchError, match=r"split_0 holds out .*: one side has no chats"):
+        prepare_splits(tmp_path / "x.jsonl", tmp_path / "data", splits=1)
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_manifest_from_before_these_options_is_of_questions(study: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from chatbench.core.answer_kinds import Number
 from chatbench.core.records import Message, Turn
 from chatbench.data.examples import ExampleRow, context_prompt
 from chatbench.data.truncation import exchanges_in, read_history, without_oldest
@@ -54,6 +55,12 @@ def test_without_its_oldest_turns_a_prompt_is_that_of_the_rest_of_the_chat(turns
             assert (shorter.prompt, shorter.messages) == (expected.prompt, expected.messages)
     context = ExampleRow(context_prompt("Q\nA. 1", turns), "x [END]", None, "q", "c", "follow_up")
     assert without_oldest(context, dropped).prompt == context_prompt("Q\nA. 1", rest)
+
+
+def test_a_unit_that_is_a_quotation_mark_does_not_hide_the_turns() -> None:
+    asked = simulator_messages("How wide is it?", LONG, asked_for=Number(unit='"').asked_for(()))
+
+    assert len(read_history(asked[1].content).exchanges) == 3
 
 
 def test_without_any_turns_the_instructions_and_the_question_stay() -> None:

@@ -68,6 +68,8 @@ OPTIONS = ("90 km/h", "60 km/h", "100 km/h", "None of these")
         ("90 km/h", "A"),
         ("none of these.", "D"),
         ("100  KM/H", "C"),
+        ("\u201c90 km/h\u201d\u2026", "A"),
+        ("\uff11\uff10\uff10 km/h\u3002", "C"),
     ],
 )
 def test_it_reads_what_a_person_would(text: str, letter: str) -> None:

@@ -77,6 +77,7 @@ def import_(
     from chatbench.data import imports
 
     if draft:
+        imports.keep_inputs([draft], files)
         write_text(draft, imports.draft(files[0]))
         show(f"{draft}: review and correct it, then run: chatbench import {files[0]} --map {draft}")
     else:

@@ -2,7 +2,8 @@ r"""The kinds of answers that questions have: how each is asked for, parsed and 
 
     choice    one of 2 to 26 options, by its letter; ordered options are levels
     number    a number, right within a tolerance
-    text      a short text, right if it is one of several, ignoring case, white space and surrounding punctuation
+    text      a short text, right if it is one of several, ignoring case, white space, surrounding punctuation and
+              equivalent characters of Unicode (`normalised`)
     outcome   the study recorded whether it was right (code that passes its tests), not what was answered
     none      no answer: just a chat
 
@@ -10,9 +11,10 @@ A simulated answer is parsed from the text after `Answer: ` in a simulator's out
 (the published rule), a number the first number in it, a text its first line; an outcome's answer is kept as it is, and
 a chat without an answer ends with `done`. If nothing is found, the answer is invalid, which counts as wrong.
 
-Number parsing: a comma or a thin, narrow or normal space between groups of three digits is ignored (`1,234,567`); a
-point is decimal, and so is a comma elsewhere (`3,5`); `2/3` and `1 1/2` are fractions, `5e-3` is scientific notation;
-`%` divides by 100 unless percent is the question's unit; any other unit is ignored, never converted.
+Number parsing: a comma or a thin, narrow or normal space between groups of three digits is ignored (`1,234,567`),
+unless the first group begins with 0; a point is decimal, and so is a comma elsewhere (`3,5`, `0,125`, `10 000,5`);
+`2/3`, `1 1/2` and `1½` are fractions, `5e-3` is scientific notation; digits and marks may be those of any script; `%`
+divides by 100 unless percent is the question's unit; any other unit is ignored, never converted.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Literal
+from unicodedata import normalize
 
 LETTERS = tuple(string.ascii_uppercase)
 """The option letters, in order."""
@@ -32,14 +36,24 @@ FEWEST_OPTIONS, MOST_OPTIONS = 2, len(LETTERS)
 LONGEST_NUMBER = 60
 """Characters; anything longer is the endless output of a broken simulator."""
 
-_GROUP = "[,\u0020\u00a0\u2009\u202f]"
-_WHOLE = rf"\d{{1,3}}(?:{_GROUP}\d{{3}}(?!\d))+(?:\.\d+)?|\d+(?:[.,]\d+)?|\.\d+"
+_COMMAS = r"[1-9]\d{0,2}(?:,\d{3}(?!\d))+(?:\.\d+)?"
+_SPACES = r"[1-9]\d{0,2}(?:[\u0020\u00a0\u2009\u202f]\d{3}(?!\d))+(?:[.,]\d+)?"
 _NUMBER = re.compile(
-    rf"(?P<sign>[-+\u2212])?\s?(?:(?P<mixed>\d+) )?(?P<top>\d+)\s?/\s?(?P<bottom>\d+)"
-    rf"|(?P<plain_sign>(?<![\w.])[-+\u2212])?[$\u20ac\u00a3]?(?P<plain>{_WHOLE})(?:[eE](?P<power>[-+]?\d{{1,3}}))?"
+    rf"(?P<sign>[-+\u2212])?\s?(?:(?P<mixed>\d+) {{1,2}})?(?P<top>\d+)\s?/\s?(?P<bottom>\d+)"
+    rf"|(?P<plain_sign>(?<![\w.])[-+\u2212])?[$\u20ac\u00a3]?(?:(?P<commas>{_COMMAS})|(?P<plain>{_SPACES}|\d+(?:[.,]\d+)?"
+    rf"|\.\d+))(?:[eE](?P<power>[-+]?\d{{1,3}}))?"
 )
+_ASCII = {
+    0x66A: "%", 0x66B: ".", 0x66C: ",", 0x2044: "/",
+    **{full: chr(full - 0xFEE0) for full in range(0xFF01, 0xFF5F)},
+    **{ord(each): " " + normalize("NFKC", each).replace("\u2044", "/") for each in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"},
+}  # fmt: skip
+"""Full-width characters, Arabic marks and fractions; NFKC would make 102 of 10²."""
 _PERCENT = re.compile(r"\s*(?:%|per ?cent\b)", re.IGNORECASE)
-_MARKS = " .,:;!?\"'*`$()[]"
+_MARKS = " .,:;!?\"'*`$()[]-"
+_TYPESET = str.maketrans("\u2018\u2019\u201a\u201c\u201d\u201e\u2010\u2012\u2013\u2014\u2212", "'''\"\"\"-----")
+_OTHER_MARKS = "«»\u2039\u203a¿¡。、「」『』"
+_POWERS = re.compile("[⁰¹²³⁴-⁻]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +113,20 @@ class Number:
     def read(self, text: str, options: Sequence[str] = ()) -> str | None:
         """Parse the first number in a text; the result is in a normal form that parses to the same number.
 
-        >>> [Number().read(text) for text in ("about 1,234.50 km", "1 1/2", "-3,5", "25 %", "none")]
-        ['1234.5', '1.5', '-3.5', '0.25', None]
+        >>> [Number().read(text) for text in ("about 1,234.50 km", "1 1/2", "-3,5", "25 %", "1/3", "none")]
+        ['1234.5', '1.5', '-3.5', '0.25', '1/3', None]
         """
         value = self.value(text)
         if value is None:
             return None
-        decimal = format(float(value), ".15g") if value.denominator != 1 else str(value)
-        return decimal if Fraction(decimal) == value else str(value)
+        with localcontext(prec=LONGEST_NUMBER):
+            decimal = Decimal(value.numerator) / Decimal(value.denominator)  # exact, or too long to be taken
+        forms = (str(decimal).lower(), f"{decimal.normalize():e}", str(value))
+        return next((form for form in forms if self.value(form) == value), None)
 
     def value(self, text: str) -> Fraction | None:
         """The first number in a text, as an exact fraction; None if there is none."""
+        text = text if text.isascii() else re.sub(r"\d", lambda digit: str(int(digit[0])), text.translate(_ASCII))
         found = _NUMBER.search(text)
         if found is None or len(found[0]) > LONGEST_NUMBER:
             return None
@@ -119,9 +136,7 @@ class Number:
                 return None
             value = int(found["mixed"] or 0) + Fraction(int(found["top"]), int(found["bottom"]))
         else:
-            digits = found["plain"]
-            grouped = re.fullmatch(rf"\d{{1,3}}(?:{_GROUP}\d{{3}})+(?:\.\d+)?", digits)
-            digits = re.sub(_GROUP, "", digits) if grouped else digits.replace(",", ".")
+            digits = (found["commas"] or "").replace(",", "") or re.sub(r"\s", "", found["plain"]).replace(",", ".")
             value = Fraction(digits) * Fraction(10) ** int(found["power"] or 0)
         percent = _PERCENT.match(text, found.end()) and not _PERCENT.fullmatch(self.unit)
         return sign * value / (100 if percent else 1)
@@ -210,6 +225,18 @@ CHOICE = Choice()
 Kind = Choice | Number | Text | Outcome | NoAnswer
 
 
-def normalised(text: str) -> str:
-    """Normalise case and white space of a text, and strip surrounding punctuation."""
-    return " ".join(text.casefold().split()).strip(_MARKS)
+def normalised(text: str, marks: str = _MARKS) -> str:
+    r"""Normalise case, white space and Unicode forms of a text, and strip surrounding punctuation.
+
+    Strips `marks` and those that ASCII lacks, but neither a minus (`-5`) nor a hyphen that ends a word (`A-`).
+
+    >>> [normalised(text) for text in ("\u201cCaf\u00e9\u201d\u2026", "- Paris\u3002", "C#", "\u20135", "10\u00b2")]
+    ['café', 'paris', 'c#', '-5', '10^2']
+    """
+    text = _POWERS.sub(lambda power: f"^{power[0]}", text)
+    text = " ".join(normalize("NFKC", normalize("NFKC", text).casefold()).translate(_TYPESET).split())
+    if not (bare := text.strip(marks + _OTHER_MARKS)):
+        return ""
+    before, after = text[: text.index(bare)], text[text.index(bare) + len(bare) :]
+    minus = re.search(r"-\.?$", before) if bare[0].isdigit() else None
+    return (minus[0] if minus else "") + bare + "-" * after.startswith("-")

@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from glob import escape
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -281,14 +282,11 @@ def csv_records(text: str, path: Path, *, fix: str = "") -> list[list[str]]:
         ChatbenchError: it ends inside a quoted cell.
     """
     csv.field_size_limit(2**31 - 1)
-    separator = ","
-    if named := re.match(r'"?sep=(.)"?\r?\n', text):  # a line that spreadsheets interpret and do not show
-        separator, text = named[1], text[named.end() :]
+    named = re.match(r'"?sep=(.)"?\r?\n', text)  # a line that spreadsheets interpret and do not show
+    text = text[named.end() :] if named else text
     records: list[list[str]] = []
     try:
-        widths = {each: len(next(csv.reader(io.StringIO(text, newline=""), delimiter=each), [])) for each in ",;\t"}
-        if widths.get(separator) == 1:
-            separator = max(widths, key=lambda each: widths[each])
+        separator = named[1] if named else _separator(text)
         records.extend(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
     except csv.Error as error:
         raise ChatbenchError(
@@ -297,6 +295,18 @@ def csv_records(text: str, path: Path, *, fix: str = "") -> list[list[str]]:
             fix=fix,
         ) from error
     return records
+
+
+def _separator(text: str) -> str:
+    """The separator that cuts the first two records into equally many cells, the most; else the header, comma first."""
+    widths: dict[str, list[int]] = {}
+    for each in ",;\t":
+        records = csv.reader(io.StringIO(text, newline=""), delimiter=each)
+        widths[each] = [len(record) for record in islice((r for r in records if any(map(str.strip, r))), 2)] or [0]
+    equal = [each for each, found in widths.items() if len(found) == 2 and found[0] == found[1] > 1]
+    if not equal and widths[","][0] > 1:
+        return ","
+    return max(equal or widths, key=lambda each: widths[each][0])
 
 
 def read_text(path: Path, fix: str = "") -> str:

@@ -44,6 +44,8 @@ from chatbench.data.tables import (
 
 QUESTIONS = "questions.csv"
 ATTENTION_CHECK_ID = "example-1"
+CONFIDENCE_ALONE = "confidence without an answer of this worker to this question"
+CONFIDENCE_AGAIN = "further confidence in one answer (the first is kept)"
 FILTERED_OUT = "conversation of an answer that user_answers_filtered.csv leaves out"
 
 _ID = ("question_id", "questionID", "qid")
@@ -253,7 +255,7 @@ def _read_answers(path: Path, intake: Intake) -> _GivenAnswers:
     """Read every answer; the attention check and repeated answers are left out and counted.
 
     Rows of type `confidence` are merged into the same person's answer to the same question: the one given alone, else
-    the one given with the AI.
+    the one given with the AI. Those without an answer, and further ones, are left out and counted too.
 
     Raises:
         ChatbenchError: the file or one of its columns is missing.
@@ -274,7 +276,9 @@ def _read_answers(path: Path, intake: Intake) -> _GivenAnswers:
             question_id, worker_id = _question_id(row), row.needed("worker_id")
             if "confiden" in plain_name(row.text("answer_type")):
                 confidence = row.text("selected_answer") or row.text("confidence")
-                confidences.setdefault((question_id, worker_id), confidence)
+                if (question_id, worker_id) in confidences:
+                    raise LeftOut(CONFIDENCE_AGAIN)
+                confidences[question_id, worker_id] = confidence
                 continue
             answer = _answer(row, question_id, reading, intake)
             if answer.kind == "user-AI":
@@ -282,9 +286,13 @@ def _read_answers(path: Path, intake: Intake) -> _GivenAnswers:
             part.add_answer(answer)
     for (question_id, worker_id), confidence in confidences.items():
         kinds: tuple[AnswerKind, AnswerKind] = ("user-alone", "user-AI")
-        keys = [key for kind in kinds if (key := (worker_id, question_id, kind)) in part.answers]
-        if keys and not part.answers[keys[0]].confidence:
-            part.answers[keys[0]] = replace(part.answers[keys[0]], confidence=confidence)
+        with intake.record():
+            key = next((key for kind in kinds if (key := (worker_id, question_id, kind)) in part.answers), None)
+            if key is None:
+                raise LeftOut(CONFIDENCE_ALONE)
+            if part.answers[key].confidence not in ("", confidence):
+                raise LeftOut(CONFIDENCE_AGAIN)
+            part.answers[key] = replace(part.answers[key], confidence=confidence)
     for answer in part.answers.values():
         with intake.record():
             intake.add_answer(answer)
@@ -438,6 +446,10 @@ def _conversation(
         expected = "the assistant's name"
         raise row.bad("conversation with no assistant named", "model", found="missing", expected=expected)
     letter = _letter(row, question, reading)
+    if letter and answer and answer.letter not in (None, letter):
+        intake.note(
+            "chats whose letter is not that of the answers' table: the chat's is trained on, the table's scored"
+        )
     if letter is None and answer is not None:
         letter = answer.letter
     elif letter is None and correct_of(row.text("acc")):

@@ -22,15 +22,15 @@ import math
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from zipfile import BadZipFile
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chatbench.core.answer_kinds import LETTERS, KindName
 from chatbench.core.errors import ChatbenchError, expected_by
@@ -65,6 +65,22 @@ class Statements(BaseModel):
     key: str
 
 
+class Constants(BaseModel):
+    """Values for all rows that have no other; "" if there is none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    worker_id: str = ""
+    assistant: str = ""
+    condition: str = ""
+    confidence: str = ""
+    question_id: str = ""
+    answer: str = ""
+    correct: str = ""
+    question_text: str = ""
+    subset: str = ""
+    right_answer: str = ""
+
+
 class ImportMap(BaseModel):
     """Which column (or key) holds what; "" if none does. Values in `constants` apply to rows that have no other.
 
@@ -74,7 +90,7 @@ class ImportMap(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    header_rows: int = 1
+    header_rows: Annotated[int, Field(ge=1)] = 1
     messages: str = ""
     role: str = "role"
     content: str = "content"
@@ -98,7 +114,7 @@ class ImportMap(BaseModel):
     options: tuple[str, ...] = ()
     right_answer: str = ""
     statements: Statements | None = None
-    constants: dict[str, str] = {}
+    constants: Constants = Constants()
 
 
 PRESETS: Mapping[str, ImportMap] = {
@@ -142,28 +158,39 @@ class Imported:
     out: Path = Path()
     joined: dict[str, list[str]] = field(default_factory=dict)
     """Places of a chat's other rows, by the place of its first row."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Number of rows by what was done and each reason."""
 
-    def add(self, place: str, done: str, why: str, found: str = "") -> None:
+    def add(self, place: str, done: str, *why: str, found: str = "") -> None:
         """Report a row, and the other rows of its chat."""
-        self.rows += [(each, done, why, found) for each in (place, *self.joined.get(place, ()))]
+        places = (place, *self.joined.get(place, ()))
+        self.rows += [(each, done, "; ".join(why), found) for each in places]
+        self.reasons.update({f"{done}: {each}": len(places) for each in why})
 
     def lines(self) -> list[str]:
         """The summary to print."""
         done = Counter(action for _, action, *_ in self.rows)
-        why = Counter(f"{action}: {each}" for _, action, reason, _ in self.rows for each in reason.split("; ") if each)
         head = ", ".join(f"{done[action]} {action}" for action in ("kept", "changed", "dropped"))
-        return [f"{len(self.rows)} rows: {head} -> {self.out}", *(f"  {n} x {text}" for text, n in why.most_common())]
+        return [
+            f"{len(self.rows)} rows: {head} -> {self.out}",
+            *(f"  {n} x {why}" for why, n in self.reasons.most_common()),
+        ]
 
 
 def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) -> Imported:
     """Write the imported study to `out`, and the outcome of every row beside it, with the suffix `.rows.csv`.
 
     Raises:
-        ChatbenchError: a file cannot be read, the mapping does not fit it, or no row is left.
+        ChatbenchError: a file cannot be read or would be overwritten, the mapping does not fit it, or no row is left.
     """
     result = Imported(out=out)
     intake = Intake()
+    report = out.with_suffix(".rows.csv")
+    if out.suffix != ".jsonl":
+        raise ChatbenchError(f"{out}: not a name that ends in .jsonl", fix="use --out study.jsonl")
     chosen = read_map(mapping) if mapping else None
+    second = [paths[0].parent / chosen.statements.table] if chosen and chosen.statements else []
+    keep_inputs((out, report), [*paths, *second, *([mapping] if mapping else [])])
     rows = [each for path in paths for each in read_rows(path, chosen)]
     chosen = chosen or preset(rows, paths[0])
     _check_columns(chosen, rows, paths[0])
@@ -174,21 +201,24 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
     chats, known = Counter[tuple[str, str]](), set[str]()
     for number, (place, cells) in enumerate(tracked(rows, "import", "rows")):
         if number in superseded:
-            result.add(place, "dropped", "the chat goes on in another row", rows[superseded[number]][0])
+            result.add(place, "dropped", "the chat goes on in another row", found=rows[superseded[number]][0])
             continue
-        before = intake.noted
+        before, chats_before, changed = intake.noted, len(intake.conversations), list[str]()
         try:
             written = json.dumps(_record(place, cells, chosen, statements, chats))
             record = parse_json(written, intake.half_characters)
             row = intake.row(place, record, {}, unit="key")
             read_record(row, intake, {})  # no scores of AI alone are imported
-        except (BadRecord, LeftOut) as error:
-            reason = error.reason if isinstance(error, BadRecord) else str(error)
-            found = error.found.removeprefix(place).lstrip(", ") if isinstance(error, BadRecord) else ""
-            result.add(place, "dropped", reason, found)
+        except BadRecord as error:
+            result.add(place, "dropped", error.reason, found=error.found.removeprefix(place).lstrip(", "))
             continue
-        changed = "; ".join(intake.noted - before)
-        result.add(place, "changed" if changed else "kept", changed)
+        except LeftOut as error:  # a second answer; a chat that came with it is kept
+            if len(intake.conversations) == chats_before:
+                result.add(place, "dropped", str(error))
+                continue
+            changed = [str(error)]
+        changed += intake.noted - before
+        result.add(place, "changed" if changed else "kept", *changed)
         question_id = record["question"]["id"]
         result.records.append(record | ({"question": question_id} if question_id in known else {}))
         known.add(question_id)
@@ -200,8 +230,19 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
             fix=f"draft a mapping and correct it: chatbench import {paths[0]} --draft map.toml",
         )
     write_text(out, "".join(map(json_line, result.records)))
-    write_text(out.with_suffix(".rows.csv"), csv_text(["row", "done", "why", "found"], result.rows))
+    write_text(report, csv_text(["row", "done", "why", "found"], result.rows))
     return result
+
+
+def keep_inputs(written: Iterable[Path], read: Sequence[Path]) -> None:
+    """Check that no file to be written is one of those that are read.
+
+    Raises:
+        ChatbenchError: one is.
+    """
+    inputs = {path.resolve() for path in read}
+    if lost := next((path for path in written if path.resolve() in inputs), None):
+        raise ChatbenchError(f"{lost}: is read, and would be overwritten", fix="choose another name for the output")
 
 
 # Reading
@@ -284,7 +325,8 @@ def _frame_rows(path: Path, ending: str, header_rows: int, sheet: str) -> list[t
         raise ChatbenchError(f"{path}: no such file", fix="check the path") from None
     except (ValueError, KeyError, OSError, OverflowError, JsonTextError, pa.ArrowException, BadZipFile) as error:
         raise ChatbenchError(f"{path}: cannot be read as {ending} ({str(error)[:200]})", fix="save it again") from None
-    return _table_rows([[str(cell) for cell in row] for row in frame.itertuples(index=False)], path, header_rows)
+    records = [[str(cell) for cell in row] for row in frame.fillna("").itertuples(index=False)]  # #N/A and the like
+    return _table_rows(records, path, header_rows)
 
 
 # The mapping
@@ -303,10 +345,13 @@ def read_map(path: Path) -> ImportMap:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
-        expected = expected_by(first)
+        expected, fix = expected_by(first), ""
         if first["type"] == "extra_forbidden":
-            expected = f"one of {', '.join(ImportMap.model_fields)}"
-        raise ChatbenchError(f"{path}, key {key!r}: {first['input']!r:.80}", expected=expected) from None
+            *tables, last = map(str, first["loc"])
+            model = Constants if "constants" in tables else Statements if tables else ImportMap
+            expected = f"one of {', '.join(model.model_fields)}"
+            fix = f"write it above [{tables[0]}]" if tables and last in ImportMap.model_fields else ""
+        raise ChatbenchError(f"{path}, key {key!r}: {first['input']!r:.80}", expected=expected, fix=fix) from None
 
 
 def preset(rows: Sequence[tuple[str, Cells]], path: Path) -> ImportMap:
@@ -315,7 +360,7 @@ def preset(rows: Sequence[tuple[str, Cells]], path: Path) -> ImportMap:
     Raises:
         ChatbenchError: the rows are in another format.
     """
-    keys = rows[0][1].keys() if rows else set()
+    keys = dict.fromkeys(name for _, cells in rows for name in cells)
     shape = next((name for name in PRESETS if name in keys), None)
     if shape is None:
         raise ChatbenchError(
@@ -354,7 +399,7 @@ def draft(path: Path) -> str:
         "# [statements]  # a second table with the text of each question",
         '# table = "questions.csv"',
         '# key = "id"',
-        "# [constants]",
+        "# [constants]  # values for all rows; below this line there is nothing else",
         '# assistant = "gpt-4o"',
     ]
     return "\n".join(lines) + "\n"
@@ -364,37 +409,59 @@ def _check_columns(mapping: ImportMap, rows: Sequence[tuple[str, Cells]], path: 
     columns = {name for _, cells in rows for name in cells}
     of_rows = [name for name in _SPELLINGS if mapping.statements is None or name not in _OF_STATEMENTS]
     wanted = [getattr(mapping, name) for name in of_rows] + list(mapping.turns)
+    if mapping.statements is None:
+        wanted += mapping.options
     if mapping.chat:
         wanted += [getattr(mapping, name) for name in _OF_MESSAGES]
         if mapping.messages or mapping.turns or mapping.reply or mapping.cumulative:
             found = f"{path}: the mapping sets chat together with messages, turns, reply or cumulative"
             raise ChatbenchError(found, expected="one message per row, or a whole chat per row", fix="choose one")
-    if lacking := [name for name in wanted if name and name not in columns]:
+    _require(wanted, columns, mapping, path)
+
+
+def _require(wanted: Iterable[str], columns: set[str], mapping: ImportMap, path: Path) -> None:
+    """Check that the columns are there, and that no constant is the name of one."""
+    if lacking := next((name for name in wanted if name and name not in columns), None):
         raise ChatbenchError(
-            f"{path}: no column {lacking[0]!r}; it has {', '.join(map(str, sorted(columns)))}",
+            f"{path}: no column {lacking!r}; it has {', '.join(map(str, sorted(columns)))}",
             expected="every column named in the mapping",
             fix="correct the mapping",
         )
+    for name, text in mapping.constants:
+        if text and text in columns.difference(mapping.options):  # an option's column may be called A, as an answer is
+            found = f"{path}: {name} is {text!r} in [constants], and that is a column"
+            raise ChatbenchError(found, expected="a value for all rows", fix="write it above [constants]")
 
 
 def _statements(mapping: ImportMap, folder: Path) -> Mapping[str, Cells] | None:
     if mapping.statements is None:
         return None
-    rows = read_rows(folder / mapping.statements.table)
-    return {_text(cells, mapping.statements.key): cells for _, cells in rows}
+    path, key = folder / mapping.statements.table, mapping.statements.key
+    rows = read_rows(path)
+    named = [getattr(mapping, name) for name in _OF_STATEMENTS if not getattr(mapping.constants, name)]
+    _require([key, *named, *mapping.options], {name for _, cells in rows for name in cells}, mapping, path)
+    statements: dict[str, Cells] = {}
+    for place, cells in rows:
+        if statements.setdefault(_text(cells, key), cells) != cells:
+            found = f"{place}, column {key!r}: {_text(cells, key)!r} again, with different cells"
+            raise ChatbenchError(found, expected="one row per question", fix="remove or correct one")
+    return statements
 
 
 # Rows
 
 
 def _chats(rows: Sequence[tuple[str, Cells]], mapping: ImportMap, result: Imported) -> list[tuple[str, Cells]]:
-    """Merge a table with one message per row into one row per chat; a column's value may be in any of its rows."""
-    groups: dict[str, list[tuple[str, Cells]]] = {}
+    """Merge tables with one message per row into one row per chat; a column's value may be in any of its rows.
+
+    A chat is in one file: ids in another file are other chats.
+    """
+    groups: dict[tuple[str, str], list[tuple[str, Cells]]] = {}
     for place, cells in rows:
         if chat := _text(cells, mapping.chat):
-            groups.setdefault(chat, []).append((place, cells))
+            groups.setdefault((place.rpartition(", ")[0], chat), []).append((place, cells))
         else:
-            result.add(place, "dropped", "no chat's id", f"column {mapping.chat!r}")
+            result.add(place, "dropped", "no chat's id", found=f"column {mapping.chat!r}")
     found: list[tuple[str, Cells]] = []
     for group in groups.values():
         first, *others = (place for place, _ in group)
@@ -403,7 +470,7 @@ def _chats(rows: Sequence[tuple[str, Cells]], mapping: ImportMap, result: Import
             ordered = sorted(group, key=lambda row: _moment(row[0], row[1], mapping.order)) if mapping.order else group
             found.append((first, {**_shared(group, mapping), _JOINED: [dict(cells) for _, cells in ordered]}))
         except BadRecord as error:
-            result.add(first, "dropped", error.reason, error.found)
+            result.add(first, "dropped", error.reason, found=error.found)
     return found
 
 
@@ -434,7 +501,10 @@ def _shared(group: Sequence[tuple[str, Cells]], mapping: ImportMap) -> dict[str,
 
 
 def _text(cells: Cells, name: str) -> str:
+    """A cell as text: "" if nothing is recorded (null, NaN), 1969 for the number 1969.0."""
     value = cells.get(name)
+    if isinstance(value, float):
+        return "" if math.isnan(value) else str(value).removesuffix(".0")
     return "" if value is None else str(value).strip()
 
 
@@ -448,7 +518,7 @@ def _chat(place: str, cells: Cells, mapping: ImportMap) -> list[dict[str, object
         while said and not said[-1]:
             said.pop()
         return [{"role": "assistant" if at % 2 else "user", "content": text} for at, text in enumerate(said)]
-    found = _messages(cells.get(mapping.messages))
+    found = _messages(cells.get(mapping.messages)) if _text(cells, mapping.messages) else []
     if found is None:
         raise BadRecord("no list of messages", f"{place}, column {mapping.messages!r}: "
                         f"{cells.get(mapping.messages)!r:.80}", expected="a list of messages")  # fmt: skip
@@ -460,7 +530,7 @@ def _chat(place: str, cells: Cells, mapping: ImportMap) -> list[dict[str, object
                             expected=f"an object with {mapping.role} and {mapping.content}")  # fmt: skip
         chat.append({"role": message[mapping.role], "content": message.get(mapping.content)})
     if mapping.reply:
-        chat.append({"role": "assistant", "content": str(cells.get(mapping.reply) or "")})
+        chat.append({"role": "assistant", "content": str(cells[mapping.reply]) if _text(cells, mapping.reply) else ""})
     return chat
 
 
@@ -474,7 +544,7 @@ def _record(
     """Convert a row to a record of `own_chats`, with its question in full."""
 
     def value(name: str) -> str:
-        return _text(cells, getattr(mapping, name)) or mapping.constants.get(name, "")
+        return _text(cells, getattr(mapping, name)) or str(getattr(mapping.constants, name))
 
     question = _question(place, cells, mapping, statements)
     worker = value("worker_id") or "row-" + hashlib.sha256(place.encode()).hexdigest()[:12]
@@ -489,35 +559,39 @@ def _record(
     if (number := chats[question["id"], worker]) > 1:
         record["chat"] = str(number)
     record |= {name: value(name) for name in ("condition", "confidence") if value(name)}
-    if mapping.answer and mapping.answer_kind != "none":
+    with_answer = mapping.answer_kind != "none"
+    if with_answer and (mapping.answer or mapping.constants.answer):
         record["answer"] = _answer(place, value("answer"), question, mapping)
-    if mapping.correct and mapping.answer_kind != "none":
+    if with_answer and (mapping.correct or mapping.constants.correct):
         text = value("correct").lower()
         score = {"true": "1", "false": "0"}.get(text, text)
         if not re.fullmatch(r"[01]|0?\.\d{1,15}|1\.0", score) or (
             mapping.answer_kind != "outcome" and float(score) % 1
         ):
-            raise BadRecord("correct that is neither 0 nor 1", f"{place}, column {mapping.correct!r}: {text!r}",
+            raise BadRecord("correct that is neither 0 nor 1", f"{place}, correct: {text!r}",
                             expected="0, 1, true or false; of an outcome also a score in 0..1")  # fmt: skip
         record["correct"] = float(score) if float(score) % 1 else score.startswith("1")
+    if not record["turns"] and (record.get("answer") or "correct" in record):
+        record["turns"] = None  # answered without asking
     return record
 
 
 def _question(place: str, cells: Cells, mapping: ImportMap, statements: Mapping[str, Cells] | None) -> dict[str, Any]:
-    question_id = _text(cells, mapping.question_id)
+    constants = mapping.constants
+    question_id = _text(cells, mapping.question_id) or constants.question_id
     if statements is not None:
         if question_id not in statements:
             raise BadRecord("question without a statement", f"{place}, column {mapping.question_id!r}: {question_id!r}",
                             expected="an id in the table of statements")  # fmt: skip
         cells = statements[question_id]
-    text = _text(cells, mapping.question_text) or mapping.constants.get("question_text", NO_STATEMENT)
+    text = _text(cells, mapping.question_text) or constants.question_text or NO_STATEMENT
     question: dict[str, Any] = {
         "id": question_id or "question-" + hashlib.sha256(text.encode()).hexdigest()[:16],
-        "subset": _text(cells, mapping.subset) or mapping.constants.get("subset", "all"),
+        "subset": _text(cells, mapping.subset) or constants.subset or "all",
         "text": text,
         "answer_kind": mapping.answer_kind,
     }
-    right = _text(cells, mapping.right_answer) or mapping.constants.get("right_answer", "")
+    right = _text(cells, mapping.right_answer) or constants.right_answer
     if mapping.answer_kind == "choice":
         listed = literal_list(_text(cells, mapping.options[0])) if len(mapping.options) == 1 else None
         options = [str(each).strip() for each in listed or [_text(cells, name) for name in mapping.options]]

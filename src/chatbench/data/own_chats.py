@@ -24,7 +24,7 @@ from chatbench.data.tables import BadRecord, Intake, Row, conversation_id
 from chatbench.data.turns import EMPTY_CHAT, RawMessage, known_role, turns_of
 
 _Text = Annotated[str, Field(min_length=1)]
-_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 class _Record(BaseModel):
@@ -54,7 +54,9 @@ class QuestionRecord(_Record):
         Raises:
             ValueError: options, answer or tolerance do not fit its kind.
         """
-        answers = self.answer if isinstance(self.answer, tuple) else () if self.answer is None else (str(self.answer),)
+        answers = (
+            self.answer if isinstance(self.answer, tuple) else () if self.answer is None else (_as_text(self.answer),)
+        )
         if len(answers) != 1 and not (self.answer_kind == "text" and answers):
             needed = self.answer_kind not in ("outcome", "none")
             if answers or needed:
@@ -72,6 +74,11 @@ class QuestionRecord(_Record):
             key = min(foreign)
             raise ValueError(f"question {self.id!r}: {key} does not apply to answer_kind {self.answer_kind}")
         return Question(self.id, self.subset, self.text, self.options, "".join(answers[:1]), kinds[self.answer_kind])
+
+
+def _as_text(answer: str | float) -> str:
+    """An answer as text; a number without decimals has none (1969, not 1969.0)."""
+    return str(answer).removesuffix(".0") if isinstance(answer, float) else str(answer)
 
 
 _KEYS_OF: dict[KindName, set[str]] = {
@@ -94,7 +101,7 @@ class _PersonsRecord(_Record):
     question: QuestionRecord | _Text
     worker_id: _Text
     answer: _Text | _Number | None = None
-    correct: bool | Annotated[_Number, Field(ge=0, le=1)] | None = None
+    correct: bool | Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
     condition: str = "direct-to-AI"
     confidence: str = ""
 
@@ -197,9 +204,11 @@ def read_chat_jsonl(path: Path, *, skip_bad_records: bool = False, maps: Sequenc
     for number, content in read_jsonl(path, fix=fix, replaced=intake.half_characters):
         with intake.record():
             read_record(intake.row(f"{path}, line {number}", content, {}, unit="key"), intake, scores)
-    if not intake.questions:
-        raise ChatbenchError(f"{path}: no records", expected="one record per line", fix="see docs/own-study.md")
-    return intake.study(path.stem, tuple(scores.values()))
+    study = intake.study(path.stem, tuple(scores.values()))
+    if not study.questions or (study.dropped and not (study.answers or study.conversations or scores)):
+        why = "".join(f"; left out: {count} x {reason}" for reason, count in study.dropped.items())
+        raise ChatbenchError(f"{path}: no records{why}", expected="one record per line", fix="see docs/own-study.md")
+    return study
 
 
 def read_record(row: Row, intake: Intake, scores: _Scores) -> None:
@@ -214,6 +223,7 @@ def read_record(row: Row, intake: Intake, scores: _Scores) -> None:
     except ValidationError as error:
         raise _first_problem(row, error) from None
     question = _question(row, record.question, intake)
+    intake.questions[question.id] = question  # even if the rest of the record is bad: later ones may name it
     if isinstance(record, AiAloneRecord):
         key = (question.id, record.assistant, record.method)
         if key in scores:
@@ -229,7 +239,6 @@ def read_record(row: Row, intake: Intake, scores: _Scores) -> None:
                 intake.add_conversation(chat)
         if question.kind != NoAnswer():
             intake.add_answer(answer)
-    intake.questions[question.id] = question
 
 
 def read_question_lines(path: Path, *, least: int = 1) -> dict[str, Question]:
@@ -260,7 +269,7 @@ def read_question_lines(path: Path, *, least: int = 1) -> dict[str, Question]:
 def _answer(row: Row, record: UserAiRecord | UserAloneRecord, question: Question, intake: Intake) -> Answer:
     """The person's answer, and whether it is right: as recorded, else by the question's kind."""
     given, kind, correct = record.answer, question.kind, record.correct
-    read = question.read(str(given)) if given is not None else None
+    read = question.read(_as_text(given)) if given is not None else None
     if isinstance(kind, Choice) and given not in (None, *question.letters):
         read = None
     if kind == NoAnswer():
@@ -291,7 +300,7 @@ def _answer(row: Row, record: UserAiRecord | UserAloneRecord, question: Question
     return Answer(*who, read, correct if correct % 1 else bool(correct), record.confidence, about)
 
 
-_BRANCH = re.compile(r"(?:constrained-|function-)?(?:str|float|bool|tuple|dict|none)\b")
+_BRANCH = re.compile(r"(?:constrained-|function-)?(?:str|int|float|bool|tuple|dict|none)\b")
 
 
 def _first_problem(row: Row, error: ValidationError) -> BadRecord:

@@ -102,11 +102,12 @@ def prepare_splits(
                 sides[f"{split.id}/{part}"].append(row)
     groups = near_duplicate_groups(questions)
     for split in made:
-        if by != "question" and not all(sides[f"{split.id}/{part}"] for part in _PARTS):
+        if not all(sides[f"{split.id}/{part}"] for part in _PARTS):
+            names = ", ".join(sorted(split.held_out)[:3] or split.question_ids("test")[:3])
             raise ChatbenchError(
-                f"{split.id} holds out {', '.join(sorted(split.held_out)[:3])}: one side has no chats",
+                f"{split.id} holds out {names}: one side has no chats",
                 expected="chats on both sides",
-                fix="use another --by, or omit --also-questions",
+                fix="use another --by or --seed, or omit --also-questions",
             )
         _check_leaks(split, sides, groups, chats)
     divisions: dict[str, list[Row]] = {

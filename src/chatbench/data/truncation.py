@@ -20,7 +20,7 @@ from chatbench.protocol.prompts import CONVERSATION_HEAD, FORCED_ANSWER, NEXT_TU
 TURNS_PER_EXCHANGE = 2
 
 _HEAD, _, _FOOT = CONVERSATION_HEAD.replace("{separator}", SEPARATOR).partition("{conversation}")
-_TASKS = "|".join(map(re.escape, (NEXT_TURN, FORCED_ANSWER))).replace(re.escape("{answer}"), r'[^"\n]{1,200}')
+_TASKS = "|".join(map(re.escape, (NEXT_TURN, FORCED_ANSWER))).replace(re.escape("{answer}"), r"[^\n]{1,200}")
 _TAIL = re.compile(rf"{re.escape(_FOOT)}(?:{_TASKS})(?:{re.escape(PROMPT_END)})?\Z")
 _CONTEXT_END = "\nuser:"
 

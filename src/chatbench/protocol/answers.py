@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
 
-from chatbench.core.answer_kinds import LETTERS
+from chatbench.core.answer_kinds import LETTERS, normalised
 from chatbench.protocol.prompts import ANSWER_PREFIX, IQA_EVAL_ANSWER
 
 
@@ -74,8 +74,8 @@ def lenient_letter(text: str, options: Sequence[str]) -> str | None:
 
 
 def _bare(text: str) -> str:
-    """Normalise case and white space of a text, and strip surrounding punctuation."""
-    return " ".join(text.casefold().split()).strip(" .,:;!\"'*`$")
+    """As `normalised`, but brackets, question marks and hyphens stay: an option may be told from another by them."""
+    return normalised(text, " .,:;!\"'*`$")
 
 
 _OPENING = r"(?:<(?:seed:)?(?:think(?:ing)?|thought|reasoning)>|\[THINK\]|◁think▷|<\|START_THINKING\|>)"
