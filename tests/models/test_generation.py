@@ -6,8 +6,23 @@ from collections import Counter
 
 import pytest
 import torch
-from tests.support.tiny_models import ARCHITECTURES, Architecture, reciting, tiny_model, tiny_tokenizer
+from tests.support.tiny_models import (
+    ARCHITECTURES,
+    LATENT,
+    LAYERS,
+    SEES,
+    SMALL,
+    Architecture,
+    other_model,
+    reciting,
+    tiny_model,
+    tiny_tokenizer,
+)
+from transformers import PreTrainedModel
 
+from chatbench.core.errors import ChatbenchError
+from chatbench.models.answer_probabilities import answer_reader
+from chatbench.models.encoding import encoder
 from chatbench.models.generation import Decoding, LocalGenerator, draw
 from chatbench.protocol.plain_text import encode_completion
 
@@ -48,17 +63,41 @@ def test_one_by_one_and_in_batches_of_any_order_the_text_is_the_same(
     assert alone == together == reversed_ == in_pairs
 
 
+def by_transformers(model: PreTrainedModel) -> list[str]:
+    texts = []
+    for prompt in PROMPTS:
+        ids = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=24, pad_token_id=0)[0]  # type: ignore[operator]
+        texts.append(TOKENIZER.decode(ids[len(prompt) :], skip_special_tokens=True).partition("[END]")[0])
+    return texts
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_greedy_text_is_what_transformers_generates(architecture: Architecture) -> None:
     one = generator(architecture, temperature=0.0)
-    expected = []
-    for prompt in PROMPTS:
-        ids = one.model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=24, pad_token_id=0)[0]  # type: ignore[operator]
-        expected.append(TOKENIZER.decode(ids[len(prompt) :], skip_special_tokens=True))
 
-    texts = [one.text for one in one.generate(PROMPTS, SEEDS)]
+    assert [each.text for each in one.generate(PROMPTS, SEEDS)] == by_transformers(one.model)
 
-    assert texts == [text.partition("[END]")[0] for text in expected]
+
+def test_a_model_that_could_see_images_too_writes_what_transformers_generates() -> None:
+    # Its vocabulary stands in the text part of its configuration.
+    model = other_model("gemma3", **SEES).double().eval()
+    reader = answer_reader(model, TOKENIZER, encoder(TOKENIZER, "plain"))
+
+    made = LocalGenerator(model, TOKENIZER, Decoding(0.0, 24), answers=reader).generate(PROMPTS, SEEDS)
+
+    assert [each.text for each in made] == by_transformers(model)
+    assert all(each.answer is not None for each in made)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [("gemma4_text", {**LAYERS, "global_head_dim": 16}), ("deepseek_v3", LATENT)]
+)
+def test_keys_and_values_of_several_widths_are_refused(kind: str, shape: dict[str, object]) -> None:
+    # Gemma 4's layers differ; DeepSeek's keys are wider than its values.
+    with pytest.raises(ChatbenchError, match="keys and values differ in width") as refused:
+        LocalGenerator(other_model(kind, **{**SMALL, **shape}), TOKENIZER, Decoding())
+
+    assert refused.value.fix == "use an endpoint"
 
 
 def test_an_adapter_on_its_base_generates_too() -> None:

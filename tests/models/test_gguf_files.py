@@ -34,7 +34,13 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_gguf(
-    path: Path, *, architecture: str = "llama", tokenizer: str = "gpt2", parts: int = 1, quantised: bool = True
+    path: Path,
+    *,
+    architecture: str = "llama",
+    tokenizer: str = "gpt2",
+    parts: int = 1,
+    quantised: bool = True,
+    scaled: str = "",
 ) -> Path:
     """The tiny Llama as a GGUF file: matrices in Q8_0 (its rows are one block long), or all of it in float32."""
     model, vocabulary = tiny_model("llama"), tiny_tokenizer()
@@ -49,6 +55,10 @@ def write_gguf(
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(320)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0 if quantised else gguf.LlamaFileType.ALL_F32)
+    if scaled == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    elif scaled:
+        writer.add_tensor(scaled, np.ones(4, dtype=np.float32))
     if parts > 1:
         writer.add_uint16("split.count", parts)
     writer.add_tokenizer_model(tokenizer)
@@ -110,6 +120,18 @@ def test_a_file_is_converted_once_wherever_it_lies(tmp_path: Path) -> None:
     assert gguf_folder(write_gguf(tmp_path / "other.gguf", quantised=False)) != first
 
 
+def test_a_folder_that_an_earlier_version_made_without_looking_for_scaling_is_made_again(tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf")
+    folder = gguf_folder(file)
+    record = json.loads((folder / "gguf.json").read_text())
+    del record["scaling"]
+    (folder / "gguf.json").write_text(json.dumps(record))
+    (folder / "mark").touch()
+
+    assert gguf_folder(file) == folder
+    assert not (folder / "mark").exists()
+
+
 def test_nothing_is_left_of_a_conversion_that_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_gguf(tmp_path / "tiny.gguf")
     with monkeypatch.context() as patched:
@@ -146,6 +168,8 @@ def test_a_file_that_was_cut_off_is_refused(at: float, tmp_path: Path) -> None:
     [
         ("a.gguf", {"architecture": "perceiver"}, "architecture 'perceiver'"),
         ("a.gguf", {"tokenizer": "runes"}, r"cannot build its tokenizer \(runes\)"),
+        ("a.gguf", {"scaled": "yarn"}, r"positions are scaled \(rope.scaling.type = yarn\)"),
+        ("a.gguf", {"scaled": "rope_freqs.weight"}, r"positions are scaled \(rope_freqs.weight\)"),  # Llama 3.1
         ("a.gguf", {"parts": 2}, "one part of a model"),
         ("a-00001-of-00002.gguf", {}, "one part of a model"),
     ],

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support.tiny_models import ARCHITECTURES, save_tiny_model, tiny_model, tiny_tokenizer
+from tests.support.tiny_models import ARCHITECTURES, SMALL, other_model, save_tiny_model, tiny_model, tiny_tokenizer
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.settings import Settings
@@ -23,7 +24,9 @@ from chatbench.models.loading import (
     load_tokenizer,
     parameter_count,
 )  # fmt: skip
+from chatbench.models.loss import score_encoded
 from chatbench.models.precision import Bits, refuse_unless_possible, resolve_precision
+from chatbench.protocol.plain_text import EncodedExample
 from chatbench.training.run import with_adapters
 
 
@@ -36,6 +39,19 @@ def test_a_saved_folder_loads_and_says_what_it_is(tmp_path: Path) -> None:
     assert parameter_count(str(folder)) == sum(p.numel() for p in loaded.model.parameters())
     assert loaded.weights.startswith("sha256:")
     assert loaded.tokenizer.pad_token == loaded.tokenizer.eos_token  # GPT-2 has no padding token
+
+
+def test_the_context_of_a_longrope_model_ends_before_a_long_text_would_change_the_short_ones() -> None:
+    rope = {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [9.0] * 4}
+    model = other_model("phi3", **SMALL, rope_scaling=rope, original_max_position_embeddings=64)
+    short, fits, longer = (
+        EncodedExample([first, *[5] * (count - 3)], [6, 7, 8]) for first, count in ((1, 60), (2, 64), (3, 70))
+    )
+    (alone,) = score_encoded(model, [short])
+
+    assert context_length(model) == 64
+    assert score_encoded(model, [short, fits])[0] == pytest.approx(alone, rel=1e-6)
+    assert score_encoded(model, [short, longer])[0] != pytest.approx(alone, rel=1e-5)
 
 
 def test_special_tokens_written_in_a_chat_are_only_text(tmp_path: Path) -> None:
@@ -153,6 +169,15 @@ def test_an_adapter_on_a_base_of_another_shape_is_refused(tmp_path: Path) -> Non
 
     with pytest.raises(ChatbenchError, match="does not fit"):
         load(str(adapter), device="cpu")
+
+
+def test_an_adapter_in_place_of_a_whole_model_is_named_with_the_command_that_merges_it(tmp_path: Path) -> None:
+    adapter = adapter_without_record(tmp_path / "adapter", save_tiny_model(tmp_path / "base"))
+
+    for act in (empty_model, partial(load_base, dtype=torch.float32)):
+        with pytest.raises(ChatbenchError, match="adapter: an adapter") as refused:
+            act(str(adapter))
+        assert f"chatbench merge {adapter} OUT" in refused.value.fix
 
 
 def test_an_adapter_that_lacks_a_layer_of_the_base_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from tests.support.tiny_models import ARCHITECTURES, Architecture, tiny_model
+from tests.support.tiny_models import (
+    ARCHITECTURES,
+    LAYERS,
+    SMALL,
+    Architecture,
+    other_model,
+    tiny_model,
+    tiny_tokenizer,
+)
 from torch import Tensor, nn
 from transformers import (
     Gemma2Config,
@@ -24,7 +32,8 @@ from transformers import (
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.models import loss as completion_loss
-from chatbench.models.loss import completion_nats, padded_batch, scored_sequence, tree_batch
+from chatbench.models.generation import Decoding, LocalGenerator
+from chatbench.models.loss import completion_nats, padded_batch, score_encoded, scored_sequence, tree_batch
 from chatbench.models.prefix_tree import (
     Kernel,
     PrefixTree,
@@ -35,6 +44,7 @@ from chatbench.models.prefix_tree import (
     prefix_trees,
     refuse_unsuited,
     tree_blocks,
+    why_not_trees,
 )
 from chatbench.protocol.plain_text import EncodedExample
 
@@ -176,10 +186,6 @@ def test_blocks_cost_what_the_tree_needs_and_not_the_square_of_its_nodes() -> No
 
 
 CPU = torch.device("cpu")
-SMALL = {
-    "vocab_size": 320, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256, "initializer_range": 0.2,
-}  # fmt: skip
 
 
 def conversation_like(seed: int = 0) -> list[EncodedExample]:
@@ -294,6 +300,42 @@ def test_what_cannot_be_trained_on_trees_is_refused_with_the_reason() -> None:
         refuse_unsuited(Gemma2ForCausalLM(Gemma2Config(**SMALL)), "blocks")
     with pytest.raises(ChatbenchError, match="packed_attention = 'flex' on cpu"):
         refuse_unsuited(tiny_model("llama"), "flex")
+
+
+FEW = {name: value for name, value in SMALL.items() if name not in ("head_dim", "num_key_value_heads")}
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("falcon", FEW), ("stablelm", SMALL), ("nemotron", SMALL)])
+def test_layers_that_keep_a_tree_from_their_attention_are_found_and_the_model_scored_without(
+    kind: str, shape: dict[str, object]
+) -> None:
+    # They do not pass on keyword arguments, or have attention of their own: every row would see all others.
+    model, examples = other_model(kind, **shape).eval(), conversation_like()
+
+    with pytest.raises(ChatbenchError, match="not all of its layers pass the tree on"):
+        refuse_unsuited(model, "blocks")
+    with pytest.raises(ChatbenchError, match="cannot be sampled from here: not all of its layers"):
+        LocalGenerator(model, tiny_tokenizer(), Decoding())
+    alone = [score_encoded(model, [example])[0] for example in examples]
+    assert [nats for nats, _ in score_encoded(model, examples)] == pytest.approx([n for n, _ in alone], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("opt", {**FEW, "ffn_dim": 64, "word_embed_proj_dim": 32}), ("gpt_neox", FEW), ("phi3", SMALL),
+        ("gemma3_text", {**SMALL, **LAYERS}), ("mixtral", {**SMALL, "num_local_experts": 4}),
+    ],
+)  # fmt: skip
+def test_layers_that_pass_a_tree_on_are_told_from_those_that_do_not_and_no_number_is_drawn(
+    kind: str, shape: dict[str, object]
+) -> None:
+    model = other_model(kind, **shape)
+    before = torch.get_rng_state()
+
+    assert why_not_trees(model) == ""
+
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +26,8 @@ from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json
 from chatbench.data.workspace import Workspace
-from chatbench.models.loading import load
+from chatbench.models import loading
+from chatbench.models.loading import Loaded, load
 from chatbench.models.run_record import differing_file, run_lock, write_record
 from chatbench.publishing import merge as merging
 from chatbench.publishing.merge import finished_model, merge_adapter
@@ -84,6 +87,33 @@ def test_the_base_is_looked_up_at_the_commit_that_was_trained_on(
     monkeypatch.setattr(merging, "configuration", configuration)
     merge_adapter(adapter, tmp_path / "merged")
     assert asked == [(str(base), "5c1e")]
+
+
+def test_the_base_of_a_whole_model_is_looked_up_at_its_commit_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, tuned = save_tiny_model(tmp_path / "base"), save_tiny_model(tmp_path / "tuned", seed=3)
+    write_record(tuned, {**run_record(base), "base": "org/base", "base_weights": "org/base@5c1e"})
+    asked = []
+
+    def load_base(source: str, *, revision: str | None, **options: Any) -> Loaded:
+        asked.append((source, revision))
+        return replace(loading.load_base(str(base), **options), weights="org/base@5c1e")
+
+    monkeypatch.setattr(merging, "load_base", load_base)
+    merge_adapter(tuned, tmp_path / "average", share=0.5)
+    assert asked == [("org/base", "5c1e")]
+
+
+def test_a_merged_folder_is_sampled_from_as_in_simulation_and_not_as_the_base_was(base: Path, tmp_path: Path) -> None:
+    # transformers would not even save this: a temperature without do_sample.
+    own = {"temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.2, "eos_token_id": [0, 7]}
+    (base / "generation_config.json").write_text(json.dumps(own))
+
+    merged = merge_adapter(save_adapter(tmp_path / "adapter", base, ["q_proj"]), tmp_path / "merged")
+
+    written = read_json(merged.folder / "generation_config.json")
+    assert [written.get(name) for name in ("do_sample", "top_k", *own)] == [True, 0, 1.0, 1.0, None, [0, 7]]
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "mistral", "llama"])
@@ -146,6 +176,9 @@ def test_a_share_averages_the_weights_of_base_and_fine_tuned_model(tmp_path: Pat
     for name, weight in averaged.items():
         assert torch.allclose(weight, 0.75 * of_base[name] + 0.25 * of_tuned[name], atol=1e-6)
     assert read_json(merged.folder / "chatbench.json")["merged"]["share"] == 0.25
+    card = (merged.folder / "README.md").read_text()
+    assert "an average, 0.25 of the fine-tuned model and 0.75 of the base, and are stored in `float32`" in card
+    assert "adapter is merged" not in card
 
 
 def test_a_share_needs_to_be_one_and_a_whole_model_its_own_base(tmp_path: Path) -> None:

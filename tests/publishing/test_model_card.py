@@ -110,6 +110,7 @@ def test_the_lines_of_the_card_load_the_model_wherever_its_folder_was_taken(
 
     monkeypatch.chdir(folder)
     assert_same_model(ran(snippet), folder)
+    assert "temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0" in snippet  # a base of the hub has its own
 
     monkeypatch.chdir(tmp_path)
     assert_same_model(ran(snippet.replace(FOLDER_LINE, 'folder = "taken/model"')), folder)

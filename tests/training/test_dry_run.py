@@ -10,7 +10,17 @@ import pytest
 import torch
 from tests.support.chat_templates import save_chat_model
 from tests.support.prepared_files import sums, write_prepared
-from tests.support.tiny_models import ARCHITECTURES, Architecture, save_tiny_model, tiny_model, tiny_tokenizer
+from tests.support.tiny_models import (
+    ARCHITECTURES,
+    LATENT,
+    LAYERS,
+    SMALL,
+    Architecture,
+    other_model,
+    save_tiny_model,
+    tiny_model,
+    tiny_tokenizer,
+)
 from torch.utils.flop_counter import FlopCounterMode
 
 from chatbench.core.errors import ChatbenchError
@@ -86,6 +96,27 @@ def test_the_shape_of_a_model_is_read_off_its_modules() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "shape", "widths"),
+    [
+        # Heads of 8, but of 32 in the full layer, which has one for keys instead of two.
+        (
+            "gemma4_text",
+            {**LAYERS, "global_head_dim": 32, "attention_k_eq_v": True, "num_global_key_value_heads": 1},
+            (128, 32),
+        ),
+        ("deepseek_v3", LATENT, (64, 64)),  # keys of 8 + 8
+    ],
+)  # fmt: skip
+def test_where_layers_differ_the_widest_counts_and_keys_of_two_parts_are_as_wide_as_both(
+    kind: str, shape: dict[str, Any], widths: tuple[int, int]
+) -> None:
+    with torch.device("meta"):
+        found = model_shape(other_model(kind, **{**SMALL, **shape}), LORA)
+
+    assert (found.query_width, found.key_width) == widths
+
+
+@pytest.mark.parametrize(
     ("optim", "bytes_per_parameter"), [("adamw_torch_fused", 16), ("adamw_8bit", 10.03), ("sgd", 8)]
 )
 def test_training_all_weights_takes_sixteen_bytes_a_parameter_or_what_the_optimizer_keeps(
@@ -110,6 +141,13 @@ def test_adapters_leave_the_base_in_few_bytes_on_a_gpu(
     outside = LLAMA_3_8B.parameters - LLAMA_3_8B.layer_matrices
     frozen = bytes_per_matrix_parameter * LLAMA_3_8B.layer_matrices + 2 * outside
     assert memory.state == pytest.approx(frozen + 16 * 3_407_872, rel=1e-5)
+    assert memory.copies == 0
+
+
+def test_adapters_in_fp32_keep_the_base_in_four_bytes_on_a_gpu_too() -> None:
+    memory = training_memory(LLAMA_3_8B, LORA, NOTHING, replace(card(80), precision="fp32"))
+
+    assert memory.state == pytest.approx(4 * LLAMA_3_8B.parameters + 16 * 3_407_872, rel=1e-5)
     assert memory.copies == 0
 
 

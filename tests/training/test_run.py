@@ -16,16 +16,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.support.chat_templates import EXACT, save_chat_model
 from tests.support.prepared_files import sums, write_prepared
 from tests.support.tiny_models import (
     ARCHITECTURES,
+    SEES,
     Architecture,
+    other_model,
     save_tiny_model,
     score_examples,
     tiny_model,
@@ -45,18 +49,20 @@ from tests.support.tiny_runs import (
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError, StoppedError
-from chatbench.core.settings import Settings
+from chatbench.core.records import Message
+from chatbench.core.settings import Method, Settings
 from chatbench.data.examples import ExampleRow
 from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import encode_rows
-from chatbench.models.loading import load, load_base
+from chatbench.models.loading import load, load_base, load_tokenizer
 from chatbench.models.loss import completion_nats, padded_batch
-from chatbench.models.precision import Bits
+from chatbench.models.precision import Bits, Format
 from chatbench.training import checkpoints as checkpoints_module
 from chatbench.training import run as training
 from chatbench.training import trainer as trainer_module
+from chatbench.training.dry_run import model_shape
 from chatbench.training.finetune import finetune, plan_finetune
-from chatbench.training.run import TrainingOutcome, train, with_adapters
+from chatbench.training.run import TrainingOutcome, base_dtype, freeze_all_but_text, train, with_adapters
 from chatbench.training.trainer import CompletionTrainer, RecentLosses
 
 TESTS = Path(__file__).parents[1]
@@ -422,6 +428,51 @@ def test_bf16_autocast_trains_and_saves_float32_weights(
     assert outcome.last_loss < outcome.first_loss
     (file,) = (tmp_path / "split_0").glob("*.safetensors")
     assert {tensor.dtype for tensor in load_file(file).values()} == {torch.float32}
+    # Validated as it will be scored: in float32.
+    assert outcome.validation[-1][1] == pytest.approx(nats_per_token(tmp_path / "split_0", sums(4, 50)), rel=1e-6)
+
+
+def test_a_frozen_base_on_a_gpu_is_held_in_the_precision_of_the_run_and_any_other_in_float32() -> None:
+    # In 16 bits whatever is asked for, a run in fp32 would compute with rounded weights.
+    cases = product(get_args(Method), ("cuda", "mps", "cpu"), get_args(Format))
+
+    held = {case: base_dtype(*case) for case in cases}
+
+    on_gpu = {("lora", "cuda", "bf16"): torch.bfloat16, ("lora", "cuda", "fp16"): torch.float16}
+    assert held == {**dict.fromkeys(held, torch.float32), **on_gpu}
+    assert len(held) == 2 * 3 * 3
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_of_a_model_that_could_see_images_only_what_reads_text_is_trained(method: Method) -> None:
+    # What gets no gradient would be saved, counted, and waited for by distributed training.
+    settings, model = Settings(method=method), other_model("gemma3", **SEES)
+    shape = model_shape(model, settings)
+    if method == "lora":
+        model = with_adapters(model, settings)
+    else:
+        freeze_all_but_text(model)
+
+    completion_nats(model, padded_batch(encode_rows(tiny_tokenizer(), sums(4), 256).examples, 0)).sum().backward()
+
+    learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    assert [name for name, weight in learned.items() if weight.grad is None or "vision" in name] == []
+    assert method == "full" or sum(weight.numel() for weight in learned.values()) == shape.adapters > 0
+
+
+def test_how_the_base_is_sampled_from_does_not_become_how_the_simulator_is(tmp_path: Path) -> None:
+    # This one is not even saved: a temperature without do_sample.
+    base = save_tiny_model(tmp_path / "base")
+    own = {"temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.2, "eos_token_id": [0, 7]}
+    (base / "generation_config.json").write_text(json.dumps(own))
+
+    run_tiny(tiny_job(base, tmp_path, max_steps=2))
+
+    written = json.loads((tmp_path / "split_0" / "generation_config.json").read_text())
+    assert {name: written.get(name) for name in ("do_sample", "top_k", *own)} == {
+        "do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": None,
+        "eos_token_id": [0, 7],
+    }  # fmt: skip
 
 
 def gradients(base: Path, settings: Settings, bits: Bits | None) -> tuple[float, dict[str, torch.Tensor], int]:
@@ -568,6 +619,33 @@ def test_a_base_that_has_changed_is_neither_the_same_run_nor_the_base_of_its_ada
         run_tiny(tiny_job(base, tmp_path, max_steps=1, **LORA))
     with pytest.raises(ChatbenchError, match="trained on other weights"):
         load(str(tmp_path / "split_0"), device="cpu")
+
+
+def test_with_another_chat_template_or_tokenizer_a_run_is_neither_continued_nor_already_there(tmp_path: Path) -> None:
+    base = save_chat_model(tmp_path / "base")
+    rows = [
+        replace(row, messages=(Message("system", "Add."), Message("user", "1 + 2"), Message("assistant", "It is 3")))
+        for row in sums(4)
+    ]
+    job = replace(tiny_job(base, tmp_path, rows, max_steps=2, template="chat"), validation=rows)
+    with killed_at_checkpoint(1):
+        run_tiny(job)
+    save_chat_model(base, EXACT["no system"])
+    with pytest.raises(ChatbenchError, match=r"text form: chat template \w+ -> chat template \w+"):
+        run_tiny(job)
+
+    save_chat_model(base)
+    record = tmp_path / "split_0.unfinished" / "chatbench.json"
+    of_before = {name: value for name, value in json.loads(record.read_text()).items() if name != "text_form"}
+    record.write_text(json.dumps(of_before))  # as an earlier version wrote it
+    assert run_tiny(job).status == "trained"
+    assert run_tiny(job).status == "already trained"
+
+    tokenizer = load_tokenizer(str(base))
+    tokenizer.add_tokens(["plus"])
+    tokenizer.save_pretrained(base)
+    with pytest.raises(ChatbenchError, match="tokenizer: sha256:"):
+        run_tiny(job)
 
 
 def test_a_killed_run_is_not_continued_with_other_settings(base: Path, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def answer_reader(
     Raises:
         ChatbenchError: the tokenizer writes the four answers without a common beginning.
     """
-    vocabulary = int(model.config.vocab_size)  # the number of logits: some models have more than the tokenizer tokens
+    vocabulary = int(model.config.get_text_config().vocab_size)  # of the logits: the tokenizer may have fewer tokens
     ends = end_token_ids(model, tokenizer) | form.end_ids
     path = _path(form)
     text = str(tokenizer.decode(list(path))).lstrip()  # a template may put white space before the answer

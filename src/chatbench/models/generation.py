@@ -107,7 +107,7 @@ class LocalGenerator:
         keeps_replies: whether the next prompt is likely to begin with this prompt and its text as written.
 
     Raises:
-        ChatbenchError: the model has no attention that can be computed row by row.
+        ChatbenchError: the model has no attention that can be computed row by row, or keeps states of several shapes.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class LocalGenerator:
         self._end_ids = end_token_ids(model, tokenizer) | end_ids
         vocabulary = tokenizer.get_vocab()
         self._tags = {vocabulary[tag]: tag for tag in REASONING_TAGS if tag in vocabulary}
-        self._may_stop = tokens_that_may_stop(tokenizer, int(model.config.vocab_size), decoding.stop)
+        self._may_stop = tokens_that_may_stop(tokenizer, model.config.get_text_config().vocab_size, decoding.stop)
         self.forget()
 
     def forget(self) -> None:

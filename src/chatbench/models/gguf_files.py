@@ -24,6 +24,9 @@ from chatbench.core.files import file_error, read_object, sha256_of, write_json
 
 GGUF_RECORD = "gguf.json"
 """In a folder made from a GGUF file: which file that was."""
+_SCALED = {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"}
+_SCALING = ("rope.scaling.type", "rope.scaling.factor", "rope.scale_linear")
+"""Tensors and fields that scale positions (RoPE)."""
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 
 
@@ -44,7 +47,7 @@ def gguf_folder(path: Path) -> Path:
 
     Raises:
         ChatbenchError: not a GGUF file, an incomplete one or a part of a split one, an architecture or a tokenizer
-            that transformers cannot read, or the folder cannot be written.
+            that transformers cannot read, scaled positions, or the folder cannot be written.
     """
     if _PART.search(path.name):
         _refuse_part(path)
@@ -52,14 +55,19 @@ def gguf_folder(path: Path) -> Path:
     try:
         stat = path.stat()
         folder /= _sha256(path.resolve(), (stat.st_size, stat.st_mtime_ns))
-        if not folder.is_dir():
+        if not _is_converted(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_suffix(".lock")):
-                if not folder.is_dir():  # no other process wrote it meanwhile
+                if not _is_converted(folder):  # no other process wrote it meanwhile
                     _convert(path, folder)
     except OSError as error:
         raise file_error(error) from error
     return folder
+
+
+def _is_converted(folder: Path) -> bool:
+    """Whether the folder is there; one of an earlier version, which did not look for scaling, does not count."""
+    return folder.is_dir() and "scaling" in read_object(folder / GGUF_RECORD)
 
 
 @lru_cache
@@ -68,10 +76,18 @@ def _sha256(path: Path, _state: tuple[int, int]) -> str:
 
 
 def _convert(path: Path, folder: Path) -> None:
-    fields = _fields(path)
+    fields, tensors = _contents(path)
     architecture = str(fields.get("general.architecture"))
     if int(fields.get("split.count", 1)) > 1:
         _refuse_part(path)
+    values = ((name, fields.get(f"{architecture}.{name}", "none")) for name in _SCALING)
+    scaled = sorted(_SCALED & tensors) + [f"{name} = {value}" for name, value in values if value not in ("none", 0, 1)]
+    if scaled and architecture != "gpt-oss":
+        raise ChatbenchError(
+            f"{path}: its positions are scaled ({', '.join(scaled)}), which transformers would ignore",
+            expected="a model without RoPE scaling: ignoring it gives another model",
+            fix="use the model's own safetensors: its hub id, or a folder",
+        )
     place: dict[str, Any] = {"gguf_file": path.name, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(str(path.parent), **place)
@@ -110,18 +126,20 @@ def _convert(path: Path, folder: Path) -> None:
     kind = fields.get("general.file_type")
     quantisation = LlamaFileType(kind).name.partition("_")[2] if kind in list(LlamaFileType) else "unknown"
     record = {"sha256": folder.name, "quantisation": quantisation, "architecture": architecture, "file": path.name}
-    write_json(unfinished / GGUF_RECORD, record)
+    write_json(unfinished / GGUF_RECORD, {**record, "scaling": scaled})
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier version
     unfinished.rename(folder)
 
 
-def _fields(path: Path) -> dict[str, Any]:
-    """The scalar metadata of a GGUF file, after checking that all its tensors are there."""
+def _contents(path: Path) -> tuple[dict[str, Any], set[str]]:
+    """The scalar metadata of a GGUF file and the names of its tensors, after checking that they are all there."""
     with path.open("rb") as opened:
         if opened.read(4) != b"GGUF":
             raise ChatbenchError(f"{path}: not a GGUF file", expected="a llama.cpp model file", fix="download it again")
     try:
         reader = GGUFReader(path)
-        return {name: field.contents() for name, field in reader.fields.items() if len(field.types) == 1}
+        fields = {name: field.contents() for name, field in reader.fields.items() if len(field.types) == 1}
+        return fields, {tensor.name for tensor in reader.tensors}
     except Exception as error:  # whatever the missing bytes lead to
         raise ChatbenchError(
             f"{path}: cut off or damaged after {path.stat().st_size:,} bytes: {_line(error)}",

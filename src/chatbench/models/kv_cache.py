@@ -23,6 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from chatbench.core.errors import ChatbenchError
+from chatbench.models.prefix_tree import kept_by_layers
+
 SLAB_TOKENS = 16_384
 """Tokens that a slab has room for: 32 rows of 512."""
 NARROWEST = 256
@@ -45,10 +48,20 @@ class Shape:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Shape:
-        config = model.config.get_text_config()
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return cls(config.num_hidden_layers, heads, width, model.dtype, model.device)
+        """The shape of a model that reads trees.
+
+        Raises:
+            ChatbenchError: its keys and values are not all of one shape, as in Gemma 4 and DeepSeek-V3.
+        """
+        layers = kept_by_layers(model)
+        heads, width, of_value = layers[0]
+        if len(set(layers)) > 1 or width != of_value:
+            raise ChatbenchError(
+                f"{type(model).__name__} cannot be sampled from here: its keys and values differ in width or heads",
+                expected="keys and values of one shape in all layers",
+                fix="use an endpoint",
+            )
+        return cls(len(layers), heads, width, model.dtype, model.device)
 
     @property
     def token_bytes(self) -> int:

@@ -28,6 +28,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -323,13 +324,28 @@ def fuse_activations(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
+def sample_without_filters(model: PreTrainedModel) -> None:
+    """Replaces the base's generation settings, which other programs apply unasked, by those of simulation.
+
+    The ids of special tokens stay. Some bases have settings that transformers refuses to save.
+    """
+    settings: Any = GenerationConfig
+    ids = {name: getattr(model.generation_config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    model.generation_config = settings(**ids, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+
+
 def context_length(model: PreTrainedModel) -> int:
-    """The longest input in tokens that the model's configuration allows (2,048 if it states none)."""
+    """The longest input in tokens that the model's configuration allows (2,048 if it states none).
+
+    With "longrope" (Phi-3-mini-128k), that before its extension: a longer text would change all others of its batch.
+    """
     config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    most = rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
     for name in ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len"):
         value = getattr(config, name, None)
         if isinstance(value, int) and value > 0:
-            return value
+            return min(value, int(most or value))
     return FALLBACK_CONTEXT
 
 
@@ -355,10 +371,17 @@ def configuration(source: str, *, revision: str | None = None) -> PretrainedConf
     """The configuration of a model that is not an adapter.
 
     Raises:
-        ChatbenchError: no such model, or one that asks for third-party attention code, which transformers would fetch
-            from the Hub and run.
+        ChatbenchError: no such model, an adapter, or a model that asks for third-party attention code, which
+            transformers would fetch from the Hub and run.
     """
-    path = str(_configured_in(source) or source)
+    folder = _configured_in(source)
+    if folder is not None and (folder / "adapter_config.json").is_file():
+        raise ChatbenchError(
+            f"{source}: an adapter, which has only part of a model's weights",
+            expected="a whole model",
+            fix=f"merge it into its base with chatbench merge {source} OUT, and use OUT",
+        )
+    path = str(folder or source)
     config = AutoConfig.from_pretrained(path, trust_remote_code=False, revision=revision)
     for part in {id(part): part for part in (config, config.get_text_config())}.values():
         asked = str(getattr(part, "_attn_implementation", None) or "")

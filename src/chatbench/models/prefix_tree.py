@@ -42,7 +42,8 @@ A sliding window counts positions on the path. Without a tree among its argument
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -407,7 +408,7 @@ def why_not_trees(model: nn.Module, *, capped: bool = False) -> str:
     """Why a model cannot read trees, "" if it can; `capped` if capped scores are allowed.
 
     A recurrent or convolutional layer carries state from token to token of a row, which in a tree would leak from one
-    branch into the next; the kernels do not compute capped attention scores.
+    branch into the next; the kernels do not compute capped attention scores; and some layers do not pass a plan on.
     """
     inner = _transformers_model(model)
     config = inner.config.get_text_config()
@@ -420,7 +421,43 @@ def why_not_trees(model: nn.Module, *, capped: bool = False) -> str:
         return "it has no scaled dot-product attention"
     if getattr(config, "alibi", False):
         return "it counts distances in the row (ALiBi)"
+    if len(kept_by_layers(model)) < config.num_hidden_layers:
+        return "not all of its layers pass the tree on to their attention"
     return ""
+
+
+class _Asked:
+    """Takes the place of a plan, to see which layers ask it, and with what."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, tuple[int, int, int]] = {}
+
+    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object) -> Tensor:
+        self.kept[id(module)] = (key.shape[1], key.shape[3], value.shape[3])
+        return value.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+
+
+_KEPT: dict[tuple[type, str], list[tuple[int, int, int]]] = {}
+
+
+def kept_by_layers(model: nn.Module) -> list[tuple[int, int, int]]:
+    """Per layer that a plan reaches: the heads of its keys and values, a key's width and a value's.
+
+    Asked once per class and configuration, of a twin without weights.
+    """
+    inner = _transformers_model(model)
+    described = (type(inner), inner.config.to_json_string())
+    if described not in _KEPT:
+        asked = _Asked()
+        with torch.device("meta"):
+            twin: Any = type(inner)(deepcopy(inner.config))
+            ids = torch.zeros(1, 2, dtype=torch.long)
+        twin.bfloat16().eval()  # experts multiply no float32 on this device
+        # A forward that does not even take these arguments raises anything: no plan reaches it.
+        with suppress(Exception), torch.no_grad(), attends_to_trees(twin):
+            twin.base_model(input_ids=ids, position_ids=ids, tree_plan=asked, use_cache=False)
+        _KEPT[described] = list(asked.kept.values())
+    return _KEPT[described]
 
 
 def refuse_unsuited(model: nn.Module, kernel: Kernel) -> None:

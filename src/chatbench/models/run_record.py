@@ -40,15 +40,18 @@ SAMPLE_BYTES = 1 << 20
 
 _LABELS = {
     "train_sha256": "training data", "base": "base", "base_weights": "weights of the base", "precision": "precision",
-    "processes": "processes",
+    "processes": "processes", "tokenizer": "tokenizer", "text_form": "text form",
 }  # fmt: skip
 """Besides the settings, what a continued run must share with the one before."""
 
 
 def record_of(
-    resolved: Resolved, *, base_weights: str, tokenizer: str, train_sha256: str, precision: str, processes: int
+    resolved: Resolved, identity: Mapping[str, str], *, train_sha256: str, precision: str, processes: int
 ) -> dict[str, Any]:
-    """Everything that the result of a run depends on; no time, path or secret."""
+    """Everything that the result of a run depends on; no time, path or secret.
+
+    `identity` says what the base is and how it reads: `base_weights`, `tokenizer` (hash) and `text_form`.
+    """
     versions = {"python": platform.python_version()}
     for name in ("chatbench", "torch", "transformers", "tokenizers", "peft", "accelerate", "bitsandbytes"):
         try:
@@ -59,8 +62,7 @@ def record_of(
         "model": resolved.model,
         "recipe": resolved.recipe,
         "base": resolved.base,
-        "base_weights": base_weights,
-        "tokenizer": tokenizer,
+        **identity,
         "train_sha256": train_sha256,
         "settings_hash": resolved.hash,
         "settings": {**asdict(resolved.settings), "lora_targets": list(resolved.settings.lora_targets)},
@@ -83,11 +85,11 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def finished_run(
-    folder: Path, resolved: Resolved, train_sha256: str, *, base_weights: str | None, overwrite: bool
+    folder: Path, resolved: Resolved, train_sha256: str, *, identity: Mapping[str, str], overwrite: bool
 ) -> dict[str, Any] | None:
     """The record of this run if it was finished before; None if it is to be trained.
 
-    `base_weights` is None if they are not known before loading; then they are not compared.
+    `identity` is as in `record_of`, or empty if it is not known before loading; then it is not compared.
 
     Raises:
         ChatbenchError: the folder holds another run's model, or this one's is damaged, and `overwrite` is off.
@@ -99,10 +101,8 @@ def finished_run(
         if folder.exists() and any(folder.iterdir()):
             raise ChatbenchError(f"{folder}: not empty, but has no {RECORD}", fix="move it away, or add --overwrite")
         return None
-    wanted = {"base": resolved.base, "settings_hash": resolved.hash, "train_sha256": train_sha256}
-    if base_weights is not None:
-        wanted["base_weights"] = base_weights
-    if any(found.get(name) != value for name, value in wanted.items()):
+    wanted = {"base": resolved.base, "settings_hash": resolved.hash, "train_sha256": train_sha256, **identity}
+    if any(_changed(name, found, wanted) for name in wanted):
         raise _differs(folder, found, {**wanted, "settings": asdict(resolved.settings)}, "holds a model trained")
     if (file := differing_file(folder)) is not None:
         raise ChatbenchError(
@@ -122,18 +122,23 @@ def may_resume(folder: Path, record: Mapping[str, Any], *, overwrite: bool) -> b
     found = read_record(unfinished(folder))
     if found is None:
         return False
-    if all(found.get(name) == record[name] for name in ("settings_hash", *_LABELS)):
+    if not any(_changed(name, found, record) for name in ("settings_hash", *_LABELS)):
         return True
     if overwrite:
         return False
     raise _differs(unfinished(folder), found, record, "holds a run started")
 
 
+def _changed(name: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    old = name == "text_form" and name not in found  # a record of an earlier version
+    return not old and bool(found.get(name) != wanted[name])
+
+
 def _differs(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> ChatbenchError:
     old, new = found.get("settings", {}), wanted.get("settings", {})
     lines = [f"{d.name}: {d.one} -> {d.other}" for d in differences(old, new) if d.name in new]
     for name, label in _LABELS.items():
-        if name in wanted and found.get(name) != wanted[name]:
+        if name in wanted and _changed(name, found, wanted):
             lines.append(f"{label}: {str(found.get(name))[:24]} -> {str(wanted[name])[:24]}")
     return ChatbenchError(
         f"{folder} {what} differently: {'; '.join(lines)}",

@@ -29,6 +29,7 @@ from chatbench.models.loading import (
     configuration,
     load,
     load_base,
+    sample_without_filters,
     save_special_tokens,
     untie_where_adapted,
     weights_hash,
@@ -44,7 +45,7 @@ from chatbench.models.run_record import (
     unfinished,
     write_record,
 )  # fmt: skip
-from chatbench.publishing.model_card import CARD, model_card
+from chatbench.publishing.model_card import CARD, base_name, model_card
 
 
 def finished_model(model: str, *, workspace: Workspace, split: str) -> Path:
@@ -177,7 +178,8 @@ def _averaged(tuned: PreTrainedModel, record: Mapping[str, Any], share: float) -
     Raises:
         ChatbenchError: the base is not the one used in training.
     """
-    base = load_base(str(record["base"]), dtype=torch.float32, seed=int(record["settings"]["seed"]))
+    revision = base_name(record).revision or None
+    base = load_base(str(record["base"]), dtype=torch.float32, seed=int(record["settings"]["seed"]), revision=revision)
     if base.weights != record["base_weights"]:
         raise ChatbenchError(
             f"{record['base']}: not the base that this model was fine-tuned from",
@@ -194,6 +196,7 @@ def _write(merged: Loaded, out: Path, adapter: Path, record: Mapping[str, Any] |
     work = unfinished(out)
     shutil.rmtree(work, ignore_errors=True)
     cast(Any, merged.model.config).use_cache = True
+    sample_without_filters(merged.model)
     try:
         work.mkdir(parents=True)
         merged.model.save_pretrained(work)

@@ -3,8 +3,8 @@
 Memory, in bytes, with P parameters, of which M in the layers' matrices and A in adapters; e = 4 in fp32, else 2:
 
     full           weights 4 P, gradients 4 P, optimizer o P (o is 8 for AdamW; `OPTIMIZER_BYTES`)
-    LoRA           base b per parameter, b = 2 on a GPU and 4 on a CPU, but for M it is 1 (8-bit) or 0.516 (4-bit: nf4
-                   with double quantisation); adapters 4 A, their gradients 4 A, optimizer o A
+    LoRA           base b per parameter, b = 2 on a GPU and 4 in fp32 or on a CPU, but for M it is 1 (8-bit) or 0.516
+                   (4-bit: nf4 with double quantisation); adapters 4 A, their gradients 4 A, optimizer o A
     copies         autocast keeps e bytes for each matrix parameter that is float32 and not quantised
     activations    LoRA: tokens x layers x (4 n + e (2 q + 2 k + 3 m) + (e + d) a)
                    full: tokens x layers x (12 n + e (2 q + 2 k + 4 m))
@@ -36,7 +36,9 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
@@ -70,6 +72,9 @@ from chatbench.training.batches import default_pack_tokens, step_plan
 from chatbench.training.distributed import fsdp_asked
 
 GIB = 2**30
+NOT_TEXT = r".*(vision|visual|image|audio|multi_modal).*"
+"""Names of modules that read something else than text, so that text gives them no gradient."""
+
 NF4_BYTES = 0.5 + 0.127 / 8
 """Bytes of a 4-bit weight, including its share of the doubly quantised scales (0.127 bits; QLoRA, section 3)."""
 
@@ -173,8 +178,13 @@ def model_shape(model: PreTrainedModel, settings: Settings) -> ModelShape:
 
     config: Any = model.config.get_text_config()
     width, heads = int(config.hidden_size), int(getattr(config, "num_attention_heads", None) or 1)
-    head_width = int(getattr(config, "head_dim", None) or width // heads)
-    query, key = heads * head_width, int(getattr(config, "num_key_value_heads", None) or heads) * head_width
+    # Where layers differ (Gemma 4), the widest.
+    layers = list(config.per_layer_config) if getattr(config, "is_heterogeneous", False) else [config]
+    widths = [
+        getattr(each, "qk_head_dim", None) or getattr(each, "head_dim", None) or width // heads for each in layers
+    ]
+    kept = [getattr(each, "num_key_value_heads", None) or heads for each in layers]
+    query, key = heads * int(max(widths)), int(max(map(operator.mul, kept, widths)))
     mlp = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * width
     lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
     blocks = max(lists, key=len, default=[model])
@@ -205,9 +215,11 @@ def model_shape(model: PreTrainedModel, settings: Settings) -> ModelShape:
 
 
 def _matrices(module: nn.Module) -> Iterator[tuple[str, int, int]]:
-    """Yield (last part of the name, inputs, outputs) of linear layers, including GPT-2's transposed `Conv1D`."""
+    """Yield (last part of the name, inputs, outputs) of linear layers for text; GPT-2's `Conv1D` is transposed."""
     for name, each in module.named_modules():
         last = name.rpartition(".")[2]
+        if re.fullmatch(NOT_TEXT, name):
+            continue
         if isinstance(each, nn.Linear):
             yield last, each.in_features, each.out_features
         elif type(each).__name__ == "Conv1D":
@@ -259,7 +271,7 @@ def training_memory(shape: ModelShape, settings: Settings, largest: Work, device
     """Estimate a run's peak memory in bytes, without the libraries' own (about 0.5 GiB)."""
     full, on_gpu = settings.method == "full", device.on_gpu
     element = 4 if device.precision == "fp32" else 2
-    base = 2 if on_gpu and not full else 4
+    base = 2 if on_gpu and not full and element == 2 else 4
     trained = shape.parameters if full else shape.adapters
     in_float = shape.head + (0 if settings.quantised else shape.layer_matrices)
     weights: float = 4 * trained

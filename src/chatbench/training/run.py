@@ -4,14 +4,16 @@ Only completion tokens carry loss, all with equal weight (but see `answer_weight
 Rerunning the command resumes a killed run from its last complete checkpoint and skips a finished one. Where arithmetic
 is deterministic (as on a CPU), a resumed run ends with bit-identical weights.
 
-A frozen base is held in 16 bits on a GPU and in float32 on a CPU, except for weights quantised to 8 or 4 bits. Adapters
-are float32. PEFT's `prepare_model_for_kbit_training` is not used: it would hold the output head and the embeddings in
-float32 (2 GB more for Llama 3 8B), and the model would then be scored in a precision other than that of training.
+A frozen base is held in 16 bits on a GPU, in float32 on a CPU or with precision = fp32, except for weights quantised to
+8 or 4 bits. Adapters are float32. PEFT's `prepare_model_for_kbit_training` is not used: it would hold the output head
+and the embeddings in float32 (2 GB more for Llama 3 8B), and the model would then be scored in a precision other than
+that of training.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -22,12 +24,12 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from transformers import PreTrainedModel, PrinterCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainingArguments, set_seed
 
 from chatbench.core.errors import ChatbenchError, StoppedError
 from chatbench.core.progress import Advanced
 from chatbench.core.resolved_settings import Resolved
-from chatbench.core.settings import Settings
+from chatbench.core.settings import Method, Settings
 from chatbench.core.stop import StopRequest, telling_what_is_kept
 from chatbench.data.examples import ExampleRow
 from chatbench.models.encoding import EncodedRows, TextForm, encode_rows
@@ -36,9 +38,10 @@ from chatbench.models.loading import (
     best_device,
     context_length,
     empty_model,
-    half_dtype,
     known_weights,
     load_base,
+    load_tokenizer,
+    sample_without_filters,
     tokenizer_hash,
 )  # fmt: skip
 from chatbench.models.loss import score_encoded
@@ -67,6 +70,7 @@ from chatbench.training.distributed import (
     refuse_launch,
 )  # fmt: skip
 from chatbench.training.dry_run import (
+    NOT_TEXT,
     memory_warning,
     model_shape,
     pack_tokens,
@@ -162,8 +166,10 @@ def train(job: TrainingJob, *, resume: bool = True, overwrite: bool = False, say
 
 def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: StopRequest) -> TrainingOutcome:
     resolved, settings, work = job.resolved, job.resolved.settings, unfinished(job.folder)
+    form = TextForm(settings.template, settings.long_examples)
     known = known_weights(resolved.base, settings.seed)
-    done = finished_run(job.folder, resolved, job.train_sha256, base_weights=known, overwrite=overwrite)
+    identity = _identity(known, load_tokenizer(resolved.base), form) if known else {}
+    done = finished_run(job.folder, resolved, job.train_sha256, identity=identity, overwrite=overwrite)
     if done is not None:
         return TrainingOutcome("already trained", **{**done["outcome"], "validation": _pairs(done["outcome"])})
     began = time.monotonic()
@@ -175,7 +181,6 @@ def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: Stop
     if settings.packing != "none":
         refuse_unsuited(loaded.model, settings.packed_attention)
     context = min(settings.max_tokens or context_length(loaded.model), context_length(loaded.model))
-    form = TextForm(settings.template, settings.long_examples)
     encoded = weighed(encode_rows(loaded.tokenizer, job.train, context, form), settings.answer_weight)
     tokens = sum(example.tokens for example in encoded.examples)
     say(f"{len(encoded.examples):,} examples with {tokens:,} tokens in total, context {context:,}")
@@ -184,8 +189,7 @@ def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: Stop
         say(line)
     record = record_of(
         resolved,
-        base_weights=loaded.weights,
-        tokenizer=tokenizer_hash(loaded.tokenizer),
+        _identity(loaded.weights, loaded.tokenizer, form),
         train_sha256=job.train_sha256,
         precision=precision,
         processes=arguments.world_size,
@@ -227,6 +231,10 @@ def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: Stop
     everyone(arguments, lambda: trainer.written(job.folder, result))
     status: Literal["trained", "resumed"] = "resumed" if resume_from else "trained"
     return TrainingOutcome(status, **{**outcome, "validation": _pairs(outcome)}, seconds=time.monotonic() - began)
+
+
+def _identity(weights: str, tokenizer: PreTrainedTokenizerBase, form: TextForm) -> dict[str, str]:
+    return {"base_weights": weights, "tokenizer": tokenizer_hash(tokenizer), "text_form": form.describe(tokenizer)}
 
 
 def _kept(folder: Path) -> str:
@@ -311,18 +319,37 @@ def trainable_base(resolved: Resolved, precision: Format, arguments: TrainingArg
     if not fsdp_asked():  # a shard may fit where the full model does not
         shape = model_shape(empty_model(resolved.base), settings)
         refuse_if_too_small(shape, settings, training_device(str(device), settings))
-    dtype = half_dtype() if settings.method == "lora" and device.type == "cuda" else torch.float32
+    dtype = base_dtype(settings.method, device.type, precision)
     set_seed(settings.seed)
     loaded = load_base(resolved.base, dtype=dtype, seed=settings.seed, bits=bits, device=str(device))
+    sample_without_filters(loaded.model)
     if settings.method == "lora":
         loaded = replace(loaded, model=with_adapters(loaded.model, settings))
         trainable, total = cast(Any, loaded.model).get_nb_trainable_parameters()  # counts both 4-bit weights of a byte
     else:
-        trainable = total = sum(parameter.numel() for parameter in loaded.model.parameters())
+        freeze_all_but_text(loaded.model)
+        total = sum(weight.numel() for weight in loaded.model.parameters())
+        trainable = sum(weight.numel() for weight in loaded.model.parameters() if weight.requires_grad)
     cast(Any, loaded.model.config).use_cache = False
     in_bits = f", the base in {bits} bits" if bits else ""
     say(f"training {trainable:,} of {total:,} parameters in {precision} on {device}{in_bits}")
     return loaded
+
+
+def base_dtype(method: Method, device: str, precision: Format) -> torch.dtype:
+    """The format in which a base is held, apart from quantised weights."""
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return half.get(precision, torch.float32) if method == "lora" and device == "cuda" else torch.float32
+
+
+def freeze_all_but_text(model: PreTrainedModel) -> None:
+    """Freeze what a model has beside its text decoder and output head, such as Gemma 3's vision tower."""
+    if model.config.get_text_config() is model.config:
+        return
+    parts: list[Any] = [model.get_decoder(), model.get_output_embeddings()]  # type: ignore[no-untyped-call]
+    learned = {id(weight) for part in parts for weight in part.parameters()}
+    for weight in model.parameters():
+        weight.requires_grad_(id(weight) in learned)
 
 
 def with_adapters(model: PreTrainedModel, settings: Settings) -> PreTrainedModel:
@@ -332,13 +359,17 @@ def with_adapters(model: PreTrainedModel, settings: Settings) -> PreTrainedModel
         ChatbenchError: the model has no such modules.
     """
     from peft import LoraConfig, get_peft_model
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_TARGETS
 
+    text = str(model.config.get_text_config().model_type)
+    excluded = NOT_TEXT if any(re.fullmatch(NOT_TEXT, name) for name, _ in model.named_modules()) else None
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=list(settings.lora_targets) or None,
+        target_modules=list(settings.lora_targets) or cast("list[str] | None", PEFT_TARGETS.get(text)),
+        exclude_modules=excluded,
     )
     if settings.gradient_checkpointing:
         cast(Any, model).enable_input_require_grads()  # else adapters in checkpointed layers get no gradient
@@ -389,8 +420,15 @@ def _trainer(
     trainer.remove_callback(PrinterCallback)
 
     def validate(advanced: Advanced) -> tuple[float, int]:
-        with torch.autocast(arguments.device.type, enabled=False):
-            scored = score_encoded(loaded.model, validation, advanced=advanced)
+        model: Any = loaded.model
+        forward = vars(model).get("forward")  # accelerate's, with autocast inside
+        if forward is not None:
+            model.forward = model._original_forward
+        try:
+            scored = score_encoded(model, validation, advanced=advanced)
+        finally:
+            if forward is not None:
+                model.forward = forward
         return sum(nats for nats, _ in scored), sum(tokens for _, tokens in scored)
 
     trainer.add_callback(Watch(trainer, say, validate if validation else None, stop, resume_from))

@@ -264,7 +264,9 @@ class CompletionTrainer(Trainer):
         self._make_step = make_step
         self.losses = losses
         model = cast(torch.nn.Module, self.model)
-        self._weight_bytes = 4 * sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        adapters = hasattr(model, "peft_config")  # then what is frozen is not saved
+        saved = (weight for weight in model.parameters() if weight.requires_grad or not adapters)
+        self._weight_bytes = 4 * sum(weight.numel() for weight in saved)
         optim = str(getattr(self.args.optim, "value", self.args.optim))  # an enum once the Trainer has read it
         self._checkpoint_bytes = checkpoint_bytes(self._weight_bytes, optim, sharded=self.is_fsdp_enabled)
 
