@@ -161,6 +161,21 @@ def test_other_questions_have_logs_of_their_own_and_no_differences(place: Worksp
     assert all(isinstance(row.difference, Undefined) for row in found.differences)
 
 
+def test_questions_that_only_share_an_id_with_the_study_s_are_refused_and_repeats_are_not(
+    place: Workspace, tmp_path: Path
+) -> None:
+    path = tmp_path / "questions.jsonl"
+    known = list(place.study.questions.values())[:3]
+    lines = [{"id": q.id, "subset": q.subset, "text": q.text, "options": q.options, "answer": q.answer} for q in known]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(place, questions=path).subsets[0].questions == 3
+
+    path.write_text("".join(json.dumps({**line, "text": "something else"}) + "\n" for line in lines))
+    with pytest.raises(ChatbenchError, match="differs from the study's question with this id") as caught:
+        run(place, questions=path)
+    assert repr(known[0].id) in str(caught.value)
+
+
 def test_fewer_than_three_assistants_or_splits_by_question_are_undefined_and_say_why(
     place: Workspace, tmp_path: Path
 ) -> None:

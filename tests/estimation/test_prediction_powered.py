@@ -98,6 +98,18 @@ def test_few_clusters_have_no_estimate() -> None:
 
     assert isinstance(found, Undefined)
     assert "3 questions with answers of 3 people" in str(found)
+    # Shares 7/10, 1/10, 1/10, 1/10: 1 / 0.52 = 1.9 effective questions.
+    uneven = RealAnswers(np.array([1.0, 0] * 5), np.array([0] * 7 + [1, 2, 3]), np.arange(10))
+    said = str(rectified(uneven, np.ones(6)))
+    assert "4 questions with answers of 10 people" in said
+    assert "effectively 1.9 and 10.0; 3.5 of each are needed" in said
+
+
+@pytest.mark.parametrize(("value", "what"), [(1.0, "right"), (0.0, "wrong")])
+def test_answers_that_are_all_alike_have_no_interval_of_width_zero(value: float, what: str) -> None:
+    real = RealAnswers(np.full(12, value), np.arange(12), np.arange(12))
+
+    assert rectified(real, np.linspace(0, 1, 20)) == Undefined(f"all 12 answers are {what}, so they show no variance")
 
 
 def test_parts_of_a_variance_have_each_their_own_quantile_and_ends_stay_shares() -> None:

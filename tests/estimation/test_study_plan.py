@@ -10,7 +10,7 @@ import pytest
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Answer, Question, Study
-from chatbench.estimation.study_plan import Components, Design, components_of, divide
+from chatbench.estimation.study_plan import Components, Design, components_of, divide, read_numbers
 from chatbench.metrics.agreement import Undefined
 
 TYPICAL = Components(0.04, 0.01, 0.17)
@@ -75,6 +75,8 @@ def test_components_of_a_study_are_those_that_made_it() -> None:
     once = tuple(replace(a, worker_id=str(n)) for n, a in enumerate(answers))
     assert isinstance(components_of(Study("s", questions, (), once)), Undefined)
     assert isinstance(components_of(Study("s", questions, (), ())), Undefined)
+    right = tuple(replace(answer, correct=True) for answer in answers)
+    assert components_of(Study("s", questions, (), right)) == Undefined("the study's answers show no variance")
 
 
 def test_people_are_divided_where_training_still_pays_and_not_where_it_does_not() -> None:
@@ -92,6 +94,9 @@ def test_people_are_divided_where_training_still_pays_and_not_where_it_does_not(
     [
         (lambda: Components(-0.1, 0.1, 0.1), "--components -0.1,0.1,0.1"),
         (lambda: Components(0, 0, 0), "--components 0,0,0"),
+        (lambda: Components(math.nan, 0.1, 0.1), "--components nan,0.1,0.1"),
+        (lambda: Components(0.1, math.inf, 0.1), "--components 0.1,inf,0.1"),
+        (lambda: read_numbers(["²"]), "--answers-per-person ²"),
         (lambda: Design(TYPICAL, 1), "--questions 1"),
         (lambda: Design(TYPICAL, 4, 5), "5 answers per person, but only 4 questions"),
         (lambda: Design(TYPICAL, 10, 5, 1.2), "--correlation 1.2"),

@@ -164,6 +164,21 @@ def many(right: str, questions: int = 6, people: int = 6) -> list[Answer]:
         (many("1"), [], "all answers are right"),
         (many("0"), [], "all answers are wrong"),
         (many("10"), [("same", [1.0] * 36)], "the fixed effects cannot be told apart"),
+        (
+            many("10"),
+            [("b, against a", [float(answer.correct) for answer in many("10")])],
+            "all answers with b are right: its effect has no finite estimate",
+        ),
+        (
+            many("100"),
+            [("c, against a", [float((n // 6 + n % 6) % 3 == 1) for n in range(36)])],
+            "all answers with c are wrong: its effect has no finite estimate",
+        ),
+        (
+            many("1010110", 7, 7) + many("1", 7, 2),
+            [("b, against a", [1.0] * 49 + [0.0] * 14)],
+            "all answers with a are right: its effect has no finite estimate",
+        ),
     ],
 )
 def test_a_regression_that_cannot_be_says_why(

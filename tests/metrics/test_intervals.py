@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from benchmarks.coverage import World, coverage, draw_study, study_intervals
 from chatbench.core.records import Answer
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.intervals import Bound, Interval, interval, mean_intervals, predictor_intervals, quantile
-from chatbench.metrics.names import FINE_TUNED
+from chatbench.metrics.names import FINE_TUNED, PEOPLE
 from chatbench.metrics.pairs import Pair, Prediction, SplitPairs
 from chatbench.metrics.resampling import Draws, PredictorPairs, Resampling
 
@@ -177,6 +178,37 @@ def test_a_mean_over_questions_has_the_interval_of_its_questions() -> None:
 
     assert found.standard_error == pytest.approx(float(np.std(list(values.values()), ddof=1)) / math.sqrt(40), rel=0.05)
     assert mean_intervals(draws, {("all", FINE_TUNED, "bleu"): [{}]}) == {}
+
+
+def test_people_who_answer_many_questions_widen_the_interval_of_a_gap() -> None:
+    # Six other people with each assistant, three always right and three never: both accuracies vary by 0.25 / 6.
+    rows = np.array([[1] * 40] * 3 + [[0] * 40] * 3)
+    answers = workers_answers(rows)
+    answers += [replace(answer, assistant="other", worker_id=f"o{answer.worker_id}") for answer in answers]
+    values = {f"q{i:03d}": float(v) for i, v in enumerate(np.random.default_rng(8).random(40))}
+    draws = Draws([(q, name) for q in values for name in ("gpt", "other")], answers, Resampling(1000))
+    people, error, own = (
+        ("gpt minus other", *of) for of in ((PEOPLE, "gap"), (FINE_TUNED, "gap_error"), (FINE_TUNED, "gap"))
+    )
+    found = mean_intervals(draws, {key: [values] for key in (people, error, own)})
+    alone = known(found[own]).standard_error
+
+    assert alone < 0.06  # a simulator's own gap is not about people
+    wide = math.sqrt(2 * 0.25 / 6 + alone**2)
+    assert known(found[people]).standard_error == pytest.approx(wide, rel=0.15)
+    assert known(found[error]).standard_error == known(found[people]).standard_error
+
+
+def test_an_assistant_s_interval_has_the_degrees_of_freedom_of_its_own_questions() -> None:
+    rng = np.random.default_rng(10)
+    many = cells(rng.random(40).tolist(), rng.random(40).tolist())
+    few = {(q, "few"): value for (q, _), value in list(many.human.items())[:4]}
+    guess = {(q, "few"): Prediction(float(rng.random()), 10) for q, _ in few}
+    both = SplitPairs({**many.human, **few}, {FINE_TUNED: {**many.predictors[FINE_TUNED], **guess}})
+    found = intervals_of([both])
+    rows = ("gpt", "few", "all", "mean of assistants")
+
+    assert [found[row, "mae"].questions for row in rows if isinstance(found[row, "mae"], Interval)] == [40, 4, 40, 4]
 
 
 def test_equal_seeds_give_equal_intervals() -> None:

@@ -24,6 +24,14 @@ def test_numbers_are_compared_by_value() -> None:
     assert numbers("3.50, 0.7%, 12-5, x2") == {Decimal("3.5"), Decimal("0.7"), Decimal(12), Decimal(5), Decimal(2)}
 
 
+def test_a_number_of_any_length_keeps_all_its_digits() -> None:
+    # Python's decimal context has 28 digits: beyond them quantize() fails and normalize() rounds.
+    long = "1" * 40
+    assert numbers(f"{long}.0 and {long}.50") == {Decimal(long), Decimal(long + ".5")}
+    assert numbers(f"{long}1") != numbers(f"{long}2")
+    assert {str(n) for n in numbers("1,200.00 0.0 007")} == {"1200", "0", "7"}
+
+
 def test_a_comma_between_numbers_of_a_list_does_not_join_them() -> None:
     # "1,2,3" is three numbers, "1,234" is one.
     assert numbers("1,2,3 and 10,20") == {Decimal(n) for n in (1, 2, 3, 10, 20)}

@@ -126,6 +126,26 @@ def test_a_figure_that_one_of_them_lacks_has_no_difference() -> None:
     assert isinstance(found["gpt", "mae"].difference, float)
 
 
+def test_a_split_where_one_of_them_lacks_a_figure_counts_for_neither() -> None:
+    # The second is constant in the second split: only the first, in which both are equal, can be compared. Subtracting
+    # means over different splits would give (1 + -1) / 2 - 1 = -1.
+    up, down, flat = [0.1, 0.4, 0.6, 0.9], [0.9, 0.6, 0.4, 0.1], [0.5] * 4
+
+    def later(values: list[float]) -> Accuracies:
+        return {(f"r{i}", "gpt"): Prediction(v, 10) for i, v in enumerate(values)}
+
+    splits = [
+        paired_split(accuracies(up), accuracies(up), accuracies(up)),
+        paired_split(later(up), later(down), later(flat)),
+    ]
+    pairs = [pair for split in splits for pair in split.human]
+    found = paired_differences(Draws(pairs, (), Resampling(200)), splits)
+
+    assert (found["gpt", "pearson"].first, found["gpt", "pearson"].difference) == (pytest.approx(1), 0.0)
+    assert (found["gpt", "pearson"].splits, found["gpt", "pearson"].undefined) == (1, 1)
+    assert (found["gpt", "mae"].splits, found["gpt", "mae"].undefined) == (2, 0)
+
+
 def test_means_over_questions_are_compared_by_the_questions_of_both() -> None:
     draws = Draws([], (), Resampling(2000), held_out=[f"q{i}" for i in range(12)])
     first = {f"q{i}": 0.5 + 0.01 * i for i in range(12)}

@@ -143,6 +143,13 @@ def estimate(
     tasks = {split: task_of(model, [assistant], workspace=workspace, split=split) for split in splits}
     name = _new_name(tasks[splits[0]].assistants, study)
     asked = dict(study.questions) if questions is None else read_question_lines(questions, least=2)
+    for one, known in ((asked[each], study.questions[each]) for each in asked if each in study.questions):
+        if (one.full_text, one.answer) != (known.full_text, known.answer):
+            raise ChatbenchError(
+                f"{questions}: question {one.id!r} differs from the study's question with this id",
+                expected="ids that are not the study's, or the study's questions word for word",
+                fix=f"give the question another id in {questions}",
+            )
     answers = [] if people is None else read_people(people, name, asked, study)
     spending, found, notes = spending or Spending(Prices()), dict[str, Outcomes](), list[str]()
     by_split: dict[str, dict[str, Outcomes]] = {}

@@ -34,8 +34,9 @@ import numpy as np
 from chatbench.metrics.agreement import Array, Undefined, Value, agreement
 from chatbench.metrics.resampling import Indices
 
-FEWEST_CLUSTERS = 4
-"""Fewest questions and people: fewer leave no degrees of freedom for a variance and a weight."""
+FEWEST_CLUSTERS = 3.5
+"""Fewest effective questions and people: fewer leave no degrees of freedom for a variance and a weight."""
+NO_VARIANCE = 1e-15
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,11 @@ def rectified(real: RealAnswers, simulated: Array) -> Rectified | Undefined:
     """Estimate the mean from real answers and the simulated accuracy of each question, shape (questions,)."""
     answered, people = len(np.unique(real.question)), len(np.unique(real.person))
     of_questions, of_people = _effective(real.question), _effective(real.person)
-    if min(of_questions, of_people) < FEWEST_CLUSTERS - 0.5:
-        return Undefined(f"{answered} questions with answers of {people} people, {FEWEST_CLUSTERS} of each are needed")
+    if min(of_questions, of_people) < FEWEST_CLUSTERS:
+        return Undefined(
+            f"{answered} questions with answers of {people} people, effectively "
+            f"{of_questions:.1f} and {of_people:.1f}; {FEWEST_CLUSTERS} of each are needed"
+        )
     about = simulated[real.question]
     mean, difference = float(real.correct.mean()), float(about.mean() - simulated.mean())
     by_question, by_person = _covariances(real, simulated, of_questions, of_people)
@@ -127,8 +131,11 @@ def rectified(real: RealAnswers, simulated: Array) -> Rectified | Undefined:
         return float(direction @ by_question @ direction + max(0.0, direction @ by_person @ direction))
 
     both = by_question + by_person
-    weight = float(np.clip(both[0, 1] / both[1, 1], 0, 1)) if both[1, 1] > 1e-15 else 0.0
+    weight = float(np.clip(both[0, 1] / both[1, 1], 0, 1)) if both[1, 1] > NO_VARIANCE else 0.0
     alone = variance(0.0)
+    if alone <= NO_VARIANCE:
+        what = {0.0: "wrong", 1.0: "right"}.get(mean, "as often right with every question and person")
+        return Undefined(f"all {len(real.correct)} answers are {what}, so they show no variance")
     tuned = variance(weight) * (of_questions - 1) / (of_questions - 2)
     loses = tuned >= alone
     used = 0.0 if loses else weight

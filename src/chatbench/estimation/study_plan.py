@@ -44,7 +44,7 @@ class Components:
     rest: float
 
     def __post_init__(self) -> None:
-        if min(self.question, self.person, self.rest) < 0 or self.total <= 0:
+        if min(self.question, self.person, self.rest) < 0 or not 0 < self.total < math.inf:
             stated = f"{self.question:g},{self.person:g},{self.rest:g}"
             raise ChatbenchError(f"--components {stated}", expected="variances of 0 or more, such as 0.04,0.01,0.17")
 
@@ -75,7 +75,8 @@ def components_of(study: Study) -> Components | Undefined:
         return reason
     weights = [count for count, _ in found]
     question, person, rest = np.average([each for _, each in found], axis=0, weights=weights)
-    return Components(max(0.0, float(question)), max(0.0, float(person)), max(0.0, float(rest)))
+    parts = [max(0.0, float(part)) for part in (question, person, rest)]
+    return Components(*parts) if sum(parts) > 0 else Undefined("the study's answers show no variance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ def read_numbers(texts: Sequence[str]) -> list[int]:
     Raises:
         ChatbenchError: a text is not a whole number.
     """
-    if not texts or not all(text.isdigit() for text in texts):
+    if not texts or not all(text.isdecimal() for text in texts):
         raise ChatbenchError(f"--answers-per-person {','.join(texts)}", expected="whole numbers, such as 1,5,10")
     return [int(text) for text in texts]
 

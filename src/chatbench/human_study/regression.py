@@ -33,6 +33,8 @@ FEWEST_GROUPS = 5
 """Fewest questions and people for which a standard deviation is estimated."""
 PRIOR_SD_OF_LOG_SD, PRIOR_SD_OF_EFFECT = 1.0, 2.0
 """Wide normal priors of the variational fit (statsmodels' defaults)."""
+AGAINST = ", against "
+"""Between a group and its reference group in the name of an effect."""
 DIFFERENCE = 0.1
 """Step in the log standard deviations for second differences of the likelihood."""
 
@@ -93,7 +95,7 @@ def mixed_effects(
     fixed = np.column_stack([np.ones(len(rows)), *(np.asarray(values, dtype=np.float64) for _, values in columns)])
     questions, question = np.unique([answer.question_id for answer in rows], return_inverse=True)
     people, person = np.unique([answer.worker_id for answer in rows], return_inverse=True)
-    if (reason := _why_not(right, len(questions), len(people), fixed)) is not None:
+    if (reason := _why_not(right, len(questions), len(people), fixed) or _separated(right, columns)) is not None:
         return Undefined(reason)
     one_hot = [csr_matrix((np.ones(len(rows)), (np.arange(len(rows)), of))) for of in (question, person)]
     design = _Design(right, hstack([csr_matrix(fixed), *one_hot], "csr"), fixed.shape[1], len(questions), len(people))
@@ -126,6 +128,24 @@ def _why_not(right: Array, questions: int, people: int, fixed: Array) -> str | N
         return "nobody answered twice, so people and answers cannot be told apart"
     if np.linalg.matrix_rank(fixed) < fixed.shape[1]:
         return "the fixed effects cannot be told apart"
+    return None
+
+
+def _separated(right: Array, columns: Sequence[tuple[str, Sequence[float]]]) -> str | None:
+    """Why a dummy-coded effect would be infinite: all answers of its group, or of the reference group, are alike."""
+    groups: list[tuple[str, NDArray[np.bool_]]] = []
+    references: dict[str, NDArray[np.bool_]] = {}
+    for name, values in columns:
+        inside = np.asarray(values, dtype=np.float64)
+        if np.isin(inside, (0.0, 1.0)).all():
+            level, _, reference = name.partition(AGAINST)
+            groups.append((level, inside == 1))
+            reference = reference or f"{level} 0"
+            references[reference] = references.get(reference, np.ones(len(right), dtype=bool)) & (inside == 0)
+    for name, members in [*groups, *references.items()]:
+        if members.any() and right[members].min() == right[members].max():
+            what = "right" if right[members][0] else "wrong"
+            return f"all answers with {name} are {what}: its effect has no finite estimate"
     return None
 
 

@@ -28,7 +28,7 @@ from chatbench.human_study.accuracy import (
     model_gap_rows,
 )
 from chatbench.human_study.advice import ANSWER_FIRST, AdviceRow, MirrorRow, Rate, advice_rows, mirror_rows
-from chatbench.human_study.regression import MixedEffects, mixed_effects
+from chatbench.human_study.regression import AGAINST, MixedEffects, mixed_effects
 from chatbench.metrics.agreement import Undefined, Value
 from chatbench.metrics.names import EVERY_ASSISTANT, USER_ALONE
 from chatbench.realism.chats import WORDINGS
@@ -77,7 +77,7 @@ def _columns(answers: Sequence[Answer], of: Callable[[Answer], str]) -> list[tup
     """Dummy-code a factor: one column per level except the alphabetically first, the reference level."""
     levels = sorted({of(answer) for answer in answers})
     return [
-        (f"{level}, against {levels[0]}", [float(of(answer) == level) for answer in answers]) for level in levels[1:]
+        (f"{level}{AGAINST}{levels[0]}", [float(of(answer) == level) for answer in answers]) for level in levels[1:]
     ]
 
 

@@ -104,9 +104,9 @@ def numbers(text: str) -> frozenset[Decimal]:
     >>> sorted(map(str, numbers("1,200 pens, 3 boxes, 3.50 each, 3 left")))
     ['1200', '3', '3.5']
     """
-    values = (Decimal(match.replace(",", "")) for match in _NUMBER.findall(text))
-    # normalize() would turn 1200 into 1.2E+3, an equal but unreadable value.
-    return frozenset(v.quantize(Decimal(1)) if v == v.to_integral_value() else v.normalize() for v in values)
+    found = (match.replace(",", "") for match in _NUMBER.findall(text))
+    # normalize() and quantize() would round to 28 digits, or fail, and write 1200 as 1.2E+3.
+    return frozenset(Decimal(digits.rstrip("0").rstrip(".") if "." in digits else digits) for digits in found)
 
 
 def content_words(text: str) -> frozenset[str]:

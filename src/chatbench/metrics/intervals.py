@@ -20,11 +20,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 
 from chatbench.metrics.agreement import CORRELATIONS, MIN_QUESTIONS, Array, Undefined
-from chatbench.metrics.names import MetricKey
+from chatbench.metrics.names import EVERY_ASSISTANT, MEAN_OF_ASSISTANTS, PEOPLE, MetricKey
 from chatbench.metrics.resampling import Drawn, Draws, PredictorPairs, Rows, mean_over_splits, replicate_rows
 
 WITHOUT_INTERVAL = {
@@ -56,14 +57,30 @@ Bound = Interval | Undefined
 
 def predictor_intervals(draws: Draws, splits: Sequence[PredictorPairs]) -> dict[tuple[str, str], Bound]:
     """Interval of every metric of one predictor, by (assistant, metric), from its pairs in each split."""
-    questions = len(np.unique(np.concatenate([pairs.question for pairs in splits]))) if splits else 0
     drawn = replicate_rows(splits, partial(questions_drawn, draws))
     extra = person_variance(draws, splits)
+    observed, confidence = replicate_rows(splits, as_observed), draws.resampling.confidence
+    questions = {name: fewest_questions(splits, name) for name, _ in observed}
     return {
         row: WITHOUT_INTERVAL.get(row[1])
-        or interval(row[1], float(estimate[0]), drawn[row], questions, draws.resampling.confidence, extra.get(row, 0.0))
-        for row, estimate in replicate_rows(splits, as_observed).items()
+        or interval(row[1], float(estimate[0]), drawn[row], questions[row[0]], confidence, extra.get(row, 0.0))
+        for row, estimate in observed.items()
     }
+
+
+def fewest_questions(splits: Sequence[PredictorPairs], assistant: str) -> int:
+    """Number of distinct questions behind a row; for the mean of assistants, that of the assistant with the fewest."""
+    if assistant == MEAN_OF_ASSISTANTS:
+        names = {name for pairs in splits for name in pairs.assistants}
+        return min((fewest_questions(splits, name) for name in names), default=0)
+    return len(
+        {
+            question
+            for pairs in splits
+            for question, name in zip(pairs.question.tolist(), pairs.assistant.tolist(), strict=True)
+            if assistant in (EVERY_ASSISTANT, name)
+        }
+    )
 
 
 def as_observed(_split: int, pairs: PredictorPairs) -> Drawn:
@@ -170,8 +187,27 @@ def mean_intervals(draws: Draws, values: Mapping[MetricKey, Sequence[Mapping[str
             estimate = math.fsum(float(np.mean([*split.values()])) for split in known) / len(known)
             drawn = mean_over_splits([mean_replicates(draws, split) for split in known])
             questions = len({question_id for split in known for question_id in split})
-            found[row] = interval(row[2], estimate, drawn, questions, draws.resampling.confidence)
+            extra = gap_variance(draws, row, known)
+            found[row] = interval(row[2], estimate, drawn, questions, draws.resampling.confidence, extra)
     return found
+
+
+def gap_variance(draws: Draws, row: MetricKey, splits: Sequence[Mapping[str, float]]) -> float:
+    """max(0, V(people) - V(answers)) of people's gap, which gap errors include; 0 for other metrics."""
+    name, predictor, metric = row
+    if not draws.shares_people or not (metric == "gap_error" or (metric == "gap" and predictor == PEOPLE)):
+        return 0.0
+    assistants = sorted({assistant for _, assistant in draws.pairs})
+    both = next(pair for pair in combinations(assistants, 2) if " minus ".join(pair) == name)
+
+    def gaps(accuracies: Array) -> Array:
+        first, second = (
+            [accuracies[:, [draws.pair_place[question_id, assistant] for question_id in split]] for split in splits]
+            for assistant in both
+        )
+        return mean_over_splits([mean_over_splits([*(x - y).T]) for x, y in zip(first, second, strict=True)])
+
+    return excess(gaps(draws.accuracies_by_worker), gaps(draws.accuracies_by_answer))
 
 
 def mean_replicates(draws: Draws, values: Mapping[str, float]) -> Array:

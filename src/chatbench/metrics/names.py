@@ -64,6 +64,11 @@ class Predictor:
         parts += ["invalid dropped"] * (self.invalid == "dropped") + ["expected answers"] * self.expected
         return ", ".join(parts)
 
+    @property
+    def title(self) -> str:
+        """The label as read by people: methods without underscores, a model's own name as it is."""
+        return self.label if self.name else self.label.replace("_", " ")
+
     def __str__(self) -> str:
         return self.label
 

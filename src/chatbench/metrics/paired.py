@@ -1,7 +1,8 @@
 r"""Paired comparison of two simulators on the same questions: difference of every metric, interval and p-value.
 
 Both predict the same pairs, so the difficulty of a question and the people who happened to answer it affect both and
-cancel. Intervals are those of `intervals`, for differences over the same draws.
+cancel. Intervals are those of `intervals`, for differences over the same draws. Differences are taken split by split
+and then averaged, so both means are over the splits where both have a value.
 
 The p-value is from a permutation test clustered by question: under the null hypothesis the two simulators can be
 swapped on any question, in all splits and with all assistants at once. p is the share of random swaps with a difference
@@ -18,8 +19,8 @@ rejective multiple test procedure".
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ from chatbench.metrics.intervals import (
     Bound,
     as_observed,
     excess,
+    fewest_questions,
     human_rows,
     interval,
     mean_replicates,
@@ -57,13 +59,18 @@ TIE = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """`first` - `second` with its interval and permutation p-value; undefined if either metric is."""
+    """`first` - `second` with its interval and permutation p-value, over the `splits` where both have a value.
+
+    `undefined` counts the splits left out because either has none.
+    """
 
     first: Value
     second: Value
     difference: Value
     interval: Bound
     p: Value
+    splits: int = 0
+    undefined: int = 0
 
 
 class PairedSplit(NamedTuple):
@@ -84,12 +91,12 @@ def paired_differences(draws: Draws, splits: Sequence[PairedSplit]) -> dict[tupl
     """Compare every agreement metric, by (assistant, metric), on splits made by `paired_split`."""
     first = [draws.predictor_pairs(split.human, split.first) for split in splits]
     second = [draws.predictor_pairs(split.human, split.second) for split in splits]
-    of_first, of_second = replicate_rows(first, as_observed), replicate_rows(second, as_observed)
-    resampled = _minus(*(replicate_rows(pairs, partial(questions_drawn, draws)) for pairs in (first, second)))
+    observed = _by_split(first, second, lambda pairs: replicate_rows(pairs, as_observed))
+    resampled = _difference(first, second, lambda pairs: replicate_rows(pairs, partial(questions_drawn, draws)))
     extra: dict[tuple[str, str], float] = {}
     if draws.shares_people:
         people, answers = (
-            _minus(human_rows(first, accuracies), human_rows(second, accuracies))
+            _difference(first, second, partial(human_rows, accuracies=accuracies))
             for accuracies in (draws.accuracies_by_worker, draws.accuracies_by_answer)
         )
         extra = {row: excess(people[row], answers[row]) for row in people}
@@ -99,18 +106,44 @@ def paired_differences(draws: Draws, splits: Sequence[PairedSplit]) -> dict[tupl
             for one, two in zip(first, second, strict=True)
         ]
     )
-    questions = len({int(question) for pairs in first for question in pairs.question})
-    return {
-        row: _paired(
-            draws, row[1], float(value[0]), float(of_second[row][0]), resampled[row], exchanged[row], questions,
-            extra.get(row, 0.0),
-        )
-        for row, value in of_first.items()
-    }  # fmt: skip
+    found = {}
+    for row, sides in observed.items():
+        known = {number: values for number, values in sides.items() if not np.isnan(values).any()}
+        one, two = np.mean([*known.values()], axis=0)[:, 0].tolist() if known else _alone(sides)
+        questions = fewest_questions([first[number] for number in known], row[0])
+        made = _paired(draws, row[1], one, two, resampled[row], exchanged[row], questions, extra.get(row, 0.0))
+        found[row] = replace(made, splits=len(known), undefined=len(sides) - len(known))
+    return found
 
 
-def _minus(first: Rows, second: Rows) -> Rows:
-    return {row: first[row] - second[row] for row in first}
+def _by_split(
+    first: Sequence[PredictorPairs],
+    second: Sequence[PredictorPairs],
+    rows_of: Callable[[Sequence[PredictorPairs]], Rows],
+) -> dict[tuple[str, str], dict[int, Array]]:
+    """Values of both in each split that has the row, by number of the split; arrays of shape (2, replicates)."""
+    found: dict[tuple[str, str], dict[int, Array]] = {}
+    for number, (one, two) in enumerate(zip(first, second, strict=True)):
+        of_second = rows_of([two])
+        for row, values in rows_of([one]).items():
+            found.setdefault(row, {})[number] = np.array([values, of_second[row]])
+    return found
+
+
+def _difference(
+    first: Sequence[PredictorPairs],
+    second: Sequence[PredictorPairs],
+    rows_of: Callable[[Sequence[PredictorPairs]], Rows],
+) -> Rows:
+    """Mean over splits of the differences, in each replicate over the splits where both have a value."""
+    by_split = _by_split(first, second, rows_of)
+    return {row: mean_over_splits([one - two for one, two in sides.values()]) for row, sides in by_split.items()}
+
+
+def _alone(sides: Mapping[int, Array]) -> list[float]:
+    """Each one's own mean, where no split has a value of both."""
+    one, two = (mean_over_splits([values[side] for values in sides.values()]) for side in (0, 1))
+    return [float(one[0]), float(two[0])]
 
 
 def _differences(first: PredictorPairs, second: PredictorPairs, swapped: Mask, kept: Mask) -> dict[str, Array]:
@@ -197,7 +230,8 @@ def mean_differences(
         return PairedDifference(reason, reason, reason, reason, reason)
     mean_of_first, mean_of_second = np.mean(means, axis=0).tolist()
     over_splits = mean_over_splits(resampled), mean_over_splits(exchanged)
-    return _paired(draws, DIFFERENCE, mean_of_first, mean_of_second, *over_splits, len(used))
+    made = _paired(draws, DIFFERENCE, mean_of_first, mean_of_second, *over_splits, len(used))
+    return replace(made, splits=len(means), undefined=len(splits) - len(means))
 
 
 def holm(p_values: Sequence[Value]) -> list[Value]:

@@ -98,8 +98,8 @@ class Draws:
         self.resampling = resampling
         self.place = {question_id: place for place, question_id in enumerate(self.questions)}
         self._within = min(resampling.replicates, MOST_WITHIN)
-        self._pair_place = {pair: place for place, pair in enumerate(self.pairs)}
-        self._answers = _answer_arrays(answers, self._pair_place)
+        self.pair_place = {pair: place for place, pair in enumerate(self.pairs)}
+        self._answers = _answer_arrays(answers, self.pair_place)
 
     @cached_property
     def question_weights(self) -> Array:
@@ -130,7 +130,7 @@ class Draws:
         return PredictorPairs(
             assistants=tuple(assistants_of(human)),
             question=np.array([self.place[question_id] for question_id, _ in both], dtype=np.int64),
-            pair=np.array([self._pair_place[pair] for pair in both], dtype=np.int64),
+            pair=np.array([self.pair_place[pair] for pair in both], dtype=np.int64),
             assistant=np.array([assistant for _, assistant in both], dtype=np.str_),
             human=np.array([human[pair].accuracy for pair in both]),
             simulated=np.array([predicted[pair].accuracy for pair in both]),

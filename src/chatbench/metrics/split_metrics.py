@@ -1,8 +1,9 @@
 r"""All metrics of one split, from human and simulated chats about the same held-out questions.
 
 Agreement is measured on the scored (question, assistant) pairs: those with human answers and a full set of simulated
-chats. Baselines predict exactly these pairs, so all rows of a table cover the same questions. Text overlap and
-behaviour (turns, endings, numbers) are computed from the chats themselves.
+chats. Baselines predict those of them that the study has data for; each row's `questions` says how many, and the floor
+is taken only from predictors of all of them. Text overlap and behaviour (turns, endings, numbers) are computed from the
+chats themselves.
 
 A *gap* is how much more often people are right with one assistant than with another. Benchmarks are run to find such
 gaps, so a simulator should preserve them. A gap is the mean difference in accuracy over the questions scored with both
