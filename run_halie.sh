@@ -8,8 +8,9 @@
 #                       people and ceiling beside them.
 # assistants            four splits, each without the chats of one assistant and simulated with that one, on held-out
 #                       questions; then each assistant's accuracy with people and simulated.
-# Environment: MODEL (a recipe, hub id, folder or GGUF file), CHATS per question and assistant, SPLITS, and CONFIG, a file
-# of settings (for a trial: {"max_steps": 2}).
+# Environment: MODEL (a recipe, hub id, folder or GGUF file), CHATS per question and assistant, PROMPTED_CHATS of a
+# prompted simulator (whose chats seldom end by themselves, so that each takes several times as long), SPLITS, and
+# CONFIG, a file of settings (for a trial: {"max_steps": 2}).
 set -euo pipefail
 cd "$(dirname "$0")"
 PATH="$PWD/.venv/bin:$PATH"
@@ -18,6 +19,7 @@ OUT="${2:-results/halie}"
 BY="${3:-questions}"
 MODEL="${MODEL:-smollm2-135m}"
 CHATS="${CHATS:-5}"
+PROMPTED_CHATS="${PROMPTED_CHATS:-1}"
 SPLITS="${SPLITS:-5}"
 KEY="$(basename "${MODEL%.gguf}")"  # the folder of MODEL's results; a hub id's is another
 [[ -e "$MODEL" ]] || KEY="${MODEL//\//--}"
@@ -27,7 +29,7 @@ TALK=(--max-tokens 60 --conversations "$CHATS")
 
 # What it will cost, by the speed of this machine as the dry run measures it.
 cost() {
-  echo "== training on one split; its perplexity and chats take about as long again, a prompted simulator's chats half" >&2
+  echo "== training on one split; its perplexity and chats take about half as long again" >&2
   chatbench finetune "$MODEL" --dry-run --split split_0 --data "$1" "${SETTINGS[@]}" |
     sed -n -E '/^(steps|memory|time)/ { N; p }' >&2
 }
@@ -68,14 +70,15 @@ for ((i = 0; i < SPLITS; i++)); do
   some run "$MODEL" --steps finetune,ppl,simulate --expected-answers "${SETTINGS[@]}" "${ONLY[@]}"
   some run answer-model --simulator "two-step:local:$OUT/results/models/$KEY/{split}" --answer-model \
     --expected-answers --steps simulate "${ONLY[@]}"
-  for style in "${STYLES[@]}"; do
-    some run "prompted-$style" --simulator "$style:local:$BASE" --steps simulate "${ONLY[@]}"
-  done
   for shape in gpt2 mistral llama; do
     model="$OUT/bases/split_$i/halie-$shape"
     [[ -d "$model" ]] || chatbench make-scratch-base "$shape" "$model" --width 64 --layers 2 \
       --train "$OUT/data/split_$i/train.jsonl"
     some run "$model" --steps finetune,ppl,simulate --config configs/scratch.json "${ONLY[@]}"
+  done
+  for style in "${STYLES[@]}"; do
+    some run "prompted-$style" --simulator "$style:local:$BASE" --steps simulate "${ONLY[@]}" \
+      --conversations "$PROMPTED_CHATS"
   done
   for name in "$MODEL" "${NAMES[@]:1}"; do
     some eval-chatbench "$name" "${COMMON[@]}" > /dev/null

@@ -211,7 +211,7 @@ def measures(workspace: Workspace, model: str, split: str, most_chats: int) -> d
     }
     print(bits, flush=True)
     people, chosen, right, pairs = of_people(workspace, rows)
-    text = {part: [option_features(*row.messages[:2]) for row in people[part] if row.messages] for part in PARTS}
+    text = {part: [_features(workspace, row) for row in people[part]] for part in PARTS}
     found = {}
     for which in ("base", "tuned") if hasattr(loaded.model, "disable_adapter") else ("tuned",):
         with loaded.model.disable_adapter() if which == "base" else nullcontext():
@@ -226,7 +226,12 @@ def measures(workspace: Workspace, model: str, split: str, most_chats: int) -> d
 
 def print_features(workspace: Workspace) -> None:
     """The answer model by each feature alone, after people's own chats: a row each, the splits beside each other."""
-    columns = {"place (A, B, C, D)": None, **{name: [at] for at, name in enumerate(FEATURES)}, "all": slice(None)}
+    columns = {
+        "place (A, B, C, D)": None,
+        **{name: [at] for at, name in enumerate(FEATURES)},
+        "all but right": slice(-1),
+        "all": slice(None),
+    }
     print("| features | nats | correlation | MAE | MAE of a constant |\n|---|---|---|---|---|")
     for name, kept in columns.items():
         found = []
@@ -234,7 +239,7 @@ def print_features(workspace: Workspace) -> None:
             people, chosen, right, pairs = of_people(workspace, {p: workspace.examples(split, p) for p in PARTS})
             features = {
                 part: [
-                    np.eye(len(FOUR_LETTERS))[:, 1:] if kept is None else option_features(*row.messages[:2])[:, kept]
+                    np.eye(len(FOUR_LETTERS))[:, 1:] if kept is None else _features(workspace, row)[:, kept]
                     for row in people[part]
                 ]
                 for part in PARTS
@@ -245,6 +250,11 @@ def print_features(workspace: Workspace) -> None:
             for measure in ("nats", "correlation", "mae", "mae_of_constant")
         )
         print(f"| {name} | {' | '.join(cells)} |")
+
+
+def _features(workspace: Workspace, row: ExampleRow) -> np.ndarray:
+    assert row.messages is not None
+    return option_features(row.messages[0], row.messages[1], workspace.study.questions[row.question_id].answer)
 
 
 def of_people(

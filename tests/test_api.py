@@ -87,6 +87,11 @@ def test_a_function_that_returns_no_text_is_told_so() -> None:
         (lambda: simulator("two-step:openai:m", style="iqa-eval"), "in the style iqa-eval"),
         (lambda: assistant("scripted:all"), "names 2"),
         (lambda: assistant("replay:gpt-4o"), "'replay:gpt-4o': no such assistant"),
+        (lambda: simulator(user, expected_answers=True), "leave expected_answers out"),
+        (
+            lambda: run(simulator(user), [assistant(lambda _: "a"), assistant(lambda _: "b")], QUESTIONS),
+            "two assistants are called '<lambda>'",
+        ),
         (lambda: run(simulator(user), assistant(polite), QUESTIONS, conversations=0), "conversations is 0"),
         (lambda: run(simulator(user), assistant(polite), QUESTIONS, end_on=["boredom"]), "no such failure detector"),
     ],

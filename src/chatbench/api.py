@@ -12,6 +12,7 @@ examples. A simulator or an assistant may also be your own function: it takes a 
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,10 @@ def simulator(
         ChatbenchError: the simulator cannot be read, loaded or reached.
     """
     if callable(source):
+        if expected_answers:
+            raise ChatbenchError(
+                "expected answers of a function", expected="a model folder", fix="leave expected_answers out"
+            )
         return Simulator(_spoken_by(source), style or "two-step")
     if isinstance(source, Path) or Path(source).is_dir():
         spec = SimulatorSpec(style or "two-step", "local", str(source))
@@ -184,7 +189,10 @@ def run(
             the log has other settings.
     """
     settings = ChatSettings(conversations, seed, max_user_turns, end_on=tuple(end_on))
-    others = {one.name: one.participant for one in ([assistants] if isinstance(assistants, Assistant) else assistants)}
+    opened = [assistants] if isinstance(assistants, Assistant) else list(assistants)
+    if twice := [name for name, count in Counter(one.name for one in opened).items() if count > 1]:
+        raise ChatbenchError(f"two assistants are called {twice[0]!r}", fix="name them: assistant(..., name=NAME)")
+    others = {one.name: one.participant for one in opened}
     asked = list(_study(questions).questions.values() if isinstance(questions, Study | str | Path) else questions)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(log or Path(folder) / "conversations.jsonl")

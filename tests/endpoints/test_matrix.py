@@ -42,7 +42,7 @@ class Told:
     passes: bool = True
 
 
-def reply(content: object, finish: str = "stop", **more: object) -> tuple[int, object]:
+def reply(content: object, finish: str | None = "stop", **more: object) -> tuple[int, object]:
     return 200, {"choices": [{"finish_reason": finish, "message": {"role": "assistant", "content": content, **more}}]}
 
 
@@ -61,6 +61,8 @@ CASES: dict[str, tuple[tuple[int, object], Told]] = {
     "a refusal in words": (reply(None, refusal="I cannot"), Told(said="I cannot")),
     "only thought, in a field": (reply("", "length", reasoning_content="B"), Told(failed="raise --max-tokens")),
     "only thought, in an open tag": (reply("<think>so", "length"), Told(failed="raise --max-tokens")),
+    "only thought, without an end": (reply(None, None, reasoning_content="B"), Told(failed="raise --max-tokens")),
+    "withheld by a filter": (reply(None, "content_filter"), Told(failed="a content filter", passes=False)),
     "broken off": (reply("Sev", "error"), Told(failed="the model broke off")),
     "an error beside the choice": (
         (200, {"choices": [{"message": {"content": "S"}, "error": {"code": 502, "message": "upstream died"}}]}),

@@ -6,7 +6,9 @@ import asyncio
 import base64
 import gzip
 import json
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -216,6 +218,37 @@ def test_when_many_requests_in_a_row_are_given_up_the_run_stops(server: Loopback
         participant.reply_all([REQUEST] * 20)
 
 
+@pytest.mark.parametrize(
+    ("answer", "passes"),
+    [
+        (completion(None, "content_filter"), False),
+        (error(403, "not about this"), True),
+        (error(400, "not about this"), False),
+        (completion("<think>B?", "length"), True),
+    ],
+)
+def test_one_question_that_is_never_answered_fails_alone(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, answer: Answer, passes: bool
+) -> None:
+    # Its chats may be all that a second run has left to ask: stopping it would stop every run.
+    participant, plain = unhurried(server)[0], server._answer
+    monkeypatch.setattr(
+        server,
+        "_answer",
+        lambda verb, path, headers, body: answer if b"poison" in body else plain(verb, path, headers, body),
+    )
+    poison = replace(REQUEST, messages=(Message("user", "poison?"),))
+
+    first, again = participant.reply_all([*[poison] * 20, REQUEST]), participant.reply_all([poison] * 20)
+
+    assert isinstance(first[-1], Reply)
+    for found in [*first[:-1], *again]:
+        assert isinstance(found, Failure)
+        assert found.transient == passes
+    small = sum(asked["messages"][-1]["content"] == "Reply with the word: ready" for asked in server.asked)
+    assert (small > 0) == (answer.status != 200 or passes)  # a filter at work is no broken endpoint
+
+
 def test_a_server_that_dies_is_waited_for_and_a_dead_one_stops_the_run(server: LoopbackEndpoint) -> None:
     participant, clock = unhurried(server)
     other = LoopbackEndpoint()
@@ -373,6 +406,37 @@ def test_a_reply_that_repeats_the_key_does_not_bring_it_into_a_record(server: Lo
     assert answered(participant).text == "Bearer *** is what you sent"
 
 
+@pytest.mark.parametrize("key", ["1234", "none", "token", "a/b+c/d+0123"])
+def test_a_key_is_masked_in_texts_alone_and_a_placeholder_nowhere(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    # Masked in the JSON, "token" makes prompt_***s of prompt_tokens, and a key that JSON escapes stays.
+    monkeypatch.setenv("TEST_KEY", key)
+    server.key = key
+    participant, _ = unhurried(server)
+    said = Answer(body=completion(f"none of 1234 token {key}").body.replace(b"/", b"\\/"))
+    server.will(said, in_pieces({"content": f"it is {key}"}), error(400, f"said {key}"))
+    shown = key if len(key) < 8 else "***"
+
+    reply = answered(participant)
+    assert (reply.text, reply.tokens, reply.prompt_tokens) == (f"none of 1234 token {shown}", 5, 1)
+    assert listened(participant)[1][-1] == f"it is {shown}"
+    assert participant.reply_all([REQUEST]) == [Failure(f"endpoint: HTTP 400: said {shown}")]
+
+
+@pytest.mark.parametrize("proxy", ["socks5://me:password@h:1", "socks://me:password@h:1", "socks5://me:pass/word@h:1"])
+def test_a_proxy_that_cannot_be_used_is_told_without_its_password(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+
+    with pytest.raises(ChatbenchError, match=r"cannot be reached through .*ALL_PROXY=socks5?://\*\*\*@h:1") as caught:
+        opened(server)
+    assert "me:" not in str(caught.value)
+    assert "word" not in str(caught.value)
+
+
 def test_a_second_response_on_a_connection_is_never_the_reply_to_the_next_request(server: LoopbackEndpoint) -> None:
     # Kept open, the connection would hand the surplus to whoever asks next: another conversation.
     participant, _ = unhurried(server)
@@ -406,7 +470,7 @@ def test_replies_in_vain_are_paid_for_as_far_as_is_known(server: LoopbackEndpoin
 def test_many_refusals_in_a_row_stop_the_run(server: LoopbackEndpoint) -> None:
     # An account's error in words that nobody listed would else be recorded as the fault of every conversation.
     participant, _ = unhurried(server)
-    server.will(*[error(400, "your plan ended")] * 20)
+    server.will(*[error(400, "your plan ended")] * 100)
 
     with pytest.raises(ChatbenchError, match=r"8 requests in a row failed .*your plan ended"):
         participant.reply_all([REQUEST] * 20)

@@ -107,6 +107,22 @@ def test_a_request_that_is_cancelled_in_the_moment_it_gets_a_place_does_not_keep
     asyncio.run(all_ask())
 
 
+def test_an_hour_that_one_address_asks_to_wait_is_waited_by_nobody_who_queues_there() -> None:
+    # The third request waits for the slot of the first, which is told to come back in an hour.
+    clock = Clock()
+    patience = Patience(["a", "b"], EndpointOptions(concurrency=1), clock, clock.sleep)
+
+    async def attempt(number: int, _unchecked: bool) -> Reply | Fault:
+        await asyncio.sleep(0)
+        return Reply("hello") if number else Fault("busy", "HTTP 429", retry_after=3600.0)
+
+    async def all_ask() -> list[Reply | Fault]:
+        return await asyncio.gather(*(patience.answer(attempt, seed) for seed in range(4)))
+
+    assert [type(found) for found in asyncio.run(all_ask())] == [Reply] * 4
+    assert clock.now < 5
+
+
 def test_an_address_that_stays_dead_for_days_is_tried_every_twenty_seconds() -> None:
     # Pauses that double without an end would overflow after some hours.
     clock = Clock()

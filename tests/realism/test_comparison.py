@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
@@ -18,6 +19,7 @@ from chatbench.realism.detectability import Detection, area_under_curve, detecti
 from chatbench.sample.people import STUDY_HABITS, draw_person
 from chatbench.sample.people import chat as hold_chat
 from chatbench.sample.study import SampleSettings, SampleStudy, make_sample
+from chatbench.scoring.score_files import plain
 
 
 def _halved(real: Sequence[ChatTraits], simulated: Sequence[ChatTraits]) -> list[Halving]:
@@ -123,6 +125,21 @@ def test_a_classifier_is_asked_about_questions_that_it_has_not_seen() -> None:
 @pytest.mark.parametrize("count", [0, 3])
 def test_too_few_chats_are_not_classified(count: int) -> None:
     assert isinstance(detection([chat(["hi"])] * count, [chat(["ho"])] * 3, seed=0), Undefined)
+
+
+def test_resamples_of_one_side_only_are_left_out_and_many_of_them_leave_no_interval() -> None:
+    # Their area under the curve is 0 / 0: one NaN, and the file could not be written.
+    questions = [replace(TRAINS, id=f"q{n}") for n in range(6)]
+    first = [chat(["hi there"], question=q) for q in questions for _ in range(8)]
+    second = [chat(["yo friend"], question=q) for q in questions for _ in range(8)]
+    some, few = (detection(first, of(second, {q.id for q in questions[:n]}), seed=0) for n in (3, 2))
+    assert isinstance(some, Detection)
+    assert isinstance(few, Detection)
+
+    json.dumps(plain(some), allow_nan=False)  # 1 in 64 resamples has none of the three questions
+    assert isinstance(some.auc_interval, tuple)
+    assert isinstance(few.auc_interval, Undefined)  # 1 in 11 has none of the two
+    assert few.accuracy_interval == few.auc_interval
 
 
 def by_name(comparisons: Sequence[Comparison]) -> dict[str, Comparison]:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from tests.support.simulated_logs import ASSISTANTS, always_wrong, prepared, rewrite_log, write_log
+from tests.support.simulated_logs import ASSISTANTS, always_wrong, endpoint, prepared, rewrite_log, write_log
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json
@@ -89,12 +89,37 @@ def test_without_chats_of_the_base_there_is_nothing_to_compare(place: Workspace)
         realism("tiny", workspace=place, settings=RealismSettings(base_model=True))
 
 
+def test_a_split_without_chats_of_the_base_is_left_out_unless_it_was_named(place: Workspace) -> None:
+    # One such split ended the whole command, with "chatbench simulate MODEL" as its fix.
+    write_log(place, "split_1")
+    write_log(place, "split_0", always_wrong, base_model=True, conversations=2)
+    settings, simulate = (
+        RealismSettings(base_model=True),
+        "chatbench simulate tiny --assistant SPEC --base --split split_1",
+    )
+    table = realism("tiny", workspace=place, settings=settings)
+
+    assert list(table.splits) == ["split_0"]
+    assert table.notes == (f"split_1: no chats of the base model, left out; {simulate}",)
+    with pytest.raises(ChatbenchError, match="split_1: no chats of the base model") as named:
+        realism("tiny", workspace=place, splits=["split_1"], settings=settings)
+    assert named.value.fix == simulate
+
+
+def test_a_prompted_simulator_goes_by_its_model_and_style(place: Workspace) -> None:
+    write_log(place, "split_0", prompted=endpoint())
+    table = realism("tiny", workspace=place)
+
+    assert table.source == "simulator gpt-4o (two-step)"
+    assert not any("fine-tuned" in text for grid in realism_grids(table) for text in (grid.title, *grid.header))
+
+
 def test_assistants_that_people_did_not_work_with_leave_nothing_to_compare(place: Workspace) -> None:
     # Comparing them all the same would lay the assistant's difference to the simulator's charge.
     log = place.results / "simulations" / "tiny" / "split_0" / "conversations.jsonl"
     rewrite_log(log, lambda row: {**row, "assistant": f"other {row['assistant']}"})
 
-    with pytest.raises(ChatbenchError, match="no question on which people and the fine-tuned simulator"):
+    with pytest.raises(ChatbenchError, match="split_0, fine-tuned: no question on which people had"):
         realism("tiny", workspace=place)
 
 
@@ -116,7 +141,7 @@ def test_termination_is_read_only_while_it_is_of_the_same_simulator(place: Works
     depends_on = {
         "weights": settings["simulator"]["weights"], "form": None, "temperature": 1.0,
         "questions_sha256": settings["questions_sha256"], "held_out_sha256": settings["held_out_sha256"],
-        "points": 40, "opening_tokens": 16,
+        "style": "two-step", "points": 40, "opening_tokens": 16,
     }  # fmt: skip
     names = [field.name for field in fields(Termination)]
     scores: dict[str, object] = {**dict.fromkeys(names, 0.5), "calibration_error": {"undefined": "not asked"}}
@@ -127,6 +152,17 @@ def test_termination_is_read_only_while_it_is_of_the_same_simulator(place: Works
         ("F1 of ending", "0.500")
     ]
 
-    write_json(path, {"depends_on": {**depends_on, "weights": "another"}, "scores": scores})
-    assert realism("tiny", workspace=place, splits=["split_1"]).termination == {}
-    assert read_json(path)
+    for other in ({"weights": "another"}, {"style": "two-step-help"}):
+        write_json(path, {"depends_on": {**depends_on, **other}, "scores": scores})
+        assert realism("tiny", workspace=place, splits=["split_1"]).termination == {}
+        assert read_json(path)
+
+
+def test_a_simulator_in_another_style_is_not_asked_in_the_two_step_one(place: Workspace) -> None:
+    # Its answers, `So, the answer is: B`, would all have counted as going on.
+    path = place.conversations("tiny", "split_0").with_suffix(".run.json")
+    content = json.loads(path.read_text())
+    write_json(path, {**content, "settings": {**content["settings"], "style": "iqa-eval"}})
+
+    with pytest.raises(ChatbenchError, match="prompted in the style iqa-eval"):
+        realism("tiny", workspace=place, settings=RealismSettings(termination=True))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from scipy.stats import binomtest  # type: ignore[import-untyped]
+from tests.support.simulated_logs import always_wrong, write_log
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.recipes import model_key
@@ -17,6 +18,7 @@ from chatbench.data.workspace import Workspace
 from chatbench.metrics.estimates import wilson_interval
 from chatbench.metrics.names import FINE_TUNED, PEOPLE
 from chatbench.metrics.pairs import Prediction
+from chatbench.metrics.resampling import Resampling
 from chatbench.report.page_data import (
     MOST_TURNS,
     accuracy_values,
@@ -29,7 +31,9 @@ from chatbench.report.page_data import (
     training_curves,
 )
 from chatbench.report.report import Shown, gather, report, shown_name, shown_results
-from chatbench.scoring.score_files import QuestionScores, write_score_table
+from chatbench.report.show import show
+from chatbench.scoring.eval_chatbench import eval_chatbench
+from chatbench.scoring.score_files import QuestionScores, read_score_table, write_score_table
 from chatbench.scoring.score_table import Score, ScoreTable
 
 
@@ -228,6 +232,46 @@ def test_a_page_in_a_folder_removes_an_earlier_pages_parts_and_nothing_else(
 def test_the_name_that_is_shown_leads_back_to_the_results() -> None:
     # A folder's name may hold two pairs of hyphens; as a/b/c it would be no name of a model.
     assert [model_key(shown_name(key)) for key in ("a--b--c", "org--name", "tiny")] == ["a--b--c", "org--name", "tiny"]
+
+
+def test_chats_that_were_simulated_after_the_scores_are_named_with_the_command_by_page_and_show(
+    finished: Workspace, tmp_path: Path
+) -> None:
+    # Old scores stood above the figures of new chats, and nothing said so.
+    shutil.copytree(finished.results, tmp_path / "results")
+    place = Workspace(finished.data, tmp_path / "results")
+    shown = Shown(place, ("tiny",))
+
+    def told(split: str = "split_1", *letter: Any, **change: Any) -> list[str]:
+        write_log(place, split, *letter, **change)
+        missing = gather(shown).first["missing"]
+        assert missing == list(show(shown)[0].missing)
+        return missing  # type: ignore[return-value]
+
+    command = "scores of today's chats of tiny ({}): chatbench eval-chatbench tiny"
+    assert told() == []  # as it was scored
+    assert told(leave_out=1) == told(conversations=6) == told(temperature=0.5) == [command.format("split_1")]
+    assert told("split_0", always_wrong, base_model=True, conversations=1, leave_out=1) == [
+        command.format("split_0, split_1")
+    ]
+    assert report(shown, tmp_path / "page.html").missing == (command.format("split_0, split_1"),)
+    eval_chatbench("tiny", workspace=place, splits=["split_0"], resampling=Resampling(0))
+    assert told() == [command.format("split_1")]  # a split that the table lacks
+    eval_chatbench("tiny", workspace=place, resampling=Resampling(0))
+    assert told() == []
+
+
+def test_a_table_and_the_questions_of_another_scoring_are_refused_by_page_and_show(
+    finished: Workspace, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.results, tmp_path / "results")
+    shown = Shown(Workspace(finished.data, tmp_path / "results"), ("tiny",))
+    path = shown.workspace.scores("tiny", ".questions.csv")
+    path.write_text(path.read_text().replace(read_score_table(path.parent, "tiny").signature_id, "another"))
+
+    for read in (gather, show):
+        with pytest.raises(ChatbenchError, match="written with signature another"):
+            read(shown)  # type: ignore[operator]
 
 
 def test_other_splits_than_those_that_were_scored_are_refused(finished: Workspace, tmp_path: Path) -> None:

@@ -159,7 +159,8 @@ def test_the_version_changes_with_every_file_that_the_page_reads_and_with_no_che
     assert files_version(results) == before
 
     for path in ("scores/tiny.json", "simulations/tiny/split_0/conversations.jsonl", "ppl/tiny/split_0.json",
-                 "models/tiny/split_0/trainer_log.jsonl"):  # fmt: skip
+                 "models/tiny/split_0/trainer_log.jsonl", "estimates/tiny.json", "judge/verdicts.jsonl"):  # fmt: skip
+        (results / path).parent.mkdir(exist_ok=True)
         with (results / path).open("a") as file:
             file.write("\n")
         assert files_version(results) != before, path

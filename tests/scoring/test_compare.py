@@ -210,7 +210,7 @@ def test_files_that_do_not_belong_together_are_refused(place: Workspace) -> None
     path = place.results / "scores" / "tiny.questions.csv"
     path.write_text(path.read_text().replace(read_json(path.parent / "tiny.json")["signature_id"], "another"))  # type: ignore[index]
 
-    with pytest.raises(ChatbenchError, match="metrics per question have signature another"):
+    with pytest.raises(ChatbenchError, match="written with signature another"):
         compared(place, "tiny", "distilgpt2")
     path.write_text("a,b\n")
     with pytest.raises(ChatbenchError, match="unexpected columns"):

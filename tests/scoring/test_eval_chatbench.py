@@ -255,6 +255,15 @@ def test_perplexities_join_the_table_where_they_were_computed(place: Workspace) 
     assert rows["all", FINE_TUNED, "bits_per_byte"].mean == pytest.approx(math.log2(3) / 4)
 
 
+def test_the_perplexity_of_other_held_out_examples_is_left_out_and_said_so(place: Workspace) -> None:
+    write_log(place, "split_0")
+    write_perplexity(place, "split_0", test_sha256="of another seed")
+    table = eval_chatbench("tiny", workspace=place)
+
+    assert ("all", FINE_TUNED, "perplexity") not in table.estimates()
+    assert [note for note in table.notes if "left out; chatbench eval-ppl tiny --split split_0" in note]
+
+
 def test_chats_of_a_model_that_was_trained_again_do_not_stand_beside_its_new_perplexity(place: Workspace) -> None:
     write_log(place, "split_0")
     write_perplexity(place, "split_0", weights="hash after training again")

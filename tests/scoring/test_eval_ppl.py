@@ -15,7 +15,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.perplexity import summarise
 from chatbench.models.loading import load
-from chatbench.scoring.eval_ppl import Say, SplitPerplexity, eval_ppl, tokens_origin
+from chatbench.scoring.eval_ppl import Say, SplitPerplexity, eval_ppl, tokens_origin, write_summary
 from chatbench.scoring.scored_turns import read_scored_turns, scored_turns_path
 from chatbench.training.finetune import finetune
 
@@ -100,6 +100,22 @@ def test_what_was_scored_is_not_scored_again_unless_something_is_missing_or_it_d
     perplexities(root, "split_0", said.append)
 
     assert ["as before" in line for line in said] == [False, True, False, False]
+
+
+def test_the_summary_holds_prepared_splits_and_the_models_of_today_only(root: Path) -> None:
+    # Fewer splits ended every later eval-ppl; another seed or a model trained again was averaged in silently.
+    def summarised(splits: int, test: int = 6) -> list[str]:
+        write_prepared(root / "data", splits=splits, test=test)
+        write_summary("small", workspace(root))
+        found: list[str] = json.loads((root / "results/ppl/small/summary.json").read_text())["splits"]
+        return found
+
+    perplexities(root)
+    assert [summarised(1), summarised(2)] == [["split_0"], ["split_0", "split_1"]]
+    changed = FLAGS | {"seed": 1}
+    finetune(str(root / "small"), workspace=workspace(root), flags=changed, overwrite=True, say=lambda _: None)
+    assert summarised(2) == ["split_1"]
+    assert summarised(2, test=7) == []
 
 
 def test_what_each_token_cost_is_kept_and_of_another_model_refused(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from chatbench.metrics.agreement import Undefined, Value
@@ -18,7 +20,7 @@ from chatbench.metrics.names import (
     ceiling,
 )
 from chatbench.report.tables import way_text
-from chatbench.scoring.score_table import Bounds, bounds
+from chatbench.scoring.score_table import Bounds, Score, ScoreTable, bounds
 
 DROPPED, FIRST = Predictor("fine-tuned", invalid="dropped"), Predictor("fine-tuned", chats=1)
 SIGNATURE = {"conversations": 10, "base_conversations": 1}
@@ -99,3 +101,21 @@ def test_a_bar_that_is_cut_ends_in_an_arrow_and_the_percentage_goes_on() -> None
 
 def test_without_numbers_of_chats_there_are_no_bounds() -> None:
     assert bounds(estimates(mae={FINE_TUNED: 0.15}), {}) == {}
+
+
+def test_a_baseline_of_some_of_the_pairs_is_no_floor_and_a_note_names_it() -> None:
+    # AI alone was measured on one of ten pairs, an easy one.
+    free_text = ai_alone("free text")
+    rows = {FINE_TUNED: (0.15, 10), CONSTANT: (0.22, 10), free_text: (0.01, 1)}
+    scores = [
+        Score("split_0", name, predictor, metric, value)
+        for predictor, values in rows.items()
+        for metric, value in zip(("mae", "questions"), values, strict=True)
+        for name in ("gpt", "all")
+    ]
+    table = ScoreTable("tiny", ("split_0",), 6, 4, tuple(scores), SIGNATURE)
+    found = table.bounds()["gpt", FINE_TUNED, "mae"]
+
+    assert (found.floor, found.floor_predictor, found.partial) == (0.22, CONSTANT, (free_text,))
+    assert table.notes == ("a floor only where they cover the same pairs as the simulator: AI alone, free text",)
+    assert replace(table) == table  # read again, the note is not repeated

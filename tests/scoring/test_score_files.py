@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import sys
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import FINE_TUNED, Predictor
 from chatbench.metrics.resampling import Resampling
 from chatbench.report.tables import as_markdown
+from chatbench.scoring import score_files
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.score_files import read_question_files, read_score_table
 from chatbench.scoring.score_table import ScoreTable
@@ -98,7 +102,7 @@ def test_counts_tell_invalid_answers(scored: tuple[Workspace, ScoreTable]) -> No
 
 
 def test_people_are_numbered_and_their_answers_add_up_to_their_accuracy(scored: tuple[Workspace, ScoreTable]) -> None:
-    place, _ = scored
+    place, table = scored
     answers = rows(place, "tiny.answers.csv")
     right: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row in answers:
@@ -111,9 +115,25 @@ def test_people_are_numbered_and_their_answers_add_up_to_their_accuracy(scored: 
 
     assert people == pytest.approx({cell: sum(each) / len(each) for cell, each in right.items()})
     assert {row["person"] for row in answers} == {str(n) for n in range(len({row["person"] for row in answers}))}
-    found = read_question_files(place.results / "scores", "tiny", "")
+    found = read_question_files(place.results / "scores", "tiny", table, "")
     assert len(found.answers) == len(answers)
     assert found.texts["split_0"][FINE_TUNED, "bleu"]
+
+
+def test_a_scoring_that_is_killed_leaves_no_table_beside_the_questions_of_another(
+    scored: tuple[Workspace, ScoreTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The table is written last: what is there is either one scoring, or refused.
+    shutil.copytree(scored[0].results, tmp_path / "results")
+    place = Workspace(scored[0].data, tmp_path / "results")
+    monkeypatch.setattr(score_files, "write_json", lambda path, _: sys.exit(f"killed before {path.name}"))
+    with pytest.raises(SystemExit, match=r"killed before tiny\.json"):
+        eval_chatbench("tiny", workspace=place, resampling=Resampling(100))
+
+    table = read_score_table(place.scores("tiny").parent, "tiny")
+    assert table == scored[1]
+    with pytest.raises(ChatbenchError, match="a scoring was stopped between the two files"):
+        read_question_files(place.scores("tiny").parent, "tiny", table, "")
 
 
 def test_without_resamples_there_are_no_intervals_and_all_else_stays(scored: tuple[Workspace, ScoreTable]) -> None:

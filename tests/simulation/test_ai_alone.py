@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from benchmarks.loopback_endpoint import LoopbackEndpoint, running
 from tests.support.simulated_logs import prepared, write_log
 from tests.support.tiny_models import save_tiny_model
 
@@ -136,6 +137,8 @@ def test_a_letter_counts_only_at_the_beginning_and_an_invalid_reply_is_wrong(tmp
     [
         ('{"attempted_answer": true, "answer_val": "1", "answer_letter": "A"}', "right"),
         ('```json\n{"attempted_answer": true, "answer_val": "1", "answer_letter": "A"}\n```', "right"),
+        (r'\boxed{1}, option A. {"attempted_answer": true, "answer_val": "1", "answer_letter": "A"}', "right"),
+        (r'{"attempted_answer": true, "answer_val": "1", "answer_letter": "A"}, for \frac{8}{8} is 1', "right"),
         ('{"attempted_answer": true, "answer_val": "2", "answer_letter": "B"}', "wrong"),
         ('{"attempted_answer": true, "answer_val": "9", "answer_letter": null}', "wrong"),
         ('{"attempted_answer": false, "answer_val": null, "answer_letter": "A"}', "wrong"),
@@ -162,6 +165,23 @@ def test_free_text_is_read_by_the_second_model_and_the_unknown_is_dropped(tmp_pa
 
     (only,) = log.scores(STUDY.questions)
     assert only == AiAloneScore(QUESTIONS[0].id, "bot", "free_text", 2, 0.5, 0)
+
+
+@pytest.mark.parametrize(("most", "expected"), [(None, 4000), (5000, 5000)])
+def test_an_extractor_has_room_to_reason_and_is_told_how_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int | None, expected: int
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    settings = AiAloneSettings("free-text", samples=1, max_tokens=most, reasoning_effort="low")
+    with running(server := LoopbackEndpoint()):
+        spec = f"bot=openai:m@{server.url}"
+        ai_alone(
+            spec, settings, study=STUDY, questions=QUESTIONS, workspace=Workspace(results=tmp_path), extractor=spec
+        )
+
+    assert [(asked["max_tokens"], asked["reasoning_effort"]) for asked in server.asked] == [
+        (most or 1000, "low"), (expected, "low"), *[(most or 1000, "low")] * 2, *[(expected, "low")] * 2,
+    ]  # fmt: skip
 
 
 def test_what_was_answered_is_not_asked_again_and_a_passing_failure_is(tmp_path: Path) -> None:

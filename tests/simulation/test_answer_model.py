@@ -28,7 +28,7 @@ def asked(*texts: str) -> tuple[Message, Message]:
 
 
 def features(*texts: str) -> dict[str, list[float]]:
-    return dict(zip(FEATURES, option_features(*asked(*texts)).T.tolist(), strict=True))
+    return dict(zip(FEATURES, option_features(*asked(*texts), QUESTION.answer).T.tolist(), strict=True))
 
 
 def test_an_option_is_looked_up_by_the_words_that_no_other_option_has() -> None:
@@ -87,12 +87,28 @@ def test_it_is_fitted_on_the_answers_among_the_training_examples() -> None:
 
     rows = [row("follow_up", "x", "and then?"), *[row("answer", "gamma rays", "Answer: B")] * 5]
 
-    assert fitted_on(rows).people == 5
+    assert fitted_on(rows, QUESTIONS).people == 5
     with pytest.raises(ChatbenchError, match="no human answers"):
-        fitted_on(rows[:1])
+        fitted_on(rows[:1], QUESTIONS)
 
 
-MODEL = AnswerModel((3.0, 0.0, 0.0, 0.0, 0.0), 9)
+def test_people_who_know_the_answer_choose_it_whatever_the_reply_says() -> None:
+    # B is right; 60 % choose it after a reply that says nothing. The likely mistake: the key of another question.
+    def row(said: str) -> ExampleRow:
+        messages = (*asked("q", "I do not know."), Message("assistant", f"Answer: {said}"))
+        return ExampleRow("", "", messages, "q", "c", "answer")
+
+    model = fitted_on([row("B")] * 600 + [row("A"), row("C"), row("D")] * 133, QUESTIONS)
+    other = Question("r", "physics", QUESTION.text, QUESTION.options, "D")
+    silent = asked("q", "Who knows?")
+
+    assert model.probabilities(option_features(*silent, QUESTION.answer))[1] == pytest.approx(0.6, abs=0.01)
+    drawn = answering(simulator("Answer: A"), model, {"q": other}).reply_all([request(silent, n) for n in range(2000)])  # type: ignore[union-attr]
+    assert [reply.text for reply in drawn].count("Answer: D") / 2000 == pytest.approx(0.6, abs=0.04)
+
+
+MODEL = AnswerModel((3.0, 0.0, 0.0, 0.0, 0.0, 0.0), 9)
+QUESTIONS = {QUESTION.id: QUESTION}
 AFTER = asked("what does it emit", "gamma rays")
 
 
@@ -107,7 +123,9 @@ def request(messages: tuple[Message, ...], seed: int = 0) -> Request:
 def test_letters_are_drawn_from_the_model_whatever_the_simulator_wrote() -> None:
     learnt = AnswerProbabilities(0.6, (1.0, 0.0, 0.0, 0.0))
 
-    replies = answering(simulator("Answer: A", learnt), MODEL).reply_all([request(AFTER, seed) for seed in range(2000)])  # type: ignore[union-attr]
+    replies = answering(simulator("Answer: A", learnt), MODEL, QUESTIONS).reply_all(
+        [request(AFTER, seed) for seed in range(2000)]
+    )  # type: ignore[union-attr]
 
     drawn = [reply.text for reply in replies]
     p = np.e**3 / (np.e**3 + 3)  # of B, by hand
@@ -119,16 +137,16 @@ def test_letters_are_drawn_from_the_model_whatever_the_simulator_wrote() -> None
 
 @pytest.mark.parametrize("text", ["what about beta?", "the Answer: B"])
 def test_what_is_no_answer_is_left_as_it_is(text: str) -> None:
-    assert answering(simulator(text), MODEL).reply_all([request(AFTER)])[0].text == text  # type: ignore[union-attr]
+    assert answering(simulator(text), MODEL, QUESTIONS).reply_all([request(AFTER)])[0].text == text  # type: ignore[union-attr]
 
 
 def test_an_answer_before_there_is_a_chat_stays_a_message() -> None:
-    assert answering(simulator("Answer: C"), MODEL).reply_all([request(asked())])[0].text == "Answer: C"  # type: ignore[union-attr]
+    assert answering(simulator("Answer: C"), MODEL, QUESTIONS).reply_all([request(asked())])[0].text == "Answer: C"  # type: ignore[union-attr]
 
 
 def test_without_chance_the_likeliest_option_is_chosen_and_failures_pass() -> None:
-    greedy = answering(simulator("Answer: ?"), MODEL, temperature=0)
-    failing = answering(FunctionParticipant(lambda _request: Failure("no"), {}), MODEL)
+    greedy = answering(simulator("Answer: ?"), MODEL, QUESTIONS, temperature=0)
+    failing = answering(FunctionParticipant(lambda _request: Failure("no"), {}), MODEL, QUESTIONS)
 
     assert {reply.text for reply in greedy.reply_all([request(AFTER, n) for n in range(20)])} == {"Answer: B"}  # type: ignore[union-attr]
     assert failing.reply_all([request(AFTER)]) == [Failure("no")]  # type: ignore[union-attr]
@@ -152,7 +170,7 @@ def test_a_local_simulator_goes_on_in_steps_and_its_letters_are_drawn_too() -> N
         def forget(self) -> None:
             self.called.append("forget")
 
-    one = answering(Stepped(lambda _: Reply("Answer: A"), {}), MODEL, temperature=0)
+    one = answering(Stepped(lambda _: Reply("Answer: A"), {}), MODEL, QUESTIONS, temperature=0)
     assert isinstance(one, SteppedParticipant)
     one.share_memory(0.5, 2)
 
@@ -175,7 +193,7 @@ def test_a_simulator_behind_an_endpoint_can_have_one() -> None:
             self.closed = True
 
     served = Served()
-    one = answering(served, MODEL, temperature=0)
+    one = answering(served, MODEL, QUESTIONS, temperature=0)
 
     assert asyncio.run(one.reply(request(AFTER))) == Reply("Answer: B")  # type: ignore[union-attr]
     asyncio.run(one.close())  # type: ignore[union-attr]

@@ -85,7 +85,10 @@ def test_no_answer_is_judged_twice_and_a_run_that_was_stopped_goes_on(tmp_path: 
 @pytest.mark.parametrize(
     ("reply", "score"),
     [
-        ('{"score": 1}', 1.0), ('Because {x}. {"score": 0.25} ', 0.25), ('{"score": true}', None), ("0.5", None),
+        ('{"score": 1}', 1.0), ('Because {x}. {"score": 0.25} ', 0.25),
+        (r'{"score": 1} because \frac{1}{2}', 1.0), ('{"score": 0.5, "why": {"a": 1}}', 0.5),
+        ('{"score": 1} or rather {"score": 0}', 0.0), ('{"of": {"score": 1}}', None), ('{"a":' * 3000, None),
+        ('{"score": true}', None), ("0.5", None),
         ('{"score": -1}', None), ('{"score": "1"}', None), ('{"score": NaN}', None), ("{}", None), ("", None),
     ],
 )  # fmt: skip
@@ -174,6 +177,18 @@ def test_outcomes_are_scored_by_a_judge_whose_agreement_travels_with_the_scores(
     assert read_score_table(tmp_path / "results" / "scores", "u").signature == table.signature
     rows = list(csv.DictReader((tmp_path / "results" / "scores" / "u.csv").open(encoding="utf-8")))
     assert {(row["judge_judge"], row["judge_accuracy"], row["judge_answers"]) for row in rows} == {("m", "0.0", "18")}
+
+
+@pytest.mark.parametrize(("most", "expected"), [("1000", 4000), ("5000", 5000)])
+def test_a_judge_has_room_to_reason_and_is_told_how_much(
+    tmp_path: Path, server: LoopbackEndpoint, most: str, expected: int
+) -> None:
+    prepared(tmp_path)
+    judge = ["--judge", f"openai:m@{server.url}", "--rubric", str(tmp_path / "rubric.txt")]
+    server.will(completion("<think>B?", "length"))
+
+    assert simulated(tmp_path, server, *judge, "--reasoning-effort", "low", "--max-tokens", most) == 2
+    assert (server.asked[0]["max_tokens"], server.asked[0]["reasoning_effort"]) == (expected, "low")
 
 
 @pytest.mark.parametrize(

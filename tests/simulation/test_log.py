@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -163,6 +166,36 @@ def test_a_lock_that_a_killed_process_left_behind_stops_nobody(path: Path) -> No
     path.with_name("log.jsonl.lock").write_text("process 1 on here")
 
     assert append(path, ROWS) == len(ROWS)
+
+
+KILLED = """
+import errno, fcntl, os, signal, sys
+from pathlib import Path
+from chatbench.simulation.log import open_log
+def missing(*_): raise OSError(errno.ENOSYS, "no flock")
+fcntl.flock = missing
+with open_log(Path(sys.argv[1])) as log:
+    log.append([{"id": "r0"}])
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_where_a_lock_is_a_file_it_keeps_a_second_writer_out_but_not_for_ever(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # There filelock writes into the lock who holds it, and looks whether that process still runs.
+    def missing(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "no flock")
+
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED, path], check=False).returncode == -9
+    monkeypatch.setattr(fcntl, "flock", missing)
+
+    with open_log(path) as log:
+        with pytest.raises(ChatbenchError, match=f"process {os.getpid()} on"), open_log(path):
+            pass
+        log.append([{"id": "r1"}])
+    assert [row["id"] for row in rows_in(path)] == ["r0", "r1"]
 
 
 def test_where_the_file_system_knows_no_locks_the_log_is_written_all_the_same(

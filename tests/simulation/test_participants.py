@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.loopback_endpoint import LoopbackEndpoint, completion, running
+from benchmarks.loopback_endpoint import Answer, LoopbackEndpoint, completion, running
 from tests.support.chat_templates import CHATML, NO_SYSTEM, chat_tokenizer
 from tests.support.tiny_models import save_tiny_model, tiny_model
 from transformers import GPT2LMHeadModel
@@ -15,7 +16,7 @@ from transformers import GPT2LMHeadModel
 from chatbench.api import assistant, run, simulator
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import Question, Turn
+from chatbench.core.records import Question, Study, Turn
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.participant import EndpointParticipant
 from chatbench.models.loading import Loaded
@@ -24,6 +25,7 @@ from chatbench.protocol.dialogue import Failure, Reply, Request
 from chatbench.protocol.plain_text import prompt_text
 from chatbench.protocol.prompt_styles import STYLES, StyleName
 from chatbench.protocol.prompts import USERLM_END
+from chatbench.simulation.judge import needs_judge, open_judge
 from chatbench.simulation.participants import (
     SIMULATORS,
     TUNED,
@@ -32,6 +34,7 @@ from chatbench.simulation.participants import (
     open_simulator,
     read_simulator_spec,
     read_specs,
+    refuse_impossible,
     simulator_lines,
 )
 
@@ -99,6 +102,31 @@ def test_a_key_in_a_spec_is_not_shown(read: Callable[[str], object]) -> None:
     assert "secret" not in str(caught.value)
 
 
+WITH_SECRETS = "openai:m@https://me:secret@h/v1?key=secret#sk-secret"
+PROMPTED = SimulatorSpec("iqa-eval", "openai", WITH_SECRETS.removeprefix("openai:"))
+EMPTY = Study("s", {}, (), ())
+
+
+@pytest.mark.parametrize(
+    "refuse",
+    [
+        lambda: read_simulator_spec(f"two-step:{WITH_SECRETS}"),
+        lambda: read_simulator_spec(f"two-step:completions:{PROMPTED.argument}"),
+        lambda: refuse_impossible(PROMPTED, base_model=True, expected_answers=False),
+        lambda: refuse_impossible(PROMPTED, base_model=False, expected_answers=True),
+        lambda: refuse_impossible(PROMPTED, base_model=False, expected_answers=False, answer_model=True),
+        lambda: needs_judge([QUESTION], WITH_SECRETS),
+        lambda: open_judge(WITH_SECRETS, None, EMPTY),
+        lambda: open_judge(WITH_SECRETS, Path(__file__), EMPTY),
+        lambda: open_judge("sk-secret=scripted:strong", Path(__file__), EMPTY),
+    ],
+)
+def test_no_option_that_contradicts_a_spec_shows_what_is_secret_in_it(refuse: Callable[[], object]) -> None:
+    with pytest.raises(ChatbenchError) as caught:
+        refuse()
+    assert "secret" not in str(caught.value)
+
+
 def test_every_listed_simulator_can_be_named() -> None:
     # A list that drifts from what is accepted is the likely mistake.
     for _, needs, example in SIMULATORS:
@@ -142,7 +170,7 @@ def test_a_local_model_without_a_template_speaks_in_the_plain_form(tmp_path: Pat
 
     participant = opened("two-step:local:" + str(tmp_path / "mine" / "{split}"), split="split_3", max_tokens=4)
 
-    assert participant.identity["name"] == "split_3"
+    assert participant.identity["name"] == "mine split_3"
     assert participant.identity["form"] == "plain text"
     assert all(
         isinstance(reply, Reply) for reply in participant.reply_all([request("two-step", ()), request("two-step")])
@@ -315,6 +343,30 @@ def test_a_userlm_behind_a_server_ends_its_chat_whether_or_not_the_token_is_writ
 
     assert (record.termination, record.letter, len(record.turns)) == ("forced", "B", 2)
     assert record.usage.simulator_tokens > 0
+
+
+def no_text(finish: str | None, **more: object) -> Answer:
+    return Answer(
+        body=json.dumps({"choices": [{"finish_reason": finish, "message": {"content": None, **more}}]}).encode()
+    )
+
+
+@pytest.mark.parametrize("style", ["two-step", "userlm"])
+@pytest.mark.parametrize(
+    "withheld",
+    [no_text("content_filter"), no_text(None, reasoning_content="B?"), no_text("length", reasoning_content="B?")],
+)
+def test_a_turn_that_the_server_withheld_is_not_one_in_which_the_simulator_said_nothing(
+    server: LoopbackEndpoint, style: StyleName, withheld: Answer
+) -> None:
+    # Nothing said is scored as a wrong answer, and ends the chat of a UserLM with a letter.
+    user = simulator(f"{style}:openai:m@{server.url}")
+    server.script = [completion("what is 2+2"), withheld, completion("Answer: B")]
+
+    (record,) = run(user, assistant("scripted:strong"), [QUESTION], conversations=1)
+
+    assert (record.termination, len(record.turns)) == ("failed", 2)
+    assert record.reason.startswith("endpoint: ")
 
 
 # ---- what is refused ----

@@ -11,6 +11,7 @@ from tests.support.fake_participants import QUIET
 from tests.support.study_files import tiny_folder
 from tests.support.tiny_models import save_tiny_model
 
+from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
@@ -74,6 +75,27 @@ def test_greedy_conversations_are_the_same_one_by_one_in_blocks_and_resumed(prep
 
     assert found["one"] == found["five"] == found["all"] == found["resumed"]
     assert len(found["one"]) > 5
+
+
+def test_the_bound_on_keys_and_values_changes_no_chat_and_one_without_room_is_refused(
+    prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = {}
+    for gib in ("", "0.0015", "1e-6"):
+        results = prepared / f"bounded-{gib}"
+        results.mkdir()
+        (results / "models").symlink_to(prepared / "results" / "models")
+        code = main([
+            "simulate", "tiny", "--split", "split_0", "--assistant", "replay:all", "--conversations", "2",
+            "--max-user-turns", "2", "--max-tokens", "12", "--simulator-temperature", "0",
+            "--data", str(prepared / "data"), "--results", str(results), *(("--cache-gib", gib) if gib else ()),
+        ])  # fmt: skip
+        log = Workspace(results=results).conversations("tiny", "split_0")
+        made[gib] = (code, sorted(read_conversations(log), key=lambda chat: chat.id) if log.exists() else [])
+
+    assert made["0.0015"] == made[""] != (0, [])
+    assert made["1e-6"] == (2, [])
+    assert "raise --cache-gib" in " ".join(capsys.readouterr().err.split())
 
 
 def test_recorded_assistants_answer_with_recorded_words(prepared: Path) -> None:

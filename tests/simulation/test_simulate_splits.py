@@ -86,6 +86,15 @@ def test_once_conversations_are_recorded_their_mean_is_the_guess(place: Workspac
     assert found.cost_lines()[1] == f"about ${dollars / 30 * 1000:,.2f} per 1,000 conversations, $0.02 for these 30"
 
 
+def test_chats_with_other_assistants_say_nothing_about_the_cost_of_this_ones(place: Workspace) -> None:
+    # They had a price of their own, and may have thought longer.
+    log = write_log(place, "split_0", assistants=("gpt-4o",))
+    rewrite_log(log, lambda row: {**row, "usage": asdict(Usage(100, 10, 200, 20))})
+
+    assert "chats of people" in estimated(place, "another=openai:some-model@http://127.0.0.1:9/v1").basis
+    assert "20 recorded conversations" in estimated(place, ENDPOINT).basis
+
+
 def test_the_command_says_it_all_and_touches_nothing(
     place: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,13 +173,31 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackEndpoint]:
         yield one
 
 
-def simulated(folder: Path, server: LoopbackEndpoint) -> int:
+def simulated(folder: Path, server: LoopbackEndpoint, *more: str, assistant: str = "gpt-4o") -> int:
     """Exit code of the command."""
-    study, data = tiny_folder(folder / "study"), folder / "data"
-    assert main(["prepare-splits", "--study", str(study), "--out", str(data), "--splits", "2"]) == 0
-    who = f"--simulator two-step:completions:mine-{{split}}@{server.url} --assistant gpt-4o=openai:m@{server.url}"
+    data = folder / "data"
+    if not data.exists():
+        study = tiny_folder(folder / "study")
+        assert main(["prepare-splits", "--study", str(study), "--out", str(data), "--splits", "2"]) == 0
+    who = f"--simulator two-step:completions:mine-{{split}}@{server.url} --assistant {assistant}=openai:m@{server.url}"
     where = ["--data", str(data), "--results", str(folder / "results")]
-    return main(["simulate", "mine", *who.split(), "--conversations", "2", *where])
+    return main(["simulate", "mine", *who.split(), "--conversations", "2", *where, *more])
+
+
+def test_the_budget_of_a_second_assistant_begins_at_nothing(tmp_path: Path, server: LoopbackEndpoint) -> None:
+    # The first one's chats, at the second one's price, would have spent most of it.
+    assert simulated(tmp_path, server) == 0
+    logs = [Workspace(results=tmp_path / "results").conversations("mine", split) for split in BOTH]
+    first = [chat for log in logs for chat in read_conversations(log)]
+    prices = Prices(Price(1000, 1000), Price(1000, 1000))
+    usd = sum(prices.usd(chat.usage) for chat in first)
+    paid = ["--simulator-price", "1000/1000", "--assistant-price", "1000/1000", "--budget-usd", str(1.5 * usd)]
+
+    assert simulated(tmp_path, server, *paid, assistant="second") == 0
+
+    second = [chat for log in logs for chat in read_conversations(log) if chat.assistant == "second"]
+    assert len(second) == len(first)
+    assert all(chat.termination != "failed" for chat in second)
 
 
 def test_each_split_is_simulated_by_its_own_adapter(tmp_path: Path, server: LoopbackEndpoint) -> None:

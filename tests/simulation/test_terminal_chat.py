@@ -156,6 +156,31 @@ def test_a_chat_that_was_stopped_is_saved_as_far_as_it_went_and_the_next_one_beh
     assert "was fine-tuned" not in shown(screen)
 
 
+def test_a_chat_is_saved_under_an_index_that_no_other_has(
+    prepared: Path, screen: Console, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Counting lines, one that was saved meanwhile or a deleted one gives an index twice, and the second is not written.
+    question, log = question_on(prepared, "test"), tmp_path / "chats.jsonl"
+
+    def typed() -> str:
+        monkeypatch.setattr("builtins.input", ends)
+        held(prepared, question, save=log, console=screen)  # begins and ends while the first one waits
+        raise EOFError
+
+    def ends() -> str:
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", typed)
+    held(prepared, question, save=log, console=screen)
+    held(prepared, question, save=log, console=screen)
+    ids = [f"{question}|person|{index}" for index in range(3)]
+    assert [(chat.id, chat.index) for chat in read_conversations(log)] == [(ids[n], n) for n in range(3)]
+
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[1:]))
+    held(prepared, question, save=log, console=screen)
+    assert [chat.id for chat in read_conversations(log)] == [ids[1], ids[2], ids[0]]
+
+
 def test_a_person_can_watch_two_models(prepared: Path, screen: Console) -> None:
     outcome = held(prepared, question_on(prepared, "test"), assistant="replay:gpt-4o", console=screen)
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import httpx
+import sqlalchemy as sql
 import uvicorn
 
 from chatbench.collect.config import CollectedStudy, init_study
 from chatbench.collect.rehearse import Fields
 from chatbench.collect.server import make_app
-from chatbench.collect.store import Store, Visit
+from chatbench.collect.store import SESSIONS, Store, Visit
 from chatbench.core.files import write_jsonl
 from chatbench.protocol.dialogue import FunctionParticipant, Heard, Reply, Request
 
@@ -78,6 +79,11 @@ class Served:
 
     def stored(self, kind: str = "person") -> list[Visit]:
         return self.ask(lambda store: store.visits(kind))  # type: ignore[arg-type]
+
+    def grow_old(self, minutes: float) -> None:
+        """All sessions began this much earlier."""
+        earlier = sql.update(SESSIONS).values(began=SESSIONS.c.began - 60 * minutes)
+        self.ask(lambda store: store.write(lambda connection: connection.execute(earlier)))
 
     def ask(self, work: Callable[[Store], Any]) -> Any:
         async def run() -> Any:
@@ -158,6 +164,11 @@ class Person:
     @property
     def step(self) -> str:
         return self.fields.get("step", "")
+
+    def open(self, **parameters: str) -> httpx.Response:
+        """Follows a link in this browser."""
+        self.page = self.http.get("/", params=parameters)
+        return self.page
 
     def join(self) -> httpx.Response:
         self.page = self.http.post("/join", data={**self.fields, "agree": "yes"})

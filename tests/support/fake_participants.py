@@ -64,7 +64,7 @@ def simulated(
     agreed = {"settings": {"seed": 0}, "assistants": {name: one.identity for name, one in participants.items()}}
     paid = spending or Spending(Prices())
     with open_log(path, agreed) as log, progress or ConversationProgress(QUIET, 42) as view:
-        count_earlier(paid, path)
+        count_earlier(paid, path, participants)
         run = Run(log, simulator or WordsBySeed(), participants, LOOP, view, paid, block_size, ACTIVE)
         return run.simulate(plans)
 

@@ -25,8 +25,7 @@ def run_record(base: Path, **flags: object) -> dict[str, Any]:
     """The record of a run on a base folder, as training writes it."""
     record = record_of(
         resolve_settings(str(base), None, flags),
-        base_weights=weights_hash(base),
-        tokenizer="sha256:0",
+        {"base_weights": weights_hash(base), "tokenizer": "sha256:0", "text_form": "plain text"},
         train_sha256="0" * 64,
         precision="fp32",
         processes=1,

@@ -153,7 +153,8 @@ def write_perplexity(
 ) -> dict[str, object]:
     """Stores perplexities of a split, over one scored token of four bytes; its signature."""
     one, other = (summarise([TokenLoss(math.log(value), 1, 4)]) for value in (tuned, base))
-    signature = {"weights": f"hash of {split}", "test_sha256": "0" * 64, "form": "plain text", **signature}
+    test_sha256 = place.manifest.files[f"{split}/test.jsonl"]
+    signature = {"weights": f"hash of {split}", "test_sha256": test_sha256, "form": "plain text", **signature}
     scored = SplitPerplexity(
         split=split, finetuned=one, base=other, by_kind={"first": TunedAndBase(one, other)}, signature=signature
     )

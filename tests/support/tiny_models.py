@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -77,6 +79,33 @@ def tiny_model(
     if architecture == "mistral":
         return MistralForCausalLM(MistralConfig(**shape, sliding_window=context // 2))
     return LlamaForCausalLM(LlamaConfig(**shape, tie_word_embeddings=False))
+
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 320, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256, "initializer_range": 0.2,
+    "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
+}  # fmt: skip
+LAYERS: dict[str, Any] = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
+LATENT: dict[str, Any] = {
+    "head_dim": None, "num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8, "v_head_dim": 12, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1,
+    "topk_group": 1, "moe_intermediate_size": 16, "first_k_dense_replace": 1,
+}  # fmt: skip
+"""DeepSeek-V3's attention: keys of 16, values of 12."""
+SEES: dict[str, Any] = {
+    "text_config": {**SMALL, **LAYERS}, "mm_tokens_per_image": 4,
+    "vision_config": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+                      "image_size": 28, "patch_size": 14},
+}  # fmt: skip
+"""Gemma 3 with a vision tower."""
+
+
+def other_model(kind: str, **shape: Any) -> PreTrainedModel:
+    """A model of another architecture, by its name in transformers, with random weights."""
+    torch.manual_seed(0)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape))
+    return model
 
 
 def save_tiny_model(folder: Path, architecture: Architecture = "llama", *, seed: int = 0, context: int = 256) -> Path:

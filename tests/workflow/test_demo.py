@@ -1,9 +1,17 @@
-"""The checks at the end of the demo: passed only where the figures say so."""
+"""The demo: the checks at its end, passed only where the figures say so, and what its folder holds."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+from tests.support.command_lines import REPOSITORY
+
+from chatbench.core.files import write_text
+from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.names import (
     BASE_MODEL,
@@ -16,7 +24,9 @@ from chatbench.metrics.names import (
     ai_alone,
 )
 from chatbench.scoring.score_table import Score, ScoreTable
-from chatbench.workflow.demo import checks, truth_lines
+from chatbench.workflow import demo as module
+from chatbench.workflow.demo import checks, demo, truth_lines
+from chatbench.workflow.run_all import RunReport
 
 
 def table(own_pearson: float, own_mae: float) -> ScoreTable:
@@ -65,3 +75,22 @@ def test_what_is_not_there_is_undefined_and_not_passed() -> None:
 
     assert not any(check.passed for check in found)
     assert any("undefined" in line for line in truth_lines({FINE_TUNED: {"numbers right": 0.5}}, found))
+
+
+def test_its_folder_holds_what_the_documentation_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The page of files called the folder of the sample study `study/`. Training and the page are other tests' subject.
+    def run_all(*_: object, workspace: Workspace, **__: object) -> RunReport:
+        write_text(workspace.data / "manifest.json", "")
+        write_text(workspace.results / "scores.json", "")
+        return RunReport((), 0.0, 0)
+
+    def write_page(_: object, out: Path) -> SimpleNamespace:
+        write_text(out, "")
+        return SimpleNamespace(chats=0, path=out)
+
+    monkeypatch.setattr(module, "run_all", run_all)
+    monkeypatch.setattr(module, "write_page", write_page)
+    demo(tmp_path, splits=1, say=lambda _: None)
+
+    page = (REPOSITORY / "docs" / "files.md").read_text(encoding="utf-8").partition("## `demo/`")[2]
+    assert {path.name for path in tmp_path.iterdir()} == {name.strip("/") for name in re.findall(r"`([\w./]+)`", page)}

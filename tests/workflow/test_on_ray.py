@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import re
 import signal
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 from tests.support.ray_nodes import ADDRESSES, inside, kill_node, ray_nodes, why_not
 from tests.support.result_files import result_files
 from tests.support.simulated_logs import study
@@ -25,7 +27,7 @@ from chatbench.models.run_record import read_record
 from chatbench.sample.study import write_chatbench_folder
 from chatbench.simulation import participants
 from chatbench.simulation.simulate import ChatSettings
-from chatbench.workflow.on_ray import Order, SimulatorActor, Sweep
+from chatbench.workflow.on_ray import Order, RayExecutor, SimulatorActor, Sweep
 from chatbench.workflow.run_all import run_all
 from chatbench.workflow.units import STEPS, RunSettings, is_done, plan, units_of
 
@@ -59,6 +61,20 @@ def test_on_another_engine_or_without_ray_is_refused(tmp_path: Path, capsys: pyt
     assert main(["run", "tiny", "--collect"]) == 2
     assert main(["run", "tiny", "--on", "ray", "--budget-tokens", "5"]) == 2
     assert "a budget for units on a cluster" in capsys.readouterr().err
+
+
+def test_the_table_shows_a_reason_as_it_is_and_not_as_markup() -> None:
+    # rich reads [/tmp/x] as the end of a style that was never begun, and ends the run.
+    [unit] = units_of({"a": "a"}, lambda *_: 1, ["split_0"], ["finetune"], RunSettings())
+    sweep = Sweep([unit])
+    sweep.end(unit, "no space: [/tmp/x] [red]")
+    ray = SimpleNamespace(get=lambda where, **_: where, exceptions=SimpleNamespace(RayError=OSError))
+    board = SimpleNamespace(where=SimpleNamespace(remote=dict))
+    table = RayExecutor._table(SimpleNamespace(_ray=ray, _board=board), sweep, [])  # type: ignore[arg-type]  # all it needs
+    written = io.StringIO()
+    Console(width=120, file=written).print(table)
+
+    assert "failed: no space: [/tmp/x] [red]" in written.getvalue()
 
 
 def started(environment: Mapping[str, str], *words: str) -> subprocess.Popen[str]:

@@ -7,7 +7,7 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
-from tests.support.simulated_logs import study
+from tests.support.simulated_logs import prepared, study, write_log
 from tests.support.study_files import tiny_study
 from tests.support.tiny_models import save_tiny_model
 
@@ -16,12 +16,13 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Study
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import BASE_MODEL
+from chatbench.report.tables import print_tables
 from chatbench.sample.study import write_chatbench_folder
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.participants import read_simulator_spec
 from chatbench.simulation.simulate import ChatSettings
-from chatbench.workflow.run_all import RunReport, StepTime, run_all
-from chatbench.workflow.units import RunSettings, default_assistants
+from chatbench.workflow.run_all import Clock, RunReport, StepTime, planned_units, run_all
+from chatbench.workflow.units import STEPS, RunSettings, default_assistants
 
 SMALL = RunSettings(
     splits=2,
@@ -117,6 +118,27 @@ def test_a_simulator_that_is_not_fine_tuned_needs_no_training(tmp_path: Path) ->
     assert said[0] == f"skipped, as two-step:local:{base} is not fine-tuned: finetune, ppl"
     assert not (tmp_path / "results" / "models").exists()
     assert len(list((tmp_path / "results").rglob("conversations.jsonl"))) == 2
+
+
+def test_a_fine_tuned_model_in_another_style_is_trained_and_has_its_perplexity_and_base(tmp_path: Path) -> None:
+    settings = replace(SMALL, simulator=read_simulator_spec("two-step-problem:tuned"))
+    units = planned_units(["tiny"], None, prepared(tmp_path), settings, STEPS[1:], Clock(print), in_blocks=False)
+
+    assert {unit.stage for unit in units} == set(STEPS[1:])
+
+
+def test_models_that_lost_different_splits_have_their_tables_and_a_reason_for_the_missing_page(tmp_path: Path) -> None:
+    # The refusal of the page was raised: no table was printed, and no reason of any failure.
+    place = prepared(tmp_path)
+    for model, splits in (("tiny", ("split_0", "split_1")), ("distilgpt2", ("split_0",))):
+        for split in splits:
+            write_log(place, split, model=model)
+    report = run_all(["tiny", "distilgpt2"], study=None, workspace=place, steps=["scores"], say=lambda _: None)
+    print_tables(report.tables)
+
+    assert [len(table.splits) for table in report.tables] == [2, 1]
+    assert report.page is None
+    assert report.lines()[0].startswith("missing: page: tiny and distilgpt2 differ in splits")
 
 
 def test_an_unknown_step_and_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def place(tmp_path: Path) -> Workspace:
 
 def write_model(place: Workspace, split_id: str = "split_0", log: list[dict[str, float]] = FALLING) -> Path:
     folder = place.results / "models" / "tiny" / split_id
-    for name in ("model.safetensors", "tokenizer.json", "chatbench.json"):
+    for name in ("model.safetensors.index.json", "tokenizer.json", "chatbench.json"):
         write_text(folder / name, "{}")
     write_jsonl(folder / "trainer_log.jsonl", log)
     return folder
@@ -89,6 +89,13 @@ def test_each_thing_that_is_not_as_it_should_be_is_a_warning(place: Workspace) -
     assert states(checked(place)) == {
         "data": "ok", "model": "ok", "losses": "warning", "perplexity": "warning", "chats": "ok", "scores": "ok",
     }  # fmt: skip
+
+
+def test_the_perplexity_of_the_model_before_it_was_trained_again_counts_as_missing(place: Workspace) -> None:
+    complete(place)
+    write_text(place.model_folder("tiny", "split_0") / "model.safetensors", "other weights than those scored")
+
+    assert checked(place).checks["perplexity"].fix.startswith("chatbench eval-ppl tiny --split split_0")
 
 
 def test_a_command_that_is_proposed_changes_what_was_found(place: Workspace) -> None:

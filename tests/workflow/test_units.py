@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.result_files import result_files
-from tests.support.simulated_logs import study
+from tests.support.simulated_logs import prepared, rewrite_log, study, write_log
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
@@ -99,6 +99,26 @@ def test_a_model_that_fails_leaves_its_hole_and_the_others_are_scored(folder: Pa
     assert [table.model for table in report.tables] == ["tiny-random"]
     assert report.page is not None
     assert any(line.startswith("missing: broken/split_0/finetune: ") for line in report.lines())
+
+
+def test_assistants_that_people_did_not_use_leave_realism_out_of_a_run_and_lost_chats_end_it(tmp_path: Path) -> None:
+    # `run --assistant NEW` ended at its last step, with exit code 2 and without the table of scores.
+    place, said, unit = prepared(tmp_path), list[str](), Unit("tiny", "tiny", "", "realism")
+    write_log(place, "split_0", assistants=("gpt-5",))
+    run_unit(unit, place, RunSettings(), say=said.append)
+
+    nothing = "split_0, fine-tuned: no question on which people had the same assistant"
+    assert said == [f"realism left out: {nothing}"]
+    lost = {
+        "termination": "failed",
+        "reason": "no connection",
+        "letter": None,
+        "answer_text": None,
+        "final_output": None,
+    }
+    rewrite_log(write_log(place, "split_0"), lambda row: {**row, **lost})
+    with pytest.raises(ChatbenchError, match=nothing):
+        run_unit(unit, place, RunSettings(), say=said.append)
 
 
 FAKE_SBATCH = """\

@@ -20,15 +20,18 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
+from urllib.request import getproxies
 
 import httpx
 
+from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message
 from chatbench.endpoints.address import EndpointAddress
-from chatbench.endpoints.errors import CANNOT_CONNECT, Fault, NoAnswerError, fault_of, masked
+from chatbench.endpoints.errors import CANNOT_CONNECT, SHORTEST_KEY, Fault, NoAnswerError, fault_of, masked
 from chatbench.protocol.answers import split_reasoning
-from chatbench.protocol.dialogue import ONLY_THOUGHT, Heard, Reply
+from chatbench.protocol.dialogue import Heard, Reply
 from chatbench.protocol.plain_text import END, prompt_text, read_completion
 
 EndpointKind = Literal["chat", "completions"]
@@ -39,6 +42,8 @@ MOST_BYTES = 8_000_000
 CHARACTERS_PER_TOKEN = 4
 CONNECT_SECONDS = 20.0
 """A reachable server accepts a connection sooner, however long its answer takes."""
+FILTERED = "the reply was stopped by a content filter"
+ONLY_REASONING = "nothing but reasoning came (raise --max-tokens, or lower --reasoning-effort)"
 _IN_PIECES = {"stream": True, "stream_options": {"include_usage": True}}
 _CUT_TAG = re.compile(r"(?:[<◁]|\[/?T)[^>▷\]\s]{0,20}\Z")
 _SEEDS = 2**31
@@ -130,8 +135,6 @@ class EndpointClient:
             reply = self._read(answer)
             if isinstance(reply, Fault):
                 return reply
-            if reply.only_thought:
-                return Fault("thinking", ONLY_THOUGHT, tokens=reply.tokens, prompt_tokens=reply.prompt_tokens)
             if not (may_be_empty or reply.text.strip()):
                 raise NoAnswerError("an empty text" + " (the token limit was reached)" * (reply.finish == "length"))
         except NoAnswerError as error:
@@ -150,7 +153,7 @@ class EndpointClient:
         found = await self._asked("GET", "/models")
         listed = None if isinstance(found, Fault) else _object(found[1]).get("data")
         names = [_object(model).get("id") for model in listed] if isinstance(listed, list) else []
-        return tuple(name for name in names if isinstance(name, str))
+        return tuple(self._clean(name) for name in names if isinstance(name, str))
 
     async def close(self) -> None:
         """Close the connections; the next request opens new ones."""
@@ -163,11 +166,7 @@ class EndpointClient:
     ) -> tuple[str, object] | Fault:
         """Send one HTTP request; return the response as text and as JSON."""
         if self._client is None:
-            headers = {"connection": "close", "accept-encoding": "identity", "accept": "application/json"}
-            headers |= {"authorization": f"Bearer {self._key}"} if self._key else {}
-            limits = httpx.Limits(max_keepalive_connections=0)
-            timeout = httpx.Timeout(self.timeout_seconds, connect=min(CONNECT_SECONDS, self.timeout_seconds))
-            self._client = httpx.AsyncClient(headers=headers, timeout=timeout, limits=limits)
+            self._client = self._opened()
         pieces = _Pieces()
         try:
             async with (
@@ -191,7 +190,6 @@ class EndpointClient:
             content = _unpacked(raw, response.headers.get("content-encoding", ""))
             text = content.decode("utf-8-sig", "strict" if status < 300 else "replace")
             text = json.dumps(pieces.answer()) if streams else text
-            text = text.replace(self._key, "***") if self._key else text  # the server may echo it
             answer = json.loads(text)
         except NoAnswerError as error:
             return Fault("unreadable", str(error))
@@ -201,6 +199,22 @@ class EndpointClient:
         if 200 <= status < 300:
             return text, answer
         return fault_of(status, answer, response.headers, key=self._key, now=time.time())
+
+    def _opened(self) -> httpx.AsyncClient:
+        headers = {"connection": "close", "accept-encoding": "identity", "accept": "application/json"}
+        headers |= {"authorization": f"Bearer {self._key}"} if self._key else {}
+        limits = httpx.Limits(max_keepalive_connections=0)
+        timeout = httpx.Timeout(self.timeout_seconds, connect=min(CONNECT_SECONDS, self.timeout_seconds))
+        try:
+            return httpx.AsyncClient(headers=headers, timeout=timeout, limits=limits)
+        except (ImportError, ValueError, httpx.InvalidURL):  # a proxy of the environment
+            hidden = {kind: re.sub(r"(\w+://)?.*@", r"\1***@", url) for kind, url in getproxies().items()}
+            proxies = ", ".join(f"{kind.upper()}_PROXY={url}" for kind, url in hidden.items())
+            raise ChatbenchError(
+                f"{self.address.base_url}: cannot be reached through {proxies}",
+                expected="proxies at http:// or https:// addresses; with httpx[socks] also at socks5:// and socks5h://",
+                fix="correct or unset the variable, set NO_PROXY='*' to use no proxy, or pip install 'httpx[socks]'",
+            ) from None
 
     async def _received(self, response: httpx.Response, pieces: _Pieces, heard: Heard | None) -> bytes:
         """Read the body up to about `MOST_BYTES`; call `heard`, if given, with the text so far after each event."""
@@ -218,8 +232,12 @@ class EndpointClient:
         """The presentable part of an unfinished text: neither reasoning nor an incomplete tag."""
         thoughts, said = split_reasoning(_CUT_TAG.sub("", text))
         # The opening tag may be in the prompt: then everything up to the closing tag is reasoning.
-        said = said if thoughts or not self._thinks_aloud else ""
-        return _writable(said.replace(self._key, "***") if self._key else said)
+        return self._clean(said) if thoughts or not self._thinks_aloud else ""
+
+    def _clean(self, text: str) -> str:
+        """A server's text without the key, which it may echo, and without what no file can hold."""
+        text = text.replace(self._key, "***") if len(self._key) >= SHORTEST_KEY else text
+        return text.encode("utf-8", "replace").decode()  # a lone surrogate
 
     def _read(self, answer: object) -> Reply | Fault:
         """Parse the server's answer into a reply; a server may send anything, so nothing is taken for granted."""
@@ -245,20 +263,28 @@ class EndpointClient:
         self._thinks_aloud |= bool(split_reasoning(text)[0])
         usage = _object(answer, "usage")
         written, read, total = (_count(usage, f"{each}_tokens") for each in ("completion", "prompt", "total"))
-        finish = finish.lower()[:40] if isinstance(finish, str) and finish else "stop"
+        finish = finish.lower()[:40] if isinstance(finish, str) else ""
+        finish = _FINISH.get(finish, finish)
         model = answer.get("model")
-        return Reply(
-            _writable(text),
+        reply = Reply(
+            self._clean(text),
             tokens=max(written, total - read if read else 0),  # some servers omit reasoning from one of the two
-            finish=_FINISH.get(finish, finish),
+            finish=finish or "stop",
             prompt_tokens=read,
-            reasoning=_writable("\n".join(filter(None, (thoughts, "\n".join(_parts(inner)).strip())))),
+            reasoning=self._clean("\n".join(filter(None, (thoughts, "\n".join(_parts(inner)).strip())))),
             reasoning_tokens=_count(usage, "completion_tokens_details", "reasoning_tokens")
             or _count(usage, "reasoning_tokens"),
             cached_tokens=_count(usage, "prompt_tokens_details", "cached_tokens")
             or _count(usage, "prompt_cache_hit_tokens"),
-            model=_writable(model)[:200] if isinstance(model, str) else "",
+            model=self._clean(model)[:200] if isinstance(model, str) else "",
         )
+        # Without a text that is withheld or cut off, nobody decided to say nothing.
+        silent, fault = not reply.text.strip(), partial(Fault, tokens=reply.tokens, prompt_tokens=reply.prompt_tokens)
+        if silent and finish == "content_filter":
+            return fault("filtered", FILTERED)
+        if silent and finish != "stop" and (reply.reasoning or reply.reasoning_tokens):
+            return fault("thinking", ONLY_REASONING)
+        return reply
 
 
 class _Pieces:
@@ -347,10 +373,6 @@ def _parts(content: object) -> tuple[str, str]:
         elif kind in ("text", "output_text") and isinstance(words, str):
             said.append(words)
     return "".join(said), "\n".join(thoughts)
-
-
-def _writable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()  # a lone surrogate could not be written to a file
 
 
 def _object(content: object, *path: str) -> Mapping[str, object]:

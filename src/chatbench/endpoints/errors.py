@@ -49,7 +49,7 @@ POLICIES: Mapping[FaultKind, Policy] = {
     "down": Policy(retry=True, passes=True),  # no connection, or a lost one
     "broken": Policy(retry=True, counts=True, overloaded=True, passes=True),  # also: no answer in time
     "unreadable": Policy(retry=True, counts=True, passes=True),  # not JSON, a web page, no choice, an empty text
-    "thinking": Policy(passes=True),  # nothing but reasoning came before the token limit
+    "thinking": Policy(passes=True),  # nothing but reasoning came, mostly up to the token limit
     "overflow": Policy(),  # the oldest turns are dropped; once none is left, the conversation fails
     "refused": Policy(),  # the conversation fails
     "filtered": Policy(),  # the conversation fails: its content is filtered
@@ -74,6 +74,8 @@ _WORDS = (
     "error", "message", "detail", "errors", "msg", "error_message", "error_msg", "description", "metadata", "raw"
 )  # fmt: skip
 """Keys under which servers put error messages, outermost first; a router has its provider's in the last two."""
+SHORTEST_KEY = 8
+"""Shorter ones are placeholders (1234, none), which occur in ordinary text: they are not masked."""
 _MOST_QUOTED = 300
 CANNOT_CONNECT = "cannot connect"
 
@@ -154,7 +156,7 @@ def _text(body: object) -> str:
 
 def masked(text: str, key: str) -> str:
     """Mask the key, in any encoding, and anything that looks like a key."""
-    if key:
+    if len(key) >= SHORTEST_KEY:
         spelt = {
             key,
             quote(key, safe=""),

@@ -2,7 +2,8 @@
 
 A request that gets a bad answer is retried with exponential backoff, up to `max_tries` times; then its conversation
 fails. Waiting for an endpoint that is busy or does not answer at all counts as no try (`errors.POLICIES`). The run
-stops after `patience_seconds` without a good answer to any request, or once many requests in a row were given up.
+stops after `patience_seconds` without a good answer to any request, or once many requests in a row were given up and a
+small one (`probe`) is not answered either.
 
 A model may have several addresses. A request goes to the least loaded one. An address that fails it is left out, with
 exponential backoff, and the request moves on at once; only when no address is left does it pause and the patience run.
@@ -21,6 +22,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.endpoints.address import EndpointOptions
@@ -48,15 +50,18 @@ class Pace:
         self._open_at = self._halved_at = float("-inf")
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[float]:
-        """Hold a slot; yield the time at which it was acquired (see `overloaded`)."""
+    async def place(self, leaves: Callable[[], bool] = lambda: False) -> AsyncIterator[float]:
+        """Hold a slot; yield the time at which it was acquired (see `overloaded`).
+
+        It is yielded before the time of a Retry-After only to a request that `leaves`: that can go elsewhere.
+        """
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         self._admit()
         try:
             await turn
-            while (pause := self._open_at - self._clock()) > 0:
-                await self._sleep(pause)
+            while (pause := self._open_at - self._clock()) > 0 and not leaves():
+                await self._sleep(min(pause, LONGEST_PAUSE_SECONDS))
             yield self._clock()
         finally:
             # A request cancelled while it waited has no slot; one cancelled just as it was admitted has.
@@ -91,7 +96,7 @@ class Pace:
 
 
 GIVEN_UP_IN_A_ROW = 8
-"""If this many requests in a row are given up, with no answer in between, the endpoint is considered broken."""
+"""If this many requests in a row are given up, and then a small one too, the endpoint is considered broken."""
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 20.0
 CONTINUES = "check that the endpoint is up, then run the same command again: it continues"
@@ -140,12 +145,20 @@ Attempt = Callable[[int, bool], Awaitable[Reply | Fault]]
 class Patience:
     """Retries requests to one model until they are answered or given up; shared by all requests of a participant."""
 
-    def __init__(self, where: Sequence[str], options: EndpointOptions, clock: Clock, sleep: Sleep) -> None:
+    def __init__(
+        self,
+        where: Sequence[str],
+        options: EndpointOptions,
+        clock: Clock,
+        sleep: Sleep,
+        probe: Attempt | None = None,
+    ) -> None:
         self.replicas = [Replica(options.concurrency, clock, sleep) for _ in where]
         self._where = ", ".join(where)
         self._options = options
         self._clock = clock
         self._sleep = sleep
+        self._probe = probe
         self._failing_since: float | None = None
         self._good_at = float("-inf")
         self._given_up = 0
@@ -161,10 +174,10 @@ class Patience:
         asked: set[Replica] = set()  # since the last pause
         while True:
             one = self._least_loaded(asked)
-            opens_at = one.opens_at
-            async with one.pace.place() as asked_at:
-                if one.opens_at > opens_at and self._elsewhere({*asked, one}):
-                    continue  # it failed other requests while this one waited for its slot
+            leaves = partial(self._better_elsewhere, one, one.opens_at, {*asked, one})
+            async with one.pace.place(leaves) as asked_at:
+                if leaves():
+                    continue
                 began = asked_at if began is None else began  # waiting for a slot is not the server's fault
                 found = await attempt(self.replicas.index(one), one.unchecked)
             written, read = written + found.tokens, read + found.prompt_tokens
@@ -176,7 +189,7 @@ class Patience:
                 self._failing_since, self._good_at = None, self._clock()
                 # Whatever is refused for one request may be refused for all, for a reason with no known wording yet.
                 if isinstance(found, Fault) and found.kind in ("forbidden", "thinking", "refused"):
-                    self._give_up(found)
+                    await self._give_up(found)
                 return found
             one.leave_out(found, asked_at)
             asked.add(one)
@@ -184,7 +197,7 @@ class Patience:
                 self._wait_on(found, asked_at)
             tries += found.policy.counts
             if tries >= self._options.max_tries or self._clock() - began >= self._options.patience_seconds:
-                self._give_up(found)
+                await self._give_up(found)
                 return found
             if elsewhere:
                 continue
@@ -205,6 +218,10 @@ class Patience:
     def _elsewhere(self, asked: Set[Replica]) -> bool:
         return any(one.is_open for one in self.replicas if one not in asked)
 
+    def _better_elsewhere(self, one: Replica, opened_at: float, asked: Set[Replica]) -> bool:
+        """Whether to leave the queue for a slot at `one`, which opened or was to open at `opened_at` on joining it."""
+        return one.opens_at > min(opened_at, self._clock()) and self._elsewhere(asked)
+
     def _opens_in(self) -> float:
         """Seconds until the first replica opens."""
         return min(one.opens_at for one in self.replicas) - self._clock()
@@ -222,11 +239,15 @@ class Patience:
         if now - self._failing_since >= patience:
             raise ChatbenchError(f"{self._where}: no good answer for {patience:g} s ({fault.reason})", fix=CONTINUES)
 
-    def _give_up(self, fault: Fault) -> None:
+    async def _give_up(self, fault: Fault) -> None:
         self._failing_since = None
         self._given_up += 1
-        if self._given_up >= GIVEN_UP_IN_A_ROW:
+        if self._given_up < GIVEN_UP_IN_A_ROW:
+            return
+        # Perhaps none but these can be answered (a question that is always filtered): ask something harmless.
+        self._given_up = 0
+        if self._probe is None or isinstance(await self.answer(self._probe, 0), Fault):
             raise ChatbenchError(
-                f"{self._where}: {self._given_up} requests in a row failed ({fault.reason})",
+                f"{self._where}: {GIVEN_UP_IN_A_ROW} requests in a row failed ({fault.reason})",
                 fix=FIX.get(fault.kind, CONTINUES),
             )

@@ -91,7 +91,7 @@ class Comparison:
     people: Value | None
     apart: Value
     people_apart: Value
-    people_range: tuple[float, float] | None = None
+    people_range: tuple[float, float] | Undefined | None = None
     further: Value | None = None
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatbench.metrics.agreement import Undefined
+from chatbench.metrics.intervals import LOST_SHARE
 from chatbench.realism.behaviour import FEATURES, feature_rows
 from chatbench.realism.chats import ChatTraits
 from chatbench.realism.measures import NOTHING_TO_COMPARE
@@ -54,15 +55,15 @@ class Telling:
 class Detection:
     """How well the groups are told apart, on questions that the classifier did not see.
 
-    Intervals are 95 % percentiles of a bootstrap over questions. `p_value`: share of random relabellings within
-    questions with an accuracy at least as high, given the same out-of-fold scores.
+    Intervals are 95 % percentiles of a bootstrap over questions, without draws that hold one group only. `p_value`:
+    share of random relabellings within questions with an accuracy at least as high, given the same out-of-fold scores.
     """
 
     chats: int
     accuracy: float
-    accuracy_interval: tuple[float, float]
+    accuracy_interval: tuple[float, float] | Undefined
     auc: float
-    auc_interval: tuple[float, float]
+    auc_interval: tuple[float, float] | Undefined
     p_value: float
     telling_first: tuple[Telling, ...]
     telling_second: tuple[Telling, ...]
@@ -88,8 +89,9 @@ def detection(first: Sequence[ChatTraits], second: Sequence[ChatTraits], seed: i
     for _ in range(RESAMPLES):
         draw = rng.integers(len(of_question), size=len(of_question))
         drawn = np.concatenate([of_question[question] for question in draw])
-        accuracies.append(_accuracy(labels[drawn], scores[drawn]))
-        areas.append(area_under_curve(labels[drawn], scores[drawn]))
+        if len(set(labels[drawn])) == 2:
+            accuracies.append(_accuracy(labels[drawn], scores[drawn]))
+            areas.append(area_under_curve(labels[drawn], scores[drawn]))
     weights = _classifier().fit(rows, labels).coef_[0]
     order = np.argsort(weights, kind="stable")
     return Detection(
@@ -165,7 +167,9 @@ def _accuracy(labels: NDArray[np.int64], scores: Floats) -> float:
     return float(((scores > 0) == (labels == 1)).mean())
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float]:
+def _interval(values: Sequence[float]) -> tuple[float, float] | Undefined:
+    if (lost := RESAMPLES - len(values)) > LOST_SHARE * RESAMPLES:
+        return Undefined(f"{lost} of {RESAMPLES} resamples hold chats of one side only")
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 

@@ -16,6 +16,7 @@ from chatbench.core.progress import WorkProgress, tracked
 from chatbench.core.records import Study
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, Predictor
+from chatbench.metrics.pairs import Simulation
 from chatbench.metrics.resampling import Resampling
 from chatbench.realism.chats import ChatTraits, on_common_cells, real_chats, simulated_chats, traits_of
 from chatbench.realism.comparison import HALVINGS, Realism
@@ -29,6 +30,10 @@ Say = Callable[[str], None]
 
 OF_SCORES_ONLY = ("bleu", "rouge", "sacrebleu", "ece", "resampling")
 """Parts of the scores' signature that realism does not depend on."""
+
+
+class UnknownAssistantsError(ChatbenchError):
+    """People worked with none of the simulated assistants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +60,21 @@ def realism(
     """Compare simulated chats of the given splits (None: all that have some) with people's, and write the files.
 
     Raises:
+        UnknownAssistantsError: as named.
         ChatbenchError: no chats, chats of other data, or none with an assistant that people worked with.
     """
     settings = settings or RealismSettings()
     study = workspace.study
     chosen, notes = simulated_splits(workspace, model, splits)
     chats = [read_chats(workspace, model, split_id) for split_id in chosen]
+    lacking = [entry.split.id for entry in chats if settings.predictor not in entry.settings]
+    simulate = f"chatbench simulate {model} --assistant SPEC --base"
+    if lacking and (splits is not None or len(lacking) == len(chats)):
+        raise ChatbenchError(
+            f"{', '.join(lacking)}: no chats of the {settings.predictor}", fix=f"{simulate} --split {lacking[0]}"
+        )
+    notes += [f"{s}: no chats of the {settings.predictor}, left out; {simulate} --split {s}" for s in lacking]
+    chats = [entry for entry in chats if entry.split.id not in lacking]
     folder, ending = workspace.realism(model), "_base" if settings.base_model else ""
     everyone = real_chats(study.conversations, study.questions)
     people = [traits_of(chat) for chat in tracked(everyone, "people's chats", "chats")]
@@ -78,7 +92,7 @@ def realism(
     sizes = {part: [len(entry.split.question_ids(part)) for entry in chats] for part in ("train", "test")}
     table = RealismTable(
         model=model,
-        source=settings.predictor.label,
+        source=_simulation(chats[0], settings).predictor.label,
         splits=found,
         termination=stops,
         train_questions=sum(sizes["train"]) / len(chats),
@@ -100,13 +114,9 @@ def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, sett
     """Compare one split; `people` are the traits of the study's chats, in their order.
 
     Raises:
-        ChatbenchError: this simulator has no chats, or only with assistants that people did not work with.
+        ChatbenchError: this simulator has only chats with assistants that people did not work with.
     """
-    predictor = settings.predictor
-    simulation = next((one for one in entry.simulations if one.predictor == predictor), None)
-    if simulation is None:
-        fix = f"chatbench simulate MODEL --assistant SPEC --split {entry.split.id} --base"
-        raise ChatbenchError(f"{entry.split.id}: no chats of the {predictor} simulator", fix=fix)
+    simulation = _simulation(entry, settings)
     sides: dict[str | None, list[ChatTraits]] = {"train": [], "test": []}
     for chat, traits in zip(study.conversations, people, strict=True):
         sides.setdefault(entry.split.part_of(chat), []).append(traits)
@@ -114,10 +124,16 @@ def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, sett
     of_simulator = map(traits_of, tracked(chats, f"{entry.split.id}, simulated chats", "chats"))
     real, simulated = on_common_cells(sides["test"], of_simulator)
     if not real:
-        raise ChatbenchError(
-            f"{entry.split.id}: no question on which people and the {predictor} simulator had the same assistant",
+        strangers = {chat.assistant for chat in simulation.chats}.isdisjoint(study.assistants)
+        raise (UnknownAssistantsError if strangers else ChatbenchError)(
+            f"{entry.split.id}, {simulation.predictor}: no question on which people had the same assistant",
             expected=f"chats with {', '.join(study.assistants) or 'an assistant'}, as people did",
             fix="simulate with these assistants",
         )
     with WorkProgress(f"{entry.split.id}, realism", "measures") as progress:
         return compare(real, simulated, sides["train"], settings.seed, progress)
+
+
+def _simulation(entry: SplitChats, settings: RealismSettings) -> Simulation:
+    """The chats to compare; their predictor names a simulator that was not fine-tuned here."""
+    return next(one for one in entry.simulations if one.predictor == settings.predictor)

@@ -185,15 +185,21 @@ def termination_of(workspace: Workspace, model: str, entry: SplitChats, *, base_
     """Query the model of a split at every stopping point and store the scores.
 
     Raises:
-        ChatbenchError: the model is missing, or is not the one that was simulated.
+        ChatbenchError: the model is missing, is not the one that was simulated, or was not prompted as here.
     """
     from chatbench.models.local_participants import LocalSimulator
 
     study, split = workspace.study, entry.split
     chats = {part: [chat for chat in study.conversations if split.part_of(chat) == part] for part in ("train", "test")}
     points = stopping_points(chats["test"], study.questions)
-    loaded, form = load_simulator(workspace, model, entry.split.id, base_model=base_model)
     depends_on = _depends_on(entry, base_model=base_model, points=len(points))
+    if not str(depends_on["style"]).startswith("two-step"):
+        raise ChatbenchError(
+            f"{entry.split.id}: --termination, but the simulator was prompted in the style {depends_on['style']}",
+            expected="a two-step style: these share the prompt of every point and the form of an answer",
+            fix=f"chatbench realism {model}, without --termination",
+        )
+    loaded, form = load_simulator(workspace, model, entry.split.id, base_model=base_model)
     if loaded.weights != depends_on["weights"]:
         raise ChatbenchError(
             f"{entry.split.id}: the model differs from the one that was simulated",
@@ -281,7 +287,7 @@ def _depends_on(entry: SplitChats, *, base_model: bool, points: int) -> dict[str
     simulator = cast("Mapping[str, object]", settings["simulator"])
     return {
         **{name: simulator.get(name) for name in ("weights", "form", "temperature")},
-        **{name: settings[name] for name in ("questions_sha256", "held_out_sha256")},
+        **{name: settings.get(name) for name in ("questions_sha256", "held_out_sha256", "style")},
         "points": points,
         "opening_tokens": OPENING_TOKENS,
     }

@@ -21,7 +21,7 @@ from typing import Literal, get_args
 
 from chatbench.core.records import RIGHT_FROM, Question, SimulatedConversation, Study, Turn
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.names import BASE_MODEL, FINE_TUNED
+from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, Predictor
 from chatbench.protocol.prompts import ANSWER_PREFIX
 from chatbench.report.page import packed
 from chatbench.report.page_data import question_values
@@ -232,14 +232,18 @@ DIGITS = 4
 
 @dataclass(frozen=True, slots=True)
 class RunChats:
-    """Simulated chats of one model, by its key in the results folder, from one of its simulators in one split."""
+    """Simulated chats of one model, by its key in the results folder, from one of its simulators in one split.
+
+    `predictor` has the simulator's name if it was not fine-tuned here; `run` the settings and the assistants of the
+    run, None if they are not beside the log.
+    """
 
     key: str
     split: str
     source: Participant
     chats: tuple[SimulatedConversation, ...]
-    played_by: str = FINE_TUNED.label
-    """Label of the simulator (model and style), if it was not fine-tuned here."""
+    predictor: Predictor = FINE_TUNED
+    run: tuple[Mapping[str, object], Mapping[str, object]] | None = None
 
 
 def report_chats(
@@ -283,9 +287,9 @@ def run_chats(key: str, workspace: Workspace) -> Iterator[RunChats]:
             path = workspace.conversations(key, folder.name, base_model=source == "base model")
             if path.exists():
                 predictor = BASE_MODEL if source == "base model" else FINE_TUNED
-                if settings_path(path).exists():
-                    predictor = called(predictor, settings_of(path)[0], folder.name)
-                yield RunChats(key, folder.name, source, tuple(read_conversations(path)), predictor.label)
+                run = settings_of(path) if settings_path(path).exists() else None
+                predictor = called(predictor, run[0], folder.name) if run else predictor
+                yield RunChats(key, folder.name, source, tuple(read_conversations(path)), predictor, run)
 
 
 def held_out_splits(workspace: Workspace) -> dict[str, list[str]]:

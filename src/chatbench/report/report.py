@@ -42,6 +42,7 @@ from chatbench.report.tables import comparison_json, comparison_notes
 from chatbench.scoring.compare import compare
 from chatbench.scoring.score_files import QuestionScores, read_question_files, read_score_table
 from chatbench.scoring.score_table import ScoreTable, comparable
+from chatbench.scoring.signature import is_of_log
 from chatbench.simulation.judge import with_verdicts
 
 Plain = dict[str, object]
@@ -259,13 +260,28 @@ def _run(key: str, workspace: Workspace, missing: list[str]) -> Run:
     table, scores = None, None
     if (path := workspace.scores(key)).exists():
         table = read_score_table(path.parent, key)
-        scores = read_question_files(path.parent, key, f"chatbench eval-chatbench {name}")
+        scores = read_question_files(path.parent, key, table, f"chatbench eval-chatbench {name}")
     else:
         missing.append(f"scores of {name}: chatbench eval-chatbench {name}")
     chats = tuple(run_chats(key, workspace))
+    missing += [] if table is None else outdated_scores(table, key, chats, workspace)
     if not chats:
         missing.append(f"simulated chats of {name}: chatbench simulate {name} --assistant SPEC")
     return Run(key, table, scores, chats)
+
+
+def outdated_scores(table: ScoreTable, key: str, chats: Sequence[RunChats], workspace: Workspace) -> list[str]:
+    """The command to score again if chats were simulated since: again, more of them, or on further splits."""
+    prepared = workspace.manifest.split_ids if workspace.is_prepared else table.splits
+    others = [
+        each.split
+        for each in chats
+        if each.split in prepared
+        and each.run
+        and not is_of_log(table.signature, each.split, each.predictor, each.run, len(each.chats))
+    ]
+    name, splits = shown_name(key), ", ".join(dict.fromkeys(others))
+    return [f"scores of today's chats of {name} ({splits}): chatbench eval-chatbench {name}"] if splits else []
 
 
 def _held_out(manifest: Manifest | None, workspace: Workspace, runs: Sequence[Run]) -> list[str]:
@@ -282,12 +298,12 @@ def _held_out(manifest: Manifest | None, workspace: Workspace, runs: Sequence[Ru
 def _run_values(run: Run, people: Sequence[Conversation], study: Study | None, workspace: Workspace) -> Plain:
     simulated: dict[str, list[SimulatedConversation]] = {}  # of all splits together, by simulator
     for each in run.chats:
-        simulated.setdefault(each.played_by, []).extend(each.chats)
+        simulated.setdefault(each.predictor.label, []).extend(each.chats)
     beside_people = {who: chats if study is None else study.comparable(chats) for who, chats in simulated.items()}
     return {
         "key": run.key,
         "name": run.name,
-        "simulator": next((each.played_by for each in run.chats if each.source == FINE_TUNED.kind), FINE_TUNED.label),
+        "simulator": next((e.predictor for e in run.chats if e.predictor == FINE_TUNED), FINE_TUNED).label,
         "scores": None if run.table is None else run_scores(run.table, workspace.scores(run.key)),
         "calibration": {} if run.scores is None else calibration_values(run.scores),
         "perplexity": [] if run.table is not None else perplexities(run.key, workspace),

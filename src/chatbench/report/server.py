@@ -23,7 +23,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.report.page import PageContent, render
 from chatbench.report.report import Shown, gather
 
-FOLLOWED = ("scores", "ppl", "realism", "simulations")
+FOLLOWED = ("scores", "ppl", "realism", "simulations", "estimates", "judge")
 """Results folders in which every file is tracked; in `models`, only the training logs are."""
 LEAST_SECONDS = 5.0
 """Least time between two versions offered to a reader: a log grows with every chat, and nobody reads that fast."""

@@ -24,9 +24,10 @@ from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, PEO
 from chatbench.metrics.pairs import pair_up
 from chatbench.report.estimate_table import Entry, estimate_grids, estimate_notes, read_estimates
 from chatbench.report.grids import EMPTY, Grid, print_grids
+from chatbench.report.page_chats import run_chats
 from chatbench.report.page_data import pooled_accuracies
 from chatbench.report.plots import TurnCounts, scatter_lines, split_grid, termination_grid, turn_grid
-from chatbench.report.report import Shown
+from chatbench.report.report import Shown, outdated_scores
 from chatbench.report.tables import (
     AGREEMENT_COLUMNS,
     TEXT_COLUMNS,
@@ -44,7 +45,6 @@ from chatbench.report.tables import (
 )
 from chatbench.scoring.score_files import bounds_as_json, estimate_as_json, plain, read_question_files, read_score_table
 from chatbench.scoring.score_table import ScoreTable, comparable
-from chatbench.simulation.log import read_conversations
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,7 +88,9 @@ def _results_of(key: str, table: ScoreTable, workspace: Workspace) -> ModelResul
 
     Assistants that no person worked with are left out, unless the study cannot be read.
     """
-    pairs, missing = question_accuracies(workspace, key)
+    pairs, missing = question_accuracies(workspace, key, table)
+    logs = list(run_chats(key, workspace))
+    missing += outdated_scores(table, key, logs, workspace)
     study: Study | None = None
     turns: dict[str, Counter[int]] = {}
     if not workspace.is_prepared:
@@ -103,8 +105,8 @@ def _results_of(key: str, table: ScoreTable, workspace: Workspace) -> ModelResul
             people = (chat for chat in study.conversations if chat.question_id in held_out)
             turns[PEOPLE.label] = Counter(chat.user_turns for chat in people)
     for source in (table.simulator, BASE_MODEL):
-        paths = [workspace.conversations(key, split, base_model=source == BASE_MODEL) for split in table.splits]
-        chats = [chat for path in paths if path.exists() for chat in read_conversations(path)]
+        ours = [each for each in logs if each.split in table.splits and each.predictor == source]
+        chats = [chat for each in ours for chat in each.chats]
         turns[source.label] = Counter(
             sum(turn.role == "user" for turn in chat.turns)
             for chat in (chats if study is None else study.comparable(chats))
@@ -115,7 +117,7 @@ def _results_of(key: str, table: ScoreTable, workspace: Workspace) -> ModelResul
     return ModelResults(key, table, tuple(pairs), counts, tuple(missing), estimates)
 
 
-def question_accuracies(workspace: Workspace, key: str) -> tuple[list[QuestionAccuracy], list[str]]:
+def question_accuracies(workspace: Workspace, key: str, table: ScoreTable) -> tuple[list[QuestionAccuracy], list[str]]:
     """The fine-tuned simulator's accuracy beside people's, per question and assistant, and what is missing.
 
     A question that several splits hold out is one point, with the chats of all of them.
@@ -123,7 +125,7 @@ def question_accuracies(workspace: Workspace, key: str) -> tuple[list[QuestionAc
     path = workspace.scores(key, ".questions.csv")
     if not path.exists():
         return [], [f"{key}: no {path.name}, so no plot of the questions; chatbench eval-chatbench {key}"]
-    pooled = pooled_accuracies(read_question_files(path.parent, key, f"chatbench eval-chatbench {key}"))
+    pooled = pooled_accuracies(read_question_files(path.parent, key, table, f"chatbench eval-chatbench {key}"))
     people, simulated = pooled.get(PEOPLE, {}), pooled.get(FINE_TUNED, {})
     return pair_up({pair: people[pair] for pair in simulated if pair in people}, simulated), []
 

@@ -188,9 +188,9 @@ def row_labels(tables: Sequence[ScoreTable], estimates: Sequence[Estimates]) -> 
         (first, *others), names = of_source, {each.label for each in own.values()}
         alike = len(names) == 1 and all(of_source[index] == of_source[first] for index in others)
         if alike and len(of_source) == len(tables):
-            labels.append(Label(source.label.replace("_", " "), first, source))
+            labels.append(Label(source.title, first, source))
         else:
-            shown = {index: each.label.replace("_", " ") for index, each in own.items()}
+            shown = {index: each.title for index, each in own.items()}
             labels += [Label(f"{tables[index].model}, {shown[index]}", index, each) for index, each in own.items()]
     return labels
 
@@ -448,7 +448,7 @@ def main_scores(tables: Sequence[ScoreTable], *, with_published: bool = False) -
     found = []
     for label in row_labels(tables, estimates):
         at, source = label.table, label.source
-        model = tables[at].model if label.text != source.label.replace("_", " ") or len(tables) == 1 else ""
+        model = tables[at].model if label.text != source.title or len(tables) == 1 else ""
         intervals = tables[at].uncertainty.intervals.get(WHOLE, {})
         found += [
             MainScore(
@@ -564,6 +564,10 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         f"undefined: {each.found.difference.reason}: {NAMES[each.metric]}, {each.assistant}"
         for each in comparison.metrics
         if isinstance(each.found.difference, Undefined)
+    } | {
+        f"{NAMES[each.metric]}, {each.assistant}: {each.found.splits} splits only, in which both have a value"
+        for each in comparison.metrics
+        if each.found.undefined and each.found.splits
     }
     return [
         *ignored,
@@ -584,6 +588,7 @@ def comparison_json(comparison: Comparison) -> Row:
             **{name: getattr(each, name) for name in ("first", "second", "assistant", "metric")},
             **{written: plain(getattr(each.found, name)) for written, name in values.items()},
             "p_holm": plain(each.holm_p),
+            "splits_left_out": each.found.undefined,
         }
         for each in comparison.metrics
     ]

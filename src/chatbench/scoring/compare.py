@@ -116,13 +116,8 @@ def open_run(run: str, workspace: Workspace) -> Run:
     place = Workspace(workspace.data, Path(folder)) if colon else workspace
     path = Path(spec) if spec.endswith(".json") else place.scores(model)
     fix = f"chatbench eval-chatbench {path.stem}"
-    table, scores = read_score_file(path, fix), read_question_files(path.parent, path.stem, fix)
-    if scores.signature_id != table.signature_id:
-        raise ChatbenchError(
-            f"{path}: the metrics per question have signature {scores.signature_id}",
-            expected=f"signature {table.signature_id}, as in the score file",
-            fix=fix,
-        )
+    table = read_score_file(path, fix)
+    scores = read_question_files(path.parent, path.stem, table, fix)
     if not any(predictor in predictors for predictors in scores.accuracies.values()):
         raise ChatbenchError(f"{path}: no {predictor} simulator was scored", fix=fix)
     return Run(run, table, scores, predictor)

@@ -23,7 +23,7 @@ from chatbench.metrics.pairs import scored_pairs
 from chatbench.metrics.resampling import Resampling
 from chatbench.metrics.split_metrics import NO_HUMAN_ACCURACY, SplitMetrics, split_metrics
 from chatbench.metrics.uncertainty import score_uncertainty
-from chatbench.scoring.eval_ppl import perplexity_metrics, read_perplexity, refuse_other_weights
+from chatbench.scoring.eval_ppl import is_of_prepared, perplexity_metrics, read_perplexity, refuse_other_weights
 from chatbench.scoring.score_files import plain, write_question_files, write_score_table
 from chatbench.scoring.score_table import Score, ScoreTable
 from chatbench.scoring.signature import signature
@@ -66,8 +66,8 @@ def eval_chatbench(
         notes=[*skipped, *measured_here, *verified.notes()], judge=judge,
     )  # fmt: skip
     path = workspace.scores(model)
-    write_score_table(path.parent, path.stem, table)
     write_question_files(path.parent, path.stem, study, measures, table.signature_id)
+    write_score_table(path.parent, path.stem, table)
     return table
 
 
@@ -114,7 +114,11 @@ def score_splits(
         fine_tuned = not entry.simulations[0].predictor.name
         if fine_tuned and (perplexity := read_perplexity(workspace, model, entry.split.id)) is not None:
             refuse_other_weights(model, perplexity, entry.simulator)
-            metrics += perplexity_metrics(perplexity)
+            if is_of_prepared(perplexity, workspace):
+                metrics += perplexity_metrics(perplexity)
+            else:
+                found = f"{entry.split.id}: its perplexity is of other held-out examples than the prepared ones"
+                notes.append(f"{found}, left out; chatbench eval-ppl {model} --split {entry.split.id}")
         scores += [Score(entry.split.id, f.assistant, f.predictor, f.metric, f.value, f.stratum) for f in metrics]
         notes += _incomplete(model, study, entry, set(entry.split.question_ids("test")))
     notes += _not_judged(study)

@@ -2,13 +2,15 @@
 
 One file per split, `results/ppl/MODEL/split_i.json`, with the signature of everything its numbers depend on; a split is
 recomputed only if its signature changed. `split_i.tokens.jsonl` has the loss of each token under the fine-tuned model,
-and `summary.json` the means over splits.
+and `summary.json` the means over splits. A file of other held-out examples than the prepared ones, or of a model that
+was trained again since, is not used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -90,7 +92,7 @@ def eval_ppl(model: str, *, workspace: Workspace, split: str | None = None, say:
 
 
 def write_summary(model: str, workspace: Workspace) -> None:
-    """Write the means over all stored splits; call it again after scoring splits in parallel."""
+    """Write the means over the stored splits; call it again after scoring splits in parallel."""
     folder, summary = workspace.perplexity_folder(model), summary_of(stored_perplexities(workspace, model), workspace)
     for path in (folder / "summary.json", folder.with_name(f"val_ppl_{folder.name}.json")):  # the latter: its old name
         write_json(path, {"model": model, **summary})
@@ -216,6 +218,8 @@ def summary_of(splits: Sequence[SplitPerplexity], workspace: Workspace) -> dict[
 
     `corrected_error` accounts for the overlap of random splits (Nadeau and Bengio 2003).
     """
+    if not splits:
+        return {"splits": [], "by_kind": {}}
     divided = [workspace.split(each.split) for each in splits]
     train, test = (sum(len(each.question_ids(part)) for each in divided) / len(divided) for part in ("train", "test"))
 
@@ -238,10 +242,37 @@ def summary_of(splits: Sequence[SplitPerplexity], workspace: Workspace) -> dict[
 
 
 def stored_perplexities(workspace: Workspace, model: str) -> list[SplitPerplexity]:
-    """Read the stored perplexities of all splits, in the order of the splits."""
+    """Read the stored perplexities of the prepared splits and of today's models, in the order of the splits.
+
+    If nothing is prepared (results from elsewhere), all that are stored.
+    """
     names = [path.stem for path in workspace.perplexity_folder(model).glob("split_*.json")]
-    found = (read_perplexity(workspace, model, split) for split in sorted(names, key=lambda name: (len(name), name)))
+    found = (current_perplexity(workspace, model, split) for split in sorted(names, key=lambda name: (len(name), name)))
     return [each for each in found if each is not None]
+
+
+def current_perplexity(workspace: Workspace, model: str, split: str) -> SplitPerplexity | None:
+    """Read the stored perplexities of a split; None unless they are of the prepared examples and of today's model."""
+    scored = read_perplexity(workspace, model, split)
+    if scored is None or not is_of_prepared(scored, workspace):
+        return None
+    folder = workspace.model_folder(model, split)
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.glob("*.safetensors")]
+    return scored if not files or scored.signature.get("weights") == _weights(folder, (*sorted(files),)) else None
+
+
+def is_of_prepared(scored: SplitPerplexity, workspace: Workspace) -> bool:
+    """Whether a stored perplexity is of the prepared held-out examples of its split; True if nothing is prepared."""
+    name = f"{scored.split}/test.jsonl"
+    return not workspace.is_prepared or scored.signature.get("test_sha256") == workspace.manifest.files.get(name)
+
+
+@cache
+def _weights(folder: Path, _files: tuple[tuple[str, int, int], ...]) -> str:
+    """The hash of a model's weights, read again only when its files change: a live page asks every few seconds."""
+    from chatbench.models.loading import weights_hash
+
+    return weights_hash(folder)
 
 
 def read_perplexity(workspace: Workspace, model: str, split_id: str) -> SplitPerplexity | None:

@@ -91,11 +91,11 @@ def _question_rows(measured: SplitMetrics) -> Iterator[tuple[str, list[object]]]
                 yield question_id, [assistant, predictor.label, metric, value, ""]
 
 
-def read_question_files(folder: Path, key: str, fix: str) -> QuestionScores:
-    """Read the files that `write_question_files` wrote; `fix` is the command that creates them.
+def read_question_files(folder: Path, key: str, table: ScoreTable, fix: str) -> QuestionScores:
+    """Read the files that `write_question_files` wrote with a table; `fix` is the command that creates them.
 
     Raises:
-        ChatbenchError: a file is missing or malformed.
+        ChatbenchError: a file is missing or malformed, or of another scoring than the table.
     """
     path = folder / f"{key}.questions.csv"
     accuracies: dict[str, dict[Predictor, dict[Pair, Prediction]]] = {}
@@ -112,6 +112,12 @@ def read_question_files(folder: Path, key: str, fix: str) -> QuestionScores:
                 texts.setdefault(split, {}).setdefault((predictor, metric), {})[question_id] = float(value)
     except ValueError as error:
         raise ChatbenchError(f"{path}: {error}", expected="numeric values and counts", fix=fix) from error
+    if signature_id not in ("", table.signature_id):  # "": no question could be scored
+        raise ChatbenchError(
+            f"{path}: written with signature {signature_id}",
+            expected=f"signature {table.signature_id}, as in {key}.json; a scoring was stopped between the two files",
+            fix=fix,
+        )
     answers = tuple(
         Answer(question_id, person, "user-AI", assistant, condition, None, float(correct))
         for question_id, assistant, person, condition, correct in _read_csv(
@@ -132,7 +138,7 @@ Result = TypeVar("Result")
 
 
 def write_score_table(folder: Path, key: str, table: ScoreTable) -> None:
-    """Write `<key>.json` and `<key>.csv`."""
+    """Write `<key>.csv` and then `<key>.json`, which is the last file of a scoring."""
     content = {
         "model": table.model,
         "signature_id": table.signature_id,
@@ -145,8 +151,8 @@ def write_score_table(folder: Path, key: str, table: ScoreTable) -> None:
         "figures": list(_figures(table, WHOLE)),
         "parts": {part: list(_figures(table, part)) for part in table.strata if part != WHOLE},
     }
-    write_json(folder / f"{key}.json", content)
     write_text(folder / f"{key}.csv", as_csv(table))
+    write_json(folder / f"{key}.json", content)
 
 
 def _figures(table: ScoreTable, part: str) -> Iterator[dict[str, object]]:

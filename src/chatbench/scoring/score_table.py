@@ -11,7 +11,8 @@ are chats. A prediction without the sampling noise of chats can exceed that ceil
 | overlap of first prompts | the base model | human prompts against human prompts |
 | perplexity, bits per byte | the base model | unknown: nobody knows how predictable people are |
 
-Bias has neither. The normalised score is (score - floor) / (ceiling - floor), defined if the ceiling is better than the
+Bias has neither. Only a predictor of all pairs that the simulator is scored on can be the floor: fewer pairs may be
+easier. The normalised score is (score - floor) / (ceiling - floor), defined if the ceiling is better than the
 floor.
 """
 
@@ -28,6 +29,7 @@ from chatbench.metrics.names import (
     BASE_MODEL,
     EVERY_ASSISTANT,
     FINE_TUNED,
+    MEAN_OF_ASSISTANTS,
     PEOPLE,
     TEXT_METRICS,
     WHOLE,
@@ -47,12 +49,13 @@ MOST = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Floor (and its predictor) and ceiling of one metric."""
+    """Floor (and its predictor) and ceiling of one metric; `partial` predictors cover too few pairs to be the floor."""
 
     floor: Value
     floor_predictor: Predictor | None
     ceiling: Value
     higher_is_better: bool
+    partial: tuple[Predictor, ...] = ()
 
     @property
     def floor_label(self) -> str:
@@ -85,9 +88,9 @@ def bounds(estimates: Mapping[MetricKey, Estimate], signature: Mapping[str, obje
             continue
         higher = metric in HIGHER_IS_BETTER
         if metric in BOUNDED_AGREEMENT:
-            floor, floor_predictor = _best_baseline(estimates, row)
+            floor, floor_predictor, partial = _best_baseline(estimates, row)
             top = _mean(estimates, (assistant, ceiling(chats[predictor]), metric))
-            found[row] = Bounds(floor, floor_predictor, top, higher)
+            found[row] = Bounds(floor, floor_predictor, top, higher, partial)
         elif higher:
             found[row] = Bounds(*_base_model(estimates, row), _mean(estimates, (assistant, PEOPLE, metric)), higher)
         elif metric.startswith(SURPRISE):
@@ -118,20 +121,37 @@ def _base_model(estimates: Mapping[MetricKey, Estimate], key: MetricKey) -> tupl
     return estimates[assistant, BASE_MODEL, metric].mean, BASE_MODEL
 
 
-def _best_baseline(estimates: Mapping[MetricKey, Estimate], key: MetricKey) -> tuple[Value, Predictor | None]:
+def _best_baseline(
+    estimates: Mapping[MetricKey, Estimate], key: MetricKey
+) -> tuple[Value, Predictor | None, tuple[Predictor, ...]]:
+    """The floor, its predictor, and the predictors left out because they do not cover all the simulator's pairs."""
     assistant, predictor, metric = key
+    simulator = replace(predictor, invalid="counted wrong")
     known = {
         other: estimate.mean
         for (name, other, measured), estimate in estimates.items()
         if (name, measured) == (assistant, metric)
         and (other.is_baseline or other == BASE_MODEL)
-        and other != replace(predictor, invalid="counted wrong")
+        and other != simulator
         and not isinstance(estimate.mean, Undefined)
     }
-    if not known:
-        return Undefined("no baseline has a value"), None
-    best = (max if metric in HIGHER_IS_BETTER else min)(known, key=known.__getitem__)
-    return known[best], best
+    wanted = _questions(estimates, assistant, simulator)
+    partial = tuple(other for other in known if _questions(estimates, assistant, other) != wanted)
+    covering = {other: value for other, value in known.items() if other not in partial}
+    if not covering:
+        reason = "no baseline covers all the simulator's pairs" if partial else "no baseline has a value"
+        return Undefined(reason), None, partial
+    best = (max if metric in HIGHER_IS_BETTER else min)(covering, key=covering.__getitem__)
+    return covering[best], best, partial
+
+
+def _questions(
+    estimates: Mapping[MetricKey, Estimate], assistant: str, predictor: Predictor
+) -> tuple[Value, int] | None:
+    """Mean number of pairs and number of splits of a row; the mean of assistants has those of all pairs."""
+    name = EVERY_ASSISTANT if assistant == MEAN_OF_ASSISTANTS else assistant
+    found = estimates.get((name, predictor, "questions"))
+    return (found.mean, found.n) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +187,12 @@ class ScoreTable:
     notes: tuple[str, ...] = ()
     uncertainty: Uncertainty = field(default_factory=Uncertainty)
     scored_questions: int = 0
+
+    def __post_init__(self) -> None:
+        """Add a note on predictors that are not the floor everywhere; a table read from its file has it already."""
+        if partial := dict.fromkeys(str(other) for each in self.bounds().values() for other in each.partial):
+            note = f"a floor only where they cover the same pairs as the simulator: {'; '.join(partial)}"
+            object.__setattr__(self, "notes", tuple(dict.fromkeys((*self.notes, note))))
 
     @property
     def signature_id(self) -> str:

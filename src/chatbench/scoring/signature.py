@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from typing import cast
+from typing import Any, cast
 
 from chatbench.core.configurations import Difference, differences, matches
 from chatbench.core.errors import ChatbenchError
@@ -87,7 +87,13 @@ def signature(
         "resampling": resampling_text(resampling),
         "assistants": assistants,
         "base model": base_model,
-        "by_split": {entry.split.id: _of_split(entry) for entry in chats},
+        "by_split": {
+            entry.split.id: {
+                _key(one.predictor): _of_chats(entry.settings[one.predictor], len(one.chats))
+                for one in entry.simulations
+            }
+            for entry in chats
+        },
     }
 
 
@@ -139,12 +145,7 @@ def _shared(chats: Sequence[SplitChats]) -> tuple[dict[Predictor, dict[str, obje
 
     for entry in chats:
         for predictor, settings in entry.settings.items():
-            simulator = cast(Mapping[str, object], settings["simulator"])
-            identity = {name: value for name, value in simulator.items() if name not in PER_SPLIT}
-            if isinstance(model := identity.get("name"), str):
-                identity["name"] = model.replace(entry.split.id, SPLIT_MARK)
-            found: dict[str, object] = {n: value for n, value in settings.items() if n not in (*PER_RUN, *PROMPTING)}
-            found["simulator"] = {**{name: settings.get(name) for name in PROMPTING}, **identity}
+            found = _of_run(settings, entry.split.id)
             refuse_others("the base model" if predictor == BASE_MODEL else "the simulator", found, entry.split.id)
             simulators.setdefault(predictor, found)
             for name, assistant in entry.assistants[predictor].items():
@@ -153,15 +154,45 @@ def _shared(chats: Sequence[SplitChats]) -> tuple[dict[Predictor, dict[str, obje
     return simulators, assistants
 
 
-def _of_split(entry: SplitChats) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for simulation in entry.simulations:
-        settings = entry.settings[simulation.predictor]
-        simulator = cast(Mapping[str, object], settings["simulator"])
-        found[BASE_MODEL.kind if simulation.predictor == BASE_MODEL else "simulator"] = {
-            **{name: simulator.get(name) for name in ("weights", "tokenizer")},
-            "seed": settings.get("seed"),
-            "held_out_sha256": settings["held_out_sha256"],
-            "chats": len(simulation.chats),
-        }
+def _of_run(settings: Mapping[str, object], split_id: str) -> dict[str, object]:
+    """The settings of a simulator's run that are the same in all splits."""
+    simulator = cast(Mapping[str, object], settings["simulator"])
+    identity = {name: value for name, value in simulator.items() if name not in PER_SPLIT}
+    if isinstance(model := identity.get("name"), str):
+        identity["name"] = model.replace(split_id, SPLIT_MARK)
+    found: dict[str, object] = {n: value for n, value in settings.items() if n not in (*PER_RUN, *PROMPTING)}
+    found["simulator"] = {**{name: settings.get(name) for name in PROMPTING}, **identity}
     return found
+
+
+def _key(predictor: Predictor) -> str:
+    return BASE_MODEL.kind if predictor == BASE_MODEL else "simulator"
+
+
+def _of_chats(settings: Mapping[str, object], chats: int) -> dict[str, object]:
+    simulator = cast(Mapping[str, object], settings["simulator"])
+    return {
+        **{name: simulator.get(name) for name in PER_SPLIT},
+        "seed": settings.get("seed"),
+        "held_out_sha256": settings["held_out_sha256"],
+        "chats": chats,
+    }
+
+
+def is_of_log(
+    signature: Mapping[str, Any],
+    split_id: str,
+    predictor: Predictor,
+    run: tuple[Mapping[str, object], Mapping[str, object]],
+    chats: int,
+) -> bool:
+    """Whether scores with this signature are of a log's chats: so many, by a run with these settings and assistants."""
+    settings, assistants = run
+    of_splits, is_base = signature["by_split"], predictor == BASE_MODEL
+    scored = of_splits.get(split_id, {}).get(_key(predictor))
+    if scored is None:  # fine if there is nothing to score: a base model is scored beside the simulator only
+        return not chats or (is_base and split_id not in of_splits)
+    of_run, known = _of_run(settings, split_id), signature[BASE_MODEL.kind] if is_base else signature
+    before = {**scored, **{name: known.get(name) for name in of_run}}
+    before["assistants"] = {name: signature["assistants"].get(name) for name in assistants}
+    return not differences(before, {**_of_chats(settings, chats), **of_run, "assistants": assistants})

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from chatbench.core.answer_kinds import Choice
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import JsonTextError, parse_json, read_json, write_text
+from chatbench.core.files import read_json, write_text
 from chatbench.core.progress import WorkProgress
 from chatbench.core.records import FOUR_LETTERS, AiAloneScore, Message, Question, Study
 from chatbench.core.stop import telling_what_is_kept
@@ -53,6 +53,7 @@ from chatbench.protocol.prompts import (
     SEPARATOR,
 )
 from chatbench.sample.study import ai_alone_table
+from chatbench.simulation.judge import last_object
 from chatbench.simulation.log import AppendOnlyLog, open_log, other_place, read_log, settings_path
 from chatbench.simulation.participants import AssistantSpec, notes_on, open_assistant, read_specs
 from chatbench.simulation.summary import replies_otherwise
@@ -72,7 +73,8 @@ Examples = Mapping[str, Sequence[Question]]
 """Few-shot examples by subset."""
 
 MAX_TOKENS: dict[Method, int] = {"letter-only-zero-shot": 10, "letter-only-few-shot": 10, "free-text": 1000}
-EXTRACTION_MAX_TOKENS = 300
+EXTRACTION_MAX_TOKENS = 4000
+"""Room for reasoning; the JSON object alone takes about fifty. A larger --max-tokens holds for the extractor too."""
 BLOCK = 256
 """Maximum concurrent samples per assistant, if it accepts that many."""
 _KEPT = (
@@ -139,7 +141,7 @@ def read_letter_reply(reply: str, question: Question) -> Result:
 
 
 def read_extraction(output: str, question: Question) -> Result:
-    """The outcome of a free-text reply, from what the extractor returned; text around the JSON object is ignored.
+    """The outcome of a free-text reply, from what the extractor returned; see `last_object`.
 
     >>> question = Question("q", "s", "2+2?", ("3", "4", "5", "6"), "B")
     >>> read_extraction('{"attempted_answer": true, "answer_val": "4", "answer_letter": "B"}', question)
@@ -147,11 +149,8 @@ def read_extraction(output: str, question: Question) -> Result:
     >>> read_extraction("The student answers B.", question)
     'unknown'
     """
-    try:
-        found = parse_json(output[output.find("{") : output.rfind("}") + 1])
-    except JsonTextError:
-        return "unknown"
-    attempted = found.get("attempted_answer") if isinstance(found, dict) and "answer_letter" in found else None
+    found = last_object(output, "answer_letter")
+    attempted = found.get("attempted_answer")
     if not isinstance(attempted, bool):
         return "unknown"
     letter = found["answer_letter"]
@@ -278,6 +277,7 @@ class AiAloneSettings:
     """How an assistant is asked: `samples` per question, drawn at `temperature` with `seed`.
 
     `max_tokens` limits a reply (None: the method's limit, see `MAX_TOKENS`, which leaves no room for reasoning).
+    `reasoning_effort` is sent to the extractor too.
 
     Raises:
         ChatbenchError: fewer than one sample or token, or a temperature below 0.
@@ -370,7 +370,10 @@ def ai_alone(
     )  # fmt: skip
     second = None
     if reader:
-        second = open_assistant(reader, study, temperature=0.0, max_tokens=EXTRACTION_MAX_TOKENS, options=options)
+        second = open_assistant(
+            reader, study, temperature=0.0, max_tokens=max(EXTRACTION_MAX_TOKENS, settings.max_tokens or 0),
+            reasoning_effort=settings.reasoning_effort, options=options,
+        )  # fmt: skip
     for note in notes_on(filter(None, (participant, second))):
         say(note)
     agreed = {

@@ -10,6 +10,11 @@ score `w . x_k`, with one weight for each feature, and its probability is the so
     named                                     1 if the last reply names the option's letter (`lenient_letter`), in a
                                               chat in which the person wrote two options or more: otherwise letters in a
                                               reply stand for something else ("Q: ... A: ...")
+    right                                     1 for the right option: people often know it without the assistant
+
+The last feature gives simulated people the knowledge that the people on the training side had on average, however
+little the language model knows. It needs the answer key, as scoring does; an answer to a question whose key is unknown
+cannot be simulated this way.
 
 The weights maximise the likelihood of what people on the training side chose, right or wrong, minus half their
 squares, with each feature in units of its spread within a chat. The probabilities are thus calibrated on people, who
@@ -22,8 +27,9 @@ worse on others (docs/experiments.md).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -33,7 +39,7 @@ from scipy.special import log_softmax, softmax  # type: ignore[import-untyped]
 
 from chatbench.core.answer_kinds import LETTERS
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import Message
+from chatbench.core.records import Message, Question
 from chatbench.data.examples import ExampleRow
 from chatbench.data.truncation import read_history
 from chatbench.protocol.answers import clean_output, lenient_letter, read_answer
@@ -48,10 +54,11 @@ from chatbench.protocol.dialogue import (
 )
 from chatbench.protocol.prompts import ANSWER_PREFIX
 
-FEATURES = ("in_last_reply", "in_replies", "in_messages", "phrase", "named")
+FEATURES = ("in_last_reply", "in_replies", "in_messages", "phrase", "named", "right")
 _BEGINNING = 5
 """Letters of a word that are compared: "emission" and "emitted" count as one."""
 Floats = NDArray[np.float64]
+_Draw = Callable[[Request, Reply | Failure], Reply | Failure]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +73,8 @@ class AnswerModel:
         return cast(Floats, softmax(features @ np.array(self.weights)))
 
 
-def fitted_on(rows: Sequence[ExampleRow]) -> AnswerModel:
-    """Fits the answer model on the people in a split's training examples.
+def fitted_on(rows: Sequence[ExampleRow], questions: Mapping[str, Question]) -> AnswerModel:
+    """Fits the answer model on the people in a split's training examples, which are about these questions.
 
     Raises:
         ChatbenchError: none of the examples is a choice between options in the form of messages.
@@ -77,7 +84,7 @@ def fitted_on(rows: Sequence[ExampleRow]) -> AnswerModel:
         said = row.messages[2].content.removeprefix(ANSWER_PREFIX) if row.messages else ""
         letters = LETTERS[: len(options_of(row.messages[0]))] if row.messages and row.kind == "answer" else ()
         if row.messages and said in letters:
-            features.append(option_features(row.messages[0], row.messages[1]))
+            features.append(option_features(row.messages[0], row.messages[1], questions[row.question_id].answer))
             chosen.append(letters.index(said))
     if not chosen:
         raise ChatbenchError(
@@ -115,8 +122,11 @@ def fit(features: Sequence[Floats], chosen: Sequence[int]) -> AnswerModel:
     return AnswerModel(tuple((found.x / scale).tolist()), len(chosen))
 
 
-def option_features(system: Message, asked: Message) -> Floats:
-    """Features of the options when a simulator is asked for its next turn, shape (options, features)."""
+def option_features(system: Message, asked: Message, right: str) -> Floats:
+    """Features of the options when a simulator is asked for its next turn, shape (options, features).
+
+    `right` is the letter of the right option.
+    """
     options = options_of(system)
     exchanges = [each.partition("\n\nSYSTEM: ") for each in read_history(asked.content).exchanges]
     replies = [reply for _, _, reply in exchanges] or [""]
@@ -132,7 +142,8 @@ def option_features(system: Message, asked: Message) -> Floats:
         others = {word for each in options if each is not option for word in _words(each)}
         own = [word for word in words if word not in others] or words
         shares = [sum(word in there for word in own) / max(1, len(own)) for there in places]
-        features.append([*shares, float(bool(words) and f" {' '.join(words)} " in last), float(letter == named)])
+        phrase = bool(words) and f" {' '.join(words)} " in last
+        features.append([*shares, float(phrase), float(letter == named), float(letter == right)])
     return np.array(features)
 
 
@@ -147,13 +158,36 @@ def _words(text: str) -> list[str]:
     return [word if any(map(str.isdigit, word)) else word[:_BEGINNING] for word in words]
 
 
-def answering(participant: AnyParticipant, model: AnswerModel, *, temperature: float = 1.0) -> AnyParticipant:
+def answering(
+    participant: AnyParticipant, model: AnswerModel, questions: Mapping[str, Question], *, temperature: float = 1.0
+) -> AnyParticipant:
     """The simulator, with its answers drawn from the answer model (at temperature 0: the likeliest one)."""
+    draw = partial(_drawn, model, questions, temperature)
     if isinstance(participant, ConcurrentParticipant):
-        return _ConcurrentAnswering(participant, model, temperature)
+        return _ConcurrentAnswering(participant, draw)
     if isinstance(participant, SteppedParticipant):
-        return _SteppedAnswering(participant, model, temperature)
-    return _Answering(participant, model, temperature)
+        return _SteppedAnswering(participant, draw)
+    return _Answering(participant, draw)
+
+
+def _drawn(
+    model: AnswerModel, questions: Mapping[str, Question], temperature: float, request: Request, reply: Reply | Failure
+) -> Reply | Failure:
+    """The reply, with a letter of the answer model in place of the one that it answers with."""
+    if isinstance(reply, Failure) or len(request.messages) != 2:
+        return reply
+    system, asked = request.messages
+    # Before there is a conversation, `Answer: B` is a message. Without options, an answer stays as written.
+    is_answer = read_history(asked.content).exchanges and read_answer(clean_output(reply.text)) is not None
+    if not is_answer or not options_of(system):
+        return reply
+    probabilities = model.probabilities(option_features(system, asked, questions[request.question_id].answer))
+    drawn = np.random.default_rng((request.seed, len(LETTERS))).choice(len(probabilities), p=probabilities)
+    letter = LETTERS[int(drawn if temperature else probabilities.argmax())]
+    letters = (*probabilities.tolist(), *[0.0] * (len(LETTERS) - len(probabilities)))
+    return replace(
+        reply, text=ANSWER_PREFIX + letter, answer=replace(reply.answer, letters=letters) if reply.answer else None
+    )
 
 
 class _Drawing:
@@ -162,30 +196,14 @@ class _Drawing:
     The identity names the features and not the weights, which follow from them and the split's training side.
     """
 
-    def __init__(self, participant: AnyParticipant, model: AnswerModel, temperature: float) -> None:
+    def __init__(self, participant: AnyParticipant, draw: _Draw) -> None:
         self.identity: dict[str, object] = {**participant.identity, "answer_model": list(FEATURES)}
-        self._model, self._temperature = model, temperature
-
-    def _drawn(self, request: Request, reply: Reply | Failure) -> Reply | Failure:
-        if isinstance(reply, Failure) or len(request.messages) != 2:
-            return reply
-        system, asked = request.messages
-        # Before there is a conversation, `Answer: B` is a message. Without options, an answer stays as written.
-        is_answer = read_history(asked.content).exchanges and read_answer(clean_output(reply.text)) is not None
-        if not is_answer or not options_of(system):
-            return reply
-        probabilities = self._model.probabilities(option_features(system, asked))
-        drawn = np.random.default_rng((request.seed, len(LETTERS))).choice(len(probabilities), p=probabilities)
-        letter = LETTERS[int(drawn if self._temperature else probabilities.argmax())]
-        letters = (*probabilities.tolist(), *[0.0] * (len(LETTERS) - len(probabilities)))
-        return replace(
-            reply, text=ANSWER_PREFIX + letter, answer=replace(reply.answer, letters=letters) if reply.answer else None
-        )
+        self._drawn = draw
 
 
 class _Answering(_Drawing):
-    def __init__(self, participant: Participant, model: AnswerModel, temperature: float) -> None:
-        super().__init__(participant, model, temperature)
+    def __init__(self, participant: Participant, draw: _Draw) -> None:
+        super().__init__(participant, draw)
         self._participant = participant
 
     def reply_all(self, requests: Sequence[Request]) -> list[Reply | Failure]:
@@ -193,8 +211,8 @@ class _Answering(_Drawing):
 
 
 class _SteppedAnswering(_Answering):
-    def __init__(self, participant: SteppedParticipant, model: AnswerModel, temperature: float) -> None:
-        super().__init__(participant, model, temperature)
+    def __init__(self, participant: SteppedParticipant, draw: _Draw) -> None:
+        super().__init__(participant, draw)
         self._asked: dict[int, Request] = {}
         self._stepped = participant
         self.share_memory = participant.share_memory
@@ -212,8 +230,8 @@ class _SteppedAnswering(_Answering):
 
 
 class _ConcurrentAnswering(_Drawing):
-    def __init__(self, participant: ConcurrentParticipant, model: AnswerModel, temperature: float) -> None:
-        super().__init__(participant, model, temperature)
+    def __init__(self, participant: ConcurrentParticipant, draw: _Draw) -> None:
+        super().__init__(participant, draw)
         self._participant = participant
         self.unreachable: list[str] = getattr(participant, "unreachable", [])
 

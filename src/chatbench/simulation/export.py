@@ -12,6 +12,7 @@ import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import cast
@@ -63,6 +64,9 @@ def export_chats(
     write = {".csv": _write_csv, ".parquet": _write_parquet}.get(to.suffix)
     if write is None:
         raise ChatbenchError(f"--to {to}", expected="a name that ends in .csv or .parquet")
+    if splits is None:  # also those with chats of the base model alone
+        log, ids = partial(workspace.conversations, model), workspace.manifest.split_ids
+        splits = [each for each in ids if has_chats(log(each)) or has_chats(log(each, base_model=True))] or None
     chosen, _ = simulated_splits(workspace, model, splits)
     rows = (row for split in chosen for row in _rows(workspace, model, split, turns=turns))
     with replacing(to) as temporary:

@@ -17,6 +17,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,10 +25,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from chatbench.core.answer_kinds import Outcome
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import JsonTextError, parse_json, read_json, read_text
+from chatbench.core.files import parse_json, read_json, read_text
 from chatbench.core.records import RIGHT_FROM, Message, Question, SimulatedConversation, Study, joined_id
 from chatbench.core.stop import telling_what_is_kept
 from chatbench.data.workspace import Workspace
+from chatbench.endpoints.address import without_secrets
 from chatbench.metrics.agreement import Undefined, Value
 from chatbench.protocol.dialogue import AnyParticipant, ConcurrentParticipant, Failure, Reply, Request, derive_seed
 from chatbench.protocol.dialogue_runner import run_concurrently, run_together
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
 
 LATER = "later"
 """Value of `--judge`: answers are judged after the simulation."""
-MAX_TOKENS = 1000
+MAX_TOKENS = 4000
+"""Room for reasoning; a score alone takes about ten. A larger --max-tokens holds for the judge too."""
 Checker = Callable[[Question, str], float]
 """How right an answer to a question is, 0..1."""
 Verdicts = Mapping[tuple[str, str], float | None]
@@ -115,24 +118,37 @@ def needs_judge(questions: Iterable[Question], judge: str) -> bool:
             "with your own function: chatbench.api.judge",
         )
     if judge and not count:
-        raise ChatbenchError(f"--judge {judge}: no question is of kind outcome", fix="omit it")
+        raise ChatbenchError(f"--judge {without_secrets(judge)}: no question is of kind outcome", fix="omit it")
     return bool(count) and judge != LATER
 
 
-def open_judge(spec: str, rubric: Path | None, study: Study, options: EndpointOptions | None = None) -> Judge:
+def open_judge(
+    spec: str,
+    rubric: Path | None,
+    study: Study,
+    options: EndpointOptions | None = None,
+    *,
+    max_tokens: int = MAX_TOKENS,
+    reasoning_effort: str = "",
+) -> Judge:
     """Opens and checks the judge of a spec (`openai:MODEL@URL`, `local:FOLDER`); greedy, so that verdicts repeat.
 
     Raises:
         ChatbenchError: there is no rubric, or the model cannot be used.
     """
+    shown = without_secrets(spec)
     if rubric is None or not (text := read_text(rubric).strip()):
         raise ChatbenchError(
-            f"--judge {spec}: no rubric", expected="a text that says which answers are right", fix="add --rubric FILE"
+            f"--judge {shown}: no rubric", expected="a text that says which answers are right", fix="add --rubric FILE"
         )
     (one, *others) = read_specs([spec], ())
     if others or one.kind not in ("openai", "local"):
-        raise ChatbenchError(f"--judge {spec}", expected="openai:MODEL@URL or local:FOLDER")
-    return Judge(open_assistant(one, study, temperature=0.0, max_tokens=MAX_TOKENS, options=options), text)
+        raise ChatbenchError(f"--judge {shown}", expected="openai:MODEL@URL or local:FOLDER")
+    checker = open_assistant(
+        one, study, temperature=0.0, max_tokens=max(MAX_TOKENS, max_tokens), reasoning_effort=reasoning_effort,
+        options=options,
+    )  # fmt: skip
+    return Judge(checker, text)
 
 
 def judge_messages(question: Question, answer: str, rubric: str) -> tuple[Message, Message]:
@@ -144,17 +160,31 @@ def judge_messages(question: Question, answer: str, rubric: str) -> tuple[Messag
     return Message("system", JUDGE_SYSTEM), Message("user", text)
 
 
+def last_object(reply: str, key: str) -> dict[str, Any]:
+    r"""The last JSON object in a model's reply that has the key, or {}; text around it is ignored, even with braces.
+
+    >>> last_object(r'{"score": 1} because \frac{1}{2}', "score"), last_object('{"a": {"score": 1}}', "score")
+    ({'score': 1}, {})
+    """
+    last: dict[str, Any] = {}
+    place = reply.find("{")
+    while place >= 0:
+        end = place + 1
+        with suppress(ValueError, RecursionError):
+            end = json.JSONDecoder().raw_decode(reply, place)[1]
+            found = parse_json(reply[place:end])
+            last = found if key in found else last
+        place = reply.find("{", end)
+    return last
+
+
 def read_score(reply: str) -> float | None:
-    """The score in a judge's reply, None if there is none; text around the JSON object is ignored.
+    """The score in a judge's reply, None if there is none; see `last_object`.
 
     >>> read_score('It sorts. {"score": 0.5}'), read_score('{"score": 7}'), read_score("right")
     (0.5, None, None)
     """
-    try:
-        found = parse_json(reply[reply.rfind("{") : reply.rfind("}") + 1])
-    except JsonTextError:
-        return None
-    score = found.get("score") if isinstance(found, dict) else None
+    score = last_object(reply, "score").get("score")
     if not isinstance(score, int | float) or isinstance(score, bool) or not 0 <= score <= 1:
         return None
     return float(score)

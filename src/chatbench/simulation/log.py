@@ -27,7 +27,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -281,13 +281,16 @@ def join_logs(path: Path, parts: Sequence[Path], planned: Mapping[str, Sequence[
 
 @contextmanager
 def _owned(path: Path) -> Iterator[None]:
-    name = path.with_name(f"{path.name}.lock")
+    # The owner has a file of its own: where the kernel has no locks, filelock uses what it writes into the lock.
+    name, owned_by = (path.with_name(f"{path.name}.{ending}") for ending in ("lock", "owner"))
     lock = FileLock(name)
     try:
         lock.acquire(timeout=0)
-        name.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        owned_by.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     except Timeout:
-        owner = name.read_text(encoding="utf-8", errors="replace") or "another process"
+        owner = "another process"
+        with suppress(FileNotFoundError):  # it has just ended
+            owner = owned_by.read_text(encoding="utf-8", errors="replace") or owner
         raise OccupiedError(
             f"{path}: {owner} is writing to it",
             expected="one process writing to a log at a time",
@@ -299,6 +302,7 @@ def _owned(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        owned_by.unlink(missing_ok=True)
         name.unlink(missing_ok=True)  # while locked: whoever opened it meanwhile sees that it has no name any more
         lock.release()
 

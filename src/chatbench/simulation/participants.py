@@ -237,7 +237,8 @@ def read_simulator_spec(text: str) -> SimulatorSpec:
     SimulatorSpec(style='iqa-eval', kind='openai', argument='gpt-4o')
 
     Raises:
-        ChatbenchError: no such style or kind, a missing or superfluous argument, or an invalid combination of the two.
+        ChatbenchError: no such style or kind, a missing or superfluous argument, an invalid combination of the two, or
+            an address that cannot be used.
     """
     if text == "tuned":
         return TUNED
@@ -264,6 +265,8 @@ def read_simulator_spec(text: str) -> SimulatorSpec:
             f"--simulator {shown!r}: a UserLM is prompted with its own chat template, not in the fine-tuning format",
             expected="userlm:local:FOLDER or userlm:openai:MODEL@URL",
         )
+    if spec.kind in ("openai", "completions"):
+        read_addresses(spec.argument.replace(SPLIT_MARK, "split_0"))  # now, so that an error in it is reported first
     return spec
 
 
@@ -297,13 +300,14 @@ def open_simulator(
     if answer_model:
         from chatbench.simulation.answer_model import answering, fitted_on
 
-        fitted = fitted_on(workspace.examples(split, "train"))
+        questions = workspace.study.questions
+        fitted = fitted_on(workspace.examples(split, "train"), questions)
         plain = open_simulator(
             spec, model=model, workspace=workspace, split=split, base_model=base_model, temperature=temperature,
             max_tokens=max_tokens, reasoning_effort=reasoning_effort, expected_answers=expected_answers,
             options=options,
         )  # fmt: skip
-        return answering(plain, fitted, temperature=temperature)
+        return answering(plain, fitted, questions, temperature=temperature)
     argument = spec.argument.replace(SPLIT_MARK, split)
     if spec.kind in ("openai", "completions"):
         from chatbench.endpoints.participant import open_endpoint_participant
@@ -321,7 +325,8 @@ def open_simulator(
     if spec.kind == "local":
         record, loaded = read_record(Path(argument)), load(argument)
         form = form_of(record) if record else TextForm("chat" if loaded.tokenizer.chat_template else "plain")
-        name = Path(argument).name
+        folder = Path(argument)
+        name = f"{folder.parent.name} {split}" if folder.name == split else folder.name  # MODEL/{split}
     else:
         loaded, form = load_simulator(workspace, model, split, base_model=base_model)
         name = f"{workspace.models(model).name} {'base model' if base_model else split}"
@@ -342,20 +347,21 @@ def refuse_impossible(
         ChatbenchError: a base model without a tuned one, probabilities that this simulator cannot give, or an answer
             model with a simulator that answers in another form.
     """
+    shown = without_secrets(spec.text())
     if answer_model and not spec.style.startswith("two-step"):
         raise ChatbenchError(
-            f"an answer model with --simulator {spec.text()}",
+            f"an answer model with --simulator {shown}",
             expected="a two-step simulator, which answers in the form of the training examples",
             fix="simulate without --answer-model",
         )
     if base_model and spec.kind != "tuned":
         raise ChatbenchError(
-            f"--base with --simulator {spec.text()}: only the tuned simulator has a base model",
+            f"--base with --simulator {shown}: only the tuned simulator has a base model",
             fix="omit one of the two",
         )
     if expected_answers and (spec.kind not in ("tuned", "local") or not spec.style.startswith("two-step")):
         raise ChatbenchError(
-            f"expected answers with --simulator {spec.text()}",
+            f"expected answers with --simulator {shown}",
             expected="a two-step simulator on this machine; no other can give the probabilities of its answers",
             fix="simulate without --expected-answers",
         )

@@ -182,7 +182,7 @@ def simulate(
             lambda: f"{len(planned & log.recorded)} of {len(planned)} conversations are kept in {task.log}"
         ),
     ):
-        count_earlier(spending, task.log)
+        count_earlier(spending, task.log, plans)
         began = time.monotonic()
         with ConversationProgress(console, len(planned - log.recorded), dollars) as progress:
             run = Run(log, user, participants, loop, progress, spending, settings.block_size, active)
@@ -211,7 +211,10 @@ def _judging(
             "--judge cannot be used with chats in blocks",
             fix="simulate with --judge later, then again with the judge",
         )
-    judge = open_judge(settings.judge, settings.rubric, task.study, options)
+    judge = open_judge(
+        settings.judge, settings.rubric, task.study, options, max_tokens=settings.max_tokens,
+        reasoning_effort=settings.reasoning_effort,
+    )  # fmt: skip
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -269,7 +272,7 @@ def task_of(
         ChatbenchError: nothing is prepared, the study changed, or an assistant cannot be read.
     """
     held_out, study = workspace.split(split).question_ids("test"), workspace.study
-    specs = read_specs(assistants, sorted({conversation.assistant for conversation in study.conversations}))
+    specs = specs_in(study, assistants)
     return Task(
         workspace.manifest,
         study,
@@ -277,6 +280,11 @@ def task_of(
         tuple(specs),
         workspace.conversations(model, split, base_model=base_model),
     )
+
+
+def specs_in(study: Study, assistants: Sequence[str | AssistantSpec]) -> list[AssistantSpec]:
+    """One spec per assistant of a command; see `read_specs`."""
+    return read_specs(assistants, sorted({conversation.assistant for conversation in study.conversations}))
 
 
 def settings_known_before(task: Task, settings: ChatSettings, simulator: SimulatorSpec) -> Mapping[str, object]:

@@ -1,9 +1,10 @@
 """Simulates several splits on one budget, and the dry run: what that would do and cost.
 
 The estimate is made before any model is loaded or any endpoint is asked. Tokens per conversation are the mean over
-the recorded conversations, if the log has any and keeps them; otherwise they are estimated from people's chats about
-the same questions, at four characters per token: as many turns, as long, each request with the whole chat so far. A
-simulator that talks more than people costs more; once conversations are recorded, the next estimate uses them.
+the recorded conversations with these assistants, if the log has any and keeps them; otherwise they are estimated from
+people's chats about the same questions, at four characters per token: as many turns, as long, each request with the
+whole chat so far. A simulator that talks more than people costs more; once conversations are recorded, the next
+estimate uses them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from chatbench.simulation.judge import needs_judge
 from chatbench.simulation.log import read_recorded, refuse_other_settings
 from chatbench.simulation.participants import SPLIT_MARK, TUNED, SimulatorSpec, refuse_impossible
 from chatbench.simulation.run import blocks
-from chatbench.simulation.simulate import ChatSettings, Task, settings_known_before, simulate, task_of
+from chatbench.simulation.simulate import ChatSettings, Task, settings_known_before, simulate, specs_in, task_of
 from chatbench.simulation.summary import Tally, count_earlier, tally_of
 
 CHARACTERS_PER_TOKEN = 4
@@ -98,10 +99,12 @@ def estimate(
         refuse_other_settings(task.log, settings_known_before(task, settings, simulator))
         recorded = {chat.id for _, chat in read_recorded(task.log) if not chat.transient}
     # A log to be overwritten may be damaged, or of another version: it is not read.
-    each, basis = _usage_each(task, STYLES[simulator.style], Tally() if overwrite else tally_of(task.log))
+    plans = task.plans(settings.conversations)
+    ids = {one.id for planned in plans.values() for one in planned}
+    each, basis = _usage_each(task, STYLES[simulator.style], Tally() if overwrite else tally_of(task.log, ids))
     pending = []
     tokens: Counter[str] = Counter()
-    for spec, planned in zip(task.assistants, task.plans(settings.conversations).values(), strict=True):
+    for spec, planned in zip(task.assistants, plans.values(), strict=True):
         done = sum(one.id in recorded for one in planned)
         open_blocks = sum(
             any(one.id not in recorded for one in block) for block in blocks(planned, settings.block_size)
@@ -197,8 +200,10 @@ def simulate_splits(
 
         refuse_missing_adapters([asked.simulator.argument.replace(SPLIT_MARK, split) for split in splits])
     if not overwrite:
+        names = {spec.name for spec in specs_in(asked.workspace.study, asked.assistants)}
         for split in splits:
-            count_earlier(spending, asked.workspace.conversations(asked.model, split, base_model=asked.base_model))
+            log = asked.workspace.conversations(asked.model, split, base_model=asked.base_model)
+            count_earlier(spending, log, names)
     for split in splits:
         before = asked.estimate(split, spending, overwrite=overwrite)
         if spending.prices.known or any(one.blocks is None for one in before.pending):

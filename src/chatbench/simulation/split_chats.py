@@ -74,12 +74,13 @@ def read_chats(workspace: Workspace, model: str, split_id: str) -> SplitChats:
 
 
 def called(predictor: Predictor, settings: Mapping[str, object], split_id: str) -> Predictor:
-    """The predictor with its name: model and style if it was not fine-tuned here, `{split}` for the split's name."""
+    """The predictor with its name: model and style if it is not `tuned`; a split's name becomes `{split}`."""
     if settings.get("simulator_kind", "tuned") == "tuned":
         return predictor
     simulator = cast(Mapping[str, object], settings["simulator"])
-    model = str(simulator.get("name")).replace(split_id, SPLIT_MARK)
-    return replace(predictor, name=f"{model} ({settings.get('style')})")
+    model = str(simulator.get("name")).removesuffix(f" {split_id}").replace(split_id, SPLIT_MARK)
+    kind = f"{settings.get('style')}, answer model" if simulator.get("answer_model") else settings.get("style")
+    return replace(predictor, name=f"{model} ({kind})")
 
 
 def settings_of(log: Path) -> tuple[Mapping[str, object], Mapping[str, object]]:

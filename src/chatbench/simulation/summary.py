@@ -54,12 +54,16 @@ class Tally:
         return Usage(**self.tokens)
 
 
-def count_earlier(spending: Spending, log: Path) -> None:
-    """Adds the cost of a log's conversations to what was spent, unless that log was counted before."""
+def count_earlier(spending: Spending, log: Path, assistants: Container[str]) -> None:
+    """Adds the cost of a log's conversations with a command's assistants to what was spent, unless they were counted.
+
+    Those with others are no part of its budget, and may have had another price.
+    """
     if log not in spending.counted:
         spending.counted.add(log)
         for _, chat in read_recorded(log):
-            spending.recorded(chat.usage)
+            if chat.assistant in assistants:
+                spending.recorded(chat.usage)
 
 
 def tally_of(log: Path, planned: Container[str] | None = None) -> Tally:

@@ -7,9 +7,11 @@ Model output is shown as plain text: no markup, and no control characters, which
 
 from __future__ import annotations
 
+from collections.abc import Container
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from difflib import get_close_matches
+from itertools import count
 from pathlib import Path
 
 from rich.console import Console
@@ -31,9 +33,9 @@ from chatbench.protocol.dialogue import (
 from chatbench.protocol.dialogue_runner import run_to_end, run_together
 from chatbench.protocol.prompt_styles import STYLES
 from chatbench.simulation.log import open_log, read_log
-from chatbench.simulation.participants import TUNED, SimulatorSpec, notes_on, open_assistant, open_simulator, read_specs
+from chatbench.simulation.participants import TUNED, SimulatorSpec, notes_on, open_assistant, open_simulator
 from chatbench.simulation.run import LoopSettings, Planned, finished
-from chatbench.simulation.simulate import ChatSettings
+from chatbench.simulation.simulate import ChatSettings, specs_in
 
 PERSON = "person"
 STOPPED = "stopped by the person"
@@ -189,8 +191,7 @@ def chat(
         view.say(note)
     view.begin(str(user.identity.get("name", model)), name, seen=per_split and not held_out)
     loop = LoopSettings(settings.seed, settings.max_user_turns, STYLES[simulator.style], settings.failure_modes)
-    index = sum(1 for _ in read_log(save)) if save else 0
-    planned = Planned(joined_id(question.id, name, index), question, name, index)
+    planned = _next(question, name, {str(row["id"]) for _, row in read_log(save)} if save else ())
     user_side, other_side = view.simulator(user), view.assistant()
     ended: SimulatedConversation | None = None
     with suppress(StoppedByPersonError, KeyboardInterrupt):  # the second while a model writes
@@ -198,20 +199,29 @@ def chat(
     view.end(ended)
     if save:
         record = ended or SimulatedConversation(
-            planned.id, question.id, name, index, tuple(view.turns), "failed", STOPPED, style=simulator.style,
+            planned.id, question.id, name, planned.index, tuple(view.turns), "failed", STOPPED, style=simulator.style,
             seed=settings.seed,
         )  # fmt: skip
         with open_log(save) as log:
+            if planned.id in log.recorded:  # by a chat that was saved meanwhile
+                planned = _next(question, name, log.recorded)
+                record = replace(record, id=planned.id)
             log.append([asdict(finished(record, planned, user.identity, other_side.identity, loop.style))])
         view.say(f"saved: {save}")
     return ended
+
+
+def _next(question: Question, assistant: str, recorded: Container[str]) -> Planned:
+    """The chat with the lowest index that is not recorded."""
+    index = next(each for each in count() if joined_id(question.id, assistant, each) not in recorded)
+    return Planned(joined_id(question.id, assistant, index), question, assistant, index)
 
 
 def _assistant(spec: str | None, settings: ChatSettings, study: Study) -> tuple[str, AnyParticipant | None]:
     """Name and participant of the assistant; no participant if it is the person."""
     if spec is None:
         return PERSON, None
-    specs = read_specs([spec], sorted({conversation.assistant for conversation in study.conversations}))
+    specs = specs_in(study, [spec])
     if len(specs) > 1:
         raise ChatbenchError(
             f"--assistant {without_secrets(spec)}: a chat has one assistant",

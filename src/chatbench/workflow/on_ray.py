@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from chatbench.core.errors import ChatbenchError, OccupiedError
 from chatbench.core.files import file_error, write_bytes
@@ -268,12 +269,12 @@ class RayExecutor:
         except self._ray.exceptions.RayError:  # the board's node was lost; Ray restarts the actor
             where = {}
         table = Table(*("unit", "state", "node"), title=f"{len(sweep.ended)} of {sweep.count} units ended")
-        for stage, count in Counter(sweep.stages[name] for name in sweep.ended).items():
-            table.add_row(stage, f"{count} ended", "")
-        for unit in running:
-            table.add_row(printable(unit.id), "running" if unit.id in where else "queued", where.get(unit.id, ""))
-        for name, why in [each for each in sweep.ended.items() if each[1]][-10:]:
-            table.add_row(printable(name), printable(f"failed: {why}"), "")
+        ended = Counter(sweep.stages[name] for name in sweep.ended)
+        rows: list[tuple[str, str, str]] = [(stage, f"{count} ended", "") for stage, count in ended.items()]
+        rows += [(each.id, "running" if each.id in where else "queued", where.get(each.id, "")) for each in running]
+        rows += [(name, f"failed: {why}", "") for name, why in [*sweep.ended.items()] if why][-10:]
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))  # as text: rich reads [brackets] as markup
         return table
 
 

@@ -26,9 +26,9 @@ from chatbench.report.report import report as write_page
 from chatbench.scoring.score_files import read_score_table
 from chatbench.scoring.score_table import ScoreTable
 from chatbench.simulation.budget import Prices, Spending
-from chatbench.simulation.participants import TUNED
+from chatbench.simulation.simulate import specs_in
 from chatbench.simulation.summary import count_earlier
-from chatbench.workflow.units import STEPS, RunSettings, Say, StepName, Unit, plan, run_unit
+from chatbench.workflow.units import STEPS, RunSettings, Say, StepName, Unit, assistants_of, plan, run_unit
 
 Execute = Callable[[Sequence[Unit]], Mapping[str, str]]
 """A function that executes units and returns the reason for each failure by unit identifier."""
@@ -45,7 +45,7 @@ class StepTime:
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """Times of a run, the scores of each scored model, and in `failed` the reason for each failure by unit."""
+    """Times of a run, the scores of each scored model, and in `failed` why a unit, or `page`, failed."""
 
     times: tuple[StepTime, ...]
     seconds: float
@@ -121,16 +121,21 @@ def run_all(
     if execute:
         failed = dict(execute(units))
     else:
-        for each in models:
-            for split in workspace.manifest.split_ids:
-                for base in (False, True):
-                    count_earlier(spending, workspace.conversations(each, split, base_model=base))
+        if any(unit.stage in ("simulate", "base") for unit in units):
+            names = {spec.name for spec in specs_in(workspace.study, assistants_of(settings, workspace))}
+            for each in models:
+                for split in workspace.manifest.split_ids:
+                    for base in (False, True):
+                        count_earlier(spending, workspace.conversations(each, split, base_model=base), names)
         failed = _run_here(units, workspace, settings, spending, clock, keep_going=len(models) > 1)
     keys = [unit.key for unit in units if unit.stage == "scores" and unit.id not in failed]
     tables = tuple(read_score_table(workspace.results / "scores", key) for key in keys)
     page = None
     if len(models) > 1 and keys:
-        page = write_page(Shown(workspace, tuple(keys)), workspace.results / "report.html").path
+        try:
+            page = write_page(Shown(workspace, tuple(keys)), workspace.results / "report.html").path
+        except ChatbenchError as error:  # such as a split that one model lost: the tables are still worth having
+            failed["page"] = error.found
     unit_bytes = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return RunReport(tuple(clock.times), time.monotonic() - clock.began, unit_bytes * peak, tables, failed, page)
@@ -159,7 +164,8 @@ def planned_units(
             expected="one process; only fine-tuning can use several",
             fix="accelerate launch src/finetune.py MODEL for each split, then chatbench run without accelerate",
         )
-    if settings.simulator != TUNED and (needless := [step for step in steps if step in ("finetune", "ppl", "base")]):
+    of_tuned = ("finetune", "ppl", "base")
+    if settings.simulator.kind != "tuned" and (needless := [step for step in steps if step in of_tuned]):
         clock.say(f"skipped, as {settings.simulator.text()} is not fine-tuned: {', '.join(needless)}")
         steps = [step for step in steps if step not in needless]
     _prepared(study, workspace, settings, clock, may_prepare="prepare" in steps)

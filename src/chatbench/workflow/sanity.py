@@ -33,7 +33,7 @@ from chatbench.metrics.names import (
     USER_ALONE,
     Predictor,
 )
-from chatbench.scoring.eval_ppl import SplitPerplexity, read_perplexity
+from chatbench.scoring.eval_ppl import SplitPerplexity, current_perplexity
 from chatbench.scoring.score_files import read_score_table
 from chatbench.scoring.score_table import ScoreTable
 from chatbench.simulation.log import has_chats, read_conversations
@@ -98,7 +98,7 @@ def sanity(model: str, *, workspace: Workspace, prompts: int = 5, seed: int = 0)
         return check_losses([row for _, row in read_jsonl(path)])
 
     def perplexity(split_id: str) -> Found:
-        scored = read_perplexity(workspace, model, split_id)
+        scored = current_perplexity(workspace, model, split_id)
         return check_perplexity(scored) if scored else Found("missing", "not computed", "eval-ppl MODEL")
 
     def endings(split_id: str) -> Found:

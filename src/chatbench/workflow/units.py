@@ -26,7 +26,7 @@ from chatbench.core.records import Study
 from chatbench.data.examples import RowFormat
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import EndpointOptions
-from chatbench.realism.realism import realism
+from chatbench.realism.realism import UnknownAssistantsError, realism
 from chatbench.report.tables import write_markdown
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.eval_ppl import eval_ppl, write_summary
@@ -206,7 +206,7 @@ def run_unit(
             write_summary(model, workspace)  # concurrent units did not see each other's split
         write_markdown(eval_chatbench(model, workspace=workspace), workspace)
     elif unit.stage == "realism":
-        realism(model, workspace=workspace, say=say)
+        _realism(model, workspace, say)
     elif (unit.blocks or unit.block is not None) and is_done(unit, workspace, settings):
         say(f"{unit.id}: already done")
     elif unit.blocks:
@@ -227,6 +227,14 @@ def run_unit(
             block=unit.block, opened=opened,
         )  # fmt: skip
         say(f"{unit.id}: " + "\n".join(result.lines()))
+
+
+def _realism(model: str, workspace: Workspace, say: Say) -> None:
+    """Measure realism; if people used none of the assistants, a run leaves it out instead of failing at its end."""
+    try:
+        realism(model, workspace=workspace, say=say)
+    except UnknownAssistantsError as error:
+        say(f"realism left out: {error.found}")
 
 
 def _finetune_in_processes(unit: Unit, workspace: Workspace, settings: RunSettings) -> None:
