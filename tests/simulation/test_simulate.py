@@ -115,6 +115,17 @@ def test_a_model_that_was_not_fine_tuned_is_refused_before_anything_is_written(p
     assert not (prepared / "elsewhere").exists()
 
 
+def test_a_model_that_may_have_seen_the_held_out_questions_is_refused(prepared: Path) -> None:
+    # After `prepare-splits` with another seed, split_0's model was trained on some of what is held out now.
+    folder = prepared / "seen" / "models" / "tiny" / "split_0"
+    save_tiny_model(folder, context=1024)
+    (folder / "chatbench.json").write_text(json.dumps({"model": "tiny", "train_sha256": "0" * 64, "settings": {}}))
+
+    with pytest.raises(ChatbenchError, match="trained on data that differs"):
+        run(prepared, results="seen")
+    assert not Workspace(results=prepared / "seen").conversations("tiny", "split_0").exists()
+
+
 @pytest.mark.parametrize("name", ["conversations", "max_user_turns", "max_tokens", "block_size"])
 def test_numbers_below_one_are_refused(prepared: Path, name: str) -> None:
     with pytest.raises(ChatbenchError, match=f"{name} is 0"):

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError, OccupiedError
-from chatbench.core.files import read_json, write_json
+from chatbench.core.files import read_json, sha256_of, write_json
 from chatbench.core.resolved_settings import Resolved
 
 RECORD = "chatbench.json"
@@ -82,6 +82,20 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of a folder, None if there is none."""
     path = folder / RECORD
     return cast(dict[str, Any], read_json(path)) if path.is_file() else None
+
+
+def refuse_other_data(folder: Path, record: Mapping[str, Any], train_file: Path) -> None:
+    """Check that the model of a folder was trained on this file, and thus on none of the split's held-out questions.
+
+    Raises:
+        ChatbenchError: it was trained on other data, as after `prepare-splits` with another seed.
+    """
+    if record["train_sha256"] != sha256_of(train_file):
+        raise ChatbenchError(
+            f"{folder}: trained on data that differs from {train_file}",
+            expected="a model that has not seen the held-out questions",
+            fix=f"SPLIT_ID={train_file.parent.name} chatbench finetune {record['model']} --overwrite",
+        )
 
 
 def finished_run(

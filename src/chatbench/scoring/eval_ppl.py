@@ -28,6 +28,7 @@ from chatbench.data.workspace import Workspace
 from chatbench.metrics.estimates import over_splits
 from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, MetricValue
 from chatbench.metrics.perplexity import Perplexity, TunedAndBase, perplexity_by_kind, summarise
+from chatbench.models.run_record import refuse_other_data
 from chatbench.publishing.model_card import update_card
 from chatbench.scoring.scored_turns import holds_scored_turns, scored_turns, scored_turns_path, write_scored_turns
 
@@ -143,12 +144,7 @@ def _run_record(model: str, split: str, folder: Path, train_file: Path) -> dict[
     if not folder.is_dir():
         raise ChatbenchError(f"{folder}: {model} is not fine-tuned on {split}", fix=f"fine-tune first: {again}")
     record = cast(dict[str, Any], read_json(folder / "chatbench.json", fix=f"{again} --overwrite"))
-    if record["train_sha256"] != sha256_of(train_file):
-        raise ChatbenchError(
-            f"{folder}: trained on data that differs from {train_file}",
-            expected="a model that has not seen the held-out questions",
-            fix=f"{again} --overwrite",
-        )
+    refuse_other_data(folder, record, train_file)
     return record
 
 

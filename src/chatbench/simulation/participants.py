@@ -373,7 +373,8 @@ def load_simulator(workspace: Workspace, model: str, split: str, *, base_model: 
     If there is no fine-tuned model yet, the base is prompted in the form that its recipe names.
 
     Raises:
-        ChatbenchError: the model was not fine-tuned on this split, or cannot be loaded.
+        ChatbenchError: the model was not fine-tuned on this split, may have seen its held-out questions, or cannot be
+            loaded.
     """
     folder = workspace.model_folder(model, split)
     if not base_model and not folder.is_dir():
@@ -383,7 +384,7 @@ def load_simulator(workspace: Workspace, model: str, split: str, *, base_model: 
         )
     from chatbench.models.encoding import TextForm, form_of
     from chatbench.models.loading import load
-    from chatbench.models.run_record import read_record
+    from chatbench.models.run_record import read_record, refuse_other_data
 
     record = read_record(folder)
     form = form_of(record or {})
@@ -392,5 +393,7 @@ def load_simulator(workspace: Workspace, model: str, split: str, *, base_model: 
         loaded = load(resolved.base, seed=resolved.settings.seed)
         form = form if record else TextForm(resolved.settings.template)
     else:
+        if record:
+            refuse_other_data(folder, record, workspace.split_file(split, "train.jsonl"))
         loaded = load(str(folder))
     return loaded, form
