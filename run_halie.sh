@@ -61,7 +61,8 @@ some() { chatbench "$@" || [[ $? -eq 3 ]]; }
 BASE="$(chatbench recipes | awk -v model="$MODEL" '$1 == model { print $2 }')"  # a prompted simulator has no recipe
 BASE="${BASE:-$MODEL}"
 STYLES=(two-step two-step-problem two-step-help iqa-eval)
-NAMES=("$KEY" answer-model "${STYLES[@]/#/prompted-}" halie-gpt2 halie-mistral halie-llama)
+NAMES=("$KEY" answer-model halie-gpt2 halie-mistral halie-llama)
+PROMPTED=("${STYLES[@]/#/prompted-}")  # other numbers of chats make another table
 # One split after the other, with all its simulators: where the experiment is stopped, the splits that are done stand
 # in the table.
 for ((i = 0; i < SPLITS; i++)); do
@@ -80,13 +81,15 @@ for ((i = 0; i < SPLITS; i++)); do
     some run "prompted-$style" --simulator "$style:local:$BASE" --steps simulate "${ONLY[@]}" \
       --conversations "$PROMPTED_CHATS"
   done
-  for name in "$MODEL" "${NAMES[@]:1}"; do
+  for name in "$MODEL" "${NAMES[@]:1}" "${PROMPTED[@]}"; do
     some eval-chatbench "$name" "${COMMON[@]}" > /dev/null
   done
   chatbench show "${NAMES[@]}" --details --results "$OUT/results"
+  chatbench show "${PROMPTED[@]}" --details --results "$OUT/results"
   left $((i + 1)) "$SPLITS" $((SECONDS - BEGAN))
 done
 for name in "$KEY" answer-model; do
   chatbench realism "$name" "${COMMON[@]}"
 done
 chatbench report "${NAMES[@]}" "${COMMON[@]}" --out "$OUT/report.html"
+chatbench report "${PROMPTED[@]}" "${COMMON[@]}" --out "$OUT/prompted.html"
