@@ -120,18 +120,6 @@ def test_a_file_is_converted_once_wherever_it_lies(tmp_path: Path) -> None:
     assert gguf_folder(write_gguf(tmp_path / "other.gguf", quantised=False)) != first
 
 
-def test_a_folder_that_an_earlier_version_made_without_looking_for_scaling_is_made_again(tmp_path: Path) -> None:
-    file = write_gguf(tmp_path / "tiny.gguf")
-    folder = gguf_folder(file)
-    record = json.loads((folder / "gguf.json").read_text())
-    del record["scaling"]
-    (folder / "gguf.json").write_text(json.dumps(record))
-    (folder / "mark").touch()
-
-    assert gguf_folder(file) == folder
-    assert not (folder / "mark").exists()
-
-
 def test_nothing_is_left_of_a_conversion_that_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_gguf(tmp_path / "tiny.gguf")
     with monkeypatch.context() as patched:

@@ -104,7 +104,7 @@ def test_a_letter_that_the_text_does_not_say_is_reported_and_the_text_is_scored(
     after, verified = scored(place)
 
     assert after.scores == before.scores
-    assert any(note.startswith("16 values differ from what was recorded") for note in after.notes)
+    assert after.notes[-1].startswith("16 values differ from what was recorded")
     assert len(verified.differences) == 2 * 8  # the letter and its text in one chat of 4 questions and 2 assistants
     assert "answer_text recorded as 'A', now read as 'B'" in "\n".join(verified.lines())
     assert verified.lines()[-1] == "  and 6 more"

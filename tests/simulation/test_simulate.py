@@ -16,6 +16,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
 from chatbench.simulation.log import read_conversations
+from chatbench.simulation.participants import read_simulator_spec
 from chatbench.simulation.simulate import ChatSettings, simulate
 from chatbench.simulation.summary import SimulateResult
 
@@ -123,6 +124,12 @@ def test_a_model_that_may_have_seen_the_held_out_questions_is_refused(prepared: 
 
     with pytest.raises(ChatbenchError, match="trained on data that differs"):
         run(prepared, results="seen")
+    with pytest.raises(ChatbenchError, match="trained on data that differs"):
+        simulate(
+            "other", assistants=["replay:all"], split="split_0", settings=ChatSettings(conversations=1), console=QUIET,
+            workspace=Workspace(prepared / "data", prepared / "seen"),
+            simulator=read_simulator_spec(f"two-step:local:{folder.parent}/{{split}}"),
+        )  # fmt: skip
     assert not Workspace(results=prepared / "seen").conversations("tiny", "split_0").exists()
 
 

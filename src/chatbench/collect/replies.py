@@ -12,6 +12,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message, Study
 from chatbench.endpoints.address import EndpointOptions
 from chatbench.endpoints.client import CHARACTERS_PER_TOKEN
+from chatbench.endpoints.errors import masked
 from chatbench.protocol.dialogue import (
     AnyParticipant,
     ConcurrentParticipant,
@@ -93,7 +94,7 @@ class Assistants:
             found = Failure(str(error.found), transient=True)
         except Exception as error:  # a local model without memory, for example: likewise
             log.exception("assistant %s", name)
-            found = Failure(f"{type(error).__name__}: {error}")
+            found = Failure(masked(f"{type(error).__name__}: {error}", ""))
         if isinstance(found, Failure):
             log.warning("assistant %s: %s", name, found.reason)
         elif not found.prompt_tokens:  # the server does not count tokens: estimate them, so that limits still hold

@@ -42,6 +42,7 @@ from chatbench.collect.store import SessionKind, Store, Visit
 from chatbench.core.answer_kinds import LETTERS, Number
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import FOUR_LETTERS
+from chatbench.endpoints.errors import masked
 from chatbench.protocol.dialogue import AnyParticipant, Failure
 
 HERE = Path(__file__).parent
@@ -392,7 +393,7 @@ class Pages:
             return str(self.study.moderate(text) or "")
         except Exception as error:
             log.exception("moderation")
-            return Failure(f"moderation: {type(error).__name__}: {error}"[:300])
+            return Failure(masked(f"moderation: {type(error).__name__}: {error}", "")[:300])
 
     async def message(self, request: Request) -> Response:
         """Store a message and stream the reply: lines of JSON, `text` pieces, then `done`, or `error`."""

@@ -65,8 +65,8 @@ class Statements(BaseModel):
     key: str
 
 
-class Constants(BaseModel):
-    """Values for all rows that have no other; "" if there is none."""
+class _OfRows(BaseModel):
+    """What rows say: in `ImportMap` its column, in `Constants` its value; "" if there is none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     worker_id: str = ""
@@ -81,15 +81,19 @@ class Constants(BaseModel):
     right_answer: str = ""
 
 
-class ImportMap(BaseModel):
+class Constants(_OfRows):
+    """Values for all rows that have no other."""
+
+
+class ImportMap(_OfRows):
     """Which column (or key) holds what; "" if none does. Values in `constants` apply to rows that have no other.
 
     `header_rows` is the number of rows above a table's data; the first has the column names. `role` and `content` are
     keys of a message or, with `chat`, columns; the messages of a chat are in row order, or sorted by the numbers or
-    times in `order`. `question_text` and the fields after it refer to the table of `statements`, if there is one.
+    times in `order`. `question_text`, `subset`, `options` and `right_answer` refer to the table of
+    `statements`, if there is one.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     header_rows: Annotated[int, Field(ge=1)] = 1
     messages: str = ""
     role: str = "role"
@@ -100,19 +104,9 @@ class ImportMap(BaseModel):
     order: str = ""
     sheet: str = ""
     cumulative: bool = False
-    worker_id: str = ""
-    assistant: str = ""
-    condition: str = ""
-    confidence: str = ""
-    question_id: str = ""
-    answer: str = ""
     answers: Literal["", "letters", "texts"] = ""
-    correct: str = ""
     answer_kind: KindName = "none"
-    question_text: str = ""
-    subset: str = ""
     options: tuple[str, ...] = ()
-    right_answer: str = ""
     statements: Statements | None = None
     constants: Constants = Constants()
 

@@ -55,19 +55,14 @@ def gguf_folder(path: Path) -> Path:
     try:
         stat = path.stat()
         folder /= _sha256(path.resolve(), (stat.st_size, stat.st_mtime_ns))
-        if not _is_converted(folder):
+        if not folder.is_dir():
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_suffix(".lock")):
-                if not _is_converted(folder):  # no other process wrote it meanwhile
+                if not folder.is_dir():  # no other process wrote it meanwhile
                     _convert(path, folder)
     except OSError as error:
         raise file_error(error) from error
     return folder
-
-
-def _is_converted(folder: Path) -> bool:
-    """Whether the folder is there; one of an earlier version, which did not look for scaling, does not count."""
-    return folder.is_dir() and "scaling" in read_object(folder / GGUF_RECORD)
 
 
 @lru_cache
@@ -126,8 +121,7 @@ def _convert(path: Path, folder: Path) -> None:
     kind = fields.get("general.file_type")
     quantisation = LlamaFileType(kind).name.partition("_")[2] if kind in list(LlamaFileType) else "unknown"
     record = {"sha256": folder.name, "quantisation": quantisation, "architecture": architecture, "file": path.name}
-    write_json(unfinished / GGUF_RECORD, {**record, "scaling": scaled})
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier version
+    write_json(unfinished / GGUF_RECORD, record)
     unfinished.rename(folder)
 
 

@@ -19,13 +19,16 @@ matches agree:
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from chatbench.core.answer_kinds import LETTERS, normalised
+from chatbench.core.files import parse_json
 from chatbench.protocol.prompts import ANSWER_PREFIX, IQA_EVAL_ANSWER
 
 
@@ -166,3 +169,21 @@ def read_iqa_answer(output: str) -> FinalAnswer | None:
     """
     _, marker, text = output.partition(IQA_EVAL_ANSWER)
     return FinalAnswer(text, clean_output(output)) if marker else None
+
+
+def last_object(reply: str, key: str) -> dict[str, Any]:
+    r"""The last JSON object in a model's reply that has the key, or {}; text around it is ignored, even with braces.
+
+    >>> last_object(r'{"score": 1} because \frac{1}{2}', "score"), last_object('{"a": {"score": 1}}', "score")
+    ({'score': 1}, {})
+    """
+    last: dict[str, Any] = {}
+    place = reply.find("{")
+    while place >= 0:
+        end = place + 1
+        with suppress(ValueError, RecursionError):
+            end = json.JSONDecoder().raw_decode(reply, place)[1]
+            found = parse_json(reply[place:end])
+            last = found if key in found else last
+        place = reply.find("{", end)
+    return last

@@ -275,7 +275,7 @@ def bounds_grid(table: ScoreTable, source: Predictor = FINE_TUNED) -> Grid:
         ("floor", lambda row: number(bounds[row].floor)),
         ("ceiling", lambda row: number(bounds[row].ceiling)),
         ("normalised score", lambda row: way_text(bounds[row].way(estimates[row].mean))),
-        ("the floor is", lambda row: bounds[row].floor_label.replace("_", " ") or EMPTY),
+        ("the floor is", lambda row: floor.title if (floor := bounds[row].floor_predictor) else EMPTY),
     ]
     whose = f"{assistant}; " if assistant == MEAN_OF_ASSISTANTS else ""
     name = table.simulator if source == FINE_TUNED else source
@@ -377,6 +377,8 @@ def footnotes(table: ScoreTable) -> list[str]:
         if metric in ("pearson", "mae", *TEXT_METRICS) and isinstance(estimate.mean, Undefined):
             sources.setdefault(estimate.mean.reason, {})[source] = None
     undefined = [f"undefined: {reason} ({'; '.join(map(str, having))})" for reason, having in sources.items()]
+    if partial := dict.fromkeys(other.title for each in table.bounds().values() for other in each.partial):
+        ceilings.append(f"a floor only where they cover the same pairs as the simulator: {'; '.join(partial)}")
     signed = f"signature {table.signature_id} {signature_line(table.signature)}"
     scored = f"{table.model}: {table.scored_questions} questions scored; {errors}"
     return [*filter(None, [table.warning]), scored, *intervals, *ceilings, *undefined, *table.notes, signed]

@@ -188,12 +188,6 @@ class ScoreTable:
     uncertainty: Uncertainty = field(default_factory=Uncertainty)
     scored_questions: int = 0
 
-    def __post_init__(self) -> None:
-        """Add a note on predictors that are not the floor everywhere; a table read from its file has it already."""
-        if partial := dict.fromkeys(str(other) for each in self.bounds().values() for other in each.partial):
-            note = f"a floor only where they cover the same pairs as the simulator: {'; '.join(partial)}"
-            object.__setattr__(self, "notes", tuple(dict.fromkeys((*self.notes, note))))
-
     @property
     def signature_id(self) -> str:
         return signature_id(self.signature)

@@ -41,6 +41,7 @@ from chatbench.data.splits import question_set_sha256
 from chatbench.data.tables import Intake
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import without_secrets
+from chatbench.protocol.answers import last_object
 from chatbench.protocol.dialogue import AnyParticipant, ConcurrentParticipant, Failure, Reply, Request, derive_seed
 from chatbench.protocol.dialogue_runner import run_concurrently, run_together
 from chatbench.protocol.prompts import (
@@ -53,7 +54,6 @@ from chatbench.protocol.prompts import (
     SEPARATOR,
 )
 from chatbench.sample.study import ai_alone_table
-from chatbench.simulation.judge import last_object
 from chatbench.simulation.log import AppendOnlyLog, open_log, other_place, read_log, settings_path
 from chatbench.simulation.participants import AssistantSpec, notes_on, open_assistant, read_specs
 from chatbench.simulation.summary import replies_otherwise

@@ -17,7 +17,6 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,12 +24,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from chatbench.core.answer_kinds import Outcome
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import parse_json, read_json, read_text
+from chatbench.core.files import read_json, read_text
 from chatbench.core.records import RIGHT_FROM, Message, Question, SimulatedConversation, Study, joined_id
 from chatbench.core.stop import telling_what_is_kept
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import without_secrets
 from chatbench.metrics.agreement import Undefined, Value
+from chatbench.protocol.answers import last_object
 from chatbench.protocol.dialogue import AnyParticipant, ConcurrentParticipant, Failure, Reply, Request, derive_seed
 from chatbench.protocol.dialogue_runner import run_concurrently, run_together
 from chatbench.protocol.prompts import JUDGE, JUDGE_SYSTEM, SEPARATOR
@@ -158,24 +158,6 @@ def judge_messages(question: Question, answer: str, rubric: str) -> tuple[Messag
     pieces = JUDGE.split("{")
     text = pieces[0] + "".join(parts[name] + rest for name, _, rest in (each.partition("}") for each in pieces[1:]))
     return Message("system", JUDGE_SYSTEM), Message("user", text)
-
-
-def last_object(reply: str, key: str) -> dict[str, Any]:
-    r"""The last JSON object in a model's reply that has the key, or {}; text around it is ignored, even with braces.
-
-    >>> last_object(r'{"score": 1} because \frac{1}{2}', "score"), last_object('{"a": {"score": 1}}', "score")
-    ({'score': 1}, {})
-    """
-    last: dict[str, Any] = {}
-    place = reply.find("{")
-    while place >= 0:
-        end = place + 1
-        with suppress(ValueError, RecursionError):
-            end = json.JSONDecoder().raw_decode(reply, place)[1]
-            found = parse_json(reply[place:end])
-            last = found if key in found else last
-        place = reply.find("{", end)
-    return last
 
 
 def read_score(reply: str) -> float | None:

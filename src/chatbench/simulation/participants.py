@@ -320,10 +320,13 @@ def open_simulator(
     from chatbench.models.encoding import TextForm, form_of
     from chatbench.models.loading import load
     from chatbench.models.local_participants import LocalSimulator, LocalUserLm
-    from chatbench.models.run_record import read_record
+    from chatbench.models.run_record import read_record, refuse_other_data
 
     if spec.kind == "local":
-        record, loaded = read_record(Path(argument)), load(argument)
+        record = read_record(Path(argument))
+        if record and SPLIT_MARK in spec.argument:  # a model of each split, trained here
+            refuse_other_data(Path(argument), record, workspace.split_file(split, "train.jsonl"))
+        loaded = load(argument)
         form = form_of(record) if record else TextForm("chat" if loaded.tokenizer.chat_template else "plain")
         folder = Path(argument)
         name = f"{folder.parent.name} {split}" if folder.name == split else folder.name  # MODEL/{split}

@@ -65,9 +65,9 @@ function writtenText(text, limit = LONG_TEXT) {
   return block;
 }
 
-// A predictor's or a subset's name as words.
+// A predictor's or a subset's name as words; a simulator's own name stays as it is, as in `Predictor.title`.
 function words(name) {
-  return name.replaceAll("_", " ");
+  return name.startsWith("simulator ") ? name : name.replaceAll("_", " ");
 }
 
 function cut(text, length) {
