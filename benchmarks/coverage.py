@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 
 from chatbench.core.records import Answer
 from chatbench.metrics.agreement import METRICS, Undefined, batch_agreement
-from chatbench.metrics.intervals import Bound, predictor_intervals
 from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, MEAN_OF_ASSISTANTS
 from chatbench.metrics.paired import paired_differences, paired_split
 from chatbench.metrics.pairs import Pair, Prediction, SplitPairs
-from chatbench.metrics.resampling import Draws, Resampling
+from chatbench.metrics.resampling import Bound, Draws, Resampling, predictor_intervals
 
 ASSISTANTS = ("strong", "weak")
 QUESTIONS_PER_PERSON = 12

@@ -32,8 +32,7 @@ from chatbench.data.open_study import open_study
 from chatbench.data.prepared import load_manifest
 from chatbench.data.workspace import Workspace
 from chatbench.protocol.answers import clean_output, read_answer
-from chatbench.protocol.plain_text import prompt_text
-from chatbench.protocol.prompts import ASSISTANT_SYSTEM, simulator_messages
+from chatbench.protocol.prompts import ASSISTANT_SYSTEM, prompt_text, simulator_messages
 from chatbench.simulation.log import read_recorded
 from loopback_endpoint import said_to, simulated
 

@@ -20,8 +20,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from chatbench.estimation.new_assistant import HeldOut, predict, predict_difference
-from chatbench.estimation.prediction_powered import RealAnswers, Rectified, published, rectified
+from chatbench.estimation.new_assistant import (
+    HeldOut,
+    RealAnswers,
+    Rectified,
+    predict,
+    predict_difference,
+    published,
+    rectified,
+)
 from chatbench.metrics.agreement import Undefined
 
 Array = NDArray[np.float64]

@@ -21,8 +21,7 @@ from chatbench.core.records import Answer, Study
 from chatbench.data.open_study import open_study
 from chatbench.data.workspace import Workspace
 from chatbench.estimation.estimate import held_out_assistants, rectified_answers
-from chatbench.estimation.new_assistant import HeldOut, Predicted, predict, variance_of_people
-from chatbench.estimation.prediction_powered import Rectified
+from chatbench.estimation.new_assistant import HeldOut, Predicted, Rectified, predict, variance_of_people
 from chatbench.metrics.pairs import human_outcomes, predictions
 
 

@@ -29,7 +29,7 @@ from chatbench.models.loading import load
 from chatbench.models.local_participants import LocalSimulator
 from chatbench.protocol.dialogue import FunctionParticipant, Reply, Request, dialogue
 from chatbench.protocol.dialogue_runner import run_together
-from chatbench.sample.assistants import STRENGTHS, scripted_reply
+from chatbench.sample.participants import STRENGTHS, scripted_reply
 from chatbench.sample.study import SampleSettings, make_sample
 from chatbench.simulation.run import BLOCK_SIZE
 

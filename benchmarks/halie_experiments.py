@@ -51,13 +51,12 @@ from chatbench.core.files import json_line, read_jsonl, write_jsonl
 from chatbench.core.records import FOUR_LETTERS, Conversation, Message, Part, Question, Turn
 from chatbench.data.examples import ExampleRow, example_rows
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.perplexity import TokenLoss
+from chatbench.metrics.text import TokenLoss
 from chatbench.models.encoding import TextForm, encode_rows, form_of
 from chatbench.models.loading import Loaded, context_length, load
 from chatbench.models.loss import score_encoded, score_rows
 from chatbench.models.run_record import read_record
-from chatbench.protocol.plain_text import completion_text
-from chatbench.protocol.prompts import ANSWER_PREFIX
+from chatbench.protocol.prompts import ANSWER_PREFIX, completion_text
 from chatbench.simulation.answer_model import FEATURES, fit, option_features, options_of
 
 PARTS: tuple[Part, ...] = ("train", "test")

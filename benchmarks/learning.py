@@ -29,15 +29,15 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.utils import logging
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.resolved_settings import resolve_settings
+from chatbench.core.settings import resolve_settings
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import TextForm, encode_rows
 from chatbench.models.loading import context_length
 from chatbench.models.loss import score_encoded
-from chatbench.models.precision import resolve_precision
 from chatbench.models.prefix_tree import attends_to_trees
-from chatbench.protocol.plain_text import EncodedExample
+from chatbench.models.weights import resolve_precision
+from chatbench.protocol.prompts import EncodedExample
 from chatbench.sample.study import SampleSettings, write_sample
 from chatbench.training.finetune import spread
 from chatbench.training.run import trainable_base, training_arguments

@@ -19,7 +19,7 @@ import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
 
-from chatbench.metrics.overlap import overlap
+from chatbench.metrics.text import overlap
 
 Prompts = list[tuple[list[str], list[str]]]
 """Per question, the simulated and the human first prompts."""

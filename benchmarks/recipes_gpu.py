@@ -30,14 +30,13 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, TrainerCallback
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.resolved_settings import Resolved, resolve_settings
-from chatbench.core.settings import Settings
+from chatbench.core.settings import Resolved, Settings, resolve_settings
 from chatbench.data.examples import ExampleRow
 from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import EncodedRows
 from chatbench.models.loading import best_device, context_length, empty_model, load_tokenizer
-from chatbench.models.precision import Format, resolve_precision
 from chatbench.models.prefix_tree import attends_to_trees
+from chatbench.models.weights import Format, resolve_precision
 from chatbench.training.batches import default_pack_tokens, step_plan
 from chatbench.training.dry_run import (
     GIB,

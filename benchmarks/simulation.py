@@ -41,8 +41,8 @@ from chatbench.protocol.dialogue import (
     dialogue,
 )
 from chatbench.protocol.dialogue_runner import run_together
-from chatbench.protocol.plain_text import END
-from chatbench.sample.assistants import scripted_reply
+from chatbench.protocol.prompts import END
+from chatbench.sample.participants import scripted_reply
 from chatbench.sample.study import SampleSettings, make_sample
 from chatbench.simulation.run import BLOCK_SIZE
 

@@ -38,8 +38,7 @@ from chatbench.endpoints.participant import open_endpoint_participant
 from chatbench.protocol.answers import clean_output, read_answer
 from chatbench.protocol.dialogue import Dialogue, dialogue
 from chatbench.protocol.dialogue_runner import run_concurrently
-from chatbench.protocol.plain_text import prompt_text
-from chatbench.protocol.prompts import ASSISTANT_SYSTEM, simulator_messages
+from chatbench.protocol.prompts import ASSISTANT_SYSTEM, prompt_text, simulator_messages
 
 MEDIAN_SECONDS = 0.3
 MAX_TOKENS = 200

@@ -26,7 +26,7 @@ from chatbench.data.examples import ExampleRow, examples_of
 from chatbench.models.encoding import EncodedRows
 from chatbench.models.loss import scored_sequence
 from chatbench.models.prefix_tree import ScoredSequence, prefix_trees
-from chatbench.protocol.plain_text import EncodedExample, completion_text, prompt_text
+from chatbench.protocol.prompts import EncodedExample, completion_text, prompt_text
 
 QUESTIONS = 200
 CHATS = 18

@@ -26,7 +26,7 @@ from chatbench.core.settings import Packing, Settings
 from chatbench.models.encoding import EncodedRows
 from chatbench.models.loading import fuse_activations
 from chatbench.models.loss import IGNORED
-from chatbench.protocol.plain_text import EncodedExample
+from chatbench.protocol.prompts import EncodedExample
 from our_trainer import our_trainer
 
 Variant = Literal["plain", "length-grouped", "trl", "none", "conversation", "question"]

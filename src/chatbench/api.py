@@ -46,8 +46,7 @@ from chatbench.simulation.participants import (
     read_simulator_spec,
     read_specs,
 )
-from chatbench.simulation.progress import ConversationProgress
-from chatbench.simulation.run import LoopSettings, Run, plan
+from chatbench.simulation.run import ConversationProgress, LoopSettings, Run, plan
 from chatbench.simulation.simulate import DEFAULT_ACTIVE, ChatSettings
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.support.collected import OTHER_KINDS, Person, served, small_study
 
-from chatbench.collect.export import export
+from chatbench.collect.results import export
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.open_study import open_study
 from chatbench.protocol.dialogue import FunctionParticipant, Reply, Request

@@ -8,8 +8,7 @@ from random import Random
 import pytest
 from tests.support.collected import QUESTIONS, small_study
 
-from chatbench.collect.config import CollectedStudy
-from chatbench.collect.plan import draw_plan
+from chatbench.collect.config import CollectedStudy, draw_plan
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_jsonl
 

@@ -11,7 +11,7 @@ import pytest
 from tests.support.collected import Person, in_thread, saying, served, small_study
 
 from chatbench.collect.rehearse import Fields, Habits, rehearse_async
-from chatbench.collect.status import figures
+from chatbench.collect.results import figures
 from chatbench.core.errors import ChatbenchError
 from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request
 

@@ -25,7 +25,7 @@ from tests.support.tiny_models import save_tiny_model
 from chatbench import __version__
 from chatbench.cli import main
 from chatbench.commands.options import NO_ANSWERS
-from chatbench.core.recipes import model_key
+from chatbench.core.settings import model_key
 from chatbench.data.prepare_splits import prepare_splits
 
 TOKEN, KEY = "hf_SecretOfThisTest0123456789", "sk-SecretOfThisTest9876543210"

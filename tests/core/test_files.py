@@ -129,7 +129,7 @@ def test_a_disk_that_refuses_leaves_the_old_file_and_ends_a_command_with_code_2(
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(ChatbenchError, match=rf"recipe\.json: .*{said}"):
         write_bytes(target, b"new")
-    monkeypatch.setattr("chatbench.core.recipes.recipe_lines", refuse)  # an error from anywhere, not only from writing
+    monkeypatch.setattr("chatbench.core.settings.recipe_lines", refuse)  # an error from anywhere, not only from writing
 
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
     assert main(["recipes"]) == 2

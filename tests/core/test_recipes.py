@@ -14,8 +14,7 @@ from transformers import AutoModelForCausalLM as AnyModel
 from transformers import Gemma3TextConfig, LlamaConfig, Qwen3Config
 
 from chatbench.cli import main
-from chatbench.core.recipes import recipes
-from chatbench.core.resolved_settings import resolve_settings
+from chatbench.core.settings import recipes, resolve_settings
 from chatbench.training.run import with_adapters
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

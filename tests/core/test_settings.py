@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.recipes import model_key, recipe_of
-from chatbench.core.resolved_settings import resolve_settings
-from chatbench.core.settings import Settings, trainers_own
+from chatbench.core.settings import Settings, model_key, recipe_of, resolve_settings, trainers_own
 
 
 def overrides(tmp_path: Path, **values: object) -> Path:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 
-from chatbench.core.stop import StopRequest
+from chatbench.core.progress import StopRequest
 
 
 def test_the_first_sigterm_is_a_request_and_the_second_kills() -> None:

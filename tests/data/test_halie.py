@@ -10,8 +10,7 @@ from tests.support.study_files import shared_data
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Turn
-from chatbench.data.halie import read_halie
-from chatbench.data.open_study import open_study
+from chatbench.data.open_study import open_study, read_halie
 
 ROW = {
     "worker_id": "w1",

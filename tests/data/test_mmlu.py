@@ -8,7 +8,7 @@ import pytest
 from tests.support.study_files import shared_data
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.data.mmlu import few_shot_examples, mmlu_subsets, read_mmlu
+from chatbench.data.download import few_shot_examples, mmlu_subsets, read_mmlu
 
 
 def write(folder: Path, text: str, part: str = "test") -> Path:

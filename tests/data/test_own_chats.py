@@ -13,9 +13,8 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import AiAloneScore, Turn
 from chatbench.data.examples import examples_of
 from chatbench.data.open_study import open_study
-from chatbench.data.own_chats import read_chat_jsonl
+from chatbench.data.own_chats import RawMessage, read_chat_jsonl, turns_of
 from chatbench.data.prepare_splits import prepare_splits
-from chatbench.data.turns import RawMessage, turns_of
 
 Record = dict[str, object]
 QUESTION: Record = {"id": "q1", "subset": "s", "text": "What?", "options": ["a", "b", "c", "d"], "answer": "C"}

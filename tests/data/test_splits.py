@@ -11,7 +11,7 @@ from tests.support.study_files import chat, question, shared_data, tiny_study
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Question, Unit
-from chatbench.data.mmlu import mmlu_subsets, read_mmlu
+from chatbench.data.download import mmlu_subsets, read_mmlu
 from chatbench.data.splits import make_splits, near_duplicate_groups, question_set_sha256, splits_of, train_size
 
 CHATBENCH_SIZES = {

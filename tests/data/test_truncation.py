@@ -6,11 +6,9 @@ import pytest
 
 from chatbench.core.answer_kinds import Number
 from chatbench.core.records import Message, Turn
-from chatbench.data.examples import ExampleRow, context_prompt
-from chatbench.data.truncation import exchanges_in, read_history, without_oldest
+from chatbench.data.examples import ExampleRow, context_prompt, exchanges_in, read_history, without_oldest
 from chatbench.protocol import prompts
-from chatbench.protocol.plain_text import completion_text, prompt_text
-from chatbench.protocol.prompts import FOUR_OPTIONS, SEPARATOR, simulator_messages
+from chatbench.protocol.prompts import FOUR_OPTIONS, SEPARATOR, completion_text, prompt_text, simulator_messages
 
 NEXT_TURN, FORCED_ANSWER = (
     task.replace("{answer}", FOUR_OPTIONS) for task in (prompts.NEXT_TURN, prompts.FORCED_ANSWER)

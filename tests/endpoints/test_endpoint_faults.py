@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from chatbench.core.records import Question, SimulatedConversation, Turn
-from chatbench.protocol.plain_text import prompt_text
-from chatbench.protocol.prompts import simulator_messages
+from chatbench.protocol.prompts import prompt_text, simulator_messages
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 QUESTION = Question("q", "maths", "What is 1+1?", ("1", "2", "3", "4"), "B")

@@ -156,7 +156,7 @@ def test_the_ai_alone_command_records_what_is_meant_and_nothing_where_it_stops(
     tmp_path: Path,
     name: str,
 ) -> None:
-    monkeypatch.setattr("chatbench.endpoints.retry.FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("chatbench.endpoints.errors.FIRST_PAUSE_SECONDS", 0)
     (status, body), told = CASES[name]
     study = tiny_folder(tmp_path / "study")
     server.will(completion("ready"), *[answered(body, status)] * 20_000)
@@ -183,7 +183,7 @@ def test_the_ai_alone_command_records_what_is_meant_and_nothing_where_it_stops(
 def test_before_the_run_the_servers_own_words_reach_the_user(
     server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr("chatbench.endpoints.retry.FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("chatbench.endpoints.errors.FIRST_PAUSE_SECONDS", 0)
     (status, body), told = CASES[name]
     server.will(*[answered(body, status)] * 20_000)
     options = EndpointOptions(max_tries=2, patience_seconds=1)

@@ -21,8 +21,7 @@ from chatbench.endpoints.address import EndpointAddress, EndpointOptions, read_a
 from chatbench.endpoints.client import EndpointKind
 from chatbench.endpoints.participant import EndpointParticipant, open_endpoint_participant, refuse_missing_adapters
 from chatbench.protocol.dialogue import Failure, ParticipantName, Reply, Request
-from chatbench.protocol.plain_text import prompt_text
-from chatbench.protocol.prompts import FOUR_OPTIONS, simulator_messages
+from chatbench.protocol.prompts import FOUR_OPTIONS, prompt_text, simulator_messages
 
 KEY = "very-secret-0123456789"
 REQUEST = Request("assistant", (Message("system", "S"), Message("user", "hi")), "q", 2**40 + 7, "reply")
@@ -64,7 +63,7 @@ def answered(participant: EndpointParticipant, request: Request = REQUEST) -> Re
 
 
 def error_of(server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, **which: Any) -> str:
-    monkeypatch.setattr("chatbench.endpoints.retry.FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("chatbench.endpoints.errors.FIRST_PAUSE_SECONDS", 0)
     with pytest.raises(ChatbenchError) as caught:
         opened(server, **which)
     assert "secret" not in str(caught.value)
@@ -479,7 +478,7 @@ def test_many_refusals_in_a_row_stop_the_run(server: LoopbackEndpoint) -> None:
 def test_a_server_that_loads_its_model_is_waited_for_at_the_beginning_too(
     server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatbench.endpoints.retry.FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("chatbench.endpoints.errors.FIRST_PAUSE_SECONDS", 0)
     server.will(*[error(503, "Loading model")] * 20, completion())
     opened(server)
     assert len(server.asked) == 21
@@ -491,7 +490,7 @@ def test_a_server_that_loads_its_model_is_waited_for_at_the_beginning_too(
 def test_a_stray_fault_at_the_beginning_stops_nothing(
     server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatbench.endpoints.retry.FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("chatbench.endpoints.errors.FIRST_PAUSE_SECONDS", 0)
     server.will(error(500), Answer(act="reset"), Answer(body=b"{"))
 
     opened(server)

@@ -84,8 +84,8 @@ def test_a_death_in_mid_run_loses_no_chat_and_doubles_none_and_who_returns_is_as
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     one, two, _ = servers
-    monkeypatch.setattr("chatbench.endpoints.retry.FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr("chatbench.endpoints.retry.LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("chatbench.endpoints.errors.FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("chatbench.endpoints.errors.LONGEST_PAUSE_SECONDS", 0.05)
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     faults: Any = importlib.import_module("endpoint_faults")
     place = prepared(tmp_path, splits=1)

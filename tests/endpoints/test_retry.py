@@ -8,8 +8,7 @@ import pytest
 from tests.support.clock import Clock
 
 from chatbench.endpoints.address import EndpointOptions
-from chatbench.endpoints.errors import Fault
-from chatbench.endpoints.retry import Pace, Patience, Replica
+from chatbench.endpoints.errors import Fault, Pace, Patience, Replica
 from chatbench.protocol.dialogue import Reply
 
 

@@ -20,8 +20,7 @@ from chatbench.data.own_chats import read_question_lines
 from chatbench.data.workspace import Workspace
 from chatbench.estimation import estimate as module
 from chatbench.estimation.estimate import Estimate, estimate
-from chatbench.estimation.new_assistant import Predicted
-from chatbench.estimation.prediction_powered import MeanEstimate, Rectified
+from chatbench.estimation.new_assistant import MeanEstimate, Predicted, Rectified
 from chatbench.metrics.agreement import Undefined
 from chatbench.report.estimate_table import estimate_grids, estimate_notes, read_estimates
 from chatbench.simulation import simulate as simulation

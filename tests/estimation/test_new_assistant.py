@@ -10,13 +10,13 @@ import pytest
 from chatbench.core.records import Answer
 from chatbench.estimation.new_assistant import (
     HeldOut,
+    MeanEstimate,
     Predicted,
     predict,
     predict_difference,
     variance_of_chats,
     variance_of_people,
 )
-from chatbench.estimation.prediction_powered import MeanEstimate
 from chatbench.metrics.agreement import Outcomes, Undefined
 
 QUESTIONS = ("q1", "q2")

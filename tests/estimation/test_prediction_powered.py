@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chatbench.estimation.prediction_powered import RealAnswers, Rectified, estimate_of, published, rectified
+from chatbench.estimation.new_assistant import RealAnswers, Rectified, estimate_of, published, rectified
 from chatbench.metrics.agreement import Undefined
 
 

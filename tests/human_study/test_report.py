@@ -13,15 +13,14 @@ from tests.support.study_files import REPOSITORY, question, shared_data, tiny_fo
 
 from chatbench.core.records import AiAloneScore, Answer, Conversation, Study, Turn
 from chatbench.data.open_study import open_study
-from chatbench.human_study.accuracy import AccuracyRow, Mean
-from chatbench.human_study.advice import Case, advice_rows, mirror_rows, rate
+from chatbench.human_study.accuracy import AccuracyRow, Case, Mean, advice_rows, mirror_rows, rate
 from chatbench.human_study.regression import mixed_effects
 from chatbench.human_study.report import StudyReport, study_footnotes, study_grids, study_report
 from chatbench.human_study.report import study as step
 from chatbench.metrics.agreement import Undefined
 from chatbench.report.grids import markdown
-from chatbench.sample.people import STUDY_HABITS, answer_alone, draw_person
-from chatbench.sample.people import chat as hold_chat
+from chatbench.sample.participants import STUDY_HABITS, answer_alone, draw_person
+from chatbench.sample.participants import chat as hold_chat
 from chatbench.sample.study import SampleSettings, SampleStudy, letter_only_chance, make_sample
 
 QUESTIONS = [question(number) for number in range(4)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from chatbench.metrics.agreement import Undefined, Value, batch_agreement
-from chatbench.metrics.ceilings import CEILING_METRICS, ceilings, halve, spearman_brown
+from chatbench.metrics.baselines import CEILING_METRICS, ceilings, halve, spearman_brown
 from chatbench.metrics.pairs import Pair, Prediction, human_outcomes, predictions
 from chatbench.sample.study import SampleSettings, make_sample, true_accuracy
 

@@ -11,10 +11,19 @@ from benchmarks.coverage import World, coverage, draw_study, study_intervals
 
 from chatbench.core.records import Answer
 from chatbench.metrics.agreement import Undefined
-from chatbench.metrics.intervals import Bound, Interval, interval, mean_intervals, predictor_intervals, quantile
 from chatbench.metrics.names import FINE_TUNED, PEOPLE
 from chatbench.metrics.pairs import Pair, Prediction, SplitPairs
-from chatbench.metrics.resampling import Draws, PredictorPairs, Resampling
+from chatbench.metrics.resampling import (
+    Bound,
+    Draws,
+    Interval,
+    PredictorPairs,
+    Resampling,
+    interval,
+    mean_intervals,
+    predictor_intervals,
+    quantile,
+)
 
 
 def all_pairs(splits: list[SplitPairs]) -> list[Pair]:

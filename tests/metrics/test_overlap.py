@@ -10,7 +10,7 @@ import pytest
 from benchmarks.overlap import largest_difference, made_up_prompts, pair_by_pair, shared
 
 from chatbench.metrics.agreement import Undefined
-from chatbench.metrics.overlap import (
+from chatbench.metrics.text import (
     BleuCounts,
     Tokenizer,
     bleu,

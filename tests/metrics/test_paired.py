@@ -7,7 +7,6 @@ import pytest
 from benchmarks.coverage import World, draw_study, study_differences
 
 from chatbench.metrics.agreement import Undefined
-from chatbench.metrics.intervals import Interval
 from chatbench.metrics.paired import (
     PairedDifference,
     holm,
@@ -17,7 +16,7 @@ from chatbench.metrics.paired import (
     permutation_p,
 )
 from chatbench.metrics.pairs import Pair, Prediction
-from chatbench.metrics.resampling import Draws, Resampling
+from chatbench.metrics.resampling import Draws, Interval, Resampling
 
 Accuracies = dict[Pair, Prediction]
 

@@ -7,7 +7,7 @@ from itertools import permutations
 
 import pytest
 
-from chatbench.metrics.perplexity import TokenLoss, perplexity_by_kind, summarise
+from chatbench.metrics.text import TokenLoss, perplexity_by_kind, summarise
 
 
 def test_each_token_weighs_the_same_not_each_example_and_a_uniform_guess_among_v_has_perplexity_v() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatbench.metrics.agreement import Undefined, Value
-from chatbench.metrics.estimates import Estimate, over_splits, standard_deviation
+from chatbench.metrics.agreement import Estimate, Undefined, Value, over_splits, standard_deviation
 
 
 def test_plain_and_corrected_errors_of_four_splits_worked_by_hand() -> None:

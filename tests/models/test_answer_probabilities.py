@@ -18,7 +18,7 @@ from chatbench.models.answer_probabilities import answer_reader
 from chatbench.models.encoding import encoder
 from chatbench.models.generation import Decoding, LocalGenerator
 from chatbench.protocol.answers import clean_output, read_answer
-from chatbench.protocol.plain_text import read_completion
+from chatbench.protocol.prompts import read_completion
 
 WORDS = ("<end>", "<unk>", "Answer", ":", " A", " B", " C", " D", " ", "B", "C", " Because", " (A)", " [END]", "hm")
 PROMPTS = [(1,), (1, 9, 3), (14, 14), (2, 3, 5)]

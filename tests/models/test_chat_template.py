@@ -37,12 +37,11 @@ from chatbench.models.answer_probabilities import answer_reader
 from chatbench.models.chat_template import FIXED_DATE, ChatForm, ChatTemplate
 from chatbench.models.encoding import TextForm, encode_rows
 from chatbench.models.loading import load, load_tokenizer
-from chatbench.protocol.plain_text import EncodedExample, completion_text, prompt_text
+from chatbench.protocol.prompts import EncodedExample, completion_text, prompt_text
 from chatbench.scoring.eval_ppl import eval_ppl
 from chatbench.simulation.participants import TUNED, open_simulator
 from chatbench.simulation.simulate import ChatSettings, simulate
-from chatbench.training.finetune import finetune
-from chatbench.training.show_mask import SCORED_STYLES, show_mask
+from chatbench.training.finetune import SCORED_STYLES, finetune, show_mask
 
 CHAT = TextForm("chat")
 FLAGS = {"template": "chat", "max_steps": 6, "precision": "fp32", "learning_rate": 5e-3, "validation_examples": 2}

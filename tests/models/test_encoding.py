@@ -10,14 +10,15 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message, Turn
 from chatbench.data.examples import ExampleRow
 from chatbench.models.encoding import TextForm, encode_rows
-from chatbench.protocol.plain_text import (
+from chatbench.protocol.prompts import (
+    FOUR_OPTIONS,
     EncodedExample,
     completion_text,
     encode_completion,
     encode_prompt,
     prompt_text,
+    simulator_messages,
 )
-from chatbench.protocol.prompts import FOUR_OPTIONS, simulator_messages
 
 TOKENIZER = tiny_tokenizer()
 DROP = TextForm(long_examples="drop_oldest_turns")

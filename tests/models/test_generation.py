@@ -24,7 +24,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.models.answer_probabilities import answer_reader
 from chatbench.models.encoding import encoder
 from chatbench.models.generation import Decoding, LocalGenerator, draw
-from chatbench.protocol.plain_text import encode_completion
+from chatbench.protocol.prompts import encode_completion
 
 TOKENIZER = tiny_tokenizer()
 PROMPTS = [

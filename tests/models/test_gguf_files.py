@@ -13,10 +13,9 @@ import torch
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.recipes import model_key
-from chatbench.core.resolved_settings import resolve_settings
-from chatbench.models.gguf_files import gguf_folder
+from chatbench.core.settings import model_key, resolve_settings
 from chatbench.models.loading import empty_model, known_weights, load, load_tokenizer
+from chatbench.models.weights import gguf_folder
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 NAMES = {
@@ -123,7 +122,7 @@ def test_a_file_is_converted_once_wherever_it_lies(tmp_path: Path) -> None:
 def test_nothing_is_left_of_a_conversion_that_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_gguf(tmp_path / "tiny.gguf")
     with monkeypatch.context() as patched:
-        patched.setattr("chatbench.models.gguf_files.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr("chatbench.models.weights.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             gguf_folder(file)
     assert not [path for path in (tmp_path / "cache/chatbench/gguf").iterdir() if path.suffix == ""]

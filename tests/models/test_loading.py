@@ -25,8 +25,8 @@ from chatbench.models.loading import (
     parameter_count,
 )  # fmt: skip
 from chatbench.models.loss import score_encoded
-from chatbench.models.precision import Bits, refuse_unless_possible, resolve_precision
-from chatbench.protocol.plain_text import EncodedExample
+from chatbench.models.weights import Bits, refuse_unless_possible, resolve_precision
+from chatbench.protocol.prompts import EncodedExample
 from chatbench.training.run import with_adapters
 
 
@@ -142,7 +142,7 @@ def test_half_precision_that_a_processor_cannot_train_in_is_refused() -> None:
 
 
 def test_without_bitsandbytes_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chatbench.models.precision.util.find_spec", lambda _name: None)
+    monkeypatch.setattr("chatbench.models.weights.util.find_spec", lambda _name: None)
 
     with pytest.raises(ChatbenchError, match="pip install bitsandbytes"):
         refuse_unless_possible(8, "cuda:0", "org/model")

@@ -15,8 +15,7 @@ from chatbench.models.generation import Decoding, LocalGenerator
 from chatbench.models.loading import Loaded
 from chatbench.models.local_participants import LocalAssistant, LocalSimulator, encode_plain_chat
 from chatbench.protocol.dialogue import Failure, Reply, Request
-from chatbench.protocol.plain_text import encode_completion, prompt_text
-from chatbench.protocol.prompts import FOUR_OPTIONS, simulator_messages
+from chatbench.protocol.prompts import FOUR_OPTIONS, encode_completion, prompt_text, simulator_messages
 
 TOKENIZER = tiny_tokenizer()
 LONG = [Turn("assistant" if place % 2 else "user", f"turn {place}") for place in range(6)]

@@ -16,11 +16,11 @@ from tests.support.tiny_models import (
 )
 
 from chatbench.data.examples import ExampleRow
-from chatbench.metrics.perplexity import summarise
+from chatbench.metrics.text import summarise
 from chatbench.models import loss
 from chatbench.models.encoding import encode_rows
 from chatbench.models.loss import padded_batch, score_rows
-from chatbench.protocol.plain_text import EncodedExample
+from chatbench.protocol.prompts import EncodedExample
 
 
 def example(prompt: str, completion: str, kind: str = "first") -> ExampleRow:

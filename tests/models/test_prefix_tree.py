@@ -46,7 +46,7 @@ from chatbench.models.prefix_tree import (
     tree_blocks,
     why_not_trees,
 )
-from chatbench.protocol.plain_text import EncodedExample
+from chatbench.protocol.prompts import EncodedExample
 
 
 def sequence(tokens: str) -> ScoredSequence:

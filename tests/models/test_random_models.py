@@ -9,7 +9,7 @@ import pytest
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_jsonl
 from chatbench.models.loading import load
-from chatbench.models.random_models import make_scratch_base
+from chatbench.models.weights import make_scratch_base
 
 
 @pytest.mark.parametrize("shape", ["gpt2", "mistral", "llama"])

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message
-from chatbench.protocol.plain_text import (
+from chatbench.protocol.prompts import (
     completion_text,
     encode_completion,
     encode_prompt,

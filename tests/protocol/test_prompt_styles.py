@@ -8,7 +8,7 @@ import pytest
 from tests.protocol.test_dialogue import QUESTION
 
 from chatbench.core.records import EMPTY_TURN, Message, SimulatedConversation, Turn
-from chatbench.data.truncation import asked_without_oldest, exchanges_asked_with
+from chatbench.data.examples import asked_without_oldest, exchanges_asked_with
 from chatbench.protocol import prompts
 from chatbench.protocol.answers import FinalAnswer, Said
 from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request, dialogue

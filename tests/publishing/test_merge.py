@@ -29,8 +29,8 @@ from chatbench.data.workspace import Workspace
 from chatbench.models import loading
 from chatbench.models.loading import Loaded, load
 from chatbench.models.run_record import differing_file, run_lock, write_record
-from chatbench.publishing import merge as merging
-from chatbench.publishing.merge import finished_model, merge_adapter
+from chatbench.publishing import upload as merging
+from chatbench.publishing.upload import finished_model, merge_adapter
 from chatbench.scoring.eval_ppl import eval_ppl
 from chatbench.training.finetune import finetune
 

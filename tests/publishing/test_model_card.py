@@ -17,7 +17,7 @@ from tests.support.prepared_files import write_prepared
 from tests.support.tiny_models import save_tiny_model
 
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.perplexity import Perplexity, TunedAndBase
+from chatbench.metrics.text import Perplexity, TunedAndBase
 from chatbench.models.chat_template import ChatForm
 from chatbench.models.encoding import PlainForm
 from chatbench.models.loading import load, load_tokenizer

@@ -8,7 +8,7 @@ from tests.support.realism_chats import CELLS, TRAINS, chat
 from chatbench.core.records import Question
 from chatbench.metrics.first_prompts import share_in_order, words
 from chatbench.realism.chats import Coverage, answer_in_reply, coverage, on_common_cells, tells_options, wording_of
-from chatbench.sample.people import STUDY_HABITS
+from chatbench.sample.participants import STUDY_HABITS
 from chatbench.sample.study import SampleSettings, make_sample
 
 

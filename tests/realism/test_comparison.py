@@ -12,12 +12,17 @@ import pytest
 from tests.support.realism_chats import TRAINS, chat
 
 from chatbench.metrics.agreement import Undefined
-from chatbench.realism.behaviour import behaviour_classes
 from chatbench.realism.chats import ChatTraits, UserChat, real_chats, traits_of
 from chatbench.realism.comparison import Comparison, Halving, halvings, realism
-from chatbench.realism.detectability import Detection, area_under_curve, detection, out_of_fold_scores
-from chatbench.sample.people import STUDY_HABITS, draw_person
-from chatbench.sample.people import chat as hold_chat
+from chatbench.realism.detectability import (
+    Detection,
+    area_under_curve,
+    behaviour_classes,
+    detection,
+    out_of_fold_scores,
+)
+from chatbench.sample.participants import STUDY_HABITS, draw_person
+from chatbench.sample.participants import chat as hold_chat
 from chatbench.sample.study import SampleSettings, SampleStudy, make_sample
 from chatbench.scoring.score_files import plain
 

@@ -15,8 +15,7 @@ from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
 from chatbench.realism import realism as module
 from chatbench.realism.comparison import realism as compare
-from chatbench.realism.realism import RealismSettings, realism
-from chatbench.realism.table import realism_footnotes, realism_grids
+from chatbench.realism.realism import RealismSettings, realism, realism_footnotes, realism_grids
 from chatbench.realism.termination import Termination
 
 

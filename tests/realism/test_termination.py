@@ -102,7 +102,7 @@ def test_the_probability_of_an_answer_is_that_of_its_four_texts(loaded: Loaded) 
     import torch
 
     from chatbench.models.encoding import PLAIN
-    from chatbench.protocol.plain_text import completion_text, encode_completion, encode_prompt, prompt_text
+    from chatbench.protocol.prompts import completion_text, encode_completion, encode_prompt, prompt_text
 
     points = stopping_points([CHAT], {"q": QUESTION})
     found = answer_probabilities(loaded, PLAIN, points)

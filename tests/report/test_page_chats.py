@@ -32,8 +32,7 @@ from chatbench.report.page_chats import (
     run_chats,
     shade_parts,
 )
-from chatbench.scoring.eval_ppl import tokens_origin
-from chatbench.scoring.scored_turns import ScoredTurn, scored_turns_path, write_scored_turns
+from chatbench.scoring.eval_ppl import ScoredTurn, scored_turns_path, tokens_origin, write_scored_turns
 
 
 def unpacked(text: str) -> object:

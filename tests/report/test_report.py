@@ -12,10 +12,10 @@ from scipy.stats import binomtest  # type: ignore[import-untyped]
 from tests.support.simulated_logs import always_wrong, write_log
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.recipes import model_key
 from chatbench.core.records import Answer, AnswerProbabilities, Conversation, SimulatedConversation, Turn
+from chatbench.core.settings import model_key
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.estimates import wilson_interval
+from chatbench.metrics.agreement import wilson_interval
 from chatbench.metrics.names import FINE_TUNED, PEOPLE
 from chatbench.metrics.pairs import Prediction
 from chatbench.metrics.resampling import Resampling

@@ -22,9 +22,19 @@ from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import FINE_TUNED
 from chatbench.metrics.resampling import Resampling
 from chatbench.report.grids import EMPTY, Grid, print_grids
-from chatbench.report.plots import scatter_lines, turn_grid
 from chatbench.report.report import gather, shown_results
-from chatbench.report.show import ModelResults, as_csv, as_json, as_latex, escaped, latex_table, print_results, show
+from chatbench.report.show import (
+    ModelResults,
+    as_csv,
+    as_json,
+    as_latex,
+    escaped,
+    latex_table,
+    print_results,
+    scatter_lines,
+    show,
+    turn_grid,
+)
 from chatbench.report.tables import main_scores
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.score_files import read_score_table

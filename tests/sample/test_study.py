@@ -12,8 +12,16 @@ import pytest
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import FOUR_LETTERS, Message
 from chatbench.data.open_study import open_study
-from chatbench.sample.assistants import STRENGTHS, reply_to, scripted_reply, strength_of, understand
-from chatbench.sample.people import STUDY_HABITS, chat, draw_person
+from chatbench.sample.participants import (
+    STRENGTHS,
+    STUDY_HABITS,
+    chat,
+    draw_person,
+    reply_to,
+    scripted_reply,
+    strength_of,
+    understand,
+)
 from chatbench.sample.problems import LARGEST, Problem, all_templates, draw_problem
 from chatbench.sample.study import SampleSettings, make_sample, true_accuracy, write_sample
 

@@ -7,8 +7,7 @@ from random import Random
 import pytest
 
 from chatbench.core.records import Question, first_prompts
-from chatbench.sample.study import SampleSettings, make_sample
-from chatbench.sample.truth import StatedFacts, stated_facts
+from chatbench.sample.study import SampleSettings, StatedFacts, make_sample, stated_facts
 
 QUESTION = Question(
     "q",

@@ -14,14 +14,12 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json
 from chatbench.core.records import Question
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.intervals import Interval
-from chatbench.metrics.resampling import Resampling
+from chatbench.metrics.resampling import Interval, Resampling
 from chatbench.report.tables import comparison_grids, comparison_notes, score_grids
 from chatbench.scoring.compare import Comparison, compare
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.score_files import read_score_table
-from chatbench.scoring.score_table import comparable
-from chatbench.scoring.signature import ignorable, incompatible
+from chatbench.scoring.score_table import comparable, ignorable, incompatible
 from chatbench.simulation.log import settings_path
 
 TOLD = Resampling(200)

@@ -29,9 +29,8 @@ from chatbench.core.records import Question
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.baselines import published
-from chatbench.metrics.intervals import Interval
 from chatbench.metrics.names import BASE_MODEL, CONSTANT, FINE_TUNED, PEOPLE
-from chatbench.metrics.resampling import Resampling
+from chatbench.metrics.resampling import Interval, Resampling
 from chatbench.report.tables import as_markdown, print_tables, score_grids, write_markdown
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.score_files import as_csv, read_score_table

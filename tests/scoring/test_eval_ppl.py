@@ -13,10 +13,17 @@ from tests.support.tiny_models import save_tiny_model, score_examples
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.perplexity import summarise
+from chatbench.metrics.text import summarise
 from chatbench.models.loading import load
-from chatbench.scoring.eval_ppl import Say, SplitPerplexity, eval_ppl, tokens_origin, write_summary
-from chatbench.scoring.scored_turns import read_scored_turns, scored_turns_path
+from chatbench.scoring.eval_ppl import (
+    Say,
+    SplitPerplexity,
+    eval_ppl,
+    read_scored_turns,
+    scored_turns_path,
+    tokens_origin,
+    write_summary,
+)
 from chatbench.training.finetune import finetune
 
 FLAGS = {"max_steps": 8, "precision": "fp32", "learning_rate": 5e-3, "validation_examples": 0}

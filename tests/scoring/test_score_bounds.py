@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatbench.metrics.agreement import Undefined, Value
-from chatbench.metrics.estimates import Estimate
+from chatbench.metrics.agreement import Estimate, Undefined, Value
 from chatbench.metrics.names import (
     BASE_MODEL,
     CONSTANT,

@@ -14,8 +14,8 @@ from tests.support.tiny_models import ARCHITECTURES, Architecture, tiny_model, t
 from chatbench.data.examples import ExampleRow
 from chatbench.models.encoding import EncodedRows, TokenPieces, encode_rows
 from chatbench.models.loss import Floats, score_rows
-from chatbench.protocol.plain_text import EncodedExample
-from chatbench.scoring.scored_turns import scored_turns
+from chatbench.protocol.prompts import EncodedExample
+from chatbench.scoring.eval_ppl import scored_turns
 
 TEXTS = ("what is 12 plus 30?", " two  spaces and\nlines", "é 数 🙂🙂 ok", "half \ufffd a character", "Answer: B", "a")
 

@@ -20,12 +20,11 @@ from chatbench.data.workspace import Workspace
 from chatbench.metrics.resampling import Resampling
 from chatbench.protocol.dialogue import Failure, Reply, dialogue
 from chatbench.protocol.prompt_styles import STYLES, Style
-from chatbench.scoring.eval_chatbench import eval_chatbench
+from chatbench.scoring.eval_chatbench import Verified, eval_chatbench, reread
 from chatbench.scoring.score_table import ScoreTable
-from chatbench.scoring.verification import Verified, reread
-from chatbench.simulation.export import CONVERSATION, TURN, export_chats
 from chatbench.simulation.log import settings_path
 from chatbench.simulation.run import Planned, finished
+from chatbench.simulation.split_chats import CONVERSATION, TURN, export_chats
 
 NO_INTERVALS = Resampling(0, 0.95, 0)
 

@@ -9,7 +9,7 @@ import pytest
 from tests.support.simulated_logs import prepared, write_log
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.simulation.export import export_chats
+from chatbench.simulation.split_chats import export_chats
 
 
 def test_a_split_with_chats_of_the_base_model_alone_is_exported_too(tmp_path: Path) -> None:

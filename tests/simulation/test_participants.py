@@ -22,9 +22,8 @@ from chatbench.endpoints.participant import EndpointParticipant
 from chatbench.models.loading import Loaded
 from chatbench.models.local_participants import LocalSimulator, LocalUserLm
 from chatbench.protocol.dialogue import Failure, Reply, Request
-from chatbench.protocol.plain_text import prompt_text
 from chatbench.protocol.prompt_styles import STYLES, StyleName
-from chatbench.protocol.prompts import USERLM_END
+from chatbench.protocol.prompts import USERLM_END, prompt_text
 from chatbench.simulation.judge import needs_judge, open_judge
 from chatbench.simulation.participants import (
     SIMULATORS,

@@ -8,7 +8,7 @@ from rich.console import Console
 from tests.support.clock import Clock
 
 from chatbench.protocol.dialogue import Reply, Request
-from chatbench.simulation.progress import ConversationProgress
+from chatbench.simulation.run import ConversationProgress
 
 
 def test_those_under_way_failures_tokens_cost_and_time_left_are_shown() -> None:

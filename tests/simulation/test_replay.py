@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chatbench.core.records import Conversation, Message, Turn
 from chatbench.protocol.dialogue import Failure, Reply, Request
-from chatbench.simulation.replay import NO_RECORD, RecordedQuestion, RecordedReply, replay_assistant
+from chatbench.simulation.participants import NO_RECORD, RecordedQuestion, RecordedReply, replay_assistant
 
 
 def chat(number: int, assistant: str, *texts: str, question: str = "q1") -> Conversation:

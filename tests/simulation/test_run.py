@@ -20,10 +20,8 @@ from chatbench.core.errors import ChatbenchError, StoppedError
 from chatbench.core.records import SimulatedConversation
 from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request
 from chatbench.simulation.budget import Prices, Spending
-from chatbench.simulation.log import read_conversations
-from chatbench.simulation.progress import ConversationProgress
-from chatbench.simulation.run import plan
-from chatbench.simulation.summary import SimulateResult, Tally, tally_of
+from chatbench.simulation.log import SimulateResult, Tally, read_conversations, tally_of
+from chatbench.simulation.run import ConversationProgress, plan
 
 ROOT = Path(__file__).parents[2]
 

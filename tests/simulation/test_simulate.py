@@ -15,10 +15,9 @@ from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
-from chatbench.simulation.log import read_conversations
+from chatbench.simulation.log import SimulateResult, read_conversations
 from chatbench.simulation.participants import read_simulator_spec
 from chatbench.simulation.simulate import ChatSettings, simulate
-from chatbench.simulation.summary import SimulateResult
 
 
 @pytest.fixture(scope="module")

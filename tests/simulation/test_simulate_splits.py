@@ -20,8 +20,7 @@ from chatbench.data.workspace import Workspace
 from chatbench.simulation.budget import Price, Prices
 from chatbench.simulation.log import read_conversations
 from chatbench.simulation.participants import read_simulator_spec
-from chatbench.simulation.simulate import ChatSettings, task_of
-from chatbench.simulation.simulate_splits import Estimate, estimate
+from chatbench.simulation.simulate import ChatSettings, Estimate, estimate, task_of
 
 PRICES = Prices(Price(2, 10), Price(1, 4))
 ENDPOINT = "gpt-4o=openai:some-model@http://127.0.0.1:9/v1"

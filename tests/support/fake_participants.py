@@ -14,10 +14,8 @@ from rich.console import Console
 from chatbench.core.records import Question
 from chatbench.protocol.dialogue import AnyParticipant, Failure, Reply, Request
 from chatbench.simulation.budget import Prices, Spending
-from chatbench.simulation.log import open_log
-from chatbench.simulation.progress import ConversationProgress
-from chatbench.simulation.run import LoopSettings, Run, plan
-from chatbench.simulation.summary import count_earlier
+from chatbench.simulation.log import count_earlier, open_log
+from chatbench.simulation.run import ConversationProgress, LoopSettings, Run, plan
 
 QUESTIONS = [Question(f"q{n}", "maths", f"What is {n}+1?", ("1", "2", "3", "4"), "A") for n in range(7)]
 LOOP = LoopSettings(seed=0, max_user_turns=3)

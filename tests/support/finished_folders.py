@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from chatbench.core.files import write_text
-from chatbench.core.resolved_settings import resolve_settings
+from chatbench.core.settings import resolve_settings
 from chatbench.models.loading import weights_hash
 from chatbench.models.run_record import record_of, write_record
 from chatbench.publishing.model_card import CARD, model_card

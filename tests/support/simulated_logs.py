@@ -12,7 +12,7 @@ from chatbench.core.records import Answer, Conversation, Question, SimulatedConv
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.perplexity import TokenLoss, TunedAndBase, summarise
+from chatbench.metrics.text import TokenLoss, TunedAndBase, summarise
 from chatbench.protocol.prompt_styles import TWO_STEP, prompts_sha256
 from chatbench.sample.study import write_chatbench_folder
 from chatbench.scoring.eval_ppl import SplitPerplexity

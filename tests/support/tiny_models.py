@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from chatbench.data.examples import ExampleRow
-from chatbench.metrics.perplexity import TokenLoss
+from chatbench.metrics.text import TokenLoss
 from chatbench.models.encoding import encode_rows
 from chatbench.models.loading import context_length
 from chatbench.models.loss import score_rows

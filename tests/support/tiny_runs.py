@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.support.prepared_files import sums
 
-from chatbench.core.resolved_settings import resolve_settings
+from chatbench.core.settings import resolve_settings
 from chatbench.data.examples import ExampleRow
 from chatbench.training import trainer
 from chatbench.training.run import TrainingJob, TrainingOutcome, train

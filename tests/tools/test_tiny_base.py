@@ -16,8 +16,8 @@ from tools.tiny_base import make as tiny_base
 from tools.tiny_base.make import TinyBaseSettings, make_tiny_base, make_tokenizer, protocol_phrases, skill
 
 from chatbench.models.loading import load
-from chatbench.protocol.plain_text import END
-from chatbench.sample.people import STUDY_HABITS
+from chatbench.protocol.prompts import END
+from chatbench.sample.participants import STUDY_HABITS
 
 SMALL = TinyBaseSettings(
     width=32, layers=1, heads=1, rows=2, row_tokens=64, practice_rows=4, copy_steps=4, practice_steps=4, chat_steps=4

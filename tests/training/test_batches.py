@@ -12,7 +12,7 @@ from chatbench.data.examples import ExampleRow
 from chatbench.models.encoding import EncodedRows
 from chatbench.models.loss import PaddedBatch, TreeBatch, scored_sequence
 from chatbench.models.prefix_tree import prefix_tree
-from chatbench.protocol.plain_text import EncodedExample
+from chatbench.protocol.prompts import EncodedExample
 from chatbench.training.batches import StepMaker, StepPlan, TrainingStep, even_runs, weighed
 
 TURNS = [2, 3, 2, 4, 2, 2, 3, 2, 5, 2]

@@ -25,8 +25,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.resolved_settings import resolve_settings
-from chatbench.core.settings import Settings
+from chatbench.core.settings import Settings, resolve_settings
 from chatbench.models.loading import load
 from chatbench.models.run_record import differing_file
 from chatbench.training.distributed import check_sharded, check_shared, refuse_launch

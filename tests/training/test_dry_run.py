@@ -24,15 +24,13 @@ from tests.support.tiny_models import (
 from torch.utils.flop_counter import FlopCounterMode
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.recipes import recipes
-from chatbench.core.resolved_settings import resolve_settings
-from chatbench.core.settings import Optimizer, Settings
+from chatbench.core.settings import Optimizer, Settings, recipes, resolve_settings
 from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import EncodedRows, encode_rows
 from chatbench.models.loading import fuse_activations
 from chatbench.models.loss import LOGITS_AT_ONCE, completion_nats, padded_batch, scored_sequence, tree_batch
 from chatbench.models.prefix_tree import attends_to_trees, prefix_tree
-from chatbench.protocol.plain_text import EncodedExample
+from chatbench.protocol.prompts import EncodedExample
 from chatbench.training import dry_run, run
 from chatbench.training.batches import PACK_TOKENS_CPU
 from chatbench.training.dry_run import (

@@ -56,7 +56,7 @@ from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import encode_rows
 from chatbench.models.loading import load, load_base, load_tokenizer
 from chatbench.models.loss import completion_nats, padded_batch
-from chatbench.models.precision import Bits, Format
+from chatbench.models.weights import Bits, Format
 from chatbench.training import checkpoints as checkpoints_module
 from chatbench.training import run as training
 from chatbench.training import trainer as trainer_module

@@ -10,7 +10,7 @@ from tests.support.prepared_files import as_line, sums
 from tests.support.tiny_models import save_tiny_model
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.training.show_mask import SCORED_STYLES, show_mask, visible
+from chatbench.training.finetune import SCORED_STYLES, show_mask, visible
 
 
 def write_rows(path: Path, **changes: str) -> Path:

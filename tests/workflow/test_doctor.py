@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chatbench.core.recipes import recipes
+from chatbench.core.settings import recipes
 from chatbench.workflow import doctor as module
 from chatbench.workflow.doctor import Finding, doctor, print_doctor
 

@@ -17,7 +17,7 @@ from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import Predictor
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.score_table import Score, ScoreTable
-from chatbench.workflow.sanity import (
+from chatbench.workflow.demo import (
     TRAIN_LESS,
     TRAIN_MORE,
     Found,

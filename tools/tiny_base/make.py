@@ -22,7 +22,7 @@ from pretraining import Document, Stage, documents
 
 from chatbench.core.files import write_json, write_text
 from chatbench.protocol import prompts
-from chatbench.protocol.plain_text import END
+from chatbench.protocol.prompts import END
 
 if TYPE_CHECKING:
     import torch

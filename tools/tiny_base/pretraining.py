@@ -14,10 +14,8 @@ from random import Random
 from typing import Literal, NamedTuple
 
 from chatbench.core.records import FOUR_LETTERS
-from chatbench.protocol.plain_text import END, prompt_text
-from chatbench.protocol.prompts import simulator_messages
-from chatbench.sample.assistants import STRENGTHS
-from chatbench.sample.people import Chat, Habits, Phrases, chat, draw_person
+from chatbench.protocol.prompts import END, prompt_text, simulator_messages
+from chatbench.sample.participants import STRENGTHS, Chat, Habits, Phrases, chat, draw_person
 from chatbench.sample.problems import NAMES, WORLDS, Template, all_templates, draw_problem
 
 PRETRAINING_HABITS = Habits(

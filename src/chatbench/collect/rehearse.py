@@ -19,8 +19,7 @@ from random import Random
 
 import httpx
 
-from chatbench.collect.config import CollectedStudy
-from chatbench.collect.plan import ATTENTION, CHAT, parts
+from chatbench.collect.config import ATTENTION, CHAT, CollectedStudy, parts
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import FOUR_LETTERS, Question, Turn
 from chatbench.protocol.answers import FinalAnswer, Said, lenient_letter

@@ -34,10 +34,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chatbench.collect.config import CollectedStudy
-from chatbench.collect.plan import ATTENTION, CHAT, INSTRUCTIONS, draw_plan, parts
+from chatbench.collect.config import ATTENTION, CHAT, INSTRUCTIONS, CollectedStudy, draw_plan, parts
 from chatbench.collect.replies import Assistants, open_assistants
-from chatbench.collect.status import figures
+from chatbench.collect.results import figures
 from chatbench.collect.store import SessionKind, Store, Visit
 from chatbench.core.answer_kinds import LETTERS, Number
 from chatbench.core.errors import ChatbenchError

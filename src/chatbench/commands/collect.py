@@ -86,7 +86,7 @@ def status(study: StudyDir, rehearsed: Rehearsed = False) -> None:
     Example: chatbench collect status my_study
     """
     opened = _opened(study)
-    from chatbench.collect.status import figures
+    from chatbench.collect.results import figures
 
     found = _with_store(opened, lambda store: figures(opened, store, "rehearsal" if rehearsed else "person"))
     show("\n".join(found.lines()))
@@ -156,7 +156,7 @@ def export(
     Example: chatbench collect export my_study studies/mine
     """
     opened = _opened(study)
-    from chatbench.collect.export import export as step
+    from chatbench.collect.results import export as step
 
     found = _with_store(opened, lambda store: step(opened, store, out, "rehearsal" if rehearsed else "person"))
     show("\n".join(found.lines(out)))

@@ -197,8 +197,8 @@ def plan(
     """
     from chatbench.core.files import write_text
     from chatbench.report.grids import print_grids
-    from chatbench.workflow.plan_forms import array_jobs, plan_grid, plan_json
     from chatbench.workflow.run_all import Clock, planned_units
+    from chatbench.workflow.units import array_jobs, plan_grid, plan_json
 
     clock = Clock(lambda line: typer.echo(printable(line), err=True))
     settings = asked.settings

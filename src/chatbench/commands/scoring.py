@@ -55,8 +55,8 @@ def eval_chatbench(
     from chatbench.data.workspace import Workspace
     from chatbench.metrics.resampling import Resampling
     from chatbench.report.tables import print_tables, write_markdown
+    from chatbench.scoring.eval_chatbench import Verified
     from chatbench.scoring.eval_chatbench import eval_chatbench as step
-    from chatbench.scoring.verification import Verified
 
     workspace, verified = Workspace(data, results), Verified()
     resampling = Resampling(bootstrap, confidence, seed)
@@ -125,9 +125,8 @@ def realism(
     Example: chatbench realism tiny --termination
     """
     from chatbench.data.workspace import Workspace
-    from chatbench.realism.realism import RealismSettings
+    from chatbench.realism.realism import RealismSettings, realism_footnotes, realism_grids
     from chatbench.realism.realism import realism as step
-    from chatbench.realism.table import realism_footnotes, realism_grids
     from chatbench.report.grids import print_grids
 
     settings = RealismSettings(base_model=base_model, termination=termination, seed=seed)
@@ -146,8 +145,8 @@ def sanity(model: options.Model, data: options.Data = Path("data"), results: opt
     Example: chatbench sanity tiny
     """
     from chatbench.data.workspace import Workspace
-    from chatbench.workflow.sanity import print_sanity
-    from chatbench.workflow.sanity import sanity as step
+    from chatbench.workflow.demo import print_sanity
+    from chatbench.workflow.demo import sanity as step
 
     report = step(model, workspace=Workspace(data, results))
     print_sanity(report)

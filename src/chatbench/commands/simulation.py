@@ -76,7 +76,7 @@ def simulate(
     """
     from chatbench.data.workspace import Workspace
     from chatbench.endpoints.address import EndpointOptions
-    from chatbench.simulation import simulate_splits as step
+    from chatbench.simulation import simulate as step
     from chatbench.simulation.budget import Spending, read_prices
     from chatbench.simulation.participants import read_simulator_spec
     from chatbench.simulation.simulate import ChatSettings
@@ -202,7 +202,7 @@ def export(
     Example: chatbench export tiny --to chats.parquet
     """
     from chatbench.data.workspace import Workspace
-    from chatbench.simulation.export import export_chats
+    from chatbench.simulation.split_chats import export_chats
 
     rows = export_chats(
         model, workspace=Workspace(data, results), to=to, splits=[split] if split else None, turns=turns

@@ -101,7 +101,7 @@ def show_mask(
     """
     from rich.console import Console
 
-    from chatbench.training.show_mask import show_mask as step
+    from chatbench.training.finetune import show_mask as step
 
     Console().print(step(file, row, model, template), soft_wrap=True)
 
@@ -112,7 +112,7 @@ def recipes() -> None:
 
     Example: chatbench recipes
     """
-    from chatbench.core.recipes import recipe_lines
+    from chatbench.core.settings import recipe_lines
 
     show("\n".join(recipe_lines()))
 
@@ -139,7 +139,7 @@ def merge(
     Example: chatbench merge mistral-7b merged/mistral-7b --split split_0
     """
     from chatbench.data.workspace import Workspace
-    from chatbench.publishing.merge import finished_model, merge_adapter
+    from chatbench.publishing.upload import finished_model, merge_adapter
 
     folder = finished_model(model, workspace=Workspace(results=results), split=split)
     show(merge_adapter(folder, out, dtype=dtype, share=share).line())
@@ -184,6 +184,6 @@ def make_scratch_base(
 
     Example: chatbench make-scratch-base mistral bases/split_0/mistral-small --train data/split_0/train.jsonl
     """
-    from chatbench.models.random_models import make_scratch_base as step
+    from chatbench.models.weights import make_scratch_base as step
 
     show(step(shape, out, train=train, vocabulary=vocabulary, width=width, layers=layers, seed=seed))

@@ -1,21 +1,34 @@
-"""Progress of long work: nothing for ten seconds, then a bar on a terminal, or occasional lines elsewhere.
+"""Progress of long work, and how it is stopped.
+
+Shown is nothing for ten seconds, then a bar on a terminal, or occasional lines elsewhere.
 
 split_0, fine-tuned ━━━━━━━━━╸──────── 12,345/34,319 tokens  580/s  0:00:38 left
+
+Stopping: SIGTERM is a request to save and end, and what a run interrupted by Ctrl-C has kept.
+
+A cluster that reclaims a machine sends SIGTERM some seconds before it kills. Work that proceeds in steps finishes the
+current one, saves and ends; the same command then continues. A second SIGTERM kills at once, and Ctrl-C ends a run at
+once.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from chatbench.core.texts import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
 
 QUIET_SECONDS = 10.0
 """Shorter work shows nothing. The first line comes after this time, the next each time the elapsed time has doubled."""
@@ -118,3 +131,33 @@ def clock_text(seconds: float) -> str:
     """
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+class StopRequest:
+    """Context manager: `asked` is True once SIGTERM has arrived. Outside the main thread no signal is noticed."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._notice)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _notice(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def telling_what_is_kept(kept: Callable[[], str]) -> Iterator[None]:
+    """Re-raise a Ctrl-C inside the block with a message for the user: what is kept, and how to continue."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        raise KeyboardInterrupt(str(stopped) or f"{kept()}; the same command continues") from None

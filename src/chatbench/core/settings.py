@@ -1,22 +1,33 @@
-"""Every setting of a fine-tuning run, each with a default and a type and range that pydantic checks.
+"""Settings of a fine-tuning run: what there is, recipes, and where each value came from.
 
-`resolved_settings` collects the values (recipe, overrides file, command line). An unknown key is an error that names
-the closest known one.
+Each setting has a default, and a type and range that pydantic checks. An unknown key is an error that names the closest
+known one. MODEL can be a recipe, a hub id, a folder or a GGUF file; its results folder is named after it.
+
+A recipe is a base model with the settings that suit it, one TOML file each, with the source of every value.
+
+A recipe, the overrides file (`configs/training_args.json`) and the command line override the defaults in that order,
+and every value keeps its origin. Mutually exclusive values from one source are an error; between sources, the later one
+wins.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Annotated, Literal, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from chatbench.core.errors import ChatbenchError, expected_by
+from chatbench.core.files import read_json
 
 Method = Literal["full", "lora"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
@@ -227,3 +238,248 @@ def typed_value(name: str, value: object, source: str = "") -> object:
         expected = expected_by(error.errors(include_url=False)[0])
         lists = name in ("report_to", "lora_targets") and not expected.startswith("one of")
         raise ChatbenchError(f"{where}{name} = {value!r}", expected="a list of names" if lists else expected) from None
+
+
+_GGUF_OF_BASE = re.compile(r"(?P<base>.+)[.-](?:I?Q\d\w*|B?F16|F32)\.gguf", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A named base model with the settings that suit it; `sources` says where each value comes from."""
+
+    name: str
+    base: str
+    summary: str
+    values: Mapping[str, object]
+    sources: Mapping[str, str]
+
+
+def recipes() -> dict[str, Recipe]:
+    """All recipes by name, in alphabetical order."""
+    folder = resources.files("chatbench.core") / "recipe_files"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda file: file.name)
+    found = {}
+    for file in files:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        lines: Mapping[str, Mapping[str, object]] = content["settings"]
+        values = {name: typed_value(name, line["value"], file.name) for name, line in lines.items()}
+        sources = {name: str(line["source"]) for name, line in lines.items()}
+        name = file.name.removesuffix(".toml")
+        found[name] = Recipe(name, content["base"], content["summary"], values, sources)
+    return found
+
+
+def recipe_of(model: str) -> Recipe | None:
+    """The recipe that `model` names, by its own name or by the hub id of its base; None for any other model.
+
+    GGUF files of a recipe's base match too, if named as llama.cpp names them (`SmolLM2-135M-Instruct.Q4_1.gguf`).
+    """
+    known = recipes()
+    by_base = {recipe.base: recipe for recipe in known.values()}
+    file = _GGUF_OF_BASE.fullmatch(Path(model).name)
+    by_file = {recipe.base.rpartition("/")[2].lower(): recipe for recipe in known.values()} if file else {}
+    return known.get(model) or by_base.get(model) or by_file.get(file["base"].lower() if file else "")
+
+
+def model_key(model: str) -> str:
+    """Name of a model's results folder: the recipe, the hub id with `/` as `--`, or the folder or file name.
+
+    Raises:
+        ChatbenchError: `model` is none of these.
+
+    >>> model_key("mistralai/Mistral-7B-v0.1")
+    'mistralai--Mistral-7B-v0.1'
+    """
+    if model in recipes():
+        return model
+    if is_local(model):
+        # Later commands (chatbench report) are given the key itself, and no folder of that name has to exist then.
+        written = re.sub(r"\.gguf$", "", Path(model).expanduser().resolve().name, flags=re.IGNORECASE)
+        name = re.sub(r"[^\w.-]+", "_", written)
+        if name != written:
+            name += f"-{hashlib.sha256(written.encode()).hexdigest()[:8]}"
+        return f"folder--{name}" if name in recipes() or "--" in name else name
+    return model.replace("/", "--")
+
+
+def is_local(model: str) -> bool:
+    """Whether MODEL is a local folder or GGUF file; an existing one takes precedence over a hub id of the same name.
+
+    Raises:
+        ChatbenchError: MODEL is empty, or can only be local and does not exist.
+    """
+    expected = f"a recipe ({', '.join(recipes())}), a hub id such as mistralai/Mistral-7B-v0.1, a folder or a GGUF file"
+    if not model.strip():
+        raise ChatbenchError("MODEL is empty", expected=expected)
+    if model in recipes():
+        return False
+    path = Path(model).expanduser()
+    if path.is_dir() or (path.suffix.lower() == ".gguf" and path.is_file()):
+        return True
+    if path.suffix.lower() != ".gguf" and re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", model):
+        return False
+    raise ChatbenchError(
+        f"{model}: no such folder or file, and neither a recipe nor a hub id", expected=expected, fix="check the path"
+    )
+
+
+def recipe_lines() -> list[str]:
+    """One line per recipe, in aligned columns: name, base and summary."""
+    rows = [(recipe.name, recipe.base, recipe.summary) for recipe in recipes().values()]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return [f"{name:<{widths[0]}}  {base:<{widths[1]}}  {summary}" for name, base, summary in rows]
+
+
+LORA_FROM_PARAMETERS = 1_000_000_000
+"""Models without a recipe get LoRA from this size on: full fine-tuning needs 16 bytes per parameter."""
+
+_EXCLUSIVE: Mapping[str, tuple[str, str]] = {
+    "how long to train": ("max_steps", "num_train_epochs"),
+    "how many examples make a step": ("examples_per_step", "gradient_accumulation_steps"),
+    "how the base is quantised": ("load_in_8bit", "load_in_4bit"),
+}
+_ONLY_BOOKKEEPING = (
+    "save_steps", "save_total_limit", "logging_steps", "logging_first_step", "validation_examples", "report_to",
+)  # fmt: skip
+_NEW_DEFAULTS = (("answer_weight", 1.0),)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The settings of one run: the base model, the values, and the origin of each value.
+
+    `base` is a hub id, a folder, a GGUF file, `package:NAME` (a model that comes with the package) or `random:NAME`
+    (the same architecture with random weights). `explicit` names the values that the user set (file or flag), as
+    opposed to those of recipe and default.
+    """
+
+    model: str
+    base: str
+    recipe: str | None
+    settings: Settings
+    origins: Mapping[str, str]
+    explicit: frozenset[str]
+
+    @property
+    def key(self) -> str:
+        """Name of this model's results folder."""
+        return model_key(self.model)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of base and settings, in hexadecimal: equal exactly if the same training is requested.
+
+        Settings that do not affect the weights, such as logging and checkpoint intervals, are left out. So is a setting
+        that earlier versions lacked, at the value that matches their behaviour.
+        """
+        values = {name: value for name, value in asdict(self.settings).items() if name not in _ONLY_BOOKKEEPING}
+        values = {name: value for name, value in values.items() if (name, value) not in _NEW_DEFAULTS}
+        text = json.dumps({"base": self.base, **values}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def lines(self) -> list[str]:
+        """One line per setting: name, value, origin."""
+        rows = [("base", self.base, self.model)]
+        for name, value in asdict(self.settings).items():
+            shown = (",".join(value) or "by architecture") if isinstance(value, tuple) else str(value)
+            rows.append((name, shown, self.origins[name]))
+        return [f"{name:<28} {value:<18} {origin}" for name, value, origin in rows]
+
+    def as_json(self) -> dict[str, object]:
+        """The content of `resolved_settings.json`: model, base, recipe, and per setting its value and origin."""
+        settings = {
+            name: {"value": list(value) if isinstance(value, tuple) else value, "origin": self.origins[name]}
+            for name, value in asdict(self.settings).items()
+        }
+        return {"model": self.model, "base": self.base, "recipe": self.recipe, "settings": settings}
+
+
+def resolve_settings(
+    model: str,
+    overrides_file: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+    *,
+    parameters: int | None = None,
+) -> Resolved:
+    """Resolve the settings of a run for MODEL: default, then recipe, then overrides file, then command line.
+
+    Args:
+        model: recipe name, hub id, local folder or GGUF file. A model without a recipe gets LoRA from a billion
+            parameters on.
+        flags: command-line values by setting name; None means "not given".
+        parameters: size of a model without a recipe, if known.
+
+    Raises:
+        ChatbenchError: unknown key, value of the wrong type or outside its range, or mutually exclusive values.
+    """
+    recipe = recipe_of(model)
+    if recipe and not model.lower().endswith(".gguf"):
+        base = recipe.base
+    else:
+        base = str(Path(model).expanduser().resolve()) if is_local(model) else model
+    values: dict[str, object] = {}
+    origins = {field.name: "default" for field in fields(Settings)}
+    if recipe:
+        values.update(recipe.values)
+        origins.update({name: f"recipe {recipe.name}: {source}" for name, source in recipe.sources.items()})
+    elif parameters is not None and parameters >= LORA_FROM_PARAMETERS:
+        values["method"] = "lora"
+        origins["method"] = f"default for {parameters / 1e9:.1f} billion parameters"
+
+    explicit: set[str] = set()
+    for source, layer in _layers(overrides_file, flags or {}):
+        typed = typed_values(layer, source)
+        for name, later in _overridden(typed, values, explicit).items():
+            del values[name]
+            explicit.discard(name)
+            origins[name] = f"default: {later} overrides the earlier value"
+        values.update(typed)
+        explicit.update(typed)
+        for name, value in typed.items():
+            flag = ("--no-" if value is False else "--") + name.replace("_", "-")
+            origins[name] = flag if source == "command line" else source
+    if values.get("train_sampling_strategy") == "group_by_length" and "packing" not in values:
+        values["packing"] = "none"
+        origins["packing"] = "default where examples are grouped by length"
+    settings = Settings(**values)  # type: ignore[arg-type]  # each value was checked against its field's type
+    # Full fine-tuning has no adapters and needs the weights themselves, so LoRA's settings contradict it.
+    unused = [name for name in explicit if name.startswith("lora_")]
+    unused += [name for name in ("load_in_8bit", "load_in_4bit") if getattr(settings, name)]
+    if settings.method == "full" and unused:
+        fix = 'choose one: omit it, or set "method": "lora"'
+        raise ChatbenchError(f"{', '.join(sorted(unused))} with method 'full'", fix=fix)
+    return Resolved(model, base, recipe.name if recipe else None, settings, origins, frozenset(explicit))
+
+
+def _layers(overrides_file: Path | None, flags: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:
+    layers: list[tuple[str, Mapping[str, object]]] = []
+    if overrides_file is not None:
+        content = read_json(overrides_file, fix="give a JSON file of training arguments, or omit --config")
+        if not isinstance(content, dict):
+            raise ChatbenchError(f"{overrides_file}: {type(content).__name__}", expected="a JSON object of settings")
+        layers.append((str(overrides_file), content))
+    layers.append(("command line", {name: value for name, value in flags.items() if value is not None}))
+    for source, layer in layers:
+        for subject, (one, other) in _EXCLUSIVE.items():
+            if layer.get(one) and layer.get(other):
+                raise ChatbenchError(f"{source}: both {one} and {other} determine {subject}", fix="choose one")
+    return layers
+
+
+def _overridden(layer: Mapping[str, object], earlier: Mapping[str, object], explicit: set[str]) -> dict[str, str]:
+    """Earlier values that a later layer excludes, each with the setting that excludes it.
+
+    They include a recipe's grouping by length if examples are to be packed, and its quantisation if all weights are
+    trained.
+    """
+    overridden = {}
+    for pair in _EXCLUSIVE.values():
+        for name, other in (pair, pair[::-1]):
+            if layer.get(name) and other not in layer and other in earlier:
+                overridden[other] = name
+    recipes_own = earlier.keys() - explicit - layer.keys()
+    if layer.get("packing", "none") != "none" and "train_sampling_strategy" in recipes_own:
+        overridden["train_sampling_strategy"] = "packing"
+    if layer.get("method") == "full":
+        overridden |= {name: "method 'full'" for name in ("load_in_8bit", "load_in_4bit") if name in recipes_own}
+    return overridden

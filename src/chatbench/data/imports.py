@@ -2,7 +2,7 @@
 
 A mapping (TOML) says which columns or keys hold what; known formats need none (`PRESETS`), and `draft` suggests one.
 Each row becomes a record of `own_chats` and is parsed as one at once, so the written file is a study that opens.
-Every row is in the report: kept, changed (a rule of `turns` was needed) or dropped, and why.
+Every row is in the report: kept, changed (a rule of `own_chats` was needed) or dropped, and why.
 
     messages   a column with a list of messages, as JSON or a Python literal; `reply` holds the reply to the last one
     turns      or columns that alternate, the person's first: ["prompt1", "reply1", "prompt2", "reply2"]
@@ -47,9 +47,8 @@ from chatbench.core.files import (
 )
 from chatbench.core.progress import tracked
 from chatbench.core.texts import csv_text
-from chatbench.data.own_chats import read_record
+from chatbench.data.own_chats import content_text, read_record
 from chatbench.data.tables import BadRecord, Intake, LeftOut, find_column, literal_list
-from chatbench.data.turns import content_text
 
 Cells = Mapping[str, object]
 NO_STATEMENT = "(what the person wants is not recorded)"

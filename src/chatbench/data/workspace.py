@@ -19,8 +19,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.recipes import model_key
 from chatbench.core.records import Part, Split, Study
+from chatbench.core.settings import model_key
 from chatbench.data.examples import ExampleRow, read_examples
 from chatbench.data.open_study import study_of
 from chatbench.data.prepared import MANIFEST, Manifest, load_manifest, prepared_file, split_in

@@ -1,6 +1,6 @@
 """Client for single requests to an OpenAI-compatible endpoint: chat completions, or completions of plain text.
 
-Plain text has the format of protocol/plain_text.py: a model fine-tuned on it and served at `/v1/completions` gets
+Plain text has the format of protocol/prompts.py: a model fine-tuned on it and served at `/v1/completions` gets
 exactly the text of its training. The server tokenises the prompt separately from the completion and prepends the
 tokenizer's leading special token (usually BOS), as training does.
 
@@ -32,7 +32,7 @@ from chatbench.endpoints.address import EndpointAddress
 from chatbench.endpoints.errors import CANNOT_CONNECT, SHORTEST_KEY, Fault, NoAnswerError, fault_of, masked
 from chatbench.protocol.answers import split_reasoning
 from chatbench.protocol.dialogue import Heard, Reply
-from chatbench.protocol.plain_text import END, prompt_text, read_completion
+from chatbench.protocol.prompts import END, prompt_text, read_completion
 
 EndpointKind = Literal["chat", "completions"]
 LIMITS = ("max_tokens", "max_completion_tokens")

@@ -16,11 +16,10 @@ from typing import TypeVar
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message
-from chatbench.data.truncation import TURNS_PER_EXCHANGE, asked_without_oldest, exchanges_asked_with
+from chatbench.data.examples import TURNS_PER_EXCHANGE, asked_without_oldest, exchanges_asked_with
 from chatbench.endpoints.address import EndpointAddress, EndpointOptions, read_addresses
 from chatbench.endpoints.client import EndpointClient, EndpointKind
-from chatbench.endpoints.errors import CANNOT_CONNECT, Fault, explained
-from chatbench.endpoints.retry import Clock, Patience, Sleep
+from chatbench.endpoints.errors import CANNOT_CONNECT, Clock, Fault, Patience, Sleep, explained
 from chatbench.protocol.dialogue import Failure, Heard, ParticipantName, Reply, Request
 from chatbench.protocol.dialogue_runner import run_to_end
 from chatbench.protocol.prompts import ASSISTANT_SYSTEM

@@ -27,19 +27,22 @@ from chatbench.data.tables import DUPLICATE_ANSWER
 from chatbench.data.workspace import Workspace
 from chatbench.estimation.new_assistant import (
     HeldOut,
+    MeanEstimate,
     Predicted,
+    RealAnswers,
+    Rectified,
     predict,
     predict_difference,
+    rectified,
     variance_of_chats,
     variance_of_people,
 )
-from chatbench.estimation.prediction_powered import MeanEstimate, RealAnswers, Rectified, rectified
 from chatbench.estimation.study_plan import Components, Design, components_of
 from chatbench.metrics.agreement import Outcomes, Undefined, Value, agreement, mean_value
 from chatbench.metrics.names import FINE_TUNED
 from chatbench.metrics.pairs import Simulation, human_outcomes, predictions, scored_pairs
 from chatbench.scoring.score_files import plain
-from chatbench.scoring.signature import of_the_splits, signature_id
+from chatbench.scoring.score_table import of_the_splits, signature_id
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.log import has_chats, read_conversations, settings_path
 from chatbench.simulation.participants import AssistantSpec

@@ -30,8 +30,7 @@ import numpy as np
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Answer, Study
-from chatbench.metrics.agreement import Undefined
-from chatbench.metrics.estimates import NORMAL_95
+from chatbench.metrics.agreement import NORMAL_95, Undefined
 from chatbench.metrics.uncertainty import variance_components
 
 

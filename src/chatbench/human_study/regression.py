@@ -22,8 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatbench.core.records import RIGHT_FROM, Answer
-from chatbench.metrics.agreement import Undefined
-from chatbench.metrics.estimates import NORMAL_95
+from chatbench.metrics.agreement import NORMAL_95, Undefined
 
 Array = NDArray[np.float64]
 

@@ -13,21 +13,26 @@ from chatbench.core.files import write_json
 from chatbench.core.records import Answer, Study
 from chatbench.data.open_study import open_study
 from chatbench.human_study.accuracy import (
+    ANSWER_FIRST,
     EVERY_CONDITION,
     EVERY_SUBSET,
     USER_AI,
     AccuracyRow,
+    AdviceRow,
     CorrelationRow,
     GapRow,
     Mean,
+    MirrorRow,
     ModelGapRow,
+    Rate,
     accuracies,
     accuracy_rows,
+    advice_rows,
     correlation_rows,
     gap_rows,
+    mirror_rows,
     model_gap_rows,
 )
-from chatbench.human_study.advice import ANSWER_FIRST, AdviceRow, MirrorRow, Rate, advice_rows, mirror_rows
 from chatbench.human_study.regression import AGAINST, MixedEffects, mixed_effects
 from chatbench.metrics.agreement import Undefined, Value
 from chatbench.metrics.names import EVERY_ASSISTANT, USER_ALONE

@@ -1,17 +1,42 @@
-r"""Baselines: predictions of user-AI accuracy without a simulator, and the published results.
+"""What a simulator's scores are compared with: baselines below, noise ceilings above.
+
+Baselines: predictions of user-AI accuracy without a simulator, and the published results.
 
 No baseline sees a user-AI answer to a held-out question. The constant and the regression are fitted on the training
 questions; user-alone and AI-alone accuracy are those of the held-out questions themselves. The published results, which
 tables show as reference rows, are in `published.toml` with their source.
 
 Source: ChatBench (arXiv 2504.07114): AI-alone methods against user-AI accuracy; docs/protocol.md, sections 8 and 9.
+
+The human noise ceiling: the best agreement any simulator could reach, given how few people answered each question.
+
+Human accuracy per question is a mean over few people, so even a simulator that knew each question's true probability
+would not match it exactly. The noise is estimated by splitting the people of each pair into two random halves and
+comparing them. Halves are smaller than the full sample, and a simulator has its own number of chats, so the results are
+corrected:
+
+* correlations: Spearman-Brown extrapolates the correlation r between halves to the reliability of n answers,
+  rho(n) = k r / (1 + (k - 1) r) with k = n / (size of a half). A simulator with c chats per pair reaches at most
+  sqrt(rho(n) rho(c)); with unlimited chats, sqrt(rho(n)).
+* root mean square error: the difference of two means of a answers each has variance p(1-p)(1/a + 1/a), that of n people
+  and c chats p(1-p)(1/n + 1/c). Each pair's difference between halves is scaled by the root of the ratio; with
+  unlimited chats, 1/c is 0.
+* absolute and calibration error do not scale like this, because with few answers many differences are exactly 0. They
+  are simulated: draw probabilities from a Beta distribution with the mean of human accuracy and its variance minus the
+  noise, then n people and c chats for each. The ECE ceiling is the simulated ECE. The MAE ceiling is the MAE between
+  the real halves times the ratio of the simulated MAEs: n people against c chats, over half against half.
+
+Sizes differ between pairs; the reliability uses their harmonic means. Pairs with a single person are omitted.
+
+Source: Spearman 1910, Brown 1910; Lage-Castellanos et al. 2019, "Methods for computing the maximum performance of
+computational models" (the ceiling sqrt(rho)).
 """
 
 from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +45,7 @@ from importlib import resources
 import numpy as np
 
 from chatbench.core.records import Study
-from chatbench.metrics.agreement import Outcomes
+from chatbench.metrics.agreement import CORRELATIONS, MIN_QUESTIONS, Array, Outcomes, Undefined, Value, batch_agreement
 from chatbench.metrics.names import CONSTANT, REGRESSION, USER_ALONE, Predictor, ai_alone
 from chatbench.metrics.pairs import Pair, Prediction, add_up, assistants_of, human_outcomes, predictions
 
@@ -130,3 +155,110 @@ def regression_predictions(study: Study, train: AbstractSet[str], pairs: Abstrac
             guesses = np.clip(np.array([rows[pair] for pair in wanted]) @ coefficients, 0.0, 1.0)
             found |= {pair: Prediction(float(g), len(fitted)) for pair, g in zip(wanted, guesses, strict=True)}
     return found
+
+
+CEILING_METRICS = ("pearson", "spearman", "mae", "rmse", "ece")
+HALVINGS = 200
+"""Random halvings that a ceiling is averaged over; with 50 pairs, its Monte Carlo error is then below 0.005."""
+
+
+@dataclass(frozen=True, slots=True)
+class Halves:
+    """Random halvings of the people of each pair: accuracies of shape (halvings, pairs), sizes of shape (pairs,)."""
+
+    first: Array
+    second: Array
+    size: Array
+    people: Array
+
+
+def ceilings(human: Mapping[Pair, Prediction], chats: Sequence[int | None], seed: int) -> list[dict[str, Value]]:
+    """Ceiling of every metric in `CEILING_METRICS`, for each number of chats per pair (None: unlimited)."""
+    several = [person for person in human.values() if person.count > 1]
+    halves = halve(several, seed)
+    if halves is None:
+        reason = Undefined(f"fewer than {MIN_QUESTIONS} questions have answers of two people")
+        return [dict.fromkeys(CEILING_METRICS, reason) for _ in chats]
+    between = batch_agreement(halves.first, halves.second, np.ones_like(halves.first))
+    known = {metric: between[metric][~np.isnan(between[metric])] for metric in CORRELATIONS}
+    alike = Undefined("human accuracy is the same for every question")
+    correlations = {metric: float(values.mean()) if len(values) else alike for metric, values in known.items()}
+    return [
+        {
+            **{metric: correlation_ceiling(r, halves, count) for metric, r in correlations.items()},
+            **error_ceilings(several, halves, count, seed),
+        }
+        for count in chats
+    ]
+
+
+def halve(pairs: Sequence[Prediction], seed: int) -> Halves | None:
+    """Halve each pair's answers at random `HALVINGS` times, omitting one if odd; None for fewer than three pairs."""
+    if len(pairs) < MIN_QUESTIONS:
+        return None
+    rng = np.random.default_rng(seed)
+    people = np.array([pair.count for pair in pairs])
+    right = np.array([round(pair.accuracy * pair.count) for pair in pairs])
+    size = people // 2
+    shape = (HALVINGS, len(pairs))
+    first = rng.hypergeometric(right, people - right, size, shape)
+    second = rng.hypergeometric(right - first, people - right - (size - first), size, shape)
+    return Halves(first / size, second / size, size.astype(np.float64), people.astype(np.float64))
+
+
+def correlation_ceiling(r: Value, halves: Halves, chats: int | None) -> Value:
+    """sqrt(rho(people) rho(chats)) from the mean correlation `r` between halves; undefined if r is not positive."""
+    if isinstance(r, Undefined):
+        return r
+    if r <= 0:
+        return Undefined(f"people do not agree among themselves (correlation of halves {r:.2f})")
+    half = 1 / float(np.mean(1 / halves.size))
+    of_people = spearman_brown(r, 1 / float(np.mean(1 / halves.people)) / half)
+    of_chats = 1.0 if chats is None else spearman_brown(r, chats / half)
+    return math.sqrt(of_people * of_chats)
+
+
+def spearman_brown(r: float, factor: float) -> float:
+    """Reliability of a mean of `factor` times as many answers as the means that correlate with r.
+
+    >>> spearman_brown(0.5, 2)
+    0.6666666666666666
+    """
+    return factor * r / (1 + (factor - 1) * r)
+
+
+def error_ceilings(pairs: Sequence[Prediction], halves: Halves, chats: int | None, seed: int) -> dict[str, Value]:
+    """Smallest MAE, RMSE and ECE that can be expected."""
+    difference = halves.second - halves.first
+    noise = 1 / halves.people + (0.0 if chats is None else 1 / chats)
+    shrunk = difference * np.sqrt(noise / (2 / halves.size))
+    rng = np.random.default_rng([seed, 1])
+    chance = draw_chances(pairs, rng)
+    people = halves.people.astype(np.int64)
+    human = rng.binomial(people, chance) / people
+    simulated = chance if chats is None else rng.binomial(chats, chance) / chats
+    scored = batch_agreement(human, simulated, np.ones(chance.shape))
+    of_halves = [rng.binomial(people // 2, chance) / halves.size for _ in range(2)]
+    in_halves = float(np.abs(of_halves[0] - of_halves[1]).mean())
+    return {
+        "mae": float(np.abs(difference).mean()) * (float(scored["mae"].mean()) / in_halves if in_halves else 1.0),
+        "rmse": float(np.sqrt((shrunk**2).mean(axis=1)).mean()),
+        "ece": float(scored["ece"].mean()),
+    }
+
+
+def draw_chances(pairs: Sequence[Prediction], rng: np.random.Generator) -> Array:
+    """Draw probabilities of being right, shape (`HALVINGS`, pairs), from a Beta distribution fitted by moments.
+
+    Their variance is that of human accuracy minus the mean of h(1-h)/(n-1), the unbiased noise of n people.
+    """
+    people, accuracy = np.array([pair.count for pair in pairs]), np.array([pair.accuracy for pair in pairs])
+    mean, noise = float(accuracy.mean()), float((accuracy * (1 - accuracy) / (people - 1)).mean())
+    spread = float(accuracy.var(ddof=1)) - noise
+    shape = (HALVINGS, len(pairs))
+    if spread <= 0:  # no sign that questions differ in their probability
+        return np.full(shape, mean)
+    if spread >= mean * (1 - mean):  # every question is answered correctly by all or by nobody
+        return (rng.random(shape) < mean).astype(np.float64)
+    total = mean * (1 - mean) / spread - 1
+    return rng.beta(mean * total, (1 - mean) * total, shape)

@@ -19,11 +19,10 @@ import numpy as np
 
 from chatbench.core.answer_kinds import Choice
 from chatbench.core.records import Conversation, Question, SimulatedConversation, Study
-from chatbench.metrics.agreement import Undefined
-from chatbench.metrics.estimates import standard_deviation
+from chatbench.metrics.agreement import Undefined, standard_deviation
 from chatbench.metrics.names import EVERY_ASSISTANT, PEOPLE, TERMINATIONS, TEXT_METRICS, MetricValue, Predictor, share
-from chatbench.metrics.overlap import BleuCounts, Overlap, TokenizerName, common_lengths, overlap, sacrebleu_score
 from chatbench.metrics.pairs import is_lost
+from chatbench.metrics.text import BleuCounts, Overlap, TokenizerName, common_lengths, overlap, sacrebleu_score
 
 Chat = TypeVar("Chat")
 

@@ -1,7 +1,7 @@
 r"""Paired comparison of two simulators on the same questions: difference of every metric, interval and p-value.
 
 Both predict the same pairs, so the difficulty of a question and the people who happened to answer it affect both and
-cancel. Intervals are those of `intervals`, for differences over the same draws. Differences are taken split by split
+cancel. Intervals are those of `resampling`, for differences over the same draws. Differences are taken split by split
 and then averaged, so both means are over the splits where both have a value.
 
 The p-value is from a permutation test clustered by question: under the null hypothesis the two simulators can be
@@ -28,24 +28,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatbench.metrics.agreement import Array, Undefined, Value, batch_agreement, weighted_correlation, weighted_ranks
-from chatbench.metrics.intervals import (
+from chatbench.metrics.pairs import Predictions
+from chatbench.metrics.resampling import (
     DIFFERENCE,
     WITHOUT_INTERVAL,
     Bound,
+    Draws,
+    PredictorPairs,
+    Rows,
     as_observed,
     excess,
     fewest_questions,
     human_rows,
     interval,
+    mean_over_splits,
     mean_replicates,
     questions_drawn,
-)
-from chatbench.metrics.pairs import Predictions
-from chatbench.metrics.resampling import (
-    Draws,
-    PredictorPairs,
-    Rows,
-    mean_over_splits,
     replicate_rows,
     rows_by_assistant,
     rows_over_splits,

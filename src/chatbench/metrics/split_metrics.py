@@ -22,8 +22,7 @@ from itertools import combinations
 from chatbench.core.progress import Advanced, unobserved
 from chatbench.core.records import Study, first_prompts
 from chatbench.metrics.agreement import METRICS, TREATMENTS, Outcomes, Undefined, Value, agreement, mean_value
-from chatbench.metrics.baselines import baseline_predictions
-from chatbench.metrics.ceilings import ceilings
+from chatbench.metrics.baselines import baseline_predictions, ceilings
 from chatbench.metrics.first_prompts import (
     chat_metrics,
     level_metrics,
@@ -47,7 +46,6 @@ from chatbench.metrics.names import (
     Predictor,
     ceiling,
 )
-from chatbench.metrics.overlap import Overlap, TokenizerName, overlap
 from chatbench.metrics.pairs import (
     Pair,
     Prediction,
@@ -61,6 +59,7 @@ from chatbench.metrics.pairs import (
     predictions,
     scored_pairs,
 )
+from chatbench.metrics.text import Overlap, TokenizerName, overlap
 
 NO_HUMAN_ACCURACY = Undefined("people did not work with this assistant")
 QuestionValues = Mapping[str, float]

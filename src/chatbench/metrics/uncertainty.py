@@ -38,15 +38,6 @@ import numpy as np
 from chatbench.core.progress import Advanced, unobserved
 from chatbench.core.records import Answer
 from chatbench.metrics.agreement import Array, Undefined
-from chatbench.metrics.intervals import (
-    Bound,
-    as_observed,
-    human_rows,
-    mean_intervals,
-    person_variance,
-    predictor_intervals,
-    variance,
-)
 from chatbench.metrics.names import (
     CONDITION,
     EVERY_ASSISTANT,
@@ -57,7 +48,21 @@ from chatbench.metrics.names import (
     Predictor,
 )
 from chatbench.metrics.pairs import SplitPairs
-from chatbench.metrics.resampling import Drawn, Draws, Indices, PredictorPairs, Resampling, replicate_rows
+from chatbench.metrics.resampling import (
+    Bound,
+    Drawn,
+    Draws,
+    Indices,
+    PredictorPairs,
+    Resampling,
+    as_observed,
+    human_rows,
+    mean_intervals,
+    person_variance,
+    predictor_intervals,
+    replicate_rows,
+    variance,
+)
 from chatbench.metrics.split_metrics import SplitMetrics
 
 T = TypeVar("T")

@@ -39,8 +39,7 @@ from chatbench.models.chat_template import ChatForm
 from chatbench.models.encoding import PlainForm
 from chatbench.models.kv_cache import end_token_ids
 from chatbench.protocol.answers import clean_output, read_answer
-from chatbench.protocol.plain_text import completion_text, prompt_text
-from chatbench.protocol.prompts import ANSWER_PREFIX
+from chatbench.protocol.prompts import ANSWER_PREFIX, completion_text, prompt_text
 
 _INVALID, _NO_ANSWER = len(FOUR_LETTERS), len(FOUR_LETTERS) + 1
 _CLASSES = len(FOUR_LETTERS) + 2

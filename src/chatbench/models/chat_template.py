@@ -37,7 +37,7 @@ from transformers import PreTrainedTokenizerBase
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message
 from chatbench.data.examples import ExampleRow
-from chatbench.protocol.plain_text import EncodedExample
+from chatbench.protocol.prompts import EncodedExample
 
 PLAIN_FIX = "use the plain-text form: --template plain"
 FIXED_DATE = "26 Jul 2024"

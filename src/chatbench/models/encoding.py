@@ -17,10 +17,9 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.progress import WorkProgress
 from chatbench.core.records import Message
 from chatbench.core.settings import LongExamples, Template
-from chatbench.data.examples import ExampleRow
-from chatbench.data.truncation import TURNS_PER_EXCHANGE, exchanges_in, without_oldest
+from chatbench.data.examples import TURNS_PER_EXCHANGE, ExampleRow, exchanges_in, without_oldest
 from chatbench.models.chat_template import ChatForm
-from chatbench.protocol.plain_text import END, EncodedExample, encode_prompt, prompt_text, wrapping
+from chatbench.protocol.prompts import END, EncodedExample, encode_prompt, prompt_text, wrapping
 
 ROWS_AT_ONCE = 4096
 """Rows passed to a tokenizer at once; progress is shown in between."""

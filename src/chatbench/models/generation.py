@@ -25,7 +25,7 @@ from chatbench.models.kv_cache import OutOfRoomError, Piece, RadixCache, Shape, 
 from chatbench.models.loading import context_length, free_bytes
 from chatbench.models.prefix_tree import attends_to_trees, why_not_trees
 from chatbench.protocol.answers import REASONING_TAGS, opens_reasoning, split_reasoning
-from chatbench.protocol.plain_text import END
+from chatbench.protocol.prompts import END
 
 PIECE_TOKENS = {"cpu": 512}
 """Prompt tokens that are read in one forward pass; 2,048 on other devices."""

@@ -1,6 +1,6 @@
 """Loads models and tokenizers from a recipe's base, the Hub or a folder; identifies them, and reports what is wrong.
 
-A *source* is a Hub id, a folder (a model, or an adapter that names its base), a GGUF file (`models/gguf_files.py`),
+A *source* is a Hub id, a folder (a model, or an adapter that names its base), a GGUF file (`models/weights.py`),
 `package:NAME` (a model that comes with the package) or `random:NAME` (that model's shape with random weights). Other
 weights are read from safetensors only, and code that comes with a model is never run. Whatever transformers, peft,
 safetensors and the Hub raise, for a user's mistake or a damaged or hostile folder, becomes one clear error with the
@@ -38,16 +38,18 @@ from transformers.utils.logging import disable_progress_bar
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, sha256_of, write_json
-from chatbench.models.gguf_files import gguf_folder, gguf_weights, is_gguf
-from chatbench.models.precision import (
+from chatbench.models.run_record import read_record
+from chatbench.models.weights import (
     Bits,
+    gguf_folder,
+    gguf_weights,
     hold_as_trained,
+    is_gguf,
     quantisation_config,
     quantised_bits,
+    random_model,
     refuse_unless_possible,
 )  # fmt: skip
-from chatbench.models.random_models import random_model
-from chatbench.models.run_record import read_record
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 FULL_PRECISION_BELOW = 1_000_000_000

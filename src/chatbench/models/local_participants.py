@@ -17,15 +17,14 @@ from transformers import PreTrainedTokenizerBase
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message
 from chatbench.core.settings import Template
-from chatbench.data.truncation import TURNS_PER_EXCHANGE, asked_without_oldest, exchanges_asked_with
+from chatbench.data.examples import TURNS_PER_EXCHANGE, asked_without_oldest, exchanges_asked_with
 from chatbench.models.answer_probabilities import AnswerReader, answer_reader
 from chatbench.models.chat_template import PROBE, ChatTemplate, tokenizer_name
 from chatbench.models.encoding import encoder
 from chatbench.models.generation import Decoding, Generated, LocalGenerator
 from chatbench.models.loading import Loaded, free_bytes, tokenizer_hash
 from chatbench.protocol.dialogue import ONLY_THOUGHT, Failure, Reply, Request
-from chatbench.protocol.plain_text import encode_prompt
-from chatbench.protocol.prompts import USERLM_END
+from chatbench.protocol.prompts import USERLM_END, encode_prompt
 
 PLAIN_STOP = "\nUser:"
 """What a base model writes when it continues with the user's turn."""

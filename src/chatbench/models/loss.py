@@ -28,7 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from chatbench.core.progress import Advanced, unobserved
-from chatbench.metrics.perplexity import TokenLoss
+from chatbench.metrics.text import TokenLoss
 from chatbench.models.encoding import EncodedRows
 from chatbench.models.prefix_tree import (
     BLOCK_NODES,
@@ -41,7 +41,7 @@ from chatbench.models.prefix_tree import (
     prefix_trees,
     why_not_trees,
 )  # fmt: skip
-from chatbench.protocol.plain_text import EncodedExample
+from chatbench.protocol.prompts import EncodedExample
 
 IGNORED = -100
 """Label of a token that carries no loss (the convention of torch and transformers)."""

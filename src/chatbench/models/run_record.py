@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError, OccupiedError
 from chatbench.core.files import read_json, sha256_of, write_json
-from chatbench.core.resolved_settings import Resolved
+from chatbench.core.settings import Resolved
 
 RECORD = "chatbench.json"
 RESOLVED_SETTINGS = "resolved_settings.json"

@@ -17,9 +17,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from chatbench.core.files import write_text
-from chatbench.metrics.perplexity import TunedAndBase
-from chatbench.protocol.plain_text import END, prompt_text
-from chatbench.protocol.prompts import FOUR_OPTIONS, simulator_messages
+from chatbench.metrics.text import TunedAndBase
+from chatbench.protocol.prompts import END, FOUR_OPTIONS, prompt_text, simulator_messages
 
 Kind = Literal["hub", "chatbench", "folder"]
 

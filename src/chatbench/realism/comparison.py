@@ -22,9 +22,8 @@ import numpy as np
 from chatbench.core.progress import Advanced, unobserved
 from chatbench.metrics.agreement import Undefined, Value, mean_value
 from chatbench.metrics.pairs import Pair
-from chatbench.realism.behaviour import behaviour_classes
 from chatbench.realism.chats import ChatTraits
-from chatbench.realism.detectability import Detection, detection
+from chatbench.realism.detectability import Detection, behaviour_classes, detection
 from chatbench.realism.measures import LENGTH_DISTANCES, TRAITS, Chats, Trait, behaviour_distances
 
 HALVINGS = 20

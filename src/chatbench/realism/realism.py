@@ -1,4 +1,11 @@
-"""Realism of a model's simulated users, per split and over splits.
+"""How realistic a model's simulated chats are, computed and shown.
+
+Realism of one model over splits: the content of its files and the printed grids.
+
+A mean over splits is shown with its standard error. Random splits share questions; the error corrected for that (Nadeau
+and Bengio 2003) is in the file beside it.
+
+Realism of a model's simulated users, per split and over splits.
 
 Reads the stored chats and the study, and writes `results/realism/<model>/split_i.json` and `summary.json`. Nothing is
 generated, except with `termination`, which queries the model. Files of the base model end in `_base`.
@@ -6,7 +13,9 @@ generated, except with `termination`, which queries the model. Files of the base
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -15,16 +24,148 @@ from chatbench.core.files import write_json
 from chatbench.core.progress import WorkProgress, tracked
 from chatbench.core.records import Study
 from chatbench.data.workspace import Workspace
+from chatbench.metrics.agreement import Estimate, Undefined, Value
+from chatbench.metrics.agreement import over_splits as mean_over_splits
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, Predictor
 from chatbench.metrics.pairs import Simulation
 from chatbench.metrics.resampling import Resampling
 from chatbench.realism.chats import ChatTraits, on_common_cells, real_chats, simulated_chats, traits_of
-from chatbench.realism.comparison import HALVINGS, Realism
+from chatbench.realism.comparison import HALVINGS, Comparison, Realism
 from chatbench.realism.comparison import realism as compare
-from chatbench.realism.table import RealismTable, as_json
+from chatbench.realism.detectability import Detection
 from chatbench.realism.termination import Termination, stored_termination, termination_of
-from chatbench.scoring.signature import signature
+from chatbench.report.grids import EMPTY, Grid, grids_of, number, percent
+from chatbench.scoring.score_files import estimate_as_json, plain
+from chatbench.scoring.score_table import signature
 from chatbench.simulation.split_chats import SplitChats, read_chats, simulated_splits
+
+COLUMNS = ("simulated", "people", "apart", "people_apart")
+TERMINATION_NAMES = {
+    "f1": "F1 of ending",
+    "f1_always": "floor: always ends",
+    "f1_by_chance": "floor: by chance, as often as people after so many replies",
+    "precision": "precision",
+    "recall": "recall",
+    "predicted_share": "simulator ends",
+    "ended_share": "people end",
+    "brier": "Brier score of the probability of ending",
+    "brier_floor": "floor: people's share everywhere",
+    "calibration_error": "calibration error of that probability",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RealismTable:
+    """Realism of one simulator on its splits; the two question counts are means over splits."""
+
+    model: str
+    source: str
+    splits: Mapping[str, Realism]
+    termination: Mapping[str, Termination]
+    train_questions: float
+    test_questions: float
+    signature: Mapping[str, object]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def signature_id(self) -> str:
+        """First 12 hexadecimal digits of the SHA-256 of the signature."""
+        text = json.dumps(self.signature, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def mean(self, values: Sequence[Value]) -> Estimate:
+        """Mean and standard errors over splits."""
+        return mean_over_splits(values, train_questions=self.train_questions, test_questions=self.test_questions)
+
+    def measures(self) -> dict[str, list[Comparison]]:
+        """The comparisons of each measure, one per split."""
+        found: dict[str, list[Comparison]] = {}
+        for realism in self.splits.values():
+            for comparison in realism.comparisons:
+                found.setdefault(comparison.measure, []).append(comparison)
+        return found
+
+
+def as_json(table: RealismTable) -> dict[str, dict[str, object]]:
+    """Content of each file by name: one per split, and `summary`."""
+    head = {name: plain(getattr(table, name)) for name in ("model", "source", "signature_id", "signature")}
+    files = {split_id: {**head, "split": split_id, "realism": plain(one)} for split_id, one in table.splits.items()}
+    for split_id, scores in table.termination.items():
+        files[split_id]["termination"] = plain(scores)
+
+    def over_splits(values: Sequence[Value]) -> dict[str, object]:
+        estimate = table.mean(values)
+        return {**estimate_as_json(estimate), "splits": estimate.n}
+
+    measures: list[dict[str, object]] = []
+    for name, found in table.measures().items():
+        columns = {column: [getattr(one, column) for one in found] for column in (*COLUMNS, "further")}
+        estimates = {column: over_splits(values) for column, values in columns.items() if None not in values}
+        measures.append({"measure": name, "unit": found[0].unit, **estimates})
+    stops = list(table.termination.values())
+    termination = {name: over_splits([getattr(scores, name) for scores in stops]) for name in TERMINATION_NAMES}
+    summary = {**head, "splits": list(table.splits), "notes": list(table.notes), "measures": measures}
+    return {**files, "summary": {**summary, "termination": termination if stops else {}}}
+
+
+def realism_grids(table: RealismTable) -> list[Grid]:
+    """Grids of all measures and, if computed, of termination; of the first split, its classes and top features."""
+    rows = []
+    for name, of_splits in table.measures().items():
+        unit = of_splits[0].unit
+        show = percent if unit == "share" else number
+        columns = [_value(table, [getattr(one, column) for one in of_splits], show) for column in COLUMNS]
+        further = [one.further for one in of_splits if one.further is not None]
+        label = name if unit in ("share", "") else f"{name} ({unit})"
+        rows.append((label, *columns, percent(table.mean(further).mean) if further else EMPTY))
+    stops = list(table.termination.values())
+    points = sum(one.decisions for one in stops) / max(1, len(stops))
+    split_id, first = next(iter(table.splits.items()))
+    found = first.detected if isinstance(first.detected, Detection) else None
+    return grids_of([
+        (f"Realism of {table.model}, {table.source} ({table.test_questions:.4g} held-out questions per split)",
+         ("", "simulated", "people", "apart", "people apart", "further"), rows),
+        (f"Does it stop where people stop? ({points:.0f} points of real chats per split)", ("", table.source),
+         ((label, _value(table, [getattr(one, name) for one in stops], number))
+          for name, label in TERMINATION_NAMES.items() if stops)),
+        (f"Classes of behaviour, by what sets them apart ({split_id})", ("", "simulated", "people"),
+         ((one.name, percent(one.simulated), percent(one.people)) for one in first.classes)),
+        (f"What the classifier goes by ({split_id}; permutation p {found.p_value if found else 1:.3f})",
+         ("speaks for simulated", "weight", "speaks for a person", "weight"),
+         ((one.feature, f"{one.weight:+.2f}", other.feature, f"{other.weight:+.2f}")
+          for one, other in (zip(found.telling_second, found.telling_first, strict=True) if found else ()))),
+    ])  # fmt: skip
+
+
+def _value(table: RealismTable, values: Sequence[Value | None], show: Callable[[Value | None], str]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return EMPTY
+    estimate = table.mean(known)
+    if isinstance(estimate.standard_error, Undefined) or isinstance(estimate.mean, Undefined):
+        return show(estimate.mean)
+    return f"{show(estimate.mean).removesuffix(' %')} ± {show(estimate.standard_error)}"
+
+
+def realism_footnotes(table: RealismTable) -> list[str]:
+    """What the table covers, how to read it, and what is missing."""
+    people, simulated, persons = (
+        sum(getattr(one, name) for one in table.splits.values()) / len(table.splits)
+        for name in ("chats", "simulated_chats", "people")
+    )
+    detected = next(iter(table.splits.values())).detected
+    missing = [f"classifier: {detected}"] if isinstance(detected, Undefined) else []
+    chats = f"{people:.0f} of {persons:.0f} people, {simulated:.0f} simulated"
+    return [
+        f"splits: {len(table.splits)}; chats per split: {chats}",
+        "apart: distance from the simulated chats to half of the people; people apart: from the other half to the "
+        "same half, with equally many chats; further: share of random halvings in which the simulated chats are "
+        "further away",
+        *missing,
+        *table.notes,
+        f"signature {table.signature_id}",
+    ]
+
 
 Say = Callable[[str], None]
 

@@ -38,8 +38,7 @@ from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, share
 from chatbench.protocol.answers import clean_output, read_answer
 from chatbench.protocol.dialogue import Failure, Participant, Request, derive_seed
 from chatbench.protocol.dialogue_runner import Asking, Sides, run_together
-from chatbench.protocol.plain_text import completion_text, prompt_text
-from chatbench.protocol.prompts import ANSWER_PREFIX, simulator_messages
+from chatbench.protocol.prompts import ANSWER_PREFIX, completion_text, prompt_text, simulator_messages
 from chatbench.scoring.score_files import plain
 from chatbench.simulation.participants import load_simulator
 from chatbench.simulation.split_chats import SplitChats

@@ -25,8 +25,13 @@ from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, Predictor
 from chatbench.protocol.prompts import ANSWER_PREFIX
 from chatbench.report.page import packed
 from chatbench.report.page_data import question_values
-from chatbench.scoring.eval_ppl import stored_perplexities, tokens_origin
-from chatbench.scoring.scored_turns import holds_scored_turns, read_scored_turns, scored_turns_path
+from chatbench.scoring.eval_ppl import (
+    holds_scored_turns,
+    read_scored_turns,
+    scored_turns_path,
+    stored_perplexities,
+    tokens_origin,
+)
 from chatbench.simulation.log import read_conversations, settings_path
 from chatbench.simulation.split_chats import called, settings_of
 

@@ -17,8 +17,7 @@ from typing import Any, cast
 from chatbench.core.files import read_json, read_jsonl
 from chatbench.core.records import Conversation, Question, SimulatedConversation
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.agreement import CALIBRATION_BINS, calibration_bin
-from chatbench.metrics.estimates import wilson_interval
+from chatbench.metrics.agreement import CALIBRATION_BINS, calibration_bin, wilson_interval
 from chatbench.metrics.first_prompts import words
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, PEOPLE, REGRESSION, SIMULATORS, USER_ALONE, Predictor
 from chatbench.metrics.pairs import Pair, Prediction

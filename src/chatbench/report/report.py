@@ -17,8 +17,8 @@ from typing import cast
 from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_text
-from chatbench.core.recipes import model_key, recipes
 from chatbench.core.records import Conversation, SimulatedConversation, Study
+from chatbench.core.settings import model_key, recipes
 from chatbench.data.prepared import Manifest
 from chatbench.data.workspace import RESULT_FOLDERS, Workspace
 from chatbench.metrics.baselines import published
@@ -41,8 +41,7 @@ from chatbench.report.page_data import (
 from chatbench.report.tables import comparison_json, comparison_notes
 from chatbench.scoring.compare import compare
 from chatbench.scoring.score_files import QuestionScores, read_question_files, read_score_table
-from chatbench.scoring.score_table import ScoreTable, comparable
-from chatbench.scoring.signature import is_of_log
+from chatbench.scoring.score_table import ScoreTable, comparable, is_of_log
 from chatbench.simulation.judge import with_verdicts
 
 Plain = dict[str, object]

@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 from chatbench.core.files import Row, write_text
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.agreement import Undefined, Value
+from chatbench.metrics.agreement import Estimate, Undefined, Value
 from chatbench.metrics.baselines import published
-from chatbench.metrics.estimates import Estimate
-from chatbench.metrics.intervals import Bound, Interval
 from chatbench.metrics.names import (
     BASE_MODEL,
     CONDITION,
@@ -32,12 +30,12 @@ from chatbench.metrics.names import (
     Predictor,
     ceiling,
 )
+from chatbench.metrics.resampling import Bound, Interval
 from chatbench.metrics.uncertainty import CAUSES, Spread
 from chatbench.report.grids import EMPTY, Grid, build, grids_of, markdown, number, percent, print_grids, upright
 from chatbench.scoring.compare import ComparedMetric, Comparison
 from chatbench.scoring.score_files import plain
-from chatbench.scoring.score_table import Bounds, ScoreTable, signature_line
-from chatbench.scoring.signature import resampling_text
+from chatbench.scoring.score_table import Bounds, ScoreTable, resampling_text, signature_line
 
 if TYPE_CHECKING:
     from rich.console import Console

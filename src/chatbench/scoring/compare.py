@@ -21,8 +21,7 @@ from chatbench.metrics.paired import PairedDifference, holm, mean_differences, p
 from chatbench.metrics.pairs import Predictions
 from chatbench.metrics.resampling import Draws, Resampling
 from chatbench.scoring.score_files import QuestionScores, read_question_files, read_score_file
-from chatbench.scoring.score_table import ScoreTable
-from chatbench.scoring.signature import ignorable, incompatible
+from chatbench.scoring.score_table import ScoreTable, ignorable, incompatible
 
 COMPARED_METRICS = ("pearson", "spearman", "mae", "rmse", "bias", "ece", *TEXT_METRICS)
 BASE_MODEL_ENDING = "#base"

@@ -20,11 +20,10 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_csv, read_json, write_json, write_text
 from chatbench.core.records import Answer, Study
 from chatbench.core.texts import as_it_was, csv_text
-from chatbench.metrics.agreement import Undefined
-from chatbench.metrics.estimates import Estimate
-from chatbench.metrics.intervals import Bound, Interval
+from chatbench.metrics.agreement import Estimate, Undefined
 from chatbench.metrics.names import EVERY_ASSISTANT, PEOPLE, TEXT_METRICS, WHOLE, MetricKey, Predictor
 from chatbench.metrics.pairs import Pair, Prediction, Predictions
+from chatbench.metrics.resampling import Bound, Interval
 from chatbench.metrics.split_metrics import SplitMetrics
 from chatbench.metrics.uncertainty import Spread, Uncertainty
 from chatbench.scoring.score_table import Bounds, Score, ScoreTable

@@ -31,12 +31,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from chatbench.core.answer_kinds import Choice
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_text
-from chatbench.core.progress import WorkProgress
+from chatbench.core.progress import WorkProgress, telling_what_is_kept
 from chatbench.core.records import FOUR_LETTERS, AiAloneScore, Message, Question, Study
-from chatbench.core.stop import telling_what_is_kept
 from chatbench.core.texts import file_name
 from chatbench.data.chatbench_format import read_ai_alone
-from chatbench.data.mmlu import few_shot_examples
+from chatbench.data.download import few_shot_examples
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.tables import Intake
 from chatbench.data.workspace import Workspace
@@ -54,9 +53,8 @@ from chatbench.protocol.prompts import (
     SEPARATOR,
 )
 from chatbench.sample.study import ai_alone_table
-from chatbench.simulation.log import AppendOnlyLog, open_log, other_place, read_log, settings_path
+from chatbench.simulation.log import AppendOnlyLog, open_log, other_place, read_log, replies_otherwise, settings_path
 from chatbench.simulation.participants import AssistantSpec, notes_on, open_assistant, read_specs
-from chatbench.simulation.summary import replies_otherwise
 
 if TYPE_CHECKING:
     from pathlib import Path

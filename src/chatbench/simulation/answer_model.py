@@ -40,8 +40,7 @@ from scipy.special import log_softmax, softmax  # type: ignore[import-untyped]
 from chatbench.core.answer_kinds import LETTERS
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message, Question
-from chatbench.data.examples import ExampleRow
-from chatbench.data.truncation import read_history
+from chatbench.data.examples import ExampleRow, read_history
 from chatbench.protocol.answers import clean_output, lenient_letter, read_answer
 from chatbench.protocol.dialogue import (
     AnyParticipant,

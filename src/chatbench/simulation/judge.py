@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, cast
 from chatbench.core.answer_kinds import Outcome
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, read_text
+from chatbench.core.progress import telling_what_is_kept
 from chatbench.core.records import RIGHT_FROM, Message, Question, SimulatedConversation, Study, joined_id
-from chatbench.core.stop import telling_what_is_kept
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import without_secrets
 from chatbench.metrics.agreement import Undefined, Value

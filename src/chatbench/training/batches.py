@@ -28,7 +28,7 @@ from chatbench.core.settings import Packing, Settings
 from chatbench.models.encoding import EncodedRows
 from chatbench.models.loss import PaddedBatch, TreeBatch, padded_batch, scored_sequence, tree_batch
 from chatbench.models.prefix_tree import Kernel, PrefixTree, prefix_trees
-from chatbench.protocol.plain_text import EncodedExample
+from chatbench.protocol.prompts import EncodedExample
 
 LENGTHS_SORTED_TOGETHER = 50
 """Steps per length-sorted window: enough to avoid most padding, few enough to stay random."""

@@ -26,8 +26,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase, Trainer
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_bytes, write_json, write_jsonl, write_text
-from chatbench.core.resolved_settings import Resolved
-from chatbench.core.settings import OPTIMIZER_BYTES, Optimizer
+from chatbench.core.settings import OPTIMIZER_BYTES, Optimizer, Resolved
 from chatbench.models.chat_template import FIXED_DATE, ChatForm
 from chatbench.models.loading import Loaded, save_special_tokens
 from chatbench.models.run_record import (

@@ -51,9 +51,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.recipes import Recipe
-from chatbench.core.resolved_settings import Resolved, resolve_settings
-from chatbench.core.settings import OPTIMIZER_BYTES, Settings
+from chatbench.core.settings import OPTIMIZER_BYTES, Recipe, Resolved, Settings, resolve_settings
 from chatbench.data.examples import ExampleRow
 from chatbench.models.encoding import EncodedRows, TextForm, encode_rows
 from chatbench.models.loading import (
@@ -65,9 +63,9 @@ from chatbench.models.loading import (
     load_tokenizer,
 )  # fmt: skip
 from chatbench.models.loss import BATCH_TOKENS, LOGITS_AT_ONCE, scored_sequence
-from chatbench.models.precision import Format, quantised_bits, refuse_unless_possible, resolve_precision
 from chatbench.models.prefix_tree import BLOCK_NODES, prefix_trees, tree_blocks
-from chatbench.protocol.plain_text import EncodedExample
+from chatbench.models.weights import Format, quantised_bits, refuse_unless_possible, resolve_precision
+from chatbench.protocol.prompts import EncodedExample
 from chatbench.training.batches import default_pack_tokens, step_plan
 from chatbench.training.distributed import fsdp_asked
 

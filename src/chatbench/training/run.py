@@ -27,10 +27,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainingArguments, set_seed
 
 from chatbench.core.errors import ChatbenchError, StoppedError
-from chatbench.core.progress import Advanced
-from chatbench.core.resolved_settings import Resolved
-from chatbench.core.settings import Method, Settings
-from chatbench.core.stop import StopRequest, telling_what_is_kept
+from chatbench.core.progress import Advanced, StopRequest, telling_what_is_kept
+from chatbench.core.settings import Method, Resolved, Settings
 from chatbench.data.examples import ExampleRow
 from chatbench.models.encoding import EncodedRows, TextForm, encode_rows
 from chatbench.models.loading import (
@@ -45,7 +43,6 @@ from chatbench.models.loading import (
     tokenizer_hash,
 )  # fmt: skip
 from chatbench.models.loss import score_encoded
-from chatbench.models.precision import Format, quantised_bits, resolve_precision
 from chatbench.models.prefix_tree import attends_to_trees, refuse_unsuited
 from chatbench.models.run_record import (
     differing_file,
@@ -56,7 +53,8 @@ from chatbench.models.run_record import (
     unfinished,
     write_record,
 )
-from chatbench.protocol.plain_text import EncodedExample
+from chatbench.models.weights import Format, quantised_bits, resolve_precision
+from chatbench.protocol.prompts import EncodedExample
 from chatbench.training.batches import StepMaker, step_plan, weighed
 from chatbench.training.checkpoints import check_space, checkpoints, complete_checkpoint, write_result
 from chatbench.training.distributed import (

@@ -27,8 +27,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json
-from chatbench.core.progress import Advanced, WorkProgress, standard_error, unobserved
-from chatbench.core.stop import StopRequest
+from chatbench.core.progress import Advanced, StopRequest, WorkProgress, standard_error, unobserved
 from chatbench.data.examples import ExampleRow
 from chatbench.models.loss import completion_nats
 from chatbench.models.run_record import add_checksums

@@ -1,4 +1,14 @@
-"""Demo: the whole pipeline on the sample study with the tiny model, sized for a laptop.
+"""The demo, and the checks of whether a trained model looks sane.
+
+Show on one screen whether a trained model looks sane: one line per check, then five first prompts.
+
+Each line says `ok`, `warning` (present but not as expected) or `missing`, with a command to fix it: for a trained
+model, training with other settings. Untrained splits are not reported. Only files that other steps wrote are read, so
+this takes seconds.
+
+Sane means: losses fall, perplexity is below the base model's, chats end, and errors are below those of baselines.
+
+Demo: the whole pipeline on the sample study with the tiny model, sized for a laptop.
 
 It ends with what is only possible on the sample study: it checks first prompts against the true problem, and whether
 the simulator meets the requirements for a good one. Failed checks are shown as such.
@@ -7,12 +17,19 @@ the simulator meets the requirements for a good one. Failed checks are shown as 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+import random
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from chatbench.core.records import Study, first_prompts
+from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_jsonl
+from chatbench.core.records import SimulatedConversation, Study, first_prompts
+from chatbench.core.texts import printable
 from chatbench.data.open_study import summary_text
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
@@ -22,19 +39,280 @@ from chatbench.metrics.names import (
     FINE_TUNED,
     MEAN_OF_ASSISTANTS,
     PEOPLE,
+    REGRESSION,
+    USER_ALONE,
     Predictor,
 )
 from chatbench.report.report import Shown
 from chatbench.report.report import report as write_page
 from chatbench.report.tables import print_tables
-from chatbench.sample.study import SampleSettings, write_sample
-from chatbench.sample.truth import StatedFacts, stated_facts
+from chatbench.sample.study import SampleSettings, StatedFacts, stated_facts, write_sample
+from chatbench.scoring.eval_ppl import SplitPerplexity, current_perplexity
+from chatbench.scoring.score_files import read_score_table
 from chatbench.scoring.score_table import ScoreTable
 from chatbench.simulation.log import has_chats, read_conversations
 from chatbench.simulation.simulate import ChatSettings
 from chatbench.workflow.run_all import RunReport, run_all
-from chatbench.workflow.sanity import needs_people
 from chatbench.workflow.units import RunSettings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+State = Literal["ok", "warning", "missing"]
+STATES: tuple[State, ...] = ("ok", "warning", "missing")
+
+TRAIN_MORE = "finetune MODEL --overwrite --num-train-epochs MORE"
+TRAIN_LESS = "finetune MODEL --overwrite --num-train-epochs FEWER"
+"""Fixes for an already trained model, which the same command would skip."""
+
+ANSWERED_SHARE = 0.9
+"""Minimum share of chats that end with an answer: a simulator trained on people ends most; people always do."""
+PROMPT_CHARACTERS = 160
+SHOWN_SPLITS = 3
+NEEDED_FILES = {
+    "weights": ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"),
+    "tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json"),
+    "record": ("chatbench.json",),
+}
+"""Files needed in a model folder: one of each kind."""
+
+
+class Found(NamedTuple):
+    """Result of one check, and the command (of MODEL) to fix it."""
+
+    state: State
+    text: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SanityReport:
+    """Results by check, with commands to copy, and first prompts as (question id, text)."""
+
+    checks: Mapping[str, Found]
+    prompts: tuple[tuple[str, str], ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every line is ok, else 1."""
+        return 0 if all(found.state == "ok" for found in self.checks.values()) else 1
+
+
+def sanity(model: str, *, workspace: Workspace, prompts: int = 5, seed: int = 0) -> SanityReport:
+    """Check everything that exists for a model, without writing anything.
+
+    Raises:
+        ChatbenchError: MODEL is not a valid name. Damaged or missing files are lines of the report, not errors.
+    """
+    data_check, splits = _data(workspace)
+    trained = [split_id for split_id in splits if workspace.model_folder(model, split_id).is_dir()]
+    chats: list[SimulatedConversation] = []
+
+    def losses(split_id: str) -> Found:
+        path = workspace.model_folder(model, split_id) / "trainer_log.jsonl"
+        if not path.exists():
+            return Found("missing", f"no {path.name}", "finetune MODEL --overwrite")
+        return check_losses([row for _, row in read_jsonl(path)])
+
+    def perplexity(split_id: str) -> Found:
+        scored = current_perplexity(workspace, model, split_id)
+        return check_perplexity(scored) if scored else Found("missing", "not computed", "eval-ppl MODEL")
+
+    def endings(split_id: str) -> Found:
+        path = workspace.conversations(model, split_id)
+        found = read_conversations(path) if has_chats(path) else []
+        chats.extend(found)
+        return check_endings(found)
+
+    def scores(_: str) -> Found:
+        path = workspace.scores(model)
+        if not path.exists():
+            return Found("missing", "not computed", "eval-chatbench MODEL")
+        return check_scores(read_score_table(path.parent, path.stem))
+
+    def ready(found: Found, split_id: str = "") -> Found:
+        return found._replace(fix=_command(found.fix, model, workspace, split_id))
+
+    def over_splits(check: Callable[[str], Found]) -> Found:
+        """Summarise all trained splits in one line: the worst state, and the results of the first splits in it."""
+        if not trained:
+            return ready(Found("missing", "no split is fine-tuned", "finetune MODEL"))
+        found = {split_id: _readable(check, split_id) for split_id in trained}
+        worst = max((each.state for each in found.values()), key=STATES.index)
+        chosen = {split_id: each for split_id, each in found.items() if each.state == worst}
+        shown = [f"{split_id} {each.text}" for split_id, each in list(chosen.items())[:SHOWN_SPLITS]]
+        more = [f"{len(chosen) - SHOWN_SPLITS} more like these"] if len(chosen) > SHOWN_SPLITS else []
+        whose = [] if worst == "ok" else [f"{len(chosen)} of {len(found)} splits"]
+        split_id, first = next(iter(chosen.items()))
+        return ready(Found(worst, "; ".join([*whose, *shown, *more]), first.fix), split_id)
+
+    checks = {
+        "data": ready(data_check),
+        "model": over_splits(lambda split_id: _files(workspace.model_folder(model, split_id))),
+        "losses": over_splits(losses),
+        "perplexity": over_splits(perplexity),
+        "chats": over_splits(endings),
+        "scores": ready(_readable(scores, "")),
+    }
+    return SanityReport(checks, sampled_prompts(chats, prompts, seed))
+
+
+def _command(fix: str, model: str, workspace: Workspace, split_id: str) -> str:
+    """Complete a command to copy, with the split and any folders other than the defaults."""
+    if not fix or fix.startswith("prepare-splits"):
+        return f"chatbench {fix}" if fix else ""
+    folders = {"data": workspace.data, "results": workspace.results}
+    options = [f"--{name} {shlex.quote(str(path))}" for name, path in folders.items() if str(path) != name]
+    split = [f"--split {split_id}"] if split_id else []
+    return " ".join(["chatbench", fix.replace("MODEL", model), *split, *options])
+
+
+def _data(workspace: Workspace) -> tuple[Found, list[str]]:
+    study, out = "STUDY", "" if str(workspace.data) == "data" else f" --out {shlex.quote(str(workspace.data))}"
+    try:
+        manifest = workspace.manifest
+        study = shlex.quote(manifest.study_resolved)
+        for split_id in manifest.split_ids:
+            for name in ("train.jsonl", "test.jsonl", "split.jsonl"):
+                workspace.split_file(split_id, name)
+    except ChatbenchError as error:
+        state: State = "warning" if workspace.is_prepared else "missing"
+        return Found(state, error.found, f"prepare-splits --study {study}{out}"), []
+    counts = ", ".join(f"{number} {name}" for name, number in manifest.counts.items())
+    return Found("ok", f"{manifest.study_name}: {manifest.splits} splits of {counts}"), manifest.split_ids
+
+
+def _readable(check: Callable[[str], Found], split_id: str) -> Found:
+    """Run a check; an unreadable file is a warning, with the command that recreates it from the error's fix."""
+    try:
+        return check(split_id)
+    except ChatbenchError as error:
+        return Found("warning", error.found, error.fix.partition("chatbench ")[2].partition(" --split")[0])
+
+
+def _files(folder: Path) -> Found:
+    missing = [what for what, names in NEEDED_FILES.items() if not any((folder / name).is_file() for name in names)]
+    if missing:
+        return Found("missing", f"no {' and no '.join(missing)} in {folder}", "finetune MODEL --overwrite")
+    return Found("ok", f"{sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6:.1f} MB")
+
+
+def check_losses(lines: Sequence[Mapping[str, object]]) -> Found:
+    """Check that training loss fell from its first to its last tenth, and that held-out loss did not rise overall.
+
+    Args:
+        lines: rows of `trainer_log.jsonl`, with `loss` or `eval_loss`.
+    """
+    losses, held_out = (
+        [float(value) for line in lines if isinstance(value := line.get(name), int | float)]
+        for name in ("loss", "eval_loss")
+    )
+    if len(losses) < 2:
+        return Found("warning", f"{len(losses)} logged losses, too few to tell", TRAIN_MORE)
+    if not all(map(math.isfinite, losses)):
+        return Found("warning", "a loss is not finite", "finetune MODEL --overwrite --learning-rate LOWER")
+    tenth = max(1, len(losses) // 10)
+    first, last = math.fsum(losses[:tenth]) / tenth, math.fsum(losses[-tenth:]) / tenth
+    found = f"loss {first:.3f} -> {last:.3f}"
+    if held_out:
+        found += f", held out {held_out[0]:.3f} -> {held_out[-1]:.3f}"
+    overfitted = len(held_out) > 1 and held_out[-1] > held_out[0]
+    if overfitted:
+        return Found("warning", found, TRAIN_LESS)
+    return Found("ok", found) if last < first else Found("warning", found, TRAIN_MORE)
+
+
+def check_perplexity(scored: SplitPerplexity) -> Found:
+    """Check that the fine-tuned model has a lower perplexity on people's turns than its base."""
+    tuned, base = scored.finetuned.perplexity, scored.base.perplexity
+    found = f"{tuned:.2f} (base {base:.2f})"
+    return Found("ok", found) if tuned < base else Found("warning", found, TRAIN_MORE)
+
+
+def check_endings(chats: Sequence[SimulatedConversation]) -> Found:
+    """Check that the simulator ends its chats by itself, and that no chat failed."""
+    if not chats:
+        return Found("missing", "not simulated", "simulate MODEL --assistant SPEC")
+    endings = Counter(chat.termination for chat in chats)
+    shown = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in sorted(endings.items()))
+    found = f"{len(chats)} chats: {shown}"
+    if endings["failed"]:
+        return Found("warning", found, "simulate MODEL --assistant SPEC --overwrite")
+    if endings["answered"] < ANSWERED_SHARE * len(chats):
+        return Found("warning", found, TRAIN_MORE)
+    return Found("ok", found)
+
+
+def check_scores(table: ScoreTable) -> Found:
+    """Check that the simulator has a smaller error and a higher correlation than every baseline.
+
+    A base model with fewer chats is compared with as many of the fine-tuned model's first chats. A baseline without a
+    correlation (the constant) is compared by error only. One that needs people's answers to the same questions is named
+    if it wins, but causes no warning.
+    """
+    estimates = table.estimates()
+    whose = MEAN_OF_ASSISTANTS if any(row[0] == MEAN_OF_ASSISTANTS for row in estimates) else EVERY_ASSISTANT
+    errors, correlations = (
+        {
+            source: estimate.mean
+            for (assistant, source, name), estimate in estimates.items()
+            if (assistant, name) == (whose, metric) and not isinstance(estimate.mean, Undefined)
+        }
+        for metric in ("mae", "pearson")
+    )
+    if FINE_TUNED not in errors:
+        return Found("warning", "no question could be scored", "simulate MODEL --assistant SPEC --overwrite")
+    few = next((p for p in errors if p.kind == FINE_TUNED.kind and p.chats is not None), FINE_TUNED)
+    baselines = [p for p in errors if p.is_baseline or p == BASE_MODEL]
+    lost: dict[str, Predictor] = {}
+    for baseline in baselines:
+        mine = few if baseline == BASE_MODEL else FINE_TUNED
+        if errors[mine] >= errors[baseline]:
+            lost[f"{baseline} has error {errors[baseline]:.3f}, {mine} {errors[mine]:.3f}"] = baseline
+        if baseline in correlations and correlations.get(mine, -1.0) <= correlations[baseline]:
+            found = f"{correlations[mine]:.3f}" if mine in correlations else "none"
+            lost[f"{baseline} has correlation {correlations[baseline]:.3f}, {mine} {found}"] = baseline
+    own = f"error {errors[FINE_TUNED]:.3f}"
+    if FINE_TUNED in correlations:
+        own += f", correlation {correlations[FINE_TUNED]:.3f}"
+    compared = f"{own}; compared with {len(baselines)} baseline{'s' * (len(baselines) != 1)}"
+    text = "; ".join([compared, *(f"{each}{needs_people(baseline)}" for each, baseline in lost.items())])
+    unfit = [baseline for baseline in lost.values() if not needs_people(baseline)]
+    return Found("warning", text, TRAIN_MORE) if unfit else Found("ok", text)
+
+
+def needs_people(baseline: Predictor) -> str:
+    """Remark on a baseline that needs people's own answers to the held-out questions, else an empty string."""
+    return " (needs people's answers to these questions)" if baseline in (USER_ALONE, REGRESSION) else ""
+
+
+def sampled_prompts(
+    chats: Sequence[SimulatedConversation], count: int = 5, seed: int = 0
+) -> tuple[tuple[str, str], ...]:
+    """Draw `count` first prompts at random by seed, as (question id, text)."""
+    begun = [chat for chat in chats if chat.turns]
+    drawn = random.Random(seed).sample(begun, min(count, len(begun)))
+    return tuple((chat.question_id, chat.turns[0].text) for chat in drawn)
+
+
+def print_sanity(report: SanityReport, console: Console | None = None) -> None:
+    """Print the report; a line that is not ok is followed by the command to fix it."""
+    from rich.console import Console as RichConsole
+    from rich.text import Text
+
+    screen = console or RichConsole()
+    style = {"ok": "green", "warning": "yellow", "missing": "red"}
+    width = max(map(len, report.checks))
+    for name, found in report.checks.items():
+        line = Text(f"{found.state:<8}", style=style[found.state])
+        screen.print(line.append(printable(f"{name:<{width}}  {found.text}"), style="default"))
+        if found.state != "ok" and found.fix:
+            screen.print(Text(printable(f"{'':<8}{'':<{width}}  -> {found.fix}"), style="dim"))
+    for question_id, text in report.prompts:
+        shown = text[:PROMPT_CHARACTERS].replace("\n", "\\n") + "…" * (len(text) > PROMPT_CHARACTERS)
+        screen.print(Text(printable(f"{'prompt':<8}{question_id}: {shown}")))
+
 
 Shares = Mapping[str, float]
 

@@ -11,7 +11,7 @@ from importlib import metadata, resources, util
 from pathlib import Path
 from typing import Literal
 
-from chatbench.core.recipes import Recipe, recipes
+from chatbench.core.settings import Recipe, recipes
 
 State = Literal["ok", "note", "no"]
 
@@ -63,7 +63,7 @@ def _device() -> tuple[str, float, list[Finding]]:
     import torch
 
     from chatbench.models.loading import best_device
-    from chatbench.models.precision import cpu_has_bf16
+    from chatbench.models.weights import cpu_has_bf16
 
     device = best_device()
     if device != "cuda":

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from chatbench.core.errors import ChatbenchError, OccupiedError
 from chatbench.core.files import file_error, write_bytes
-from chatbench.core.recipes import is_local
+from chatbench.core.settings import is_local
 from chatbench.core.texts import printable
 from chatbench.data.workspace import Workspace
 from chatbench.simulation.log import settings_path

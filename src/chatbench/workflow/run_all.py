@@ -26,8 +26,8 @@ from chatbench.report.report import report as write_page
 from chatbench.scoring.score_files import read_score_table
 from chatbench.scoring.score_table import ScoreTable
 from chatbench.simulation.budget import Prices, Spending
+from chatbench.simulation.log import count_earlier
 from chatbench.simulation.simulate import specs_in
-from chatbench.simulation.summary import count_earlier
 from chatbench.workflow.units import STEPS, RunSettings, Say, StepName, Unit, assistants_of, plan, run_unit
 
 Execute = Callable[[Sequence[Unit]], Mapping[str, str]]
