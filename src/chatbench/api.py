@@ -196,7 +196,21 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(log or Path(folder) / "conversations.jsonl")
         identities = {name: participant.identity for name, participant in others.items()}
-        agreed = {"settings": _settings(user, asked, settings), "assistants": identities}
+        agreed = {  # what must be equal for two runs to share a log
+            "settings": {
+                "questions_sha256": question_set_sha256(asked),
+                "simulator": dict(user.participant.identity),
+                "conversations": settings.conversations,
+                "seed": settings.seed,
+                "max_user_turns": settings.max_user_turns,
+                "style": user.style,
+                "prompts_sha256": prompts_sha256(STYLES[user.style]),
+                "end_on": sorted(settings.failure_modes),
+                "expected_answers": user.expected_answers,
+                "block_size": settings.block_size,
+            },
+            "assistants": identities,
+        }
         plans = {name: plan(asked, name, conversations) for name in others}
         planned = [one.id for each in plans.values() for one in each]
         loop = LoopSettings(seed, max_user_turns, STYLES[user.style], settings.failure_modes)
@@ -296,19 +310,3 @@ def _spoken_by(function: Says) -> FunctionParticipant:
 
 def _study(source: Study | str | Path) -> Study:
     return source if isinstance(source, Study) else open_study(Path(source))
-
-
-def _settings(user: Simulator, questions: Sequence[Question], settings: ChatSettings) -> dict[str, object]:
-    """Settings, besides the assistants, that must be equal for two runs to share a log."""
-    return {
-        "questions_sha256": question_set_sha256(questions),
-        "simulator": dict(user.participant.identity),
-        "conversations": settings.conversations,
-        "seed": settings.seed,
-        "max_user_turns": settings.max_user_turns,
-        "style": user.style,
-        "prompts_sha256": prompts_sha256(STYLES[user.style]),
-        "end_on": sorted(settings.failure_modes),
-        "expected_answers": user.expected_answers,
-        "block_size": settings.block_size,
-    }

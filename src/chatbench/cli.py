@@ -130,16 +130,12 @@ def _interrupted(stopped: KeyboardInterrupt) -> int:
 
 
 def _told(error: ChatbenchError) -> int:
-    print(f"chatbench{_process()}: {printable(str(error))}", file=sys.stderr, flush=True)
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    process = f" (process {os.environ.get('RANK', '0')} of {count})" if count > 1 else ""
+    print(f"chatbench{process}: {printable(str(error))}", file=sys.stderr, flush=True)
     if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # what torchrun ends with, below its own traceback
         write_json(Path(report), {"message": f"chatbench: {printable(str(error))}", "timestamp": int(time.time())})
     return 143 if isinstance(error, StoppedError) else 2
-
-
-def _process() -> str:
-    """Which process this is, if there are several."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    return f" (process {os.environ.get('RANK', '0')} of {count})" if count > 1 else ""
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Configuration of a study to be collected, and the steps of one person in it.
 
-Configuration of a study to be collected: `study.toml` in its folder, with its questions and texts beside it.
+The configuration is `study.toml` in the study's folder, with the questions and texts beside it. An unknown key or a
+wrong value is reported with what was expected. The file holds no secrets: assistants' API keys, and a database address
+with a password, are given by the names of environment variables.
 
-An unknown key or a wrong value is reported with what was expected. The file holds no secrets: assistants' API keys, and
-a database address with a password, are given by the names of environment variables.
-
-The steps of one person in the study, drawn once, when they join.
+A person's steps are drawn once, when they join:
 
     instructions, phase 1: questions of other batches alone, attention check, phase 2: the batch's questions
 
@@ -38,7 +37,7 @@ from chatbench.core.files import read_jsonl, write_jsonl, write_text
 from chatbench.core.records import Question
 from chatbench.data.own_chats import read_question_lines
 from chatbench.simulation.budget import Price, read_price
-from chatbench.simulation.participants import AssistantSpec, read_specs
+from chatbench.simulation.participants import read_specs
 
 FILE = "study.toml"
 QUESTIONS = "questions.jsonl"
@@ -47,6 +46,8 @@ ASKED_KINDS = ("choice", "number", "text")
 POSTGRES_PARAMETERS = ("host", "ssl", "sslmode")
 ALONE: Condition = "user-alone"
 """The condition in which people get no assistant."""
+INSTRUCTIONS, ATTENTION, CHAT = "instructions", "attention", "chat"
+"""Kinds of steps; those in which a question is answered alone are `alone` (phase 1), `first` and `second`."""
 Moderate = Callable[[str], str]
 """Returns the reason for which a text is refused, or ""."""
 
@@ -153,18 +154,29 @@ class CollectedStudy:
             ChatbenchError: a file is missing, or a value is wrong or contradicts another.
         """
         self.folder = folder
-        self.config = _read_config(folder / FILE)
+        path = folder / FILE
+        try:
+            self.config = StudyConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        except OSError:
+            raise ChatbenchError(f"{path}: no such file", fix="create it: chatbench collect init STUDY_DIR") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ChatbenchError(f"{path}: {error}", expected="TOML") from None
+        except ValidationError as error:
+            key, found, expected = first_problem(error)
+            raise ChatbenchError(
+                f"{path}: {key}: {found}", expected=expected, fix="docs/collect.md lists the keys"
+            ) from None
         self.questions = _read_questions(folder / QUESTIONS)
         self.specs = read_specs([each.spec for each in self.config.assistants], ()) if self.config.assistants else []
-        self.texts = {name: self._text(file) for name, file in self.config.texts.model_dump().items()}
+        self.texts: dict[str, str] = {}
+        for name, file in self.config.texts.model_dump().items():
+            try:
+                self.texts[name] = (folder / file).read_text(encoding="utf-8")
+            except OSError:
+                raise ChatbenchError(
+                    f"{folder / file}: no such file", expected="the Markdown file that [texts] names"
+                ) from None
         self._check()
-
-    def _text(self, name: str) -> str:
-        path = self.folder / name
-        try:
-            return path.read_text(encoding="utf-8")
-        except OSError:
-            raise ChatbenchError(f"{path}: no such file", expected="the Markdown file that [texts] names") from None
 
     def _check(self) -> None:
         config, where = self.config, self.folder / FILE
@@ -230,12 +242,6 @@ class CollectedStudy:
             for spec, each in zip(self.specs, self.config.assistants, strict=True)
         }
 
-    def settings_of(self, name: str) -> tuple[AssistantSpec, AssistantConfig]:
-        """The spec and the settings of the assistant with this name."""
-        return next(
-            pair for pair in zip(self.specs, self.config.assistants, strict=True) if pair[0].name == name
-        )  # fmt: skip
-
     @cached_property
     def consent_version(self) -> str:
         """First 12 hexadecimal digits of the SHA-256 of the text that people consent to."""
@@ -295,20 +301,6 @@ class CollectedStudy:
         return url.set(drivername="postgresql+asyncpg", query=query).render_as_string(hide_password=False)
 
 
-def _read_config(path: Path) -> StudyConfig:
-    try:
-        return StudyConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError:
-        raise ChatbenchError(f"{path}: no such file", fix="create it: chatbench collect init STUDY_DIR") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ChatbenchError(f"{path}: {error}", expected="TOML") from None
-    except ValidationError as error:
-        key, found, expected = first_problem(error)
-        raise ChatbenchError(
-            f"{path}: {key}: {found}", expected=expected, fix="docs/collect.md lists the keys"
-        ) from None
-
-
 def _read_questions(path: Path) -> dict[str, Question]:
     questions = read_question_lines(path)
     for question in questions.values():
@@ -358,19 +350,15 @@ def init_study(
         "id": secrets.token_hex(6), "title": "A study with an AI assistant", "conditions": list(conditions),
         "people": people, "batch_size": batch_size, "phase_1_questions": phase_1_questions,
     }  # fmt: skip
-    template = (resources.files("chatbench.collect") / "texts" / FILE).read_text(encoding="utf-8")
+    texts = resources.files("chatbench.collect") / "texts"
+    template = (texts / FILE).read_text(encoding="utf-8")
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in filled.items()]
     # Tables come last in TOML: keys after one would belong to it.
     specs = [f"[[assistants]]\nspec = {json.dumps(spec)}\n" for spec in assistants]
     try:
-        write_jsonl(
-            folder / QUESTIONS,
-            map(question_row, chosen),
-        )
+        write_jsonl(folder / QUESTIONS, map(question_row, chosen))
         for name in Texts().model_dump().values():
-            write_text(
-                folder / name, (resources.files("chatbench.collect") / "texts" / name).read_text(encoding="utf-8")
-            )
+            write_text(folder / name, (texts / name).read_text(encoding="utf-8"))
         write_text(folder / FILE, template.replace("# VALUES\n", "\n".join(lines) + "\n") + "\n" + "\n".join(specs))
         return CollectedStudy(folder)
     except ChatbenchError:
@@ -393,11 +381,6 @@ def question_row(question: Question) -> dict[str, object]:
             answers = [question.answer, *kind.also] if isinstance(kind, Text) else None
             row |= {"answer_kind": kind.name, "answer": answers}
     return row
-
-
-INSTRUCTIONS = "instructions"
-ATTENTION = "attention"
-CHAT = "chat"
 
 
 def draw_plan(study: CollectedStudy, cell: Cell, chance: Random) -> list[str]:

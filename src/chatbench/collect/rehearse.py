@@ -69,26 +69,17 @@ class Pilot:
 
 
 class Fields(HTMLParser):
-    """The hidden form fields of a page by name, and whether a message is waiting for its reply."""
+    """The hidden form fields of a page, by name."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.hidden: dict[str, str] = {}
-        self.turn = 0
-        self.pending = False
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
         if tag == "input" and found.get("type") == "hidden":
             self.hidden[str(found["name"])] = found.get("value") or ""
-        if found.get("id") == "chat":
-            self.turn, self.pending = int(found.get("data-turn") or 0), "data-pending" in found
-
-
-def _read(question: Question, reply: str) -> str | None:
-    """The answer that a person takes from a reply; None if it is unclear."""
-    return lenient_letter(reply, question.options) if question.options else question.read(reply)
 
 
 class Simulator:
@@ -126,7 +117,6 @@ class _Person:
     ) -> None:
         self.name, self.study, self.client, self.pilot = name, study, client, pilot
         self.habits, self.simulator, self.chance = habits, simulator, Random(name)
-        self.reply = ""
 
     async def take_part(self, key: str) -> str:
         """Go through the study; return how it ended."""
@@ -170,29 +160,28 @@ class _Person:
         """Chat about a question; return the letter chosen at the end."""
         turns: list[Turn] = []
         for turn in range(self.study.config.limits.turns):
-            said = await self._said(question, turns)
-            if isinstance(said, FinalAnswer) or not said.text.strip():
-                return (question.read(said.text) if isinstance(said, FinalAnswer) else None) or letter
-            text = said.text.strip()[: self.study.config.limits.characters]
+            if self.simulator:
+                said = await self.simulator.said(question, turns, self.name)
+                if isinstance(said, FinalAnswer) or not said.text.strip():
+                    return (question.read(said.text) if isinstance(said, FinalAnswer) else None) or letter
+                text = said.text
+            elif not turns:
+                lead_in = self.chance.choice(("", "", "i have a question: ", "answer this: "))
+                text = lead_in + self.chance.choice((question.full_text, question.text))
+            elif len(turns) == 2 and self.chance.random() < self.habits.asks_again:
+                text = "is that the answer? " + " ".join(question.full_text.splitlines()[1:])
+            else:
+                break
+            text = text.strip()[: self.study.config.limits.characters]
             reply = await self._send(fields, turn, text)
             if reply is None:
                 return letter
             turns += [Turn("user", text), Turn("assistant", reply)]
             self.pilot.acknowledged.append((self.name, f"{fields.hidden['step']}#{turn}", text))
             await self._pause()
-        read = _read(question, turns[-1].text) if turns else None
+        last = turns[-1].text
+        read = lenient_letter(last, question.options) if question.options else question.read(last)
         return read if read and self.chance.random() < self.habits.trusts else letter
-
-    async def _said(self, question: Question, turns: Sequence[Turn]) -> Said | FinalAnswer:
-        if self.simulator:
-            return await self.simulator.said(question, turns, self.name)
-        if not turns:
-            lead_in = self.chance.choice(("", "", "i have a question: ", "answer this: "))
-            return Said(lead_in + self.chance.choice((question.full_text, question.text)))
-        if len(turns) == 2 and self.chance.random() < self.habits.asks_again:
-            return Said("is that the answer? " + " ".join(question.full_text.splitlines()[1:]))
-        read = _read(question, turns[-1].text)
-        return FinalAnswer(read if read and self.chance.random() < self.habits.trusts else "")
 
     async def _send(self, fields: Fields, turn: int, text: str) -> str | None:
         """Send a message; return the reply, None if there is none."""

@@ -1,13 +1,12 @@
-"""What a study in progress has so far, and its export.
+"""What a collected study has: its progress so far, and its export.
 
-Progress of a study, for `chatbench collect status` and the dashboard, counted within the database.
+Progress, for `chatbench collect status` and the dashboard, is counted within the database.
 
-Export of a collected study: the ChatBench layout, and the format of own studies.
-
-`user_answers.csv` has everybody's answers, `user_answers_filtered.csv` and `study.jsonl` those of people who finished
-and passed the attention check; joining already ensures one assignment per person. Previews are never exported,
-rehearsals only by themselves. People get new random ids with each export: neither their own ids, nor the stored ones,
-nor the order in which they came can be derived from the files.
+The export has the ChatBench layout, and the format of own studies. `user_answers.csv` has everybody's answers,
+`user_answers_filtered.csv` and `study.jsonl` those of people who finished and passed the attention check; joining
+already ensures one assignment per person. Previews are never exported, rehearsals only by themselves. People get new
+random ids with each export: neither their own ids, nor the stored ones, nor the order in which they came can be derived
+from the files.
 """
 
 from __future__ import annotations
@@ -132,9 +131,6 @@ def _counts(
     return counts, recent, minutes, answers, checks, state
 
 
-FINISHED, ATTENTIVE = "did not finish", "attention check wrong"
-
-
 @dataclass(frozen=True, slots=True)
 class Exported:
     """Counts of what was exported; `left_out` counts people by reason."""
@@ -165,14 +161,23 @@ async def export(study: CollectedStudy, store: Store, folder: Path, kind: Sessio
     if folder.exists() and any(folder.iterdir()):
         raise ChatbenchError(f"{folder} is not empty", fix="choose a new folder: each export gives people new ids")
     visits = await store.visits(kind)
-    wrong = Counter(reason for visit in visits if (reason := _why_not(study, visit)))
-    kept_ids = {visit.id for visit in visits if not _why_not(study, visit)}
+    wrong: Counter[str] = Counter()
+    kept_ids = set()
+    for visit in visits:
+        checks = [event.body["right"] for event in visit.events if (event.kind, event.step) == ("answer", ATTENTION)]
+        if visit.state != "finished":
+            wrong["did not finish"] += 1
+        elif study.config.attention and checks != [True]:
+            wrong["attention check wrong"] += 1
+        else:
+            kept_ids.add(visit.id)
     if not kept_ids:
         raise ChatbenchError(
             f"nobody to export among {len(visits)} people: {dict(wrong)}",
             fix="--rehearsed exports a rehearsal" if kind == "person" else "chatbench collect rehearse STUDY_DIR",
         )
-    names = {visit.id: _random_id() for visit in visits}
+    alphabet = string.ascii_uppercase + string.digits
+    names = {visit.id: "".join(secrets.choice(alphabet) for _ in range(10)) for visit in visits}
     notes: Counter[str] = Counter()
     rows = [
         (visit, *_records(study, visit, names[visit.id], notes)) for visit in sorted(visits, key=lambda v: names[v.id])
@@ -206,17 +211,6 @@ async def export(study: CollectedStudy, store: Store, folder: Path, kind: Sessio
     }
     write_json(folder / "export.json", stated)
     return found
-
-
-def _why_not(study: CollectedStudy, visit: Visit) -> str:
-    if visit.state != "finished":
-        return FINISHED
-    checks = [event.body["right"] for event in visit.events if (event.kind, event.step) == ("answer", "attention")]
-    return ATTENTIVE if study.config.attention and checks != [True] else ""
-
-
-def _random_id() -> str:
-    return "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(10))
 
 
 def _records(

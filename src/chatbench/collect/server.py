@@ -50,6 +50,7 @@ LONGEST_ANSWER = 300
 """Maximum characters of a free-form answer."""
 CONFIDENCES = ("not-confident", "somewhat-confident", "very-confident")
 LARGEST_BODY = 64 * 1024
+JSON_LINES = "application/x-ndjson"
 HEARTBEAT_SECONDS = 10.0
 """Proxies close connections that are idle for long."""
 PIECE_SECONDS = 0.05
@@ -145,7 +146,7 @@ class Pages:
     """Handlers of the routes, for one study."""
 
     def __init__(self, study: CollectedStudy, store: Store, participants: Mapping[str, AnyParticipant]) -> None:
-        self.study, self.store, self.participants = study, store, participants
+        self.study, self.store = study, store
         self.assistants = Assistants(study, participants, {})
         self._under_way: dict[tuple[str, str, int], _ReplyUnderWay] = {}
         self._requests = Rate(study.config.limits.requests_per_minute)
@@ -289,7 +290,8 @@ class Pages:
                 visit.add("shown", step, once=f"shown:{step}")
             return visit
 
-        visit = await self._visit(self._cookie(request), look)
+        cookie = self._cookie(request)
+        visit = await self._visit(cookie, look)
         if visit.state == "finished":
             recruiting = self.study.config.recruiting
             return self._page(
@@ -302,9 +304,6 @@ class Pages:
             return self.notice("Your participation has ended", "You left, or your time ran out. Your answers are kept.")
         if visit.study_state == "stopped":
             return self.notice("The study has ended", "Thank you. Your answers are kept. Please return your place.")
-        return self._step_page(visit, request.cookies[COOKIE])
-
-    def _step_page(self, visit: Visit, cookie: str) -> Response:
         kind, question_id = parts(visit.step)
         shared: dict[str, Any] = {
             "csrf": self._csrf(cookie), "step": visit.step, "preview": visit.kind == "preview",
@@ -422,14 +421,15 @@ class Pages:
             text = "Please write something else: this message cannot be sent."
             raise Refused(400, text, note="message refused by moderation")
         if reply is not None:
-            return _lines(_already(reply))
+            return StreamingResponse([json.dumps({"text": reply, "done": True}) + "\n"], media_type=JSON_LINES)
         key = (visit.id, step, number)
         if key not in self._under_way:
             under_way = self._under_way[key] = _ReplyUnderWay()
             # A separate task: it continues if the browser disconnects, and the reply is there at the next visit.
             under_way.task = asyncio.create_task(self._ask(cookie, visit, step, number, under_way))
             under_way.task.add_done_callback(partial(self._over, key))
-        return _lines(self._under_way[key].pieces())
+        pieces = self._under_way[key].pieces()
+        return StreamingResponse((json.dumps(piece) + "\n" async for piece in pieces), media_type=JSON_LINES)
 
     def _over(self, key: tuple[str, str, int], task: asyncio.Task[str | None]) -> None:
         self._under_way.pop(key).changed()
@@ -575,14 +575,6 @@ class _ReplyUnderWay:
                 yield {"waiting": True}
 
 
-async def _already(reply: str) -> AsyncIterator[dict[str, object]]:
-    yield {"text": reply, "done": True}
-
-
-def _lines(pieces: AsyncIterator[dict[str, object]]) -> StreamingResponse:
-    return StreamingResponse((json.dumps(piece) + "\n" async for piece in pieces), media_type="application/x-ndjson")
-
-
 def make_app(
     study: CollectedStudy, store: Store, participants: Mapping[str, AnyParticipant],
     opened: Callable[[], None] = lambda: None,
@@ -608,9 +600,7 @@ def make_app(
                     if not pages.notes.exceeded(""):
                         await store.note(f"refused: {refused.note}")
                 if request.url.path == "/message":
-                    return Response(
-                        json.dumps({"error": refused.text}) + "\n", refused.status, media_type="application/x-ndjson"
-                    )
+                    return Response(json.dumps({"error": refused.text}) + "\n", refused.status, media_type=JSON_LINES)
                 return pages.notice(refused.title, refused.text, refused.status, goes_on=refused.goes_on)
 
         return answered

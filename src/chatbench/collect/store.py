@@ -336,7 +336,11 @@ class Store:
                 return "again"
             overdue = SESSIONS.c.state == "active", SESSIONS.c.began < oldest
             connection.execute(sql.update(SESSIONS).where(*overdue).values(state="left", ended=now))
-            taken = _taken(connection, kind)
+            # The places of people who left are free.
+            columns = SESSIONS.c.batch, SESSIONS.c.assistant, SESSIONS.c.condition
+            staying = sql.select(*columns, sql.func.count()).where(SESSIONS.c.kind == kind, SESSIONS.c.state != "left")
+            rows = connection.execute(staying.group_by(*columns))
+            taken = Counter({Cell(batch=row[0], assistant=row[1], condition=row[2]): row[3] for row in rows})
             open_cells = [cell for cell in cells if taken[cell] < people]
             if not open_cells and kind != "preview":
                 return "full"
@@ -464,14 +468,6 @@ def _by_assistant(used: sql.Select[Any] | sql.CompoundSelect[Any]) -> sql.Select
     return sql.select(of.assistant, sql.func.sum(of.read_tokens), sql.func.sum(of.written_tokens)).group_by(
         of.assistant
     )
-
-
-def _taken(connection: sql.Connection, kind: SessionKind) -> Counter[Cell]:
-    """Places taken by cell; those of people who left are free."""
-    columns = SESSIONS.c.batch, SESSIONS.c.assistant, SESSIONS.c.condition
-    counted = sql.select(*columns, sql.func.count()).where(SESSIONS.c.kind == kind, SESSIONS.c.state != "left")
-    rows = connection.execute(counted.group_by(*columns))
-    return Counter({Cell(batch=row[0], assistant=row[1], condition=row[2]): row[3] for row in rows})
 
 
 def _visit(row: Mapping[Any, Any], events: list[Event]) -> Visit:

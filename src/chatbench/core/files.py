@@ -191,7 +191,12 @@ def parse_json(text: str, replaced: Callable[[int], None] = lambda _: None) -> A
     if text.count("[") + text.count("{") > MOST_NESTED:
         level = [value]
         for _ in range(MOST_NESTED + 1):
-            level = [child for each in level if isinstance(each, dict | list) for child in _children(each)]
+            level = [
+                child
+                for each in level
+                if isinstance(each, dict | list)
+                for child in (each.values() if isinstance(each, dict) else each)
+            ]
         if level:
             raise JsonTextError(f"nested more than {MOST_NESTED} deep")
     if re.search(r"\\u[dD][89a-fA-F]", text):
@@ -200,10 +205,6 @@ def parse_json(text: str, replaced: Callable[[int], None] = lambda _: None) -> A
             replaced(count)
             value = json.loads(clean)
     return value
-
-
-def _children(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
 
 
 def _whole_number(text: str) -> int:

@@ -1,14 +1,12 @@
 """Progress of long work, and how it is stopped.
 
-Shown is nothing for ten seconds, then a bar on a terminal, or occasional lines elsewhere.
+For ten seconds nothing is shown, then a bar on a terminal, or occasional lines elsewhere:
 
-split_0, fine-tuned ━━━━━━━━━╸──────── 12,345/34,319 tokens  580/s  0:00:38 left
+    split_0, fine-tuned ━━━━━━━━━╸──────── 12,345/34,319 tokens  580/s  0:00:38 left
 
-Stopping: SIGTERM is a request to save and end, and what a run interrupted by Ctrl-C has kept.
-
-A cluster that reclaims a machine sends SIGTERM some seconds before it kills. Work that proceeds in steps finishes the
-current one, saves and ends; the same command then continues. A second SIGTERM kills at once, and Ctrl-C ends a run at
-once.
+SIGTERM is a request to save and end: a cluster that reclaims a machine sends it some seconds before it kills. Work that
+proceeds in steps finishes the current one, saves and ends; the same command then continues. A second SIGTERM kills at
+once. Ctrl-C ends a run at once too, with a message that says what is kept.
 """
 
 from __future__ import annotations

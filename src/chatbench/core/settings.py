@@ -1,9 +1,10 @@
-"""Settings of a fine-tuning run: what there is, recipes, and where each value came from.
+"""Settings of a fine-tuning run: what there is, the recipes, and where each value of a run comes from.
 
 Each setting has a default, and a type and range that pydantic checks. An unknown key is an error that names the closest
-known one. MODEL can be a recipe, a hub id, a folder or a GGUF file; its results folder is named after it.
+known one.
 
-A recipe is a base model with the settings that suit it, one TOML file each, with the source of every value.
+MODEL can be a recipe, a hub id, a folder or a GGUF file; its results folder is named after it. A recipe is a base model
+with the settings that suit it, one TOML file each, with the source of every value.
 
 A recipe, the overrides file (`configs/training_args.json`) and the command line override the defaults in that order,
 and every value keeps its origin. Mutually exclusive values from one source are an error; between sources, the later one
@@ -187,7 +188,15 @@ def _without_trainers_own(layer: Mapping[str, object], source: str) -> dict[str,
     """
     values = dict(layer)
     for name, value in layer.items():
-        setting, meant = _translated(name, value)
+        setting, meant = name, value
+        if name == "warmup_ratio" and isinstance(value, int | float) and 0 <= value < 1:
+            setting = "warmup_steps"
+        elif name == "group_by_length" and isinstance(value, bool):
+            setting, meant = "train_sampling_strategy", "group_by_length" if value else "random"
+        elif name in ("eval_strategy", "evaluation_strategy") and value == "no":
+            setting, meant = "validation_examples", 0
+        elif name == "activation_checkpointing":
+            setting = "gradient_checkpointing"
         if setting != name:
             if layer.get(setting):
                 raise ChatbenchError(f"{source}: both {name} and {setting}", fix="choose one")
@@ -200,17 +209,6 @@ def _without_trainers_own(layer: Mapping[str, object], source: str) -> dict[str,
                 raise ChatbenchError(f"{source}: {name} = {value!r}: {because}", expected=expected, fix="omit it")
             del values[name]
     return values
-
-
-def _translated(name: str, value: object) -> tuple[str, object]:
-    """Translate one of the Trainer's own names and its value to the equivalent setting; others are unchanged."""
-    if name == "warmup_ratio" and isinstance(value, int | float) and 0 <= value < 1:
-        return "warmup_steps", value
-    if name == "group_by_length" and isinstance(value, bool):
-        return "train_sampling_strategy", "group_by_length" if value else "random"
-    if name in ("eval_strategy", "evaluation_strategy") and value == "no":
-        return "validation_examples", 0
-    return "gradient_checkpointing" if name == "activation_checkpointing" else name, value
 
 
 @cache
@@ -300,6 +298,11 @@ def model_key(model: str) -> str:
             name += f"-{hashlib.sha256(written.encode()).hexdigest()[:8]}"
         return f"folder--{name}" if name in recipes() or "--" in name else name
     return model.replace("/", "--")
+
+
+def name_in_tables(model: str) -> str:
+    """MODEL as given, but a folder or file without its path: tables and pages are passed on."""
+    return model_key(model) if is_local(model) else model
 
 
 def is_local(model: str) -> bool:

@@ -127,7 +127,22 @@ def read_questions(path: Path, intake: Intake) -> dict[str, Question]:
                 raise row.bad(
                     "duplicate question id", "question_id", found=f"{question_id!r} again", expected="unique ids"
                 )
-            questions[question_id] = _question(row, columns, reading)
+            options = _options(row, columns)
+            if options is None:
+                blank = next((column for column in columns if not row.text(column)), columns[0])
+                raise row.bad("question without four options", blank, expected="four options")
+            letter = letter_of(row.needed("answer"), options, reading)
+            if letter is None:
+                expected = "a letter A-D, the text of one option"
+                expected += "" if "texts" in reading else f", or numbers {reading}"
+                raise row.bad("right answer outside A-D", "answer", expected=expected)
+            # The subset has a column of its own, or is the part of the id before `-redux-{i}`, or is the subject.
+            before_number = re.fullmatch(r"(.+?)(-redux)?-\d+", question_id)
+            subset = row.text("subset") or (before_number[1] if before_number else row.text("subject"))
+            if not subset:
+                expected = "an id such as conceptual_physics-redux-7"
+                raise row.bad("question without a subset", found=f"id {question_id!r}", expected=expected)
+            questions[question_id] = Question(question_id, subset, row.needed("question"), options, letter)
     if not questions:
         raise ChatbenchError(f"{path}: no questions", expected="one row per question", fix="download the study again")
     return questions
@@ -154,25 +169,6 @@ def _option_columns(table: Table) -> Sequence[str]:
 def _options(row: Row, columns: Sequence[str]) -> Options | None:
     values = [row.value(column) for column in columns]
     return four_options(values if len(values) > 1 else literal_list(str(values[0])) or [])
-
-
-def _question(row: Row, option_columns: Sequence[str], reading: Reading) -> Question:
-    options = _options(row, option_columns)
-    if options is None:
-        blank = next((column for column in option_columns if not row.text(column)), option_columns[0])
-        raise row.bad("question without four options", blank, expected="four options")
-    letter = letter_of(row.needed("answer"), options, reading)
-    if letter is None:
-        expected = "a letter A-D, the text of one option" + ("" if "texts" in reading else f", or numbers {reading}")
-        raise row.bad("right answer outside A-D", "answer", expected=expected)
-    # The subset has a column of its own, or is the part of the id before `-redux-{i}`, or is the subject.
-    question_id = row.needed("question_id")
-    before_number = re.fullmatch(r"(.+?)(-redux)?-\d+", question_id)
-    subset = row.text("subset") or (before_number[1] if before_number else row.text("subject"))
-    if not subset:
-        expected = "an id such as conceptual_physics-redux-7"
-        raise row.bad("question without a subset", found=f"id {question_id!r}", expected=expected)
-    return Question(question_id, subset, row.needed("question"), options, letter)
 
 
 def read_ai_alone(path: Path, questions: Mapping[str, Question], intake: Intake) -> tuple[AiAloneScore, ...]:
@@ -393,8 +389,18 @@ def _read_chats(path: Path, given: _GivenAnswers, intake: Intake, *, filtered: b
             question = intake.questions[question_id]
             conversation = _conversation(row, question, answer, reading, intake)
             intake.add_conversation(conversation)
-            if answer is None:
-                _add_answer_of(row, conversation, question, intake)
+            if answer is not None:
+                continue
+            correct = correct_of(row.text("acc"))
+            if correct is None and conversation.answer is None:
+                intake.note("conversations without a recorded answer")
+                continue
+            intake.note("answers taken from conversations.json, because the answers' table has no row for them")
+            right = conversation.answer == question.answer if correct is None else correct
+            assistant, condition = conversation.assistant, conversation.condition
+            intake.add_answer(
+                Answer(question_id, worker_id, "user-AI", assistant, condition, conversation.answer, right)
+            )
 
 
 def _chat_rows(path: Path, intake: Intake) -> list[Row]:
@@ -482,7 +488,10 @@ def _turns(row: Row, intake: Intake) -> tuple[Turn, ...]:
         name, role_name = f"chat_history[{index}]", str(intake.mapped(message.get("role", ""), "role"))
         role = role_of(role_name)
         if role is None:
-            raise row.unknown_role(role_name, name, (_roles(other) for other in row.others))
+            others = (other.value("chat_history") for other in row.others)
+            chats = (chat for chat in others if isinstance(chat, list))
+            roles = ([str(item.get("role", "")) for item in chat if isinstance(item, dict)] for chat in chats)
+            raise row.unknown_role(role_name, name, roles)
         content = next((message[key] for key in ("content", "text", "message") if key in message), None)
         if not isinstance(content, str):
             raise row.bad("message without text", name, found=f"content {content!r}", expected="text")
@@ -492,22 +501,3 @@ def _turns(row: Row, intake: Intake) -> tuple[Turn, ...]:
             intake.note("empty assistant messages, kept as they were")
         turns.append(Turn(role, content))
     return tuple(turns)
-
-
-def _roles(row: Row) -> list[str]:
-    history = row.value("chat_history")
-    return [
-        str(item.get("role", "")) for item in (history if isinstance(history, list) else []) if isinstance(item, dict)
-    ]
-
-
-def _add_answer_of(row: Row, chat: Conversation, question: Question, intake: Intake) -> None:
-    """Add the final answer from the chat's own record, because the answers table has no row for it."""
-    correct = correct_of(row.text("acc"))
-    if correct is None and chat.answer is None:
-        intake.note("conversations without a recorded answer")
-        return
-    intake.note("answers taken from conversations.json, because the answers' table has no row for them")
-    right = chat.answer == question.answer if correct is None else correct
-    assistant, condition = chat.assistant, chat.condition
-    intake.add_answer(Answer(question.id, chat.worker_id, "user-AI", assistant, condition, chat.answer, right))

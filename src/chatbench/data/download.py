@@ -1,6 +1,4 @@
-"""Public data: download the published studies, read MMLU's files.
-
-Download the published studies: ChatBench from the Hugging Face hub, HALIE from its GitHub repository.
+"""Public data: download ChatBench (Hugging Face hub) and HALIE (its GitHub repository), and read MMLU's files.
 
 HALIE is pinned to a commit. ChatBench's default revision is the branch `main`, and the commit that it resolves to is
 recorded. No checksums were known beforehand: the first download records the SHA-256 of every file in `download.json`,
@@ -9,11 +7,10 @@ and later ones refuse different bytes, unless told to accept a change.
 Files arrive in `.incoming`, are compared, and only then moved into place; `download.json` is written last. An
 interrupted download continues where it stopped: huggingface_hub does so for ChatBench, `fetch` for HALIE.
 
-MMLU as CSV files without a header: `{dev,val,test}/{subset}_{part}.csv`, columns question, A, B, C, D, answer.
+MMLU's files are CSV without a header, `{dev,val,test}/{subset}_{part}.csv`, with the columns question, A, B, C, D,
+answer. The five rows of a subset's `dev` file are the examples of the few-shot letter-only method.
 
-The five rows of a subset's `dev` file are the examples of the few-shot letter-only method.
-
-Source: Hendrycks et al. 2021; repository hendrycks/test, MIT.
+Source of MMLU: Hendrycks et al. 2021; repository hendrycks/test, MIT.
 """
 
 from __future__ import annotations
@@ -39,11 +36,13 @@ HALIE_PATH = "data/std/question/event_blocks.csv"
 GITHUB_RAW = "https://raw.githubusercontent.com"
 RECORD = "download.json"
 ATTEMPTS = 5
+MmluPart = Literal["dev", "val", "test"]
 _INCOMING = ".incoming"
 _TIMEOUT_SECONDS = 60.0
 _REQUESTED_RANGE_NOT_SATISFIABLE = 416
 _TRY_AGAIN = {408, _REQUESTED_RANGE_NOT_SATISFIABLE, 429, 500, 502, 503, 504}
 _CONTINUES = "check the network and run the same command again; it continues where it stopped"
+_MMLU_FIX = "check the folder; it should hold dev/, val/ and test/ as in the MMLU archive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,10 +260,6 @@ def download(name: str, out: Path, *, revision: str = "main", allow_other_checks
     )
 
 
-MmluPart = Literal["dev", "val", "test"]
-_FIX = "check the folder; it should hold dev/, val/ and test/ as in the MMLU archive"
-
-
 def mmlu_subsets(folder: Path, part: MmluPart = "test") -> list[str]:
     """Names of the subsets that have a file, in alphabetical order."""
     return sorted(path.name.removesuffix(f"_{part}.csv") for path in (folder / part).glob(f"*_{part}.csv"))
@@ -278,18 +273,18 @@ def read_mmlu(folder: Path, subset: str, part: MmluPart = "test") -> list[Questi
     """
     path = folder / part / f"{subset}_{part}.csv"
     questions = []
-    for index, record in enumerate(read_csv(path, fix=_FIX)):
+    for index, record in enumerate(read_csv(path, fix=_MMLU_FIX)):
         where = f"{path}, row {index + 1}"
         if len(record) != 2 + len(FOUR_LETTERS):
-            raise ChatbenchError(f"{where}: {len(record)} cells", expected="6 cells", fix=_FIX)
+            raise ChatbenchError(f"{where}: {len(record)} cells", expected="6 cells", fix=_MMLU_FIX)
         text, *choices, answer = (cell.strip() for cell in record)
         options = four_options(choices)
         if not text or options is None:
             found, expected = f"{where}: a blank question or option", "a question and four options"
-            raise ChatbenchError(found, expected=expected, fix=_FIX)
+            raise ChatbenchError(found, expected=expected, fix=_MMLU_FIX)
         if answer not in FOUR_LETTERS:
             found = f"{where}, column 6: {answer!r}"
-            raise ChatbenchError(found, expected="A, B, C or D", fix=_FIX)
+            raise ChatbenchError(found, expected="A, B, C or D", fix=_MMLU_FIX)
         questions.append(Question(f"{subset}-{part}-{index}", subset, text, options, answer))
     return questions
 
@@ -302,5 +297,7 @@ def few_shot_examples(folder: Path, subset: str) -> list[Question]:
     """
     examples = read_mmlu(folder, subset, "dev")
     if len(examples) != 5:  # what the protocol's few-shot prompt shows
-        raise ChatbenchError(f"{folder / 'dev'}: {len(examples)} examples of {subset}", expected="5 examples", fix=_FIX)
+        raise ChatbenchError(
+            f"{folder / 'dev'}: {len(examples)} examples of {subset}", expected="5 examples", fix=_MMLU_FIX
+        )
     return examples

@@ -1,6 +1,4 @@
-"""Training examples made from human conversations, and how they are cut to a model's context.
-
-Training examples made from human conversations, and their form as lines of `train.jsonl` and `test.jsonl`.
+r"""Training examples made from human conversations, their lines in files, and how they are cut to a model's context.
 
 k user turns give k+1 examples:
 
@@ -9,7 +7,8 @@ k user turns give k+1 examples:
     1 x Task 2 with the whole conversation                 -> "Answer: {letter}", the person's choice, right or wrong
 
 A person's messages are stripped of surrounding white space, both as target and as history, because the simulation
-strips a simulator's output in the same way; the assistant's messages are unchanged. A line has one of three formats:
+strips a simulator's output in the same way; the assistant's messages are unchanged. A line of `train.jsonl` or
+`test.jsonl` has one of three formats:
 
     messages            {"messages": [system, user, assistant], ids}         chat fine-tuning (Azure, OpenAI, templates)
     prompt-completion   {"prompt": "[SYSTEM] ... [USER] ", "completion": "... [END]", ids}    base models, plain text
@@ -19,14 +18,12 @@ where ids are `question_id`, `conversation_id` and `kind`. The chat context is t
 `user: ...` or `assistant: ...` per turn. For every format, `read_examples` returns the plain text that a model is
 trained and scored on; it adds the end marker to a context's completion, so that a model learns where it ends.
 
-Source: Chang, Anderson, Hofman, ACL 2025, section on fine-tuning (see docs/protocol.md, sections 3 and 4).
-
-Drop the oldest turns of the conversation inside a simulator's prompt.
-
 A prompt that does not fit a model's context loses whole exchanges (a message of the person and its reply), the oldest
 first; the question and the instructions around the conversation stay. Rows of a file hold only text, so the turns are
 parsed back from it, between the separator lines of Task 2 or in the lines of a chat context. A reply that contains a
 paragraph beginning with `YOU: ` is ambiguous, and parsed as two exchanges.
+
+Source: Chang, Anderson, Hofman, ACL 2025, section on fine-tuning (see docs/protocol.md, sections 3 and 4).
 """
 
 from __future__ import annotations
@@ -60,11 +57,16 @@ RowFormat = Literal["messages", "prompt-completion", "context"]
 ROW_FORMATS: tuple[RowFormat, ...] = get_args(RowFormat)
 PREPARE_FIX = "make the file with: chatbench prepare-splits --study STUDY"
 KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
+TURNS_PER_EXCHANGE = 2
 _QUESTION_HEAD = SYSTEM.partition("{question}")[0][-len("following question:\n\n") :]
 _HISTORY_MARKS = (CONVERSATION_HEAD.partition("\n")[0], "\nassistant: ")
 """Strings that occur only in prompts with a conversation."""
-_QUESTION_ENDS = (f"\n\n{FIRST_TURN[:30]}", f"\n\n{_HISTORY_MARKS[0]}", "\nuser:", PROMPT_END)
+_CONTEXT_END = "\nuser:"
+_QUESTION_ENDS = (f"\n\n{FIRST_TURN[:30]}", f"\n\n{_HISTORY_MARKS[0]}", _CONTEXT_END, PROMPT_END)
 _EXPECTED = "messages (system, user, assistant), or prompt and completion"
+_HEAD, _, _FOOT = CONVERSATION_HEAD.replace("{separator}", SEPARATOR).partition("{conversation}")
+_TASKS = "|".join(map(re.escape, (NEXT_TURN, FORCED_ANSWER))).replace(re.escape("{answer}"), r"[^\n]{1,200}")
+_TAIL = re.compile(rf"{re.escape(_FOOT)}(?:{_TASKS})(?:{re.escape(PROMPT_END)})?\Z")
 
 
 def examples_of(conversation: Conversation, question: Question) -> list[Example]:
@@ -157,7 +159,15 @@ def numbered_examples(path: Path) -> Iterator[tuple[ExampleRow, Row]]:
     for number, row in read_jsonl(path, fix=PREPARE_FIX):
         where = f"{path}, line {number}"
         if not {"kind", "question_id", "conversation_id"} & row.keys():
-            question, kind = _question_and_kind(where, row)
+            example = _read_row(where, {**row, "kind": "first", "question_id": "?", "conversation_id": "?"})
+            if not (question := question_in(example).strip()):
+                found, head = f"{where}: no question in the prompt", _QUESTION_HEAD.strip()[-40:]
+                expected = f"a prompt with the question after {head!r}, or the keys in docs/files.md"
+                raise ChatbenchError(found, expected=expected, fix="add question_id to each line")
+            asked = example.messages[1].content if example.messages else example.prompt
+            kind: ExampleKind = "follow_up" if any(mark in asked for mark in _HISTORY_MARKS) else "first"
+            if example.completion.startswith(ANSWER_PREFIX):
+                kind = "answer"
             question_id = f"question-{hashlib.sha256(question.encode()).hexdigest()[:16]}"
             chats[question_id] += kind == "first"
             ids = {"question_id": question_id, "conversation_id": joined_id(question_id, chats[question_id])}
@@ -174,19 +184,6 @@ def question_in(row: ExampleRow) -> str:
     text = rest if head else before
     ends = [text.find(end) for end in _QUESTION_ENDS if end in text]
     return text[: min(ends)] if ends and not text.startswith("user:") else ""
-
-
-def _question_and_kind(where: str, row: Row) -> tuple[str, ExampleKind]:
-    example = _read_row(where, {**row, "kind": "first", "question_id": "?", "conversation_id": "?"})
-    if not (question := question_in(example).strip()):
-        expected = f"a prompt with the question after {_QUESTION_HEAD.strip()[-40:]!r}, or the keys in docs/files.md"
-        raise ChatbenchError(
-            f"{where}: no question in the prompt", expected=expected, fix="add question_id to each line"
-        )
-    if example.completion.startswith(ANSWER_PREFIX):
-        return question, "answer"
-    asked = example.messages[1].content if example.messages else example.prompt
-    return question, "follow_up" if any(mark in asked for mark in _HISTORY_MARKS) else "first"
 
 
 def _read_row(where: str, row: Row) -> ExampleRow:
@@ -217,14 +214,6 @@ def _text(where: str, row: Row, key: str) -> str:
         expected = f"text; an example has {_EXPECTED}"
         raise ChatbenchError(f"{where}, key {key!r}: {found}", expected=expected, fix=PREPARE_FIX)
     return value
-
-
-TURNS_PER_EXCHANGE = 2
-
-_HEAD, _, _FOOT = CONVERSATION_HEAD.replace("{separator}", SEPARATOR).partition("{conversation}")
-_TASKS = "|".join(map(re.escape, (NEXT_TURN, FORCED_ANSWER))).replace(re.escape("{answer}"), r"[^\n]{1,200}")
-_TAIL = re.compile(rf"{re.escape(_FOOT)}(?:{_TASKS})(?:{re.escape(PROMPT_END)})?\Z")
-_CONTEXT_END = "\nuser:"
 
 
 @dataclass(frozen=True, slots=True)

@@ -297,10 +297,6 @@ def _table_rows(records: Sequence[Sequence[str]], path: Path, header_rows: int) 
     return rows
 
 
-def _nothing(_constant: str) -> None:
-    """Parse constants that are not JSON numbers (NaN) as None."""
-
-
 def _frame_rows(path: Path, ending: str, header_rows: int, sheet: str) -> list[tuple[str, Cells]]:
     import pandas as pd  # type: ignore[import-untyped]  # lazy: takes a second
     import pyarrow as pa  # type: ignore[import-untyped]
@@ -309,7 +305,8 @@ def _frame_rows(path: Path, ending: str, header_rows: int, sheet: str) -> list[t
     try:
         if ending == ".parquet":
             # Not with pandas: its to_json crashes the process on some lists of objects.
-            rows = json.loads(json.dumps(parquet.read_table(path).to_pylist(), default=str), parse_constant=_nothing)
+            text = json.dumps(parquet.read_table(path).to_pylist(), default=str)
+            rows = json.loads(text, parse_constant=lambda _: None)  # of constants that are not JSON numbers (NaN)
             return [(f"{path}, row {number}", row) for number, row in enumerate(rows, start=1)]
         frame = pd.read_excel(path, sheet or 0, header=None, dtype=str, keep_default_na=False)
     except ImportError as error:

@@ -1,6 +1,10 @@
-"""A user's own chats: the messages of any program as turns, and the format of own studies.
+"""A user's own chats as JSON Lines: one record per line, of kind `user-AI`, `user-alone` or `ai-alone`.
 
-Turns of a chat from the messages of any program, with fixed rules for what does not alternate between the two sides.
+The schema, with an example to copy, is in docs/own-study.md, and as JSON Schema in `schema()`. Unknown keys are errors
+that name the closest known key, so misspelled keys are not silently ignored. A question's `answer_kind` says what its
+answers are.
+
+The messages of any program become turns by fixed rules for what does not alternate between the two sides:
 
     content in parts              texts are joined by newlines; any other part is named, as `[image]`
     system, tool messages         context: the assistant saw it, the person did not, no prompt contains it
@@ -10,12 +14,6 @@ Turns of a chat from the messages of any program, with fixed rules for what does
     a chat that ends with the person gets an empty reply
 
 Each use of a rule is counted. Names, time stamps and the like are not part of a chat.
-
-A user's own chats as JSON Lines: one record per line, of kind `user-AI`, `user-alone` or `ai-alone`.
-
-The schema, with an example to copy, is in docs/own-study.md, and as JSON Schema in `schema()`. Unknown keys are errors
-that name the closest known key, so misspelled keys are not silently ignored. A question's `answer_kind` says what its
-answers are; messages become turns by the rules above.
 """
 
 from __future__ import annotations
@@ -36,8 +34,13 @@ from chatbench.core.records import AiAloneScore, Answer, Context, Conversation, 
 from chatbench.data.tables import BadRecord, Intake, Row, conversation_id, plain_name, role_of
 
 CONTEXT_ROLES = {"system": "system", "developer": "system", "tool": "tool", "function": "tool"}
+_MODELS: dict[str, Role] = dict.fromkeys(("gpt", "model", "chatgpt", "bing", "bard"), "assistant")
 EMPTY_CHAT = "chats without a message of the person: left out"
 _TEXT_PARTS = ("text", "input_text", "output_text")
+_KEYS_OF: dict[KindName, set[str]] = {
+    "choice": {"ordered"}, "number": {"tolerance", "relative", "unit"}, "text": set(), "outcome": set(), "none": set()
+}  # fmt: skip
+"""Keys of a question that apply to some of its kinds only."""
 
 
 class RawMessage(NamedTuple):
@@ -67,9 +70,6 @@ def known_role(name: str) -> str | None:
     ('user', 'assistant', 'system', None)
     """
     return role_of(name) or _MODELS.get(plain_name(name)) or CONTEXT_ROLES.get(plain_name(name))
-
-
-_MODELS: dict[str, Role] = dict.fromkeys(("gpt", "model", "chatgpt", "bing", "bard"), "assistant")
 
 
 def content_text(content: object, note: Callable[[str], None] = lambda _text: None) -> str | None:
@@ -213,11 +213,6 @@ def _as_text(answer: str | float) -> str:
     return str(answer).removesuffix(".0") if isinstance(answer, float) else str(answer)
 
 
-_KEYS_OF: dict[KindName, set[str]] = {
-    "choice": {"ordered"}, "number": {"tolerance", "relative", "unit"}, "text": set(), "outcome": set(), "none": set()
-}  # fmt: skip
-
-
 class TurnRecord(_Record):
     """One message: `role` is `user`, `assistant`, `system` or `tool` (`You`, `Bot`, `AI`, `human` and `gpt` too).
 
@@ -282,6 +277,8 @@ _MEANINGS = {
 """What is expected, for keys whose type alone does not say it."""
 _KEYS = {name for each in (UserAiRecord, UserAloneRecord, AiAloneRecord) for name in each.model_fields}
 _KNOWN_KEYS = {"question": set(QuestionRecord.model_fields), "turns": set(TurnRecord.model_fields), "": _KEYS}
+_BRANCH = re.compile(r"(?:constrained-|function-)?(?:str|int|float|bool|tuple|dict|none)\b")
+"""Names of union branches in the location of a validation error, which are not keys."""
 _Scores = dict[tuple[str, str, str], AiAloneScore]
 
 
@@ -432,12 +429,8 @@ def _answer(row: Row, record: UserAiRecord | UserAloneRecord, question: Question
     return Answer(*who, read, correct if correct % 1 else bool(correct), record.confidence, about)
 
 
-_BRANCH = re.compile(r"(?:constrained-|function-)?(?:str|int|float|bool|tuple|dict|none)\b")
-
-
 def _first_problem(row: Row, error: ValidationError) -> BadRecord:
     first = error.errors(include_url=False)[0]
-    # The location contains names of union branches, which are not keys.
     branches = ("user-AI", "user-alone", "ai-alone", "QuestionRecord")
     parts = [str(part) for part in first["loc"] if part not in branches and not _BRANCH.match(str(part))]
     key = ".".join(parts) or "kind"

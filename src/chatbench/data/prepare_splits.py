@@ -228,10 +228,9 @@ def _audit(splits: Sequence[Split], sides: Mapping[str, Sequence[Row]], groups: 
         if split.by in ("assistant", "subset"):
             lines[-1] += f"; held out: {', '.join(sorted(split.held_out))}"
     together = sum(len(group) for group in groups if len(group) > 1)
-    checked = ["no question"] * ("both" not in splits[0].part.values()) + ["no conversation", "no near duplicate"]
+    divides_questions = "both" not in splits[0].part.values()
+    checked = ["no question", "no conversation", "no near duplicate"] if divides_questions else ["no conversation"]
     checked += [f"no {splits[0].by}"] * (splits[0].by in ("assistant", "person"))
-    if "both" in splits[0].part.values():
-        checked.remove("no near duplicate")
     lines.append(
         f"leak check: {', '.join(checked[:-1])} and {checked[-1]} on both sides of a split"
         f" ({together} questions have a near duplicate and are kept with it)"

@@ -217,7 +217,10 @@ class EndpointClient:
             ) from None
 
     async def _received(self, response: httpx.Response, pieces: _Pieces, heard: Heard | None) -> bytes:
-        """Read the body up to about `MOST_BYTES`; call `heard`, if given, with the text so far after each event."""
+        """Read the body up to about `MOST_BYTES`; call `heard`, if given, with the text so far after each event.
+
+        It hears only what can be shown of an unfinished text: neither reasoning nor an incomplete tag.
+        """
         raw = bytearray()
         async for part in response.aiter_raw():
             raw += part
@@ -225,14 +228,10 @@ class EndpointClient:
                 break
             if heard:
                 for text in pieces.add(part):
-                    heard(self._audible(text))
+                    thoughts, said = split_reasoning(_CUT_TAG.sub("", text))
+                    # The opening tag may be in the prompt: then everything up to the closing tag is reasoning.
+                    heard(self._clean(said) if thoughts or not self._thinks_aloud else "")
         return bytes(raw)
-
-    def _audible(self, text: str) -> str:
-        """The presentable part of an unfinished text: neither reasoning nor an incomplete tag."""
-        thoughts, said = split_reasoning(_CUT_TAG.sub("", text))
-        # The opening tag may be in the prompt: then everything up to the closing tag is reasoning.
-        return self._clean(said) if thoughts or not self._thinks_aloud else ""
 
     def _clean(self, text: str) -> str:
         """A server's text without the key, which it may echo, and without what no file can hold."""

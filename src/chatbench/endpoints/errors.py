@@ -1,25 +1,20 @@
-"""What can go wrong with an endpoint, and how requests are repeated.
+"""What can go wrong with an endpoint, and what is done about it: retries, waiting, fewer requests at once.
 
-Classification of everything that can go wrong with an endpoint, by how to handle it (`fault_of`).
-
-An error is classified by its code, else by its message (`wordings.toml`), else by its status: missing credit comes as
-400, 402, 403 or 429, a context overflow as 400, 413, 422, 429 or 500. A server's message is quoted truncated and
-without the key.
-
-Retries, waiting, and concurrency of requests to an endpoint.
+Each fault has a kind, which says how to handle it (`POLICIES`). The kind of an error response (`fault_of`) follows from
+its code, else from its message (`wordings.toml`), else from its status: missing credit comes as 400, 402, 403 or 429, a
+context overflow as 400, 413, 422, 429 or 500. A server's message is quoted truncated and without the key.
 
 A request that gets a bad answer is retried with exponential backoff, up to `max_tries` times; then its conversation
-fails. Waiting for an endpoint that is busy or does not answer at all counts as no try (`errors.POLICIES`). The run
-stops after `patience_seconds` without a good answer to any request, or once many requests in a row were given up and a
-small one (`probe`) is not answered either.
+fails. Waiting for an endpoint that is busy or does not answer at all counts as no try. The run stops after
+`patience_seconds` without a good answer to any request, or once many requests in a row were given up and a small one
+(`probe`) is not answered either.
 
 A model may have several addresses. A request goes to the least loaded one. An address that fails it is left out, with
 exponential backoff, and the request moves on at once; only when no address is left does it pause and the patience run.
 
 The number of concurrent requests is halved when the endpoint is overloaded, once for all that were in flight together,
-and grows by an eighth of the maximum per round of good answers. No request is sent before the time of a Retry-After.
-
-Source: additive increase and multiplicative decrease, as in TCP (Chiu and Jain 1989).
+and grows by an eighth of the maximum per round of good answers: additive increase and multiplicative decrease, as in
+TCP (source: Chiu and Jain 1989). No request is sent before the time of a Retry-After.
 """
 
 from __future__ import annotations
@@ -136,7 +131,12 @@ def fault_of(status: int, body: object, headers: Mapping[str, str], *, key: str,
     """Classify an error response; `now` is the time since the epoch, for dates in headers."""
     objects = list(_objects(body))
     details = {name: value for each in reversed(objects) for name, value in each.items() if value is not None}
-    message = "" if "<html" in str(body)[:500].lower() else " ".join(masked(_text(body), key).split())[:_MOST_QUOTED]
+    told: object = body if isinstance(body, str) else ""
+    for each in objects:  # the innermost message counts; a validator's follows the location that it refers to
+        told = next((each[name] for name in _WORDS if isinstance(each.get(name), str) and each[name]), told)
+        if isinstance(place := each.get("loc"), list):
+            told = f"{'.'.join(map(str, place))}: {told}"
+    message = "" if "<html" in str(body)[:500].lower() else " ".join(masked(str(told), key).split())[:_MOST_QUOTED]
     codes = [_BY_CODE.get(str(each.get(name))) for name in ("code", "type") for each in objects]
     words = (kind for kind, pattern, _ in wordings() if pattern.search(message))
     other: FaultKind = "moved" if status < 400 else "refused" if status < 500 else "broken"
@@ -162,17 +162,6 @@ def _objects(body: object, depth: int = 5) -> Iterator[Mapping[str, object]]:
         yield body
         for name in _WORDS:
             yield from _objects(body.get(name), depth - 1)
-
-
-def _text(body: object) -> str:
-    """The message of an error, however nested; a validator's with the location that it refers to."""
-    told: object = body if isinstance(body, str) else ""
-    for each in _objects(body):
-        told = next((each[name] for name in _WORDS if isinstance(each.get(name), str) and each[name]), told)
-        place = each.get("loc")
-        if isinstance(place, list):
-            told = f"{'.'.join(map(str, place))}: {told}"
-    return str(told)
 
 
 def masked(text: str, key: str) -> str:
@@ -393,7 +382,11 @@ class Patience:
         began, tries, pauses, written, read = None, 0, 0, 0, 0
         asked: set[Replica] = set()  # since the last pause
         while True:
-            one = self._least_loaded(asked)
+            # An open one if there is any, preferably not asked yet, and the least loaded; else the first to open.
+            one = min(
+                self.replicas,
+                key=lambda each: (not each.is_open, each in asked, each.pace.load if each.is_open else each.opens_at),
+            )
             leaves = partial(self._better_elsewhere, one, one.opens_at, {*asked, one})
             async with one.pace.place(leaves) as asked_at:
                 if leaves():
@@ -426,14 +419,6 @@ class Patience:
             await self._sleep(max(chance.uniform(0.5, 1.0) * longest, named))
             pauses += 1
             asked.clear()
-
-    def _least_loaded(self, asked: Set[Replica]) -> Replica:
-        """The replica to ask next: an open one if there is any, preferably not asked yet, else the first to open."""
-
-        def last(one: Replica) -> tuple[bool, bool, float]:
-            return not one.is_open, one in asked, one.pace.load if one.is_open else one.opens_at
-
-        return min(self.replicas, key=last)
 
     def _elsewhere(self, asked: Set[Replica]) -> bool:
         return any(one.is_open for one in self.replicas if one not in asked)

@@ -1,9 +1,8 @@
-"""Accuracy with an assistant that few people, or none, have chatted with.
+"""User-AI accuracy with an assistant that few people, or none, have chatted with.
 
-Prediction-powered inference: a mean from few real and many simulated answers, clustered and power-tuned.
-
-People gave n answers y (1 right, 0 wrong) to some questions; the simulator predicts f(q) for all Q questions. For any
-weight w of the simulator,
+With few real chats, prediction-powered inference estimates a mean from few real and many simulated answers. People gave
+n answers y (1 right, 0 wrong) to some questions; the simulator predicts f(q) for all Q questions. For any weight w of
+the simulator,
 
     estimate(w) = mean y - w * (mean of f over the answers' questions - mean of f over all Q)
 
@@ -21,13 +20,8 @@ Estimating w costs a degree of freedom: V(w) is multiplied by (G - 1) / (G - 2),
 If it is then not below the variance of people alone, people alone are reported: power tuning loses if the squared
 correlation is below about 1 / G.
 
-Sources: Angelopoulos, Duchi and Zrnic 2023, "PPI++: Efficient Prediction-Powered Inference", arXiv 2311.01453 (weight,
-its range, standard error); Broska, Howes and van Loon 2025, "The Mixed Subjects Design" (PPI correlation, effective
-sample size); Cameron, Gelbach and Miller 2011 (two-way clusters).
-
-Prediction interval of user-AI accuracy with an assistant that has no human chats, from simulation.
-
-For each known assistant a, a simulator not trained on a simulated chats with it, which gives the error
+Without real chats, accuracy is predicted from simulation, with a prediction interval. For each known assistant a, a
+simulator not trained on a simulated chats with it, which gives the error
 
     e(a) = mean over questions of (human accuracy - simulated accuracy).
 
@@ -43,7 +37,10 @@ assistants there is no prediction.
 A difference between N and a known assistant b takes both from the simulator trained on neither. Errors that they share
 (of the simulator, of a question) cancel; the errors of two assistants remain, hence 2 S^2.
 
-Source: prediction interval of a normal sample (Student 1908).
+Sources: Angelopoulos, Duchi and Zrnic 2023, "PPI++: Efficient Prediction-Powered Inference", arXiv 2311.01453 (weight,
+its range, standard error); Broska, Howes and van Loon 2025, "The Mixed Subjects Design" (PPI correlation, effective
+sample size); Cameron, Gelbach and Miller 2011 (two-way clusters); Student 1908 (prediction interval of a normal
+sample).
 """
 
 from __future__ import annotations
@@ -60,6 +57,7 @@ from chatbench.metrics.resampling import Indices
 
 FEWEST_CLUSTERS = 3.5
 """Fewest effective questions and people: fewer leave no degrees of freedom for a variance and a weight."""
+FEWEST_ASSISTANTS = 3
 NO_VARIANCE = 1e-15
 
 
@@ -198,9 +196,6 @@ def _covariances(real: RealAnswers, simulated: Array, questions: float, people: 
     by_question = of_questions.T @ of_questions * questions / (questions - 1)
     by_person = of_people.T @ of_people * people / (people - 1) - each.T @ each * count / (count - 1)
     return by_question, by_person
-
-
-FEWEST_ASSISTANTS = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,20 @@
 """How accurate a study's people and assistants are, and what the assistants' advice does.
 
-Accuracies of a study's people and assistants, with gaps and correlations between them.
-
 All accuracies are shares in 0..1: unweighted means of per-question accuracies, with the standard error sd /
 sqrt(questions), as in the paper's tables (sd with n - 1). Differences are paired by question, over the questions that
-both sides have, so that question difficulty cancels.
+both sides have, so that question difficulty cancels; correlations are over questions, too.
 
-Source: ChatBench (arXiv 2504.07114), analysis of the user study; docs/protocol.md, section 9.
+How often an assistant corrects or misleads people is counted in answers. *Corrected*: of those that were wrong alone,
+the share that is right with the assistant. *Misled*: of those that were right alone, the share that is wrong with it.
+Both need the same person's answer to the same question from before the chat, so only the `answer-first` condition
+counts. The *mirror rate*, how often a chat mirrors the benchmark, is defined in realism/chats.py.
 
-How often an assistant corrects or misleads people, and how often a chat mirrors the benchmark.
+The standard errors of these rates are clustered by question and person: V = sum over clusters of (sum of
+(case - rate))^2 / n^2, by question, plus by person, minus that of single cases, which both include; never below either
+of the two. Each term has the factor clusters / (clusters - 1). With few clusters, V is too small.
 
-*Corrected*: of the answers that were wrong alone, the share that is right with the assistant. *Misled*: of those that
-were right alone, the share that is wrong with it. Both need the same person's answer to the same question from before
-the chat, so only the `answer-first` condition counts. The *mirror rate* is defined in realism/chats.py.
-
-Standard errors are clustered by question and person: V = sum over clusters of (sum of (case - rate))^2 / n^2, by
-question, plus by person, minus that of single cases, which both include; never below either of the two. Each term has
-the factor clusters / (clusters - 1). With few clusters, V is too small.
-
-Source: ChatBench (arXiv 2504.07114), analysis of the user study; Cameron, Gelbach and Miller 2011, "Robust inference
-with multiway clustering".
+Source: ChatBench (arXiv 2504.07114), analysis of the user study, and docs/protocol.md, section 9; Cameron, Gelbach and
+Miller 2011, "Robust inference with multiway clustering".
 """
 
 from __future__ import annotations
@@ -39,6 +34,8 @@ from chatbench.realism.chats import WORDINGS, ChatTraits, real_chats, traits_of
 
 FEWEST_FOR_FISHER = 4
 USER_AI = "user-AI"
+ANSWER_FIRST = "answer-first"
+"""The condition in which people answer a question alone before they chat about it."""
 EVERY_CONDITION = "all"
 EVERY_SUBSET = "all"
 
@@ -243,10 +240,6 @@ def _correlation(
     return CorrelationRow(method, assistant, condition, r, interval, len(points), questions)
 
 
-ANSWER_FIRST = "answer-first"
-"""The condition in which people answer a question alone before they chat about it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Case:
     """A binary outcome, with its question and person."""
@@ -354,7 +347,7 @@ def mirror_rows(study: Study) -> Iterator[MirrorRow]:
     groups: dict[tuple[str, str], list[ChatTraits]] = defaultdict(list)
     for chat, of in zip(study.conversations, traits, strict=True):
         groups[chat.assistant, chat.condition].append(of)
-    whole = {(EVERY_ASSISTANT, "all"): traits} if traits else {}
+    whole = {(EVERY_ASSISTANT, EVERY_CONDITION): traits} if traits else {}
     for (assistant, condition), chats in (whole | (dict(sorted(groups.items())) if len(groups) > 1 else {})).items():
 
         def of_chats(has: Callable[[ChatTraits], bool], chats: Sequence[ChatTraits] = chats) -> Rate:

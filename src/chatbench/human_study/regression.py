@@ -98,7 +98,14 @@ def mixed_effects(
         return Undefined(reason)
     one_hot = [csr_matrix((np.ones(len(rows)), (np.arange(len(rows)), of))) for of in (question, person)]
     design = _Design(right, hstack([csr_matrix(fixed), *one_hot], "csr"), fixed.shape[1], len(questions), len(people))
-    effects, log_sds = _variational_fit(design)
+    from statsmodels.genmod.bayes_mixed_glm import BinomialBayesMixedGLM  # type: ignore[import-untyped]  # late, no types
+
+    random, group = design.columns[:, design.fixed :], np.repeat([0, 1], [design.questions, design.people])
+    model = BinomialBayesMixedGLM(right, fixed, random, group, vcp_p=PRIOR_SD_OF_LOG_SD, fe_p=PRIOR_SD_OF_EFFECT)
+    size = design.columns.shape[1] + 2
+    # Explicit starting values, so that nothing is drawn at random; BFGS takes nine times as long for the same fit.
+    fit = model.fit_vb(mean=np.zeros(size), sd=np.full(size, 0.5), fit_method="L-BFGS-B")
+    effects, log_sds = np.asarray(fit.fe_mean), np.asarray(fit.vcp_mean)
     _, covariance = _laplace(design, log_sds)
     errors = np.sqrt(np.diag(covariance))
     question_spread, person_spread = _spreads(design, log_sds)
@@ -146,19 +153,6 @@ def _separated(right: Array, columns: Sequence[tuple[str, Sequence[float]]]) -> 
             what = "right" if right[members][0] else "wrong"
             return f"all answers with {name} are {what}: its effect has no finite estimate"
     return None
-
-
-def _variational_fit(design: _Design) -> tuple[Array, Array]:
-    """Estimate the fixed effects and the logarithms of both standard deviations."""
-    from statsmodels.genmod.bayes_mixed_glm import BinomialBayesMixedGLM  # type: ignore[import-untyped]  # late, no types
-
-    fixed, random = design.columns[:, : design.fixed].toarray(), design.columns[:, design.fixed :]
-    group = np.repeat([0, 1], [design.questions, design.people])
-    model = BinomialBayesMixedGLM(design.right, fixed, random, group, vcp_p=PRIOR_SD_OF_LOG_SD, fe_p=PRIOR_SD_OF_EFFECT)
-    size = design.columns.shape[1] + 2
-    # Explicit starting values, so that nothing is drawn at random; BFGS takes nine times as long for the same fit.
-    fit = model.fit_vb(mean=np.zeros(size), sd=np.full(size, 0.5), fit_method="L-BFGS-B")
-    return np.asarray(fit.fe_mean), np.asarray(fit.vcp_mean)
 
 
 def _laplace(design: _Design, log_sds: Array) -> tuple[float, Array]:

@@ -72,9 +72,21 @@ def study_report(study: Study) -> StudyReport:
     columns = [*_columns(together, lambda a: a.assistant), *_columns(together, lambda a: a.condition)]
     regressions = [Regression(USER_AI, mixed_effects(together, columns))] if together else []
     regressions += [Regression(USER_ALONE.label, mixed_effects(alone))] if alone else []
+    conditions = sorted({answer.condition for answer in together})
+    lacks = {
+        "no answers with an assistant: no user-AI accuracy, gaps or correlations": not together,
+        "no answers alone: no user-alone accuracy": not alone,
+        "no AI-alone scores: no gap to them, no correlation with them, no gap between assistants alone":
+            not study.ai_alone,
+        f"one condition only ({', '.join(conditions)}): no results by condition": len(conditions) == 1,
+        f"nobody answered alone before chatting ({ANSWER_FIRST}): no corrected or misled rates": not advice,
+        "no chats: no mirror rate": not study.conversations,
+        f"one assistant only ({', '.join(study.assistants)}): no gap between assistants": len(study.assistants) == 1,
+    }  # fmt: skip
     return StudyReport(
         study.name, [*accuracy_rows(study, groups)], [*gap_rows(study, groups)], [*model_gap_rows(groups)],
-        [*correlation_rows(groups)], [*mirror_rows(study)], advice, regressions, _missing(study, advice),
+        [*correlation_rows(groups)], [*mirror_rows(study)], advice, regressions,
+        [reason for reason, is_so in lacks.items() if is_so],
     )  # fmt: skip
 
 
@@ -84,22 +96,6 @@ def _columns(answers: Sequence[Answer], of: Callable[[Answer], str]) -> list[tup
     return [
         (f"{level}{AGAINST}{levels[0]}", [float(of(answer) == level) for answer in answers]) for level in levels[1:]
     ]
-
-
-def _missing(study: Study, advice: Sequence[AdviceRow]) -> list[str]:
-    kinds = {answer.kind for answer in study.answers}
-    conditions = sorted({answer.condition for answer in study.answers if answer.kind == "user-AI"})
-    lacks = {
-        "no answers with an assistant: no user-AI accuracy, gaps or correlations": "user-AI" not in kinds,
-        "no answers alone: no user-alone accuracy": "user-alone" not in kinds,
-        "no AI-alone scores: no gap to them, no correlation with them, no gap between assistants alone":
-            not study.ai_alone,
-        f"one condition only ({', '.join(conditions)}): no results by condition": len(conditions) == 1,
-        f"nobody answered alone before chatting ({ANSWER_FIRST}): no corrected or misled rates": not advice,
-        "no chats: no mirror rate": not study.conversations,
-        f"one assistant only ({', '.join(study.assistants)}): no gap between assistants": len(study.assistants) == 1,
-    }  # fmt: skip
-    return [reason for reason, is_so in lacks.items() if is_so]
 
 
 def study(
@@ -148,9 +144,19 @@ def study_grids(report: StudyReport) -> list[Grid]:
          ((row.assistant, _with_error(row.corrected, percent), str(row.corrected.cases),
            _with_error(row.misled, percent), str(row.misled.cases)) for row in report.advice)),
     ])  # fmt: skip
-    fits = [(one.method, one.fit) for one in report.regressions if not isinstance(one.fit, Undefined)]
-    regressions = [_regression_grid(method, fit) for method, fit in fits]
-    return [grid for grid in (_accuracy_grid(report.accuracies), *grids, *regressions) if grid.rows]
+    for regression in report.regressions:
+        if not isinstance(fit := regression.fit, Undefined):
+            counts = f"{fit.answers:,} answers, {fit.questions:,} questions, {fit.people:,} people"
+            title = f"Mixed-effects logistic regression of being right, {regression.method} (log odds); {counts}"
+            effects = [
+                (e.name, f"{e.estimate:+.2f}", f"{e.standard_error:.2f}", _interval(e.interval)) for e in fit.effects
+            ]
+            spreads = [
+                (f"sd over {name}", f"{spread.estimate:.2f}", EMPTY, _interval(spread.interval))
+                for name, spread in (("questions", fit.question_spread), ("people", fit.person_spread))
+            ]
+            grids.append(Grid(title, ("", "estimate", "standard error", "95 % interval"), (*effects, *spreads)))
+    return [grid for grid in (_accuracy_grid(report.accuracies), *grids) if grid.rows]
 
 
 def study_footnotes(report: StudyReport) -> list[str]:
@@ -173,17 +179,6 @@ def _accuracy_grid(rows: Sequence[AccuracyRow]) -> Grid:
         label = _label(group.method, *assistant, condition=group.condition)
         lines.append((label, *(found.get((group, subset), EMPTY) for subset in subsets)))
     return Grid("Accuracy (mean over questions ± standard error)", ("", *subsets), tuple(lines))
-
-
-def _regression_grid(method: str, fit: MixedEffects) -> Grid:
-    counts = f"{fit.answers:,} answers, {fit.questions:,} questions, {fit.people:,} people"
-    effects = [(e.name, f"{e.estimate:+.2f}", f"{e.standard_error:.2f}", _interval(e.interval)) for e in fit.effects]
-    spreads = [
-        (f"sd over {name}", f"{spread.estimate:.2f}", EMPTY, _interval(spread.interval))
-        for name, spread in (("questions", fit.question_spread), ("people", fit.person_spread))
-    ]
-    title = f"Mixed-effects logistic regression of being right, {method} (log odds); {counts}"
-    return Grid(title, ("", "estimate", "standard error", "95 % interval"), (*effects, *spreads))
 
 
 def _label(*names: str, condition: str) -> str:

@@ -1,6 +1,4 @@
-"""Agreement of simulated with human accuracy, and how its values are averaged over splits.
-
-Agreement of simulated with human accuracy per question: correlation, error, bias, calibration.
+"""Agreement of simulated with human accuracy per question: correlation, error, bias, calibration; means over splits.
 
 A simulated conversation may end without a valid letter. Accuracy is computed both ways: with such chats *counted wrong*
 (the protocol's definition) and *dropped*. A value that does not exist (the correlation of a constant) is `Undefined`
@@ -23,18 +21,14 @@ average out. It does not measure discrimination: always predicting the mean huma
 `batch_agreement` computes the metrics for many replicates at once. A replicate is a row of weights over the same pairs
 (0 if a pair was not drawn, 2 if it was drawn twice), optionally with resampled accuracies. There, NaN means undefined.
 
-Source: ChatBench (arXiv 2504.07114), evaluation of simulators: Pearson correlation and mean absolute error; expected
-calibration error after Naeini, Cooper and Hauskrecht 2015, "Obtaining well calibrated probabilities using Bayesian
-binning".
+The standard error sd / sqrt(n) of a mean over random splits treats the splits as independent. They draw from the same
+questions, so their test and training sets overlap and it is too small. Nadeau and Bengio's correction adds the ratio of
+test to training questions. For the interval of a proportion, Wilson's stays within 0..1, unlike share +- z * error, and
+has nonzero width even if all answers are alike.
 
-Standard errors of means over random splits, and the Wilson interval of a proportion.
-
-The plain standard error sd / sqrt(n) treats splits as independent. They draw from the same questions, so their test and
-training sets overlap and it is too small. Nadeau and Bengio's correction adds the ratio of test to training questions.
-
-Wilson's interval stays within 0..1, unlike share +- z * error, and has nonzero width even if all answers are alike.
-
-Sources: Nadeau and Bengio 2003, "Inference for the generalization error", section 3 (corrected resampled variance);
+Source: ChatBench (arXiv 2504.07114), evaluation of simulators: Pearson correlation and mean absolute error; Naeini,
+Cooper and Hauskrecht 2015, "Obtaining well calibrated probabilities using Bayesian binning" (expected calibration
+error); Nadeau and Bengio 2003, "Inference for the generalization error", section 3 (corrected resampled variance);
 Wilson 1927, "Probable inference, the law of succession, and statistical inference".
 """
 
@@ -58,11 +52,17 @@ TREATMENTS: tuple[Treatment, ...] = ("counted wrong", "dropped")
 MIN_QUESTIONS = 3
 """Fewest pairs for a correlation: two points always lie on a line."""
 
+MIN_SPLITS = 2
+"""Fewest splits for a standard deviation."""
+
 CALIBRATION_BINS = 10
 """Number of equal-width bins of predicted accuracy: [0, 0.1), ..., [0.9, 1]."""
 
 CONSTANT_BELOW = 1e-12
 """A variance of accuracies below this is rounding error: two accuracies from a thousand answers differ by more."""
+
+NORMAL_95 = 1.959963984540054
+"""97.5 % quantile of the standard normal distribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +228,6 @@ def _row_sums(labels: NDArray[Any], values: Array, count: int) -> Array:
     return sums.reshape(rows, count)
 
 
-NORMAL_95 = 1.959963984540054
-"""97.5 % quantile of the standard normal distribution."""
-
-
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
     """95 % interval of a share (0..1) of `count` answers; written here because statsmodels takes two seconds to import.
 
@@ -247,10 +243,6 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     centre = (share + z2 / 2) / (1 + z2)
     half = NORMAL_95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count)) / (1 + z2)
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-MIN_SPLITS = 2
-"""Fewest splits for a standard deviation."""
 
 
 @dataclass(frozen=True, slots=True)

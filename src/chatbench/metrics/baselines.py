@@ -1,19 +1,14 @@
-"""What a simulator's scores are compared with: baselines below, noise ceilings above.
+"""What a simulator's scores are compared with: baselines from below, the human noise ceiling from above.
 
-Baselines: predictions of user-AI accuracy without a simulator, and the published results.
+Baselines predict user-AI accuracy without a simulator. None sees a user-AI answer to a held-out question: the constant
+and the regression are fitted on the training questions; user-alone and AI-alone accuracy are those of the held-out
+questions themselves. The published results, which tables show as reference rows, are in `published.toml` with their
+source.
 
-No baseline sees a user-AI answer to a held-out question. The constant and the regression are fitted on the training
-questions; user-alone and AI-alone accuracy are those of the held-out questions themselves. The published results, which
-tables show as reference rows, are in `published.toml` with their source.
-
-Source: ChatBench (arXiv 2504.07114): AI-alone methods against user-AI accuracy; docs/protocol.md, sections 8 and 9.
-
-The human noise ceiling: the best agreement any simulator could reach, given how few people answered each question.
-
-Human accuracy per question is a mean over few people, so even a simulator that knew each question's true probability
-would not match it exactly. The noise is estimated by splitting the people of each pair into two random halves and
-comparing them. Halves are smaller than the full sample, and a simulator has its own number of chats, so the results are
-corrected:
+The noise ceiling is the best agreement any simulator could reach, given how few people answered each question. Human
+accuracy per question is a mean over few people, so even a simulator that knew each question's true probability would
+not match it exactly. The noise is estimated by splitting the people of each pair into two random halves and comparing
+them. Halves are smaller than the full sample, and a simulator has its own number of chats, so results are corrected:
 
 * correlations: Spearman-Brown extrapolates the correlation r between halves to the reliability of n answers,
   rho(n) = k r / (1 + (k - 1) r) with k = n / (size of a half). A simulator with c chats per pair reaches at most
@@ -28,8 +23,9 @@ corrected:
 
 Sizes differ between pairs; the reliability uses their harmonic means. Pairs with a single person are omitted.
 
-Source: Spearman 1910, Brown 1910; Lage-Castellanos et al. 2019, "Methods for computing the maximum performance of
-computational models" (the ceiling sqrt(rho)).
+Source: ChatBench (arXiv 2504.07114), AI-alone methods against user-AI accuracy, and docs/protocol.md, sections 8 and 9;
+Spearman 1910, Brown 1910; Lage-Castellanos et al. 2019, "Methods for computing the maximum performance of computational
+models" (the ceiling sqrt(rho)).
 """
 
 from __future__ import annotations
@@ -48,6 +44,14 @@ from chatbench.core.records import Study
 from chatbench.metrics.agreement import CORRELATIONS, MIN_QUESTIONS, Array, Outcomes, Undefined, Value, batch_agreement
 from chatbench.metrics.names import CONSTANT, REGRESSION, USER_ALONE, Predictor, ai_alone
 from chatbench.metrics.pairs import Pair, Prediction, add_up, assistants_of, human_outcomes, predictions
+
+Guesses = dict[Pair, Prediction]
+
+SPARE_QUESTIONS = 3
+"""A regression needs at least this many more training questions than coefficients."""
+CEILING_METRICS = ("pearson", "spearman", "mae", "rmse", "ece")
+HALVINGS = 200
+"""Random halvings that a ceiling is averaged over; with 50 pairs, its Monte Carlo error is then below 0.005."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +85,6 @@ def published() -> Published:
         for row in content["row"]
     )
     return Published(content["source"], assistants, rows)
-
-
-Guesses = dict[Pair, Prediction]
-
-SPARE_QUESTIONS = 3
-"""A regression needs at least this many more training questions than coefficients."""
 
 
 def baseline_predictions(study: Study, train: AbstractSet[str], pairs: AbstractSet[Pair]) -> dict[Predictor, Guesses]:
@@ -155,11 +153,6 @@ def regression_predictions(study: Study, train: AbstractSet[str], pairs: Abstrac
             guesses = np.clip(np.array([rows[pair] for pair in wanted]) @ coefficients, 0.0, 1.0)
             found |= {pair: Prediction(float(g), len(fitted)) for pair, g in zip(wanted, guesses, strict=True)}
     return found
-
-
-CEILING_METRICS = ("pearson", "spearman", "mae", "rmse", "ece")
-HALVINGS = 200
-"""Random halvings that a ceiling is averaged over; with 50 pairs, its Monte Carlo error is then below 0.005."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,10 @@ def paired_differences(draws: Draws, splits: Sequence[PairedSplit]) -> dict[tupl
     found = {}
     for row, sides in observed.items():
         known = {number: values for number, values in sides.items() if not np.isnan(values).any()}
-        one, two = np.mean([*known.values()], axis=0)[:, 0].tolist() if known else _alone(sides)
+        if known:
+            one, two = np.mean([*known.values()], axis=0)[:, 0].tolist()
+        else:  # no split has a value of both: each one's own mean
+            one, two = (float(mean_over_splits([values[side] for values in sides.values()])[0]) for side in (0, 1))
         questions = fewest_questions([first[number] for number in known], row[0])
         made = _paired(draws, row[1], one, two, resampled[row], exchanged[row], questions, extra.get(row, 0.0))
         found[row] = replace(made, splits=len(known), undefined=len(sides) - len(known))
@@ -136,12 +139,6 @@ def _difference(
     """Mean over splits of the differences, in each replicate over the splits where both have a value."""
     by_split = _by_split(first, second, rows_of)
     return {row: mean_over_splits([one - two for one, two in sides.values()]) for row, sides in by_split.items()}
-
-
-def _alone(sides: Mapping[int, Array]) -> list[float]:
-    """Each one's own mean, where no split has a value of both."""
-    one, two = (mean_over_splits([values[side] for values in sides.values()]) for side in (0, 1))
-    return [float(one[0]), float(two[0])]
 
 
 def _differences(first: PredictorPairs, second: PredictorPairs, swapped: Mask, kept: Mask) -> dict[str, Array]:

@@ -1,6 +1,4 @@
-"""Bootstrap over questions and people, and its intervals.
-
-Bootstrap draws of questions, people, answers and simulated chats.
+"""Bootstrap over questions, people, answers and simulated chats, and the confidence intervals of means over splits.
 
 All predictors and splits share the same draws, so whatever is computed from them is paired: a question drawn twice
 counts twice in each split that holds it out, for people, simulators and baselines alike.
@@ -15,12 +13,11 @@ counts twice in each split that holds it out, for people, simulators and baselin
 
 Drawing n-1 of n with replacement makes the variance of a mean unbiased (Rao and Wu 1988); the first three draw n of n.
 
-Confidence intervals of means over splits: a bootstrap over questions, widened for people who answered several.
-
-Resampling questions captures everything that varies between them (the question itself, who answered it, which chats
-were drawn) and respects that splits share questions: one drawn twice counts twice in every split. It misses the
-correlation between questions that the same person answered. As for two-way clusters, the variance over resampled people
-is added and that over resampled answers subtracted: V = V(questions) + max(0, V(people) - V(answers)).
+Intervals are a bootstrap over questions, widened for people who answered several. Resampling questions captures
+everything that varies between them (the question itself, who answered it, which chats were drawn) and respects that
+splits share questions. It misses the correlation between questions that the same person answered. As for two-way
+clusters, the variance over resampled people is added and that over resampled answers subtracted:
+V = V(questions) + max(0, V(people) - V(answers)).
 
 The interval is estimate +- t * sqrt(V) with (questions - 1) degrees of freedom; V(questions) includes the bootstrap's
 small-sample factor questions / (questions - 1). Correlations use Fisher's scale (atanh), where they are nearly normal.
@@ -51,7 +48,8 @@ from chatbench.metrics.pairs import Pair, Predictions, assistants_of
 Indices = NDArray[np.int64]
 Rows = dict[tuple[str, str], Array]
 """Replicates, shape (replicates,), by (assistant, metric)."""
-
+Drawn = tuple[Array, Array, Array]
+"""Human accuracies, simulated accuracies and weights: the arguments of `batch_agreement`."""
 
 LEAST_REPLICATES = 100
 """Fewest resamples for an interval."""
@@ -60,6 +58,19 @@ MOST_WITHIN = 400
 
 QUESTIONS, WORKERS, ANSWERS, PERSONS, EXCHANGES, CHATS = range(6)
 """Random streams, one per kind of draw; the split's number is added to that of chats."""
+
+WITHOUT_INTERVAL = {
+    "ece": Undefined("calibration error is biased upwards by an unknown amount if bins have few questions")
+}
+"""Metrics whose interval would cover the truth less often than it claims; measured in benchmarks/coverage.py."""
+SIGNED = ("bias", "gap", "gap_error")
+DIFFERENCE = "difference"
+"""Metric name for the difference of two metrics, whose interval is not clipped to a range."""
+LOST_SHARE = 0.05
+"""If a larger share of resamples is undefined, there is no interval: the rest would describe something else."""
+NO_SPREAD = 1e-9
+CERTAIN = 1 - 1e-12
+"""Correlations are clipped to this before atanh, which is infinite at 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +129,16 @@ class Draws:
         self.place = {question_id: place for place, question_id in enumerate(self.questions)}
         self._within = min(resampling.replicates, MOST_WITHIN)
         self.pair_place = {pair: place for place, pair in enumerate(self.pairs)}
-        self._answers = _answer_arrays(answers, self.pair_place)
+        # Of every user-AI answer to a scored pair; one without a worker id counts as a different person's.
+        places = self.pair_place
+        rows = [
+            (answer.worker_id or f"nobody {number}", places[answer.question_id, answer.assistant], answer.correct)
+            for number, answer in enumerate(answers)
+            if answer.kind == "user-AI" and (answer.question_id, answer.assistant) in places
+        ]
+        self._workers = np.array([row[0] for row in rows], dtype=np.str_)
+        self._answered = np.array([row[1] for row in rows], dtype=np.int64)
+        self._correct = np.array([row[2] for row in rows], dtype=np.float64)
 
     @cached_property
     def question_weights(self) -> Array:
@@ -140,8 +160,7 @@ class Draws:
     @property
     def shares_people(self) -> bool:
         """Whether somebody answered more than once, so that answers are clustered by person."""
-        workers, _, _ = self._answers
-        return len(np.unique(workers)) < len(workers)
+        return len(np.unique(self._workers)) < len(self._workers)
 
     def predictor_pairs(self, human: Predictions, predicted: Predictions) -> PredictorPairs:
         """Join human and predicted accuracies of a split on their common pairs."""
@@ -159,14 +178,13 @@ class Draws:
     @cached_property
     def accuracies_by_worker(self) -> Array:
         """Human accuracy with people resampled, shape (replicates, pairs); NaN where nobody was drawn."""
-        workers, pairs, correct = self._answers
-        _, worker = np.unique(workers, return_inverse=True)
+        _, worker = np.unique(self._workers, return_inverse=True)
         count = worker.max(initial=-1) + 1
         if not count:
             return np.full((self._within, len(self.pairs)), np.nan)
         given, right = np.zeros((count, len(self.pairs))), np.zeros((count, len(self.pairs)))
-        np.add.at(given, (worker, pairs), 1)
-        np.add.at(right, (worker, pairs), correct)
+        np.add.at(given, (worker, self._answered), 1)
+        np.add.at(right, (worker, self._answered), self._correct)
         weights = self._rng(WORKERS).multinomial(count, np.full(count, 1 / count), size=self._within)
         with np.errstate(invalid="ignore"):
             return np.asarray((weights @ right) / (weights @ given))
@@ -188,30 +206,13 @@ class Draws:
 
     def _answer_counts(self) -> tuple[Array, Array]:
         """Number of answers and of right answers of each pair."""
-        _, pairs, correct = self._answers
-        count = np.bincount(pairs, minlength=len(self.pairs)).astype(np.float64)
-        return count, np.bincount(pairs, weights=correct, minlength=len(self.pairs)).astype(np.float64)
+        count = np.bincount(self._answered, minlength=len(self.pairs))
+        right = np.bincount(self._answered, weights=self._correct, minlength=len(self.pairs))
+        return count.astype(np.float64), right.astype(np.float64)
 
     def accuracies_of_chats(self, pairs: PredictorPairs, split: int) -> Array:
         """Simulated accuracy of n-1 chats drawn from each pair's n, shape (replicates, pairs of the predictor)."""
         return _one_less(pairs.simulated, pairs.chats, self._within, self._rng(CHATS + split))
-
-
-def _answer_arrays(answers: Iterable[Answer], places: Mapping[Pair, int]) -> tuple[NDArray[np.str_], Indices, Array]:
-    """Worker, pair index and correctness (1 or 0) of every user-AI answer to a scored pair.
-
-    Each answer without a worker id counts as a different person.
-    """
-    rows = [
-        (answer.worker_id or f"nobody {number}", places[answer.question_id, answer.assistant], answer.correct)
-        for number, answer in enumerate(answers)
-        if answer.kind == "user-AI" and (answer.question_id, answer.assistant) in places
-    ]
-    return (
-        np.array([row[0] for row in rows], dtype=np.str_),
-        np.array([row[1] for row in rows], dtype=np.int64),
-        np.array([row[2] for row in rows], dtype=np.float64),
-    )
 
 
 def _one_less(accuracy: Array, count: Array, replicates: int, rng: np.random.Generator) -> Array:
@@ -219,10 +220,6 @@ def _one_less(accuracy: Array, count: Array, replicates: int, rng: np.random.Gen
     drawn = np.maximum(count - 1, 1).astype(np.int64)
     again = rng.binomial(drawn, np.clip(accuracy, 0, 1), size=(replicates, len(accuracy))) / drawn
     return np.where(count > 1, again, accuracy)
-
-
-Drawn = tuple[Array, Array, Array]
-"""Human accuracies, simulated accuracies and weights: the arguments of `batch_agreement`."""
 
 
 def replicate_rows(splits: Sequence[PredictorPairs], redraw: Callable[[int, PredictorPairs], Drawn]) -> Rows:
@@ -266,20 +263,6 @@ def mean_over_splits(values: Sequence[Array]) -> Array:
     known = ~np.isnan(stacked)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(known, stacked, 0).sum(axis=0) / known.sum(axis=0))
-
-
-WITHOUT_INTERVAL = {
-    "ece": Undefined("calibration error is biased upwards by an unknown amount if bins have few questions")
-}
-"""Metrics whose interval would cover the truth less often than it claims; measured in benchmarks/coverage.py."""
-SIGNED = ("bias", "gap", "gap_error")
-DIFFERENCE = "difference"
-"""Metric name for the difference of two metrics, whose interval is not clipped to a range."""
-LOST_SHARE = 0.05
-"""If a larger share of resamples is undefined, there is no interval: the rest would describe something else."""
-NO_SPREAD = 1e-9
-CERTAIN = 1 - 1e-12
-"""Correlations are clipped to this before atanh, which is infinite at 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,7 +335,7 @@ def excess(people: Array, answers: Array) -> float:
 def human_rows(splits: Sequence[PredictorPairs], accuracies: Array) -> Rows:
     """Every metric with resampled human `accuracies` of shape (replicates, all pairs); NaN pairs are left out."""
 
-    def redraw(_: int, pairs: PredictorPairs) -> tuple[Array, Array, Array]:
+    def redraw(_: int, pairs: PredictorPairs) -> Drawn:
         human = accuracies[:, pairs.pair]
         there = ~np.isnan(human)
         return np.where(there, human, 0.0), pairs.simulated[None], there.astype(np.float64)

@@ -1,17 +1,13 @@
-"""Metrics of text: perplexity and bits per byte, BLEU and ROUGE.
+"""Metrics of text: perplexity and bits per byte of human turns, and lexical overlap of two sets of texts (BLEU, ROUGE).
 
-Perplexity of held-out human turns: how well a model predicts what people wrote.
+Perplexity says how well a model predicts held-out human turns. Everything is per scored token, or per byte of scored
+text; conversations and examples only group them. Losses are sums of -ln p (nats), so they add up over examples, kinds
+and splits without weights.
 
-Everything is per scored token, or per byte of scored text; conversations and examples only group them. Losses are sums
-of -ln p (nats), so they add up over examples, kinds and splits without weights.
-
-Source: protocol section 6 (docs/protocol.md); Chang, Anderson, Hofman, ACL 2025.
-
-Lexical overlap of two sets of texts: BLEU-4 and ROUGE-1/2/L over all (hypothesis, reference) pairs.
-
-In ChatBench the hypotheses are a question's simulated first prompts and the references its human first prompts. Every
-text is tokenised and counted once. Pairs are scored from the shared counts, as *statistics -> sum -> score*: the
-statistics of pairs add up to those of a question, and those of questions to those of a corpus.
+Overlap is BLEU-4 and ROUGE-1/2/L over all (hypothesis, reference) pairs. In ChatBench the hypotheses are a question's
+simulated first prompts and the references its human first prompts. Every text is tokenised and counted once. Pairs are
+scored from the shared counts, as *statistics -> sum -> score*: the statistics of pairs add up to those of a question,
+and those of questions to those of a corpus.
 
 The published tokenizers handle only Latin letters and digits (ROUGE) or words separated by spaces (BLEU). Where they
 cannot read what people wrote about a question, the metric is undefined, not 0, for every predictor, so that all rows
@@ -20,7 +16,8 @@ cover the same questions. The tokenizer `unicode` reads all scripts.
 BLEU is in 0..1, unsmoothed, with sacrebleu's mteval-v13a tokenizer, as the `evaluate` package's `bleu`; it is 0 if all
 hypotheses or all references are empty. ROUGE is the F-measure of the `rouge-score` package without stemmer.
 
-Source: ChatBench (arXiv 2504.07114), evaluation of simulators; Papineni et al. 2002 (BLEU); Lin 2004 (ROUGE).
+Source: Chang, Anderson, Hofman, ACL 2025 (ChatBench, arXiv 2504.07114), evaluation of simulators; docs/protocol.md,
+section 6 (perplexity); Papineni et al. 2002 (BLEU); Lin 2004 (ROUGE).
 """
 
 from __future__ import annotations
@@ -303,23 +300,20 @@ def overlap(
     left, right = [*map(rouge_tokens, hypotheses)], [*map(rouge_tokens, references)]
     words = _Ngrams(left, right)
     shared_words, shared_pairs = words.matches(1), words.matches(2)
+    grams = _Ngrams([*map(bleu_tokens, hypotheses)], [*map(bleu_tokens, references)])
+    pairs_of_left, pairs_of_right = pairs.sum(axis=1), pairs.sum(axis=0)
+    orders = range(1, MAX_ORDER + 1)
     return Overlap(
         pairs=int(pairs.sum()),
-        bleu_counts=_bleu_counts([*map(bleu_tokens, hypotheses)], [*map(bleu_tokens, references)], pairs),
+        bleu_counts=BleuCounts(
+            tuple(int(grams.matches(order)[pairs].sum()) for order in orders),
+            tuple(int(grams.totals(order)[0] @ pairs_of_left) for order in orders),
+            int(grams.totals(1)[1] @ pairs_of_right),
+        ),
         rouge1=_mean_f(shared_words, *words.totals(1), pairs),
         rouge2=_mean_f(shared_pairs, *words.totals(2), pairs),
         rougeL=_mean_f(common_lengths(left, right), *words.totals(1), pairs),
         unread=unread(references) if tokenizer == "published" else {},
-    )
-
-
-def _bleu_counts(left: Sequence[Tokens], right: Sequence[Tokens], pairs: NDArray[np.bool_]) -> BleuCounts:
-    tokens = _Ngrams(left, right)
-    pairs_of_left, pairs_of_right = pairs.sum(axis=1), pairs.sum(axis=0)
-    return BleuCounts(
-        tuple(int(tokens.matches(order)[pairs].sum()) for order in range(1, MAX_ORDER + 1)),
-        tuple(int(tokens.totals(order)[0] @ pairs_of_left) for order in range(1, MAX_ORDER + 1)),
-        int(tokens.totals(1)[1] @ pairs_of_right),
     )
 
 
@@ -345,8 +339,11 @@ class _Ngrams:
 
     def matches(self, order: int) -> IntArray:
         """Sum over n-grams of the smaller count (BLEU's clipped, ROUGE's shared matches); shape (left, right)."""
-        while self._order < order:
-            self._extend()
+        while self._order < order:  # extend by one token; ids are compacted first so that they stay small
+            _, gram = np.unique(self._grams, return_inverse=True)
+            following = self._tokens[self._order :]
+            self._grams = gram[: len(following)] * (int(self._tokens.max(initial=0)) + 1) + following
+            self._order += 1
         same_text = self._text[order - 1 :] == self._text[: len(self._grams)]
         kinds, gram = np.unique(self._grams[same_text], return_inverse=True)
         flat = self._text[: len(self._grams)][same_text] * len(kinds) + gram
@@ -357,13 +354,6 @@ class _Ngrams:
         # Row by row: the full (left, right, n-grams) array of a question with long prompts would not fit in cache.
         rows = [np.minimum(row, right).sum(axis=1, dtype=np.int64) for row in left]
         return np.array(rows, dtype=np.int64).reshape(len(left), len(right))
-
-    def _extend(self) -> None:
-        """Extend the n-grams by one token; ids are compacted first so that they stay small."""
-        _, gram = np.unique(self._grams, return_inverse=True)
-        following = self._tokens[self._order :]
-        self._grams = gram[: len(following)] * (int(self._tokens.max(initial=0)) + 1) + following
-        self._order += 1
 
 
 def _mean_f(matches: IntArray, left: IntArray, right: IntArray, pairs: NDArray[np.bool_]) -> float:

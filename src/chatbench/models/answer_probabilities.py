@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -104,7 +105,16 @@ def answer_reader(
     """
     vocabulary = int(model.config.get_text_config().vocab_size)  # of the logits: the tokenizer may have fewer tokens
     ends = end_token_ids(model, tokenizer) | form.end_ids
-    path = _path(form)
+    # The tokens with which the targets `Answer: A` to `Answer: D` all begin, as training encodes them.
+    asked = (Message("system", "S"), Message("user", "U"))
+    rows = [
+        ExampleRow(
+            prompt_text(asked), completion_text(target), (*asked, Message("assistant", target)), "", "", "answer"
+        )
+        for target in (ANSWER_PREFIX + letter for letter in FOUR_LETTERS)
+    ]
+    beginnings = zip(*(example.completion for example in form.encode(rows)), strict=False)
+    path = tuple(tokens[0] for tokens in takewhile(lambda tokens: len(set(tokens)) == 1, beginnings))
     text = str(tokenizer.decode(list(path))).lstrip()  # a template may put white space before the answer
     if not path or not ANSWER_PREFIX.startswith(text):
         raise ChatbenchError(
@@ -126,24 +136,6 @@ def answer_reader(
     if text == ANSWER_PREFIX or bare is None:
         return AnswerReader(path, kinds, None)
     return AnswerReader(path, kinds, (bare, _kinds(texts_after([*path, bare]), form.stop, ends, vocabulary)))
-
-
-def _path(form: PlainForm | ChatForm) -> tuple[int, ...]:
-    """The tokens with which the targets `Answer: A` to `Answer: D` all begin, as training encodes them."""
-    asked = (Message("system", "S"), Message("user", "U"))
-    targets = [ANSWER_PREFIX + letter for letter in FOUR_LETTERS]
-    rows = [
-        ExampleRow(
-            prompt_text(asked), completion_text(target), (*asked, Message("assistant", target)), "", "", "answer"
-        )
-        for target in targets
-    ]
-    path: list[int] = []
-    for tokens in zip(*(example.completion for example in form.encode(rows)), strict=False):
-        if len(set(tokens)) > 1:
-            break
-        path.append(tokens[0])
-    return tuple(path)
 
 
 def _kinds(texts: Sequence[str], stop: Sequence[str], ends: frozenset[int], vocabulary: int) -> _Kinds:

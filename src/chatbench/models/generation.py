@@ -11,7 +11,7 @@ generator for the batch (docs/decisions, page 2, has what was measured).
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -202,7 +202,11 @@ class LocalGenerator:
         pieces: list[tuple[int, ...]] = []
         for row in self._reading:
             if (left := self._piece_tokens - sum(map(len, pieces))) > 0:
-                pieces.append(self._piece(row, left))
+                piece = row.prompt[row.read : row.read + left]
+                self.prompt_tokens_read += len(piece)
+                if row.answers and self._answers and row.read + len(piece) == len(row.prompt):
+                    piece = (*piece, *self._answers.shown)  # to read its answers
+                pieces.append(piece)
         reading = self._reading[: len(pieces)]
         at = [Piece(row.buffer, row.read, len(piece)) for row, piece in zip(reading, pieces, strict=True)]  # type: ignore[arg-type]
         step = Step([slab for slab, _ in self._slabs], at)
@@ -221,12 +225,24 @@ class LocalGenerator:
         firsts = [*range(len(rows)), *(columns.start for _, columns in finished)]
         drawing = [*rows, *(row for row, _ in finished)]
         self._read_answers(logits, [each for each in finished if each[0].answers])
-        self._draw(logits if firsts == wanted else logits[firsts], drawing)
-        ended = {row.key: self._text_of(row) for row in drawing if self._ended(row)}
-        self._leave(ended.keys())
+        if drawing:
+            uniforms = torch.tensor([row.uniforms.random() for row in drawing], dtype=torch.float64).to(logits.device)
+            drawn = draw(logits if firsts == wanted else logits[firsts], self.decoding.temperature, uniforms).tolist()
+            for row, token in zip(drawing, drawn, strict=True):
+                row.written.append(token)
+        ended = {
+            row.key: self._text_of(row) for row in drawing if len(row.written) >= row.limit or self._stops(row.written)
+        }
+        self._leave(ended)
         for row, _ in finished:
             self._reading.remove(row)
-            self._finish_reading(row, goes_on=row.key not in ended)
+            assert row.buffer is not None
+            self.cache.end(row.prompt[:-1], row.buffer)
+            if row.key in ended:
+                self._release(row)
+            else:
+                row.read = len(row.prompt)  # what was shown to read the answers is dropped
+                self._continue(row)
         self._widen()
         return list(ended.items())
 
@@ -258,14 +274,6 @@ class LocalGenerator:
                 self._reading.append(row)
                 to_read += len(row.prompt) - row.read
 
-    def _piece(self, row: _Row, most: int) -> tuple[int, ...]:
-        """The next tokens of a prompt, and after its last one those shown to read its answers."""
-        rest = row.prompt[row.read : row.read + most]
-        self.prompt_tokens_read += len(rest)
-        if row.answers and self._answers and row.read + len(rest) == len(row.prompt):
-            return (*rest, *self._answers.shown)
-        return rest
-
     def _forward(self, tokens: Sequence[int], step: Step, wanted: Sequence[int]) -> torch.Tensor:
         """Logits of the wanted columns, shape (columns, vocabulary)."""
         device = self.model.device
@@ -286,22 +294,12 @@ class LocalGenerator:
             for (row, _), answer in zip(finished, found, strict=True):
                 row.answer = answer
 
-    def _draw(self, logits: torch.Tensor, rows: Sequence[_Row]) -> None:
-        if rows:
-            uniforms = torch.tensor([row.uniforms.random() for row in rows], dtype=torch.float64)
-            drawn = draw(logits, self.decoding.temperature, uniforms.to(logits.device)).tolist()
-            for row, token in zip(rows, drawn, strict=True):
-                row.written.append(token)
-
-    def _ended(self, row: _Row) -> bool:
-        return len(row.written) >= row.limit or self._stops(row.written)
-
-    def _leave(self, keys: object) -> None:
+    def _leave(self, keys: Container[int]) -> None:
         """Finished rows leave their slabs, and empty slabs are freed; every other row has one more token."""
         for slab, among in self._slabs:
             slab.lengths = [length + 1 for length in slab.lengths]
             for place in range(len(among) - 1, -1, -1):
-                if among[place].key in keys:  # type: ignore[operator]
+                if among[place].key in keys:
                     if self._keeps_replies:
                         self.cache.end(among[place].tokens[:-1], slab.states[:, :, place])
                     self._remove(slab, among, place)
@@ -312,15 +310,6 @@ class LocalGenerator:
         last = among.pop()
         if place < len(among):
             among[place] = last
-
-    def _finish_reading(self, row: _Row, *, goes_on: bool) -> None:
-        assert row.buffer is not None
-        self.cache.end(row.prompt[:-1], row.buffer)
-        if goes_on:
-            row.read = len(row.prompt)  # what was shown to read the answers is dropped
-            self._continue(row)
-        else:
-            self._release(row)
 
     def _continue(self, row: _Row) -> None:
         """Moves a row into a slab with all of its tokens but the last, and frees its buffer.
@@ -410,22 +399,20 @@ class LocalGenerator:
     def _text_of(self, row: _Row) -> Generated:
         written, tail = row.written, list(row.prompt[-PROMPT_END:])
         opened = opens_reasoning(str(self.tokenizer.decode(tail, skip_special_tokens=False)))
-        whole = self._text([token for token in written if token not in self._end_ids])
+        ids = [token for token in written if token not in self._end_ids]
+        # Reasoning tags are kept even if they are special tokens, which decoding leaves out.
+        pieces: list[str] = []
+        start = 0
+        for end in [*(place for place, token in enumerate(ids) if token in self._tags), len(ids)]:
+            run = ids[start:end]
+            pieces.append(str(self.tokenizer.decode(run, skip_special_tokens=True, clean_up_tokenization_spaces=False)))
+            pieces.append(self._tags[ids[end]] if end < len(ids) else "")
+            start = end + 1
+        whole = "".join(pieces)
         reasoning, text = split_reasoning(f"<think>{whole}" if opened else whole)
         cuts = [text.find(marker) for marker in self.decoding.stop if marker in text]
         text = text[: min(cuts)] if cuts else text
         return Generated(text, len(written), self._stops(written), row.answer, written[-1], reasoning)
-
-    def _text(self, ids: Sequence[int]) -> str:
-        """The text of tokens; reasoning tags are kept even if they are special tokens, which decoding leaves out."""
-        pieces: list[str] = []
-        start = 0
-        for end in [*(place for place, token in enumerate(ids) if token in self._tags), len(ids)]:
-            run = list(ids[start:end])
-            pieces.append(str(self.tokenizer.decode(run, skip_special_tokens=True, clean_up_tokenization_spaces=False)))
-            pieces.append(self._tags[ids[end]] if end < len(ids) else "")
-            start = end + 1
-        return "".join(pieces)
 
 
 def draw(logits: torch.Tensor, temperature: float, uniforms: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ model's own forward calls it for attention in each layer. Masks are exact, slidi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -143,7 +143,13 @@ class RadixCache:
             OutOfRoomError: eviction cannot free enough.
         """
         while self.bytes + count > self.limit:
-            leaves = [leaf for leaf in self._leaves(self._root) if leaf.states is not None and leaf not in keep]
+            leaves: list[_Node] = []
+            waiting = [self._root]
+            while waiting:
+                node = waiting.pop()
+                waiting.extend(node.children.values())
+                if not node.children and node.states is not None and node not in keep:
+                    leaves.append(node)
             if not leaves:
                 raise OutOfRoomError
             for leaf in sorted(leaves, key=lambda each: each.used):
@@ -184,14 +190,6 @@ class RadixCache:
         node.tokens, node.states, node.parent = node.tokens[count:], node.states[..., count:, :].clone(), upper
         upper.children[node.tokens[0]] = node
         return upper
-
-    def _leaves(self, node: _Node) -> Iterator[_Node]:
-        waiting = [node]
-        while waiting:
-            each = waiting.pop()
-            waiting.extend(each.children.values())
-            if not each.children and each.parent is not None:
-                yield each
 
 
 def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
@@ -265,8 +263,16 @@ class Step:
         """
         layer = int(module.layer_idx)  # type: ignore[arg-type]  # every attention of transformers has one
         masks = self._masks.get(window)
-        if masks is None:
-            masks = self._masks[window] = [*self._row_masks(key, window), *self._piece_masks(key, window)]
+        if masks is None:  # per slab, of shape (rows, 1, 1, slots), then per piece, of shape (tokens, slots)
+            masks, self._places = [], []
+            for slab in self._slabs:
+                at = torch.tensor(slab.lengths, device=key.device)
+                self._places.append((torch.arange(len(at), device=key.device), at))
+                masks.append(_mask(at[:, None], max(slab.lengths) + 1, window, key)[:, None, None])
+            for piece in self._pieces:
+                end = piece.start + piece.count
+                masks.append(_mask(torch.arange(piece.start, end, device=key.device)[:, None], end, window, key))
+            self._masks[window] = masks
         # Heads that share keys become further queries to them, so that no key is copied.
         groups = query.shape[1] // key.shape[1]
         queries = query[0].reshape(key.shape[1], groups, *query.shape[2:])  # (key heads, groups, tokens, width)
@@ -292,20 +298,6 @@ class Step:
             found.append(out[0].reshape(-1, piece.count, out.shape[-1]).transpose(0, 1))
             begun += piece.count
         return torch.cat(found)[None]
-
-    def _row_masks(self, like: Tensor, window: int | None) -> Iterator[Tensor]:
-        """Per slab, what its rows' new tokens add to their scores: shape (rows, 1, 1, slots)."""
-        self._places = []
-        for slab in self._slabs:
-            at = torch.tensor(slab.lengths, device=like.device)
-            self._places.append((torch.arange(len(at), device=like.device), at))
-            yield _mask(at[:, None], max(slab.lengths) + 1, window, like)[:, None, None]
-
-    def _piece_masks(self, like: Tensor, window: int | None) -> Iterator[Tensor]:
-        """Per piece, of shape (tokens, slots)."""
-        for piece in self._pieces:
-            end = piece.start + piece.count
-            yield _mask(torch.arange(piece.start, end, device=like.device)[:, None], end, window, like)
 
 
 def _mask(positions: Tensor, slots: int, window: int | None, like: Tensor) -> Tensor:

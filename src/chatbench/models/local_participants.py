@@ -54,7 +54,7 @@ class _LocalParticipant:
         self.generator = LocalGenerator(
             loaded.model, loaded.tokenizer, decoding, end_ids=end_ids, answers=answers, keeps_replies=keeps_replies
         )  # fmt: skip
-        self._asked: dict[int, tuple[Request, list[int], int]] = {}
+        self._asked: dict[int, tuple[list[int], int]] = {}
         self._failed: list[tuple[int, Reply | Failure]] = []
         # Many prompts are equal: each is tokenised once.
         self._fitting = lru_cache(maxsize=1024)(self._fitted)
@@ -84,7 +84,7 @@ class _LocalParticipant:
         if isinstance(prompt, Failure):
             self._failed.append((key, prompt))
             return
-        self._asked[key] = (request, *prompt)
+        self._asked[key] = prompt
         # Before there is a conversation, `Answer: B` is a message.
         answers = self._exchanges(request.messages) > 0
         self.generator.join(key, prompt[0], request.seed, answers=answers)
@@ -96,7 +96,20 @@ class _LocalParticipant:
             ChatbenchError: the cache has no room for a single prompt.
         """
         replies, self._failed = self._failed, []
-        return [*replies, *((key, self._reply(*self._asked.pop(key), made)) for key, made in self.generator.step())]
+        for key, made in self.generator.step():
+            ids, turns_dropped = self._asked.pop(key)
+            reply = Reply(
+                self._text(made),
+                made.tokens,
+                "stop" if made.stopped else "length",
+                turns_dropped,
+                prompt_tokens=len(ids),
+                answer=made.answer,
+                reasoning=made.reasoning,
+            )
+            failed = Failure(ONLY_THOUGHT, tokens=made.tokens, prompt_tokens=len(ids)) if reply.only_thought else None
+            replies.append((key, failed or reply))
+        return replies
 
     def forget(self) -> None:
         """As a `SteppedParticipant`."""
@@ -118,18 +131,6 @@ class _LocalParticipant:
                 return ids, TURNS_PER_EXCHANGE * count
         room = self.generator.room
         return Failure(f"a prompt of {len(ids):,} tokens, earlier turns left out: the model has room for {room:,}")
-
-    def _reply(self, _request: Request, ids: list[int], turns_dropped: int, generated: Generated) -> Reply | Failure:
-        reply = Reply(
-            self._text(generated),
-            generated.tokens,
-            "stop" if generated.stopped else "length",
-            turns_dropped,
-            prompt_tokens=len(ids),
-            answer=generated.answer,
-            reasoning=generated.reasoning,
-        )
-        return Failure(ONLY_THOUGHT, tokens=reply.tokens, prompt_tokens=len(ids)) if reply.only_thought else reply
 
     def _exchanges(self, messages: Sequence[Message]) -> int:
         return exchanges_asked_with(messages)

@@ -1,25 +1,21 @@
 """Weights in special forms: number formats, random weights, GGUF files.
 
-Number formats: the precision that this machine computes in, base weights in 8 or 4 bits, and why others are refused.
+Number formats are the precision that this machine computes in, and base weights in 8 or 4 bits; what does not work here
+is refused, with the reason. 8 bits is LLM.int8() (Dettmers et al. 2022), 4 bits is nf4 with double quantisation (QLoRA,
+Dettmers et al. 2023), both by bitsandbytes. Quantised weights are frozen: adapters train on top of them, and an adapter
+is scored and sampled on the weights that it was trained on, quantised the same way. Linear layers are quantised;
+embeddings, norms and the output head are not.
 
-8 bits is LLM.int8() (Dettmers et al. 2022), 4 bits is nf4 with double quantisation (QLoRA, Dettmers et al. 2023), both
-by bitsandbytes. Quantised weights are frozen: adapters train on top of them, and an adapter is scored and sampled on
-the weights that it was trained on, quantised the same way. Linear layers are quantised; embeddings, norms and the
-output head are not.
+Random weights are for tests and for fine-tuning small models from scratch. They depend only on the seed, not on what
+was drawn before, and leave the global generators untouched. `random_model` has the shape of a packaged model.
+`make_scratch_base` writes one of the three published architectures, with a tokenizer from a split's training side only,
+for use where no pretrained base is available: what such a model shows after fine-tuning, it learned from the study's
+chats alone.
 
-Small models with random weights, for tests and for fine-tuning from scratch.
-
-Random weights depend only on the seed, not on what was drawn before, and leave the global generators untouched.
-
-`random_model` has the shape of a packaged model. `make_scratch_base` writes one of the three published
-architectures, with a tokenizer from a split's training side only, for use where no pretrained base is available: what
-such a model shows after fine-tuning, it learned from the study's chats alone.
-
-GGUF files (llama.cpp's format) as models: each is converted once to an ordinary folder, which is then loaded.
-
-transformers reads the weights, dequantises them and builds the tokenizer, with the file's chat template.
-The values are kept exactly, so the weights are stored in float32: four bytes per parameter. The folder is
-in a cache, under the file's SHA-256: a moved file is found again, and a changed one is another model.
+A GGUF file (llama.cpp's format) is converted once to an ordinary folder, which is then loaded. transformers reads the
+weights, dequantises them and builds the tokenizer, with the file's chat template. The values are kept exactly, so the
+weights are stored in float32: four bytes per parameter. The folder is in a cache, under the file's SHA-256: a moved
+file is found again, and a changed one is another model.
 """
 
 from __future__ import annotations
@@ -142,7 +138,8 @@ def make_scratch_base(
 ) -> str:
     """Writes the base to `out`, an ordinary Hugging Face folder, and returns a description of it.
 
-    Its tokenizer is byte-level BPE like GPT-2's, trained on the examples of `train`.
+    Its tokenizer is byte-level BPE like GPT-2's, trained on the examples of `train`. The model has heads of 32, a
+    context of 1,024 tokens and no dropout; in Mistral and Llama two heads share keys and values.
 
     Raises:
         ChatbenchError: no such shape or width, or `train` is not a file of examples.
@@ -163,28 +160,26 @@ def make_scratch_base(
     )
     backend.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT)  # type: ignore[no-untyped-call]  # untyped
-    model: Any = _drawn(_scratch_config(shape, len(tokenizer), width, layers), seed)
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    return f"{out}: {shape} shape, {model.num_parameters():,} random parameters, tokenizer from {len(texts):,} examples"
-
-
-def _scratch_config(shape: str, vocabulary: int, width: int, layers: int) -> Any:
-    """Heads of 32, a context of 1,024 tokens, no dropout; in Mistral and Llama two heads share keys and values."""
     heads, context = width // 32, 1024
     # Tied embeddings do not learn to copy at this size.
     ends: dict[str, Any] = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0, "tie_word_embeddings": False}
+    config: Any
     if shape == "gpt2":
-        return GPT2Config(
-            vocab_size=vocabulary, n_embd=width, n_layer=layers, n_head=heads, n_positions=context, resid_pdrop=0.0,
+        config = GPT2Config(
+            vocab_size=len(tokenizer), n_embd=width, n_layer=layers, n_head=heads, n_positions=context, resid_pdrop=0.0,
             embd_pdrop=0.0, attn_pdrop=0.0, **ends,
         )  # fmt: skip
-    common = {
-        "vocab_size": vocabulary, "hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": layers,
-        "num_attention_heads": heads, "num_key_value_heads": max(1, heads // 2), "max_position_embeddings": context,
-        **ends,
-    }  # fmt: skip
-    return MistralConfig(**common, sliding_window=context) if shape == "mistral" else LlamaConfig(**common)
+    else:
+        common = {
+            "vocab_size": len(tokenizer), "hidden_size": width, "intermediate_size": 3 * width,
+            "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": max(1, heads // 2),
+            "max_position_embeddings": context, **ends,
+        }  # fmt: skip
+        config = MistralConfig(**common, sliding_window=context) if shape == "mistral" else LlamaConfig(**common)
+    model: Any = _drawn(config, seed)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return f"{out}: {shape} shape, {model.num_parameters():,} random parameters, tokenizer from {len(texts):,} examples"
 
 
 def random_model(shape: Path, seed: int) -> PreTrainedModel:

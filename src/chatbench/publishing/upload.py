@@ -1,19 +1,16 @@
-"""Merge an adapter into its base, and upload a model.
+"""Give a finished model to others: merge its adapter into the base, and upload it to the Hugging Face hub.
 
-Merge an adapter into its base as a plain model folder, for vLLM and other programs without adapter support.
-
-The adapter's weight updates are computed in float32, added to the base weights and rounded once to the stored format.
-The merged model must give the same logits as base and adapter, up to rounding, or nothing is written.
+Merging gives a plain model folder, for vLLM and other programs without adapter support. The adapter's weight updates
+are computed in float32, added to the base weights and rounded once to the stored format. The merged model must give the
+same logits as base and adapter, up to rounding, or nothing is written.
 
 With a share below 1, the weights are interpolated between base and fine-tuned model, `base + share * update` (WiSE-FT;
 Wortsman et al. 2022, arXiv 2109.01903), which keeps more of the base's abilities. This works for fully fine-tuned
 models too.
 
-Publish a finished model: upload its weights, tokenizer, card and records to the Hugging Face hub in one commit.
-
-Checkpoints are not uploaded, nor is `training_args.bin`, a pickle with local paths. Local folder names in our records
-and in configurations are reduced to their last component. Publishing is refused if a file still contains a secret from
-the environment or a local path.
+Publishing uploads weights, tokenizer, card and records in one commit. Checkpoints are not uploaded, nor is
+`training_args.bin`, a pickle with local paths. Local folder names in our records and in configurations are reduced to
+their last component. Publishing is refused if a file still contains a secret from the environment or a local path.
 
 An existing repository keeps its visibility, so publishing is refused if it is public and a private one was requested,
 or vice versa. Files of an earlier model that this one does not have are deleted: an adapter beside a full model would
@@ -28,7 +25,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -407,7 +404,11 @@ def refuse_leaks(name: str, content: Path | bytes, folder: Path) -> None:
     secret = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
     secrets = {variable: value for variable, value in os.environ.items() if secret.search(variable)}
     secrets["the hub token"] = get_token() or ""
-    with _searchable(content) as searched:
+    searched: bytes | mmap.mmap = content if isinstance(content, bytes) else b""
+    with ExitStack() as opened:
+        if isinstance(content, Path) and content.stat().st_size:  # mapped into memory instead of read as a whole
+            file = opened.enter_context(content.open("rb"))
+            searched = opened.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         for origin, value in secrets.items():
             if len(value) >= SHORTEST_SECRET and searched.find(value.encode()) >= 0:
                 raise ChatbenchError(
@@ -424,16 +425,6 @@ def refuse_leaks(name: str, content: Path | bytes, folder: Path) -> None:
                 f"{name}: contains {path}, a path on this machine",
                 fix="remove it from that file; the name of the folder or base is enough",
             )
-
-
-@contextmanager
-def _searchable(content: Path | bytes) -> Iterator[bytes | mmap.mmap]:
-    """Map a file into memory instead of reading all of it."""
-    if isinstance(content, bytes) or not content.stat().st_size:
-        yield content if isinstance(content, bytes) else b""
-        return
-    with content.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        yield mapped
 
 
 def upload(publication: Publication, *, token: str | None, api: HfApi | None = None) -> str:

@@ -28,8 +28,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 from chatbench.core.records import Conversation, Question, SimulatedConversation
 from chatbench.metrics.first_prompts import content_words, numbers, restates, share_in_order, words, words_in_order
@@ -85,29 +84,16 @@ def _share(wanted: frozenset[object], found: frozenset[object]) -> float | None:
     return len(wanted & found) / len(wanted) if wanted else None
 
 
-class _Naming(NamedTuple):
-    """Patterns of the letter that a reply calls its answer, and of the letter that it begins with."""
-
-    called: re.Pattern[str]
-    first: re.Pattern[str]
-
-
-@cache
-def _naming(letters: str) -> _Naming:
-    letter = rf"[(\[*\"'`]*([{letters}])(?![\w'’])"  # noqa: RUF001  (people type both apostrophes)
-    return _Naming(
-        re.compile(
-            r"(?:\b(?:answer|choice|option|choose|select|pick)\b(?:\s+(?:would be|should be|is|are|to|was))?"
-            rf"[\s:]*{letter}"
-            rf"|\b([{letters}])[)\]*\"'`]*\s+is\s+(?:the\s+)?(?:correct|right)\b"
-            rf"|\\boxed\{{\s*(?:\\text\{{)?\(?([{letters}])\b"
-            rf"|\*\*\(?([{letters}])\)?[.):]?(?:\*\*|\s))",
-            re.IGNORECASE,
-        ),
-        re.compile(rf"\W*([{letters}])(?:[.):]|\s*$)"),
-    )
-
-
+_CALLED = (
+    r"(?:\b(?:answer|choice|option|choose|select|pick)\b(?:\s+(?:would be|should be|is|are|to|was))?"
+    r"[\s:]*[(\[*\"'`]*([LETTERS])(?![\w'’])"  # noqa: RUF001  (people type both apostrophes)
+    r"|\b([LETTERS])[)\]*\"'`]*\s+is\s+(?:the\s+)?(?:correct|right)\b"
+    r"|\\boxed\{\s*(?:\\text\{)?\(?([LETTERS])\b"
+    r"|\*\*\(?([LETTERS])\)?[.):]?(?:\*\*|\s))"
+)
+"""Pattern of a letter that a reply calls its answer; LETTERS stands for those of the options."""
+_BEGINNING = r"\W*([LETTERS])(?:[.):]|\s*$)"
+"""Pattern of a letter that a reply begins with."""
 _ARTICLE = re.compile(r"^(?:the|an?) ")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
@@ -116,11 +102,11 @@ def answer_in_reply(reply: str, question: Question) -> str | None:
     """The letter of the option that a reply gives as its answer; None if it gives none or there are no options."""
     if not question.options:
         return None
-    naming = _naming("".join(question.letters))
-    called = [str(letter) for groups in naming.called.findall(reply) for letter in groups if letter in question.letters]
-    if called:
-        return called[-1]
-    if first := naming.first.match(reply):
+    called, beginning = (each.replace("LETTERS", "".join(question.letters)) for each in (_CALLED, _BEGINNING))
+    matches = re.findall(called, reply, re.IGNORECASE)
+    if letters := [str(letter) for groups in matches for letter in groups if letter in question.letters]:
+        return letters[-1]
+    if first := re.match(beginning, reply):
         return str(first[1])
     is_number = [len(words(option)) == 1 and len(numbers(option)) == 1 for option in question.options]
     for sentence in reversed(_SENTENCE.split(reply)):
@@ -244,15 +230,16 @@ def traits_of(chat: UserChat) -> ChatTraits:
         foreign_numbers=not numbers(everything) <= numbers("\n".join([chat.question.full_text, *chat.replies])),
         mirror=copied_once and adopted is not None and adopted == chat.answer,
         may_mirror=copied_once and (adopted is None or adopted == chat.answer),
-        repeats=sum(any(_alike(earlier, split[n]) for earlier in split[:n]) for n in range(1, len(split))),
+        repeats=sum(
+            any(
+                0 < REPEAT_SHARE * max(len(earlier), len(later)) <= words_in_order(earlier, later)
+                for earlier in split[:place]
+            )
+            for place, later in enumerate(split)
+        ),
         asking=sum(message.endswith("?") for message in chat.messages[1:]),
         polite=bool(_POLITE.search(everything)),
     )
-
-
-def _alike(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
-    longest = max(len(first), len(second))
-    return longest > 0 and words_in_order(first, second) >= REPEAT_SHARE * longest
 
 
 def on_common_cells(

@@ -24,7 +24,7 @@ from chatbench.metrics.agreement import Undefined, Value, mean_value
 from chatbench.metrics.pairs import Pair
 from chatbench.realism.chats import ChatTraits
 from chatbench.realism.detectability import Detection, behaviour_classes, detection
-from chatbench.realism.measures import LENGTH_DISTANCES, TRAITS, Chats, Trait, behaviour_distances
+from chatbench.realism.measures import LENGTH_DISTANCES, TRAITS, Chats, behaviour_distances
 
 HALVINGS = 20
 """Enough for a mean and a range; each further one costs as much as the first."""
@@ -141,7 +141,14 @@ def realism(real: Chats, simulated: Chats, training: Chats, seed: int, advanced:
     comparisons: list[Comparison] = []
     total = len(TRAITS) + len(distances) + 2  # and two classifiers
     for trait in TRAITS:
-        comparisons.append(_trait(trait, real, simulated, halves))
+        values = [(trait.of(half.simulated), trait.of(half.first), trait.of(half.second)) for half in halves]
+        apart = [_difference(simulator, second) for simulator, _, second in values]
+        reference = [_difference(first, second) for _, first, second in values]
+        if trait.shrinks and halves:
+            own = mean_value([simulator for simulator, _, _ in values]), mean_value([first for _, first, _ in values])
+        else:
+            own = trait.of(simulated), trait.of(real)
+        comparisons.append(_compared(trait.name, trait.unit, own, apart, reference))
         advanced(len(comparisons), total)
     for distance in distances:
         apart = [distance.between(half.simulated, half.second) for half in halves]
@@ -151,26 +158,22 @@ def realism(real: Chats, simulated: Chats, training: Chats, seed: int, advanced:
     detected = detection(halves[0].second, halves[0].simulated, seed) if halves else ONE_PERSON
     advanced(total - 1, total)
     people_detected = detection(halves[0].second, halves[0].first, seed) if halves else ONE_PERSON
+    for name, field in (("accuracy", "accuracy"), ("AUC", "auc")):  # two more distances
+        to_people, among_people = (
+            each if isinstance(each, Undefined) else getattr(each, field) for each in (detected, people_detected)
+        )
+        spread = None if isinstance(people_detected, Undefined) else getattr(people_detected, f"{field}_interval")
+        measure = f"real-or-simulated classifier, {name}"
+        comparisons.append(Comparison(measure, "share", None, None, to_people, among_people, spread))
     return Realism(
         chats=len(real),
         simulated_chats=len(simulated),
         people=len({chat.person for chat in real}),
-        comparisons=(*comparisons, *_detectability(detected, people_detected)),
+        comparisons=tuple(comparisons),
         classes=tuple(shares),
         detected=detected,
         people_detected=people_detected,
     )
-
-
-def _trait(trait: Trait, real: Chats, simulated: Chats, halves: Sequence[Halving]) -> Comparison:
-    values = [(trait.of(half.simulated), trait.of(half.first), trait.of(half.second)) for half in halves]
-    apart = [_difference(simulator, second) for simulator, _, second in values]
-    reference = [_difference(first, second) for _, first, second in values]
-    if trait.shrinks and halves:
-        own = mean_value([simulator for simulator, _, _ in values]), mean_value([first for _, first, _ in values])
-    else:
-        own = trait.of(simulated), trait.of(real)
-    return _compared(trait.name, trait.unit, own, apart, reference)
 
 
 def _difference(first: Value, second: Value) -> Value:
@@ -193,16 +196,3 @@ def _compared(
     low, high = np.quantile(known, [0.025, 0.975])
     further = sum(a > r for a, r in pairs) / len(pairs)
     return Comparison(name, unit, *own, *means, (float(low), float(high)), further)
-
-
-def _detectability(detected: Detection | Undefined, reference: Detection | Undefined) -> list[Comparison]:
-    """Accuracy and AUC of the classifier as two more distances, with the reference's bootstrap interval."""
-    rows = []
-    for name, field in (("accuracy", "accuracy"), ("AUC", "auc")):
-        apart, people_apart = (
-            found if isinstance(found, Undefined) else getattr(found, field) for found in (detected, reference)
-        )
-        spread = None if isinstance(reference, Undefined) else getattr(reference, f"{field}_interval")
-        measure = f"real-or-simulated classifier, {name}"
-        rows.append(Comparison(measure, "share", None, None, apart, people_apart, spread))
-    return rows

@@ -1,25 +1,20 @@
-"""How well a classifier tells simulated chats from people's.
+"""How simulated chats differ from people's, by classes of behaviour and by what a classifier can tell apart.
 
-Behaviour classes: clusters of people's training-side chats, to which held-out chats are assigned.
+*Behaviour classes* are clusters of people's training-side chats, to which held-out chats are assigned. A chat is
+described by the features in `FEATURES`, standardised on the training-side people, and clustered by k-means. A
+divergence measures how much the class frequencies of two sides differ: *forward* (people || simulated) is large if the
+simulator lacks what people do, *backward* (simulated || people) if it does what people hardly do.
 
-A chat is described by the features in `FEATURES`, standardised on the training-side people, and clustered by k-means.
-A divergence measures how much the class frequencies of two sides differ: *forward* (people || simulated) is large if
-the simulator lacks what people do, *backward* (simulated || people) if it does what people hardly do.
-
-Source: forward and backward divergence over behaviour clusters as in arXiv 2605.07847; the features are this project's.
-
-Whether a linear classifier can tell two groups of chats apart: accuracy, area under the curve, top features.
-
-A chat is represented by word 1-2-grams and character 2-4-grams of the user's messages (digits masked, since numbers
-belong to the question) and the features of behaviour. Logistic regression is fitted to the chats of four fifths of
+*Detection* is whether a linear classifier can tell two groups of chats apart: accuracy, area under the curve, top
+features. A chat is represented by word 1-2-grams and character 2-4-grams of the user's messages (digits masked, since
+numbers belong to the question) and the same `FEATURES`. Logistic regression is fitted to the chats of four fifths of
 the questions and tested on the rest, so that no chat is recognised by its question. Chance is about 0.5, since both
-groups hold about equally many chats of each question.
+groups hold about equally many chats of each question. Even two groups of real people can be told apart a little, by
+personal writing habits: the reference is the same classifier on two halves of the people.
 
-Even two groups of real people can be told apart a little, by personal writing habits: the reference is the same
-classifier on two halves of the people.
-
-Source: classifier two-sample tests, Lopez-Paz and Oquab 2017 (arXiv 1610.06545); a linear classifier on real and
-simulated users as in arXiv 2605.07847.
+Sources: forward and backward divergence over behaviour clusters, and a linear classifier on real and simulated users,
+as in arXiv 2605.07847; classifier two-sample tests, Lopez-Paz and Oquab 2017 (arXiv 1610.06545). The features are this
+project's.
 """
 
 from __future__ import annotations
@@ -38,11 +33,22 @@ from chatbench.metrics.resampling import LOST_SHARE
 from chatbench.realism.chats import SHORT_MESSAGE, ChatTraits
 from chatbench.realism.measures import NOTHING_TO_COMPARE
 
-Rows = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 CLASSES = 8
 FEWEST_CHATS_PER_CLASS = 25
 """There are fewer classes if the training side has fewer chats per class than this."""
+FOLDS = 5
+FEWEST_QUESTIONS = 5
+FEWEST_CHATS = 40
+"""Of both groups together; with fewer, a fold has only a handful."""
+RESAMPLES = 1000
+PERMUTATIONS = 999
+TELLING = 8
+"""Number of features reported per direction."""
+LEAST_CHATS_PER_GRAM = 5
+"""Rarer n-grams are dropped, and so are those in chats about fewer questions than this."""
+MOST_GRAMS = 10_000
 
 
 def _of_follow_ups(count: int, chat: ChatTraits) -> float:
@@ -70,9 +76,9 @@ FEATURES: dict[str, Callable[[ChatTraits], float]] = {
 class BehaviourClasses:
     """Class centres, shape (classes, features), in features standardised by `centre` (mean) and `scale` (deviation)."""
 
-    centres: Rows
-    centre: Rows
-    scale: Rows
+    centres: Floats
+    centre: Floats
+    scale: Floats
 
     def classes_of(self, chats: Sequence[ChatTraits]) -> list[int]:
         """The class of each chat: the one with the nearest centre."""
@@ -92,7 +98,7 @@ class BehaviourClasses:
         ]
 
 
-def feature_rows(chats: Sequence[ChatTraits]) -> Rows:
+def feature_rows(chats: Sequence[ChatTraits]) -> Floats:
     """Features of the chats, shape (chats, features), in the order of `FEATURES`."""
     rows = [[feature(chat) for feature in FEATURES.values()] for chat in chats]
     return np.asarray(rows, dtype=np.float64).reshape(len(chats), len(FEATURES))
@@ -115,21 +121,6 @@ def behaviour_classes(training: Sequence[ChatTraits], seed: int) -> BehaviourCla
     sizes = np.bincount(found.labels_, minlength=classes)
     order = np.argsort(-sizes, kind="stable")
     return BehaviourClasses(found.cluster_centers_[order], centre, scale)
-
-
-FOLDS = 5
-FEWEST_QUESTIONS = 5
-FEWEST_CHATS = 40
-"""Of both groups together; with fewer, a fold has only a handful."""
-RESAMPLES = 1000
-PERMUTATIONS = 999
-TELLING = 8
-"""Number of features reported per direction."""
-LEAST_CHATS_PER_GRAM = 5
-"""Rarer n-grams are dropped, and so are those in chats about fewer questions than this."""
-MOST_GRAMS = 10_000
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,15 +172,22 @@ def detection(first: Sequence[ChatTraits], second: Sequence[ChatTraits], seed: i
         if len(set(labels[drawn])) == 2:
             accuracies.append(_accuracy(labels[drawn], scores[drawn]))
             areas.append(area_under_curve(labels[drawn], scores[drawn]))
+    # Permutation test: labels are shuffled within questions, against the same out-of-fold scores.
+    accuracy, by_question = _accuracy(labels, scores), np.argsort(questions, kind="stable")
+    sorted_questions, sorted_scores, sorted_labels = questions[by_question], scores[by_question], labels[by_question]
+    higher = 0
+    for _ in range(PERMUTATIONS):
+        shuffled = np.lexsort((rng.random(len(labels)), sorted_questions))
+        higher += _accuracy(sorted_labels[shuffled], sorted_scores) >= accuracy
     weights = _classifier().fit(rows, labels).coef_[0]
     order = np.argsort(weights, kind="stable")
     return Detection(
         chats=len(chats),
-        accuracy=_accuracy(labels, scores),
+        accuracy=accuracy,
         accuracy_interval=_interval(accuracies),
         auc=area_under_curve(labels, scores),
         auc_interval=_interval(areas),
-        p_value=_permutation_p(labels, scores, questions, rng),
+        p_value=(1 + higher) / (1 + PERMUTATIONS),
         telling_first=tuple(Telling(names[n], float(weights[n])) for n in order[:TELLING]),
         telling_second=tuple(Telling(names[n], float(weights[n])) for n in order[::-1][:TELLING]),
     )
@@ -261,16 +259,3 @@ def _interval(values: Sequence[float]) -> tuple[float, float] | Undefined:
         return Undefined(f"{lost} of {RESAMPLES} resamples hold chats of one side only")
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
-
-
-def _permutation_p(
-    labels: NDArray[np.int64], scores: Floats, questions: NDArray[np.int64], rng: np.random.Generator
-) -> float:
-    observed = _accuracy(labels, scores)
-    by_question = np.argsort(questions, kind="stable")
-    sorted_questions, sorted_scores, sorted_labels = questions[by_question], scores[by_question], labels[by_question]
-    higher = 0
-    for _ in range(PERMUTATIONS):
-        shuffled = np.lexsort((rng.random(len(labels)), sorted_questions))
-        higher += _accuracy(sorted_labels[shuffled], sorted_scores) >= observed
-    return (1 + higher) / (1 + PERMUTATIONS)

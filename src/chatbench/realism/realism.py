@@ -1,20 +1,14 @@
-"""How realistic a model's simulated chats are, computed and shown.
-
-Realism of one model over splits: the content of its files and the printed grids.
-
-A mean over splits is shown with its standard error. Random splits share questions; the error corrected for that (Nadeau
-and Bengio 2003) is in the file beside it.
-
-Realism of a model's simulated users, per split and over splits.
+"""How realistic a model's simulated users are, per split and over splits: computed, written and shown.
 
 Reads the stored chats and the study, and writes `results/realism/<model>/split_i.json` and `summary.json`. Nothing is
 generated, except with `termination`, which queries the model. Files of the base model end in `_base`.
+
+A mean over splits is shown with its standard error. Random splits share questions; the error corrected for that (Nadeau
+and Bengio 2003) is in the file beside it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -23,9 +17,9 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_json
 from chatbench.core.progress import WorkProgress, tracked
 from chatbench.core.records import Study
+from chatbench.core.settings import name_in_tables
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.agreement import Estimate, Undefined, Value
-from chatbench.metrics.agreement import over_splits as mean_over_splits
+from chatbench.metrics.agreement import Estimate, Undefined, Value, over_splits
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, Predictor
 from chatbench.metrics.pairs import Simulation
 from chatbench.metrics.resampling import Resampling
@@ -36,9 +30,13 @@ from chatbench.realism.detectability import Detection
 from chatbench.realism.termination import Termination, stored_termination, termination_of
 from chatbench.report.grids import EMPTY, Grid, grids_of, number, percent
 from chatbench.scoring.score_files import estimate_as_json, plain
-from chatbench.scoring.score_table import signature
+from chatbench.scoring.score_table import signature, signature_id
 from chatbench.simulation.split_chats import SplitChats, read_chats, simulated_splits
 
+Say = Callable[[str], None]
+
+OF_SCORES_ONLY = ("bleu", "rouge", "sacrebleu", "ece", "resampling")
+"""Parts of the scores' signature that realism does not depend on."""
 COLUMNS = ("simulated", "people", "apart", "people_apart")
 TERMINATION_NAMES = {
     "f1": "F1 of ending",
@@ -69,13 +67,11 @@ class RealismTable:
 
     @property
     def signature_id(self) -> str:
-        """First 12 hexadecimal digits of the SHA-256 of the signature."""
-        text = json.dumps(self.signature, sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return signature_id(self.signature)
 
     def mean(self, values: Sequence[Value]) -> Estimate:
         """Mean and standard errors over splits."""
-        return mean_over_splits(values, train_questions=self.train_questions, test_questions=self.test_questions)
+        return over_splits(values, train_questions=self.train_questions, test_questions=self.test_questions)
 
     def measures(self) -> dict[str, list[Comparison]]:
         """The comparisons of each measure, one per split."""
@@ -93,17 +89,17 @@ def as_json(table: RealismTable) -> dict[str, dict[str, object]]:
     for split_id, scores in table.termination.items():
         files[split_id]["termination"] = plain(scores)
 
-    def over_splits(values: Sequence[Value]) -> dict[str, object]:
+    def averaged(values: Sequence[Value]) -> dict[str, object]:
         estimate = table.mean(values)
         return {**estimate_as_json(estimate), "splits": estimate.n}
 
     measures: list[dict[str, object]] = []
     for name, found in table.measures().items():
         columns = {column: [getattr(one, column) for one in found] for column in (*COLUMNS, "further")}
-        estimates = {column: over_splits(values) for column, values in columns.items() if None not in values}
+        estimates = {column: averaged(values) for column, values in columns.items() if None not in values}
         measures.append({"measure": name, "unit": found[0].unit, **estimates})
     stops = list(table.termination.values())
-    termination = {name: over_splits([getattr(scores, name) for scores in stops]) for name in TERMINATION_NAMES}
+    termination = {name: averaged([getattr(scores, name) for scores in stops]) for name in TERMINATION_NAMES}
     summary = {**head, "splits": list(table.splits), "notes": list(table.notes), "measures": measures}
     return {**files, "summary": {**summary, "termination": termination if stops else {}}}
 
@@ -167,12 +163,6 @@ def realism_footnotes(table: RealismTable) -> list[str]:
     ]
 
 
-Say = Callable[[str], None]
-
-OF_SCORES_ONLY = ("bleu", "rouge", "sacrebleu", "ece", "resampling")
-"""Parts of the scores' signature that realism does not depend on."""
-
-
 class UnknownAssistantsError(ChatbenchError):
     """People worked with none of the simulated assistants."""
 
@@ -232,7 +222,7 @@ def realism(
     of_scores = signature(model, workspace.manifest, chats, Resampling(replicates=0))
     sizes = {part: [len(entry.split.question_ids(part)) for entry in chats] for part in ("train", "test")}
     table = RealismTable(
-        model=model,
+        model=name_in_tables(model),
         source=_simulation(chats[0], settings).predictor.label,
         splits=found,
         termination=stops,

@@ -173,9 +173,15 @@ def gather(shown: Shown) -> PageContent:
     if scored := [run.table for run in runs if run.table is not None]:
         comparable(scored)
         _refuse_other_data(scored[0], manifest, workspace)
-    held_out = _held_out(manifest, workspace, runs)
+    # The page covers the questions that are held out in a split with chats or scores.
+    covered = {chat.question_id for run in runs for each in run.chats for chat in each.chats}
+    for predictors in (each for run in runs if run.scores for each in run.scores.accuracies.values()):
+        covered |= {question_id for pairs in predictors.values() for question_id, _ in pairs}
+    if not covered and manifest is not None:
+        covered = {question for split in manifest.split_ids for question in workspace.split(split).question_ids("test")}
+    held_out = sorted(covered)
     known = {} if study is None else study.questions
-    people = [] if study is None else [chat for chat in study.conversations if chat.question_id in set(held_out)]
+    people = [] if study is None else [chat for chat in study.conversations if chat.question_id in covered]
     chats = report_chats(
         [each for run in runs for each in run.chats],
         study=study,
@@ -281,17 +287,6 @@ def outdated_scores(table: ScoreTable, key: str, chats: Sequence[RunChats], work
     ]
     name, splits = shown_name(key), ", ".join(dict.fromkeys(others))
     return [f"scores of today's chats of {name} ({splits}): chatbench eval-chatbench {name}"] if splits else []
-
-
-def _held_out(manifest: Manifest | None, workspace: Workspace, runs: Sequence[Run]) -> list[str]:
-    """Sorted ids of the questions that the page covers: those held out in a split with chats or scores."""
-    found = {chat.question_id for run in runs for each in run.chats for chat in each.chats}
-    for run in runs:
-        for predictors in run.scores.accuracies.values() if run.scores else ():
-            found |= {question_id for pairs in predictors.values() for question_id, _ in pairs}
-    if not found and manifest is not None:
-        found = {question for split in manifest.split_ids for question in workspace.split(split).question_ids("test")}
-    return sorted(found)
 
 
 def _run_values(run: Run, people: Sequence[Conversation], study: Study | None, workspace: Workspace) -> Plain:

@@ -1,12 +1,9 @@
-"""What is shown in a terminal: tables, chats, plots.
+"""Output of `chatbench show`: the main table and plots in the terminal, or the scores as JSON, CSV and LaTeX.
 
-Text plots: bars in the cells of a table, and a scatter plot whose digits count points.
-
-Output of `chatbench show`: the main table and small plots in the terminal, or the scores as JSON, CSV and LaTeX.
-
-Everything is read from existing files; nothing is recomputed. LaTeX tables need booktabs and compile whatever text is
-in their cells, under pdflatex with its default fonts: a character that these lack is written as `[U+4E2D]`. JSON, CSV
-and the comments of LaTeX contain unrounded numbers.
+Everything is read from existing files; nothing is recomputed. Plots are text: bars in the cells of a table, and a
+scatter plot whose digits count points. LaTeX tables need booktabs and compile whatever text is in their cells, under
+pdflatex with its default fonts: a character that these lack is written as `[U+4E2D]`. JSON, CSV and the comments of
+LaTeX contain unrounded numbers.
 """
 
 from __future__ import annotations
@@ -55,7 +52,6 @@ from chatbench.scoring.score_table import ScoreTable, comparable
 
 if TYPE_CHECKING:
     from rich.console import Console
-
 
 SCATTER_ROWS, SCATTER_COLUMNS = 11, 41
 """Vertically tenths of people's accuracy, horizontally fortieths of the simulated one."""
@@ -169,53 +165,49 @@ def show(shown: Shown) -> list[ModelResults]:
     Raises:
         ChatbenchError: none is scored, or two differ in data, splits or protocol.
     """
-    workspace = shown.workspace
-    models = shown.models
-    scored = [key for key in models if workspace.scores(key).exists()]
-    if not scored:
+    workspace, models = shown.workspace, shown.models
+    keys = [key for key in models if workspace.scores(key).exists()]
+    if not keys:
         raise ChatbenchError(
             f"{workspace.results}: no scores of {', '.join(models)}",
             fix=f"chatbench eval-chatbench {models[0]} --results {workspace.results}",
         )
-    tables = [read_score_table(workspace.scores(key).parent, key) for key in scored]
+    tables = [read_score_table(workspace.scores(key).parent, key) for key in keys]
     comparable(tables)
-    found = [_results_of(key, table, workspace) for key, table in zip(scored, tables, strict=True)]
-    unscored = [f"{key}: not scored yet; chatbench eval-chatbench {key}" for key in models if key not in scored]
-    return [replace(found[0], missing=(*found[0].missing, *unscored)), *found[1:]]
-
-
-def _results_of(key: str, table: ScoreTable, workspace: Workspace) -> ModelResults:
-    """Count turns in people's chats about held-out questions, each once, and in simulated chats that did not fail.
-
-    Assistants that no person worked with are left out, unless the study cannot be read.
-    """
-    pairs, missing = question_accuracies(workspace, key, table)
-    logs = list(run_chats(key, workspace))
-    missing += outdated_scores(table, key, logs, workspace)
     study: Study | None = None
-    turns: dict[str, Counter[int]] = {}
+    no_study: list[str] = []
     if not workspace.is_prepared:
-        missing.append(f"{workspace.data}: no prepared splits, so no turns of people's chats; give --data")
+        no_study.append(f"{workspace.data}: no prepared splits, so no turns of people's chats; give --data")
     else:
         try:
             study = workspace.study
         except ChatbenchError as error:
-            missing.append(f"no turns of people's chats: {error.found}")
-        else:
+            no_study.append(f"no turns of people's chats: {error.found}")
+    found = []
+    for key, table in zip(keys, tables, strict=True):
+        pairs, missing = question_accuracies(workspace, key, table)
+        logs = list(run_chats(key, workspace))
+        missing += [*outdated_scores(table, key, logs, workspace), *no_study]
+        # People's chats about held-out questions count once; simulated ones if they did not fail and, as far as the
+        # study can be read, have an assistant that people worked with.
+        turns: dict[str, Counter[int]] = {}
+        if study is not None:
             held_out = {question for split in table.splits for question in workspace.split(split).question_ids("test")}
             people = (chat for chat in study.conversations if chat.question_id in held_out)
             turns[PEOPLE.label] = Counter(chat.user_turns for chat in people)
-    for source in (table.simulator, BASE_MODEL):
-        ours = [each for each in logs if each.split in table.splits and each.predictor == source]
-        chats = [chat for each in ours for chat in each.chats]
-        turns[source.label] = Counter(
-            sum(turn.role == "user" for turn in chat.turns)
-            for chat in (chats if study is None else study.comparable(chats))
-            if chat.termination != "failed"
-        )
-    counts: TurnCounts = {source: each for source, each in turns.items() if each}
-    estimates = tuple(read_estimates(workspace.estimate(key)))
-    return ModelResults(key, table, tuple(pairs), counts, tuple(missing), estimates)
+        for source in (table.simulator, BASE_MODEL):
+            ours = [each for each in logs if each.split in table.splits and each.predictor == source]
+            chats = [chat for each in ours for chat in each.chats]
+            turns[source.label] = Counter(
+                sum(turn.role == "user" for turn in chat.turns)
+                for chat in (chats if study is None else study.comparable(chats))
+                if chat.termination != "failed"
+            )
+        counts = {source: each for source, each in turns.items() if each}
+        estimates = tuple(read_estimates(workspace.estimate(key)))
+        found.append(ModelResults(key, table, tuple(pairs), counts, tuple(missing), estimates))
+    unscored = [f"{key}: not scored yet; chatbench eval-chatbench {key}" for key in models if key not in keys]
+    return [replace(found[0], missing=(*found[0].missing, *unscored)), *found[1:]]
 
 
 def question_accuracies(workspace: Workspace, key: str, table: ScoreTable) -> tuple[list[QuestionAccuracy], list[str]]:
@@ -289,23 +281,27 @@ CSV_COLUMNS = (
 def as_json(found: Sequence[ModelResults], *, published: bool = False) -> str:
     """Everything that is shown, as JSON: scores with their values per split, questions, endings, turns, notes."""
     scores = main_scores([model.table for model in found], with_published=published)
-    content = {
-        "figures": [_score_json(score) for score in scores],
-        "models": [
+    models: list[dict[str, object]] = []
+    for model in found:
+        endings: dict[str, dict[str, object]] = {}  # mean shares over splits, by predictor
+        for (assistant, source, metric), estimate in model.table.estimates().items():
+            ending = metric.removesuffix("_share")
+            if assistant == EVERY_ASSISTANT and source in (FINE_TUNED, BASE_MODEL) and ending in TERMINATIONS:
+                endings.setdefault(source.label, {})[ending] = plain(estimate.mean)
+        models.append(
             {
                 "model": model.table.model,
                 "signature_id": model.table.signature_id,
                 "signature": dict(model.table.signature),
                 "splits": list(model.table.splits),
                 "questions": plain(model.pairs),
-                "endings": _endings(model.table),
+                "endings": endings,
                 "user_turns": {s: {str(n): c for n, c in sorted(each.items())} for s, each in model.turns.items()},
                 "notes": [*model.missing, *footnotes(model.table)],
                 "estimates": [dict(one) for one in model.estimates],
             }
-            for model in found
-        ],
-    }
+        )
+    content = {"figures": [_score_json(score) for score in scores], "models": models}
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -316,16 +312,6 @@ def _score_json(score: MainScore) -> dict[str, object]:
         **({} if score.interval is None else {"interval": plain(score.interval)}),
         **({} if score.bounds is None else bounds_as_json(score.bounds)),
     }  # fmt: skip
-
-
-def _endings(table: ScoreTable) -> dict[str, dict[str, object]]:
-    """Mean shares over splits of how chats ended, by predictor."""
-    found: dict[str, dict[str, object]] = {}
-    for (assistant, source, metric), estimate in table.estimates().items():
-        ending = metric.removesuffix("_share")
-        if assistant == EVERY_ASSISTANT and source in (FINE_TUNED, BASE_MODEL) and ending in TERMINATIONS:
-            found.setdefault(source.label, {})[ending] = plain(estimate.mean)
-    return found
 
 
 def as_csv(found: Sequence[ModelResults], *, published: bool = False) -> str:

@@ -29,6 +29,7 @@ from chatbench.metrics.names import (
     MetricKey,
     Predictor,
     ceiling,
+    chats_text,
 )
 from chatbench.metrics.resampling import Bound, Interval
 from chatbench.metrics.uncertainty import CAUSES, Spread
@@ -365,8 +366,9 @@ def footnotes(table: ScoreTable) -> list[str]:
         intervals = [f"intervals: {resampling}; the trained simulators and the splits are taken as they are"]
     if table.bounds():
         chats = table.signature.get("conversations")
+        as_many = chats_text(chats) if isinstance(chats, int) else f"{chats} chats"
         ceilings = [
-            f"{ceiling(chats if isinstance(chats, int) else None)}: as well as other people, {chats} chats per "
+            f"{ceiling(chats if isinstance(chats, int) else None)}: as well as other people, {as_many} per "
             "question and assistant, would agree with the people of the study; a predictor without the noise of so "
             "few chats (a regression, expected answers) can exceed it"
         ]

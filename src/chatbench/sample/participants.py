@@ -1,17 +1,15 @@
-"""Scripted assistants and simulated people of the sample study.
+"""The sample study's participants: scripted assistants, and simulated people who chat with them.
 
-Scripted assistants that solve a problem only from what the user wrote: strong, weak, or in between.
-
-They search the user's messages for the numbers and the question. What the user left out costs accuracy: a missing fact
-is asked for (or, by the weak one, guessed), and a missing catch goes unnoticed and leads to the trap. Both make slips
-in calculations, the weak one more often, and may overlook a catch or a negation that was stated. An assistant that was
+A scripted assistant (strong, weak, or in between) solves a problem only from what the user wrote: it searches the
+user's messages for the numbers and the question. What the user left out costs accuracy: a missing fact is asked for
+(or, by the weak one, guessed), and a missing catch goes unnoticed and leads to the trap. Both make slips in
+calculations, the weak one more often, and may overlook a catch or a negation that was stated. An assistant that was
 given the options names the one that it arrives at.
 
-Simulated people: how they open a chat, continue it, and settle on an answer.
-
-A person has an ability, an opening style, and probabilities of what they leave out, check and believe. The habits of
-the study are `STUDY_HABITS`; the tiny base model is pretrained on people with other habits and phrases
-(tools/tiny_base), so a simulator has to learn the study's people from the study.
+A simulated person opens a chat, continues it, and settles on an answer. They have an ability, an opening style, and
+probabilities of what they leave out, check and believe. The habits of the study are `STUDY_HABITS`; the tiny base model
+is pretrained on people with other habits and phrases (tools/tiny_base), so a simulator has to learn the study's people
+from the study.
 """
 
 from __future__ import annotations
@@ -180,29 +178,24 @@ def understand(text: str) -> Understanding | None:
     for entry in _all_patterns():
         if words.isdisjoint(entry.nouns):
             continue
-        reading, score = _read(entry, text)
+        facts = _found(entry.facts, text)
+        asked = [(ask, match.start()) for ask, pattern in entry.asks for match in pattern.finditer(text)]
+        ask = max(asked, key=lambda pair: pair[1])[0] if asked else entry.asks[0][0]
+        catch = None
+        for of_ask, candidate, patterns in entry.catches:
+            numbers = _found(patterns, text)
+            if of_ask is ask and numbers:
+                catch = candidate
+                facts |= numbers
+        needed = len(entry.facts)
+        held = sum(name in facts for name, _ in entry.facts)
+        score = held - 0.4 * (needed - held) + 0.6 * bool(asked) + 0.6 * (catch is not None) if held else 0.0
         score += 0.01 * sum(noun in words for noun in entry.nouns)
         # "square" is a place and also occurs in "square meters": the noun that comes first breaks ties.
         score -= 0.005 * min(lowered.find(noun) for noun in entry.nouns if noun in words) / len(lowered)
         if score > best_score:
-            best, best_score = reading, score
+            best, best_score = Understanding(entry.template, facts, ask, catch), score
     return best
-
-
-def _read(entry: _Patterns, text: str) -> tuple[Understanding, float]:
-    facts = _found(entry.facts, text)
-    asked = [(ask, match.start()) for ask, pattern in entry.asks for match in pattern.finditer(text)]
-    ask = max(asked, key=lambda pair: pair[1])[0] if asked else entry.asks[0][0]
-    catch = None
-    for of_ask, candidate, patterns in entry.catches:
-        numbers = _found(patterns, text)
-        if of_ask is ask and numbers:
-            catch = candidate
-            facts |= numbers
-    needed = len(entry.facts)
-    held = sum(name in facts for name, _ in entry.facts)
-    score = held - 0.4 * (needed - held) + 0.6 * bool(asked) + 0.6 * (catch is not None)
-    return Understanding(entry.template, facts, ask, catch), score if held else 0.0
 
 
 def options_in(text: str) -> dict[int, str]:
@@ -398,7 +391,10 @@ def chat(
         said.append(message)
         reply = reply_to(assistant, said, rng)
         turns += [Turn("user", message), Turn("assistant", reply.text)]
-    return Chat(tuple(turns), _final_letter(mind, reply))
+    letter = problem.option_of(reply.value) if reply.value is not None else None
+    if letter is None or (letter != mind.own_letter and rng.random() >= habits.trusts):
+        letter = mind.own_letter  # the result is none of the options, or the person does not trust it
+    return Chat(tuple(turns), letter)
 
 
 def _first_message(mind: _Mind) -> str:
@@ -408,24 +404,19 @@ def _first_message(mind: _Mind) -> str:
     if style.startswith("copy"):
         mind.told_catch = True
         return lead_in + (question.full_text if style == "copy with options" else question.text)
-    shorts = _told_in_short(mind, leave_one_out=style == "partial")
-    ask = mind.problem.words(mind.say(mind.problem.template.ask.short))
-    if style == "terse":
-        return mind.say(phrases.terse_join).join([*shorts, ask])
-    return lead_in + mind.say(phrases.rephrase).format(facts=mind.say(phrases.rephrase_join).join(shorts), ask=ask)
-
-
-def _told_in_short(mind: _Mind, *, leave_one_out: bool) -> list[str]:
-    """The clauses that the person states, in their short form."""
     clauses = list(mind.problem.template.schema.clauses)
-    if leave_one_out and len(mind.problem.template.required) > 1:
+    if style == "partial" and len(mind.problem.template.required) > 1:
         clauses.remove(mind.rng.choice(mind.problem.template.required))
     catch = mind.problem.template.catch
     misses = mind.habits.misses_flagged_catch if mind.problem.flagged else mind.habits.misses_catch
     if catch and mind.rng.random() >= misses:
         mind.told_catch = True
         clauses.append(catch.clause)
-    return [_short(mind, clause) for clause in clauses]
+    shorts = [_short(mind, clause) for clause in clauses]
+    ask = mind.problem.words(mind.say(mind.problem.template.ask.short))
+    if style == "terse":
+        return mind.say(phrases.terse_join).join([*shorts, ask])
+    return lead_in + mind.say(phrases.rephrase).format(facts=mind.say(phrases.rephrase_join).join(shorts), ask=ask)
 
 
 def _short(mind: _Mind, clause: Clause) -> str:
@@ -457,13 +448,3 @@ def _next_message(mind: _Mind, said: Sequence[str], reply: AssistantTurn) -> str
         lines = problem.question.full_text.removeprefix(problem.question.text).strip()
         return mind.say(phrases.options).format(lines)
     return None
-
-
-def _final_letter(mind: _Mind, reply: AssistantTurn) -> str:
-    """The option of the assistant's result; the person's own if there is none or they do not trust it."""
-    adopted = mind.problem.option_of(reply.value) if reply.value is not None else None
-    if adopted is None:
-        return mind.own_letter
-    if adopted != mind.own_letter and mind.rng.random() >= mind.habits.trusts:
-        return mind.own_letter
-    return adopted

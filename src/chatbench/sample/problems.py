@@ -296,8 +296,14 @@ def draw_problem(template: Template, question_id: str, rng: Random) -> Problem:
     if catch:
         sentences.append(catch.clause.full[flagged])
     sentences.append(rng.choice(template.ask.full))
+    # The right value, the trap, and near misses, in random order.
     numbers = list(facts.values())
-    options = _options(value, trap, (trap + numbers[0], value + numbers[-1]), rng)
+    chosen = list(dict.fromkeys((value, trap)))
+    near = [value + sign * step for sign in (1, -1) for step in (1, 2, 3, 5, 10, 20)]
+    near += [trap + numbers[0], value + numbers[-1]]
+    chosen += rng.sample(sorted({number for number in near if 0 < number <= LARGEST} - set(chosen)), 4 - len(chosen))
+    rng.shuffle(chosen)
+    options = [str(number) for number in chosen]
     question = Question(
         id=question_id,
         subset=template.schema.subset,
@@ -328,13 +334,3 @@ def _sound_result(solution: str, facts: Mapping[str, int]) -> int | None:
         if not 0 < int(result) <= LARGEST or (sign == "/" and int(left) % int(right)):
             return None
     return working.value
-
-
-def _options(value: int, trap: int, others: tuple[int, int], rng: Random) -> list[str]:
-    """The right value, the trap, and near misses, in random order."""
-    chosen = list(dict.fromkeys((value, trap)))
-    near = [value + sign * step for sign in (1, -1) for step in (1, 2, 3, 5, 10, 20)]
-    candidates = sorted({number for number in (*near, *others) if 0 < number <= LARGEST} - set(chosen))
-    chosen += rng.sample(candidates, 4 - len(chosen))
-    rng.shuffle(chosen)
-    return [str(number) for number in chosen]

@@ -1,20 +1,17 @@
-"""The sample study, and what its first messages state of the truth.
+"""The sample study: problems, participants, chats, user-alone answers and AI-alone scores, generated.
 
-What a first message about a sample problem states, checked against the problem itself.
-
-A message *states* a clause if it contains one of the clause's wordings, with any number in it; each number of a stated
-clause should then be the problem's. People of the sample study state some clauses and leave out others, but never
-change a number, so their share of right messages is 1 by construction.
-
-Generates the sample study: problems, participants, chats, user-alone answers, and AI-alone scores.
-
-The ground truth is known: given a problem, an assistant and the habits, every probability follows from `people` and
-`assistants`. `true_accuracy` estimates the per-question accuracy of infinitely many people by simulation.
+The ground truth is known: given a problem, an assistant and the habits, every probability follows from `participants`.
+`true_accuracy` estimates the per-question accuracy of infinitely many people by simulation.
 
 The study is written in the ChatBench folder layout, so that readers of the published data can read it too. Every file
 is written atomically, and `questions.csv`, by which readers recognise the folder, comes last. Reading the folder gives
 the same study again if its conversation ids are those of `tables.conversation_id`, texts have no surrounding white
 space, and the folder has the study's name.
+
+`stated_facts` checks what a first message about a sample problem states against the problem itself. A message *states*
+a clause if it contains one of the clause's wordings, with any number in it; each number of a stated clause should then
+be the problem's. People of the sample study state some clauses and leave out others, but never change a number, so
+their share of right messages is 1 by construction.
 """
 
 from __future__ import annotations
@@ -49,14 +46,299 @@ from chatbench.sample.problems import (
     SUBSETS,
     Clause,
     Problem,
-    Template,
     all_templates,
     draw_problem,
     fill,
     without_options,
 )
 
+NAME = "sample"
+QUESTIONS_PER_PERSON = 12
+AI_ALONE_SAMPLES = 50
+QUESTIONS_PER_BATCH = 12
+SUBJECTS = {"mathematics": "math", "physics": "physics", "motion": "physics", "moral": "moral", "fairness": "moral"}
+_ANSWER_COLUMNS = (
+    "question_id", "worker_id", "model", "condition", "subject", "batch", "position", "phase", "answer_type",
+    "selected_answer", "acc", "confidence",
+)  # fmt: skip
 _NUMBER = re.compile(r"\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSettings:
+    """Settings of the generator; `chats` is per question and assistant (ChatBench has about nine).
+
+    `answer_kinds`: half of the questions ask for a number, half for one of five levels, none has four options.
+    """
+
+    questions: int = 120
+    chats: int = 10
+    seed: int = 0
+    assistants: tuple[str, ...] = tuple(STRENGTHS)
+    answer_kinds: bool = False
+
+    def __post_init__(self) -> None:
+        if not 4 <= self.questions <= len(list(all_templates())):
+            raise ChatbenchError(
+                f"--questions {self.questions}", expected=f"4 to {len(list(all_templates()))}, one for each template",
+            )  # fmt: skip
+        if self.chats < 1:
+            raise ChatbenchError(f"--chats {self.chats}", expected="at least 1")
+        if not self.assistants or len(set(self.assistants)) < len(self.assistants):
+            raise ChatbenchError(f"--assistants {', '.join(self.assistants)}", expected="distinct assistants")
+        for name in self.assistants:
+            share_of(name)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleStudy:
+    """The study with its ground truth: the problem of each question and the person of each worker id."""
+
+    study: Study
+    problems: Mapping[str, Problem]
+    people: Mapping[str, Person]
+
+
+def make_sample(settings: SampleSettings) -> SampleStudy:
+    """Generate the study; equal settings give an equal study on any machine."""
+    problems = draw_problems(settings)
+    people: dict[str, Person] = {}
+    answers: list[Answer] = []
+    conversations: list[Conversation] = []
+    for assistant in settings.assistants:
+        rng = Random(f"sample study {settings.seed} people of {assistant}")
+        for round_number in range(settings.chats):
+            condition = "answer-first" if round_number % 2 else "direct-to-AI"
+            order = list(problems)
+            rng.shuffle(order)
+            for start in range(0, len(order), QUESTIONS_PER_PERSON):
+                worker_id = "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", k=10))
+                person = draw_person(worker_id, STUDY_HABITS, rng)
+                people[person.id] = person
+                session = _Session(person, assistant, condition, rng)
+                answers += session.work(order[start : start + QUESTIONS_PER_PERSON], problems)
+                conversations += session.conversations
+    rng = Random(f"sample study {settings.seed} assistants alone")
+    ai_alone = [
+        AiAloneScore(problem.question.id, assistant, method, AI_ALONE_SAMPLES, correct / AI_ALONE_SAMPLES, invalid)
+        for problem in problems
+        for assistant in settings.assistants
+        for method in ("letter_only_zero_shot", "letter_only_few_shot", "free_text")[2 * settings.answer_kinds :]
+        for correct, invalid in [_samples(problem, assistant, method, rng)]
+    ]
+    study = Study(
+        name=NAME,
+        questions={problem.question.id: problem.question for problem in problems},
+        conversations=tuple(conversations),
+        answers=tuple(answers),
+        ai_alone=tuple(ai_alone),
+    )
+    return SampleStudy(study, {problem.question.id: problem for problem in problems}, people)
+
+
+def draw_problems(settings: SampleSettings) -> list[Problem]:
+    """Draw problems from distinct templates, with equally large subsets, up to one problem."""
+    rng = Random(f"sample study {settings.seed} questions")
+    pools = {subset: [each for each in all_templates() if each.schema.subset == subset] for subset in SUBSETS}
+    for pool in pools.values():
+        rng.shuffle(pool)
+    problems: list[Problem] = []
+    while len(problems) < settings.questions:
+        for subset in SUBSETS:
+            if pools[subset] and len(problems) < settings.questions:
+                number = sum(problem.question.subset == subset for problem in problems)
+                problems.append(draw_problem(pools[subset].pop(), f"{subset}-redux-{number}", rng))
+    problems.sort(key=lambda problem: SUBSETS.index(problem.question.subset))
+    if settings.answer_kinds:
+        return [without_options(problem, levels=bool(number % 2)) for number, problem in enumerate(problems)]
+    return problems
+
+
+class _Session:
+    """One person's work: user-alone answers first, then chats."""
+
+    def __init__(self, person: Person, assistant: str, condition: str, rng: Random) -> None:
+        self.person, self.assistant, self.condition, self.rng = person, assistant, condition, rng
+        self.conversations: list[Conversation] = []
+
+    def work(self, batch: Sequence[Problem], problems: Sequence[Problem]) -> list[Answer]:
+        # Phase 1, alone: the same questions if the condition is answer-first, else a few that are not in the batch.
+        ids = {problem.question.id for problem in batch}
+        others = [problem for problem in problems if problem.question.id not in ids]
+        alone = batch if self.condition == "answer-first" else self.rng.sample(others, min(6, len(others)))
+        own = {problem.question.id: answer_alone(self.person, problem, self.rng) for problem in alone}
+        answers = [self._answer(problem, own[problem.question.id], alone=True) for problem in alone]
+        for problem in batch:
+            talk = chat(self.person, problem, self.assistant, STUDY_HABITS, self.rng, own.get(problem.question.id))
+            answers.append(self._answer(problem, talk.letter, alone=False))
+            who = (
+                conversation_id(problem.question.id, self.person.id),
+                problem.question.id,
+                self.person.id,
+                self.assistant,
+                self.condition,
+            )
+            self.conversations.append(Conversation(*who, talk.turns, talk.letter))
+        return answers
+
+    def _answer(self, problem: Problem, letter: str, *, alone: bool) -> Answer:
+        sure = chance_alone(self.person, problem) + self.rng.gauss(0.0, 0.2) + (0.0 if alone else 0.2)
+        return Answer(
+            question_id=problem.question.id,
+            worker_id=self.person.id,
+            kind="user-alone" if alone else "user-AI",
+            assistant=self.assistant,
+            condition=self.condition,
+            letter=letter,
+            correct=letter == problem.question.answer,
+            confidence=("not" if sure < 0.4 else "somewhat" if sure < 0.75 else "very") + "-confident",
+            conversation_id="" if alone else conversation_id(problem.question.id, self.person.id),
+        )
+
+
+def letter_only_chance(problem: Problem, assistant: str, method: str) -> float:
+    """Probability of the right letter without working: falls with steps, size and negation; few-shot adds 0.06."""
+    share = share_of(assistant)
+    chance = 0.82 * share + 0.60 * (1 - share) + (0.06 if method.endswith("few_shot") else 0.0)
+    chance -= 0.16 * (problem.steps - 1) + 0.18 * (problem.size > 100) + 0.15 * bool(problem.template.ask.negates)
+    return min(0.98, max(0.12, chance))
+
+
+def _samples(problem: Problem, assistant: str, method: str, rng: Random) -> tuple[int, int]:
+    """(right, invalid) counts of `AI_ALONE_SAMPLES` samples; free text solves the problem from its full text."""
+    if method == "free_text":
+        replies = [reply_to(assistant, [problem.question.full_text], rng) for _ in range(AI_ALONE_SAMPLES)]
+        right = problem.question.answer
+        return sum(reply.value is not None and problem.option_of(reply.value) == right for reply in replies), 0
+    invalid = sum(rng.random() < 0.02 for _ in range(AI_ALONE_SAMPLES))
+    chance = letter_only_chance(problem, assistant, method)
+    return sum(rng.random() < chance for _ in range(AI_ALONE_SAMPLES - invalid)), invalid
+
+
+def true_accuracy(problem: Problem, assistant: str, *, people: int, rng: Random) -> float:
+    """User-AI accuracy on one question, in 0..1, as the mean over `people` newly drawn people."""
+    correct = 0
+    for _ in range(people):
+        person = draw_person("", STUDY_HABITS, rng)
+        correct += chat(person, problem, assistant, STUDY_HABITS, rng).letter == problem.question.answer
+    return correct / people
+
+
+def write_sample(folder: Path, settings: SampleSettings) -> SampleStudy:
+    """Generate the study and write it in the ChatBench layout or, with `answer_kinds`, as a file of own chats.
+
+    Raises:
+        ChatbenchError: `folder` does not end in .jsonl although `answer_kinds` is set, or the reverse.
+    """
+    if settings.answer_kinds != (folder.suffix == ".jsonl"):
+        expected = "a file that ends in .jsonl with --answer-kinds, a folder without"
+        raise ChatbenchError(f"{folder}", expected=expected, fix="example: chatbench sample kinds.jsonl --answer-kinds")
+    sample = make_sample(settings)
+    if settings.answer_kinds:
+        from chatbench.data.own_chats import rows_of  # late, for pydantic
+
+        write_jsonl(folder, rows_of(sample.study))
+    else:
+        write_chatbench_folder(sample.study, folder)
+    return sample
+
+
+def subject_of(question: Question) -> str:
+    """`math`, `physics` or `moral`, by a word of the subset; else math for sample subsets, the subset for others."""
+    named = next((subject for word, subject in SUBJECTS.items() if word in question.subset), None)
+    return named or ("math" if question.subset.startswith("sample_") else question.subset)
+
+
+def write_chatbench_folder(study: Study, folder: Path) -> None:
+    """Write questions, AI-alone table, answers (plain and filtered are the same) and conversations.
+
+    A batch holds twelve questions of one subject, in the study's order. A position is an answer's rank in its person's
+    session; a user-alone and a user-AI answer to one question share it.
+
+    Raises:
+        ValueError: two answers share worker, question and kind, or a conversation has no user-AI answer: such a study
+            could not be read back unchanged.
+    """
+    keys = Counter((answer.worker_id, answer.question_id, answer.kind) for answer in study.answers)
+    repeated = [key for key, count in keys.items() if count > 1]
+    if repeated:
+        raise ValueError(f"answers that share worker, question and kind: {repeated[:3]}")
+    lonely = [c.id for c in study.conversations if (c.worker_id, c.question_id, "user-AI") not in keys]
+    if lonely:
+        raise ValueError(f"conversations without a user-AI answer: {lonely[:3]}")
+    batches, positions = _question_batches(study), _positions(study.answers)
+    subjects = {question.id: subject_of(question) for question in study.questions.values()}
+    answers = csv_text(_ANSWER_COLUMNS, [
+        [a.question_id, a.worker_id, a.assistant, a.condition, subjects[a.question_id], batches[a.question_id],
+         positions[a.worker_id, a.question_id], 1 if a.kind == "user-alone" else 2, a.kind, a.letter or "",
+         int(a.correct), a.confidence]
+        for a in study.answers
+    ])  # fmt: skip
+    write_text(folder / "full_study" / "user_answers.csv", answers)
+    write_text(folder / "full_study" / "user_answers_filtered.csv", answers)
+    correct = {(a.worker_id, a.question_id): a.correct for a in study.answers if a.kind == "user-AI"}
+    chats = [
+        {
+            "worker_id": chat.worker_id,
+            "batch": batches[chat.question_id],
+            "position": positions[chat.worker_id, chat.question_id],
+            "subject": subjects[chat.question_id],
+            "acc": int(correct[chat.worker_id, chat.question_id]),
+            "question_id": chat.question_id,
+            "model": chat.assistant,
+            "condition": chat.condition,
+            "selected_answer": chat.answer,
+            "chat_history": [{"role": turn.role, "content": turn.text} for turn in chat.turns],
+        }
+        for chat in study.conversations
+    ]
+    write_json(folder / "full_study" / "conversations.json", chats)
+    write_text(folder / "ai_alone_answers.csv", ai_alone_table(study.ai_alone))
+    choices = [f"choice_{letter.lower()}" for letter in FOUR_LETTERS]
+    rows = [[q.id, subjects[q.id], q.subset, q.text, *q.options, q.answer] for q in study.questions.values()]
+    questions = csv_text(["question_id", "subject", "subset", "question", *choices, "answer"], rows)
+    write_text(folder / "questions.csv", questions)
+
+
+def _question_batches(study: Study) -> dict[str, int]:
+    """Batch number of each question, counted within its subject."""
+    seen: Counter[str] = Counter()
+    batches = {}
+    for question in study.questions.values():
+        batches[question.id] = seen[subject_of(question)] // QUESTIONS_PER_BATCH
+        seen[subject_of(question)] += 1
+    return batches
+
+
+def _positions(answers: Sequence[Answer]) -> dict[tuple[str, str], int]:
+    """Rank of each question in its person's session, by (worker, question)."""
+    positions: dict[tuple[str, str], int] = {}
+    sessions: Counter[str] = Counter()
+    for answer in answers:
+        key = (answer.worker_id, answer.question_id)
+        if key not in positions:
+            positions[key] = sessions[answer.worker_id]
+            sessions[answer.worker_id] += 1
+    return positions
+
+
+def ai_alone_table(scores: Sequence[AiAloneScore]) -> str:
+    """Format the wide table `ai_alone_answers.csv`: one row per question and model, four columns per method."""
+    methods = list(dict.fromkeys(score.method for score in scores))
+    cells = {(score.question_id, score.assistant, score.method): score for score in scores}
+    rows = []
+    for question_id, model in dict.fromkeys((score.question_id, score.assistant) for score in scores):
+        row: list[object] = [question_id, model]
+        for method in methods:
+            score = cells.get((question_id, model, method))
+            if score is None:
+                row += ["", "", "", ""]
+                continue
+            valid = score.count - score.invalid
+            row += [score.count, score.accuracy, score.invalid, score.accuracy * score.count / valid if valid else ""]
+        rows.append(row)
+    columns = [f"{method}_{suffix}" for method in methods for suffix in ("count", "acc", "invalid", "acc_valid")]
+    return csv_text(["question_id", "model", *columns], rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,322 +414,3 @@ def _states(message: str, clause: Clause, slots: dict[str, str]) -> bool | None:
 def _occurs(text: str, message: str) -> bool:
     """Whether the text occurs in the message, not as part of a longer number or word."""
     return re.search(rf"(?<!\w){re.escape(text)}(?!\w)", message) is not None
-
-
-QUESTIONS_PER_BATCH = 12
-_ANSWER_COLUMNS = (
-    "question_id", "worker_id", "model", "condition", "subject", "batch", "position", "phase", "answer_type",
-    "selected_answer", "acc", "confidence",
-)  # fmt: skip
-
-SUBJECTS = {"mathematics": "math", "physics": "physics", "motion": "physics", "moral": "moral", "fairness": "moral"}
-
-
-def subject_of(question: Question) -> str:
-    """`math`, `physics` or `moral`, by a word of the subset; else math for sample subsets, the subset for others."""
-    named = next((subject for word, subject in SUBJECTS.items() if word in question.subset), None)
-    return named or ("math" if question.subset.startswith("sample_") else question.subset)
-
-
-def write_chatbench_folder(study: Study, folder: Path) -> None:
-    """Write questions, AI-alone table, answers (plain and filtered are the same) and conversations.
-
-    A batch holds twelve questions of one subject, in the study's order. A position is an answer's rank in its person's
-    session; a user-alone and a user-AI answer to one question share it.
-
-    Raises:
-        ValueError: two answers share worker, question and kind, or a conversation has no user-AI answer: such a study
-            could not be read back unchanged.
-    """
-    keys = Counter((answer.worker_id, answer.question_id, answer.kind) for answer in study.answers)
-    repeated = [key for key, count in keys.items() if count > 1]
-    if repeated:
-        raise ValueError(f"answers that share worker, question and kind: {repeated[:3]}")
-    lonely = [c.id for c in study.conversations if (c.worker_id, c.question_id, "user-AI") not in keys]
-    if lonely:
-        raise ValueError(f"conversations without a user-AI answer: {lonely[:3]}")
-    batches, positions = _question_batches(study), _positions(study.answers)
-    rows = [_answer_row(answer, study, batches, positions) for answer in study.answers]
-    answers = csv_text(_ANSWER_COLUMNS, rows)
-    write_text(folder / "full_study" / "user_answers.csv", answers)
-    write_text(folder / "full_study" / "user_answers_filtered.csv", answers)
-    write_json(folder / "full_study" / "conversations.json", _conversations(study, batches, positions))
-    write_text(folder / "ai_alone_answers.csv", ai_alone_table(study.ai_alone))
-    write_text(folder / "questions.csv", _questions(study))
-
-
-def _question_batches(study: Study) -> dict[str, int]:
-    """Batch number of each question, counted within its subject."""
-    seen: Counter[str] = Counter()
-    batches = {}
-    for question in study.questions.values():
-        batches[question.id] = seen[subject_of(question)] // QUESTIONS_PER_BATCH
-        seen[subject_of(question)] += 1
-    return batches
-
-
-def _positions(answers: Sequence[Answer]) -> dict[tuple[str, str], int]:
-    """Rank of each question in its person's session, by (worker, question)."""
-    positions: dict[tuple[str, str], int] = {}
-    sessions: Counter[str] = Counter()
-    for answer in answers:
-        key = (answer.worker_id, answer.question_id)
-        if key not in positions:
-            positions[key] = sessions[answer.worker_id]
-            sessions[answer.worker_id] += 1
-    return positions
-
-
-def _answer_row(
-    answer: Answer, study: Study, batches: Mapping[str, int], positions: Mapping[tuple[str, str], int]
-) -> list[object]:
-    subject, phase = subject_of(study.questions[answer.question_id]), 1 if answer.kind == "user-alone" else 2
-    return [
-        answer.question_id, answer.worker_id, answer.assistant, answer.condition, subject, batches[answer.question_id],
-        positions[answer.worker_id, answer.question_id], phase, answer.kind, answer.letter or "", int(answer.correct),
-        answer.confidence,
-    ]  # fmt: skip
-
-
-def _conversations(
-    study: Study, batches: Mapping[str, int], positions: Mapping[tuple[str, str], int]
-) -> list[dict[str, object]]:
-    correct = {(a.worker_id, a.question_id): a.correct for a in study.answers if a.kind == "user-AI"}
-    return [
-        {
-            "worker_id": chat.worker_id,
-            "batch": batches[chat.question_id],
-            "position": positions[chat.worker_id, chat.question_id],
-            "subject": subject_of(study.questions[chat.question_id]),
-            "acc": int(correct[chat.worker_id, chat.question_id]),
-            "question_id": chat.question_id,
-            "model": chat.assistant,
-            "condition": chat.condition,
-            "selected_answer": chat.answer,
-            "chat_history": [{"role": turn.role, "content": turn.text} for turn in chat.turns],
-        }
-        for chat in study.conversations
-    ]
-
-
-def ai_alone_table(scores: Sequence[AiAloneScore]) -> str:
-    """Format the wide table `ai_alone_answers.csv`: one row per question and model, four columns per method."""
-    methods = list(dict.fromkeys(score.method for score in scores))
-    cells = {(score.question_id, score.assistant, score.method): score for score in scores}
-    rows = []
-    for question_id, model in dict.fromkeys((score.question_id, score.assistant) for score in scores):
-        row: list[object] = [question_id, model]
-        for method in methods:
-            score = cells.get((question_id, model, method))
-            if score is None:
-                row += ["", "", "", ""]
-                continue
-            valid = score.count - score.invalid
-            row += [score.count, score.accuracy, score.invalid, score.accuracy * score.count / valid if valid else ""]
-        rows.append(row)
-    columns = [f"{method}_{suffix}" for method in methods for suffix in ("count", "acc", "invalid", "acc_valid")]
-    return csv_text(["question_id", "model", *columns], rows)
-
-
-def _questions(study: Study) -> str:
-    choices = [f"choice_{letter.lower()}" for letter in FOUR_LETTERS]
-    rows = [[q.id, subject_of(q), q.subset, q.text, *q.options, q.answer] for q in study.questions.values()]
-    return csv_text(["question_id", "subject", "subset", "question", *choices, "answer"], rows)
-
-
-NAME = "sample"
-QUESTIONS_PER_PERSON = 12
-AI_ALONE_SAMPLES = 50
-
-
-@dataclass(frozen=True, slots=True)
-class SampleSettings:
-    """Settings of the generator; `chats` is per question and assistant (ChatBench has about nine).
-
-    `answer_kinds`: half of the questions ask for a number, half for one of five levels, none has four options.
-    """
-
-    questions: int = 120
-    chats: int = 10
-    seed: int = 0
-    assistants: tuple[str, ...] = tuple(STRENGTHS)
-    answer_kinds: bool = False
-
-    def __post_init__(self) -> None:
-        if not 4 <= self.questions <= len(list(all_templates())):
-            raise ChatbenchError(
-                f"--questions {self.questions}", expected=f"4 to {len(list(all_templates()))}, one for each template",
-            )  # fmt: skip
-        if self.chats < 1:
-            raise ChatbenchError(f"--chats {self.chats}", expected="at least 1")
-        if not self.assistants or len(set(self.assistants)) < len(self.assistants):
-            raise ChatbenchError(f"--assistants {', '.join(self.assistants)}", expected="distinct assistants")
-        for name in self.assistants:
-            share_of(name)
-
-
-@dataclass(frozen=True, slots=True)
-class SampleStudy:
-    """The study with its ground truth: the problem of each question and the person of each worker id."""
-
-    study: Study
-    problems: Mapping[str, Problem]
-    people: Mapping[str, Person]
-
-
-def write_sample(folder: Path, settings: SampleSettings) -> SampleStudy:
-    """Generate the study and write it in the ChatBench layout or, with `answer_kinds`, as a file of own chats.
-
-    Raises:
-        ChatbenchError: `folder` does not end in .jsonl although `answer_kinds` is set, or the reverse.
-    """
-    if settings.answer_kinds != (folder.suffix == ".jsonl"):
-        expected = "a file that ends in .jsonl with --answer-kinds, a folder without"
-        raise ChatbenchError(f"{folder}", expected=expected, fix="example: chatbench sample kinds.jsonl --answer-kinds")
-    sample = make_sample(settings)
-    if settings.answer_kinds:
-        from chatbench.data.own_chats import rows_of  # late, for pydantic
-
-        write_jsonl(folder, rows_of(sample.study))
-    else:
-        write_chatbench_folder(sample.study, folder)
-    return sample
-
-
-def make_sample(settings: SampleSettings) -> SampleStudy:
-    """Generate the study; equal settings give an equal study on any machine."""
-    problems = draw_problems(settings)
-    people: dict[str, Person] = {}
-    answers: list[Answer] = []
-    conversations: list[Conversation] = []
-    for assistant in settings.assistants:
-        rng = Random(f"sample study {settings.seed} people of {assistant}")
-        for round_number in range(settings.chats):
-            condition = "answer-first" if round_number % 2 else "direct-to-AI"
-            for batch in _batches(problems, rng):
-                person = draw_person(_worker_id(rng), STUDY_HABITS, rng)
-                people[person.id] = person
-                session = _Session(person, assistant, condition, rng)
-                answers += session.work(batch, problems)
-                conversations += session.conversations
-    study = Study(
-        name=NAME,
-        questions={problem.question.id: problem.question for problem in problems},
-        conversations=tuple(conversations),
-        answers=tuple(answers),
-        ai_alone=tuple(_ai_alone(problems, settings)),
-    )
-    return SampleStudy(study, {problem.question.id: problem for problem in problems}, people)
-
-
-def draw_problems(settings: SampleSettings) -> list[Problem]:
-    """Draw problems from distinct templates, with equally large subsets, up to one problem."""
-    rng = Random(f"sample study {settings.seed} questions")
-    pools = {subset: _shuffled_templates(subset, rng) for subset in SUBSETS}
-    problems: list[Problem] = []
-    while len(problems) < settings.questions:
-        for subset in SUBSETS:
-            if pools[subset] and len(problems) < settings.questions:
-                number = sum(problem.question.subset == subset for problem in problems)
-                problems.append(draw_problem(pools[subset].pop(), f"{subset}-redux-{number}", rng))
-    problems.sort(key=lambda problem: SUBSETS.index(problem.question.subset))
-    if settings.answer_kinds:
-        return [without_options(problem, levels=bool(number % 2)) for number, problem in enumerate(problems)]
-    return problems
-
-
-def _shuffled_templates(subset: str, rng: Random) -> list[Template]:
-    templates = [template for template in all_templates() if template.schema.subset == subset]
-    rng.shuffle(templates)
-    return templates
-
-
-def _batches(problems: Sequence[Problem], rng: Random) -> list[list[Problem]]:
-    order = list(problems)
-    rng.shuffle(order)
-    return [order[start : start + QUESTIONS_PER_PERSON] for start in range(0, len(order), QUESTIONS_PER_PERSON)]
-
-
-def _worker_id(rng: Random) -> str:
-    return "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", k=10))
-
-
-class _Session:
-    """One person's work: user-alone answers first, then chats."""
-
-    def __init__(self, person: Person, assistant: str, condition: str, rng: Random) -> None:
-        self.person, self.assistant, self.condition, self.rng = person, assistant, condition, rng
-        self.conversations: list[Conversation] = []
-
-    def work(self, batch: Sequence[Problem], problems: Sequence[Problem]) -> list[Answer]:
-        # Phase 1, alone: the same questions if the condition is answer-first, else a few that are not in the batch.
-        ids = {problem.question.id for problem in batch}
-        others = [problem for problem in problems if problem.question.id not in ids]
-        alone = batch if self.condition == "answer-first" else self.rng.sample(others, min(6, len(others)))
-        own = {problem.question.id: answer_alone(self.person, problem, self.rng) for problem in alone}
-        answers = [self._answer(problem, own[problem.question.id], alone=True) for problem in alone]
-        for problem in batch:
-            talk = chat(self.person, problem, self.assistant, STUDY_HABITS, self.rng, own.get(problem.question.id))
-            answers.append(self._answer(problem, talk.letter, alone=False))
-            who = (
-                conversation_id(problem.question.id, self.person.id),
-                problem.question.id,
-                self.person.id,
-                self.assistant,
-                self.condition,
-            )
-            self.conversations.append(Conversation(*who, talk.turns, talk.letter))
-        return answers
-
-    def _answer(self, problem: Problem, letter: str, *, alone: bool) -> Answer:
-        sure = chance_alone(self.person, problem) + self.rng.gauss(0.0, 0.2) + (0.0 if alone else 0.2)
-        return Answer(
-            question_id=problem.question.id,
-            worker_id=self.person.id,
-            kind="user-alone" if alone else "user-AI",
-            assistant=self.assistant,
-            condition=self.condition,
-            letter=letter,
-            correct=letter == problem.question.answer,
-            confidence=("not" if sure < 0.4 else "somewhat" if sure < 0.75 else "very") + "-confident",
-            conversation_id="" if alone else conversation_id(problem.question.id, self.person.id),
-        )
-
-
-def _ai_alone(problems: Sequence[Problem], settings: SampleSettings) -> list[AiAloneScore]:
-    rng = Random(f"sample study {settings.seed} assistants alone")
-    return [
-        AiAloneScore(problem.question.id, assistant, method, AI_ALONE_SAMPLES, correct / AI_ALONE_SAMPLES, invalid)
-        for problem in problems
-        for assistant in settings.assistants
-        for method in ("letter_only_zero_shot", "letter_only_few_shot", "free_text")[2 * settings.answer_kinds :]
-        for correct, invalid in [_samples(problem, assistant, method, rng)]
-    ]
-
-
-def letter_only_chance(problem: Problem, assistant: str, method: str) -> float:
-    """Probability of the right letter without working: falls with steps, size and negation; few-shot adds 0.06."""
-    share = share_of(assistant)
-    chance = 0.82 * share + 0.60 * (1 - share) + (0.06 if method.endswith("few_shot") else 0.0)
-    chance -= 0.16 * (problem.steps - 1) + 0.18 * (problem.size > 100) + 0.15 * bool(problem.template.ask.negates)
-    return min(0.98, max(0.12, chance))
-
-
-def _samples(problem: Problem, assistant: str, method: str, rng: Random) -> tuple[int, int]:
-    """(right, invalid) counts of `AI_ALONE_SAMPLES` samples; free text solves the problem from its full text."""
-    if method == "free_text":
-        replies = [reply_to(assistant, [problem.question.full_text], rng) for _ in range(AI_ALONE_SAMPLES)]
-        right = problem.question.answer
-        return sum(reply.value is not None and problem.option_of(reply.value) == right for reply in replies), 0
-    invalid = sum(rng.random() < 0.02 for _ in range(AI_ALONE_SAMPLES))
-    chance = letter_only_chance(problem, assistant, method)
-    return sum(rng.random() < chance for _ in range(AI_ALONE_SAMPLES - invalid)), invalid
-
-
-def true_accuracy(problem: Problem, assistant: str, *, people: int, rng: Random) -> float:
-    """User-AI accuracy on one question, in 0..1, as the mean over `people` newly drawn people."""
-    correct = 0
-    for _ in range(people):
-        person = draw_person("", STUDY_HABITS, rng)
-        correct += chat(person, problem, assistant, STUDY_HABITS, rng).letter == problem.question.answer
-    return correct / people

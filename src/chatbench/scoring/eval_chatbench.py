@@ -1,16 +1,12 @@
-"""Compute the ChatBench metrics of one model from verified chats.
+"""Compute the ChatBench metrics of one model, comparing simulated with human chats per split and over splits.
 
-Verify simulated chats before they are scored, without generating anything.
+Reads the study, the splits and the stored chats, verifies each chat, and writes the scores to `results/scores/`.
+Nothing is generated, so it can be rerun at any time. A split whose simulation is unfinished is scored on the complete
+pairs, with a note.
 
 A chat is verified if its participants match the run's settings, and parsing its final output again gives the recorded
 termination and letters. If parsing differs, the new result is scored and the difference reported. (Checksums, checked
 when a log is read, detect changed lines.)
-
-Compute the ChatBench metrics of one model, comparing simulated with human chats per split and over splits.
-
-Reads the study, the splits and the stored chats, verifies each chat, and writes the scores to
-`results/scores/`. Nothing is generated, so it can be rerun at any time. A split whose simulation is unfinished is
-scored on the complete pairs, with a note.
 """
 
 from __future__ import annotations
@@ -22,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.progress import WorkProgress, tracked
 from chatbench.core.records import Conversation, Question, SimulatedConversation, Study
+from chatbench.core.settings import name_in_tables
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.first_prompts import human_overlap
@@ -43,6 +40,8 @@ from chatbench.simulation.split_chats import SplitChats, read_chats, simulated_s
 
 READ_AGAIN = ("termination", "answer_text", "letter", "lenient_letter", "forced_text", "expected_correct")
 """Fields of a record that are derived from its texts, its probabilities and the question."""
+SHOWN = 10
+"""Differences from the record that are printed; the others are counted."""
 
 
 def reread(chat: SimulatedConversation, style: Style, question: Question) -> SimulatedConversation:
@@ -65,9 +64,6 @@ def reread(chat: SimulatedConversation, style: Style, question: Question) -> Sim
         forced_text=message if forced else None,
         expected_correct=expected_correct(question, last) if answer else None,
     )
-
-
-SHOWN = 10
 
 
 @dataclass(slots=True)
@@ -222,14 +218,21 @@ def score_splits(
                 notes.append(f"{found}, left out; chatbench eval-ppl {model} --split {entry.split.id}")
         scores += [Score(entry.split.id, f.assistant, f.predictor, f.metric, f.value, f.stratum) for f in metrics]
         notes += _incomplete(model, study, entry, set(entry.split.question_ids("test")))
-    notes += _not_judged(study)
+    left_out = {  # by accuracy metrics: kinds of questions, and why
+        "outcome": "there is no right answer to compare with and no judge, so simulated answers are not scored",
+        "none": "chats without an outcome have no accuracy; only perplexity, overlap and realism can be measured",
+    }
+    if study.verdicts:
+        del left_out["outcome"]
+    kinds = Counter[str](question.kind.name for question in study.questions.values())
+    notes += [f"{kinds[kind]} questions of kind {kind}: {why}" for kind, why in left_out.items() if kinds[kind]]
     others = {played for entry in chats if (played := entry.simulations[0].predictor).name}  # not from `finetune`
     notes += sorted(f"{each}: it is not known whether it was trained on these questions" for each in others)
     sizes = {part: [len(entry.split.question_ids(part)) for entry in chats] for part in ("train", "test")}
     with WorkProgress("bootstrap", "intervals") as progress:
         uncertainty = score_uncertainty(list(measures.values()), study.answers, resampling, progress)
     table = ScoreTable(
-        model=model,
+        model=name_in_tables(model),
         splits=tuple(entry.split.id for entry in chats),
         train_questions=sum(sizes["train"]) / len(chats),
         test_questions=sum(sizes["test"]) / len(chats),
@@ -266,18 +269,6 @@ def _conversations_by_question(study: Study) -> dict[str, list[Conversation]]:
     for conversation in study.conversations:
         groups.setdefault(conversation.question_id, []).append(conversation)
     return groups
-
-
-def _not_judged(study: Study) -> list[str]:
-    """Note the questions that accuracy metrics leave out."""
-    reasons = {
-        "outcome": "there is no right answer to compare with and no judge, so simulated answers are not scored",
-        "none": "chats without an outcome have no accuracy; only perplexity, overlap and realism can be measured",
-    }
-    if study.verdicts:
-        del reasons["outcome"]
-    kinds = Counter[str](question.kind.name for question in study.questions.values())
-    return [f"{kinds[kind]} questions of kind {kind}: {why}" for kind, why in reasons.items() if kinds[kind]]
 
 
 def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> list[str]:

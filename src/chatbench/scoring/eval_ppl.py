@@ -1,16 +1,12 @@
-"""Perplexity of held-out human turns, and the loss of each of their tokens.
-
-Loss per token of held-out human turns: `results/ppl/MODEL/split_i.tokens.jsonl`.
-
-The first line identifies the model and the examples; then follows one scored turn per line. The texts of a turn's
-tokens, joined, are what the person wrote followed by the end marker.
-
-Compute the perplexity of held-out human turns under the fine-tuned model and its base model.
+"""Compute the perplexity of held-out human turns under the fine-tuned model and its base model.
 
 One file per split, `results/ppl/MODEL/split_i.json`, with the signature of everything its numbers depend on; a split is
-recomputed only if its signature changed. `split_i.tokens.jsonl` has the loss of each token under the fine-tuned model,
-and `summary.json` the means over splits. A file of other held-out examples than the prepared ones, or of a model that
-was trained again since, is not used.
+recomputed only if its signature changed. `summary.json` has the means over splits. A file of other held-out examples
+than the prepared ones, or of a model that was trained again since, is not used.
+
+`split_i.tokens.jsonl`, beside it, has the loss of each token under the fine-tuned model. Its first line identifies the
+model and the examples; then follows one scored turn per line. The texts of a turn's tokens, joined, are what the person
+wrote followed by the end marker.
 """
 
 from __future__ import annotations
@@ -44,9 +40,12 @@ if TYPE_CHECKING:
 
     from chatbench.models.encoding import EncodedRows, TextForm
 
+Say = Callable[[str], None]
 
 DECIMALS = 3
 """Decimals of nats: enough for a probability to 0.1 %."""
+PROTOCOL = "completion tokens with the end marker; exp(sum nats / sum tokens)"
+_METRICS = ("perplexity", "bits_per_byte")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +145,6 @@ def _key(row: ExampleRow) -> tuple[str, str, str]:
     return row.conversation_id, row.kind, row.completion
 
 
-Say = Callable[[str], None]
-
-_METRICS = ("perplexity", "bits_per_byte")
-PROTOCOL = "completion tokens with the end marker; exp(sum nats / sum tokens)"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitPerplexity:
     """Perplexity on one split, as stored in its file; `by_kind` per kind of turn, `base` for the base model.
@@ -209,12 +202,30 @@ def write_summary(model: str, workspace: Workspace) -> None:
 
 
 def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitPerplexity:
-    test_file = workspace.split_file(split, "test.jsonl")
-    folder = workspace.model_folder(model, split)
-    record = _run_record(model, split, folder, workspace.split_file(split, "train.jsonl"))
-    path = workspace.perplexity(model, split)
+    test_file, train_file = (workspace.split_file(split, name) for name in ("test.jsonl", "train.jsonl"))
+    folder, path = workspace.model_folder(model, split), workspace.perplexity(model, split)
+    again = f"SPLIT_ID={split} chatbench finetune {model}"
+    if not folder.is_dir():
+        raise ChatbenchError(f"{folder}: {model} is not fine-tuned on {split}", fix=f"fine-tune first: {again}")
+    record = cast(dict[str, Any], read_json(folder / "chatbench.json", fix=f"{again} --overwrite"))
+    refuse_other_data(folder, record, train_file)
     rows = workspace.examples(split, "test")
-    signature = _signature(folder, record, rows, sha256_of(test_file))
+    from chatbench.models.encoding import form_of
+    from chatbench.models.loading import best_device, inference_dtype, load_tokenizer, tokenizer_hash, weights_hash
+
+    source = record["base"] if (folder / "adapter_config.json").is_file() else str(folder)
+    tokenizer, form = load_tokenizer(str(folder)), form_of(record)
+    signature: dict[str, object] = {
+        "protocol": PROTOCOL,
+        "form": form.describe(tokenizer),
+        "test_sha256": sha256_of(test_file),
+        "examples": len(rows),
+        "weights": weights_hash(folder),
+        "base_weights": record["base_weights"],
+        "tokenizer": tokenizer_hash(tokenizer),
+        "dtype": str(inference_dtype(source, best_device())).removeprefix("torch."),
+        "version": metadata.version("chatbench"),
+    }
     tokens_path, origin = scored_turns_path(path), tokens_origin(signature)
     if holds_scored_turns(tokens_path, origin):
         stored = read_perplexity(workspace, model, split)
@@ -222,9 +233,6 @@ def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitP
             update_card(folder, stored.by_turns)
             say(f"{stored.line()} (as before)")
             return stored
-    from chatbench.models.encoding import form_of
-
-    form = form_of(record)
     tuned = _scores(f"{split}, fine-tuned", str(folder), rows, 0, form)
     # The name of a merged model does not identify its base.
     base_source = str(record["base"]) if "merged" in record else resolve_settings(model).base
@@ -245,37 +253,6 @@ def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitP
 def tokens_origin(signature: Mapping[str, object]) -> dict[str, object]:
     """The part of a split's signature that its scored tokens depend on."""
     return {name: signature[name] for name in ("weights", "test_sha256", "form")}
-
-
-def _run_record(model: str, split: str, folder: Path, train_file: Path) -> dict[str, Any]:
-    """Read a model's training record and check that it was trained on this split's data, not on test questions."""
-    again = f"SPLIT_ID={split} chatbench finetune {model}"
-    if not folder.is_dir():
-        raise ChatbenchError(f"{folder}: {model} is not fine-tuned on {split}", fix=f"fine-tune first: {again}")
-    record = cast(dict[str, Any], read_json(folder / "chatbench.json", fix=f"{again} --overwrite"))
-    refuse_other_data(folder, record, train_file)
-    return record
-
-
-def _signature(
-    folder: Path, record: Mapping[str, Any], rows: Sequence[ExampleRow], test_sha256: str
-) -> dict[str, object]:
-    from chatbench.models.encoding import form_of
-    from chatbench.models.loading import best_device, inference_dtype, load_tokenizer, tokenizer_hash, weights_hash
-
-    base = record["base"] if (folder / "adapter_config.json").is_file() else str(folder)
-    tokenizer = load_tokenizer(str(folder))
-    return {
-        "protocol": PROTOCOL,
-        "form": form_of(record).describe(tokenizer),
-        "test_sha256": test_sha256,
-        "examples": len(rows),
-        "weights": weights_hash(folder),
-        "base_weights": record["base_weights"],
-        "tokenizer": tokenizer_hash(tokenizer),
-        "dtype": str(inference_dtype(base, best_device())).removeprefix("torch."),
-        "version": metadata.version("chatbench"),
-    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ from chatbench.metrics.split_metrics import SplitMetrics
 from chatbench.metrics.uncertainty import Spread, Uncertainty
 from chatbench.scoring.score_table import Bounds, Score, ScoreTable
 
+Result = TypeVar("Result")
+
 
 def plain(value: object) -> object:
     """Convert to JSON types: dataclasses to objects, tuples to lists, `Undefined` to `{"undefined": reason}`."""
@@ -62,11 +64,21 @@ def write_question_files(
     folder: Path, key: str, study: Study, measures: Mapping[str, SplitMetrics], signature_id: str
 ) -> None:
     """Write `<key>.questions.csv` and `<key>.answers.csv`; `measures` are by split."""
-    rows = [
-        [split, question_id, study.questions[question_id].subset, *rest, signature_id]
-        for split, measured in measures.items()
-        for question_id, rest in _question_rows(measured)
-    ]
+    rows: list[list[object]] = []
+    for split, measured in measures.items():
+        for predictor, accuracies in {PEOPLE: measured.pairs.human, **measured.pairs.predictors}.items():
+            rows += [
+                [split, question, study.questions[question].subset, assistant, predictor.label, ACCURACY,
+                 found.accuracy, found.count, signature_id]
+                for (question, assistant), found in accuracies.items()
+            ]  # fmt: skip
+        for (assistant, predictor, metric), values in measured.question_values.items():
+            if metric in TEXT_METRICS:
+                rows += [
+                    [split, question, study.questions[question].subset, assistant, predictor.label, metric,
+                     value, "", signature_id]
+                    for question, value in values.items()
+                ]  # fmt: skip
     write_text(folder / f"{key}.questions.csv", csv_text(QUESTION_COLUMNS, rows))
     pairs = {pair for measured in measures.values() for pair in measured.pairs.human}
     person: dict[str, int] = {}
@@ -77,17 +89,6 @@ def write_question_files(
         if a.kind == "user-AI" and (a.question_id, a.assistant) in pairs
     ]  # fmt: skip
     write_text(folder / f"{key}.answers.csv", csv_text(ANSWER_COLUMNS, of_pairs))
-
-
-def _question_rows(measured: SplitMetrics) -> Iterator[tuple[str, list[object]]]:
-    """Yield question id and [assistant, predictor, metric, value, count]."""
-    for predictor, pairs in {PEOPLE: measured.pairs.human, **measured.pairs.predictors}.items():
-        for (question_id, assistant), accuracy in pairs.items():
-            yield question_id, [assistant, predictor.label, ACCURACY, accuracy.accuracy, accuracy.count]
-    for (assistant, predictor, metric), values in measured.question_values.items():
-        if metric in TEXT_METRICS:
-            for question_id, value in values.items():
-                yield question_id, [assistant, predictor.label, metric, value, ""]
 
 
 def read_question_files(folder: Path, key: str, table: ScoreTable, fix: str) -> QuestionScores:
@@ -131,9 +132,6 @@ def _read_csv(path: Path, columns: Sequence[str], fix: str) -> list[list[str]]:
     if not rows or tuple(rows[0]) != tuple(columns) or any(len(row) != len(columns) for row in rows):
         raise ChatbenchError(f"{path}: unexpected columns", expected=", ".join(columns), fix=fix)
     return [[as_it_was(cell) for cell in row] for row in rows[1:]]
-
-
-Result = TypeVar("Result")
 
 
 def write_score_table(folder: Path, key: str, table: ScoreTable) -> None:
@@ -219,40 +217,36 @@ def read_score_file(path: Path, fix: str) -> ScoreTable:
     """Read a score table from any path, as `read_score_table`; `fix` is the command that creates it."""
     content = read_json(path, fix=fix)
     try:
-        return _table_from_json(content)
+        figures = {WHOLE: content["figures"], **content["parts"]}
+        rows = [
+            (part, (str(figure["assistant"]), Predictor.parse(str(figure["source"])), str(figure["metric"])), figure)
+            for part, each in figures.items()
+            for figure in each
+        ]
+        intervals: dict[str, dict[MetricKey, Bound]] = {}
+        for part, row, figure in rows:
+            if "interval" in figure:
+                bound = _known(figure["interval"], lambda found: Interval(**found))
+                intervals.setdefault(part, {})[row] = bound
+        spreads = {row: _known(f["variance_by_cause"], Spread) for _, row, f in rows if "variance_by_cause" in f}
+        return ScoreTable(
+            model=str(content["model"]),
+            splits=tuple(content["splits"]),
+            train_questions=float(content["train_questions"]),
+            test_questions=float(content["test_questions"]),
+            scores=tuple(
+                Score(split, *row, _known(figure["per_split"][split], float), part)
+                for split in content["splits"]
+                for part, row, figure in rows
+                if split in figure["per_split"]
+            ),
+            signature=dict(content["signature"]),
+            notes=tuple(content["notes"]),
+            uncertainty=Uncertainty(intervals, spreads),
+            scored_questions=int(content["scored_questions"]),
+        )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ChatbenchError(f"{path}: {error!r}", expected="a score file of this version", fix=fix) from error
-
-
-def _table_from_json(content: Any) -> ScoreTable:
-    figures = {WHOLE: content["figures"], **content["parts"]}
-    rows = [(part, _row(figure), figure) for part, each in figures.items() for figure in each]
-    intervals: dict[str, dict[MetricKey, Bound]] = {}
-    for part, row, figure in rows:
-        if "interval" in figure:
-            bound = _known(figure["interval"], lambda found: Interval(**found))
-            intervals.setdefault(part, {})[row] = bound
-    spreads = {row: _known(f["variance_by_cause"], Spread) for _, row, f in rows if "variance_by_cause" in f}
-    return ScoreTable(
-        model=str(content["model"]),
-        splits=tuple(content["splits"]),
-        train_questions=float(content["train_questions"]),
-        test_questions=float(content["test_questions"]),
-        scores=tuple(
-            Score(split, *row, _known(figure["per_split"][split], float), part)
-            for split in content["splits"]
-            for part, row, figure in rows
-            if split in figure["per_split"]
-        ),
-        signature=dict(content["signature"]),
-        notes=tuple(content["notes"]),
-        uncertainty=Uncertainty(intervals, spreads),
-        scored_questions=int(content["scored_questions"]),
-    )
-
-
-def _row(figure: Mapping[str, Any]) -> MetricKey:
-    return str(figure["assistant"]), Predictor.parse(str(figure["source"])), str(figure["metric"])
 
 
 def _known(value: Any, read: Callable[[Any], Result]) -> Result | Undefined:

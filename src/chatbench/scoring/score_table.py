@@ -1,13 +1,9 @@
-"""The score table of one model, and the signature that says what it may be compared with.
+"""The score table of one model: metrics of every split, their means, and the signature of what was scored.
 
-Signature of scores: data, split seed, simulator, decoding, protocol, assistants, version and counts behind them.
-
-Scores are compatible if their signatures differ in the simulator only. A comparison can ignore other differences by
-name: a leaf, everything below a name (`assistants`), a pattern (`assistants.*.temperature`), or a group of them.
-
-The score table of one model: metrics of every split, their means, and the signature of what was scored.
-
-Tables may be shown side by side only if their signatures differ in nothing but the simulator (`comparable`).
+A signature names the data, split seed, simulator, decoding, protocol, assistants, version and counts behind the scores.
+Scores may be compared, and tables shown side by side (`comparable`), only if their signatures differ in nothing but the
+simulator. A comparison can ignore other differences by name: a leaf, everything below a name (`assistants`), a pattern
+(`assistants.*.temperature`), or a group of them.
 
 A simulator's metrics have a floor, reached without fine-tuning, and a ceiling, reached by as many other people as there
 are chats. A prediction without the sampling noise of chats can exceed that ceiling.
@@ -19,8 +15,7 @@ are chats. A prediction without the sampling noise of chats can exceed that ceil
 | perplexity, bits per byte | the base model | unknown: nobody knows how predictable people are |
 
 Bias has neither. Only a predictor of all pairs that the simulator is scored on can be the floor: fewer pairs may be
-easier. The normalised score is (score - floor) / (ceiling - floor), defined if the ceiling is better than the
-floor.
+easier. The normalised score is (score - floor) / (ceiling - floor), defined if the ceiling is better than the floor.
 """
 
 from __future__ import annotations
@@ -34,6 +29,7 @@ from typing import Any, cast
 
 from chatbench.core.configurations import Difference, differences, matches
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.settings import name_in_tables
 from chatbench.data.prepared import Manifest
 from chatbench.metrics.agreement import CALIBRATION_BINS, Estimate, Undefined, Value, over_splits
 from chatbench.metrics.names import (
@@ -72,6 +68,18 @@ GROUPS = {
     "decoding": ("temperature", "max_tokens"),
     "assistant_decoding": ("assistants.*.temperature", "assistants.*.max_tokens"),
 }
+PER_SPLIT = ("weights", "tokenizer")
+"""Parts of a simulator's identity that may differ per split (a model trained from scratch has its own tokenizer)."""
+PROMPTING = ("style", "prompts_sha256", "simulator_kind", "expected_answers")
+"""Settings of a run that belong to its simulator, besides its identity (model, address, decoding). All others belong to
+the protocol and may not differ between compared simulators."""
+PER_RUN = ("simulator", "held_out_sha256", "questions_sha256", "seed", "block_size")
+
+HIGHER_IS_BETTER = ("pearson", "spearman", *TEXT_METRICS, "sacrebleu")
+BOUNDED_AGREEMENT = ("pearson", "spearman", "mae", "rmse", "ece")
+SURPRISE = ("perplexity", "bits_per_byte")
+MOST = 0.5
+"""The score table begins with a warning if more than this share of chats has no answer."""
 
 
 def incompatible(one: Mapping[str, object], other: Mapping[str, object]) -> list[Difference]:
@@ -82,14 +90,6 @@ def incompatible(one: Mapping[str, object], other: Mapping[str, object]) -> list
 def ignorable(name: str, ignore: Sequence[str]) -> bool:
     """Whether `ignore` (names, patterns, or names of `GROUPS`) covers a difference of that name."""
     return matches(name, [pattern for each in ignore for pattern in GROUPS.get(each, (each,))])
-
-
-PER_SPLIT = ("weights", "tokenizer")
-"""Parts of a simulator's identity that may differ per split (a model trained from scratch has its own tokenizer)."""
-PROMPTING = ("style", "prompts_sha256", "simulator_kind", "expected_answers")
-"""Settings of a run that belong to its simulator, besides its identity (model, address, decoding). All others belong to
-the protocol and may not differ between compared simulators."""
-PER_RUN = ("simulator", "held_out_sha256", "questions_sha256", "seed", "block_size")
 
 
 def signature(
@@ -109,7 +109,7 @@ def signature(
     return {
         **of_the_splits(manifest),
         "train_share": manifest.train_share,
-        "model": model,
+        "model": name_in_tables(model),
         **scored,
         "base_conversations": base_model.get("conversations", 0),
         "bleu": f"evaluate, unsmoothed, {'13a' if tokenizer == 'published' else tokenizer}, 0..1",
@@ -230,13 +230,6 @@ def is_of_log(
     return not differences(before, {**_of_chats(settings, chats), **of_run, "assistants": assistants})
 
 
-HIGHER_IS_BETTER = ("pearson", "spearman", *TEXT_METRICS, "sacrebleu")
-BOUNDED_AGREEMENT = ("pearson", "spearman", "mae", "rmse", "ece")
-SURPRISE = ("perplexity", "bits_per_byte")
-MOST = 0.5
-"""The score table begins with a warning if more than this share of chats has no answer."""
-
-
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """Floor (and its predictor) and ceiling of one metric; `partial` predictors cover too few pairs to be the floor."""
@@ -270,7 +263,12 @@ def bounds(estimates: Mapping[MetricKey, Estimate], signature: Mapping[str, obje
         estimates: of one stratum, including baselines and ceilings.
         signature: has the numbers of chats per pair.
     """
-    chats = _chats(signature)
+    # Chats per pair of every simulator in the table and of its variants.
+    counts = {FINE_TUNED: signature.get("conversations"), BASE_MODEL: signature.get("base_conversations")}
+    chats = {predictor: count for predictor, count in counts.items() if isinstance(count, int) and count > 0}
+    if BASE_MODEL in chats:
+        chats[replace(FINE_TUNED, chats=chats[BASE_MODEL])] = chats[BASE_MODEL]
+    chats |= {replace(predictor, invalid="dropped"): count for predictor, count in chats.items()}
     found: dict[MetricKey, Bounds] = {}
     for row in estimates:
         assistant, predictor, metric = row
@@ -287,15 +285,6 @@ def bounds(estimates: Mapping[MetricKey, Estimate], signature: Mapping[str, obje
             unknown = Undefined("nobody knows how predictable people are")
             found[row] = Bounds(*_base_model(estimates, row), unknown, higher)
     return found
-
-
-def _chats(signature: Mapping[str, object]) -> dict[Predictor, int]:
-    """Chats per pair of every simulator in the table and of its variants."""
-    counts = {FINE_TUNED: signature.get("conversations"), BASE_MODEL: signature.get("base_conversations")}
-    found = {predictor: count for predictor, count in counts.items() if isinstance(count, int) and count > 0}
-    if BASE_MODEL in found:
-        found[replace(FINE_TUNED, chats=found[BASE_MODEL])] = found[BASE_MODEL]
-    return found | {replace(predictor, invalid="dropped"): count for predictor, count in found.items()}
 
 
 def _mean(estimates: Mapping[MetricKey, Estimate], key: MetricKey) -> Value:

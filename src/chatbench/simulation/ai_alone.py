@@ -436,7 +436,11 @@ def ask_missing(
             reply = yield Request(
                 "assistant", messages(sample), sample.question.id, of_sample, "reply", sample.id(stage)
             )
-            return _row(sample, stage, reply)
+            row = {"id": sample.id(stage), "question_id": sample.question.id, "index": sample.index, "stage": stage}
+            if isinstance(reply, Failure):
+                return {**row, "text": "", "reason": reply.reason, "transient": reply.transient}
+            said = {name: getattr(reply, name) for name in _KEPT}
+            return {**row, "reason": "", "transient": False, **said, "seconds": round(reply.seconds, 3)}
 
         def record(row: dict[str, object]) -> None:
             nonlocal done
@@ -466,14 +470,6 @@ def ask_missing(
             lambda sample: extraction_messages(sample.question, texts[sample.id("reply")]), "replies read",
         )  # fmt: skip
     return len(missing)
-
-
-def _row(sample: Sample, stage: Stage, reply: Reply | Failure) -> dict[str, object]:
-    row = {"id": sample.id(stage), "question_id": sample.question.id, "index": sample.index, "stage": stage}
-    if isinstance(reply, Failure):
-        return {**row, "text": "", "reason": reply.reason, "transient": reply.transient}
-    said = {name: getattr(reply, name) for name in _KEPT}
-    return {**row, "reason": "", "transient": False, **said, "seconds": round(reply.seconds, 3)}
 
 
 def _one(text: str, option: str, study: Study) -> AssistantSpec:

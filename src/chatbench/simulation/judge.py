@@ -65,7 +65,10 @@ class Judge:
         if (identity := getattr(self.checker, "identity", None)) is None:
             named = self.checker if inspect.isroutine(self.checker) else type(self.checker)
             identity = {"kind": "python", "name": named.__name__, "reproducible": False}
-            hashes["source_sha256"] = _source(named)  # a changed function is another judge
+            try:
+                hashes["source_sha256"] = inspect.getsource(named)  # a changed function is another judge
+            except (OSError, TypeError):  # typed at a prompt that keeps no source
+                hashes["source_sha256"] = ""
         return {
             "judge": dict(identity),
             **{key: hashlib.sha256(text.encode()).hexdigest() for key, text in hashes.items()},
@@ -93,14 +96,6 @@ class Agreement:
         found = f"accuracy {self.accuracy:.3f}, kappa {kappa} on {self.answers} answers of people" if known else ""
         unread = f"; {self.unread} replies without a score: those answers are left out" if self.unread else ""
         return f"judged by {self.judge}: {found or f'agreement with the study unknown ({self.accuracy})'}{unread}"
-
-
-def _source(named: Any) -> str:
-    """The source of a function or class; "" if it was typed at a prompt that keeps none."""
-    try:
-        return inspect.getsource(named)
-    except (OSError, TypeError):
-        return ""
 
 
 def needs_judge(questions: Iterable[Question], judge: str) -> bool:
@@ -222,7 +217,10 @@ def judge_answers(
             fix=f"remove {path} and {settings_path(path).name} to have every answer judged again, or choose another "
             "--results folder",
         )
-    wanted = {_id(*each): each for each in answers}
+    wanted: dict[str, tuple[str, str]] = {}
+    for question_id, answer in answers:
+        digest = hashlib.sha256(answer.encode("utf-8", "replace")).hexdigest()[:16]
+        wanted[joined_id(question_id, digest)] = question_id, answer
     if spending and path not in spending.counted:
         spending.counted.add(path)
         for _, row in cast("Iterator[tuple[int, dict[str, Any]]]", read_log(path)):
@@ -242,10 +240,6 @@ def judge_answers(
 
 def _append(log: AppendOnlyLog, row: dict[str, object]) -> None:
     log.append([row])
-
-
-def _id(question_id: str, answer: str) -> str:
-    return joined_id(question_id, hashlib.sha256(answer.encode("utf-8", "replace")).hexdigest()[:16])
 
 
 def _request(messages: Sequence[Message], row: Mapping[str, Any]) -> Request:

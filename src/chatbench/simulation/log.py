@@ -1,23 +1,21 @@
-"""Logs of simulated conversations, and counts over them.
-
-Logs of simulated conversations: where they are, what a line holds, and the one process that may write each.
+"""Logs of simulated conversations: what a line holds, the one process that may write each, and counts over them.
 
 A log is append-only, and a kill at any byte leaves it usable. Each line is a JSON object whose last key, `sha256`, is
-the first 16 hexadecimal digits of the SHA-256 of the line without it, so each line can be verified by itself.
-(64 bits: among a million damaged lines, the chance that one passes is below 1 in 10^13. It detects damage and
-edits by hand, not a forger, who can hash too.) A line is a `SimulatedConversation`, its fields in order. The
-identities of both participants are repeated in every line, although the settings beside the log have them too. That
-costs about 600 bytes per conversation, and lets a line be checked, moved and read alone.
+the first 16 hexadecimal digits of the SHA-256 of the line without it, so each line can be verified by itself. (64 bits:
+among a million damaged lines, the chance that one passes is below 1 in 10^13. It detects damage and edits by hand, not
+a forger, who can hash too.) A line is a `SimulatedConversation`, its fields in order. The identities of both
+participants are repeated in every line, although the settings beside the log have them too. That costs about 600 bytes
+per conversation, and lets a line be checked, moved and read alone.
 
-One process owns a log while it writes (`open_log`): it holds the lock `NAME.jsonl.lock`, which the kernel releases
-when the process dies, and cuts off the incomplete last line of a run that was killed. Readers write nothing and need no
+One process owns a log while it writes (`open_log`): it holds the lock `NAME.jsonl.lock`, which the kernel releases when
+the process dies, and cuts off the incomplete last line of a run that was killed. Readers write nothing and need no
 lock: they stop before an incomplete line. Lines are flushed to the disk once a second at most (a flush takes some
 milliseconds, in which no conversation makes progress): a kill loses nothing, a power cut the last second.
 
 A conversation that failed for a transient reason and was simulated again has two lines: the last one per id counts.
 `NAME.run.json` beside `NAME.jsonl` holds the settings and the assistants that the log was made with.
 
-Counts over a log of simulated conversations, made as it is read: endings, failure modes, tokens, dollars.
+The counts are made as a log is read: endings, failure modes, tokens, dollars.
 """
 
 from __future__ import annotations
@@ -364,6 +362,9 @@ def other_place(log: Path) -> str:
     return f"add --overwrite to start {log.name} over, or choose another --results folder"
 
 
+# ---- counts ----
+
+
 @dataclass(slots=True)
 class Tally:
     """Counts over conversations; `usage` and `lines` cover every line, including failed tries that were repeated.
@@ -493,8 +494,16 @@ class SimulateResult:
             f"{self.conversations} conversations: {counts}",
             f"{self.simulated} new in {self.seconds:.1f} s{rate} -> {self.path}",
             *self._trouble(),
-            *self._cost(),
         ]
+        usage = self.tally.usage
+        if usage.read + usage.written:
+            reasoning = usage.simulator_reasoning_tokens + usage.assistant_reasoning_tokens
+            cached = usage.simulator_cached_tokens + usage.assistant_cached_tokens
+            of_those = [f"{count:,} {what}" for count, what in ((cached, "cached"), (reasoning, "reasoning")) if count]
+            lines.append(", ".join([f"tokens: {usage.read:,} read, {usage.written:,} written", *of_those]))
+            if self.prices.known:
+                usd = self.prices.usd(usage)
+                lines.append(f"cost: ${usd:,.2f}, ${usd * 1000 / self.tally.lines:,.2f} per 1,000 conversations")
         if self.conversations < self.planned:
             missing = self.planned - self.conversations
             lines.append(
@@ -524,17 +533,4 @@ class SimulateResult:
                 "than of a much shorter one: give it a larger context (Ollama: num_ctx), "
                 "and simulate again with --overwrite"
             )
-        return lines
-
-    def _cost(self) -> list[str]:
-        usage, prices = self.tally.usage, self.prices
-        if not usage.read + usage.written:
-            return []
-        reasoning = usage.simulator_reasoning_tokens + usage.assistant_reasoning_tokens
-        cached = usage.simulator_cached_tokens + usage.assistant_cached_tokens
-        of_those = [f"{count:,} {what}" for count, what in ((cached, "cached"), (reasoning, "reasoning")) if count]
-        lines = [f"tokens: {usage.read:,} read, {usage.written:,} written" + "".join(f", {one}" for one in of_those)]
-        if prices.known:
-            usd = prices.usd(usage)
-            lines.append(f"cost: ${usd:,.2f}, ${usd * 1000 / self.tally.lines:,.2f} per 1,000 conversations")
         return lines

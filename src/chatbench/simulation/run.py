@@ -1,18 +1,16 @@
-"""Simulate the missing conversations of a plan, record them, and show progress.
-
-Progress of a simulation: conversations done and active, failures, tokens per second and dollars.
-
-simulate ━━━━━━━━━╸──────── 512/1,600 conversations  4.4/s  64 active  3 failed  2,310 tokens/s  $1.24  0:04:10 left
-
-Simulates the missing conversations of a plan and records them.
+"""Simulates the missing conversations of a plan, records them, and shows progress.
 
 If both participants are reproducible, the conversations of a fixed block are simulated together, with all assistants
-and by question, so that local models keep a full batch and read once what chats share. A killed run continues:
-a block that is not completely in the log is simulated again in the same composition, and only what is missing is
-appended, so the log has the conversations of an uninterrupted run, in the same order.
+and by question, so that local models keep a full batch and read once what chats share. A killed run continues: a block
+that is not completely in the log is simulated again in the same composition, and only what is missing is appended, so
+the log has the conversations of an uninterrupted run, in the same order.
 
-If one may answer differently each time (an endpoint), only the missing conversations are simulated, many
-concurrently: paying twice would gain nothing. Either way, each is appended to the log as soon as it ends.
+If one may answer differently each time (an endpoint), only the missing conversations are simulated, many concurrently:
+paying twice would gain nothing. Either way, each is appended to the log as soon as it ends.
+
+Meanwhile a line shows the conversations done, active and failed, tokens per second, and dollars if prices are known:
+
+simulate ━━━━━━━━━╸──────── 512/1,600 conversations  4.4/s  64 active  3 failed  2,310 tokens/s  $1.24  0:04:10 left
 """
 
 from __future__ import annotations
@@ -45,67 +43,6 @@ from chatbench.protocol.failure_modes import FailureMode
 from chatbench.protocol.prompt_styles import TWO_STEP, Style, prompts_sha256
 from chatbench.simulation.budget import Spending
 from chatbench.simulation.log import AppendOnlyLog
-
-
-class ConversationProgress:
-    """Counts conversations, replies and tokens as they come in; use it as a context manager.
-
-    Args:
-        total: conversations to simulate in this run.
-        dollars: what was spent so far; None if there is no price.
-        clock: monotonic clock, in seconds.
-    """
-
-    def __init__(
-        self,
-        console: Console,
-        total: int,
-        dollars: Callable[[], float] | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._total = total
-        self._dollars = dollars
-        self._clock = clock
-        self._began = clock()
-        self._done = self._active = self._failed = self._tokens = 0
-        self._shown = WorkProgress("simulate", "conversations", more=self._more, console=console, clock=clock)
-
-    def __enter__(self) -> ConversationProgress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._shown.close()
-
-    def begun(self, count: int = 1) -> None:
-        """Counts conversations that begin."""
-        self._active += count
-        self.tick()
-
-    def replied(self, _request: Request, reply: Reply | Failure) -> None:
-        """Counts a participant's reply."""
-        if isinstance(reply, Reply):
-            self._tokens += reply.tokens
-        self.tick()
-
-    def ended(self, *, failed: bool = False) -> None:
-        """Counts a conversation that ended, with or without an answer."""
-        self._active -= 1
-        self._done += 1
-        self._failed += failed
-        self.tick()
-
-    def tick(self) -> None:
-        """Updates the display now and then, to show that the run is alive."""
-        self._shown(self._done, self._total)
-
-    def _more(self) -> str:
-        parts = [f"{self._active} active", f"{self._failed} failed"]
-        if self._tokens:
-            parts.append(f"{self._tokens / (self._clock() - self._began):,.0f} tokens/s")
-        if self._dollars:
-            parts.append(f"${self._dollars():,.2f}")
-        return "  ".join(parts)
-
 
 BLOCK_SIZE = 512
 """Conversations that are simulated together if both participants are reproducible."""
@@ -218,7 +155,11 @@ class Run:
             StoppedError: SIGTERM came while conversations were simulated one by one; active ones were brought to
                 an end.
         """
-        apart = [name for name in plans if self._apart(name)]
+        apart = [
+            name
+            for name in plans
+            if self._metered(name) or any(isinstance(one, ConcurrentParticipant) for one in self._sides(name).values())
+        ]
         place = {chat: index for index, chat in enumerate(self.log.recorded)}
         local = {name: [place.get(one.id) for one in plans[name]] for name in plans if name not in apart}
         lacking = [places for places in local.values() if None in places]
@@ -235,10 +176,6 @@ class Run:
         """Sides that are not reproducible and are paid per token: those behind an endpoint."""
         sides = self._sides(name).items()
         return frozenset(side for side, each in sides if not each.identity.get("reproducible", True))
-
-    def _apart(self, name: str) -> bool:
-        sides = self._sides(name).values()
-        return bool(self._metered(name)) or any(isinstance(each, ConcurrentParticipant) for each in sides)
 
     def _in_blocks(self, plans: Sequence[Sequence[Planned]]) -> int:
         self.spending.metered = frozenset()
@@ -275,7 +212,7 @@ class Run:
         with StopRequest() as stop:
             count = run_concurrently(
                 begun(),
-                {"simulator": self.simulator, "assistant": self.assistants[name]},
+                self._sides(name),
                 active=self.active,
                 finished=partial(self._record, missing),
                 may_begin=lambda: not stop.asked and self.spending.leaves_room(),
@@ -300,3 +237,63 @@ class Run:
     def _replied(self, request: Request, reply: Reply | Failure) -> None:
         self.spending.replied(request, reply)
         self.progress.replied(request, reply)
+
+
+class ConversationProgress:
+    """Counts conversations, replies and tokens as they come in; use it as a context manager.
+
+    Args:
+        total: conversations to simulate in this run.
+        dollars: what was spent so far; None if there is no price.
+        clock: monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        total: int,
+        dollars: Callable[[], float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._total = total
+        self._dollars = dollars
+        self._clock = clock
+        self._began = clock()
+        self._done = self._active = self._failed = self._tokens = 0
+        self._shown = WorkProgress("simulate", "conversations", more=self._more, console=console, clock=clock)
+
+    def __enter__(self) -> ConversationProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shown.close()
+
+    def begun(self, count: int = 1) -> None:
+        """Counts conversations that begin."""
+        self._active += count
+        self.tick()
+
+    def replied(self, _request: Request, reply: Reply | Failure) -> None:
+        """Counts a participant's reply."""
+        if isinstance(reply, Reply):
+            self._tokens += reply.tokens
+        self.tick()
+
+    def ended(self, *, failed: bool = False) -> None:
+        """Counts a conversation that ended, with or without an answer."""
+        self._active -= 1
+        self._done += 1
+        self._failed += failed
+        self.tick()
+
+    def tick(self) -> None:
+        """Updates the display now and then, to show that the run is alive."""
+        self._shown(self._done, self._total)
+
+    def _more(self) -> str:
+        parts = [f"{self._active} active", f"{self._failed} failed"]
+        if self._tokens:
+            parts.append(f"{self._tokens / (self._clock() - self._began):,.0f} tokens/s")
+        if self._dollars:
+            parts.append(f"${self._dollars():,.2f}")
+        return "  ".join(parts)

@@ -1,18 +1,14 @@
-"""Simulate conversations about held-out questions, of one split or of several on one budget.
-
-Simulates conversations about the held-out questions of a split, with a simulator as the user.
+"""Simulates conversations about held-out questions, with a simulator as the user: one split, or several on a budget.
 
 The plan (assistants in the order given, questions by id, repetitions) is simulated and recorded by `run.py`; a killed
-run continues. What is in the log is counted at the end. A conversation that failed for a transient
-reason is tried again by the next run; one that failed permanently is not.
+run continues. What is in the log is counted at the end. A conversation that failed for a transient reason is tried
+again by the next run; one that failed permanently is not.
 
-Simulates several splits on one budget, and the dry run: what that would do and cost.
-
-The estimate is made before any model is loaded or any endpoint is asked. Tokens per conversation are the mean over
-the recorded conversations with these assistants, if the log has any and keeps them; otherwise they are estimated from
-people's chats about the same questions, at four characters per token: as many turns, as long, each request with the
-whole chat so far. A simulator that talks more than people costs more; once conversations are recorded, the next
-estimate uses them.
+Several splits share one budget. A dry run says what a run would do and cost; this estimate is made before any model is
+loaded or any endpoint is asked. Tokens per conversation are the mean over the recorded conversations with these
+assistants, if the log has any and keeps them; otherwise they are estimated from people's chats about the same
+questions, at four characters per token: as many turns, as long, each request with the whole chat so far. A simulator
+that talks more than people costs more; once conversations are recorded, the next estimate uses them.
 """
 
 from __future__ import annotations
@@ -22,7 +18,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -71,16 +66,18 @@ from chatbench.simulation.run import (
     plan,
 )
 
-if TYPE_CHECKING:
-    from chatbench.endpoints.address import EndpointOptions
-
-
+Say = Callable[[str], None]
 Opened = tuple[AnyParticipant, Mapping[str, AnyParticipant]]
 """The simulator, and the assistants by name."""
+ENDPOINTS = ("openai", "completions")
+"""Kinds of participants behind an endpoint; their conversations are not divided into blocks."""
+WITHOUT_TOKENS = ("scripted", "replay")
+"""Kinds of assistants that use no tokens."""
+CHARACTERS_PER_TOKEN = 4
 DEFAULT_ACTIVE = 64
 PER_PLACE = 2
-"""Active conversations per concurrent request of an endpoint: while some wait for one side, others keep
-the other side busy."""
+"""Active conversations per concurrent request of an endpoint: while some wait for one side, others keep the other side
+busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +200,7 @@ def simulate(
     planned = {one.id for each in plans.values() for one in each}
     loop = LoopSettings(settings.seed, settings.max_user_turns, STYLES[simulator.style], settings.failure_modes)
     asked = [spec.argument for spec in task.assistants if spec.kind == "openai"]
-    asked += [simulator.argument] * (simulator.kind in ("openai", "completions"))
+    asked += [simulator.argument] * (simulator.kind in ENDPOINTS)
     addresses = max((len(read_addresses(each)) for each in asked), default=1)
     active = addresses * (PER_PLACE * options.concurrency if options else DEFAULT_ACTIVE)
     dollars = (lambda: spending.usd) if spending.prices.known else None
@@ -333,15 +330,6 @@ def settings_known_before(task: Task, settings: ChatSettings, simulator: Simulat
         "expected_answers": settings.expected_answers,
         "block_size": settings.block_size,
     }
-
-
-CHARACTERS_PER_TOKEN = 4
-ENDPOINTS = ("openai", "completions")
-"""Kinds of participants behind an endpoint; their conversations are not divided into blocks."""
-WITHOUT_TOKENS = ("scripted", "replay")
-"""Kinds of assistants that use no tokens."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

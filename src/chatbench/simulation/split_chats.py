@@ -1,13 +1,10 @@
-"""The simulated chats of a split, for scoring and as a table.
+"""The simulated chats of a split: read for scoring, and exported as a table.
 
-The simulated chats of one split, as scoring needs them, checked to belong to the prepared data.
-
-Exports simulated conversations as a table: CSV or Parquet, one row per conversation or per turn.
-
-A row is the log's record plus what the study says about its question; lists and objects are JSON texts. If an id was
-tried several times, the last try is exported. In CSV, a text that a spreadsheet would take for a formula (it begins
-with =, +, -, @, a tab or a line break) gets an apostrophe before it, and so does a text that begins with an apostrophe:
-to restore the texts, remove one leading apostrophe. Parquet keeps them as they are.
+Scoring gets them checked to belong to the prepared data. The table is CSV or Parquet, with one row per conversation or
+per turn. A row is the log's record plus what the study says about its question; lists and objects are JSON texts. If an
+id was tried several times, the last try is exported. In CSV, a text that a spreadsheet would take for a formula (it
+begins with =, +, -, @, a tab or a line break) gets an apostrophe before it, and so does a text that begins with an
+apostrophe: to restore the texts, remove one leading apostrophe. Parquet keeps them as they are.
 """
 
 from __future__ import annotations
@@ -75,7 +72,15 @@ def read_chats(workspace: Workspace, model: str, split_id: str) -> SplitChats:
     for predictor, path in paths.items():
         if has_chats(path):
             settings[predictor], assistants[predictor] = settings_of(path)
-            _check_data(path, settings[predictor], workspace, split)
+            held_out = question_set_sha256([workspace.study.questions[each] for each in split.question_ids("test")])
+            expected = {"questions_sha256": workspace.manifest.questions_sha256, "held_out_sha256": held_out}
+            for each in differences(expected, {name: settings[predictor][name] for name in expected}):
+                what = "other questions" if each.name == "questions_sha256" else f"another {split.id}"
+                raise ChatbenchError(
+                    f"{path}: simulated on {what} ({each.name} {str(each.other)[:12]})",
+                    expected=f"chats about the prepared data ({each.name} {str(each.one)[:12]})",
+                    fix=f"{FIX}, or pass the --data folder that the chats were made with",
+                )
             chats = tuple(read_conversations(path))
             if foreign := sorted({chat.question_id for chat in chats} - set(split.question_ids("test"))):
                 raise ChatbenchError(
@@ -110,18 +115,6 @@ def settings_of(log: Path) -> tuple[Mapping[str, object], Mapping[str, object]]:
     except (KeyError, TypeError) as error:
         raise ChatbenchError(f"{path}: {error!r}", expected="settings of a simulation", fix=FIX) from error
     return settings, assistants
-
-
-def _check_data(log: Path, settings: Mapping[str, object], workspace: Workspace, split: Split) -> None:
-    held_out = question_set_sha256([workspace.study.questions[each] for each in split.question_ids("test")])
-    expected = {"questions_sha256": workspace.manifest.questions_sha256, "held_out_sha256": held_out}
-    for each in differences(expected, {name: settings[name] for name in expected}):
-        what = "other questions" if each.name == "questions_sha256" else f"another {split.id}"
-        raise ChatbenchError(
-            f"{log}: simulated on {what} ({each.name} {str(each.other)[:12]})",
-            expected=f"chats about the prepared data ({each.name} {str(each.one)[:12]})",
-            fix=f"{FIX}, or pass the --data folder that the chats were made with",
-        )
 
 
 def simulated_splits(workspace: Workspace, model: str, splits: Sequence[str] | None) -> tuple[list[str], list[str]]:

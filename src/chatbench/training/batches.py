@@ -61,19 +61,15 @@ class StepPlan:
         if self.packing == "conversation":
             units = _grouped(self.conversations, range(len(self.conversations)))
         else:
-            units = self._question_units(rng)
+            units = []
+            for of_question in _grouped(self.questions, range(len(self.questions))):
+                chats = _grouped(self.conversations, of_question)
+                chats = [chats[place] for place in rng.permutation(len(chats))]
+                parts = min(math.ceil(len(of_question) / self.step_examples), len(chats))
+                units += [[index for chat in run for index in chat] for run in even_runs(chats, parts)]
         units = [units[place] for place in rng.permutation(len(units))]
         count = min(math.ceil(len(self.lengths) / self.step_examples), len(units))
         return [[index for unit in run for index in unit] for run in even_runs(units, count)]
-
-    def _question_units(self, rng: np.random.Generator) -> list[list[int]]:
-        units = []
-        for of_question in _grouped(self.questions, range(len(self.questions))):
-            chats = _grouped(self.conversations, of_question)
-            chats = [chats[place] for place in rng.permutation(len(chats))]
-            count = min(math.ceil(len(of_question) / self.step_examples), len(chats))
-            units += [[index for chat in run for index in chat] for run in even_runs(chats, count)]
-        return units
 
     def _by_length(self, rng: np.random.Generator) -> list[int]:
         """Group similar lengths into steps, in random order; an incomplete step comes last, so all others are full."""
@@ -181,7 +177,12 @@ class StepMaker:
         own = shares[self.rank]
         filled = own + [shares[0][0]] * (passes - len(own))
         return TrainingStep(
-            batches=tuple(self._batch(each) for each in filled),
+            batches=tuple(
+                tree_batch(share, self.device, self.kernel)
+                if isinstance(share, PrefixTree)
+                else padded_batch(share, self.pad_id).to(self.device)
+                for share in filled
+            ),
             counts=tuple(place < len(own) for place in range(passes)),
             weights=tuple(self._weights(each, chosen) for each in filled),
             scored_tokens=sum(example.weight for example in chosen),
@@ -212,11 +213,6 @@ class StepMaker:
         order = [chosen[i] for i in dict.fromkeys(share.edge_sequences)] if isinstance(share, PrefixTree) else share
         weights = [weight for each in order for weight in each.weights or [1.0] * len(each.completion)]
         return torch.tensor(weights, device=self.device)
-
-    def _batch(self, share: Share) -> PaddedBatch | TreeBatch:
-        if isinstance(share, PrefixTree):
-            return tree_batch(share, self.device, self.kernel)
-        return padded_batch(share, self.pad_id).to(self.device)
 
 
 def step_plan(settings: Settings, encoded: EncodedRows, processes: int) -> StepPlan:

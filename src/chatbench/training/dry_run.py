@@ -79,8 +79,9 @@ NF4_BYTES = 0.5 + 0.127 / 8
 ROOM = 0.9
 """Share of the free memory that an estimate may use; the rest is a margin for what is not modelled."""
 
-TRAINING_SHARE = 0.4
-"""Share of the matrix product speed that training is assumed to reach, as is typical of large models on GPUs."""
+TRAINING_SHARE = {"cuda": 0.4, "mps": 0.4, "cpu": 0.3}
+"""Share of the matrix product speed that training is assumed to reach: on GPUs as is typical of large models, on CPUs
+in fp32 as measured with SmolLM2-135M (0.22 and 0.30). On a CPU everything else takes as long in bf16 as in fp32."""
 
 LEAST_PACK_TOKENS = 1024
 """Smaller packs share too little; if even these do not fit, a warning is printed before training."""
@@ -517,7 +518,8 @@ def _scored_share(encoded: EncodedRows) -> float:
 class RunPlan:
     """Plan of a run in a single process. `rate` is the measured speed of matrix products, in FLOP/s.
 
-    `validation` is the work of one validation, in prefix trees; there is one at the end of each epoch.
+    `fp32_rate` is that in fp32, for a CPU that computes in bf16. `validation` is the work of one validation, in prefix
+    trees; there is one at the end of each epoch.
     """
 
     resolved: Resolved
@@ -530,6 +532,7 @@ class RunPlan:
     kind: str
     device: Device
     rate: float
+    fp32_rate: float
 
     @property
     def steps(self) -> int:
@@ -551,7 +554,8 @@ class RunPlan:
     @property
     def seconds(self) -> float:
         """Rough estimate of the duration, without start-up and checkpoints; quantised weights are slower."""
-        return self.operations / (TRAINING_SHARE * self.rate)
+        others = 1 / TRAINING_SHARE[self.kind.partition(":")[0]] - 1
+        return self.operations * (1 / self.rate + others / self.fp32_rate)
 
     def lines(self) -> list[str]:
         """The plan as lines to print."""
@@ -567,6 +571,7 @@ class RunPlan:
         adapters = shape.adapters if settings.method == "lora" else 0
         bits = quantised_bits(asdict(settings))
         in_bits = f", the base in {bits} bits" if bits else ""
+        share = self.operations / self.seconds / self.rate
         speed = f"the {self.rate / 1e12:,.3g} TFLOP/s that {self.device.precision} matrix products reach on {self.kind}"
         rows = [
             ("examples", f"{len(encoded.examples):,} to train on, {self.validation_examples:,} to validate"),
@@ -578,7 +583,7 @@ class RunPlan:
             ("parameters", f"{adapters or shape.parameters:,} trainable of {shape.parameters + adapters:,}{in_bits}"),
             ("memory", training_memory(shape, settings, self.epoch.largest, self.device).line()),
             *(("", line) for line in advice(shape, settings, self.epoch.largest, self.device)),
-            ("time", f"about {in_words(self.seconds)}: {self.operations / 1e12:,.3g} TFLOP at {TRAINING_SHARE:.0%} of"),
+            ("time", f"about {in_words(self.seconds)}: {self.operations / 1e12:,.3g} TFLOP at {share:.0%} of"),
             ("", speed),
         ]  # fmt: skip
         return [f"{name:<11} {text}" for name, text in rows]
@@ -615,6 +620,7 @@ def plan_run(resolved: Resolved, train: Sequence[ExampleRow], validation: Sequen
     context = min(settings.max_tokens or context_length(model), context_length(model))
     form = TextForm(settings.template, settings.long_examples)
     encoded, held_out = encode_rows(tokenizer, train, context, form), encode_rows(tokenizer, validation, context, form)
+    rate = matrix_rate(kind, device.precision)
     validating = forward_passes(held_out.examples, replace(settings, packing="conversation"), BATCH_TOKENS)
     return RunPlan(
         resolved=resolved,
@@ -626,5 +632,6 @@ def plan_run(resolved: Resolved, train: Sequence[ExampleRow], validation: Sequen
         epoch=epoch_work(settings, encoded, pack_tokens=pack_tokens(resolved, encoded, torch.device(kind))),
         kind=kind,
         device=device,
-        rate=matrix_rate(kind, device.precision),
+        rate=rate,
+        fp32_rate=matrix_rate(kind, "fp32") if kind == "cpu" and device.precision != "fp32" else rate,
     )

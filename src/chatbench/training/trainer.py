@@ -198,23 +198,18 @@ class Watch(TrainerCallback):
         if not self._said and not log_now:
             self._print(state, f"step {state.global_step}/{state.max_steps}  {self._speed(state)}")
         if log_now or epoch_ends or (self.stop.asked and args.world_size == 1):
-            self._agree(args, control)
+            looked = everyone(args, lambda: (self.trainer.losses.look(), self.stop.asked))
+            if bad := [step for step, _ in looked if step is not None]:
+                self._close()
+                raise min(bad).error(args.world_size, args.learning_rate)
+            if any(asked for _, asked in looked):  # in any process: all of them save and stop
+                control.should_save = control.should_training_stop = True
         # Validate before the checkpoint of this step is written; a run resumed from it would not validate again.
         if epoch_ends and self.validate and (state.is_world_process_zero or self.trainer.is_fsdp_enabled):
             with WorkProgress("validation", "tokens") as progress:
                 nats, tokens = self.validate(progress if state.is_world_process_zero else unobserved)
             self.trainer.log({"eval_loss": nats / tokens, "eval_perplexity": math.exp(min(nats / tokens, 700))})
         control.should_log = log_now  # set last, as logging the validation clears it
-
-    def _agree(self, args: TrainingArguments, control: TrainerControl) -> None:
-        """Save and stop all processes if any was asked to stop; raise if any has a non-finite loss."""
-        looked = everyone(args, lambda: (self.trainer.losses.look(), self.stop.asked))
-        bad = [step for step, _ in looked if step is not None]
-        if bad:
-            self._close()
-            raise min(bad).error(args.world_size, args.learning_rate)
-        if any(asked for _, asked in looked):
-            control.should_save = control.should_training_stop = True
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **said: Any) -> None:
         logs: dict[str, float] = said["logs"]

@@ -1,17 +1,14 @@
-"""The demo, and the checks of whether a trained model looks sane.
+"""The demo, and `sanity`: whether a trained model looks sane.
 
-Show on one screen whether a trained model looks sane: one line per check, then five first prompts.
+The demo is the whole pipeline on the sample study with the tiny model, sized for a laptop. It ends with what is only
+possible on the sample study: it checks first prompts against the true problem, and whether the simulator meets the
+requirements for a good one. Failed checks are shown as such.
 
-Each line says `ok`, `warning` (present but not as expected) or `missing`, with a command to fix it: for a trained
-model, training with other settings. Untrained splits are not reported. Only files that other steps wrote are read, so
-this takes seconds.
-
-Sane means: losses fall, perplexity is below the base model's, chats end, and errors are below those of baselines.
-
-Demo: the whole pipeline on the sample study with the tiny model, sized for a laptop.
-
-It ends with what is only possible on the sample study: it checks first prompts against the true problem, and whether
-the simulator meets the requirements for a good one. Failed checks are shown as such.
+`sanity` shows on one screen whether any trained model looks sane: one line per check, then five first prompts. Each
+line says `ok`, `warning` (present but not as expected) or `missing`, with a command to fix it: for a trained model,
+training with other settings. Untrained splits are not reported. Only files that other steps wrote are read, so this
+takes seconds. Sane means: losses fall, perplexity is below the base model's, chats end, and errors are below those of
+baselines.
 """
 
 from __future__ import annotations
@@ -58,7 +55,7 @@ from chatbench.workflow.units import RunSettings
 if TYPE_CHECKING:
     from rich.console import Console
 
-
+Shares = Mapping[str, float]
 State = Literal["ok", "warning", "missing"]
 STATES: tuple[State, ...] = ("ok", "warning", "missing")
 
@@ -76,6 +73,10 @@ NEEDED_FILES = {
     "record": ("chatbench.json",),
 }
 """Files needed in a model folder: one of each kind."""
+BASE_MODEL_CHATS = 1
+"""Base model chats per question and assistant: it never stops by itself, so each takes as long as ten others."""
+MAX_TOKENS = 100
+"""Messages of the sample study have at most 90 tokens; the base model would write up to any limit."""
 
 
 class Found(NamedTuple):
@@ -312,14 +313,6 @@ def print_sanity(report: SanityReport, console: Console | None = None) -> None:
     for question_id, text in report.prompts:
         shown = text[:PROMPT_CHARACTERS].replace("\n", "\\n") + "…" * (len(text) > PROMPT_CHARACTERS)
         screen.print(Text(printable(f"{'prompt':<8}{question_id}: {shown}")))
-
-
-Shares = Mapping[str, float]
-
-BASE_MODEL_CHATS = 1
-"""Base model chats per question and assistant: it never stops by itself, so each takes as long as ten others."""
-MAX_TOKENS = 100
-"""Messages of the sample study have at most 90 tokens; the base model would write up to any limit."""
 
 
 @dataclass(frozen=True, slots=True)

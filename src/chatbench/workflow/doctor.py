@@ -32,6 +32,13 @@ def doctor(results: Path = Path("results")) -> list[Finding]:
     """Collect all findings: versions, device, precision, 8-bit, token, disk, then each recipe."""
     from huggingface_hub import get_token
 
+    versions = [f"Python {platform.python_version()}"]
+    for name in PACKAGES:
+        try:
+            versions.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            versions.append(f"{name} missing")
+    complete = not any(each.endswith("missing") for each in versions)
     device, memory_gib, findings = _device()
     eight_bit = _eight_bit(device)
     token = bool(os.environ.get("HF_TOKEN")) or get_token() is not None  # the latter as `hf auth login` stores it
@@ -39,23 +46,13 @@ def doctor(results: Path = Path("results")) -> list[Finding]:
     existing = next(folder for folder in (results.absolute(), *results.absolute().parents) if folder.exists())
     free = shutil.disk_usage(existing).free / GIB
     return [
-        _versions(),
+        Finding("versions", "ok" if complete else "note", ", ".join(versions)),
         *findings,
         eight_bit,
         Finding("HF_TOKEN", "ok", "set") if token else Finding("HF_TOKEN", "note", without),
         Finding("disk", "ok" if free > 5 else "note", f"{free:.0f} GiB free in {existing}"),
         *(_recipe(recipe, device, memory_gib, eight_bit, token=token) for recipe in recipes().values()),
     ]
-
-
-def _versions() -> Finding:
-    shown = [f"Python {platform.python_version()}"]
-    for name in PACKAGES:
-        try:
-            shown.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            shown.append(f"{name} missing")
-    return Finding("versions", "note" if any(each.endswith("missing") for each in shown) else "ok", ", ".join(shown))
 
 
 def _device() -> tuple[str, float, list[Finding]]:

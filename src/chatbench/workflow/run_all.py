@@ -19,7 +19,6 @@ from typing import Any
 from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError, StoppedError
 from chatbench.data.prepare_splits import prepare_splits
-from chatbench.data.prepared import Manifest
 from chatbench.data.workspace import Workspace
 from chatbench.report.report import Shown
 from chatbench.report.report import report as write_page
@@ -153,6 +152,8 @@ def planned_units(
 ) -> list[Unit]:
     """Plan the units of a run, after preparing the splits if there are none, as the plan depends on them.
 
+    Existing splits are never replaced, as trained models and simulated chats belong to them.
+
     Raises:
         ChatbenchError: an unknown step or split, or splits prepared with other settings.
     """
@@ -168,7 +169,30 @@ def planned_units(
     if settings.simulator.kind != "tuned" and (needless := [step for step in steps if step in of_tuned]):
         clock.say(f"skipped, as {settings.simulator.text()} is not fine-tuned: {', '.join(needless)}")
         steps = [step for step in steps if step not in needless]
-    _prepared(study, workspace, settings, clock, may_prepare="prepare" in steps)
+    chosen: dict[str, Any] = {
+        "by": "question",
+        "splits": settings.splits,
+        "train_share": settings.train_share,
+        "seed": settings.seed,
+        "format": settings.row_format,
+        "skip_bad_records": settings.skip_bad_records,
+        "include_pilots": settings.include_pilots,
+        "maps": list(settings.maps),
+    }
+    if workspace.is_prepared or study is None or "prepare" not in steps:
+        manifest = workspace.manifest
+        wanted = {} if study is None else {"study_resolved": str(study.resolve()), **chosen}
+        for each in differences({name: getattr(manifest, name) for name in wanted}, wanted):
+            raise ChatbenchError(
+                f"{workspace.data} holds splits with {each.name} {each.one}",
+                expected=f"{each.name} {each.other}, as in this run",
+                fix="choose another --data and --results, or prepare the splits again: chatbench prepare-splits",
+            )
+        clock.say(f"using the existing splits of {manifest.study_name} in {workspace.data}")
+    else:
+        with clock.step("prepare"):
+            prepared = prepare_splits(study, workspace.data, **chosen)
+        clock.say(prepared.audit)
     return plan(models, workspace, settings, steps, in_blocks=in_blocks)
 
 
@@ -196,40 +220,3 @@ def _run_here(
             clock.say(f"{unit.id} failed: {error}")
             failed[unit.id] = error.found
     return failed
-
-
-def _prepared(
-    study: Path | None, workspace: Workspace, settings: RunSettings, clock: Clock, *, may_prepare: bool
-) -> Manifest:
-    """Return the manifest of the splits, preparing them if there are none.
-
-    Existing splits are never replaced, as trained models and simulated chats belong to them.
-
-    Raises:
-        ChatbenchError: the folder holds splits that were prepared with other settings.
-    """
-    chosen: dict[str, Any] = {
-        "by": "question",
-        "splits": settings.splits,
-        "train_share": settings.train_share,
-        "seed": settings.seed,
-        "format": settings.row_format,
-        "skip_bad_records": settings.skip_bad_records,
-        "include_pilots": settings.include_pilots,
-        "maps": list(settings.maps),
-    }
-    if workspace.is_prepared or study is None or not may_prepare:
-        manifest = workspace.manifest
-        wanted = {} if study is None else {"study_resolved": str(study.resolve()), **chosen}
-        for each in differences({name: getattr(manifest, name) for name in wanted}, wanted):
-            raise ChatbenchError(
-                f"{workspace.data} holds splits with {each.name} {each.one}",
-                expected=f"{each.name} {each.other}, as in this run",
-                fix="choose another --data and --results, or prepare the splits again: chatbench prepare-splits",
-            )
-        clock.say(f"using the existing splits of {manifest.study_name} in {workspace.data}")
-        return manifest
-    with clock.step("prepare"):
-        prepared = prepare_splits(study, workspace.data, **chosen)
-    clock.say(prepared.audit)
-    return prepared.manifest

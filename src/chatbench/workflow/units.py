@@ -1,6 +1,4 @@
-"""Plan a run as units of work, execute them, and format the plan.
-
-Plan a run as units of work with dependencies, and execute single units.
+"""Plan a run as units of work with dependencies, execute single units, and format the plan.
 
 A unit (model, split, stage) is the smallest independent piece of work: `run` executes all units in order, while
 `run --on ray` and Slurm array jobs distribute them, with the same code. A unit resumes or skips earlier work, writes
@@ -11,7 +9,7 @@ With `in_blocks`, the chats of a split are simulated in several units, one per b
 with its own log. A last unit joins these logs into one that is byte-identical to that of an uninterrupted run. A split
 that already has a log is continued by a single unit.
 
-Format a plan of units as a table, as JSON, or as Slurm array jobs.
+A plan is shown as a table, as JSON, or as Slurm array jobs.
 """
 
 from __future__ import annotations
