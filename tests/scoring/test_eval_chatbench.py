@@ -62,6 +62,17 @@ def test_a_simulator_that_is_always_wrong_is_as_far_off_as_people_are_right(plac
     assert isinstance(rows["gpt-4o", FINE_TUNED, "pearson"].mean, Undefined)
 
 
+def test_a_model_given_as_a_path_is_named_without_the_path(place: Workspace, tmp_path: Path) -> None:
+    folder = tmp_path / "private" / "mine"
+    folder.mkdir(parents=True)
+    write_log(place, "split_0", model=str(folder))
+    eval_chatbench(str(folder), workspace=place)
+
+    table = read_score_table(place.results / "scores", "mine")
+    assert (table.model, table.signature["model"]) == ("mine", "mine")
+    assert "private" not in as_markdown([table])
+
+
 def test_the_files_hold_the_same_figures_and_every_line_names_the_signature(place: Workspace) -> None:
     write_log(place, "split_0")
     write_log(place, "split_1")
