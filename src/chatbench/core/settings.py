@@ -301,7 +301,7 @@ def model_key(model: str) -> str:
 
 
 def name_in_tables(model: str) -> str:
-    """MODEL as given, but a folder or file without its path: tables and pages are passed on."""
+    """MODEL as given, but a folder or file by its results folder: tables and pages are passed on, and need no path."""
     return model_key(model) if is_local(model) else model
 
 

@@ -194,7 +194,7 @@ def realism(
         UnknownAssistantsError: as named.
         ChatbenchError: no chats, chats of other data, or none with an assistant that people worked with.
     """
-    settings = settings or RealismSettings()
+    settings, model = settings or RealismSettings(), name_in_tables(model)
     study = workspace.study
     chosen, notes = simulated_splits(workspace, model, splits)
     chats = [read_chats(workspace, model, split_id) for split_id in chosen]
@@ -222,7 +222,7 @@ def realism(
     of_scores = signature(model, workspace.manifest, chats, Resampling(replicates=0))
     sizes = {part: [len(entry.split.question_ids(part)) for entry in chats] for part in ("train", "test")}
     table = RealismTable(
-        model=name_in_tables(model),
+        model=model,
         source=_simulation(chats[0], settings).predictor.label,
         splits=found,
         termination=stops,

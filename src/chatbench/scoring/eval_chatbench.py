@@ -151,7 +151,7 @@ def eval_chatbench(
     Raises:
         ChatbenchError: no chats yet, chats of other data, participants or settings, or a study that changed.
     """
-    resampling = (resampling or Resampling()).checked()
+    resampling, model = (resampling or Resampling()).checked(), name_in_tables(model)
     judged, judge = with_verdicts(workspace.study, workspace)
     study, measured_here = with_measured_here(judged, workspace, workspace.manifest.questions_sha256)
     chosen, skipped = simulated_splits(workspace, model, splits)
@@ -232,7 +232,7 @@ def score_splits(
     with WorkProgress("bootstrap", "intervals") as progress:
         uncertainty = score_uncertainty(list(measures.values()), study.answers, resampling, progress)
     table = ScoreTable(
-        model=name_in_tables(model),
+        model=model,
         splits=tuple(entry.split.id for entry in chats),
         train_questions=sum(sizes["train"]) / len(chats),
         test_questions=sum(sizes["test"]) / len(chats),

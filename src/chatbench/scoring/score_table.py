@@ -29,7 +29,6 @@ from typing import Any, cast
 
 from chatbench.core.configurations import Difference, differences, matches
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.settings import name_in_tables
 from chatbench.data.prepared import Manifest
 from chatbench.metrics.agreement import CALIBRATION_BINS, Estimate, Undefined, Value, over_splits
 from chatbench.metrics.names import (
@@ -109,7 +108,7 @@ def signature(
     return {
         **of_the_splits(manifest),
         "train_share": manifest.train_share,
-        "model": name_in_tables(model),
+        "model": model,
         **scored,
         "base_conversations": base_model.get("conversations", 0),
         "bleu": f"evaluate, unsmoothed, {'13a' if tokenizer == 'published' else tokenizer}, 0..1",
