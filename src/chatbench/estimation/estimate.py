@@ -12,7 +12,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -325,29 +324,28 @@ def _subset(
     shares = _shares(kept)
     known = workspace.study.questions
     among = subset == EVERY_SUBSET or all(question.subset != subset for question in known.values())
-    parts = []
-    for one in held_out.values():
-        inside = np.array([among or known[question].subset == subset for question in one.questions], dtype=bool)
-        if not inside.any():
-            continue
-        scale = len(inside) / int(inside.sum())  # variance of a mean over fewer questions
-        parts.append(
-            replace(
-                one,
-                questions=tuple(compress(one.questions, inside)),
-                human=one.human[inside],
-                simulated=one.simulated[inside],
-                people_variance=one.people_variance * scale,
-                chats_variance=one.chats_variance * scale,
-            )
-        )
+    parts = [_part(each, lambda q: among or known[q].subset == subset) for each in held_out.values()]
     return SubsetEstimate(
         subset,
         len(shares),
         sum(each.count("counted wrong") for each in kept.values()),
         mean_value(list(shares.values())),
-        predict(shares, parts, chats_variance=variance_of_chats(kept.values())),
+        predict(shares, [part for part in parts if part.questions], chats_variance=variance_of_chats(kept.values())),
         None if people is None else rectified_answers(answers, shares),
+    )
+
+
+def _part(one: HeldOut, keeps: Callable[[str], bool]) -> HeldOut:
+    kept = np.array([keeps(question) for question in one.questions], dtype=bool)
+    questions = tuple(question for question, inside in zip(one.questions, kept, strict=True) if inside)
+    scale = len(one.questions) / max(1, len(questions))  # variance of a mean over fewer questions
+    return replace(
+        one,
+        questions=questions,
+        human=one.human[kept],
+        simulated=one.simulated[kept],
+        people_variance=one.people_variance * scale,
+        chats_variance=one.chats_variance * scale,
     )
 
 

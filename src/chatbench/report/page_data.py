@@ -129,14 +129,8 @@ def accuracy_values(runs: Mapping[str, QuestionScores], place: Mapping[str, int]
             own = predictor in SIMULATORS
             if own or (number == 0 and (predictor in SHARED or predictor.kind == "AI alone")):
                 groups.append(_columns(predictor, key if own else "", "", pooled, place))
-    right: dict[str, dict[Pair, list[float]]] = {}  # people's answers by condition, which are the same in every run
     for scores in list(runs.values())[:1]:
-        for answer in scores.answers:
-            pair = (answer.question_id, answer.assistant)
-            right.setdefault(answer.condition, {}).setdefault(pair, []).append(answer.correct)
-    for condition, pairs in sorted(right.items()) if len(right) > 1 else ():
-        shares = {pair: Prediction(sum(found) / len(found), len(found)) for pair, found in pairs.items()}
-        groups.append(_columns(PEOPLE, "", condition, shares, place))
+        groups += [_columns(PEOPLE, "", condition, each, place) for condition, each in _conditions(scores).items()]
     return groups
 
 
@@ -177,6 +171,20 @@ def pooled_accuracies(scores: QuestionScores) -> dict[Predictor, dict[Pair, Pred
     return pooled
 
 
+def _conditions(scores: QuestionScores) -> dict[str, dict[Pair, Prediction]]:
+    """People's accuracy per condition; empty if all were in the same one."""
+    right: dict[str, dict[Pair, list[float]]] = {}
+    for answer in scores.answers:
+        pair = (answer.question_id, answer.assistant)
+        right.setdefault(answer.condition, {}).setdefault(pair, []).append(answer.correct)
+    if len(right) < 2:
+        return {}
+    return {
+        condition: {pair: Prediction(sum(found) / len(found), len(found)) for pair, found in pairs.items()}
+        for condition, pairs in sorted(right.items())
+    }
+
+
 def calibration_values(scores: QuestionScores) -> Plain:
     """People's accuracy against each predictor's, in bins of predicted accuracy.
 
@@ -193,31 +201,32 @@ def calibration_values(scores: QuestionScores) -> Plain:
                 predicted = pairs[pair].accuracy
                 points = bins.setdefault(predictor, {}).setdefault(int(calibration_bin(predicted)), [])
                 points.append((pair[0], predicted, people[pair].accuracy))
-    curves: Plain = {}
-    for predictor, of_predictor in bins.items():
-        curve: list[Plain] = []
-        for number, points in sorted(of_predictor.items()):
-            by_question: dict[str, list[float]] = {}
-            for question_id, _, person in points:
-                by_question.setdefault(question_id, []).append(person)
-            human = sum(person for _, _, person in points) / len(points)
-            value: Plain = {
-                "from": number / CALIBRATION_BINS,
-                "to": (number + 1) / CALIBRATION_BINS,
-                "predicted": round(sum(predicted for _, predicted, _ in points) / len(points), ACCURACY_DIGITS),
-                "people": round(human, ACCURACY_DIGITS),
-                "pairs": len(points),
-                "questions": len(by_question),
-            }
-            if (count := len(by_question)) > 1:
-                means = [sum(each) / len(each) for each in by_question.values()]
-                centre = sum(means) / count
-                half = 1.96 * math.sqrt(sum((mean - centre) ** 2 for mean in means) / (count - 1) / count)
-                value["low"] = round(max(0.0, human - half), ACCURACY_DIGITS)
-                value["high"] = round(min(1.0, human + half), ACCURACY_DIGITS)
-            curve.append(value)
-        curves[predictor.label] = curve
-    return curves
+    return {
+        predictor.label: [_calibration_bin(number, points) for number, points in sorted(found.items())]
+        for predictor, found in bins.items()
+    }
+
+
+def _calibration_bin(number: int, points: Sequence[tuple[str, float, float]]) -> Plain:
+    by_question: dict[str, list[float]] = {}
+    for question_id, _, person in points:
+        by_question.setdefault(question_id, []).append(person)
+    human = sum(person for _, _, person in points) / len(points)
+    value: Plain = {
+        "from": number / CALIBRATION_BINS,
+        "to": (number + 1) / CALIBRATION_BINS,
+        "predicted": round(sum(predicted for _, predicted, _ in points) / len(points), ACCURACY_DIGITS),
+        "people": round(human, ACCURACY_DIGITS),
+        "pairs": len(points),
+        "questions": len(by_question),
+    }
+    if (count := len(by_question)) > 1:
+        means = [sum(each) / len(each) for each in by_question.values()]
+        centre = sum(means) / count
+        half = 1.96 * math.sqrt(sum((mean - centre) ** 2 for mean in means) / (count - 1) / count)
+        value["low"] = round(max(0.0, human - half), ACCURACY_DIGITS)
+        value["high"] = round(min(1.0, human + half), ACCURACY_DIGITS)
+    return value
 
 
 # Training and chats

@@ -88,33 +88,17 @@ def compare(
     ignored = {(one.name, two.name): ignored_differences(one, two, ignore) for one, two in combinations(opened, 2)}
     refuse_unknown_parts(opened, ignore)
     human, predicted = common_pairs(opened)
-    pairs: dict[tuple[str, str], dict[tuple[str, str], PairedDifference]] = {}
-    for one, two in combinations(opened, 2):
-        splits = [
-            paired_split(accuracies, predicted[one.name][split], predicted[two.name][split])
-            for split, accuracies in human.items()
-        ]
-        texts = {
-            metric: [
-                [run.scores.texts.get(split, {}).get((run.predictor, metric), {}) for split in human]
-                for run in (one, two)
-            ]
-            for metric in TEXT_METRICS
-        }
-        held_out = {q for sides in texts.values() for side in sides for values in side for q in values}
-        draws = Draws((pair for split in splits for pair in split.human), one.scores.answers, resampling, held_out)
-        found = {row: each for row, each in paired_differences(draws, splits).items() if row[1] in COMPARED_METRICS}
-        for metric, (first, second) in texts.items():
-            if any(first) and any(second):
-                found[EVERY_ASSISTANT, metric] = mean_differences(draws, list(zip(first, second, strict=True)))
-        pairs[one.name, two.name] = found
+    pairs = {
+        (one.name, two.name): _compare_pair(one, two, human, predicted, resampling)
+        for one, two in combinations(opened, 2)
+    }
     return Comparison(
         runs=tuple(run.name for run in opened),
         metrics=tuple(with_holm(pairs)),
         splits=tuple(human),
         questions=len({question_id for accuracies in human.values() for question_id, _ in accuracies}),
         pairs_per_split=sum(map(len, human.values())) / len(human),
-        ignored={pair: differences for pair, differences in ignored.items() if differences},
+        ignored={pair: found for pair, found in ignored.items() if found},
         signature_ids={run.name: run.table.signature_id for run in opened},
         resampling=resampling,
     )
@@ -204,6 +188,28 @@ def common_pairs(runs: Sequence[Run]) -> tuple[dict[str, Predictions], dict[str,
                     fix="score both again: chatbench eval-chatbench MODEL",
                 )
     return human, predicted
+
+
+def _compare_pair(
+    one: Run, two: Run, human: BySplit, predicted: Mapping[str, BySplit], resampling: Resampling
+) -> dict[tuple[str, str], PairedDifference]:
+    splits = [
+        paired_split(accuracies, predicted[one.name][split], predicted[two.name][split])
+        for split, accuracies in human.items()
+    ]
+    texts = {
+        metric: [
+            [run.scores.texts.get(split, {}).get((run.predictor, metric), {}) for split in human] for run in (one, two)
+        ]
+        for metric in TEXT_METRICS
+    }
+    held_out = {q for sides in texts.values() for side in sides for values in side for q in values}
+    draws = Draws((pair for split in splits for pair in split.human), one.scores.answers, resampling, held_out)
+    found = {row: each for row, each in paired_differences(draws, splits).items() if row[1] in COMPARED_METRICS}
+    for metric, (first, second) in texts.items():
+        if any(first) and any(second):
+            found[EVERY_ASSISTANT, metric] = mean_differences(draws, list(zip(first, second, strict=True)))
+    return found
 
 
 def with_holm(pairs: Mapping[tuple[str, str], Mapping[tuple[str, str], PairedDifference]]) -> list[ComparedMetric]:
