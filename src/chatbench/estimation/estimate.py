@@ -20,6 +20,7 @@ import numpy as np
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json
 from chatbench.core.records import Answer, Question, Study
+from chatbench.core.settings import name_in_tables
 from chatbench.data.open_study import open_study
 from chatbench.data.own_chats import read_question_lines
 from chatbench.data.splits import question_set_sha256
@@ -142,6 +143,7 @@ def estimate(
         ChatbenchError: nothing is trained, the assistant is in the study, a file does not fit the study, or as
             `simulate`.
     """
+    model = name_in_tables(model)
     splits, study = workspace.trained_splits(model), workspace.study
     tasks = {split: task_of(model, [assistant], workspace=workspace, split=split) for split in splits}
     name = _new_name(tasks[splits[0]].assistants, study)
