@@ -111,6 +111,7 @@ def test_a_reload_in_mid_chat_waits_for_the_same_reply_and_a_second_tab_sees_it(
         page.get_by_text("The assistant is writing").wait_for()
         page.reload()
         page.get_by_text("The assistant is writing").wait_for()
+        assert page.get_by_role("button", name="Send").is_disabled()
         second = page.context.new_page()
         second.goto(f"{at.url}/study")
         second.get_by_text("The assistant is writing").wait_for()
@@ -146,6 +147,23 @@ def test_an_assistant_that_fails_can_be_asked_again_or_done_without(tmp_path: Pa
         page.get_by_text("The assistant did not reply").wait_for()
         go_on(page)
         assert not step_of(page)
+
+
+def test_a_message_cannot_be_typed_before_the_page_can_send_it(tmp_path: Path, open_page: OpenPage) -> None:
+    held: list[Any] = []
+    study = small_study(tmp_path, conditions=("direct-to-AI",))
+    with served(study, {"scripted-strong": saying(REPLY)}) as at:
+        page = open_page(f"{at.url}/?PROLIFIC_PID=p1")
+        begin(page)
+        go_to_chat(page)
+        page.route("**/study.js", lambda route: held.append(route))
+        page.reload(wait_until="commit")
+        page.get_by_label("Your message").wait_for()
+        assert page.get_by_label("Your message").is_disabled()
+        assert page.get_by_role("button", name="Send").is_disabled()
+        held[0].continue_()
+        say(page, QUESTION)
+        page.get_by_text(REPLY).wait_for()
 
 
 def test_a_reply_is_shown_while_it_is_written_and_anew_where_it_began_anew(tmp_path: Path, open_page: OpenPage) -> None:

@@ -133,10 +133,10 @@ if (chat) {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); chat.requestSubmit(); }
   });
 
+  say(); // the box and the button are disabled until here: what is typed before has nowhere to go
   if ("pending" in chat.dataset) {
     pending = log.lastElementChild.querySelector(".written").textContent;
     send();
   }
-  say();
   log.scrollTop = log.scrollHeight;
 }
