@@ -126,6 +126,17 @@ def test_people_who_answer_many_questions_widen_the_interval() -> None:
     assert clustered.standard_error == pytest.approx(0.5 / math.sqrt(6), rel=0.15)
 
 
+def test_graded_answers_are_drawn_with_their_scores() -> None:
+    split = cells([0.5, 0.7], [0.2, 0.4], people=4)
+    scores = [(0, 0.5)] * 4 + [(1, 0.9)] * 2 + [(1, 0.5)] * 2
+    answers = [Answer(f"q{q:03d}", f"w{i % 4}", "user-AI", "gpt", "", None, score) for i, (q, score) in enumerate(scores)]
+    drawn = Draws(split.human, answers, Resampling(400)).accuracies_by_answer
+
+    assert np.nanstd(drawn[:, 0]) == 0  # everybody scored 0.5
+    assert np.nanmean(drawn[:, 1]) == pytest.approx(0.7, abs=0.02)
+    assert np.nanstd(drawn[:, 1]) == pytest.approx(0.2 / math.sqrt(4), rel=0.25)  # binary answers: 0.23
+
+
 def test_people_who_answer_once_each_are_not_clustered() -> None:
     split = cells([0.5, 1.0], [0.2, 0.4], people=2)
     answers = [Answer(f"q{i // 2:03d}", f"w{i}", "user-AI", "gpt", "", None, i != 0) for i in range(4)]

@@ -192,11 +192,14 @@ class Draws:
     @cached_property
     def accuracies_by_answer(self) -> Array:
         """Human accuracy with answers resampled independently (as Poisson counts), shape (replicates, pairs)."""
-        count, right = self._answer_counts()
         rng, size = self._rng(ANSWERS), (self._within, len(self.pairs))
-        drawn_right, drawn_wrong = rng.poisson(right, size), rng.poisson(count - right, size)
+        right, total = np.zeros(size), np.zeros(size)
+        for score in np.unique(self._correct)[::-1]:  # 1 and 0, or the scores of a graded outcome
+            answers = np.bincount(self._answered[self._correct == score], minlength=len(self.pairs))
+            drawn = rng.poisson(answers, size)
+            right, total = right + score * drawn, total + drawn
         with np.errstate(invalid="ignore"):
-            return np.asarray(drawn_right / (drawn_right + drawn_wrong))
+            return np.asarray(right / total)
 
     @cached_property
     def accuracies_of_people(self) -> Array:
