@@ -129,7 +129,7 @@ def test_people_who_answer_many_questions_widen_the_interval() -> None:
 def test_graded_answers_are_drawn_with_their_scores() -> None:
     split = cells([0.5, 0.7], [0.2, 0.4], people=4)
     scores = [(0, 0.5)] * 4 + [(1, 0.9)] * 2 + [(1, 0.5)] * 2
-    answers = [Answer(f"q{q:03d}", f"w{i % 4}", "user-AI", "gpt", "", None, score) for i, (q, score) in enumerate(scores)]
+    answers = [Answer(f"q{q:03d}", f"w{i % 4}", "user-AI", "gpt", "", None, s) for i, (q, s) in enumerate(scores)]
     drawn = Draws(split.human, answers, Resampling(400)).accuracies_by_answer
 
     assert np.nanstd(drawn[:, 0]) == 0  # everybody scored 0.5

@@ -156,12 +156,26 @@ def test_outcomes_are_scored_by_a_judge_whose_agreement_travels_with_the_scores(
     prepared(tmp_path)
     judge = ["--judge", f"openai:m@{server.url}", "--rubric", str(tmp_path / "rubric.txt")]
 
+    dry = [*judge, "--dry-run", "--assistant-price", "1000/1000"]
+    assert simulated(tmp_path, server, *dry) == 0
+    before = capsys.readouterr().out
+    new_chats = 2 * len(place.split("split_0").question_ids("test"))
+    assert f"judge: at most {4 * len(WORDS) + new_chats} answers" in before
+    told = [before.split(mark)[1].split()[0] for mark in ("conversations, $", "simulate, about $")]
+    chats, total = (float(dollars.strip(";")) for dollars in told)
+    assert total > 2 * chats
+    assert simulated(tmp_path, server, *judge, "--dry-run") == 0
+    assert server.asked == []
+    capsys.readouterr()
+
     assert simulated(tmp_path, server, *judge) == 0
-    told = capsys.readouterr().out
-    assert told.index("judged by m: accuracy 0.000") < told.index("conversations: answered")  # people first
+    shown = capsys.readouterr().out
+    assert shown.index("judged by m: accuracy 0.000") < shown.index("conversations: answered")  # people first
     count = len(asked)
     assert simulated(tmp_path, server, *judge) == 0
     assert len(asked) == count  # nothing is asked twice
+    assert simulated(tmp_path, server, *dry) == 0
+    assert "judge: at most 0 answers" in capsys.readouterr().out
 
     table = eval_chatbench("u", workspace=place)
     simulated_mean, people = (

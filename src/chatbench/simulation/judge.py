@@ -26,9 +26,10 @@ from chatbench.core.answer_kinds import Outcome
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, read_text
 from chatbench.core.progress import telling_what_is_kept
-from chatbench.core.records import RIGHT_FROM, Message, Question, SimulatedConversation, Study, joined_id
+from chatbench.core.records import RIGHT_FROM, Message, Question, SimulatedConversation, Study, Usage, joined_id
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import without_secrets
+from chatbench.endpoints.client import CHARACTERS_PER_TOKEN
 from chatbench.metrics.agreement import Undefined, Value
 from chatbench.protocol.answers import last_object
 from chatbench.protocol.dialogue import AnyParticipant, ConcurrentParticipant, Failure, Reply, Request, derive_seed
@@ -45,6 +46,8 @@ LATER = "later"
 """Value of `--judge`: answers are judged after the simulation."""
 MAX_TOKENS = 4000
 """Room for reasoning; a score alone takes about ten. A larger --max-tokens holds for the judge too."""
+TOKENS_OF_SCORE = 10
+"""Tokens of a reply without reasoning, for estimates."""
 Checker = Callable[[Question, str], float]
 """How right an answer to a question is, 0..1."""
 Verdicts = Mapping[tuple[str, str], float | None]
@@ -131,11 +134,7 @@ def open_judge(
     Raises:
         ChatbenchError: there is no rubric, or the model cannot be used.
     """
-    shown = without_secrets(spec)
-    if rubric is None or not (text := read_text(rubric).strip()):
-        raise ChatbenchError(
-            f"--judge {shown}: no rubric", expected="a text that says which answers are right", fix="add --rubric FILE"
-        )
+    shown, text = without_secrets(spec), read_rubric(spec, rubric)
     (one, *others) = read_specs([spec], ())
     if others or one.kind not in ("openai", "local"):
         raise ChatbenchError(f"--judge {shown}", expected="openai:MODEL@URL or local:FOLDER")
@@ -144,6 +143,20 @@ def open_judge(
         options=options,
     )  # fmt: skip
     return Judge(checker, text)
+
+
+def read_rubric(spec: str, rubric: Path | None) -> str:
+    """The text of a judge's rubric.
+
+    Raises:
+        ChatbenchError: there is none.
+    """
+    if rubric is None or not (text := read_text(rubric).strip()):
+        raise ChatbenchError(
+            f"--judge {without_secrets(spec)}: no rubric", expected="a text that says which answers are right",
+            fix="add --rubric FILE",
+        )  # fmt: skip
+    return text
 
 
 def judge_messages(question: Question, answer: str, rubric: str) -> tuple[Message, Message]:
@@ -188,6 +201,27 @@ def simulated_answers(study: Study, chats: Iterable[SimulatedConversation]) -> l
 def verdicts_path(workspace: Workspace) -> Path:
     """Path of the verdicts."""
     return workspace.results / "judge" / "verdicts.jsonl"
+
+
+def estimated_requests(
+    answers: Iterable[tuple[str, str]], chats: int, study: Study, workspace: Workspace, rubric: str
+) -> tuple[int, Usage]:
+    """How many answers the judge will be asked about at most, and the tokens that this takes.
+
+    They are those of `answers` (question id and answer) without a verdict, and one for each of `chats` new chats.
+    Tokens are the mean of earlier verdicts, else one per four characters, and a score without reasoning.
+    """
+    rows = [cast("dict[str, Any]", row) for _, row in read_log(verdicts_path(workspace))]
+    known = set(answers)
+    count = len(known - {(row["question_id"], row["answer"]) for row in rows}) + chats
+    if rows:
+        read, written = (sum(row[name] for row in rows) / len(rows) for name in ("prompt_tokens", "tokens"))
+    else:
+        asked = known or {(key, "") for key, question in study.questions.items() if isinstance(question.kind, Outcome)}
+        prompts = [judge_messages(study.questions[question_id], answer, rubric) for question_id, answer in asked]
+        characters = sum(len(message.content) for prompt in prompts for message in prompt)
+        read, written = characters / len(prompts) / CHARACTERS_PER_TOKEN, TOKENS_OF_SCORE
+    return count, Usage(assistant_prompt_tokens=round(count * read), assistant_tokens=round(count * written))
 
 
 def judge_answers(

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from chatbench.core.answer_kinds import Outcome
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.progress import telling_what_is_kept
 from chatbench.core.records import Question, Study, Usage
@@ -28,12 +29,21 @@ from chatbench.data.prepared import Manifest
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import EndpointOptions, read_addresses
+from chatbench.endpoints.client import CHARACTERS_PER_TOKEN
 from chatbench.protocol.dialogue import MAX_USER_TURNS, AnyParticipant, SteppedParticipant
 from chatbench.protocol.failure_modes import FAILURE_MODES, FailureMode
 from chatbench.protocol.prompt_styles import STYLES, Style, prompts_sha256
 from chatbench.protocol.prompts import ANSWER_PREFIX, ASSISTANT_SYSTEM
 from chatbench.simulation.budget import Prices, Spending
-from chatbench.simulation.judge import judge_answers, needs_judge, open_judge, peoples_answers, simulated_answers
+from chatbench.simulation.judge import (
+    estimated_requests,
+    judge_answers,
+    needs_judge,
+    open_judge,
+    peoples_answers,
+    read_rubric,
+    simulated_answers,
+)
 from chatbench.simulation.log import (
     SimulateResult,
     Tally,
@@ -73,7 +83,6 @@ ENDPOINTS = ("openai", "completions")
 """Kinds of participants behind an endpoint; their conversations are not divided into blocks."""
 WITHOUT_TOKENS = ("scripted", "replay")
 """Kinds of assistants that use no tokens."""
-CHARACTERS_PER_TOKEN = 4
 DEFAULT_ACTIVE = 64
 PER_PLACE = 2
 """Active conversations per concurrent request of an endpoint: while some wait for one side, others keep the other side
@@ -479,8 +488,25 @@ def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool
         say(f"{split}: " + "\n".join(one.lines()))
     missing = sum(one.missing for _, one in estimates)
     usd = sum(spending.prices.usd(one.usage) for _, one in estimates)
+    if needs_judge([question for _, one in estimates for question in one.task.questions], asked.settings.judge):
+        count, usage = _judges_part(asked, [one for _, one in estimates], overwrite=overwrite)
+        usd += spending.prices.usd(usage)
+        say(f"judge: at most {count:,} answers, about {usage.read:,} tokens read, {usage.written:,} written")
     cost = f", about ${usd:,.2f}" if spending.prices.known else ""
     say(f"total: {missing:,} conversations to simulate{cost}; nothing was simulated (--dry-run)")
+
+
+def _judges_part(asked: Simulations, estimates: Sequence[Estimate], *, overwrite: bool) -> tuple[int, Usage]:
+    """The judge's requests and tokens: for people's answers, those of recorded chats, and those of missing ones."""
+    study = asked.workspace.study
+    answers, chats = [key for key, _ in peoples_answers(study)], 0
+    for one in estimates:
+        if one.task.log.exists() and not overwrite:
+            answers += simulated_answers(study, read_conversations(one.task.log))
+        outcomes = sum(isinstance(question.kind, Outcome) for question in one.task.questions)
+        chats += one.missing * outcomes // len(one.task.questions)
+    rubric = read_rubric(asked.settings.judge, asked.settings.rubric)
+    return estimated_requests(answers, chats, study, asked.workspace, rubric)
 
 
 def simulate_splits(
