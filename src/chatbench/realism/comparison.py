@@ -158,6 +158,7 @@ def realism(real: Chats, simulated: Chats, training: Chats, seed: int, advanced:
     detected = detection(halves[0].second, halves[0].simulated, seed) if halves else ONE_PERSON
     advanced(total - 1, total)
     people_detected = detection(halves[0].second, halves[0].first, seed) if halves else ONE_PERSON
+    advanced(total, total)
     for name, field in (("accuracy", "accuracy"), ("AUC", "auc")):  # two more distances
         to_people, among_people = (
             each if isinstance(each, Undefined) else getattr(each, field) for each in (detected, people_detected)

@@ -28,8 +28,8 @@ from chatbench.scoring.score_table import ScoreTable, signature_line
 
 WORD_BINS = (0, 1, 2, 5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 480)
 """Lower ends of the bins of message lengths, the last one open: narrow where people's messages are dense."""
-MOST_TURNS = 15
-"""Chats with more user turns are counted in the last bin."""
+MOST_TURNS = 10
+"""Chats with more user turns are counted in the last bin, on the page and in the terminal."""
 PROBABILITY_BINS = 20
 SHARED = (PEOPLE, USER_ALONE, REGRESSION)
 """Predictors that do not depend on the run; these, and AI alone, are shown for the first run only."""

@@ -26,7 +26,7 @@ from chatbench.metrics.pairs import pair_up
 from chatbench.report.estimate_table import Entry, estimate_grids, estimate_notes, read_estimates
 from chatbench.report.grids import EMPTY, Grid, build, print_grids
 from chatbench.report.page_chats import run_chats
-from chatbench.report.page_data import pooled_accuracies
+from chatbench.report.page_data import MOST_TURNS, pooled_accuracies
 from chatbench.report.report import Shown, outdated_scores
 from chatbench.report.tables import (
     AGREEMENT_COLUMNS,
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 
 SCATTER_ROWS, SCATTER_COLUMNS = 11, 41
 """Vertically tenths of people's accuracy, horizontally fortieths of the simulated one."""
-MOST_TURNS = 10
-"""Chats with more user turns are counted together."""
 
 TurnCounts = Mapping[str, Mapping[int, int]]
 """Number of chats by number of user turns, by predictor."""
