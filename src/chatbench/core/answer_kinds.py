@@ -36,13 +36,16 @@ FEWEST_OPTIONS, MOST_OPTIONS = 2, len(LETTERS)
 LONGEST_NUMBER = 60
 """Characters; anything longer is the endless output of a broken simulator."""
 
-_COMMAS = r"[1-9]\d{0,2}(?:,\d{3}(?!\d))+(?:\.\d+)?"
-_SPACES = r"[1-9]\d{0,2}(?:[\u0020\u00a0\u2009\u202f]\d{3}(?!\d))+(?:[.,]\d+)?"
+_COMMAS = r"(?:[1-9]\d?(?:,\d{2})+,\d{3}|[1-9]\d{0,2}(?:,\d{3})+)(?!\d)(?:\.\d+)?"
+_POINTS = r"[1-9]\d{0,2}(?:(?:\.\d{3})+,\d+|(?:\.\d{3}){2,})(?![.,]?\d)"
+_SPACES = r"[1-9]\d{0,2}(?:[\u0020\u00a0\u2009\u202f'\u2019]\d{3}(?!\d))+(?:[.,]\d+)?"
+_TIMES_TEN = r"\s?(?:[x*\u00d7\u22c5\u00b7]|\\times|\\cdot)\s?10\s?(?:\^|\*\*)\s?[{(]?(?P<ten>[-+\u2212]?\d{1,3})(?!\d)"
 _NUMBER = re.compile(
     rf"(?P<sign>[-+\u2212])?\s?(?:(?P<mixed>\d+) {{1,2}})?(?P<top>\d+)\s?/\s?(?P<bottom>\d+)"
-    rf"|(?P<plain_sign>(?<![\w.])[-+\u2212])?[$\u20ac\u00a3]?(?:(?P<commas>{_COMMAS})|(?P<plain>{_SPACES}|\d+(?:[.,]\d+)?"
-    rf"|\.\d+))(?:[eE](?P<power>[-+]?\d{{1,3}}))?"
+    rf"|(?P<plain_sign>(?<![\w.])[-+\u2212])?[$\u20ac\u00a3]?(?:(?P<commas>{_COMMAS})|(?P<points>{_POINTS})"
+    rf"|(?P<plain>{_SPACES}|\d+(?:[.,]\d+)?|\.\d+))(?:[eE](?P<power>[-+]?\d{{1,3}})|{_TIMES_TEN})?"
 )
+_RAISED = re.compile("(?<=10)[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207a\u207b]+")
 _ASCII = {
     0x66A: "%", 0x66B: ".", 0x66C: ",", 0x2044: "/",
     **{full: chr(full - 0xFEE0) for full in range(0xFF01, 0xFF5F)},
@@ -126,7 +129,9 @@ class Number:
 
     def value(self, text: str) -> Fraction | None:
         """The first number in a text, as an exact fraction; None if there is none."""
-        text = text if text.isascii() else re.sub(r"\d", lambda digit: str(int(digit[0])), text.translate(_ASCII))
+        if not text.isascii():
+            text = _RAISED.sub(lambda power: f"^{normalize('NFKC', power[0])}", text.translate(_ASCII))
+            text = re.sub(r"\d", lambda digit: str(int(digit[0])), text)
         found = _NUMBER.search(text)
         if found is None or len(found[0]) > LONGEST_NUMBER:
             return None
@@ -136,8 +141,11 @@ class Number:
                 return None
             value = int(found["mixed"] or 0) + Fraction(int(found["top"]), int(found["bottom"]))
         else:
-            digits = (found["commas"] or "").replace(",", "") or re.sub(r"\s", "", found["plain"]).replace(",", ".")
-            value = Fraction(digits) * Fraction(10) ** int(found["power"] or 0)
+            commas, points = found["commas"], found["points"]
+            digits = commas.replace(",", "") if commas else (points or "").replace(".", "") or found["plain"]
+            digits = re.sub(r"[\s'\u2019]", "", digits).replace(",", ".")
+            power = (found["power"] or found["ten"] or "0").replace("\u2212", "-")
+            value = Fraction(digits) * Fraction(10) ** int(power)
         percent = _PERCENT.match(text, found.end()) and not _PERCENT.fullmatch(self.unit)
         return sign * value / (100 if percent else 1)
 
