@@ -29,6 +29,7 @@ from chatbench.protocol.dialogue import MAX_USER_TURNS, AnyParticipant, Function
 from chatbench.protocol.prompt_styles import STYLES, StyleName, prompts_sha256
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.judge import (
+    MAX_TOKENS,
     Agreement,
     Checker,
     Judge,
@@ -228,6 +229,8 @@ def judge(
     checker: Checker | str,
     *,
     rubric: str | Path | None = None,
+    max_tokens: int = MAX_TOKENS,
+    reasoning_effort: str = "",
     data: str | Path = "data",
     results: str | Path = "results",
     options: EndpointOptions | None = None,
@@ -238,6 +241,8 @@ def judge(
         model: as in `chatbench simulate`, which must have been run with `--judge later`.
         checker: a function of a `Question` and an answer that returns how correct it is (0 to 1, or a truth value); or
             a spec as after `--judge`, with a `rubric` file.
+        max_tokens: room for a model's reasoning and its score; smaller values than the default count as the default.
+        reasoning_effort: of a model, as after `--reasoning-effort`.
 
     Returns:
         The checker's agreement with the study on people's answers.
@@ -247,9 +252,13 @@ def judge(
     """
     workspace = Workspace(Path(data), Path(results))
     study = workspace.study
-    opened = (
-        Judge(checker) if callable(checker) else open_judge(checker, Path(rubric) if rubric else None, study, options)
-    )
+    if callable(checker):
+        opened = Judge(checker)
+    else:
+        opened = open_judge(
+            checker, Path(rubric) if rubric else None, study, options, max_tokens=max_tokens,
+            reasoning_effort=reasoning_effort,
+        )  # fmt: skip
     logs = sorted(workspace.simulations(model).glob("*/conversations*.jsonl"))
     if not logs:
         fix = f"simulate first: chatbench simulate {model} --assistant SPEC --judge later"

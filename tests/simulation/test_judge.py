@@ -202,7 +202,11 @@ def test_a_judge_has_room_to_reason_and_is_told_how_much(
     server.will(completion("<think>B?", "length"))
 
     assert simulated(tmp_path, server, *judge, "--reasoning-effort", "low", "--max-tokens", most) == 2
-    assert (server.asked[0]["max_tokens"], server.asked[0]["reasoning_effort"]) == (expected, "low")
+    server.will(completion("<think>B?", "length"))
+    with pytest.raises(ChatbenchError):
+        judged_by("u", judge[1], rubric=judge[3], data=tmp_path / "data", max_tokens=int(most), reasoning_effort="low")
+    told = [(asked["max_tokens"], asked["reasoning_effort"]) for asked in server.asked]
+    assert told == [(expected, "low")] * 2
 
 
 @pytest.mark.parametrize(
