@@ -344,8 +344,9 @@ def test_a_moderation_hook_that_raises_fails_one_message_and_traps_nobody(tmp_pa
         person = Person(at.url)
         person.join()
         person.go_to("chat")
+        assert 'class="main" disabled' in person.http.get("/study").text
         assert person.say("poison").status_code == 503
-        assert "disabled" not in person.http.get("/study").text
+        assert 'class="main" disabled' not in person.http.get("/study").text
         assert person.answer().status_code == 200
         person.go_to("chat")
         unchecked = person.say("what?")

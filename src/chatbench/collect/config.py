@@ -242,6 +242,10 @@ class CollectedStudy:
             for spec, each in zip(self.specs, self.config.assistants, strict=True)
         }
 
+    def usd(self, tokens: Mapping[str, tuple[int, int]]) -> float:
+        """Cost in dollars of (input, output) tokens by assistant; those of earlier assistants cost nothing."""
+        return sum(self.prices[name].usd(*used) for name, used in tokens.items() if name in self.prices)
+
     @cached_property
     def consent_version(self) -> str:
         """First 12 hexadecimal digits of the SHA-256 of the text that people consent to."""

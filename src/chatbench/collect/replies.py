@@ -55,17 +55,12 @@ class Assistants:
         self._local = asyncio.Lock()  # a local model replies to one request at a time
 
     @property
-    def usd(self) -> float:
-        """Cost so far in dollars."""
-        prices = self._study.prices
-        return sum(prices[name].usd(*tokens) for name, tokens in self.spent.items() if name in prices)
-
-    @property
     def exhausted(self) -> bool:
         """Whether the study's limit of tokens or dollars is reached."""
         limits = self._study.config.limits
         tokens = sum(map(sum, self.spent.values()))
-        return bool((limits.tokens and tokens >= limits.tokens) or (limits.usd and self.usd >= limits.usd))
+        usd = self._study.usd(self.spent)
+        return bool((limits.tokens and tokens >= limits.tokens) or (limits.usd and usd >= limits.usd))
 
     async def reply(
         self, name: str, session: str, question: str, turns: Sequence[str], heard: Heard | None

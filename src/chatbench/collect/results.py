@@ -75,7 +75,6 @@ async def figures(study: CollectedStudy, store: Store, kind: SessionKind) -> Fig
     found = await store.read(lambda connection: _counts(connection, kind, oldest))
     counts, recent, minutes, answers, checks, state = found
     tokens = await store.tokens()
-    usd = sum(study.prices[name].usd(*used) for name, used in tokens.items() if name in study.prices)
     states = {
         each: sum(n for (*_, found), n in counts.items() if found == each) for each in ("finished", "active", "left")
     }
@@ -90,7 +89,7 @@ async def figures(study: CollectedStudy, store: Store, kind: SessionKind) -> Fig
         "attention checks passed": f"{checks[True]} of {checks.total()}",
         "answers": answers,
         "tokens read and written": " and ".join(f"{sum(side):,}" for side in zip(*tokens.values(), strict=True)) or "0",
-        "cost so far": f"${usd:,.2f}",
+        "cost so far": f"${study.usd(tokens):,.2f}",
     }
     cells = []
     for cell in study.cells:
