@@ -3,6 +3,10 @@
     python benchmarks/simulation.py                                        the packaged tiny model, about five minutes
     python benchmarks/simulation.py --model results/models/tiny/split_0 --assistant local
     python benchmarks/simulation.py --conversations 256 --alone 16 --rounds 1
+    python benchmarks/simulation.py --data data --model results/models/MODEL/split_0 --conversations 100 --alone 8
+
+With `--data`, the held-out questions of split_0 of these prepared splits, and the replies of its most frequent
+assistant, replayed, instead of the sample study's.
 
 Three ways, in one process, in turns, round by round; the table shows medians:
 
@@ -20,14 +24,17 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import torch
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
-from chatbench.core.records import Question, SimulatedConversation
+from chatbench.core.records import Question, SimulatedConversation, Study
+from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import PlainForm
 from chatbench.models.loading import Loaded, load
 from chatbench.models.local_participants import LocalAssistant, LocalSimulator
@@ -44,6 +51,7 @@ from chatbench.protocol.dialogue_runner import run_together
 from chatbench.protocol.prompts import END
 from chatbench.sample.participants import scripted_reply
 from chatbench.sample.study import SampleSettings, make_sample
+from chatbench.simulation.participants import replay_assistant
 from chatbench.simulation.run import BLOCK_SIZE
 
 PER_QUESTION = 10
@@ -143,12 +151,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     loaded = load(options.model, device="cpu")
     total = options.conversations
-    questions = list(make_sample(SampleSettings(questions=120, chats=1)).study.questions.values())
+    study = Workspace(options.data).study if options.data else make_sample(SampleSettings(questions=120, chats=1)).study
+    held_out = Workspace(options.data).split("split_0").question_ids("test") if options.data else study.questions
+    questions = [study.questions[question_id] for question_id in held_out]
     if total > PER_QUESTION * len(questions):
         raise SystemExit(f"--conversations {total}: at most {PER_QUESTION * len(questions)}")
     alone = [round(index * (total - 1) / max(options.alone - 1, 1)) for index in range(options.alone)]
-    check_greedy(_bench(loaded, questions, options, temperature=0.0), alone[: options.checked])
-    sampled = _bench(loaded, questions, options, temperature=1.0)
+    check_greedy(_bench(loaded, questions, study, options, temperature=0.0), alone[: options.checked])
+    sampled = _bench(loaded, questions, study, options, temperature=1.0)
     ways: dict[str, Callable[[int], list[SimulatedConversation]]] = {
         "engine": lambda seed: sampled.in_blocks(range(total), seed),
         "one at a time": lambda seed: sampled.one_at_a_time(sampled.ours, alone, seed),
@@ -207,10 +217,15 @@ def _timed(hold: Callable[[int], list[SimulatedConversation]], seed: int) -> Tim
     return Timing(len(outcomes), tokens, seconds, processor_seconds)
 
 
-def _bench(loaded: Loaded, questions: Sequence[Question], options: argparse.Namespace, *, temperature: float) -> Bench:
+def _bench(
+    loaded: Loaded, questions: Sequence[Question], study: Study, options: argparse.Namespace, *, temperature: float
+) -> Bench:
     limit = options.max_tokens
     if options.assistant == "local":
         assistant: Participant = LocalAssistant(loaded, "same", temperature=0.7 * temperature, max_tokens=limit)
+    elif options.data:
+        counts = Counter(conversation.assistant for conversation in study.conversations)
+        assistant = replay_assistant(study.conversations, counts.most_common(1)[0][0])
     else:
         assistant = FunctionParticipant(_scripted, {"kind": "scripted"})
     return Bench(
@@ -228,6 +243,7 @@ def _scripted(request: Request) -> Reply:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="package:tiny_base", help="fine-tuned, in plain text form")
+    parser.add_argument("--data", type=Path, help="prepared splits instead of the sample study")
     parser.add_argument("--assistant", choices=("scripted", "local"), default="scripted")
     parser.add_argument("--conversations", type=int, default=1024, help="of the engine, ten to a question")
     parser.add_argument("--alone", type=int, default=64, help="conversations held one at a time")
