@@ -73,6 +73,8 @@ NEEDED_FILES = {
     "record": ("chatbench.json",),
 }
 """Files needed in a model folder: one of each kind."""
+CHATS = 20
+"""Chats per question and assistant: these are cheap, and the noise of the usual ten costs 0.01 of the error."""
 BASE_MODEL_CHATS = 1
 """Base model chats per question and assistant: it never stops by itself, so each takes as long as ten others."""
 MAX_TOKENS = 100
@@ -330,7 +332,7 @@ def demo(out: Path, *, splits: int, say: Callable[[str], None]) -> RunReport:
     sample = write_sample(out / "sample", SampleSettings())
     say(summary_text(sample.study))
     settings = RunSettings(
-        splits=splits, base_conversations=BASE_MODEL_CHATS, chats=ChatSettings(max_tokens=MAX_TOKENS)
+        splits=splits, base_conversations=BASE_MODEL_CHATS, chats=ChatSettings(CHATS, max_tokens=MAX_TOKENS)
     )
     report = run_all("tiny", study=out / "sample", workspace=workspace, settings=settings, say=say)
     if report.table:
