@@ -279,6 +279,12 @@ def estimate(
     conversations: int = 10,
     seed: int = 0,
     max_user_turns: int = MAX_USER_TURNS,
+    max_tokens: int = 1000,
+    simulator_temperature: float = 1.0,
+    assistant_temperature: float = 0.7,
+    end_on: Sequence[str] = (),
+    expected_answers: bool = False,
+    answer_model: bool = False,
     options: EndpointOptions | None = None,
 ) -> Estimate:
     """Estimate people's accuracy with a new assistant and store it, as `chatbench estimate` does.
@@ -287,19 +293,25 @@ def estimate(
         model: the model that was fine-tuned on the splits in `data`.
         assistant: NAME=SPEC or an opened `Assistant`; it must not be in the study.
         people: real chats with the new assistant.
+        conversations: this and what follows as in the `chatbench simulate` of the known assistants.
 
     Raises:
         ChatbenchError: as `chatbench.estimation.estimate.estimate`.
     """
     from chatbench.estimation.estimate import estimate as step
 
+    settings = ChatSettings(
+        conversations, seed, max_user_turns, max_tokens=max_tokens, simulator_temperature=simulator_temperature,
+        assistant_temperature=assistant_temperature, end_on=tuple(end_on), expected_answers=expected_answers,
+        answer_model=answer_model,
+    )  # fmt: skip
     new = (
         assistant if isinstance(assistant, str) else AssistantSpec(assistant.name, "opened", "", assistant.participant)
     )
     return step(
         model, assistant=new, workspace=Workspace(Path(data), Path(results)),
         questions=None if questions is None else Path(questions), people=None if people is None else Path(people),
-        settings=ChatSettings(conversations, seed, max_user_turns), options=options, say=lambda _: None,
+        settings=settings, options=options, say=lambda _: None,
     )  # fmt: skip
 
 

@@ -310,6 +310,35 @@ def test_wrong_usage_ends_with_2_and_shows_the_usage(line: str) -> None:
     assert "Usage: chatbench" in ended.err
 
 
+IGNORED = {
+    "run tiny --splits 3": "--splits without --study",
+    "plan tiny --train-share 0.9": "--train-share without --study",
+    "run-unit tiny/split_0/finetune tiny --map a=b": "--map without --study",
+    "plan tiny --json --slurm jobs": "--slurm with --json",
+    "run tiny --gpus 1": "--gpus 1 without --on",
+    "prepare-splits --study s --by assistant --train-share 0.9": "--train-share with --by assistant",
+    "prepare-splits --study examples.jsonl --also-questions": "--also-questions: examples.jsonl holds examples",
+    "check-study s --schema": "STUDY with --schema",
+    "download halie --revision x": "--revision with halie",
+    "import a.csv --draft map.toml --out b": "--out with --draft",
+    "import a.csv b.csv --draft map.toml": "--draft of 2 files",
+    "chat tiny --question q --assistant-temperature 0": "--assistant-temperature without --assistant",
+    "simulate tiny --assistant scripted:all --rubric r": "--rubric r without a judge",
+    "simulate tiny --assistant scripted:all --judge later --rubric r": "--rubric r without a judge",
+}
+
+
+@pytest.mark.parametrize("line", IGNORED)
+def test_an_option_that_would_do_nothing_is_refused(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("examples.jsonl").write_text('{"prompt": "Question: 1 + 1?", "completion": "2"}\n')
+
+    ended = chatbench(line)
+
+    assert ended.code == 2
+    assert ended.err.startswith(f"chatbench: {IGNORED[line]}"), ended.err
+
+
 BEYOND = str(2**63)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from chatbench.commands import options
 from chatbench.commands.options import Conversations, Data, MaxTokens, MaxUserTurns, Model, Results, Seed, names, show
 
 commands = typer.Typer()
@@ -25,6 +26,12 @@ def estimate(
     conversations: Conversations = 10,
     max_user_turns: MaxUserTurns = 10,
     max_tokens: MaxTokens = 1000,
+    simulator_temperature: options.SimulatorTemperature = 1.0,
+    assistant_temperature: options.AssistantTemperature = 0.7,
+    end_on: options.EndOn = None,
+    expected_answers: options.ExpectedAnswers = False,
+    answer_model: options.AnswerModel = False,
+    reasoning_effort: options.ReasoningEffort = "",
     concurrency: Annotated[int, typer.Option(help="Maximum concurrent requests per endpoint address.")] = 32,
     seed: Seed = 0,
     data: Data = Path("data"),
@@ -45,7 +52,11 @@ def estimate(
     from chatbench.scoring.score_files import plain
     from chatbench.simulation.simulate import ChatSettings
 
-    settings = ChatSettings(conversations, seed, max_user_turns, max_tokens=max_tokens)
+    settings = ChatSettings(
+        conversations, seed, max_user_turns, max_tokens=max_tokens, simulator_temperature=simulator_temperature,
+        assistant_temperature=assistant_temperature, end_on=tuple(end_on or ()), expected_answers=expected_answers,
+        answer_model=answer_model, reasoning_effort=reasoning_effort,
+    )  # fmt: skip
     made = step(
         model, assistant=assistant, workspace=Workspace(data, results), questions=questions, people=people,
         settings=settings, options=EndpointOptions(concurrency=concurrency), say=show,

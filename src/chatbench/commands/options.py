@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from chatbench.core.errors import ChatbenchError
 from chatbench.core.texts import printable
 
 Model = Annotated[
@@ -77,6 +78,19 @@ Maps = Annotated[
     typer.Option("--map", help="Meaning of an unknown value, e.g. answer_type.userAnswer=user-alone; repeatable."),
 ]
 Pilots = Annotated[bool, typer.Option("--include-pilots", help="Also read the pilots in a ChatBench folder.")]
+
+
+def refuse_given(context: typer.Context, reason: str, *parameters: str) -> None:
+    """Refuses options that would do nothing, if the command line has them; `reason` follows their name.
+
+    Raises:
+        ChatbenchError: one of them was given.
+    """
+    for each in context.command.params:
+        source = context.get_parameter_source(each.name or "")
+        if each.name in parameters and source is not None and source.name == "COMMANDLINE":
+            option = each.opts[0] if each.param_type_name == "option" else each.opts[0].upper()
+            raise ChatbenchError(f"{option} {reason}", fix=f"omit {option}")
 
 
 def show(text: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chatbench.commands import options
-from chatbench.commands.options import names, show
+from chatbench.commands.options import names, refuse_given, show
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.texts import printable
 
@@ -25,7 +25,11 @@ commands = typer.Typer()
 
 
 Models = Annotated[
-    list[str], typer.Argument(metavar="MODEL", help="Recipes (see chatbench recipes), Hub ids or model folders.")
+    list[str],
+    typer.Argument(
+        metavar="MODEL",
+        help="Recipes (see chatbench recipes), Hub ids, model folders or GGUF files; with --simulator, any name.",
+    ),
 ]
 Gpus = Annotated[
     float | None,
@@ -37,6 +41,7 @@ Gpus = Annotated[
 class Asked:
     """What the options of a run ask for."""
 
+    context: typer.Context
     models: list[str]
     study: Path | None
     workspace: Workspace
@@ -56,8 +61,11 @@ class Asked:
 
 
 def asked_run(
+    context: typer.Context,
     models: Models,
-    study: Annotated[Path | None, typer.Option(help="Study to split; default: the splits in --data.")] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="Study to split; default: the splits in --data, as they are.")
+    ] = None,
     steps: Annotated[str, typer.Option(help=f"Steps to run, of {options.ALL_STEPS}.")] = options.ALL_STEPS,
     splits: Annotated[int, typer.Option(help="Number of random splits by question.", max=options.MOST_SPLITS)] = 10,
     only: Annotated[list[str] | None, typer.Option(help="Run only this split, e.g. split_1; repeatable.")] = None,
@@ -96,6 +104,9 @@ def asked_run(
     gpus: Gpus = None,
 ) -> Asked:
     """Reads the options that `run`, `plan` and `run-unit` share."""
+    if study is None:
+        reason = "without --study: the splits in --data are used as they are"
+        refuse_given(context, reason, "splits", "train_share", "maps", "skip_bad_records", "include_pilots")
     from chatbench.data.workspace import Workspace
     from chatbench.endpoints.address import EndpointOptions
     from chatbench.simulation.budget import Spending, read_prices
@@ -117,7 +128,7 @@ def asked_run(
         options=EndpointOptions(concurrency=concurrency, timeout_seconds=timeout, patience_seconds=patience),
     )  # fmt: skip
     spending = Spending(read_prices(simulator_price, assistant_price), max_tokens=budget_tokens, max_usd=budget_usd)
-    return Asked(models, study, Workspace(data, results), settings, names(steps), spending, gpus)
+    return Asked(context, models, study, Workspace(data, results), settings, names(steps), spending, gpus)
 
 
 def _takes_run(command: Callable[..., None]) -> Callable[..., None]:
@@ -156,6 +167,8 @@ def run(
     from chatbench.report.tables import print_tables
     from chatbench.workflow.run_all import run_all
 
+    if asked.gpus and asked.gpus < 2 and not on:
+        raise ChatbenchError(f"--gpus {asked.gpus:g} without --on", fix="add --on ray, or omit --gpus")
     if collect and not on:
         raise ChatbenchError("--collect without --on", fix="add --on ray:ADDRESS, or omit --collect")
     given: dict[str, Any] = {"settings": asked.settings}
@@ -184,7 +197,6 @@ def run(
 @_takes_run
 def plan(
     asked: Asked,
-    context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print every unit as JSON.")] = False,
     slurm: Annotated[Path | None, typer.Option(help="Write the plan to this file, as Slurm array jobs.")] = None,
 ) -> None:
@@ -200,6 +212,8 @@ def plan(
     from chatbench.workflow.run_all import Clock, planned_units
     from chatbench.workflow.units import array_jobs, plan_grid, plan_json
 
+    if as_json:
+        refuse_given(asked.context, "with --json", "slurm")
     clock = Clock(lambda line: typer.echo(printable(line), err=True))
     settings = asked.settings
     units = planned_units(
@@ -209,7 +223,7 @@ def plan(
         show(plan_json(units, asked.workspace, settings))
     elif slurm:
         asked.without_budget("array jobs")
-        write_text(slurm, array_jobs(units, _given(context)))
+        write_text(slurm, array_jobs(units, _given(asked.context)))
         show(f"{len(units)} units -> {slurm}; edit it for your site, then: bash {slurm}")
     else:
         print_grids([plan_grid(units, asked.workspace, settings)], [])

@@ -145,6 +145,7 @@ def ai_alone(
 
 @commands.command()
 def chat(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="MODEL as passed to finetune.")],
     question: Annotated[str, typer.Option(metavar="ID", help="Id of a question in the prepared study.")],
     assistant: Annotated[
@@ -175,6 +176,8 @@ def chat(
     from chatbench.simulation.simulate import ChatSettings
     from chatbench.simulation.terminal_chat import chat as step
 
+    if assistant is None:
+        options.refuse_given(context, "without --assistant: you play the assistant", "assistant_temperature")
     settings = ChatSettings(
         seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens, end_on=tuple(end_on or ()),
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
@@ -188,7 +191,7 @@ def chat(
 
 @commands.command()
 def export(
-    model: Named,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name under which the chats are stored.")],
     to: Annotated[Path, typer.Option(help="File to write, .csv or .parquet.")],
     split: options.OneOrAll = None,
     turns: Annotated[bool, typer.Option("--turns", help="Write a row per turn, not per conversation.")] = False,

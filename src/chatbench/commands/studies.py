@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from chatbench.commands.options import MOST_CHATS, MOST_SPLITS, Maps, Pilots, Seed, SkipBad, names, show
+from chatbench.commands.options import MOST_CHATS, MOST_SPLITS, Maps, Pilots, Seed, SkipBad, names, refuse_given, show
 from chatbench.core.errors import ChatbenchError
 
 commands = typer.Typer()
@@ -15,6 +15,7 @@ commands = typer.Typer()
 
 @commands.command()
 def download(
+    context: typer.Context,
     name: Annotated[Literal["chatbench", "halie"], typer.Argument(help="Study to download.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: studies/NAME.")] = None,
     revision: Annotated[str, typer.Option(help="Commit or branch of the dataset (chatbench only).")] = "main",
@@ -28,6 +29,8 @@ def download(
     """
     from chatbench.data.download import download as step
 
+    if name == "halie":
+        refuse_given(context, "with halie, which has one version", "revision")
     show(step(name, out or Path("studies") / name, revision=revision, allow_other_checksum=allow_other_checksum))
 
 
@@ -59,13 +62,16 @@ def sample(
 
 @commands.command("import")
 def import_(
+    context: typer.Context,
     files: Annotated[
         list[Path],
         typer.Argument(metavar="FILE", help="OpenAI, ShareGPT or chat-log JSON Lines, JSON or Parquet; or a table."),
     ],
     out: Annotated[Path, typer.Option(help="Study to write, as JSON Lines.")] = Path("study.jsonl"),
     mapping: Annotated[Path | None, typer.Option("--map", help="TOML file that maps columns to fields.")] = None,
-    draft: Annotated[Path | None, typer.Option(help="Draft that file from the column names; write no study.")] = None,
+    draft: Annotated[
+        Path | None, typer.Option(help="Draft that file from the columns of FILE; write no study.")
+    ] = None,
 ) -> None:
     """Convert files of other programs into a study.
 
@@ -77,6 +83,9 @@ def import_(
     from chatbench.data import imports
 
     if draft:
+        refuse_given(context, "with --draft, which writes no study", "out", "mapping")
+        if len(files) > 1:
+            raise ChatbenchError(f"--draft of {len(files)} files", expected="one", fix="draft a file for each")
         imports.keep_inputs([draft], files)
         write_text(draft, imports.draft(files[0]))
         show(f"{draft}: review and correct it, then run: chatbench import {files[0]} --map {draft}")
@@ -86,6 +95,7 @@ def import_(
 
 @commands.command("check-study")
 def check_study(
+    context: typer.Context,
     study: Annotated[
         Path | None, typer.Argument(help="ChatBench folder, HALIE's event_blocks.csv, or chats as JSON Lines.")
     ] = None,
@@ -103,6 +113,7 @@ def check_study(
     if schema:
         from json import dumps
 
+        refuse_given(context, "with --schema", "study", "skip_bad_records", "include_pilots", "maps")
         from chatbench.data.own_chats import schema as own_schema
 
         show(dumps(own_schema(), indent=2))
@@ -137,6 +148,7 @@ def study(
 
 @commands.command("prepare-splits")
 def prepare_splits(
+    context: typer.Context,
     study: Annotated[
         Path | None,
         typer.Option(help="Study, or file of examples, to split; default: the one in data/ or studies/."),
@@ -171,6 +183,8 @@ def prepare_splits(
     from chatbench.data.open_study import find_study
     from chatbench.data.prepare_splits import prepare_splits as step
 
+    if by in ("assistant", "subset") and not also_questions:
+        refuse_given(context, f"with --by {by}, which holds out each in turn", "train_share")
     prepared = step(
         study or find_study(Path()), out, by=by, also_questions=also_questions, splits=splits,
         train_share=train_share, seed=seed, format=format_, skip_bad_records=skip_bad_records,

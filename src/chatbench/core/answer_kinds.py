@@ -11,10 +11,11 @@ A simulated answer is parsed from the text after `Answer: ` in a simulator's out
 (the published rule), a number the first number in it, a text its first line; an outcome's answer is kept as it is, and
 a chat without an answer ends with `done`. If nothing is found, the answer is invalid, which counts as wrong.
 
-Number parsing: a comma or a thin, narrow or normal space between groups of three digits is ignored (`1,234,567`),
-unless the first group begins with 0; a point is decimal, and so is a comma elsewhere (`3,5`, `0,125`, `10 000,5`);
-`2/3`, `1 1/2` and `1½` are fractions, `5e-3` is scientific notation; digits and marks may be those of any script; `%`
-divides by 100 unless percent is the question's unit; any other unit is ignored, never converted.
+Number parsing: a comma, space (also thin or narrow) or apostrophe between groups of three digits is ignored
+(`1,234,567`, `12,34,567`), unless the first group begins with 0; so are points if there are several or a comma follows
+(`1.234.567`, `1.000,50`); any other point is decimal, and so is any other comma (`3,5`, `0,125`, `10 000,5`). `2/3`,
+`1 1/2` and `1½` are fractions, `5e-3` and `5x10^-3` scientific notation; digits and marks may be those of
+any script; `%` divides by 100 unless percent is the question's unit; any other unit is ignored, never converted.
 """
 
 from __future__ import annotations

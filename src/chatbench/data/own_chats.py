@@ -377,7 +377,7 @@ def read_question_lines(path: Path, *, least: int = 1) -> dict[str, Question]:
         ChatbenchError: a line is not a question, an id occurs twice, or there are fewer than `least`.
     """
     found: dict[str, Question] = {}
-    fix = 'write {"id": ..., "subset": ..., "text": ..., "options": [four], "answer": "A"} on each line'
+    fix = 'write {"id": ..., "subset": ..., "text": ..., "options": [...], "answer": "A"} on each line'
     for number, content in read_jsonl(path, fix=fix):
         try:
             question = QuestionRecord.model_validate(content).question()

@@ -75,6 +75,10 @@ def prepare_splits(
             raise ChatbenchError(
                 f"--by {by}: {study_path} holds examples, which do not say who wrote them", fix="use --by question"
             )
+        _refuse_for_examples(
+            study_path, format=format != "messages", also_questions=also_questions, map=bool(maps),
+            skip_bad_records=skip_bad_records, include_pilots=include_pilots,
+        )  # fmt: skip
         questions, rows = _questions_of_examples(study_path)
         sha256 = hashlib.sha256("\n".join(sorted(question.id for question in questions)).encode()).hexdigest()
         count = DEFAULT_SPLITS if splits is None else splits
@@ -145,6 +149,13 @@ class _Question(NamedTuple):
     id: str
     subset: str
     text: str
+
+
+def _refuse_for_examples(path: Path, **given: bool) -> None:
+    for option in (name for name, value in given.items() if value):
+        raise ChatbenchError(
+            f"--{option.replace('_', '-')}: {path} holds examples, which are split as they are", fix="omit it"
+        )
 
 
 def _questions_of_examples(path: Path) -> tuple[list[Asked], list[Row]]:

@@ -1,17 +1,18 @@
-"""One object that knows every path below `data/` and `results/`, and reads what was prepared.
+"""One object that knows the paths below `data/` and `results/`, and reads what was prepared.
 
     data/manifest.json, data/split_i/{train,test,split}.jsonl       prepared by prepare-splits
     results/models/MODEL/split_i/                                   a fine-tuned model
     results/logs/MODEL/split_i/                                     its training curves
-    results/ppl/MODEL/split_i.json, split_i.tokens.jsonl, summary.json
+    results/ppl/MODEL/split_i.json, split_i.tokens.jsonl, summary.json; results/ppl/val_ppl_MODEL.json
     results/simulations/MODEL/split_i/conversations[_base].jsonl, conversations[_base].blocks/ until joined
-    results/scores/MODEL.json, .csv, .md
+    results/scores/MODEL.json, .csv, .questions.csv, .answers.csv, .md
     results/estimates/MODEL.json
     results/realism/MODEL/
     results/ai_alone/
+    results/judge/                                                  see simulation/judge.py
 
 The manifest and the study are cached until the manifest file changes, and a prepared file is hashed again only if it
-changes. MODEL is the key of a model (`core.recipes.model_key`).
+changes. MODEL is the key of a model (`core.settings.model_key`).
 """
 
 from __future__ import annotations

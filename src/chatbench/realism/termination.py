@@ -4,8 +4,9 @@ A *decision* follows each reply of the assistant in a person's chat: the person 
 went on. The simulator is prompted with the same chat up to that reply, so people and simulator decide at the same
 points; in its own simulated chats the points would differ. Two things are measured at each point: whether an output,
 sampled as in a simulation but truncated to `OPENING_TOKENS` tokens, is an answer; and the total probability of
-`Answer: A` ... `Answer: D`, each with its end marker, as the product of its tokens' probabilities. It covers complete
-valid answers only, so it is slightly below that of an output that merely begins like one.
+`Answer: ` with each letter of the question (`done` without an answer; none for numbers and texts) and the end marker,
+as the product of its tokens' probabilities. It covers complete valid answers only, so it is slightly below that of an
+output that merely begins like one.
 
 F1 takes ending as the positive class. It has no human ceiling, since no second person decided at the same point; its
 floors are to end always, and to end at random as often as people of the training side do after as many replies.

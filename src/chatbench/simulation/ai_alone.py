@@ -26,7 +26,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from chatbench.core.answer_kinds import Choice
 from chatbench.core.errors import ChatbenchError
@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from chatbench.endpoints.address import EndpointOptions
 
 Method = Literal["letter-only-zero-shot", "letter-only-few-shot", "free-text"]
-METHODS: tuple[Method, ...] = get_args(Method)
 Result = Literal["right", "wrong", "invalid", "unknown"]
 """`invalid`: a letter-only reply without a letter, counted wrong. `unknown`: dropped."""
 Stage = Literal["reply", "extraction"]

@@ -213,7 +213,8 @@ def simulator_lines() -> list[str]:
         *(f"{what:<{widths[0]}}  {needs:<{widths[1]}}  {example}" for what, needs, example in rows),
         "",
         f"--simulator is tuned or STYLE:KIND:ARGUMENT. Styles: {', '.join(STYLES)}.",
-        "Kinds: tuned, local:FOLDER_OR_HUB_ID, openai:ADDRESS, completions:ADDRESS. ADDRESS is MODEL[@URL][#KEY_NAME].",
+        "Kinds: tuned, local:FOLDER_OR_HUB_ID, openai:ADDRESS, completions:ADDRESS.",
+        "ADDRESS is MODEL[@URL[,URL...]][#KEY_NAME].",
         "{split} is replaced by the name of each split.",
     ]
 

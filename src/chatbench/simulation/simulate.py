@@ -36,6 +36,7 @@ from chatbench.protocol.prompt_styles import STYLES, Style, prompts_sha256
 from chatbench.protocol.prompts import ANSWER_PREFIX, ASSISTANT_SYSTEM
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.judge import (
+    LATER,
     estimated_requests,
     judge_answers,
     needs_judge,
@@ -128,6 +129,10 @@ class ChatSettings:
                 raise ChatbenchError(f"{name} is {getattr(self, name)}", expected="at least 0")
         if self.cache_gib is not None and not self.cache_gib > 0:
             raise ChatbenchError(f"--cache-gib {self.cache_gib:g}", expected="more than 0")
+        if self.rubric and self.judge in ("", LATER):
+            raise ChatbenchError(
+                f"--rubric {self.rubric} without a judge that reads it", fix="add --judge openai:MODEL@URL, or omit it"
+            )
         if unknown := [name for name in self.end_on if name not in FAILURE_MODES]:
             raise ChatbenchError(
                 f"--end-on {unknown[0]}: no such failure detector", expected=f"any of {', '.join(FAILURE_MODES)}"
