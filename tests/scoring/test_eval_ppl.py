@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.prepared_files import sums, write_prepared
@@ -15,6 +16,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.text import summarise
 from chatbench.models.loading import load
+from chatbench.scoring import eval_ppl as eval_ppl_module
 from chatbench.scoring.eval_ppl import (
     Say,
     SplitPerplexity,
@@ -107,6 +109,28 @@ def test_what_was_scored_is_not_scored_again_unless_something_is_missing_or_it_d
     perplexities(root, "split_0", said.append)
 
     assert ["as before" in line for line in said] == [False, True, False, False]
+
+
+def test_a_run_stopped_while_the_base_is_scored_keeps_the_fine_tuned_part(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = perplexities(root, "split_0")
+    shutil.rmtree(root / "results/ppl")
+    scores, called = eval_ppl_module._scores, list[str]()
+
+    def stopping(what: str, *arguments: Any, **more: Any) -> Any:
+        called.append(what)
+        if len(called) == 2:
+            raise KeyboardInterrupt
+        return scores(what, *arguments, **more)
+
+    monkeypatch.setattr(eval_ppl_module, "_scores", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        perplexities(root, "split_0")
+
+    assert perplexities(root, "split_0") == expected
+    assert called == ["split_0, fine-tuned", "split_0, base model", "split_0, base model"]
+    assert not list((root / "results").rglob("*.partial"))
 
 
 def test_the_summary_holds_prepared_splits_and_the_models_of_today_only(root: Path) -> None:

@@ -1,8 +1,9 @@
 """Compute the perplexity of held-out human turns under the fine-tuned model and its base model.
 
 One file per split, `results/ppl/MODEL/split_i.json`, with the signature of everything its numbers depend on; a split is
-recomputed only if its signature changed. `summary.json` has the means over splits. A file of other held-out examples
-than the prepared ones, or of a model that was trained again since, is not used.
+recomputed only if its signature changed, and the fine-tuned model is not scored again if a run was stopped while its
+base was. `summary.json` has the means over splits. A file of other held-out examples than the prepared ones, or of a
+model that was trained again since, is not used.
 
 `split_i.tokens.jsonl`, beside it, has the loss of each token under the fine-tuned model. Its first line identifies the
 model and the examples; then follows one scored turn per line. The texts of a turn's tokens, joined, are what the person
@@ -233,7 +234,15 @@ def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitP
             update_card(folder, stored.by_turns)
             say(f"{stored.line()} (as before)")
             return stored
-    tuned = _scores(f"{split}, fine-tuned", str(folder), rows, 0, form)
+    partial = path.with_suffix(".partial")  # the fine-tuned model's part, until its base is scored too
+    if holds_scored_turns(tokens_path, origin) and (kept := _read_part(partial, signature)):
+        say(f"{split}, fine-tuned: as before, in {partial}")
+        tuned = kept
+    else:
+        scored = _scores(f"{split}, fine-tuned", str(folder), rows, 0, form)
+        tuned = _Part(corpus=scored.corpus, by_kind=scored.by_kind, counts=scored.encoded.counts(), signature=signature)
+        write_scored_turns(tokens_path, origin, scored_turns(rows, scored.encoded, scored.nats, scored.tokenizer))
+        write_json(partial, asdict(tuned))
     # The name of a merged model does not identify its base.
     base_source = str(record["base"]) if "merged" in record else resolve_settings(model).base
     base_seed = int(record["settings"]["seed"])
@@ -241,10 +250,10 @@ def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitP
     by_kind = {kind: TunedAndBase(each, base.by_kind[kind]) for kind, each in tuned.by_kind.items()}
     result = SplitPerplexity(
         split=split, finetuned=tuned.corpus, base=base.corpus, by_kind=by_kind, signature=signature,
-        **tuned.encoded.counts(),
+        **tuned.counts,
     )  # fmt: skip
-    write_scored_turns(tokens_path, origin, scored_turns(rows, tuned.encoded, tuned.nats, tuned.tokenizer))
     write_json(path, asdict(result))
+    partial.unlink()
     update_card(folder, result.by_turns)
     say(result.line())
     return result
@@ -253,6 +262,25 @@ def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitP
 def tokens_origin(signature: Mapping[str, object]) -> dict[str, object]:
     """The part of a split's signature that its scored tokens depend on."""
     return {name: signature[name] for name in ("weights", "test_sha256", "form")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What a split's file needs of the fine-tuned model."""
+
+    corpus: Perplexity
+    by_kind: Mapping[str, Perplexity]
+    counts: Mapping[str, int]
+    signature: Mapping[str, object]
+
+
+def _read_part(path: Path, signature: Mapping[str, object]) -> _Part | None:
+    """A part of this signature that an earlier run, stopped before the end, has left; anything else is scored again."""
+    try:
+        part = TypeAdapter(_Part).validate_python(read_json(path))
+    except (ChatbenchError, ValidationError):
+        return None
+    return None if differences(part.signature, signature) else part
 
 
 @dataclass(frozen=True, slots=True)
