@@ -176,6 +176,16 @@ def test_a_folder_is_known_by_its_name_even_where_a_recipe_has_it(tmp_path: Path
     assert model_key(str(tmp_path / "tiny")) == "folder--tiny"  # else it would share the recipe's results
 
 
+def test_results_may_lie_under_any_name_that_is_no_path_but_only_a_model_can_be_trained() -> None:
+    # The name of an Ollama model is the natural one for a simulator behind an endpoint.
+    assert model_key("llama3.1:8b").startswith("llama3.1_8b-")
+    assert model_key("llama3.1:8b") == model_key(model_key("llama3.1:8b"))
+    assert model_key("my model") != model_key("my_model")
+    assert model_key("ünï") == "ünï"
+    with pytest.raises(ChatbenchError, match="no such folder"):
+        resolve_settings("my model")
+
+
 def test_a_path_that_leads_nowhere_is_neither_recipe_nor_hub_id() -> None:
     with pytest.raises(ChatbenchError, match="no such folder"):
         model_key("./nowhere/at/all")

@@ -231,6 +231,18 @@ def test_people_are_divided_at_random_by_the_train_share() -> None:
     assert splits_of(tiny_study(), "person", splits=2, train_share=0.7)[0] == first
 
 
+def test_a_study_of_one_question_is_split_by_person() -> None:
+    # Only its questions cannot be divided: it is the study that is told to split by person.
+    study = tiny_study()
+    one = next(iter(study.questions))
+    chats = tuple(replace(each, question_id=one) for each in study.conversations)
+    made = splits_of(replace(study, questions={one: study.questions[one]}, conversations=chats), "person", splits=2)
+
+    assert [split.part for split in made] == [{one: "both"}] * 2
+    with pytest.raises(ChatbenchError, match="0 splits"):
+        splits_of(study, "person", splits=0)
+
+
 @pytest.mark.parametrize(
     ("by", "options", "said"),
     [

@@ -111,6 +111,16 @@ def figures(simulation: Simulation, *others: Simulation) -> dict[tuple[str, str,
     return {(f.assistant, str(f.predictor), f.metric): f.value for f in found}
 
 
+def test_people_are_those_who_worked_with_the_simulated_assistants() -> None:
+    # Pooled with people of an assistant that was not simulated, a simulator may look better than it is, or worse.
+    ours = Simulation(FINE_TUNED, tuple(simulated("q1", "weak", "BB")), conversations=2)
+    found = figures(ours)
+
+    assert ("strong", "people", "user_turns") not in found
+    assert ("all", "people", "user_turns") not in found  # only "strong" has chats of people
+    assert figures(full_simulation())["all", "people", "conversations"] == 3
+
+
 STRONG, WEAK, ALL, MEAN, GAP = "strong", "weak", "all", "mean of assistants", "strong minus weak"
 OURS, DROPPED, CONSTANT, ALONE = "fine-tuned", "fine-tuned, invalid dropped", "constant (train mean)", "user alone"
 AI = "AI alone, free_text"

@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,11 @@ from chatbench.metrics.baselines import published
 from chatbench.metrics.names import BASE_MODEL, CONSTANT, FINE_TUNED, PEOPLE
 from chatbench.metrics.resampling import Interval, Resampling
 from chatbench.report.tables import as_markdown, print_tables, score_grids, write_markdown
-from chatbench.scoring.eval_chatbench import eval_chatbench
+from chatbench.scoring.eval_chatbench import _incomplete, eval_chatbench
 from chatbench.scoring.score_files import as_csv, read_score_table
 from chatbench.scoring.score_table import Score, ScoreTable, comparable
 from chatbench.simulation.log import settings_path
+from chatbench.simulation.split_chats import read_chats
 
 
 @pytest.fixture
@@ -226,7 +228,16 @@ def test_an_unfinished_simulation_is_scored_over_its_complete_cells(place: Works
 
     assert table.estimates()["all", FINE_TUNED, "questions"].mean == 6
     assert table.estimates()["all", CONSTANT, "questions"].mean == 6
-    assert any("6 of 8 (question, assistant) pairs" in note and "--split split_0" in note for note in table.notes)
+    assert any("2 of 8 (question, assistant) pairs" in note and "--split split_0" in note for note in table.notes)
+
+
+def test_pairs_without_people_are_noted_but_not_to_be_simulated_again(place: Workspace) -> None:
+    write_log(place, "split_0")
+    test = place.split("split_0").question_ids("test")
+    fewer = replace(place.study, answers=tuple(a for a in place.study.answers if a.question_id != test[0]))
+    notes = _incomplete("tiny", fewer, read_chats(place, "tiny", "split_0"), set(test))
+
+    assert ["answers of people" in note and "chatbench simulate" not in note for note in notes] == [True]
 
 
 def test_without_chats_the_error_names_the_command(place: Workspace) -> None:

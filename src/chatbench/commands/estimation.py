@@ -15,6 +15,7 @@ commands = typer.Typer()
 
 @commands.command()
 def estimate(
+    context: typer.Context,
     model: Model,
     assistant: Annotated[str, typer.Option(metavar="NEW=SPEC", help="The new assistant, specified as in simulate.")],
     people: Annotated[
@@ -32,6 +33,8 @@ def estimate(
     expected_answers: options.ExpectedAnswers = False,
     answer_model: options.AnswerModel = False,
     reasoning_effort: options.ReasoningEffort = "",
+    skip_bad_records: options.SkipBad = False,
+    maps: options.Maps = None,
     concurrency: Annotated[int, typer.Option(help="Maximum concurrent requests per endpoint address.")] = 32,
     seed: Seed = 0,
     data: Data = Path("data"),
@@ -52,6 +55,8 @@ def estimate(
     from chatbench.scoring.score_files import plain
     from chatbench.simulation.simulate import ChatSettings
 
+    if people is None:
+        options.refuse_given(context, "without --people, whose file it is about", "skip_bad_records", "maps")
     settings = ChatSettings(
         conversations, seed, max_user_turns, max_tokens=max_tokens, simulator_temperature=simulator_temperature,
         assistant_temperature=assistant_temperature, end_on=tuple(end_on or ()), expected_answers=expected_answers,
@@ -60,6 +65,7 @@ def estimate(
     made = step(
         model, assistant=assistant, workspace=Workspace(data, results), questions=questions, people=people,
         settings=settings, options=EndpointOptions(concurrency=concurrency), say=show,
+        skip_bad_records=skip_bad_records, maps=maps or (),
     )  # fmt: skip
     entry = plain(made)
     assert isinstance(entry, dict)
@@ -68,6 +74,7 @@ def estimate(
 
 @commands.command("plan-study")
 def plan_study(
+    context: typer.Context,
     study: Annotated[Path | None, typer.Option(help="A study whose answers vary as yours will.")] = None,
     components: Annotated[
         str | None, typer.Option(metavar="Q,P,E", help="Instead of --study: variances by question, person, residual.")
@@ -83,6 +90,9 @@ def plan_study(
     people: Annotated[int | None, typer.Option(help="Divide this many people between training and correction.")] = None,
     trained_on: Annotated[int, typer.Option(help="People that this simulator was trained on; for --people.")] = 0,
     price: Annotated[float | None, typer.Option(help="Price of one real chat, in US dollars.")] = None,
+    skip_bad_records: options.SkipBad = False,
+    include_pilots: options.Pilots = False,
+    maps: options.Maps = None,
 ) -> None:
     """Plan a study: people, answers and cost.
 
@@ -96,9 +106,16 @@ def plan_study(
     from chatbench.report.estimate_table import division_line
     from chatbench.report.grids import Grid, print_grids
 
+    if study is None:
+        options.refuse_given(context, "without --study", "skip_bad_records", "include_pilots", "maps")
     if (study is None) == (components is None):
         raise ChatbenchError("plan-study needs either --study or --components", fix="add --components 0.04,0.01,0.17")
-    found = read_components(components, open_study(study) if study else None)
+    opened = (
+        open_study(study, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps or ())
+        if study
+        else None
+    )
+    found = read_components(components, opened)
     designs = [Design(found, questions, each, correlation) for each in read_numbers(names(answers_per_person))]
     header, rows = plan_rows(designs, half_width=half_width, difference=difference, power=power, price=price)
     title = f"People needed for ±{100 * half_width:g} points, and per assistant to detect {100 * difference:g} points"

@@ -121,6 +121,8 @@ def ai_alone(
     data: options.Data = Path("data"),
     results: options.Results = Path("results"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard replies of other settings.")] = False,
+    skip_bad_records: options.SkipBad = False,
+    include_pilots: options.Pilots = False,
     maps: options.Maps = None,
 ) -> None:
     """Measure the accuracy of an assistant alone (resumes).
@@ -132,7 +134,8 @@ def ai_alone(
     from chatbench.endpoints.address import EndpointOptions
     from chatbench.simulation import ai_alone as step
 
-    opened, workspace = open_study(study, maps=maps or ()), Workspace(data, results)
+    opened = open_study(study, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps or ())
+    workspace = Workspace(data, results)
     result = step.ai_alone(
         assistant, step.AiAloneSettings(method, samples, temperature, seed, max_tokens, reasoning_effort), study=opened,
         questions=step.questions_of(opened, ids=names(questions), split=split, workspace=workspace),

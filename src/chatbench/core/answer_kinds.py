@@ -14,8 +14,9 @@ a chat without an answer ends with `done`. If nothing is found, the answer is in
 Number parsing: a comma, space (also thin or narrow) or apostrophe between groups of three digits is ignored
 (`1,234,567`, `12,34,567`), unless the first group begins with 0; so are points if there are several or a comma follows
 (`1.234.567`, `1.000,50`); any other point is decimal, and so is any other comma (`3,5`, `0,125`, `10 000,5`). `2/3`,
-`1 1/2` and `1½` are fractions, `5e-3` and `5x10^-3` scientific notation; digits and marks may be those of
-any script; `%` divides by 100 unless percent is the question's unit; any other unit is ignored, never converted.
+`1 1/2` and `1½` are fractions, `5e-3`, `5x10^-3` and `10^-3` powers of ten; `minus 5` and a dash for a minus are read;
+a date is no number; digits and marks may be those of any script; `%` divides by 100 unless percent is the question's
+unit; any other unit is ignored, never converted.
 """
 
 from __future__ import annotations
@@ -40,12 +41,16 @@ LONGEST_NUMBER = 60
 _COMMAS = r"(?:[1-9]\d?(?:,\d{2})+,\d{3}|[1-9]\d{0,2}(?:,\d{3})+)(?!\d)(?:\.\d+)?"
 _POINTS = r"[1-9]\d{0,2}(?:(?:\.\d{3})+,\d+|(?:\.\d{3}){2,})(?![.,]?\d)"
 _SPACES = r"[1-9]\d{0,2}(?:[\u0020\u00a0\u2009\u202f'\u2019]\d{3}(?!\d))+(?:[.,]\d+)?"
-_TIMES_TEN = r"\s?(?:[x*\u00d7\u22c5\u00b7]|\\times|\\cdot)\s?10\s?(?:\^|\*\*)\s?[{(]?(?P<ten>[-+\u2212]?\d{1,3})(?!\d)"
+_POWER = r"\s?[{{(]?(?P<{}>[-+\u2212]?\d{{1,3}})(?!\d)"
+_TIMES_TEN = r"\s?(?:[x*\u00d7\u22c5\u00b7]|\\times|\\cdot)\s?10\s?(?:\^|\*\*)" + _POWER.format("ten")
 _NUMBER = re.compile(
     rf"(?P<sign>[-+\u2212])?\s?(?:(?P<mixed>\d+) {{1,2}})?(?P<top>\d+)\s?/\s?(?P<bottom>\d+)"
-    rf"|(?P<plain_sign>(?<![\w.])[-+\u2212])?[$\u20ac\u00a3]?(?:(?P<commas>{_COMMAS})|(?P<points>{_POINTS})"
-    rf"|(?P<plain>{_SPACES}|\d+(?:[.,]\d+)?|\.\d+))(?:[eE](?P<power>[-+]?\d{{1,3}})|{_TIMES_TEN})?"
+    rf"|(?P<plain_sign>(?<![\w.])(?:[-+\u2212\u2013]|minus\s))?[$\u20ac\u00a3]?(?:10(?:\^|\*\*){_POWER.format('bare')}"
+    rf"|(?:(?P<commas>{_COMMAS})|(?P<points>{_POINTS})|(?P<plain>{_SPACES}|\d+(?:[.,]\d+)?|\.\d+))"
+    rf"(?:[eE](?P<power>[-+]?\d{{1,3}})|{_TIMES_TEN})?)",
+    re.IGNORECASE,
 )
+_DATE = re.compile(r"\d{4}-\d\d?-\d\d?(?!\d)|\d\d?([/.])\d\d?\1(?:\d\d){1,2}(?!\d)")
 _RAISED = re.compile("(?<=10)[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207a\u207b]+")
 _ASCII = {
     0x66A: "%", 0x66B: ".", 0x66C: ",", 0x2044: "/",
@@ -134,18 +139,18 @@ class Number:
             text = _RAISED.sub(lambda power: f"^{normalize('NFKC', power[0])}", text.translate(_ASCII))
             text = re.sub(r"\d", lambda digit: str(int(digit[0])), text)
         found = _NUMBER.search(text)
-        if found is None or len(found[0]) > LONGEST_NUMBER:
+        if found is None or len(found[0]) > LONGEST_NUMBER or _DATE.match(text[found.start() :].lstrip("+- ")):
             return None
-        sign = -1 if (found["sign"] or found["plain_sign"] or "") in ("-", "\u2212") else 1
+        sign = 1 if (found["sign"] or found["plain_sign"] or "+") == "+" else -1
         if found["top"]:
             if not int(found["bottom"]):
                 return None
             value = int(found["mixed"] or 0) + Fraction(int(found["top"]), int(found["bottom"]))
         else:
             commas, points = found["commas"], found["points"]
-            digits = commas.replace(",", "") if commas else (points or "").replace(".", "") or found["plain"]
+            digits = commas.replace(",", "") if commas else (points or "").replace(".", "") or found["plain"] or "1"
             digits = re.sub(r"[\s'\u2019]", "", digits).replace(",", ".")
-            power = (found["power"] or found["ten"] or "0").replace("\u2212", "-")
+            power = (found["power"] or found["ten"] or found["bare"] or "0").replace("\u2212", "-")
             value = Fraction(digits) * Fraction(10) ** int(power)
         percent = _PERCENT.match(text, found.end()) and not _PERCENT.fullmatch(self.unit)
         return sign * value / (100 if percent else 1)

@@ -282,6 +282,8 @@ def recipe_of(model: str) -> Recipe | None:
 def model_key(model: str) -> str:
     """Name of a model's results folder: the recipe, the hub id with `/` as `--`, or the folder or file name.
 
+    A simulator that is not fine-tuned may have any name without `/`.
+
     Raises:
         ChatbenchError: `model` is none of these.
 
@@ -290,23 +292,30 @@ def model_key(model: str) -> str:
     """
     if model in recipes():
         return model
-    if is_local(model):
+    if is_local(model, any_name=True):
         # Later commands (chatbench report) are given the key itself, and no folder of that name has to exist then.
         written = re.sub(r"\.gguf$", "", Path(model).expanduser().resolve().name, flags=re.IGNORECASE)
-        name = re.sub(r"[^\w.-]+", "_", written)
-        if name != written:
-            name += f"-{hashlib.sha256(written.encode()).hexdigest()[:8]}"
+        name = _typed(written)
         return f"folder--{name}" if name in recipes() or "--" in name else name
-    return model.replace("/", "--")
+    return _typed(model.replace("/", "--"))
+
+
+def _typed(written: str) -> str:
+    """A name that can be typed as a folder: other characters become `_`, and a hash keeps two such names apart."""
+    name = re.sub(r"[^\w.-]+", "_", written)
+    return name if name == written else f"{name}-{hashlib.sha256(written.encode()).hexdigest()[:8]}"
 
 
 def name_in_tables(model: str) -> str:
     """MODEL as given, but a folder or file by its results folder: tables and pages are passed on, and need no path."""
-    return model_key(model) if is_local(model) else model
+    return model_key(model) if is_local(model, any_name=True) else model
 
 
-def is_local(model: str) -> bool:
+def is_local(model: str, *, any_name: bool = False) -> bool:
     """Whether MODEL is a local folder or GGUF file; an existing one takes precedence over a hub id of the same name.
+
+    Args:
+        any_name: results may be stored under this name, even if no model has it.
 
     Raises:
         ChatbenchError: MODEL is empty, or can only be local and does not exist.
@@ -320,6 +329,8 @@ def is_local(model: str) -> bool:
     if path.is_dir() or (path.suffix.lower() == ".gguf" and path.is_file()):
         return True
     if path.suffix.lower() != ".gguf" and re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", model):
+        return False
+    if any_name and path.suffix.lower() != ".gguf" and not set(model) & set("/\\~"):
         return False
     raise ChatbenchError(
         f"{model}: no such folder or file, and neither a recipe nor a hub id", expected=expected, fix="check the path"

@@ -137,10 +137,7 @@ def make_splits(
     Raises:
         ChatbenchError: a number is out of range, or one side of a split would be empty.
     """
-    if not 1 <= splits <= MOST_SPLITS:
-        raise ChatbenchError(f"{splits} splits", expected=f"1 to {MOST_SPLITS}", fix="use --splits 10")
-    if not 0 < train_share < 1:
-        raise ChatbenchError(f"train share {train_share}", expected="between 0 and 1", fix="use --train-share 0.6")
+    _refuse_numbers(splits, train_share)
     subsets = {question.id: question.subset for question in questions}
     groups = near_duplicate_groups(questions)
     wanted = {subset: train_size(count, train_share) for subset, count in Counter(subsets.values()).items()}
@@ -150,16 +147,23 @@ def make_splits(
             side = "test" if "train" in split.part.values() else "train"
             sizes = Counter(subsets.values())
             largest = max(sizes.values(), default=0)
-            together = f", {len(groups)} without near duplicates" if len(groups) < len(subsets) else ""
+            together = f" ({len(groups)} groups of near duplicates)" if len(groups) < len(subsets) else ""
             raise ChatbenchError(
                 f"no questions are left for the {side} side of {split.id}: {len(subsets)} questions{together}, in "
                 f"{len(sizes)} subsets of at most {largest}, are split subset by subset, with a share of "
                 f"{train_share:g} of each going to train",
                 expected="a subset large enough to leave questions on both sides after rounding",
                 fix="use fewer, larger subsets (for example, one for all questions), more questions, or another "
-                "--train-share",
+                "--train-share; or split by person: --by person",
             )
     return made
+
+
+def _refuse_numbers(splits: int, train_share: float) -> None:
+    if not 1 <= splits <= MOST_SPLITS:
+        raise ChatbenchError(f"{splits} splits", expected=f"1 to {MOST_SPLITS}", fix="use --splits 10")
+    if not 0 < train_share < 1:
+        raise ChatbenchError(f"train share {train_share}", expected="between 0 and 1", fix="use --train-share 0.6")
 
 
 DEFAULT_SPLITS = 10
@@ -205,10 +209,10 @@ def splits_of(
         )
     count = splits if splits is not None else DEFAULT_SPLITS if by == "person" else len(units)
     both: Mapping[str, Side] = dict.fromkeys(sorted(study.questions), "both")
+    _refuse_numbers(count, train_share)
     parts = [both] * count
-    if by == "person" or also_questions:  # also validates splits and train_share
-        divided = make_splits(questions, splits=count, train_share=train_share, seed=seed)
-        parts = [split.part for split in divided] if also_questions else parts
+    if also_questions:
+        parts = [split.part for split in make_splits(questions, splits=count, train_share=train_share, seed=seed)]
     made = []
     for number in range(count):
         split_id = f"split_{number}"

@@ -129,6 +129,8 @@ def estimate(
     settings: ChatSettings | None = None,
     options: EndpointOptions | None = None,
     spending: Spending | None = None,
+    skip_bad_records: bool = False,
+    maps: Sequence[str] = (),
     say: Say = print,
 ) -> Estimate:
     """Simulate missing chats, compute the estimate, and write it to `results/estimates/MODEL.json`.
@@ -138,6 +140,7 @@ def estimate(
         questions: a JSON Lines file of questions to estimate for, instead of the study's.
         people: real chats with the new assistant, in a format that `open_study` reads.
         settings: of the chats, as in `chatbench simulate`.
+        skip_bad_records, maps: how `people` is read.
 
     Raises:
         ChatbenchError: nothing is trained, the assistant is in the study, a file does not fit the study, or as
@@ -155,7 +158,10 @@ def estimate(
                 expected="ids that are not the study's, or the study's questions word for word",
                 fix=f"give the question another id in {questions}",
             )
-    answers = [] if people is None else read_people(people, name, asked, study)
+    answers: list[Answer] = []
+    if people is not None:
+        real = open_study(people, skip_bad_records=skip_bad_records, maps=maps)
+        answers = people_in(real, people, name, asked, study)
     spending, found, notes = spending or Spending(Prices()), dict[str, Outcomes](), list[str]()
     by_split: dict[str, dict[str, Outcomes]] = {}
     for split in splits:
@@ -226,14 +232,13 @@ def _new_name(specs: Sequence[AssistantSpec], study: Study) -> str:
     return name
 
 
-def read_people(path: Path, assistant: str, asked: Mapping[str, Question], study: Study) -> list[Answer]:
-    """Read human answers with the new assistant.
+def people_in(real: Study, path: Path, assistant: str, asked: Mapping[str, Question], study: Study) -> list[Answer]:
+    """Human answers with the new assistant, of a file of real chats.
 
     Raises:
         ChatbenchError: there are none, a question is unknown or has another text, or a person answered a question twice
             or is also in the study.
     """
-    real = open_study(path)
     answers = [answer for answer in real.answers if answer.kind == "user-AI" and answer.assistant == assistant]
     if not answers:
         raise ChatbenchError(

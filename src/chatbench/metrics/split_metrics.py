@@ -107,6 +107,7 @@ def split_metrics(
     strata = stratum_pairs(study, test, pairs)
     chats = [simulation.conversations for simulation in simulations]
     real = [chat for chat in study.conversations if chat.question_id in test]
+    simulated_with = {chat.assistant for chat in simulations[0].chats} or worked_with
     prompts = first_prompts(real)
     simulated = {each.predictor: simulated_first_prompts(each.chats) for each in simulations}
     overlaps: dict[Predictor, dict[str, Overlap]] = {
@@ -131,11 +132,11 @@ def split_metrics(
         *ceiling_metrics(pairs, chats, WHOLE),
         *(MetricValue(*key, mean_value(list(values.values()))) for key, values in gaps.items()),
         *(each for predictor, found in overlaps.items() for each in overlap_metrics(found, predictor)),
-        *people_metrics(real),
+        *people_metrics([chat for chat in real if chat.assistant in simulated_with]),
         *number_metrics(study, prompts, PEOPLE),
         *level_metrics(
             ((a.assistant, a.question_id, a.letter) for a in study.answers
-             if a.kind == "user-AI" and a.question_id in test),
+             if a.kind == "user-AI" and a.question_id in test and a.assistant in simulated_with),
             study.questions, PEOPLE,
         ),
     ]  # fmt: skip

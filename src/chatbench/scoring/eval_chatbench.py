@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.progress import WorkProgress, tracked
@@ -23,7 +24,7 @@ from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.first_prompts import human_overlap
 from chatbench.metrics.names import BASE_MODEL, PEOPLE, WHOLE
-from chatbench.metrics.pairs import scored_pairs
+from chatbench.metrics.pairs import human_outcomes, scored_pairs
 from chatbench.metrics.resampling import Interval, Resampling
 from chatbench.metrics.split_metrics import NO_HUMAN_ACCURACY, SplitMetrics, split_metrics
 from chatbench.metrics.text import Overlap, TokenizerName
@@ -272,18 +273,26 @@ def _conversations_by_question(study: Study) -> dict[str, list[Conversation]]:
 
 
 def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> list[str]:
-    """Note the unfinished pairs that the scores of a split leave out."""
+    """Note the pairs that the scores of a split leave out: unfinished, without people's answers, or failed."""
     notes = []
     study = entry.split.held_out_records(study)
     held_out = set(study.assistants)
     for simulation in entry.simulations:
         asked = set(entry.assistants[simulation.predictor])
-        wanted, scored = len(test) * len(asked & held_out), len(scored_pairs(study, test, simulation))
-        if scored < wanted:
-            base_model = " --base" if simulation.predictor == BASE_MODEL else ""
-            notes.append(
-                f"{entry.split.id}: {scored} of {wanted} (question, assistant) pairs of the {simulation.predictor} "
-                f"simulator are complete and have human answers; to continue: "
-                f"chatbench simulate {model} --assistant SPEC --split {entry.split.id}{base_model}"
-            )
+        wanted = set(product(test, asked & held_out))
+        left = wanted - scored_pairs(study, test, simulation)
+        unfinished = left - simulation.complete_pairs()
+        without_people = left - unfinished - human_outcomes(study, test).keys()
+        base_model = " --base" if simulation.predictor == BASE_MODEL else ""
+        command = f"chatbench simulate {model} --assistant SPEC --split {entry.split.id}{base_model}"
+        for some, why in (
+            (unfinished, f"are not fully simulated; to continue: {command}"),
+            (without_people, "have no answers of people, and are left out"),
+            (left - unfinished - without_people, "have only failed chats, and are left out"),
+        ):
+            if some:
+                notes.append(
+                    f"{entry.split.id}: {len(some)} of {len(wanted)} (question, assistant) pairs of the "
+                    f"{simulation.predictor} simulator {why}"
+                )
     return notes

@@ -102,6 +102,12 @@ class Spending:
         self._ended = 0
         self._share_of_ended = 0.0
         self._under_way = 0
+        self._expected = 0.0
+
+    def expect(self, usage: Usage, conversations: int) -> None:
+        """Sets what a conversation is assumed to cost until one has ended: an estimate for as many conversations."""
+        total = self._share(usage.read + usage.written, self.prices.usd(usage))
+        self._expected = total / conversations if conversations else 0.0
 
     def recorded(self, usage: Usage) -> None:
         """Counts a conversation that an earlier run recorded."""
@@ -150,8 +156,11 @@ class Spending:
         return self._share(self.tokens, self.usd) >= 1
 
     def leaves_room(self, count: int = 1) -> bool:
-        """Whether this many more may begin: with those active, at the mean cost of those that ended, they must fit."""
-        mean = self._share_of_ended / self._ended if self._ended else 0.0
+        """Whether this many more may begin: with those active, at the mean cost of those that ended, they must fit.
+
+        Until one has ended, its cost is as expected, but one may begin even if it is expected not to fit.
+        """
+        mean = self._share_of_ended / self._ended if self._ended else self._expected * (self._under_way + count > 1)
         return not self.is_spent and self._share_of_ended + (self._under_way + count) * mean <= 1
 
     def refused(self, _request: Request) -> Failure | None:

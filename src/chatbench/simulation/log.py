@@ -43,7 +43,7 @@ from chatbench.core.errors import ChatbenchError, OccupiedError, expected_by
 from chatbench.core.files import Row, json_line, read_json, write_json
 from chatbench.core.progress import WorkProgress
 from chatbench.core.records import SimulatedConversation, Termination, Usage
-from chatbench.simulation.budget import Prices, Spending
+from chatbench.simulation.budget import SPENT, Prices, Spending
 
 CHECKSUM = "sha256"
 SYNC_SECONDS = 1.0
@@ -369,6 +369,7 @@ def other_place(log: Path) -> str:
 class Tally:
     """Counts over conversations; `usage` and `lines` cover every line, including failed tries that were repeated.
 
+    `ended` and `ended_tokens` leave out transient failures; `cut_off` are those that the spent budget ended.
     `without_letter` ended without a letter; in `lenient_letters` of those, lenient answer extraction finds one.
     `shortened` outgrew a participant's context, so that `turns_dropped` of their turns were not seen at the end.
     """
@@ -377,6 +378,9 @@ class Tally:
     observed: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
     lines: int = 0
+    ended_tokens: Counter[str] = field(default_factory=Counter)
+    ended: int = 0
+    cut_off: int = 0
     without_letter: int = 0
     lenient_letters: int = 0
     shortened: int = 0
@@ -436,8 +440,11 @@ def tally_of(log: Path, planned: Container[str] | None = None) -> Tally:
         else:
             transient.pop(chat.id, None)
             tally.add_ending(chat)
+            tally.ended += 1
+            tally.ended_tokens.update(asdict(chat.usage))
     for chat in transient.values():  # failures that were not tried again count
         tally.add_ending(chat)
+        tally.cut_off += chat.reason == SPENT
     return tally
 
 
@@ -504,10 +511,11 @@ class SimulateResult:
             if self.prices.known:
                 usd = self.prices.usd(usage)
                 lines.append(f"cost: ${usd:,.2f}, ${usd * 1000 / self.tally.lines:,.2f} per 1,000 conversations")
-        if self.conversations < self.planned:
-            missing = self.planned - self.conversations
+        missing, cut_off = self.planned - self.conversations, self.tally.cut_off
+        if missing + cut_off > 0:
             lines.append(
-                f"{missing} of {self.planned} are missing: the budget is spent; run again with a larger one to continue"
+                f"the budget is spent: {missing} of {self.planned} were not begun, {cut_off} were cut off; "
+                "run again with a larger one to continue"
             )
         return lines
 

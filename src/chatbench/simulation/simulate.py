@@ -429,9 +429,9 @@ def estimate(
 
 def _usage_each(task: Task, style: Style, tally: Tally) -> tuple[dict[str, float], str]:
     """Mean tokens per conversation, by field of `Usage`, and what they are based on."""
-    if tally.usage.read + tally.usage.written:
-        means = {name: count / tally.lines for name, count in tally.tokens.items()}
-        return means, f"{tally.lines} recorded conversations"
+    if tally.ended and any(tally.ended_tokens.values()):
+        means = {name: count / tally.ended for name, count in tally.ended_tokens.items()}
+        return means, f"{tally.ended} recorded conversations"
     questions = {question.id: question for question in task.questions}
     chats = [chat for chat in task.study.conversations if chat.question_id in questions]
     characters: Counter[str] = Counter()
@@ -537,6 +537,7 @@ def simulate_splits(
         if spending.prices.known or any(one.blocks is None for one in before.pending):
             for line in before.cost_lines():
                 say(f"{split}: {line}")
+        spending.expect(before.usage, before.missing)
         result = simulate(
             asked.model,
             assistants=asked.assistants,

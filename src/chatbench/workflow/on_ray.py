@@ -244,7 +244,7 @@ class RayExecutor:
                 return {}
             trained = order.workspace.model_folder(unit.model, unit.split)
             read = [trained, *written_by(unit, order.workspace)]
-            read += [Path(unit.model).expanduser()] if is_local(unit.model) else []
+            read += [Path(unit.model).expanduser()] if is_local(unit.model, any_name=True) else []
             order = replace(order, files=contents(read))
         if unit.block is None:
             return {self._task.options(**needs).remote(unit, order, self._shared, self._board): (unit, None)}
