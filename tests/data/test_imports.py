@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 
+import openpyxl  # type: ignore[import-untyped]
 import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from benchmarks.import_fuzz import fuzz
@@ -61,6 +63,20 @@ content = "text"
 """
 
 
+def workbook(sheets: dict[str, list[list[object]]], merged: str = "") -> bytes:
+    """An Excel file; `merged` is a range of its sheet "Data"."""
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for title, rows in sheets.items():
+        sheet = book.create_sheet(title)
+        for row in rows:
+            sheet.append(row)
+    if merged:
+        book["Data"].merge_cells(merged)
+    book.save(content := io.BytesIO())
+    return content.getvalue()
+
+
 def imported(folder: Path, name: str, content: bytes, mapping: str = "") -> tuple[Study, list[dict[str, str]]]:
     """The study that comes of a file, and the report's rows."""
     (folder / name).write_bytes(content)
@@ -110,7 +126,7 @@ def test_tables_are_read_in_any_form_of_spreadsheets_and_survey_tools(form: str,
     assert [(answer.letter, answer.correct) for answer in study.answers] == [("A", False), ("B", True)]
     assert [chat.user_turns for chat in study.conversations] == [2, 1]
     assert [(each["done"], each["why"]) for each in rows[2:]] == [
-        ("dropped", "answer that is no option, or could be two")
+        ("dropped", "column 'chosen': answer that is no option, or could be two")
     ]
 
 
@@ -118,7 +134,7 @@ def test_a_text_that_is_a_letter_too_must_be_told(tmp_path: Path) -> None:
     texts, _ = imported(tmp_path, "t.csv", TABLE.encode(), MAP.replace('"letters"', '"texts"'))
     assert [(answer.letter, answer.correct) for answer in texts.answers] == [("B", False), ("A", True)]
 
-    with pytest.raises(ChatbenchError, match="no row could be imported; the first: answer that is no option, or could"):
+    with pytest.raises(ChatbenchError, match=r"the first: .*row 2: column 'right': answer that is no option"):
         imported(tmp_path, "t.csv", TABLE.encode(), MAP.replace('answers = "letters"\n', ""))
 
 
@@ -136,11 +152,16 @@ def test_a_text_that_is_a_letter_too_must_be_told(tmp_path: Path) -> None:
         ("t.csv", b"a,b\n1,2\n", "messages = " + "[" * 3000, "not TOML"),
         ("t.csv", b"id,role,text\n1,a,b\n", 'chat = "id"', "no column 'content'"),
         ("t.csv", LONG.encode(), LONG_MAP + 'turns = ["text"]', "choose one"),
-        ("t.csv", LONG.partition("c1")[0].encode() + b"c1,x,human,hi,", LONG_MAP, "row 2, column 'turn': 'x'"),
+        (
+            "t.csv",
+            LONG.partition("c1")[0].encode() + b"c1,x,human,hi,",
+            LONG_MAP,
+            "row 2: no order: column 'turn': 'x'",
+        ),
         ("t.csv", TABLE.encode(), MAP.replace('"second"', '"Second"'), "t.csv: no column 'Second'; it has"),
         ("t.csv", TABLE.encode(), "header_rows = 0\n" + MAP, "key 'header_rows': 0\n  expected: 1 or more"),
         ("t.csv", TABLE.encode(), MAP + 'model = "m"', "key 'constants.model': 'm'\n  expected: one of worker_id, "),
-        ("t.csv", TABLE.encode(), MAP + 'sheet = "a"', "fix: write it above [constants]"),
+        ("t.csv", TABLE.encode(), MAP + 'sheet = "a"', "key 'constants.sheet': write it above [constants]"),
         ("t.csv", TABLE.encode(), MAP + 'condition = "person"', "condition is 'person' in [constants], and that is a"),
         ("t.parquet", b"PAR1", "", "cannot be read as .parquet"),
         ("t.xlsx", b"PK", "", "t.xlsx: "),
@@ -178,7 +199,7 @@ key = "id"
     [
         ('"text"', '"txt"', "tasks.csv: no column 'txt'; it has id, right, text"),
         ('"id"', '"ID"', "tasks.csv: no column 'ID'"),
-        ("answer_kind", 'options = ["right", "c"]\nanswer_kind', "tasks.csv: no column 'c'"),
+        ('"number"', '"choice"\noptions = ["right", "c"]', "tasks.csv: no column 'c'"),
         ("[statements]", '[constants]\nsubset = "text"\n[statements]', "subset is 'text' in [constants]"),
         ("", "", ""),
     ],
@@ -221,7 +242,7 @@ def test_no_file_that_is_read_is_overwritten(
     content = _written(Path(name), json.dumps(OPENAI) + "\n" if name.endswith("l") else TABLE).read_text()
     _written(Path("map.toml"), MAP if name.endswith("csv") else 'messages = "messages"\n')
 
-    assert main(["import", name, "--map", "map.toml", *option]) == 2
+    assert main(["import", name, *([] if "--draft" in option else ["--map", "map.toml"]), *option]) == 2
     assert said in capsys.readouterr().err
     assert Path(name).read_text() == content
     assert {path.name for path in tmp_path.iterdir()} == {name, "map.toml"}
@@ -246,18 +267,16 @@ def test_chats_of_two_files_with_the_same_id_are_two(tmp_path: Path) -> None:
     assert [chat.turns[0].text for chat in study.conversations] == ["hello a", "hello b"]
 
 
-def test_what_is_not_recorded_is_no_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_recorded_is_no_value(tmp_path: Path) -> None:
     # The text "nan" would be one person, whose second chat would be another's.
     rows = [{**OPENAI, "user_id": float("nan"), "model": None}, {**OPENAI, "user_id": 7.0, "model": "m"}]
     study, _ = imported(tmp_path, "t.jsonl", "".join(json.dumps(row) + "\n" for row in [OPENAI, *rows]).encode())
 
     assert [chat.assistant for chat in study.conversations] == ["unknown", "unknown", "m"]
     assert [chat.worker_id.partition("-")[0] for chat in study.conversations] == ["row", "row", "7"]
-    # A cell #N/A of Excel is NaN to pandas, whatever its options.
-    sheet = pd.DataFrame([["who", "p", "r"], ["w1", "hi", "yo"], [float("nan"), "hi", "yo"]], dtype=object)
-    monkeypatch.setattr(pd, "read_excel", lambda *_, **__: sheet)
-    study, _ = imported(tmp_path, "t.xlsx", b"", 'worker_id = "who"\nturns = ["p", "r"]\n')
-    assert [chat.worker_id.partition("-")[0] for chat in study.conversations] == ["w1", "row"]
+    sheet = workbook({"a": [["who", "p", "r"], ["w1", "hi", "yo"], [7.0, "hi", "yo"], ["#N/A", "hi", "yo"]]})
+    study, _ = imported(tmp_path, "t.xlsx", sheet, 'worker_id = "who"\nturns = ["p", "r"]\n')
+    assert [chat.worker_id.partition("-")[0] for chat in study.conversations] == ["w1", "7", "row"]
 
 
 def test_a_second_chat_about_a_question_stays_though_its_answer_does_not_count(tmp_path: Path) -> None:
@@ -310,7 +329,9 @@ def test_a_table_with_one_message_per_row_becomes_chats_in_the_order_that_a_colu
     # A value that all rows of a chat share may stand in one of them; two are one too many.
     study, rows = imported(tmp_path, "t.csv", LONG.encode(), LONG_MAP + 'confidence = "rating"\n')
     assert len(study.conversations) == 1
-    assert {row["why"]: row["found"] for row in rows}["two values in one chat"].endswith("'4'")
+    assert {row["why"]: row["found"] for row in rows}["two values in one chat"].endswith(
+        "'4' (expected: '3', as an earlier row has it)"
+    )
     drafted = read_map(_written(tmp_path / "draft.toml", draft(tmp_path / "t.csv")))
     assert (drafted.chat, drafted.order, drafted.role, drafted.content) == (
         "conversation_id", "turn", "sender", "text"
@@ -320,6 +341,236 @@ def test_a_table_with_one_message_per_row_becomes_chats_in_the_order_that_a_colu
 def _written(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
+
+
+@pytest.mark.parametrize("index", ["", " ", "Unnamed: 0", "Unnamed: 0.1"])
+def test_a_column_without_a_name_is_no_value_of_any_field(index: str, tmp_path: Path) -> None:
+    # Reading it for every key that the mapping leaves out: the number 7 as worker, confidence and answer.
+    (tmp_path / "tasks.csv").write_text(f"{index},id,text,right\n0,t1,What is 2 + 3?,5\n1,t1,What is 2 + 3?,5\n")
+    study, _ = imported(tmp_path, "t.csv", f"{index},task,p,r,said\n7,t1,hi,yo,5\n".encode(), OF_STATEMENTS)
+
+    (answer,) = study.answers
+    assert (answer.worker_id[:4], answer.assistant, answer.condition, answer.confidence, answer.correct) == (
+        "row-", "unknown", "direct-to-AI", "", True
+    )  # fmt: skip
+    lines = json.dumps(OPENAI | {"": "7"}) + "\n"
+    assert imported(tmp_path, "t.jsonl", lines.encode())[0].conversations[0].worker_id.startswith("row-")
+
+
+def test_neither_a_corrected_draft_nor_a_study_of_another_origin_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _written(Path("in.jsonl"), json.dumps(OPENAI) + "\n")
+    mine = [_written(Path("map.toml"), "mine"), _written(Path("study.jsonl"), "mine")]
+    for option in (["--draft", "map.toml"], []):
+        assert main(["import", "in.jsonl", *option]) == 2
+        assert "or remove it" in capsys.readouterr().err
+    assert [path.read_text() for path in mine] == ["mine"] * 2
+
+    _written(Path("study.rows.csv"), "")  # an import leaves it, so the study can be imported again
+    assert main(["import", "in.jsonl"]) == 0
+    assert len(open_study(Path("study.jsonl")).conversations) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ('"person"', '"persn"', "worker_id"),
+        ('"prompt 2", ', '"prompt 3", ', "turns"),
+        ('"letters"', '"letter"', "answers"),
+        ("[constants]", '[roles]\nMe = "human"\n[constants]', "roles.Me"),
+        ('"gpt-4o"', '"task"', "constants.assistant"),
+        ('answer = "chosen"', 'answer = "text"', "answer' or 'answers"),
+        ('"choice"', '"number"', "answer_kind"),
+        ("turns", 'chat = "task"\nturns', "chat"),
+        ('worker_id = "person"', "cumulative = true", "worker_id"),
+        ("turns =", 'chat = "person"\ncontent = "text"\nrole = "task"\n#', "roles"),
+        ('turns = ["prompt 1", "reply 1", "prompt 2", "reply 2"]', 'messages = "text"', "messages"),
+    ],
+)
+def test_what_is_wrong_with_a_mapping_is_corrected_in_it_not_drafted_again(
+    old: str, new: str, key: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ChatbenchError) as caught:
+        imported(tmp_path, "t.csv", TABLE.encode(), MAP.replace(old, new))
+
+    assert caught.value.fix.startswith(f"correct {tmp_path / 'map.toml'}, key '{key}'")
+    assert "--draft" not in str(caught.value)
+
+
+def test_roles_of_common_names_are_known_and_a_mapping_says_what_others_mean(tmp_path: Path) -> None:
+    mapping = 'chat = "chat"\ncontent = "text"\n'
+    table = b"chat,role,text\n1,Participant,hi\n1,ChatBot,yes\n2,customer,hi\n2,LLM,yes\n3,Respondent,hi\n3,KI,yes\n"
+    study, _ = imported(tmp_path, "t.csv", table, mapping)
+    assert [[turn.role for turn in chat.turns] for chat in study.conversations] == [["user", "assistant"]] * 3
+
+    other = b"chat_id,role,text\n1,Alice,hi\n1,agent,why\n1,SAM,yes\n"
+    with pytest.raises(ChatbenchError, match="unknown role: message 0: role 'Alice'") as caught:
+        imported(tmp_path, "u.csv", other, mapping.replace('"chat"', '"chat_id"'))
+    assert caught.value.fix.endswith("""key 'roles': say who it is, as in "Alice" = "user\"""")
+    drafted = draft(tmp_path / "u.csv")
+    assert all(line in drafted for line in ("[roles]", '# "Alice" = ', '# "SAM" = '))
+    assert '"agent" = ' not in drafted
+    # What the mapping says goes before what is known.
+    for role, meant in (("Alice", "user"), ("SAM", "assistant")):
+        drafted = drafted.replace(f'# "{role}" = "..."', f'"{role.lower()}" = "{meant}"')
+    study, _ = imported(tmp_path, "u.csv", other, drafted.replace("[roles]", '[roles]\nAgent = "user"'))
+    assert [(turn.role, turn.text) for turn in study.conversations[0].turns] == [
+        ("user", "hi\nwhy"),
+        ("assistant", "yes"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "letter"),
+    [(each, "A") for each in ("A", "a", "A)", "(a)", "A.", "[A]", "Yes", "yes", " YES ", "Yes.", "A) yes", "a. Yes!")]
+    + [(each, "B") for each in ("(B).", "B: No, never", "no, NEVER")]
+    + [(each, "") for each in ("I think B", "A) No, never", "E", "AB", "No", "maybe", "C) ?")],
+)
+def test_an_answer_is_an_option_in_whichever_form_it_is_written(given: str, letter: str, tmp_path: Path) -> None:
+    # Comparing texts exactly loses those who wrote "yes"; taking the first letter takes "AB" for A.
+    mapping = 'turns = ["p", "r"]\nanswer = "said"\nright_answer = "ok"\nanswer_kind = "choice"\n'
+    mapping += 'options = ["a", "b", "c", "d"]\n'
+    table = 'p,r,a,b,c,d,ok,said\nhi,yo,Yes,"No, never",Maybe,MAYBE,b,A\nhi,yo,Yes,"No, never",Maybe,MAYBE,b,{}\n'
+    study, rows = imported(tmp_path, "t.csv", table.format(f'"{given}"').encode(), mapping)
+
+    assert [answer.letter for answer in study.answers] == ["A", letter] if letter else ["A"]
+    if not letter:
+        assert rows[1]["why"] == "column 'said': answer that is no option, or could be two"
+        assert f"{given!r} (expected: the letter or the text of one of A) Yes, B) No, never" in rows[1]["found"]
+
+
+@pytest.mark.parametrize(
+    ("right", "answers", "letter"), [("y", "letters", "B"), ("b", "texts", "B"), ("A", "texts", "C")]
+)
+def test_the_right_answer_may_be_written_otherwise_than_peoples(
+    right: str, answers: str, letter: str, tmp_path: Path
+) -> None:
+    mapping = MAP.replace('"letters"', f'"{answers}"').replace('"second"', '"second", "third"')
+    table = "person,task,text,first,second,third,right,prompt 1,reply 1,prompt 2,reply 2,chosen\n"
+    said = "A" if answers == "letters" else "x"
+    study, _ = imported(tmp_path, "t.csv", f"{table}p,t1,Well?,x,y,A,{right},hi,yo,,,{said}\n".encode(), mapping)
+
+    assert (study.questions["t1"].answer, study.answers[0].letter) == (letter, "A")
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [("none", "answer"), ("none", "correct"), ("none", "right_answer"), ("number", "options"), ("text", "answers"),
+     ("outcome", "right_answer"), ("none", "constants.answer")],
+)  # fmt: skip
+def test_keys_that_the_kind_of_answer_does_not_use_are_refused(kind: str, key: str, tmp_path: Path) -> None:
+    table, _, name = key.rpartition(".")
+    value = {"options": '["p", "r"]', "answers": '"texts"'}.get(name, '"c"' if table else '"said"')
+    mapping = f'turns = ["p", "r"]\nanswer_kind = "{kind}"\n' + f"[{table}]\n" * bool(table) + f"{name} = {value}\n"
+    with pytest.raises(ChatbenchError, match=f"sets {name}, which answer_kind '{kind}' does not use") as caught:
+        imported(tmp_path, "t.csv", b"p,r,said\nhi,yo,5\n", mapping)
+    assert f"remove {name}" in caught.value.fix
+
+
+def test_a_draft_leaves_the_kind_of_answer_open_and_is_refused_until_it_is_told(tmp_path: Path) -> None:
+    table = json.dumps(OPENAI | {"answer": "5", "gold": 5}) + "\n"
+    drafted = draft(_written(tmp_path / "t.jsonl", table))
+    with pytest.raises(ChatbenchError, match="the mapping sets answer, which answer_kind 'none' does not use"):
+        imported(tmp_path, "t.jsonl", table.encode(), drafted)
+
+    study, _ = imported(
+        tmp_path, "t.jsonl", table.encode(), drafted.replace('# answer_kind = ""', 'answer_kind = "number"')
+    )
+    assert [answer.correct for answer in study.answers] == [True]
+
+
+CUMULATIVE = """\
+who,p,r,p2,r2,said,ok
+w,hi,yo,,,a,1
+w,hi,yo,why,so,b,0
+w,hi,yo,why,so,c,0
+w,hi,yo,why,so,c,0
+,hi,yo,,,d,1
+,hi,yo,why,so,e,1
+"""
+
+
+def test_only_rows_of_one_person_go_on_and_none_with_another_answer(tmp_path: Path) -> None:
+    mapping = (
+        'cumulative = true\nturns = ["p", "r", "p2", "r2"]\nanswer_kind = "outcome"\nanswer = "said"\ncorrect = "ok"\n'
+    )
+    study, rows = imported(tmp_path, "t.csv", CUMULATIVE.encode(), mapping + 'worker_id = "who"\n')
+
+    assert [row["done"] for row in rows] == ["dropped", "kept", "dropped", "changed", "kept", "kept"]
+    assert rows[3]["why"] == DUPLICATE_ANSWER
+    assert [answer.letter for answer in study.answers] == ["b", "d", "e"]
+
+
+TWO_SHEETS = {"Read me": [["Notes"], ["of 2026"]], "Data": [["who", "p", "r"], ["w1", "hi", "yo"], [None, "so", "ok"]]}
+
+
+def test_sheets_are_named_where_one_must_be_chosen(tmp_path: Path) -> None:
+    book = workbook(TWO_SHEETS)
+    with pytest.raises(ChatbenchError, match=r"t.xlsx: no sheet 'data'; it has 'Read me', 'Data'") as caught:
+        imported(tmp_path, "t.xlsx", book, 'sheet = "data"\nturns = ["p", "r"]\n')
+    assert caught.value.fix.endswith("map.toml, key 'sheet'")
+
+    drafted = draft(tmp_path / "t.xlsx")
+    assert "sheet = \"Data\"  # of the sheets 'Read me', 'Data'" in drafted
+    study, _ = imported(tmp_path, "t.xlsx", book, 'turns = ["p", "r"]\n' + drafted)
+    assert len(study.conversations) == 2
+
+    of_questions = 'turns = ["p", "r"]\nsheet = "Data"\nquestion_id = "who"\nquestion_text = "text"\n'
+    of_questions += '[statements]\ntable = "t.xlsx"\n'
+    book = workbook(TWO_SHEETS | {"Questions": [["id", "text"], ["w1", "Is it?"]]})
+    study, _ = imported(tmp_path, "t.xlsx", book, of_questions + 'key = "id"\nsheet = "Questions"\n')
+    assert [question.text for question in study.questions.values()] == ["Is it?"]
+    (tmp_path / "empty.xlsx").write_bytes(workbook({"a": [["Notes"]], "b": [[None]]}))
+    with pytest.raises(ChatbenchError, match="no table in the sheets 'a', 'b'"):
+        draft(tmp_path / "empty.xlsx")
+
+
+def test_merged_cells_have_their_value_in_every_row(tmp_path: Path) -> None:
+    mapping = 'sheet = "Data"\nworker_id = "who"\nturns = ["p", "r"]\n'
+    study, _ = imported(tmp_path, "t.xlsx", workbook(TWO_SHEETS, merged="A2:A3"), mapping)
+    assert [chat.worker_id for chat in study.conversations] == ["w1", "w1"]
+
+    across = workbook(TWO_SHEETS, merged="A2:B3")  # "w1" is no prompt
+    with pytest.raises(ChatbenchError, match=r"t.xlsx, sheet 'Data': the cells A2:B3 are merged across columns"):
+        imported(tmp_path, "t.xlsx", across, mapping)
+    titled = {"Data": [["who", "p", "r"], ["People", None, None], ["w1", "hi", "yo"]]}
+    study, _ = imported(tmp_path, "t.xlsx", workbook(titled, merged="A2:C2"), "header_rows = 2\n" + mapping)
+    assert len(study.conversations) == 1  # a line of the header may be merged
+
+
+def test_cells_of_a_workbook_may_be_numbers_truth_values_and_errors(tmp_path: Path) -> None:
+    rows = [["who", "p", "r", "ok"], ["w1", "hi", "yo", 1], [None, "so", "ok", 0.5], ["#N/A", "hm", "ok", True]]
+    mapping = 'worker_id = "who"\nturns = ["p", "r"]\nanswer_kind = "outcome"\ncorrect = "ok"\nquestion_id = "p"\n'
+    study, _ = imported(tmp_path, "t.xlsx", workbook({"Data": rows}, merged="A2:A3"), mapping)
+
+    assert [(answer.worker_id[:4], answer.correct) for answer in study.answers] == [
+        ("w1", True), ("w1", 0.5), ("row-", True)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "correct"),
+    [("1", 1), ("0", 0), ("1.0", 1), ("0,5", 0.5), (".25", 0.25), ("1,0", 1), ("Yes", 1), ("NO", 0), ("True", 1),
+     ("FALSE", 0), ("ja", 1), ("Nein", 0), ("WAHR", 1), ("falsch", 0), ("Right", 1), ("wrong", 0), ("Correct", 1),
+     ("incorrect", 0), ("50%", None), ("100", None), ("1,5", None), ("", None)],
+)  # fmt: skip
+def test_an_outcome_is_a_number_or_a_word(written: str, correct: float | None, tmp_path: Path) -> None:
+    mapping = 'turns = ["p", "r"]\nanswer_kind = "outcome"\ncorrect = "ok"\n'
+    study, rows = imported(tmp_path, "t.csv", f'p,r,ok\nhi,yo,1\nhi,yo,"{written}"\n'.encode(), mapping)
+
+    assert [answer.correct for answer in study.answers[1:]] == ([] if correct is None else [correct])
+    assert rows[1]["why"] == ("correct that is neither a number from 0 to 1 nor yes or no" if correct is None else "")
+
+
+def test_a_row_that_adds_neither_a_chat_nor_an_answer_is_dropped(tmp_path: Path) -> None:
+    empty = {"messages": OPENAI["messages"][::2]}  # the person says nothing
+    lines = "".join(json.dumps(row) + "\n" for row in (empty, OPENAI))
+    study, rows = imported(tmp_path, "t.jsonl", lines.encode())
+
+    assert (rows[0]["done"], rows[0]["why"]) == ("dropped", "chats without a message of the person: left out")
+    assert (len((tmp_path / "out.jsonl").read_text().splitlines()), len(study.conversations)) == (1, 1)
 
 
 def test_damaged_files_are_refused_or_give_a_study(tmp_path: Path) -> None:
@@ -352,11 +603,12 @@ def test_times_and_what_is_no_number_in_a_parquet_file_are_read(tmp_path: Path) 
 
 
 def test_realhumaneval_is_imported_by_the_mapping_that_ships(tmp_path: Path) -> None:
-    # 403 chats: no other row of the same programmer, task and model goes on with them (counted with pandas).
+    # 403 chats: no other row of the same programmer, task and model goes on with them (counted with pandas). In two of
+    # them the programmer wrote nothing.
     file, mapping = shared_data("realhumaneval") / "chat_data.csv", REPOSITORY / "docs/examples/realhumaneval.toml"
     result = import_study([file], tmp_path / "out.jsonl", mapping)
     study = open_study(tmp_path / "out.jsonl")
 
-    assert (len(result.rows), len(result.records), len(study.questions)) == (1055, 403, 17)
-    assert len(study.conversations) == 401  # two programmers wrote nothing
+    assert (len(result.rows), len(result.records), len(study.questions)) == (1055, 401, 17)
+    assert len(study.conversations) == 401
     assert len(study.assistants) == 4

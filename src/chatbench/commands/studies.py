@@ -87,6 +87,9 @@ def import_(
         if len(files) > 1:
             raise ChatbenchError(f"--draft of {len(files)} files", expected="one", fix="draft a file for each")
         imports.keep_inputs([draft], files)
+        if draft.is_file() and draft.parent != Path("/dev"):
+            found = f"{draft}: is there, and may be corrected by hand"
+            raise ChatbenchError(found, expected="a new file", fix="choose another name, or remove it")
         write_text(draft, imports.draft(files[0]))
         show(f"{draft}: review and correct it, then run: chatbench import {files[0]} --map {draft}")
     else:

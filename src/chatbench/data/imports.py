@@ -10,8 +10,9 @@ Every row is in the report: kept, changed (a rule of `own_chats` was needed) or 
     cumulative = true: each row repeats the chat so far, and only the last row of a chat is kept
 
 Several chats of a person about one question are numbered. A chat without a statement of what the person wants gets a
-placeholder (`NO_STATEMENT`); split such studies by person. An answer that is the text of one option becomes its letter;
-if the text is itself a letter, `answers` must say which of the two is meant.
+placeholder (`NO_STATEMENT`); split such studies by person. An answer that is the text of one option (`normalised`)
+becomes its letter; if the text is itself a letter, `answers` must say which of the two is meant. Columns without a name
+are not read.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ import json
 import math
 import re
 import tomllib
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +34,7 @@ from zipfile import BadZipFile
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from chatbench.core.answer_kinds import LETTERS, KindName
+from chatbench.core.answer_kinds import LETTERS, KindName, normalised
 from chatbench.core.errors import ChatbenchError, expected_by
 from chatbench.core.files import (
     JsonTextError,
@@ -47,12 +49,14 @@ from chatbench.core.files import (
 )
 from chatbench.core.progress import tracked
 from chatbench.core.texts import csv_text
-from chatbench.data.own_chats import content_text, read_record
-from chatbench.data.tables import BadRecord, Intake, LeftOut, find_column, literal_list
+from chatbench.data.own_chats import EMPTY_CHAT, content_text, known_role, read_record
+from chatbench.data.tables import EXPECTED_ROLES, SKIP_FIX, BadRecord, Intake, LeftOut, find_column, literal_list
 
 Cells = Mapping[str, object]
 NO_STATEMENT = "(what the person wants is not recorded)"
 _TABLES = (".csv", ".tsv", ".txt")
+_UNNAMED = re.compile(r"\s*|Unnamed: \d+(\.\d+)?")
+"""Names of columns without one; the second is what pandas makes of it."""
 _UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
@@ -62,6 +66,7 @@ class Statements(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     table: str
     key: str
+    sheet: str = ""
 
 
 class _OfRows(BaseModel):
@@ -90,9 +95,10 @@ class ImportMap(_OfRows):
     `header_rows` is the number of rows above a table's data; the first has the column names. `role` and `content` are
     keys of a message or, with `chat`, columns; the messages of a chat are in row order, or sorted by the numbers or
     times in `order`. `question_text`, `subset`, `options` and `right_answer` refer to the table of
-    `statements`, if there is one.
+    `statements`, if there is one. `roles` says what names of roles mean that are not known.
     """
 
+    _file: Path = Path()
     header_rows: Annotated[int, Field(ge=1)] = 1
     messages: str = ""
     role: str = "role"
@@ -107,7 +113,19 @@ class ImportMap(_OfRows):
     answer_kind: KindName = "none"
     options: tuple[str, ...] = ()
     statements: Statements | None = None
+    roles: Mapping[str, Literal["user", "assistant", "system", "tool"]] = {}
     constants: Constants = Constants()
+
+    def model_post_init(self, context: Any, /) -> None:
+        self._file = context or Path()
+
+    def wrong(self, found: str, key: str, *, expected: str, how: str = "") -> ChatbenchError:
+        """The error for a key; its fix names the file that the mapping was read from."""
+        return ChatbenchError(found, expected=expected, fix=_correct(self._file, key, how))
+
+
+def _correct(path: Path, key: str, how: str = "") -> str:
+    return f"correct {path}, key {key!r}{': ' * bool(how)}{how}"
 
 
 PRESETS: Mapping[str, ImportMap] = {
@@ -140,6 +158,23 @@ _OF_MESSAGES: Mapping[str, Sequence[str]] = {
 """For tables with one message per row."""
 _JOINED = "the chat's messages"
 _OF_STATEMENTS = ("question_text", "subset", "right_answer")
+_OF_KINDS: Mapping[KindName, Sequence[str]] = {
+    "choice": ("answer", "right_answer", "correct", "options", "answers"),
+    "number": ("answer", "right_answer", "correct"), "text": ("answer", "right_answer", "correct"),
+    "outcome": ("answer", "correct"), "none": (),
+}  # fmt: skip
+"""Keys that say something about answers, by the kinds that use them."""
+_KINDS = "choice (with options), number, text, outcome (with correct)"
+_SCORES = {
+    **dict.fromkeys(("yes", "true", "right", "correct", "ja", "wahr", "richtig"), 1.0),
+    **dict.fromkeys(("no", "false", "wrong", "incorrect", "nein", "falsch"), 0.0),
+}
+_GOES_ON = "the chat goes on in another row"
+_AT_FAULT = {
+    "question.answer": "key 'right_answer'", "question.options": "key 'options'", "answer": "key 'answer'",
+    "correct": "key 'correct'", "empty conversation": "key 'messages' or 'turns'", "no chat's id": "key 'chat'",
+}  # fmt: skip
+"""What to correct in a mapping, by the reason for which a row is dropped (or the key with a bad value)."""
 
 
 @dataclass(slots=True)
@@ -153,12 +188,21 @@ class Imported:
     """Places of a chat's other rows, by the place of its first row."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Number of rows by what was done and each reason."""
+    fixes: dict[str, str] = field(default_factory=dict)
+    """Which key of the mapping to correct, by the reason why a row was dropped."""
 
     def add(self, place: str, done: str, *why: str, found: str = "") -> None:
         """Report a row, and the other rows of its chat."""
         places = (place, *self.joined.get(place, ()))
         self.rows += [(each, done, "; ".join(why), found) for each in places]
         self.reasons.update({f"{done}: {each}": len(places) for each in why})
+
+    def drop(self, place: str, error: BadRecord) -> None:
+        """Report a row that cannot be used, with what was expected of it."""
+        expected = f" (expected: {error.expected})" if error.expected else ""
+        self.add(place, "dropped", error.reason, found=error.found.removeprefix(place).lstrip(", ") + expected)
+        if error.fix != SKIP_FIX:
+            self.fixes[error.reason] = error.fix
 
     def lines(self) -> list[str]:
         """The summary to print."""
@@ -184,9 +228,12 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
     chosen = read_map(mapping) if mapping else None
     second = [paths[0].parent / chosen.statements.table] if chosen and chosen.statements else []
     keep_inputs((out, report), [*paths, *second, *([mapping] if mapping else [])])
+    if out.exists() and not report.exists():
+        found = f"{out}: is there, and was not made by import, which leaves {report.name} beside it"
+        raise ChatbenchError(found, expected="a new file", fix="choose another --out, or remove it")
     rows = [each for path in paths for each in read_rows(path, chosen)]
     chosen = chosen or preset(rows, paths[0])
-    _check_columns(chosen, rows, paths[0])
+    _check(chosen, rows, paths[0])
     if chosen.chat:
         rows, chosen = _chats(rows, chosen, result), chosen.model_copy(update={"messages": _JOINED})
     statements = _statements(chosen, paths[0].parent)
@@ -194,37 +241,43 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
     chats, known = Counter[tuple[str, str]](), set[str]()
     for number, (place, cells) in enumerate(tracked(rows, "import", "rows")):
         if number in superseded:
-            result.add(place, "dropped", "the chat goes on in another row", found=rows[superseded[number]][0])
+            result.add(place, "dropped", _GOES_ON, found=rows[superseded[number]][0])
             continue
-        before, chats_before, changed = intake.noted, len(intake.conversations), list[str]()
+        noted, taken, changed = intake.noted, len(intake.conversations) + len(intake.answers), list[str]()
         try:
             written = json.dumps(_record(place, cells, chosen, statements, chats))
             record = parse_json(written, intake.half_characters)
             row = intake.row(place, record, {}, unit="key")
             read_record(row, intake, {})  # no scores of AI alone are imported
         except BadRecord as error:
-            result.add(place, "dropped", error.reason, found=error.found.removeprefix(place).lstrip(", "))
+            result.drop(place, error)
             continue
         except LeftOut as error:  # a second answer; a chat that came with it is kept
-            if len(intake.conversations) == chats_before:
-                result.add(place, "dropped", str(error))
-                continue
             changed = [str(error)]
-        changed += intake.noted - before
+        if len(intake.conversations) + len(intake.answers) == taken:
+            result.add(place, "dropped", *(changed or [EMPTY_CHAT]))
+            continue
+        changed += intake.noted - noted
         result.add(place, "changed" if changed else "kept", *changed)
         question_id = record["question"]["id"]
         result.records.append(record | ({"question": question_id} if question_id in known else {}))
         known.add(question_id)
     if not result.records:
-        first = ": ".join(result.rows[0][2:]) if result.rows else "no row"
-        raise ChatbenchError(
-            f"{paths[0]}: no row could be imported; the first: {first}",
-            expected="rows that match the mapping",
-            fix=f"draft a mapping and correct it: chatbench import {paths[0]} --draft map.toml",
-        )
+        raise _nothing_left(result, paths[0], mapping)
+    write_text(report, csv_text(["row", "done", "why", "found"], result.rows))  # first: it lets the study be replaced
     write_text(out, "".join(map(json_line, result.records)))
-    write_text(report, csv_text(["row", "done", "why", "found"], result.rows))
     return result
+
+
+def _nothing_left(result: Imported, path: Path, mapping: Path | None) -> ChatbenchError:
+    place, _, why, found = next((row for row in result.rows if row[2] != _GOES_ON), ("", "", "no row", ""))
+    fix = f"correct {mapping}" if mapping else f"draft and correct a mapping: chatbench import {path} --draft map.toml"
+    at_fault = result.fixes.get(why) or _AT_FAULT.get(why.removeprefix("bad value of "))
+    return ChatbenchError(
+        f"{path}: no row could be imported; the first: {': '.join(filter(None, [place, why, found]))}",
+        expected="rows that match the mapping",
+        fix=f"{fix}, {at_fault}" if at_fault else fix,
+    )
 
 
 def keep_inputs(written: Iterable[Path], read: Sequence[Path]) -> None:
@@ -241,11 +294,11 @@ def keep_inputs(written: Iterable[Path], read: Sequence[Path]) -> None:
 # Reading
 
 
-def read_rows(path: Path, mapping: ImportMap | None = None) -> list[tuple[str, Cells]]:
-    """Read the rows of a file with their places; the extension decides the format.
+def read_rows(path: Path, mapping: ImportMap | None = None, *, second: bool = False) -> list[tuple[str, Cells]]:
+    """Read the rows of a file, or of the table of statements (`second`); the extension decides the format.
 
     Raises:
-        ChatbenchError: the file is missing, damaged or in an unknown format.
+        ChatbenchError: the file is missing, damaged, in an unknown format or without the mapping's sheet.
     """
     ending = path.suffix.lower()
     if ending in (".jsonl", ".ndjson"):
@@ -256,14 +309,21 @@ def read_rows(path: Path, mapping: ImportMap | None = None) -> list[tuple[str, C
         if bad := next((at for at, item in enumerate(items, 1) if not isinstance(item, dict)), None):
             raise ChatbenchError(f"{path}, record {bad}: not an object", expected="a JSON list of objects")
         return [(f"{path}, record {number}", item) for number, item in enumerate(items, start=1)]
-    header_rows = mapping.header_rows if mapping else 1
+    mapping = mapping or ImportMap()
+    header_rows = 1 if second else mapping.header_rows
     if ending in _TABLES:
         return _table_rows(csv_records(_table_text(path), path), path, header_rows)
-    if ending in (".parquet", ".xlsx", ".xls"):
-        return _frame_rows(path, ending, header_rows, mapping.sheet if mapping else "")
-    raise ChatbenchError(
-        f"{path}: unknown file format", expected=".jsonl, .json, .csv, .tsv, .txt, .xlsx or .parquet", fix="rename it"
-    )
+    if ending == ".parquet":
+        return _parquet_rows(path)
+    if ending == ".xlsx":
+        sheets = _sheets(path)
+        asked = mapping.statements.sheet if second and mapping.statements else mapping.sheet
+        if (sheet := asked or next(iter(sheets), "")) not in sheets:
+            found = f"{path}: no sheet {sheet!r}; it has {', '.join(map(repr, sheets))}"
+            raise mapping.wrong(found, "statements.sheet" if second else "sheet", expected="one of its sheets")
+        return _sheet_rows(sheets[sheet], path, header_rows)
+    expected = ".jsonl, .json, .csv, .tsv, .txt, .xlsx or .parquet"
+    raise ChatbenchError(f"{path}: unknown file format", expected=expected, fix="rename it, or save it in one of these")
 
 
 def _table_text(path: Path) -> str:
@@ -282,8 +342,8 @@ def _table_text(path: Path) -> str:
 def _table_rows(records: Sequence[Sequence[str]], path: Path, header_rows: int) -> list[tuple[str, Cells]]:
     if not records:
         raise ChatbenchError(f"{path}: empty file", expected="a header and rows")
-    header = records[0]
-    if repeated := [name for name, count in Counter(header).items() if count > 1 and name.strip()]:
+    header = ["" if _UNNAMED.fullmatch(name) else name for name in records[0]]
+    if repeated := [name for name, count in Counter(header).items() if count > 1 and name]:
         found = f"{path}, row 1: more than one column {repeated[0]!r}"
         raise ChatbenchError(found, expected="unique column names")
     rows: list[tuple[str, Cells]] = []
@@ -293,29 +353,61 @@ def _table_rows(records: Sequence[Sequence[str]], path: Path, header_rows: int) 
                 f"{path}, row {number}: {len(record)} cells", expected=f"{len(header)} cells, as in the header"
             )
         if any(map(str.strip, record)):
-            rows.append((f"{path}, row {number}", dict(zip(header, record, strict=True))))
+            cells = {name: cell for name, cell in zip(header, record, strict=True) if name}
+            rows.append((f"{path}, row {number}", cells))
     return rows
 
 
-def _frame_rows(path: Path, ending: str, header_rows: int, sheet: str) -> list[tuple[str, Cells]]:
-    import pandas as pd  # type: ignore[import-untyped]  # lazy: takes a second
-    import pyarrow as pa  # type: ignore[import-untyped]
-    from pyarrow import parquet
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Translate what the libraries raise for a file that is missing or damaged."""
+    import pyarrow as pa  # type: ignore[import-untyped]  # lazy: takes a second
 
     try:
-        if ending == ".parquet":
-            # Not with pandas: its to_json crashes the process on some lists of objects.
-            text = json.dumps(parquet.read_table(path).to_pylist(), default=str)
-            rows = json.loads(text, parse_constant=lambda _: None)  # of constants that are not JSON numbers (NaN)
-            return [(f"{path}, row {number}", row) for number, row in enumerate(rows, start=1)]
-        frame = pd.read_excel(path, sheet or 0, header=None, dtype=str, keep_default_na=False)
-    except ImportError as error:
-        raise ChatbenchError(f"{path}: {error}", fix="save the table as CSV, or: pip install openpyxl") from None
+        yield
     except FileNotFoundError:
         raise ChatbenchError(f"{path}: no such file", fix="check the path") from None
-    except (ValueError, KeyError, OSError, OverflowError, JsonTextError, pa.ArrowException, BadZipFile) as error:
-        raise ChatbenchError(f"{path}: cannot be read as {ending} ({str(error)[:200]})", fix="save it again") from None
-    records = [[str(cell) for cell in row] for row in frame.fillna("").itertuples(index=False)]  # #N/A and the like
+    except (ValueError, LookupError, TypeError, AttributeError, SyntaxError, OSError, EOFError, OverflowError,
+            zlib.error, JsonTextError, pa.ArrowException, BadZipFile) as error:  # fmt: skip  # XML's is a SyntaxError
+        found = f"{path}: cannot be read as {path.suffix.lower()} ({str(error)[:200]})"
+        raise ChatbenchError(found, fix="save it again") from None
+
+
+def _parquet_rows(path: Path) -> list[tuple[str, Cells]]:
+    from pyarrow import parquet
+
+    with _damage(path):
+        # Not with pandas: its to_json crashes the process on some lists of objects.
+        text = json.dumps(parquet.read_table(path).to_pylist(), default=str)
+        rows = json.loads(text, parse_constant=lambda _: None)  # of constants that are not JSON numbers (NaN)
+        return [(f"{path}, row {number}", row) for number, row in enumerate(rows, start=1)]
+
+
+def _sheets(path: Path) -> Mapping[str, Any]:
+    """The sheets of an Excel file by name, as openpyxl reads them; pandas does not tell which cells are merged."""
+    from openpyxl import load_workbook  # type: ignore[import-untyped]  # lazy: takes a while
+
+    with _damage(path):
+        book = load_workbook(path, data_only=True)
+        return {sheet.title: sheet for sheet in book.worksheets}
+
+
+def _sheet_rows(sheet: Any, path: Path, header_rows: int) -> list[tuple[str, Cells]]:
+    """The rows of a sheet; cells that are merged within a column all have their value.
+
+    Raises:
+        ChatbenchError: cells below the header are merged across columns: which of these the value is of is unknown.
+    """
+    records = [["" if cell.data_type == "e" else _as_text(cell.value) for cell in row] for row in sheet.iter_rows()]
+    for merged in sheet.merged_cells.ranges:
+        left, top, right, bottom = merged.bounds
+        value = records[top - 1][left - 1]
+        if value and right > left and bottom > header_rows:
+            found = f"{path}, sheet {sheet.title!r}: the cells {merged.coord} are merged across columns"
+            fix = "unmerge them, and write the value where it belongs"
+            raise ChatbenchError(found, expected="cells merged within a column", fix=fix)
+        for record in records[top - 1 : bottom]:
+            record[left - 1] = value
     return _table_rows(records, path, header_rows)
 
 
@@ -329,18 +421,19 @@ def read_map(path: Path) -> ImportMap:
         ChatbenchError: it is missing, not TOML, or has an unknown key or an invalid value.
     """
     try:
-        return ImportMap.model_validate(tomllib.loads(read_text(path)))
+        return ImportMap.model_validate(tomllib.loads(read_text(path)), context=path)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ChatbenchError(f"{path}: not TOML ({error})", expected="a mapping as written by --draft") from None
+        expected = "a mapping as in docs/own-study.md"
+        raise ChatbenchError(f"{path}: not TOML ({error})", expected=expected, fix=f"correct {path}") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
-        expected, fix = expected_by(first), ""
+        expected = expected_by(first)
+        *tables, last = map(str, first["loc"])
         if first["type"] == "extra_forbidden":
-            *tables, last = map(str, first["loc"])
             model = Constants if "constants" in tables else Statements if tables else ImportMap
             expected = f"one of {', '.join(model.model_fields)}"
-            fix = f"write it above [{tables[0]}]" if tables and last in ImportMap.model_fields else ""
+        fix = _correct(path, key, f"write it above [{tables[0]}]" if tables and last in ImportMap.model_fields else "")
         raise ChatbenchError(f"{path}, key {key!r}: {first['input']!r:.80}", expected=expected, fix=fix) from None
 
 
@@ -365,27 +458,31 @@ def preset(rows: Sequence[tuple[str, Cells]], path: Path) -> ImportMap:
 
 def draft(path: Path) -> str:
     """Draft a mapping file from the column names, with comments on what they do not tell."""
-    rows = read_rows(path)
+    of_sheets, rows = _rows_to_draft(path)
     columns = [*dict.fromkeys(name for _, cells in rows for name in cells)]
     lines = [f"# Drafted from {path.name}: {len(rows)} rows with the columns {', '.join(map(repr, columns))}."]
-    lines.append("# docs/own-study.md has all keys.")
+    lines += ["# docs/own-study.md has all keys.", *of_sheets]
     long = {name: find_column(columns, spellings) for name, spellings in _OF_MESSAGES.items()}
+    role, messages = "role", list[Any]()
     if long["chat"] and long["role"] and long["content"]:  # one message per row
-        lines += [f"{name} = {json.dumps(column)}" for name, column in long.items() if column]
+        lines += [f"{name} = {_quoted(column)}" for name, column in long.items() if column]
         columns = [name for name in columns if name not in long.values()]
-    for name, spellings in _SPELLINGS.items():
-        column = find_column(columns, spellings)
-        lines.append(f"{name} = {json.dumps(column)}" if column else f'# {name} = ""  # no matching column')
-    first = next((cells for _, cells in rows), {})
-    asked = find_column(columns, _SPELLINGS["messages"])
-    messages = _messages(first.get(asked)) if asked else None
-    if messages and isinstance(messages[0], dict) and "from" in messages[0]:
+        role, messages = long["role"], [cells for _, cells in rows]
+    named = {name: find_column(columns, spellings) for name, spellings in _SPELLINGS.items()}
+    for name, column in named.items():
+        lines.append(f"{name} = {_quoted(column)}" if column else f'# {name} = ""  # no matching column')
+    if asked := named["messages"]:
+        messages = messages or [each for _, cells in rows for each in _messages(cells.get(asked)) or []]
+    if messages and role == "role" and isinstance(messages[0], dict) and "from" in messages[0]:
+        role = "from"
         lines += ['role = "from"', 'content = "value"']
+    answers = any(named[name] for name in _OF_KINDS["choice"] if name in named)
     lines += [
-        'answer_kind = "none"  # or choice (with options), number, text, outcome (with correct)',
+        f'# answer_kind = ""  # fill in: {_KINDS}' if answers else f'answer_kind = "none"  # or {_KINDS}',
         '# options = ["column a", "column b"]',
         "# header_rows = 3  # where a survey tool writes the questions and ids below the names",
         "# cumulative = true  # where each row repeats the chat so far",
+        *_roles_to_draft(messages, role),
         "# [statements]  # a second table with the text of each question",
         '# table = "questions.csv"',
         '# key = "id"',
@@ -395,41 +492,77 @@ def draft(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _check_columns(mapping: ImportMap, rows: Sequence[tuple[str, Cells]], path: Path) -> None:
-    columns = {name for _, cells in rows for name in cells}
-    of_rows = [name for name in _SPELLINGS if mapping.statements is None or name not in _OF_STATEMENTS]
-    wanted = [getattr(mapping, name) for name in of_rows] + list(mapping.turns)
-    if mapping.statements is None:
-        wanted += mapping.options
+def _quoted(text: str) -> str:
+    """A string of TOML, which has no escape for half a character, as JSON has."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _rows_to_draft(path: Path) -> tuple[list[str], list[tuple[str, Cells]]]:
+    """The rows of a file; of several sheets those of the first with a table, and the draft's line on them."""
+    sheets = _sheets(path) if path.suffix.lower() == ".xlsx" else {}
+    if len(sheets) < 2:
+        return [], read_rows(path)
+    names = ", ".join(map(repr, sheets))
+    for name, sheet in sheets.items():
+        with suppress(ChatbenchError):
+            rows = _sheet_rows(sheet, path, header_rows=1)
+            if rows and len(rows[0][1]) > 1:
+                return [f"sheet = {_quoted(name)}  # of the sheets {names}"], rows
+    raise ChatbenchError(f"{path}: no table in the sheets {names}", expected="a header and rows of two or more columns")
+
+
+def _roles_to_draft(messages: Iterable[object], key: str) -> list[str]:
+    roles = [each.get(key) for each in messages if isinstance(each, dict)]
+    unknown = Counter(role for role in roles if isinstance(role, str) and known_role(role) is None)
+    head = ["[roles]  # fill in who they are: user, assistant, system or tool"] if unknown else []
+    return head + [f'# {_quoted(role)} = "..."  # {n} messages' for role, n in unknown.most_common(20)]
+
+
+def _check(mapping: ImportMap, rows: Sequence[tuple[str, Cells]], path: Path) -> None:
+    """Check that the mapping's keys go together and that its columns are there."""
+    for key in _OF_KINDS["choice"]:
+        if key not in _OF_KINDS[mapping.answer_kind] and (getattr(mapping, key) or getattr(mapping.constants, key, "")):
+            found = f"{path}: the mapping sets {key}, which answer_kind {mapping.answer_kind!r} does not use"
+            how = f"say what kind the answers are, or remove {key}"
+            kinds = ", ".join(kind for kind, keys in _OF_KINDS.items() if key in keys)
+            raise mapping.wrong(found, "answer_kind", expected=f"one of {kinds}", how=how)
+    if mapping.cumulative and not (mapping.worker_id or mapping.constants.worker_id):
+        found = f"{path}: the mapping sets cumulative without worker_id: chats of different people may begin alike"
+        raise mapping.wrong(found, "worker_id", expected="the column with the person's id", how="or omit cumulative")
+    names = [name for name in _SPELLINGS if mapping.statements is None or name not in _OF_STATEMENTS]
     if mapping.chat:
-        wanted += [getattr(mapping, name) for name in _OF_MESSAGES]
+        names += _OF_MESSAGES
         if mapping.messages or mapping.turns or mapping.reply or mapping.cumulative:
             found = f"{path}: the mapping sets chat together with messages, turns, reply or cumulative"
-            raise ChatbenchError(found, expected="one message per row, or a whole chat per row", fix="choose one")
-    _require(wanted, columns, mapping, path)
+            expected = "one message per row, or a whole chat per row"
+            raise mapping.wrong(found, "chat", expected=expected, how="choose one")
+    wanted = {name: [getattr(mapping, name)] for name in names} | {"turns": [*mapping.turns]}
+    if mapping.statements is None:
+        wanted["options"] = [*mapping.options]
+    _require(wanted, {name for _, cells in rows for name in cells}, mapping, path)
 
 
-def _require(wanted: Iterable[str], columns: set[str], mapping: ImportMap, path: Path) -> None:
-    """Check that the columns are there, and that no constant is the name of one."""
-    if lacking := next((name for name in wanted if name and name not in columns), None):
-        raise ChatbenchError(
-            f"{path}: no column {lacking!r}; it has {', '.join(map(str, sorted(columns)))}",
-            expected="every column named in the mapping",
-            fix="correct the mapping",
-        )
+def _require(wanted: Mapping[str, Sequence[str]], columns: set[str], mapping: ImportMap, path: Path) -> None:
+    """Check that the columns, by the mapping's keys, are there, and that no constant is the name of one."""
+    for key, names in wanted.items():
+        if lacking := next((name for name in names if name and name not in columns), None):
+            found = f"{path}: no column {lacking!r}; it has {', '.join(map(str, sorted(columns)))}"
+            raise mapping.wrong(found, key, expected="every column named in the mapping")
     for name, text in mapping.constants:
         if text and text in columns.difference(mapping.options):  # an option's column may be called A, as an answer is
             found = f"{path}: {name} is {text!r} in [constants], and that is a column"
-            raise ChatbenchError(found, expected="a value for all rows", fix="write it above [constants]")
+            how = "write it above [constants]"
+            raise mapping.wrong(found, f"constants.{name}", expected="a value for all rows", how=how)
 
 
 def _statements(mapping: ImportMap, folder: Path) -> Mapping[str, Cells] | None:
     if mapping.statements is None:
         return None
     path, key = folder / mapping.statements.table, mapping.statements.key
-    rows = read_rows(path)
-    named = [getattr(mapping, name) for name in _OF_STATEMENTS if not getattr(mapping.constants, name)]
-    _require([key, *named, *mapping.options], {name for _, cells in rows for name in cells}, mapping, path)
+    rows = read_rows(path, mapping, second=True)
+    named = {name: [getattr(mapping, name)] for name in _OF_STATEMENTS if not getattr(mapping.constants, name)}
+    wanted = {"statements.key": [key], "options": [*mapping.options], **named}
+    _require(wanted, {name for _, cells in rows for name in cells}, mapping, path)
     statements: dict[str, Cells] = {}
     for place, cells in rows:
         if statements.setdefault(_text(cells, key), cells) != cells:
@@ -460,7 +593,7 @@ def _chats(rows: Sequence[tuple[str, Cells]], mapping: ImportMap, result: Import
             ordered = sorted(group, key=lambda row: _moment(row[0], row[1], mapping.order)) if mapping.order else group
             found.append((first, {**_shared(group, mapping), _JOINED: [dict(cells) for _, cells in ordered]}))
         except BadRecord as error:
-            result.add(first, "dropped", error.reason, found=error.found)
+            result.drop(first, error)
     return found
 
 
@@ -474,7 +607,8 @@ def _moment(place: str, cells: Cells, column: str) -> tuple[bool, float]:
         with suppress(ValueError, OverflowError):
             moment = datetime.fromisoformat(text)
             return True, moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
-    raise BadRecord("no order", f"{place}, column {column!r}: {text!r:.60}", expected="a number or an ISO time")
+    found = f"{place}, column {column!r}: {text!r:.60}"
+    raise BadRecord("no order", found, expected="a number or an ISO time", fix="key 'order'")
 
 
 def _shared(group: Sequence[tuple[str, Cells]], mapping: ImportMap) -> dict[str, object]:
@@ -485,14 +619,19 @@ def _shared(group: Sequence[tuple[str, Cells]], mapping: ImportMap) -> dict[str,
         for name in sorted(names):
             text = _text(cells, name)
             if text and shared.setdefault(name, text) != text:
-                raise BadRecord("two values in one chat", f"{place}, column {name!r}: {text!r:.60}",
-                                expected=f"{shared[name]!r:.60}, as an earlier row has it")  # fmt: skip
+                expected = f"{shared[name]!r:.60}, as an earlier row has it"
+                raise BadRecord("two values in one chat", f"{place}, column {name!r}: {text!r:.60}", expected=expected,
+                                fix="key 'chat'")  # fmt: skip
     return shared
 
 
 def _text(cells: Cells, name: str) -> str:
-    """A cell as text: "" if nothing is recorded (null, NaN), 1969 for the number 1969.0."""
-    value = cells.get(name)
+    """A cell as text; "" for a column that the mapping does not name."""
+    return _as_text(cells.get(name)) if name else ""
+
+
+def _as_text(value: object) -> str:
+    """A value as text: "" if nothing is recorded (null, NaN), 1969 for the number 1969.0."""
     if isinstance(value, float):
         return "" if math.isnan(value) else str(value).removesuffix(".0")
     return "" if value is None else str(value).strip()
@@ -511,14 +650,23 @@ def _chat(place: str, cells: Cells, mapping: ImportMap) -> list[dict[str, object
     found = _messages(cells.get(mapping.messages)) if _text(cells, mapping.messages) else []
     if found is None:
         raise BadRecord("no list of messages", f"{place}, column {mapping.messages!r}: "
-                        f"{cells.get(mapping.messages)!r:.80}", expected="a list of messages")  # fmt: skip
+                        f"{cells.get(mapping.messages)!r:.80}", expected="a list of messages",
+                        fix="key 'messages'")  # fmt: skip
+    roles = {name.strip().casefold(): role for name, role in mapping.roles.items()}
     chat: list[dict[str, object]] = []
     for at, message in enumerate(found):
         known = isinstance(message, dict) and isinstance(message.get(mapping.role), str)
         if not known or content_text(message.get(mapping.content)) is None:
             raise BadRecord("bad message", f"{place}, message {at}: {message!r:.80}",
-                            expected=f"an object with {mapping.role} and {mapping.content}")  # fmt: skip
-        chat.append({"role": message[mapping.role], "content": message.get(mapping.content)})
+                            expected=f"an object with {mapping.role} and {mapping.content}",
+                            fix="key 'role' or 'content'")  # fmt: skip
+        role = message[mapping.role]
+        meant = roles.get(role.strip().casefold()) or (role if known_role(role) else None)
+        if meant is None:
+            raise BadRecord("unknown role", f"{place}, message {at}: role {role!r:.60}",
+                            expected=f"{EXPECTED_ROLES}, system, tool",
+                            fix=f"key 'roles': say who it is, as in {_quoted(role[:60])} = \"user\"")  # fmt: skip
+        chat.append({"role": meant, "content": message.get(mapping.content)})
     if mapping.reply:
         chat.append({"role": "assistant", "content": str(cells[mapping.reply]) if _text(cells, mapping.reply) else ""})
     return chat
@@ -549,18 +697,10 @@ def _record(
     if (number := chats[question["id"], worker]) > 1:
         record["chat"] = str(number)
     record |= {name: value(name) for name in ("condition", "confidence") if value(name)}
-    with_answer = mapping.answer_kind != "none"
-    if with_answer and (mapping.answer or mapping.constants.answer):
-        record["answer"] = _answer(place, value("answer"), question, mapping)
-    if with_answer and (mapping.correct or mapping.constants.correct):
-        text = value("correct").lower()
-        score = {"true": "1", "false": "0"}.get(text, text)
-        if not re.fullmatch(r"[01]|0?\.\d{1,15}|1\.0", score) or (
-            mapping.answer_kind != "outcome" and float(score) % 1
-        ):
-            raise BadRecord("correct that is neither 0 nor 1", f"{place}, correct: {text!r}",
-                            expected="0, 1, true or false; of an outcome also a score in 0..1")  # fmt: skip
-        record["correct"] = float(score) if float(score) % 1 else score.startswith("1")
+    if mapping.answer or mapping.constants.answer:
+        record["answer"] = _answer(place, value("answer"), "answer", question, mapping)
+    if mapping.correct or mapping.constants.correct:
+        record["correct"] = _correctness(place, value("correct"), mapping)
     if not record["turns"] and (record.get("answer") or "correct" in record):
         record["turns"] = None  # answered without asking
     return record
@@ -572,7 +712,7 @@ def _question(place: str, cells: Cells, mapping: ImportMap, statements: Mapping[
     if statements is not None:
         if question_id not in statements:
             raise BadRecord("question without a statement", f"{place}, column {mapping.question_id!r}: {question_id!r}",
-                            expected="an id in the table of statements")  # fmt: skip
+                            expected="an id in the table of statements", fix="key 'question_id'")  # fmt: skip
         cells = statements[question_id]
     text = _text(cells, mapping.question_text) or constants.question_text or NO_STATEMENT
     question: dict[str, Any] = {
@@ -588,44 +728,97 @@ def _question(place: str, cells: Cells, mapping: ImportMap, statements: Mapping[
         while options and not options[-1]:  # a question with fewer options; blanks elsewhere stay, to keep the letters
             options.pop()
         question["options"] = options
-        right = _answer(place, right, question, mapping) or ""
+        right = _answer(place, right, "right_answer", question, mapping) or ""
     if mapping.answer_kind in ("choice", "number", "text"):
         question["answer"] = right or None
     return question
 
 
-def _answer(place: str, given: str, question: Mapping[str, Any], mapping: ImportMap) -> str | None:
-    """The answer in a cell; for a choice its letter, whether written as a letter or as the option's text."""
-    if mapping.answer_kind != "choice" or not given:
+def _correctness(place: str, text: str, mapping: ImportMap) -> float | bool:
+    """Whether an answer is right, in numbers or words; of an outcome also a score between 0 and 1."""
+    score = _SCORES.get(text.lower())
+    if score is None and re.fullmatch(r"[01]|0?[.,]\d{1,15}|1[.,]0+", text):
+        score = float(text.replace(",", "."))
+    outcome = mapping.answer_kind == "outcome"
+    if score is None or (score % 1 and not outcome):
+        numbers = "a number from 0 to 1" if outcome else "0 or 1"
+        raise BadRecord(f"correct that is neither {numbers} nor yes or no", f"{place}, correct: {text!r:.60}",
+                        expected=f"{numbers}, yes or no, true or false", fix="key 'correct'")  # fmt: skip
+    return score if score % 1 else bool(score)
+
+
+def _answer(place: str, given: str, key: str, question: Mapping[str, Any], mapping: ImportMap) -> str | None:
+    """The answer in a cell; for a choice its letter, whether written as a letter or as the option's text.
+
+    The right answer may be written otherwise than people's: `answers` decides only if it could be two options.
+    """
+    options = question.get("options")
+    if not given or not options:
         return given or None
-    options = question["options"]
-    label = given.upper() if given.upper() in LETTERS[: len(options)] else None
-    texts = [letter for letter, option in zip(LETTERS, options, strict=False) if option == given]
-    if mapping.answers != "letters" and len(texts) == 1 and (mapping.answers == "texts" or label in (None, texts[0])):
+    letter = _letter(given, options, "") if key == "right_answer" else None
+    if letter := letter or _letter(given, options, mapping.answers):
+        return letter
+    column = getattr(mapping, key)
+    where = f"column {column!r}" if column else f"{key} in [constants]"
+    listed = ", ".join(f"{letter}) {option:.40}" for letter, option in zip(LETTERS, options, strict=False))
+    raise BadRecord(
+        f"{where}: answer that is no option, or could be two",
+        f"{place}, {where}: {given!r:.60}",
+        expected=f'the letter or the text of one of {listed}; answers = "letters" or "texts" tells which, if need be',
+        fix=f"key {key!r} or 'answers'",
+    )
+
+
+def _letter(given: str, options: Sequence[str], answers: str) -> str | None:
+    """The letter of the option that is meant; None if none is, or two could be.
+
+    >>> [_letter(given, ("Yes", "No"), "") for given in ("yes.", "(b)", "A) Yes", "A) No", "I think B")]
+    ['A', 'B', 'A', None, None]
+    """
+    labelled = re.fullmatch(r"[(\[]?([A-Z])(?:[)\].:]+\s*(.*))?", given, re.IGNORECASE | re.DOTALL)
+    label, rest = (labelled[1].upper(), labelled[2]) if labelled else (None, None)
+    texts = _letters_of(given, options)
+    if label not in LETTERS[: len(options)]:
+        label = None
+    elif rest:  # `A) text`
+        if not texts:
+            return label if _letters_of(str(rest), options) == [label] else None
+        label = None
+    if answers != "letters" and len(texts) == 1 and (answers == "texts" or label in (None, texts[0])):
         return texts[0]
-    if label and (mapping.answers == "letters" or not texts) and mapping.answers != "texts":
-        return label
-    expected = 'a letter, or the text of one option; answers = "letters" or "texts" tells which'
-    raise BadRecord("answer that is no option, or could be two", f"{place}: {given!r:.60}", expected=expected)
+    return label if answers != "texts" and (answers == "letters" or not texts) else None
+
+
+def _letters_of(text: str, options: Sequence[str]) -> list[str]:
+    """Letters of the options with this text; only if none has it, of those that differ in case or punctuation."""
+    pairs = [*zip(LETTERS, options, strict=False)]
+    plain = normalised(text)
+    exact = [letter for letter, option in pairs if option == text]
+    return exact or [letter for letter, option in pairs if plain and normalised(option) == plain]
 
 
 def _superseded(rows: Sequence[tuple[str, Cells]], mapping: ImportMap) -> dict[int, int]:
-    """Rows whose chat is continued by another row of the same person, question and assistant, with that row."""
-    groups: dict[tuple[str, ...], list[tuple[int, tuple[str, ...]]]] = {}
+    """Rows whose chat is continued by another row of the same person, question and assistant, with that row.
+
+    A row with the same chat continues it if it has the same answer; a row without a person's id is a person's own.
+    """
+    groups: dict[tuple[str, ...], list[tuple[int, tuple[str, ...], tuple[str, str]]]] = {}
     for number, (place, cells) in enumerate(rows):
-        key = tuple(_text(cells, name) for name in (mapping.worker_id, mapping.question_id, mapping.assistant))
+        worker = _text(cells, mapping.worker_id) or mapping.constants.worker_id or place
+        about = (_text(cells, name) for name in (mapping.question_id, mapping.question_text, mapping.assistant))
         try:
             said = tuple(json.dumps(each, sort_keys=True, default=str) for each in _chat(place, cells, mapping))
         except BadRecord:
             continue
-        groups.setdefault(key, []).append((number, said))
+        given = _text(cells, mapping.answer), _text(cells, mapping.correct)
+        groups.setdefault((worker, *about), []).append((number, said, given))
     found: dict[int, int] = {}
     for group in groups.values():
-        for number, said in group:
+        for number, said, given in group:
             going_on = [
                 other
-                for other, more in group
-                if more[: len(said)] == said and (len(more) > len(said) or other > number)
+                for other, more, then in group
+                if more[: len(said)] == said and (len(more) > len(said) or (other > number and then == given))
             ]
             if going_on and said:
                 found[number] = going_on[-1]

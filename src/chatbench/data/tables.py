@@ -37,10 +37,12 @@ from chatbench.core.records import (
 from chatbench.core.texts import as_it_was
 
 ROLE_NAMES: dict[str, Role] = {
-    **dict.fromkeys(("user", "you", "human"), "user"),
-    **dict.fromkeys(("assistant", "bot", "ai"), "assistant"),
-}
-EXPECTED_ROLES = "one of user, You, assistant, Bot, AI"
+    **dict.fromkeys(("user", "you", "human", "person", "participant", "respondent", "subject", "worker", "customer",
+                     "client", "enduser", "nutzer", "teilnehmer", "kunde", "mensch"), "user"),
+    **dict.fromkeys(("assistant", "bot", "ai", "chatbot", "agent", "model", "llm", "aiassistant", "virtualassistant",
+                     "aimodel", "languagemodel", "ki", "assistent"), "assistant"),
+}  # fmt: skip
+EXPECTED_ROLES = "one of user, You, participant, customer, assistant, Bot, AI, model"
 KIND_NAMES: dict[str, AnswerKind] = {
     **dict.fromkeys(("useralone", "user", "alone", "useranswer"), "user-alone"),
     **dict.fromkeys(("userai", "withai", "ai", "useraianswer"), "user-AI"),
