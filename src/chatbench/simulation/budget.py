@@ -158,9 +158,10 @@ class Spending:
     def leaves_room(self, count: int = 1) -> bool:
         """Whether this many more may begin: with those active, at the mean cost of those that ended, they must fit.
 
-        Until one has ended, its cost is as expected, but one may begin even if it is expected not to fit.
+        Until one has ended, the mean is as expected; but if none is active, some may begin whatever is expected.
         """
-        mean = self._share_of_ended / self._ended if self._ended else self._expected * (self._under_way + count > 1)
+        expected = self._expected if self._under_way else 0.0
+        mean = self._share_of_ended / self._ended if self._ended else expected
         return not self.is_spent and self._share_of_ended + (self._under_way + count) * mean <= 1
 
     def refused(self, _request: Request) -> Failure | None:
