@@ -318,6 +318,7 @@ IGNORED = {
     "run tiny --gpus 1": "--gpus 1 without --on",
     "prepare-splits --study s --by assistant --train-share 0.9": "--train-share with --by assistant",
     "prepare-splits --study examples.jsonl --also-questions": "--also-questions: examples.jsonl holds examples",
+    "prepare-splits --study examples.jsonl --by person": "--by: examples.jsonl holds examples",
     "check-study s --schema": "STUDY with --schema",
     "download halie --revision x": "--revision with halie",
     "import a.csv --draft map.toml --out b": "--out with --draft",

@@ -15,6 +15,7 @@ from tests.support import simulated_assistants as made
 from tests.support.simulated_assistants import by_assistant, people, people_file, question_file
 
 from chatbench import api
+from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.own_chats import read_question_lines
 from chatbench.data.workspace import Workspace
@@ -113,6 +114,29 @@ def test_the_file_keeps_one_entry_per_new_assistant_and_a_second_run_simulates_n
     assert titles[0] == "tiny: expected accuracy of people with new (95 % prediction interval)"
     assert "With real chats" not in titles
     assert estimate_notes(entries[0])[-1] == f"signature {first.signature['id']}"
+
+
+def test_the_command_takes_the_settings_of_simulate(monkeypatch: pytest.MonkeyPatch) -> None:
+    # With other settings than the known assistants' chats, it could not continue their logs.
+    given: dict[str, object] = {}
+
+    def step(_model: str, **options: object) -> None:
+        given.update(options)
+        raise ChatbenchError("enough")
+
+    monkeypatch.setattr("chatbench.estimation.estimate.estimate", step)
+    line = (
+        "estimate tiny --assistant new=scripted:0.5 --people p.jsonl --conversations 3 --max-tokens 60 --answer-model "
+    )
+    line += "--simulator-temperature 0.5 --assistant-temperature 0 --end-on role_flip --expected-answers "
+    line += "--reasoning-effort low --skip-bad-records --map a=b --max-user-turns 4 --seed 7"
+
+    assert main(line.split()) == 2
+    assert given["settings"] == ChatSettings(
+        3, 7, 4, simulator_temperature=0.5, assistant_temperature=0.0, max_tokens=60, end_on=("role_flip",),
+        expected_answers=True, answer_model=True, reasoning_effort="low",
+    )  # fmt: skip
+    assert (given["skip_bad_records"], given["maps"]) == (True, ["a=b"])
 
 
 def test_from_python_the_new_assistant_may_be_a_function(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,13 +71,9 @@ def prepare_splits(
         raise ChatbenchError(f"format {format!r}", expected=expected, fix="use --format messages")
     study, questions, rows, chats = None, list[Asked](), list[Row](), dict[str, Conversation]()
     if holds_examples(study_path):
-        if by != "question":
-            raise ChatbenchError(
-                f"--by {by}: {study_path} holds examples, which do not say who wrote them", fix="use --by question"
-            )
         _refuse_for_examples(
-            study_path, format=format != "messages", also_questions=also_questions, map=bool(maps),
-            skip_bad_records=skip_bad_records, include_pilots=include_pilots,
+            study_path, by=by != "question", format=format != "messages", also_questions=also_questions,
+            map=bool(maps), skip_bad_records=skip_bad_records, include_pilots=include_pilots,
         )  # fmt: skip
         questions, rows = _questions_of_examples(study_path)
         sha256 = hashlib.sha256("\n".join(sorted(question.id for question in questions)).encode()).hexdigest()
@@ -154,7 +150,8 @@ class _Question(NamedTuple):
 def _refuse_for_examples(path: Path, **given: bool) -> None:
     for option in (name for name, value in given.items() if value):
         raise ChatbenchError(
-            f"--{option.replace('_', '-')}: {path} holds examples, which are split as they are", fix="omit it"
+            f"--{option.replace('_', '-')}: {path} holds examples, which are split by question and as they are",
+            fix="omit it",
         )
 
 
