@@ -21,10 +21,12 @@ def begin(page: Any) -> None:
     page.get_by_role("checkbox").check()
     page.get_by_role("button", name="Begin").click()
     page.get_by_role("button", name="Continue").click()
+    page.locator("#answer [name=step]").wait_for(state="attached")
+    page.wait_for_load_state()
 
 
 def step_of(page: Any) -> str:
-    """The step that the page is for, "" after the end."""
+    """The step that the page is for, "" after the end; to be read only once the page has loaded."""
     field = page.locator("#answer [name=step]")
     return str(field.input_value()) if field.count() else ""
 
@@ -44,11 +46,12 @@ def fill_in(page: Any) -> None:
 
 
 def go_on(page: Any, *, clicks: int = 1) -> None:
-    """Answers, and waits for the next page."""
+    """Answers, and waits until the next page has loaded: a click alone does not wait for it."""
     fill_in(page)
     before = step_of(page)
     page.get_by_role("button", name="Answer and continue").click(click_count=clicks, no_wait_after=True)
     page.locator(f"#answer [name=step][value='{before}']").wait_for(state="detached")
+    page.wait_for_load_state()
 
 
 def go_to_chat(page: Any) -> None:
@@ -81,8 +84,7 @@ def test_a_whole_way_in_each_condition_with_double_clicks(
         assert page.get_by_text("C0DE").is_visible()
         assert_accessible(page)
         page.go_back()
-        page.wait_for_load_state()
-        assert page.get_by_text("C0DE").is_visible()  # no page of the study comes again
+        page.get_by_text("C0DE").wait_for()  # no page of the study comes again
         (visit,) = at.stored()
     assert visit.state == "finished"
     steps = [event.step for event in visit.events if event.kind == "answer"]
@@ -95,10 +97,11 @@ def test_a_whole_way_in_each_condition_with_double_clicks(
 def test_a_reload_in_mid_chat_waits_for_the_same_reply_and_a_second_tab_sees_it(
     tmp_path: Path, open_page: OpenPage
 ) -> None:
-    go, asked = threading.Event(), []
+    came, go, asked = threading.Event(), threading.Event(), []
 
     def slow(request: object) -> Reply:
         asked.append(request)
+        came.set()
         go.wait(60)
         return Reply(REPLY)
 
@@ -109,6 +112,7 @@ def test_a_reload_in_mid_chat_waits_for_the_same_reply_and_a_second_tab_sees_it(
         go_to_chat(page)
         say(page, QUESTION)
         page.get_by_text("The assistant is writing").wait_for()
+        assert came.wait(60)  # a reload before the message has reached the server would drop it
         page.reload()
         page.get_by_text("The assistant is writing").wait_for()
         assert page.get_by_role("button", name="Send").is_disabled()
