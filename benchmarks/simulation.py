@@ -8,14 +8,15 @@
 With `--data`, the held-out questions of split_0 of these prepared splits, and the replies of its most frequent
 assistant, replayed, instead of the sample study's.
 
-Three ways, in one process, in turns, round by round; the table shows medians:
+Four ways, in one process, in turns, round by round; the table shows medians:
 
-    engine          whole blocks of conversations: a batch that stays full, each distinct token read once
-    one at a time   the same code, one conversation after the other
-    transformers    one conversation after the other, each turn by the model's own `generate` (with its cache)
+    engine               whole blocks of conversations: a batch that stays full, each distinct token read once
+    continuous batching  the same blocks through transformers' continuous batching (paged cache, prefix sharing)
+    one at a time        the engine's code, one conversation after the other
+    generate             one conversation after the other, each turn by the model's own `generate` (with its cache)
 
-The last two hold `--alone` of the conversations, spread over the questions. Before anything is timed, all three hold
-some conversations with greedy decoding, which must come out word for word the same.
+The last two hold `--alone` of the conversations, spread over the questions. Before anything is timed, all four hold
+some conversations with greedy decoding; how many come out word for word the same is printed, and the engine's must.
 
 `--assistant local` lets the same model play the assistant too, with at most `--max-tokens` tokens a turn.
 """
@@ -29,9 +30,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    ContinuousBatchingConfig,
+    GenerationConfig,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from chatbench.core.records import Question, SimulatedConversation, Study
 from chatbench.data.workspace import Workspace
@@ -109,6 +117,64 @@ class TransformersSimulator:
         return Reply(text.partition(MARKER)[0].strip(), tokens=len(found))
 
 
+class ContinuousBatching:
+    """The simulator by transformers' continuous batching: what `generate_batch` runs on, with requests that join late.
+
+    `generate_batch` itself takes whole lists of prompts, and stops at token ids only; so the tokens are streamed, and a
+    request is cancelled at the end marker. All rows draw from one generator, so a chat depends on its neighbours.
+    """
+
+    def __init__(self, loaded: Loaded, *, temperature: float, max_tokens: int) -> None:
+        self.identity: dict[str, object] = {"kind": "local", "name": "transformers, continuous batching"}
+        self._model, self._tokenizer = loaded.model, loaded.tokenizer
+        self._form = PlainForm(loaded.tokenizer)
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+        self._generation = GenerationConfig(
+            max_new_tokens=max_tokens,
+            eos_token_id=loaded.tokenizer.eos_token_id,
+            pad_token_id=loaded.tokenizer.eos_token_id,
+            **sampling,
+        )
+        self._batching = ContinuousBatchingConfig(page_size=32, num_blocks=2048, max_batch_tokens=512, seed=0)
+        self._manager: Any = None
+        self._waiting: dict[str, int] = {}
+
+    def reply_all(self, requests: Sequence[Request]) -> list[Reply | Failure]:
+        raise NotImplementedError("requests join one by one")
+
+    def share_memory(self, gib: float | None, models: int) -> None:
+        """Does nothing: the number of blocks is set above."""
+
+    def join(self, key: int, request: Request) -> None:
+        ids = self._form.prompt_ids(request.messages)
+        self._waiting[self._manager.add_request(ids, streaming=True)] = key
+
+    def step(self) -> list[tuple[int, Reply | Failure]]:
+        output = self._manager.get_result(timeout=60)
+        if output is None or output.error:
+            raise SystemExit(f"continuous batching: {output.error if output else 'no token for a minute'}")
+        key = self._waiting.get(output.request_id)
+        tail = self._tokenizer.decode(output.generated_tokens[-len(MARKER) :])
+        if key is None or not (output.is_finished() or MARKER in tail):
+            return []
+        del self._waiting[output.request_id]
+        if not output.is_finished():
+            self._manager.cancel_request(output.request_id)
+        text = str(self._tokenizer.decode(output.generated_tokens, skip_special_tokens=True))
+        return [(key, Reply(text.partition(MARKER)[0].strip(), tokens=len(output.generated_tokens)))]
+
+    def forget(self) -> None:
+        """Begin anew, with nothing cached."""
+        self.close()
+        self._manager = self._model.init_continuous_batching(self._generation, self._batching)  # type: ignore[operator]
+        self._manager.start()
+
+    def close(self) -> None:
+        if self._manager is not None:
+            self._manager.destroy()
+        self._manager, self._waiting = None, {}
+
+
 class EndMarker(StoppingCriteria):
     """Stops where the end marker is written; `stop_strings` of transformers does the same, more slowly."""
 
@@ -123,9 +189,10 @@ class EndMarker(StoppingCriteria):
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The participants of the three ways at one temperature, and the questions."""
+    """The simulators of the four ways at one temperature, the assistant, and the questions."""
 
     ours: Participant
+    continuous: ContinuousBatching
     theirs: Participant
     assistant: Participant
     questions: Sequence[Question]
@@ -133,11 +200,12 @@ class Bench:
     def dialogues(self, indices: Sequence[int], seed: int) -> list[Dialogue]:
         return [dialogue(self.questions[index // PER_QUESTION], f"{seed}|{index}", base_seed=seed) for index in indices]
 
-    def in_blocks(self, indices: Sequence[int], seed: int) -> list[SimulatedConversation]:
-        both = {"simulator": self.ours, "assistant": self.assistant}
+    def in_blocks(self, simulator: Participant, indices: Sequence[int], seed: int) -> list[SimulatedConversation]:
+        both = {"simulator": simulator, "assistant": self.assistant}
         outcomes: list[SimulatedConversation] = []
         for start in range(0, len(indices), BLOCK_SIZE):
             outcomes += run_together(self.dialogues(indices[start : start + BLOCK_SIZE], seed), both)  # type: ignore[arg-type]
+        self.continuous.close()  # and with it its threads and its attention
         return outcomes
 
     def one_at_a_time(self, simulator: Participant, indices: Sequence[int], seed: int) -> list[SimulatedConversation]:
@@ -160,9 +228,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_greedy(_bench(loaded, questions, study, options, temperature=0.0), alone[: options.checked])
     sampled = _bench(loaded, questions, study, options, temperature=1.0)
     ways: dict[str, Callable[[int], list[SimulatedConversation]]] = {
-        "engine": lambda seed: sampled.in_blocks(range(total), seed),
+        "engine": lambda seed: sampled.in_blocks(sampled.ours, range(total), seed),
+        "continuous batching of transformers": lambda seed: sampled.in_blocks(sampled.continuous, range(total), seed),
         "one at a time": lambda seed: sampled.one_at_a_time(sampled.ours, alone, seed),
-        "transformers, one at a time": lambda seed: sampled.one_at_a_time(sampled.theirs, alone, seed),
+        "generate, one at a time": lambda seed: sampled.one_at_a_time(sampled.theirs, alone, seed),
     }
     timings: dict[str, list[Timing]] = {name: [] for name in ways}
     for number in range(options.rounds):
@@ -174,20 +243,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def check_greedy(bench: Bench, indices: Sequence[int]) -> None:
-    """Greedy conversations are the same in all three ways.
+    """How many greedy conversations are those of `generate`, word for word.
 
     Raises:
-        SystemExit: they are not.
+        SystemExit: not all of the engine's.
     """
     expected = [outcome.turns for outcome in bench.one_at_a_time(bench.theirs, indices, 0)]
     for name, outcomes in {
-        "in blocks": bench.in_blocks(indices, 0),
-        "one at a time": bench.one_at_a_time(bench.ours, indices, 0),
+        "engine": bench.in_blocks(bench.ours, indices, 0),
+        "engine, one at a time": bench.one_at_a_time(bench.ours, indices, 0),
+        "continuous batching": bench.in_blocks(bench.continuous, indices, 0),
     }.items():
         same = sum(outcome.turns == turns for outcome, turns in zip(outcomes, expected, strict=True))
-        if same != len(expected):
-            raise SystemExit(f"greedy {name}: {same} of {len(expected)} conversations are those of transformers")
-    print(f"greedy: {len(expected)} conversations, word for word the same in all three ways")
+        print(f"greedy, {name}: {same} of {len(expected)} conversations word for word those of generate", flush=True)
+        if same != len(expected) and name.startswith("engine"):
+            raise SystemExit(1)
 
 
 def table(timings: dict[str, list[Timing]]) -> str:
@@ -230,6 +300,7 @@ def _bench(
         assistant = FunctionParticipant(_scripted, {"kind": "scripted"})
     return Bench(
         ours=LocalSimulator(loaded, "model", temperature=temperature, max_tokens=limit),
+        continuous=ContinuousBatching(loaded, temperature=temperature, max_tokens=limit),
         theirs=TransformersSimulator(loaded, temperature=temperature, max_tokens=limit),
         assistant=assistant,
         questions=questions,

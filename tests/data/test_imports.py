@@ -564,6 +564,14 @@ def test_an_outcome_is_a_number_or_a_word(written: str, correct: float | None, t
     assert rows[1]["why"] == ("correct that is neither a number from 0 to 1 nor yes or no" if correct is None else "")
 
 
+def test_where_correct_is_blank_the_rule_of_the_kind_decides(tmp_path: Path) -> None:
+    mapping = 'turns = ["p", "r"]\nanswer_kind = "number"\nanswer = "a"\nright_answer = "right"\ncorrect = "ok"\n'
+    lines = b"p,r,a,right,ok\nhi,yo,7,7,\nhi,yo,8,7,\nhi,yo,8,7,1\n"
+    study, _ = imported(tmp_path, "t.csv", lines, mapping)
+
+    assert [answer.correct for answer in study.answers] == [True, False, True]
+
+
 def test_a_row_that_adds_neither_a_chat_nor_an_answer_is_dropped(tmp_path: Path) -> None:
     empty = {"messages": OPENAI["messages"][::2]}  # the person says nothing
     lines = "".join(json.dumps(row) + "\n" for row in (empty, OPENAI))

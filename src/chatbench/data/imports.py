@@ -699,7 +699,8 @@ def _record(
     record |= {name: value(name) for name in ("condition", "confidence") if value(name)}
     if mapping.answer or mapping.constants.answer:
         record["answer"] = _answer(place, value("answer"), "answer", question, mapping)
-    if mapping.correct or mapping.constants.correct:
+    judged = mapping.correct or mapping.constants.correct
+    if judged and (value("correct") or mapping.answer_kind == "outcome"):  # other kinds have a rule for blank cells
         record["correct"] = _correctness(place, value("correct"), mapping)
     if not record["turns"] and (record.get("answer") or "correct" in record):
         record["turns"] = None  # answered without asking
