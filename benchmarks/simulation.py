@@ -44,7 +44,7 @@ from transformers import (
 from chatbench.core.records import Question, SimulatedConversation, Study
 from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import PlainForm
-from chatbench.models.loading import Loaded, load
+from chatbench.models.loading import Loaded, load, named_dtype
 from chatbench.models.local_participants import LocalAssistant, LocalSimulator
 from chatbench.protocol.dialogue import (
     Dialogue,
@@ -129,7 +129,7 @@ class ContinuousBatching:
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
         self._form = PlainForm(loaded.tokenizer)
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
-        self._generation = GenerationConfig(
+        self._generation = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers has no types here
             max_new_tokens=max_tokens,
             eos_token_id=loaded.tokenizer.eos_token_id,
             pad_token_id=loaded.tokenizer.eos_token_id,
@@ -233,6 +233,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "one at a time": lambda seed: sampled.one_at_a_time(sampled.ours, alone, seed),
         "generate, one at a time": lambda seed: sampled.one_at_a_time(sampled.theirs, alone, seed),
     }
+    if options.dtype != "float32":
+        rounded = load(options.model, device="cpu", dtype=named_dtype(options.dtype))
+        ours = _bench(rounded, questions, study, options, temperature=1.0).ours
+        ways[f"engine, {options.dtype}"] = lambda seed: sampled.in_blocks(ours, range(total), seed)
     timings: dict[str, list[Timing]] = {name: [] for name in ways}
     for number in range(options.rounds):
         for name, hold in ways.items():
@@ -314,6 +318,7 @@ def _scripted(request: Request) -> Reply:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="package:tiny_base", help="fine-tuned, in plain text form")
+    parser.add_argument("--dtype", default="float32", help="another: also the engine with weights of this type")
     parser.add_argument("--data", type=Path, help="prepared splits instead of the sample study")
     parser.add_argument("--assistant", choices=("scripted", "local"), default="scripted")
     parser.add_argument("--conversations", type=int, default=1024, help="of the engine, ten to a question")

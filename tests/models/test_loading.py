@@ -171,6 +171,17 @@ def test_an_adapter_on_a_base_of_another_shape_is_refused(tmp_path: Path) -> Non
         load(str(adapter), device="cpu")
 
 
+def test_an_adapter_is_merged_in_float32_before_the_weights_are_rounded(tmp_path: Path) -> None:
+    adapter = adapter_without_record(tmp_path / "adapter", save_tiny_model(tmp_path / "base"))
+    stored = load_file(adapter / "adapter_model.safetensors")
+    save_file({n: torch.full_like(t, 0.01) for n, t in stored.items()}, adapter / "adapter_model.safetensors")
+    exact = dict(load(str(adapter), device="cpu").model.named_parameters())
+    rounded = dict(load(str(adapter), device="cpu", dtype=torch.bfloat16).model.named_parameters())
+
+    assert exact.keys() == rounded.keys()
+    assert all(torch.equal(rounded[name], exact[name].to(torch.bfloat16)) for name in exact)
+
+
 def test_an_adapter_in_place_of_a_whole_model_is_named_with_the_command_that_merges_it(tmp_path: Path) -> None:
     adapter = adapter_without_record(tmp_path / "adapter", save_tiny_model(tmp_path / "base"))
 

@@ -98,6 +98,28 @@ def test_the_bound_on_keys_and_values_changes_no_chat_and_one_without_room_is_re
     assert "raise --cache-gib" in " ".join(capsys.readouterr().err.split())
 
 
+def test_the_data_type_of_local_models_is_recorded_and_refused_where_none_is_local(prepared: Path) -> None:
+    results = prepared / "rounded"
+    results.mkdir()
+    (results / "models").symlink_to(prepared / "results" / "models")
+    made = run(prepared, results="rounded", dtype="bfloat16")
+
+    identity = json.loads(made.path.with_name("conversations.run.json").read_text())
+    assert identity["settings"]["simulator"]["dtype"] == "bfloat16"
+    with pytest.raises(ChatbenchError, match="dtype"):
+        run(prepared, results="rounded")
+    for name, value in (("dtype", "bfloat16"), ("cache_gib", 1.0)):
+        settings = ChatSettings(**{name: value})  # type: ignore[arg-type]
+        simulator = read_simulator_spec("two-step:openai:m@http://127.0.0.1:9/v1")
+        with pytest.raises(ChatbenchError, match=f"--{name.replace('_', '-')} without a local model"):
+            simulate(
+                "tiny", assistants=["replay:all"], split="split_0", workspace=Workspace(prepared / "data", results),
+                settings=settings, simulator=simulator, console=QUIET,
+            )  # fmt: skip
+    with pytest.raises(ChatbenchError, match="dtype is 'half'"):
+        ChatSettings(dtype="half")
+
+
 def test_recorded_assistants_answer_with_recorded_words(prepared: Path) -> None:
     replies = {
         turn["text"]

@@ -33,6 +33,7 @@ def estimate(
     expected_answers: options.ExpectedAnswers = False,
     answer_model: options.AnswerModel = False,
     reasoning_effort: options.ReasoningEffort = "",
+    dtype: options.Dtype = "auto",
     skip_bad_records: options.SkipBad = False,
     maps: options.Maps = None,
     concurrency: Annotated[int, typer.Option(help="Maximum concurrent requests per endpoint address.")] = 32,
@@ -60,7 +61,7 @@ def estimate(
     settings = ChatSettings(
         conversations, seed, max_user_turns, max_tokens=max_tokens, simulator_temperature=simulator_temperature,
         assistant_temperature=assistant_temperature, end_on=tuple(end_on or ()), expected_answers=expected_answers,
-        answer_model=answer_model, reasoning_effort=reasoning_effort,
+        answer_model=answer_model, reasoning_effort=reasoning_effort, dtype=dtype,
     )  # fmt: skip
     made = step(
         model, assistant=assistant, workspace=Workspace(data, results), questions=questions, people=people,

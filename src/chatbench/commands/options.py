@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -60,6 +60,10 @@ ReasoningEffort = Annotated[
 ]
 CacheGib = Annotated[
     float | None, typer.Option(help="GiB for cached keys and values of local models; default: a third of free memory.")
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(help="Data type of local models' weights; auto: float32, on GPUs 16 bits from a billion parameters."),
 ]
 Judge = Annotated[
     str,

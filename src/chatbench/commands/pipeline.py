@@ -92,6 +92,7 @@ def asked_run(
     assistant_price: options.Dollars = None,
     reasoning_effort: options.ReasoningEffort = "",
     cache_gib: options.CacheGib = None,
+    dtype: options.Dtype = "auto",
     judge: options.Judge = "",
     rubric: options.Rubric = None,
     config: options.Config = None,
@@ -118,7 +119,8 @@ def asked_run(
         conversations=conversations, seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens,
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
         end_on=tuple(end_on or ()), expected_answers=expected_answers, answer_model=answer_model,
-        reasoning_effort=reasoning_effort, cache_gib=cache_gib, judge=judge, rubric=rubric,
+        reasoning_effort=reasoning_effort, cache_gib=cache_gib, dtype=dtype, judge=judge,
+        rubric=rubric,
     )  # fmt: skip
     settings = RunSettings(
         splits=splits, only=tuple(only or ()), train_share=train_share, seed=seed, skip_bad_records=skip_bad_records,

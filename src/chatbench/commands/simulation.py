@@ -56,6 +56,7 @@ def simulate(
     simulator_price: options.Dollars = None,
     assistant_price: options.Dollars = None,
     cache_gib: options.CacheGib = None,
+    dtype: options.Dtype = "auto",
     judge: options.Judge = "",
     rubric: options.Rubric = None,
     seed: options.Seed = 0,
@@ -85,7 +86,8 @@ def simulate(
         conversations=conversations, seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens,
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
         end_on=tuple(end_on or ()), expected_answers=expected_answers, answer_model=answer_model,
-        reasoning_effort=reasoning_effort, cache_gib=cache_gib, judge=judge, rubric=rubric,
+        reasoning_effort=reasoning_effort, cache_gib=cache_gib, dtype=dtype, judge=judge,
+        rubric=rubric,
     )  # fmt: skip
     endpoint = EndpointOptions(concurrency=concurrency, timeout_seconds=timeout, patience_seconds=patience)
     spending = Spending(read_prices(simulator_price, assistant_price), max_tokens=budget_tokens, max_usd=budget_usd)

@@ -151,7 +151,7 @@ def load(
 
     An adapter's base is loaded first, quantised as in training unless `quantise` is off. An adapter on float32
     weights is merged into them unless `merge` is off: up to rounding (1e-6) the model is the same, with fewer products
-    to compute. `seed` matters only for random weights.
+    to compute. `dtype` defaults to `inference_dtype`. `seed` matters only for random weights.
 
     Raises:
         ChatbenchError: no such model, no tokenizer, a damaged file, or the Hub cannot be reached.
@@ -247,9 +247,11 @@ def _load_adapter(folder: Path, device: str, dtype: torch.dtype | None, *, quant
     settings = run.get("settings", {})
     name, revision = base_of_adapter(folder, run)
     bits = quantised_bits(settings) if quantise else None
+    wanted = dtype or inference_dtype(name, device)
+    held = torch.float32 if merge and bits is None and is_small(name) else wanted  # to merge before it is rounded
     base = load_base(
         name,
-        dtype=dtype or inference_dtype(name, device),
+        dtype=held,
         seed=int(settings.get("seed", 0)),
         revision=revision,
         bits=bits,
@@ -275,7 +277,7 @@ def _load_adapter(folder: Path, device: str, dtype: torch.dtype | None, *, quant
         ) from error
     if merge and bits is None and base.model.dtype == torch.float32:
         untie_where_adapted(model)
-        model = model.merge_and_unload()
+        model = model.merge_and_unload().to(wanted)
     weights = f"{weights_hash(folder)} on {base.weights}" + (f" in {bits} bits" if bits else "")
     tokenizer = load_tokenizer(str(folder))
     check_vocabulary(base.model, tokenizer, str(folder))
@@ -441,9 +443,17 @@ def half_dtype() -> torch.dtype:
 
 def inference_dtype(source: str, device: str) -> torch.dtype:
     """float32, except on a GPU for models of a billion parameters or more."""
-    if not device.startswith("cuda") or source.startswith(("package:", "random:")):
-        return torch.float32
-    return torch.float32 if parameter_count(source) < FULL_PRECISION_BELOW else half_dtype()
+    return torch.float32 if not device.startswith("cuda") or is_small(source) else half_dtype()
+
+
+def is_small(source: str) -> bool:
+    """Whether a model has fewer than a billion parameters."""
+    return source.startswith(("package:", "random:")) or parameter_count(source) < FULL_PRECISION_BELOW
+
+
+def named_dtype(name: str) -> torch.dtype | None:
+    """The data type of this name, such as "bfloat16"; None for "auto"."""
+    return None if name == "auto" else cast(torch.dtype, getattr(torch, name))
 
 
 def local_folder(source: str) -> Path | None:

@@ -139,12 +139,13 @@ def open_assistant(
     temperature: float,
     max_tokens: int,
     reasoning_effort: str = "",
+    dtype: str = "auto",
     options: EndpointOptions | None = None,
 ) -> Participant:
     """Opens and checks the participant of a spec: whatever would fail for all conversations fails here.
 
     `options` say how an endpoint is asked; a model behind one may be a `ConcurrentParticipant`, and is sent the
-    `reasoning_effort`.
+    `reasoning_effort`. A local model is loaded as `dtype`.
 
     Raises:
         ChatbenchError: the model cannot be loaded, or the endpoint cannot be used.
@@ -159,12 +160,12 @@ def open_assistant(
     if spec.kind == "replay":
         return replay_assistant(study.conversations, spec.argument)
     if spec.kind == "local":
-        from chatbench.models.loading import load
+        from chatbench.models.loading import load, named_dtype
         from chatbench.models.local_participants import LocalAssistant
 
         source = spec.argument.removesuffix(THINKING_MARK)
         return LocalAssistant(
-            load(source), Path(source).name, temperature=temperature, max_tokens=max_tokens,
+            load(source, dtype=named_dtype(dtype)), Path(source).name, temperature=temperature, max_tokens=max_tokens,
             thinking=source != spec.argument,
         )  # fmt: skip
     from chatbench.endpoints.participant import open_endpoint_participant
@@ -292,6 +293,7 @@ def open_simulator(
     reasoning_effort: str = "",
     expected_answers: bool = False,
     answer_model: bool = False,
+    dtype: str = "auto",
     options: EndpointOptions | None = None,
 ) -> AnyParticipant:
     """Opens and checks the participant of a spec for one split: whatever would fail for all conversations fails here.
@@ -301,6 +303,7 @@ def open_simulator(
         model: the model whose fine-tuned version is the tuned simulator; ignored by the others.
         base_model: use the tuned simulator's base instead.
         expected_answers: the simulator also gives the probabilities of its answers.
+        dtype: data type of a local model's weights, such as "bfloat16"; "auto": see `inference_dtype`.
 
     Raises:
         ChatbenchError: the model was not fine-tuned on this split, cannot be loaded, the endpoint cannot be used, or
@@ -315,7 +318,7 @@ def open_simulator(
         plain = open_simulator(
             spec, model=model, workspace=workspace, split=split, base_model=base_model, temperature=temperature,
             max_tokens=max_tokens, reasoning_effort=reasoning_effort, expected_answers=expected_answers,
-            options=options,
+            dtype=dtype, options=options,
         )  # fmt: skip
         return answering(plain, fitted, questions, temperature=temperature)
     argument = spec.argument.replace(SPLIT_MARK, split)
@@ -328,7 +331,7 @@ def open_simulator(
             reasoning_effort=reasoning_effort, options=options,
         )  # fmt: skip
     from chatbench.models.encoding import TextForm, form_of
-    from chatbench.models.loading import load
+    from chatbench.models.loading import load, named_dtype
     from chatbench.models.local_participants import LocalSimulator, LocalUserLm
     from chatbench.models.run_record import read_record, refuse_other_data
 
@@ -336,12 +339,12 @@ def open_simulator(
         record = read_record(Path(argument))
         if record and SPLIT_MARK in spec.argument:  # a model of each split, trained here
             refuse_other_data(Path(argument), record, workspace.split_file(split, "train.jsonl"))
-        loaded = load(argument)
+        loaded = load(argument, dtype=named_dtype(dtype))
         form = form_of(record) if record else TextForm("chat" if loaded.tokenizer.chat_template else "plain")
         folder = Path(argument)
         name = f"{folder.parent.name} {split}" if folder.name == split else folder.name  # MODEL/{split}
     else:
-        loaded, form = load_simulator(workspace, model, split, base_model=base_model)
+        loaded, form = load_simulator(workspace, model, split, base_model=base_model, dtype=dtype)
         name = f"{workspace.models(model).name} {'base model' if base_model else split}"
     if spec.style == "userlm":
         return LocalUserLm(loaded, name, temperature=temperature, max_tokens=max_tokens)
@@ -380,7 +383,9 @@ def refuse_impossible(
         )
 
 
-def load_simulator(workspace: Workspace, model: str, split: str, *, base_model: bool) -> tuple[Loaded, TextForm]:
+def load_simulator(
+    workspace: Workspace, model: str, split: str, *, base_model: bool, dtype: str = "auto"
+) -> tuple[Loaded, TextForm]:
     """Loads the fine-tuned model of a split, or its base, with the form that the fine-tuned one was trained in.
 
     If there is no fine-tuned model yet, the base is prompted in the form that its recipe names.
@@ -396,19 +401,19 @@ def load_simulator(workspace: Workspace, model: str, split: str, *, base_model: 
             fix=f"fine-tune first: SPLIT_ID={split} chatbench finetune {model}; or simulate the base with --base",
         )
     from chatbench.models.encoding import TextForm, form_of
-    from chatbench.models.loading import load
+    from chatbench.models.loading import load, named_dtype
     from chatbench.models.run_record import read_record, refuse_other_data
 
     record = read_record(folder)
     form = form_of(record or {})
     if base_model:
         resolved = resolve_settings(model)
-        loaded = load(resolved.base, seed=resolved.settings.seed)
+        loaded = load(resolved.base, seed=resolved.settings.seed, dtype=named_dtype(dtype))
         form = form if record else TextForm(resolved.settings.template)
     else:
         if record:
             refuse_other_data(folder, record, workspace.split_file(split, "train.jsonl"))
-        loaded = load(str(folder))
+        loaded = load(str(folder), dtype=named_dtype(dtype))
     return loaded, form
 
 

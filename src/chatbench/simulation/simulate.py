@@ -80,11 +80,15 @@ from chatbench.simulation.run import (
 Say = Callable[[str], None]
 Opened = tuple[AnyParticipant, Mapping[str, AnyParticipant]]
 """The simulator, and the assistants by name."""
+LOCAL = frozenset({"tuned", "local"})
+"""Kinds of participants whose models run on this machine."""
 ENDPOINTS = ("openai", "completions")
 """Kinds of participants behind an endpoint; their conversations are not divided into blocks."""
 WITHOUT_TOKENS = ("scripted", "replay")
 """Kinds of assistants that use no tokens."""
 DEFAULT_ACTIVE = 64
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""Data types of the weights of local models; auto: see models.loading.inference_dtype."""
 PER_PLACE = 2
 """Active conversations per concurrent request of an endpoint: while some wait for one side, others keep the other side
 busy."""
@@ -98,11 +102,11 @@ class ChatSettings:
     they are detected; `expected_answers` asks the simulator for the probabilities of its answers; `answer_model` draws
     its letters from what people of the training side chose (simulation/answer_model.py); `reasoning_effort` is sent to
     endpoints that accept it. `cache_gib` bounds the keys and values that all local models keep together, in GiB (None:
-    a third of free memory); it changes speed, and text only through rounding. A `judge` with its `rubric`
-    scores answers of kind outcome (simulation/judge.py).
+    a third of free memory); it changes speed, and text only through rounding. `dtype` is the data type of their weights
+    (one of `DTYPES`). A `judge` with its `rubric` scores answers of kind outcome (simulation/judge.py).
 
     Raises:
-        ChatbenchError: a number below 1, a temperature below 0, or an unknown failure mode.
+        ChatbenchError: a number below 1, a temperature below 0, an unknown failure mode or data type.
     """
 
     conversations: int = 10
@@ -117,6 +121,7 @@ class ChatSettings:
     answer_model: bool = False
     reasoning_effort: str = ""
     cache_gib: float | None = None
+    dtype: str = "auto"
     judge: str = ""
     rubric: Path | None = None
 
@@ -129,6 +134,8 @@ class ChatSettings:
                 raise ChatbenchError(f"{name} is {getattr(self, name)}", expected="at least 0")
         if self.cache_gib is not None and not self.cache_gib > 0:
             raise ChatbenchError(f"--cache-gib {self.cache_gib:g}", expected="more than 0")
+        if self.dtype not in DTYPES:
+            raise ChatbenchError(f"dtype is {self.dtype!r}", expected=f"one of {', '.join(DTYPES)}")
         if self.rubric and self.judge in ("", LATER):
             raise ChatbenchError(
                 f"--rubric {self.rubric} without a judge that reads it", fix="add --judge openai:MODEL@URL, or omit it"
@@ -269,6 +276,18 @@ def _judging(
     return ask
 
 
+def _refuse_without_local(settings: ChatSettings, simulator: SimulatorSpec, task: Task) -> None:
+    """Refuses settings of local models where no model is local.
+
+    Raises:
+        ChatbenchError: such a setting, with nothing that it applies to.
+    """
+    given = {"--dtype": settings.dtype != "auto", "--cache-gib": settings.cache_gib is not None}
+    if any(given.values()) and not {simulator.kind, *(spec.kind for spec in task.assistants)} & LOCAL:
+        name = next(name for name in given if given[name])
+        raise ChatbenchError(f"{name} without a local model: it would do nothing", fix=f"omit {name}")
+
+
 def open_participants(
     model: str,
     task: Task,
@@ -285,17 +304,18 @@ def open_participants(
     Raises:
         ChatbenchError: a participant cannot be used.
     """
+    _refuse_without_local(settings, simulator, task)
     user = open_simulator(
         simulator, model=model, workspace=workspace, split=split, base_model=base_model,
         temperature=settings.simulator_temperature, max_tokens=settings.max_tokens,
         reasoning_effort=settings.reasoning_effort, expected_answers=settings.expected_answers,
-        answer_model=settings.answer_model, options=options,
+        answer_model=settings.answer_model, dtype=settings.dtype, options=options,
     )  # fmt: skip
     assistants = {
         spec.name: spec.participant
         or open_assistant(
             spec, task.study, temperature=settings.assistant_temperature, max_tokens=settings.max_tokens,
-            reasoning_effort=settings.reasoning_effort, options=options,
+            reasoning_effort=settings.reasoning_effort, dtype=settings.dtype, options=options,
         )
         for spec in task.assistants
     }  # fmt: skip
@@ -478,6 +498,7 @@ class Simulations:
         expected, fitted = self.settings.expected_answers, self.settings.answer_model
         refuse_impossible(self.simulator, base_model=self.base_model, expected_answers=expected, answer_model=fitted)
         task = task_of(self.model, self.assistants, workspace=self.workspace, split=split, base_model=self.base_model)
+        _refuse_without_local(self.settings, self.simulator, task)
         return estimate(task, self.settings, self.simulator, spending.prices, overwrite=overwrite)
 
 
