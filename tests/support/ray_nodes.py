@@ -76,5 +76,6 @@ def ray_nodes(
                 if node and hidden:
                     mount = f'mount -t tmpfs none "{hidden}" && cd / && exec "$@"'
                     command = [*command[:4], "unshare", "-m", "sh", "-c", mount, "sh", *command[4:]]
-                subprocess.run(command, env=environment, check=True, stdout=log, stderr=log)
+                code = subprocess.run(command, env=environment, check=False, stdout=log, stderr=log).returncode
+            assert not code, (Path(folder) / f"node{node}").read_text(encoding="utf-8", errors="replace")[-4000:]
         yield environment
