@@ -25,7 +25,14 @@ from chatbench.core.records import Question, SimulatedConversation, Study
 from chatbench.data.open_study import open_study
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
-from chatbench.protocol.dialogue import MAX_USER_TURNS, AnyParticipant, FunctionParticipant, Reply, Request
+from chatbench.protocol.dialogue import (
+    MAX_USER_TURNS,
+    AnyParticipant,
+    FunctionParticipant,
+    Reply,
+    Request,
+    function_identity,
+)
 from chatbench.protocol.prompt_styles import STYLES, StyleName, prompts_sha256
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.judge import (
@@ -34,6 +41,7 @@ from chatbench.simulation.judge import (
     Checker,
     Judge,
     judge_answers,
+    needs_judge,
     open_judge,
     peoples_answers,
     simulated_answers,
@@ -93,6 +101,7 @@ def simulator(
     style: StyleName | None = None,
     temperature: float = 1.0,
     max_tokens: int = 1000,
+    reasoning_effort: str = "",
     expected_answers: bool = False,
     options: EndpointOptions | None = None,
 ) -> Simulator:
@@ -104,8 +113,11 @@ def simulator(
         options: settings for requests to an endpoint.
 
     Raises:
-        ChatbenchError: the simulator cannot be read, loaded or reached.
+        ChatbenchError: a number or the style is invalid, or the simulator cannot be read, loaded or reached.
     """
+    ChatSettings(simulator_temperature=temperature, max_tokens=max_tokens)  # which refuses what cannot be
+    if style not in (None, *STYLES):
+        raise ChatbenchError(f"style {style!r}", expected=f"one of {', '.join(STYLES)}")
     if callable(source):
         if expected_answers:
             raise ChatbenchError(
@@ -126,7 +138,7 @@ def simulator(
         raise ChatbenchError(f"simulator {source!r}", expected="the folder of one model: results/models/MODEL/split_0")
     participant = open_simulator(
         spec, model="", workspace=Workspace(), split="", temperature=temperature, max_tokens=max_tokens,
-        expected_answers=expected_answers, options=options,
+        reasoning_effort=reasoning_effort, expected_answers=expected_answers, options=options,
     )  # fmt: skip
     return Simulator(participant, spec.style, expected_answers)
 
@@ -138,6 +150,7 @@ def assistant(
     study: Study | str | Path | None = None,
     temperature: float = 0.7,
     max_tokens: int = 1000,
+    reasoning_effort: str = "",
     options: EndpointOptions | None = None,
 ) -> Assistant:
     """Open an assistant.
@@ -148,8 +161,9 @@ def assistant(
         study: the study whose recorded replies `replay:` repeats.
 
     Raises:
-        ChatbenchError: the assistant cannot be read, loaded or reached, or the spec names several.
+        ChatbenchError: a number is invalid, the assistant cannot be read, loaded or reached, or the spec names several.
     """
+    ChatSettings(assistant_temperature=temperature, max_tokens=max_tokens)  # which refuses what cannot be
     if callable(source):
         participant = _spoken_by(source)
         return Assistant(name or str(participant.identity["name"]), participant)
@@ -157,7 +171,10 @@ def assistant(
     specs = read_specs([source], sorted({chat.assistant for chat in recorded.conversations}))
     if len(specs) > 1:
         raise ChatbenchError(f"assistant {source!r} names {len(specs)}", expected="one", fix="open each by itself")
-    opened = open_assistant(specs[0], recorded, temperature=temperature, max_tokens=max_tokens, options=options)
+    opened = open_assistant(
+        specs[0], recorded, temperature=temperature, max_tokens=max_tokens, reasoning_effort=reasoning_effort,
+        options=options,
+    )  # fmt: skip
     return Assistant(name or specs[0].name, opened)
 
 
@@ -185,15 +202,21 @@ def run(
         console: where to show progress, by default nowhere.
 
     Raises:
-        ChatbenchError: a number is out of range, a participant cannot continue, another process is writing the log, or
-            the log has other settings.
+        ChatbenchError: a number is out of range, two questions or assistants have the same name, a participant cannot
+            continue, another process is writing the log, or the log has other settings.
     """
-    settings = ChatSettings(conversations, seed, max_user_turns, end_on=tuple(end_on))
+    settings = ChatSettings(
+        conversations, seed, max_user_turns, end_on=(end_on,) if isinstance(end_on, str) else (*end_on,)
+    )
+    if active < 1:
+        raise ChatbenchError(f"active is {active}", expected="at least 1")
     opened = [assistants] if isinstance(assistants, Assistant) else list(assistants)
     if twice := [name for name, count in Counter(one.name for one in opened).items() if count > 1]:
         raise ChatbenchError(f"two assistants are called {twice[0]!r}", fix="name them: assistant(..., name=NAME)")
     others = {one.name: one.participant for one in opened}
     asked = list(_study(questions).questions.values() if isinstance(questions, Study | str | Path) else questions)
+    if twice := [name for name, count in Counter(one.id for one in asked).items() if count > 1]:
+        raise ChatbenchError(f"two questions have the id {twice[0]!r}", fix="give each an id of its own")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(log or Path(folder) / "conversations.jsonl")
         identities = {name: participant.identity for name, participant in others.items()}
@@ -263,6 +286,7 @@ def judge(
     if not logs:
         fix = f"simulate first: chatbench simulate {model} --assistant SPEC --judge later"
         raise ChatbenchError(f"{workspace.simulations(model)}: no simulated chats of {model}", fix=fix)
+    needs_judge(study.questions.values(), "function")
     answers = [key for key, _ in peoples_answers(study)]
     answers += [each for log in logs for each in simulated_answers(study, read_conversations(log))]
     return judge_answers(opened, answers, study, workspace, active=options.concurrency if options else DEFAULT_ACTIVE)
@@ -285,6 +309,8 @@ def estimate(
     end_on: Sequence[str] = (),
     expected_answers: bool = False,
     answer_model: bool = False,
+    reasoning_effort: str = "",
+    dtype: str = "auto",
     options: EndpointOptions | None = None,
 ) -> Estimate:
     """Estimate people's accuracy with a new assistant and store it, as `chatbench estimate` does.
@@ -303,7 +329,7 @@ def estimate(
     settings = ChatSettings(
         conversations, seed, max_user_turns, max_tokens=max_tokens, simulator_temperature=simulator_temperature,
         assistant_temperature=assistant_temperature, end_on=tuple(end_on), expected_answers=expected_answers,
-        answer_model=answer_model,
+        answer_model=answer_model, reasoning_effort=reasoning_effort, dtype=dtype,
     )  # fmt: skip
     new = (
         assistant if isinstance(assistant, str) else AssistantSpec(assistant.name, "opened", "", assistant.participant)
@@ -318,15 +344,15 @@ def estimate(
 def _spoken_by(function: Says) -> FunctionParticipant:
     """Wrap a function as a participant, treated as not reproducible."""
 
-    name = getattr(function, "__name__", type(function).__name__)
+    identity = function_identity(function)
 
     def reply(request: Request) -> Reply:
         said = function([message.as_dict() for message in request.messages])
         if not isinstance(said, str):
-            raise ChatbenchError(f"{name} returned {said!r:.80}", expected="a text: what is said next")
+            raise ChatbenchError(f"{identity['name']} returned {said!r:.80}", expected="a text: what is said next")
         return Reply(said)
 
-    return FunctionParticipant(reply, {"kind": "python", "name": name, "reproducible": False})
+    return FunctionParticipant(reply, identity)
 
 
 def _study(source: Study | str | Path) -> Study:

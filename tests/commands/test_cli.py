@@ -316,6 +316,7 @@ IGNORED = {
     "run-unit tiny/split_0/finetune tiny --map a=b": "--map without --study",
     "plan tiny --json --slurm jobs": "--slurm with --json",
     "run tiny --gpus 1": "--gpus 1 without --on",
+    "run x --simulator two-step:openai:m --config c.json": "--config with --simulator two-step:openai",
     "prepare-splits --study s --by assistant --train-share 0.9": "--train-share with --by assistant",
     "prepare-splits --study examples.jsonl --also-questions": "--also-questions: examples.jsonl holds examples",
     "prepare-splits --study examples.jsonl --by person": "--by: examples.jsonl holds examples",

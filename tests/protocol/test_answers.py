@@ -68,6 +68,10 @@ OPTIONS = ("90 km/h", "60 km/h", "100 km/h", "None of these")
         ("90 km/h", "A"),
         ("none of these.", "D"),
         ("100  KM/H", "C"),
+        ("**Answer:** B", "B"),
+        ("**Final answer:** (c)", "C"),
+        ("Answer = D", "D"),
+        (r"so it is $\boxed{\text{C}}$.", "C"),
         ("\u201c90 km/h\u201d\u2026", "A"),
         ("\uff11\uff10\uff10 km/h\u3002", "C"),
     ],
@@ -81,7 +85,7 @@ def test_it_reads_what_a_person_would(text: str, letter: str) -> None:
     [
         "", "E", "I don't know", "the answer is a mystery", "a train goes 60 km", "(A) or (B)", "the answer is A or B",
         "the answer is A. No, the answer is B", "60", "Can you help?", "b 60 km/h or so", "option A is wrong, choose B",
-        "AB", "Dunno", "Bob said so",
+        "AB", "Dunno", "Bob said so", "**Answer:** a train",
     ],
 )  # fmt: skip
 def test_it_gives_no_letter_where_a_person_would_not(text: str) -> None:

@@ -36,7 +36,9 @@ def estimate(
     dtype: options.Dtype = "auto",
     skip_bad_records: options.SkipBad = False,
     maps: options.Maps = None,
-    concurrency: Annotated[int, typer.Option(help="Maximum concurrent requests per endpoint address.")] = 32,
+    concurrency: options.Concurrency = 32,
+    timeout: options.Timeout = 120.0,
+    patience: options.Patience = 300.0,
     seed: Seed = 0,
     data: Data = Path("data"),
     results: Results = Path("results"),
@@ -65,7 +67,7 @@ def estimate(
     )  # fmt: skip
     made = step(
         model, assistant=assistant, workspace=Workspace(data, results), questions=questions, people=people,
-        settings=settings, options=EndpointOptions(concurrency=concurrency), say=show,
+        settings=settings, options=EndpointOptions(concurrency, timeout, patience_seconds=patience), say=show,
         skip_bad_records=skip_bad_records, maps=maps or (),
     )  # fmt: skip
     entry = plain(made)

@@ -115,6 +115,9 @@ def asked_run(
     from chatbench.simulation.simulate import ChatSettings
     from chatbench.workflow.units import RunSettings
 
+    spec = read_simulator_spec(simulator)
+    if spec.kind != "tuned":
+        refuse_given(context, f"with --simulator {spec.style}:{spec.kind}, which is not fine-tuned", "config")
     chats = ChatSettings(
         conversations=conversations, seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens,
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
@@ -125,7 +128,7 @@ def asked_run(
     settings = RunSettings(
         splits=splits, only=tuple(only or ()), train_share=train_share, seed=seed, skip_bad_records=skip_bad_records,
         include_pilots=include_pilots, maps=tuple(maps or ()), assistants=tuple(assistant or ()), chats=chats,
-        base_conversations=base_conversations, simulator=read_simulator_spec(simulator), config=config,
+        base_conversations=base_conversations, simulator=spec, config=config,
         gpus=gpus or 0.0,
         options=EndpointOptions(concurrency=concurrency, timeout_seconds=timeout, patience_seconds=patience),
     )  # fmt: skip

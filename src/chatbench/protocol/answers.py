@@ -53,8 +53,9 @@ def _patterns(options: int) -> _Patterns:
         # follow it; "I" may be a word, too.
         re.compile(
             r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice|[Cc]hoose|[Pp]ick|[Ss]elect)"
-            r"(?: (?:is|would be|must be|should be|option))* ?:? ?"
+            r"(?: (?:is|would be|must be|should be|option))* ?[:=]?[*_`]* ?"
             rf"(?:[(\[\"'*_`]+{letter}[)\]\"'*_`]|(?!I [a-z])({upper})\b(?!['\u2019])|({lower})(?= ?(?:[.,;!)]|$)))"
+            rf"|\\boxed\{{(?:\\text\{{)?{letter}\}}"
         ),
         re.compile(rf"\b{upper}\)?,? ?(?:or|and|/|&) ?\(?{upper}\b"),
     )
@@ -71,7 +72,7 @@ def lenient_letter(text: str, options: Sequence[str]) -> str | None:
     if not options or (patterns := _patterns(len(options))).either.search(text):
         return None
     found = {match[1].upper() for match in (patterns.alone.fullmatch(text), patterns.leading.match(text)) if match}
-    found |= {(named[1] or named[2] or named[3]).upper() for named in patterns.named.finditer(text)}
+    found |= {named[named.lastindex or 0].upper() for named in patterns.named.finditer(text)}
     found |= {letter for letter, option in zip(LETTERS, options, strict=False) if _bare(text) == _bare(option) != ""}
     return found.pop() if len(found) == 1 else None
 
@@ -81,8 +82,9 @@ def _bare(text: str) -> str:
     return normalised(text, " .,:;!\"'*`$")
 
 
-_OPENING = r"(?:<(?:seed:)?(?:think(?:ing)?|thought|reasoning)>|\[THINK\]|◁think▷|<\|START_THINKING\|>)"
-_CLOSING = r"(?:</(?:seed:)?(?:think(?:ing)?|thought|reasoning)>|\[/THINK\]|◁/think▷|<\|END_THINKING\|>)"
+_NAMES = r"(?:seed:)?(?:think(?:ing)?|thought|reasoning)>"
+_OPENING = rf"(?:<{_NAMES}|\[THINK\]|◁think▷|<\|START_THINKING\|>|<\|channel\|>analysis<\|message\|>)"
+_CLOSING = rf"(?:</{_NAMES}|\[/THINK\]|◁/think▷|<\|END_THINKING\|>|<\|channel\|>final<\|message\|>)"
 _OPENED = re.compile(rf"{_OPENING}\s*\Z", re.IGNORECASE)
 _REASONING = re.compile(rf"{_OPENING}(.*?){_CLOSING}|\A(.*){_CLOSING}|{_OPENING}(.*)\Z", re.DOTALL | re.IGNORECASE)
 """A complete block; one whose opening tag is in the prompt, as in some chat templates; or one that was cut off."""
@@ -106,6 +108,8 @@ def split_reasoning(text: str) -> tuple[str, str]:
     ('B?', 'Answer: B')
     >>> split_reasoning("so it is B</think>Answer: B"), split_reasoning("<think>cut at the lim")
     (('so it is B', 'Answer: B'), ('cut at the lim', ''))
+    >>> split_reasoning("<|channel|>analysis<|message|>so it is B<|channel|>final<|message|>Answer: B")
+    ('so it is B', 'Answer: B')
     """
     thoughts: list[str] = []
     said = text

@@ -18,6 +18,7 @@ Source: Chang, Anderson, Hofman, ACL 2025 (arXiv 2504.07114), simulation with th
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
@@ -186,6 +187,17 @@ class FunctionParticipant:
 
     def reply_all(self, requests: Sequence[Request]) -> list[Reply | Failure]:
         return [self.function(request) for request in requests]
+
+
+def function_identity(function: Callable[..., object]) -> dict[str, object]:
+    """What a log records of a person's own function: name and source, so that an edited one is another function."""
+    named = function if inspect.isroutine(function) else type(function)
+    try:
+        source = inspect.getsource(named)
+    except (OSError, TypeError):  # typed at a prompt that keeps no source
+        source = ""
+    source_sha256 = hashlib.sha256(source.encode()).hexdigest()
+    return {"kind": "python", "name": named.__name__, "source_sha256": source_sha256, "reproducible": False}
 
 
 def derive_seed(base_seed: int, conversation_id: str, turn: int, participant: str) -> int:

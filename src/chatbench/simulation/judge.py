@@ -14,7 +14,6 @@ score is kept, counted and reported; such an answer is neither right nor wrong, 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +31,15 @@ from chatbench.endpoints.address import without_secrets
 from chatbench.endpoints.client import CHARACTERS_PER_TOKEN
 from chatbench.metrics.agreement import Undefined, Value
 from chatbench.protocol.answers import last_object
-from chatbench.protocol.dialogue import AnyParticipant, ConcurrentParticipant, Failure, Reply, Request, derive_seed
+from chatbench.protocol.dialogue import (
+    AnyParticipant,
+    ConcurrentParticipant,
+    Failure,
+    Reply,
+    Request,
+    derive_seed,
+    function_identity,
+)
 from chatbench.protocol.dialogue_runner import run_concurrently, run_together
 from chatbench.protocol.prompts import JUDGE, JUDGE_SYSTEM, SEPARATOR
 from chatbench.simulation.budget import Prices, Spending
@@ -66,12 +73,7 @@ class Judge:
         """What runs that write the same verdicts must have in common."""
         hashes = {"rubric_sha256": self.rubric, "prompt_sha256": JUDGE_SYSTEM + JUDGE}
         if (identity := getattr(self.checker, "identity", None)) is None:
-            named = self.checker if inspect.isroutine(self.checker) else type(self.checker)
-            identity = {"kind": "python", "name": named.__name__, "reproducible": False}
-            try:
-                hashes["source_sha256"] = inspect.getsource(named)  # a changed function is another judge
-            except (OSError, TypeError):  # typed at a prompt that keeps no source
-                hashes["source_sha256"] = ""
+            identity = function_identity(self.checker)
         return {
             "judge": dict(identity),
             **{key: hashlib.sha256(text.encode()).hexdigest() for key, text in hashes.items()},
