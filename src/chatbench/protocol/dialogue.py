@@ -22,7 +22,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
 from chatbench.core.records import (
     EMPTY_TURN,
@@ -189,9 +189,9 @@ class FunctionParticipant:
         return [self.function(request) for request in requests]
 
 
-def function_identity(function: Callable[..., object]) -> dict[str, object]:
+def function_identity(function: object) -> dict[str, object]:
     """What a log records of a person's own function: name and source, so that an edited one is another function."""
-    named = function if inspect.isroutine(function) else type(function)
+    named = cast(type, function if inspect.isroutine(function) else type(function))
     try:
         source = inspect.getsource(named)
     except (OSError, TypeError):  # typed at a prompt that keeps no source
