@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal
 
 import typer
@@ -91,7 +92,9 @@ def import_(
             found = f"{draft}: is there, and may be corrected by hand"
             raise ChatbenchError(found, expected="a new file", fix="choose another name, or remove it")
         write_text(draft, imports.draft(files[0]))
-        show(f"{draft}: review and correct it, then run: chatbench import {files[0]} --map {draft}")
+        show(
+            f"{draft}: review and correct it, then run: chatbench import {quote(str(files[0]))} --map {quote(str(draft))}"
+        )
     else:
         show("\n".join(imports.import_study(files, out, mapping).lines()))
 

@@ -21,6 +21,7 @@ import hashlib
 import json
 import math
 import re
+import shlex
 import tomllib
 import zlib
 from collections import Counter
@@ -271,7 +272,11 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
 
 def _nothing_left(result: Imported, path: Path, mapping: Path | None) -> ChatbenchError:
     place, _, why, found = next((row for row in result.rows if row[2] != _GOES_ON), ("", "", "no row", ""))
-    fix = f"correct {mapping}" if mapping else f"draft and correct a mapping: chatbench import {path} --draft map.toml"
+    fix = (
+        f"correct {mapping}"
+        if mapping
+        else f"draft and correct a mapping: chatbench import {shlex.quote(str(path))} --draft map.toml"
+    )
     at_fault = result.fixes.get(why) or _AT_FAULT.get(why.removeprefix("bad value of "))
     return ChatbenchError(
         f"{path}: no row could be imported; the first: {': '.join(filter(None, [place, why, found]))}",
@@ -449,7 +454,7 @@ def preset(rows: Sequence[tuple[str, Cells]], path: Path) -> ImportMap:
         raise ChatbenchError(
             f"{path}: {'columns ' + ', '.join(map(str, keys)) if keys else 'no row'}",
             expected=f"one of the columns {', '.join(PRESETS)}, or a mapping",
-            fix=f"draft a mapping and correct it: chatbench import {path} --draft map.toml",
+            fix=f"draft a mapping and correct it: chatbench import {shlex.quote(str(path))} --draft map.toml",
         )
     known = PRESETS[shape]
     names = {name: column for name in ("worker_id", "assistant") if (column := find_column([*keys], _SPELLINGS[name]))}

@@ -15,6 +15,7 @@ Source: Lee et al. 2022, arXiv 2212.09746; repository stanford-crfm/halie, `data
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -123,7 +124,7 @@ def study_of(manifest: Manifest) -> Study:
     if question_set_sha256(study.questions.values()) != manifest.questions_sha256:
         raise ChatbenchError(
             f"{path}: its questions have changed since the splits were made",
-            fix=f"prepare again: chatbench prepare-splits --study {manifest.study}",
+            fix=f"prepare again: chatbench prepare-splits --study {shlex.quote(manifest.study)}",
         )
     return study
 

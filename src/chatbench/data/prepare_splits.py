@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 from chatbench.core.errors import ChatbenchError
@@ -31,6 +32,8 @@ from chatbench.data.splits import (
 
 _PARTS: tuple[Part, Part] = ("train", "test")
 _FILES = ("train.jsonl", "test.jsonl", "split.jsonl")
+MISSED_SHARE = 0.05
+"""By how much the share of training questions may miss what was asked before the audit says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,7 @@ def prepare_splits(
         maps=list(maps),
     )
     _write(out, texts, manifest)
-    return PreparedSplits(out, study, manifest, _audit(made, sides, groups))
+    return PreparedSplits(out, study, manifest, _audit(made, sides, groups, train_share))
 
 
 class _Question(NamedTuple):
@@ -221,8 +224,10 @@ def _write(out: Path, texts: Mapping[str, str], manifest: Manifest) -> None:
     write_json(path, manifest.as_json())
 
 
-def _audit(splits: Sequence[Split], sides: Mapping[str, Sequence[Row]], groups: Sequence[tuple[str, ...]]) -> str:
-    """One line per side of each split, and the result of the leak check."""
+def _audit(
+    splits: Sequence[Split], sides: Mapping[str, Sequence[Row]], groups: Sequence[tuple[str, ...]], train_share: float
+) -> str:
+    """One line per side of each split, a share that was missed, and the result of the leak check."""
     lines = []
     for split in splits:
         for part in _PARTS:
@@ -235,6 +240,12 @@ def _audit(splits: Sequence[Split], sides: Mapping[str, Sequence[Row]], groups: 
             )
         if split.by in ("assistant", "subset"):
             lines[-1] += f"; held out: {', '.join(sorted(split.held_out))}"
+    train = fmean(len(split.question_ids("train")) / len(split.part) for split in splits)
+    if splits[0].by == "question" and abs(train - train_share) > MISSED_SHARE:
+        lines.append(
+            f"note: a share of {train:.2f} of the questions trains instead of {train_share:g}: subsets are split one by "
+            "one, and near duplicates stay together; give small subsets one name to come nearer"
+        )
     together = sum(len(group) for group in groups if len(group) > 1)
     divides_questions = "both" not in splits[0].part.values()
     checked = ["no question", "no conversation", "no near duplicate"] if divides_questions else ["no conversation"]

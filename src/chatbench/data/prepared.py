@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -157,7 +158,7 @@ def prepared_file(
         has = manifest.split_ids[0] if manifest.splits == 1 else f"{manifest.split_ids[0]}..{manifest.split_ids[-1]}"
         raise ChatbenchError(
             f"no such split: {split_id}; {data_dir} has {has}",
-            fix=f"choose one of them, or prepare more: chatbench prepare-splits --study {manifest.study} --splits N",
+            fix=f"choose one of them, or prepare more: chatbench prepare-splits --study {shlex.quote(manifest.study)} --splits N",
         )
     if not path.exists():
         raise ChatbenchError(f"{path}: no such file", expected="the file that the manifest lists", fix=PREPARE_FIX)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -168,7 +169,7 @@ def show(shown: Shown) -> list[ModelResults]:
     if not keys:
         raise ChatbenchError(
             f"{workspace.results}: no scores of {', '.join(models)}",
-            fix=f"chatbench eval-chatbench {models[0]} --results {workspace.results}",
+            fix=f"chatbench eval-chatbench {models[0]} --results {shlex.quote(str(workspace.results))}",
         )
     tables = [read_score_table(workspace.scores(key).parent, key) for key in keys]
     comparable(tables)
