@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,30 @@ def test_the_one_study_that_is_there_is_found(tmp_path: Path) -> None:
     assert str(folder) in caught.value.found
     examples.unlink()
     assert find_study(tmp_path) == folder
+
+
+def test_a_folder_whose_only_study_file_is_study_jsonl_is_that_study(tmp_path: Path) -> None:
+    # As `collect export` writes it for questions without four options; with another file beside it, it is ambiguous.
+    folder = tmp_path / "studies" / "mine"
+    folder.mkdir(parents=True)
+    question = {"id": "q", "subset": "s", "text": "Even?", "options": ["no", "yes"], "answer": "B"}
+    row = {"kind": "user-alone", "question": question, "worker_id": "w", "answer": "B"}
+    (folder / "study.jsonl").write_text(json.dumps(row))
+    (folder / "export.json").write_text("{}")
+
+    assert list(open_study(folder).questions) == ["q"]
+    assert find_study(tmp_path) == folder / "study.jsonl"
+    (folder / "more.jsonl").write_text(json.dumps(row))
+    with pytest.raises(ChatbenchError, match="not a study"):
+        open_study(folder)
+
+
+def test_a_study_file_in_data_is_found_as_before(tmp_path: Path) -> None:
+    # The folder is not the study: other commands write JSON Lines there.
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "study.jsonl").write_text('{"kind": "user-alone"}')
+
+    assert find_study(tmp_path) == tmp_path / "data" / "study.jsonl"
 
 
 def test_a_folder_called_data_that_is_a_study_is_one_study(tmp_path: Path) -> None:

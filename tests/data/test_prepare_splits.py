@@ -92,8 +92,9 @@ def test_the_audit_says_when_small_subsets_miss_the_share(tmp_path: Path) -> Non
     words = ["tides", "moths", "rivers", "violins", "glaciers", "comets"]
     asked = [{"id": f"q{at}", "subset": f"s{min(at, 4)}", "text": f"Which {word} are oldest?", "options": list("wxyz"),
               "answer": "A"} for at, word in enumerate(words)]  # fmt: skip
-    chats = [{"kind": "user-AI", "question": each, "worker_id": "w", "assistant": "a", "answer": "A",
-              "turns": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "A"}]} for each in asked]  # fmt: skip
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "A"}]
+    chats = [{"kind": "user-AI", "question": each, "worker_id": "w", "assistant": "a", "answer": "A", "turns": turns}
+             for each in asked]  # fmt: skip
     (tmp_path / "s.jsonl").write_text("".join(json.dumps(each) + "\n" for each in chats))
 
     audit = prepare_splits(tmp_path / "s.jsonl", tmp_path / "data", splits=2).audit

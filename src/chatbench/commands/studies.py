@@ -92,9 +92,8 @@ def import_(
             found = f"{draft}: is there, and may be corrected by hand"
             raise ChatbenchError(found, expected="a new file", fix="choose another name, or remove it")
         write_text(draft, imports.draft(files[0]))
-        show(
-            f"{draft}: review and correct it, then run: chatbench import {quote(str(files[0]))} --map {quote(str(draft))}"
-        )
+        then = f"chatbench import {quote(str(files[0]))} --map {quote(str(draft))}"
+        show(f"{draft}: review and correct it, then run: {then}")
     else:
         show("\n".join(imports.import_study(files, out, mapping).lines()))
 

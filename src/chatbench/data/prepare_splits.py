@@ -243,8 +243,8 @@ def _audit(
     train = fmean(len(split.question_ids("train")) / len(split.part) for split in splits)
     if splits[0].by == "question" and abs(train - train_share) > MISSED_SHARE:
         lines.append(
-            f"note: a share of {train:.2f} of the questions trains instead of {train_share:g}: subsets are split one by "
-            "one, and near duplicates stay together; give small subsets one name to come nearer"
+            f"note: a share of {train:.2f} of the questions trains instead of {train_share:g}: subsets are split one "
+            "by one, and near duplicates stay together; give small subsets one name to come nearer"
         )
     together = sum(len(group) for group in groups if len(group) > 1)
     divides_questions = "both" not in splits[0].part.values()

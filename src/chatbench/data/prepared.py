@@ -158,7 +158,8 @@ def prepared_file(
         has = manifest.split_ids[0] if manifest.splits == 1 else f"{manifest.split_ids[0]}..{manifest.split_ids[-1]}"
         raise ChatbenchError(
             f"no such split: {split_id}; {data_dir} has {has}",
-            fix=f"choose one of them, or prepare more: chatbench prepare-splits --study {shlex.quote(manifest.study)} --splits N",
+            fix="choose one of them, or prepare more: "
+            f"chatbench prepare-splits --study {shlex.quote(manifest.study)} --splits N",
         )
     if not path.exists():
         raise ChatbenchError(f"{path}: no such file", expected="the file that the manifest lists", fix=PREPARE_FIX)
