@@ -68,6 +68,11 @@ CASES: dict[str, tuple[tuple[int, object], Told]] = {
         (200, {"choices": [{"message": {"content": "S"}, "error": {"code": 502, "message": "upstream died"}}]}),
         Told(failed="HTTP 502: upstream died"),
     ),
+    "vLLM's error in a good status": (
+        (200, {"object": "error", "message": "bad thing", "code": 400}),
+        Told(failed="HTTP 400: bad thing", passes=False),
+    ),
+    "words in a good status": ((200, {"detail": "worker died"}), Told(failed="HTTP 200: worker died")),
     "a key error in a good status": ((200, {"error": {"message": "No auth", "code": 401}}), Told(stops="No auth")),
     "a busy error in a good status": ((200, {"error": {"message": "wait", "code": 429}}), Told(stops="HTTP 429: wait")),
     "a list": ((400, [{"error": {"code": 400, "message": "API key not valid. Please"}}]), Told(stops="not valid")),
@@ -370,7 +375,7 @@ def test_usage_counts_reasoning_once_and_says_what_was_cached(server: LoopbackEn
     one = opened(server)
     body = json.loads(completion("Seven", finish="content_filter").body)
     details = {"completion_tokens_details": {"reasoning_tokens": 25}, "prompt_tokens_details": {"cached_tokens": 8}}
-    for written in (30, 5):
+    for written in (30, 5, 30.0):
         usage = {"prompt_tokens": 10, "completion_tokens": written, "total_tokens": 40, **details}
         server.will(Answer(body=json.dumps({**body, "usage": usage, "model": "m-2024"}).encode()))
         (found,) = one.reply_all([HELLO])

@@ -155,8 +155,10 @@ def test_retry_after_is_honoured_as_seconds_and_as_a_date(
     [
         (error(500, "oops"), "endpoint: HTTP 500: oops"),
         (completion(""), "endpoint: an empty text"),
-        (completion(None, "length"), "endpoint: an empty text (the token limit was reached)"),
+        (completion(None, "tool_calls"), "endpoint: a tool call instead of a text"),
         (Answer(body=b'{"choices": []}'), "endpoint: an answer without a choice"),
+        (Answer(body=b'{"message": {"role": "assistant", "content": "7"}, "done": true}'),
+         "endpoint: an answer without a choice (Ollama's own format? the base URL ends in /v1)"),
         (Answer(body=b'{"choices": [7]}'), "endpoint: an answer without a text"),
         (Answer(body=b"{"), "endpoint: unreadable answer"),
         (Answer(body=b"[" * 200_000), "endpoint: unreadable answer"),
@@ -181,6 +183,93 @@ def test_a_lasting_fault_is_a_failure_of_that_conversation_only(
     assert (failure.reason, failure.transient) == (reason, True)
     assert len(server.asked) == 3
     assert answered(participant).text == "next"
+
+
+@pytest.mark.parametrize("role", ["assistant", "simulator"])
+def test_a_text_that_the_token_limit_cut_off_before_it_began_is_paid_for_once(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, role: ParticipantName
+) -> None:
+    # The model reasons, and its usage hides it: each of six tries would cost a whole limit.
+    participant, _ = unhurried(server, role=role)
+    server.will(*[completion("", "length")] * 2)
+
+    (failure,) = participant.reply_all([replace(REQUEST, participant=role)])
+
+    assert isinstance(failure, Failure)
+    assert failure.reason == "endpoint: the token limit was reached before any text (raise --max-tokens)"
+    assert len(server.asked) == 1
+    assert "raise --max-tokens" in error_of(server, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("answer", "fix"),
+    [
+        (Answer(body=b"<html>Log in</html>"), "check the base URL"),
+        (completion(""), "why the model writes no text"),
+        (completion(None, "tool_calls"), "why the model writes no text"),
+        (completion("", "length"), "raise --max-tokens"),
+        (error(400, "max_tokens is too large: 50. This model supports at most 16"), "choose another --max-tokens"),
+        (error(500, "oops"), "check that the endpoint is up"),
+    ],
+)
+def test_a_run_that_stops_names_the_fix_of_its_fault(server: LoopbackEndpoint, answer: Answer, fix: str) -> None:
+    for patience_seconds in (60.0, 0.0):
+        participant, _ = unhurried(server, replace(QUICK, patience_seconds=patience_seconds))
+        server.will(*[answer] * 100)
+
+        with pytest.raises(ChatbenchError) as caught:
+            participant.reply_all([REQUEST] * 20)
+        assert fix in caught.value.fix
+        server.will()
+
+
+@pytest.mark.parametrize(
+    ("says", "where"),
+    [
+        ("System role not supported", {}),
+        ("'messages[0].role' does not support 'system' with this model.", {"param": "messages[0].role"}),
+        ("Conversation roles must alternate user/assistant/user/assistant/...", {}),
+        ("Developer instruction is not enabled for models/gemma-3-1b-it", {}),
+    ],
+)
+def test_a_model_without_a_system_role_gets_its_text_before_the_users(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, says: str, where: dict[str, str]
+) -> None:
+    plain = server._answer
+    monkeypatch.setattr(
+        server,
+        "_answer",
+        lambda *asked: error(400, says, **where) if b'"system"' in asked[-1] else plain(*asked),
+    )
+    participant = opened(server)
+    turns = (Message("user", "hi"), Message("assistant", "yes?"), Message("user", "so"))
+    answered(participant, replace(REQUEST, messages=(Message("system", "S"), *turns)))
+    answered(participant, replace(REQUEST, messages=(Message("system", "S"),)))
+
+    assert participant.identity["left_out"] == ["system role"]
+    long, lone = (asked["messages"] for asked in server.asked[-2:])
+    assert long == [{"role": "user", "content": "S\n\nhi"}, *(turn.as_dict() for turn in turns[1:])]
+    assert lone == [{"role": "user", "content": "S"}]
+    assert "seed" in server.asked[-1]
+
+
+def test_a_proxy_that_is_in_the_way_of_a_server_is_named_without_its_password(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://me:pass@127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://me:pass@127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+
+    message = error_of(server, monkeypatch)
+
+    assert "cannot connect through the proxy of HTTP_PROXY=http://***@127.0.0.1:9" in message
+    assert "NO_PROXY=127.0.0.1" in message
+    assert "pass@" not in message
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    server.port = 9
+    assert "proxy" not in error_of(server, monkeypatch)
 
 
 @pytest.mark.parametrize("act", ["hang", "drip"])
@@ -387,7 +476,7 @@ def test_what_every_request_would_meet_is_told_before_the_run(
 
 
 @pytest.mark.parametrize(
-    "spelt", [KEY, base64.b64encode(f"u:{KEY}".encode()).decode(), KEY.encode().hex(), KEY.upper()]
+    "spelt", [KEY, base64.b64encode(f"u:{KEY}".encode()).decode(), KEY.encode().hex(), KEY.upper(), KEY[:16], KEY[-16:]]
 )
 def test_a_key_is_shown_in_no_encoding(server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, spelt: str) -> None:
     server.will(*[error(422, f"you sent <{spelt}>")] * 9)
@@ -606,8 +695,10 @@ def test_names_of_models_with_odd_characters_are_names(model: str) -> None:
 
 
 def test_options_that_would_ask_nobody_are_refused() -> None:
-    with pytest.raises(ChatbenchError, match="concurrency is 0"):
+    with pytest.raises(ChatbenchError, match="--concurrency is 0"):
         EndpointOptions(concurrency=0)
+    with pytest.raises(ChatbenchError, match="--timeout is 0"):
+        EndpointOptions(timeout_seconds=0.0)
 
 
 def in_pieces(*deltas: dict[str, object], finish: str = "stop", end: str = "data: [DONE]\n\n") -> Answer:
@@ -649,6 +740,16 @@ def test_a_reply_in_pieces_is_heard_without_its_thoughts_and_read_as_one_in_one_
         assert isinstance(reply, Reply)
         assert reply.text == "It is B."
         assert list(dict.fromkeys(heard)) == ["", "It is B."]
+
+
+def test_pieces_are_read_whatever_content_type_they_are_sent_with(server: LoopbackEndpoint) -> None:
+    participant, _ = unhurried(server)
+    server.will(replace(in_pieces({"content": "It "}, {"content": "is B."}), kind="text/plain"))
+
+    reply, heard = listened(participant)
+
+    assert isinstance(reply, Reply)
+    assert (reply.text, reply.tokens, heard[-1]) == ("It is B.", 3, "It is B.")
 
 
 def test_a_server_without_pieces_is_asked_for_the_whole_from_then_on(server: LoopbackEndpoint) -> None:

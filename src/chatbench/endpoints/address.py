@@ -170,6 +170,11 @@ class EndpointOptions:
     patience_seconds: float = 300.0
 
     def __post_init__(self) -> None:
-        for name, least in (("concurrency", 1), ("max_tries", 1), ("timeout_seconds", 0.001), ("patience_seconds", 0)):
-            if not getattr(self, name) >= least:
-                raise ChatbenchError(f"{name} is {getattr(self, name)}", expected=f"at least {least}")
+        for name, value, least in (
+            ("--concurrency", self.concurrency, 1),
+            ("max_tries", self.max_tries, 1),
+            ("--timeout", self.timeout_seconds, 0.001),
+            ("--patience", self.patience_seconds, 0),
+        ):
+            if not value >= least:
+                raise ChatbenchError(f"{name} is {value:g}", expected=f"at least {least}")

@@ -22,7 +22,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
-from urllib.request import getproxies
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -44,6 +45,15 @@ CONNECT_SECONDS = 20.0
 """A reachable server accepts a connection sooner, however long its answer takes."""
 FILTERED = "the reply was stopped by a content filter"
 ONLY_REASONING = "nothing but reasoning came (raise --max-tokens, or lower --reasoning-effort)"
+CUT_OFF = "the token limit was reached before any text (raise --max-tokens)"
+SYSTEM_ROLE = "system role"
+"""In `left_out`: the model has none, so the system message is put before the user's (as in models/chat_template.py)."""
+_NO_TEXT_FIX = "see the server's log for why the model writes no text, or choose another; the same command continues"
+_NO_SYSTEM = re.compile(
+    r"(system|developer)\W? (role|message|prompt|instruction)|\brole\b.{0,60}\bsystem\b|roles must alternate",
+    re.IGNORECASE,
+)
+_EVENTS = re.compile(r"\s*(?:(?:data|event): ?|: )")
 _IN_PIECES = {"stream": True, "stream_options": {"include_usage": True}}
 _CUT_TAG = re.compile(r"(?:[<◁]|\[/?T)[^>▷\]\s]{0,20}\Z")
 _SEEDS = 2**31
@@ -88,10 +98,14 @@ class EndpointClient:
         return other
 
     def adapt(self, refused: Fault) -> bool:
-        """Drop or rename the parameter that the server refused; return whether to send the request again.
+        """Drop or rename what the server refused: the system role or a parameter; return whether to send it again.
 
         If the server names none, try the seed and the name of the token limit, which old servers do not know.
         """
+        no_system = refused.parameter.endswith("role") or _NO_SYSTEM.search(refused.reason)
+        if no_system and self.kind == "chat" and SYSTEM_ROLE not in self.left_out:
+            self.left_out.append(SYSTEM_ROLE)
+            return True
         limit = next(name for name in LIMITS if name in self.parameters)
         other = LIMITS[1 - LIMITS.index(limit)]
         words = set(re.findall(r"\w+", refused.reason))
@@ -119,9 +133,13 @@ class EndpointClient:
         body = {"model": self.address.model, **self.parameters}
         body |= {"seed": seed % _SEEDS} if "seed" in body else {}
         path = "/chat/completions" if self.kind == "chat" else "/completions"
-        body |= {"messages": [each.as_dict() for each in messages]} if self.kind == "chat" else {
-            "prompt": prompt_text(messages)
-        }  # fmt: skip
+        if self.kind == "completions":
+            body["prompt"] = prompt_text(messages)
+        elif SYSTEM_ROLE in self.left_out and messages[0].role == "system":
+            head = "\n\n".join(each.content for each in messages[:2])  # a system message may come alone
+            body["messages"] = [each.as_dict() for each in (Message("user", head), *messages[2:])]
+        else:
+            body["messages"] = [each.as_dict() for each in messages]
         began = time.monotonic()
         streams = heard if self.kind == "chat" and self._streams else None
         found = await self._asked("POST", path, body | _IN_PIECES if streams else body, streams)
@@ -136,7 +154,7 @@ class EndpointClient:
             if isinstance(reply, Fault):
                 return reply
             if not (may_be_empty or reply.text.strip()):
-                raise NoAnswerError("an empty text" + " (the token limit was reached)" * (reply.finish == "length"))
+                raise NoAnswerError("an empty text", _NO_TEXT_FIX)
         except NoAnswerError as error:
             usage = _object(answer, "usage")
             asked = sum(len(message.content) for message in messages)
@@ -145,6 +163,7 @@ class EndpointClient:
                 masked(str(error), self._key),
                 tokens=_count(usage, "completion_tokens") or len(text) // CHARACTERS_PER_TOKEN,
                 prompt_tokens=_count(usage, "prompt_tokens") or asked // CHARACTERS_PER_TOKEN,
+                fix=error.fix,
             )
         return replace(reply, seconds=time.monotonic() - began)
 
@@ -173,23 +192,24 @@ class EndpointClient:
                 asyncio.timeout(self.timeout_seconds),  # httpx's own timeout only limits the wait for each chunk
                 self._client.stream(method, self.address.base_url + path, json=body) as response,
             ):
-                streams = heard and response.is_success and "event-stream" in response.headers.get("content-type", "")
-                raw = await self._received(response, pieces, heard if streams else None)
+                raw = await self._received(response, pieces, heard if response.is_success else None)
             if len(raw) > MOST_BYTES:
                 return Fault("unreadable", f"a reply of more than {MOST_BYTES:,} bytes")
         except httpx.ConnectTimeout:
-            return Fault("down", CANNOT_CONNECT)
+            return self._through_proxy(Fault("down", CANNOT_CONNECT))
         except (TimeoutError, httpx.TimeoutException):
             return Fault("broken", f"no answer within {self.timeout_seconds:g} s")
         except httpx.ConnectError as error:
-            return Fault("down", f"{CANNOT_CONNECT} ({error})" if "SSL" in str(error) else CANNOT_CONNECT)
+            reason = f"{CANNOT_CONNECT} ({error})" if "SSL" in str(error) else CANNOT_CONNECT
+            return self._through_proxy(Fault("down", reason))
         except (httpx.HTTPError, httpx.InvalidURL, OSError):
-            return Fault("down", "connection lost")
-        status, answer = response.status_code, None
+            return self._through_proxy(Fault("down", "connection lost"))
+        status, kind, answer = response.status_code, response.headers.get("content-type", ""), None
         try:
             content = _unpacked(raw, response.headers.get("content-encoding", ""))
             text = content.decode("utf-8-sig", "strict" if status < 300 else "replace")
-            text = json.dumps(pieces.answer()) if streams else text
+            streamed = heard and status < 300 and ("event-stream" in kind or _EVENTS.match(text))
+            text = json.dumps(pieces.answer()) if streamed else text
             answer = json.loads(text)
         except NoAnswerError as error:
             return Fault("unreadable", str(error))
@@ -198,7 +218,17 @@ class EndpointClient:
         answer = text if answer is None else answer
         if 200 <= status < 300:
             return text, answer
-        return fault_of(status, answer, response.headers, key=self._key, now=time.time())
+        fault = fault_of(status, answer, response.headers, key=self._key, now=time.time())
+        return self._through_proxy(fault) if status in (502, 503, 504) else fault
+
+    def _through_proxy(self, fault: Fault) -> Fault:
+        """The fault, naming the proxy that the environment sets for this address, if any: it may be the proxy's."""
+        url, proxies = urlsplit(self.address.base_url), _proxies()
+        proxy = proxies.get(url.scheme) or proxies.get("all")
+        if not proxy or proxy_bypass(url.netloc):
+            return fault
+        fix = f"check the endpoint and the proxy, or go without it: NO_PROXY={url.hostname}; the same command continues"
+        return replace(fault, reason=f"{fault.reason} through the proxy of {proxy}", fix=fix)
 
     def _opened(self) -> httpx.AsyncClient:
         headers = {"connection": "close", "accept-encoding": "identity", "accept": "application/json"}
@@ -208,10 +238,8 @@ class EndpointClient:
         try:
             return httpx.AsyncClient(headers=headers, timeout=timeout, limits=limits)
         except (ImportError, ValueError, httpx.InvalidURL):  # a proxy of the environment
-            hidden = {kind: re.sub(r"(\w+://)?.*@", r"\1***@", url) for kind, url in getproxies().items()}
-            proxies = ", ".join(f"{kind.upper()}_PROXY={url}" for kind, url in hidden.items())
             raise ChatbenchError(
-                f"{self.address.base_url}: cannot be reached through {proxies}",
+                f"{self.address.base_url}: cannot be reached through {', '.join(_proxies().values())}",
                 expected="proxies at http:// or https:// addresses; with httpx[socks] also at socks5:// and socks5h://",
                 fix="correct or unset the variable, set NO_PROXY='*' to use no proxy, or pip install 'httpx[socks]'",
             ) from None
@@ -245,13 +273,15 @@ class EndpointClient:
         choices = answer.get("choices")
         choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
         error, finish = answer.get("error") or choice.get("error"), choice.get("finish_reason")
-        if error or finish == "error" or (not choices and (answer.get("detail") or answer.get("message"))):
-            code = str(_object(error).get("code"))
-            status = int(code) if re.fullmatch(r"[45]\d\d", code, re.ASCII) else 502
+        native = _object(answer, "message")
+        if error or finish == "error" or (not (choices or native) and (answer.get("detail") or answer.get("message"))):
+            code = str(_object(error).get("code") or answer.get("code"))
+            status = int(code) if re.fullmatch(r"[45]\d\d", code, re.ASCII) else 200
             told: object = {"error": error or "the model broke off"} if error or finish == "error" else answer
             return fault_of(status, told, {}, key=self._key, now=time.time())
         if not choices:
-            raise NoAnswerError("an answer without a choice")
+            hint = " (Ollama's own format? the base URL ends in /v1)" if native else ""
+            raise NoAnswerError(f"an answer without a choice{hint}")
         message = _object(choice, "message") or _object(choice, "delta")
         if not message and not isinstance(choice.get("text"), str):
             raise NoAnswerError("an answer without a text")
@@ -283,7 +313,17 @@ class EndpointClient:
             return fault("filtered", FILTERED)
         if silent and finish != "stop" and (reply.reasoning or reply.reasoning_tokens):
             return fault("thinking", ONLY_REASONING)
+        if silent and finish == "length" and self.kind == "chat":
+            return fault("thinking", CUT_OFF)
+        if silent and (finish == "tool_calls" or message.get("tool_calls")):
+            raise NoAnswerError("a tool call instead of a text", _NO_TEXT_FIX)
         return reply
+
+
+def _proxies() -> dict[str, str]:
+    """The environment's proxies by scheme, as KIND_PROXY=URL without passwords."""
+    hidden = {kind: re.sub(r"(\w+://)?.*@", r"\1***@", url) for kind, url in getproxies().items()}
+    return {kind: f"{kind.upper()}_PROXY={url}" for kind, url in hidden.items()}
 
 
 class _Pieces:
@@ -348,7 +388,7 @@ def _unpacked(content: bytes, encoding: str) -> bytes:
 def _no_completion(answer: object) -> str:
     """Describe what was sent in place of a completion."""
     said = " ".join(answer.split()) if isinstance(answer, str) else ""
-    if re.match(r"(data|event): ?|: ", said):
+    if _EVENTS.match(said):
         words = re.findall(r'"(?:message|error)": ?"([^"]{1,200})', said)
         return "a stream of events, though none was requested (turn off streaming)" + "".join(
             f": {w}" for w in words[:1]
@@ -384,4 +424,6 @@ def _object(content: object, *path: str) -> Mapping[str, object]:
 def _count(usage: object, *path: str) -> int:
     """The token count at a path of keys; 0 if it is missing or implausible."""
     tokens = _object(usage, *path[:-1]).get(path[-1])
-    return tokens if type(tokens) is int and 0 < tokens < _MOST_TOKENS else 0
+    if isinstance(tokens, bool) or not isinstance(tokens, int | float) or not 0 < tokens < _MOST_TOKENS or tokens % 1:
+        return 0
+    return int(tokens)  # some servers send 12.0

@@ -93,18 +93,26 @@ _WORDS = (
 SHORTEST_KEY = 8
 """Shorter ones are placeholders (1234, none), which occur in ordinary text: they are not masked."""
 _MOST_QUOTED = 300
+_MOST_MASKED = 10 * _MOST_QUOTED
+"""Characters of a message that are searched for the key: an error page may have megabytes."""
+_TOKEN_LIMIT = re.compile(r"max_(completion_|output_|new_)?tokens")
 CANNOT_CONNECT = "cannot connect"
 
 
 class NoAnswerError(Exception):
-    """The endpoint answered, but without a usable text."""
+    """The endpoint answered, but without a usable text; `fix` as in `Fault`."""
+
+    def __init__(self, reason: str, fix: str = "") -> None:
+        super().__init__(reason)
+        self.fix = fix
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One fault: `reason` describes it, `retry_after` is the wait that the server asks for, in seconds.
 
-    `parameter` is the one that the server refused. Token counts are what was paid for in vain, as far as known.
+    `parameter` is the one that the server refused. Token counts are what was paid for in vain, as far as known. `fix`
+    replaces the one of its kind (`FIX`).
     """
 
     kind: FaultKind
@@ -114,6 +122,7 @@ class Fault:
     parameter: str = ""
     tokens: int = 0
     prompt_tokens: int = 0
+    fix: str = ""
 
     @property
     def policy(self) -> Policy:
@@ -136,10 +145,11 @@ def fault_of(status: int, body: object, headers: Mapping[str, str], *, key: str,
         told = next((each[name] for name in _WORDS if isinstance(each.get(name), str) and each[name]), told)
         if isinstance(place := each.get("loc"), list):
             told = f"{'.'.join(map(str, place))}: {told}"
-    message = "" if "<html" in str(body)[:500].lower() else " ".join(masked(str(told), key).split())[:_MOST_QUOTED]
+    message = "" if "<html" in str(body)[:500].lower() else " ".join(masked(str(told)[:_MOST_MASKED], key).split())
+    message = message[:_MOST_QUOTED]
     codes = [_BY_CODE.get(str(each.get(name))) for name in ("code", "type") for each in objects]
     words = (kind for kind, pattern, _ in wordings() if pattern.search(message))
-    other: FaultKind = "moved" if status < 400 else "refused" if status < 500 else "broken"
+    other = {3: "moved", 4: "refused"}.get(status // 100, "broken")  # of an error in a good status too
     kind = cast(FaultKind, next(filter(None, codes), None) or next(words, None) or _BY_STATUS.get(status, other))
     if kind == "moved":
         message = f"it redirects to {masked(headers.get('location', 'another address'), key)[:_MOST_QUOTED]}"
@@ -149,7 +159,8 @@ def fault_of(status: int, body: object, headers: Mapping[str, str], *, key: str,
     place = details.get("loc")
     named = details.get("param") or (place[-1] if isinstance(place, list) and place else "")
     wait = retry_after(headers, now) if POLICIES[kind].retry else None
-    return Fault(kind, reason, wait, status, parameter=str(named))
+    limit = kind == "refused" and _TOKEN_LIMIT.search(f"{named} {message}")
+    return Fault(kind, reason, wait, status, parameter=str(named), fix="choose another --max-tokens" if limit else "")
 
 
 def _objects(body: object, depth: int = 5) -> Iterator[Mapping[str, object]]:
@@ -165,7 +176,7 @@ def _objects(body: object, depth: int = 5) -> Iterator[Mapping[str, object]]:
 
 
 def masked(text: str, key: str) -> str:
-    """Mask the key, in any encoding, and anything that looks like a key."""
+    """Mask the key, in any encoding, its beginning and its end, and anything that looks like a key."""
     if len(key) >= SHORTEST_KEY:
         spelt = {
             key,
@@ -178,6 +189,8 @@ def masked(text: str, key: str) -> str:
         for offset in range(3):  # inside a longer base64 text it starts at one of three offsets
             inside = base64.b64encode(b"-" * offset + key.encode())[(0, 2, 3)[offset] :].rstrip(b"=").decode()[:-1]
             spelt |= {inside, inside.translate(str.maketrans("+/", "-_"))}
+        for length in range(SHORTEST_KEY, len(key)):
+            spelt |= {key[:length], key[-length:]}
         for each in sorted(spelt, key=len, reverse=True):
             text = re.sub(re.escape(each), "***", text, flags=re.IGNORECASE)
     return SECRET.sub("***", text)
@@ -208,7 +221,7 @@ FIX: Mapping[FaultKind, str] = {
     "account": "add credit to the account or raise its limit; the same command continues",
     "missing": "list its models: curl {where}/models",
     "moved": "if the address that it redirects to is right, give that one: redirects are not followed",
-    "unreadable": "check the base URL (it usually ends in /v1)",
+    "unreadable": "check the base URL (it usually ends in /v1); the same command continues",
     "thinking": "raise --max-tokens, or reduce its reasoning with --reasoning-effort low",
     "overflow": "ask for fewer tokens with --max-tokens, or serve the model with a larger context",
     "absent": "start the endpoint, or check the address",
@@ -221,7 +234,8 @@ _SERVER_FIX = "check the server's log; the same command continues"
 def explained(fault: Fault, address: EndpointAddress, *, served: tuple[str, ...] = ()) -> ChatbenchError:
     """Turn a fault into an error with a fix for the user; `served` lists the endpoint's models."""
     where, kind = address.base_url, "key" if fault.kind == "forbidden" else fault.kind
-    found, expected, fix = f"{where}: {fault.reason} for {address.model!r}", "", FIX.get(kind, _SERVER_FIX)
+    found, expected = f"{where}: {fault.reason} for {address.model!r}", ""
+    fix = fault.fix or FIX.get(kind, _SERVER_FIX)
     if kind == "key":
         key = f"the key in {address.key_name}" if address.key_name else "a request without a key"
         found = f"{where} refuses {key} ({fault.reason})"
@@ -442,7 +456,10 @@ class Patience:
                 fix="run the same command again after that: it continues",
             )
         if now - self._failing_since >= patience:
-            raise ChatbenchError(f"{self._where}: no good answer for {patience:g} s ({fault.reason})", fix=CONTINUES)
+            raise ChatbenchError(
+                f"{self._where}: no good answer for {patience:g} s ({fault.reason})",
+                fix=fault.fix or FIX.get(fault.kind, CONTINUES),
+            )
 
     async def _give_up(self, fault: Fault) -> None:
         self._failing_since = None
@@ -454,5 +471,5 @@ class Patience:
         if self._probe is None or isinstance(await self.answer(self._probe, 0), Fault):
             raise ChatbenchError(
                 f"{self._where}: {GIVEN_UP_IN_A_ROW} requests in a row failed ({fault.reason})",
-                fix=FIX.get(fault.kind, CONTINUES),
+                fix=fault.fix or FIX.get(fault.kind, CONTINUES),
             )

@@ -111,9 +111,9 @@ class EndpointParticipant:
             ChatbenchError: the endpoint cannot be used; the message says why.
         """
         absent: dict[str, Fault] = {}
-        sent: dict[str, object] = {}
-        while sent != self._clients[0].parameters:
-            sent = dict(self._clients[0].parameters)  # an earlier address may require what a later one refuses
+        sent: tuple[list[str], list[str]] | None = None
+        # An earlier address may require what a later one refuses.
+        while sent != (sent := ([*self._clients[0].parameters], [*self._clients[0].left_out])):
             for client in self._clients:
                 if client.address.base_url not in absent and (fault := await self._fault(client)):
                     absent[client.address.base_url] = fault
