@@ -119,6 +119,18 @@ def test_a_hub_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -
         load("nobody/has-this-model")
 
 
+@pytest.mark.parametrize("source", ["/nowhere", "./nowhere", "~/nowhere/at/all", "bases/nope", "bases/nope/nope"])
+def test_a_mistyped_folder_is_said_to_be_missing_and_not_to_be_a_bad_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bases").mkdir()
+
+    with pytest.raises(ChatbenchError, match=f"^{source}: no such folder or file"):
+        load(source)
+
+
 @pytest.mark.parametrize(
     ("bits", "device", "source", "said"),
     [

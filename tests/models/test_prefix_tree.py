@@ -297,9 +297,9 @@ def test_other_architectures_read_trees_too() -> None:
 
 def test_what_cannot_be_trained_on_trees_is_refused_with_the_reason() -> None:
     with pytest.raises(ChatbenchError, match="caps its attention scores"):
-        refuse_unsuited(Gemma2ForCausalLM(Gemma2Config(**SMALL)), "blocks")
+        refuse_unsuited(Gemma2ForCausalLM(Gemma2Config(**SMALL)), "blocks", "cpu")
     with pytest.raises(ChatbenchError, match="packed_attention = 'flex' on cpu"):
-        refuse_unsuited(tiny_model("llama"), "flex")
+        refuse_unsuited(tiny_model("llama"), "flex", "cpu")
 
 
 FEW = {name: value for name, value in SMALL.items() if name not in ("head_dim", "num_key_value_heads")}
@@ -313,7 +313,7 @@ def test_layers_that_keep_a_tree_from_their_attention_are_found_and_the_model_sc
     model, examples = other_model(kind, **shape).eval(), conversation_like()
 
     with pytest.raises(ChatbenchError, match="not all of its layers pass the tree on"):
-        refuse_unsuited(model, "blocks")
+        refuse_unsuited(model, "blocks", "cpu")
     with pytest.raises(ChatbenchError, match="cannot be sampled from here: not all of its layers"):
         LocalGenerator(model, tiny_tokenizer(), Decoding())
     alone = [score_encoded(model, [example])[0] for example in examples]

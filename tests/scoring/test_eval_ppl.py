@@ -178,3 +178,15 @@ def test_a_model_trained_on_other_data_is_not_scored(root: Path) -> None:
 
     with pytest.raises(ChatbenchError, match="trained on data that differs from"):
         perplexities(root, "split_0")
+
+
+def test_the_name_of_the_results_is_enough_and_another_folder_of_that_name_is_refused_at_once(root: Path) -> None:
+    (scored,) = eval_ppl("small", workspace=workspace(root), split="split_0", say=lambda _: None)
+    assert scored == perplexities(root, "split_0")[0]
+    shutil.rmtree(root / "results/ppl")
+    other = save_tiny_model(root / "other/small", seed=2)
+
+    with pytest.raises(ChatbenchError, match=r"other/small: its weights .* differ"):
+        eval_ppl(str(other), workspace=workspace(root), split="split_0", say=lambda _: None)
+
+    assert not (root / "results/ppl").exists()  # nothing of the fine-tuned half

@@ -10,17 +10,21 @@ import pytest
 import torch
 from benchmarks.loopback_endpoint import Answer, LoopbackEndpoint, completion, running
 from tests.support.chat_templates import CHATML, NO_SYSTEM, chat_tokenizer
+from tests.support.finished_folders import run_record
+from tests.support.prepared_files import write_prepared
 from tests.support.tiny_models import save_tiny_model, tiny_model
 from transformers import GPT2LMHeadModel
 
 from chatbench.api import assistant, run, simulator
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import sha256_of
 from chatbench.core.records import Question, Study, Turn
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.participant import EndpointParticipant
 from chatbench.models.loading import Loaded
 from chatbench.models.local_participants import LocalSimulator, LocalUserLm
+from chatbench.models.run_record import write_record
 from chatbench.protocol.dialogue import Failure, Reply, Request
 from chatbench.protocol.prompt_styles import STYLES, StyleName
 from chatbench.protocol.prompts import USERLM_END, prompt_text
@@ -30,6 +34,7 @@ from chatbench.simulation.participants import (
     TUNED,
     AssistantSpec,
     SimulatorSpec,
+    load_simulator,
     open_simulator,
     read_simulator_spec,
     read_specs,
@@ -403,3 +408,47 @@ def test_the_base_model_simulator_is_the_base_of_the_recipe(tmp_path: Path) -> N
     )
 
     assert simulator.identity["name"] == "base base model"
+
+
+@pytest.fixture
+def finetuned(tmp_path: Path) -> Workspace:
+    """A workspace with bases/small fine-tuned on split_0."""
+    place = Workspace(write_prepared(tmp_path / "data"), tmp_path / "results")
+    base = save_tiny_model(tmp_path / "bases/small")
+    folder = save_tiny_model(place.model_folder("small", "split_0"), seed=1)
+    train_sha256 = sha256_of(place.split_file("split_0", "train.jsonl"))
+    write_record(folder, run_record(base) | {"train_sha256": train_sha256})
+    return place
+
+
+@pytest.mark.parametrize("base_model", [False, True])
+def test_another_folder_of_the_same_name_is_not_taken_for_the_base_of_the_fine_tuned_model(
+    finetuned: Workspace, tmp_path: Path, base_model: bool
+) -> None:
+    other = save_tiny_model(tmp_path / "other/small", seed=2)
+    copy = save_tiny_model(tmp_path / "copy/small")
+
+    with pytest.raises(ChatbenchError, match=r"other/small: its weights .* differ from those") as refused:
+        load_simulator(finetuned, str(other), "split_0", base_model=base_model)
+    assert f"pass {tmp_path / 'bases/small'}" in refused.value.fix
+    loaded, _ = load_simulator(finetuned, str(copy), "split_0", base_model=base_model)
+
+    assert loaded.source == str(copy if base_model else finetuned.model_folder("small", "split_0"))
+
+
+def test_the_name_of_the_results_is_enough_for_the_base(finetuned: Workspace, tmp_path: Path) -> None:
+    # It was looked for on the hub.
+    loaded, _ = load_simulator(finetuned, "small", "split_0", base_model=True)
+
+    assert loaded.source == str(tmp_path / "bases/small")
+
+
+def test_a_random_base_is_drawn_with_the_seed_that_was_fine_tuned(tmp_path: Path) -> None:
+    place = Workspace(write_prepared(tmp_path / "data"), tmp_path / "results")
+    record = {"base": "random:tiny_base", "base_weights": "random:tiny_base#7", "settings": {"seed": 7}}
+    place.model_folder("tiny-random", "split_0").mkdir(parents=True)
+    write_record(place.model_folder("tiny-random", "split_0"), record)
+
+    loaded, _ = load_simulator(place, "tiny-random", "split_0", base_model=True)
+
+    assert loaded.weights == "random:tiny_base#7"

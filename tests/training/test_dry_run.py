@@ -395,3 +395,53 @@ def test_this_machine_has_memory_and_multiplies() -> None:
 
     assert 0 < device.free <= device.total
     assert 1e8 < matrix_rate("cpu", "fp32", seconds=0.01) < 1e15
+
+
+MOE = {**SMALL, "moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2}
+BLOOM = {"vocab_size": 320, "hidden_size": 32, "n_layer": 2, "n_head": 4}
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "flags", "said"),
+    [
+        ("qwen3_moe", MOE, {"method": "lora"}, "lora_targets = by architecture: No `target_modules`"),
+        ("bloom", BLOOM, {"packing": "conversation"}, "packing is not possible for BloomForCausalLM"),
+    ],
+)
+def test_what_a_run_refuses_is_refused_by_its_dry_run(
+    tmp_path: Path, kind: str, shape: dict[str, Any], flags: dict[str, object], said: str
+) -> None:
+    other_model(kind, **shape).save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    workspace = Workspace(write_prepared(tmp_path / "data"), tmp_path / "results")
+
+    for step in (plan_finetune, finetune):
+        with pytest.raises(ChatbenchError, match=said) as refused:
+            step(str(tmp_path / "base"), workspace=workspace, flags=flags, say=lambda _line: None)
+        assert ("serve it behind an endpoint" in refused.value.fix) == (kind == "bloom")
+
+
+def test_a_model_that_cannot_be_simulated_here_is_noted_before_it_is_trained(tmp_path: Path) -> None:
+    other_model("bloom", **BLOOM).save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    workspace, said = Workspace(write_prepared(tmp_path / "data"), tmp_path / "results"), list[str]()
+    flags = {"packing": "none", "max_steps": 1, "precision": "fp32"}
+
+    plan_finetune(str(tmp_path / "base"), workspace=workspace, flags=flags, say=said.append)
+    finetune(str(tmp_path / "base"), workspace=workspace, flags=flags, say=said.append)
+
+    assert sum("chatbench cannot simulate with it here" in line for line in said) == 2
+    assert said[-1].count(" -> ") == 1  # the folder; one step has one loss
+
+
+def test_the_adapters_of_a_dry_run_are_those_of_the_run(tmp_path: Path) -> None:
+    # Targets may be given with a part of their path, as peft allows.
+    base, said = save_tiny_model(tmp_path / "base"), list[str]()
+    workspace = Workspace(write_prepared(tmp_path / "data"), tmp_path / "results")
+    flags = {"method": "lora", "lora_targets": ["self_attn.q_proj"], "lora_r": 4, "precision": "fp32", "max_steps": 1}
+
+    plan_finetune(str(base), workspace=workspace, flags=flags, say=said.append)
+    finetune(str(base), workspace=workspace, flags=flags, say=said.append)
+
+    assert any("512 trainable of" in line for line in said)  # 2 layers, 4 * (32 + 32)
+    assert any(line.startswith("training 512 of") for line in said)

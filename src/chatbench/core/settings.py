@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -463,6 +463,16 @@ def resolve_settings(
         fix = 'choose one: omit it, or set "method": "lora"'
         raise ChatbenchError(f"{', '.join(sorted(unused))} with method 'full'", fix=fix)
     return Resolved(model, base, recipe.name if recipe else None, settings, origins, frozenset(explicit))
+
+
+def base_of(model: str, record: Mapping[str, Any] | None) -> str:
+    """The base of MODEL; that of its fine-tuning record, if there is one and MODEL is no existing path.
+
+    MODEL may then be the name of its results folder, which identifies no base, or that of a merged model.
+    """
+    if record and ("merged" in record or not is_local(model, any_name=True)):
+        return str(record["base"])
+    return resolve_settings(model).base
 
 
 def _layers(overrides_file: Path | None, flags: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:

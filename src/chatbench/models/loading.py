@@ -116,6 +116,14 @@ def _explained(source: str, error: BaseException) -> ChatbenchError:
             f"{source}: this model is gated: the hub requires that you accept its licence",
             fix=f"accept it at https://huggingface.co/{source} and put HF_TOKEN into .env",
         )
+    inside, _, name = source.partition("/")
+    local = source.startswith(("/", ".", "~/")) or (name and Path(inside).is_dir())
+    if local and not Path(source).expanduser().exists():
+        return ChatbenchError(
+            f"{source}: no such folder or file",
+            expected="a model folder, a GGUF file or a hub id",
+            fix="check the path",
+        )
     if "RepositoryNotFoundError" in names:
         return ChatbenchError(
             f"{source}: no such model on the hub, or it is private",
@@ -166,6 +174,43 @@ def load(
     if not (getattr(model, "is_quantized", False) or getattr(model, "hf_device_map", None)):
         model = model.to(device)
     return Loaded(model.eval(), loaded.tokenizer, source, loaded.weights)
+
+
+def load_base_of(source: str, record: Mapping[str, Any], *, dtype: torch.dtype | None = None) -> Loaded:
+    """Loads the base of a fine-tuning run as recorded: with its seed and, from the Hub, at its commit.
+
+    Raises:
+        ChatbenchError: as in `load`, or its weights are not those that were fine-tuned.
+    """
+    expected = str(record["base_weights"])
+    commit = expected.partition("@")[2]  # of a hub model
+    revision = None if commit in ("", "unknown") else commit
+    loaded = load(source, dtype=dtype, seed=int(record["settings"]["seed"]), revision=revision)
+    if loaded.weights != expected and commit != "unknown":
+        raise _other_base(source, loaded.weights, record)
+    return loaded
+
+
+def refuse_other_base(source: str, record: Mapping[str, Any]) -> None:
+    """Refuses a folder or GGUF file of the same name as the base of a run, but with other weights.
+
+    Raises:
+        ChatbenchError: it is one.
+    """
+    if source == record["base"]:  # may have changed since, as far as the fine-tuned weights are concerned
+        return
+    weights = known_weights(source, int(record["settings"]["seed"]))
+    if weights not in (None, record["base_weights"]):
+        raise _other_base(source, weights, record)
+
+
+def _other_base(source: str, weights: str, record: Mapping[str, Any]) -> ChatbenchError:
+    base = str(record["base"])
+    return ChatbenchError(
+        f"{source}: its weights ({weights}) differ from those that were fine-tuned under this name",
+        expected=f"{record['base_weights']}, of {base}",
+        fix="fine-tune again" if source == base else f"pass {base}, or rename {source} and fine-tune that",
+    )
 
 
 @_errors_named

@@ -460,22 +460,29 @@ def kept_by_layers(model: nn.Module) -> list[tuple[int, int, int]]:
     return _KEPT[described]
 
 
-def refuse_unsuited(model: nn.Module, kernel: Kernel) -> None:
-    """Refuses to train a model on trees where it, or the kernel, cannot.
+def refuse_unsuited(model: nn.Module, kernel: Kernel, device: str) -> None:
+    """Refuses to train a model on trees on this type of device where it, or the kernel, cannot.
 
     Raises:
         ChatbenchError: with the reason.
     """
-    inner = _transformers_model(model)
-    if kernel == "flex" and inner.device.type != "cuda":
+    if kernel == "flex" and device != "cuda":
         raise ChatbenchError(
-            f"packed_attention = 'flex' on {inner.device.type}",
+            f"packed_attention = 'flex' on {device}",
             expected="a CUDA GPU: FlexAttention has no backward pass elsewhere",
             fix="set packed_attention to blocks",
         )
     reason = why_not_trees(model)
     if reason:
-        raise ChatbenchError(f"packing is not possible for {type(inner).__name__}: {reason}", fix="set packing to none")
+        kind = type(_transformers_model(model)).__name__
+        fix = "; ".join(["set packing to none", *simulation_hint(model)])
+        raise ChatbenchError(f"packing is not possible for {kind}: {reason}", fix=fix)
+
+
+def simulation_hint(model: nn.Module) -> list[str]:
+    """A note on a model that can be trained without packing, but not sampled from here; else nothing."""
+    reason = why_not_trees(model, capped=True)
+    return [f"chatbench cannot simulate with it here ({reason}): serve it behind an endpoint"] if reason else []
 
 
 def _transformers_model(model: nn.Module) -> PreTrainedModel:

@@ -27,7 +27,7 @@ from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError, first_problem
 from chatbench.core.files import parse_json, read_json, read_jsonl, sha256_of, write_json, write_jsonl
 from chatbench.core.progress import WorkProgress, telling_what_is_kept
-from chatbench.core.settings import resolve_settings
+from chatbench.core.settings import base_of
 from chatbench.data.examples import ExampleRow
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import over_splits
@@ -212,8 +212,17 @@ def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitP
     refuse_other_data(folder, record, train_file)
     rows = workspace.examples(split, "test")
     from chatbench.models.encoding import form_of
-    from chatbench.models.loading import best_device, inference_dtype, load_tokenizer, tokenizer_hash, weights_hash
+    from chatbench.models.loading import (
+        best_device,
+        inference_dtype,
+        load_tokenizer,
+        refuse_other_base,
+        tokenizer_hash,
+        weights_hash,
+    )
 
+    base_source = base_of(model, record)
+    refuse_other_base(base_source, record)
     source = record["base"] if (folder / "adapter_config.json").is_file() else str(folder)
     tokenizer, form = load_tokenizer(str(folder)), form_of(record)
     signature: dict[str, object] = {
@@ -239,14 +248,11 @@ def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitP
         say(f"{split}, fine-tuned: as before, in {partial}")
         tuned = kept
     else:
-        scored = _scores(f"{split}, fine-tuned", str(folder), rows, 0, form)
+        scored = _scores(f"{split}, fine-tuned", str(folder), rows, form)
         tuned = _Part(corpus=scored.corpus, by_kind=scored.by_kind, counts=scored.encoded.counts(), signature=signature)
         write_scored_turns(tokens_path, origin, scored_turns(rows, scored.encoded, scored.nats, scored.tokenizer))
         write_json(partial, asdict(tuned))
-    # The name of a merged model does not identify its base.
-    base_source = str(record["base"]) if "merged" in record else resolve_settings(model).base
-    base_seed = int(record["settings"]["seed"])
-    base = _scores(f"{split}, base model", base_source, rows, base_seed, form, expected=record["base_weights"])
+    base = _scores(f"{split}, base model", base_source, rows, form, record)
     by_kind = {kind: TunedAndBase(each, base.by_kind[kind]) for kind, each in tuned.by_kind.items()}
     result = SplitPerplexity(
         split=split, finetuned=tuned.corpus, base=base.corpus, by_kind=by_kind, signature=signature,
@@ -298,19 +304,14 @@ class _Scored:
 
 
 def _scores(
-    what: str, source: str, rows: Sequence[ExampleRow], seed: int, form: TextForm, expected: str = ""
+    what: str, source: str, rows: Sequence[ExampleRow], form: TextForm, base_of_run: Mapping[str, Any] | None = None
 ) -> _Scored:
     """Score one model on all rows, overall and per kind; the model is freed on return, before the next is loaded."""
     from chatbench.models.encoding import encode_rows
-    from chatbench.models.loading import context_length, load
+    from chatbench.models.loading import context_length, load, load_base_of
     from chatbench.models.loss import Floats, score_rows
 
-    commit = expected.partition("@")[2]  # of a hub model
-    loaded = load(source, seed=seed, revision=None if commit in ("", "unknown") else commit)
-    if expected not in ("", loaded.weights) and not expected.endswith("@unknown"):
-        raise ChatbenchError(
-            f"{source}: its weights differ from those that were fine-tuned", expected=expected, fix="fine-tune again"
-        )
+    loaded = load(source) if base_of_run is None else load_base_of(source, base_of_run)
     encoded = encode_rows(loaded.tokenizer, rows, context_length(loaded.model), form)
     nats: dict[int, Sequence[float]] = {}
 

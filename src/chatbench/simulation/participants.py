@@ -47,7 +47,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Conversation, Study
-from chatbench.core.settings import resolve_settings
+from chatbench.core.settings import base_of, resolve_settings
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import EndpointOptions, read_addresses, without_secrets
 from chatbench.protocol.dialogue import AnyParticipant, Failure, FunctionParticipant, Participant, Reply, Request
@@ -391,8 +391,8 @@ def load_simulator(
     If there is no fine-tuned model yet, the base is prompted in the form that its recipe names.
 
     Raises:
-        ChatbenchError: the model was not fine-tuned on this split, may have seen its held-out questions, or cannot be
-            loaded.
+        ChatbenchError: the model was not fine-tuned on this split, may have seen its held-out questions, is of another
+            base than MODEL, or cannot be loaded.
     """
     folder = workspace.model_folder(model, split)
     if not base_model and not folder.is_dir():
@@ -401,20 +401,22 @@ def load_simulator(
             fix=f"fine-tune first: SPLIT_ID={split} chatbench finetune {model}; or simulate the base with --base",
         )
     from chatbench.models.encoding import TextForm, form_of
-    from chatbench.models.loading import load, named_dtype
+    from chatbench.models.loading import load, load_base_of, named_dtype, refuse_other_base
     from chatbench.models.run_record import read_record, refuse_other_data
 
     record = read_record(folder)
-    form = form_of(record or {})
-    if base_model:
+    if record is None and base_model:
         resolved = resolve_settings(model)
         loaded = load(resolved.base, seed=resolved.settings.seed, dtype=named_dtype(dtype))
-        form = form if record else TextForm(resolved.settings.template)
-    else:
-        if record:
-            refuse_other_data(folder, record, workspace.split_file(split, "train.jsonl"))
-        loaded = load(str(folder), dtype=named_dtype(dtype))
-    return loaded, form
+        return loaded, TextForm(resolved.settings.template)
+    if record is None:
+        return load(str(folder), dtype=named_dtype(dtype)), form_of({})
+    base = base_of(model, record)
+    if base_model:
+        return load_base_of(base, record, dtype=named_dtype(dtype)), form_of(record)
+    refuse_other_base(base, record)
+    refuse_other_data(folder, record, workspace.split_file(split, "train.jsonl"))
+    return load(str(folder), dtype=named_dtype(dtype)), form_of(record)
 
 
 NO_RECORD = "no recorded reply"

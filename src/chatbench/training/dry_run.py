@@ -63,7 +63,7 @@ from chatbench.models.loading import (
     load_tokenizer,
 )  # fmt: skip
 from chatbench.models.loss import BATCH_TOKENS, LOGITS_AT_ONCE, scored_sequence
-from chatbench.models.prefix_tree import BLOCK_NODES, prefix_trees, tree_blocks
+from chatbench.models.prefix_tree import BLOCK_NODES, prefix_trees, refuse_unsuited, simulation_hint, tree_blocks
 from chatbench.models.weights import Format, quantised_bits, refuse_unless_possible, resolve_precision
 from chatbench.protocol.prompts import EncodedExample
 from chatbench.training.batches import default_pack_tokens, step_plan
@@ -568,7 +568,9 @@ class RunPlan:
             "question": "as prefix trees of questions",
         }[settings.packing]
         of_step = len(encoded.examples) / self.epoch.steps
-        adapters = shape.adapters if settings.method == "lora" else 0
+        lora = settings.method == "lora"
+        adapters = shape.adapters if lora else 0
+        trainable = adapters if lora else shape.parameters
         bits = quantised_bits(asdict(settings))
         in_bits = f", the base in {bits} bits" if bits else ""
         share = self.operations / self.seconds / self.rate
@@ -580,7 +582,7 @@ class RunPlan:
             ("steps", f"{self.steps:,}; an epoch has {self.epoch.steps:,} of {of_step:.1f} examples"),
             ("", f"and {self.epoch.passes:,} forward passes of at most {self.epoch.largest.tokens:,} tokens"),
             ("validation", f"{self.validations:,} times, {self.validation.tokens:,} tokens read each time"),
-            ("parameters", f"{adapters or shape.parameters:,} trainable of {shape.parameters + adapters:,}{in_bits}"),
+            ("parameters", f"{trainable:,} trainable of {shape.parameters + adapters:,}{in_bits}"),
             ("memory", training_memory(shape, settings, self.epoch.largest, self.device).line()),
             *(("", line) for line in advice(shape, settings, self.epoch.largest, self.device)),
             ("time", f"about {in_words(self.seconds)}: {self.operations / 1e12:,.3g} TFLOP at {share:.0%} of"),
@@ -607,9 +609,12 @@ def plan_run(resolved: Resolved, train: Sequence[ExampleRow], validation: Sequen
     """Plan a run on this machine's device; reads the tokenizer and the configuration of the base, not its weights.
 
     Raises:
-        ChatbenchError: no such model, examples that do not match it, or a precision or quantisation that this machine
-            cannot train in. Too little memory is not an error: the plan says what would fit.
+        ChatbenchError: no such model, examples that do not match it, a precision or quantisation that this machine
+            cannot train in, packing that the model cannot read, or adapters for modules that it does not have. Too
+            little memory is not an error: the plan says what would fit.
     """
+    from chatbench.training.run import with_adapters  # which imports this module
+
     settings, kind = resolved.settings, best_device()
     device = training_device(kind, settings)
     bits = quantised_bits(asdict(settings))
@@ -617,16 +622,23 @@ def plan_run(resolved: Resolved, train: Sequence[ExampleRow], validation: Sequen
         refuse_unless_possible(bits, kind, resolved.base)
     model, tokenizer = empty_model(resolved.base), load_tokenizer(resolved.base)
     check_vocabulary(model, tokenizer, resolved.base)
+    if settings.packing != "none":
+        refuse_unsuited(model, settings.packed_attention, kind)
     context = min(settings.max_tokens or context_length(model), context_length(model))
     form = TextForm(settings.template, settings.long_examples)
     encoded, held_out = encode_rows(tokenizer, train, context, form), encode_rows(tokenizer, validation, context, form)
+    hints = [*simulation_hint(model), *template_hint(resolved, tokenizer)]
+    shape = model_shape(model, settings)
+    if settings.method == "lora":
+        trainable, _ = cast(Any, with_adapters(model, settings)).get_nb_trainable_parameters()
+        shape = replace(shape, adapters=trainable)
     rate = matrix_rate(kind, device.precision)
     validating = forward_passes(held_out.examples, replace(settings, packing="conversation"), BATCH_TOKENS)
     return RunPlan(
         resolved=resolved,
-        shape=model_shape(model, settings),
+        shape=shape,
         encoded=encoded,
-        hints=template_hint(resolved, tokenizer),
+        hints=hints,
         validation_examples=len(held_out.examples),
         validation=Work(*np.array([astuple(Work(0, 0)), *map(astuple, validating)]).sum(0).tolist()),
         epoch=epoch_work(settings, encoded, pack_tokens=pack_tokens(resolved, encoded, torch.device(kind))),

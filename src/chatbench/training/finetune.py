@@ -47,7 +47,9 @@ class FinetuneResult:
         done = self.outcome
         if done.status == "already trained":
             return [f"{self.folder}: already trained with these settings; --overwrite trains again"]
-        losses = f"loss {done.first_loss:.3f} -> {done.last_loss:.3f}"
+        losses = f"loss {done.first_loss:.3f}"
+        if done.last_loss != done.first_loss:  # else only one was logged
+            losses += f" -> {done.last_loss:.3f}"
         if done.validation:
             losses += f", held out {done.validation[-1][1]:.3f} nats per token"
         return [f"{done.status} {done.steps:,} steps in {done.seconds:.0f} s, {losses} -> {self.folder}"]

@@ -43,7 +43,7 @@ from chatbench.models.loading import (
     tokenizer_hash,
 )  # fmt: skip
 from chatbench.models.loss import score_encoded
-from chatbench.models.prefix_tree import attends_to_trees, refuse_unsuited
+from chatbench.models.prefix_tree import attends_to_trees, refuse_unsuited, simulation_hint
 from chatbench.models.run_record import (
     differing_file,
     finished_run,
@@ -177,12 +177,12 @@ def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: Stop
     precision = resolve_precision(settings.precision, arguments.device.type)
     loaded = trainable_base(resolved, precision, arguments, say)
     if settings.packing != "none":
-        refuse_unsuited(loaded.model, settings.packed_attention)
+        refuse_unsuited(loaded.model, settings.packed_attention, arguments.device.type)
     context = min(settings.max_tokens or context_length(loaded.model), context_length(loaded.model))
     encoded = weighed(encode_rows(loaded.tokenizer, job.train, context, form), settings.answer_weight)
     tokens = sum(example.tokens for example in encoded.examples)
     say(f"{len(encoded.examples):,} examples with {tokens:,} tokens in total, context {context:,}")
-    hints = template_hint(resolved, loaded.tokenizer)
+    hints = [*simulation_hint(loaded.model), *template_hint(resolved, loaded.tokenizer)]
     for line in (*hints, *encoded.lines(), *memory_warning(resolved, encoded, arguments.device)):
         say(line)
     record = record_of(
