@@ -77,13 +77,27 @@ def test_answers_of_each_kind_are_asked_for_judged_and_read_back(tmp_path: Path)
             assert person.answer(refused[question]).status_code == 400
             assert person.answer(given[question]).status_code == 200
         found = at.ask(lambda store: export(study, store, tmp_path / "out", "person"))
-    read = open_study(tmp_path / "out" / "study.jsonl")
+    read = open_study(tmp_path / "out")
 
     assert {question.id: question for question in read.questions.values()} == study.questions
     assert {(a.question_id, a.letter, a.correct) for a in read.answers} == {
         ("two", "B", True), ("six", "E", False), ("number", "10.4", True), ("text", "PARIS", True),
     }  # fmt: skip
-    assert any("ChatBench layout" in note for note in found.notes)
+    assert found.lines(tmp_path / "out")[0].startswith("1 person; 1 finished")
+    assert found.lines(tmp_path / "out")[1:] == [
+        "note: 4 x questions without four options: no files in the ChatBench layout, which requires four",
+        f"next: chatbench check-study {tmp_path / 'out'}",
+    ]
+
+
+def test_an_export_of_nobody_says_why_in_words(tmp_path: Path) -> None:
+    study = small_study(tmp_path)
+    with served(study) as at:
+        for joined, said in ((0, "among 0 people"), (1, "among 1 person: 1 did not finish")):
+            if joined:
+                Person(at.url).join()
+            with pytest.raises(ChatbenchError, match=f"nobody to export {said}\n"):
+                at.ask(lambda store: export(study, store, tmp_path / "out", "person"))
 
 
 def test_a_reply_that_came_after_the_answer_is_left_out_and_counted(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.support.collected import Person, in_thread, saying, served, small_study
 
+from chatbench.cli import main
 from chatbench.collect.rehearse import Fields, Habits, rehearse_async
 from chatbench.collect.results import figures
 from chatbench.core.errors import ChatbenchError
@@ -180,6 +182,11 @@ def test_who_is_out_of_time_has_left_even_before_anybody_else_joins(tmp_path: Pa
         "0", "0", "2",
     )  # fmt: skip
     assert sum(cell.left for cell in shown.cells) == 2
+    # Each label and name keeps its distance from what follows it.
+    lines = replace(shown, cells=(replace(shown.cells[0], assistant="an-assistant-with-a-long-name"),)).lines()
+    assert {f"active in the last 5 minutes{' ' * 2}0", f"finished{' ' * 22}0"} < set(lines)
+    assert lines[-1].split()[1:3] == ["an-assistant-with-a-long-name", "direct-to-AI"]
+    assert lines[-2].index("condition") == lines[-1].index("direct-to-AI")
 
 
 def test_what_is_sent_twice_counts_once_and_what_is_out_of_order_is_refused(tmp_path: Path) -> None:
@@ -295,6 +302,52 @@ def test_a_message_sent_again_gets_the_reply_that_it_has_and_asks_the_assistant_
     assert other.status_code == 409
     assert visit.turns(person.step) == [("what?", "B")]
     assert used == {"scripted-strong": (7, 3)}
+
+
+def test_what_cannot_be_stored_is_told_and_can_be_sent_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # As with a full disk. People saw "Internal Server Error", and the log a page of traceback for each.
+    def change(statement: str):  # type: ignore[no-untyped-def]
+        return lambda store: store.write(lambda connection: connection.exec_driver_sql(statement))
+
+    told = "could not be stored. Please wait a moment, then go back and send it again."
+    with served(small_study(tmp_path, conditions=("direct-to-AI",))) as at:
+        alone, chatting, waiting = (Person(at.url, f"p{number}") for number in range(3))
+        for person, step in ((alone, "alone"), (chatting, "chat")):
+            person.join()
+            person.go_to(step)
+        for table in ("events", "incidents"):
+            fails = "BEGIN SELECT RAISE(ROLLBACK, 'database or disk is full'); END"
+            at.ask(change(f"CREATE TRIGGER full_{table} BEFORE INSERT ON {table} {fails}"))
+        joined = waiting.http.post("/join", data={**waiting.fields, "agree": "yes"})
+        pages = [joined, alone.answer(), chatting.say("?")]
+        pages.append(alone.answer(csrf="0" * 64))  # a refusal whose note cannot be stored
+        assert [page.status_code for page in pages] == [500] * 4
+        assert all(told in page.text for page in pages)
+        assert told in pages[2].json()["error"]
+        for table in ("events", "incidents"):
+            at.ask(change(f"DROP TRIGGER full_{table}"))
+        assert '"done": true' in chatting.say("?").text
+        assert alone.answer().status_code == 200
+        assert waiting.join().status_code == 200
+
+    lines = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(lines) == 4
+    assert all("disk is full" in line.getMessage() and not line.exc_info for line in lines)
+
+
+def test_blanks_around_an_id_are_not_part_of_it(tmp_path: Path) -> None:
+    with served(small_study(tmp_path)) as at:
+        person = Person(at.url, " p1\u00a0")
+        assert person.fields["person"] == "p1"
+        person.join()
+        other = Person(at.url, "p2")
+        assert other.http.post("/join", data={**other.fields, "agree": "yes", "person": "p1 "}).status_code == 409
+        assert Person(at.url, " ").page.status_code == 400
+        blank = {**other.fields, "agree": "yes", "person": " "}
+        assert other.http.post("/join", data=blank).status_code == 400
+        assert [visit.person for visit in at.stored()] == [at.ask(hashed("p1"))]
+        assert main(["collect", "remove", str(at.study.folder), "--person", "p1 "]) == 0
+        assert at.stored() == []
 
 
 def test_a_failing_assistant_a_spent_budget_and_moderation_stop_nobody(tmp_path: Path) -> None:

@@ -164,6 +164,48 @@ def test_a_study_that_people_have_joined_is_not_served_with_another_design(make:
     assert asyncio.run(served(CollectedStudy(study.folder))) == 1
 
 
+@pytest.mark.parametrize("name", ["why?", "why?mode=memory", "no. #1", "100%", "a%20b", "a b"])
+def test_the_database_is_in_the_folder_whatever_its_name(tmp_path: Path, name: str) -> None:
+    # As part of a URL, the name ended at the question mark: studies shared a file beside their folders.
+    study = small_study(tmp_path / name)
+    database = study.folder / "study.db"
+
+    async def run() -> None:
+        async with Store(study):
+            pass
+
+    asyncio.run(run())
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and "db" in path.name] == [database]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_full_disk_fails_each_job_by_its_name_and_the_next_ones_are_kept(tmp_path: Path) -> None:
+    # SQLite takes the whole transaction back: each who waits for it must be told, and of the disk, not a savepoint.
+    study = small_study(tmp_path)
+
+    def long_answer(visit: Visit | None) -> None:
+        assert visit is not None
+        visit.add("answer", "a", {"letter": "B" * 100_000}, once="answer:a")
+
+    def limit(pages: int):  # type: ignore[no-untyped-def]
+        return lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar()
+
+    async def run() -> tuple[list[BaseException | None], list[Visit]]:
+        async with Store(study) as store:
+            for cookie in "xy":
+                await _joined(store, study, cookie)
+            await store.write(limit(1))  # no more than there are
+            jobs = (store.visit(cookie, work) for cookie, work in (("x", _answer), ("y", long_answer)))
+            failures = await asyncio.gather(*jobs, return_exceptions=True)
+            await store.write(limit(100_000))
+            await store.visit("x", _answer)
+            return failures, await store.visits("person")
+
+    failures, visits = asyncio.run(run())
+    assert ["disk is full" in str(failure) for failure in failures] == [True, True]
+    assert [visit.step for visit in visits] == ["b", "a"]
+
+
 def test_a_read_sees_one_state_of_the_database(make: Callable[[], CollectedStudy]) -> None:
     # With PostgreSQL, somebody who joined between the two queries of `visits` made it fail.
     study = make()

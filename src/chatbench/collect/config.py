@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chatbench.core.answer_kinds import Choice, Number, Text
 from chatbench.core.errors import ChatbenchError, first_problem
-from chatbench.core.files import read_jsonl, write_jsonl, write_text
+from chatbench.core.files import read_jsonl, read_text, write_jsonl, write_text
 from chatbench.core.records import Question
 from chatbench.data.own_chats import read_question_lines
 from chatbench.simulation.budget import Price, read_price
@@ -147,16 +147,19 @@ class Cell(_Section):
 class CollectedStudy:
     """A study's folder, loaded and checked."""
 
-    def __init__(self, folder: Path) -> None:
-        """Load the folder.
+    def __init__(
+        self, folder: Path, new: Mapping[str, str] | None = None, questions: Sequence[Question] = ()
+    ) -> None:  # fmt: skip
+        """Load the folder, with the `new` files (text by name) and questions that are yet to be written to it.
 
         Raises:
             ChatbenchError: a file is missing, or a value is wrong or contradicts another.
         """
-        self.folder = folder
+        self.folder, new = folder, new or {}
         path = folder / FILE
         try:
-            self.config = StudyConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            settings = new.get(FILE) or path.read_text(encoding="utf-8")
+            self.config = StudyConfig.model_validate(tomllib.loads(settings))
         except OSError:
             raise ChatbenchError(f"{path}: no such file", fix="create it: chatbench collect init STUDY_DIR") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -166,16 +169,13 @@ class CollectedStudy:
             raise ChatbenchError(
                 f"{path}: {key}: {found}", expected=expected, fix="docs/collect.md lists the keys"
             ) from None
-        self.questions = _read_questions(folder / QUESTIONS)
+        asked = {each.id: each for each in questions} or read_question_lines(folder / QUESTIONS)
+        self.questions = _asked(asked, folder / QUESTIONS)
         self.specs = read_specs([each.spec for each in self.config.assistants], ()) if self.config.assistants else []
-        self.texts: dict[str, str] = {}
-        for name, file in self.config.texts.model_dump().items():
-            try:
-                self.texts[name] = (folder / file).read_text(encoding="utf-8")
-            except OSError:
-                raise ChatbenchError(
-                    f"{folder / file}: no such file", expected="the Markdown file that [texts] names"
-                ) from None
+        self.texts: dict[str, str] = {
+            name: new.get(file) or read_text(folder / file, fix="write the Markdown file that [texts] names")
+            for name, file in self.config.texts.model_dump().items()
+        }
         self._check()
 
     def _check(self) -> None:
@@ -267,7 +267,7 @@ class CollectedStudy:
 
     @cached_property
     def database_address(self) -> str:
-        """The database URL for SQLAlchemy."""
+        """The database URL for SQLAlchemy; "" for SQLite in the folder."""
         text = self.config.database
         if text.startswith("$"):
             if not (text := os.environ.get(text[1:], "")):
@@ -280,7 +280,7 @@ class CollectedStudy:
                 f"{FILE}: database contains a password", fix='write database = "$NAME", and set NAME in the environment'
             )
         if not text:
-            return f"sqlite:///{self.folder.resolve() / 'study.db'}"
+            return ""
         scheme, found, _ = text.partition("://")
         if not found or scheme.partition("+")[0] not in ("postgresql", "postgres"):
             raise ChatbenchError(
@@ -305,8 +305,7 @@ class CollectedStudy:
         return url.set(drivername="postgresql+asyncpg", query=query).render_as_string(hide_password=False)
 
 
-def _read_questions(path: Path) -> dict[str, Question]:
-    questions = read_question_lines(path)
+def _asked(questions: dict[str, Question], path: Path) -> dict[str, Question]:
     for question in questions.values():
         if question.kind.name not in ASKED_KINDS:
             found = f"{path}: question {question.id!r} has answer_kind {question.kind.name}"
@@ -326,7 +325,7 @@ def questions_from(path: Path) -> Sequence[Question]:
 
         return list(read_questions(path, Intake(skip_bad_records=False)).values())
     if path.suffix == ".jsonl" and "kind" not in next((row for _, row in read_jsonl(path)), {"kind": ""}):
-        return list(_read_questions(path).values())
+        return list(read_question_lines(path).values())
     from chatbench.data.open_study import open_study
 
     return list(open_study(path).questions.values())
@@ -342,14 +341,18 @@ def init_study(
     batch_size: int,
     phase_1_questions: int,
 ) -> CollectedStudy:
-    """Write a study's folder and load it again, which checks it.
+    """Check a new study, then write what its folder lacks; texts that are there are kept.
 
     Raises:
-        ChatbenchError: the folder already holds a study, or the new one would be invalid.
+        ChatbenchError: the folder already holds a study or other questions, or the new one would be invalid.
     """
     if (folder / FILE).exists():
         raise ChatbenchError(f"{folder / FILE} already exists", fix="edit it, or choose another folder")
-    chosen = questions_from(questions)
+    chosen, asked = questions_from(questions), folder / QUESTIONS
+    rows = [question_row(question) for question in chosen]
+    if asked.exists() and [question_row(each) for each in read_question_lines(asked).values()] != rows:
+        fix = f"--questions {asked} asks these; or choose another folder"
+        raise ChatbenchError(f"{asked} already exists", expected=f"the questions of {questions}", fix=fix)
     filled: Mapping[str, object] = {
         "id": secrets.token_hex(6), "title": "A study with an AI assistant", "conditions": list(conditions),
         "people": people, "batch_size": batch_size, "phase_1_questions": phase_1_questions,
@@ -359,15 +362,15 @@ def init_study(
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in filled.items()]
     # Tables come last in TOML: keys after one would belong to it.
     specs = [f"[[assistants]]\nspec = {json.dumps(spec)}\n" for spec in assistants]
-    try:
-        write_jsonl(folder / QUESTIONS, map(question_row, chosen))
-        for name in Texts().model_dump().values():
-            write_text(folder / name, (texts / name).read_text(encoding="utf-8"))
-        write_text(folder / FILE, template.replace("# VALUES\n", "\n".join(lines) + "\n") + "\n" + "\n".join(specs))
-        return CollectedStudy(folder)
-    except ChatbenchError:
-        (folder / FILE).unlink(missing_ok=True)  # so that the corrected command can be run
-        raise
+    missing = [name for name in Texts().model_dump().values() if not (folder / name).exists()]
+    new = {name: (texts / name).read_text(encoding="utf-8") for name in missing}
+    new[FILE] = template.replace("# VALUES\n", "\n".join(lines) + "\n") + "\n" + "\n".join(specs)
+    study = CollectedStudy(folder, new, chosen)
+    if not asked.exists():
+        write_jsonl(asked, rows)
+    for name, text in new.items():  # study.toml last: until then, the command can be run again
+        write_text(folder / name, text)
+    return study
 
 
 def question_row(question: Question) -> dict[str, object]:

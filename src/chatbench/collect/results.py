@@ -59,10 +59,12 @@ class Figures:
 
     def lines(self) -> list[str]:
         """Lines to print."""
-        rows = [f"{name:<28}{value}" for name, value in self.facts]
-        heads = f"{'batch':>5}  {'assistant':<24}{'condition':<16}{'finished':>8}{'active':>8}{'left':>6}{'wanted':>8}"
-        rows += ["", heads] + [
-            f"{c.batch:>5}  {c.assistant or '-':<24}{c.condition:<16}"
+        label = max(len(name) for name, _ in self.facts)
+        wide = max(22, *(len(cell.assistant) for cell in self.cells))
+        rows = [f"{name:<{label}}  {value}" for name, value in self.facts]
+        heads = f"{'batch':>5}  {'assistant':<{wide}}  {'condition':<16}"
+        rows += ["", f"{heads}{'finished':>8}{'active':>8}{'left':>6}{'wanted':>8}"] + [
+            f"{c.batch:>5}  {c.assistant or '-':<{wide}}  {c.condition:<16}"
             f"{c.finished:>8}{c.active:>8}{c.left:>6}{c.wanted:>8}"
             for c in self.cells
         ]
@@ -144,11 +146,16 @@ class Exported:
     def lines(self, folder: Path) -> list[str]:
         """Lines to print."""
         return [
-            f"{self.people} people; {self.kept} finished and passed the attention check: "
+            f"{_people(self.people)}; {self.kept} finished and passed the attention check: "
             f"{self.answers:,} answers, {self.conversations:,} chats -> {folder}",
-            *(f"left out of the filtered files: {count} people, {reason}" for reason, count in self.left_out.items()),
-            *(f"note: {count} {what}" for what, count in self.notes.items()),
+            *(f"left out of the filtered files: {_people(n)}, {reason}" for reason, n in self.left_out.items()),
+            *(f"note: {count} x {what}" for what, count in self.notes.items()),
+            f"next: chatbench check-study {folder}",
         ]
+
+
+def _people(count: int) -> str:
+    return "1 person" if count == 1 else f"{count} people"
 
 
 async def export(study: CollectedStudy, store: Store, folder: Path, kind: SessionKind) -> Exported:
@@ -171,8 +178,9 @@ async def export(study: CollectedStudy, store: Store, folder: Path, kind: Sessio
         else:
             kept_ids.add(visit.id)
     if not kept_ids:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in wrong.items())
         raise ChatbenchError(
-            f"nobody to export among {len(visits)} people: {dict(wrong)}",
+            f"nobody to export among {_people(len(visits))}" + (f": {reasons}" if reasons else ""),
             fix="--rehearsed exports a rehearsal" if kind == "person" else "chatbench collect rehearse STUDY_DIR",
         )
     alphabet = string.ascii_uppercase + string.digits
@@ -183,14 +191,15 @@ async def export(study: CollectedStudy, store: Store, folder: Path, kind: Sessio
     ]
     everybody = _study(study, folder.name, [row[1:] for row in rows])
     filtered = _study(study, folder.name, [row[1:] for row in rows if row[0].id in kept_ids])
-    if all(len(question.options) == len(FOUR_LETTERS) for question in study.questions.values()):
+    others = sum(len(question.options) != len(FOUR_LETTERS) for question in study.questions.values())
+    if not others:
         with tempfile.TemporaryDirectory() as other:
             write_chatbench_folder(filtered, Path(other))
             write_chatbench_folder(everybody, folder)
             name = Path("full_study") / "user_answers_filtered.csv"
             shutil.copyfile(Path(other) / name, folder / name)
     else:
-        notes["question or more without four options: no files in the ChatBench layout, which requires four"] = 1
+        notes["questions without four options: no files in the ChatBench layout, which requires four"] = others
     write_jsonl(folder / "study.jsonl", _own_rows(filtered))
     found = Exported(
         len(visits), len(kept_ids), len(filtered.answers), len(filtered.conversations), dict(wrong), dict(notes)

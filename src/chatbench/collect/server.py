@@ -24,6 +24,7 @@ from random import Random
 from typing import Any, TypeVar
 
 import jinja2
+import sqlalchemy as sql
 import uvicorn
 from markdown_it import MarkdownIt
 from starlette.applications import Starlette
@@ -57,6 +58,7 @@ PIECE_SECONDS = 0.05
 """Least time between two pieces of a reply: shorter is invisible, and each is work for server and browser."""
 NOTES_PER_MINUTE = 60
 """Refusals kept for the dashboard; any more are only logged, so that nobody can fill the disk with them."""
+NOT_STORED = "This could not be stored. Please wait a moment, then go back and send it again."
 HEADINGS = {ATTENTION: "A question in between", CHAT: "Answer with the assistant"}
 HEADERS = {
     "Cache-Control": "no-store",
@@ -193,11 +195,33 @@ class Pages:
     def notice(self, heading: str, text: str, status: int = 200, *, goes_on: bool = True) -> HTMLResponse:
         return self._page("notice.html", status, heading=heading, text=text, goes_on=goes_on)
 
+    def shown(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """The handler, with an answer to what is refused or cannot be stored."""
+
+        async def answered(request: Request) -> Response:
+            try:
+                try:
+                    return await handler(request)
+                except Refused as error:
+                    refused = error
+                    if refused.note:
+                        log.warning("refused: %s", refused.note)
+                        if not self.notes.exceeded(""):
+                            await self.store.note(f"refused: {refused.note}")
+            except (sql.exc.SQLAlchemyError, OSError) as error:  # the disk is full, or the database away
+                log.error("not stored: %s", str(error).partition("\n")[0])
+                refused = Refused(500, NOT_STORED)
+            if request.url.path == "/message":
+                return Response(json.dumps({"error": refused.text}) + "\n", refused.status, media_type=JSON_LINES)
+            return self.notice(refused.title, refused.text, refused.status, goes_on=refused.goes_on)
+
+        return answered
+
     async def welcome(self, request: Request) -> Response:
         """Consent page; stores nothing, so that link checkers take nobody's place."""
         cookie = self._cookie(request)
         recruiting = self.study.config.recruiting
-        person = request.query_params.get(recruiting.id_parameter, "")
+        person = request.query_params.get(recruiting.id_parameter, "").strip()
         key = request.query_params.get("preview", "") or request.query_params.get("rehearsal", "")
         held = await self.store.visit(cookie, lambda visit: visit) if cookie else None
         if held and held.kind == "person" and not key:
@@ -233,7 +257,7 @@ class Pages:
             raise Refused(429, "Many people are joining right now. Please wait a minute, then try again.")
         if _text(form, "agree") != "yes" or _text(form, "version") != self.study.consent_version:
             raise Refused(409, "Please read the current consent text and agree to it first.")
-        given = _text(form, "person")
+        given = _text(form, "person").strip()
         if kind == "person" and self.study.config.recruiting.id_required and not given:
             raise Refused(400, "Please use the link from the service that invited you: this address lacks your ID.")
         chance = Random(secrets.randbits(64))
@@ -590,23 +614,8 @@ def make_app(
             yield
             await pages.assistants.close()
 
-    def shown(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        async def answered(request: Request) -> Response:
-            try:
-                return await handler(request)
-            except Refused as refused:
-                if refused.note:
-                    log.warning("refused: %s", refused.note)
-                    if not pages.notes.exceeded(""):
-                        await store.note(f"refused: {refused.note}")
-                if request.url.path == "/message":
-                    return Response(json.dumps({"error": refused.text}) + "\n", refused.status, media_type=JSON_LINES)
-                return pages.notice(refused.title, refused.text, refused.status, goes_on=refused.goes_on)
-
-        return answered
-
     def route(path: str, handler: Callable[[Request], Awaitable[Response]], *methods: str) -> Route:
-        return Route(path, shown(handler), methods=list(methods))
+        return Route(path, pages.shown(handler), methods=list(methods))
 
     async def health(_request: Request) -> Response:
         return PlainTextResponse("ok\n")

@@ -171,9 +171,11 @@ class Store:
         self._committing: asyncio.Task[None] | None = None
         self._sqlite: sql.Engine | None = None
         self._postgres: AsyncEngine | None = None
-        if address.startswith("sqlite"):
+        if not address:
+            path = study.folder.resolve() / "study.db"  # not as text, in which ? would begin the parameters
             self._sqlite = sql.create_engine(
-                address, hide_parameters=True, connect_args={"check_same_thread": False}
+                sql.URL.create("sqlite", database=str(path)), hide_parameters=True,
+                connect_args={"check_same_thread": False},
             )  # fmt: skip  # one thread after the other
             sql.event.listen(self._sqlite, "connect", _prepare_sqlite)
             sql.event.listen(self._sqlite, "begin", _begin_sqlite)
@@ -453,13 +455,16 @@ _EVENTS_OF = sql.select(*_EVENT_COLUMNS).where(EVENTS.c.session == sql.bindparam
 def _outcome(job: Job[T], connection: sql.Connection) -> tuple[T | None, Exception | None]:
     """What a job returns or raises; if it raises, its own writes are rolled back, those of other jobs are not."""
     connection.exec_driver_sql("SAVEPOINT job")
+    value, failure = None, None
     try:
-        return job(connection), None
+        value = job(connection)
     except Exception as error:  # goes to its caller
+        if not connection.connection.in_transaction:  # a full disk has ended it for all
+            raise
         connection.exec_driver_sql("ROLLBACK TO job")
-        return None, error
-    finally:
-        connection.exec_driver_sql("RELEASE job")
+        failure = error
+    connection.exec_driver_sql("RELEASE job")
+    return value, failure
 
 
 def _by_assistant(used: sql.Select[Any] | sql.CompoundSelect[Any]) -> sql.Select[Any]:

@@ -49,15 +49,18 @@ def init(
 
     Example: chatbench collect init my_study --questions sample --assistant scripted:strong
     """
-    from chatbench.collect.config import init_study
+    from chatbench.collect.config import Texts, init_study
 
+    kept = [name for name in Texts().model_dump().values() if (study / name).exists()]
     made = init_study(
         study, questions, assistant or [], conditions=condition or ["direct-to-AI", "answer-first"], people=people,
         batch_size=batch_size, phase_1_questions=phase_1_questions,
     )  # fmt: skip
+    if kept:
+        show(f"kept as found: {', '.join(kept)}")
     show(
         f"{study}: {len(made.questions)} questions in {len(made.batches)} batches, {len(made.cells)} cells, "
-        f"{len(made.cells) * people} people. Next: write consent.md, then chatbench collect serve {study}"
+        f"{len(made.cells) * people} people. Next: complete consent.md, then chatbench collect serve {study}"
     )
 
 
@@ -171,7 +174,7 @@ def remove(
 
     Example: chatbench collect remove my_study --person 5f1e
     """
-    count = _with_store(_opened(study), lambda store: store.remove(person))
+    count = _with_store(_opened(study), lambda store: store.remove(person.strip()))
     show(f"deleted: {count} session{'s' * (count != 1)}" if count else "no session under this id: nothing was deleted")
 
 

@@ -31,6 +31,7 @@ from chatbench.data.tables import ATTENTION_CHECK, Intake, LeftOut, Row, correct
 
 _EXPECTED = "a folder with questions.csv (ChatBench layout), event_blocks.csv (HALIE), or a .jsonl of your own chats"
 _HALIE_FILE = "event_blocks.csv"
+_OWN_FILE = "study.jsonl"
 _HALIE_CONDITION = "direct-to-AI"
 _HALIE_COLUMNS = (
     "worker_id", "model", "question_id", "question_type", "question_category", "question_text",
@@ -56,6 +57,7 @@ def open_study(
     if not path.exists():
         fix = "check the path, or make a study with: chatbench sample STUDY"
         raise ChatbenchError(f"{path}: no such file or folder", expected=_EXPECTED, fix=fix)
+    path = _own_file(path)
     if (path / chatbench.QUESTIONS).is_file():
         return chatbench.read_chatbench_folder(
             path, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps
@@ -80,7 +82,8 @@ def find_study(folder: Path) -> Path:
         ChatbenchError: there is none, or more than one.
     """
     places = [folder / name for name in ("data", "studies")]
-    found = [each for place in places for each in (place, *sorted(place.glob("*"))) if _is_study(each)]
+    paths = (_own_file(each) for place in places for each in (place, *sorted(place.glob("*"))))
+    found = [each for each in dict.fromkeys(paths) if _is_study(each)]
     found = [each for each in found if each.parent not in found]  # not the file that makes its folder a study
     if len(found) == 1:
         return found[0]
@@ -92,6 +95,13 @@ def find_study(folder: Path) -> Path:
         expected=_EXPECTED,
         fix="get one: chatbench download chatbench (or: chatbench sample studies/sample); or name yours: --study STUDY",
     )
+
+
+def _own_file(path: Path) -> Path:
+    """`study.jsonl` in a folder without any other study file, as `collect export` may write it; else the path."""
+    if any((path / name).is_file() for name in (chatbench.QUESTIONS, _HALIE_FILE)):
+        return path
+    return path / _OWN_FILE if [each.name for each in path.glob("*.jsonl")] == [_OWN_FILE] else path
 
 
 def _is_study(path: Path) -> bool:
