@@ -122,6 +122,15 @@ def test_assistants_that_people_did_not_work_with_leave_nothing_to_compare(place
         realism("tiny", workspace=place)
 
 
+def test_where_all_chats_failed_that_and_the_reason_are_told(place: Workspace) -> None:
+    log = place.conversations("tiny", "split_0")
+    lost = dict.fromkeys(("answer_text", "letter", "lenient_letter", "final_output"))
+    rewrite_log(log, lambda row: {**row, **lost, "termination": "failed", "reason": "HTTP 400: no"})
+
+    with pytest.raises(ChatbenchError, match=r"all 40 chats failed \(most common reason: HTTP 400: no\)"):
+        realism("tiny", workspace=place)
+
+
 def test_what_is_printed_names_every_measure_and_what_is_missing(place: Workspace) -> None:
     table = realism("tiny", workspace=place)
     grids, notes = realism_grids(table), realism_footnotes(table)

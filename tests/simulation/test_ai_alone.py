@@ -213,7 +213,7 @@ def test_each_sample_has_a_seed_of_its_own_which_a_second_run_would_give_it_agai
 
 
 def test_a_run_says_how_many_replies_were_cut_off_and_which_models_answered(tmp_path: Path) -> None:
-    # Replies that failed, or are of other samples, are no part of it; a version of the model asked for is no news.
+    # Replies of other samples are no part of it; a version of the model asked for is no news.
     log = AiAloneLog(Workspace(results=tmp_path), "bot", "free-text")
     replies = iter([
         Reply("thinking of", finish="length", model="big"), Failure("the server is down", transient=True),
@@ -222,7 +222,8 @@ def test_a_run_says_how_many_replies_were_cut_off_and_which_models_answered(tmp_
     extractor = participant(lambda _: Reply("{}", model="reader-2026", finish="content_filter"))
     record(log, SAMPLES[:5], lambda _: next(replies), extractor)
 
-    assert log.replies_otherwise(SAMPLES[:4], {"reply": "big", "extraction": "reader"}) == [
+    assert log.trouble(SAMPLES[:4], {"reply": "big", "extraction": "reader"}) == [
+        "1 failed: the server is down (the same command tries them again)",
         "1 replies of the assistant were cut off at --max-tokens",
         "3 replies of the extractor were cut off by a content filter",
         "the assistant: big was requested; models that answered (replies): small in 2, big in 1",

@@ -38,6 +38,32 @@ def test_until_a_chat_has_ended_room_is_judged_by_the_estimate() -> None:
     assert not spending.leaves_room(10)
 
 
+def test_what_the_judge_used_leaves_less_room_for_chats() -> None:
+    # Room was judged by chats alone: they began, and were cut off when the judge's part made the budget spent.
+    spending = Spending(Prices(None, Price(1, 4)), max_tokens=1000)
+    spending.judged(Request("assistant", (), "q", 0, "reply"), Reply("", tokens=100, prompt_tokens=400))
+    spending.recorded(Usage(simulator_tokens=100))
+
+    assert spending.leaves_room(4)
+    assert not spending.leaves_room(5)
+    assert spending.judge == Usage(assistant_prompt_tokens=400, assistant_tokens=100)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "usd", "told"),
+    [
+        (3200, 0.001, "the rest is enough"),
+        (6400, 0.001, "the rest is enough for about 4 of the 8 conversations"),
+        (3200, 0.1, "the rest is enough for about 0 of the 8 conversations"),
+    ],
+)
+def test_what_is_left_is_the_tighter_budgets(tokens: int, usd: float, told: str) -> None:
+    spending = Spending(Prices(Price(2, 10)), max_tokens=4000, max_usd=0.01)
+    spending.recorded(Usage(simulator_prompt_tokens=600, simulator_tokens=200))
+
+    assert spending.outlook(tokens, usd, 8) == f"budget: $0.0032 of $0.01 and 800 of 4,000 tokens spent; {told}"
+
+
 def test_a_budget_that_cannot_be_kept_is_refused() -> None:
     with pytest.raises(ChatbenchError, match="without a price"):
         Spending(Prices(), max_usd=5)

@@ -170,6 +170,7 @@ def test_outcomes_are_scored_by_a_judge_whose_agreement_travels_with_the_scores(
 
     assert simulated(tmp_path, server, *judge) == 0
     shown = capsys.readouterr().out
+    assert shown.count("judged by m") == 1  # not once more after the chats, unless it changed
     assert shown.index("judged by m: accuracy 0.000") < shown.index("conversations: answered")  # people first
     count = len(asked)
     assert simulated(tmp_path, server, *judge) == 0
@@ -191,6 +192,27 @@ def test_outcomes_are_scored_by_a_judge_whose_agreement_travels_with_the_scores(
     assert read_score_table(tmp_path / "results" / "scores", "u").signature == table.signature
     rows = list(csv.DictReader((tmp_path / "results" / "scores" / "u.csv").open(encoding="utf-8")))
     assert {(row["judge_judge"], row["judge_accuracy"], row["judge_answers"]) for row in rows} == {("m", "0.0", "18")}
+
+
+def test_what_a_judge_refuses_and_why_it_fails_is_told_and_its_cost(
+    tmp_path: Path, server: LoopbackEndpoint, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Failed requests were told as "replies without a score"; the scores' notes then denied that there was a judge.
+    monkeypatch.setattr("benchmarks.loopback_endpoint.said_to", lambda _prompt: "So, the answer is: a solution")
+    prepared(tmp_path)
+    place = Workspace(tmp_path / "data", tmp_path / "results")
+    judge = ["--judge", f"openai:m@{server.url}", "--rubric", str(tmp_path / "rubric.txt"), "--assistant-price", "9/9"]
+    refused = error(400, "Unsupported value: 'temperature'", param="temperature")
+    server.will(refused, completion("ready"), *[error(400, "content policy", code="content_filter")] * 24)
+    assert simulated(tmp_path, server, *judge) == 0
+    told = capsys.readouterr().out
+
+    assert "judge: m does not accept temperature: omitted" in told
+    assert "24 answers could not be judged and are left out: endpoint: HTTP 400: content policy" in told
+    assert "for all verdicts in this folder" in told.rpartition("\njudge: ")[2]
+    notes = eval_chatbench("u", workspace=place).notes
+    assert not any("no judge" in note for note in notes)
+    assert any("only failed chats or answers that the judge gave no score" in note for note in notes)
 
 
 @pytest.mark.parametrize(("most", "expected"), [("1000", 4000), ("5000", 5000)])

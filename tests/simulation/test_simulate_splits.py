@@ -10,15 +10,15 @@ from statistics import fmean
 
 import pytest
 from benchmarks.loopback_endpoint import LoopbackEndpoint, running
-from tests.support.simulated_logs import prepared, questions, rewrite_log, write_log
+from tests.support.simulated_logs import endpoint, prepared, questions, rewrite_log, write_log
 from tests.support.study_files import tiny_folder
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Usage
 from chatbench.data.workspace import Workspace
-from chatbench.simulation.budget import Price, Prices
-from chatbench.simulation.log import read_conversations
+from chatbench.simulation.budget import SPENT, Price, Prices
+from chatbench.simulation.log import SimulateResult, read_conversations, tally_of
 from chatbench.simulation.participants import read_simulator_spec
 from chatbench.simulation.simulate import ChatSettings, Estimate, estimate, task_of
 
@@ -85,6 +85,45 @@ def test_once_conversations_are_recorded_their_mean_is_the_guess(place: Workspac
     assert found.cost_lines()[1] == f"about ${dollars / 30 * 1000:,.2f} per 1,000 conversations, $0.02 for these 30"
 
 
+def test_an_endpoint_that_reports_no_tokens_is_named_and_its_zeros_are_no_estimate(place: Workspace) -> None:
+    # The run said "cost: $0.00", and the next estimate believed it. A scripted assistant uses none.
+    log = write_log(place, "split_0", prompted=endpoint())
+    usage = asdict(Usage(assistant_prompt_tokens=100, assistant_tokens=10))
+    rewrite_log(log, lambda row: {**row, "usage": usage})
+    tally = tally_of(log)
+
+    assert tally.silent == {"simulator": 40}
+    lines = SimulateResult(log, tally, 40, 40, 1.0, PRICES).lines()
+    assert "the simulator's endpoint reported no tokens in 40 conversations: tokens and cost do not include it" in lines
+    assert "chats of people" in estimated(place, "replay:all", simulator="two-step:openai:m").basis
+
+
+def test_why_chats_failed_is_counted_and_told(place: Workspace) -> None:
+    # "failed 20" was all that the run said: the reasons were in the log only.
+    log = write_log(place, "split_0")
+    reasons = iter(["HTTP 400: [no]\nway", "HTTP 400: [no]\nway", "busy", "a", "b", "c"] + [SPENT] * 34)
+
+    def fail(row: dict[str, object]) -> dict[str, object]:
+        reason = next(reasons)
+        lost = dict.fromkeys(("answer_text", "letter", "lenient_letter", "final_output"))
+        return {**row, **lost, "termination": "failed", "reason": reason, "transient": reason in ("busy", SPENT)}
+
+    rewrite_log(log, fail)
+    lines = SimulateResult(log, tally_of(log), 40, 40, 1.0, PRICES).lines()
+
+    assert [line for line in lines if " failed" in line][1:] == [
+        "2 failed: HTTP 400: [no] way (not tried again)",
+        "1 failed: a (not tried again)",
+        "1 failed: b (not tried again)",
+        "2 failed for other reasons",
+    ]
+    reasons = iter(["busy"] * 40)
+    rewrite_log(log, fail)
+    assert "40 failed: busy (the same command tries them again)" in (
+        SimulateResult(log, tally_of(log), 40, 40, 1.0, PRICES).lines()
+    )
+
+
 def test_chats_with_other_assistants_say_nothing_about_the_cost_of_this_ones(place: Workspace) -> None:
     # They had a price of their own, and may have thought longer.
     log = write_log(place, "split_0", assistants=("gpt-4o",))
@@ -102,9 +141,10 @@ def test_the_command_says_it_all_and_touches_nothing(
     options = ["--data", str(place.data), "--results", str(place.results), "--conversations", "5"]
     chats = ["--assistant", ENDPOINT, "--simulator", "iqa-eval:openai:m", "--assistant-price", "1/4"]
 
-    assert main(["simulate", "any-name", *chats, *options, "--dry-run"]) == 0
+    assert main(["simulate", "any-name", *chats, *options, "--dry-run", "--budget-usd", "1"]) == 0
 
     shown = capsys.readouterr().out
+    assert "budget: $0.00 of $1.00 spent; the rest is enough\n" in shown
     assert "split_0: gpt-4o: 20 conversations, 0 recorded, 20 to simulate, one by one" in shown
     assert "per 1,000 conversations" in shown
     assert "total: 20 conversations to simulate, about $" in shown

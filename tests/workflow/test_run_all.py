@@ -7,7 +7,7 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
-from tests.support.simulated_logs import prepared, study, write_log
+from tests.support.simulated_logs import prepared, rewrite_log, study, write_log
 from tests.support.study_files import tiny_study
 from tests.support.tiny_models import save_tiny_model
 
@@ -139,6 +139,17 @@ def test_models_that_lost_different_splits_have_their_tables_and_a_reason_for_th
     assert [len(table.splits) for table in report.tables] == [2, 1]
     assert report.page is None
     assert report.lines()[0].startswith("missing: page: tiny and distilgpt2 differ in splits")
+
+
+def test_a_run_that_fails_only_at_realism_keeps_its_tables(tmp_path: Path) -> None:
+    # It raised, and the scores that were written a moment before were never printed.
+    place = prepared(tmp_path)
+    lost = dict.fromkeys(("answer_text", "letter", "lenient_letter", "final_output"))
+    rewrite_log(write_log(place, "split_0"), lambda row: {**row, **lost, "termination": "failed", "reason": "no"})
+    report = run_all("tiny", study=None, workspace=place, steps=["scores", "realism"], say=lambda _: None)
+
+    assert report.table is not None
+    assert report.lines()[0].startswith("missing: tiny/realism: split_0, fine-tuned: all 40 chats failed")
 
 
 def test_an_unknown_step_and_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ and Bengio 2003) is in the file beside it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -194,7 +195,7 @@ def realism(
         UnknownAssistantsError: as named.
         ChatbenchError: no chats, chats of other data, or none with an assistant that people worked with.
     """
-    settings, model = settings or RealismSettings(), name_in_tables(model)
+    settings, given, model = settings or RealismSettings(), model, name_in_tables(model)
     study = workspace.study
     chosen, notes = simulated_splits(workspace, model, splits)
     chats = [read_chats(workspace, model, split_id) for split_id in chosen]
@@ -216,7 +217,7 @@ def realism(
         base_model = settings.base_model
         stop = stored_termination(workspace, model, entry, base_model=base_model)
         if stop is None and settings.termination:
-            stop = termination_of(workspace, model, entry, base_model=base_model, say=say)
+            stop = termination_of(workspace, given, entry, base_model=base_model, say=say)
         if stop is not None:
             stops[entry.split.id] = stop
     of_scores = signature(model, workspace.manifest, chats, Resampling(replicates=0))
@@ -245,7 +246,7 @@ def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, sett
     """Compare one split; `people` are the traits of the study's chats, in their order.
 
     Raises:
-        ChatbenchError: this simulator has only chats with assistants that people did not work with.
+        ChatbenchError: all of this simulator's chats failed, or are with assistants that people did not work with.
     """
     simulation = _simulation(entry, settings)
     sides: dict[str | None, list[ChatTraits]] = {"train": [], "test": []}
@@ -254,6 +255,13 @@ def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, sett
     chats = simulated_chats(simulation.chats, study.questions)
     of_simulator = map(traits_of, tracked(chats, f"{entry.split.id}, simulated chats", "chats"))
     real, simulated = on_common_cells(sides["test"], of_simulator)
+    failures = Counter(chat.reason for chat in simulation.chats if chat.termination == "failed")
+    if failures and failures.total() == len(simulation.chats):
+        raise ChatbenchError(
+            f"{entry.split.id}, {simulation.predictor}: all {failures.total()} chats failed "
+            f"(most common reason: {failures.most_common(1)[0][0]})",
+            fix="remove the cause, then simulate again with --overwrite",
+        )
     if not real:
         strangers = {chat.assistant for chat in simulation.chats}.isdisjoint(study.assistants)
         raise (UnknownAssistantsError if strangers else ChatbenchError)(

@@ -223,7 +223,7 @@ def score_splits(
         "outcome": "there is no right answer to compare with and no judge, so simulated answers are not scored",
         "none": "chats without an outcome have no accuracy; only perplexity, overlap and realism can be measured",
     }
-    if study.verdicts:
+    if judge:
         del left_out["outcome"]
     kinds = Counter[str](question.kind.name for question in study.questions.values())
     notes += [f"{kinds[kind]} questions of kind {kind}: {why}" for kind, why in left_out.items() if kinds[kind]]
@@ -283,12 +283,15 @@ def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> 
         left = wanted - scored_pairs(study, test, simulation)
         unfinished = left - simulation.complete_pairs()
         without_people = left - unfinished - human_outcomes(study, test).keys()
+        without_score = left - unfinished - without_people
+        judged = any(study.questions[question_id].kind.name == "outcome" for question_id, _ in without_score)
+        why_without = "have only failed chats" + " or answers that the judge gave no score" * judged
         base_model = " --base" if simulation.predictor == BASE_MODEL else ""
         command = f"chatbench simulate {model} --assistant SPEC --split {entry.split.id}{base_model}"
         for some, why in (
             (unfinished, f"are not fully simulated; to continue: {command}"),
             (without_people, "have no answers of people, and are left out"),
-            (left - unfinished - without_people, "have only failed chats, and are left out"),
+            (without_score, f"{why_without}, and are left out"),
         ):
             if some:
                 notes.append(

@@ -53,7 +53,15 @@ from chatbench.protocol.prompts import (
     SEPARATOR,
 )
 from chatbench.sample.study import ai_alone_table
-from chatbench.simulation.log import AppendOnlyLog, open_log, other_place, read_log, replies_otherwise, settings_path
+from chatbench.simulation.log import (
+    AppendOnlyLog,
+    failure_lines,
+    open_log,
+    other_place,
+    read_log,
+    replies_otherwise,
+    settings_path,
+)
 from chatbench.simulation.participants import AssistantSpec, notes_on, open_assistant, read_specs
 
 if TYPE_CHECKING:
@@ -192,18 +200,21 @@ class AiAloneLog:
                 found[str(row["id"])] = None if row["reason"] else str(row["text"])
         return {name: text for name, text in found.items() if text is not None}
 
-    def replies_otherwise(self, samples: Sequence[Sample], asked: Mapping[Stage, str]) -> list[str]:
-        """Sentences on replies, by stage, that were cut off or came from another model than the requested one."""
+    def trouble(self, samples: Sequence[Sample], asked: Mapping[Stage, str]) -> list[str]:
+        """Sentences on replies, by stage, that failed, were cut off or came from another model than the requested."""
         ids = {sample.id(stage): stage for sample in samples for stage in asked}
-        rows = {str(row["id"]): row for _, row in read_log(self.path) if row["id"] in ids and not row["reason"]}
+        rows = {str(row["id"]): row for _, row in read_log(self.path) if row["id"] in ids}
+        failures = Counter((str(row["reason"]), bool(row["transient"])) for row in rows.values() if row["reason"])
         finish_reasons, served = Counter[tuple[str, str]](), dict[tuple[str, str], Counter[str]]()
         for name, row in rows.items():
+            if row["reason"]:
+                continue
             who = "assistant" if ids[name] == "reply" else "extractor"
             if (reason := str(row.get("finish", "stop"))) != "stop":
                 finish_reasons[who, reason] += 1
             if model := str(row.get("model", "")):
                 served.setdefault((who, asked[ids[name]]), Counter())[model] += 1
-        return replies_otherwise(finish_reasons, served, "replies")
+        return [*failure_lines(failures), *replies_otherwise(finish_reasons, served, "replies")]
 
     def results(self, samples: Sequence[Sample]) -> dict[Sample, Result]:
         """The outcome of each sample; samples that failed or were not asked yet have none."""
@@ -299,7 +310,7 @@ class AiAloneSettings:
 class AiAloneResult:
     """The outcomes of the planned samples; `failed` are those without a reply or an extraction.
 
-    `trouble` are sentences on replies that were cut off, or came from another model than the requested one.
+    `trouble` are sentences on replies that failed, were cut off, or came from another model than the requested one.
     """
 
     assistant: str
@@ -395,7 +406,7 @@ def ai_alone(
     wanted: dict[Stage, str] = {"reply": str(participant.identity.get("name"))}
     if second:
         wanted["extraction"] = str(second.identity.get("name"))
-    trouble = tuple(log.replies_otherwise(samples, wanted))
+    trouble = tuple(log.trouble(samples, wanted))
     return AiAloneResult(spec.name, method, len(questions), counts, failed, asked, table, trouble)
 
 

@@ -8,7 +8,8 @@ transient failure, so that a run with a larger budget tries it again.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from chatbench.core.errors import ChatbenchError
@@ -67,6 +68,15 @@ class Prices:
         ) + assistant.usd(usage.assistant_prompt_tokens, usage.assistant_tokens, usage.assistant_cached_tokens)
 
 
+def dollars(usd: float) -> str:
+    """An amount in cents, or below one in hundredths of a cent.
+
+    >>> dollars(1234.5), dollars(0.0042)
+    ('$1,234.50', '$0.0042')
+    """
+    return f"${usd:,.4f}" if 0 < usd < 0.01 else f"${usd:,.2f}"
+
+
 def read_prices(simulator: str | None, assistant: str | None) -> Prices:
     """Parses the prices of two options; see `read_price`."""
     return Prices(
@@ -99,6 +109,7 @@ class Spending:
         """Logs whose earlier conversations are already counted as spent."""
         self.tokens = 0
         self.usd = 0.0
+        self._judge: Counter[str] = Counter()
         self._ended = 0
         self._share_of_ended = 0.0
         self._under_way = 0
@@ -121,24 +132,50 @@ class Spending:
         Raises:
             ChatbenchError: there is a budget, but an endpoint does not report its usage.
         """
-        limited = self.max_tokens is not None or self.max_usd is not None
+        self._add(self._used(request, reply))
+
+    def judged(self, request: Request, reply: Reply | Failure) -> None:
+        """Counts a judge's reply, which is part of no conversation.
+
+        Raises:
+            ChatbenchError: as `replied`.
+        """
+        used = self._used(request, reply)
+        self._add(used)
+        self._judge.update(asdict(used))
+
+    @property
+    def judge(self) -> Usage:
+        """What a judge read and wrote, as an assistant's."""
+        return Usage(**self._judge)
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a budget."""
+        return self.max_tokens is not None or self.max_usd is not None
+
+    def outlook(self, tokens: int, usd: float, missing: int) -> str:
+        """How much of the budget is spent, and for how many of the missing conversations, at this cost, the rest is."""
+        limits = (
+            (self.max_usd, self.usd, usd, f"{dollars(self.usd)} of {dollars(self.max_usd or 0)}"),
+            (self.max_tokens, self.tokens, tokens, f"{self.tokens:,} of {self.max_tokens or 0:,} tokens"),
+        )
+        spent = " and ".join(text for most, _, _, text in limits if most)
+        share = min(((most - spent) / needed for most, spent, needed, _ in limits if most and needed), default=1.0)
+        part = "" if share >= 1 else f" for about {max(0, int(share * missing)):,} of the {missing:,} conversations"
+        return f"budget: {spent} spent; the rest is enough{part}"
+
+    def _used(self, request: Request, reply: Reply | Failure) -> Usage:
         silent = isinstance(reply, Reply) and not reply.tokens + reply.prompt_tokens
-        if limited and silent and request.participant in self.metered:
+        if self.limited and silent and request.participant in self.metered:
             raise ChatbenchError(
                 f"the {request.participant}'s endpoint does not report how many tokens it used (replies have no usage)",
                 fix="omit the budget, or use an endpoint that reports usage",
             )
         read, written = f"{request.participant}_prompt_tokens", f"{request.participant}_tokens"
         cached = reply.cached_tokens if isinstance(reply, Reply) else 0
-        self._add(
-            Usage(
-                **{
-                    read: reply.prompt_tokens,
-                    written: reply.tokens,
-                    f"{request.participant}_cached_tokens": cached,
-                }
-            )
-        )
+        counts = {read: reply.prompt_tokens, written: reply.tokens, f"{request.participant}_cached_tokens": cached}
+        return Usage(**counts)
 
     def began(self, count: int = 1) -> None:
         """Counts conversations that begin."""
@@ -158,11 +195,14 @@ class Spending:
     def leaves_room(self, count: int = 1) -> bool:
         """Whether this many more may begin: with those active, at the mean cost of those that ended, they must fit.
 
-        Until one has ended, the mean is as expected; but if none is active, some may begin whatever is expected.
+        What the judge used is not theirs. Until one has ended, the mean is as expected; but if none is active, some may
+        begin whatever is expected.
         """
         expected = self._expected if self._under_way else 0.0
         mean = self._share_of_ended / self._ended if self._ended else expected
-        return not self.is_spent and self._share_of_ended + (self._under_way + count) * mean <= 1
+        judge = self.judge
+        over = self._share_of_ended + self._share(judge.read + judge.written, self.prices.usd(judge))
+        return not self.is_spent and over + (self._under_way + count) * mean <= 1
 
     def refused(self, _request: Request) -> Failure | None:
         """Why a request is not made; None if it is."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -57,8 +58,8 @@ TOKENS_OF_SCORE = 10
 """Tokens of a reply without reasoning, for estimates."""
 Checker = Callable[[Question, str], float]
 """How right an answer to a question is, 0..1."""
-Verdicts = Mapping[tuple[str, str], float | None]
-"""By question id and answer; None if the reply holds no score."""
+Verdicts = Mapping[tuple[str, str], float | str | None]
+"""By question id and answer; None if the reply holds no score, a text if none came, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ class Judge:
 class Agreement:
     """How well a judge agrees with the study about people's answers; `kappa` is Cohen's.
 
-    `answers` answers of people were compared; `unread` replies of the judge, about people or simulators, hold no score.
+    `answers` answers of people were compared; `unread` replies of the judge, about people or simulators, hold no score,
+    and `failed` did not come, mostly for this `reason`.
     """
 
     judge: str
@@ -93,6 +95,8 @@ class Agreement:
     kappa: Value
     answers: int
     unread: int
+    failed: int = 0
+    reason: str = ""
 
     def text(self) -> str:
         """In words, as shown with scores."""
@@ -100,7 +104,10 @@ class Agreement:
         kappa = f"{self.kappa:.2f}" if isinstance(self.kappa, float) else str(self.kappa)
         found = f"accuracy {self.accuracy:.3f}, kappa {kappa} on {self.answers} answers of people" if known else ""
         unread = f"; {self.unread} replies without a score: those answers are left out" if self.unread else ""
-        return f"judged by {self.judge}: {found or f'agreement with the study unknown ({self.accuracy})'}{unread}"
+        failed = f"; {self.failed} answers could not be judged and are left out: {self.reason}" if self.failed else ""
+        return (
+            f"judged by {self.judge}: {found or f'agreement with the study unknown ({self.accuracy})'}{unread}{failed}"
+        )
 
 
 def needs_judge(questions: Iterable[Question], judge: str) -> bool:
@@ -257,10 +264,8 @@ def judge_answers(
     for question_id, answer in answers:
         digest = hashlib.sha256(answer.encode("utf-8", "replace")).hexdigest()[:16]
         wanted[joined_id(question_id, digest)] = question_id, answer
-    if spending and path not in spending.counted:
-        spending.counted.add(path)
-        for _, row in cast("Iterator[tuple[int, dict[str, Any]]]", read_log(path)):
-            spending.replied(_request((), row), Reply("", row["tokens"], prompt_tokens=row["prompt_tokens"]))
+    if spending:
+        count_verdicts(spending, workspace)
     with (
         open_log(path, judge.settings) as log,
         telling_what_is_kept(lambda: f"{len(wanted.keys() & log.recorded)} of {len(wanted)} verdicts are in {path}"),
@@ -268,14 +273,26 @@ def judge_answers(
         missing = {key: each for key, each in wanted.items() if key not in log.recorded}
         if missing:
             say(f"judge: {len(missing)} of {len(wanted)} answers to judge")
-        _ask(judge, missing, study, partial(_append, log), spending, active)
+        passed: Counter[str] = Counter()
+        _ask(judge, missing, study, partial(_append, log, passed), spending, active)
         if left := len(wanted.keys() - log.recorded):
-            say(f"judge: {left} of {len(wanted)} answers are not judged yet; the same command continues")
+            why = f" ({passed.most_common(1)[0][0]})" if passed else ""
+            say(f"judge: {left} of {len(wanted)} answers are not judged yet{why}; the same command continues")
     return agreement_with(study, *read_verdicts(workspace))
 
 
-def _append(log: AppendOnlyLog, row: dict[str, object]) -> None:
+def count_verdicts(spending: Spending, workspace: Workspace) -> None:
+    """Adds the cost of all earlier verdicts to what was spent, unless they were counted."""
+    path = verdicts_path(workspace)
+    if path not in spending.counted:
+        spending.counted.add(path)
+        for _, row in cast("Iterator[tuple[int, dict[str, Any]]]", read_log(path)):
+            spending.judged(_request((), row), Reply("", row["tokens"], prompt_tokens=row["prompt_tokens"]))
+
+
+def _append(log: AppendOnlyLog, passed: Counter[str], row: dict[str, object]) -> None:
     log.append([row])
+    passed.update([str(row["reason"])] * bool(row["transient"]))
 
 
 def _request(messages: Sequence[Message], row: Mapping[str, Any]) -> Request:
@@ -314,10 +331,10 @@ def _ask(
         spending.metered = frozenset({"assistant"})
         run_concurrently(
             dialogues, {"assistant": participant}, active=active, finished=record,
-            may_begin=lambda: not spending.is_spent, refused=spending.refused, replied=spending.replied,
+            may_begin=lambda: not spending.is_spent, refused=spending.refused, replied=spending.judged,
         )  # fmt: skip
     else:
-        run_together(dialogues, {"assistant": participant}, record, spending.replied)
+        run_together(dialogues, {"assistant": participant}, record, spending.judged)
 
 
 def _row(row: dict[str, object], reply: Reply | Failure) -> dict[str, object]:
@@ -337,7 +354,7 @@ def read_verdicts(workspace: Workspace) -> tuple[Verdicts, Mapping[str, Any]]:
     """
     path = verdicts_path(workspace)
     found = {
-        (str(row["question_id"]), str(row["answer"])): cast("float | None", row["score"])
+        (str(row["question_id"]), str(row["answer"])): cast("float | str | None", row["reason"] or row["score"])
         for _, row in read_log(path)
         if not row["transient"]
     }
@@ -349,20 +366,22 @@ def agreement_with(study: Study, verdicts: Verdicts, settings: Mapping[str, Any]
     pairs = [
         (given >= RIGHT_FROM, right >= RIGHT_FROM)
         for key, right in peoples_answers(study)
-        if (given := verdicts.get(key)) is not None
+        if isinstance(given := verdicts.get(key), float)
     ]
     name, rubric = str(settings["judge"].get("name")), str(settings["rubric_sha256"])
-    unread = sum(score is None for score in verdicts.values())
+    reasons = Counter(why for why in verdicts.values() if isinstance(why, str))
+    most_common = next((why for why, _ in reasons.most_common(1)), "")
+    left_out = sum(score is None for score in verdicts.values()), reasons.total(), most_common
     if not pairs:
         none = Undefined("there is no verdict on an answer of people")
-        return Agreement(name, rubric, none, none, 0, unread)
+        return Agreement(name, rubric, none, none, 0, *left_out)
     count = len(pairs)
     accuracy = sum(given == right for given, right in pairs) / count
     yes, right_share = (sum(each) / count for each in zip(*pairs, strict=True))
     chance = yes * right_share + (1 - yes) * (1 - right_share)
     same = Undefined("all verdicts and all judgements of the study are the same")
     kappa: Value = (accuracy - chance) / (1 - chance) if chance < 1 else same
-    return Agreement(name, rubric, accuracy, kappa, count, unread)
+    return Agreement(name, rubric, accuracy, kappa, count, *left_out)
 
 
 def with_verdicts(study: Study, workspace: Workspace) -> tuple[Study, Agreement | None]:
@@ -376,5 +395,5 @@ def with_verdicts(study: Study, workspace: Workspace) -> tuple[Study, Agreement 
     ours = {key: score for key, score in verdicts.items() if key[0] in outcomes}
     if not ours:
         return study, None
-    known = {key: score for key, score in ours.items() if score is not None}
+    known = {key: score for key, score in ours.items() if isinstance(score, float)}
     return replace(study, verdicts=known), agreement_with(study, ours, settings)

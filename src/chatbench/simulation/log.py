@@ -43,7 +43,7 @@ from chatbench.core.errors import ChatbenchError, OccupiedError, expected_by
 from chatbench.core.files import Row, json_line, read_json, write_json
 from chatbench.core.progress import WorkProgress
 from chatbench.core.records import SimulatedConversation, Termination, Usage
-from chatbench.simulation.budget import SPENT, Prices, Spending
+from chatbench.simulation.budget import SPENT, Prices, Spending, dollars
 
 CHECKSUM = "sha256"
 SYNC_SECONDS = 1.0
@@ -369,14 +369,18 @@ def other_place(log: Path) -> str:
 class Tally:
     """Counts over conversations; `usage` and `lines` cover every line, including failed tries that were repeated.
 
-    `ended` and `ended_tokens` leave out transient failures; `cut_off` are those that the spent budget ended.
+    `ended` and `ended_tokens` leave out transient failures and conversations of which an endpoint reported no tokens,
+    which `silent` counts by side; `cut_off` are those that the spent budget ended. `failures` are the others, by reason
+    and whether they are transient.
     `without_letter` ended without a letter; in `lenient_letters` of those, lenient answer extraction finds one.
     `shortened` outgrew a participant's context, so that `turns_dropped` of their turns were not seen at the end.
     """
 
     terminations: Counter[str] = field(default_factory=Counter)
     observed: Counter[str] = field(default_factory=Counter)
+    failures: Counter[tuple[str, bool]] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
+    silent: Counter[str] = field(default_factory=Counter)
     lines: int = 0
     ended_tokens: Counter[str] = field(default_factory=Counter)
     ended: int = 0
@@ -392,6 +396,8 @@ class Tally:
     def add_ending(self, chat: SimulatedConversation) -> None:
         """Counts how a conversation ended."""
         self.terminations[chat.termination] += 1
+        if chat.termination == "failed" and chat.reason != SPENT:
+            self.failures[chat.reason, chat.transient] += 1
         self.observed.update(chat.observed)
         self.without_letter += chat.termination != "failed" and chat.letter is None
         self.lenient_letters += chat.lenient_letter is not None
@@ -435,17 +441,39 @@ def tally_of(log: Path, planned: Container[str] | None = None) -> Tally:
             continue
         tally.lines += 1
         tally.tokens.update(asdict(chat.usage))
+        tally.silent.update(silent := _silent_sides(chat))
         if chat.transient:
             transient[chat.id] = chat
         else:
             transient.pop(chat.id, None)
             tally.add_ending(chat)
-            tally.ended += 1
-            tally.ended_tokens.update(asdict(chat.usage))
+            if not silent:
+                tally.ended += 1
+                tally.ended_tokens.update(asdict(chat.usage))
     for chat in transient.values():  # failures that were not tried again count
         tally.add_ending(chat)
         tally.cut_off += chat.reason == SPENT
     return tally
+
+
+def _silent_sides(chat: SimulatedConversation) -> list[str]:
+    """The sides whose endpoint replied and reported no tokens."""
+    used, spoke = chat.usage, any(turn.role == "assistant" for turn in chat.turns)
+    simulator = chat.final_output is not None and not used.simulator_prompt_tokens + used.simulator_tokens
+    assistant = spoke and not used.assistant_prompt_tokens + used.assistant_tokens
+    sides = {"simulator": simulator and chat.simulator, "assistant": assistant and chat.assistant_identity}
+    return [side for side, silent in sides.items() if silent and "base_url" in silent]
+
+
+def failure_lines(failures: Counter[tuple[str, bool]]) -> list[str]:
+    """The three most common of these failures, which are counted by reason and whether they are transient."""
+    lines = [
+        f"{count} failed: {' '.join(reason.split())} "
+        f"({'the same command tries them again' if transient else 'not tried again'})"
+        for (reason, transient), count in failures.most_common(3)
+    ]
+    others = sum(count for _, count in failures.most_common()[3:])
+    return lines + ([f"{others} failed for other reasons"] if others else [])
 
 
 def replies_otherwise(
@@ -510,7 +538,11 @@ class SimulateResult:
             lines.append(", ".join([f"tokens: {usage.read:,} read, {usage.written:,} written", *of_those]))
             if self.prices.known:
                 usd = self.prices.usd(usage)
-                lines.append(f"cost: ${usd:,.2f}, ${usd * 1000 / self.tally.lines:,.2f} per 1,000 conversations")
+                lines.append(f"cost: {dollars(usd)}, {dollars(usd * 1000 / self.tally.lines)} per 1,000 conversations")
+        for side, count in sorted(self.tally.silent.items()):
+            lines.append(
+                f"the {side}'s endpoint reported no tokens in {count} conversations: tokens and cost do not include it"
+            )
         missing, cut_off = self.planned - self.conversations, self.tally.cut_off
         if missing + cut_off > 0:
             lines.append(
@@ -520,7 +552,7 @@ class SimulateResult:
         return lines
 
     def _trouble(self) -> list[str]:
-        tally, lines = self.tally, []
+        tally, lines = self.tally, failure_lines(self.tally.failures)
         if tally.without_letter:
             lines.append(
                 f"{tally.without_letter} ended without a letter (counted wrong); "

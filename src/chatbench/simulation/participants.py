@@ -405,17 +405,16 @@ def load_simulator(
     from chatbench.models.run_record import read_record, refuse_other_data
 
     record = read_record(folder)
-    if record is None and base_model:
+    if not record and base_model:
         resolved = resolve_settings(model)
         loaded = load(resolved.base, seed=resolved.settings.seed, dtype=named_dtype(dtype))
         return loaded, TextForm(resolved.settings.template)
-    if record is None:
+    if not record:
         return load(str(folder), dtype=named_dtype(dtype)), form_of({})
-    base = base_of(model, record)
     if base_model:
-        return load_base_of(base, record, dtype=named_dtype(dtype)), form_of(record)
-    refuse_other_base(base, record)
+        return load_base_of(base_of(model, record), record, dtype=named_dtype(dtype)), form_of(record)
     refuse_other_data(folder, record, workspace.split_file(split, "train.jsonl"))
+    refuse_other_base(base_of(model, record), record)
     return load(str(folder), dtype=named_dtype(dtype)), form_of(record)
 
 

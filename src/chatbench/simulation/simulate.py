@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from rich.console import Console
 
@@ -34,9 +35,10 @@ from chatbench.protocol.dialogue import MAX_USER_TURNS, AnyParticipant, SteppedP
 from chatbench.protocol.failure_modes import FAILURE_MODES, FailureMode
 from chatbench.protocol.prompt_styles import STYLES, Style, prompts_sha256
 from chatbench.protocol.prompts import ANSWER_PREFIX, ASSISTANT_SYSTEM
-from chatbench.simulation.budget import Prices, Spending
+from chatbench.simulation.budget import Prices, Spending, dollars
 from chatbench.simulation.judge import (
     LATER,
+    count_verdicts,
     estimated_requests,
     judge_answers,
     needs_judge,
@@ -265,13 +267,20 @@ def _judging(
         reasoning_effort=settings.reasoning_effort,
     )  # fmt: skip
 
+    told = ""
+
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def ask(answers: Sequence[tuple[str, str]]) -> None:
+        nonlocal told
         active = options.concurrency if options else DEFAULT_ACTIVE
-        say(judge_answers(judge, answers, task.study, workspace, spending=spending, active=active, say=say).text())
+        found = judge_answers(judge, answers, task.study, workspace, spending=spending, active=active, say=say).text()
+        if found != told:
+            say(told := found)
 
+    for note in notes_on([cast(AnyParticipant, judge.checker)]):
+        say(f"judge: {note}")
     ask([key for key, _ in peoples_answers(task.study)])
     return ask
 
@@ -411,8 +420,8 @@ class Estimate:
         lines = [f"about {self.usage.read:,} tokens read, {self.usage.written:,} written (estimated from {self.basis})"]
         if self.prices.known:
             usd = self.prices.usd(self.usage)
-            each = usd * 1000 / self.missing
-            lines.append(f"about ${each:,.2f} per 1,000 conversations, ${usd:,.2f} for these {self.missing:,}")
+            each = dollars(usd * 1000 / self.missing)
+            lines.append(f"about {each} per 1,000 conversations, {dollars(usd)} for these {self.missing:,}")
         return lines
 
 
@@ -513,13 +522,27 @@ def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool
     for split, one in estimates:
         say(f"{split}: " + "\n".join(one.lines()))
     missing = sum(one.missing for _, one in estimates)
+    tokens = sum(one.usage.read + one.usage.written for _, one in estimates)
     usd = sum(spending.prices.usd(one.usage) for _, one in estimates)
+    if spending.limited and not overwrite:
+        _count_recorded(asked, spending)
     if needs_judge([question for _, one in estimates for question in one.task.questions], asked.settings.judge):
         count, usage = _judges_part(asked, [one for _, one in estimates], overwrite=overwrite)
-        usd += spending.prices.usd(usage)
+        tokens, usd = tokens + usage.read + usage.written, usd + spending.prices.usd(usage)
         say(f"judge: at most {count:,} answers, about {usage.read:,} tokens read, {usage.written:,} written")
-    cost = f", about ${usd:,.2f}" if spending.prices.known else ""
+        count_verdicts(spending, asked.workspace)
+    if spending.limited:
+        say(spending.outlook(tokens, usd, missing))
+    cost = f", about {dollars(usd)}" if spending.prices.known else ""
     say(f"total: {missing:,} conversations to simulate{cost}; nothing was simulated (--dry-run)")
+
+
+def _count_recorded(asked: Simulations, spending: Spending) -> None:
+    """Adds what the logs of all splits hold to what was spent."""
+    names = {spec.name for spec in specs_in(asked.workspace.study, asked.assistants)}
+    for split in asked.splits():
+        log = asked.workspace.conversations(asked.model, split, base_model=asked.base_model)
+        count_earlier(spending, log, names)
 
 
 def _judges_part(asked: Simulations, estimates: Sequence[Estimate], *, overwrite: bool) -> tuple[int, Usage]:
@@ -549,10 +572,7 @@ def simulate_splits(
 
         refuse_missing_adapters([asked.simulator.argument.replace(SPLIT_MARK, split) for split in splits])
     if not overwrite:
-        names = {spec.name for spec in specs_in(asked.workspace.study, asked.assistants)}
-        for split in splits:
-            log = asked.workspace.conversations(asked.model, split, base_model=asked.base_model)
-            count_earlier(spending, log, names)
+        _count_recorded(asked, spending)
     for split in splits:
         before = asked.estimate(split, spending, overwrite=overwrite)
         if spending.prices.known or any(one.blocks is None for one in before.pending):
@@ -572,3 +592,6 @@ def simulate_splits(
             overwrite=overwrite,
         )
         say(f"{split}: " + "\n".join(result.lines()))
+    if (judge := spending.judge) != Usage():
+        cost = f", {dollars(spending.prices.usd(judge))}" if spending.prices.known else ""
+        say(f"judge: {judge.read:,} tokens read, {judge.written:,} written{cost}, for all verdicts in this folder")

@@ -103,7 +103,8 @@ def run_all(
 ) -> RunReport:
     """Run the named steps for all splits of one or several models.
 
-    With several models, or with `execute`, a failed unit is recorded and the others continue.
+    With several models, or with `execute`, a failed unit is recorded and the others continue. So is a failure of
+    realism, the last step, which does not change the scores.
 
     Args:
         study: study to prepare; None uses the splits that are already prepared.
@@ -205,7 +206,10 @@ def _run_here(
     *,
     keep_going: bool,
 ) -> dict[str, str]:
-    """Run units one after another; with `keep_going`, return the reason for each failure instead of raising."""
+    """Run units one after another; with `keep_going`, return the reason for each failure instead of raising.
+
+    That of realism is always returned.
+    """
     failed: dict[str, str] = {}
     for unit in units:
         if lost := [each for each in unit.requires if each in failed]:
@@ -215,7 +219,7 @@ def _run_here(
             with clock.step(unit.stage, unit.split, unit.key if keep_going else ""):
                 run_unit(unit, workspace, settings, spending=spending, say=clock.say)
         except ChatbenchError as error:
-            if not keep_going or isinstance(error, StoppedError):
+            if not (keep_going or unit.stage == "realism") or isinstance(error, StoppedError):
                 raise
             clock.say(f"{unit.id} failed: {error}")
             failed[unit.id] = error.found
