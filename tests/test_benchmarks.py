@@ -77,8 +77,10 @@ def test_the_simulation_benchmark_holds_the_same_conversations_in_every_way(
     simulation.main(["--conversations=6", "--alone=2", "--checked=2", "--rounds=1", "--max-tokens=10"])
 
     said = capsys.readouterr().out
-    assert "greedy: 2 conversations, word for word the same in all three ways" in said
-    assert all(f"| {way} |" in said for way in ("engine", "one at a time", "transformers, one at a time"))
+    for way in ("engine", "engine, one at a time", "continuous batching"):
+        assert f"greedy, {way}: 2 of 2 conversations word for word those of generate" in said
+    ways = ("engine", "continuous batching of transformers", "one at a time", "generate, one at a time")
+    assert all(f"| {way} |" in said for way in ways)
 
 
 @pytest.mark.slow

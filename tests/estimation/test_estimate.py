@@ -23,6 +23,7 @@ from chatbench.estimation import estimate as module
 from chatbench.estimation.estimate import Estimate, estimate
 from chatbench.estimation.new_assistant import MeanEstimate, Predicted, Rectified
 from chatbench.metrics.agreement import Undefined
+from chatbench.protocol.dialogue import function_identity
 from chatbench.report.estimate_table import estimate_grids, estimate_notes, read_estimates
 from chatbench.simulation import simulate as simulation
 from chatbench.simulation.participants import open_assistant
@@ -150,9 +151,7 @@ def test_from_python_the_new_assistant_may_be_a_function(place: Workspace, monke
     )
     assert (found.assistant, found.subsets[0].chats) == ("newest", 30 * 8 * 4)
     assert isinstance(found.subsets[0].predicted, Predicted)
-    assert found.signature["assistant"] == {
-        "name": "newest", "identity": {"kind": "python", "name": "newest", "reproducible": False},
-    }  # fmt: skip
+    assert found.signature["assistant"] == {"name": "newest", "identity": function_identity(newest)}
     with pytest.raises(ChatbenchError, match="a: the study already has this assistant"):
         api.estimate("tiny", api.assistant(newest, name="a"), data=place.data, results=place.results)
 
