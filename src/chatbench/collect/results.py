@@ -12,6 +12,7 @@ from the files.
 from __future__ import annotations
 
 import secrets
+import shlex
 import shutil
 import statistics
 import string
@@ -150,7 +151,7 @@ class Exported:
             f"{self.answers:,} answers, {self.conversations:,} chats -> {folder}",
             *(f"left out of the filtered files: {_people(n)}, {reason}" for reason, n in self.left_out.items()),
             *(f"note: {count} x {what}" for what, count in self.notes.items()),
-            f"next: chatbench check-study {folder}",
+            f"next: chatbench check-study {shlex.quote(str(folder))}",
         ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
@@ -60,7 +61,8 @@ def init(
         show(f"kept as found: {', '.join(kept)}")
     show(
         f"{study}: {len(made.questions)} questions in {len(made.batches)} batches, {len(made.cells)} cells, "
-        f"{len(made.cells) * people} people. Next: complete consent.md, then chatbench collect serve {study}"
+        f"{len(made.cells) * people} people. Next: complete consent.md, then "
+        f"chatbench collect serve {shlex.quote(str(study))}"
     )
 
 

@@ -29,6 +29,9 @@ _HOST = re.compile(r".*[:/].*|[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}", re.DOTALL)
 """Matches an address after an @."""
 _SERVICE = re.compile(r"/(?:chat/completions|completions|responses|messages|models|embeddings)$")
 
+SYSTEM_ROLE = "system role"
+"""What a model without one does not accept: its system message is put before the user's (models/chat_template.py)."""
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointAddress:

@@ -29,7 +29,7 @@ import httpx
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message
-from chatbench.endpoints.address import EndpointAddress
+from chatbench.endpoints.address import SYSTEM_ROLE, EndpointAddress
 from chatbench.endpoints.errors import CANNOT_CONNECT, SHORTEST_KEY, Fault, NoAnswerError, fault_of, masked
 from chatbench.protocol.answers import split_reasoning
 from chatbench.protocol.dialogue import Heard, Reply
@@ -46,8 +46,6 @@ CONNECT_SECONDS = 20.0
 FILTERED = "the reply was stopped by a content filter"
 ONLY_REASONING = "nothing but reasoning came (raise --max-tokens, or lower --reasoning-effort)"
 CUT_OFF = "the token limit was reached before any text (raise --max-tokens)"
-SYSTEM_ROLE = "system role"
-"""In `left_out`: the model has none, so the system message is put before the user's (as in models/chat_template.py)."""
 _NO_TEXT_FIX = "see the server's log for why the model writes no text, or choose another; the same command continues"
 _NO_SYSTEM = re.compile(
     r"(system|developer)\W? (role|message|prompt|instruction)|\brole\b.{0,60}\bsystem\b|roles must alternate",

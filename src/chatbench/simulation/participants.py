@@ -49,7 +49,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Conversation, Study
 from chatbench.core.settings import base_of, resolve_settings
 from chatbench.data.workspace import Workspace
-from chatbench.endpoints.address import EndpointOptions, read_addresses, without_secrets
+from chatbench.endpoints.address import SYSTEM_ROLE, EndpointOptions, read_addresses, without_secrets
 from chatbench.protocol.dialogue import AnyParticipant, Failure, FunctionParticipant, Participant, Reply, Request
 from chatbench.protocol.prompt_styles import STYLES, StyleName
 
@@ -182,6 +182,7 @@ def notes_on(participants: Iterable[AnyParticipant]) -> list[str]:
     left_out = {str(one.identity["name"]): one.identity.get("left_out") for one in participants}
     return [
         f"{name} does not accept {', '.join(map(str, what))}: omitted"
+        + ", and the system message put before the user's" * (SYSTEM_ROLE in what)
         for name, what in left_out.items()
         if isinstance(what, list)
     ] + [
