@@ -107,7 +107,7 @@ def test_a_function_that_returns_no_text_is_told_so() -> None:
         (lambda: run(simulator(user), assistant(polite), QUESTIONS, end_on="boredom"), "--end-on boredom"),
         (lambda: run(simulator(user), assistant(polite), QUESTIONS, active=0), "active is 0"),
         (lambda: run(simulator(user), assistant(polite), QUESTIONS[:1] * 2), "two questions have the id"),
-        (lambda: simulator(user, style="none"), "style 'none'"),  # type: ignore[arg-type]
+        (lambda: simulator(user, style="none"), "style 'none'"),  # type: ignore[arg-type]  # the mistake
         (lambda: simulator(user, temperature=float("nan")), "simulator_temperature is nan"),
         (lambda: assistant("scripted:weak", temperature=-1), "assistant_temperature is -1"),
         (lambda: assistant("scripted:weak", max_tokens=0), "max_tokens is 0"),

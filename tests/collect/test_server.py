@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.collected import Person, in_thread, saying, served, small_study
@@ -306,7 +308,7 @@ def test_a_message_sent_again_gets_the_reply_that_it_has_and_asks_the_assistant_
 
 def test_what_cannot_be_stored_is_told_and_can_be_sent_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     # As with a full disk. People saw "Internal Server Error", and the log a page of traceback for each.
-    def change(statement: str):  # type: ignore[no-untyped-def]
+    def change(statement: str) -> Callable[[Any], Any]:
         return lambda store: store.write(lambda connection: connection.exec_driver_sql(statement))
 
     told = "could not be stored. Please wait a moment, then go back and send it again."

@@ -187,7 +187,7 @@ def test_a_full_disk_fails_each_job_by_its_name_and_the_next_ones_are_kept(tmp_p
         assert visit is not None
         visit.add("answer", "a", {"letter": "B" * 100_000}, once="answer:a")
 
-    def limit(pages: int):  # type: ignore[no-untyped-def]
+    def limit(pages: int) -> Callable[[sql.Connection], object]:
         return lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar()
 
     async def run() -> tuple[list[BaseException | None], list[Visit]]:

@@ -61,8 +61,9 @@ ReasoningEffort = Annotated[
 CacheGib = Annotated[
     float | None, typer.Option(help="GiB for cached keys and values of local models; default: a third of free memory.")
 ]
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 Dtype = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"],
+    DtypeName,
     typer.Option(help="Data type of local models' weights; auto: float32, on GPUs 16 bits from a billion parameters."),
 ]
 Judge = Annotated[

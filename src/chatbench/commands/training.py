@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from chatbench.commands.options import MOST_SEED, Config, Data, FinishedModel, Model, Results, Seed, Split, show
+from chatbench.commands.options import (
+    MOST_SEED,
+    Config,
+    Data,
+    DtypeName,
+    FinishedModel,
+    Model,
+    Results,
+    Seed,
+    Split,
+    show,
+)
 
 commands = typer.Typer()
 
@@ -124,7 +135,7 @@ def merge(
     split: Split = "split_0",
     results: Results = Path("results"),
     dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
+        DtypeName,
         typer.Option(help="Data type of the written weights; auto: that of the base."),
     ] = "auto",
     share: Annotated[
