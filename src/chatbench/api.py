@@ -258,10 +258,12 @@ def judge(
     results: str | Path = "results",
     options: EndpointOptions | None = None,
 ) -> Agreement:
-    """Judge people's and then the model's simulated answers to outcome questions; scoring uses the verdicts.
+    """Judge people's and then the model's simulated answers that comparison cannot; scoring uses the verdicts.
+
+    These are answers of kind outcome, and texts that match no right answer.
 
     Args:
-        model: as in `chatbench simulate`, which must have been run with `--judge later`.
+        model: as in `chatbench simulate`, which must have been run, with `--judge later` if there are outcomes.
         checker: a function of a `Question` and an answer that returns how correct it is (0 to 1, or a truth value); or
             a spec as after `--judge`, with a `rubric` file.
         max_tokens: room for a model's reasoning and its score; smaller values than the default count as the default.
@@ -287,7 +289,7 @@ def judge(
         fix = f"simulate first: chatbench simulate {model} --assistant SPEC --judge later"
         raise ChatbenchError(f"{workspace.simulations(model)}: no simulated chats of {model}", fix=fix)
     needs_judge(study.questions.values(), "function")
-    answers = [key for key, _ in peoples_answers(study)]
+    answers = list(peoples_answers(study))
     answers += [each for log in logs for each in simulated_answers(study, read_conversations(log))]
     return judge_answers(opened, answers, study, workspace, active=options.concurrency if options else DEFAULT_ACTIVE)
 

@@ -302,3 +302,57 @@ def test_what_the_judge_reads_and_writes_counts_towards_the_budget(
     assert 0 < left < 24
     assert f"{left} of 24 answers are not judged yet" in told
     assert "answered 0" in told
+
+
+def test_a_text_in_other_words_is_judged_and_people_are_measured_alike(
+    tmp_path: Path, server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Likely mistakes: people's answers stay strictly compared while simulated ones are judged, which makes simulators
+    # look better than people; the judge is asked about what matches anyway; the rule counts as the study's judgement.
+    asked: list[str] = []
+
+    def said(prompt: str) -> str:
+        if "You judge answers" not in prompt:
+            return "So, the answer is: the French capital"
+        asked.append(prompt)
+        return '{"score": 1}' if "capital" in prompt else '{"score": 0}'
+
+    monkeypatch.setattr("benchmarks.loopback_endpoint.said_to", said)
+    people: list[tuple[str, bool | None]] = [
+        ("paris.", None), ("France's capital", None), ("Rome", None), ("a capital, Lima", False), ("Lutetia", True),
+    ]  # fmt: skip
+    rows = [
+        {
+            "kind": "user-AI", "worker_id": f"w{number}", "assistant": "bot", "turns": TURNS, "answer": given,
+            **({} if correct is None else {"correct": correct}),
+            "question": {
+                "id": word, "subset": "s", "text": f"Where is the {word} tower of {word}?", "answer_kind": "text",
+                "answer": ["Paris", "Ville de Paris"],
+            },
+        }
+        for word in WORDS for number, (given, correct) in enumerate(people)
+    ]  # fmt: skip
+    tmp_path.joinpath("study.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    tmp_path.joinpath("rubric.txt").write_text("Other words for the same are right.", encoding="utf-8")
+    where = ["--study", str(tmp_path / "study.jsonl"), "--out", str(tmp_path / "data"), "--splits", "1"]
+    assert main(["prepare-splits", *where]) == 0
+    assert main(["check-study", where[1]]) == 0
+    assert "simulate --judge judges simulated texts too" in capsys.readouterr().out
+    place = Workspace(tmp_path / "data", tmp_path / "results")
+
+    def accuracies() -> list[float | Undefined]:
+        table = eval_chatbench("u", workspace=place)
+        estimates = {row[1]: each.mean for row, each in table.estimates().items() if row[2] == "accuracy"}
+        return [estimates[table.simulator], estimates[PEOPLE]]
+
+    assert simulated(tmp_path, server) == 0  # the rule needs no judge
+    assert accuracies() == [0.0, pytest.approx(2 / 5)]
+    judge = ["--judge", f"openai:m@{server.url}", "--rubric", str(tmp_path / "rubric.txt")]
+    assert simulated(tmp_path, server, *judge) == 0
+
+    assert accuracies() == [1.0, pytest.approx(3 / 5)]
+    assert len(asked) == 4 * len(WORDS) + len(place.split("split_0").question_ids("test"))
+    assert all(r"Right answers:\nParis\nVille de Paris\n" in prompt for prompt in asked)
+    found = with_verdicts(place.study, place)[1]
+    assert found is not None
+    assert (found.accuracy, found.answers) == (0.0, 2 * len(WORDS))  # of the two that the study judged itself

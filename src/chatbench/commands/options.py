@@ -68,7 +68,7 @@ Dtype = Annotated[
 ]
 Judge = Annotated[
     str,
-    typer.Option(metavar="SPEC", help="Judge of outcome answers: openai:MODEL@URL, local:FOLDER or later (in Python)."),
+    typer.Option(metavar="SPEC", help="Judge of outcomes, texts: openai:MODEL@URL, local:FOLDER or later (in Python)."),
 ]
 Rubric = Annotated[Path | None, typer.Option(help="Text file that tells the judge which answers are right.")]
 Dollars = Annotated[

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from chatbench.core.answer_kinds import CHOICE, LETTERS, Kind, NoAnswer, Outcome
+from chatbench.core.answer_kinds import CHOICE, LETTERS, Kind, NoAnswer, Outcome, Text
 
 RIGHT_FROM = 0.5
 """The lowest score that counts as right where only right and wrong are distinguished."""
@@ -68,6 +68,15 @@ class Question:
     def judged(self) -> bool:
         """Whether answers are scored by comparison with `answer`; if not, only a checker can score them, or nothing."""
         return not isinstance(self.kind, Outcome | NoAnswer)
+
+    @property
+    def checkable(self) -> bool:
+        """Whether a checker may score answers: those of kind outcome, and texts, which can be right in other words."""
+        return isinstance(self.kind, Outcome | Text)
+
+    def is_for_checker(self, given: str) -> bool:
+        """Whether a checker scores this answer, if there is one: it is no right answer by comparison."""
+        return self.checkable and not self.is_right(given)
 
     @property
     def asked_for(self) -> str:
@@ -157,6 +166,8 @@ class Answer:
     correct: float
     confidence: str = ""
     conversation_id: str = ""
+    by_rule: bool = False
+    """The study recorded no `correct`; it is the result of comparing texts or numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,15 +197,18 @@ class Study:
     dropped: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     verdicts: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    """Scores (0..1) from a checker for answers of kind outcome, by (question id, answer); see simulation/judge.py."""
+    """Scores (0..1) from a checker, by (question id, answer); see simulation/judge.py."""
+    checked: bool = False
+    """Whether a checker was asked about the answers for it; such an answer without a verdict has no score then."""
 
     def score(self, question_id: str, answer: str | None) -> float | None:
         """Score of a simulated answer (0..1), a missing one being wrong; None if nothing can score it."""
         question = self.questions[question_id]
-        if not question.judged:
-            asked = bool(self.verdicts) and isinstance(question.kind, Outcome)
-            return self.verdicts.get((question_id, answer)) if answer is not None else 0.0 if asked else None
-        return question.is_right(answer)
+        if not (self.checked and question.checkable):
+            return question.is_right(answer)
+        if answer is None:
+            return 0.0
+        return self.verdicts.get((question_id, answer)) if question.is_for_checker(answer) else 1.0
 
     @property
     def assistants(self) -> tuple[str, ...]:

@@ -398,6 +398,7 @@ def read_question_lines(path: Path, *, least: int = 1) -> dict[str, Question]:
 def _answer(row: Row, record: UserAiRecord | UserAloneRecord, question: Question, intake: Intake) -> Answer:
     """The person's answer, and whether it is right: as recorded, else by the question's kind."""
     given, kind, correct = record.answer, question.kind, record.correct
+    by_rule = correct is None
     read = question.read(_as_text(given)) if given is not None else None
     if isinstance(kind, Choice) and given not in (None, *question.letters):
         read = None
@@ -421,12 +422,15 @@ def _answer(row: Row, record: UserAiRecord | UserAloneRecord, question: Question
     elif correct is None:
         correct = bool(question.is_right(read))
     elif read is not None and question.is_right(read) not in (correct, None):
-        intake.note("answers that the question's own rule judges otherwise than the study: the study's was taken")
+        hint = "; simulate --judge judges simulated texts too" if question.checkable else ""
+        intake.note(
+            f"answers that the question's own rule judges otherwise than the study: the study's was taken{hint}"
+        )
     assistant, condition = record.assistant, record.condition
     chat = isinstance(record, UserAiRecord) and record.chat
     about = conversation_id(question.id, record.worker_id, chat) if chat else ""
     who = question.id, record.worker_id, record.kind, assistant, condition
-    return Answer(*who, read, correct if correct % 1 else bool(correct), record.confidence, about)
+    return Answer(*who, read, correct if correct % 1 else bool(correct), record.confidence, about, by_rule)
 
 
 def _first_problem(row: Row, error: ValidationError) -> BadRecord:

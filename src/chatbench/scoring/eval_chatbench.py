@@ -204,9 +204,10 @@ def score_splits(
     notes: Sequence[str] = (),
     judge: Agreement | None = None,
 ) -> ScoreTable:
-    """Build the score table of the given splits without writing it; `judge` scored the answers of kind outcome."""
+    """Build the score table of the given splits without writing it; `judge` scored answers that comparison cannot."""
     scores: list[Score] = []
-    notes = [*notes, *([f"answers of kind outcome {judge.text()}"] if judge else [])]
+    about = "answers of kind outcome, and texts that match no right answer"
+    notes = [*notes, *([f"{about}: {judge.text()}"] if judge else [])]
     for entry in chats:
         metrics = list(measures[entry.split.id].metrics)
         fine_tuned = not entry.simulations[0].predictor.name

@@ -1,8 +1,10 @@
-"""Judges answers of kind outcome, which need a checker: a model with a rubric, or a function.
+"""Judges the answers that comparison cannot: a checker is a model with a rubric, or a function.
 
-The study says how right its people were, but no rule says how right a simulated answer is. A checker gives each answer
-a score from 0 (wrong) to 1 (right). It first judges what people handed in, which the study has judged too: their
-agreement (0.5 or more counts as right) is shown with every score of simulated answers that depends on it.
+Of kind outcome the study says how right its people were, but no rule says how right a simulated answer is; and a text
+may be right in other words than the listed ones. A checker gives each such answer a score from 0 (wrong) to 1 (right).
+It first judges what people handed in. Its agreement with the study's own judgements of that (0.5 or more counts as
+right) is shown with every score of simulated answers that depends on it. Where the study recorded no judgement of a
+text, people get the checker's, so that they are measured as simulators are.
 
     results/judge/verdicts.jsonl       what the checker said about each answer to a question (append-only)
     results/judge/verdicts.run.json    who the checker is, and the hashes of its prompt and rubric
@@ -15,18 +17,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from chatbench.core.answer_kinds import Outcome
+from chatbench.core.answer_kinds import Outcome, Text
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, read_text
 from chatbench.core.progress import telling_what_is_kept
-from chatbench.core.records import RIGHT_FROM, Message, Question, SimulatedConversation, Study, Usage, joined_id
+from chatbench.core.records import (
+    RIGHT_FROM,
+    Answer,
+    Message,
+    Question,
+    SimulatedConversation,
+    Study,
+    Usage,
+    joined_id,
+)
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import without_secrets
 from chatbench.endpoints.client import CHARACTERS_PER_TOKEN
@@ -42,7 +53,7 @@ from chatbench.protocol.dialogue import (
     function_identity,
 )
 from chatbench.protocol.dialogue_runner import run_concurrently, run_together
-from chatbench.protocol.prompts import JUDGE, JUDGE_SYSTEM, SEPARATOR
+from chatbench.protocol.prompts import JUDGE, JUDGE_SYSTEM, RIGHT_ANSWERS, SEPARATOR
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.log import AppendOnlyLog, open_log, read_log, settings_path
 from chatbench.simulation.participants import open_assistant, read_specs
@@ -72,7 +83,7 @@ class Judge:
     @property
     def settings(self) -> dict[str, object]:
         """What runs that write the same verdicts must have in common."""
-        hashes = {"rubric_sha256": self.rubric, "prompt_sha256": JUDGE_SYSTEM + JUDGE}
+        hashes = {"rubric_sha256": self.rubric, "prompt_sha256": JUDGE_SYSTEM + JUDGE + RIGHT_ANSWERS}
         if (identity := getattr(self.checker, "identity", None)) is None:
             identity = function_identity(self.checker)
         return {
@@ -111,11 +122,12 @@ class Agreement:
 
 
 def needs_judge(questions: Iterable[Question], judge: str) -> bool:
-    """Whether some answers need a judge.
+    """Whether a model judges some answers.
 
     Raises:
-        ChatbenchError: they do, and no checker is named; or one is named that has nothing to judge.
+        ChatbenchError: some need a checker and none is named; or one is named that has nothing to judge.
     """
+    questions = list(questions)
     count = sum(isinstance(question.kind, Outcome) for question in questions)
     if count and not judge:
         raise ChatbenchError(
@@ -124,9 +136,9 @@ def needs_judge(questions: Iterable[Question], judge: str) -> bool:
             fix="name a model and a rubric: --judge openai:MODEL@URL --rubric FILE; or add --judge later, and judge "
             "with your own function: chatbench.api.judge",
         )
-    if judge and not count:
-        raise ChatbenchError(f"--judge {without_secrets(judge)}: no question is of kind outcome", fix="omit it")
-    return bool(count) and judge != LATER
+    if judge and not any(question.checkable for question in questions):
+        raise ChatbenchError(f"--judge {without_secrets(judge)}: no question is of kind outcome or text", fix="omit it")
+    return judge not in ("", LATER)
 
 
 def open_judge(
@@ -169,7 +181,9 @@ def read_rubric(spec: str, rubric: Path | None) -> str:
 
 
 def judge_messages(question: Question, answer: str, rubric: str) -> tuple[Message, Message]:
-    """The messages to a model about an answer."""
+    """The messages to a model about an answer; of a text it is told the right ones."""
+    if isinstance(question.kind, Text):
+        rubric += RIGHT_ANSWERS + "\n".join((question.answer, *question.kind.also))
     # Split at the markers instead of replacing one after the other: an answer may contain a marker's name.
     parts = {"question": question.full_text, "rubric": rubric, "answer": answer, "separator": SEPARATOR}
     pieces = JUDGE.split("{")
@@ -189,21 +203,21 @@ def read_score(reply: str) -> float | None:
     return float(score)
 
 
-def peoples_answers(study: Study) -> list[tuple[tuple[str, str], float]]:
-    """Question id and answer of what people handed in, with the study's score."""
-    return [
-        ((answer.question_id, answer.letter), answer.correct)
-        for answer in study.answers
-        if answer.letter is not None and isinstance(study.questions[answer.question_id].kind, Outcome)
-    ]
+def peoples_answers(study: Study) -> dict[tuple[str, str], list[Answer]]:
+    """What people handed in that a checker judges, by question id and answer."""
+    found: dict[tuple[str, str], list[Answer]] = defaultdict(list)
+    for answer in study.answers:
+        if answer.letter is not None and study.questions[answer.question_id].is_for_checker(answer.letter):
+            found[answer.question_id, answer.letter].append(answer)
+    return found
 
 
 def simulated_answers(study: Study, chats: Iterable[SimulatedConversation]) -> list[tuple[str, str]]:
-    """Question id and answer of the chats that only a checker can judge."""
+    """Question id and answer of the chats that a checker judges."""
     return [
         (chat.question_id, chat.letter)
         for chat in chats
-        if chat.letter is not None and isinstance(study.questions[chat.question_id].kind, Outcome)
+        if chat.letter is not None and study.questions[chat.question_id].is_for_checker(chat.letter)
     ]
 
 
@@ -226,7 +240,7 @@ def estimated_requests(
     if rows:
         read, written = (sum(row[name] for row in rows) / len(rows) for name in ("prompt_tokens", "tokens"))
     else:
-        asked = known or {(key, "") for key, question in study.questions.items() if isinstance(question.kind, Outcome)}
+        asked = known or {(key, "") for key, question in study.questions.items() if question.checkable}
         prompts = [judge_messages(study.questions[question_id], answer, rubric) for question_id, answer in asked]
         characters = sum(len(message.content) for prompt in prompts for message in prompt)
         read, written = characters / len(prompts) / CHARACTERS_PER_TOKEN, TOKENS_OF_SCORE
@@ -362,18 +376,20 @@ def read_verdicts(workspace: Workspace) -> tuple[Verdicts, Mapping[str, Any]]:
 
 
 def agreement_with(study: Study, verdicts: Verdicts, settings: Mapping[str, Any]) -> Agreement:
-    """Accuracy and Cohen's kappa of the verdicts on what people handed in, each answer of a person counting once."""
+    """Accuracy and Cohen's kappa of the verdicts on what people handed in and the study judged, each person once."""
     pairs = [
-        (given >= RIGHT_FROM, right >= RIGHT_FROM)
-        for key, right in peoples_answers(study)
+        (given >= RIGHT_FROM, answer.correct >= RIGHT_FROM)
+        for key, answers in peoples_answers(study).items()
         if isinstance(given := verdicts.get(key), float)
+        for answer in answers
+        if not answer.by_rule
     ]
     name, rubric = str(settings["judge"].get("name")), str(settings["rubric_sha256"])
     reasons = Counter(why for why in verdicts.values() if isinstance(why, str))
     most_common = next((why for why, _ in reasons.most_common(1)), "")
     left_out = sum(score is None for score in verdicts.values()), reasons.total(), most_common
     if not pairs:
-        none = Undefined("there is no verdict on an answer of people")
+        none = Undefined("there is no verdict on an answer of people that the study judged")
         return Agreement(name, rubric, none, none, 0, *left_out)
     count = len(pairs)
     accuracy = sum(given == right for given, right in pairs) / count
@@ -391,9 +407,16 @@ def with_verdicts(study: Study, workspace: Workspace) -> tuple[Study, Agreement 
         ChatbenchError: a line does not match its checksum.
     """
     verdicts, settings = read_verdicts(workspace)
-    outcomes = {key for key, question in study.questions.items() if isinstance(question.kind, Outcome)}
-    ours = {key: score for key, score in verdicts.items() if key[0] in outcomes}
+    checkable = {key for key, question in study.questions.items() if question.checkable}
+    ours = {key: score for key, score in verdicts.items() if key[0] in checkable}
     if not ours:
         return study, None
     known = {key: score for key, score in ours.items() if isinstance(score, float)}
-    return replace(study, verdicts=known), agreement_with(study, ours, settings)
+    judged = replace(study, verdicts=known, checked=True)
+    answers = []
+    for answer in study.answers:
+        if not (answer.by_rule and study.questions[answer.question_id].checkable):
+            answers.append(answer)
+        elif (score := judged.score(answer.question_id, answer.letter)) is not None:
+            answers.append(replace(answer, correct=score))
+    return replace(judged, answers=tuple(answers)), agreement_with(study, ours, settings)

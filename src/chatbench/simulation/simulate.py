@@ -22,7 +22,6 @@ from typing import cast
 
 from rich.console import Console
 
-from chatbench.core.answer_kinds import Outcome
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.progress import telling_what_is_kept
 from chatbench.core.records import Question, Study, Usage
@@ -105,7 +104,8 @@ class ChatSettings:
     its letters from what people of the training side chose (simulation/answer_model.py); `reasoning_effort` is sent to
     endpoints that accept it. `cache_gib` bounds the keys and values that all local models keep together, in GiB (None:
     a third of free memory); it changes speed, and text only through rounding. `dtype` is the data type of their weights
-    (one of `DTYPES`). A `judge` with its `rubric` scores answers of kind outcome (simulation/judge.py).
+    (one of `DTYPES`). A `judge` with its `rubric` scores answers of kind outcome and texts that match no right
+    answer (simulation/judge.py).
 
     Raises:
         ChatbenchError: a number below 1, a temperature below 0, an unknown failure mode or data type.
@@ -281,7 +281,7 @@ def _judging(
 
     for note in notes_on([cast(AnyParticipant, judge.checker)]):
         say(f"judge: {note}")
-    ask([key for key, _ in peoples_answers(task.study)])
+    ask(list(peoples_answers(task.study)))
     return ask
 
 
@@ -548,12 +548,12 @@ def _count_recorded(asked: Simulations, spending: Spending) -> None:
 def _judges_part(asked: Simulations, estimates: Sequence[Estimate], *, overwrite: bool) -> tuple[int, Usage]:
     """The judge's requests and tokens: for people's answers, those of recorded chats, and those of missing ones."""
     study = asked.workspace.study
-    answers, chats = [key for key, _ in peoples_answers(study)], 0
+    answers, chats = list(peoples_answers(study)), 0
     for one in estimates:
         if one.task.log.exists() and not overwrite:
             answers += simulated_answers(study, read_conversations(one.task.log))
-        outcomes = sum(isinstance(question.kind, Outcome) for question in one.task.questions)
-        chats += one.missing * outcomes // len(one.task.questions)
+        checkable = sum(question.checkable for question in one.task.questions)
+        chats += one.missing * checkable // len(one.task.questions)
     rubric = read_rubric(asked.settings.judge, asked.settings.rubric)
     return estimated_requests(answers, chats, study, asked.workspace, rubric)
 
