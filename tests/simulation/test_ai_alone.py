@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from benchmarks.loopback_endpoint import LoopbackEndpoint, running
 from tests.support.simulated_logs import prepared, write_log
 from tests.support.tiny_models import save_tiny_model
 
+from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import AiAloneScore, Question, Study
 from chatbench.data.chatbench_format import read_ai_alone
@@ -36,7 +40,8 @@ from chatbench.simulation.ai_alone import (
     read_extraction,
     with_measured_here,
 )
-from chatbench.simulation.log import open_log
+from chatbench.simulation.budget import Prices, Spending
+from chatbench.simulation.log import open_log, read_log
 
 QUESTIONS = [
     Question(
@@ -73,7 +78,7 @@ def record(
     questions: str = "s",
 ) -> None:
     with open_log(log.path, {"questions_sha256": questions}) as writer:
-        ask_missing(log, writer, samples, participant(says), extractor, {}, seed)
+        ask_missing(log, writer, samples, participant(says), extractor, {}, seed, Spending(Prices()))
 
 
 def test_each_reply_is_in_the_log_as_soon_as_it_has_come(tmp_path: Path) -> None:
@@ -95,7 +100,7 @@ def test_each_reply_is_in_the_log_as_soon_as_it_has_come(tmp_path: Path) -> None
         async def close(self) -> None: ...
 
     with pytest.raises(KeyboardInterrupt), open_log(log.path, {}) as writer:
-        ask_missing(log, writer, SAMPLES, OneAfterTheOther(), None, {}, 0)
+        ask_missing(log, writer, SAMPLES, OneAfterTheOther(), None, {}, 0, Spending(Prices()))
     assert len(log.texts("reply")) == 3
 
 
@@ -179,9 +184,8 @@ def test_an_extractor_has_room_to_reason_and_is_told_how_much(
             spec, settings, study=STUDY, questions=QUESTIONS, workspace=Workspace(results=tmp_path), extractor=spec
         )
 
-    assert [(asked["max_tokens"], asked["reasoning_effort"]) for asked in server.asked] == [
-        (most or 1000, "low"), (expected, "low"), *[(most or 1000, "low")] * 2, *[(expected, "low")] * 2,
-    ]  # fmt: skip
+    told = Counter((asked["max_tokens"], asked["reasoning_effort"]) for asked in server.asked)  # one of each is a check
+    assert told == Counter([*[(most or 1000, "low")] * 3, *[(expected, "low")] * 3])
 
 
 def test_what_was_answered_is_not_asked_again_and_a_passing_failure_is(tmp_path: Path) -> None:
@@ -200,6 +204,43 @@ def test_what_was_answered_is_not_asked_again_and_a_passing_failure_is(tmp_path:
 
     assert sorted(ids) == sorted([*(sample.id("reply") for sample in SAMPLES), *(q.id + "|1|reply" for q in QUESTIONS)])
     assert len(log.results(SAMPLES)) == 4
+
+
+def test_a_budget_ends_the_asking_and_a_larger_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Likely mistakes: all samples begin before the first has cost anything; what earlier runs cost is forgotten; the
+    # extractor is free; what was not asked counts as failed.
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert main(["sample", str(tmp_path / "study"), "--questions", "4", "--chats", "2"]) == 0
+    with running(server := LoopbackEndpoint()):
+        spec = f"m=openai:m@{server.url}"
+        command = ["ai-alone", "--study", str(tmp_path / "study"), "--assistant", spec, "--extractor", spec]
+        command += ["--method", "free-text", "--samples", "30", "--max-tokens", "20", "--results", str(tmp_path)]
+        prices = ["--assistant-price", "1000/1000", "--extractor-price", "2000/0"]
+        used = []
+        for more in (["--budget-tokens", "3000"], ["--budget-tokens", "6000"], []):
+            capsys.readouterr()
+            assert main([*command, *prices, *more]) == 0
+            told = capsys.readouterr().out
+            read, written, dollars = (
+                float(part.strip(" $").split()[0].replace(",", ""))
+                for part in re.findall("tokens: (.*) read, (.*) written, (.*)", told)[0]
+            )
+            used.append(read + written)
+            assert ("samples are left" in told) == bool(more)
+            assert "failed" not in told
+        counts = Counter("extract" in str(asked["messages"]).casefold() for asked in server.asked)
+    rows = [cast("dict[str, Any]", row) for _, row in read_log(tmp_path / "ai_alone" / "m-free_text.jsonl")]
+    by_hand = sum(
+        row["prompt_tokens"] + row["tokens"] if row["stage"] == "reply" else 2 * row["prompt_tokens"] for row in rows
+    )
+
+    assert used[0] < 3300
+    assert 3000 < used[1] < 6600
+    assert len(rows) == len({row["id"] for row in rows}) == 240
+    assert counts.total() < 250  # nothing twice, but for the checks
+    assert dollars == pytest.approx(by_hand / 1000, abs=0.01)
 
 
 def test_each_sample_has_a_seed_of_its_own_which_a_second_run_would_give_it_again(tmp_path: Path) -> None:

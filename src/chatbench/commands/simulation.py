@@ -119,6 +119,10 @@ def ai_alone(
     concurrency: options.Concurrency = 32,
     timeout: options.Timeout = 120.0,
     patience: options.Patience = 300.0,
+    budget_tokens: options.BudgetTokens = None,
+    budget_usd: options.BudgetUsd = None,
+    assistant_price: options.Dollars = None,
+    extractor_price: options.Dollars = None,
     seed: options.Seed = 0,
     data: options.Data = Path("data"),
     results: options.Results = Path("results"),
@@ -131,11 +135,17 @@ def ai_alone(
 
     Example: chatbench ai-alone --study sample --assistant local:FOLDER --method letter-only-zero-shot
     """
+    from chatbench.core.errors import ChatbenchError
     from chatbench.data.open_study import open_study
     from chatbench.data.workspace import Workspace
     from chatbench.endpoints.address import EndpointOptions
     from chatbench.simulation import ai_alone as step
+    from chatbench.simulation.budget import Prices, Spending, read_price
 
+    if extractor_price and not extractor:
+        raise ChatbenchError("--extractor-price without an extractor", fix="omit it")
+    options_and_prices = ("--assistant-price", assistant_price), ("--extractor-price", extractor_price)
+    one, other = (read_price(option, price) if price else None for option, price in options_and_prices)
     opened = open_study(study, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps or ())
     workspace = Workspace(data, results)
     result = step.ai_alone(
@@ -143,7 +153,8 @@ def ai_alone(
         questions=step.questions_of(opened, ids=names(questions), split=split, workspace=workspace),
         workspace=workspace,
         extractor=extractor, mmlu=mmlu, options=EndpointOptions(concurrency, timeout, patience_seconds=patience),
-        overwrite=overwrite, say=show,
+        spending=Spending(Prices(other, one), max_tokens=budget_tokens, max_usd=budget_usd), overwrite=overwrite,
+        say=show,
     )  # fmt: skip
     show("\n".join(result.lines()))
 

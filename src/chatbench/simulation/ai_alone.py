@@ -14,7 +14,7 @@ is unknown: the sample is dropped and counted. Questions without options cannot 
     results/ai_alone/NAME-METHOD.csv        the scores, in the columns of ChatBench's ai_alone_answers.csv
 
 Each sample is appended to the log as soon as its reply arrives (a model on this machine replies to a block at a time),
-and before the extractor is asked about it. A stopped run continues: only what is missing is asked. More samples can be
+and then the extractor is asked about it. A stopped run continues: only what is missing is asked. More samples can be
 requested later. Only the log counts: every run rebuilds the table from it.
 
 Source: Chang, Anderson, Hofman, ACL 2025 (arXiv 2504.07114); docs/protocol.md, AI-alone baselines.
@@ -23,8 +23,8 @@ Source: Chang, Anderson, Hofman, ACL 2025 (arXiv 2504.07114); docs/protocol.md, 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -32,7 +32,7 @@ from chatbench.core.answer_kinds import Choice
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_text
 from chatbench.core.progress import WorkProgress, telling_what_is_kept
-from chatbench.core.records import FOUR_LETTERS, AiAloneScore, Message, Question, Study
+from chatbench.core.records import FOUR_LETTERS, AiAloneScore, Message, Question, Study, Usage
 from chatbench.core.texts import file_name
 from chatbench.data.chatbench_format import read_ai_alone
 from chatbench.data.download import few_shot_examples
@@ -40,9 +40,18 @@ from chatbench.data.splits import question_set_sha256
 from chatbench.data.tables import Intake
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import without_secrets
+from chatbench.endpoints.client import CHARACTERS_PER_TOKEN
 from chatbench.protocol.answers import last_object
-from chatbench.protocol.dialogue import AnyParticipant, ConcurrentParticipant, Failure, Reply, Request, derive_seed
-from chatbench.protocol.dialogue_runner import run_concurrently, run_together
+from chatbench.protocol.dialogue import (
+    AnyParticipant,
+    ConcurrentParticipant,
+    Failure,
+    ParticipantName,
+    Reply,
+    Request,
+    derive_seed,
+)
+from chatbench.protocol.dialogue_runner import Asking, Sides, run_concurrently, run_together
 from chatbench.protocol.prompts import (
     ASSISTANT_SYSTEM,
     EXTRACTION,
@@ -53,6 +62,7 @@ from chatbench.protocol.prompts import (
     SEPARATOR,
 )
 from chatbench.sample.study import ai_alone_table
+from chatbench.simulation.budget import SPENT, Prices, Spending, dollars
 from chatbench.simulation.log import (
     AppendOnlyLog,
     failure_lines,
@@ -73,7 +83,6 @@ Method = Literal["letter-only-zero-shot", "letter-only-few-shot", "free-text"]
 Result = Literal["right", "wrong", "invalid", "unknown"]
 """`invalid`: a letter-only reply without a letter, counted wrong. `unknown`: dropped."""
 Stage = Literal["reply", "extraction"]
-Asked = Callable[["Sample"], tuple[Message, Message]]
 Examples = Mapping[str, Sequence[Question]]
 """Few-shot examples by subset."""
 
@@ -86,6 +95,9 @@ _KEPT = (
     "text", "tokens", "prompt_tokens", "reasoning", "reasoning_tokens", "cached_tokens", "finish", "model"
 )  # fmt: skip
 """What a log record keeps of a reply."""
+_SIDES: dict[Stage, ParticipantName] = {"reply": "assistant", "extraction": "simulator"}
+"""Who is asked; the extractor takes the other side of a chat, which has a price of its own."""
+_TOKENS = ("prompt_tokens", "tokens", "cached_tokens")
 MEASURED_HERE = ", measured here"
 """Suffix of the name of a method that is not the study's own."""
 
@@ -172,6 +184,13 @@ def method_sha256(method: Method) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
+def _usage(rows: Sequence[Mapping[str, Any]]) -> Usage:
+    used = Counter[str]()
+    for row in rows:
+        used.update({f"{_SIDES[row['stage']]}_{name}": row.get(name, 0) for name in _TOKENS})
+    return Usage(**used)
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One question asked once."""
@@ -199,6 +218,13 @@ class AiAloneLog:
             if row["stage"] == stage:
                 found[str(row["id"])] = None if row["reason"] else str(row["text"])
         return {name: text for name, text in found.items() if text is not None}
+
+    def usages(self) -> list[Usage]:
+        """The tokens of each recorded sample; the extractor's as a simulator's."""
+        rows = defaultdict[tuple[object, object], list[dict[str, Any]]](list)
+        for _, row in read_log(self.path):
+            rows[row["question_id"], row["index"]].append(cast("dict[str, Any]", row))
+        return [_usage(of_sample) for of_sample in rows.values()]
 
     def trouble(self, samples: Sequence[Sample], asked: Mapping[Stage, str]) -> list[str]:
         """Sentences on replies, by stage, that failed, were cut off or came from another model than the requested."""
@@ -311,6 +337,7 @@ class AiAloneResult:
     """The outcomes of the planned samples; `failed` are those without a reply or an extraction.
 
     `trouble` are sentences on replies that failed, were cut off, or came from another model than the requested one.
+    Tokens `read` and `written` and their cost in dollars (None: no price) are those of the log, with earlier runs.
     """
 
     assistant: str
@@ -321,6 +348,9 @@ class AiAloneResult:
     asked: int
     table: Path
     trouble: tuple[str, ...]
+    read: int
+    written: int
+    usd: float | None
 
     def lines(self) -> list[str]:
         """Lines to print."""
@@ -332,6 +362,8 @@ class AiAloneResult:
             f"{self.assistant}, {self.method}: {self.questions} questions, {known} samples, {share}"
             + "".join(f", {part}" for part in parts),
             f"{self.asked} new replies -> {self.table}",
+            f"tokens: {self.read:,} read, {self.written:,} written"
+            + (f", {dollars(self.usd)}" if self.usd is not None else ""),
             *self.trouble,
         ]
 
@@ -346,6 +378,7 @@ def ai_alone(
     extractor: str | None = None,
     mmlu: Path | None = None,
     options: EndpointOptions | None = None,
+    spending: Spending | None = None,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda _line: None,
 ) -> AiAloneResult:
@@ -356,13 +389,15 @@ def ai_alone(
         questions: questions of the study to ask.
         extractor: like `assistant`; required for free text, and only there.
         mmlu: folder with MMLU's `dev/`, the examples of the few-shot method; required there, and only there.
+        spending: prices and a budget for endpoints, the extractor's price being the simulator's. What the log holds
+            counts; once it is spent, no more is asked.
         overwrite: discards what was recorded with other settings.
 
     Raises:
         ChatbenchError: a participant or the examples are unavailable, another process writes the log, or it has other
-            settings.
+            settings; a price or budget without an endpoint.
     """
-    method = settings.method
+    method, spending = settings.method, spending or Spending(Prices())
     _refuse_unneeded(method, extractor, mmlu)
     if other := [question for question in questions if not isinstance(question.kind, Choice)]:
         found = f"question {other[0].id!r} has no options: its answer is of kind {other[0].kind.name}"
@@ -382,6 +417,10 @@ def ai_alone(
             reader, study, temperature=0.0, max_tokens=max(EXTRACTION_MAX_TOKENS, settings.max_tokens or 0),
             reasoning_effort=settings.reasoning_effort, options=options,
         )  # fmt: skip
+    sides: dict[ParticipantName, AnyParticipant | None] = {"assistant": participant, "simulator": second}
+    spending.metered = frozenset(side for side, one in sides.items() if isinstance(one, ConcurrentParticipant))
+    if not spending.metered and (spending.limited or spending.prices.known):
+        raise ChatbenchError("a price or a budget without an endpoint: it would do nothing", fix="omit it")
     for note in notes_on(filter(None, (participant, second))):
         say(note)
     agreed = {
@@ -399,7 +438,10 @@ def ai_alone(
         open_log(log.path, agreed, overwrite=overwrite) as writer,
         telling_what_is_kept(lambda: f"{len(ids & writer.recorded)} of {len(ids)} replies are kept in {log.path}"),
     ):
-        asked = ask_missing(log, writer, samples, participant, second, examples, settings.seed)
+        for used in log.usages():
+            spending.recorded(used)
+        spending.expect(_at_most(settings, questions, examples, extracted=second is not None), 1)
+        asked = ask_missing(log, writer, samples, participant, second, examples, settings.seed, spending)
         table = log.write_table(study.questions)
     results = log.results(samples)
     counts, failed = Counter(results.values()), len(samples) - len(results)
@@ -407,7 +449,18 @@ def ai_alone(
     if second:
         wanted["extraction"] = str(second.identity.get("name"))
     trouble = tuple(log.trouble(samples, wanted))
-    return AiAloneResult(spec.name, method, len(questions), counts, failed, asked, table, trouble)
+    if not spending.leaves_room():
+        last = _last_stage(second)
+        asked_for = {str(row["id"]) for _, row in read_log(log.path)}
+        if left := sum(sample.id(last) not in asked_for for sample in samples):
+            failed -= left
+            trouble += (f"{SPENT}: {left} of {len(samples)} samples are left; with a larger one the command continues",)
+    of_log = log.usages()
+    read, written = sum(each.read for each in of_log), sum(each.written for each in of_log)
+    usd = sum(spending.prices.usd(each) for each in of_log) if spending.prices.known else None
+    return AiAloneResult(
+        spec.name, method, len(questions), counts, failed, asked, table, trouble, read, written, usd
+    )  # fmt: skip
 
 
 def questions_of(
@@ -435,51 +488,81 @@ def ask_missing(
     extractor: AnyParticipant | None,
     examples: Examples,
     seed: int,
+    spending: Spending,
 ) -> int:
     """Asks for what the log lacks and records each reply as it comes; returns the number of new assistant replies."""
+    texts, last = log.texts("reply"), _last_stage(extractor)
+    missing = [
+        sample for sample in samples
+        if sample.id(last) not in writer.recorded
+        and (sample.id("reply") in texts or sample.id("reply") not in writer.recorded)  # else it failed for good
+    ]  # fmt: skip
+    new, done = 0, len(samples) - len(missing)
 
-    def ask(stage: Stage, missing: Sequence[Sample], one: AnyParticipant, messages: Asked, what: str) -> None:
-        done = len(samples) - len(missing)
+    def asked(sample: Sample, stage: Stage, messages: tuple[Message, Message]) -> Asking[dict[str, Any]]:
+        of_sample = derive_seed(seed, sample.id(stage), 0, "assistant")
+        reply = yield Request(_SIDES[stage], messages, sample.question.id, of_sample, "reply", sample.id(stage))
+        writer.append([row := _row(sample, stage, reply)])
+        return row
 
-        def asked(sample: Sample) -> Generator[Request, Reply | Failure, dict[str, object]]:
-            of_sample = derive_seed(seed, sample.id(stage), 0, "assistant")
-            reply = yield Request(
-                "assistant", messages(sample), sample.question.id, of_sample, "reply", sample.id(stage)
-            )
-            row = {"id": sample.id(stage), "question_id": sample.question.id, "index": sample.index, "stage": stage}
-            if isinstance(reply, Failure):
-                return {**row, "text": "", "reason": reply.reason, "transient": reply.transient}
-            said = {name: getattr(reply, name) for name in _KEPT}
-            return {**row, "reason": "", "transient": False, **said, "seconds": round(reply.seconds, 3)}
+    def sampled(sample: Sample) -> Asking[Usage]:
+        nonlocal new
+        rows = []
+        if (text := texts.get(sample.id("reply"))) is None:
+            shown = examples.get(sample.question.subset, ())
+            rows.append((yield from asked(sample, "reply", question_messages(log.method, sample.question, shown))))
+            text, new = str(rows[0]["text"]), new + 1
+        if extractor and not (rows and rows[0]["reason"]):
+            rows.append((yield from asked(sample, "extraction", extraction_messages(sample.question, text))))
+        return _usage(rows)
 
-        def record(row: dict[str, object]) -> None:
-            nonlocal done
-            writer.append([row])
-            done += 1
-            progress(done, len(samples))
+    def begun() -> Iterator[Asking[Usage]]:
+        for sample in missing:
+            spending.began()
+            yield sampled(sample)
 
-        with WorkProgress("ai-alone", what, already=done) as progress:
-            if isinstance(one, ConcurrentParticipant):
-                run_concurrently(map(asked, missing), {"assistant": one}, active=BLOCK, finished=record)
-            else:
-                run_together([*map(asked, missing)], {"assistant": one}, record)
+    def ended(usage: Usage) -> None:
+        nonlocal done
+        spending.ended(usage)
+        done += 1
+        progress(done, len(samples))
 
-    missing = [sample for sample in samples if sample.id("reply") not in writer.recorded]
-    ask(
-        "reply", missing, participant,
-        lambda sample: question_messages(log.method, sample.question, examples.get(sample.question.subset, ())),
-        f"replies of {log.assistant}",
-    )  # fmt: skip
+    sides: dict[ParticipantName, AnyParticipant] = {"assistant": participant}
     if extractor:
-        texts = log.texts("reply")
-        unread = [
-            each for each in samples if each.id("extraction") not in writer.recorded and each.id("reply") in texts
-        ]
-        ask(
-            "extraction", unread, extractor,
-            lambda sample: extraction_messages(sample.question, texts[sample.id("reply")]), "replies read",
-        )  # fmt: skip
-    return len(missing)
+        sides["simulator"] = extractor
+    with WorkProgress("ai-alone", f"replies of {log.assistant}", already=done) as progress:
+        if any(isinstance(one, ConcurrentParticipant) for one in sides.values()):
+            run_concurrently(
+                begun(), sides, active=BLOCK, finished=ended, may_begin=spending.leaves_room,
+                refused=spending.refused, replied=spending.replied,
+            )  # fmt: skip
+        else:
+            run_together([*begun()], cast("Sides", sides), ended, spending.replied)
+    return new
+
+
+def _row(sample: Sample, stage: Stage, reply: Reply | Failure) -> dict[str, Any]:
+    row = {"id": sample.id(stage), "question_id": sample.question.id, "index": sample.index, "stage": stage}
+    if isinstance(reply, Failure):
+        return {**row, "text": "", "reason": reply.reason, "transient": reply.transient}
+    said = {name: getattr(reply, name) for name in _KEPT}
+    return {**row, "reason": "", "transient": False, **said, "seconds": round(reply.seconds, 3)}
+
+
+def _at_most(settings: AiAloneSettings, questions: Sequence[Question], examples: Examples, *, extracted: bool) -> Usage:
+    """What a sample of the longest question takes if its reply is as long as possible; of an extraction, the prompt."""
+    longest = max(questions, key=lambda question: len(question.full_text))
+    limit = settings.max_tokens or MAX_TOKENS[settings.method]
+    messages = question_messages(settings.method, longest, examples.get(longest.subset, ()))
+    read, of_extraction = (
+        sum(len(message.content) for message in each) // CHARACTERS_PER_TOKEN
+        for each in (messages, extraction_messages(longest, "") if extracted else ())
+    )
+    return Usage(of_extraction + limit * extracted, 0, read, limit)
+
+
+def _last_stage(extractor: AnyParticipant | None) -> Stage:
+    return "extraction" if extractor else "reply"
 
 
 def _one(text: str, option: str, study: Study) -> AssistantSpec:
