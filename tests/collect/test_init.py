@@ -54,7 +54,13 @@ def test_questions_that_are_there_are_kept_if_they_are_those_asked_and_else_refu
     assert init(tmp_path, questions="study/questions.jsonl") == 0
 
 
-@pytest.mark.parametrize("wrong", [("--phase-1-questions", "9"), ("--assistant", "scripted:strong"), ("--people", "0")])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--phase-1-questions", "9"), ("--assistant", "scripted:strong"), ("--assistant", "local:./no-model"),
+        ("--people", "0"),
+    ],
+)  # fmt: skip
 def test_what_is_refused_writes_nothing(tmp_path: Path, wrong: tuple[str, str]) -> None:
     # Texts and questions stayed behind; nor is a folder made.
     assert init(tmp_path, *wrong) == 2

@@ -37,7 +37,7 @@ from chatbench.core.files import read_jsonl, read_text, write_jsonl, write_text
 from chatbench.core.records import Question
 from chatbench.data.own_chats import read_question_lines
 from chatbench.simulation.budget import Price, read_price
-from chatbench.simulation.participants import read_specs
+from chatbench.simulation.participants import read_specs, refuse_missing
 
 FILE = "study.toml"
 QUESTIONS = "questions.jsonl"
@@ -366,6 +366,7 @@ def init_study(
     new = {name: (texts / name).read_text(encoding="utf-8") for name in missing}
     new[FILE] = template.replace("# VALUES\n", "\n".join(lines) + "\n") + "\n" + "\n".join(specs)
     study = CollectedStudy(folder, new, chosen)
+    refuse_missing(study.specs)
     if not asked.exists():
         write_jsonl(asked, rows)
     for name, text in new.items():  # study.toml last: until then, the command can be run again

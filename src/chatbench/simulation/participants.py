@@ -47,7 +47,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Conversation, Study
-from chatbench.core.settings import base_of, resolve_settings
+from chatbench.core.settings import base_of, is_local, resolve_settings
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import SYSTEM_ROLE, EndpointOptions, read_addresses, without_secrets
 from chatbench.protocol.dialogue import AnyParticipant, Failure, FunctionParticipant, Participant, Reply, Request
@@ -93,6 +93,17 @@ def read_specs(texts: Sequence[str | AssistantSpec], recorded: Sequence[str]) ->
     if twice := [name for name, count in Counter(spec.name for spec in specs).items() if count > 1]:
         raise ChatbenchError(f"two assistants are called {twice[0]!r}", fix="rename one of them: NAME=KIND:ARGUMENT")
     return specs
+
+
+def refuse_missing(specs: Iterable[AssistantSpec]) -> None:
+    """Checks what a spec says about this machine before anything is opened.
+
+    Raises:
+        ChatbenchError: a local assistant is a path that does not exist.
+    """
+    for spec in specs:
+        if spec.kind == "local":
+            is_local(spec.argument)
 
 
 def _specs(text: str, recorded: Sequence[str]) -> list[AssistantSpec]:

@@ -25,6 +25,7 @@ from rich.console import Console
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.progress import telling_what_is_kept
 from chatbench.core.records import Question, Study, Usage
+from chatbench.core.settings import is_local
 from chatbench.data.prepared import Manifest
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
@@ -66,6 +67,7 @@ from chatbench.simulation.participants import (
     open_simulator,
     read_specs,
     refuse_impossible,
+    refuse_missing,
 )
 from chatbench.simulation.run import (
     BLOCK_SIZE,
@@ -344,6 +346,7 @@ def task_of(
     """
     held_out, study = workspace.split(split).question_ids("test"), workspace.study
     specs = specs_in(study, assistants)
+    refuse_missing(specs)
     return Task(
         workspace.manifest,
         study,
@@ -508,6 +511,8 @@ class Simulations:
         refuse_impossible(self.simulator, base_model=self.base_model, expected_answers=expected, answer_model=fitted)
         task = task_of(self.model, self.assistants, workspace=self.workspace, split=split, base_model=self.base_model)
         _refuse_without_local(self.settings, self.simulator, task)
+        if self.simulator.kind == "local":
+            is_local(self.simulator.argument.replace(SPLIT_MARK, split))
         return estimate(task, self.settings, self.simulator, spending.prices, overwrite=overwrite)
 
 
