@@ -188,7 +188,7 @@ def test_a_log_that_is_overwritten_is_not_read(place: Workspace) -> None:
         (["--assistant-temperature", "-1"], "assistant_temperature is -1"),
         (["--simulator", "two-step"], "--simulator 'two-step'"),
         (["--simulator", "two-step:local:no/such/{split}"], "no/such/split_0: no such folder"),
-        (["--assistant", "local:no/such/model"], "no/such/model: no such folder"),
+        (["--assistant", "local:no/such/model", "--split", "split_0"], "no/such/model: no such folder"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_told(
