@@ -7,7 +7,8 @@
 #                       its variants, IQA-EVAL), three architectures from nothing; the table has user alone, constant,
 #                       people and ceiling beside them.
 # assistants            four splits, each without the chats of one assistant and simulated with that one, on held-out
-#                       questions; then each assistant's accuracy with people and simulated.
+#                       questions, by the fine-tuned model and by an answer model; then each assistant's accuracy with
+#                       people and simulated.
 # Environment: MODEL (a recipe, hub id, folder or GGUF file), CHATS per question and assistant, PROMPTED_CHATS of a
 # prompted simulator (whose chats seldom end by themselves, so that each takes several times as long), SPLITS, and
 # CONFIG, a file of settings (for a trial: {"max_steps": 2}).
@@ -44,11 +45,15 @@ if [[ "$BY" == assistants ]]; then
   for i in 0 1 2 3; do
     BEGAN=$SECONDS
     SPLIT_ID="split_$i" chatbench finetune "$MODEL" "${SETTINGS[@]}" "${COMMON[@]}"
-    chatbench simulate "$MODEL" --split "split_$i" --assistant "replay:${ASSISTANTS[$i]}" --expected-answers \
-      "${TALK[@]}" "${COMMON[@]}"
+    CHAT=(--split "split_$i" --assistant "replay:${ASSISTANTS[$i]}" --expected-answers "${TALK[@]}" "${COMMON[@]}")
+    chatbench simulate "$MODEL" "${CHAT[@]}"
+    chatbench simulate answer-model --simulator "two-step:local:$OUT/assistants/results/models/$KEY/{split}" \
+      --answer-model "${CHAT[@]}"
     left $((i + 1)) 4 $((SECONDS - BEGAN))
   done
-  python benchmarks/estimate_table.py --model "$MODEL" "${COMMON[@]}"
+  for name in "$MODEL" answer-model; do
+    python benchmarks/estimate_table.py --model "$name" "${COMMON[@]}"
+  done
   exit
 fi
 

@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         place = Workspace(told.data, told.results)
         study = place.study
-        held_out = list(held_out_assistants(place, told.model, place.trained_splits(told.model), study, []).values())
+        held_out = list(held_out_assistants(place, told.model, place.manifest.split_ids, study, []).values())
     print_table(study, held_out, told.draws, [30, 60, 120])
 
 

@@ -177,6 +177,8 @@ def chat(
     simulator_temperature: options.SimulatorTemperature = 1.0,
     assistant_temperature: options.AssistantTemperature = 0.7,
     reasoning_effort: options.ReasoningEffort = "",
+    timeout: options.Timeout = 120.0,
+    patience: options.Patience = 300.0,
     seed: options.Seed = 0,
     data: options.Data = Path("data"),
     results: options.Results = Path("results"),
@@ -188,6 +190,7 @@ def chat(
     Example: chatbench chat tiny --question sample_counting-redux-0 --assistant scripted:strong
     """
     from chatbench.data.workspace import Workspace
+    from chatbench.endpoints.address import EndpointOptions
     from chatbench.simulation.participants import read_simulator_spec
     from chatbench.simulation.simulate import ChatSettings
     from chatbench.simulation.terminal_chat import chat as step
@@ -202,6 +205,7 @@ def chat(
     step(
         model, question, workspace=Workspace(data, results), assistant=assistant,
         simulator=read_simulator_spec(simulator), settings=settings, base_model=base_model, split=split, save=save,
+        options=EndpointOptions(timeout_seconds=timeout, patience_seconds=patience),
     )  # fmt: skip
 
 

@@ -196,7 +196,8 @@ class EndpointClient:
         except httpx.ConnectTimeout:
             return self._through_proxy(Fault("down", CANNOT_CONNECT))
         except (TimeoutError, httpx.TimeoutException):
-            return Fault("broken", f"no answer within {self.timeout_seconds:g} s")
+            fix = "check that the endpoint is up, or give it more time with --timeout; the same command continues"
+            return Fault("broken", f"no answer within {self.timeout_seconds:g} s", fix=fix)
         except httpx.ConnectError as error:
             reason = f"{CANNOT_CONNECT} ({error})" if "SSL" in str(error) else CANNOT_CONNECT
             return self._through_proxy(Fault("down", reason))

@@ -21,7 +21,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Question, SimulatedConversation, Study, Turn, joined_id
 from chatbench.core.texts import printable
 from chatbench.data.workspace import Workspace
-from chatbench.endpoints.address import without_secrets
+from chatbench.endpoints.address import EndpointOptions, without_secrets
 from chatbench.protocol.dialogue import (
     AnyParticipant,
     ConcurrentParticipant,
@@ -156,6 +156,7 @@ def chat(
     base_model: bool = False,
     split: str | None = None,
     save: Path | None = None,
+    options: EndpointOptions | None = None,
     console: Console | None = None,
 ) -> SimulatedConversation | None:
     """Runs and shows the chat; None if the person ended it.
@@ -165,6 +166,7 @@ def chat(
         simulator: what plays the user; `base_model` and `split` say which of the tuned ones.
         settings: seed, turns, temperatures, failure modes and message limit; settings for many chats are ignored.
         save: a log to append the chat to.
+        options: timeout and patience of endpoints.
 
     Raises:
         ChatbenchError: no such question or split, or a participant cannot be opened.
@@ -183,9 +185,9 @@ def chat(
     user = open_simulator(
         simulator, model=model, workspace=workspace, split=(held_out or candidates)[0], base_model=base_model,
         temperature=settings.simulator_temperature, max_tokens=settings.max_tokens,
-        reasoning_effort=settings.reasoning_effort,
+        reasoning_effort=settings.reasoning_effort, options=options,
     )  # fmt: skip
-    name, other = _assistant(assistant, settings, study)
+    name, other = _assistant(assistant, settings, study, options)
     view = ChatView(console or Console(), question, other)
     for note in notes_on(filter(None, (user, other))):
         view.say(note)
@@ -217,7 +219,9 @@ def _next(question: Question, assistant: str, recorded: Container[str]) -> Plann
     return Planned(joined_id(question.id, assistant, index), question, assistant, index)
 
 
-def _assistant(spec: str | None, settings: ChatSettings, study: Study) -> tuple[str, AnyParticipant | None]:
+def _assistant(
+    spec: str | None, settings: ChatSettings, study: Study, options: EndpointOptions | None
+) -> tuple[str, AnyParticipant | None]:
     """Name and participant of the assistant; no participant if it is the person."""
     if spec is None:
         return PERSON, None
@@ -229,6 +233,6 @@ def _assistant(spec: str | None, settings: ChatSettings, study: Study) -> tuple[
         )
     opened = open_assistant(
         specs[0], study, temperature=settings.assistant_temperature, max_tokens=settings.max_tokens,
-        reasoning_effort=settings.reasoning_effort,
+        reasoning_effort=settings.reasoning_effort, options=options,
     )  # fmt: skip
     return specs[0].name, opened
