@@ -50,6 +50,16 @@ def test_what_was_read_is_the_same_number_when_it_is_read_again(text: str) -> No
     assert kind.is_right(read, text)
 
 
+@pytest.mark.parametrize(
+    "unit",
+    ["%", "% of voters", "percent of GDP", "Per cent", "percentage points", "pct", "share in %", "Prozent", "\uff05"],
+)
+def test_percent_does_not_divide_where_the_unit_names_it(unit: str) -> None:
+    # Only units that were nothing but percent were known: 25 % of voters was 0.25.
+    assert Number(unit=unit).read(f"25 % {unit}") == "25"
+    assert Number(unit="N per centimetre").read("25 %") == "0.25"
+
+
 def test_a_number_that_no_short_text_can_hold_is_no_answer() -> None:
     assert Number().read("15e999") is None
 
@@ -60,6 +70,8 @@ SAME = [
     ("『東京』、", "東京"), ("¿Paris?", "Paris"), ("¡Paris\uff01", "Paris"), ("\uff08\uff30\uff41ris\uff09", "paris"),
     ("don\u2019t", "don't"), ("- Paris", "Paris"), ("\u2014 Paris \u2013", "Paris"), ("2010\u20132012", "2010-2012"),
     ("\u22125", "-5"), ("H₂O", "H2O"), ("10²", "10^2"),
+    ("**-x**", "\u2212x"), ("-$5", "$-5"), ("- **Paris**", "Paris"), ("--Paris", "Paris"),
+    ("\u20265", "5"), ("- 5", "5"), ("$.5$", ".5"),
 ]  # fmt: skip
 OTHER = [
     ("C#", "C"),
@@ -68,6 +80,11 @@ OTHER = [
     ("\u22125", "5"),
     ("-.5", "5"),
     ("A-", "A"),
+    ("-x", "x"),
+    ("-(a + b)", "a + b"),
+    ("-\u221e", "\u221e"),
+    ("-$5", "5"),
+    (".5", "5"),
     ("10²", "102"),
     ("é", "e"),
 ]

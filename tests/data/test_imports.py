@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
+from zipfile import ZipFile
 
 import openpyxl  # type: ignore[import-untyped]
 import pandas as pd  # type: ignore[import-untyped]
@@ -16,9 +18,9 @@ from tests.support.study_files import REPOSITORY, shared_data
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Study, Turn
-from chatbench.data.imports import NO_STATEMENT, draft, import_study, read_map
+from chatbench.data.imports import NO_STATEMENT, draft, import_study, read_map, read_rows
 from chatbench.data.open_study import open_study
-from chatbench.data.tables import DUPLICATE_ANSWER
+from chatbench.data.tables import DUPLICATE_ANSWER, HALF_CHARACTERS
 
 OPENAI = {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"},
                        {"role": "assistant", "content": "yes"}]}  # fmt: skip
@@ -338,6 +340,76 @@ def test_a_table_with_one_message_per_row_becomes_chats_in_the_order_that_a_colu
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("columns", "drafted"),
+    [
+        ("participant_id,prompt,response,answer,correct", ["prompt", "response"]),
+        ("user_id,chat,reply", ["chat", "reply"]),  # texts, no lists of messages
+        ("user_id,response", []),
+    ],
+)
+def test_a_draft_of_one_request_and_one_reply_per_row_takes_them_as_turns(
+    columns: str, drafted: list[str], tmp_path: Path
+) -> None:
+    # It wrote `reply` without `messages`, so that no chat was left.
+    row = ",".join("hi" for _ in columns.split(","))
+    mapping = read_map(_written(tmp_path / "map.toml", draft(_written(tmp_path / "t.csv", f"{columns}\n{row}\n"))))
+
+    assert ([*mapping.turns], mapping.messages, mapping.reply) == (drafted, "", "")
+
+
+def test_cells_that_the_mapping_calls_missing_are_blank(tmp_path: Path) -> None:
+    # The texts "NA" that R writes were messages, and one person who said them all.
+    table = b"who,p1,r1,p2,r2,sure\nNA,hi,yo,NA,NA,NA\nNA,NA is what?,NULL,NA,NA,high\n"
+    (tmp_path / "t.csv").write_bytes(table)
+    drafted = next(line for line in draft(tmp_path / "t.csv").splitlines() if line.startswith("missing"))
+    mapping = drafted + '\nworker_id = "who"\nturns = ["p1", "r1", "p2", "r2"]\nconfidence = "sure"\n'
+    study, _ = imported(tmp_path, "t.csv", table, mapping)
+
+    assert drafted == 'missing = ["NA", "NULL"]  # read as blank: 8 cells'
+    assert [[turn.text for turn in chat.turns] for chat in study.conversations] == [["hi", "yo"], ["NA is what?", ""]]
+    assert len({chat.worker_id for chat in study.conversations}) == 2
+    assert '"NA"' not in (tmp_path / "out.jsonl").read_text()
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_several_accepted_texts_may_stand_in_a_cell(lists: bool, tmp_path: Path) -> None:
+    right = ["Paris", " Ville de Paris", ""]
+    row = OPENAI | {"gold": right if lists else json.dumps(right), "said": "ville de paris"}
+    mapping = 'messages = "messages"\nright_answer = "gold"\nanswer = "said"\nanswer_kind = "text"\n'
+    study, _ = imported(tmp_path, "t.jsonl", (json.dumps(row) + "\n").encode(), mapping)
+
+    assert [answer.correct for answer in study.answers] == [True]
+    written = json.loads((tmp_path / "out.jsonl").read_text())
+    assert written["question"]["answer"] == ["Paris", "Ville de Paris"]
+    code, _ = imported(tmp_path, "t.jsonl", (json.dumps(row | {"gold": "[1, 2]"}) + "\n").encode(), mapping)
+    assert [question.answer for question in code.questions.values()] == ["[1, 2]"]  # the text of a list of numbers
+
+
+def test_the_columns_of_every_file_are_checked(tmp_path: Path) -> None:
+    # In their union, Worker and worker were both there, and each row of the second file was a person of its own.
+    for name, column in (("a", "worker"), ("b", "Worker")):
+        _written(tmp_path / f"{name}.csv", f"{column},p,r\nw1,hi {name},yo\n")
+        _written(tmp_path / f"{name}.jsonl", json.dumps({column.lower() + "_id" * (name == "a"): "w", **OPENAI}) + "\n")
+    mapping = _written(tmp_path / "map.toml", 'worker_id = "worker"\nturns = ["p", "r"]\n')
+    with pytest.raises(ChatbenchError, match=r"b.csv: no column 'worker'; it has Worker, p, r"):
+        import_study([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out.jsonl", mapping)
+    with pytest.raises(ChatbenchError, match=r"b.jsonl: no column 'worker_id'") as caught:
+        import_study([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], tmp_path / "out.jsonl")
+    assert caught.value.fix.startswith("import each file on its own")
+
+
+def test_half_characters_that_reading_replaced_are_counted_where_they_were(tmp_path: Path) -> None:
+    broken = json.loads(json.dumps(OPENAI).replace('"hi"', r'"hi \ud83d"'))
+    for name, content in (
+        ("t.jsonl", json.dumps(OPENAI) + "\n" + json.dumps(broken) + "\n"),
+        ("t.json", json.dumps([OPENAI, broken])),
+    ):
+        study, rows = imported(tmp_path, name, content.encode())
+        assert study.conversations[1].turns[0].text == "hi \ufffd"
+        assert [HALF_CHARACTERS in row["why"] for row in rows] == [False, True]
+
+
 def _written(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
@@ -387,6 +459,14 @@ def test_neither_a_corrected_draft_nor_a_study_of_another_origin_is_overwritten(
         ('worker_id = "person"', "cumulative = true", "worker_id"),
         ("turns =", 'chat = "person"\ncontent = "text"\nrole = "task"\n#', "roles"),
         ('turns = ["prompt 1", "reply 1", "prompt 2", "reply 2"]', 'messages = "text"', "messages"),
+        # Keys that were accepted and ignored, so that replies, or all chats, were lost.
+        ('"choice"', '"choice"\nreply = "reply 2"', "reply"),
+        ('"choice"', '"choice"\nmessages = "text"', "turns"),
+        ('"choice"', '"choice"\norder = "nowhere"', "order"),
+        ('"choice"', '"choice"\ncontent = "text"', "content"),
+        ('"choice"', '"choice"\nsheet = "Data"', "sheet"),
+        ("[constants]", '[statements]\ntable = "t.csv"\nkey = "task"\nsheet = "Data"\n[constants]', "statements.sheet"),
+        ('turns = ["prompt 1", "reply 1", "prompt 2", "reply 2"]', "", "messages"),
     ],
 )
 def test_what_is_wrong_with_a_mapping_is_corrected_in_it_not_drafted_again(
@@ -550,11 +630,33 @@ def test_cells_of_a_workbook_may_be_numbers_truth_values_and_errors(tmp_path: Pa
     ]  # fmt: skip
 
 
+def test_a_formula_without_its_value_is_refused_and_escapes_are_resolved(tmp_path: Path) -> None:
+    # openpyxl and pandas write text that begins with = as a formula without a value: the message was lost.
+    mapping = 'sheet = "Data"\nturns = ["p", "r"]\n'
+    other = {"Sums": [["=1+1"]], "Data": [["p", "r"], ["one_x000D_\ntwo _x005F_x000D_", "yo"]]}
+    study, _ = imported(tmp_path, "t.xlsx", workbook(other), mapping)
+    assert study.conversations[0].turns[0].text == "one\r\ntwo _x000D_"
+
+    with pytest.raises(ChatbenchError, match=r"t.xlsx, sheet 'Data', cell A2: a formula without its value"):
+        imported(tmp_path, "t.xlsx", workbook({"Data": [["p", "r"], ["=2+2", "yo"]]}), mapping)
+    with ZipFile(tmp_path / "t.xlsx") as book:
+        parts = {name: book.read(name).decode() for name in book.namelist()}
+    for value, shown in (("<v>4</v>", "4"), ("<v></v>", "")):  # the value that a spreadsheet program saves: 4, no text
+        kind = ' t="str"' if not shown else ""
+        with ZipFile(tmp_path / "t.xlsx", "w") as book:
+            for name, text in parts.items():
+                text = re.sub(r'<c r="A2"[^>]*>(<f>.*?</f>).*?</c>', rf'<c r="A2"{kind}>\1{value}</c>', text)
+                book.writestr(name, text)
+        assert [cells["p"] for _, cells in read_rows(tmp_path / "t.xlsx")] == [shown]
+
+
 @pytest.mark.parametrize(
     ("written", "correct"),
     [("1", 1), ("0", 0), ("1.0", 1), ("0,5", 0.5), (".25", 0.25), ("1,0", 1), ("Yes", 1), ("NO", 0), ("True", 1),
      ("FALSE", 0), ("ja", 1), ("Nein", 0), ("WAHR", 1), ("falsch", 0), ("Right", 1), ("wrong", 0), ("Correct", 1),
-     ("incorrect", 0), ("50%", None), ("100", None), ("1,5", None), ("", None)],
+     ("incorrect", 0), ("50%", None), ("100", None), ("1,5", None), ("", None),
+     ("0.3333333333333333", 1 / 3), ("0.30000000000000004", 0.1 + 0.2), ("1e-05", 1e-05), ("1e5", None),
+     ("1e999", None), ("nan", None), ("0_1", None)],
 )  # fmt: skip
 def test_an_outcome_is_a_number_or_a_word(written: str, correct: float | None, tmp_path: Path) -> None:
     mapping = 'turns = ["p", "r"]\nanswer_kind = "outcome"\ncorrect = "ok"\n'

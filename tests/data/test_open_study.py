@@ -10,6 +10,8 @@ from tests.support.study_files import tiny_folder
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.open_study import find_study, open_study, summary_text
+from chatbench.data.prepare_splits import prepare_splits
+from chatbench.data.workspace import Workspace
 
 
 def test_the_summary_has_one_fact_a_line_and_says_what_was_left_out(tmp_path: Path) -> None:
@@ -38,6 +40,52 @@ def test_the_kind_of_a_study_is_told_from_its_files(tmp_path: Path) -> None:
         with pytest.raises(ChatbenchError, match=problem) as caught:
             open_study(path)
         assert "ChatBench layout" in caught.value.expected
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]},
+        {"id": "p1", "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yes"}]},
+        {"conversation": [{"role": "user", "content": "hi"}]},
+    ],
+)
+def test_chats_of_another_program_are_pointed_to_import(row: dict[str, object], tmp_path: Path) -> None:
+    # check-study sent them to prepare-splits, which asked for question ids.
+    path = tmp_path / "my logs.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    for step in (open_study, lambda path: prepare_splits(path, tmp_path / "data")):
+        with pytest.raises(ChatbenchError, match="holds chats of another program") as caught:
+            step(path)
+        assert caught.value.fix == f"import them: chatbench import '{path}'"
+
+
+def test_logs_that_look_like_one_question_are_not_told_to_split_by_person(tmp_path: Path) -> None:
+    roles = (("system", "You are kind."), ("user", "hi"), ("assistant", "yes"))
+    row = {"messages": [{"role": role, "content": text} for role, text in roles]}
+    (tmp_path / "log.jsonl").write_text(2 * (json.dumps(row) + "\n"))
+
+    with pytest.raises(ChatbenchError, match="no questions are left") as caught:
+        prepare_splits(tmp_path / "log.jsonl", tmp_path / "data")
+    assert "--by person" not in caught.value.fix
+    assert "chatbench import" in caught.value.fix
+
+
+def test_a_project_that_was_moved_finds_its_study_where_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "old").mkdir()
+    monkeypatch.chdir(tmp_path / "old")
+    tiny_folder(Path("tiny"))
+    prepare_splits(Path("tiny"), Path("data"), splits=1)
+    (tmp_path / "old").rename(tmp_path / "new")
+    monkeypatch.chdir(tmp_path / "new")
+    assert len(Workspace(Path("data")).study.questions) == 10
+
+    Path("tiny").rename("elsewhere")
+    with pytest.raises(ChatbenchError, match="tiny: no such file or folder") as caught:
+        Workspace(Path("data")).study  # noqa: B018  # a property that reads files
+    assert caught.value.fix == "put it back, or prepare again: chatbench prepare-splits --study tiny"
 
 
 def test_the_one_study_that_is_there_is_found(tmp_path: Path) -> None:

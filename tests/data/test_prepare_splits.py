@@ -144,6 +144,49 @@ def test_splits_of_an_earlier_run_go_and_other_files_stay(study: Path, tmp_path:
     ]
 
 
+@pytest.mark.parametrize("adopted", [True, False])
+def test_splits_made_by_hand_are_neither_overwritten_nor_removed(study: Path, tmp_path: Path, adopted: bool) -> None:
+    # All folders called split_... were overwritten, or emptied, without a word.
+    out, rows = tmp_path / "data", lines_of_examples("messages")
+    for name in ("split_0", "split_mine", "split_7"):
+        for part in ("train", "test"):
+            write_jsonl(out / name / f"{part}.jsonl", rows)
+    if adopted:
+        load_manifest(out)
+    before = contents(out)
+    with pytest.raises(ChatbenchError, match=r"split_0/\w+.jsonl: not written by prepare-splits") as caught:
+        prepare_splits(study, out, splits=1)
+    assert "choose another folder" in caught.value.fix
+    assert contents(out) == before
+
+    (out / "manifest.json").unlink(missing_ok=True)
+    (out / "split_0").rename(out / "split_0_backup")
+    prepare_splits(study, out, splits=3)
+    prepare_splits(study, out, splits=1)  # removes split_1 and split_2
+    assert {path.name for path in out.iterdir()} == {
+        "manifest.json", "split_0", "split_0_backup", "split_mine", "split_7"
+    }  # fmt: skip
+    with pytest.raises(ChatbenchError, match=r"split_7/test.jsonl: not written by prepare-splits"):
+        prepare_splits(study, out, splits=8)
+
+
+def test_the_file_to_be_split_and_a_manifest_of_another_program_stay(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    write_jsonl(tmp_path / "x.jsonl", lines_of_examples("messages"))
+    prepare_splits(tmp_path / "x.jsonl", out, splits=3)
+    before = contents(out)
+    for name in ("split_0/train.jsonl", "split_2/test.jsonl"):  # would be overwritten, or removed
+        with pytest.raises(ChatbenchError, match=f"{name}: is to be split, and would be lost"):
+            prepare_splits(out / name, out, splits=1)
+    assert contents(out) == before
+
+    other = tmp_path / "other" / "manifest.json"
+    other.parent.mkdir()
+    other.write_text('{"name": "an app", "files": {}}')
+    with pytest.raises(ChatbenchError, match=r"manifest.json: not written by prepare-splits"):
+        prepare_splits(study, other.parent, splits=1)
+
+
 def test_a_split_that_is_not_there_is_named_with_those_that_are(study: Path, tmp_path: Path) -> None:
     prepare_splits(study, tmp_path / "data", splits=5)
 

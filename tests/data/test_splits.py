@@ -12,7 +12,14 @@ from tests.support.study_files import chat, question, shared_data, tiny_study
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Question, Unit
 from chatbench.data.download import mmlu_subsets, read_mmlu
-from chatbench.data.splits import make_splits, near_duplicate_groups, question_set_sha256, splits_of, train_size
+from chatbench.data.splits import (
+    NO_STATEMENT,
+    make_splits,
+    near_duplicate_groups,
+    question_set_sha256,
+    splits_of,
+    train_size,
+)
 
 CHATBENCH_SIZES = {
     "elementary_mathematics": 95,
@@ -150,6 +157,14 @@ def test_a_preamble_that_a_subset_shares_does_not_glue_it_together() -> None:
 
 def many(preamble: str) -> list[Question]:
     return [asked(n, f"{preamble} Scenario | thing{n} is what I did to person{n}.", "m") for n in range(60)]
+
+
+def test_questions_without_a_statement_are_like_no_other() -> None:
+    # All of them have imports' placeholder as text: one group, which no split could divide.
+    untold = [asked(n, NO_STATEMENT) for n in range(5)] + [asked(n, "Which tides are oldest?") for n in (5, 6)]
+
+    assert [len(group) for group in near_duplicate_groups(untold)] == [1, 1, 1, 1, 1, 2]
+    assert len(make_splits(untold, splits=1)[0].question_ids("train")) == 4
 
 
 def test_likeness_is_passed_on() -> None:

@@ -15,8 +15,8 @@ Number parsing: a comma, space (also thin or narrow) or apostrophe between group
 (`1,234,567`, `12,34,567`), unless the first group begins with 0; so are points if there are several or a comma follows
 (`1.234.567`, `1.000,50`); any other point is decimal, and so is any other comma (`3,5`, `0,125`, `10 000,5`). `2/3`,
 `1 1/2` and `1½` are fractions, `5e-3`, `5x10^-3` and `10^-3` powers of ten; `minus 5` and a dash for a minus are read;
-a date is no number; digits and marks may be those of any script; `%` divides by 100 unless percent is the question's
-unit; any other unit is ignored, never converted.
+a date is no number; digits and marks may be those of any script; `%` divides by 100 unless the question's unit names
+percent (`%`, `% of voters`, `percentage points`); any other unit is ignored, never converted.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ _ASCII = {
 }  # fmt: skip
 """Full-width characters, Arabic marks and fractions; NFKC would make 102 of 10²."""
 _PERCENT = re.compile(r"\s*(?:%|per ?cent\b)", re.IGNORECASE)
+_OF_PERCENT = re.compile(r"%|\b(?:per[ -]?cent(?:age)?s?|pct|pro[zc]ent\w*)\b", re.IGNORECASE)
 _MARKS = " .,:;!?\"'*`$()[]-"
 _TYPESET = str.maketrans("\u2018\u2019\u201a\u201c\u201d\u201e\u2010\u2012\u2013\u2014\u2212", "'''\"\"\"-----")
 _OTHER_MARKS = "«»\u2039\u203a¿¡。、「」『』"
@@ -152,7 +153,7 @@ class Number:
             digits = re.sub(r"[\s'\u2019]", "", digits).replace(",", ".")
             power = (found["power"] or found["ten"] or found["bare"] or "0").replace("\u2212", "-")
             value = Fraction(digits) * Fraction(10) ** int(power)
-        percent = _PERCENT.match(text, found.end()) and not _PERCENT.fullmatch(self.unit)
+        percent = _PERCENT.match(text, found.end()) and not _OF_PERCENT.search(self.unit.translate(_ASCII))
         return sign * value / (100 if percent else 1)
 
     def is_right(self, given: str, answer: str) -> bool:
@@ -242,7 +243,8 @@ Kind = Choice | Number | Text | Outcome | NoAnswer
 def normalised(text: str, marks: str = _MARKS) -> str:
     r"""Normalise case, white space and Unicode forms of a text, and strip surrounding punctuation.
 
-    Strips `marks` and those that ASCII lacks, but neither a minus (`-5`) nor a hyphen that ends a word (`A-`).
+    Strips `marks` and those that ASCII lacks, but no minus (`-x`, `-$5`; `- x` has a bullet), no point before a digit
+    (`.5`), and no hyphen that ends a word (`A-`).
 
     >>> [normalised(text) for text in ("\u201cCaf\u00e9\u201d\u2026", "- Paris\u3002", "C#", "\u20135", "10\u00b2")]
     ['café', 'paris', 'c#', '-5', '10^2']
@@ -252,5 +254,6 @@ def normalised(text: str, marks: str = _MARKS) -> str:
     if not (bare := text.strip(marks + _OTHER_MARKS)):
         return ""
     before, after = text[: text.index(bare)], text[text.index(bare) + len(bare) :]
-    minus = re.search(r"-\.?$", before) if bare[0].isdigit() else None
-    return (minus[0] if minus else "") + bare + "-" * after.startswith("-")
+    minus = bool(re.search(r"(?<!-)-[^\s-]*$", before))
+    point = bare[0].isdigit() and bool(re.search(r"(?<!\.)\.$", before))
+    return "-" * minus + "." * point + bare + "-" * after.startswith("-")

@@ -10,9 +10,9 @@ Every row is in the report: kept, changed (a rule of `own_chats` was needed) or 
     cumulative = true: each row repeats the chat so far, and only the last row of a chat is kept
 
 Several chats of a person about one question are numbered. A chat without a statement of what the person wants gets a
-placeholder (`NO_STATEMENT`); split such studies by person. An answer that is the text of one option (`normalised`)
-becomes its letter; if the text is itself a letter, `answers` must say which of the two is meant. Columns without a name
-are not read.
+placeholder (`NO_STATEMENT`); without question ids, split such studies by person. An answer that is the text of one
+option (`normalised`) becomes its letter; if the text is itself a letter, `answers` must say which of the two is meant.
+Columns without a name are not read; cells that are exactly one of `missing` are blank.
 """
 
 from __future__ import annotations
@@ -51,13 +51,14 @@ from chatbench.core.files import (
 from chatbench.core.progress import tracked
 from chatbench.core.texts import csv_text
 from chatbench.data.own_chats import EMPTY_CHAT, content_text, known_role, read_record
+from chatbench.data.splits import NO_STATEMENT
 from chatbench.data.tables import EXPECTED_ROLES, SKIP_FIX, BadRecord, Intake, LeftOut, find_column, literal_list
 
 Cells = Mapping[str, object]
-NO_STATEMENT = "(what the person wants is not recorded)"
 _TABLES = (".csv", ".tsv", ".txt")
 _UNNAMED = re.compile(r"\s*|Unnamed: \d+(\.\d+)?")
 """Names of columns without one; the second is what pandas makes of it."""
+_MISSING = ("NA", "N/A", "#N/A", "<NA>", "NULL", "null", "NaN", "nan", "None")
 _UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
@@ -110,6 +111,7 @@ class ImportMap(_OfRows):
     order: str = ""
     sheet: str = ""
     cumulative: bool = False
+    missing: tuple[str, ...] = ()
     answers: Literal["", "letters", "texts"] = ""
     answer_kind: KindName = "none"
     options: tuple[str, ...] = ()
@@ -126,6 +128,8 @@ class ImportMap(_OfRows):
 
 
 def _correct(path: Path, key: str, how: str = "") -> str:
+    if path == Path():  # of a preset
+        return "import each file on its own, or draft a mapping: chatbench import FILE --draft map.toml"
     return f"correct {path}, key {key!r}{': ' * bool(how)}{how}"
 
 
@@ -137,7 +141,7 @@ PRESETS: Mapping[str, ImportMap] = {
 """By the key that identifies the format: OpenAI's, ShareGPT's, and that of WildChat and LMSYS-Chat."""
 _SPELLINGS: Mapping[str, Sequence[str]] = {
     "messages": ("messages", "conversations", "conversation", "chat_history", "request", "dialog", "chat"),
-    "reply": ("response", "reply", "completion"),
+    "reply": ("response", "reply", "completion", "model_response", "assistant_response", "bot_response"),
     "worker_id": ("worker_id", "participant_id", "user_id", "prolific_pid", "response_id", "programmer_id",
                   "hashed_ip"),
     "assistant": ("assistant", "model", "model_name"),
@@ -157,6 +161,7 @@ _OF_MESSAGES: Mapping[str, Sequence[str]] = {
     "content": ("text", "content", "message", "utterance", "body", "value"),
 }
 """For tables with one message per row."""
+_REQUESTS = ("prompt", "query", "request", "user_message", "user_input", "user_prompt", "input", "message")
 _JOINED = "the chat's messages"
 _OF_STATEMENTS = ("question_text", "subset", "right_answer")
 _OF_KINDS: Mapping[KindName, Sequence[str]] = {
@@ -232,9 +237,10 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
     if out.exists() and not report.exists():
         found = f"{out}: is there, and was not made by import, which leaves {report.name} beside it"
         raise ChatbenchError(found, expected="a new file", fix="choose another --out, or remove it")
-    rows = [each for path in paths for each in read_rows(path, chosen)]
-    chosen = chosen or preset(rows, paths[0])
-    _check(chosen, rows, paths[0])
+    halves = list[int]()
+    files = {path: _filled(read_rows(path, chosen, halves=halves), chosen) for path in paths}
+    rows = [each for of_file in files.values() for each in of_file]
+    chosen = _checked(chosen or preset(rows, paths[0]), files)
     if chosen.chat:
         rows, chosen = _chats(rows, chosen, result), chosen.model_copy(update={"messages": _JOINED})
     statements = _statements(chosen, paths[0].parent)
@@ -247,7 +253,8 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
         noted, taken, changed = intake.noted, len(intake.conversations) + len(intake.answers), list[str]()
         try:
             written = json.dumps(_record(place, cells, chosen, statements, chats))
-            record = parse_json(written, intake.half_characters)
+            record = parse_json(written, halves.append)
+            intake.half_characters(str(record).count("\ufffd") if halves else 0)
             row = intake.row(place, record, {}, unit="key")
             read_record(row, intake, {})  # no scores of AI alone are imported
         except BadRecord as error:
@@ -299,22 +306,27 @@ def keep_inputs(written: Iterable[Path], read: Sequence[Path]) -> None:
 # Reading
 
 
-def read_rows(path: Path, mapping: ImportMap | None = None, *, second: bool = False) -> list[tuple[str, Cells]]:
-    """Read the rows of a file, or of the table of statements (`second`); the extension decides the format.
+def read_rows(
+    path: Path, mapping: ImportMap | None = None, *, second: bool = False, halves: list[int] | None = None
+) -> list[tuple[str, Cells]]:
+    """Read the rows of a file, or of the table of statements (`second`), by its extension; `halves`: see `parse_json`.
 
     Raises:
         ChatbenchError: the file is missing, damaged, in an unknown format or without the mapping's sheet.
     """
-    ending = path.suffix.lower()
+    ending, mapping, replaced = path.suffix.lower(), mapping or ImportMap(), ([] if halves is None else halves).append
+    key = "statements.sheet" if second else "sheet"
+    asked = mapping.statements.sheet if second and mapping.statements else mapping.sheet
+    if asked and ending != ".xlsx":
+        raise mapping.wrong(f"{path}: not an Excel file: no sheet {asked!r}", key, expected=".xlsx", how="remove it")
     if ending in (".jsonl", ".ndjson"):
-        return [(f"{path}, line {number}", row) for number, row in read_jsonl(path)]
+        return [(f"{path}, line {number}", row) for number, row in read_jsonl(path, replaced=replaced)]
     if ending == ".json":
-        content = read_json(path)
+        content = read_json(path, replaced=replaced)
         items = content if isinstance(content, list) else [content]
         if bad := next((at for at, item in enumerate(items, 1) if not isinstance(item, dict)), None):
             raise ChatbenchError(f"{path}, record {bad}: not an object", expected="a JSON list of objects")
         return [(f"{path}, record {number}", item) for number, item in enumerate(items, start=1)]
-    mapping = mapping or ImportMap()
     header_rows = 1 if second else mapping.header_rows
     if ending in _TABLES:
         return _table_rows(csv_records(_table_text(path), path), path, header_rows)
@@ -322,10 +334,9 @@ def read_rows(path: Path, mapping: ImportMap | None = None, *, second: bool = Fa
         return _parquet_rows(path)
     if ending == ".xlsx":
         sheets = _sheets(path)
-        asked = mapping.statements.sheet if second and mapping.statements else mapping.sheet
         if (sheet := asked or next(iter(sheets), "")) not in sheets:
             found = f"{path}: no sheet {sheet!r}; it has {', '.join(map(repr, sheets))}"
-            raise mapping.wrong(found, "statements.sheet" if second else "sheet", expected="one of its sheets")
+            raise mapping.wrong(found, key, expected="one of its sheets")
         return _sheet_rows(sheets[sheet], path, header_rows)
     expected = ".jsonl, .json, .csv, .tsv, .txt, .xlsx or .parquet"
     raise ChatbenchError(f"{path}: unknown file format", expected=expected, fix="rename it, or save it in one of these")
@@ -389,11 +400,17 @@ def _parquet_rows(path: Path) -> list[tuple[str, Cells]]:
 
 
 def _sheets(path: Path) -> Mapping[str, Any]:
-    """The sheets of an Excel file by name, as openpyxl reads them; pandas does not tell which cells are merged."""
+    """The sheets of an Excel file by name, as openpyxl reads them; only formulas without a value have type `f`."""
     from openpyxl import load_workbook  # type: ignore[import-untyped]  # lazy: takes a while
 
     with _damage(path):
-        book = load_workbook(path, data_only=True)
+        book = load_workbook(path)
+        cells = (cell for sheet in book.worksheets for row in sheet.iter_rows() for cell in row)
+        if formulas := [cell for cell in cells if cell.data_type == "f"]:
+            book = load_workbook(path, data_only=True)
+            for value in (book[cell.parent.title][cell.coordinate] for cell in formulas):
+                if value.value is None and value.data_type == "n":  # an empty text has another type
+                    value.data_type = "f"
         return {sheet.title: sheet for sheet in book.worksheets}
 
 
@@ -401,9 +418,17 @@ def _sheet_rows(sheet: Any, path: Path, header_rows: int) -> list[tuple[str, Cel
     """The rows of a sheet; cells that are merged within a column all have their value.
 
     Raises:
-        ChatbenchError: cells below the header are merged across columns: which of these the value is of is unknown.
+        ChatbenchError: cells below the header are merged across columns: which of these the value is of is unknown; or
+            a formula has no value.
     """
-    records = [["" if cell.data_type == "e" else _as_text(cell.value) for cell in row] for row in sheet.iter_rows()]
+    from openpyxl.utils.escape import unescape  # type: ignore[import-untyped]
+
+    rows = [*sheet.iter_rows()]
+    if lost := next((cell for row in rows for cell in row if cell.data_type == "f"), None):
+        found = f"{path}, sheet {sheet.title!r}, cell {lost.coordinate}: a formula without its value"
+        fix = "save the file in a spreadsheet program; if it is text that begins with =, save the table as CSV instead"
+        raise ChatbenchError(found, expected="values", fix=fix)
+    records = [["" if cell.data_type == "e" else unescape(_as_text(cell.value)) for cell in row] for row in rows]
     for merged in sheet.merged_cells.ranges:
         left, top, right, bottom = merged.bounds
         value = records[top - 1][left - 1]
@@ -474,13 +499,21 @@ def draft(path: Path) -> str:
         columns = [name for name in columns if name not in long.values()]
         role, messages = long["role"], [cells for _, cells in rows]
     named = {name: find_column(columns, spellings) for name, spellings in _SPELLINGS.items()}
+    asked, reply = (None, None) if messages else (named["messages"], named["reply"])
+    messages = messages or [each for _, cells in rows for each in (asked and _messages(cells.get(asked))) or []]
+    if reply and not messages:  # no lists: one request and one reply per row
+        request, asked = asked or find_column(columns, _REQUESTS), None
+        lines += [f"turns = [{_quoted(request)}, {_quoted(reply)}]"] if request else []
+        reply = None
+    named |= {"messages": asked, "reply": reply}
     for name, column in named.items():
         lines.append(f"{name} = {_quoted(column)}" if column else f'# {name} = ""  # no matching column')
-    if asked := named["messages"]:
-        messages = messages or [each for _, cells in rows for each in _messages(cells.get(asked)) or []]
     if messages and role == "role" and isinstance(messages[0], dict) and "from" in messages[0]:
         role = "from"
         lines += ['role = "from"', 'content = "value"']
+    blank = Counter(cell.strip() for _, cells in rows for cell in cells.values() if isinstance(cell, str))
+    if gone := Counter({text: blank[text] for text in _MISSING if text in blank}):
+        lines.append(f"missing = [{', '.join(map(_quoted, gone))}]  # read as blank: {gone.total()} cells")
     answers = any(named[name] for name in _OF_KINDS["choice"] if name in named)
     lines += [
         f'# answer_kind = ""  # fill in: {_KINDS}' if answers else f'answer_kind = "none"  # or {_KINDS}',
@@ -523,8 +556,9 @@ def _roles_to_draft(messages: Iterable[object], key: str) -> list[str]:
     return head + [f'# {_quoted(role)} = "..."  # {n} messages' for role, n in unknown.most_common(20)]
 
 
-def _check(mapping: ImportMap, rows: Sequence[tuple[str, Cells]], path: Path) -> None:
-    """Check that the mapping's keys go together and that its columns are there."""
+def _checked(mapping: ImportMap, files: Mapping[Path, Sequence[tuple[str, Cells]]]) -> ImportMap:
+    """The mapping, if its keys go together and are all used, and its columns are in every file."""
+    path = next(iter(files))
     for key in _OF_KINDS["choice"]:
         if key not in _OF_KINDS[mapping.answer_kind] and (getattr(mapping, key) or getattr(mapping.constants, key, "")):
             found = f"{path}: the mapping sets {key}, which answer_kind {mapping.answer_kind!r} does not use"
@@ -541,10 +575,29 @@ def _check(mapping: ImportMap, rows: Sequence[tuple[str, Cells]], path: Path) ->
             found = f"{path}: the mapping sets chat together with messages, turns, reply or cumulative"
             expected = "one message per row, or a whole chat per row"
             raise mapping.wrong(found, "chat", expected=expected, how="choose one")
+    elif not (mapping.messages or mapping.turns):
+        found, expected = f"{path}: the mapping names no column with chats", "one of messages, turns and chat"
+        raise mapping.wrong(found, "messages", expected=expected)
+    _refuse_unused(mapping)
     wanted = {name: [getattr(mapping, name)] for name in names} | {"turns": [*mapping.turns]}
     if mapping.statements is None:
         wanted["options"] = [*mapping.options]
-    _require(wanted, {name for _, cells in rows for name in cells}, mapping, path)
+    for path, rows in files.items():
+        if rows or len(files) == 1:
+            _require(wanted, {name for _, cells in rows for name in cells}, mapping, path)
+    return mapping
+
+
+def _refuse_unused(mapping: ImportMap) -> None:
+    unused = {
+        "turns": mapping.messages and "with messages", "reply": not mapping.messages and "without messages",
+        "order": not mapping.chat and "without chat",
+        **dict.fromkeys(("role", "content", "roles"), mapping.turns and "with turns"),
+    }  # fmt: skip
+    for key, why in unused.items():
+        if why and getattr(mapping, key) != ImportMap.model_fields[key].default:
+            found = f"the mapping sets {key} {why}, where it has no use"
+            raise mapping.wrong(found, key, expected="only keys that are used", how="remove it")
 
 
 def _require(wanted: Mapping[str, Sequence[str]], columns: set[str], mapping: ImportMap, path: Path) -> None:
@@ -564,7 +617,7 @@ def _statements(mapping: ImportMap, folder: Path) -> Mapping[str, Cells] | None:
     if mapping.statements is None:
         return None
     path, key = folder / mapping.statements.table, mapping.statements.key
-    rows = read_rows(path, mapping, second=True)
+    rows = _filled(read_rows(path, mapping, second=True), mapping)
     named = {name: [getattr(mapping, name)] for name in _OF_STATEMENTS if not getattr(mapping.constants, name)}
     wanted = {"statements.key": [key], "options": [*mapping.options], **named}
     _require(wanted, {name for _, cells in rows for name in cells}, mapping, path)
@@ -628,6 +681,12 @@ def _shared(group: Sequence[tuple[str, Cells]], mapping: ImportMap) -> dict[str,
                 raise BadRecord("two values in one chat", f"{place}, column {name!r}: {text!r:.60}", expected=expected,
                                 fix="key 'chat'")  # fmt: skip
     return shared
+
+
+def _filled(rows: Sequence[tuple[str, Cells]], mapping: ImportMap | None) -> Sequence[tuple[str, Cells]]:
+    """The rows, with None for cells that are exactly one of the mapping's `missing`."""
+    gone = mapping.missing if mapping else ()
+    return [(at, {k: None if gone and _as_text(v) in gone else v for k, v in row.items()}) for at, row in rows]
 
 
 def _text(cells: Cells, name: str) -> str:
@@ -727,7 +786,12 @@ def _question(place: str, cells: Cells, mapping: ImportMap, statements: Mapping[
         "text": text,
         "answer_kind": mapping.answer_kind,
     }
-    right = _text(cells, mapping.right_answer) or constants.right_answer
+    right: Any = _text(cells, mapping.right_answer) or constants.right_answer
+    if mapping.answer_kind == "text":
+        value = cells.get(mapping.right_answer) if mapping.right_answer else None
+        listed = value if isinstance(value, list) else literal_list(right)
+        if listed and (listed is value or all(isinstance(each, str) for each in listed)):  # [1, 2] may be an answer
+            right = [text for each in listed if (text := _as_text(each))]
     if mapping.answer_kind == "choice":
         listed = literal_list(_text(cells, mapping.options[0])) if len(mapping.options) == 1 else None
         options = [str(each).strip() for each in listed or [_text(cells, name) for name in mapping.options]]
@@ -743,10 +807,10 @@ def _question(place: str, cells: Cells, mapping: ImportMap, statements: Mapping[
 def _correctness(place: str, text: str, mapping: ImportMap) -> float | bool:
     """Whether an answer is right, in numbers or words; of an outcome also a score between 0 and 1."""
     score = _SCORES.get(text.lower())
-    if score is None and re.fullmatch(r"[01]|0?[.,]\d{1,15}|1[.,]0+", text):
+    if score is None and re.fullmatch(r"(\d+[.,]?\d*|[.,]\d+)(e[-+]?\d+)?", text, re.IGNORECASE):
         score = float(text.replace(",", "."))
     outcome = mapping.answer_kind == "outcome"
-    if score is None or (score % 1 and not outcome):
+    if score is None or not 0 <= score <= 1 or (score % 1 and not outcome):
         numbers = "a number from 0 to 1" if outcome else "0 or 1"
         raise BadRecord(f"correct that is neither {numbers} nor yes or no", f"{place}, correct: {text!r:.60}",
                         expected=f"{numbers}, yes or no, true or false", fix="key 'correct'")  # fmt: skip

@@ -58,6 +58,7 @@ def open_study(
         fix = "check the path, or make a study with: chatbench sample STUDY"
         raise ChatbenchError(f"{path}: no such file or folder", expected=_EXPECTED, fix=fix)
     path = _own_file(path)
+    importing = f"chatbench import {shlex.quote(str(path)) if path.is_file() else 'FILE'}"
     if (path / chatbench.QUESTIONS).is_file():
         return chatbench.read_chatbench_folder(
             path, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps
@@ -66,12 +67,13 @@ def open_study(
         return read_halie(path, skip_bad_records=skip_bad_records, maps=maps)
     if holds_examples(path):
         fix = "split them with: chatbench prepare-splits; finetune and eval-ppl need nothing else"
+        fix += f"; or, if they are chats of another program, import them: {importing}"
         raise ChatbenchError(f"{path}: holds training examples, not people's answers", expected=_EXPECTED, fix=fix)
     if path.suffix == ".jsonl":
         from chatbench.data.own_chats import read_chat_jsonl  # lazy: imports pydantic
 
         return read_chat_jsonl(path, skip_bad_records=skip_bad_records, maps=maps)
-    fix = "check the path; docs/own-study.md describes your own format"
+    fix = f"check the path; or import a file of another program: {importing}"
     raise ChatbenchError(f"{path}: not a study in a known format", expected=_EXPECTED, fix=fix)
 
 
@@ -112,30 +114,40 @@ def _is_study(path: Path) -> bool:
 
 
 def holds_examples(path: Path) -> bool:
-    """Whether a file holds training examples instead of study records."""
-    first = next(read_jsonl(path), (0, {})) if path.suffix == ".jsonl" and path.is_file() else (0, {})
-    return bool({"messages", "prompt"} & first[1].keys())
+    """Whether a file holds training examples instead of study records.
+
+    Raises:
+        ChatbenchError: it holds chats of another program, which `import` reads.
+    """
+    first = next(read_jsonl(path), (0, {}))[1] if path.suffix == ".jsonl" and path.is_file() else {}
+    logged = next((first[key] for key in ("messages", "conversations", "conversation") if key in first), None)
+    if isinstance(logged, list) and "kind" not in first:
+        roles = [message.get("role") if isinstance(message, dict) else None for message in logged]
+        if roles != ["system", "user", "assistant"] or "messages" not in first:
+            found, fix = f"{path}: holds chats of another program", f"chatbench import {shlex.quote(str(path))}"
+            raise ChatbenchError(found, expected=_EXPECTED, fix=f"import them: {fix}")
+    return bool({"messages", "prompt"} & first.keys())
 
 
 def study_of(manifest: Manifest) -> Study:
     """Open the study that the splits were prepared from.
 
     Raises:
-        ChatbenchError: it cannot be opened, its questions have changed, or the splits were made by hand.
+        ChatbenchError: it is gone or cannot be opened, its questions have changed, or the splits were made by hand.
     """
+    again = f"prepare again: chatbench prepare-splits --study {shlex.quote(manifest.study)}"
     if manifest.adopted:
         fix = "prepare splits of a study: chatbench prepare-splits --study STUDY"
-        raise ChatbenchError(
-            f"{manifest.study}: its splits were made by hand", expected="splits prepared from a study", fix=fix
-        )
+        found, expected = f"{manifest.study}: its splits were made by hand", "splits prepared from a study"
+        raise ChatbenchError(found, expected=expected, fix=fix)
     skip_bad_records, include_pilots = manifest.skip_bad_records, manifest.include_pilots
-    path = Path(manifest.study_resolved)
+    path = manifest.study_path
+    if not path.exists():
+        found, expected = f"{path}: no such file or folder", f"the study, there or at {manifest.study_resolved}"
+        raise ChatbenchError(found, expected=expected, fix=f"put it back, or {again}")
     study = open_study(path, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=manifest.maps)
     if question_set_sha256(study.questions.values()) != manifest.questions_sha256:
-        raise ChatbenchError(
-            f"{path}: its questions have changed since the splits were made",
-            fix=f"prepare again: chatbench prepare-splits --study {shlex.quote(manifest.study)}",
-        )
+        raise ChatbenchError(f"{path}: its questions have changed since the splits were made", fix=again)
     return study
 
 

@@ -2,20 +2,24 @@
 
 Each file is written atomically, the manifest last; if the manifest will change, the old one is removed first. So a run
 that was stopped leaves either a complete folder or one that every later step refuses; running it again completes it.
+Only what an earlier run wrote is replaced or removed: what its manifest lists or, without one, lines with ids.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import Row, json_line, read_json, write_json, write_text
+from chatbench.core.files import Row, json_line, read_jsonl, read_object, sha256_of, write_json, write_text
 from chatbench.core.progress import tracked
 from chatbench.core.records import Conversation, Part, Split, Study, Unit
 from chatbench.data.examples import ROW_FORMATS, RowFormat, example_rows, numbered_examples, question_in
@@ -31,7 +35,7 @@ from chatbench.data.splits import (
 )
 
 _PARTS: tuple[Part, Part] = ("train", "test")
-_FILES = ("train.jsonl", "test.jsonl", "split.jsonl")
+_FILE = re.compile(r"split_\d+/(train|test|split)\.jsonl")
 MISSED_SHARE = 0.05
 """By how much the share of training questions may miss what was asked before the audit says so."""
 
@@ -66,8 +70,8 @@ def prepare_splits(
     the questions are taken from their prompts.
 
     Raises:
-        ChatbenchError: the study cannot be read, an option is out of range, the study has no conversations, or one
-            side of a split has none.
+        ChatbenchError: the study cannot be read, an option is out of range, the study has no conversations, one side of
+            a split has none, or files would be lost: the study itself, or what prepare-splits did not write.
     """
     if format not in ROW_FORMATS:
         expected = f"one of {', '.join(ROW_FORMATS)}"
@@ -207,21 +211,34 @@ def _check_leaks(
 def _write(out: Path, texts: Mapping[str, str], manifest: Manifest) -> None:
     """Write the files, and remove those of an earlier run's splits that this one does not have; other files stay."""
     path = out / MANIFEST
-    try:
-        unchanged = path.exists() and read_json(path) == manifest.as_json()
-    except ChatbenchError:  # a damaged manifest counts as changed
-        unchanged = False
-    if not unchanged:
+    old: Row = {}
+    with suppress(ChatbenchError):  # a damaged manifest counts as none
+        old = read_object(path) if path.exists() else {}
+    files = old.get("files") if "questions_sha256" in old and not old.get("adopted") else None
+    listed = {MANIFEST: "", **files} if isinstance(files, dict) else {}
+    stale = [name for name in listed if _FILE.fullmatch(name) and name not in texts]
+    for name in (*sorted(texts), *stale, *([MANIFEST] if old else [])):
+        studied = str((place := out / name).resolve()) == manifest.study_resolved
+        if studied or (name not in listed and place.exists() and (old or not _has_ids(place))):
+            found = f"{place}: {'is to be split' if studied else 'not written by prepare-splits'}, and would be lost"
+            fix = "choose another folder for the splits, or move it away"
+            raise ChatbenchError(found, expected="splits of an earlier run, or no file", fix=fix)
+    for place in (out / name for name in stale if (out / name).is_file() and sha256_of(out / name) == listed[name]):
+        place.unlink()
+        if not any(place.parent.iterdir()):
+            place.parent.rmdir()
+    if old != manifest.as_json():
         path.unlink(missing_ok=True)
     for name, text in sorted(texts.items()):
         write_text(out / name, text)
-    for folder in out.glob("split_*"):
-        if folder.name not in manifest.split_ids and folder.is_dir():
-            for name in _FILES:
-                (folder / name).unlink(missing_ok=True)
-            if not any(folder.iterdir()):
-                folder.rmdir()
     write_json(path, manifest.as_json())
+
+
+def _has_ids(path: Path) -> bool:
+    """Whether lines have the ids that prepare-splits writes."""
+    with suppress(ChatbenchError):
+        return all("question_id" in row for _, row in islice(read_jsonl(path), 1))
+    return False
 
 
 def _audit(

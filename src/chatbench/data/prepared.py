@@ -64,6 +64,11 @@ class Manifest:
         """`split_0`, `split_1`, ..."""
         return [f"split_{number}" for number in range(self.splits)]
 
+    @property
+    def study_path(self) -> Path:
+        """Where the study is: where it was or, in a project that was moved, at the relative path that was given."""
+        return Path(self.study_resolved if Path(self.study_resolved).exists() else self.study)
+
     def as_json(self) -> Row:
         """The content of `manifest.json`."""
         return asdict(self)

@@ -42,6 +42,8 @@ from chatbench.core.records import Part, Question, Side, Split, Study, Unit
 SAME_NUMBERS_THRESHOLD = 0.5
 OTHER_NUMBERS_THRESHOLD = 0.8
 RUN = 3
+NO_STATEMENT = "(what the person wants is not recorded)"
+"""The text of an imported question without one, which is like no other."""
 FEWEST_QUESTIONS = 100
 """Minimum of N in the weights: among five questions, being shared by two says nothing about rarity."""
 
@@ -72,12 +74,14 @@ class Asked(Protocol):
 def near_duplicate_groups(questions: Collection[Asked]) -> list[tuple[str, ...]]:
     """Group near duplicates: sorted question ids per group, ordered by first id; all other questions are groups of one.
 
-    Similarity is transitive: if a is like b and b is like c, the three are one group.
+    Similarity is transitive: if a is like b and b is like c, the three are one group. Questions without a statement
+    (`NO_STATEMENT`) are like no other.
     """
     ordered = sorted(questions, key=lambda question: question.id)
     parent = list(range(len(ordered)))
-    for left, right in _similar_pairs([question.text for question in ordered]):
-        low, high = sorted((_root(parent, left), _root(parent, right)))
+    told = [index for index, question in enumerate(ordered) if not question.text.startswith(NO_STATEMENT)]
+    for left, right in _similar_pairs([ordered[index].text for index in told]):
+        low, high = sorted((_root(parent, told[left]), _root(parent, told[right])))
         parent[high] = low
     groups: dict[int, list[str]] = {}
     for index, question in enumerate(ordered):
@@ -147,6 +151,8 @@ def make_splits(
             side = "test" if "train" in split.part.values() else "train"
             sizes = Counter(subsets.values())
             largest = max(sizes.values(), default=0)
+            of_study = all(isinstance(question, Question) for question in questions)  # not of a file of examples
+            otherwise = "split by person: --by person" if of_study else "import logged chats: chatbench import FILE"
             together = f" ({len(groups)} groups of near duplicates)" if len(groups) < len(subsets) else ""
             raise ChatbenchError(
                 f"no questions are left for the {side} side of {split.id}: {len(subsets)} questions{together}, in "
@@ -154,7 +160,7 @@ def make_splits(
                 f"{train_share:g} of each going to train",
                 expected="a subset large enough to leave questions on both sides after rounding",
                 fix="use fewer, larger subsets (for example, one for all questions), more questions, or another "
-                "--train-share; or split by person: --by person",
+                f"--train-share; or {otherwise}",
             )
     return made
 
