@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from tests.support.tiny_models import save_tiny_model
 
 from chatbench.api import Question, assistant, run, simulator
 from chatbench.core.errors import ChatbenchError
+from chatbench.protocol.dialogue import function_identity
 from chatbench.simulation.log import read_conversations
 
 QUESTIONS = [Question(f"q{n}", "maths", f"What is {n}+1?", ("1", "2", "3", "4"), "A") for n in range(3)]
@@ -82,6 +85,20 @@ def test_a_log_of_an_edited_function_is_not_continued(tmp_path: Path) -> None:
     run(simulator(user), assistant(polite), QUESTIONS, conversations=1, log=tmp_path / "log.jsonl")
     with pytest.raises(ChatbenchError, match="source_sha256"):
         run(simulator(user), assistant(edited), QUESTIONS, conversations=1, log=tmp_path / "log.jsonl")
+
+
+def test_a_partial_and_an_object_are_known_by_what_they_hold() -> None:
+    # All were one function: class `partial`, or the class of the object. A log of another one was continued.
+    @dataclass
+    class Says:
+        word: str
+
+        def __call__(self, _messages: list[dict[str, str]]) -> str:
+            return self.word
+
+    said = [partial(polite, "a"), partial(polite, "b"), partial(user, "a"), Says("a"), Says("b"), polite]
+    assert len({str(function_identity(each)) for each in said}) == len(said)
+    assert function_identity(partial(polite, "a")) == function_identity(partial(polite, "a"))
 
 
 def test_a_function_that_returns_no_text_is_told_so() -> None:

@@ -46,17 +46,19 @@ from chatbench.simulation.judge import (
     peoples_answers,
     simulated_answers,
 )
-from chatbench.simulation.log import open_log, read_conversations
+from chatbench.simulation.log import FIX, open_log, read_conversations
 from chatbench.simulation.participants import (
     AssistantSpec,
     SimulatorSpec,
+    active_at,
     open_assistant,
     open_simulator,
     read_simulator_spec,
     read_specs,
 )
 from chatbench.simulation.run import ConversationProgress, LoopSettings, Run, plan
-from chatbench.simulation.simulate import DEFAULT_ACTIVE, ChatSettings
+from chatbench.simulation.simulate import ChatSettings
+from chatbench.simulation.split_chats import settings_of
 
 if TYPE_CHECKING:
     from chatbench.endpoints.address import EndpointOptions
@@ -189,7 +191,7 @@ def run(
     end_on: Sequence[str] = (),
     log: str | Path | None = None,
     overwrite: bool = False,
-    active: int = DEFAULT_ACTIVE,
+    active: int = 64,
     console: Console | None = None,
 ) -> list[SimulatedConversation]:
     """Simulate `conversations` per question and assistant; return records by assistant, question, repetition.
@@ -288,10 +290,13 @@ def judge(
     if not logs:
         fix = f"simulate first: chatbench simulate {model} --assistant SPEC --judge later"
         raise ChatbenchError(f"{workspace.simulations(model)}: no simulated chats of {model}", fix=fix)
-    needs_judge(study.questions.values(), "function")
+    for log in logs:
+        if settings_of(log)[0]["questions_sha256"] != workspace.manifest.questions_sha256:
+            raise ChatbenchError(f"{log}: simulated on other questions than those prepared in {data}", fix=FIX)
+    needs_judge([*study.questions.values()], "function", study)
     answers = list(peoples_answers(study))
     answers += [each for log in logs for each in simulated_answers(study, read_conversations(log))]
-    return judge_answers(opened, answers, study, workspace, active=options.concurrency if options else DEFAULT_ACTIVE)
+    return judge_answers(opened, answers, study, workspace, active=active_at((), options))
 
 
 def estimate(
@@ -330,7 +335,8 @@ def estimate(
 
     settings = ChatSettings(
         conversations, seed, max_user_turns, max_tokens=max_tokens, simulator_temperature=simulator_temperature,
-        assistant_temperature=assistant_temperature, end_on=tuple(end_on), expected_answers=expected_answers,
+        assistant_temperature=assistant_temperature, end_on=(end_on,) if isinstance(end_on, str) else (*end_on,),
+        expected_answers=expected_answers,
         answer_model=answer_model, reasoning_effort=reasoning_effort, dtype=dtype,
     )  # fmt: skip
     new = (

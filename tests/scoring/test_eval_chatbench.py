@@ -19,6 +19,7 @@ from tests.support.simulated_logs import (
     endpoint,
     prepared,
     rewrite_log,
+    study_folder,
     write_log,
     write_perplexity,
 )
@@ -27,6 +28,7 @@ from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json
 from chatbench.core.records import Question
+from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.baselines import published
@@ -238,6 +240,20 @@ def test_pairs_without_people_are_noted_but_not_to_be_simulated_again(place: Wor
     notes = _incomplete("tiny", fewer, read_chats(place, "tiny", "split_0"), set(test))
 
     assert ["answers of people" in note and "chatbench simulate" not in note for note in notes] == [True]
+
+
+def test_chats_with_assistants_that_a_split_was_trained_on_are_left_out_and_said_so(place: Workspace) -> None:
+    # They were told to be with assistants that people had not worked with, and averaged with the held-out ones.
+    prepare_splits(study_folder(place), place.data, by="assistant")
+    for split in place.manifest.split_ids:
+        write_log(place, split)
+    table = eval_chatbench("tiny", workspace=place)
+
+    assert not any("people did not work with" in note for note in table.notes)
+    assert sum("not held out there, are left out" in note for note in table.notes) == len(place.manifest.split_ids)
+    for name in place.study.assistants:
+        scored = table.values()[name, FINE_TUNED, "accuracy"]
+        assert [split for split in scored if tuple(place.split(split).held_out) == (name,)] == list(scored)
 
 
 def test_without_chats_the_error_names_the_command(place: Workspace) -> None:

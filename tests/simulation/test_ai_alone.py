@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from benchmarks.loopback_endpoint import LoopbackEndpoint, running
+from benchmarks.loopback_endpoint import LoopbackEndpoint, completion, error, running
 from tests.support.simulated_logs import prepared, write_log
 from tests.support.tiny_models import save_tiny_model
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import AiAloneScore, Question, Study
+from chatbench.core.records import AiAloneScore, Question, Study, Usage
 from chatbench.data.chatbench_format import read_ai_alone
 from chatbench.data.tables import Intake
 from chatbench.data.workspace import Workspace
@@ -40,7 +40,7 @@ from chatbench.simulation.ai_alone import (
     read_extraction,
     with_measured_here,
 )
-from chatbench.simulation.budget import Prices, Spending
+from chatbench.simulation.budget import SPENT, Prices, Spending
 from chatbench.simulation.log import open_log, read_log
 
 QUESTIONS = [
@@ -144,6 +144,8 @@ def test_a_letter_counts_only_at_the_beginning_and_an_invalid_reply_is_wrong(tmp
         ('```json\n{"attempted_answer": true, "answer_val": "1", "answer_letter": "A"}\n```', "right"),
         (r'\boxed{1}, option A. {"attempted_answer": true, "answer_val": "1", "answer_letter": "A"}', "right"),
         (r'{"attempted_answer": true, "answer_val": "1", "answer_letter": "A"}, for \frac{8}{8} is 1', "right"),
+        ('{"attempted_answer": true, "answer_val": "1", "answer_letter": "(a)"}', "right"),
+        ('{"attempted_answer": true, "answer_val": "1", "answer_letter": "A. 1"}', "right"),
         ('{"attempted_answer": true, "answer_val": "2", "answer_letter": "B"}', "wrong"),
         ('{"attempted_answer": true, "answer_val": "9", "answer_letter": null}', "wrong"),
         ('{"attempted_answer": false, "answer_val": null, "answer_letter": "A"}', "wrong"),
@@ -241,6 +243,68 @@ def test_a_budget_ends_the_asking_and_a_larger_one_goes_on(
     assert len(rows) == len({row["id"] for row in rows}) == 240
     assert counts.total() < 250  # nothing twice, but for the checks
     assert dollars == pytest.approx(by_hand / 1000, abs=0.01)
+
+
+def test_what_failed_costs_too(tmp_path: Path) -> None:
+    # The next run knew nothing of it, and spent the budget again.
+    log = AiAloneLog(Workspace(results=tmp_path), "bot", "letter-only-zero-shot")
+    record(log, SAMPLES[:1], lambda _: Failure("only reasoning", transient=True, tokens=90, prompt_tokens=9))
+
+    assert log.usages() == [Usage(assistant_tokens=90, assistant_prompt_tokens=9)]
+
+
+def test_an_extractor_that_writes_a_lot_does_not_break_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A queue of 256 requests was sent after the budget was spent.
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert main(["sample", str(tmp_path / "study"), "--questions", "8", "--chats", "2"]) == 0
+    with running(server := LoopbackEndpoint()):
+        spec = f"m=openai:m@{server.url}"
+        command = ["ai-alone", "--study", str(tmp_path / "study"), "--assistant", spec, "--samples", "20"]
+        command += ["--results", str(tmp_path), "--concurrency", "4"]
+        extractor = ["--method", "free-text", "--max-tokens", "5", "--extractor", spec, "--extractor-price", "0/100"]
+        monkeypatch.setattr("benchmarks.loopback_endpoint.said_to", lambda _prompt: "word " * 1000)
+        capsys.readouterr()
+        assert main([*command, *extractor, "--budget-usd", "3", "--assistant-price", "0/0"]) == 0
+        told = capsys.readouterr().out
+        assert float(re.findall(r"written, \$(.*)", told)[0]) < 4.5
+        assert "samples are left" in told
+
+
+def test_scores_of_the_settings_before_go_when_they_are_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A run that was killed left the old model's accuracy beside the new model's settings, to be used as a baseline.
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    settings = AiAloneSettings("letter-only-zero-shot", samples=2)
+    place = Workspace(results=tmp_path)
+    with running(server := LoopbackEndpoint(models=("m", "n"))):
+        table = ai_alone(
+            f"bot=openai:m@{server.url}", settings, study=STUDY, questions=QUESTIONS, workspace=place
+        ).table
+        assert table.exists()
+        server.will(completion("ready"), *[error(401, "revoked")] * 9)
+        with pytest.raises(ChatbenchError):
+            ai_alone(
+                f"bot=openai:n@{server.url}",
+                settings,
+                study=STUDY,
+                questions=QUESTIONS,
+                workspace=place,
+                overwrite=True,
+            )
+    assert not table.exists()
+
+
+def test_what_failed_for_good_is_not_left_for_a_larger_budget(tmp_path: Path) -> None:
+    log = AiAloneLog(Workspace(results=tmp_path), "bot", "free-text")
+    replies = iter([Failure("refused"), Failure(SPENT, transient=True), Reply("B"), Reply("A")])
+    extractions = iter([Failure(SPENT, transient=True), Reply("{}")])
+    record(log, SAMPLES[:4], lambda _: next(replies), participant(lambda _: next(extractions)))
+
+    assert log.unfinished(SAMPLES, extracted=True) == 2 + 2
+    assert log.unfinished(SAMPLES, extracted=False) == 1 + 2
 
 
 def test_each_sample_has_a_seed_of_its_own_which_a_second_run_would_give_it_again(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -75,7 +75,7 @@ def test_no_answer_is_judged_twice_and_a_run_that_was_stopped_goes_on(tmp_path: 
         judge_answers(Judge(checker), answers, study(), place)
 
     assert asked == ["a", "b", "b", "c"]
-    assert read_verdicts(place)[0] == {("q", name): 1 for name in "abc"}
+    assert read_verdicts(place, study())[0] == {("q", name): 1 for name in "abc"}
     with pytest.raises(ChatbenchError, match="verdicts of another judge"):
         judge_answers(Judge(by_name), answers, study(), place)
     with pytest.raises(ChatbenchError, match="returned 7"):
@@ -137,8 +137,11 @@ def prepared(folder: Path) -> Path:
 def simulated(folder: Path, server: LoopbackEndpoint, *more: str) -> int:
     """Exit code of the command; the simulator says what `said_to` says until it is forced to answer."""
     who = f"--simulator iqa-eval:openai:m@{server.url} --assistant bot=openai:m@{server.url} --max-user-turns 1"
-    where = ["--data", str(folder / "data"), "--results", str(folder / "results"), "--conversations", "2"]
-    return main(["simulate", "u", *who.split(), *where, "--concurrency", "1", *more])
+    return main(["simulate", "u", *who.split(), *folders(folder), "--conversations", "2", "--concurrency", "1", *more])
+
+
+def folders(folder: Path) -> list[str]:
+    return ["--data", str(folder / "data"), "--results", str(folder / "results")]
 
 
 def test_outcomes_are_scored_by_a_judge_whose_agreement_travels_with_the_scores(
@@ -208,7 +211,7 @@ def test_what_a_judge_refuses_and_why_it_fails_is_told_and_its_cost(
     told = capsys.readouterr().out
 
     assert "judge: m does not accept temperature: omitted" in told
-    assert "24 answers could not be judged and are left out: endpoint: HTTP 400: content policy" in told
+    assert "24 answers could not be judged (endpoint: HTTP 400: content policy); of these, outcomes" in told
     assert "for all verdicts in this folder" in told.rpartition("\njudge: ")[2]
     notes = eval_chatbench("u", workspace=place).notes
     assert not any("no judge" in note for note in notes)
@@ -304,6 +307,24 @@ def test_what_the_judge_reads_and_writes_counts_towards_the_budget(
     assert "answered 0" in told
 
 
+def tower_study(folder: Path, people: Sequence[tuple[str, bool | None]], right: str = "Paris") -> list[str]:
+    """Writes six questions of kind text with what these people answered; returns the arguments that prepare it."""
+    rows = [
+        {
+            "kind": "user-AI", "worker_id": f"w{number}", "assistant": "bot", "turns": TURNS, "answer": given,
+            **({} if correct is None else {"correct": correct}),
+            "question": {
+                "id": word, "subset": "s", "text": f"Where is the {word} tower of {word}?", "answer_kind": "text",
+                "answer": [right, f"Ville de {right}"],
+            },
+        }
+        for word in WORDS for number, (given, correct) in enumerate(people)
+    ]  # fmt: skip
+    folder.joinpath("study.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    folder.joinpath("rubric.txt").write_text("Other words for the same are right.", encoding="utf-8")
+    return ["--study", str(folder / "study.jsonl"), "--out", str(folder / "data"), "--splits", "1"]
+
+
 def test_a_text_in_other_words_is_judged_and_people_are_measured_alike(
     tmp_path: Path, server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -321,20 +342,7 @@ def test_a_text_in_other_words_is_judged_and_people_are_measured_alike(
     people: list[tuple[str, bool | None]] = [
         ("paris.", None), ("France's capital", None), ("Rome", None), ("a capital, Lima", False), ("Lutetia", True),
     ]  # fmt: skip
-    rows = [
-        {
-            "kind": "user-AI", "worker_id": f"w{number}", "assistant": "bot", "turns": TURNS, "answer": given,
-            **({} if correct is None else {"correct": correct}),
-            "question": {
-                "id": word, "subset": "s", "text": f"Where is the {word} tower of {word}?", "answer_kind": "text",
-                "answer": ["Paris", "Ville de Paris"],
-            },
-        }
-        for word in WORDS for number, (given, correct) in enumerate(people)
-    ]  # fmt: skip
-    tmp_path.joinpath("study.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    tmp_path.joinpath("rubric.txt").write_text("Other words for the same are right.", encoding="utf-8")
-    where = ["--study", str(tmp_path / "study.jsonl"), "--out", str(tmp_path / "data"), "--splits", "1"]
+    where = tower_study(tmp_path, people)
     assert main(["prepare-splits", *where]) == 0
     assert main(["check-study", where[1]]) == 0
     assert "simulate --judge judges simulated texts too" in capsys.readouterr().out
@@ -356,3 +364,97 @@ def test_a_text_in_other_words_is_judged_and_people_are_measured_alike(
     found = with_verdicts(place.study, place)[1]
     assert found is not None
     assert (found.accuracy, found.answers) == (0.0, 2 * len(WORDS))  # of the two that the study judged itself
+
+
+def test_texts_without_a_verdict_count_as_the_rule_says_and_are_told(
+    tmp_path: Path, server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Leaving them out left only the answers that match: accuracies near 1 for people and simulators.
+    says = {"words": "the French capital"}
+    monkeypatch.setattr(
+        "benchmarks.loopback_endpoint.said_to",
+        lambda prompt: '{"score": 1}' if "You judge" in prompt else f"So, the answer is: {says['words']}",
+    )
+    assert main(["prepare-splits", *tower_study(tmp_path, [("paris", None), ("France's capital", None)])]) == 0
+    place = Workspace(tmp_path / "data", tmp_path / "results")
+    judge = ["--judge", f"openai:m@{server.url}", "--rubric", str(tmp_path / "rubric.txt")]
+    assert simulated(tmp_path, server, *judge) == 0
+    says["words"] = "Rome"
+    assert simulated(tmp_path, server, "--seed", "1", "--overwrite") == 0  # another simulator, without the judge
+
+    table = eval_chatbench("u", workspace=place)
+    means = {row[1]: each.mean for row, each in table.estimates().items() if row[2] == "accuracy"}
+    assert (means[table.simulator], means[PEOPLE]) == (0.0, 1.0)
+    tested = len(place.split("split_0").question_ids("test"))
+    assert any(f"{tested} answers are not judged yet" in note for note in table.notes)
+    assert main(["export", "u", "--to", str(tmp_path / "x.csv"), *folders(tmp_path)]) == 0
+    assert simulated(tmp_path, server, "--seed", "1", *judge) == 0
+    assert main(["export", "u", "--to", str(tmp_path / "y.csv"), *folders(tmp_path)]) == 0
+    right = [
+        {row["correct"] for row in csv.DictReader((tmp_path / name).open(encoding="utf-8"))}
+        for name in ("x.csv", "y.csv")
+    ]
+    assert right == [{"False"}, {"True"}]
+    assert not any("not judged yet" in note for note in eval_chatbench("u", workspace=place).notes)
+
+
+def test_a_verdict_is_about_the_question_as_it_was(tmp_path: Path) -> None:
+    # A corrected question kept the verdicts on equal answers to the old one.
+    asked: list[str] = []
+
+    def checker(question: Question, answer: str) -> float:
+        asked.append(f"{question.answer}: {answer}")
+        return float("France" in answer and question.answer == "Paris")
+
+    for right in ("Paris", "Berlin"):
+        assert main(["prepare-splits", *tower_study(tmp_path, [("France's capital", None)], right)]) == 0
+        place = Workspace(tmp_path / "data", tmp_path / "results")
+        answers = [(word, "France's capital") for word in WORDS]
+        judge_answers(Judge(checker), answers, place.study, place)
+        judged, _ = with_verdicts(place.study, place)
+        assert {each.correct for each in judged.answers} == {float(right == "Paris")}
+    assert len(asked) == 2 * len(WORDS)
+
+
+@pytest.mark.parametrize("judge", ["later", "model"])
+def test_of_several_splits_some_may_have_nothing_to_judge(
+    tmp_path: Path, server: LoopbackEndpoint, judge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.loopback_endpoint.said_to", lambda _prompt: 'So, the answer is: A {"score": 1}')
+    place = prepared(tmp_path)
+    choice = {"id": "", "subset": "letters", "text": "", "options": ["1", "2"], "answer": "A"}
+    rows = [
+        {
+            "kind": "user-AI", "worker_id": "w", "assistant": "bot", "turns": TURNS, "answer": "A",
+            "question": {**choice, "id": word, "text": f"{word} or {word}?"},
+        }
+        for word in ("red", "green", "blue")
+    ]  # fmt: skip
+    with place.joinpath("study.jsonl").open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows))
+    assert (
+        main(["prepare-splits", "--study", str(place / "study.jsonl"), "--out", str(place / "data"), "--by", "subset"])
+        == 0
+    )
+    named = ["later"] if judge == "later" else [f"openai:m@{server.url}", "--rubric", str(place / "rubric.txt")]
+
+    assert simulated(place, server, "--judge", *named) == 0
+
+
+def test_a_judge_that_cannot_be_read_is_told_by_its_own_option(
+    tmp_path: Path, server: LoopbackEndpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared(tmp_path)
+    for more in ([], ["--dry-run"]):
+        assert simulated(tmp_path, server, "--judge", "gpt-4o", "--rubric", str(tmp_path / "rubric.txt"), *more) == 2
+        assert "--judge 'gpt-4o' cannot be read" in capsys.readouterr().err
+
+
+def test_chats_about_other_questions_are_not_judged(tmp_path: Path, server: LoopbackEndpoint) -> None:
+    # It ended with a traceback, or judged old answers to new questions.
+    prepared(tmp_path)
+    assert simulated(tmp_path, server, "--judge", "later") == 0
+    assert main(["prepare-splits", *tower_study(tmp_path, [("paris", None)])]) == 0
+
+    with pytest.raises(ChatbenchError, match="simulated on other questions"):
+        judged_by("u", by_name, data=tmp_path / "data", results=tmp_path / "results")

@@ -119,7 +119,7 @@ EMPTY = Study("s", {}, (), ())
         lambda: refuse_impossible(PROMPTED, base_model=True, expected_answers=False),
         lambda: refuse_impossible(PROMPTED, base_model=False, expected_answers=True),
         lambda: refuse_impossible(PROMPTED, base_model=False, expected_answers=False, answer_model=True),
-        lambda: needs_judge([QUESTION], WITH_SECRETS),
+        lambda: needs_judge([QUESTION], WITH_SECRETS, EMPTY),
         lambda: open_judge(WITH_SECRETS, None, EMPTY),
         lambda: open_judge(WITH_SECRETS, Path(__file__), EMPTY),
         lambda: open_judge("sk-secret=scripted:strong", Path(__file__), EMPTY),

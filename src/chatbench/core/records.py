@@ -198,17 +198,17 @@ class Study:
     notes: tuple[str, ...] = ()
     verdicts: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """Scores (0..1) from a checker, by (question id, answer); see simulation/judge.py."""
-    checked: bool = False
-    """Whether a checker was asked about the answers for it; such an answer without a verdict has no score then."""
 
     def score(self, question_id: str, answer: str | None) -> float | None:
-        """Score of a simulated answer (0..1), a missing one being wrong; None if nothing can score it."""
+        """Score of a simulated answer (0..1), a missing one being wrong; None if nothing can score it.
+
+        A text without a verdict is right or wrong by comparison: leaving it out would leave only right ones.
+        """
         question = self.questions[question_id]
-        if not (self.checked and question.checkable):
-            return question.is_right(answer)
-        if answer is None:
+        if isinstance(question.kind, Outcome) and self.verdicts and answer is None:
             return 0.0
-        return self.verdicts.get((question_id, answer)) if question.is_for_checker(answer) else 1.0
+        right = question.is_right(answer)
+        return right or self.verdicts.get((question_id, answer or ""), right)
 
     @property
     def assistants(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, Protocol, cast, runtime_checkable
 
 from chatbench.core.records import (
@@ -190,12 +191,21 @@ class FunctionParticipant:
 
 
 def function_identity(function: object) -> dict[str, object]:
-    """What a log records of a person's own function: name and source, so that an edited one is another function."""
+    """What a log records of a person's own function: name and source, so that an edited one is another function.
+
+    Of a `functools.partial` its arguments count too, and of an object with a `__repr__` of its own (a dataclass) that.
+    """
+    state = ""
+    while isinstance(function, partial):
+        state += repr((function.args, sorted(function.keywords.items())))
+        function = function.func
     named = cast(type, function if inspect.isroutine(function) else type(function))
+    if named is type(function) and named.__repr__ is not object.__repr__:
+        state += repr(function)
     try:
-        source = inspect.getsource(named)
+        source = inspect.getsource(named) + state
     except (OSError, TypeError):  # typed at a prompt that keeps no source
-        source = ""
+        source = state
     source_sha256 = hashlib.sha256(source.encode()).hexdigest()
     return {"kind": "python", "name": named.__name__, "source_sha256": source_sha256, "reproducible": False}
 

@@ -153,11 +153,13 @@ def eval_chatbench(
         ChatbenchError: no chats yet, chats of other data, participants or settings, or a study that changed.
     """
     resampling, model = (resampling or Resampling()).checked(), name_in_tables(model)
-    judged, judge = with_verdicts(workspace.study, workspace)
-    study, measured_here = with_measured_here(judged, workspace, workspace.manifest.questions_sha256)
     chosen, skipped = simulated_splits(workspace, model, splits)
     verified = verified or Verified()
-    chats = [verified_chats(read_chats(workspace, model, each), study.questions, verified) for each in chosen]
+    questions = workspace.study.questions
+    chats = [verified_chats(read_chats(workspace, model, each), questions, verified) for each in chosen]
+    simulated = (chat for entry in chats for simulation in entry.simulations for chat in simulation.chats)
+    judged, judge = with_verdicts(workspace.study, workspace, simulated)
+    study, measured_here = with_measured_here(judged, workspace, workspace.manifest.questions_sha256)
     measures = metrics_of_splits(study, chats, tokenizer)
     table = score_splits(
         workspace, model, study, chats, measures, resampling, tokenizer,
@@ -186,9 +188,9 @@ def metrics_of_splits(
         for question_id in tracked(lacking, f"{entry.split.id}, people's first prompts", "questions"):
             overlaps[question_id] = human_overlap(by_question.get(question_id, []), tokenizer)
         with WorkProgress(f"{entry.split.id}, first prompts", "questions") as progress:
-            measures[entry.split.id] = split_metrics(
-                study, train, test, entry.simulations, overlaps, tokenizer, progress
-            )
+            trained_on = set(whole.assistants) - set(study.assistants)
+            simulations = [each.with_assistants(trained_on, others=True) for each in entry.simulations]
+            measures[entry.split.id] = split_metrics(study, train, test, simulations, overlaps, tokenizer, progress)
     return measures
 
 
@@ -275,11 +277,13 @@ def _conversations_by_question(study: Study) -> dict[str, list[Conversation]]:
 
 def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> list[str]:
     """Note the pairs that the scores of a split leave out: unfinished, without people's answers, or failed."""
-    notes = []
+    notes, known = [], set(study.assistants)
     study = entry.split.held_out_records(study)
     held_out = set(study.assistants)
     for simulation in entry.simulations:
         asked = set(entry.assistants[simulation.predictor])
+        if others := sorted(asked & known - held_out):
+            notes.append(f"{entry.split.id}: chats with {', '.join(others)}, not held out there, are left out")
         wanted = set(product(test, asked & held_out))
         left = wanted - scored_pairs(study, test, simulation)
         unfinished = left - simulation.complete_pairs()

@@ -47,7 +47,7 @@ QUESTION_COLUMNS = (
 )  # fmt: skip
 ANSWER_COLUMNS = ("question_id", "assistant", "person", "condition", "correct")
 ACCURACY = "accuracy"
-JUDGED_BY = ("judge", "accuracy", "kappa", "answers", "unread", "failed")
+JUDGED_BY = ("judge", "accuracy", "kappa", "answers", "unread", "failed", "missing")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ Source: Chang, Anderson, Hofman, ACL 2025 (arXiv 2504.07114); docs/protocol.md, 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -72,7 +73,7 @@ from chatbench.simulation.log import (
     replies_otherwise,
     settings_path,
 )
-from chatbench.simulation.participants import AssistantSpec, notes_on, open_assistant, read_specs
+from chatbench.simulation.participants import AssistantSpec, active_at, notes_on, open_assistant, read_specs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,8 +171,8 @@ def read_extraction(output: str, question: Question) -> Result:
     attempted = found.get("attempted_answer")
     if not isinstance(attempted, bool):
         return "unknown"
-    letter = found["answer_letter"]
-    right = attempted and isinstance(letter, str) and letter.strip().upper() == question.answer
+    letter = re.fullmatch(r"\W*([A-Za-z])(?:\W.*)?", str(found["answer_letter"]), re.DOTALL)  # "B", "(b)", "B. four"
+    right = attempted and letter is not None and letter[1].upper() == question.answer
     return "right" if right else "wrong"
 
 
@@ -225,6 +226,15 @@ class AiAloneLog:
         for _, row in read_log(self.path):
             rows[row["question_id"], row["index"]].append(cast("dict[str, Any]", row))
         return [_usage(of_sample) for of_sample in rows.values()]
+
+    def unfinished(self, samples: Sequence[Sample], *, extracted: bool) -> int:
+        """Number of samples that were not asked for to the end; those that failed were."""
+        rows = {str(row["id"]): str(row["reason"]) for _, row in read_log(self.path)}
+        count = 0
+        for sample in samples:
+            reply, extraction = (rows.get(sample.id(stage), SPENT) for stage in _SIDES)
+            count += SPENT in (reply, extraction if extracted and not reply else reply)
+        return count
 
     def trouble(self, samples: Sequence[Sample], asked: Mapping[Stage, str]) -> list[str]:
         """Sentences on replies, by stage, that failed, were cut off or came from another model than the requested."""
@@ -423,6 +433,8 @@ def ai_alone(
         raise ChatbenchError("a price or a budget without an endpoint: it would do nothing", fix="omit it")
     for note in notes_on(filter(None, (participant, second))):
         say(note)
+    asked_at = [each.argument for each in (spec, reader) if each and each.kind == "openai"]
+    active = min(BLOCK, active_at(asked_at, options))
     agreed = {
         "questions_sha256": question_set_sha256(study.questions.values()),
         "method_sha256": method_sha256(method),
@@ -441,7 +453,9 @@ def ai_alone(
         for used in log.usages():
             spending.recorded(used)
         spending.expect(_at_most(settings, questions, examples, extracted=second is not None), 1)
-        asked = ask_missing(log, writer, samples, participant, second, examples, settings.seed, spending)
+        if overwrite:
+            log.path.with_suffix(".csv").unlink(missing_ok=True)  # of the settings before
+        asked = ask_missing(log, writer, samples, participant, second, examples, settings.seed, spending, active)
         table = log.write_table(study.questions)
     results = log.results(samples)
     counts, failed = Counter(results.values()), len(samples) - len(results)
@@ -449,12 +463,9 @@ def ai_alone(
     if second:
         wanted["extraction"] = str(second.identity.get("name"))
     trouble = tuple(log.trouble(samples, wanted))
-    if not spending.leaves_room():
-        last = _last_stage(second)
-        asked_for = {str(row["id"]) for _, row in read_log(log.path)}
-        if left := sum(sample.id(last) not in asked_for for sample in samples):
-            failed -= left
-            trouble += (f"{SPENT}: {left} of {len(samples)} samples are left; with a larger one the command continues",)
+    if left := 0 if spending.leaves_room() else log.unfinished(samples, extracted=second is not None):
+        failed -= left
+        trouble += (f"{SPENT}: {left} of {len(samples)} samples are left; with a larger one the command continues",)
     of_log = log.usages()
     read, written = sum(each.read for each in of_log), sum(each.written for each in of_log)
     usd = sum(spending.prices.usd(each) for each in of_log) if spending.prices.known else None
@@ -489,6 +500,7 @@ def ask_missing(
     examples: Examples,
     seed: int,
     spending: Spending,
+    active: int = BLOCK,
 ) -> int:
     """Asks for what the log lacks and records each reply as it comes; returns the number of new assistant replies."""
     texts, last = log.texts("reply"), _last_stage(extractor)
@@ -511,7 +523,8 @@ def ask_missing(
         if (text := texts.get(sample.id("reply"))) is None:
             shown = examples.get(sample.question.subset, ())
             rows.append((yield from asked(sample, "reply", question_messages(log.method, sample.question, shown))))
-            text, new = str(rows[0]["text"]), new + 1
+            text = str(rows[0]["text"])
+            new += not rows[0]["reason"]
         if extractor and not (rows and rows[0]["reason"]):
             rows.append((yield from asked(sample, "extraction", extraction_messages(sample.question, text))))
         return _usage(rows)
@@ -533,7 +546,7 @@ def ask_missing(
     with WorkProgress("ai-alone", f"replies of {log.assistant}", already=done) as progress:
         if any(isinstance(one, ConcurrentParticipant) for one in sides.values()):
             run_concurrently(
-                begun(), sides, active=BLOCK, finished=ended, may_begin=spending.leaves_room,
+                begun(), sides, active=active, finished=ended, may_begin=spending.leaves_room,
                 refused=spending.refused, replied=spending.replied,
             )  # fmt: skip
         else:
@@ -544,13 +557,14 @@ def ask_missing(
 def _row(sample: Sample, stage: Stage, reply: Reply | Failure) -> dict[str, Any]:
     row = {"id": sample.id(stage), "question_id": sample.question.id, "index": sample.index, "stage": stage}
     if isinstance(reply, Failure):
-        return {**row, "text": "", "reason": reply.reason, "transient": reply.transient}
+        used = {"tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens}
+        return {**row, "text": "", "reason": reply.reason, "transient": reply.transient, **used}
     said = {name: getattr(reply, name) for name in _KEPT}
     return {**row, "reason": "", "transient": False, **said, "seconds": round(reply.seconds, 3)}
 
 
 def _at_most(settings: AiAloneSettings, questions: Sequence[Question], examples: Examples, *, extracted: bool) -> Usage:
-    """What a sample of the longest question takes if its reply is as long as possible; of an extraction, the prompt."""
+    """What a sample of the longest question takes if all replies are as long as possible."""
     longest = max(questions, key=lambda question: len(question.full_text))
     limit = settings.max_tokens or MAX_TOKENS[settings.method]
     messages = question_messages(settings.method, longest, examples.get(longest.subset, ()))
@@ -558,7 +572,8 @@ def _at_most(settings: AiAloneSettings, questions: Sequence[Question], examples:
         sum(len(message.content) for message in each) // CHARACTERS_PER_TOKEN
         for each in (messages, extraction_messages(longest, "") if extracted else ())
     )
-    return Usage(of_extraction + limit * extracted, 0, read, limit)
+    written = max(EXTRACTION_MAX_TOKENS, settings.max_tokens or 0)
+    return Usage((of_extraction + limit) * extracted, written * extracted, read, limit)
 
 
 def _last_stage(extractor: AnyParticipant | None) -> Stage:
@@ -566,7 +581,7 @@ def _last_stage(extractor: AnyParticipant | None) -> Stage:
 
 
 def _one(text: str, option: str, study: Study) -> AssistantSpec:
-    specs = read_specs([text], study.assistants)
+    specs = read_specs([text], study.assistants, option)
     if len(specs) > 1:
         raise ChatbenchError(
             f"{option} {without_secrets(text)!r} stands for {len(specs)} assistants", fix="name one of them"

@@ -97,9 +97,7 @@ class Spending:
             if value is not None and value <= 0:
                 raise ChatbenchError(f"{name} {value:g}", expected="more than 0")
         if max_usd is not None and not prices.known:
-            raise ChatbenchError(
-                "--budget-usd without a price", fix="add --simulator-price or --assistant-price, such as 2.50/10"
-            )
+            raise ChatbenchError("--budget-usd without a price", fix="add a price, such as --assistant-price 2.50/10")
         self.prices = prices
         self.max_tokens = max_tokens
         self.max_usd = max_usd

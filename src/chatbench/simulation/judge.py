@@ -9,8 +9,9 @@ text, people get the checker's, so that they are measured as simulators are.
     results/judge/verdicts.jsonl       what the checker said about each answer to a question (append-only)
     results/judge/verdicts.run.json    who the checker is, and the hashes of its prompt and rubric
 
-Equal answers to a question are judged once, whoever gave them, and a stopped run continues. A reply without a
-score is kept, counted and reported; such an answer is neither right nor wrong, and its chat is left out.
+Equal answers to a question are judged once, whoever gave them, and a stopped run continues. A reply without a score is
+kept, counted and reported, and so are answers without a verdict: an outcome is then neither right nor wrong, and its
+chat is left out; a text counts by comparison. A verdict holds for the question as it was when it was judged.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ from chatbench.protocol.dialogue_runner import run_concurrently, run_together
 from chatbench.protocol.prompts import JUDGE, JUDGE_SYSTEM, RIGHT_ANSWERS, SEPARATOR
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.log import AppendOnlyLog, open_log, read_log, settings_path
-from chatbench.simulation.participants import open_assistant, read_specs
+from chatbench.simulation.participants import AssistantSpec, open_assistant, read_specs
 
 if TYPE_CHECKING:
     from chatbench.endpoints.address import EndpointOptions
@@ -97,7 +98,7 @@ class Agreement:
     """How well a judge agrees with the study about people's answers; `kappa` is Cohen's.
 
     `answers` answers of people were compared; `unread` replies of the judge, about people or simulators, hold no score,
-    and `failed` did not come, mostly for this `reason`.
+    and `failed` did not come, mostly for this `reason`. `missing` scored answers were never judged.
     """
 
     judge: str
@@ -108,26 +109,27 @@ class Agreement:
     unread: int
     failed: int = 0
     reason: str = ""
+    missing: int = 0
 
     def text(self) -> str:
         """In words, as shown with scores."""
         known = not isinstance(self.accuracy, Undefined)
         kappa = f"{self.kappa:.2f}" if isinstance(self.kappa, float) else str(self.kappa)
         found = f"accuracy {self.accuracy:.3f}, kappa {kappa} on {self.answers} answers of people" if known else ""
-        unread = f"; {self.unread} replies without a score: those answers are left out" if self.unread else ""
-        failed = f"; {self.failed} answers could not be judged and are left out: {self.reason}" if self.failed else ""
-        return (
-            f"judged by {self.judge}: {found or f'agreement with the study unknown ({self.accuracy})'}{unread}{failed}"
-        )
+        found = found or f"agreement with the study unknown ({self.accuracy})"
+        parts = [f"{self.unread} replies without a score"] * bool(self.unread)
+        parts += [f"{self.failed} answers could not be judged ({self.reason})"] * bool(self.failed)
+        parts += [f"{self.missing} answers are not judged yet (simulate with the judge again)"] * bool(self.missing)
+        rule = "; of these, outcomes are left out and texts compared" if parts else ""
+        return f"judged by {self.judge}: {found}{''.join(f'; {part}' for part in parts)}{rule}"
 
 
-def needs_judge(questions: Iterable[Question], judge: str) -> bool:
-    """Whether a model judges some answers.
+def needs_judge(questions: Sequence[Question], judge: str, study: Study) -> bool:
+    """Whether a model judges some answers to these questions.
 
     Raises:
-        ChatbenchError: some need a checker and none is named; or one is named that has nothing to judge.
+        ChatbenchError: some need a checker and none is named; or one is named that has nothing to judge in the study.
     """
-    questions = list(questions)
     count = sum(isinstance(question.kind, Outcome) for question in questions)
     if count and not judge:
         raise ChatbenchError(
@@ -136,9 +138,9 @@ def needs_judge(questions: Iterable[Question], judge: str) -> bool:
             fix="name a model and a rubric: --judge openai:MODEL@URL --rubric FILE; or add --judge later, and judge "
             "with your own function: chatbench.api.judge",
         )
-    if judge and not any(question.checkable for question in questions):
+    if judge and not any(question.checkable for question in study.questions.values()):
         raise ChatbenchError(f"--judge {without_secrets(judge)}: no question is of kind outcome or text", fix="omit it")
-    return judge not in ("", LATER)
+    return judge not in ("", LATER) and any(question.checkable for question in questions)
 
 
 def open_judge(
@@ -155,15 +157,24 @@ def open_judge(
     Raises:
         ChatbenchError: there is no rubric, or the model cannot be used.
     """
-    shown, text = without_secrets(spec), read_rubric(spec, rubric)
-    (one, *others) = read_specs([spec], ())
-    if others or one.kind not in ("openai", "local"):
-        raise ChatbenchError(f"--judge {shown}", expected="openai:MODEL@URL or local:FOLDER")
+    text = read_rubric(spec, rubric)
     checker = open_assistant(
-        one, study, temperature=0.0, max_tokens=max(MAX_TOKENS, max_tokens), reasoning_effort=reasoning_effort,
-        options=options,
+        judge_spec(spec), study, temperature=0.0, max_tokens=max(MAX_TOKENS, max_tokens),
+        reasoning_effort=reasoning_effort, options=options,
     )  # fmt: skip
     return Judge(checker, text)
+
+
+def judge_spec(spec: str) -> AssistantSpec:
+    """Parses the spec of a judge.
+
+    Raises:
+        ChatbenchError: it is no endpoint's and no local model's.
+    """
+    one, *others = read_specs([spec], (), "--judge")
+    if others or one.kind not in ("openai", "local"):
+        raise ChatbenchError(f"--judge {without_secrets(spec)}", expected="openai:MODEL@URL or local:FOLDER")
+    return one
 
 
 def read_rubric(spec: str, rubric: Path | None) -> str:
@@ -236,7 +247,7 @@ def estimated_requests(
     """
     rows = [cast("dict[str, Any]", row) for _, row in read_log(verdicts_path(workspace))]
     known = set(answers)
-    count = len(known - {(row["question_id"], row["answer"]) for row in rows}) + chats
+    count = len({_verdict_id(study, *each) for each in known} - {row["id"] for row in rows}) + chats
     if rows:
         read, written = (sum(row[name] for row in rows) / len(rows) for name in ("prompt_tokens", "tokens"))
     else:
@@ -276,8 +287,7 @@ def judge_answers(
         )
     wanted: dict[str, tuple[str, str]] = {}
     for question_id, answer in answers:
-        digest = hashlib.sha256(answer.encode("utf-8", "replace")).hexdigest()[:16]
-        wanted[joined_id(question_id, digest)] = question_id, answer
+        wanted[_verdict_id(study, question_id, answer)] = question_id, answer
     if spending:
         count_verdicts(spending, workspace)
     with (
@@ -292,7 +302,15 @@ def judge_answers(
         if left := len(wanted.keys() - log.recorded):
             why = f" ({passed.most_common(1)[0][0]})" if passed else ""
             say(f"judge: {left} of {len(wanted)} answers are not judged yet{why}; the same command continues")
-    return agreement_with(study, *read_verdicts(workspace))
+    return agreement_with(study, *read_verdicts(workspace, study))
+
+
+def _verdict_id(study: Study, question_id: str, answer: str) -> str:
+    """Of an answer to a question with this text and these right answers."""
+    question = study.questions[question_id]
+    listed = (question.answer, *question.kind.also) if isinstance(question.kind, Text) else ()
+    what = json.dumps([question.full_text, listed, answer])
+    return joined_id(question_id, hashlib.sha256(what.encode()).hexdigest()[:16])
 
 
 def count_verdicts(spending: Spending, workspace: Workspace) -> None:
@@ -360,18 +378,18 @@ def _row(row: dict[str, object], reply: Reply | Failure) -> dict[str, object]:
     return {**row, "score": score, "text": reply.text, **used, **said, "reason": "", "transient": False}
 
 
-def read_verdicts(workspace: Workspace) -> tuple[Verdicts, Mapping[str, Any]]:
-    """The verdicts, and whose they are; none if nothing was judged.
+def read_verdicts(workspace: Workspace, study: Study) -> tuple[Verdicts, Mapping[str, Any]]:
+    """The verdicts on answers to the study's questions, and whose they are; none if nothing was judged.
 
     Raises:
         ChatbenchError: a line does not match its checksum.
     """
     path = verdicts_path(workspace)
-    found = {
-        (str(row["question_id"]), str(row["answer"])): cast("float | str | None", row["reason"] or row["score"])
-        for _, row in read_log(path)
-        if not row["transient"]
-    }
+    found: dict[tuple[str, str], float | str | None] = {}
+    for _, row in cast("Iterator[tuple[int, dict[str, Any]]]", read_log(path)):
+        key = row["question_id"], row["answer"]
+        if key[0] in study.questions and row["id"] == _verdict_id(study, *key) and not row["transient"]:
+            found[key] = row["reason"] or row["score"]
     return found, cast(dict[str, Any], read_json(settings_path(path))) if settings_path(path).exists() else {}
 
 
@@ -400,23 +418,26 @@ def agreement_with(study: Study, verdicts: Verdicts, settings: Mapping[str, Any]
     return Agreement(name, rubric, accuracy, kappa, count, *left_out)
 
 
-def with_verdicts(study: Study, workspace: Workspace) -> tuple[Study, Agreement | None]:
+def with_verdicts(
+    study: Study, workspace: Workspace, chats: Iterable[SimulatedConversation] = ()
+) -> tuple[Study, Agreement | None]:
     """The study with the verdicts on answers to its questions, and their judge's agreement with it.
+
+    The agreement counts those answers of people and of `chats` that lack a verdict.
 
     Raises:
         ChatbenchError: a line does not match its checksum.
     """
-    verdicts, settings = read_verdicts(workspace)
-    checkable = {key for key, question in study.questions.items() if question.checkable}
-    ours = {key: score for key, score in verdicts.items() if key[0] in checkable}
-    if not ours:
+    verdicts, settings = read_verdicts(workspace, study)
+    if not verdicts:
         return study, None
-    known = {key: score for key, score in ours.items() if isinstance(score, float)}
-    judged = replace(study, verdicts=known, checked=True)
-    answers = []
-    for answer in study.answers:
-        if not (answer.by_rule and study.questions[answer.question_id].checkable):
-            answers.append(answer)
-        elif (score := judged.score(answer.question_id, answer.letter)) is not None:
-            answers.append(replace(answer, correct=score))
-    return replace(judged, answers=tuple(answers)), agreement_with(study, ours, settings)
+    asked = {*peoples_answers(study), *simulated_answers(study, chats)}
+    found = replace(agreement_with(study, verdicts, settings), missing=len(asked - verdicts.keys()))
+    known = {key: score for key, score in verdicts.items() if isinstance(score, float)}
+    answers = [
+        replace(answer, correct=known.get((answer.question_id, answer.letter or ""), answer.correct))
+        if answer.by_rule
+        else answer
+        for answer in study.answers
+    ]
+    return replace(study, answers=tuple(answers), verdicts=known), found

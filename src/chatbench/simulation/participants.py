@@ -81,18 +81,31 @@ class AssistantSpec:
     participant: AnyParticipant | None = None
 
 
-def read_specs(texts: Sequence[str | AssistantSpec], recorded: Sequence[str]) -> list[AssistantSpec]:
+def read_specs(
+    texts: Sequence[str | AssistantSpec], recorded: Sequence[str], option: str = "--assistant"
+) -> list[AssistantSpec]:
     """One spec per assistant, with `all` expanded; `recorded` are the assistants that the study has chats with.
+
+    `option` is where they were given, for messages.
 
     Raises:
         ChatbenchError: no assistant, one that cannot be parsed, or two with the same name.
     """
     if not texts:
         raise ChatbenchError("no assistant is given", expected=EXPECTED_ASSISTANT, fix="add --assistant scripted:all")
-    specs = [spec for each in texts for spec in (_specs(each, recorded) if isinstance(each, str) else [each])]
+    specs = [spec for each in texts for spec in (_specs(each, recorded, option) if isinstance(each, str) else [each])]
     if twice := [name for name, count in Counter(spec.name for spec in specs).items() if count > 1]:
         raise ChatbenchError(f"two assistants are called {twice[0]!r}", fix="rename one of them: NAME=KIND:ARGUMENT")
     return specs
+
+
+def active_at(addresses: Iterable[str], options: EndpointOptions | None) -> int:
+    """How many dialogues with participants at these addresses are active at once.
+
+    More than the endpoint replies to: while some wait for one side, others keep the other side busy.
+    """
+    places = max((len(read_addresses(each)) for each in addresses), default=1)
+    return places * 2 * (options or EndpointOptions()).concurrency
 
 
 def refuse_missing(specs: Iterable[AssistantSpec]) -> None:
@@ -106,10 +119,10 @@ def refuse_missing(specs: Iterable[AssistantSpec]) -> None:
             is_local(spec.argument)
 
 
-def _specs(text: str, recorded: Sequence[str]) -> list[AssistantSpec]:
+def _specs(text: str, recorded: Sequence[str], option: str) -> list[AssistantSpec]:
     match = _ASSISTANT_SPEC.fullmatch(text)
     if match is None:
-        raise ChatbenchError(f"--assistant {without_secrets(text)!r} cannot be read", expected=EXPECTED_ASSISTANT)
+        raise ChatbenchError(f"{option} {without_secrets(text)!r} cannot be read", expected=EXPECTED_ASSISTANT)
     name, argument, kind = match["name"], match["argument"], cast(Kind, match["kind"])
     if kind == "local":
         return [AssistantSpec(name or Path(argument).name, kind, argument)]
@@ -127,7 +140,7 @@ def _specs(text: str, recorded: Sequence[str]) -> list[AssistantSpec]:
             else ", ".join(known) or "no recorded chats in this study"
         )
         raise ChatbenchError(
-            f"--assistant {without_secrets(text)!r}: no such assistant (NAME= takes one assistant)", expected=has
+            f"{option} {without_secrets(text)!r}: no such assistant (NAME= takes one assistant)", expected=has
         )
     return [AssistantSpec(name or chosen, kind, chosen)]
 

@@ -29,7 +29,7 @@ from chatbench.core.settings import is_local
 from chatbench.data.prepared import Manifest
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
-from chatbench.endpoints.address import EndpointOptions, read_addresses
+from chatbench.endpoints.address import EndpointOptions
 from chatbench.endpoints.client import CHARACTERS_PER_TOKEN
 from chatbench.protocol.dialogue import MAX_USER_TURNS, AnyParticipant, SteppedParticipant
 from chatbench.protocol.failure_modes import FAILURE_MODES, FailureMode
@@ -41,6 +41,7 @@ from chatbench.simulation.judge import (
     count_verdicts,
     estimated_requests,
     judge_answers,
+    judge_spec,
     needs_judge,
     open_judge,
     peoples_answers,
@@ -62,6 +63,7 @@ from chatbench.simulation.participants import (
     TUNED,
     AssistantSpec,
     SimulatorSpec,
+    active_at,
     notes_on,
     open_assistant,
     open_simulator,
@@ -89,12 +91,8 @@ ENDPOINTS = ("openai", "completions")
 """Kinds of participants behind an endpoint; their conversations are not divided into blocks."""
 WITHOUT_TOKENS = ("scripted", "replay")
 """Kinds of assistants that use no tokens."""
-DEFAULT_ACTIVE = 64
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Data types of the weights of local models; auto: see models.loading.inference_dtype."""
-PER_PLACE = 2
-"""Active conversations per concurrent request of an endpoint: while some wait for one side, others keep the other side
-busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +223,8 @@ def simulate(
     planned = {one.id for each in plans.values() for one in each}
     loop = LoopSettings(settings.seed, settings.max_user_turns, STYLES[simulator.style], settings.failure_modes)
     asked = [spec.argument for spec in task.assistants if spec.kind == "openai"]
-    asked += [simulator.argument] * (simulator.kind in ENDPOINTS)
-    addresses = max((len(read_addresses(each)) for each in asked), default=1)
-    active = addresses * (PER_PLACE * options.concurrency if options else DEFAULT_ACTIVE)
+    asked += [simulator.argument.replace(SPLIT_MARK, split)] * (simulator.kind in ENDPOINTS)
+    active = active_at(asked, options)
     dollars = (lambda: spending.usd) if spending.prices.known else None
     with (
         open_log(task.log, agreed, overwrite=overwrite) as log,
@@ -257,7 +254,7 @@ def _judging(
     in_blocks: bool,
 ) -> Callable[[Sequence[tuple[str, str]]], None] | None:
     """Judges simulated answers with a judge that was first asked about people's; None if there is nothing to judge."""
-    if not needs_judge(task.questions, settings.judge):
+    if not needs_judge(task.questions, settings.judge, task.study):
         return None
     if in_blocks:
         raise ChatbenchError(
@@ -276,7 +273,7 @@ def _judging(
 
     def ask(answers: Sequence[tuple[str, str]]) -> None:
         nonlocal told
-        active = options.concurrency if options else DEFAULT_ACTIVE
+        active = (options or EndpointOptions()).concurrency
         found = judge_answers(judge, answers, task.study, workspace, spending=spending, active=active, say=say).text()
         if found != told:
             say(told := found)
@@ -436,7 +433,7 @@ def estimate(
     Raises:
         ChatbenchError: the log is damaged, or was made with other settings.
     """
-    needs_judge(task.questions, settings.judge)
+    needs_judge(task.questions, settings.judge, task.study)
     recorded: set[str] = set()
     if not overwrite:
         refuse_other_settings(task.log, settings_known_before(task, settings, simulator))
@@ -531,7 +528,8 @@ def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool
     usd = sum(spending.prices.usd(one.usage) for _, one in estimates)
     if spending.limited and not overwrite:
         _count_recorded(asked, spending)
-    if needs_judge([question for _, one in estimates for question in one.task.questions], asked.settings.judge):
+    asked_about = [question for _, one in estimates for question in one.task.questions]
+    if needs_judge(asked_about, asked.settings.judge, asked.workspace.study):
         count, usage = _judges_part(asked, [one for _, one in estimates], overwrite=overwrite)
         tokens, usd = tokens + usage.read + usage.written, usd + spending.prices.usd(usage)
         say(f"judge: at most {count:,} answers, about {usage.read:,} tokens read, {usage.written:,} written")
@@ -553,6 +551,7 @@ def _count_recorded(asked: Simulations, spending: Spending) -> None:
 def _judges_part(asked: Simulations, estimates: Sequence[Estimate], *, overwrite: bool) -> tuple[int, Usage]:
     """The judge's requests and tokens: for people's answers, those of recorded chats, and those of missing ones."""
     study = asked.workspace.study
+    refuse_missing([judge_spec(asked.settings.judge)])
     answers, chats = list(peoples_answers(study)), 0
     for one in estimates:
         if one.task.log.exists() and not overwrite:

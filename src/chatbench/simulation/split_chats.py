@@ -21,12 +21,13 @@ from typing import cast
 from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, replacing
-from chatbench.core.records import SimulatedConversation, Split, Study
+from chatbench.core.records import RIGHT_FROM, SimulatedConversation, Split, Study
 from chatbench.core.texts import harmless
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, Predictor
 from chatbench.metrics.pairs import Simulation
+from chatbench.simulation.judge import with_verdicts
 from chatbench.simulation.log import FIX, has_chats, read_conversations, read_recorded, settings_path
 from chatbench.simulation.participants import SPLIT_MARK
 
@@ -188,12 +189,13 @@ def export_chats(
         log, ids = partial(workspace.conversations, model), workspace.manifest.split_ids
         splits = [each for each in ids if has_chats(log(each)) or has_chats(log(each, base_model=True))] or None
     chosen, _ = simulated_splits(workspace, model, splits)
-    rows = (row for split in chosen for row in _rows(workspace, model, split, turns=turns))
+    study = with_verdicts(workspace.study, workspace)[0]
+    rows = (row for split in chosen for row in _rows(workspace, study, model, split, turns=turns))
     with replacing(to) as temporary:
         return write(temporary, TURN if turns else CONVERSATION, rows)
 
 
-def _rows(workspace: Workspace, model: str, split: str, *, turns: bool) -> Iterator[dict[str, Cell]]:
+def _rows(workspace: Workspace, study: Study, model: str, split: str, *, turns: bool) -> Iterator[dict[str, Cell]]:
     for source, base_model in ((FINE_TUNED, False), (BASE_MODEL, True)):
         log = workspace.conversations(model, split, base_model=base_model)
         if not has_chats(log):
@@ -204,7 +206,7 @@ def _rows(workspace: Workspace, model: str, split: str, *, turns: bool) -> Itera
             # A line appended since the first pass belongs to the next export.
             if last.get(chat.id) != number:
                 continue
-            row = _conversation_row(chat, workspace.study, split, source.label)
+            row = _conversation_row(chat, study, split, source.label)
             if not turns:
                 yield row
                 continue
@@ -220,7 +222,7 @@ def _conversation_row(chat: SimulatedConversation, study: Study, split: str, sou
             expected="the study whose questions were simulated",
             fix="pass the --data that the chats were simulated with",
         )
-    record = asdict(chat)
+    record, score = asdict(chat), study.score(question.id, chat.letter)
     usage = record.pop("usage")
     texts = {
         name: json.dumps(value, ensure_ascii=False)
@@ -237,7 +239,7 @@ def _conversation_row(chat: SimulatedConversation, study: Study, split: str, sou
             "source": source,
             "subset": question.subset,
             "right_letter": question.answer,
-            "correct": None if chat.termination == "failed" else question.is_right(chat.letter),
+            "correct": None if score is None or chat.termination == "failed" else score >= RIGHT_FROM,
             "user_turns": sum(turn.role == "user" for turn in chat.turns),
         },
     )
