@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.support.collected import OTHER_KINDS, Person, served, small_study
+from tests.support.collected import OTHER_KINDS, QUESTIONS, Person, served, small_study
 
+from chatbench.collect.config import CollectedStudy
 from chatbench.collect.results import export
+from chatbench.core.answer_kinds import Choice
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.open_study import open_study
 from chatbench.protocol.dialogue import FunctionParticipant, Reply, Request
@@ -65,6 +67,7 @@ def test_answers_of_each_kind_are_asked_for_judged_and_read_back(tmp_path: Path)
     # A page with four radio buttons for everything, or an export that compares texts, fails here.
     given = {"two": "B", "six": "E", "number": "10.4 km", "text": "PARIS"}
     refused = {"two": "C", "six": "G", "number": "far", "text": " "}
+    asked_for = {"number": "Please give a number in km, in", "text": "Please give a short text, in"}  # "number> km"
     study = small_study(tmp_path, conditions=("user-alone",), phase_1=2, questions=OTHER_KINDS)
     with served(study) as at:
         person = Person(at.url)
@@ -74,7 +77,8 @@ def test_answers_of_each_kind_are_asked_for_judged_and_read_back(tmp_path: Path)
             if not question:
                 person.act()
                 continue
-            assert person.answer(refused[question]).status_code == 400
+            page = person.answer(refused[question])
+            assert (page.status_code, asked_for.get(question, "one of the options") in page.text) == (400, True)
             assert person.answer(given[question]).status_code == 200
         found = at.ask(lambda store: export(study, store, tmp_path / "out", "person"))
     read = open_study(tmp_path / "out")
@@ -85,9 +89,33 @@ def test_answers_of_each_kind_are_asked_for_judged_and_read_back(tmp_path: Path)
     }  # fmt: skip
     assert found.lines(tmp_path / "out")[0].startswith("1 person; 1 finished")
     assert found.lines(tmp_path / "out")[1:] == [
-        "note: 4 x questions without four options: no files in the ChatBench layout, which requires four",
+        "note: 4 x questions without four unordered options: no files in the ChatBench layout, which has no others",
         f"next: chatbench check-study {tmp_path / 'out'}",
     ]
+
+
+def test_four_levels_stay_ordered_and_a_check_that_was_asked_filters_although_it_is_gone(tmp_path: Path) -> None:
+    # The ChatBench layout, read in place of study.jsonl, made them plain options; today's study.toml chose the filter.
+    levels = [{**question, "ordered": True} for question in QUESTIONS]
+    study = small_study(tmp_path, conditions=("user-alone",), questions=levels)
+    with served(study) as at:
+        for name, letter in (("good", "C"), ("careless", "A")):
+            person = Person(at.url, name)
+            person.join()
+            person.go_to("attention")
+            person.answer(letter)
+            person.finish()
+        path = study.folder / "study.toml"
+        text = path.read_text()
+        path.write_text(text[: text.index("[attention]")] + text[text.index("[recruiting]") :])
+        now = CollectedStudy(study.folder)
+        found = at.ask(lambda store: export(now, store, tmp_path / "out", "person"))
+
+    assert now.config.attention is None
+    assert found.left_out == {"attention check wrong": 1}
+    assert list(found.notes.values()) == [6]
+    read = open_study(tmp_path / "out").questions
+    assert {each.kind for each in read.values()} == {Choice(ordered=True)}
 
 
 def test_an_export_of_nobody_says_why_in_words(tmp_path: Path) -> None:

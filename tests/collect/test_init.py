@@ -9,6 +9,7 @@ import pytest
 from tests.support.collected import QUESTIONS
 
 from chatbench.cli import main
+from chatbench.collect.config import CollectedStudy
 from chatbench.core.files import write_jsonl
 
 
@@ -65,6 +66,14 @@ def test_what_is_refused_writes_nothing(tmp_path: Path, wrong: tuple[str, str]) 
     # Texts and questions stayed behind; nor is a folder made.
     assert init(tmp_path, *wrong) == 2
     assert not (tmp_path / "study").exists()
+
+
+def test_a_study_saved_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    assert init(tmp_path) == 0
+    path = tmp_path / "study" / "study.toml"
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+
+    assert CollectedStudy(tmp_path / "study").config.people == 5
 
 
 def test_a_text_in_another_encoding_is_refused_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

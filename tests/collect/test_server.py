@@ -393,6 +393,30 @@ def test_an_assistant_that_raises_fails_one_message_and_traps_nobody(tmp_path: P
         assert any("CUDA out of memory" in what for _, what, _ in at.ask(lambda store: store.incidents()))
 
 
+def test_a_slow_moderation_hook_of_the_study_s_folder_keeps_nobody_else_waiting(tmp_path: Path) -> None:
+    # It ran in the event loop: every page waited for it. And it was found only if installed.
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "waiting_hook.py").write_text(
+        "import threading\nasked, go = threading.Semaphore(0), threading.Event()\n"
+        "def check(text):\n    asked.release()\n    assert go.wait(60)\n    return ''\n"
+    )
+    study = small_study(tmp_path, conditions=("direct-to-AI",), people=9, moderation='"waiting_hook:check"')
+    import waiting_hook  # type: ignore[import-not-found]  # it was imported from the study's folder
+
+    with served(study) as at, ThreadPoolExecutor(9) as pool:
+        people = [Person(at.url, f"p{number}") for number in range(9)]
+        for person in people:
+            person.join()
+            person.go_to("chat")
+        said = [pool.submit(person.say, "what?") for person in people]
+        for _ in people:  # more than the threads that the database shares with others
+            assert waiting_hook.asked.acquire(timeout=60)
+        assert Person(at.url, "p10").join().status_code == 200
+        assert people[0].http.get("/dashboard", params={"key": at.key}).status_code == 200
+        waiting_hook.go.set()
+        assert all('"done": true' in each.result().text for each in said)
+
+
 def test_a_moderation_hook_that_raises_fails_one_message_and_traps_nobody(tmp_path: Path) -> None:
     study = small_study(tmp_path, conditions=("direct-to-AI",), moderation='"tests.collect.test_server:fail_on_poison"')
     with served(study, {"scripted-strong": saying("poison")}) as at:
@@ -529,6 +553,8 @@ def hashed(name: str):  # type: ignore[no-untyped-def]
         ("database", '"postgresql://h/d?password=secret"', "unknown parameter password"),
         ("characters", "7001", "7000 or less"),
         ("moderation", '"no_such:thing"', "moderation"),
+        ("moderation", '"asyncio:sleep"', "no plain function"),
+        ("moderation", '"json:__name__"', "no plain function"),
         ("consent", '"gone.md"', "gone.md"),
         ("usd", "1", "price"),
         ("phase_1_questions", "5", "together"),

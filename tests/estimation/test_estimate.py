@@ -17,7 +17,10 @@ from tests.support.simulated_assistants import by_assistant, people, people_file
 from chatbench import api
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import write_json
+from chatbench.core.records import Answer
 from chatbench.data.own_chats import read_question_lines
+from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
 from chatbench.estimation import estimate as module
 from chatbench.estimation.estimate import Estimate, estimate
@@ -26,6 +29,8 @@ from chatbench.metrics.agreement import Undefined
 from chatbench.protocol.dialogue import function_identity
 from chatbench.report.estimate_table import estimate_grids, estimate_notes, read_estimates
 from chatbench.simulation import simulate as simulation
+from chatbench.simulation.judge import Judge, judge_answers, peoples_answers, simulated_answers
+from chatbench.simulation.log import read_conversations
 from chatbench.simulation.participants import open_assistant
 from chatbench.simulation.simulate import ChatSettings, simulate
 
@@ -130,12 +135,14 @@ def test_the_command_takes_the_settings_of_simulate(monkeypatch: pytest.MonkeyPa
         "estimate tiny --assistant new=scripted:0.5 --people p.jsonl --conversations 3 --max-tokens 60 --answer-model "
     )
     line += "--simulator-temperature 0.5 --assistant-temperature 0 --end-on role_flip --expected-answers "
+    line += "--judge openai:m@http://localhost:1 --rubric r.txt "
     line += "--reasoning-effort low --skip-bad-records --map a=b --max-user-turns 4 --seed 7"
 
     assert main(line.split()) == 2
     assert given["settings"] == ChatSettings(
         3, 7, 4, simulator_temperature=0.5, assistant_temperature=0.0, max_tokens=60, end_on=("role_flip",),
         expected_answers=True, answer_model=True, reasoning_effort="low",
+        judge="openai:m@http://localhost:1", rubric=Path("r.txt"),
     )  # fmt: skip
     assert (given["skip_bad_records"], given["maps"]) == (True, ["a=b"])
 
@@ -181,6 +188,88 @@ def test_other_questions_have_logs_of_their_own_and_no_differences(place: Worksp
     assert isinstance(found.subsets[0].predicted, Predicted)
     assert len(list(place.estimate("tiny").parent.rglob("questions_*.jsonl"))) == 4
     assert all(isinstance(row.difference, Undefined) for row in found.differences)
+    (entry,) = read_estimates(place.estimate("tiny"))
+    assert "minus a: fewer than 2 questions were simulated with both assistants" in estimate_notes(entry)
+
+
+@pytest.mark.parametrize("own_questions", [True, False])
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [
+        ({"max_user_turns": 3}, "max_user_turns 2"),
+        ({"end_on": ("role_flip",)}, "end_on []"),
+        ({}, "simulator.weights 'w'"),
+    ],
+)
+def test_settings_other_than_those_that_the_error_is_known_for_are_refused(
+    place: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    own_questions: bool,
+    other: dict[str, object],
+    name: str,
+) -> None:
+    # Other questions have a log of their own: nothing was compared.
+    if not other:
+        user = made.simulated_user(LEVELS, 0.1)
+        monkeypatch.setattr(
+            simulation, "open_simulator", lambda *_, **__: replace(user, identity={**user.identity, "weights": "x"})
+        )
+    options = {"questions": question_file(tmp_path / "questions.jsonl", 12)} if own_questions else {}
+    settings = replace(SETTINGS, **other)  # type: ignore[arg-type]  # some of its fields
+    with pytest.raises(ChatbenchError) as caught:
+        estimate("tiny", assistant="new=scripted:weak", workspace=place, settings=settings, **options)  # type: ignore[arg-type]
+    assert f"made with {name}" in caught.value.found
+    assert "chatbench simulate MODEL ... --overwrite" in caught.value.fix
+    assert not list(place.estimate("tiny").parent.rglob("questions_*.jsonl"))
+
+
+def test_other_questions_may_have_fewer_chats_but_always_the_same_number(place: Workspace, tmp_path: Path) -> None:
+    path = question_file(tmp_path / "questions.jsonl", 12)
+    for conversations in (3, 2):
+        settings = replace(SETTINGS, conversations=conversations, seed=1)
+        arguments = {"assistant": "new=scripted:weak", "workspace": place, "settings": settings, "questions": path}
+        if conversations == 3:
+            assert estimate("tiny", say=lambda _: None, **arguments).subsets[0].chats == 12 * 3 * 4  # type: ignore[arg-type]
+            continue
+        with pytest.raises(ChatbenchError, match="made with conversations 3") as caught:
+            estimate("tiny", **arguments)  # type: ignore[arg-type]
+        assert "--overwrite" not in caught.value.fix  # which estimate does not have
+        assert "or remove" in caught.value.fix
+
+
+def test_verdicts_score_people_and_all_simulated_chats_alike(tmp_path: Path) -> None:
+    # The judge finds C as right as the listed B. By the rule alone, people and simulators are right now and then.
+    def as_text(answers: list[Answer], name: str) -> Path:
+        rows = [json.loads(line) for line in people_file(tmp_path / name, answers).read_text().splitlines()]
+        for row in rows:
+            row["question"] = {**row["question"], "answer_kind": "text", "answer": "B", "subset": "all"}
+            del row["question"]["options"]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return tmp_path / name
+
+    real, place = (
+        as_text(people("new", 0.55, 40, Random(7), "x"), "new.jsonl"),
+        Workspace(tmp_path / "d", tmp_path / "r"),
+    )
+    prepare_splits(as_text(list(made.study().answers), "study.jsonl"), place.data, by="assistant", splits=None)
+    for split, (name,) in place.manifest.held_out.items():
+        place.model_folder("tiny", split).mkdir(parents=True)
+        write_json(place.model_folder("tiny", split) / "chatbench.json", {})
+        simulate("tiny", assistants=[f"{name}=scripted:weak"], workspace=place, split=split, settings=SETTINGS)
+    by_rule = run(place, people=real)
+    logs = [read_conversations(place.conversations("tiny", split)) for split in place.manifest.split_ids]
+    given = [*peoples_answers(place.study), *(each for log in logs for each in simulated_answers(place.study, log))]
+    judge_answers(Judge(lambda _, answer: answer == "C"), given, place.study, place)
+    judged = run(place, people=real)
+
+    assert all(0.3 < share < 0.9 for one in by_rule.held_out for share in (one.human, one.simulated))
+    assert all((one.human, one.simulated) == (1, 1) for one in judged.held_out)
+    assert judged.subsets[0].simulated == 1
+    assert str(judged.subsets[0].people) == "undefined: all 200 answers are right, so they show no variance"
+    assert [row.subset for row in judged.subsets] == ["all"]  # a subset of this name was a second total
+    assert any("judged by" in note for note in judged.notes)
+    assert judged.signature["id"] != by_rule.signature["id"]
 
 
 def test_questions_that_only_share_an_id_with_the_study_s_are_refused_and_repeats_are_not(

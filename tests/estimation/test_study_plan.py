@@ -10,7 +10,7 @@ import pytest
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Answer, Question, Study
-from chatbench.estimation.study_plan import Components, Design, components_of, divide, read_numbers
+from chatbench.estimation.study_plan import Components, Design, components_of, divide, plan_rows, read_numbers
 from chatbench.metrics.agreement import Undefined
 
 TYPICAL = Components(0.04, 0.01, 0.17)
@@ -103,6 +103,7 @@ def test_people_are_divided_where_training_still_pays_and_not_where_it_does_not(
         (lambda: Design(TYPICAL, 10).people_for_half_width(0), "--half-width 0"),
         (lambda: Design(TYPICAL, 10).people_for_power(0.1, 1.0), "--power 1.0"),
         (lambda: divide(Design(TYPICAL, 10), 50, 20), "cannot divide --people 50"),
+        (lambda: plan_rows([Design(TYPICAL, 90)], half_width=0.05, difference=0.1, power=0.8, price=-3), "--price -3"),
     ],
 )
 def test_plans_that_cannot_be_are_refused(make: object, said: str) -> None:
@@ -123,10 +124,17 @@ def test_the_command_prints_people_and_costs_without_and_with_a_simulator(capsys
     assert f"{alone} (${10 * alone:,})" in said
     assert f"{helped} ($" in said
     assert "of 90 people, 0 for fine-tuning and 90 for correction" in said
+    few = ["--components", "0.001,0.01,0.17", "--questions", "8"]
+    assert main(["plan-study", *few]) == 0  # the default has 10 answers per person, too
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()[:1].isdigit()]
+    assert rows[:2] == ["1", "5"]
+    assert "10" not in rows
     for bad, why in (
         ([], "needs either --study or --components"),
         (["--components", "1,2"], "three variances"),
         (["--components", "0.04,0.01,0.17", "--answers-per-person", "x"], "--answers-per-person x"),
+        (["--components", "0.04,0.01,0.17", "--trained-on", "100"], "--trained-on without --people"),
+        ([*few, "--answers-per-person", "5,10"], "10 answers per person, but only 8 questions"),
     ):
         assert main(["plan-study", *bad]) == 2
         assert why in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -13,7 +14,7 @@ from tests.support.study_files import REPOSITORY, question, shared_data, tiny_fo
 
 from chatbench.core.records import AiAloneScore, Answer, Conversation, Study, Turn
 from chatbench.data.open_study import open_study
-from chatbench.human_study.accuracy import AccuracyRow, Case, Mean, advice_rows, mirror_rows, rate
+from chatbench.human_study.accuracy import AccuracyRow, Case, Group, Mean, advice_rows, mirror_rows, rate
 from chatbench.human_study.regression import mixed_effects
 from chatbench.human_study.report import StudyReport, study_footnotes, study_grids, study_report
 from chatbench.human_study.report import study as step
@@ -61,6 +62,29 @@ def test_each_question_weighs_the_same_and_the_error_is_over_questions() -> None
     assert row.accuracy.value == pytest.approx(0.625)
     assert row.accuracy.standard_error == pytest.approx(math.sqrt(2 * 0.375**2) / math.sqrt(2))
     assert (row.accuracy.questions, row.answers) == (2, 5)
+
+
+def test_names_that_are_all_are_not_the_total() -> None:
+    # Each question counted twice in the total, which made standard errors too small.
+    named = [
+        replace(answer, condition="all" if n < 2 else "answer-first", assistant="all" if n % 2 else "strong")
+        for n, answer in enumerate([*answers(0, "1000"), *answers(1, "1101")])
+    ]
+    study = study_of([named], [AiAloneScore(QUESTIONS[0].id, "all", "free_text", 50, 1.0)])
+    subsets = dict(zip(study.questions, ("all", "algebra", "algebra", "algebra"), strict=True))
+    questions = {name: replace(one, subset=subsets[name]) for name, one in study.questions.items()}
+    report = study_report(replace(study, questions=questions))
+    whole, *of_subsets = (row for row in report.accuracies if row.group == Group("user-AI", "strong", "all"))
+
+    assert (whole.accuracy.questions, whole.answers) == (2, 4)
+    assert [(row.subset, row.answers) for row in of_subsets] == [('"all"', 2), ("algebra", 2)]
+    assert row_of(report, "user-AI", '"all"').answers == 4
+    assert row_of(report, "user-AI", '"all"', '"all"').answers == 1
+    assert [row.assistant for row in report.gaps if row.condition == "all"] == ['"all"']
+    (first, *_) = study_grids(report)
+    assert first.header == ("", "all", '"all"', "algebra")
+    # One subset, such as that of imported studies, is the total.
+    assert {row.subset for row in study_report(study).accuracies} == {"all"}
 
 
 def test_gaps_are_taken_question_by_question_over_those_that_both_have() -> None:

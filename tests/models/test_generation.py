@@ -89,6 +89,14 @@ def test_a_model_that_could_see_images_too_writes_what_transformers_generates() 
     assert all(each.answer is not None for each in made)
 
 
+def test_a_model_that_caps_its_attention_scores_writes_what_transformers_generates() -> None:
+    model = other_model("gemma2", **{**SMALL, **LAYERS}, attn_logit_softcapping=0.5).double().eval()
+
+    made = LocalGenerator(model, TOKENIZER, Decoding(0.0, 24)).generate(PROMPTS, SEEDS)
+
+    assert [each.text for each in made] == by_transformers(model)
+
+
 @pytest.mark.parametrize(
     ("kind", "shape"), [("gemma4_text", {**LAYERS, "global_head_dim": 16}), ("deepseek_v3", LATENT)]
 )
@@ -167,6 +175,15 @@ def test_inverse_transform_draws_each_token_as_often_as_it_is_likely() -> None:
     # At temperature 0.5 probabilities are squared and normalised: 4/6, 1/6, 1/6.
     assert Counter(draw(logits, 0.5, uniforms).tolist()) == {0: 667, 1: 166, 2: 167}
     assert draw(logits[:1], 0.0, uniforms[:1]).tolist() == [0]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_logits_that_are_no_numbers_are_an_error_and_no_empty_text(temperature: float, broken: float) -> None:
+    logits = torch.tensor([[1.0, 2.0, -torch.inf], [broken, 0.0, 1.0]])
+
+    with pytest.raises(ChatbenchError, match="NaN or infinity in float32"):
+        draw(logits, temperature, torch.tensor([0.5, 0.5]))
 
 
 def test_a_token_of_probability_zero_is_never_drawn() -> None:

@@ -15,7 +15,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.models.answer_probabilities import AnswerReader, answer_reader
 from chatbench.models.encoding import encoder
 from chatbench.models.generation import Decoding, Generated, LocalGenerator
-from chatbench.models.kv_cache import RadixCache
+from chatbench.models.kv_cache import RadixCache, Shape
 
 TOKENIZER = tiny_tokenizer()
 # Two questions behind one instruction, chats that part at several places, an equal prompt, and one that is all of
@@ -147,6 +147,24 @@ def test_a_reply_that_the_next_prompt_repeats_is_not_read() -> None:
 
     assert one.prompt_tokens_read - before <= 3
     assert row.tokens == len(written)
+
+
+def test_a_reply_does_not_fill_what_another_prompt_is_reading() -> None:
+    # They part after a shared beginning: the other prompt's tokens got this reply's keys and values.
+    cache = RadixCache(Shape.of(model_of("llama")), 10**9)
+    states = cache.shape.zeros(cache.shape.heads, 5)
+    reply, other = (1, 2, 3, 4), (1, 2, 3, 5, 6)
+    cache.begin(reply[:2], 2)
+    cache.end(reply[:2], states)
+    assert cache.begin(other, 5) is not None
+
+    cache.end(reply, states + 1)
+    cache.end(other, states + 2)
+
+    found = cache.begin((*other, 7), 6)
+    assert found is not None
+    buffer, known = found
+    assert (known, set(buffer[..., 2:5, :].flatten().tolist())) == (5, {2.0})
 
 
 def test_what_is_in_memory_stays_within_the_bound_with_chats_of_8000_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

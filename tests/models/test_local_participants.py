@@ -81,7 +81,8 @@ def test_a_thinking_model_thinks_where_it_is_asked_to_and_nobody_hears_its_thoug
     messages = to_assistant("S", "hi").messages
     assert tokenizer.decode(off._prompt_ids(messages)).endswith("<think>\n\n</think>\n\n")
     assert tokenizer.decode(on._prompt_ids(messages)).endswith("assistant\n")
-    assert on.identity["form"] == "chat template, thinking"
+    assert str(on.identity["form"]).endswith(", thinking")
+    assert on.identity["form"] != off.identity["form"]
 
     for written, reply, reasoning in (
         ("<think>is it B?</think>\n\nit is 42", "it is 42", "is it B?"),

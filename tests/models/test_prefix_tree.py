@@ -302,6 +302,8 @@ def test_what_cannot_be_trained_on_trees_is_refused_with_the_reason() -> None:
         refuse_unsuited(tiny_model("llama"), "flex", "cpu")
 
 
+MOE = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+       "shared_expert_intermediate_size": 16}  # fmt: skip
 FEW = {name: value for name, value in SMALL.items() if name not in ("head_dim", "num_key_value_heads")}
 
 
@@ -321,10 +323,48 @@ def test_layers_that_keep_a_tree_from_their_attention_are_found_and_the_model_sc
 
 
 @pytest.mark.parametrize(
+    ("kind", "shape", "reason"),
+    [
+        ("doge", SMALL, "a mask of their own"),
+        (
+            "qwen2_moe",
+            {**SMALL, **MOE, "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2},
+            "window",
+        ),
+        ("phimoe", {**SMALL, **MOE, "sliding_window": 8}, "window"),
+        (
+            "mbart",
+            {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 64},
+            "positions",
+        ),
+        ("roberta", {**FEW, "is_decoder": True}, "positions"),
+    ],
+)
+def test_what_a_plan_does_not_know_of_is_not_left_out_without_a_word(
+    kind: str, shape: dict[str, object], reason: str
+) -> None:
+    # Losses were off by up to 6 nats, without an error.
+    model, examples = other_model(kind, **{**shape, "pad_token_id": 0}).eval(), conversation_like()
+
+    assert reason in why_not_trees(model)
+    assert reason in why_not_trees(model, capped=True)
+    alone = [score_encoded(model, [example])[0] for example in examples]
+    assert [nats for nats, _ in score_encoded(model, examples)] == pytest.approx([n for n, _ in alone], rel=1e-5)
+
+
+def test_a_layer_that_attends_twice_cannot_be_sampled_from() -> None:
+    model = other_model("diffllama", **SMALL)
+
+    assert why_not_trees(model) == ""
+    assert "attend twice" in why_not_trees(model, capped=True)
+
+
+@pytest.mark.parametrize(
     ("kind", "shape"),
     [
         ("opt", {**FEW, "ffn_dim": 64, "word_embed_proj_dim": 32}), ("gpt_neox", FEW), ("phi3", SMALL),
         ("gemma3_text", {**SMALL, **LAYERS}), ("mixtral", {**SMALL, "num_local_experts": 4}),
+        ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "pad_token_id": 0}),  # as the Trainer leaves it
     ],
 )  # fmt: skip
 def test_layers_that_pass_a_tree_on_are_told_from_those_that_do_not_and_no_number_is_drawn(

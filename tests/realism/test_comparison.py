@@ -174,6 +174,26 @@ def test_other_people_of_the_same_population_are_as_near_as_people_are_to_each_o
     assert all(isinstance(one.apart, float) for one in found.comparisons)
 
 
+def test_with_few_simulated_chats_the_classifier_is_at_chance_too() -> None:
+    # All chats of the second half against a few simulated ones: answering "a person" was right in five of six cases.
+    rng = Random(0)
+    questions = [replace(TRAINS, id=f"q{n}") for n in range(40)]
+
+    def draw(count: int, prefix: str) -> list[ChatTraits]:
+        words = ["what", "is", "the", "sum", "of", "these", "please", "help", "me", "with", "it"]
+        return [
+            chat([" ".join(rng.choices(words, k=8))], question=of, person=f"{prefix}{of.id}{n}")
+            for of in questions
+            for n in range(count)
+        ]
+
+    found = realism(draw(10, "w"), draw(1, "s"), [], seed=0).detected
+
+    assert isinstance(found, Detection)
+    assert 40 <= found.chats <= 80
+    assert found.accuracy < 0.65
+
+
 def test_chats_cut_after_one_message_are_far_from_people(people: list[ChatTraits], held_out: set[str]) -> None:
     short = [
         traits_of(replace(one.chat, messages=one.chat.messages[:1], replies=one.chat.replies[:1])) for one in people

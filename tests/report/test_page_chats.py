@@ -78,7 +78,7 @@ def test_the_index_says_of_each_chat_what_it_is() -> None:
     place = rows["id"].index("tiny/fine-tuned/split_0/sums-1/gpt-4o/1")
     assert index["questions"][rows["question"][place]] == {
         "id": "sums-1", "subset": "sums", "text": "What is 2 + 2?", "options": ["3", "4", "5", "6"], "answer": "B",
-        "kind": "choice",
+        "kind": "choice", "right": [],
         "splits": ["split_0", "split_1"],
     }  # fmt: skip
     assert index["participants"][rows["participant"][place]] == "fine-tuned"

@@ -289,6 +289,15 @@ def test_only_the_chats_in_sight_are_in_the_list_of_very_many(tmp_path: Path, op
     page.keyboard.press("End")
     page.wait_for_selector(".reader :text('message 2999')")
 
+    other = open_page(page.url)  # the list of a link's page was at its top
+    other.wait_for_selector("[data-row='2999'][aria-selected=true]")
+    top = other.locator(".chat-list").evaluate("list => list.scrollTop")
+    other.evaluate("location.hash = '#/chats'")
+    other.wait_for_selector(".reader .empty")
+    other.go_back()
+    other.wait_for_selector(".reader :text('message 2999')")
+    assert other.locator(".chat-list").evaluate("list => list.scrollTop") == top
+
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 375), ("dark", 375)])
 def test_list_and_reader_are_accessible_and_fit_a_phone(

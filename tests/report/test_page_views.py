@@ -7,7 +7,7 @@ import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.support.browser import OpenPage, Scheme, assert_accessible, sideways_overflow
@@ -129,6 +129,20 @@ def test_a_figure_is_given_as_svg_that_stands_alone_and_as_csv_with_its_data(
     assert {"question_id", "simulated", "people", "people_low"} <= set(rows[0])
 
 
+def test_every_column_of_a_figure_s_data_has_values(two_runs: Path, open_page: OpenPage) -> None:
+    # Calibration had a column of a name that its records lacked.
+    page = open_page(at(two_runs, "#/figures"))
+    page.wait_for_selector("figure details")
+    page.evaluate("document.querySelectorAll('figure details').forEach(each => { each.open = true })")
+    page.locator("figure", has_text="Calibration").locator("tbody tr").first.wait_for()
+    empty = page.evaluate(r"""[...document.querySelectorAll('figure table')].flatMap(table =>
+        [...table.querySelectorAll('thead th')].map((head, at) => [table.closest('figure').innerText.split('\n')[0],
+            head.innerText, [...table.querySelectorAll('tbody tr')].some(row => /\w/.test(row.cells[at].innerText))])
+            .filter(each => !each[2]))""")
+
+    assert empty == []
+
+
 def test_a_control_of_a_figure_changes_what_it_shows_and_keeps_the_focus(two_runs: Path, open_page: OpenPage) -> None:
     page = open_page(at(two_runs, "#/figures"))
     select = page.locator('[data-control="predictor"] select').first
@@ -149,6 +163,31 @@ def test_a_question_shows_its_text_answer_and_who_was_right_how_often(two_runs: 
     people = page.get_by_role("row", name="people with the AI")
     assert people.locator("td").all_inner_texts() == ["40 %of 5", "20 %of 5"]  # worker 3: 3 // 2 + 1 and 3 // 2 of 5
     assert page.get_by_role("row", name="tiny, fine-tuned").count() == 1
+
+
+def test_a_right_answer_and_a_warning_are_seen_before_any_figure(
+    finished: Workspace, tmp_path: Path, open_page: OpenPage
+) -> None:
+    # The warning was a note in a closed box, and a question without options showed no right answer.
+    content = gather(Shown(finished, ("tiny",)))
+    first: dict[str, Any] = dict(content.first)
+    [run] = first["runs"]
+    first["runs"] = [{**run, "scores": {**run["scores"], "warning": "tiny: 100% of <b>"}}]
+    question = {**first["questions"][0], "options": [], "answer": "Paris", "right": ["Paris", "<b>Lutetia</b>"]}
+    first["questions"] = [question, *first["questions"][1:]]
+    path = tmp_path / "page.html"
+    path.write_text(render(PageContent("page", first, content.later)), "utf-8")
+    page = open_page(path)
+
+    for view, figure in (("overview", "table.main"), ("figures", "figure")):
+        page.goto(at(path, f"#/{view}"))
+        page.wait_for_selector(figure)
+        assert page.locator(".warning").inner_text() == "tiny: 100% of <b>"
+        first_of = "query => document.querySelector(query).getBoundingClientRect()"
+        assert page.evaluate(f"({first_of})('.warning').bottom <= ({first_of})('{figure}').top")
+        assert_accessible(page)
+    page.goto(at(path, f"#/question/{question['id']}"))
+    page.get_by_text("Right answer: Paris or <b>Lutetia</b>").wait_for()
 
 
 def test_the_list_of_questions_shows_a_run_that_was_scored_and_names_it(

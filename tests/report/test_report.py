@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from scipy.stats import binomtest  # type: ignore[import-untyped]
 from tests.support.simulated_logs import always_wrong, write_log
 
+from chatbench.core.answer_kinds import CHOICE, Number, Text
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import Answer, AnswerProbabilities, Conversation, SimulatedConversation, Turn
+from chatbench.core.records import Answer, AnswerProbabilities, Conversation, Question, SimulatedConversation, Turn
 from chatbench.core.settings import model_key
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import wilson_interval
@@ -26,6 +28,7 @@ from chatbench.report.page_data import (
     calibration_values,
     chat_distributions,
     pooled_accuracies,
+    question_values,
     run_scores,
     terminations,
     training_curves,
@@ -60,6 +63,16 @@ def test_chats_of_all_splits_are_pooled_and_people_are_counted_once() -> None:
 
     assert pooled[FINE_TUNED]["q", "ai"] == Prediction(5 / 6, 6)
     assert pooled[PEOPLE]["q", "ai"] == Prediction(0.75, 4)
+
+
+def test_people_whom_each_split_holds_out_are_all_counted_and_once() -> None:
+    # By person, each split scores other people, and some in both: the last split's two were shown as all people.
+    pair = ("q", "ai")
+    found = {"split_0": Prediction(1.0, 2), "split_1": Prediction(0.5, 2)}
+    answers = tuple(Answer("q", str(n), "user-AI", "ai", "", None, float(n > 0)) for n in range(3))
+    by_person = QuestionScores("id", {s: {PEOPLE: {pair: each}} for s, each in found.items()}, {}, answers)
+
+    assert pooled_accuracies(by_person)[PEOPLE][pair] == Prediction(2 / 3, 3)
 
 
 def test_cells_name_the_run_only_where_runs_differ_and_conditions_only_where_there_are_two() -> None:
@@ -154,6 +167,34 @@ def test_of_single_conditions_and_subsets_the_page_holds_agreement_only(tmp_path
     assert [row["metric"] for row in run_scores(table, tmp_path / "tiny.json")["strata"]["subset a"]] == ["mae"]  # type: ignore[index]
 
 
+def test_a_warning_stands_apart_from_the_notes(tmp_path: Path) -> None:
+    silent = Score("split_0", "all", FINE_TUNED, "without_answer_share", 1.0)
+    table = ScoreTable("tiny", ("split_0",), 6, 4, (silent,), {})
+    write_score_table(tmp_path, "tiny", table)
+    found = run_scores(table, tmp_path / "tiny.json")
+
+    assert found["warning"] == table.warning != ""
+    assert table.warning not in found["notes"]  # type: ignore[operator]
+
+
+NUMBER = Question("q", "s", "How far?", (), "1001", Number(tolerance=5, unit="km"))
+
+
+@pytest.mark.parametrize(
+    ("question", "right"),
+    [
+        (NUMBER, ["1001 km (± 5)"]),
+        (replace(NUMBER, kind=Number(tolerance=0.07, relative=True)), ["1001 (± 7 % of it)"]),
+        (replace(NUMBER, kind=Number()), ["1001"]),
+        (replace(NUMBER, answer="Paris", kind=Text(also=("Lutetia",))), ["Paris", "Lutetia"]),
+        (replace(NUMBER, answer="B", options=("1", "2"), kind=CHOICE), []),  # marked among the options
+        (None, []),
+    ],
+)
+def test_right_answers_without_options_are_in_words(question: Question | None, right: list[str]) -> None:
+    assert question_values("q", question)["right"] == right
+
+
 def test_two_runs_are_compared_and_a_page_needs_no_names(finished: Workspace, tmp_path: Path) -> None:
     result = report(Shown(finished), tmp_path / "page.html")
     first = gather(Shown(finished, ("tiny", "distilgpt2"))).first
@@ -170,6 +211,21 @@ def test_results_without_their_study_make_a_page_that_says_what_is_missing(finis
     assert {question["text"] for question in first["questions"]} == {""}
     assert [text for text in first["missing"] if "no prepared splits" in text]
     assert str(tmp_path) not in json.dumps(first)  # a page is mailed: no paths of this machine
+
+
+def test_a_project_that_was_moved_shows_its_study(
+    finished: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Only the place where the study was prepared was looked at.
+    shutil.copytree(finished.data, tmp_path / "data")
+    shutil.copytree(finished.data.parent / "study", tmp_path / "study")
+    path = tmp_path / "data" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "study": "study", "study_resolved": "/gone/study"}))
+    monkeypatch.chdir(tmp_path)
+
+    first: dict[str, Any] = dict(gather(Shown(Workspace(tmp_path / "data", finished.results), ("tiny",))).first)
+    assert not [text for text in first["missing"] if "no longer where it was" in text]
+    assert all(question["text"] for question in first["questions"])
 
 
 def test_before_anything_was_simulated_the_commands_that_come_next_are_told(
@@ -274,12 +330,21 @@ def test_a_table_and_the_questions_of_another_scoring_are_refused_by_page_and_sh
             read(shown)  # type: ignore[operator]
 
 
-def test_other_splits_than_those_that_were_scored_are_refused(finished: Workspace, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"seed": 7}, "split_seed 7"), ({"by": "person"}, "split_by person"),
+        ({"also_questions": True}, "split_by question, also questions"),
+    ],
+)  # fmt: skip
+def test_other_splits_than_those_that_were_scored_are_refused(
+    finished: Workspace, tmp_path: Path, change: dict[str, object], found: str
+) -> None:
     # The page once showed the chats of people about questions that these scores had not held out.
     data = tmp_path / "data"
     shutil.copytree(finished.data, data)
     manifest = json.loads((data / "manifest.json").read_text())
-    (data / "manifest.json").write_text(json.dumps({**manifest, "seed": 7}))
+    (data / "manifest.json").write_text(json.dumps({**manifest, **change}))
 
-    with pytest.raises(ChatbenchError, match="prepared with split_seed 7"):
+    with pytest.raises(ChatbenchError, match=f"prepared with {found}\n"):
         report(Shown(Workspace(data, finished.results), ("tiny",)), tmp_path / "report.html")

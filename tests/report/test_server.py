@@ -112,6 +112,8 @@ def test_a_page_is_built_once_for_each_version_and_a_new_one_is_offered_after_a_
     clock.now = 5.1
     assert live.version() == "v2"
     assert (live.page(), built) == (b"v2", ["v1", "v2"])
+    files[0] = "v3"
+    assert (live.page(), built) == (b"v2", ["v1", "v2"])  # two open tabs had it built in turn, without a pause
 
 
 def test_a_page_that_takes_long_to_build_is_offered_less_often() -> None:
@@ -142,6 +144,7 @@ def test_results_that_cannot_be_shown_are_told_as_text_and_tried_again_when_file
     assert b"&lt;script&gt;alert(1)&lt;/script&gt;" in live.page()
     assert b"<script" not in live.page()
     files[0] = "v2"
+    clock.now = 5.1
     assert live.page() == b"v2"
 
 
@@ -181,14 +184,20 @@ def test_the_reader_sees_a_new_model_without_doing_anything(
     clock = Clock()
     live = live_page(Shown(Workspace(finished.data, results)), clock)
     with serving(live) as server:
-        page = open_page(f"{server.address}#/chats")
+        address = "#/chat/people/elementary_mathematics-redux-0/gpt-4o/4?beside=1"
+        page = open_page(f"{server.address}{address}", height=560)
         assert "distilgpt2" not in page.title()
         page.get_by_text("Live: follows the run.").wait_for()
+        page.wait_for_selector("[aria-label=Simulated] .said")
+        scrolled = "() => [...document.querySelectorAll('.chat-list, .reader')].map(each => each.scrollTop).join()"
+        page.evaluate("[...document.querySelectorAll('.chat-list, .reader')].forEach(each => each.scrollTo(0, 90))")
+        assert page.evaluate(scrolled) == "90,90"
 
         shutil.copytree(finished.results, results, dirs_exist_ok=True)
         clock.now = 1e6
         page.wait_for_function("() => document.title.includes('distilgpt2')", timeout=120_000)
-        assert page.evaluate("location.hash") == "#/chats"
+        page.wait_for_function(f"() => ({scrolled})() === '90,90'")  # list and reader were at their tops
+        assert page.evaluate("location.hash") == address
         page.goto("about:blank")
 
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ from chatbench.report.show import (
 from chatbench.report.tables import main_scores
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.score_files import read_score_table
+from chatbench.scoring.score_table import Score
 
 
 def results_of(place: Workspace, *names: str) -> list[ModelResults]:
@@ -129,6 +131,18 @@ def test_latex_passes_a_strict_reader_and_keeps_unrounded_figures_beside_the_rou
     assert refused_by_a_strict_reader(text) == []
     assert f"mean absolute error {mean!r}" in text
     assert re.search(r"tiny, fine-tuned & \S+ \$\\pm\$ \S+ &", text)
+
+
+def test_latex_begins_with_the_warning_that_stands_before_all_numbers(finished: Workspace) -> None:
+    # The one form that said nothing of chats without answers.
+    [model] = results_of(finished, "tiny")
+    silent = [Score(split, "all", FINE_TUNED, "without_answer_share", 1.0) for split in model.table.splits]
+    others = [score for score in model.table.scores if score.metric != "without_answer_share"]
+    table = replace(model.table, model="ti\nny", scores=(*others, *silent))
+    lines = as_latex([replace(model, table=table)]).splitlines()
+
+    assert lines[1].startswith("% ti?ny: 100% of the chats")
+    assert lines[2] == f"% signature {table.signature_id}"
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: apt-get install texlive-latex-recommended")

@@ -204,6 +204,22 @@ def test_a_run_may_lie_in_another_folder_or_be_the_base_of_a_run(place: Workspac
         compare(("tiny", "distilgpt2#base"), workspace=Workspace(results=elsewhere), resampling=TOLD)
 
 
+def test_the_protocol_of_a_base_model_is_its_own(place: Workspace) -> None:
+    # Only its number of chats was compared; the rest was taken from the fine-tuned model's run.
+    for split_id in SPLITS:
+        path = settings_path(place.conversations("tiny", split_id, base_model=True))
+        content = json.loads(path.read_text())
+        write_json(path, {**content, "settings": {**content["settings"], "max_user_turns": 3}})
+    score(place, "tiny")
+
+    with pytest.raises(ChatbenchError, match="differ in conversations: 5 and 2; max_user_turns: 10 and 3"):
+        compared(place, "tiny", "tiny#base")
+    ignored = compared(place, "tiny", "tiny#base", ignore=("conversations", "max_user_turns")).ignored
+    assert [each.name for each in ignored["tiny", "tiny#base"]] == ["conversations", "max_user_turns"]
+    with pytest.raises(ChatbenchError, match="max_user_turns: 10 and 3"):
+        compared(place, "distilgpt2", "tiny#base")
+
+
 def test_files_that_do_not_belong_together_are_refused(place: Workspace) -> None:
     path = place.results / "scores" / "tiny.questions.csv"
     path.write_text(path.read_text().replace(read_json(path.parent / "tiny.json")["signature_id"], "another"))  # type: ignore[index]
@@ -263,4 +279,11 @@ def test_what_belongs_to_the_simulator_may_differ_and_nothing_else() -> None:
 
     assert [each.name for each in incompatible(first, second)] == ["by_split.split_0.simulator.held_out_sha256"]
     assert [each.name for each in incompatible({"a": 1}, {"b": 2})] == ["a", "b"]
+    # What a judge had done so far when each was scored is not the judge.
+    counts = {"accuracy": 0.9, "kappa": 0.8, "answers": 9, "unread": 1, "failed": 0, "reason": "", "missing": 2}
+    later = {"accuracy": {"undefined": "x"}, "kappa": 0.7, "answers": 8, "unread": 2, "failed": 1, "reason": "y"}
+    one, other = ({"judge": {"judge": "m", "rubric_sha256": "1", **each}} for each in (counts, later))
+    assert incompatible(one, other) == []
+    other["judge"] |= {"judge": "n", "rubric_sha256": "2"}
+    assert [each.name for each in incompatible(one, other)] == ["judge.judge", "judge.rubric_sha256"]
     assert not ignorable("assistants.gpt.name", ["assistant_decoding", "assist", "model"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatbench.metrics.agreement import Estimate, Undefined, Value
+from chatbench.metrics.agreement import Undefined, Value
 from chatbench.metrics.names import (
     BASE_MODEL,
     CONSTANT,
@@ -23,14 +23,9 @@ DROPPED, FIRST = Predictor("fine-tuned", invalid="dropped"), Predictor("fine-tun
 SIGNATURE = {"conversations": 10, "base_conversations": 1}
 
 
-def estimates(**of: dict[Predictor, Value]) -> dict[MetricKey, Estimate]:
-    """Per metric the means by source, for one assistant; `_` in a metric's name stays."""
-    none = Undefined("one split")
-    return {
-        ("gpt", source, metric): Estimate(value, none, none, 1)
-        for metric, row in of.items()
-        for source, value in row.items()
-    }
+def values(**of: dict[Predictor, Value]) -> dict[MetricKey, dict[str, Value]]:
+    """Per metric the values of one split by source, for one assistant; `_` in a metric's name stays."""
+    return {("gpt", source, metric): {"split_0": value} for metric, row in of.items() for source, value in row.items()}
 
 
 def test_the_floor_is_the_best_baseline_by_name_whichever_way_is_better() -> None:
@@ -43,7 +38,7 @@ def test_the_floor_is_the_best_baseline_by_name_whichever_way_is_better() -> Non
         free_text: 0.3,
         BASE_MODEL: 0.5,
     }
-    found = bounds(estimates(pearson={**correlations, CONSTANT: Undefined("constant")}, mae=errors), SIGNATURE)
+    found = bounds(values(pearson={**correlations, CONSTANT: Undefined("constant")}, mae=errors), SIGNATURE)
     correlation, error = found["gpt", FINE_TUNED, "pearson"], found["gpt", FINE_TUNED, "mae"]
 
     assert (correlation.floor, correlation.floor_predictor) == (0.4, free_text)
@@ -52,11 +47,11 @@ def test_the_floor_is_the_best_baseline_by_name_whichever_way_is_better() -> Non
 
 
 def test_a_simulator_is_held_against_the_ceiling_of_its_own_number_of_chats() -> None:
-    values: dict[Predictor, Value] = {
+    errors: dict[Predictor, Value] = {
         FINE_TUNED: 0.15, DROPPED: 0.14, FIRST: 0.3, BASE_MODEL: 0.5, CONSTANT: 0.22,
         ceiling(10): 0.12, ceiling(1): 0.31, ceiling(None): 0.09,
     }  # fmt: skip
-    found = bounds(estimates(mae=values), SIGNATURE)
+    found = bounds(values(mae=errors), SIGNATURE)
 
     assert {row[1]: each.ceiling for row, each in found.items()} == {
         FINE_TUNED: 0.12, DROPPED: 0.12, FIRST: 0.31, BASE_MODEL: 0.31,
@@ -66,28 +61,82 @@ def test_a_simulator_is_held_against_the_ceiling_of_its_own_number_of_chats() ->
 
 def test_overlap_lies_between_the_base_model_model_and_people_and_perplexity_has_no_ceiling() -> None:
     found = bounds(
-        estimates(bleu={FINE_TUNED: 0.3, BASE_MODEL: 0.2, PEOPLE: 0.4}, perplexity={FINE_TUNED: 2.0, BASE_MODEL: 20.0}),
+        values(bleu={FINE_TUNED: 0.3, BASE_MODEL: 0.2, PEOPLE: 0.4}, perplexity={FINE_TUNED: 2.0, BASE_MODEL: 20.0}),
         SIGNATURE,
     )
 
-    assert found["gpt", FINE_TUNED, "bleu"] == Bounds(0.2, BASE_MODEL, 0.4, True)
-    assert found["gpt", FINE_TUNED, "bleu"].way(0.3) == pytest.approx(0.5)
+    assert found["gpt", FINE_TUNED, "bleu"] == Bounds(0.2, BASE_MODEL, 0.4, 0.3, True)
+    assert found["gpt", FINE_TUNED, "bleu"].normalised == pytest.approx(0.5)
     assert found["gpt", FINE_TUNED, "perplexity"].floor == 20.0
     assert isinstance(found["gpt", FINE_TUNED, "perplexity"].ceiling, Undefined)
-    assert isinstance(bounds(estimates(bleu={FINE_TUNED: 0.3}), SIGNATURE)["gpt", FINE_TUNED, "bleu"].floor, Undefined)
-    assert isinstance(
-        bounds(estimates(bleu={FINE_TUNED: 0.3}), SIGNATURE)["gpt", FINE_TUNED, "bleu"].ceiling, Undefined
-    )
+    assert isinstance(bounds(values(bleu={FINE_TUNED: 0.3}), SIGNATURE)["gpt", FINE_TUNED, "bleu"].floor, Undefined)
+    assert isinstance(bounds(values(bleu={FINE_TUNED: 0.3}), SIGNATURE)["gpt", FINE_TUNED, "bleu"].ceiling, Undefined)
 
 
 def test_the_way_from_floor_to_ceiling_runs_downwards_for_errors() -> None:
-    errors = Bounds(0.30, CONSTANT, 0.10, higher_is_better=False)
+    def way(floor: float, top: float, score: Value, *, higher: bool = False) -> Value:
+        return Bounds(floor, CONSTANT, top, score, higher).normalised
 
-    assert errors.way(0.15) == pytest.approx(0.75)
-    assert errors.way(0.40) == pytest.approx(-0.5)
-    assert isinstance(Bounds(0.10, CONSTANT, 0.30, False).way(0.2), Undefined)  # a floor better than the ceiling
-    assert isinstance(Bounds(0.3, CONSTANT, 0.3, True).way(0.2), Undefined)
-    assert isinstance(errors.way(Undefined("x")), Undefined)
+    assert way(0.30, 0.10, 0.15) == pytest.approx(0.75)
+    assert way(0.30, 0.10, 0.40) == pytest.approx(-0.5)
+    assert isinstance(way(0.10, 0.30, 0.2), Undefined)  # a floor better than the ceiling
+    assert isinstance(way(0.3, 0.3, 0.2, higher=True), Undefined)
+    assert isinstance(way(0.30, 0.10, Undefined("x")), Undefined)
+
+
+@pytest.mark.parametrize(
+    ("score", "floor", "top", "expected"),
+    [
+        # In split_1, where everything is better, there is no ceiling: 150 % of the way if it counted for the score.
+        ((0.3, 0.9), (0.2, 0.4), (0.4, None), (0.2, 0.4, 0.5)),
+        ((0.3, None), (0.2, 0.9), (0.4, 0.9), (0.2, 0.4, 0.5)),
+        ((None, None), (0.1, 0.3), (0.4, 0.6), (0.2, 0.5, "no value")),
+        ((0.3, None), (0.2, 0.2), (None, 0.4), ("no split has score",) * 3),
+        ((0.3, 0.5), (0.2, 0.4), (None, None), (pytest.approx(0.3), "no value", "no value")),
+    ],
+)
+@pytest.mark.parametrize(
+    ("metric", "below", "above"), [("pearson", USER_ALONE, ceiling(10)), ("bleu", BASE_MODEL, PEOPLE)]
+)
+def test_nothing_is_normalised_across_different_splits(
+    metric: str,
+    below: Predictor,
+    above: Predictor,
+    score: tuple[float | None, float | None],
+    floor: tuple[float | None, float | None],
+    top: tuple[float | None, float | None],
+    expected: tuple[float | str, ...],
+) -> None:
+    rows = {
+        ("gpt", source, metric): {
+            f"split_{n}": Undefined("no value") if value is None else value for n, value in enumerate(of_splits)
+        }
+        for source, of_splits in ((FINE_TUNED, score), (below, floor), (above, top))
+    }
+    one = bounds(rows, SIGNATURE)["gpt", FINE_TUNED, metric]
+
+    for found, wanted in zip((one.floor, one.ceiling, one.normalised), expected, strict=True):
+        if isinstance(wanted, str):
+            assert isinstance(found, Undefined)
+            assert wanted in found.reason
+        else:
+            assert found == pytest.approx(wanted) if isinstance(wanted, float) else found == wanted
+
+
+def test_a_baseline_of_a_single_split_is_not_the_floor_of_both() -> None:
+    free_text = ai_alone("free text")
+    rows = {FINE_TUNED: (0.5, 0.5), USER_ALONE: (0.4, 0.2), free_text: (0.35, None), ceiling(10): (0.6, 0.6)}
+    found = bounds(
+        {
+            ("gpt", source, "pearson"): {
+                f"split_{n}": Undefined("constant") if v is None else v for n, v in enumerate(row)
+            }
+            for source, row in rows.items()
+        },
+        SIGNATURE,
+    )["gpt", FINE_TUNED, "pearson"]
+
+    assert (found.floor, found.floor_predictor) == (pytest.approx(0.3), USER_ALONE)
 
 
 def test_a_bar_that_is_cut_ends_in_an_arrow_and_the_percentage_goes_on() -> None:
@@ -97,7 +146,7 @@ def test_a_bar_that_is_cut_ends_in_an_arrow_and_the_percentage_goes_on() -> None
 
 
 def test_without_numbers_of_chats_there_are_no_bounds() -> None:
-    assert bounds(estimates(mae={FINE_TUNED: 0.15}), {}) == {}
+    assert bounds(values(mae={FINE_TUNED: 0.15}), {}) == {}
 
 
 def test_a_baseline_of_some_of_the_pairs_is_no_floor_and_a_note_names_it() -> None:

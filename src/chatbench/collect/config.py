@@ -19,11 +19,13 @@ import json
 import math
 import os
 import secrets
+import sys
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module, resources
+from inspect import iscoroutinefunction
 from pathlib import Path
 from random import Random
 from typing import Annotated, Literal
@@ -158,7 +160,7 @@ class CollectedStudy:
         self.folder, new = folder, new or {}
         path = folder / FILE
         try:
-            settings = new.get(FILE) or path.read_text(encoding="utf-8")
+            settings = new.get(FILE) or path.read_text(encoding="utf-8-sig")
             self.config = StudyConfig.model_validate(tomllib.loads(settings))
         except OSError:
             raise ChatbenchError(f"{path}: no such file", fix="create it: chatbench collect init STUDY_DIR") from None
@@ -253,16 +255,23 @@ class CollectedStudy:
 
     @cached_property
     def moderate(self) -> Moderate:
-        """The hook that `moderation` names as `module:function`; by default nothing is refused."""
+        """The hook that `moderation` names, installed or in the study's folder; without one, nothing is refused."""
         module, _, name = self.config.moderation.partition(":")
         if not module:
             return lambda _text: ""
+        sys.path.insert(0, folder := str(self.folder.resolve()))
         try:
             hook: Moderate = getattr(import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
+        except Exception as error:  # whatever the module raises
             raise ChatbenchError(
                 f"{FILE}: moderation: {error}", expected="module:function that can be imported"
             ) from None
+        finally:
+            sys.path.remove(folder)
+        if not callable(hook) or iscoroutinefunction(hook):
+            raise ChatbenchError(
+                f"{FILE}: moderation: {self.config.moderation} is no plain function", expected="def, not async def"
+            )
         return hook
 
     @cached_property

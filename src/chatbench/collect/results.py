@@ -27,6 +27,7 @@ import sqlalchemy as sql
 
 from chatbench.collect.config import ATTENTION, CHAT, CollectedStudy, parts, question_row
 from chatbench.collect.store import EVENTS, SESSIONS, STATE, SessionKind, Store, StudyState, Visit
+from chatbench.core.answer_kinds import CHOICE
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_json, write_jsonl
 from chatbench.core.records import FOUR_LETTERS, Answer, AnswerKind, Conversation, Study, Turn
@@ -174,7 +175,7 @@ async def export(study: CollectedStudy, store: Store, folder: Path, kind: Sessio
         checks = [event.body["right"] for event in visit.events if (event.kind, event.step) == ("answer", ATTENTION)]
         if visit.state != "finished":
             wrong["did not finish"] += 1
-        elif study.config.attention and checks != [True]:
+        elif ATTENTION in visit.plan and checks != [True]:
             wrong["attention check wrong"] += 1
         else:
             kept_ids.add(visit.id)
@@ -192,7 +193,7 @@ async def export(study: CollectedStudy, store: Store, folder: Path, kind: Sessio
     ]
     everybody = _study(study, folder.name, [row[1:] for row in rows])
     filtered = _study(study, folder.name, [row[1:] for row in rows if row[0].id in kept_ids])
-    others = sum(len(question.options) != len(FOUR_LETTERS) for question in study.questions.values())
+    others = sum(len(q.options) != len(FOUR_LETTERS) or q.kind != CHOICE for q in study.questions.values())
     if not others:
         with tempfile.TemporaryDirectory() as other:
             write_chatbench_folder(filtered, Path(other))
@@ -200,7 +201,8 @@ async def export(study: CollectedStudy, store: Store, folder: Path, kind: Sessio
             name = Path("full_study") / "user_answers_filtered.csv"
             shutil.copyfile(Path(other) / name, folder / name)
     else:
-        notes["questions without four options: no files in the ChatBench layout, which requires four"] = others
+        note = "questions without four unordered options: no files in the ChatBench layout, which has no others"
+        notes[note] = others
     write_jsonl(folder / "study.jsonl", _own_rows(filtered))
     found = Exported(
         len(visits), len(kept_ids), len(filtered.answers), len(filtered.conversations), dict(wrong), dict(notes)

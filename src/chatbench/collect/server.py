@@ -17,6 +17,7 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -59,6 +60,8 @@ PIECE_SECONDS = 0.05
 NOTES_PER_MINUTE = 60
 """Refusals kept for the dashboard; any more are only logged, so that nobody can fill the disk with them."""
 NOT_STORED = "This could not be stored. Please wait a moment, then go back and send it again."
+HOOKS_AT_ONCE = 32
+"""Texts that the moderation hook is called with at the same time."""
 HEADINGS = {ATTENTION: "A question in between", CHAT: "Answer with the assistant"}
 HEADERS = {
     "Cache-Control": "no-store",
@@ -150,6 +153,8 @@ class Pages:
     def __init__(self, study: CollectedStudy, store: Store, participants: Mapping[str, AnyParticipant]) -> None:
         self.study, self.store = study, store
         self.assistants = Assistants(study, participants, {})
+        # Threads of their own: a slow hook must not keep the database waiting.
+        self._hooks = ThreadPoolExecutor(HOOKS_AT_ONCE, "moderation")
         self._under_way: dict[tuple[str, str, int], _ReplyUnderWay] = {}
         self._requests = Rate(study.config.limits.requests_per_minute)
         self._joins = Rate(study.config.limits.joins_per_minute)
@@ -397,7 +402,8 @@ class Pages:
         if question.options and letter not in question.letters:
             raise Refused(400, "Please choose one of the options.")
         if len(letter) > LONGEST_ANSWER or "\x00" in letter or question.read(letter) is None:
-            raise Refused(400, f"Please give {question.asked_for.strip('<>')}, in at most {LONGEST_ANSWER} characters.")
+            asked_for = question.asked_for.replace("<", "a ", 1).replace("> ", " in ", 1).replace(">", "", 1)
+            raise Refused(400, f"Please give {asked_for}, in at most {LONGEST_ANSWER} characters.")
         if self.study.config.confidence and confidence not in CONFIDENCES:
             raise Refused(400, "Please say how confident you are.")
         if kind == CHAT and not self._may_answer(visit):
@@ -409,10 +415,11 @@ class Pages:
             "pasted": int(pasted) if pasted.isdecimal() and len(pasted) < 5 else 0,
         }
 
-    def _moderated(self, text: str) -> str | Failure:
+    async def _moderated(self, text: str) -> str | Failure:
         """Why the hook refuses a text, "" if it does not; a failure if the hook itself fails."""
         try:
-            return str(self.study.moderate(text) or "")
+            loop = asyncio.get_running_loop()
+            return str(await loop.run_in_executor(self._hooks, self.study.moderate, text) or "")
         except Exception as error:
             log.exception("moderation")
             return Failure(masked(f"moderation: {type(error).__name__}: {error}", "")[:300])
@@ -425,7 +432,7 @@ class Pages:
         limits = self.study.config.limits
         if not text or len(text) > limits.characters or "\x00" in text:
             raise Refused(400, f"Please write a message of at most {limits.characters} characters.")
-        reason = self._moderated(text)
+        reason = await self._moderated(text)
 
         def keep(visit: Visit) -> tuple[Visit, int, str | None]:
             number, old = self._place_of(visit, step, turn, text)
@@ -489,7 +496,7 @@ class Pages:
         tokens = reply.prompt_tokens, reply.tokens
         text = "" if isinstance(reply, Failure) else reply.text.replace("\x00", "")
         seconds = 0.0 if isinstance(reply, Failure) else reply.seconds
-        checked = reply if isinstance(reply, Failure) else self._moderated(text)
+        checked = reply if isinstance(reply, Failure) else await self._moderated(text)
         why = checked.reason if isinstance(checked, Failure) else checked
 
         def keep(found: Visit | None) -> bool:

@@ -34,6 +34,8 @@ def estimate(
     answer_model: options.AnswerModel = False,
     reasoning_effort: options.ReasoningEffort = "",
     dtype: options.Dtype = "auto",
+    judge: options.Judge = "",
+    rubric: options.Rubric = None,
     skip_bad_records: options.SkipBad = False,
     maps: options.Maps = None,
     concurrency: options.Concurrency = 32,
@@ -63,7 +65,8 @@ def estimate(
     settings = ChatSettings(
         conversations, seed, max_user_turns, max_tokens=max_tokens, simulator_temperature=simulator_temperature,
         assistant_temperature=assistant_temperature, end_on=tuple(end_on or ()), expected_answers=expected_answers,
-        answer_model=answer_model, reasoning_effort=reasoning_effort, dtype=dtype,
+        answer_model=answer_model, reasoning_effort=reasoning_effort, dtype=dtype, judge=judge,
+        rubric=rubric,
     )  # fmt: skip
     made = step(
         model, assistant=assistant, workspace=Workspace(data, results), questions=questions, people=people,
@@ -87,7 +90,7 @@ def plan_study(
     power: Annotated[float, typer.Option(help="Probability of detecting that difference.")] = 0.8,
     questions: Annotated[int, typer.Option(help="Number of questions in the study.")] = 120,
     answers_per_person: Annotated[
-        str, typer.Option(metavar="N,N...", help="Answers per person; the plan has a row for each number.")
+        str, typer.Option(metavar="N,N...", help="Answers per person; a row each, up to --questions.")
     ] = "1,5,10",
     correlation: Annotated[float, typer.Option(help="PPI correlation of a simulator, as printed by estimate.")] = 0.0,
     people: Annotated[int | None, typer.Option(help="Divide this many people between training and correction.")] = None,
@@ -111,6 +114,8 @@ def plan_study(
 
     if study is None:
         options.refuse_given(context, "without --study", "skip_bad_records", "include_pilots", "maps")
+    if people is None:
+        options.refuse_given(context, "without --people, which it is for", "trained_on")
     if (study is None) == (components is None):
         raise ChatbenchError("plan-study needs either --study or --components", fix="add --components 0.04,0.01,0.17")
     opened = (
@@ -119,7 +124,10 @@ def plan_study(
         else None
     )
     found = read_components(components, opened)
-    designs = [Design(found, questions, each, correlation) for each in read_numbers(names(answers_per_person))]
+    numbers = read_numbers(names(answers_per_person))
+    if (source := context.get_parameter_source("answers_per_person")) and source.name == "DEFAULT":
+        numbers = [number for number in numbers if number <= max(1, questions)]
+    designs = [Design(found, questions, each, correlation) for each in numbers]
     header, rows = plan_rows(designs, half_width=half_width, difference=difference, power=power, price=price)
     title = f"People needed for ±{100 * half_width:g} points, and per assistant to detect {100 * difference:g} points"
     notes = [

@@ -17,6 +17,9 @@ Model = Annotated[
 FinishedModel = Annotated[
     str, typer.Argument(metavar="MODEL", help="Folder of a fine-tuned model, or MODEL as passed to finetune.")
 ]
+FinishedSplit = Annotated[
+    str | None, typer.Option("--split", envvar="SPLIT_ID", help="Split to use; default: split_0, or the folder's own.")
+]
 Data = Annotated[Path, typer.Option(help="Folder written by prepare-splits.")]
 Results = Annotated[Path, typer.Option(help="Folder for models, logs and scores.")]
 Split = Annotated[str, typer.Option(envvar="SPLIT_ID", help="Split to use, e.g. split_1.")]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json, write_json
 from chatbench.core.records import Answer, Question, Study
@@ -43,12 +44,20 @@ from chatbench.metrics.agreement import Outcomes, Undefined, Value, agreement, m
 from chatbench.metrics.names import FINE_TUNED
 from chatbench.metrics.pairs import Simulation, human_outcomes, predictions, scored_pairs
 from chatbench.scoring.score_files import plain
-from chatbench.scoring.score_table import of_the_splits, signature_id
+from chatbench.scoring.score_table import apart_from_all, of_the_splits, signature_id
 from chatbench.simulation.budget import Prices, Spending
+from chatbench.simulation.judge import Agreement, needs_judge, with_verdicts
 from chatbench.simulation.log import has_chats, read_conversations, settings_path
-from chatbench.simulation.participants import AssistantSpec
-from chatbench.simulation.simulate import ChatSettings, Task, simulate, task_of
-from chatbench.simulation.split_chats import read_chats
+from chatbench.simulation.participants import TUNED, AssistantSpec
+from chatbench.simulation.simulate import (
+    ChatSettings,
+    Task,
+    open_participants,
+    settings_known_before,
+    simulate,
+    task_of,
+)
+from chatbench.simulation.split_chats import read_chats, settings_of
 
 if TYPE_CHECKING:
     from chatbench.endpoints.address import EndpointOptions
@@ -57,6 +66,8 @@ Say = Callable[[str], None]
 EVERY_SUBSET = "all"
 CURVE = (25, 50, 100, 200, 400, 800, 1600)
 """Numbers of people for which half-widths are reported."""
+OF_THE_QUESTIONS = ("questions_sha256", "held_out_sha256", "conversations", "seed", "block_size")
+"""Settings of a log that do not change the simulators' error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +85,7 @@ class KnownAssistant:
 
 @dataclass(frozen=True, slots=True)
 class SubsetEstimate:
-    """The estimate for all questions or a subset; `people` is None if no real chats were given."""
+    """The estimate for all questions (`all`) or a subset; `people` is None if no real chats were given."""
 
     subset: str
     questions: int
@@ -139,13 +150,14 @@ def estimate(
         assistant: NAME=SPEC as in `chatbench simulate --assistant`, or an `AssistantSpec`; not one of the study's.
         questions: a JSON Lines file of questions to estimate for, instead of the study's.
         people: real chats with the new assistant, in a format that `open_study` reads.
-        settings: of the chats, as in `chatbench simulate`.
+        settings: of the chats, as in `chatbench simulate` of the held-out assistants, including the judge.
         skip_bad_records, maps: how `people` is read.
 
     Raises:
-        ChatbenchError: nothing is trained, the assistant is in the study, a file does not fit the study, or as
-            `simulate`.
+        ChatbenchError: nothing is trained, the assistant is in the study, a file does not fit the study, the held-out
+            assistants were simulated with other settings, or as `simulate`.
     """
+    settings = settings or ChatSettings()
     model = name_in_tables(model)
     splits, study = workspace.trained_splits(model), workspace.study
     tasks = {split: task_of(model, [assistant], workspace=workspace, split=split) for split in splits}
@@ -162,36 +174,49 @@ def estimate(
     if people is not None:
         real = open_study(people, skip_bad_records=skip_bad_records, maps=maps)
         answers = people_in(real, people, name, asked, study)
+    whole = replace(study, questions={**study.questions, **asked}, answers=(*study.answers, *answers))
+    needs_judge([*asked.values()], settings.judge, whole)
     spending, found, notes = spending or Spending(Prices()), dict[str, Outcomes](), list[str]()
     by_split: dict[str, dict[str, Outcomes]] = {}
     for split in splits:
-        task = tasks[split]
+        task = tasks[split] = replace(tasks[split], study=whole)
         if questions is not None:
             digest = question_set_sha256(asked.values())[:12]
             log = workspace.estimate(model).with_suffix("") / split / f"questions_{digest}.jsonl"
             task = tasks[split] = replace(task, questions=tuple(asked.values()), log=log)
+        opened = open_participants(model, task, workspace=workspace, split=split, settings=settings, options=options)
+        simulator = {"simulator": dict(opened[0].identity)}
+        _refuse_other_settings(
+            task, workspace.conversations(model, split), {**settings_known_before(task, settings, TUNED), **simulator}
+        )
         result = simulate(
             model, assistants=[assistant], workspace=workspace, split=split, settings=settings, options=options,
-            spending=spending, task=task,
+            spending=spending, task=task, opened=opened,
         )  # fmt: skip
         say(f"{split}: " + "\n".join(result.lines()))
-        by_split[split] = _outcomes(task.log, name, asked)
+    (whole, judge), count = with_verdicts(whole, workspace), len(study.answers)
+    study, answers = replace(whole, answers=whole.answers[:count]), list(whole.answers[count:])
+    notes += [judge.text()] if judge else []
+    for split in splits:
+        by_split[split] = _outcomes(tasks[split].log, name, study)
         for question, outcomes in by_split[split].items():
             found[question] = found.get(question, Outcomes()) + outcomes
     if missing := len(asked) - len(found):
         notes.append(
-            f"{missing} of {len(asked)} questions were not simulated: no split holds them out, or chats failed"
+            f"{missing} of {len(asked)} questions were not simulated: no split holds them out, chats failed, or "
+            "nothing can score their answers"
         )
     held_out = held_out_assistants(workspace, model, splits, study, notes)
     correlation, origin = _correlation(answers, found, held_out, study)
     per_person = Counter(answer.worker_id for answer in study.answers if answer.kind == "user-AI")
     components, answers_per_person = components_of(study), max(1, round(per_person.total() / max(1, len(per_person))))
-    subsets = [EVERY_SUBSET, *sorted({question.subset for question in asked.values()})]
+    names = sorted({apart_from_all(question.subset) for question in asked.values()})
+    subsets = [EVERY_SUBSET, *(names if len(names) > 1 else [])]
     made = Estimate(
         model,
         name,
         tuple(_subset(subset, asked, found, held_out, workspace, answers, people) for subset in subsets),
-        tuple(_differences(by_split, held_out, workspace, model)),
+        tuple(_differences(by_split, held_out, workspace, model, study)),
         tuple(
             KnownAssistant(
                 one.assistant,
@@ -209,7 +234,7 @@ def estimate(
         components,
         answers_per_person,
         _curve(components, correlation, len(found), answers_per_person),
-        _signature(model, name, workspace, splits, asked, people, tasks[splits[0]]),
+        _signature(model, name, workspace, splits, asked, people, tasks[splits[0]], judge),
         tuple(notes),
     )
     path = workspace.estimate(model)
@@ -267,10 +292,30 @@ def people_in(real: Study, path: Path, assistant: str, asked: Mapping[str, Quest
     return answers
 
 
-def _outcomes(log: Path, assistant: str, asked: Mapping[str, Question]) -> dict[str, Outcomes]:
-    chats = tuple(chat for chat in read_conversations(log) if chat.assistant == assistant and chat.question_id in asked)
-    outcomes = Simulation(FINE_TUNED, chats, 1).outcomes(Study("", asked, (), ()))
-    return {question: each for (question, _), each in outcomes.items()}
+def _refuse_other_settings(task: Task, held_out: Path, wanted: Mapping[str, object]) -> None:
+    """Refuses chats with other settings than those of the held-out assistants, from which the error is known.
+
+    Raises:
+        ChatbenchError: the settings differ from those of a log that exists.
+    """
+    for log in (held_out, task.log):
+        before = settings_of(log)[0] if settings_path(log).exists() else wanted
+        again = f"remove {log} and {settings_path(log).name}"
+        if log == held_out:
+            again = "simulate the held-out assistants again: chatbench simulate MODEL ... --overwrite"
+        for each in differences(before, wanted):
+            if log == task.log or each.name not in OF_THE_QUESTIONS:
+                raise ChatbenchError(
+                    f"{log}: made with {each.name} {each.one!r}",
+                    expected=f"{each.other!r}, as in this run: the error is known for the settings of those chats only",
+                    fix=f"estimate with the settings of those chats, or {again}",
+                )
+
+
+def _outcomes(log: Path, assistant: str, study: Study) -> dict[str, Outcomes]:
+    chats = (chat for chat in read_conversations(log) if chat.question_id in study.questions)
+    outcomes = Simulation(FINE_TUNED, tuple(chats), 1).outcomes(study)
+    return {question: each for (question, name), each in outcomes.items() if name == assistant}
 
 
 def _shares(outcomes: Mapping[str, Outcomes]) -> dict[str, float]:
@@ -327,11 +372,11 @@ def _subset(
     people: Path | None,
 ) -> SubsetEstimate:
     """Estimate on the questions of a subset, with errors from the same subset if the study has it, else from all."""
-    kept = {q: each for q, each in found.items() if subset in (EVERY_SUBSET, asked[q].subset)}
+    kept = {q: each for q, each in found.items() if subset in (EVERY_SUBSET, apart_from_all(asked[q].subset))}
     shares = _shares(kept)
     known = workspace.study.questions
-    among = subset == EVERY_SUBSET or all(question.subset != subset for question in known.values())
-    parts = [_part(each, lambda q: among or known[q].subset == subset) for each in held_out.values()]
+    among = subset == EVERY_SUBSET or all(apart_from_all(question.subset) != subset for question in known.values())
+    parts = [_part(each, lambda q: among or apart_from_all(known[q].subset) == subset) for each in held_out.values()]
     return SubsetEstimate(
         subset,
         len(shares),
@@ -376,11 +421,12 @@ def _differences(
     held_out: Mapping[str, HeldOut],
     workspace: Workspace,
     model: str,
+    study: Study,
 ) -> Iterable[Difference]:
     """Difference to each held-out assistant, both simulated by the simulator of its split."""
     errors = list(held_out.values())
     for split, one in held_out.items():
-        old = _outcomes(workspace.conversations(model, split), one.assistant, workspace.study.questions)
+        old = _outcomes(workspace.conversations(model, split), one.assistant, study)
         yield Difference(one.assistant, predict_difference(_shares(by_split[split]), _shares(old), errors))
 
 
@@ -427,6 +473,7 @@ def _signature(
     asked: Mapping[str, Question],
     people: Path | None,
     task: Task,
+    judge: Agreement | None,
 ) -> dict[str, object]:
     manifest, run = workspace.manifest, cast(Mapping[str, Mapping[str, object]], read_json(settings_path(task.log)))
     files = sorted(each for each in people.rglob("*") if each.is_file()) if people and people.is_dir() else [people]
@@ -439,5 +486,6 @@ def _signature(
         "assistant": {"name": name, "identity": run["assistants"][name]},
         "people_sha256": hashlib.sha256(read).hexdigest() if people else "",
         "simulation": run["settings"],
+        **({"judge": judge.judge, "rubric_sha256": judge.rubric_sha256} if judge else {}),
     }
     return {**content, "id": signature_id(content)}

@@ -181,6 +181,8 @@ def plan_rows(
     designs: Sequence[Design], *, half_width: float, difference: float, power: float, price: float | None = None
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Header and rows of the plan: people (and costs) by answers per person, without and with the simulator."""
+    if price is not None and not 0 <= price < math.inf:
+        raise ChatbenchError(f"--price {price:g}", expected="US dollars per chat, 0 or more")
     header = ["answers a person"]
     rows = [[str(design.answers_per_person)] for design in designs]
     for with_simulator in (False, True):

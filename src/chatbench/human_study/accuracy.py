@@ -31,6 +31,7 @@ from chatbench.metrics.agreement import NORMAL_95, Undefined, Value, agreement, 
 from chatbench.metrics.names import EVERY_ASSISTANT, USER_ALONE, ai_alone
 from chatbench.metrics.pairs import Prediction
 from chatbench.realism.chats import WORDINGS, ChatTraits, real_chats, traits_of
+from chatbench.scoring.score_table import apart_from_all
 
 FEWEST_FOR_FISHER = 4
 USER_AI = "user-AI"
@@ -42,7 +43,10 @@ EVERY_SUBSET = "all"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Group:
-    """Who answered: a method, with which assistant, in which condition (`all`: pooled; "": not applicable)."""
+    """Who answered: a method, with which assistant, in which condition (`all`: pooled; "": not applicable).
+
+    Names are `apart_from_all`, also those of subsets in `AccuracyRow`.
+    """
 
     method: str
     assistant: str
@@ -88,8 +92,8 @@ def accuracies(study: Study) -> dict[Group, ByQuestion]:
     flags: dict[Group, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for answer in study.answers:
         alone = answer.kind == "user-alone"
-        who = (USER_ALONE.label, EVERY_ASSISTANT) if alone else (USER_AI, answer.assistant)
-        for condition in (EVERY_CONDITION, *([answer.condition] if several and not alone else [])):
+        who = (USER_ALONE.label, EVERY_ASSISTANT) if alone else (USER_AI, apart_from_all(answer.assistant))
+        for condition in (EVERY_CONDITION, *([apart_from_all(answer.condition)] if several and not alone else [])):
             flags[Group(*who, condition)][answer.question_id].append(answer.correct)
     found = {
         group: {question_id: Prediction(sum(right) / len(right), len(right)) for question_id, right in of_group.items()}
@@ -97,18 +101,19 @@ def accuracies(study: Study) -> dict[Group, ByQuestion]:
     }
     for score in study.ai_alone:
         if score.count:
-            of_method = found.setdefault(Group(ai_alone(score.method).label, score.assistant, ""), {})
+            of_method = found.setdefault(Group(ai_alone(score.method).label, apart_from_all(score.assistant), ""), {})
             of_method[score.question_id] = Prediction(score.accuracy, score.count)
     return found
 
 
 def accuracy_rows(study: Study, groups: Mapping[Group, ByQuestion]) -> Iterator[AccuracyRow]:
-    """Accuracy of every group on all questions and on each subset."""
+    """Accuracy of every group on all questions and, if the study has several subsets, on each."""
+    several = len(study.questions_per_subset) > 1
     for group in sorted(groups):
         by_subset: dict[str, list[Prediction]] = defaultdict(list)
         for question_id, answers in groups[group].items():
-            by_subset[EVERY_SUBSET].append(answers)
-            by_subset[study.questions[question_id].subset].append(answers)
+            for subset in (EVERY_SUBSET, *[apart_from_all(study.questions[question_id].subset)] * several):
+                by_subset[subset].append(answers)
         for subset in (EVERY_SUBSET, *sorted(by_subset.keys() - {EVERY_SUBSET})):
             mean = mean_over_questions([answers.accuracy for answers in by_subset[subset]])
             yield AccuracyRow(group, subset, mean, sum(answers.count for answers in by_subset[subset]))
@@ -322,7 +327,7 @@ def advice_rows(study: Study) -> list[AdviceRow]:
         and answer.condition == ANSWER_FIRST
         and (before := alone.get((answer.worker_id, answer.question_id))) is not None
     ]
-    groups = {name: [pair for pair in pairs if pair[1].assistant == name] for name in study.assistants}
+    groups = {apart_from_all(name): [p for p in pairs if p[1].assistant == name] for name in study.assistants}
     if len(groups) > 1:
         groups[EVERY_ASSISTANT] = pairs
 
@@ -346,7 +351,7 @@ def mirror_rows(study: Study) -> Iterator[MirrorRow]:
     traits = [traits_of(chat) for chat in real_chats(study.conversations, study.questions)]
     groups: dict[tuple[str, str], list[ChatTraits]] = defaultdict(list)
     for chat, of in zip(study.conversations, traits, strict=True):
-        groups[chat.assistant, chat.condition].append(of)
+        groups[apart_from_all(chat.assistant), apart_from_all(chat.condition)].append(of)
     whole = {(EVERY_ASSISTANT, EVERY_CONDITION): traits} if traits else {}
     for (assistant, condition), chats in (whole | (dict(sorted(groups.items())) if len(groups) > 1 else {})).items():
 

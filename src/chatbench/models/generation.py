@@ -421,7 +421,15 @@ def draw(logits: torch.Tensor, temperature: float, uniforms: torch.Tensor) -> to
     Args:
         logits: shape (rows, vocabulary).
         uniforms: shape (rows,), in [0, 1); ignored at temperature 0.
+
+    Raises:
+        ChatbenchError: a row is not finite.
     """
+    if not logits.amax(-1).isfinite().all():
+        raise ChatbenchError(
+            f"the model computed NaN or infinity in {str(logits.dtype).removeprefix('torch.')}",
+            fix="use --dtype float32 (float16 overflows in some models), or check the model's weights",
+        )
     if temperature == 0:
         return logits.argmax(-1)
     # Float64: over 100,000 tokens, a float32 sum is off by more than the weight of a rare token. MPS has no float64.

@@ -132,7 +132,7 @@ class RadixCache:
                 return
             parent = self._split(*path[-1]) if path else self._root
             node = parent.children[tokens[known]] = _Node(tokens[known:], None, parent, self._clock)
-        if node is not None and node.states is None:
+        if node is not None and node.states is None and node.tokens == tokens[known:]:  # else another prompt reads it
             start = len(tokens) - len(node.tokens)
             node.states = states[..., start : len(tokens), :].clone()
 

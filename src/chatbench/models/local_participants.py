@@ -193,7 +193,7 @@ class LocalAssistant(_LocalParticipant):
         if loaded.tokenizer.chat_template:
             decoding = Decoding(temperature, max_tokens, stop=())
             template = ChatTemplate(loaded.tokenizer, thinking=thinking if has_option else None)
-            form = "chat template, thinking" if thinking else "chat template"
+            form = f"{template.name}, thinking" if thinking else template.name
             super().__init__(loaded, name, decoding, form, template.prompt_ids)
         else:
             decoding = Decoding(temperature, max_tokens, stop=(PLAIN_STOP,))

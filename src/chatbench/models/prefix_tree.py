@@ -46,6 +46,7 @@ from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
+from inspect import signature
 from itertools import pairwise
 from typing import Any, cast
 
@@ -378,8 +379,10 @@ def tree_attention(
 ) -> tuple[Tensor, None]:
     """The attention that transformers calls in each layer, with a `TreePlan` (or a `kv_cache.Step`) or without."""
     if tree_plan is not None:
-        capped = {"softcap": others["softcap"]} if others.get("softcap") else {}
-        return tree_plan.attend(module, query, key, value, scaling, dropout, sliding_window, **capped), None
+        more = {"softcap": others["softcap"]} if others.get("softcap") else {}
+        if isinstance(tree_plan, _Asked) and attention_mask is not None:
+            more["mask"] = attention_mask
+        return tree_plan.attend(module, query, key, value, scaling, dropout, sliding_window, **more), None
     output, _ = sdpa_attention_forward(
         module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
     )
@@ -408,7 +411,8 @@ def why_not_trees(model: nn.Module, *, capped: bool = False) -> str:
     """Why a model cannot read trees, "" if it can; `capped` if capped scores are allowed.
 
     A recurrent or convolutional layer carries state from token to token of a row, which in a tree would leak from one
-    branch into the next; the kernels do not compute capped attention scores; and some layers do not pass a plan on.
+    branch into the next; the kernels do not compute capped attention scores; some layers do not pass a plan on; and
+    others keep more than a plan knows of in their mask.
     """
     inner = _transformers_model(model)
     config = inner.config.get_text_config()
@@ -417,47 +421,80 @@ def why_not_trees(model: nn.Module, *, capped: bool = False) -> str:
         return f"it has layers of kind {', '.join(sorted(kinds))}"
     if getattr(config, "attn_logit_softcapping", None) and not capped:
         return "it caps its attention scores"
-    if not inner._supports_sdpa:
+    if not (inner._supports_sdpa or (capped and getattr(config, "attn_logit_softcapping", None))):
         return "it has no scaled dot-product attention"
     if getattr(config, "alibi", False):
         return "it counts distances in the row (ALiBi)"
-    if len(kept_by_layers(model)) < config.num_hidden_layers:
+    offset = any(  # by padding, as in RoBERTa
+        isinstance(module, nn.Embedding) and module.padding_idx is not None and "position" in name
+        for name, module in inner.named_modules()
+    )
+    if offset or "position_ids" not in signature(inner.base_model.forward).parameters:
+        return "it counts positions in the row"
+    layers = _layers(model)
+    if len(layers) < config.num_hidden_layers:
         return "not all of its layers pass the tree on to their attention"
+    if any(layer.masked for layer in layers):
+        return "its layers attend by a mask of their own"
+    if capped and any(layer.calls > 1 for layer in layers):
+        return "its layers attend twice"
+    window = getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None)
+    sliding = any(kind == "sliding_attention" for kind in getattr(config, "layer_types", None) or ["sliding_attention"])
+    if window and sliding and not any(layer.window for layer in layers):
+        return "its layers do not say how wide their window is"
     return ""
+
+
+@dataclass(slots=True)
+class _Layer:
+    """What a layer hands to its attention: the sizes of `kept_by_layers`, its window, and if it has a mask as well."""
+
+    sizes: tuple[int, int, int]
+    window: int | None
+    masked: bool
+    calls: int = 1
 
 
 class _Asked:
     """Takes the place of a plan, to see which layers ask it, and with what."""
 
     def __init__(self) -> None:
-        self.kept: dict[int, tuple[int, int, int]] = {}
+        self.layers: dict[int, _Layer] = {}
 
-    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object) -> Tensor:
-        self.kept[id(module)] = (key.shape[1], key.shape[3], value.shape[3])
+    def attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, _scale: float | None, _dropout: float,
+        window: int | None, **others: object,
+    ) -> Tensor:  # fmt: skip
+        layer = _Layer((key.shape[1], key.shape[3], value.shape[3]), window, masked="mask" in others)
+        layer.calls += self.layers[id(module)].calls if id(module) in self.layers else 0
+        self.layers[id(module)] = layer
         return value.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
 
 
-_KEPT: dict[tuple[type, str], list[tuple[int, int, int]]] = {}
+_LAYERS: dict[tuple[type, str], list[_Layer]] = {}
 
 
 def kept_by_layers(model: nn.Module) -> list[tuple[int, int, int]]:
-    """Per layer that a plan reaches: the heads of its keys and values, a key's width and a value's.
+    """Per layer that a plan reaches: the heads of its keys and values, a key's width and a value's."""
+    return [layer.sizes for layer in _layers(model)]
 
-    Asked once per class and configuration, of a twin without weights.
-    """
+
+def _layers(model: nn.Module) -> list[_Layer]:
+    """The layers that a plan reaches; asked once per class and configuration, of a twin without weights."""
     inner = _transformers_model(model)
     described = (type(inner), inner.config.to_json_string())
-    if described not in _KEPT:
-        asked = _Asked()
+    if described not in _LAYERS:
+        asked, config = _Asked(), deepcopy(inner.config)
+        config.pad_token_id = None  # some look for padding among the ids, which have no values on this device
         with torch.device("meta"):
-            twin: Any = type(inner)(deepcopy(inner.config))
+            twin: Any = type(inner)(config)
             ids = torch.zeros(1, 2, dtype=torch.long)
         twin.bfloat16().eval()  # experts multiply no float32 on this device
         # A forward that does not even take these arguments raises anything: no plan reaches it.
         with suppress(Exception), torch.no_grad(), attends_to_trees(twin):
             twin.base_model(input_ids=ids, position_ids=ids, tree_plan=asked, use_cache=False)
-        _KEPT[described] = list(asked.kept.values())
-    return _KEPT[described]
+        _LAYERS[described] = list(asked.layers.values())
+    return _LAYERS[described]
 
 
 def refuse_unsuited(model: nn.Module, kernel: Kernel, device: str) -> None:

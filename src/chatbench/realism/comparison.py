@@ -45,7 +45,6 @@ def halvings(real: Chats, simulated: Chats, rng: np.random.Generator, count: int
 
     Yields nothing if there are fewer than two people.
     """
-    pool = _by_cell(simulated)
     assistants: dict[str, set[str]] = defaultdict(set)
     for chat in real:
         assistants[chat.person].add(chat.cell[1])
@@ -58,15 +57,20 @@ def halvings(real: Chats, simulated: Chats, rng: np.random.Generator, count: int
         keys = rng.random(len(people))
         order = sorted(range(len(people)), key=lambda index: (groups[index], keys[index]))
         in_first = {people[index] for index in order[int(rng.integers(2)) :: 2]}
-        # From each pair that both sides have, draw as many chats of each side as the smaller one has.
-        first: list[ChatTraits] = []
-        drawn: list[ChatTraits] = []
-        for cell, chats in _by_cell([chat for chat in real if chat.person in in_first]).items():
-            others = pool.get(cell, [])
-            size = min(len(chats), len(others))
-            first += [chats[index] for index in sorted(rng.permutation(len(chats))[:size])]
-            drawn += [others[index] for index in sorted(rng.permutation(len(others))[:size])]
+        first, drawn = equally_many([chat for chat in real if chat.person in in_first], simulated, rng)
         yield Halving(first, drawn, [chat for chat in real if chat.person not in in_first])
+
+
+def equally_many(one: Chats, other: Chats, rng: np.random.Generator) -> tuple[list[ChatTraits], list[ChatTraits]]:
+    """Draw from each pair that both sides have as many chats of each as the side with fewer has."""
+    pool = _by_cell(other)
+    drawn: tuple[list[ChatTraits], list[ChatTraits]] = [], []
+    for cell, chats in _by_cell(one).items():
+        others = pool.get(cell, [])
+        size = min(len(chats), len(others))
+        for side, of in zip(drawn, (chats, others), strict=True):
+            side += [of[index] for index in sorted(rng.permutation(len(of))[:size])]
+    return drawn
 
 
 def _by_cell(chats: Chats) -> dict[Pair, list[ChatTraits]]:
@@ -155,9 +159,13 @@ def realism(real: Chats, simulated: Chats, training: Chats, seed: int, advanced:
         reference = [distance.between(half.first, half.second) for half in halves]
         comparisons.append(_compared(distance.name, distance.unit, (None, None), apart, reference))
         advanced(len(comparisons), total)
-    detected = detection(halves[0].second, halves[0].simulated, seed) if halves else ONE_PERSON
-    advanced(total - 1, total)
-    people_detected = detection(halves[0].second, halves[0].first, seed) if halves else ONE_PERSON
+    detected: Detection | Undefined = ONE_PERSON
+    people_detected: Detection | Undefined = ONE_PERSON
+    if halves:  # against the same chats of the second half, as many as of the side compared, so that chance is 50 %
+        detected, people_detected = (
+            detection(*equally_many(halves[0].second, side, np.random.default_rng(seed)), seed)
+            for side in (halves[0].simulated, halves[0].first)
+        )
     advanced(total, total)
     for name, field in (("accuracy", "accuracy"), ("AUC", "auc")):  # two more distances
         to_people, among_people = (

@@ -8,8 +8,8 @@ simulator lacks what people do, *backward* (simulated || people) if it does what
 *Detection* is whether a linear classifier can tell two groups of chats apart: accuracy, area under the curve, top
 features. A chat is represented by word 1-2-grams and character 2-4-grams of the user's messages (digits masked, since
 numbers belong to the question) and the same `FEATURES`. Logistic regression is fitted to the chats of four fifths of
-the questions and tested on the rest, so that no chat is recognised by its question. Chance is about 0.5, since both
-groups hold about equally many chats of each question. Even two groups of real people can be told apart a little, by
+the questions and tested on the rest, so that no chat is recognised by its question. Chance is 0.5, since both
+groups hold equally many chats of each question. Even two groups of real people can be told apart a little, by
 personal writing habits: the reference is the same classifier on two halves of the people.
 
 Sources: forward and backward divergence over behaviour clusters, and a linear classifier on real and simulated users,
@@ -150,7 +150,7 @@ class Detection:
 
 
 def detection(first: Sequence[ChatTraits], second: Sequence[ChatTraits], seed: int) -> Detection | Undefined:
-    """Cross-validate a classifier of `first` against `second`; both should hold equally many chats per question."""
+    """Cross-validate a classifier of `first` against `second`; both must hold equally many chats per question."""
     chats = [*first, *second]
     labels = np.repeat([0, 1], [len(first), len(second)])
     _, questions = np.unique([chat.cell[0] for chat in chats], return_inverse=True)

@@ -79,6 +79,11 @@ def estimate_notes(one: Entry) -> list[str]:
         for part in (row["predicted"], row["people"] or {})
         if "undefined" in part
     )
+    reasons |= dict.fromkeys(
+        f"minus {row['assistant']}: {row['difference']['undefined']}"
+        for row in one["differences"]
+        if "undefined" in row["difference"]
+    )
     loses = [
         f"{row['subset']}: the simulator costs more than it gives at so few answers: people alone are the estimate"
         for row in one["subsets"]

@@ -14,8 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+from chatbench.core.answer_kinds import Number, Text
 from chatbench.core.files import read_json, read_jsonl
-from chatbench.core.records import Conversation, Question, SimulatedConversation
+from chatbench.core.records import Answer, Conversation, Question, SimulatedConversation
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import CALIBRATION_BINS, calibration_bin, wilson_interval
 from chatbench.metrics.first_prompts import words
@@ -56,7 +57,8 @@ def run_scores(table: ScoreTable, path: Path) -> Plain:
         "signature": table.signature_id,
         "line": signature_line(table.signature),
         "facts": [list(fact) for fact in signature_words(table)],
-        "notes": [note for note in footnotes(table) if not note.startswith("signature ")],
+        "warning": table.warning,
+        "notes": [note for note in footnotes(table) if note != table.warning and not note.startswith("signature ")],
         "splits": content["splits"],
         "chats": table.signature.get("conversations"),
         "rows": content["figures"],
@@ -112,8 +114,15 @@ def perplexities(model: str, workspace: Workspace) -> list[Plain]:
 def question_values(question_id: str, question: Question | None) -> Plain:
     """A question as plain values; if the study does not have it, only its id is known."""
     if question is None:
-        return {"id": question_id, "subset": "", "text": "", "options": [], "answer": "", "kind": ""}
-    return {**asdict(question), "options": list(question.options), "kind": question.kind.name}
+        return {"id": question_id, "subset": "", "text": "", "options": [], "answer": "", "kind": "", "right": []}
+    right: list[str] = []  # without options, all right answers as they are shown
+    match question.kind:
+        case Number(tolerance=tolerance, relative=relative, unit=unit):
+            within = f" (± {100 * tolerance:.12g} % of it)" if relative else f" (± {tolerance:.12g})"
+            right = [f"{question.answer} {unit}".rstrip() + (within if tolerance else "")]
+        case Text(also=also):
+            right = [question.answer, *also]
+    return {**asdict(question), "options": list(question.options), "kind": question.kind.name, "right": right}
 
 
 def accuracy_values(runs: Mapping[str, QuestionScores], place: Mapping[str, int]) -> list[Plain]:
@@ -155,8 +164,8 @@ def _columns(
 def pooled_accuracies(scores: QuestionScores) -> dict[Predictor, dict[Pair, Prediction]]:
     """Accuracy per predictor and (question, assistant) pair over all splits.
 
-    Only simulators are pooled, being a different model in each split; people, user alone and AI alone are the same in
-    every split.
+    Simulators, a different model in each split, are pooled. People are everybody in the study, each counted once,
+    although a split by person scores only those it holds out; user alone and AI alone are the same in every split.
     """
     pooled: dict[Predictor, dict[Pair, Prediction]] = {}
     for predictors in scores.accuracies.values():
@@ -168,21 +177,23 @@ def pooled_accuracies(scores: QuestionScores) -> dict[Predictor, dict[Pair, Pred
                     right = before.accuracy * before.count + found.accuracy * found.count
                     found = Prediction(min(1.0, right / count), count)
                 of_predictor[pair] = found
+    pooled.get(PEOPLE, {}).update(_people(scores.answers))
     return pooled
 
 
 def _conditions(scores: QuestionScores) -> dict[str, dict[Pair, Prediction]]:
     """People's accuracy per condition; empty if all were in the same one."""
-    right: dict[str, dict[Pair, list[float]]] = {}
-    for answer in scores.answers:
-        pair = (answer.question_id, answer.assistant)
-        right.setdefault(answer.condition, {}).setdefault(pair, []).append(answer.correct)
-    if len(right) < 2:
+    conditions = sorted({answer.condition for answer in scores.answers})
+    if len(conditions) < 2:
         return {}
-    return {
-        condition: {pair: Prediction(sum(found) / len(found), len(found)) for pair, found in pairs.items()}
-        for condition, pairs in sorted(right.items())
-    }
+    return {each: _people([answer for answer in scores.answers if answer.condition == each]) for each in conditions}
+
+
+def _people(answers: Iterable[Answer]) -> dict[Pair, Prediction]:
+    right: dict[Pair, list[float]] = {}
+    for answer in answers:
+        right.setdefault((answer.question_id, answer.assistant), []).append(answer.correct)
+    return {pair: Prediction(sum(found) / len(found), len(found)) for pair, found in right.items()}
 
 
 def calibration_values(scores: QuestionScores) -> Plain:

@@ -41,7 +41,7 @@ from chatbench.report.page_data import (
 from chatbench.report.tables import comparison_json, comparison_notes
 from chatbench.scoring.compare import compare
 from chatbench.scoring.score_files import QuestionScores, read_question_files, read_score_table
-from chatbench.scoring.score_table import ScoreTable, comparable, is_of_log
+from chatbench.scoring.score_table import ScoreTable, comparable, is_of_log, of_the_splits
 from chatbench.simulation.judge import with_verdicts
 
 Plain = dict[str, object]
@@ -226,7 +226,7 @@ def _study(workspace: Workspace, missing: list[str]) -> tuple[Manifest | None, S
         missing.append(f"questions and people's chats: no prepared splits in {workspace.data.name} (--data FOLDER)")
         return None, None
     manifest = workspace.manifest
-    if not Path(manifest.study_resolved).exists():
+    if not manifest.study_path.exists():
         missing.append(f"questions and people's chats: the study {manifest.study_name} is no longer where it was")
         return manifest, None
     return manifest, with_verdicts(workspace.study, workspace)[0]
@@ -240,11 +240,9 @@ def _refuse_other_data(scored: ScoreTable, manifest: Manifest | None, workspace:
     """
     if manifest is None:
         return
-    prepared = {
-        "question_set_sha256": manifest.questions_sha256,
-        "split_seed": manifest.seed,
-        "train_share": manifest.train_share,
-    }
+    prepared = {**of_the_splits(manifest), "train_share": manifest.train_share}
+    for other in ("chatbench", "study"):
+        del prepared[other]
     scores = {name: found for name in prepared if (found := scored.signature.get(name)) is not None}
     for each in differences(scores, {name: prepared[name] for name in scores}):
         raise ChatbenchError(

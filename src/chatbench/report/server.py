@@ -68,9 +68,9 @@ class LivePage:
         return self._files_version()
 
     def page(self) -> bytes:
-        """The page of the current files, rebuilt if they have changed."""
+        """The page of the version on offer, built if it is not there yet."""
         with self._lock:
-            version = self._files_version()
+            version = self.version()
             if self._built is None or self._built.version != version:
                 began = self._clock()
                 try:

@@ -407,9 +407,14 @@ def latex_table(grid: Grid, label: str, exact: Mapping[str, str] | None = None) 
             kind = _kind(name)
             table.append(r"\midrule")
         table.append(r"\raggedright " * broken + line)
-        if exact and name in exact:  # keep the comment on one line, whichever character could end it
-            table.append("% " + "".join(c if c.isprintable() and c.isascii() else "?" for c in exact[name]))
+        if exact and name in exact:
+            table.append(_comment(exact[name]))
     return "\n".join([*table, r"\bottomrule", r"\end{tabular}", r"\end{table*}"])
+
+
+def _comment(text: str) -> str:
+    """A comment of one line, whichever characters the text has."""
+    return "% " + "".join(c if c.isprintable() and c.isascii() else "?" for c in text)
 
 
 def _kind(name: str) -> str:
@@ -443,7 +448,7 @@ def as_latex(found: Sequence[ModelResults], *, published: bool = False) -> str:
             exact.setdefault(f"texts {score.label}", []).append(f"{name} {mean}")
             exact.setdefault(f"texts {name}", []).append(f"{score.label} {mean}")  # where metrics are the rows
     lines = [r"% needs \usepackage{booktabs}; errors are standard errors over splits"]
-    lines += [f"% signature {table.signature_id}" for table in tables]
+    lines += map(_comment, (*warnings(tables), *(f"signature {table.signature_id}" for table in tables)))
     grids = [*main_grids(tables, with_errors=True), *([published_grid()] if published else [])]
     for number, grid in enumerate(grids, 1):
         kind = "agreement" if "mean absolute error" in grid.header else "texts"

@@ -273,7 +273,7 @@ def bounds_grid(table: ScoreTable, source: Predictor = FINE_TUNED) -> Grid:
         ("interval", lambda row: interval_text(intervals.get(row))),
         ("floor", lambda row: number(bounds[row].floor)),
         ("ceiling", lambda row: number(bounds[row].ceiling)),
-        ("normalised score", lambda row: way_text(bounds[row].way(estimates[row].mean))),
+        ("normalised score", lambda row: way_text(bounds[row].normalised)),
         ("the floor is", lambda row: floor.title if (floor := bounds[row].floor_predictor) else EMPTY),
     ]
     whose = f"{assistant}; " if assistant == MEAN_OF_ASSISTANTS else ""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import cast
 
 from chatbench.core.configurations import Difference, leaves
 from chatbench.core.errors import ChatbenchError
@@ -41,7 +42,7 @@ class Run:
         """Signature of this simulator alone, including the scored splits."""
         signature = self.table.signature_with_splits
         if self.predictor == BASE_MODEL:
-            signature["conversations"] = signature.get("base_conversations")
+            signature |= cast(dict[str, object], signature["base model"])
         return signature
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -60,8 +61,10 @@ OF_THE_SIMULATOR = (
     "by_split.*.*.chats",
     "by_split.*.base model",
     "resampling",
+    *(f"judge.{name}" for name in ("accuracy", "kappa", "answers", "unread", "failed", "reason", "missing")),
 )
-"""Entries that may differ between compared simulators, including resampling, which changes no metric."""
+"""Entries that may differ between compared simulators, including resampling, which changes no metric, and what a judge
+had done so far."""
 
 GROUPS = {
     "decoding": ("temperature", "max_tokens"),
@@ -79,6 +82,15 @@ BOUNDED_AGREEMENT = ("pearson", "spearman", "mae", "rmse", "ece")
 SURPRISE = ("perplexity", "bits_per_byte")
 MOST = 0.5
 """The score table begins with a warning if more than this share of chats has no answer."""
+
+
+def apart_from_all(name: str) -> str:
+    """A name as it is, or in quotes if it could be mistaken for the total; different names stay different.
+
+    >>> apart_from_all("math"), apart_from_all("all")
+    ('math', '"all"')
+    """
+    return f'"{name}"' if name.strip('"') == EVERY_ASSISTANT else name
 
 
 def incompatible(one: Mapping[str, object], other: Mapping[str, object]) -> list[Difference]:
@@ -231,11 +243,16 @@ def is_of_log(
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Floor (and its predictor) and ceiling of one metric; `partial` predictors cover too few pairs to be the floor."""
+    """Floor (and its predictor) and ceiling of one metric, and the score between them.
+
+    All three are means over the same splits: those that have each of them that any split has. `partial` predictors
+    cover too few pairs to be the floor.
+    """
 
     floor: Value
     floor_predictor: Predictor | None
     ceiling: Value
+    score: Value
     higher_is_better: bool
     partial: tuple[Predictor, ...] = ()
 
@@ -244,22 +261,27 @@ class Bounds:
         """Label of the floor's predictor; empty if there is none."""
         return self.floor_predictor.label if self.floor_predictor else ""
 
-    def way(self, score: Value) -> Value:
-        """Normalised score: 0 at the floor, 1 at the ceiling."""
-        for value in (score, self.floor, self.ceiling):
+    @property
+    def normalised(self) -> Value:
+        """The normalised score: 0 at the floor, 1 at the ceiling."""
+        for value in (self.score, self.floor, self.ceiling):
             if isinstance(value, Undefined):
                 return value
-        low, high, at = (cast(float, value) for value in (self.floor, self.ceiling, score))
+        low, high, at = (cast(float, value) for value in (self.floor, self.ceiling, self.score))
         if (high > low) != self.higher_is_better or high == low:
             return Undefined("the ceiling is no better than the floor")
         return (at - low) / (high - low)
 
 
-def bounds(estimates: Mapping[MetricKey, Estimate], signature: Mapping[str, object]) -> dict[MetricKey, Bounds]:
+BySplit = Mapping[str, Value]
+NO_COMMON_SPLIT = Undefined("no split has score, floor and ceiling")
+
+
+def bounds(values: Mapping[MetricKey, BySplit], signature: Mapping[str, object]) -> dict[MetricKey, Bounds]:
     """Compute the floor and ceiling of every simulator metric that has them.
 
     Args:
-        estimates: of one stratum, including baselines and ceilings.
+        values: of one stratum, by split, including baselines and ceilings.
         signature: has the numbers of chats per pair.
     """
     # Chats per pair of every simulator in the table and of its variants.
@@ -269,67 +291,72 @@ def bounds(estimates: Mapping[MetricKey, Estimate], signature: Mapping[str, obje
         chats[replace(FINE_TUNED, chats=chats[BASE_MODEL])] = chats[BASE_MODEL]
     chats |= {replace(predictor, invalid="dropped"): count for predictor, count in chats.items()}
     found: dict[MetricKey, Bounds] = {}
-    for row in estimates:
+    for row, score in values.items():
         assistant, predictor, metric = row
         if predictor not in chats:
             continue
         higher = metric in HIGHER_IS_BETTER
         if metric in BOUNDED_AGREEMENT:
-            floor, floor_predictor, partial = _best_baseline(estimates, row)
-            top = _mean(estimates, (assistant, ceiling(chats[predictor]), metric))
-            found[row] = Bounds(floor, floor_predictor, top, higher, partial)
-        elif higher:
-            found[row] = Bounds(*_base_model(estimates, row), _mean(estimates, (assistant, PEOPLE, metric)), higher)
-        elif metric.startswith(SURPRISE):
-            unknown = Undefined("nobody knows how predictable people are")
-            found[row] = Bounds(*_base_model(estimates, row), unknown, higher)
+            top = values.get((assistant, ceiling(chats[predictor]), metric), _no("it was not measured"))
+            found[row] = _above_best_baseline(values, row, top)
+        elif higher or metric.startswith(SURPRISE):
+            itself, of_base = predictor == BASE_MODEL, (assistant, BASE_MODEL, metric)
+            floor = values.get(of_base, _no("the base model was not measured"))
+            top = values.get((assistant, PEOPLE, metric), _no("it was not measured"))
+            (at, low, high), _ = _on_common_splits(
+                score,
+                _no("it is the floor itself") if itself else floor,
+                top if higher else _no("nobody knows how predictable people are"),
+            )
+            found[row] = Bounds(low, BASE_MODEL if of_base in values and not itself else None, high, at, higher)
     return found
 
 
-def _mean(estimates: Mapping[MetricKey, Estimate], key: MetricKey) -> Value:
-    return estimates[key].mean if key in estimates else Undefined("it was not measured")
+def _no(reason: str) -> BySplit:
+    return {"": Undefined(reason)}
 
 
-def _base_model(estimates: Mapping[MetricKey, Estimate], key: MetricKey) -> tuple[Value, Predictor | None]:
-    assistant, predictor, metric = key
-    if predictor == BASE_MODEL:
-        return Undefined("it is the floor itself"), None
-    if (assistant, BASE_MODEL, metric) not in estimates:
-        return Undefined("the base model was not measured"), None
-    return estimates[assistant, BASE_MODEL, metric].mean, BASE_MODEL
+def _on_common_splits(*rows: BySplit) -> tuple[tuple[Value, ...], int]:
+    """Mean of each row over the splits, and their number, in which all rows are defined that any split defines."""
+    known = [{split: value for split, value in row.items() if not isinstance(value, Undefined)} for row in rows]
+    common = set[str]().union(*known).intersection(*filter(None, known))
+    return tuple(
+        math.fsum(has[split] for split in common) / len(common)
+        if has and common
+        else NO_COMMON_SPLIT if has else next(iter(row.values()))
+        for row, has in zip(rows, known, strict=True)
+    ), len(common)  # fmt: skip
 
 
-def _best_baseline(
-    estimates: Mapping[MetricKey, Estimate], key: MetricKey
-) -> tuple[Value, Predictor | None, tuple[Predictor, ...]]:
-    """The floor, its predictor, and the predictors left out because they do not cover all the simulator's pairs."""
+def _above_best_baseline(values: Mapping[MetricKey, BySplit], key: MetricKey, top: BySplit) -> Bounds:
+    """Bounds of agreement; among baselines, those with a value in more splits come first.
+
+    Baselines that do not cover all the simulator's pairs are `partial`.
+    """
     assistant, predictor, metric = key
     simulator = replace(predictor, invalid="counted wrong")
     known = {
-        other: estimate.mean
-        for (name, other, measured), estimate in estimates.items()
+        other: row
+        for (name, other, measured), row in values.items()
         if (name, measured) == (assistant, metric)
         and (other.is_baseline or other == BASE_MODEL)
         and other != simulator
-        and not isinstance(estimate.mean, Undefined)
+        and not all(isinstance(value, Undefined) for value in row.values())
     }
-    wanted = _questions(estimates, assistant, simulator)
-    partial = tuple(other for other in known if _questions(estimates, assistant, other) != wanted)
-    covering = {other: value for other, value in known.items() if other not in partial}
-    if not covering:
-        reason = "no baseline covers all the simulator's pairs" if partial else "no baseline has a value"
-        return Undefined(reason), None, partial
-    best = (max if metric in HIGHER_IS_BETTER else min)(covering, key=covering.__getitem__)
-    return covering[best], best, partial
-
-
-def _questions(
-    estimates: Mapping[MetricKey, Estimate], assistant: str, predictor: Predictor
-) -> tuple[Value, int] | None:
-    """Mean number of pairs and number of splits of a row; the mean of assistants has those of all pairs."""
     name = EVERY_ASSISTANT if assistant == MEAN_OF_ASSISTANTS else assistant
-    found = estimates.get((name, predictor, "questions"))
-    return (found.mean, found.n) if found else None
+    wanted = values.get((name, simulator, "questions"))
+    partial = tuple(other for other in known if values.get((name, other, "questions")) != wanted)
+    sign = 1 if metric in HIGHER_IS_BETTER else -1
+    best: Predictor | None = None
+    reason = "no baseline covers all the simulator's pairs" if partial else "no baseline has a value"
+    found, most = _on_common_splits(values[key], _no(reason), top)[0], (-1, 0.0)
+    for other in (each for each in known if each not in partial):
+        means, count = _on_common_splits(values[key], known[other], top)
+        rank = count, sign * (0.0 if isinstance(means[1], Undefined) else means[1])
+        if rank > most:
+            found, most, best = means, rank, other if count else None
+    at, low, high = found
+    return Bounds(low, best, high, at, metric in HIGHER_IS_BETTER, partial)
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,7 +441,7 @@ class ScoreTable:
 
     def bounds(self, stratum: str = WHOLE) -> dict[MetricKey, Bounds]:
         """Floor and ceiling of the simulators' rows of a stratum."""
-        return bounds(self.estimates(stratum), self.signature)
+        return bounds(self.values(stratum), self.signature)
 
 
 def signature_line(signature: Mapping[str, object]) -> str:

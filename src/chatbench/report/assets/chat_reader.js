@@ -85,7 +85,14 @@ function questionCard(question, open) {
     el("div", {class: "written", dir: "auto"}, question.text),
     el("ol", {class: "options"}, question.options.map((option, place) =>
       el("li", {class: LETTERS[place] === question.answer ? "right" : null}, el("span", {class: "written", dir: "auto"}, option),
-        LETTERS[place] === question.answer ? el("span", {class: "chip"}, "right") : null))));
+        LETTERS[place] === question.answer ? el("span", {class: "chip"}, "right") : null))),
+    rightAnswers(question));
+}
+
+// The right answers to a question without options.
+function rightAnswers({right}) {
+  return right.length ? el("p", {}, "Right answer: ",
+    right.map((text, place) => [place ? " or " : null, el("span", {class: "written", dir: "auto"}, text)])) : null;
 }
 
 // A chat of `rows` at a time, with buttons to the others: one column of two beside each other.

@@ -63,6 +63,15 @@ const chatsLayout = once(async () => {
     if (list.element.isConnected && list.element.clientHeight) restore = list.element.scrollTop;
   });
 
+  element.addEventListener("inpage", settle);
+
+  // Scrolls the list to where it was, and to the chat that is read; without effect while the view is not in the page.
+  function settle() {
+    if (!element.isConnected) return;
+    if (list.element.scrollTop !== restore) list.element.scrollTop = restore;
+    list.setCurrent(current);
+  }
+
   // Draws what the address says.
   function visit(id, wanted) {
     const before = listKey(parameters);
@@ -76,10 +85,7 @@ const chatsLayout = once(async () => {
     element.classList.toggle("reading", id !== null);
     title.replaceChildren(el(id === null ? "h1" : "h2", {}, "Chats")); // one first heading: the chat's where one is read
     if (before !== listKey(parameters) || !list.rows().length) refill();
-    requestAnimationFrame(() => {
-      if (list.element.scrollTop !== restore) list.element.scrollTop = restore;
-      list.setCurrent(current);
-    });
+    requestAnimationFrame(settle);
     if (id !== null && current === null) reader.replaceChildren(unknownChat(id));
     else if (current === null) reader.replaceChildren(el("p", {class: "empty"}, "Choose a chat to read it here. Press ? for the keys."));
     else return read(current);

@@ -100,7 +100,7 @@ function calibrationFigure(run) {
     says: "Predicted accuracy against how often people were right. Bins of predicted accuracy, with 95 % intervals of their means.",
     file: `${run.key}-calibration`,
     records,
-    columns: ["predictor", "from", "to", "predicted", "people", "low", "high", "cells", "questions"].map((key) => ({key, words: key === "predictor"})),
+    columns: ["predictor", "from", "to", "predicted", "people", "low", "high", "pairs", "questions"].map((key) => ({key, words: key === "predictor"})),
     legend: predictors.map((predictor) => ({label: words(predictor), colour: `var(${look(predictor).colour})`, symbol: look(predictor).symbol})),
     draw: (width) => plot(width, {
       height: Math.min(width, 460), marginLeft: 50, marginBottom: 40,

@@ -14,6 +14,7 @@ function figuresView(argument, parameters) {
       el("p", {class: "lead"}, "Point at a mark to read it; click a question’s mark to open the question. Each figure can be saved as SVG, and its data as CSV."),
       keys.length > 1 ? el("div", {class: "controls"}, selectOf("Run", keys, key, (value) => { location.hash = address("figures", "", {run: value}); },
         (value) => FIRST.runs.find((each) => each.key === value).name)) : null),
+    warningOf(run),
     groups.map(([title, figures]) => el("section", {class: "figure-group"}, el("h2", {class: "group-title"}, title),
       figures.filter(Boolean).length ? el("div", {class: "figures"}, figures.filter(Boolean)) : noFigures(title, run))));
 }

@@ -1,12 +1,14 @@
 // The page on a local server (`chatbench view`): when the results have changed, it reloads, and scrolls to where it was.
 
 const POLL_MILLISECONDS = 2000;
+const SCROLLING = ["html", ".chat-list", ".reader"];
 
 function startLive() {
   if (!FIRST.live) return;
-  const kept = Number(sessionStorage.getItem("scrolled") ?? 0);
-  sessionStorage.removeItem("scrolled");
-  if (kept > 0) window.scrollTo(0, kept);
+  const kept = JSON.parse(sessionStorage.getItem("scrollTops") ?? "[]");
+  sessionStorage.removeItem("scrollTops");
+  // In the next frame: chats beside others come in a moment after the view.
+  requestAnimationFrame(() => kept.forEach((top, place) => document.querySelector(SCROLLING[place])?.scrollTo(0, top)));
   const status = el("p", {class: "live", role: "status"}, "Live: follows the run.");
   document.querySelector("#bottom .frame")?.append(status);
   const poll = setInterval(() => askForVersion(status, poll), POLL_MILLISECONDS);
@@ -24,7 +26,7 @@ async function askForVersion(status, poll) {
       return;
     }
     clearInterval(poll); // while the server builds the page: a second reload would begin the wait again
-    sessionStorage.setItem("scrolled", String(window.scrollY));
+    sessionStorage.setItem("scrollTops", JSON.stringify(SCROLLING.map((each) => document.querySelector(each)?.scrollTop ?? 0)));
     location.reload();
   } catch {
     status.textContent = "The server has stopped: this page no longer follows the run.";

@@ -8,10 +8,15 @@ const KINDS = [["simulator", "Simulators"], ["people", "People"], ["ceiling", "H
 
 function overviewView(argument, parameters) {
   const scored = FIRST.runs.filter((run) => run.scores);
-  const page = el("div", {}, overviewHead(), FIRST.runs.filter((run) => !run.scores).map(unscoredRun));
+  const page = el("div", {}, overviewHead(), scored.map(warningOf), FIRST.runs.filter((run) => !run.scores).map(unscoredRun));
   if (scored.length) page.append(...scored.map(boundsFigure).filter(Boolean), mainTable(scored, parameters), ...scored.map(factsCard));
   if (FIRST.missing.length) page.append(missingCard());
   return page;
+}
+
+// What is to be known before any of the run's scores is read, where there is such a thing.
+function warningOf(run) {
+  return run.scores?.warning ? el("p", {class: "warning"}, run.scores.warning) : null;
 }
 
 function missingCard() {

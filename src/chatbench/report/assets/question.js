@@ -96,7 +96,7 @@ function askedCard(question) {
       const right = letter === question.answer;
       return el("li", {class: right ? "right" : null}, el("span", {class: "letter"}, letter), el("span", {class: "written", dir: "auto"}, option),
         right ? el("span", {class: "chip good"}, "right answer") : null);
-    })));
+    })), rightAnswers(question));
 }
 
 // Who was right how often, one row per predictor, a pair of columns per assistant.

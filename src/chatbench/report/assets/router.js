@@ -48,6 +48,7 @@ async function draw() {
   main.classList.toggle("wide", Boolean(known.wide));
   const heading = main.querySelector("h1");
   document.title = heading ? shownPlain(`${heading.textContent} – ${FIRST.title}`) : FIRST.title;
+  body.dispatchEvent(new Event("inpage")); // it has a size now
 }
 
 function startRouter() {
