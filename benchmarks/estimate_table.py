@@ -71,7 +71,7 @@ def print_table(study: Study, held_out: list[HeldOut], draws: int, sizes: list[i
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for one in held_out:
         shares, truth = dict(zip(one.questions, one.simulated.tolist(), strict=True)), float(one.human.mean())
-        answers = with_assistant(study, one.assistant)
+        answers = [each for each in with_assistant(study, one.assistant) if each.question_id in shares]
         for size in (size for size in sizes if size <= len(answers)):
             drawn = [[answers[at] for at in rng.choice(len(answers), size, replace=False)] for _ in range(draws)]
             made = [each for each in (rectified_answers(some, shares) for some in drawn) if isinstance(each, Rectified)]

@@ -108,3 +108,19 @@ def test_a_study_s_server_that_is_killed_loses_no_answer_that_was_acknowledged(
     people = ["--people", "15", "--pause", "1", "--kills", "2", "--every", "3"]
 
     assert script(monkeypatch, "collect").main([*people, "--only-killed", *database]) == 0
+
+
+def test_architectures_are_compared_and_one_that_is_wrong_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compared = script(monkeypatch, "architectures")
+    asked = compared.why_not_trees
+    assert compared.main(["llama", "doge", "no_such_kind"]) == 0
+    told = capsys.readouterr().out
+    assert "not sampled: its layers attend by a mask" in told
+    assert told.count("not compared") == 1
+
+    monkeypatch.setattr("chatbench.models.loss.why_not_trees", lambda _model: "")
+    monkeypatch.setattr(compared, "why_not_trees", lambda _model, capped=False: asked(_model) if capped else "")
+    assert compared.main(["doge"]) == 1
+    assert capsys.readouterr().out.endswith("accepted, but wrong: doge\n")
