@@ -318,6 +318,8 @@ def estimate(
     answer_model: bool = False,
     reasoning_effort: str = "",
     dtype: str = "auto",
+    judge: str = "",
+    rubric: str | Path | None = None,
     options: EndpointOptions | None = None,
 ) -> Estimate:
     """Estimate people's accuracy with a new assistant and store it, as `chatbench estimate` does.
@@ -337,7 +339,8 @@ def estimate(
         conversations, seed, max_user_turns, max_tokens=max_tokens, simulator_temperature=simulator_temperature,
         assistant_temperature=assistant_temperature, end_on=(end_on,) if isinstance(end_on, str) else (*end_on,),
         expected_answers=expected_answers,
-        answer_model=answer_model, reasoning_effort=reasoning_effort, dtype=dtype,
+        answer_model=answer_model, reasoning_effort=reasoning_effort, dtype=dtype, judge=judge,
+        rubric=Path(rubric) if rubric else None,
     )  # fmt: skip
     new = (
         assistant if isinstance(assistant, str) else AssistantSpec(assistant.name, "opened", "", assistant.participant)

@@ -12,6 +12,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.data.open_study import find_study, open_study, summary_text
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
+from chatbench.simulation.participants import read_specs
 
 
 def test_the_summary_has_one_fact_a_line_and_says_what_was_left_out(tmp_path: Path) -> None:
@@ -135,3 +136,19 @@ def test_a_folder_called_data_that_is_a_study_is_one_study(tmp_path: Path) -> No
     (tmp_path / "data" / "event_blocks.csv").touch()
 
     assert find_study(tmp_path) == tmp_path / "data"
+
+
+@pytest.mark.parametrize("name", ["all", "mean of assistants"])
+def test_an_assistant_that_is_called_as_totals_are_is_refused(tmp_path: Path, name: str) -> None:
+    # Its rows and those of all assistants were one.
+    record = {
+        "kind": "user-AI", "worker_id": "w", "assistant": name, "answer": "A", "turns": None,
+        "question": {"id": "q", "subset": "s", "text": "Which?", "options": ["1", "2"], "answer": "A"},
+    }  # fmt: skip
+    path = tmp_path / "study.jsonl"
+    path.write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+    with pytest.raises(ChatbenchError, match=f"an assistant is called '{name}'"):
+        open_study(path)
+    with pytest.raises(ChatbenchError, match=f"an assistant called '{name}'"):
+        read_specs([f"{name}=scripted:strong"], ())

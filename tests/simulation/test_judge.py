@@ -248,6 +248,12 @@ def test_without_a_checker_or_a_rubric_nothing_is_asked(
 
     assert simulated(tmp_path, server, *more) == 2
     assert message in capsys.readouterr().err
+    plan = ["plan", "tiny", *folders(tmp_path), "--conversations", "400", "--assistant", "replay:all"]
+    assert main([*plan, *more]) == 2  # its units failed after fine-tuning
+    assert message in capsys.readouterr().err
+    assert main([*plan, "--judge", "openai:m", "--rubric", str(tmp_path / "rubric.txt")]) == 2
+    assert "--judge with chats in blocks" in capsys.readouterr().err
+    assert main([*plan, "--judge", "later"]) == 0
     assert server.asked == []
 
 

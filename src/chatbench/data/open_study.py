@@ -28,6 +28,7 @@ from chatbench.data import chatbench_format as chatbench
 from chatbench.data.prepared import Manifest
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.tables import ATTENTION_CHECK, Intake, LeftOut, Row, correct_of, literal_list, read_table
+from chatbench.metrics.names import EVERY_ASSISTANT, MEAN_OF_ASSISTANTS
 
 _EXPECTED = "a folder with questions.csv (ChatBench layout), event_blocks.csv (HALIE), or a .jsonl of your own chats"
 _HALIE_FILE = "event_blocks.csv"
@@ -57,7 +58,13 @@ def open_study(
     if not path.exists():
         fix = "check the path, or make a study with: chatbench sample STUDY"
         raise ChatbenchError(f"{path}: no such file or folder", expected=_EXPECTED, fix=fix)
-    path = _own_file(path)
+    study = _read(_own_file(path), skip_bad_records, include_pilots, maps)
+    if taken := sorted({EVERY_ASSISTANT, MEAN_OF_ASSISTANTS} & {*study.assistants}):
+        raise ChatbenchError(f"{path}: an assistant is called {taken[0]!r}, as totals are", fix="give it another name")
+    return study
+
+
+def _read(path: Path, skip_bad_records: bool, include_pilots: bool, maps: Sequence[str]) -> Study:
     importing = f"chatbench import {shlex.quote(str(path)) if path.is_file() else 'FILE'}"
     if (path / chatbench.QUESTIONS).is_file():
         return chatbench.read_chatbench_folder(

@@ -50,6 +50,7 @@ from chatbench.core.records import Conversation, Study
 from chatbench.core.settings import base_of, is_local, resolve_settings
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import SYSTEM_ROLE, EndpointOptions, read_addresses, without_secrets
+from chatbench.metrics.names import EVERY_ASSISTANT, MEAN_OF_ASSISTANTS
 from chatbench.protocol.dialogue import AnyParticipant, Failure, FunctionParticipant, Participant, Reply, Request
 from chatbench.protocol.prompt_styles import STYLES, StyleName
 
@@ -94,6 +95,8 @@ def read_specs(
     if not texts:
         raise ChatbenchError("no assistant is given", expected=EXPECTED_ASSISTANT, fix="add --assistant scripted:all")
     specs = [spec for each in texts for spec in (_specs(each, recorded, option) if isinstance(each, str) else [each])]
+    if taken := {EVERY_ASSISTANT, MEAN_OF_ASSISTANTS} & {spec.name for spec in specs}:
+        raise ChatbenchError(f"{option}: an assistant called {min(taken)!r}, as totals are", fix="give it another name")
     if twice := [name for name, count in Counter(spec.name for spec in specs).items() if count > 1]:
         raise ChatbenchError(f"two assistants are called {twice[0]!r}", fix="rename one of them: NAME=KIND:ARGUMENT")
     return specs
