@@ -98,9 +98,10 @@ def main(arguments: Sequence[str]) -> int:
     """
     try:
         if Path(".env").is_file():  # tokens and keys, before any library reads the environment
-            from dotenv import load_dotenv
+            from dotenv import dotenv_values
 
-            load_dotenv(stream=io.StringIO(read_text(Path(".env"))))
+            found = dotenv_values(stream=io.StringIO(read_text(Path(".env"))))
+            os.environ.update({name: value for name, value in found.items() if value and not os.environ.get(name)})
         return app(list(arguments), standalone_mode=False, prog_name="chatbench") or 0
     except ChatbenchError as error:
         return _told(error)

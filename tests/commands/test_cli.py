@@ -406,6 +406,20 @@ def test_a_terminal_without_a_character_shows_a_question_mark_and_no_traceback()
     assert (ended.returncode, ended.stdout) == (0, "0.3 ? 0.5\n")
 
 
+def test_an_empty_variable_does_not_hide_the_key_in_env_and_one_that_is_set_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("ONE_KEY=file\nOTHER_KEY=file\nLAST_KEY=file\n")
+    for name, value in (("ONE_KEY", ""), ("OTHER_KEY", "shell")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LAST_KEY", "")
+    monkeypatch.delenv("LAST_KEY")
+    chatbench("--version")
+
+    assert [os.environ[name] for name in ("ONE_KEY", "OTHER_KEY", "LAST_KEY")] == ["file", "shell", "file"]
+
+
 def test_the_results_of_a_folder_lie_under_a_name_that_can_be_typed(tmp_path: Path) -> None:
     folder = tmp_path / "my model (2)"
     folder.mkdir()

@@ -23,6 +23,9 @@ NUMBERS = {
     "\uff13\uff0e\uff15": "3.5", "\uff0d\uff11\uff0c\uff12\uff13\uff14": "-1234",
     "\u0663\u066b\u0665": "3.5", "\u0661\u066c\u0662\u0663\u0664": "1234", "\u0662\u0665\u066a": "0.25",
     "½": "0.5", "2½ cups": "2.5", "2 ½": "2.5", "-1¾": "-1.75", "1\u20443": "1/3", "10² m": "100", "x² = 9": "9",
+    # Of a fraction only the signs + and - were read, so "$1/2" was 1 and "minus 1/2" was -1.
+    "minus 1/2": "-0.5", "\u20131/2": "-0.5", "\u2013½": "-0.5", "-½": "-0.5", "$1/2": "0.5", "\u20ac1 1/2": "1.5",
+    "-$2/3": "-2/3", "- 1/2": "-0.5", "x-1/2": "0.5",
 }  # fmt: skip
 
 
@@ -31,7 +34,9 @@ def test_a_number_is_what_its_writer_meant(text: str) -> None:
     assert Number().read(text) == NUMBERS[text]
 
 
-@pytest.mark.parametrize("text", ["2026-11-02", "on 1/2/2026", "02.11.2026", "1.2.26", "no idea", ""])
+@pytest.mark.parametrize(
+    "text", ["2026-11-02", "on 1/2/2026", "02.11.2026", "1.2.26", "due \u2013 1/2/2026", "no idea", ""]
+)
 def test_a_date_is_no_number(text: str) -> None:
     assert Number().read(text) is None
 

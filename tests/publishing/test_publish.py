@@ -183,6 +183,11 @@ def test_the_command_publishes_a_folder_as_well_as_a_model_and_its_split(
 
     assert main(["publish", "small", "--to", "org/name", "--dry-run"]) == 0
     assert main(["publish", str(folder), "--to", "org/name", "--dry-run"]) == 0
+    assert main(["publish", str(folder), "--to", "org/name", "--split", "split_0", "--dry-run"]) == 0
+    capsys.readouterr()
+    for command in (["publish", str(folder), "--to", "org/name", "--dry-run"], ["merge", str(folder), "out"]):
+        assert main([*command, "--split", "split_3"]) == 2  # it was ignored, and split_0 was published
+        assert "fine-tuned on split_0\n  expected: split_3" in capsys.readouterr().err
     assert main(["publish", "small", "--to", "org/name", "--split", "split_3", "--dry-run"]) == 2
     assert main(["publish", "small", "--to", "name", "--dry-run"]) == 2
     assert main(["publish", "small", "--to", "org/na me", "--dry-run"]) == 2

@@ -157,6 +157,22 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_other_questions(tmp_path: 
     assert not {q.text for q in other.questions.values()} & {q.text for q in written.questions.values()}
 
 
+def test_a_sample_replaces_a_sample_and_no_other_study(tmp_path: Path) -> None:
+    # `chatbench sample my_chats` replaced the questions, answers and chats of that study without a word.
+    kinds, folder = tmp_path / "kinds.jsonl", tmp_path / "folder"
+    for questions in (12, 8):
+        write_sample(kinds, SampleSettings(questions=questions, chats=1, answer_kinds=True))
+        write_sample(folder, SampleSettings(questions=questions, chats=1))
+    assert len(open_study(folder).questions) == len(open_study(kinds).questions) == 8
+    answers = folder / "full_study" / "user_answers.csv"
+    for file, path, sample in ((kinds, kinds, True), (answers, folder, False)):
+        mine = file.read_text().replace("scripted-", "gpt-")
+        file.write_text(mine)
+        with pytest.raises(ChatbenchError, match="holds another study"):
+            write_sample(path, SampleSettings(questions=8, chats=1, answer_kinds=sample))
+        assert file.read_text() == mine
+
+
 def test_the_written_study_is_read_back_as_it_was_made(tmp_path: Path) -> None:
     made = write_sample(tmp_path / "sample", SampleSettings(questions=12, chats=2))
     read = open_study(tmp_path / "sample")

@@ -23,6 +23,7 @@ from chatbench.core.records import AnswerProbabilities, SimulatedConversation, T
 from chatbench.simulation.log import (
     checksummed_line,
     open_log,
+    other_place,
     read_conversations,
     read_log,
     read_recorded,
@@ -41,6 +42,23 @@ CHAT = SimulatedConversation(
     observed={"role_flip": 2}, usage=Usage(1, 2, 3, 4), seconds=1.25,
     answer_probabilities=(None, AnswerProbabilities(0.5, (0.1, 0.2, 0.3, 0.4))), expected_correct=0.2,
 )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("log", "fix"),
+    [
+        ("results/simulations/tiny/split_1/conversations.jsonl", "chatbench simulate tiny --split split_1 --overwrite"),
+        ("simulations/tiny/split_1/conversations_base.jsonl", "tiny --split split_1 --base --overwrite"),
+        (
+            "r/simulations/tiny/split_1/conversations.blocks/000.jsonl",
+            "remove r/simulations/tiny/split_1/conversations.blocks",
+        ),
+        ("ai_alone/gpt.jsonl", "add --overwrite to start gpt.jsonl over"),
+    ],
+)
+def test_a_log_of_other_settings_is_started_over_by_a_command_that_can(log: str, fix: str) -> None:
+    # `run` said "add --overwrite", an option that it does not have.
+    assert fix in other_place(Path(log))
 
 
 def rows_in(path: Path) -> list[dict[str, object]]:

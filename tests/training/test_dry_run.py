@@ -30,6 +30,7 @@ from chatbench.models.encoding import EncodedRows, encode_rows
 from chatbench.models.loading import fuse_activations
 from chatbench.models.loss import LOGITS_AT_ONCE, completion_nats, padded_batch, scored_sequence, tree_batch
 from chatbench.models.prefix_tree import attends_to_trees, prefix_tree
+from chatbench.models.run_record import write_record
 from chatbench.protocol.prompts import EncodedExample
 from chatbench.training import dry_run, run
 from chatbench.training.batches import PACK_TOKENS_CPU
@@ -388,6 +389,25 @@ def test_a_dry_run_says_how_many_examples_are_too_long(tmp_path: Path) -> None:
 
     assert plan.encoded.examples_left_out > 0
     assert any(f"{plan.encoded.examples_left_out} left out" in line for line in said)
+
+
+def test_a_dry_run_says_that_the_run_would_stop_at_another_run_s_model_and_which_command_overwrites_it(
+    tmp_path: Path,
+) -> None:
+    # It accepted what the run refused; and `chatbench run` advised an option that it does not have.
+    base, said = save_tiny_model(tmp_path / "base"), list[str]()
+    workspace = Workspace(write_prepared(tmp_path / "data"), tmp_path / "results")
+    record = {"model": "small", "base": "other", "train_sha256": "", "settings_hash": "", "settings": {}}
+    folder = workspace.model_folder(str(base), "split_0")
+    folder.mkdir(parents=True)
+    write_record(folder, record)
+
+    plan_finetune(str(base), workspace=workspace, say=said.append)
+    assert "the run itself would stop" in said[-1]
+    assert "holds a model trained differently" in said[-1]
+    assert "SPLIT_ID=split_0 chatbench finetune small --overwrite" in said[-1]
+    plan_finetune(str(base), workspace=workspace, overwrite=True, say=said.append)
+    assert "would stop" not in said[-1]
 
 
 def test_this_machine_has_memory_and_multiplies() -> None:

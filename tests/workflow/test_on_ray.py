@@ -26,8 +26,9 @@ from chatbench.data.workspace import Workspace
 from chatbench.models.run_record import read_record
 from chatbench.sample.study import write_chatbench_folder
 from chatbench.simulation import participants
+from chatbench.simulation.participants import read_simulator_spec
 from chatbench.simulation.simulate import ChatSettings
-from chatbench.workflow.on_ray import Order, RayExecutor, SimulatorActor, Sweep
+from chatbench.workflow.on_ray import Order, RayExecutor, SimulatorActor, Sweep, contents, local_files
 from chatbench.workflow.run_all import run_all
 from chatbench.workflow.units import STEPS, RunSettings, is_done, plan, units_of
 
@@ -59,8 +60,30 @@ def test_on_another_engine_or_without_ray_is_refused(tmp_path: Path, capsys: pyt
     assert main(["run", "tiny", "--on", "dask", "--data", str(tmp_path)]) == 2
     assert "expected: ray, or ray:ADDRESS" in capsys.readouterr().err
     assert main(["run", "tiny", "--collect"]) == 2
+    assert main(["run", "tiny", "--on", "ray", "--collect", "--judge", "openai:m", "--rubric", "rubric.txt"]) == 2
+    assert "each node would write its own verdicts" in capsys.readouterr().err
     assert main(["run", "tiny", "--on", "ray", "--budget-tokens", "5"]) == 2
     assert "a budget for units on a cluster" in capsys.readouterr().err
+
+
+def test_collect_sends_the_folders_of_local_participants_of_the_unit_s_split(tmp_path: Path) -> None:
+    # Only MODEL's folder was sent, so a node without the others failed, or took a hub id for them.
+    sent: list[Order] = []
+    for name in ("mine/split_0", "mine/split_1", "helper"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text(name)
+    assistants = (f"gpt=local:{tmp_path}/helper#thinking", "local:org/name", "openai:m@http://host:1/v1")
+    settings = RunSettings(
+        assistants=assistants, simulator=read_simulator_spec(f"two-step:local:{tmp_path}/mine/{{split}}")
+    )
+    [unit] = units_of({"a": "a"}, lambda *_: 1, ["split_1"], ["simulate"], settings)
+    order = Order(Workspace(tmp_path / "data", tmp_path / "results"), settings, str(tmp_path), collect=True)
+    task = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda _unit, order, *_: sent.append(order)))
+    executor = SimpleNamespace(_order=order, _task=task, _shared=None, _board=None, collect=True, settings=settings)
+    RayExecutor._begin(executor, unit, None, Sweep([unit]))  # type: ignore[arg-type]  # all it needs
+
+    assert list(sent[0].files.values()) == [b"mine/split_1"]
+    assert list(contents(local_files(assistants)).values()) == [b"helper"]
 
 
 def test_the_table_shows_a_reason_as_it_is_and_not_as_markup() -> None:

@@ -11,9 +11,13 @@ from tests.support.simulated_logs import prepared, rewrite_log, study, write_log
 from tests.support.study_files import tiny_study
 from tests.support.tiny_models import save_tiny_model
 
+from chatbench.cli import main
 from chatbench.commands import pipeline, simulation
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import write_json
 from chatbench.core.records import Study
+from chatbench.data.download import CHATBENCH_DATASET
+from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.names import BASE_MODEL
 from chatbench.report.tables import print_tables
@@ -21,6 +25,7 @@ from chatbench.sample.study import write_chatbench_folder
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.participants import read_simulator_spec
 from chatbench.simulation.simulate import ChatSettings
+from chatbench.training.finetune import _data_origin
 from chatbench.workflow.run_all import Clock, RunReport, StepTime, planned_units, run_all
 from chatbench.workflow.units import STEPS, RunSettings, default_assistants
 
@@ -88,6 +93,100 @@ def test_other_splits_do_not_replace_those_that_results_belong_to(finished: tupl
 
     with pytest.raises(ChatbenchError, match="holds splits with seed 0"):
         run(folder, settings=RunSettings(splits=2, seed=1))
+
+
+def test_a_study_that_has_grown_is_refused_and_one_that_was_moved_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The new chats were left out in silence; a moved project was refused, as its path was another.
+    (tmp_path / "old").mkdir()
+    monkeypatch.chdir(tmp_path / "old")
+    write_chatbench_folder(study(), Path("study"))
+    prepare_splits(Path("study"), Path("data"), splits=1)
+    (tmp_path / "old").rename(tmp_path / "new")
+    monkeypatch.chdir(tmp_path / "new")
+
+    def planned() -> list[str]:
+        settings, steps = RunSettings(splits=1), ["prepare", "finetune"]
+        place = Workspace(Path("data"), Path("results"))
+        return [
+            u.id for u in planned_units(["tiny"], Path("study"), place, settings, steps, Clock(print), in_blocks=True)
+        ]
+
+    write_json(Path("study/download.json"), {"source": CHATBENCH_DATASET, "revision": "abc", "sha256": {}})
+    assert planned() == ["tiny/split_0/finetune"]
+    assert _data_origin(Workspace(Path("data")), "split_0").hub_dataset == CHATBENCH_DATASET
+    more = study().conversations[0], study().answers[0]
+    chat, answer = replace(more[0], id=f"{more[0].question_id}|new", worker_id="new"), replace(more[1], worker_id="new")
+    answer = replace(answer, conversation_id=chat.id)
+    grown = replace(study(), conversations=(*study().conversations, chat), answers=(*study().answers, answer))
+    write_chatbench_folder(grown, Path("study"))
+    with pytest.raises(ChatbenchError, match="holds splits with conversations 100") as refused:
+        planned()
+    assert refused.value.expected == "conversations 101, as in the study now"
+    assert "omit --study" in refused.value.fix
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("--assistant gpt=openai:gpt-4o#sk-proj-0123456789abcdef", "never the key itself"),
+        ("--steps finetune --assistant gpt=openai:gpt-4o#sk-proj-0123456789abcdef", "never the key itself"),
+        ("--judge openai:judge@http://me:sk-proj-0123456789abcdef@host/v1", "a user name, a password"),
+        ("--assistant nonsense:x", "cannot be read"),
+        ("--assistant local:./gone", "no such folder"),
+        ("--judge scripted:strong", "--judge scripted:strong"),
+        ("--judge openai:judge", "no rubric"),
+        ("--judge openai:judge --rubric RUBRIC", "no question is of kind outcome or text"),
+        ("--simulator iqa-eval:tuned --expected-answers", "expected answers with"),
+        ("--base-conversations -1", "--base-conversations"),
+    ],
+)
+def test_what_no_unit_could_use_is_refused_before_a_plan_is_written_or_a_model_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: str, found: str
+) -> None:
+    # `plan` wrote keys into files, and `run` fine-tuned for hours before it stopped.
+    place, script, rubric = prepared(tmp_path), tmp_path / "out.sbatch", tmp_path / "rubric.txt"
+    rubric.write_text("right")
+    options = given.replace("RUBRIC", str(rubric)).split()
+    options += ["--data", str(place.data), "--results", str(place.results)]
+    for command in (["run"], ["plan"], ["plan", "--slurm", str(script)]):
+        assert main([command[0], "tiny", *options, *command[1:]]) == 2
+        ended = capsys.readouterr()
+        assert found in ended.err
+        assert "sk-proj" not in ended.out + ended.err
+    assert not script.exists()
+    assert not place.results.exists()
+
+
+def test_a_run_needs_the_keys_of_its_endpoints_before_it_trains_and_a_plan_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    place, settings = prepared(tmp_path), RunSettings(assistants=("gpt-4o=openai:gpt-4o",))
+    with pytest.raises(ChatbenchError, match="OPENAI_API_KEY is not set"):
+        run_all("tiny", study=None, workspace=place, settings=settings, say=lambda _: None)
+
+    assert not place.results.exists()
+    assert planned_units(["tiny"], None, place, settings, STEPS[1:], Clock(print), in_blocks=True)
+
+
+def test_without_fine_tuning_only_trained_splits_are_planned_and_the_others_named(tmp_path: Path) -> None:
+    # The run stopped at the first split that was not trained, with others left to simulate.
+    place, said = prepared(tmp_path, splits=3), list[str]()
+    place.model_folder("tiny", "split_1").mkdir(parents=True)
+
+    def splits(steps: list[str], settings: RunSettings | None = None) -> set[str]:
+        clock, chosen = Clock(said.append), settings or RunSettings()
+        return {unit.split for unit in planned_units(["tiny"], None, place, chosen, steps, clock, in_blocks=False)} - {
+            ""
+        }
+
+    assert splits(["simulate", "base", "scores"]) == {"split_1"}
+    assert said[-1] == "left out, as tiny is not fine-tuned on them: split_0, split_2"
+    assert splits(["base"]) == splits(["finetune", "simulate"]) == {"split_0", "split_1", "split_2"}
+    assert splits(["simulate"], RunSettings(only=("split_0",))) == {"split_0"}
+    assert sum("left out" in line for line in said) == 1
 
 
 def test_one_budget_holds_for_the_chats_of_all_splits_and_earlier_runs(tmp_path: Path) -> None:

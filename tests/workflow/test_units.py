@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.support.result_files import result_files
 from tests.support.simulated_logs import prepared, rewrite_log, study, write_log
 
 from chatbench.cli import main
-from chatbench.core.errors import ChatbenchError
+from chatbench.core.errors import ChatbenchError, StoppedError
 from chatbench.data.workspace import Workspace
 from chatbench.sample.study import write_chatbench_folder
+from chatbench.simulation.participants import read_simulator_spec
 from chatbench.simulation.simulate import ChatSettings
 from chatbench.workflow.run_all import run_all
 from chatbench.workflow.units import STEPS, RunSettings, Unit, is_done, plan, run_unit, unit_called, units_of
@@ -50,6 +53,60 @@ def test_a_plan_names_what_each_unit_waits_for() -> None:
         "a/split_0/simulate", "a/split_0/base", "a/scores", "a/realism",
     }  # fmt: skip
     assert listed(["simulate"])[0].requires == ()  # what is trained already is not waited for
+
+
+def test_a_unit_needs_the_server_of_an_assistant_with_a_name_and_a_gpu_only_for_a_local_one() -> None:
+    # NAME=openai:... had no server, and a host in .local: took a GPU.
+    def needs(*assistants: str) -> tuple[tuple[str, ...], float]:
+        settings = RunSettings(gpus=1, assistants=assistants, simulator=read_simulator_spec("two-step:openai:m"))
+        [unit] = units_of({"a": "a"}, lambda *_: 1, ["split_0"], ["simulate"], settings)
+        return unit.servers, unit.gpus
+
+    named = "gpt=openai:gpt-4o@http://llm.local:8000/v1"
+    assert needs(named) == (("two-step:openai:m", named), 0)
+    assert needs("openai=local:folder") == (("two-step:openai:m",), 1)
+
+
+def test_sigterm_reaches_the_processes_of_a_fine_tuning_and_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The run died at once, and torchrun lived on.
+    body = "import os, signal, sys, time\n"
+    body += "def save(*_): open('saved', 'w').close(); sys.exit(1)\n"
+    body += "signal.signal(signal.SIGTERM, save); os.kill(os.getppid(), signal.SIGTERM); time.sleep(30)\n"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("chatbench.workflow.units.sys", SimpleNamespace(executable=str(tmp_path / "torchrun")))
+    (tmp_path / "torchrun").write_text(f"#!{sys.executable}\n{body}")
+    (tmp_path / "torchrun").chmod(0o755)
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("the signal was not waited for"))
+    try:
+        with pytest.raises(StoppedError, match="a/split_0/finetune: stopped by SIGTERM"):
+            run_unit(Unit("a", "a", "split_0", "finetune", gpus=2), Workspace(tmp_path), RunSettings())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (tmp_path / "saved").exists()
+
+
+def test_the_units_that_plan_lists_are_those_that_run_unit_knows_and_a_script_of_ones_own_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Without --slurm, a split of more than one block was listed as one unit, which run-unit took for a join.
+    place, script = prepared(tmp_path), tmp_path / "sweep.sbatch"
+    for split in ("split_0", "split_1"):
+        place.model_folder("tiny", split).mkdir(parents=True)
+    given = ["tiny", "--data", str(place.data), "--results", str(place.results), "--steps", "simulate"]
+    given += ["--assistant", "scripted:strong", "--conversations", "200"]  # of 4 held-out questions
+    assert main(["plan", *given, "--json"]) == 0
+    listed = [unit["id"] for unit in json.loads(capsys.readouterr().out)]
+    assert listed[:3] == ["tiny/split_0/simulate-000", "tiny/split_0/simulate-001", "tiny/split_0/simulate"]
+    assert main(["run-unit", "tiny/split_0/simulate", *given]) == 2
+    assert "tiny/split_0/simulate-000 to tiny/split_0/simulate-001" in capsys.readouterr().err
+
+    assert [main(["plan", *given, "--slurm", str(script)]) for _ in range(2)] == [0, 0]
+    mine = script.read_text() + "# mine\n"
+    script.write_text(mine)
+    assert main(["plan", *given, "--slurm", str(script)]) == 2  # it was overwritten
+    assert script.read_text() == mine
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -74,7 +75,7 @@ def asked_run(
     simulator: options.Simulator = "tuned",
     conversations: options.Conversations = 10,
     base_conversations: Annotated[
-        int, typer.Option(help="Like --conversations, for the base model; 0 omits it.", max=options.MOST_CHATS)
+        int, typer.Option(help="Like --conversations, for the base model; 0 omits it.", min=0, max=options.MOST_CHATS)
     ] = 3,
     max_user_turns: options.MaxUserTurns = 10,
     max_tokens: options.MaxTokens = 1000,
@@ -189,8 +190,8 @@ def run(
     )  # fmt: skip
     if report.tables:
         print_tables(report.tables)
-        place = f"--data {asked.workspace.data} --results {asked.workspace.results}"
-        show(f"\nHow realistic the chats are: chatbench realism {asked.models[0]} {place}")
+        words = [asked.models[0], "--data", str(asked.workspace.data), "--results", str(asked.workspace.results)]
+        show(f"\nHow realistic the chats are: chatbench realism {shlex.join(words)}")
     show("\n" + "\n".join(report.lines()))
     if report.failed:
         raise typer.Exit(2)
@@ -212,7 +213,7 @@ def plan(
 
     Example: chatbench plan tiny --study studies/sample --splits 3 --slurm sweep.sbatch
     """
-    from chatbench.core.files import write_text
+    from chatbench.core.files import read_text, write_text
     from chatbench.report.grids import print_grids
     from chatbench.workflow.run_all import Clock, planned_units
     from chatbench.workflow.units import array_jobs, plan_grid, plan_json
@@ -221,15 +222,17 @@ def plan(
         refuse_given(asked.context, "with --json", "slurm")
     clock = Clock(lambda line: typer.echo(printable(line), err=True))
     settings = asked.settings
-    units = planned_units(
-        asked.models, asked.study, asked.workspace, settings, asked.steps, clock, in_blocks=bool(slurm)
-    )
+    units = planned_units(asked.models, asked.study, asked.workspace, settings, asked.steps, clock, in_blocks=True)
     if as_json:
         show(plan_json(units, asked.workspace, settings))
     elif slurm:
         asked.without_budget("array jobs")
-        write_text(slurm, array_jobs(units, _given(asked.context)))
-        show(f"{len(units)} units -> {slurm}; edit it for your site, then: bash {slurm}")
+        script = array_jobs(units, _given(asked.context))
+        if slurm.is_file() and slurm.parent != Path("/dev") and read_text(slurm) != script:
+            found = f"{slurm}: is there, and may be corrected by hand"
+            raise ChatbenchError(found, expected="a new file, or this plan", fix="choose another name, or remove it")
+        write_text(slurm, script)
+        show(f"{len(units)} units -> {slurm}; edit it for your site, then: bash {shlex.quote(str(slurm))}")
     else:
         print_grids([plan_grid(units, asked.workspace, settings)], [])
 

@@ -13,6 +13,7 @@ from chatbench.commands.options import (
     Data,
     DtypeName,
     FinishedModel,
+    FinishedSplit,
     Model,
     Results,
     Seed,
@@ -88,13 +89,11 @@ def finetune(
         "precision": precision, "gradient_checkpointing": gradient_checkpointing, "load_in_8bit": load_in_8bit,
         "load_in_4bit": load_in_4bit, "report_to": report_to or None, "seed": seed,
     }  # fmt: skip
+    place = Workspace(data, results)
     if dry_run:
-        plan_finetune(model, workspace=Workspace(data), split=split, config=config, flags=flags, say=show)
+        plan_finetune(model, workspace=place, split=split, config=config, flags=flags, overwrite=overwrite, say=show)
         return
-    step(
-        model, workspace=Workspace(data, results), split=split, config=config, flags=flags, resume=resume,
-        overwrite=overwrite, say=show,
-    )  # fmt: skip
+    step(model, workspace=place, split=split, config=config, flags=flags, resume=resume, overwrite=overwrite, say=show)
 
 
 @commands.command("show-mask")
@@ -132,7 +131,7 @@ def recipes() -> None:
 def merge(
     model: FinishedModel,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; must be new or empty.")],
-    split: Split = "split_0",
+    split: FinishedSplit = None,
     results: Results = Path("results"),
     dtype: Annotated[
         DtypeName,
@@ -160,7 +159,7 @@ def merge(
 def publish(
     model: FinishedModel,
     to: Annotated[str, typer.Option(metavar="ORG/NAME", help="Repository on the Hugging Face Hub.")],
-    split: Split = "split_0",
+    split: FinishedSplit = None,
     revision: Annotated[str, typer.Option(help="Branch to write, e.g. one per split.")] = "main",
     private: Annotated[bool, typer.Option("--private/--public", help="Visibility of a new repository.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be uploaded.")] = False,

@@ -43,14 +43,15 @@ _POINTS = r"[1-9]\d{0,2}(?:(?:\.\d{3})+,\d+|(?:\.\d{3}){2,})(?![.,]?\d)"
 _SPACES = r"[1-9]\d{0,2}(?:[\u0020\u00a0\u2009\u202f'\u2019]\d{3}(?!\d))+(?:[.,]\d+)?"
 _POWER = r"\s?[{{(]?(?P<{}>[-+\u2212]?\d{{1,3}})(?!\d)"
 _TIMES_TEN = r"\s?(?:[x*\u00d7\u22c5\u00b7]|\\times|\\cdot)\s?10\s?(?:\^|\*\*)" + _POWER.format("ten")
+_SIGN = r"(?P<{}>(?<![\w.])(?:[-+\u2212\u2013]|minus\s))?[$\u20ac\u00a3]?"
 _NUMBER = re.compile(
-    rf"(?P<sign>[-+\u2212])?\s?(?:(?P<mixed>\d+) {{1,2}})?(?P<top>\d+)\s?/\s?(?P<bottom>\d+)"
-    rf"|(?P<plain_sign>(?<![\w.])(?:[-+\u2212\u2013]|minus\s))?[$\u20ac\u00a3]?(?:10(?:\^|\*\*){_POWER.format('bare')}"
+    rf"{_SIGN.format('sign')}\s?(?:(?P<mixed>\d+) {{1,2}})?(?P<top>\d+)\s?/\s?(?P<bottom>\d+)"
+    rf"|{_SIGN.format('plain_sign')}(?:10(?:\^|\*\*){_POWER.format('bare')}"
     rf"|(?:(?P<commas>{_COMMAS})|(?P<points>{_POINTS})|(?P<plain>{_SPACES}|\d+(?:[.,]\d+)?|\.\d+))"
     rf"(?:[eE](?P<power>[-+]?\d{{1,3}})|{_TIMES_TEN})?)",
     re.IGNORECASE,
 )
-_DATE = re.compile(r"\d{4}-\d\d?-\d\d?(?!\d)|\d\d?([/.])\d\d?\1(?:\d\d){1,2}(?!\d)")
+_DATE = re.compile(r"[-+\u2212\u2013 ]*(?:\d{4}-\d\d?-\d\d?|\d\d?([/.])\d\d?\1(?:\d\d){1,2})(?!\d)")
 _RAISED = re.compile("(?<=10)[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207a\u207b]+")
 _ASCII = {
     0x66A: "%", 0x66B: ".", 0x66C: ",", 0x2044: "/",
@@ -140,7 +141,7 @@ class Number:
             text = _RAISED.sub(lambda power: f"^{normalize('NFKC', power[0])}", text.translate(_ASCII))
             text = re.sub(r"\d", lambda digit: str(int(digit[0])), text)
         found = _NUMBER.search(text)
-        if found is None or len(found[0]) > LONGEST_NUMBER or _DATE.match(text[found.start() :].lstrip("+- ")):
+        if found is None or len(found[0]) > LONGEST_NUMBER or _DATE.match(text, found.start()):
             return None
         sign = 1 if (found["sign"] or found["plain_sign"] or "+") == "+" else -1
         if found["top"]:

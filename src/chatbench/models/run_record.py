@@ -94,7 +94,7 @@ def refuse_other_data(folder: Path, record: Mapping[str, Any], train_file: Path)
         raise ChatbenchError(
             f"{folder}: trained on data that differs from {train_file}",
             expected="a model that has not seen the held-out questions",
-            fix=f"SPLIT_ID={train_file.parent.name} chatbench finetune {record['model']} --overwrite",
+            fix=_again(folder, record),
         )
 
 
@@ -113,7 +113,8 @@ def finished_run(
     found = read_record(folder)
     if found is None:
         if folder.exists() and any(folder.iterdir()):
-            raise ChatbenchError(f"{folder}: not empty, but has no {RECORD}", fix="move it away, or add --overwrite")
+            fix = f"move it away, or: {_again(folder, {'model': resolved.model})}"
+            raise ChatbenchError(f"{folder}: not empty, but has no {RECORD}", fix=fix)
         return None
     wanted = {"base": resolved.base, "settings_hash": resolved.hash, "train_sha256": train_sha256, **identity}
     if any(_changed(name, found, wanted) for name in wanted):
@@ -122,7 +123,7 @@ def finished_run(
         raise ChatbenchError(
             f"{folder}: trained with these settings, but {file} is missing or differs from what training wrote",
             expected=f"the files that {FILE_LIST} lists",
-            fix="restore it, or train again with --overwrite",
+            fix=f"restore it, or train again: {_again(folder, found)}",
         )
     return found
 
@@ -157,8 +158,13 @@ def _differs(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], 
     return ChatbenchError(
         f"{folder} {what} differently: {'; '.join(lines)}",
         expected="the same settings, data and base as before",
-        fix="add --overwrite to train again, or go back to those settings",
+        fix=f"train again: {_again(folder, found)}, with your options; or go back to those settings",
     )
+
+
+def _again(folder: Path, record: Mapping[str, Any]) -> str:
+    """The command that trains again; `run` has no --overwrite."""
+    return f"SPLIT_ID={folder.name.removesuffix('.unfinished')} chatbench finetune {record['model']} --overwrite"
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

@@ -67,15 +67,19 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 
-def finished_model(model: str, *, workspace: Workspace, split: str) -> Path:
-    """Return `model` if it is a finished run's or an adapter's folder, otherwise what was trained for it on `split`.
+def finished_model(model: str, *, workspace: Workspace, split: str | None) -> Path:
+    """Return `model` if it is a finished run's or an adapter's folder, else what was trained for it on `split`.
 
     Raises:
-        ChatbenchError: there is no such model.
+        ChatbenchError: there is no such model, or the folder's is of another split.
     """
     given = Path(model).expanduser()
     if any((given / name).is_file() for name in (RECORD, "adapter_config.json")):
+        trained = (read_record(given) or {}).get("split", split)
+        if split and trained != split:
+            raise ChatbenchError(f"{given}: fine-tuned on {trained}", expected=split, fix="omit --split (or SPLIT_ID)")
         return given
+    split = split or "split_0"
     folder = workspace.model_folder(model, split)
     if not folder.is_dir():
         raise ChatbenchError(
@@ -258,7 +262,7 @@ def publish(
     *,
     to: str,
     workspace: Workspace,
-    split: str = "split_0",
+    split: str | None = None,
     revision: str = "main",
     private: bool = True,
     dry_run: bool = False,

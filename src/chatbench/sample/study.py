@@ -25,7 +25,7 @@ from pathlib import Path
 from random import Random
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import write_json, write_jsonl, write_text
+from chatbench.core.files import read_text, write_json, write_jsonl, write_text
 from chatbench.core.records import FOUR_LETTERS, AiAloneScore, Answer, Conversation, Question, Study
 from chatbench.core.texts import csv_text
 from chatbench.data.tables import conversation_id
@@ -228,11 +228,16 @@ def write_sample(folder: Path, settings: SampleSettings) -> SampleStudy:
     """Generate the study and write it in the ChatBench layout or, with `answer_kinds`, as a file of own chats.
 
     Raises:
-        ChatbenchError: `folder` does not end in .jsonl although `answer_kinds` is set, or the reverse.
+        ChatbenchError: `folder` holds another study, or lacks .jsonl although `answer_kinds` is set, or the reverse.
     """
     if settings.answer_kinds != (folder.suffix == ".jsonl"):
         expected = "a file that ends in .jsonl with --answer-kinds, a folder without"
         raise ChatbenchError(f"{folder}", expected=expected, fix="example: chatbench sample kinds.jsonl --answer-kinds")
+    answers = folder if settings.answer_kinds else folder / "full_study" / "user_answers.csv"
+    if folder.is_file() or (folder / "questions.csv").is_file() or answers.is_file():
+        start = read_text(answers)[:2000] if answers.is_file() else ""
+        if not ("sample_" in start and "scripted-" in start):  # its questions and assistants
+            raise ChatbenchError(f"{folder}: holds another study", expected="a sample", fix="choose another name")
     sample = make_sample(settings)
     if settings.answer_kinds:
         from chatbench.data.own_chats import rows_of  # late, for pydantic

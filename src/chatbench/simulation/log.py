@@ -270,9 +270,11 @@ def join_logs(path: Path, parts: Sequence[Path], planned: Mapping[str, Sequence[
     there = [part for part in parts if part.exists()]
     recorded = {row["id"] for log in (path, *there) for _, row in read_log(log)}
     if missing := [each for ids in planned.values() for each in ids if each not in recorded]:
+        unit = "/".join((*path.parts[-3:-1], "base" if path.stem.endswith("_base") else "simulate"))
         raise ChatbenchError(
             f"{path}: {len(missing)} conversations are missing from its {len(parts)} block logs, such as {missing[0]}",
-            fix="simulate the other blocks first, then run the same command again: it continues from here",
+            fix=f"run the other blocks first, {unit}-000 to {unit}-{len(parts) - 1:03d}; then the same command again: "
+            "it continues from here",
         )
     for part in there:
         with open_log(path, cast(dict[str, object], read_json(settings_path(part), fix=FIX))):
@@ -358,8 +360,13 @@ def _refuse_difference(
 
 
 def other_place(log: Path) -> str:
-    """The fix for a log with other settings."""
-    return f"add --overwrite to start {log.name} over, or choose another --results folder"
+    """The fix for a log with other settings; `run` has no --overwrite, so for its logs the command that has."""
+    over, base = f"add --overwrite to start {log.name} over", " --base" * log.stem.endswith("_base")
+    if log.parent.suffix == ".blocks":
+        over = f"remove {log.parent} to start over"
+    elif log.parts[-4:-3] == ("simulations",):
+        over = f"start it over: chatbench simulate {log.parts[-3]} --split {log.parts[-2]}{base} --overwrite ..."
+    return f"{over}, or choose another --results folder"
 
 
 # ---- counts ----

@@ -46,7 +46,8 @@ class FinetuneResult:
         """Summary to print at the end."""
         done = self.outcome
         if done.status == "already trained":
-            return [f"{self.folder}: already trained with these settings; --overwrite trains again"]
+            again = f"SPLIT_ID={self.split} chatbench finetune {self.model} --overwrite"
+            return [f"{self.folder}: already trained with these settings; {again} trains again"]
         losses = f"loss {done.first_loss:.3f}"
         if done.last_loss != done.first_loss:  # else only one was logged
             losses += f" -> {done.last_loss:.3f}"
@@ -117,15 +118,17 @@ def plan_finetune(
     split: str = "split_0",
     config: Path | None = None,
     flags: Mapping[str, object] | None = None,
+    overwrite: bool = False,
     say: Say = print,
 ) -> RunPlan:
-    """Report what `finetune` would do with these arguments and what it would cost; load no weights.
+    """Report what `finetune` would do with these arguments, or that it would stop, and its cost; load no weights.
 
     Raises:
         ChatbenchError: as `finetune`, except for errors that only occur during training.
     """
     resolved = _resolved(model, config, flags or {})
     train, test = (workspace.examples(split, side) for side in ("train", "test"))
+    from chatbench.models.run_record import finished_run
     from chatbench.training.dry_run import plan_run
 
     say(f"plan for fine-tuning {model} on {split}")
@@ -134,6 +137,11 @@ def plan_finetune(
     plan = plan_run(resolved, train, spread(test, resolved.settings.validation_examples))
     for line in plan.lines():
         say(line)
+    folder, train_sha256 = workspace.model_folder(model, split), sha256_of(workspace.split_file(split, "train.jsonl"))
+    try:
+        finished_run(folder, resolved, train_sha256, identity={}, overwrite=overwrite)
+    except ChatbenchError as error:
+        say(f"the run itself would stop: {error}")
     return plan
 
 
@@ -166,7 +174,7 @@ def _data_origin(workspace: Workspace, split: str) -> DataOrigin:
     from chatbench.training.run import DataOrigin
 
     manifest, divided = workspace.manifest, workspace.split(split)
-    source, revision = downloaded_from(Path(manifest.study_resolved))
+    source, revision = downloaded_from(manifest.study_path)
     from_hub = source == CHATBENCH_DATASET  # the other source is a GitHub repository, not a hub dataset
     return DataOrigin(
         study=manifest.study_name,

@@ -177,7 +177,7 @@ def _data(workspace: Workspace) -> tuple[Found, list[str]]:
     study, out = "STUDY", "" if str(workspace.data) == "data" else f" --out {shlex.quote(str(workspace.data))}"
     try:
         manifest = workspace.manifest
-        study = shlex.quote(manifest.study_resolved)
+        study = shlex.quote(str(manifest.study_path))
         for split_id in manifest.split_ids:
             for name in ("train.jsonl", "test.jsonl", "split.jsonl"):
                 workspace.split_file(split_id, name)

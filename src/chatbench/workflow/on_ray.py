@@ -8,6 +8,7 @@ cluster has CPUs, plus two. Connections are authenticated by token (`RAY_AUTH_MO
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +25,9 @@ from chatbench.core.files import file_error, write_bytes
 from chatbench.core.settings import is_local
 from chatbench.core.texts import printable
 from chatbench.data.workspace import Workspace
+from chatbench.simulation.judge import LATER
 from chatbench.simulation.log import settings_path
+from chatbench.simulation.participants import SPLIT_MARK
 from chatbench.simulation.simulate import Opened, open_participants, task_of
 from chatbench.training.finetune import OVERRIDES
 from chatbench.workflow.units import RunSettings, Say, Unit, assistants_of, run_unit
@@ -110,6 +113,12 @@ def contents(paths: Iterable[Path]) -> dict[str, bytes]:
     return {str(each): each.read_bytes() for each in files if each.is_file() and each.suffix != ".lock"}
 
 
+def local_files(specs: Iterable[str]) -> list[Path]:
+    """Folders and files of the participants among `specs` that are not Hub ids."""
+    found = (re.search(r"(?:^|[:=])local:([^#]+)", spec) for spec in specs)
+    return [Path(each[1]).expanduser() for each in found if each]
+
+
 class SimulatorActor:
     """Actor that simulates blocks of one split and opens the participants only once."""
 
@@ -163,6 +172,9 @@ class RayExecutor:
     def __init__(
         self, on: str, workspace: Workspace, settings: RunSettings, *, gpus: float | None, collect: bool, say: Say
     ) -> None:
+        if collect and settings.chats.judge not in ("", LATER):
+            fix = "use --judge later, and chatbench simulate with the judge afterwards; or share a folder"
+            raise ChatbenchError("--collect with --judge: each node would write its own verdicts", fix=fix)
         kind, _, address = on.partition(":")
         if kind != "ray":
             raise ChatbenchError(f"--on {on}", expected="ray, or ray:ADDRESS such as ray:10.0.0.1:6379")
@@ -201,7 +213,8 @@ class RayExecutor:
         sweep = Sweep(units)
         place = Workspace(self.workspace.data, self.workspace.results)  # without a cached study, which would be sent
         self._order = Order(place, self.settings, str(Path.cwd()), self.collect)
-        inputs = [place.data, Path(self.workspace.manifest.study_resolved), self.settings.config or OVERRIDES]
+        inputs = [place.data, self.workspace.manifest.study_path, self.settings.config or OVERRIDES]
+        inputs += local_files(self.settings.assistants)
         self._shared = ray.put(contents(inputs) if self.collect else {})
         self._board = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
         self._task = ray.remote(max_retries=RETRIES)(do_unit)
@@ -245,6 +258,7 @@ class RayExecutor:
             trained = order.workspace.model_folder(unit.model, unit.split)
             read = [trained, *written_by(unit, order.workspace)]
             read += [Path(unit.model).expanduser()] if is_local(unit.model, any_name=True) else []
+            read += local_files([self.settings.simulator.text().replace(SPLIT_MARK, unit.split)])
             order = replace(order, files=contents(read))
         if unit.block is None:
             return {self._task.options(**needs).remote(unit, order, self._shared, self._board): (unit, None)}

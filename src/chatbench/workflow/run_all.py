@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,13 +21,16 @@ from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError, StoppedError
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
+from chatbench.endpoints.address import read_addresses
 from chatbench.report.report import Shown
 from chatbench.report.report import report as write_page
 from chatbench.scoring.score_files import read_score_table
 from chatbench.scoring.score_table import ScoreTable
 from chatbench.simulation.budget import Prices, Spending
+from chatbench.simulation.judge import LATER, judge_spec, needs_judge, read_rubric
 from chatbench.simulation.log import count_earlier
-from chatbench.simulation.simulate import specs_in
+from chatbench.simulation.participants import SPLIT_MARK, refuse_impossible, refuse_missing
+from chatbench.simulation.simulate import ENDPOINTS, specs_in
 from chatbench.workflow.units import STEPS, RunSettings, Say, StepName, Unit, assistants_of, plan, run_unit
 
 Execute = Callable[[Sequence[Unit]], Mapping[str, str]]
@@ -156,7 +160,7 @@ def planned_units(
     Existing splits are never replaced, as trained models and simulated chats belong to them.
 
     Raises:
-        ChatbenchError: an unknown step or split, or splits prepared with other settings.
+        ChatbenchError: an unknown step or split, splits prepared otherwise, or chats that no unit could simulate.
     """
     if not steps or not set(steps) <= set(STEPS):
         raise ChatbenchError(f"steps {', '.join(steps) or 'none'}", expected=f"some of {', '.join(STEPS)}")
@@ -182,19 +186,59 @@ def planned_units(
     }
     if workspace.is_prepared or study is None or "prepare" not in steps:
         manifest = workspace.manifest
-        wanted = {} if study is None else {"study_resolved": str(study.resolve()), **chosen}
-        for each in differences({name: getattr(manifest, name) for name in wanted}, wanted):
+        found = {name: getattr(manifest, name) for name in chosen} | {"study": str(manifest.study_path.resolve())}
+        wanted = found if study is None else {"study": str(study.resolve()), **chosen}
+        if found == wanted and study is not None and "answers" in manifest.counts:
+            found = {name: manifest.counts[name] for name in ("conversations", "answers")}
+            wanted = {name: len(getattr(workspace.study, name)) for name in found}
+        for each in differences(found, wanted):
             raise ChatbenchError(
                 f"{workspace.data} holds splits with {each.name} {each.one}",
-                expected=f"{each.name} {each.other}, as in this run",
-                fix="choose another --data and --results, or prepare the splits again: chatbench prepare-splits",
+                expected=f"{each.name} {each.other}, as in {'this run' if 'seed' in found else 'the study now'}",
+                fix="choose another --data and --results, or omit --study to use these splits, or prepare again: "
+                f"chatbench prepare-splits --study {shlex.quote(str(study))}",
             )
         clock.say(f"using the existing splits of {manifest.study_name} in {workspace.data}")
     else:
         with clock.step("prepare"):
             prepared = prepare_splits(study, workspace.data, **chosen)
         clock.say(prepared.audit)
-    return plan(models, workspace, settings, steps, in_blocks=in_blocks)
+    units = plan(models, workspace, settings, steps, in_blocks=in_blocks)
+    if not {"simulate", "base"}.isdisjoint(steps) or settings.assistants or settings.chats.judge:
+        _refuse_unusable(units, workspace, settings, keys=not in_blocks)
+    for model in models:
+        planned = {unit.split for unit in units if unit.model == model and unit.split}
+        left_out = [each for each in settings.only or workspace.manifest.split_ids if each not in planned]
+        if planned and left_out:
+            clock.say(f"left out, as {model} is not fine-tuned on them: {', '.join(left_out)}")
+    return units
+
+
+def _refuse_unusable(units: Sequence[Unit], workspace: Workspace, settings: RunSettings, *, keys: bool) -> None:
+    """Check what is said about the chats, and `keys` of endpoints, before any unit and before a plan is shown.
+
+    Raises:
+        ChatbenchError: a participant or judge cannot be read or is missing, or cannot do what is asked.
+    """
+    study, chats = workspace.study, settings.chats
+    splits = {unit.split for unit in units if unit.stage in ("simulate", "base")}
+    specs = specs_in(study, assistants_of(settings, workspace))
+    if chats.judge not in ("", LATER):
+        specs.append(judge_spec(chats.judge))
+        read_rubric(chats.judge, chats.rubric)
+    refuse_missing(specs)
+    asked = {each for split in splits for each in workspace.split(split).question_ids("test")}
+    judged = needs_judge([study.questions[each] for each in asked], chats.judge, study)
+    if judged and any(unit.block is not None for unit in units):
+        raise ChatbenchError("--judge with chats in blocks", fix="use --judge later, then simulate with the judge")
+    refuse_impossible(
+        settings.simulator, base_model=False, expected_answers=chats.expected_answers, answer_model=chats.answer_model
+    )
+    simulators = splits if settings.simulator.kind in ENDPOINTS else ()
+    addresses = [settings.simulator.argument.replace(SPLIT_MARK, split) for split in simulators]
+    addresses += [spec.argument for spec in specs if spec.kind == "openai" and splits]
+    for place in (place for address in addresses * keys for place in read_addresses(address)):
+        place.key()
 
 
 def _run_here(

@@ -19,13 +19,15 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from math import ceil
 from pathlib import Path
 from typing import Literal, get_args
 
-from chatbench.core.errors import ChatbenchError
+from chatbench.core.errors import ChatbenchError, StoppedError
+from chatbench.core.progress import StopRequest
 from chatbench.core.records import Study
 from chatbench.core.settings import model_key, recipe_of
 from chatbench.data.examples import RowFormat
@@ -128,10 +130,10 @@ def units_of(
         models: models by their keys in file names.
         blocks_of: number of blocks for a model key, split and stage; 1 if one unit writes the split's log.
     """
-    servers = tuple(
-        spec for spec in (settings.simulator.text(), *settings.assistants) if set(ENDPOINTS) & set(spec.split(":"))
-    )
-    local = any("local:" in spec for spec in settings.assistants) or settings.simulator.kind not in ENDPOINTS
+    kinds = [spec.partition(":")[0].rpartition("=")[2] for spec in settings.assistants]  # of [NAME=]KIND:ARGUMENT
+    servers = (settings.simulator.text(),) * (settings.simulator.kind in ENDPOINTS)
+    servers += tuple(spec for spec, kind in zip(settings.assistants, kinds, strict=True) if kind in ENDPOINTS)
+    local = "local" in kinds or settings.simulator.kind not in ENDPOINTS
     for key, model in models.items():
         ended: list[str] = []
         for split in splits:
@@ -159,7 +161,7 @@ def units_of(
 def plan(
     models: Sequence[str], workspace: Workspace, settings: RunSettings, steps: Sequence[str], *, in_blocks: bool
 ) -> list[Unit]:
-    """List the units of a run on prepared splits.
+    """List the units of a run on the prepared splits: without `finetune`, on those trained on, if there are any.
 
     Raises:
         ChatbenchError: two models would share a results folder, or a split is not prepared.
@@ -187,7 +189,13 @@ def plan(
             return 1
         return -(-held_out(split) * settings.conversations(stage) // settings.chats.block_size)
 
-    return list(units_of(keys, blocks_of, settings.only or prepared, steps, settings))
+    def splits_of(model: str) -> Sequence[str]:
+        trained = [split for split in prepared if workspace.model_folder(model, split).is_dir()]
+        tuned = settings.simulator.kind == "tuned" and not {"ppl", "simulate"}.isdisjoint(steps)
+        return settings.only or (tuned and "finetune" not in steps and trained) or prepared
+
+    by_model = [units_of({key: keys[key]}, blocks_of, splits_of(keys[key]), steps, settings) for key in keys]
+    return [unit for units in by_model for unit in units]
 
 
 def run_unit(
@@ -261,10 +269,20 @@ def _finetune_in_processes(unit: Unit, workspace: Workspace, settings: RunSettin
         raise ChatbenchError(
             f"{unit.id}: fine-tuning flags cannot be passed to several processes", fix="put them into --config"
         )
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    if ended.returncode:
-        told = [line for line in ended.stderr.splitlines() if line.startswith("chatbench")] or [ended.stderr[-300:]]
-        raise ChatbenchError(f"{unit.id}: {told[0]}", fix=" ".join(command[1:]))
+    errors, pipe = None, subprocess.PIPE
+    with StopRequest() as stop, subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as started:
+        try:
+            while errors is None and not stop.asked:
+                with suppress(subprocess.TimeoutExpired):
+                    errors = started.communicate(timeout=0.5)[1]
+        finally:
+            started.terminate()  # torchrun stops its processes, which save first; no effect once it has ended
+        errors = started.communicate()[1] if errors is None else errors
+    if stop.asked:
+        raise StoppedError(f"{unit.id}: stopped by SIGTERM", fix="run the same command again: it continues")
+    if started.returncode:
+        told = [line for line in errors.splitlines() if line.startswith("chatbench")] or [errors[-300:]]
+        raise ChatbenchError(f"{unit.id}: {told[0]}", fix=shlex.join(command[1:]))
 
 
 def _log(unit: Unit, workspace: Workspace, block: int | None) -> Path:
