@@ -96,9 +96,16 @@ def test_a_partial_and_an_object_are_known_by_what_they_hold() -> None:
         def __call__(self, _messages: list[dict[str, str]]) -> str:
             return self.word
 
+        def method(self, _messages: list[dict[str, str]]) -> str:
+            return self.word
+
+    class Client: ...
+
     said = [partial(polite, "a"), partial(polite, "b"), partial(user, "a"), Says("a"), Says("b"), polite]
     assert len({str(function_identity(each)) for each in said}) == len(said)
-    assert function_identity(partial(polite, "a")) == function_identity(partial(polite, "a"))
+    assert function_identity(Says("a").method) != function_identity(Says("b").method)
+    # A client's address is another in the next process, which could not continue.
+    assert function_identity(partial(polite, Client())) == function_identity(partial(polite, Client()))
 
 
 def test_a_function_that_returns_no_text_is_told_so() -> None:

@@ -164,7 +164,7 @@ def estimate(
     name = _new_name(tasks[splits[0]].assistants, study)
     asked = dict(study.questions) if questions is None else read_question_lines(questions, least=2)
     for one, known in ((asked[each], study.questions[each]) for each in asked if each in study.questions):
-        if (one.full_text, one.answer) != (known.full_text, known.answer):
+        if (one.full_text, one.answer, one.kind) != (known.full_text, known.answer, known.kind):
             raise ChatbenchError(
                 f"{questions}: question {one.id!r} differs from the study's question with this id",
                 expected="ids that are not the study's, or the study's questions word for word",
@@ -193,8 +193,11 @@ def estimate(
             model, assistants=[assistant], workspace=workspace, split=split, settings=settings, options=options,
             spending=spending, task=task, opened=opened,
         )  # fmt: skip
+        del opened  # before the next split's models are loaded
         say(f"{split}: " + "\n".join(result.lines()))
-    (whole, judge), count = with_verdicts(whole, workspace), len(study.answers)
+    logs = [log for split in splits for log in (tasks[split].log, workspace.conversations(model, split))]
+    chats = (chat for log in dict.fromkeys(logs) if has_chats(log) for chat in read_conversations(log))
+    (whole, judge), count = with_verdicts(whole, workspace, chats), len(study.answers)
     study, answers = replace(whole, answers=whole.answers[:count]), list(whole.answers[count:])
     notes += [judge.text()] if judge else []
     for split in splits:
@@ -211,7 +214,7 @@ def estimate(
     per_person = Counter(answer.worker_id for answer in study.answers if answer.kind == "user-AI")
     components, answers_per_person = components_of(study), max(1, round(per_person.total() / max(1, len(per_person))))
     names = sorted({apart_from_all(question.subset) for question in asked.values()})
-    subsets = [EVERY_SUBSET, *(names if len(names) > 1 else [])]
+    subsets = [EVERY_SUBSET, *(names if max(len(names), len(study.questions_per_subset)) > 1 else [])]
     made = Estimate(
         model,
         name,

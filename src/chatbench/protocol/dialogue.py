@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
@@ -193,15 +194,18 @@ class FunctionParticipant:
 def function_identity(function: object) -> dict[str, object]:
     """What a log records of a person's own function: name and source, so that an edited one is another function.
 
-    Of a `functools.partial` its arguments count too, and of an object with a `__repr__` of its own (a dataclass) that.
+    Of a `functools.partial` its arguments count too; of an object with a `__repr__` of its own (a dataclass), and of
+    its methods, that. Addresses in them do not.
     """
     state = ""
     while isinstance(function, partial):
         state += repr((function.args, sorted(function.keywords.items())))
         function = function.func
     named = cast(type, function if inspect.isroutine(function) else type(function))
-    if named is type(function) and named.__repr__ is not object.__repr__:
-        state += repr(function)
+    owner = function if named is type(function) else getattr(function, "__self__", None)
+    if owner is not None and type(owner).__repr__ is not object.__repr__:
+        state += repr(owner)
+    state = re.sub(" at 0x[0-9a-fA-F]+", "", state)  # addresses: others in each process
     try:
         source = inspect.getsource(named) + state
     except (OSError, TypeError):  # typed at a prompt that keeps no source

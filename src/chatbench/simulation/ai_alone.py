@@ -171,7 +171,8 @@ def read_extraction(output: str, question: Question) -> Result:
     attempted = found.get("attempted_answer")
     if not isinstance(attempted, bool):
         return "unknown"
-    letter = re.fullmatch(r"\W*([A-Za-z])(?:\W.*)?", str(found["answer_letter"]), re.DOTALL)  # "B", "(b)", "B. four"
+    said = found["answer_letter"]
+    letter = re.fullmatch(r"\W*([A-Za-z])(?:\W*|[.):]\s.*)", said if isinstance(said, str) else "")  # "(b)", "B. four"
     right = attempted and letter is not None and letter[1].upper() == question.answer
     return "right" if right else "wrong"
 

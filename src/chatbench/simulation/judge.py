@@ -280,7 +280,7 @@ def judge_answers(
     path = verdicts_path(workspace)
     if settings_path(path).exists() and read_json(settings_path(path)) != json.loads(json.dumps(judge.settings)):
         raise ChatbenchError(
-            f"{path}: verdicts of another judge, rubric or decoding",
+            f"{path}: verdicts of another judge, rubric or decoding, or of an earlier version",
             expected="one judge per results folder",
             fix=f"remove {path} and {settings_path(path).name} to have every answer judged again, or choose another "
             "--results folder",
@@ -429,9 +429,9 @@ def with_verdicts(
         ChatbenchError: a line does not match its checksum.
     """
     verdicts, settings = read_verdicts(workspace, study)
-    if not verdicts:
-        return study, None
     asked = {*peoples_answers(study), *simulated_answers(study, chats)}
+    if not settings or not (asked or verdicts):
+        return study, None
     found = replace(agreement_with(study, verdicts, settings), missing=len(asked - verdicts.keys()))
     known = {key: score for key, score in verdicts.items() if isinstance(score, float)}
     answers = [
