@@ -90,6 +90,15 @@ def entry() -> None:
     raise SystemExit(main(sys.argv[1:]))
 
 
+def _read_env(path: Path) -> None:
+    if path.is_file():
+        from dotenv import load_dotenv
+
+        for name in [each for each, value in os.environ.items() if not value and each.endswith(("_KEY", "_TOKEN"))]:
+            del os.environ[name]  # an empty one would hide that of the file
+        load_dotenv(stream=io.StringIO(read_text(path)))
+
+
 def main(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit code.
 
@@ -97,11 +106,7 @@ def main(arguments: Sequence[str]) -> int:
     interrupted (Ctrl-C), 141 the reader of the output has closed it, 143 stopped by SIGTERM after saving.
     """
     try:
-        if Path(".env").is_file():  # tokens and keys, before any library reads the environment
-            from dotenv import dotenv_values
-
-            found = dotenv_values(stream=io.StringIO(read_text(Path(".env"))))
-            os.environ.update({name: value for name, value in found.items() if value and not os.environ.get(name)})
+        _read_env(Path(".env"))  # tokens and keys, before any library reads the environment
         return app(list(arguments), standalone_mode=False, prog_name="chatbench") or 0
     except ChatbenchError as error:
         return _told(error)

@@ -259,15 +259,14 @@ class CollectedStudy:
         module, _, name = self.config.moderation.partition(":")
         if not module:
             return lambda _text: ""
-        sys.path.insert(0, folder := str(self.folder.resolve()))
+        if (folder := str(self.folder.resolve())) not in sys.path:
+            sys.path.append(folder)
         try:
             hook: Moderate = getattr(import_module(module), name)
         except Exception as error:  # whatever the module raises
             raise ChatbenchError(
                 f"{FILE}: moderation: {error}", expected="module:function that can be imported"
             ) from None
-        finally:
-            sys.path.remove(folder)
         if not callable(hook) or iscoroutinefunction(hook):
             raise ChatbenchError(
                 f"{FILE}: moderation: {self.config.moderation} is no plain function", expected="def, not async def"

@@ -222,7 +222,9 @@ def plan(
         refuse_given(asked.context, "with --json", "slurm")
     clock = Clock(lambda line: typer.echo(printable(line), err=True))
     settings = asked.settings
-    units = planned_units(asked.models, asked.study, asked.workspace, settings, asked.steps, clock, in_blocks=True)
+    units = planned_units(
+        asked.models, asked.study, asked.workspace, settings, asked.steps, clock, in_blocks=True, shown=not slurm
+    )
     if as_json:
         show(plan_json(units, asked.workspace, settings))
     elif slurm:

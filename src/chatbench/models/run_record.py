@@ -15,6 +15,7 @@ import errno
 import hashlib
 import os
 import platform
+import shlex
 import socket
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -158,13 +159,16 @@ def _differs(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], 
     return ChatbenchError(
         f"{folder} {what} differently: {'; '.join(lines)}",
         expected="the same settings, data and base as before",
-        fix=f"train again: {_again(folder, found)}, with your options; or go back to those settings",
+        fix=f"train again: {_again(folder, found)}; or go back to those settings",
     )
 
 
 def _again(folder: Path, record: Mapping[str, Any]) -> str:
     """The command that trains again; `run` has no --overwrite."""
-    return f"SPLIT_ID={folder.name.removesuffix('.unfinished')} chatbench finetune {record['model']} --overwrite"
+    split, results = folder.name.removesuffix(".unfinished"), folder.parents[2]
+    words = ["chatbench", "finetune", str(record["model"]), "--overwrite"]
+    words += ["--results", str(results)] * (str(results) != "results")
+    return f"SPLIT_ID={split} {shlex.join(words)}, with your other options"
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

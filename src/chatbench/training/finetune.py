@@ -46,8 +46,7 @@ class FinetuneResult:
         """Summary to print at the end."""
         done = self.outcome
         if done.status == "already trained":
-            again = f"SPLIT_ID={self.split} chatbench finetune {self.model} --overwrite"
-            return [f"{self.folder}: already trained with these settings; {again} trains again"]
+            return [f"{self.folder}: already trained with these settings; finetune --overwrite trains again"]
         losses = f"loss {done.first_loss:.3f}"
         if done.last_loss != done.first_loss:  # else only one was logged
             losses += f" -> {done.last_loss:.3f}"

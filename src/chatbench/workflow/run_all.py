@@ -154,8 +154,11 @@ def planned_units(
     clock: Clock,
     *,
     in_blocks: bool,
+    shown: bool = False,
 ) -> list[Unit]:
     """Plan the units of a run, after preparing the splits if there are none, as the plan depends on them.
+
+    A plan that is only `shown` may have what a run on this machine could do, but not units one by one.
 
     Existing splits are never replaced, as trained models and simulated chats belong to them.
 
@@ -196,7 +199,8 @@ def planned_units(
                 f"{workspace.data} holds splits with {each.name} {each.one}",
                 expected=f"{each.name} {each.other}, as in {'this run' if 'seed' in found else 'the study now'}",
                 fix="choose another --data and --results, or omit --study to use these splits, or prepare again: "
-                f"chatbench prepare-splits --study {shlex.quote(str(study))}",
+                f"chatbench prepare-splits --study {shlex.quote(str(study))} --out {shlex.quote(str(workspace.data))}, "
+                "with your other options",
             )
         clock.say(f"using the existing splits of {manifest.study_name} in {workspace.data}")
     else:
@@ -205,7 +209,7 @@ def planned_units(
         clock.say(prepared.audit)
     units = plan(models, workspace, settings, steps, in_blocks=in_blocks)
     if not {"simulate", "base"}.isdisjoint(steps) or settings.assistants or settings.chats.judge:
-        _refuse_unusable(units, workspace, settings, keys=not in_blocks)
+        _refuse_unusable(units, workspace, settings, keys=not in_blocks, shown=shown)
     for model in models:
         planned = {unit.split for unit in units if unit.model == model and unit.split}
         left_out = [each for each in settings.only or workspace.manifest.split_ids if each not in planned]
@@ -214,8 +218,10 @@ def planned_units(
     return units
 
 
-def _refuse_unusable(units: Sequence[Unit], workspace: Workspace, settings: RunSettings, *, keys: bool) -> None:
-    """Check what is said about the chats, and `keys` of endpoints, before any unit and before a plan is shown.
+def _refuse_unusable(
+    units: Sequence[Unit], workspace: Workspace, settings: RunSettings, *, keys: bool, shown: bool
+) -> None:
+    """Check what is said about the chats, and `keys` of endpoints, before any unit and before a plan is `shown`.
 
     Raises:
         ChatbenchError: a participant or judge cannot be read or is missing, or cannot do what is asked.
@@ -229,7 +235,7 @@ def _refuse_unusable(units: Sequence[Unit], workspace: Workspace, settings: RunS
     refuse_missing(specs)
     asked = {each for split in splits for each in workspace.split(split).question_ids("test")}
     judged = needs_judge([study.questions[each] for each in asked], chats.judge, study)
-    if judged and any(unit.block is not None for unit in units):
+    if judged and not shown and any(unit.block is not None for unit in units):
         raise ChatbenchError("--judge with chats in blocks", fix="use --judge later, then simulate with the judge")
     refuse_impossible(
         settings.simulator, base_model=False, expected_answers=chats.expected_answers, answer_model=chats.answer_model

@@ -301,7 +301,9 @@ def unit_called(name: str, units: Sequence[Unit]) -> Unit:
         return replace(found[whole], requires=(), block=int(number), blocks=0)
     if name not in found:
         raise ChatbenchError(
-            f"no unit {name}", expected=f"one of {len(found)}, such as {units[0].id}", fix="chatbench plan lists them"
+            f"no unit {name}",
+            expected=f"one of {len(found)}, such as {units[0].id}",
+            fix="chatbench plan lists them; those of a split without a model appear once it is fine-tuned",
         )
     return found[name]
 
