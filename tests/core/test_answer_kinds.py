@@ -6,7 +6,7 @@ from unicodedata import normalize
 
 import pytest
 
-from chatbench.core.answer_kinds import LONGEST_NUMBER, Number, Text
+from chatbench.core.answer_kinds import LONGEST_NUMBER, NoAnswer, Number, Text
 
 NUMBERS = {
     # A comma of thousands in "0,125", or half the digits of "10 000,5", are the likely mistakes.
@@ -77,6 +77,9 @@ SAME = [
     ("\u22125", "-5"), ("H₂O", "H2O"), ("10²", "10^2"),
     ("**-x**", "\u2212x"), ("-$5", "$-5"), ("- **Paris**", "Paris"), ("--Paris", "Paris"),
     ("\u20265", "5"), ("- 5", "5"), ("$.5$", ".5"),
+    # A dash before a word was taken for a minus.
+    ("-Yes", "yes"), ("\u2014No", "no"), ("\u2013Paris", "Paris"), ("**-Paris**", "Paris"), ("\u20145", "5"),
+    ("\u2014\u201cParis\u201d\u2014", "Paris"), ("-\u0915\u093f\u0924", "\u0915\u093f\u0924"), ("a\u2014b", "a-b"),
 ]  # fmt: skip
 OTHER = [
     ("C#", "C"),
@@ -88,6 +91,9 @@ OTHER = [
     ("-x", "x"),
     ("-(a + b)", "a + b"),
     ("-\u221e", "\u221e"),
+    ("-\u221a2", "\u221a2"),
+    ("-x\u0304", "x\u0304"),
+    ("-2x", "2x"),
     ("-$5", "5"),
     (".5", "5"),
     ("10²", "102"),
@@ -109,3 +115,8 @@ def test_a_sign_that_makes_it_another_answer_stays(given: str, answer: str) -> N
 @pytest.mark.parametrize("text", ["\u2026", "\u201c\u201d", " \u2014 ", "。", "-"])
 def test_a_text_of_nothing_but_marks_is_no_answer(text: str) -> None:
     assert Text().read(text) is None
+
+
+@pytest.mark.parametrize("text", ["done", "- Done.", "-done", "\u2014done"])
+def test_a_chat_without_an_answer_ends_with_done_in_any_form(text: str) -> None:
+    assert NoAnswer().read(text) == "done"

@@ -18,7 +18,7 @@ from tests.support.study_files import REPOSITORY, shared_data
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Study, Turn
-from chatbench.data.imports import NO_STATEMENT, draft, import_study, read_map, read_rows
+from chatbench.data.imports import _LISTED, NO_STATEMENT, draft, import_study, read_map, read_rows
 from chatbench.data.open_study import open_study
 from chatbench.data.tables import DUPLICATE_ANSWER, HALF_CHARACTERS
 
@@ -362,14 +362,24 @@ def test_cells_that_the_mapping_calls_missing_are_blank(tmp_path: Path) -> None:
     # The texts "NA" that R writes were messages, and one person who said them all.
     table = b"who,p1,r1,p2,r2,sure\nNA,hi,yo,NA,NA,NA\nNA,NA is what?,NULL,NA,NA,high\n"
     (tmp_path / "t.csv").write_bytes(table)
-    drafted = next(line for line in draft(tmp_path / "t.csv").splitlines() if line.startswith("missing"))
-    mapping = drafted + '\nworker_id = "who"\nturns = ["p1", "r1", "p2", "r2"]\nconfidence = "sure"\n'
+    (drafted,) = (line for line in draft(tmp_path / "t.csv").splitlines() if "missing = " in line)
+    mapping = 'worker_id = "who"\nturns = ["p1", "r1", "p2", "r2"]\nconfidence = "sure"\n' + drafted.removeprefix("# ")
     study, _ = imported(tmp_path, "t.csv", table, mapping)
 
-    assert drafted == 'missing = ["NA", "NULL"]  # read as blank: 8 cells'
+    where = '"who", "r1", "p2", "r2", "sure"'
+    assert drafted == f'# missing = ["NA", "NULL"]  # uncomment to read as blank: 8 cells in {where}'
     assert [[turn.text for turn in chat.turns] for chat in study.conversations] == [["hi", "yo"], ["NA is what?", ""]]
     assert len({chat.worker_id for chat in study.conversations}) == 2
     assert '"NA"' not in (tmp_path / "out.jsonl").read_text()
+
+
+def test_what_people_and_assistants_said_is_not_called_missing_by_a_draft(tmp_path: Path) -> None:
+    # In chats about programs None and null are messages and options: a draft was to lose them.
+    table = "group,option_a,o2,right,prompt,reply,Prompt 2,model_response\nNaN,None,None,None,null,None,NULL,None\n"
+    drafted = draft(_written(tmp_path / "t.csv", table))
+    assert '# missing = ["NaN"]  # uncomment to read as blank: 1 cells in "group"\n' in drafted
+    assert not read_map(_written(tmp_path / "map.toml", drafted)).missing
+    assert "missing" not in draft(_written(tmp_path / "t.csv", table.replace("NaN", "a")))
 
 
 @pytest.mark.parametrize("lists", [True, False])
@@ -377,11 +387,15 @@ def test_several_accepted_texts_may_stand_in_a_cell(lists: bool, tmp_path: Path)
     right = ["Paris", " Ville de Paris", ""]
     row = OPENAI | {"gold": right if lists else json.dumps(right), "said": "ville de paris"}
     mapping = 'messages = "messages"\nright_answer = "gold"\nanswer = "said"\nanswer_kind = "text"\n'
-    study, _ = imported(tmp_path, "t.jsonl", (json.dumps(row) + "\n").encode(), mapping)
+    study, rows = imported(tmp_path, "t.jsonl", (json.dumps(row) + "\n").encode(), mapping)
 
     assert [answer.correct for answer in study.answers] == [True]
     written = json.loads((tmp_path / "out.jsonl").read_text())
-    assert written["question"]["answer"] == ["Paris", "Ville de Paris"]
+    assert written["question"]["answer"] == ["Paris", "Ville de Paris", *([] if lists else [json.dumps(right)])]
+    assert (_LISTED in rows[0]["why"]) != lists
+    # A program's output may be a list: the cell's own text was wrong.
+    listed = (json.dumps(row | {"gold": "['a', 'b']", "said": "['a', 'b']"}) + "\n").encode()
+    assert [answer.correct for answer in imported(tmp_path, "t.jsonl", listed, mapping)[0].answers] == [True]
     code, _ = imported(tmp_path, "t.jsonl", (json.dumps(row | {"gold": "[1, 2]"}) + "\n").encode(), mapping)
     assert [question.answer for question in code.questions.values()] == ["[1, 2]"]  # the text of a list of numbers
 
@@ -397,6 +411,22 @@ def test_the_columns_of_every_file_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ChatbenchError, match=r"b.jsonl: no column 'worker_id'") as caught:
         import_study([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], tmp_path / "out.jsonl")
     assert caught.value.fix.startswith("import each file on its own")
+
+
+def test_logs_may_lack_keys_of_which_nothing_is_recorded(tmp_path: Path) -> None:
+    # A file of a known format without the model was refused if another had it.
+    for name, more in (("a", {"model": "gpt"}), ("b", {})):
+        _written(tmp_path / f"{name}.jsonl", json.dumps({**OPENAI, "user_id": name, **more}) + "\n")
+        _written(tmp_path / f"{name}.csv", f"p,r{',model' * bool(more)}\nhi,yo{',gpt' * bool(more)}\n")
+    import_study([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], tmp_path / "out.jsonl")
+    assert [chat.assistant for chat in open_study(tmp_path / "out.jsonl").conversations] == ["gpt", "unknown"]
+
+    mapping = _written(tmp_path / "map.toml", 'assistant = "model"\nturns = ["p", "r"]\n')
+    with pytest.raises(ChatbenchError, match=r"b.csv: no column 'model'"):
+        import_study([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out.jsonl", mapping)
+    mapping.write_text('messages = "messages"\nassistant = "modell"\n')
+    with pytest.raises(ChatbenchError, match=r"a.jsonl: no column 'modell'"):
+        import_study([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], tmp_path / "out.jsonl", mapping)
 
 
 def test_half_characters_that_reading_replaced_are_counted_where_they_were(tmp_path: Path) -> None:
@@ -637,7 +667,15 @@ def test_a_formula_without_its_value_is_refused_and_escapes_are_resolved(tmp_pat
     study, _ = imported(tmp_path, "t.xlsx", workbook(other), mapping)
     assert study.conversations[0].turns[0].text == "one\r\ntwo _x000D_"
 
-    with pytest.raises(ChatbenchError, match=r"t.xlsx, sheet 'Data', cell A2: a formula without its value"):
+    # One in a column that nobody reads refused the workbook, and a draft took the next sheet.
+    unread = {"Data": [["who", "p", "r", "note"], ["w", "hi", "yo", "=1+1"]], "Codes": [["name", "code"], ["w", 1]]}
+    study, _ = imported(tmp_path, "t.xlsx", workbook(unread), mapping)
+    assert len(study.conversations) == 1
+    assert 'sheet = "Data"' in draft(tmp_path / "t.xlsx")
+    no_map = workbook({"Data": [["messages"], ["=[]"]]})
+    with pytest.raises(ChatbenchError, match=r"t.xlsx, row 2, column 'messages': a formula without its value"):
+        imported(tmp_path, "t.xlsx", no_map)
+    with pytest.raises(ChatbenchError, match=r"t.xlsx, row 2, column 'p': a formula without its value"):
         imported(tmp_path, "t.xlsx", workbook({"Data": [["p", "r"], ["=2+2", "yo"]]}), mapping)
     with ZipFile(tmp_path / "t.xlsx") as book:
         parts = {name: book.read(name).decode() for name in book.namelist()}

@@ -144,6 +144,22 @@ def test_splits_of_an_earlier_run_go_and_other_files_stay(study: Path, tmp_path:
     ]
 
 
+@pytest.mark.parametrize("left", [("split",), ("split", "test"), ("split", "test", "train")])
+def test_what_a_stopped_run_left_is_replaced_though_a_later_manifest_does_not_list_it(
+    study: Path, tmp_path: Path, left: tuple[str, ...]
+) -> None:
+    # It was refused as not written by prepare-splits.
+    out = tmp_path / "data"
+    prepare_splits(study, out, splits=3)
+    (out / "manifest.json").unlink()
+    for name in {"split", "test", "train"} - {*left}:
+        (out / "split_2" / f"{name}.jsonl").unlink()
+    prepare_splits(study, out, splits=2)
+    prepare_splits(study, out, splits=4)
+
+    assert len(load_manifest(out).split_ids) == 4
+
+
 @pytest.mark.parametrize("adopted", [True, False])
 def test_splits_made_by_hand_are_neither_overwritten_nor_removed(study: Path, tmp_path: Path, adopted: bool) -> None:
     # All folders called split_... were overwritten, or emptied, without a word.

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Literal
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 LETTERS = tuple(string.ascii_uppercase)
 """The option letters, in order."""
@@ -61,8 +61,8 @@ _ASCII = {
 """Full-width characters, Arabic marks and fractions; NFKC would make 102 of 10²."""
 _PERCENT = re.compile(r"\s*(?:%|per ?cent\b)", re.IGNORECASE)
 _OF_PERCENT = re.compile(r"%|\b(?:per[ -]?cent(?:age)?s?|pct|pro[zc]ent\w*)\b", re.IGNORECASE)
-_MARKS = " .,:;!?\"'*`$()[]-"
-_TYPESET = str.maketrans("\u2018\u2019\u201a\u201c\u201d\u201e\u2010\u2012\u2013\u2014\u2212", "'''\"\"\"-----")
+_MARKS = " .,:;!?\"'*`$()[]-\u2014"
+_TYPESET = str.maketrans("\u2018\u2019\u201a\u201c\u201d\u201e\u2010\u2012\u2013\u2212", "'''\"\"\"----")
 _OTHER_MARKS = "«»\u2039\u203a¿¡。、「」『』"
 _POWERS = re.compile("[⁰¹²³⁴-⁻]+")
 
@@ -244,8 +244,8 @@ Kind = Choice | Number | Text | Outcome | NoAnswer
 def normalised(text: str, marks: str = _MARKS) -> str:
     r"""Normalise case, white space and Unicode forms of a text, and strip surrounding punctuation.
 
-    Strips `marks` and those that ASCII lacks, but no minus (`-x`, `-$5`; `- x` has a bullet), no point before a digit
-    (`.5`), and no hyphen that ends a word (`A-`).
+    Strips `marks` and those that ASCII lacks, but no minus (`-x`, `-$5`; `- x`, `-word` and `\u20145` have none), no
+    point before a digit (`.5`), and no hyphen that ends a word (`A-`).
 
     >>> [normalised(text) for text in ("\u201cCaf\u00e9\u201d\u2026", "- Paris\u3002", "C#", "\u20135", "10\u00b2")]
     ['café', 'paris', 'c#', '-5', '10^2']
@@ -255,6 +255,7 @@ def normalised(text: str, marks: str = _MARKS) -> str:
     if not (bare := text.strip(marks + _OTHER_MARKS)):
         return ""
     before, after = text[: text.index(bare)], text[text.index(bare) + len(bare) :]
-    minus = bool(re.search(r"(?<!-)-[^\s-]*$", before))
+    word = re.match(r"[^\W\d_]{2}", "".join(each for each in bare if category(each)[0] != "M"))
+    minus = not word and bool(re.search(r"(?<!-)-[^\s-]*$", before))
     point = bare[0].isdigit() and bool(re.search(r"(?<!\.)\.$", before))
-    return "-" * minus + "." * point + bare + "-" * after.startswith("-")
+    return "-" * minus + "." * point + bare.replace("\u2014", "-") + "-" * after.startswith("-")

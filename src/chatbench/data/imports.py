@@ -25,7 +25,7 @@ import shlex
 import tomllib
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -56,7 +56,9 @@ from chatbench.data.tables import EXPECTED_ROLES, SKIP_FIX, BadRecord, Intake, L
 
 Cells = Mapping[str, object]
 _TABLES = (".csv", ".tsv", ".txt")
-_UNNAMED = re.compile(r"\s*|Unnamed: \d+(\.\d+)?")
+_LOGS = (".jsonl", ".ndjson", ".json")
+_NO_VALUE = "a formula without its value"
+_UNNAMED = re.compile(rf"\s*|Unnamed: \d+(\.\d+)?|{_NO_VALUE}")
 """Names of columns without one; the second is what pandas makes of it."""
 _MISSING = ("NA", "N/A", "#N/A", "<NA>", "NULL", "null", "NaN", "nan", "None")
 _UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
@@ -162,6 +164,9 @@ _OF_MESSAGES: Mapping[str, Sequence[str]] = {
 }
 """For tables with one message per row."""
 _REQUESTS = ("prompt", "query", "request", "user_message", "user_input", "user_prompt", "input", "message")
+_TEXTS = (*_SPELLINGS["messages"], *_SPELLINGS["reply"], *_SPELLINGS["right_answer"], *_OF_MESSAGES["content"],
+          *_REQUESTS, "right", "option", "opt", "o", "choice")  # fmt: skip
+"""Names, without a number, of columns where `None` may be what was said."""
 _JOINED = "the chat's messages"
 _OF_STATEMENTS = ("question_text", "subset", "right_answer")
 _OF_KINDS: Mapping[KindName, Sequence[str]] = {
@@ -176,6 +181,9 @@ _SCORES = {
     **dict.fromkeys(("no", "false", "wrong", "incorrect", "nein", "falsch"), 0.0),
 }
 _GOES_ON = "the chat goes on in another row"
+_LISTED = "right answers that are lists: each text in them is right, and so is the cell as written"
+_IF_RECORDED = ("assistant", "condition", "confidence", "subset", "answer", "correct")
+"""Keys that a log may lack altogether if nothing is recorded; then another file must have them."""
 _AT_FAULT = {
     "question.answer": "key 'right_answer'", "question.options": "key 'options'", "answer": "key 'answer'",
     "correct": "key 'correct'", "empty conversation": "key 'messages' or 'turns'", "no chat's id": "key 'chat'",
@@ -252,7 +260,7 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
             continue
         noted, taken, changed = intake.noted, len(intake.conversations) + len(intake.answers), list[str]()
         try:
-            written = json.dumps(_record(place, cells, chosen, statements, chats))
+            written = json.dumps(_record(place, cells, chosen, statements, chats, intake))
             record = parse_json(written, halves.append)
             intake.half_characters(str(record).count("\ufffd") if halves else 0)
             row = intake.row(place, record, {}, unit="key")
@@ -415,20 +423,18 @@ def _sheets(path: Path) -> Mapping[str, Any]:
 
 
 def _sheet_rows(sheet: Any, path: Path, header_rows: int) -> list[tuple[str, Cells]]:
-    """The rows of a sheet; cells that are merged within a column all have their value.
+    """The rows of a sheet; cells that are merged within a column all have their value, formulas may be `_NO_VALUE`.
 
     Raises:
-        ChatbenchError: cells below the header are merged across columns: which of these the value is of is unknown; or
-            a formula has no value.
+        ChatbenchError: cells below the header are merged across columns: which of these the value is of is unknown.
     """
     from openpyxl.utils.escape import unescape  # type: ignore[import-untyped]
 
-    rows = [*sheet.iter_rows()]
-    if lost := next((cell for row in rows for cell in row if cell.data_type == "f"), None):
-        found = f"{path}, sheet {sheet.title!r}, cell {lost.coordinate}: a formula without its value"
-        fix = "save the file in a spreadsheet program; if it is text that begins with =, save the table as CSV instead"
-        raise ChatbenchError(found, expected="values", fix=fix)
-    records = [["" if cell.data_type == "e" else unescape(_as_text(cell.value)) for cell in row] for row in rows]
+    no_value = {"e": "", "f": _NO_VALUE}
+    records = [
+        [no_value[cell.data_type] if cell.data_type in no_value else unescape(_as_text(cell.value)) for cell in row]
+        for row in sheet.iter_rows()
+    ]
     for merged in sheet.merged_cells.ranges:
         left, top, right, bottom = merged.bounds
         value = records[top - 1][left - 1]
@@ -511,9 +517,11 @@ def draft(path: Path) -> str:
     if messages and role == "role" and isinstance(messages[0], dict) and "from" in messages[0]:
         role = "from"
         lines += ['role = "from"', 'content = "value"']
-    blank = Counter(cell.strip() for _, cells in rows for cell in cells.values() if isinstance(cell, str))
-    if gone := Counter({text: blank[text] for text in _MISSING if text in blank}):
-        lines.append(f"missing = [{', '.join(map(_quoted, gone))}]  # read as blank: {gone.total()} cells")
+    may_be = [name for name in columns if not find_column([re.sub(r"[\W_]+[A-Za-z]$|\d+$", "", name)], _TEXTS)]
+    gone = [(text, name) for name in may_be for _, cells in rows if (text := _as_text(cells.get(name))) in _MISSING]
+    if gone:
+        texts, names = (", ".join(map(_quoted, dict.fromkeys(each))) for each in zip(*gone, strict=True))
+        lines.append(f"# missing = [{texts}]  # uncomment to read as blank: {len(gone)} cells in {names}")
     answers = any(named[name] for name in _OF_KINDS["choice"] if name in named)
     lines += [
         f'# answer_kind = ""  # fill in: {_KINDS}' if answers else f'answer_kind = "none"  # or {_KINDS}',
@@ -582,9 +590,10 @@ def _checked(mapping: ImportMap, files: Mapping[Path, Sequence[tuple[str, Cells]
     wanted = {name: [getattr(mapping, name)] for name in names} | {"turns": [*mapping.turns]}
     if mapping.statements is None:
         wanted["options"] = [*mapping.options]
+    union = {name for rows in files.values() for _, cells in rows for name in cells}
     for path, rows in files.items():
         if rows or len(files) == 1:
-            _require(wanted, {name for _, cells in rows for name in cells}, mapping, path)
+            _require(wanted, rows, mapping, path, union if path.suffix.lower() in _LOGS else set())
     return mapping
 
 
@@ -600,10 +609,24 @@ def _refuse_unused(mapping: ImportMap) -> None:
             raise mapping.wrong(found, key, expected="only keys that are used", how="remove it")
 
 
-def _require(wanted: Mapping[str, Sequence[str]], columns: set[str], mapping: ImportMap, path: Path) -> None:
-    """Check that the columns, by the mapping's keys, are there, and that no constant is the name of one."""
+def _require(
+    wanted: Mapping[str, Sequence[str]],
+    rows: Sequence[tuple[str, Cells]],
+    mapping: ImportMap,
+    path: Path,
+    elsewhere: Set[str] = frozenset(),
+) -> None:
+    """Check that the columns, by the mapping's keys, are there and have values, and that no constant is one's name.
+
+    Those of `_IF_RECORDED` may be `elsewhere`.
+    """
+    columns = {name for _, cells in rows for name in cells}
     for key, names in wanted.items():
-        if lacking := next((name for name in names if name and name not in columns), None):
+        if lost := next(((at, name) for name in names for at, cells in rows if cells.get(name) == _NO_VALUE), None):
+            fix = "save the file in a spreadsheet program; if it is text that begins with =, save the table as CSV"
+            raise ChatbenchError(f"{lost[0]}, column {lost[1]!r}: {_NO_VALUE}", expected="values", fix=fix)
+        known = columns | elsewhere if key in _IF_RECORDED else columns
+        if lacking := next((name for name in names if name and name not in known), None):
             found = f"{path}: no column {lacking!r}; it has {', '.join(map(str, sorted(columns)))}"
             raise mapping.wrong(found, key, expected="every column named in the mapping")
     for name, text in mapping.constants:
@@ -620,7 +643,7 @@ def _statements(mapping: ImportMap, folder: Path) -> Mapping[str, Cells] | None:
     rows = _filled(read_rows(path, mapping, second=True), mapping)
     named = {name: [getattr(mapping, name)] for name in _OF_STATEMENTS if not getattr(mapping.constants, name)}
     wanted = {"statements.key": [key], "options": [*mapping.options], **named}
-    _require(wanted, {name for _, cells in rows for name in cells}, mapping, path)
+    _require(wanted, rows, mapping, path)
     statements: dict[str, Cells] = {}
     for place, cells in rows:
         if statements.setdefault(_text(cells, key), cells) != cells:
@@ -742,13 +765,14 @@ def _record(
     mapping: ImportMap,
     statements: Mapping[str, Cells] | None,
     chats: Counter[tuple[str, str]],
+    intake: Intake,
 ) -> dict[str, Any]:
     """Convert a row to a record of `own_chats`, with its question in full."""
 
     def value(name: str) -> str:
         return _text(cells, getattr(mapping, name)) or str(getattr(mapping.constants, name))
 
-    question = _question(place, cells, mapping, statements)
+    question = _question(place, cells, mapping, statements, intake)
     worker = value("worker_id") or "row-" + hashlib.sha256(place.encode()).hexdigest()[:12]
     chats[question["id"], worker] += 1
     record: dict[str, Any] = {
@@ -771,7 +795,9 @@ def _record(
     return record
 
 
-def _question(place: str, cells: Cells, mapping: ImportMap, statements: Mapping[str, Cells] | None) -> dict[str, Any]:
+def _question(
+    place: str, cells: Cells, mapping: ImportMap, statements: Mapping[str, Cells] | None, intake: Intake
+) -> dict[str, Any]:
     constants = mapping.constants
     question_id = _text(cells, mapping.question_id) or constants.question_id
     if statements is not None:
@@ -791,6 +817,9 @@ def _question(place: str, cells: Cells, mapping: ImportMap, statements: Mapping[
         value = cells.get(mapping.right_answer) if mapping.right_answer else None
         listed = value if isinstance(value, list) else literal_list(right)
         if listed and (listed is value or all(isinstance(each, str) for each in listed)):  # [1, 2] may be an answer
+            if listed is not value:  # the cell may be one answer that is a list
+                intake.note(_LISTED)
+                listed = [*listed, right]
             right = [text for each in listed if (text := _as_text(each))]
     if mapping.answer_kind == "choice":
         listed = literal_list(_text(cells, mapping.options[0])) if len(mapping.options) == 1 else None

@@ -2,7 +2,7 @@
 
 Each file is written atomically, the manifest last; if the manifest will change, the old one is removed first. So a run
 that was stopped leaves either a complete folder or one that every later step refuses; running it again completes it.
-Only what an earlier run wrote is replaced or removed: what its manifest lists or, without one, lines with ids.
+Only what an earlier run wrote is replaced (what its manifest lists, and lines with ids) or removed (what it lists).
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def _write(out: Path, texts: Mapping[str, str], manifest: Manifest) -> None:
     stale = [name for name in listed if _FILE.fullmatch(name) and name not in texts]
     for name in (*sorted(texts), *stale, *([MANIFEST] if old else [])):
         studied = str((place := out / name).resolve()) == manifest.study_resolved
-        if studied or (name not in listed and place.exists() and (old or not _has_ids(place))):
+        if studied or (name not in listed and place.exists() and (name == MANIFEST or not _ours(place))):
             found = f"{place}: {'is to be split' if studied else 'not written by prepare-splits'}, and would be lost"
             fix = "choose another folder for the splits, or move it away"
             raise ChatbenchError(found, expected="splits of an earlier run, or no file", fix=fix)
@@ -234,10 +234,13 @@ def _write(out: Path, texts: Mapping[str, str], manifest: Manifest) -> None:
     write_json(path, manifest.as_json())
 
 
-def _has_ids(path: Path) -> bool:
-    """Whether lines have the ids that prepare-splits writes."""
+def _ours(path: Path) -> bool:
+    """Whether lines have the ids that prepare-splits writes; of split.jsonl, those of the train.jsonl beside it."""
+    if path.name == "split.jsonl" and (train := path.with_name("train.jsonl")).exists():
+        path = train
+    key = "question_id" if path.name == "split.jsonl" else "conversation_id"
     with suppress(ChatbenchError):
-        return all("question_id" in row for _, row in islice(read_jsonl(path), 1))
+        return all(key in row for _, row in islice(read_jsonl(path), 1))
     return False
 
 
