@@ -251,7 +251,9 @@ def test_without_a_checker_or_a_rubric_nothing_is_asked(
     plan = ["plan", "tiny", *folders(tmp_path), "--conversations", "400", "--assistant", "replay:all"]
     assert main([*plan, *more]) == 2  # its units failed after fine-tuning
     assert message in capsys.readouterr().err
-    assert main([*plan, "--judge", "openai:m", "--rubric", str(tmp_path / "rubric.txt")]) == 2
+    judged = [*plan, "--judge", "openai:m", "--rubric", str(tmp_path / "rubric.txt")]
+    assert main(judged) == 0  # one run can do it, array jobs cannot
+    assert main([*judged, "--slurm", str(tmp_path / "x.sbatch")]) == 2
     assert "--judge with chats in blocks" in capsys.readouterr().err
     assert main([*plan, "--judge", "later"]) == 0
     assert server.asked == []
