@@ -4,7 +4,7 @@
 # STUDY is event_blocks.csv or its folder (`chatbench download halie`). The same command continues after a kill.
 # questions (default)   five splits by question; the same replayed assistants and questions for every simulator: MODEL
 #                       fine-tuned by its recipe, the same with an answer model, its base only prompted (two-step and
-#                       its variants, IQA-EVAL), three architectures from nothing; the table has user alone, constant,
+#                       its variants, IQA-EVAL), three architectures from scratch; the table has user alone, constant,
 #                       people and ceiling beside them.
 # assistants            four splits, each without the chats of one assistant and simulated with that one, on held-out
 #                       questions, by the fine-tuned model and by an answer model; then each assistant's accuracy with

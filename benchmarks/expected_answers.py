@@ -40,7 +40,7 @@ REPLICATES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Conversations, and the seconds that all took: by the clock, and of the processor."""
+    """Conversations, and the seconds that all took: by the clock, and of the CPU."""
 
     outcomes: list[SimulatedConversation]
     seconds: float
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     of_processor = median(
         r.processor_seconds / p.processor_seconds for r, p in zip(took[True], took[False], strict=True)
     )
-    print(f"reading adds {by_clock - 1:+.1%} by the clock, {of_processor - 1:+.1%} processor time (medians of rounds)")
+    print(f"reading adds {by_clock - 1:+.1%} by the clock, {of_processor - 1:+.1%} CPU time (medians of rounds)")
 
 
 def hold(simulator: LocalSimulator, questions: Sequence[Question], conversations: int, *, seed: int) -> Held:

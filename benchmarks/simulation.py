@@ -68,7 +68,7 @@ MARKER = END.strip()
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What one way of holding conversations took: seconds by the clock, and of the processor."""
+    """What one way of holding conversations took: seconds by the clock, and of the CPU."""
 
     conversations: int
     simulator_tokens: int
@@ -267,7 +267,7 @@ def check_greedy(bench: Bench, indices: Sequence[int]) -> None:
 def table(timings: dict[str, list[Timing]]) -> str:
     """Medians over the rounds; a ratio is the median of the rounds' ratios."""
     lines = [
-        "| way | conversations/s | simulator tokens/s | engine over it (range) | by processor time (range) |",
+        "| way | conversations/s | simulator tokens/s | engine over it (range) | by CPU time (range) |",
         "|---|---|---|---|---|",
     ]
     for name, rounds in timings.items():

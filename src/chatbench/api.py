@@ -207,9 +207,7 @@ def run(
         ChatbenchError: a number is out of range, two questions or assistants have the same name, a participant cannot
             continue, another process is writing the log, or the log has other settings.
     """
-    settings = ChatSettings(
-        conversations, seed, max_user_turns, end_on=(end_on,) if isinstance(end_on, str) else (*end_on,)
-    )
+    settings = ChatSettings(conversations, seed, max_user_turns, end_on=_each(end_on))
     if active < 1:
         raise ChatbenchError(f"active is {active}", expected="at least 1")
     opened = [assistants] if isinstance(assistants, Assistant) else list(assistants)
@@ -337,8 +335,7 @@ def estimate(
 
     settings = ChatSettings(
         conversations, seed, max_user_turns, max_tokens=max_tokens, simulator_temperature=simulator_temperature,
-        assistant_temperature=assistant_temperature, end_on=(end_on,) if isinstance(end_on, str) else (*end_on,),
-        expected_answers=expected_answers,
+        assistant_temperature=assistant_temperature, end_on=_each(end_on), expected_answers=expected_answers,
         answer_model=answer_model, reasoning_effort=reasoning_effort, dtype=dtype, judge=judge,
         rubric=Path(rubric) if rubric else None,
     )  # fmt: skip
@@ -350,6 +347,10 @@ def estimate(
         questions=None if questions is None else Path(questions), people=None if people is None else Path(people),
         settings=settings, options=options, say=lambda _: None,
     )  # fmt: skip
+
+
+def _each(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _spoken_by(function: Says) -> FunctionParticipant:

@@ -218,7 +218,7 @@ def test_settings_other_than_those_that_the_error_is_known_for_are_refused(
     options = {"questions": question_file(tmp_path / "questions.jsonl", 12)} if own_questions else {}
     settings = replace(SETTINGS, **other)  # type: ignore[arg-type]  # some of its fields
     with pytest.raises(ChatbenchError) as caught:
-        estimate("tiny", assistant="new=scripted:weak", workspace=place, settings=settings, **options)  # type: ignore[arg-type]
+        estimate("tiny", assistant="new=scripted:weak", workspace=place, settings=settings, **options)  # type: ignore[arg-type]  # of several types
     assert f"made with {name}" in caught.value.found
     assert "chatbench simulate MODEL ... --overwrite" in caught.value.fix
     assert not list(place.estimate("tiny").parent.rglob("questions_*.jsonl"))
@@ -230,10 +230,10 @@ def test_other_questions_may_have_fewer_chats_but_always_the_same_number(place: 
         settings = replace(SETTINGS, conversations=conversations, seed=1)
         arguments = {"assistant": "new=scripted:weak", "workspace": place, "settings": settings, "questions": path}
         if conversations == 3:
-            assert estimate("tiny", say=lambda _: None, **arguments).subsets[0].chats == 12 * 3 * 4  # type: ignore[arg-type]
+            assert estimate("tiny", say=lambda _: None, **arguments).subsets[0].chats == 12 * 3 * 4  # type: ignore[arg-type]  # likewise
             continue
         with pytest.raises(ChatbenchError, match="made with conversations 3") as caught:
-            estimate("tiny", **arguments)  # type: ignore[arg-type]
+            estimate("tiny", **arguments)  # type: ignore[arg-type]  # likewise
         assert "--overwrite" not in caught.value.fix  # which estimate does not have
         assert "or remove" in caught.value.fix
 

@@ -174,7 +174,7 @@ def test_a_warning_stands_apart_from_the_notes(tmp_path: Path) -> None:
     found = run_scores(table, tmp_path / "tiny.json")
 
     assert found["warning"] == table.warning != ""
-    assert table.warning not in found["notes"]  # type: ignore[operator]
+    assert table.warning not in found["notes"]  # type: ignore[operator]  # a list
 
 
 NUMBER = Question("q", "s", "How far?", (), "1001", Number(tolerance=5, unit="km"))

@@ -78,7 +78,8 @@ def record(
     questions: str = "s",
 ) -> None:
     with open_log(log.path, {"questions_sha256": questions}) as writer:
-        ask_missing(log, writer, samples, participant(says), extractor, {}, seed, Spending(Prices()))
+        sides = {"assistant": participant(says), **({"simulator": extractor} if extractor else {})}
+        ask_missing(log, writer, samples, sides, {}, seed, Spending(Prices()))
 
 
 def test_each_reply_is_in_the_log_as_soon_as_it_has_come(tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_each_reply_is_in_the_log_as_soon_as_it_has_come(tmp_path: Path) -> None
         async def close(self) -> None: ...
 
     with pytest.raises(KeyboardInterrupt), open_log(log.path, {}) as writer:
-        ask_missing(log, writer, SAMPLES, OneAfterTheOther(), None, {}, 0, Spending(Prices()))
+        ask_missing(log, writer, SAMPLES, {"assistant": OneAfterTheOther()}, {}, 0, Spending(Prices()))
     assert len(log.texts("reply")) == 3
 
 
@@ -211,22 +212,26 @@ def test_what_was_answered_is_not_asked_again_and_a_passing_failure_is(tmp_path:
     assert len(log.results(SAMPLES)) == 4
 
 
+def free_text(folder: Path, server: LoopbackEndpoint, samples: int, *more: str) -> int:
+    """Exit code of the command, about the four questions of a sample study."""
+    if not (study := folder / "study").exists():
+        assert main(["sample", str(study), "--questions", "4", "--chats", "2"]) == 0
+    who = f"--assistant m=openai:m@{server.url} --extractor m=openai:m@{server.url} --method free-text".split()
+    return main(["ai-alone", "--study", str(study), *who, "--results", str(folder), "--samples", str(samples), *more])
+
+
 def test_a_budget_ends_the_asking_and_a_larger_one_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Likely mistakes: all samples begin before the first has cost anything; what earlier runs cost is forgotten; the
     # extractor is free; what was not asked counts as failed.
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    assert main(["sample", str(tmp_path / "study"), "--questions", "4", "--chats", "2"]) == 0
+    prices = ["--assistant-price", "1000/1000", "--extractor-price", "2000/0", "--max-tokens", "20"]
+    used = []
     with running(server := LoopbackEndpoint()):
-        spec = f"m=openai:m@{server.url}"
-        command = ["ai-alone", "--study", str(tmp_path / "study"), "--assistant", spec, "--extractor", spec]
-        command += ["--method", "free-text", "--samples", "30", "--max-tokens", "20", "--results", str(tmp_path)]
-        prices = ["--assistant-price", "1000/1000", "--extractor-price", "2000/0"]
-        used = []
         for more in (["--budget-tokens", "3000"], ["--budget-tokens", "6000"], []):
             capsys.readouterr()
-            assert main([*command, *prices, *more]) == 0
+            assert free_text(tmp_path, server, 30, *prices, *more) == 0
             told = capsys.readouterr().out
             read, written, dollars = (
                 float(part.strip(" $").split()[0].replace(",", ""))
@@ -261,15 +266,10 @@ def test_an_extractor_that_writes_a_lot_does_not_break_the_budget(
 ) -> None:
     # A queue of 256 requests was sent after the budget was spent.
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    assert main(["sample", str(tmp_path / "study"), "--questions", "8", "--chats", "2"]) == 0
+    monkeypatch.setattr("benchmarks.loopback_endpoint.said_to", lambda _prompt: "word " * 1000)
+    prices = ["--assistant-price", "0/0", "--extractor-price", "0/100", "--max-tokens", "5", "--budget-usd", "3"]
     with running(server := LoopbackEndpoint()):
-        spec = f"m=openai:m@{server.url}"
-        command = ["ai-alone", "--study", str(tmp_path / "study"), "--assistant", spec, "--samples", "20"]
-        command += ["--results", str(tmp_path), "--concurrency", "4"]
-        extractor = ["--method", "free-text", "--max-tokens", "5", "--extractor", spec, "--extractor-price", "0/100"]
-        monkeypatch.setattr("benchmarks.loopback_endpoint.said_to", lambda _prompt: "word " * 1000)
-        capsys.readouterr()
-        assert main([*command, *extractor, "--budget-usd", "3", "--assistant-price", "0/0"]) == 0
+        assert free_text(tmp_path, server, 40, *prices, "--concurrency", "4") == 0
         told = capsys.readouterr().out
         assert float(re.findall(r"written, \$(.*)", told)[0]) < 4.5
         assert "samples are left" in told

@@ -255,6 +255,14 @@ def test_each_split_is_simulated_by_its_own_adapter(tmp_path: Path, server: Loop
     assert set(order) == {f"mine-{split}" for split in BOTH}
 
 
+def test_each_split_may_have_an_address_of_its_own(tmp_path: Path, server: LoopbackEndpoint) -> None:
+    # The dry run accepted it, and the run ended with "unreadable base URL".
+    address = server.url.replace("/v1", "/{split}/v1")
+    assert simulated(tmp_path, server, "--simulator", f"two-step:completions:m@{address}") == 0
+
+    assert {each["path"] for each in server.asked if "prompt" in each} == {f"/{split}/v1/completions" for split in BOTH}
+
+
 def test_an_adapter_that_is_missing_is_told_before_anything_is_simulated(
     tmp_path: Path, server: LoopbackEndpoint, capsys: pytest.CaptureFixture[str]
 ) -> None:

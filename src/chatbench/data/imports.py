@@ -428,7 +428,7 @@ def _sheet_rows(sheet: Any, path: Path, header_rows: int) -> list[tuple[str, Cel
     Raises:
         ChatbenchError: cells below the header are merged across columns: which of these the value is of is unknown.
     """
-    from openpyxl.utils.escape import unescape  # type: ignore[import-untyped]
+    from openpyxl.utils.escape import unescape  # type: ignore[import-untyped]  # it has no types
 
     no_value = {"e": "", "f": _NO_VALUE}
     records = [

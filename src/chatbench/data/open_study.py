@@ -58,13 +58,13 @@ def open_study(
     if not path.exists():
         fix = "check the path, or make a study with: chatbench sample STUDY"
         raise ChatbenchError(f"{path}: no such file or folder", expected=_EXPECTED, fix=fix)
-    study = _read(_own_file(path), skip_bad_records, include_pilots, maps)
+    study = _read(_own_file(path), skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps)
     if taken := sorted({EVERY_ASSISTANT, MEAN_OF_ASSISTANTS} & {*study.assistants}):
         raise ChatbenchError(f"{path}: an assistant is called {taken[0]!r}, as totals are", fix="give it another name")
     return study
 
 
-def _read(path: Path, skip_bad_records: bool, include_pilots: bool, maps: Sequence[str]) -> Study:
+def _read(path: Path, *, skip_bad_records: bool, include_pilots: bool, maps: Sequence[str]) -> Study:
     importing = f"chatbench import {shlex.quote(str(path)) if path.is_file() else 'FILE'}"
     if (path / chatbench.QUESTIONS).is_file():
         return chatbench.read_chatbench_folder(

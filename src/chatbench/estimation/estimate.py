@@ -41,13 +41,13 @@ from chatbench.estimation.new_assistant import (
 )
 from chatbench.estimation.study_plan import Components, Design, components_of
 from chatbench.metrics.agreement import Outcomes, Undefined, Value, agreement, mean_value
-from chatbench.metrics.names import FINE_TUNED
+from chatbench.metrics.names import FINE_TUNED, apart_from_all
 from chatbench.metrics.pairs import Simulation, human_outcomes, predictions, scored_pairs
 from chatbench.scoring.score_files import plain
-from chatbench.scoring.score_table import apart_from_all, of_the_splits, signature_id
+from chatbench.scoring.score_table import of_the_splits, signature_id
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.judge import Agreement, needs_judge, with_verdicts
-from chatbench.simulation.log import has_chats, read_conversations, settings_path
+from chatbench.simulation.log import SimulateResult, has_chats, read_conversations, settings_path
 from chatbench.simulation.participants import TUNED, AssistantSpec
 from chatbench.simulation.simulate import (
     ChatSettings,
@@ -162,14 +162,7 @@ def estimate(
     splits, study = workspace.trained_splits(model), workspace.study
     tasks = {split: task_of(model, [assistant], workspace=workspace, split=split) for split in splits}
     name = _new_name(tasks[splits[0]].assistants, study)
-    asked = dict(study.questions) if questions is None else read_question_lines(questions, least=2)
-    for one, known in ((asked[each], study.questions[each]) for each in asked if each in study.questions):
-        if (one.full_text, one.answer, one.kind) != (known.full_text, known.answer, known.kind):
-            raise ChatbenchError(
-                f"{questions}: question {one.id!r} differs from the study's question with this id",
-                expected="ids that are not the study's, or the study's questions word for word",
-                fix=f"give the question another id in {questions}",
-            )
+    asked = _questions_in(questions, study) if questions else dict(study.questions)
     answers: list[Answer] = []
     if people is not None:
         real = open_study(people, skip_bad_records=skip_bad_records, maps=maps)
@@ -184,16 +177,7 @@ def estimate(
             digest = question_set_sha256(asked.values())[:12]
             log = workspace.estimate(model).with_suffix("") / split / f"questions_{digest}.jsonl"
             task = tasks[split] = replace(task, questions=tuple(asked.values()), log=log)
-        opened = open_participants(model, task, workspace=workspace, split=split, settings=settings, options=options)
-        simulator = {"simulator": dict(opened[0].identity)}
-        _refuse_other_settings(
-            task, workspace.conversations(model, split), {**settings_known_before(task, settings, TUNED), **simulator}
-        )
-        result = simulate(
-            model, assistants=[assistant], workspace=workspace, split=split, settings=settings, options=options,
-            spending=spending, task=task, opened=opened,
-        )  # fmt: skip
-        del opened  # before the next split's models are loaded
+        result = _simulated(model, task, split, workspace, settings, options, spending)
         say(f"{split}: " + "\n".join(result.lines()))
     logs = [log for split in splits for log in (tasks[split].log, workspace.conversations(model, split))]
     chats = (chat for log in dict.fromkeys(logs) if has_chats(log) for chat in read_conversations(log))
@@ -220,18 +204,7 @@ def estimate(
         name,
         tuple(_subset(subset, asked, found, held_out, workspace, answers, people) for subset in subsets),
         tuple(_differences(by_split, held_out, workspace, model, study)),
-        tuple(
-            KnownAssistant(
-                one.assistant,
-                split,
-                float(one.human.mean()),
-                float(one.simulated.mean()),
-                one.error,
-                len(one.questions),
-                one.answers,
-            )
-            for split, one in held_out.items()
-        ),
+        tuple(_known(split, one) for split, one in held_out.items()),
         correlation,
         origin,
         components,
@@ -244,6 +217,40 @@ def estimate(
     entries = cast(dict[str, object], read_json(path)) if path.exists() else {}
     write_json(path, {**entries, name: plain(made)})
     return made
+
+
+def _questions_in(path: Path, study: Study) -> dict[str, Question]:
+    asked = read_question_lines(path, least=2)
+    for one, known in ((asked[each], study.questions[each]) for each in asked if each in study.questions):
+        if (one.full_text, one.answer, one.kind) != (known.full_text, known.answer, known.kind):
+            raise ChatbenchError(
+                f"{path}: question {one.id!r} differs from the study's question with this id",
+                expected="ids that are not the study's, or the study's questions word for word",
+                fix=f"give the question another id in {path}",
+            )
+    return asked
+
+
+def _known(split: str, one: HeldOut) -> KnownAssistant:
+    human, simulated = float(one.human.mean()), float(one.simulated.mean())
+    return KnownAssistant(one.assistant, split, human, simulated, one.error, len(one.questions), one.answers)
+
+
+def _simulated(
+    model: str, task: Task, split: str, workspace: Workspace, settings: ChatSettings, options: EndpointOptions | None,
+    spending: Spending,
+) -> SimulateResult:  # fmt: skip
+    """Simulates the chats of one split, if their settings are those of its held-out assistant's.
+
+    The participants are gone when it returns, before those of the next split are loaded.
+    """
+    opened = open_participants(model, task, workspace=workspace, split=split, settings=settings, options=options)
+    wanted = {**settings_known_before(task, settings, TUNED), "simulator": dict(opened[0].identity)}
+    _refuse_other_settings(task, workspace.conversations(model, split), wanted)
+    return simulate(
+        model, assistants=task.assistants, workspace=workspace, split=split, settings=settings, options=options,
+        spending=spending, task=task, opened=opened,
+    )  # fmt: skip
 
 
 def _new_name(specs: Sequence[AssistantSpec], study: Study) -> str:

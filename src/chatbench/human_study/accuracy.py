@@ -28,10 +28,9 @@ from statistics import fmean
 
 from chatbench.core.records import RIGHT_FROM, Answer, Study
 from chatbench.metrics.agreement import NORMAL_95, Undefined, Value, agreement, mean_value, standard_deviation
-from chatbench.metrics.names import EVERY_ASSISTANT, USER_ALONE, ai_alone
+from chatbench.metrics.names import EVERY_ASSISTANT, USER_ALONE, ai_alone, apart_from_all
 from chatbench.metrics.pairs import Prediction
 from chatbench.realism.chats import WORDINGS, ChatTraits, real_chats, traits_of
-from chatbench.scoring.score_table import apart_from_all
 
 FEWEST_FOR_FISHER = 4
 USER_AI = "user-AI"

@@ -164,3 +164,12 @@ class MetricValue:
 def share(count: int, total: int, reason: str) -> Value:
     """count / total; undefined for the given reason if total is 0."""
     return count / total if total else Undefined(reason)
+
+
+def apart_from_all(name: str) -> str:
+    """A name as it is, or in quotes if it could be mistaken for the total; different names stay different.
+
+    >>> apart_from_all("math"), apart_from_all("all")
+    ('math', '"all"')
+    """
+    return f'"{name}"' if name.strip('"') == EVERY_ASSISTANT else name

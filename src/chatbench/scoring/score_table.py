@@ -84,15 +84,6 @@ MOST = 0.5
 """The score table begins with a warning if more than this share of chats has no answer."""
 
 
-def apart_from_all(name: str) -> str:
-    """A name as it is, or in quotes if it could be mistaken for the total; different names stay different.
-
-    >>> apart_from_all("math"), apart_from_all("all")
-    ('math', '"all"')
-    """
-    return f'"{name}"' if name.strip('"') == EVERY_ASSISTANT else name
-
-
 def incompatible(one: Mapping[str, object], other: Mapping[str, object]) -> list[Difference]:
     """Differences between two signatures other than the simulator itself."""
     return [each for each in differences(one, other) if not matches(each.name, OF_THE_SIMULATOR)]

@@ -413,34 +413,31 @@ def ai_alone(
     if other := [question for question in questions if not isinstance(question.kind, Choice)]:
         found = f"question {other[0].id!r} has no options: its answer is of kind {other[0].kind.name}"
         raise ChatbenchError(found, expected="questions with options", fix="list only such questions: --questions IDS")
-    spec = _one(assistant, "--assistant", study)
-    reader = _one(extractor, "--extractor", study) if extractor is not None else None
+    spec, *readers = _specs(assistant, extractor, study)
     # For all subsets, whichever are asked about, so that a log of some questions can be continued with others.
     examples = {subset: few_shot_examples(mmlu, subset) for subset in study.questions_per_subset} if mmlu else {}
     shown = [question for each in examples.values() for question in each]
-    participant = open_assistant(
-        spec, study, temperature=settings.temperature, max_tokens=settings.max_tokens or MAX_TOKENS[method],
-        reasoning_effort=settings.reasoning_effort, options=options,
-    )  # fmt: skip
-    second = None
-    if reader:
-        second = open_assistant(
-            reader, study, temperature=0.0, max_tokens=max(EXTRACTION_MAX_TOKENS, settings.max_tokens or 0),
-            reasoning_effort=settings.reasoning_effort, options=options,
-        )  # fmt: skip
-    sides: dict[ParticipantName, AnyParticipant | None] = {"assistant": participant, "simulator": second}
+    limits = settings.max_tokens or MAX_TOKENS[method], max(EXTRACTION_MAX_TOKENS, settings.max_tokens or 0)
+    sides: dict[ParticipantName, AnyParticipant] = {
+        side: open_assistant(
+            one, study, temperature=temperature, max_tokens=limit, reasoning_effort=settings.reasoning_effort,
+            options=options,
+        )
+        for side, one, temperature, limit in zip(
+            _SIDES.values(), (spec, *readers), (settings.temperature, 0.0), limits, strict=False
+        )
+    }  # fmt: skip
     spending.metered = frozenset(side for side, one in sides.items() if isinstance(one, ConcurrentParticipant))
     if not spending.metered and (spending.limited or spending.prices.known):
         raise ChatbenchError("a price or a budget without an endpoint: it would do nothing", fix="omit it")
-    for note in notes_on(filter(None, (participant, second))):
+    for note in notes_on(sides.values()):
         say(note)
-    asked_at = [each.argument for each in (spec, reader) if each and each.kind == "openai"]
-    active = min(BLOCK, active_at(asked_at, options))
+    active = min(BLOCK, active_at((each.argument for each in (spec, *readers) if each.kind == "openai"), options))
     agreed = {
         "questions_sha256": question_set_sha256(study.questions.values()),
         "method_sha256": method_sha256(method),
-        "assistant": dict(participant.identity),
-        "extractor": dict(second.identity) if second else None,
+        "assistant": dict(sides["assistant"].identity),
+        "extractor": dict(sides["simulator"].identity) if readers else None,
         "examples_sha256": question_set_sha256(shown) if shown else None,
         "seed": settings.seed,
     }
@@ -453,18 +450,16 @@ def ai_alone(
     ):
         for used in log.usages():
             spending.recorded(used)
-        spending.expect(_at_most(settings, questions, examples, extracted=second is not None), 1)
+        spending.expect(_at_most(settings, questions, examples, extracted=bool(readers)), 1)
         if overwrite:
             log.path.with_suffix(".csv").unlink(missing_ok=True)  # of the settings before
-        asked = ask_missing(log, writer, samples, participant, second, examples, settings.seed, spending, active)
+        asked = ask_missing(log, writer, samples, sides, examples, settings.seed, spending, active)
         table = log.write_table(study.questions)
     results = log.results(samples)
     counts, failed = Counter(results.values()), len(samples) - len(results)
-    wanted: dict[Stage, str] = {"reply": str(participant.identity.get("name"))}
-    if second:
-        wanted["extraction"] = str(second.identity.get("name"))
+    wanted = {stage: str(sides[side].identity.get("name")) for stage, side in _SIDES.items() if side in sides}
     trouble = tuple(log.trouble(samples, wanted))
-    if left := 0 if spending.leaves_room() else log.unfinished(samples, extracted=second is not None):
+    if left := 0 if spending.leaves_room() else log.unfinished(samples, extracted=bool(readers)):
         failed -= left
         trouble += (f"{SPENT}: {left} of {len(samples)} samples are left; with a larger one the command continues",)
     of_log = log.usages()
@@ -496,15 +491,18 @@ def ask_missing(
     log: AiAloneLog,
     writer: AppendOnlyLog,
     samples: Sequence[Sample],
-    participant: AnyParticipant,
-    extractor: AnyParticipant | None,
+    sides: Mapping[ParticipantName, AnyParticipant],
     examples: Examples,
     seed: int,
     spending: Spending,
     active: int = BLOCK,
 ) -> int:
-    """Asks for what the log lacks and records each reply as it comes; returns the number of new assistant replies."""
-    texts, last = log.texts("reply"), _last_stage(extractor)
+    """Asks for what the log lacks and records each reply as it comes; returns the number of new assistant replies.
+
+    Args:
+        sides: the assistant, and in place of a simulator the extractor if there is one.
+    """
+    texts, last = log.texts("reply"), [stage for stage, side in _SIDES.items() if side in sides][-1]
     missing = [
         sample for sample in samples
         if sample.id(last) not in writer.recorded
@@ -526,7 +524,7 @@ def ask_missing(
             rows.append((yield from asked(sample, "reply", question_messages(log.method, sample.question, shown))))
             text = str(rows[0]["text"])
             new += not rows[0]["reason"]
-        if extractor and not (rows and rows[0]["reason"]):
+        if last == "extraction" and not (rows and rows[0]["reason"]):
             rows.append((yield from asked(sample, "extraction", extraction_messages(sample.question, text))))
         return _usage(rows)
 
@@ -541,9 +539,6 @@ def ask_missing(
         done += 1
         progress(done, len(samples))
 
-    sides: dict[ParticipantName, AnyParticipant] = {"assistant": participant}
-    if extractor:
-        sides["simulator"] = extractor
     with WorkProgress("ai-alone", f"replies of {log.assistant}", already=done) as progress:
         if any(isinstance(one, ConcurrentParticipant) for one in sides.values()):
             run_concurrently(
@@ -577,21 +572,23 @@ def _at_most(settings: AiAloneSettings, questions: Sequence[Question], examples:
     return Usage((of_extraction + limit) * extracted, written * extracted, read, limit)
 
 
-def _last_stage(extractor: AnyParticipant | None) -> Stage:
-    return "extraction" if extractor else "reply"
-
-
-def _one(text: str, option: str, study: Study) -> AssistantSpec:
-    specs = read_specs([text], study.assistants, option)
-    if len(specs) > 1:
-        raise ChatbenchError(
-            f"{option} {without_secrets(text)!r} stands for {len(specs)} assistants", fix="name one of them"
-        )
-    if specs[0].kind == "replay":
-        raise ChatbenchError(
-            f"{option} {without_secrets(text)!r}: recorded chats contain no answers of an assistant alone"
-        )
-    return specs[0]
+def _specs(assistant: str, extractor: str | None, study: Study) -> list[AssistantSpec]:
+    """The assistant's, and the extractor's if there is one."""
+    found = []
+    for option, text in (("--assistant", assistant), ("--extractor", extractor)):
+        if text is None:
+            continue
+        spec, *others = read_specs([text], study.assistants, option)
+        if others:
+            raise ChatbenchError(
+                f"{option} {without_secrets(text)!r} stands for {len(others) + 1} assistants", fix="name one of them"
+            )
+        if spec.kind == "replay":
+            raise ChatbenchError(
+                f"{option} {without_secrets(text)!r}: recorded chats contain no answers of an assistant alone"
+            )
+        found.append(spec)
+    return found
 
 
 def _refuse_unneeded(method: Method, extractor: str | None, mmlu: Path | None) -> None:
