@@ -20,6 +20,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_json
 from chatbench.core.records import Answer
 from chatbench.data.own_chats import read_question_lines
+from chatbench.data.open_study import open_study
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
 from chatbench.estimation import estimate as module
@@ -260,7 +261,11 @@ def test_verdicts_score_people_and_all_simulated_chats_alike(tmp_path: Path) -> 
     by_rule = run(place, people=real)
     logs = [read_conversations(place.conversations("tiny", split)) for split in place.manifest.split_ids]
     given = [*peoples_answers(place.study), *(each for log in logs for each in simulated_answers(place.study, log))]
-    judge_answers(Judge(lambda _, answer: answer == "C"), given, place.study, place)
+    checker = Judge(lambda _, answer: answer == "C")
+    judge_answers(checker, given[:1], place.study, place)
+    left = len({*given, *peoples_answers(open_study(real))}) - 1
+    assert any(f"{left} answers are not judged yet" in note for note in run(place, people=real).notes)
+    judge_answers(checker, given, place.study, place)
     judged = run(place, people=real)
 
     assert all(0.3 < share < 0.9 for one in by_rule.held_out for share in (one.human, one.simulated))
@@ -276,15 +281,20 @@ def test_questions_that_only_share_an_id_with_the_study_s_are_refused_and_repeat
     place: Workspace, tmp_path: Path
 ) -> None:
     path = tmp_path / "questions.jsonl"
-    known = list(place.study.questions.values())[:3]
+    asked = place.study.questions.values()
+    known = [each for each in asked if each.subset == next(iter(asked)).subset][:3]
     lines = [{"id": q.id, "subset": q.subset, "text": q.text, "options": q.options, "answer": q.answer} for q in known]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert run(place, questions=path).subsets[0].questions == 3
+    # All of one subset: its row has the error of that subset, the row of all that of the study.
+    assert [(row.subset, row.questions) for row in run(place, questions=path).subsets] == [
+        ("all", 3), (known[0].subset, 3),
+    ]  # fmt: skip
 
-    path.write_text("".join(json.dumps({**line, "text": "something else"}) + "\n" for line in lines))
-    with pytest.raises(ChatbenchError, match="differs from the study's question with this id") as caught:
-        run(place, questions=path)
-    assert repr(known[0].id) in str(caught.value)
+    for other in ({"text": "something else"}, {"ordered": True}):  # the second would score held-out chats by this key
+        path.write_text("".join(json.dumps({**line, **other}) + "\n" for line in lines))
+        with pytest.raises(ChatbenchError, match="differs from the study's question with this id") as caught:
+            run(place, questions=path)
+        assert repr(known[0].id) in str(caught.value)
 
 
 def test_fewer_than_three_assistants_or_splits_by_question_are_undefined_and_say_why(
