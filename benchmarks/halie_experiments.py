@@ -213,9 +213,16 @@ def measures(workspace: Workspace, model: str, split: str, most_chats: int) -> d
     text = {part: [_features(workspace, row) for row in people[part]] for part in PARTS}
     found = {}
     for which in ("base", "tuned") if hasattr(loaded.model, "disable_adapter") else ("tuned",):
-        with loaded.model.disable_adapter() if which == "base" else nullcontext():
-            read = {part: option_probabilities(loaded, form, people[part]) for part in PARTS}
-        np.savez_compressed(folder.parent / f"{split}-options-{which}.npz", **read)
+        kept = folder.parent / f"{split}-options-tuned.npz"
+        if which == "base":  # the same for every variant
+            kept = workspace.results.parent / f"{split}-options-base-{form.template}-{most_chats}.npz"
+        if which == "base" and kept.exists():
+            read = dict(np.load(kept))
+        else:
+            with loaded.model.disable_adapter() if which == "base" else nullcontext():
+                read = {part: option_probabilities(loaded, form, people[part]) for part in PARTS}
+            np.savez_compressed(unfinished := folder.parent / f"{split}-unfinished.npz", **read)
+            unfinished.replace(kept)
         found[f"letter, {which}"] = measured(np.exp(read["test"][:, :, 0]), chosen["test"], right, pairs)
         both = {part: [np.hstack(each) for each in zip(read[part], text[part], strict=True)] for part in PARTS}
         found[f"answer model with ln p of the {which} model"] = _fitted(both, chosen, right, pairs)

@@ -73,7 +73,7 @@ from chatbench.simulation.log import (
     replies_otherwise,
     settings_path,
 )
-from chatbench.simulation.participants import AssistantSpec, active_at, notes_on, open_assistant, read_specs
+from chatbench.simulation.participants import AssistantSpec, notes_on, open_assistant, read_specs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -432,7 +432,6 @@ def ai_alone(
         raise ChatbenchError("a price or a budget without an endpoint: it would do nothing", fix="omit it")
     for note in notes_on(sides.values()):
         say(note)
-    active = min(BLOCK, active_at((each.argument for each in (spec, *readers) if each.kind == "openai"), options))
     agreed = {
         "questions_sha256": question_set_sha256(study.questions.values()),
         "method_sha256": method_sha256(method),
@@ -453,7 +452,7 @@ def ai_alone(
         spending.expect(_at_most(settings, questions, examples, extracted=bool(readers)), 1)
         if overwrite:
             log.path.with_suffix(".csv").unlink(missing_ok=True)  # of the settings before
-        asked = ask_missing(log, writer, samples, sides, examples, settings.seed, spending, active)
+        asked = ask_missing(log, writer, samples, sides, examples, settings.seed, spending)
         table = log.write_table(study.questions)
     results = log.results(samples)
     counts, failed = Counter(results.values()), len(samples) - len(results)
@@ -495,7 +494,6 @@ def ask_missing(
     examples: Examples,
     seed: int,
     spending: Spending,
-    active: int = BLOCK,
 ) -> int:
     """Asks for what the log lacks and records each reply as it comes; returns the number of new assistant replies.
 
@@ -542,7 +540,7 @@ def ask_missing(
     with WorkProgress("ai-alone", f"replies of {log.assistant}", already=done) as progress:
         if any(isinstance(one, ConcurrentParticipant) for one in sides.values()):
             run_concurrently(
-                begun(), sides, active=active, finished=ended, may_begin=spending.leaves_room,
+                begun(), sides, active=BLOCK, finished=ended, may_begin=spending.leaves_room,
                 refused=spending.refused, replied=spending.replied,
             )  # fmt: skip
         else:
