@@ -5,8 +5,8 @@
     python benchmarks/simulation.py --conversations 256 --alone 16 --rounds 1
     python benchmarks/simulation.py --data data --model results/models/MODEL/split_0 --conversations 100 --alone 8
 
-With `--data`, the held-out questions of split_0 of these prepared splits, and the replies of its most frequent
-assistant, replayed, instead of the sample study's.
+With `--data`, the held-out questions of split_0 of these prepared splits, and the replies of each of its assistants,
+replayed, instead of the sample study's; ten conversations of each question and assistant.
 
 Four ways, in one process, in turns, round by round; the table shows medians:
 
@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +54,15 @@ from chatbench.protocol.dialogue import (
     Request,
     dialogue,
 )
-from chatbench.protocol.dialogue_runner import run_together
+from chatbench.protocol.dialogue_runner import Sides, run_together
 from chatbench.protocol.prompts import END
 from chatbench.sample.participants import scripted_reply
 from chatbench.sample.study import SampleSettings, make_sample
 from chatbench.simulation.participants import replay_assistant
 from chatbench.simulation.run import BLOCK_SIZE
 
-PER_QUESTION = 10
+PER_PAIR = 10
+"""Conversations of a question and an assistant."""
 MARKER = END.strip()
 
 
@@ -189,28 +189,33 @@ class EndMarker(StoppingCriteria):
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The simulators of the four ways at one temperature, the assistant, and the questions."""
+    """The simulators of the four ways at one temperature, the assistants, and the questions."""
 
     ours: Participant
     continuous: ContinuousBatching
     theirs: Participant
-    assistant: Participant
+    assistants: Sequence[Participant]
     questions: Sequence[Question]
 
-    def dialogues(self, indices: Sequence[int], seed: int) -> list[Dialogue]:
-        return [dialogue(self.questions[index // PER_QUESTION], f"{seed}|{index}", base_seed=seed) for index in indices]
+    def dialogue(self, index: int, seed: int) -> Dialogue:
+        question = self.questions[index // (PER_PAIR * len(self.assistants))]
+        return dialogue(question, f"{seed}|{index}", base_seed=seed)
+
+    def sides(self, simulator: Participant, index: int) -> Sides:
+        assistant = self.assistants[index // PER_PAIR % len(self.assistants)]
+        return {"simulator": simulator, "assistant": assistant}
 
     def in_blocks(self, simulator: Participant, indices: Sequence[int], seed: int) -> list[SimulatedConversation]:
-        both = {"simulator": simulator, "assistant": self.assistant}
         outcomes: list[SimulatedConversation] = []
         for start in range(0, len(indices), BLOCK_SIZE):
-            outcomes += run_together(self.dialogues(indices[start : start + BLOCK_SIZE], seed), both)  # type: ignore[arg-type]
+            block = indices[start : start + BLOCK_SIZE]
+            sides = [self.sides(simulator, index) for index in block]
+            outcomes += run_together([self.dialogue(index, seed) for index in block], sides)
         self.continuous.close()  # and with it its threads and its attention
         return outcomes
 
     def one_at_a_time(self, simulator: Participant, indices: Sequence[int], seed: int) -> list[SimulatedConversation]:
-        both = {"simulator": simulator, "assistant": self.assistant}
-        return [run_together([one], both)[0] for one in self.dialogues(indices, seed)]  # type: ignore[arg-type]
+        return [run_together([self.dialogue(i, seed)], self.sides(simulator, i))[0] for i in indices]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -222,11 +227,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     study = Workspace(options.data).study if options.data else make_sample(SampleSettings(questions=120, chats=1)).study
     held_out = Workspace(options.data).split("split_0").question_ids("test") if options.data else study.questions
     questions = [study.questions[question_id] for question_id in held_out]
-    if total > PER_QUESTION * len(questions):
-        raise SystemExit(f"--conversations {total}: at most {PER_QUESTION * len(questions)}")
     alone = [round(index * (total - 1) / max(options.alone - 1, 1)) for index in range(options.alone)]
-    check_greedy(_bench(loaded, questions, study, options, temperature=0.0), alone[: options.checked])
     sampled = _bench(loaded, questions, study, options, temperature=1.0)
+    if total > (most := PER_PAIR * len(questions) * len(sampled.assistants)):
+        raise SystemExit(f"--conversations {total}: at most {most}")
+    check_greedy(_bench(loaded, questions, study, options, temperature=0.0), alone[: options.checked])
     ways: dict[str, Callable[[int], list[SimulatedConversation]]] = {
         "engine": lambda seed: sampled.in_blocks(sampled.ours, range(total), seed),
         "continuous batching of transformers": lambda seed: sampled.in_blocks(sampled.continuous, range(total), seed),
@@ -296,17 +301,18 @@ def _bench(
 ) -> Bench:
     limit = options.max_tokens
     if options.assistant == "local":
-        assistant: Participant = LocalAssistant(loaded, "same", temperature=0.7 * temperature, max_tokens=limit)
+        assistants: list[Participant] = [
+            LocalAssistant(loaded, "same", temperature=0.7 * temperature, max_tokens=limit)
+        ]
     elif options.data:
-        counts = Counter(conversation.assistant for conversation in study.conversations)
-        assistant = replay_assistant(study.conversations, counts.most_common(1)[0][0])
+        assistants = [replay_assistant(study.conversations, name) for name in study.assistants]
     else:
-        assistant = FunctionParticipant(_scripted, {"kind": "scripted"})
+        assistants = [FunctionParticipant(_scripted, {"kind": "scripted"})]
     return Bench(
         ours=LocalSimulator(loaded, "model", temperature=temperature, max_tokens=limit),
         continuous=ContinuousBatching(loaded, temperature=temperature, max_tokens=limit),
         theirs=TransformersSimulator(loaded, temperature=temperature, max_tokens=limit),
-        assistant=assistant,
+        assistants=assistants,
         questions=questions,
     )
 
@@ -321,7 +327,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32", help="another: also the engine with weights of this type")
     parser.add_argument("--data", type=Path, help="prepared splits instead of the sample study")
     parser.add_argument("--assistant", choices=("scripted", "local"), default="scripted")
-    parser.add_argument("--conversations", type=int, default=1024, help="of the engine, ten to a question")
+    parser.add_argument("--conversations", type=int, default=1024, help="ten of each question and assistant")
     parser.add_argument("--alone", type=int, default=64, help="conversations held one at a time")
     parser.add_argument("--checked", type=int, default=16, help="of those, compared with greedy decoding")
     parser.add_argument("--max-tokens", type=int, default=200, help="tokens of a turn at most")

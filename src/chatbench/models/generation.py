@@ -434,7 +434,7 @@ def draw(logits: torch.Tensor, temperature: float, uniforms: torch.Tensor) -> to
         return logits.argmax(-1)
     # Float64: over 100,000 tokens, a float32 sum is off by more than the weight of a rare token. MPS has no float64.
     precise = torch.float32 if logits.device.type == "mps" else torch.float64
-    cumulative = (logits.to(precise) / temperature).softmax(-1).cumsum(-1)
+    cumulative = (logits.float() / temperature).softmax(-1).cumsum(-1, dtype=precise)
     total = cumulative[:, -1:].contiguous()
     drawn = torch.searchsorted(cumulative, uniforms.to(precise)[:, None] * total, right=True)
     # A product that rounds up to the total would lie beyond the last token that can be drawn.

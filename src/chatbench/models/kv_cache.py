@@ -67,9 +67,9 @@ class Shape:
     def token_bytes(self) -> int:
         return 2 * self.layers * self.heads * self.width * self.dtype.itemsize
 
-    def zeros(self, *sizes: int) -> Tensor:
-        """Shape (layers, 2 for keys and values, *sizes, head width); zeros, because masked garbage may be NaN."""
-        return torch.zeros(self.layers, 2, *sizes, self.width, dtype=self.dtype, device=self.device)
+    def empty(self, *sizes: int) -> Tensor:
+        """Shape (layers, 2 for keys and values, *sizes, head width), uninitialised."""
+        return torch.empty(self.layers, 2, *sizes, self.width, dtype=self.dtype, device=self.device)
 
 
 class _Node:
@@ -98,7 +98,7 @@ class RadixCache:
         self._clock = 0
 
     def begin(self, tokens: tuple[int, ...], buffer_tokens: int) -> tuple[Tensor, int] | None:
-        """A buffer that begins with the cached part of `tokens`, shape (1 of `Shape.zeros`), and its number of tokens.
+        """A buffer that begins with the cached part of `tokens`, shape (1 of `Shape.empty`), and its number of tokens.
 
         The rest counts as being read until `end`. None while another prompt is reading a beginning that both share.
 
@@ -110,7 +110,7 @@ class RadixCache:
             return None
         fresh = len(tokens) - known
         self.take((buffer_tokens + fresh) * self.shape.token_bytes, keep=[each for each, _ in path])
-        buffer, start = self.shape.zeros(self.shape.heads, buffer_tokens), 0
+        buffer, start = self.shape.empty(self.shape.heads, buffer_tokens), 0
         for each, count in path:
             each.used = self._clock
             assert each.states is not None  # only the last of a path may be without
@@ -217,12 +217,14 @@ class Slab:
         self.rows = max(1, most // self.width)
         self.bytes = self.rows * self.width * shape.token_bytes
         cache.take(self.bytes)
-        self.states = shape.zeros(self.rows, shape.heads, self.width)
+        self.states = shape.empty(self.rows, shape.heads, self.width)
         self.lengths: list[int] = []
 
     def append(self, states: Tensor, length: int) -> None:
         """Adds a row with the first `length` tokens of `states`, shape (layers, 2, heads, tokens, head width)."""
-        self.states[:, :, len(self.lengths), :, :length] = states[..., :length, :]
+        place = self.states[:, :, len(self.lengths)]
+        place[..., :length, :] = states[..., :length, :]
+        place[..., length:, :] = 0  # masked, but garbage may be NaN
         self.lengths.append(length)
 
     def remove(self, place: int) -> None:
@@ -250,7 +252,7 @@ class Step:
         lengths = [slab.lengths for slab in slabs]
         starts = [piece.start + place for piece in pieces for place in range(piece.count)]
         self.positions = [*(length for each in lengths for length in each), *starts]
-        self._masks: dict[int | None, list[Tensor]] = {}
+        self._masks: dict[tuple[int | None, int], list[Tensor]] = {}
         self._places: list[tuple[Tensor, Tensor]] = []
 
     def attend(
@@ -262,8 +264,10 @@ class Step:
         `query` has shape (1, heads, tokens, width); `key` and `value` may have fewer heads.
         """
         layer = int(module.layer_idx)  # type: ignore[arg-type]  # every attention of transformers has one
-        masks = self._masks.get(window)
-        if masks is None:  # per slab, of shape (rows, 1, 1, slots), then per piece, of shape (tokens, slots)
+        # Heads that share keys become further queries to them, so that no key is copied.
+        groups = query.shape[1] // key.shape[1]
+        masks = self._masks.get((window, groups))
+        if masks is None:  # per slab, of shape (rows, 1, 1, slots), then per piece, of shape (groups * tokens, slots)
             masks, self._places = [], []
             for slab in self._slabs:
                 at = torch.tensor(slab.lengths, device=key.device)
@@ -271,10 +275,9 @@ class Step:
                 masks.append(_mask(at[:, None], max(slab.lengths) + 1, window, key)[:, None, None])
             for piece in self._pieces:
                 end = piece.start + piece.count
-                masks.append(_mask(torch.arange(piece.start, end, device=key.device)[:, None], end, window, key))
-            self._masks[window] = masks
-        # Heads that share keys become further queries to them, so that no key is copied.
-        groups = query.shape[1] // key.shape[1]
+                at = torch.arange(piece.start, end, device=key.device).repeat(groups)
+                masks.append(_mask(at[:, None], end, window, key))
+            self._masks[window, groups] = masks
         queries = query[0].reshape(key.shape[1], groups, *query.shape[2:])  # (key heads, groups, tokens, width)
         found, begun = [], 0
         for slab, (rows, places), mask in zip(self._slabs, self._places, masks, strict=False):
@@ -294,7 +297,7 @@ class Step:
             keys[:, piece.start : end] = key[0, :, new]
             values[:, piece.start : end] = value[0, :, new]
             asked = queries[:, :, new].flatten(1, 2)[None]
-            out = _attention(asked, keys[None, :, :end], values[None, :, :end], mask.repeat(groups, 1), scale, softcap)
+            out = _attention(asked, keys[None, :, :end], values[None, :, :end], mask, scale, softcap)
             found.append(out[0].reshape(-1, piece.count, out.shape[-1]).transpose(0, 1))
             begun += piece.count
         return torch.cat(found)[None]
