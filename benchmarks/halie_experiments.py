@@ -10,14 +10,14 @@ again by question, twice. A variant changes one thing of the recipe. On the held
     bits per byte    of each kind of turn
     answers          after people's own chats: nats of the letter that the person chose, and the probability of the
                      right letter against people's accuracy over (question, assistant) pairs: correlation, MAE.
-                     Nothing is drawn, so small differences show. By the letter that the model writes, and by
-                     an answer model (simulation/answer_model.py), also one that sees
-                     ln p of each letter and of each option's text, by the base and by the fine-tuned model
+                     Nothing is drawn, so small differences show. By the letter that the model writes, and by an
+                     answer model (simulation/answer_model.py), also one that sees ln p of each letter and of each
+                     option's text
     chats            with --conversations N: simulated with the replayed assistants and scored
 
 `practice` adds chats to those that are trained on: about questions of MMLU, with a reply that names the text of an
 option drawn at random, and the letter of that option as the answer. `share-0.8` averages the weights of `as-recipe`
-and its base (`chatbench merge --share`).
+and its base (`chatbench merge --share`); `base` is not fine-tuned.
 
 `--features` measures, instead, the answer model by each of its features alone, and by an option's place: no language
 model, a few seconds, a table on the screen.
@@ -37,7 +37,6 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -62,6 +61,7 @@ from chatbench.simulation.answer_model import FEATURES, fit, option_features, op
 PARTS: tuple[Part, ...] = ("train", "test")
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 VARIANTS: dict[str, dict[str, Any]] = {
+    "base": {},  # not fine-tuned
     "as-recipe": {},
     "answer-weight-4": {"answer_weight": 4},
     "answer-weight-16": {"answer_weight": 16},
@@ -99,12 +99,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if (name, split, options.max_steps) in done:
                 continue
             began = time.monotonic()
-            workspace = trained(name, split, inner, options)
+            workspace = inner if name == "base" else trained(name, split, inner, options)
+            source = options.model if name == "base" else str(workspace.model_folder(options.model, split))
             row: dict[str, object] = {
                 "variant": name, "split": split, "max_steps": options.max_steps, "settings": VARIANTS[name],
-                "chats": options.chats, **measures(workspace, options.model, split, options.chats),
+                "chats": options.chats, **measures(workspace, source, split, options.chats),
             }  # fmt: skip
-            if options.conversations:
+            if options.conversations and name != "base":
                 row["scores"] = json.loads(workspace.scores(options.model).read_text())
             row["seconds"] = round(time.monotonic() - began)
             with results.open("a") as file:
@@ -194,10 +195,11 @@ def inner_splits(study: Path, out: Path) -> Workspace:
 
 
 def measures(workspace: Workspace, model: str, split: str, most_chats: int) -> dict[str, object]:
-    """Bits per byte of each kind of turn; letters after people's own chats, as written and by answer models."""
-    folder = workspace.model_folder(model, split)
-    loaded, form = load(str(folder)), form_of(read_record(folder) or {})
-    found: dict[str, dict[str, float]] = {}
+    """Bits per byte of each kind of turn; letters after people's own chats, as written and by answer models.
+
+    `model` is a folder, a recipe, a hub id or a GGUF file.
+    """
+    loaded, form = load(model), form_of(read_record(Path(model)) or {})
     rows = {part: some(workspace.examples(split, part), most_chats) for part in PARTS}
     held_out = encode_rows(loaded.tokenizer, rows["test"], context_length(loaded.model), form)
     losses: dict[str, list[TokenLoss]] = defaultdict(list)
@@ -211,21 +213,10 @@ def measures(workspace: Workspace, model: str, split: str, most_chats: int) -> d
     print(bits, flush=True)
     people, chosen, right, pairs = of_people(workspace, rows)
     text = {part: [_features(workspace, row) for row in people[part]] for part in PARTS}
-    found = {}
-    for which in ("base", "tuned") if hasattr(loaded.model, "disable_adapter") else ("tuned",):
-        kept = folder.parent / f"{split}-options-tuned.npz"
-        if which == "base":  # the same for every variant
-            kept = workspace.results.parent / f"{split}-options-base-{form.template}-{most_chats}.npz"
-        if which == "base" and kept.exists():
-            read = dict(np.load(kept))
-        else:
-            with loaded.model.disable_adapter() if which == "base" else nullcontext():
-                read = {part: option_probabilities(loaded, form, people[part]) for part in PARTS}
-            np.savez_compressed(unfinished := folder.parent / f"{split}-unfinished.npz", **read)
-            unfinished.replace(kept)
-        found[f"letter, {which}"] = measured(np.exp(read["test"][:, :, 0]), chosen["test"], right, pairs)
-        both = {part: [np.hstack(each) for each in zip(read[part], text[part], strict=True)] for part in PARTS}
-        found[f"answer model with ln p of the {which} model"] = _fitted(both, chosen, right, pairs)
+    read = {part: option_probabilities(loaded, form, people[part]) for part in PARTS}
+    found = {"letter": measured(np.exp(read["test"][:, :, 0]), chosen["test"], right, pairs)}
+    both = {part: [np.hstack(each) for each in zip(read[part], text[part], strict=True)] for part in PARTS}
+    found["answer model with ln p of the model"] = _fitted(both, chosen, right, pairs)
     found["answer model"] = _fitted(text, chosen, right, pairs)
     return {"bits_per_byte": bits, "answers": found}
 
