@@ -621,6 +621,14 @@ def test_a_base_that_has_changed_is_neither_the_same_run_nor_the_base_of_its_ada
         load(str(tmp_path / "split_0"), device="cpu")
 
 
+def test_a_base_that_was_moved_is_the_same(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "here" / "small")
+    run_tiny(tiny_job(base, tmp_path, max_steps=1))
+    moved = (tmp_path / "here").rename(tmp_path / "there") / "small"
+
+    assert run_tiny(tiny_job(moved, tmp_path, max_steps=1)).status == "already trained"
+
+
 def test_with_another_chat_template_or_tokenizer_a_run_is_neither_continued_nor_already_there(tmp_path: Path) -> None:
     base = save_chat_model(tmp_path / "base")
     rows = [

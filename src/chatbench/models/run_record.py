@@ -104,7 +104,7 @@ def finished_run(
 ) -> dict[str, Any] | None:
     """The record of this run if it was finished before; None if it is to be trained.
 
-    `identity` is as in `record_of`, or empty if it is not known before loading; then it is not compared.
+    `identity` is as in `record_of`; what is not known before loading is left out, and not compared.
 
     Raises:
         ChatbenchError: the folder holds another run's model, or this one's is damaged, and `overwrite` is off.
@@ -146,6 +146,8 @@ def may_resume(folder: Path, record: Mapping[str, Any], *, overwrite: bool) -> b
 
 
 def _changed(name: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    if name == "base" and "base_weights" in wanted:  # they decide: a folder may have been moved
+        return False
     old = name == "text_form" and name not in found  # a record of an earlier version
     return not old and bool(found.get(name) != wanted[name])
 

@@ -127,6 +127,7 @@ def plan_finetune(
     """
     resolved = _resolved(model, config, flags or {})
     train, test = (workspace.examples(split, side) for side in ("train", "test"))
+    from chatbench.models.loading import known_weights
     from chatbench.models.run_record import finished_run
     from chatbench.training.dry_run import plan_run
 
@@ -137,8 +138,10 @@ def plan_finetune(
     for line in plan.lines():
         say(line)
     folder, train_sha256 = workspace.model_folder(model, split), sha256_of(workspace.split_file(split, "train.jsonl"))
+    weights = known_weights(resolved.base, resolved.settings.seed)
     try:
-        finished_run(folder, resolved, train_sha256, identity={}, overwrite=overwrite)
+        identity = {"base_weights": weights} if weights else {}
+        finished_run(folder, resolved, train_sha256, identity=identity, overwrite=overwrite)
     except ChatbenchError as error:
         say(f"the run itself would stop: {error}")
     return plan
