@@ -3,8 +3,9 @@ r"""How fast `chatbench simulate` is with a local model, beside an older revisio
     python benchmarks/simulation_revisions.py --study studies/halie --against 5a37165 --model MODEL_FOLDER
 
 Both revisions run the same command lines in turns: the base model in the user's place, all recorded assistants
-replayed, a few held-out questions. Seconds are those that the command prints (without loading); CPU seconds are of the
-whole process. MODEL is a folder or a recipe that both revisions know.
+replayed, a few held-out questions. With `--dtype bfloat16`, today's code also runs with weights of that type. Seconds
+are those that the command prints (without loading); CPU seconds are of the whole process. MODEL is a folder or a recipe
+that both revisions know.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--conversations", default="10")
     parser.add_argument("--max-user-turns", default="3")
     parser.add_argument("--max-tokens", default="60")
+    parser.add_argument("--dtype", help="today's code also with weights of this type")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
@@ -60,20 +62,24 @@ def main(arguments: list[str] | None = None) -> None:
         data = f"{folder}/data"
         split = ["--splits", "1", "--train-share", options.train_share, "--out", data]
         chatbench(ROOT / "src", ["prepare-splits", "--study", str(options.study), *split], options.threads)
-        seconds: dict[str, list[tuple[float, float]]] = {"older": [], "now": []}
+        sides: dict[str, tuple[Path, list[str]]] = {"older": (old / "src", []), "now": (ROOT / "src", [])}
+        if options.dtype:
+            sides[f"now, {options.dtype}"] = (ROOT / "src", ["--dtype", options.dtype])
+        seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
         for number in range(options.rounds):
-            for name, source in (("older", old / "src"), ("now", ROOT / "src")):
+            for name, (source, more) in sides.items():
                 command = ["simulate", options.model, "--base", "--assistant", "replay:all", "--split", "split_0"]
                 command += ["--conversations", options.conversations, "--max-user-turns", options.max_user_turns]
-                command += ["--max-tokens", options.max_tokens, "--seed", str(number), "--data", data]
+                command += ["--max-tokens", options.max_tokens, "--seed", str(number), "--data", data, *more]
                 printed, cpu = chatbench(source, [*command, "--results", f"{folder}/{name}-{number}"], options.threads)
                 found = DONE.search(printed)
                 assert found, printed
                 seconds[name].append((float(found[2]), cpu))
                 print(f"round {number + 1}, {name}: {found[1]} chats in {found[2]} s, {cpu:.0f} CPU s", flush=True)
-    for at, what in ((0, "wall-clock"), (1, "CPU")):
-        ratio = median(o[at] / n[at] for o, n in zip(seconds["older"], seconds["now"], strict=True))
-        print(f"{what}: {ratio:.2f} times as fast as {options.against}")
+    for name in [*sides][1:]:
+        for at, what in ((0, "wall-clock"), (1, "CPU")):
+            ratio = median(o[at] / n[at] for o, n in zip(seconds["older"], seconds[name], strict=True))
+            print(f"{name}, {what}: {ratio:.2f} times as fast as {options.against}")
 
 
 if __name__ == "__main__":
