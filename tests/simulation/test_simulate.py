@@ -15,6 +15,7 @@ from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
+from chatbench.models import local_participants
 from chatbench.simulation.log import SimulateResult, read_conversations
 from chatbench.simulation.participants import read_simulator_spec
 from chatbench.simulation.simulate import ChatSettings, simulate
@@ -96,6 +97,26 @@ def test_the_bound_on_keys_and_values_changes_no_chat_and_one_without_room_is_re
     assert made["0.0015"] == made[""] != (0, [])
     assert made["1e-6"] == (2, [])
     assert "raise --cache-gib" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_new_log_on_a_cpu_with_matrix_units_is_told_of_the_faster_data_type(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(local_participants, "cpu_has_amx", lambda: True)
+    said = []
+    for results, least, more in (("a", 1, []), ("a", 1, []), ("b", 10**9, []), ("c", 1, ["--dtype", "bfloat16"])):
+        monkeypatch.setattr(local_participants, "SLOW_FROM", least)
+        (prepared / f"told-{results}").mkdir(exist_ok=True)
+        if not (models := prepared / f"told-{results}" / "models").exists():
+            models.symlink_to(prepared / "results" / "models")
+        assert not main([
+            "simulate", "tiny", "--split", "split_0", "--assistant", "replay:all", "--conversations", "1",
+            "--max-user-turns", "1", "--max-tokens", "4", *more,
+            "--data", str(prepared / "data"), "--results", str(prepared / f"told-{results}"),
+        ])  # fmt: skip
+        said.append("--dtype bfloat16 would be" in " ".join(capsys.readouterr().out.split()))
+
+    assert said == [True, False, False, False]  # a log that is continued keeps its data type
 
 
 def test_the_data_type_of_local_models_is_recorded_and_refused_where_none_is_local(prepared: Path) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from chatbench.core.errors import ChatbenchError
@@ -23,11 +24,14 @@ from chatbench.models.chat_template import PROBE, ChatTemplate, tokenizer_name
 from chatbench.models.encoding import encoder
 from chatbench.models.generation import Decoding, Generated, LocalGenerator
 from chatbench.models.loading import Loaded, free_bytes, tokenizer_hash
+from chatbench.models.weights import cpu_has_amx
 from chatbench.protocol.dialogue import ONLY_THOUGHT, Failure, Reply, Request
 from chatbench.protocol.prompts import USERLM_END, encode_prompt
 
 PLAIN_STOP = "\nUser:"
 """What a base model writes when it continues with the user's turn."""
+SLOW_FROM = 50_000_000
+"""Parameters from which the data type decides the speed on a CPU with matrix units."""
 _USERLM_FIX = "use a UserLM (microsoft/UserLM-8b), or prompt this model: two-step:local:FOLDER"
 
 
@@ -116,6 +120,13 @@ class _LocalParticipant:
         self._asked.clear()
         self._failed.clear()
         self.generator.forget()
+
+    @property
+    def slow_in_float32(self) -> bool:
+        """Whether this CPU would be much faster with weights in bfloat16; in the smallest models, products are few."""
+        model = self.generator.model
+        in_float32 = model.device.type == "cpu" and model.dtype == torch.float32
+        return in_float32 and cpu_has_amx() and model.num_parameters() >= SLOW_FROM
 
     def share_memory(self, gib: float | None, models: int) -> None:
         """As a `SteppedParticipant`."""

@@ -210,7 +210,11 @@ def simulate(
         model, task, workspace=workspace, split=split, settings=settings, simulator=simulator, base_model=base_model,
         options=options,
     )  # fmt: skip
-    for note in notes_on((user, *participants.values())):
+    both = (user, *participants.values())
+    notes = notes_on(both)
+    if settings.dtype == "auto" and not task.log.exists() and any(getattr(one, "slow_in_float32", 0) for one in both):
+        notes.append("this CPU has matrix units for bfloat16: --dtype bfloat16 would be about twice as fast")
+    for note in notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     agreed = {
         "settings": {**settings_known_before(task, settings, simulator), "simulator": dict(user.identity)},
