@@ -61,6 +61,7 @@ from chatbench.sample.study import SampleSettings, make_sample
 from chatbench.simulation.participants import replay_assistant
 from chatbench.simulation.run import BLOCK_SIZE
 
+WAYS = ("engine", "continuous", "one", "generate")
 PER_PAIR = 10
 """Conversations of a question and an assistant."""
 MARKER = END.strip()
@@ -242,6 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rounded = load(options.model, device="cpu", dtype=named_dtype(options.dtype))
         ours = _bench(rounded, questions, study, options, temperature=1.0).ours
         ways[f"engine, {options.dtype}"] = lambda seed: sampled.in_blocks(ours, range(total), seed)
+    ways = {name: hold for name, hold in ways.items() if name.replace(",", " ").split()[0] in options.ways}
     timings: dict[str, list[Timing]] = {name: [] for name in ways}
     for number in range(options.rounds):
         for name, hold in ways.items():
@@ -326,6 +328,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default="package:tiny_base", help="fine-tuned, in plain text form")
     parser.add_argument("--dtype", default="float32", help="another: also the engine with weights of this type")
     parser.add_argument("--data", type=Path, help="prepared splits instead of the sample study")
+    parser.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=WAYS, help="those to time, by their first word; engine is needed"
+    )
     parser.add_argument("--assistant", choices=("scripted", "local"), default="scripted")
     parser.add_argument("--conversations", type=int, default=1024, help="ten of each question and assistant")
     parser.add_argument("--alone", type=int, default=64, help="conversations held one at a time")
