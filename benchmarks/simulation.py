@@ -18,18 +18,22 @@ Four ways, in one process, in turns, round by round; the table shows medians:
 The last two hold `--alone` of the conversations, spread over the questions. Before anything is timed, all four hold
 some conversations with greedy decoding; how many come out word for word the same is printed, and the engine's must.
 
-`--assistant local` lets the same model play the assistant too, with at most `--max-tokens` tokens a turn.
+`--assistant local` lets the same model play the assistant too, with at most `--max-tokens` tokens a turn. `--profile`
+also prints where the engine's time goes.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from transformers import (
@@ -42,7 +46,9 @@ from transformers import (
 
 from chatbench.core.records import Question, SimulatedConversation, Study
 from chatbench.data.workspace import Workspace
+from chatbench.models import generation
 from chatbench.models.encoding import PlainForm
+from chatbench.models.kv_cache import Step
 from chatbench.models.loading import Loaded, load, named_dtype
 from chatbench.models.local_participants import LocalAssistant, LocalSimulator
 from chatbench.protocol.dialogue import (
@@ -247,10 +253,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
     timings: dict[str, list[Timing]] = {name: [] for name in ways}
     for number in range(options.rounds):
         for name, hold in ways.items():
-            timings[name].append(_timed(hold, seed=number))
+            with seconds_by_part() if options.profile and name.startswith("engine") else nullcontext():
+                timings[name].append(_timed(hold, seed=number))
             rate = timings[name][-1].conversations_a_second
             print(f"round {number + 1}/{options.rounds}  {name}: {rate:.2f} conversations/s", flush=True)
     print(table(timings))
+
+
+@contextmanager
+def seconds_by_part() -> Iterator[None]:
+    """Prints how long the engine's parts take inside: on a CPU, where a call ends when its work is done."""
+    parts = {
+        "forward pass": (generation.LocalGenerator, "_forward"),
+        "  of it linear layers and head": (torch.nn.functional, "linear"),
+        "  of it attention": (Step, "attend"),
+        "sampling": (generation, "draw"),
+        "cache: prompts": (generation.LocalGenerator, "_admit"),
+        "cache: rows": (generation.LocalGenerator, "_continue"),
+        "all steps": (generation.LocalGenerator, "_step"),
+    }
+    seconds: Counter[str] = Counter()
+
+    def timed(part: str, called: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return called(*arguments, **named)
+            finally:
+                seconds[part] += time.perf_counter() - began
+
+        return call
+
+    with ExitStack() as stack:
+        for part, (owner, name) in parts.items():
+            stack.enter_context(patch.object(owner, name, timed(part, getattr(owner, name))))
+        yield
+    for part in parts:
+        print(f"  {part:32s}{seconds[part]:8.1f} s", flush=True)
 
 
 def check_greedy(bench: Bench, indices: Sequence[int]) -> None:
@@ -337,6 +376,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checked", type=int, default=16, help="of those, compared with greedy decoding")
     parser.add_argument("--max-tokens", type=int, default=200, help="tokens of a turn at most")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--profile", action="store_true", help="also where the engine's time goes")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch takes, like chatbench simulate")
     return parser.parse_args(arguments)
 
