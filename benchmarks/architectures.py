@@ -102,7 +102,7 @@ def logits_off(model: PreTrainedModel, some: list[EncodedExample]) -> float:
     texts = [[*example.prompt, *example.completion] for example in some]
     plain = [model(input_ids=torch.tensor([text]), use_cache=False).logits[0] for text in texts]
     cache, worst = RadixCache(Shape.of(model), 1 << 30), 0.0
-    buffers = [cache.shape.zeros(cache.shape.heads, len(text)) for text in texts]
+    buffers = [cache.shape.empty(cache.shape.heads, len(text)) for text in texts]
 
     def read(step: Step, tokens: list[int], wanted: list[torch.Tensor]) -> None:
         nonlocal worst

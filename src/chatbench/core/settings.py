@@ -381,14 +381,16 @@ class Resolved:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the settings, in hexadecimal: equal exactly if the same training of a base is requested.
+        """SHA-256 of base and settings, in hexadecimal: equal exactly if the same training is requested.
 
+        Of a base on this machine the path does not count, since it may be moved: records have a hash of its weights.
         Settings that do not affect the weights, such as logging and checkpoint intervals, are left out. So is a setting
         that earlier versions lacked, at the value that matches their behaviour.
         """
         values = {name: value for name, value in asdict(self.settings).items() if name not in _ONLY_BOOKKEEPING}
         values = {name: value for name, value in values.items() if (name, value) not in _NEW_DEFAULTS}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        base = "" if Path(self.base).expanduser().exists() else self.base
+        return hashlib.sha256(json.dumps({"base": base, **values}, sort_keys=True).encode()).hexdigest()
 
     def lines(self) -> list[str]:
         """One line per setting: name, value, origin."""
