@@ -24,13 +24,14 @@ from tests.support.tiny_models import (
 from torch.utils.flop_counter import FlopCounterMode
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import sha256_of
 from chatbench.core.settings import Optimizer, Settings, recipes, resolve_settings
 from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import EncodedRows, encode_rows
-from chatbench.models.loading import fuse_activations
+from chatbench.models.loading import fuse_activations, known_weights
 from chatbench.models.loss import LOGITS_AT_ONCE, completion_nats, padded_batch, scored_sequence, tree_batch
 from chatbench.models.prefix_tree import attends_to_trees, prefix_tree
-from chatbench.models.run_record import write_record
+from chatbench.models.run_record import add_checksums, write_record
 from chatbench.protocol.prompts import EncodedExample
 from chatbench.training import dry_run, run
 from chatbench.training.batches import PACK_TOKENS_CPU
@@ -407,6 +408,13 @@ def test_a_dry_run_says_that_the_run_would_stop_at_another_run_s_model_and_which
     assert "holds a model trained differently" in said[-1]
     assert "SPLIT_ID=split_0 chatbench finetune small --overwrite" in said[-1]
     plan_finetune(str(base), workspace=workspace, overwrite=True, say=said.append)
+    assert "would stop" not in said[-1]
+
+    resolved, trained_on = resolve_settings(str(base)), sha256_of(workspace.split_file("split_0", "train.jsonl"))
+    same = {"base": "moved/since", "base_weights": known_weights(str(base), 0)}
+    write_record(folder, {**record, **same, "settings_hash": resolved.hash, "train_sha256": trained_on})
+    add_checksums(folder)
+    plan_finetune(str(base), workspace=workspace, say=said.append)
     assert "would stop" not in said[-1]
 
 
