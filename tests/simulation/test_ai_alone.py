@@ -264,14 +264,14 @@ def test_what_failed_costs_too(tmp_path: Path) -> None:
 def test_an_extractor_that_writes_a_lot_does_not_break_the_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # A queue of 256 requests was sent after the budget was spent.
+    # More samples began than fit, before one had ended and told what the extractor costs.
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("benchmarks.loopback_endpoint.said_to", lambda _prompt: "word " * 1000)
     prices = ["--assistant-price", "0/0", "--extractor-price", "0/100", "--max-tokens", "5", "--budget-usd", "3"]
     with running(server := LoopbackEndpoint(latency_seconds=lambda _: 0.01)):
         assert free_text(tmp_path, server, 40, *prices, "--concurrency", "4") == 0
         told = capsys.readouterr().out
-        assert float(re.findall(r"written, \$(.*)", told)[0]) < 4.5
+        assert float(re.findall(r"written, \$(.*)", told)[0]) <= 3
         assert "samples are left" in told
 
 
