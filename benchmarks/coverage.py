@@ -1,11 +1,15 @@
 r"""How often the intervals of the scores hold the truth: simulated studies of simulated people, whose truth is known.
 
-A *world* has questions with a difficulty, two assistants, people with an ability who answer twelve questions each, and
-a simulator that knows part of the difficulty. A figure's truth is its value over a hundred thousand questions, with as
+A *world* has questions with a difficulty, two assistants, people with an ability who answer several questions each,
+and a simulator that knows part of the difficulty. A figure's truth is its value over a hundred thousand questions, with as
 many people and chats per cell as the small studies have. Each replication draws a world's study and its splits anew.
 
     python benchmarks/coverage.py                               # 1,000 replications of the size of the demo
     python benchmarks/coverage.py --questions 396 --splits 10   # the size of ChatBench
+    python benchmarks/coverage.py --questions 30 --people 6 --per-person 30   # six people, who answer everything
+
+`--paired` compares two simulators that truly differ by 0: both know as much, of different things; with `--opposite`,
+one says too much and the other as much too little, so that able or less able people favour one of them.
 """
 
 from __future__ import annotations
@@ -26,10 +30,8 @@ from chatbench.metrics.pairs import Pair, Prediction, SplitPairs
 from chatbench.metrics.resampling import Bound, Draws, Resampling, predictor_intervals
 
 ASSISTANTS = ("strong", "weak")
-QUESTIONS_PER_PERSON = 12
-
-"""A second simulator that knows as much as the first, of other things, so that the two truly differ by 0."""
-
+SIGNED_BY_BIAS = ("bias", "accuracy")
+"""Figures that truly differ between simulators of opposite biases."""
 Array = NDArray[np.float64]
 
 
@@ -41,11 +43,13 @@ class World:
     splits: int = 3
     train_share: float = 0.6
     people: int = 9
+    per_person: int = 12
     chats: int = 10
     difficulty: float = 1.3
     ability: float = 1.0
     knows: float = 0.7
     bias: float = 0.3
+    opposite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +67,25 @@ def chance(logits: Array) -> Array:
 def draw_levels(world: World, count: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
     """Logits, shape (questions, assistants): of people of average ability, and of both simulators."""
     shared = rng.normal(0, world.difficulty, (count, 1))
-    real = 0.8 + shared + rng.normal(0, world.difficulty / 2, (count, len(ASSISTANTS))) - np.array([0.0, 0.5])
+    middle, easier = (0.0, np.array([0.25, -0.25])) if world.opposite else (0.8, np.array([0.0, -0.5]))
+    real = middle + shared + rng.normal(0, world.difficulty / 2, (count, len(ASSISTANTS))) + easier
     spread = world.difficulty * np.sqrt(1.25)
     guessed = [
-        world.bias + 0.8 + world.knows * (real - 0.8) + np.sqrt(1 - world.knows**2) * rng.normal(0, spread, real.shape)
-        for _ in range(2)
+        bias + middle + world.knows * (real - middle) + np.sqrt(1 - world.knows**2) * rng.normal(0, spread, real.shape)
+        for bias in (world.bias, -world.bias if world.opposite else world.bias)
     ]
     return real, guessed[0], guessed[1]
 
 
 def draw_study(world: World, rng: np.random.Generator) -> DrawnStudy:
-    """One study: with each assistant, `people` people answer every question, each of them twelve questions."""
+    """One study: with each assistant, `people` people answer every question, each `per_person` questions."""
     real, *guessed = draw_levels(world, world.questions, rng)
     answers: list[Answer] = []
     right = np.zeros(real.shape)
     for number, assistant in enumerate(ASSISTANTS):
         for turn in range(world.people):
             order = rng.permutation(world.questions)
-            batch = np.arange(world.questions) // QUESTIONS_PER_PERSON
+            batch = np.arange(world.questions) // world.per_person
             ability = rng.normal(0, world.ability, batch[-1] + 1)[batch]
             correct = rng.random(world.questions) < chance(real[order, number] + ability)
             right[order, number] += correct
@@ -153,7 +158,7 @@ def coverage(world: World, replications: int, told: Resampling, seed: int, *, pa
             if row in truth:
                 _count(counts.setdefault(f"{row[1]}, {row[0]}", Counter()), bound, truth[row])
         for row, (bound, p) in study_differences(study, told).items() if paired else ():
-            if row in truth:
+            if row in truth and not (world.opposite and row[1] in SIGNED_BY_BIAS):
                 counter = counts.setdefault(f"difference of {row[1]}, {row[0]}", Counter())
                 _count(counter, bound, 0.0)
                 counter["tests"] += 1
@@ -168,12 +173,17 @@ def _count(counter: Counter[str], bound: Bound, truth: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    for name, default in (("replications", 1000), ("questions", 120), ("splits", 3), ("bootstrap", 500), ("seed", 0)):
+    numbers = {"replications": 1000, "questions": 120, "splits": 3, "people": 9, "per-person": 12, "bootstrap": 500}
+    for name, default in {**numbers, "seed": 0}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--ability", type=float, default=1.0, help="sd of people's ability in logits")
     parser.add_argument("--paired", action="store_true", help="differences between two equally good simulators too")
+    parser.add_argument("--opposite", action="store_true", help="the two simulators have opposite biases")
     told = parser.parse_args()
-    world = World(questions=told.questions, splits=told.splits, ability=told.ability)
+    world = World(
+        questions=told.questions, splits=told.splits, people=told.people, per_person=told.per_person,
+        ability=told.ability, opposite=told.opposite,
+    )  # fmt: skip
     began = time.monotonic()
     counts = coverage(world, told.replications, Resampling(told.bootstrap), told.seed, paired=told.paired)
     print(f"{world}\n{told.replications} replications, {time.monotonic() - began:.0f} s\n")

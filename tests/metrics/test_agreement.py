@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from chatbench.metrics.agreement import (
     METRICS,
@@ -44,8 +45,6 @@ def test_metrics_worked_by_hand(human: list[float], simulated: list[float], expe
 
 
 def test_correlations_equal_scipys_with_ties() -> None:
-    from scipy import stats
-
     draw = random.Random(5)
     human = [draw.randint(0, 9) / 9 for _ in range(60)]
     simulated = [draw.randint(0, 10) / 10 for _ in range(60)]
@@ -82,6 +81,14 @@ def test_what_has_no_value_has_a_reason(
     assert set(found) == set(METRICS)
     assert found["pearson"] == found["spearman"] == correlation
     assert found["mae"] == (error if isinstance(error, Undefined) else pytest.approx(error))
+
+
+def test_means_of_scores_that_are_equal_but_for_rounding_are_tied() -> None:
+    people = [sum([0.1] * 3) / 3, 0.1, 0.7, 0.9]  # the first is 0.10000000000000002
+
+    assert people[0] != people[1]
+    found = agreement(people, [0.2, 0.1, 0.5, 0.4])["spearman"]
+    assert found == pytest.approx(float(stats.spearmanr([0.1, 0.1, 0.7, 0.9], [0.2, 0.1, 0.5, 0.4]).statistic))
 
 
 def test_a_perfect_line_gives_one_and_rounding_never_passes_it() -> None:
@@ -122,8 +129,6 @@ def test_calibration_error_lies_between_bias_and_mean_absolute_error() -> None:
 
 def one_by_one(human: Array, simulated: Array, weights: Array) -> dict[str, Value]:
     """A replicate written out, each pair as often as it was drawn; correlations are scipy's."""
-    from scipy import stats
-
     drawn = np.repeat(np.arange(len(human)), weights.astype(int))
     h, s = human[drawn], simulated[drawn]
     found = agreement(h.tolist(), s.tolist())

@@ -30,6 +30,13 @@ def test_spearman_brown_turns_the_reliability_of_a_half_into_that_of_the_whole()
     assert spearman_brown(1 / 2, 1 / 2) == pytest.approx(1 / 3)
 
 
+def test_scores_between_right_and_wrong_have_no_ceiling() -> None:
+    agreed = {(f"q{i}", "gpt"): Prediction(i / 10, 4) for i in range(1, 10)}
+
+    (found,) = ceilings(agreed, [None], seed=0)
+    assert all(isinstance(value, Undefined) and "scores between" in value.reason for value in found.values())
+
+
 def test_halves_hold_different_people_and_miss_at_most_one() -> None:
     # Two of five right: the halves of two together have 1 or 2 right ones, and never 3 or more.
     halves = halve(list(cells([2, 5, 0], 5).values()), seed=1)

@@ -61,8 +61,8 @@ def test_the_interval_of_a_mean_is_student_s() -> None:
     error = float(difference.std(ddof=1)) / math.sqrt(12)
 
     assert found.standard_error == pytest.approx(error, rel=0.02)
-    assert (found.high - found.low) / 2 == pytest.approx(quantile(0.95, 12) * error, rel=0.02)
-    assert quantile(0.95, 12) == pytest.approx(2.201, abs=0.001)  # t table, 11 degrees of freedom
+    assert (found.high - found.low) / 2 == pytest.approx(quantile(0.95, 11) * error, rel=0.02)
+    assert quantile(0.95, 11) == pytest.approx(2.201, abs=0.001)  # t table
     assert (found.high + found.low) / 2 == pytest.approx(float(difference.mean()))
     assert found.questions == 12
 
@@ -123,7 +123,18 @@ def test_people_who_answer_many_questions_widen_the_interval() -> None:
 
     assert draws.shares_people
     assert alone.standard_error < 0.06
-    assert clustered.standard_error == pytest.approx(0.5 / math.sqrt(6), rel=0.15)
+    assert clustered.standard_error == pytest.approx(0.5 / math.sqrt(5), rel=0.07)  # the unbiased variance of six means
+    # Nearly all of the variance is that of six people.
+    assert (clustered.high - clustered.low) / 2 == pytest.approx(2.571 * clustered.standard_error, rel=0.05)
+
+
+def test_one_person_s_answers_have_no_interval() -> None:
+    answers = workers_answers(np.array([[1, 0] * 10]))
+    split = cells([1.0, 0.0] * 10, np.linspace(0, 1, 20).tolist(), people=1)
+    draws = Draws(split.human, answers, Resampling(1000))
+
+    reason = "one person gave all answers: how people differ is unknown"
+    assert predictor_intervals(draws, pairs_of(draws, [split]))["gpt", "mae"] == Undefined(reason)
 
 
 def test_graded_answers_are_drawn_with_their_scores() -> None:
@@ -187,7 +198,9 @@ def test_a_source_that_lacks_an_assistant_has_no_interval_for_the_mean_of_assist
 def test_an_interval_is_not_made_of_the_few_resamples_that_have_a_value() -> None:
     replicates = np.array([np.nan] * 10 + [0.1, 0.2] * 45)
 
-    assert interval("mae", 0.15, replicates, 30, 0.95) == Undefined("10 of 100 resamples have no value")
+    draws = Draws((), (), Resampling(100))
+
+    assert interval(draws, "mae", 0.15, replicates, 30) == Undefined("10 of 100 resamples have no value")
 
 
 def test_a_mean_over_questions_has_the_interval_of_its_questions() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from benchmarks.coverage import World, draw_study, study_differences
 
+from chatbench.core.records import Answer
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.paired import (
     PairedDifference,
@@ -101,6 +102,36 @@ def test_a_bias_neither_makes_nor_hides_a_difference_of_correlations() -> None:
     assert worse["gpt", "pearson"].p < 0.02
     assert isinstance(worse["gpt", "spearman"].p, float)
     assert worse["gpt", "spearman"].p < 0.02
+
+
+def test_a_few_able_people_do_not_decide_between_two_simulators() -> None:
+    # Four of six people are always right, two never: the first simulator is nearer to them on every question, but with
+    # six other people it might as well be further off. Swaps of questions alone find p = 0.001.
+    human = accuracies([4 / 6] * 30)
+    rng = np.random.default_rng(8)
+    first, second = (accuracies((level + rng.uniform(-0.05, 0.05, 30)).tolist()) for level in (0.6, 0.4))
+    answers = [
+        Answer(f"q{q:02d}", f"person {n}", "user-AI", "gpt", "", None, n < 4) for q in range(30) for n in range(6)
+    ]
+    splits = [paired_split(human, first, second)]
+    found = paired_differences(Draws(human, answers, Resampling(1000)), splits)["gpt", "mae"]
+    strangers = differences([4 / 6] * 30, *([one[pair].accuracy for pair in sorted(one)] for one in (first, second)))
+
+    assert strangers["gpt", "mae"].p == pytest.approx(1 / 2001)
+    assert isinstance(found.interval, Interval)
+    assert isinstance(found.p, float)
+    assert found.interval.low < 0 < found.interval.high
+    assert found.p > 0.05  # as the interval says
+
+
+def test_differences_of_correlations_stay_within_two() -> None:
+    human = [0.1, 0.5, 0.4, 0.9, 0.2]
+    draws = Draws(accuracies(human), (), Resampling(200, confidence=0.9999))
+    splits = [paired_split(accuracies(human), accuracies(human), accuracies([0.9, 0.5, 0.4, 0.3, 0.2]))]
+    bound = paired_differences(draws, splits)["gpt", "pearson"].interval
+
+    assert isinstance(bound, Interval)
+    assert bound.high == 2.0
 
 
 def test_equally_good_simulators_differ_significantly_no_more_often_than_they_should() -> None:

@@ -200,6 +200,7 @@ def weighted_correlation(x: Array, y: Array, weights: Array) -> Array:
 def weighted_ranks(values: Array, weights: Array) -> Array:
     """Rank of each pair, shape (replicates, pairs), with pairs repeated by weight; ties get their mean rank."""
     replicates, pairs = weights.shape
+    values = np.round(values, 12)  # means of scores such as 0.1 that are equal but for rounding are tied
     if len(values) == 1:  # the same values in every replicate: sort them once
         _, group = np.unique(values[0], return_inverse=True)
         one_hot = np.eye(group.max(initial=0) + 1)[group]

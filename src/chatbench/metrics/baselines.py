@@ -50,6 +50,8 @@ Guesses = dict[Pair, Prediction]
 SPARE_QUESTIONS = 3
 """A regression needs at least this many more training questions than coefficients."""
 CEILING_METRICS = ("pearson", "spearman", "mae", "rmse", "ece")
+GRADED = 1e-6
+"""If the sum of a pair's scores is further from a whole number, they are not all 0 or 1."""
 HALVINGS = 200
 """Random halvings that a ceiling is averaged over; with 50 pairs, its Monte Carlo error is then below 0.005."""
 
@@ -168,6 +170,9 @@ class Halves:
 def ceilings(human: Mapping[Pair, Prediction], chats: Sequence[int | None], seed: int) -> list[dict[str, Value]]:
     """Ceiling of every metric in `CEILING_METRICS`, for each number of chats per pair (None: unlimited)."""
     several = [person for person in human.values() if person.count > 1]
+    if any(abs(person.accuracy * person.count - round(person.accuracy * person.count)) > GRADED for person in several):
+        graded = Undefined("ceilings are estimated from right and wrong answers, and people's have scores between")
+        return [dict.fromkeys(CEILING_METRICS, graded) for _ in chats]
     halves = halve(several, seed)
     if halves is None:
         reason = Undefined(f"fewer than {MIN_QUESTIONS} questions have answers of two people")

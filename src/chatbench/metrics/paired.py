@@ -6,7 +6,8 @@ and then averaged, so both means are over the splits where both have a value.
 
 The p-value is from a permutation test clustered by question: under the null hypothesis the two simulators can be
 swapped on any question, in all splits and with all assistants at once. p is the share of random swaps with a difference
-at least as large as the observed one, which is itself counted. For correlations, each simulator's predictions (ranks,
+at least as large as the observed one, which is itself counted. Swaps miss that people who answered many questions may
+favour one simulator on all of them, so where people add variance, p is at least that of a t test with the interval's. For correlations, each simulator's predictions (ranks,
 for Spearman) are first standardised per split: this does not change a correlation, and without it swapping predictions
 of differently biased simulators would lower the correlation by the mixture alone.
 
@@ -27,16 +28,28 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from chatbench.metrics.agreement import Array, Undefined, Value, batch_agreement, weighted_correlation, weighted_ranks
+from chatbench.metrics.agreement import (
+    CORRELATIONS,
+    METRICS,
+    Array,
+    Undefined,
+    Value,
+    batch_agreement,
+    weighted_correlation,
+    weighted_ranks,
+)
 from chatbench.metrics.pairs import Predictions
 from chatbench.metrics.resampling import (
     DIFFERENCE,
+    SIGNED,
     WITHOUT_INTERVAL,
     Bound,
     Draws,
+    Interval,
     PredictorPairs,
     Rows,
     as_observed,
+    degrees_of_freedom,
     excess,
     fewest_questions,
     human_rows,
@@ -97,7 +110,7 @@ def paired_differences(draws: Draws, splits: Sequence[PairedSplit]) -> dict[tupl
             _difference(first, second, partial(human_rows, accuracies=accuracies))
             for accuracies in (draws.accuracies_by_worker, draws.accuracies_by_answer)
         )
-        extra = {row: excess(people[row], answers[row]) for row in people}
+        extra = {row: excess(draws, people[row], answers[row]) for row in people}
     exchanged = rows_over_splits(
         [
             rows_by_assistant(one, partial(_differences, one, two, draws.exchanges[:, one.question]))
@@ -185,10 +198,30 @@ def _paired(
     if math.isnan(difference):
         reason = Undefined("one of the two is undefined")
         return PairedDifference(one, two, reason, reason, reason)
-    bound = WITHOUT_INTERVAL.get(metric) or interval(
-        DIFFERENCE, difference, resampled, questions, draws.resampling.confidence, extra
-    )
-    return PairedDifference(one, two, difference, bound, permutation_p(difference, exchanged))
+    found = interval(draws, DIFFERENCE, difference, resampled, questions, extra)
+    p = permutation_p(difference, exchanged)
+    if extra and isinstance(found, Undefined):
+        p = found
+    elif extra and isinstance(found, Interval) and not isinstance(p, Undefined):
+        p = max(p, t_test(draws, difference, found, extra))
+    return PairedDifference(one, two, difference, WITHOUT_INTERVAL.get(metric) or _within(found, metric), p)
+
+
+def _within(bound: Bound, metric: str) -> Bound:
+    """Clip an interval to the differences that are possible."""
+    most = 2.0 if metric in (*CORRELATIONS, *SIGNED) else 1.0
+    if metric not in METRICS or isinstance(bound, Undefined):
+        return bound
+    return replace(bound, low=max(-most, bound.low), high=min(most, bound.high))
+
+
+def t_test(draws: Draws, difference: float, bound: Interval, of_people: float) -> float:
+    """Two-sided p-value of a difference with an unclipped interval, whose variance includes that of people."""
+    from scipy import special  # type: ignore[import-untyped]  # late: slow to import; has no types
+
+    variance = bound.standard_error**2
+    degrees = degrees_of_freedom(variance - of_people, bound.questions, of_people, draws.people)
+    return float(2 * special.stdtr(degrees, -abs(difference) / bound.standard_error))
 
 
 def permutation_p(difference: float, exchanged: Array) -> Value:

@@ -19,13 +19,14 @@ splits share questions. It misses the correlation between questions that the sam
 clusters, the variance over resampled people is added and that over resampled answers subtracted:
 V = V(questions) + max(0, V(people) - V(answers)).
 
-The interval is estimate +- t * sqrt(V) with (questions - 1) degrees of freedom; V(questions) includes the bootstrap's
-small-sample factor questions / (questions - 1). Correlations use Fisher's scale (atanh), where they are nearly normal.
+The interval is estimate +- t * sqrt(V). V(questions) and V(people) include the bootstrap's small-sample factor n / (n - 1),
+and t has the degrees of freedom of a sum of two variances, one from (questions - 1), one from (people - 1) (Satterthwaite
+1946). Correlations use Fisher's scale (atanh), where they are nearly normal.
 ECE has no interval: it is biased upwards with few questions, and resampling adds to the bias. Trained simulators and
 splits are taken as fixed: variation from training on other questions is in the standard errors over splits, not here.
 
 Source: Cameron, Gelbach and Miller 2011, "Robust inference with multiway clustering"; Field and Welsh 2007,
-"Bootstrapping clustered data".
+"Bootstrapping clustered data"; Satterthwaite 1946, "An approximate distribution of estimates of variance components".
 """
 
 from __future__ import annotations
@@ -157,10 +158,15 @@ class Draws:
         """Whether two simulators are swapped on a question, by fair coin flips; shape (replicates, questions)."""
         return self._rng(EXCHANGES).random((self.resampling.replicates, len(self.questions))) < 0.5
 
+    @cached_property
+    def people(self) -> int:
+        """Number of people who answered."""
+        return len(np.unique(self._workers))
+
     @property
     def shares_people(self) -> bool:
         """Whether somebody answered more than once, so that answers are clustered by person."""
-        return len(np.unique(self._workers)) < len(self._workers)
+        return self.people < len(self._workers)
 
     def predictor_pairs(self, human: Predictions, predicted: Predictions) -> PredictorPairs:
         """Join human and predicted accuracies of a split on their common pairs."""
@@ -285,11 +291,11 @@ def predictor_intervals(draws: Draws, splits: Sequence[PredictorPairs]) -> dict[
     """Interval of every metric of one predictor, by (assistant, metric), from its pairs in each split."""
     drawn = replicate_rows(splits, partial(questions_drawn, draws))
     extra = person_variance(draws, splits)
-    observed, confidence = replicate_rows(splits, as_observed), draws.resampling.confidence
+    observed = replicate_rows(splits, as_observed)
     questions = {name: fewest_questions(splits, name) for name, _ in observed}
     return {
         row: WITHOUT_INTERVAL.get(row[1])
-        or interval(row[1], float(estimate[0]), drawn[row], questions[row[0]], confidence, extra.get(row, 0.0))
+        or interval(draws, row[1], float(estimate[0]), drawn[row], questions[row[0]], extra.get(row, 0.0))
         for row, estimate in observed.items()
     }
 
@@ -327,12 +333,14 @@ def person_variance(draws: Draws, splits: Sequence[PredictorPairs]) -> dict[tupl
     if not draws.shares_people:
         return {}
     people, answers = human_rows(splits, draws.accuracies_by_worker), human_rows(splits, draws.accuracies_by_answer)
-    return {row: excess(people[row], answers[row]) for row in people}
+    return {row: excess(draws, people[row], answers[row]) for row in people}
 
 
-def excess(people: Array, answers: Array) -> float:
-    """max(0, V(people) - V(answers)); NaN if either is undefined."""
-    return float(np.maximum(0.0, variance(people) - variance(answers)))
+def excess(draws: Draws, people: Array, answers: Array) -> float:
+    """max(0, V(people) - V(answers)) from a metric's replicates; NaN if either is undefined or there is one person."""
+    if draws.people < 2:
+        return math.nan
+    return float(np.maximum(0.0, variance(people) * draws.people / (draws.people - 1) - variance(answers)))
 
 
 def human_rows(splits: Sequence[PredictorPairs], accuracies: Array) -> Rows:
@@ -353,7 +361,7 @@ def variance(values: Array) -> float:
 
 
 def interval(
-    metric: str, estimate: float, replicates: Array, questions: int, confidence: float, extra_variance: float = 0.0
+    draws: Draws, metric: str, estimate: float, replicates: Array, questions: int, extra_variance: float = 0.0
 ) -> Bound:
     """Compute the interval of one metric.
 
@@ -361,7 +369,7 @@ def interval(
         estimate: the metric itself; NaN if undefined.
         replicates: the metric on resampled questions.
         questions: number of distinct questions.
-        extra_variance: variance to add, in the metric's unit squared; NaN if unknown.
+        extra_variance: variance to add for `draws.people`, in the metric's unit squared; NaN if unknown.
     """
     if math.isnan(estimate):
         return Undefined("the metric is undefined")
@@ -372,15 +380,16 @@ def interval(
     if not len(replicates) or lost > LOST_SHARE * len(replicates):
         return Undefined(f"{lost} of {len(replicates)} resamples have no value")
     if math.isnan(extra_variance):
-        return Undefined("it has no value when people are resampled")
-    on_scale = _scaled(metric, known)
-    spread = float(on_scale.std())
+        alone = "one person gave all answers: how people differ is unknown"
+        return Undefined(alone if draws.people == 1 else "it has no value when people are resampled")
+    spread = float(_scaled(metric, known).std())
     if spread < NO_SPREAD:
         return Undefined("the metric is the same whichever questions are drawn")
     factor = questions / (questions - 1)
     slope = 1 / max(1 - estimate**2, 1 - CERTAIN) if metric in CORRELATIONS else 1.0
-    error = math.sqrt(spread**2 * factor + extra_variance * slope**2)
-    half = quantile(confidence, questions) * error
+    of_questions, of_people = spread**2 * factor, extra_variance * slope**2
+    degrees = degrees_of_freedom(of_questions, questions, of_people, draws.people)
+    half = quantile(draws.resampling.confidence, degrees) * math.sqrt(of_questions + of_people)
     centre = float(_scaled(metric, np.array([estimate]))[0])
     low, high = centre - half, centre + half
     if metric in CORRELATIONS:
@@ -390,11 +399,21 @@ def interval(
     return Interval(low, high, math.sqrt(float(known.var()) * factor + extra_variance), questions)
 
 
-def quantile(confidence: float, questions: int) -> float:
-    """Two-sided quantile of Student's t with (questions - 1) degrees of freedom."""
+def degrees_of_freedom(of_questions: float, questions: int, of_people: float, people: int) -> float:
+    """Satterthwaite's, of the sum of a variance over questions and one over people.
+
+    >>> degrees_of_freedom(0.01, 31, 0.0, 6), degrees_of_freedom(0.01, 31, 0.01, 6)
+    (30.0, 8.571428571428571)
+    """
+    uncertain = of_questions**2 / (questions - 1) + (of_people**2 / (people - 1) if of_people else 0.0)
+    return (of_questions + of_people) ** 2 / uncertain
+
+
+def quantile(confidence: float, degrees: float) -> float:
+    """Two-sided quantile of Student's t."""
     from scipy import special  # type: ignore[import-untyped]  # late: slow to import; has no types
 
-    return float(special.stdtrit(questions - 1, 0.5 + confidence / 2))
+    return float(special.stdtrit(degrees, 0.5 + confidence / 2))
 
 
 def _scaled(metric: str, values: Array) -> Array:
@@ -414,7 +433,7 @@ def mean_intervals(draws: Draws, values: Mapping[MetricKey, Sequence[Mapping[str
             drawn = mean_over_splits([mean_replicates(draws, split) for split in known])
             questions = len({question_id for split in known for question_id in split})
             extra = gap_variance(draws, row, known)
-            found[row] = interval(row[2], estimate, drawn, questions, draws.resampling.confidence, extra)
+            found[row] = interval(draws, row[2], estimate, drawn, questions, extra)
     return found
 
 
@@ -433,7 +452,7 @@ def gap_variance(draws: Draws, row: MetricKey, splits: Sequence[Mapping[str, flo
         )
         return mean_over_splits([mean_over_splits([*(x - y).T]) for x, y in zip(first, second, strict=True)])
 
-    return excess(gaps(draws.accuracies_by_worker), gaps(draws.accuracies_by_answer))
+    return excess(draws, gaps(draws.accuracies_by_worker), gaps(draws.accuracies_by_answer))
 
 
 def mean_replicates(draws: Draws, values: Mapping[str, float]) -> Array:
