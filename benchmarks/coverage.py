@@ -1,8 +1,8 @@
 r"""How often the intervals of the scores hold the truth: simulated studies of simulated people, whose truth is known.
 
 A *world* has questions with a difficulty, two assistants, people with an ability who answer several questions each,
-and a simulator that knows part of the difficulty. A figure's truth is its value over a hundred thousand questions, with as
-many people and chats per cell as the small studies have. Each replication draws a world's study and its splits anew.
+and a simulator that knows part of the difficulty. A figure's truth is its value over a hundred thousand questions, with
+as many people and chats per cell as the small studies have. Each replication draws a study and its splits anew.
 
     python benchmarks/coverage.py                               # 1,000 replications of the size of the demo
     python benchmarks/coverage.py --questions 396 --splits 10   # the size of ChatBench

@@ -80,7 +80,9 @@ def compare(
     ignore: Annotated[
         list[str] | None, typer.Option(help="Signature entry that may differ, e.g. assistant_decoding; repeatable.")
     ] = None,
-    bootstrap: options.Bootstrap = 2000,
+    bootstrap: Annotated[
+        int, typer.Option(help="Resamples for intervals and p-values, at least 100.", max=100_000)
+    ] = 2000,
     confidence: options.Confidence = 0.95,
     seed: Annotated[int, typer.Option(help="Random seed of the resamples.", min=0, max=options.MOST_SEED)] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the comparison to this JSON file.")] = None,

@@ -6,10 +6,11 @@ and then averaged, so both means are over the splits where both have a value.
 
 The p-value is from a permutation test clustered by question: under the null hypothesis the two simulators can be
 swapped on any question, in all splits and with all assistants at once. p is the share of random swaps with a difference
-at least as large as the observed one, which is itself counted. Swaps miss that people who answered many questions may
-favour one simulator on all of them, so where people add variance, p is at least that of a t test with the interval's. For correlations, each simulator's predictions (ranks,
+at least as large as the observed one, which is itself counted. For correlations, each simulator's predictions (ranks,
 for Spearman) are first standardised per split: this does not change a correlation, and without it swapping predictions
-of differently biased simulators would lower the correlation by the mixture alone.
+of differently biased simulators would lower the correlation by the mixture alone. Swaps do not show that people who
+answered many questions may favour one simulator on all of them. Where people add to the variance, p is therefore at
+least that of a t test with the variance of the interval.
 
 For several pairs, Holm's step-down correction keeps the family-wise error rate at the level of a single test.
 

@@ -19,9 +19,9 @@ splits share questions. It misses the correlation between questions that the sam
 clusters, the variance over resampled people is added and that over resampled answers subtracted:
 V = V(questions) + max(0, V(people) - V(answers)).
 
-The interval is estimate +- t * sqrt(V). V(questions) and V(people) include the bootstrap's small-sample factor n / (n - 1),
-and t has the degrees of freedom of a sum of two variances, one from (questions - 1), one from (people - 1) (Satterthwaite
-1946). Correlations use Fisher's scale (atanh), where they are nearly normal.
+The interval is estimate +- t * sqrt(V). V(questions) and V(people) include the bootstrap's small-sample factor
+n / (n - 1), and t has the degrees of freedom of a sum of two variances, one over questions, one over people
+(Satterthwaite 1946). Correlations use Fisher's scale (atanh), where they are nearly normal.
 ECE has no interval: it is biased upwards with few questions, and resampling adds to the bias. Trained simulators and
 splits are taken as fixed: variation from training on other questions is in the standard errors over splits, not here.
 

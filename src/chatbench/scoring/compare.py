@@ -20,7 +20,7 @@ from chatbench.metrics.agreement import Value
 from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, PEOPLE, TEXT_METRICS, Predictor
 from chatbench.metrics.paired import PairedDifference, holm, mean_differences, paired_differences, paired_split
 from chatbench.metrics.pairs import Predictions
-from chatbench.metrics.resampling import Draws, Resampling
+from chatbench.metrics.resampling import LEAST_REPLICATES, Draws, Resampling
 from chatbench.scoring.score_files import QuestionScores, read_question_files, read_score_file
 from chatbench.scoring.score_table import ScoreTable, ignorable, incompatible
 
@@ -82,7 +82,7 @@ def compare(
     """
     resampling = resampling.checked()
     if not resampling.replicates:
-        raise ChatbenchError("--bootstrap 0", expected="a number above 0: the intervals of a comparison need resamples")
+        raise ChatbenchError("--bootstrap 0", expected=f"{LEAST_REPLICATES} and more, for the p-values")
     if len(set(runs)) < max(2, len(runs)):
         raise ChatbenchError(f"runs to compare: {', '.join(runs)}", expected="two or more different runs")
     opened = [open_run(run, workspace) for run in runs]
