@@ -20,10 +20,12 @@ from typer.core import TyperGroup
 
 from chatbench import __version__
 from chatbench.commands import collect, estimation, pages, pipeline, scoring, simulation, studies, training
-from chatbench.core.errors import ChatbenchError, StoppedError
+from chatbench.core.errors import ChatbenchError, StoppedError, process_count
 from chatbench.core.files import file_error, read_text, write_json
 from chatbench.core.texts import printable
 
+LEAST_WIDTH = 40
+"""Characters per line, whatever COLUMNS says; with fewer, tables lose columns."""
 GROUPS = {
     "Study": studies.commands,
     "Collect": collect.commands,
@@ -91,6 +93,8 @@ def entry() -> None:
 
 
 def _read_env(path: Path) -> None:
+    if (width := os.environ.get("COLUMNS", "")).isdecimal() and int(width) < LEAST_WIDTH:
+        os.environ["COLUMNS"] = str(LEAST_WIDTH)
     if path.is_file():
         from dotenv import load_dotenv
 
@@ -107,12 +111,13 @@ def main(arguments: Sequence[str]) -> int:
     """
     try:
         _read_env(Path(".env"))  # tokens and keys, before any library reads the environment
-        return app(list(arguments), standalone_mode=False, prog_name="chatbench") or 0
+        code = app(list(arguments), standalone_mode=False, prog_name="chatbench") or 0
+        sys.stdout.flush()
+        return code
     except ChatbenchError as error:
         return _told(error)
-    except BrokenPipeError:  # the reader of our output has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except (BrokenPipeError, SystemExit) as left:
+        return _closed(left)
     except OSError as error:
         if error.errno is None:
             raise  # not about a file
@@ -135,8 +140,16 @@ def _interrupted(stopped: KeyboardInterrupt) -> int:
     return 130
 
 
+def _closed(left: BrokenPipeError | SystemExit) -> int:
+    """The reader of our output has closed it, which click and rich turn into `SystemExit`: nothing more is written."""
+    if isinstance(left, SystemExit) and not isinstance(left.__context__, BrokenPipeError):
+        raise left
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
+
+
 def _told(error: ChatbenchError) -> int:
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = process_count()
     process = f" (process {os.environ.get('RANK', '0')} of {count})" if count > 1 else ""
     print(f"chatbench{process}: {printable(str(error))}", file=sys.stderr, flush=True)
     if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # what torchrun ends with, below its own traceback

@@ -341,6 +341,61 @@ def test_an_option_that_would_do_nothing_is_refused(line: str, tmp_path: Path, m
     assert ended.err.startswith(f"chatbench: {IGNORED[line]}"), ended.err
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("simulate tiny --assistant scripted:all --simulator-temperature inf", "simulator_temperature is inf"),
+        ("simulate tiny --assistant scripted:all --assistant-temperature 1e-320", "0 (greedy), or 0.001 to 100"),
+        ("simulate tiny --assistant scripted:all --cache-gib inf", "--cache-gib inf"),
+        ("simulate tiny --assistant openai:m@http://localhost:1 --timeout inf", "--timeout is inf"),
+        ("ai-alone --study s --assistant openai:m@http://localhost:1 --method free-text --temperature inf", "is inf"),
+        ("plan tiny --gpus inf", "--gpus"),
+        ("plan-study --components 0.04,0.01,0.17 --half-width 1e-300", "--half-width 1e-300"),
+        ("plan-study --components 0.04,0.01,0.17 --difference 1e-320", "--difference"),
+        ("make-scratch-base gpt2 b --train t --layers 0", "--layers"),
+    ],
+)
+def test_a_number_that_overflows_is_refused(line: str, said: str) -> None:
+    ended = chatbench(line)
+
+    assert ended.code == 2
+    assert said in ended.err, ended.err
+
+
+@pytest.mark.parametrize("count", ["", "abc"])
+def test_an_error_is_told_whatever_the_launcher_left_in_the_environment(
+    count: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", count)
+
+    ended = chatbench("show nope")
+    assert ended.code == 2
+    assert ended.err.startswith("chatbench: "), ended.err
+
+
+def test_a_terminal_without_a_width_still_gets_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
+
+    assert "smollm2-135m" in chatbench("recipes").out
+
+
+def test_a_closed_pipe_is_not_a_failed_check(tmp_path: Path) -> None:
+    own_study(tmp_path, GOOD)
+    for line in ("recipes", f"check-study {tmp_path}/own.jsonl"):
+        command = f"set -o pipefail; {sys.executable} -m chatbench.cli {line} | true"
+        assert subprocess.run(["bash", "-c", command], check=False, capture_output=True).returncode == 141, line
+
+
+def test_no_output_replaces_what_is_read(tmp_path: Path) -> None:
+    line = own_study(tmp_path, GOOD)
+    study = next(tmp_path.glob("*.jsonl"))
+    before = study.read_bytes()
+
+    ended = chatbench(f"study {study} --json {study}")
+    assert "is read, and would be overwritten" in ended.err, (line, ended.err)
+    assert study.read_bytes() == before
+
+
 BEYOND = str(2**63)
 
 

@@ -14,7 +14,16 @@ import pytest
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import parse_json, read_csv, read_json, read_jsonl, write_bytes, write_json, write_text
+from chatbench.core.files import (
+    keep_inputs,
+    parse_json,
+    read_csv,
+    read_json,
+    read_jsonl,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from chatbench.core.texts import as_it_was, csv_text, harmless, printable
 
 
@@ -248,3 +257,24 @@ def test_an_environment_file_in_another_encoding_is_told(
 
     assert main(["recipes"]) == 2
     assert ".env, line 1: not UTF-8" in capsys.readouterr().err
+
+
+def test_a_key_that_an_object_has_twice_is_an_error_of_that_line(tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    path.write_text('{"answer": "A"}\n{"answer": "A", "deep": {"answer": "B", "answer": "C"}}\n')
+
+    with pytest.raises(ChatbenchError, match=r"line 2: not JSON \(key 'answer' twice in an object\)"):
+        list(read_jsonl(path))
+    assert parse_json('{"answer": "A", "answer": "B"}') == {"answer": "B"}  # of a model's reply, as json.loads
+
+
+def test_an_output_is_neither_an_input_nor_a_file_of_a_folder_of_inputs(tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    inside, beside = tmp_path / "study" / "questions.csv", tmp_path / "scores.csv"
+    inside.write_text("q")
+    beside.write_text("s")
+
+    keep_inputs([beside, tmp_path / "study" / "new.csv"], [tmp_path / "study"])
+    for read in (tmp_path / "study", inside):
+        with pytest.raises(ChatbenchError, match="is read, and would be overwritten"):
+            keep_inputs([inside], [read])

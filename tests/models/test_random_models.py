@@ -23,6 +23,11 @@ def test_a_scratch_base_is_an_ordinary_folder_of_that_architecture(shape: str, t
     assert loaded.model.config.model_type == shape
     assert f"{shape} shape" in said
 
+    before = {each: each.read_bytes() for each in (tmp_path / shape).iterdir()}
+    with pytest.raises(ChatbenchError, match="already exists and is not an empty folder"):
+        make_scratch_base("gpt2", tmp_path / shape, train=train, vocabulary=300, width=64, layers=1, seed=0)
+    assert before == {each: each.read_bytes() for each in (tmp_path / shape).iterdir()}
+
 
 def test_an_unknown_shape_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ChatbenchError, match="shape 'bert'"):

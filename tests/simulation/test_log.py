@@ -44,6 +44,28 @@ CHAT = SimulatedConversation(
 )  # fmt: skip
 
 
+def test_an_overwritten_log_comes_back_if_nothing_replaces_it(tmp_path: Path) -> None:
+    path, old, new = tmp_path / "log.jsonl", {"settings": {"seed": 1}}, {"settings": {"seed": 2}}
+    with open_log(path, old) as log:
+        log.append([ROWS[0]])
+    before = path.read_bytes(), settings_path(path).read_bytes()
+    with pytest.raises(RuntimeError), open_log(path, new, overwrite=True):
+        raise RuntimeError  # no memory, say, for the new run's first chat
+    assert (path.read_bytes(), settings_path(path).read_bytes()) == before
+
+    killed = "import os, sys; from pathlib import Path; from chatbench.simulation.log import open_log\n"
+    killed += "with open_log(Path(sys.argv[1]), {'settings': {'seed': 2}}, overwrite=True): os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", killed, str(path)], check=False).returncode == 9
+    with open_log(path, old):
+        pass
+    assert (path.read_bytes(), settings_path(path).read_bytes()) == before
+
+    with open_log(path, new, overwrite=True) as log:
+        log.append([ROWS[1]])
+    assert [row["id"] for _, row in read_log(path)] == ["r1"]
+    assert not [each for each in tmp_path.iterdir() if each.name.endswith(".replaced")]
+
+
 @pytest.mark.parametrize(
     ("log", "fix"),
     [

@@ -34,7 +34,9 @@ Models = Annotated[
 ]
 Gpus = Annotated[
     float | None,
-    typer.Option(help="GPUs per unit that loads a model: 0.25 shares one; with 2 or more, fine-tuning uses all."),
+    typer.Option(
+        help="GPUs per unit that loads a model: 0.25 shares one; with 2 or more, fine-tuning uses all.", min=0, max=64
+    ),
 ]
 
 

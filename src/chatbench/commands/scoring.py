@@ -94,15 +94,16 @@ def compare(
 
     Example: chatbench compare tiny distilgpt2
     """
-    from chatbench.core.files import write_json
+    from chatbench.core.files import keep_inputs, write_json
     from chatbench.data.workspace import Workspace
     from chatbench.metrics.resampling import Resampling
     from chatbench.report.grids import print_grids
     from chatbench.report.tables import comparison_grids, comparison_json, comparison_notes
     from chatbench.scoring.compare import compare as step
 
-    resampling = Resampling(bootstrap, confidence, seed)
-    comparison = step(runs, workspace=Workspace(results=results), ignore=ignore or (), resampling=resampling)
+    resampling, workspace = Resampling(bootstrap, confidence, seed), Workspace(results=results)
+    keep_inputs([out] if out else [], workspace.inputs())
+    comparison = step(runs, workspace=workspace, ignore=ignore or (), resampling=resampling)
     print_grids(comparison_grids(comparison), comparison_notes(comparison))
     if out:
         write_json(out, comparison_json(comparison))

@@ -80,14 +80,14 @@ def import_(
 
     Example: chatbench import survey.csv --draft map.toml
     """
-    from chatbench.core.files import write_text
+    from chatbench.core.files import keep_inputs, write_text
     from chatbench.data import imports
 
     if draft:
         refuse_given(context, "with --draft, which writes no study", "out", "mapping")
         if len(files) > 1:
             raise ChatbenchError(f"--draft of {len(files)} files", expected="one", fix="draft a file for each")
-        imports.keep_inputs([draft], files)
+        keep_inputs([draft], files)
         if draft.is_file() and draft.parent != Path("/dev"):
             found = f"{draft}: is there, and may be corrected by hand"
             raise ChatbenchError(found, expected="a new file", fix="choose another name, or remove it")

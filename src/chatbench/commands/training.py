@@ -183,9 +183,9 @@ def make_scratch_base(
     shape: Annotated[str, typer.Argument(metavar="SHAPE", help="Architecture: gpt2, mistral or llama.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
     train: Annotated[Path, typer.Option(help="train.jsonl to train the tokenizer on.")],
-    vocabulary: Annotated[int, typer.Option(help="Vocabulary size of the tokenizer.", max=1_000_000)] = 4000,
+    vocabulary: Annotated[int, typer.Option(help="Vocabulary size of the tokenizer.", min=257, max=1_000_000)] = 4000,
     width: Annotated[int, typer.Option(help="Hidden size of the model; a multiple of 32.", max=100_000)] = 128,
-    layers: Annotated[int, typer.Option(help="Number of layers.", max=1_000)] = 4,
+    layers: Annotated[int, typer.Option(help="Number of layers.", min=1, max=1_000)] = 4,
     seed: Seed = 0,
 ) -> None:
     """Write a small base model with random weights.

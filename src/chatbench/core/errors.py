@@ -7,6 +7,7 @@ Any other exception that escapes is a bug in chatbench.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +39,12 @@ class OccupiedError(ChatbenchError):
 
 class StoppedError(ChatbenchError):
     """A run was asked to stop (SIGTERM), saved what it needs to continue, and stopped."""
+
+
+def process_count() -> int:
+    """Number of processes that torchrun or accelerate started together; 1 if none did, or `WORLD_SIZE` is no number."""
+    count = os.environ.get("WORLD_SIZE", "")
+    return int(count) if count.isdecimal() else 1
 
 
 _EXPECTED = {

@@ -20,7 +20,7 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from itertools import islice
 from pathlib import Path
@@ -117,7 +117,8 @@ def replacing(path: Path) -> Iterator[Path]:
         raise file_error(error, path) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # of a read-only file system; the error above says so
+                temporary.unlink(missing_ok=True)
 
 
 def _remove_abandoned(folder: Path, name: str) -> None:
@@ -159,6 +160,19 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     write_text(path, "".join(map(json_line, rows)))
 
 
+def keep_inputs(written: Iterable[Path], read: Iterable[Path]) -> None:
+    """Check that no file to be written is one of those that are read, or lies in a folder that is.
+
+    Raises:
+        ChatbenchError: one is.
+    """
+    inputs = {path.resolve() for path in read}
+    for path in written:
+        found = path.resolve()
+        if found in inputs or (path.exists() and not inputs.isdisjoint(found.parents)):
+            raise ChatbenchError(f"{path}: is read, and would be overwritten", fix="choose another name for the output")
+
+
 # ---- Reading ----
 
 
@@ -170,11 +184,12 @@ class JsonTextError(ValueError):
         self.line = line
 
 
-def parse_json(text: str, replaced: Callable[[int], None] = lambda _: None) -> Any:
+def parse_json(text: str, replaced: Callable[[int], None] = lambda _: None, *, unique: bool = False) -> Any:
     r"""Parse JSON; all JSON from outside goes through this function.
 
     Args:
         replaced: called with the number of lone surrogates that were replaced by U+FFFD, if there were any.
+        unique: whether a key that an object has twice is an error; else its last value counts.
 
     Raises:
         JsonTextError: it is not JSON, is nested too deeply, or holds a number that is too long or out of range.
@@ -183,7 +198,8 @@ def parse_json(text: str, replaced: Callable[[int], None] = lambda _: None) -> A
     ['a\ufffd', 1000.0]
     """
     try:
-        value = json.loads(text, parse_int=_whole_number, parse_float=_number)
+        pairs = _unique if unique else None
+        value = json.loads(text, parse_int=_whole_number, parse_float=_number, object_pairs_hook=pairs)
     except json.JSONDecodeError as error:
         raise JsonTextError(error.msg, error.lineno) from None
     except RecursionError:
@@ -207,6 +223,14 @@ def parse_json(text: str, replaced: Callable[[int], None] = lambda _: None) -> A
     return value
 
 
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise JsonTextError(f"key {next(name for name in made if names.count(name) > 1)!r:.60} twice in an object")
+    return made
+
+
 def _whole_number(text: str) -> int:
     if len(text) > MOST_DIGITS:
         raise JsonTextError(f"a number of {len(text)} digits")
@@ -226,7 +250,7 @@ def read_json(path: Path, *, fix: str = "", replaced: Callable[[int], None] = la
         ChatbenchError: the file is missing or is not JSON.
     """
     try:
-        return parse_json(read_text(path, fix), replaced)
+        return parse_json(read_text(path, fix), replaced, unique=True)
     except JsonTextError as error:
         raise ChatbenchError(f"{path}, line {error.line}: {error}", expected="JSON", fix=fix) from error
 
@@ -257,7 +281,7 @@ def read_jsonl(
         if not line.strip():
             continue
         try:
-            row = parse_json(line, replaced)
+            row = parse_json(line, replaced, unique=True)
         except JsonTextError as error:
             raise ChatbenchError(
                 f"{path}, line {number}: not JSON ({error})", expected="one JSON object per line", fix=fix

@@ -29,6 +29,15 @@ def printable(text: str) -> str:
     return "".join("\ufffd" if category(each) in _ACTS and each not in "\n\t" else each for each in text)
 
 
+def markdown_text(text: str) -> str:
+    r"""Write text so that Markdown shows it as it is, on one line.
+
+    >>> markdown_text("<b>*a|b*</b>\n# head")
+    '\\<b\\>\\*a\\|b\\*\\</b\\> # head'
+    """
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(printable(text).split()))
+
+
 def harmless(cell: object) -> object:
     """Keep a spreadsheet from evaluating a cell: text that looks like a formula gets a leading apostrophe.
 

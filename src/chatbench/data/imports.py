@@ -42,6 +42,7 @@ from chatbench.core.files import (
     csv_records,
     file_error,
     json_line,
+    keep_inputs,
     parse_json,
     read_json,
     read_jsonl,
@@ -298,17 +299,6 @@ def _nothing_left(result: Imported, path: Path, mapping: Path | None) -> Chatben
         expected="rows that match the mapping",
         fix=f"{fix}, {at_fault}" if at_fault else fix,
     )
-
-
-def keep_inputs(written: Iterable[Path], read: Sequence[Path]) -> None:
-    """Check that no file to be written is one of those that are read.
-
-    Raises:
-        ChatbenchError: one is.
-    """
-    inputs = {path.resolve() for path in read}
-    if lost := next((path for path in written if path.resolve() in inputs), None):
-        raise ChatbenchError(f"{lost}: is read, and would be overwritten", fix="choose another name for the output")
 
 
 # Reading

@@ -42,6 +42,14 @@ class Workspace:
         self._study: tuple[Manifest, Study] | None = None
         self._verified: dict[Path, tuple[int, int, str]] = {}
 
+    def inputs(self) -> list[Path]:
+        """What commands read and no free output path may replace: the study, the prepared splits, results by model."""
+        if not self.is_prepared:
+            return [self.results / part for part in RESULT_FOLDERS]
+        splits = [self.data / split for split in self.manifest.split_ids]
+        study = Path(self.manifest.study)
+        return [study, self.data / MANIFEST, *splits, *(self.results / part for part in RESULT_FOLDERS)]
+
     # ---- data/ ----
 
     @property

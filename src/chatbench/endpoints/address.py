@@ -158,6 +158,10 @@ def _check_url(url: str) -> None:
         )
 
 
+MOST = 1_000_000
+"""The largest number of requests, tries and seconds that is accepted."""
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointOptions:
     """How requests are sent to an endpoint; not part of any result.
@@ -179,5 +183,5 @@ class EndpointOptions:
             ("--timeout", self.timeout_seconds, 0.001),
             ("--patience", self.patience_seconds, 0),
         ):
-            if not value >= least:
-                raise ChatbenchError(f"{name} is {value:g}", expected=f"at least {least}")
+            if not least <= value <= MOST:
+                raise ChatbenchError(f"{name} is {value:g}", expected=f"from {least} to {MOST:,}")

@@ -33,6 +33,9 @@ from chatbench.core.records import Answer, Study
 from chatbench.metrics.agreement import NORMAL_95, Undefined
 from chatbench.metrics.uncertainty import variance_components
 
+LEAST_SHARE = 1e-6
+"""Smallest half-width or difference of accuracies that a study is planned for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Components:
@@ -123,8 +126,8 @@ class Design:
 
     def people_for_half_width(self, wanted: float) -> int | Undefined:
         """Fewest people for a half-width; undefined if there are too few questions to reach it."""
-        if not 0 < wanted < 1:
-            raise ChatbenchError(f"--half-width {wanted}", expected="a share between 0 and 1, such as 0.05")
+        if not LEAST_SHARE <= wanted < 1:
+            raise ChatbenchError(f"--half-width {wanted}", expected=f"from {LEAST_SHARE} to 1, such as 0.05")
         least = NORMAL_95**2 * self.components.question / wanted**2
         if self.questions <= least:
             return Undefined(
@@ -136,8 +139,9 @@ class Design:
         """Fewest people per assistant to detect a difference between two with the given power."""
         from scipy.stats import norm
 
-        if not 0 < difference < 1 or not 0.05 < power < 1:
-            raise ChatbenchError(f"--difference {difference} --power {power}", expected="shares, such as 0.1 and 0.8")
+        if not LEAST_SHARE <= difference < 1 or not 0.05 < power < 1:
+            found, least = f"--difference {difference} --power {power}", f"from {LEAST_SHARE} to 1 and from 0.05 to 1"
+            raise ChatbenchError(found, expected=f"{least}, such as 0.1 and 0.8")
         return self._fewest((difference / (NORMAL_95 + float(norm.ppf(power)))) ** 2 / 2)
 
     def _fewest(self, chance: float) -> int:

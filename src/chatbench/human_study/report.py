@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chatbench.core.files import write_json
+from chatbench.core.files import keep_inputs, write_json
 from chatbench.core.records import Answer, Study
 from chatbench.data.open_study import open_study
 from chatbench.human_study.accuracy import (
@@ -111,8 +111,8 @@ def study(
     Raises:
         ChatbenchError: as `open_study`.
     """
-    opened = open_study(path, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps)
-    report = study_report(opened)
+    keep_inputs([json] if json else [], [path])
+    report = study_report(open_study(path, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps))
     if json is not None:
         write_json(json, plain(report))
     return report

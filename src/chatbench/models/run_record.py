@@ -16,6 +16,7 @@ import hashlib
 import os
 import platform
 import shlex
+import shutil
 import socket
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError, OccupiedError
@@ -217,6 +219,43 @@ def _content(file: Path) -> dict[str, object]:
                 opened.seek((size - SAMPLE_BYTES) * sample // (SAMPLES - 1))
                 hashed.update(opened.read(SAMPLE_BYTES))
     return {"bytes": size, "sha256_of_samples": hashed.hexdigest()}
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yield `OUT.unfinished`, which becomes `out` at the end of the block.
+
+    Raises:
+        ChatbenchError: there is something at `out`, another process is writing it, or it cannot be written.
+    """
+    refuse_unless_new(out)
+    with run_lock(out):
+        refuse_unless_new(out)
+        work = unfinished(out)
+        shutil.rmtree(work, ignore_errors=True)
+        try:
+            work.mkdir(parents=True)
+            yield work
+            if out.exists():
+                out.rmdir()  # checked above to be empty
+            work.rename(out)
+        except (OSError, SafetensorError) as error:
+            fix = "free up space there, or choose another OUT, and run the same command again"
+            raise ChatbenchError(f"{out} cannot be written: {error}", fix=fix) from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)  # already renamed on success
+
+
+def refuse_unless_new(out: Path) -> None:
+    """Check that there is nothing at `out` but, at most, an empty folder.
+
+    Raises:
+        ChatbenchError: there is.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ChatbenchError(
+            f"{out}: already exists and is not an empty folder", fix="choose another OUT, or remove it"
+        )
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from typing import Any, Literal, NoReturn, cast, get_args
 import torch
 from filelock import FileLock
 from gguf import GGUFReader, LlamaFileType
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
@@ -48,6 +49,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import file_error, read_object, sha256_of, write_json
 from chatbench.core.settings import Precision
 from chatbench.data.examples import read_examples
+from chatbench.models.run_record import new_folder, refuse_unless_new
 
 Bits = Literal[8, 4]
 Format = Literal["bf16", "fp16", "fp32"]
@@ -151,12 +153,13 @@ def make_scratch_base(
     context of 1,024 tokens and no dropout; in Mistral and Llama two heads share keys and values.
 
     Raises:
-        ChatbenchError: no such shape or width, or `train` is not a file of examples.
+        ChatbenchError: no such shape or width, `train` is not a file of examples, or there is something at `out`.
     """
     if shape not in SHAPES:
         raise ChatbenchError(f"shape {shape!r}", expected=f"one of {', '.join(SHAPES)}")
     if width < 32 or width % 32:
         raise ChatbenchError(f"--width {width}", expected="a multiple of 32")
+    refuse_unless_new(out)
     texts = [row.prompt + row.completion for row in read_examples(train)]
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -186,8 +189,9 @@ def make_scratch_base(
         }  # fmt: skip
         config = MistralConfig(**common, sliding_window=context) if shape == "mistral" else LlamaConfig(**common)
     model: Any = _drawn(config, seed)
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    with new_folder(out) as work:
+        model.save_pretrained(work)
+        tokenizer.save_pretrained(work)
     return f"{out}: {shape} shape, {model.num_parameters():,} random parameters, tokenizer from {len(texts):,} examples"
 
 
@@ -243,6 +247,8 @@ def gguf_folder(path: Path) -> Path:
                     _convert(path, folder)
     except OSError as error:
         raise file_error(error) from error
+    except SafetensorError as error:
+        raise ChatbenchError(f"{folder} cannot be written: {error}", fix="free up space there") from error
     return folder
 
 

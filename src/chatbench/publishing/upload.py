@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from chatbench.core.errors import ChatbenchError
@@ -56,9 +55,9 @@ from chatbench.models.run_record import (
     RECORD,
     RESOLVED_SETTINGS,
     add_checksums,
+    new_folder,
     read_record,
-    run_lock,
-    unfinished,
+    refuse_unless_new,
     write_record,
 )  # fmt: skip
 from chatbench.publishing.model_card import CARD, base_name, is_local_path, last_name, model_card, with_folder
@@ -134,26 +133,22 @@ def merge_adapter(folder: Path, out: Path, *, dtype: MergeType = "auto", share: 
             expected="a folder with adapter_config.json, or, with --share, a full model fine-tuned by chatbench",
             fix="a full model needs no merging",
         )
-    with run_lock(out):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ChatbenchError(
-                f"{out}: already exists and is not an empty folder", fix="choose another OUT, or remove it"
-            )
-        record = read_record(folder)
-        stored = _stored_dtype(folder, record) if is_adapter else torch.float32
-        target = stored if dtype == "auto" else cast(torch.dtype, getattr(torch, dtype))
-        # To round to 16 bits only once, a base in another format is merged into in float32 first.
-        held = target if target == stored else torch.float32
-        loaded = load(str(folder), device="cpu", dtype=held, quantise=False, merge=False)
-        if is_adapter:
-            model, difference = _merged_model(loaded, target, folder, share)
-        else:
-            averaged: Any = _averaged(loaded.model, cast(dict[str, Any], record), share)
-            model, difference = averaged.to(target), 0.0
-        name = str(target).removeprefix("torch.")
-        merged = {"adapter_weights": weights_hash(folder), "dtype": name, **({"share": share} if share < 1 else {})}
-        extended = {**record, "merged": merged} if record else None
-        _write(replace(loaded, model=model), out, folder, extended)
+    refuse_unless_new(out)
+    record = read_record(folder)
+    stored = _stored_dtype(folder, record) if is_adapter else torch.float32
+    target = stored if dtype == "auto" else cast(torch.dtype, getattr(torch, dtype))
+    # To round to 16 bits only once, a base in another format is merged into in float32 first.
+    held = target if target == stored else torch.float32
+    loaded = load(str(folder), device="cpu", dtype=held, quantise=False, merge=False)
+    if is_adapter:
+        model, difference = _merged_model(loaded, target, folder, share)
+    else:
+        averaged: Any = _averaged(loaded.model, cast(dict[str, Any], record), share)
+        model, difference = averaged.to(target), 0.0
+    name = str(target).removeprefix("torch.")
+    merged = {"adapter_weights": weights_hash(folder), "dtype": name, **({"share": share} if share < 1 else {})}
+    extended = {**record, "merged": merged} if record else None
+    _write(replace(loaded, model=model), out, folder, extended)
     return Merged(folder, out, name, difference)
 
 
@@ -216,12 +211,9 @@ def _averaged(tuned: PreTrainedModel, record: Mapping[str, Any], share: float) -
 
 
 def _write(merged: Loaded, out: Path, adapter: Path, record: Mapping[str, Any] | None) -> None:
-    work = unfinished(out)
-    shutil.rmtree(work, ignore_errors=True)
     cast(Any, merged.model.config).use_cache = True
     sample_without_filters(merged.model)
-    try:
-        work.mkdir(parents=True)
+    with new_folder(out) as work:
         merged.model.save_pretrained(work)
         merged.tokenizer.save_pretrained(work)
         save_special_tokens(merged.tokenizer, work)
@@ -232,15 +224,6 @@ def _write(merged: Loaded, out: Path, adapter: Path, record: Mapping[str, Any] |
             write_record(work, record)
             write_text(work / CARD, model_card(record, adapter=False))
         add_checksums(work, ignored=[CARD])
-        if out.exists():
-            out.rmdir()  # checked above to be empty
-        work.rename(out)
-    except (OSError, SafetensorError) as error:
-        raise ChatbenchError(
-            f"{out} cannot be written: {error}", fix="free up space there, or choose another OUT, and merge again"
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)  # already renamed on success
 
 
 Say = Callable[[str], None]

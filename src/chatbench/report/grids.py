@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from chatbench.core.texts import printable
+from chatbench.core.texts import markdown_text, printable
 from chatbench.metrics.agreement import Undefined, Value
 
 if TYPE_CHECKING:
@@ -61,14 +61,14 @@ def upright(grid: Grid) -> Grid:
 
 def markdown(grid: Grid) -> str:
     """Format the grid as Markdown under its title, columns aligned."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in (grid.header, *grid.rows)]
+    cells = [[*map(markdown_text, row)] for row in (grid.header, *grid.rows)]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for name, *others in cells:
         padded = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
         lines.append(f"| {' | '.join([name.ljust(widths[0]), *padded])} |")
     rule = "|".join(["", "-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:]), ""])
-    return "\n".join([f"**{grid.title}**", "", lines[0], rule, *lines[1:]])
+    return "\n".join([f"**{markdown_text(grid.title)}**", "", lines[0], rule, *lines[1:]])
 
 
 def print_grids(grids: Sequence[Grid], footnotes: Sequence[str], console: Console | None = None) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from chatbench.core.files import Row, write_text
+from chatbench.core.texts import markdown_text
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Estimate, Undefined, Value
 from chatbench.metrics.baselines import published
@@ -392,15 +393,16 @@ def warnings(tables: Sequence[ScoreTable]) -> list[str]:
 def as_markdown(tables: Sequence[ScoreTable], *, with_published: bool = True) -> str:
     """Format all grids and footnotes as Markdown."""
     grids = [*score_grids(tables), *detail_grids(tables), *([published_grid()] if with_published else [])]
-    notes = [f"- {line}" for table in tables for line in footnotes(table)]
+    notes = [f"- {markdown_text(line)}" for table in tables for line in footnotes(table)]
     if with_published:
         notes.append(f"- reference rows: {published().source}")
-    return "\n\n".join([*warnings(tables), *map(markdown, grids), "\n".join(notes)]) + "\n"
+    return "\n\n".join([*map(markdown_text, warnings(tables)), *map(markdown, grids), "\n".join(notes)]) + "\n"
 
 
 def write_markdown(table: ScoreTable, workspace: Workspace) -> None:
     """Write the grids of one model's scores to `results/scores/MODEL.md`."""
-    write_text(workspace.scores(table.model, ".md"), f"# Scores of {table.model}\n\n{as_markdown([table])}")
+    head = f"# Scores of {markdown_text(table.model)}"
+    write_text(workspace.scores(table.model, ".md"), f"{head}\n\n{as_markdown([table])}")
 
 
 def print_tables(tables: Sequence[ScoreTable], console: Console | None = None, *, with_published: bool = False) -> None:

@@ -220,6 +220,7 @@ def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitP
         tokenizer_hash,
         weights_hash,
     )
+    from chatbench.models.run_record import run_lock
 
     base_source = base_of(model, record)
     refuse_other_base(base_source, record)
@@ -243,26 +244,29 @@ def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitP
             update_card(folder, stored.by_turns)
             say(f"{stored.line()} (as before)")
             return stored
-    partial = path.with_suffix(".partial")  # the fine-tuned model's part, until its base is scored too
-    if holds_scored_turns(tokens_path, origin) and (kept := _read_part(partial, signature)):
-        say(f"{split}, fine-tuned: as before, in {partial}")
-        tuned = kept
-    else:
-        scored = _scores(f"{split}, fine-tuned", str(folder), rows, form)
-        tuned = _Part(corpus=scored.corpus, by_kind=scored.by_kind, counts=scored.encoded.counts(), signature=signature)
-        write_scored_turns(tokens_path, origin, scored_turns(rows, scored.encoded, scored.nats, scored.tokenizer))
-        write_json(partial, asdict(tuned))
-    base = _scores(f"{split}, base model", base_source, rows, form, record)
-    by_kind = {kind: TunedAndBase(each, base.by_kind[kind]) for kind, each in tuned.by_kind.items()}
-    result = SplitPerplexity(
-        split=split, finetuned=tuned.corpus, base=base.corpus, by_kind=by_kind, signature=signature,
-        **tuned.counts,
-    )  # fmt: skip
-    write_json(path, asdict(result))
-    partial.unlink()
-    update_card(folder, result.by_turns)
-    say(result.line())
-    return result
+    with run_lock(path):
+        partial = path.with_suffix(".partial")  # the fine-tuned model's part, until its base is scored too
+        if holds_scored_turns(tokens_path, origin) and (kept := _read_part(partial, signature)):
+            say(f"{split}, fine-tuned: as before, in {partial}")
+            tuned = kept
+        else:
+            scored = _scores(f"{split}, fine-tuned", str(folder), rows, form)
+            tuned = _Part(
+                corpus=scored.corpus, by_kind=scored.by_kind, counts=scored.encoded.counts(), signature=signature
+            )
+            write_scored_turns(tokens_path, origin, scored_turns(rows, scored.encoded, scored.nats, scored.tokenizer))
+            write_json(partial, asdict(tuned))
+        base = _scores(f"{split}, base model", base_source, rows, form, record)
+        by_kind = {kind: TunedAndBase(each, base.by_kind[kind]) for kind, each in tuned.by_kind.items()}
+        result = SplitPerplexity(
+            split=split, finetuned=tuned.corpus, base=base.corpus, by_kind=by_kind, signature=signature,
+            **tuned.counts,
+        )  # fmt: skip
+        write_json(path, asdict(result))
+        partial.unlink(missing_ok=True)
+        update_card(folder, result.by_turns)
+        say(result.line())
+        return result
 
 
 def tokens_origin(signature: Mapping[str, object]) -> dict[str, object]:

@@ -73,7 +73,7 @@ from chatbench.simulation.log import (
     replies_otherwise,
     settings_path,
 )
-from chatbench.simulation.participants import AssistantSpec, notes_on, open_assistant, read_specs
+from chatbench.simulation.participants import AssistantSpec, notes_on, open_assistant, read_specs, refuse_temperature
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -325,7 +325,7 @@ class AiAloneSettings:
     `reasoning_effort` is sent to the extractor too.
 
     Raises:
-        ChatbenchError: fewer than one sample or token, or a temperature below 0.
+        ChatbenchError: fewer than one sample or token, or a temperature out of range.
     """
 
     method: Method
@@ -336,10 +336,10 @@ class AiAloneSettings:
     reasoning_effort: str = ""
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.temperature < 0 or (self.max_tokens is not None and self.max_tokens < 1):
+        refuse_temperature("--temperature", self.temperature)
+        if self.samples < 1 or (self.max_tokens is not None and self.max_tokens < 1):
             raise ChatbenchError(
-                f"--samples {self.samples}, --temperature {self.temperature}, --max-tokens {self.max_tokens}",
-                expected="at least 1, 0 and 1",
+                f"--samples {self.samples}, --max-tokens {self.max_tokens}", expected="at least 1 of both"
             )
 
 

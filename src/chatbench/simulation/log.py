@@ -237,20 +237,42 @@ def open_log(
     Args:
         settings: what runs that write the same log must have in common, written beside it by the first one. Under
             `assistants`, later runs may add names; an existing one must stay the same.
-        overwrite: discards existing records and settings.
+        overwrite: discards existing records and settings; what ends without a new record puts them back.
 
     Raises:
         ChatbenchError: another process writes the log, it was made with other settings or its settings are missing, or
             a line does not match its checksum.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _owned(path), os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0) as file:
-        if overwrite:
-            file.truncate(0)  # first, because a log without settings is refused, and settings without a log are not
-            settings_path(path).unlink(missing_ok=True)
-        if settings is not None:
-            _agree(path, _as_read_back(settings))
-        yield AppendOnlyLog(path, file.fileno())
+    with _owned(path):
+        _put_back(path)  # of a run that was killed before its first record
+        if overwrite and path.exists():
+            path.replace(_replaced(path))  # first: a log without settings is refused, settings without a log are not
+            if settings_path(path).exists():
+                settings_path(path).replace(_replaced(settings_path(path)))
+        try:
+            with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0) as file:
+                if settings is not None:
+                    _agree(path, _as_read_back(settings))
+                yield AppendOnlyLog(path, file.fileno())
+        finally:
+            _put_back(path)
+
+
+def _replaced(path: Path) -> Path:
+    """Where a file that is being overwritten stays until there is a new record."""
+    return path.with_name(f"{path.name}.replaced")
+
+
+def _put_back(path: Path) -> None:
+    """Restore an overwritten log and its settings if the new one has no record; else remove them."""
+    old = _replaced(path)
+    empty = not (path.exists() and path.stat().st_size)
+    for each in (settings_path(path), path):  # the log last: it says that there is something to put back
+        if empty and old.exists() and _replaced(each).exists():
+            _replaced(each).replace(each)
+        elif not empty or not old.exists():
+            _replaced(each).unlink(missing_ok=True)
 
 
 def join_logs(path: Path, parts: Sequence[Path], planned: Mapping[str, Sequence[str]]) -> int:

@@ -65,6 +65,7 @@ EXPECTED_ASSISTANT = (
     "[NAME=]scripted:strong|weak|all, replay:ASSISTANT|all, local:FOLDER_OR_HUB_ID[#thinking], or "
     "openai:MODEL[@URL][#KEY_NAME]"
 )
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.001, 100
 THINKING_MARK = "#thinking"
 """Suffix of a local model that is to think first, by its chat template."""
 _ASSISTANT_SPEC = re.compile(
@@ -146,6 +147,17 @@ def _specs(text: str, recorded: Sequence[str], option: str) -> list[AssistantSpe
             f"{option} {without_secrets(text)!r}: no such assistant (NAME= takes one assistant)", expected=has
         )
     return [AssistantSpec(name or chosen, kind, chosen)]
+
+
+def refuse_temperature(name: str, value: float) -> None:
+    """Check a sampling temperature; logits divided by a smaller one than `LEAST_TEMPERATURE` may overflow.
+
+    Raises:
+        ChatbenchError: it is neither 0 nor within the range.
+    """
+    if value != 0 and not LEAST_TEMPERATURE <= value <= MOST_TEMPERATURE:
+        expected = f"0 (greedy), or {LEAST_TEMPERATURE} to {MOST_TEMPERATURE}"
+        raise ChatbenchError(f"{name} is {value}", expected=expected)
 
 
 def is_scripted(name: str) -> bool:

@@ -70,6 +70,7 @@ from chatbench.simulation.participants import (
     read_specs,
     refuse_impossible,
     refuse_missing,
+    refuse_temperature,
 )
 from chatbench.simulation.run import (
     BLOCK_SIZE,
@@ -91,6 +92,7 @@ ENDPOINTS = ("openai", "completions")
 """Kinds of participants behind an endpoint; their conversations are not divided into blocks."""
 WITHOUT_TOKENS = ("scripted", "replay")
 """Kinds of assistants that use no tokens."""
+MOST_GIB = 1_000_000
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Data types of the weights of local models; auto: see models.loading.inference_dtype."""
 
@@ -108,7 +110,7 @@ class ChatSettings:
     answer (simulation/judge.py).
 
     Raises:
-        ChatbenchError: a number below 1, a temperature below 0, an unknown failure mode or data type.
+        ChatbenchError: a number or a temperature out of range, an unknown failure mode or data type.
     """
 
     conversations: int = 10
@@ -132,10 +134,9 @@ class ChatSettings:
             if getattr(self, name) < 1:
                 raise ChatbenchError(f"{name} is {getattr(self, name)}", expected="at least 1")
         for name in ("simulator_temperature", "assistant_temperature"):
-            if not getattr(self, name) >= 0:
-                raise ChatbenchError(f"{name} is {getattr(self, name)}", expected="at least 0")
-        if self.cache_gib is not None and not self.cache_gib > 0:
-            raise ChatbenchError(f"--cache-gib {self.cache_gib:g}", expected="more than 0")
+            refuse_temperature(name, getattr(self, name))
+        if self.cache_gib is not None and not 0 < self.cache_gib <= MOST_GIB:
+            raise ChatbenchError(f"--cache-gib {self.cache_gib:g}", expected=f"more than 0, at most {MOST_GIB:,}")
         if self.dtype not in DTYPES:
             raise ChatbenchError(f"dtype is {self.dtype!r}", expected=f"one of {', '.join(DTYPES)}")
         if self.rubric and self.judge in ("", LATER):

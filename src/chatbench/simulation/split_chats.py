@@ -20,7 +20,7 @@ from typing import cast
 
 from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import read_json, replacing
+from chatbench.core.files import keep_inputs, read_json, replacing
 from chatbench.core.records import RIGHT_FROM, SimulatedConversation, Split, Study
 from chatbench.core.texts import harmless
 from chatbench.data.splits import question_set_sha256
@@ -180,11 +180,12 @@ def export_chats(
         turns: write a row per turn instead of per conversation.
 
     Raises:
-        ChatbenchError: another ending, no chats yet, or a damaged record.
+        ChatbenchError: another ending, a file of the study or of results, no chats yet, or a damaged record.
     """
     write = {".csv": _write_csv, ".parquet": _write_parquet}.get(to.suffix)
     if write is None:
         raise ChatbenchError(f"--to {to}", expected="a name that ends in .csv or .parquet")
+    keep_inputs([to], workspace.inputs())
     if splits is None:  # also those with chats of the base model alone
         log, ids = partial(workspace.conversations, model), workspace.manifest.split_ids
         splits = [each for each in ids if has_chats(log(each)) or has_chats(log(each, base_model=True))] or None

@@ -23,7 +23,8 @@ Result = TypeVar("Result")
 
 def process_rank() -> int:
     """Rank of this process if torchrun or accelerate started several, else 0."""
-    return int(os.environ.get("RANK", "0"))
+    rank = os.environ.get("RANK", "")
+    return int(rank) if rank.isdecimal() else 0
 
 
 def describe(arguments: TrainingArguments, *, sharded: bool) -> str:

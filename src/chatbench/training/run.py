@@ -12,7 +12,6 @@ that of training.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import time
@@ -26,7 +25,7 @@ from typing import Any, Literal, cast
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainingArguments, set_seed
 
-from chatbench.core.errors import ChatbenchError, StoppedError
+from chatbench.core.errors import ChatbenchError, StoppedError, process_count
 from chatbench.core.progress import Advanced, StopRequest, telling_what_is_kept
 from chatbench.core.settings import Method, Resolved, Settings
 from chatbench.data.examples import ExampleRow
@@ -274,7 +273,7 @@ def training_arguments(settings: Settings, folder: Path, *, run_name: str | None
     """Convert settings to the Trainer's arguments; a comment explains each fixed value that needs it."""
     device = best_device()
     precision = resolve_precision(settings.precision, device)
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    several = process_count() > 1
     rare: dict[str, Any] = {}
     if settings.gradient_checkpointing:
         rare["gradient_checkpointing"] = True  # its new name, activation_checkpointing, is not in transformers 5.0

@@ -6,7 +6,6 @@ in this process, one after another. Time is measured per step, memory as the pea
 
 from __future__ import annotations
 
-import os
 import resource
 import shlex
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from chatbench.core.configurations import differences
-from chatbench.core.errors import ChatbenchError, StoppedError
+from chatbench.core.errors import ChatbenchError, StoppedError, process_count
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import read_addresses
@@ -167,7 +166,7 @@ def planned_units(
     """
     if not steps or not set(steps) <= set(STEPS):
         raise ChatbenchError(f"steps {', '.join(steps) or 'none'}", expected=f"some of {', '.join(STEPS)}")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if process_count() > 1:
         raise ChatbenchError(
             "the whole pipeline was started in several processes",
             expected="one process; only fine-tuning can use several",
