@@ -348,7 +348,6 @@ def test_an_option_that_would_do_nothing_is_refused(line: str, tmp_path: Path, m
         ("simulate tiny --assistant scripted:all --assistant-temperature 1e-320", "0 (greedy), or 0.001 to 100"),
         ("simulate tiny --assistant scripted:all --cache-gib inf", "--cache-gib inf"),
         ("simulate tiny --assistant openai:m@http://localhost:1 --timeout inf", "--timeout is inf"),
-        ("ai-alone --study s --assistant openai:m@http://localhost:1 --method free-text --temperature inf", "is inf"),
         ("plan tiny --gpus inf", "--gpus"),
         ("plan-study --components 0.04,0.01,0.17 --half-width 1e-300", "--half-width 1e-300"),
         ("plan-study --components 0.04,0.01,0.17 --difference 1e-320", "--difference"),

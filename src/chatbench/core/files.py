@@ -20,7 +20,7 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from itertools import islice
 from pathlib import Path
@@ -75,11 +75,29 @@ def write_bytes(path: Path, content: bytes) -> None:
         with os.fdopen(os.dup(descriptor), "wb") as stream:
             stream.write(content)
         return
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path) as temporary:
+        _fill(temporary, content)
+
+
+def _fill(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
         file.write(content)
         file.flush()
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             os.fsync(file.fileno())
+
+
+@contextmanager
+def written_together(texts: Mapping[Path, str]) -> Iterator[None]:
+    """Write all texts to temporary files, run the block, then let them replace their targets, the first one last.
+
+    Raises:
+        ChatbenchError: as `write_text`; if it is raised before the block, no file has changed.
+    """
+    with ExitStack() as stack:
+        for path, text in texts.items():
+            _fill(stack.enter_context(replacing(path)), _encoded(path, text))
+        yield
 
 
 @contextmanager
@@ -135,19 +153,27 @@ def _remove_abandoned(folder: Path, name: str) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, like `write_bytes`."""
+    write_bytes(path, _encoded(path, text))
+
+
+def _encoded(path: Path, text: str) -> bytes:
     try:
-        content = text.encode("utf-8")
+        return text.encode("utf-8")
     except UnicodeEncodeError as error:  # a surrogate from a file name; text read from files has none
         found = ascii(text[max(0, error.start - 20) : error.end + 20])
         raise ChatbenchError(
             f"{path}: {found} cannot be written as UTF-8", fix="rename the file with this name"
         ) from None
-    write_bytes(path, content)
+
+
+def json_text(value: object) -> str:
+    """Format indented JSON; NaN is refused because it is not JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write indented JSON; NaN is refused because it is not JSON."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write `json_text`."""
+    write_text(path, json_text(value))
 
 
 def json_line(row: Mapping[str, object]) -> str:

@@ -1,7 +1,8 @@
 """Prepare training data from a study: splits by question, assistant, subset or person, as files for later steps.
 
-Each file is written atomically, the manifest last; if the manifest will change, the old one is removed first. So a run
-that was stopped leaves either a complete folder or one that every later step refuses; running it again completes it.
+All files are written before the first one is replaced, so a full disk changes nothing. The manifest is replaced last;
+if it will change, the old one is removed first. So a run that was stopped leaves either a complete folder or one that
+every later step refuses; running it again completes it.
 Only what an earlier run wrote is replaced (what its manifest lists, and lines with ids) or removed (what it lists).
 """
 
@@ -19,7 +20,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import Row, json_line, read_jsonl, read_object, sha256_of, write_json, write_text
+from chatbench.core.files import Row, json_line, json_text, read_jsonl, read_object, sha256_of, written_together
 from chatbench.core.progress import tracked
 from chatbench.core.records import Conversation, Part, Split, Study, Unit
 from chatbench.data.examples import ROW_FORMATS, RowFormat, example_rows, numbered_examples, question_in
@@ -223,15 +224,13 @@ def _write(out: Path, texts: Mapping[str, str], manifest: Manifest) -> None:
             found = f"{place}: {'is to be split' if studied else 'not written by prepare-splits'}, and would be lost"
             fix = "choose another folder for the splits, or move it away"
             raise ChatbenchError(found, expected="splits of an earlier run, or no file", fix=fix)
-    for place in (out / name for name in stale if (out / name).is_file() and sha256_of(out / name) == listed[name]):
-        place.unlink()
-        if not any(place.parent.iterdir()):
-            place.parent.rmdir()
-    if old != manifest.as_json():
-        path.unlink(missing_ok=True)
-    for name, text in sorted(texts.items()):
-        write_text(out / name, text)
-    write_json(path, manifest.as_json())
+    with written_together({path: json_text(manifest.as_json()), **{out / name: texts[name] for name in sorted(texts)}}):
+        if old != manifest.as_json():
+            path.unlink(missing_ok=True)
+        for place in (out / name for name in stale if (out / name).is_file() and sha256_of(out / name) == listed[name]):
+            place.unlink()
+            if not any(place.parent.iterdir()):
+                place.parent.rmdir()
 
 
 def _ours(path: Path) -> bool:
