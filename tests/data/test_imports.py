@@ -16,6 +16,7 @@ from benchmarks.import_fuzz import fuzz
 from tests.support.study_files import REPOSITORY, shared_data
 
 from chatbench.cli import main
+from chatbench.core.answer_kinds import Number
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Study, Turn
 from chatbench.data.imports import _LISTED, NO_STATEMENT, draft, import_study, read_map, read_rows
@@ -382,6 +383,46 @@ def test_what_people_and_assistants_said_is_not_called_missing_by_a_draft(tmp_pa
     assert "missing" not in draft(_written(tmp_path / "t.csv", table.replace("NaN", "a")))
 
 
+@pytest.mark.parametrize("where", ["columns", "statements", "constants"])
+def test_numbers_have_their_tolerance_and_unit(where: str, tmp_path: Path) -> None:
+    # Without these keys 3.14 was wrong where 3.14159 was asked for within 1 %, and nothing said so.
+    kinds = {"tolerance": Number(0.01, True, "m"), "": Number()}
+    for tolerance, kind in kinds.items():
+        keys = {"tolerance": "tol", "relative": "rel", "unit": "u"} if tolerance else {}
+        mapping = OF_STATEMENTS.replace('answer_kind = "number"\n', 'answer_kind = "number"\n{}', 1)
+        if where != "statements":
+            mapping = mapping.partition("[statements]")[0]
+        named = "".join(f'{key} = "{column}"\n' for key, column in keys.items())
+        if where == "constants":
+            mapping = mapping.format("") + "[constants]\ntolerance = 0.01\nrelative = true\nunit = 'm'\n" * bool(keys)
+        else:
+            mapping = mapping.format(named)
+        (tmp_path / "tasks.csv").write_text('id,text,right,tol,rel,u\nt1,Pi?,3.14159,"0,01",yes,m\n')
+        table = 'task,p,r,said,text,right,tol,rel,u\nt1,hi,yo,3.14,Pi?,3.14159,"0,01",yes,m\n'
+        study, _ = imported(tmp_path, "t.csv", table.encode(), mapping)
+        lines = import_study([tmp_path / "t.csv"], tmp_path / "out.jsonl", tmp_path / "map.toml").lines()
+
+        assert study.questions["t1"].kind == kind
+        assert [answer.correct for answer in study.answers] == [bool(tolerance)]
+        told = "  1 right answers such as 3.14159 have no tolerance: only exactly that number is right"
+        assert (told in lines) != bool(tolerance)
+
+
+def test_a_tolerance_that_cannot_be_read_is_told_and_whole_numbers_need_none(tmp_path: Path) -> None:
+    mapping = 'turns = ["p", "r"]\nquestion_id = "p"\nright_answer = "ok"\nanswer = "ok"\nanswer_kind = "number"\n'
+    table = "p,r,ok,t\na,yo,5.0,\nb,yo,7,0\n" + "".join(f"{bad},yo,7,{bad}\n" for bad in ("5 %", "-1", "1e999"))
+    study, rows = imported(tmp_path, "t.csv", table.encode(), mapping + 'tolerance = "t"\n')
+    assert ({*study.questions}, [row["why"] for row in rows[2:]]) == ({"a", "b"}, ["bad value of tolerance"] * 3)
+    assert "'5 %' (expected: a number such as 0.5; with relative, 0.05 for 5 %)" in rows[2]["found"]
+    assert import_study([tmp_path / "t.csv"], tmp_path / "out.jsonl", tmp_path / "map.toml").notes == []
+
+    with pytest.raises(ChatbenchError, match="the mapping sets relative without tolerance, where it has no use"):
+        imported(tmp_path, "t.csv", table.encode(), mapping + "[constants]\nrelative = true\n")
+    with pytest.raises(ChatbenchError, match="expected: the name of a column") as caught:
+        imported(tmp_path, "t.csv", table.encode(), mapping + "tolerance = 0.01\n")
+    assert caught.value.fix.endswith("key 'tolerance': a value for all rows belongs in [constants]")
+
+
 @pytest.mark.parametrize("lists", [True, False])
 def test_several_accepted_texts_may_stand_in_a_cell(lists: bool, tmp_path: Path) -> None:
     right = ["Paris", " Ville de Paris", ""]
@@ -495,6 +536,7 @@ def test_neither_a_corrected_draft_nor_a_study_of_another_origin_is_overwritten(
         ('"choice"', '"choice"\norder = "nowhere"', "order"),
         ('"choice"', '"choice"\ncontent = "text"', "content"),
         ('"choice"', '"choice"\nsheet = "Data"', "sheet"),
+        ('"choice"', '"choice"\ntolerance = 0.01', "tolerance"),
         ("[constants]", '[statements]\ntable = "t.csv"\nkey = "task"\nsheet = "Data"\n[constants]', "statements.sheet"),
         ('turns = ["prompt 1", "reply 1", "prompt 2", "reply 2"]', "", "messages"),
     ],
@@ -568,7 +610,7 @@ def test_the_right_answer_may_be_written_otherwise_than_peoples(
 @pytest.mark.parametrize(
     ("kind", "key"),
     [("none", "answer"), ("none", "correct"), ("none", "right_answer"), ("number", "options"), ("text", "answers"),
-     ("outcome", "right_answer"), ("none", "constants.answer")],
+     ("outcome", "right_answer"), ("none", "constants.answer"), ("text", "unit"), ("choice", "constants.tolerance")],
 )  # fmt: skip
 def test_keys_that_the_kind_of_answer_does_not_use_are_refused(kind: str, key: str, tmp_path: Path) -> None:
     table, _, name = key.rpartition(".")

@@ -33,9 +33,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zipfile import BadZipFile
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from chatbench.core.answer_kinds import LETTERS, KindName, normalised
+from chatbench.core.answer_kinds import LETTERS, KindName, Number, normalised
 from chatbench.core.errors import ChatbenchError, expected_by
 from chatbench.core.files import (
     JsonTextError,
@@ -49,6 +49,7 @@ from chatbench.core.files import (
     write_text,
 )
 from chatbench.core.progress import tracked
+from chatbench.core.records import Question
 from chatbench.core.texts import csv_text
 from chatbench.data.own_chats import EMPTY_CHAT, content_text, known_role, read_record
 from chatbench.data.splits import NO_STATEMENT
@@ -87,10 +88,18 @@ class _OfRows(BaseModel):
     question_text: str = ""
     subset: str = ""
     right_answer: str = ""
+    tolerance: str = ""
+    relative: str = ""
+    unit: str = ""
 
 
 class Constants(_OfRows):
-    """Values for all rows that have no other."""
+    """Values for all rows that have no other; numbers, true and false need no quotes."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: object) -> object:
+        return _as_text(value) if isinstance(value, bool | int | float) else value
 
 
 class ImportMap(_OfRows):
@@ -98,8 +107,8 @@ class ImportMap(_OfRows):
 
     `header_rows` is the number of rows above a table's data; the first has the column names. `role` and `content` are
     keys of a message or, with `chat`, columns; the messages of a chat are in row order, or sorted by the numbers or
-    times in `order`. `question_text`, `subset`, `options` and `right_answer` refer to the table of
-    `statements`, if there is one. `roles` says what names of roles mean that are not known.
+    times in `order`. `question_text`, `subset`, `options`, `right_answer`, `tolerance`, `relative` and `unit` refer to
+    the table of `statements`, if there is one. `roles` says what names of roles mean that are not known.
     """
 
     _file: Path = Path()
@@ -155,6 +164,9 @@ _SPELLINGS: Mapping[str, Sequence[str]] = {
     "question_text": ("question_text", "question", "statement", "task_description"),
     "subset": ("subset", "category", "topic"),
     "right_answer": ("right_answer", "correct_answer", "gold"),
+    "tolerance": ("tolerance", "tol"),
+    "relative": ("relative",),
+    "unit": ("unit", "units"),
 }  # fmt: skip
 _OF_MESSAGES: Mapping[str, Sequence[str]] = {
     "chat": ("chat_id", "conversation_id", "dialog_id", "dialogue_id", "session_id", "thread_id"),
@@ -168,13 +180,15 @@ _TEXTS = (*_SPELLINGS["messages"], *_SPELLINGS["reply"], *_SPELLINGS["right_answ
           *_REQUESTS, "right", "option", "opt", "o", "choice")  # fmt: skip
 """Names, without a number, of columns where `None` may be what was said."""
 _JOINED = "the chat's messages"
-_OF_STATEMENTS = ("question_text", "subset", "right_answer")
+_OF_NUMBERS = ("tolerance", "relative", "unit")
+_OF_STATEMENTS = ("question_text", "subset", "right_answer", *_OF_NUMBERS)
 _OF_KINDS: Mapping[KindName, Sequence[str]] = {
     "choice": ("answer", "right_answer", "correct", "options", "answers"),
-    "number": ("answer", "right_answer", "correct"), "text": ("answer", "right_answer", "correct"),
+    "number": ("answer", "right_answer", "correct", *_OF_NUMBERS), "text": ("answer", "right_answer", "correct"),
     "outcome": ("answer", "correct"), "none": (),
 }  # fmt: skip
 """Keys that say something about answers, by the kinds that use them."""
+_OF_ANSWERS = tuple(dict.fromkeys(key for keys in _OF_KINDS.values() for key in keys))
 _KINDS = "choice (with options), number, text, outcome (with correct)"
 _SCORES = {
     **dict.fromkeys(("yes", "true", "right", "correct", "ja", "wahr", "richtig"), 1.0),
@@ -204,6 +218,8 @@ class Imported:
     """Number of rows by what was done and each reason."""
     fixes: dict[str, str] = field(default_factory=dict)
     """Which key of the mapping to correct, by the reason why a row was dropped."""
+    notes: list[str] = field(default_factory=list)
+    """What the summary says about the study as a whole."""
 
     def add(self, place: str, done: str, *why: str, found: str = "") -> None:
         """Report a row, and the other rows of its chat."""
@@ -225,6 +241,7 @@ class Imported:
         return [
             f"{len(self.rows)} rows: {head} -> {self.out}",
             *(f"  {n} x {why}" for why, n in self.reasons.most_common()),
+            *(f"  {note}" for note in self.notes),
         ]
 
 
@@ -280,9 +297,18 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
         known.add(question_id)
     if not result.records:
         raise _nothing_left(result, paths[0], mapping)
+    result.notes += _exact_numbers([intake.questions[each] for each in known])
     write_text(report, csv_text(["row", "done", "why", "found"], result.rows))  # first: it lets the study be replaced
     write_text(out, "".join(map(json_line, result.records)))
     return result
+
+
+def _exact_numbers(questions: Iterable[Question]) -> list[str]:
+    """A note on right answers that people hardly hit: numbers that are not whole, without a tolerance."""
+    exact = [(q, q.kind.value(q.answer)) for q in questions if isinstance(q.kind, Number) and not q.kind.tolerance]
+    if odd := [question.answer for question, value in exact if value and value.denominator > 1]:
+        return [f"{len(odd)} right answers such as {odd[0]:.40} have no tolerance: only exactly that number is right"]
+    return []
 
 
 def _nothing_left(result: Imported, path: Path, mapping: Path | None) -> ChatbenchError:
@@ -466,11 +492,14 @@ def read_map(path: Path) -> ImportMap:
         key = ".".join(map(str, first["loc"]))
         expected = expected_by(first)
         *tables, last = map(str, first["loc"])
+        how = f"write it above [{tables[0]}]" if tables and last in ImportMap.model_fields else ""
+        if not tables and last in Constants.model_fields:
+            expected, how = "the name of a column", "a value for all rows belongs in [constants]"
         if first["type"] == "extra_forbidden":
             model = Constants if "constants" in tables else Statements if tables else ImportMap
             expected = f"one of {', '.join(model.model_fields)}"
-        fix = _correct(path, key, f"write it above [{tables[0]}]" if tables and last in ImportMap.model_fields else "")
-        raise ChatbenchError(f"{path}, key {key!r}: {first['input']!r:.80}", expected=expected, fix=fix) from None
+        found = f"{path}, key {key!r}: {first['input']!r:.80}"
+        raise ChatbenchError(found, expected=expected, fix=_correct(path, key, how)) from None
 
 
 def preset(rows: Sequence[tuple[str, Cells]], path: Path) -> ImportMap:
@@ -513,7 +542,9 @@ def draft(path: Path) -> str:
         reply = None
     named |= {"messages": asked, "reply": reply}
     for name, column in named.items():
-        lines.append(f"{name} = {_quoted(column)}" if column else f'# {name} = ""  # no matching column')
+        of_numbers = name in _OF_NUMBERS and bool(column)
+        line = f"{name} = {_quoted(column)}" if column else f'# {name} = ""  # no matching column'
+        lines.append("# " * of_numbers + line + "  # with answer_kind number" * of_numbers)
     if messages and role == "role" and isinstance(messages[0], dict) and "from" in messages[0]:
         role = "from"
         lines += ['role = "from"', 'content = "value"']
@@ -567,7 +598,7 @@ def _roles_to_draft(messages: Iterable[object], key: str) -> list[str]:
 def _checked(mapping: ImportMap, files: Mapping[Path, Sequence[tuple[str, Cells]]]) -> ImportMap:
     """The mapping, if its keys go together and are all used, and its columns are in every file."""
     path = next(iter(files))
-    for key in _OF_KINDS["choice"]:
+    for key in _OF_ANSWERS:
         if key not in _OF_KINDS[mapping.answer_kind] and (getattr(mapping, key) or getattr(mapping.constants, key, "")):
             found = f"{path}: the mapping sets {key}, which answer_kind {mapping.answer_kind!r} does not use"
             how = f"say what kind the answers are, or remove {key}"
@@ -601,10 +632,12 @@ def _refuse_unused(mapping: ImportMap) -> None:
     unused = {
         "turns": mapping.messages and "with messages", "reply": not mapping.messages and "without messages",
         "order": not mapping.chat and "without chat",
+        "relative": not (mapping.tolerance or mapping.constants.tolerance) and "without tolerance",
         **dict.fromkeys(("role", "content", "roles"), mapping.turns and "with turns"),
     }  # fmt: skip
     for key, why in unused.items():
-        if why and getattr(mapping, key) != ImportMap.model_fields[key].default:
+        given = getattr(mapping, key) != ImportMap.model_fields[key].default or getattr(mapping.constants, key, "")
+        if why and given:
             found = f"the mapping sets {key} {why}, where it has no use"
             raise mapping.wrong(found, key, expected="only keys that are used", how="remove it")
 
@@ -830,14 +863,35 @@ def _question(
         right = _answer(place, right, "right_answer", question, mapping) or ""
     if mapping.answer_kind in ("choice", "number", "text"):
         question["answer"] = right or None
-    return question
+    return question | (_closeness(place, cells, mapping) if mapping.answer_kind == "number" else {})
+
+
+def _closeness(place: str, cells: Cells, mapping: ImportMap) -> dict[str, Any]:
+    """How close to a number an answer must be, and its unit: the keys of `_OF_NUMBERS` that are recorded."""
+    said = {key: _text(cells, getattr(mapping, key)) or getattr(mapping.constants, key) for key in _OF_NUMBERS}
+    relative = _SCORES.get(said["relative"].lower(), _number(said["relative"]))
+    found = {
+        "tolerance": _number(said["tolerance"]),
+        "relative": bool(relative) if relative in (0, 1) else None,
+        "unit": said["unit"],
+    }
+    if wrong := next((key for key, text in said.items() if text and found[key] is None), None):
+        expected = "yes or no" if wrong == "relative" else "a number such as 0.5; with relative, 0.05 for 5 %"
+        raise BadRecord(f"bad value of {wrong}", f"{place}, {wrong}: {said[wrong]!r:.60}", expected=expected,
+                        fix=f"key {wrong!r}")  # fmt: skip
+    return {key: found[key] for key, text in said.items() if text}
+
+
+def _number(text: str) -> float | None:
+    """A number in digits, without a sign; None if the text is none."""
+    read = re.fullmatch(r"(\d+[.,]?\d*|[.,]\d+)(e[-+]?\d+)?", text, re.IGNORECASE)
+    number = float(text.replace(",", ".")) if read else math.nan
+    return number if math.isfinite(number) else None
 
 
 def _correctness(place: str, text: str, mapping: ImportMap) -> float | bool:
     """Whether an answer is right, in numbers or words; of an outcome also a score between 0 and 1."""
-    score = _SCORES.get(text.lower())
-    if score is None and re.fullmatch(r"(\d+[.,]?\d*|[.,]\d+)(e[-+]?\d+)?", text, re.IGNORECASE):
-        score = float(text.replace(",", "."))
+    score = _SCORES.get(text.lower(), _number(text))
     outcome = mapping.answer_kind == "outcome"
     if score is None or not 0 <= score <= 1 or (score % 1 and not outcome):
         numbers = "a number from 0 to 1" if outcome else "0 or 1"
