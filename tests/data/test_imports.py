@@ -383,6 +383,65 @@ def test_what_people_and_assistants_said_is_not_called_missing_by_a_draft(tmp_pa
     assert "missing" not in draft(_written(tmp_path / "t.csv", table.replace("NaN", "a")))
 
 
+LOG = {"user": {"id": "u1", "plan": "pro"}, **OPENAI, "meta": {"task_id": "t", "ref": ["5"], "at": {"day": 1}},
+       "got": {"answer": "5"}, "empty": {}, "none": None}  # fmt: skip
+OF_LOG = """\
+messages = "messages"
+worker_id = "user.id"
+question_id = "meta.task_id"
+right_answer = "meta.ref"
+answer = "got.answer"
+answer_kind = "text"
+missing = ["u2"]
+"""
+
+
+def test_what_an_import_leaves_unread_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # "2 rows: 0 kept, 2 changed" was all: question, person and answer were lost.
+    rows = [LOG, LOG | {"user": {"id": 7}}, LOG | {f"key{at}\n": at for at in range(9)}]
+    path = _written(tmp_path / "my log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["import", str(path), "--out", str(tmp_path / "out.jsonl")]) == 0
+    _, _, *told = capsys.readouterr().out.splitlines()
+    names = "'user.plan', 'meta.task_id', 'meta.ref', 'meta.at.day', 'got.answer', "
+    names += ", ".join(f"'key{at}\\n'" for at in range(7))
+    assert told == [
+        "  2 people, 1 question (no question_id), no answers",
+        f"  not read: {names} and 2 more; to use them: chatbench import '{path}' --draft map.toml",
+    ]
+    mapping = _written(tmp_path / "map.toml", OF_LOG)
+    assert import_study([path], tmp_path / "out.jsonl", mapping).notes[0] == "2 people, 1 question, 2 answers"
+    table = _written(tmp_path / "t.csv", "p,r,\nhi,yo,7\n")
+    mapping.write_text('turns = ["p", "r"]\n')
+    assert import_study([table], tmp_path / "out.jsonl", mapping).notes == [
+        "1 person (no worker_id), 1 question (no question_id), no answers"
+    ]
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json", "t.parquet"])
+def test_nested_keys_are_named_by_their_path(name: str, tmp_path: Path) -> None:
+    rows = [LOG, {**LOG, "user": {"id": "u2"}}]
+    pd.DataFrame([{**row, "empty": 1} for row in rows]).to_parquet(tmp_path / "t.parquet")
+    content = {"t.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode(), "t.json": json.dumps(rows).encode()}
+    study, _ = imported(tmp_path, name, content.get(name) or (tmp_path / name).read_bytes(), OF_LOG)
+
+    assert [answer.worker_id[:4] for answer in study.answers] == ["u1", "row-"]
+    assert [(answer.letter, answer.correct) for answer in study.answers] == [("5", True)] * 2
+    assert [*study.questions] == ["t"]
+    with pytest.raises(ChatbenchError, match=r"no column 'user.name'; it has .*user.id, user.plan"):
+        imported(tmp_path, name, (tmp_path / name).read_bytes(), OF_LOG.replace("user.id", "user.name"))
+
+
+def test_a_key_that_is_called_like_a_path_is_that_key(tmp_path: Path) -> None:
+    for row in ({"user.id": "w", **LOG}, {**LOG, "user.id": "w"}):
+        study, _ = imported(tmp_path, "t.jsonl", json.dumps(row).encode(), OF_LOG)
+        assert [answer.worker_id for answer in study.answers] == ["w"]
+    # One message per row, too.
+    lines = [{"c": {"id": 1}, "by": {"role": role}, "text": role} for role in ("user", "bot")]
+    mapping = 'chat = "c.id"\nrole = "by.role"\ncontent = "text"\n'
+    study, _ = imported(tmp_path, "t.json", json.dumps(lines).encode(), mapping)
+    assert [[turn.text for turn in chat.turns] for chat in study.conversations] == [["user", "bot"]]
+
+
 @pytest.mark.parametrize("where", ["columns", "statements", "constants"])
 def test_numbers_have_their_tolerance_and_unit(where: str, tmp_path: Path) -> None:
     # Without these keys 3.14 was wrong where 3.14159 was asked for within 1 %, and nothing said so.
@@ -414,7 +473,9 @@ def test_a_tolerance_that_cannot_be_read_is_told_and_whole_numbers_need_none(tmp
     study, rows = imported(tmp_path, "t.csv", table.encode(), mapping + 'tolerance = "t"\n')
     assert ({*study.questions}, [row["why"] for row in rows[2:]]) == ({"a", "b"}, ["bad value of tolerance"] * 3)
     assert "'5 %' (expected: a number such as 0.5; with relative, 0.05 for 5 %)" in rows[2]["found"]
-    assert import_study([tmp_path / "t.csv"], tmp_path / "out.jsonl", tmp_path / "map.toml").notes == []
+    assert import_study([tmp_path / "t.csv"], tmp_path / "out.jsonl", tmp_path / "map.toml").notes == [
+        "2 people (no worker_id), 2 questions, 2 answers"
+    ]
 
     with pytest.raises(ChatbenchError, match="the mapping sets relative without tolerance, where it has no use"):
         imported(tmp_path, "t.csv", table.encode(), mapping + "[constants]\nrelative = true\n")

@@ -12,6 +12,7 @@ Every row is in the report: kept, changed (a rule of `own_chats` was needed) or 
 Several chats of a person about one question are numbered. A chat without a statement of what the person wants gets a
 placeholder (`NO_STATEMENT`); without question ids, split such studies by person. An answer that is the text of one
 option (`normalised`) becomes its letter; if the text is itself a letter, `answers` must say which of the two is meant.
+Nested keys of JSON and Parquet are read as `user.id`, unless a key has that name itself.
 Columns without a name are not read; cells that are exactly one of `missing` are blank.
 """
 
@@ -53,7 +54,16 @@ from chatbench.core.records import Question
 from chatbench.core.texts import csv_text
 from chatbench.data.own_chats import EMPTY_CHAT, content_text, known_role, read_record
 from chatbench.data.splits import NO_STATEMENT
-from chatbench.data.tables import EXPECTED_ROLES, SKIP_FIX, BadRecord, Intake, LeftOut, find_column, literal_list
+from chatbench.data.tables import (
+    EXPECTED_ROLES,
+    MOST_SHOWN,
+    SKIP_FIX,
+    BadRecord,
+    Intake,
+    LeftOut,
+    find_column,
+    literal_list,
+)
 
 Cells = Mapping[str, object]
 _TABLES = (".csv", ".tsv", ".txt")
@@ -266,6 +276,7 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
     files = {path: _filled(read_rows(path, chosen, halves=halves), chosen) for path in paths}
     rows = [each for of_file in files.values() for each in of_file]
     chosen = _checked(chosen or preset(rows, paths[0]), files)
+    unread = _unread(rows, chosen)
     if chosen.chat:
         rows, chosen = _chats(rows, chosen, result), chosen.model_copy(update={"messages": _JOINED})
     statements = _statements(chosen, paths[0].parent)
@@ -297,10 +308,33 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
         known.add(question_id)
     if not result.records:
         raise _nothing_left(result, paths[0], mapping)
-    result.notes += _exact_numbers([intake.questions[each] for each in known])
+    to_use = "" if mapping else f"; to use them: chatbench import {shlex.quote(str(paths[0]))} --draft map.toml"
+    people = {record["worker_id"] for record in result.records}
+    result.notes = [
+        _outcome(len(people), len(known), len(intake.answers), chosen),
+        *_not_read(unread, to_use),
+        *_exact_numbers([intake.questions[each] for each in known]),
+    ]
     write_text(report, csv_text(["row", "done", "why", "found"], result.rows))  # first: it lets the study be replaced
     write_text(out, "".join(map(json_line, result.records)))
     return result
+
+
+def _outcome(people: int, questions: int, answers: int, mapping: ImportMap) -> str:
+    """What the study has, and which keys would tell people and questions apart."""
+    who = f"{people} {'people' if people != 1 else 'person'}"
+    about = f"{questions} question{'s' * (questions != 1)}"
+    given = {name for name, value in (*mapping, *mapping.constants) if value}
+    who += " (no worker_id)" * ("worker_id" not in given)
+    about += " (no question_id)" * given.isdisjoint(("question_id", "question_text"))
+    return f"{who}, {about}, {answers or 'no'} answer{'s' * (answers != 1)}"
+
+
+def _not_read(names: Sequence[str], to_use: str) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - MOST_SHOWN} more" * (len(names) > MOST_SHOWN)
+    return [f"not read: {', '.join(f'{name!r:.60}' for name in names[:MOST_SHOWN])}{more}{to_use}"]
 
 
 def _exact_numbers(questions: Iterable[Question]) -> list[str]:
@@ -354,13 +388,13 @@ def read_rows(
     if asked and ending != ".xlsx":
         raise mapping.wrong(f"{path}: not an Excel file: no sheet {asked!r}", key, expected=".xlsx", how="remove it")
     if ending in (".jsonl", ".ndjson"):
-        return [(f"{path}, line {number}", row) for number, row in read_jsonl(path, replaced=replaced)]
+        return [(f"{path}, line {number}", _with_paths(row)) for number, row in read_jsonl(path, replaced=replaced)]
     if ending == ".json":
         content = read_json(path, replaced=replaced)
         items = content if isinstance(content, list) else [content]
         if bad := next((at for at, item in enumerate(items, 1) if not isinstance(item, dict)), None):
             raise ChatbenchError(f"{path}, record {bad}: not an object", expected="a JSON list of objects")
-        return [(f"{path}, record {number}", item) for number, item in enumerate(items, start=1)]
+        return [(f"{path}, record {number}", _with_paths(item)) for number, item in enumerate(items, start=1)]
     header_rows = 1 if second else mapping.header_rows
     if ending in _TABLES:
         return _table_rows(csv_records(_table_text(path), path), path, header_rows)
@@ -374,6 +408,21 @@ def read_rows(
         return _sheet_rows(sheets[sheet], path, header_rows)
     expected = ".jsonl, .json, .csv, .tsv, .txt, .xlsx or .parquet"
     raise ChatbenchError(f"{path}: unknown file format", expected=expected, fix="rename it, or save it in one of these")
+
+
+def _with_paths(row: dict[str, object]) -> Cells:
+    """A row with its nested keys as well, each after its object.
+
+    >>> _with_paths({"user": {"id": "u1"}, "user.id": "as written"})
+    {'user': {'id': 'u1'}, 'user.id': 'as written'}
+    """
+    found, rest = dict[str, object](), [*reversed(row.items())]
+    while rest:
+        name, value = rest.pop()
+        found[name] = row.get(name, value)
+        if isinstance(value, dict):
+            rest += [(f"{name}.{key}", each) for key, each in reversed(value.items())]
+    return found
 
 
 def _table_text(path: Path) -> str:
@@ -430,7 +479,7 @@ def _parquet_rows(path: Path) -> list[tuple[str, Cells]]:
         # Not with pandas: its to_json crashes the process on some lists of objects.
         text = json.dumps(parquet.read_table(path).to_pylist(), default=str)
         rows = json.loads(text, parse_constant=lambda _: None)  # of constants that are not JSON numbers (NaN)
-        return [(f"{path}, row {number}", row) for number, row in enumerate(rows, start=1)]
+        return [(f"{path}, row {number}", _with_paths(row)) for number, row in enumerate(rows, start=1)]
 
 
 def _sheets(path: Path) -> Mapping[str, Any]:
@@ -607,9 +656,7 @@ def _checked(mapping: ImportMap, files: Mapping[Path, Sequence[tuple[str, Cells]
     if mapping.cumulative and not (mapping.worker_id or mapping.constants.worker_id):
         found = f"{path}: the mapping sets cumulative without worker_id: chats of different people may begin alike"
         raise mapping.wrong(found, "worker_id", expected="the column with the person's id", how="or omit cumulative")
-    names = [name for name in _SPELLINGS if mapping.statements is None or name not in _OF_STATEMENTS]
     if mapping.chat:
-        names += _OF_MESSAGES
         if mapping.messages or mapping.turns or mapping.reply or mapping.cumulative:
             found = f"{path}: the mapping sets chat together with messages, turns, reply or cumulative"
             expected = "one message per row, or a whole chat per row"
@@ -618,14 +665,32 @@ def _checked(mapping: ImportMap, files: Mapping[Path, Sequence[tuple[str, Cells]
         found, expected = f"{path}: the mapping names no column with chats", "one of messages, turns and chat"
         raise mapping.wrong(found, "messages", expected=expected)
     _refuse_unused(mapping)
-    wanted = {name: [getattr(mapping, name)] for name in names} | {"turns": [*mapping.turns]}
-    if mapping.statements is None:
-        wanted["options"] = [*mapping.options]
+    wanted = _wanted(mapping)
     union = {name for rows in files.values() for _, cells in rows for name in cells}
     for path, rows in files.items():
         if rows or len(files) == 1:
             _require(wanted, rows, mapping, path, union if path.suffix.lower() in _LOGS else set())
     return mapping
+
+
+def _wanted(mapping: ImportMap) -> dict[str, Sequence[str]]:
+    """The columns that are read, without those of the table of statements, by the mapping's keys."""
+    elsewhere = {"options", *_OF_STATEMENTS} if mapping.statements else set[str]()
+    names = [*_SPELLINGS, *(_OF_MESSAGES if mapping.chat else ())]
+    wanted: dict[str, Sequence[str]] = {name: [getattr(mapping, name)] for name in names}
+    wanted |= {"turns": mapping.turns, "options": mapping.options}
+    return {name: columns for name, columns in wanted.items() if name not in elsewhere}
+
+
+def _unread(rows: Sequence[tuple[str, Cells]], mapping: ImportMap) -> list[str]:
+    """The columns with values that are not read; of objects those of their keys."""
+    read = {name for names in _wanted(mapping).values() for name in names}
+    found = dict[str, None]()
+    for _, cells in rows:
+        for name, value in cells.items():
+            if name not in read and name not in found and not isinstance(value, dict) and _as_text(value):
+                found[name] = None
+    return [*found]
 
 
 def _refuse_unused(mapping: ImportMap) -> None:
