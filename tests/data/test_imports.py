@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -19,7 +20,7 @@ from chatbench.cli import main
 from chatbench.core.answer_kinds import Number
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Study, Turn
-from chatbench.data.imports import _LISTED, NO_STATEMENT, draft, import_study, read_map, read_rows
+from chatbench.data.imports import _LISTED, NO_STATEMENT, ImportMap, draft, import_study, read_map, read_rows
 from chatbench.data.open_study import open_study
 from chatbench.data.tables import DUPLICATE_ANSWER, HALF_CHARACTERS
 
@@ -66,7 +67,7 @@ content = "text"
 """
 
 
-def workbook(sheets: dict[str, list[list[object]]], merged: str = "") -> bytes:
+def workbook(sheets: Mapping[str, Sequence[Sequence[object]]], merged: str = "") -> bytes:
     """An Excel file; `merged` is a range of its sheet "Data"."""
     book = openpyxl.Workbook()
     book.remove(book.active)
@@ -357,6 +358,103 @@ def test_a_draft_of_one_request_and_one_reply_per_row_takes_them_as_turns(
     mapping = read_map(_written(tmp_path / "map.toml", draft(_written(tmp_path / "t.csv", f"{columns}\n{row}\n"))))
 
     assert ([*mapping.turns], mapping.messages, mapping.reply) == (drafted, "", "")
+
+
+def drafted(folder: Path, name: str, content: str | bytes) -> ImportMap:
+    """The draft of a file, which must be a mapping."""
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_map(_written(folder / "draft.toml", draft(folder / name)))
+
+
+def test_a_draft_finds_the_keys_of_nested_and_common_names(tmp_path: Path) -> None:
+    mapping = drafted(tmp_path, "t.jsonl", json.dumps(LOG | {"meta": {"task_id": "t", "task": "5?", "reference": "5"}}))
+    assert (mapping.messages, mapping.worker_id, mapping.question_id, mapping.question_text) == (
+        "messages", "user.id", "meta.task_id", "meta.task"
+    )  # fmt: skip
+    assert (mapping.right_answer, mapping.answer) == ("meta.reference", "got.answer")
+    # `session` and `pid` were not known, and then none of the keys of a message per row was offered.
+    head = "session,pid,item,item_text,truth,tol,unit,speaker,message,timestamp,final_choice\n"
+    mapping = drafted(tmp_path, "t.csv", head + "1,w,i,5?,5,0.1,m,user,hi,1,5\n")
+    assert (mapping.chat, mapping.order, mapping.role, mapping.content) == (
+        "session",
+        "timestamp",
+        "speaker",
+        "message",
+    )
+    assert (mapping.worker_id, mapping.question_text, mapping.answer) == ("pid", "item_text", "final_choice")
+    text = (tmp_path / "draft.toml").read_text()
+    assert all(f"# {line}\n" in text for line in ('tolerance = "tol"  # with answer_kind number',
+                                                  'unit = "unit"  # with answer_kind number'))  # fmt: skip
+    assert '# answer_kind = ""' in text
+
+
+@pytest.mark.parametrize("name", ["role,content", "from,value", "speaker,utterance"])
+def test_a_draft_finds_lists_of_messages_whatever_their_column_is_called(name: str, tmp_path: Path) -> None:
+    role, content = name.split(",")
+    chat = json.dumps([{"at": 1, role: "Anna", content: "hi"}])
+    table = [["who", "chat", "tags", "log 7"], ["w0", "", "[1]", ""], ["w", "a text", '[{"a": 1}]', chat]]
+    mapping = drafted(tmp_path, "t.xlsx", workbook({"Data": [*table]}))
+
+    assert (mapping.messages, mapping.role, mapping.content) == ("log 7", role, content)
+    assert '# "Anna" = "..."  # 1 messages' in (tmp_path / "draft.toml").read_text()
+
+
+def test_a_draft_without_chats_lists_the_keys_that_name_them(tmp_path: Path) -> None:
+    mapping = drafted(tmp_path, "t.csv", "who,chat,dialogue,speaker,answer\nw,hi,c,user,5\n")
+    text = (tmp_path / "draft.toml").read_text()
+
+    assert (mapping.messages, mapping.turns, mapping.chat, mapping.answer) == ("", (), "", "answer")
+    for line in ("messages = ", "turns = [", 'chat = ""', 'order = ""', 'role = "speaker"', 'content = ""'):
+        assert f"\n# {line}" in text
+
+
+WIDE = [
+    ["StartDate", "ResponseId", "1_chat", "1_ans", "1_conf", "2_chat", "2_ans", "2_conf"],
+    ["Start Date", "Response ID", "Chat - Is it?", "Is it?", "Sure?", "Chat - Was it?", "Was it?", "Sure?"],
+]
+IDS = [f'{{"ImportId":"{name}"}}' for name in WIDE[0]]
+SAID = json.dumps(OPENAI["messages"])
+PEOPLE = [["now", "R_1", SAID, "yes", "very", None, None, None], ["now", "R_2", SAID, "no", "no", None, "yes", "no"]]
+
+
+@pytest.mark.parametrize("ending", ["csv", "xlsx", "two sheets", "no questions"])
+def test_a_draft_recognises_the_header_of_qualtrics(ending: str, tmp_path: Path) -> None:
+    rows: list[list[object]] = [*WIDE[: 1 if ending == "no questions" else 2], IDS, *PEOPLE]
+    csv.writer(table := io.StringIO()).writerows(rows)
+    book = workbook({"Read me": [["Notes"]], "Data": rows} if ending == "two sheets" else {"Data": rows})
+    mapping = drafted(
+        tmp_path, *(("t.xlsx", book) if ending in ("xlsx", "two sheets") else ("t.csv", table.getvalue()))
+    )
+
+    assert mapping.header_rows == (2 if ending == "no questions" else 3)
+    assert (mapping.worker_id, mapping.messages) == ("ResponseId", "1_chat")
+    text = (tmp_path / "draft.toml").read_text()
+    assert ": 2 rows with the columns" in text
+    assert "# '1_chat' to '2_chat', '1_ans' to '2_ans', '1_conf' to '2_conf': if a row has several chats" in text
+    plain = drafted(tmp_path, "u.csv", "p,r,option_1,option_2\nhi,yo,a,b\n")
+    assert plain.header_rows == 1
+    assert "several chats" not in (tmp_path / "draft.toml").read_text()  # options are one thing with numbers
+
+
+def test_one_row_per_person_becomes_one_per_chat_as_the_documentation_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("wide.xlsx").write_bytes(workbook({"Data": [*WIDE, IDS, *PEOPLE]}))
+    page = (REPOSITORY / "docs" / "own-study.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    exec(code, {})
+    keys = ("question_id", "messages", "answer", "confidence")
+    mapping = "".join(f"{key} = {re.search(f'`{key} = (.*?)`', page)[1]}\n" for key in keys)  # type: ignore[index]
+    mapping += 'worker_id = "ResponseId"\nright_answer = "right"\nanswer_kind = "text"\n'
+    Path("q.csv").write_text("id,right\n1,yes\n2,yes\n")
+    mapping += '[statements]\ntable = "q.csv"\nkey = "id"\n[constants]\nquestion_text = "Is it?"\n'
+    study, _ = imported(tmp_path, "long.csv", Path("long.csv").read_bytes(), mapping)
+
+    assert [(answer.worker_id, answer.question_id, answer.correct, answer.confidence) for answer in study.answers] == [
+        ("R_1", "1", True, "very"), ("R_2", "1", False, "no"), ("R_2", "2", True, "no")
+    ]  # fmt: skip
+    assert len(study.conversations) == 2  # R_2 answered the second question without asking
 
 
 def test_cells_that_the_mapping_calls_missing_are_blank(tmp_path: Path) -> None:

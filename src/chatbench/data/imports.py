@@ -164,27 +164,33 @@ _SPELLINGS: Mapping[str, Sequence[str]] = {
     "messages": ("messages", "conversations", "conversation", "chat_history", "request", "dialog", "chat"),
     "reply": ("response", "reply", "completion", "model_response", "assistant_response", "bot_response"),
     "worker_id": ("worker_id", "participant_id", "user_id", "prolific_pid", "response_id", "programmer_id",
-                  "hashed_ip"),
+                  "hashed_ip", "pid", "uid"),
     "assistant": ("assistant", "model", "model_name"),
-    "condition": ("condition", "group"),
+    "condition": ("condition", "group", "arm"),
     "confidence": ("confidence",),
-    "question_id": ("question_id", "task_name", "task", "item"),
-    "answer": ("answer", "selected_answer", "final_answer"),
+    "question_id": ("question_id", "task_id", "item_id", "task_name", "task", "item"),
+    "answer": ("answer", "selected_answer", "final_answer", "submitted_answer", "final_choice"),
     "correct": ("correct", "acc", "is_correct"),
-    "question_text": ("question_text", "question", "statement", "task_description"),
+    "question_text": ("question_text", "item_text", "question", "statement", "task_description", "task"),
     "subset": ("subset", "category", "topic"),
-    "right_answer": ("right_answer", "correct_answer", "gold"),
+    "right_answer": ("right_answer", "correct_answer", "gold", "truth", "reference"),
     "tolerance": ("tolerance", "tol"),
     "relative": ("relative",),
     "unit": ("unit", "units"),
 }  # fmt: skip
 _OF_MESSAGES: Mapping[str, Sequence[str]] = {
-    "chat": ("chat_id", "conversation_id", "dialog_id", "dialogue_id", "session_id", "thread_id"),
+    "chat": ("chat_id", "conversation_id", "dialog_id", "dialogue_id", "session_id", "session", "thread_id"),
     "order": ("turn", "turn_id", "turn_index", "order", "position", "message_index", "timestamp", "created_at"),
     "role": ("role", "sender", "speaker", "author", "from"),
     "content": ("text", "content", "message", "utterance", "body", "value"),
 }
 """For tables with one message per row."""
+_WHAT_MESSAGES_HAVE = ("the chat's id", "a number or ISO time to sort by; optional", "the author", "the text")
+_KEYS = ("role", "content")
+_MOST_LOOKED_AT = 200
+"""Rows in which a draft looks for lists of messages."""
+_IDS = '{"ImportId"'
+"""Begins each cell of Qualtrics' row of ids."""
 _REQUESTS = ("prompt", "query", "request", "user_message", "user_input", "user_prompt", "input", "message")
 _TEXTS = (*_SPELLINGS["messages"], *_SPELLINGS["reply"], *_SPELLINGS["right_answer"], *_OF_MESSAGES["content"],
           *_REQUESTS, "right", "option", "opt", "o", "choice")  # fmt: skip
@@ -571,32 +577,20 @@ def preset(rows: Sequence[tuple[str, Cells]], path: Path) -> ImportMap:
 
 
 def draft(path: Path) -> str:
-    """Draft a mapping file from the column names, with comments on what they do not tell."""
-    of_sheets, rows = _rows_to_draft(path)
-    columns = [*dict.fromkeys(name for _, cells in rows for name in cells)]
+    """Draft a mapping file from the columns' names and cells, with comments on what they do not tell."""
+    of_table, rows = _rows_to_draft(path)
+    objects = {name for _, cells in rows for name, value in cells.items() if isinstance(value, dict)}
+    columns = [name for name in dict.fromkeys(name for _, cells in rows for name in cells) if name not in objects]
     lines = [f"# Drafted from {path.name}: {len(rows)} rows with the columns {', '.join(map(repr, columns))}."]
-    lines += ["# docs/own-study.md has all keys.", *of_sheets]
-    long = {name: find_column(columns, spellings) for name, spellings in _OF_MESSAGES.items()}
-    role, messages = "role", list[Any]()
-    if long["chat"] and long["role"] and long["content"]:  # one message per row
-        lines += [f"{name} = {_quoted(column)}" for name, column in long.items() if column]
-        columns = [name for name in columns if name not in long.values()]
-        role, messages = long["role"], [cells for _, cells in rows]
-    named = {name: find_column(columns, spellings) for name, spellings in _SPELLINGS.items()}
-    asked, reply = (None, None) if messages else (named["messages"], named["reply"])
-    messages = messages or [each for _, cells in rows for each in (asked and _messages(cells.get(asked))) or []]
-    if reply and not messages:  # no lists: one request and one reply per row
-        request, asked = asked or find_column(columns, _REQUESTS), None
-        lines += [f"turns = [{_quoted(request)}, {_quoted(reply)}]"] if request else []
-        reply = None
-    named |= {"messages": asked, "reply": reply}
-    for name, column in named.items():
+    of_chats, taken, role, messages = _chats_to_draft(rows, columns)
+    lines += ["# docs/own-study.md has all keys.", *of_table, *_numbered(columns), *of_chats]
+    columns = [name for name in columns if name not in taken]
+    named = dict[str, str | None]()
+    for name in [*_SPELLINGS][2:]:  # not messages and reply
+        column = named[name] = _named([each for each in columns if each not in named.values()], _SPELLINGS[name])
         of_numbers = name in _OF_NUMBERS and bool(column)
         line = f"{name} = {_quoted(column)}" if column else f'# {name} = ""  # no matching column'
         lines.append("# " * of_numbers + line + "  # with answer_kind number" * of_numbers)
-    if messages and role == "role" and isinstance(messages[0], dict) and "from" in messages[0]:
-        role = "from"
-        lines += ['role = "from"', 'content = "value"']
     may_be = [name for name in columns if not find_column([re.sub(r"[\W_]+[A-Za-z]$|\d+$", "", name)], _TEXTS)]
     gone = [(text, name) for name in may_be for _, cells in rows if (text := _as_text(cells.get(name))) in _MISSING]
     if gone:
@@ -606,7 +600,6 @@ def draft(path: Path) -> str:
     lines += [
         f'# answer_kind = ""  # fill in: {_KINDS}' if answers else f'answer_kind = "none"  # or {_KINDS}',
         '# options = ["column a", "column b"]',
-        "# header_rows = 3  # where a survey tool writes the questions and ids below the names",
         "# cumulative = true  # where each row repeats the chat so far",
         *_roles_to_draft(messages, role),
         "# [statements]  # a second table with the text of each question",
@@ -618,23 +611,91 @@ def draft(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _named(columns: Sequence[str], spellings: Sequence[str]) -> str | None:
+    """The column with one of the names, or else one whose path ends in it (`metadata.task_id`)."""
+    last = {name.rpartition(".")[2]: name for name in reversed(columns) if "." in name}
+    return find_column(columns, spellings) or last.get(find_column([*last], spellings) or "")
+
+
+def _chats_to_draft(
+    rows: Sequence[tuple[str, Cells]], columns: Sequence[str]
+) -> tuple[list[str], Set[str], str, Sequence[Any]]:
+    """The draft's lines on the chats, the columns in them, the key or column of roles, and messages that have it."""
+    asked, reply = (_named(columns, _SPELLINGS[name]) for name in ("messages", "reply"))
+    keys = {name: found for name in columns if (found := _keys_of_messages(rows, name, known=name == asked))}
+    if keys:
+        column = asked if asked in keys else next(iter(keys))
+        role, content = keys[column]
+        lines = [f"messages = {_quoted(column)}" + f"  # of {len(keys)} columns with messages" * (len(keys) > 1)]
+        lines += [f"role = {_quoted(role)}", f"content = {_quoted(content)}"] if (role, content) != _KEYS else []
+        lines.append(f"reply = {_quoted(reply)}" if reply else '# reply = ""  # no matching column')
+        return lines, {column, reply or column}, role, [
+            each for _, cells in rows for each in _messages(cells.get(column)) or []
+        ]  # fmt: skip
+    long = {name: _named(columns, spellings) for name, spellings in _OF_MESSAGES.items()}
+    if long["chat"] and long["role"] and long["content"]:
+        lines = [f"{name} = {_quoted(column)}" for name, column in long.items() if column]
+        return lines, {column for column in long.values() if column}, long["role"], [cells for _, cells in rows]
+    if reply and (request := asked or _named(columns, _REQUESTS)):
+        return [f"turns = [{_quoted(request)}, {_quoted(reply)}]"], {request, reply}, "role", []
+    told = [f"# {name} = {_quoted(column or '')}" for name, column in long.items()]
+    return [
+        '# messages = ""  # no column with lists of messages; one with them, or:',
+        '# turns = ["prompt", "reply"]  # columns that take turns, the person\'s first, or, with one message per row:',
+        *(f"{line}  # {what}" for line, what in zip(told, _WHAT_MESSAGES_HAVE, strict=True)),
+    ], set(), "role", []  # fmt: skip
+
+
+def _keys_of_messages(rows: Sequence[tuple[str, Cells]], column: str, *, known: bool) -> tuple[str, str] | None:
+    """The keys of role and content in a column's lists of messages; None if it has none, or no such keys.
+
+    A column `known` for messages by its name has the usual keys then.
+    """
+    cells = (row.get(column) for _, row in rows[:_MOST_LOOKED_AT])
+    lists = (_messages(cell) for cell in cells if isinstance(cell, list) or _as_text(cell).startswith("["))
+    message = next((found[0] for found in lists if found and isinstance(found[0], dict)), {})
+    names = [name for name, value in message.items() if value is None or isinstance(value, str | list)]
+    role = find_column(names, _OF_MESSAGES["role"])
+    content = "content" if "content" in names else find_column(names, _OF_MESSAGES["content"])
+    return (role, content) if role and content else _KEYS if message and known else None
+
+
+def _numbered(columns: Sequence[str]) -> list[str]:
+    """A comment on columns such as `1_chat`, `1_answer`, `2_chat`, `2_answer`, which may be of several chats."""
+    groups: dict[str, list[str]] = {}
+    for name in columns:
+        groups.setdefault(re.sub(r"\d+", "1", name, count=1), []).append(name)
+    several = [f"{names[0]!r} to {names[-1]!r}" for names in groups.values() if len(names) > 1]
+    advice = "if a row has several chats, make a row of each first: docs/own-study.md, one row per person"
+    return [f"# {', '.join(several[:3])}: {advice}"] if len(several) > 1 else []
+
+
 def _quoted(text: str) -> str:
     """A string of TOML, which has no escape for half a character, as JSON has."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _rows_to_draft(path: Path) -> tuple[list[str], list[tuple[str, Cells]]]:
-    """The rows of a file; of several sheets those of the first with a table, and the draft's line on them."""
+    """The rows of a file; of several sheets those of the first with a table; and the draft's lines on them."""
     sheets = _sheets(path) if path.suffix.lower() == ".xlsx" else {}
-    if len(sheets) < 2:
-        return [], read_rows(path)
+    lines, rows = list[str](), None if len(sheets) > 1 else read_rows(path)
     names = ", ".join(map(repr, sheets))
-    for name, sheet in sheets.items():
+    for name, sheet in sheets.items() if rows is None else ():
         with suppress(ChatbenchError):
-            rows = _sheet_rows(sheet, path, header_rows=1)
-            if rows and len(rows[0][1]) > 1:
-                return [f"sheet = {_quoted(name)}  # of the sheets {names}"], rows
-    raise ChatbenchError(f"{path}: no table in the sheets {names}", expected="a header and rows of two or more columns")
+            found = _sheet_rows(sheet, path, header_rows=1)
+            if found and len(found[0][1]) > 1:
+                lines, rows = [f"sheet = {_quoted(name)}  # of the sheets {names}"], found
+                break
+    if rows is None:
+        expected = "a header and rows of two or more columns"
+        raise ChatbenchError(f"{path}: no table in the sheets {names}", expected=expected)
+    for at, (place, cells) in enumerate(rows[:2]):
+        if any(_as_text(cell).startswith(_IDS) for cell in cells.values()):
+            lines.append(
+                f"header_rows = {place.rpartition(' ')[2]}  # below the names, Qualtrics has questions and ids"
+            )
+            return lines, rows[at + 1 :]
+    return [*lines, "# header_rows = 3  # where a survey tool writes the questions and ids below the names"], rows
 
 
 def _roles_to_draft(messages: Iterable[object], key: str) -> list[str]:
