@@ -20,10 +20,12 @@ from chatbench.cli import main
 from chatbench.core.answer_kinds import Number
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Study, Turn
-from chatbench.data.imports import _LISTED, NO_STATEMENT, ImportMap, draft, import_study, read_map, read_rows
+from chatbench.data.imports import _LISTED, ImportMap, draft, import_study, read_map, read_rows
 from chatbench.data.open_study import open_study
+from chatbench.data.splits import NO_STATEMENT
 from chatbench.data.tables import DUPLICATE_ANSWER, HALF_CHARACTERS
 
+Sheets = Mapping[str, Sequence[Sequence[object]]]
 OPENAI = {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"},
                        {"role": "assistant", "content": "yes"}]}  # fmt: skip
 SHAREGPT = {"id": "p1", "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yes"}]}
@@ -67,7 +69,7 @@ content = "text"
 """
 
 
-def workbook(sheets: Mapping[str, Sequence[Sequence[object]]], merged: str = "") -> bytes:
+def workbook(sheets: Sheets, merged: str = "") -> bytes:
     """An Excel file; `merged` is a range of its sheet "Data"."""
     book = openpyxl.Workbook()
     book.remove(book.active)
@@ -419,7 +421,7 @@ PEOPLE = [["now", "R_1", SAID, "yes", "very", None, None, None], ["now", "R_2", 
 
 @pytest.mark.parametrize("ending", ["csv", "xlsx", "two sheets", "no questions"])
 def test_a_draft_recognises_the_header_of_qualtrics(ending: str, tmp_path: Path) -> None:
-    rows: list[list[object]] = [*WIDE[: 1 if ending == "no questions" else 2], IDS, *PEOPLE]
+    rows: list[Sequence[object]] = [*WIDE[: 1 if ending == "no questions" else 2], IDS, *PEOPLE]
     csv.writer(table := io.StringIO()).writerows(rows)
     book = workbook({"Read me": [["Notes"]], "Data": rows} if ending == "two sheets" else {"Data": rows})
     mapping = drafted(
@@ -561,7 +563,7 @@ def test_numbers_have_their_tolerance_and_unit(where: str, tmp_path: Path) -> No
 
         assert study.questions["t1"].kind == kind
         assert [answer.correct for answer in study.answers] == [bool(tolerance)]
-        told = "  1 right answers such as 3.14159 have no tolerance: only exactly that number is right"
+        told = "  1 right answers such as '3.14159' have no tolerance: only exactly that number is right"
         assert (told in lines) != bool(tolerance)
 
 
@@ -814,7 +816,9 @@ def test_only_rows_of_one_person_go_on_and_none_with_another_answer(tmp_path: Pa
     assert [answer.letter for answer in study.answers] == ["b", "d", "e"]
 
 
-TWO_SHEETS = {"Read me": [["Notes"], ["of 2026"]], "Data": [["who", "p", "r"], ["w1", "hi", "yo"], [None, "so", "ok"]]}
+TWO_SHEETS: dict[str, Sequence[Sequence[object]]] = {
+    "Read me": [["Notes"], ["of 2026"]], "Data": [["who", "p", "r"], ["w1", "hi", "yo"], [None, "so", "ok"]]
+}  # fmt: skip
 
 
 def test_sheets_are_named_where_one_must_be_chosen(tmp_path: Path) -> None:
@@ -846,13 +850,15 @@ def test_merged_cells_have_their_value_in_every_row(tmp_path: Path) -> None:
     across = workbook(TWO_SHEETS, merged="A2:B3")  # "w1" is no prompt
     with pytest.raises(ChatbenchError, match=r"t.xlsx, sheet 'Data': the cells A2:B3 are merged across columns"):
         imported(tmp_path, "t.xlsx", across, mapping)
-    titled = {"Data": [["who", "p", "r"], ["People", None, None], ["w1", "hi", "yo"]]}
+    titled: Sheets = {"Data": [["who", "p", "r"], ["People", None, None], ["w1", "hi", "yo"]]}
     study, _ = imported(tmp_path, "t.xlsx", workbook(titled, merged="A2:C2"), "header_rows = 2\n" + mapping)
     assert len(study.conversations) == 1  # a line of the header may be merged
 
 
 def test_cells_of_a_workbook_may_be_numbers_truth_values_and_errors(tmp_path: Path) -> None:
-    rows = [["who", "p", "r", "ok"], ["w1", "hi", "yo", 1], [None, "so", "ok", 0.5], ["#N/A", "hm", "ok", True]]
+    rows: Sequence[Sequence[object]] = [
+        ["who", "p", "r", "ok"], ["w1", "hi", "yo", 1], [None, "so", "ok", 0.5], ["#N/A", "hm", "ok", True]
+    ]  # fmt: skip
     mapping = 'worker_id = "who"\nturns = ["p", "r"]\nanswer_kind = "outcome"\ncorrect = "ok"\nquestion_id = "p"\n'
     study, _ = imported(tmp_path, "t.xlsx", workbook({"Data": rows}, merged="A2:A3"), mapping)
 
@@ -869,7 +875,8 @@ def test_a_formula_without_its_value_is_refused_and_escapes_are_resolved(tmp_pat
     assert study.conversations[0].turns[0].text == "one\r\ntwo _x000D_"
 
     # One in a column that nobody reads refused the workbook, and a draft took the next sheet.
-    unread = {"Data": [["who", "p", "r", "note"], ["w", "hi", "yo", "=1+1"]], "Codes": [["name", "code"], ["w", 1]]}
+    data = [["who", "p", "r", "note"], ["w", "hi", "yo", "=1+1"]]
+    unread: Sheets = {"Data": data, "Codes": [["name", "code"], ["w", 1]]}
     study, _ = imported(tmp_path, "t.xlsx", workbook(unread), mapping)
     assert len(study.conversations) == 1
     assert 'sheet = "Data"' in draft(tmp_path / "t.xlsx")

@@ -50,20 +50,10 @@ from chatbench.core.files import (
     write_text,
 )
 from chatbench.core.progress import tracked
-from chatbench.core.records import Question
 from chatbench.core.texts import csv_text
 from chatbench.data.own_chats import EMPTY_CHAT, content_text, known_role, read_record
 from chatbench.data.splits import NO_STATEMENT
-from chatbench.data.tables import (
-    EXPECTED_ROLES,
-    MOST_SHOWN,
-    SKIP_FIX,
-    BadRecord,
-    Intake,
-    LeftOut,
-    find_column,
-    literal_list,
-)
+from chatbench.data.tables import EXPECTED_ROLES, SKIP_FIX, BadRecord, Intake, LeftOut, find_column, literal_list
 
 Cells = Mapping[str, object]
 _TABLES = (".csv", ".tsv", ".txt")
@@ -185,12 +175,7 @@ _OF_MESSAGES: Mapping[str, Sequence[str]] = {
     "content": ("text", "content", "message", "utterance", "body", "value"),
 }
 """For tables with one message per row."""
-_WHAT_MESSAGES_HAVE = ("the chat's id", "a number or ISO time to sort by; optional", "the author", "the text")
 _KEYS = ("role", "content")
-_MOST_LOOKED_AT = 200
-"""Rows in which a draft looks for lists of messages."""
-_IDS = '{"ImportId"'
-"""Begins each cell of Qualtrics' row of ids."""
 _REQUESTS = ("prompt", "query", "request", "user_message", "user_input", "user_prompt", "input", "message")
 _TEXTS = (*_SPELLINGS["messages"], *_SPELLINGS["reply"], *_SPELLINGS["right_answer"], *_OF_MESSAGES["content"],
           *_REQUESTS, "right", "option", "opt", "o", "choice")  # fmt: skip
@@ -316,39 +301,30 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
         raise _nothing_left(result, paths[0], mapping)
     to_use = "" if mapping else f"; to use them: chatbench import {shlex.quote(str(paths[0]))} --draft map.toml"
     people = {record["worker_id"] for record in result.records}
-    result.notes = [
-        _outcome(len(people), len(known), len(intake.answers), chosen),
-        *_not_read(unread, to_use),
-        *_exact_numbers([intake.questions[each] for each in known]),
-    ]
+    result.notes = _notes(chosen, len(people), known, intake, unread, to_use)
     write_text(report, csv_text(["row", "done", "why", "found"], result.rows))  # first: it lets the study be replaced
     write_text(out, "".join(map(json_line, result.records)))
     return result
 
 
-def _outcome(people: int, questions: int, answers: int, mapping: ImportMap) -> str:
-    """What the study has, and which keys would tell people and questions apart."""
-    who = f"{people} {'people' if people != 1 else 'person'}"
-    about = f"{questions} question{'s' * (questions != 1)}"
+def _notes(
+    mapping: ImportMap, people: int, known: Set[str], intake: Intake, unread: Sequence[str], to_use: str
+) -> list[str]:
+    """What the study has, the columns that were not read, and right answers that only one exact number matches."""
+    questions, answers = [each for name, each in intake.questions.items() if name in known], len(intake.answers)
     given = {name for name, value in (*mapping, *mapping.constants) if value}
-    who += " (no worker_id)" * ("worker_id" not in given)
+    who = f"{people} {'people' if people != 1 else 'person'}" + " (no worker_id)" * ("worker_id" not in given)
+    about = f"{len(questions)} question{'s' * (len(questions) != 1)}"
     about += " (no question_id)" * given.isdisjoint(("question_id", "question_text"))
-    return f"{who}, {about}, {answers or 'no'} answer{'s' * (answers != 1)}"
-
-
-def _not_read(names: Sequence[str], to_use: str) -> list[str]:
-    if not names:
-        return []
-    more = f" and {len(names) - MOST_SHOWN} more" * (len(names) > MOST_SHOWN)
-    return [f"not read: {', '.join(f'{name!r:.60}' for name in names[:MOST_SHOWN])}{more}{to_use}"]
-
-
-def _exact_numbers(questions: Iterable[Question]) -> list[str]:
-    """A note on right answers that people hardly hit: numbers that are not whole, without a tolerance."""
+    notes = [f"{who}, {about}, {answers or 'no'} answer{'s' * (answers != 1)}"]
+    if unread:
+        more = f" and {len(unread) - 12} more" * (len(unread) > 12)
+        notes.append(f"not read: {', '.join(f'{name!r:.60}' for name in unread[:12])}{more}{to_use}")
     exact = [(q, q.kind.value(q.answer)) for q in questions if isinstance(q.kind, Number) and not q.kind.tolerance]
     if odd := [question.answer for question, value in exact if value and value.denominator > 1]:
-        return [f"{len(odd)} right answers such as {odd[0]:.40} have no tolerance: only exactly that number is right"]
-    return []
+        told = f"{len(odd)} right answers such as {odd[0]!r:.40} have no tolerance: only exactly that number is right"
+        notes.append(told)
+    return notes
 
 
 def _nothing_left(result: Imported, path: Path, mapping: Path | None) -> ChatbenchError:
@@ -638,20 +614,16 @@ def _chats_to_draft(
         return lines, {column for column in long.values() if column}, long["role"], [cells for _, cells in rows]
     if reply and (request := asked or _named(columns, _REQUESTS)):
         return [f"turns = [{_quoted(request)}, {_quoted(reply)}]"], {request, reply}, "role", []
-    told = [f"# {name} = {_quoted(column or '')}" for name, column in long.items()]
     return [
         '# messages = ""  # no column with lists of messages; one with them, or:',
         '# turns = ["prompt", "reply"]  # columns that take turns, the person\'s first, or, with one message per row:',
-        *(f"{line}  # {what}" for line, what in zip(told, _WHAT_MESSAGES_HAVE, strict=True)),
+        *(f"# {name} = {_quoted(column or '')}" for name, column in long.items()),
     ], set(), "role", []  # fmt: skip
 
 
 def _keys_of_messages(rows: Sequence[tuple[str, Cells]], column: str, *, known: bool) -> tuple[str, str] | None:
-    """The keys of role and content in a column's lists of messages; None if it has none, or no such keys.
-
-    A column `known` for messages by its name has the usual keys then.
-    """
-    cells = (row.get(column) for _, row in rows[:_MOST_LOOKED_AT])
+    """The keys of role and content in a column's lists of messages: the usual ones if it is `known` by its name."""
+    cells = (row.get(column) for _, row in rows[:200])
     lists = (_messages(cell) for cell in cells if isinstance(cell, list) or _as_text(cell).startswith("["))
     message = next((found[0] for found in lists if found and isinstance(found[0], dict)), {})
     names = [name for name, value in message.items() if value is None or isinstance(value, str | list)]
@@ -678,21 +650,20 @@ def _quoted(text: str) -> str:
 def _rows_to_draft(path: Path) -> tuple[list[str], list[tuple[str, Cells]]]:
     """The rows of a file; of several sheets those of the first with a table; and the draft's lines on them."""
     sheets = _sheets(path) if path.suffix.lower() == ".xlsx" else {}
-    lines, rows = list[str](), None if len(sheets) > 1 else read_rows(path)
-    names = ", ".join(map(repr, sheets))
-    for name, sheet in sheets.items() if rows is None else ():
+    lines, rows = list[str](), [] if len(sheets) > 1 else read_rows(path)
+    for name, sheet in sheets.items() if len(sheets) > 1 else ():
         with suppress(ChatbenchError):
-            found = _sheet_rows(sheet, path, header_rows=1)
-            if found and len(found[0][1]) > 1:
-                lines, rows = [f"sheet = {_quoted(name)}  # of the sheets {names}"], found
+            rows = _sheet_rows(sheet, path, header_rows=1)
+            if rows and len(rows[0][1]) > 1:
+                lines = [f"sheet = {_quoted(name)}  # of the sheets {', '.join(map(repr, sheets))}"]
                 break
-    if rows is None:
-        expected = "a header and rows of two or more columns"
-        raise ChatbenchError(f"{path}: no table in the sheets {names}", expected=expected)
+    if len(sheets) > 1 and not lines:
+        found = f"{path}: no table in the sheets {', '.join(map(repr, sheets))}"
+        raise ChatbenchError(found, expected="a header and rows of two or more columns")
     for at, (place, cells) in enumerate(rows[:2]):
-        if any(_as_text(cell).startswith(_IDS) for cell in cells.values()):
+        if any(_as_text(cell).startswith('{"ImportId"') for cell in cells.values()):
             lines.append(
-                f"header_rows = {place.rpartition(' ')[2]}  # below the names, Qualtrics has questions and ids"
+                f"header_rows = {place.rpartition(' ')[2]}  # Qualtrics' questions and ids are below the names"
             )
             return lines, rows[at + 1 :]
     return [*lines, "# header_rows = 3  # where a survey tool writes the questions and ids below the names"], rows
@@ -746,12 +717,8 @@ def _wanted(mapping: ImportMap) -> dict[str, Sequence[str]]:
 def _unread(rows: Sequence[tuple[str, Cells]], mapping: ImportMap) -> list[str]:
     """The columns with values that are not read; of objects those of their keys."""
     read = {name for names in _wanted(mapping).values() for name in names}
-    found = dict[str, None]()
-    for _, cells in rows:
-        for name, value in cells.items():
-            if name not in read and name not in found and not isinstance(value, dict) and _as_text(value):
-                found[name] = None
-    return [*found]
+    cells = (each for _, row in rows for each in row.items() if each[0] not in read and not isinstance(each[1], dict))
+    return [*dict.fromkeys(name for name, value in cells if isinstance(value, list) or _as_text(value))]
 
 
 def _refuse_unused(mapping: ImportMap) -> None:
@@ -995,12 +962,9 @@ def _question(
 def _closeness(place: str, cells: Cells, mapping: ImportMap) -> dict[str, Any]:
     """How close to a number an answer must be, and its unit: the keys of `_OF_NUMBERS` that are recorded."""
     said = {key: _text(cells, getattr(mapping, key)) or getattr(mapping.constants, key) for key in _OF_NUMBERS}
-    relative = _SCORES.get(said["relative"].lower(), _number(said["relative"]))
-    found = {
-        "tolerance": _number(said["tolerance"]),
-        "relative": bool(relative) if relative in (0, 1) else None,
-        "unit": said["unit"],
-    }
+    share = _SCORES.get(said["relative"].lower(), _number(said["relative"]))
+    relative = bool(share) if share in (0, 1) else None
+    found = {"tolerance": _number(said["tolerance"]), "relative": relative, "unit": said["unit"]}
     if wrong := next((key for key, text in said.items() if text and found[key] is None), None):
         expected = "yes or no" if wrong == "relative" else "a number such as 0.5; with relative, 0.05 for 5 %"
         raise BadRecord(f"bad value of {wrong}", f"{place}, {wrong}: {said[wrong]!r:.60}", expected=expected,
