@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -16,12 +17,15 @@ from benchmarks.import_fuzz import fuzz
 from tests.support.study_files import REPOSITORY, shared_data
 
 from chatbench.cli import main
+from chatbench.core.answer_kinds import Number
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Study, Turn
-from chatbench.data.imports import _LISTED, NO_STATEMENT, draft, import_study, read_map, read_rows
+from chatbench.data.imports import _LISTED, ImportMap, draft, import_study, read_map, read_rows
 from chatbench.data.open_study import open_study
+from chatbench.data.splits import NO_STATEMENT
 from chatbench.data.tables import DUPLICATE_ANSWER, HALF_CHARACTERS
 
+Sheets = Mapping[str, Sequence[Sequence[object]]]
 OPENAI = {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"},
                        {"role": "assistant", "content": "yes"}]}  # fmt: skip
 SHAREGPT = {"id": "p1", "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yes"}]}
@@ -65,7 +69,7 @@ content = "text"
 """
 
 
-def workbook(sheets: dict[str, list[list[object]]], merged: str = "") -> bytes:
+def workbook(sheets: Sheets, merged: str = "") -> bytes:
     """An Excel file; `merged` is a range of its sheet "Data"."""
     book = openpyxl.Workbook()
     book.remove(book.active)
@@ -358,6 +362,103 @@ def test_a_draft_of_one_request_and_one_reply_per_row_takes_them_as_turns(
     assert ([*mapping.turns], mapping.messages, mapping.reply) == (drafted, "", "")
 
 
+def drafted(folder: Path, name: str, content: str | bytes) -> ImportMap:
+    """The draft of a file, which must be a mapping."""
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_map(_written(folder / "draft.toml", draft(folder / name)))
+
+
+def test_a_draft_finds_the_keys_of_nested_and_common_names(tmp_path: Path) -> None:
+    mapping = drafted(tmp_path, "t.jsonl", json.dumps(LOG | {"meta": {"task_id": "t", "task": "5?", "reference": "5"}}))
+    assert (mapping.messages, mapping.worker_id, mapping.question_id, mapping.question_text) == (
+        "messages", "user.id", "meta.task_id", "meta.task"
+    )  # fmt: skip
+    assert (mapping.right_answer, mapping.answer) == ("meta.reference", "got.answer")
+    # `session` and `pid` were not known, and then none of the keys of a message per row was offered.
+    head = "session,pid,item,item_text,truth,tol,unit,speaker,message,timestamp,final_choice\n"
+    mapping = drafted(tmp_path, "t.csv", head + "1,w,i,5?,5,0.1,m,user,hi,1,5\n")
+    assert (mapping.chat, mapping.order, mapping.role, mapping.content) == (
+        "session",
+        "timestamp",
+        "speaker",
+        "message",
+    )
+    assert (mapping.worker_id, mapping.question_text, mapping.answer) == ("pid", "item_text", "final_choice")
+    text = (tmp_path / "draft.toml").read_text()
+    assert all(f"# {line}\n" in text for line in ('tolerance = "tol"  # with answer_kind number',
+                                                  'unit = "unit"  # with answer_kind number'))  # fmt: skip
+    assert '# answer_kind = ""' in text
+
+
+@pytest.mark.parametrize("name", ["role,content", "from,value", "speaker,utterance"])
+def test_a_draft_finds_lists_of_messages_whatever_their_column_is_called(name: str, tmp_path: Path) -> None:
+    role, content = name.split(",")
+    chat = json.dumps([{"at": 1, role: "Anna", content: "hi"}])
+    table = [["who", "chat", "tags", "log 7"], ["w0", "", "[1]", ""], ["w", "a text", '[{"a": 1}]', chat]]
+    mapping = drafted(tmp_path, "t.xlsx", workbook({"Data": [*table]}))
+
+    assert (mapping.messages, mapping.role, mapping.content) == ("log 7", role, content)
+    assert '# "Anna" = "..."  # 1 messages' in (tmp_path / "draft.toml").read_text()
+
+
+def test_a_draft_without_chats_lists_the_keys_that_name_them(tmp_path: Path) -> None:
+    mapping = drafted(tmp_path, "t.csv", "who,chat,dialogue,speaker,answer\nw,hi,c,user,5\n")
+    text = (tmp_path / "draft.toml").read_text()
+
+    assert (mapping.messages, mapping.turns, mapping.chat, mapping.answer) == ("", (), "", "answer")
+    for line in ("messages = ", "turns = [", 'chat = ""', 'order = ""', 'role = "speaker"', 'content = ""'):
+        assert f"\n# {line}" in text
+
+
+WIDE = [
+    ["StartDate", "ResponseId", "1_chat", "1_ans", "1_conf", "2_chat", "2_ans", "2_conf"],
+    ["Start Date", "Response ID", "Chat - Is it?", "Is it?", "Sure?", "Chat - Was it?", "Was it?", "Sure?"],
+]
+IDS = [f'{{"ImportId":"{name}"}}' for name in WIDE[0]]
+SAID = json.dumps(OPENAI["messages"])
+PEOPLE = [["now", "R_1", SAID, "yes", "very", None, None, None], ["now", "R_2", SAID, "no", "no", None, "yes", "no"]]
+
+
+@pytest.mark.parametrize("ending", ["csv", "xlsx", "two sheets", "no questions"])
+def test_a_draft_recognises_the_header_of_qualtrics(ending: str, tmp_path: Path) -> None:
+    rows: list[Sequence[object]] = [*WIDE[: 1 if ending == "no questions" else 2], IDS, *PEOPLE]
+    csv.writer(table := io.StringIO()).writerows(rows)
+    book = workbook({"Read me": [["Notes"]], "Data": rows} if ending == "two sheets" else {"Data": rows})
+    mapping = drafted(
+        tmp_path, *(("t.xlsx", book) if ending in ("xlsx", "two sheets") else ("t.csv", table.getvalue()))
+    )
+
+    assert mapping.header_rows == (2 if ending == "no questions" else 3)
+    assert (mapping.worker_id, mapping.messages) == ("ResponseId", "1_chat")
+    text = (tmp_path / "draft.toml").read_text()
+    assert ": 2 rows with the columns" in text
+    assert "# '1_chat' to '2_chat', '1_ans' to '2_ans', '1_conf' to '2_conf': if a row has several chats" in text
+    plain = drafted(tmp_path, "u.csv", "p,r,option_1,option_2\nhi,yo,a,b\n")
+    assert plain.header_rows == 1
+    assert "several chats" not in (tmp_path / "draft.toml").read_text()  # options are one thing with numbers
+
+
+def test_one_row_per_person_becomes_one_per_chat_as_the_documentation_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("wide.xlsx").write_bytes(workbook({"Data": [*WIDE, IDS, *PEOPLE]}))
+    page = (REPOSITORY / "docs" / "own-study.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    exec(code, {})
+    keys = ("question_id", "messages", "answer", "confidence")
+    mapping = "".join(f"{key} = {re.search(f'`{key} = (.*?)`', page)[1]}\n" for key in keys)  # type: ignore[index]
+    mapping += 'worker_id = "ResponseId"\nright_answer = "right"\nanswer_kind = "text"\n'
+    Path("q.csv").write_text("id,right\n1,yes\n2,yes\n")
+    mapping += '[statements]\ntable = "q.csv"\nkey = "id"\n[constants]\nquestion_text = "Is it?"\n'
+    study, _ = imported(tmp_path, "long.csv", Path("long.csv").read_bytes(), mapping)
+
+    assert [(answer.worker_id, answer.question_id, answer.correct, answer.confidence) for answer in study.answers] == [
+        ("R_1", "1", True, "very"), ("R_2", "1", False, "no"), ("R_2", "2", True, "no")
+    ]  # fmt: skip
+    assert len(study.conversations) == 2  # R_2 answered the second question without asking
+
+
 def test_cells_that_the_mapping_calls_missing_are_blank(tmp_path: Path) -> None:
     # The texts "NA" that R writes were messages, and one person who said them all.
     table = b"who,p1,r1,p2,r2,sure\nNA,hi,yo,NA,NA,NA\nNA,NA is what?,NULL,NA,NA,high\n"
@@ -380,6 +481,107 @@ def test_what_people_and_assistants_said_is_not_called_missing_by_a_draft(tmp_pa
     assert '# missing = ["NaN"]  # uncomment to read as blank: 1 cells in "group"\n' in drafted
     assert not read_map(_written(tmp_path / "map.toml", drafted)).missing
     assert "missing" not in draft(_written(tmp_path / "t.csv", table.replace("NaN", "a")))
+
+
+LOG = {"user": {"id": "u1", "plan": "pro"}, **OPENAI, "meta": {"task_id": "t", "ref": ["5"], "at": {"day": 1}},
+       "got": {"answer": "5"}, "empty": {}, "none": None}  # fmt: skip
+OF_LOG = """\
+messages = "messages"
+worker_id = "user.id"
+question_id = "meta.task_id"
+right_answer = "meta.ref"
+answer = "got.answer"
+answer_kind = "text"
+missing = ["u2"]
+"""
+
+
+def test_what_an_import_leaves_unread_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # "2 rows: 0 kept, 2 changed" was all: question, person and answer were lost.
+    rows = [LOG, LOG | {"user": {"id": 7}}, LOG | {f"key{at}\n": at for at in range(9)}]
+    path = _written(tmp_path / "my log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["import", str(path), "--out", str(tmp_path / "out.jsonl")]) == 0
+    _, _, *told = capsys.readouterr().out.splitlines()
+    names = "'user.plan', 'meta.task_id', 'meta.ref', 'meta.at.day', 'got.answer', "
+    names += ", ".join(f"'key{at}\\n'" for at in range(7))
+    assert told == [
+        "  2 people, 1 question (no question_id), no answers",
+        f"  not read: {names} and 2 more; to use them: chatbench import '{path}' --draft map.toml",
+    ]
+    mapping = _written(tmp_path / "map.toml", OF_LOG)
+    assert import_study([path], tmp_path / "out.jsonl", mapping).notes[0] == "2 people, 1 question, 2 answers"
+    table = _written(tmp_path / "t.csv", "p,r,\nhi,yo,7\n")
+    mapping.write_text('turns = ["p", "r"]\n')
+    assert import_study([table], tmp_path / "out.jsonl", mapping).notes == [
+        "1 person (no worker_id), 1 question (no question_id), no answers"
+    ]
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json", "t.parquet"])
+def test_nested_keys_are_named_by_their_path(name: str, tmp_path: Path) -> None:
+    rows = [LOG, {**LOG, "user": {"id": "u2"}}]
+    pd.DataFrame([{**row, "empty": 1} for row in rows]).to_parquet(tmp_path / "t.parquet")
+    content = {"t.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode(), "t.json": json.dumps(rows).encode()}
+    study, _ = imported(tmp_path, name, content.get(name) or (tmp_path / name).read_bytes(), OF_LOG)
+
+    assert [answer.worker_id[:4] for answer in study.answers] == ["u1", "row-"]
+    assert [(answer.letter, answer.correct) for answer in study.answers] == [("5", True)] * 2
+    assert [*study.questions] == ["t"]
+    with pytest.raises(ChatbenchError, match=r"no column 'user.name'; it has .*user.id, user.plan"):
+        imported(tmp_path, name, (tmp_path / name).read_bytes(), OF_LOG.replace("user.id", "user.name"))
+
+
+def test_a_key_that_is_called_like_a_path_is_that_key(tmp_path: Path) -> None:
+    for row in ({"user.id": "w", **LOG}, {**LOG, "user.id": "w"}):
+        study, _ = imported(tmp_path, "t.jsonl", json.dumps(row).encode(), OF_LOG)
+        assert [answer.worker_id for answer in study.answers] == ["w"]
+    # One message per row, too.
+    lines = [{"c": {"id": 1}, "by": {"role": role}, "text": role} for role in ("user", "bot")]
+    mapping = 'chat = "c.id"\nrole = "by.role"\ncontent = "text"\n'
+    study, _ = imported(tmp_path, "t.json", json.dumps(lines).encode(), mapping)
+    assert [[turn.text for turn in chat.turns] for chat in study.conversations] == [["user", "bot"]]
+
+
+@pytest.mark.parametrize("where", ["columns", "statements", "constants"])
+def test_numbers_have_their_tolerance_and_unit(where: str, tmp_path: Path) -> None:
+    # Without these keys 3.14 was wrong where 3.14159 was asked for within 1 %, and nothing said so.
+    kinds = {"tolerance": Number(0.01, True, "m"), "": Number()}
+    for tolerance, kind in kinds.items():
+        keys = {"tolerance": "tol", "relative": "rel", "unit": "u"} if tolerance else {}
+        mapping = OF_STATEMENTS.replace('answer_kind = "number"\n', 'answer_kind = "number"\n{}', 1)
+        if where != "statements":
+            mapping = mapping.partition("[statements]")[0]
+        named = "".join(f'{key} = "{column}"\n' for key, column in keys.items())
+        if where == "constants":
+            mapping = mapping.format("") + "[constants]\ntolerance = 0.01\nrelative = true\nunit = 'm'\n" * bool(keys)
+        else:
+            mapping = mapping.format(named)
+        (tmp_path / "tasks.csv").write_text('id,text,right,tol,rel,u\nt1,Pi?,3.14159,"0,01",yes,m\n')
+        table = 'task,p,r,said,text,right,tol,rel,u\nt1,hi,yo,3.14,Pi?,3.14159,"0,01",yes,m\n'
+        study, _ = imported(tmp_path, "t.csv", table.encode(), mapping)
+        lines = import_study([tmp_path / "t.csv"], tmp_path / "out.jsonl", tmp_path / "map.toml").lines()
+
+        assert study.questions["t1"].kind == kind
+        assert [answer.correct for answer in study.answers] == [bool(tolerance)]
+        told = "  1 right answers such as '3.14159' have no tolerance: only exactly that number is right"
+        assert (told in lines) != bool(tolerance)
+
+
+def test_a_tolerance_that_cannot_be_read_is_told_and_whole_numbers_need_none(tmp_path: Path) -> None:
+    mapping = 'turns = ["p", "r"]\nquestion_id = "p"\nright_answer = "ok"\nanswer = "ok"\nanswer_kind = "number"\n'
+    table = "p,r,ok,t\na,yo,5.0,\nb,yo,7,0\n" + "".join(f"{bad},yo,7,{bad}\n" for bad in ("5 %", "-1", "1e999"))
+    study, rows = imported(tmp_path, "t.csv", table.encode(), mapping + 'tolerance = "t"\n')
+    assert ({*study.questions}, [row["why"] for row in rows[2:]]) == ({"a", "b"}, ["bad value of tolerance"] * 3)
+    assert "'5 %' (expected: a number such as 0.5; with relative, 0.05 for 5 %)" in rows[2]["found"]
+    assert import_study([tmp_path / "t.csv"], tmp_path / "out.jsonl", tmp_path / "map.toml").notes == [
+        "2 people (no worker_id), 2 questions, 2 answers"
+    ]
+
+    with pytest.raises(ChatbenchError, match="the mapping sets relative without tolerance, where it has no use"):
+        imported(tmp_path, "t.csv", table.encode(), mapping + "[constants]\nrelative = true\n")
+    with pytest.raises(ChatbenchError, match="expected: the name of a column") as caught:
+        imported(tmp_path, "t.csv", table.encode(), mapping + "tolerance = 0.01\n")
+    assert caught.value.fix.endswith("key 'tolerance': a value for all rows belongs in [constants]")
 
 
 @pytest.mark.parametrize("lists", [True, False])
@@ -495,6 +697,7 @@ def test_neither_a_corrected_draft_nor_a_study_of_another_origin_is_overwritten(
         ('"choice"', '"choice"\norder = "nowhere"', "order"),
         ('"choice"', '"choice"\ncontent = "text"', "content"),
         ('"choice"', '"choice"\nsheet = "Data"', "sheet"),
+        ('"choice"', '"choice"\ntolerance = 0.01', "tolerance"),
         ("[constants]", '[statements]\ntable = "t.csv"\nkey = "task"\nsheet = "Data"\n[constants]', "statements.sheet"),
         ('turns = ["prompt 1", "reply 1", "prompt 2", "reply 2"]', "", "messages"),
     ],
@@ -568,7 +771,7 @@ def test_the_right_answer_may_be_written_otherwise_than_peoples(
 @pytest.mark.parametrize(
     ("kind", "key"),
     [("none", "answer"), ("none", "correct"), ("none", "right_answer"), ("number", "options"), ("text", "answers"),
-     ("outcome", "right_answer"), ("none", "constants.answer")],
+     ("outcome", "right_answer"), ("none", "constants.answer"), ("text", "unit"), ("choice", "constants.tolerance")],
 )  # fmt: skip
 def test_keys_that_the_kind_of_answer_does_not_use_are_refused(kind: str, key: str, tmp_path: Path) -> None:
     table, _, name = key.rpartition(".")
@@ -613,7 +816,9 @@ def test_only_rows_of_one_person_go_on_and_none_with_another_answer(tmp_path: Pa
     assert [answer.letter for answer in study.answers] == ["b", "d", "e"]
 
 
-TWO_SHEETS = {"Read me": [["Notes"], ["of 2026"]], "Data": [["who", "p", "r"], ["w1", "hi", "yo"], [None, "so", "ok"]]}
+TWO_SHEETS: dict[str, Sequence[Sequence[object]]] = {
+    "Read me": [["Notes"], ["of 2026"]], "Data": [["who", "p", "r"], ["w1", "hi", "yo"], [None, "so", "ok"]]
+}  # fmt: skip
 
 
 def test_sheets_are_named_where_one_must_be_chosen(tmp_path: Path) -> None:
@@ -645,13 +850,15 @@ def test_merged_cells_have_their_value_in_every_row(tmp_path: Path) -> None:
     across = workbook(TWO_SHEETS, merged="A2:B3")  # "w1" is no prompt
     with pytest.raises(ChatbenchError, match=r"t.xlsx, sheet 'Data': the cells A2:B3 are merged across columns"):
         imported(tmp_path, "t.xlsx", across, mapping)
-    titled = {"Data": [["who", "p", "r"], ["People", None, None], ["w1", "hi", "yo"]]}
+    titled: Sheets = {"Data": [["who", "p", "r"], ["People", None, None], ["w1", "hi", "yo"]]}
     study, _ = imported(tmp_path, "t.xlsx", workbook(titled, merged="A2:C2"), "header_rows = 2\n" + mapping)
     assert len(study.conversations) == 1  # a line of the header may be merged
 
 
 def test_cells_of_a_workbook_may_be_numbers_truth_values_and_errors(tmp_path: Path) -> None:
-    rows = [["who", "p", "r", "ok"], ["w1", "hi", "yo", 1], [None, "so", "ok", 0.5], ["#N/A", "hm", "ok", True]]
+    rows: Sequence[Sequence[object]] = [
+        ["who", "p", "r", "ok"], ["w1", "hi", "yo", 1], [None, "so", "ok", 0.5], ["#N/A", "hm", "ok", True]
+    ]  # fmt: skip
     mapping = 'worker_id = "who"\nturns = ["p", "r"]\nanswer_kind = "outcome"\ncorrect = "ok"\nquestion_id = "p"\n'
     study, _ = imported(tmp_path, "t.xlsx", workbook({"Data": rows}, merged="A2:A3"), mapping)
 
@@ -668,7 +875,8 @@ def test_a_formula_without_its_value_is_refused_and_escapes_are_resolved(tmp_pat
     assert study.conversations[0].turns[0].text == "one\r\ntwo _x000D_"
 
     # One in a column that nobody reads refused the workbook, and a draft took the next sheet.
-    unread = {"Data": [["who", "p", "r", "note"], ["w", "hi", "yo", "=1+1"]], "Codes": [["name", "code"], ["w", 1]]}
+    data = [["who", "p", "r", "note"], ["w", "hi", "yo", "=1+1"]]
+    unread: Sheets = {"Data": data, "Codes": [["name", "code"], ["w", 1]]}
     study, _ = imported(tmp_path, "t.xlsx", workbook(unread), mapping)
     assert len(study.conversations) == 1
     assert 'sheet = "Data"' in draft(tmp_path / "t.xlsx")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,29 @@ def test_the_summary_has_one_fact_a_line_and_says_what_was_left_out(tmp_path: Pa
         ["user", "turns", "mean", "1.90"],  # 1 2 3 1 2 3 1 2 3 1
     ]
     assert ["user-alone", "10"] in whole
+    at = whole.index(["accuracy", "gpt-4o", "30.0", "%", "of", "10"])  # B where A, B, C and D were given in turn
+    assert whole[at + 1] == ["user-alone", "100.0", "%", "of", "10"]
     assert ["left", "out", "nothing", "0"] in whole
     assert ["left", "out", "unknown", "role", "1"] in lines
+
+
+def test_the_summary_shows_the_texts_that_match_no_right_answer(tmp_path: Path) -> None:
+    # With the sentence that a person handed in as the answer, everything was wrong, and no step said so.
+    given = ["It is \x1b[31mParis"] * 3 + ["Rome"] * 4 + [" paris. "] * 9 + ["Oslo"] * 2 + ["Bern", "A" * 60 + "!"] * 3
+    question = {"id": "q", "subset": "s", "text": "Capital?", "answer_kind": "text", "answer": ["Paris", "Paname"]}
+    same: dict[str, object] = {"kind": "user-AI", "question": question, "turns": None}
+    lines = [
+        same | {"worker_id": str(at), "assistant": f"m{at // 12}", "answer": text} for at, text in enumerate(given)
+    ]
+    lines[0] |= {"correct": True}
+    (path := tmp_path / "own.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = summary_text(open_study(path))
+
+    told = [re.split(r"\s{2,}", line.strip()) for line in text.splitlines()]
+    at = told.index(["unmatched texts", "'Rome' for 'Paris'", "4"])
+    assert told[at - 2 : at] == [["accuracy", "m0", "50.0 % of 12"], ["m1", "33.3 % of 12"]]
+    assert told[at + 1 : at + 3] == [[r"'It is \x1b[31mParis' for 'Paris'", "3"], ["'Bern' for 'Paris'", "3"]]
+    assert told[at + 3][0] == "left out"
 
 
 def test_the_kind_of_a_study_is_told_from_its_files(tmp_path: Path) -> None:

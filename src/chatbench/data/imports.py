@@ -12,6 +12,7 @@ Every row is in the report: kept, changed (a rule of `own_chats` was needed) or 
 Several chats of a person about one question are numbered. A chat without a statement of what the person wants gets a
 placeholder (`NO_STATEMENT`); without question ids, split such studies by person. An answer that is the text of one
 option (`normalised`) becomes its letter; if the text is itself a letter, `answers` must say which of the two is meant.
+Nested keys of JSON and Parquet are read as `user.id`, unless a key has that name itself.
 Columns without a name are not read; cells that are exactly one of `missing` are blank.
 """
 
@@ -33,9 +34,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zipfile import BadZipFile
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from chatbench.core.answer_kinds import LETTERS, KindName, normalised
+from chatbench.core.answer_kinds import LETTERS, KindName, Number, normalised
 from chatbench.core.errors import ChatbenchError, expected_by
 from chatbench.core.files import (
     JsonTextError,
@@ -88,10 +89,18 @@ class _OfRows(BaseModel):
     question_text: str = ""
     subset: str = ""
     right_answer: str = ""
+    tolerance: str = ""
+    relative: str = ""
+    unit: str = ""
 
 
 class Constants(_OfRows):
-    """Values for all rows that have no other."""
+    """Values for all rows that have no other; numbers, true and false need no quotes."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: object) -> object:
+        return _as_text(value) if isinstance(value, bool | int | float) else value
 
 
 class ImportMap(_OfRows):
@@ -99,8 +108,8 @@ class ImportMap(_OfRows):
 
     `header_rows` is the number of rows above a table's data; the first has the column names. `role` and `content` are
     keys of a message or, with `chat`, columns; the messages of a chat are in row order, or sorted by the numbers or
-    times in `order`. `question_text`, `subset`, `options` and `right_answer` refer to the table of
-    `statements`, if there is one. `roles` says what names of roles mean that are not known.
+    times in `order`. `question_text`, `subset`, `options`, `right_answer`, `tolerance`, `relative` and `unit` refer to
+    the table of `statements`, if there is one. `roles` says what names of roles mean that are not known.
     """
 
     _file: Path = Path()
@@ -146,36 +155,42 @@ _SPELLINGS: Mapping[str, Sequence[str]] = {
     "messages": ("messages", "conversations", "conversation", "chat_history", "request", "dialog", "chat"),
     "reply": ("response", "reply", "completion", "model_response", "assistant_response", "bot_response"),
     "worker_id": ("worker_id", "participant_id", "user_id", "prolific_pid", "response_id", "programmer_id",
-                  "hashed_ip"),
+                  "hashed_ip", "pid", "uid"),
     "assistant": ("assistant", "model", "model_name"),
-    "condition": ("condition", "group"),
+    "condition": ("condition", "group", "arm"),
     "confidence": ("confidence",),
-    "question_id": ("question_id", "task_name", "task", "item"),
-    "answer": ("answer", "selected_answer", "final_answer"),
+    "question_id": ("question_id", "task_id", "item_id", "task_name", "task", "item"),
+    "answer": ("answer", "selected_answer", "final_answer", "submitted_answer", "final_choice"),
     "correct": ("correct", "acc", "is_correct"),
-    "question_text": ("question_text", "question", "statement", "task_description"),
+    "question_text": ("question_text", "item_text", "question", "statement", "task_description", "task"),
     "subset": ("subset", "category", "topic"),
-    "right_answer": ("right_answer", "correct_answer", "gold"),
+    "right_answer": ("right_answer", "correct_answer", "gold", "truth", "reference"),
+    "tolerance": ("tolerance", "tol"),
+    "relative": ("relative",),
+    "unit": ("unit", "units"),
 }  # fmt: skip
 _OF_MESSAGES: Mapping[str, Sequence[str]] = {
-    "chat": ("chat_id", "conversation_id", "dialog_id", "dialogue_id", "session_id", "thread_id"),
+    "chat": ("chat_id", "conversation_id", "dialog_id", "dialogue_id", "session_id", "session", "thread_id"),
     "order": ("turn", "turn_id", "turn_index", "order", "position", "message_index", "timestamp", "created_at"),
     "role": ("role", "sender", "speaker", "author", "from"),
     "content": ("text", "content", "message", "utterance", "body", "value"),
 }
 """For tables with one message per row."""
+_KEYS = ("role", "content")
 _REQUESTS = ("prompt", "query", "request", "user_message", "user_input", "user_prompt", "input", "message")
 _TEXTS = (*_SPELLINGS["messages"], *_SPELLINGS["reply"], *_SPELLINGS["right_answer"], *_OF_MESSAGES["content"],
           *_REQUESTS, "right", "option", "opt", "o", "choice")  # fmt: skip
 """Names, without a number, of columns where `None` may be what was said."""
 _JOINED = "the chat's messages"
-_OF_STATEMENTS = ("question_text", "subset", "right_answer")
+_OF_NUMBERS = ("tolerance", "relative", "unit")
+_OF_STATEMENTS = ("question_text", "subset", "right_answer", *_OF_NUMBERS)
 _OF_KINDS: Mapping[KindName, Sequence[str]] = {
     "choice": ("answer", "right_answer", "correct", "options", "answers"),
-    "number": ("answer", "right_answer", "correct"), "text": ("answer", "right_answer", "correct"),
+    "number": ("answer", "right_answer", "correct", *_OF_NUMBERS), "text": ("answer", "right_answer", "correct"),
     "outcome": ("answer", "correct"), "none": (),
 }  # fmt: skip
 """Keys that say something about answers, by the kinds that use them."""
+_OF_ANSWERS = tuple(dict.fromkeys(key for keys in _OF_KINDS.values() for key in keys))
 _KINDS = "choice (with options), number, text, outcome (with correct)"
 _SCORES = {
     **dict.fromkeys(("yes", "true", "right", "correct", "ja", "wahr", "richtig"), 1.0),
@@ -205,6 +220,8 @@ class Imported:
     """Number of rows by what was done and each reason."""
     fixes: dict[str, str] = field(default_factory=dict)
     """Which key of the mapping to correct, by the reason why a row was dropped."""
+    notes: list[str] = field(default_factory=list)
+    """What the summary says about the study as a whole."""
 
     def add(self, place: str, done: str, *why: str, found: str = "") -> None:
         """Report a row, and the other rows of its chat."""
@@ -226,6 +243,7 @@ class Imported:
         return [
             f"{len(self.rows)} rows: {head} -> {self.out}",
             *(f"  {n} x {why}" for why, n in self.reasons.most_common()),
+            *(f"  {note}" for note in self.notes),
         ]
 
 
@@ -250,6 +268,7 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
     files = {path: _filled(read_rows(path, chosen, halves=halves), chosen) for path in paths}
     rows = [each for of_file in files.values() for each in of_file]
     chosen = _checked(chosen or preset(rows, paths[0]), files)
+    unread = _unread(rows, chosen)
     if chosen.chat:
         rows, chosen = _chats(rows, chosen, result), chosen.model_copy(update={"messages": _JOINED})
     statements = _statements(chosen, paths[0].parent)
@@ -281,9 +300,32 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
         known.add(question_id)
     if not result.records:
         raise _nothing_left(result, paths[0], mapping)
+    to_use = "" if mapping else f"; to use them: chatbench import {shlex.quote(str(paths[0]))} --draft map.toml"
+    people = {record["worker_id"] for record in result.records}
+    result.notes = _notes(chosen, len(people), known, intake, unread, to_use)
     write_text(report, csv_text(["row", "done", "why", "found"], result.rows))  # first: it lets the study be replaced
     write_text(out, "".join(map(json_line, result.records)))
     return result
+
+
+def _notes(
+    mapping: ImportMap, people: int, known: Set[str], intake: Intake, unread: Sequence[str], to_use: str
+) -> list[str]:
+    """What the study has, the columns that were not read, and right answers that only one exact number matches."""
+    questions, answers = [each for name, each in intake.questions.items() if name in known], len(intake.answers)
+    given = {name for name, value in (*mapping, *mapping.constants) if value}
+    who = f"{people} {'people' if people != 1 else 'person'}" + " (no worker_id)" * ("worker_id" not in given)
+    about = f"{len(questions)} question{'s' * (len(questions) != 1)}"
+    about += " (no question_id)" * given.isdisjoint(("question_id", "question_text"))
+    notes = [f"{who}, {about}, {answers or 'no'} answer{'s' * (answers != 1)}"]
+    if unread:
+        more = f" and {len(unread) - 12} more" * (len(unread) > 12)
+        notes.append(f"not read: {', '.join(f'{name!r:.60}' for name in unread[:12])}{more}{to_use}")
+    exact = [(q, q.kind.value(q.answer)) for q in questions if isinstance(q.kind, Number) and not q.kind.tolerance]
+    if odd := [question.answer for question, value in exact if value and value.denominator > 1]:
+        told = f"{len(odd)} right answers such as {odd[0]!r:.40} have no tolerance: only exactly that number is right"
+        notes.append(told)
+    return notes
 
 
 def _nothing_left(result: Imported, path: Path, mapping: Path | None) -> ChatbenchError:
@@ -318,13 +360,13 @@ def read_rows(
     if asked and ending != ".xlsx":
         raise mapping.wrong(f"{path}: not an Excel file: no sheet {asked!r}", key, expected=".xlsx", how="remove it")
     if ending in (".jsonl", ".ndjson"):
-        return [(f"{path}, line {number}", row) for number, row in read_jsonl(path, replaced=replaced)]
+        return [(f"{path}, line {number}", _with_paths(row)) for number, row in read_jsonl(path, replaced=replaced)]
     if ending == ".json":
         content = read_json(path, replaced=replaced)
         items = content if isinstance(content, list) else [content]
         if bad := next((at for at, item in enumerate(items, 1) if not isinstance(item, dict)), None):
             raise ChatbenchError(f"{path}, record {bad}: not an object", expected="a JSON list of objects")
-        return [(f"{path}, record {number}", item) for number, item in enumerate(items, start=1)]
+        return [(f"{path}, record {number}", _with_paths(item)) for number, item in enumerate(items, start=1)]
     header_rows = 1 if second else mapping.header_rows
     if ending in _TABLES:
         return _table_rows(csv_records(_table_text(path), path), path, header_rows)
@@ -338,6 +380,21 @@ def read_rows(
         return _sheet_rows(sheets[sheet], path, header_rows)
     expected = ".jsonl, .json, .csv, .tsv, .txt, .xlsx or .parquet"
     raise ChatbenchError(f"{path}: unknown file format", expected=expected, fix="rename it, or save it in one of these")
+
+
+def _with_paths(row: dict[str, object]) -> Cells:
+    """A row with its nested keys as well, each after its object.
+
+    >>> _with_paths({"user": {"id": "u1"}, "user.id": "as written"})
+    {'user': {'id': 'u1'}, 'user.id': 'as written'}
+    """
+    found, rest = dict[str, object](), [*reversed(row.items())]
+    while rest:
+        name, value = rest.pop()
+        found[name] = row.get(name, value)
+        if isinstance(value, dict):
+            rest += [(f"{name}.{key}", each) for key, each in reversed(value.items())]
+    return found
 
 
 def _table_text(path: Path) -> str:
@@ -394,7 +451,7 @@ def _parquet_rows(path: Path) -> list[tuple[str, Cells]]:
         # Not with pandas: its to_json crashes the process on some lists of objects.
         text = json.dumps(parquet.read_table(path).to_pylist(), default=str)
         rows = json.loads(text, parse_constant=lambda _: None)  # of constants that are not JSON numbers (NaN)
-        return [(f"{path}, row {number}", row) for number, row in enumerate(rows, start=1)]
+        return [(f"{path}, row {number}", _with_paths(row)) for number, row in enumerate(rows, start=1)]
 
 
 def _sheets(path: Path) -> Mapping[str, Any]:
@@ -456,11 +513,14 @@ def read_map(path: Path) -> ImportMap:
         key = ".".join(map(str, first["loc"]))
         expected = expected_by(first)
         *tables, last = map(str, first["loc"])
+        how = f"write it above [{tables[0]}]" if tables and last in ImportMap.model_fields else ""
+        if not tables and last in Constants.model_fields:
+            expected, how = "the name of a column", "a value for all rows belongs in [constants]"
         if first["type"] == "extra_forbidden":
             model = Constants if "constants" in tables else Statements if tables else ImportMap
             expected = f"one of {', '.join(model.model_fields)}"
-        fix = _correct(path, key, f"write it above [{tables[0]}]" if tables and last in ImportMap.model_fields else "")
-        raise ChatbenchError(f"{path}, key {key!r}: {first['input']!r:.80}", expected=expected, fix=fix) from None
+        found = f"{path}, key {key!r}: {first['input']!r:.80}"
+        raise ChatbenchError(found, expected=expected, fix=_correct(path, key, how)) from None
 
 
 def preset(rows: Sequence[tuple[str, Cells]], path: Path) -> ImportMap:
@@ -483,30 +543,20 @@ def preset(rows: Sequence[tuple[str, Cells]], path: Path) -> ImportMap:
 
 
 def draft(path: Path) -> str:
-    """Draft a mapping file from the column names, with comments on what they do not tell."""
-    of_sheets, rows = _rows_to_draft(path)
-    columns = [*dict.fromkeys(name for _, cells in rows for name in cells)]
+    """Draft a mapping file from the columns' names and cells, with comments on what they do not tell."""
+    of_table, rows = _rows_to_draft(path)
+    objects = {name for _, cells in rows for name, value in cells.items() if isinstance(value, dict)}
+    columns = [name for name in dict.fromkeys(name for _, cells in rows for name in cells) if name not in objects]
     lines = [f"# Drafted from {path.name}: {len(rows)} rows with the columns {', '.join(map(repr, columns))}."]
-    lines += ["# docs/own-study.md has all keys.", *of_sheets]
-    long = {name: find_column(columns, spellings) for name, spellings in _OF_MESSAGES.items()}
-    role, messages = "role", list[Any]()
-    if long["chat"] and long["role"] and long["content"]:  # one message per row
-        lines += [f"{name} = {_quoted(column)}" for name, column in long.items() if column]
-        columns = [name for name in columns if name not in long.values()]
-        role, messages = long["role"], [cells for _, cells in rows]
-    named = {name: find_column(columns, spellings) for name, spellings in _SPELLINGS.items()}
-    asked, reply = (None, None) if messages else (named["messages"], named["reply"])
-    messages = messages or [each for _, cells in rows for each in (asked and _messages(cells.get(asked))) or []]
-    if reply and not messages:  # no lists: one request and one reply per row
-        request, asked = asked or find_column(columns, _REQUESTS), None
-        lines += [f"turns = [{_quoted(request)}, {_quoted(reply)}]"] if request else []
-        reply = None
-    named |= {"messages": asked, "reply": reply}
-    for name, column in named.items():
-        lines.append(f"{name} = {_quoted(column)}" if column else f'# {name} = ""  # no matching column')
-    if messages and role == "role" and isinstance(messages[0], dict) and "from" in messages[0]:
-        role = "from"
-        lines += ['role = "from"', 'content = "value"']
+    of_chats, taken, role, messages = _chats_to_draft(rows, columns)
+    lines += ["# docs/own-study.md has all keys.", *of_table, *_numbered(columns), *of_chats]
+    columns = [name for name in columns if name not in taken]
+    named = dict[str, str | None]()
+    for name in [*_SPELLINGS][2:]:  # not messages and reply
+        column = named[name] = _named([each for each in columns if each not in named.values()], _SPELLINGS[name])
+        of_numbers = name in _OF_NUMBERS and bool(column)
+        line = f"{name} = {_quoted(column)}" if column else f'# {name} = ""  # no matching column'
+        lines.append("# " * of_numbers + line + "  # with answer_kind number" * of_numbers)
     may_be = [name for name in columns if not find_column([re.sub(r"[\W_]+[A-Za-z]$|\d+$", "", name)], _TEXTS)]
     gone = [(text, name) for name in may_be for _, cells in rows if (text := _as_text(cells.get(name))) in _MISSING]
     if gone:
@@ -516,7 +566,6 @@ def draft(path: Path) -> str:
     lines += [
         f'# answer_kind = ""  # fill in: {_KINDS}' if answers else f'answer_kind = "none"  # or {_KINDS}',
         '# options = ["column a", "column b"]',
-        "# header_rows = 3  # where a survey tool writes the questions and ids below the names",
         "# cumulative = true  # where each row repeats the chat so far",
         *_roles_to_draft(messages, role),
         "# [statements]  # a second table with the text of each question",
@@ -528,23 +577,86 @@ def draft(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _named(columns: Sequence[str], spellings: Sequence[str]) -> str | None:
+    """The column with one of the names, or else one whose path ends in it (`metadata.task_id`)."""
+    last = {name.rpartition(".")[2]: name for name in reversed(columns) if "." in name}
+    return find_column(columns, spellings) or last.get(find_column([*last], spellings) or "")
+
+
+def _chats_to_draft(
+    rows: Sequence[tuple[str, Cells]], columns: Sequence[str]
+) -> tuple[list[str], Set[str], str, Sequence[Any]]:
+    """The draft's lines on the chats, the columns in them, the key or column of roles, and messages that have it."""
+    asked, reply = (_named(columns, _SPELLINGS[name]) for name in ("messages", "reply"))
+    keys = {name: found for name in columns if (found := _keys_of_messages(rows, name, known=name == asked))}
+    if keys:
+        column = asked if asked in keys else next(iter(keys))
+        role, content = keys[column]
+        lines = [f"messages = {_quoted(column)}" + f"  # of {len(keys)} columns with messages" * (len(keys) > 1)]
+        lines += [f"role = {_quoted(role)}", f"content = {_quoted(content)}"] if (role, content) != _KEYS else []
+        lines.append(f"reply = {_quoted(reply)}" if reply else '# reply = ""  # no matching column')
+        return lines, {column, reply or column}, role, [
+            each for _, cells in rows for each in _messages(cells.get(column)) or []
+        ]  # fmt: skip
+    long = {name: _named(columns, spellings) for name, spellings in _OF_MESSAGES.items()}
+    if long["chat"] and long["role"] and long["content"]:
+        lines = [f"{name} = {_quoted(column)}" for name, column in long.items() if column]
+        return lines, {column for column in long.values() if column}, long["role"], [cells for _, cells in rows]
+    if reply and (request := asked or _named(columns, _REQUESTS)):
+        return [f"turns = [{_quoted(request)}, {_quoted(reply)}]"], {request, reply}, "role", []
+    return [
+        '# messages = ""  # no column with lists of messages; one with them, or:',
+        '# turns = ["prompt", "reply"]  # columns that take turns, the person\'s first, or, with one message per row:',
+        *(f"# {name} = {_quoted(column or '')}" for name, column in long.items()),
+    ], set(), "role", []  # fmt: skip
+
+
+def _keys_of_messages(rows: Sequence[tuple[str, Cells]], column: str, *, known: bool) -> tuple[str, str] | None:
+    """The keys of role and content in a column's lists of messages: the usual ones if it is `known` by its name."""
+    cells = (row.get(column) for _, row in rows[:200])
+    lists = (_messages(cell) for cell in cells if isinstance(cell, list) or _as_text(cell).startswith("["))
+    message = next((found[0] for found in lists if found and isinstance(found[0], dict)), {})
+    names = [name for name, value in message.items() if value is None or isinstance(value, str | list)]
+    role = find_column(names, _OF_MESSAGES["role"])
+    content = "content" if "content" in names else find_column(names, _OF_MESSAGES["content"])
+    return (role, content) if role and content else _KEYS if message and known else None
+
+
+def _numbered(columns: Sequence[str]) -> list[str]:
+    """A comment on columns such as `1_chat`, `1_answer`, `2_chat`, `2_answer`, which may be of several chats."""
+    groups: dict[str, list[str]] = {}
+    for name in columns:
+        groups.setdefault(re.sub(r"\d+", "1", name, count=1), []).append(name)
+    several = [f"{names[0]!r} to {names[-1]!r}" for names in groups.values() if len(names) > 1]
+    advice = "if a row has several chats, make a row of each first: docs/own-study.md, one row per person"
+    return [f"# {', '.join(several[:3])}: {advice}"] if len(several) > 1 else []
+
+
 def _quoted(text: str) -> str:
     """A string of TOML, which has no escape for half a character, as JSON has."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _rows_to_draft(path: Path) -> tuple[list[str], list[tuple[str, Cells]]]:
-    """The rows of a file; of several sheets those of the first with a table, and the draft's line on them."""
+    """The rows of a file; of several sheets those of the first with a table; and the draft's lines on them."""
     sheets = _sheets(path) if path.suffix.lower() == ".xlsx" else {}
-    if len(sheets) < 2:
-        return [], read_rows(path)
-    names = ", ".join(map(repr, sheets))
-    for name, sheet in sheets.items():
+    lines, rows = list[str](), [] if len(sheets) > 1 else read_rows(path)
+    for name, sheet in sheets.items() if len(sheets) > 1 else ():
         with suppress(ChatbenchError):
             rows = _sheet_rows(sheet, path, header_rows=1)
             if rows and len(rows[0][1]) > 1:
-                return [f"sheet = {_quoted(name)}  # of the sheets {names}"], rows
-    raise ChatbenchError(f"{path}: no table in the sheets {names}", expected="a header and rows of two or more columns")
+                lines = [f"sheet = {_quoted(name)}  # of the sheets {', '.join(map(repr, sheets))}"]
+                break
+    if len(sheets) > 1 and not lines:
+        found = f"{path}: no table in the sheets {', '.join(map(repr, sheets))}"
+        raise ChatbenchError(found, expected="a header and rows of two or more columns")
+    for at, (place, cells) in enumerate(rows[:2]):
+        if any(_as_text(cell).startswith('{"ImportId"') for cell in cells.values()):
+            lines.append(
+                f"header_rows = {place.rpartition(' ')[2]}  # Qualtrics' questions and ids are below the names"
+            )
+            return lines, rows[at + 1 :]
+    return [*lines, "# header_rows = 3  # where a survey tool writes the questions and ids below the names"], rows
 
 
 def _roles_to_draft(messages: Iterable[object], key: str) -> list[str]:
@@ -557,7 +669,7 @@ def _roles_to_draft(messages: Iterable[object], key: str) -> list[str]:
 def _checked(mapping: ImportMap, files: Mapping[Path, Sequence[tuple[str, Cells]]]) -> ImportMap:
     """The mapping, if its keys go together and are all used, and its columns are in every file."""
     path = next(iter(files))
-    for key in _OF_KINDS["choice"]:
+    for key in _OF_ANSWERS:
         if key not in _OF_KINDS[mapping.answer_kind] and (getattr(mapping, key) or getattr(mapping.constants, key, "")):
             found = f"{path}: the mapping sets {key}, which answer_kind {mapping.answer_kind!r} does not use"
             how = f"say what kind the answers are, or remove {key}"
@@ -566,9 +678,7 @@ def _checked(mapping: ImportMap, files: Mapping[Path, Sequence[tuple[str, Cells]
     if mapping.cumulative and not (mapping.worker_id or mapping.constants.worker_id):
         found = f"{path}: the mapping sets cumulative without worker_id: chats of different people may begin alike"
         raise mapping.wrong(found, "worker_id", expected="the column with the person's id", how="or omit cumulative")
-    names = [name for name in _SPELLINGS if mapping.statements is None or name not in _OF_STATEMENTS]
     if mapping.chat:
-        names += _OF_MESSAGES
         if mapping.messages or mapping.turns or mapping.reply or mapping.cumulative:
             found = f"{path}: the mapping sets chat together with messages, turns, reply or cumulative"
             expected = "one message per row, or a whole chat per row"
@@ -577,9 +687,7 @@ def _checked(mapping: ImportMap, files: Mapping[Path, Sequence[tuple[str, Cells]
         found, expected = f"{path}: the mapping names no column with chats", "one of messages, turns and chat"
         raise mapping.wrong(found, "messages", expected=expected)
     _refuse_unused(mapping)
-    wanted = {name: [getattr(mapping, name)] for name in names} | {"turns": [*mapping.turns]}
-    if mapping.statements is None:
-        wanted["options"] = [*mapping.options]
+    wanted = _wanted(mapping)
     union = {name for rows in files.values() for _, cells in rows for name in cells}
     for path, rows in files.items():
         if rows or len(files) == 1:
@@ -587,14 +695,32 @@ def _checked(mapping: ImportMap, files: Mapping[Path, Sequence[tuple[str, Cells]
     return mapping
 
 
+def _wanted(mapping: ImportMap) -> dict[str, Sequence[str]]:
+    """The columns that are read, without those of the table of statements, by the mapping's keys."""
+    elsewhere = {"options", *_OF_STATEMENTS} if mapping.statements else set[str]()
+    names = [*_SPELLINGS, *(_OF_MESSAGES if mapping.chat else ())]
+    wanted: dict[str, Sequence[str]] = {name: [getattr(mapping, name)] for name in names}
+    wanted |= {"turns": mapping.turns, "options": mapping.options}
+    return {name: columns for name, columns in wanted.items() if name not in elsewhere}
+
+
+def _unread(rows: Sequence[tuple[str, Cells]], mapping: ImportMap) -> list[str]:
+    """The columns with values that are not read; of objects those of their keys."""
+    read = {name for names in _wanted(mapping).values() for name in names}
+    cells = (each for _, row in rows for each in row.items() if each[0] not in read and not isinstance(each[1], dict))
+    return [*dict.fromkeys(name for name, value in cells if isinstance(value, list) or _as_text(value))]
+
+
 def _refuse_unused(mapping: ImportMap) -> None:
     unused = {
         "turns": mapping.messages and "with messages", "reply": not mapping.messages and "without messages",
         "order": not mapping.chat and "without chat",
+        "relative": not (mapping.tolerance or mapping.constants.tolerance) and "without tolerance",
         **dict.fromkeys(("role", "content", "roles"), mapping.turns and "with turns"),
     }  # fmt: skip
     for key, why in unused.items():
-        if why and getattr(mapping, key) != ImportMap.model_fields[key].default:
+        given = getattr(mapping, key) != ImportMap.model_fields[key].default or getattr(mapping.constants, key, "")
+        if why and given:
             found = f"the mapping sets {key} {why}, where it has no use"
             raise mapping.wrong(found, key, expected="only keys that are used", how="remove it")
 
@@ -820,14 +946,32 @@ def _question(
         right = _answer(place, right, "right_answer", question, mapping) or ""
     if mapping.answer_kind in ("choice", "number", "text"):
         question["answer"] = right or None
-    return question
+    return question | (_closeness(place, cells, mapping) if mapping.answer_kind == "number" else {})
+
+
+def _closeness(place: str, cells: Cells, mapping: ImportMap) -> dict[str, Any]:
+    """How close to a number an answer must be, and its unit: the keys of `_OF_NUMBERS` that are recorded."""
+    said = {key: _text(cells, getattr(mapping, key)) or getattr(mapping.constants, key) for key in _OF_NUMBERS}
+    share = _SCORES.get(said["relative"].lower(), _number(said["relative"]))
+    relative = bool(share) if share in (0, 1) else None
+    found = {"tolerance": _number(said["tolerance"]), "relative": relative, "unit": said["unit"]}
+    if wrong := next((key for key, text in said.items() if text and found[key] is None), None):
+        expected = "yes or no" if wrong == "relative" else "a number such as 0.5; with relative, 0.05 for 5 %"
+        raise BadRecord(f"bad value of {wrong}", f"{place}, {wrong}: {said[wrong]!r:.60}", expected=expected,
+                        fix=f"key {wrong!r}")  # fmt: skip
+    return {key: found[key] for key, text in said.items() if text}
+
+
+def _number(text: str) -> float | None:
+    """A number in digits, without a sign; None if the text is none."""
+    read = re.fullmatch(r"(\d+[.,]?\d*|[.,]\d+)(e[-+]?\d+)?", text, re.IGNORECASE)
+    number = float(text.replace(",", ".")) if read else math.nan
+    return number if math.isfinite(number) else None
 
 
 def _correctness(place: str, text: str, mapping: ImportMap) -> float | bool:
     """Whether an answer is right, in numbers or words; of an outcome also a score between 0 and 1."""
-    score = _SCORES.get(text.lower())
-    if score is None and re.fullmatch(r"(\d+[.,]?\d*|[.,]\d+)(e[-+]?\d+)?", text, re.IGNORECASE):
-        score = float(text.replace(",", "."))
+    score = _SCORES.get(text.lower(), _number(text))
     outcome = mapping.answer_kind == "outcome"
     if score is None or not 0 <= score <= 1 or (score % 1 and not outcome):
         numbers = "a number from 0 to 1" if outcome else "0 or 1"

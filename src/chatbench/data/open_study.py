@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from chatbench.core.answer_kinds import Text
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_jsonl
 from chatbench.core.progress import tracked
@@ -167,6 +168,8 @@ def summary_text(study: Study) -> str:
         ("conversations", _lines(chats)),
         ("user turns", [("mean", f"{sum(turns) / len(turns):.2f}"), ("max", str(max(turns)))]),
         ("answers", _lines(answer.kind for answer in study.answers)),
+        ("accuracy", _accuracies(study.answers)),
+        ("unmatched texts", _other_texts(study)),
         ("AI-alone scores", _lines(score.method for score in study.ai_alone)),
         ("left out", _lines(Counter(study.dropped).elements()) or [("nothing", "0")]),
     ]
@@ -186,6 +189,24 @@ def _lines(values: Iterable[str]) -> list[tuple[str, str]]:
     counts = dict(sorted(Counter(values).items()))
     total = [("all", str(sum(counts.values())))] if len(counts) > 1 else []
     return [*total, *((label, str(count)) for label, count in counts.items())]
+
+
+def _accuracies(answers: Iterable[Answer]) -> list[tuple[str, str]]:
+    """One line per assistant with the share of people's answers that are right, and one for people alone."""
+    scores: dict[str, list[float]] = {}
+    for answer in answers:
+        scores.setdefault(answer.assistant if answer.kind == "user-AI" else answer.kind, []).append(answer.correct)
+    return [(name, f"{100 * sum(each) / len(each):.1f} % of {len(each)}") for name, each in sorted(scores.items())]
+
+
+def _other_texts(study: Study) -> list[tuple[str, str]]:
+    """The most frequent texts that match no right answer; a wrong mapping shows here."""
+    questions = ((answer.letter, study.questions[answer.question_id]) for answer in study.answers)
+    texts = [
+        (given, q.answer) for given, q in questions if given and isinstance(q.kind, Text) and not q.is_right(given)
+    ]
+    most = Counter(texts).most_common(3)
+    return [(f"{given!r:.40} for {right!r:.40}", str(count)) for (given, right), count in most]
 
 
 def read_halie(path: Path, *, skip_bad_records: bool = False, maps: Sequence[str] = ()) -> Study:
