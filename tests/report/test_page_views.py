@@ -88,14 +88,19 @@ def test_a_prompted_simulator_is_called_what_it_is_in_every_view(
     for view in ("overview", "figures"):
         page.goto(at(tmp_path / "page.html", f"#/{view}"))
         page.get_by_text("simulator gpt-4o-mini (two-step)").first.wait_for()
-        ours = page.locator("main").inner_text().partition("PUBLISHED ON")[0]
-        assert "fine-tuned" not in ours.lower()
+        assert "fine-tuned" not in page.locator("main").inner_text().lower()
 
 
-def test_published_rows_are_marked_as_not_computed_here_and_baselines_as_such(
-    two_runs: Path, open_page: OpenPage
+def test_published_rows_are_marked_as_not_computed_here_and_stand_there_only_if_asked_for(
+    finished: Workspace, two_runs: Path, tmp_path: Path, open_page: OpenPage
 ) -> None:
+    # Beside a study of one's own they were taken for its results.
     page = open_page(at(two_runs, "#/overview"))
+    page.wait_for_selector("table.main")
+    assert "published" not in page.locator("main").inner_text().lower()
+
+    report(Shown(finished, ("tiny",), published=True), tmp_path / "published.html")
+    page = open_page(at(tmp_path / "published.html", "#/overview"))
     page.wait_for_selector("table.main")
     groups = page.locator("table.main tr.group").all_inner_texts()
 

@@ -85,8 +85,8 @@ class Comparison:
     """One measure; `simulated` and `people` are None for a distance, which neither side has by itself.
 
     `people_range`: 2.5 and 97.5 % quantiles of *people apart* over halvings (for the classifier, over its bootstrap).
-    `further`: share of halvings in which the simulated chats were further from people than people from each other, a tie
-    counting half.
+    `further`: share of halvings in which the simulated chats were further from people than people from each other; a
+    tie counts half.
     """
 
     measure: str
