@@ -19,6 +19,30 @@ def read_estimates(path: Path) -> list[Entry]:
     return list(cast(dict[str, Entry], read_json(path)).values()) if path.exists() else []
 
 
+def assistant_line(one: Entry) -> str:
+    """What the new assistant is: kind, model, address and temperature of its identity, which holds no secret.
+
+    >>> identity = {"kind": "openai", "name": "vendor/m:1b", "base_url": "http://localhost:1/v1", "temperature": 0.7}
+    >>> assistant_line({"assistant": "new", "signature": {"assistant": {"identity": identity}}})
+    'new: openai, vendor/m:1b, http://localhost:1/v1, temperature 0.7'
+    """
+    identity = one["signature"].get("assistant", {}).get("identity", {})
+    parts = [str(identity[part]) for part in ("kind", "name", "base_url") if identity.get(part)]
+    parts += [f"temperature {found:g}"] if isinstance(found := identity.get("temperature"), int | float) else []
+    return f"{one['assistant']}: {', '.join(parts) or 'its identity was not recorded'}"
+
+
+def undefined_parts(one: Entry) -> list[str]:
+    """Why values are undefined: each reason once, after the subsets and differences that it is the reason of."""
+    parts = [(row["subset"], part) for row in one["subsets"] for part in (row["predicted"], row["people"] or {})]
+    parts += [(f"minus {row['assistant']}", row["difference"]) for row in one["differences"]]
+    having: dict[str, list[str]] = {}
+    for name, part in parts:
+        if "undefined" in part:
+            having.setdefault(part["undefined"], []).append(name)
+    return [f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in having.items()]
+
+
 def percent(value: object) -> str:
     """A share, or `undefined`."""
     return f"{100 * value:.1f} %" if isinstance(value, float | int) else "undefined"
@@ -72,28 +96,15 @@ def _with_people(row: Entry) -> Sequence[str]:
 
 
 def estimate_notes(one: Entry) -> list[str]:
-    """Reasons for undefined values, the correlation and its origin, notes, and the signature."""
-    reasons = dict.fromkeys(
-        f"{row['subset']}: {part['undefined']}"
-        for row in one["subsets"]
-        for part in (row["predicted"], row["people"] or {})
-        if "undefined" in part
-    )
-    reasons |= dict.fromkeys(
-        f"minus {row['assistant']}: {row['difference']['undefined']}"
-        for row in one["differences"]
-        if "undefined" in row["difference"]
-    )
-    loses = [
-        f"{row['subset']}: the simulator costs more than it gives at so few answers: people alone are the estimate"
-        for row in one["subsets"]
-        if (row["people"] or {}).get("loses")
-    ]
+    """The new assistant, reasons for undefined values, the correlation and its origin, notes, and the signature."""
+    lose = ", ".join(row["subset"] for row in one["subsets"] if (row["people"] or {}).get("loses"))
+    costs = "the simulator costs more than it gives at so few answers: people alone are the estimate"
     correlation = one["correlation"]
     shown = f"{correlation:.3f}" if isinstance(correlation, float) else f"undefined: {correlation['undefined']}"
     return [
-        *reasons,
-        *loses,
+        assistant_line(one),
+        *undefined_parts(one),
+        *([f"{lose}: {costs}"] if lose else []),
         f"PPI correlation {shown} ({one['correlation_from']}): for chatbench plan-study --correlation",
         *one["notes"],
         f"signature {one['signature']['id']}",

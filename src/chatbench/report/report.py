@@ -26,7 +26,7 @@ from chatbench.data.workspace import RESULT_FOLDERS, Workspace
 from chatbench.metrics.baselines import published
 from chatbench.metrics.names import FINE_TUNED
 from chatbench.metrics.resampling import Resampling
-from chatbench.report.estimate_table import read_estimates
+from chatbench.report.estimate_table import assistant_line, read_estimates, undefined_parts
 from chatbench.report.page import PageContent, render, render_folder
 from chatbench.report.page_chats import RunChats, held_out_splits, report_chats, run_chats
 from chatbench.report.page_data import (
@@ -226,7 +226,11 @@ def gather(shown: Shown) -> PageContent:
             ],
         },
         "comparison": compared,
-        "estimates": [dict(one) for key in shown.models for one in read_estimates(workspace.estimate(key))],
+        "estimates": [
+            {**one, "assistant_line": assistant_line(one), "undefined_parts": undefined_parts(one)}
+            for key in shown.models
+            for one in read_estimates(workspace.estimate(key))
+        ],
         "chats": dict(chats.first),
         "missing": missing,
     }
