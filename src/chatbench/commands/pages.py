@@ -102,13 +102,12 @@ def show(
     if len(asked) > 1:
         raise ChatbenchError(f"--{' and --'.join(asked)}", expected="one format", fix=f"choose one: --{asked[0]}")
     shown = shown_results(names or (), results=results, data=data)
-    if not asked and (estimates := show_files.unscored_estimates(shown)):
-        for one in estimates:
-            print_grids(estimate_grids(one), estimate_notes(one))
-        return
-    found = step(shown)
+    found, estimates = step(shown), show_files.estimates(shown)
     if asked and not details:
-        text = forms[asked[0]](found, published=published)
+        text = forms[asked[0]](found, estimates, published=published)
         print("\r\n".join(map(printable, text.split("\r\n"))), end="")  # the line ends of CSV stay
-    else:
+        return
+    if found:
         print_results(found, published=published, details=details)
+    for one in estimates:
+        print_grids(estimate_grids(one), estimate_notes(one))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -82,6 +82,34 @@ def estimate_grids(one: Entry) -> list[Grid]:
          ((f"{row['people']:,}", f"± {100 * row['alone']:.1f}", f"± {100 * row['with_simulator']:.1f}")
           for row in one["curve"])),
     ])  # fmt: skip
+
+
+def estimate_lines(one: Entry) -> Iterator[dict[str, object]]:
+    """Each value of an estimate with its interval, unrounded, by the columns of `chatbench show --csv`.
+
+    `assistant` is the new one, or the held-out one of which a known assistant's accuracies are.
+    """
+
+    def line(source: str, assistant: str, subset: str, found: object, metric: str = "accuracy") -> dict[str, object]:
+        value: Mapping[str, object] = found if isinstance(found, Mapping) else {"value": found}
+        return {
+            "model": one["model"], "source": source, "kind": "estimate", "assistant": assistant, "metric": metric,
+            "mean": value.get("value", ""), **{name: value.get(name, "") for name in ("standard_error", "low", "high")},
+            "undefined_because": value.get("undefined", ""), "signature_id": one["signature"]["id"], "subset": subset,
+        }  # fmt: skip
+
+    new = one["assistant"]
+    for row in one["subsets"]:
+        yield line("predicted", new, row["subset"], row["predicted"].get("estimate", row["predicted"]))
+        yield line("simulated", new, row["subset"], row["simulated"])
+        if (real := row["people"]) is not None:
+            for source, name in (("rectified", "rectified"), ("people alone", "alone")):
+                yield line(source, new, row["subset"], real.get(name, real))
+    for row in one["differences"]:
+        yield line("predicted", new, "all", row["difference"], f"accuracy minus {row['assistant']}")
+    for row in one["held_out"]:
+        for source, name in (("people", "human"), ("simulated", "simulated")):
+            yield line(source, row["assistant"], "all", row[name])
 
 
 def _with_people(row: Entry) -> Sequence[str]:
