@@ -525,6 +525,13 @@ def row_name(score: MainScore) -> str:
 # Comparison of runs
 
 
+def shown_metrics(comparison: Comparison) -> list[ComparedMetric]:
+    """The compared metrics; without the rows pooled over all pairs if those are one assistant's."""
+    several = len({each.assistant for each in comparison.metrics} - {EVERY_ASSISTANT}) > 1
+    shown = comparison.metrics
+    return [each for each in shown if several or each.assistant != EVERY_ASSISTANT or each.metric in TEXT_METRICS]
+
+
 def comparison_grids(comparison: Comparison) -> list[Grid]:
     """One grid per pair of runs: each metric of both, their difference, its interval and p-value."""
     pairs = dict.fromkeys((each.first, each.second) for each in comparison.metrics)
@@ -545,7 +552,7 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
         columns.append(("p, Holm", lambda each: p_text(each.holm_p)))
     grids = []
     for first, second in pairs:
-        of_pair = [each for each in comparison.metrics if (each.first, each.second) == (first, second)]
+        of_pair = [each for each in shown_metrics(comparison) if (each.first, each.second) == (first, second)]
         rows = [(NAMES[each.metric], each) for each in sorted(of_pair, key=lambda each: list(NAMES).index(each.metric))]
         ignored = ", ".join(each.name for each in comparison.ignored.get((first, second), ()))
         title = f"{first} (first) and {second} (second), {comparison.questions} questions" + (
@@ -564,19 +571,20 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     ]
     undefined = {
         f"undefined: {each.found.difference.reason}: {NAMES[each.metric]}, {each.assistant}"
-        for each in comparison.metrics
+        for each in shown_metrics(comparison)
         if isinstance(each.found.difference, Undefined)
     } | {
         f"{NAMES[each.metric]}, {each.assistant}: {each.found.splits} splits only, in which both have a value"
-        for each in comparison.metrics
+        for each in shown_metrics(comparison)
         if each.found.undefined and each.found.splits
     }
+    averaged = any(each.assistant == MEAN_OF_ASSISTANTS for each in comparison.metrics)
     return [
         *ignored,
         f"{comparison.questions} questions, {comparison.pairs_per_split:.0f} (question, assistant) pairs per split, "
         f"{len(comparison.splits)} splits; differences are first - second, means over splits",
         f"intervals: {resampling_text(comparison.resampling)}; p: exchanges of the two simulators by question",
-        f"{MEAN_OF_ASSISTANTS}: each assistant weighs the same; all pairs: pooled",
+        *([f"{MEAN_OF_ASSISTANTS}: each assistant weighs the same; all pairs: pooled"] if averaged else []),
         *sorted(undefined),
         *(f"signature of {run}: {signature_id}" for run, signature_id in comparison.signature_ids.items()),
     ]
