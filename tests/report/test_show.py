@@ -21,6 +21,7 @@ from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_json
 from chatbench.data.workspace import Workspace
+from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.names import FINE_TUNED
 from chatbench.metrics.resampling import Resampling
 from chatbench.report.grids import EMPTY, Grid, print_grids
@@ -37,7 +38,7 @@ from chatbench.report.show import (
     show,
     turn_grid,
 )
-from chatbench.report.tables import main_scores
+from chatbench.report.tables import footnotes, main_scores
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.score_files import read_score_table
 from chatbench.scoring.score_table import Score
@@ -104,6 +105,46 @@ def test_a_name_longer_than_the_terminal_is_wide_is_folded_and_nothing_of_it_is_
     assert max(map(len, written.getvalue().splitlines())) <= 80
     assert written.getvalue().count("x") == 100
     assert "0.2" in written.getvalue()
+
+
+def test_a_long_name_is_broken_behind_a_hyphen_and_one_of_usual_length_not_at_all() -> None:
+    # "meta-llama/Llama-3.1-8B-Instruc", and "t" on the next line.
+    written = io.StringIO()
+    names = ("meta-llama/Llama-3.1-8B-Instruct", "organisation/some-model-of-the-year-2025-instruct-awq")
+    cells = ("0.123456789",) * 3
+    print_grids(
+        [Grid("t", ("", "r", "MAE", "n"), tuple((n, *cells) for n in names))], [], Console(file=written, width=80)
+    )
+    column = [line[:40].strip() for line in written.getvalue().splitlines()]
+
+    assert names[0] in column
+    assert "organisation/some-model-of-the-year-" in column
+    assert "2025-instruct-awq" in column
+
+
+def test_a_note_on_what_is_undefined_names_the_assistants_and_splits_unless_it_holds_for_all(
+    finished: Workspace,
+) -> None:
+    table = results_of(finished, "tiny")[0].table
+    few = Undefined("2 questions, 3 are needed")
+
+    def noted(*places: tuple[str, str]) -> list[str]:
+        changed = [
+            replace(score, value=few)
+            if (score.predictor, score.metric) == (FINE_TUNED, "pearson") and (score.assistant, score.split) in places
+            else score
+            for score in table.scores
+        ]
+        return [note for note in footnotes(replace(table, scores=tuple(changed))) if few.reason in note]
+
+    one, other = ASSISTANTS
+    both = [(who, split) for who in (one, "mean of assistants") for split in SPLITS]
+    assert noted(*both, (other, "split_1")) == [f"undefined: {few.reason} (fine-tuned): {one}; {other} in split_1"]
+    assert noted(*both, *((other, split) for split in SPLITS)) == [f"undefined: {few.reason} (fine-tuned)"]
+    assert (
+        "constant (train mean), all pairs pooled: its correlation comes from the assistants' means alone"
+        in footnotes(table)
+    )
 
 
 def test_what_is_the_same_for_both_models_stands_there_once_and_belongs_to_neither(finished: Workspace) -> None:

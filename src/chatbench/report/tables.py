@@ -18,6 +18,7 @@ from chatbench.metrics.baselines import published
 from chatbench.metrics.names import (
     BASE_MODEL,
     CONDITION,
+    CONSTANT,
     EVERY_ASSISTANT,
     FINE_TUNED,
     MEAN_OF_ASSISTANTS,
@@ -372,16 +373,44 @@ def footnotes(table: ScoreTable) -> list[str]:
             "question and assistant, would agree with the people of the study; a predictor without the noise of so "
             "few chats (a regression, expected answers) can exceed it"
         ]
-    sources: dict[str, dict[Predictor, None]] = {}
-    for (_, source, metric), estimate in table.estimates().items():
-        if metric in ("pearson", "mae", *TEXT_METRICS) and isinstance(estimate.mean, Undefined):
-            sources.setdefault(estimate.mean.reason, {})[source] = None
-    undefined = [f"undefined: {reason} ({'; '.join(map(str, having))})" for reason, having in sources.items()]
+    undefined = [
+        f"undefined: {reason} ({'; '.join(map(str, having))}){where}"
+        for (reason, where), having in _undefined(table).items()
+    ]
+    pooled = table.estimates().get((EVERY_ASSISTANT, CONSTANT, "pearson"))
+    if pooled and not isinstance(pooled.mean, Undefined):
+        undefined.append(f"{CONSTANT.title}, all pairs pooled: its correlation comes from the assistants' means alone")
     if partial := dict.fromkeys(other.title for each in table.bounds().values() for other in each.partial):
         ceilings.append(f"a floor only where they cover the same pairs as the simulator: {'; '.join(partial)}")
     signed = f"signature {table.signature_id} {signature_line(table.signature)}"
     scored = f"{table.model}: {table.scored_questions} questions scored; {errors}"
     return [*filter(None, [table.warning]), scored, *intervals, *ceilings, *undefined, *table.notes, signed]
+
+
+def _undefined(table: ScoreTable) -> dict[tuple[str, str], dict[Predictor, None]]:
+    """The predictors of which no split defines a main score, by reason and by where it holds.
+
+    Where: the assistants and splits of the reason, `: gpt-4o in split_0`, or nothing if it holds for all of them.
+    """
+    places: dict[tuple[str, Predictor], dict[str, set[str]]] = {}  # by reason and predictor: splits by assistant
+    single = {row[0] for row in table.values() if row[2] == "pearson"} - {EVERY_ASSISTANT, MEAN_OF_ASSISTANTS}
+    shown = {
+        (source, metric)
+        for (_, source, metric), values in table.values().items()
+        if metric in ("pearson", "mae", *TEXT_METRICS) and all(isinstance(v, Undefined) for v in values.values())
+    }
+    for (assistant, source, metric), values in table.values().items():
+        for split, value in values.items():
+            if isinstance(value, Undefined) and (source, metric) in shown:
+                places.setdefault((value.reason, source), {}).setdefault(assistant, set()).add(split)
+    found: dict[tuple[str, str], dict[Predictor, None]] = {}
+    for (reason, source), assistants in places.items():
+        named = {name: splits for name, splits in assistants.items() if name in single} or assistants
+        ordered = {name: ", ".join(sorted(splits, key=table.splits.index)) for name, splits in named.items()}
+        parts = [n if splits == ", ".join(table.splits) else f"{n} in {splits}" for n, splits in ordered.items()]
+        everywhere = parts == [*named] and {*named} in (single, {EVERY_ASSISTANT})
+        found.setdefault((reason, "" if everywhere else f": {'; '.join(parts)}"), {})[source] = None
+    return found
 
 
 def warnings(tables: Sequence[ScoreTable]) -> list[str]:
