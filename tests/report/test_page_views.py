@@ -13,7 +13,9 @@ import pytest
 from tests.support.browser import OpenPage, Scheme, assert_accessible, sideways_overflow
 from tests.support.finished_results import HOSTILE
 
+from chatbench.core.files import write_json
 from chatbench.data.workspace import Workspace
+from chatbench.estimation.estimate import CURVE
 from chatbench.metrics.names import FINE_TUNED
 from chatbench.report.page import PageContent, render
 from chatbench.report.report import Shown, gather, report
@@ -88,14 +90,19 @@ def test_a_prompted_simulator_is_called_what_it_is_in_every_view(
     for view in ("overview", "figures"):
         page.goto(at(tmp_path / "page.html", f"#/{view}"))
         page.get_by_text("simulator gpt-4o-mini (two-step)").first.wait_for()
-        ours = page.locator("main").inner_text().partition("PUBLISHED ON")[0]
-        assert "fine-tuned" not in ours.lower()
+        assert "fine-tuned" not in page.locator("main").inner_text().lower()
 
 
-def test_published_rows_are_marked_as_not_computed_here_and_baselines_as_such(
-    two_runs: Path, open_page: OpenPage
+def test_published_rows_are_marked_as_not_computed_here_and_stand_there_only_if_asked_for(
+    finished: Workspace, two_runs: Path, tmp_path: Path, open_page: OpenPage
 ) -> None:
+    # Beside a study of one's own they were taken for its results.
     page = open_page(at(two_runs, "#/overview"))
+    page.wait_for_selector("table.main")
+    assert "published" not in page.locator("main").inner_text().lower()
+
+    report(Shown(finished, ("tiny",), published=True), tmp_path / "published.html")
+    page = open_page(at(tmp_path / "published.html", "#/overview"))
     page.wait_for_selector("table.main")
     groups = page.locator("table.main tr.group").all_inner_texts()
 
@@ -261,15 +268,17 @@ def test_the_estimate_tab_shows_what_the_file_holds(finished: Workspace, tmp_pat
         ],
         "differences": [{"assistant": "a", "difference": {"undefined": "too few"}}],
         "held_out": [{"assistant": "a", "human": 0.5, "simulated": 0.4, "error": 0.1, "questions": 30, "answers": 90}],
-        "answers_per_person": 5, "curve": [{"people": 25, "alone": 0.1, "with_simulator": 0.08},
-                                           {"people": 50, "alone": 0.07, "with_simulator": 0.06}],
-        "signature": {"id": "abc"},
+        "answers_per_person": 5,
+        "curve": [{"people": n, "alone": n**-0.5, "with_simulator": 0.8 * n**-0.5} for n in CURVE],
+        "signature": {"id": "abc", "assistant": {"identity": {"kind": "openai", "name": "vendor/m", "temperature": 0.7,
+                                                              "base_url": "http://localhost:1/v1"}}},
     }  # fmt: skip
-    content = gather(Shown(finished, ("tiny",)))
-    assert content.first["estimates"] == []
+    assert gather(Shown(finished, ("tiny",))).first["estimates"] == []
+    shutil.copytree(finished.results / "simulations" / "tiny", tmp_path / "results" / "simulations" / "tiny")
+    place = Workspace(finished.data, tmp_path / "results")
+    write_json(place.estimate("tiny"), {"new <b>": one})
     page_file = tmp_path / "report.html"
-    shown = PageContent(content.title, {**content.first, "estimates": [one]}, content.later)
-    page_file.write_text(render(shown), encoding="utf-8")
+    report(Shown(place), page_file)
     page = open_page(at(page_file, "#/estimate"))
     page.wait_for_selector("h1:has-text('Estimate')")
     text = page.locator("#content").inner_text()
@@ -280,11 +289,58 @@ def test_the_estimate_tab_shows_what_the_file_holds(finished: Workspace, tmp_pat
         "25.0 %",
         "+10.0",
         "new <b>",
-        "s: too few",
+        "s, minus a: too few",
         "Half-width",
+        "new <b>: openai, vendor/m, http://localhost:1/v1, temperature 0.7",
+        "Questions\tAnswers",
     ):
         assert part in text
-    assert page.locator("#content svg").count() >= 1
+    assert page.locator("#content .legend li").all_inner_texts() == ["people alone", "with the simulator"]
+    ticks = page.locator('#content svg g[aria-label="x-axis tick label"] text').all_text_contents()
+    assert ticks == [str(people) for people in CURVE]
+
+
+def test_on_a_phone_a_table_shows_its_results_and_says_where_more_columns_are(
+    finished: Workspace, tmp_path: Path, open_page: OpenPage
+) -> None:
+    # The column of the result began at the right edge, and nothing told that the table scrolls.
+    found = gather(Shown(finished, ("tiny",)))
+    estimated = {"value": 0.6, "low": 0.41, "high": 0.79}
+    subset = {"subset": "all", "questions": 30, "chats": 120, "simulated": 0.5, "people": None}
+    one = {
+        "model": "tiny", "assistant": "new", "assistant_line": "", "undefined_parts": [], "notes": [],
+        "subsets": [{**subset, "predicted": {"estimate": estimated, "variance_by_cause": {}}}], "differences": [],
+        "held_out": [], "correlation": 0.3, "correlation_from": "", "curve": [], "signature": {"id": "abc"},
+    }  # fmt: skip
+    path = tmp_path / "page.html"
+    path.write_text(render(PageContent("page", {**found.first, "estimates": [one]}, found.later)), "utf-8")
+    page = open_page(at(path, "#/estimate"), width=375)
+    cell = page.get_by_role("cell", name="60.0 % (41.0 to 79.0)")
+    cell.wait_for()
+    box = cell.bounding_box()
+
+    assert box is not None
+    assert box["x"] + box["width"] <= 375 - 16
+    assert sideways_overflow(page) == 0
+    page.goto(at(path, "#/overview"))
+    page.get_by_text("More columns: scroll the table").wait_for()
+    assert_accessible(page)
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.get_by_text("More columns: scroll the table").wait_for(state="hidden")
+
+
+def test_on_paper_the_choice_behind_the_columns_is_stated_and_no_column_is_cut_off(
+    two_runs: Path, open_page: OpenPage
+) -> None:
+    page = open_page(at(two_runs, "#/overview?assistant=gpt-4o"), width=720)
+    page.wait_for_selector("table.main")
+    page.emulate_media(media="print")
+
+    assert "Correlation and error of" in page.locator("main").inner_text()
+    assert page.get_by_label("Correlation and error of").is_visible()
+    assert page.get_by_label("Correlation and error of").input_value() == "gpt-4o"
+    assert not page.get_by_label("Each split").is_visible()
+    assert sideways_overflow(page) == 0
 
 
 # The page as a whole: quiet, with links that hold, by keyboard, on a phone, in light and dark

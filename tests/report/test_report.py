@@ -14,6 +14,7 @@ from tests.support.simulated_logs import always_wrong, write_log
 
 from chatbench.core.answer_kinds import CHOICE, Number, Text
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import read_json, write_json
 from chatbench.core.records import Answer, AnswerProbabilities, Conversation, Question, SimulatedConversation, Turn
 from chatbench.core.settings import model_key
 from chatbench.data.workspace import Workspace
@@ -270,6 +271,28 @@ def test_a_file_where_a_folder_should_be_and_the_other_way_round_are_refused(
         with pytest.raises(ChatbenchError, match=r"a folder, not a file|a file, not a folder"):
             report(Shown(finished, ("tiny",)), tmp_path / out, folder=folder)
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_page_is_written_only_under_the_name_of_a_page(finished: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(ChatbenchError, match=r"expected: a name that ends in \.html or \.htm\n.*r\.html"):
+        report(Shown(finished, ("tiny",)), tmp_path / "r.pdf")
+
+    assert not (tmp_path / "r.pdf").exists()
+    assert report(Shown(finished, ("tiny",)), tmp_path / "r.HTM").path.exists()
+
+
+def test_the_published_scores_are_those_of_chatbench_which_its_download_tells(
+    finished: Workspace, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.data.parent, tmp_path / "all")
+    study, place = tmp_path / "all" / "study", Workspace(tmp_path / "all" / "data", finished.results)
+    manifest = {**read_json(place.data / "manifest.json"), "study": str(study), "study_resolved": str(study)}
+    write_json(place.data / "manifest.json", manifest)
+    assert gather(Shown(place, ("tiny",))).first["published"] is None
+
+    write_json(study / "download.json", {"source": "microsoft/ChatBench", "revision": "main", "sha256": {}})
+
+    assert gather(Shown(place, ("tiny",))).first["published"]
 
 
 def test_a_page_in_a_folder_removes_an_earlier_pages_parts_and_nothing_else(

@@ -19,7 +19,9 @@ from tests.support.simulated_logs import ASSISTANTS, rewrite_log, write_log
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import write_json
 from chatbench.data.workspace import Workspace
+from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.names import FINE_TUNED
 from chatbench.metrics.resampling import Resampling
 from chatbench.report.grids import EMPTY, Grid, print_grids
@@ -36,7 +38,7 @@ from chatbench.report.show import (
     show,
     turn_grid,
 )
-from chatbench.report.tables import main_scores
+from chatbench.report.tables import footnotes, main_scores
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.score_files import read_score_table
 from chatbench.scoring.score_table import Score
@@ -103,6 +105,46 @@ def test_a_name_longer_than_the_terminal_is_wide_is_folded_and_nothing_of_it_is_
     assert max(map(len, written.getvalue().splitlines())) <= 80
     assert written.getvalue().count("x") == 100
     assert "0.2" in written.getvalue()
+
+
+def test_a_long_name_is_broken_behind_a_hyphen_and_one_of_usual_length_not_at_all() -> None:
+    # "meta-llama/Llama-3.1-8B-Instruc", and "t" on the next line.
+    written = io.StringIO()
+    names = ("meta-llama/Llama-3.1-8B-Instruct", "organisation/some-model-of-the-year-2025-instruct-awq")
+    cells = ("0.123456789",) * 3
+    print_grids(
+        [Grid("t", ("", "r", "MAE", "n"), tuple((n, *cells) for n in names))], [], Console(file=written, width=80)
+    )
+    column = [line[:40].strip() for line in written.getvalue().splitlines()]
+
+    assert names[0] in column
+    assert "organisation/some-model-of-the-year-" in column
+    assert "2025-instruct-awq" in column
+
+
+def test_a_note_on_what_is_undefined_names_the_assistants_and_splits_unless_it_holds_for_all(
+    finished: Workspace,
+) -> None:
+    table = results_of(finished, "tiny")[0].table
+    few = Undefined("2 questions, 3 are needed")
+
+    def noted(*places: tuple[str, str]) -> list[str]:
+        changed = [
+            replace(score, value=few)
+            if (score.predictor, score.metric) == (FINE_TUNED, "pearson") and (score.assistant, score.split) in places
+            else score
+            for score in table.scores
+        ]
+        return [note for note in footnotes(replace(table, scores=tuple(changed))) if few.reason in note]
+
+    one, other = ASSISTANTS
+    both = [(who, split) for who in (one, "mean of assistants") for split in SPLITS]
+    assert noted(*both, (other, "split_1")) == [f"undefined: {few.reason} (fine-tuned): {one}; {other} in split_1"]
+    assert noted(*both, *((other, split) for split in SPLITS)) == [f"undefined: {few.reason} (fine-tuned)"]
+    assert (
+        "constant (train mean), all pairs pooled: its correlation comes from the assistants' means alone"
+        in footnotes(table)
+    )
 
 
 def test_what_is_the_same_for_both_models_stands_there_once_and_belongs_to_neither(finished: Workspace) -> None:
@@ -357,6 +399,72 @@ def test_models_without_scores_are_named_with_the_command_that_makes_them(finish
     assert "tiny: not scored yet; chatbench eval-chatbench tiny" in found[0].missing
     with pytest.raises(ChatbenchError, match="no scores of tiny"):
         show(shown_results(["tiny"], results=copy, data=finished.data))
+
+
+def stored_estimate(model: str) -> dict[str, object]:
+    """An estimate as it is stored, of everything and of a subset that is too small."""
+    real = {"value": 0.62, "standard_error": 0.04, "low": 0.55, "high": 0.69}
+    people = {"rectified": real, "alone": real, "correlation": 0.31, "weight": 0.5, "answers": 200,
+              "effective_answers": 240.6, "loses": True}  # fmt: skip
+    predicted = {"estimate": {"value": 1 / 3, "standard_error": 0.1, "low": 0.1, "high": 0.6}, "variance_by_cause": {}}
+    return {
+        "model": model, "assistant": "vendor/new_model:1b", "notes": [], "correlation": 0.31,
+        "subsets": [
+            {"subset": "all", "questions": 30, "chats": 120, "simulated": 0.5, "predicted": predicted,
+             "people": people},
+            {"subset": "s", "questions": 1, "chats": 4, "simulated": 0.5, "predicted": {"undefined": "too few"},
+             "people": {"undefined": "too few"}},
+        ],
+        "differences": [{"assistant": "a", "difference": {"undefined": "too few"}}], "correlation_from": "real chats",
+        "held_out": [{"assistant": "a", "human": 0.5, "simulated": 0.4, "error": 0.1, "questions": 30, "answers": 90}],
+        "answers_per_person": 5, "curve": [], "signature": {"id": "abc"},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def estimated(finished: Workspace, tmp_path: Path) -> Workspace:
+    """Estimates of a model with scores and of one without."""
+    shutil.copytree(finished.results, tmp_path / "results")
+    place = Workspace(finished.data, tmp_path / "results")
+    for model in ("tiny", "distilgpt2"):
+        write_json(place.estimate(model), {"new": stored_estimate(model)})
+    place.scores("distilgpt2").unlink()
+    return place
+
+
+@pytest.mark.parametrize("names", [["distilgpt2"], ["tiny"], ["tiny", "distilgpt2"]])
+def test_an_estimate_is_in_every_form_with_and_without_scores(
+    names: list[str], estimated: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Plain `show` printed it, and the forms said that there are no scores; with scores, CSV and LaTeX lacked it.
+    def shown(*form: str) -> str:
+        places = ["--results", str(estimated.results), "--data", str(estimated.data)]
+        assert main(["show", *names, *form, *places]) == 0
+        return capsys.readouterr().out
+
+    rows = [row for row in csv.DictReader(io.StringIO(shown("--csv"))) if row["kind"] == "estimate"]
+    by_row = {(row["model"], row["source"], row["assistant"], row["metric"], row["subset"]): row for row in rows}
+    models = {model["model"]: model for model in json.loads(shown("--json"))["models"]}
+    latex, printed_out = shown("--latex"), shown()
+
+    assert refused_by_a_strict_reader(latex) == []
+    for model in names:
+        of_all = by_row[model, "predicted", "vendor/new_model:1b", "accuracy", "all"]
+        assert [of_all[key] for key in ("mean", "low", "high", "signature_id")] == [repr(1 / 3), "0.1", "0.6", "abc"]
+        assert by_row[model, "rectified", "vendor/new_model:1b", "accuracy", "s"]["undefined_because"] == "too few"
+        assert by_row[model, "simulated", "a", "accuracy", "all"]["mean"] == "0.4"
+        assert models[model]["estimates"][0] == stored_estimate(model)
+        assert f"{model}: expected accuracy of people with vendor/new\\_model:1b" in latex
+        assert f"{model}: expected accuracy of people with vendor/new_model:1b" in printed_out
+    assert "s, minus a: too few" in printed_out
+    assert "s, minus a: too few" in latex
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: apt-get install texlive-latex-recommended")
+def test_tables_of_estimates_compile_and_are_no_wider_than_a_page(tmp_path: Path) -> None:
+    text = as_latex([], [stored_estimate("tiny")])
+
+    assert "Overfull" not in compile_latex(document(text), tmp_path)
 
 
 @pytest.mark.parametrize(("flag", "begins"), [("--json", "{\n"), ("--csv", "model,source,"), ("--latex", "% needs ")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,18 @@ def test_three_runs_make_three_tables_with_corrected_p_values(place: Workspace) 
     holm = [f.holm_p for f in comparison.metrics if (f.assistant, f.metric) == ("all", "mae")]
     assert len(plain) == 3
     assert min(holm) == pytest.approx(min(1.0, 3 * min(plain)))  # type: ignore[type-var, arg-type, operator]
+
+
+def test_with_one_assistant_no_row_stands_there_twice(place: Workspace) -> None:
+    # "gpt-4o" and "all pairs" were the same numbers under two names.
+    comparison = compared(place, "tiny", "distilgpt2")
+    one = [each for each in comparison.metrics if each.assistant in ("gpt-4o", "all")]
+    [grid] = comparison_grids(replace(comparison, metrics=tuple(one)))
+
+    of = [row[1] for row in grid.rows]
+    assert of == ["gpt-4o"] * 6 + ["all"] * 4  # texts are compared with all assistants together
+    assert not any("all pairs: pooled" in note for note in comparison_notes(replace(comparison, metrics=tuple(one))))
+    assert "all pairs" in [row[1] for row in comparison_grids(comparison)[0].rows]
 
 
 def test_incompatible_signatures_are_refused_with_the_option_that_lets_them_pass(place: Workspace) -> None:

@@ -20,6 +20,7 @@ Names = Annotated[
 SplitsFolder = Annotated[
     Path | None, typer.Option("--data", help="Folder written by prepare-splits; default: data beside the results.")
 ]
+Published = Annotated[bool, typer.Option("--published", help="Add the paper's rows, marked as such.")]
 
 
 @commands.command()
@@ -29,19 +30,22 @@ def report(
     folder: Annotated[
         bool, typer.Option("--folder", help="Write chats to separate files beside the page, for large runs.")
     ] = False,
+    published: Published = False,
     data: SplitsFolder = None,
     results: Results = Path("results"),
 ) -> None:
     """Write the results as one HTML page.
 
-    With scores, figures, questions and every chat; works offline.
+    With scores, figures, questions and every chat; works offline. Scores on ChatBench's data have the paper's beside
+    them, others only with --published.
 
     Example: chatbench report results --out report.html
     """
     from chatbench.report.report import report as step
     from chatbench.report.report import shown_results
 
-    for line in step(shown_results(names or (), results=results, data=data), out, folder=folder).lines():
+    shown = shown_results(names or (), results=results, data=data, published=published)
+    for line in step(shown, out, folder=folder).lines():
         say(line)
 
 
@@ -50,6 +54,7 @@ def view(
     names: Names = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 picks a free one.", min=0, max=65535)] = 8417,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page in a browser.")] = False,
+    published: Published = False,
     data: SplitsFolder = None,
     results: Results = Path("results"),
 ) -> None:
@@ -62,7 +67,8 @@ def view(
     from chatbench.report.report import shown_results
     from chatbench.report.server import view as step
 
-    step(shown_results(names or (), results=results, data=data), port=port, open_browser=not no_browser, say=say)
+    shown = shown_results(names or (), results=results, data=data, published=published)
+    step(shown, port=port, open_browser=not no_browser, say=say)
 
 
 @commands.command()
@@ -74,7 +80,7 @@ def show(
     details: Annotated[
         bool, typer.Option("--details", help="Print every assistant, condition, subset and source of uncertainty.")
     ] = False,
-    published: Annotated[bool, typer.Option("--published", help="Add the paper's rows, marked as such.")] = False,
+    published: Published = False,
     data: SplitsFolder = None,
     results: Results = Path("results"),
 ) -> None:
@@ -96,13 +102,12 @@ def show(
     if len(asked) > 1:
         raise ChatbenchError(f"--{' and --'.join(asked)}", expected="one format", fix=f"choose one: --{asked[0]}")
     shown = shown_results(names or (), results=results, data=data)
-    if not asked and (estimates := show_files.unscored_estimates(shown)):
-        for one in estimates:
-            print_grids(estimate_grids(one), estimate_notes(one))
-        return
-    found = step(shown)
+    found, estimates = step(shown), show_files.estimates(shown)
     if asked and not details:
-        text = forms[asked[0]](found, published=published)
+        text = forms[asked[0]](found, estimates, published=published)
         print("\r\n".join(map(printable, text.split("\r\n"))), end="")  # the line ends of CSV stay
-    else:
+        return
+    if found:
         print_results(found, published=published, details=details)
+    for one in estimates:
+        print_grids(estimate_grids(one), estimate_notes(one))

@@ -209,7 +209,7 @@ def correlation_ceiling(r: Value, halves: Halves, chats: int | None) -> Value:
     if isinstance(r, Undefined):
         return r
     if r <= 0:
-        return Undefined(f"people do not agree among themselves (correlation of halves {r:.2f})")
+        return Undefined("people do not agree among themselves: random halves of them correlate no more than by chance")
     half = 1 / float(np.mean(1 / halves.size))
     of_people = spearman_brown(r, 1 / float(np.mean(1 / halves.people)) / half)
     of_chats = 1.0 if chats is None else spearman_brown(r, chats / half)

@@ -85,7 +85,8 @@ class Comparison:
     """One measure; `simulated` and `people` are None for a distance, which neither side has by itself.
 
     `people_range`: 2.5 and 97.5 % quantiles of *people apart* over halvings (for the classifier, over its bootstrap).
-    `further`: share of halvings in which the simulated chats were further from people than people from each other.
+    `further`: share of halvings in which the simulated chats were further from people than people from each other; a
+    tie counts half.
     """
 
     measure: str
@@ -203,5 +204,5 @@ def _compared(
     if len(pairs) < len(apart):
         return Comparison(name, unit, *own, *means)
     low, high = np.quantile(known, [0.025, 0.975])
-    further = sum(a > r for a, r in pairs) / len(pairs)
+    further = sum((a > r) + (a == r) / 2 for a, r in pairs) / len(pairs)
     return Comparison(name, unit, *own, *means, (float(low), float(high)), further)

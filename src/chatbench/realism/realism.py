@@ -157,7 +157,7 @@ def realism_footnotes(table: RealismTable) -> list[str]:
         f"splits: {len(table.splits)}; chats per split: {chats}",
         "apart: distance from the simulated chats to half of the people; people apart: from the other half to the "
         "same half, with equally many chats; further: share of random halvings in which the simulated chats are "
-        "further away",
+        "further away, ties counting half",
         *missing,
         *table.notes,
         f"signature {table.signature_id}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,30 @@ Entry = Mapping[str, Any]
 def read_estimates(path: Path) -> list[Entry]:
     """The estimates of a model in the order in which they were first made; empty if there is no file."""
     return list(cast(dict[str, Entry], read_json(path)).values()) if path.exists() else []
+
+
+def assistant_line(one: Entry) -> str:
+    """What the new assistant is: kind, model, address and temperature of its identity, which holds no secret.
+
+    >>> identity = {"kind": "openai", "name": "vendor/m:1b", "base_url": "http://localhost:1/v1", "temperature": 0.7}
+    >>> assistant_line({"assistant": "new", "signature": {"assistant": {"identity": identity}}})
+    'new: openai, vendor/m:1b, http://localhost:1/v1, temperature 0.7'
+    """
+    identity = one["signature"].get("assistant", {}).get("identity", {})
+    parts = [str(identity[part]) for part in ("kind", "name", "base_url") if identity.get(part)]
+    parts += [f"temperature {found:g}"] if isinstance(found := identity.get("temperature"), int | float) else []
+    return f"{one['assistant']}: {', '.join(parts) or 'its identity was not recorded'}"
+
+
+def undefined_parts(one: Entry) -> list[str]:
+    """Why values are undefined: each reason once, after the subsets and differences that it is the reason of."""
+    parts = [(row["subset"], part) for row in one["subsets"] for part in (row["predicted"], row["people"] or {})]
+    parts += [(f"minus {row['assistant']}", row["difference"]) for row in one["differences"]]
+    having: dict[str, list[str]] = {}
+    for name, part in parts:
+        if "undefined" in part:
+            having.setdefault(part["undefined"], []).append(name)
+    return [f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in having.items()]
 
 
 def percent(value: object) -> str:
@@ -60,6 +84,34 @@ def estimate_grids(one: Entry) -> list[Grid]:
     ])  # fmt: skip
 
 
+def estimate_lines(one: Entry) -> Iterator[dict[str, object]]:
+    """Each value of an estimate with its interval, unrounded, by the columns of `chatbench show --csv`.
+
+    `assistant` is the new one, or the held-out one of which a known assistant's accuracies are.
+    """
+
+    def line(source: str, assistant: str, subset: str, found: object, metric: str = "accuracy") -> dict[str, object]:
+        value: Mapping[str, object] = found if isinstance(found, Mapping) else {"value": found}
+        return {
+            "model": one["model"], "source": source, "kind": "estimate", "assistant": assistant, "metric": metric,
+            "mean": value.get("value", ""), **{name: value.get(name, "") for name in ("standard_error", "low", "high")},
+            "undefined_because": value.get("undefined", ""), "signature_id": one["signature"]["id"], "subset": subset,
+        }  # fmt: skip
+
+    new = one["assistant"]
+    for row in one["subsets"]:
+        yield line("predicted", new, row["subset"], row["predicted"].get("estimate", row["predicted"]))
+        yield line("simulated", new, row["subset"], row["simulated"])
+        if (real := row["people"]) is not None:
+            for source, name in (("rectified", "rectified"), ("people alone", "alone")):
+                yield line(source, new, row["subset"], real.get(name, real))
+    for row in one["differences"]:
+        yield line("predicted", new, "all", row["difference"], f"accuracy minus {row['assistant']}")
+    for row in one["held_out"]:
+        for source, name in (("people", "human"), ("simulated", "simulated")):
+            yield line(source, row["assistant"], "all", row[name])
+
+
 def _with_people(row: Entry) -> Sequence[str]:
     """The row of a subset with real chats."""
     real, simulated = row["people"], percent(row["simulated"])
@@ -72,28 +124,15 @@ def _with_people(row: Entry) -> Sequence[str]:
 
 
 def estimate_notes(one: Entry) -> list[str]:
-    """Reasons for undefined values, the correlation and its origin, notes, and the signature."""
-    reasons = dict.fromkeys(
-        f"{row['subset']}: {part['undefined']}"
-        for row in one["subsets"]
-        for part in (row["predicted"], row["people"] or {})
-        if "undefined" in part
-    )
-    reasons |= dict.fromkeys(
-        f"minus {row['assistant']}: {row['difference']['undefined']}"
-        for row in one["differences"]
-        if "undefined" in row["difference"]
-    )
-    loses = [
-        f"{row['subset']}: the simulator costs more than it gives at so few answers: people alone are the estimate"
-        for row in one["subsets"]
-        if (row["people"] or {}).get("loses")
-    ]
+    """The new assistant, reasons for undefined values, the correlation and its origin, notes, and the signature."""
+    lose = ", ".join(row["subset"] for row in one["subsets"] if (row["people"] or {}).get("loses"))
+    costs = "the simulator costs more than it gives at so few answers: people alone are the estimate"
     correlation = one["correlation"]
     shown = f"{correlation:.3f}" if isinstance(correlation, float) else f"undefined: {correlation['undefined']}"
     return [
-        *reasons,
-        *loses,
+        assistant_line(one),
+        *undefined_parts(one),
+        *([f"{lose}: {costs}"] if lose else []),
         f"PPI correlation {shown} ({one['correlation_from']}): for chatbench plan-study --correlation",
         *one["notes"],
         f"signature {one['signature']['id']}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 EMPTY = "–"  # noqa: RUF001  (a dash is what a table shows where a metric does not apply)
 MARGIN = 3
 """Padding of a printed column, in characters."""
-LONGEST_WORD = 30
+LONGEST_WORD = 36
 """Characters of a word in a row's name that stay on one line: a model's key can be longer than a terminal is wide."""
+_PART = re.compile(rf".{{1,{LONGEST_WORD}}}\Z|.{{1,{LONGEST_WORD - 1}}}[-/_.]|.{{1,{LONGEST_WORD}}}", re.DOTALL)
 R = TypeVar("R")
 C = TypeVar("C")
 
@@ -90,10 +92,20 @@ def print_grids(grids: Sequence[Grid], footnotes: Sequence[str], console: Consol
                 vertical="bottom",
             )
         for row in grid.rows:
-            drawn.add_row(*map(_text, row))
+            drawn.add_row(_text(folded(row[0])), *map(_text, row[1:]))
         screen.print(drawn)
     for line in footnotes:
         screen.print(_text(line), style="dim")
+
+
+def folded(name: str) -> str:
+    """Break the words of a name that are too long for a line behind a hyphen or the like, if they have one.
+
+    >>> folded("fine-tuned, meta-llama/Meta-Llama-3.1-405B-Instruct-FP8").split("\\n")
+    ['fine-tuned, meta-llama/Meta-Llama-3.1-405B-', 'Instruct-FP8']
+    """
+    words = name.split(" ")
+    return " ".join(word if len(word) <= LONGEST_WORD else "\n".join(_PART.findall(word)) for word in words)
 
 
 def pieces(grid: Grid, width: int) -> list[Grid]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,12 +20,13 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_text
 from chatbench.core.records import Conversation, SimulatedConversation, Study
 from chatbench.core.settings import model_key, recipes
+from chatbench.data.download import CHATBENCH_DATASET, downloaded_from
 from chatbench.data.prepared import Manifest
 from chatbench.data.workspace import RESULT_FOLDERS, Workspace
 from chatbench.metrics.baselines import published
 from chatbench.metrics.names import FINE_TUNED
 from chatbench.metrics.resampling import Resampling
-from chatbench.report.estimate_table import read_estimates
+from chatbench.report.estimate_table import assistant_line, read_estimates, undefined_parts
 from chatbench.report.page import PageContent, render, render_folder
 from chatbench.report.page_chats import RunChats, held_out_splits, report_chats, run_chats
 from chatbench.report.page_data import (
@@ -47,14 +49,19 @@ from chatbench.simulation.judge import with_verdicts
 Plain = dict[str, object]
 _PART_FILE = re.compile(r"(chats|shades)-(index|\d+)\.js")
 """Files that a page in a folder writes; files with other names are left alone."""
+PAGE_ENDINGS = (".html", ".htm")
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What to show: the models of a workspace with these keys, or every model that has results."""
+    """What to show: the models of a workspace with these keys, or every model that has results.
+
+    The page has the published scores beside those of ChatBench's own data, and with `published` beside all others.
+    """
 
     workspace: Workspace
     keys: tuple[str, ...] = ()
+    published: bool = False
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -66,12 +73,13 @@ class Shown:
         return self.keys or tuple(self.workspace.found_models())
 
 
-def shown_results(names: Sequence[str], *, results: Path, data: Path | None) -> Shown:
+def shown_results(names: Sequence[str], *, results: Path, data: Path | None, published: bool = False) -> Shown:
     """Resolve names to one results folder (all models in it) or to models whose results are in `results`.
 
     Args:
         names: a results folder, or models; empty: everything in `results`.
         data: folder of prepared splits; None: `data` beside the results folder.
+        published: as in `Shown`.
 
     Raises:
         ChatbenchError: a results folder was named together with other names.
@@ -87,7 +95,7 @@ def shown_results(names: Sequence[str], *, results: Path, data: Path | None) -> 
         )
     place = Path(folders[0]) if folders else results
     workspace = Workspace(data if data is not None else place.absolute().parent / "data", place)
-    return Shown(workspace, () if folders else tuple(dict.fromkeys(map(model_key, names))))
+    return Shown(workspace, () if folders else tuple(dict.fromkeys(map(model_key, names))), published)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +142,11 @@ def report(shown: Shown, out: Path, *, folder: bool = False) -> ReportResult:
 
     Raises:
         ChatbenchError: there are no results, results of one model contradict each other or those of another, or `out`
-            is a folder instead of a file, or the reverse.
+            is a folder instead of a file, or the reverse, or a file of another format.
     """
+    if not folder and out.suffix.lower() not in PAGE_ENDINGS and not out.is_dir():
+        fix = f"--out {shlex.quote(str(out.with_suffix('.html')))}"
+        raise ChatbenchError(f"--out {out}", expected=f"a name that ends in {' or '.join(PAGE_ENDINGS)}", fix=fix)
     content = gather(shown)
     if folder:
         files = {out / name: text for name, text in render_folder(content).items()}
@@ -193,7 +204,8 @@ def gather(shown: Shown) -> PageContent:
     if len(scored) > 1:
         comparison = compare([run.name for run in runs if run.table], workspace=workspace, resampling=Resampling())
         compared = {**comparison_json(comparison), "notes": comparison_notes(comparison)}
-    reference = published()
+    of_chatbench = manifest is not None and downloaded_from(manifest.study_path)[0] == CHATBENCH_DATASET
+    reference = published() if of_chatbench or shown.published else None
     first: Plain = {
         "title": f"chatbench: {', '.join(run.name for run in runs)}",
         "study": "" if manifest is None else manifest.study_name,
@@ -205,7 +217,8 @@ def gather(shown: Shown) -> PageContent:
             {run.key: run.scores for run in runs if run.scores is not None},
             {question_id: number for number, question_id in enumerate(held_out)},
         ),
-        "published": {
+        "published": reference
+        and {
             "source": reference.source,
             "assistants": list(reference.assistants),
             "rows": [
@@ -213,7 +226,11 @@ def gather(shown: Shown) -> PageContent:
             ],
         },
         "comparison": compared,
-        "estimates": [dict(one) for key in shown.models for one in read_estimates(workspace.estimate(key))],
+        "estimates": [
+            {**one, "assistant_line": assistant_line(one), "undefined_parts": undefined_parts(one)}
+            for key in shown.models
+            for one in read_estimates(workspace.estimate(key))
+        ],
         "chats": dict(chats.first),
         "missing": missing,
     }

@@ -24,8 +24,8 @@ from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import QuestionAccuracy, Undefined, Value
 from chatbench.metrics.names import BASE_MODEL, EVERY_ASSISTANT, FINE_TUNED, PEOPLE, TERMINATIONS, Predictor
 from chatbench.metrics.pairs import pair_up
-from chatbench.report.estimate_table import Entry, estimate_grids, estimate_notes, read_estimates
-from chatbench.report.grids import EMPTY, Grid, build, print_grids
+from chatbench.report.estimate_table import Entry, estimate_grids, estimate_lines, estimate_notes, read_estimates
+from chatbench.report.grids import EMPTY, Grid, build, pieces, print_grids
 from chatbench.report.page_chats import run_chats
 from chatbench.report.page_data import MOST_TURNS, pooled_accuracies
 from chatbench.report.report import Shown, outdated_scores
@@ -155,18 +155,19 @@ class ModelResults:
     pairs: tuple[QuestionAccuracy, ...]
     turns: TurnCounts
     missing: tuple[str, ...] = ()
-    estimates: tuple[Entry, ...] = ()
 
 
 def show(shown: Shown) -> list[ModelResults]:
-    """Load the results of the models that are scored.
+    """Load the results of the models that are scored; empty if none is and there are `estimates`.
 
     Raises:
-        ChatbenchError: none is scored, or two differ in data, splits or protocol.
+        ChatbenchError: none is scored and none has an estimate, or two differ in data, splits or protocol.
     """
     workspace, models = shown.workspace, shown.models
     keys = [key for key in models if workspace.scores(key).exists()]
     if not keys:
+        if estimates(shown):
+            return []
         raise ChatbenchError(
             f"{workspace.results}: no scores of {', '.join(models)}",
             fix=f"chatbench eval-chatbench {models[0]} --results {shlex.quote(str(workspace.results))}",
@@ -203,8 +204,7 @@ def show(shown: Shown) -> list[ModelResults]:
                 if chat.termination != "failed"
             )
         counts = {source: each for source, each in turns.items() if each}
-        estimates = tuple(read_estimates(workspace.estimate(key)))
-        found.append(ModelResults(key, table, tuple(pairs), counts, tuple(missing), estimates))
+        found.append(ModelResults(key, table, tuple(pairs), counts, tuple(missing)))
     unscored = [f"{key}: not scored yet; chatbench eval-chatbench {key}" for key in models if key not in keys]
     return [replace(found[0], missing=(*found[0].missing, *unscored)), *found[1:]]
 
@@ -222,12 +222,9 @@ def question_accuracies(workspace: Workspace, key: str, table: ScoreTable) -> tu
     return pair_up({pair: people[pair] for pair in simulated if pair in people}, simulated), []
 
 
-def unscored_estimates(shown: Shown) -> list[Entry]:
-    """The estimates of the models if none of them is scored: estimates need no scores."""
-    workspace, models = shown.workspace, shown.models
-    if any(workspace.scores(key).exists() for key in models):
-        return []
-    return [one for key in models for one in read_estimates(workspace.estimate(key))]
+def estimates(shown: Shown) -> list[Entry]:
+    """The estimates of all models, which need no scores."""
+    return [one for key in shown.models for one in read_estimates(shown.workspace.estimate(key))]
 
 
 def print_results(
@@ -264,8 +261,6 @@ def print_results(
         plots += [termination_grid(model.table), turn_grid(model.table, model.turns)]
     floor = "floor: the best baseline of each score, or the base model; chatbench show --details names it"
     print_grids([grid for grid in (*plots, *reference) if grid.rows], [floor, *notes], screen)
-    for one in (each for model in found for each in model.estimates):
-        print_grids(estimate_grids(one), estimate_notes(one), screen)
 
 
 # JSON and CSV
@@ -273,12 +268,12 @@ def print_results(
 
 CSV_COLUMNS = (
     "model", "source", "kind", "assistant", "metric", "mean", "standard_error", "corrected_standard_error", "splits",
-    "low", "high", "floor", "ceiling", "undefined_because", "signature_id",
+    "low", "high", "floor", "ceiling", "undefined_because", "signature_id", "subset",
 )  # fmt: skip
 
 
-def as_json(found: Sequence[ModelResults], *, published: bool = False) -> str:
-    """Everything that is shown, as JSON: scores with their values per split, questions, endings, turns, notes."""
+def as_json(found: Sequence[ModelResults], made: Sequence[Entry] = (), *, published: bool = False) -> str:
+    """Everything as JSON: scores with their values per split, questions, endings, turns, notes, estimates `made`."""
     scores = main_scores([model.table for model in found], with_published=published)
     models: list[dict[str, object]] = []
     for model in found:
@@ -297,9 +292,12 @@ def as_json(found: Sequence[ModelResults], *, published: bool = False) -> str:
                 "endings": endings,
                 "user_turns": {s: {str(n): c for n, c in sorted(each.items())} for s, each in model.turns.items()},
                 "notes": [*model.missing, *footnotes(model.table)],
-                "estimates": [dict(one) for one in model.estimates],
             }
         )
+    for key in dict.fromkeys(one["model"] for one in made if one["model"] not in [m["model"] for m in models]):
+        models.append({"model": key})  # without scores
+    for each in models:
+        each["estimates"] = [dict(one) for one in made if one["model"] == each["model"]]
     content = {"figures": [_score_json(score) for score in scores], "models": models}
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -313,8 +311,8 @@ def _score_json(score: MainScore) -> dict[str, object]:
     }  # fmt: skip
 
 
-def as_csv(found: Sequence[ModelResults], *, published: bool = False) -> str:
-    """One score per line; a field is empty if a value does not exist or does not apply."""
+def as_csv(found: Sequence[ModelResults], made: Sequence[Entry] = (), *, published: bool = False) -> str:
+    """One score or estimate per line; a field is empty if a value does not exist or does not apply."""
     signatures = {model.table.model: model.table.signature_id for model in found}
     shared = found[0].table.signature_id if len(found) == 1 else ""
     rows = []
@@ -328,6 +326,7 @@ def as_csv(found: Sequence[ModelResults], *, published: bool = False) -> str:
         written["standard_error"] = plain(score.estimate.standard_error)  # overwrites the interval's
         fields = [written.get(name, "") for name in CSV_COLUMNS]
         rows.append(["" if isinstance(field, dict) else field for field in fields])
+    rows += [[line.get(name, "") for name in CSV_COLUMNS] for one in made for line in estimate_lines(one)]
     return csv_text(CSV_COLUMNS, rows)
 
 
@@ -362,6 +361,8 @@ LONGEST_NAME = 24
 """Characters of a row's name up to which names are not broken into lines."""
 LONGEST_HEADER = 12
 """The same for a column's name."""
+LATEX_WIDTH = 80
+"""Characters of a row, with `MARGIN`, that fit on a page (345 pt, digits of 4.25 pt); wider estimates are divided."""
 _LIGATURES = re.compile(r"([-',])(?=\1)")
 """Two of these would form a ligature, such as the dash in mistralai--Mistral-7B."""
 _LATIN = frozenset("ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ")
@@ -431,12 +432,13 @@ def _header(name: str) -> str:
     return rf"\shortstack[r]{{{escaped(name[:middle])}\\{escaped(name[middle + 1 :])}}}"
 
 
-def as_latex(found: Sequence[ModelResults], *, published: bool = False) -> str:
-    """The main table as two booktabs tables, agreement and text metrics, and the published rows as a third."""
+def as_latex(found: Sequence[ModelResults], made: Sequence[Entry] = (), *, published: bool = False) -> str:
+    """The main table as two booktabs tables, agreement and text metrics, the published rows, and estimates."""
     tables = [model.table for model in found]
     exact: dict[str, list[str]] = {}
     names = {column.metric: column.header for column in (*AGREEMENT_COLUMNS, *TEXT_COLUMNS)}
-    agreement, assistant = {column.metric for column in AGREEMENT_COLUMNS}, together(tables[0])
+    agreement = {column.metric for column in AGREEMENT_COLUMNS}
+    assistant = together(tables[0]) if tables else EVERY_ASSISTANT
     for score in main_scores(tables):
         if score.metric not in names:
             continue
@@ -449,11 +451,16 @@ def as_latex(found: Sequence[ModelResults], *, published: bool = False) -> str:
             exact.setdefault(f"texts {name}", []).append(f"{score.label} {mean}")  # where metrics are the rows
     lines = [r"% needs \usepackage{booktabs}; errors are standard errors over splits"]
     lines += map(_comment, (*warnings(tables), *(f"signature {table.signature_id}" for table in tables)))
-    grids = [*main_grids(tables, with_errors=True), *([published_grid()] if published else [])]
+    grids = main_grids(tables, with_errors=True) if tables else []
+    grids += [published_grid()] if published else []
     for number, grid in enumerate(grids, 1):
         kind = "agreement" if "mean absolute error" in grid.header else "texts"
         # A paper's column is narrow.
         short = tuple(name.replace("mean absolute error", "MAE") for name in grid.header)
         of_rows = {row: ", ".join(exact[f"{kind} {row}"]) for row, *_ in grid.rows if f"{kind} {row}" in exact}
         lines.append(latex_table(Grid(grid.title, short, grid.rows), f"tab:chatbench-{number}", of_rows))
+    for at, one in enumerate(made, 1):
+        lines += map(_comment, estimate_notes(one))
+        parts = (piece for grid in estimate_grids(one) for piece in pieces(grid, LATEX_WIDTH))
+        lines += [latex_table(grid, f"tab:estimate-{at}-{number}") for number, grid in enumerate(parts, 1)]
     return "\n".join([*lines, ""])

@@ -19,6 +19,7 @@ from chatbench.metrics.baselines import published
 from chatbench.metrics.names import (
     BASE_MODEL,
     CONDITION,
+    CONSTANT,
     EVERY_ASSISTANT,
     FINE_TUNED,
     MEAN_OF_ASSISTANTS,
@@ -373,16 +374,44 @@ def footnotes(table: ScoreTable) -> list[str]:
             "question and assistant, would agree with the people of the study; a predictor without the noise of so "
             "few chats (a regression, expected answers) can exceed it"
         ]
-    sources: dict[str, dict[Predictor, None]] = {}
-    for (_, source, metric), estimate in table.estimates().items():
-        if metric in ("pearson", "mae", *TEXT_METRICS) and isinstance(estimate.mean, Undefined):
-            sources.setdefault(estimate.mean.reason, {})[source] = None
-    undefined = [f"undefined: {reason} ({'; '.join(map(str, having))})" for reason, having in sources.items()]
+    undefined = [
+        f"undefined: {reason} ({'; '.join(map(str, having))}){where}"
+        for (reason, where), having in _undefined(table).items()
+    ]
+    pooled = table.estimates().get((EVERY_ASSISTANT, CONSTANT, "pearson"))
+    if pooled and not isinstance(pooled.mean, Undefined):
+        undefined.append(f"{CONSTANT.title}, all pairs pooled: its correlation comes from the assistants' means alone")
     if partial := dict.fromkeys(other.title for each in table.bounds().values() for other in each.partial):
         ceilings.append(f"a floor only where they cover the same pairs as the simulator: {'; '.join(partial)}")
     signed = f"signature {table.signature_id} {signature_line(table.signature)}"
     scored = f"{table.model}: {table.scored_questions} questions scored; {errors}"
     return [*filter(None, [table.warning]), scored, *intervals, *ceilings, *undefined, *table.notes, signed]
+
+
+def _undefined(table: ScoreTable) -> dict[tuple[str, str], dict[Predictor, None]]:
+    """The predictors of which no split defines a main score, by reason and by where it holds.
+
+    Where: the assistants and splits of the reason, `: gpt-4o in split_0`, or nothing if it holds for all of them.
+    """
+    places: dict[tuple[str, Predictor], dict[str, set[str]]] = {}  # by reason and predictor: splits by assistant
+    single = {row[0] for row in table.values() if row[2] == "pearson"} - {EVERY_ASSISTANT, MEAN_OF_ASSISTANTS}
+    shown = {
+        (source, metric)
+        for (_, source, metric), values in table.values().items()
+        if metric in ("pearson", "mae", *TEXT_METRICS) and all(isinstance(v, Undefined) for v in values.values())
+    }
+    for (assistant, source, metric), values in table.values().items():
+        for split, value in values.items():
+            if isinstance(value, Undefined) and (source, metric) in shown:
+                places.setdefault((value.reason, source), {}).setdefault(assistant, set()).add(split)
+    found: dict[tuple[str, str], dict[Predictor, None]] = {}
+    for (reason, source), assistants in places.items():
+        named = {name: splits for name, splits in assistants.items() if name in single} or assistants
+        ordered = {name: ", ".join(sorted(splits, key=table.splits.index)) for name, splits in named.items()}
+        parts = [n if splits == ", ".join(table.splits) else f"{n} in {splits}" for n, splits in ordered.items()]
+        everywhere = parts == [*named] and {*named} in (single, {EVERY_ASSISTANT})
+        found.setdefault((reason, "" if everywhere else f": {'; '.join(parts)}"), {})[source] = None
+    return found
 
 
 def warnings(tables: Sequence[ScoreTable]) -> list[str]:
@@ -527,6 +556,13 @@ def row_name(score: MainScore) -> str:
 # Comparison of runs
 
 
+def shown_metrics(comparison: Comparison) -> list[ComparedMetric]:
+    """The compared metrics; without the rows pooled over all pairs if those are one assistant's."""
+    several = len({each.assistant for each in comparison.metrics} - {EVERY_ASSISTANT}) > 1
+    shown = comparison.metrics
+    return [each for each in shown if several or each.assistant != EVERY_ASSISTANT or each.metric in TEXT_METRICS]
+
+
 def comparison_grids(comparison: Comparison) -> list[Grid]:
     """One grid per pair of runs: each metric of both, their difference, its interval and p-value."""
     pairs = dict.fromkeys((each.first, each.second) for each in comparison.metrics)
@@ -547,7 +583,7 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
         columns.append(("p, Holm", lambda each: p_text(each.holm_p)))
     grids = []
     for first, second in pairs:
-        of_pair = [each for each in comparison.metrics if (each.first, each.second) == (first, second)]
+        of_pair = [each for each in shown_metrics(comparison) if (each.first, each.second) == (first, second)]
         rows = [(NAMES[each.metric], each) for each in sorted(of_pair, key=lambda each: list(NAMES).index(each.metric))]
         ignored = ", ".join(each.name for each in comparison.ignored.get((first, second), ()))
         title = f"{first} (first) and {second} (second), {comparison.questions} questions" + (
@@ -566,19 +602,20 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     ]
     undefined = {
         f"undefined: {each.found.difference.reason}: {NAMES[each.metric]}, {each.assistant}"
-        for each in comparison.metrics
+        for each in shown_metrics(comparison)
         if isinstance(each.found.difference, Undefined)
     } | {
         f"{NAMES[each.metric]}, {each.assistant}: {each.found.splits} splits only, in which both have a value"
-        for each in comparison.metrics
+        for each in shown_metrics(comparison)
         if each.found.undefined and each.found.splits
     }
+    averaged = any(each.assistant == MEAN_OF_ASSISTANTS for each in comparison.metrics)
     return [
         *ignored,
         f"{comparison.questions} questions, {comparison.pairs_per_split:.0f} (question, assistant) pairs per split, "
         f"{len(comparison.splits)} splits; differences are first - second, means over splits",
         f"intervals: {resampling_text(comparison.resampling)}; p: exchanges of the two simulators by question",
-        f"{MEAN_OF_ASSISTANTS}: each assistant weighs the same; all pairs: pooled",
+        *([f"{MEAN_OF_ASSISTANTS}: each assistant weighs the same; all pairs: pooled"] if averaged else []),
         *sorted(undefined),
         *(f"signature of {run}: {signature_id}" for run, signature_id in comparison.signature_ids.items()),
     ]

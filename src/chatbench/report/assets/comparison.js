@@ -8,7 +8,8 @@ function comparisonView(argument, parameters) {
   const pairs = [...new Set(found.figures.map((f) => `${f.first}\n${f.second}`))].map((pair) => pair.split("\n"));
   const choices = pairs.map((_, at) => String(at));
   const pair = Number(chosen(parameters, "pair", choices));
-  const names = [...new Set(found.figures.map((f) => f.assistant))];
+  const every = [...new Set(found.figures.map((f) => f.assistant))];
+  const names = every.length > 2 ? every : [ALL]; // one assistant is all of them
   const whose = chosen(parameters, "assistant", [names.includes(MEAN) ? MEAN : ALL, ...names.filter((name) => name !== MEAN && name !== ALL), ALL]);
   const go = (changes) => { location.hash = address("comparison", "", {pair, assistant: whose, ...changes}); };
   const [first, second] = pairs[pair];

@@ -10,7 +10,7 @@ function estimateView(argument, parameters) {
   return el("div", {}, head,
     choices.length > 1 ? el("div", {class: "controls"}, selectOf("Assistant", choices, at, (value) => { location.hash = address("estimate", "", {of: value}); },
       (each) => `${FIRST.estimates[each].assistant} (${FIRST.estimates[each].model})`)) : null,
-    answerTable(one), realTable(one), causesTable(one), halfWidthFigure(one), againstTable(one), heldOutTable(one), estimateNotes(one));
+    el("p", {class: "note"}, one.assistant_line), answerTable(one), realTable(one), causesTable(one), halfWidthFigure(one), againstTable(one), heldOutTable(one), estimateNotes(one));
 }
 
 // A card with a table, or nothing where it has no rows.
@@ -68,21 +68,24 @@ function heldOutTable(one) {
 
 function halfWidthFigure(one) {
   if (!one.curve.length) return null;
+  const looks = {"people alone": {colour: "var(--ink)", dash: null}, "with the simulator": {colour: "var(--series-1)", dash: "7,5"}};
+  const line = (from) => Plot.lineY(records.filter((r) => r.from === from), {x: "people", y: "half_width", stroke: looks[from].colour, strokeDasharray: looks[from].dash, strokeWidth: 2.5});
   const records = one.curve.flatMap((r) => [{people: r.people, half_width: r.alone, from: "people alone"}, {people: r.people, half_width: r.with_simulator, from: "with the simulator"}]);
   return figureCard({
     title: "Half-width against people",
     says: `Half of the 95 % interval for one assistant, ${one.answers_per_person} answers a person.`,
     file: "half-width",
     records,
+    legend: Object.entries(looks).map(([label, {colour, dash}]) => ({label, colour, dash})),
     columns: [{key: "people"}, {key: "half_width"}, {key: "from", words: true}],
     draw: (width) => plot(width, {
       height: 300, marginLeft: 56, marginBottom: 40,
-      x: {type: "log", label: "People", labelAnchor: "center", labelArrow: "none", ticks: one.curve.map((r) => r.people), tickFormat: (n) => String(n)},
+      x: {type: "log", base: 2, label: "People", labelAnchor: "center", labelArrow: "none", ticks: one.curve.map((r) => r.people), tickFormat: (n) => String(n)},
       y: {label: "Half-width, points", labelArrow: "none", transform: (value) => 100 * value, zero: true, nice: true},
       marks: [
         ...gridMarks({y: true}),
-        Plot.lineY(records, {x: "people", y: "half_width", z: "from", stroke: (r) => (r.from === "people alone" ? "var(--ink)" : "var(--series-1)"), strokeWidth: 2}),
-        Plot.dot(records, {x: "people", y: "half_width", fill: (r) => (r.from === "people alone" ? "var(--ink)" : "var(--series-1)"), r: 4}),
+        ...Object.keys(looks).map(line),
+        Plot.dot(records, {x: "people", y: "half_width", fill: (r) => looks[r.from].colour, r: (r) => (r.from === "people alone" ? 5 : 3)}),
         Plot.tip(records, Plot.pointer({x: "people", y: "half_width", title: (r) => `${r.people} people, ${r.from}: ±${number(100 * r.half_width, 1)}`, ...tip()})),
       ],
     }),
@@ -90,9 +93,7 @@ function halfWidthFigure(one) {
 }
 
 function estimateNotes(one) {
-  const undefinedParts = one.subsets.flatMap((r) => [r.predicted.undefined, r.people?.undefined].filter(Boolean).map((why) => `${r.subset}: ${why}`));
   const rho = isNumber(one.correlation) ? number(one.correlation, 3) : `undefined: ${one.correlation.undefined}`;
-  const notes = [...undefinedParts, `PPI correlation ${rho} (${one.correlation_from}).`, ...one.notes, `Signature ${one.signature.id}.`,
-    "The curve: black is people alone, coloured is with the simulator."];
+  const notes = [...one.undefined_parts, `PPI correlation ${rho} (${one.correlation_from}).`, ...one.notes, `Signature ${one.signature.id}.`];
   return el("section", {class: "card"}, el("h2", {}, "How to read it"), el("ul", {class: "notes"}, notes.map((note) => el("li", {}, note))));
 }

@@ -159,7 +159,9 @@ function scoreCell(figure) {
   return el("td", {}, metricText(figure.mean, metric), below ? el("small", {}, below) : null);
 }
 
+// Of another study, or where nobody asked for them, they are no reference.
 function publishedRows(span) {
+  if (!FIRST.published) return [];
   const {assistants, rows} = FIRST.published;
   const pair = (row, at) => assistants.map((name) => number(row.scores[name][at], 2)).join(" / ");
   return [groupRow(`Published on ChatBench, not computed here (${assistants.join(" / ")})`, span),

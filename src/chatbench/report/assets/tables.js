@@ -1,18 +1,25 @@
 // Tables: built from rows of cells, scrolling by themselves where they are too wide, and as CSV.
 
-// A table in a box that scrolls; `label` names it for those who do not see it.
+// A table in a box that scrolls, and says so where it is wider than its box; `label` names it for those who do not see it.
 function scrolling(table, label) {
-  return el("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": label}, table);
+  const hint = el("p", {class: "hint", hidden: true, "aria-hidden": "true"}, "More columns: scroll the table →");
+  const box = el("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": label}, hint, table);
+  new ResizeObserver(() => { hint.hidden = table.offsetWidth <= box.clientWidth + 1; }).observe(box);
+  return box;
 }
 
 // A plain table of records: columns [{key, label, text?: record => string, words?: true}].
 function recordTable(records, columns, label) {
-  const head = el("tr", {}, columns.map((c) => el("th", {scope: "col", class: c.words ? "words" : null}, c.label ?? words(c.key))));
+  const head = el("tr", {}, columns.map((c) => el("th", {scope: "col", class: c.words ? "words" : null}, c.label ?? capital(words(c.key)))));
   const body = records.map((record) => el("tr", {}, columns.map((c) => {
     const content = c.text ? c.text(record) : cellText(record[c.key]);
     return el("td", {class: c.words ? "words" : null}, content);
   })));
   return scrolling(el("table", {class: "scores"}, el("thead", {}, head), el("tbody", {}, body)), label);
+}
+
+function capital(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 function cellText(value) {
