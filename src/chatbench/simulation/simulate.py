@@ -244,7 +244,8 @@ def simulate(
         seconds = time.monotonic() - began
     if ask_judge:
         ask_judge(simulated_answers(task.study, read_conversations(task.log)))
-    return SimulateResult(task.log, tally_of(task.log, planned), len(planned), simulated, seconds, spending.prices)
+    tally, letters = tally_of(task.log, planned), all(question.options for question in task.questions)
+    return SimulateResult(task.log, tally, len(planned), simulated, seconds, spending.prices, letters)
 
 
 def _judging(
