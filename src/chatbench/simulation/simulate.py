@@ -108,7 +108,7 @@ class ChatSettings:
     answer (simulation/judge.py).
 
     Raises:
-        ChatbenchError: a number below 1, a temperature below 0, an unknown failure mode or data type.
+        ChatbenchError: a number below 1 or not whole, a temperature below 0, an unknown failure mode or data type.
     """
 
     conversations: int = 10
@@ -128,8 +128,10 @@ class ChatSettings:
     rubric: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("conversations", "max_user_turns", "max_tokens", "block_size"):
-            if getattr(self, name) < 1:
+        for name in ("conversations", "max_user_turns", "max_tokens", "block_size", "seed"):
+            if not isinstance(getattr(self, name), int):
+                raise ChatbenchError(f"{name} is {getattr(self, name)!r}", expected="a whole number")
+            if name != "seed" and getattr(self, name) < 1:
                 raise ChatbenchError(f"{name} is {getattr(self, name)}", expected="at least 1")
         for name in ("simulator_temperature", "assistant_temperature"):
             if not getattr(self, name) >= 0:
