@@ -221,7 +221,7 @@ FIX: Mapping[FaultKind, str] = {
     "key": "put a valid key into .env; name its variable with openai:MODEL@URL#NAME",
     "header": "the key goes as 'Authorization: Bearer'; for another header put a proxy before it (docs/endpoints.md)",
     "streaming": "put a proxy before it that collects the stream (docs/endpoints.md), or choose another model",
-    "certificate": "name the host as the certificate does; if it is self-signed: SSL_CERT_FILE=FILE.pem before the command",
+    "certificate": "use the host's name in the certificate; if self-signed: SSL_CERT_FILE=FILE.pem before the command",
     "account": "add credit to the account or raise its limit; the same command continues",
     "missing": "list its models: curl {where}/models",
     "moved": "if the address that it redirects to is right, give that one: redirects are not followed",
