@@ -72,7 +72,7 @@ PROMPTED=("${STYLES[@]/#/prompted-}")  # other numbers of chats make another tab
 # in the table.
 for ((i = 0; i < SPLITS; i++)); do
   BEGAN=$SECONDS
-  ONLY=(--only "split_$i" "${RUN[@]}")
+  ONLY=(--split "split_$i" "${RUN[@]}")
   some run "$MODEL" --steps finetune,ppl,simulate --expected-answers "${SETTINGS[@]}" "${ONLY[@]}"
   some run answer-model --simulator "two-step:local:$OUT/results/models/$KEY/{split}" --answer-model \
     --expected-answers --steps simulate "${ONLY[@]}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,6 +71,30 @@ def test_a_folder_is_a_simulator_and_greedy_runs_agree(tmp_path: Path) -> None:
     assert [record.turns for record in first] == [record.turns for record in second]
 
 
+def test_what_simulator_and_assistant_take_is_opened_by_run(tmp_path: Path) -> None:
+    study = tiny_folder(tmp_path / "study")
+
+    opened = run(simulator(user), [assistant(polite), assistant("scripted:weak")], QUESTIONS[:1], conversations=1)
+    assert run(user, [polite, "scripted:weak"], QUESTIONS[0], conversations=1) == opened
+    assert run(user, polite, QUESTIONS[0], conversations=1) == opened[:1]
+    replayed = run(user, "replay:gpt-4o", study, conversations=1, max_user_turns=1)
+    assert {record.assistant for record in replayed} == {"gpt-4o"}
+
+
+def test_a_fix_from_python_names_arguments(tmp_path: Path) -> None:
+    run(user, polite, QUESTIONS, conversations=1, log=tmp_path / "log.jsonl")
+    with pytest.raises(ChatbenchError) as caught:
+        run(user, polite, QUESTIONS, conversations=2, log=tmp_path / "log.jsonl")
+    assert caught.value.fix == "add overwrite=True to start log.jsonl over, or choose another log"
+
+
+def test_what_a_script_needs_is_in_one_module_that_stays_quick_to_import() -> None:
+    code = "import sys, chatbench.api; print('chatbench.estimation.estimate' in sys.modules)"
+    code += "; from chatbench.api import ChatbenchError, Estimate, Study, Undefined, open_study; print(Estimate)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["False", "<class 'chatbench.estimation.estimate.Estimate'>"]
+
+
 def test_an_error_of_ones_own_function_is_not_hidden() -> None:
     def broken(messages: list[dict[str, str]]) -> str:
         raise RuntimeError(f"mine: {len(messages)} messages")
@@ -130,6 +156,15 @@ def test_a_function_that_returns_no_text_is_told_so() -> None:
         (lambda: run(simulator(user), assistant(polite), QUESTIONS, end_on=["boredom"]), "no such failure detector"),
         (lambda: run(simulator(user), assistant(polite), QUESTIONS, end_on="boredom"), "--end-on boredom"),
         (lambda: run(simulator(user), assistant(polite), QUESTIONS, active=0), "active is 0"),
+        (lambda: run(assistant(polite), polite, QUESTIONS), "the simulator: Assistant("),  # type: ignore[arg-type]
+        (lambda: run(user, [polite, 3], QUESTIONS), "an assistant: 3 (int)"),  # type: ignore[list-item]
+        (lambda: run(user, None, QUESTIONS), "an assistant: None (NoneType)"),  # type: ignore[arg-type]
+        (lambda: run(user, ["nobody"], QUESTIONS), "'nobody' cannot be read"),
+        (lambda: run(user, polite, {"q": QUESTIONS[0]}), "a question: 'q' (str)"),  # type: ignore[arg-type]
+        (lambda: run(user, polite, 7), "a question: 7 (int)"),  # type: ignore[arg-type]
+        (lambda: run(user, polite, QUESTIONS, conversations=2.0), "conversations is 2.0"),  # type: ignore[arg-type]
+        (lambda: run(user, polite, QUESTIONS, seed=None), "seed is None"),  # type: ignore[arg-type]
+        (lambda: run(user, polite, QUESTIONS, active=1.5), "active is 1.5"),  # type: ignore[arg-type]
         (lambda: run(simulator(user), assistant(polite), QUESTIONS[:1] * 2), "two questions have the id"),
         (lambda: simulator(user, style="none"), "style 'none'"),  # type: ignore[arg-type]  # the mistake
         (lambda: simulator(user, temperature=float("nan")), "simulator_temperature is nan"),

@@ -6,17 +6,18 @@
 
 These functions are what the command line runs, so the conversations and their logs are the same; docs/python-api.md has
 examples. A simulator or an assistant may also be your own function: it takes a chat as a list of messages,
-`[{"role": ..., "content": ...}, ...]`, and returns the next message.
+`[{"role": ..., "content": ...}, ...]`, and returns the next message. `run` also takes what these functions take.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
@@ -25,6 +26,7 @@ from chatbench.core.records import Question, SimulatedConversation, Study
 from chatbench.data.open_study import open_study
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
+from chatbench.metrics.agreement import Undefined
 from chatbench.protocol.dialogue import (
     MAX_USER_TURNS,
     AnyParticipant,
@@ -66,12 +68,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Assistant",
+    "ChatbenchError",
+    "Estimate",
     "Question",
     "SimulatedConversation",
     "Simulator",
+    "Study",
+    "Undefined",
     "assistant",
     "estimate",
     "judge",
+    "open_study",
     "run",
     "simulator",
 ]
@@ -181,9 +188,9 @@ def assistant(
 
 
 def run(
-    user: Simulator,
-    assistants: Assistant | Sequence[Assistant],
-    questions: Study | str | Path | Sequence[Question],
+    user: Simulator | str | Path | Says,
+    assistants: Assistant | str | Says | Sequence[Assistant | str | Says],
+    questions: Study | str | Path | Question | Sequence[Question],
     *,
     conversations: int = 10,
     seed: int = 0,
@@ -197,6 +204,7 @@ def run(
     """Simulate `conversations` per question and assistant; return records by assistant, question, repetition.
 
     Args:
+        user, assistants: opened ones, or what `simulator` and `assistant` take, opened with their defaults.
         questions: questions, or a study or its path for all of its questions.
         end_on: failure modes that end the free turns when detected.
         log: file to record conversations in; running again with the same log simulates only the missing ones.
@@ -204,19 +212,16 @@ def run(
         console: where to show progress, by default nowhere.
 
     Raises:
-        ChatbenchError: a number is out of range, two questions or assistants have the same name, a participant cannot
-            continue, another process is writing the log, or the log has other settings.
+        ChatbenchError: an argument is of another kind or out of range, two questions or assistants have the same name,
+            a participant cannot be opened or continue, another process is writing the log, or the log has other
+            settings.
     """
     settings = ChatSettings(conversations, seed, max_user_turns, end_on=_each(end_on))
-    if active < 1:
-        raise ChatbenchError(f"active is {active}", expected="at least 1")
-    opened = [assistants] if isinstance(assistants, Assistant) else list(assistants)
-    if twice := [name for name, count in Counter(one.name for one in opened).items() if count > 1]:
-        raise ChatbenchError(f"two assistants are called {twice[0]!r}", fix="name them: assistant(..., name=NAME)")
-    others = {one.name: one.participant for one in opened}
-    asked = list(_study(questions).questions.values() if isinstance(questions, Study | str | Path) else questions)
-    if twice := [name for name, count in Counter(one.id for one in asked).items() if count > 1]:
-        raise ChatbenchError(f"two questions have the id {twice[0]!r}", fix="give each an id of its own")
+    if not isinstance(active, int) or active < 1:
+        raise ChatbenchError(f"active is {active!r}", expected="a whole number, at least 1")
+    study = _study(questions) if isinstance(questions, Study | str | Path) else None
+    asked = [*study.questions.values()] if study else _questions(questions)
+    user, others = _simulator(user), _participants(assistants, study)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(log or Path(folder) / "conversations.jsonl")
         identities = {name: participant.identity for name, participant in others.items()}
@@ -239,6 +244,7 @@ def run(
         planned = [one.id for each in plans.values() for one in each]
         loop = LoopSettings(seed, max_user_turns, STYLES[user.style], settings.failure_modes)
         with (
+            _fixes_in_python(),
             open_log(path, agreed, overwrite=overwrite) as book,
             ConversationProgress(console or Console(quiet=True), len(set(planned) - book.recorded)) as progress,
         ):
@@ -347,6 +353,57 @@ def estimate(
         questions=None if questions is None else Path(questions), people=None if people is None else Path(people),
         settings=settings, options=options, say=lambda _: None,
     )  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    """`Estimate`, whose module adds a quarter to the time that importing this one takes."""
+    if name == "Estimate":
+        from chatbench.estimation.estimate import Estimate
+
+        return Estimate
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _refuse(what: str, given: object, expected: str) -> NoReturn:
+    raise ChatbenchError(f"{what}: {given!r:.80} ({type(given).__name__})", expected=expected)
+
+
+def _simulator(given: Any) -> Simulator:
+    if not (isinstance(given, Simulator | str | Path) or callable(given)):
+        _refuse("the simulator", given, "what simulator(...) returns, a spec, a model folder, or a function")
+    return given if isinstance(given, Simulator) else simulator(given)
+
+
+def _participants(given: object, study: Study | None) -> dict[str, AnyParticipant]:
+    """The assistants by name, opened; those of a study can be replayed."""
+    opened = []
+    for one in [*given] if isinstance(given, Iterable) and not isinstance(given, str) else [given]:
+        if not (isinstance(one, Assistant | str) or callable(one)):
+            _refuse("an assistant", one, "what assistant(...) returns, a spec, or a function")
+        opened.append(one if isinstance(one, Assistant) else assistant(one, study=study))
+    if twice := [name for name, count in Counter(one.name for one in opened).items() if count > 1]:
+        raise ChatbenchError(f"two assistants are called {twice[0]!r}", fix="name them: assistant(..., name=NAME)")
+    return {one.name: one.participant for one in opened}
+
+
+def _questions(given: object) -> list[Question]:
+    asked: list[Any] = [*given] if isinstance(given, Iterable) else [given]
+    for one in asked:
+        if not isinstance(one, Question):
+            _refuse("a question", one, "Question objects, or a study or its path")
+    if twice := [name for name, count in Counter(one.id for one in asked).items() if count > 1]:
+        raise ChatbenchError(f"two questions have the id {twice[0]!r}", fix="give each an id of its own")
+    return asked
+
+
+@contextmanager
+def _fixes_in_python() -> Iterator[None]:
+    """Name arguments in fixes that name options."""
+    try:
+        yield
+    except ChatbenchError as error:
+        fix = error.fix.replace("--overwrite", "overwrite=True").replace("another --results folder", "another log")
+        raise type(error)(error.found, expected=error.expected, fix=fix) from None
 
 
 def _each(names: str | Sequence[str]) -> tuple[str, ...]:

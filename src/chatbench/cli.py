@@ -129,9 +129,23 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as error:
         if (show := getattr(error, "show", None)) is None:
             raise  # not a usage error but a bug of ours: show the traceback
+        if meant := _meant(error):
+            error.possibilities = [meant]  # type: ignore[attr-defined]  # what it names after "No such option"
         show(told := io.StringIO())
         print(printable(told.getvalue()), end="", file=sys.stderr, flush=True)
         return int(getattr(error, "exit_code", 2))
+
+
+def _meant(error: Any) -> str:
+    """The option of the command that other programs call like the one that it does not have; "" if there is none."""
+    from chatbench.core.settings import RENAMED, Settings
+
+    if not hasattr(error, "possibilities"):
+        return ""
+    name = error.option_name.lstrip("-").replace("-", "_")
+    name = {**RENAMED, "output_dir": "results", "limit": "conversations"}.get(name, name)
+    flags = ["--" + name.replace("_", "-"), *["--config"] * hasattr(Settings, name)]
+    return next((flag for flag in flags if any(flag in each.opts for each in error.ctx.command.params)), "")
 
 
 def _interrupted(stopped: KeyboardInterrupt) -> int:

@@ -159,6 +159,22 @@ def test_each_step_of_the_pipeline_ends_well(pipeline: Pipeline, line: str) -> N
     assert ended.out.strip()
 
 
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("finetune tiny --batch-size 4", "--per-device-train-batch-size"),
+        ("finetune tiny --output_dir x", "--results"),
+        ("run tiny --epochs 3", "--config"),  # --steps was the nearest
+        ("simulate tiny --limit 3", "--conversations"),
+        ("finetune tiny --learnin-rate 3", "--learning-rate"),
+    ],
+)
+def test_an_option_that_other_programs_have_is_answered_with_the_one_meant(line: str, meant: str) -> None:
+    ended = chatbench(line)
+
+    assert (ended.code, ended.err.count(f"(Possible options: {meant})")) == (2, 1), ended.err
+
+
 @pytest.mark.usefixtures("pipeline")
 def test_run_ends_with_3_where_most_chats_have_no_answer() -> None:
     ended = chatbench("run tiny-random --steps scores")

@@ -88,17 +88,20 @@ def test_the_audit_counts_examples_per_kind_and_reports_the_leak_check(study: Pa
     assert lines[2].startswith("leak check: no question, no conversation and no near duplicate")
 
 
-def test_the_audit_says_when_small_subsets_miss_the_share(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("subsets", "noted"), [(5, True), (2, False), (1, False)])
+def test_the_audit_says_when_small_subsets_miss_the_share(tmp_path: Path, subsets: int, noted: bool) -> None:
+    # Of one subset, or two of three, 4 of 6 questions train instead of 3.6: rounding, which no subsets would change.
     words = ["tides", "moths", "rivers", "violins", "glaciers", "comets"]
-    asked = [{"id": f"q{at}", "subset": f"s{min(at, 4)}", "text": f"Which {word} are oldest?", "options": list("wxyz"),
-              "answer": "A"} for at, word in enumerate(words)]  # fmt: skip
+    asked = [{"id": f"q{at}", "subset": f"s{at % subsets}", "text": f"Which {word} are oldest?",
+              "options": list("wxyz"), "answer": "A"} for at, word in enumerate(words)]  # fmt: skip
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "A"}]
     chats = [{"kind": "user-AI", "question": each, "worker_id": "w", "assistant": "a", "answer": "A", "turns": turns}
              for each in asked]  # fmt: skip
     (tmp_path / "s.jsonl").write_text("".join(json.dumps(each) + "\n" for each in chats))
 
     audit = prepare_splits(tmp_path / "s.jsonl", tmp_path / "data", splits=2).audit
-    assert "note: a share of 0.83 of the questions trains instead of 0.6: subsets are split one by one" in audit
+    assert ("note: a share of 0.83 of the questions trains instead of 0.6: subsets are split one by" in audit) is noted
+    assert ("note" in audit) is noted
 
 
 @pytest.mark.parametrize("writes", range(8))

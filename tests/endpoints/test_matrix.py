@@ -8,6 +8,9 @@ replies, and its errors.
 from __future__ import annotations
 
 import json
+import shutil
+import ssl
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +25,7 @@ from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message
 from chatbench.endpoints.address import EndpointAddress, EndpointOptions
+from chatbench.endpoints.client import REFUSAL
 from chatbench.endpoints.errors import fault_of, wordings
 from chatbench.endpoints.participant import EndpointParticipant, open_endpoint_participant
 from chatbench.protocol.dialogue import Failure, ParticipantName, Reply, Request
@@ -97,6 +101,13 @@ CASES: dict[str, tuple[tuple[int, object], Told]] = {
     "no credit, 429": (refusal(429, "x", code="insufficient_quota"), Told(stops="add credit")),
     "a revoked key": (refusal(401, "revoked"), Told(stops="valid key")),
     "a token that is invalid": (refusal(498, "Invalid token"), Told(stops="valid key")),
+    "a key in another header": (
+        refusal(401, "Access denied due to missing subscription key."), Told(stops="missing subscription key")
+    ),
+    "nothing but streams": (
+        refusal(400, "This model only supports streaming; set stream=true", code="stream_required"),
+        Told(stops="a proxy before it that collects the stream"),
+    ),
     "no capacity": (refusal(498, "Flex tier capacity exceeded"), Told(stops="no good answer for 1 s")),
     "too early": (refusal(425, "Too Early"), Told(stops="no good answer for 1 s")),
     "a filter": (refusal(400, "triggering Azure's content management policy"), Told(failed="policy", passes=False)),
@@ -145,6 +156,7 @@ def test_what_a_server_answers_becomes_what_it_means(
     (found,) = one.reply_all([request])
     if isinstance(found, Reply):
         assert found.text == told.said != ""
+        assert (found.finish == REFUSAL) == (name == "a refusal in words")
         assert found.reasoning in ("", "B?", "it is B")
         assert bool(found.reasoning) == (name != "a refusal in words")
     else:
@@ -227,12 +239,49 @@ def test_every_wording_is_classified_as_what_it_means(entry: dict[str, Any]) -> 
         (404, "The model `context-7b` does not exist", "missing"),
         (500, "The server had an error while processing your request", "broken"),
         (503, "Service Unavailable", "busy"),
+        (401, "Access denied due to invalid subscription key or wrong API endpoint.", "key"),
+        (400, "Requests with max_tokens > 4096 must have stream=true", "refused"),
     ],
 )
 def test_words_that_mean_something_else_are_not_taken_for_an_overflow_or_an_account(
     status: int, says: str, kind: str
 ) -> None:
     assert fault_of(status, {"error": {"message": says}}, {}, key="", now=0).kind == kind
+
+
+def test_another_header_is_named_only_where_a_key_was_sent(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_KEY", "sk-test-1234567890")
+    for name, fix in (("GATEWAY_KEY", "Authorization: Bearer"), ("", "openai:MODEL@URL#NAME")):
+        server.will(*[answered({"message": "Access denied due to missing subscription key."}, 401)])
+        with pytest.raises(ChatbenchError) as caught:
+            open_endpoint_participant(
+                EndpointAddress("m", server.url, name), kind="chat", role="assistant", temperature=0.7, max_tokens=50
+            )
+        assert fix in caught.value.fix
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
+@pytest.mark.parametrize("urls", [1, 2])
+def test_a_certificate_that_nobody_vouches_for_names_the_variable_that_does(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, urls: int
+) -> None:
+    pem = tmp_path / "cert.pem"
+    words = "openssl req -x509 -nodes -newkey rsa:2048 -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*words.split(), "-keyout", str(pem), "-out", str(tmp_path / "c")], check=True, capture_output=True)
+    pem.write_text(pem.read_text() + (tmp_path / "c").read_text())
+    other = LoopbackEndpoint()
+    other.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    other.tls.load_cert_chain(pem)
+    with running(other):
+        address = f"m@{','.join([other.url, server.url][:urls])}"
+        given: Any = {"kind": "chat", "role": "assistant", "temperature": 0.7, "max_tokens": 50}
+        with pytest.raises(ChatbenchError, match="CERTIFICATE_VERIFY_FAILED") as caught:
+            open_endpoint_participant(address, **given)
+        assert "SSL_CERT_FILE=FILE.pem" in caught.value.fix
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "c"))
+        open_endpoint_participant(address, **given)
 
 
 OPENAI_OVERFLOW = "This model's maximum context length is 8192 tokens. However, your messages resulted in 9031 tokens."

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.support.command_lines import problem_with
 from tests.support.simulated_logs import (
     ASSISTANTS,
     always_wrong,
@@ -216,6 +217,11 @@ def test_where_most_chats_have_no_answer_that_is_said_first_and_by_the_exit_code
     shown = capsys.readouterr().out
     warned = "tiny: 60% of the chats of fine-tuned have no valid answer"
     assert shown.startswith(warned) is (code == 3)
+    if code == 3:  # "chatbench export shows how the chats end" was no command
+        said = " ".join(shown.split())
+        assert "fine-tune it for more epochs (--num-train-epochs) or from a larger base" in said
+        assert (command := "chatbench export tiny --to chats.csv") in said
+        assert problem_with(command) is None
     assert main(["show", "tiny", *folders]) == 0
     assert capsys.readouterr().out.startswith(warned) is (code == 3)
     assert (warned in (place.results / "scores" / "tiny.md").read_text()[:120]) is (code == 3)

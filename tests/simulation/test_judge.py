@@ -18,6 +18,7 @@ from chatbench.core.records import Answer, Question, Study
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.names import PEOPLE
+from chatbench.protocol.dialogue import FunctionParticipant, Reply, Request
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.score_files import read_score_table
 from chatbench.simulation.judge import Judge, judge_answers, judge_messages, read_score, read_verdicts, with_verdicts
@@ -57,6 +58,29 @@ def test_a_study_without_answers_of_people_leaves_the_agreement_unknown(tmp_path
     assert isinstance(found.accuracy, Undefined)
     assert isinstance(found.kappa, Undefined)
     assert "unknown" in found.text()
+
+
+@pytest.mark.parametrize(("scored", "asked"), [(None, 8), (7, 20), (8, 8)])
+def test_a_judge_that_gives_no_score_is_paid_for_eight_replies(tmp_path: Path, scored: int | None, asked: int) -> None:
+    # It was asked about every answer, and the run went on.
+    requests: list[Request] = []
+
+    def reply(request: Request) -> Reply:
+        requests.append(request)
+        return Reply('{"score": 1}' if len(requests) - 1 == scored else "I'd say\x1b[31m it is\ngood. " * 20)
+
+    judge = Judge(FunctionParticipant(reply, {"name": "chatty"}), "Is it good?")
+    answers, place = [("q", f"answer {number}") for number in range(20)], Workspace(results=tmp_path)
+    if asked == 20:
+        assert judge_answers(judge, answers, study(), place).unread == 19
+        return
+    for _ in range(2):  # repeating the command pays for nothing more
+        with pytest.raises(ChatbenchError) as caught:
+            judge_answers(judge, answers, study(), place)
+    assert len(requests) == asked
+    assert "the judge chatty has given 8 replies without a score, such as \"I'd say\\x1b[31m it" in caught.value.found
+    assert len(caught.value.found) < 300
+    assert "remove" in caught.value.fix
 
 
 def test_no_answer_is_judged_twice_and_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:

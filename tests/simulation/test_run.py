@@ -18,6 +18,7 @@ from tests.support.fake_participants import ACTIVE, QUESTIONS, AloneBySeed, Word
 
 from chatbench.core.errors import ChatbenchError, StoppedError
 from chatbench.core.records import SimulatedConversation
+from chatbench.endpoints.client import REFUSAL
 from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.log import SimulateResult, Tally, read_conversations, tally_of
@@ -52,9 +53,30 @@ def test_a_run_says_how_many_replies_were_cut_off_and_which_models_answered(tmp_
     lines = SimulateResult(tmp_path / "a.jsonl", tally, 42, 42, 1.0, Prices()).lines()
 
     cut = sum(len(chat.turns) // 2 for chat in chats if chat.index == 0)
-    assert cut == tally.finish_reasons["assistant", "length"] > 0
-    assert f"{cut} replies of the assistant were cut off at --max-tokens" in lines
+    assert cut == tally.finish_reasons["assistant bot", "length"] > 0
+    assert f"{cut} replies of the assistant bot were cut off at --max-tokens" in lines
     assert "the assistant bot: f was requested; models that answered (conversations): m-1 in 14, m-0 in 7" in lines
+
+
+def test_refusals_are_counted_by_assistant_and_told(tmp_path: Path) -> None:
+    # An assistant that refused every request left no trace in what a run said.
+    def answers(_request: Request) -> Reply:
+        return Reply("I'm sorry, I can't help with that.", finish=REFUSAL)
+
+    simulated(tmp_path / "a.jsonl", assistant=replying(answers))
+    tally = tally_of(tmp_path / "a.jsonl")
+    lines = SimulateResult(tmp_path / "a.jsonl", tally, 42, 42, 1.0, Prices()).lines()
+
+    replies = sum(len(chat.turns) // 2 for chat in read_conversations(tmp_path / "a.jsonl") if chat.assistant == "bot")
+    assert f"{replies} replies of the assistant bot were refusals" in lines
+
+
+def test_an_answer_that_is_no_letter_is_called_an_answer(tmp_path: Path) -> None:
+    tally = Tally(without_letter=2, lenient_letters=1)
+    lines = [SimulateResult(tmp_path / "a", tally, 2, 2, 1.0, Prices(), letters).lines() for letters in (True, False)]
+
+    assert "2 ended without a letter (counted wrong); lenient answer extraction finds one in 1" in lines[0]
+    assert "2 ended without an answer (counted wrong)" in lines[1]
 
 
 def test_another_model_than_was_asked_for_is_told_and_a_version_of_it_or_of_another_assistant_is_not() -> None:

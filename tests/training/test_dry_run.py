@@ -392,6 +392,19 @@ def test_a_dry_run_says_how_many_examples_are_too_long(tmp_path: Path) -> None:
     assert any(f"{plan.encoded.examples_left_out} left out" in line for line in said)
 
 
+def test_a_run_of_few_steps_is_told_so_before_and_by_the_run(tmp_path: Path) -> None:
+    base = str(save_tiny_model(tmp_path / "base"))
+    workspace = Workspace(write_prepared(tmp_path / "data"), tmp_path / "results")
+
+    for steps, count in ((99, 1), (100, 0)):
+        said = list[str]()
+        plan_finetune(base, workspace=workspace, flags={"max_steps": steps}, say=said.append)
+        assert sum(f"only {steps} steps" in line for line in said) == count
+    said = []
+    finetune(base, workspace=workspace, flags={"max_steps": 1, "precision": "fp32"}, say=said.append)
+    assert sum("only 1 steps in all" in line for line in said) == 1
+
+
 def test_a_dry_run_says_that_the_run_would_stop_at_another_run_s_model_and_which_command_overwrites_it(
     tmp_path: Path,
 ) -> None:
@@ -407,6 +420,9 @@ def test_a_dry_run_says_that_the_run_would_stop_at_another_run_s_model_and_which
     assert "the run itself would stop" in said[-1]
     assert "holds a model trained differently" in said[-1]
     assert "SPLIT_ID=split_0 chatbench finetune small --overwrite" in said[-1]
+    # A run has done more with that model, and other splits have models too.
+    assert "another --results folder" in said[-1]
+    assert "every other split, then simulate with --overwrite, then score" in said[-1]
     plan_finetune(str(base), workspace=workspace, overwrite=True, say=said.append)
     assert "would stop" not in said[-1]
 

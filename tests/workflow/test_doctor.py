@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from chatbench.core.settings import recipes
+from chatbench.training.dry_run import estimated_bytes
 from chatbench.workflow import doctor as module
 from chatbench.workflow.doctor import Finding, doctor, print_doctor
 
@@ -54,3 +55,12 @@ def test_a_recipe_that_quantises_needs_what_quantises(name: str, monkeypatch: py
 
     monkeypatch.setattr(module.util, "find_spec", lambda _name: None)
     assert module._eight_bit("cuda") == Finding("8-bit", "no", "needs bitsandbytes: pip install bitsandbytes")
+
+
+@pytest.mark.parametrize(("short", "digits"), [(5, 0), (0.01, 2)])
+def test_memory_that_falls_short_by_little_is_shown_with_decimals(short: float, digits: int) -> None:
+    # It said: "needs about 24 GiB of memory, but the device has 24".
+    needed = estimated_bytes(recipes()["mistral-7b"], on_gpu=True) / 2**30
+
+    text = verdict("mistral-7b", "cuda", needed - short).text
+    assert text == f"needs about {needed:.{digits}f} GiB of memory, but the device has {needed - short:.{digits}f}"

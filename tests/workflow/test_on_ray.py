@@ -182,7 +182,7 @@ def test_shares_of_gpus_several_processes_ctrl_c_and_a_wrong_token(
         assert again.wait() == 0
         assert sorted(each.name for each in models.iterdir()) == [f"split_{number}" for number in range(4)]
 
-        both = started(environment, *given, "--only", "split_0", "--gpus", "2", "--results", "both")
+        both = started(environment, *given, "--split", "split_0", "--gpus", "2", "--results", "both")
         said = both.communicate()[0]
         assert both.returncode == 0, said
     record = read_record(Workspace(results=Path("both")).model_folder("tiny-random", "split_0"))

@@ -80,6 +80,14 @@ def test_a_second_run_repeats_nothing_and_changes_no_byte(finished: tuple[Path, 
     assert sum("0 new in" in line for line in said) == 4
 
 
+def test_equal_settings_of_fine_tuning_are_printed_once(finished: tuple[Path, RunReport]) -> None:
+    # The table has some forty lines, and was printed for every split.
+    folder, _ = finished
+    run(folder, said := list[str]())
+
+    assert sum("learning_rate" in line for line in said) == sum("settings as above" in line for line in said) == 1
+
+
 def test_only_the_steps_that_are_asked_for_run(finished: tuple[Path, RunReport]) -> None:
     folder, _ = finished
     report = run(folder, study=None, steps=["ppl"])
@@ -205,7 +213,7 @@ def test_one_budget_holds_for_the_chats_of_all_splits_and_earlier_runs(tmp_path:
 def test_run_takes_every_option_of_simulate_that_shapes_or_costs_a_chat() -> None:
     options, known = (set(signature(command).parameters) for command in (simulation.simulate, pipeline.run))
 
-    assert options - known == {"base_model", "model", "split", "overwrite", "dry_run", "list_simulators"}
+    assert options - known == {"base_model", "model", "overwrite", "dry_run", "list_simulators"}
 
 
 def test_a_simulator_that_is_not_fine_tuned_needs_no_training(tmp_path: Path) -> None:

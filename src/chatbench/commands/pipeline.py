@@ -71,7 +71,7 @@ def asked_run(
     ] = None,
     steps: Annotated[str, typer.Option(help=f"Steps to run, of {options.ALL_STEPS}.")] = options.ALL_STEPS,
     splits: Annotated[int, typer.Option(help="Number of random splits by question.", max=options.MOST_SPLITS)] = 10,
-    only: Annotated[list[str] | None, typer.Option(help="Run only this split, e.g. split_1; repeatable.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Run only this split, e.g. split_1; repeatable.")] = None,
     train_share: Annotated[float, typer.Option(help="Share of questions for training, in 0..1.")] = 0.6,
     assistant: Annotated[list[str] | None, typer.Option(help="As in simulate; default: those of the study.")] = None,
     simulator: options.Simulator = "tuned",
@@ -129,7 +129,7 @@ def asked_run(
         rubric=rubric,
     )  # fmt: skip
     settings = RunSettings(
-        splits=splits, only=tuple(only or ()), train_share=train_share, seed=seed, skip_bad_records=skip_bad_records,
+        splits=splits, only=tuple(split or ()), train_share=train_share, seed=seed, skip_bad_records=skip_bad_records,
         include_pilots=include_pilots, maps=tuple(maps or ()), assistants=tuple(assistant or ()), chats=chats,
         base_conversations=base_conversations, simulator=spec, config=config,
         gpus=gpus or 0.0,

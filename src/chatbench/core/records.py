@@ -323,8 +323,8 @@ class SimulatedConversation:
     probability of the right letter if the chat ended with an answer.
 
     By side (`simulator`, `assistant`): `finish_reasons` counts replies that were cut short ("length",
-    "content_filter"), `served_models` names the models that replied, if the endpoint does, and `prompts_truncated`
-    counts prompts of which the endpoint read no more tokens than of an earlier, much shorter one.
+    "content_filter") or refused ("refusal"), `served_models` names the models that replied, if the endpoint does, and
+    `prompts_truncated` counts prompts of which the endpoint read no more tokens than of an earlier, much shorter one.
     """
 
     id: str

@@ -57,6 +57,8 @@ _CUT_TAG = re.compile(r"(?:[<◁]|\[/?T)[^>▷\]\s]{0,20}\Z")
 _SEEDS = 2**31
 """Some servers keep the seed in 32 bits."""
 _MOST_TOKENS = 2**31
+REFUSAL = "refusal"
+"""How a reply ended that has a refusal in place of a text."""
 _FINISH = {
     "eos": "stop",
     "end_turn": "stop",
@@ -199,8 +201,7 @@ class EndpointClient:
             fix = "check that the endpoint is up, or give it more time with --timeout; the same command continues"
             return Fault("broken", f"no answer within {self.timeout_seconds:g} s", fix=fix)
         except httpx.ConnectError as error:
-            reason = f"{CANNOT_CONNECT} ({error})" if "SSL" in str(error) else CANNOT_CONNECT
-            return self._through_proxy(Fault("down", reason))
+            return self._not_connected(str(error))
         except (httpx.HTTPError, httpx.InvalidURL, OSError):
             return self._through_proxy(Fault("down", "connection lost"))
         status, kind, answer = response.status_code, response.headers.get("content-type", ""), None
@@ -219,6 +220,11 @@ class EndpointClient:
             return text, answer
         fault = fault_of(status, answer, response.headers, key=self._key, now=time.time())
         return self._through_proxy(fault) if status in (502, 503, 504) else fault
+
+    def _not_connected(self, why: str) -> Fault:
+        if "CERTIFICATE_VERIFY_FAILED" in why:
+            return Fault("certificate", why)
+        return self._through_proxy(Fault("down", f"{CANNOT_CONNECT} ({why})" if "SSL" in why else CANNOT_CONNECT))
 
     def _through_proxy(self, fault: Fault) -> Fault:
         """The fault, naming the proxy that the environment sets for this address, if any: it may be the proxy's."""
@@ -285,6 +291,7 @@ class EndpointClient:
         if not message and not isinstance(choice.get("text"), str):
             raise NoAnswerError("an answer without a text")
         text, thoughts = _parts(message.get("content") or message.get("refusal"))
+        refused = bool(text.strip() and message.get("refusal") and not message.get("content"))
         if self.kind == "completions" or not message:
             text = read_completion(str(choice.get("text") or ""))[0]
         inner = next(filter(None, map(message.get, ("reasoning_content", "reasoning", "thinking"))), "")
@@ -292,7 +299,7 @@ class EndpointClient:
         usage = _object(answer, "usage")
         written, read, total = (_count(usage, f"{each}_tokens") for each in ("completion", "prompt", "total"))
         finish = finish.lower()[:40] if isinstance(finish, str) else ""
-        finish = _FINISH.get(finish, finish)
+        finish = REFUSAL if refused else _FINISH.get(finish, finish)
         model = answer.get("model")
         reply = Reply(
             self._clean(text),

@@ -42,7 +42,7 @@ from chatbench.protocol.dialogue import Reply
 
 FaultKind = Literal[
     "busy", "down", "broken", "unreadable", "thinking", "overflow", "refused", "filtered", "forbidden",
-    "absent", "key", "account", "missing", "moved",
+    "absent", "certificate", "key", "header", "streaming", "account", "missing", "moved",
 ]  # fmt: skip
 
 
@@ -70,7 +70,8 @@ POLICIES: Mapping[FaultKind, Policy] = {
     "refused": Policy(),  # the conversation fails
     "filtered": Policy(),  # the conversation fails: its content is filtered
     "forbidden": Policy(passes=True),  # a filter, perhaps, in the middle of a run; the key at its start
-    "absent": STOP, "key": STOP, "account": STOP, "missing": STOP, "moved": STOP,
+    "absent": STOP, "certificate": STOP, "key": STOP, "header": STOP, "streaming": STOP, "account": STOP,
+    "missing": STOP, "moved": STOP,
 }  # fmt: skip
 
 _BY_STATUS: Mapping[int, FaultKind] = {
@@ -218,6 +219,9 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 FIX: Mapping[FaultKind, str] = {
     "key": "put a valid key into .env; name its variable with openai:MODEL@URL#NAME",
+    "header": "the key goes as 'Authorization: Bearer'; for another header put a proxy before it (docs/endpoints.md)",
+    "streaming": "put a proxy before it that collects the stream (docs/endpoints.md), or choose another model",
+    "certificate": "use the host's name in the certificate; if self-signed: SSL_CERT_FILE=FILE.pem before the command",
     "account": "add credit to the account or raise its limit; the same command continues",
     "missing": "list its models: curl {where}/models",
     "moved": "if the address that it redirects to is right, give that one: redirects are not followed",
@@ -234,9 +238,10 @@ _SERVER_FIX = "check the server's log; the same command continues"
 def explained(fault: Fault, address: EndpointAddress, *, served: tuple[str, ...] = ()) -> ChatbenchError:
     """Turn a fault into an error with a fix for the user; `served` lists the endpoint's models."""
     where, kind = address.base_url, "key" if fault.kind == "forbidden" else fault.kind
+    kind = "key" if kind == "header" and not address.key_name else kind
     found, expected = f"{where}: {fault.reason} for {address.model!r}", ""
     fix = fault.fix or FIX.get(kind, _SERVER_FIX)
-    if kind == "key":
+    if kind in ("key", "header"):
         key = f"the key in {address.key_name}" if address.key_name else "a request without a key"
         found = f"{where} refuses {key} ({fault.reason})"
     elif kind == "missing":

@@ -163,12 +163,13 @@ def _differs(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], 
     return ChatbenchError(
         f"{folder} {what} differently: {'; '.join(lines)}",
         expected="the same settings, data and base as before",
-        fix=f"train again: {_again(folder, found)}; or go back to those settings",
+        fix="choose another --results folder, for all steps; or go back to those settings; or train again: "
+        f"{_again(folder, found)}, likewise for every other split, then simulate with --overwrite, then score",
     )
 
 
 def _again(folder: Path, record: Mapping[str, Any]) -> str:
-    """The command that trains again; `run` has no --overwrite."""
+    """The command that trains this split again; `run` has no --overwrite."""
     split, results = folder.name.removesuffix(".unfinished"), folder.parents[2]
     words = ["chatbench", "finetune", str(record["model"]), "--overwrite"]
     words += ["--results", str(results)] * (str(results) != "results")

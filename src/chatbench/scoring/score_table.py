@@ -399,13 +399,16 @@ class ScoreTable:
 
     @property
     def warning(self) -> str:
-        """Warning that most chats have no answer; empty if most have one."""
+        """Warning that most chats have no answer, with what helps; empty if most have one."""
         found = self.estimates().get((EVERY_ASSISTANT, self.simulator, "without_answer_share"))
         if found is None or isinstance(found.mean, Undefined) or found.mean <= MOST:
             return ""
+        kind = cast(Mapping[str, object], self.signature.get("simulator", {})).get("simulator_kind", "tuned")
+        tuned = "fine-tune it for more epochs (--num-train-epochs) or from a larger base"
         return (
             f"{self.model}: {found.mean:.0%} of the chats of {self.simulator} have no valid answer, so no score says "
-            "how well it predicts people; chatbench export shows how the chats end"
+            f"how well it predicts people; {tuned if kind == 'tuned' else 'choose another model or style'}; how the "
+            f"chats end: chatbench export {self.model} --to chats.csv"
         )
 
     @property

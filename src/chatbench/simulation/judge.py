@@ -10,8 +10,9 @@ text, people get the checker's, so that they are measured as simulators are.
     results/judge/verdicts.run.json    who the checker is, and the hashes of its prompt and rubric
 
 Equal answers to a question are judged once, whoever gave them, and a stopped run continues. A reply without a score is
-kept, counted and reported, and so are answers without a verdict: an outcome is then neither right nor wrong, and its
-chat is left out; a text counts by comparison. A verdict holds for the question as it was when it was judged.
+kept, counted and reported (if none of the first few has one, the run stops), and so are answers without a verdict: an
+outcome is then neither right nor wrong, and its chat is left out; a text counts by comparison. A verdict holds for the
+question as it was when it was judged.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ MAX_TOKENS = 4000
 """Room for reasoning; a score alone takes about ten. A larger --max-tokens holds for the judge too."""
 TOKENS_OF_SCORE = 10
 """Tokens of a reply without reasoning, for estimates."""
+FIRST_REPLIES = 8
+"""If none of so many first replies holds a score, no more are paid for."""
 Checker = Callable[[Question, str], float]
 """How right an answer to a question is, 0..1."""
 Verdicts = Mapping[tuple[str, str], float | str | None]
@@ -275,7 +278,8 @@ def judge_answers(
         active: maximum concurrent requests.
 
     Raises:
-        ChatbenchError: another judge's verdicts exist, another process writes them, or the judge cannot continue.
+        ChatbenchError: another judge's verdicts exist, another process writes them, or the judge cannot continue or
+            gives no scores.
     """
     path = verdicts_path(workspace)
     if settings_path(path).exists() and read_json(settings_path(path)) != json.loads(json.dumps(judge.settings)):
@@ -298,11 +302,35 @@ def judge_answers(
         if missing:
             say(f"judge: {len(missing)} of {len(wanted)} answers to judge")
         passed: Counter[str] = Counter()
-        _ask(judge, missing, study, partial(_append, log, passed), spending, active)
+        first = 0 if not missing or _gives_scores(judge, path) else FIRST_REPLIES
+        for part in filter(None, ([*missing.items()][:first], [*missing.items()][first:])):
+            _ask(judge, dict(part), study, partial(_append, log, passed), spending, active)
+            _gives_scores(judge, path)
         if left := len(wanted.keys() - log.recorded):
             why = f" ({passed.most_common(1)[0][0]})" if passed else ""
             say(f"judge: {left} of {len(wanted)} answers are not judged yet{why}; the same command continues")
     return agreement_with(study, *read_verdicts(workspace, study))
+
+
+def _gives_scores(judge: Judge, path: Path) -> bool:
+    """Whether a reply of the judge has held a score.
+
+    Raises:
+        ChatbenchError: none has, of `FIRST_REPLIES` or more.
+    """
+    replies = [row for _, row in read_log(path) if not row["reason"]]
+    if any(row["score"] is not None for row in replies):
+        return True
+    if len(replies) >= FIRST_REPLIES:
+        last, name = replies[-1], cast("dict[str, Any]", judge.settings["judge"])["name"]
+        cut = " (cut off at the token limit)" * (last.get("finish") == "length")
+        raise ChatbenchError(
+            f"the judge {name} has given {len(replies)} replies without a score, such as{cut} {last['text']!r:.200}",
+            expected='a reply with {"score": X}, X from 0 to 1',
+            fix=f"name another judge, or raise --max-tokens if it was cut off; first remove {path} and "
+            f"{settings_path(path).name}",
+        )
+    return False
 
 
 def _verdict_id(study: Study, question_id: str, answer: str) -> str:

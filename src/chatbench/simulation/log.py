@@ -433,10 +433,11 @@ class Tally:
         self.shortened += chat.turns_dropped > 0
         self.turns_dropped += chat.turns_dropped
         self.truncated.update(chat.prompts_truncated)
+        whose = {"assistant": f"assistant {chat.assistant}"}
         for side, counts in chat.finish_reasons.items():
-            self.finish_reasons.update({(side, reason): count for reason, count in counts.items()})
+            self.finish_reasons.update({(whose.get(side, side), reason): count for reason, count in counts.items()})
         for side, names in chat.served_models.items():
-            who = side if side == "simulator" else f"assistant {chat.assistant}"
+            who = whose.get(side, side)
             asked = (chat.simulator if side == "simulator" else chat.assistant_identity).get("name")
             self.served_models.setdefault((who, str(asked)), Counter()).update(names)
 
@@ -516,7 +517,11 @@ def replies_otherwise(
     """
     lines = []
     for (side, reason), count in sorted(finish_reasons.items()):
-        how = {"length": "were cut off at --max-tokens", "content_filter": "were cut off by a content filter"}
+        how = {
+            "length": "were cut off at --max-tokens",
+            "content_filter": "were cut off by a content filter",
+            "refusal": "were refusals",
+        }
         lines.append(f"{count} replies of the {side} {how.get(reason, f'ended with finish reason {reason}')}")
     for (who, asked), names in sorted(served_models.items()):
         # A version of the requested model (gpt-4o-2024-08-06) counts as the requested model.
@@ -530,7 +535,8 @@ def replies_otherwise(
 class SimulateResult:
     """What is in the log after the run, and how this run went; `simulated` conversations are new.
 
-    `planned` is the number of planned conversations; the log has fewer if the budget was spent.
+    `planned` is the number of planned conversations; the log has fewer if the budget was spent. `letters`: all
+    questions have options, so that an answer is a letter.
     """
 
     path: Path
@@ -539,6 +545,7 @@ class SimulateResult:
     simulated: int
     seconds: float
     prices: Prices
+    letters: bool = True
 
     @property
     def terminations(self) -> Mapping[str, int]:
@@ -583,10 +590,9 @@ class SimulateResult:
     def _trouble(self) -> list[str]:
         tally, lines = self.tally, failure_lines(self.tally.failures)
         if tally.without_letter:
-            lines.append(
-                f"{tally.without_letter} ended without a letter (counted wrong); "
-                f"lenient answer extraction finds one in {tally.lenient_letters}"
-            )
+            what = "a letter" if self.letters else "an answer"
+            lenient = f"; lenient answer extraction finds one in {tally.lenient_letters}" * self.letters
+            lines.append(f"{tally.without_letter} ended without {what} (counted wrong){lenient}")
         if tally.observed:
             seen = ", ".join(f"{name} {count}" for name, count in sorted(tally.observed.items()))
             lines.append(f"messages in which a failure was detected: {seen}")

@@ -130,8 +130,10 @@ class ChatSettings:
     rubric: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("conversations", "max_user_turns", "max_tokens", "block_size"):
-            if getattr(self, name) < 1:
+        for name in ("conversations", "max_user_turns", "max_tokens", "block_size", "seed"):
+            if not isinstance(getattr(self, name), int):
+                raise ChatbenchError(f"{name} is {getattr(self, name)!r}", expected="a whole number")
+            if name != "seed" and getattr(self, name) < 1:
                 raise ChatbenchError(f"{name} is {getattr(self, name)}", expected="at least 1")
         for name in ("simulator_temperature", "assistant_temperature"):
             refuse_temperature(name, getattr(self, name))
@@ -245,7 +247,8 @@ def simulate(
         seconds = time.monotonic() - began
     if ask_judge:
         ask_judge(simulated_answers(task.study, read_conversations(task.log)))
-    return SimulateResult(task.log, tally_of(task.log, planned), len(planned), simulated, seconds, spending.prices)
+    tally, letters = tally_of(task.log, planned), all(question.options for question in task.questions)
+    return SimulateResult(task.log, tally, len(planned), simulated, seconds, spending.prices, letters)
 
 
 def _judging(

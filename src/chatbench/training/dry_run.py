@@ -496,6 +496,22 @@ def memory_warning(resolved: Resolved, encoded: EncodedRows, device: torch.devic
     return [f"memory: {line}" for line in lines] if len(lines) > 1 else []
 
 
+FEW_STEPS = 100
+"""Recipe `tiny` on `split_0` of the sample study: 0 of 50 chats end with an answer after 50 steps, 27 after 100, 41
+after 150 (docs/training.md). SmolLM2-135M on HALIE: .415 bits per byte after 25, .367 after 81 (docs/experiments.md).
+"""
+
+
+def few_steps(steps: int) -> list[str]:
+    """Warning lines for a run of so few steps that its chats may not end with an answer; otherwise none."""
+    if steps >= FEW_STEPS:
+        return []
+    return [
+        f"only {steps} steps in all: a simulator trained for fewer than about {FEW_STEPS} may not learn to end chats "
+        "with an answer; use more epochs (--num-train-epochs) or fewer examples a step (--examples-per-step)"
+    ]
+
+
 def template_hint(resolved: Resolved, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Suggest an instruct model's own chat template if the settings neither use nor decline it."""
     if not tokenizer.chat_template or resolved.origins["template"] != "default":
@@ -580,6 +596,7 @@ class RunPlan:
             *(("", line) for line in (*self.hints, *encoded.lines())),
             ("tokens", f"{work.tokens:,} read per epoch, {how}; {alone:,} unpadded and unshared; {scored:,} scored"),
             ("steps", f"{self.steps:,}; an epoch has {self.epoch.steps:,} of {of_step:.1f} examples"),
+            *(("", line) for line in few_steps(self.steps)),
             ("", f"and {self.epoch.passes:,} forward passes of at most {self.epoch.largest.tokens:,} tokens"),
             ("validation", f"{self.validations:,} times, {self.validation.tokens:,} tokens read each time"),
             ("parameters", f"{trainable:,} trainable of {shape.parameters + adapters:,}{in_bits}"),

@@ -64,12 +64,14 @@ def finetune(
     flags: Mapping[str, object] | None = None,
     resume: bool = True,
     overwrite: bool = False,
+    told: set[tuple[str, ...]] | None = None,
     say: Say = print,
 ) -> FinetuneResult:
     """Fine-tune MODEL on the training side of a split; resume a killed run and skip a finished one.
 
     Args:
         flags: settings from the command line, by name; None means "not given".
+        told: the tables of settings that were printed before, and are not again; this one is added.
 
     Raises:
         ChatbenchError: no such split or model, unknown or contradictory settings, another run is active in the folder,
@@ -84,8 +86,10 @@ def finetune(
 
     say = say if process_rank() == 0 else lambda _line: None
     say(f"fine-tuning {model} on {split}")
-    for line in resolved.lines():
+    told, table = set() if told is None else told, tuple(resolved.lines())
+    for line in ("settings as above",) if table in told else table:
         say(f"  {line}")
+    told.add(table)
     job = TrainingJob(
         resolved=resolved,
         train=workspace.examples(split, "train"),

@@ -68,6 +68,7 @@ from chatbench.training.distributed import (
 )  # fmt: skip
 from chatbench.training.dry_run import (
     NOT_TEXT,
+    few_steps,
     memory_warning,
     model_shape,
     pack_tokens,
@@ -197,7 +198,8 @@ def _train(job: TrainingJob, resume: bool, overwrite: bool, say: Say, stop: Stop
     validation = encode_rows(loaded.tokenizer, job.validation, context, form).examples
     trainer = _trainer(resolved, loaded, encoded, validation, arguments, say, stop, resume_from)
     check_sharded(trainer.is_fsdp_enabled)
-    say(describe(arguments, sharded=trainer.is_fsdp_enabled))
+    for line in (describe(arguments, sharded=trainer.is_fsdp_enabled), *few_steps(trainer.steps)):
+        say(line)
     on_main(arguments, lambda: check_space(work, trainer.most_bytes()))
     report_to = settings.report_to if arguments.process_index == 0 else ()
     trees = attends_to_trees(loaded.model) if settings.packing != "none" else nullcontext()

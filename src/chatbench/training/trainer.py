@@ -296,13 +296,17 @@ class CompletionTrainer(Trainer):
         self.losses.add(self.state.global_step + 1, total, step.examples)
         return total
 
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        return math.ceil(len(self.get_train_dataloader()) * self.args.num_train_epochs)
+
     def most_bytes(self) -> int:
         """Maximum disk space of the run's folder, in bytes."""
-        steps = self.args.max_steps
-        if steps <= 0:
-            steps = math.ceil(len(self.get_train_dataloader()) * self.args.num_train_epochs)
         kept = cast(int, self.args.save_total_limit)
-        return run_bytes(self._checkpoint_bytes, self._weight_bytes, steps, int(self.args.save_steps), kept)
+        return run_bytes(self._checkpoint_bytes, self._weight_bytes, self.steps, int(self.args.save_steps), kept)
 
     def written(self, target: Path, write: Callable[[], None]) -> None:
         """Call `write`, with errors such as a full disk raised as `ChatbenchError`."""

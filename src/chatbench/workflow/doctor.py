@@ -110,7 +110,9 @@ def _recipe(recipe: Recipe, device: str, memory_gib: float, eight_bit: Finding, 
         return Finding(subject, "no", f"it quantises its base, which {eight_bit.text}")
     needed = estimated_bytes(recipe, on_gpu=device == "cuda") / GIB
     if memory_gib < needed:
-        return Finding(subject, "no", f"needs about {needed:.0f} GiB of memory, but the device has {memory_gib:.0f}")
+        digits = next((n for n in (0, 1) if round(needed, n) > round(memory_gib, n)), 2)
+        sizes = f"needs about {needed:.{digits}f} GiB of memory, but the device has {memory_gib:.{digits}f}"
+        return Finding(subject, "no", sizes)
     there = kind in ("package", "random") or isinstance(try_to_load_from_cache(base, "config.json"), str)
     if not there and base.startswith(("meta-llama/", "google/gemma")) and not token:
         return Finding(subject, "no", "gated: accept its licence on the hub and put HF_TOKEN into .env")

@@ -260,13 +260,14 @@ def _run_here(
     That of realism is always returned.
     """
     failed: dict[str, str] = {}
+    told = set[tuple[str, ...]]()
     for unit in units:
         if lost := [each for each in unit.requires if each in failed]:
             failed[unit.id] = f"needs {lost[0]}"
             continue
         try:
             with clock.step(unit.stage, unit.split, unit.key if keep_going else ""):
-                run_unit(unit, workspace, settings, spending=spending, say=clock.say)
+                run_unit(unit, workspace, settings, spending=spending, told=told, say=clock.say)
         except ChatbenchError as error:
             if not (keep_going or unit.stage == "realism") or isinstance(error, StoppedError):
                 raise

@@ -175,7 +175,9 @@ def plan(
         )
     prepared = workspace.manifest.split_ids
     if unknown := set(settings.only) - set(prepared):
-        raise ChatbenchError(f"no such split: {', '.join(sorted(unknown))}", expected=f"some of {', '.join(prepared)}")
+        fix = "--splits N says how many there are, --split NAME which of them to run"
+        expected = f"some of {', '.join(prepared)}"
+        raise ChatbenchError(f"no such split: {', '.join(sorted(unknown))}", expected=expected, fix=fix)
 
     @cache
     def held_out(split: str) -> int:
@@ -206,10 +208,12 @@ def run_unit(
     spending: Spending | None = None,
     say: Say = print,
     opened: Opened | None = None,
+    told: set[tuple[str, ...]] | None = None,
 ) -> None:
     """Execute one unit, or what is missing of it.
 
     Args:
+        told: as in `finetune`, shared by the units of a run.
         opened: participants already opened for another block of the same split.
 
     Raises:
@@ -220,7 +224,7 @@ def run_unit(
         _finetune_in_processes(unit, workspace, settings)
     elif unit.stage == "finetune":
         flags = settings.flags
-        finetune(model, workspace=workspace, split=split, config=settings.config, flags=flags, say=say)
+        finetune(model, workspace=workspace, split=split, config=settings.config, flags=flags, told=told, say=say)
     elif unit.stage == "ppl":
         eval_ppl(model, workspace=workspace, split=split, say=say)
     elif unit.stage == "scores":
