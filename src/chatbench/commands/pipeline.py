@@ -51,13 +51,13 @@ class Asked:
     spending: Spending
     gpus: float | None
 
-    def without_budget(self, what: str) -> None:
+    def without_budget(self, what: str, instead: str = "chatbench run") -> None:
         """Refuses a budget: units that run elsewhere do not know what the others have spent."""
         if self.spending.max_tokens is not None or self.spending.max_usd is not None:
             raise ChatbenchError(
                 f"a budget for {what} is not supported",
                 expected="a run in one process, which can count what is spent",
-                fix="omit the budget, or use chatbench run without --on",
+                fix=f"omit the budget, or use {instead}",
             )
 
 
@@ -181,7 +181,7 @@ def run(
     if on:
         from chatbench.workflow.on_ray import RayExecutor
 
-        asked.without_budget("units on a cluster")
+        asked.without_budget("units on a cluster", "chatbench run without --on")
         executor = RayExecutor(on, asked.workspace, asked.settings, gpus=asked.gpus, collect=collect, say=show)
         given = {"settings": executor.settings, "execute": executor}
     report = run_all(
