@@ -88,7 +88,9 @@ def plan_study(
     half_width: Annotated[float, typer.Option(help="Half-width of one assistant's 95 % interval, in 0..1.")] = 0.05,
     difference: Annotated[float, typer.Option(help="Difference between two assistants to detect, in 0..1.")] = 0.1,
     power: Annotated[float, typer.Option(help="Probability of detecting that difference.")] = 0.8,
-    questions: Annotated[int, typer.Option(help="Number of questions in the study.")] = 120,
+    questions: Annotated[
+        int | None, typer.Option(help="Questions in the planned study; default: as many as --study has, else 120.")
+    ] = None,
     answers_per_person: Annotated[
         str, typer.Option(metavar="N,N...", help="Answers per person; a row each, up to --questions.")
     ] = "1,5,10",
@@ -124,15 +126,16 @@ def plan_study(
         else None
     )
     found = read_components(components, opened)
+    count = (len(opened.questions) if opened else 120) if questions is None else questions
     numbers = read_numbers(names(answers_per_person))
     if (source := context.get_parameter_source("answers_per_person")) and source.name == "DEFAULT":
-        numbers = [number for number in numbers if number <= max(1, questions)]
-    designs = [Design(found, questions, each, correlation) for each in numbers]
+        numbers = [number for number in numbers if number <= max(1, count)]
+    designs = [Design(found, count, each, correlation) for each in numbers]
     header, rows = plan_rows(designs, half_width=half_width, difference=difference, power=power, price=price)
     title = f"People needed for ±{100 * half_width:g} points, and per assistant to detect {100 * difference:g} points"
     notes = [
         f"variance of answers: by question {found.question:.4f}, by person {found.person:.4f}, rest {found.rest:.4f}",
-        f"{questions} questions, each person answers a random subset; power {power:g}; PPI correlation {correlation:g}",
+        f"{count} questions, each person answers a random subset; power {power:g}; PPI correlation {correlation:g}",
     ]
     if people is not None:
         notes += [
