@@ -166,7 +166,8 @@ def run(
     """Run every step for all splits (resumes).
 
     Prepare splits, fine-tune, measure perplexity, simulate chats, score. A budget covers all splits. With several
-    models, a failed unit does not stop the others (exit code 2 at the end). Exit code 3 if most chats have no answer.
+    models, a failed unit does not stop the others (exit code 2 at the end). Exit code 3 if most chats have no
+    answer, 4 if the budget is spent before the end.
 
     Example: chatbench run tiny --study studies/sample --splits 3
     """
@@ -195,6 +196,8 @@ def run(
     show("\n" + "\n".join(report.lines()))
     if report.failed:
         raise typer.Exit(2)
+    if asked.spending.left:
+        raise typer.Exit(options.BUDGET_SPENT)
     if any(table.warning for table in report.tables):
         raise typer.Exit(options.NO_ANSWERS)
 
