@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,23 +41,30 @@ def estimate(
     concurrency: options.Concurrency = 32,
     timeout: options.Timeout = 120.0,
     patience: options.Patience = 300.0,
+    budget_tokens: options.BudgetTokens = None,
+    budget_usd: options.BudgetUsd = None,
+    simulator_price: options.Dollars = None,
+    assistant_price: options.Dollars = None,
+    cache_gib: options.CacheGib = None,
     seed: Seed = 0,
     data: Data = Path("data"),
     results: Results = Path("results"),
+    dry_run: options.DryRun = False,
 ) -> None:
     """Estimate people's accuracy with a new assistant.
 
     The fine-tuned simulators chat with it (resumes); splits by assistant show how far to trust them. Use the same chat
-    settings as in the simulate runs of the held-out assistants.
+    settings as in the simulate runs of the held-out assistants. Exit code 4 if the budget is spent before the end.
 
     Example: chatbench estimate tiny --assistant new=scripted:0.5 --people new_chats.jsonl
     """
     from chatbench.data.workspace import Workspace
     from chatbench.endpoints.address import EndpointOptions
-    from chatbench.estimation.estimate import estimate as step
+    from chatbench.estimation import estimate as step
     from chatbench.report.estimate_table import estimate_grids, estimate_notes
     from chatbench.report.grids import print_grids
     from chatbench.scoring.score_files import plain
+    from chatbench.simulation.budget import Spending, read_prices
     from chatbench.simulation.simulate import ChatSettings
 
     if people is None:
@@ -65,14 +72,21 @@ def estimate(
     settings = ChatSettings(
         conversations, seed, max_user_turns, max_tokens=max_tokens, simulator_temperature=simulator_temperature,
         assistant_temperature=assistant_temperature, end_on=tuple(end_on or ()), expected_answers=expected_answers,
-        answer_model=answer_model, reasoning_effort=reasoning_effort, dtype=dtype, judge=judge,
-        rubric=rubric,
+        answer_model=answer_model, reasoning_effort=reasoning_effort, cache_gib=cache_gib, dtype=dtype,
+        judge=judge, rubric=rubric,
     )  # fmt: skip
-    made = step(
-        model, assistant=assistant, workspace=Workspace(data, results), questions=questions, people=people,
-        settings=settings, options=EndpointOptions(concurrency, timeout, patience_seconds=patience), say=show,
-        skip_bad_records=skip_bad_records, maps=maps or (),
-    )  # fmt: skip
+    given: dict[str, Any] = {
+        "assistant": assistant, "workspace": Workspace(data, results), "questions": questions, "people": people,
+        "settings": settings, "skip_bad_records": skip_bad_records, "maps": maps or (), "say": show,
+        "spending": Spending(
+            read_prices(simulator_price, assistant_price), max_tokens=budget_tokens, max_usd=budget_usd
+        ),
+    }  # fmt: skip
+    endpoint = EndpointOptions(concurrency, timeout, patience_seconds=patience)
+    if dry_run:
+        step.dry_run(model, **given)
+        return
+    made = step.estimate(model, options=endpoint, **given)
     entry = plain(made)
     assert isinstance(entry, dict)
     print_grids(estimate_grids(entry), estimate_notes(entry))

@@ -27,6 +27,7 @@ from chatbench.data.open_study import holds_examples, open_study
 from chatbench.data.prepared import MANIFEST, Manifest, kinds_of
 from chatbench.data.splits import (
     DEFAULT_SPLITS,
+    FEWEST_ASSISTANTS,
     Asked,
     make_splits,
     near_duplicate_groups,
@@ -265,6 +266,11 @@ def _audit(
         lines.append(
             f"note: a share of {train:.2f} of the questions trains instead of {train_share:g}: subsets are split one "
             "by one, and near duplicates stay together; give small subsets one name to come nearer"
+        )
+    if splits[0].by == "assistant" and len(splits) < FEWEST_ASSISTANTS:
+        lines.append(
+            f"note: {len(splits)} assistants; for a new one, chatbench estimate needs {FEWEST_ASSISTANTS}, or real "
+            "chats with it (--people)"
         )
     together = sum(len(group) for group in groups if len(group) > 1)
     divides_questions = "both" not in splits[0].part.values()
