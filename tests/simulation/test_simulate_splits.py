@@ -201,7 +201,7 @@ def test_what_the_run_would_refuse_the_dry_run_refuses(place: Workspace, capsys:
     assert main(asked) == 2
     said = capsys.readouterr().err
     assert "made with seed 7" in said
-    assert "to continue it, use --seed 7; otherwise: choose another --results folder, or lose what" in said
+    assert "to continue it, use --seed 7; otherwise choose another --results folder or, losing what" in said
     made = {"seed": 0, "conversations": 4, "simulator": {"temperature": 0.5, "max_tokens": 60, "answer_model": ["x"]}}
     assistants = {"gpt-4o": {"temperature": None, "max_tokens": 60, "reasoning_effort": "low"}}
     settings.write_text(json.dumps({"settings": made, "assistants": assistants}))

@@ -240,15 +240,9 @@ class _Asked:
 
 
 def _asked(
-    model: str,
-    assistant: str | AssistantSpec,
-    workspace: Workspace,
-    questions: Path | None,
-    people: Path | None,
-    settings: ChatSettings | None,
-    skip_bad_records: bool,
-    maps: Sequence[str],
-) -> _Asked:
+    model: str, assistant: str | AssistantSpec, workspace: Workspace, questions: Path | None, people: Path | None,
+    settings: ChatSettings | None, skip_bad_records: bool, maps: Sequence[str],
+) -> _Asked:  # fmt: skip
     """Read what is asked, and refuse what can be refused before the new assistant is asked anything."""
     settings = settings or ChatSettings()
     model = name_in_tables(model)

@@ -355,12 +355,9 @@ def _agree(log: Path, wanted: dict[str, Any]) -> None:
 
 
 def _refuse_difference(
-    log: Path,
-    found: Mapping[str, object],
-    wanted: Mapping[str, object],
-    made: Mapping[str, Any],
+    log: Path, found: Mapping[str, object], wanted: Mapping[str, object], made: Mapping[str, Any],
     given: Mapping[str, object],
-) -> None:
+) -> None:  # fmt: skip
     """Refuses the first difference, with the options that differ between what it was `made` with and those `given`."""
     for each in differences(found, wanted):
         again = options_to_continue(found, wanted, made, given)
@@ -369,7 +366,7 @@ def _refuse_difference(
         raise ChatbenchError(
             f"{log}: made with {each.name.removeprefix('settings.').removeprefix(f'{ASSISTANTS}.')} {each.one!r}",
             expected=f"{each.other!r}, as in this run",
-            fix=f"to continue it, use {again}; otherwise: {other_place(log)}" if again else other_place(log),
+            fix=f"to continue it, use {again}; otherwise {other_place(log)}" if again else other_place(log),
         )
 
 
@@ -432,7 +429,7 @@ def other_place(log: Path) -> str:
         over = f"remove {log.parent} to start over"
     elif log.parts[-4:-3] == ("simulations",):
         over = f"start it over: chatbench simulate {log.parts[-3]} --split {log.parts[-2]}{base} --overwrite ..."
-    return f"choose another --results folder, or lose what is recorded: {over}"
+    return f"choose another --results folder or, losing what is recorded, {over}"
 
 
 # ---- counts ----
