@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 
 from chatbench import __version__
 from chatbench.commands import collect, estimation, pages, pipeline, scoring, simulation, studies, training
-from chatbench.core.errors import ChatbenchError, StoppedError, process_count
+from chatbench.core.errors import ChatbenchError, process_count
 from chatbench.core.files import file_error, read_text, write_json
 from chatbench.core.texts import printable
 
@@ -106,8 +106,9 @@ def _read_env(path: Path) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit code.
 
-    0 done, 1 a check failed, 2 wrong input or a file that cannot be written, 3 most chats have no answer, 130
-    interrupted (Ctrl-C), 141 the reader of the output has closed it, 143 stopped by SIGTERM after saving.
+    0 done, 1 a check failed, 2 wrong input or a file that cannot be written, 3 most chats have no answer, 4 the
+    budget is spent and something is left to do, 130 interrupted (Ctrl-C), 141 the reader of the output has closed it,
+    143 stopped by SIGTERM after saving.
     """
     try:
         _read_env(Path(".env"))  # tokens and keys, before any library reads the environment
@@ -168,7 +169,7 @@ def _told(error: ChatbenchError) -> int:
     print(f"chatbench{process}: {printable(str(error))}", file=sys.stderr, flush=True)
     if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # what torchrun ends with, below its own traceback
         write_json(Path(report), {"message": f"chatbench: {printable(str(error))}", "timestamp": int(time.time())})
-    return 143 if isinstance(error, StoppedError) else 2
+    return error.exit_code
 
 
 if __name__ == "__main__":

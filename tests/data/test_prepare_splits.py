@@ -353,6 +353,7 @@ def test_by_assistant_training_holds_no_chat_with_the_held_out_one(
     assistants = {chat.id: chat.assistant for chat in prepared.study.conversations}
 
     assert prepared.manifest.held_out == {"split_0": ["gpt-4o"], "split_1": ["llama"]}
+    assert "note: 2 assistants; for a new one, chatbench estimate needs 3, or real chats" in prepared.audit
     assert (prepared.manifest.by, prepared.manifest.also_questions) == ("assistant", also_questions)
     place = Workspace(tmp_path / "data")
     for split_id, (held_out,) in prepared.manifest.held_out.items():

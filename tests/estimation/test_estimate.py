@@ -16,7 +16,7 @@ from tests.support.simulated_assistants import by_assistant, people, people_file
 
 from chatbench import api
 from chatbench.cli import main
-from chatbench.core.errors import ChatbenchError
+from chatbench.core.errors import BudgetSpentError, ChatbenchError
 from chatbench.core.files import write_json
 from chatbench.core.records import Answer
 from chatbench.data.open_study import open_study
@@ -27,9 +27,10 @@ from chatbench.estimation import estimate as module
 from chatbench.estimation.estimate import Estimate, estimate
 from chatbench.estimation.new_assistant import MeanEstimate, Predicted, Rectified
 from chatbench.metrics.agreement import Undefined
-from chatbench.protocol.dialogue import function_identity
+from chatbench.protocol.dialogue import FunctionParticipant, Reply, Request, function_identity
 from chatbench.report.estimate_table import estimate_grids, estimate_notes, read_estimates
 from chatbench.simulation import simulate as simulation
+from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.judge import Judge, judge_answers, peoples_answers, simulated_answers
 from chatbench.simulation.log import read_conversations
 from chatbench.simulation.participants import open_assistant
@@ -197,11 +198,11 @@ def test_other_questions_have_logs_of_their_own_and_no_differences(place: Worksp
 
 @pytest.mark.parametrize("own_questions", [True, False])
 @pytest.mark.parametrize(
-    ("other", "name"),
+    ("other", "name", "use"),
     [
-        ({"max_user_turns": 3}, "max_user_turns 2"),
-        ({"end_on": ("role_flip",)}, "end_on []"),
-        ({}, "simulator.weights 'w'"),
+        ({"max_user_turns": 3}, "max_user_turns 2", "those chats, --max-user-turns 2, or"),
+        ({"end_on": ("role_flip",)}, "end_on []", "those chats, without --end-on, or"),
+        ({}, "simulator.weights 'w'", "those chats, or"),
     ],
 )
 def test_settings_other_than_those_that_the_error_is_known_for_are_refused(
@@ -211,6 +212,7 @@ def test_settings_other_than_those_that_the_error_is_known_for_are_refused(
     own_questions: bool,
     other: dict[str, object],
     name: str,
+    use: str,
 ) -> None:
     # Other questions have a log of their own: nothing was compared.
     if not other:
@@ -223,6 +225,7 @@ def test_settings_other_than_those_that_the_error_is_known_for_are_refused(
     with pytest.raises(ChatbenchError) as caught:
         estimate("tiny", assistant="new=scripted:weak", workspace=place, settings=settings, **options)  # type: ignore[arg-type]  # of several types
     assert f"made with {name}" in caught.value.found
+    assert use in caught.value.fix
     assert "chatbench simulate MODEL ... --overwrite" in caught.value.fix
     assert not list(place.estimate("tiny").parent.rglob("questions_*.jsonl"))
 
@@ -300,21 +303,93 @@ def test_questions_that_only_share_an_id_with_the_study_s_are_refused_and_repeat
         assert repr(known[0].id) in str(caught.value)
 
 
-def test_fewer_than_three_assistants_or_splits_by_question_are_undefined_and_say_why(
-    place: Workspace, tmp_path: Path
+def test_an_error_that_is_unknown_is_refused_before_the_new_assistant_is_asked(
+    place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # It was paid for all chats, said "undefined", and ended with code 0; its next command lacked --max-user-turns.
+    def refused(place: Workspace) -> ChatbenchError:
+        with pytest.raises(ChatbenchError) as caught:
+            run(place)
+        return caught.value
+
+    two = by_assistant(tmp_path / "two", levels={"a": 0.4, "b": 0.5})
     for split in place.manifest.split_ids[:2]:
         shutil.rmtree(place.conversations("tiny", split).parent)
-    found = run(place)
+    shutil.rmtree(place.model_folder("tiny", "split_1"))
+    with monkeypatch.context() as patch:
+        patch.setattr(simulation, "open_assistant", lambda *_, **__: pytest.fail("asked"))
+        one, other, fewest = (
+            refused(each) for each in (place, by_assistant(tmp_path / "questions", by="question"), two)
+        )
+
+    assert "2 of the study's 4 assistants were held out and simulated" in one.found
+    options = "--conversations 8 --max-user-turns 2"
+    assert one.fix.startswith(f"chatbench simulate tiny --assistant a=SPEC --split split_0 {options}; or give real")
+    assert "splits by question" in other.found
+    assert "--by assistant" in other.fix
+    assert (fewest.expected, fewest.fix) == (
+        "3 or more", "give real chats with the new assistant: --people FILE",
+    )  # fmt: skip
+    shutil.rmtree(place.model_folder("tiny", "split_0"))
+    assert refused(place).fix.startswith("SPLIT_ID=split_0 chatbench finetune tiny, then chatbench simulate tiny")
+
+
+def test_with_real_chats_fewer_than_three_assistants_are_undefined_and_say_why(
+    place: Workspace, tmp_path: Path
+) -> None:
+    real = people_file(tmp_path / "new.jsonl", people("new", 0.55, 40, Random(7), "x"))
+    for split in place.manifest.split_ids[:2]:
+        shutil.rmtree(place.conversations("tiny", split).parent)
+    found = run(place, people=real)
     assert "2 assistants were held out and simulated, 3 are needed" in str(found.subsets[0].predicted)
     assert found.notes[0].startswith("split_0: a was not simulated")
-    assert "chatbench simulate tiny --assistant a=SPEC --split split_0" in found.notes[0]
+    command = "simulate tiny --assistant a=SPEC --split split_0 --conversations 8 --max-user-turns 2"
+    assert found.notes[0].endswith(f"run chatbench {command}")
 
     place = by_assistant(tmp_path / "questions", by="question")
-    found = run(place)
+    found = run(place, people=real)
     assert isinstance(found.subsets[0].predicted, Undefined)
     assert "prepare-splits --by assistant" in found.notes[0]
-    assert isinstance(found.subsets[0].simulated, float)
+    assert isinstance(found.subsets[0].people, Rectified)
+
+
+def test_a_spent_budget_is_no_estimate_and_a_larger_one_continues(
+    place: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reply(_: Request) -> Reply:
+        return Reply("reply of new.", tokens=10, prompt_tokens=10)
+
+    paid = FunctionParticipant(reply, {"kind": "scripted", "name": "new"})
+    monkeypatch.setattr(simulation, "open_assistant", lambda *_, **__: paid)
+    monkeypatch.setitem(LEVELS, "fresh", 0.5)
+
+    def fresh(most: int) -> Estimate:
+        return estimate(
+            "tiny", assistant="fresh=scripted:weak", workspace=place, settings=SETTINGS, say=lambda _: None,
+            spending=Spending(Prices(), max_tokens=most),
+        )  # fmt: skip
+
+    with pytest.raises(BudgetSpentError, match="720 conversations with fresh are missing: there is no esti") as spent:
+        fresh(100)  # the first of four blocks
+    assert spent.value.exit_code == 4
+    assert "fresh" not in place.estimate("tiny").read_text()
+    with pytest.raises(BudgetSpentError, match="720"):  # what the first run used counts
+        fresh(100)
+    assert fresh(10**6).subsets[0].chats == 30 * 8 * 4
+
+
+def test_the_command_has_prices_a_budget_and_a_dry_run(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = ["--data", str(place.data), "--results", str(place.results)]
+    options = ["--conversations", "8", "--max-user-turns", "2", "--assistant-price", "1/4", "--budget-usd", "0.001"]
+    command = ["estimate", "tiny", "--assistant", "fresh=openai:m@http://127.0.0.1:9/v1", *folders, *options]
+    before = sorted(place.results.rglob("*"))
+
+    assert main([*command, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "split_0: fresh: 240 conversations, 0 recorded, 240 to simulate, one by one" in shown
+    assert "of the 960 conversations" in shown
+    assert "total: 960 conversations to simulate, about $" in shown
+    assert sorted(place.results.rglob("*")) == before
 
 
 def test_real_and_simulated_chats_about_different_questions_cannot_be_joined(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,7 +113,9 @@ def test_plans_that_cannot_be_are_refused(make: object, said: str) -> None:
     assert said in str(caught.value)
 
 
-def test_the_command_prints_people_and_costs_without_and_with_a_simulator(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_people_and_costs_without_and_with_a_simulator(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from chatbench.cli import main
 
     plan = ["plan-study", "--components", "0.04,0.01,0.17", "--answers-per-person", "5", "--price", "2"]
@@ -124,6 +127,13 @@ def test_the_command_prints_people_and_costs_without_and_with_a_simulator(capsys
     assert f"{alone} (${10 * alone:,})" in said
     assert f"{helped} ($" in said
     assert "of 90 people, 0 for fine-tuning and 90 for correction" in said
+    # A study of 8 questions was planned as one of 120.
+    study = tmp_path / "study"
+    assert main(["sample", str(study), "--questions", "8", "--chats", "4"]) == 0
+    for source, count in ((["--study", str(study)], 8), (["--components", "0.04,0.01,0.17"], 120)):
+        capsys.readouterr()
+        assert main(["plan-study", *source, "--half-width", "0.3"]) == 0
+        assert f"{count} questions, each person" in capsys.readouterr().out
     few = ["--components", "0.001,0.01,0.17", "--questions", "8"]
     assert main(["plan-study", *few]) == 0  # the default has 10 answers per person, too
     rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()[:1].isdigit()]

@@ -158,6 +158,10 @@ def prepared(folder: Path) -> Path:
     return folder
 
 
+READY = 3
+"""Small requests before anything else: to the judge, the assistant and the simulator."""
+
+
 def simulated(folder: Path, server: LoopbackEndpoint, *more: str) -> int:
     """Exit code of the command; the simulator says what `said_to` says until it is forced to answer."""
     who = f"--simulator iqa-eval:openai:m@{server.url} --assistant bot=openai:m@{server.url} --max-user-turns 1"
@@ -189,7 +193,7 @@ def test_outcomes_are_scored_by_a_judge_whose_agreement_travels_with_the_scores(
     new_chats = 2 * len(place.split("split_0").question_ids("test"))
     assert f"judge: at most {4 * len(WORDS) + new_chats} answers" in before
     told = [before.split(mark)[1].split()[0] for mark in ("conversations, $", "simulate, about $")]
-    chats, total = (float(dollars.strip(";")) for dollars in told)
+    chats, total = (float(dollars.strip(",;")) for dollars in told)
     assert total > 2 * chats
     assert simulated(tmp_path, server, *judge, "--dry-run") == 0
     assert server.asked == []
@@ -230,7 +234,7 @@ def test_what_a_judge_refuses_and_why_it_fails_is_told_and_its_cost(
     place = Workspace(tmp_path / "data", tmp_path / "results")
     judge = ["--judge", f"openai:m@{server.url}", "--rubric", str(tmp_path / "rubric.txt"), "--assistant-price", "9/9"]
     refused = error(400, "Unsupported value: 'temperature'", param="temperature")
-    server.will(refused, completion("ready"), *[error(400, "content policy", code="content_filter")] * 24)
+    server.will(refused, *[completion("ready")] * READY, *[error(400, "content policy", code="content_filter")] * 24)
     assert simulated(tmp_path, server, *judge) == 0
     told = capsys.readouterr().out
 
@@ -311,7 +315,7 @@ def test_a_function_judges_what_was_simulated_for_later(tmp_path: Path, server: 
 def test_a_judge_that_breaks_down_goes_on_where_it_was(tmp_path: Path, server: LoopbackEndpoint) -> None:
     prepared(tmp_path)
     judge = ["--judge", f"openai:m@{server.url}", "--rubric", str(tmp_path / "rubric.txt")]
-    server.will(completion("ready"), *[completion('{"score": 1}')] * 3, *[error(500, "oops")] * 50)
+    server.will(*[completion("ready")] * READY, *[completion('{"score": 1}')] * 3, *[error(500, "oops")] * 50)
     assert simulated(tmp_path, server, *judge, "--patience", "0.1") == 2
     server.script.clear()
     before = len(server.asked)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -17,10 +18,12 @@ from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Usage
 from chatbench.data.workspace import Workspace
+from chatbench.protocol.dialogue import FunctionParticipant, Reply
+from chatbench.simulation import simulate as module
 from chatbench.simulation.budget import SPENT, Price, Prices
 from chatbench.simulation.log import SimulateResult, read_conversations, tally_of
 from chatbench.simulation.participants import read_simulator_spec
-from chatbench.simulation.simulate import ChatSettings, Estimate, estimate, task_of
+from chatbench.simulation.simulate import ChatSettings, Estimate, estimate, open_participants, task_of
 
 PRICES = Prices(Price(2, 10), Price(1, 4))
 ENDPOINT = "gpt-4o=openai:some-model@http://127.0.0.1:9/v1"
@@ -82,7 +85,15 @@ def test_once_conversations_are_recorded_their_mean_is_the_guess(place: Workspac
     assert found.usage == Usage(30 * 200, 30 * 20, 10 * 300, 10 * 30)
     assert "10 recorded conversations" in found.basis
     dollars = (6000 * 2 + 600 * 10 + 3000 * 1 + 300 * 4) / 1e6
-    assert found.cost_lines()[1] == f"about ${dollars / 30 * 1000:,.2f} per 1,000 conversations, $0.02 for these 30"
+    # At most, with ten turns and 1,000 tokens a message: 11 requests of the simulator and 10 replies. The first request
+    # of the simulator reads its prompt, the next one two messages more; the assistant its system message and one more.
+    assert (found.most.simulator_tokens, found.most.assistant_tokens) == (30 * 11_000, 10 * 10_000)
+    assert found.most.assistant_prompt_tokens == round(10 * (10 * 31 / 4 + 1000 * sum(range(1, 20, 2))))
+    assert 0 < found.most.simulator_prompt_tokens - 30 * 2000 * sum(range(11)) < 30 * 11 * 1000
+    most = PRICES.usd(found.most)
+    assert found.cost_lines()[1] == (
+        f"about ${dollars / 30 * 1000:,.2f} per 1,000 conversations, $0.02 for these 30; at most ${most:,.2f}"
+    )
 
 
 def test_an_endpoint_that_reports_no_tokens_is_named_and_its_zeros_are_no_estimate(place: Workspace) -> None:
@@ -95,6 +106,11 @@ def test_an_endpoint_that_reports_no_tokens_is_named_and_its_zeros_are_no_estima
     assert tally.silent == {"simulator": 40}
     lines = SimulateResult(log, tally, 40, 40, 1.0, PRICES).lines()
     assert "the simulator's endpoint reported no tokens in 40 conversations: tokens and cost do not include it" in lines
+    assert f"cost: unknown, at least ${PRICES.usd(tally.usage):.4f}" in lines
+    nothing = replace(tally, tokens=Counter())
+    assert "cost: unknown" in SimulateResult(log, nothing, 40, 40, 1.0, PRICES).lines()  # it was $0.00
+    free = SimulateResult(log, tally, 40, 40, 1.0, Prices(assistant=Price(1, 4))).lines()
+    assert any(line.startswith("cost: $") for line in free)
     assert "chats of people" in estimated(place, "replay:all", simulator="two-step:openai:m").basis
 
 
@@ -137,6 +153,7 @@ def test_the_command_says_it_all_and_touches_nothing(
     place: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SPLIT_ID", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
     before = sorted(place.data.parent.rglob("*"))
     options = ["--data", str(place.data), "--results", str(place.results), "--conversations", "5"]
     chats = ["--assistant", ENDPOINT, "--simulator", "iqa-eval:openai:m", "--assistant-price", "1/4"]
@@ -149,6 +166,28 @@ def test_the_command_says_it_all_and_touches_nothing(
     assert "per 1,000 conversations" in shown
     assert "total: 20 conversations to simulate, about $" in shown
     assert sorted(place.data.parent.rglob("*")) == before
+    monkeypatch.delenv("OPENAI_API_KEY")  # the run would end with this, after the weights of other models were loaded
+    assert main(["simulate", "any-name", *chats, *options, "--dry-run"]) == 2
+    assert "OPENAI_API_KEY is not set" in capsys.readouterr().err
+
+
+def test_those_behind_endpoints_are_opened_before_weights_are_loaded(
+    place: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A wrong key was found after hours of loading.
+    opened: list[str] = []
+
+    def opening(name: str) -> FunctionParticipant:
+        opened.append(name)
+        return FunctionParticipant(lambda _: Reply("hello"), {"kind": "scripted", "name": name})
+
+    monkeypatch.setattr(module, "open_simulator", lambda *_, **__: opening("simulator"))
+    monkeypatch.setattr(module, "open_assistant", lambda spec, *_, **__: opening(spec.name))
+    task = task_of("tiny", ["mine=local:.", ENDPOINT], workspace=place, split="split_0")
+    _, assistants = open_participants("tiny", task, workspace=place, split="split_0", settings=ChatSettings())
+
+    assert opened == ["gpt-4o", "simulator", "mine"]
+    assert list(assistants) == ["mine", "gpt-4o"]
 
 
 def test_what_the_run_would_refuse_the_dry_run_refuses(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,7 +199,18 @@ def test_what_the_run_would_refuse_the_dry_run_refuses(place: Workspace, capsys:
     asked = ["simulate", "tiny", "--simulator", "two-step:local:x", "--assistant", "replay:all", *folders, "--dry-run"]
 
     assert main(asked) == 2
-    assert "made with seed 7" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "made with seed 7" in said
+    assert "to continue it, use --seed 7; otherwise choose another --results folder or, losing what" in said
+    made = {"seed": 0, "conversations": 4, "simulator": {"temperature": 0.5, "max_tokens": 60, "answer_model": ["x"]}}
+    assistants = {"gpt-4o": {"temperature": None, "max_tokens": 60, "reasoning_effort": "low"}}
+    settings.write_text(json.dumps({"settings": made, "assistants": assistants}))
+    assert main(asked) == 2  # all options that the log was made with, not only those that are known before the model is
+    options = "--conversations 4 --simulator-temperature 0.5 --max-tokens 60 --reasoning-effort low --answer-model;"
+    assert f"use {options}" in " ".join(capsys.readouterr().err.split())
+    settings.write_text(json.dumps({"settings": {**made, "style": "userlm"}, "assistants": {}}))
+    assert main(asked) == 2  # no option continues it
+    assert "to continue it" not in capsys.readouterr().err
     assert main([*asked, "--overwrite"]) == 0
     assert "total: 40 conversations to simulate" in capsys.readouterr().out
 
@@ -239,6 +289,21 @@ def test_the_budget_of_a_second_assistant_begins_at_nothing(tmp_path: Path, serv
     second = [chat for log in logs for chat in read_conversations(log) if chat.assistant == "second"]
     assert len(second) == len(first)
     assert all(chat.termination != "failed" for chat in second)
+
+
+def test_a_spent_budget_ends_with_code_4_and_much_more_than_expected_is_told(
+    tmp_path: Path, server: LoopbackEndpoint, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Both looked like a run that was as planned: a simulator that uses all its turns cost 13 times what was printed.
+    guess = dict.fromkeys(("simulator_prompt_tokens", "simulator_tokens", "assistant_prompt_tokens"), 1.0)
+    monkeypatch.setattr(module, "_usage_each", lambda *_: ({**guess, "assistant_tokens": 1.0}, "a guess"))
+    assert simulated(tmp_path, server, "--split", "split_0", "--budget-tokens", "200") == 4
+    assert "the budget is spent" in capsys.readouterr().out
+    assert simulated(tmp_path, server, "--split", "split_0") == 0
+    assert "more than twice the expected" in capsys.readouterr().out
+    monkeypatch.setattr(module, "_usage_each", lambda *_: (dict.fromkeys(guess, 1000.0), "a guess"))
+    assert simulated(tmp_path, server, "--split", "split_1") == 0
+    assert "more than twice" not in capsys.readouterr().out
 
 
 def test_each_split_is_simulated_by_its_own_adapter(tmp_path: Path, server: LoopbackEndpoint) -> None:

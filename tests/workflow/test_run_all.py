@@ -19,6 +19,7 @@ from chatbench.core.records import Study
 from chatbench.data.download import CHATBENCH_DATASET
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
+from chatbench.endpoints.address import EndpointOptions
 from chatbench.metrics.names import BASE_MODEL
 from chatbench.report.tables import print_tables
 from chatbench.sample.study import write_chatbench_folder
@@ -208,6 +209,16 @@ def test_one_budget_holds_for_the_chats_of_all_splits_and_earlier_runs(tmp_path:
     assert 0 < some < 2 * 16
     assert simulated(2_000) == some
     assert simulated(10**9) == 2 * 16
+
+
+def test_an_assistant_that_cannot_be_reached_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    # A wrong key was found after all the hours of fine-tuning.
+    settings = replace(
+        SMALL, assistants=("gpt=openai:m@http://127.0.0.1:9/v1",), options=EndpointOptions(patience_seconds=0)
+    )
+    with pytest.raises(ChatbenchError, match=r"127\.0\.0\.1:9"):
+        run(tmp_path, settings=settings)
+    assert not (tmp_path / "results").exists()
 
 
 def test_run_takes_every_option_of_simulate_that_shapes_or_costs_a_chat() -> None:

@@ -106,6 +106,9 @@ def test_the_units_that_plan_lists_are_those_that_run_unit_knows_and_a_script_of
     mine = script.read_text() + "# mine\n"
     script.write_text(mine)
     assert main(["plan", *given, "--slurm", str(script)]) == 2  # it was overwritten
+    capsys.readouterr()
+    assert main(["plan", *given, "--slurm", str(script), "--budget-tokens", "9"]) == 2
+    assert "omit the budget, or use chatbench run\n" in capsys.readouterr().err  # it said "without --on"
     assert script.read_text() == mine
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,23 +41,30 @@ def estimate(
     concurrency: options.Concurrency = 32,
     timeout: options.Timeout = 120.0,
     patience: options.Patience = 300.0,
+    budget_tokens: options.BudgetTokens = None,
+    budget_usd: options.BudgetUsd = None,
+    simulator_price: options.Dollars = None,
+    assistant_price: options.Dollars = None,
+    cache_gib: options.CacheGib = None,
     seed: Seed = 0,
     data: Data = Path("data"),
     results: Results = Path("results"),
+    dry_run: options.DryRun = False,
 ) -> None:
     """Estimate people's accuracy with a new assistant.
 
     The fine-tuned simulators chat with it (resumes); splits by assistant show how far to trust them. Use the same chat
-    settings as in the simulate runs of the held-out assistants.
+    settings as in the simulate runs of the held-out assistants. Exit code 4 if the budget is spent before the end.
 
     Example: chatbench estimate tiny --assistant new=scripted:0.5 --people new_chats.jsonl
     """
     from chatbench.data.workspace import Workspace
     from chatbench.endpoints.address import EndpointOptions
-    from chatbench.estimation.estimate import estimate as step
+    from chatbench.estimation import estimate as step
     from chatbench.report.estimate_table import estimate_grids, estimate_notes
     from chatbench.report.grids import print_grids
     from chatbench.scoring.score_files import plain
+    from chatbench.simulation.budget import Spending, read_prices
     from chatbench.simulation.simulate import ChatSettings
 
     if people is None:
@@ -65,14 +72,21 @@ def estimate(
     settings = ChatSettings(
         conversations, seed, max_user_turns, max_tokens=max_tokens, simulator_temperature=simulator_temperature,
         assistant_temperature=assistant_temperature, end_on=tuple(end_on or ()), expected_answers=expected_answers,
-        answer_model=answer_model, reasoning_effort=reasoning_effort, dtype=dtype, judge=judge,
-        rubric=rubric,
+        answer_model=answer_model, reasoning_effort=reasoning_effort, cache_gib=cache_gib, dtype=dtype,
+        judge=judge, rubric=rubric,
     )  # fmt: skip
-    made = step(
-        model, assistant=assistant, workspace=Workspace(data, results), questions=questions, people=people,
-        settings=settings, options=EndpointOptions(concurrency, timeout, patience_seconds=patience), say=show,
-        skip_bad_records=skip_bad_records, maps=maps or (),
-    )  # fmt: skip
+    given: dict[str, Any] = {
+        "assistant": assistant, "workspace": Workspace(data, results), "questions": questions, "people": people,
+        "settings": settings, "skip_bad_records": skip_bad_records, "maps": maps or (), "say": show,
+        "spending": Spending(
+            read_prices(simulator_price, assistant_price), max_tokens=budget_tokens, max_usd=budget_usd
+        ),
+    }  # fmt: skip
+    endpoint = EndpointOptions(concurrency, timeout, patience_seconds=patience)
+    if dry_run:
+        step.dry_run(model, **given)
+        return
+    made = step.estimate(model, options=endpoint, **given)
     entry = plain(made)
     assert isinstance(entry, dict)
     print_grids(estimate_grids(entry), estimate_notes(entry))
@@ -88,7 +102,9 @@ def plan_study(
     half_width: Annotated[float, typer.Option(help="Half-width of one assistant's 95 % interval, in 0..1.")] = 0.05,
     difference: Annotated[float, typer.Option(help="Difference between two assistants to detect, in 0..1.")] = 0.1,
     power: Annotated[float, typer.Option(help="Probability of detecting that difference.")] = 0.8,
-    questions: Annotated[int, typer.Option(help="Number of questions in the study.")] = 120,
+    questions: Annotated[
+        int | None, typer.Option(help="Questions in the planned study; default: as many as --study has, else 120.")
+    ] = None,
     answers_per_person: Annotated[
         str, typer.Option(metavar="N,N...", help="Answers per person; a row each, up to --questions.")
     ] = "1,5,10",
@@ -124,15 +140,16 @@ def plan_study(
         else None
     )
     found = read_components(components, opened)
+    count = (len(opened.questions) if opened else 120) if questions is None else questions
     numbers = read_numbers(names(answers_per_person))
     if (source := context.get_parameter_source("answers_per_person")) and source.name == "DEFAULT":
-        numbers = [number for number in numbers if number <= max(1, questions)]
-    designs = [Design(found, questions, each, correlation) for each in numbers]
+        numbers = [number for number in numbers if number <= max(1, count)]
+    designs = [Design(found, count, each, correlation) for each in numbers]
     header, rows = plan_rows(designs, half_width=half_width, difference=difference, power=power, price=price)
     title = f"People needed for ±{100 * half_width:g} points, and per assistant to detect {100 * difference:g} points"
     notes = [
         f"variance of answers: by question {found.question:.4f}, by person {found.person:.4f}, rest {found.rest:.4f}",
-        f"{questions} questions, each person answers a random subset; power {power:g}; PPI correlation {correlation:g}",
+        f"{count} questions, each person answers a random subset; power {power:g}; PPI correlation {correlation:g}",
     ]
     if people is not None:
         notes += [

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from chatbench.core.errors import ChatbenchError
+from chatbench.core.errors import BudgetSpentError, ChatbenchError
 from chatbench.core.texts import printable
 
 Model = Annotated[
@@ -58,6 +58,7 @@ Timeout = Annotated[float, typer.Option(help="Seconds after which a request to a
 Patience = Annotated[float, typer.Option(help="Seconds to wait for an endpoint that does not answer before stopping.")]
 BudgetTokens = Annotated[int | None, typer.Option(help="Stop after this many tokens, input plus output.")]
 BudgetUsd = Annotated[float | None, typer.Option(help="Stop after this cost in US dollars; needs a price.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print what would run and its cost.")]
 ReasoningEffort = Annotated[
     str, typer.Option(metavar="EFFORT", help="Reasoning effort sent to endpoints, e.g. low; omitted if refused.")
 ]
@@ -80,6 +81,8 @@ Dollars = Annotated[
 ]
 NO_ANSWERS = 3
 """Exit code when most of the scored chats have no answer."""
+BUDGET_SPENT = BudgetSpentError.exit_code
+"""Exit code when the budget is spent and something is left to do."""
 ALL_STEPS = "prepare,finetune,ppl,simulate,base,scores,realism"
 Maps = Annotated[
     list[str] | None,

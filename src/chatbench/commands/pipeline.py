@@ -53,13 +53,13 @@ class Asked:
     spending: Spending
     gpus: float | None
 
-    def without_budget(self, what: str) -> None:
+    def without_budget(self, what: str, instead: str = "chatbench run") -> None:
         """Refuses a budget: units that run elsewhere do not know what the others have spent."""
         if self.spending.max_tokens is not None or self.spending.max_usd is not None:
             raise ChatbenchError(
                 f"a budget for {what} is not supported",
                 expected="a run in one process, which can count what is spent",
-                fix="omit the budget, or use chatbench run without --on",
+                fix=f"omit the budget, or use {instead}",
             )
 
 
@@ -168,7 +168,8 @@ def run(
     """Run every step for all splits (resumes).
 
     Prepare splits, fine-tune, measure perplexity, simulate chats, score. A budget covers all splits. With several
-    models, a failed unit does not stop the others (exit code 2 at the end). Exit code 3 if most chats have no answer.
+    models, a failed unit does not stop the others (exit code 2 at the end). Exit code 3 if most chats have no
+    answer, 4 if the budget is spent before the end.
 
     Example: chatbench run tiny --study studies/sample --splits 3
     """
@@ -183,7 +184,7 @@ def run(
     if on:
         from chatbench.workflow.on_ray import RayExecutor
 
-        asked.without_budget("units on a cluster")
+        asked.without_budget("units on a cluster", "chatbench run without --on")
         executor = RayExecutor(on, asked.workspace, asked.settings, gpus=asked.gpus, collect=collect, say=show)
         given = {"settings": executor.settings, "execute": executor}
     report = run_all(
@@ -197,6 +198,8 @@ def run(
     show("\n" + "\n".join(report.lines()))
     if report.failed:
         raise typer.Exit(2)
+    if asked.spending.left:
+        raise typer.Exit(options.BUDGET_SPENT)
     if any(table.warning for table in report.tables):
         raise typer.Exit(options.NO_ANSWERS)
 

@@ -63,7 +63,7 @@ def simulate(
     data: options.Data = Path("data"),
     results: options.Results = Path("results"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard conversations of other settings.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would run and its cost.")] = False,
+    dry_run: options.DryRun = False,
     list_simulators: Annotated[  # noqa: ARG001  # its callback prints, and ends the command
         bool,
         typer.Option(
@@ -72,6 +72,8 @@ def simulate(
     ] = False,
 ) -> None:
     """Simulate chats about held-out questions (resumes).
+
+    Exit code 4 if the budget is spent before the end.
 
     Example: chatbench simulate tiny --assistant scripted:all --conversations 10
     """
@@ -97,6 +99,8 @@ def simulate(
         step.dry_run(asked, spending, show, overwrite=overwrite)
     else:
         step.simulate_splits(asked, spending, show, options=endpoint, overwrite=overwrite)
+    if spending.left:
+        raise typer.Exit(options.BUDGET_SPENT)
 
 
 @commands.command("ai-alone")
@@ -133,6 +137,8 @@ def ai_alone(
 ) -> None:
     """Measure the accuracy of an assistant alone (resumes).
 
+    Exit code 4 if the budget is spent before the end.
+
     Example: chatbench ai-alone --study sample --assistant local:FOLDER --method letter-only-zero-shot
     """
     from chatbench.core.errors import ChatbenchError
@@ -148,15 +154,17 @@ def ai_alone(
     one, other = (read_price(option, price) if price else None for option, price in options_and_prices)
     opened = open_study(study, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps or ())
     workspace = Workspace(data, results)
+    spending = Spending(Prices(other, one), max_tokens=budget_tokens, max_usd=budget_usd)
     result = step.ai_alone(
         assistant, step.AiAloneSettings(method, samples, temperature, seed, max_tokens, reasoning_effort), study=opened,
         questions=step.questions_of(opened, ids=names(questions), split=split, workspace=workspace),
         workspace=workspace,
         extractor=extractor, mmlu=mmlu, options=EndpointOptions(concurrency, timeout, patience_seconds=patience),
-        spending=Spending(Prices(other, one), max_tokens=budget_tokens, max_usd=budget_usd), overwrite=overwrite,
-        say=show,
+        spending=spending, overwrite=overwrite, say=show,
     )  # fmt: skip
     show("\n".join(result.lines()))
+    if spending.left:
+        raise typer.Exit(options.BUDGET_SPENT)
 
 
 @commands.command()

@@ -1,7 +1,7 @@
 """The one exception that users see: where it is, what was found, what was expected, and how to fix it.
 
 Everything that a user can cause (a bad file, an unknown name, a missing model) raises `ChatbenchError`; `cli.main`
-catches it, prints it without a traceback and exits with code 2 (143 if a run was asked to stop and has saved).
+catches it, prints it without a traceback and exits with its `exit_code`.
 Any other exception that escapes is a bug in chatbench.
 """
 
@@ -21,6 +21,8 @@ class ChatbenchError(Exception):
       fix: prepare again
     """
 
+    exit_code = 2
+
     def __init__(self, found: str, *, expected: str = "", fix: str = "") -> None:
         self.found = found
         self.expected = expected
@@ -39,6 +41,14 @@ class OccupiedError(ChatbenchError):
 
 class StoppedError(ChatbenchError):
     """A run was asked to stop (SIGTERM), saved what it needs to continue, and stopped."""
+
+    exit_code = 143
+
+
+class BudgetSpentError(ChatbenchError):
+    """The budget was spent before everything was done; a larger one continues."""
+
+    exit_code = 4
 
 
 def process_count() -> int:

@@ -28,6 +28,7 @@ from chatbench.data.open_study import holds_examples, open_study
 from chatbench.data.prepared import MANIFEST, Manifest, kinds_of
 from chatbench.data.splits import (
     DEFAULT_SPLITS,
+    FEWEST_ASSISTANTS,
     Asked,
     make_splits,
     near_duplicate_groups,
@@ -273,6 +274,11 @@ def _audit(
             + "subsets are split one by one, and " * several
             + "near duplicates stay together"
             + "; give small subsets one name to come nearer" * several
+        )
+    if splits[0].by == "assistant" and len(splits) < FEWEST_ASSISTANTS:
+        lines.append(
+            f"note: {len(splits)} assistants; for a new one, chatbench estimate needs {FEWEST_ASSISTANTS}, or real "
+            "chats with it (--people)"
         )
     together = sum(len(group) for group in groups if len(group) > 1)
     divides_questions = "both" not in splits[0].part.values()

@@ -173,6 +173,8 @@ def _refuse_numbers(splits: int, train_share: float) -> None:
 
 
 DEFAULT_SPLITS = 10
+FEWEST_ASSISTANTS = 3
+"""Fewest held-out assistants that show how much the error of a simulator on a new one varies."""
 
 
 def splits_of(

@@ -9,22 +9,24 @@ into one JSON file per model, with one entry per new assistant; a rerun simulate
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from chatbench.core.configurations import differences
-from chatbench.core.errors import ChatbenchError
+from chatbench.core.errors import BudgetSpentError, ChatbenchError
 from chatbench.core.files import read_json, write_json
 from chatbench.core.records import Answer, Question, Study
 from chatbench.core.settings import name_in_tables
 from chatbench.data.open_study import open_study
 from chatbench.data.own_chats import read_question_lines
-from chatbench.data.splits import question_set_sha256
+from chatbench.data.splits import FEWEST_ASSISTANTS, question_set_sha256
 from chatbench.data.tables import DUPLICATE_ANSWER
 from chatbench.data.workspace import Workspace
 from chatbench.estimation.new_assistant import (
@@ -43,20 +45,28 @@ from chatbench.estimation.study_plan import Components, Design, components_of
 from chatbench.metrics.agreement import Outcomes, Undefined, Value, agreement, mean_value
 from chatbench.metrics.names import FINE_TUNED, apart_from_all
 from chatbench.metrics.pairs import Simulation, human_outcomes, predictions, scored_pairs
+from chatbench.protocol.dialogue import AnyParticipant
 from chatbench.scoring.score_files import plain
 from chatbench.scoring.score_table import of_the_splits, signature_id
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.judge import Agreement, needs_judge, with_verdicts
-from chatbench.simulation.log import SimulateResult, has_chats, read_conversations, settings_path
+from chatbench.simulation.log import (
+    has_chats,
+    options_to_continue,
+    read_conversations,
+    read_recorded,
+    settings_path,
+)
 from chatbench.simulation.participants import TUNED, AssistantSpec
 from chatbench.simulation.simulate import (
     ChatSettings,
+    Simulations,
     Task,
-    open_participants,
     settings_known_before,
-    simulate,
+    simulate_splits,
     task_of,
 )
+from chatbench.simulation.simulate import dry_run as dry_run_of_chats
 from chatbench.simulation.split_chats import read_chats, settings_of
 
 if TYPE_CHECKING:
@@ -155,8 +165,85 @@ def estimate(
 
     Raises:
         ChatbenchError: nothing is trained, the assistant is in the study, a file does not fit the study, the held-out
-            assistants were simulated with other settings, or as `simulate`.
+            assistants were simulated with other settings, or too few were and there are no `people`; or as `simulate`.
+        BudgetSpentError: the budget was spent before all chats were simulated.
     """
+    asked = _asked(model, assistant, workspace, questions, people, settings, skip_bad_records, maps)
+    model, name, tasks, answers, whole = asked.chats.model, asked.name, asked.chats.tasks, asked.answers, asked.study
+    splits, spending = [*tasks], spending or Spending(Prices())
+    found, notes, by_split = dict[str, Outcomes](), list[str](), dict[str, dict[str, Outcomes]]()
+    before = spending.left
+    simulate_splits(asked.chats, spending, say, options=options, accept=partial(_refuse_other_settings, asked.chats))
+    if left := spending.left - before:
+        raise BudgetSpentError(
+            f"the budget is spent, and {left:,} conversations with {name} are missing: there is no estimate yet",
+            fix="run again with a larger budget: it continues",
+        )
+    logs = [log for split in splits for log in (tasks[split].log, workspace.conversations(model, split))]
+    chats = (chat for log in dict.fromkeys(logs) if has_chats(log) for chat in read_conversations(log))
+    (whole, judge), count = with_verdicts(whole, workspace, chats), len(workspace.study.answers)
+    study, answers = replace(whole, answers=whole.answers[:count]), list(whole.answers[count:])
+    notes += [judge.text()] if judge else []
+    for split in splits:
+        by_split[split] = _outcomes(tasks[split].log, name, study)
+        for question, outcomes in by_split[split].items():
+            found[question] = found.get(question, Outcomes()) + outcomes
+    if missing := (count := len(asked.questions)) - len(found):
+        notes.append(
+            f"{missing} of {count} questions were not simulated: no split holds them out, chats failed, or "
+            "nothing can score their answers"
+        )
+    held_out = held_out_assistants(workspace, model, splits, study, notes, asked.chats.settings)
+    correlation, origin = _correlation(answers, found, held_out, study)
+    per_person = Counter(answer.worker_id for answer in study.answers if answer.kind == "user-AI")
+    components, answers_per_person = components_of(study), max(1, round(per_person.total() / max(1, len(per_person))))
+    names = sorted({apart_from_all(question.subset) for question in asked.questions.values()})
+    subsets = [EVERY_SUBSET, *(names if max(len(names), len(study.questions_per_subset)) > 1 else [])]
+    made = Estimate(
+        model,
+        name,
+        tuple(_subset(subset, asked.questions, found, held_out, workspace, answers, people) for subset in subsets),
+        tuple(_differences(by_split, held_out, workspace, model, study)),
+        tuple(_known(split, one) for split, one in held_out.items()),
+        correlation,
+        origin,
+        components,
+        answers_per_person,
+        _curve(components, correlation, len(found), answers_per_person),
+        _signature(model, name, workspace, splits, asked.questions, people, tasks[splits[0]], judge),
+        tuple(notes),
+    )
+    path = workspace.estimate(model)
+    entries = cast(dict[str, object], read_json(path)) if path.exists() else {}
+    write_json(path, {**entries, name: plain(made)})
+    return made
+
+
+def dry_run(model: str, *, spending: Spending, say: Say = print, **given: Any) -> None:
+    """Print what `estimate` would simulate and cost; `given` are its arguments about the chats.
+
+    Raises:
+        ChatbenchError: as `estimate`.
+    """
+    dry_run_of_chats(_asked(model, **given).chats, spending, say)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The chats to simulate, the questions that they are about, and the study with the real answers added to it."""
+
+    chats: Simulations
+    name: str
+    questions: Mapping[str, Question]
+    answers: list[Answer]
+    study: Study
+
+
+def _asked(
+    model: str, assistant: str | AssistantSpec, workspace: Workspace, questions: Path | None, people: Path | None,
+    settings: ChatSettings | None, skip_bad_records: bool, maps: Sequence[str],
+) -> _Asked:  # fmt: skip
+    """Read what is asked, and refuse what can be refused before the new assistant is asked anything."""
     settings = settings or ChatSettings()
     model = name_in_tables(model)
     splits, study = workspace.trained_splits(model), workspace.study
@@ -167,56 +254,58 @@ def estimate(
     if people is not None:
         real = open_study(people, skip_bad_records=skip_bad_records, maps=maps)
         answers = people_in(real, people, name, asked, study)
+    else:
+        _refuse_unknown_error(model, workspace, splits, settings)
     whole = replace(study, questions={**study.questions, **asked}, answers=(*study.answers, *answers))
     needs_judge([*asked.values()], settings.judge, whole)
-    spending, found, notes = spending or Spending(Prices()), dict[str, Outcomes](), list[str]()
-    by_split: dict[str, dict[str, Outcomes]] = {}
     for split in splits:
-        task = tasks[split] = replace(tasks[split], study=whole)
+        tasks[split] = replace(tasks[split], study=whole)
         if questions is not None:
             digest = question_set_sha256(asked.values())[:12]
             log = workspace.estimate(model).with_suffix("") / split / f"questions_{digest}.jsonl"
-            task = tasks[split] = replace(task, questions=tuple(asked.values()), log=log)
-        result = _simulated(model, task, split, workspace, settings, options, spending)
-        say(f"{split}: " + "\n".join(result.lines()))
-    logs = [log for split in splits for log in (tasks[split].log, workspace.conversations(model, split))]
-    chats = (chat for log in dict.fromkeys(logs) if has_chats(log) for chat in read_conversations(log))
-    (whole, judge), count = with_verdicts(whole, workspace, chats), len(study.answers)
-    study, answers = replace(whole, answers=whole.answers[:count]), list(whole.answers[count:])
-    notes += [judge.text()] if judge else []
+            tasks[split] = replace(tasks[split], questions=tuple(asked.values()), log=log)
+    chats = Simulations(model, [assistant], workspace, settings, tasks=tasks)
     for split in splits:
-        by_split[split] = _outcomes(tasks[split].log, name, study)
-        for question, outcomes in by_split[split].items():
-            found[question] = found.get(question, Outcomes()) + outcomes
-    if missing := len(asked) - len(found):
-        notes.append(
-            f"{missing} of {len(asked)} questions were not simulated: no split holds them out, chats failed, or "
-            "nothing can score their answers"
+        _refuse_other_settings(chats, split)
+    return _Asked(chats, name, asked, answers, whole)
+
+
+def _refuse_unknown_error(model: str, workspace: Workspace, splits: Sequence[str], settings: ChatSettings) -> None:
+    """Refuse an estimate without real chats if too few held-out assistants were simulated to know the error.
+
+    Raises:
+        ChatbenchError: the next command is said.
+    """
+    manifest, otherwise = workspace.manifest, "or give real chats with the new assistant: --people FILE"
+    if manifest.by != "assistant":
+        raise ChatbenchError(
+            f"{workspace.data}: splits by {manifest.by}: the simulators' error on a new assistant is unknown",
+            expected="splits by assistant",
+            fix=f"chatbench prepare-splits --study {shlex.quote(manifest.study)} --by assistant --out FOLDER, then "
+            f"finetune and simulate with --data FOLDER and other --results; {otherwise}",
         )
-    held_out = held_out_assistants(workspace, model, splits, study, notes)
-    correlation, origin = _correlation(answers, found, held_out, study)
-    per_person = Counter(answer.worker_id for answer in study.answers if answer.kind == "user-AI")
-    components, answers_per_person = components_of(study), max(1, round(per_person.total() / max(1, len(per_person))))
-    names = sorted({apart_from_all(question.subset) for question in asked.values()})
-    subsets = [EVERY_SUBSET, *(names if max(len(names), len(study.questions_per_subset)) > 1 else [])]
-    made = Estimate(
-        model,
-        name,
-        tuple(_subset(subset, asked, found, held_out, workspace, answers, people) for subset in subsets),
-        tuple(_differences(by_split, held_out, workspace, model, study)),
-        tuple(_known(split, one) for split, one in held_out.items()),
-        correlation,
-        origin,
-        components,
-        answers_per_person,
-        _curve(components, correlation, len(found), answers_per_person),
-        _signature(model, name, workspace, splits, asked, people, tasks[splits[0]], judge),
-        tuple(notes),
-    )
-    path = workspace.estimate(model)
-    entries = cast(dict[str, object], read_json(path)) if path.exists() else {}
-    write_json(path, {**entries, name: plain(made)})
-    return made
+    steps, simulated = [], 0
+    for split in manifest.split_ids:
+        (held_out,) = workspace.split(split).held_out
+        chats = (chat for _, chat in read_recorded(workspace.conversations(model, split)))
+        if split in splits and any(chat.assistant == held_out and chat.termination != "failed" for chat in chats):
+            simulated += 1
+            continue
+        first = f"SPLIT_ID={split} chatbench finetune {model}, then " * (split not in splits)
+        steps.append(first + _next_command(model, held_out, split, settings))
+    if simulated < FEWEST_ASSISTANTS:
+        enough = len(manifest.split_ids) >= FEWEST_ASSISTANTS
+        raise ChatbenchError(
+            f"{simulated} of the study's {len(manifest.split_ids)} assistants were held out and simulated: the "
+            "simulators' error on a new assistant is unknown",
+            expected=f"{FEWEST_ASSISTANTS} or more",
+            fix="; ".join([*steps[: FEWEST_ASSISTANTS - simulated] * enough, otherwise]).removeprefix("or "),
+        )
+
+
+def _next_command(model: str, held_out: str, split: str, settings: ChatSettings) -> str:
+    name = shlex.quote(f"{held_out}=SPEC")
+    return f"chatbench simulate {model} --assistant {name} --split {split} {settings.options()}".rstrip()
 
 
 def _questions_in(path: Path, study: Study) -> dict[str, Question]:
@@ -234,23 +323,6 @@ def _questions_in(path: Path, study: Study) -> dict[str, Question]:
 def _known(split: str, one: HeldOut) -> KnownAssistant:
     human, simulated = float(one.human.mean()), float(one.simulated.mean())
     return KnownAssistant(one.assistant, split, human, simulated, one.error, len(one.questions), one.answers)
-
-
-def _simulated(
-    model: str, task: Task, split: str, workspace: Workspace, settings: ChatSettings, options: EndpointOptions | None,
-    spending: Spending,
-) -> SimulateResult:  # fmt: skip
-    """Simulates the chats of one split, if their settings are those of its held-out assistant's.
-
-    The participants are gone when it returns, before those of the next split are loaded.
-    """
-    opened = open_participants(model, task, workspace=workspace, split=split, settings=settings, options=options)
-    wanted = {**settings_known_before(task, settings, TUNED), "simulator": dict(opened[0].identity)}
-    _refuse_other_settings(task, workspace.conversations(model, split), wanted)
-    return simulate(
-        model, assistants=task.assistants, workspace=workspace, split=split, settings=settings, options=options,
-        spending=spending, task=task, opened=opened,
-    )  # fmt: skip
 
 
 def _new_name(specs: Sequence[AssistantSpec], study: Study) -> str:
@@ -302,24 +374,32 @@ def people_in(real: Study, path: Path, assistant: str, asked: Mapping[str, Quest
     return answers
 
 
-def _refuse_other_settings(task: Task, held_out: Path, wanted: Mapping[str, object]) -> None:
+def _refuse_other_settings(asked: Simulations, split: str, simulator: AnyParticipant | None = None) -> None:
     """Refuses chats with other settings than those of the held-out assistants, from which the error is known.
+
+    Before the `simulator` is loaded, only the settings that are known by then are compared.
 
     Raises:
         ChatbenchError: the settings differ from those of a log that exists.
     """
-    for log in (held_out, task.log):
-        before = settings_of(log)[0] if settings_path(log).exists() else wanted
+    task, held_out = asked.tasks[split], asked.workspace.conversations(asked.model, split)
+    wanted = {**settings_known_before(task, asked.settings, TUNED)}
+    wanted |= {"simulator": dict(simulator.identity)} if simulator else {}
+    for log in (log for log in (held_out, task.log) if settings_path(log).exists()):
+        settings, assistants = settings_of(log)
+        names = [name for name in wanted if log == task.log or name not in OF_THE_QUESTIONS]
+        before, now = ({name: each[name] for name in names if name in each} for each in (settings, wanted))
+        made = {"settings": {**before, "simulator": settings["simulator"]}, "assistants": assistants}
+        use = options_to_continue({"settings": before}, {"settings": now}, made, asdict(asked.settings))
         again = f"remove {log} and {settings_path(log).name}"
         if log == held_out:
-            again = "simulate the held-out assistants again: chatbench simulate MODEL ... --overwrite"
-        for each in differences(before, wanted):
-            if log == task.log or each.name not in OF_THE_QUESTIONS:
-                raise ChatbenchError(
-                    f"{log}: made with {each.name} {each.one!r}",
-                    expected=f"{each.other!r}, as in this run: the error is known for the settings of those chats only",
-                    fix=f"estimate with the settings of those chats, or {again}",
-                )
+            again = "lose those chats: chatbench simulate MODEL ... --overwrite"
+        for each in differences(before, now):
+            raise ChatbenchError(
+                f"{log}: made with {each.name} {each.one!r}",
+                expected=f"{each.other!r}, as in this run: the error is known for the settings of those chats only",
+                fix=f"estimate with the settings of those chats{f', {use}' if use else ''}, or {again}",
+            )
 
 
 def _outcomes(log: Path, assistant: str, study: Study) -> dict[str, Outcomes]:
@@ -334,7 +414,12 @@ def _shares(outcomes: Mapping[str, Outcomes]) -> dict[str, float]:
 
 
 def held_out_assistants(
-    workspace: Workspace, model: str, splits: Sequence[str], study: Study, notes: list[str]
+    workspace: Workspace,
+    model: str,
+    splits: Sequence[str],
+    study: Study,
+    notes: list[str],
+    settings: ChatSettings | None = None,
 ) -> dict[str, HeldOut]:
     """The held-out assistants that were simulated, by split; `notes` gains a line for each that was not."""
     found: dict[str, HeldOut] = {}
@@ -347,7 +432,7 @@ def held_out_assistants(
     for split_id in splits:
         split = workspace.split(split_id)
         (assistant,) = split.held_out
-        command = f"chatbench simulate {model} --assistant {assistant}=SPEC --split {split_id}"
+        command = _next_command(model, assistant, split_id, settings or ChatSettings())
         chats = read_chats(workspace, model, split_id) if has_chats(workspace.conversations(model, split_id)) else None
         real = split.held_out_records(study)
         test = set(split.question_ids("test"))

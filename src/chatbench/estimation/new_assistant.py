@@ -52,12 +52,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from chatbench.core.records import Answer
+from chatbench.data.splits import FEWEST_ASSISTANTS
 from chatbench.metrics.agreement import Array, Outcomes, Undefined, Value, agreement
 from chatbench.metrics.resampling import Indices
 
 FEWEST_CLUSTERS = 3.5
 """Fewest effective questions and people: fewer leave no degrees of freedom for a variance and a weight."""
-FEWEST_ASSISTANTS = 3
 NO_VARIANCE = 1e-15
 
 

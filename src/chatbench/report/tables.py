@@ -600,6 +600,12 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         for (first, second), differences in comparison.ignored.items()
         for difference in differences
     ]
+    if any(each.name == "conversations" for found in comparison.ignored.values() for each in found):
+        ignored.append(
+            "fewer conversations are noisier: this alone raises MAE, RMSE and ECE and lowers correlations, which "
+            "intervals and p-values do not know; bias is free of it. To compare like with like, simulate equally many "
+            "(run: --base-conversations)"
+        )
     undefined = {
         f"undefined: {each.found.difference.reason}: {NAMES[each.metric]}, {each.assistant}"
         for each in shown_metrics(comparison)

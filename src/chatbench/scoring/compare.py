@@ -2,7 +2,8 @@ r"""Compare simulators on the same questions: differences with intervals and p-v
 
 A run is what `eval-chatbench` scored: MODEL (in the results folder), FOLDER:MODEL, or the path of its JSON file, with
 `#base` appended for the base model of that run. Only questions that all runs have are compared. Signatures may differ
-in the simulator only, unless other differences are explicitly ignored; the table then lists them.
+in the simulator only, unless other differences are explicitly ignored; the table then lists them. A base model may
+have another number of conversations than the run that it belongs to, as `chatbench run` has it; the table says so.
 """
 
 from __future__ import annotations
@@ -124,13 +125,14 @@ def open_run(run: str, workspace: Workspace) -> Run:
 
 
 def ignored_differences(first: Run, second: Run, ignore: Sequence[str]) -> tuple[Difference, ...]:
-    """Find the differences between two signatures, all of which must be in `ignore`.
+    """Find the differences between two signatures, all of which must be in `ignore`; see the module.
 
     Raises:
         ChatbenchError: a difference is not ignored.
     """
     found = incompatible(first.signature, second.signature)
-    refused = [each for each in found if not ignorable(each.name, ignore)]
+    one_run = first.name.removesuffix(BASE_MODEL_ENDING) == second.name.removesuffix(BASE_MODEL_ENDING)
+    refused = [each for each in found if not ignorable(each.name, [*ignore, *["conversations"] * one_run])]
     if refused:
         raise ChatbenchError(
             f"{first.name} and {second.name} differ in {'; '.join(map(str, refused))}",

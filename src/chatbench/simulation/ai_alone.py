@@ -460,6 +460,7 @@ def ai_alone(
     trouble = tuple(log.trouble(samples, wanted))
     if left := 0 if spending.leaves_room() else log.unfinished(samples, extracted=bool(readers)):
         failed -= left
+        spending.left += left
         trouble += (f"{SPENT}: {left} of {len(samples)} samples are left; with a larger one the command continues",)
     of_log = log.usages()
     read, written = sum(each.read for each in of_log), sum(each.written for each in of_log)

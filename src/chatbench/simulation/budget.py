@@ -107,6 +107,8 @@ class Spending:
         """Logs whose earlier conversations are already counted as spent."""
         self.tokens = 0
         self.usd = 0.0
+        self.left = 0
+        """Conversations, or samples, that were not done because the budget is spent."""
         self._judge: Counter[str] = Counter()
         self._ended = 0
         self._share_of_ended = 0.0

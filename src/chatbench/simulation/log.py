@@ -25,6 +25,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import time
@@ -340,15 +341,20 @@ def _as_read_back(values: Mapping[str, object]) -> dict[str, Any]:
     return cast(dict[str, Any], json.loads(json.dumps(values)))
 
 
-def refuse_other_settings(log: Path, settings: Mapping[str, object]) -> None:
+def refuse_other_settings(log: Path, settings: Mapping[str, object], given: Mapping[str, object]) -> None:
     """Refuses a log that was made with other simulation settings than these, as far as both name them.
+
+    `given` are the options of this run, by name.
 
     Raises:
         ChatbenchError: the settings differ.
     """
     if settings_path(log).exists():
-        found = cast(dict[str, dict[str, object]], read_json(settings_path(log), fix=FIX)).get("settings", {})
-        _refuse_difference(log, found, _as_read_back(settings), in_both=True)
+        found = cast(dict[str, dict[str, object]], read_json(settings_path(log), fix=FIX))
+        wanted = _as_read_back(settings)
+        both = {name: value for name, value in found.get("settings", {}).items() if name in wanted}
+        shared = {name: value for name, value in wanted.items() if name in both}
+        _refuse_difference(log, {"settings": both}, {"settings": shared}, found, given)
 
 
 def _agree(log: Path, wanted: dict[str, Any]) -> None:
@@ -356,9 +362,12 @@ def _agree(log: Path, wanted: dict[str, Any]) -> None:
     found: dict[str, Any] = {}
     if path.exists():
         found = cast(dict[str, Any], read_json(path, fix=FIX))
-        before, now = ({name: v for name, v in each.items() if name != ASSISTANTS} for each in (found, wanted))
-        _refuse_difference(log, before, now)
-        _refuse_difference(log, found.get(ASSISTANTS, {}), wanted.get(ASSISTANTS, {}), in_both=True)
+        both = found.get(ASSISTANTS, {}).keys() & wanted.get(ASSISTANTS, {}).keys()
+        before, now = (
+            {**each, ASSISTANTS: {name: v for name, v in each.get(ASSISTANTS, {}).items() if name in both}}
+            for each in (found, wanted)
+        )
+        _refuse_difference(log, before, now, before, chat_options(now))
     elif log.stat().st_size:
         raise ChatbenchError(f"{log}: its settings are missing ({path.name})", fix=other_place(log))
     if ASSISTANTS in wanted:
@@ -368,17 +377,71 @@ def _agree(log: Path, wanted: dict[str, Any]) -> None:
 
 
 def _refuse_difference(
-    log: Path, found: Mapping[str, object], wanted: Mapping[str, object], *, in_both: bool = False
-) -> None:
-    """Refuses the first difference; with `in_both`, only what both configurations name is compared."""
-    names = found.keys() & wanted.keys() if in_both else found.keys() | wanted.keys()
-    before, now = ({name: value for name, value in each.items() if name in names} for each in (found, wanted))
-    for each in differences(before, now):
+    log: Path, found: Mapping[str, object], wanted: Mapping[str, object], made: Mapping[str, Any],
+    given: Mapping[str, object],
+) -> None:  # fmt: skip
+    """Refuses the first difference, with the options that differ between what it was `made` with and those `given`."""
+    for each in differences(found, wanted):
+        again = options_to_continue(found, wanted, made, given)
+        if log.stem.endswith("_base"):
+            again = again.replace("--conversations", "--conversations (of run: --base-conversations)")
         raise ChatbenchError(
-            f"{log}: made with {each.name.removeprefix('settings.')} {each.one!r}",
+            f"{log}: made with {each.name.removeprefix('settings.').removeprefix(f'{ASSISTANTS}.')} {each.one!r}",
             expected=f"{each.other!r}, as in this run",
-            fix=other_place(log),
+            fix=f"to continue it, use {again}; otherwise {other_place(log)}" if again else other_place(log),
         )
+
+
+_BY_OPTION = re.compile(
+    r"settings\.(conversations|seed|max_user_turns|end_on|expected_answers)|"
+    r"(settings\.simulator|assistants\..+)\.(temperature|max_tokens|dtype|reasoning_effort|answer_model)"
+)
+"""Settings in a log that an option of `simulate` sets."""
+
+
+def options_to_continue(
+    found: Mapping[str, object], wanted: Mapping[str, object], made: Mapping[str, Any], given: Mapping[str, object]
+) -> str:
+    """The options of `made` that are not those `given`; "" if no options would remove all differences."""
+    if not all(_BY_OPTION.fullmatch(each.name) for each in differences(found, wanted)):
+        return ""
+    return options_text(chat_options(made), given)
+
+
+def chat_options(made: Mapping[str, Any]) -> dict[str, object]:
+    """What a log was made with, by name of the option; what an endpoint chose itself is left out."""
+    settings, assistants = made.get("settings", {}), list(made.get(ASSISTANTS, {}).values())
+    simulator = settings.get("simulator", {})
+    of_loop = ("conversations", "seed", "max_user_turns", "end_on", "expected_answers")
+    found: dict[str, object] = {name: settings.get(name) for name in of_loop}
+    for name in ("temperature", "max_tokens", "dtype", "reasoning_effort"):
+        of_assistants = next((each[name] for each in assistants if each.get(name) is not None), None)
+        if name == "temperature":
+            found |= {"simulator_temperature": simulator.get(name), "assistant_temperature": of_assistants}
+        else:
+            found[name] = of_assistants if simulator.get(name) is None else simulator[name]
+    found |= {"reasoning_effort": found["reasoning_effort"] or "", "answer_model": bool(simulator.get("answer_model"))}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def options_text(values: Mapping[str, object], given: Mapping[str, object]) -> str:
+    """Options as on the command line, without those that are `given` and a data type that was left to chance.
+
+    >>> options_text({"seed": 0, "max_tokens": 60, "end_on": [], "answer_model": True}, {"seed": 0, "end_on": ("x",)})
+    '--max-tokens 60 --answer-model, without --end-on'
+    """
+    words, without = [], []
+    for name, value in values.items():
+        option, before = f"--{name.replace('_', '-')}", given.get(name)
+        if (list(before) if isinstance(before, tuple) else before) in (value, "auto"):
+            continue
+        if value is False or value in ("", []):
+            without.append(option)
+        elif value is True:
+            words.append(option)
+        else:
+            words += [f"{option} {shlex.quote(str(each))}" for each in (value if isinstance(value, list) else [value])]
+    return ", ".join(filter(None, (" ".join(words), f"without {' and '.join(without)}" * bool(without))))
 
 
 def other_place(log: Path) -> str:
@@ -388,7 +451,7 @@ def other_place(log: Path) -> str:
         over = f"remove {log.parent} to start over"
     elif log.parts[-4:-3] == ("simulations",):
         over = f"start it over: chatbench simulate {log.parts[-3]} --split {log.parts[-2]}{base} --overwrite ..."
-    return f"{over}, or choose another --results folder"
+    return f"choose another --results folder or, losing what is recorded, {over}"
 
 
 # ---- counts ----
@@ -557,6 +620,11 @@ class SimulateResult:
         """How many of the planned conversations are in the log."""
         return self.tally.terminations.total()
 
+    @property
+    def left(self) -> int:
+        """How many the spent budget left: not begun, or cut off."""
+        return self.planned - self.conversations + self.tally.cut_off
+
     def lines(self) -> list[str]:
         """Lines to print: counts by termination, conversations per second, what went wrong, and the cost."""
         counts = ", ".join(f"{name} {count}" for name, count in self.terminations.items())
@@ -567,20 +635,24 @@ class SimulateResult:
             *self._trouble(),
         ]
         usage = self.tally.usage
+        priced = [side for side in self.tally.silent if getattr(self.prices, side)]
         if usage.read + usage.written:
             reasoning = usage.simulator_reasoning_tokens + usage.assistant_reasoning_tokens
             cached = usage.simulator_cached_tokens + usage.assistant_cached_tokens
             of_those = [f"{count:,} {what}" for count, what in ((cached, "cached"), (reasoning, "reasoning")) if count]
             lines.append(", ".join([f"tokens: {usage.read:,} read, {usage.written:,} written", *of_those]))
-            if self.prices.known:
+            if self.prices.known and not priced:
                 usd = self.prices.usd(usage)
                 lines.append(f"cost: {dollars(usd)}, {dollars(usd * 1000 / self.tally.lines)} per 1,000 conversations")
+        if priced:
+            known = self.prices.usd(usage)
+            lines.append(f"cost: unknown{f', at least {dollars(known)}' if known else ''}")
         for side, count in sorted(self.tally.silent.items()):
             lines.append(
                 f"the {side}'s endpoint reported no tokens in {count} conversations: tokens and cost do not include it"
             )
         missing, cut_off = self.planned - self.conversations, self.tally.cut_off
-        if missing + cut_off > 0:
+        if self.left:
             lines.append(
                 f"the budget is spent: {missing} of {self.planned} were not begun, {cut_off} were cut off; "
                 "run again with a larger one to continue"

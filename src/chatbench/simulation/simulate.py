@@ -8,15 +8,17 @@ Several splits share one budget. A dry run says what a run would do and cost; th
 loaded or any endpoint is asked. Tokens per conversation are the mean over the recorded conversations with these
 assistants, if the log has any and keeps them; otherwise they are estimated from people's chats about the same
 questions, at four characters per token: as many turns, as long, each request with the whole chat so far. A simulator
-that talks more than people costs more; once conversations are recorded, the next estimate uses them.
+that talks more than people costs more; once conversations are recorded, the next estimate uses them. The bound beside
+the estimate is for conversations with all user turns, every message as long as `max_tokens` allows.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -29,7 +31,7 @@ from chatbench.core.settings import is_local
 from chatbench.data.prepared import Manifest
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
-from chatbench.endpoints.address import EndpointOptions
+from chatbench.endpoints.address import EndpointOptions, read_addresses
 from chatbench.endpoints.client import CHARACTERS_PER_TOKEN
 from chatbench.protocol.dialogue import MAX_USER_TURNS, AnyParticipant, SteppedParticipant
 from chatbench.protocol.failure_modes import FAILURE_MODES, FailureMode
@@ -38,6 +40,7 @@ from chatbench.protocol.prompts import ANSWER_PREFIX, ASSISTANT_SYSTEM
 from chatbench.simulation.budget import Prices, Spending, dollars
 from chatbench.simulation.judge import (
     LATER,
+    Judge,
     count_verdicts,
     estimated_requests,
     judge_answers,
@@ -53,6 +56,7 @@ from chatbench.simulation.log import (
     Tally,
     count_earlier,
     open_log,
+    options_text,
     read_conversations,
     read_recorded,
     refuse_other_settings,
@@ -150,6 +154,11 @@ class ChatSettings:
                 f"--end-on {unknown[0]}: no such failure detector", expected=f"any of {', '.join(FAILURE_MODES)}"
             )
 
+    def options(self) -> str:
+        """The options of these settings that are not the defaults, as on the command line."""
+        values = {name: value for name, value in asdict(self).items() if name not in ("block_size", "cache_gib")}
+        return options_text({**values, "end_on": list(self.end_on)}, asdict(ChatSettings()))
+
     @property
     def failure_modes(self) -> frozenset[FailureMode]:
         """The failure modes in `end_on`."""
@@ -187,6 +196,7 @@ def simulate(
     task: Task | None = None,
     block: int | None = None,
     opened: Opened | None = None,
+    accept: Callable[[AnyParticipant], None] | None = None,
 ) -> SimulateResult:
     """Simulates what is missing from the plan; see the module.
 
@@ -199,6 +209,7 @@ def simulate(
         task: questions and log to use instead of the split's held-out questions and its log.
         block: only this block of each assistant's plan, into a log of its own.
         opened: participants from `open_participants` for the same split, model and settings.
+        accept: called with the simulator before any conversation, to refuse it.
 
     Raises:
         ChatbenchError: nothing is prepared or trained, a participant cannot be used, another process writes the log, or
@@ -213,6 +224,10 @@ def simulate(
         model, task, workspace=workspace, split=split, settings=settings, simulator=simulator, base_model=base_model,
         options=options,
     )  # fmt: skip
+    if accept:
+        accept(user)
+    if ask_judge:
+        ask_judge(list(peoples_answers(task.study)))
     both = (user, *participants.values())
     notes = notes_on(both)
     if settings.dtype == "auto" and not task.log.exists() and any(getattr(one, "slow_in_float32", 0) for one in both):
@@ -229,9 +244,7 @@ def simulate(
         task = replace(task, log=workspace.conversations(model, split, base_model=base_model, block=block))
     planned = {one.id for each in plans.values() for one in each}
     loop = LoopSettings(settings.seed, settings.max_user_turns, STYLES[simulator.style], settings.failure_modes)
-    asked = [spec.argument for spec in task.assistants if spec.kind == "openai"]
-    asked += [simulator.argument.replace(SPLIT_MARK, split)] * (simulator.kind in ENDPOINTS)
-    active = active_at(asked, options)
+    active = active_at(endpoints_of(simulator, [split], task.assistants), options)
     dollars = (lambda: spending.usd) if spending.prices.known else None
     with (
         open_log(task.log, agreed, overwrite=overwrite) as log,
@@ -248,7 +261,15 @@ def simulate(
     if ask_judge:
         ask_judge(simulated_answers(task.study, read_conversations(task.log)))
     tally, letters = tally_of(task.log, planned), all(question.options for question in task.questions)
-    return SimulateResult(task.log, tally, len(planned), simulated, seconds, spending.prices, letters)
+    found = SimulateResult(task.log, tally, len(planned), simulated, seconds, spending.prices, letters)
+    spending.left += found.left
+    return found
+
+
+def endpoints_of(simulator: SimulatorSpec, splits: Iterable[str], specs: Iterable[AssistantSpec]) -> list[str]:
+    """The addresses of those that are behind an endpoint: the simulator of each split, and the assistants."""
+    simulators = [simulator.argument.replace(SPLIT_MARK, split) for split in splits if simulator.kind in ENDPOINTS]
+    return [*simulators, *(spec.argument for spec in specs if spec.kind in ENDPOINTS)]
 
 
 def _judging(
@@ -261,7 +282,10 @@ def _judging(
     *,
     in_blocks: bool,
 ) -> Callable[[Sequence[tuple[str, str]]], None] | None:
-    """Judges simulated answers with a judge that was first asked about people's; None if there is nothing to judge."""
+    """A function that judges answers; None if there is nothing to judge.
+
+    A judge behind an endpoint is opened, and so checked, at once; one on this machine when it is first needed.
+    """
     if not needs_judge(task.questions, settings.judge, task.study):
         return None
     if in_blocks:
@@ -269,27 +293,31 @@ def _judging(
             "--judge cannot be used with chats in blocks",
             fix="simulate with --judge later, then again with the judge",
         )
-    judge = open_judge(
-        settings.judge, settings.rubric, task.study, options, max_tokens=settings.max_tokens,
-        reasoning_effort=settings.reasoning_effort,
-    )  # fmt: skip
-
+    judge = None if judge_spec(settings.judge).kind == "local" else _opened_judge(settings, task.study, options)
     told = ""
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def ask(answers: Sequence[tuple[str, str]]) -> None:
-        nonlocal told
+        nonlocal judge, told
+        if judge is None:
+            judge = _opened_judge(settings, task.study, options)
         active = (options or EndpointOptions()).concurrency
         found = judge_answers(judge, answers, task.study, workspace, spending=spending, active=active, say=say).text()
         if found != told:
             say(told := found)
 
-    for note in notes_on([cast(AnyParticipant, judge.checker)]):
+    for note in notes_on([cast(AnyParticipant, judge.checker)] if judge else []):
         say(f"judge: {note}")
-    ask(list(peoples_answers(task.study)))
     return ask
+
+
+def _opened_judge(settings: ChatSettings, study: Study, options: EndpointOptions | None) -> Judge:
+    return open_judge(
+        settings.judge, settings.rubric, study, options, max_tokens=settings.max_tokens,
+        reasoning_effort=settings.reasoning_effort,
+    )  # fmt: skip
 
 
 def _refuse_without_local(settings: ChatSettings, simulator: SimulatorSpec, task: Task) -> None:
@@ -317,10 +345,17 @@ def open_participants(
 ) -> Opened:
     """Loads and checks the simulator, and the assistants by name; see `simulate`.
 
+    Those behind endpoints come first: a wrong key is found before weights are loaded.
+
     Raises:
         ChatbenchError: a participant cannot be used.
     """
     _refuse_without_local(settings, simulator, task)
+    assistants = {
+        spec.name: _opened_assistant(spec, task.study, settings, options)
+        for spec in task.assistants
+        if spec.kind in ENDPOINTS
+    }
     user = open_simulator(
         simulator, model=model, workspace=workspace, split=split, base_model=base_model,
         temperature=settings.simulator_temperature, max_tokens=settings.max_tokens,
@@ -328,17 +363,37 @@ def open_participants(
         answer_model=settings.answer_model, dtype=settings.dtype, options=options,
     )  # fmt: skip
     assistants = {
-        spec.name: spec.participant
-        or open_assistant(
-            spec, task.study, temperature=settings.assistant_temperature, max_tokens=settings.max_tokens,
-            reasoning_effort=settings.reasoning_effort, dtype=settings.dtype, options=options,
-        )
+        spec.name: assistants.get(spec.name) or _opened_assistant(spec, task.study, settings, options)
         for spec in task.assistants
-    }  # fmt: skip
+    }
     local = [one for one in (user, *assistants.values()) if isinstance(one, SteppedParticipant)]
     for one in local:
         one.share_memory(settings.cache_gib, len(local))
     return user, assistants
+
+
+def _opened_assistant(
+    spec: AssistantSpec, study: Study, settings: ChatSettings, options: EndpointOptions | None
+) -> AnyParticipant:
+    return spec.participant or open_assistant(
+        spec, study, temperature=settings.assistant_temperature, max_tokens=settings.max_tokens,
+        reasoning_effort=settings.reasoning_effort, dtype=settings.dtype, options=options,
+    )  # fmt: skip
+
+
+def check_endpoints(
+    assistants: Sequence[str | AssistantSpec], study: Study, settings: ChatSettings, options: EndpointOptions
+) -> None:
+    """Asks the assistants and the judge behind endpoints something small, before models are trained for them.
+
+    Raises:
+        ChatbenchError: one of them cannot be used.
+    """
+    for spec in specs_in(study, assistants):
+        if spec.kind in ENDPOINTS:
+            _opened_assistant(spec, study, settings, options)
+    if needs_judge([*study.questions.values()], settings.judge, study) and judge_spec(settings.judge).kind in ENDPOINTS:
+        _opened_judge(settings, study, options)
 
 
 def task_of(
@@ -404,11 +459,12 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run on one split would do; `usage` is for everything missing, estimated from `basis`."""
+    """What a run on one split would do; `usage` is for everything missing, estimated from `basis`, and at `most`."""
 
     task: Task
     pending: tuple[Pending, ...]
     usage: Usage
+    most: Usage
     basis: str
     prices: Prices
 
@@ -425,11 +481,15 @@ class Estimate:
         """Tokens and dollars; none if there is nothing to simulate."""
         if not self.missing:
             return []
-        lines = [f"about {self.usage.read:,} tokens read, {self.usage.written:,} written (estimated from {self.basis})"]
+        about, most = (f"{each.read:,} tokens read, {each.written:,} written" for each in (self.usage, self.most))
+        lines = [f"about {about} (estimated from {self.basis}); at most {most} (every turn and token used)"]
         if self.prices.known:
             usd = self.prices.usd(self.usage)
             each = dollars(usd * 1000 / self.missing)
-            lines.append(f"about {each} per 1,000 conversations, {dollars(usd)} for these {self.missing:,}")
+            most = dollars(self.prices.usd(self.most))
+            lines.append(
+                f"about {each} per 1,000 conversations, {dollars(usd)} for these {self.missing:,}; at most {most}"
+            )
         return lines
 
 
@@ -444,14 +504,15 @@ def estimate(
     needs_judge(task.questions, settings.judge, task.study)
     recorded: set[str] = set()
     if not overwrite:
-        refuse_other_settings(task.log, settings_known_before(task, settings, simulator))
+        refuse_other_settings(task.log, settings_known_before(task, settings, simulator), asdict(settings))
         recorded = {chat.id for _, chat in read_recorded(task.log) if not chat.transient}
     # A log to be overwritten may be damaged, or of another version: it is not read.
     plans = task.plans(settings.conversations)
     ids = {one.id for planned in plans.values() for one in planned}
     each, basis = _usage_each(task, STYLES[simulator.style], Tally() if overwrite else tally_of(task.log, ids))
+    bound = _usage_at_most(task, settings, STYLES[simulator.style])
     pending = []
-    tokens: Counter[str] = Counter()
+    tokens, most = Counter[str](), Counter[str]()
     for spec, planned in zip(task.assistants, plans.values(), strict=True):
         done = sum(one.id in recorded for one in planned)
         open_blocks = sum(
@@ -460,8 +521,9 @@ def estimate(
         by_itself = not {simulator.kind, spec.kind}.isdisjoint(ENDPOINTS)
         pending.append(Pending(spec.name, len(planned), done, None if by_itself else open_blocks))
         counted = [name for name in each if spec.kind not in WITHOUT_TOKENS or name.startswith("simulator")]
-        tokens.update({name: round((len(planned) - done) * each[name]) for name in counted})
-    return Estimate(task, tuple(pending), Usage(**tokens), basis, prices)
+        for total, one in ((tokens, each), (most, bound)):
+            total.update({name: round((len(planned) - done) * one[name]) for name in counted if name in one})
+    return Estimate(task, tuple(pending), Usage(**tokens), Usage(**most), basis, prices)
 
 
 def _usage_each(task: Task, style: Style, tally: Tally) -> tuple[dict[str, float], str]:
@@ -486,17 +548,36 @@ def _usage_each(task: Task, style: Style, tally: Tally) -> tuple[dict[str, float
     return tokens, f"{len(chats)} chats of people, at {CHARACTERS_PER_TOKEN} characters per token"
 
 
+def _usage_at_most(task: Task, settings: ChatSettings, style: Style) -> dict[str, float]:
+    """Tokens of a conversation with all user turns and the forced answer, if every message is as long as allowed."""
+    turns, longest = settings.max_user_turns, settings.max_tokens
+    asked = [
+        message for one in task.questions for message in style.messages(one.full_text, (), asked_for=one.asked_for)
+    ]
+    prompt = sum(len(message.content) for message in asked) / CHARACTERS_PER_TOKEN / max(1, len(task.questions))
+    return {  # k user turns have 2k messages after them; the assistant reads one fewer
+        "simulator_prompt_tokens": (turns + 1) * (prompt + turns * longest),
+        "simulator_tokens": (turns + 1) * longest,
+        "assistant_prompt_tokens": turns * (len(ASSISTANT_SYSTEM) / CHARACTERS_PER_TOKEN + turns * longest),
+        "assistant_tokens": turns * longest,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Simulations:
-    """The simulations that a command asks for; `split` None means every split that this simulator can play on."""
+    """The simulations that a command asks for; `split` None means every split that this simulator can play on.
+
+    `tasks`, by split, are instead of the splits' held-out questions and logs.
+    """
 
     model: str
-    assistants: Sequence[str]
+    assistants: Sequence[str | AssistantSpec]
     workspace: Workspace
     settings: ChatSettings
     split: str | None = None
     simulator: SimulatorSpec = TUNED
     base_model: bool = False
+    tasks: Mapping[str, Task] = field(default_factory=dict)
 
     def splits(self) -> list[str]:
         """The requested split; else those that the simulator was trained on; else (no training needed) all.
@@ -504,17 +585,23 @@ class Simulations:
         Raises:
             ChatbenchError: nothing is prepared, or nothing is trained.
         """
-        if self.split:
-            return [self.split]
+        if self.tasks or self.split:
+            return [*self.tasks] or [str(self.split)]
         if self.simulator.kind == "tuned" and not self.base_model:
             return self.workspace.trained_splits(self.model)
         return list(self.workspace.manifest.split_ids)
+
+    def task(self, split: str) -> Task:
+        """What to simulate on a split."""
+        return self.tasks.get(split) or task_of(
+            self.model, self.assistants, workspace=self.workspace, split=split, base_model=self.base_model
+        )
 
     def estimate(self, split: str, spending: Spending, *, overwrite: bool = False) -> Estimate:
         """What one split would do and cost; no model is loaded and no endpoint is asked."""
         expected, fitted = self.settings.expected_answers, self.settings.answer_model
         refuse_impossible(self.simulator, base_model=self.base_model, expected_answers=expected, answer_model=fitted)
-        task = task_of(self.model, self.assistants, workspace=self.workspace, split=split, base_model=self.base_model)
+        task = self.task(split)
         _refuse_without_local(self.settings, self.simulator, task)
         if self.simulator.kind == "local":
             is_local(self.simulator.argument.replace(SPLIT_MARK, split))
@@ -525,8 +612,8 @@ def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool
     """Prints what `simulate_splits` would do.
 
     Raises:
-        ChatbenchError: nothing is prepared or trained, an assistant cannot be read, or a log is damaged or was made
-            with other settings.
+        ChatbenchError: nothing is prepared or trained, an assistant cannot be read, a key is not set, or a log is
+            damaged or was made with other settings.
     """
     estimates = [(split, asked.estimate(split, spending, overwrite=overwrite)) for split in asked.splits()]
     for split, one in estimates:
@@ -534,31 +621,36 @@ def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool
     missing = sum(one.missing for _, one in estimates)
     tokens = sum(one.usage.read + one.usage.written for _, one in estimates)
     usd = sum(spending.prices.usd(one.usage) for _, one in estimates)
+    most = sum(spending.prices.usd(one.most) for _, one in estimates)
+    specs = list(estimates[0][1].task.assistants)
     if spending.limited and not overwrite:
         _count_recorded(asked, spending)
     asked_about = [question for _, one in estimates for question in one.task.questions]
-    if needs_judge(asked_about, asked.settings.judge, asked.workspace.study):
+    if needs_judge(asked_about, asked.settings.judge, estimates[0][1].task.study):
+        specs.append(judge_spec(asked.settings.judge))
         count, usage = _judges_part(asked, [one for _, one in estimates], overwrite=overwrite)
         tokens, usd = tokens + usage.read + usage.written, usd + spending.prices.usd(usage)
+        most += spending.prices.usd(usage)
         say(f"judge: at most {count:,} answers, about {usage.read:,} tokens read, {usage.written:,} written")
         count_verdicts(spending, asked.workspace)
     if spending.limited:
         say(spending.outlook(tokens, usd, missing))
-    cost = f", about {dollars(usd)}" if spending.prices.known else ""
+    cost = f", about {dollars(usd)}, at most {dollars(most)}" if spending.prices.known else ""
     say(f"total: {missing:,} conversations to simulate{cost}; nothing was simulated (--dry-run)")
+    for address in endpoints_of(asked.simulator, asked.splits(), specs):
+        for place in read_addresses(address):
+            place.key()
 
 
 def _count_recorded(asked: Simulations, spending: Spending) -> None:
     """Adds what the logs of all splits hold to what was spent."""
-    names = {spec.name for spec in specs_in(asked.workspace.study, asked.assistants)}
-    for split in asked.splits():
-        log = asked.workspace.conversations(asked.model, split, base_model=asked.base_model)
-        count_earlier(spending, log, names)
+    for task in map(asked.task, asked.splits()):
+        count_earlier(spending, task.log, {spec.name for spec in task.assistants})
 
 
 def _judges_part(asked: Simulations, estimates: Sequence[Estimate], *, overwrite: bool) -> tuple[int, Usage]:
     """The judge's requests and tokens: for people's answers, those of recorded chats, and those of missing ones."""
-    study = asked.workspace.study
+    study = estimates[0].task.study
     refuse_missing([judge_spec(asked.settings.judge)])
     answers, chats = list(peoples_answers(study)), 0
     for one in estimates:
@@ -571,9 +663,17 @@ def _judges_part(asked: Simulations, estimates: Sequence[Estimate], *, overwrite
 
 
 def simulate_splits(
-    asked: Simulations, spending: Spending, say: Say, *, options: EndpointOptions, overwrite: bool = False
+    asked: Simulations,
+    spending: Spending,
+    say: Say,
+    *,
+    options: EndpointOptions | None = None,
+    overwrite: bool = False,
+    accept: Callable[[str, AnyParticipant], None] | None = None,
 ) -> None:
     """Simulates split by split; what any of them has recorded counts towards the budget from the start.
+
+    `accept` is called with each split and its simulator, to refuse it.
 
     Raises:
         ChatbenchError: as `simulate`.
@@ -585,12 +685,18 @@ def simulate_splits(
         refuse_missing_adapters([asked.simulator.argument.replace(SPLIT_MARK, split) for split in splits])
     if not overwrite:
         _count_recorded(asked, spending)
+
+    def used() -> float:
+        counts, prices = spending.judge, spending.prices
+        return spending.usd - prices.usd(counts) if prices.known else spending.tokens - counts.read - counts.written
+
     for split in splits:
         before = asked.estimate(split, spending, overwrite=overwrite)
-        if spending.prices.known or any(one.blocks is None for one in before.pending):
+        if shown := spending.prices.known or any(one.blocks is None for one in before.pending):
             for line in before.cost_lines():
                 say(f"{split}: {line}")
         spending.expect(before.usage, before.missing)
+        began = used()
         result = simulate(
             asked.model,
             assistants=asked.assistants,
@@ -602,8 +708,15 @@ def simulate_splits(
             options=options,
             spending=spending,
             overwrite=overwrite,
+            task=asked.tasks.get(split),
+            accept=partial(accept, split) if accept else None,
         )
         say(f"{split}: " + "\n".join(result.lines()))
+        about = spending.prices.usd(before.usage) if spending.prices.known else before.usage.read + before.usage.written
+        about *= result.simulated / max(1, before.missing)
+        if shown and used() - began > 2 * about > 0:
+            costs = [dollars(x) if spending.prices.known else f"{x:,.0f} tokens" for x in (used() - began, about)]
+            say(f"{split}: {costs[0]}, more than twice the expected {costs[1]} of {result.simulated:,} conversations")
     if (judge := spending.judge) != Usage():
         cost = f", {dollars(spending.prices.usd(judge))}" if spending.prices.known else ""
         say(f"judge: {judge.read:,} tokens read, {judge.written:,} written{cost}, for all verdicts in this folder")

@@ -28,9 +28,9 @@ from chatbench.scoring.score_table import ScoreTable
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.judge import LATER, judge_spec, needs_judge, read_rubric
 from chatbench.simulation.log import count_earlier
-from chatbench.simulation.participants import SPLIT_MARK, refuse_impossible, refuse_missing
-from chatbench.simulation.simulate import ENDPOINTS, specs_in
-from chatbench.workflow.units import STEPS, RunSettings, Say, StepName, Unit, assistants_of, plan, run_unit
+from chatbench.simulation.participants import refuse_impossible, refuse_missing
+from chatbench.simulation.simulate import check_endpoints, endpoints_of, specs_in
+from chatbench.workflow.units import STEPS, RunSettings, Say, StepName, Unit, assistants_of, is_done, plan, run_unit
 
 Execute = Callable[[Sequence[Unit]], Mapping[str, str]]
 """A function that executes units and returns the reason for each failure by unit identifier."""
@@ -130,6 +130,9 @@ def run_all(
                 for split in workspace.manifest.split_ids:
                     for base in (False, True):
                         count_earlier(spending, workspace.conversations(each, split, base_model=base), names)
+            untrained = {u.id for u in units if u.stage == "finetune" and not is_done(u, workspace, settings)}
+            if any(unit.stage in ("simulate", "base") and untrained & {*unit.requires} for unit in units):
+                check_endpoints(assistants_of(settings, workspace), workspace.study, settings.chats, settings.options)
         failed = _run_here(units, workspace, settings, spending, clock, keep_going=len(models) > 1)
     keys = [unit.key for unit in units if unit.stage == "scores" and unit.id not in failed]
     tables = tuple(read_score_table(workspace.results / "scores", key) for key in keys)
@@ -239,9 +242,7 @@ def _refuse_unusable(
     refuse_impossible(
         settings.simulator, base_model=False, expected_answers=chats.expected_answers, answer_model=chats.answer_model
     )
-    simulators = splits if settings.simulator.kind in ENDPOINTS else ()
-    addresses = [settings.simulator.argument.replace(SPLIT_MARK, split) for split in simulators]
-    addresses += [spec.argument for spec in specs if spec.kind == "openai" and splits]
+    addresses = endpoints_of(settings.simulator, splits, specs if splits else ())
     for place in (place for address in addresses * keys for place in read_addresses(address)):
         place.key()
 

@@ -324,7 +324,8 @@ def planned_ids(unit: Unit, workspace: Workspace, settings: RunSettings) -> dict
     )  # fmt: skip
     chats = replace(settings.chats, conversations=settings.conversations(unit.stage))
     for block in {None, unit.block}:
-        refuse_other_settings(_log(unit, workspace, block), settings_known_before(task, chats, settings.simulator))
+        known = settings_known_before(task, chats, settings.simulator)
+        refuse_other_settings(_log(unit, workspace, block), known, asdict(chats))
     plans: Mapping[str, Sequence[Planned]] = task.plans(chats.conversations)
     if unit.block is not None:
         plans = block_of(plans, chats.block_size, unit.block)
