@@ -77,6 +77,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "share-0.8": {},
     "share-0.5": {},
 }
+RATE = {"learning_rate": 3e-4}
+"""Of all variants that name no other: the recipe's when they were first run, which the results changed."""
 PRACTICE = 300
 """Made-up chats; the training side of an inner split has about 390 of people."""
 REPLIES = ("The answer is {}.", "{}", "It is {}.", "I think that {} is right.", "The correct option is: {}")
@@ -119,7 +121,7 @@ def trained(name: str, split: str, inner: Workspace, options: argparse.Namespace
     workspace = Workspace(inner.data, out / "runs" / f"{name}-{length}")
     config = out / "configs" / f"{name}.json"
     config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(json.dumps({**({"max_steps": options.max_steps} if options.max_steps else {}), **VARIANTS[name]}))
+    config.write_text(json.dumps({**({"max_steps": options.max_steps} if options.max_steps else {}), **RATE, **VARIANTS[name]}))
     results = ["--results", str(workspace.results)]
     if share := name.partition("share-")[2]:
         tuned = Workspace(inner.data, out / "runs" / f"as-recipe-{length}").model_folder(options.model, split)
