@@ -121,7 +121,9 @@ def trained(name: str, split: str, inner: Workspace, options: argparse.Namespace
     workspace = Workspace(inner.data, out / "runs" / f"{name}-{length}")
     config = out / "configs" / f"{name}.json"
     config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(json.dumps({**({"max_steps": options.max_steps} if options.max_steps else {}), **RATE, **VARIANTS[name]}))
+    config.write_text(
+        json.dumps({**({"max_steps": options.max_steps} if options.max_steps else {}), **RATE, **VARIANTS[name]})
+    )
     results = ["--results", str(workspace.results)]
     if share := name.partition("share-")[2]:
         tuned = Workspace(inner.data, out / "runs" / f"as-recipe-{length}").model_folder(options.model, split)
