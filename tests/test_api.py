@@ -85,7 +85,10 @@ def test_a_fix_from_python_names_arguments(tmp_path: Path) -> None:
     run(user, polite, QUESTIONS, conversations=1, log=tmp_path / "log.jsonl")
     with pytest.raises(ChatbenchError) as caught:
         run(user, polite, QUESTIONS, conversations=2, log=tmp_path / "log.jsonl")
-    assert caught.value.fix == "add overwrite=True to start log.jsonl over, or choose another log"
+    assert caught.value.fix == (
+        "to continue it, use conversations=1; otherwise choose another log or, losing what is recorded, add "
+        "overwrite=True to start log.jsonl over"
+    )
 
 
 def test_what_a_script_needs_is_in_one_module_that_stays_quick_to_import() -> None:

@@ -11,6 +11,7 @@ examples. A simulator or an assistant may also be your own function: it takes a 
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -403,6 +404,7 @@ def _fixes_in_python() -> Iterator[None]:
         yield
     except ChatbenchError as error:
         fix = error.fix.replace("--overwrite", "overwrite=True").replace("another --results folder", "another log")
+        fix = re.sub(r"--([a-z-]+) ([^\s,;]+)", lambda found: f"{found[1].replace('-', '_')}={found[2]}", fix)
         raise type(error)(error.found, expected=error.expected, fix=fix) from None
 
 

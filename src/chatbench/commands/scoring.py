@@ -102,7 +102,8 @@ def compare(
     from chatbench.scoring.compare import compare as step
 
     resampling, workspace = Resampling(bootstrap, confidence, seed), Workspace(results=results)
-    keep_inputs([out] if out else [], workspace.inputs())
+    if out:
+        keep_inputs([out], workspace.inputs())
     comparison = step(runs, workspace=workspace, ignore=ignore or (), resampling=resampling)
     print_grids(comparison_grids(comparison), comparison_notes(comparison))
     if out:
