@@ -391,7 +391,7 @@ def test_an_error_is_told_whatever_the_launcher_left_in_the_environment(
 def test_a_terminal_without_a_width_still_gets_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "0")
 
-    assert "smollm2-135m" in chatbench("recipes").out
+    assert "693" in chatbench("plan-study --components 0.04,0.01,0.17").out
 
 
 def test_a_closed_pipe_is_not_a_failed_check(tmp_path: Path) -> None:
@@ -402,13 +402,18 @@ def test_a_closed_pipe_is_not_a_failed_check(tmp_path: Path) -> None:
 
 
 def test_no_output_replaces_what_is_read(tmp_path: Path) -> None:
-    line = own_study(tmp_path, GOOD)
-    study = next(tmp_path.glob("*.jsonl"))
+    own_study(tmp_path, GOOD)
+    study = tmp_path / "own.jsonl"
     before = study.read_bytes()
 
-    ended = chatbench(f"study {study} --json {study}")
-    assert "is read, and would be overwritten" in ended.err, (line, ended.err)
+    scores = tmp_path / "results" / "scores" / "tiny.json"
+    scores.parent.mkdir(parents=True)
+    scores.write_text("{}")
+    for command in (f"study {study} --json {study}", f"compare a b --results {tmp_path}/results --out {scores}"):
+        ended = chatbench(command)
+        assert "is read, and would be overwritten" in ended.err, ended.err
     assert study.read_bytes() == before
+    assert scores.read_text() == "{}"
 
 
 BEYOND = str(2**63)

@@ -145,6 +145,18 @@ def test_a_disk_that_refuses_leaves_the_old_file_and_ends_a_command_with_code_2(
     assert said in capsys.readouterr().err
 
 
+def test_on_a_read_only_file_system_the_error_names_the_file_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "some temporary file")
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(ChatbenchError, match=r"report\.html: the file system is read-only"):
+        write_text(tmp_path / "report.html", "new")
+
+
 def test_names_of_any_length_that_a_disk_allows_can_be_written(tmp_path: Path) -> None:
     # A temporary name made of the whole name would be too long.
     write_text(tmp_path / ("n" * 255), "x")

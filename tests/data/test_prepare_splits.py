@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import itertools
 import json
 import os
 from dataclasses import replace
@@ -130,6 +132,24 @@ def test_a_run_killed_after_any_file_is_finished_by_the_next(
     prepare_splits(study, out, splits=2, seed=2)
 
     assert contents(out) == contents(reference)
+
+
+@pytest.mark.parametrize("files", range(7))
+def test_a_disk_that_fills_while_any_file_is_written_leaves_the_folder_as_it_was(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int
+) -> None:
+    out, written = tmp_path / "data", itertools.count()
+    prepare_splits(study, out, splits=3, seed=1)
+    before = contents(out)
+
+    def full(_: int) -> None:
+        if next(written) == files:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ChatbenchError, match="the disk is full"):
+        prepare_splits(study, out, splits=2, seed=2)
+    assert contents(out) == before
 
 
 def test_splits_of_an_earlier_run_go_and_other_files_stay(study: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.names import FINE_TUNED
 from chatbench.metrics.resampling import Resampling
-from chatbench.report.grids import EMPTY, Grid, print_grids
+from chatbench.report.grids import EMPTY, Grid, markdown, print_grids
 from chatbench.report.report import gather, shown_results
 from chatbench.report.show import (
     ModelResults,
@@ -477,3 +477,12 @@ def test_the_command_prints_one_form_and_refuses_two(
 
     assert main(["show", str(finished.results), flag, "--csv" if flag != "--csv" else "--json"]) == 2
     assert "choose one" in capsys.readouterr().err
+
+
+def test_a_name_stays_one_cell_of_markdown() -> None:
+    evil = "A\x1b[31m<script>\n# head|\u202e"
+
+    lines = markdown(Grid(evil, ("", evil), ((evil, "1"),))).split("\n")
+    assert len(lines) == 5
+    assert all("\\<script\\> # head\\|" in lines[at] for at in (0, 2, 4))
+    assert not set("".join(lines)) & set("\x1b\u202e")

@@ -16,6 +16,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.text import summarise
 from chatbench.models.loading import load
+from chatbench.models.run_record import run_lock
 from chatbench.scoring import eval_ppl as eval_ppl_module
 from chatbench.scoring.eval_ppl import (
     Say,
@@ -109,6 +110,14 @@ def test_what_was_scored_is_not_scored_again_unless_something_is_missing_or_it_d
     perplexities(root, "split_0", said.append)
 
     assert ["as before" in line for line in said] == [False, True, False, False]
+
+
+def test_a_second_process_is_refused_before_it_scores(root: Path) -> None:
+    with (
+        run_lock(workspace(root).perplexity(str(root / "small"), "split_0")),
+        pytest.raises(ChatbenchError, match="is writing there now"),
+    ):
+        perplexities(root, "split_0")
 
 
 def test_a_run_stopped_while_the_base_is_scored_keeps_the_fine_tuned_part(
