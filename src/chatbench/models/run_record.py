@@ -229,7 +229,6 @@ def new_folder(out: Path) -> Iterator[Path]:
     Raises:
         ChatbenchError: there is something at `out`, another process is writing it, or it cannot be written.
     """
-    refuse_unless_new(out)
     with run_lock(out):
         refuse_unless_new(out)
         work = unfinished(out)

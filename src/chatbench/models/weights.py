@@ -49,7 +49,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import file_error, read_object, sha256_of, write_json
 from chatbench.core.settings import Precision
 from chatbench.data.examples import read_examples
-from chatbench.models.run_record import new_folder, refuse_unless_new
+from chatbench.models.run_record import new_folder
 
 Bits = Literal[8, 4]
 Format = Literal["bf16", "fp16", "fp32"]
@@ -159,7 +159,6 @@ def make_scratch_base(
         raise ChatbenchError(f"shape {shape!r}", expected=f"one of {', '.join(SHAPES)}")
     if width < 32 or width % 32:
         raise ChatbenchError(f"--width {width}", expected="a multiple of 32")
-    refuse_unless_new(out)
     texts = [row.prompt + row.completion for row in read_examples(train)]
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
