@@ -403,7 +403,7 @@ def degrees_of_freedom(of_questions: float, questions: int, of_people: float, pe
     """Satterthwaite's, of the sum of a variance over questions and one over people.
 
     >>> degrees_of_freedom(0.01, 31, 0.0, 6), degrees_of_freedom(0.01, 31, 0.01, 6)
-    (30.0, 8.571428571428571)
+    (30.0, 17.142857142857142)
     """
     uncertain = of_questions**2 / (questions - 1) + (of_people**2 / (people - 1) if of_people else 0.0)
     return (of_questions + of_people) ** 2 / uncertain
