@@ -27,7 +27,7 @@ from chatbench.models.prefix_tree import attends_to_trees, why_not_trees
 from chatbench.protocol.answers import REASONING_TAGS, opens_reasoning, split_reasoning
 from chatbench.protocol.prompts import END
 
-PIECE_TOKENS = {"cpu": 512}
+PIECE_TOKENS = {"cpu": 1024}
 """Prompt tokens that are read in one forward pass; 2,048 on other devices."""
 LOOK_AHEAD = 64
 """Once this many prompts wait for another to read what they share, no further one is looked at."""

@@ -279,13 +279,13 @@ class Step:
                 masks.append(_mask(at[:, None], end, window, key))
             self._masks[window, groups] = masks
         queries = query[0].reshape(key.shape[1], groups, *query.shape[2:])  # (key heads, groups, tokens, width)
+        stored = torch.cat([key, value])  # (2, key heads, tokens, width)
         found, begun = [], 0
         for slab, (rows, places), mask in zip(self._slabs, self._places, masks, strict=False):
             count = len(slab.lengths)
             new = slice(begun, begun + count)
             keys, values = slab.states[layer]
-            keys[rows, :, places] = key[0, :, new].transpose(0, 1)
-            values[rows, :, places] = value[0, :, new].transpose(0, 1)
+            slab.states[layer][:, rows, :, places] = stored[:, :, new].permute(2, 0, 1, 3)
             seen = slice(mask.shape[-1])
             asked = queries[:, :, new].permute(2, 0, 1, 3)
             out = _attention(asked, keys[:count, :, seen], values[:count, :, seen], mask, scale, softcap)
@@ -294,8 +294,7 @@ class Step:
         for piece, mask in zip(self._pieces, masks[len(self._slabs) :], strict=True):
             new, end = slice(begun, begun + piece.count), piece.start + piece.count
             keys, values = piece.buffer[layer]
-            keys[:, piece.start : end] = key[0, :, new]
-            values[:, piece.start : end] = value[0, :, new]
+            piece.buffer[layer][:, :, piece.start : end] = stored[:, :, new]
             asked = queries[:, :, new].flatten(1, 2)[None]
             out = _attention(asked, keys[None, :, :end], values[None, :, :end], mask, scale, softcap)
             found.append(out[0].reshape(-1, piece.count, out.shape[-1]).transpose(0, 1))
