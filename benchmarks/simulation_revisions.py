@@ -2,10 +2,10 @@ r"""How fast `chatbench simulate` is with a local model, beside an older revisio
 
     python benchmarks/simulation_revisions.py --study studies/halie --against 5a37165 --model MODEL_FOLDER
 
-Both revisions run the same command lines in turns: the base model in the user's place, all recorded assistants
-replayed, a few held-out questions. With `--dtype bfloat16`, today's code also runs with weights of that type. Seconds
-are those that the command prints (without loading); CPU seconds are of the whole process. MODEL is a folder or a recipe
-that both revisions know.
+Both revisions run the same command lines in turns: the model in the user's place, as it is (a fine-tuned one after
+`chatbench merge`), all recorded assistants replayed, a few held-out questions. With `--dtype bfloat16`, today's code
+also runs with weights of that type. Seconds are those that the command prints (without loading); CPU seconds are of the
+whole process. MODEL is a folder or a recipe that both revisions know.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--conversations", default="10")
     parser.add_argument("--max-user-turns", default="3")
     parser.add_argument("--max-tokens", default="60")
+    parser.add_argument("--expected-answers", action="store_true", help="also read the answers' probabilities")
     parser.add_argument("--dtype", help="today's code also with weights of this type")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
@@ -71,6 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
                 command = ["simulate", options.model, "--base", "--assistant", "replay:all", "--split", "split_0"]
                 command += ["--conversations", options.conversations, "--max-user-turns", options.max_user_turns]
                 command += ["--max-tokens", options.max_tokens, "--seed", str(number), "--data", data, *more]
+                command += ["--expected-answers"] * options.expected_answers
                 printed, cpu = chatbench(source, [*command, "--results", f"{folder}/{name}-{number}"], options.threads)
                 found = DONE.search(printed)
                 assert found, printed

@@ -342,6 +342,11 @@ IGNORED = {
     "import a.csv b.csv --draft map.toml": "--draft of 2 files",
     "chat tiny --question q --assistant-temperature 0": "--assistant-temperature without --assistant",
     "simulate tiny --assistant scripted:all --rubric r": "--rubric r without a judge",
+    "simulate tiny --assistant scripted:all --timeout 5": "--timeout without an endpoint among",
+    "run tiny --concurrency 2": "--concurrency without an endpoint among",
+    "estimate tiny --assistant new=local:m --patience 1": "--patience without an endpoint among",
+    "chat tiny --question q --reasoning-effort low": "--reasoning-effort without an endpoint among",
+    "ai-alone --study s --assistant local:m --method free-text --timeout 5": "--timeout without an endpoint",
     "simulate tiny --assistant scripted:all --judge later --rubric r": "--rubric r without a judge",
 }
 

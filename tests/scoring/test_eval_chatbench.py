@@ -343,6 +343,18 @@ def test_models_scored_on_different_splits_do_not_stand_in_one_table(place: Work
         comparable([first, one_split])
 
 
+def test_models_scored_against_other_answers_of_people_do_not_stand_in_one_table(
+    place: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = two_models(place)
+    answer, *others = place.study.answers
+    corrected = replace(place.study, answers=(replace(answer, correct=1 - answer.correct), *others))
+    monkeypatch.setattr(Workspace, "study", corrected)
+
+    with pytest.raises(ChatbenchError, match="differ in people_sha256"):
+        comparable([first, eval_chatbench("distilgpt2", workspace=place)])
+
+
 def test_a_cell_shows_mean_and_error_over_splits_and_undefined_in_words() -> None:
     scores = [
         Score("split_0", "gpt", FINE_TUNED, "pearson", 0.5),

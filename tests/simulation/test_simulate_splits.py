@@ -234,7 +234,7 @@ def test_a_log_that_is_overwritten_is_not_read(place: Workspace) -> None:
         (["--simulator-price", "cheap"], "--simulator-price 'cheap'"),
         (["--end-on", "boredom"], "no such failure detector"),
         (["--budget-tokens", "0"], "more than 0"),
-        (["--concurrency", "0"], "concurrency is 0"),
+        (["--concurrency", "0", "--judge", "openai:m"], "concurrency is 0"),
         (["--assistant-temperature", "-1"], "assistant_temperature is -1"),
         (["--simulator", "two-step"], "--simulator 'two-step'"),
         (["--simulator", "two-step:local:no/such/{split}"], "no/such/split_0: no such folder"),

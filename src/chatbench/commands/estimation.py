@@ -69,6 +69,7 @@ def estimate(
 
     if people is None:
         options.refuse_given(context, "without --people, whose file it is about", "skip_bad_records", "maps")
+    options.refuse_without_endpoint(context, "tuned", assistant, judge)
     settings = ChatSettings(
         conversations, seed, max_user_turns, max_tokens=max_tokens, simulator_temperature=simulator_temperature,
         assistant_temperature=assistant_temperature, end_on=tuple(end_on or ()), expected_answers=expected_answers,

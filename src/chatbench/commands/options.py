@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -102,6 +103,18 @@ def refuse_given(context: typer.Context, reason: str, *parameters: str) -> None:
         if each.name in parameters and source is not None and source.name == "COMMANDLINE":
             option = each.opts[0] if each.param_type_name == "option" else each.opts[0].upper()
             raise ChatbenchError(f"{option} {reason}", fix=f"omit {option}")
+
+
+def refuse_without_endpoint(context: typer.Context, *specs: str | None) -> None:
+    """Refuses options for endpoints if none of the participants' specs names one.
+
+    Raises:
+        ChatbenchError: such an option was given.
+    """
+    kinds = {part for spec in specs if spec for part in re.split("[=:]", spec)}
+    if not kinds & {"openai", "completions"}:
+        for_endpoints = ("reasoning_effort", "concurrency", "timeout", "patience")
+        refuse_given(context, "without an endpoint among the participants: it would do nothing", *for_endpoints)
 
 
 def show(text: str) -> None:

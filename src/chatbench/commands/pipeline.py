@@ -121,6 +121,7 @@ def asked_run(
     spec = read_simulator_spec(simulator)
     if spec.kind != "tuned":
         refuse_given(context, f"with --simulator {spec.style}:{spec.kind}, which is not fine-tuned", "config")
+    options.refuse_without_endpoint(context, simulator, *(assistant or ()), judge)
     chats = ChatSettings(
         conversations=conversations, seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens,
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,

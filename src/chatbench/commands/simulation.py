@@ -31,6 +31,7 @@ def _list_simulators(asked: bool) -> None:
 
 @commands.command()
 def simulate(
+    context: typer.Context,
     model: Named,
     assistant: Annotated[
         list[str],
@@ -84,6 +85,7 @@ def simulate(
     from chatbench.simulation.participants import read_simulator_spec
     from chatbench.simulation.simulate import ChatSettings
 
+    options.refuse_without_endpoint(context, simulator, *assistant, judge)
     settings = ChatSettings(
         conversations=conversations, seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens,
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
@@ -105,6 +107,7 @@ def simulate(
 
 @commands.command("ai-alone")
 def ai_alone(
+    context: typer.Context,
     study: Annotated[Path, typer.Option(help="Study whose questions are asked.")],
     assistant: Annotated[str, typer.Option(help="[NAME=]KIND:ARG of one assistant, as in simulate.")],
     method: Annotated[
@@ -148,6 +151,7 @@ def ai_alone(
     from chatbench.simulation import ai_alone as step
     from chatbench.simulation.budget import Prices, Spending, read_price
 
+    options.refuse_without_endpoint(context, assistant, extractor)
     if extractor_price and not extractor:
         raise ChatbenchError("--extractor-price without an extractor", fix="omit it")
     options_and_prices = ("--assistant-price", assistant_price), ("--extractor-price", extractor_price)
@@ -205,6 +209,7 @@ def chat(
 
     if assistant is None:
         options.refuse_given(context, "without --assistant: you play the assistant", "assistant_temperature")
+    options.refuse_without_endpoint(context, simulator, assistant)
     settings = ChatSettings(
         seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens, end_on=tuple(end_on or ()),
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,

@@ -30,14 +30,14 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Protocol
 
 from chatbench.core.answer_kinds import CHOICE
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import Part, Question, Side, Split, Study, Unit
+from chatbench.core.records import Answer, Part, Question, Side, Split, Study, Unit
 
 SAME_NUMBERS_THRESHOLD = 0.5
 OTHER_NUMBERS_THRESHOLD = 0.8
@@ -260,6 +260,12 @@ def question_set_sha256(questions: Collection[Question]) -> str:
         json.dumps([q.id, q.subset, q.text, q.options, q.answer, *([asdict(q.kind)] if q.kind != CHOICE else [])])
         for q in questions
     )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def answers_sha256(answers: Iterable[Answer]) -> str:
+    """SHA-256 over questions, people, assistants and whether they were right, independent of the order of answers."""
+    lines = sorted(json.dumps([a.question_id, a.worker_id, a.kind, a.assistant, a.correct]) for a in answers)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -118,7 +118,7 @@ class LocalGenerator:
         *,
         end_ids: frozenset[int] = frozenset(),
         answers: AnswerReader | None = None,
-        max_rows: int = 128,
+        max_rows: int = 256,
         cache_bytes: int | None = None,
         keeps_replies: bool = False,
     ) -> None:

@@ -20,6 +20,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.progress import WorkProgress, tracked
 from chatbench.core.records import Conversation, Question, SimulatedConversation, Study
 from chatbench.core.settings import name_in_tables
+from chatbench.data.splits import answers_sha256
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.first_prompts import human_overlap
@@ -243,6 +244,7 @@ def score_splits(
         scores=tuple(scores),
         signature={
             **signature(model, workspace.manifest, chats, resampling, tokenizer),
+            "people_sha256": answers_sha256(workspace.study.answers),
             **({"judge": plain(judge)} if judge else {}),
         },
         uncertainty=uncertainty,
