@@ -15,6 +15,7 @@ import pytest
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import (
+    file_error,
     keep_inputs,
     parse_json,
     read_csv,
@@ -290,3 +291,10 @@ def test_an_output_is_neither_an_input_nor_a_file_of_a_folder_of_inputs(tmp_path
     for read in (tmp_path / "study", inside):
         with pytest.raises(ChatbenchError, match="is read, and would be overwritten"):
             keep_inputs([inside], [read])
+
+
+def test_a_full_folder_for_temporary_files_is_not_called_a_missing_file() -> None:
+    told = file_error(FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"))
+
+    assert str(told).startswith("temporary files: No usable temporary directory")
+    assert "TMPDIR" in told.fix

@@ -249,7 +249,7 @@ def test_files_that_do_not_belong_together_are_refused(place: Workspace) -> None
 
 
 def test_one_run_alone_or_twice_is_no_comparison(place: Workspace) -> None:
-    for runs in (("tiny",), ("tiny", "tiny")):
+    for runs in (("tiny",), ("tiny", "tiny"), ("tiny", f"{place.results}:tiny"), ("tiny", str(place.scores("tiny")))):
         with pytest.raises(ChatbenchError, match="two or more different runs"):
             compared(place, *runs)
 
@@ -274,8 +274,9 @@ def test_the_command_prints_the_table_and_writes_everything(
     written = json.loads(out.read_text())
     assert {figure["metric"] for figure in written["figures"]} >= {"pearson", "mae", "bleu"}
     assert main([*arguments, "--bootstrap", "5"]) == 2
+    assert "expected: 100 and more" in capsys.readouterr().err
     assert main(["compare", "tiny", "nothing", "--results", str(place.results)]) == 2
-    assert "eval-chatbench nothing" in capsys.readouterr().err
+    assert f"eval-chatbench nothing --results {place.results}" in capsys.readouterr().err
 
 
 def test_what_belongs_to_the_simulator_may_differ_and_nothing_else() -> None:

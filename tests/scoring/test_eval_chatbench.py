@@ -355,6 +355,32 @@ def test_models_scored_against_other_answers_of_people_do_not_stand_in_one_table
         comparable([first, eval_chatbench("distilgpt2", workspace=place)])
 
 
+def test_how_many_questions_have_no_overlap_is_noted(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_log(place, "split_0")
+    study, of = place.study, place.study.conversations[0].question_id
+    asked = [
+        replace(chat, turns=(replace(chat.turns[0], text="三足す四はいくつですか"), *chat.turns[1:]))
+        if chat.question_id == of
+        else chat
+        for chat in study.conversations
+    ]
+    monkeypatch.setattr(Workspace, "study", replace(study, conversations=tuple(asked)))
+
+    notes = [note for note in eval_chatbench("tiny", workspace=place).notes if "--tokenizer unicode" in note]
+    assert [note.partition(":")[0] for note in notes] == [
+        f"{n} is of the other 9 of 10 questions" for n in ("BLEU", "ROUGE")
+    ]
+    assert not any("unicode" in note for note in eval_chatbench("tiny", workspace=place, tokenizer="unicode").notes)
+
+
+def test_a_table_without_columns_is_not_shown(place: Workspace) -> None:
+    write_log(place, "split_0", assistants=["nobody's"])
+    text = as_markdown([eval_chatbench("tiny", workspace=place)], with_published=False)
+
+    assert [line for line in text.splitlines() if line.startswith("|") and line.count("|") < 3] == []
+    assert "people did not work with this assistant" in text
+
+
 def test_a_cell_shows_mean_and_error_over_splits_and_undefined_in_words() -> None:
     scores = [
         Score("split_0", "gpt", FINE_TUNED, "pearson", 0.5),

@@ -112,8 +112,8 @@ def test_no_answer_is_judged_twice_and_a_run_that_was_stopped_goes_on(tmp_path: 
         ('{"score": 1}', 1.0), ('Because {x}. {"score": 0.25} ', 0.25),
         (r'{"score": 1} because \frac{1}{2}', 1.0), ('{"score": 0.5, "why": {"a": 1}}', 0.5),
         ('{"score": 1} or rather {"score": 0}', 0.0), ('{"of": {"score": 1}}', None), ('{"a":' * 3000, None),
-        ('{"score": true}', None), ("0.5", None),
-        ('{"score": -1}', None), ('{"score": "1"}', None), ('{"score": NaN}', None), ("{}", None), ("", None),
+        ('{"score": true}', None), ("0.5", None), ('{"score": "0.5"}', 0.5), ('{"score": "good"}', None),
+        ('{"score": -1}', None), ('{"score": NaN}', None), ("{}", None), ("", None),
     ],
 )  # fmt: skip
 def test_a_score_is_a_number_from_0_to_1_in_a_json_object(reply: str, score: float | None) -> None:
@@ -242,7 +242,7 @@ def test_what_a_judge_refuses_and_why_it_fails_is_told_and_its_cost(
     assert "24 answers could not be judged (endpoint: HTTP 400: content policy); of these, outcomes" in told
     assert "for all verdicts in this folder" in told.rpartition("\njudge: ")[2]
     notes = eval_chatbench("u", workspace=place).notes
-    assert not any("no judge" in note for note in notes)
+    assert not any("no judge gave" in note for note in notes)
     assert any("only failed chats or answers that the judge gave no score" in note for note in notes)
 
 
@@ -291,7 +291,7 @@ def test_a_function_judges_what_was_simulated_for_later(tmp_path: Path, server: 
     prepared(tmp_path)
     assert simulated(tmp_path, server, "--judge", "later") == 0
     place = Workspace(tmp_path / "data", tmp_path / "results")
-    assert any("no judge" in note for note in eval_chatbench("u", workspace=place).notes)
+    assert any("no judge gave" in note for note in eval_chatbench("u", workspace=place).notes)
 
     def checker(_question: Question, answer: str) -> float:
         return answer.startswith("half")
@@ -300,7 +300,7 @@ def test_a_function_judges_what_was_simulated_for_later(tmp_path: Path, server: 
 
     assert (found.accuracy, found.answers) == (1.0, 24)
     assert with_verdicts(place.study, place)[1] == found
-    assert not any("no judge" in note for note in eval_chatbench("u", workspace=place).notes)
+    assert not any("no judge gave" in note for note in eval_chatbench("u", workspace=place).notes)
 
     first = checker
 

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +28,7 @@ from chatbench.simulation.log import (
     read_conversations,
     read_log,
     read_recorded,
+    replies_otherwise,
     settings_path,
 )
 
@@ -58,6 +60,10 @@ def test_an_overwritten_log_comes_back_if_nothing_replaces_it(tmp_path: Path) ->
     assert subprocess.run([sys.executable, "-c", killed, str(path)], check=False).returncode == 9
     with open_log(path, old):
         pass
+    assert (path.read_bytes(), settings_path(path).read_bytes()) == before
+
+    with open_log(path, new, overwrite=True):  # killed, or the disk full, within its first line
+        path.write_bytes(checksummed_line(ROWS[1])[:20])
     assert (path.read_bytes(), settings_path(path).read_bytes()) == before
 
     with open_log(path, new, overwrite=True) as log:
@@ -180,6 +186,29 @@ def test_a_full_disk_is_told_and_leaves_a_log_that_goes_on(path: Path, monkeypat
         log.append(ROWS[1:])
 
     assert rows_in(path) == ROWS[1:]
+
+
+def test_all_records_are_on_the_disk_at_the_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_size))
+    with open_log(path) as log:
+        for row in ROWS:
+            log.append([row])
+
+    assert flushed[-1] == path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "told"),
+    [
+        ("gpt-4o", "gpt-4o-2024-08-06", False), ("gpt-4", "gpt-4-0613", False), ("m-latest", "m-2409", False),
+        ("org/M", "m", False), ("m", "m:latest", False), ("gpt-4o", "gpt-4o-mini", True), ("gpt-4", "gpt-4.1", True),
+        ("o1", "o1-mini", True), ("m", "other", True), ("claude-3", "claude-3-5-sonnet", True),
+    ],
+)  # fmt: skip
+def test_another_model_is_told_and_a_version_of_the_same_is_not(asked: str, answered: str, told: bool) -> None:
+    assert bool(replies_otherwise({}, {("assistant", asked): Counter([answered])}, "chats")) is told
+    assert replies_otherwise({}, {("assistant", asked): Counter()}, "chats") == []
 
 
 # ---- the one writer ----

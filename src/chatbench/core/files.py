@@ -58,6 +58,12 @@ def file_error(error: OSError, path: Path | None = None) -> ChatbenchError:
     """Translate an `OSError` about a file (`path`, or the one it names) into an error that says how to fix it."""
     problem, fix = _PROBLEMS.get(error.errno or 0, (error.strerror or str(error), f"check the path, or {_ELSEWHERE}"))
     place = path or error.filename2 or error.filename or "a file"
+    if place == "a file" and error.errno == errno.ENOENT:  # as tempfile raises it
+        place, problem, fix = (
+            "temporary files",
+            str(error.strerror),
+            "free some space, or set TMPDIR to a folder with some",
+        )
     return ChatbenchError(f"{place}: {problem}", expected="a path that can be read and written", fix=fix)
 
 

@@ -159,8 +159,12 @@ class LocalGenerator:
         Raises:
             ValueError: a prompt is empty or longer than `room`, or there are more or fewer seeds than prompts.
         """
-        for key, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
-            self.join(key, prompt, seed)
+        try:
+            for key, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+                self.join(key, prompt, seed)
+        except ValueError:
+            self.forget()
+            raise
         texts: dict[int, Generated] = {}
         while not self.idle:
             texts.update(self.step())

@@ -49,7 +49,7 @@ def build(
 ) -> Grid:
     """Build a table with a cell for every named row and column; rows without a filled cell are omitted."""
     lines = ((name, *(cell(row, column) for _, column in columns)) for name, row in rows)
-    filled = tuple(line for line in lines if set(line[1:]) != {EMPTY})
+    filled = tuple(line for line in lines if set(line[1:]) - {EMPTY})
     return Grid(title, (corner, *(name for name, _ in columns)), filled)
 
 
@@ -58,7 +58,7 @@ def upright(grid: Grid) -> Grid:
     if len(grid.rows) >= len(grid.header) - 1 or not grid.rows:
         return grid
     header, *rows = zip(grid.header, *grid.rows, strict=True)
-    return Grid(grid.title, header, tuple(row for row in rows if set(row[1:]) != {EMPTY}))
+    return Grid(grid.title, header, tuple(row for row in rows if set(row[1:]) - {EMPTY}))
 
 
 def markdown(grid: Grid) -> str:
@@ -80,7 +80,7 @@ def print_grids(grids: Sequence[Grid], footnotes: Sequence[str], console: Consol
     from rich.table import Table
 
     screen = console or RichConsole()
-    for grid in (piece for each in grids for piece in pieces(each, screen.width)):
+    for grid in (piece for each in grids if each.rows for piece in pieces(each, screen.width)):
         drawn = Table(title=_text(grid.title), title_justify="left", title_style="bold", box=box.SIMPLE)
         for place, name in enumerate(grid.header):
             drawn.add_column(

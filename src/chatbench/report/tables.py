@@ -422,6 +422,7 @@ def warnings(tables: Sequence[ScoreTable]) -> list[str]:
 def as_markdown(tables: Sequence[ScoreTable], *, with_published: bool = True) -> str:
     """Format all grids and footnotes as Markdown."""
     grids = [*score_grids(tables), *detail_grids(tables), *([published_grid()] if with_published else [])]
+    grids = [grid for grid in grids if grid.rows]
     notes = [f"- {markdown_text(line)}" for table in tables for line in footnotes(table)]
     if with_published:
         notes.append(f"- reference rows: {published().source}")

@@ -8,6 +8,7 @@ have another number of conversations than the run that it belongs to, as `chatbe
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -81,12 +82,13 @@ def compare(
     Raises:
         ChatbenchError: fewer than two runs, a run that was not scored, incompatible signatures, or no common question.
     """
+    if resampling.replicates < LEAST_REPLICATES:
+        found = f"--bootstrap {resampling.replicates}"
+        raise ChatbenchError(found, expected=f"{LEAST_REPLICATES} and more, for the p-values")
     resampling = resampling.checked()
-    if not resampling.replicates:
-        raise ChatbenchError("--bootstrap 0", expected=f"{LEAST_REPLICATES} and more, for the p-values")
-    if len(set(runs)) < max(2, len(runs)):
-        raise ChatbenchError(f"runs to compare: {', '.join(runs)}", expected="two or more different runs")
     opened = [open_run(run, workspace) for run in runs]
+    if len({(run.table.signature_id, run.predictor) for run in opened}) < max(2, len(runs)):
+        raise ChatbenchError(f"runs to compare: {', '.join(runs)}", expected="two or more different runs")
     ignored = {(one.name, two.name): ignored_differences(one, two, ignore) for one, two in combinations(opened, 2)}
     refuse_unknown_parts(opened, ignore)
     human, predicted = common_pairs(opened)
@@ -116,7 +118,9 @@ def open_run(run: str, workspace: Workspace) -> Run:
     folder, colon, model = spec.rpartition(":")
     place = Workspace(workspace.data, Path(folder)) if colon else workspace
     path = Path(spec) if spec.endswith(".json") else place.scores(model)
-    fix = f"chatbench eval-chatbench {path.stem}"
+    results = path.parent.parent
+    fix = f"chatbench eval-chatbench {shlex.quote(path.stem)}"
+    fix += f" --results {shlex.quote(str(results))}" * (results != Path("results"))
     table = read_score_file(path, fix)
     scores = read_question_files(path.parent, path.stem, table, fix)
     if not any(predictor in predictors for predictors in scores.accuracies.values()):
@@ -131,7 +135,7 @@ def ignored_differences(first: Run, second: Run, ignore: Sequence[str]) -> tuple
         ChatbenchError: a difference is not ignored.
     """
     found = incompatible(first.signature, second.signature)
-    one_run = first.name.removesuffix(BASE_MODEL_ENDING) == second.name.removesuffix(BASE_MODEL_ENDING)
+    one_run = first.table.signature_id == second.table.signature_id
     refused = [each for each in found if not ignorable(each.name, [*ignore, *["conversations"] * one_run])]
     if refused:
         raise ChatbenchError(

@@ -28,7 +28,7 @@ from chatbench.metrics.names import BASE_MODEL, PEOPLE, WHOLE
 from chatbench.metrics.pairs import human_outcomes, scored_pairs
 from chatbench.metrics.resampling import Interval, Resampling
 from chatbench.metrics.split_metrics import NO_HUMAN_ACCURACY, SplitMetrics, split_metrics
-from chatbench.metrics.text import Overlap, TokenizerName
+from chatbench.metrics.text import Overlap, TokenizerName, unread
 from chatbench.metrics.uncertainty import score_uncertainty
 from chatbench.protocol.answers import FinalAnswer, lenient_letter
 from chatbench.protocol.dialogue import expected_correct
@@ -164,7 +164,7 @@ def eval_chatbench(
     measures = metrics_of_splits(study, chats, tokenizer)
     table = score_splits(
         workspace, model, study, chats, measures, resampling, tokenizer,
-        notes=[*skipped, *measured_here, *verified.notes()], judge=judge,
+        notes=[*skipped, *measured_here, *verified.notes(), *_not_read(study, tokenizer)], judge=judge,
     )  # fmt: skip
     path = workspace.scores(model)
     write_question_files(path.parent, path.stem, study, measures, table.signature_id)
@@ -224,7 +224,7 @@ def score_splits(
         scores += [Score(entry.split.id, f.assistant, f.predictor, f.metric, f.value, f.stratum) for f in metrics]
         notes += _incomplete(model, study, entry, set(entry.split.question_ids("test")))
     left_out = {  # by accuracy metrics: kinds of questions, and why
-        "outcome": "there is no right answer to compare with and no judge, so simulated answers are not scored",
+        "outcome": "there is no right answer to compare with and no judge gave a verdict, so chats are not scored",
         "none": "chats without an outcome have no accuracy; only perplexity, overlap and realism can be measured",
     }
     if judge:
@@ -251,6 +251,19 @@ def score_splits(
         scored_questions=len({question_id for each in measures.values() for question_id, _ in each.pairs.human}),
     )
     return replace(table, notes=(*notes, *_without_people(table)))
+
+
+def _not_read(study: Study, tokenizer: TokenizerName) -> list[str]:
+    """Note how many questions have no BLEU or ROUGE because of what people wrote; if none has, its row says so."""
+    chats = _conversations_by_question(study).values()
+    why = [unread([chat.turns[0].text for chat in each]) for each in chats if tokenizer == "published"]
+    lost = Counter(name for each in why for name in each)
+    return [
+        f"{name.upper()} is of the other {len(why) - count} of {len(why)} questions: its tokenizer cannot read what "
+        "people wrote about the rest; eval-chatbench --tokenizer unicode can"
+        for name, count in lost.items()
+        if count < len(why)
+    ]
 
 
 def _without_people(table: ScoreTable) -> list[str]:

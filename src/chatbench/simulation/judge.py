@@ -21,6 +21,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -212,6 +213,9 @@ def read_score(reply: str) -> float | None:
     (0.5, None, None)
     """
     score = last_object(reply, "score").get("score")
+    if isinstance(score, str):  # as some models write numbers
+        with suppress(ValueError):
+            score = float(score)
     if not isinstance(score, int | float) or isinstance(score, bool) or not 0 <= score <= 1:
         return None
     return float(score)

@@ -9,8 +9,9 @@ per conversation, and lets a line be checked, moved and read alone.
 
 One process owns a log while it writes (`open_log`): it holds the lock `NAME.jsonl.lock`, which the kernel releases when
 the process dies, and cuts off the incomplete last line of a run that was killed. Readers write nothing and need no
-lock: they stop before an incomplete line. Lines are flushed to the disk once a second at most (a flush takes some
-milliseconds, in which no conversation makes progress): a kill loses nothing, a power cut the last second.
+lock: they stop before an incomplete line. Lines are flushed to the disk at the end, and before that once a second at
+most, when a line is written (a flush takes some milliseconds, in which no conversation makes progress): a kill loses
+nothing, a power cut what was written since.
 
 A conversation that failed for a transient reason and was simulated again has two lines: the last one per id counts.
 `NAME.run.json` beside `NAME.jsonl` holds the settings and the assistants that the log was made with.
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -31,7 +33,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -41,7 +43,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError, OccupiedError, expected_by
-from chatbench.core.files import Row, json_line, read_json, write_json
+from chatbench.core.files import Row, file_error, json_line, read_json, write_json
 from chatbench.core.progress import WorkProgress
 from chatbench.core.records import SimulatedConversation, Termination, Usage
 from chatbench.simulation.budget import SPENT, Prices, Spending, dollars
@@ -212,16 +214,29 @@ class AppendOnlyLog:
             while rest:
                 written = os.pwrite(self._descriptor, rest, position)
                 rest, position = rest[written:], position + written
-            if (now := time.monotonic()) - self._synced_at >= SYNC_SECONDS:
-                os.fsync(self._descriptor)
-                self._synced_at = now
         except OSError as error:
-            raise ChatbenchError(
-                f"{self.path}: {error.strerror}", fix="free disk space, then run the same command again: it continues"
-            ) from error
+            raise self._refused(error) from error
+        if time.monotonic() - self._synced_at >= SYNC_SECONDS:
+            self.sync()
         for row, line in lines:
             self._note(row, line)
         return len(lines)
+
+    def sync(self) -> None:
+        """Flushes what was appended to the disk.
+
+        Raises:
+            ChatbenchError: the disk refuses.
+        """
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise self._refused(error) from error
+        self._synced_at = time.monotonic()
+
+    def _refused(self, error: OSError) -> ChatbenchError:
+        fix = "free disk space, then run the same command again: it continues"
+        return ChatbenchError(f"{self.path}: {error.strerror}", fix=fix)
 
     def _note(self, row: Mapping[str, object], line: bytes) -> None:
         self._end += len(line)
@@ -255,7 +270,11 @@ def open_log(
             with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0) as file:
                 if settings is not None:
                     _agree(path, _as_read_back(settings))
-                yield AppendOnlyLog(path, file.fileno())
+                log = AppendOnlyLog(path, file.fileno())
+                try:
+                    yield log
+                finally:
+                    log.sync()
         finally:
             _put_back(path)
 
@@ -266,9 +285,10 @@ def _replaced(path: Path) -> Path:
 
 
 def _put_back(path: Path) -> None:
-    """Restore an overwritten log and its settings if the new one has no record; else remove them."""
+    """Restore an overwritten log and its settings if the new one has no complete record; else remove them."""
     old = _replaced(path)
-    empty = not (path.exists() and path.stat().st_size)
+    with path.open("rb") if path.exists() else nullcontext(io.BytesIO()) as file:
+        empty = not file.readline().endswith(b"\n")
     for each in (settings_path(path), path):  # the log last: it says that there is something to put back
         if empty and old.exists() and _replaced(each).exists():
             _replaced(each).replace(each)
@@ -327,7 +347,9 @@ def _owned(path: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
-            raise
+            owned_by.unlink(missing_ok=True)
+            lock.release()
+            raise file_error(error, owned_by) from error
     try:
         yield
     finally:
@@ -587,11 +609,21 @@ def replies_otherwise(
         }
         lines.append(f"{count} replies of the {side} {how.get(reason, f'ended with finish reason {reason}')}")
     for (who, asked), names in sorted(served_models.items()):
-        # A version of the requested model (gpt-4o-2024-08-06) counts as the requested model.
-        if len(names) > 1 or not next(iter(names)).rpartition("/")[2].startswith(asked.rpartition("/")[2]):
+        if len(names) > 1 or any(not _is_version(name, asked) for name in names):
             each = ", ".join(f"{name} in {count}" for name, count in names.most_common())
             lines.append(f"the {who}: {asked} was requested; models that answered ({unit}): {each}")
     return lines
+
+
+def _is_version(name: str, asked: str) -> bool:
+    """Whether a model that answered is the requested one, or a version of it.
+
+    >>> _is_version("gpt-4o-2024-08-06", "gpt-4o"), _is_version("gpt-4o-mini", "gpt-4o")
+    (True, False)
+    """
+    served, wanted = (each.rpartition("/")[2].casefold() for each in (name, asked))
+    wanted = wanted.removesuffix("-latest")
+    return served.startswith(wanted) and bool(re.fullmatch(r"([-@:](latest|\d{2}[\d-]*))?", served[len(wanted) :]))
 
 
 @dataclass(frozen=True, slots=True)
