@@ -108,6 +108,14 @@ def test_keys_and_values_of_several_widths_are_refused(kind: str, shape: dict[st
     assert refused.value.fix == "use an endpoint"
 
 
+def test_refused_prompts_leave_none_behind() -> None:
+    one = LocalGenerator(tiny_model("gpt2"), TOKENIZER, Decoding(0.0, 24))
+    with pytest.raises(ValueError, match="expected one of 1 to"):
+        one.generate([PROMPTS[0], ()], SEEDS[:2])
+
+    assert one.idle
+
+
 def test_an_adapter_on_its_base_generates_too() -> None:
     from peft import LoraConfig, get_peft_model
 
