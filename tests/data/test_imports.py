@@ -900,8 +900,8 @@ def test_a_formula_without_its_value_is_refused_and_escapes_are_resolved(tmp_pat
     ("written", "correct"),
     [("1", 1), ("0", 0), ("1.0", 1), ("0,5", 0.5), (".25", 0.25), ("1,0", 1), ("Yes", 1), ("NO", 0), ("True", 1),
      ("FALSE", 0), ("ja", 1), ("Nein", 0), ("WAHR", 1), ("falsch", 0), ("Right", 1), ("wrong", 0), ("Correct", 1),
-     ("incorrect", 0), ("50%", None), ("100", None), ("1,5", None), ("", None),
-     ("0.3333333333333333", 1 / 3), ("0.30000000000000004", 0.1 + 0.2), ("1e-05", 1e-05), ("1e5", None),
+     ("incorrect", 0), ("50%", 0.5), ("2 %", 0.02), ("", None), ("5/5", None),
+     ("0.3333333333333333", 1 / 3), ("0.30000000000000004", 0.1 + 0.2), ("1e-05", 1e-05),
      ("1e999", None), ("nan", None), ("0_1", None)],
 )  # fmt: skip
 def test_an_outcome_is_a_number_or_a_word(written: str, correct: float | None, tmp_path: Path) -> None:
@@ -910,6 +910,22 @@ def test_an_outcome_is_a_number_or_a_word(written: str, correct: float | None, t
 
     assert [answer.correct for answer in study.answers[1:]] == ([] if correct is None else [correct])
     assert rows[1]["why"] == ("correct that is neither a number from 0 to 1 nor yes or no" if correct is None else "")
+
+
+@pytest.mark.parametrize("kind", ["outcome", "text"])
+@pytest.mark.parametrize(
+    ("worst", "best"), [("1", "5"), ("0", "100"), ("-1", "1"), ("1", "1,5"), ("1", "1e5"), ("1", "150 %")]
+)
+def test_a_column_on_another_scale_is_refused_as_a_whole(worst: str, best: str, kind: str, tmp_path: Path) -> None:
+    # Cell by cell, the rating 1 of 5 was right and all better ones were dropped.
+    mapping = f'turns = ["p", "r"]\nanswer_kind = "{kind}"\ncorrect = "ok"\n'
+    table = f'p,r,ok\nhi,yo,"{worst}"\nhi,yo,yes\nhi,yo,"{best}"\n'.encode()
+    with pytest.raises(ChatbenchError, match=rf"column 'ok': .*; its numbers are from {worst} to {best}\n") as caught:
+        imported(tmp_path, "t.csv", table, mapping)
+    assert "(x - 1) / 4 for 1 to 5" in caught.value.fix
+    if kind == "outcome":
+        missing = f'missing = ["{worst}", "{best}"]\n'
+        assert len(imported(tmp_path, "t.csv", table, missing + mapping)[0].answers) == 1
 
 
 def test_where_correct_is_blank_the_rule_of_the_kind_decides(tmp_path: Path) -> None:

@@ -269,6 +269,7 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
     rows = [each for of_file in files.values() for each in of_file]
     chosen = _checked(chosen or preset(rows, paths[0]), files)
     unread = _unread(rows, chosen)
+    _refuse_other_scales(rows, chosen)
     if chosen.chat:
         rows, chosen = _chats(rows, chosen, result), chosen.model_copy(update={"messages": _JOINED})
     statements = _statements(chosen, paths[0].parent)
@@ -752,6 +753,18 @@ def _require(
             raise mapping.wrong(found, f"constants.{name}", expected="a value for all rows", how=how)
 
 
+def _refuse_other_scales(rows: Sequence[tuple[str, Cells]], mapping: ImportMap) -> None:
+    """Refuse a column `correct` with a number outside 0..1: of ratings from 1 to 5, only the worst would be left."""
+    texts = [(place, text) for place, cells in rows if (text := _text(cells, mapping.correct))]
+    numbers = [(_number(text.lstrip("-+")), place, text) for place, text in texts]
+    scale = [(-size if text[0] == "-" else size, place, text) for size, place, text in numbers if size is not None]
+    if other := next((each for each in scale if not 0 <= each[0] <= 1), None):
+        found = f"{other[1]}, column {mapping.correct!r}: {other[2]!r}; its numbers are from {min(scale)[2]} to "
+        how = "rescale the column in a spreadsheet or with pandas: (x - 1) / 4 for 1 to 5, x / 100 for 0 to 100; "
+        how += "codes for no answer (-1, 99) belong in `missing`"
+        raise mapping.wrong(found + max(scale)[2], "correct", expected="0 or 1, or scores from 0 to 1", how=how)
+
+
 def _statements(mapping: ImportMap, folder: Path) -> Mapping[str, Cells] | None:
     if mapping.statements is None:
         return None
@@ -954,7 +967,8 @@ def _closeness(place: str, cells: Cells, mapping: ImportMap) -> dict[str, Any]:
     said = {key: _text(cells, getattr(mapping, key)) or getattr(mapping.constants, key) for key in _OF_NUMBERS}
     share = _SCORES.get(said["relative"].lower(), _number(said["relative"]))
     relative = bool(share) if share in (0, 1) else None
-    found = {"tolerance": _number(said["tolerance"]), "relative": relative, "unit": said["unit"]}
+    tolerance = None if "%" in said["tolerance"] and not relative else _number(said["tolerance"])
+    found = {"tolerance": tolerance, "relative": relative, "unit": said["unit"]}
     if wrong := next((key for key, text in said.items() if text and found[key] is None), None):
         expected = "yes or no" if wrong == "relative" else "a number such as 0.5; with relative, 0.05 for 5 %"
         raise BadRecord(f"bad value of {wrong}", f"{place}, {wrong}: {said[wrong]!r:.60}", expected=expected,
@@ -963,9 +977,9 @@ def _closeness(place: str, cells: Cells, mapping: ImportMap) -> dict[str, Any]:
 
 
 def _number(text: str) -> float | None:
-    """A number in digits, without a sign; None if the text is none."""
-    read = re.fullmatch(r"(\d+[.,]?\d*|[.,]\d+)(e[-+]?\d+)?", text, re.IGNORECASE)
-    number = float(text.replace(",", ".")) if read else math.nan
+    """A number in digits, without a sign, or a percentage; None if the text is none."""
+    read = re.fullmatch(r"((?:\d+[.,]?\d*|[.,]\d+)(?:e[-+]?\d+)?)(\s*%)?", text, re.IGNORECASE)
+    number = float(read[1].replace(",", ".")) / (100 if read[2] else 1) if read else math.nan
     return number if math.isfinite(number) else None
 
 
