@@ -169,7 +169,7 @@ def test_scores_on_another_scale_are_refused_even_where_bad_records_are_skipped(
     rated = {**CHAT, "question": {"id": "q", "subset": "s", "text": "?", "answer_kind": "outcome"}, "answer": "a"}
     path = write(tmp_path, {**rated, "correct": 1}, {**rated, "worker_id": "w2", "correct": score})
 
-    with pytest.raises(ChatbenchError, match=f"line 2, key 'correct': {score}\n  expected: true or false; for") as error:
+    with pytest.raises(ChatbenchError, match=f"line 2, key 'correct': {score}\n  expected: true or false") as error:
         read_chat_jsonl(path, skip_bad_records=True)
     assert "(x - 1) / 4" in error.value.fix
 
