@@ -559,7 +559,7 @@ def test_numbers_have_their_tolerance_and_unit(where: str, tmp_path: Path) -> No
             mapping = mapping.format("") + "[constants]\ntolerance = 0.01\nrelative = true\nunit = 'm'\n" * bool(keys)
         else:
             mapping = mapping.format(named)
-        (tmp_path / "tasks.csv").write_text('id,text,right,tol,rel,u\nt1,Pi?,3.14159,"0,01",yes,m\n')
+        (tmp_path / "tasks.csv").write_text("id,text,right,tol,rel,u\nt1,Pi?,3.14159,1 %,yes,m\n")
         table = 'task,p,r,said,text,right,tol,rel,u\nt1,hi,yo,3.14,Pi?,3.14159,"0,01",yes,m\n'
         study, _ = imported(tmp_path, "t.csv", table.encode(), mapping)
         lines = import_study([tmp_path / "t.csv"], tmp_path / "out.jsonl", tmp_path / "map.toml").lines()

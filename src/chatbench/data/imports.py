@@ -792,9 +792,9 @@ def _require(
 
 def _refuse_other_scales(rows: Sequence[tuple[str, Cells]], mapping: ImportMap) -> None:
     """Refuse a column `correct` with a number outside 0..1: of ratings from 1 to 5, only the worst would be left."""
-    texts = [(place, text) for place, cells in rows if (text := _text(cells, mapping.correct))]
-    numbers = [(_number(text.lstrip("-+")), place, text) for place, text in texts]
-    scale = [(-size if text[0] == "-" else size, place, text) for size, place, text in numbers if size is not None]
+    texts = [(place, _text(cells, mapping.correct)) for place, cells in rows]
+    sizes = [(_number(text.lstrip("-+")), place, text) for place, text in texts]
+    scale = [(-size if text[0] == "-" else size, place, text) for size, place, text in sizes if size is not None]
     if other := next((each for each in scale if not 0 <= each[0] <= 1), None):
         found = f"{other[1]}, column {mapping.correct!r}: {other[2]!r}; its numbers are from {min(scale)[2]} to "
         how = "rescale the column in a spreadsheet or with pandas: (x - 1) / 4 for 1 to 5, x / 100 for 0 to 100; "
