@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime, time
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -148,6 +149,8 @@ def test_a_text_that_is_a_letter_too_must_be_told(tmp_path: Path) -> None:
     ("name", "content", "mapping", "said"),
     [
         ("t.csv", b"a,b\n1\n", "", "row 2: 1 cells"),
+        ("t.csv", b"Study\na,b\n1,2\n", "", "1 cells, as in the header, whose names are read from the first row: del"),
+        ("t.csv", b"Study,\na,b\n1,2\n", 'messages = "b"', "Study\n  expected: every column named in the mapping, w"),
         ("t.csv", b"a,b\n1,2\n", "", "expected: one of the columns messages"),
         ("t.csv", b"a,a\n1,2\n", "", "more than one column 'a'"),
         ("t.csv", b"\xff\xfea", "", "not UTF-16"),
@@ -556,7 +559,7 @@ def test_numbers_have_their_tolerance_and_unit(where: str, tmp_path: Path) -> No
             mapping = mapping.format("") + "[constants]\ntolerance = 0.01\nrelative = true\nunit = 'm'\n" * bool(keys)
         else:
             mapping = mapping.format(named)
-        (tmp_path / "tasks.csv").write_text('id,text,right,tol,rel,u\nt1,Pi?,3.14159,"0,01",yes,m\n')
+        (tmp_path / "tasks.csv").write_text("id,text,right,tol,rel,u\nt1,Pi?,3.14159,1 %,yes,m\n")
         table = 'task,p,r,said,text,right,tol,rel,u\nt1,hi,yo,3.14,Pi?,3.14159,"0,01",yes,m\n'
         study, _ = imported(tmp_path, "t.csv", table.encode(), mapping)
         lines = import_study([tmp_path / "t.csv"], tmp_path / "out.jsonl", tmp_path / "map.toml").lines()
@@ -837,6 +840,10 @@ def test_sheets_are_named_where_one_must_be_chosen(tmp_path: Path) -> None:
     book = workbook(TWO_SHEETS | {"Questions": [["id", "text"], ["w1", "Is it?"]]})
     study, _ = imported(tmp_path, "t.xlsx", book, of_questions + 'key = "id"\nsheet = "Questions"\n')
     assert [question.text for question in study.questions.values()] == ["Is it?"]
+    chats = [["session", "role", "message"], [1, "user", "hi"]]
+    questions = [["id", "text"], [1, "Is it?"]]
+    (tmp_path / "t.xlsx").write_bytes(workbook({"Questions": questions, "Chats": chats, "More": chats}))
+    assert 'sheet = "Chats"' in draft(tmp_path / "t.xlsx")
     (tmp_path / "empty.xlsx").write_bytes(workbook({"a": [["Notes"]], "b": [[None]]}))
     with pytest.raises(ChatbenchError, match="no table in the sheets 'a', 'b'"):
         draft(tmp_path / "empty.xlsx")
@@ -865,6 +872,45 @@ def test_cells_of_a_workbook_may_be_numbers_truth_values_and_errors(tmp_path: Pa
     assert [(answer.worker_id[:4], answer.correct) for answer in study.answers] == [
         ("w1", True), ("w1", 0.5), ("row-", True)
     ]  # fmt: skip
+
+
+def test_cells_are_read_as_the_spreadsheet_shows_them_or_the_summary_says_otherwise(tmp_path: Path) -> None:
+    # '1989-11-09 00:00:00', '10:30:00', 'True' and 0.25 for 25 %, which no answer matched.
+    typed = [datetime(1989, 11, 9), datetime(1989, 11, 9, 10, 5), time(10, 30), True]
+    texts = ["1989-11-09", "1989-11-09 10:05:00", "10:30", "TRUE", "25%", "7.5 %", "0.25", "x"]
+    values = [*typed, 0.25, 0.075, 0.25, "x"]
+    rows = [[f"q{at}", "yo", value, "x"] for at, value in enumerate(values)]
+    content = workbook({"Data": [["p", "r", "right", "said"], *rows]})
+    book = openpyxl.load_workbook(io.BytesIO(content))
+    for cell, form in (("C6", "0%"), ("C7", "0.0 %"), ("C8", '0.00" % "')):
+        book["Data"][cell].number_format = form
+    book.save(content := io.BytesIO())
+    mapping = 'turns = ["p", "r"]\nquestion_text = "p"\nanswer_kind = "text"\nanswer = "said"\nright_answer = "right"\n'
+    study, _ = imported(tmp_path, "t.xlsx", content.getvalue(), mapping)
+    assert [question.answer for question in study.questions.values()] == texts
+    again = import_study([tmp_path / "t.xlsx"], tmp_path / "out.jsonl", tmp_path / "map.toml")
+    assert again.notes[1:] == [
+        "column 'right': 4 cells are dates, times, TRUE or FALSE, read as '1989-11-09' is; the spreadsheet may show "
+        "them otherwise: to get that, save it as CSV"
+    ]
+    pd.DataFrame({"at": typed[:1], "time": typed[2]}).to_parquet(tmp_path / "t.parquet")
+    assert read_rows(tmp_path / "t.parquet")[0][1] == {"at": texts[0], "time": texts[2]}
+
+
+@pytest.mark.parametrize(
+    ("others", "told"), [(["1.591,35"], True), (["3,5"], True), (["1.234.567"], True), (["1,500", "3.5"], False)]
+)
+@pytest.mark.parametrize("tolerance", ["", "tolerance = 1\n"])
+def test_one_point_in_a_column_of_decimal_commas_is_told(
+    others: list[str], told: bool, tolerance: str, tmp_path: Path
+) -> None:
+    # 86.400 meant thousands, and was read as 86.4.
+    lines = "".join(f'"q{n}",yo,"{n}"\n' for n in ["86.400", "about 12.500 m", *others])
+    mapping = 'turns = ["p", "r"]\nquestion_text = "p"\nanswer_kind = "number"\nanswer = "a"\nright_answer = "a"\n'
+    imported(tmp_path, "t.csv", ("p,r,a\n" + lines).encode(), mapping + "[constants]\n" * bool(tolerance) + tolerance)
+    notes = import_study([tmp_path / "t.csv"], tmp_path / "out.jsonl", tmp_path / "map.toml").notes
+    note = f"column 'a': 2 cells such as '86.400' read as 86.4, though others such as {others[0]!r} have decimal commas"
+    assert (f"{note}: remove points of thousands" in notes) == told
 
 
 def test_a_formula_without_its_value_is_refused_and_escapes_are_resolved(tmp_path: Path) -> None:
@@ -900,8 +946,8 @@ def test_a_formula_without_its_value_is_refused_and_escapes_are_resolved(tmp_pat
     ("written", "correct"),
     [("1", 1), ("0", 0), ("1.0", 1), ("0,5", 0.5), (".25", 0.25), ("1,0", 1), ("Yes", 1), ("NO", 0), ("True", 1),
      ("FALSE", 0), ("ja", 1), ("Nein", 0), ("WAHR", 1), ("falsch", 0), ("Right", 1), ("wrong", 0), ("Correct", 1),
-     ("incorrect", 0), ("50%", None), ("100", None), ("1,5", None), ("", None),
-     ("0.3333333333333333", 1 / 3), ("0.30000000000000004", 0.1 + 0.2), ("1e-05", 1e-05), ("1e5", None),
+     ("incorrect", 0), ("50%", 0.5), ("2 %", 0.02), ("", None), ("5/5", None),
+     ("0.3333333333333333", 1 / 3), ("0.30000000000000004", 0.1 + 0.2), ("1e-05", 1e-05),
      ("1e999", None), ("nan", None), ("0_1", None)],
 )  # fmt: skip
 def test_an_outcome_is_a_number_or_a_word(written: str, correct: float | None, tmp_path: Path) -> None:
@@ -910,6 +956,22 @@ def test_an_outcome_is_a_number_or_a_word(written: str, correct: float | None, t
 
     assert [answer.correct for answer in study.answers[1:]] == ([] if correct is None else [correct])
     assert rows[1]["why"] == ("correct that is neither a number from 0 to 1 nor yes or no" if correct is None else "")
+
+
+@pytest.mark.parametrize("kind", ["outcome", "text"])
+@pytest.mark.parametrize(
+    ("worst", "best"), [("1", "5"), ("0", "100"), ("-1", "1"), ("1", "1,5"), ("1", "1e5"), ("1", "150 %")]
+)
+def test_a_column_on_another_scale_is_refused_as_a_whole(worst: str, best: str, kind: str, tmp_path: Path) -> None:
+    # Cell by cell, the rating 1 of 5 was right and all better ones were dropped.
+    mapping = f'turns = ["p", "r"]\nanswer_kind = "{kind}"\ncorrect = "ok"\n'
+    table = f'p,r,ok\nhi,yo,"{worst}"\nhi,yo,yes\nhi,yo,"{best}"\n'.encode()
+    with pytest.raises(ChatbenchError, match=rf"column 'ok': .*; its numbers are from {worst} to {best}\n") as caught:
+        imported(tmp_path, "t.csv", table, mapping)
+    assert "(x - 1) / 4 for 1 to 5" in caught.value.fix
+    if kind == "outcome":
+        missing = f'missing = ["{worst}", "{best}"]\n'
+        assert len(imported(tmp_path, "t.csv", table, missing + mapping)[0].answers) == 1
 
 
 def test_where_correct_is_blank_the_rule_of_the_kind_decides(tmp_path: Path) -> None:

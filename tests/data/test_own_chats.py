@@ -164,6 +164,29 @@ def test_a_file_of_bad_records_only_says_what_was_left_out(tmp_path: Path) -> No
         read_chat_jsonl(path, skip_bad_records=True)
 
 
+@pytest.mark.parametrize("score", [5, -1, 1.5])
+def test_scores_on_another_scale_are_refused_even_where_bad_records_are_skipped(tmp_path: Path, score: float) -> None:
+    rated = {**CHAT, "question": {"id": "q", "subset": "s", "text": "?", "answer_kind": "outcome"}, "answer": "a"}
+    path = write(tmp_path, {**rated, "correct": 1}, {**rated, "worker_id": "w2", "correct": score})
+
+    with pytest.raises(ChatbenchError, match=f"line 2, key 'correct': {score}\n  expected: true or false") as error:
+        read_chat_jsonl(path, skip_bad_records=True)
+    assert "(x - 1) / 4" in error.value.fix
+
+
+def test_the_log_of_a_product_is_to_be_imported(tmp_path: Path) -> None:
+    # Skipping bad records was advised, and left out all of them.
+    path = write(tmp_path, {"session": 1, "role": "user", "text": "hi"}, {"session": 1, "role": "bot", "text": "yo"})
+    for skip, said in ((False, "line 1, key 'kind': missing"), (True, "left out: 2 x bad value of kind")):
+        with pytest.raises(ChatbenchError, match=said) as caught:
+            open_study(path, skip_bad_records=skip)
+        assert caught.value.fix.endswith(f"chatbench import {path} --draft map.toml")
+    later = write(tmp_path, CHAT, {"session": 1})
+    with pytest.raises(ChatbenchError, match=r"line 2, key 'kind': missing\n  expected: user-AI") as caught:
+        open_study(later)
+    assert "--skip-bad-records" in caught.value.fix
+
+
 def test_half_a_character_is_replaced_and_can_be_prepared(tmp_path: Path) -> None:
     turns = [{"role": "user", "text": "hi \ud83d"}, {"role": "assistant", "text": "yes"}]
     others = [

@@ -18,7 +18,7 @@ from chatbench.core.files import write_jsonl
 from chatbench.core.records import Study
 from chatbench.data import prepare_splits as module
 from chatbench.data.examples import RowFormat, example_rows
-from chatbench.data.open_study import open_study
+from chatbench.data.open_study import open_study, summary_text
 from chatbench.data.own_chats import rows_of
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.prepared import load_manifest
@@ -88,6 +88,20 @@ def test_the_audit_counts_examples_per_kind_and_reports_the_leak_check(study: Pa
     assert lines[0].startswith("split_0 train  6 questions, 6 conversations, ")
     assert lines[1].startswith("split_0 test   4 questions, 4 conversations, ")
     assert lines[2].startswith("leak check: no question, no conversation and no near duplicate")
+
+
+@pytest.mark.parametrize("given", [[None] * 4, [None, "code", None, None]])
+def test_chats_without_any_answer_to_learn_from_are_told(tmp_path: Path, given: list[str | None]) -> None:
+    # "0 answer" examples was all that was said, and no simulator ended a chat.
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "A"}]
+    words = ["tides", "moths", "rivers", "violins"]
+    asked = [{"id": word, "subset": "s", "text": f"Write on {word}.", "answer_kind": "outcome"} for word in words]
+    chats = [{"kind": "user-AI", "question": each, "worker_id": "w", "assistant": "a", "answer": answer,
+              "correct": True, "turns": turns} for each, answer in zip(asked, given, strict=True)]  # fmt: skip
+    (path := tmp_path / "s.jsonl").write_text("".join(json.dumps(each) + "\n" for each in chats))
+
+    for text in (prepare_splits(path, tmp_path / "data", splits=1).audit, summary_text(open_study(path))):
+        assert ("note: no answer to learn from: simulators will not end chats" in text) == (not any(given))
 
 
 @pytest.mark.parametrize(("subsets", "noted"), [(5, True), (2, False), (1, False)])

@@ -29,7 +29,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zipfile import BadZipFile
@@ -60,9 +60,13 @@ Cells = Mapping[str, object]
 _TABLES = (".csv", ".tsv", ".txt")
 _LOGS = (".jsonl", ".ndjson", ".json")
 _NO_VALUE = "a formula without its value"
+_FIRST_ROW = "whose names are read from the first row: delete rows with titles above it"
 _UNNAMED = re.compile(rf"\s*|Unnamed: \d+(\.\d+)?|{_NO_VALUE}")
 """Names of columns without one; the second is what pandas makes of it."""
 _MISSING = ("NA", "N/A", "#N/A", "<NA>", "NULL", "null", "NaN", "nan", "None")
+_ONE_POINT = re.compile(r"[^\d.,]*[1-9]\d{0,2}\.\d{3}[^\d.,]*")
+_DECIMAL_COMMA = re.compile(r"[^\d.,]*(?:\d+,(?!\d{3}\D*$)\d+|\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,})[^\d.,]*")
+"""Numbers whose point may be of thousands, and numbers that tell that it is."""
 _UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
@@ -269,6 +273,8 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
     rows = [each for of_file in files.values() for each in of_file]
     chosen = _checked(chosen or preset(rows, paths[0]), files)
     unread = _unread(rows, chosen)
+    _refuse_other_scales(rows, chosen)
+    read = [cells for _, cells in rows]
     if chosen.chat:
         rows, chosen = _chats(rows, chosen, result), chosen.model_copy(update={"messages": _JOINED})
     statements = _statements(chosen, paths[0].parent)
@@ -302,7 +308,7 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
         raise _nothing_left(result, paths[0], mapping)
     to_use = "" if mapping else f"; to use them: chatbench import {shlex.quote(str(paths[0]))} --draft map.toml"
     people = {record["worker_id"] for record in result.records}
-    result.notes = _notes(chosen, len(people), known, intake, unread, to_use)
+    result.notes = _notes(chosen, len(people), known, intake, unread, to_use) + _doubts(chosen, read, statements)
     write_text(report, csv_text(["row", "done", "why", "found"], result.rows))  # first: it lets the study be replaced
     write_text(out, "".join(map(json_line, result.records)))
     return result
@@ -325,6 +331,23 @@ def _notes(
     if odd := [question.answer for question, value in exact if value and value.denominator > 1]:
         told = f"{len(odd)} right answers such as {odd[0]!r:.40} have no tolerance: only exactly that number is right"
         notes.append(told)
+    return notes
+
+
+def _doubts(mapping: ImportMap, rows: Sequence[Cells], statements: Mapping[str, Cells] | None) -> list[str]:
+    """Notes on columns of answers whose cells may not be read as they were meant."""
+    notes = list[str]()
+    tables = (mapping.right_answer, rows if statements is None else statements.values()), (mapping.answer, rows)
+    for column, table in tables:
+        cells = [row.get(column) for row in table if column]
+        if typed := [cell for cell in cells if isinstance(cell, _Typed)]:
+            told = f"column {column!r}: {len(typed)} cells are dates, times, TRUE or FALSE, read as {typed[0]!r} is"
+            notes.append(f"{told}; the spreadsheet may show them otherwise: to get that, save it as CSV")
+        texts = [_as_text(cell) for cell in cells] if mapping.answer_kind == "number" else []
+        comma = next(filter(_DECIMAL_COMMA.fullmatch, texts), None)
+        if comma and (points := [text for text in texts if _ONE_POINT.fullmatch(text)]):
+            told = f"column {column!r}: {len(points)} cells such as {points[0]!r} read as {Number().read(points[0])}"
+            notes.append(f"{told}, though others such as {comma!r:.40} have decimal commas: remove points of thousands")
     return notes
 
 
@@ -420,9 +443,8 @@ def _table_rows(records: Sequence[Sequence[str]], path: Path, header_rows: int) 
     rows: list[tuple[str, Cells]] = []
     for number, record in enumerate(records[header_rows:], start=header_rows + 1):
         if len(record) > len(header) or (len(record) < len(header) and any(map(str.strip, record))):
-            raise ChatbenchError(
-                f"{path}, row {number}: {len(record)} cells", expected=f"{len(header)} cells, as in the header"
-            )
+            found, expected = f"{path}, row {number}: {len(record)} cells", f"{len(header)} cells, as in the header"
+            raise ChatbenchError(found, expected=expected + f", {_FIRST_ROW}" * (len(record) > len(header)))
         if any(map(str.strip, record)):
             cells = {name: cell for name, cell in zip(header, record, strict=True) if name}
             rows.append((f"{path}, row {number}", cells))
@@ -449,7 +471,7 @@ def _parquet_rows(path: Path) -> list[tuple[str, Cells]]:
 
     with _damage(path):
         # Not with pandas: its to_json crashes the process on some lists of objects.
-        text = json.dumps(parquet.read_table(path).to_pylist(), default=str)
+        text = json.dumps(parquet.read_table(path).to_pylist(), default=_as_text)
         rows = json.loads(text, parse_constant=lambda _: None)  # of constants that are not JSON numbers (NaN)
         return [(f"{path}, row {number}", _with_paths(row)) for number, row in enumerate(rows, start=1)]
 
@@ -469,19 +491,31 @@ def _sheets(path: Path) -> Mapping[str, Any]:
         return {sheet.title: sheet for sheet in book.worksheets}
 
 
+class _Typed(str):
+    """The text of an Excel cell that may show another: of a date, a time, TRUE or FALSE."""
+
+
+def _cell_text(cell: Any) -> str:
+    """The text of an Excel cell; a share in the format of a percentage is one (`25%`, or `25 %` if it has a space)."""
+    from openpyxl.utils.escape import unescape  # type: ignore[import-untyped]  # it has no types
+
+    if cell.data_type in (no_value := {"e": "", "f": _NO_VALUE}):
+        return no_value[cell.data_type]
+    if cell.data_type in ("b", "d"):
+        return _Typed(str(cell.value).upper() if cell.data_type == "b" else _as_text(cell.value))
+    if isinstance(cell.value, int | float) and "%" in (shown := re.sub(r'"[^"]*"|\\.', "", cell.number_format)):
+        return f"{cell.value * 100:.12g}{' ' * (' %' in shown)}%"
+    text: str = unescape(_as_text(cell.value))
+    return text
+
+
 def _sheet_rows(sheet: Any, path: Path, header_rows: int) -> list[tuple[str, Cells]]:
     """The rows of a sheet; cells that are merged within a column all have their value, formulas may be `_NO_VALUE`.
 
     Raises:
         ChatbenchError: cells below the header are merged across columns: which of these the value is of is unknown.
     """
-    from openpyxl.utils.escape import unescape  # type: ignore[import-untyped]  # it has no types
-
-    no_value = {"e": "", "f": _NO_VALUE}
-    records = [
-        [no_value[cell.data_type] if cell.data_type in no_value else unescape(_as_text(cell.value)) for cell in row]
-        for row in sheet.iter_rows()
-    ]
+    records = [[_cell_text(cell) for cell in row] for row in sheet.iter_rows()]
     for merged in sheet.merged_cells.ranges:
         left, top, right, bottom = merged.bounds
         value = records[top - 1][left - 1]
@@ -638,14 +672,17 @@ def _quoted(text: str) -> str:
 
 
 def _rows_to_draft(path: Path) -> tuple[list[str], list[tuple[str, Cells]]]:
-    """The rows of a file; of several sheets those of the first with a table; and the draft's lines on them."""
+    """The rows of a file, or of its first sheet with chats, or else with a table; and the draft's lines on them."""
     sheets = _sheets(path) if path.suffix.lower() == ".xlsx" else {}
     lines, rows = list[str](), [] if len(sheets) > 1 else read_rows(path)
     for name, sheet in sheets.items() if len(sheets) > 1 else ():
         with suppress(ChatbenchError):
-            rows = _sheet_rows(sheet, path, header_rows=1)
-            if rows and len(rows[0][1]) > 1:
+            found_rows = _sheet_rows(sheet, path, header_rows=1)
+            of_chats = bool(found_rows and _chats_to_draft(found_rows, [*found_rows[0][1]])[1])
+            if of_chats or (not lines and found_rows and len(found_rows[0][1]) > 1):
                 lines = [f"sheet = {_quoted(name)}  # of the sheets {', '.join(map(repr, sheets))}"]
+                rows = found_rows
+            if of_chats:
                 break
     if len(sheets) > 1 and not lines:
         found = f"{path}: no table in the sheets {', '.join(map(repr, sheets))}"
@@ -744,12 +781,25 @@ def _require(
         known = columns | elsewhere if key in _IF_RECORDED else columns
         if lacking := next((name for name in names if name and name not in known), None):
             found = f"{path}: no column {lacking!r}; it has {', '.join(map(str, sorted(columns)))}"
-            raise mapping.wrong(found, key, expected="every column named in the mapping")
+            above = "" if path.suffix.lower() in (*_LOGS, ".parquet") else f", {_FIRST_ROW}"
+            raise mapping.wrong(found, key, expected=f"every column named in the mapping{above}")
     for name, text in mapping.constants:
         if text and text in columns.difference(mapping.options):  # an option's column may be called A, as an answer is
             found = f"{path}: {name} is {text!r} in [constants], and that is a column"
             how = "write it above [constants]"
             raise mapping.wrong(found, f"constants.{name}", expected="a value for all rows", how=how)
+
+
+def _refuse_other_scales(rows: Sequence[tuple[str, Cells]], mapping: ImportMap) -> None:
+    """Refuse a column `correct` with a number outside 0..1: of ratings from 1 to 5, only the worst would be left."""
+    texts = [(place, _text(cells, mapping.correct)) for place, cells in rows]
+    sizes = [(_number(text.lstrip("-+")), place, text) for place, text in texts]
+    scale = [(-size if text[0] == "-" else size, place, text) for size, place, text in sizes if size is not None]
+    if other := next((each for each in scale if not 0 <= each[0] <= 1), None):
+        found = f"{other[1]}, column {mapping.correct!r}: {other[2]!r}; its numbers are from {min(scale)[2]} to "
+        how = "rescale the column in a spreadsheet or with pandas: (x - 1) / 4 for 1 to 5, x / 100 for 0 to 100; "
+        how += "codes for no answer (-1, 99) belong in `missing`"
+        raise mapping.wrong(found + max(scale)[2], "correct", expected="0 or 1, or scores from 0 to 1", how=how)
 
 
 def _statements(mapping: ImportMap, folder: Path) -> Mapping[str, Cells] | None:
@@ -834,7 +884,11 @@ def _text(cells: Cells, name: str) -> str:
 
 
 def _as_text(value: object) -> str:
-    """A value as text: "" if nothing is recorded (null, NaN), 1969 for the number 1969.0."""
+    """A value as text: "" if nothing is recorded (null, NaN), 1969 for the number 1969.0, no midnight, no seconds 0."""
+    if isinstance(value, datetime) and value.time() == time() and not value.tzinfo:
+        return value.date().isoformat()
+    if isinstance(value, time):
+        return str(value).removesuffix(":00")
     if isinstance(value, float):
         return "" if math.isnan(value) else str(value).removesuffix(".0")
     return "" if value is None else str(value).strip()
@@ -954,7 +1008,8 @@ def _closeness(place: str, cells: Cells, mapping: ImportMap) -> dict[str, Any]:
     said = {key: _text(cells, getattr(mapping, key)) or getattr(mapping.constants, key) for key in _OF_NUMBERS}
     share = _SCORES.get(said["relative"].lower(), _number(said["relative"]))
     relative = bool(share) if share in (0, 1) else None
-    found = {"tolerance": _number(said["tolerance"]), "relative": relative, "unit": said["unit"]}
+    tolerance = None if "%" in said["tolerance"] and not relative else _number(said["tolerance"])
+    found = {"tolerance": tolerance, "relative": relative, "unit": said["unit"]}
     if wrong := next((key for key, text in said.items() if text and found[key] is None), None):
         expected = "yes or no" if wrong == "relative" else "a number such as 0.5; with relative, 0.05 for 5 %"
         raise BadRecord(f"bad value of {wrong}", f"{place}, {wrong}: {said[wrong]!r:.60}", expected=expected,
@@ -963,9 +1018,9 @@ def _closeness(place: str, cells: Cells, mapping: ImportMap) -> dict[str, Any]:
 
 
 def _number(text: str) -> float | None:
-    """A number in digits, without a sign; None if the text is none."""
-    read = re.fullmatch(r"(\d+[.,]?\d*|[.,]\d+)(e[-+]?\d+)?", text, re.IGNORECASE)
-    number = float(text.replace(",", ".")) if read else math.nan
+    """A number in digits, without a sign, or a percentage; None if the text is none."""
+    read = re.fullmatch(r"((?:\d+[.,]?\d*|[.,]\d+)(?:e[-+]?\d+)?)(\s*%)?", text, re.IGNORECASE)
+    number = float(read[1].replace(",", ".")) / (100 if read[2] else 1) if read else math.nan
     return number if math.isfinite(number) else None
 
 

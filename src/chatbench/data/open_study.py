@@ -33,6 +33,9 @@ from chatbench.metrics.names import EVERY_ASSISTANT, MEAN_OF_ASSISTANTS
 
 _EXPECTED = "a folder with questions.csv (ChatBench layout), event_blocks.csv (HALIE), or a .jsonl of your own chats"
 _HALIE_FILE = "event_blocks.csv"
+NO_ENDS = (
+    "no answer to learn from: simulators will not end chats by themselves; record what people handed in as their answer"
+)
 _OWN_FILE = "study.jsonl"
 _HALIE_CONDITION = "direct-to-AI"
 _HALIE_COLUMNS = (
@@ -180,7 +183,8 @@ def summary_text(study: Study) -> str:
     for title, lines in filled:
         for index, (label, value) in enumerate(lines):
             rows.append(f"  {title if index == 0 else '':<15}  {label:<{label_width}}  {value:>{value_width}}")
-    rows += [f"  note: {note}" for note in study.notes]
+    endless = bool(study.conversations) and all(chat.answer is None for chat in study.conversations)
+    rows += [f"  note: {note}" for note in (*study.notes, *[NO_ENDS] * endless)]
     return "\n".join(rows)
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -266,6 +267,7 @@ class AiAloneRecord(_Record):
 
 ChatRecord = Annotated[UserAiRecord | UserAloneRecord | AiAloneRecord, Field(discriminator="kind")]
 _PARSER: TypeAdapter[UserAiRecord | UserAloneRecord | AiAloneRecord] = TypeAdapter(ChatRecord)
+_KINDS = "user-AI, user-alone or ai-alone"
 _MEANINGS = {
     "question": "the question in full (id, subset, text, options, answer), or the id of an earlier one",
     "question.options": "a list of texts",
@@ -330,13 +332,17 @@ def read_chat_jsonl(path: Path, *, skip_bad_records: bool = False, maps: Sequenc
     """
     intake, scores = Intake(skip_bad_records=skip_bad_records, maps=maps), _Scores()
     fix = "correct the line; the schema is in docs/own-study.md"
+    importing = f"if it is of another program, import it: chatbench import {shlex.quote(str(path))} --draft map.toml"
     for number, content in read_jsonl(path, fix=fix, replaced=intake.half_characters):
+        if not (intake.questions or skip_bad_records or "kind" in content):
+            raise ChatbenchError(f"{path}, line {number}, key 'kind': missing", expected=_KINDS, fix=importing)
         with intake.record():
             read_record(intake.row(f"{path}, line {number}", content, {}, unit="key"), intake, scores)
     study = intake.study(path.stem, tuple(scores.values()))
     if not study.questions or (study.dropped and not (study.answers or study.conversations or scores)):
         why = "".join(f"; left out: {count} x {reason}" for reason, count in study.dropped.items())
-        raise ChatbenchError(f"{path}: no records{why}", expected="one record per line", fix="see docs/own-study.md")
+        fix = importing if {*study.dropped} == {"bad value of kind"} else "see docs/own-study.md"
+        raise ChatbenchError(f"{path}: no records{why}", expected="one record per line", fix=fix)
     return study
 
 
@@ -439,12 +445,15 @@ def _first_problem(row: Row, error: ValidationError) -> BadRecord:
     parts = [str(part) for part in first["loc"] if part not in branches and not _BRANCH.match(str(part))]
     key = ".".join(parts) or "kind"
     if "discriminator" in first.get("ctx", {}):
-        found, expected = repr(row.value("kind")), "user-AI, user-alone or ai-alone"
-        return row.bad("bad value of kind", key, found=found if "kind" in row.cells else "missing", expected=expected)
+        found = repr(row.value("kind")) if "kind" in row.cells else "missing"
+        return row.bad("bad value of kind", key, found=found, expected=_KINDS)
     found = "missing" if first["type"] == "missing" else repr(first["input"])[:80]
     if first["type"] == "extra_forbidden":
         found = "an unknown key"
     expected = _MEANINGS.get(key, "") or expected_by(first)
+    if key == "correct" and isinstance(first["input"], int | float):  # skipped, a scale from 1 to 5 would leave its 1
+        how = "rescale all of them, such as (x - 1) / 4 for 1 to 5"
+        raise ChatbenchError(f"{row.place}, key 'correct': {found}", expected=expected, fix=how)
     if first["type"] == "extra_forbidden":
         known = _KNOWN_KEYS[key.partition(".")[0] if "." in key else ""]
         nearest = difflib.get_close_matches(key.rpartition(".")[2], sorted(known), 1)

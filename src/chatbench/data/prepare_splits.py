@@ -24,7 +24,7 @@ from chatbench.core.files import Row, json_line, json_text, read_jsonl, read_obj
 from chatbench.core.progress import tracked
 from chatbench.core.records import Conversation, Part, Split, Study, Unit
 from chatbench.data.examples import ROW_FORMATS, RowFormat, example_rows, numbered_examples, question_in
-from chatbench.data.open_study import holds_examples, open_study
+from chatbench.data.open_study import NO_ENDS, holds_examples, open_study
 from chatbench.data.prepared import MANIFEST, Manifest, kinds_of
 from chatbench.data.splits import (
     DEFAULT_SPLITS,
@@ -265,6 +265,8 @@ def _audit(
             )
         if split.by in ("assistant", "subset"):
             lines[-1] += f"; held out: {', '.join(sorted(split.held_out))}"
+    if not any(kinds_of(rows)["answer"] for rows in sides.values()):
+        lines.append(f"note: {NO_ENDS}")
     train = fmean(len(split.question_ids("train")) / len(split.part) for split in splits)
     reached = train_size(len(subsets), train_share) / len(subsets)  # what rounding leaves, were they one subset
     if splits[0].by == "question" and abs(train - reached) > MISSED_SHARE:
