@@ -587,6 +587,35 @@ def test_a_tolerance_that_cannot_be_read_is_told_and_whole_numbers_need_none(tmp
     assert caught.value.fix.endswith("key 'tolerance': a value for all rows belongs in [constants]")
 
 
+def test_messages_in_parts_are_read_and_what_is_no_text_is_not_turned_into_one(tmp_path: Path) -> None:
+    mapping = 'messages = "m"\nreply = "r"\nworker_id = "w"\nanswer = "a"\nanswer_kind = "text"\nright_answer = "ok"\n'
+    log = [
+        {"m": [{"role": "user", "content": "hi"}], "r": reply, "w": worker, "a": answer, "ok": "5"}
+        for reply, worker, answer in (
+            ([{"type": "text", "text": "ho"}], "1", "5"), ({"role": "assistant", "content": "ho"}, "2", "5"),
+            (["ho"], "3", "5"), ({"x": 1}, "4", "5"), ("ho", {"x": 1}, "5"), ("ho", "6", ["5"]),
+        )
+    ]  # fmt: skip
+    study, rows = imported(tmp_path, "t.jsonl", "".join(f"{json.dumps(row)}\n" for row in log).encode(), mapping)
+
+    assert [chat.turns[1].text for chat in study.conversations] == ["ho"] * 3
+    assert [row["why"] for row in rows] == ["", "", "", "bad message", "worker_id is no text", "answer is no text"]
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "told"),
+    [
+        ("t.jsonl", "header_rows = 2", "it has no rows above the data"),
+        ("t.csv", "header_rows = 9", "expected: 9 rows above the data"),
+        ("t.csv", '[statements]\ntable = "q.csv"\nkey = "id"', "reads no column of that table"),
+    ],
+)
+def test_keys_of_a_mapping_without_effect_are_refused(tmp_path: Path, name: str, extra: str, told: str) -> None:
+    content = b'{"p": "hi", "r": "ho"}\n' if name == "t.jsonl" else b"p,r\nhi,ho\n"
+    with pytest.raises(ChatbenchError, match=told):
+        imported(tmp_path, name, content, f'turns = ["p", "r"]\nquestion_id = "p"\n{extra}\n')
+
+
 @pytest.mark.parametrize("lists", [True, False])
 def test_several_accepted_texts_may_stand_in_a_cell(lists: bool, tmp_path: Path) -> None:
     right = ["Paris", " Ville de Paris", ""]

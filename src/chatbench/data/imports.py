@@ -382,6 +382,9 @@ def read_rows(
     asked = mapping.statements.sheet if second and mapping.statements else mapping.sheet
     if asked and ending != ".xlsx":
         raise mapping.wrong(f"{path}: not an Excel file: no sheet {asked!r}", key, expected=".xlsx", how="remove it")
+    if mapping.header_rows > 1 and not second and ending not in (*_TABLES, ".xlsx"):
+        found = f"{path}: not a table: it has no rows above the data"
+        raise mapping.wrong(found, "header_rows", expected="a CSV or Excel file", how="remove it")
     if ending in (".jsonl", ".ndjson"):
         return [(f"{path}, line {number}", _with_paths(row)) for number, row in read_jsonl(path, replaced=replaced)]
     if ending == ".json":
@@ -436,6 +439,9 @@ def _table_text(path: Path) -> str:
 def _table_rows(records: Sequence[Sequence[str]], path: Path, header_rows: int) -> list[tuple[str, Cells]]:
     if not records:
         raise ChatbenchError(f"{path}: empty file", expected="a header and rows")
+    if len(records) < header_rows:
+        expected = f"{header_rows} rows above the data, as header_rows says, and rows below"
+        raise ChatbenchError(f"{path}: {len(records)} rows", expected=expected, fix="correct header_rows")
     header = ["" if _UNNAMED.fullmatch(name) else name for name in records[0]]
     if repeated := [name for name, count in Counter(header).items() if count > 1 and name]:
         found = f"{path}, row 1: more than one column {repeated[0]!r}"
@@ -749,6 +755,10 @@ def _unread(rows: Sequence[tuple[str, Cells]], mapping: ImportMap) -> list[str]:
 
 
 def _refuse_unused(mapping: ImportMap) -> None:
+    if mapping.statements and not (mapping.options or any(getattr(mapping, name) for name in _OF_STATEMENTS)):
+        found = "the mapping sets statements, but reads no column of that table"
+        expected = f"at least one of options, {', '.join(_OF_STATEMENTS)}"
+        raise mapping.wrong(found, "statements", expected=expected, how="name a column, or remove it")
     unused = {
         "turns": mapping.messages and "with messages", "reply": not mapping.messages and "without messages",
         "order": not mapping.chat and "without chat",
@@ -900,7 +910,7 @@ def _messages(value: object) -> list[Any] | None:
 
 def _chat(place: str, cells: Cells, mapping: ImportMap) -> list[dict[str, object]]:
     if mapping.turns:
-        said = [_text(cells, name) for name in mapping.turns]
+        said = [_said(place, cells, name, mapping).strip() for name in mapping.turns]
         while said and not said[-1]:
             said.pop()
         return [{"role": "assistant" if at % 2 else "user", "content": text} for at, text in enumerate(said)]
@@ -925,8 +935,21 @@ def _chat(place: str, cells: Cells, mapping: ImportMap) -> list[dict[str, object
                             fix=f"key 'roles': say who it is, as in {_quoted(role[:60])} = \"user\"")  # fmt: skip
         chat.append({"role": meant, "content": message.get(mapping.content)})
     if mapping.reply:
-        chat.append({"role": "assistant", "content": str(cells[mapping.reply]) if _text(cells, mapping.reply) else ""})
+        chat.append({"role": "assistant", "content": _said(place, cells, mapping.reply, mapping)})
     return chat
+
+
+def _said(place: str, cells: Cells, name: str, mapping: ImportMap) -> str:
+    """A cell that holds one message: a text, its parts, or an object with either."""
+    value = cells.get(name)
+    if isinstance(value, dict):
+        value = value.get(mapping.content, value)
+    if isinstance(value, dict | bytes) or (isinstance(value, list) and content_text(value) is None):
+        raise BadRecord("bad message", f"{place}, column {name!r}: {cells[name]!r:.80}",
+                        expected=f"a text, or an object with {mapping.content}", fix="key 'reply' or 'turns'")  # fmt: skip
+    if isinstance(value, list):
+        return content_text(value) or ""
+    return str(value) if _as_text(value) else ""
 
 
 def _record(
@@ -942,6 +965,10 @@ def _record(
     def value(name: str) -> str:
         return _text(cells, getattr(mapping, name)) or str(getattr(mapping.constants, name))
 
+    for name in ("worker_id", "assistant", *_IF_RECORDED, "question_id", "question_text"):
+        if isinstance(found := cells.get(getattr(mapping, name)), list | dict | bytes):
+            raise BadRecord(f"{name} is no text", f"{place}, column {getattr(mapping, name)!r}: {found!r:.80}",
+                            expected="a text or a number", fix=f"key {name!r}")  # fmt: skip
     question = _question(place, cells, mapping, statements, intake)
     worker = value("worker_id") or "row-" + hashlib.sha256(place.encode()).hexdigest()[:12]
     chats[question["id"], worker] += 1
