@@ -27,7 +27,6 @@ from chatbench.core.settings import name_in_tables
 from chatbench.data.open_study import open_study
 from chatbench.data.own_chats import read_question_lines
 from chatbench.data.splits import FEWEST_ASSISTANTS, question_set_sha256
-from chatbench.data.tables import DUPLICATE_ANSWER
 from chatbench.data.workspace import Workspace
 from chatbench.estimation.new_assistant import (
     HeldOut,
@@ -171,7 +170,7 @@ def estimate(
     asked = _asked(model, assistant, workspace, questions, people, settings, skip_bad_records, maps)
     model, name, tasks, answers, whole = asked.chats.model, asked.name, asked.chats.tasks, asked.answers, asked.study
     splits, spending = [*tasks], spending or Spending(Prices())
-    found, notes, by_split = dict[str, Outcomes](), list[str](), dict[str, dict[str, Outcomes]]()
+    found, notes, by_split = dict[str, Outcomes](), [*asked.notes], dict[str, dict[str, Outcomes]]()
     before = spending.left
     simulate_splits(asked.chats, spending, say, options=options, accept=partial(_refuse_other_settings, asked.chats))
     if left := spending.left - before:
@@ -230,13 +229,17 @@ def dry_run(model: str, *, spending: Spending, say: Say = print, **given: Any) -
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """The chats to simulate, the questions that they are about, and the study with the real answers added to it."""
+    """The chats to simulate, the questions that they are about, and the study with the real answers added to it.
+
+    `notes` say what the file of real chats holds besides those answers.
+    """
 
     chats: Simulations
     name: str
     questions: Mapping[str, Question]
     answers: list[Answer]
     study: Study
+    notes: Sequence[str]
 
 
 def _asked(
@@ -250,10 +253,10 @@ def _asked(
     tasks = {split: task_of(model, [assistant], workspace=workspace, split=split) for split in splits}
     name = _new_name(tasks[splits[0]].assistants, study)
     asked = _questions_in(questions, study) if questions else dict(study.questions)
-    answers: list[Answer] = []
+    answers, notes = list[Answer](), list[str]()
     if people is not None:
         real = open_study(people, skip_bad_records=skip_bad_records, maps=maps)
-        answers = people_in(real, people, name, asked, study)
+        answers, notes = people_in(real, people, name, asked, study), _not_used(real, people, name)
     else:
         _refuse_unknown_error(model, workspace, splits, settings)
     whole = replace(study, questions={**study.questions, **asked}, answers=(*study.answers, *answers))
@@ -267,7 +270,7 @@ def _asked(
     chats = Simulations(model, [assistant], workspace, settings, tasks=tasks)
     for split in splits:
         _refuse_other_settings(chats, split)
-    return _Asked(chats, name, asked, answers, whole)
+    return _Asked(chats, name, asked, answers, whole, notes)
 
 
 def _refuse_unknown_error(model: str, workspace: Workspace, splits: Sequence[str], settings: ChatSettings) -> None:
@@ -343,20 +346,13 @@ def people_in(real: Study, path: Path, assistant: str, asked: Mapping[str, Quest
     """Human answers with the new assistant, of a file of real chats.
 
     Raises:
-        ChatbenchError: there are none, a question is unknown or has another text, or a person answered a question twice
-            or is also in the study.
+        ChatbenchError: there are none, a question is unknown or has another text, or a person is also in the study.
     """
     answers = [answer for answer in real.answers if answer.kind == "user-AI" and answer.assistant == assistant]
     if not answers:
         raise ChatbenchError(
             f"{path}: no human answers with {assistant}; it has {', '.join(real.assistants) or 'no assistant'}",
             expected=f"records with the assistant {assistant!r}",
-        )
-    if twice := real.dropped.get(DUPLICATE_ANSWER, 0):
-        raise ChatbenchError(
-            f"{path}: the same person answered the same question more than once ({twice} records)",
-            expected="one answer per person and question",
-            fix="remove the later records",
         )
     for answer in answers:
         if asked.get(answer.question_id) != real.questions[answer.question_id]:
@@ -372,6 +368,16 @@ def people_in(real: Study, path: Path, assistant: str, asked: Mapping[str, Quest
             fix="leave out their chats, or give different people different ids",
         )
     return answers
+
+
+def _not_used(real: Study, path: Path, assistant: str) -> list[str]:
+    """Notes on the records of a file of real chats that are no answers with the new assistant."""
+    notes = [f"{path}: left out: {count} x {reason}" for reason, count in real.dropped.items()]
+    others = Counter(a.assistant for a in real.answers if a.kind == "user-AI" and a.assistant != assistant)
+    if others:
+        names = ", ".join(f"{count} with {name!r}" for name, count in others.items())
+        notes.append(f"{path}: answers with other assistants than {assistant!r} are not used: {names}")
+    return notes
 
 
 def _refuse_other_settings(asked: Simulations, split: str, simulator: AnyParticipant | None = None) -> None:
