@@ -6,7 +6,7 @@ import importlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 
@@ -16,6 +16,7 @@ from tests.support.simulated_assistants import by_assistant, people, people_file
 
 from chatbench import api
 from chatbench.cli import main
+from chatbench.commands.options import NO_ANSWERS
 from chatbench.core.errors import BudgetSpentError, ChatbenchError
 from chatbench.core.files import write_json
 from chatbench.core.records import Answer
@@ -27,12 +28,12 @@ from chatbench.estimation import estimate as module
 from chatbench.estimation.estimate import Estimate, estimate
 from chatbench.estimation.new_assistant import MeanEstimate, Predicted, Rectified
 from chatbench.metrics.agreement import Undefined
-from chatbench.protocol.dialogue import FunctionParticipant, Reply, Request, function_identity
+from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request, function_identity
 from chatbench.report.estimate_table import estimate_grids, estimate_notes, read_estimates
 from chatbench.simulation import simulate as simulation
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.judge import Judge, judge_answers, peoples_answers, simulated_answers
-from chatbench.simulation.log import read_conversations
+from chatbench.simulation.log import checksummed_line, read_conversations
 from chatbench.simulation.participants import open_assistant
 from chatbench.simulation.simulate import ChatSettings, simulate
 
@@ -51,9 +52,8 @@ def simulated_by() -> Iterator[None]:
 
 
 def run(place: Workspace, **options: object) -> Estimate:
-    return estimate(
-        "tiny", assistant="new=scripted:weak", workspace=place, settings=SETTINGS, say=lambda _: None, **options
-    )  # type: ignore[arg-type]
+    given = {"assistant": "new=scripted:weak", **options}
+    return estimate("tiny", workspace=place, settings=SETTINGS, say=lambda _: None, **given)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -396,6 +396,49 @@ def test_a_spent_budget_is_no_estimate_and_a_larger_one_continues(
     with pytest.raises(BudgetSpentError, match="720"):  # what the first run used counts
         fresh(100)
     assert fresh(10**6).subsets[0].chats == 30 * 8 * 4
+
+
+def test_failed_chats_are_noted_and_the_same_command_tries_them_again(
+    place: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An estimate from the chats that did not fail looked like one from all. Which ones fail is no chance.
+    free = made.said_by("new")
+    busy = replace(
+        free, function=lambda asked: free.function(asked) if asked.seed % 4 else Failure("busy", transient=True)
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(simulation, "open_assistant", lambda *_, **__: busy)
+        found = run(place, assistant="fresh=scripted:weak")
+    failed = 960 - found.subsets[0].chats
+    assert failed > 0
+    reason = f"{failed} failed: busy (the same command tries them again)"
+    assert found.notes == (f"{failed} of 960 chats with fresh are missing from the estimate: {reason}",)
+    monkeypatch.setattr(simulation, "open_assistant", lambda *_, **__: free)
+    again = run(place, assistant="fresh=scripted:weak")
+    assert (again.subsets[0].chats, again.notes) == (960, ())
+
+
+def test_chats_without_answers_are_warned_of_first_and_in_the_notes(
+    place: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The interval was printed as if these simulated people had answered wrong, with exit code 0.
+    silent = made.simulated_user(LEVELS, 0.1)
+    monkeypatch.setattr(simulation, "open_simulator", lambda *_, **__: replace(silent, function=lambda _: Reply("Hm.")))
+    folders = ["--data", str(place.data), "--results", str(place.results)]
+    line = ["estimate", "tiny", "--assistant", "mute=scripted:weak", "--conversations", "8", "--max-user-turns", "2"]
+    assert main([*line, *folders]) == NO_ANSWERS
+    warning = "tiny: most simulated chats have no valid answer (100% with mute), so the estimate says little"
+    shown = capsys.readouterr().out
+    assert shown.count(warning) == 1
+    assert shown.index(warning) < shown.index("expected accuracy of people")
+    mute = read_estimates(place.estimate("tiny"))[-1]
+    assert mute["notes"][0] == mute["warning"]
+    assert mute["warning"].startswith(warning)
+
+    log = place.conversations("tiny", "split_0")
+    chats = [replace(chat, letter=None) if chat.assistant == "a" else chat for chat in read_conversations(log)]
+    log.write_bytes(b"".join(checksummed_line(asdict(chat)) for chat in chats))
+    assert "no valid answer (100% with a)" in run(place).warning
 
 
 def test_the_command_has_prices_a_budget_and_a_dry_run(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
