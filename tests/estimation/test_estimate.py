@@ -124,6 +124,18 @@ def test_the_file_keeps_one_entry_per_new_assistant_and_a_second_run_simulates_n
     assert estimate_notes(entries[0])[-1] == f"signature {first.signature['id']}"
 
 
+def test_a_negative_part_of_the_variance_has_the_words_of_the_score_table(
+    estimated: tuple[Workspace, Estimate],
+) -> None:
+    # It was an sd of 0.0 beside a share of -12 %.
+    (entry,) = read_estimates(estimated[0].estimate("tiny"))
+    whole = entry["subsets"][0]
+    parts = {"simulator on a new assistant": -0.0003, "people": 0.0028, "questions": 0.0}
+    other = {**entry, "subsets": [{**whole, "predicted": {**whole["predicted"], "variance_by_cause": parts}}]}
+    (grid,) = (grid for grid in estimate_grids(other) if grid.title == "What the interval is made of")
+    assert [row[1:] for row in grid.rows] == [("not above 0", "-12 %"), ("5.3", "112 %"), ("0.0", "0 %")]
+
+
 def test_the_command_takes_the_settings_of_simulate(monkeypatch: pytest.MonkeyPatch) -> None:
     # With other settings than the known assistants' chats, it could not continue their logs.
     given: dict[str, object] = {}
