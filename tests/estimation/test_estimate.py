@@ -31,7 +31,7 @@ from chatbench.metrics.agreement import Undefined
 from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request, function_identity
 from chatbench.report.estimate_table import estimate_grids, estimate_notes, read_estimates
 from chatbench.simulation import simulate as simulation
-from chatbench.simulation.budget import Prices, Spending
+from chatbench.simulation.budget import Price, Prices, Spending
 from chatbench.simulation.judge import Judge, judge_answers, peoples_answers, simulated_answers
 from chatbench.simulation.log import checksummed_line, read_conversations
 from chatbench.simulation.participants import open_assistant
@@ -464,7 +464,36 @@ def test_the_command_has_prices_a_budget_and_a_dry_run(place: Workspace, capsys:
     assert "split_0: fresh: 240 conversations, 0 recorded, 240 to simulate, one by one" in shown
     assert "of the 960 conversations" in shown
     assert "total: 960 conversations to simulate, about $" in shown
+    assert "4 characters per token; reasoning comes on top" in shown
     assert sorted(place.results.rglob("*")) == before
+
+
+def test_what_the_first_split_cost_is_expected_of_the_others(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    # They were expected to cost what people's chats would, after a model that reasons had cost eight times as much.
+    paid = made.said_by("new")
+    monkeypatch.setattr(
+        simulation,
+        "open_assistant",
+        lambda *_, **__: replace(paid, function=lambda _: Reply("reply of new.", tokens=500, prompt_tokens=9)),
+    )
+    said: list[str] = []
+    costs = Prices(assistant=Price(1, 4))
+    given = {"assistant": "thinker=openai:m@http://127.0.0.1:9/v1", "workspace": place, "settings": SETTINGS}
+    budget = Spending(costs, max_usd=0.5)  # one split's
+    with pytest.raises(BudgetSpentError):
+        estimate("tiny", spending=budget, say=said.append, **given)  # type: ignore[arg-type]  # of several types
+    measured = "recorded conversations of another split"
+    assert [measured in "".join(line for line in said if line.startswith(f"split_{n}: about")) for n in range(3)] == [
+        False, True, True,
+    ]  # fmt: skip
+    assert "$2.01 per 1,000 conversations, $0.48 for these 240" in "".join(said)
+    said.clear()
+    module.dry_run(
+        "tiny", spending=Spending(costs, max_usd=1), say=said.append, questions=None, people=None,
+        skip_bad_records=False, maps=(), **given,
+    )  # fmt: skip
+    assert "".join(said).count(measured) == 3
+    assert "the rest is enough for about " in "".join(said)
 
 
 def test_real_and_simulated_chats_about_different_questions_cannot_be_joined(
