@@ -6,7 +6,7 @@ import importlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 
@@ -16,6 +16,7 @@ from tests.support.simulated_assistants import by_assistant, people, people_file
 
 from chatbench import api
 from chatbench.cli import main
+from chatbench.commands.options import NO_ANSWERS
 from chatbench.core.errors import BudgetSpentError, ChatbenchError
 from chatbench.core.files import write_json
 from chatbench.core.records import Answer
@@ -27,12 +28,12 @@ from chatbench.estimation import estimate as module
 from chatbench.estimation.estimate import Estimate, estimate
 from chatbench.estimation.new_assistant import MeanEstimate, Predicted, Rectified
 from chatbench.metrics.agreement import Undefined
-from chatbench.protocol.dialogue import FunctionParticipant, Reply, Request, function_identity
+from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request, function_identity
 from chatbench.report.estimate_table import estimate_grids, estimate_notes, read_estimates
 from chatbench.simulation import simulate as simulation
-from chatbench.simulation.budget import Prices, Spending
+from chatbench.simulation.budget import Price, Prices, Spending
 from chatbench.simulation.judge import Judge, judge_answers, peoples_answers, simulated_answers
-from chatbench.simulation.log import read_conversations
+from chatbench.simulation.log import checksummed_line, read_conversations
 from chatbench.simulation.participants import open_assistant
 from chatbench.simulation.simulate import ChatSettings, simulate
 
@@ -51,9 +52,8 @@ def simulated_by() -> Iterator[None]:
 
 
 def run(place: Workspace, **options: object) -> Estimate:
-    return estimate(
-        "tiny", assistant="new=scripted:weak", workspace=place, settings=SETTINGS, say=lambda _: None, **options
-    )  # type: ignore[arg-type]
+    given = {"assistant": "new=scripted:weak", **options}
+    return estimate("tiny", workspace=place, settings=SETTINGS, say=lambda _: None, **given)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,18 @@ def test_the_file_keeps_one_entry_per_new_assistant_and_a_second_run_simulates_n
     assert estimate_notes(entries[0])[-1] == f"signature {first.signature['id']}"
 
 
+def test_a_negative_part_of_the_variance_has_the_words_of_the_score_table(
+    estimated: tuple[Workspace, Estimate],
+) -> None:
+    # It was an sd of 0.0 beside a share of -12 %.
+    (entry,) = read_estimates(estimated[0].estimate("tiny"))
+    whole = entry["subsets"][0]
+    parts = {"simulator on a new assistant": -0.0003, "people": 0.0028, "questions": 0.0}
+    other = {**entry, "subsets": [{**whole, "predicted": {**whole["predicted"], "variance_by_cause": parts}}]}
+    (grid,) = (grid for grid in estimate_grids(other) if grid.title == "What the interval is made of")
+    assert [row[1:] for row in grid.rows] == [("not above 0", "-12 %"), ("5.3", "112 %"), ("0.0", "0 %")]
+
+
 def test_the_command_takes_the_settings_of_simulate(monkeypatch: pytest.MonkeyPatch) -> None:
     # With other settings than the known assistants' chats, it could not continue their logs.
     given: dict[str, object] = {}
@@ -182,6 +194,26 @@ def test_real_chats_rectify_and_are_set_beside_people_and_simulation_alone(place
     loses = ", ".join(row.subset for row in found.subsets if isinstance(row.people, Rectified) and row.people.loses)
     notes = [note.partition(":")[0] for note in estimate_notes(entry) if "people alone are the estimate" in note]
     assert notes == [loses] * bool(loses)
+
+
+def test_records_of_real_chats_that_are_not_used_are_noted(place: Workspace, tmp_path: Path) -> None:
+    # Bad answers and another spelling of the name vanished without a word; a second answer was an error.
+    answers = people("new", 0.55, 40, Random(7), "x")
+    real = people_file(tmp_path / "new.jsonl", [*answers, *answers[:2]])
+    rows = [json.loads(line) for line in real.read_text().splitlines()]
+    rows[10]["answer"] = rows[11]["answer"] = "Z"
+    rows[20]["assistant"] = "New"
+    real.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = run(place, people=real, skip_bad_records=True)
+
+    assert isinstance(found.subsets[0].people, Rectified)
+    assert found.subsets[0].people.answers == 197
+    left_out = [note.removeprefix(f"{real}: ") for note in found.notes]
+    assert left_out[0].startswith("left out: 2 x ")
+    assert left_out[1:] == [
+        "left out: 2 x duplicate answer (same worker, question and kind; the first is kept)",
+        "answers with other assistants than 'new' are not used: 1 with 'New'",
+    ]
 
 
 def test_other_questions_have_logs_of_their_own_and_no_differences(place: Workspace, tmp_path: Path) -> None:
@@ -378,6 +410,49 @@ def test_a_spent_budget_is_no_estimate_and_a_larger_one_continues(
     assert fresh(10**6).subsets[0].chats == 30 * 8 * 4
 
 
+def test_failed_chats_are_noted_and_the_same_command_tries_them_again(
+    place: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An estimate from the chats that did not fail looked like one from all. Which ones fail is no chance.
+    free = made.said_by("new")
+    busy = replace(
+        free, function=lambda asked: free.function(asked) if asked.seed % 4 else Failure("busy", transient=True)
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(simulation, "open_assistant", lambda *_, **__: busy)
+        found = run(place, assistant="fresh=scripted:weak")
+    failed = 960 - found.subsets[0].chats
+    assert failed > 0
+    reason = f"{failed} failed: busy (the same command tries them again)"
+    assert found.notes == (f"{failed} of 960 chats with fresh are missing from the estimate: {reason}",)
+    monkeypatch.setattr(simulation, "open_assistant", lambda *_, **__: free)
+    again = run(place, assistant="fresh=scripted:weak")
+    assert (again.subsets[0].chats, again.notes) == (960, ())
+
+
+def test_chats_without_answers_are_warned_of_first_and_in_the_notes(
+    place: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The interval was printed as if these simulated people had answered wrong, with exit code 0.
+    silent = made.simulated_user(LEVELS, 0.1)
+    monkeypatch.setattr(simulation, "open_simulator", lambda *_, **__: replace(silent, function=lambda _: Reply("Hm.")))
+    folders = ["--data", str(place.data), "--results", str(place.results)]
+    line = ["estimate", "tiny", "--assistant", "mute=scripted:weak", "--conversations", "8", "--max-user-turns", "2"]
+    assert main([*line, *folders]) == NO_ANSWERS
+    warning = "tiny: most simulated chats have no valid answer (100% with mute), so the estimate says little"
+    shown = capsys.readouterr().out
+    assert shown.count(warning) == 1
+    assert shown.index(warning) < shown.index("expected accuracy of people")
+    mute = read_estimates(place.estimate("tiny"))[-1]
+    assert mute["notes"][0] == mute["warning"]
+    assert mute["warning"].startswith(warning)
+
+    log = place.conversations("tiny", "split_0")
+    chats = [replace(chat, letter=None) if chat.assistant == "a" else chat for chat in read_conversations(log)]
+    log.write_bytes(b"".join(checksummed_line(asdict(chat)) for chat in chats))
+    assert "no valid answer (100% with a)" in run(place).warning
+
+
 def test_the_command_has_prices_a_budget_and_a_dry_run(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     folders = ["--data", str(place.data), "--results", str(place.results)]
     options = ["--conversations", "8", "--max-user-turns", "2", "--assistant-price", "1/4", "--budget-usd", "0.001"]
@@ -389,7 +464,36 @@ def test_the_command_has_prices_a_budget_and_a_dry_run(place: Workspace, capsys:
     assert "split_0: fresh: 240 conversations, 0 recorded, 240 to simulate, one by one" in shown
     assert "of the 960 conversations" in shown
     assert "total: 960 conversations to simulate, about $" in shown
+    assert "4 characters per token; reasoning comes on top" in shown
     assert sorted(place.results.rglob("*")) == before
+
+
+def test_what_the_first_split_cost_is_expected_of_the_others(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    # They were expected to cost what people's chats would, after a model that reasons had cost eight times as much.
+    paid = made.said_by("new")
+    monkeypatch.setattr(
+        simulation,
+        "open_assistant",
+        lambda *_, **__: replace(paid, function=lambda _: Reply("reply of new.", tokens=500, prompt_tokens=9)),
+    )
+    said: list[str] = []
+    costs = Prices(assistant=Price(1, 4))
+    given = {"assistant": "thinker=openai:m@http://127.0.0.1:9/v1", "workspace": place, "settings": SETTINGS}
+    budget = Spending(costs, max_usd=0.5)  # one split's
+    with pytest.raises(BudgetSpentError):
+        estimate("tiny", spending=budget, say=said.append, **given)  # type: ignore[arg-type]  # of several types
+    measured = "recorded conversations of another split"
+    assert [measured in "".join(line for line in said if line.startswith(f"split_{n}: about")) for n in range(3)] == [
+        False, True, True,
+    ]  # fmt: skip
+    assert "$2.01 per 1,000 conversations, $0.48 for these 240" in "".join(said)
+    said.clear()
+    module.dry_run(
+        "tiny", spending=Spending(costs, max_usd=1), say=said.append, questions=None, people=None,
+        skip_bad_records=False, maps=(), **given,
+    )  # fmt: skip
+    assert "".join(said).count(measured) == 3
+    assert "the rest is enough for about " in "".join(said)
 
 
 def test_real_and_simulated_chats_about_different_questions_cannot_be_joined(
@@ -408,7 +512,6 @@ def test_real_and_simulated_chats_about_different_questions_cannot_be_joined(
     ("answers", "said"),
     [
         (lambda: people("other", 0.5, 4, Random(1), "x"), "no human answers with new; it has other"),
-        (lambda: people("new", 0.5, 4, Random(1), "x")[:3] * 2, "the same question more than once (3 records)"),
         (
             lambda: [replace(a, worker_id="wa0") for a in people("new", 0.5, 4, Random(1))[:3]],
             "1 of the people also took part in the study",

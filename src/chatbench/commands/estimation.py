@@ -54,7 +54,8 @@ def estimate(
     """Estimate people's accuracy with a new assistant.
 
     The fine-tuned simulators chat with it (resumes); splits by assistant show how far to trust them. Use the same chat
-    settings as in the simulate runs of the held-out assistants. Exit code 4 if the budget is spent before the end.
+    settings as in the simulate runs of the held-out assistants. Exit code 3 if most simulated chats with the new or a
+    held-out assistant have no answer, 4 if the budget is spent before the end.
 
     Example: chatbench estimate tiny --assistant new=scripted:0.5 --people new_chats.jsonl
     """
@@ -90,7 +91,11 @@ def estimate(
     made = step.estimate(model, options=endpoint, **given)
     entry = plain(made)
     assert isinstance(entry, dict)
-    print_grids(estimate_grids(entry), estimate_notes(entry))
+    if made.warning:
+        show(made.warning)
+    print_grids(estimate_grids(entry), [note for note in estimate_notes(entry) if note != made.warning])
+    if made.warning:
+        raise typer.Exit(options.NO_ANSWERS)
 
 
 @commands.command("plan-study")

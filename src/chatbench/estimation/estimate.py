@@ -22,12 +22,11 @@ import numpy as np
 from chatbench.core.configurations import differences
 from chatbench.core.errors import BudgetSpentError, ChatbenchError
 from chatbench.core.files import read_json, write_json
-from chatbench.core.records import Answer, Question, Study
+from chatbench.core.records import Answer, Question, SimulatedConversation, Study
 from chatbench.core.settings import name_in_tables
 from chatbench.data.open_study import open_study
 from chatbench.data.own_chats import read_question_lines
 from chatbench.data.splits import FEWEST_ASSISTANTS, question_set_sha256
-from chatbench.data.tables import DUPLICATE_ANSWER
 from chatbench.data.workspace import Workspace
 from chatbench.estimation.new_assistant import (
     HeldOut,
@@ -44,13 +43,14 @@ from chatbench.estimation.new_assistant import (
 from chatbench.estimation.study_plan import Components, Design, components_of
 from chatbench.metrics.agreement import Outcomes, Undefined, Value, agreement, mean_value
 from chatbench.metrics.names import FINE_TUNED, apart_from_all
-from chatbench.metrics.pairs import Simulation, human_outcomes, predictions, scored_pairs
+from chatbench.metrics.pairs import Simulation, human_outcomes, is_lost, predictions, scored_pairs
 from chatbench.protocol.dialogue import AnyParticipant
 from chatbench.scoring.score_files import plain
-from chatbench.scoring.score_table import of_the_splits, signature_id
+from chatbench.scoring.score_table import MOST, of_the_splits, signature_id
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.judge import Agreement, needs_judge, with_verdicts
 from chatbench.simulation.log import (
+    failure_lines,
     has_chats,
     options_to_continue,
     read_conversations,
@@ -124,7 +124,10 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """All results for one new assistant; `correlation` is the PPI correlation, measured on `correlation_from`."""
+    """All results for one new assistant; `correlation` is the PPI correlation, measured on `correlation_from`.
+
+    `warning` says that most simulated chats have no answer; empty if most have one. It is also the first of the notes.
+    """
 
     model: str
     assistant: str
@@ -138,6 +141,7 @@ class Estimate:
     curve: tuple[CurvePoint, ...]
     signature: Mapping[str, object]
     notes: tuple[str, ...]
+    warning: str = ""
 
 
 def estimate(
@@ -171,7 +175,7 @@ def estimate(
     asked = _asked(model, assistant, workspace, questions, people, settings, skip_bad_records, maps)
     model, name, tasks, answers, whole = asked.chats.model, asked.name, asked.chats.tasks, asked.answers, asked.study
     splits, spending = [*tasks], spending or Spending(Prices())
-    found, notes, by_split = dict[str, Outcomes](), list[str](), dict[str, dict[str, Outcomes]]()
+    found, notes, by_split = dict[str, Outcomes](), [*asked.notes], dict[str, dict[str, Outcomes]]()
     before = spending.left
     simulate_splits(asked.chats, spending, say, options=options, accept=partial(_refuse_other_settings, asked.chats))
     if left := spending.left - before:
@@ -184,8 +188,12 @@ def estimate(
     (whole, judge), count = with_verdicts(whole, workspace, chats), len(workspace.study.answers)
     study, answers = replace(whole, answers=whole.answers[:count]), list(whole.answers[count:])
     notes += [judge.text()] if judge else []
+    simulated, failures = {name: Counter[bool]()}, Counter[tuple[str, bool]]()
     for split in splits:
-        by_split[split] = _outcomes(tasks[split].log, name, study)
+        own = _chats_with(name, tasks[split].log, study)
+        simulated[name].update(chat.letter is None for chat in own)
+        failures.update((chat.reason, chat.transient) for chat in own if is_lost(chat))
+        by_split[split] = _outcomes(own, study)
         for question, outcomes in by_split[split].items():
             found[question] = found.get(question, Outcomes()) + outcomes
     if missing := (count := len(asked.questions)) - len(found):
@@ -193,7 +201,16 @@ def estimate(
             f"{missing} of {count} questions were not simulated: no split holds them out, chats failed, or "
             "nothing can score their answers"
         )
+    if failures:
+        count, reasons = simulated[name].total(), "; ".join(failure_lines(failures))
+        notes.append(f"{failures.total()} of {count} chats with {name} are missing from the estimate: {reasons}")
     held_out = held_out_assistants(workspace, model, splits, study, notes, asked.chats.settings)
+    known = dict[str, dict[str, Outcomes]]()
+    for split, one in held_out.items():
+        own = _chats_with(one.assistant, workspace.conversations(model, split), study)
+        simulated[one.assistant] = Counter(chat.letter is None for chat in own)
+        known[split] = _outcomes(own, study)
+    warning = _warning(model, simulated)
     correlation, origin = _correlation(answers, found, held_out, study)
     per_person = Counter(answer.worker_id for answer in study.answers if answer.kind == "user-AI")
     components, answers_per_person = components_of(study), max(1, round(per_person.total() / max(1, len(per_person))))
@@ -203,7 +220,7 @@ def estimate(
         model,
         name,
         tuple(_subset(subset, asked.questions, found, held_out, workspace, answers, people) for subset in subsets),
-        tuple(_differences(by_split, held_out, workspace, model, study)),
+        tuple(_differences(by_split, held_out, known)),
         tuple(_known(split, one) for split, one in held_out.items()),
         correlation,
         origin,
@@ -211,7 +228,8 @@ def estimate(
         answers_per_person,
         _curve(components, correlation, len(found), answers_per_person),
         _signature(model, name, workspace, splits, asked.questions, people, tasks[splits[0]], judge),
-        tuple(notes),
+        (*filter(None, [warning]), *notes),
+        warning,
     )
     path = workspace.estimate(model)
     entries = cast(dict[str, object], read_json(path)) if path.exists() else {}
@@ -230,13 +248,17 @@ def dry_run(model: str, *, spending: Spending, say: Say = print, **given: Any) -
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """The chats to simulate, the questions that they are about, and the study with the real answers added to it."""
+    """The chats to simulate, the questions that they are about, and the study with the real answers added to it.
+
+    `notes` say what the file of real chats holds besides those answers.
+    """
 
     chats: Simulations
     name: str
     questions: Mapping[str, Question]
     answers: list[Answer]
     study: Study
+    notes: Sequence[str]
 
 
 def _asked(
@@ -250,10 +272,10 @@ def _asked(
     tasks = {split: task_of(model, [assistant], workspace=workspace, split=split) for split in splits}
     name = _new_name(tasks[splits[0]].assistants, study)
     asked = _questions_in(questions, study) if questions else dict(study.questions)
-    answers: list[Answer] = []
+    answers, notes = list[Answer](), list[str]()
     if people is not None:
         real = open_study(people, skip_bad_records=skip_bad_records, maps=maps)
-        answers = people_in(real, people, name, asked, study)
+        answers, notes = people_in(real, people, name, asked, study), _not_used(real, people, name)
     else:
         _refuse_unknown_error(model, workspace, splits, settings)
     whole = replace(study, questions={**study.questions, **asked}, answers=(*study.answers, *answers))
@@ -267,7 +289,7 @@ def _asked(
     chats = Simulations(model, [assistant], workspace, settings, tasks=tasks)
     for split in splits:
         _refuse_other_settings(chats, split)
-    return _Asked(chats, name, asked, answers, whole)
+    return _Asked(chats, name, asked, answers, whole, notes)
 
 
 def _refuse_unknown_error(model: str, workspace: Workspace, splits: Sequence[str], settings: ChatSettings) -> None:
@@ -343,20 +365,13 @@ def people_in(real: Study, path: Path, assistant: str, asked: Mapping[str, Quest
     """Human answers with the new assistant, of a file of real chats.
 
     Raises:
-        ChatbenchError: there are none, a question is unknown or has another text, or a person answered a question twice
-            or is also in the study.
+        ChatbenchError: there are none, a question is unknown or has another text, or a person is also in the study.
     """
     answers = [answer for answer in real.answers if answer.kind == "user-AI" and answer.assistant == assistant]
     if not answers:
         raise ChatbenchError(
             f"{path}: no human answers with {assistant}; it has {', '.join(real.assistants) or 'no assistant'}",
             expected=f"records with the assistant {assistant!r}",
-        )
-    if twice := real.dropped.get(DUPLICATE_ANSWER, 0):
-        raise ChatbenchError(
-            f"{path}: the same person answered the same question more than once ({twice} records)",
-            expected="one answer per person and question",
-            fix="remove the later records",
         )
     for answer in answers:
         if asked.get(answer.question_id) != real.questions[answer.question_id]:
@@ -372,6 +387,16 @@ def people_in(real: Study, path: Path, assistant: str, asked: Mapping[str, Quest
             fix="leave out their chats, or give different people different ids",
         )
     return answers
+
+
+def _not_used(real: Study, path: Path, assistant: str) -> list[str]:
+    """Notes on the records of a file of real chats that are no answers with the new assistant."""
+    notes = [f"{path}: left out: {count} x {reason}" for reason, count in real.dropped.items()]
+    others = Counter(a.assistant for a in real.answers if a.kind == "user-AI" and a.assistant != assistant)
+    if others:
+        names = ", ".join(f"{count} with {name!r}" for name, count in others.items())
+        notes.append(f"{path}: answers with other assistants than {assistant!r} are not used: {names}")
+    return notes
 
 
 def _refuse_other_settings(asked: Simulations, split: str, simulator: AnyParticipant | None = None) -> None:
@@ -402,10 +427,26 @@ def _refuse_other_settings(asked: Simulations, split: str, simulator: AnyPartici
             )
 
 
-def _outcomes(log: Path, assistant: str, study: Study) -> dict[str, Outcomes]:
-    chats = (chat for chat in read_conversations(log) if chat.question_id in study.questions)
+def _chats_with(assistant: str, log: Path, study: Study) -> list[SimulatedConversation]:
+    chats = read_conversations(log)
+    return [chat for chat in chats if chat.assistant == assistant and chat.question_id in study.questions]
+
+
+def _outcomes(chats: Sequence[SimulatedConversation], study: Study) -> dict[str, Outcomes]:
+    """Answers by question, of chats with one assistant."""
     outcomes = Simulation(FINE_TUNED, tuple(chats), 1).outcomes(study)
-    return {question: each for (question, name), each in outcomes.items() if name == assistant}
+    return {question: each for (question, _), each in outcomes.items()}
+
+
+def _warning(model: str, simulated: Mapping[str, Counter[bool]]) -> str:
+    """Like `ScoreTable.warning`, from the numbers of chats without (True) and with an answer by assistant."""
+    shares = {name: found[True] / max(1, found.total()) for name, found in simulated.items()}
+    found = ", ".join(f"{share:.0%} with {name}" for name, share in shares.items() if share > MOST)
+    return found and (
+        f"{model}: most simulated chats have no valid answer ({found}), so the estimate says little about people; "
+        "fine-tune it for more epochs (--num-train-epochs) or from a larger base; "
+        f"how the chats end: chatbench export {model} --to chats.csv"
+    )
 
 
 def _shares(outcomes: Mapping[str, Outcomes]) -> dict[str, float]:
@@ -514,15 +555,13 @@ def rectified_answers(answers: Sequence[Answer], shares: Mapping[str, float]) ->
 def _differences(
     by_split: Mapping[str, Mapping[str, Outcomes]],
     held_out: Mapping[str, HeldOut],
-    workspace: Workspace,
-    model: str,
-    study: Study,
+    known: Mapping[str, Mapping[str, Outcomes]],
 ) -> Iterable[Difference]:
     """Difference to each held-out assistant, both simulated by the simulator of its split."""
     errors = list(held_out.values())
     for split, one in held_out.items():
-        old = _outcomes(workspace.conversations(model, split), one.assistant, study)
-        yield Difference(one.assistant, predict_difference(_shares(by_split[split]), _shares(old), errors))
+        difference = predict_difference(_shares(by_split[split]), _shares(known[split]), errors)
+        yield Difference(one.assistant, difference)
 
 
 def _correlation(

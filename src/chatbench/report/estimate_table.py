@@ -69,7 +69,8 @@ def estimate_grids(one: Entry) -> list[Grid]:
          ("questions of", "rectified", "people alone", "simulation alone", "PPI correlation", "weight", "real answers"),
          map(_with_people, (row for row in one["subsets"] if row["people"] is not None))),
         ("What the interval is made of", ("", "sd, points", "share of the variance"),
-         ((cause, f"{100 * max(0.0, part) ** 0.5:.1f}", f"{100 * part / total:.0f} %" if total > 0 else EMPTY)
+         ((cause, f"{100 * part**0.5:.1f}" if part >= 0 else "not above 0",
+           f"{100 * part / total:.0f} %" if total > 0 else EMPTY)
           for cause, part in causes.items())),
         (f"{one['assistant']} against the known assistants (percentage points, 95 % interval)", ("", "difference"),
          ((f"minus {row['assistant']}", _between(row["difference"], points=True)) for row in one["differences"])),

@@ -6,10 +6,11 @@ again by the next run; one that failed permanently is not.
 
 Several splits share one budget. A dry run says what a run would do and cost; this estimate is made before any model is
 loaded or any endpoint is asked. Tokens per conversation are the mean over the recorded conversations with these
-assistants, if the log has any and keeps them; otherwise they are estimated from people's chats about the same
-questions, at four characters per token: as many turns, as long, each request with the whole chat so far. A simulator
-that talks more than people costs more; once conversations are recorded, the next estimate uses them. The bound beside
-the estimate is for conversations with all user turns, every message as long as `max_tokens` allows.
+assistants, if the log or that of an earlier split has any and keeps them; otherwise they are estimated from people's
+chats about the same questions, at four characters per token: as many turns, as long, each request with the whole chat
+so far. A simulator that talks more than people, or a model that reasons, costs more; once conversations are recorded,
+the next estimate uses them. The bound beside the estimate is for conversations with all user turns, every message as
+long as `max_tokens` allows.
 """
 
 from __future__ import annotations
@@ -459,7 +460,10 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run on one split would do; `usage` is for everything missing, estimated from `basis`, and at `most`."""
+    """What a run on one split would do; `usage` is for everything missing, estimated from `basis`, and at `most`.
+
+    `tally` has the recorded conversations that it is estimated from, if there are any.
+    """
 
     task: Task
     pending: tuple[Pending, ...]
@@ -467,6 +471,7 @@ class Estimate:
     most: Usage
     basis: str
     prices: Prices
+    tally: Tally
 
     @property
     def missing(self) -> int:
@@ -494,9 +499,10 @@ class Estimate:
 
 
 def estimate(
-    task: Task, settings: ChatSettings, simulator: SimulatorSpec, prices: Prices, *, overwrite: bool = False
-) -> Estimate:
-    """What `simulate` would do with the same arguments.
+    task: Task, settings: ChatSettings, simulator: SimulatorSpec, prices: Prices, *, overwrite: bool = False,
+    measured: Tally | None = None,
+) -> Estimate:  # fmt: skip
+    """What `simulate` would do with the same arguments; `measured` counts if the log has no conversation yet.
 
     Raises:
         ChatbenchError: the log is damaged, or was made with other settings.
@@ -509,7 +515,10 @@ def estimate(
     # A log to be overwritten may be damaged, or of another version: it is not read.
     plans = task.plans(settings.conversations)
     ids = {one.id for planned in plans.values() for one in planned}
-    each, basis = _usage_each(task, STYLES[simulator.style], Tally() if overwrite else tally_of(task.log, ids))
+    tally, where = Tally() if overwrite else tally_of(task.log, ids), ""
+    if measured and any(measured.ended_tokens.values()) and not any(tally.ended_tokens.values()):
+        tally, where = measured, " of another split"
+    each, basis = _usage_each(task, STYLES[simulator.style], tally)
     bound = _usage_at_most(task, settings, STYLES[simulator.style])
     pending = []
     tokens, most = Counter[str](), Counter[str]()
@@ -523,7 +532,7 @@ def estimate(
         counted = [name for name in each if spec.kind not in WITHOUT_TOKENS or name.startswith("simulator")]
         for total, one in ((tokens, each), (most, bound)):
             total.update({name: round((len(planned) - done) * one[name]) for name in counted if name in one})
-    return Estimate(task, tuple(pending), Usage(**tokens), Usage(**most), basis, prices)
+    return Estimate(task, tuple(pending), Usage(**tokens), Usage(**most), basis + where, prices, tally)
 
 
 def _usage_each(task: Task, style: Style, tally: Tally) -> tuple[dict[str, float], str]:
@@ -545,7 +554,10 @@ def _usage_each(task: Task, style: Style, tally: Tally) -> tuple[dict[str, float
         characters["simulator_tokens"] += sum(len(turn.text) for turn in turns[first::2]) + len(ANSWER_PREFIX) + 1
         characters["assistant_tokens"] += sum(len(turn.text) for turn in turns[1::2])
     tokens = {name: count / CHARACTERS_PER_TOKEN / max(1, len(chats)) for name, count in characters.items()}
-    return tokens, f"{len(chats)} chats of people, at {CHARACTERS_PER_TOKEN} characters per token"
+    return (
+        tokens,
+        f"{len(chats)} chats of people, at {CHARACTERS_PER_TOKEN} characters per token; reasoning comes on top",
+    )
 
 
 def _usage_at_most(task: Task, settings: ChatSettings, style: Style) -> dict[str, float]:
@@ -597,7 +609,9 @@ class Simulations:
             self.model, self.assistants, workspace=self.workspace, split=split, base_model=self.base_model
         )
 
-    def estimate(self, split: str, spending: Spending, *, overwrite: bool = False) -> Estimate:
+    def estimate(
+        self, split: str, spending: Spending, *, overwrite: bool = False, measured: Tally | None = None
+    ) -> Estimate:
         """What one split would do and cost; no model is loaded and no endpoint is asked."""
         expected, fitted = self.settings.expected_answers, self.settings.answer_model
         refuse_impossible(self.simulator, base_model=self.base_model, expected_answers=expected, answer_model=fitted)
@@ -605,7 +619,7 @@ class Simulations:
         _refuse_without_local(self.settings, self.simulator, task)
         if self.simulator.kind == "local":
             is_local(self.simulator.argument.replace(SPLIT_MARK, split))
-        return estimate(task, self.settings, self.simulator, spending.prices, overwrite=overwrite)
+        return estimate(task, self.settings, self.simulator, spending.prices, overwrite=overwrite, measured=measured)
 
 
 def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool = False) -> None:
@@ -615,7 +629,10 @@ def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool
         ChatbenchError: nothing is prepared or trained, an assistant cannot be read, a key is not set, or a log is
             damaged or was made with other settings.
     """
-    estimates = [(split, asked.estimate(split, spending, overwrite=overwrite)) for split in asked.splits()]
+    estimates, measured = list[tuple[str, Estimate]](), Tally()
+    for split in asked.splits():
+        estimates.append((split, asked.estimate(split, spending, overwrite=overwrite, measured=measured)))
+        measured = estimates[-1][1].tally
     for split, one in estimates:
         say(f"{split}: " + "\n".join(one.lines()))
     missing = sum(one.missing for _, one in estimates)
@@ -690,8 +707,9 @@ def simulate_splits(
         counts, prices = spending.judge, spending.prices
         return spending.usd - prices.usd(counts) if prices.known else spending.tokens - counts.read - counts.written
 
+    measured = Tally()
     for split in splits:
-        before = asked.estimate(split, spending, overwrite=overwrite)
+        before = asked.estimate(split, spending, overwrite=overwrite, measured=measured)
         if shown := spending.prices.known or any(one.blocks is None for one in before.pending):
             for line in before.cost_lines():
                 say(f"{split}: {line}")
@@ -712,6 +730,7 @@ def simulate_splits(
             accept=partial(accept, split) if accept else None,
         )
         say(f"{split}: " + "\n".join(result.lines()))
+        measured = result.tally if any(result.tally.ended_tokens.values()) else before.tally
         about = spending.prices.usd(before.usage) if spending.prices.known else before.usage.read + before.usage.written
         about *= result.simulated / max(1, before.missing)
         if shown and used() - began > 2 * about > 0:
