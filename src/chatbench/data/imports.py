@@ -946,7 +946,7 @@ def _said(place: str, cells: Cells, name: str, mapping: ImportMap) -> str:
         value = value.get(mapping.content, value)
     if isinstance(value, dict | bytes) or (isinstance(value, list) and content_text(value) is None):
         raise BadRecord("bad message", f"{place}, column {name!r}: {cells[name]!r:.80}",
-                        expected=f"a text, or an object with {mapping.content}", fix="key 'reply' or 'turns'")  # fmt: skip
+                        expected="a text, or a message", fix="key 'reply' or 'turns'")  # fmt: skip
     if isinstance(value, list):
         return content_text(value) or ""
     return str(value) if _as_text(value) else ""

@@ -21,7 +21,7 @@ import numpy as np
 
 from chatbench.core.configurations import differences
 from chatbench.core.errors import BudgetSpentError, ChatbenchError
-from chatbench.core.files import read_json, write_json
+from chatbench.core.files import read_json, read_object, write_json
 from chatbench.core.records import Answer, Question, SimulatedConversation, Study
 from chatbench.core.settings import name_in_tables
 from chatbench.data.open_study import open_study
@@ -232,9 +232,12 @@ def estimate(
         warning,
     )
     path = workspace.estimate(model)
-    entries = cast(dict[str, object], read_json(path)) if path.exists() else {}
-    write_json(path, {**entries, name: plain(made)})
+    write_json(path, {**_earlier(path), name: plain(made)})
     return made
+
+
+def _earlier(path: Path) -> dict[str, Any]:
+    return read_object(path, fix=f"restore {path}, or move it away") if path.exists() else {}
 
 
 def dry_run(model: str, *, spending: Spending, say: Say = print, **given: Any) -> None:
@@ -266,8 +269,9 @@ def _asked(
     settings: ChatSettings | None, skip_bad_records: bool, maps: Sequence[str],
 ) -> _Asked:  # fmt: skip
     """Read what is asked, and refuse what can be refused before the new assistant is asked anything."""
-    settings = settings or ChatSettings()
+    settings, given = settings or ChatSettings(), model
     model = name_in_tables(model)
+    _earlier(workspace.estimate(model))
     splits, study = workspace.trained_splits(model), workspace.study
     tasks = {split: task_of(model, [assistant], workspace=workspace, split=split) for split in splits}
     name = _new_name(tasks[splits[0]].assistants, study)
@@ -277,7 +281,7 @@ def _asked(
         real = open_study(people, skip_bad_records=skip_bad_records, maps=maps)
         answers, notes = people_in(real, people, name, asked, study), _not_used(real, people, name)
     else:
-        _refuse_unknown_error(model, workspace, splits, settings)
+        _refuse_unknown_error(given, workspace, splits, settings)
     whole = replace(study, questions={**study.questions, **asked}, answers=(*study.answers, *answers))
     needs_judge([*asked.values()], settings.judge, whole)
     for split in splits:
@@ -313,7 +317,7 @@ def _refuse_unknown_error(model: str, workspace: Workspace, splits: Sequence[str
         if split in splits and any(chat.assistant == held_out and chat.termination != "failed" for chat in chats):
             simulated += 1
             continue
-        first = f"SPLIT_ID={split} chatbench finetune {model}, then " * (split not in splits)
+        first = f"SPLIT_ID={split} chatbench finetune {shlex.quote(model)}, then " * (split not in splits)
         steps.append(first + _next_command(model, held_out, split, settings))
     if simulated < FEWEST_ASSISTANTS:
         enough = len(manifest.split_ids) >= FEWEST_ASSISTANTS
@@ -327,7 +331,7 @@ def _refuse_unknown_error(model: str, workspace: Workspace, splits: Sequence[str
 
 def _next_command(model: str, held_out: str, split: str, settings: ChatSettings) -> str:
     name = shlex.quote(f"{held_out}=SPEC")
-    return f"chatbench simulate {model} --assistant {name} --split {split} {settings.options()}".rstrip()
+    return f"chatbench simulate {shlex.quote(model)} --assistant {name} --split {split} {settings.options()}".rstrip()
 
 
 def _questions_in(path: Path, study: Study) -> dict[str, Question]:

@@ -50,7 +50,7 @@ function causesTable(one) {
   const causes = Object.entries(one.subsets[0]?.predicted.variance_by_cause ?? {}).map(([cause, variance]) => ({cause, variance}));
   const total = causes.reduce((sum, each) => sum + each.variance, 0);
   return tableCard("What the interval is made of", causes, [
-    {key: "cause", label: "", words: true}, {key: "variance", label: "sd, points", text: (r) => number(100 * Math.sqrt(Math.max(0, r.variance)), 1)},
+    {key: "cause", label: "", words: true}, {key: "variance", label: "sd, points", text: (r) => (r.variance < 0 ? "not above 0" : number(100 * Math.sqrt(r.variance), 1))},
     {key: "share", label: "Share of the variance", text: (r) => (total > 0 ? share(r.variance / total) : "–")}]);
 }
 
