@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from benchmarks.loopback_endpoint import LoopbackEndpoint, running
+from benchmarks.loopback_endpoint import LoopbackEndpoint, error, running
 from tests.support.simulated_logs import endpoint, prepared, questions, rewrite_log, write_log
 from tests.support.study_files import tiny_folder
 
@@ -304,6 +304,35 @@ def test_a_spent_budget_ends_with_code_4_and_much_more_than_expected_is_told(
     monkeypatch.setattr(module, "_usage_each", lambda *_: (dict.fromkeys(guess, 1000.0), "a guess"))
     assert simulated(tmp_path, server, "--split", "split_1") == 0
     assert "more than twice" not in capsys.readouterr().out
+
+
+def test_an_endpoint_is_checked_once_per_command_and_what_it_refuses_is_said_once(
+    tmp_path: Path, server: LoopbackEndpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.will(error(400, "temperature is not supported"))
+
+    assert simulated(tmp_path, server) == 0
+
+    checks = [each["model"] for each in server.asked if "Reply with the word: ready" in str(each)]
+    assert sorted(checks) == ["m", "m", "mine-split_0", "mine-split_1"]  # the first was refused
+    assert capsys.readouterr().out.count("m does not accept temperature: omitted") == 1
+
+
+def test_once_the_budget_is_spent_no_endpoint_is_asked_anything(
+    tmp_path: Path, server: LoopbackEndpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert simulated(tmp_path, server, "--budget-tokens", "200") == 4
+    said = capsys.readouterr().out
+    assert "mine-split_0" in str(server.asked)
+    assert "mine-split_1" not in str(server.asked)
+    planned = 2 * len(Workspace(tmp_path / "data").split("split_1").question_ids("test"))
+    assert f"the budget is spent: {planned} of {planned} were not begun, 0 were cut off" in said
+    server.asked.clear()
+
+    assert simulated(tmp_path, server, "--budget-tokens", "200") == 4
+    assert server.asked == []
+    assert capsys.readouterr().out.count("the budget is spent") == 2
+    assert simulated(tmp_path, server) == 0
 
 
 def test_each_split_is_simulated_by_its_own_adapter(tmp_path: Path, server: LoopbackEndpoint) -> None:

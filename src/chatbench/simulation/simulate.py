@@ -88,6 +88,7 @@ from chatbench.simulation.run import (
 )
 
 Say = Callable[[str], None]
+AskJudge = Callable[[Sequence[tuple[str, str]]], None]
 Opened = tuple[AnyParticipant, Mapping[str, AnyParticipant]]
 """The simulator, and the assistants by name."""
 LOCAL = frozenset({"tuned", "local"})
@@ -198,7 +199,7 @@ def simulate(
     opened: Opened | None = None,
     accept: Callable[[AnyParticipant], None] | None = None,
 ) -> SimulateResult:
-    """Simulates what is missing from the plan; see the module.
+    """Simulates what is missing from the plan; see the module. If the budget has no room for a chat, nobody is opened.
 
     Args:
         model: the name that results are stored under; with the tuned simulator, what was fine-tuned.
@@ -218,8 +219,19 @@ def simulate(
     """
     settings, spending = settings or ChatSettings(), spending or Spending(Prices())
     task = task or task_of(model, assistants, workspace=workspace, split=split, base_model=base_model)
-    console = console or Console()
+    console, options = console or Console(), options or EndpointOptions()
+    plans: Mapping[str, Sequence[Planned]] = task.plans(settings.conversations)
+    continues = block is None and not (opened or (overwrite and task.log.exists()))
+    if continues:
+        count_earlier(spending, task.log, plans)
     ask_judge = _judging(task, settings, workspace, spending, options, console, in_blocks=block is not None)
+    if continues and not spending.leaves_room():
+        planned = {one.id for each in plans.values() for one in each}
+        done = {chat.id for _, chat in read_recorded(task.log) if not chat.transient}
+        if planned - done or not accept:
+            if ask_judge:
+                ask_judge(list(peoples_answers(task.study)))
+            return _ended(task, planned, 0, 0.0, spending, ask_judge)
     user, participants = opened or open_participants(
         model, task, workspace=workspace, split=split, settings=settings, simulator=simulator, base_model=base_model,
         options=options,
@@ -229,7 +241,7 @@ def simulate(
     if ask_judge:
         ask_judge(list(peoples_answers(task.study)))
     both = (user, *participants.values())
-    notes = notes_on(both)
+    notes = notes_on(both, options)
     if settings.dtype == "auto" and not task.log.exists() and any(getattr(one, "slow_in_float32", 0) for one in both):
         notes.append("this CPU has matrix units for bfloat16: --dtype bfloat16 would be about twice as fast")
     for note in notes:
@@ -238,7 +250,6 @@ def simulate(
         "settings": {**settings_known_before(task, settings, simulator), "simulator": dict(user.identity)},
         "assistants": {name: participant.identity for name, participant in participants.items()},
     }
-    plans: Mapping[str, Sequence[Planned]] = task.plans(settings.conversations)
     if block is not None:
         plans = block_of(plans, settings.block_size, block)
         task = replace(task, log=workspace.conversations(model, split, base_model=base_model, block=block))
@@ -258,7 +269,14 @@ def simulate(
             run = Run(log, user, participants, loop, progress, spending, settings.block_size, active)
             simulated = run.simulate(plans)
         seconds = time.monotonic() - began
-    if ask_judge:
+    return _ended(task, planned, simulated, seconds, spending, ask_judge)
+
+
+def _ended(
+    task: Task, planned: set[str], simulated: int, seconds: float, spending: Spending, ask_judge: AskJudge | None
+) -> SimulateResult:
+    """Has the chats of the log judged, and counts them."""
+    if ask_judge and task.log.exists():
         ask_judge(simulated_answers(task.study, read_conversations(task.log)))
     tally, letters = tally_of(task.log, planned), all(question.options for question in task.questions)
     found = SimulateResult(task.log, tally, len(planned), simulated, seconds, spending.prices, letters)
@@ -277,14 +295,15 @@ def _judging(
     settings: ChatSettings,
     workspace: Workspace,
     spending: Spending,
-    options: EndpointOptions | None,
+    options: EndpointOptions,
     console: Console,
     *,
     in_blocks: bool,
-) -> Callable[[Sequence[tuple[str, str]]], None] | None:
+) -> AskJudge | None:
     """A function that judges answers; None if there is nothing to judge.
 
-    A judge behind an endpoint is opened, and so checked, at once; one on this machine when it is first needed.
+    A judge behind an endpoint is opened, and so checked, at once, or never if the budget is spent; one on this machine
+    when it is first needed.
     """
     if not needs_judge(task.questions, settings.judge, task.study):
         return None
@@ -293,22 +312,25 @@ def _judging(
             "--judge cannot be used with chats in blocks",
             fix="simulate with --judge later, then again with the judge",
         )
-    judge = None if judge_spec(settings.judge).kind == "local" else _opened_judge(settings, task.study, options)
-    told = ""
+    count_verdicts(spending, workspace)
+    is_remote, told = judge_spec(settings.judge).kind in ENDPOINTS, ""
+    judge = _opened_judge(settings, task.study, options) if is_remote and not spending.is_spent else None
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def ask(answers: Sequence[tuple[str, str]]) -> None:
         nonlocal judge, told
-        if judge is None:
-            judge = _opened_judge(settings, task.study, options)
-        active = (options or EndpointOptions()).concurrency
+        if judge is None and is_remote:
+            if left := estimated_requests(answers, 0, task.study, workspace, "")[0]:
+                say(f"judge: {left} of {len(set(answers))} answers are not judged yet; the budget is spent")
+            return
+        judge, active = judge or _opened_judge(settings, task.study, options), options.concurrency
         found = judge_answers(judge, answers, task.study, workspace, spending=spending, active=active, say=say).text()
         if found != told:
             say(told := found)
 
-    for note in notes_on([cast(AnyParticipant, judge.checker)] if judge else []):
+    for note in notes_on([cast(AnyParticipant, judge.checker)] if judge else [], options):
         say(f"judge: {note}")
     return ask
 
@@ -678,7 +700,7 @@ def simulate_splits(
     Raises:
         ChatbenchError: as `simulate`.
     """
-    splits = asked.splits()
+    splits, options = asked.splits(), options or EndpointOptions()
     if asked.simulator.kind in ENDPOINTS:
         from chatbench.endpoints.participant import refuse_missing_adapters
 
