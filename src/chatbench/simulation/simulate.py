@@ -111,7 +111,7 @@ class ChatSettings:
     its letters from what people of the training side chose (simulation/answer_model.py); `reasoning_effort` is sent to
     endpoints that accept it. `cache_gib` bounds the keys and values that all local models keep together, in GiB (None:
     a third of free memory); it changes speed, and text only through rounding. `dtype` is the data type of their weights
-    (one of `DTYPES`). A `judge` with its `rubric` scores answers of kind outcome and texts that match no right
+    (one of `DTYPES`). `max_tokens` bounds each message; None of `assistant_max_tokens` is the same number. A `judge` with its `rubric` scores answers of kind outcome and texts that match no right
     answer (simulation/judge.py).
 
     Raises:
@@ -133,9 +133,11 @@ class ChatSettings:
     dtype: str = "auto"
     judge: str = ""
     rubric: Path | None = None
+    assistant_max_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("conversations", "max_user_turns", "max_tokens", "block_size", "seed"):
+        numbers = ("conversations", "max_user_turns", "max_tokens", "block_size", "seed")
+        for name in numbers + ("assistant_max_tokens",) * (self.assistant_max_tokens is not None):
             if not isinstance(getattr(self, name), int):
                 raise ChatbenchError(f"{name} is {getattr(self, name)!r}", expected="a whole number")
             if name != "seed" and getattr(self, name) < 1:
@@ -159,6 +161,11 @@ class ChatSettings:
         """The options of these settings that are not the defaults, as on the command line."""
         values = {name: value for name, value in asdict(self).items() if name not in ("block_size", "cache_gib")}
         return options_text({**values, "end_on": list(self.end_on)}, asdict(ChatSettings()))
+
+    @property
+    def assistant_tokens(self) -> int:
+        """Maximum tokens of an assistant's message."""
+        return self.assistant_max_tokens or self.max_tokens
 
     @property
     def failure_modes(self) -> frozenset[FailureMode]:
@@ -398,7 +405,7 @@ def _opened_assistant(
     spec: AssistantSpec, study: Study, settings: ChatSettings, options: EndpointOptions | None
 ) -> AnyParticipant:
     return spec.participant or open_assistant(
-        spec, study, temperature=settings.assistant_temperature, max_tokens=settings.max_tokens,
+        spec, study, temperature=settings.assistant_temperature, max_tokens=settings.assistant_tokens,
         reasoning_effort=settings.reasoning_effort, dtype=settings.dtype, options=options,
     )  # fmt: skip
 
@@ -572,16 +579,17 @@ def _usage_each(task: Task, style: Style, tally: Tally) -> tuple[dict[str, float
 
 def _usage_at_most(task: Task, settings: ChatSettings, style: Style) -> dict[str, float]:
     """Tokens of a conversation with all user turns and the forced answer, if every message is as long as allowed."""
-    turns, longest = settings.max_user_turns, settings.max_tokens
+    turns, longest, replies = settings.max_user_turns, settings.max_tokens, settings.assistant_tokens
     asked = [
         message for one in task.questions for message in style.messages(one.full_text, (), asked_for=one.asked_for)
     ]
     prompt = sum(len(message.content) for message in asked) / CHARACTERS_PER_TOKEN / max(1, len(task.questions))
     return {  # k user turns have 2k messages after them; the assistant reads one fewer
-        "simulator_prompt_tokens": (turns + 1) * (prompt + turns * longest),
+        "simulator_prompt_tokens": (turns + 1) * (prompt + turns * (longest + replies) / 2),
         "simulator_tokens": (turns + 1) * longest,
-        "assistant_prompt_tokens": turns * (len(ASSISTANT_SYSTEM) / CHARACTERS_PER_TOKEN + turns * longest),
-        "assistant_tokens": turns * longest,
+        "assistant_prompt_tokens": turns
+        * (len(ASSISTANT_SYSTEM) / CHARACTERS_PER_TOKEN + ((turns + 1) * longest + (turns - 1) * replies) / 2),
+        "assistant_tokens": turns * replies,
     }
 
 
