@@ -341,6 +341,10 @@ def test_what_the_judge_reads_and_writes_counts_towards_the_budget(
     assert 0 < left < 24
     assert f"{left} of 24 answers are not judged yet" in told
     assert "answered 0" in told
+    server.asked.clear()
+    assert simulated(tmp_path, server, *judge, "--budget-tokens", "500") == 4
+    assert server.asked == []  # not even the small request
+    assert f"judge: {left} of 24 answers are not judged yet; the budget is spent" in capsys.readouterr().out
 
 
 def tower_study(folder: Path, people: Sequence[tuple[str, bool | None]], right: str = "Paris") -> list[str]:

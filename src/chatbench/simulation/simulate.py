@@ -41,6 +41,7 @@ from chatbench.simulation.budget import Prices, Spending, dollars
 from chatbench.simulation.judge import (
     LATER,
     Judge,
+    agreement_with,
     count_verdicts,
     estimated_requests,
     judge_answers,
@@ -49,6 +50,7 @@ from chatbench.simulation.judge import (
     open_judge,
     peoples_answers,
     read_rubric,
+    read_verdicts,
     simulated_answers,
 )
 from chatbench.simulation.log import (
@@ -111,8 +113,8 @@ class ChatSettings:
     its letters from what people of the training side chose (simulation/answer_model.py); `reasoning_effort` is sent to
     endpoints that accept it. `cache_gib` bounds the keys and values that all local models keep together, in GiB (None:
     a third of free memory); it changes speed, and text only through rounding. `dtype` is the data type of their weights
-    (one of `DTYPES`). `max_tokens` bounds each message; None of `assistant_max_tokens` is the same number. A `judge` with its `rubric` scores answers of kind outcome and texts that match no right
-    answer (simulation/judge.py).
+    (one of `DTYPES`). A `judge` with its `rubric` scores answers of kind outcome and texts that match no right
+    answer (simulation/judge.py). `assistant_max_tokens` replaces `max_tokens` for assistants (None: it is the same).
 
     Raises:
         ChatbenchError: a number or a temperature out of range, an unknown failure mode or data type.
@@ -331,10 +333,11 @@ def _judging(
         if judge is None and is_remote:
             if left := estimated_requests(answers, 0, task.study, workspace, "")[0]:
                 say(f"judge: {left} of {len(set(answers))} answers are not judged yet; the budget is spent")
-            return
-        judge, active = judge or _opened_judge(settings, task.study, options), options.concurrency
-        found = judge_answers(judge, answers, task.study, workspace, spending=spending, active=active, say=say).text()
-        if found != told:
+            agreement = agreement_with(task.study, *read_verdicts(workspace, task.study))
+        else:
+            judge, active = judge or _opened_judge(settings, task.study, options), options.concurrency
+            agreement = judge_answers(judge, answers, task.study, workspace, spending=spending, active=active, say=say)
+        if (found := agreement.text()) != told:
             say(told := found)
 
     for note in notes_on([cast(AnyParticipant, judge.checker)] if judge else [], options):
