@@ -43,7 +43,8 @@ def opened(
     server: LoopbackEndpoint, kind: EndpointKind = "chat", role: ParticipantName = "assistant", *, model: str = "m"
 ) -> EndpointParticipant:
     address = EndpointAddress(model, server.url, "TEST_KEY")
-    return open_endpoint_participant(address, kind=kind, role=role, temperature=0.7, max_tokens=50, options=QUICK)
+    options = replace(QUICK)  # of its own: nothing is known of the server
+    return open_endpoint_participant(address, kind=kind, role=role, temperature=0.7, max_tokens=50, options=options)
 
 
 def unhurried(
@@ -191,7 +192,7 @@ def test_a_text_that_the_token_limit_cut_off_before_it_began_is_paid_for_once(
 ) -> None:
     # The model reasons, and its usage hides it: each of six tries would cost a whole limit.
     participant, _ = unhurried(server, role=role)
-    server.will(*[completion("", "length")] * 2)
+    server.will(*[completion("", "length")] * 4)
 
     (failure,) = participant.reply_all([replace(REQUEST, participant=role)])
 
@@ -583,6 +584,35 @@ def test_a_stray_fault_at_the_beginning_stops_nothing(
     server.will(error(500), Answer(act="reset"), Answer(body=b"{"))
 
     opened(server)
+
+
+def test_one_reply_of_only_reasoning_at_the_beginning_is_bad_luck_and_three_are_not(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A run of ten splits sends it so often that one of a model's empty replies, 6 in 100, almost surely ended it.
+    server.will(*[completion("", "length")] * 2)
+    opened(server)
+    assert len({each["seed"] for each in server.asked}) == len(server.asked) == 3  # not the same reply again
+
+    server.will(*[completion("", "length")] * 3)
+    assert "raise --max-tokens" in error_of(server, monkeypatch)
+
+
+def test_what_was_checked_is_not_asked_again_with_the_same_settings(server: LoopbackEndpoint) -> None:
+    server.will(error(400, "use max_completion_tokens"), error(400), completion())
+    address, options = EndpointAddress("m", server.url, "TEST_KEY"), replace(QUICK)
+    given: dict[str, Any] = {"kind": "chat", "role": "assistant", "max_tokens": 50, "options": options}
+    one = open_endpoint_participant(address, temperature=0.7, **given)
+    assert len(server.asked) == 3
+
+    again = open_endpoint_participant(address, temperature=0.7, **given)
+
+    assert len(server.asked) == 3
+    assert again.identity == one.identity
+    assert answered(again).text
+    assert "max_completion_tokens" in server.asked[-1]
+    open_endpoint_participant(address, temperature=1.0, **given)
+    assert len(server.asked) == 5
 
 
 def test_an_endpoint_that_is_down_is_said_to_be_at_once(

@@ -7,6 +7,7 @@ import importlib
 import json
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Eventful, Eventfu
 
 def opened(*servers: LoopbackEndpoint, model: str = "m") -> EndpointParticipant:
     address = f"{model}@{','.join(each.url for each in servers)}"
-    options = {"kind": "chat", "role": "assistant", "temperature": 0.7, "max_tokens": 50, "options": QUICK}
+    options = {"kind": "chat", "role": "assistant", "temperature": 0.7, "max_tokens": 50, "options": replace(QUICK)}
     return open_endpoint_participant(address, **options)  # type: ignore[arg-type]
 
 

@@ -149,14 +149,14 @@ def test_the_command_takes_the_settings_of_simulate(monkeypatch: pytest.MonkeyPa
         "estimate tiny --assistant new=scripted:0.5 --people p.jsonl --conversations 3 --max-tokens 60 --answer-model "
     )
     line += "--simulator-temperature 0.5 --assistant-temperature 0 --end-on role_flip --expected-answers "
-    line += "--judge openai:m@http://localhost:1 --rubric r.txt "
+    line += "--judge openai:m@http://localhost:1 --rubric r.txt --assistant-max-tokens 4000 "
     line += "--reasoning-effort low --skip-bad-records --map a=b --max-user-turns 4 --seed 7"
 
     assert main(line.split()) == 2
     assert given["settings"] == ChatSettings(
         3, 7, 4, simulator_temperature=0.5, assistant_temperature=0.0, max_tokens=60, end_on=("role_flip",),
         expected_answers=True, answer_model=True, reasoning_effort="low",
-        judge="openai:m@http://localhost:1", rubric=Path("r.txt"),
+        judge="openai:m@http://localhost:1", rubric=Path("r.txt"), assistant_max_tokens=4000,
     )  # fmt: skip
     assert (given["skip_bad_records"], given["maps"]) == (True, ["a=b"])
 

@@ -239,6 +239,18 @@ def test_an_unfinished_simulation_is_scored_over_its_complete_cells(place: Works
     assert any("2 of 8 (question, assistant) pairs" in note and "--split split_0" in note for note in table.notes)
 
 
+def test_the_command_that_continues_a_simulation_has_the_options_of_its_log(place: Workspace) -> None:
+    # Without the options that the log was made with, it was refused.
+    write_log(place, "split_0", leave_out=7, temperature=0.5)
+    write_log(place, "split_1", leave_out=7, prompted={"kind": "openai", "name": "gpt", "temperature": 1.0})
+    tables = [eval_chatbench("tiny", workspace=place, splits=[each]) for each in ("split_0", "split_1")]
+
+    notes = [note for table in tables for note in table.notes if "to continue" in note]
+    one, other = (note.partition("to continue: chatbench ")[2] for note in notes)
+    assert one == "simulate tiny --assistant SPEC --split split_0 --conversations 5 --simulator-temperature 0.5"
+    assert other.startswith("simulate tiny --simulator two-step:openai:... --assistant SPEC --split split_1")
+
+
 def test_pairs_without_people_are_noted_but_not_to_be_simulated_again(place: Workspace) -> None:
     write_log(place, "split_0")
     test = place.split("split_0").question_ids("test")

@@ -252,14 +252,14 @@ def test_a_judge_has_room_to_reason_and_is_told_how_much(
 ) -> None:
     prepared(tmp_path)
     judge = ["--judge", f"openai:m@{server.url}", "--rubric", str(tmp_path / "rubric.txt")]
-    server.will(completion("<think>B?", "length"))
+    server.will(*[completion("<think>B?", "length")] * 3)
 
     assert simulated(tmp_path, server, *judge, "--reasoning-effort", "low", "--max-tokens", most) == 2
-    server.will(completion("<think>B?", "length"))
+    server.will(*[completion("<think>B?", "length")] * 3)
     with pytest.raises(ChatbenchError):
         judged_by("u", judge[1], rubric=judge[3], data=tmp_path / "data", max_tokens=int(most), reasoning_effort="low")
     told = [(asked["max_tokens"], asked["reasoning_effort"]) for asked in server.asked]
-    assert told == [(expected, "low")] * 2
+    assert told == [(expected, "low")] * 6
 
 
 @pytest.mark.parametrize(
@@ -341,6 +341,10 @@ def test_what_the_judge_reads_and_writes_counts_towards_the_budget(
     assert 0 < left < 24
     assert f"{left} of 24 answers are not judged yet" in told
     assert "answered 0" in told
+    server.asked.clear()
+    assert simulated(tmp_path, server, *judge, "--budget-tokens", "500") == 4
+    assert server.asked == []  # not even the small request
+    assert f"judge: {left} of 24 answers are not judged yet; the budget is spent" in capsys.readouterr().out
 
 
 def tower_study(folder: Path, people: Sequence[tuple[str, bool | None]], right: str = "Paris") -> list[str]:

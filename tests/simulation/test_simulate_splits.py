@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from benchmarks.loopback_endpoint import LoopbackEndpoint, running
+from benchmarks.loopback_endpoint import LoopbackEndpoint, error, running
 from tests.support.simulated_logs import endpoint, prepared, questions, rewrite_log, write_log
 from tests.support.study_files import tiny_folder
 
@@ -236,6 +236,7 @@ def test_a_log_that_is_overwritten_is_not_read(place: Workspace) -> None:
         (["--budget-tokens", "0"], "more than 0"),
         (["--concurrency", "0", "--judge", "openai:m"], "concurrency is 0"),
         (["--assistant-temperature", "-1"], "assistant_temperature is -1"),
+        (["--assistant-max-tokens", "0"], "assistant_max_tokens is 0"),
         (["--simulator", "two-step"], "--simulator 'two-step'"),
         (["--simulator", "two-step:local:no/such/{split}"], "no/such/split_0: no such folder"),
         (["--assistant", "local:no/such/model", "--split", "split_0"], "no/such/model: no such folder"),
@@ -304,6 +305,64 @@ def test_a_spent_budget_ends_with_code_4_and_much_more_than_expected_is_told(
     monkeypatch.setattr(module, "_usage_each", lambda *_: (dict.fromkeys(guess, 1000.0), "a guess"))
     assert simulated(tmp_path, server, "--split", "split_1") == 0
     assert "more than twice" not in capsys.readouterr().out
+
+
+def test_an_endpoint_is_checked_once_per_command_and_what_it_refuses_is_said_once(
+    tmp_path: Path, server: LoopbackEndpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.will(error(400, "temperature is not supported"))
+
+    assert simulated(tmp_path, server) == 0
+
+    checks = [each["model"] for each in server.asked if "Reply with the word: ready" in str(each)]
+    assert sorted(checks) == ["m", "m", "mine-split_0", "mine-split_1"]  # the first was refused
+    assert capsys.readouterr().out.count("m does not accept temperature: omitted") == 1
+
+
+def test_an_assistant_may_have_a_token_limit_of_its_own_which_its_log_keeps(
+    tmp_path: Path, server: LoopbackEndpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = ["--max-tokens", "60", "--assistant-max-tokens", "4000"]
+    assert simulated(tmp_path, server, *limits) == 0
+
+    assert {("messages" in each, each["max_tokens"]) for each in server.asked} == {(True, 4000), (False, 60)}
+    chats = read_conversations(Workspace(results=tmp_path / "results").conversations("mine", "split_0"))
+    assert {(one.simulator["max_tokens"], one.assistant_identity["max_tokens"]) for one in chats} == {(60, 4000)}
+    assert simulated(tmp_path, server, *limits[:2]) == 2
+    assert "to continue it, use --assistant-max-tokens 4000;" in capsys.readouterr().err
+    assert simulated(tmp_path, server, *limits[:2], assistant="other") == 0  # the simulator is the same
+    assert simulated(tmp_path, server, *limits, assistant="other") == 2
+    assert "to continue it, use without --assistant-max-tokens;" in capsys.readouterr().err
+
+
+def test_at_most_counts_an_assistants_own_limit(place: Workspace) -> None:
+    task, simulator = task_of("tiny", [ENDPOINT], workspace=place, split="split_0"), read_simulator_spec("tuned")
+    settings = ChatSettings(conversations=5, max_user_turns=1, max_tokens=100)
+    one = estimate(task, settings, simulator, PRICES)
+    other = estimate(task, replace(settings, assistant_max_tokens=300), simulator, PRICES)
+
+    assert other.most.assistant_tokens == 3 * one.most.assistant_tokens
+    assert other.most.simulator_tokens == one.most.simulator_tokens
+    # The forced answer is asked for with the reply before it.
+    assert other.most.simulator_prompt_tokens - one.most.simulator_prompt_tokens == one.missing * 200
+    assert other.most.assistant_prompt_tokens == one.most.assistant_prompt_tokens
+
+
+def test_once_the_budget_is_spent_no_endpoint_is_asked_anything(
+    tmp_path: Path, server: LoopbackEndpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert simulated(tmp_path, server, "--budget-tokens", "200") == 4
+    said = capsys.readouterr().out
+    assert "mine-split_0" in str(server.asked)
+    assert "mine-split_1" not in str(server.asked)
+    planned = 2 * len(Workspace(tmp_path / "data").split("split_1").question_ids("test"))
+    assert f"the budget is spent: {planned} of {planned} were not begun, 0 were cut off" in said
+    server.asked.clear()
+
+    assert simulated(tmp_path, server, "--budget-tokens", "200") == 4
+    assert server.asked == []
+    assert capsys.readouterr().out.count("the budget is spent") == 2
+    assert simulated(tmp_path, server) == 0
 
 
 def test_each_split_is_simulated_by_its_own_adapter(tmp_path: Path, server: LoopbackEndpoint) -> None:

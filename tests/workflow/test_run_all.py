@@ -219,6 +219,10 @@ def test_an_assistant_that_cannot_be_reached_is_told_before_anything_is_trained(
     with pytest.raises(ChatbenchError, match=r"127\.0\.0\.1:9"):
         run(tmp_path, settings=settings)
     assert not (tmp_path / "results").exists()
+    spent = Spending(Prices(), max_tokens=1)
+    spent.tokens = 1
+    run(tmp_path, settings=settings, steps=["finetune", "simulate"], spending=spent)  # then it is asked nothing
+    assert spent.left > 0
 
 
 def test_run_takes_every_option_of_simulate_that_shapes_or_costs_a_chat() -> None:

@@ -27,6 +27,7 @@ def estimate(
     conversations: Conversations = 10,
     max_user_turns: MaxUserTurns = 10,
     max_tokens: MaxTokens = 1000,
+    assistant_max_tokens: options.AssistantMaxTokens = None,
     simulator_temperature: options.SimulatorTemperature = 1.0,
     assistant_temperature: options.AssistantTemperature = 0.7,
     end_on: options.EndOn = None,
@@ -75,7 +76,7 @@ def estimate(
         conversations, seed, max_user_turns, max_tokens=max_tokens, simulator_temperature=simulator_temperature,
         assistant_temperature=assistant_temperature, end_on=tuple(end_on or ()), expected_answers=expected_answers,
         answer_model=answer_model, reasoning_effort=reasoning_effort, cache_gib=cache_gib, dtype=dtype,
-        judge=judge, rubric=rubric,
+        judge=judge, rubric=rubric, assistant_max_tokens=assistant_max_tokens,
     )  # fmt: skip
     given: dict[str, Any] = {
         "assistant": assistant, "workspace": Workspace(data, results), "questions": questions, "people": people,

@@ -39,6 +39,9 @@ MaxUserTurns = Annotated[int, typer.Option(help="Maximum user turns before the a
 Bootstrap = Annotated[int, typer.Option(help="Bootstrap resamples for the intervals; 0 omits them.", max=100_000)]
 Confidence = Annotated[float, typer.Option(help="Confidence level of the intervals, in 0..1.")]
 MaxTokens = Annotated[int, typer.Option(help="Maximum tokens per message.", max=10_000_000)]
+AssistantMaxTokens = Annotated[
+    int | None, typer.Option(help="Maximum tokens per assistant message, with reasoning; default: --max-tokens.")
+]
 Simulator = Annotated[
     str, typer.Option(metavar="SPEC", help="What plays the user; see chatbench simulate --list-simulators.")
 ]

@@ -81,6 +81,7 @@ def asked_run(
     ] = 3,
     max_user_turns: options.MaxUserTurns = 10,
     max_tokens: options.MaxTokens = 1000,
+    assistant_max_tokens: options.AssistantMaxTokens = None,
     simulator_temperature: options.SimulatorTemperature = 1.0,
     assistant_temperature: options.AssistantTemperature = 0.7,
     end_on: options.EndOn = None,
@@ -127,7 +128,7 @@ def asked_run(
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
         end_on=tuple(end_on or ()), expected_answers=expected_answers, answer_model=answer_model,
         reasoning_effort=reasoning_effort, cache_gib=cache_gib, dtype=dtype, judge=judge,
-        rubric=rubric,
+        rubric=rubric, assistant_max_tokens=assistant_max_tokens,
     )  # fmt: skip
     settings = RunSettings(
         splits=splits, only=tuple(split or ()), train_share=train_share, seed=seed, skip_bad_records=skip_bad_records,

@@ -43,6 +43,7 @@ def simulate(
     base_model: Annotated[bool, typer.Option("--base", help="Simulate with the base model instead.")] = False,
     max_user_turns: options.MaxUserTurns = 10,
     max_tokens: options.MaxTokens = 1000,
+    assistant_max_tokens: options.AssistantMaxTokens = None,
     simulator_temperature: options.SimulatorTemperature = 1.0,
     assistant_temperature: options.AssistantTemperature = 0.7,
     end_on: options.EndOn = None,
@@ -91,7 +92,7 @@ def simulate(
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
         end_on=tuple(end_on or ()), expected_answers=expected_answers, answer_model=answer_model,
         reasoning_effort=reasoning_effort, cache_gib=cache_gib, dtype=dtype, judge=judge,
-        rubric=rubric,
+        rubric=rubric, assistant_max_tokens=assistant_max_tokens,
     )  # fmt: skip
     endpoint = EndpointOptions(concurrency=concurrency, timeout_seconds=timeout, patience_seconds=patience)
     spending = Spending(read_prices(simulator_price, assistant_price), max_tokens=budget_tokens, max_usd=budget_usd)

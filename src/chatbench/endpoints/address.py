@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from chatbench.core.errors import ChatbenchError
@@ -168,13 +169,16 @@ class EndpointOptions:
 
     Each address gets at most `concurrency` requests at once. A request times out after `timeout_seconds`, and is tried
     up to `max_tries` times if it gets a bad answer. `patience_seconds` is how long to wait for an endpoint that does
-    not answer at all.
+    not answer at all. A command has one: what is `checked` is not asked the small request again with the same settings,
+    and what was `told` about an endpoint is not said again.
     """
 
     concurrency: int = 32
     timeout_seconds: float = 120.0
     max_tries: int = 6
     patience_seconds: float = 300.0
+    checked: dict[object, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    told: set[tuple[str, str]] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, value, least in (

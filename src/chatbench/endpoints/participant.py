@@ -27,6 +27,8 @@ from chatbench.protocol.prompts import ASSISTANT_SYSTEM
 T = TypeVar("T")
 LIST_TIMEOUT_SECONDS = 30.0
 SMALL_PROMPT = (Message("system", ASSISTANT_SYSTEM), Message("user", "Reply with the word: ready"))
+SMALL_TRIES = 3
+"""Of the small request, if only reasoning comes: of models that reason, a few replies in a hundred are like that."""
 
 
 def refuse_missing_adapters(addresses: Sequence[str]) -> None:
@@ -198,8 +200,12 @@ class EndpointParticipant:
 
 
 async def _small(client: EndpointClient) -> Reply | Fault:
-    # A base model may have nothing to add to a plain text; a chat model always has.
-    return await client.complete(SMALL_PROMPT, seed=0, may_be_empty=client.kind == "completions")
+    for seed in range(SMALL_TRIES):
+        # A base model may have nothing to add to a plain text; a chat model always has.
+        found = await client.complete(SMALL_PROMPT, seed, may_be_empty=client.kind == "completions")
+        if not (isinstance(found, Fault) and found.kind == "thinking"):
+            break
+    return found
 
 
 def open_endpoint_participant(
@@ -212,7 +218,7 @@ def open_endpoint_participant(
     reasoning_effort: str = "",
     options: EndpointOptions | None = None,
 ) -> EndpointParticipant:
-    """Open a participant and check it with one small request.
+    """Open a participant and check it with one small request, unless the `options` know that it was checked.
 
     `address` may be a text in the format of `read_addresses`; `kind` is "completions" for a plain-text model.
 
@@ -220,16 +226,19 @@ def open_endpoint_participant(
         ChatbenchError: the endpoint cannot be used; the message says why.
     """
     options = options or EndpointOptions()
-    first, *others = read_addresses(address) if isinstance(address, str) else (address,)
-    client = EndpointClient(
-        first,
+    addresses = read_addresses(address) if isinstance(address, str) else (address,)
+    asked = (addresses, kind, temperature, max_tokens, reasoning_effort)
+    client = options.checked.get(asked) or EndpointClient(
+        addresses[0],
         kind,
         temperature=temperature,
         max_tokens=max_tokens,
         timeout_seconds=options.timeout_seconds,
         reasoning_effort=reasoning_effort,
     )
-    clients = [client, *map(client.at, others)]
+    clients = [*map(client.at, addresses)]
     participant = EndpointParticipant(clients, role, options)
-    run_to_end(_then_close(clients, participant.check()))
+    if asked not in options.checked:
+        run_to_end(_then_close(clients, participant.check()))
+        options.checked.update({} if participant.unreachable else {asked: client})
     return participant

@@ -419,7 +419,8 @@ def _refuse_other_settings(asked: Simulations, split: str, simulator: AnyPartici
         names = [name for name in wanted if log == task.log or name not in OF_THE_QUESTIONS]
         before, now = ({name: each[name] for name in names if name in each} for each in (settings, wanted))
         made = {"settings": {**before, "simulator": settings["simulator"]}, "assistants": assistants}
-        use = options_to_continue({"settings": before}, {"settings": now}, made, asdict(asked.settings))
+        given = {**asdict(asked.settings), "assistant_max_tokens": None}  # the new assistant's may be another
+        use = options_to_continue({"settings": before}, {"settings": now}, made, given)
         again = f"remove {log} and {settings_path(log).name}"
         if log == held_out:
             again = "lose those chats: chatbench simulate MODEL ... --overwrite"

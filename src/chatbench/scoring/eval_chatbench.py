@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 
 from chatbench.core.errors import ChatbenchError
@@ -38,6 +38,8 @@ from chatbench.scoring.score_files import plain, write_question_files, write_sco
 from chatbench.scoring.score_table import Score, ScoreTable, signature
 from chatbench.simulation.ai_alone import with_measured_here
 from chatbench.simulation.judge import Agreement, with_verdicts
+from chatbench.simulation.log import chat_options, options_text
+from chatbench.simulation.simulate import ChatSettings
 from chatbench.simulation.split_chats import SplitChats, read_chats, simulated_splits
 
 READ_AGAIN = ("termination", "answer_text", "letter", "lenient_letter", "forced_text", "expected_correct")
@@ -307,7 +309,12 @@ def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> 
         judged = any(study.questions[question_id].kind.name == "outcome" for question_id, _ in without_score)
         why_without = "have only failed chats" + " or answers that the judge gave no score" * judged
         base_model = " --base" if simulation.predictor == BASE_MODEL else ""
-        command = f"chatbench simulate {model} --assistant SPEC --split {entry.split.id}{base_model}"
+        settings, defaults = entry.settings[simulation.predictor], {**asdict(ChatSettings()), "dtype": None}
+        made = {"settings": settings, "assistants": entry.assistants[simulation.predictor]}
+        style, kind = settings.get("style", "two-step"), settings.get("simulator_kind", "tuned")
+        who = f" --simulator {style}:{kind}{':...' * (kind != 'tuned')}" * ((style, kind) != ("two-step", "tuned"))
+        command = f"chatbench simulate {model}{who} --assistant SPEC --split {entry.split.id}{base_model}"
+        command = f"{command} {options_text(chat_options(made), defaults)}".rstrip()
         for some, why in (
             (unfinished, f"are not fully simulated; to continue: {command}"),
             (without_people, "have no answers of people, and are left out"),

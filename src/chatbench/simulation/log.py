@@ -442,6 +442,8 @@ def chat_options(made: Mapping[str, Any]) -> dict[str, object]:
             found |= {"simulator_temperature": simulator.get(name), "assistant_temperature": of_assistants}
         else:
             found[name] = of_assistants if simulator.get(name) is None else simulator[name]
+        if name == "max_tokens" and of_assistants is not None:
+            found["assistant_max_tokens"] = "" if of_assistants == found[name] else of_assistants
     found |= {"reasoning_effort": found["reasoning_effort"] or "", "answer_model": bool(simulator.get("answer_model"))}
     return {name: value for name, value in found.items() if value is not None}
 
@@ -455,7 +457,7 @@ def options_text(values: Mapping[str, object], given: Mapping[str, object]) -> s
     words, without = [], []
     for name, value in values.items():
         option, before = f"--{name.replace('_', '-')}", given.get(name)
-        if (list(before) if isinstance(before, tuple) else before) in (value, "auto"):
+        if (list(before) if isinstance(before, tuple) else before) in (value, "auto") or value == (before or ""):
             continue
         if value is False or value in ("", []):
             without.append(option)

@@ -42,6 +42,7 @@ from chatbench.simulation.budget import Prices, Spending, dollars
 from chatbench.simulation.judge import (
     LATER,
     Judge,
+    agreement_with,
     count_verdicts,
     estimated_requests,
     judge_answers,
@@ -50,6 +51,7 @@ from chatbench.simulation.judge import (
     open_judge,
     peoples_answers,
     read_rubric,
+    read_verdicts,
     simulated_answers,
 )
 from chatbench.simulation.log import (
@@ -89,6 +91,7 @@ from chatbench.simulation.run import (
 )
 
 Say = Callable[[str], None]
+AskJudge = Callable[[Sequence[tuple[str, str]]], None]
 Opened = tuple[AnyParticipant, Mapping[str, AnyParticipant]]
 """The simulator, and the assistants by name."""
 LOCAL = frozenset({"tuned", "local"})
@@ -112,7 +115,7 @@ class ChatSettings:
     endpoints that accept it. `cache_gib` bounds the keys and values that all local models keep together, in GiB (None:
     a third of free memory); it changes speed, and text only through rounding. `dtype` is the data type of their weights
     (one of `DTYPES`). A `judge` with its `rubric` scores answers of kind outcome and texts that match no right
-    answer (simulation/judge.py).
+    answer (simulation/judge.py). `assistant_max_tokens` replaces `max_tokens` for assistants (None: it is the same).
 
     Raises:
         ChatbenchError: a number or a temperature out of range, an unknown failure mode or data type.
@@ -133,9 +136,11 @@ class ChatSettings:
     dtype: str = "auto"
     judge: str = ""
     rubric: Path | None = None
+    assistant_max_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("conversations", "max_user_turns", "max_tokens", "block_size", "seed"):
+        numbers = ("conversations", "max_user_turns", "max_tokens", "block_size", "seed")
+        for name in numbers + ("assistant_max_tokens",) * (self.assistant_max_tokens is not None):
             if not isinstance(getattr(self, name), int):
                 raise ChatbenchError(f"{name} is {getattr(self, name)!r}", expected="a whole number")
             if name != "seed" and getattr(self, name) < 1:
@@ -159,6 +164,11 @@ class ChatSettings:
         """The options of these settings that are not the defaults, as on the command line."""
         values = {name: value for name, value in asdict(self).items() if name not in ("block_size", "cache_gib")}
         return options_text({**values, "end_on": list(self.end_on)}, asdict(ChatSettings()))
+
+    @property
+    def assistant_tokens(self) -> int:
+        """Maximum tokens of an assistant's message."""
+        return self.assistant_max_tokens or self.max_tokens
 
     @property
     def failure_modes(self) -> frozenset[FailureMode]:
@@ -199,7 +209,7 @@ def simulate(
     opened: Opened | None = None,
     accept: Callable[[AnyParticipant], None] | None = None,
 ) -> SimulateResult:
-    """Simulates what is missing from the plan; see the module.
+    """Simulates what is missing from the plan; see the module. If the budget has no room for a chat, nobody is opened.
 
     Args:
         model: the name that results are stored under; with the tuned simulator, what was fine-tuned.
@@ -219,8 +229,19 @@ def simulate(
     """
     settings, spending = settings or ChatSettings(), spending or Spending(Prices())
     task = task or task_of(model, assistants, workspace=workspace, split=split, base_model=base_model)
-    console = console or Console()
+    console, options = console or Console(), options or EndpointOptions()
+    plans: Mapping[str, Sequence[Planned]] = task.plans(settings.conversations)
+    continues = block is None and not (opened or (overwrite and task.log.exists()))
+    if continues:
+        count_earlier(spending, task.log, plans)
     ask_judge = _judging(task, settings, workspace, spending, options, console, in_blocks=block is not None)
+    if continues and not spending.leaves_room():
+        planned = {one.id for each in plans.values() for one in each}
+        done = {chat.id for _, chat in read_recorded(task.log) if not chat.transient}
+        if planned - done or not accept:
+            if ask_judge:
+                ask_judge(list(peoples_answers(task.study)))
+            return _ended(task, planned, 0, 0.0, spending, ask_judge)
     user, participants = opened or open_participants(
         model, task, workspace=workspace, split=split, settings=settings, simulator=simulator, base_model=base_model,
         options=options,
@@ -230,7 +251,7 @@ def simulate(
     if ask_judge:
         ask_judge(list(peoples_answers(task.study)))
     both = (user, *participants.values())
-    notes = notes_on(both)
+    notes = notes_on(both, options)
     if settings.dtype == "auto" and not task.log.exists() and any(getattr(one, "slow_in_float32", 0) for one in both):
         notes.append("this CPU has matrix units for bfloat16: --dtype bfloat16 would be about twice as fast")
     for note in notes:
@@ -239,7 +260,6 @@ def simulate(
         "settings": {**settings_known_before(task, settings, simulator), "simulator": dict(user.identity)},
         "assistants": {name: participant.identity for name, participant in participants.items()},
     }
-    plans: Mapping[str, Sequence[Planned]] = task.plans(settings.conversations)
     if block is not None:
         plans = block_of(plans, settings.block_size, block)
         task = replace(task, log=workspace.conversations(model, split, base_model=base_model, block=block))
@@ -259,7 +279,14 @@ def simulate(
             run = Run(log, user, participants, loop, progress, spending, settings.block_size, active)
             simulated = run.simulate(plans)
         seconds = time.monotonic() - began
-    if ask_judge:
+    return _ended(task, planned, simulated, seconds, spending, ask_judge)
+
+
+def _ended(
+    task: Task, planned: set[str], simulated: int, seconds: float, spending: Spending, ask_judge: AskJudge | None
+) -> SimulateResult:
+    """Has the chats of the log judged, and counts them."""
+    if ask_judge and task.log.exists():
         ask_judge(simulated_answers(task.study, read_conversations(task.log)))
     tally, letters = tally_of(task.log, planned), all(question.options for question in task.questions)
     found = SimulateResult(task.log, tally, len(planned), simulated, seconds, spending.prices, letters)
@@ -278,14 +305,15 @@ def _judging(
     settings: ChatSettings,
     workspace: Workspace,
     spending: Spending,
-    options: EndpointOptions | None,
+    options: EndpointOptions,
     console: Console,
     *,
     in_blocks: bool,
-) -> Callable[[Sequence[tuple[str, str]]], None] | None:
+) -> AskJudge | None:
     """A function that judges answers; None if there is nothing to judge.
 
-    A judge behind an endpoint is opened, and so checked, at once; one on this machine when it is first needed.
+    A judge behind an endpoint is opened, and so checked, at once, or never if the budget is spent; one on this machine
+    when it is first needed.
     """
     if not needs_judge(task.questions, settings.judge, task.study):
         return None
@@ -294,22 +322,26 @@ def _judging(
             "--judge cannot be used with chats in blocks",
             fix="simulate with --judge later, then again with the judge",
         )
-    judge = None if judge_spec(settings.judge).kind == "local" else _opened_judge(settings, task.study, options)
-    told = ""
+    count_verdicts(spending, workspace)
+    is_remote, told = judge_spec(settings.judge).kind in ENDPOINTS, ""
+    judge = _opened_judge(settings, task.study, options) if is_remote and not spending.is_spent else None
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def ask(answers: Sequence[tuple[str, str]]) -> None:
         nonlocal judge, told
-        if judge is None:
-            judge = _opened_judge(settings, task.study, options)
-        active = (options or EndpointOptions()).concurrency
-        found = judge_answers(judge, answers, task.study, workspace, spending=spending, active=active, say=say).text()
-        if found != told:
+        if judge is None and is_remote:
+            if left := estimated_requests(answers, 0, task.study, workspace, "")[0]:
+                say(f"judge: {left} of {len(set(answers))} answers are not judged yet; the budget is spent")
+            agreement = agreement_with(task.study, *read_verdicts(workspace, task.study))
+        else:
+            judge, active = judge or _opened_judge(settings, task.study, options), options.concurrency
+            agreement = judge_answers(judge, answers, task.study, workspace, spending=spending, active=active, say=say)
+        if (found := agreement.text()) != told:
             say(told := found)
 
-    for note in notes_on([cast(AnyParticipant, judge.checker)] if judge else []):
+    for note in notes_on([cast(AnyParticipant, judge.checker)] if judge else [], options):
         say(f"judge: {note}")
     return ask
 
@@ -377,7 +409,7 @@ def _opened_assistant(
     spec: AssistantSpec, study: Study, settings: ChatSettings, options: EndpointOptions | None
 ) -> AnyParticipant:
     return spec.participant or open_assistant(
-        spec, study, temperature=settings.assistant_temperature, max_tokens=settings.max_tokens,
+        spec, study, temperature=settings.assistant_temperature, max_tokens=settings.assistant_tokens,
         reasoning_effort=settings.reasoning_effort, dtype=settings.dtype, options=options,
     )  # fmt: skip
 
@@ -562,16 +594,17 @@ def _usage_each(task: Task, style: Style, tally: Tally) -> tuple[dict[str, float
 
 def _usage_at_most(task: Task, settings: ChatSettings, style: Style) -> dict[str, float]:
     """Tokens of a conversation with all user turns and the forced answer, if every message is as long as allowed."""
-    turns, longest = settings.max_user_turns, settings.max_tokens
+    turns, longest, replies = settings.max_user_turns, settings.max_tokens, settings.assistant_tokens
     asked = [
         message for one in task.questions for message in style.messages(one.full_text, (), asked_for=one.asked_for)
     ]
     prompt = sum(len(message.content) for message in asked) / CHARACTERS_PER_TOKEN / max(1, len(task.questions))
     return {  # k user turns have 2k messages after them; the assistant reads one fewer
-        "simulator_prompt_tokens": (turns + 1) * (prompt + turns * longest),
+        "simulator_prompt_tokens": (turns + 1) * (prompt + turns * (longest + replies) / 2),
         "simulator_tokens": (turns + 1) * longest,
-        "assistant_prompt_tokens": turns * (len(ASSISTANT_SYSTEM) / CHARACTERS_PER_TOKEN + turns * longest),
-        "assistant_tokens": turns * longest,
+        "assistant_prompt_tokens": turns
+        * (len(ASSISTANT_SYSTEM) / CHARACTERS_PER_TOKEN + ((turns + 1) * longest + (turns - 1) * replies) / 2),
+        "assistant_tokens": turns * replies,
     }
 
 
@@ -695,7 +728,7 @@ def simulate_splits(
     Raises:
         ChatbenchError: as `simulate`.
     """
-    splits = asked.splits()
+    splits, options = asked.splits(), options or EndpointOptions()
     if asked.simulator.kind in ENDPOINTS:
         from chatbench.endpoints.participant import refuse_missing_adapters
 

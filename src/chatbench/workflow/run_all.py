@@ -131,7 +131,8 @@ def run_all(
                     for base in (False, True):
                         count_earlier(spending, workspace.conversations(each, split, base_model=base), names)
             to_train = {u.id for u in units if u.stage == "finetune" and not is_done(u, workspace, settings)}
-            if any(unit.stage in ("simulate", "base") and to_train & {*unit.requires} for unit in units):
+            waits = any(unit.stage in ("simulate", "base") and to_train & {*unit.requires} for unit in units)
+            if waits and spending.leaves_room():
                 check_endpoints(assistants_of(settings, workspace), workspace.study, settings.chats, settings.options)
         failed = _run_here(units, workspace, settings, spending, clock, keep_going=len(models) > 1)
     keys = [unit.key for unit in units if unit.stage == "scores" and unit.id not in failed]
