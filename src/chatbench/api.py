@@ -316,6 +316,7 @@ def estimate(
     seed: int = 0,
     max_user_turns: int = MAX_USER_TURNS,
     max_tokens: int = 1000,
+    assistant_max_tokens: int | None = None,
     simulator_temperature: float = 1.0,
     assistant_temperature: float = 0.7,
     end_on: Sequence[str] = (),
@@ -341,7 +342,8 @@ def estimate(
     from chatbench.estimation.estimate import estimate as step
 
     settings = ChatSettings(
-        conversations, seed, max_user_turns, max_tokens=max_tokens, simulator_temperature=simulator_temperature,
+        conversations, seed, max_user_turns, max_tokens=max_tokens,
+        assistant_max_tokens=assistant_max_tokens, simulator_temperature=simulator_temperature,
         assistant_temperature=assistant_temperature, end_on=_each(end_on), expected_answers=expected_answers,
         answer_model=answer_model, reasoning_effort=reasoning_effort, dtype=dtype, judge=judge,
         rubric=Path(rubric) if rubric else None,

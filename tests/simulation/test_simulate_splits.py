@@ -18,6 +18,7 @@ from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Usage
 from chatbench.data.workspace import Workspace
+from chatbench.endpoints.address import EndpointOptions
 from chatbench.protocol.dialogue import FunctionParticipant, Reply
 from chatbench.simulation import simulate as module
 from chatbench.simulation.budget import SPENT, Price, Prices
@@ -317,6 +318,15 @@ def test_an_endpoint_is_checked_once_per_command_and_what_it_refuses_is_said_onc
     checks = [each["model"] for each in server.asked if "Reply with the word: ready" in str(each)]
     assert sorted(checks) == ["m", "m", "mine-split_0", "mine-split_1"]  # the first was refused
     assert capsys.readouterr().out.count("m does not accept temperature: omitted") == 1
+
+
+def test_an_assistant_whose_name_is_almost_one_of_the_study_s_is_told(place: Workspace) -> None:
+    task = task_of("u", ["gpt4o=scripted:weak", "other=scripted:strong"], workspace=place, split="split_0")
+    both = dict.fromkeys(("gpt4o", "other"), FunctionParticipant(lambda _: Reply(""), {}))
+    told = module._notes(task, ChatSettings(), both["other"], both, EndpointOptions(), new=False)
+
+    assert told == ["people worked with 'gpt-4o', not 'gpt4o': if it is meant, say gpt-4o=SPEC"]
+    assert module._notes(task, ChatSettings(), both["other"], both, EndpointOptions(), new=True) == []
 
 
 def test_an_assistant_may_have_a_token_limit_of_its_own_which_its_log_keeps(

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -250,11 +251,7 @@ def simulate(
         accept(user)
     if ask_judge:
         ask_judge(list(peoples_answers(task.study)))
-    both = (user, *participants.values())
-    notes = notes_on(both, options)
-    if settings.dtype == "auto" and not task.log.exists() and any(getattr(one, "slow_in_float32", 0) for one in both):
-        notes.append("this CPU has matrix units for bfloat16: --dtype bfloat16 would be about twice as fast")
-    for note in notes:
+    for note in _notes(task, settings, user, participants, options, new=accept is not None):
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     agreed = {
         "settings": {**settings_known_before(task, settings, simulator), "simulator": dict(user.identity)},
@@ -280,6 +277,21 @@ def simulate(
             simulated = run.simulate(plans)
         seconds = time.monotonic() - began
     return _ended(task, planned, simulated, seconds, spending, ask_judge)
+
+
+def _notes(
+    task: Task, settings: ChatSettings, user: AnyParticipant, participants: Mapping[str, AnyParticipant],
+    options: EndpointOptions, *, new: bool,
+) -> list[str]:  # fmt: skip
+    """What is said before the first chat; of `new` assistants, not that people have not worked with them."""
+    both = (user, *participants.values())
+    notes, known = notes_on(both, options), task.study.assistants
+    if settings.dtype == "auto" and not task.log.exists() and any(getattr(one, "slow_in_float32", 0) for one in both):
+        notes.append("this CPU has matrix units for bfloat16: --dtype bfloat16 would be about twice as fast")
+    for name in () if new else sorted(participants.keys() - known):
+        near = get_close_matches(name, known, 1)
+        notes += [f"people worked with {each!r}, not {name!r}: if it is meant, say {each}=SPEC" for each in near]
+    return notes
 
 
 def _ended(
