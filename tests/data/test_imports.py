@@ -587,6 +587,16 @@ def test_a_tolerance_that_cannot_be_read_is_told_and_whole_numbers_need_none(tmp
     assert caught.value.fix.endswith("key 'tolerance': a value for all rows belongs in [constants]")
 
 
+def test_bytes_in_parquet_are_their_text_and_other_bytes_drop_the_row(tmp_path: Path) -> None:
+    table = pd.DataFrame({"p": ["a", "b", "c"], "r": [b"ho", b"\xff", b"ho"], "w": [b"1", b"2", b"\xff"]})
+    table.to_parquet(tmp_path / "a.parquet")
+    mapping = 'turns = ["p", "r"]\nquestion_id = "p"\nworker_id = "w"\n'
+    study, rows = imported(tmp_path, "t.parquet", (tmp_path / "a.parquet").read_bytes(), mapping)
+
+    assert [(chat.worker_id, chat.turns[1].text) for chat in study.conversations] == [("1", "ho")]
+    assert [row["why"] for row in rows] == ["", "bad message", "worker_id is no text"]
+
+
 def test_messages_in_parts_are_read_and_what_is_no_text_is_not_turned_into_one(tmp_path: Path) -> None:
     mapping = 'messages = "m"\nreply = "r"\nworker_id = "w"\nanswer = "a"\nanswer_kind = "text"\nright_answer = "ok"\n'
     log = [

@@ -53,7 +53,7 @@ def simulated_by() -> Iterator[None]:
 
 def run(place: Workspace, **options: object) -> Estimate:
     given = {"assistant": "new=scripted:weak", **options}
-    return estimate("tiny", workspace=place, settings=SETTINGS, say=lambda _: None, **given)  # type: ignore[arg-type]
+    return estimate("tiny", workspace=place, settings=SETTINGS, say=lambda _: None, **given)  # type: ignore[arg-type]  # of several types
 
 
 @pytest.fixture(scope="module")

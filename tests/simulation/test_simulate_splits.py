@@ -322,9 +322,11 @@ def test_an_endpoint_is_checked_once_per_command_and_what_it_refuses_is_said_onc
 
 def test_an_assistant_whose_name_is_almost_one_of_the_study_s_is_told(place: Workspace) -> None:
     task = task_of("u", ["gpt4o=scripted:weak", "other=scripted:strong"], workspace=place, split="split_0")
-    both = dict.fromkeys(("gpt4o", "other"), FunctionParticipant(lambda _: Reply(""), {}))
-    told = module._notes(task, ChatSettings(), both["other"], both, EndpointOptions(), new=False)
+    both = dict.fromkeys(("gpt4o", "other"), FunctionParticipant(lambda _: Reply(""), {"name": "x"}))
+    options = EndpointOptions()
+    told = module._notes(task, ChatSettings(), both["other"], both, options, new=False)
 
+    assert module._notes(task, ChatSettings(), both["other"], both, options, new=False) == []  # the next split
     assert told == ["people worked with 'gpt-4o', not 'gpt4o': if it is meant, say gpt-4o=SPEC"]
     assert module._notes(task, ChatSettings(), both["other"], both, EndpointOptions(), new=True) == []
 

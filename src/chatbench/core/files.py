@@ -59,11 +59,8 @@ def file_error(error: OSError, path: Path | None = None) -> ChatbenchError:
     problem, fix = _PROBLEMS.get(error.errno or 0, (error.strerror or str(error), f"check the path, or {_ELSEWHERE}"))
     place = path or error.filename2 or error.filename or "a file"
     if place == "a file" and error.errno == errno.ENOENT:  # as tempfile raises it
-        place, problem, fix = (
-            "temporary files",
-            str(error.strerror),
-            "free some space, or set TMPDIR to a folder with some",
-        )
+        fix = "free some space, or set TMPDIR to a folder with some"
+        place, problem = "temporary files", str(error.strerror)
     return ChatbenchError(f"{place}: {problem}", expected="a path that can be read and written", fix=fix)
 
 

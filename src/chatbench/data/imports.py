@@ -477,9 +477,18 @@ def _parquet_rows(path: Path) -> list[tuple[str, Cells]]:
 
     with _damage(path):
         # Not with pandas: its to_json crashes the process on some lists of objects.
-        text = json.dumps(parquet.read_table(path).to_pylist(), default=_as_text)
+        text = json.dumps(parquet.read_table(path).to_pylist(), default=_of_parquet)
         rows = json.loads(text, parse_constant=lambda _: None)  # of constants that are not JSON numbers (NaN)
         return [(f"{path}, row {number}", _with_paths(row)) for number, row in enumerate(rows, start=1)]
+
+
+def _of_parquet(value: object) -> object:
+    """A value that JSON lacks: bytes as the text that they hold; other bytes as an object, which no column may hold."""
+    if isinstance(value, bytes):
+        with suppress(UnicodeDecodeError):
+            return value.decode()
+        return {"bytes": len(value)}
+    return _as_text(value)
 
 
 def _sheets(path: Path) -> Mapping[str, Any]:
@@ -944,7 +953,7 @@ def _said(place: str, cells: Cells, name: str, mapping: ImportMap) -> str:
     value = cells.get(name)
     if isinstance(value, dict):
         value = value.get(mapping.content, value)
-    if isinstance(value, dict | bytes) or (isinstance(value, list) and content_text(value) is None):
+    if isinstance(value, dict) or (isinstance(value, list) and content_text(value) is None):
         raise BadRecord("bad message", f"{place}, column {name!r}: {cells[name]!r:.80}",
                         expected="a text, or a message", fix="key 'reply' or 'turns'")  # fmt: skip
     if isinstance(value, list):
@@ -966,7 +975,7 @@ def _record(
         return _text(cells, getattr(mapping, name)) or str(getattr(mapping.constants, name))
 
     for name in ("worker_id", "assistant", *_IF_RECORDED, "question_id", "question_text"):
-        if isinstance(found := cells.get(getattr(mapping, name)), list | dict | bytes):
+        if isinstance(found := cells.get(getattr(mapping, name)), list | dict):
             raise BadRecord(f"{name} is no text", f"{place}, column {getattr(mapping, name)!r}: {found!r:.80}",
                             expected="a text or a number", fix=f"key {name!r}")  # fmt: skip
     question = _question(place, cells, mapping, statements, intake)

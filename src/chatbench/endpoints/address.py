@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -169,8 +170,7 @@ class EndpointOptions:
 
     Each address gets at most `concurrency` requests at once. A request times out after `timeout_seconds`, and is tried
     up to `max_tries` times if it gets a bad answer. `patience_seconds` is how long to wait for an endpoint that does
-    not answer at all. A command has one: what is `checked` is not asked the small request again with the same settings,
-    and what was `told` about an endpoint is not said again.
+    not answer at all. A command has one: what is `checked` is not asked the small request again with the same settings.
     """
 
     concurrency: int = 32
@@ -178,7 +178,7 @@ class EndpointOptions:
     max_tries: int = 6
     patience_seconds: float = 300.0
     checked: dict[object, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
-    told: set[tuple[str, str]] = field(default_factory=set, init=False, repr=False, compare=False)
+    _told: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -189,3 +189,9 @@ class EndpointOptions:
         ):
             if not least <= value <= MOST:
                 raise ChatbenchError(f"{name} is {value:g}", expected=f"from {least} to {MOST:,}")
+
+    def untold(self, notes: Iterable[str]) -> list[str]:
+        """Those of a command's notes that were not asked for before: each is said once."""
+        new = [note for note in dict.fromkeys(notes) if note not in self._told]
+        self._told.update(new)
+        return new

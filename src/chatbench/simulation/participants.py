@@ -215,27 +215,19 @@ def open_assistant(
     )  # fmt: skip
 
 
-def notes_on(participants: Iterable[AnyParticipant], options: EndpointOptions | None = None) -> list[str]:
-    """Notes to print once before a run: parameters that an endpoint refused, and addresses that cannot be reached.
-
-    What was already told with these `options` is left out.
-    """
+def notes_on(participants: Iterable[AnyParticipant]) -> list[str]:
+    """Notes to print once before a run: parameters that an endpoint refused, and addresses that cannot be reached."""
     participants = list(participants)
-    notes = [
-        (
-            str(one.identity.get("base_url")),
-            f"{one.identity['name']} does not accept {', '.join(map(str, what))}: omitted"
-            + ", and the system message put before the user's" * (SYSTEM_ROLE in what),
-        )
-        for one in participants
-        if isinstance(what := one.identity.get("left_out"), list)
+    left_out = {str(one.identity["name"]): one.identity.get("left_out") for one in participants}
+    return [
+        f"{name} does not accept {', '.join(map(str, what))}: omitted"
+        + ", and the system message put before the user's" * (SYSTEM_ROLE in what)
+        for name, what in left_out.items()
+        if isinstance(what, list)
+    ] + [
+        f"{url}: cannot connect; not used until it answers"
+        for url in dict.fromkeys(url for one in participants for url in getattr(one, "unreachable", ()))
     ]
-    unreachable = dict.fromkeys(url for one in participants for url in getattr(one, "unreachable", ()))
-    notes += [(url, f"{url}: cannot connect; not used until it answers") for url in unreachable]
-    told = options.told if options else set()
-    new = [each for each in dict.fromkeys(notes) if each not in told]
-    told.update(new)
-    return [text for _, text in new]
 
 
 SIMULATORS = (

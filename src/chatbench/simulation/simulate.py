@@ -285,13 +285,13 @@ def _notes(
 ) -> list[str]:  # fmt: skip
     """What is said before the first chat; of `new` assistants, not that people have not worked with them."""
     both = (user, *participants.values())
-    notes, known = notes_on(both, options), task.study.assistants
+    notes, known = notes_on(both), task.study.assistants
     if settings.dtype == "auto" and not task.log.exists() and any(getattr(one, "slow_in_float32", 0) for one in both):
         notes.append("this CPU has matrix units for bfloat16: --dtype bfloat16 would be about twice as fast")
     for name in () if new else sorted(participants.keys() - known):
         near = get_close_matches(name, known, 1)
         notes += [f"people worked with {each!r}, not {name!r}: if it is meant, say {each}=SPEC" for each in near]
-    return notes
+    return options.untold(notes)
 
 
 def _ended(
@@ -353,7 +353,7 @@ def _judging(
         if (found := agreement.text()) != told:
             say(told := found)
 
-    for note in notes_on([cast(AnyParticipant, judge.checker)] if judge else [], options):
+    for note in options.untold(notes_on([cast(AnyParticipant, judge.checker)] if judge else [])):
         say(f"judge: {note}")
     return ask
 
