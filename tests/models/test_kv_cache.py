@@ -12,6 +12,7 @@ from tests.support.tiny_models import ARCHITECTURES, Architecture, tiny_model, t
 from transformers import PreTrainedModel
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.models import kv_cache
 from chatbench.models.answer_probabilities import AnswerReader, answer_reader
 from chatbench.models.encoding import encoder
 from chatbench.models.generation import Decoding, Generated, LocalGenerator
@@ -66,14 +67,17 @@ def probabilities(made: Generated) -> list[float]:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize(("lora", "sharing"), [(False, 8), (True, 8), (False, 2), (True, 2)])
 def test_texts_and_answers_are_those_of_one_prompt_alone(
-    architecture: Architecture, lora: bool, monkeypatch: pytest.MonkeyPatch
+    architecture: Architecture, lora: bool, sharing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Positions counted in the batch, a window counted in slots, or states kept for another prefix are likely mistakes;
     # so is NaN from fresh memory, which a mask does not hide.
     empty = Shape.empty
     monkeypatch.setattr(Shape, "empty", lambda *sizes: empty(*sizes).fill_(float("nan")))
+    monkeypatch.setattr(kv_cache, "SHARING", sharing)  # 2: what two rows share is attended to once
+    attention, together = kv_cache._attention, set[int]()
+    monkeypatch.setattr(kv_cache, "_attention", lambda *each: (together.update(each[6:]), attention(*each))[1])
     model = model_of(architecture, lora=lora)
     greedy, sampling = generator(model), generator(model, temperature=1.0)
     expected = [alone(model, greedy._answers, prompt) for prompt in PROMPTS]  # type: ignore[arg-type]
@@ -90,6 +94,7 @@ def test_texts_and_answers_are_those_of_one_prompt_alone(
         ]
         for found, (_, true) in zip(answers, expected, strict=True):
             assert found == pytest.approx(true, abs=1e-5)
+    assert bool(together & {70, 71, 75, 76}) is (sharing == 2)  # a question, and the same with its first turn
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -117,8 +122,13 @@ def test_each_distinct_token_is_read_once_but_for_the_last_of_a_prompt() -> None
 
 
 @pytest.mark.parametrize("tokens", [600, 900, 2000])
-def test_within_a_bound_texts_are_the_same_and_the_bound_holds(tokens: int) -> None:
-    # With little room, branches are dropped and read again, and rows go back into the line.
+@pytest.mark.parametrize("sharing", [8, 2])
+def test_within_a_bound_texts_are_the_same_and_the_bound_holds(
+    tokens: int, sharing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With little room, branches are dropped and read again, rows go back into the line, and rows that begin
+    # differently stand together.
+    monkeypatch.setattr(kv_cache, "SHARING", sharing)
     model = model_of("llama")
     token_bytes = generator(model).cache.shape.token_bytes
     free = generator(model, temperature=1.0)
@@ -130,6 +140,22 @@ def test_within_a_bound_texts_are_the_same_and_the_bound_holds(tokens: int) -> N
     assert bound.cache.peak <= tokens * token_bytes
     assert bound.cache.bytes >= 0
     assert bound.prompt_tokens_read >= free.prompt_tokens_read
+
+
+def test_without_room_for_a_slab_of_its_own_a_row_joins_others_that_begin_differently(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What the rows of such a slab begin with is no longer common to them.
+    monkeypatch.setattr(kv_cache, "SHARING", 2)
+    prompts = [[*range(place, place + 70), *turn] for place in range(10, 130, 10) for turn in ([5], [6, 7], [8, 9])]
+    model = model_of("llama")
+    one = generator(model, cache_bytes=7000 * Shape.of(model).token_bytes)
+
+    texts = one.generate(prompts, range(len(prompts)))
+
+    for made, prompt in zip(texts, prompts, strict=True):
+        written, _ = alone(model, one._answers, prompt)  # type: ignore[arg-type]
+        assert (made.tokens, made.last_token) == (len(written), written[-1])
 
 
 def test_a_prompt_that_finds_no_room_is_refused_with_the_option_that_helps() -> None:

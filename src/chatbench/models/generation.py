@@ -31,6 +31,8 @@ PIECE_TOKENS = {"cpu": 1024}
 """Prompt tokens that are read in one forward pass; 2,048 on other devices."""
 LOOK_AHEAD = 64
 """Once this many prompts wait for another to read what they share, no further one is looked at."""
+DRAWN_ROWS = 16
+"""Rows that are drawn together: what several times as many need in float64 no longer fits into a CPU's caches."""
 PROMPT_END = 8
 """Tokens at a prompt's end that may hold a reasoning tag opened by the template."""
 
@@ -322,9 +324,10 @@ class LocalGenerator:
         """
         assert row.buffer is not None
         length = row.read
+        start = row.prompt[: self.cache.shared(row.prompt)]
         while True:
             try:
-                slab, among = self._slab_for(length + 1)
+                slab, among = self._slab_for(length + 1, start)
             except OutOfRoomError:
                 others = [(each, slab, among) for slab, among in self._slabs for each in among]
                 youngest = max(others, key=lambda each: each[0].key, default=None)
@@ -344,11 +347,20 @@ class LocalGenerator:
             self._release(row)
             return
 
-    def _slab_for(self, tokens: int) -> tuple[Slab, list[_Row]]:
-        for slab, among in self._slabs:
-            if slab.width == slab_width(tokens, self.context) and len(among) < slab.rows:
+    def _slab_for(self, tokens: int, start: tuple[int, ...]) -> tuple[Slab, list[_Row]]:
+        """One of the row's width and start, else a new one, else, if memory is short, any of its width."""
+        width = slab_width(tokens, self.context)
+        roomy = [each for each in self._slabs if each[0].width == width and len(each[1]) < each[0].rows]
+        for slab, among in roomy:
+            if slab.start == start:
                 return slab, among
-        self._slabs.append((Slab(self.cache, tokens, self.context), []))
+        try:
+            self._slabs.append((Slab(self.cache, tokens, self.context, start), []))
+        except OutOfRoomError:
+            if not roomy:
+                raise
+            roomy[0][0].start = ()
+            return roomy[0]
         return self._slabs[-1]
 
     def _release(self, row: _Row) -> None:
@@ -438,11 +450,14 @@ def draw(logits: torch.Tensor, temperature: float, uniforms: torch.Tensor) -> to
         return logits.argmax(-1)
     # Float64: over 100,000 tokens, a float32 sum is off by more than the weight of a rare token. MPS has no float64.
     precise = torch.float32 if logits.device.type == "mps" else torch.float64
-    cumulative = (logits.float() / temperature).softmax(-1).cumsum(-1, dtype=precise)
-    total = cumulative[:, -1:].contiguous()
-    drawn = torch.searchsorted(cumulative, uniforms.to(precise)[:, None] * total, right=True)
-    # A product that rounds up to the total would lie beyond the last token that can be drawn.
-    return torch.minimum(drawn, torch.searchsorted(cumulative, total)).squeeze(1)
+    found = []
+    for some, their in zip(torch.split(logits, DRAWN_ROWS), torch.split(uniforms.to(precise), DRAWN_ROWS), strict=True):
+        cumulative = (some.float() / temperature).softmax(-1).cumsum(-1, dtype=precise)
+        total = cumulative[:, -1:].contiguous()
+        drawn = torch.searchsorted(cumulative, their[:, None] * total, right=True)
+        # A product that rounds up to the total would lie beyond the last token that can be drawn.
+        found.append(torch.minimum(drawn, torch.searchsorted(cumulative, total)).squeeze(1))
+    return torch.cat(found)
 
 
 def tokens_that_may_stop(tokenizer: PreTrainedTokenizerBase, vocabulary: int, stop: Sequence[str]) -> list[bool]:

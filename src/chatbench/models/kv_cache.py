@@ -7,6 +7,7 @@ chat share the chat so far. When memory runs out, the least recently used leaves
 `Slab` holds the rows of a batch that are being continued, side by side and padded on the right to one width, so that
 attention to all of them is one call per layer. A row has its own copy of what it shares with others: copying is a
 thousandth of the work of reading, and attention in place is several times faster than gathering segments at each token.
+Rows that begin alike are put into one slab, and on a CPU the copy of its first row then stands for all of them.
 
 `Step` is one forward pass over new tokens of any rows, laid end to end without padding: one token of each row that is
 continued, and pieces of the prompts that are being read. It is passed in place of a `TreePlan` (`prefix_tree`), so the
@@ -26,10 +27,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from chatbench.core.errors import ChatbenchError
 from chatbench.models.prefix_tree import kept_by_layers
 
-SLAB_TOKENS = 16_384
-"""Tokens that a slab has room for: 32 rows of 512."""
+SLAB_TOKENS = 8_192
+"""Tokens that a slab has room for: 32 rows of 256."""
 NARROWEST = 256
 """Tokens of the narrowest row; each slab width is twice the one before."""
+SHARING = 8
+"""Prompts that share a beginning get a slab of their own if they are this many, and are attended to together."""
+SHARED_TOKENS = 64
+"""Tokens of the shortest beginning that is attended to once for all rows of a slab."""
 
 
 class OutOfRoomError(Exception):
@@ -75,13 +80,14 @@ class Shape:
 class _Node:
     """Some tokens after the parent's, and their keys and values, shape (layers, 2, heads, tokens, head width).
 
-    None while they are being read.
+    `states` are None while they are being read; `prompts` counts those that began with the path to here.
     """
 
-    __slots__ = ("children", "parent", "states", "tokens", "used")
+    __slots__ = ("children", "parent", "prompts", "states", "tokens", "used")
 
     def __init__(self, tokens: tuple[int, ...], states: Tensor | None, parent: _Node | None, used: int) -> None:
         self.tokens, self.states, self.parent, self.used = tokens, states, parent, used
+        self.prompts = 1
         self.children: dict[int, _Node] = {}
 
 
@@ -116,8 +122,12 @@ class RadixCache:
             assert each.states is not None  # only the last of a path may be without
             buffer[..., start : start + count, :] = each.states[..., :count, :]
             start += count
+        if path:
+            path[-1] = (self._split(*path[-1]), path[-1][1])
+        for each, _ in path:
+            each.prompts += 1
         if fresh:
-            parent = self._split(*path[-1]) if path else self._root
+            parent = path[-1][0] if path else self._root
             parent.children[tokens[known]] = _Node(tokens[known:], None, parent, self._clock)
         return buffer, known
 
@@ -135,6 +145,15 @@ class RadixCache:
         if node is not None and node.states is None and node.tokens == tokens[known:]:  # else another prompt reads it
             start = len(tokens) - len(node.tokens)
             node.states = states[..., start : len(tokens), :].clone()
+
+    def shared(self, tokens: tuple[int, ...]) -> int:
+        """How many of the first tokens enough other prompts also began with to attend to them together, or 0."""
+        count = 0
+        for node, known in self._walk(tokens)[0]:
+            if node.prompts < SHARING:
+                break
+            count += known
+        return count if count >= SHARED_TOKENS else 0
 
     def take(self, count: int, keep: Sequence[_Node] = ()) -> None:
         """Reserves this many bytes, evicting the least recently used leaves for them.
@@ -186,6 +205,7 @@ class RadixCache:
         assert node.states is not None
         assert node.parent is not None
         upper = _Node(node.tokens[:count], node.states[..., :count, :].clone(), node.parent, self._clock)
+        upper.prompts = node.prompts
         node.parent.children[node.tokens[0]] = upper
         node.tokens, node.states, node.parent = node.tokens[count:], node.states[..., count:, :].clone(), upper
         upper.children[node.tokens[0]] = node
@@ -208,10 +228,14 @@ def slab_width(tokens: int, context: int) -> int:
 
 
 class Slab:
-    """Rows of one width: `states` of shape (layers, 2, rows, heads, width, head width), `lengths` of those in use."""
+    """Rows of one width: `states` of shape (layers, 2, rows, heads, width, head width), `lengths` of those in use.
 
-    def __init__(self, cache: RadixCache, tokens: int, context: int) -> None:
+    All rows begin with the tokens of `start`.
+    """
+
+    def __init__(self, cache: RadixCache, tokens: int, context: int, start: tuple[int, ...] = ()) -> None:
         shape = cache.shape
+        self.start = start
         self.width = slab_width(tokens, context)
         most = min(SLAB_TOKENS, cache.limit // 8 // shape.token_bytes)
         self.rows = max(1, most // self.width)
@@ -288,7 +312,8 @@ class Step:
             slab.states[layer][:, rows, :, places] = stored[:, :, new].permute(2, 0, 1, 3)
             seen = slice(mask.shape[-1])
             asked = queries[:, :, new].permute(2, 0, 1, 3)
-            out = _attention(asked, keys[:count, :, seen], values[:count, :, seen], mask, scale, softcap)
+            shared = len(slab.start) if count >= SHARING and key.device.type == "cpu" else 0
+            out = _attention(asked, keys[:count, :, seen], values[:count, :, seen], mask, scale, softcap, shared)
             found.append(out.flatten(1, 2))
             begun += count
         for piece, mask in zip(self._pieces, masks[len(self._slabs) :], strict=True):
@@ -312,13 +337,29 @@ def _mask(positions: Tensor, slots: int, window: int | None, like: Tensor) -> Te
 
 
 def _attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None, softcap: float | None
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None, softcap: float | None, shared: int = 0
 ) -> Tensor:
-    if softcap is None:
+    """Attention of shape (rows, key heads, queries, width), as `query`; the first `shared` slots are alike in all rows.
+
+    Those are read from the first row only: keys and values are most of what a pass reads of memory.
+    """
+    if softcap is None and not shared:
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
-    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    scores = torch.tanh(scores / softcap) * softcap + mask
-    return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+    # As keys times queries: with few queries, twice as fast as queries times keys.
+    own = (key[:, :, shared:] @ query.transpose(-1, -2)).transpose(-1, -2)
+    together = query.transpose(0, 1).flatten(1, 2)  # (key heads, rows * queries, width)
+    common = _by_row(together @ key[0, :, :shared].transpose(-1, -2), len(query))
+    scores = torch.cat([common, own], -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    weights = (scores + mask).softmax(-1, dtype=torch.float32).to(value.dtype)
+    of_common = weights[..., :shared].transpose(0, 1).flatten(1, 2) @ value[0, :, :shared]
+    return weights[..., shared:] @ value[:, :, shared:] + _by_row(of_common, len(query))
+
+
+def _by_row(states: Tensor, rows: int) -> Tensor:
+    """Shape (heads, rows * queries, n) as (rows, heads, queries, n)."""
+    return states.reshape(len(states), rows, -1, states.shape[-1]).transpose(0, 1)
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
