@@ -49,7 +49,7 @@ def test_every_template_is_read_from_its_own_words_and_from_short_ones() -> None
     rng = Random(1)
     for template in TEMPLATES:
         problem = draw_problem(template, "q", rng)
-        clauses = [*template.schema.clauses, *([template.catch.clause] if template.catch else [])]
+        clauses = [*template.schema.clauses, *([template.catch] if template.catch else [])]
         short = (
             ", ".join(problem.words(rng.choice(c.short)) for c in clauses) + ", " + problem.words(template.ask.short[0])
         )
