@@ -359,27 +359,26 @@ class Row:
             raise self.bad(f"blank {column}", name, found="blank", expected="a value")
         return self.text(name)
 
-    def bad(self, reason: str, name: str = "", *, expected: str, found: str = "") -> BadRecord:
+    def bad(self, reason: str, name: str = "", *, expected: str, found: str = "", fix: str = SKIP_FIX) -> BadRecord:
         """The error for this record, or for one of its cells; `found` defaults to the cell's value."""
         place = f"{self.place}, {self.unit} {self.names.get(name, name)!r}" if name else self.place
-        return BadRecord(reason, f"{place}: {found or repr(self.value(name))[:80]}", expected=expected)
+        return BadRecord(reason, f"{place}: {found or repr(self.value(name))[:80]}", expected=expected, fix=fix)
 
     def unknown(self, reason: str, name: str, *, expected: str) -> BadRecord:
         """The error for an unknown value of a categorical column.
 
         It lists all values of the column, which a user needs to give them a meaning with --map.
         """
-        column, values = self.names.get(name, name), Counter(row.text(name) for row in self.others)
-        error = self.bad(
-            reason, name, found=f"{self.text(name)!r}; the {self.unit} holds {listed(values)}", expected=""
-        )
-        return BadRecord(reason, error.found, expected=expected, fix=_map_fix(column, self.text(name)))
+        values = Counter(row.text(name) for row in self.others)
+        found = f"{self.text(name)!r}; the {self.unit} holds {listed(values)}"
+        fix = _map_fix(self.names.get(name, name), self.text(name))
+        return self.bad(reason, name, found=found, expected=expected, fix=fix)
 
     def unknown_role(self, role: str, name: str, roles: Iterable[Iterable[str]]) -> BadRecord:
         """The error for the unknown role of a message at `name`; `roles` are those of every chat."""
         values = Counter(each for chat in roles for each in chat)
-        error = self.bad("", name, found=f"role {role!r}; the chats hold {listed(values)}", expected="")
-        return BadRecord("unknown role", error.found, expected=EXPECTED_ROLES, fix=_map_fix("role", role))
+        found, fix = f"role {role!r}; the chats hold {listed(values)}", _map_fix("role", role)
+        return self.bad("unknown role", name, found=found, expected=EXPECTED_ROLES, fix=fix)
 
     def conversation(self, name: str, turns: tuple[Turn, ...], answer: Answer) -> Conversation:
         """The chat that led to an answer; `name` is where its turns are in this record.
