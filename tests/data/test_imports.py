@@ -591,33 +591,30 @@ def test_several_accepted_texts_may_stand_in_a_cell(lists: bool, tmp_path: Path)
     assert [question.answer for question in code.questions.values()] == ["[1, 2]"]  # the text of a list of numbers
 
 
-def test_the_columns_of_every_file_are_checked(tmp_path: Path) -> None:
-    # In their union, Worker and worker were both there, and each row of the second file was a person of its own.
-    for name, column in (("a", "worker"), ("b", "Worker")):
-        written(tmp_path / f"{name}.csv", f"{column},p,r\nw1,hi {name},yo\n")
-        written(tmp_path / f"{name}.jsonl", jsonl({column.lower() + "_id" * (name == "a"): "w", **OPENAI}))
-    mapping = written(tmp_path / "map.toml", 'worker_id = "worker"\nturns = ["p", "r"]\n')
-    with pytest.raises(ChatbenchError, match=r"b.csv: no column 'worker'; it has Worker, p, r"):
-        import_study([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out.jsonl", mapping)
-    with pytest.raises(ChatbenchError, match=r"b.jsonl: no column 'worker_id'") as caught:
-        import_study([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], tmp_path / "out.jsonl")
+def test_the_columns_of_every_file_are_checked_but_logs_may_lack_those_of_which_nothing_is_recorded(
+    tmp_path: Path,
+) -> None:
+    # In their union, Worker and worker were both there, and each row of the second file was a person of its own; and a
+    # file of a known format without the model was refused if another had it.
+    out, mapping = tmp_path / "out.jsonl", tmp_path / "map.toml"
+    logs = [written(tmp_path / "a.jsonl", jsonl({**OPENAI, "user_id": "a", "model": "gpt"}))]
+    logs.append(written(tmp_path / "b.jsonl", jsonl({**OPENAI, "user_id": "b"})))
+    tables = [written(tmp_path / "a.csv", "worker,p,r,model\nw1,hi a,yo,gpt\n")]
+    tables.append(written(tmp_path / "b.csv", "Worker,p,r\nw1,hi b,yo\n"))
+    import_study(logs, out)
+    assert [chat.assistant for chat in open_study(out).conversations] == ["gpt", "unknown"]
+
+    for files, content, said in (
+        (tables, PROMPT_REPLY + 'worker_id = "worker"\n', r"b.csv: no column 'worker'; it has Worker, p, r"),
+        (tables, PROMPT_REPLY + 'assistant = "model"\n', r"b.csv: no column 'model'"),
+        (logs, 'messages = "messages"\nassistant = "modell"\n', r"a.jsonl: no column 'modell'"),
+    ):
+        with pytest.raises(ChatbenchError, match=said):
+            import_study(files, out, written(mapping, content))
+    written(logs[1], jsonl(OPENAI))
+    with pytest.raises(ChatbenchError, match=r"b.jsonl: no column 'user_id'") as caught:
+        import_study(logs, out)
     assert caught.value.fix.startswith("import each file on its own")
-
-
-def test_logs_may_lack_keys_of_which_nothing_is_recorded(tmp_path: Path) -> None:
-    # A file of a known format without the model was refused if another had it.
-    for name, more in (("a", {"model": "gpt"}), ("b", {})):
-        written(tmp_path / f"{name}.jsonl", jsonl({**OPENAI, "user_id": name, **more}))
-        written(tmp_path / f"{name}.csv", f"p,r{',model' * bool(more)}\nhi,yo{',gpt' * bool(more)}\n")
-    import_study([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], tmp_path / "out.jsonl")
-    assert [chat.assistant for chat in open_study(tmp_path / "out.jsonl").conversations] == ["gpt", "unknown"]
-
-    mapping = written(tmp_path / "map.toml", 'assistant = "model"\nturns = ["p", "r"]\n')
-    with pytest.raises(ChatbenchError, match=r"b.csv: no column 'model'"):
-        import_study([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out.jsonl", mapping)
-    mapping.write_text('messages = "messages"\nassistant = "modell"\n')
-    with pytest.raises(ChatbenchError, match=r"a.jsonl: no column 'modell'"):
-        import_study([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], tmp_path / "out.jsonl", mapping)
 
 
 def test_half_characters_that_reading_replaced_are_counted_where_they_were(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import AiAloneScore, Turn
 from chatbench.data.examples import examples_of
 from chatbench.data.open_study import open_study
-from chatbench.data.own_chats import RawMessage, read_chat_jsonl, turns_of
+from chatbench.data.own_chats import read_chat_jsonl, turns_of
 from chatbench.data.prepare_splits import prepare_splits
 
 Record = dict[str, object]
@@ -258,7 +258,7 @@ def test_messages_become_turns_by_stated_rules_that_are_counted(
     messages: list[tuple[str, object]], turns: tuple[Turn, ...], context: list[tuple[int, str]], notes: int
 ) -> None:
     noted: Counter[str] = Counter()
-    found = turns_of([RawMessage(*each) for each in messages], lambda text: noted.update([text]))
+    found = turns_of(messages, lambda text: noted.update([text]))
 
     assert found.turns == turns
     assert [(each.turn, each.role) for each in found.context] == context

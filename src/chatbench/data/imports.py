@@ -283,7 +283,7 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
         if number in superseded:
             result.add(place, "dropped", _GOES_ON, found=rows[superseded[number]][0])
             continue
-        noted, taken, changed = intake.noted, len(intake.conversations) + len(intake.answers), list[str]()
+        noted, taken, changed = Counter(intake.noted), len(intake.conversations) + len(intake.answers), list[str]()
         try:
             written = json.dumps(_record(place, cells, chosen, statements, chats, intake))
             record = parse_json(written, halves.append)

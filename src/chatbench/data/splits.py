@@ -33,7 +33,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Protocol
+from typing import NamedTuple
 
 from chatbench.core.answer_kinds import CHOICE
 from chatbench.core.errors import ChatbenchError
@@ -59,15 +59,15 @@ Group = tuple[str, ...]
 """Ids of questions that must stay together."""
 
 
-class Asked(Protocol):
-    """The attributes of a question that decide its side."""
+class AskedQuestion(NamedTuple):
+    """A question of which only this is known: its text is taken from a prompt."""
 
-    @property
-    def id(self) -> str: ...
-    @property
-    def subset(self) -> str: ...
-    @property
-    def text(self) -> str: ...
+    id: str
+    subset: str
+    text: str
+
+
+Asked = Question | AskedQuestion
 
 
 def near_duplicate_groups(questions: Collection[Asked]) -> list[tuple[str, ...]]:

@@ -181,15 +181,15 @@ class LeftOut(Exception):  # noqa: N818  # no error: what the protocol leaves ou
 
 
 class Intake:
-    """A study being read, with counts of what was left out (`dropped`) and remarks for the user (`notes`)."""
+    """A study being read, with counts of what was left out (`dropped`) and remarks for the user (`noted`)."""
 
     def __init__(self, *, skip_bad_records: bool = False, maps: Sequence[str] = ()) -> None:
         self.skip_bad_records = skip_bad_records
         self.questions: dict[str, Question] = {}
         self.conversations: dict[str, Conversation] = {}
         self.answers: dict[tuple[str, str, AnswerKind], Answer] = {}
-        self._dropped: Counter[str] = Counter()
-        self._noted: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.noted: Counter[str] = Counter()
         self._maps: dict[tuple[str, str], str] = {}
         self._mapped: set[tuple[str, str]] = set()
         for text in maps:
@@ -221,20 +221,15 @@ class Intake:
         try:
             yield
         except LeftOut as error:
-            self._dropped[str(error)] += 1
+            self.dropped[str(error)] += 1
         except BadRecord as error:
             if not self.skip_bad_records:
                 raise
-            self._dropped[error.reason] += 1
+            self.dropped[error.reason] += 1
 
     def note(self, text: str, count: int = 1) -> None:
         """Count a remark about a record that is kept."""
-        self._noted[text] += count
-
-    @property
-    def noted(self) -> Counter[str]:
-        """The remarks so far, with their counts."""
-        return Counter(self._noted)
+        self.noted[text] += count
 
     def half_characters(self, count: int) -> None:
         """Count lone surrogates that were replaced in the input."""
@@ -318,8 +313,8 @@ class Intake:
             conversations=tuple(self.conversations.values()),
             answers=tuple(answers),
             ai_alone=tuple(ai_alone),
-            dropped=dict(sorted(self._dropped.items())),
-            notes=tuple(f"{count} x {text}" for text, count in sorted(self._noted.items())),
+            dropped=dict(sorted(self.dropped.items())),
+            notes=tuple(f"{count} x {text}" for text, count in sorted(self.noted.items())),
         )
 
 
