@@ -25,6 +25,7 @@ import re
 import shlex
 import tomllib
 import zlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
@@ -69,7 +70,6 @@ _MISSING = ("NA", "N/A", "#N/A", "<NA>", "NULL", "null", "NaN", "nan", "None")
 _ONE_POINT = re.compile(r"[^\d.,]*[1-9]\d{0,2}\.\d{3}[^\d.,]*")
 _DECIMAL_COMMA = re.compile(r"[^\d.,]*(?:\d+,(?!\d{3}\D*$)\d+|\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,})[^\d.,]*")
 """Numbers whose point may be of thousands, and numbers that tell that it is."""
-_UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
 class Statements(BaseModel):
@@ -427,9 +427,9 @@ def _with_paths(row: dict[str, object]) -> Cells:
 def _table_text(path: Path) -> str:
     """Read a table in UTF-8 or, as spreadsheets save it, UTF-16 with a byte order mark."""
     try:
-        start = path.open("rb").read(2) if path.is_file() else b""
-        if start in _UTF16:
-            return path.read_bytes()[2:].decode(_UTF16[start])
+        content = path.read_bytes() if path.is_file() else b""
+        if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+            return content.decode("utf-16")
     except UnicodeDecodeError as error:
         raise ChatbenchError(f"{path}, byte {error.start}: not UTF-16", expected="UTF-16 or UTF-8 text") from None
     except OSError as error:

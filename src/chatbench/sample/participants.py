@@ -107,10 +107,6 @@ class Understanding:
     ask: Ask
     catch: Catch | None
 
-    @property
-    def missing(self) -> tuple[Clause, ...]:
-        return tuple(clause for clause in self.template.required if not clause.facts.keys() <= self.facts.keys())
-
 
 @dataclass(frozen=True, slots=True)
 class AssistantTurn:
@@ -209,7 +205,7 @@ def reply_to(name: str, user_messages: Sequence[str], rng: Random) -> AssistantT
     if understanding is None:
         return AssistantTurn("I do not understand the problem. What are the numbers, and what is the question?")
     facts = dict(understanding.facts)
-    for clause in understanding.missing:
+    for clause in [each for each in understanding.template.required if not each.facts.keys() <= facts.keys()]:
         if rng.random() >= strength.guesses:
             return AssistantTurn(fill(clause.missing, understanding.template.world), asks_for=clause)
         facts |= {
