@@ -153,10 +153,15 @@ def download_chatbench(
     Raises:
         ChatbenchError: the hub cannot be reached or refuses, or a file differs from an earlier download.
     """
-    from httpx import HTTPError
     from huggingface_hub import HfApi, errors, snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    # Connection errors are not wrapped, and which HTTP client raises them depends on the version of huggingface_hub.
+    bases = [base for base in errors.HfHubHTTPError.__mro__ if issubclass(base, Exception)]
+    connection_errors: tuple[type[Exception], ...] = (
+        OSError,
+        *(base for base in bases if base.__name__ == "HTTPError"),
+    )
     disable_progress_bars()  # unreadable in log files, and the dataset is only 21 MB
     access = token or os.environ.get("HF_TOKEN") or False  # False: a public dataset needs no other stored token
     try:
@@ -179,7 +184,7 @@ def download_chatbench(
             expected="a public data set, or a token with read access",
             fix="put HF_TOKEN=... into .env and run the command again",
         ) from error
-    except (OSError, HTTPError) as error:  # the hub's library does not wrap connection errors
+    except connection_errors as error:
         found = f"{endpoint}: {type(error).__name__} while downloading {CHATBENCH_DATASET}"
         raise ChatbenchError(found, expected="a connection to the hub", fix=_CONTINUES) from error
     return _accept(out, incoming, CHATBENCH_DATASET, commit, allow_other_checksum)
