@@ -410,13 +410,6 @@ def message_of(folder: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["questions.csv", "ai_alone_answers.csv", "full_study/conversations.json"])
-def test_a_missing_file_is_named(folder: Path, name: str) -> None:
-    (folder / name).unlink()
-
-    assert name in message_of(folder)
-
-
 def test_a_table_without_a_column_says_which_and_what_there_is(folder: Path) -> None:
     rename(folder, "questions", "question=wording")
     columns = "question_id, subject, subset, wording"

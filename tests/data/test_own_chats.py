@@ -183,14 +183,6 @@ def test_roles_of_any_name_are_settled_by_map(tmp_path: Path) -> None:
     assert open_study(path, maps=["role.Ada=user", "role.ELIZA=assistant"]).conversations[0].turns[1].text == "yes"
 
 
-def test_a_half_written_line_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path, CHAT, CHAT)
-    path.write_text(path.read_text()[:-30])
-
-    with pytest.raises(ChatbenchError, match=r"mine.jsonl, line 2: not JSON"):
-        read_chat_jsonl(path)
-
-
 KINDS = [
     # question's own keys, what people answered, as it is read, whether it is right
     ({"options": ["true", "false"], "answer": "B"}, {"answer": "B"}, "B", True),

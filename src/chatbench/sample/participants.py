@@ -65,6 +65,7 @@ STRENGTHS: Mapping[str, Strength] = {
 }
 
 
+@cache
 def strength_of(name: str) -> Strength:
     """Strength of `scripted-strong`, `scripted-weak` or `scripted-X`, interpolated from weak (0) to strong (1) by X.
 
