@@ -320,13 +320,16 @@ def test_two_columns_of_one_name_are_refused(folder: Path) -> None:
     assert "row 1: more than one column 'answer'" in message_of(folder).replace("'Answer'", "'answer'")
 
 
+RIGHT = [None, "B", None, None, None, "B", None, None, None, "B"]
+"""Letters that follow from acc: chosen were A B C D A B C D A B, and B is right everywhere."""
+
+
 def test_a_letter_that_was_not_recorded_is_the_right_one_where_acc_is_1_and_unknown_otherwise(folder: Path) -> None:
     edit_answers(folder, lambda table: table.drop(columns="selected_answer"))
     remove_keys(folder, "selected_answer")
     study = read_chatbench_folder(folder)
 
-    # Chosen were A B C D A B C D A B and B is right everywhere: three right, seven unknown.
-    assert [c.answer for c in study.conversations] == [None, "B", None, None, None, "B", None, None, None, "B"]
+    assert [c.answer for c in study.conversations] == RIGHT
     assert "7 x conversations whose final letter was not recorded: they yield no answer example" in study.notes
 
 
@@ -362,6 +365,8 @@ def test_answers_missing_from_the_unfiltered_table_are_taken_from_the_chats(fold
 
     assert sorted(study.answers, key=repr) == sorted(tiny_study().answers, key=repr)
     assert study.notes[0].startswith("10 x answers taken from conversations.json")
+    remove_keys(folder, "selected_answer")  # where acc is 1, the letter is the right one
+    assert [c.answer for c in read_chatbench_folder(folder).conversations] == RIGHT
 
 
 def test_confidence_joins_its_answer_and_is_counted_where_it_belongs_to_none_or_comes_again(folder: Path) -> None:

@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 from random import Random
 
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 
 from chatbench.core.errors import ChatbenchError
@@ -179,6 +180,9 @@ def test_the_written_study_is_read_back_as_it_was_made(tmp_path: Path) -> None:
     assert sorted(c.id for c in read.conversations) == sorted(c.id for c in made.study.conversations)
     assert len(read.answers) == len(made.study.answers)
     assert len(read.ai_alone) == 12 * 2 * 3
+    answers = pd.read_csv(tmp_path / "sample" / "full_study" / "user_answers.csv")
+    for _, places in answers.groupby("worker_id").position:  # a question's rank in its person's session
+        assert [*places.drop_duplicates()] == [*range(places.nunique())]
 
 
 def test_user_ai_accuracy_of_the_study_agrees_with_its_generating_model() -> None:
