@@ -1,4 +1,4 @@
-"""Downloads, against a server on this machine that can cut a connection: nothing here touches the network."""
+"""Downloads, against a server on this machine that can cut a connection, and MMLU's CSV files without a header."""
 
 from __future__ import annotations
 
@@ -11,9 +11,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from tests.support.study_files import shared_data
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.data.download import HALIE_COMMIT, download, download_chatbench, download_halie, fetch
+from chatbench.data.download import (
+    HALIE_COMMIT,
+    download,
+    download_chatbench,
+    download_halie,
+    fetch,
+    few_shot_examples,
+    read_mmlu,
+)
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HALIE_URL = f"/stanford-crfm/halie/{HALIE_COMMIT}/data/std/question/event_blocks.csv"
@@ -34,13 +43,10 @@ class Server:
 
     def hub_answer(self, path: str) -> bytes | None:
         """The hub's JSON: the commit of a branch, or the list of a data set's files."""
-        names = [p.split(f"/{self.commit}/")[1] for p in self.files if f"/{self.commit}/" in p]
         if path.startswith("/api/datasets/microsoft/ChatBench/revision/"):
             return json.dumps({"id": "microsoft/ChatBench", "sha": self.commit, "siblings": []}).encode()
         if path.startswith(f"/api/datasets/microsoft/ChatBench/tree/{self.commit}"):
-            sizes = {
-                name: len(self.files[f"/datasets/microsoft/ChatBench/resolve/{self.commit}/{name}"]) for name in names
-            }
+            sizes = {path.partition(f"/{self.commit}/")[2]: len(content) for path, content in self.files.items()}
             return json.dumps([{"type": "file", "path": n, "size": s, "oid": n} for n, s in sizes.items()]).encode()
         return None
 
@@ -155,11 +161,16 @@ def test_after_five_attempts_without_a_byte_the_part_stays_and_the_error_says_wh
     assert waits == [1, 2, 4, 8]
 
 
-def test_a_server_that_is_down_or_has_no_such_file_is_an_error_for_people(server: Server, tmp_path: Path) -> None:
+def test_what_cannot_be_downloaded_is_an_error_for_people(server: Server, tmp_path: Path) -> None:
+    dead = "http://127.0.0.1:9"  # discard: nobody listens
     with pytest.raises(ChatbenchError, match="HTTP 404"):
         fetch(f"{server.url}/nothing", tmp_path / "file", pause=no_pause)
     with pytest.raises(ChatbenchError, match="ConnectError"):
-        fetch("http://127.0.0.1:9/file", tmp_path / "file", pause=no_pause)  # port 9, discard: nobody listens
+        fetch(f"{dead}/file", tmp_path / "file", pause=no_pause)
+    with pytest.raises(ChatbenchError, match=r"127\.0\.0\.1:9"):
+        download_chatbench(tmp_path, endpoint=dead)
+    with pytest.raises(ChatbenchError, match="no such study to download: mmlu"):
+        download("mmlu", tmp_path)
 
 
 def test_halie_is_recorded_at_first_and_not_asked_for_again(server: Server, tmp_path: Path) -> None:
@@ -237,11 +248,37 @@ def test_a_refusal_of_the_hub_says_where_the_token_goes(server: Server, tmp_path
     assert "microsoft/ChatBench" in str(caught.value)
 
 
-def test_a_hub_that_is_down_is_an_error_for_people(tmp_path: Path) -> None:
-    with pytest.raises(ChatbenchError, match=r"127\.0\.0\.1:9"):
-        download_chatbench(tmp_path, endpoint="http://127.0.0.1:9")
+def mmlu(folder: Path, text: str, part: str = "test") -> Path:
+    (folder / part).mkdir()
+    (folder / part / f"numbers_{part}.csv").write_text(text)
+    return folder
 
 
-def test_an_unknown_study_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ChatbenchError, match="no such study to download: mmlu"):
-        download("mmlu", tmp_path)
+def test_rows_of_mmlu_are_questions_numbered_from_0_and_cells_may_hold_line_breaks(tmp_path: Path) -> None:
+    questions = read_mmlu(mmlu(tmp_path, '"1\n+ 1?",1,2,3,4,B\n2?,1,2,3,4,A\n'), "numbers")
+
+    assert [q.id for q in questions] == ["numbers-test-0", "numbers-test-1"]
+    assert questions[0].full_text == "1\n+ 1?\nA. 1\nB. 2\nC. 3\nD. 4"
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [("1?,1,2,3,B", "row 2: 5 cells"), ("1?,1,2,3,4,E", "row 2, column 6: 'E'"), ("1?,1,,3,4,A", "row 2: a blank")],
+)
+def test_a_bad_row_or_file_of_mmlu_is_named(tmp_path: Path, row: str, problem: str) -> None:
+    with pytest.raises(ChatbenchError, match=problem):
+        read_mmlu(mmlu(tmp_path, f"0?,1,2,3,4,A\n{row}\n"), "numbers")
+    with pytest.raises(ChatbenchError, match="1 examples"):
+        few_shot_examples(mmlu(tmp_path, "0?,1,2,3,4,A\n", "dev"), "numbers")
+    with pytest.raises(ChatbenchError, match=r"letters_test\.csv: no such file"):
+        read_mmlu(tmp_path, "letters")
+
+
+def test_the_real_mmlu_holds_five_examples_and_1878_test_questions() -> None:
+    # The sizes that the MMLU paper's archive lists for these subsets.
+    sizes = {"college_mathematics": 100, "conceptual_physics": 235, "elementary_mathematics": 378,
+             "high_school_mathematics": 270, "moral_scenarios": 895}  # fmt: skip
+    folder = shared_data("mmlu")
+
+    assert {subset: len(read_mmlu(folder, subset)) for subset in sizes} == sizes
+    assert {len(few_shot_examples(folder, subset)) for subset in sizes} == {5}

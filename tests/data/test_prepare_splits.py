@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,16 +16,16 @@ from tests.support.study_files import chat, question, shared_data, tiny_folder, 
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_jsonl
-from chatbench.core.records import Study
-from chatbench.data import prepare_splits as module
 from chatbench.data.examples import RowFormat, example_rows
 from chatbench.data.open_study import open_study, summary_text
 from chatbench.data.own_chats import rows_of
-from chatbench.data.prepare_splits import prepare_splits
+from chatbench.data.prepare_splits import _check_leaks, prepare_splits
 from chatbench.data.prepared import load_manifest
 from chatbench.data.splits import splits_of
 from chatbench.data.workspace import Workspace
 from chatbench.sample.study import SampleSettings, write_chatbench_folder, write_sample
+
+WORDS = ("tides", "moths", "rivers", "violins", "glaciers", "comets")
 
 
 @pytest.fixture
@@ -32,54 +33,64 @@ def study(tmp_path: Path) -> Path:
     return tiny_folder(tmp_path / "tiny")
 
 
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_all_files_are_written_and_the_manifest_knows_them(study: Path, tmp_path: Path) -> None:
-    out = tmp_path / "data"
-    manifest = prepare_splits(study, out, splits=2, seed=3).manifest
+def own_chats(path: Path, subsets: str, answers: Sequence[str | None]) -> Path:
+    """One chat about each question, whose subsets are named by a character."""
+    write_jsonl(path, [
+        {"kind": "user-AI", "worker_id": "w", "assistant": "a", "answer": answer, "correct": True,
+         "turns": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "A"}],
+         "question": {"id": word, "subset": subset, "text": f"Which {word} are oldest?", "answer_kind": "outcome"}}
+        for word, subset, answer in zip(WORDS, subsets, answers, strict=False)
+    ])  # fmt: skip
+    return path
 
-    assert sorted(contents(out)) == [
-        "manifest.json",
-        *(f"split_{i}/{n}.jsonl" for i in (0, 1) for n in ("split", "test", "train")),
-    ]
+
+def test_all_files_are_written_and_the_manifest_knows_them(study: Path, out: Path) -> None:
+    manifest = prepare_splits(study, out, splits=2, seed=3).manifest
+    before = contents(out)
+
+    files = [f"split_{i}/{name}.jsonl" for i in (0, 1) for name in ("split", "test", "train")]
+    assert sorted(before) == ["manifest.json", *files]
+    assert manifest.files == {name: hashlib.sha256(before[name]).hexdigest() for name in files}
     assert load_manifest(out) == manifest
     assert (manifest.study_name, manifest.seed, manifest.splits, manifest.format) == ("tiny", 3, 2, "messages")
     assert manifest.counts == {"questions": 10, "conversations": 10, "answers": 20}
-    before = contents(out)
+    first = json.loads(before["split_0/split.jsonl"].splitlines()[0])
+    assert {**first, "part": ""} == {
+        "question_id": "college_mathematics-redux-0", "subset": "college_mathematics", "part": ""
+    }  # fmt: skip
     prepare_splits(study, out, splits=2, seed=3)
     assert contents(out) == before  # running again changes no byte
-    for name, sha256 in manifest.files.items():
-        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == sha256
+    # A manifest from before there were other splits than by question.
+    content = json.loads(before["manifest.json"])
+    older = {key: value for key, value in content.items() if key not in ("by", "also_questions", "held_out")}
+    (out / "manifest.json").write_text(json.dumps(older))
+    assert load_manifest(out).by == "question"
 
 
-def test_train_and_test_hold_all_examples_once_and_share_no_question(study: Path, tmp_path: Path) -> None:
+def test_train_and_test_hold_all_examples_once_and_share_no_question(study: Path, out: Path) -> None:
     # Ten chats with 1 2 3 1 2 3 1 2 3 1 user turns: 19 turns, so 19 + 10 examples.
-    out = tmp_path / "data"
     prepare_splits(study, out, splits=3)
+    place = Workspace(out)
 
-    for split_id in load_manifest(out).split_ids:
-        train, test = Workspace(out).examples(split_id, "train"), Workspace(out).examples(split_id, "test")
+    for split_id in place.manifest.split_ids:
+        train, test = place.examples(split_id, "train"), place.examples(split_id, "test")
         assert len(train) + len(test) == 29
         assert not {row.question_id for row in train} & {row.question_id for row in test}
-        assert {row.question_id for row in train} == set(Workspace(out).split(split_id).question_ids("train"))
-        assert len(Workspace(out).split(split_id).question_ids("train")) == 6
+        assert {row.question_id for row in train} == set(place.split(split_id).question_ids("train"))
+        assert len(place.split(split_id).question_ids("train")) == 6
 
 
-def test_a_line_of_split_jsonl_is_a_question(study: Path, tmp_path: Path) -> None:
-    prepare_splits(study, tmp_path / "data", splits=1)
-    first = json.loads((tmp_path / "data" / "split_0" / "split.jsonl").read_text().splitlines()[0])
-
-    assert {**first, "part": "?"} == {
-        "question_id": "college_mathematics-redux-0",
-        "subset": "college_mathematics",
-        "part": "?",
-    }
-
-
-def test_the_audit_counts_examples_per_kind_and_reports_the_leak_check(study: Path, tmp_path: Path) -> None:
-    prepared = prepare_splits(study, tmp_path / "data", splits=1)
+def test_the_audit_counts_examples_per_kind_and_reports_the_leak_check(study: Path, out: Path) -> None:
+    prepared = prepare_splits(study, out, splits=1)
     lines = prepared.audit.splitlines()
     counts = prepared.manifest.examples
 
@@ -91,40 +102,28 @@ def test_the_audit_counts_examples_per_kind_and_reports_the_leak_check(study: Pa
 
 
 @pytest.mark.parametrize("given", [[None] * 4, [None, "code", None, None]])
-def test_chats_without_any_answer_to_learn_from_are_told(tmp_path: Path, given: list[str | None]) -> None:
+def test_chats_without_any_answer_to_learn_from_are_told(tmp_path: Path, out: Path, given: list[str | None]) -> None:
     # "0 answer" examples was all that was said, and no simulator ended a chat.
-    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "A"}]
-    words = ["tides", "moths", "rivers", "violins"]
-    asked = [{"id": word, "subset": "s", "text": f"Write on {word}.", "answer_kind": "outcome"} for word in words]
-    chats = [{"kind": "user-AI", "question": each, "worker_id": "w", "assistant": "a", "answer": answer,
-              "correct": True, "turns": turns} for each, answer in zip(asked, given, strict=True)]  # fmt: skip
-    (path := tmp_path / "s.jsonl").write_text("".join(json.dumps(each) + "\n" for each in chats))
+    path = own_chats(tmp_path / "s.jsonl", "1111", given)
 
-    for text in (prepare_splits(path, tmp_path / "data", splits=1).audit, summary_text(open_study(path))):
+    for text in (prepare_splits(path, out, splits=1).audit, summary_text(open_study(path))):
         assert ("note: no answer to learn from: simulators will not end chats" in text) == (not any(given))
 
 
-@pytest.mark.parametrize(("subsets", "noted"), [(5, True), (2, False), (1, False)])
-def test_the_audit_says_when_small_subsets_miss_the_share(tmp_path: Path, subsets: int, noted: bool) -> None:
+@pytest.mark.parametrize(("subsets", "noted"), [("012340", True), ("010101", False), ("000000", False)])
+def test_the_audit_says_when_small_subsets_miss_the_share(tmp_path: Path, out: Path, subsets: str, noted: bool) -> None:
     # Of one subset, or two of three, 4 of 6 questions train instead of 3.6: rounding, which no subsets would change.
-    words = ["tides", "moths", "rivers", "violins", "glaciers", "comets"]
-    asked = [{"id": f"q{at}", "subset": f"s{at % subsets}", "text": f"Which {word} are oldest?",
-              "options": list("wxyz"), "answer": "A"} for at, word in enumerate(words)]  # fmt: skip
-    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "A"}]
-    chats = [{"kind": "user-AI", "question": each, "worker_id": "w", "assistant": "a", "answer": "A", "turns": turns}
-             for each in asked]  # fmt: skip
-    (tmp_path / "s.jsonl").write_text("".join(json.dumps(each) + "\n" for each in chats))
+    audit = prepare_splits(own_chats(tmp_path / "s.jsonl", subsets, "AAAAAA"), out, splits=2).audit
 
-    audit = prepare_splits(tmp_path / "s.jsonl", tmp_path / "data", splits=2).audit
     assert ("note: a share of 0.83 of the questions trains instead of 0.6: subsets are split one by" in audit) is noted
     assert ("note" in audit) is noted
 
 
 @pytest.mark.parametrize("writes", range(8))
 def test_a_run_killed_after_any_file_is_finished_by_the_next(
-    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+    study: Path, out: Path, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
-    out, reference = tmp_path / "data", tmp_path / "reference"
+    reference = out.with_name("reference")
     prepare_splits(study, out, splits=3, seed=1)
     prepare_splits(study, reference, splits=2, seed=2)
     replace = os.replace
@@ -150,9 +149,9 @@ def test_a_run_killed_after_any_file_is_finished_by_the_next(
 
 @pytest.mark.parametrize("files", range(7))
 def test_a_disk_that_fills_while_any_file_is_written_leaves_the_folder_as_it_was(
-    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int
+    study: Path, out: Path, monkeypatch: pytest.MonkeyPatch, files: int
 ) -> None:
-    out, written = tmp_path / "data", itertools.count()
+    written = itertools.count()
     prepare_splits(study, out, splits=3, seed=1)
     before = contents(out)
 
@@ -166,27 +165,21 @@ def test_a_disk_that_fills_while_any_file_is_written_leaves_the_folder_as_it_was
     assert contents(out) == before
 
 
-def test_splits_of_an_earlier_run_go_and_other_files_stay(study: Path, tmp_path: Path) -> None:
-    out = tmp_path / "data"
+def test_splits_of_an_earlier_run_go_and_other_files_stay(study: Path, out: Path) -> None:
     prepare_splits(study, out, splits=3)
     (out / "split_2" / "notes.txt").write_text("mine")
     (out / "prepare_splits.py").write_text("an entry point")
     prepare_splits(study, out, splits=1)
 
-    assert sorted(contents(out)) == [
-        "manifest.json",
-        "prepare_splits.py",
-        *(f"split_0/{name}.jsonl" for name in ("split", "test", "train")),
-        "split_2/notes.txt",
-    ]
+    files = [f"split_0/{name}.jsonl" for name in ("split", "test", "train")]
+    assert sorted(contents(out)) == ["manifest.json", "prepare_splits.py", *files, "split_2/notes.txt"]
 
 
 @pytest.mark.parametrize("left", [("split",), ("split", "test"), ("split", "test", "train")])
 def test_what_a_stopped_run_left_is_replaced_though_a_later_manifest_does_not_list_it(
-    study: Path, tmp_path: Path, left: tuple[str, ...]
+    study: Path, out: Path, left: tuple[str, ...]
 ) -> None:
     # It was refused as not written by prepare-splits.
-    out = tmp_path / "data"
     prepare_splits(study, out, splits=3)
     (out / "manifest.json").unlink()
     for name in {"split", "test", "train"} - {*left}:
@@ -198,9 +191,9 @@ def test_what_a_stopped_run_left_is_replaced_though_a_later_manifest_does_not_li
 
 
 @pytest.mark.parametrize("adopted", [True, False])
-def test_splits_made_by_hand_are_neither_overwritten_nor_removed(study: Path, tmp_path: Path, adopted: bool) -> None:
+def test_splits_made_by_hand_are_neither_overwritten_nor_removed(study: Path, out: Path, adopted: bool) -> None:
     # All folders called split_... were overwritten, or emptied, without a word.
-    out, rows = tmp_path / "data", lines_of_examples("messages")
+    rows = lines_of_examples("messages")
     for name in ("split_0", "split_mine", "split_7"):
         for part in ("train", "test"):
             write_jsonl(out / name / f"{part}.jsonl", rows)
@@ -223,8 +216,7 @@ def test_splits_made_by_hand_are_neither_overwritten_nor_removed(study: Path, tm
         prepare_splits(study, out, splits=8)
 
 
-def test_the_file_to_be_split_and_a_manifest_of_another_program_stay(study: Path, tmp_path: Path) -> None:
-    out = tmp_path / "data"
+def test_the_file_to_be_split_and_a_manifest_of_another_program_stay(study: Path, tmp_path: Path, out: Path) -> None:
     write_jsonl(tmp_path / "x.jsonl", lines_of_examples("messages"))
     prepare_splits(tmp_path / "x.jsonl", out, splits=3)
     before = contents(out)
@@ -240,35 +232,25 @@ def test_the_file_to_be_split_and_a_manifest_of_another_program_stay(study: Path
         prepare_splits(study, other.parent, splits=1)
 
 
-def test_a_split_that_is_not_there_is_named_with_those_that_are(study: Path, tmp_path: Path) -> None:
-    prepare_splits(study, tmp_path / "data", splits=5)
-
-    with pytest.raises(ChatbenchError) as caught:
-        Workspace(tmp_path / "data").examples("split_7", "train")
-    assert "no such split: split_7" in str(caught.value)
-    assert "split_0..split_4" in str(caught.value)
-    assert "--splits" in caught.value.fix
-
-
-def test_data_that_was_never_prepared_or_was_changed_is_refused(study: Path, tmp_path: Path) -> None:
+def test_data_that_was_never_prepared_or_was_changed_and_a_split_that_is_not_there_are_refused(
+    study: Path, out: Path
+) -> None:
     with pytest.raises(ChatbenchError, match=r"manifest.json: no such file"):
-        Workspace(tmp_path / "data").split_file("split_0", "train.jsonl")
-    prepare_splits(study, tmp_path / "data", splits=1)
-    path = Workspace(tmp_path / "data").split_file("split_0", "train.jsonl")
+        Workspace(out).split_file("split_0", "train.jsonl")
+    prepare_splits(study, out, splits=5)
+    with pytest.raises(ChatbenchError, match=r"no such split: split_7; .* has split_0..split_4") as caught:
+        Workspace(out).examples("split_7", "train")
+    assert "--splits" in caught.value.fix
+    path = Workspace(out).split_file("split_0", "train.jsonl")
     path.write_text(path.read_text() + "\n")
-
     with pytest.raises(ChatbenchError, match="changed since it was prepared"):
-        Workspace(tmp_path / "data").examples("split_0", "train")
+        Workspace(out).examples("split_0", "train")
 
-
-def test_a_bad_study_leaves_earlier_data_as_it_was(study: Path, tmp_path: Path) -> None:
-    prepare_splits(study, tmp_path / "data", splits=1)
-    before = contents(tmp_path / "data")
+    before = contents(out)
     (study / "questions.csv").write_text("")
-
     with pytest.raises(ChatbenchError, match="empty file"):
-        prepare_splits(study, tmp_path / "data", splits=1)
-    assert contents(tmp_path / "data") == before
+        prepare_splits(study, out, splits=1)
+    assert contents(out) == before  # a bad study leaves earlier data as it was
 
 
 def lines_of_examples(form: str, questions: int = 5) -> list[dict[str, object]]:
@@ -295,21 +277,18 @@ def test_a_file_of_examples_is_split_by_the_questions_in_its_prompts(tmp_path: P
     assert not {row.question_id for row in train} & {row.question_id for row in test}
     assert [row.kind for row in (*train, *test)] == ["first", "follow_up", "answer"] * 10
     assert len({row.conversation_id for row in (*train, *test)}) == 10
-    assert sorted(row.completion for row in (*train, *test)) == sorted(
-        ["ask 0 [END]", "ask 1 [END]", "Answer: C [END]"] * 10
-    )
+    assert [row.completion for row in (*train, *test)] == ["ask 0 [END]", "ask 1 [END]", "Answer: C [END]"] * 10
     assert set(place.split("split_0").question_ids("test")) == {row.question_id for row in test}
     with pytest.raises(ChatbenchError, match="holds training examples, not people's answers"):
         place.study  # noqa: B018  # a property that reads files
 
 
-def test_a_prompt_without_a_question_is_refused_with_its_line(tmp_path: Path) -> None:
-    write_jsonl(
-        tmp_path / "x.jsonl", [*lines_of_examples("context", 1), {"prompt": "user: hi\nuser:", "completion": "a"}]
-    )
+def test_a_prompt_without_a_question_is_refused_with_its_line(tmp_path: Path, out: Path) -> None:
+    unclear = {"prompt": "user: hi\nuser:", "completion": "a"}
+    write_jsonl(tmp_path / "x.jsonl", [*lines_of_examples("context", 1), unclear])
 
     with pytest.raises(ChatbenchError, match=r"x\.jsonl, line 7: no question in the prompt"):
-        prepare_splits(tmp_path / "x.jsonl", tmp_path / "data")
+        prepare_splits(tmp_path / "x.jsonl", out)
 
 
 @pytest.mark.parametrize("form", ["messages", "prompt-completion", "context"])
@@ -335,45 +314,32 @@ def test_splits_made_by_hand_are_adopted_once(tmp_path: Path, form: str, capsys:
 
 
 @pytest.mark.parametrize("value", [2**63, 0, -1, "3", 1.5, None])
-def test_a_manifest_that_holds_what_it_cannot_is_refused_at_once(study: Path, tmp_path: Path, value: object) -> None:
-    prepare_splits(study, tmp_path / "data", splits=1)
-    path = tmp_path / "data" / "manifest.json"
+def test_a_manifest_that_holds_what_it_cannot_is_refused_at_once(study: Path, out: Path, value: object) -> None:
+    prepare_splits(study, out, splits=1)
+    path = out / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "splits": value}))
 
     with pytest.raises(ChatbenchError, match=r"manifest\.json: .*splits") as caught:
-        load_manifest(tmp_path / "data")
+        load_manifest(out)
     assert "Input should" not in str(caught.value)
     with pytest.raises(ChatbenchError, match="splits"):
-        prepare_splits(study, tmp_path / "data", splits=2**63)
+        prepare_splits(study, out, splits=2**63)
 
 
-def test_what_values_mean_is_kept_for_later_steps(study: Path, tmp_path: Path) -> None:
+def test_what_values_mean_is_kept_for_later_steps(study: Path, out: Path) -> None:
     for path in (study / "full_study").glob("*.csv"):
         path.write_text(path.read_text().replace("user-AI", "together"))
-    prepare_splits(study, tmp_path / "data", splits=1, maps=["answer_type.together=user-AI"])
+    prepare_splits(study, out, splits=1, maps=["answer_type.together=user-AI"])
 
-    assert len(Workspace(tmp_path / "data").study.answers) == 20
-
-
-def test_the_real_halie_study_is_split_20_to_10(tmp_path: Path) -> None:
-    # 6 questions a subset: 0.6 x 6 = 3.6, so 4 of each of the five train.
-    prepared = prepare_splits(shared_data("halie"), tmp_path / "data", splits=5)
-
-    for split_id in prepared.manifest.split_ids:
-        assert len(Workspace(tmp_path / "data").split(split_id).question_ids("train")) == 20
-        kinds = [prepared.manifest.examples[f"{split_id}/{part}"] for part in ("train", "test")]
-        assert sum(kind["answer"] for kind in kinds) == 1220
+    assert len(Workspace(out).study.answers) == 20
 
 
 def two_assistants(folder: Path) -> Path:
     """The tiny study once more with another assistant and other people."""
     study = tiny_study(folder.name)
-    more = {
-        name: tuple(replace(one, assistant="llama", worker_id=f"{one.worker_id}x") for one in getattr(study, name))
-        for name in ("conversations", "answers")
-    }
-    chats = [replace(c, id=f"{c.id}x") for c in more["conversations"]]
-    doubled = replace(study, conversations=(*study.conversations, *chats), answers=(*study.answers, *more["answers"]))
+    chats = [replace(c, assistant="llama", worker_id=f"{c.worker_id}x", id=f"{c.id}x") for c in study.conversations]
+    answers = [replace(answer, assistant="llama", worker_id=f"{answer.worker_id}x") for answer in study.answers]
+    doubled = replace(study, conversations=(*study.conversations, *chats), answers=(*study.answers, *answers))
     write_chatbench_folder(doubled, folder)
     return folder
 
@@ -405,19 +371,13 @@ def test_by_assistant_training_holds_no_chat_with_the_held_out_one(
     )  # fmt: skip
 
 
-def test_a_leak_of_what_is_held_out_is_found_in_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def one_side(study: Study, *_args: object, **_options: object) -> list[object]:
-        return [replace(split, held_out=frozenset()) for split in splits_of(study, "person", splits=1)]
-
-    folder = two_assistants(tmp_path / "study")
-    monkeypatch.setattr(module, "splits_of", one_side)
-    with pytest.raises(ChatbenchError, match="one side has no chat"):
-        prepare_splits(folder, tmp_path / "data", by="person")
-    chats = {chat.id: chat for chat in open_study(folder).conversations}
-    split = splits_of(open_study(folder), "assistant")[0]
+def test_a_leak_of_what_is_held_out_is_found_in_the_rows(tmp_path: Path) -> None:
+    study = open_study(two_assistants(tmp_path / "study"))
+    chats = {chat.id: chat for chat in study.conversations}
     rows = [{"conversation_id": chat.id, "question_id": chat.question_id} for chat in chats.values()]
+    sides = {"split_0/train": rows[:1], "split_0/test": rows[-1:]}
     with pytest.raises(RuntimeError, match="assistant on the wrong side"):
-        module._check_leaks(split, {"split_0/train": rows[:1], "split_0/test": rows[-1:]}, [], chats)
+        _check_leaks(splits_of(study, "assistant")[0], sides, [], chats)
 
 
 def test_by_question_too_a_side_without_chats_is_refused(tmp_path: Path) -> None:
@@ -428,15 +388,6 @@ def test_by_question_too_a_side_without_chats_is_refused(tmp_path: Path) -> None
     with pytest.raises(ChatbenchError, match=r"split_0 holds out .*: one side has no chats"):
         prepare_splits(tmp_path / "x.jsonl", tmp_path / "data", splits=1)
     assert not (tmp_path / "data").exists()
-
-
-def test_a_manifest_from_before_these_options_is_of_questions(study: Path, tmp_path: Path) -> None:
-    prepare_splits(study, tmp_path / "data", splits=1)
-    path = tmp_path / "data" / "manifest.json"
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({k: v for k, v in content.items() if k not in ("by", "also_questions", "held_out")}))
-
-    assert load_manifest(tmp_path / "data").by == "question"
 
 
 PUBLISHED = {

@@ -11,7 +11,7 @@ from tests.support.study_files import chat, question, shared_data, tiny_study
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Question, Unit
-from chatbench.data.download import mmlu_subsets, read_mmlu
+from chatbench.data.download import read_mmlu
 from chatbench.data.splits import (
     NO_STATEMENT,
     make_splits,
@@ -21,13 +21,8 @@ from chatbench.data.splits import (
     train_size,
 )
 
-CHATBENCH_SIZES = {
-    "elementary_mathematics": 95,
-    "high_school_mathematics": 95,
-    "college_mathematics": 38,
-    "conceptual_physics": 84,
-    "moral_scenarios": 84,
-}
+CHATBENCH_SIZES = {"elementary_mathematics": 95, "high_school_mathematics": 95, "college_mathematics": 38,
+                   "conceptual_physics": 84, "moral_scenarios": 84}  # fmt: skip
 
 
 def asked(number: int, text: str, subset: str = "s") -> Question:
@@ -53,22 +48,15 @@ def test_halves_are_rounded_up() -> None:
     assert (train_size(5, 0.5), train_size(10, 0.55), train_size(1, 0.4)) == (3, 6, 0)
 
 
-def test_a_seed_gives_the_same_split_on_any_machine_and_in_any_order_of_questions() -> None:
+def test_a_seed_gives_the_same_split_on_any_machine_and_in_any_order_of_questions_and_others_differ() -> None:
     # Written down from a first run; a library's random numbers, or hash(), would not keep them.
     questions = [question(n) for n in range(10)]
     split = make_splits(questions, splits=2, seed=7)[1]
 
-    assert split.question_ids("test") == [f"college_mathematics-redux-{n}" for n in PINNED_TEST]
+    assert split.question_ids("test") == [f"college_mathematics-redux-{n}" for n in (0, 4, 5, 9)]
     assert make_splits(questions[::-1], splits=2, seed=7)[1] == split
-
-
-PINNED_TEST = (0, 4, 5, 9)
-
-
-def test_splits_and_seeds_differ() -> None:
-    questions = [question(n) for n in range(30)]
-    sides = [tuple(s.question_ids("train")) for seed in (0, 1) for s in make_splits(questions, splits=5, seed=seed)]
-
+    many = [question(n) for n in range(30)]
+    sides = [tuple(s.question_ids("train")) for seed in (0, 1) for s in make_splits(many, splits=5, seed=seed)]
     assert len(set(sides)) == 10
 
 
@@ -94,15 +82,9 @@ def test_sizes_stay_exact_where_groups_allow_it() -> None:
 
 
 def test_a_group_across_subsets_stays_together_and_sizes_stay_exact() -> None:
-    questions = [asked(n, f"text {n} about thing {n} alone", subset) for subset in ("a", "b") for n in range(10, 20)]
+    questions = [asked(n, f"text {n} about thing {n} alone {s}-{n}", s) for s in ("a", "b") for n in range(11, 20)]
     questions += [asked(1, "the very same words here", "a"), asked(2, "the very same words here", "b")]
-    questions = [q for q in questions if q.id not in ("a-10", "b-10")]
-    splits = make_splits(
-        [
-            Question(q.id, q.subset, f"{q.text} {q.id}" if "very" not in q.text else q.text, q.options, "A")
-            for q in questions
-        ]
-    )
+    splits = make_splits(questions)
 
     for split in splits:
         assert split.part["a-01"] == split.part["b-02"]
@@ -110,53 +92,40 @@ def test_a_group_across_subsets_stays_together_and_sizes_stay_exact() -> None:
     assert {split.part["a-01"] for split in splits} == {"train", "test"}
 
 
-def test_copies_and_light_edits_are_near_duplicates() -> None:
-    text = "A train leaves the station at 9 and travels for 3 hours at a steady 60 miles an hour. How far does it go?"
-
-    assert together(text, text)
-    assert together(text, text.replace("station", "depot"))
-    assert together(text, text.upper().replace("?", " ?"))
-    assert together("Polarization is a property of", "Polarization is a property of")
+TRAIN = "A train leaves the station at 9 and travels for 3 hours at a steady 60 miles an hour. How far does it go?"
+APPLES = "Ann has {} apples and buys {} bags with {} apples each. How many apples does she have now?"
+FACTORS = "Write the prime factorization of {}. Use exponents wherever it is possible to do so."
+STORY = " ".join(f"sentence about matter {word} in a long story" for word in "abcdefghijkl") + " costs {} dollars."
 
 
-def test_one_template_with_other_numbers_gives_other_questions() -> None:
-    # By words alone these share nearly everything: numbers have to count.
-    template = "Ann has {} apples and buys {} bags with {} apples each. How many apples does she have now?"
-
-    assert not together(template.format(3, 4, 5), template.format(7, 2, 9))
-    assert not together(template.format("three", "four", "five"), template.format("seven", "two", "nine"))
-    assert not together("What is 37 times 24?", "What is 37 times 25?")
-    factors = "Write the prime factorization of {}. Use exponents wherever it is possible to do so."
-    assert not together(
-        factors.format(77), factors.format(48)
-    )  # alike by 0.6: enough only if the numbers were the same
-
-
-def test_one_changed_number_in_a_long_text_is_still_the_same_question() -> None:
-    story = " ".join(f"sentence about matter {word} in a long story" for word in "abcdefghijkl")
-
-    assert together(f"{story} costs 12 dollars.", f"{story} costs 13 dollars.")
+@pytest.mark.parametrize(
+    ("text", "other", "alike"),
+    [
+        (TRAIN, TRAIN, True),
+        (TRAIN, TRAIN.replace("station", "depot"), True),
+        (TRAIN, TRAIN.upper().replace("?", " ?"), True),
+        ("Polarization is a property of", "Polarization is a property of", True),
+        # By words alone these share nearly everything: numbers have to count.
+        (APPLES.format(3, 4, 5), APPLES.format(7, 2, 9), False),
+        (APPLES.format("three", "four", "five"), APPLES.format("seven", "two", "nine"), False),
+        ("What is 37 times 24?", "What is 37 times 25?", False),
+        (FACTORS.format(77), FACTORS.format(48), False),  # alike by 0.6: enough only if the numbers were the same
+        (STORY.format(12), STORY.format(13), True),  # one changed number in a long text: still the same question
+    ],
+)
+def test_copies_and_light_edits_are_near_duplicates_and_one_template_with_other_numbers_is_not(
+    text: str, other: str, alike: bool
+) -> None:
+    assert together(text, other) == alike
 
 
 def test_a_preamble_that_a_subset_shares_does_not_glue_it_together() -> None:
     preamble = "For which of these two scenarios does the main character do something clearly morally wrong?"
-    scenes = [
-        "I fed the dog.",
-        "I stole a car.",
-        "I sang to my son.",
-        "I hid her keys.",
-        "I fixed the roof.",
-        "I lied in court.",
-    ]
+    scenes = ["fed the dog", "stole a car", "sang to my son", "hid her keys", "fixed the roof", "lied in court"]
+    questions = [asked(n, f"{preamble} Scenario | I {scene}.") for n, scene in enumerate(scenes)]
+    questions += [asked(n, f"{preamble} Scenario | thing{n} is what I did to person{n}.", "m") for n in range(60)]
 
-    groups = near_duplicate_groups(
-        [asked(n, f"{preamble} Scenario | {scene}") for n, scene in enumerate(scenes)] + many(preamble)
-    )
-    assert max(map(len, groups)) == 1
-
-
-def many(preamble: str) -> list[Question]:
-    return [asked(n, f"{preamble} Scenario | thing{n} is what I did to person{n}.", "m") for n in range(60)]
+    assert max(map(len, near_duplicate_groups(questions))) == 1
 
 
 def test_questions_without_a_statement_are_like_no_other() -> None:
@@ -178,7 +147,7 @@ def test_likeness_is_passed_on() -> None:
 def test_the_real_mmlu_questions_are_joined_in_16_pairs_and_no_moral_scenario_is() -> None:
     # The pairs were read by eye; 14 are the same question, two are stock phrases ("Which statement is true?").
     folder = shared_data("mmlu")
-    questions = [q for subset in mmlu_subsets(folder) for q in read_mmlu(folder, subset)]
+    questions = [q for subset in CHATBENCH_SIZES for q in read_mmlu(folder, subset)]
     joined = [group for group in near_duplicate_groups(questions) if len(group) > 1]
 
     assert [len(group) for group in joined] == [2] * 16
@@ -186,19 +155,12 @@ def test_the_real_mmlu_questions_are_joined_in_16_pairs_and_no_moral_scenario_is
     assert not any("moral" in question_id for group in joined for question_id in group)
 
 
-@pytest.mark.parametrize(("splits", "share"), [(0, 0.6), (10, 0.0), (10, 1.0), (10, 60.0)])
-def test_numbers_out_of_range_are_refused(splits: int, share: float) -> None:
-    with pytest.raises(ChatbenchError):
-        make_splits([question(n) for n in range(10)], splits=splits, train_share=share)
-
-
 @pytest.mark.parametrize(("share", "side"), [(0.6, "test"), (0.4, "train")])
 def test_a_split_with_an_empty_side_says_that_subsets_are_the_cause(share: float, side: str) -> None:
     # Four questions would do, were they not one a subset.
-    with pytest.raises(
-        ChatbenchError, match=f"{side} side of split_0: 4 questions, in 4 subsets of at most 1"
-    ) as caught:
-        make_splits([question(n, f"subset{n}") for n in range(4)], train_share=share)
+    questions = [question(n, f"subset{n}") for n in range(4)]
+    with pytest.raises(ChatbenchError, match=f"{side} side of split_0: 4 questions, in 4 subsets of at most") as caught:
+        make_splits(questions, train_share=share)
     assert "fewer, larger subsets" in caught.value.fix
     assert make_splits([question(n) for n in range(4)], train_share=share)
 
@@ -254,17 +216,19 @@ def test_a_study_of_one_question_is_split_by_person() -> None:
     made = splits_of(replace(study, questions={one: study.questions[one]}, conversations=chats), "person", splits=2)
 
     assert [split.part for split in made] == [{one: "both"}] * 2
-    with pytest.raises(ChatbenchError, match="0 splits"):
-        splits_of(study, "person", splits=0)
 
 
 @pytest.mark.parametrize(
     ("by", "options", "said"),
     [
+        ("question", {"splits": 0}, "0 splits"),
+        ("question", {"train_share": 0.0}, "train share 0.0"),
+        ("question", {"train_share": 60.0}, "train share 60.0"),
         ("assistant", {}, "1 assistant in the study"),
         ("subset", {"splits": 3}, "one per subset: 2"),
         ("subset", {"also_questions": True}, "--also-questions with --by subset"),
         ("person", {"train_share": 1.0}, "train share 1.0"),
+        ("person", {"splits": 0}, "0 splits"),
     ],
 )
 def test_splits_that_cannot_be_are_refused(by: Unit, options: dict[str, Any], said: str) -> None:

@@ -13,17 +13,12 @@ from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
 
 
-def test_manifest_and_study_are_opened_once(tmp_path: Path) -> None:
-    place = prepared(tmp_path)
-
-    assert place.manifest is place.manifest
-    assert place.study is place.study
-
-
-def test_splits_that_are_prepared_again_are_seen_by_an_object_that_knew_the_old_ones(tmp_path: Path) -> None:
+def test_manifest_and_study_are_opened_once_until_they_are_prepared_again(tmp_path: Path) -> None:
     # A manifest kept for good would go on with the old seed and refuse the new files as changed.
     place = prepared(tmp_path, seed=0)
     before, study = place.split("split_0"), place.study
+    assert place.manifest is place.manifest
+    assert place.study is study
     prepare_splits(study_folder(place), place.data, splits=2, seed=1)
 
     assert place.manifest.seed == place.split("split_0").seed == 1

@@ -7,10 +7,11 @@ import statistics
 from pathlib import Path
 from random import Random
 
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import FOUR_LETTERS, Message
+from chatbench.core.records import FOUR_LETTERS, Answer, Message, Question, Study, first_prompts
 from chatbench.data.open_study import open_study
 from chatbench.sample.participants import (
     STRENGTHS,
@@ -23,15 +24,31 @@ from chatbench.sample.participants import (
     understand,
 )
 from chatbench.sample.problems import LARGEST, Problem, all_templates, draw_problem
-from chatbench.sample.study import SampleSettings, make_sample, true_accuracy, write_sample
+from chatbench.sample.study import (
+    SampleSettings,
+    StatedFacts,
+    make_sample,
+    stated_facts,
+    true_accuracy,
+    write_sample,
+)
 
 TEMPLATES = list(all_templates())
 
 
-def conveys_everything(message: str, problem: Problem) -> bool:
-    """Whether a message holds every number of the problem in its right role, the catch's included."""
+def facts_in(message: str) -> dict[str, int]:
+    """The numbers that a message holds, by their roles."""
     reading = understand(message)
-    return reading is not None and dict(reading.facts) == dict(problem.facts)
+    return dict(reading.facts) if reading else {}
+
+
+def answers_with(study: Study, assistant: str) -> list[Answer]:
+    return [answer for answer in study.answers if answer.kind == "user-AI" and answer.assistant == assistant]
+
+
+def values(name: str, told: list[str], tries: int) -> list[int | None]:
+    """What an assistant arrives at, asked again and again."""
+    return [reply_to(name, told, Random(seed)).value for seed in range(tries)]
 
 
 def problem_of(schema: str, *, catch: bool, seed: int = 0) -> Problem:
@@ -49,11 +66,9 @@ def test_every_template_is_read_from_its_own_words_and_from_short_ones() -> None
     rng = Random(1)
     for template in TEMPLATES:
         problem = draw_problem(template, "q", rng)
-        clauses = [*template.schema.clauses, *([template.catch.clause] if template.catch else [])]
-        short = (
-            ", ".join(problem.words(rng.choice(c.short)) for c in clauses) + ", " + problem.words(template.ask.short[0])
-        )
-        for text in (problem.question.full_text, short):
+        clauses = [*template.schema.clauses, *([template.catch] if template.catch else [])]
+        short = [problem.words(rng.choice(c.short)) for c in clauses] + [problem.words(template.ask.short[0])]
+        for text in (problem.question.full_text, ", ".join(short)):
             reading = understand(text)
             assert reading is not None, text
             assert dict(reading.facts) == dict(problem.facts), text
@@ -78,13 +93,9 @@ def test_a_catch_that_the_user_leaves_out_leads_the_assistant_into_the_trap() ->
     items, boxes = problem.template.world["items"], problem.template.world["boxes"]
     told = f"{a} {boxes}, {b} {items} in each, how many {items} in all"
 
-    without = [reply_to("scripted-strong", [told], Random(i)).value for i in range(40)]
-    with_catch = [
-        reply_to("scripted-strong", [told + f", but {c} of them are empty"], Random(i)).value for i in range(40)
-    ]
-
-    assert statistics.mode(without) == a * b == problem.trap
-    assert statistics.mode(with_catch) == (a - c) * b == problem.value
+    catch = f", but {c} of them are empty"
+    assert statistics.mode(values("scripted-strong", [told], 40)) == a * b == problem.trap
+    assert statistics.mode(values("scripted-strong", [told + catch], 40)) == (a - c) * b == problem.value
 
 
 def test_a_missing_number_is_asked_for_and_a_later_message_supplies_it() -> None:
@@ -93,25 +104,17 @@ def test_a_missing_number_is_asked_for_and_a_later_message_supplies_it() -> None
     first = f"{problem.facts['b']} {world['items']} in each, total {world['items']}?"
 
     asked = reply_to("scripted-strong", [first], Random(0))
-    told = [
-        reply_to("scripted-strong", [first, f"{problem.facts['a']} {world['boxes']}"], Random(i)).value
-        for i in range(20)
-    ]
-
-    assert asked.value is None
-    assert asked.text == f"How many {world['boxes']} are there?"
-    assert statistics.mode(told) == problem.value
+    assert (asked.value, asked.text) == (None, f"How many {world['boxes']} are there?")
+    told = [first, f"{problem.facts['a']} {world['boxes']}"]
+    assert statistics.mode(values("scripted-strong", told, 20)) == problem.value
 
 
 def test_the_option_is_named_only_to_those_who_told_the_options() -> None:
     problem = problem_of("buy", catch=False)
-    replies = {
-        text: [scripted_reply("scripted-strong", [Message("user", text)], seed) for seed in range(30)]
-        for text in (problem.question.full_text, problem.question.text)
-    }
-    letter = problem.question.answer
-    assert statistics.mode(replies[problem.question.full_text]).endswith(f"The answer is {letter}. {problem.value}.")
-    assert statistics.mode(replies[problem.question.text]).endswith(f"The answer is {problem.value}.")
+    question = problem.question
+    for text, named in ((question.full_text, f"{question.answer}. {problem.value}"), (question.text, problem.value)):
+        replies = [scripted_reply("scripted-strong", [Message("user", text)], seed) for seed in range(30)]
+        assert statistics.mode(replies).endswith(f"The answer is {named}.")
 
 
 def test_the_weak_assistant_is_weaker_and_nonsense_is_not_understood() -> None:
@@ -126,9 +129,6 @@ def test_the_weak_assistant_is_weaker_and_nonsense_is_not_understood() -> None:
     assert right["scripted-strong"] > right["scripted-weak"] + 0.05
     assert right["scripted-weak"] > 0.5
     assert "do not understand" in reply_to("scripted-weak", ["blah"], rng).text
-
-
-def test_an_unknown_assistant_is_named() -> None:
     with pytest.raises(ChatbenchError, match="no scripted assistant 'gpt'"):
         scripted_reply("gpt", [Message("user", "hi")], 0)
 
@@ -141,7 +141,7 @@ def test_people_who_copy_convey_everything_and_others_often_do_not() -> None:
         person = draw_person("w", STUDY_HABITS, rng)
         first = chat(person, problem, "scripted-strong", STUDY_HABITS, rng).turns[0].text
         copied = problem.question.text in first
-        conveyed.setdefault("copied" if copied else "told", []).append(conveys_everything(first, problem))
+        conveyed.setdefault("copied" if copied else "told", []).append(facts_in(first) == problem.facts)
     assert statistics.mean(conveyed["copied"]) == 1.0
     assert 0.3 < statistics.mean(conveyed["told"]) < 0.8
 
@@ -180,6 +180,9 @@ def test_the_written_study_is_read_back_as_it_was_made(tmp_path: Path) -> None:
     assert sorted(c.id for c in read.conversations) == sorted(c.id for c in made.study.conversations)
     assert len(read.answers) == len(made.study.answers)
     assert len(read.ai_alone) == 12 * 2 * 3
+    answers = pd.read_csv(tmp_path / "sample" / "full_study" / "user_answers.csv")
+    for _, places in answers.groupby("worker_id").position:  # a question's rank in its person's session
+        assert [*places.drop_duplicates()] == [*range(places.nunique())]
 
 
 def test_user_ai_accuracy_of_the_study_agrees_with_its_generating_model() -> None:
@@ -187,9 +190,7 @@ def test_user_ai_accuracy_of_the_study_agrees_with_its_generating_model() -> Non
     sample = make_sample(SampleSettings(questions=24, chats=20, seed=1))
     rng = Random(0)
     for assistant in STRENGTHS:
-        seen = statistics.mean(
-            a.correct for a in sample.study.answers if a.kind == "user-AI" and a.assistant == assistant
-        )
+        seen = statistics.mean(a.correct for a in answers_with(sample.study, assistant))
         true = statistics.mean(true_accuracy(p, assistant, people=100, rng=rng) for p in sample.problems.values())
         assert seen == pytest.approx(true, abs=0.06)
 
@@ -198,19 +199,11 @@ def test_assistants_alone_predict_user_ai_accuracy_badly() -> None:
     # What the study is for: if free text alone said how people fare, no simulator would be needed.
     sample = make_sample(SampleSettings(questions=120, chats=10))
     for assistant in STRENGTHS:
-        with_ai = [a for a in sample.study.answers if a.kind == "user-AI" and a.assistant == assistant]
+        with_ai = answers_with(sample.study, assistant)
         human = {q: statistics.mean(a.correct for a in with_ai if a.question_id == q) for q in sample.problems}
-        alone = {
-            s.question_id: s.accuracy
-            for s in sample.study.ai_alone
-            if s.assistant == assistant and s.method == "free_text"
-        }
+        scores = [s for s in sample.study.ai_alone if s.assistant == assistant and s.method == "free_text"]
+        alone = {score.question_id: score.accuracy for score in scores}
         assert statistics.correlation([human[q] for q in human], [alone[q] for q in human]) < 0.5
-
-
-def test_too_many_questions_are_refused() -> None:
-    with pytest.raises(ChatbenchError, match="--questions 5000"):
-        SampleSettings(questions=5000)
 
 
 def test_assistants_of_stated_strength_lie_between_weak_and_strong_and_leave_the_others_alone() -> None:
@@ -231,6 +224,8 @@ def test_assistants_of_stated_strength_lie_between_weak_and_strong_and_leave_the
 def test_assistants_that_cannot_be_generated_are_refused(names: tuple[str, ...]) -> None:
     with pytest.raises(ChatbenchError):
         SampleSettings(assistants=names)
+    with pytest.raises(ChatbenchError, match="--questions 5000"):
+        SampleSettings(questions=5000)
 
 
 def test_numbers_and_levels_come_with_a_known_truth(tmp_path: Path) -> None:
@@ -249,8 +244,7 @@ def test_numbers_and_levels_come_with_a_known_truth(tmp_path: Path) -> None:
         problems = [p for p in sample.problems.values() if p.question.kind.name == kind]
         truth = [true_accuracy(p, "scripted-weak", people=60, rng=Random(1)) for p in problems]
         ids = {problem.question.id for problem in problems}
-        of_weak = [a for a in study.answers if a.assistant == "scripted-weak" and a.kind == "user-AI"]
-        answers = [a.correct for a in of_weak if a.question_id in ids]
+        answers = [a.correct for a in answers_with(study, "scripted-weak") if a.question_id in ids]
         assert len(answers) == 480
         assert 0.3 < statistics.mean(answers) < 0.98
         assert statistics.mean(answers) == pytest.approx(statistics.mean(truth), abs=0.09)
@@ -266,3 +260,47 @@ def test_numbers_and_levels_come_with_a_known_truth(tmp_path: Path) -> None:
     assert all(p.option_of(p.trap) != p.question.answer for p in levels.values() if p.template.catch)
     with pytest.raises(ChatbenchError, match=r"ends in \.jsonl"):
         write_sample(tmp_path / "folder", settings)
+
+
+QUESTION = Question(
+    "q",
+    "sample_counting",
+    "Mia packs 6 boxes. Each box holds 14 pencils. Sadly, 2 of them are empty. How many pencils does Mia have in all?",
+    ("84", "56", "57", "55"),
+    "B",
+)
+CAMP = "The camp measures 16 meters long and 15 meters wide. How many square meters can be planted?"
+OF_CAMP = Question("q", "sample_shapes", CAMP, ("240", "241", "242", "243"), "A")
+
+
+def test_people_of_the_sample_study_never_change_a_number() -> None:
+    study = make_sample(SampleSettings(questions=60, chats=3)).study
+    counts = [stated_facts(messages, study.questions[q]) for q, messages in first_prompts(study.conversations).items()]
+    total = sum(counts, StatedFacts())
+    assert total.right == total.messages == 360
+    assert 0.7 < total.shares()["facts stated"] < 0.95
+
+
+@pytest.mark.parametrize(
+    ("question", "message", "right", "stated"),
+    [
+        (QUESTION, "6 boxes, 14 pencils in each, 2 empty, how many pencils in all", 1, 3),
+        (QUESTION, "6 boxes, 14 pencils in each, how many pencils in all", 1, 2),
+        (QUESTION, "6 boxes, 15 pencils in each, how many pencils in all", 0, 2),  # not the problem's number
+        (QUESTION, "14 boxes, 6 pencils in each, how many pencils in all", 0, 2),  # its numbers, in the wrong places
+        (QUESTION, "how many pencils in all", 0, 0),
+        (QUESTION, "16 boxes, how many in all", 0, 1),  # "6 boxes" stands in "16 boxes"
+        (QUESTION, "Vera packs 6 boxes. Each box holds 14 pencils.", 1, 2),  # names are not what is judged
+        (OF_CAMP, "camp 16 meters long, 15 meters wide. how much area to plant?", 1, 1),  # there is a place "square"
+    ],
+)
+def test_every_number_stated_must_be_the_problems_in_its_place(
+    question: Question, message: str, right: int, stated: int
+) -> None:
+    counts = stated_facts([message], question)
+    assert (counts.right, counts.stated, counts.facts) == (right, stated, 3 if question is QUESTION else 1)
+
+
+def test_facts_of_any_other_question_are_refused() -> None:
+    with pytest.raises(ValueError, match="not a question of the sample study"):
+        stated_facts(["hi"], Question("q", "physics", "What is mass?", ("a", "b", "c", "d"), "A"))

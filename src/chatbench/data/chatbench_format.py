@@ -20,7 +20,7 @@ from typing import NamedTuple
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json
 from chatbench.core.progress import tracked
-from chatbench.core.records import FOUR_LETTERS, AiAloneScore, Answer, AnswerKind, Conversation, Question, Study, Turn
+from chatbench.core.records import FOUR_LETTERS, AiAloneScore, Answer, AnswerKind, Question, Study, Turn
 from chatbench.data.tables import (
     ATTENTION_CHECK,
     EXPECTED_KINDS,
@@ -262,27 +262,27 @@ def _read_answers(path: Path, intake: Intake) -> _GivenAnswers:
     if "acc" not in table.names and "selected_answer" not in table.names:
         raise table.lacks("what was answered", (*_ANSWER_COLUMNS["selected_answer"], "acc"))
     intake.check_numbers("acc", table.rows, lambda number: number in (0, 1), _TRUTHS)
-    of_questions = [row for row in table.rows if "confiden" not in plain_name(row.text("answer_type"))]
+    rated, of_questions = list[Row](), list[Row]()
+    for row in table.rows:
+        (rated if "confiden" in plain_name(row.text("answer_type")) else of_questions).append(row)
     reading = intake.reading("selected_answer", of_questions, lambda row: _options_asked(row, intake))
     part = Intake(skip_bad_records=intake.skip_bad_records)
-    confidences: dict[tuple[str, str], str] = {}
     questions_at: dict[Place, set[str]] = {}
-    for row in tracked(table.rows, f"reading {path.name}", "rows"):
+    for row in tracked(of_questions, f"reading {path.name}", "rows"):
+        with intake.record():
+            answer = _answer(row, _question_id(row), reading, intake)
+            if answer.kind == "user-AI":
+                questions_at.setdefault(_place(row), set()).add(answer.question_id)
+            part.add_answer(answer)
+    seen: set[tuple[str, str]] = set()
+    for row in rated:
         with intake.record():
             question_id, worker_id = _question_id(row), row.needed("worker_id")
-            if "confiden" in plain_name(row.text("answer_type")):
-                confidence = row.text("selected_answer") or row.text("confidence")
-                if (question_id, worker_id) in confidences:
-                    raise LeftOut(CONFIDENCE_AGAIN)
-                confidences[question_id, worker_id] = confidence
-                continue
-            answer = _answer(row, question_id, reading, intake)
-            if answer.kind == "user-AI":
-                questions_at.setdefault(_place(row), set()).add(question_id)
-            part.add_answer(answer)
-    for (question_id, worker_id), confidence in confidences.items():
-        kinds: tuple[AnswerKind, AnswerKind] = ("user-alone", "user-AI")
-        with intake.record():
+            confidence = row.text("selected_answer") or row.text("confidence")
+            if (worker_id, question_id) in seen:
+                raise LeftOut(CONFIDENCE_AGAIN)
+            seen.add((worker_id, question_id))
+            kinds: tuple[AnswerKind, AnswerKind] = ("user-alone", "user-AI")
             key = next((key for kind in kinds if (key := (worker_id, question_id, kind)) in part.answers), None)
             if key is None:
                 raise LeftOut(CONFIDENCE_ALONE)
@@ -369,62 +369,60 @@ def _read_chats(path: Path, given: _GivenAnswers, intake: Intake, *, filtered: b
     filtered = filtered and bool(given.by_person)
     for row in tracked(rows, f"reading {path.name}", "chats"):
         with intake.record():
-            worker_id = row.text("worker_id")
-            if not worker_id:
+            if not row.text("worker_id"):
                 expected = "the person's id"
                 raise row.bad("conversation without a worker", "worker_id", found="missing", expected=expected)
             question_id = row.text("question_id") or _question_at_place(row, given, filtered)
             if question_id == ATTENTION_CHECK_ID:
                 raise LeftOut(ATTENTION_CHECK)
-            answer = given.by_person.get((question_id, worker_id))
+            answer = given.by_person.get((question_id, row.text("worker_id")))
             if filtered and answer is None:
                 raise LeftOut(FILTERED_OUT)
             if question_id not in intake.questions:
-                raise row.bad(
-                    "conversation about an unknown question",
-                    "question_id",
-                    found=repr(question_id),
-                    expected="an id in questions.csv",
-                )
-            question = intake.questions[question_id]
-            conversation = _conversation(row, question, answer, reading, intake)
-            intake.add_conversation(conversation)
-            if answer is not None:
-                continue
-            correct = correct_of(row.text("acc"))
-            if correct is None and conversation.answer is None:
-                intake.note("conversations without a recorded answer")
-                continue
-            intake.note("answers taken from conversations.json, because the answers' table has no row for them")
-            right = conversation.answer == question.answer if correct is None else correct
-            assistant, condition = conversation.assistant, conversation.condition
-            intake.add_answer(
-                Answer(question_id, worker_id, "user-AI", assistant, condition, conversation.answer, right)
-            )
+                reason, expected = "conversation about an unknown question", "an id in questions.csv"
+                raise row.bad(reason, "question_id", found=repr(question_id), expected=expected)
+            _read_chat(row, intake.questions[question_id], answer, reading, intake)
+
+
+def _read_chat(row: Row, question: Question, answer: Answer | None, reading: Reading, intake: Intake) -> None:
+    """Read one chat; its answer too, if the answers' table does not have it."""
+    assistant = row.text("model") or (answer.assistant if answer else "")
+    if not assistant:
+        expected = "the assistant's name"
+        raise row.bad("conversation with no assistant named", "model", found="missing", expected=expected)
+    letter, acc = _letter(row, question, reading), correct_of(row.text("acc"))
+    if letter and answer and answer.letter not in (None, letter):
+        intake.note(
+            "chats whose letter is not that of the answers' table: the chat's is trained on, the table's scored"
+        )
+    letter = letter or (answer.letter if answer else question.answer if acc else None)
+    if letter is None:
+        intake.note("conversations whose final letter was not recorded: they yield no answer example")
+    condition = _condition(row, intake) or (answer.condition if answer else "")
+    right = letter == question.answer if acc is None else acc
+    given = Answer(question.id, row.text("worker_id"), "user-AI", assistant, condition, letter, right)
+    intake.add_conversation(row.conversation("chat_history", _turns(row, intake), given))
+    if answer is None and acc is None and letter is None:
+        intake.note("conversations without a recorded answer")
+    elif answer is None:
+        intake.note("answers taken from conversations.json, because the answers' table has no row for them")
+        intake.add_answer(given)
 
 
 def _chat_rows(path: Path, intake: Intake) -> list[Row]:
     fix = "download the study again; the file is missing or half-written"
     content = read_json(path, fix=fix, replaced=intake.half_characters)
     if not isinstance(content, list):
-        raise ChatbenchError(
-            f"{path}: a {type(content).__name__}",
-            expected="a JSON list of conversations",
-            fix="download the study again",
-        )
+        raise ChatbenchError(f"{path}: a {type(content).__name__}", expected="a JSON list of conversations", fix=fix)
     rows: list[Row] = []
     for number, item in enumerate(content, start=1):
         with intake.record():
             place = f"{path}, record {number}"
             if not isinstance(item, dict):
                 raise BadRecord("not a record", f"{place}: {type(item).__name__}", expected="a JSON object")
-            recorded = {plain_name(key): value for key, value in item.items() if value is not None}
-            names = {
-                name: key
-                for name, spellings in _CHAT_KEYS.items()
-                if (key := next((key for key in map(plain_name, spellings) if key in recorded), None))
-            }
-            cells = {name: recorded[key] for name, key in names.items()}
+            recorded = {key: value for key, value in item.items() if value is not None}
+            keys = {name: find_column([*recorded], spellings) for name, spellings in _CHAT_KEYS.items()}
+            cells = {name: recorded[key] for name, key in keys.items() if key}
             rows.append(intake.row(place, cells, {}, unit="key", others=rows))
     return rows
 
@@ -442,31 +440,6 @@ def _question_at_place(row: Row, given: _GivenAnswers, filtered: bool) -> str:
             expected="a question_id, or one row of the answers with the same worker_id, batch and position",
         )
     return next(iter(found))
-
-
-def _conversation(
-    row: Row, question: Question, answer: Answer | None, reading: Reading, intake: Intake
-) -> Conversation:
-    assistant = row.text("model") or (answer.assistant if answer else "")
-    if not assistant:
-        expected = "the assistant's name"
-        raise row.bad("conversation with no assistant named", "model", found="missing", expected=expected)
-    letter = _letter(row, question, reading)
-    if letter and answer and answer.letter not in (None, letter):
-        intake.note(
-            "chats whose letter is not that of the answers' table: the chat's is trained on, the table's scored"
-        )
-    if letter is None and answer is not None:
-        letter = answer.letter
-    elif letter is None and correct_of(row.text("acc")):
-        letter = question.answer
-    if letter is None:
-        intake.note("conversations whose final letter was not recorded: they yield no answer example")
-    condition = _condition(row, intake) or (answer.condition if answer else "")
-    given = Answer(
-        question.id, row.text("worker_id"), "user-AI", assistant, condition, letter, letter == question.answer
-    )
-    return row.conversation("chat_history", _turns(row, intake), given)
 
 
 def _turns(row: Row, intake: Intake) -> tuple[Turn, ...]:

@@ -260,11 +260,6 @@ def download(name: str, out: Path, *, revision: str = "main", allow_other_checks
     )
 
 
-def mmlu_subsets(folder: Path, part: MmluPart = "test") -> list[str]:
-    """Names of the subsets that have a file, in alphabetical order."""
-    return sorted(path.name.removesuffix(f"_{part}.csv") for path in (folder / part).glob(f"*_{part}.csv"))
-
-
 def read_mmlu(folder: Path, subset: str, part: MmluPart = "test") -> list[Question]:
     """Read the questions of one file in order; ids are `{subset}-{part}-{i}`, i from 0.
 

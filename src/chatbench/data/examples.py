@@ -78,25 +78,21 @@ def examples_of(conversation: Conversation, question: Question) -> list[Example]
     if conversation.question_id != question.id:
         raise ValueError(f"conversation {conversation.id!r} is about {conversation.question_id!r}, not {question.id!r}")
     turns = seen_turns(conversation)
-    examples = [
-        _example(conversation, question, turns[:start], "first" if start == 0 else "follow_up", turns[start].text)
-        for start in range(0, len(turns), 2)
-    ]
+    targets = [turn.text for turn in turns[::2]]
     if conversation.answer is not None:
-        examples.append(_example(conversation, question, turns, "answer", ANSWER_PREFIX + conversation.answer))
+        targets.append(ANSWER_PREFIX + conversation.answer)
+    examples = []
+    for number, target in enumerate(targets):
+        start = TURNS_PER_EXCHANGE * number
+        kind: ExampleKind = "first" if start == 0 else "answer" if start == len(turns) else "follow_up"
+        system, user = simulator_messages(question.full_text, turns[:start], asked_for=question.asked_for)
+        examples.append(Example(question.id, conversation.id, kind, system.content, user.content, target))
     return examples
 
 
 def seen_turns(conversation: Conversation) -> tuple[Turn, ...]:
     """The turns as a simulator sees them: the person's are stripped of surrounding white space."""
     return tuple(Turn("user", t.text.strip()) if t.role == "user" else t for t in conversation.turns)
-
-
-def _example(
-    conversation: Conversation, question: Question, history: Sequence[Turn], kind: ExampleKind, target: str
-) -> Example:
-    system, user = simulator_messages(question.full_text, history, asked_for=question.asked_for)
-    return Example(question.id, conversation.id, kind, system.content, user.content, target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,14 +271,8 @@ def without_oldest(row: ExampleRow, count: int) -> ExampleRow:
     """The row without the `count` oldest exchanges in its prompt."""
     if row.messages is None:
         return replace(row, prompt=read_history(row.prompt).without_oldest(count))
-    messages = shorter_messages(row.messages, count)
+    messages = (*asked_without_oldest(row.messages[:2], count), *row.messages[2:])
     return replace(row, prompt=prompt_text(messages), messages=messages)
-
-
-def shorter_messages(messages: Sequence[Message], count: int) -> tuple[Message, ...]:
-    """A simulator's messages without the `count` oldest exchanges in the user message."""
-    system, user, *rest = messages
-    return system, Message(user.role, read_history(user.content).without_oldest(count)), *rest
 
 
 def exchanges_asked_with(messages: Sequence[Message]) -> int:
@@ -302,10 +292,10 @@ def asked_without_oldest(messages: Sequence[Message], count: int) -> tuple[Messa
     """
     if count == 0:
         return tuple(messages)
-    if len(messages) == 2:
-        return shorter_messages(messages, count)
-    if len(messages) == 1:
-        return (Message(messages[0].role, _iqa_history(messages[0].content).without_oldest(count)),)
+    if len(messages) <= 2:
+        *system, asked = messages
+        history = read_history(asked.content) if system else _iqa_history(asked.content)
+        return *system, Message(asked.role, history.without_oldest(count))
     return messages[0], *messages[1 + TURNS_PER_EXCHANGE * count :]
 
 

@@ -25,8 +25,9 @@ import re
 import shlex
 import tomllib
 import zlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
@@ -57,6 +58,8 @@ from chatbench.data.splits import NO_STATEMENT
 from chatbench.data.tables import EXPECTED_ROLES, SKIP_FIX, BadRecord, Intake, LeftOut, find_column, literal_list
 
 Cells = Mapping[str, object]
+Rows = Sequence[tuple[str, Cells]]
+"""The place and the cells of each row."""
 _TABLES = (".csv", ".tsv", ".txt")
 _LOGS = (".jsonl", ".ndjson", ".json")
 _NO_VALUE = "a formula without its value"
@@ -67,7 +70,6 @@ _MISSING = ("NA", "N/A", "#N/A", "<NA>", "NULL", "null", "NaN", "nan", "None")
 _ONE_POINT = re.compile(r"[^\d.,]*[1-9]\d{0,2}\.\d{3}[^\d.,]*")
 _DECIMAL_COMMA = re.compile(r"[^\d.,]*(?:\d+,(?!\d{3}\D*$)\d+|\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,})[^\d.,]*")
 """Numbers whose point may be of thousands, and numbers that tell that it is."""
-_UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
 class Statements(BaseModel):
@@ -215,13 +217,11 @@ _AT_FAULT = {
 class Imported:
     """The outcome of every row: place, what was done (kept, changed, dropped), why, and what was found there."""
 
-    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
+    rows: list[tuple[str, str, tuple[str, ...], str]] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     out: Path = Path()
     joined: dict[str, list[str]] = field(default_factory=dict)
     """Places of a chat's other rows, by the place of its first row."""
-    reasons: Counter[str] = field(default_factory=Counter)
-    """Number of rows by what was done and each reason."""
     fixes: dict[str, str] = field(default_factory=dict)
     """Which key of the mapping to correct, by the reason why a row was dropped."""
     notes: list[str] = field(default_factory=list)
@@ -229,9 +229,7 @@ class Imported:
 
     def add(self, place: str, done: str, *why: str, found: str = "") -> None:
         """Report a row, and the other rows of its chat."""
-        places = (place, *self.joined.get(place, ()))
-        self.rows += [(each, done, "; ".join(why), found) for each in places]
-        self.reasons.update({f"{done}: {each}": len(places) for each in why})
+        self.rows += [(each, done, why, found) for each in (place, *self.joined.get(place, ()))]
 
     def drop(self, place: str, error: BadRecord) -> None:
         """Report a row that cannot be used, with what was expected of it."""
@@ -243,10 +241,11 @@ class Imported:
     def lines(self) -> list[str]:
         """The summary to print."""
         done = Counter(action for _, action, *_ in self.rows)
+        reasons = Counter(f"{action}: {each}" for _, action, why, _ in self.rows for each in why)
         head = ", ".join(f"{done[action]} {action}" for action in ("kept", "changed", "dropped"))
         return [
             f"{len(self.rows)} rows: {head} -> {self.out}",
-            *(f"  {n} x {why}" for why, n in self.reasons.most_common()),
+            *(f"  {n} x {why}" for why, n in reasons.most_common()),
             *(f"  {note}" for note in self.notes),
         ]
 
@@ -284,7 +283,7 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
         if number in superseded:
             result.add(place, "dropped", _GOES_ON, found=rows[superseded[number]][0])
             continue
-        noted, taken, changed = intake.noted, len(intake.conversations) + len(intake.answers), list[str]()
+        noted, taken, changed = Counter(intake.noted), len(intake.conversations) + len(intake.answers), list[str]()
         try:
             written = json.dumps(_record(place, cells, chosen, statements, chats, intake))
             record = parse_json(written, halves.append)
@@ -306,10 +305,11 @@ def import_study(paths: Sequence[Path], out: Path, mapping: Path | None = None) 
         known.add(question_id)
     if not result.records:
         raise _nothing_left(result, paths[0], mapping)
-    to_use = "" if mapping else f"; to use them: chatbench import {shlex.quote(str(paths[0]))} --draft map.toml"
+    to_use = "" if mapping else f"; to use them: {_drafting(paths[0])}"
     people = {record["worker_id"] for record in result.records}
     result.notes = _notes(chosen, len(people), known, intake, unread, to_use) + _doubts(chosen, read, statements)
-    write_text(report, csv_text(["row", "done", "why", "found"], result.rows))  # first: it lets the study be replaced
+    table = [(place, done, "; ".join(why), found) for place, done, why, found in result.rows]
+    write_text(report, csv_text(["row", "done", "why", "found"], table))  # first: it lets the study be replaced
     write_text(out, "".join(map(json_line, result.records)))
     return result
 
@@ -352,18 +352,19 @@ def _doubts(mapping: ImportMap, rows: Sequence[Cells], statements: Mapping[str, 
 
 
 def _nothing_left(result: Imported, path: Path, mapping: Path | None) -> ChatbenchError:
-    place, _, why, found = next((row for row in result.rows if row[2] != _GOES_ON), ("", "", "no row", ""))
-    fix = (
-        f"correct {mapping}"
-        if mapping
-        else f"draft and correct a mapping: chatbench import {shlex.quote(str(path))} --draft map.toml"
-    )
+    others = (row for row in result.rows if row[2] != (_GOES_ON,))
+    place, _, (why, *_), found = next(others, ("", "", ("no row",), ""))
+    fix = f"correct {mapping}" if mapping else f"draft and correct a mapping: {_drafting(path)}"
     at_fault = result.fixes.get(why) or _AT_FAULT.get(why.removeprefix("bad value of "))
     return ChatbenchError(
         f"{path}: no row could be imported; the first: {': '.join(filter(None, [place, why, found]))}",
         expected="rows that match the mapping",
         fix=f"{fix}, {at_fault}" if at_fault else fix,
     )
+
+
+def _drafting(path: Path) -> str:
+    return f"chatbench import {shlex.quote(str(path))} --draft map.toml"
 
 
 # Reading
@@ -426,9 +427,9 @@ def _with_paths(row: dict[str, object]) -> Cells:
 def _table_text(path: Path) -> str:
     """Read a table in UTF-8 or, as spreadsheets save it, UTF-16 with a byte order mark."""
     try:
-        start = path.open("rb").read(2) if path.is_file() else b""
-        if start in _UTF16:
-            return path.read_bytes()[2:].decode(_UTF16[start])
+        content = path.read_bytes() if path.is_file() else b""
+        if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+            return content.decode("utf-16")
     except UnicodeDecodeError as error:
         raise ChatbenchError(f"{path}, byte {error.start}: not UTF-16", expected="UTF-16 or UTF-8 text") from None
     except OSError as error:
@@ -572,7 +573,7 @@ def read_map(path: Path) -> ImportMap:
         raise ChatbenchError(found, expected=expected, fix=_correct(path, key, how)) from None
 
 
-def preset(rows: Sequence[tuple[str, Cells]], path: Path) -> ImportMap:
+def preset(rows: Rows, path: Path) -> ImportMap:
     """The mapping for rows in a known format.
 
     Raises:
@@ -584,7 +585,7 @@ def preset(rows: Sequence[tuple[str, Cells]], path: Path) -> ImportMap:
         raise ChatbenchError(
             f"{path}: {'columns ' + ', '.join(map(str, keys)) if keys else 'no row'}",
             expected=f"one of the columns {', '.join(PRESETS)}, or a mapping",
-            fix=f"draft a mapping and correct it: chatbench import {shlex.quote(str(path))} --draft map.toml",
+            fix=f"draft a mapping and correct it: {_drafting(path)}",
         )
     known = PRESETS[shape]
     names = {name: column for name in ("worker_id", "assistant") if (column := find_column([*keys], _SPELLINGS[name]))}
@@ -598,6 +599,8 @@ def draft(path: Path) -> str:
     columns = [name for name in dict.fromkeys(name for _, cells in rows for name in cells) if name not in objects]
     lines = [f"# Drafted from {path.name}: {len(rows)} rows with the columns {', '.join(map(repr, columns))}."]
     of_chats, taken, role, messages = _chats_to_draft(rows, columns)
+    roles = [each.get(role) for each in messages if isinstance(each, dict)]
+    unknown = Counter(each for each in roles if isinstance(each, str) and known_role(each) is None)
     lines += ["# docs/own-study.md has all keys.", *of_table, *_numbered(columns), *of_chats]
     columns = [name for name in columns if name not in taken]
     named = dict[str, str | None]()
@@ -616,7 +619,8 @@ def draft(path: Path) -> str:
         f'# answer_kind = ""  # fill in: {_KINDS}' if answers else f'answer_kind = "none"  # or {_KINDS}',
         '# options = ["column a", "column b"]',
         "# cumulative = true  # where each row repeats the chat so far",
-        *_roles_to_draft(messages, role),
+        *["[roles]  # fill in who they are: user, assistant, system or tool"] * bool(unknown),
+        *(f'# {_quoted(each)} = "..."  # {count} messages' for each, count in unknown.most_common(20)),
         "# [statements]  # a second table with the text of each question",
         '# table = "questions.csv"',
         '# key = "id"',
@@ -632,9 +636,7 @@ def _named(columns: Sequence[str], spellings: Sequence[str]) -> str | None:
     return find_column(columns, spellings) or last.get(find_column([*last], spellings) or "")
 
 
-def _chats_to_draft(
-    rows: Sequence[tuple[str, Cells]], columns: Sequence[str]
-) -> tuple[list[str], Set[str], str, Sequence[Any]]:
+def _chats_to_draft(rows: Rows, columns: Sequence[str]) -> tuple[list[str], Set[str], str, Sequence[Any]]:
     """The draft's lines on the chats, the columns in them, the key or column of roles, and messages that have it."""
     asked, reply = (_named(columns, _SPELLINGS[name]) for name in ("messages", "reply"))
     keys = {name: found for name in columns if (found := _keys_of_messages(rows, name, known=name == asked))}
@@ -660,7 +662,7 @@ def _chats_to_draft(
     ], set(), "role", []  # fmt: skip
 
 
-def _keys_of_messages(rows: Sequence[tuple[str, Cells]], column: str, *, known: bool) -> tuple[str, str] | None:
+def _keys_of_messages(rows: Rows, column: str, *, known: bool) -> tuple[str, str] | None:
     """The keys of role and content in a column's lists of messages: the usual ones if it is `known` by its name."""
     cells = (row.get(column) for _, row in rows[:200])
     lists = (_messages(cell) for cell in cells if isinstance(cell, list) or _as_text(cell).startswith("["))
@@ -711,14 +713,7 @@ def _rows_to_draft(path: Path) -> tuple[list[str], list[tuple[str, Cells]]]:
     return [*lines, "# header_rows = 3  # where a survey tool writes the questions and ids below the names"], rows
 
 
-def _roles_to_draft(messages: Iterable[object], key: str) -> list[str]:
-    roles = [each.get(key) for each in messages if isinstance(each, dict)]
-    unknown = Counter(role for role in roles if isinstance(role, str) and known_role(role) is None)
-    head = ["[roles]  # fill in who they are: user, assistant, system or tool"] if unknown else []
-    return head + [f'# {_quoted(role)} = "..."  # {n} messages' for role, n in unknown.most_common(20)]
-
-
-def _checked(mapping: ImportMap, files: Mapping[Path, Sequence[tuple[str, Cells]]]) -> ImportMap:
+def _checked(mapping: ImportMap, files: Mapping[Path, Rows]) -> ImportMap:
     """The mapping, if its keys go together and are all used, and its columns are in every file."""
     path = next(iter(files))
     for key in _OF_ANSWERS:
@@ -756,7 +751,7 @@ def _wanted(mapping: ImportMap) -> dict[str, Sequence[str]]:
     return {name: columns for name, columns in wanted.items() if name not in elsewhere}
 
 
-def _unread(rows: Sequence[tuple[str, Cells]], mapping: ImportMap) -> list[str]:
+def _unread(rows: Rows, mapping: ImportMap) -> list[str]:
     """The columns with values that are not read; of objects those of their keys."""
     read = {name for names in _wanted(mapping).values() for name in names}
     cells = (each for _, row in rows for each in row.items() if each[0] not in read and not isinstance(each[1], dict))
@@ -783,7 +778,7 @@ def _refuse_unused(mapping: ImportMap) -> None:
 
 def _require(
     wanted: Mapping[str, Sequence[str]],
-    rows: Sequence[tuple[str, Cells]],
+    rows: Rows,
     mapping: ImportMap,
     path: Path,
     elsewhere: Set[str] = frozenset(),
@@ -809,7 +804,7 @@ def _require(
             raise mapping.wrong(found, f"constants.{name}", expected="a value for all rows", how=how)
 
 
-def _refuse_other_scales(rows: Sequence[tuple[str, Cells]], mapping: ImportMap) -> None:
+def _refuse_other_scales(rows: Rows, mapping: ImportMap) -> None:
     """Refuse a column `correct` with a number outside 0..1: of ratings from 1 to 5, only the worst would be left."""
     texts = [(place, _text(cells, mapping.correct)) for place, cells in rows]
     sizes = [(_number(text.lstrip("-+")), place, text) for place, text in texts]
@@ -840,7 +835,7 @@ def _statements(mapping: ImportMap, folder: Path) -> Mapping[str, Cells] | None:
 # Rows
 
 
-def _chats(rows: Sequence[tuple[str, Cells]], mapping: ImportMap, result: Imported) -> list[tuple[str, Cells]]:
+def _chats(rows: Rows, mapping: ImportMap, result: Imported) -> list[tuple[str, Cells]]:
     """Merge tables with one message per row into one row per chat; a column's value may be in any of its rows.
 
     A chat is in one file: ids in another file are other chats.
@@ -877,7 +872,7 @@ def _moment(place: str, cells: Cells, column: str) -> tuple[bool, float]:
     raise BadRecord("no order", found, expected="a number or an ISO time", fix="key 'order'")
 
 
-def _shared(group: Sequence[tuple[str, Cells]], mapping: ImportMap) -> dict[str, object]:
+def _shared(group: Rows, mapping: ImportMap) -> dict[str, object]:
     """The values in a chat's rows other than its messages."""
     names = {getattr(mapping, name) for name in _SPELLINGS} | {*mapping.options} - {""}
     shared: dict[str, object] = {}
@@ -891,7 +886,7 @@ def _shared(group: Sequence[tuple[str, Cells]], mapping: ImportMap) -> dict[str,
     return shared
 
 
-def _filled(rows: Sequence[tuple[str, Cells]], mapping: ImportMap | None) -> Sequence[tuple[str, Cells]]:
+def _filled(rows: Rows, mapping: ImportMap | None) -> Rows:
     """The rows, with None for cells that are exactly one of the mapping's `missing`."""
     gone = mapping.missing if mapping else ()
     return [(at, {k: None if gone and _as_text(v) in gone else v for k, v in row.items()}) for at, row in rows]
@@ -1121,7 +1116,7 @@ def _letters_of(text: str, options: Sequence[str]) -> list[str]:
     return exact or [letter for letter, option in pairs if plain and normalised(option) == plain]
 
 
-def _superseded(rows: Sequence[tuple[str, Cells]], mapping: ImportMap) -> dict[int, int]:
+def _superseded(rows: Rows, mapping: ImportMap) -> dict[int, int]:
     """Rows whose chat is continued by another row of the same person, question and assistant, with that row.
 
     A row with the same chat continues it if it has the same answer; a row without a person's id is a person's own.

@@ -26,8 +26,6 @@ from chatbench.core.files import read_jsonl
 from chatbench.core.progress import tracked
 from chatbench.core.records import FOUR_LETTERS, Answer, AnswerKind, Question, Study, Turn
 from chatbench.data import chatbench_format as chatbench
-from chatbench.data.prepared import Manifest
-from chatbench.data.splits import question_set_sha256
 from chatbench.data.tables import ATTENTION_CHECK, Intake, LeftOut, Row, correct_of, literal_list, read_table
 from chatbench.metrics.names import EVERY_ASSISTANT, MEAN_OF_ASSISTANTS
 
@@ -138,28 +136,6 @@ def holds_examples(path: Path) -> bool:
             found, fix = f"{path}: holds chats of another program", f"chatbench import {shlex.quote(str(path))}"
             raise ChatbenchError(found, expected=_EXPECTED, fix=f"import them: {fix}")
     return bool({"messages", "prompt"} & first.keys())
-
-
-def study_of(manifest: Manifest) -> Study:
-    """Open the study that the splits were prepared from.
-
-    Raises:
-        ChatbenchError: it is gone or cannot be opened, its questions have changed, or the splits were made by hand.
-    """
-    again = f"prepare again: chatbench prepare-splits --study {shlex.quote(manifest.study)}"
-    if manifest.adopted:
-        fix = "prepare splits of a study: chatbench prepare-splits --study STUDY"
-        found, expected = f"{manifest.study}: its splits were made by hand", "splits prepared from a study"
-        raise ChatbenchError(found, expected=expected, fix=fix)
-    skip_bad_records, include_pilots = manifest.skip_bad_records, manifest.include_pilots
-    path = manifest.study_path
-    if not path.exists():
-        found, expected = f"{path}: no such file or folder", f"the study, there or at {manifest.study_resolved}"
-        raise ChatbenchError(found, expected=expected, fix=f"put it back, or {again}")
-    study = open_study(path, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=manifest.maps)
-    if question_set_sha256(study.questions.values()) != manifest.questions_sha256:
-        raise ChatbenchError(f"{path}: its questions have changed since the splits were made", fix=again)
-    return study
 
 
 def summary_text(study: Study) -> str:

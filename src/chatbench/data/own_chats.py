@@ -44,11 +44,8 @@ _KEYS_OF: dict[KindName, set[str]] = {
 """Keys of a question that apply to some of its kinds only."""
 
 
-class RawMessage(NamedTuple):
-    """A message as found in a file: any role, and content that is text, a list of parts, or nothing."""
-
-    role: str
-    content: object
+RawMessage = tuple[str, object]
+"""A message as found in a file: any role, and content that is text, a list of parts, or nothing."""
 
 
 class Turns(NamedTuple):
@@ -60,8 +57,10 @@ class Turns(NamedTuple):
 
 @dataclass(slots=True)
 class _Exchange:
-    asked: list[str] = field(default_factory=list)
+    asked: list[str]
     replies: list[str] = field(default_factory=list)
+    context: list[tuple[bool, str, str]] = field(default_factory=list)
+    """(whether it is before the reply, role, text)."""
 
 
 def known_role(name: str) -> str | None:
@@ -103,57 +102,47 @@ def turns_of(messages: Iterable[RawMessage], note: Callable[[str], None]) -> Tur
     Raises:
         ValueError: a role is unknown, or content is neither text nor parts.
     """
-    exchanges, context = _exchanges(messages, note)
-    turns: list[Turn] = []
-    starts = []  # of each exchange, as an index into turns
-    for exchange in exchanges:
-        starts.append(len(turns))
+    turns, context = list[Turn](), list[Context]()
+    for exchange in _exchanges(messages, note):
+        start = len(turns)
         said, replies = ([text for text in each if text.strip()] for each in (exchange.asked, exchange.replies))
         if len(said) < len(exchange.asked):
             note("blank messages of the person, left out (with their replies, where nothing else was asked)")
-        if not said:
-            continue
-        if not exchange.replies:
+        if said and not exchange.replies:
             note("chats that end with the person: an empty reply follows")
-        elif not replies:
+        elif said and not replies:
             note("empty assistant messages, kept as they were")
-        whole = replies if len(exchange.replies) > 1 else exchange.replies
-        turns += [Turn("user", "\n".join(said)), Turn("assistant", "\n".join(whole))]
-    starts.append(len(turns))
-    return Turns(
-        tuple(turns),
-        tuple(Context(min(starts[at] + before_reply, len(turns)), *rest) for at, before_reply, *rest in context),
-    )
+        if said:
+            whole = replies if len(exchange.replies) > 1 else exchange.replies
+            turns += [Turn("user", "\n".join(said)), Turn("assistant", "\n".join(whole))]
+        context += [Context(start + 1 if before and said else len(turns), *rest) for before, *rest in exchange.context]
+    return Turns(tuple(turns), tuple(context))
 
 
-def _exchanges(
-    messages: Iterable[RawMessage], note: Callable[[str], None]
-) -> tuple[list[_Exchange], list[tuple[int, bool, str, str]]]:
-    """The exchanges, and the context as (index of the exchange, whether before its reply, role, text)."""
-    exchanges: list[_Exchange] = []
-    context: list[tuple[int, bool, str, str]] = []
-    for index, message in enumerate(messages):
-        role, text = known_role(message.role), content_text(message.content, note)
+def _exchanges(messages: Iterable[RawMessage], note: Callable[[str], None]) -> list[_Exchange]:
+    """The exchanges; in the first one, which the person did not begin, nothing is asked."""
+    exchanges = [_Exchange([])]
+    for index, (name, content) in enumerate(messages):
+        role, text, last = known_role(name), content_text(content, note), exchanges[-1]
         if role is None or text is None:
-            wrong = f"role {message.role!r}" if role is None else "content that is not text"
+            wrong = f"role {name!r}" if role is None else "content that is not text"
             raise ValueError(f"message {index}: {wrong}")
         if role in CONTEXT_ROLES:
             note(f"{role} messages, kept as the assistant's context")
-            asked = bool(exchanges) and not exchanges[-1].replies
-            context.append((len(exchanges) - asked, asked, role, text))
-        elif role == "assistant" and not exchanges:
+            last.context.append((bool(last.asked) and not last.replies, role, text))
+        elif role == "assistant" and not last.asked:
             note("messages of the assistant before the person's first, kept as its context")
-            context.append((0, False, role, text))
+            last.context.append((False, role, text))
         elif role == "assistant":
-            if text.strip() and any(map(str.strip, exchanges[-1].replies)):
+            if text.strip() and any(map(str.strip, last.replies)):
                 note("messages of the assistant in a row, joined")
-            exchanges[-1].replies.append(text)
-        elif exchanges and not exchanges[-1].replies:
+            last.replies.append(text)
+        elif last.asked and not last.replies:
             note("messages of the person in a row, joined")
-            exchanges[-1].asked.append(text)
+            last.asked.append(text)
         else:
             exchanges.append(_Exchange([text]))
-    return exchanges, context
+    return exchanges
 
 
 _Text = Annotated[str, Field(min_length=1)]
@@ -490,14 +479,14 @@ def _chat(row: Row, record: UserAiRecord, question: Question, answer: Answer, in
     if not record.turns:
         expected = "messages, or null if the person asked nothing"
         raise row.bad("empty conversation", "turns", found="no message", expected=expected)
-    messages = []
+    messages = list[RawMessage]()
     for index, turn in enumerate(record.turns):
         role = str(intake.mapped(turn.role, "role"))
         if known_role(role) is None:
             raise row.unknown_role(turn.role, f"turns.{index}.role", [[turn.role for turn in record.turns]])
         if turn.text is not None and turn.content is not None:
             raise row.bad("bad value of turns", f"turns.{index}", found="both text and content", expected="only one")
-        messages.append(RawMessage(role, turn.content if turn.text is None else turn.text))
+        messages.append((role, turn.content if turn.text is None else turn.text))
     try:
         turns = turns_of(messages, intake.note)
     except ValueError as error:

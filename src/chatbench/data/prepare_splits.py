@@ -17,7 +17,6 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import Row, json_line, json_text, read_jsonl, read_object, sha256_of, written_together
@@ -30,6 +29,7 @@ from chatbench.data.splits import (
     DEFAULT_SPLITS,
     FEWEST_ASSISTANTS,
     Asked,
+    AskedQuestion,
     make_splits,
     near_duplicate_groups,
     question_set_sha256,
@@ -151,12 +151,6 @@ def prepare_splits(
     return PreparedSplits(out, study, manifest, _audit(made, sides, groups, train_share, subsets))
 
 
-class _Question(NamedTuple):
-    id: str
-    subset: str
-    text: str
-
-
 def _refuse_for_examples(path: Path, **given: bool) -> None:
     for option in (name for name, value in given.items() if value):
         raise ChatbenchError(
@@ -171,7 +165,7 @@ def _questions_of_examples(path: Path) -> tuple[list[Asked], list[Row]]:
     rows = []
     for example, row in numbered_examples(path):
         text = question_in(example) or example.question_id
-        questions.setdefault(example.question_id, _Question(example.question_id, "all", text))
+        questions.setdefault(example.question_id, AskedQuestion(example.question_id, "all", text))
         rows.append(row)
     return list(questions.values()), rows
 

@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
 
 from chatbench.core.errors import ChatbenchError, expected_by
 from chatbench.core.files import Row, read_json, read_jsonl, sha256_of, write_json, write_jsonl
-from chatbench.core.records import Side, Split, Unit
+from chatbench.core.records import Unit
 from chatbench.data.examples import KINDS, PREPARE_FIX, read_examples
 from chatbench.data.splits import MOST_SPLITS
 
@@ -146,50 +144,3 @@ def kinds_of(rows: Iterable[Mapping[str, object]]) -> dict[str, int]:
     """Number of examples of each kind."""
     counted = Counter(str(row["kind"]) for row in rows)
     return {kind: counted[kind] for kind in KINDS}
-
-
-def prepared_file(
-    data_dir: Path, manifest: Manifest, split_id: str, name: str, verified: dict[Path, tuple[int, int, str]]
-) -> Path:
-    """Path of `train.jsonl`, `test.jsonl` or `split.jsonl` of a split, checked against the manifest.
-
-    `verified` caches modification time (ns), size (bytes) and SHA-256 of files hashed before, and is updated.
-
-    Raises:
-        ChatbenchError: there is no such split, or the file is missing or has changed.
-    """
-    path = data_dir / split_id / name
-    if split_id not in manifest.split_ids:
-        has = manifest.split_ids[0] if manifest.splits == 1 else f"{manifest.split_ids[0]}..{manifest.split_ids[-1]}"
-        raise ChatbenchError(
-            f"no such split: {split_id}; {data_dir} has {has}",
-            fix="choose one of them, or prepare more: "
-            f"chatbench prepare-splits --study {shlex.quote(manifest.study)} --splits N",
-        )
-    if not path.exists():
-        raise ChatbenchError(f"{path}: no such file", expected="the file that the manifest lists", fix=PREPARE_FIX)
-    state = (path.stat().st_mtime_ns, path.stat().st_size)
-    if path not in verified or verified[path][:2] != state:
-        verified[path] = (*state, sha256_of(path))
-    if verified[path][2] != manifest.files.get(f"{split_id}/{name}"):
-        raise ChatbenchError(
-            f"{path}: changed since it was prepared, or the preparation was stopped",
-            expected="the SHA-256 in the manifest",
-            fix=PREPARE_FIX,
-        )
-    return path
-
-
-def split_in(path: Path, split_id: str, manifest: Manifest) -> Split:
-    """Read which question is on which side from a `split.jsonl`.
-
-    Raises:
-        ChatbenchError: a line does not assign a question to a side.
-    """
-    part: dict[str, Side] = {}
-    for number, row in read_jsonl(path, fix=PREPARE_FIX):
-        if row.get("part") not in ("train", "test", "both") or "question_id" not in row:
-            found = f"{path}, line {number}: part {row.get('part')!r} of question {row.get('question_id')!r}"
-            raise ChatbenchError(found, expected="a question_id, and train, test or both", fix=PREPARE_FIX)
-        part[str(row["question_id"])] = cast(Side, row["part"])
-    return Split(split_id, manifest.seed, part, manifest.by, frozenset(manifest.held_out.get(split_id, ())))

@@ -33,7 +33,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Protocol
+from typing import NamedTuple
 
 from chatbench.core.answer_kinds import CHOICE
 from chatbench.core.errors import ChatbenchError
@@ -57,18 +57,17 @@ MOST_SPLITS = 1000
 
 Group = tuple[str, ...]
 """Ids of questions that must stay together."""
-_Run = tuple[str, ...]
 
 
-class Asked(Protocol):
-    """The attributes of a question that decide its side."""
+class AskedQuestion(NamedTuple):
+    """A question of which only this is known: its text is taken from a prompt."""
 
-    @property
-    def id(self) -> str: ...
-    @property
-    def subset(self) -> str: ...
-    @property
-    def text(self) -> str: ...
+    id: str
+    subset: str
+    text: str
+
+
+Asked = Question | AskedQuestion
 
 
 def near_duplicate_groups(questions: Collection[Asked]) -> list[tuple[str, ...]]:
@@ -78,22 +77,16 @@ def near_duplicate_groups(questions: Collection[Asked]) -> list[tuple[str, ...]]
     (`NO_STATEMENT`) are like no other.
     """
     ordered = sorted(questions, key=lambda question: question.id)
-    parent = list(range(len(ordered)))
+    group = [[index] for index in range(len(ordered))]
     told = [index for index, question in enumerate(ordered) if not question.text.startswith(NO_STATEMENT)]
     for left, right in _similar_pairs([ordered[index].text for index in told]):
-        low, high = sorted((_root(parent, told[left]), _root(parent, told[right])))
-        parent[high] = low
-    groups: dict[int, list[str]] = {}
-    for index, question in enumerate(ordered):
-        groups.setdefault(_root(parent, index), []).append(question.id)
-    return [tuple(group) for group in groups.values()]
-
-
-def _root(parent: list[int], index: int) -> int:
-    while parent[index] != index:
-        parent[index] = parent[parent[index]]
-        index = parent[index]
-    return index
+        first, second = sorted((group[told[left]], group[told[right]]))
+        if first is not second:
+            first += second
+            for index in second:
+                group[index] = first
+    once = {members[0]: members for members in group}
+    return [tuple(ordered[index].id for index in sorted(members)) for members in once.values()]
 
 
 def _similar_pairs(texts: list[str]) -> Iterator[tuple[int, int]]:
@@ -113,7 +106,7 @@ def _similar_pairs(texts: list[str]) -> Iterator[tuple[int, int]]:
     weights = {run: math.log(total / count) for run, count in holders.items()}
     rarest_first = [sorted(of_text, key=lambda run: (holders[run], run)) for of_text in runs]
     sums = [math.fsum(weights[run] for run in of_text) for of_text in rarest_first]
-    seen: dict[_Run, list[int]] = {}
+    seen: dict[tuple[str, ...], list[int]] = {}
     for index, of_text in enumerate(rarest_first):
         candidates: set[int] = set()
         left = sums[index]

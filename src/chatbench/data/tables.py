@@ -181,15 +181,15 @@ class LeftOut(Exception):  # noqa: N818  # no error: what the protocol leaves ou
 
 
 class Intake:
-    """A study being read, with counts of what was left out (`dropped`) and remarks for the user (`notes`)."""
+    """A study being read, with counts of what was left out (`dropped`) and remarks for the user (`noted`)."""
 
     def __init__(self, *, skip_bad_records: bool = False, maps: Sequence[str] = ()) -> None:
         self.skip_bad_records = skip_bad_records
         self.questions: dict[str, Question] = {}
         self.conversations: dict[str, Conversation] = {}
         self.answers: dict[tuple[str, str, AnswerKind], Answer] = {}
-        self._dropped: Counter[str] = Counter()
-        self._noted: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.noted: Counter[str] = Counter()
         self._maps: dict[tuple[str, str], str] = {}
         self._mapped: set[tuple[str, str]] = set()
         for text in maps:
@@ -221,20 +221,15 @@ class Intake:
         try:
             yield
         except LeftOut as error:
-            self._dropped[str(error)] += 1
+            self.dropped[str(error)] += 1
         except BadRecord as error:
             if not self.skip_bad_records:
                 raise
-            self._dropped[error.reason] += 1
+            self.dropped[error.reason] += 1
 
     def note(self, text: str, count: int = 1) -> None:
         """Count a remark about a record that is kept."""
-        self._noted[text] += count
-
-    @property
-    def noted(self) -> Counter[str]:
-        """The remarks so far, with their counts."""
-        return Counter(self._noted)
+        self.noted[text] += count
 
     def half_characters(self, count: int) -> None:
         """Count lone surrogates that were replaced in the input."""
@@ -318,8 +313,8 @@ class Intake:
             conversations=tuple(self.conversations.values()),
             answers=tuple(answers),
             ai_alone=tuple(ai_alone),
-            dropped=dict(sorted(self._dropped.items())),
-            notes=tuple(f"{count} x {text}" for text, count in sorted(self._noted.items())),
+            dropped=dict(sorted(self.dropped.items())),
+            notes=tuple(f"{count} x {text}" for text, count in sorted(self.noted.items())),
         )
 
 
@@ -359,27 +354,26 @@ class Row:
             raise self.bad(f"blank {column}", name, found="blank", expected="a value")
         return self.text(name)
 
-    def bad(self, reason: str, name: str = "", *, expected: str, found: str = "") -> BadRecord:
+    def bad(self, reason: str, name: str = "", *, expected: str, found: str = "", fix: str = SKIP_FIX) -> BadRecord:
         """The error for this record, or for one of its cells; `found` defaults to the cell's value."""
         place = f"{self.place}, {self.unit} {self.names.get(name, name)!r}" if name else self.place
-        return BadRecord(reason, f"{place}: {found or repr(self.value(name))[:80]}", expected=expected)
+        return BadRecord(reason, f"{place}: {found or repr(self.value(name))[:80]}", expected=expected, fix=fix)
 
     def unknown(self, reason: str, name: str, *, expected: str) -> BadRecord:
         """The error for an unknown value of a categorical column.
 
         It lists all values of the column, which a user needs to give them a meaning with --map.
         """
-        column, values = self.names.get(name, name), Counter(row.text(name) for row in self.others)
-        error = self.bad(
-            reason, name, found=f"{self.text(name)!r}; the {self.unit} holds {listed(values)}", expected=""
-        )
-        return BadRecord(reason, error.found, expected=expected, fix=_map_fix(column, self.text(name)))
+        values = Counter(row.text(name) for row in self.others)
+        found = f"{self.text(name)!r}; the {self.unit} holds {listed(values)}"
+        fix = _map_fix(self.names.get(name, name), self.text(name))
+        return self.bad(reason, name, found=found, expected=expected, fix=fix)
 
     def unknown_role(self, role: str, name: str, roles: Iterable[Iterable[str]]) -> BadRecord:
         """The error for the unknown role of a message at `name`; `roles` are those of every chat."""
         values = Counter(each for chat in roles for each in chat)
-        error = self.bad("", name, found=f"role {role!r}; the chats hold {listed(values)}", expected="")
-        return BadRecord("unknown role", error.found, expected=EXPECTED_ROLES, fix=_map_fix("role", role))
+        found, fix = f"role {role!r}; the chats hold {listed(values)}", _map_fix("role", role)
+        return self.bad("unknown role", name, found=found, expected=EXPECTED_ROLES, fix=fix)
 
     def conversation(self, name: str, turns: tuple[Turn, ...], answer: Answer) -> Conversation:
         """The chat that led to an answer; `name` is where its turns are in this record.

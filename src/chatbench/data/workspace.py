@@ -17,14 +17,18 @@ changes. MODEL is the key of a model (`core.settings.model_key`).
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from typing import cast
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import Part, Split, Study
+from chatbench.core.files import read_jsonl, sha256_of
+from chatbench.core.records import Part, Side, Split, Study
 from chatbench.core.settings import model_key
-from chatbench.data.examples import ExampleRow, read_examples
-from chatbench.data.open_study import study_of
-from chatbench.data.prepared import MANIFEST, Manifest, load_manifest, prepared_file, split_in
+from chatbench.data.examples import PREPARE_FIX, ExampleRow, read_examples
+from chatbench.data.open_study import open_study
+from chatbench.data.prepared import MANIFEST, Manifest, load_manifest
+from chatbench.data.splits import question_set_sha256
 
 BY_MODEL = ("models", "ppl", "realism", "simulations")
 """Subfolders of a results folder that have one folder per model."""
@@ -41,6 +45,7 @@ class Workspace:
         self._manifest: tuple[tuple[int, int], Manifest] | None = None
         self._study: tuple[Manifest, Study] | None = None
         self._verified: dict[Path, tuple[int, int, str]] = {}
+        """Modification time (ns), size (bytes) and SHA-256 of each file that was hashed."""
 
     def inputs(self) -> list[Path]:
         """What commands read and no free output path may replace: the study, the prepared splits, results by model."""
@@ -75,12 +80,26 @@ class Workspace:
         """The study that the splits were prepared from.
 
         Raises:
-            ChatbenchError: it cannot be opened, or its questions have changed since the splits were made.
+            ChatbenchError: it is gone or cannot be opened, its questions have changed, or the splits were made by hand.
         """
         manifest = self.manifest
-        if self._study is None or self._study[0] is not manifest:
-            self._study = manifest, study_of(manifest)
-        return self._study[1]
+        if self._study is not None and self._study[0] is manifest:
+            return self._study[1]
+        again = f"prepare again: chatbench prepare-splits --study {shlex.quote(manifest.study)}"
+        if manifest.adopted:
+            fix = "prepare splits of a study: chatbench prepare-splits --study STUDY"
+            found, expected = f"{manifest.study}: its splits were made by hand", "splits prepared from a study"
+            raise ChatbenchError(found, expected=expected, fix=fix)
+        skip_bad_records, include_pilots = manifest.skip_bad_records, manifest.include_pilots
+        path = manifest.study_path
+        if not path.exists():
+            found, expected = f"{path}: no such file or folder", f"the study, there or at {manifest.study_resolved}"
+            raise ChatbenchError(found, expected=expected, fix=f"put it back, or {again}")
+        study = open_study(path, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=manifest.maps)
+        if question_set_sha256(study.questions.values()) != manifest.questions_sha256:
+            raise ChatbenchError(f"{path}: its questions have changed since the splits were made", fix=again)
+        self._study = manifest, study
+        return study
 
     def split_file(self, split: str, name: str) -> Path:
         """Path of `train.jsonl`, `test.jsonl` or `split.jsonl` of a split, checked against the manifest.
@@ -88,7 +107,22 @@ class Workspace:
         Raises:
             ChatbenchError: there is no such split, or the file is missing or has changed.
         """
-        return prepared_file(self.data, self.manifest, split, name, self._verified)
+        manifest, path = self.manifest, self.data / split / name
+        if split not in manifest.split_ids:
+            last, study = f"..{manifest.split_ids[-1]}" * (manifest.splits > 1), shlex.quote(manifest.study)
+            raise ChatbenchError(
+                f"no such split: {split}; {self.data} has {manifest.split_ids[0]}{last}",
+                fix=f"choose one of them, or prepare more: chatbench prepare-splits --study {study} --splits N",
+            )
+        if not path.exists():
+            raise ChatbenchError(f"{path}: no such file", expected="the file that the manifest lists", fix=PREPARE_FIX)
+        state = (path.stat().st_mtime_ns, path.stat().st_size)
+        if path not in self._verified or self._verified[path][:2] != state:
+            self._verified[path] = (*state, sha256_of(path))
+        if self._verified[path][2] != manifest.files.get(f"{split}/{name}"):
+            found = f"{path}: changed since it was prepared, or the preparation was stopped"
+            raise ChatbenchError(found, expected="the SHA-256 in the manifest", fix=PREPARE_FIX)
+        return path
 
     def examples(self, split: str, part: Part) -> list[ExampleRow]:
         """The examples on one side of a split.
@@ -104,7 +138,13 @@ class Workspace:
         Raises:
             ChatbenchError: as `split_file`, or a line does not assign a question to a side.
         """
-        return split_in(self.split_file(split, "split.jsonl"), split, self.manifest)
+        path, manifest, part = self.split_file(split, "split.jsonl"), self.manifest, dict[str, Side]()
+        for number, row in read_jsonl(path, fix=PREPARE_FIX):
+            if row.get("part") not in ("train", "test", "both") or "question_id" not in row:
+                found = f"{path}, line {number}: part {row.get('part')!r} of question {row.get('question_id')!r}"
+                raise ChatbenchError(found, expected="a question_id, and train, test or both", fix=PREPARE_FIX)
+            part[str(row["question_id"])] = cast(Side, row["part"])
+        return Split(split, manifest.seed, part, manifest.by, frozenset(manifest.held_out.get(split, ())))
 
     # ---- results/ ----
 

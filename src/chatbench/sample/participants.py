@@ -27,13 +27,13 @@ from chatbench.core.records import Message, Turn
 from chatbench.sample.problems import (
     LEVELS,
     RANGE,
+    SCHEMAS,
     Ask,
     Catch,
     Clause,
     Problem,
     Template,
     Working,
-    all_templates,
     fill,
     level_of,
     ranges_in,
@@ -65,6 +65,7 @@ STRENGTHS: Mapping[str, Strength] = {
 }
 
 
+@cache
 def strength_of(name: str) -> Strength:
     """Strength of `scripted-strong`, `scripted-weak` or `scripted-X`, interpolated from weak (0) to strong (1) by X.
 
@@ -74,8 +75,6 @@ def strength_of(name: str) -> Strength:
     Raises:
         ChatbenchError: no scripted assistant has this name.
     """
-    if name in STRENGTHS:
-        return STRENGTHS[name]
     share = share_of(name)
     weak, strong = astuple(STRENGTHS["scripted-weak"]), astuple(STRENGTHS["scripted-strong"])
     between = [(1 - share) * low + share * high for low, high in zip(weak[:-1], strong[:-1], strict=True)]
@@ -109,10 +108,6 @@ class Understanding:
     ask: Ask
     catch: Catch | None
 
-    @property
-    def missing(self) -> tuple[Clause, ...]:
-        return tuple(clause for clause in self.template.required if not clause.facts.keys() <= self.facts.keys())
-
 
 @dataclass(frozen=True, slots=True)
 class AssistantTurn:
@@ -133,30 +128,26 @@ class _Patterns:
 
 
 def _compiled(facts: Mapping[str, str], slots: Mapping[str, str]) -> tuple[tuple[str, re.Pattern[str]], ...]:
-    return tuple((name, re.compile(fill(pattern, slots), re.IGNORECASE)) for name, pattern in facts.items())
+    """The patterns; `#2 boxes` means a number followed by `boxes`, with at most two words between."""
+    number = r"(\\d+)\\s+(?:[a-z]+\\s+){0,\1}?\2\\b"
+    found = {name: re.sub(r"^#(\d) (.*)", number, pattern) for name, pattern in facts.items()}
+    return tuple((name, re.compile(fill(pattern, slots), re.IGNORECASE)) for name, pattern in found.items())
 
 
 @cache
 def _all_patterns() -> tuple[_Patterns, ...]:
     """One entry per schema and world, with its questions and catches as alternatives."""
-    entries: dict[tuple[str, int], _Patterns] = {}
-    for template in all_templates():
-        key = template.schema.name, id(template.world)
-        if key in entries:
-            continue
-        world = template.world
-        entries[key] = _Patterns(
-            template=template,
+    return tuple(
+        _Patterns(
+            template=Template(schema, world, schema.asks[0], None),
             nouns=tuple(word.lower() for word in world.values()),
-            facts=tuple(pair for clause in template.required for pair in _compiled(clause.facts, world)),
-            asks=tuple((ask, re.compile(fill(ask.pattern, world), re.IGNORECASE)) for ask in template.schema.asks),
-            catches=tuple(
-                (ask, catch, _compiled(catch.clause.facts, world))
-                for ask in template.schema.asks
-                for catch in ask.catches
-            ),
+            facts=tuple(pair for clause in schema.clauses for pair in _compiled(clause.facts, world)),
+            asks=tuple((ask, re.compile(fill(ask.pattern, world), re.IGNORECASE)) for ask in schema.asks),
+            catches=tuple((ask, catch, _compiled(catch.facts, world)) for ask in schema.asks for catch in ask.catches),
         )
-    return tuple(entries.values())
+        for schema in SCHEMAS
+        for world in schema.worlds
+    )
 
 
 def _found(patterns: Sequence[tuple[str, re.Pattern[str]]], text: str) -> dict[str, int]:
@@ -215,7 +206,7 @@ def reply_to(name: str, user_messages: Sequence[str], rng: Random) -> AssistantT
     if understanding is None:
         return AssistantTurn("I do not understand the problem. What are the numbers, and what is the question?")
     facts = dict(understanding.facts)
-    for clause in understanding.missing:
+    for clause in [each for each in understanding.template.required if not each.facts.keys() <= facts.keys()]:
         if rng.random() >= strength.guesses:
             return AssistantTurn(fill(clause.missing, understanding.template.world), asks_for=clause)
         facts |= {
@@ -411,7 +402,7 @@ def _first_message(mind: _Mind) -> str:
     misses = mind.habits.misses_flagged_catch if mind.problem.flagged else mind.habits.misses_catch
     if catch and mind.rng.random() >= misses:
         mind.told_catch = True
-        clauses.append(catch.clause)
+        clauses.append(catch)
     shorts = [_short(mind, clause) for clause in clauses]
     ask = mind.problem.words(mind.say(mind.problem.template.ask.short))
     if style == "terse":
@@ -435,7 +426,7 @@ def _next_message(mind: _Mind, said: Sequence[str], reply: AssistantTurn) -> str
     catch = problem.template.catch
     if catch and not mind.told_catch and not mind.added_catch and mind.rng.random() < mind.habits.adds_catch:
         mind.added_catch = True
-        return mind.say(phrases.add_catch).format(_short(mind, catch.clause))
+        return mind.say(phrases.add_catch).format(_short(mind, catch))
     if not mind.checked and mind.rng.random() < mind.habits.checks:
         mind.checked = True
         return mind.say(phrases.check)

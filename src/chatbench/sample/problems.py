@@ -15,11 +15,13 @@ import operator
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from pydantic import TypeAdapter
 
 from chatbench.core.answer_kinds import Choice, Number
 from chatbench.core.records import FOUR_LETTERS, Question
@@ -46,16 +48,15 @@ class Clause:
 
     full: tuple[str, ...]
     short: tuple[str, ...]
-    facts: Mapping[str, str]
-    missing: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+    missing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Catch:
+class Catch(Clause):
     """A clause that is easily overlooked, and the solution that takes it into account."""
 
-    clause: Clause
-    solve: str
+    solve: str = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,8 @@ class Ask:
     short: tuple[str, ...]
     pattern: str
     solve: str
-    negates: str
-    catches: tuple[Catch, ...]
+    negates: str = ""
+    catches: tuple[Catch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,39 +83,15 @@ class Schema:
     ranges: Mapping[str, tuple[int, int]]
 
 
-def _clause(raw: Mapping[str, Any]) -> Clause:
-    """Parse a clause; a pattern `#2 boxes` means a number followed by `boxes`, with at most two words between."""
-    facts = {
-        name: re.sub(r"^#(\d) (.*)", r"(\\d+)\\s+(?:[a-z]+\\s+){0,\1}?\2\\b", pattern)
-        for name, pattern in raw.get("facts", {}).items()
-    }
-    return Clause(tuple(raw["full"]), tuple(raw["short"]), facts, raw.get("missing", ""))
-
-
-def _schema(raw: Mapping[str, Any]) -> Schema:
-    asks = [
-        Ask(
-            full=tuple(ask["full"]),
-            short=tuple(ask["short"]),
-            pattern=ask["pattern"],
-            solve=ask["solve"],
-            negates=ask.get("negates", ""),
-            catches=tuple(Catch(_clause(catch), catch["solve"]) for catch in ask.get("catches", ())),
-        )
-        for ask in raw["asks"]
-    ]
-    ranges = {name: (low, high) for name, (low, high) in raw["ranges"].items()}
-    clauses = tuple(map(_clause, raw["clauses"]))
-    return Schema(raw["name"], raw["subset"], WORLDS[raw["worlds"]], clauses, tuple(asks), ranges)
-
-
 _RAW = tomllib.loads((resources.files(__package__) / "problems.toml").read_text(encoding="utf-8"))
 NAMES: tuple[str, ...] = tuple(_RAW["names"])
 WORLDS: Mapping[str, tuple[World, ...]] = {
     name: tuple(dict(zip(raw["slots"], row.split(), strict=True)) for row in raw["rows"])
     for name, raw in _RAW["worlds"].items()
 }
-SCHEMAS = tuple(map(_schema, _RAW["schemas"]))
+SCHEMAS = TypeAdapter(tuple[Schema, ...]).validate_python(
+    [{**raw, "worlds": WORLDS[raw["worlds"]]} for raw in _RAW["schemas"]]
+)
 SUBSETS = tuple(dict.fromkeys(schema.subset for schema in SCHEMAS))
 
 
@@ -294,7 +271,7 @@ def draw_problem(template: Template, question_id: str, rng: Random) -> Problem:
     slots = {**template.world, "P": name, **{key: str(number) for key, number in facts.items()}}
     sentences = [rng.choice(clause.full) for clause in template.schema.clauses]
     if catch:
-        sentences.append(catch.clause.full[flagged])
+        sentences.append(catch.full[flagged])
     sentences.append(rng.choice(template.ask.full))
     # The right value, the trap, and near misses, in random order.
     numbers = list(facts.values())
@@ -303,21 +280,15 @@ def draw_problem(template: Template, question_id: str, rng: Random) -> Problem:
     near += [trap + numbers[0], value + numbers[-1]]
     chosen += rng.sample(sorted({number for number in near if 0 < number <= LARGEST} - set(chosen)), 4 - len(chosen))
     rng.shuffle(chosen)
-    options = [str(number) for number in chosen]
-    question = Question(
-        id=question_id,
-        subset=template.schema.subset,
-        text=fill(" ".join(sentences), slots),
-        options=(options[0], options[1], options[2], options[3]),
-        answer=FOUR_LETTERS[options.index(str(value))],
-    )
+    text, options = fill(" ".join(sentences), slots), tuple(map(str, chosen))
+    question = Question(question_id, template.schema.subset, text, options, FOUR_LETTERS[chosen.index(value)])
     steps = len(work_out(solution, facts).steps)
     return Problem(template, name, facts, question, value, trap, steps, flagged=flagged and catch is not None)
 
 
 def _draw_facts(template: Template, large: bool, rng: Random) -> dict[str, int]:
     """Draw a number for each fact, from the lower third of its range or from the rest; a catch's from all of it."""
-    clauses = [*template.schema.clauses, *([template.catch.clause] if template.catch else [])]
+    clauses = [*template.schema.clauses, *([template.catch] if template.catch else [])]
     facts = {}
     for name in (name for clause in clauses for name in clause.facts):
         low, high = template.schema.ranges[name]

@@ -17,16 +17,17 @@ their share of right messages is 1 by construction.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from itertools import count
 from operator import add
 from pathlib import Path
 from random import Random
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_text, write_json, write_jsonl, write_text
-from chatbench.core.records import FOUR_LETTERS, AiAloneScore, Answer, Conversation, Question, Study
+from chatbench.core.records import FOUR_LETTERS, AiAloneScore, Answer, AnswerKind, Conversation, Question, Study
 from chatbench.core.texts import csv_text
 from chatbench.data.tables import conversation_id
 from chatbench.sample.participants import (
@@ -115,9 +116,10 @@ def make_sample(settings: SampleSettings) -> SampleStudy:
                 worker_id = "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", k=10))
                 person = draw_person(worker_id, STUDY_HABITS, rng)
                 people[person.id] = person
-                session = _Session(person, assistant, condition, rng)
-                answers += session.work(order[start : start + QUESTIONS_PER_PERSON], problems)
-                conversations += session.conversations
+                batch = order[start : start + QUESTIONS_PER_PERSON]
+                of_session = _session(person, assistant, condition, batch, problems, rng)
+                answers += of_session[0]
+                conversations += of_session[1]
     rng = Random(f"sample study {settings.seed} assistants alone")
     ai_alone = [
         AiAloneScore(problem.question.id, assistant, method, AI_ALONE_SAMPLES, correct / AI_ALONE_SAMPLES, invalid)
@@ -154,46 +156,33 @@ def draw_problems(settings: SampleSettings) -> list[Problem]:
     return problems
 
 
-class _Session:
+def _session(
+    person: Person, assistant: str, condition: str, batch: Sequence[Problem], problems: Sequence[Problem], rng: Random
+) -> tuple[list[Answer], list[Conversation]]:
     """One person's work: user-alone answers first, then chats."""
 
-    def __init__(self, person: Person, assistant: str, condition: str, rng: Random) -> None:
-        self.person, self.assistant, self.condition, self.rng = person, assistant, condition, rng
-        self.conversations: list[Conversation] = []
+    def answer(problem: Problem, letter: str, kind: AnswerKind, chat_id: str = "") -> Answer:
+        sure = chance_alone(person, problem) + rng.gauss(0.0, 0.2) + (0.2 if chat_id else 0.0)
+        confidence = ("not" if sure < 0.4 else "somewhat" if sure < 0.75 else "very") + "-confident"
+        right = letter == problem.question.answer
+        who = problem.question.id, person.id, kind, assistant, condition
+        return Answer(*who, letter, right, confidence, chat_id)
 
-    def work(self, batch: Sequence[Problem], problems: Sequence[Problem]) -> list[Answer]:
-        # Phase 1, alone: the same questions if the condition is answer-first, else a few that are not in the batch.
-        ids = {problem.question.id for problem in batch}
-        others = [problem for problem in problems if problem.question.id not in ids]
-        alone = batch if self.condition == "answer-first" else self.rng.sample(others, min(6, len(others)))
-        own = {problem.question.id: answer_alone(self.person, problem, self.rng) for problem in alone}
-        answers = [self._answer(problem, own[problem.question.id], alone=True) for problem in alone]
-        for problem in batch:
-            talk = chat(self.person, problem, self.assistant, STUDY_HABITS, self.rng, own.get(problem.question.id))
-            answers.append(self._answer(problem, talk.letter, alone=False))
-            who = (
-                conversation_id(problem.question.id, self.person.id),
-                problem.question.id,
-                self.person.id,
-                self.assistant,
-                self.condition,
-            )
-            self.conversations.append(Conversation(*who, talk.turns, talk.letter))
-        return answers
-
-    def _answer(self, problem: Problem, letter: str, *, alone: bool) -> Answer:
-        sure = chance_alone(self.person, problem) + self.rng.gauss(0.0, 0.2) + (0.0 if alone else 0.2)
-        return Answer(
-            question_id=problem.question.id,
-            worker_id=self.person.id,
-            kind="user-alone" if alone else "user-AI",
-            assistant=self.assistant,
-            condition=self.condition,
-            letter=letter,
-            correct=letter == problem.question.answer,
-            confidence=("not" if sure < 0.4 else "somewhat" if sure < 0.75 else "very") + "-confident",
-            conversation_id="" if alone else conversation_id(problem.question.id, self.person.id),
-        )
+    # Phase 1, alone: the same questions if the condition is answer-first, else a few that are not in the batch.
+    ids = {problem.question.id for problem in batch}
+    others = [problem for problem in problems if problem.question.id not in ids]
+    alone = batch if condition == "answer-first" else rng.sample(others, min(6, len(others)))
+    own = {problem.question.id: answer_alone(person, problem, rng) for problem in alone}
+    answers = [answer(problem, own[problem.question.id], "user-alone") for problem in alone]
+    conversations = []
+    for problem in batch:
+        question_id = problem.question.id
+        talk = chat(person, problem, assistant, STUDY_HABITS, rng, own.get(question_id))
+        chat_id = conversation_id(question_id, person.id)
+        answers.append(answer(problem, talk.letter, "user-AI", chat_id))
+        who = question_id, person.id, assistant, condition
+        conversations.append(Conversation(chat_id, *who, talk.turns, talk.letter))
+    return answers, conversations
 
 
 def letter_only_chance(problem: Problem, assistant: str, method: str) -> float:
@@ -271,8 +260,11 @@ def write_chatbench_folder(study: Study, folder: Path) -> None:
     lonely = [c.id for c in study.conversations if (c.worker_id, c.question_id, "user-AI") not in keys]
     if lonely:
         raise ValueError(f"conversations without a user-AI answer: {lonely[:3]}")
-    batches, positions = _question_batches(study), _positions(study.answers)
     subjects = {question.id: subject_of(question) for question in study.questions.values()}
+    of_subject, of_person = defaultdict[str, Iterator[int]](count), defaultdict[str, Iterator[int]](count)
+    batches = {question: next(of_subject[subject]) // QUESTIONS_PER_BATCH for question, subject in subjects.items()}
+    asked = dict.fromkeys((a.worker_id, a.question_id) for a in study.answers)
+    positions = {(worker, question): next(of_person[worker]) for worker, question in asked}
     answers = csv_text(_ANSWER_COLUMNS, [
         [a.question_id, a.worker_id, a.assistant, a.condition, subjects[a.question_id], batches[a.question_id],
          positions[a.worker_id, a.question_id], 1 if a.kind == "user-alone" else 2, a.kind, a.letter or "",
@@ -303,28 +295,6 @@ def write_chatbench_folder(study: Study, folder: Path) -> None:
     rows = [[q.id, subjects[q.id], q.subset, q.text, *q.options, q.answer] for q in study.questions.values()]
     questions = csv_text(["question_id", "subject", "subset", "question", *choices, "answer"], rows)
     write_text(folder / "questions.csv", questions)
-
-
-def _question_batches(study: Study) -> dict[str, int]:
-    """Batch number of each question, counted within its subject."""
-    seen: Counter[str] = Counter()
-    batches = {}
-    for question in study.questions.values():
-        batches[question.id] = seen[subject_of(question)] // QUESTIONS_PER_BATCH
-        seen[subject_of(question)] += 1
-    return batches
-
-
-def _positions(answers: Sequence[Answer]) -> dict[tuple[str, str], int]:
-    """Rank of each question in its person's session, by (worker, question)."""
-    positions: dict[tuple[str, str], int] = {}
-    sessions: Counter[str] = Counter()
-    for answer in answers:
-        key = (answer.worker_id, answer.question_id)
-        if key not in positions:
-            positions[key] = sessions[answer.worker_id]
-            sessions[answer.worker_id] += 1
-    return positions
 
 
 def ai_alone_table(scores: Sequence[AiAloneScore]) -> str:
@@ -385,7 +355,7 @@ def stated_facts(messages: Iterable[str], question: Question) -> StatedFacts:
     if reading is None:
         raise ValueError(f"{question.id} is not a question of the sample study")
     slots = {**reading.template.world, **{name: str(number) for name, number in reading.facts.items()}}
-    catches = [reading.catch.clause] if reading.catch else []
+    catches = [reading.catch] if reading.catch else []
     allowed = set(_NUMBER.findall(question.full_text))
     total = StatedFacts()
     for message in messages:
