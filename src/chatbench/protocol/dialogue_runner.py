@@ -26,7 +26,6 @@ from chatbench.protocol.dialogue import (
 Result = TypeVar("Result")
 Asking = Generator[Request, Reply | Failure, Result]
 """A dialogue, or any other generator of requests that returns a result."""
-Ask = Callable[[Request], Coroutine[None, None, Reply | Failure]]
 Replied = Callable[[Request, Reply | Failure], None]
 
 
@@ -134,21 +133,20 @@ def run_concurrently(
         raise ValueError(f"active is {active}, expected at least 1")
     count = 0
 
-    async def run_some(ask: Mapping[ParticipantName, Ask], source: Iterator[Asking[Result]]) -> None:
+    async def run_some(asked: _Served, source: Iterator[Asking[Result]]) -> None:
         nonlocal count
         while may_begin() and (following := next(source, None)):
-            chat = await _run_one(following, ask, refused, replied)
+            chat = await _run_one(following, asked, refused, replied)
             count += 1
             finished(chat)
 
     async def run_all() -> None:
         source = iter(dialogues)
-        batching = {
-            name: _Batching(one) for name, one in participants.items() if not isinstance(one, ConcurrentParticipant)
+        asked: _Served = {
+            name: one if isinstance(one, ConcurrentParticipant) else _Batching(one)
+            for name, one in participants.items()
         }
-        ask: dict[ParticipantName, Ask] = {name: one.reply for name, one in batching.items()}
-        ask |= {name: one.reply for name, one in participants.items() if isinstance(one, ConcurrentParticipant)}
-        tasks = [asyncio.ensure_future(run_some(ask, source)) for _ in range(active)]
+        tasks = [asyncio.ensure_future(run_some(asked, source)) for _ in range(active)]
         try:
             try:
                 await asyncio.gather(*tasks)
@@ -157,11 +155,8 @@ def run_concurrently(
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
         finally:
-            for each in batching.values():
-                each.close()
-            for one in participants.values():
-                if isinstance(one, ConcurrentParticipant):
-                    await one.close()
+            for one in asked.values():
+                await one.close()
 
     run_to_end(run_all())
     return count
@@ -169,7 +164,7 @@ def run_concurrently(
 
 async def _run_one(
     dialogue: Asking[Result],
-    ask: Mapping[ParticipantName, Ask],
+    asked: _Served,
     refused: Callable[[Request], Failure | None],
     replied: Replied,
 ) -> Result:
@@ -182,7 +177,7 @@ async def _run_one(
             return result
         reply = refused(request)
         if reply is None:
-            reply = await ask[request.participant](request)
+            reply = await asked[request.participant].reply(request)
             replied(request, reply)
 
 
@@ -225,10 +220,13 @@ class _Batching:
                         place.set_result(reply)
         self._serving = None
 
-    def close(self) -> None:
+    async def close(self) -> None:
         if self._serving:
             self._serving.cancel()
         self._thread.shutdown()
+
+
+_Served = Mapping[ParticipantName, ConcurrentParticipant | _Batching]
 
 
 def run_to_end(coroutine: Coroutine[None, None, Result]) -> Result:

@@ -118,24 +118,6 @@ def conversation_text(turns: Sequence[Turn], assistant: str = "SYSTEM") -> str:
     return "\n\n".join(f"{names[turn.role]}: {turn.text}" for turn in turns)
 
 
-def system_message(question: str) -> str:
-    """System message of both tasks; `question` is the question with its options (`Question.full_text`)."""
-    # Not str.format: a question may hold braces (LaTeX does).
-    return SYSTEM.replace("{question}", question)
-
-
-def first_turn_message(variant: PromptVariant = "two-step") -> str:
-    """User message of Task 1."""
-    return FIRST_TURN_PROBLEM if variant == "two-step-problem" else FIRST_TURN
-
-
-def next_turn_message(turns: Sequence[Turn], *, asked_for: str, forced: bool = False) -> str:
-    """User message of Task 2 (next turn or answer), or of the forced answer at the turn limit."""
-    head, _, tail = CONVERSATION_HEAD.replace("{separator}", SEPARATOR).partition("{conversation}")
-    task = (FORCED_ANSWER if forced else NEXT_TURN).replace("{answer}", asked_for)
-    return head + conversation_text(turns) + tail + task
-
-
 def simulator_messages(
     question: str,
     turns: Sequence[Turn],
@@ -144,12 +126,18 @@ def simulator_messages(
     forced: bool = False,
     variant: PromptVariant = "two-step",
 ) -> tuple[Message, Message]:
-    """Build the prompt of a two-step simulator after `turns` (Task 1 if there are none).
+    """Build the prompt of a two-step simulator after `turns`: Task 1 if there are none, else Task 2.
 
-    `question` and `asked_for` are the question's `full_text` and `asked_for`.
+    Task 2 is the next turn or answer, or if `forced` (at the turn limit) the answer. `question` and `asked_for` are the
+    question's `full_text` and `asked_for`.
     """
-    user = next_turn_message(turns, forced=forced, asked_for=asked_for) if turns else first_turn_message(variant)
-    return Message("system", system_message(question)), Message("user", user)
+    user = FIRST_TURN_PROBLEM if variant == "two-step-problem" else FIRST_TURN
+    if turns:
+        head, _, tail = CONVERSATION_HEAD.replace("{separator}", SEPARATOR).partition("{conversation}")
+        task = (FORCED_ANSWER if forced else NEXT_TURN).replace("{answer}", asked_for)
+        user = head + conversation_text(turns) + tail + task
+    # Not str.format: a question may hold braces (LaTeX does).
+    return Message("system", SYSTEM.replace("{question}", question)), Message("user", user)
 
 
 class Encoder(Protocol):
