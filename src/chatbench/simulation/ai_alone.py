@@ -63,14 +63,13 @@ from chatbench.protocol.prompts import (
     SEPARATOR,
 )
 from chatbench.sample.study import ai_alone_table
-from chatbench.simulation.budget import SPENT, Prices, Spending, dollars
+from chatbench.simulation.budget import SPENT, Prices, Spending, dollars, replies_otherwise
 from chatbench.simulation.log import (
     AppendOnlyLog,
     failure_lines,
     open_log,
     other_place,
     read_log,
-    replies_otherwise,
     settings_path,
 )
 from chatbench.simulation.participants import AssistantSpec, notes_on, open_assistant, read_specs, refuse_temperature
@@ -213,13 +212,14 @@ class AiAloneLog:
         self.assistant = assistant
         self.method = method
 
+    def records(self) -> dict[str, dict[str, Any]]:
+        """The last record by id."""
+        return {str(row["id"]): cast("dict[str, Any]", row) for _, row in read_log(self.path)}
+
     def texts(self, stage: Stage) -> dict[str, str]:
         """The texts of that stage, by record id; samples without a text are left out."""
-        found: dict[str, str | None] = {}
-        for _, row in read_log(self.path):
-            if row["stage"] == stage:
-                found[str(row["id"])] = None if row["reason"] else str(row["text"])
-        return {name: text for name, text in found.items() if text is not None}
+        rows = self.records().items()
+        return {name: str(row["text"]) for name, row in rows if row["stage"] == stage and not row["reason"]}
 
     def usages(self) -> list[Usage]:
         """The tokens of each recorded sample; the extractor's as a simulator's."""
@@ -230,17 +230,17 @@ class AiAloneLog:
 
     def unfinished(self, samples: Sequence[Sample], *, extracted: bool) -> int:
         """Number of samples that were not asked for to the end; those that failed were."""
-        rows = {str(row["id"]): str(row["reason"]) for _, row in read_log(self.path)}
+        reasons = {name: row["reason"] for name, row in self.records().items()}
         count = 0
         for sample in samples:
-            reply, extraction = (rows.get(sample.id(stage), SPENT) for stage in _SIDES)
+            reply, extraction = (reasons.get(sample.id(stage), SPENT) for stage in _SIDES)
             count += SPENT in (reply, extraction if extracted and not reply else reply)
         return count
 
     def trouble(self, samples: Sequence[Sample], asked: Mapping[Stage, str]) -> list[str]:
         """Sentences on replies, by stage, that failed, were cut off or came from another model than the requested."""
         ids = {sample.id(stage): stage for sample in samples for stage in asked}
-        rows = {str(row["id"]): row for _, row in read_log(self.path) if row["id"] in ids}
+        rows = {name: row for name, row in self.records().items() if name in ids}
         failures = Counter((str(row["reason"]), bool(row["transient"])) for row in rows.values() if row["reason"])
         finish_reasons, served = Counter[tuple[str, str]](), dict[tuple[str, str], Counter[str]]()
         for name, row in rows.items():
@@ -264,8 +264,8 @@ class AiAloneLog:
 
     def scores(self, questions: Mapping[str, Question]) -> list[AiAloneScore]:
         """One score per question, by question id, over all samples in the log; unknown outcomes are not counted."""
-        recorded = {str(row["id"]).rpartition("|")[0].rpartition("|") for _, row in read_log(self.path)}
-        samples = [Sample(questions[question_id], int(index)) for question_id, _, index in recorded]
+        recorded = {(row["question_id"], row["index"]) for row in self.records().values()}
+        samples = [Sample(questions[question_id], index) for question_id, index in recorded]
         by_question: dict[str, Counter[Result]] = {}
         for sample, result in self.results(samples).items():
             if result != "unknown":
@@ -348,7 +348,7 @@ class AiAloneResult:
     """The outcomes of the planned samples; `failed` are those without a reply or an extraction.
 
     `trouble` are sentences on replies that failed, were cut off, or came from another model than the requested one.
-    Tokens `read` and `written` and their cost in dollars (None: no price) are those of the log, with earlier runs.
+    The tokens `used` and their cost in dollars (None: no price) are those of the log, with earlier runs.
     """
 
     assistant: str
@@ -359,8 +359,7 @@ class AiAloneResult:
     asked: int
     table: Path
     trouble: tuple[str, ...]
-    read: int
-    written: int
+    used: Usage
     usd: float | None
 
     def lines(self) -> list[str]:
@@ -373,7 +372,7 @@ class AiAloneResult:
             f"{self.assistant}, {self.method}: {self.questions} questions, {known} samples, {share}"
             + "".join(f", {part}" for part in parts),
             f"{self.asked} new replies -> {self.table}",
-            f"tokens: {self.read:,} read, {self.written:,} written"
+            f"tokens: {self.used.read:,} read, {self.used.written:,} written"
             + (f", {dollars(self.usd)}" if self.usd is not None else ""),
             *self.trouble,
         ]
@@ -462,12 +461,9 @@ def ai_alone(
         failed -= left
         spending.left += left
         trouble += (f"{SPENT}: {left} of {len(samples)} samples are left; with a larger one the command continues",)
-    of_log = log.usages()
-    read, written = sum(each.read for each in of_log), sum(each.written for each in of_log)
-    usd = sum(spending.prices.usd(each) for each in of_log) if spending.prices.known else None
-    return AiAloneResult(
-        spec.name, method, len(questions), counts, failed, asked, table, trouble, read, written, usd
-    )  # fmt: skip
+    used = _usage([cast("dict[str, Any]", row) for _, row in read_log(log.path)])
+    usd = spending.prices.usd(used) if spending.prices.known else None
+    return AiAloneResult(spec.name, method, len(questions), counts, failed, asked, table, trouble, used, usd)
 
 
 def questions_of(

@@ -350,48 +350,46 @@ def open_simulator(
             the simulator cannot provide what is asked.
     """
     refuse_impossible(spec, base_model=base_model, expected_answers=expected_answers, answer_model=answer_model)
+    participant: AnyParticipant
+    argument = spec.argument.replace(SPLIT_MARK, split)
     if answer_model:
         from chatbench.simulation.answer_model import answering, fitted_on
 
-        questions = workspace.study.questions
-        fitted = fitted_on(workspace.examples(split, "train"), questions)
-        plain = open_simulator(
-            spec, model=model, workspace=workspace, split=split, base_model=base_model, temperature=temperature,
-            max_tokens=max_tokens, reasoning_effort=reasoning_effort, expected_answers=expected_answers,
-            dtype=dtype, options=options,
-        )  # fmt: skip
-        return answering(plain, fitted, questions, temperature=temperature)
-    argument = spec.argument.replace(SPLIT_MARK, split)
+        fitted = fitted_on(workspace.examples(split, "train"), workspace.study.questions)
     if spec.kind in ("openai", "completions"):
         from chatbench.endpoints.participant import open_endpoint_participant
 
-        kind: Literal["chat", "completions"] = "chat" if spec.kind == "openai" else "completions"
-        return open_endpoint_participant(
-            argument, kind=kind, role="simulator", temperature=temperature, max_tokens=max_tokens,
-            reasoning_effort=reasoning_effort, options=options,
+        participant = open_endpoint_participant(
+            argument, kind="chat" if spec.kind == "openai" else "completions", role="simulator",
+            temperature=temperature, max_tokens=max_tokens, reasoning_effort=reasoning_effort, options=options,
         )  # fmt: skip
-    from chatbench.models.encoding import TextForm, form_of
-    from chatbench.models.loading import load, named_dtype
-    from chatbench.models.local_participants import LocalSimulator, LocalUserLm
-    from chatbench.models.run_record import read_record, refuse_other_data
-
-    if spec.kind == "local":
-        record = read_record(Path(argument))
-        if record and SPLIT_MARK in spec.argument:  # a model of each split, trained here
-            refuse_other_data(Path(argument), record, workspace.split_file(split, "train.jsonl"))
-        loaded = load(argument, dtype=named_dtype(dtype))
-        form = form_of(record) if record else TextForm("chat" if loaded.tokenizer.chat_template else "plain")
-        folder = Path(argument)
-        name = f"{folder.parent.name} {split}" if folder.name == split else folder.name  # MODEL/{split}
     else:
-        loaded, form = load_simulator(workspace, model, split, base_model=base_model, dtype=dtype)
-        name = f"{workspace.models(model).name} {'base model' if base_model else split}"
-    if spec.style == "userlm":
-        return LocalUserLm(loaded, name, temperature=temperature, max_tokens=max_tokens)
-    return LocalSimulator(
-        loaded, name, temperature=temperature, max_tokens=max_tokens, template=form.template,
-        expected_answers=expected_answers,
-    )  # fmt: skip
+        from chatbench.models.encoding import TextForm, form_of
+        from chatbench.models.loading import load, named_dtype
+        from chatbench.models.local_participants import LocalSimulator, LocalUserLm
+        from chatbench.models.run_record import read_record, refuse_other_data
+
+        if spec.kind == "local":
+            folder = Path(argument)
+            record = read_record(folder)
+            if record and SPLIT_MARK in spec.argument:  # a model of each split, trained here
+                refuse_other_data(folder, record, workspace.split_file(split, "train.jsonl"))
+            loaded = load(argument, dtype=named_dtype(dtype))
+            form = form_of(record) if record else TextForm("chat" if loaded.tokenizer.chat_template else "plain")
+            name = f"{folder.parent.name} {split}" if folder.name == split else folder.name  # MODEL/{split}
+        else:
+            loaded, form = load_simulator(workspace, model, split, base_model=base_model, dtype=dtype)
+            name = f"{workspace.models(model).name} {'base model' if base_model else split}"
+        if spec.style == "userlm":
+            participant = LocalUserLm(loaded, name, temperature=temperature, max_tokens=max_tokens)
+        else:
+            participant = LocalSimulator(
+                loaded, name, temperature=temperature, max_tokens=max_tokens, template=form.template,
+                expected_answers=expected_answers,
+            )  # fmt: skip
+    if answer_model:
+        return answering(participant, fitted, workspace.study.questions, temperature=temperature)
+    return participant
 
 
 def refuse_impossible(
@@ -445,17 +443,16 @@ def load_simulator(
     from chatbench.models.run_record import read_record, refuse_other_data
 
     record = read_record(folder)
-    if not record and base_model:
+    if base_model and record:
+        return load_base_of(base_of(model, record), record, dtype=named_dtype(dtype)), form_of(record)
+    if base_model:
         resolved = resolve_settings(model)
         loaded = load(resolved.base, seed=resolved.settings.seed, dtype=named_dtype(dtype))
         return loaded, TextForm(resolved.settings.template)
-    if not record:
-        return load(str(folder), dtype=named_dtype(dtype)), form_of({})
-    if base_model:
-        return load_base_of(base_of(model, record), record, dtype=named_dtype(dtype)), form_of(record)
-    refuse_other_data(folder, record, workspace.split_file(split, "train.jsonl"))
-    refuse_other_base(base_of(model, record), record)
-    return load(str(folder), dtype=named_dtype(dtype)), form_of(record)
+    if record:
+        refuse_other_data(folder, record, workspace.split_file(split, "train.jsonl"))
+        refuse_other_base(base_of(model, record), record)
+    return load(str(folder), dtype=named_dtype(dtype)), form_of(record or {})
 
 
 NO_RECORD = "no recorded reply"
