@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import AnswerProbabilities, SimulatedConversation, Turn, Usage
+from chatbench.simulation.budget import replies_otherwise
 from chatbench.simulation.log import (
     checksummed_line,
     open_log,
@@ -28,7 +29,6 @@ from chatbench.simulation.log import (
     read_conversations,
     read_log,
     read_recorded,
-    replies_otherwise,
     settings_path,
 )
 
@@ -156,13 +156,6 @@ def test_a_line_with_any_other_byte_is_named(
         rows_in(path)
     with pytest.raises(ChatbenchError, match=f"line {line + 1}:"):
         append(path, ROWS)
-
-
-def test_a_line_without_a_checksum_is_named(tmp_path: Path) -> None:
-    (tmp_path / "log.jsonl").write_text('{"id": "a"}\n')
-
-    with pytest.raises(ChatbenchError, match="line 1: no checksum"):
-        rows_in(tmp_path / "log.jsonl")
 
 
 def test_half_a_character_is_recorded_as_a_question_mark(path: Path) -> None:

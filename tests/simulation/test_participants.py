@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.loopback_endpoint import Answer, LoopbackEndpoint, completion, running
+from benchmarks.loopback_endpoint import Answer, LoopbackEndpoint, completion
 from tests.support.chat_templates import CHATML, NO_SYSTEM, chat_tokenizer
 from tests.support.finished_folders import run_record
 from tests.support.prepared_files import write_prepared
@@ -19,7 +19,7 @@ from chatbench.api import assistant, run, simulator
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import sha256_of
-from chatbench.core.records import Question, Study, Turn
+from chatbench.core.records import Conversation, Message, Question, Study, Turn
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.participant import EndpointParticipant
 from chatbench.models.loading import Loaded
@@ -30,15 +30,19 @@ from chatbench.protocol.prompt_styles import STYLES, StyleName
 from chatbench.protocol.prompts import USERLM_END, prompt_text
 from chatbench.simulation.judge import needs_judge, open_judge
 from chatbench.simulation.participants import (
+    NO_RECORD,
     SIMULATORS,
     TUNED,
     AssistantSpec,
+    RecordedQuestion,
+    RecordedReply,
     SimulatorSpec,
     load_simulator,
     open_simulator,
     read_simulator_spec,
     read_specs,
     refuse_impossible,
+    replay_assistant,
     simulator_lines,
 )
 
@@ -285,15 +289,8 @@ def test_an_assistants_template_is_no_userlms() -> None:
 # ---- behind endpoints ----
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackEndpoint]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    one = LoopbackEndpoint(models=("m", "tiny-split_0", "tiny-split_3"))
-    with running(one):
-        yield one
-
-
 def opened_behind(server: LoopbackEndpoint, style: StyleName, kind: str, model: str = "m") -> EndpointParticipant:
+    server.models = ("m", "tiny-split_0", "tiny-split_3")
     spec = read_simulator_spec(f"{style}:{kind}:{model}@{server.url}")
     participant = open_simulator(
         spec, model="any", workspace=Workspace(results=Path("none")), split="split_3", max_tokens=9
@@ -452,3 +449,76 @@ def test_a_random_base_is_drawn_with_the_seed_that_was_fine_tuned(tmp_path: Path
     loaded, _ = load_simulator(place, "tiny-random", "split_0", base_model=True)
 
     assert loaded.weights == "random:tiny_base#7"
+
+
+# ---- the replay assistant, on a record worked out by hand ----
+
+
+def recorded(number: int, assistant: str, *texts: str, question: str = "q1") -> Conversation:
+    turns = tuple(Turn("user" if place % 2 == 0 else "assistant", text) for place, text in enumerate(texts))
+    return Conversation(f"c{number}", question, "w", assistant, "direct", turns, None)
+
+
+RECORD = [
+    recorded(0, "big", "what is 12 plus 30", "It is 42.", "are you sure", "Yes, 42."),
+    recorded(1, "big", "what is a plus sign", "A symbol."),
+    recorded(2, "small", "what is 12 plus 30", "It is 41."),
+]
+
+
+def ask(
+    text: str, *, before: tuple[str, ...] = (), question: str = "q1", assistant: str = "big", seed: int = 0
+) -> object:
+    roles = ("user", "assistant")
+    history = [Message(roles[place % 2], said) for place, said in enumerate((*before, text))]  # type: ignore[arg-type]
+    request = Request("assistant", (Message("system", "S"), *history), question, seed, "reply")
+    return replay_assistant(RECORD, assistant).reply_all([request])[0]
+
+
+def test_the_nearest_recorded_prompt_of_the_same_assistant_answers() -> None:
+    assert ask("12 plus 30?") == Reply("It is 42.")
+    assert ask("what does the plus sign mean") == Reply("A symbol.")
+    assert ask("12 plus 30?", assistant="small") == Reply("It is 41.")
+
+
+def test_a_question_without_a_record_fails_for_good() -> None:
+    assert ask("hello", question="q2") == Failure(NO_RECORD)
+    assert ask("hello", assistant="nobody") == Failure(NO_RECORD)
+
+
+def test_words_that_every_prompt_shares_count_little() -> None:
+    # Plain counts would choose the first by its three common words: the likely mistake.
+    record = RecordedQuestion(
+        [RecordedReply("solve this for me now", "common", 0), RecordedReply("solve this for me integral", "rare", 0)]
+        + [RecordedReply(f"solve this for me word{number}", "other", 0) for number in range(8)]
+    )
+
+    assert record.nearest("integral solve", 0, 0).response == "rare"
+
+
+def test_depth_decides_only_between_equally_near_prompts() -> None:
+    record = RecordedQuestion(
+        [
+            RecordedReply("and now", "early", 0),
+            RecordedReply("and now", "late", 3),
+            RecordedReply("what is 7", "seven", 0),
+        ]
+    )
+
+    assert record.nearest("and now", 2, 0).response == "late"
+    assert record.nearest("and now", 0, 0).response == "early"
+    assert record.nearest("What is 7", 3, 0).response == "seven"
+
+
+def test_equal_prompts_share_the_draws_so_that_the_record_keeps_its_accuracy() -> None:
+    # Three of four recorded answers to the same prompt are right; always the first would make it all or nothing.
+    record = RecordedQuestion([RecordedReply("2+2", answer, 0) for answer in ("4", "4", "5", "4")])
+
+    answers = [record.nearest("2+2", 0, seed).response for seed in range(400)]
+
+    assert answers.count("4") == 300
+    assert answers == [record.nearest("2+2", 0, seed).response for seed in range(400)]
+
+
+def test_without_a_common_word_the_depth_decides() -> None:
+    assert ask("xyzzy", before=("hm", "hm")) == Reply("Yes, 42.")

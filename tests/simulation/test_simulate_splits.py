@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 
 import pytest
-from benchmarks.loopback_endpoint import LoopbackEndpoint, error, running
+from benchmarks.loopback_endpoint import LoopbackEndpoint, error
 from tests.support.simulated_logs import endpoint, prepared, questions, rewrite_log, write_log
 from tests.support.study_files import tiny_folder
 
@@ -21,8 +20,8 @@ from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import EndpointOptions
 from chatbench.protocol.dialogue import FunctionParticipant, Reply
 from chatbench.simulation import simulate as module
-from chatbench.simulation.budget import SPENT, Price, Prices
-from chatbench.simulation.log import SimulateResult, read_conversations, tally_of
+from chatbench.simulation.budget import SPENT, Price, Prices, SimulateResult, tally_of
+from chatbench.simulation.log import read_conversations
 from chatbench.simulation.participants import read_simulator_spec
 from chatbench.simulation.simulate import ChatSettings, Estimate, estimate, open_participants, task_of
 
@@ -259,11 +258,9 @@ BOTH = ("split_0", "split_1")
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackEndpoint]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    one = LoopbackEndpoint(models=("m", *(f"mine-{split}" for split in BOTH)))
-    with running(one):
-        yield one
+def server(server: LoopbackEndpoint) -> LoopbackEndpoint:
+    server.models = ("m", *(f"mine-{split}" for split in BOTH))
+    return server
 
 
 def simulated(folder: Path, server: LoopbackEndpoint, *more: str, assistant: str = "gpt-4o") -> int:
@@ -298,12 +295,12 @@ def test_a_spent_budget_ends_with_code_4_and_much_more_than_expected_is_told(
 ) -> None:
     # Both looked like a run that was as planned: a simulator that uses all its turns cost 13 times what was printed.
     guess = dict.fromkeys(("simulator_prompt_tokens", "simulator_tokens", "assistant_prompt_tokens"), 1.0)
-    monkeypatch.setattr(module, "_usage_each", lambda *_: ({**guess, "assistant_tokens": 1.0}, "a guess"))
+    monkeypatch.setattr(module, "usage_each", lambda *_: ({**guess, "assistant_tokens": 1.0}, "a guess"))
     assert simulated(tmp_path, server, "--split", "split_0", "--budget-tokens", "200") == 4
     assert "the budget is spent" in capsys.readouterr().out
     assert simulated(tmp_path, server, "--split", "split_0") == 0
     assert "more than twice the expected" in capsys.readouterr().out
-    monkeypatch.setattr(module, "_usage_each", lambda *_: (dict.fromkeys(guess, 1000.0), "a guess"))
+    monkeypatch.setattr(module, "usage_each", lambda *_: (dict.fromkeys(guess, 1000.0), "a guess"))
     assert simulated(tmp_path, server, "--split", "split_1") == 0
     assert "more than twice" not in capsys.readouterr().out
 

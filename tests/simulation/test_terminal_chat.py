@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.loopback_endpoint import LoopbackEndpoint, running
+from benchmarks.loopback_endpoint import LoopbackEndpoint
 from rich.console import Console
 from tests.support.study_files import tiny_folder
 from tests.support.tiny_models import save_tiny_model
@@ -233,15 +233,14 @@ def test_a_request_is_the_same_as_in_a_simulation(screen: Console) -> None:
 
 
 def test_a_slow_endpoint_gets_the_time_that_it_is_given(
-    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    prepared: Path, server: LoopbackEndpoint, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     question = next(iter(Workspace(prepared / "data").study.questions))
-    with running(server := LoopbackEndpoint(latency_seconds=lambda _: 0.3)):
-        command = ["chat", "tiny", "--question", question, "--assistant", f"openai:m@{server.url}", "--max-tokens", "8"]
-        command += ["--data", str(prepared / "data"), "--results", str(prepared / "results"), "--max-user-turns", "1"]
-        assert cli.main([*command, "--timeout", "0.1", "--patience", "0.2"]) == 2
-        told = capsys.readouterr().err
-        assert "no answer within 0.1 s" in told
-        assert "more time with --timeout" in told
-        assert cli.main([*command, "--timeout", "5"]) == 0
+    server._latency = lambda _: 0.3
+    command = ["chat", "tiny", "--question", question, "--assistant", f"openai:m@{server.url}", "--max-tokens", "8"]
+    command += ["--data", str(prepared / "data"), "--results", str(prepared / "results"), "--max-user-turns", "1"]
+    assert cli.main([*command, "--timeout", "0.1", "--patience", "0.2"]) == 2
+    told = capsys.readouterr().err
+    assert "no answer within 0.1 s" in told
+    assert "more time with --timeout" in told
+    assert cli.main([*command, "--timeout", "5"]) == 0

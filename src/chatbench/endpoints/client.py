@@ -43,9 +43,6 @@ MOST_BYTES = 8_000_000
 CHARACTERS_PER_TOKEN = 4
 CONNECT_SECONDS = 20.0
 """A reachable server accepts a connection sooner, however long its answer takes."""
-FILTERED = "the reply was stopped by a content filter"
-ONLY_REASONING = "nothing but reasoning came (raise --max-tokens, or lower --reasoning-effort)"
-CUT_OFF = "the token limit was reached before any text (raise --max-tokens)"
 _NO_TEXT_FIX = "see the server's log for why the model writes no text, or choose another; the same command continues"
 _NO_SYSTEM = re.compile(
     r"(system|developer)\W? (role|message|prompt|instruction)|\brole\b.{0,60}\bsystem\b|roles must alternate",
@@ -316,11 +313,11 @@ class EndpointClient:
         # Without a text that is withheld or cut off, nobody decided to say nothing.
         silent, fault = not reply.text.strip(), partial(Fault, tokens=reply.tokens, prompt_tokens=reply.prompt_tokens)
         if silent and finish == "content_filter":
-            return fault("filtered", FILTERED)
+            return fault("filtered", "the reply was stopped by a content filter")
         if silent and finish != "stop" and (reply.reasoning or reply.reasoning_tokens):
-            return fault("thinking", ONLY_REASONING)
+            return fault("thinking", "nothing but reasoning came (raise --max-tokens, or lower --reasoning-effort)")
         if silent and finish == "length" and self.kind == "chat":
-            return fault("thinking", CUT_OFF)
+            return fault("thinking", "the token limit was reached before any text (raise --max-tokens)")
         if silent and (finish == "tool_calls" or message.get("tool_calls")):
             raise NoAnswerError("a tool call instead of a text", _NO_TEXT_FIX)
         return reply

@@ -119,7 +119,6 @@ class Fault:
     kind: FaultKind
     reason: str
     retry_after: float | None = None
-    status: int | None = None
     parameter: str = ""
     tokens: int = 0
     prompt_tokens: int = 0
@@ -161,7 +160,7 @@ def fault_of(status: int, body: object, headers: Mapping[str, str], *, key: str,
     named = details.get("param") or (place[-1] if isinstance(place, list) and place else "")
     wait = retry_after(headers, now) if POLICIES[kind].retry else None
     limit = kind == "refused" and _TOKEN_LIMIT.search(f"{named} {message}")
-    return Fault(kind, reason, wait, status, parameter=str(named), fix="choose another --max-tokens" if limit else "")
+    return Fault(kind, reason, wait, parameter=str(named), fix="choose another --max-tokens" if limit else "")
 
 
 def _objects(body: object, depth: int = 5) -> Iterator[Mapping[str, object]]:

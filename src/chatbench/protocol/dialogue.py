@@ -332,12 +332,7 @@ def dialogue(
 
     Args:
         end_on: failure modes that end the free turns when detected in any message after the first.
-
-    Raises:
-        ValueError: `max_user_turns` is below 1.
     """
-    if max_user_turns < 1:
-        raise ValueError(f"max_user_turns is {max_user_turns}, expected at least 1")
     state = _State(question, conversation_id, base_seed, style)
     for turn in range(max_user_turns):
         before = state.observed.copy()

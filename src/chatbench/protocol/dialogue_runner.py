@@ -129,8 +129,6 @@ def run_concurrently(
             are dropped; `finished` was called for all that had ended. An exception in a callback does the same.
         KeyboardInterrupt: as above.
     """
-    if active < 1:
-        raise ValueError(f"active is {active}, expected at least 1")
     count = 0
 
     async def run_some(asked: _Served, source: Iterator[Asking[Result]]) -> None:

@@ -48,7 +48,6 @@ from chatbench.protocol.dialogue import (
     ConcurrentParticipant,
     Failure,
     ParticipantName,
-    Reply,
     Request,
     derive_seed,
 )
@@ -102,23 +101,8 @@ MEASURED_HERE = ", measured here"
 """Suffix of the name of a method that is not the study's own."""
 
 
-def column_name(method: Method) -> str:
-    """The method's name in the study's tables.
-
-    >>> column_name("letter-only-zero-shot")
-    'letter_only_zero_shot'
-    """
-    return method.replace("-", "_")
-
-
 def question_messages(method: Method, question: Question, examples: Sequence[Question] = ()) -> tuple[Message, Message]:
-    """The messages to the assistant; `examples` are for the few-shot method.
-
-    Raises:
-        ValueError: the few-shot method without examples, or examples with another method.
-    """
-    if bool(examples) != (method == "letter-only-few-shot"):
-        raise ValueError(f"{method} with {len(examples)} examples")
+    """The messages to the assistant; `examples` are for the few-shot method."""
     if method == "free-text":
         return Message("system", ASSISTANT_SYSTEM), Message("user", question.full_text)
     text = LETTER_ONLY
@@ -208,7 +192,9 @@ class AiAloneLog:
     """The raw replies of one assistant by one method."""
 
     def __init__(self, workspace: Workspace, assistant: str, method: Method) -> None:
-        self.path = workspace.ai_alone / f"{file_name(assistant)}-{column_name(method)}.jsonl"
+        self.column = method.replace("-", "_")
+        """The method's name in the study's tables."""
+        self.path = workspace.ai_alone / f"{file_name(assistant)}-{self.column}.jsonl"
         self.assistant = assistant
         self.method = method
 
@@ -270,9 +256,10 @@ class AiAloneLog:
         for sample, result in self.results(samples).items():
             if result != "unknown":
                 by_question.setdefault(sample.question.id, Counter())[result] += 1
-        method = column_name(self.method)
         return [
-            AiAloneScore(name, self.assistant, method, found.total(), found["right"] / found.total(), found["invalid"])
+            AiAloneScore(
+                name, self.assistant, self.column, found.total(), found["right"] / found.total(), found["invalid"]
+            )
             for name, found in sorted(by_question.items())
         ]
 
@@ -508,7 +495,14 @@ def ask_missing(
     def asked(sample: Sample, stage: Stage, messages: tuple[Message, Message]) -> Asking[dict[str, Any]]:
         of_sample = derive_seed(seed, sample.id(stage), 0, "assistant")
         reply = yield Request(_SIDES[stage], messages, sample.question.id, of_sample, "reply", sample.id(stage))
-        writer.append([row := _row(sample, stage, reply)])
+        row = {"id": sample.id(stage), "question_id": sample.question.id, "index": sample.index, "stage": stage}
+        if isinstance(reply, Failure):
+            used = {"tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens}
+            row |= {"text": "", "reason": reply.reason, "transient": reply.transient, **used}
+        else:
+            row |= {"reason": "", "transient": False, **{name: getattr(reply, name) for name in _KEPT}}
+            row["seconds"] = round(reply.seconds, 3)
+        writer.append([row])
         return row
 
     def sampled(sample: Sample) -> Asking[Usage]:
@@ -543,15 +537,6 @@ def ask_missing(
         else:
             run_together([*begun()], cast("Sides", sides), ended, spending.replied)
     return new
-
-
-def _row(sample: Sample, stage: Stage, reply: Reply | Failure) -> dict[str, Any]:
-    row = {"id": sample.id(stage), "question_id": sample.question.id, "index": sample.index, "stage": stage}
-    if isinstance(reply, Failure):
-        used = {"tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens}
-        return {**row, "text": "", "reason": reply.reason, "transient": reply.transient, **used}
-    said = {name: getattr(reply, name) for name in _KEPT}
-    return {**row, "reason": "", "transient": False, **said, "seconds": round(reply.seconds, 3)}
 
 
 def _at_most(settings: AiAloneSettings, questions: Sequence[Question], examples: Examples, *, extracted: bool) -> Usage:

@@ -70,12 +70,7 @@ def checksummed_line(row: Mapping[str, object]) -> bytes:
 
     >>> checksummed_line({"id": "a"})
     b'{"id": "a", "sha256": "6f580d13632c9682"}\n'
-
-    Raises:
-        ValueError: the record is empty, or has a key `sha256` of its own.
     """
-    if not row or CHECKSUM in row:
-        raise ValueError(f"a record with the keys {list(row)}, expected some, and none called {CHECKSUM!r}")
     # A model's output may hold half a surrogate pair, which is not valid text; it becomes a question mark.
     content = json_line(row).encode("utf-8", "replace").rstrip(b"\n")
     return content[:-1] + f', "{CHECKSUM}": "{_digest(content)}"}}\n'.encode()
@@ -269,7 +264,7 @@ def open_log(
         try:
             with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0) as file:
                 if settings is not None:
-                    _agree(path, _as_read_back(settings))
+                    _agree(path, json.loads(json.dumps(settings)))  # as it is read back: lists for tuples
                 log = AppendOnlyLog(path, file.fileno())
                 try:
                     yield log
@@ -358,11 +353,6 @@ def _owned(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _as_read_back(values: Mapping[str, object]) -> dict[str, Any]:
-    """The values as read back from JSON (lists for tuples), so that equal ones compare equal."""
-    return cast(dict[str, Any], json.loads(json.dumps(values)))
-
-
 def refuse_other_settings(log: Path, settings: Mapping[str, object], given: Mapping[str, object]) -> None:
     """Refuses a log that was made with other simulation settings than these, as far as both name them.
 
@@ -373,9 +363,8 @@ def refuse_other_settings(log: Path, settings: Mapping[str, object], given: Mapp
     """
     if settings_path(log).exists():
         found = cast(dict[str, dict[str, object]], read_json(settings_path(log), fix=FIX))
-        wanted = _as_read_back(settings)
-        both = {name: value for name, value in found.get("settings", {}).items() if name in wanted}
-        shared = {name: value for name, value in wanted.items() if name in both}
+        both = {name: value for name, value in found.get("settings", {}).items() if name in settings}
+        shared = {name: value for name, value in settings.items() if name in both}
         _refuse_difference(log, {"settings": both}, {"settings": shared}, found, given)
 
 

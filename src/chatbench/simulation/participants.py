@@ -456,7 +456,6 @@ def load_simulator(
 
 
 NO_RECORD = "no recorded reply"
-_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,16 +472,14 @@ class RecordedQuestion:
 
     def __init__(self, replies: Sequence[RecordedReply]) -> None:
         self.replies = tuple(replies)
-        words = [word_counts(reply.prompt) for reply in replies]
-        spread = Counter(word for counts in words for word in counts)
+        spread = Counter(word for reply in replies for word in {*_words(reply.prompt)})
         # Smoothed: a word in every prompt still has some weight, and one in no prompt does not divide by zero.
-        self._rarity = {word: 1 + math.log((1 + len(words)) / (1 + count)) for word, count in spread.items()}
-        self._unseen = 1 + math.log(1 + len(words))
-        self._weights = [self._weighted(counts) for counts in words]
+        self._rarity = {word: 1 + math.log((1 + len(replies)) / (1 + count)) for word, count in spread.items()}
+        self._weights = [self._weighted(reply.prompt) for reply in replies]
 
     def nearest(self, prompt: str, depth: int, seed: int) -> RecordedReply:
         """The recorded reply to the nearest prompt; `seed` breaks ties."""
-        sought = self._weighted(word_counts(prompt))
+        sought = self._weighted(prompt)
         # Rounded, so that equal word counts stay equal in whatever order their products are summed.
         ranks = [
             (round(cosine(sought, weights), 9), -abs(reply.depth - depth))
@@ -492,8 +489,9 @@ class RecordedQuestion:
         equal = [reply for reply, rank in zip(self.replies, ranks, strict=True) if rank == best]
         return equal[seed % len(equal)]
 
-    def _weighted(self, counts: Mapping[str, int]) -> dict[str, float]:
-        return {word: count * self._rarity.get(word, self._unseen) for word, count in counts.items()}
+    def _weighted(self, prompt: str) -> dict[str, float]:
+        unseen = 1 + math.log(1 + len(self.replies))
+        return {word: count * self._rarity.get(word, unseen) for word, count in Counter(_words(prompt)).items()}
 
 
 def replay_assistant(conversations: Sequence[Conversation], assistant: str) -> FunctionParticipant:
@@ -529,9 +527,8 @@ def replay_assistant(conversations: Sequence[Conversation], assistant: str) -> F
     )
 
 
-def word_counts(text: str) -> Counter[str]:
-    """Counts of words and punctuation marks, ignoring case."""
-    return Counter(_WORD.findall(text.lower()))
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+|[^\w\s]", text.lower())  # punctuation marks too
 
 
 def cosine(first: Mapping[str, float], second: Mapping[str, float]) -> float:
