@@ -298,14 +298,6 @@ def test_a_request_that_the_server_refuses_is_not_tried_again_by_the_next_run(se
     assert len(server.asked) == 1
 
 
-def test_half_a_character_does_not_get_into_a_record(server: LoopbackEndpoint) -> None:
-    # JSON can spell a lone surrogate, and no UTF-8 file can hold it.
-    participant, _ = unhurried(server)
-    server.will(completion("a\ud83d"))
-
-    assert answered(participant).text == "a?"
-
-
 @pytest.mark.parametrize(
     ("answer", "passes"),
     [
@@ -394,25 +386,28 @@ def test_an_assistant_loses_its_oldest_turns_too_and_says_when_nothing_is_left_t
     assert "maximum context length is 3 tokens" in second.reason
 
 
-def test_a_context_that_is_too_small_for_anything_is_told_with_its_numbers(
-    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.room = 2
+@pytest.mark.parametrize(
+    ("server_has", "which", "told"),
+    [
+        ({"room": 2}, {}, ["maximum context length is 2 tokens", "--max-tokens"]),
+        ({"key": "another"}, {}, ["refuses the key in TEST_KEY (HTTP 401: Incorrect API key provided: Bearer ***)"]),
+        (
+            {"models": ("base", "tiny-split_0", "tiny-split_1")},
+            {"kind": "completions", "role": "simulator", "model": "tiny-split_7"},
+            ["no model or adapter 'tiny-split_7'", "one of base, tiny-split_0, tiny-split_1"],
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told_before_the_run_with_what_would(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, server_has: dict[str, Any], which: dict[str, Any],
+    told: list[str],
+) -> None:  # fmt: skip
+    for name, value in server_has.items():
+        setattr(server, name, value)
 
-    message = error_of(server, monkeypatch)
+    message = error_of(server, monkeypatch, **which)
 
-    assert "maximum context length is 2 tokens" in message
-    assert "--max-tokens" in message
-
-
-def test_a_wrong_key_is_named_by_its_variable_and_never_shown(
-    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.key = "another"
-
-    assert "refuses the key in TEST_KEY (HTTP 401: Incorrect API key provided: Bearer ***)" in error_of(
-        server, monkeypatch
-    )
+    assert [words for words in told if words not in message] == []
     assert len(server.asked) == 1
 
 
@@ -432,17 +427,6 @@ def test_an_account_without_credit_stops_the_run_although_it_is_told_as_busy(ser
     with pytest.raises(ChatbenchError, match="exceeded your current quota"):
         participant.reply_all([REQUEST])
     assert clock.slept == []
-
-
-def test_an_adapter_that_the_server_does_not_have_is_named_with_those_it_has(
-    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.models = ("base", "tiny-split_0", "tiny-split_1")
-
-    message = error_of(server, monkeypatch, kind="completions", role="simulator", model="tiny-split_7")
-
-    assert "no model or adapter 'tiny-split_7'" in message
-    assert "one of base, tiny-split_0, tiny-split_1" in message
 
 
 def test_an_adapter_that_is_missing_for_a_later_split_is_told_before_the_first(server: LoopbackEndpoint) -> None:
@@ -495,12 +479,13 @@ def test_a_key_is_masked_in_texts_alone_and_a_placeholder_nowhere(
     monkeypatch.setenv("TEST_KEY", key)
     server.key = key
     participant, _ = unhurried(server)
-    said = Answer(body=completion(f"none of 1234 token {key}").body.replace(b"/", b"\\/"))
+    # JSON can spell a lone surrogate, and no UTF-8 file can hold it.
+    said = Answer(body=completion(f"none of 1234 token {key} \ud83d").body.replace(b"/", b"\\/"))
     server.will(said, in_pieces({"content": f"it is {key}"}), error(400, f"said {key}"))
     shown = key if len(key) < 8 else "***"
 
     reply = answered(participant)
-    assert (reply.text, reply.tokens, reply.prompt_tokens) == (f"none of 1234 token {shown}", 5, 1)
+    assert (reply.text, reply.tokens, reply.prompt_tokens) == (f"none of 1234 token {shown} ?", 6, 1)
     assert listened(participant)[1][-1] == f"it is {shown}"
     assert participant.reply_all([REQUEST]) == [Failure(f"endpoint: HTTP 400: said {shown}")]
 
@@ -548,25 +533,19 @@ def test_replies_in_vain_are_paid_for_as_far_as_is_known(server: LoopbackEndpoin
     assert (reply.tokens, reply.prompt_tokens) == (100 + 2, 3 + 0)  # "S" and "hi" are less than a token
 
 
-def test_a_server_that_loads_its_model_is_waited_for_at_the_beginning_too(
+def test_a_server_that_loads_its_model_is_waited_for_at_the_beginning_and_a_stray_fault_stops_nothing(
     server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chatbench.endpoints.errors.FIRST_PAUSE_SECONDS", 0)
-    server.will(*[error(503, "Loading model")] * 20, completion())
-    opened(server)
-    assert len(server.asked) == 21
+    server.will(*[error(503, "Loading model")] * 20, error(500), Answer(act="reset"), Answer(body=b"{"), completion())
+    identity = opened(server).identity
+    assert len(server.asked) == 24
+    assert (identity["name"], identity["reproducible"]) == ("m", False)
+    assert "secret" not in str(identity)
+    assert "TEST_KEY" not in str(identity)
 
     server.will(error(503, "Loading model", headers={"retry-after": "7200"}))
     assert "asks to wait 7,200 s (HTTP 503: Loading model)" in error_of(server, monkeypatch)
-
-
-def test_a_stray_fault_at_the_beginning_stops_nothing(
-    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("chatbench.endpoints.errors.FIRST_PAUSE_SECONDS", 0)
-    server.will(error(500), Answer(act="reset"), Answer(body=b"{"))
-
-    opened(server)
 
 
 def test_one_reply_of_only_reasoning_at_the_beginning_is_bad_luck_and_three_are_not(
@@ -609,15 +588,6 @@ def test_requests_run_together_but_never_more_than_allowed(server: LoopbackEndpo
     assert {reply.text for reply in replies if isinstance(reply, Reply)} == {said_to(asked)}
     assert len(replies) == 30
     assert server.most_together == 8
-
-
-def test_the_identity_of_an_endpoint_holds_no_secret(server: LoopbackEndpoint) -> None:
-    identity = opened(server).identity
-
-    assert identity["name"] == "m"
-    assert identity["reproducible"] is False
-    assert "secret" not in json.dumps(identity)
-    assert "TEST_KEY" not in json.dumps(identity)
 
 
 def test_a_key_that_is_not_set_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,13 +77,6 @@ def test_the_published_loop_word_for_word() -> None:
     )
 
 
-def test_an_answer_in_the_first_turn_is_an_ordinary_message() -> None:
-    outcome, _ = simulated(lambda _: Reply("Answer: B"))
-
-    assert outcome.turns == (Turn("user", "Answer: B"), Turn("assistant", "reply 0"))
-    assert outcome.termination == "answered"
-
-
 def test_after_ten_free_turns_the_eleventh_request_forces_the_answer() -> None:
     # Forcing the tenth turn, or asking freely once more before, are the likely mistakes.
     outcome, requests = simulated(lambda turn: Reply("Answer: C" if turn == 10 else f"more {turn}"))

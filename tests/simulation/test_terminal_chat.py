@@ -22,7 +22,7 @@ from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Req
 from chatbench.protocol.dialogue_runner import run_together
 from chatbench.simulation.log import read_conversations
 from chatbench.simulation.simulate import ChatSettings
-from chatbench.simulation.terminal_chat import STOPPED, ChatView, StoppedByPersonError, chat, printable
+from chatbench.simulation.terminal_chat import STOPPED, ChatView, chat, printable
 
 QUESTION = Question("q1", "maths", "What is 2+2?", ("3", "4", "5", "6"), "B")
 SETTINGS = ChatSettings(max_tokens=8, max_user_turns=2)
@@ -117,16 +117,6 @@ def test_a_failure_is_shown_as_one(screen: Console) -> None:
     ended(screen, "hi", model=FunctionParticipant(lambda _: Failure("endpoint: HTTP 503"), {}))
 
     assert "failed\nendpoint: HTTP 503" in shown(screen)
-
-
-@pytest.mark.parametrize("key", [EOFError, KeyboardInterrupt])
-def test_the_person_may_stop_at_any_time(
-    screen: Console, monkeypatch: pytest.MonkeyPatch, key: type[BaseException]
-) -> None:
-    typing(monkeypatch, "so far", then=key)
-
-    with pytest.raises(StoppedByPersonError):
-        ended(screen, "one", "two")
 
 
 # ---- the whole step ----
