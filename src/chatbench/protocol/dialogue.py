@@ -222,8 +222,6 @@ def derive_seed(base_seed: int, conversation_id: str, turn: int, participant: st
 
 @dataclass(slots=True)
 class _State:
-    """State of a running dialogue."""
-
     question: Question
     conversation_id: str
     base_seed: int

@@ -371,11 +371,7 @@ def judging(
 
 
 def _gives_scores(judge: Judge, path: Path) -> bool:
-    """Whether a reply of the judge has held a score.
-
-    Raises:
-        ChatbenchError: none has, of `FIRST_REPLIES` or more.
-    """
+    """Whether a reply has held a score; an error if none has, of `FIRST_REPLIES` or more."""
     replies = [row for _, row in read_log(path) if not row["reason"]]
     if any(row["score"] is not None for row in replies):
         return True

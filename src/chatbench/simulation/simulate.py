@@ -316,11 +316,7 @@ def endpoints_of(simulator: SimulatorSpec, splits: Iterable[str], specs: Iterabl
 
 
 def _refuse_without_local(settings: ChatSettings, simulator: SimulatorSpec, task: Task) -> None:
-    """Refuses settings of local models where no model is local.
-
-    Raises:
-        ChatbenchError: such a setting, with nothing that it applies to.
-    """
+    """Refuses settings of local models where no model is local."""
     given = {"--dtype": settings.dtype != "auto", "--cache-gib": settings.cache_gib is not None}
     if any(given.values()) and not {simulator.kind, *(spec.kind for spec in task.assistants)} & LOCAL:
         name = next(name for name in given if given[name])
@@ -612,7 +608,6 @@ def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool
 
 
 def _count_recorded(asked: Simulations, spending: Spending) -> None:
-    """Adds what the logs of all splits hold to what was spent."""
     for task in map(asked.task, asked.splits()):
         count_earlier(spending, task.log, {spec.name for spec in task.assistants})
 
