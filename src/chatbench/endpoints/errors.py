@@ -100,14 +100,6 @@ _TOKEN_LIMIT = re.compile(r"max_(completion_|output_|new_)?tokens")
 CANNOT_CONNECT = "cannot connect"
 
 
-class NoAnswerError(Exception):
-    """The endpoint answered, but without a usable text; `fix` as in `Fault`."""
-
-    def __init__(self, reason: str, fix: str = "") -> None:
-        super().__init__(reason)
-        self.fix = fix
-
-
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One fault: `reason` describes it, `retry_after` is the wait that the server asks for, in seconds.
