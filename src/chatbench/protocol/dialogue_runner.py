@@ -36,20 +36,20 @@ class _Line:
     """The requests waiting for one participant, by dialogue key."""
 
     def __init__(self, participant: Participant) -> None:
-        self._participant = participant
+        self.participant = participant
         self.waiting: dict[int, Request] = {}
 
     def join(self, key: int, request: Request) -> None:
         self.waiting[key] = request
-        if isinstance(self._participant, SteppedParticipant):
-            self._participant.join(key, request)
+        if isinstance(self.participant, SteppedParticipant):
+            self.participant.join(key, request)
 
     def step(self) -> list[tuple[int, Request, Reply | Failure]]:
         """Run one step of the participant, or have it reply to all waiting requests if it does not work in steps."""
-        if isinstance(self._participant, SteppedParticipant):
-            replies = self._participant.step()
+        if isinstance(self.participant, SteppedParticipant):
+            replies = self.participant.step()
         else:
-            replies = list(zip(self.waiting, self._participant.reply_all([*self.waiting.values()]), strict=True))
+            replies = list(zip(self.waiting, self.participant.reply_all([*self.waiting.values()]), strict=True))
         return [(key, self.waiting.pop(key), reply) for key, reply in replies]
 
 
@@ -72,9 +72,9 @@ def run_together(
     """
     sides = [participants] * len(dialogues) if isinstance(participants, Mapping) else participants
     lines = {id(one): _Line(one) for each in sides for one in each.values()}
-    for one in {id(one): one for each in sides for one in each.values()}.values():
-        if isinstance(one, SteppedParticipant):
-            one.forget()
+    for line in lines.values():
+        if isinstance(line.participant, SteppedParticipant):
+            line.participant.forget()
     chats: dict[int, Result] = {}
 
     def advance(index: int, reply: Reply | Failure | None) -> None:

@@ -43,10 +43,6 @@ _MORE = "\\"
 _HELP = f"You are the assistant. End a line with {_MORE} to continue on the next; Ctrl-D ends the chat."
 
 
-class StoppedByPersonError(Exception):
-    """The person ended the chat."""
-
-
 class ChatView:
     """Shows one chat about a question; without a model for the assistant, the person is asked."""
 
@@ -132,17 +128,14 @@ class ChatView:
     def _typed(self) -> str:
         """What the person types: at least one word."""
         lines: list[str] = []
-        try:
-            while True:
-                lines.append(self._console.input("  > " if lines else "\n[bold green]assistant[/] > "))
-                if lines[-1].endswith(_MORE):
-                    lines[-1] = lines[-1].removesuffix(_MORE)
-                elif "".join(lines).strip():
-                    return "\n".join(lines).strip()
-                else:
-                    lines.clear()
-        except (EOFError, KeyboardInterrupt):
-            raise StoppedByPersonError from None
+        while True:
+            lines.append(self._console.input("  > " if lines else "\n[bold green]assistant[/] > "))
+            if lines[-1].endswith(_MORE):
+                lines[-1] = lines[-1].removesuffix(_MORE)
+            elif "".join(lines).strip():
+                return "\n".join(lines).strip()
+            else:
+                lines.clear()
 
 
 def chat(
@@ -202,7 +195,7 @@ def chat(
     planned = _next(question, name, {str(row["id"]) for _, row in read_log(save)} if save else ())
     user_side, other_side = view.simulator(user), view.assistant()
     ended: SimulatedConversation | None = None
-    with suppress(StoppedByPersonError, KeyboardInterrupt):  # the second while a model writes
+    with suppress(EOFError, KeyboardInterrupt):  # Ctrl-D, or Ctrl-C, perhaps while a model writes
         (ended,) = run_together([loop.begin(planned)], {"simulator": user_side, "assistant": other_side})
     view.end(ended)
     if save:
