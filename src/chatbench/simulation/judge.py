@@ -426,10 +426,11 @@ def _ask(
         if hasattr(checker, "identity"):
             reply = yield _request(judge_messages(question, answer, judge.rubric), row)
         else:
-            reply = Reply(json.dumps({"score": (score := float(checker(question, answer)))}))
-            if not 0 <= score <= 1:
-                found = f"question {question_id!r}: the checker returned {score}"
+            given = float(checker(question, answer))
+            if not 0 <= given <= 1:
+                found = f"question {question_id!r}: the checker returned {given}"
                 raise ChatbenchError(found, expected="a score from 0 to 1")
+            reply = Reply(json.dumps({"score": given}))
         used = {"tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens}
         if isinstance(reply, Failure):
             return {**row, "score": None, "text": "", **used, "reason": reply.reason, "transient": reply.transient}
