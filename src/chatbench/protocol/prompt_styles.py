@@ -43,6 +43,7 @@ from chatbench.protocol.prompts import (
     USERLM_INTENT,
     PromptVariant,
     conversation_text,
+    filled,
     simulator_messages,
 )
 
@@ -79,10 +80,7 @@ class IqaEval:
     def messages(
         self, question: str, turns: Sequence[Turn], *, asked_for: str, forced: bool = False
     ) -> tuple[Message, ...]:
-        # Not str.format: a question may hold braces (LaTeX does).
-        system = (
-            (IQA_EVAL_FORCED if forced else IQA_EVAL).replace("{answer}", asked_for).replace("{question}", question)
-        )
+        system = filled(IQA_EVAL_FORCED if forced else IQA_EVAL, answer=asked_for, question=question)
         return (Message("system", f"{system}\n\n{conversation_text(turns, 'ASSISTANT')}" if turns else system),)
 
     def read(self, output: str, turns: Sequence[Turn], *, forced: bool = False) -> Said | FinalAnswer:  # noqa: ARG002  (all turns are read alike)
@@ -103,8 +101,8 @@ class UserLm:
     def messages(
         self, question: str, turns: Sequence[Turn], *, asked_for: str, forced: bool = False
     ) -> tuple[Message, ...]:
-        intent = USERLM_INTENT.replace("{question}", question)
-        system = f"{intent}\n\n{FORCED_ANSWER.replace('{answer}', asked_for)}" if forced else intent
+        template = f"{USERLM_INTENT}\n\n{FORCED_ANSWER}" if forced else USERLM_INTENT
+        system = filled(template, question=question, answer=asked_for)
         return (Message("system", system), *(Message(turn.role, turn.text) for turn in turns))
 
     def read(self, output: str, turns: Sequence[Turn], *, forced: bool = False) -> Said | FinalAnswer:  # noqa: ARG002  (all turns are read alike)

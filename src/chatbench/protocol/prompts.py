@@ -15,6 +15,7 @@ project's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -106,6 +107,15 @@ _PROBE = "a"
 PromptVariant = Literal["two-step", "two-step-problem", "two-step-help"]
 
 
+def filled(template: str, **parts: str) -> str:
+    r"""The template with a part in place of each `{name}`; a part may hold braces (LaTeX does), and even a name.
+
+    >>> filled("{question} or {answer}", question=r"\frac{1}{2}{answer}", answer="B")
+    '\\frac{1}{2}{answer} or B'
+    """
+    return re.sub(r"\{(\w+)\}", lambda name: parts[name[1]], template)
+
+
 def conversation_text(turns: Sequence[Turn], assistant: str = "SYSTEM") -> str:
     r"""Format `{CONV}`: every turn as `YOU: ...` or `SYSTEM: ...`, joined by blank lines, nothing truncated.
 
@@ -133,11 +143,9 @@ def simulator_messages(
     """
     user = FIRST_TURN_PROBLEM if variant == "two-step-problem" else FIRST_TURN
     if turns:
-        head, _, tail = CONVERSATION_HEAD.replace("{separator}", SEPARATOR).partition("{conversation}")
-        task = (FORCED_ANSWER if forced else NEXT_TURN).replace("{answer}", asked_for)
-        user = head + conversation_text(turns) + tail + task
-    # Not str.format: a question may hold braces (LaTeX does).
-    return Message("system", SYSTEM.replace("{question}", question)), Message("user", user)
+        task = CONVERSATION_HEAD + (FORCED_ANSWER if forced else NEXT_TURN)
+        user = filled(task, separator=SEPARATOR, conversation=conversation_text(turns), answer=asked_for)
+    return Message("system", filled(SYSTEM, question=question)), Message("user", user)
 
 
 class Encoder(Protocol):

@@ -60,6 +60,7 @@ from chatbench.protocol.prompts import (
     LETTER_ONLY_FEW_SHOT,
     LETTER_ONLY_QUESTION,
     SEPARATOR,
+    filled,
 )
 from chatbench.sample.study import ai_alone_table
 from chatbench.simulation.budget import SPENT, Prices, Spending, dollars, replies_otherwise
@@ -107,18 +108,17 @@ def question_messages(method: Method, question: Question, examples: Sequence[Que
         return Message("system", ASSISTANT_SYSTEM), Message("user", question.full_text)
     text = LETTER_ONLY
     if examples:
-        text += LETTER_ONLY_FEW_SHOT.replace("{subset}", question.subset.replace("_", " "))
-    asked = [LETTER_ONLY_QUESTION.replace("{question}", each.full_text) for each in (*examples, question)]
+        text += filled(LETTER_ONLY_FEW_SHOT, subset=question.subset.replace("_", " "))
+    asked = [filled(LETTER_ONLY_QUESTION, question=each.full_text) for each in (*examples, question)]
     answered = "".join(f"{each} {example.answer}\n\n" for each, example in zip(asked, examples, strict=False))
     return Message("system", ASSISTANT_SYSTEM), Message("user", text + answered + asked[-1])
 
 
 def extraction_messages(question: Question, reply: str) -> tuple[Message, Message]:
     """The messages to the extractor about a free-text reply."""
-    # Split at the markers instead of replacing one after the other: a reply may contain a marker's name.
-    text = EXTRACTION.replace("{letters}", _quoted(question.letters)).replace("{separator}", SEPARATOR)
-    head, _, tail = text.partition("{answer}")
-    text = head.replace("{question}", question.full_text) + reply + tail
+    text = filled(
+        EXTRACTION, question=question.full_text, answer=reply, separator=SEPARATOR, letters=_quoted(question.letters)
+    )
     return Message("system", EXTRACTION_SYSTEM), Message("user", text)
 
 

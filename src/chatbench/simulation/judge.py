@@ -56,7 +56,7 @@ from chatbench.protocol.dialogue import (
     function_identity,
 )
 from chatbench.protocol.dialogue_runner import run_concurrently, run_together
-from chatbench.protocol.prompts import JUDGE, JUDGE_SYSTEM, RIGHT_ANSWERS, SEPARATOR
+from chatbench.protocol.prompts import JUDGE, JUDGE_SYSTEM, RIGHT_ANSWERS, SEPARATOR, filled
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.log import open_log, read_log, settings_path
 from chatbench.simulation.participants import AssistantSpec, notes_on, open_assistant, read_specs
@@ -210,10 +210,7 @@ def judge_messages(question: Question, answer: str, rubric: str) -> tuple[Messag
     """The messages to a model about an answer; of a text it is told the right ones."""
     if isinstance(question.kind, Text):
         rubric += RIGHT_ANSWERS + "\n".join((question.answer, *question.kind.also))
-    # Split at the markers instead of replacing one after the other: an answer may contain a marker's name.
-    parts = {"question": question.full_text, "rubric": rubric, "answer": answer, "separator": SEPARATOR}
-    pieces = JUDGE.split("{")
-    text = pieces[0] + "".join(parts[name] + rest for name, _, rest in (each.partition("}") for each in pieces[1:]))
+    text = filled(JUDGE, question=question.full_text, rubric=rubric, answer=answer, separator=SEPARATOR)
     return Message("system", JUDGE_SYSTEM), Message("user", text)
 
 
