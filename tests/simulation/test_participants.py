@@ -194,18 +194,6 @@ def test_a_prompted_chat_model_is_asked_through_its_template(tmp_path: Path, tem
     assert all(isinstance(reply, Reply) for reply in participant.reply_all([request(style, ()), request(style)]))
 
 
-def test_a_prompt_of_iqa_eval_that_is_too_long_loses_its_oldest_turns() -> None:
-    tokenizer = chat_tokenizer(CHATML)
-    loaded = Loaded(tiny_model("gpt2", vocabulary=len(tokenizer), context=600), tokenizer, "m", "w")
-    participant = LocalSimulator(loaded, "m", temperature=0.0, max_tokens=4, template="chat")
-    long = (Turn("user", "word " * 60), Turn("assistant", "word " * 60), *TURNS)
-
-    (reply,) = participant.reply_all([request("iqa-eval", long)])
-
-    assert isinstance(reply, Reply)
-    assert reply.turns_dropped == 2
-
-
 def opened(spec: str, *, split: str = "split_0", max_tokens: int = 8) -> LocalSimulator | LocalUserLm:
     participant = open_simulator(
         read_simulator_spec(spec), model="tiny", workspace=Workspace(results=Path("none")), split=split,

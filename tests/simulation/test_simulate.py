@@ -49,6 +49,12 @@ def run(
     )  # fmt: skip
 
 
+def command(root: Path, results: str, *more: str) -> int:
+    """Exit code of the command, with another results folder."""
+    folders = ["--data", str(root / "data"), "--results", str(results_with_the_models(root, results))]
+    return main(["simulate", "tiny", "--split", "split_0", "--assistant", "replay:all", *folders, *more])
+
+
 def test_the_step_simulates_held_out_questions_only_and_says_how_they_ended(prepared: Path) -> None:
     result = run(prepared)
 
@@ -91,13 +97,9 @@ def test_the_bound_on_keys_and_values_changes_no_chat_and_one_without_room_is_re
 ) -> None:
     made = {}
     for gib in ("", "0.0015", "1e-6"):
-        results = results_with_the_models(prepared, f"bounded-{gib}")
-        code = main([
-            "simulate", "tiny", "--split", "split_0", "--assistant", "replay:all", "--conversations", "2",
-            "--max-user-turns", "2", "--max-tokens", "12", "--simulator-temperature", "0",
-            "--data", str(prepared / "data"), "--results", str(results), *(("--cache-gib", gib) if gib else ()),
-        ])  # fmt: skip
-        log = Workspace(results=results).conversations("tiny", "split_0")
+        few = ["--conversations", "2", "--max-user-turns", "2", "--max-tokens", "12", "--simulator-temperature", "0"]
+        code = command(prepared, f"bounded-{gib}", *few, *(("--cache-gib", gib) if gib else ()))
+        log = Workspace(results=prepared / f"bounded-{gib}").conversations("tiny", "split_0")
         made[gib] = (code, sorted(read_conversations(log), key=lambda chat: chat.id) if log.exists() else [])
 
     assert made["0.0015"] == made[""] != (0, [])
@@ -112,11 +114,8 @@ def test_a_new_log_on_a_cpu_with_matrix_units_is_told_of_the_faster_data_type(
     said = []
     for results, least, more in (("a", 1, []), ("a", 1, []), ("b", 10**9, []), ("c", 1, ["--dtype", "bfloat16"])):
         monkeypatch.setattr(local_participants, "SLOW_FROM", least)
-        assert not main([
-            "simulate", "tiny", "--split", "split_0", "--assistant", "replay:all", "--conversations", "1",
-            "--max-user-turns", "1", "--max-tokens", "4", *more,
-            "--data", str(prepared / "data"), "--results", str(results_with_the_models(prepared, f"told-{results}")),
-        ])  # fmt: skip
+        few = ["--conversations", "1", "--max-user-turns", "1", "--max-tokens", "4"]
+        assert not command(prepared, f"told-{results}", *few, *more)
         said.append("--dtype bfloat16 would be" in " ".join(capsys.readouterr().out.split()))
 
     assert said == [True, False, False, False]  # a log that is continued keeps its data type

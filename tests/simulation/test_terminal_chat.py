@@ -59,9 +59,7 @@ def typing(monkeypatch: pytest.MonkeyPatch, *lines: str, then: type[BaseExceptio
     monkeypatch.setattr("builtins.input", typed)
 
 
-def ended(
-    console: Console, *says: str, model: FunctionParticipant | None = None
-) -> tuple[SimulatedConversation, ChatView]:
+def ended(console: Console, *says: str, model: FunctionParticipant | None = None) -> SimulatedConversation:
     """A chat with a simulator that says these; without a model the person is the assistant."""
     said: Iterator[str] = iter(says)
     view = ChatView(console, QUESTION, model)
@@ -71,7 +69,7 @@ def ended(
         {"simulator": simulator, "assistant": view.assistant()},
     )
     view.end(outcome)
-    return outcome, view
+    return outcome
 
 
 def test_the_person_is_the_assistant_and_sees_each_message_before_typing(
@@ -79,7 +77,7 @@ def test_the_person_is_the_assistant_and_sees_each_message_before_typing(
 ) -> None:
     typing(monkeypatch, "", "  ", "It is \\", "4.")
 
-    outcome, _ = ended(screen, "what is 2+2", "Answer: B")
+    outcome = ended(screen, "what is 2+2", "Answer: B")
 
     assert outcome.turns == (Turn("user", "what is 2+2"), Turn("assistant", "It is \n4."))
     assert (
@@ -100,13 +98,8 @@ def test_what_models_write_is_shown_as_text(screen: Console) -> None:
 
 
 def test_the_end_says_what_was_detected_and_the_lenient_answer(screen: Console) -> None:
-    ended(
-        screen,
-        "hi",
-        "thanks, it is 4. Answer: B",
-        "the answer is B",
-        model=FunctionParticipant(lambda _: Reply("4"), {}),
-    )
+    model = FunctionParticipant(lambda _: Reply("4"), {})
+    ended(screen, "hi", "thanks, it is 4. Answer: B", "the answer is B", model=model)
 
     assert "no answer even when forced\nthe answer is B\n" in shown(screen)
     assert "lenient answer extraction reads that as B" in shown(screen)
