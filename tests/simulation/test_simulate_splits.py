@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 from benchmarks.loopback_endpoint import LoopbackEndpoint, error
@@ -23,7 +24,7 @@ from chatbench.simulation import simulate as module
 from chatbench.simulation.budget import SPENT, Price, Prices, SimulateResult, tally_of
 from chatbench.simulation.log import read_conversations
 from chatbench.simulation.participants import read_simulator_spec
-from chatbench.simulation.simulate import ChatSettings, Estimate, estimate, open_participants, task_of
+from chatbench.simulation.simulate import ChatSettings, Estimate, Simulations, open_participants, task_of
 
 PRICES = Prices(Price(2, 10), Price(1, 4))
 ENDPOINT = "gpt-4o=openai:some-model@http://127.0.0.1:9/v1"
@@ -34,10 +35,12 @@ def place(tmp_path: Path) -> Workspace:
     return prepared(tmp_path, splits=1)
 
 
-def estimated(place: Workspace, *assistants: str, simulator: str = "tuned", block_size: int = 256) -> Estimate:
-    task = task_of("tiny", assistants, workspace=place, split="split_0")
-    settings = ChatSettings(conversations=5, block_size=block_size)
-    return estimate(task, settings, read_simulator_spec(simulator), PRICES)
+def estimated(
+    place: Workspace, *assistants: str, simulator: str = "tuned", overwrite: bool = False, **settings: Any
+) -> Estimate:
+    chats = ChatSettings(**{"conversations": 5, "block_size": 256, **settings})
+    asked = Simulations("tiny", assistants, place, chats, "split_0", read_simulator_spec(simulator))
+    return asked.estimate("split_0", PRICES, overwrite=overwrite)
 
 
 def test_what_is_missing_is_counted_per_assistant_in_blocks_or_one_by_one(place: Workspace) -> None:
@@ -219,12 +222,9 @@ def test_a_log_that_is_overwritten_is_not_read(place: Workspace) -> None:
     # Reading it for its mean tokens is the likely mistake: --overwrite is the way out for a damaged or older log.
     log = write_log(place, "split_0")
     log.write_bytes(log.read_bytes().replace(b"Let me see.", b"Let me sea."))
-    task = task_of("tiny", ["replay:all"], workspace=place, split="split_0")
-    asked = task, ChatSettings(conversations=5, block_size=256), read_simulator_spec("tuned"), PRICES
-
     with pytest.raises(ChatbenchError, match="checksum mismatch"):
-        estimate(*asked)
-    assert "chats of people" in estimate(*asked, overwrite=True).basis
+        estimated(place, "replay:all")
+    assert "chats of people" in estimated(place, "replay:all", overwrite=True).basis
 
 
 @pytest.mark.parametrize(
@@ -345,10 +345,8 @@ def test_an_assistant_may_have_a_token_limit_of_its_own_which_its_log_keeps(
 
 
 def test_at_most_counts_an_assistants_own_limit(place: Workspace) -> None:
-    task, simulator = task_of("tiny", [ENDPOINT], workspace=place, split="split_0"), read_simulator_spec("tuned")
-    settings = ChatSettings(conversations=5, max_user_turns=1, max_tokens=100)
-    one = estimate(task, settings, simulator, PRICES)
-    other = estimate(task, replace(settings, assistant_max_tokens=300), simulator, PRICES)
+    one = estimated(place, ENDPOINT, max_user_turns=1, max_tokens=100)
+    other = estimated(place, ENDPOINT, max_user_turns=1, max_tokens=100, assistant_max_tokens=300)
 
     assert other.most.assistant_tokens == 3 * one.most.assistant_tokens
     assert other.most.simulator_tokens == one.most.simulator_tokens

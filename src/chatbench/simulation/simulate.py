@@ -485,44 +485,6 @@ class Estimate:
         return lines
 
 
-def estimate(
-    task: Task, settings: ChatSettings, simulator: SimulatorSpec, prices: Prices, *, overwrite: bool = False,
-    measured: Tally | None = None,
-) -> Estimate:  # fmt: skip
-    """What `simulate` would do with the same arguments; `measured` counts if the log has no conversation yet.
-
-    Raises:
-        ChatbenchError: the log is damaged, or was made with other settings.
-    """
-    needs_judge(task.questions, settings.judge, task.study)
-    recorded: set[str] = set()
-    if not overwrite:
-        refuse_other_settings(task.log, settings_known_before(task, settings, simulator), asdict(settings))
-        recorded = {chat.id for _, chat in read_recorded(task.log) if not chat.transient}
-    # A log to be overwritten may be damaged, or of another version: it is not read.
-    plans = task.plans(settings.conversations)
-    ids = {one.id for planned in plans.values() for one in planned}
-    tally, where = Tally() if overwrite else tally_of(task.log, ids), ""
-    if measured and any(measured.ended_tokens.values()) and not any(tally.ended_tokens.values()):
-        tally, where = measured, " of another split"
-    style, most_tokens = STYLES[simulator.style], (settings.max_tokens, settings.assistant_tokens)
-    each, basis = usage_each(task.questions, task.study.conversations, style, tally)
-    bound = usage_at_most(task.questions, style, settings.max_user_turns, *most_tokens)
-    pending = []
-    tokens, most = Counter[str](), Counter[str]()
-    for spec, planned in zip(task.assistants, plans.values(), strict=True):
-        done = sum(one.id in recorded for one in planned)
-        open_blocks = sum(
-            any(one.id not in recorded for one in block) for block in blocks(planned, settings.block_size)
-        )
-        by_itself = not {simulator.kind, spec.kind}.isdisjoint(ENDPOINTS)
-        pending.append(Pending(spec.name, len(planned), done, None if by_itself else open_blocks))
-        counted = [name for name in each if spec.kind not in WITHOUT_TOKENS or name.startswith("simulator")]
-        for total, one in ((tokens, each), (most, bound)):
-            total.update({name: round((len(planned) - done) * one[name]) for name in counted if name in one})
-    return Estimate(task, tuple(pending), Usage(**tokens), Usage(**most), basis + where, prices, tally)
-
-
 @dataclass(frozen=True, slots=True)
 class Simulations:
     """The simulations that a command asks for; `split` None means every split that this simulator can play on.
@@ -558,16 +520,50 @@ class Simulations:
         )
 
     def estimate(
-        self, split: str, spending: Spending, *, overwrite: bool = False, measured: Tally | None = None
+        self, split: str, prices: Prices, *, overwrite: bool = False, measured: Tally | None = None
     ) -> Estimate:
-        """What one split would do and cost; no model is loaded and no endpoint is asked."""
-        expected, fitted = self.settings.expected_answers, self.settings.answer_model
-        refuse_impossible(self.simulator, base_model=self.base_model, expected_answers=expected, answer_model=fitted)
-        task = self.task(split)
-        _refuse_without_local(self.settings, self.simulator, task)
-        if self.simulator.kind == "local":
-            is_local(self.simulator.argument.replace(SPLIT_MARK, split))
-        return estimate(task, self.settings, self.simulator, spending.prices, overwrite=overwrite, measured=measured)
+        """What one split would do and cost; no model is loaded and no endpoint is asked.
+
+        `measured` counts if the split's log has no conversation yet.
+
+        Raises:
+            ChatbenchError: options contradict each other, or the log is damaged, or was made with other settings.
+        """
+        settings, simulator, task = self.settings, self.simulator, self.task(split)
+        refuse_impossible(
+            simulator, base_model=self.base_model, expected_answers=settings.expected_answers,
+            answer_model=settings.answer_model,
+        )  # fmt: skip
+        _refuse_without_local(settings, simulator, task)
+        if simulator.kind == "local":
+            is_local(simulator.argument.replace(SPLIT_MARK, split))
+        needs_judge(task.questions, settings.judge, task.study)
+        recorded: set[str] = set()
+        if not overwrite:
+            refuse_other_settings(task.log, settings_known_before(task, settings, simulator), asdict(settings))
+            recorded = {chat.id for _, chat in read_recorded(task.log) if not chat.transient}
+        # A log to be overwritten may be damaged, or of another version: it is not read.
+        plans = task.plans(settings.conversations)
+        ids = {one.id for planned in plans.values() for one in planned}
+        tally, where = Tally() if overwrite else tally_of(task.log, ids), ""
+        if measured and any(measured.ended_tokens.values()) and not any(tally.ended_tokens.values()):
+            tally, where = measured, " of another split"
+        style, most_tokens = STYLES[simulator.style], (settings.max_tokens, settings.assistant_tokens)
+        each, basis = usage_each(task.questions, task.study.conversations, style, tally)
+        bound = usage_at_most(task.questions, style, settings.max_user_turns, *most_tokens)
+        pending = []
+        tokens, most = Counter[str](), Counter[str]()
+        for spec, planned in zip(task.assistants, plans.values(), strict=True):
+            done = sum(one.id in recorded for one in planned)
+            open_blocks = sum(
+                any(one.id not in recorded for one in block) for block in blocks(planned, settings.block_size)
+            )
+            by_itself = not {simulator.kind, spec.kind}.isdisjoint(ENDPOINTS)
+            pending.append(Pending(spec.name, len(planned), done, None if by_itself else open_blocks))
+            counted = [name for name in each if spec.kind not in WITHOUT_TOKENS or name.startswith("simulator")]
+            for total, one in ((tokens, each), (most, bound)):
+                total.update({name: round((len(planned) - done) * one[name]) for name in counted if name in one})
+        return Estimate(task, tuple(pending), Usage(**tokens), Usage(**most), basis + where, prices, tally)
 
 
 def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool = False) -> None:
@@ -579,7 +575,7 @@ def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool
     """
     estimates, measured = list[tuple[str, Estimate]](), Tally()
     for split in asked.splits():
-        estimates.append((split, asked.estimate(split, spending, overwrite=overwrite, measured=measured)))
+        estimates.append((split, asked.estimate(split, spending.prices, overwrite=overwrite, measured=measured)))
         measured = estimates[-1][1].tally
     for split, one in estimates:
         say(f"{split}: " + "\n".join(one.lines()))
@@ -656,7 +652,7 @@ def simulate_splits(
 
     measured = Tally()
     for split in splits:
-        before = asked.estimate(split, spending, overwrite=overwrite, measured=measured)
+        before = asked.estimate(split, spending.prices, overwrite=overwrite, measured=measured)
         if shown := spending.prices.known or any(one.blocks is None for one in before.pending):
             for line in before.cost_lines():
                 say(f"{split}: {line}")
