@@ -21,13 +21,12 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import sha256_of
 from chatbench.core.records import Conversation, Message, Question, Study, Turn
 from chatbench.data.workspace import Workspace
-from chatbench.endpoints.participant import EndpointParticipant
 from chatbench.models.loading import Loaded
 from chatbench.models.local_participants import LocalSimulator, LocalUserLm
 from chatbench.models.run_record import write_record
 from chatbench.protocol.dialogue import Failure, Reply, Request
 from chatbench.protocol.prompt_styles import STYLES, StyleName
-from chatbench.protocol.prompts import USERLM_END, prompt_text
+from chatbench.protocol.prompts import USERLM_END
 from chatbench.simulation.judge import needs_judge, open_judge
 from chatbench.simulation.participants import (
     NO_RECORD,
@@ -264,50 +263,6 @@ def test_an_assistants_template_is_no_userlms() -> None:
 
 
 # ---- behind endpoints ----
-
-
-def opened_behind(server: LoopbackEndpoint, style: StyleName, kind: str, model: str = "m") -> EndpointParticipant:
-    server.models = ("m", "tiny-split_0", "tiny-split_3")
-    spec = read_simulator_spec(f"{style}:{kind}:{model}@{server.url}")
-    participant = open_simulator(
-        spec, model="any", workspace=Workspace(results=Path("none")), split="split_3", max_tokens=9
-    )
-    assert isinstance(participant, EndpointParticipant)
-    server.asked.clear()
-    return participant
-
-
-def asked(participant: EndpointParticipant, style: StyleName) -> Reply:
-    (reply,) = participant.reply_all([request(style)])
-    assert isinstance(reply, Reply)
-    return reply
-
-
-@pytest.mark.parametrize("style", ["two-step", "iqa-eval"])
-def test_each_split_is_simulated_by_its_own_adapter_in_the_form_of_training(
-    server: LoopbackEndpoint, style: StyleName
-) -> None:
-    asked(opened_behind(server, style, "completions", "tiny-{split}"), style)
-
-    (body,) = server.asked
-    assert body["model"] == "tiny-split_3"
-    assert body["prompt"] == prompt_text(
-        STYLES[style].messages(QUESTION.full_text, TURNS, asked_for=QUESTION.asked_for)
-    )
-    assert body["stop"] == ["[END]"]
-
-
-@pytest.mark.parametrize(
-    ("style", "roles"),
-    [("two-step", ["system", "user"]), ("iqa-eval", ["system"]), ("userlm", ["system", "user", "assistant"])],
-)
-def test_a_chat_endpoint_gets_the_messages_of_the_style(
-    server: LoopbackEndpoint, style: StyleName, roles: list[str]
-) -> None:
-    asked(opened_behind(server, style, "openai"), style)
-
-    (body,) = server.asked
-    assert [message["role"] for message in body["messages"]] == roles
 
 
 @pytest.mark.parametrize("end", [USERLM_END, ""])
