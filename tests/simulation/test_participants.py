@@ -265,19 +265,6 @@ def test_an_assistants_template_is_no_userlms() -> None:
 # ---- behind endpoints ----
 
 
-@pytest.mark.parametrize("end", [USERLM_END, ""])
-def test_a_userlm_behind_a_server_ends_its_chat_whether_or_not_the_token_is_written(
-    server: LoopbackEndpoint, end: str
-) -> None:
-    user = simulator(f"userlm:openai:m@{server.url}")
-    server.script = [completion("what is 2+2"), completion(end), completion("Answer: B")]
-
-    (record,) = run(user, assistant("scripted:strong"), [QUESTION], conversations=1)
-
-    assert (record.termination, record.letter, len(record.turns)) == ("forced", "B", 2)
-    assert record.usage.simulator_tokens > 0
-
-
 def no_text(finish: str | None, **more: object) -> Answer:
     return Answer(
         body=json.dumps({"choices": [{"finish_reason": finish, "message": {"content": None, **more}}]}).encode()
