@@ -1,21 +1,18 @@
-"""Who takes part: specs of simulators and assistants, models on this machine and behind endpoints, what is refused."""
+"""Who takes part: specs of simulators and assistants, models on this machine, the replay assistant, what is refused."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.loopback_endpoint import Answer, LoopbackEndpoint, completion
 from tests.support.chat_templates import CHATML, NO_SYSTEM, chat_tokenizer
 from tests.support.finished_folders import run_record
 from tests.support.prepared_files import write_prepared
 from tests.support.tiny_models import save_tiny_model, tiny_model
 from transformers import GPT2LMHeadModel
 
-from chatbench.api import assistant, run, simulator
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import sha256_of
@@ -260,33 +257,6 @@ def test_a_long_chat_loses_its_oldest_turns() -> None:
 def test_an_assistants_template_is_no_userlms() -> None:
     with pytest.raises(ChatbenchError, match="does not ask for the user's next turn"):
         userlm("A", template=CHATML)
-
-
-# ---- behind endpoints ----
-
-
-def no_text(finish: str | None, **more: object) -> Answer:
-    return Answer(
-        body=json.dumps({"choices": [{"finish_reason": finish, "message": {"content": None, **more}}]}).encode()
-    )
-
-
-@pytest.mark.parametrize("style", ["two-step", "userlm"])
-@pytest.mark.parametrize(
-    "withheld",
-    [no_text("content_filter"), no_text(None, reasoning_content="B?"), no_text("length", reasoning_content="B?")],
-)
-def test_a_turn_that_the_server_withheld_is_not_one_in_which_the_simulator_said_nothing(
-    server: LoopbackEndpoint, style: StyleName, withheld: Answer
-) -> None:
-    # Nothing said is scored as a wrong answer, and ends the chat of a UserLM with a letter.
-    user = simulator(f"{style}:openai:m@{server.url}")
-    server.script = [completion("what is 2+2"), withheld, completion("Answer: B")]
-
-    (record,) = run(user, assistant("scripted:strong"), [QUESTION], conversations=1)
-
-    assert (record.termination, len(record.turns)) == ("failed", 2)
-    assert record.reason.startswith("endpoint: ")
 
 
 # ---- what is refused ----
