@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.protocol.test_dialogue import QUESTION
+from tests.protocol.test_dialogue import simulated as simulated_by
 
 from chatbench.core.records import EMPTY_TURN, Message, SimulatedConversation, Turn
 from chatbench.data.examples import asked_without_oldest, exchanges_asked_with
 from chatbench.protocol import prompts
 from chatbench.protocol.answers import FinalAnswer, Said
-from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request, dialogue
-from chatbench.protocol.dialogue_runner import run_together
+from chatbench.protocol.dialogue import Reply, Request
 from chatbench.protocol.prompt_styles import STYLES, TWO_STEP, StyleName, prompts_sha256
 from chatbench.protocol.prompts import FOUR_OPTIONS
 
@@ -20,18 +19,10 @@ LONGER = (*TURNS, Turn("user", "second"), Turn("assistant", "another"))
 
 def simulated(style: StyleName, *says: str, max_user_turns: int = 10) -> tuple[SimulatedConversation, list[Request]]:
     """The outcome and the simulator's requests of a dialogue in which it says these one after the other."""
-    asked: list[Request] = []
-
-    def simulator(request: Request) -> Reply | Failure:
-        asked.append(request)
-        return Reply(says[len(asked) - 1])
-
-    participants = {"simulator": simulator, "assistant": lambda _: Reply("4")}
-    one = dialogue(QUESTION, "id", base_seed=0, max_user_turns=max_user_turns, style=STYLES[style])
-    (outcome,) = run_together(
-        [one], {name: FunctionParticipant(function, {}) for name, function in participants.items()}
-    )  # type: ignore[misc]  # names are literals
-    return outcome, asked
+    outcome, requests = simulated_by(
+        lambda turn: Reply(says[turn]), lambda _: Reply("4"), max_user_turns=max_user_turns, style=style
+    )
+    return outcome, [request for request in requests if request.participant == "simulator"]
 
 
 # ---- two-step ----
