@@ -1,4 +1,4 @@
-"""What servers answer, and what becomes of it: as a simulator, as an assistant, and as an assistant alone.
+"""What servers answer, and what becomes of it: as a simulator and as an assistant.
 
 A line of `CASES` is one behaviour of one server: its answer (status and body as JSON), then what is expected. To add
 one, add a line. An entry of `SERVERS` speaks as one family of docs/endpoints.md does: which parameters it refuses, its
@@ -19,9 +19,7 @@ from typing import Any
 import pytest
 from benchmarks.loopback_endpoint import Answer, LoopbackEndpoint, completion, running
 from tests.support.clock import Clock
-from tests.support.study_files import question, tiny_folder
 
-from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message
 from chatbench.endpoints.address import EndpointAddress, EndpointOptions
@@ -29,7 +27,6 @@ from chatbench.endpoints.client import REFUSAL
 from chatbench.endpoints.errors import fault_of, wordings
 from chatbench.endpoints.participant import EndpointParticipant, open_endpoint_participant
 from chatbench.protocol.dialogue import Failure, ParticipantName, Reply, Request
-from chatbench.simulation.log import read_log
 
 ROLES: tuple[ParticipantName, ...] = ("simulator", "assistant")
 CHAT = (Message("system", "S"), Message("user", "hi"))
@@ -163,37 +160,6 @@ def test_what_a_server_answers_becomes_what_it_means(
         assert told.failed
         assert told.failed in found.reason
         assert found.transient == told.passes
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_the_ai_alone_command_records_what_is_meant_and_nothing_where_it_stops(
-    server: LoopbackEndpoint,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    name: str,
-) -> None:
-    monkeypatch.setattr("chatbench.endpoints.errors.FIRST_PAUSE_SECONDS", 0)
-    (status, body), told = CASES[name]
-    study = tiny_folder(tmp_path / "study")
-    server.will(completion("ready"), *[answered(body, status)] * 20_000)
-    code = main([
-        "ai-alone", "--study", str(study), "--assistant", f"bot=openai:m@{server.url}",
-        "--method", "letter-only-zero-shot", "--samples", "1", "--questions", question(0).id, "--max-tokens", "50",
-        "--patience", "1", "--results", str(tmp_path / "results"),
-    ])  # fmt: skip
-    said = capsys.readouterr()
-    rows = [row for path in tmp_path.glob("results/ai_alone/*.jsonl") for _, row in read_log(path)]
-
-    assert code == (2 if told.stops else 0), said.err
-    assert told.stops in said.err
-    if told.stops:
-        assert not rows
-        return
-    [row] = rows
-    assert row["text"] == told.said
-    assert told.failed in str(row["reason"])
-    assert row["transient"] == (bool(told.failed) and told.passes)
 
 
 @pytest.mark.parametrize("name", CASES)

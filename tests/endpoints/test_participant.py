@@ -19,7 +19,7 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message, Turn
 from chatbench.endpoints.address import EndpointAddress, EndpointOptions, read_address
 from chatbench.endpoints.client import EndpointKind
-from chatbench.endpoints.participant import EndpointParticipant, open_endpoint_participant, refuse_missing_adapters
+from chatbench.endpoints.participant import EndpointParticipant, open_endpoint_participant
 from chatbench.protocol.dialogue import Failure, ParticipantName, Reply, Request
 from chatbench.protocol.prompts import FOUR_OPTIONS, prompt_text, simulator_messages
 
@@ -203,17 +203,21 @@ def test_a_text_that_the_token_limit_cut_off_before_it_began_is_paid_for_once(
 
 
 @pytest.mark.parametrize(
-    ("answer", "fix"),
+    ("answer", "found", "fix"),
     [
-        (Answer(body=b"<html>Log in</html>"), "check the base URL"),
-        (completion(""), "why the model writes no text"),
-        (completion(None, "tool_calls"), "why the model writes no text"),
-        (completion("", "length"), "raise --max-tokens"),
-        (error(400, "max_tokens is too large: 50. This model supports at most 16"), "choose another --max-tokens"),
-        (error(500, "oops"), "check that the endpoint is up"),
+        (Answer(body=b"<html>Log in</html>"), "a web page", "check the base URL"),
+        (completion(""), "an empty text", "why the model writes no text"),
+        (completion(None, "tool_calls"), "a tool call instead of a text", "why the model writes no text"),
+        (completion("", "length"), "the token limit was reached before any text", "raise --max-tokens"),
+        (error(400, "max_tokens is too large: 50"), "HTTP 400: max_tokens is", "choose another --max-tokens"),
+        # An account's error in words that nobody listed would else be recorded as the fault of every conversation.
+        (error(400, "your plan ended"), "HTTP 400: your plan ended", "the same command continues"),
+        (error(500, "oops"), "HTTP 500: oops", "check that the endpoint is up, then run the same command again: it"),
     ],
 )
-def test_a_run_that_stops_names_the_fix_of_its_fault(server: LoopbackEndpoint, answer: Answer, fix: str) -> None:
+def test_a_run_in_which_many_requests_in_a_row_are_given_up_stops_and_names_the_fix(
+    server: LoopbackEndpoint, answer: Answer, found: str, fix: str
+) -> None:
     for patience_seconds in (60.0, 0.0):
         participant, _ = unhurried(server, replace(QUICK, patience_seconds=patience_seconds))
         server.will(*[answer] * 100)
@@ -222,6 +226,7 @@ def test_a_run_that_stops_names_the_fix_of_its_fault(server: LoopbackEndpoint, a
             participant.reply_all([REQUEST] * 20)
         assert fix in caught.value.fix
         server.will()
+        assert patience_seconds == 0 or f"8 requests in a row failed ({found}" in caught.value.found
 
 
 @pytest.mark.parametrize(
@@ -270,7 +275,9 @@ def test_a_proxy_that_is_in_the_way_of_a_server_is_named_without_its_password(
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     server.port = 9
-    assert "proxy" not in error_of(server, monkeypatch)
+    direct = error_of(server, monkeypatch)
+    assert "cannot connect" in direct
+    assert "proxy" not in direct
 
 
 @pytest.mark.parametrize("act", ["hang", "drip"])
@@ -289,22 +296,6 @@ def test_a_request_that_the_server_refuses_is_not_tried_again_by_the_next_run(se
 
     assert participant.reply_all([REQUEST]) == [Failure("endpoint: HTTP 400: content filter", transient=False)]
     assert len(server.asked) == 1
-
-
-def test_half_a_character_does_not_get_into_a_record(server: LoopbackEndpoint) -> None:
-    # JSON can spell a lone surrogate, and no UTF-8 file can hold it.
-    participant, _ = unhurried(server)
-    server.will(completion("a\ud83d"))
-
-    assert answered(participant).text == "a?"
-
-
-def test_when_many_requests_in_a_row_are_given_up_the_run_stops(server: LoopbackEndpoint) -> None:
-    participant, _ = unhurried(server)
-    server.will(*[error(500, "oops")] * 100)
-
-    with pytest.raises(ChatbenchError, match=r"8 requests in a row failed \(HTTP 500: oops\)\n.*it continues"):
-        participant.reply_all([REQUEST] * 20)
 
 
 @pytest.mark.parametrize(
@@ -395,25 +386,28 @@ def test_an_assistant_loses_its_oldest_turns_too_and_says_when_nothing_is_left_t
     assert "maximum context length is 3 tokens" in second.reason
 
 
-def test_a_context_that_is_too_small_for_anything_is_told_with_its_numbers(
-    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.room = 2
+@pytest.mark.parametrize(
+    ("server_has", "which", "told"),
+    [
+        ({"room": 2}, {}, ["maximum context length is 2 tokens", "--max-tokens"]),
+        ({"key": "another"}, {}, ["refuses the key in TEST_KEY (HTTP 401: Incorrect API key provided: Bearer ***)"]),
+        (
+            {"models": ("base", "tiny-split_0", "tiny-split_1")},
+            {"kind": "completions", "role": "simulator", "model": "tiny-split_7"},
+            ["no model or adapter 'tiny-split_7'", "one of base, tiny-split_0, tiny-split_1"],
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told_before_the_run_with_what_would(
+    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, server_has: dict[str, Any], which: dict[str, Any],
+    told: list[str],
+) -> None:  # fmt: skip
+    for name, value in server_has.items():
+        setattr(server, name, value)
 
-    message = error_of(server, monkeypatch)
+    message = error_of(server, monkeypatch, **which)
 
-    assert "maximum context length is 2 tokens" in message
-    assert "--max-tokens" in message
-
-
-def test_a_wrong_key_is_named_by_its_variable_and_never_shown(
-    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.key = "another"
-
-    assert "refuses the key in TEST_KEY (HTTP 401: Incorrect API key provided: Bearer ***)" in error_of(
-        server, monkeypatch
-    )
+    assert [words for words in told if words not in message] == []
     assert len(server.asked) == 1
 
 
@@ -435,50 +429,11 @@ def test_an_account_without_credit_stops_the_run_although_it_is_told_as_busy(ser
     assert clock.slept == []
 
 
-def test_an_adapter_that_the_server_does_not_have_is_named_with_those_it_has(
-    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.models = ("base", "tiny-split_0", "tiny-split_1")
-
-    message = error_of(server, monkeypatch, kind="completions", role="simulator", model="tiny-split_7")
-
-    assert "no model or adapter 'tiny-split_7'" in message
-    assert "one of base, tiny-split_0, tiny-split_1" in message
-
-
-def test_an_adapter_that_is_missing_for_a_later_split_is_told_before_the_first(server: LoopbackEndpoint) -> None:
-    # Else a run over ten splits would stop after the seventh, hours later.
-    addresses = [f"tiny-split_{n}@{server.url}#TEST_KEY" for n in range(3)]
-    server.models = ("base", "tiny-split_0", "tiny-split_1")
-
-    with pytest.raises(ChatbenchError, match=r"does not serve tiny-split_2\n.*serves base, tiny-split_0, tiny-split_1"):
-        refuse_missing_adapters(addresses)
-    server.models = ("whatever",)  # llama.cpp answers to any name, and lists its file
-    refuse_missing_adapters(addresses)
-
-
 @pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        (Answer(body=b"<html>Welcome</html>", kind="text/html"), "a web page"),
-        (Answer(body=b"{"), "unreadable answer"),
-        (completion(""), "an empty text"),
-        (error(500, f"bad header Bearer {KEY}"), "bad header Bearer ***"),
-        (error(500, "of sk-somebody-else0123456"), "of ***"),
-    ],
-)
-def test_what_every_request_would_meet_is_told_before_the_run(
-    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, answer: Answer, expected: str
-) -> None:
-    server.will(*[answer] * 9)
-
-    assert expected in error_of(server, monkeypatch)
-    assert len(server.asked) == QUICK.max_tries
-
-
-@pytest.mark.parametrize(
-    "spelt", [KEY, base64.b64encode(f"u:{KEY}".encode()).decode(), KEY.encode().hex(), KEY.upper(), KEY[:16], KEY[-16:]]
-)
+    "spelt",
+    [KEY, base64.b64encode(f"u:{KEY}".encode()).decode(), KEY.encode().hex(), KEY.upper(), KEY[:16], KEY[-16:],
+     "sk-somebody-else0123456"],
+)  # fmt: skip
 def test_a_key_is_shown_in_no_encoding(server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch, spelt: str) -> None:
     server.will(*[error(422, f"you sent <{spelt}>")] * 9)
 
@@ -486,13 +441,6 @@ def test_a_key_is_shown_in_no_encoding(server: LoopbackEndpoint, monkeypatch: py
 
     assert "you sent <" in message
     assert spelt[4:-4] not in message
-
-
-def test_a_reply_that_repeats_the_key_does_not_bring_it_into_a_record(server: LoopbackEndpoint) -> None:
-    participant, _ = unhurried(server)
-    server.will(completion(f"Bearer {KEY} is what you sent"))
-
-    assert answered(participant).text == "Bearer *** is what you sent"
 
 
 @pytest.mark.parametrize("key", ["1234", "none", "token", "a/b+c/d+0123"])
@@ -503,12 +451,13 @@ def test_a_key_is_masked_in_texts_alone_and_a_placeholder_nowhere(
     monkeypatch.setenv("TEST_KEY", key)
     server.key = key
     participant, _ = unhurried(server)
-    said = Answer(body=completion(f"none of 1234 token {key}").body.replace(b"/", b"\\/"))
+    # JSON can spell a lone surrogate, and no UTF-8 file can hold it.
+    said = Answer(body=completion(f"none of 1234 token {key} \ud83d").body.replace(b"/", b"\\/"))
     server.will(said, in_pieces({"content": f"it is {key}"}), error(400, f"said {key}"))
     shown = key if len(key) < 8 else "***"
 
     reply = answered(participant)
-    assert (reply.text, reply.tokens, reply.prompt_tokens) == (f"none of 1234 token {shown}", 5, 1)
+    assert (reply.text, reply.tokens, reply.prompt_tokens) == (f"none of 1234 token {shown} ?", 6, 1)
     assert listened(participant)[1][-1] == f"it is {shown}"
     assert participant.reply_all([REQUEST]) == [Failure(f"endpoint: HTTP 400: said {shown}")]
 
@@ -556,34 +505,19 @@ def test_replies_in_vain_are_paid_for_as_far_as_is_known(server: LoopbackEndpoin
     assert (reply.tokens, reply.prompt_tokens) == (100 + 2, 3 + 0)  # "S" and "hi" are less than a token
 
 
-def test_many_refusals_in_a_row_stop_the_run(server: LoopbackEndpoint) -> None:
-    # An account's error in words that nobody listed would else be recorded as the fault of every conversation.
-    participant, _ = unhurried(server)
-    server.will(*[error(400, "your plan ended")] * 100)
-
-    with pytest.raises(ChatbenchError, match=r"8 requests in a row failed .*your plan ended"):
-        participant.reply_all([REQUEST] * 20)
-
-
-def test_a_server_that_loads_its_model_is_waited_for_at_the_beginning_too(
+def test_a_server_that_loads_its_model_is_waited_for_at_the_beginning_and_a_stray_fault_stops_nothing(
     server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chatbench.endpoints.errors.FIRST_PAUSE_SECONDS", 0)
-    server.will(*[error(503, "Loading model")] * 20, completion())
-    opened(server)
-    assert len(server.asked) == 21
+    server.will(*[error(503, "Loading model")] * 20, error(500), Answer(act="reset"), Answer(body=b"{"), completion())
+    identity = opened(server).identity
+    assert len(server.asked) == 24
+    assert (identity["name"], identity["reproducible"]) == ("m", False)
+    assert "secret" not in str(identity)
+    assert "TEST_KEY" not in str(identity)
 
     server.will(error(503, "Loading model", headers={"retry-after": "7200"}))
     assert "asks to wait 7,200 s (HTTP 503: Loading model)" in error_of(server, monkeypatch)
-
-
-def test_a_stray_fault_at_the_beginning_stops_nothing(
-    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("chatbench.endpoints.errors.FIRST_PAUSE_SECONDS", 0)
-    server.will(error(500), Answer(act="reset"), Answer(body=b"{"))
-
-    opened(server)
 
 
 def test_one_reply_of_only_reasoning_at_the_beginning_is_bad_luck_and_three_are_not(
@@ -598,39 +532,22 @@ def test_one_reply_of_only_reasoning_at_the_beginning_is_bad_luck_and_three_are_
     assert "raise --max-tokens" in error_of(server, monkeypatch)
 
 
-def test_what_was_checked_is_not_asked_again_with_the_same_settings(server: LoopbackEndpoint) -> None:
+def test_what_the_server_takes_is_found_out_once_for_the_same_settings(server: LoopbackEndpoint) -> None:
     server.will(error(400, "use max_completion_tokens"), error(400), completion())
     address, options = EndpointAddress("m", server.url, "TEST_KEY"), replace(QUICK)
     given: dict[str, Any] = {"kind": "chat", "role": "assistant", "max_tokens": 50, "options": options}
     one = open_endpoint_participant(address, temperature=0.7, **given)
     assert len(server.asked) == 3
+    assert set(server.asked[0]) == {"path", "model", "messages", "temperature", "max_tokens", "seed"}
 
     again = open_endpoint_participant(address, temperature=0.7, **given)
 
     assert len(server.asked) == 3
     assert again.identity == one.identity
     assert answered(again).text
-    assert "max_completion_tokens" in server.asked[-1]
+    assert set(server.asked[-1]) == {"path", "model", "messages", "temperature", "max_completion_tokens"}
     open_endpoint_participant(address, temperature=1.0, **given)
     assert len(server.asked) == 5
-
-
-def test_an_endpoint_that_is_down_is_said_to_be_at_once(
-    server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.port = 9  # the discard port: nobody listens
-
-    assert "cannot connect" in error_of(server, monkeypatch)
-
-
-def test_the_check_finds_out_what_the_server_takes(server: LoopbackEndpoint) -> None:
-    server.will(error(400, "use max_completion_tokens"), error(400), completion())
-    one = opened(server)
-
-    one.reply_all([REQUEST])
-
-    assert set(server.asked[0]) == {"path", "model", "messages", "temperature", "max_tokens", "seed"}
-    assert set(server.asked[-1]) == {"path", "model", "messages", "temperature", "max_completion_tokens"}
 
 
 def test_requests_run_together_but_never_more_than_allowed(server: LoopbackEndpoint) -> None:
@@ -643,15 +560,6 @@ def test_requests_run_together_but_never_more_than_allowed(server: LoopbackEndpo
     assert {reply.text for reply in replies if isinstance(reply, Reply)} == {said_to(asked)}
     assert len(replies) == 30
     assert server.most_together == 8
-
-
-def test_the_identity_of_an_endpoint_holds_no_secret(server: LoopbackEndpoint) -> None:
-    identity = opened(server).identity
-
-    assert identity["name"] == "m"
-    assert identity["reproducible"] is False
-    assert "secret" not in json.dumps(identity)
-    assert "TEST_KEY" not in json.dumps(identity)
 
 
 def test_a_key_that_is_not_set_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -754,9 +662,10 @@ def listened(participant: EndpointParticipant) -> tuple[Reply | Failure, list[st
 
 def test_a_reply_in_pieces_is_heard_without_its_thoughts_and_read_as_one_in_one_piece(server: LoopbackEndpoint) -> None:
     participant, _ = unhurried(server)
+    tags = in_pieces({"content": "<thi"}, {"content": "nk>hm"}, {"content": "</think>It is B."})
     server.will(
         in_pieces({"reasoning_content": "B?"}, {"content": "It is "}, {"content": f"<b>B</b>. {KEY}"}),
-        in_pieces({"content": "<thi"}, {"content": "nk>hm"}, {"content": "</think>It is B."}),
+        replace(tags, kind="text/plain"),  # pieces are pieces whatever content type they are sent with
         in_pieces({"content": "secret thoughts"}, {"content": "</think>"}, {"content": "It is B."}),
     )
     reply, heard = listened(participant)
@@ -770,16 +679,6 @@ def test_a_reply_in_pieces_is_heard_without_its_thoughts_and_read_as_one_in_one_
         assert isinstance(reply, Reply)
         assert reply.text == "It is B."
         assert list(dict.fromkeys(heard)) == ["", "It is B."]
-
-
-def test_pieces_are_read_whatever_content_type_they_are_sent_with(server: LoopbackEndpoint) -> None:
-    participant, _ = unhurried(server)
-    server.will(replace(in_pieces({"content": "It "}, {"content": "is B."}), kind="text/plain"))
-
-    reply, heard = listened(participant)
-
-    assert isinstance(reply, Reply)
-    assert (reply.text, reply.tokens, heard[-1]) == ("It is B.", 3, "It is B.")
 
 
 def test_a_server_without_pieces_is_asked_for_the_whole_from_then_on(server: LoopbackEndpoint) -> None:

@@ -207,6 +207,8 @@ def test_what_is_wrong_with_the_second_address_is_told_as_such(servers: tuple[Ev
     two.models = ("m-0",)
     with pytest.raises(ChatbenchError, match=f"{two.url} does not serve m-1"):
         refuse_missing_adapters([f"m-{split}@{one.url},{two.url}" for split in (0, 1)])
+    two.models = ("whatever",)  # llama.cpp answers to any name, and lists its file
+    refuse_missing_adapters([f"m-{split}@{one.url},{two.url}" for split in (0, 1)])
 
 
 def test_what_one_address_refuses_none_is_sent(servers: tuple[Eventful, Eventful, Any]) -> None:

@@ -8,55 +8,59 @@ import pytest
 from tests.support.clock import Clock
 
 from chatbench.endpoints.address import EndpointOptions
-from chatbench.endpoints.errors import Fault, Pace, Patience, Replica
+from chatbench.endpoints.errors import Fault, Patience, Replica
 from chatbench.protocol.dialogue import Reply
 
 
-def pace(most: int) -> tuple[Pace, Clock]:
+def replica(most: int) -> tuple[Replica, Clock]:
     clock = Clock()
-    return Pace(most, clock, clock.sleep), clock
+    return Replica(most, clock, clock.sleep), clock
+
+
+def overloaded(asked_at: float, retry_after: float | None = None) -> tuple[Fault, float]:
+    return Fault("busy", "HTTP 429", retry_after), asked_at
 
 
 def test_the_limit_is_halved_once_for_all_requests_that_were_under_way_together() -> None:
     # Halving for each of them would leave one place of 64 after six faults of the same moment.
-    one, clock = pace(64)
+    one, clock = replica(64)
     clock.now = 1.0
 
     for asked_at in (0.1, 0.2, 0.9):
-        one.overloaded(asked_at)
+        one.leave_out(*overloaded(asked_at))
     assert one.limit == 32
     clock.now = 2.0
-    one.overloaded(1.5)
+    one.leave_out(*overloaded(1.5))
     assert one.limit == 16
 
 
 def test_a_round_of_good_answers_gives_an_eighth_back_and_never_more_than_the_most() -> None:
-    one, clock = pace(64)
+    one, clock = replica(64)
     clock.now = 1.0
-    one.overloaded(0.5)
+    one.leave_out(*overloaded(0.5))
 
     for _ in range(32):
-        one.succeeded()
+        one.answered()
     assert one.limit == pytest.approx(32 + 8, abs=1)
     for _ in range(1000):
-        one.succeeded()
+        one.answered()
     assert one.limit == 64
 
 
 def test_one_place_always_stays() -> None:
-    one, clock = pace(4)
+    one, clock = replica(4)
     for second in range(1, 10):
         clock.now = float(second)
-        one.overloaded(second - 0.5)
+        one.leave_out(*overloaded(second - 0.5))
 
     assert one.limit == 1
 
 
 def test_nobody_asks_before_the_time_that_the_endpoint_named() -> None:
-    one, clock = pace(2)
+    one, clock = replica(2)
 
     async def asked() -> list[float]:
-        one.overloaded(0.0, retry_after=30.0)
+        one.leave_out(*overloaded(0.0, retry_after=30.0))
         async with one.place() as at:
             return [at]
 
@@ -65,7 +69,7 @@ def test_nobody_asks_before_the_time_that_the_endpoint_named() -> None:
 
 
 def test_places_are_given_in_the_order_of_asking_and_a_cancelled_request_gives_its_own_back() -> None:
-    one, _ = pace(1)
+    one, _ = replica(1)
     order: list[int] = []
 
     async def ask(number: int, free: asyncio.Event) -> None:
@@ -89,7 +93,7 @@ def test_places_are_given_in_the_order_of_asking_and_a_cancelled_request_gives_i
 
 def test_a_request_that_is_cancelled_in_the_moment_it_gets_a_place_does_not_keep_it() -> None:
     # The place would be lost for ever, and after as many such moments as there are places nobody could ask.
-    one, _ = pace(1)
+    one, _ = replica(1)
 
     async def take() -> None:
         async with one.place():
@@ -124,8 +128,7 @@ def test_an_hour_that_one_address_asks_to_wait_is_waited_by_nobody_who_queues_th
 
 def test_an_address_that_stays_dead_for_days_is_tried_every_twenty_seconds() -> None:
     # Pauses that double without an end would overflow after some hours.
-    clock = Clock()
-    one = Replica(4, clock, clock.sleep)
+    one, clock = replica(4)
     for _ in range(5000):
         assert one.is_open
         one.leave_out(Fault("down", "cannot connect"), clock.now)
@@ -139,8 +142,7 @@ def test_an_address_that_stays_dead_for_days_is_tried_every_twenty_seconds() -> 
 
 
 def test_requests_that_fail_together_double_the_pause_once() -> None:
-    clock = Clock()
-    one = Replica(64, clock, clock.sleep)
+    one, clock = replica(64)
     for _ in range(64):
         one.leave_out(Fault("broken", "no answer"), clock.now)
 

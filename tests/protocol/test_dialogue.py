@@ -51,7 +51,7 @@ def test_the_published_loop_word_for_word() -> None:
         lambda turn: Reply(['"YOU: what is 2+2"', "Answer: B"][turn], 3), lambda _: Reply("4", 5)
     )
 
-    system = prompts.system_message("What is 2+2?\nA. 3\nB. 4\nC. 5\nD. 6")
+    system = prompts.SYSTEM.replace("{question}", "What is 2+2?\nA. 3\nB. 4\nC. 5\nD. 6")
     assert [message.content for message in requests[0].messages] == [system, prompts.FIRST_TURN]
     assert [message.content for message in requests[1].messages] == ["You are a helpful AI assistant.", "what is 2+2"]
     assert (
@@ -75,19 +75,6 @@ def test_the_published_loop_word_for_word() -> None:
         final_output="Answer: B",
         usage=Usage(simulator_tokens=6, assistant_tokens=5),
     )
-
-
-def test_an_answer_in_the_first_turn_is_an_ordinary_message() -> None:
-    outcome, _ = simulated(lambda _: Reply("Answer: B"))
-
-    assert outcome.turns == (Turn("user", "Answer: B"), Turn("assistant", "reply 0"))
-    assert outcome.termination == "answered"
-
-
-def test_an_invalid_answer_ends_the_chat_and_is_kept_as_it_was() -> None:
-    outcome, _ = simulated(lambda turn: Reply(["hi", "Answer: (A)"][turn]))
-
-    assert (outcome.termination, outcome.answer_text, outcome.letter) == ("answered", "(A)", None)
 
 
 def test_after_ten_free_turns_the_eleventh_request_forces_the_answer() -> None:
@@ -161,11 +148,6 @@ def test_dialogues_held_together_are_asked_in_waves() -> None:
     assert rounds == [5, 5, 5]
     assert ended == outcomes
     assert all(outcome.termination == "answered" for outcome in outcomes)
-
-
-def test_no_turn_at_all_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected at least 1"):
-        next(dialogue(QUESTION, "id", base_seed=0, max_user_turns=0))
 
 
 # ---- beside the published loop: what is counted, and what may be asked of it ----

@@ -8,12 +8,22 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Question, SimulatedConversation
-from chatbench.protocol.dialogue import Dialogue, Failure, FunctionParticipant, Reply, Request, dialogue
+from chatbench.protocol.dialogue import (
+    AnyParticipant,
+    Dialogue,
+    Failure,
+    FunctionParticipant,
+    ParticipantName,
+    Reply,
+    Request,
+    dialogue,
+)
 from chatbench.protocol.dialogue_runner import run_concurrently, run_to_end
 
 QUESTION = Question("q", "maths", "What is 1+1?", ("1", "2", "3", "4"), "B")
@@ -60,23 +70,29 @@ def dialogues(count: int) -> Iterator[Dialogue]:
         yield dialogue(QUESTION, f"c{number}", base_seed=0)
 
 
+def ended_of(
+    source: Iterator[Dialogue], active: int, *, assistant: AnyParticipant, simulator: AnyParticipant = SIMULATOR,
+    ended: list[SimulatedConversation] | None = None, **more: Any,
+) -> list[SimulatedConversation]:  # fmt: skip
+    """The dialogues in the order in which they ended."""
+    ended = [] if ended is None else ended
+    sides: dict[ParticipantName, AnyParticipant] = {"simulator": simulator, "assistant": assistant}
+    assert run_concurrently(source, sides, active=active, finished=ended.append, **more) == len(ended)
+    return ended
+
+
 def test_every_dialogue_ends_as_it_would_alone() -> None:
-    ended: list[SimulatedConversation] = []
+    ended = ended_of(dialogues(20), 7, assistant=Echo())
 
-    count = run_concurrently(
-        dialogues(20), {"simulator": SIMULATOR, "assistant": Echo()}, active=7, finished=ended.append
-    )
-
-    assert count == len({chat.id for chat in ended}) == len(ended) == 20
+    assert len({chat.id for chat in ended}) == len(ended) == 20
     assert all(chat.turns[1].text == f"you said hi in {chat.id}" for chat in ended)
     assert {chat.letter for chat in ended} == {"B"}
 
 
 def test_not_more_dialogues_are_begun_than_may_be_under_way() -> None:
     # A list of all dialogues, or a task for each, would hold everything in memory at once.
-    begun = 0
-    ended: list[str] = []
-    most = []
+    begun, most = 0, []
+    ended: list[SimulatedConversation] = []
 
     def counted() -> Iterator[Dialogue]:
         nonlocal begun
@@ -86,9 +102,7 @@ def test_not_more_dialogues_are_begun_than_may_be_under_way() -> None:
             yield one
 
     echo = Echo(together=5)
-    run_concurrently(
-        counted(), {"simulator": SIMULATOR, "assistant": echo}, active=5, finished=lambda chat: ended.append(chat.id)
-    )
+    ended_of(counted(), 5, assistant=echo, ended=ended)
 
     assert max(most) == 5
     assert echo.most_under_way == 5
@@ -107,9 +121,7 @@ def test_a_participant_in_batches_is_asked_for_all_who_wait_in_one_other_thread(
             threads.add(threading.current_thread().name)
             return [simulated(request) for request in requests]
 
-    run_concurrently(
-        dialogues(12), {"simulator": Batched(), "assistant": Echo(together=12)}, active=12, finished=lambda _: None
-    )
+    ended_of(dialogues(12), 12, simulator=Batched(), assistant=Echo(together=12))
 
     assert batches == [12, 12]
     assert len(threads) == 1
@@ -118,15 +130,12 @@ def test_a_participant_in_batches_is_asked_for_all_who_wait_in_one_other_thread(
 
 def test_a_dead_participant_stops_the_run_after_those_that_ended_were_handed_over() -> None:
     echo = Echo(dies_at=6)
-    ended: list[str] = []
+    ended: list[SimulatedConversation] = []
 
     with pytest.raises(ChatbenchError, match="the endpoint is dead"):
-        run_concurrently(
-            dialogues(10), {"simulator": SIMULATOR, "assistant": echo}, active=1,
-            finished=lambda chat: ended.append(chat.id),
-        )  # fmt: skip
+        ended_of(dialogues(10), 1, assistant=echo, ended=ended)
 
-    assert ended == ["c0", "c1", "c2", "c3", "c4"]
+    assert [chat.id for chat in ended] == ["c0", "c1", "c2", "c3", "c4"]
     assert (echo.under_way, echo.closed) == (0, 1)
 
 
@@ -135,39 +144,26 @@ def test_an_error_of_a_participant_in_batches_is_raised_too() -> None:
         raise ChatbenchError("out of memory")
 
     with pytest.raises(ChatbenchError, match="out of memory"):
-        run_concurrently(
-            dialogues(10),
-            {"simulator": FunctionParticipant(broken, {}), "assistant": Echo()},
-            active=4,
-            finished=lambda _: None,
-        )
+        ended_of(dialogues(10), 4, simulator=FunctionParticipant(broken, {}), assistant=Echo())
 
 
 def test_after_a_request_to_stop_those_under_way_are_brought_to_their_end() -> None:
-    ended: list[str] = []
+    ended: list[SimulatedConversation] = []
 
-    count = run_concurrently(
-        dialogues(10), {"simulator": SIMULATOR, "assistant": Echo()}, active=3,
-        finished=lambda chat: ended.append(chat.id), may_begin=lambda: not ended,
-    )  # fmt: skip
-
-    assert count == len(ended) == 3
+    assert len(ended_of(dialogues(10), 3, assistant=Echo(), ended=ended, may_begin=lambda: not ended)) == 3
 
 
 def test_a_refused_request_ends_its_dialogue_with_what_was_said_and_asks_nobody() -> None:
-    echo = Echo()
     asked: list[str] = []
-    ended: list[SimulatedConversation] = []
 
-    run_concurrently(
-        dialogues(1), {"simulator": SIMULATOR, "assistant": echo}, active=1,
-        finished=ended.append,
+    (chat,) = ended_of(
+        dialogues(1), 1, assistant=Echo(),
         refused=lambda request: Failure("spent", transient=True) if len(request.messages[1].content) > 150 else None,
         replied=lambda request, _: asked.append(request.participant),
     )  # fmt: skip
 
-    assert (ended[0].termination, ended[0].reason, ended[0].transient) == ("failed", "spent", True)
-    assert ended[0].usage.assistant_tokens == 3
+    assert (chat.termination, chat.reason, chat.transient) == ("failed", "spent", True)
+    assert chat.usage.assistant_tokens == 3
     assert asked == ["simulator", "assistant"]
 
 
@@ -202,8 +198,6 @@ def test_an_interrupt_in_a_notebook_stops_what_runs_in_the_other_thread() -> Non
 def test_it_works_where_an_event_loop_runs_already() -> None:
     # In a notebook `asyncio.run` is refused.
     async def in_a_notebook() -> int:
-        return run_concurrently(
-            dialogues(2), {"simulator": SIMULATOR, "assistant": Echo()}, active=2, finished=lambda _: None
-        )
+        return len(ended_of(dialogues(2), 2, assistant=Echo()))
 
     assert run_to_end(in_a_notebook()) == 2

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
-from tests.protocol.test_dialogue import QUESTION
+from tests.protocol.test_dialogue import simulated as simulated_by
 
 from chatbench.core.records import EMPTY_TURN, Message, SimulatedConversation, Turn
 from chatbench.data.examples import asked_without_oldest, exchanges_asked_with
 from chatbench.protocol import prompts
 from chatbench.protocol.answers import FinalAnswer, Said
-from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request, dialogue
-from chatbench.protocol.dialogue_runner import run_together
-from chatbench.protocol.prompt_styles import STYLES, TWO_STEP, StyleName, UserLm, prompts_sha256
+from chatbench.protocol.dialogue import Reply, Request
+from chatbench.protocol.prompt_styles import STYLES, TWO_STEP, StyleName, prompts_sha256
 from chatbench.protocol.prompts import FOUR_OPTIONS
 
 TURNS = (Turn("user", "first"), Turn("assistant", "reply"))
@@ -22,18 +19,10 @@ LONGER = (*TURNS, Turn("user", "second"), Turn("assistant", "another"))
 
 def simulated(style: StyleName, *says: str, max_user_turns: int = 10) -> tuple[SimulatedConversation, list[Request]]:
     """The outcome and the simulator's requests of a dialogue in which it says these one after the other."""
-    asked: list[Request] = []
-
-    def simulator(request: Request) -> Reply | Failure:
-        asked.append(request)
-        return Reply(says[len(asked) - 1])
-
-    participants = {"simulator": simulator, "assistant": lambda _: Reply("4")}
-    one = dialogue(QUESTION, "id", base_seed=0, max_user_turns=max_user_turns, style=STYLES[style])
-    (outcome,) = run_together(
-        [one], {name: FunctionParticipant(function, {}) for name, function in participants.items()}
-    )  # type: ignore[misc]  # names are literals
-    return outcome, asked
+    outcome, requests = simulated_by(
+        lambda turn: Reply(says[turn]), lambda _: Reply("4"), max_user_turns=max_user_turns, style=style
+    )
+    return outcome, [request for request in requests if request.participant == "simulator"]
 
 
 # ---- two-step ----
@@ -48,11 +37,13 @@ def simulated(style: StyleName, *says: str, max_user_turns: int = 10) -> tuple[S
         ('YOU: "Answer: B', Said('"Answer: B'), Said('"Answer: B')),
         # White space goes before the participant's name, which is then no longer followed by any.
         ("YOU: ", Said("YOU:"), Said("YOU:")),
+        ("YOU: YOU: Answer: B", Said("YOU: Answer: B"), Said("YOU: Answer: B")),
         ("Answer: (A)", Said("Answer: (A)"), FinalAnswer("(A)")),
         ("thanks. Answer: B", Said("thanks. Answer: B"), Said("thanks. Answer: B")),
     ],
 )
 def test_a_two_step_output_is_read_in_the_published_order(output: str, first: Said, later: Said | FinalAnswer) -> None:
+    # Cleaning until nothing changes any more would read more of these as answers: the likely mistake.
     assert TWO_STEP.read(output, ()) == first
     assert TWO_STEP.read(output, TURNS) == later
 
@@ -197,8 +188,3 @@ def test_the_hash_of_the_prompts_tells_styles_and_words_apart(monkeypatch: pytes
     monkeypatch.setattr(prompts, "FORCED_ANSWER", "Answer now.")
     assert prompts_sha256(TWO_STEP) != hashes["two-step"]
     assert prompts_sha256(STYLES["iqa-eval"]) == hashes["iqa-eval"]
-
-
-def test_styles_are_values() -> None:
-    assert UserLm() == STYLES["userlm"]
-    assert [dataclasses.asdict(style)["name"] for style in STYLES.values()] == list(STYLES)  # type: ignore[call-overload]  # all are

@@ -135,13 +135,12 @@ def test_letters_are_drawn_from_the_model_whatever_the_simulator_wrote() -> None
     assert replies[0].answer.answering == 0.6
 
 
-@pytest.mark.parametrize("text", ["what about beta?", "the Answer: B"])
-def test_what_is_no_answer_is_left_as_it_is(text: str) -> None:
-    assert answering(simulator(text), MODEL, QUESTIONS).reply_all([request(AFTER)])[0].text == text  # type: ignore[union-attr]
-
-
-def test_an_answer_before_there_is_a_chat_stays_a_message() -> None:
-    assert answering(simulator("Answer: C"), MODEL, QUESTIONS).reply_all([request(asked())])[0].text == "Answer: C"  # type: ignore[union-attr]
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [("what about beta?", AFTER), ("the Answer: B", AFTER), ("Answer: C", asked())],  # the last: before there is a chat
+)
+def test_what_is_no_answer_is_left_as_it_is(text: str, messages: tuple[Message, Message]) -> None:
+    assert answering(simulator(text), MODEL, QUESTIONS).reply_all([request(messages)])[0].text == text  # type: ignore[union-attr]
 
 
 def test_without_chance_the_likeliest_option_is_chosen_and_failures_pass() -> None:

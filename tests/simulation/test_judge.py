@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from benchmarks.loopback_endpoint import LoopbackEndpoint, completion, error, running
+from benchmarks.loopback_endpoint import LoopbackEndpoint, completion, error
 
 from chatbench.api import judge as judged_by
 from chatbench.cli import main
@@ -130,14 +130,6 @@ def test_an_answer_that_names_a_part_of_the_prompt_stays_what_it_is() -> None:
 # ---- from a study to its scores ----
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackEndpoint]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    one = LoopbackEndpoint()
-    with running(one):
-        yield one
-
-
 WORDS = ("apples", "books", "chairs", "ducks", "eggs", "forks")
 
 
@@ -168,6 +160,11 @@ def simulated(folder: Path, server: LoopbackEndpoint, *more: str) -> int:
     return main(["simulate", "u", *who.split(), *folders(folder), "--conversations", "2", "--concurrency", "1", *more])
 
 
+def judged(folder: Path, server: LoopbackEndpoint, *more: str) -> int:
+    """The same, with a judge."""
+    return simulated(folder, server, "--judge", f"openai:m@{server.url}", "--rubric", str(folder / "rubric.txt"), *more)
+
+
 def folders(folder: Path) -> list[str]:
     return ["--data", str(folder / "data"), "--results", str(folder / "results")]
 
@@ -185,28 +182,27 @@ def test_outcomes_are_scored_by_a_judge_whose_agreement_travels_with_the_scores(
 
     monkeypatch.setattr("benchmarks.loopback_endpoint.said_to", said)
     prepared(tmp_path)
-    judge = ["--judge", f"openai:m@{server.url}", "--rubric", str(tmp_path / "rubric.txt")]
 
-    dry = [*judge, "--dry-run", "--assistant-price", "1000/1000"]
-    assert simulated(tmp_path, server, *dry) == 0
+    dry = ["--dry-run", "--assistant-price", "1000/1000"]
+    assert judged(tmp_path, server, *dry) == 0
     before = capsys.readouterr().out
     new_chats = 2 * len(place.split("split_0").question_ids("test"))
     assert f"judge: at most {4 * len(WORDS) + new_chats} answers" in before
     told = [before.split(mark)[1].split()[0] for mark in ("conversations, $", "simulate, about $")]
     chats, total = (float(dollars.strip(",;")) for dollars in told)
     assert total > 2 * chats
-    assert simulated(tmp_path, server, *judge, "--dry-run") == 0
+    assert judged(tmp_path, server, "--dry-run") == 0
     assert server.asked == []
     capsys.readouterr()
 
-    assert simulated(tmp_path, server, *judge) == 0
+    assert judged(tmp_path, server) == 0
     shown = capsys.readouterr().out
     assert shown.count("judged by m") == 1  # not once more after the chats, unless it changed
     assert shown.index("judged by m: accuracy 0.000") < shown.index("conversations: answered")  # people first
     count = len(asked)
-    assert simulated(tmp_path, server, *judge) == 0
+    assert judged(tmp_path, server) == 0
     assert len(asked) == count  # nothing is asked twice
-    assert simulated(tmp_path, server, *dry) == 0
+    assert judged(tmp_path, server, *dry) == 0
     assert "judge: at most 0 answers" in capsys.readouterr().out
 
     table = eval_chatbench("u", workspace=place)
@@ -232,10 +228,9 @@ def test_what_a_judge_refuses_and_why_it_fails_is_told_and_its_cost(
     monkeypatch.setattr("benchmarks.loopback_endpoint.said_to", lambda _prompt: "So, the answer is: a solution")
     prepared(tmp_path)
     place = Workspace(tmp_path / "data", tmp_path / "results")
-    judge = ["--judge", f"openai:m@{server.url}", "--rubric", str(tmp_path / "rubric.txt"), "--assistant-price", "9/9"]
     refused = error(400, "Unsupported value: 'temperature'", param="temperature")
     server.will(refused, *[completion("ready")] * READY, *[error(400, "content policy", code="content_filter")] * 24)
-    assert simulated(tmp_path, server, *judge) == 0
+    assert judged(tmp_path, server, "--assistant-price", "9/9") == 0
     told = capsys.readouterr().out
 
     assert "judge: m does not accept temperature: omitted" in told
@@ -314,13 +309,12 @@ def test_a_function_judges_what_was_simulated_for_later(tmp_path: Path, server: 
 
 def test_a_judge_that_breaks_down_goes_on_where_it_was(tmp_path: Path, server: LoopbackEndpoint) -> None:
     prepared(tmp_path)
-    judge = ["--judge", f"openai:m@{server.url}", "--rubric", str(tmp_path / "rubric.txt")]
     server.will(*[completion("ready")] * READY, *[completion('{"score": 1}')] * 3, *[error(500, "oops")] * 50)
-    assert simulated(tmp_path, server, *judge, "--patience", "0.1") == 2
+    assert judged(tmp_path, server, "--patience", "0.1") == 2
     server.script.clear()
     before = len(server.asked)
 
-    assert simulated(tmp_path, server, *judge) == 0
+    assert judged(tmp_path, server) == 0
 
     prompts = [str(each["messages"]) for each in server.asked[before:]]
     assert sum("You judge answers" in prompt and "half" in prompt for prompt in prompts) == 24 - 3
@@ -332,9 +326,8 @@ def test_what_the_judge_reads_and_writes_counts_towards_the_budget(
     # A judge that is asked whatever it costs spends a budget many times over before a single chat has begun.
     monkeypatch.setattr("benchmarks.loopback_endpoint.said_to", lambda _prompt: '{"score": 1}')
     prepared(tmp_path)
-    judge = ["--judge", f"openai:m@{server.url}", "--rubric", str(tmp_path / "rubric.txt")]
 
-    simulated(tmp_path, server, *judge, "--budget-tokens", "500")
+    judged(tmp_path, server, "--budget-tokens", "500")
 
     told = capsys.readouterr().out
     left = int(told.partition("judge: ")[2].partition("judge: ")[2].split()[0])
@@ -342,7 +335,7 @@ def test_what_the_judge_reads_and_writes_counts_towards_the_budget(
     assert f"{left} of 24 answers are not judged yet" in told
     assert "answered 0" in told
     server.asked.clear()
-    assert simulated(tmp_path, server, *judge, "--budget-tokens", "500") == 4
+    assert judged(tmp_path, server, "--budget-tokens", "500") == 4
     assert server.asked == []  # not even the small request
     assert f"judge: {left} of 24 answers are not judged yet; the budget is spent" in capsys.readouterr().out
 
@@ -395,8 +388,7 @@ def test_a_text_in_other_words_is_judged_and_people_are_measured_alike(
 
     assert simulated(tmp_path, server) == 0  # the rule needs no judge
     assert accuracies() == [0.0, pytest.approx(2 / 5)]
-    judge = ["--judge", f"openai:m@{server.url}", "--rubric", str(tmp_path / "rubric.txt")]
-    assert simulated(tmp_path, server, *judge) == 0
+    assert judged(tmp_path, server) == 0
 
     assert accuracies() == [1.0, pytest.approx(3 / 5)]
     assert len(asked) == 4 * len(WORDS) + len(place.split("split_0").question_ids("test"))
@@ -417,8 +409,7 @@ def test_texts_without_a_verdict_count_as_the_rule_says_and_are_told(
     )
     assert main(["prepare-splits", *tower_study(tmp_path, [("paris", None), ("France's capital", None)])]) == 0
     place = Workspace(tmp_path / "data", tmp_path / "results")
-    judge = ["--judge", f"openai:m@{server.url}", "--rubric", str(tmp_path / "rubric.txt")]
-    assert simulated(tmp_path, server, *judge) == 0
+    assert judged(tmp_path, server) == 0
     says["words"] = "Rome"
     assert simulated(tmp_path, server, "--seed", "1", "--overwrite") == 0  # another simulator, without the judge
 
@@ -428,7 +419,7 @@ def test_texts_without_a_verdict_count_as_the_rule_says_and_are_told(
     tested = len(place.split("split_0").question_ids("test"))
     assert any(f"{tested} answers are not judged yet" in note for note in table.notes)
     assert main(["export", "u", "--to", str(tmp_path / "x.csv"), *folders(tmp_path)]) == 0
-    assert simulated(tmp_path, server, "--seed", "1", *judge) == 0
+    assert judged(tmp_path, server, "--seed", "1") == 0
     assert main(["export", "u", "--to", str(tmp_path / "y.csv"), *folders(tmp_path)]) == 0
     right = [
         {row["correct"] for row in csv.DictReader((tmp_path / name).open(encoding="utf-8"))}

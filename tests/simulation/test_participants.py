@@ -1,44 +1,44 @@
-"""Who takes part: specs of simulators and assistants, models on this machine and behind endpoints, what is refused."""
+"""Who takes part: specs of simulators and assistants, models on this machine, the replay assistant, what is refused."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.loopback_endpoint import Answer, LoopbackEndpoint, completion, running
 from tests.support.chat_templates import CHATML, NO_SYSTEM, chat_tokenizer
 from tests.support.finished_folders import run_record
 from tests.support.prepared_files import write_prepared
 from tests.support.tiny_models import save_tiny_model, tiny_model
 from transformers import GPT2LMHeadModel
 
-from chatbench.api import assistant, run, simulator
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import sha256_of
-from chatbench.core.records import Question, Study, Turn
+from chatbench.core.records import Conversation, Message, Question, Study, Turn
 from chatbench.data.workspace import Workspace
-from chatbench.endpoints.participant import EndpointParticipant
 from chatbench.models.loading import Loaded
 from chatbench.models.local_participants import LocalSimulator, LocalUserLm
 from chatbench.models.run_record import write_record
 from chatbench.protocol.dialogue import Failure, Reply, Request
 from chatbench.protocol.prompt_styles import STYLES, StyleName
-from chatbench.protocol.prompts import USERLM_END, prompt_text
+from chatbench.protocol.prompts import USERLM_END
 from chatbench.simulation.judge import needs_judge, open_judge
 from chatbench.simulation.participants import (
+    NO_RECORD,
     SIMULATORS,
     TUNED,
     AssistantSpec,
+    RecordedQuestion,
+    RecordedReply,
     SimulatorSpec,
     load_simulator,
     open_simulator,
     read_simulator_spec,
     read_specs,
     refuse_impossible,
+    replay_assistant,
     simulator_lines,
 )
 
@@ -99,13 +99,6 @@ def test_a_spec_that_cannot_be_read_says_what_could_be(text: str, said: str) -> 
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("read", [read_simulator_spec, lambda text: read_specs([text], [])])
-def test_a_key_in_a_spec_is_not_shown(read: Callable[[str], object]) -> None:
-    with pytest.raises(ChatbenchError) as caught:
-        read("two-step:opnai:m#sk-secret")
-    assert "secret" not in str(caught.value)
-
-
 WITH_SECRETS = "openai:m@https://me:secret@h/v1?key=secret#sk-secret"
 PROMPTED = SimulatorSpec("iqa-eval", "openai", WITH_SECRETS.removeprefix("openai:"))
 EMPTY = Study("s", {}, (), ())
@@ -114,6 +107,8 @@ EMPTY = Study("s", {}, (), ())
 @pytest.mark.parametrize(
     "refuse",
     [
+        lambda: read_simulator_spec("two-step:opnai:m#sk-secret"),
+        lambda: read_specs(["two-step:opnai:m#sk-secret"], []),
         lambda: read_simulator_spec(f"two-step:{WITH_SECRETS}"),
         lambda: read_simulator_spec(f"two-step:completions:{PROMPTED.argument}"),
         lambda: refuse_impossible(PROMPTED, base_model=True, expected_answers=False),
@@ -195,24 +190,6 @@ def test_a_prompted_chat_model_is_asked_through_its_template(tmp_path: Path, tem
     assert all(isinstance(reply, Reply) for reply in participant.reply_all([request(style, ()), request(style)]))
 
 
-def test_an_iqa_prompt_in_the_plain_form_goes_on_after_the_system_message() -> None:
-    messages = request("iqa-eval").messages
-
-    assert prompt_text(messages) == f"[SYSTEM] {messages[0].content}\n\n[USER] "
-
-
-def test_a_prompt_of_iqa_eval_that_is_too_long_loses_its_oldest_turns() -> None:
-    tokenizer = chat_tokenizer(CHATML)
-    loaded = Loaded(tiny_model("gpt2", vocabulary=len(tokenizer), context=600), tokenizer, "m", "w")
-    participant = LocalSimulator(loaded, "m", temperature=0.0, max_tokens=4, template="chat")
-    long = (Turn("user", "word " * 60), Turn("assistant", "word " * 60), *TURNS)
-
-    (reply,) = participant.reply_all([request("iqa-eval", long)])
-
-    assert isinstance(reply, Reply)
-    assert reply.turns_dropped == 2
-
-
 def opened(spec: str, *, split: str = "split_0", max_tokens: int = 8) -> LocalSimulator | LocalUserLm:
     participant = open_simulator(
         read_simulator_spec(spec), model="tiny", workspace=Workspace(results=Path("none")), split=split,
@@ -282,122 +259,23 @@ def test_an_assistants_template_is_no_userlms() -> None:
         userlm("A", template=CHATML)
 
 
-# ---- behind endpoints ----
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackEndpoint]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    one = LoopbackEndpoint(models=("m", "tiny-split_0", "tiny-split_3"))
-    with running(one):
-        yield one
-
-
-def opened_behind(server: LoopbackEndpoint, style: StyleName, kind: str, model: str = "m") -> EndpointParticipant:
-    spec = read_simulator_spec(f"{style}:{kind}:{model}@{server.url}")
-    participant = open_simulator(
-        spec, model="any", workspace=Workspace(results=Path("none")), split="split_3", max_tokens=9
-    )
-    assert isinstance(participant, EndpointParticipant)
-    server.asked.clear()
-    return participant
-
-
-def asked(participant: EndpointParticipant, style: StyleName) -> Reply:
-    (reply,) = participant.reply_all([request(style)])
-    assert isinstance(reply, Reply)
-    return reply
-
-
-@pytest.mark.parametrize("style", ["two-step", "iqa-eval"])
-def test_each_split_is_simulated_by_its_own_adapter_in_the_form_of_training(
-    server: LoopbackEndpoint, style: StyleName
-) -> None:
-    asked(opened_behind(server, style, "completions", "tiny-{split}"), style)
-
-    (body,) = server.asked
-    assert body["model"] == "tiny-split_3"
-    assert body["prompt"] == prompt_text(
-        STYLES[style].messages(QUESTION.full_text, TURNS, asked_for=QUESTION.asked_for)
-    )
-    assert body["stop"] == ["[END]"]
-
-
-@pytest.mark.parametrize(
-    ("style", "roles"),
-    [("two-step", ["system", "user"]), ("iqa-eval", ["system"]), ("userlm", ["system", "user", "assistant"])],
-)
-def test_a_chat_endpoint_gets_the_messages_of_the_style(
-    server: LoopbackEndpoint, style: StyleName, roles: list[str]
-) -> None:
-    asked(opened_behind(server, style, "openai"), style)
-
-    (body,) = server.asked
-    assert [message["role"] for message in body["messages"]] == roles
-
-
-@pytest.mark.parametrize("end", [USERLM_END, ""])
-def test_a_userlm_behind_a_server_ends_its_chat_whether_or_not_the_token_is_written(
-    server: LoopbackEndpoint, end: str
-) -> None:
-    user = simulator(f"userlm:openai:m@{server.url}")
-    server.script = [completion("what is 2+2"), completion(end), completion("Answer: B")]
-
-    (record,) = run(user, assistant("scripted:strong"), [QUESTION], conversations=1)
-
-    assert (record.termination, record.letter, len(record.turns)) == ("forced", "B", 2)
-    assert record.usage.simulator_tokens > 0
-
-
-def no_text(finish: str | None, **more: object) -> Answer:
-    return Answer(
-        body=json.dumps({"choices": [{"finish_reason": finish, "message": {"content": None, **more}}]}).encode()
-    )
-
-
-@pytest.mark.parametrize("style", ["two-step", "userlm"])
-@pytest.mark.parametrize(
-    "withheld",
-    [no_text("content_filter"), no_text(None, reasoning_content="B?"), no_text("length", reasoning_content="B?")],
-)
-def test_a_turn_that_the_server_withheld_is_not_one_in_which_the_simulator_said_nothing(
-    server: LoopbackEndpoint, style: StyleName, withheld: Answer
-) -> None:
-    # Nothing said is scored as a wrong answer, and ends the chat of a UserLM with a letter.
-    user = simulator(f"{style}:openai:m@{server.url}")
-    server.script = [completion("what is 2+2"), withheld, completion("Answer: B")]
-
-    (record,) = run(user, assistant("scripted:strong"), [QUESTION], conversations=1)
-
-    assert (record.termination, len(record.turns)) == ("failed", 2)
-    assert record.reason.startswith("endpoint: ")
-
-
 # ---- what is refused ----
 
 
 @pytest.mark.parametrize(
-    ("text", "base_model", "found"),
+    ("text", "asked", "found"),
     [
-        ("two-step:openai:gpt-4o", False, "without --expected-answers"),
-        ("iqa-eval:local:FOLDER", False, "without --expected-answers"),
-        ("two-step:completions:m@http://h/v1", False, "without --expected-answers"),
-        ("two-step:openai:m", True, "only the tuned simulator has a base model"),
+        ("two-step:openai:gpt-4o", "expected_answers", "without --expected-answers"),
+        ("iqa-eval:local:FOLDER", "expected_answers", "without --expected-answers"),
+        ("two-step:completions:m@http://h/v1", "expected_answers", "without --expected-answers"),
+        ("two-step:openai:m", "base_model", "only the tuned simulator has a base model"),
+        ("iqa-eval:local:FOLDER", "answer_model", "without --answer-model"),
     ],
 )
-def test_what_a_simulator_cannot_give_is_refused(text: str, base_model: bool, found: str) -> None:
+def test_what_a_simulator_cannot_give_is_refused(text: str, asked: str, found: str) -> None:
+    spec, given = read_simulator_spec(text), {asked: True}
     with pytest.raises(ChatbenchError, match=found):
-        open_simulator(
-            read_simulator_spec(text), model="m", workspace=Workspace(results=Path("r")), split="split_0",
-            base_model=base_model, expected_answers=not base_model,
-        )  # fmt: skip
-
-
-def test_an_answer_model_needs_a_two_step_simulator() -> None:
-    spec = read_simulator_spec("iqa-eval:local:FOLDER")
-
-    with pytest.raises(ChatbenchError, match="without --answer-model"):
-        open_simulator(spec, model="m", workspace=Workspace(), split="split_0", answer_model=True)
+        open_simulator(spec, model="m", workspace=Workspace(), split="split_0", **given)  # type: ignore[arg-type]
 
 
 def test_the_base_model_simulator_is_the_base_of_the_recipe(tmp_path: Path) -> None:
@@ -452,3 +330,76 @@ def test_a_random_base_is_drawn_with_the_seed_that_was_fine_tuned(tmp_path: Path
     loaded, _ = load_simulator(place, "tiny-random", "split_0", base_model=True)
 
     assert loaded.weights == "random:tiny_base#7"
+
+
+# ---- the replay assistant, on a record worked out by hand ----
+
+
+def recorded(number: int, assistant: str, *texts: str, question: str = "q1") -> Conversation:
+    turns = tuple(Turn("user" if place % 2 == 0 else "assistant", text) for place, text in enumerate(texts))
+    return Conversation(f"c{number}", question, "w", assistant, "direct", turns, None)
+
+
+RECORD = [
+    recorded(0, "big", "what is 12 plus 30", "It is 42.", "are you sure", "Yes, 42."),
+    recorded(1, "big", "what is a plus sign", "A symbol."),
+    recorded(2, "small", "what is 12 plus 30", "It is 41."),
+]
+
+
+def ask(
+    text: str, *, before: tuple[str, ...] = (), question: str = "q1", assistant: str = "big", seed: int = 0
+) -> object:
+    roles = ("user", "assistant")
+    history = [Message(roles[place % 2], said) for place, said in enumerate((*before, text))]  # type: ignore[arg-type]
+    request = Request("assistant", (Message("system", "S"), *history), question, seed, "reply")
+    return replay_assistant(RECORD, assistant).reply_all([request])[0]
+
+
+def test_the_nearest_recorded_prompt_of_the_same_assistant_answers() -> None:
+    assert ask("12 plus 30?") == Reply("It is 42.")
+    assert ask("what does the plus sign mean") == Reply("A symbol.")
+    assert ask("12 plus 30?", assistant="small") == Reply("It is 41.")
+
+
+def test_a_question_without_a_record_fails_for_good() -> None:
+    assert ask("hello", question="q2") == Failure(NO_RECORD)
+    assert ask("hello", assistant="nobody") == Failure(NO_RECORD)
+
+
+def test_words_that_every_prompt_shares_count_little() -> None:
+    # Plain counts would choose the first by its three common words: the likely mistake.
+    record = RecordedQuestion(
+        [RecordedReply("solve this for me now", "common", 0), RecordedReply("solve this for me integral", "rare", 0)]
+        + [RecordedReply(f"solve this for me word{number}", "other", 0) for number in range(8)]
+    )
+
+    assert record.nearest("integral solve", 0, 0).response == "rare"
+
+
+def test_depth_decides_only_between_equally_near_prompts() -> None:
+    record = RecordedQuestion(
+        [
+            RecordedReply("and now", "early", 0),
+            RecordedReply("and now", "late", 3),
+            RecordedReply("what is 7", "seven", 0),
+        ]
+    )
+
+    assert record.nearest("and now", 2, 0).response == "late"
+    assert record.nearest("and now", 0, 0).response == "early"
+    assert record.nearest("What is 7", 3, 0).response == "seven"
+
+
+def test_equal_prompts_share_the_draws_so_that_the_record_keeps_its_accuracy() -> None:
+    # Three of four recorded answers to the same prompt are right; always the first would make it all or nothing.
+    record = RecordedQuestion([RecordedReply("2+2", answer, 0) for answer in ("4", "4", "5", "4")])
+
+    answers = [record.nearest("2+2", 0, seed).response for seed in range(400)]
+
+    assert answers.count("4") == 300
+    assert answers == [record.nearest("2+2", 0, seed).response for seed in range(400)]
+
+
+def test_without_a_common_word_the_depth_decides() -> None:
+    assert ask("xyzzy", before=("hm", "hm")) == Reply("Yes, 42.")

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tests.support.clock import Clock
 from tests.support.fake_participants import ACTIVE, QUESTIONS, AloneBySeed, WordsBySeed, simulated
 
 from chatbench.core.errors import ChatbenchError, StoppedError
 from chatbench.core.records import SimulatedConversation
 from chatbench.endpoints.client import REFUSAL
 from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request
-from chatbench.simulation.budget import Prices, Spending
-from chatbench.simulation.log import SimulateResult, Tally, read_conversations, tally_of
+from chatbench.simulation.budget import Prices, SimulateResult, Spending, Tally, tally_of
+from chatbench.simulation.log import read_conversations
 from chatbench.simulation.run import ConversationProgress, plan
 
 ROOT = Path(__file__).parents[2]
@@ -42,33 +43,21 @@ def replying(function: Callable[[Request], Reply | Failure], *, reproducible: bo
 # ---- what is recorded ----
 
 
-def test_a_run_says_how_many_replies_were_cut_off_and_which_models_answered(tmp_path: Path) -> None:
+def test_a_run_says_how_many_replies_were_cut_off_or_refusals_and_which_models_answered(tmp_path: Path) -> None:
+    # An assistant that refused every request left no trace in what a run said.
     def answers(request: Request) -> Reply:
         index = int(request.conversation_id[-1])
-        return Reply("four", finish="length" if index == 0 else "stop", model=f"m-{min(index, 1)}")
+        return Reply("four", finish=("length", REFUSAL, "stop")[index], model=f"m-{min(index, 1)}")
 
     simulated(tmp_path / "a.jsonl", assistant=replying(answers))
     tally = tally_of(tmp_path / "a.jsonl")
     chats = [chat for chat in read_conversations(tmp_path / "a.jsonl") if chat.assistant == "bot"]
     lines = SimulateResult(tmp_path / "a.jsonl", tally, 42, 42, 1.0, Prices()).lines()
 
-    cut = sum(len(chat.turns) // 2 for chat in chats if chat.index == 0)
-    assert cut == tally.finish_reasons["assistant bot", "length"] > 0
+    cut, refused = (sum(len(chat.turns) // 2 for chat in chats if chat.index == index) for index in (0, 1))
     assert f"{cut} replies of the assistant bot were cut off at --max-tokens" in lines
+    assert f"{refused} replies of the assistant bot were refusals" in lines
     assert "the assistant bot: f was requested; models that answered (conversations): m-1 in 14, m-0 in 7" in lines
-
-
-def test_refusals_are_counted_by_assistant_and_told(tmp_path: Path) -> None:
-    # An assistant that refused every request left no trace in what a run said.
-    def answers(_request: Request) -> Reply:
-        return Reply("I'm sorry, I can't help with that.", finish=REFUSAL)
-
-    simulated(tmp_path / "a.jsonl", assistant=replying(answers))
-    tally = tally_of(tmp_path / "a.jsonl")
-    lines = SimulateResult(tmp_path / "a.jsonl", tally, 42, 42, 1.0, Prices()).lines()
-
-    replies = sum(len(chat.turns) // 2 for chat in read_conversations(tmp_path / "a.jsonl") if chat.assistant == "bot")
-    assert f"{replies} replies of the assistant bot were refusals" in lines
 
 
 def test_an_answer_that_is_no_letter_is_called_an_answer(tmp_path: Path) -> None:
@@ -79,25 +68,7 @@ def test_an_answer_that_is_no_letter_is_called_an_answer(tmp_path: Path) -> None
     assert "2 ended without an answer (counted wrong)" in lines[1]
 
 
-def test_another_model_than_was_asked_for_is_told_and_a_version_of_it_or_of_another_assistant_is_not() -> None:
-    # Some servers answer with whatever model is loaded; two assistants with a model each are no mixture.
-    def told(**served: str) -> list[str]:
-        tally = Tally()
-        for name, model in served.items():
-            chat = SimulatedConversation(
-                "q", "q", name, 0, (), "answered", served_models={"assistant": (model,)}, letter="A",
-                assistant_identity={"name": {"one": "openai/gpt-4o", "two": "llama"}[name]},
-            )  # fmt: skip
-            tally.add_ending(chat)
-        return SimulateResult(Path("a.jsonl"), tally, 2, 0, 1.0, Prices())._trouble()
-
-    assert told(one="gpt-4o-2024-08-06", two="meta/llama") == []
-    assert told(one="gpt-4o", two="gemma") == [
-        "the assistant two: llama was requested; models that answered (conversations): gemma in 1"
-    ]
-
-
-def test_the_log_holds_the_plan_once(tmp_path: Path) -> None:
+def test_the_log_holds_the_plan_once_and_a_finished_run_adds_nothing(tmp_path: Path) -> None:
     assert simulated(tmp_path / "a.jsonl") == 42
 
     conversations = read_conversations(tmp_path / "a.jsonl")
@@ -107,10 +78,6 @@ def test_the_log_holds_the_plan_once(tmp_path: Path) -> None:
     }
     assert lines_in(tmp_path / "a.jsonl") == 42
     assert {one.termination for one in conversations} <= {"answered", "forced", "no_answer"}
-
-
-def test_a_finished_run_run_again_adds_nothing(tmp_path: Path) -> None:
-    simulated(tmp_path / "a.jsonl")
     before = (tmp_path / "a.jsonl").read_bytes()
     simulator = WordsBySeed()
 
@@ -178,6 +145,24 @@ def test_more_repetitions_of_a_seed_do_not_change_the_first_ones(tmp_path: Path)
     assert all(many[one.id] == one for one in read_conversations(tmp_path / "few.jsonl"))
 
 
+def test_those_under_way_failures_tokens_cost_and_time_left_are_shown() -> None:
+    shown, clock = StringIO(), Clock()
+    request = Request("simulator", (), "q", 0, "turn")
+
+    with ConversationProgress(Console(file=shown), 40, lambda: 1.234, clock) as view:
+        view.begun(12)
+        for _ in range(10):
+            view.replied(request, Reply("hello", tokens=50))
+        for failed in (True, False, False):
+            view.ended(failed=failed)
+        clock.now = 10.0
+        view.ended()
+
+    assert shown.getvalue() == (
+        "simulate: 4/40 conversations  0.4/s  8 active  1 failed  50 tokens/s  $1.23  0:01:30 left\n"
+    )
+
+
 def test_a_run_ends_with_nothing_active_and_everything_done(tmp_path: Path) -> None:
     for number, simulator in enumerate((AloneBySeed(), WordsBySeed())):
         shown, clock = StringIO(), count(0.0, 1000.0)  # so slow that each call shows a line
@@ -190,19 +175,6 @@ def test_a_run_ends_with_nothing_active_and_everything_done(tmp_path: Path) -> N
 
 
 # ---- kills ----
-
-
-@pytest.mark.parametrize("part", [0.0, 0.001, 0.1, 0.37, 0.5, 0.77, 0.999])
-def test_cut_at_any_byte_and_continued_the_file_is_the_same(tmp_path: Path, part: float) -> None:
-    # The words say how many rows were asked together, so a smaller block on resume would show: the likely mistake.
-    path = tmp_path / "a.jsonl"
-    simulated(path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(part * len(whole))])
-
-    simulated(path)
-
-    assert path.read_bytes() == whole
 
 
 PROCESS = """

@@ -16,7 +16,8 @@ from chatbench.core.errors import ChatbenchError
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
 from chatbench.models import local_participants
-from chatbench.simulation.log import SimulateResult, read_conversations
+from chatbench.simulation.budget import SimulateResult
+from chatbench.simulation.log import read_conversations
 from chatbench.simulation.participants import read_simulator_spec
 from chatbench.simulation.simulate import ChatSettings, simulate
 
@@ -30,6 +31,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def results_with_the_models(root: Path, name: str) -> Path:
+    """Another results folder, with the same models."""
+    (root / name).mkdir(exist_ok=True)
+    if not (root / name / "models").exists():
+        (root / name / "models").symlink_to(root / "results" / "models")
+    return root / name
+
+
 def run(
     root: Path, *, results: str = "results", console: Console = QUIET, overwrite: bool = False, **settings: object
 ) -> SimulateResult:
@@ -38,6 +47,12 @@ def run(
         "tiny", assistants=["replay:all"], split="split_0", workspace=Workspace(root / "data", root / results),
         console=console, overwrite=overwrite, settings=ChatSettings(**chats),  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def command(root: Path, results: str, *more: str) -> int:
+    """Exit code of the command, with another results folder."""
+    folders = ["--data", str(root / "data"), "--results", str(results_with_the_models(root, results))]
+    return main(["simulate", "tiny", "--split", "split_0", "--assistant", "replay:all", *folders, *more])
 
 
 def test_the_step_simulates_held_out_questions_only_and_says_how_they_ended(prepared: Path) -> None:
@@ -64,8 +79,7 @@ def test_the_step_simulates_held_out_questions_only_and_says_how_they_ended(prep
 def test_greedy_conversations_are_the_same_one_by_one_in_blocks_and_resumed(prepared: Path) -> None:
     found = {}
     for results, size in (("one", 1), ("five", 5), ("all", 256), ("resumed", 5)):
-        (prepared / results).mkdir()
-        (prepared / results / "models").symlink_to(prepared / "results" / "models")
+        results_with_the_models(prepared, results)
         log = run(prepared, results=results, block_size=size, simulator_temperature=0.0).path
         if results == "resumed":
             whole = log.read_bytes()
@@ -83,15 +97,9 @@ def test_the_bound_on_keys_and_values_changes_no_chat_and_one_without_room_is_re
 ) -> None:
     made = {}
     for gib in ("", "0.0015", "1e-6"):
-        results = prepared / f"bounded-{gib}"
-        results.mkdir()
-        (results / "models").symlink_to(prepared / "results" / "models")
-        code = main([
-            "simulate", "tiny", "--split", "split_0", "--assistant", "replay:all", "--conversations", "2",
-            "--max-user-turns", "2", "--max-tokens", "12", "--simulator-temperature", "0",
-            "--data", str(prepared / "data"), "--results", str(results), *(("--cache-gib", gib) if gib else ()),
-        ])  # fmt: skip
-        log = Workspace(results=results).conversations("tiny", "split_0")
+        few = ["--conversations", "2", "--max-user-turns", "2", "--max-tokens", "12", "--simulator-temperature", "0"]
+        code = command(prepared, f"bounded-{gib}", *few, *(("--cache-gib", gib) if gib else ()))
+        log = Workspace(results=prepared / f"bounded-{gib}").conversations("tiny", "split_0")
         made[gib] = (code, sorted(read_conversations(log), key=lambda chat: chat.id) if log.exists() else [])
 
     assert made["0.0015"] == made[""] != (0, [])
@@ -106,23 +114,15 @@ def test_a_new_log_on_a_cpu_with_matrix_units_is_told_of_the_faster_data_type(
     said = []
     for results, least, more in (("a", 1, []), ("a", 1, []), ("b", 10**9, []), ("c", 1, ["--dtype", "bfloat16"])):
         monkeypatch.setattr(local_participants, "SLOW_FROM", least)
-        (prepared / f"told-{results}").mkdir(exist_ok=True)
-        if not (models := prepared / f"told-{results}" / "models").exists():
-            models.symlink_to(prepared / "results" / "models")
-        assert not main([
-            "simulate", "tiny", "--split", "split_0", "--assistant", "replay:all", "--conversations", "1",
-            "--max-user-turns", "1", "--max-tokens", "4", *more,
-            "--data", str(prepared / "data"), "--results", str(prepared / f"told-{results}"),
-        ])  # fmt: skip
+        few = ["--conversations", "1", "--max-user-turns", "1", "--max-tokens", "4"]
+        assert not command(prepared, f"told-{results}", *few, *more)
         said.append("--dtype bfloat16 would be" in " ".join(capsys.readouterr().out.split()))
 
     assert said == [True, False, False, False]  # a log that is continued keeps its data type
 
 
 def test_the_data_type_of_local_models_is_recorded_and_refused_where_none_is_local(prepared: Path) -> None:
-    results = prepared / "rounded"
-    results.mkdir()
-    (results / "models").symlink_to(prepared / "results" / "models")
+    results = results_with_the_models(prepared, "rounded")
     made = run(prepared, results="rounded", dtype="bfloat16")
 
     identity = json.loads(made.path.with_name("conversations.run.json").read_text())
@@ -139,17 +139,6 @@ def test_the_data_type_of_local_models_is_recorded_and_refused_where_none_is_loc
             )  # fmt: skip
     with pytest.raises(ChatbenchError, match="dtype is 'half'"):
         ChatSettings(dtype="half")
-
-
-def test_recorded_assistants_answer_with_recorded_words(prepared: Path) -> None:
-    replies = {
-        turn["text"]
-        for row in _rows(run(prepared, seed=1).path)
-        for turn in row["turns"]  # type: ignore[attr-defined]
-        if turn["role"] == "assistant"
-    }
-    assert replies
-    assert all(reply.startswith("reply ") for reply in replies)
 
 
 def test_a_model_that_was_not_fine_tuned_is_refused_before_anything_is_written(prepared: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
-from benchmarks.loopback_endpoint import LoopbackEndpoint, error, running
+from benchmarks.loopback_endpoint import LoopbackEndpoint, error
 from tests.support.simulated_logs import endpoint, prepared, questions, rewrite_log, write_log
 from tests.support.study_files import tiny_folder
 
@@ -21,10 +21,10 @@ from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import EndpointOptions
 from chatbench.protocol.dialogue import FunctionParticipant, Reply
 from chatbench.simulation import simulate as module
-from chatbench.simulation.budget import SPENT, Price, Prices
-from chatbench.simulation.log import SimulateResult, read_conversations, tally_of
+from chatbench.simulation.budget import SPENT, Price, Prices, SimulateResult, tally_of
+from chatbench.simulation.log import read_conversations
 from chatbench.simulation.participants import read_simulator_spec
-from chatbench.simulation.simulate import ChatSettings, Estimate, estimate, open_participants, task_of
+from chatbench.simulation.simulate import ChatSettings, Estimate, Simulations, open_participants, task_of
 
 PRICES = Prices(Price(2, 10), Price(1, 4))
 ENDPOINT = "gpt-4o=openai:some-model@http://127.0.0.1:9/v1"
@@ -35,10 +35,12 @@ def place(tmp_path: Path) -> Workspace:
     return prepared(tmp_path, splits=1)
 
 
-def estimated(place: Workspace, *assistants: str, simulator: str = "tuned", block_size: int = 256) -> Estimate:
-    task = task_of("tiny", assistants, workspace=place, split="split_0")
-    settings = ChatSettings(conversations=5, block_size=block_size)
-    return estimate(task, settings, read_simulator_spec(simulator), PRICES)
+def estimated(
+    place: Workspace, *assistants: str, simulator: str = "tuned", overwrite: bool = False, **settings: Any
+) -> Estimate:
+    chats = ChatSettings(**{"conversations": 5, "block_size": 256, **settings})
+    asked = Simulations("tiny", assistants, place, chats, "split_0", read_simulator_spec(simulator))
+    return asked.estimate("split_0", PRICES, overwrite=overwrite)
 
 
 def test_what_is_missing_is_counted_per_assistant_in_blocks_or_one_by_one(place: Workspace) -> None:
@@ -220,12 +222,9 @@ def test_a_log_that_is_overwritten_is_not_read(place: Workspace) -> None:
     # Reading it for its mean tokens is the likely mistake: --overwrite is the way out for a damaged or older log.
     log = write_log(place, "split_0")
     log.write_bytes(log.read_bytes().replace(b"Let me see.", b"Let me sea."))
-    task = task_of("tiny", ["replay:all"], workspace=place, split="split_0")
-    asked = task, ChatSettings(conversations=5, block_size=256), read_simulator_spec("tuned"), PRICES
-
     with pytest.raises(ChatbenchError, match="checksum mismatch"):
-        estimate(*asked)
-    assert "chats of people" in estimate(*asked, overwrite=True).basis
+        estimated(place, "replay:all")
+    assert "chats of people" in estimated(place, "replay:all", overwrite=True).basis
 
 
 @pytest.mark.parametrize(
@@ -259,11 +258,9 @@ BOTH = ("split_0", "split_1")
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackEndpoint]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    one = LoopbackEndpoint(models=("m", *(f"mine-{split}" for split in BOTH)))
-    with running(one):
-        yield one
+def server(server: LoopbackEndpoint) -> LoopbackEndpoint:
+    server.models = ("m", *(f"mine-{split}" for split in BOTH))
+    return server
 
 
 def simulated(folder: Path, server: LoopbackEndpoint, *more: str, assistant: str = "gpt-4o") -> int:
@@ -298,12 +295,12 @@ def test_a_spent_budget_ends_with_code_4_and_much_more_than_expected_is_told(
 ) -> None:
     # Both looked like a run that was as planned: a simulator that uses all its turns cost 13 times what was printed.
     guess = dict.fromkeys(("simulator_prompt_tokens", "simulator_tokens", "assistant_prompt_tokens"), 1.0)
-    monkeypatch.setattr(module, "_usage_each", lambda *_: ({**guess, "assistant_tokens": 1.0}, "a guess"))
+    monkeypatch.setattr(module, "usage_each", lambda *_: ({**guess, "assistant_tokens": 1.0}, "a guess"))
     assert simulated(tmp_path, server, "--split", "split_0", "--budget-tokens", "200") == 4
     assert "the budget is spent" in capsys.readouterr().out
     assert simulated(tmp_path, server, "--split", "split_0") == 0
     assert "more than twice the expected" in capsys.readouterr().out
-    monkeypatch.setattr(module, "_usage_each", lambda *_: (dict.fromkeys(guess, 1000.0), "a guess"))
+    monkeypatch.setattr(module, "usage_each", lambda *_: (dict.fromkeys(guess, 1000.0), "a guess"))
     assert simulated(tmp_path, server, "--split", "split_1") == 0
     assert "more than twice" not in capsys.readouterr().out
 
@@ -348,10 +345,8 @@ def test_an_assistant_may_have_a_token_limit_of_its_own_which_its_log_keeps(
 
 
 def test_at_most_counts_an_assistants_own_limit(place: Workspace) -> None:
-    task, simulator = task_of("tiny", [ENDPOINT], workspace=place, split="split_0"), read_simulator_spec("tuned")
-    settings = ChatSettings(conversations=5, max_user_turns=1, max_tokens=100)
-    one = estimate(task, settings, simulator, PRICES)
-    other = estimate(task, replace(settings, assistant_max_tokens=300), simulator, PRICES)
+    one = estimated(place, ENDPOINT, max_user_turns=1, max_tokens=100)
+    other = estimated(place, ENDPOINT, max_user_turns=1, max_tokens=100, assistant_max_tokens=300)
 
     assert other.most.assistant_tokens == 3 * one.most.assistant_tokens
     assert other.most.simulator_tokens == one.most.simulator_tokens

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.loopback_endpoint import LoopbackEndpoint, running
+from benchmarks.loopback_endpoint import LoopbackEndpoint
 from rich.console import Console
 from tests.support.study_files import tiny_folder
 from tests.support.tiny_models import save_tiny_model
@@ -22,7 +22,7 @@ from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Req
 from chatbench.protocol.dialogue_runner import run_together
 from chatbench.simulation.log import read_conversations
 from chatbench.simulation.simulate import ChatSettings
-from chatbench.simulation.terminal_chat import STOPPED, ChatView, StoppedByPersonError, chat, printable
+from chatbench.simulation.terminal_chat import STOPPED, ChatView, chat, printable
 
 QUESTION = Question("q1", "maths", "What is 2+2?", ("3", "4", "5", "6"), "B")
 SETTINGS = ChatSettings(max_tokens=8, max_user_turns=2)
@@ -59,9 +59,7 @@ def typing(monkeypatch: pytest.MonkeyPatch, *lines: str, then: type[BaseExceptio
     monkeypatch.setattr("builtins.input", typed)
 
 
-def ended(
-    console: Console, *says: str, model: FunctionParticipant | None = None
-) -> tuple[SimulatedConversation, ChatView]:
+def ended(console: Console, *says: str, model: FunctionParticipant | None = None) -> SimulatedConversation:
     """A chat with a simulator that says these; without a model the person is the assistant."""
     said: Iterator[str] = iter(says)
     view = ChatView(console, QUESTION, model)
@@ -71,7 +69,7 @@ def ended(
         {"simulator": simulator, "assistant": view.assistant()},
     )
     view.end(outcome)
-    return outcome, view
+    return outcome
 
 
 def test_the_person_is_the_assistant_and_sees_each_message_before_typing(
@@ -79,7 +77,7 @@ def test_the_person_is_the_assistant_and_sees_each_message_before_typing(
 ) -> None:
     typing(monkeypatch, "", "  ", "It is \\", "4.")
 
-    outcome, _ = ended(screen, "what is 2+2", "Answer: B")
+    outcome = ended(screen, "what is 2+2", "Answer: B")
 
     assert outcome.turns == (Turn("user", "what is 2+2"), Turn("assistant", "It is \n4."))
     assert (
@@ -100,13 +98,8 @@ def test_what_models_write_is_shown_as_text(screen: Console) -> None:
 
 
 def test_the_end_says_what_was_detected_and_the_lenient_answer(screen: Console) -> None:
-    ended(
-        screen,
-        "hi",
-        "thanks, it is 4. Answer: B",
-        "the answer is B",
-        model=FunctionParticipant(lambda _: Reply("4"), {}),
-    )
+    model = FunctionParticipant(lambda _: Reply("4"), {})
+    ended(screen, "hi", "thanks, it is 4. Answer: B", "the answer is B", model=model)
 
     assert "no answer even when forced\nthe answer is B\n" in shown(screen)
     assert "lenient answer extraction reads that as B" in shown(screen)
@@ -117,16 +110,6 @@ def test_a_failure_is_shown_as_one(screen: Console) -> None:
     ended(screen, "hi", model=FunctionParticipant(lambda _: Failure("endpoint: HTTP 503"), {}))
 
     assert "failed\nendpoint: HTTP 503" in shown(screen)
-
-
-@pytest.mark.parametrize("key", [EOFError, KeyboardInterrupt])
-def test_the_person_may_stop_at_any_time(
-    screen: Console, monkeypatch: pytest.MonkeyPatch, key: type[BaseException]
-) -> None:
-    typing(monkeypatch, "so far", then=key)
-
-    with pytest.raises(StoppedByPersonError):
-        ended(screen, "one", "two")
 
 
 # ---- the whole step ----
@@ -233,15 +216,14 @@ def test_a_request_is_the_same_as_in_a_simulation(screen: Console) -> None:
 
 
 def test_a_slow_endpoint_gets_the_time_that_it_is_given(
-    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    prepared: Path, server: LoopbackEndpoint, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     question = next(iter(Workspace(prepared / "data").study.questions))
-    with running(server := LoopbackEndpoint(latency_seconds=lambda _: 0.3)):
-        command = ["chat", "tiny", "--question", question, "--assistant", f"openai:m@{server.url}", "--max-tokens", "8"]
-        command += ["--data", str(prepared / "data"), "--results", str(prepared / "results"), "--max-user-turns", "1"]
-        assert cli.main([*command, "--timeout", "0.1", "--patience", "0.2"]) == 2
-        told = capsys.readouterr().err
-        assert "no answer within 0.1 s" in told
-        assert "more time with --timeout" in told
-        assert cli.main([*command, "--timeout", "5"]) == 0
+    server._latency = lambda _: 0.3
+    command = ["chat", "tiny", "--question", question, "--assistant", f"openai:m@{server.url}", "--max-tokens", "8"]
+    command += ["--data", str(prepared / "data"), "--results", str(prepared / "results"), "--max-user-turns", "1"]
+    assert cli.main([*command, "--timeout", "0.1", "--patience", "0.2"]) == 2
+    told = capsys.readouterr().err
+    assert "no answer within 0.1 s" in told
+    assert "more time with --timeout" in told
+    assert cli.main([*command, "--timeout", "5"]) == 0

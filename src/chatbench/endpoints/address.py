@@ -16,20 +16,15 @@ from urllib.parse import urlsplit
 from chatbench.core.errors import ChatbenchError
 
 DEFAULT_URL = "https://api.openai.com/v1"
-DEFAULT_KEY_NAME = "OPENAI_API_KEY"
 EXPECTED = "openai:MODEL[@BASE_URL[,BASE_URL...]][#NAME_OF_KEY_VARIABLE]"
-AZURE_URL = "https://RESOURCE.openai.azure.com/openai/v1"
 
 SECRET = re.compile(r"\b(?:sk|org|proj|gsk)[-_][\w*.-]{6,}|\bAIza[\w-]{20,}")
 """Patterns of API keys and account names, which servers and users tend to repeat in messages."""
-_KEY = re.compile(r"(?:sk-|gsk_|AIza)[\w-]{16,}")
 _SPEC = re.compile(r"(?P<model>[^#]+?)(?:@(?P<url>https?://[^#]*))?(?:#(?P<key_name>.*))?", re.DOTALL)
-_ENVIRONMENT_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 _ADDRESS = re.compile(r"\w+:/+.*|localhost(?:[:/].*)?|(?:\d+\.){3}\d+(?:[:/].*)?|\[?[\w.-]+\]?:\d{2,5}/.*", re.DOTALL)
 """Matches an address in place of a model name."""
 _HOST = re.compile(r".*[:/].*|[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}", re.DOTALL)
 """Matches an address after an @."""
-_SERVICE = re.compile(r"/(?:chat/completions|completions|responses|messages|models|embeddings)$")
 
 SYSTEM_ROLE = "system role"
 """What a model without one does not accept: its system message is put before the user's (models/chat_template.py)."""
@@ -118,14 +113,14 @@ def read_address(text: str) -> EndpointAddress:
             expected=EXPECTED,
             fix=f"did you mean {without_secrets(name) or 'MODEL'}@{scheme}://{place}{'' if '/' in place else '/v1'}?",
         )
-    if _KEY.match(model) or not model.isprintable():
+    if re.match(r"(?:sk-|gsk_|AIza)[\w-]{16,}", model) or not model.isprintable():
         raise ChatbenchError(
             "openai: the model name looks like an API key, or contains unprintable characters", expected=EXPECTED
         )
     _check_url(url)
     if key_name is None:
-        key_name = DEFAULT_KEY_NAME if url == DEFAULT_URL else ""
-    elif not _ENVIRONMENT_NAME.fullmatch(key_name):
+        key_name = "OPENAI_API_KEY" if url == DEFAULT_URL else ""
+    elif not re.fullmatch(r"[A-Z_][A-Z0-9_]*", key_name):
         raise ChatbenchError(
             "openai: the part after # is not the name of an environment variable",
             expected="a name such as OPENAI_API_KEY, in capitals; never the key itself",
@@ -146,14 +141,15 @@ def _check_url(url: str) -> None:
         raise ChatbenchError(
             f"openai: {without_secrets(url)} is the address of a single Azure deployment",
             expected="the v1 address, with the deployment as the model",
-            fix=f"openai:DEPLOYMENT@{AZURE_URL.replace('RESOURCE', host.partition('.')[0])}#AZURE_OPENAI_API_KEY",
+            fix=f"openai:DEPLOYMENT@https://{host.partition('.')[0]}.openai.azure.com/openai/v1#AZURE_OPENAI_API_KEY",
         )
     if parts.username or parts.password or parts.query:
         raise ChatbenchError(
             "openai: the base URL contains a user name, a password or a query",
             fix="remove it; name the environment variable that holds the key: #NAME_OF_KEY_VARIABLE",
         )
-    if service := _SERVICE.search(parts.path):
+    services = "chat/completions|completions|responses|messages|models|embeddings"
+    if service := re.search(f"/(?:{services})$", parts.path):
         raise ChatbenchError(
             f"openai: the base URL ends in {service[0]}, which is the path of a service, not part of the base",
             fix=f"did you mean {url.removesuffix(service[0])}?",

@@ -30,7 +30,7 @@ import httpx
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import Message
 from chatbench.endpoints.address import SYSTEM_ROLE, EndpointAddress
-from chatbench.endpoints.errors import CANNOT_CONNECT, SHORTEST_KEY, Fault, NoAnswerError, fault_of, masked
+from chatbench.endpoints.errors import CANNOT_CONNECT, SHORTEST_KEY, Fault, fault_of, masked
 from chatbench.protocol.answers import split_reasoning
 from chatbench.protocol.dialogue import Heard, Reply
 from chatbench.protocol.prompts import END, prompt_text, read_completion
@@ -43,9 +43,6 @@ MOST_BYTES = 8_000_000
 CHARACTERS_PER_TOKEN = 4
 CONNECT_SECONDS = 20.0
 """A reachable server accepts a connection sooner, however long its answer takes."""
-FILTERED = "the reply was stopped by a content filter"
-ONLY_REASONING = "nothing but reasoning came (raise --max-tokens, or lower --reasoning-effort)"
-CUT_OFF = "the token limit was reached before any text (raise --max-tokens)"
 _NO_TEXT_FIX = "see the server's log for why the model writes no text, or choose another; the same command continues"
 _NO_SYSTEM = re.compile(
     r"(system|developer)\W? (role|message|prompt|instruction)|\brole\b.{0,60}\bsystem\b|roles must alternate",
@@ -149,23 +146,19 @@ class EndpointClient:
         if isinstance(found, Fault):
             return found
         text, answer = found
-        try:
-            reply = self._read(answer)
-            if isinstance(reply, Fault):
-                return reply
-            if not (may_be_empty or reply.text.strip()):
-                raise NoAnswerError("an empty text", _NO_TEXT_FIX)
-        except NoAnswerError as error:
-            usage = _object(answer, "usage")
-            asked = sum(len(message.content) for message in messages)
-            return Fault(
-                "unreadable",
-                masked(str(error), self._key),
-                tokens=_count(usage, "completion_tokens") or len(text) // CHARACTERS_PER_TOKEN,
-                prompt_tokens=_count(usage, "prompt_tokens") or asked // CHARACTERS_PER_TOKEN,
-                fix=error.fix,
-            )
-        return replace(reply, seconds=time.monotonic() - began)
+        reply = self._read(answer)
+        if isinstance(reply, Reply) and (may_be_empty or reply.text.strip()):
+            return replace(reply, seconds=time.monotonic() - began)
+        fault = Fault("unreadable", "an empty text", fix=_NO_TEXT_FIX) if isinstance(reply, Reply) else reply
+        if fault.kind != "unreadable":
+            return fault
+        usage, asked = _object(answer, "usage"), sum(len(message.content) for message in messages)
+        return replace(
+            fault,
+            reason=masked(fault.reason, self._key),
+            tokens=_count(usage, "completion_tokens") or len(text) // CHARACTERS_PER_TOKEN,
+            prompt_tokens=_count(usage, "prompt_tokens") or asked // CHARACTERS_PER_TOKEN,
+        )
 
     async def served(self) -> tuple[str, ...]:
         """Names of the models that the endpoint lists; empty if it lists none."""
@@ -204,15 +197,18 @@ class EndpointClient:
             return self._not_connected(str(error))
         except (httpx.HTTPError, httpx.InvalidURL, OSError):
             return self._through_proxy(Fault("down", "connection lost"))
+        content = _unpacked(raw, response.headers.get("content-encoding", ""))
+        return content if isinstance(content, Fault) else self._parsed(response, content, pieces if heard else None)
+
+    def _parsed(self, response: httpx.Response, content: bytes, pieces: _Pieces | None) -> tuple[str, object] | Fault:
         status, kind, answer = response.status_code, response.headers.get("content-type", ""), None
         try:
-            content = _unpacked(raw, response.headers.get("content-encoding", ""))
             text = content.decode("utf-8-sig", "strict" if status < 300 else "replace")
-            streamed = heard and status < 300 and ("event-stream" in kind or _EVENTS.match(text))
-            text = json.dumps(pieces.answer()) if streamed else text
+            if pieces and status < 300 and ("event-stream" in kind or _EVENTS.match(text)):
+                if isinstance(assembled := pieces.answer(), Fault):
+                    return assembled
+                text = json.dumps(assembled)
             answer = json.loads(text)
-        except NoAnswerError as error:
-            return Fault("unreadable", str(error))
         except (ValueError, RecursionError):  # not UTF-8, not JSON, nested too deeply, an endless number
             text = content.decode("utf-8", "replace")
         answer = text if answer is None else answer
@@ -274,7 +270,7 @@ class EndpointClient:
     def _read(self, answer: object) -> Reply | Fault:
         """Parse the server's answer into a reply; a server may send anything, so nothing is taken for granted."""
         if not isinstance(answer, dict):
-            raise NoAnswerError(_no_completion(answer))
+            return Fault("unreadable", _no_completion(answer))
         choices = answer.get("choices")
         choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
         error, finish = answer.get("error") or choice.get("error"), choice.get("finish_reason")
@@ -286,10 +282,10 @@ class EndpointClient:
             return fault_of(status, told, {}, key=self._key, now=time.time())
         if not choices:
             hint = " (Ollama's own format? the base URL ends in /v1)" if native else ""
-            raise NoAnswerError(f"an answer without a choice{hint}")
+            return Fault("unreadable", f"an answer without a choice{hint}")
         message = _object(choice, "message") or _object(choice, "delta")
         if not message and not isinstance(choice.get("text"), str):
-            raise NoAnswerError("an answer without a text")
+            return Fault("unreadable", "an answer without a text")
         text, thoughts = _parts(message.get("content") or message.get("refusal"))
         refused = bool(text.strip() and message.get("refusal") and not message.get("content"))
         if self.kind == "completions" or not message:
@@ -316,13 +312,13 @@ class EndpointClient:
         # Without a text that is withheld or cut off, nobody decided to say nothing.
         silent, fault = not reply.text.strip(), partial(Fault, tokens=reply.tokens, prompt_tokens=reply.prompt_tokens)
         if silent and finish == "content_filter":
-            return fault("filtered", FILTERED)
+            return fault("filtered", "the reply was stopped by a content filter")
         if silent and finish != "stop" and (reply.reasoning or reply.reasoning_tokens):
-            return fault("thinking", ONLY_REASONING)
+            return fault("thinking", "nothing but reasoning came (raise --max-tokens, or lower --reasoning-effort)")
         if silent and finish == "length" and self.kind == "chat":
-            return fault("thinking", CUT_OFF)
+            return fault("thinking", "the token limit was reached before any text (raise --max-tokens)")
         if silent and (finish == "tool_calls" or message.get("tool_calls")):
-            raise NoAnswerError("a tool call instead of a text", _NO_TEXT_FIX)
+            return Fault("unreadable", "a tool call instead of a text", fix=_NO_TEXT_FIX)
         return reply
 
 
@@ -367,27 +363,23 @@ class _Pieces:
         inner = next(filter(None, map(delta.get, ("reasoning_content", "reasoning", "thinking"))), "")
         self.text, self._reasoning = self.text + said, self._reasoning + thoughts + "".join(_parts(inner))
 
-    def answer(self) -> dict[str, object]:
-        """The answer as it would have come without streaming.
-
-        Raises:
-            NoAnswerError: the stream broke off.
-        """
+    def answer(self) -> dict[str, object] | Fault:
+        """The answer as it would have come without streaming, or a fault if the stream broke off."""
         if not (self._over or self._finish or "error" in self._answer):
-            raise NoAnswerError("a reply that broke off")
+            return Fault("unreadable", "a reply that broke off")
         message = {"content": self.text, "reasoning_content": self._reasoning}
         return {**self._answer, "choices": [{"message": message, "finish_reason": self._finish}]}
 
 
-def _unpacked(content: bytes, encoding: str) -> bytes:
+def _unpacked(content: bytes, encoding: str) -> bytes | Fault:
     if encoding.lower() in ("", "identity"):
         return content
     try:
         content = zlib.decompressobj(47).decompress(content, MOST_BYTES + 1)  # gzip or zlib, by its header
     except zlib.error:
-        raise NoAnswerError(f"a reply with content encoding {encoding[:20]!r}, which was not requested") from None
+        return Fault("unreadable", f"a reply with content encoding {encoding[:20]!r}, which was not requested")
     if len(content) > MOST_BYTES:
-        raise NoAnswerError(f"a reply of more than {MOST_BYTES:,} bytes when unpacked")
+        return Fault("unreadable", f"a reply of more than {MOST_BYTES:,} bytes when unpacked")
     return content
 
 

@@ -100,14 +100,6 @@ _TOKEN_LIMIT = re.compile(r"max_(completion_|output_|new_)?tokens")
 CANNOT_CONNECT = "cannot connect"
 
 
-class NoAnswerError(Exception):
-    """The endpoint answered, but without a usable text; `fix` as in `Fault`."""
-
-    def __init__(self, reason: str, fix: str = "") -> None:
-        super().__init__(reason)
-        self.fix = fix
-
-
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One fault: `reason` describes it, `retry_after` is the wait that the server asks for, in seconds.
@@ -119,7 +111,6 @@ class Fault:
     kind: FaultKind
     reason: str
     retry_after: float | None = None
-    status: int | None = None
     parameter: str = ""
     tokens: int = 0
     prompt_tokens: int = 0
@@ -161,7 +152,7 @@ def fault_of(status: int, body: object, headers: Mapping[str, str], *, key: str,
     named = details.get("param") or (place[-1] if isinstance(place, list) and place else "")
     wait = retry_after(headers, now) if POLICIES[kind].retry else None
     limit = kind == "refused" and _TOKEN_LIMIT.search(f"{named} {message}")
-    return Fault(kind, reason, wait, status, parameter=str(named), fix="choose another --max-tokens" if limit else "")
+    return Fault(kind, reason, wait, parameter=str(named), fix="choose another --max-tokens" if limit else "")
 
 
 def _objects(body: object, depth: int = 5) -> Iterator[Mapping[str, object]]:
@@ -263,66 +254,6 @@ Sleep = Callable[[float], Awaitable[None]]
 GROWTH = 1 / 8
 """Of the maximum, per round: with one stray overload per hundred answers, about 40 of 64 slots then stay open (the
 square root of 2 x 8 / 0.01); growth by one slot per round would leave 14."""
-
-
-class Pace:
-    """First-come, first-served slots for the requests to one endpoint; `limit` of `most` are open."""
-
-    def __init__(self, most: int, clock: Clock, sleep: Sleep) -> None:
-        self.most = most
-        self.limit = float(most)
-        self._clock = clock
-        self._sleep = sleep
-        self._taken = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._open_at = self._halved_at = float("-inf")
-
-    @asynccontextmanager
-    async def place(self, leaves: Callable[[], bool] = lambda: False) -> AsyncIterator[float]:
-        """Hold a slot; yield the time at which it was acquired (see `overloaded`).
-
-        It is yielded before the time of a Retry-After only to a request that `leaves`: that can go elsewhere.
-        """
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        self._admit()
-        try:
-            await turn
-            while (pause := self._open_at - self._clock()) > 0 and not leaves():
-                await self._sleep(min(pause, LONGEST_PAUSE_SECONDS))
-            yield self._clock()
-        finally:
-            # A request cancelled while it waited has no slot; one cancelled just as it was admitted has.
-            if turn.done() and not turn.cancelled():
-                self._taken -= 1
-                self._admit()
-
-    @property
-    def load(self) -> float:
-        """Requests that hold a slot or wait for one, per open slot."""
-        return (self._taken + len(self._waiting)) / self.limit
-
-    def _admit(self) -> None:
-        while self._waiting and self._taken < int(self.limit):
-            turn = self._waiting.popleft()
-            if not turn.cancelled():
-                turn.set_result(None)
-                self._taken += 1
-
-    def succeeded(self) -> None:
-        """Record a good answer."""
-        self.limit = min(self.most, self.limit + max(1.0, self.most * GROWTH) / self.limit)
-        self._admit()
-
-    def overloaded(self, asked_at: float, retry_after: float | None = None) -> None:
-        """Record an overload, met by a request that acquired its slot at `asked_at`."""
-        if asked_at > self._halved_at:
-            self.limit = max(1.0, self.limit / 2)
-            self._halved_at = self._clock()
-        if retry_after:
-            self._open_at = max(self._open_at, self._clock() + retry_after)
-
-
 GIVEN_UP_IN_A_ROW = 8
 """If this many requests in a row are given up, and then a small one too, the endpoint is considered broken."""
 FIRST_PAUSE_SECONDS = 0.5
@@ -331,38 +262,78 @@ CONTINUES = "check that the endpoint is up, then run the same command again: it 
 
 
 class Replica:
-    """One address of a model: the slots for its requests, and whether it is left out after a fault.
+    """One address of a model: first-come, first-served slots for its requests, `limit` of `most` of which are open.
 
-    After its pause it is tried again, by one request at a time, until one is answered. `unchecked` means that a
-    different server may be behind it by then.
+    After a fault it is left out for a pause, until `opens_at`, then tried again, by one request at a time, until one is
+    answered. `unchecked` means that a different server may be behind it by then.
     """
 
     def __init__(self, most: int, clock: Clock, sleep: Sleep) -> None:
-        self.pace = Pace(most, clock, sleep)
+        self.most = most
+        self.limit = float(most)
         self.unchecked = False
         self.opens_at = float("-inf")
         self._clock = clock
+        self._sleep = sleep
+        self._taken = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._asked_to_wait_until = self._halved_at = float("-inf")
         self._faults = 0  # since the last answer; of requests in flight together only the first counts
+
+    @asynccontextmanager
+    async def place(self, leaves: Callable[[], bool] = lambda: False) -> AsyncIterator[float]:
+        """Hold a slot; yield the time at which it was acquired (see `leave_out`).
+
+        It is yielded before the time of a Retry-After only to a request that `leaves`: that can go elsewhere.
+        """
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        self._admit()
+        try:
+            await turn
+            while (pause := self._asked_to_wait_until - self._clock()) > 0 and not leaves():
+                await self._sleep(min(pause, LONGEST_PAUSE_SECONDS))
+            yield self._clock()
+        finally:
+            # A request cancelled while it waited has no slot; one cancelled just as it was admitted has.
+            if turn.done() and not turn.cancelled():
+                self._taken -= 1
+                self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting and self._taken < int(self.limit):
+            turn = self._waiting.popleft()
+            if not turn.cancelled():
+                turn.set_result(None)
+                self._taken += 1
+
+    @property
+    def load(self) -> float:
+        """Requests that hold a slot or wait for one, per open slot."""
+        return (self._taken + len(self._waiting)) / self.limit
 
     @property
     def is_open(self) -> bool:
         """Whether requests may be sent: it is not left out, or its pause is over and no request is trying it."""
-        return not self._faults or (self._clock() >= self.opens_at and not self.pace.load)
+        return not self._faults or (self._clock() >= self.opens_at and not self.load)
 
     def leave_out(self, fault: Fault, asked_at: float) -> None:
-        """Record a fault met by a request that was sent at `asked_at`."""
+        """Record a fault met by a request that acquired its slot at `asked_at`; an overload halves the open slots."""
+        now, wait = self._clock(), fault.retry_after or 0.0
         if fault.policy.overloaded:
-            self.pace.overloaded(asked_at, fault.retry_after)
-        now = self._clock()
+            if asked_at > self._halved_at:
+                self.limit, self._halved_at = max(1.0, self.limit / 2), now
+            self._asked_to_wait_until = max(self._asked_to_wait_until, now + wait)
         if now >= self.opens_at:
             self.opens_at = now + min(FIRST_PAUSE_SECONDS * 2 ** min(self._faults, 10), LONGEST_PAUSE_SECONDS)
             self._faults += 1
-        self.opens_at = max(self.opens_at, now + (fault.retry_after or 0.0))
+        self.opens_at = max(self.opens_at, now + wait)
         self.unchecked |= fault.kind != "busy"
 
     def answered(self) -> None:
         """Record a good answer."""
-        self.pace.succeeded()
+        self.limit = min(self.most, self.limit + max(1.0, self.most * GROWTH) / self.limit)
+        self._admit()
         self.opens_at, self._faults, self.unchecked = float("-inf"), 0, False
 
 
@@ -404,10 +375,10 @@ class Patience:
             # An open one if there is any, preferably not asked yet, and the least loaded; else the first to open.
             one = min(
                 self.replicas,
-                key=lambda each: (not each.is_open, each in asked, each.pace.load if each.is_open else each.opens_at),
+                key=lambda each: (not each.is_open, each in asked, each.load if each.is_open else each.opens_at),
             )
             leaves = partial(self._better_elsewhere, one, one.opens_at, {*asked, one})
-            async with one.pace.place(leaves) as asked_at:
+            async with one.place(leaves) as asked_at:
                 if leaves():
                     continue
                 began = asked_at if began is None else began  # waiting for a slot is not the server's fault

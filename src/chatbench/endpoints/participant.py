@@ -83,7 +83,8 @@ class EndpointParticipant:
         self._clients = clients
         self._role = role
         self._patient = partial(Patience, options=options, clock=clock, sleep=sleep)
-        self._patience = self._patient([each.address.base_url for each in clients], probe=self._probe)
+        urls = [each.address.base_url for each in clients]
+        self._patience = self._patient(urls, probe=lambda number, _unchecked: _small(self._clients[number]))
         self.unreachable: list[str] = []
 
     @property
@@ -141,9 +142,6 @@ class EndpointParticipant:
             if found.kind != "refused" or not client.adapt(found):
                 raise explained(found, client.address, served=await client.served() if found.kind == "missing" else ())
         return found if isinstance(found, Fault) else None
-
-    async def _probe(self, number: int, _unchecked: bool) -> Reply | Fault:
-        return await _small(self._clients[number])
 
     async def reply(self, request: Request) -> Reply | Failure:
         """The reply to one request, or a failure with its reason.

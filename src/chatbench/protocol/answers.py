@@ -24,41 +24,11 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from chatbench.core.answer_kinds import LETTERS, normalised
 from chatbench.core.files import parse_json
 from chatbench.protocol.prompts import ANSWER_PREFIX, IQA_EVAL_ANSWER
-
-
-class _Patterns(NamedTuple):
-    """Patterns for the ways of naming an option; they expect single spaces, because runs would be slow to match."""
-
-    alone: re.Pattern[str]
-    leading: re.Pattern[str]
-    named: re.Pattern[str]
-    either: re.Pattern[str]
-
-
-@cache
-def _patterns(options: int) -> _Patterns:
-    wrapped = r"[ (\[{<\"'*_`$]*"
-    upper, lower = f"[A-{LETTERS[options - 1]}]", f"[a-{LETTERS[options - 1].lower()}]"
-    letter = f"({upper[:-1]}{lower[1:]})"
-    return _Patterns(
-        re.compile(rf"{wrapped}{letter}[ )\]}}>\"'*_`$.,:;!]*"),
-        re.compile(rf"{wrapped}{letter}[\"'*_`]*[)\]}}.:]+(?= |$)"),
-        # A lower-case letter in a sentence may be a word ("the answer is a number"), so punctuation must enclose or
-        # follow it; "I" may be a word, too.
-        re.compile(
-            r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice|[Cc]hoose|[Pp]ick|[Ss]elect)"
-            r"(?: (?:is|would be|must be|should be|option))* ?[:=]?[*_`]* ?"
-            rf"(?:[(\[\"'*_`]+{letter}[)\]\"'*_`]|(?!I [a-z])({upper})\b(?!['\u2019])|({lower})(?= ?(?:[.,;!)]|$)))"
-            rf"|\\boxed\{{(?:\\text\{{)?{letter}\}}"
-        ),
-        re.compile(rf"\b{upper}\)?,? ?(?:or|and|/|&) ?\(?{upper}\b"),
-    )
 
 
 def lenient_letter(text: str, options: Sequence[str]) -> str | None:
@@ -68,11 +38,26 @@ def lenient_letter(text: str, options: Sequence[str]) -> str | None:
     >>> [lenient_letter(text, options) for text in ("(A)", "d", "the answer is B", "Three.", "A or B", "a guess")]
     ['A', 'D', 'B', 'C', None, None]
     """
-    text = " ".join(text.split())
-    if not options or (patterns := _patterns(len(options))).either.search(text):
+    text = " ".join(text.split())  # runs of spaces would be slow to match
+    if not options:
         return None
-    found = {match[1].upper() for match in (patterns.alone.fullmatch(text), patterns.leading.match(text)) if match}
-    found |= {named[named.lastindex or 0].upper() for named in patterns.named.finditer(text)}
+    last = LETTERS[len(options) - 1]
+    upper, lower, wrapped = f"[A-{last}]", f"[a-{last.lower()}]", r"[ (\[{<\"'*_`$]*"
+    letter = f"({upper[:-1]}{lower[1:]})"
+    if re.search(rf"\b{upper}\)?,? ?(?:or|and|/|&) ?\(?{upper}\b", text):
+        return None
+    alone = re.fullmatch(rf"{wrapped}{letter}[ )\]}}>\"'*_`$.,:;!]*", text)
+    leading = re.match(rf"{wrapped}{letter}[\"'*_`]*[)\]}}.:]+(?= |$)", text)
+    found = {match[1].upper() for match in (alone, leading) if match}
+    # A lower-case letter in a sentence may be a word ("the answer is a number"), so punctuation must enclose or follow
+    # it; "I" may be a word, too.
+    in_a_sentence = (
+        r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice|[Cc]hoose|[Pp]ick|[Ss]elect)"
+        r"(?: (?:is|would be|must be|should be|option))* ?[:=]?[*_`]* ?"
+        rf"(?:[(\[\"'*_`]+{letter}[)\]\"'*_`]|(?!I [a-z])({upper})\b(?!['\u2019])|({lower})(?= ?(?:[.,;!)]|$)))"
+        rf"|\\boxed\{{(?:\\text\{{)?{letter}\}}"
+    )
+    found |= {named[named.lastindex or 0].upper() for named in re.finditer(in_a_sentence, text)}
     found |= {letter for letter, option in zip(LETTERS, options, strict=False) if _bare(text) == _bare(option) != ""}
     return found.pop() if len(found) == 1 else None
 

@@ -222,8 +222,6 @@ def derive_seed(base_seed: int, conversation_id: str, turn: int, participant: st
 
 @dataclass(slots=True)
 class _State:
-    """State of a running dialogue."""
-
     question: Question
     conversation_id: str
     base_seed: int
@@ -271,17 +269,16 @@ class _State:
             self.truncated[side] += 1
         self.last_prompt[side] = (length, reply.prompt_tokens)
 
-    def end(
-        self,
-        termination: Termination,
-        *,
-        failure: Failure | None = None,
-        answer: FinalAnswer | None = None,
-        forced_text: str | None = None,
-    ) -> SimulatedConversation:
+    def end(self, last: Said | FinalAnswer | Failure, *, forced: bool = False) -> SimulatedConversation:
+        """Build the record of a chat that ends with a failure or with what was said, freely or when `forced`."""
+        failure = last if isinstance(last, Failure) else None
+        answer = last if isinstance(last, FinalAnswer) else None
+        termination: Termination = "failed" if failure else "no_answer"
+        if answer:
+            termination = "forced" if forced else "answered"
+        forced_text = last.text if isinstance(last, Said) else answer.message if answer and forced else None
         text = answer.text if answer else forced_text
         letter = self.question.read(answer.text) if answer else None
-        last = self.probabilities[-1] if answer else None
         return SimulatedConversation(
             id=self.conversation_id,
             question_id=self.question.id,
@@ -303,7 +300,7 @@ class _State:
             usage=Usage(**self.tokens),
             seconds=round(self.seconds, 3),
             answer_probabilities=tuple(self.probabilities) if any(self.probabilities) else (),
-            expected_correct=expected_correct(self.question, last),
+            expected_correct=expected_correct(self.question, self.probabilities[-1] if answer else None),
             reasoning=tuple(self.reasoning),
             finish_reasons={side: dict(counts) for side, counts in self.finish_reasons.items()},
             served_models={side: tuple(names) for side, names in self.served_models.items()},
@@ -333,45 +330,29 @@ def dialogue(
 
     Args:
         end_on: failure modes that end the free turns when detected in any message after the first.
-
-    Raises:
-        ValueError: `max_user_turns` is below 1.
     """
-    if max_user_turns < 1:
-        raise ValueError(f"max_user_turns is {max_user_turns}, expected at least 1")
     state = _State(question, conversation_id, base_seed, style)
     for turn in range(max_user_turns):
         before = state.observed.copy()
         said = Said(style.opening) if style.opening and turn == 0 else (yield from _user(state))
-        if isinstance(said, Failure):
-            return state.end("failed", failure=said)
-        if isinstance(said, FinalAnswer):
-            return state.end("answered", answer=said)
+        if not isinstance(said, Said):
+            return state.end(said)
         if turn > 0 and (end_on & (state.observed - before).keys() or (said.last and not said.text.strip())):
             # The simulator was already asked at this point of the chat: use another seed.
-            return (yield from _forced_answer(state, draw=" forced"))
+            return state.end((yield from _user(state, forced=True, draw=" forced")), forced=True)
         if not said.text.strip():
-            return state.end("failed", failure=Failure(EMPTY_TURN))
+            return state.end(Failure(EMPTY_TURN))
         state.turns.append(Turn("user", said.text))
         chat = [Message(each.role, each.text) for each in state.turns]
         request = state.request("assistant", (Message("system", ASSISTANT_SYSTEM), *chat), "reply")
         reply = yield request
         state.count(request, reply)
         if isinstance(reply, Failure):
-            return state.end("failed", failure=reply)
+            return state.end(reply)
         state.turns.append(Turn("assistant", reply.text))
         if said.last:
             break
-    return (yield from _forced_answer(state))
-
-
-def _forced_answer(state: _State, *, draw: str = "") -> Dialogue:
-    said = yield from _user(state, forced=True, draw=draw)
-    if isinstance(said, Failure):
-        return state.end("failed", failure=said)
-    if isinstance(said, FinalAnswer):
-        return state.end("forced", answer=said, forced_text=said.message)
-    return state.end("no_answer", forced_text=said.text)
+    return state.end((yield from _user(state, forced=True)), forced=True)
 
 
 def _user(state: _State, *, forced: bool = False, draw: str = "") -> _Read:

@@ -26,7 +26,6 @@ from chatbench.protocol.dialogue import (
 Result = TypeVar("Result")
 Asking = Generator[Request, Reply | Failure, Result]
 """A dialogue, or any other generator of requests that returns a result."""
-Ask = Callable[[Request], Coroutine[None, None, Reply | Failure]]
 Replied = Callable[[Request, Reply | Failure], None]
 
 
@@ -37,20 +36,20 @@ class _Line:
     """The requests waiting for one participant, by dialogue key."""
 
     def __init__(self, participant: Participant) -> None:
-        self._participant = participant
+        self.participant = participant
         self.waiting: dict[int, Request] = {}
 
     def join(self, key: int, request: Request) -> None:
         self.waiting[key] = request
-        if isinstance(self._participant, SteppedParticipant):
-            self._participant.join(key, request)
+        if isinstance(self.participant, SteppedParticipant):
+            self.participant.join(key, request)
 
     def step(self) -> list[tuple[int, Request, Reply | Failure]]:
         """Run one step of the participant, or have it reply to all waiting requests if it does not work in steps."""
-        if isinstance(self._participant, SteppedParticipant):
-            replies = self._participant.step()
+        if isinstance(self.participant, SteppedParticipant):
+            replies = self.participant.step()
         else:
-            replies = list(zip(self.waiting, self._participant.reply_all([*self.waiting.values()]), strict=True))
+            replies = list(zip(self.waiting, self.participant.reply_all([*self.waiting.values()]), strict=True))
         return [(key, self.waiting.pop(key), reply) for key, reply in replies]
 
 
@@ -73,9 +72,9 @@ def run_together(
     """
     sides = [participants] * len(dialogues) if isinstance(participants, Mapping) else participants
     lines = {id(one): _Line(one) for each in sides for one in each.values()}
-    for one in {id(one): one for each in sides for one in each.values()}.values():
-        if isinstance(one, SteppedParticipant):
-            one.forget()
+    for line in lines.values():
+        if isinstance(line.participant, SteppedParticipant):
+            line.participant.forget()
     chats: dict[int, Result] = {}
 
     def advance(index: int, reply: Reply | Failure | None) -> None:
@@ -130,25 +129,22 @@ def run_concurrently(
             are dropped; `finished` was called for all that had ended. An exception in a callback does the same.
         KeyboardInterrupt: as above.
     """
-    if active < 1:
-        raise ValueError(f"active is {active}, expected at least 1")
     count = 0
 
-    async def run_some(ask: Mapping[ParticipantName, Ask], source: Iterator[Asking[Result]]) -> None:
+    async def run_some(asked: _Served, source: Iterator[Asking[Result]]) -> None:
         nonlocal count
         while may_begin() and (following := next(source, None)):
-            chat = await _run_one(following, ask, refused, replied)
+            chat = await _run_one(following, asked, refused, replied)
             count += 1
             finished(chat)
 
     async def run_all() -> None:
         source = iter(dialogues)
-        batching = {
-            name: _Batching(one) for name, one in participants.items() if not isinstance(one, ConcurrentParticipant)
+        asked: _Served = {
+            name: one if isinstance(one, ConcurrentParticipant) else _Batching(one)
+            for name, one in participants.items()
         }
-        ask: dict[ParticipantName, Ask] = {name: one.reply for name, one in batching.items()}
-        ask |= {name: one.reply for name, one in participants.items() if isinstance(one, ConcurrentParticipant)}
-        tasks = [asyncio.ensure_future(run_some(ask, source)) for _ in range(active)]
+        tasks = [asyncio.ensure_future(run_some(asked, source)) for _ in range(active)]
         try:
             try:
                 await asyncio.gather(*tasks)
@@ -157,11 +153,8 @@ def run_concurrently(
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
         finally:
-            for each in batching.values():
-                each.close()
-            for one in participants.values():
-                if isinstance(one, ConcurrentParticipant):
-                    await one.close()
+            for one in asked.values():
+                await one.close()
 
     run_to_end(run_all())
     return count
@@ -169,7 +162,7 @@ def run_concurrently(
 
 async def _run_one(
     dialogue: Asking[Result],
-    ask: Mapping[ParticipantName, Ask],
+    asked: _Served,
     refused: Callable[[Request], Failure | None],
     replied: Replied,
 ) -> Result:
@@ -182,7 +175,7 @@ async def _run_one(
             return result
         reply = refused(request)
         if reply is None:
-            reply = await ask[request.participant](request)
+            reply = await asked[request.participant].reply(request)
             replied(request, reply)
 
 
@@ -225,10 +218,13 @@ class _Batching:
                         place.set_result(reply)
         self._serving = None
 
-    def close(self) -> None:
+    async def close(self) -> None:
         if self._serving:
             self._serving.cancel()
         self._thread.shutdown()
+
+
+_Served = Mapping[ParticipantName, ConcurrentParticipant | _Batching]
 
 
 def run_to_end(coroutine: Coroutine[None, None, Result]) -> Result:

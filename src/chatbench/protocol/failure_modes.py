@@ -74,7 +74,8 @@ def observed_in(
     """Detect failure modes in a simulator's output after `turns`; a forced answer is not expected to be a question."""
     message = said.message if isinstance(said, FinalAnswer) else said.text
     seen: dict[FailureMode, bool] = {
-        "role_flip": flips_role(message, question),
+        # A line starts with the name of a participant, and the question has no such lines itself.
+        "role_flip": bool(_PARTICIPANT.search(message)) and not _PARTICIPANT.search(question.full_text),
         "glued_answer": glues_answer(said, question),
         "empty_turn": isinstance(said, Said) and not said.last and not message.strip(),
     }
@@ -103,11 +104,6 @@ def repeats(message: str, opening: str) -> bool:
     if min(ours.total(), theirs.total()) < FEWEST_WORDS or numbers[0] != numbers[1]:
         return False
     return 2 * (ours & theirs).total() / (ours.total() + theirs.total()) >= SAME_WORDS
-
-
-def flips_role(message: str, question: Question) -> bool:
-    """Whether a line starts with the name of a participant, unless the question has such lines itself."""
-    return bool(_PARTICIPANT.search(message)) and not _PARTICIPANT.search(question.full_text)
 
 
 def glues_answer(said: Said | FinalAnswer, question: Question) -> bool:

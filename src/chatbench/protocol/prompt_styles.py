@@ -1,8 +1,9 @@
 """Simulator styles: how each kind of simulator is prompted, and how its output is parsed.
 
-A style is a small class with one method for each. `messages` builds the prompt after some turns of the chat; `read`
-parses the output: a message to the assistant (`Said`), perhaps the last one, or the answer that ends the chat
-(`FinalAnswer`). The loop in `dialogue.py` and every participant handle all styles the same way.
+A style is a small class with one method for each. `messages` builds the prompt after some turns of the chat (`question`
+and `asked_for` are the question's `full_text` and `asked_for`); `read` parses the output: a message to the assistant
+(`Said`), perhaps the last one, or the answer that ends the chat (`FinalAnswer`). `opening` is a style's first message,
+if that is fixed. The loop in `dialogue.py` and every participant handle all styles the same way.
 
     two-step            the paper's: Task 1 for the first turn, Task 2 after that; ends when an output begins with
                         `Answer: `, which has no meaning in the first turn
@@ -28,7 +29,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from chatbench.core.records import Message, Turn
 from chatbench.protocol.answers import FinalAnswer, Said, clean_output, read_answer, read_iqa_answer
@@ -42,30 +43,11 @@ from chatbench.protocol.prompts import (
     USERLM_INTENT,
     PromptVariant,
     conversation_text,
+    filled,
     simulator_messages,
 )
 
 StyleName = Literal["two-step", "two-step-problem", "two-step-help", "iqa-eval", "userlm"]
-
-
-class Style(Protocol):
-    """How a kind of simulator is prompted and parsed; `opening` is its first message, if that is fixed."""
-
-    @property
-    def name(self) -> StyleName: ...
-
-    @property
-    def opening(self) -> str | None: ...
-
-    def messages(
-        self, question: str, turns: Sequence[Turn], *, asked_for: str, forced: bool = False
-    ) -> tuple[Message, ...]:
-        """Build the prompt after `turns`; `question` and `asked_for` are the question's `full_text` and `asked_for`."""
-        ...
-
-    def read(self, output: str, turns: Sequence[Turn], *, forced: bool = False) -> Said | FinalAnswer:
-        """Parse an output that follows `turns`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +80,7 @@ class IqaEval:
     def messages(
         self, question: str, turns: Sequence[Turn], *, asked_for: str, forced: bool = False
     ) -> tuple[Message, ...]:
-        # Not str.format: a question may hold braces (LaTeX does).
-        system = (
-            (IQA_EVAL_FORCED if forced else IQA_EVAL).replace("{answer}", asked_for).replace("{question}", question)
-        )
+        system = filled(IQA_EVAL_FORCED if forced else IQA_EVAL, answer=asked_for, question=question)
         return (Message("system", f"{system}\n\n{conversation_text(turns, 'ASSISTANT')}" if turns else system),)
 
     def read(self, output: str, turns: Sequence[Turn], *, forced: bool = False) -> Said | FinalAnswer:  # noqa: ARG002  (all turns are read alike)
@@ -122,8 +101,8 @@ class UserLm:
     def messages(
         self, question: str, turns: Sequence[Turn], *, asked_for: str, forced: bool = False
     ) -> tuple[Message, ...]:
-        intent = USERLM_INTENT.replace("{question}", question)
-        system = f"{intent}\n\n{FORCED_ANSWER.replace('{answer}', asked_for)}" if forced else intent
+        template = f"{USERLM_INTENT}\n\n{FORCED_ANSWER}" if forced else USERLM_INTENT
+        system = filled(template, question=question, answer=asked_for)
         return (Message("system", system), *(Message(turn.role, turn.text) for turn in turns))
 
     def read(self, output: str, turns: Sequence[Turn], *, forced: bool = False) -> Said | FinalAnswer:  # noqa: ARG002  (all turns are read alike)
@@ -132,6 +111,7 @@ class UserLm:
         return (read_answer(message) if forced else None) or Said(message, last=bool(end) or not message)
 
 
+Style = TwoStep | IqaEval | UserLm
 TWO_STEP = TwoStep()
 STYLES: dict[StyleName, Style] = {
     style.name: style

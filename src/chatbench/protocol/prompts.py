@@ -15,6 +15,7 @@ project's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -106,6 +107,15 @@ _PROBE = "a"
 PromptVariant = Literal["two-step", "two-step-problem", "two-step-help"]
 
 
+def filled(template: str, **parts: str) -> str:
+    r"""The template with a part in place of each `{name}`; a part may hold braces (LaTeX does), and even a name.
+
+    >>> filled("{question} or {answer}", question=r"\frac{1}{2}{answer}", answer="B")
+    '\\frac{1}{2}{answer} or B'
+    """
+    return re.sub(r"\{(\w+)\}", lambda name: parts[name[1]], template)
+
+
 def conversation_text(turns: Sequence[Turn], assistant: str = "SYSTEM") -> str:
     r"""Format `{CONV}`: every turn as `YOU: ...` or `SYSTEM: ...`, joined by blank lines, nothing truncated.
 
@@ -118,24 +128,6 @@ def conversation_text(turns: Sequence[Turn], assistant: str = "SYSTEM") -> str:
     return "\n\n".join(f"{names[turn.role]}: {turn.text}" for turn in turns)
 
 
-def system_message(question: str) -> str:
-    """System message of both tasks; `question` is the question with its options (`Question.full_text`)."""
-    # Not str.format: a question may hold braces (LaTeX does).
-    return SYSTEM.replace("{question}", question)
-
-
-def first_turn_message(variant: PromptVariant = "two-step") -> str:
-    """User message of Task 1."""
-    return FIRST_TURN_PROBLEM if variant == "two-step-problem" else FIRST_TURN
-
-
-def next_turn_message(turns: Sequence[Turn], *, asked_for: str, forced: bool = False) -> str:
-    """User message of Task 2 (next turn or answer), or of the forced answer at the turn limit."""
-    head, _, tail = CONVERSATION_HEAD.replace("{separator}", SEPARATOR).partition("{conversation}")
-    task = (FORCED_ANSWER if forced else NEXT_TURN).replace("{answer}", asked_for)
-    return head + conversation_text(turns) + tail + task
-
-
 def simulator_messages(
     question: str,
     turns: Sequence[Turn],
@@ -144,12 +136,16 @@ def simulator_messages(
     forced: bool = False,
     variant: PromptVariant = "two-step",
 ) -> tuple[Message, Message]:
-    """Build the prompt of a two-step simulator after `turns` (Task 1 if there are none).
+    """Build the prompt of a two-step simulator after `turns`: Task 1 if there are none, else Task 2.
 
-    `question` and `asked_for` are the question's `full_text` and `asked_for`.
+    Task 2 is the next turn or answer, or if `forced` (at the turn limit) the answer. `question` and `asked_for` are the
+    question's `full_text` and `asked_for`.
     """
-    user = next_turn_message(turns, forced=forced, asked_for=asked_for) if turns else first_turn_message(variant)
-    return Message("system", system_message(question)), Message("user", user)
+    user = FIRST_TURN_PROBLEM if variant == "two-step-problem" else FIRST_TURN
+    if turns:
+        task = CONVERSATION_HEAD + (FORCED_ANSWER if forced else NEXT_TURN)
+        user = filled(task, separator=SEPARATOR, conversation=conversation_text(turns), answer=asked_for)
+    return Message("system", filled(SYSTEM, question=question)), Message("user", user)
 
 
 class Encoder(Protocol):

@@ -48,7 +48,6 @@ from chatbench.protocol.dialogue import (
     ConcurrentParticipant,
     Failure,
     ParticipantName,
-    Reply,
     Request,
     derive_seed,
 )
@@ -61,16 +60,16 @@ from chatbench.protocol.prompts import (
     LETTER_ONLY_FEW_SHOT,
     LETTER_ONLY_QUESTION,
     SEPARATOR,
+    filled,
 )
 from chatbench.sample.study import ai_alone_table
-from chatbench.simulation.budget import SPENT, Prices, Spending, dollars
+from chatbench.simulation.budget import SPENT, Prices, Spending, dollars, replies_otherwise
 from chatbench.simulation.log import (
     AppendOnlyLog,
     failure_lines,
     open_log,
     other_place,
     read_log,
-    replies_otherwise,
     settings_path,
 )
 from chatbench.simulation.participants import AssistantSpec, notes_on, open_assistant, read_specs, refuse_temperature
@@ -103,39 +102,23 @@ MEASURED_HERE = ", measured here"
 """Suffix of the name of a method that is not the study's own."""
 
 
-def column_name(method: Method) -> str:
-    """The method's name in the study's tables.
-
-    >>> column_name("letter-only-zero-shot")
-    'letter_only_zero_shot'
-    """
-    return method.replace("-", "_")
-
-
 def question_messages(method: Method, question: Question, examples: Sequence[Question] = ()) -> tuple[Message, Message]:
-    """The messages to the assistant; `examples` are for the few-shot method.
-
-    Raises:
-        ValueError: the few-shot method without examples, or examples with another method.
-    """
-    if bool(examples) != (method == "letter-only-few-shot"):
-        raise ValueError(f"{method} with {len(examples)} examples")
+    """The messages to the assistant; `examples` are for the few-shot method."""
     if method == "free-text":
         return Message("system", ASSISTANT_SYSTEM), Message("user", question.full_text)
     text = LETTER_ONLY
     if examples:
-        text += LETTER_ONLY_FEW_SHOT.replace("{subset}", question.subset.replace("_", " "))
-    asked = [LETTER_ONLY_QUESTION.replace("{question}", each.full_text) for each in (*examples, question)]
+        text += filled(LETTER_ONLY_FEW_SHOT, subset=question.subset.replace("_", " "))
+    asked = [filled(LETTER_ONLY_QUESTION, question=each.full_text) for each in (*examples, question)]
     answered = "".join(f"{each} {example.answer}\n\n" for each, example in zip(asked, examples, strict=False))
     return Message("system", ASSISTANT_SYSTEM), Message("user", text + answered + asked[-1])
 
 
 def extraction_messages(question: Question, reply: str) -> tuple[Message, Message]:
     """The messages to the extractor about a free-text reply."""
-    # Split at the markers instead of replacing one after the other: a reply may contain a marker's name.
-    text = EXTRACTION.replace("{letters}", _quoted(question.letters)).replace("{separator}", SEPARATOR)
-    head, _, tail = text.partition("{answer}")
-    text = head.replace("{question}", question.full_text) + reply + tail
+    text = filled(
+        EXTRACTION, question=question.full_text, answer=reply, separator=SEPARATOR, letters=_quoted(question.letters)
+    )
     return Message("system", EXTRACTION_SYSTEM), Message("user", text)
 
 
@@ -209,17 +192,20 @@ class AiAloneLog:
     """The raw replies of one assistant by one method."""
 
     def __init__(self, workspace: Workspace, assistant: str, method: Method) -> None:
-        self.path = workspace.ai_alone / f"{file_name(assistant)}-{column_name(method)}.jsonl"
+        self.column = method.replace("-", "_")
+        """The method's name in the study's tables."""
+        self.path = workspace.ai_alone / f"{file_name(assistant)}-{self.column}.jsonl"
         self.assistant = assistant
         self.method = method
 
+    def records(self) -> dict[str, dict[str, Any]]:
+        """The last record by id."""
+        return {str(row["id"]): cast("dict[str, Any]", row) for _, row in read_log(self.path)}
+
     def texts(self, stage: Stage) -> dict[str, str]:
         """The texts of that stage, by record id; samples without a text are left out."""
-        found: dict[str, str | None] = {}
-        for _, row in read_log(self.path):
-            if row["stage"] == stage:
-                found[str(row["id"])] = None if row["reason"] else str(row["text"])
-        return {name: text for name, text in found.items() if text is not None}
+        rows = self.records().items()
+        return {name: str(row["text"]) for name, row in rows if row["stage"] == stage and not row["reason"]}
 
     def usages(self) -> list[Usage]:
         """The tokens of each recorded sample; the extractor's as a simulator's."""
@@ -230,17 +216,17 @@ class AiAloneLog:
 
     def unfinished(self, samples: Sequence[Sample], *, extracted: bool) -> int:
         """Number of samples that were not asked for to the end; those that failed were."""
-        rows = {str(row["id"]): str(row["reason"]) for _, row in read_log(self.path)}
+        reasons = {name: row["reason"] for name, row in self.records().items()}
         count = 0
         for sample in samples:
-            reply, extraction = (rows.get(sample.id(stage), SPENT) for stage in _SIDES)
+            reply, extraction = (reasons.get(sample.id(stage), SPENT) for stage in _SIDES)
             count += SPENT in (reply, extraction if extracted and not reply else reply)
         return count
 
     def trouble(self, samples: Sequence[Sample], asked: Mapping[Stage, str]) -> list[str]:
         """Sentences on replies, by stage, that failed, were cut off or came from another model than the requested."""
         ids = {sample.id(stage): stage for sample in samples for stage in asked}
-        rows = {str(row["id"]): row for _, row in read_log(self.path) if row["id"] in ids}
+        rows = {name: row for name, row in self.records().items() if name in ids}
         failures = Counter((str(row["reason"]), bool(row["transient"])) for row in rows.values() if row["reason"])
         finish_reasons, served = Counter[tuple[str, str]](), dict[tuple[str, str], Counter[str]]()
         for name, row in rows.items():
@@ -264,15 +250,16 @@ class AiAloneLog:
 
     def scores(self, questions: Mapping[str, Question]) -> list[AiAloneScore]:
         """One score per question, by question id, over all samples in the log; unknown outcomes are not counted."""
-        recorded = {str(row["id"]).rpartition("|")[0].rpartition("|") for _, row in read_log(self.path)}
-        samples = [Sample(questions[question_id], int(index)) for question_id, _, index in recorded]
+        recorded = {(row["question_id"], row["index"]) for row in self.records().values()}
+        samples = [Sample(questions[question_id], index) for question_id, index in recorded]
         by_question: dict[str, Counter[Result]] = {}
         for sample, result in self.results(samples).items():
             if result != "unknown":
                 by_question.setdefault(sample.question.id, Counter())[result] += 1
-        method = column_name(self.method)
         return [
-            AiAloneScore(name, self.assistant, method, found.total(), found["right"] / found.total(), found["invalid"])
+            AiAloneScore(
+                name, self.assistant, self.column, found.total(), found["right"] / found.total(), found["invalid"]
+            )
             for name, found in sorted(by_question.items())
         ]
 
@@ -348,7 +335,7 @@ class AiAloneResult:
     """The outcomes of the planned samples; `failed` are those without a reply or an extraction.
 
     `trouble` are sentences on replies that failed, were cut off, or came from another model than the requested one.
-    Tokens `read` and `written` and their cost in dollars (None: no price) are those of the log, with earlier runs.
+    The tokens `used` and their cost in dollars (None: no price) are those of the log, with earlier runs.
     """
 
     assistant: str
@@ -359,8 +346,7 @@ class AiAloneResult:
     asked: int
     table: Path
     trouble: tuple[str, ...]
-    read: int
-    written: int
+    used: Usage
     usd: float | None
 
     def lines(self) -> list[str]:
@@ -373,7 +359,7 @@ class AiAloneResult:
             f"{self.assistant}, {self.method}: {self.questions} questions, {known} samples, {share}"
             + "".join(f", {part}" for part in parts),
             f"{self.asked} new replies -> {self.table}",
-            f"tokens: {self.read:,} read, {self.written:,} written"
+            f"tokens: {self.used.read:,} read, {self.used.written:,} written"
             + (f", {dollars(self.usd)}" if self.usd is not None else ""),
             *self.trouble,
         ]
@@ -462,12 +448,9 @@ def ai_alone(
         failed -= left
         spending.left += left
         trouble += (f"{SPENT}: {left} of {len(samples)} samples are left; with a larger one the command continues",)
-    of_log = log.usages()
-    read, written = sum(each.read for each in of_log), sum(each.written for each in of_log)
-    usd = sum(spending.prices.usd(each) for each in of_log) if spending.prices.known else None
-    return AiAloneResult(
-        spec.name, method, len(questions), counts, failed, asked, table, trouble, read, written, usd
-    )  # fmt: skip
+    used = _usage([cast("dict[str, Any]", row) for _, row in read_log(log.path)])
+    usd = spending.prices.usd(used) if spending.prices.known else None
+    return AiAloneResult(spec.name, method, len(questions), counts, failed, asked, table, trouble, used, usd)
 
 
 def questions_of(
@@ -512,7 +495,14 @@ def ask_missing(
     def asked(sample: Sample, stage: Stage, messages: tuple[Message, Message]) -> Asking[dict[str, Any]]:
         of_sample = derive_seed(seed, sample.id(stage), 0, "assistant")
         reply = yield Request(_SIDES[stage], messages, sample.question.id, of_sample, "reply", sample.id(stage))
-        writer.append([row := _row(sample, stage, reply)])
+        row = {"id": sample.id(stage), "question_id": sample.question.id, "index": sample.index, "stage": stage}
+        if isinstance(reply, Failure):
+            used = {"tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens}
+            row |= {"text": "", "reason": reply.reason, "transient": reply.transient, **used}
+        else:
+            row |= {"reason": "", "transient": False, **{name: getattr(reply, name) for name in _KEPT}}
+            row["seconds"] = round(reply.seconds, 3)
+        writer.append([row])
         return row
 
     def sampled(sample: Sample) -> Asking[Usage]:
@@ -547,15 +537,6 @@ def ask_missing(
         else:
             run_together([*begun()], cast("Sides", sides), ended, spending.replied)
     return new
-
-
-def _row(sample: Sample, stage: Stage, reply: Reply | Failure) -> dict[str, Any]:
-    row = {"id": sample.id(stage), "question_id": sample.question.id, "index": sample.index, "stage": stage}
-    if isinstance(reply, Failure):
-        used = {"tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens}
-        return {**row, "text": "", "reason": reply.reason, "transient": reply.transient, **used}
-    said = {name: getattr(reply, name) for name in _KEPT}
-    return {**row, "reason": "", "transient": False, **said, "seconds": round(reply.seconds, 3)}
 
 
 def _at_most(settings: AiAloneSettings, questions: Sequence[Question], examples: Examples, *, extracted: bool) -> Usage:

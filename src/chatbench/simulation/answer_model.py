@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import cast
 
@@ -46,7 +46,6 @@ from chatbench.protocol.dialogue import (
     AnyParticipant,
     ConcurrentParticipant,
     Failure,
-    Participant,
     Reply,
     Request,
     SteppedParticipant,
@@ -160,13 +159,15 @@ def _words(text: str) -> list[str]:
 def answering(
     participant: AnyParticipant, model: AnswerModel, questions: Mapping[str, Question], *, temperature: float = 1.0
 ) -> AnyParticipant:
-    """The simulator, with its answers drawn from the answer model (at temperature 0: the likeliest one)."""
+    """The simulator, with its answers drawn from the answer model (at temperature 0: the likeliest one).
+
+    Its identity names the features and not the weights, which follow from them and the split's training side.
+    """
     draw = partial(_drawn, model, questions, temperature)
+    identity = {**participant.identity, "answer_model": list(FEATURES)}
     if isinstance(participant, ConcurrentParticipant):
-        return _ConcurrentAnswering(participant, draw)
-    if isinstance(participant, SteppedParticipant):
-        return _SteppedAnswering(participant, draw)
-    return _Answering(participant, draw)
+        return _ConcurrentAnswering(participant, identity, draw, getattr(participant, "unreachable", []))
+    return _LocalAnswering(cast(SteppedParticipant, participant), identity, draw)
 
 
 def _drawn(
@@ -189,50 +190,37 @@ def _drawn(
     )
 
 
-class _Drawing:
-    """A participant's identity and replies, with the letters of an answer model.
-
-    The identity names the features and not the weights, which follow from them and the split's training side.
-    """
-
-    def __init__(self, participant: AnyParticipant, draw: _Draw) -> None:
-        self.identity: dict[str, object] = {**participant.identity, "answer_model": list(FEATURES)}
-        self._drawn = draw
-
-
-class _Answering(_Drawing):
-    def __init__(self, participant: Participant, draw: _Draw) -> None:
-        super().__init__(participant, draw)
-        self._participant = participant
+@dataclass(slots=True)
+class _LocalAnswering:
+    _participant: SteppedParticipant
+    identity: dict[str, object]
+    _drawn: _Draw
+    _asked: dict[int, Request] = field(default_factory=dict)
 
     def reply_all(self, requests: Sequence[Request]) -> list[Reply | Failure]:
         return list(map(self._drawn, requests, self._participant.reply_all(requests)))
 
-
-class _SteppedAnswering(_Answering):
-    def __init__(self, participant: SteppedParticipant, draw: _Draw) -> None:
-        super().__init__(participant, draw)
-        self._asked: dict[int, Request] = {}
-        self._stepped = participant
-        self.share_memory = participant.share_memory
-
     def join(self, key: int, request: Request) -> None:
         self._asked[key] = request
-        self._stepped.join(key, request)
+        self._participant.join(key, request)
 
     def step(self) -> list[tuple[int, Reply | Failure]]:
-        return [(key, self._drawn(self._asked.pop(key), reply)) for key, reply in self._stepped.step()]
+        return [(key, self._drawn(self._asked.pop(key), reply)) for key, reply in self._participant.step()]
+
+    def share_memory(self, gib: float | None, models: int) -> None:
+        self._participant.share_memory(gib, models)
 
     def forget(self) -> None:
         self._asked.clear()
-        self._stepped.forget()
+        self._participant.forget()
 
 
-class _ConcurrentAnswering(_Drawing):
-    def __init__(self, participant: ConcurrentParticipant, draw: _Draw) -> None:
-        super().__init__(participant, draw)
-        self._participant = participant
-        self.unreachable: list[str] = getattr(participant, "unreachable", [])
+@dataclass(slots=True)
+class _ConcurrentAnswering:
+    _participant: ConcurrentParticipant
+    identity: dict[str, object]
+    _drawn: _Draw
+    unreachable: list[str]
 
     async def reply(self, request: Request) -> Reply | Failure:
         return self._drawn(request, await self._participant.reply(request))

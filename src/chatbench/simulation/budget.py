@@ -1,20 +1,26 @@
-"""What a simulation costs: prices per million tokens, and a budget in tokens or dollars.
+"""What a simulation costs, and what came of it: prices, a budget, estimates, and counts over a log.
 
-One budget covers all runs of a command: what earlier runs recorded counts. No conversation is started that would, at
-the mean cost so far, exceed it. Once it is spent, no further request is made, and active conversations end as a
-transient failure, so that a run with a larger budget tries it again.
+Prices are per million tokens. One budget covers all runs of a command: what earlier runs recorded counts. No
+conversation is started that would, at the mean cost so far, exceed it. Once it is spent, no further request is made,
+and active conversations end as a transient failure, so that a run with a larger budget tries it again.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import Usage
+from chatbench.core.records import Conversation, Question, SimulatedConversation, Termination, Usage
+from chatbench.endpoints.client import CHARACTERS_PER_TOKEN
 from chatbench.protocol.dialogue import Failure, ParticipantName, Reply, Request
+from chatbench.protocol.prompt_styles import Style
+from chatbench.protocol.prompts import ANSWER_PREFIX, ASSISTANT_SYSTEM
+from chatbench.simulation.log import failure_lines, read_recorded
 
 PER_MILLION = 1_000_000
 SPENT = "the budget is spent"
@@ -215,3 +221,258 @@ class Spending:
     def _add(self, usage: Usage) -> None:
         self.tokens += usage.read + usage.written
         self.usd += self.prices.usd(usage)
+
+
+def usage_each(
+    questions: Sequence[Question], chats: Sequence[Conversation], style: Style, tally: Tally
+) -> tuple[dict[str, float], str]:
+    """Mean tokens per conversation, by field of `Usage`, and what they are based on: the tally, or people's chats."""
+    if tally.ended and any(tally.ended_tokens.values()):
+        means = {name: count / tally.ended for name, count in tally.ended_tokens.items()}
+        return means, f"{tally.ended} recorded conversations"
+    by_id = {question.id: question for question in questions}
+    chats = [chat for chat in chats if chat.question_id in by_id]
+    characters: Counter[str] = Counter()
+    first = 2 if style.opening else 0
+    for chat in chats:  # what both sides would read and write if the simulator wrote this very chat
+        turns, question = chat.turns, by_id[chat.question_id]
+        for end in range(first, len(turns) + 1, 2):
+            asked = style.messages(question.full_text, turns[:end], asked_for=question.asked_for)
+            characters["simulator_prompt_tokens"] += sum(len(message.content) for message in asked)
+        for end in range(1, len(turns), 2):
+            characters["assistant_prompt_tokens"] += len(ASSISTANT_SYSTEM) + sum(len(turn.text) for turn in turns[:end])
+        characters["simulator_tokens"] += sum(len(turn.text) for turn in turns[first::2]) + len(ANSWER_PREFIX) + 1
+        characters["assistant_tokens"] += sum(len(turn.text) for turn in turns[1::2])
+    tokens = {name: count / CHARACTERS_PER_TOKEN / max(1, len(chats)) for name, count in characters.items()}
+    return (
+        tokens,
+        f"{len(chats)} chats of people, at {CHARACTERS_PER_TOKEN} characters per token; reasoning comes on top",
+    )
+
+
+def usage_at_most(
+    questions: Sequence[Question], style: Style, turns: int, longest: int, longest_reply: int
+) -> dict[str, float]:
+    """Tokens of a conversation with all user turns and the forced answer, if every message is as long as allowed."""
+    asked = [message for one in questions for message in style.messages(one.full_text, (), asked_for=one.asked_for)]
+    prompt = sum(len(message.content) for message in asked) / CHARACTERS_PER_TOKEN / max(1, len(questions))
+    system = len(ASSISTANT_SYSTEM) / CHARACTERS_PER_TOKEN
+    return {  # k user turns have 2k messages after them; the assistant reads one fewer
+        "simulator_prompt_tokens": (turns + 1) * (prompt + turns * (longest + longest_reply) / 2),
+        "simulator_tokens": (turns + 1) * longest,
+        "assistant_prompt_tokens": turns * (system + ((turns + 1) * longest + (turns - 1) * longest_reply) / 2),
+        "assistant_tokens": turns * longest_reply,
+    }
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts over conversations; `usage` and `lines` cover every line, including failed tries that were repeated.
+
+    `ended` and `ended_tokens` leave out transient failures and conversations of which an endpoint reported no tokens,
+    which `silent` counts by side; `cut_off` are those that the spent budget ended. `failures` are the others, by reason
+    and whether they are transient.
+    `without_letter` ended without a letter; in `lenient_letters` of those, lenient answer extraction finds one.
+    `shortened` outgrew a participant's context, so that `turns_dropped` of their turns were not seen at the end.
+    """
+
+    terminations: Counter[str] = field(default_factory=Counter)
+    observed: Counter[str] = field(default_factory=Counter)
+    failures: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
+    silent: Counter[str] = field(default_factory=Counter)
+    lines: int = 0
+    ended_tokens: Counter[str] = field(default_factory=Counter)
+    ended: int = 0
+    cut_off: int = 0
+    without_letter: int = 0
+    lenient_letters: int = 0
+    shortened: int = 0
+    turns_dropped: int = 0
+    finish_reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    served_models: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
+    truncated: Counter[str] = field(default_factory=Counter)
+
+    def add_ending(self, chat: SimulatedConversation) -> None:
+        """Counts how a conversation ended."""
+        self.terminations[chat.termination] += 1
+        if chat.termination == "failed" and chat.reason != SPENT:
+            self.failures[chat.reason, chat.transient] += 1
+        self.observed.update(chat.observed)
+        self.without_letter += chat.termination != "failed" and chat.letter is None
+        self.lenient_letters += chat.lenient_letter is not None
+        self.shortened += chat.turns_dropped > 0
+        self.turns_dropped += chat.turns_dropped
+        self.truncated.update(chat.prompts_truncated)
+        whose = {"assistant": f"assistant {chat.assistant}"}
+        for side, counts in chat.finish_reasons.items():
+            self.finish_reasons.update({(whose.get(side, side), reason): count for reason, count in counts.items()})
+        for side, names in chat.served_models.items():
+            who = whose.get(side, side)
+            asked = (chat.simulator if side == "simulator" else chat.assistant_identity).get("name")
+            self.served_models.setdefault((who, str(asked)), Counter()).update(names)
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(**self.tokens)
+
+
+def tally_of(log: Path, planned: Container[str] | None = None) -> Tally:
+    """Counts over a log's planned conversations, or over all of them; a missing log counts nothing.
+
+    Raises:
+        ChatbenchError: a line does not match its checksum.
+    """
+    tally = Tally()
+    transient: dict[str, SimulatedConversation] = {}
+    for _, chat in read_recorded(log):
+        if planned is not None and chat.id not in planned:
+            continue
+        tally.lines += 1
+        tally.tokens.update(asdict(chat.usage))
+        tally.silent.update(silent := _silent_sides(chat))
+        if chat.transient:
+            transient[chat.id] = chat
+        else:
+            transient.pop(chat.id, None)
+            tally.add_ending(chat)
+            if not silent:
+                tally.ended += 1
+                tally.ended_tokens.update(asdict(chat.usage))
+    for chat in transient.values():  # failures that were not tried again count
+        tally.add_ending(chat)
+        tally.cut_off += chat.reason == SPENT
+    return tally
+
+
+def _silent_sides(chat: SimulatedConversation) -> list[str]:
+    """The sides whose endpoint replied and reported no tokens."""
+    used, spoke = chat.usage, any(turn.role == "assistant" for turn in chat.turns)
+    simulator = chat.final_output is not None and not used.simulator_prompt_tokens + used.simulator_tokens
+    assistant = spoke and not used.assistant_prompt_tokens + used.assistant_tokens
+    sides = {"simulator": simulator and chat.simulator, "assistant": assistant and chat.assistant_identity}
+    return [side for side, silent in sides.items() if silent and "base_url" in silent]
+
+
+def replies_otherwise(
+    finish_reasons: Mapping[tuple[str, str], int], served_models: Mapping[tuple[str, str], Counter[str]], unit: str
+) -> list[str]:
+    """How many replies were cut off, and which models answered if not the requested one.
+
+    Args:
+        finish_reasons: counts by who replied and what ended the reply.
+        served_models: by who replied and the requested model, the models that answered, counted in `unit`.
+    """
+    lines = []
+    for (side, reason), count in sorted(finish_reasons.items()):
+        how = {
+            "length": "were cut off at --max-tokens",
+            "content_filter": "were cut off by a content filter",
+            "refusal": "were refusals",
+        }
+        lines.append(f"{count} replies of the {side} {how.get(reason, f'ended with finish reason {reason}')}")
+    for (who, asked), names in sorted(served_models.items()):
+        if len(names) > 1 or any(not _is_version(name, asked) for name in names):
+            each = ", ".join(f"{name} in {count}" for name, count in names.most_common())
+            lines.append(f"the {who}: {asked} was requested; models that answered ({unit}): {each}")
+    return lines
+
+
+def _is_version(name: str, asked: str) -> bool:
+    """Whether a model that answered is the requested one, or a version of it.
+
+    >>> _is_version("gpt-4o-2024-08-06", "gpt-4o"), _is_version("gpt-4o-mini", "gpt-4o")
+    (True, False)
+    """
+    served, wanted = (each.rpartition("/")[2].casefold() for each in (name, asked))
+    wanted = wanted.removesuffix("-latest")
+    return served.startswith(wanted) and bool(re.fullmatch(r"([-@:](latest|\d{2}[\d-]*))?", served[len(wanted) :]))
+
+
+@dataclass(frozen=True, slots=True)
+class SimulateResult:
+    """What is in the log after the run, and how this run went; `simulated` conversations are new.
+
+    `planned` is the number of planned conversations; the log has fewer if the budget was spent. `letters`: all
+    questions have options, so that an answer is a letter.
+    """
+
+    path: Path
+    tally: Tally
+    planned: int
+    simulated: int
+    seconds: float
+    prices: Prices
+    letters: bool = True
+
+    @property
+    def terminations(self) -> Mapping[str, int]:
+        """Conversations by termination, all four named."""
+        return {name: self.tally.terminations[name] for name in get_args(Termination)}
+
+    @property
+    def conversations(self) -> int:
+        """How many of the planned conversations are in the log."""
+        return self.tally.terminations.total()
+
+    @property
+    def left(self) -> int:
+        """How many the spent budget left: not begun, or cut off."""
+        return self.planned - self.conversations + self.tally.cut_off
+
+    def lines(self) -> list[str]:
+        """Lines to print: counts by termination, conversations per second, what went wrong, and the cost."""
+        counts = ", ".join(f"{name} {count}" for name, count in self.terminations.items())
+        rate = f", {self.simulated / self.seconds:.1f} conversations/s" if self.simulated else ""
+        lines = [
+            f"{self.conversations} conversations: {counts}",
+            f"{self.simulated} new in {self.seconds:.1f} s{rate} -> {self.path}",
+            *self._trouble(),
+        ]
+        usage = self.tally.usage
+        priced = [side for side in self.tally.silent if getattr(self.prices, side)]
+        if usage.read + usage.written:
+            reasoning = usage.simulator_reasoning_tokens + usage.assistant_reasoning_tokens
+            cached = usage.simulator_cached_tokens + usage.assistant_cached_tokens
+            of_those = [f"{count:,} {what}" for count, what in ((cached, "cached"), (reasoning, "reasoning")) if count]
+            lines.append(", ".join([f"tokens: {usage.read:,} read, {usage.written:,} written", *of_those]))
+            if self.prices.known and not priced:
+                usd = self.prices.usd(usage)
+                lines.append(f"cost: {dollars(usd)}, {dollars(usd * 1000 / self.tally.lines)} per 1,000 conversations")
+        if priced:
+            known = self.prices.usd(usage)
+            lines.append(f"cost: unknown{f', at least {dollars(known)}' if known else ''}")
+        for side, count in sorted(self.tally.silent.items()):
+            lines.append(
+                f"the {side}'s endpoint reported no tokens in {count} conversations: tokens and cost do not include it"
+            )
+        missing, cut_off = self.planned - self.conversations, self.tally.cut_off
+        if self.left:
+            lines.append(
+                f"the budget is spent: {missing} of {self.planned} were not begun, {cut_off} were cut off; "
+                "run again with a larger one to continue"
+            )
+        return lines
+
+    def _trouble(self) -> list[str]:
+        tally, lines = self.tally, failure_lines(self.tally.failures)
+        if tally.without_letter:
+            what = "a letter" if self.letters else "an answer"
+            lenient = f"; lenient answer extraction finds one in {tally.lenient_letters}" * self.letters
+            lines.append(f"{tally.without_letter} ended without {what} (counted wrong){lenient}")
+        if tally.observed:
+            seen = ", ".join(f"{name} {count}" for name, count in sorted(tally.observed.items()))
+            lines.append(f"messages in which a failure was detected: {seen}")
+        if tally.shortened:
+            lines.append(
+                f"{tally.shortened} conversations outgrew a participant's context, "
+                f"which did not see {tally.turns_dropped} of their oldest turns"
+            )
+        lines += replies_otherwise(tally.finish_reasons, tally.served_models, "conversations")
+        for side, count in sorted(tally.truncated.items()):
+            lines.append(
+                f"{count} prompts of the {side} seem to have been truncated by its server, which read no more tokens "
+                "than of a much shorter one: give it a larger context (Ollama: num_ctx), "
+                "and simulate again with --overwrite"
+            )
+        return lines

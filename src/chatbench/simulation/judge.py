@@ -23,7 +23,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -50,19 +49,21 @@ from chatbench.protocol.dialogue import (
     AnyParticipant,
     ConcurrentParticipant,
     Failure,
+    Participant,
     Reply,
     Request,
     derive_seed,
     function_identity,
 )
 from chatbench.protocol.dialogue_runner import run_concurrently, run_together
-from chatbench.protocol.prompts import JUDGE, JUDGE_SYSTEM, RIGHT_ANSWERS, SEPARATOR
+from chatbench.protocol.prompts import JUDGE, JUDGE_SYSTEM, RIGHT_ANSWERS, SEPARATOR, filled
 from chatbench.simulation.budget import Prices, Spending
-from chatbench.simulation.log import AppendOnlyLog, open_log, read_log, settings_path
-from chatbench.simulation.participants import AssistantSpec, open_assistant, read_specs
+from chatbench.simulation.log import open_log, read_log, settings_path
+from chatbench.simulation.participants import AssistantSpec, notes_on, open_assistant, read_specs
 
 if TYPE_CHECKING:
     from chatbench.endpoints.address import EndpointOptions
+    from chatbench.simulation.simulate import ChatSettings
 
 LATER = "later"
 """Value of `--judge`: answers are judged after the simulation."""
@@ -74,6 +75,8 @@ FIRST_REPLIES = 8
 """If none of so many first replies holds a score, no more are paid for."""
 Checker = Callable[[Question, str], float]
 """How right an answer to a question is, 0..1."""
+AskJudge = Callable[[Sequence[tuple[str, str]]], None]
+"""Has answers (question id and answer) judged."""
 Verdicts = Mapping[tuple[str, str], float | str | None]
 """By question id and answer; None if the reply holds no score, a text if none came, and why."""
 
@@ -169,6 +172,14 @@ def open_judge(
     return Judge(checker, text)
 
 
+def opened_judge(settings: ChatSettings, study: Study, options: EndpointOptions | None) -> Judge:
+    """The judge of a simulation's settings; see `open_judge`."""
+    return open_judge(
+        settings.judge, settings.rubric, study, options, max_tokens=settings.max_tokens,
+        reasoning_effort=settings.reasoning_effort,
+    )  # fmt: skip
+
+
 def judge_spec(spec: str) -> AssistantSpec:
     """Parses the spec of a judge.
 
@@ -199,10 +210,7 @@ def judge_messages(question: Question, answer: str, rubric: str) -> tuple[Messag
     """The messages to a model about an answer; of a text it is told the right ones."""
     if isinstance(question.kind, Text):
         rubric += RIGHT_ANSWERS + "\n".join((question.answer, *question.kind.also))
-    # Split at the markers instead of replacing one after the other: an answer may contain a marker's name.
-    parts = {"question": question.full_text, "rubric": rubric, "answer": answer, "separator": SEPARATOR}
-    pieces = JUDGE.split("{")
-    text = pieces[0] + "".join(parts[name] + rest for name, _, rest in (each.partition("}") for each in pieces[1:]))
+    text = filled(JUDGE, question=question.full_text, rubric=rubric, answer=answer, separator=SEPARATOR)
     return Message("system", JUDGE_SYSTEM), Message("user", text)
 
 
@@ -307,8 +315,13 @@ def judge_answers(
             say(f"judge: {len(missing)} of {len(wanted)} answers to judge")
         passed: Counter[str] = Counter()
         first = 0 if not missing or _gives_scores(judge, path) else FIRST_REPLIES
+
+        def record(row: dict[str, object]) -> None:
+            log.append([row])
+            passed.update([str(row["reason"])] * bool(row["transient"]))
+
         for part in filter(None, ([*missing.items()][:first], [*missing.items()][first:])):
-            _ask(judge, dict(part), study, partial(_append, log, passed), spending, active)
+            _ask(judge, dict(part), study, record, spending or Spending(Prices()), active)
             _gives_scores(judge, path)
         if left := len(wanted.keys() - log.recorded):
             why = f" ({passed.most_common(1)[0][0]})" if passed else ""
@@ -316,12 +329,46 @@ def judge_answers(
     return agreement_with(study, *read_verdicts(workspace, study))
 
 
-def _gives_scores(judge: Judge, path: Path) -> bool:
-    """Whether a reply of the judge has held a score.
+def judging(
+    settings: ChatSettings, study: Study, workspace: Workspace, spending: Spending, options: EndpointOptions,
+    say: Callable[[str], None], *, in_blocks: bool,
+) -> AskJudge:  # fmt: skip
+    """A function that has answers judged, and says so.
+
+    A judge behind an endpoint is opened, and so checked, at once, or never if the budget is spent; one on this machine
+    when it is first needed.
 
     Raises:
-        ChatbenchError: none has, of `FIRST_REPLIES` or more.
+        ChatbenchError: the chats are simulated in blocks, or the judge cannot be used.
     """
+    if in_blocks:
+        raise ChatbenchError(
+            "--judge cannot be used with chats in blocks",
+            fix="simulate with --judge later, then again with the judge",
+        )
+    count_verdicts(spending, workspace)
+    is_remote, told = judge_spec(settings.judge).kind == "openai", ""
+    judge = opened_judge(settings, study, options) if is_remote and not spending.is_spent else None
+
+    def ask(answers: Sequence[tuple[str, str]]) -> None:
+        nonlocal judge, told
+        if judge is None and is_remote:
+            if left := estimated_requests(answers, 0, study, workspace, "")[0]:
+                say(f"judge: {left} of {len(set(answers))} answers are not judged yet; the budget is spent")
+            agreement = agreement_with(study, *read_verdicts(workspace, study))
+        else:
+            judge, active = judge or opened_judge(settings, study, options), options.concurrency
+            agreement = judge_answers(judge, answers, study, workspace, spending=spending, active=active, say=say)
+        if (found := agreement.text()) != told:
+            say(told := found)
+
+    for note in options.untold(notes_on([cast(AnyParticipant, judge.checker)] if judge else [])):
+        say(f"judge: {note}")
+    return ask
+
+
+def _gives_scores(judge: Judge, path: Path) -> bool:
+    """Whether a reply has held a score; an error if none has, of `FIRST_REPLIES` or more."""
     replies = [row for _, row in read_log(path) if not row["reason"]]
     if any(row["score"] is not None for row in replies):
         return True
@@ -354,11 +401,6 @@ def count_verdicts(spending: Spending, workspace: Workspace) -> None:
             spending.judged(_request((), row), Reply("", row["tokens"], prompt_tokens=row["prompt_tokens"]))
 
 
-def _append(log: AppendOnlyLog, passed: Counter[str], row: dict[str, object]) -> None:
-    log.append([row])
-    passed.update([str(row["reason"])] * bool(row["transient"]))
-
-
 def _request(messages: Sequence[Message], row: Mapping[str, Any]) -> Request:
     seed = derive_seed(0, row["id"], 0, "assistant")
     return Request("assistant", tuple(messages), row["question_id"], seed, "reply", row["id"])
@@ -369,45 +411,39 @@ def _ask(
     missing: Mapping[str, tuple[str, str]],
     study: Study,
     record: Callable[[dict[str, object]], None],
-    spending: Spending | None,
+    spending: Spending,
     active: int,
 ) -> None:
+    checker = judge.checker
+
     def asked(key: str, question_id: str, answer: str) -> Generator[Request, Reply | Failure, dict[str, object]]:
         row: dict[str, object] = {"id": key, "question_id": question_id, "answer": answer}
-        reply = yield _request(judge_messages(study.questions[question_id], answer, judge.rubric), row)
-        return _row(row, reply)
+        question = study.questions[question_id]
+        reply: Reply | Failure
+        if hasattr(checker, "identity"):
+            reply = yield _request(judge_messages(question, answer, judge.rubric), row)
+        else:
+            given = float(checker(question, answer))
+            if not 0 <= given <= 1:
+                found = f"question {question_id!r}: the checker returned {given}"
+                raise ChatbenchError(found, expected="a score from 0 to 1")
+            reply = Reply(json.dumps({"score": given}))
+        used = {"tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens}
+        if isinstance(reply, Failure):
+            return {**row, "score": None, "text": "", **used, "reason": reply.reason, "transient": reply.transient}
+        said = {"reasoning": reply.reasoning, "finish": reply.finish, "model": reply.model}
+        score = read_score(reply.text)
+        return {**row, "score": score, "text": reply.text, **used, **said, "reason": "", "transient": False}
 
-    checker = judge.checker
-    if not hasattr(checker, "identity"):
-        for key, (question_id, answer) in missing.items():
-            score = float(checker(study.questions[question_id], answer))
-            if not 0 <= score <= 1:
-                raise ChatbenchError(
-                    f"question {question_id!r}: the checker returned {score}", expected="a score from 0 to 1"
-                )
-            row: dict[str, object] = {"id": key, "question_id": question_id, "answer": answer}
-            record(_row(row, Reply(json.dumps({"score": score}))))
-        return
-    participant = cast(AnyParticipant, checker)
     dialogues = [asked(key, *each) for key, each in missing.items()]
-    spending = spending or Spending(Prices())
-    if isinstance(participant, ConcurrentParticipant):
+    if isinstance(checker, ConcurrentParticipant):
         spending.metered = frozenset({"assistant"})
         run_concurrently(
-            dialogues, {"assistant": participant}, active=active, finished=record,
+            dialogues, {"assistant": checker}, active=active, finished=record,
             may_begin=lambda: not spending.is_spent, refused=spending.refused, replied=spending.judged,
         )  # fmt: skip
-    else:
-        run_together(dialogues, {"assistant": participant}, record, spending.judged)
-
-
-def _row(row: dict[str, object], reply: Reply | Failure) -> dict[str, object]:
-    used = {"tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens}
-    if isinstance(reply, Failure):
-        return {**row, "score": None, "text": "", **used, "reason": reply.reason, "transient": reply.transient}
-    said = {"reasoning": reply.reasoning, "finish": reply.finish, "model": reply.model}
-    score = read_score(reply.text)
-    return {**row, "score": score, "text": reply.text, **used, **said, "reason": "", "transient": False}
+    else:  # the dialogues with a function end without a request
+        run_together(dialogues, {"assistant": cast(Participant, checker)}, record, spending.judged)
 
 
 def read_verdicts(workspace: Workspace, study: Study) -> tuple[Verdicts, Mapping[str, Any]]:

@@ -1,4 +1,4 @@
-"""Logs of simulated conversations: what a line holds, the one process that may write each, and counts over them.
+"""Logs of simulated conversations: what a line holds, and the one process that may write each.
 
 A log is append-only, and a kill at any byte leaves it usable. Each line is a JSON object whose last key, `sha256`, is
 the first 16 hexadecimal digits of the SHA-256 of the line without it, so each line can be verified by itself. (64 bits:
@@ -15,8 +15,6 @@ nothing, a power cut what was written since.
 
 A conversation that failed for a transient reason and was simulated again has two lines: the last one per id counts.
 `NAME.run.json` beside `NAME.jsonl` holds the settings and the assistants that the log was made with.
-
-The counts are made as a log is read: endings, failure modes, tokens, dollars.
 """
 
 from __future__ import annotations
@@ -34,9 +32,9 @@ import time
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
@@ -45,8 +43,10 @@ from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError, OccupiedError, expected_by
 from chatbench.core.files import Row, file_error, json_line, read_json, write_json
 from chatbench.core.progress import WorkProgress
-from chatbench.core.records import SimulatedConversation, Termination, Usage
-from chatbench.simulation.budget import SPENT, Prices, Spending, dollars
+from chatbench.core.records import SimulatedConversation
+
+if TYPE_CHECKING:
+    from chatbench.simulation.budget import Spending
 
 CHECKSUM = "sha256"
 SYNC_SECONDS = 1.0
@@ -70,12 +70,7 @@ def checksummed_line(row: Mapping[str, object]) -> bytes:
 
     >>> checksummed_line({"id": "a"})
     b'{"id": "a", "sha256": "6f580d13632c9682"}\n'
-
-    Raises:
-        ValueError: the record is empty, or has a key `sha256` of its own.
     """
-    if not row or CHECKSUM in row:
-        raise ValueError(f"a record with the keys {list(row)}, expected some, and none called {CHECKSUM!r}")
     # A model's output may hold half a surrogate pair, which is not valid text; it becomes a question mark.
     content = json_line(row).encode("utf-8", "replace").rstrip(b"\n")
     return content[:-1] + f', "{CHECKSUM}": "{_digest(content)}"}}\n'.encode()
@@ -269,7 +264,7 @@ def open_log(
         try:
             with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0) as file:
                 if settings is not None:
-                    _agree(path, _as_read_back(settings))
+                    _agree(path, json.loads(json.dumps(settings)))  # as it is read back: lists for tuples
                 log = AppendOnlyLog(path, file.fileno())
                 try:
                     yield log
@@ -358,11 +353,6 @@ def _owned(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _as_read_back(values: Mapping[str, object]) -> dict[str, Any]:
-    """The values as read back from JSON (lists for tuples), so that equal ones compare equal."""
-    return cast(dict[str, Any], json.loads(json.dumps(values)))
-
-
 def refuse_other_settings(log: Path, settings: Mapping[str, object], given: Mapping[str, object]) -> None:
     """Refuses a log that was made with other simulation settings than these, as far as both name them.
 
@@ -373,9 +363,8 @@ def refuse_other_settings(log: Path, settings: Mapping[str, object], given: Mapp
     """
     if settings_path(log).exists():
         found = cast(dict[str, dict[str, object]], read_json(settings_path(log), fix=FIX))
-        wanted = _as_read_back(settings)
-        both = {name: value for name, value in found.get("settings", {}).items() if name in wanted}
-        shared = {name: value for name, value in wanted.items() if name in both}
+        both = {name: value for name, value in found.get("settings", {}).items() if name in settings}
+        shared = {name: value for name, value in settings.items() if name in both}
         _refuse_difference(log, {"settings": both}, {"settings": shared}, found, given)
 
 
@@ -481,58 +470,6 @@ def other_place(log: Path) -> str:
 # ---- counts ----
 
 
-@dataclass(slots=True)
-class Tally:
-    """Counts over conversations; `usage` and `lines` cover every line, including failed tries that were repeated.
-
-    `ended` and `ended_tokens` leave out transient failures and conversations of which an endpoint reported no tokens,
-    which `silent` counts by side; `cut_off` are those that the spent budget ended. `failures` are the others, by reason
-    and whether they are transient.
-    `without_letter` ended without a letter; in `lenient_letters` of those, lenient answer extraction finds one.
-    `shortened` outgrew a participant's context, so that `turns_dropped` of their turns were not seen at the end.
-    """
-
-    terminations: Counter[str] = field(default_factory=Counter)
-    observed: Counter[str] = field(default_factory=Counter)
-    failures: Counter[tuple[str, bool]] = field(default_factory=Counter)
-    tokens: Counter[str] = field(default_factory=Counter)
-    silent: Counter[str] = field(default_factory=Counter)
-    lines: int = 0
-    ended_tokens: Counter[str] = field(default_factory=Counter)
-    ended: int = 0
-    cut_off: int = 0
-    without_letter: int = 0
-    lenient_letters: int = 0
-    shortened: int = 0
-    turns_dropped: int = 0
-    finish_reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
-    served_models: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
-    truncated: Counter[str] = field(default_factory=Counter)
-
-    def add_ending(self, chat: SimulatedConversation) -> None:
-        """Counts how a conversation ended."""
-        self.terminations[chat.termination] += 1
-        if chat.termination == "failed" and chat.reason != SPENT:
-            self.failures[chat.reason, chat.transient] += 1
-        self.observed.update(chat.observed)
-        self.without_letter += chat.termination != "failed" and chat.letter is None
-        self.lenient_letters += chat.lenient_letter is not None
-        self.shortened += chat.turns_dropped > 0
-        self.turns_dropped += chat.turns_dropped
-        self.truncated.update(chat.prompts_truncated)
-        whose = {"assistant": f"assistant {chat.assistant}"}
-        for side, counts in chat.finish_reasons.items():
-            self.finish_reasons.update({(whose.get(side, side), reason): count for reason, count in counts.items()})
-        for side, names in chat.served_models.items():
-            who = whose.get(side, side)
-            asked = (chat.simulator if side == "simulator" else chat.assistant_identity).get("name")
-            self.served_models.setdefault((who, str(asked)), Counter()).update(names)
-
-    @property
-    def usage(self) -> Usage:
-        return Usage(**self.tokens)
-
-
 def count_earlier(spending: Spending, log: Path, assistants: Container[str]) -> None:
     """Adds the cost of a log's conversations with a command's assistants to what was spent, unless they were counted.
 
@@ -545,43 +482,6 @@ def count_earlier(spending: Spending, log: Path, assistants: Container[str]) -> 
                 spending.recorded(chat.usage)
 
 
-def tally_of(log: Path, planned: Container[str] | None = None) -> Tally:
-    """Counts over a log's planned conversations, or over all of them; a missing log counts nothing.
-
-    Raises:
-        ChatbenchError: a line does not match its checksum.
-    """
-    tally = Tally()
-    transient: dict[str, SimulatedConversation] = {}
-    for _, chat in read_recorded(log):
-        if planned is not None and chat.id not in planned:
-            continue
-        tally.lines += 1
-        tally.tokens.update(asdict(chat.usage))
-        tally.silent.update(silent := _silent_sides(chat))
-        if chat.transient:
-            transient[chat.id] = chat
-        else:
-            transient.pop(chat.id, None)
-            tally.add_ending(chat)
-            if not silent:
-                tally.ended += 1
-                tally.ended_tokens.update(asdict(chat.usage))
-    for chat in transient.values():  # failures that were not tried again count
-        tally.add_ending(chat)
-        tally.cut_off += chat.reason == SPENT
-    return tally
-
-
-def _silent_sides(chat: SimulatedConversation) -> list[str]:
-    """The sides whose endpoint replied and reported no tokens."""
-    used, spoke = chat.usage, any(turn.role == "assistant" for turn in chat.turns)
-    simulator = chat.final_output is not None and not used.simulator_prompt_tokens + used.simulator_tokens
-    assistant = spoke and not used.assistant_prompt_tokens + used.assistant_tokens
-    sides = {"simulator": simulator and chat.simulator, "assistant": assistant and chat.assistant_identity}
-    return [side for side, silent in sides.items() if silent and "base_url" in silent]
-
-
 def failure_lines(failures: Counter[tuple[str, bool]]) -> list[str]:
     """The three most common of these failures, which are counted by reason and whether they are transient."""
     lines = [
@@ -591,127 +491,3 @@ def failure_lines(failures: Counter[tuple[str, bool]]) -> list[str]:
     ]
     others = sum(count for _, count in failures.most_common()[3:])
     return lines + ([f"{others} failed for other reasons"] if others else [])
-
-
-def replies_otherwise(
-    finish_reasons: Mapping[tuple[str, str], int], served_models: Mapping[tuple[str, str], Counter[str]], unit: str
-) -> list[str]:
-    """How many replies were cut off, and which models answered if not the requested one.
-
-    Args:
-        finish_reasons: counts by who replied and what ended the reply.
-        served_models: by who replied and the requested model, the models that answered, counted in `unit`.
-    """
-    lines = []
-    for (side, reason), count in sorted(finish_reasons.items()):
-        how = {
-            "length": "were cut off at --max-tokens",
-            "content_filter": "were cut off by a content filter",
-            "refusal": "were refusals",
-        }
-        lines.append(f"{count} replies of the {side} {how.get(reason, f'ended with finish reason {reason}')}")
-    for (who, asked), names in sorted(served_models.items()):
-        if len(names) > 1 or any(not _is_version(name, asked) for name in names):
-            each = ", ".join(f"{name} in {count}" for name, count in names.most_common())
-            lines.append(f"the {who}: {asked} was requested; models that answered ({unit}): {each}")
-    return lines
-
-
-def _is_version(name: str, asked: str) -> bool:
-    """Whether a model that answered is the requested one, or a version of it.
-
-    >>> _is_version("gpt-4o-2024-08-06", "gpt-4o"), _is_version("gpt-4o-mini", "gpt-4o")
-    (True, False)
-    """
-    served, wanted = (each.rpartition("/")[2].casefold() for each in (name, asked))
-    wanted = wanted.removesuffix("-latest")
-    return served.startswith(wanted) and bool(re.fullmatch(r"([-@:](latest|\d{2}[\d-]*))?", served[len(wanted) :]))
-
-
-@dataclass(frozen=True, slots=True)
-class SimulateResult:
-    """What is in the log after the run, and how this run went; `simulated` conversations are new.
-
-    `planned` is the number of planned conversations; the log has fewer if the budget was spent. `letters`: all
-    questions have options, so that an answer is a letter.
-    """
-
-    path: Path
-    tally: Tally
-    planned: int
-    simulated: int
-    seconds: float
-    prices: Prices
-    letters: bool = True
-
-    @property
-    def terminations(self) -> Mapping[str, int]:
-        """Conversations by termination, all four named."""
-        return {name: self.tally.terminations[name] for name in get_args(Termination)}
-
-    @property
-    def conversations(self) -> int:
-        """How many of the planned conversations are in the log."""
-        return self.tally.terminations.total()
-
-    @property
-    def left(self) -> int:
-        """How many the spent budget left: not begun, or cut off."""
-        return self.planned - self.conversations + self.tally.cut_off
-
-    def lines(self) -> list[str]:
-        """Lines to print: counts by termination, conversations per second, what went wrong, and the cost."""
-        counts = ", ".join(f"{name} {count}" for name, count in self.terminations.items())
-        rate = f", {self.simulated / self.seconds:.1f} conversations/s" if self.simulated else ""
-        lines = [
-            f"{self.conversations} conversations: {counts}",
-            f"{self.simulated} new in {self.seconds:.1f} s{rate} -> {self.path}",
-            *self._trouble(),
-        ]
-        usage = self.tally.usage
-        priced = [side for side in self.tally.silent if getattr(self.prices, side)]
-        if usage.read + usage.written:
-            reasoning = usage.simulator_reasoning_tokens + usage.assistant_reasoning_tokens
-            cached = usage.simulator_cached_tokens + usage.assistant_cached_tokens
-            of_those = [f"{count:,} {what}" for count, what in ((cached, "cached"), (reasoning, "reasoning")) if count]
-            lines.append(", ".join([f"tokens: {usage.read:,} read, {usage.written:,} written", *of_those]))
-            if self.prices.known and not priced:
-                usd = self.prices.usd(usage)
-                lines.append(f"cost: {dollars(usd)}, {dollars(usd * 1000 / self.tally.lines)} per 1,000 conversations")
-        if priced:
-            known = self.prices.usd(usage)
-            lines.append(f"cost: unknown{f', at least {dollars(known)}' if known else ''}")
-        for side, count in sorted(self.tally.silent.items()):
-            lines.append(
-                f"the {side}'s endpoint reported no tokens in {count} conversations: tokens and cost do not include it"
-            )
-        missing, cut_off = self.planned - self.conversations, self.tally.cut_off
-        if self.left:
-            lines.append(
-                f"the budget is spent: {missing} of {self.planned} were not begun, {cut_off} were cut off; "
-                "run again with a larger one to continue"
-            )
-        return lines
-
-    def _trouble(self) -> list[str]:
-        tally, lines = self.tally, failure_lines(self.tally.failures)
-        if tally.without_letter:
-            what = "a letter" if self.letters else "an answer"
-            lenient = f"; lenient answer extraction finds one in {tally.lenient_letters}" * self.letters
-            lines.append(f"{tally.without_letter} ended without {what} (counted wrong){lenient}")
-        if tally.observed:
-            seen = ", ".join(f"{name} {count}" for name, count in sorted(tally.observed.items()))
-            lines.append(f"messages in which a failure was detected: {seen}")
-        if tally.shortened:
-            lines.append(
-                f"{tally.shortened} conversations outgrew a participant's context, "
-                f"which did not see {tally.turns_dropped} of their oldest turns"
-            )
-        lines += replies_otherwise(tally.finish_reasons, tally.served_models, "conversations")
-        for side, count in sorted(tally.truncated.items()):
-            lines.append(
-                f"{count} prompts of the {side} seem to have been truncated by its server, which read no more tokens "
-                "than of a much shorter one: give it a larger context (Ollama: num_ctx), "
-                "and simulate again with --overwrite"
-            )
-        return lines

@@ -350,48 +350,46 @@ def open_simulator(
             the simulator cannot provide what is asked.
     """
     refuse_impossible(spec, base_model=base_model, expected_answers=expected_answers, answer_model=answer_model)
+    participant: AnyParticipant
+    argument = spec.argument.replace(SPLIT_MARK, split)
     if answer_model:
         from chatbench.simulation.answer_model import answering, fitted_on
 
-        questions = workspace.study.questions
-        fitted = fitted_on(workspace.examples(split, "train"), questions)
-        plain = open_simulator(
-            spec, model=model, workspace=workspace, split=split, base_model=base_model, temperature=temperature,
-            max_tokens=max_tokens, reasoning_effort=reasoning_effort, expected_answers=expected_answers,
-            dtype=dtype, options=options,
-        )  # fmt: skip
-        return answering(plain, fitted, questions, temperature=temperature)
-    argument = spec.argument.replace(SPLIT_MARK, split)
+        fitted = fitted_on(workspace.examples(split, "train"), workspace.study.questions)
     if spec.kind in ("openai", "completions"):
         from chatbench.endpoints.participant import open_endpoint_participant
 
-        kind: Literal["chat", "completions"] = "chat" if spec.kind == "openai" else "completions"
-        return open_endpoint_participant(
-            argument, kind=kind, role="simulator", temperature=temperature, max_tokens=max_tokens,
-            reasoning_effort=reasoning_effort, options=options,
+        participant = open_endpoint_participant(
+            argument, kind="chat" if spec.kind == "openai" else "completions", role="simulator",
+            temperature=temperature, max_tokens=max_tokens, reasoning_effort=reasoning_effort, options=options,
         )  # fmt: skip
-    from chatbench.models.encoding import TextForm, form_of
-    from chatbench.models.loading import load, named_dtype
-    from chatbench.models.local_participants import LocalSimulator, LocalUserLm
-    from chatbench.models.run_record import read_record, refuse_other_data
-
-    if spec.kind == "local":
-        record = read_record(Path(argument))
-        if record and SPLIT_MARK in spec.argument:  # a model of each split, trained here
-            refuse_other_data(Path(argument), record, workspace.split_file(split, "train.jsonl"))
-        loaded = load(argument, dtype=named_dtype(dtype))
-        form = form_of(record) if record else TextForm("chat" if loaded.tokenizer.chat_template else "plain")
-        folder = Path(argument)
-        name = f"{folder.parent.name} {split}" if folder.name == split else folder.name  # MODEL/{split}
     else:
-        loaded, form = load_simulator(workspace, model, split, base_model=base_model, dtype=dtype)
-        name = f"{workspace.models(model).name} {'base model' if base_model else split}"
-    if spec.style == "userlm":
-        return LocalUserLm(loaded, name, temperature=temperature, max_tokens=max_tokens)
-    return LocalSimulator(
-        loaded, name, temperature=temperature, max_tokens=max_tokens, template=form.template,
-        expected_answers=expected_answers,
-    )  # fmt: skip
+        from chatbench.models.encoding import TextForm, form_of
+        from chatbench.models.loading import load, named_dtype
+        from chatbench.models.local_participants import LocalSimulator, LocalUserLm
+        from chatbench.models.run_record import read_record, refuse_other_data
+
+        if spec.kind == "local":
+            folder = Path(argument)
+            record = read_record(folder)
+            if record and SPLIT_MARK in spec.argument:  # a model of each split, trained here
+                refuse_other_data(folder, record, workspace.split_file(split, "train.jsonl"))
+            loaded = load(argument, dtype=named_dtype(dtype))
+            form = form_of(record) if record else TextForm("chat" if loaded.tokenizer.chat_template else "plain")
+            name = f"{folder.parent.name} {split}" if folder.name == split else folder.name  # MODEL/{split}
+        else:
+            loaded, form = load_simulator(workspace, model, split, base_model=base_model, dtype=dtype)
+            name = f"{workspace.models(model).name} {'base model' if base_model else split}"
+        if spec.style == "userlm":
+            participant = LocalUserLm(loaded, name, temperature=temperature, max_tokens=max_tokens)
+        else:
+            participant = LocalSimulator(
+                loaded, name, temperature=temperature, max_tokens=max_tokens, template=form.template,
+                expected_answers=expected_answers,
+            )  # fmt: skip
+    if answer_model:
+        return answering(participant, fitted, workspace.study.questions, temperature=temperature)
+    return participant
 
 
 def refuse_impossible(
@@ -445,21 +443,19 @@ def load_simulator(
     from chatbench.models.run_record import read_record, refuse_other_data
 
     record = read_record(folder)
-    if not record and base_model:
+    if base_model and record:
+        return load_base_of(base_of(model, record), record, dtype=named_dtype(dtype)), form_of(record)
+    if base_model:
         resolved = resolve_settings(model)
         loaded = load(resolved.base, seed=resolved.settings.seed, dtype=named_dtype(dtype))
         return loaded, TextForm(resolved.settings.template)
-    if not record:
-        return load(str(folder), dtype=named_dtype(dtype)), form_of({})
-    if base_model:
-        return load_base_of(base_of(model, record), record, dtype=named_dtype(dtype)), form_of(record)
-    refuse_other_data(folder, record, workspace.split_file(split, "train.jsonl"))
-    refuse_other_base(base_of(model, record), record)
-    return load(str(folder), dtype=named_dtype(dtype)), form_of(record)
+    if record:
+        refuse_other_data(folder, record, workspace.split_file(split, "train.jsonl"))
+        refuse_other_base(base_of(model, record), record)
+    return load(str(folder), dtype=named_dtype(dtype)), form_of(record or {})
 
 
 NO_RECORD = "no recorded reply"
-_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,16 +472,14 @@ class RecordedQuestion:
 
     def __init__(self, replies: Sequence[RecordedReply]) -> None:
         self.replies = tuple(replies)
-        words = [word_counts(reply.prompt) for reply in replies]
-        spread = Counter(word for counts in words for word in counts)
+        spread = Counter(word for reply in replies for word in {*_words(reply.prompt)})
         # Smoothed: a word in every prompt still has some weight, and one in no prompt does not divide by zero.
-        self._rarity = {word: 1 + math.log((1 + len(words)) / (1 + count)) for word, count in spread.items()}
-        self._unseen = 1 + math.log(1 + len(words))
-        self._weights = [self._weighted(counts) for counts in words]
+        self._rarity = {word: 1 + math.log((1 + len(replies)) / (1 + count)) for word, count in spread.items()}
+        self._weights = [self._weighted(reply.prompt) for reply in replies]
 
     def nearest(self, prompt: str, depth: int, seed: int) -> RecordedReply:
         """The recorded reply to the nearest prompt; `seed` breaks ties."""
-        sought = self._weighted(word_counts(prompt))
+        sought = self._weighted(prompt)
         # Rounded, so that equal word counts stay equal in whatever order their products are summed.
         ranks = [
             (round(cosine(sought, weights), 9), -abs(reply.depth - depth))
@@ -495,8 +489,9 @@ class RecordedQuestion:
         equal = [reply for reply, rank in zip(self.replies, ranks, strict=True) if rank == best]
         return equal[seed % len(equal)]
 
-    def _weighted(self, counts: Mapping[str, int]) -> dict[str, float]:
-        return {word: count * self._rarity.get(word, self._unseen) for word, count in counts.items()}
+    def _weighted(self, prompt: str) -> dict[str, float]:
+        unseen = 1 + math.log(1 + len(self.replies))
+        return {word: count * self._rarity.get(word, unseen) for word, count in Counter(_words(prompt)).items()}
 
 
 def replay_assistant(conversations: Sequence[Conversation], assistant: str) -> FunctionParticipant:
@@ -532,9 +527,8 @@ def replay_assistant(conversations: Sequence[Conversation], assistant: str) -> F
     )
 
 
-def word_counts(text: str) -> Counter[str]:
-    """Counts of words and punctuation marks, ignoring case."""
-    return Counter(_WORD.findall(text.lower()))
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+|[^\w\s]", text.lower())  # punctuation marks too
 
 
 def cosine(first: Mapping[str, float], second: Mapping[str, float]) -> float:

@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 from rich.console import Console
 
@@ -34,37 +33,39 @@ from chatbench.data.prepared import Manifest
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import EndpointOptions, read_addresses
-from chatbench.endpoints.client import CHARACTERS_PER_TOKEN
 from chatbench.protocol.dialogue import MAX_USER_TURNS, AnyParticipant, SteppedParticipant
 from chatbench.protocol.failure_modes import FAILURE_MODES, FailureMode
-from chatbench.protocol.prompt_styles import STYLES, Style, prompts_sha256
-from chatbench.protocol.prompts import ANSWER_PREFIX, ASSISTANT_SYSTEM
-from chatbench.simulation.budget import Prices, Spending, dollars
+from chatbench.protocol.prompt_styles import STYLES, prompts_sha256
+from chatbench.simulation.budget import (
+    Prices,
+    SimulateResult,
+    Spending,
+    Tally,
+    dollars,
+    tally_of,
+    usage_at_most,
+    usage_each,
+)
 from chatbench.simulation.judge import (
     LATER,
-    Judge,
-    agreement_with,
+    AskJudge,
     count_verdicts,
     estimated_requests,
-    judge_answers,
     judge_spec,
+    judging,
     needs_judge,
-    open_judge,
+    opened_judge,
     peoples_answers,
     read_rubric,
-    read_verdicts,
     simulated_answers,
 )
 from chatbench.simulation.log import (
-    SimulateResult,
-    Tally,
     count_earlier,
     open_log,
     options_text,
     read_conversations,
     read_recorded,
     refuse_other_settings,
-    tally_of,
 )
 from chatbench.simulation.participants import (
     SPLIT_MARK,
@@ -92,7 +93,6 @@ from chatbench.simulation.run import (
 )
 
 Say = Callable[[str], None]
-AskJudge = Callable[[Sequence[tuple[str, str]]], None]
 Opened = tuple[AnyParticipant, Mapping[str, AnyParticipant]]
 """The simulator, and the assistants by name."""
 LOCAL = frozenset({"tuned", "local"})
@@ -235,7 +235,10 @@ def simulate(
     continues = block is None and not (opened or (overwrite and task.log.exists()))
     if continues:
         count_earlier(spending, task.log, plans)
-    ask_judge = _judging(task, settings, workspace, spending, options, console, in_blocks=block is not None)
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    ask_judge = None
+    if needs_judge(task.questions, settings.judge, task.study):
+        ask_judge = judging(settings, task.study, workspace, spending, options, say, in_blocks=block is not None)
     if continues and not spending.leaves_room():
         planned = {one.id for each in plans.values() for one in each}
         done = {chat.id for _, chat in read_recorded(task.log) if not chat.transient}
@@ -252,7 +255,7 @@ def simulate(
     if ask_judge:
         ask_judge(list(peoples_answers(task.study)))
     for note in _notes(task, settings, user, participants, options, new=accept is not None):
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        say(note)
     agreed = {
         "settings": {**settings_known_before(task, settings, simulator), "simulator": dict(user.identity)},
         "assistants": {name: participant.identity for name, participant in participants.items()},
@@ -312,65 +315,8 @@ def endpoints_of(simulator: SimulatorSpec, splits: Iterable[str], specs: Iterabl
     return [*simulators, *(spec.argument for spec in specs if spec.kind in ENDPOINTS)]
 
 
-def _judging(
-    task: Task,
-    settings: ChatSettings,
-    workspace: Workspace,
-    spending: Spending,
-    options: EndpointOptions,
-    console: Console,
-    *,
-    in_blocks: bool,
-) -> AskJudge | None:
-    """A function that judges answers; None if there is nothing to judge.
-
-    A judge behind an endpoint is opened, and so checked, at once, or never if the budget is spent; one on this machine
-    when it is first needed.
-    """
-    if not needs_judge(task.questions, settings.judge, task.study):
-        return None
-    if in_blocks:
-        raise ChatbenchError(
-            "--judge cannot be used with chats in blocks",
-            fix="simulate with --judge later, then again with the judge",
-        )
-    count_verdicts(spending, workspace)
-    is_remote, told = judge_spec(settings.judge).kind in ENDPOINTS, ""
-    judge = _opened_judge(settings, task.study, options) if is_remote and not spending.is_spent else None
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def ask(answers: Sequence[tuple[str, str]]) -> None:
-        nonlocal judge, told
-        if judge is None and is_remote:
-            if left := estimated_requests(answers, 0, task.study, workspace, "")[0]:
-                say(f"judge: {left} of {len(set(answers))} answers are not judged yet; the budget is spent")
-            agreement = agreement_with(task.study, *read_verdicts(workspace, task.study))
-        else:
-            judge, active = judge or _opened_judge(settings, task.study, options), options.concurrency
-            agreement = judge_answers(judge, answers, task.study, workspace, spending=spending, active=active, say=say)
-        if (found := agreement.text()) != told:
-            say(told := found)
-
-    for note in options.untold(notes_on([cast(AnyParticipant, judge.checker)] if judge else [])):
-        say(f"judge: {note}")
-    return ask
-
-
-def _opened_judge(settings: ChatSettings, study: Study, options: EndpointOptions | None) -> Judge:
-    return open_judge(
-        settings.judge, settings.rubric, study, options, max_tokens=settings.max_tokens,
-        reasoning_effort=settings.reasoning_effort,
-    )  # fmt: skip
-
-
 def _refuse_without_local(settings: ChatSettings, simulator: SimulatorSpec, task: Task) -> None:
-    """Refuses settings of local models where no model is local.
-
-    Raises:
-        ChatbenchError: such a setting, with nothing that it applies to.
-    """
+    """Refuses settings of local models where no model is local."""
     given = {"--dtype": settings.dtype != "auto", "--cache-gib": settings.cache_gib is not None}
     if any(given.values()) and not {simulator.kind, *(spec.kind for spec in task.assistants)} & LOCAL:
         name = next(name for name in given if given[name])
@@ -396,11 +342,8 @@ def open_participants(
         ChatbenchError: a participant cannot be used.
     """
     _refuse_without_local(settings, simulator, task)
-    assistants = {
-        spec.name: _opened_assistant(spec, task.study, settings, options)
-        for spec in task.assistants
-        if spec.kind in ENDPOINTS
-    }
+    remote = [spec for spec in task.assistants if spec.kind in ENDPOINTS]
+    opened = {spec.name: _opened_assistant(spec, task.study, settings, options) for spec in remote}
     user = open_simulator(
         simulator, model=model, workspace=workspace, split=split, base_model=base_model,
         temperature=settings.simulator_temperature, max_tokens=settings.max_tokens,
@@ -408,7 +351,7 @@ def open_participants(
         answer_model=settings.answer_model, dtype=settings.dtype, options=options,
     )  # fmt: skip
     assistants = {
-        spec.name: assistants.get(spec.name) or _opened_assistant(spec, task.study, settings, options)
+        spec.name: opened.get(spec.name) or _opened_assistant(spec, task.study, settings, options)
         for spec in task.assistants
     }
     local = [one for one in (user, *assistants.values()) if isinstance(one, SteppedParticipant)]
@@ -438,7 +381,7 @@ def check_endpoints(
         if spec.kind in ENDPOINTS:
             _opened_assistant(spec, study, settings, options)
     if needs_judge([*study.questions.values()], settings.judge, study) and judge_spec(settings.judge).kind in ENDPOINTS:
-        _opened_judge(settings, study, options)
+        opened_judge(settings, study, options)
 
 
 def task_of(
@@ -542,84 +485,6 @@ class Estimate:
         return lines
 
 
-def estimate(
-    task: Task, settings: ChatSettings, simulator: SimulatorSpec, prices: Prices, *, overwrite: bool = False,
-    measured: Tally | None = None,
-) -> Estimate:  # fmt: skip
-    """What `simulate` would do with the same arguments; `measured` counts if the log has no conversation yet.
-
-    Raises:
-        ChatbenchError: the log is damaged, or was made with other settings.
-    """
-    needs_judge(task.questions, settings.judge, task.study)
-    recorded: set[str] = set()
-    if not overwrite:
-        refuse_other_settings(task.log, settings_known_before(task, settings, simulator), asdict(settings))
-        recorded = {chat.id for _, chat in read_recorded(task.log) if not chat.transient}
-    # A log to be overwritten may be damaged, or of another version: it is not read.
-    plans = task.plans(settings.conversations)
-    ids = {one.id for planned in plans.values() for one in planned}
-    tally, where = Tally() if overwrite else tally_of(task.log, ids), ""
-    if measured and any(measured.ended_tokens.values()) and not any(tally.ended_tokens.values()):
-        tally, where = measured, " of another split"
-    each, basis = _usage_each(task, STYLES[simulator.style], tally)
-    bound = _usage_at_most(task, settings, STYLES[simulator.style])
-    pending = []
-    tokens, most = Counter[str](), Counter[str]()
-    for spec, planned in zip(task.assistants, plans.values(), strict=True):
-        done = sum(one.id in recorded for one in planned)
-        open_blocks = sum(
-            any(one.id not in recorded for one in block) for block in blocks(planned, settings.block_size)
-        )
-        by_itself = not {simulator.kind, spec.kind}.isdisjoint(ENDPOINTS)
-        pending.append(Pending(spec.name, len(planned), done, None if by_itself else open_blocks))
-        counted = [name for name in each if spec.kind not in WITHOUT_TOKENS or name.startswith("simulator")]
-        for total, one in ((tokens, each), (most, bound)):
-            total.update({name: round((len(planned) - done) * one[name]) for name in counted if name in one})
-    return Estimate(task, tuple(pending), Usage(**tokens), Usage(**most), basis + where, prices, tally)
-
-
-def _usage_each(task: Task, style: Style, tally: Tally) -> tuple[dict[str, float], str]:
-    """Mean tokens per conversation, by field of `Usage`, and what they are based on."""
-    if tally.ended and any(tally.ended_tokens.values()):
-        means = {name: count / tally.ended for name, count in tally.ended_tokens.items()}
-        return means, f"{tally.ended} recorded conversations"
-    questions = {question.id: question for question in task.questions}
-    chats = [chat for chat in task.study.conversations if chat.question_id in questions]
-    characters: Counter[str] = Counter()
-    first = 2 if style.opening else 0
-    for chat in chats:  # what both sides would read and write if the simulator wrote this very chat
-        turns, question = chat.turns, questions[chat.question_id]
-        for end in range(first, len(turns) + 1, 2):
-            asked = style.messages(question.full_text, turns[:end], asked_for=question.asked_for)
-            characters["simulator_prompt_tokens"] += sum(len(message.content) for message in asked)
-        for end in range(1, len(turns), 2):
-            characters["assistant_prompt_tokens"] += len(ASSISTANT_SYSTEM) + sum(len(turn.text) for turn in turns[:end])
-        characters["simulator_tokens"] += sum(len(turn.text) for turn in turns[first::2]) + len(ANSWER_PREFIX) + 1
-        characters["assistant_tokens"] += sum(len(turn.text) for turn in turns[1::2])
-    tokens = {name: count / CHARACTERS_PER_TOKEN / max(1, len(chats)) for name, count in characters.items()}
-    return (
-        tokens,
-        f"{len(chats)} chats of people, at {CHARACTERS_PER_TOKEN} characters per token; reasoning comes on top",
-    )
-
-
-def _usage_at_most(task: Task, settings: ChatSettings, style: Style) -> dict[str, float]:
-    """Tokens of a conversation with all user turns and the forced answer, if every message is as long as allowed."""
-    turns, longest, replies = settings.max_user_turns, settings.max_tokens, settings.assistant_tokens
-    asked = [
-        message for one in task.questions for message in style.messages(one.full_text, (), asked_for=one.asked_for)
-    ]
-    prompt = sum(len(message.content) for message in asked) / CHARACTERS_PER_TOKEN / max(1, len(task.questions))
-    return {  # k user turns have 2k messages after them; the assistant reads one fewer
-        "simulator_prompt_tokens": (turns + 1) * (prompt + turns * (longest + replies) / 2),
-        "simulator_tokens": (turns + 1) * longest,
-        "assistant_prompt_tokens": turns
-        * (len(ASSISTANT_SYSTEM) / CHARACTERS_PER_TOKEN + ((turns + 1) * longest + (turns - 1) * replies) / 2),
-        "assistant_tokens": turns * replies,
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class Simulations:
     """The simulations that a command asks for; `split` None means every split that this simulator can play on.
@@ -655,16 +520,50 @@ class Simulations:
         )
 
     def estimate(
-        self, split: str, spending: Spending, *, overwrite: bool = False, measured: Tally | None = None
+        self, split: str, prices: Prices, *, overwrite: bool = False, measured: Tally | None = None
     ) -> Estimate:
-        """What one split would do and cost; no model is loaded and no endpoint is asked."""
-        expected, fitted = self.settings.expected_answers, self.settings.answer_model
-        refuse_impossible(self.simulator, base_model=self.base_model, expected_answers=expected, answer_model=fitted)
-        task = self.task(split)
-        _refuse_without_local(self.settings, self.simulator, task)
-        if self.simulator.kind == "local":
-            is_local(self.simulator.argument.replace(SPLIT_MARK, split))
-        return estimate(task, self.settings, self.simulator, spending.prices, overwrite=overwrite, measured=measured)
+        """What one split would do and cost; no model is loaded and no endpoint is asked.
+
+        `measured` counts if the split's log has no conversation yet.
+
+        Raises:
+            ChatbenchError: options contradict each other, or the log is damaged, or was made with other settings.
+        """
+        settings, simulator, task = self.settings, self.simulator, self.task(split)
+        refuse_impossible(
+            simulator, base_model=self.base_model, expected_answers=settings.expected_answers,
+            answer_model=settings.answer_model,
+        )  # fmt: skip
+        _refuse_without_local(settings, simulator, task)
+        if simulator.kind == "local":
+            is_local(simulator.argument.replace(SPLIT_MARK, split))
+        needs_judge(task.questions, settings.judge, task.study)
+        recorded: set[str] = set()
+        if not overwrite:
+            refuse_other_settings(task.log, settings_known_before(task, settings, simulator), asdict(settings))
+            recorded = {chat.id for _, chat in read_recorded(task.log) if not chat.transient}
+        # A log to be overwritten may be damaged, or of another version: it is not read.
+        plans = task.plans(settings.conversations)
+        ids = {one.id for planned in plans.values() for one in planned}
+        tally, where = Tally() if overwrite else tally_of(task.log, ids), ""
+        if measured and any(measured.ended_tokens.values()) and not any(tally.ended_tokens.values()):
+            tally, where = measured, " of another split"
+        style, most_tokens = STYLES[simulator.style], (settings.max_tokens, settings.assistant_tokens)
+        each, basis = usage_each(task.questions, task.study.conversations, style, tally)
+        bound = usage_at_most(task.questions, style, settings.max_user_turns, *most_tokens)
+        pending = []
+        tokens, most = Counter[str](), Counter[str]()
+        for spec, planned in zip(task.assistants, plans.values(), strict=True):
+            done = sum(one.id in recorded for one in planned)
+            open_blocks = sum(
+                any(one.id not in recorded for one in block) for block in blocks(planned, settings.block_size)
+            )
+            by_itself = not {simulator.kind, spec.kind}.isdisjoint(ENDPOINTS)
+            pending.append(Pending(spec.name, len(planned), done, None if by_itself else open_blocks))
+            counted = [name for name in each if spec.kind not in WITHOUT_TOKENS or name.startswith("simulator")]
+            for total, one in ((tokens, each), (most, bound)):
+                total.update({name: round((len(planned) - done) * one[name]) for name in counted if name in one})
+        return Estimate(task, tuple(pending), Usage(**tokens), Usage(**most), basis + where, prices, tally)
 
 
 def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool = False) -> None:
@@ -676,7 +575,7 @@ def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool
     """
     estimates, measured = list[tuple[str, Estimate]](), Tally()
     for split in asked.splits():
-        estimates.append((split, asked.estimate(split, spending, overwrite=overwrite, measured=measured)))
+        estimates.append((split, asked.estimate(split, spending.prices, overwrite=overwrite, measured=measured)))
         measured = estimates[-1][1].tally
     for split, one in estimates:
         say(f"{split}: " + "\n".join(one.lines()))
@@ -705,7 +604,6 @@ def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool
 
 
 def _count_recorded(asked: Simulations, spending: Spending) -> None:
-    """Adds what the logs of all splits hold to what was spent."""
     for task in map(asked.task, asked.splits()):
         count_earlier(spending, task.log, {spec.name for spec in task.assistants})
 
@@ -754,7 +652,7 @@ def simulate_splits(
 
     measured = Tally()
     for split in splits:
-        before = asked.estimate(split, spending, overwrite=overwrite, measured=measured)
+        before = asked.estimate(split, spending.prices, overwrite=overwrite, measured=measured)
         if shown := spending.prices.known or any(one.blocks is None for one in before.pending):
             for line in before.cost_lines():
                 say(f"{split}: {line}")

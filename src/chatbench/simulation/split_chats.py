@@ -62,11 +62,7 @@ def read_chats(workspace: Workspace, model: str, split_id: str) -> SplitChats:
         BASE_MODEL: workspace.conversations(model, split.id, base_model=True),
     }
     if not has_chats(paths[FINE_TUNED]):
-        raise ChatbenchError(
-            f"{paths[FINE_TUNED]}: missing or empty",
-            expected=f"simulated chats of {model} on {split.id}",
-            fix=f"simulate first: chatbench simulate {model} --assistant SPEC --split {split.id}",
-        )
+        raise _without_chats(paths[FINE_TUNED], model, split.id)
     simulations = []
     settings: dict[Predictor, Mapping[str, object]] = {}
     assistants: dict[Predictor, Mapping[str, object]] = {}
@@ -129,11 +125,7 @@ def simulated_splits(workspace: Workspace, model: str, splits: Sequence[str] | N
         for split_id in splits:
             workspace.split(split_id)
             if not any(has_chats(workspace.conversations(model, split_id, base_model=base)) for base in (False, True)):
-                raise ChatbenchError(
-                    f"{workspace.conversations(model, split_id)}: missing or empty",
-                    expected=f"simulated chats of {model} on {split_id}",
-                    fix=f"simulate first: chatbench simulate {model} --assistant SPEC --split {split_id}",
-                )
+                raise _without_chats(workspace.conversations(model, split_id), model, split_id)
         return list(splits), []
     found = [s for s in prepared if has_chats(workspace.conversations(model, s))]
     if not found:
@@ -145,6 +137,14 @@ def simulated_splits(workspace: Workspace, model: str, splits: Sequence[str] | N
     missing = [split_id for split_id in prepared if split_id not in found]
     command = f"chatbench simulate {model} --assistant SPEC"
     return found, [f"{s}: not simulated yet, left out; {command} --split {s}" for s in missing]
+
+
+def _without_chats(log: Path, model: str, split_id: str) -> ChatbenchError:
+    return ChatbenchError(
+        f"{log}: missing or empty",
+        expected=f"simulated chats of {model} on {split_id}",
+        fix=f"simulate first: chatbench simulate {model} --assistant SPEC --split {split_id}",
+    )
 
 
 Cell = str | int | float | bool | None

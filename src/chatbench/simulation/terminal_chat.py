@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import Question, SimulatedConversation, Study, Turn, joined_id
+from chatbench.core.records import Question, SimulatedConversation, Turn, joined_id
 from chatbench.core.texts import printable
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import EndpointOptions, without_secrets
@@ -33,18 +33,14 @@ from chatbench.protocol.dialogue import (
 from chatbench.protocol.dialogue_runner import run_to_end, run_together
 from chatbench.protocol.prompt_styles import STYLES
 from chatbench.simulation.log import open_log, read_log
-from chatbench.simulation.participants import TUNED, SimulatorSpec, notes_on, open_assistant, open_simulator
+from chatbench.simulation.participants import TUNED, SimulatorSpec, notes_on
 from chatbench.simulation.run import LoopSettings, Planned, finished
-from chatbench.simulation.simulate import ChatSettings, specs_in
+from chatbench.simulation.simulate import ChatSettings, Task, open_participants, specs_in
 
 PERSON = "person"
 STOPPED = "stopped by the person"
 _MORE = "\\"
 _HELP = f"You are the assistant. End a line with {_MORE} to continue on the next; Ctrl-D ends the chat."
-
-
-class StoppedByPersonError(Exception):
-    """The person ended the chat."""
 
 
 class ChatView:
@@ -132,17 +128,14 @@ class ChatView:
     def _typed(self) -> str:
         """What the person types: at least one word."""
         lines: list[str] = []
-        try:
-            while True:
-                lines.append(self._console.input("  > " if lines else "\n[bold green]assistant[/] > "))
-                if lines[-1].endswith(_MORE):
-                    lines[-1] = lines[-1].removesuffix(_MORE)
-                elif "".join(lines).strip():
-                    return "\n".join(lines).strip()
-                else:
-                    lines.clear()
-        except (EOFError, KeyboardInterrupt):
-            raise StoppedByPersonError from None
+        while True:
+            lines.append(self._console.input("  > " if lines else "\n[bold green]assistant[/] > "))
+            if lines[-1].endswith(_MORE):
+                lines[-1] = lines[-1].removesuffix(_MORE)
+            elif "".join(lines).strip():
+                return "\n".join(lines).strip()
+            else:
+                lines.clear()
 
 
 def chat(
@@ -182,12 +175,18 @@ def chat(
     per_split = simulator.kind == "tuned" and not base_model
     candidates = [split] if split else workspace.trained_splits(model) if per_split else workspace.manifest.split_ids
     held_out = [each for each in candidates if question_id in workspace.split(each).question_ids("test")]
-    user = open_simulator(
-        simulator, model=model, workspace=workspace, split=(held_out or candidates)[0], base_model=base_model,
-        temperature=settings.simulator_temperature, max_tokens=settings.max_tokens,
-        reasoning_effort=settings.reasoning_effort, options=options,
+    specs = [] if assistant is None else specs_in(study, [assistant])
+    if len(specs) > 1:
+        raise ChatbenchError(
+            f"--assistant {without_secrets(str(assistant))}: a chat has one assistant",
+            expected=f"one, such as {specs[0].kind}:{specs[0].name}",
+        )
+    user, opened = open_participants(
+        model, Task(workspace.manifest, study, (question,), tuple(specs), save or Path()), workspace=workspace,
+        split=(held_out or candidates)[0], settings=settings, simulator=simulator, base_model=base_model,
+        options=options,
     )  # fmt: skip
-    name, other = _assistant(assistant, settings, study, options)
+    name, other = next(iter(opened.items()), (PERSON, None))
     view = ChatView(console or Console(), question, other)
     for note in notes_on(filter(None, (user, other))):
         view.say(note)
@@ -196,7 +195,7 @@ def chat(
     planned = _next(question, name, {str(row["id"]) for _, row in read_log(save)} if save else ())
     user_side, other_side = view.simulator(user), view.assistant()
     ended: SimulatedConversation | None = None
-    with suppress(StoppedByPersonError, KeyboardInterrupt):  # the second while a model writes
+    with suppress(EOFError, KeyboardInterrupt):  # Ctrl-D, or Ctrl-C, perhaps while a model writes
         (ended,) = run_together([loop.begin(planned)], {"simulator": user_side, "assistant": other_side})
     view.end(ended)
     if save:
@@ -217,22 +216,3 @@ def _next(question: Question, assistant: str, recorded: Container[str]) -> Plann
     """The chat with the lowest index that is not recorded."""
     index = next(each for each in count() if joined_id(question.id, assistant, each) not in recorded)
     return Planned(joined_id(question.id, assistant, index), question, assistant, index)
-
-
-def _assistant(
-    spec: str | None, settings: ChatSettings, study: Study, options: EndpointOptions | None
-) -> tuple[str, AnyParticipant | None]:
-    """Name and participant of the assistant; no participant if it is the person."""
-    if spec is None:
-        return PERSON, None
-    specs = specs_in(study, [spec])
-    if len(specs) > 1:
-        raise ChatbenchError(
-            f"--assistant {without_secrets(spec)}: a chat has one assistant",
-            expected=f"one, such as {specs[0].kind}:{specs[0].name}",
-        )
-    opened = open_assistant(
-        specs[0], study, temperature=settings.assistant_temperature, max_tokens=settings.max_tokens,
-        reasoning_effort=settings.reasoning_effort, options=options,
-    )  # fmt: skip
-    return specs[0].name, opened
