@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -81,14 +82,9 @@ class TreeBatch(NamedTuple):
 
 def padded_batch(examples: Sequence[EncodedExample], pad_id: int) -> PaddedBatch:
     """The examples as a rectangle; any `pad_id` does, since no real token sees it."""
-    longest = max(example.tokens for example in examples)
-    ids = torch.full((len(examples), longest), pad_id, dtype=torch.long)
-    labels = torch.full((len(examples), longest), IGNORED, dtype=torch.long)
-    for row, example in enumerate(examples):
-        start, end = len(example.prompt), example.tokens
-        ids[row, :end] = torch.tensor([*example.prompt, *example.completion])
-        labels[row, start:end] = torch.tensor(example.completion)
-    return PaddedBatch(ids, labels)
+    ids = [torch.tensor([*each.prompt, *each.completion]) for each in examples]
+    labels = [torch.tensor([*[IGNORED] * len(each.prompt), *each.completion]) for each in examples]
+    return PaddedBatch(pad_sequence(ids, True, pad_id), pad_sequence(labels, True, IGNORED))
 
 
 def tree_batch(
@@ -190,9 +186,7 @@ def _head_sees(
 
 def _head(model: nn.Module) -> nn.Module:
     inner: Any = getattr(model, "module", model)  # DistributedDataParallel wraps the model
-    head: nn.Module | None = inner.get_output_embeddings()
-    if head is None:
-        raise TypeError(f"{type(inner).__name__} has no output head")
+    head: nn.Module = inner.get_output_embeddings()
     return head
 
 

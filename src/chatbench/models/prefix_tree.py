@@ -120,15 +120,10 @@ def prefix_tree(sequences: Sequence[ScoredSequence]) -> PrefixTree:
 
 
 def prefix_trees(sequences: Sequence[ScoredSequence], budget: int) -> list[PrefixTree]:
-    """Trees of at most `budget` nodes each, cut where the fewest tokens are repeated.
+    """Trees of at most `budget` nodes each (at least 1), cut where the fewest tokens are repeated.
 
     A single sequence longer than the budget is a tree of its own; one without a scored token is left out.
-
-    Raises:
-        ValueError: the budget is below 1.
     """
-    if budget < 1:
-        raise ValueError(f"a budget of {budget} nodes")
     entries = [entry for entry in _sorted(sequences) if len(entry.inputs)]
     if not entries:
         return []
@@ -236,13 +231,7 @@ class Block:
 
 
 def tree_blocks(tree: PrefixTree, limit: int) -> list[Block]:
-    """Blocks that cover the tree in order, each of at most `limit` nodes.
-
-    Raises:
-        ValueError: the limit is below 1.
-    """
-    if limit < 1:
-        raise ValueError(f"blocks of {limit} nodes")
+    """Blocks that cover the tree in order, each of at most `limit` nodes (at least 1)."""
     ends = tree.ends
     blocks: list[Block] = []
     waiting: list[tuple[int, int, tuple[int, ...]]] = [(0, len(tree), ())]  # (start, stop, context), last first
