@@ -147,20 +147,17 @@ def test_weights_gradients_and_optimizer_take_so_many_bytes_a_parameter(
     assert memory.copies == (0 if adapters else 2 * (LLAMA_3_8B.layer_matrices + 128_256 * 4096))
 
 
-def test_activations_grow_with_tokens_and_shrink_with_checkpointing() -> None:
-    def activations(settings: Settings) -> float:
-        return training_memory(LLAMA_3_8B, settings, Work(1000, 100), card(80)).activations
+def test_activations_shrink_with_checkpointing_and_logits_are_of_scored_rows_and_never_too_many_at_a_time() -> None:
+    few, checkpointed, many = (
+        training_memory(LLAMA_3_8B, replace(LORA, gradient_checkpointing=on), Work(1000, rows), card(80))
+        for on, rows in ((False, 100), (True, 100), (False, 9000))
+    )
 
     layer = 4 * 8192 + 2 * (2 * 4096 + 2 * 1024 + 3 * 14336) + 3 * 8192  # dropout keeps a byte
-    assert activations(LORA) == 1000 * 32 * layer
-    assert activations(replace(LORA, gradient_checkpointing=True)) == 1000 * (32 * 2 * 4096 + layer)
-
-
-def test_logits_are_held_for_scored_rows_only_and_never_too_many_at_a_time() -> None:
-    few, many = (training_memory(LLAMA_3_8B, LORA, Work(9000, rows), card(80)).logits for rows in (100, 9000))
-
-    assert few == 16 * 100 * 128_256
-    assert many == 16 * LOGITS_AT_ONCE
+    assert few.activations == 1000 * 32 * layer
+    assert checkpointed.activations == 1000 * (32 * 2 * 4096 + layer)
+    assert few.logits == 16 * 100 * 128_256
+    assert many.logits == 16 * LOGITS_AT_ONCE
 
 
 @pytest.mark.parametrize("settings", [Settings(), replace(LORA, lora_dropout=0.05)], ids=["full", "lora"])
@@ -277,14 +274,10 @@ def test_advice_names_the_mildest_changes_first_and_says_which_fit() -> None:
     assert lines[1].startswith("does not fit either with --pack-tokens 4096")
     assert lines[-1].startswith("fits with --load-in-4bit --gradient-checkpointing")
     assert advice(LLAMA_3_8B, packed, batch, card(80)) == ["fits: 80.0 GiB of 80.0 GiB are free on a card of 80 GiB"]
-
-
-def test_what_is_on_already_is_not_advised() -> None:
-    settings = replace(
+    all_on = replace(
         LORA, packing="none", load_in_4bit=True, gradient_checkpointing=True, per_device_train_batch_size=1
     )
-
-    assert cheaper_options(LLAMA_3_8B, settings, Work(512, 50), card(16)) == []
+    assert cheaper_options(LLAMA_3_8B, all_on, Work(512, 50), card(16)) == []
 
 
 def test_packs_are_as_large_as_the_card_holds_with_some_room() -> None:

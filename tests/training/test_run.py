@@ -511,7 +511,7 @@ def test_every_scored_token_of_a_step_weighs_the_same_however_it_is_cut_into_bat
     base: Path, tmp_path: Path
 ) -> None:
     # The loss of step 1 is that of the base, so it is known from scoring. The mean over batches of their means, the
-    # likely mistake, differs because answers are shorter than questions.
+    # likely mistake, differs because answers are shorter than questions; so does a loss on prompts too.
     loaded = load(str(base), device="cpu")
     losses = score_examples(loaded.model, loaded.tokenizer, sums(12))
     by_token = sum(loss.nats for loss in losses) / sum(loss.tokens for loss in losses)
@@ -525,17 +525,6 @@ def test_every_scored_token_of_a_step_weighs_the_same_however_it_is_cut_into_bat
 
     assert [row["loss"] for row in first_steps] == pytest.approx([by_token] * 3, rel=1e-6)
     assert [row["grad_norm"] for row in first_steps] == pytest.approx([first_steps[0]["grad_norm"]] * 3, rel=1e-5)
-
-
-def test_only_the_completion_is_learned(base: Path, tmp_path: Path) -> None:
-    # The same completions after other prompts: a loss on prompts would fall for what the prompts say.
-    outcome = run_tiny(tiny_job(base, tmp_path, num_train_epochs=10.0, learning_rate=1e-2, save_steps=1000))
-    prompts = [replace(row, prompt="[SYSTEM]", completion=row.prompt) for row in sums(12)]
-    trained = tmp_path / "split_0"
-
-    assert outcome.last_loss < 0.5 * outcome.first_loss
-    assert nats_per_token(trained, sums(12)) < 0.5 * nats_per_token(base, sums(12))
-    assert nats_per_token(trained, prompts) > 0.7 * nats_per_token(base, prompts)
 
 
 @pytest.mark.parametrize(

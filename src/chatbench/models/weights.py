@@ -38,9 +38,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
-    GPT2Config,
-    LlamaConfig,
-    MistralConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -169,21 +166,17 @@ def make_scratch_base(
     backend.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT)  # type: ignore[no-untyped-call]  # untyped
     heads, context = width // 32, 1024
-    # Tied embeddings do not learn to copy at this size.
-    ends: dict[str, Any] = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0, "tie_word_embeddings": False}
-    config: Any
+    own: dict[str, object] = {"intermediate_size": 3 * width, "num_key_value_heads": max(1, heads // 2)}
     if shape == "gpt2":
-        config = GPT2Config(
-            vocab_size=len(tokenizer), n_embd=width, n_layer=layers, n_head=heads, n_positions=context, resid_pdrop=0.0,
-            embd_pdrop=0.0, attn_pdrop=0.0, **ends,
-        )  # fmt: skip
-    else:
-        common = {
-            "vocab_size": len(tokenizer), "hidden_size": width, "intermediate_size": 3 * width,
-            "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": max(1, heads // 2),
-            "max_position_embeddings": context, **ends,
-        }  # fmt: skip
-        config = MistralConfig(**common, sliding_window=context) if shape == "mistral" else LlamaConfig(**common)
+        own = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    elif shape == "mistral":
+        own["sliding_window"] = context
+    config = AutoConfig.for_model(
+        shape, vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
+        max_position_embeddings=context, bos_token_id=None, eos_token_id=0, pad_token_id=0,
+        tie_word_embeddings=False,  # tied embeddings do not learn to copy at this size
+        **own,
+    )  # fmt: skip
     model: Any = random_model(config, seed)
     with new_folder(out) as work:
         model.save_pretrained(work)
