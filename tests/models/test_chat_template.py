@@ -79,29 +79,19 @@ def reference(tokenizer: PreTrainedTokenizerFast, row: ExampleRow, *, ask: bool,
 def test_prompt_and_completion_are_those_of_transformers_and_the_completion_ends_the_turn(
     template: str, options: dict[str, object], sentencepiece: bool
 ) -> None:
+    # In its default mode a thinking model's block of thoughts would be learned as part of every turn.
     tokenizer, row = chat_tokenizer(template, sentencepiece=sentencepiece), chat_row()
 
-    example = encoded(tokenizer, row)
+    result = encode_rows(tokenizer, [row], 10_000, CHAT)
 
+    (example,) = result.examples
+    assert [note.endswith("enable_thinking=False") for note in result.notes] == [True] * (template == THINKING)
     assert example.prompt == reference(tokenizer, row, ask=True, **options)
     whole = reference(tokenizer, row, ask=False, **options)
     assert whole[: example.tokens] == example.prompt + example.completion
     # The line feed that ChatML writes after the marker is none of the model's business.
     assert tokenizer.decode(whole[example.tokens :]).strip() == ""
     assert tokenizer.decode(example.completion) == "what is 12 plus 30<|im_end|>"
-
-
-def test_a_template_of_a_thinking_model_has_its_empty_thoughts_in_the_prompt() -> None:
-    # In its default mode the block of thoughts would be learned as part of every turn: the likely mistake.
-    tokenizer = chat_tokenizer(THINKING)
-
-    example = encoded(tokenizer, chat_row())
-
-    assert tokenizer.decode(example.prompt).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
-    assert "think" not in tokenizer.decode(example.completion)
-    assert encode_rows(tokenizer, [chat_row()], 999, CHAT).notes == (
-        "the chat template is called with enable_thinking=False",
-    )
 
 
 @pytest.mark.parametrize(

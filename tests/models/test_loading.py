@@ -34,7 +34,7 @@ from chatbench.models.loading import (
     parameter_count,
 )  # fmt: skip
 from chatbench.models.loss import score_encoded
-from chatbench.models.weights import Bits, make_scratch_base, refuse_unless_possible, resolve_precision
+from chatbench.models.weights import Bits, make_scratch_base, resolve_precision
 from chatbench.protocol.prompts import EncodedExample
 from chatbench.training.run import with_adapters
 
@@ -121,22 +121,20 @@ def test_half_written_weights_are_refused(tmp_path: Path) -> None:
             load(str(folder))
 
 
-def test_a_hub_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-    with pytest.raises(ChatbenchError, match="hub cannot be reached"):
-        load("nobody/has-this-model")
+MISSING = dict.fromkeys(
+    ("/nowhere", "./nowhere", "~/nowhere/at/all", "bases/nope", "bases/nope/nope"), "no such folder or file"
+)
 
 
-@pytest.mark.parametrize("source", ["/nowhere", "./nowhere", "~/nowhere/at/all", "bases/nope", "bases/nope/nope"])
+@pytest.mark.parametrize(("source", "said"), [*MISSING.items(), ("nobody/has-this-model", "the hub cannot be reached")])
 def test_a_mistyped_folder_is_said_to_be_missing_and_not_to_be_a_bad_hub_id(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bases").mkdir()
 
-    with pytest.raises(ChatbenchError, match=f"^{source}: no such folder or file"):
+    with pytest.raises(ChatbenchError, match=f"^{source}: {said}"):
         load(source)
 
 
@@ -146,11 +144,13 @@ def test_a_mistyped_folder_is_said_to_be_missing_and_not_to_be_a_bad_hub_id(
         (8, "mps", "org/model", "load_in_8bit on mps"),
         (4, "mps:0", "org/model", "--no-load-in-4bit"),
         (8, "cpu", "random:tiny_base", "random weights"),
+        (8, "cuda:0", "org/model", "pip install bitsandbytes"),
     ],
 )
 def test_what_cannot_be_quantised_is_refused_before_it_is_loaded(
-    bits: Bits, device: str, source: str, said: str
+    monkeypatch: pytest.MonkeyPatch, bits: Bits, device: str, source: str, said: str
 ) -> None:
+    monkeypatch.setattr("chatbench.models.weights.util.find_spec", lambda _name: None)  # bitsandbytes is not there
     with pytest.raises(ChatbenchError, match=said):
         load_base(source, dtype=torch.float32, bits=bits, device=device)
 
@@ -160,13 +160,6 @@ def test_half_precision_that_a_processor_cannot_train_in_is_refused() -> None:
     assert resolve_precision("auto", "mps") == "fp32"
     with pytest.raises(ChatbenchError, match="fp16"):
         resolve_precision("fp16", "cpu")
-
-
-def test_without_bitsandbytes_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chatbench.models.weights.util.find_spec", lambda _name: None)
-
-    with pytest.raises(ChatbenchError, match="pip install bitsandbytes"):
-        refuse_unless_possible(8, "cuda:0", "org/model")
 
 
 def adapter_without_record(folder: Path, base: Path) -> Path:
