@@ -40,6 +40,7 @@ from chatbench.models.prefix_tree import (
     TreePlan,
     attends_to_trees,
     prefix_trees,
+    transformers_model,
     why_not_trees,
 )  # fmt: skip
 from chatbench.protocol.prompts import EncodedExample
@@ -117,9 +118,9 @@ def completion_nats(model: nn.Module, batch: PaddedBatch | TreeBatch, dtype: tor
         following = batch.labels[:, 1:]  # position t predicts token t + 1
         rows = functional.pad(following != IGNORED, (0, 1)).flatten().nonzero().squeeze(1)
         edge_rows, targets = torch.arange(len(rows), device=rows.device), following[following != IGNORED]
-    head: Any = _head(model)
+    head: Any = transformers_model(model).get_output_embeddings()
     vocabulary = int(getattr(head, "out_features", 0) or head.weight.shape[0])
-    if len(rows) * vocabulary > LOGITS_AT_ONCE and _logits_are_the_heads_output(model):
+    if len(rows) * vocabulary > LOGITS_AT_ONCE and _logits_are_the_heads_output(model, head):
         with _head_sees(head, rows, keep_back=True) as kept:
             model(**inputs, use_cache=False)
         hidden, precision = kept[0]
@@ -184,18 +185,11 @@ def _head_sees(
         hook.remove()
 
 
-def _head(model: nn.Module) -> nn.Module:
-    inner: Any = getattr(model, "module", model)  # DistributedDataParallel wraps the model
-    head: nn.Module = inner.get_output_embeddings()
-    return head
-
-
 _plain_heads: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-def _logits_are_the_heads_output(model: nn.Module) -> bool:
+def _logits_are_the_heads_output(model: nn.Module, head: nn.Module) -> bool:
     """Whether the head can be called alone, with nothing (a cap, a scale) after it; tested once per model."""
-    head = _head(model)
     # FullyShardedDataParallel holds a full weight only during the forward pass of the module that owns it.
     if any("FSDP" in type(module).__name__ or "FullySharded" in type(module).__name__ for module in model.modules()):
         return False
