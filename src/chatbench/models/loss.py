@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -118,7 +118,7 @@ def completion_nats(model: nn.Module, batch: PaddedBatch | TreeBatch, dtype: tor
         following = batch.labels[:, 1:]  # position t predicts token t + 1
         rows = functional.pad(following != IGNORED, (0, 1)).flatten().nonzero().squeeze(1)
         edge_rows, targets = torch.arange(len(rows), device=rows.device), following[following != IGNORED]
-    head: Any = transformers_model(model).get_output_embeddings()
+    head: Any = cast(Any, transformers_model(model)).get_output_embeddings()
     vocabulary = int(getattr(head, "out_features", 0) or head.weight.shape[0])
     if len(rows) * vocabulary > LOGITS_AT_ONCE and _logits_are_the_heads_output(model, head):
         with _head_sees(head, rows, keep_back=True) as kept:
