@@ -367,6 +367,7 @@ def save_other(folder: Path, kind: str = "bloom", shape: dict[str, Any] = BLOOM)
     [
         (save_chat_model, {}, "--template chat", 1),
         (save_chat_model, {"template": "plain"}, "--template chat", 0),
+        (save_tiny_model, {}, "--template chat", 0),
         (save_tiny_model, {}, "only 1 steps in all", 1),
         (save_other, {"packing": "none"}, "chatbench cannot simulate with it here", 1),
         # Targets may be given with a part of their path, as peft allows: 2 layers, 4 * (32 + 32).
