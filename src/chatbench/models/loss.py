@@ -85,7 +85,10 @@ def padded_batch(examples: Sequence[EncodedExample], pad_id: int) -> PaddedBatch
     """The examples as a rectangle; any `pad_id` does, since no real token sees it."""
     ids = [torch.tensor([*each.prompt, *each.completion]) for each in examples]
     labels = [torch.tensor([*[IGNORED] * len(each.prompt), *each.completion]) for each in examples]
-    return PaddedBatch(pad_sequence(ids, True, pad_id), pad_sequence(labels, True, IGNORED))
+    return PaddedBatch(
+        pad_sequence(ids, batch_first=True, padding_value=pad_id),
+        pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+    )
 
 
 def tree_batch(
